@@ -1,0 +1,115 @@
+// fathom chat: a conversation, line by line.
+#include <poll.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "base/error.h"
+#include "base/interrupt.h"
+#include "commands.h"
+#include "console.h"
+#include "dialogue.h"
+
+namespace fathom {
+namespace {
+
+struct ChatOptions {
+  CommonOptions common;
+  SamplingOptions sampling;
+  std::string system, chat_template;
+  std::vector<std::string> stop;
+  int64_t tokens = 1024;
+};
+
+/// Lines of stdin. Unlike the library's reading, waiting for one ends on Ctrl-C.
+class InputLines {
+ public:
+  bool terminal() const { return terminal_; }
+
+  /// Asks for the next line; empty at the end of the input. Throws Error (interrupted) on Ctrl-C.
+  std::optional<std::string> next() {
+    if (terminal_) std::fputs("> ", stderr);
+    size_t end;
+    while ((end = held_.find('\n')) == std::string::npos && !ended_) read_more();
+    if (end == std::string::npos && held_.empty()) return std::nullopt;
+    std::string line = held_.substr(0, end);
+    held_.erase(0, end == std::string::npos ? end : end + 1);
+    return line;
+  }
+
+ private:
+  void read_more() {
+    pollfd input{STDIN_FILENO, POLLIN, 0};
+    if (::poll(&input, 1, -1) < 0 && errno != EINTR) fail("standard input: ", std::strerror(errno));
+    throw_if_interrupted();
+    if (input.revents == 0) return;
+    char block[4096];
+    const ssize_t count = ::read(STDIN_FILENO, block, sizeof block);
+    if (count < 0 && errno != EINTR) fail("standard input: cannot read: ", std::strerror(errno));
+    if (count == 0) ended_ = true;
+    if (count > 0) held_.append(block, static_cast<size_t>(count));
+  }
+
+  std::string held_;
+  bool ended_ = false;
+  bool terminal_ = ::isatty(STDIN_FILENO) == 1;
+};
+
+/// One turn. At a terminal what goes wrong with it, Ctrl-C included, is told and the chat goes on.
+void take_turn(Dialogue& dialogue, const std::string& line, Sampler& sampler, const GenerateOptions& generation,
+               bool terminal) {
+  try {
+    const Generated answer = dialogue.answer(line, sampler, generation, write_out);
+    if (!answer.text.ends_with('\n')) write_out("\n");
+    if (answer.stop == StopReason::kInterrupted) throw Error("interrupted", Error::Kind::kInterrupted);
+  } catch (const Error& error) {
+    if (!terminal) throw;
+    note(error.what());
+    install_interrupt_handler();
+  }
+}
+
+void run_chat(const ChatOptions& options) {
+  Sampler sampler = options.sampling.sampler();
+  const Engine engine(options.common);
+  Dialogue dialogue(engine, options.common, open_chat_template(engine, options.chat_template), options.system);
+  GenerateOptions generation;
+  generation.max_tokens = options.tokens;
+  generation.stop = options.stop;
+  InputLines input;
+  if (input.terminal()) note("/reset starts anew, /exit or Ctrl-D leaves, Ctrl-C stops an answer");
+  while (const auto line = input.next()) {
+    if (*line == "/exit") return;
+    if (*line == "/reset") {
+      dialogue.reset();
+    } else if (!line->empty()) {
+      take_turn(dialogue, *line, sampler, generation, input.terminal());
+    }
+  }
+}
+
+}  // namespace
+
+void add_chat(CLI::App& app) {
+  auto o = std::make_shared<ChatOptions>();
+  CLI::App* command = app.add_subcommand("chat", "Converse with a model, line by line");
+  command->add_option("-s,--system", o->system, "the system prompt")->type_name("TEXT");
+  command->add_option("--template", o->chat_template, "a chat template in Jinja [the model file's own]")
+      ->type_name("FILE");
+  add_size_option(*command, "-n,--tokens", o->tokens, 1, "most tokens of an answer [1k]");
+  add_common_options(*command, o->common);
+  add_sampling_options(*command, o->sampling);
+  command->add_option("--stop", o->stop, "a text at which an answer stops; several; it is not printed")
+      ->type_name("TEXT")
+      ->allow_extra_args(false);
+  command->footer(
+      R"(Each line of stdin is a message. /reset starts anew, /exit or Ctrl-D leaves, Ctrl-C stops an answer.
+
+Example:
+  fathom chat -m model.gguf -s "Answer in one sentence." --temp 0.7
+)");
+  command->callback([o] { run_chat(*o); });
+}
+
+}  // namespace fathom

@@ -1,0 +1,69 @@
+#include "dialogue.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "console.h"
+
+namespace fathom {
+namespace {
+
+std::string text_of(const Tokenizer& tokenizer, int32_t id) { return id == kNoToken ? "" : tokenizer.piece(id); }
+
+}  // namespace
+
+std::unique_ptr<const ChatTemplate> open_chat_template(const Engine& engine, const std::string& file) {
+  const Vocabulary& vocabulary = engine.tokenizer->vocabulary();
+  const std::string source = file.empty() ? vocabulary.chat_template : read_input(file);
+  const std::string name = file.empty() ? vocabulary.source : input_name(file);
+  if (source.empty()) {
+    fail(name,
+         ": has no chat template; give one with --template FILE (Jinja), or use `fathom run`, which needs none");
+  }
+  try {
+    return std::make_unique<ChatTemplate>(source, text_of(*engine.tokenizer, vocabulary.bos),
+                                          text_of(*engine.tokenizer, vocabulary.eos));
+  } catch (const Error& error) {
+    throw Error(concat(name, ": chat template: ", error.what()), error.kind());
+  }
+}
+
+Dialogue::Dialogue(const Engine& engine, const CommonOptions& options,
+                   std::unique_ptr<const ChatTemplate> chat_template, const std::string& system)
+    : engine_(engine), template_(std::move(chat_template)), session_(engine.session(options)) {
+  if (!system.empty()) start_.push_back({"system", system});
+  reset();
+}
+
+void Dialogue::reset() { messages_ = start_; }
+
+/// Makes the session hold `tokens`: keeps what they have in common with what it holds, and reads the rest.
+void Dialogue::read(const std::vector<int32_t>& tokens) {
+  size_t common = std::ranges::mismatch(tokens, held_).in1 - tokens.begin();
+  common = std::min(common, tokens.size() - 1);  // the last one is read in any case, for its logits
+  session_.rewind(session_.length() - static_cast<int64_t>(common));
+  const auto keep_account = [&] { held_.assign(tokens.begin(), tokens.begin() + session_.length()); };
+  try {
+    read_tokens(session_, std::span(tokens).subspan(common));
+  } catch (...) {
+    keep_account();
+    throw;
+  }
+  keep_account();
+}
+
+Generated Dialogue::answer(const std::string& text, Sampler& sampler, const GenerateOptions& options,
+                           const std::function<void(std::string_view)>& on_text) {
+  std::vector<ChatMessage> messages = messages_;
+  messages.push_back({"user", text});
+  const std::vector<int32_t> tokens = encode_prompt(*engine_.tokenizer, template_->render(messages, true), true);
+  read(tokens);
+  Generated result = generate(session_, *engine_.tokenizer, sampler, tokens, options, on_text);
+  held_.insert(held_.end(), result.tokens.begin(), result.tokens.end());
+  held_.resize(session_.length());
+  messages.push_back({"assistant", result.text});
+  messages_ = std::move(messages);
+  return result;
+}
+
+}  // namespace fathom

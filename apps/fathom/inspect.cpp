@@ -1,0 +1,215 @@
+// fathom inspect: what a model file holds.
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/format.h"
+#include "commands.h"
+#include "console.h"
+#include "models/model.h"
+#include "options.h"
+
+namespace fathom {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct InspectOptions {
+  std::string model;
+  bool json = false, tensors = false;
+};
+
+const char* scaling_name(RotaryConfig::Scaling scaling) {
+  switch (scaling) {
+    case RotaryConfig::Scaling::kNone:
+      return "none";
+    case RotaryConfig::Scaling::kLinear:
+      return "linear";
+    case RotaryConfig::Scaling::kNtk:
+      return "ntk";
+    case RotaryConfig::Scaling::kYarn:
+      return "yarn";
+    case RotaryConfig::Scaling::kLongRope:
+      return "longrope";
+  }
+  return "";
+}
+
+Json shape_json(const ModelConfig& c) {
+  return {{"layers", c.layers},
+          {"width", c.width},
+          {"heads", c.heads},
+          {"kv_heads", c.kv_heads},
+          {"key_dim", c.key_dim},
+          {"value_dim", c.value_dim},
+          {"ffn_width", c.ffn_width},
+          {"trained_context", c.trained_context},
+          {"sliding_window", c.sliding_window},
+          {"rotary_dims", c.rotary.dims},
+          {"rotary_base", c.rotary.base},
+          {"rotary_scaling", scaling_name(c.rotary.scaling)},
+          {"rotary_factor", c.rotary.factor},
+          {"rotary_divisors", !c.rotary.divisors.empty()},
+          {"cache_bytes_per_token", int64_t{2} * c.layers * c.kv_heads * (c.key_dim + c.value_dim)}};
+}
+
+/// Tensors and bytes of each weight type, by name.
+Json weights_json(const Gguf& file) {
+  std::map<std::string, std::pair<int64_t, uint64_t>> types;
+  for (const GgufTensor& tensor : file.tensors()) {
+    auto& [count, bytes] = types[info(tensor.type).name];
+    ++count;
+    bytes += tensor.bytes;
+  }
+  Json list = Json::array();
+  for (const auto& [type, sums] : types) {
+    list.push_back({{"type", type}, {"tensors", sums.first}, {"bytes", sums.second}});
+  }
+  return list;
+}
+
+std::string value_text(const GgufValue& value) {
+  if (value.type == GgufType::kArray) return concat("[", value.array.count, " × ", name(value.array.type), "]");
+  if (const auto* text = std::get_if<std::string_view>(&value.scalar)) return quote(*text);
+  if (const auto* flag = std::get_if<bool>(&value.scalar)) return *flag ? "true" : "false";
+  return std::visit([](const auto& number) { return concat(number); }, value.scalar);
+}
+
+Json tensors_json(const Gguf& file) {
+  Json list = Json::array();
+  for (const GgufTensor& tensor : file.tensors()) {
+    list.push_back({{"name", std::string(tensor.name)},
+                    {"type", info(tensor.type).name},
+                    {"shape", tensor.shape},
+                    {"bytes", tensor.bytes}});
+  }
+  return list;
+}
+
+/// All that is told, as JSON; config is null if the engine cannot run the file.
+Json describe(const Gguf& file, const ModelConfig* config) {
+  const auto* tokens = file.strings("tokenizer.ggml.tokens");
+  Json json = {{"file", file.name()},
+               {"bytes", file.file_bytes()},
+               {"gguf_version", file.version()},
+               {"architecture", std::string(file.string("general.architecture").value_or(""))},
+               {"name", std::string(file.string("general.name").value_or(""))},
+               {"vocabulary", tokens ? tokens->size() : 0},
+               {"tokenizer", std::string(file.string("tokenizer.ggml.model").value_or(""))},
+               {"chat_template", file.has("tokenizer.chat_template")}};
+  if (config) json.update(shape_json(*config));
+  json["weights"] = weights_json(file);
+  return json;
+}
+
+std::string padded(std::string text, size_t width) {
+  text.resize(std::max(width, text.size() + 1), ' ');
+  return text;
+}
+
+class Page {
+ public:
+  template <class... Parts>
+  void line(const char* label, const Parts&... parts) {
+    text_ += concat(padded(label, 16), parts..., "\n");
+  }
+  template <class... Parts>
+  void item(const std::string& label, const Parts&... parts) {
+    text_ += concat("  ", padded(label, 40), parts..., "\n");
+  }
+  const std::string& text() const { return text_; }
+
+ private:
+  std::string text_;
+};
+
+void describe_shape(Page& page, const ModelConfig& c) {
+  page.line("layers", c.layers, ", width ", c.width, ", ffn ", c.ffn_width);
+  page.line("heads", c.heads, " over ", c.kv_heads, " key/value, of ", c.key_dim, " (values ", c.value_dim, ")");
+  page.line("context", "trained to ", c.trained_context, " tokens",
+            c.sliding_window > 0 ? concat(", sliding window ", c.sliding_window) : "");
+  if (c.rotary.dims == 0) {
+    page.line("positions", "not rotary");
+  } else {
+    page.line("positions", "rotary, ", c.rotary.dims, " of ", c.key_dim, " dimensions, base ", c.rotary.base,
+              ", scaling ", scaling_name(c.rotary.scaling),
+              c.rotary.factor != 1 ? concat(" by ", c.rotary.factor) : "",
+              c.rotary.divisors.empty() ? "" : ", with divisors");
+  }
+  page.line("memory", format_bytes(2048.0 * c.layers * c.kv_heads * (c.key_dim + c.value_dim)),
+            " per 1k tokens of context (bf16)");
+}
+
+std::string shape_text(const std::vector<int64_t>& shape) {
+  std::string text;
+  for (const int64_t size : shape) text += concat(text.empty() ? "" : " × ", size);
+  return text;
+}
+
+std::string describe_text(const Gguf& file, const ModelConfig* config, bool tensors) {
+  Page page;
+  page.line("file", file.name(), ", ", format_bytes(static_cast<double>(file.file_bytes())), ", GGUF v",
+            file.version());
+  page.line("architecture", quote(file.string("general.architecture").value_or("")));
+  page.line("name", quote(file.string("general.name").value_or("")));
+  if (config) describe_shape(page, *config);
+  const auto* tokens = file.strings("tokenizer.ggml.tokens");
+  page.line("vocabulary", tokens ? tokens->size() : 0, " tokens, ",
+            quote(file.string("tokenizer.ggml.model").value_or("")),
+            file.has("tokenizer.chat_template") ? ", with a chat template" : ", no chat template");
+  page.line("weights", file.tensors().size(), " tensors");
+  for (const Json& type : weights_json(file)) {
+    page.item(type["type"], type["tensors"].get<int64_t>(), " tensors, ",
+              format_bytes(type["bytes"].get<double>()));
+  }
+  if (tensors) {
+    page.line("tensors");
+    for (const GgufTensor& t : file.tensors())
+      page.item(std::string(t.name), info(t.type).name, " ", shape_text(t.shape));
+  }
+  page.line("metadata");
+  for (const std::string_view key : file.keys()) page.item(std::string(key), value_text(*file.find(key)));
+  return page.text();
+}
+
+/// Tells what the file holds even if the engine cannot run it, and then why it cannot.
+void run_inspect(const InspectOptions& options) {
+  const std::string path = find_model(options.model);
+  const Gguf file = Gguf::open(path);
+  std::shared_ptr<const Model> model;
+  std::exception_ptr problem;
+  try {
+    model = Model::open(path);
+  } catch (const Error&) {
+    problem = std::current_exception();
+  }
+  const ModelConfig* config = model ? &model->config() : nullptr;
+  if (options.json) {
+    Json json = describe(file, config);
+    if (options.tensors) json["tensors"] = tensors_json(file);
+    Json metadata = Json::object();
+    for (const std::string_view key : file.keys()) metadata[std::string(key)] = value_text(*file.find(key));
+    json["metadata"] = metadata;
+    write_out(json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+  } else {
+    write_out(describe_text(file, config, options.tensors));
+  }
+  if (problem) std::rethrow_exception(problem);
+}
+
+}  // namespace
+
+void add_inspect(CLI::App& app) {
+  auto o = std::make_shared<InspectOptions>();
+  CLI::App* command = app.add_subcommand("inspect", "Tell what a model file holds");
+  command->add_option("model", o->model, "the model, a GGUF file [$FATHOM_MODEL, or fathom-seedling]")
+      ->type_name("FILE");
+  command->add_flag("--tensors", o->tensors, "list every tensor");
+  command->add_flag("--json", o->json, "one JSON object");
+  command->footer(R"(Example:
+  fathom inspect model.gguf --tensors
+)");
+  command->callback([o] { run_inspect(*o); });
+}
+
+}  // namespace fathom

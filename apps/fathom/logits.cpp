@@ -1,0 +1,91 @@
+// fathom logits: rows of logits as raw floats, for comparison with other engines.
+#include <bit>
+#include <map>
+
+#include "base/error.h"
+#include "base/format.h"
+#include "base/interrupt.h"
+#include "base/progress.h"
+#include "base/write_file.h"
+#include "commands.h"
+#include "console.h"
+#include "models/session.h"
+#include "options.h"
+#include "token_list.h"
+
+namespace fathom {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "rows are written as they lie in memory");
+
+struct LogitsOptions {
+  CommonOptions common;
+  std::string tokens, at, out;
+};
+
+/// The positions asked for, in the order asked; the last one if none is. Throws Error (usage).
+std::vector<int64_t> parse_positions(const std::string& list, int64_t tokens) {
+  if (list.empty()) return {tokens - 1};
+  std::vector<int64_t> positions;
+  for (size_t begin = 0; begin <= list.size();) {
+    const size_t end = std::min(list.find(',', begin), list.size());
+    const auto position = parse_size(list.substr(begin, end - begin));
+    if (!position) fail_usage("--at: expected positions as 0,75,150, found ", quote(list));
+    if (*position < 0 || *position >= tokens) {
+      fail_usage("--at: position ", *position, " is outside the ", tokens, " tokens, 0 to ", tokens - 1);
+    }
+    positions.push_back(*position);
+    begin = end + 1;
+  }
+  return positions;
+}
+
+void run_logits(const LogitsOptions& options) {
+  const std::vector<int32_t> tokens = parse_token_list(read_input(options.tokens), input_name(options.tokens));
+  if (tokens.empty()) fail(input_name(options.tokens), ": expected token ids, found none");
+  const std::vector<int64_t> positions = parse_positions(options.at, static_cast<int64_t>(tokens.size()));
+  const auto model = Model::open(options.common.model_path());
+  Session session(model, std::make_shared<Runtime>(static_cast<int>(options.common.threads)),
+                  options.common.session());
+
+  std::map<int64_t, std::vector<float>> rows;
+  for (const int64_t position : positions) rows[position];
+  Progress progress("reading", "tokens", static_cast<int64_t>(tokens.size()));
+  AppendOptions append;
+  append.wants = [&](int64_t index) { return rows.contains(index); };
+  append.each_row = [&](int64_t index, std::span<const float> logits) {
+    rows[index].assign(logits.begin(), logits.end());
+  };
+  append.progress = [&](int64_t done) {
+    progress.update(done);
+    throw_if_interrupted();
+  };
+  session.append(tokens, append);
+
+  std::vector<float> all;
+  for (const int64_t position : positions) all.insert(all.end(), rows[position].begin(), rows[position].end());
+  write_file(options.out, std::as_bytes(std::span(all)));
+}
+
+}  // namespace
+
+void add_logits(CLI::App& app) {
+  auto o = std::make_shared<LogitsOptions>();
+  CLI::App* command =
+      app.add_subcommand("logits", "Write logits at positions of a list of tokens, to compare engines");
+  command->add_option("--tokens", o->tokens, "token ids separated by white space, read as they are; - is stdin")
+      ->type_name("FILE")
+      ->required();
+  command->add_option("--at", o->at, "positions, comma separated, as 0,75,150 [the last]")->type_name("LIST");
+  command->add_option("-o,--out", o->out, "where to: rows of little-endian float32, in the order asked")
+      ->type_name("FILE")
+      ->required();
+  o->common.cache = "f32";  // results are for comparison: what they show is the model, not the cache
+  add_common_options(*command, o->common);
+  command->footer(R"(Example:
+  fathom tokens --bos < text.txt > ids.txt && fathom logits --tokens ids.txt --at 0,10 -o rows.f32
+)");
+  command->callback([o] { run_logits(*o); });
+}
+
+}  // namespace fathom

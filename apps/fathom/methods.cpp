@@ -1,0 +1,157 @@
+// fathom methods: what the registries say of every method.
+#include <nlohmann/json.hpp>
+
+#include "attend/selector.h"
+#include "base/error.h"
+#include "base/format.h"
+#include "commands.h"
+#include "console.h"
+#include "decode/sample_step.h"
+#include "models/session.h"
+#include "position/rotary.h"
+
+namespace fathom {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct MethodsOptions {
+  std::string name;
+  bool json = false;
+};
+
+std::vector<MethodInfo> all_methods() {
+  std::vector<MethodInfo> all;
+  for (const auto& infos :
+       {attend_methods().infos(), position_methods().infos(), cache_methods().infos(), sample_methods().infos()}) {
+    all.insert(all.end(), infos.begin(), infos.end());
+  }
+  return all;
+}
+
+/// A default as JSON of the parameter's type; null if there is none.
+Json default_of(const Parameter& parameter) {
+  const std::string& text = parameter.default_value;
+  if (text.empty()) return nullptr;
+  switch (parameter.type) {
+    case Parameter::Type::kInt:
+      return parse_size(text).value();
+    case Parameter::Type::kFloat:
+      return std::stod(text);
+    case Parameter::Type::kBool:
+      return text == "true";
+    default:
+      return text;
+  }
+}
+
+/// Whole numbers without a decimal point.
+Json number(double value) {
+  const auto whole = static_cast<int64_t>(value);
+  return static_cast<double>(whole) == value ? Json(whole) : Json(value);
+}
+
+Json to_json(const Parameter& parameter) {
+  Json json = {{"name", parameter.name}, {"type", name(parameter.type)}, {"default", default_of(parameter)}};
+  if (parameter.min) json["min"] = number(*parameter.min);
+  if (parameter.max) json["max"] = number(*parameter.max);
+  if (!parameter.choices.empty()) json["choices"] = parameter.choices;
+  json["summary"] = parameter.summary;
+  return json;
+}
+
+Json to_json(const MethodInfo& method) {
+  Json parameters = Json::array();
+  for (const Parameter& parameter : method.parameters) parameters.push_back(to_json(parameter));
+  return {{"kind", method.kind},   {"name", method.name},     {"exact", method.exact},
+          {"needs", method.needs}, {"paper", method.paper},   {"summary", method.summary},
+          {"time", method.time},   {"memory", method.memory}, {"parameters", parameters}};
+}
+
+std::string padded(std::string text, size_t width) {
+  text.resize(std::max(width, text.size() + 1), ' ');
+  return text;
+}
+
+std::string table(const std::vector<MethodInfo>& methods) {
+  std::string text, kind;
+  for (const MethodInfo& method : methods) {
+    if (method.kind != kind) text += concat(kind.empty() ? "" : "\n", "--", method.kind, "\n");
+    kind = method.kind;
+    text += concat("  ", padded(method.name, 13), padded(method.exact ? "exact" : "", 7), method.summary, "\n");
+  }
+  return text;
+}
+
+/// "int, 1 to 100, default 16", as far as known.
+std::string range_of(const Parameter& parameter) {
+  std::string text = name(parameter.type);
+  if (parameter.min) text += concat(", from ", number(*parameter.min).dump());
+  if (parameter.max) text += concat(" to ", number(*parameter.max).dump());
+  for (const std::string& choice : parameter.choices)
+    text += concat(&choice == &parameter.choices[0] ? ": " : "|", choice);
+  if (!parameter.default_value.empty()) text += ", default " + parameter.default_value;
+  return text;
+}
+
+std::string page(const MethodInfo& method) {
+  std::string text = concat("--", method.kind, " ", method.name, "\n  ", method.summary, "\n");
+  const auto line = [&](const char* label, const std::string& value) {
+    if (!value.empty()) text += concat("  ", padded(label, 11), value, "\n");
+  };
+  line("paper", method.paper);
+  line("result", method.exact ? "exact: the same as the plain method" : "approximate or different");
+  line("needs", method.needs);
+  line("time", method.time);
+  line("memory", method.memory);
+  for (const Parameter& parameter : method.parameters) {
+    text += concat("  ", padded(parameter.name, 11), parameter.summary, " (", range_of(parameter), ")\n");
+  }
+  return text;
+}
+
+/// Those of this name, or of this kind. Throws Error (usage) with the nearest names.
+std::vector<MethodInfo> find_methods(const std::vector<MethodInfo>& all, const std::string& name) {
+  std::vector<MethodInfo> found;
+  std::vector<std::string> known;
+  for (const MethodInfo& method : all) {
+    if (method.name == name || method.kind == name) found.push_back(method);
+    if (std::ranges::count(known, method.kind) == 0) known.push_back(method.kind);
+    known.push_back(method.name);
+  }
+  if (found.empty()) {
+    const std::vector<std::string> nearest = nearest_names(name, known);
+    fail_usage("no method or kind is named ", quote(name),
+               nearest.empty() ? ". Known: " + comma_list(known) : "; did you mean " + comma_list(nearest) + "?");
+  }
+  return found;
+}
+
+void run_methods(const MethodsOptions& options) {
+  const std::vector<MethodInfo> all = all_methods();
+  const std::vector<MethodInfo> chosen = options.name.empty() ? all : find_methods(all, options.name);
+  if (options.json) {
+    for (const MethodInfo& method : chosen) write_out(to_json(method).dump() + "\n");
+  } else if (options.name.empty()) {
+    write_out(table(chosen) +
+              "\nfathom methods NAME tells more of one. Only what is marked exact leaves results as they are.\n");
+  } else {
+    for (const MethodInfo& method : chosen) write_out(page(method));
+  }
+}
+
+}  // namespace
+
+void add_methods(CLI::App& app) {
+  auto o = std::make_shared<MethodsOptions>();
+  CLI::App* command = app.add_subcommand("methods", "List the methods to choose from, with parameters and costs");
+  command->add_option("name", o->name, "a method, or a kind as attend, for its page")->type_name("NAME");
+  command->add_flag("--json", o->json, "one JSON object a line");
+  command->footer(R"(Examples:
+  fathom methods window
+  fathom methods --json | jq -r 'select(.exact) | .name'
+)");
+  command->callback([o] { run_methods(*o); });
+}
+
+}  // namespace fathom

@@ -1,0 +1,126 @@
+#include "options.h"
+
+#include <charconv>
+#include <cstdlib>
+#include <filesystem>
+
+#include "base/error.h"
+#include "base/format.h"
+#include "console.h"
+#include "decode/random.h"
+
+namespace fathom {
+namespace {
+
+constexpr const char* kDefaultModel = "fathom-seedling-q8_0.gguf";
+
+/// Folders of models: of a build tree, of an installation, and of the current folder.
+std::vector<std::filesystem::path> model_folders() {
+  std::vector<std::filesystem::path> folders;
+  std::error_code error;
+  const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", error);
+  if (!error) {
+    folders.push_back(program.parent_path() / "../../../models");
+    folders.push_back(program.parent_path() / "../share/fathom/models");
+  }
+  folders.emplace_back("models");
+  return folders;
+}
+
+uint64_t parse_seed(const std::string& text) {
+  uint64_t seed = 0;
+  const char* end = text.data() + text.size();
+  const auto parsed = std::from_chars(text.data(), end, seed);
+  if (parsed.ec != std::errc() || parsed.ptr != end) {
+    fail_usage("--seed: expected a whole number from 0 to 2^64 - 1, found ", quote(text));
+  }
+  return seed;
+}
+
+}  // namespace
+
+std::string find_model(const std::string& given) {
+  if (!given.empty()) return given;
+  const char* variable = std::getenv("FATHOM_MODEL");
+  if (variable && *variable) return variable;
+  for (const auto& folder : model_folders()) {
+    const std::filesystem::path path = (folder / kDefaultModel).lexically_normal();
+    std::error_code error;
+    if (std::filesystem::exists(path, error)) return path.string();
+  }
+  fail("no model: name a GGUF file with -m, or in the variable FATHOM_MODEL; the default, models/", kDefaultModel,
+       ", is neither beside the program nor in this folder");
+}
+
+std::string CommonOptions::model_path() const { return find_model(model); }
+
+Sampler SamplingOptions::sampler() const {
+  std::vector<std::string> chain;
+  const auto add = [&](const char* step, const std::string& value) {
+    if (!value.empty()) chain.push_back(step + value);
+  };
+  add("repetition:penalty=", repetition);
+  chain.insert(chain.end(), steps.begin(), steps.end());
+  add("top-k:k=", top_k);
+  add("top-p:p=", top_p);
+  add("min-p:p=", min_p);
+  add("temperature:t=", temperature);
+  const bool drawn = !seed && !Sampler(chain).greedy();
+  const uint64_t used = seed ? *seed : drawn ? draw_seed() : 0;
+  if (drawn) note(concat("seed ", used));
+  return Sampler(chain, used);
+}
+
+CLI::Option* add_model_option(CLI::App& command, std::string& model) {
+  return command.add_option("-m,--model", model, "the model, a GGUF file [$FATHOM_MODEL, or fathom-seedling]")
+      ->type_name("FILE");
+}
+
+CLI::Option* add_size_option(CLI::App& command, const std::string& names, int64_t& size, int64_t min,
+                             const std::string& help, int64_t max) {
+  const auto read = [&size, min, max, names](const std::string& text) {
+    const auto parsed = parse_size(text);
+    if (!parsed || *parsed < min || *parsed > max) {
+      const std::string range = max < std::numeric_limits<int64_t>::max() ? concat("from ", min, " to ", max)
+                                                                          : concat("of at least ", min);
+      fail_usage(names, ": expected a number ", range, ", as 512 or 4k, found ", quote(text));
+    }
+    size = *parsed;
+  };
+  return command.add_option_function<std::string>(names, read, help)->type_name("SIZE");
+}
+
+void add_common_options(CLI::App& command, CommonOptions& o) {
+  add_model_option(command, o.model);
+  add_size_option(command, "-t,--threads", o.threads, 1, "threads [all cores]", 1024);
+  add_size_option(command, "-c,--context", o.context, 1,
+                  "most tokens to hold; longer input is an error [no limit]");
+  add_size_option(command, "--chunk", o.chunk, 1,
+                  "tokens read at once: more is faster and takes more memory [512]");
+  command.add_option("--attend", o.attend, "which tokens each token sees, as window:sink=4,size=1k [dense]")
+      ->type_name("METHOD");
+  command.add_option("--position", o.position, "scaling of rotary positions, as yarn:factor=4 [file]")
+      ->type_name("METHOD");
+  command.add_option("--cache", o.cache, "format of keys and values: bf16, or f32 [" + o.cache + "]")
+      ->type_name("METHOD");
+}
+
+void add_sampling_options(CLI::App& command, SamplingOptions& o) {
+  command
+      .add_option("--sample", o.steps,
+                  "a step of sampling, as top-p:p=0.9; several in order; `fathom methods sample` lists them")
+      ->type_name("METHOD")
+      ->allow_extra_args(false);
+  command.add_option("--temp", o.temperature, "temperature; 0 takes the most likely token [0]")->type_name("T");
+  command.add_option("--top-k", o.top_k, "only the K most likely tokens")->type_name("K");
+  command.add_option("--top-p", o.top_p, "only the most likely tokens that together reach P")->type_name("P");
+  command.add_option("--min-p", o.min_p, "only tokens at least P times as likely as the best")->type_name("P");
+  command.add_option("--repeat-penalty", o.repetition, "divides the logits of recent tokens")->type_name("X");
+  command
+      .add_option_function<std::string>(
+          "--seed", [&o](const std::string& text) { o.seed = parse_seed(text); },
+          "seed of the random choice; same seed, same text [drawn, and told]")
+      ->type_name("N");
+}
+
+}  // namespace fathom

@@ -1,0 +1,49 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "decode/sampler.h"
+#include "models/session.h"
+
+namespace fathom {
+
+/// What every command that runs a model takes.
+struct CommonOptions {
+  std::string model;    // path; empty: the default
+  int64_t threads = 0;  // 0: all cores
+  int64_t context = 0;
+  int64_t chunk = 512;
+  std::string attend = "dense", position = "file", cache = "bf16";
+
+  SessionOptions session() const { return {context, chunk, attend, position, cache}; }
+  /// The model's file. Throws Error saying what to do if there is none.
+  std::string model_path() const;
+};
+
+/// How the next token is chosen.
+struct SamplingOptions {
+  std::vector<std::string> steps;                            // specs
+  std::string temperature, top_k, top_p, min_p, repetition;  // numbers; empty: not asked for
+  std::optional<uint64_t> seed;
+
+  /// Draws a seed, and says which on stderr, if one is needed and none is given. Throws Error (usage).
+  Sampler sampler() const;
+};
+
+/// The defaults are what `options` holds.
+void add_common_options(CLI::App& command, CommonOptions& options);
+void add_sampling_options(CLI::App& command, SamplingOptions& options);
+CLI::Option* add_model_option(CLI::App& command, std::string& model);
+/// An option that takes a size such as 512 or 4k, at least `min`.
+CLI::Option* add_size_option(CLI::App& command, const std::string& names, int64_t& size, int64_t min,
+                             const std::string& help, int64_t max = std::numeric_limits<int64_t>::max());
+
+/// The file given, or $FATHOM_MODEL, or the default model beside the program. Throws Error if there is none.
+std::string find_model(const std::string& given);
+
+}  // namespace fathom

@@ -1,0 +1,124 @@
+// fathom run: reads files and a prompt, and continues them.
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/format.h"
+#include "commands.h"
+#include "console.h"
+#include "decode/generate.h"
+#include "dialogue.h"
+#include "engine.h"
+
+namespace fathom {
+namespace {
+
+struct RunOptions {
+  CommonOptions common;
+  SamplingOptions sampling;
+  std::vector<std::string> files;
+  std::string prompt, system, chat_template;
+  std::vector<std::string> stop;
+  int64_t tokens = 256;
+  bool chat = false, ignore_eos = false, special = false, json = false, verbose = false;
+};
+
+std::string read_text(const RunOptions& options) {
+  if (std::ranges::count(options.files, "-") > 1) fail_usage("-f -: standard input can be read only once");
+  std::string text;
+  for (const std::string& file : options.files) text += read_input(file);
+  return text + options.prompt;
+}
+
+/// The prompt's tokens: of the text as it is, or as a user's message in the model's form.
+std::vector<int32_t> encode(const Engine& engine, const std::string& text, const RunOptions& options) {
+  if (!options.chat) return encode_prompt(*engine.tokenizer, text, options.special);
+  std::vector<ChatMessage> messages;
+  if (!options.system.empty()) messages.push_back({"system", options.system});
+  messages.push_back({"user", text});
+  const auto chat_template = open_chat_template(engine, options.chat_template);
+  return encode_prompt(*engine.tokenizer, chat_template->render(messages, true), true);
+}
+
+void print_json(const Generated& result, int64_t prompt_tokens, double prefill_seconds, uint64_t seed) {
+  const nlohmann::ordered_json line = {{"text", result.text},
+                                       {"prompt_tokens", prompt_tokens},
+                                       {"generated_tokens", result.tokens.size()},
+                                       {"seed", seed},
+                                       {"stop", name(result.stop)},
+                                       {"prefill_tokens_per_second", rate(prompt_tokens, prefill_seconds)},
+                                       {"decode_tokens_per_second", rate(result.steps, result.seconds)}};
+  write_out(line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+}
+
+void print_summary(const Generated& result, int64_t prompt_tokens, double prefill_seconds) {
+  note(concat("read ", prompt_tokens, " tokens in ", format_seconds(prefill_seconds), " (",
+              format_size(rate(prompt_tokens, prefill_seconds)), " tokens/s), wrote ", result.tokens.size(), " (",
+              format_size(rate(result.steps, result.seconds)), " tokens/s), stopped by ", name(result.stop)));
+}
+
+void run(const RunOptions& options) {
+  if (!options.chat && !(options.system.empty() && options.chat_template.empty()))
+    fail_usage("-s and --template have no meaning without --chat");
+  if (options.files.empty() && options.prompt.empty())
+    fail_usage("nothing to read: give a prompt (-p) or a file (-f)");
+  Sampler sampler = options.sampling.sampler();
+  const std::string text = read_text(options);
+  const Engine engine(options.common);
+  Session session = engine.session(options.common);
+  const std::vector<int32_t> prompt = encode(engine, text, options);
+  const double prefill_seconds = read_tokens(session, prompt);
+
+  GenerateOptions generation;
+  generation.max_tokens = options.tokens;
+  generation.stop = options.stop;
+  generation.ignore_eos = options.ignore_eos;
+  generation.show_special = options.special;
+  const Generated result =
+      generate(session, *engine.tokenizer, sampler, prompt, generation, [&](std::string_view piece) {
+        if (!options.json) write_out(piece);
+      });
+  const auto prompt_tokens = static_cast<int64_t>(prompt.size());
+  if (options.json) {
+    print_json(result, prompt_tokens, prefill_seconds, sampler.seed());
+  } else if (!result.text.ends_with('\n')) {
+    write_out("\n");
+  }
+  if (options.verbose || stderr_is_terminal()) print_summary(result, prompt_tokens, prefill_seconds);
+  if (result.stop == StopReason::kInterrupted) throw Error("interrupted", Error::Kind::kInterrupted);
+}
+
+}  // namespace
+
+void add_run(CLI::App& app) {
+  auto o = std::make_shared<RunOptions>();
+  CLI::App* command = app.add_subcommand("run", "Read files and a prompt, and continue them");
+  command
+      ->add_option("-f,--file", o->files, "a text to read before the prompt; several in order; - is standard input")
+      ->type_name("FILE")
+      ->allow_extra_args(false);
+  command->add_option("-p,--prompt", o->prompt, "the prompt")->type_name("TEXT");
+  add_size_option(*command, "-n,--tokens", o->tokens, 0, "most tokens to generate [256]");
+  add_common_options(*command, o->common);
+  add_sampling_options(*command, o->sampling);
+  command->add_option("--stop", o->stop, "a text at which to stop; several; it is not printed")
+      ->type_name("TEXT")
+      ->allow_extra_args(false);
+  command->add_flag("--chat", o->chat,
+                    "the text is a user's message, put in the form of the model's chat template");
+  command->add_option("-s,--system", o->system, "the system prompt, with --chat")->type_name("TEXT");
+  command
+      ->add_option("--template", o->chat_template, "a chat template in Jinja, with --chat [the model file's own]")
+      ->type_name("FILE");
+  command->add_flag("--ignore-eos", o->ignore_eos, "go on where the model would end");
+  command->add_flag("--special", o->special,
+                    "special tokens in the prompt, as </s>, mean themselves, and are printed");
+  command->add_flag("--json", o->json, "one JSON object with the text, counts and speeds");
+  command->add_flag("--verbose", o->verbose, "counts and speeds on stderr, also when it is no terminal");
+  command->footer(R"(Examples:
+  fathom run -f book.txt -p "The next morning," -n 100
+  cat log.txt | fathom run -m model.gguf -f - -p "In one sentence:" --temp 0.7 --top-p 0.9 --stop "."
+)");
+  command->callback([o] { run(*o); });
+}
+
+}  // namespace fathom

@@ -1,0 +1,188 @@
+// fathom score: how well a model predicts a text.
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/format.h"
+#include "base/interrupt.h"
+#include "base/progress.h"
+#include "base/stopwatch.h"
+#include "commands.h"
+#include "console.h"
+#include "engine.h"
+#include "eval/machine.h"
+
+namespace fathom {
+namespace {
+
+constexpr int64_t kFirstBucket = 512;  // positions; each later bucket ends at twice where it begins
+
+struct ScoreOptions {
+  CommonOptions common;
+  std::string file;
+  int64_t window = 0;  // 0: the whole text is one
+  bool json = false;
+};
+
+/// −log of the probability that a softmax over `logits` gives to `token`, in nats.
+double negative_log_likelihood(std::span<const float> logits, int32_t token) {
+  const double max = *std::ranges::max_element(logits);
+  double sum = 0;
+  for (const float logit : logits) sum += std::exp(logit - max);
+  return max + std::log(sum) - logits[token];
+}
+
+/// Sums of nats by position, the number of tokens of the window that stand before the scored one.
+class Score {
+ public:
+  void add(int64_t position, double nats) {
+    size_t bucket = 0;
+    while (position >= end(bucket)) ++bucket;
+    if (bucket >= buckets_.size()) buckets_.resize(bucket + 1);
+    buckets_[bucket].nats += nats;
+    ++buckets_[bucket].tokens;
+    nats_ += nats;
+    ++tokens_;
+    end_ = std::max(end_, position + 1);
+  }
+  int64_t tokens() const { return tokens_; }
+  double nll() const { return nats_ / static_cast<double>(tokens_); }
+
+  struct Row {
+    int64_t from, to, tokens;
+    double nll;
+  };
+  /// Buckets that hold tokens; the last ends with the last position scored.
+  std::vector<Row> rows() const {
+    std::vector<Row> rows;
+    for (size_t i = 0; i < buckets_.size(); ++i) {
+      const auto& [nats, tokens] = buckets_[i];
+      if (tokens == 0) continue;
+      rows.push_back({i == 0 ? 0 : end(i - 1), std::min(end(i), end_), tokens, nats / static_cast<double>(tokens)});
+    }
+    return rows;
+  }
+
+ private:
+  static int64_t end(size_t bucket) { return kFirstBucket << bucket; }
+
+  struct Bucket {
+    double nats = 0;
+    int64_t tokens = 0;
+  };
+  std::vector<Bucket> buckets_;
+  double nats_ = 0;
+  int64_t tokens_ = 0, end_ = 0;
+};
+
+/// Scores all tokens that have another before them; the first `start` are not of the window.
+void score_window(Session& session, std::span<const int32_t> tokens, int64_t start, Score& score,
+                  const std::function<void(int64_t)>& progress) {
+  const auto count = static_cast<int64_t>(tokens.size());
+  AppendOptions append;
+  append.wants = [&](int64_t index) { return index + 1 < count; };
+  append.each_row = [&](int64_t index, std::span<const float> logits) {
+    score.add(index + 1 - start, negative_log_likelihood(logits, tokens[index + 1]));
+  };
+  append.progress = progress;
+  session.append(tokens, append);
+}
+
+Score score_text(const Engine& engine, const ScoreOptions& options, const std::vector<int32_t>& text) {
+  const std::vector<int32_t> start = beginning(*engine.tokenizer);
+  const auto count = static_cast<int64_t>(text.size());
+  const int64_t window = options.window > 0 ? options.window : count;
+  Progress progress("scoring", "tokens", count);
+  Score score;
+  for (int64_t begin = 0; begin < count; begin += window) {
+    std::vector<int32_t> tokens = start;
+    tokens.insert(tokens.end(), text.begin() + begin, text.begin() + std::min(begin + window, count));
+    Session session = engine.session(options.common);
+    score_window(session, tokens, static_cast<int64_t>(start.size()), score, [&](int64_t done) {
+      progress.update(begin + done);
+      throw_if_interrupted();
+    });
+  }
+  if (score.tokens() == 0)
+    fail(input_name(options.file), ": no token has another before it, so there is nothing to score");
+  return score;
+}
+
+/// What scoring took.
+struct Cost {
+  double tokens_per_second;
+  size_t peak_bytes;
+};
+
+void print_json(const Score& score, const Cost& cost) {
+  nlohmann::ordered_json by_position = nlohmann::ordered_json::array();
+  for (const Score::Row& row : score.rows()) {
+    by_position.push_back({{"from", row.from}, {"to", row.to}, {"nll", row.nll}, {"tokens", row.tokens}});
+  }
+  const nlohmann::ordered_json line = {{"tokens", score.tokens()},
+                                       {"nll", score.nll()},
+                                       {"perplexity", std::exp(score.nll())},
+                                       {"by_position", by_position},
+                                       {"tokens_per_second", cost.tokens_per_second},
+                                       {"peak_rss_bytes", cost.peak_bytes}};
+  write_out(line.dump() + "\n");
+}
+
+void print_table(const Score& score, const Cost& cost) {
+  char line[160];
+  std::snprintf(line, sizeof line, "%lld tokens, %.4f nats per token, perplexity %.4g\n",
+                static_cast<long long>(score.tokens()), score.nll(), std::exp(score.nll()));
+  std::string text = line;
+  std::snprintf(line, sizeof line, "read at %.0f tokens per second, peak memory %s\n", cost.tokens_per_second,
+                format_bytes(static_cast<double>(cost.peak_bytes)).c_str());
+  text += line;
+  std::snprintf(line, sizeof line, "%12s %12s %10s %10s\n", "from", "to", "tokens", "nll");
+  text += line;
+  for (const Score::Row& row : score.rows()) {
+    std::snprintf(line, sizeof line, "%12lld %12lld %10lld %10.4f\n", static_cast<long long>(row.from),
+                  static_cast<long long>(row.to), static_cast<long long>(row.tokens), row.nll);
+    text += line;
+  }
+  write_out(text);
+}
+
+void run_score(const ScoreOptions& options) {
+  const std::string text = read_input(options.file);
+  const Engine engine(options.common);
+  EncodeOptions encoding;
+  encoding.add_bos_eos = false;
+  const std::vector<int32_t> tokens = engine.tokenizer->encode(text, encoding);
+  const Stopwatch watch;
+  const Score score = score_text(engine, options, tokens);
+  const Cost cost{rate(static_cast<int64_t>(tokens.size()), watch.seconds()), peak_resident_bytes()};
+  if (options.json) {
+    print_json(score, cost);
+  } else {
+    print_table(score, cost);
+  }
+}
+
+}  // namespace
+
+void add_score(CLI::App& app) {
+  auto o = std::make_shared<ScoreOptions>();
+  CLI::App* command = app.add_subcommand("score", "Measure how well the model predicts a text, by position");
+  command->add_option("-f,--file", o->file, "the text; - is standard input")->type_name("FILE")->required();
+  add_size_option(*command, "--window", o->window, 1,
+                  "score windows of so many tokens, each on its own [the whole text as one]");
+  o->common.cache = "f32";  // results are for comparison: what they show is the model, not the cache
+  add_common_options(*command, o->common);
+  command->add_flag("--json", o->json, "one JSON object: tokens, nll, perplexity, by_position");
+  command->footer(
+      R"(nll is the mean of -ln p(token | tokens before it), in nats. A token that has none before it is not scored.
+The position of a token is the number of tokens of its window before it, BOS not counted.
+
+Examples:
+  fathom score -m model.gguf -f book.txt
+  fathom score -f book.txt --window 1k --json
+)");
+  command->callback([o] { run_score(*o); });
+}
+
+}  // namespace fathom

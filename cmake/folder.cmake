@@ -1,0 +1,23 @@
+# fathom_folder(NAME BELOW): the static library fathom_NAME of all sources in src/NAME, linked to the folders below it.
+# A folder without sources yet makes no library.
+function(fathom_folder name below)
+  file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/${name}/*.cpp)
+  if(FATHOM_FUZZ AND name STREQUAL "kernels")
+    set(sources ${PROJECT_SOURCE_DIR}/src/kernels/types.cpp)  # all that the readers of hostile bytes need
+  endif()
+  if(NOT sources)
+    return()
+  endif()
+  add_library(fathom_${name} STATIC ${sources})
+  target_include_directories(fathom_${name} PUBLIC ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/include)
+  target_link_libraries(fathom_${name} PUBLIC ${below} Threads::Threads nlohmann_json::nlohmann_json)
+  if(name STREQUAL "kernels" AND NOT FATHOM_FUZZ)
+    target_link_libraries(fathom_${name} PUBLIC PkgConfig::HWY)
+    # AVX2, AVX-512, AVX-512 with VNNI, and NEON; older x86 targets are not worth their build time, and vectors of
+    # unknown size (SVE) cannot be kept in arrays
+    target_compile_definitions(fathom_${name} PRIVATE HWY_WANT_AVX3_DL=1 "HWY_DISABLED_TARGETS=(HWY_SSSE3|HWY_SSE4|HWY_SVE|HWY_SVE2|HWY_SVE_256|HWY_SVE2_128)")
+    set_source_files_properties(${sources} PROPERTIES COMPILE_OPTIONS "-fno-math-errno")
+  elseif(name STREQUAL "tokens")
+    target_link_libraries(fathom_${name} PUBLIC PkgConfig::PCRE2)
+  endif()
+endfunction()

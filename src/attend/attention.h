@@ -1,0 +1,89 @@
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "attend/selector.h"
+#include "base/aligned.h"
+#include "base/thread_pool.h"
+#include "kernels/kernels.h"
+
+namespace fathom {
+
+/// Attention of the newest tokens of one sequence in one layer.
+struct AttentionInput {
+  const Memory* memory = nullptr;
+  int layer = 0;
+  int heads = 0;                       // query heads, a multiple of the memory's key/value heads
+  int64_t rows = 0;                    // newest tokens of the sequence; their keys and values are in memory already
+  const int64_t* positions = nullptr;  // [rows]
+  const float* queries =
+      nullptr;  // row i at queries + i·query_stride: [heads, key_dim], unrotated, rotary pairs side by side
+  int64_t query_stride = 0;
+  float scale = 1;                            // multiplies scores: 1/√key_dim and the rotary's score factor
+  const PlaceRotations* rotations = nullptr;  // reserved up to memory->end_position(); also rotates the queries
+  const Selector* selector = nullptr;
+  float* out = nullptr;  // [rows, heads, value_dim]
+  float* lse = nullptr;  // null, or [rows, heads]
+};
+
+/// How much was looked at: for reports and tests.
+struct AttentionCount {
+  int64_t attended = 0;  // (query, key) pairs
+  int64_t visible = 0;   // pairs of a sequence of which nothing is hidden, read densely
+};
+
+/// The one attention of the engine: select, then attend exactly. Keeps working memory between calls.
+class Attention {
+ public:
+  Attention(ThreadPool& pool, const Kernels& kernels) : pool_(pool), kernels_(kernels), scratch_(pool.threads()) {}
+
+  /// Results do not depend on the number of threads.
+  void run(const AttentionInput& input);
+  const AttentionCount& count() const { return count_; }
+
+ private:
+  struct Block {  // some rows of one key/value head
+    int head;
+    int64_t first_row;
+    int rows;
+  };
+  struct Prepared {  // a block with its rotated queries and the pages it reads
+    Block block;
+    Selection selection;
+    std::vector<PageRead> reads;
+    std::vector<uint64_t> row_masks;
+    std::vector<float> queries, places;
+    AttentionCount count;
+  };
+  struct Scratch {  // of one thread
+    Prepared prepared;
+    AlignedBuffer<float> floats;  // of the kernel
+    std::vector<float> out, lse;
+  };
+  struct Part {  // pages [begin, end) of a prepared block, and where its partial results go
+    const Prepared* prepared;
+    int64_t begin, end;
+    size_t partial;
+  };
+
+  void prepare(const AttentionInput& input, const Block& block, Prepared& prepared) const;
+  void rotate_queries(const AttentionInput& input, Prepared& prepared) const;
+  void read_pages(const AttentionInput& input, const QueryBlock& query, Prepared& prepared) const;
+  void attend_pages(const AttentionInput& input, const Prepared& prepared, int64_t begin, int64_t end, float* out,
+                    float* lse, Scratch& scratch) const;
+  void run_by_rows(const AttentionInput& input);
+  void run_by_parts(const AttentionInput& input);
+  void store(const AttentionInput& input, const Block& block, const float* out, const float* lse) const;
+  void add(AttentionCount& count);
+
+  ThreadPool& pool_;
+  const Kernels& kernels_;
+  std::vector<Scratch> scratch_;    // one per thread
+  std::vector<Prepared> prepared_;  // one per key/value head, when few queries are split by pages
+  std::vector<Part> parts_;
+  std::vector<float> partial_out_, partial_lse_;
+  AttentionCount count_;
+};
+
+}  // namespace fathom

@@ -1,0 +1,30 @@
+#include "attend/selector.h"
+
+namespace fathom {
+namespace {
+
+/// Every token sees every token before it.
+class Dense final : public Selector {
+ public:
+  void select(const Lane& lane, const QueryBlock&, Selection& selection) const override {
+    for (uint32_t s = 0; s < lane.size(); ++s) selection.pages.push_back({s, lane[s].place, lane[s].mask});
+  }
+};
+
+}  // namespace
+
+MethodInfo dense_info() {
+  return {"",
+          "dense",
+          "every token sees every token before it",
+          "Attention Is All You Need, 2017",
+          true,
+          "any model",
+          "O(n) per token",
+          "O(n)",
+          {}};
+}
+
+std::unique_ptr<Selector> make_dense(const Values&) { return std::make_unique<Dense>(); }
+
+}  // namespace fathom

@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <span>
+
+namespace fathom {
+
+/// 64 bytes: a cache line, and the widest vector register.
+inline constexpr size_t kAlignment = 64;
+
+/// A fixed-size array of trivially copyable T, aligned to kAlignment; contents are uninitialised.
+template <class T>
+class AlignedBuffer {
+ public:
+  AlignedBuffer() = default;
+  explicit AlignedBuffer(size_t size) : size_(size) {
+    const size_t bytes = (size * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
+    if (bytes == 0) return;
+    data_.reset(static_cast<T*>(std::aligned_alloc(kAlignment, bytes)));
+    if (!data_) throw std::bad_alloc();
+  }
+  T* data() { return data_.get(); }
+  const T* data() const { return data_.get(); }
+  size_t size() const { return size_; }
+  T& operator[](size_t i) { return data_.get()[i]; }
+  const T& operator[](size_t i) const { return data_.get()[i]; }
+  std::span<T> span() { return {data(), size_}; }
+  std::span<const T> span() const { return {data(), size_}; }
+  /// Grows to at least `size` elements; contents are lost when it grows.
+  void reserve(size_t size) {
+    if (size > size_) *this = AlignedBuffer(size);
+  }
+
+ private:
+  struct Free {
+    void operator()(T* p) const { std::free(p); }
+  };
+  std::unique_ptr<T, Free> data_;
+  size_t size_ = 0;
+};
+
+}  // namespace fathom

@@ -1,0 +1,89 @@
+#include "base/format.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+
+#include "base/error.h"
+#include "base/utf8.h"
+
+namespace fathom {
+
+namespace {
+
+/// Three digits, without zeros at the end: 1.5, 12.3, 100, 1023.
+std::string three_digits(double value) {
+  char text[32];
+  const int decimals = value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2;
+  std::snprintf(text, sizeof text, "%.*f", decimals, value);
+  std::string digits = text;
+  if (decimals == 0) return digits;
+  digits.erase(digits.find_last_not_of('0') + 1);
+  if (digits.back() == '.') digits.pop_back();
+  return digits;
+}
+
+/// `value` divided by 1024 until it is below that, and how often.
+struct Scaled {
+  double value;
+  int steps;
+};
+
+Scaled scale(double value, int max_steps) {
+  Scaled scaled{value, 0};
+  // 1023.5 would be shown as 1024.
+  while (scaled.steps < max_steps && scaled.value >= 1023.5) {
+    scaled.value /= 1024;
+    ++scaled.steps;
+  }
+  return scaled;
+}
+
+std::string with_unit(double value, const char* const (&units)[5]) {
+  const Scaled scaled = scale(std::abs(value), 4);
+  return concat(value < 0 ? "-" : "", three_digits(scaled.value), units[scaled.steps]);
+}
+
+}  // namespace
+
+std::string format_size(double size) { return with_unit(size, {"", "k", "m", "g", "t"}); }
+
+std::string format_bytes(double bytes) { return with_unit(bytes, {" B", " KiB", " MiB", " GiB", " TiB"}); }
+
+std::string format_seconds(double seconds) {
+  if (!(seconds > 0)) return "0 s";
+  if (seconds < 0.0995) return three_digits(seconds * 1e3) + " ms";
+  if (seconds < 9.95) return three_digits(seconds) + " s";
+  const long long whole = std::llround(std::min(seconds, 1e15));
+  char text[48];
+  if (whole < 60) {
+    std::snprintf(text, sizeof text, "%lld s", whole);
+  } else if (whole < 3600) {
+    std::snprintf(text, sizeof text, "%lld min %02lld s", whole / 60, whole % 60);
+  } else {
+    std::snprintf(text, sizeof text, "%lld h %02lld min", whole / 3600, whole % 3600 / 60);
+  }
+  return text;
+}
+
+std::string quote(std::string_view text) {
+  constexpr size_t kLongest = 60;  // enough to recognise it, and the message stays one line
+  std::string result = "'";
+  size_t at = 0;
+  while (at < text.size() && at < kLongest) {
+    const unsigned char c = text[at];
+    const size_t length = c < 0x20 || c == 0x7f ? 0 : utf8_length(text.substr(at));
+    if (length == 0) {
+      char escape[8];
+      std::snprintf(escape, sizeof escape, "\\x%02x", c);
+      result += escape;
+    } else {
+      result += text.substr(at, length);
+    }
+    at += length == 0 ? 1 : length;
+  }
+  if (at < text.size()) result += "…";
+  return result + "'";
+}
+
+}  // namespace fathom

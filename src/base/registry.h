@@ -1,0 +1,75 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/error.h"
+#include "base/spec.h"
+
+namespace fathom {
+
+/// What `fathom methods` says of a method.
+struct MethodInfo {
+  std::string kind{};  // "attend", "position", "cache", "sample", …: the option it belongs to
+  std::string name;
+  std::string summary{};  // one line: what it does
+  std::string paper{};    // title, year; empty for common knowledge
+  bool exact = false;     // same result as the plain method
+  std::string needs{};    // "any model", "rotary model", "trained weights"
+  std::string time{};     // cost as a formula
+  std::string memory{};   // cost as a formula
+  std::vector<Parameter> parameters{};
+};
+
+/// Throws Error (usage): unknown `name` of this kind, with the nearest names and all known ones.
+[[noreturn]] void fail_unknown_method(std::string_view kind, std::string_view name,
+                                      const std::vector<std::string>& known);
+
+/// The methods of one kind; Make is the signature of their factories: `std::unique_ptr<Selector>(const Values&,
+/// const Context&)`. A folder defines its table in one file (`methods.cpp`), one line a method.
+template <class Make>
+class MethodTable {
+ public:
+  struct Entry {
+    MethodInfo info;
+    std::function<Make> make;
+  };
+  MethodTable(std::string kind, std::vector<Entry> entries) : kind_(std::move(kind)), entries_(std::move(entries)) {
+    for (Entry& entry : entries_) entry.info.kind = kind_;
+  }
+
+  const std::vector<Entry>& entries() const { return entries_; }
+
+  std::vector<MethodInfo> infos() const {
+    std::vector<MethodInfo> all;
+    for (const Entry& entry : entries_) all.push_back(entry.info);
+    return all;
+  }
+
+  /// The method `spec` names. Throws Error (usage) with the nearest names.
+  const Entry& find(const Spec& spec) const {
+    std::vector<std::string> known;
+    for (const Entry& entry : entries_) {
+      if (entry.info.name == spec.name) return entry;
+      known.push_back(entry.info.name);
+    }
+    fail_unknown_method(kind_, spec.name, known);
+  }
+
+  /// Parses `text`, checks its parameters, and makes the method.
+  template <class... Args>
+  auto make(std::string_view text, Args&&... args) const {
+    const Spec spec = parse_spec(text);
+    const Entry& entry = find(spec);
+    return entry.make(check_values(spec, entry.info.parameters), std::forward<Args>(args)...);
+  }
+
+ private:
+  std::string kind_;
+  std::vector<Entry> entries_;
+};
+
+}  // namespace fathom

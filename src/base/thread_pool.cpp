@@ -1,0 +1,173 @@
+#include "base/thread_pool.h"
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <exception>
+#include <limits>
+#include <mutex>
+#include <system_error>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "base/aligned.h"
+#include "base/error.h"
+
+namespace fathom {
+
+namespace {
+
+// Between the regions of a decode step pass a few microseconds; waking a sleeper costs tens. Waiting this long in a
+// spin keeps the workers awake within a step, and costs a busy machine little more than one wake-up after it.
+constexpr std::chrono::microseconds kSpinTime{50};
+// The clock costs about as much as one pause: look at it now and then.
+constexpr int kPausesPerClock = 16;
+
+inline void pause() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("isb");
+#endif
+}
+
+/// Waits in a spin until `ready()`, kSpinTime at most; returns the last ready().
+template <class Ready>
+bool spin_until(const Ready& ready) {
+  const auto start = std::chrono::steady_clock::now();
+  do {
+    for (int i = 0; i < kPausesPerClock; ++i) {
+      if (ready()) return true;
+      pause();
+    }
+  } while (std::chrono::steady_clock::now() - start < kSpinTime);
+  return ready();
+}
+
+// The indices of a job still to be handed out, in one word: the count above, the next index below. A claim is one
+// fetch_add, which also tells whether there was anything to claim, so that a worker that comes late to a job that
+// is over finds it empty and the caller never waits for it.
+using Ticket = uint64_t;
+constexpr Ticket ticket(uint64_t count, uint64_t next) { return count << 32 | next; }
+constexpr uint32_t count_of(Ticket word) { return static_cast<uint32_t>(word >> 32); }
+constexpr uint32_t next_of(Ticket word) { return static_cast<uint32_t>(word); }
+constexpr bool has_work(Ticket word) { return next_of(word) < count_of(word); }
+// Each thread can go past the count by one claim; below this the two halves never meet.
+constexpr size_t kMaxCount = std::numeric_limits<uint32_t>::max() / 2;
+
+}  // namespace
+
+struct ThreadPool::State {
+  using Body = std::function<void(size_t, int)>;
+
+  // What idle threads look at: one cache line, apart from what threads at work write.
+  alignas(kAlignment) std::atomic<Ticket> tickets{0};
+  // A sleeper counts itself, then looks again; who has news publishes them, then looks for sleepers: with
+  // sequentially consistent order one of the two sees the other.
+  std::atomic<int> sleeping_workers{0};
+  std::atomic<bool> caller_sleeps{false};
+  std::atomic<bool> stop{false};
+
+  // Of the job: written by the caller before it publishes the tickets, read only by who holds a ticket.
+  alignas(kAlignment) const Body* body = nullptr;
+  std::exception_ptr error;  // of the first to set `failed`
+  std::atomic<bool> failed{false};
+  std::atomic<uint32_t> done{0};  // indices finished or skipped
+
+  std::mutex mutex;  // held by who is about to sleep
+  std::condition_variable wake_workers, wake_caller;
+  std::vector<std::thread> workers;
+
+  /// Works on the current job until no index is left. Returns once its own are done; others may still be at work.
+  void take_part(int thread) {
+    uint32_t finished = 0, count = 0;
+    while (has_work(tickets.load(std::memory_order_relaxed))) {
+      const Ticket mine = tickets.fetch_add(1, std::memory_order_acq_rel);
+      if (!has_work(mine)) break;
+      count = count_of(mine);
+      finished += run(next_of(mine), count, thread);
+    }
+    if (finished == 0) return;
+    if (done.fetch_add(finished) + finished == count && caller_sleeps.load()) wake(wake_caller);
+  }
+
+  /// Runs one index; if it throws, takes all the others that nobody has claimed. Returns how many are now settled.
+  uint32_t run(uint32_t index, uint32_t count, int thread) {
+    try {
+      (*body)(index, thread);
+      return 1;
+    } catch (...) {
+      if (!failed.exchange(true)) error = std::current_exception();
+      const Ticket left = tickets.exchange(ticket(count, count), std::memory_order_acq_rel);
+      return 1 + (has_work(left) ? count - next_of(left) : 0);
+    }
+  }
+
+  void wake(std::condition_variable& sleepers) {
+    { const std::lock_guard lock(mutex); }  // a sleeper that has looked and not yet slept holds it
+    sleepers.notify_all();
+  }
+
+  void work(int thread) {
+    const auto called = [this] { return has_work(tickets.load()) || stop.load(); };
+    while (!stop.load()) {
+      if (!spin_until(called)) {
+        std::unique_lock lock(mutex);
+        ++sleeping_workers;
+        wake_workers.wait(lock, called);
+        --sleeping_workers;
+      }
+      take_part(thread);
+    }
+  }
+
+  void wait_until_done(uint32_t count) {
+    const auto all_done = [this, count] { return done.load() == count; };
+    if (spin_until(all_done)) return;
+    std::unique_lock lock(mutex);
+    caller_sleeps = true;
+    wake_caller.wait(lock, all_done);
+    caller_sleeps = false;
+  }
+
+  void stop_all() {
+    stop = true;
+    wake(wake_workers);
+    for (std::thread& worker : workers) worker.join();
+  }
+};
+
+ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()), threads_(threads) {
+  if (threads < 1) fail_usage("number of threads must be at least 1, found ", threads);
+  try {
+    for (int thread = 1; thread < threads; ++thread) {
+      state_->workers.emplace_back([state = state_.get(), thread] { state->work(thread); });
+    }
+  } catch (const std::exception& error) {
+    state_->stop_all();
+    fail("cannot start ", threads, " threads: ", error.what());
+  }
+}
+
+ThreadPool::~ThreadPool() { state_->stop_all(); }
+
+void ThreadPool::parallel_for(size_t count, const std::function<void(size_t index, int thread)>& body) {
+  if (count <= 1 || threads_ == 1) {
+    for (size_t index = 0; index < count; ++index) body(index, 0);
+    return;
+  }
+  if (count > kMaxCount) fail("parallel_for: at most ", kMaxCount, " indices, found ", count);
+  State& state = *state_;
+  state.body = &body;
+  state.failed = false;
+  state.done = 0;
+  state.tickets = ticket(count, 0);
+  if (state.sleeping_workers.load() > 0) state.wake(state.wake_workers);
+  state.take_part(0);
+  state.wait_until_done(static_cast<uint32_t>(count));
+  if (state.failed) std::rethrow_exception(std::exchange(state.error, nullptr));
+}
+
+}  // namespace fathom

@@ -1,0 +1,97 @@
+#include "kernels/kernels.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+#include <map>
+#include <mutex>
+
+#include "base/error.h"
+#include "hwy/targets.h"
+#include "kernels/reference.h"
+#include "kernels/vector.h"
+
+namespace fathom {
+namespace {
+
+struct Isa {
+  const char* name;
+  int64_t targets;  // the best of those that the machine has is used
+};
+constexpr Isa kIsas[] = {
+#if HWY_ARCH_X86
+    {"avx2", HWY_AVX2},
+    {"avx512f", HWY_AVX3},
+    {"avx512", HWY_AVX3 | HWY_AVX3_DL},
+#elif HWY_ARCH_ARM_A64
+    {"neon", HWY_NEON},
+#endif
+};
+
+/// Highway chooses among the targets it is allowed; the table keeps what it chose.
+Kernels vector_kernels(const Isa& isa) {
+  static std::mutex mutex;
+  const std::lock_guard lock(mutex);
+  const int64_t static_target = HWY_STATIC_TARGET;
+  hwy::SetSupportedTargetsForTest((isa.targets & hwy::SupportedTargets()) | static_target);
+  hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+  Kernels table{};
+  table.isa = isa.name;
+  fill_vector_matmul(table);
+  fill_vector_attend(table);
+  fill_vector_elementwise(table);
+  hwy::SetSupportedTargetsForTest(0);
+  hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+  return table;
+}
+
+}  // namespace
+
+std::vector<std::string> available_isas() {
+  std::vector<std::string> names{"reference"};
+  for (const Isa& isa : kIsas) {
+    if (isa.targets & hwy::SupportedTargets()) names.push_back(isa.name);
+  }
+  return names;
+}
+
+const Kernels& kernels(const std::string& isa) {
+  static std::mutex mutex;
+  static std::map<std::string, Kernels> tables;
+  const std::vector<std::string> available = available_isas();
+  if (std::find(available.begin(), available.end(), isa) == available.end()) {
+    std::string list;
+    for (const std::string& name : available) list += (list.empty() ? "" : ", ") + name;
+    fail("instruction set '", isa, "' is not known or not available on this machine; available: ", list);
+  }
+  const std::lock_guard lock(mutex);
+  const auto found = tables.find(isa);
+  if (found != tables.end()) return found->second;
+  if (isa == "reference") return tables.emplace(isa, reference_kernels()).first->second;
+  const auto* entry = std::find_if(std::begin(kIsas), std::end(kIsas), [&](const Isa& i) { return isa == i.name; });
+  return tables.emplace(isa, vector_kernels(*entry)).first->second;
+}
+
+const Kernels& kernels() {
+  static const Kernels& chosen = [&]() -> const Kernels& {
+    const char* forced = std::getenv("FATHOM_ISA");
+    return kernels(forced && *forced ? std::string(forced) : available_isas().back());
+  }();
+  return chosen;
+}
+
+void merge_attention(float* out_a, float& lse_a, const float* out_b, float lse_b, int dim) {
+  if (lse_b == -std::numeric_limits<float>::infinity()) return;
+  if (lse_a == -std::numeric_limits<float>::infinity()) {
+    std::copy_n(out_b, dim, out_a);
+    lse_a = lse_b;
+    return;
+  }
+  const float largest = std::max(lse_a, lse_b);
+  const float a = std::exp(lse_a - largest), b = std::exp(lse_b - largest);
+  for (int d = 0; d < dim; ++d) out_a[d] = (a * out_a[d] + b * out_b[d]) / (a + b);
+  lse_a = largest + std::log(a + b);
+}
+
+}  // namespace fathom

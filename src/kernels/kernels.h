@@ -1,0 +1,120 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kernels/types.h"
+
+namespace fathom {
+
+/// A page holds the keys and values of this many consecutive tokens, so that any subset of a page is one uint64_t.
+inline constexpr int kPageTokens = 64;
+
+/// Activation rows are padded with zeros to a multiple of this many columns: the largest weight block.
+inline constexpr int64_t kColumnPad = 256;
+inline int64_t padded_columns(int64_t cols) { return (cols + kColumnPad - 1) / kColumnPad * kColumnPad; }
+
+/// Up to this many rows of activations matvec is the faster product: they share the unpacking of each row of
+/// weights. Beyond, panels pay.
+inline constexpr int64_t kMatvecRows = 8;
+
+/// Activation rows as a matmul reads them. Float weights use `f32`; quantised weights use 8-bit values with one
+/// scale per 32 columns. Scales and sums lie at a granularity of 16, so that weight types with groups of 16 and of
+/// 32 read them alike.
+struct ActivationRows {
+  int64_t rows = 0;
+  int64_t cols = 0;
+  const float* f32 = nullptr;    // [rows, cols]
+  const int8_t* q = nullptr;     // [rows, padded_columns(cols)]
+  const float* scale = nullptr;  // [rows, padded_columns(cols) / 16]: each scale twice
+  const float* sum = nullptr;    // [rows, padded_columns(cols) / 16]: scale · Σ q
+};
+
+/// How the elements of a page are stored.
+enum class PageFormat { kBF16, kF32 };
+
+/// One page as the attention kernel reads it. Keys are rotated by their offset inside the page.
+struct PageRead {
+  const std::byte* keys =
+      nullptr;  // [key_dim/2, 64, 2]: pairs of dimensions side by side, one token after the other
+  const std::byte* values = nullptr;    // [32, value_dim, 2]: pairs of tokens side by side
+  const float* cos = nullptr;           // [rotary_dim/2] rotation by the page's place; null = no rotation
+  const float* sin = nullptr;           // [rotary_dim/2]
+  uint64_t mask = 0;                    // tokens that every row may see
+  const uint64_t* row_masks = nullptr;  // null, or [rows]: a further restriction of each row
+};
+
+/// Attention of some query rows of one key/value head over some pages: out = softmax(q·k) v, exact over the pages'
+/// masks.
+struct AttendTask {
+  PageFormat format = PageFormat::kBF16;
+  int key_dim = 0;
+  int value_dim = 0;
+  int rotary_dim = 0;  // first dimensions of a key that rotate
+  int rows = 0;        // query tokens
+  int group = 0;       // query heads that share this key/value head
+  const float* queries =
+      nullptr;  // [rows, group, key_dim], rotated by their own positions and scaled; rotary pairs side by side
+  const PageRead* pages = nullptr;
+  int64_t page_count = 0;
+  float* out = nullptr;   // [rows, group, value_dim]; 0 where nothing is visible
+  float* lse = nullptr;   // [rows, group] log Σ exp; −infinity where nothing is visible
+  float* mass = nullptr;  // null, or [rows, group, page_count]: the share of the softmax that fell on each page
+};
+
+/// The table of kernels of one instruction set. They neither allocate nor throw; results do not depend on threads.
+struct Kernels {
+  std::string isa;
+
+  /// x: [cols] to 8 bits with one scale per 32; outputs as in ActivationRows, padding included.
+  void (*quantize_activations)(const float* x, int64_t cols, int8_t* q, float* scale, float* sum);
+
+  /// y[i, r] = W[r]·x[i] for r in [begin, end) and all rows i of x; y: [x.rows, y_stride]. One row of W after the
+  /// other: for few rows of x.
+  void (*matvec)(const Matrix& w, int64_t begin, int64_t end, const ActivationRows& x, float* y, int64_t y_stride);
+  /// The same for many rows of x, by panels of W that are unpacked once; begin is a multiple of panel_rows.
+  void (*matmul)(const Matrix& w, int64_t begin, int64_t end, const ActivationRows& x, float* y, int64_t y_stride);
+  int64_t panel_rows;
+
+  /// scratch: [attend_scratch(key_dim, value_dim, rows · group)] floats, aligned to 64 bytes.
+  void (*attend)(const AttendTask& task, float* scratch);
+
+  /// out = x / rms(x) · weight; all [n]. out may be x.
+  void (*rms_norm)(const float* x, const float* weight, float eps, int64_t n, float* out);
+  /// out = (x − mean) / std · weight + bias; all [n]. out may be x.
+  void (*layer_norm)(const float* x, const float* weight, const float* bias, float eps, int64_t n, float* out);
+  /// Rotates pairs (x[2i], x[2i+1]) by angle i; cos, sin: [pairs].
+  void (*rotate_pairs)(float* x, const float* cos, const float* sin, int64_t pairs);
+  /// gate = silu(gate) · up; [n].
+  void (*swiglu)(float* gate, const float* up, int64_t n);
+  /// x = gelu(x), the tanh form; [n].
+  void (*gelu)(float* x, int64_t n);
+  /// x += y; [n].
+  void (*add)(float* x, const float* y, int64_t n);
+  /// x = softmax(x) in place; [n]; returns log Σ exp.
+  float (*softmax)(float* x, int64_t n);
+
+  /// Does at least n multiply-adds in registers, with the instructions that matmul uses for quantised weights, and
+  /// returns how many; `sink` receives their sum. For measuring what the machine can do.
+  int64_t (*peak)(int64_t n, float* sink);
+};
+
+/// Floats of scratch that Kernels::attend needs for `queries` = rows · group.
+size_t attend_scratch(int key_dim, int value_dim, int queries);
+
+/// The best table for this machine, or the one FATHOM_ISA names. Chosen once; throws Error if FATHOM_ISA is unknown
+/// or not available here.
+const Kernels& kernels();
+/// The table `isa` names: "reference", "avx2", "avx512" (with VNNI where the machine has it), "avx512f" (without),
+/// "neon".
+const Kernels& kernels(const std::string& isa);
+/// What this machine can run, best last; the first is "reference".
+std::vector<std::string> available_isas();
+
+/// Joins two partial results over disjoint keys: out_a, out_b: [dim] with their log-sum-exps; the result replaces
+/// out_a and lse_a.
+void merge_attention(float* out_a, float& lse_a, const float* out_b, float lse_b, int dim);
+
+}  // namespace fathom

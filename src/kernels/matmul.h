@@ -1,0 +1,44 @@
+#pragma once
+
+#include <initializer_list>
+#include <span>
+
+#include "base/aligned.h"
+#include "base/thread_pool.h"
+#include "kernels/kernels.h"
+
+namespace fathom {
+
+/// Activation rows with room for both their forms; grows as needed and is reused.
+class ActivationBuffer {
+ public:
+  /// Room for rows × cols floats, to be filled through data().
+  void resize(int64_t rows, int64_t cols);
+  float* data() { return f32_.data(); }
+  const float* data() const { return f32_.data(); }
+  float* row(int64_t i) { return f32_.data() + i * cols_; }
+  const float* row(int64_t i) const { return f32_.data() + i * cols_; }
+  int64_t rows() const { return rows_; }
+  int64_t cols() const { return cols_; }
+
+  /// Makes the 8-bit form of the rows as they are now.
+  void quantize(ThreadPool& pool, const Kernels& kernels);
+  ActivationRows view() const { return {rows_, cols_, f32_.data(), q_.data(), scale_.data(), sum_.data()}; }
+
+ private:
+  int64_t rows_ = 0, cols_ = 0;
+  AlignedBuffer<float> f32_, scale_, sum_;
+  AlignedBuffer<int8_t> q_;
+};
+
+/// One product of several that share their activations: y = x·Wᵀ (+ bias); y: [x.rows, w.rows].
+struct Product {
+  const Matrix* weights;
+  float* y;
+  std::span<const float> bias = {};  // [w.rows], or empty
+};
+
+/// Computes the products in one parallel region; makes the 8-bit form of x first if a weight matrix needs it.
+void matmul(ThreadPool& pool, const Kernels& kernels, ActivationBuffer& x, std::span<const Product> products);
+
+}  // namespace fathom

@@ -1,0 +1,204 @@
+// The plain version of every kernel: what the fast ones are compared with.
+#include "kernels/reference.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "kernels/quantize.h"
+
+namespace fathom {
+namespace {
+
+void quantize_activations(const float* x, int64_t cols, int8_t* q, float* scale, float* sum) {
+  const int64_t padded = padded_columns(cols);
+  for (int64_t begin = 0; begin < padded; begin += 32) {
+    const int64_t end = std::min(begin + 32, cols);
+    float largest = 0;
+    for (int64_t i = begin; i < end; ++i) largest = std::max(largest, std::fabs(x[i]));
+    const float s = largest / 127.0f;
+    const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
+    int sums[2] = {0, 0};
+    for (int64_t i = begin; i < begin + 32; ++i) {
+      q[i] = i < end ? static_cast<int8_t>(std::nearbyint(x[i] * inverse)) : 0;
+      sums[(i - begin) / 16] += q[i];
+    }
+    for (int half = 0; half < 2; ++half) {
+      scale[begin / 16 + half] = s;
+      sum[begin / 16 + half] = s * static_cast<float>(sums[half]);
+    }
+  }
+}
+
+/// W[r]·x[i] with float weights, in double.
+float dot_float(const Matrix& w, int64_t r, const float* x) {
+  double total = 0;
+  float block[256];
+  for (int64_t begin = 0; begin < w.cols; begin += 256) {
+    const int64_t n = std::min<int64_t>(256, w.cols - begin);
+    dequantize_row(w.type, w.row(r) + row_bytes(w.type, begin), block, n);
+    for (int64_t k = 0; k < n; ++k) total += static_cast<double>(block[k]) * x[begin + k];
+  }
+  return static_cast<float>(total);
+}
+
+/// W[r]·x[i] with quantised weights: Σ over groups of 16 of scale_w·scale_x·Σ q_w·q_x, the weights' meaning taken
+/// from dequantize_row.
+float dot_quantised(const Matrix& w, int64_t r, const int8_t* q, const float* scale) {
+  double total = 0;
+  float block[256];
+  for (int64_t begin = 0; begin < w.cols; begin += 256) {
+    const int64_t n = std::min<int64_t>(256, w.cols - begin);
+    dequantize_row(w.type, w.row(r) + row_bytes(w.type, begin), block, n);
+    for (int64_t k = 0; k < n; ++k)
+      total += static_cast<double>(block[k]) * (static_cast<double>(scale[(begin + k) / 16]) * q[begin + k]);
+  }
+  return static_cast<float>(total);
+}
+
+void matvec(const Matrix& w, int64_t begin, int64_t end, const ActivationRows& x, float* y, int64_t y_stride) {
+  const int64_t padded = padded_columns(w.cols);
+  for (int64_t i = 0; i < x.rows; ++i) {
+    for (int64_t r = begin; r < end; ++r) {
+      y[i * y_stride + r] = is_float(w.type) ? dot_float(w, r, x.f32 + i * w.cols)
+                                             : dot_quantised(w, r, x.q + i * padded, x.scale + i * padded / 16);
+    }
+  }
+}
+
+float page_element(const std::byte* data, PageFormat format, int64_t index) {
+  return format == PageFormat::kBF16 ? bf16_to_f32(reinterpret_cast<const uint16_t*>(data)[index])
+                                     : reinterpret_cast<const float*>(data)[index];
+}
+
+/// q·k for one token of a page, the key rotated by the page's place.
+double score(const AttendTask& task, const float* query, const PageRead& page, int token) {
+  double total = 0;
+  for (int pair = 0; pair < task.key_dim / 2; ++pair) {
+    const double even = page_element(page.keys, task.format, (pair * kPageTokens + token) * 2);
+    const double odd = page_element(page.keys, task.format, (pair * kPageTokens + token) * 2 + 1);
+    const bool rotates = page.cos && pair < task.rotary_dim / 2;
+    const double c = rotates ? page.cos[pair] : 1, s = rotates ? page.sin[pair] : 0;
+    total += query[2 * pair] * (even * c - odd * s) + query[2 * pair + 1] * (even * s + odd * c);
+  }
+  return total;
+}
+
+void attend(const AttendTask& task, float* /*scratch*/) {
+  const double minus_infinity = -std::numeric_limits<double>::infinity();
+  for (int i = 0; i < task.rows * task.group; ++i) {
+    const float* query = task.queries + static_cast<int64_t>(i) * task.key_dim;
+    const auto visible = [&](const PageRead& page) {
+      return page.row_masks ? page.mask & page.row_masks[i / task.group] : page.mask;
+    };
+    double largest = minus_infinity, total = 0;
+    for (int64_t p = 0; p < task.page_count; ++p) {
+      for (int t = 0; t < kPageTokens; ++t) {
+        if (visible(task.pages[p]) >> t & 1) largest = std::max(largest, score(task, query, task.pages[p], t));
+      }
+    }
+    std::vector<double> sums(task.value_dim, 0.0);
+    for (int64_t p = 0; p < task.page_count; ++p) {
+      double page_total = 0;
+      for (int t = 0; t < kPageTokens; ++t) {
+        if (!(visible(task.pages[p]) >> t & 1)) continue;
+        const double weight = std::exp(score(task, query, task.pages[p], t) - largest);
+        page_total += weight;
+        for (int d = 0; d < task.value_dim; ++d) {
+          sums[d] +=
+              weight * page_element(task.pages[p].values, task.format, ((t / 2) * task.value_dim + d) * 2 + t % 2);
+        }
+      }
+      total += page_total;
+      if (task.mass) task.mass[i * task.page_count + p] = static_cast<float>(page_total);
+    }
+    for (int d = 0; d < task.value_dim; ++d)
+      task.out[i * task.value_dim + d] = total > 0 ? static_cast<float>(sums[d] / total) : 0;
+    task.lse[i] = static_cast<float>(total > 0 ? largest + std::log(total) : minus_infinity);
+    for (int64_t p = 0; task.mass && total > 0 && p < task.page_count; ++p)
+      task.mass[i * task.page_count + p] /= static_cast<float>(total);
+  }
+}
+
+void rms_norm(const float* x, const float* weight, float eps, int64_t n, float* out) {
+  double squares = 0;
+  for (int64_t i = 0; i < n; ++i) squares += static_cast<double>(x[i]) * x[i];
+  const auto inverse = static_cast<float>(1.0 / std::sqrt(squares / n + eps));
+  for (int64_t i = 0; i < n; ++i) out[i] = x[i] * inverse * weight[i];
+}
+
+void layer_norm(const float* x, const float* weight, const float* bias, float eps, int64_t n, float* out) {
+  double mean = 0, variance = 0;
+  for (int64_t i = 0; i < n; ++i) mean += x[i];
+  mean /= n;
+  for (int64_t i = 0; i < n; ++i) variance += (x[i] - mean) * (x[i] - mean);
+  const double inverse = 1.0 / std::sqrt(variance / n + eps);
+  for (int64_t i = 0; i < n; ++i) out[i] = static_cast<float>((x[i] - mean) * inverse) * weight[i] + bias[i];
+}
+
+void rotate_pairs(float* x, const float* cos, const float* sin, int64_t pairs) {
+  for (int64_t i = 0; i < pairs; ++i) {
+    const float even = x[2 * i], odd = x[2 * i + 1];
+    x[2 * i] = even * cos[i] - odd * sin[i];
+    x[2 * i + 1] = even * sin[i] + odd * cos[i];
+  }
+}
+
+void swiglu(float* gate, const float* up, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) gate[i] = gate[i] / (1.0f + std::exp(-gate[i])) * up[i];
+}
+
+void gelu(float* x, int64_t n) {
+  const double root = std::sqrt(2.0 / M_PI);
+  for (int64_t i = 0; i < n; ++i) {
+    const double v = x[i];
+    x[i] = static_cast<float>(0.5 * v * (1.0 + std::tanh(root * (v + 0.044715 * v * v * v))));
+  }
+}
+
+void add(float* x, const float* y, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) x[i] += y[i];
+}
+
+float softmax(float* x, int64_t n) {
+  float largest = -std::numeric_limits<float>::infinity();
+  for (int64_t i = 0; i < n; ++i) largest = std::max(largest, x[i]);
+  double total = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    x[i] = std::exp(x[i] - largest);
+    total += x[i];
+  }
+  for (int64_t i = 0; i < n; ++i) x[i] = static_cast<float>(x[i] / total);
+  return largest + static_cast<float>(std::log(total));
+}
+
+int64_t peak(int64_t n, float* sink) {
+  double sums[8] = {0, 1, 2, 3, 4, 5, 6, 7};  // they differ, or the compiler would make one of them
+  for (int64_t i = 0; i < n; i += 8) {
+    for (double& sum : sums) sum = sum * 0.999 + 1e-3;
+  }
+  for (const double sum : sums) *sink += static_cast<float>(sum);
+  return (n + 7) / 8 * 8;
+}
+
+}  // namespace
+
+Kernels reference_kernels() {
+  return {.isa = "reference",
+          .quantize_activations = quantize_activations,
+          .matvec = matvec,
+          .matmul = matvec,
+          .panel_rows = 16,
+          .attend = attend,
+          .rms_norm = rms_norm,
+          .layer_norm = layer_norm,
+          .rotate_pairs = rotate_pairs,
+          .swiglu = swiglu,
+          .gelu = gelu,
+          .add = add,
+          .softmax = softmax,
+          .peak = peak};
+}
+
+}  // namespace fathom

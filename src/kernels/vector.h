@@ -1,0 +1,18 @@
+#pragma once
+
+#include "kernels/kernels.h"
+
+// True while a target with vectors is compiled. Machines without one (x86 before AVX2) use the reference kernels.
+#define FATHOM_VECTOR_TARGET (HWY_TARGET != HWY_SCALAR && HWY_TARGET != HWY_EMU128)
+
+/// Before a loop over registers: unrolled early enough for the compiler to keep an array of vectors in registers.
+#define FATHOM_UNROLL _Pragma("GCC unroll 16")
+
+namespace fathom {
+
+/// Each fills its part of the table for the target that Highway has chosen.
+void fill_vector_matmul(Kernels& table);
+void fill_vector_attend(Kernels& table);
+void fill_vector_elementwise(Kernels& table);
+
+}  // namespace fathom

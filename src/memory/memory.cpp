@@ -1,0 +1,179 @@
+#include "memory/memory.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "base/error.h"
+#include "kernels/quantize.h"
+
+namespace fathom {
+namespace {
+
+void check_position(int64_t position) {
+  if (position < 0 || position >= kPositionLimit)
+    fail("positions must lie in [0, ", kPositionLimit, "), found ", position);
+}
+
+}  // namespace
+
+Memory::Memory(std::shared_ptr<PageStore> store, int layers, int kv_heads)
+    : store_(std::move(store)),
+      layers_(layers),
+      kv_heads_(kv_heads),
+      lanes_(static_cast<size_t>(layers) * kv_heads) {}
+
+Memory::Memory(Memory&& other) noexcept { *this = std::move(other); }
+
+Memory& Memory::operator=(Memory&& other) noexcept {
+  if (this == &other) return *this;
+  release_all();
+  store_ = std::move(other.store_);
+  layers_ = other.layers_;
+  kv_heads_ = other.kv_heads_;
+  lanes_ = std::exchange(other.lanes_, {});
+  tokens_ = other.tokens_;
+  next_position_ = other.next_position_;
+  end_position_ = other.end_position_;
+  return *this;
+}
+
+Memory::~Memory() { release_all(); }
+
+void Memory::release_all() {
+  for (Lane& lane : lanes_) {
+    for (const PageSlot& slot : lane) store_->release(slot.page);
+  }
+  lanes_.clear();
+}
+
+Memory Memory::fork() const {
+  Memory copy(store_, layers_, kv_heads_);
+  copy.lanes_ = lanes_;
+  copy.tokens_ = tokens_;
+  copy.next_position_ = next_position_;
+  copy.end_position_ = end_position_;
+  for (const Lane& lane : lanes_) {
+    for (const PageSlot& slot : lane) store_->retain(slot.page);
+  }
+  return copy;
+}
+
+void Memory::append(std::span<const int64_t> positions) {
+  for (const int64_t position : positions) check_position(position);
+  for (Lane& lane : lanes_) append(lane, positions);
+  tokens_ += static_cast<int64_t>(positions.size());
+  if (!positions.empty()) next_position_ = positions.back() + 1;
+  for (const int64_t position : positions) end_position_ = std::max(end_position_, position + 1);
+}
+
+void Memory::append(Lane& lane, std::span<const int64_t> positions) {
+  int64_t index = tokens_;
+  for (size_t i = 0; i < positions.size(); ++i, ++index) {
+    const bool fits = !lane.empty() && lane.back().filled < kPageTokens &&
+                      lane.back().place + lane.back().filled == positions[i] &&
+                      lane.back().first + lane.back().filled == index;
+    if (!fits) {
+      lane.push_back({store_->allocate(), 0, index, positions[i], 0});
+    } else if (i == 0) {
+      own_last(lane);
+    }
+    PageSlot& slot = lane.back();
+    slot.mask |= uint64_t{1} << slot.filled;
+    ++slot.filled;
+  }
+}
+
+void Memory::own_last(Lane& lane) {
+  PageSlot& slot = lane.back();
+  if (!store_->shared(slot.page)) return;
+  const PageId copy = store_->allocate();
+  std::memcpy(store_->keys(copy), store_->keys(slot.page), store_->shape().bytes());
+  store_->release(slot.page);
+  slot.page = copy;
+}
+
+void Memory::write(int layer, int head, int64_t rows, const float* keys, int64_t key_stride, const float* values,
+                   int64_t value_stride, const PlaceRotations& rotations) {
+  const PageShape& shape = store_->shape();
+  const Lane& table = lane(layer, head);
+  const int64_t begin = tokens_ - rows;
+  size_t s = table.size();
+  while (s > 0 && table[s - 1].first + table[s - 1].filled > begin) --s;
+  const auto put = [&](std::byte* page, int64_t index, float value) {
+    if (shape.format == PageFormat::kBF16) {
+      reinterpret_cast<uint16_t*>(page)[index] = f32_to_bf16(value);
+    } else {
+      reinterpret_cast<float*>(page)[index] = value;
+    }
+  };
+  for (int64_t i = 0; i < rows; ++i) {
+    while (table[s].first + table[s].filled <= begin + i) ++s;
+    const int o = static_cast<int>(begin + i - table[s].first);
+    std::byte* key_page = store_->keys(table[s].page);
+    std::byte* value_page = store_->values(table[s].page);
+    const float* key = keys + i * key_stride;
+    const float* value = values + i * value_stride;
+    const PlaceRotations::View turn = rotations.offset(o);
+    for (int pair = 0; pair < shape.key_dim / 2; ++pair) {
+      float even = key[2 * pair], odd = key[2 * pair + 1];
+      if (pair < rotations.pairs()) {
+        const float c = turn.cos[pair], sn = turn.sin[pair];
+        const float turned = even * c - odd * sn;
+        odd = even * sn + odd * c;
+        even = turned;
+      }
+      put(key_page, (pair * kPageTokens + o) * 2, even);
+      put(key_page, (pair * kPageTokens + o) * 2 + 1, odd);
+    }
+    for (int d = 0; d < shape.value_dim; ++d)
+      put(value_page, ((o / 2) * shape.value_dim + d) * 2 + o % 2, value[d]);
+  }
+}
+
+void Memory::rewind(int64_t n) {
+  if (n < 0 || n > tokens_) fail("cannot rewind ", n, " tokens of ", tokens_);
+  tokens_ -= n;
+  for (Lane& lane : lanes_) {
+    while (!lane.empty() && lane.back().first >= tokens_) {
+      store_->release(lane.back().page);
+      lane.pop_back();
+    }
+    if (lane.empty()) continue;
+    PageSlot& last = lane.back();
+    last.filled = static_cast<int>(std::min<int64_t>(last.filled, tokens_ - last.first));
+    last.mask &= page_bits(0, last.filled);
+  }
+  refresh_end();
+}
+
+void Memory::refresh_end() {
+  end_position_ = next_position_ = 0;
+  if (lanes_.empty() || lanes_[0].empty()) return;
+  next_position_ = lanes_[0].back().place + lanes_[0].back().filled;
+  for (const PageSlot& slot : lanes_[0]) end_position_ = std::max(end_position_, slot.place + slot.filled);
+}
+
+void Memory::place(int64_t position) {
+  check_position(position);
+  if (lanes_.empty() || lanes_[0].empty()) return;
+  const int64_t shift = position - lanes_[0].front().place;
+  for (const PageSlot& slot : lanes_[0]) {
+    check_position(slot.place + shift);
+    check_position(slot.place + slot.filled - 1 + shift);
+  }
+  for (Lane& lane : lanes_) {
+    for (PageSlot& slot : lane) slot.place += shift;
+  }
+  refresh_end();
+}
+
+void Memory::hide(int layer, int head, int64_t begin, int64_t end) {
+  const auto hide_in = [&](Lane& table) {
+    for (PageSlot& slot : table) slot.mask &= ~page_bits(begin - slot.first, end - slot.first);
+  };
+  if (layer >= 0) return hide_in(own_lane(layer, head));
+  for (Lane& table : lanes_) hide_in(table);
+}
+
+}  // namespace fathom

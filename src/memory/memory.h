@@ -1,0 +1,93 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "memory/page_store.h"
+#include "position/rotary.h"
+
+namespace fathom {
+
+/// Positions stay below this, so that sums of them and tables by them cannot overflow.
+inline constexpr int64_t kPositionLimit = int64_t{1} << 40;
+
+/// One entry of a page table: a page, where it sits, and which of its tokens are there.
+struct PageSlot {
+  PageId page = 0;
+  int filled = 0;     // tokens written, from offset 0
+  int64_t first = 0;  // sequence index of the token at offset 0: the order in which tokens were read
+  int64_t place = 0;  // position of the token at offset 0
+  uint64_t mask = 0;  // tokens that may be attended to
+};
+
+/// The page table of one layer and one key/value head.
+using Lane = std::vector<PageSlot>;
+
+/// The keys and values of one sequence: a lane per attention layer and key/value head. Forks share pages until one
+/// of them writes.
+class Memory {
+ public:
+  /// layers: attention layers; kv_heads: lanes of a layer.
+  Memory(std::shared_ptr<PageStore> store, int layers, int kv_heads);
+  Memory(Memory&& other) noexcept;
+  Memory& operator=(Memory&& other) noexcept;
+  ~Memory();
+
+  /// The same sequence again; pages are shared and copied when either side writes to them.
+  Memory fork() const;
+
+  int layers() const { return layers_; }
+  int kv_heads() const { return kv_heads_; }
+  const PageStore& store() const { return *store_; }
+  const Lane& lane(int layer, int head) const { return lanes_[static_cast<size_t>(layer) * kv_heads_ + head]; }
+
+  /// Tokens read so far, and the position that follows the last one.
+  int64_t tokens() const { return tokens_; }
+  int64_t next_position() const { return next_position_; }
+  /// One past the largest position of any page: what PlaceRotations must cover.
+  int64_t end_position() const { return end_position_; }
+
+  /// Opens room in every lane for tokens at these positions; a position that does not follow its predecessor starts
+  /// a page. Their keys and values must then be written, layer by layer. Throws Error, changing nothing, for a
+  /// position outside [0, kPositionLimit); when memory is exhausted rewind(0) removes what was opened.
+  void append(std::span<const int64_t> positions);
+  /// Writes the newest `rows` tokens of one lane. keys: row i at keys + i·key_stride, key_dim floats, unrotated,
+  /// rotary pairs side by side; values likewise. Keys are rotated by their offset in the page.
+  void write(int layer, int head, int64_t rows, const float* keys, int64_t key_stride, const float* values,
+             int64_t value_stride, const PlaceRotations& rotations);
+
+  /// Drops the newest n tokens; the next token follows what is then the last position.
+  void rewind(int64_t n);
+  /// Moves the whole sequence so that its first token sits at `position`. Throws Error, changing nothing, if a
+  /// token would come to sit outside [0, kPositionLimit).
+  void place(int64_t position);
+  /// Hides tokens [begin, end) of the sequence from all later queries, in one lane or (layer < 0) in all. Keys and
+  /// values stay in their pages.
+  void hide(int layer, int head, int64_t begin, int64_t end);
+
+ private:
+  Lane& own_lane(int layer, int head) { return lanes_[static_cast<size_t>(layer) * kv_heads_ + head]; }
+  void append(Lane& lane, std::span<const int64_t> positions);
+  /// Makes the last page of a lane this sequence's own.
+  void own_last(Lane& lane);
+  void release_all();
+  void refresh_end();
+
+  std::shared_ptr<PageStore> store_;
+  int layers_ = 0, kv_heads_ = 0;
+  std::vector<Lane> lanes_;  // [layers, kv_heads]
+  int64_t tokens_ = 0, next_position_ = 0, end_position_ = 0;
+};
+
+/// Bits [begin, end) of a page's mask; 0 ≤ begin, end ≤ 64, empty when begin ≥ end.
+inline uint64_t page_bits(int64_t begin, int64_t end) {
+  if (begin < 0) begin = 0;
+  if (end > 64) end = 64;
+  if (begin >= end) return 0;
+  const uint64_t below_end = end == 64 ? ~uint64_t{0} : (uint64_t{1} << end) - 1;
+  return below_end & ~((uint64_t{1} << begin) - 1);
+}
+
+}  // namespace fathom

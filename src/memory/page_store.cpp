@@ -1,0 +1,52 @@
+#include "memory/page_store.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/error.h"
+
+namespace fathom {
+
+PageStore::PageStore(PageShape shape)
+    : shape_(shape),
+      pages_per_slab_(std::max<size_t>(1, kSlabBytes / shape.bytes())),
+      slab_bytes_(pages_per_slab_ * shape.bytes()),
+      slabs_(std::make_unique<Slab[]>(kMaxSlabs)) {}
+
+PageStore::~PageStore() {
+  for (size_t s = 0; s < slab_count_; ++s) ::munmap(slabs_[s].data, slab_bytes_);
+}
+
+PageId PageStore::allocate() {
+  const std::lock_guard lock(mutex_);
+  if (free_.empty()) {
+    if (slab_count_ == kMaxSlabs) fail("the page memory is full: ", slab_count_ * slab_bytes_, " bytes in use");
+    void* data = ::mmap(nullptr, slab_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (data == MAP_FAILED)
+      fail("out of memory: cannot get ", slab_bytes_, " more bytes for pages (", bytes_in_use(), " in use)");
+    slabs_[slab_count_] = {static_cast<std::byte*>(data),
+                           std::make_unique<std::atomic<uint32_t>[]>(pages_per_slab_)};
+    for (size_t i = pages_per_slab_; i-- > 0;)
+      free_.push_back(static_cast<PageId>(slab_count_ * pages_per_slab_ + i));
+    ++slab_count_;
+  }
+  const PageId page = free_.back();
+  free_.pop_back();
+  std::memset(keys(page), 0, shape_.bytes());  // stale numbers (NaN included) must not reach masked sums
+  count(page).store(1, std::memory_order_release);
+  ++in_use_;
+  return page;
+}
+
+void PageStore::retain(PageId page) { count(page).fetch_add(1, std::memory_order_relaxed); }
+
+void PageStore::release(PageId page) {
+  if (count(page).fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+  const std::lock_guard lock(mutex_);
+  free_.push_back(page);
+  --in_use_;
+}
+
+}  // namespace fathom

@@ -1,0 +1,76 @@
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "kernels/kernels.h"
+
+namespace fathom {
+
+using PageId = uint32_t;
+
+/// What a page holds: the keys and values of 64 tokens of one layer and one key/value head (layouts at PageRead).
+struct PageShape {
+  PageFormat format = PageFormat::kBF16;
+  int key_dim = 0;  // even
+  int value_dim = 0;
+
+  size_t element_bytes() const { return format == PageFormat::kBF16 ? 2 : 4; }
+  size_t key_bytes() const { return static_cast<size_t>(key_dim) * kPageTokens * element_bytes(); }
+  size_t value_bytes() const { return static_cast<size_t>(value_dim) * kPageTokens * element_bytes(); }
+  size_t bytes() const { return key_bytes() + value_bytes(); }
+};
+
+/// Pages of one shape with reference counts, shared by a sequence and its forks. Thread-safe.
+class PageStore {
+ public:
+  explicit PageStore(PageShape shape);
+  ~PageStore();
+  PageStore(const PageStore&) = delete;
+
+  const PageShape& shape() const { return shape_; }
+
+  /// A page with one owner; its contents are zero. Throws Error when memory is exhausted.
+  PageId allocate();
+  void retain(PageId page);
+  /// The last owner's release frees the page.
+  void release(PageId page);
+  bool shared(PageId page) const { return count(page).load(std::memory_order_acquire) > 1; }
+
+  std::byte* keys(PageId page) { return slab(page) + (page % pages_per_slab_) * shape_.bytes(); }
+  const std::byte* keys(PageId page) const { return slab(page) + (page % pages_per_slab_) * shape_.bytes(); }
+  std::byte* values(PageId page) { return keys(page) + shape_.key_bytes(); }
+  const std::byte* values(PageId page) const { return keys(page) + shape_.key_bytes(); }
+
+  /// Pages in use times their size.
+  size_t bytes_in_use() const { return in_use_.load() * shape_.bytes(); }
+
+ private:
+  static constexpr size_t kSlabBytes =
+      size_t{4} << 20;  // large enough that mapping costs nothing, small enough to waste little
+  static constexpr size_t kMaxSlabs = 1 << 16;  // 256 GiB of pages
+
+  struct Slab {
+    std::byte* data;
+    std::unique_ptr<std::atomic<uint32_t>[]> counts;  // [pages_per_slab_]
+  };
+  std::byte* slab(PageId page) const { return slabs_[page / pages_per_slab_].data; }
+  std::atomic<uint32_t>& count(PageId page) const {
+    return slabs_[page / pages_per_slab_].counts[page % pages_per_slab_];
+  }
+
+  PageShape shape_;
+  size_t pages_per_slab_;
+  size_t slab_bytes_;
+  std::unique_ptr<Slab[]> slabs_;  // [kMaxSlabs], filled from the front: readers need no lock
+  std::mutex mutex_;
+  size_t slab_count_ = 0;
+  std::vector<PageId> free_;
+  std::atomic<size_t> in_use_{0};
+};
+
+}  // namespace fathom

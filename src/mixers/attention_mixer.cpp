@@ -1,0 +1,82 @@
+#include "mixers/attention_mixer.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace fathom {
+namespace {
+
+/// Brings pairs (i, i + dims/2) of a head side by side. x: [dims].
+void pair_up(float* x, int dims, float* spare) {
+  std::copy_n(x, dims, spare);
+  for (int i = 0; i < dims / 2; ++i) {
+    x[2 * i] = spare[i];
+    x[2 * i + 1] = spare[dims / 2 + i];
+  }
+}
+
+}  // namespace
+
+AttentionMixer::AttentionMixer(AttentionWeights weights) : w_(std::move(weights)) {
+  if (w_.sliding_window > 0) window_ = make_window(0, w_.sliding_window);
+}
+
+/// Norms the heads of one row and brings rotary pairs side by side.
+void AttentionMixer::prepare_heads(Workspace& work, int64_t row, int rotary_dims) const {
+  const bool pairs = w_.pairing == RotaryConfig::Pairing::kHalfSplit && rotary_dims > 0;
+  float spare[kMaxHeadDim];
+  const auto prepare = [&](float* heads, int count, const std::vector<float>& norm) {
+    for (int h = 0; h < count; ++h) {
+      float* head = heads + static_cast<int64_t>(h) * w_.key_dim;
+      if (!norm.empty()) work.kernels.rms_norm(head, norm.data(), w_.norm_eps, w_.key_dim, head);
+      if (pairs) pair_up(head, rotary_dims, spare);
+    }
+  };
+  prepare(work.q.data() + row * w_.heads * w_.key_dim, w_.heads, w_.q_norm);
+  prepare(work.k.data() + row * w_.kv_heads * w_.key_dim, w_.kv_heads, w_.k_norm);
+}
+
+void AttentionMixer::forward(Workspace& work, std::span<const SequenceRows> sequences, ActivationBuffer& x,
+                             float* y) const {
+  const int64_t rows = x.rows();
+  const int64_t q_stride = static_cast<int64_t>(w_.heads) * w_.key_dim;
+  const int64_t k_stride = static_cast<int64_t>(w_.kv_heads) * w_.key_dim,
+                v_stride = static_cast<int64_t>(w_.kv_heads) * w_.value_dim;
+  work.q.reserve(rows * q_stride);
+  work.k.reserve(rows * k_stride);
+  work.v.reserve(rows * v_stride);
+  work.attended.resize(rows, static_cast<int64_t>(w_.heads) * w_.value_dim);
+
+  const Product projections[] = {
+      {&w_.q, work.q.data(), w_.q_bias}, {&w_.k, work.k.data(), w_.k_bias}, {&w_.v, work.v.data(), w_.v_bias}};
+  matmul(work.pool, work.kernels, x, projections);
+
+  for (const SequenceRows& s : sequences) {
+    const int rotary_dims = 2 * s.rotations->pairs();
+    work.pool.parallel_for(
+        s.rows, [&](size_t r, int) { prepare_heads(work, s.first_row + static_cast<int64_t>(r), rotary_dims); });
+    work.pool.parallel_for(w_.kv_heads, [&](size_t h, int) {
+      s.memory->write(w_.layer, static_cast<int>(h), s.rows,
+                      work.k.data() + s.first_row * k_stride + h * w_.key_dim, k_stride,
+                      work.v.data() + s.first_row * v_stride + h * w_.value_dim, v_stride, *s.rotations);
+    });
+    AttentionInput input;
+    input.memory = s.memory;
+    input.layer = w_.layer;
+    input.heads = w_.heads;
+    input.rows = s.rows;
+    input.positions = s.positions;
+    input.queries = work.q.data() + s.first_row * q_stride;
+    input.query_stride = q_stride;
+    input.scale = s.score_factor / std::sqrt(static_cast<float>(w_.key_dim));
+    input.rotations = s.rotations;
+    input.selector = window_ ? window_.get() : s.selector;
+    input.out = work.attended.row(s.first_row);
+    work.attention.run(input);
+  }
+
+  const Product output[] = {{&w_.out, y, w_.out_bias}};
+  matmul(work.pool, work.kernels, work.attended, output);
+}
+
+}  // namespace fathom

@@ -1,0 +1,231 @@
+#include "models/session.h"
+
+#include <algorithm>
+#include <numeric>
+#include <thread>
+
+#include "base/error.h"
+
+namespace fathom {
+namespace {
+
+/// Rows whose logits are made at once: 64 rows of a vocabulary of 128k take 32 MB.
+constexpr size_t kLogitRows = 64;
+
+int threads_or_all(int threads) {
+  return threads > 0 ? threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+std::shared_ptr<PageStore> make_store(const ModelConfig& config, const std::string& cache) {
+  return std::make_shared<PageStore>(PageShape{cache_methods().make(cache), config.key_dim, config.value_dim});
+}
+
+}  // namespace
+
+Runtime::Runtime(int threads) : Runtime(threads, kernels()) {}
+Runtime::Runtime(int threads, const Kernels& table) : pool_(threads_or_all(threads)), work_(pool_, table) {}
+
+const MethodTable<CacheMethod>& cache_methods() {
+  static const MethodTable<CacheMethod> table(
+      "cache",
+      {{{"", "bf16", "keys and values as bfloat16", "", true, "any model", "none", "2 bytes per element", {}},
+        [](const Values&) { return PageFormat::kBF16; }},
+       {{"",
+         "f32",
+         "keys and values as float32, for tests",
+         "",
+         true,
+         "any model",
+         "none",
+         "4 bytes per element",
+         {}},
+        [](const Values&) { return PageFormat::kF32; }}});
+  return table;
+}
+
+Session::Session(std::shared_ptr<const Model> model, std::shared_ptr<Runtime> runtime, SessionOptions options)
+    : model_(std::move(model)),
+      runtime_(std::move(runtime)),
+      options_(std::move(options)),
+      selector_(attend_methods().make(options_.attend)),
+      memory_(make_store(model_->config(), options_.cache), model_->config().layers, model_->config().kv_heads) {
+  if (options_.chunk < 1) fail_usage("the chunk must be at least 1 token, found ", options_.chunk);
+  if (options_.context < 0) fail_usage("the context limit must not be negative, found ", options_.context);
+  RotaryConfig config = model_->config().rotary;
+  const Spec spec = parse_spec(options_.position);
+  const auto& method = position_methods().find(spec);
+  if (config.dims == 0 && spec.name != "file")
+    fail_usage("--position ", options_.position, ": this model has no rotary positions");
+  method.make(check_values(spec, method.info.parameters), config);
+  rotary_ =
+      std::make_shared<Rotary>(config, options_.context > 0 ? options_.context : model_->config().trained_context);
+  rotations_ = std::make_shared<PlaceRotations>(*rotary_);
+}
+
+void Session::check(std::span<const int32_t> tokens) const {
+  if (tokens.empty()) fail("the prompt has no tokens");
+  const int64_t vocabulary = model_->config().vocabulary;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (tokens[i] < 0 || tokens[i] >= vocabulary) {
+      fail("token ", tokens[i], " (number ", i, ") is outside the vocabulary of ", vocabulary, " tokens");
+    }
+  }
+  const int64_t wanted = length() + static_cast<int64_t>(tokens.size());
+  if (options_.context > 0 && wanted > options_.context) {
+    fail(wanted, " tokens are more than the context limit of ", options_.context, " (-c)");
+  }
+}
+
+/// Opens the memory for tokens at these positions; on failure it holds what it held before.
+SequenceRows Session::open_rows(std::span<const int64_t> positions, int64_t first_row) {
+  try {
+    memory_.append(positions);
+    rotations_->reserve(memory_.end_position());
+  } catch (...) {
+    memory_.rewind(0);
+    throw;
+  }
+  return {&memory_,        rotations_.get(), rotary_->score_factor(),
+          selector_.get(), first_row,        static_cast<int64_t>(positions.size()),
+          positions.data()};
+}
+
+/// Reads one chunk; the normed output of its rows is then in the workspace.
+void Session::read_chunk(std::span<const int32_t> tokens, std::span<const int64_t> positions) {
+  const SequenceRows rows = open_rows(positions, 0);
+  try {
+    model_->network().forward(runtime_->work(), {&rows, 1}, tokens);
+  } catch (...) {
+    memory_.rewind(static_cast<int64_t>(tokens.size()));
+    throw;
+  }
+}
+
+void Session::append(std::span<const int32_t> tokens, const AppendOptions& options) {
+  check(tokens);
+  if (!options.positions.empty() && options.positions.size() != tokens.size()) {
+    fail("expected a position for each of the ", tokens.size(), " tokens, found ", options.positions.size());
+  }
+  logits_.clear();
+  std::vector<int64_t> following;
+  for (int64_t done = 0; done < static_cast<int64_t>(tokens.size());) {
+    const int64_t rows = std::min<int64_t>(options_.chunk, tokens.size() - done);
+    std::span<const int64_t> positions;
+    if (options.positions.empty()) {
+      following.resize(rows);
+      std::iota(following.begin(), following.end(), memory_.next_position());
+      positions = following;
+    } else {
+      positions = options.positions.subspan(done, rows);
+    }
+    read_chunk(tokens.subspan(done, rows), positions);
+    if (options.each_row) visit_rows(done, rows, options);
+    done += rows;
+    const int64_t last = rows - 1;
+    if (done == static_cast<int64_t>(tokens.size())) logits_of({&last, 1}, logits_);
+    if (options.progress) options.progress(done);
+  }
+}
+
+/// Logits of some rows of the chunk just read: [rows, vocabulary].
+void Session::logits_of(std::span<const int64_t> rows, std::vector<float>& logits) {
+  const ModelConfig& config = model_->config();
+  Workspace& work = runtime_->work();
+  work.chosen.resize(static_cast<int64_t>(rows.size()), config.width);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    std::copy_n(work.normed.row(rows[i]), config.width, work.chosen.row(static_cast<int64_t>(i)));
+  }
+  logits.resize(rows.size() * config.vocabulary);
+  model_->network().logits(work, work.chosen, logits.data());
+}
+
+/// Hands on the logits of the wanted rows of the chunk just read, made a few rows at a time.
+void Session::visit_rows(int64_t first, int64_t rows, const AppendOptions& options) {
+  const int64_t vocabulary = model_->config().vocabulary;
+  std::vector<int64_t> wanted;
+  for (int64_t r = 0; r < rows; ++r) {
+    if (!options.wants || options.wants(first + r)) wanted.push_back(r);
+  }
+  std::vector<float> logits;
+  for (size_t begin = 0; begin < wanted.size(); begin += kLogitRows) {
+    const auto some = std::span<const int64_t>(wanted).subspan(begin, std::min(kLogitRows, wanted.size() - begin));
+    logits_of(some, logits);
+    for (size_t i = 0; i < some.size(); ++i) {
+      options.each_row(first + some[i], std::span(logits).subspan(i * vocabulary, vocabulary));
+    }
+  }
+}
+
+void Session::step(std::span<Session* const> sessions, std::span<const int32_t> tokens) {
+  if (sessions.empty()) return;
+  Session& lead = *sessions[0];
+  std::vector<int64_t> positions;
+  for (size_t i = 0; i < sessions.size(); ++i) {
+    if (sessions[i]->model_ != lead.model_ || sessions[i]->runtime_ != lead.runtime_)
+      fail("sessions that step together must share model and runtime");
+    sessions[i]->check(tokens.subspan(i, 1));
+    positions.push_back(sessions[i]->memory_.next_position());
+  }
+  std::vector<SequenceRows> rows;
+  Workspace& work = lead.runtime_->work();
+  try {
+    for (size_t i = 0; i < sessions.size(); ++i)
+      rows.push_back(sessions[i]->open_rows({&positions[i], 1}, static_cast<int64_t>(i)));
+    lead.model_->network().forward(work, rows, tokens);
+  } catch (...) {
+    for (size_t i = 0; i < rows.size(); ++i) sessions[i]->memory_.rewind(1);
+    throw;
+  }
+  const ModelConfig& config = lead.model_->config();
+  std::vector<float> logits(sessions.size() * config.vocabulary);
+  lead.model_->network().logits(work, work.normed, logits.data());
+  for (size_t i = 0; i < sessions.size(); ++i) {
+    sessions[i]->logits_.assign(logits.begin() + i * config.vocabulary,
+                                logits.begin() + (i + 1) * config.vocabulary);
+  }
+}
+
+Session::Session(const Session& other, Memory memory)
+    : model_(other.model_),
+      runtime_(other.runtime_),
+      options_(other.options_),
+      rotary_(other.rotary_),
+      rotations_(other.rotations_),
+      selector_(other.selector_),
+      memory_(std::move(memory)),
+      logits_(other.logits_) {}
+
+Session Session::fork() const { return Session(*this, memory_.fork()); }
+
+void Session::rewind(int64_t n) {
+  memory_.rewind(n);
+  if (n > 0) logits_.clear();
+}
+
+void Session::place(int64_t position) {
+  memory_.place(position);
+  rotations_->reserve(memory_.end_position());
+}
+
+void Session::fill_random(int64_t n) {
+  const ModelConfig& config = model_->config();
+  std::vector<float> noise(std::max(config.key_dim, config.value_dim));
+  uint32_t state = 12345;
+  for (float& v : noise) {
+    state = state * 1664525u + 1013904223u;
+    v = static_cast<float>(state >> 8) / static_cast<float>(1 << 23) - 1.0f;
+  }
+  std::vector<int64_t> positions(n);
+  std::iota(positions.begin(), positions.end(), memory_.next_position());
+  open_rows(positions, 0);
+  runtime_->pool().parallel_for(static_cast<size_t>(memory_.layers()) * memory_.kv_heads(), [&](size_t lane, int) {
+    // stride 0: one key and value for all tokens, which the rotations by their offsets make different
+    memory_.write(static_cast<int>(lane) / memory_.kv_heads(), static_cast<int>(lane) % memory_.kv_heads(), n,
+                  noise.data(), 0, noise.data(), 0, *rotations_);
+  });
+  logits_.clear();
+}
+
+void Session::hide(int64_t begin, int64_t end) { memory_.hide(-1, 0, begin, end); }
+
+}  // namespace fathom

@@ -1,0 +1,55 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/aligned.h"
+#include "formats/gguf.h"
+#include "kernels/types.h"
+
+namespace fathom {
+
+/// Where an architecture gets its tensors from. Every matrix is checked against the shape the configuration asks
+/// for.
+class WeightSource {
+ public:
+  virtual ~WeightSource() = default;
+  virtual bool has(const std::string& name) const = 0;
+  /// W: [rows, cols] with y = W·x. Throws Error naming the tensor when it is missing or has another shape.
+  virtual Matrix matrix(const std::string& name, int64_t rows, int64_t cols) = 0;
+  /// A norm's weight or a bias, as floats.
+  virtual std::vector<float> vector(const std::string& name, int64_t n) = 0;
+};
+
+/// Tensors of a mapped GGUF file; matrices are not copied. The file must outlive them.
+class GgufWeights final : public WeightSource {
+ public:
+  explicit GgufWeights(const Gguf& file) : file_(file) {}
+  bool has(const std::string& name) const override { return file_.find_tensor(name) != nullptr; }
+  Matrix matrix(const std::string& name, int64_t rows, int64_t cols) override;
+  std::vector<float> vector(const std::string& name, int64_t n) override;
+
+ private:
+  const Gguf& file_;
+};
+
+/// Random tensors of one weight type, for measuring without a file; scaled so that activations stay near 1.
+class RandomWeights final : public WeightSource {
+ public:
+  RandomWeights(WeightType type, bool tied_output) : type_(type), tied_output_(tied_output) {}
+  bool has(const std::string& name) const override;
+  Matrix matrix(const std::string& name, int64_t rows, int64_t cols) override;
+  std::vector<float> vector(const std::string& name, int64_t n) override;
+  /// The memory that the matrices point into.
+  std::vector<AlignedBuffer<std::byte>> take() { return std::move(owned_); }
+
+ private:
+  WeightType type_;
+  bool tied_output_;
+  uint64_t state_ = 0x9e3779b97f4a7c15;
+  std::vector<AlignedBuffer<std::byte>> owned_;
+};
+
+}  // namespace fathom

@@ -1,0 +1,12 @@
+#pragma once
+
+#include <string_view>
+
+#include "tokens/jinja_ast.h"
+
+namespace fathom::jinja {
+
+/// Throws Error that names the line and the token that is not understood, or that it is nested too deeply.
+Body parse(std::string_view source);
+
+}  // namespace fathom::jinja

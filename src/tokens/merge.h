@@ -1,0 +1,108 @@
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <queue>
+#include <vector>
+
+#include "tokens/vocabulary.h"
+
+namespace fathom {
+
+/// A stretch of a word on its way to being a token.
+struct Symbol {
+  uint32_t begin = 0, bytes = 0;  // in the word
+  int32_t id = kNoToken;          // kNoToken: no piece is this text
+};
+
+/// What two neighbours may become. Lower ranks come first; of equal ranks the leftmost.
+struct Merge {
+  static constexpr uint32_t kNever = std::numeric_limits<uint32_t>::max();
+  uint32_t rank = kNever;
+  int32_t id = kNoToken;
+};
+
+namespace merging {
+
+/// Few symbols: looks for the best pair over and over; the ranks of pairs lie in one short array.
+template <class FindMerge>
+void merge_few(std::vector<Symbol>& symbols, const FindMerge& find_merge) {
+  thread_local std::vector<Merge> merges;  // of symbol i with symbol i + 1
+  merges.clear();
+  for (size_t i = 0; i + 1 < symbols.size(); ++i) merges.push_back(find_merge(symbols[i], symbols[i + 1]));
+  while (!merges.empty()) {
+    const auto best = std::ranges::min_element(merges, {}, &Merge::rank);
+    if (best->rank == Merge::kNever) return;
+    const size_t i = best - merges.begin();
+    symbols[i].bytes += symbols[i + 1].bytes;
+    symbols[i].id = best->id;
+    symbols.erase(symbols.begin() + i + 1);
+    merges.erase(merges.begin() + i);
+    if (i < merges.size()) merges[i] = find_merge(symbols[i], symbols[i + 1]);
+    if (i > 0) merges[i - 1] = find_merge(symbols[i - 1], symbols[i]);
+  }
+}
+
+/// A pair in the queue, valid while the two still have `bytes` together.
+struct Candidate {
+  uint32_t rank, left, right, bytes;
+  int32_t id;
+  bool operator<(const Candidate& other) const {
+    return rank != other.rank ? rank > other.rank : left > other.left;  // the top of a queue is its greatest
+  }
+};
+
+/// Many symbols: a linked list and a priority queue, n log n.
+template <class FindMerge>
+void merge_many(std::vector<Symbol>& symbols, const FindMerge& find_merge) {
+  const auto count = static_cast<uint32_t>(symbols.size());
+  std::vector<uint32_t> next(count), previous(count);
+  std::vector<Candidate> storage;
+  storage.reserve(count);
+  std::priority_queue<Candidate> queue({}, std::move(storage));
+  const auto offer = [&](uint32_t left, uint32_t right) {
+    const Merge merge = find_merge(symbols[left], symbols[right]);
+    if (merge.rank == Merge::kNever) return;
+    queue.push({merge.rank, left, right, symbols[left].bytes + symbols[right].bytes, merge.id});
+  };
+  for (uint32_t i = 0; i < count; ++i) {
+    previous[i] = i - 1;
+    next[i] = i + 1;
+    if (i > 0) offer(i - 1, i);
+  }
+  while (!queue.empty()) {
+    const Candidate best = queue.top();
+    queue.pop();
+    Symbol& left = symbols[best.left];
+    Symbol& right = symbols[best.right];
+    if (left.bytes == 0 || right.bytes == 0 || left.bytes + right.bytes != best.bytes) continue;
+    left.bytes = best.bytes;
+    left.id = best.id;
+    right.bytes = 0;
+    next[best.left] = next[best.right];
+    if (next[best.left] < count) {
+      previous[next[best.left]] = best.left;
+      offer(best.left, next[best.left]);
+    }
+    if (best.left > 0) offer(previous[best.left], best.left);
+  }
+  std::erase_if(symbols, [](const Symbol& symbol) { return symbol.bytes == 0; });
+}
+
+}  // namespace merging
+
+/// Merges neighbours, best first, until none may be merged. find_merge(left, right) → Merge; symbols are adjacent
+/// and not empty.
+template <class FindMerge>
+void merge_symbols(std::vector<Symbol>& symbols, const FindMerge& find_merge) {
+  constexpr size_t kFew = 48;  // where the queue overtakes the scan
+  if (symbols.size() <= kFew) {
+    merging::merge_few(symbols, find_merge);
+  } else {
+    merging::merge_many(symbols, find_merge);
+  }
+}
+
+}  // namespace fathom

@@ -1,0 +1,242 @@
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "attend/attention.h"
+
+namespace fathom::test {
+
+/// What a scene is made of. The newest `rows` tokens ask.
+struct SceneShape {
+  int heads = 4, kv_heads = 2;
+  int key_dim = 16, value_dim = 16, rotary_dim = 16;
+  int64_t tokens = 200, rows = 5;
+  double gaps = 0;    // share of tokens whose position does not follow
+  double hidden = 0;  // share of tokens that are hidden, in each lane others
+  int64_t place = 0;  // where the whole sequence is moved to in the end
+  uint32_t seed = 1;
+};
+
+/// A sequence in float32 pages and, beside it, the plain lists it was made from.
+class Scene {
+ public:
+  explicit Scene(const SceneShape& s)
+      : shape(s),
+        rotary(config(s), 4096),
+        rotations(rotary),
+        memory(std::make_shared<PageStore>(PageShape{PageFormat::kF32, s.key_dim, s.value_dim}), 1, s.kv_heads) {
+    std::mt19937 random(s.seed);
+    std::normal_distribution<float> normal;
+    const auto fill = [&](std::vector<float>& numbers, int64_t n) {
+      numbers.resize(n);
+      for (float& v : numbers) v = normal(random);
+    };
+    fill(keys, s.tokens * s.kv_heads * s.key_dim);
+    fill(values, s.tokens * s.kv_heads * s.value_dim);
+    fill(queries, s.rows * s.heads * s.key_dim);
+    make_positions(random);
+    read(random);
+    make_hidden(random);
+    if (s.place > 0) {
+      memory.place(s.place);
+      const int64_t shift = s.place - positions[0];
+      for (int64_t& position : positions) position += shift;
+    }
+    rotations.reserve(memory.end_position());
+  }
+
+  int group() const { return shape.heads / shape.kv_heads; }
+  int64_t first_row() const { return shape.tokens - shape.rows; }  // sequence index of row 0
+  bool is_hidden(int64_t token, int kv_head) const { return hidden[token * shape.kv_heads + kv_head]; }
+  float scale() const { return 1.3f / std::sqrt(static_cast<float>(shape.key_dim)); }
+
+  SceneShape shape;
+  Rotary rotary;
+  PlaceRotations rotations;
+  Memory memory;
+  std::vector<float> keys, values;  // [tokens, kv_heads, dim]
+  std::vector<float> queries;       // [rows, heads, key_dim]
+  std::vector<int64_t> positions;   // [tokens]
+  std::vector<char> hidden;         // [tokens, kv_heads]
+
+ private:
+  static RotaryConfig config(const SceneShape& s) {
+    RotaryConfig c;
+    c.dims = s.rotary_dim;
+    return c;
+  }
+
+  void make_positions(std::mt19937& random) {
+    int64_t position = 0;
+    for (int64_t t = 0; t < shape.tokens; ++t) {
+      if (random() % 1000 < shape.gaps * 1000) position += random() % 100;
+      positions.push_back(position++);
+    }
+  }
+
+  /// In chunks, so that pages are opened and continued.
+  void read(std::mt19937& random) {
+    for (int64_t done = 0; done < shape.tokens;) {
+      const int64_t count = std::min<int64_t>(1 + random() % 300, shape.tokens - done);
+      memory.append(std::span(positions).subspan(done, count));
+      for (int h = 0; h < shape.kv_heads; ++h) {
+        const int64_t at = done * shape.kv_heads + h;
+        memory.write(0, h, count, keys.data() + at * shape.key_dim, shape.kv_heads * shape.key_dim,
+                     values.data() + at * shape.value_dim, shape.kv_heads * shape.value_dim, rotations);
+      }
+      done += count;
+    }
+  }
+
+  void make_hidden(std::mt19937& random) {
+    hidden.assign(shape.tokens * shape.kv_heads, 0);
+    for (int64_t t = 0; t < shape.tokens; ++t) {
+      for (int h = 0; h < shape.kv_heads; ++h) {
+        if (random() % 1000 >= shape.hidden * 1000) continue;
+        const int64_t end = std::min<int64_t>(t + 1 + random() % 3, shape.tokens);
+        memory.hide(0, h, t, end);
+        for (int64_t i = t; i < end; ++i) hidden[i * shape.kv_heads + h] = 1;
+      }
+    }
+  }
+};
+
+/// Whether the token with sequence index `query` sees `token` (≤ query), hidden tokens aside.
+using Sees = std::function<bool(int64_t query, int64_t token)>;
+
+inline Sees dense_sees() {
+  return [](int64_t, int64_t) { return true; };
+}
+inline Sees window_sees(int64_t sink, int64_t size) {
+  return [=](int64_t query, int64_t token) { return token < sink || token > query - size; };
+}
+
+struct Attended {
+  std::vector<float> out;  // [rows, heads, value_dim]
+  std::vector<float> lse;  // [rows, heads]
+  AttentionCount count;
+};
+
+/// Runs the engine's attention.
+inline Attended attend(const Scene& scene, const Selector& selector, ThreadPool& pool,
+                       const Kernels& table = kernels()) {
+  const SceneShape& s = scene.shape;
+  Attended result;
+  result.out.assign(s.rows * s.heads * s.value_dim, std::numeric_limits<float>::quiet_NaN());
+  result.lse.assign(s.rows * s.heads, std::numeric_limits<float>::quiet_NaN());
+  AttentionInput input;
+  input.memory = &scene.memory;
+  input.heads = s.heads;
+  input.rows = s.rows;
+  input.positions = scene.positions.data() + scene.first_row();
+  input.queries = scene.queries.data();
+  input.query_stride = static_cast<int64_t>(s.heads) * s.key_dim;
+  input.scale = scene.scale();
+  input.rotations = &scene.rotations;
+  input.selector = &selector;
+  input.out = result.out.data();
+  input.lse = result.lse.data();
+  Attention attention(pool, table);
+  attention.run(input);
+  result.count = attention.count();
+  return result;
+}
+
+/// The position at which a query sees a token's key.
+using KeyPosition = std::function<int64_t(int64_t token)>;
+
+/// The definition in double: softmax over all tokens that are seen, are not hidden and come no later.
+class PlainAttention {
+ public:
+  PlainAttention(const Scene& scene, Sees sees, KeyPosition key_position = nullptr)
+      : scene_(scene), s_(scene.shape), sees_(std::move(sees)) {
+    turned_.resize(scene.keys.size());
+    for (int64_t t = 0; t < s_.tokens; ++t) {
+      const int64_t position = key_position ? key_position(t) : scene.positions[t];
+      for (int h = 0; h < s_.kv_heads; ++h) {
+        const int64_t at = (t * s_.kv_heads + h) * s_.key_dim;
+        turn(scene.keys.data() + at, position, turned_.data() + at);
+      }
+    }
+    result_.out.resize(s_.rows * s_.heads * s_.value_dim);
+    result_.lse.resize(s_.rows * s_.heads);
+    for (int64_t r = 0; r < s_.rows; ++r) {
+      for (int h = 0; h < s_.heads; ++h) row(r, h);
+      result_.count.visible += s_.heads * (scene.first_row() + r + 1);
+    }
+  }
+
+  const Attended& result() const { return result_; }
+
+ private:
+  void turn(const float* x, int64_t position, double* out) const {
+    for (int i = 0; i < s_.key_dim / 2; ++i) {
+      const double angle =
+          i < scene_.rotary.pairs() ? static_cast<double>(position) * scene_.rotary.frequencies()[i] : 0;
+      out[2 * i] = x[2 * i] * std::cos(angle) - x[2 * i + 1] * std::sin(angle);
+      out[2 * i + 1] = x[2 * i] * std::sin(angle) + x[2 * i + 1] * std::cos(angle);
+    }
+  }
+
+  void row(int64_t r, int head) {
+    const int64_t index = scene_.first_row() + r;
+    const int kv_head = head / scene_.group();
+    std::vector<double> query(s_.key_dim), out(s_.value_dim, 0.0);
+    turn(scene_.queries.data() + (r * s_.heads + head) * s_.key_dim, scene_.positions[index], query.data());
+    std::vector<int64_t> seen;
+    std::vector<double> scores;
+    for (int64_t t = 0; t <= index; ++t) {
+      if (scene_.is_hidden(t, kv_head) || !sees_(index, t)) continue;
+      const double* key = turned_.data() + (t * s_.kv_heads + kv_head) * s_.key_dim;
+      double score = 0;
+      for (int d = 0; d < s_.key_dim; ++d) score += query[d] * key[d];
+      seen.push_back(t);
+      scores.push_back(score * scene_.scale());
+    }
+    const double largest = seen.empty() ? 0 : *std::max_element(scores.begin(), scores.end());
+    double total = 0;
+    for (size_t i = 0; i < seen.size(); ++i) {
+      const double weight = std::exp(scores[i] - largest);
+      const float* value = scene_.values.data() + (seen[i] * s_.kv_heads + kv_head) * s_.value_dim;
+      total += weight;
+      for (int d = 0; d < s_.value_dim; ++d) out[d] += weight * value[d];
+    }
+    for (int d = 0; d < s_.value_dim; ++d) {
+      result_.out[(r * s_.heads + head) * s_.value_dim + d] = seen.empty() ? 0 : static_cast<float>(out[d] / total);
+    }
+    result_.lse[r * s_.heads + head] = static_cast<float>(largest + std::log(total));
+    result_.count.attended += static_cast<int64_t>(seen.size());
+  }
+
+  const Scene& scene_;
+  const SceneShape& s_;
+  Sees sees_;
+  std::vector<double> turned_;  // [tokens, kv_heads, key_dim] keys rotated by their positions
+  Attended result_;
+};
+
+inline void expect_equal(const Attended& found, const Attended& expected) {
+  constexpr float kRounding = 2e-5f;  // of float32 sums over a few thousand tokens
+  ASSERT_EQ(found.out.size(), expected.out.size());
+  for (size_t i = 0; i < expected.lse.size(); ++i) {
+    if (std::isinf(expected.lse[i])) {
+      ASSERT_EQ(found.lse[i], expected.lse[i]) << "row·head " << i;
+    } else {
+      ASSERT_NEAR(found.lse[i], expected.lse[i], kRounding * (1 + std::fabs(expected.lse[i]))) << "row·head " << i;
+    }
+  }
+  for (size_t i = 0; i < expected.out.size(); ++i) {
+    ASSERT_NEAR(found.out[i], expected.out[i], kRounding * (1 + std::fabs(expected.out[i]))) << "element " << i;
+  }
+  EXPECT_EQ(found.count.attended, expected.count.attended);
+  EXPECT_EQ(found.count.visible, expected.count.visible);
+}
+
+}  // namespace fathom::test

@@ -1,0 +1,261 @@
+#include "attend/attention.h"
+
+#include <gtest/gtest.h>
+
+#include <mutex>
+#include <set>
+
+#include "scene.h"
+
+namespace fathom {
+namespace {
+
+using test::attend;
+using test::Attended;
+using test::expect_equal;
+using test::PlainAttention;
+using test::Scene;
+using test::SceneShape;
+
+std::unique_ptr<Selector> selector(const std::string& spec) { return attend_methods().make(spec); }
+
+/// Shapes on both sides of every border: few and many queries, one page and many, grouped heads, parts of the key
+/// rotated or none, gaps, hidden tokens, a place that is no multiple of 64.
+std::vector<SceneShape> shapes() {
+  const uint32_t seed = 7;
+  return {{.heads = 4, .kv_heads = 4, .tokens = 1, .rows = 1, .seed = seed},
+          {.heads = 8, .kv_heads = 2, .tokens = 65, .rows = 1, .seed = seed},
+          {.heads = 8, .kv_heads = 2, .tokens = 2600, .rows = 1, .gaps = 0.01, .hidden = 0.1, .seed = seed},
+          {.heads = 3, .kv_heads = 1, .tokens = 3100, .rows = 5, .hidden = 0.05, .place = 1'000'003, .seed = seed},
+          {.heads = 8, .kv_heads = 2, .tokens = 1500, .rows = 5, .gaps = 0.02, .place = 77, .seed = seed},
+          {.heads = 2, .kv_heads = 2, .key_dim = 12, .value_dim = 20, .rotary_dim = 4, .tokens = 1300, .rows = 5},
+          {.heads = 4, .kv_heads = 2, .rotary_dim = 0, .tokens = 700, .rows = 64, .hidden = 0.1, .seed = seed},
+          {.heads = 8, .kv_heads = 2, .tokens = 200, .rows = 200, .gaps = 0.03, .hidden = 0.2, .seed = seed},
+          {.heads = 4,
+           .kv_heads = 1,
+           .key_dim = 32,
+           .value_dim = 16,
+           .rotary_dim = 24,
+           .tokens = 1200,
+           .rows = 200,
+           .gaps = 0.01,
+           .place = 123'457,
+           .seed = seed},
+          {.heads = 300, .kv_heads = 1, .key_dim = 4, .value_dim = 4, .rotary_dim = 4, .tokens = 100, .rows = 5}};
+}
+
+TEST(Attention, DenseIsTheSoftmaxOfItsDefinition) {
+  ThreadPool pool(2);
+  const std::vector<SceneShape> all = shapes();
+  for (size_t i = 0; i < all.size(); ++i) {
+    SCOPED_TRACE(testing::Message() << "shape " << i);
+    const Scene scene(all[i]);
+    ASSERT_NO_FATAL_FAILURE(
+        expect_equal(attend(scene, *selector("dense"), pool), PlainAttention(scene, test::dense_sees()).result()));
+  }
+}
+
+TEST(Attention, WindowIsTheSoftmaxOverSinksAndWindow) {
+  ThreadPool pool(2);
+  const std::vector<SceneShape> all = shapes();
+  for (size_t i = 0; i < all.size(); ++i) {
+    const Scene scene(all[i]);
+    for (const auto& [sink, size] : {std::pair{4, 100}, std::pair{0, 1}, std::pair{70, 1200}}) {
+      SCOPED_TRACE(testing::Message() << "shape " << i << " sink " << sink << " size " << size);
+      const auto window = make_window(sink, size);
+      ASSERT_NO_FATAL_FAILURE(expect_equal(attend(scene, *window, pool),
+                                           PlainAttention(scene, test::window_sees(sink, size)).result()));
+    }
+  }
+}
+
+TEST(Attention, EveryInstructionSetAgrees) {
+  ThreadPool pool(2);
+  const Scene few({.heads = 8, .kv_heads = 2, .tokens = 1500, .rows = 3, .gaps = 0.01, .hidden = 0.1, .place = 77});
+  const Scene many({.heads = 8, .kv_heads = 2, .tokens = 300, .rows = 90, .gaps = 0.01, .hidden = 0.1});
+  for (const Scene* scene : {&few, &many}) {
+    const PlainAttention plain(*scene, test::window_sees(4, 1100));
+    for (const std::string& isa : available_isas()) {
+      SCOPED_TRACE(isa);
+      ASSERT_NO_FATAL_FAILURE(
+          expect_equal(attend(*scene, *make_window(4, 1100), pool, kernels(isa)), plain.result()));
+    }
+  }
+}
+
+TEST(Attention, BitsDoNotDependOnTheNumberOfThreads) {
+  for (const SceneShape& shape : shapes()) {
+    const Scene scene(shape);
+    ThreadPool one(1);
+    const Attended expected = attend(scene, *selector("window:sink=4,size=1100"), one);
+    for (const int threads : {2, 3}) {
+      ThreadPool pool(threads);
+      const Attended found = attend(scene, *selector("window:sink=4,size=1100"), pool);
+      EXPECT_EQ(found.out, expected.out);
+      EXPECT_EQ(found.lse, expected.lse);
+      EXPECT_EQ(found.count.attended, expected.count.attended);
+    }
+  }
+}
+
+TEST(Attention, AWindowThatHoldsEverythingGivesTheBitsOfDense) {
+  ThreadPool pool(2);
+  for (const SceneShape& shape : shapes()) {
+    const Scene scene(shape);
+    const Attended dense = attend(scene, *selector("dense"), pool);
+    for (const std::string spec : {"window:sink=0,size=4k", "window:sink=1m,size=1"}) {
+      const Attended window = attend(scene, *selector(spec), pool);
+      EXPECT_EQ(window.out, dense.out) << spec;
+      EXPECT_EQ(window.lse, dense.lse) << spec;
+      EXPECT_EQ(window.count.attended, dense.count.attended) << spec;
+    }
+  }
+}
+
+TEST(Attention, ScoresDoNotChangeWhenTheSequenceMoves) {
+  ThreadPool pool(2);
+  for (const int64_t rows : {3, 100}) {
+    SceneShape shape{.heads = 4, .kv_heads = 2, .tokens = 500, .rows = rows};
+    const Attended here = attend(Scene(shape), *selector("dense"), pool);
+    for (const int64_t place : {64, 77, 1'000'003}) {
+      shape.place = place;
+      ASSERT_NO_FATAL_FAILURE(expect_equal(attend(Scene(shape), *selector("dense"), pool), here)) << place;
+    }
+  }
+}
+
+/// Selects nothing.
+class Nothing final : public Selector {
+ public:
+  void select(const Lane&, const QueryBlock&, Selection&) const override {}
+};
+
+TEST(Attention, WhatSeesNothingGivesZeros) {
+  ThreadPool pool(2);
+  for (const int64_t rows : {1, 100}) {
+    Scene scene({.heads = 4, .kv_heads = 2, .tokens = 2000, .rows = rows});
+    const auto expect_zeros = [&](const Selector& selector) {
+      const Attended found = attend(scene, selector, pool);
+      EXPECT_EQ(found.out, std::vector<float>(found.out.size(), 0.0f));
+      EXPECT_EQ(found.lse, std::vector<float>(found.lse.size(), -std::numeric_limits<float>::infinity()));
+      EXPECT_EQ(found.count.attended, 0);
+    };
+    expect_zeros(Nothing());
+    scene.memory.hide(-1, 0, 0, 2000);
+    expect_zeros(*selector("dense"));
+  }
+}
+
+TEST(Attention, RowsThatSeeNothingStandBesideRowsThatDo) {
+  ThreadPool pool(2);
+  Scene scene({.heads = 4, .kv_heads = 2, .tokens = 100, .rows = 100});
+  scene.memory.hide(-1, 0, 0, 50);  // the first 50 rows have nothing before them
+  std::fill(scene.hidden.begin(), scene.hidden.begin() + 50 * scene.shape.kv_heads, 1);
+  ASSERT_NO_FATAL_FAILURE(
+      expect_equal(attend(scene, *selector("dense"), pool), PlainAttention(scene, test::dense_sees()).result()));
+}
+
+/// Shows every page as if it sat at its place modulo `period`.
+class Folded final : public Selector {
+ public:
+  explicit Folded(int64_t period) : period_(period) {}
+  void select(const Lane& lane, const QueryBlock&, Selection& selection) const override {
+    for (uint32_t s = 0; s < lane.size(); ++s)
+      selection.pages.push_back({s, lane[s].place % period_, lane[s].mask});
+  }
+
+ private:
+  int64_t period_;
+};
+
+TEST(Attention, PagesSitWhereTheSelectorPlacesThem) {
+  ThreadPool pool(2);
+  constexpr int64_t kPeriod = 150;
+  for (const int64_t rows : {2, 40}) {
+    const Scene scene({.heads = 4, .kv_heads = 2, .tokens = 1500, .rows = rows});
+    const PlainAttention plain(scene, test::dense_sees(),
+                               [](int64_t token) { return token / 64 * 64 % kPeriod + token % 64; });
+    ASSERT_NO_FATAL_FAILURE(expect_equal(attend(scene, Folded(kPeriod), pool), plain.result()));
+  }
+}
+
+/// Notes who asked; selects like dense.
+class Witness final : public Selector {
+ public:
+  struct Asked {
+    int head;
+    int64_t token, position;
+    std::vector<float> queries;  // [group, key_dim]
+  };
+  explicit Witness(const Scene& scene) : scene_(scene) {}
+  void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {
+    const int64_t floats = static_cast<int64_t>(block.group) * scene_.shape.key_dim;
+    const std::lock_guard lock(mutex_);
+    for (int r = 0; r < block.rows; ++r) {
+      const float* queries = block.queries + r * floats;
+      asked_.push_back({block.head, block.first + r, block.positions[r], {queries, queries + floats}});
+    }
+    for (uint32_t s = 0; s < lane.size(); ++s) selection.pages.push_back({s, lane[s].place, lane[s].mask});
+  }
+  const std::vector<Asked>& asked() const { return asked_; }
+
+ private:
+  const Scene& scene_;
+  mutable std::mutex mutex_;
+  mutable std::vector<Asked> asked_;
+};
+
+TEST(Attention, SelectorsAreToldEveryRowOnceWithItsPositionAndRotatedQueries) {
+  ThreadPool pool(2);
+  for (const int64_t rows : {3, 100}) {
+    const Scene scene({.heads = 8, .kv_heads = 2, .tokens = 300, .rows = rows, .gaps = 0.1});
+    const SceneShape& s = scene.shape;
+    const Witness witness(scene);
+    attend(scene, witness, pool);
+    std::set<std::pair<int, int64_t>> seen;
+    std::vector<float> turn(s.rotary_dim);
+    for (const Witness::Asked& asked : witness.asked()) {
+      ASSERT_TRUE(seen.insert({asked.head, asked.token}).second);
+      ASSERT_EQ(asked.position, scene.positions[asked.token]);
+      scene.rotary.angles(static_cast<double>(asked.position), turn.data(), turn.data() + s.rotary_dim / 2);
+      const float* from = scene.queries.data() +
+                          ((asked.token - scene.first_row()) * s.heads + asked.head * scene.group()) * s.key_dim;
+      for (size_t i = 0; i < asked.queries.size(); i += 2) {
+        const float cos = turn[i % s.key_dim / 2], sin = turn[s.rotary_dim / 2 + i % s.key_dim / 2];
+        ASSERT_NEAR(asked.queries[i], scene.scale() * (from[i] * cos - from[i + 1] * sin), 1e-5);
+        ASSERT_NEAR(asked.queries[i + 1], scene.scale() * (from[i] * sin + from[i + 1] * cos), 1e-5);
+      }
+    }
+    EXPECT_EQ(seen.size(), rows * s.kv_heads);
+  }
+}
+
+TEST(Attention, CountsAddUpOverRuns) {
+  ThreadPool pool(2);
+  Attention attention(pool, kernels());
+  int64_t attended = 0, visible = 0;
+  for (const int64_t rows : {1, 5, 64}) {
+    const Scene scene({.heads = 4, .kv_heads = 2, .tokens = 300, .rows = rows, .hidden = 0.1});
+    const auto window = make_window(4, 100);
+    std::vector<float> out(rows * 4 * 16);
+    AttentionInput input;
+    input.memory = &scene.memory;
+    input.heads = 4;
+    input.rows = rows;
+    input.positions = scene.positions.data() + scene.first_row();
+    input.queries = scene.queries.data();
+    input.query_stride = 4 * 16;
+    input.rotations = &scene.rotations;
+    input.selector = window.get();
+    input.out = out.data();
+    attention.run(input);  // without log-sum-exps
+    const PlainAttention plain(scene, test::window_sees(4, 100));
+    attended += plain.result().count.attended;
+    visible += plain.result().count.visible;
+    EXPECT_EQ(attention.count().attended, attended);
+    EXPECT_EQ(attention.count().visible, visible);
+  }
+}
+
+}  // namespace
+}  // namespace fathom

@@ -1,0 +1,179 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <random>
+
+#include "base/error.h"
+#include "base/spec.h"
+
+namespace fathom {
+namespace {
+
+using Type = Parameter::Type;
+
+std::vector<Parameter> parameters() {
+  return {
+      {.name = "topk", .type = Type::kInt, .default_value = "16", .min = 1, .max = 4096},
+      {.name = "window", .type = Type::kInt, .default_value = "4k", .min = 0},
+      {.name = "offset", .type = Type::kInt, .max = 10},
+      {.name = "factor", .type = Type::kFloat, .default_value = "0.5", .min = 0, .max = 1.5},
+      {.name = "free", .type = Type::kFloat},
+      {.name = "sink", .type = Type::kBool, .default_value = "yes"},
+      {.name = "file", .type = Type::kString},
+      {.name = "mode", .type = Type::kChoice, .default_value = "mean", .choices = {"mean", "max"}},
+      {.name = "else", .type = Type::kSpec, .default_value = "dense"},
+  };
+}
+
+Values values(const std::string& text) { return check_values(parse_spec("m:" + text), parameters()); }
+
+std::string error_of(const std::string& text) {
+  try {
+    values(text);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), Error::Kind::kUsage) << error.what();
+    EXPECT_EQ(std::string(error.what()).find('\n'), std::string::npos);
+    return error.what();
+  }
+  ADD_FAILURE() << "no error for " << text;
+  return "";
+}
+
+TEST(Values, DefaultsFillWhatIsNotGiven) {
+  const Values checked = check_values(parse_spec("m"), parameters());
+  EXPECT_EQ(checked.integer("topk"), 16);
+  EXPECT_EQ(checked.integer("window"), 4096);
+  EXPECT_EQ(checked.number("factor"), 0.5);
+  EXPECT_TRUE(checked.boolean("sink"));
+  EXPECT_EQ(checked.string("mode"), "mean");
+  EXPECT_EQ(checked.string("else"), "dense");
+  EXPECT_FALSE(checked.has("offset"));
+  EXPECT_FALSE(checked.has("file"));
+  EXPECT_TRUE(checked.has("topk"));
+}
+
+TEST(Values, GivenValuesReplaceDefaults) {
+  const Values checked = values("topk=4k,offset=-2k,factor=1e-1,sink=off,file=,mode=max,else=(window:size=1k)");
+  EXPECT_EQ(checked.integer("topk"), 4096);
+  EXPECT_EQ(checked.integer("offset"), -2048);
+  EXPECT_EQ(checked.number("factor"), 0.1);
+  EXPECT_FALSE(checked.boolean("sink"));
+  EXPECT_TRUE(checked.has("file"));
+  EXPECT_EQ(checked.string("file"), "");
+  EXPECT_EQ(checked.string("mode"), "max");
+  EXPECT_EQ(checked.string("else"), "window:size=1k");
+}
+
+TEST(Values, BoundsBelongToTheRange) {
+  EXPECT_EQ(values("topk=1").integer("topk"), 1);
+  EXPECT_EQ(values("topk=4096").integer("topk"), 4096);
+  EXPECT_EQ(values("factor=1.5").number("factor"), 1.5);
+  EXPECT_EQ(error_of("topk=0"), "'m': topk must be an integer from 1 to 4096, found '0'");
+  EXPECT_EQ(error_of("topk=4097"), "'m': topk must be an integer from 1 to 4096, found '4097'");
+  EXPECT_EQ(error_of("window=-1"), "'m': window must be an integer of at least 0, found '-1'");
+  EXPECT_EQ(error_of("offset=11"), "'m': offset must be an integer of at most 10, found '11'");
+  EXPECT_EQ(error_of("factor=1.6"), "'m': factor must be a finite number from 0 to 1.5, found '1.6'");
+}
+
+TEST(Values, IntegersAreWholeAndFit) {
+  for (const char* bad : {"", "x", "1.5", "1e3", "4kk", "--1", "-", "0x10", "9223372036854775808"}) {
+    error_of("window=" + std::string(bad));
+  }
+  EXPECT_EQ(values("window=9223372036854775807").integer("window"), std::numeric_limits<int64_t>::max());
+}
+
+TEST(Values, NumbersAreFinite) {
+  EXPECT_EQ(values("free=-2.5e3").number("free"), -2500);
+  for (const char* bad : {"", "nan", "inf", "-inf", "infinity", "1e999", "0x1p3", "1,5", "1.5x", "+1", "--1"}) {
+    error_of("free=(" + std::string(bad) + ")");
+  }
+}
+
+TEST(Values, BoolsHaveEightWords) {
+  for (const char* word : {"true", "1", "on", "yes", "TRUE"}) {
+    EXPECT_TRUE(values("sink=" + std::string(word)).boolean("sink")) << word;
+  }
+  for (const char* word : {"false", "0", "off", "no", "Off"}) {
+    EXPECT_FALSE(values("sink=" + std::string(word)).boolean("sink")) << word;
+  }
+  EXPECT_EQ(error_of("sink=2"), "'m': sink must be true or false, found '2'");
+  error_of("sink=");
+}
+
+TEST(Values, ChoicesAreListed) {
+  EXPECT_EQ(error_of("mode=median"), "'m': mode must be one of mean, max, found 'median'");
+  error_of("mode=");
+}
+
+TEST(Values, NestedSpecMustParse) {
+  const std::string message = error_of("else=(window:size)");
+  EXPECT_EQ(message, "'m': else: spec 'window:size', byte 7: expected key=value, found 'size'");
+  error_of("else=");
+}
+
+TEST(Values, UnknownKeyNamesTheNearestAndAll) {
+  EXPECT_EQ(
+      error_of("topkk=1"),
+      "'m': unknown parameter 'topkk'; did you mean topk? Known: topk, window, offset, factor, free, sink, file, "
+      "mode, else");
+  EXPECT_EQ(error_of("quantum=1").find("did you mean"), std::string::npos);
+  try {
+    check_values(parse_spec("dense:a=1"), {});
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_STREQ(error.what(), "'dense' has no parameters, found 'a'");
+  }
+}
+
+TEST(Values, WrongDefaultInATableIsFound) {
+  const Parameter wrong{.name = "topk", .type = Type::kInt, .default_value = "0", .min = 1};
+  EXPECT_THROW(check_values(parse_spec("m"), {wrong}), Error);
+}
+
+TEST(Values, AskingForWhatIsNotThereIsAnErrorNotACrash) {
+  const Values checked = values("file=abc");
+  EXPECT_THROW(checked.integer("offset"), Error);
+  EXPECT_THROW(checked.string("nothing"), Error);
+  EXPECT_THROW(checked.integer("file"), Error);
+  EXPECT_THROW(checked.number("file"), Error);
+  EXPECT_THROW(checked.boolean("file"), Error);
+}
+
+TEST(Values, RandomValuesNeverCrashAndCheckedOnesConvert) {
+  const uint64_t seed = std::random_device{}();
+  SCOPED_TRACE(concat("seed ", seed));
+  std::mt19937_64 random(seed);
+  const std::string alphabet = "0123456789.-+ekmgtruefalsinfn";
+  int good = 0;
+  for (int round = 0; round < 20000; ++round) {
+    std::string text;
+    for (uint64_t length = random() % 6; length > 0; --length) text += alphabet[random() % alphabet.size()];
+    for (const Parameter& parameter : parameters()) {
+      try {
+        const Values checked = check_values({"m", {{parameter.name, text}}}, parameters());
+        if (parameter.type == Type::kInt) checked.integer(parameter.name);
+        if (parameter.type == Type::kFloat) {
+          ASSERT_TRUE(std::isfinite(checked.number(parameter.name)));
+        }
+        if (parameter.type == Type::kBool) checked.boolean(parameter.name);
+        ++good;
+      } catch (const Error& error) {
+        ASSERT_EQ(error.kind(), Error::Kind::kUsage) << text;
+      }
+    }
+  }
+  EXPECT_GT(good, 1000);
+}
+
+TEST(Values, EveryTypeHasAName) {
+  EXPECT_STREQ(name(Type::kInt), "int");
+  EXPECT_STREQ(name(Type::kFloat), "float");
+  EXPECT_STREQ(name(Type::kBool), "bool");
+  EXPECT_STREQ(name(Type::kString), "string");
+  EXPECT_STREQ(name(Type::kChoice), "choice");
+  EXPECT_STREQ(name(Type::kSpec), "spec");
+}
+
+}  // namespace
+}  // namespace fathom

@@ -1,0 +1,83 @@
+#pragma once
+
+#include <gtest/gtest.h>
+#include <sys/types.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace fathom::test {
+
+/// What a program left behind.
+struct Result {
+  int code = -1;   // exit code, or −1
+  int signal = 0;  // that ended it, or 0
+  std::string out, err;
+  int64_t peak_bytes = 0;  // most memory it held at once
+};
+
+/// The built program, running, with its three streams in pipes. FATHOM_MODEL is the default model unless
+/// `environment` says otherwise (empty value: not set).
+class Program {
+ public:
+  explicit Program(const std::vector<std::string>& arguments,
+                   const std::map<std::string, std::string>& environment = {});
+  ~Program();
+  Program(const Program&) = delete;
+
+  /// Feeds stdin; a program that does not read it is no failure.
+  void send(std::string_view text);
+  void close_input();
+  /// Waits until something has come on stdout.
+  void wait_for_output();
+  void kill(int signal);
+  /// Closes stdin and waits for the end; after `seconds` the program is killed, which is a failure.
+  Result finish(int seconds = 60);
+
+ private:
+  bool read_streams(int milliseconds);
+  pid_t process_ = -1;
+  int in_ = -1, out_ = -1, err_ = -1;
+  Result result_;
+};
+
+/// Runs the program to its end.
+Result run(const std::vector<std::string>& arguments, std::string_view input = {},
+           const std::map<std::string, std::string>& environment = {});
+
+/// The output of a run that is expected to succeed.
+std::string output(const std::vector<std::string>& arguments, std::string_view input = {});
+/// The same as one JSON object.
+nlohmann::json json_output(const std::vector<std::string>& arguments, std::string_view input = {});
+
+/// That the run failed with this exit code and one line on stderr, "fathom: …", that holds all of `parts`.
+void expect_error(const Result& result, int code, const std::vector<std::string>& parts);
+
+std::string default_model();
+
+/// A folder that lives as long as the object.
+class Folder {
+ public:
+  Folder();
+  ~Folder();
+  Folder(const Folder&) = delete;
+  /// Writes a file into it; returns its path.
+  std::string write(const std::string& name, std::string_view bytes) const;
+  std::string path(const std::string& name) const { return (path_ / name).string(); }
+
+ private:
+  std::filesystem::path path_;
+};
+
+std::string read_file(const std::string& path);
+std::vector<float> read_floats(const std::string& path);
+
+/// Text that is the same everywhere: sentences from a small vocabulary.
+std::string prose(size_t bytes, uint32_t seed);
+
+}  // namespace fathom::test

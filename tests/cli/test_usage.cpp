@@ -1,0 +1,161 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <map>
+#include <sstream>
+#include <string>
+
+#include "program.h"
+
+namespace fathom::test {
+namespace {
+
+const std::vector<std::string> kCommands = {"run",   "chat",  "tokens",  "logits",
+                                            "score", "bench", "methods", "inspect"};
+
+TEST(CliUsage, HelpNamesEveryCommandAndEachHasItsOwn) {
+  const std::string help = output({"--help"});
+  for (const std::string& command : kCommands) {
+    EXPECT_NE(help.find("\n  " + command + " "), std::string::npos) << command;
+    const std::string own = output({command, "--help"});
+    EXPECT_NE(own.find("fathom " + command), std::string::npos) << own;
+    EXPECT_NE(own.find("Example"), std::string::npos) << command << " shows no example";
+  }
+}
+
+TEST(CliUsage, VersionIsOneLine) {
+  const std::string version = output({"--version"});
+  EXPECT_TRUE(version.starts_with("fathom ")) << version;
+  EXPECT_EQ(version.find('\n'), version.size() - 1);
+}
+
+TEST(CliUsage, WithoutACommandTheCommandsAreNamed) { expect_error(run({}), 2, {"no command", "run", "inspect"}); }
+
+TEST(CliUsage, MistypedCommandsGetTheNearest) {
+  expect_error(run({"scoer"}), 2, {"'scoer'", "did you mean score"});
+}
+
+TEST(CliUsage, UnknownOptionsAreNamed) {
+  expect_error(run({"run", "-p", "a", "--frob"}), 2, {"--frob", "fathom run --help"});
+}
+
+TEST(CliUsage, UnknownMethodsAndParametersAreUsageErrors) {
+  expect_error(run({"run", "-p", "a", "--attend", "infllm:topc=3"}), 2, {"infllm", "dense", "window"});
+  expect_error(run({"run", "-p", "a", "--attend", "windwo"}), 2, {"windwo", "did you mean window"});
+  expect_error(run({"run", "-p", "a", "--attend", "window:sizes=3"}), 2, {"sizes", "size"});
+  expect_error(run({"run", "-p", "a", "--attend", "window:size=-3"}), 2, {"size"});
+  expect_error(run({"run", "-p", "a", "--cache", "q9"}), 2, {"q9", "bf16"});
+  expect_error(run({"run", "-p", "a", "--position", "yarn:factor=x"}), 2, {"factor", "'x'"});
+  expect_error(run({"run", "-p", "a", "--sample", "topk"}), 2, {"topk", "did you mean top-k"});
+  expect_error(run({"run", "-p", "a", "--temp", "warm"}), 2, {"temperature", "'warm'"});
+}
+
+TEST(CliUsage, NumbersOutOfRangeAreUsageErrors) {
+  expect_error(run({"run", "-p", "a", "-n", "many"}), 2, {"--tokens", "'many'"});
+  expect_error(run({"run", "-p", "a", "-n", "-1"}), 2, {"--tokens"});
+  expect_error(run({"run", "-p", "a", "-t", "0"}), 2, {"--threads", "'0'"});
+  expect_error(run({"run", "-p", "a", "-t", "1m"}), 2, {"--threads", "'1m'"});
+  expect_error(run({"run", "-p", "a", "-c", "0"}), 2, {"--context"});
+  expect_error(run({"run", "-p", "a", "--chunk", "0"}), 2, {"--chunk"});
+  expect_error(run({"run", "-p", "a", "--seed", "-1"}), 2, {"--seed", "'-1'"});
+  expect_error(run({"run", "-p", "a", "--seed", "18446744073709551616"}), 2, {"--seed"});
+  expect_error(run({"run", "-p", "a", "--top-p", "1.5"}), 2, {"top-p"});
+  expect_error(run({"run", "-p", "a", "--stop", ""}), 2, {"stop string"});
+}
+
+TEST(CliUsage, PromptsThatCannotBeReadAreErrors) {
+  expect_error(run({"run"}), 2, {"-p", "-f"});
+  expect_error(run({"run", "-f", "-"}, ""), 1, {"no tokens"});
+  expect_error(run({"run", "-f", "/no/such/file", "-p", "a"}), 1, {"/no/such/file", "No such file"});
+  expect_error(run({"run", "-f", "/", "-p", "a"}), 1, {"/: ", "directory"});
+  expect_error(run({"run", "-f", "-", "-f", "-"}, "text"), 2, {"standard input"});
+}
+
+TEST(CliUsage, PromptLongerThanTheContextIsAnErrorThatTellsBothLengths) {
+  const auto tokens = std::to_string(std::ranges::count(output({"tokens", "--bos"}, prose(500, 1)), ' ') + 1);
+  expect_error(run({"run", "-f", "-", "-c", "20"}, prose(500, 1)), 1, {tokens, "20", "-c"});
+}
+
+TEST(CliUsage, ModelComesFromTheVariableOrStandsBesideTheProgram) {
+  expect_error(run({"inspect"}, "", {{"FATHOM_MODEL", "/no/such.gguf"}}), 1, {"/no/such.gguf"});
+  const Result beside = run({"inspect"}, "", {{"FATHOM_MODEL", ""}});
+  EXPECT_EQ(beside.code, 0) << beside.err;
+  EXPECT_NE(beside.out.find("fathom-seedling"), std::string::npos);
+}
+
+TEST(CliUsage, WithoutAnyModelTheErrorSaysWhatToDo) {
+  const Folder folder;  // a program in a folder of its own has no models beside it
+  std::filesystem::create_directories(folder.path("a/b/c"));
+  std::filesystem::copy_file(FATHOM_PROGRAM, folder.path("a/b/c/fathom"));
+  const std::string command =
+      "cd " + folder.path("a") + " && env -u FATHOM_MODEL b/c/fathom inspect 2> " + folder.path("err");
+  EXPECT_EQ(WEXITSTATUS(std::system(command.c_str())), 1);
+  const std::string err = read_file(folder.path("err"));
+  for (const char* part : {"fathom: no model", "-m", "FATHOM_MODEL"})
+    EXPECT_NE(err.find(part), std::string::npos) << err;
+}
+
+TEST(CliMethods, EveryKindIsListedAndEveryMethodHasAPage) {
+  const std::string table = output({"methods"});
+  for (const char* kind : {"--attend", "--position", "--cache", "--sample"}) {
+    EXPECT_NE(table.find(kind), std::string::npos) << kind;
+  }
+  EXPECT_NE(output({"methods", "window"}).find("Attention Sinks"), std::string::npos);
+  EXPECT_NE(output({"methods", "sample"}).find("typical"), std::string::npos);
+}
+
+TEST(CliMethods, JsonHasTheFieldsOfTheContract) {
+  std::istringstream lines(output({"methods", "--json"}));
+  std::map<std::string, int> kinds;
+  for (std::string line; std::getline(lines, line);) {
+    const nlohmann::json method = nlohmann::json::parse(line);
+    ++kinds[method["kind"]];
+    EXPECT_TRUE(method["exact"].is_boolean());
+    for (const char* field : {"name", "needs", "paper", "summary", "time", "memory"}) {
+      EXPECT_TRUE(method[field].is_string()) << line;
+    }
+    for (const nlohmann::json& parameter : method["parameters"]) {
+      EXPECT_TRUE(parameter["name"].is_string() && parameter["type"].is_string() &&
+                  parameter["summary"].is_string());
+      EXPECT_TRUE(parameter["type"] != "int" || parameter["default"].is_null() || parameter["default"].is_number());
+    }
+  }
+  EXPECT_EQ(kinds.size(), 4);
+  const nlohmann::json window = json_output({"methods", "window", "--json"});
+  EXPECT_EQ(window["parameters"][1]["name"], "size");
+  EXPECT_EQ(window["parameters"][1]["default"], 1024);
+  EXPECT_EQ(window["parameters"][1]["min"], 1);
+}
+
+TEST(CliMethods, UnknownNamesGetTheNearest) {
+  expect_error(run({"methods", "topp"}), 2, {"'topp'", "did you mean top-p"});
+  expect_error(run({"methods", "nothing-like-it"}), 2, {"Known: attend"});
+}
+
+TEST(CliInspect, TellsShapeVocabularyAndMemory) {
+  const nlohmann::json model = json_output({"inspect", "--json"});
+  EXPECT_EQ(model["architecture"], "llama");
+  EXPECT_EQ(model["layers"], 4);
+  EXPECT_EQ(model["width"], 192);
+  EXPECT_EQ(model["heads"], 3);
+  EXPECT_EQ(model["kv_heads"], 1);
+  EXPECT_EQ(model["vocabulary"], 4096);
+  EXPECT_EQ(model["trained_context"], 1024);
+  EXPECT_EQ(model["chat_template"], false);
+  EXPECT_EQ(model["cache_bytes_per_token"], 4 * 1 * (64 + 64) * 2);
+  EXPECT_EQ(model["bytes"], std::filesystem::file_size(default_model()));
+  int64_t bytes = 0, tensors = 0;
+  for (const auto& type : model["weights"])
+    bytes += type["bytes"].get<int64_t>(), tensors += type["tensors"].get<int64_t>();
+  EXPECT_LT(bytes, model["bytes"]);
+  EXPECT_EQ(json_output({"inspect", "--json", "--tensors"})["tensors"].size(), tensors);
+  const std::string page = output({"inspect", default_model(), "--tensors"});
+  for (const char* part : {"fathom-seedling", "1 MiB per 1k tokens", "no chat template", "blk.0.attn_q.weight"}) {
+    EXPECT_NE(page.find(part), std::string::npos) << part;
+  }
+}
+
+}  // namespace
+}  // namespace fathom::test

@@ -1,0 +1,53 @@
+#pragma once
+
+#include <random>
+#include <vector>
+
+#include "base/aligned.h"
+#include "kernels/kernels.h"
+#include "kernels/quantize.h"
+
+namespace fathom::test {
+
+inline std::vector<float> gaussian(size_t n, uint32_t seed, float deviation = 1.0f) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal(0.0f, deviation);
+  std::vector<float> values(n);
+  for (float& v : values) v = normal(random);
+  return values;
+}
+
+/// A matrix that owns its bytes: Gaussian weights rounded to `type`.
+struct OwnedMatrix {
+  OwnedMatrix(WeightType type, int64_t rows, int64_t cols, uint32_t seed) : bytes(rows * row_bytes(type, cols)) {
+    const std::vector<float> values = gaussian(rows * cols, seed, 0.05f);
+    for (int64_t r = 0; r < rows; ++r)
+      quantize_row(type, values.data() + r * cols, bytes.data() + r * row_bytes(type, cols), cols);
+    matrix = {type, bytes.data(), rows, cols};
+  }
+  AlignedBuffer<std::byte> bytes;
+  Matrix matrix;
+};
+
+/// Activation rows that own their values, 8-bit form included.
+struct OwnedActivations {
+  OwnedActivations(std::vector<float> rows_of_values, int64_t rows, int64_t cols)
+      : f32(std::move(rows_of_values)),
+        q(rows * padded_columns(cols)),
+        scale(rows * padded_columns(cols) / 16),
+        sum(scale.size()) {
+    const Kernels& plain = kernels("reference");
+    for (int64_t i = 0; i < rows; ++i) {
+      const int64_t at = i * padded_columns(cols);
+      plain.quantize_activations(f32.data() + i * cols, cols, q.data() + at, scale.data() + at / 16,
+                                 sum.data() + at / 16);
+    }
+    view = {rows, cols, f32.data(), q.data(), scale.data(), sum.data()};
+  }
+  std::vector<float> f32;
+  std::vector<int8_t> q;
+  std::vector<float> scale, sum;
+  ActivationRows view;
+};
+
+}  // namespace fathom::test

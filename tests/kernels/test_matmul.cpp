@@ -1,0 +1,86 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "random_rows.h"
+
+namespace fathom {
+namespace {
+
+using test::gaussian;
+using test::OwnedActivations;
+using test::OwnedMatrix;
+
+constexpr WeightType kAllTypes[] = {WeightType::kF32,  WeightType::kF16,    WeightType::kBF16,  WeightType::kQ8_0,
+                                    WeightType::kQ4_0, WeightType::kQ4_1,   WeightType::kQ5_0,  WeightType::kQ5_1,
+                                    WeightType::kQ2_K, WeightType::kQ3_K,   WeightType::kQ4_K,  WeightType::kQ5_K,
+                                    WeightType::kQ6_K, WeightType::kIQ4_NL, WeightType::kIQ4_XS};
+
+struct Shape {
+  int64_t rows, cols, x_rows;
+};
+
+class MatmulOnEachIsa : public testing::TestWithParam<std::string> {};
+
+void expect_products_agree(const Kernels& fast, WeightType type, Shape shape) {
+  SCOPED_TRACE(testing::Message() << info(type).name << " " << shape.rows << "×" << shape.cols << ", "
+                                  << shape.x_rows << " rows");
+  const OwnedMatrix w(type, shape.rows, shape.cols, 7);
+  const OwnedActivations x(gaussian(shape.x_rows * shape.cols, 11), shape.x_rows, shape.cols);
+  std::vector<float> expected(shape.x_rows * shape.rows), found(expected.size(), NAN);
+  kernels("reference").matvec(w.matrix, 0, shape.rows, x.view, expected.data(), shape.rows);
+  const float tolerance = 2e-6f * std::sqrt(static_cast<float>(shape.cols)) * 0.05f * 40;
+  for (const bool panels : {false, true}) {
+    std::fill(found.begin(), found.end(), NAN);
+    (panels ? fast.matmul : fast.matvec)(w.matrix, 0, shape.rows, x.view, found.data(), shape.rows);
+    for (size_t i = 0; i < expected.size(); ++i)
+      ASSERT_NEAR(expected[i], found[i], tolerance) << (panels ? "panels, " : "rows, ") << i;
+  }
+}
+
+TEST_P(MatmulOnEachIsa, EqualsReferenceForEveryWeightType) {
+  for (const WeightType type : kAllTypes) {
+    const int64_t block = info(type).block;
+    for (const Shape shape : {Shape{16, 256, 1}, Shape{37, 1280, 3}, Shape{64, 2304, 13}, Shape{5, 512, 8}}) {
+      expect_products_agree(kernels(GetParam()), type, shape);
+    }
+    if (block < 256) expect_products_agree(kernels(GetParam()), type, {33, 192, 7});
+    if (block == 1) expect_products_agree(kernels(GetParam()), type, {19, 77, 7});
+  }
+}
+
+TEST_P(MatmulOnEachIsa, AnyRangeOfRowsGivesTheSameBits) {
+  const Kernels& fast = kernels(GetParam());
+  const OwnedMatrix w(WeightType::kQ4_K, 150, 512, 3);
+  const OwnedActivations x(gaussian(9 * 512, 4), 9, 512);
+  for (const bool panels : {false, true}) {
+    const auto product = panels ? fast.matmul : fast.matvec;
+    std::vector<float> whole(9 * 150), parts(9 * 150);
+    product(w.matrix, 0, 150, x.view, whole.data(), 150);
+    for (int64_t begin = 0; begin < 150; begin += fast.panel_rows) {
+      product(w.matrix, begin, std::min<int64_t>(begin + fast.panel_rows, 150), x.view, parts.data(), 150);
+    }
+    EXPECT_EQ(whole, parts);
+  }
+}
+
+TEST_P(MatmulOnEachIsa, ActivationsRoundToNearestOf127Steps) {
+  for (const int64_t cols : {1, 31, 32, 77, 256, 300}) {
+    const std::vector<float> x = gaussian(cols, 5);
+    const OwnedActivations expected(x, 1, cols);
+    const int64_t padded = padded_columns(cols);
+    std::vector<int8_t> q(padded, 99);
+    std::vector<float> scale(padded / 16, 9), sum(padded / 16, 9);
+    kernels(GetParam()).quantize_activations(x.data(), cols, q.data(), scale.data(), sum.data());
+    EXPECT_EQ(q, expected.q);
+    EXPECT_EQ(scale, expected.scale);
+    EXPECT_EQ(sum, expected.sum);
+    for (int64_t i = 0; i < cols; ++i) EXPECT_NEAR(q[i] * scale[i / 16], x[i], scale[i / 16] * 0.5001f);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Isa, MatmulOnEachIsa, testing::ValuesIn(available_isas()),
+                         [](const auto& param) { return param.param; });
+
+}  // namespace
+}  // namespace fathom

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <fstream>
+#include <string>
+#include <vector>
+
+namespace fathom::test {
+
+/// Logits that an independent engine gives for a model: tokens read as one prompt, and rows at four positions.
+struct ReferenceLogits {
+  std::vector<int32_t> tokens;
+  std::vector<int32_t> positions;
+  std::vector<std::vector<float>> rows;
+};
+
+inline ReferenceLogits read_reference(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  const auto integer = [&] {
+    int32_t value = 0;
+    in.read(reinterpret_cast<char*>(&value), 4);
+    return value;
+  };
+  ReferenceLogits reference;
+  reference.tokens.resize(integer());
+  const int32_t vocabulary = integer();
+  for (int32_t& token : reference.tokens) token = integer();
+  for (int i = 0; i < 4; ++i) {
+    reference.positions.push_back(integer());
+    std::vector<float>& row = reference.rows.emplace_back(vocabulary);
+    in.read(reinterpret_cast<char*>(row.data()), vocabulary * 4);
+  }
+  if (!in) throw std::runtime_error("cannot read " + path);
+  return reference;
+}
+
+inline double cosine(std::span<const float> a, std::span<const float> b) {
+  double ab = 0, aa = 0, bb = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    ab += static_cast<double>(a[i]) * b[i];
+    aa += static_cast<double>(a[i]) * a[i];
+    bb += static_cast<double>(b[i]) * b[i];
+  }
+  return ab / std::sqrt(aa * bb);
+}
+
+}  // namespace fathom::test

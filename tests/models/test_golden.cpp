@@ -1,0 +1,126 @@
+// Whole models against the logits of an independent engine.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+
+#include "models/session.h"
+#include "reference_logits.h"
+#include "shared_data.h"
+
+namespace fathom {
+namespace {
+
+using test::ReferenceLogits;
+
+enum class Agreement { kFloat, kGelu, kQuantised };
+struct Golden {
+  const char* name;
+  Agreement agreement;
+};
+constexpr Golden kGoldens[] = {
+    {"tiny-llama-f16", Agreement::kFloat},
+    {"tiny-llama-bf16", Agreement::kFloat},
+    {"tiny-llama-untied-mha-f16", Agreement::kFloat},
+    {"tiny-llama-linear-f16", Agreement::kFloat},
+    {"tiny-llama-yarn-f16", Agreement::kFloat},
+    {"tiny-llama3-freqs-f16", Agreement::kFloat},
+    {"tiny-qwen2-f16", Agreement::kFloat},
+    {"tiny-qwen3-f16", Agreement::kFloat},
+    {"tiny-gpt2-f16", Agreement::kGelu},
+    {"tiny-llama-q4_0", Agreement::kQuantised},
+    {"tiny-llama-q5_0", Agreement::kQuantised},
+    {"tiny-llama-q8_0", Agreement::kQuantised},
+    {"tiny-llama-q2_k", Agreement::kQuantised},
+    {"tiny-llama-q3_k_m", Agreement::kQuantised},
+    {"tiny-llama-q4_k_m", Agreement::kQuantised},
+    {"tiny-llama-q5_k_m", Agreement::kQuantised},
+    {"tiny-llama-q6_k", Agreement::kQuantised},
+    {"tiny-llama-iq4_xs", Agreement::kQuantised},
+};
+
+using Rows = std::map<int64_t, std::vector<float>>;
+
+/// Logits at the reference's positions, the prompt read in chunks.
+Rows read_in_chunks(const std::shared_ptr<const Model>& model, const ReferenceLogits& reference,
+                    const std::string& isa, int threads, int64_t chunk, const std::string& cache = "f32") {
+  SessionOptions options;
+  options.cache = cache;
+  options.chunk = chunk;
+  Session session(model, std::make_shared<Runtime>(threads, kernels(isa)), options);
+  Rows rows;
+  AppendOptions append;
+  append.wants = [&](int64_t i) {
+    return std::count(reference.positions.begin(), reference.positions.end(), i) > 0;
+  };
+  append.each_row = [&](int64_t i, std::span<const float> logits) { rows[i].assign(logits.begin(), logits.end()); };
+  session.append(reference.tokens, append);
+  return rows;
+}
+
+void expect_agreement(const ReferenceLogits& reference, const Rows& rows, Agreement agreement) {
+  for (size_t p = 0; p < reference.positions.size(); ++p) {
+    const std::vector<float>& expected = reference.rows[p];
+    const std::vector<float>& found = rows.at(reference.positions[p]);
+    ASSERT_EQ(expected.size(), found.size());
+    if (agreement == Agreement::kQuantised) {
+      EXPECT_GT(test::cosine(expected, found), 0.999) << "position " << reference.positions[p];
+      std::vector<float> sorted = expected;
+      std::partial_sort(sorted.begin(), sorted.begin() + 2, sorted.end(), std::greater<>());
+      if (sorted[0] - sorted[1] > 0.1f) {
+        EXPECT_EQ(std::max_element(expected.begin(), expected.end()) - expected.begin(),
+                  std::max_element(found.begin(), found.end()) - found.begin());
+      }
+      continue;
+    }
+    for (size_t v = 0; v < expected.size(); ++v) {
+      const float tolerance = agreement == Agreement::kGelu ? 3e-2f : 2e-3f + 2e-4f * std::fabs(expected[v]);
+      ASSERT_NEAR(expected[v], found[v], tolerance) << "position " << reference.positions[p] << ", token " << v;
+    }
+  }
+}
+
+class GoldenModel : public testing::TestWithParam<Golden> {};
+
+TEST_P(GoldenModel, AgreesWithAnIndependentEngineOnEveryIsaAndChunking) {
+  const std::string path = test::golden(GetParam().name);
+  FATHOM_NEEDS(path + ".gguf");
+  const auto model = Model::open(path + ".gguf");
+  const ReferenceLogits reference = test::read_reference(path + ".logits");
+  for (const std::string& isa : available_isas()) {
+    for (const int64_t chunk : {int64_t{512}, int64_t{7}, int64_t{1}}) {
+      if (isa == "reference" && chunk == 1) continue;  // the same code as chunks of 7, and slow
+      SCOPED_TRACE(isa + ", chunks of " + std::to_string(chunk));
+      expect_agreement(reference, read_in_chunks(model, reference, isa, 2, chunk), GetParam().agreement);
+    }
+  }
+}
+
+TEST_P(GoldenModel, GivesTheSameBitsWithAnyNumberOfThreads) {
+  const std::string path = test::golden(GetParam().name);
+  FATHOM_NEEDS(path + ".gguf");
+  const auto model = Model::open(path + ".gguf");
+  const ReferenceLogits reference = test::read_reference(path + ".logits");
+  for (const int64_t chunk : {int64_t{512}, int64_t{7}, int64_t{1}}) {
+    const Rows one = read_in_chunks(model, reference, available_isas().back(), 1, chunk, "bf16");
+    EXPECT_EQ(one, read_in_chunks(model, reference, available_isas().back(), 2, chunk, "bf16")) << chunk;
+    EXPECT_EQ(one, read_in_chunks(model, reference, available_isas().back(), 3, chunk, "bf16")) << chunk;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Files, GoldenModel, testing::ValuesIn(kGoldens), [](const auto& param) {
+  std::string name = param.param.name;
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+});
+
+TEST(GoldenStories, AgreeWithAnIndependentEngine) {
+  const std::string path = test::shared("thirdparty/stories260k/stories260k-f32");
+  FATHOM_NEEDS(path + ".gguf");
+  const auto model = Model::open(path + ".gguf");
+  const ReferenceLogits reference = test::read_reference(path + ".logits");
+  expect_agreement(reference, read_in_chunks(model, reference, available_isas().back(), 2, 64), Agreement::kFloat);
+}
+
+}  // namespace
+}  // namespace fathom

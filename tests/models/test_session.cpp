@@ -1,0 +1,259 @@
+#include "models/session.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "base/error.h"
+#include "reference_logits.h"
+#include "tiny_model.h"
+
+namespace fathom {
+namespace {
+
+std::shared_ptr<const Model> seedling() {
+  static const auto model = Model::open(std::string(FATHOM_MODELS) + "/fathom-seedling-q8_0.gguf");
+  return model;
+}
+std::shared_ptr<Runtime> runtime() {
+  static const auto shared = std::make_shared<Runtime>(2);
+  return shared;
+}
+
+/// Some token sequence of the model's vocabulary, without control tokens.
+std::vector<int32_t> tokens(int64_t n, uint32_t seed = 1) {
+  std::vector<int32_t> ids(n);
+  for (int32_t& id : ids) {
+    seed = seed * 1664525u + 1013904223u;
+    id = 10 + static_cast<int32_t>((seed >> 8) % 500);
+  }
+  return ids;
+}
+
+std::vector<float> logits_of(Session& session) { return {session.logits().begin(), session.logits().end()}; }
+
+/// Float weights: results differ by rounding only, where 8-bit activations may round to the next step.
+std::shared_ptr<const Model> floats() {
+  static const auto model = test::open_tiny({});
+  return model;
+}
+
+std::vector<float> read_straight(const std::vector<int32_t>& ids, const SessionOptions& options = {},
+                                 const std::shared_ptr<const Model>& model = seedling()) {
+  Session session(model, runtime(), options);
+  session.append(ids);
+  return logits_of(session);
+}
+
+/// Of float32 sums over a few hundred terms through three layers.
+constexpr float kRounding = 2e-3f;
+
+void expect_close(const std::vector<float>& a, const std::vector<float>& b, float tolerance) {
+  ASSERT_EQ(a.size(), b.size());
+  float largest = 0;
+  for (size_t i = 0; i < a.size(); ++i) largest = std::max(largest, std::fabs(a[i] - b[i]));
+  EXPECT_LE(largest, tolerance);
+}
+
+TEST(Session, ForkRewindAndExtendGiveTheBitsOfAStraightRun) {
+  const std::vector<int32_t> prompt = tokens(200), left = tokens(30, 2), right = tokens(41, 3);
+  Session trunk(seedling(), runtime());
+  trunk.append(prompt);
+  Session a = trunk.fork();
+  a.append(left);
+  Session b = trunk.fork();
+  b.append(tokens(100, 4));
+  b.rewind(100);
+  b.append(right);
+  trunk.append(right);  // writes to a page that the forks share
+
+  const auto chunks = [&](const std::vector<int32_t>& tail) {
+    Session session(seedling(), runtime());
+    session.append(prompt);
+    session.append(tail);
+    return logits_of(session);
+  };
+  EXPECT_EQ(logits_of(a), chunks(left));
+  EXPECT_EQ(logits_of(b), chunks(right));
+  EXPECT_EQ(logits_of(trunk), chunks(right));
+}
+
+TEST(Session, RewindToNothingReadsAsIfNew) {
+  Session session(seedling(), runtime());
+  session.append(tokens(150, 9));
+  session.rewind(150);
+  EXPECT_EQ(session.length(), 0);
+  EXPECT_TRUE(session.logits().empty());
+  session.append(tokens(70));
+  EXPECT_EQ(logits_of(session), read_straight(tokens(70)));
+}
+
+TEST(Session, ForksShareAllPagesUntilOneWrites) {
+  Session trunk(seedling(), runtime());
+  trunk.append(tokens(640));
+  const size_t before = trunk.memory().store().bytes_in_use();
+  Session fork = trunk.fork();
+  EXPECT_EQ(trunk.memory().store().bytes_in_use(), before);
+  fork.append(tokens(1));
+  const size_t lanes = static_cast<size_t>(trunk.memory().layers()) * trunk.memory().kv_heads();
+  EXPECT_EQ(trunk.memory().store().bytes_in_use(), before + lanes * trunk.memory().store().shape().bytes());
+}
+
+TEST(Session, ReleasedForksGiveTheirPagesBack) {
+  Session trunk(seedling(), runtime());
+  trunk.append(tokens(100));
+  const size_t before = trunk.memory().store().bytes_in_use();
+  {
+    Session fork = trunk.fork();
+    fork.append(tokens(500));
+    EXPECT_GT(trunk.memory().store().bytes_in_use(), before);
+  }
+  EXPECT_EQ(trunk.memory().store().bytes_in_use(), before);
+}
+
+TEST(Session, ChunksChangeResultsByRoundingOnly) {
+  const std::vector<int32_t> prompt = tokens(300);
+  SessionOptions whole, sevens, ones;
+  whole.cache = sevens.cache = ones.cache = "f32";
+  sevens.chunk = 7;
+  ones.chunk = 1;
+  const std::vector<float> expected = read_straight(prompt, whole, floats());
+  expect_close(expected, read_straight(prompt, sevens, floats()), kRounding);
+  expect_close(expected, read_straight(prompt, ones, floats()), kRounding);
+}
+
+TEST(Session, APlacedSequenceGivesTheSameLogits) {
+  // Rotary positions are relative: reading, then moving all pages, then continuing far away equals continuing in
+  // place.
+  SessionOptions options;
+  options.cache = "f32";
+  const std::vector<int32_t> prompt = tokens(150), tail = tokens(20, 5);
+  for (const int64_t place : {64, 1000, 100000}) {
+    Session still(floats(), runtime(), options), moved(floats(), runtime(), options);
+    still.append(prompt);
+    moved.append(prompt);
+    moved.place(place);
+    still.append(tail);
+    moved.append(tail);
+    EXPECT_EQ(moved.memory().next_position(), place + 170);
+    expect_close(logits_of(still), logits_of(moved), kRounding);
+  }
+}
+
+TEST(Session, HiddenTokensEqualADenseRunOverTheRestAtItsPositions) {
+  // Tokens are hidden before anything after them is read, so that the kept ones never saw them in any layer.
+  SessionOptions options;
+  options.cache = "f32";
+  const std::vector<int32_t> head = tokens(90), hidden = tokens(77, 6), tail = tokens(60, 7);
+  Session masked(floats(), runtime(), options);
+  masked.append(head);
+  masked.append(hidden);
+  masked.hide(90, 167);
+  masked.append(tail);
+
+  Session kept(floats(), runtime(), options);
+  kept.append(head);
+  std::vector<int64_t> positions(tail.size());
+  std::iota(positions.begin(), positions.end(), 167);
+  AppendOptions append;
+  append.positions = positions;
+  kept.append(tail, append);
+  expect_close(logits_of(masked), logits_of(kept), kRounding);
+  EXPECT_LT(test::cosine(masked.logits(), read_straight(
+                                              [&] {
+                                                std::vector<int32_t> all = head;
+                                                all.insert(all.end(), hidden.begin(), hidden.end());
+                                                all.insert(all.end(), tail.begin(), tail.end());
+                                                return all;
+                                              }(),
+                                              options, floats())),
+            0.999);
+}
+
+TEST(Session, WindowWithRoomForAllEqualsDense) {
+  SessionOptions dense, window;
+  window.attend = "window:sink=0,size=1000";
+  EXPECT_EQ(read_straight(tokens(400), dense), read_straight(tokens(400), window));
+}
+
+TEST(Session, SteppingTogetherEqualsSteppingAlone) {
+  std::vector<Session> alone, together;
+  for (int i = 0; i < 5; ++i) {
+    Session session(seedling(), runtime());
+    session.append(tokens(50 + 64 * i, 20 + i));
+    together.push_back(session.fork());
+    alone.push_back(std::move(session));
+  }
+  for (int step = 0; step < 3; ++step) {
+    std::vector<Session*> batch;
+    std::vector<int32_t> next;
+    for (size_t i = 0; i < together.size(); ++i) {
+      batch.push_back(&together[i]);
+      next.push_back(static_cast<int32_t>(400 + 31 * i + step));
+      alone[i].append({&next[i], 1});
+    }
+    Session::step(batch, next);
+    for (size_t i = 0; i < together.size(); ++i)
+      EXPECT_EQ(logits_of(alone[i]), logits_of(together[i])) << "sequence " << i;
+  }
+}
+
+TEST(Session, RowLogitsAreThoseOfReadingUpToTheRow) {
+  const std::vector<int32_t> prompt = tokens(130);
+  SessionOptions options;
+  options.chunk = 64;
+  Session session(seedling(), std::make_shared<Runtime>(2),
+                  options);  // of its own: the rows are compared while it is at work
+  std::vector<int64_t> seen;
+  AppendOptions append;
+  append.wants = [](int64_t i) { return i % 50 == 49 || i == 129; };
+  append.each_row = [&](int64_t i, std::span<const float> logits) {
+    seen.push_back(i);
+    const std::vector<float> expected = read_straight({prompt.begin(), prompt.begin() + i + 1}, options);
+    EXPECT_GT(test::cosine(expected, logits), 0.9999) << i;
+  };
+  session.append(prompt, append);
+  EXPECT_EQ(seen, (std::vector<int64_t>{49, 99, 129}));
+}
+
+TEST(Session, WrongTokensAreRefusedAndNothingIsLost) {
+  SessionOptions options;
+  options.context = 100;
+  Session session(seedling(), runtime(), options);
+  session.append(tokens(40));
+  const std::vector<float> before = logits_of(session);
+  const int32_t bad[] = {300, 4096};
+  const int32_t negative[] = {-1};
+  EXPECT_THROW(session.append(bad), Error);
+  EXPECT_THROW(session.append(negative), Error);
+  EXPECT_THROW(session.append({}), Error);
+  EXPECT_THROW(session.append(tokens(61)), Error);
+  EXPECT_EQ(session.length(), 40);
+  EXPECT_EQ(logits_of(session), before);
+  session.append(tokens(60, 2));
+  EXPECT_EQ(session.length(), 100);
+}
+
+TEST(Session, UnknownMethodsNameTheNearest) {
+  SessionOptions options;
+  options.attend = "windw:sink=4";
+  try {
+    Session session(seedling(), runtime(), options);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), Error::Kind::kUsage);
+    EXPECT_NE(std::string(error.what()).find("window"), std::string::npos) << error.what();
+  }
+}
+
+TEST(Session, LongInputsTakeMemoryForPagesOnly) {
+  Session session(seedling(), runtime());
+  session.append(tokens(4096));
+  const auto& shape = session.memory().store().shape();
+  EXPECT_EQ(session.memory().store().bytes_in_use(),
+            4096 / kPageTokens * shape.bytes() * session.memory().layers() * session.memory().kv_heads());
+}
+
+}  // namespace
+}  // namespace fathom
