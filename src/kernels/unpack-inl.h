@@ -7,11 +7,14 @@
 #define FATHOM_UNPACK_INL
 #endif
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "hwy/highway.h"
 #include "kernels/blocks.h"
+#include "kernels/panels-inl.h"
 
 #if HWY_TARGET != HWY_SCALAR && HWY_TARGET != HWY_EMU128
 HWY_BEFORE_NAMESPACE();
@@ -51,63 +54,164 @@ template <>
 inline constexpr int kGroupWeights<BlockQ6_K> = 16;
 
 using Bytes16 = hn::FixedTag<uint8_t, 16>;
+using Vec16 = hn::Vec<Bytes16>;
+
+// The codes of a run of 256 weights are made a vector at a time and handed on in registers: a vector that went
+// through memory in pieces would have to wait for them.
+using CodeTag = hn::CappedTag<uint8_t, 64>;
+using CodeVec = hn::Vec<CodeTag>;
+constexpr int kCodeLanes = HWY_MAX_BYTES;
+constexpr int kCodeVectors = kSuperBlock / kCodeLanes;
+constexpr int kVectorsOf64 = 64 / kCodeLanes;  // codes are looked up by chunk (64 weights) and part (vector of it)
+constexpr int kScaleVectors = 16 / (HWY_MAX_BYTES / 4);
+
+/// Scales and minimums of the 16 groups of a run.
+struct Scales {
+  FloatVec scale[kScaleVectors], min[kScaleVectors];
+};
 
 HWY_INLINE uint64_t Join(uint32_t low, uint32_t high) { return low | static_cast<uint64_t>(high) << 32; }
 
-/// Two words as 16 bytes, without a way through memory, where a load over two stores would wait for them.
-HWY_INLINE hn::Vec<Bytes16> Bytes16Of(uint64_t low, uint64_t high) {
+/// Two words as 16 bytes, without a way through memory.
+HWY_INLINE Vec16 Bytes16Of(uint64_t low, uint64_t high) {
   const hn::FixedTag<uint64_t, 2> d;
   return hn::BitCast(Bytes16(), hn::OddEven(hn::Set(d, high), hn::Set(d, low)));
 }
 
-/// The codes of 32 weights.
-struct Codes {
-  hn::Vec<Bytes16> first, second;
-};
-
-/// 32 nibbles: low halves first, then high halves.
-HWY_INLINE Codes Nibbles(const uint8_t* HWY_RESTRICT quants) {
-  const Bytes16 d;
-  const auto packed = hn::LoadU(d, quants);
-  return {hn::And(packed, hn::Set(d, 15)), hn::ShiftRight<4>(packed)};
+HWY_INLINE FloatVec SetHalf(uint16_t half) {
+  const hn::Rebind<hwy::float16_t, FloatTag> dh;
+  return hn::PromoteTo(FloatTag(), hn::BitCast(dh, hn::Set(hn::Rebind<uint16_t, FloatTag>(), half)));
 }
 
-/// The same with fifth bits: bit i of the 32-bit word belongs to weight i.
-HWY_INLINE Codes Nibbles(const uint8_t* HWY_RESTRICT quants, const uint8_t* HWY_RESTRICT high_bits) {
-  const Bytes16 d;
-  alignas(16) static constexpr uint8_t kByteOfLane[16] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1};
-  alignas(16) static constexpr uint8_t kBitOfLane[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+/// Each byte moved right by `bits`; what its neighbour leaves in the upper bits is for the caller to mask.
+HWY_INLINE CodeVec ShiftBits(CodeVec v, int bits) {
+  return hn::BitCast(CodeTag(), hn::ShiftRightSame(hn::BitCast(hn::Repartition<uint64_t, CodeTag>(), v), bits));
+}
+template <int kBits>
+HWY_INLINE CodeVec ShiftUp(CodeVec v) {
+  return hn::BitCast(CodeTag(), hn::ShiftLeft<kBits>(hn::BitCast(hn::Repartition<uint16_t, CodeTag>(), v)));
+}
+HWY_INLINE CodeVec Masked(CodeVec v, uint8_t mask) { return hn::And(v, hn::Set(CodeTag(), mask)); }
+
+/// One part of a chunk whose first 32 codes are the 32 bytes at `run` moved right by `first`, its other 32 the same
+/// bytes moved by `second`.
+HWY_INLINE CodeVec Spread(const uint8_t* HWY_RESTRICT run, int part, int first, int second) {
+#if HWY_MAX_BYTES == 64
+  (void)part;
+  const __m512i both = _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(run)));
+  return CodeVec{
+      _mm512_srlv_epi64(both, _mm512_set_epi64(second, second, second, second, first, first, first, first))};
+#else
+  const int byte = part * kCodeLanes;
+  return ShiftBits(hn::LoadU(CodeTag(), run + byte % 32), byte < 32 ? first : second);
+#endif
+}
+
+/// One part of a chunk of two simple blocks with 16 bytes of nibbles each: low nibbles first, then high.
+HWY_INLINE CodeVec Nibbles(const uint8_t* HWY_RESTRICT first, const uint8_t* HWY_RESTRICT second, int part) {
+#if HWY_MAX_BYTES == 64
+  (void)part;
+  const __m512i one = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(first)));
+  const __m512i two =
+      _mm512_mask_broadcast_i32x4(one, 0xff00, _mm_loadu_si128(reinterpret_cast<const __m128i*>(second)));
+  return Masked(CodeVec{_mm512_srlv_epi64(two, _mm512_set_epi64(4, 4, 0, 0, 4, 4, 0, 0))}, 15);
+#elif HWY_MAX_BYTES == 32
+  const auto both = hn::LoadDup128(CodeTag(), part == 0 ? first : second);
+  return Masked(hn::ConcatUpperLower(CodeTag(), ShiftBits(both, 4), both), 15);
+#else
+  return Masked(ShiftBits(hn::LoadU(CodeTag(), part < 2 ? first : second), part % 2 * 4), 15);
+#endif
+}
+
+/// 16 where bit i of the words of two simple blocks is set, for the codes of one part.
+HWY_INLINE CodeVec FifthBits(const uint8_t* HWY_RESTRICT first, const uint8_t* HWY_RESTRICT second, int part) {
+#if HWY_MAX_BYTES == 64
+  (void)part;
+  uint32_t low, high;
+  std::memcpy(&low, first, 4);
+  std::memcpy(&high, second, 4);
+  return CodeVec{_mm512_maskz_mov_epi8(Join(low, high), _mm512_set1_epi8(16))};
+#else
+  const CodeTag d;
   uint32_t word;
-  std::memcpy(&word, high_bits, 4);
-  const auto bytes = hn::BitCast(d, hn::Set(hn::FixedTag<uint32_t, 4>(), word));
-  const auto lanes = hn::Load(d, kByteOfLane), bits = hn::Load(d, kBitOfLane), fifth = hn::Set(d, 16);
-  const auto low = hn::TableLookupBytes(bytes, lanes);
-  const auto high = hn::TableLookupBytes(bytes, hn::Add(lanes, hn::Set(d, 2)));
-  const Codes four = Nibbles(quants);
-  return {hn::Or(four.first, hn::IfThenElseZero(hn::TestBit(low, bits), fifth)),
-          hn::Or(four.second, hn::IfThenElseZero(hn::TestBit(high, bits), fifth))};
+  std::memcpy(&word, part * kCodeLanes < 32 ? first : second, 4);
+  const auto bytes = hn::BitCast(d, hn::Set(hn::Repartition<uint32_t, CodeTag>(), word));
+  const auto lane = hn::Add(hn::Iota(d, 0), hn::Set(d, static_cast<uint8_t>(part * kCodeLanes % 32)));
+  alignas(16) static constexpr uint8_t kBitOfLane[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+  const auto bit = hn::LoadDup128(d, kBitOfLane);
+  return hn::IfThenElseZero(hn::TestBit(hn::TableLookupBytes(bytes, hn::ShiftRight<3>(lane)), bit), hn::Set(d, 16));
+#endif
 }
 
-/// 32 codes of four bits through the table of the IQ4 types, moved to [0, 255] by adding 128.
-HWY_INLINE Codes Iq4Codes(const uint8_t* HWY_RESTRICT quants) {
-  const Bytes16 d;
+/// Codes of four bits through the table of the IQ4 types, moved to [0, 255] by adding 128.
+HWY_INLINE CodeVec Iq4Codes(CodeVec nibbles) {
   alignas(16) static constexpr uint8_t kTable[16] = {1,   24,  45,  63,  79,  93,  106, 118,
                                                      129, 141, 153, 166, 181, 197, 217, 241};
-  const auto table = hn::Load(d, kTable);
-  const Codes four = Nibbles(quants);
-  return {hn::TableLookupBytes(table, four.first), hn::TableLookupBytes(table, four.second)};
+  return hn::TableLookupBytes(hn::LoadDup128(CodeTag(), kTable), nibbles);
 }
 
-HWY_INLINE Codes CodesOf(const BlockQ8_0& b) {
-  const Bytes16 d;
-  const auto* quants = reinterpret_cast<const uint8_t*>(b.quants);
-  return {hn::Xor(hn::LoadU(d, quants), hn::Set(d, 0x80)), hn::Xor(hn::LoadU(d, quants + 16), hn::Set(d, 0x80))};
+// CodesAt: the codes of one part of a chunk of a run.
+
+HWY_INLINE CodeVec CodesAt(const BlockQ8_0* HWY_RESTRICT b, int chunk, int part) {
+#if HWY_MAX_BYTES == 64
+  (void)part;
+  const hn::Half<CodeTag> half;
+  const auto* first = reinterpret_cast<const uint8_t*>(b[2 * chunk].quants);
+  const auto* second = reinterpret_cast<const uint8_t*>(b[2 * chunk + 1].quants);
+  const CodeVec codes = hn::Combine(CodeTag(), hn::LoadU(half, second), hn::LoadU(half, first));
+#else
+  const int byte = part * kCodeLanes;
+  const auto* quants = reinterpret_cast<const uint8_t*>(b[2 * chunk + byte / 32].quants);
+  const CodeVec codes = hn::LoadU(CodeTag(), quants + byte % 32);
+#endif
+  return hn::Xor(codes, hn::Set(CodeTag(), 0x80));
 }
-HWY_INLINE Codes CodesOf(const BlockQ4_0& b) { return Nibbles(b.quants); }
-HWY_INLINE Codes CodesOf(const BlockQ4_1& b) { return Nibbles(b.quants); }
-HWY_INLINE Codes CodesOf(const BlockQ5_0& b) { return Nibbles(b.quants, b.high_bits); }
-HWY_INLINE Codes CodesOf(const BlockQ5_1& b) { return Nibbles(b.quants, b.high_bits); }
-HWY_INLINE Codes CodesOf(const BlockIQ4_NL& b) { return Iq4Codes(b.quants); }
+HWY_INLINE CodeVec CodesAt(const BlockQ4_0* HWY_RESTRICT b, int chunk, int part) {
+  return Nibbles(b[2 * chunk].quants, b[2 * chunk + 1].quants, part);
+}
+HWY_INLINE CodeVec CodesAt(const BlockQ4_1* HWY_RESTRICT b, int chunk, int part) {
+  return Nibbles(b[2 * chunk].quants, b[2 * chunk + 1].quants, part);
+}
+template <class Block>
+HWY_INLINE CodeVec FiveBitCodes(const Block* HWY_RESTRICT b, int chunk, int part) {
+  return hn::Or(Nibbles(b[2 * chunk].quants, b[2 * chunk + 1].quants, part),
+                FifthBits(b[2 * chunk].high_bits, b[2 * chunk + 1].high_bits, part));
+}
+HWY_INLINE CodeVec CodesAt(const BlockQ5_0* HWY_RESTRICT b, int chunk, int part) {
+  return FiveBitCodes(b, chunk, part);
+}
+HWY_INLINE CodeVec CodesAt(const BlockQ5_1* HWY_RESTRICT b, int chunk, int part) {
+  return FiveBitCodes(b, chunk, part);
+}
+HWY_INLINE CodeVec CodesAt(const BlockIQ4_NL* HWY_RESTRICT b, int chunk, int part) {
+  return Iq4Codes(Nibbles(b[2 * chunk].quants, b[2 * chunk + 1].quants, part));
+}
+HWY_INLINE CodeVec CodesAt(const BlockIQ4_XS* HWY_RESTRICT b, int chunk, int part) {
+  return Iq4Codes(Nibbles(b->quants + 32 * chunk, b->quants + 32 * chunk + 16, part));
+}
+HWY_INLINE CodeVec CodesAt(const BlockQ2_K* HWY_RESTRICT b, int chunk, int part) {
+  const int shift = chunk % 2 * 4;
+  return Masked(Spread(b->quants + chunk / 2 * 32, part, shift, shift + 2), 3);
+}
+HWY_INLINE CodeVec CodesAt(const BlockQ3_K* HWY_RESTRICT b, int chunk, int part) {
+  const int shift = chunk % 2 * 4;
+  const CodeVec low = Masked(Spread(b->quants + chunk / 2 * 32, part, shift, shift + 2), 3);
+  const CodeVec third = Masked(Spread(b->high_bits, part, 2 * chunk, 2 * chunk + 1), 1);
+  return hn::Or(low, ShiftUp<2>(third));
+}
+HWY_INLINE CodeVec CodesAt(const BlockQ4_K* HWY_RESTRICT b, int chunk, int part) {
+  return Masked(Spread(b->quants + 32 * chunk, part, 0, 4), 15);
+}
+HWY_INLINE CodeVec CodesAt(const BlockQ5_K* HWY_RESTRICT b, int chunk, int part) {
+  const CodeVec fifth = Masked(Spread(b->high_bits, part, 2 * chunk, 2 * chunk + 1), 1);
+  return hn::Or(Masked(Spread(b->quants + 32 * chunk, part, 0, 4), 15), ShiftUp<4>(fifth));
+}
+HWY_INLINE CodeVec CodesAt(const BlockQ6_K* HWY_RESTRICT b, int chunk, int part) {
+  const int half = chunk / 2, upper = chunk % 2;
+  const CodeVec low = hn::LoadU(CodeTag(), b->low_bits + 64 * half + part * kCodeLanes);
+  const CodeVec high = Masked(Spread(b->high_bits + 32 * half, part, 4 * upper, 4 * upper + 2), 3);
+  return hn::Or(Masked(ShiftBits(low, 4 * upper), 15), ShiftUp<4>(high));
+}
 
 /// What a simple block without a minimum of its own takes off its codes: w = scale · (code − offset).
 template <class Block>
@@ -121,238 +225,165 @@ inline constexpr float kOffset<BlockQ5_0> = 16;
 template <>
 inline constexpr float kOffset<BlockIQ4_NL> = 128;
 
-// The large blocks keep their codes in runs of 32 bytes; a run is read in steps of at most 32 lanes.
-using Run = hn::CappedTag<uint8_t, 32>;
-using RunVec = hn::Vec<Run>;
+/// Types whose codes fill all eight bits: an instruction that adds pairs of 16-bit products can take them only as
+/// signed numbers, code − 128, which is also what makes their minimum zero.
+template <class Block>
+inline constexpr bool kSignedCodes =
+    std::is_same_v<Block, BlockQ8_0> || std::is_same_v<Block, BlockIQ4_NL> || std::is_same_v<Block, BlockIQ4_XS>;
 
-/// Stores codes of q[0…] and q[32…]. With vectors of 64 bytes both go in one store, as wide as the loads that
-/// follow: a load over two narrower stores would wait for them.
-HWY_INLINE void StoreRuns(RunVec first, RunVec second, uint8_t* q) {
+/// out = factor · bytes for 16 bytes (signed or not).
+template <class Byte>
+HWY_INLINE void ScaleBytes(Vec16 bytes, FloatVec factor, FloatVec (&out)[kScaleVectors]) {
+  const FloatTag d;
+  const hn::Rebind<int32_t, FloatTag> di;
 #if HWY_MAX_BYTES == 64
-  const hn::FixedTag<uint8_t, 64> d;
-  hn::StoreU(hn::Combine(d, second, first), d, q);
+  out[0] = hn::Mul(hn::ConvertTo(d, hn::PromoteTo(di, hn::BitCast(hn::FixedTag<Byte, 16>(), bytes))), factor);
 #else
-  hn::StoreU(first, Run(), q);
-  hn::StoreU(second, Run(), q + 32);
-#endif
-}
-
-/// Stores 64 codes, for the same reason at once.
-HWY_INLINE void StoreCodes(const Codes& a, const Codes& b, uint8_t* q) {
-#if HWY_MAX_BYTES == 64
-  StoreRuns(hn::Combine(Run(), a.second, a.first), hn::Combine(Run(), b.second, b.first), q);
-#else
-  const Bytes16 d;
-  hn::StoreU(a.first, d, q);
-  hn::StoreU(a.second, d, q + 16);
-  hn::StoreU(b.first, d, q + 32);
-  hn::StoreU(b.second, d, q + 48);
+  alignas(16) Byte list[16];
+  hn::Store(hn::BitCast(hn::FixedTag<Byte, 16>(), bytes), hn::FixedTag<Byte, 16>(), list);
+  FATHOM_UNROLL
+  for (int i = 0; i < kScaleVectors; ++i) {
+    const auto part = hn::LoadU(hn::Rebind<Byte, FloatTag>(), list + i * (16 / kScaleVectors));
+    out[i] = hn::Mul(hn::ConvertTo(d, hn::PromoteTo(di, part)), factor);
+  }
 #endif
 }
 
 /// out[i] = factor · halves[i / 2] for 16 values.
-HWY_INLINE void ScaleHalves(const uint16_t (&halves)[8], float factor, float* HWY_RESTRICT out) {
+HWY_INLINE void ScaleHalves(const uint16_t (&halves)[8], float factor, FloatVec (&out)[kScaleVectors]) {
+  const FloatTag d;
 #if HWY_MAX_BYTES == 64
   const auto join = [&](int i) {
     return Join(halves[i] | static_cast<uint32_t>(halves[i + 1]) << 16,
                 halves[i + 2] | static_cast<uint32_t>(halves[i + 3]) << 16);
   };
   const hn::FixedTag<uint16_t, 8> d16;
-  const hn::FixedTag<hwy::float16_t, 16> dh;
-  const hn::FixedTag<float, 16> d;
   const auto eight = hn::BitCast(d16, Bytes16Of(join(0), join(4)));
   const auto doubled = hn::Combine(hn::FixedTag<uint16_t, 16>(), hn::InterleaveUpper(d16, eight, eight),
                                    hn::InterleaveLower(eight, eight));
-  hn::StoreU(hn::Mul(hn::PromoteTo(d, hn::BitCast(dh, doubled)), hn::Set(d, factor)), d, out);
+  out[0] = hn::Mul(hn::PromoteTo(d, hn::BitCast(hn::FixedTag<hwy::float16_t, 16>(), doubled)), hn::Set(d, factor));
 #else
-  for (int i = 0; i < 8; ++i) out[2 * i] = out[2 * i + 1] = factor * HalfToFloat(halves[i]);
+  alignas(32) float list[16];
+  for (int i = 0; i < 8; ++i) list[2 * i] = list[2 * i + 1] = factor * HalfToFloat(halves[i]);
+  for (int i = 0; i < kScaleVectors; ++i) out[i] = hn::Load(d, list + i * (16 / kScaleVectors));
 #endif
 }
 
-/// n weights (at most 256) of simple blocks; see UnpackRun.
+/// The scales of eight simple blocks.
 template <class Block>
-HWY_INLINE void UnpackSimple(const Block* HWY_RESTRICT src, int64_t n, uint8_t* HWY_RESTRICT q,
-                             float* HWY_RESTRICT scale, float* HWY_RESTRICT min) {
-  const int64_t blocks = n / kBlock;
-  uint16_t scales[8] = {}, minimums[8] = {};
-  for (int64_t i = 0; i < blocks; ++i) {
-    scales[i] = src[i].scale;
-    if constexpr (kOffset<Block> == 0) minimums[i] = src[i].minimum;
+HWY_INLINE Scales ScalesOf(const Block* HWY_RESTRICT b) {
+  uint16_t scales[8], minimums[8] = {};
+  FATHOM_UNROLL
+  for (int i = 0; i < 8; ++i) {
+    scales[i] = b[i].scale;
+    if constexpr (kOffset<Block> == 0) minimums[i] = b[i].minimum;
   }
-  for (int64_t i = 0; i < blocks; i += 2) {
-    const Codes first = CodesOf(src[i]);
-    StoreCodes(first, i + 1 < blocks ? CodesOf(src[i + 1]) : first, q + i * kBlock);
-  }
-  ScaleHalves(scales, 1, scale);
+  Scales out;
+  ScaleHalves(scales, 1, out.scale);
   if constexpr (kOffset<Block> == 0) {
-    ScaleHalves(minimums, -1, min);
+    ScaleHalves(minimums, -1, out.min);
   } else {
-    ScaleHalves(scales, kOffset<Block>, min);
+    FATHOM_UNROLL
+    for (int i = 0; i < kScaleVectors; ++i) out.min[i] = hn::Mul(out.scale[i], hn::Set(FloatTag(), kOffset<Block>));
   }
+  return out;
 }
 
-/// out[i] = factor · bytes[i] for 16 bytes.
-template <class Byte>
-HWY_INLINE void ScaleBytes(const Byte* HWY_RESTRICT bytes, float factor, float* HWY_RESTRICT out) {
-  const hn::CappedTag<float, 16> d;
-  const hn::Rebind<int32_t, decltype(d)> di;
-  const hn::Rebind<Byte, decltype(d)> db;
-  for (size_t i = 0; i < 16; i += hn::Lanes(d)) {
-    hn::StoreU(hn::Mul(hn::ConvertTo(d, hn::PromoteTo(di, hn::LoadU(db, bytes + i))), hn::Set(d, factor)), d,
-               out + i);
-  }
+/// Scales that are signed bytes, of types whose codes have an offset.
+HWY_INLINE Scales OffsetScales(Vec16 bytes, uint16_t half, float offset) {
+  Scales out;
+  ScaleBytes<int8_t>(bytes, SetHalf(half), out.scale);
+  FATHOM_UNROLL
+  for (int i = 0; i < kScaleVectors; ++i) out.min[i] = hn::Mul(out.scale[i], hn::Set(FloatTag(), offset));
+  return out;
 }
 
-HWY_INLINE void UnpackQuants(const BlockQ2_K& b, uint8_t* HWY_RESTRICT q) {
-  const Run d;
-  const auto two = hn::Set(d, 3);
-  for (size_t l = 0; l < 32; l += hn::Lanes(d)) {
-    for (int h = 0; h < 2; ++h) {
-      const auto v = hn::LoadU(d, b.quants + 32 * h + l);
-      StoreRuns(hn::And(v, two), hn::And(hn::ShiftRight<2>(v), two), q + 128 * h + l);
-      StoreRuns(hn::And(hn::ShiftRight<4>(v), two), hn::ShiftRight<6>(v), q + 128 * h + 64 + l);
-    }
-  }
-}
-
-HWY_INLINE void Unpack(const BlockQ2_K& b, uint8_t* HWY_RESTRICT q, float* HWY_RESTRICT scale,
-                       float* HWY_RESTRICT min) {
-  UnpackQuants(b, q);
+HWY_INLINE Scales ScalesOf(const BlockQ2_K* HWY_RESTRICT b) {
   const Bytes16 d;
-  alignas(16) uint8_t scales[16], minimums[16];
-  const auto packed = hn::LoadU(d, b.scales);
-  hn::Store(hn::And(packed, hn::Set(d, 15)), d, scales);
-  hn::Store(hn::ShiftRight<4>(packed), d, minimums);
-  ScaleBytes(scales, HalfToFloat(b.scale), scale);
-  ScaleBytes(minimums, HalfToFloat(b.minimum), min);
+  const auto packed = hn::LoadU(d, b->scales);
+  Scales out;
+  ScaleBytes<uint8_t>(hn::And(packed, hn::Set(d, 15)), SetHalf(b->scale), out.scale);
+  ScaleBytes<uint8_t>(hn::ShiftRight<4>(packed), SetHalf(b->minimum), out.min);
+  return out;
 }
 
-HWY_INLINE void UnpackQuants(const BlockQ3_K& b, uint8_t* HWY_RESTRICT q) {
-  const Run d;
-  const auto two = hn::Set(d, 3), third = hn::Set(d, 4);
-  for (size_t l = 0; l < 32; l += hn::Lanes(d)) {
-    auto high = hn::LoadU(d, b.high_bits + l);  // bit 0 belongs to the first run
-    for (int h = 0; h < 2; ++h) {
-      const auto v = hn::LoadU(d, b.quants + 32 * h + l);
-      StoreRuns(hn::Or(hn::And(v, two), hn::And(hn::ShiftLeft<2>(high), third)),
-                hn::Or(hn::And(hn::ShiftRight<2>(v), two), hn::And(hn::ShiftLeft<1>(high), third)),
-                q + 128 * h + l);
-      StoreRuns(hn::Or(hn::And(hn::ShiftRight<4>(v), two), hn::And(high, third)),
-                hn::Or(hn::ShiftRight<6>(v), hn::And(hn::ShiftRight<1>(high), third)), q + 128 * h + 64 + l);
-      high = hn::ShiftRight<4>(high);
-    }
-  }
-}
-
-HWY_INLINE void Unpack(const BlockQ3_K& b, uint8_t* HWY_RESTRICT q, float* HWY_RESTRICT scale,
-                       float* HWY_RESTRICT min) {
-  UnpackQuants(b, q);
+HWY_INLINE Scales ScalesOf(const BlockQ3_K* HWY_RESTRICT b) {
   uint64_t low;   // 16 low halves of six-bit scales: those of scales 0…7 are the low nibbles
   uint32_t high;  // their two high bits
-  std::memcpy(&low, b.scales, 8);
-  std::memcpy(&high, b.scales + 8, 4);
+  std::memcpy(&low, b->scales, 8);
+  std::memcpy(&high, b->scales + 8, 4);
   constexpr uint64_t kNibbles = 0x0f0f0f0f0f0f0f0f;
   constexpr uint32_t kTwoBits = 0x30303030;
-  const Bytes16 d8;
   const auto six = Bytes16Of((low & kNibbles) | Join((high << 4) & kTwoBits, (high << 2) & kTwoBits),
                              ((low >> 4) & kNibbles) | Join(high & kTwoBits, (high >> 2) & kTwoBits));
-  alignas(16) int8_t scales[16];
-  const hn::FixedTag<int8_t, 16> d;
-  hn::Store(hn::BitCast(d, hn::Sub(six, hn::Set(d8, 32))), d, scales);
-  const float s = HalfToFloat(b.scale);
-  ScaleBytes(scales, s, scale);
-  ScaleBytes(scales, 4 * s, min);
+  return OffsetScales(hn::Sub(six, hn::Set(Bytes16(), 32)), b->scale, 4);
 }
 
-/// The 8 scales and 8 minimums of Q4_K and Q5_K, each doubled to groups of 16.
-HWY_INLINE void UnpackSixBitScales(const uint8_t* packed, float d, float m, float* HWY_RESTRICT scale,
-                                   float* HWY_RESTRICT min) {
-  uint32_t a, b, c;
-  std::memcpy(&a, packed, 4);
-  std::memcpy(&b, packed + 4, 4);
-  std::memcpy(&c, packed + 8, 4);
-  const auto six = Bytes16Of(Join(a & 0x3f3f3f3f, (c & 0x0f0f0f0f) | ((a >> 2) & 0x30303030)),
-                             Join(b & 0x3f3f3f3f, ((c >> 4) & 0x0f0f0f0f) | ((b >> 2) & 0x30303030)));
-  const Bytes16 d8;
-  alignas(16) uint8_t doubled[32];
-  hn::Store(hn::InterleaveLower(d8, six, six), d8, doubled);
-  hn::Store(hn::InterleaveUpper(d8, six, six), d8, doubled + 16);
-  ScaleBytes(doubled, d, scale);
-  ScaleBytes(doubled + 16, m, min);
+/// Q4_K and Q5_K: 8 scales and 8 minimums, each of two groups of 16.
+template <class Block>
+HWY_INLINE Scales SixBitScales(const Block* HWY_RESTRICT b) {
+  uint64_t first;   // scales 0…3, minimums 0…3, and the high bits of the others
+  uint32_t second;  // the low halves of scales 4…7 and minimums 4…7
+  std::memcpy(&first, b->scales, 8);
+  std::memcpy(&second, b->scales + 8, 4);
+  const uint64_t lower = first & 0x3f3f3f3f3f3f3f3f;
+  const uint64_t upper = (Join(second, second >> 4) & 0x0f0f0f0f0f0f0f0f) | ((first >> 2) & 0x3030303030303030);
+  const Bytes16 d;
+  const auto six = Bytes16Of(lower, upper);  // scales 0…3, minimums 0…3, scales 4…7, minimums 4…7
+  alignas(16) static constexpr uint8_t kScale[16] = {0, 0, 1, 1, 2, 2, 3, 3, 8, 8, 9, 9, 10, 10, 11, 11};
+  Scales out;
+  const auto order = hn::Load(d, kScale);
+  ScaleBytes<uint8_t>(hn::TableLookupBytes(six, order), SetHalf(b->scale), out.scale);
+  ScaleBytes<uint8_t>(hn::TableLookupBytes(six, hn::Add(order, hn::Set(d, 4))), SetHalf(b->minimum), out.min);
+  return out;
+}
+HWY_INLINE Scales ScalesOf(const BlockQ4_K* HWY_RESTRICT b) { return SixBitScales(b); }
+HWY_INLINE Scales ScalesOf(const BlockQ5_K* HWY_RESTRICT b) { return SixBitScales(b); }
+
+HWY_INLINE Scales ScalesOf(const BlockQ6_K* HWY_RESTRICT b) {
+  const auto bytes = hn::LoadU(Bytes16(), reinterpret_cast<const uint8_t*>(b->scales));
+  return OffsetScales(bytes, b->scale, 32);
 }
 
-HWY_INLINE void Unpack(const BlockQ4_K& b, uint8_t* HWY_RESTRICT q, float* scale, float* min) {
-  const Run d;
-  for (size_t l = 0; l < 32; l += hn::Lanes(d)) {
-    for (int c = 0; c < 4; ++c) {
-      const auto packed = hn::LoadU(d, b.quants + 32 * c + l);
-      StoreRuns(hn::And(packed, hn::Set(d, 15)), hn::ShiftRight<4>(packed), q + 64 * c + l);
-    }
-  }
-  UnpackSixBitScales(b.scales, HalfToFloat(b.scale), HalfToFloat(b.minimum), scale, min);
-}
-
-HWY_INLINE void Unpack(const BlockQ5_K& b, uint8_t* HWY_RESTRICT q, float* scale, float* min) {
-  const Run d;
-  const auto fifth = hn::Set(d, 16);
-  for (size_t l = 0; l < 32; l += hn::Lanes(d)) {
-    auto high = hn::LoadU(d, b.high_bits + l);  // bits 0 and 1 belong to the first two runs
-    for (int c = 0; c < 4; ++c) {
-      const auto packed = hn::LoadU(d, b.quants + 32 * c + l);
-      StoreRuns(hn::Or(hn::And(packed, hn::Set(d, 15)), hn::And(hn::ShiftLeft<4>(high), fifth)),
-                hn::Or(hn::ShiftRight<4>(packed), hn::And(hn::ShiftLeft<3>(high), fifth)), q + 64 * c + l);
-      high = hn::ShiftRight<2>(high);
-    }
-  }
-  UnpackSixBitScales(b.scales, HalfToFloat(b.scale), HalfToFloat(b.minimum), scale, min);
-}
-
-HWY_INLINE void Unpack(const BlockQ6_K& b, uint8_t* HWY_RESTRICT q, float* HWY_RESTRICT scale,
-                       float* HWY_RESTRICT min) {
-  const Run d;
-  const auto four = hn::Set(d, 15), top = hn::Set(d, 0x30);
-  for (size_t l = 0; l < 32; l += hn::Lanes(d)) {
-    for (int h = 0; h < 2; ++h) {
-      const auto first = hn::LoadU(d, b.low_bits + 64 * h + l), second = hn::LoadU(d, b.low_bits + 64 * h + 32 + l);
-      const auto high = hn::LoadU(d, b.high_bits + 32 * h + l);
-      StoreRuns(hn::Or(hn::And(first, four), hn::And(hn::ShiftLeft<4>(high), top)),
-                hn::Or(hn::And(second, four), hn::And(hn::ShiftLeft<2>(high), top)), q + 128 * h + l);
-      StoreRuns(hn::Or(hn::ShiftRight<4>(first), hn::And(high, top)),
-                hn::Or(hn::ShiftRight<4>(second), hn::And(hn::ShiftRight<2>(high), top)), q + 128 * h + 64 + l);
-    }
-  }
-  const float s = HalfToFloat(b.scale);
-  ScaleBytes(b.scales, s, scale);
-  ScaleBytes(b.scales, 32 * s, min);
-}
-
-HWY_INLINE void Unpack(const BlockIQ4_XS& b, uint8_t* HWY_RESTRICT q, float* scale, float* min) {
-  for (int s = 0; s < 8; s += 2)
-    StoreCodes(Iq4Codes(b.quants + 16 * s), Iq4Codes(b.quants + 16 * s + 16), q + 32 * s);
+HWY_INLINE Scales ScalesOf(const BlockIQ4_XS* HWY_RESTRICT b) {
   uint64_t six = 0;  // 8 six-bit scales in bytes
+  FATHOM_UNROLL
   for (int s = 0; s < 8; ++s) {
-    const uint64_t low = (b.scales_low[s / 2] >> (4 * (s % 2))) & 15, high = (b.scales_high >> (2 * s)) & 3;
+    const uint64_t low = (b->scales_low[s / 2] >> (4 * (s % 2))) & 15, high = (b->scales_high >> (2 * s)) & 3;
     six |= (low | high << 4) << (8 * s);
   }
-  const Bytes16 d8;
-  const hn::FixedTag<int8_t, 16> d;
   const auto bytes = Bytes16Of(six, six);
-  alignas(16) int8_t scales[16];
-  hn::Store(hn::BitCast(d, hn::Sub(hn::InterleaveLower(bytes, bytes), hn::Set(d8, 32))), d, scales);
-  const float s = HalfToFloat(b.scale);
-  ScaleBytes(scales, s, scale);
-  ScaleBytes(scales, 128 * s, min);
+  return OffsetScales(hn::Sub(hn::InterleaveLower(bytes, bytes), hn::Set(Bytes16(), 32)), b->scale, 128);
 }
 
-/// n weights (at most 256, whole blocks) from `src`: q: [256], scale, min: [16]; beyond n they may hold anything
-/// finite.
+/// Calls body(blocks, column) for each run of 256 weights of a row of `cols`; a last run that is shorter (simple
+/// blocks only) is copied and filled up with zeros.
+template <class Block, class Body>
+HWY_INLINE void ForRuns(const Block* HWY_RESTRICT row, int64_t cols, const Body& body) {
+  constexpr int64_t kBlocks = kSuperBlock / kBlockWeights<Block>;
+  const int64_t whole = cols / kSuperBlock;
+  for (int64_t run = 0; run < whole; ++run) body(row + run * kBlocks, run * kSuperBlock);
+  if constexpr (kBlocks > 1) {
+    const int64_t left = (cols - whole * kSuperBlock) / kBlockWeights<Block>;
+    if (left == 0) return;
+    Block last[kBlocks] = {};
+    std::copy_n(row + whole * kBlocks, left, last);
+    body(last, whole * kSuperBlock);
+  }
+}
+
+/// A run to memory: q: [256], scale, min: [16].
 template <class Block>
-HWY_INLINE void UnpackRun(const Block* HWY_RESTRICT src, int64_t n, uint8_t* HWY_RESTRICT q,
-                          float* HWY_RESTRICT scale, float* HWY_RESTRICT min) {
-  if constexpr (kBlockWeights<Block> == kBlock) {
-    UnpackSimple(src, n, q, scale, min);
-  } else {
-    Unpack(*src, q, scale, min);
+HWY_INLINE void UnpackRun(const Block* HWY_RESTRICT src, uint8_t* HWY_RESTRICT q, float* HWY_RESTRICT scale,
+                          float* HWY_RESTRICT min) {
+  FATHOM_UNROLL
+  for (int j = 0; j < kCodeVectors; ++j)
+    hn::StoreU(CodesAt(src, j / kVectorsOf64, j % kVectorsOf64), CodeTag(), q + j * kCodeLanes);
+  const Scales scales = ScalesOf(src);
+  FATHOM_UNROLL
+  for (int i = 0; i < kScaleVectors; ++i) {
+    hn::StoreU(scales.scale[i], FloatTag(), scale + i * (16 / kScaleVectors));
+    hn::StoreU(scales.min[i], FloatTag(), min + i * (16 / kScaleVectors));
   }
 }
 

@@ -13,6 +13,7 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/vector_matmul.cpp"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "kernels/panels-inl.h"
 #include "kernels/unpack-inl.h"
@@ -76,76 +77,120 @@ void QuantizeActivations(const float* HWY_RESTRICT x, int64_t cols, int8_t* HWY_
   }
 }
 
-/// The sum of products of 256 unpacked weights with one row of activations, added to `acc` lane by lane.
-HWY_INLINE FloatVec DotRun(FloatVec acc, const uint8_t* HWY_RESTRICT q, const float* HWY_RESTRICT scale,
-                           const float* HWY_RESTRICT min, const int8_t* HWY_RESTRICT x,
-                           const float* HWY_RESTRICT x_scale, const float* HWY_RESTRICT x_sum) {
-  const FloatTag d;
+/// Sums of four neighbouring products of a vector of codes with as many activations, a lane each. kSigned: of
+/// code − 128, where the instructions cannot take codes of eight bits.
+template <bool kSigned>
+HWY_INLINE IntVec DotCodes(CodeVec codes, const int8_t* HWY_RESTRICT x) {
 #if FATHOM_VNNI
+  return IntVec{_mm512_dpbusd_epi32(_mm512_setzero_si512(), codes.raw, _mm512_loadu_si512(x))};
+#elif HWY_TARGET == HWY_AVX3
+  __m512i w = codes.raw, a = _mm512_loadu_si512(x);
+  if constexpr (kSigned) {
+    w = _mm512_xor_si512(w, _mm512_set1_epi8(-128));
+    a = _mm512_mask_sub_epi8(a, _mm512_movepi8_mask(w), _mm512_setzero_si512(), a);
+    w = _mm512_abs_epi8(w);
+  }
+  return IntVec{_mm512_madd_epi16(_mm512_maddubs_epi16(w, a), _mm512_set1_epi16(1))};
+#elif HWY_TARGET == HWY_AVX2
+  __m256i w = codes.raw, a = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
+  if constexpr (kSigned) {
+    w = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
+    a = _mm256_sign_epi8(a, w);
+    w = _mm256_abs_epi8(w);
+  }
+  return IntVec{_mm256_madd_epi16(_mm256_maddubs_epi16(w, a), _mm256_set1_epi16(1))};
+#else
+  const hn::Rebind<int16_t, hn::Half<CodeTag>> d16;
+  const hn::Half<CodeTag> half;
+  const hn::Rebind<int8_t, decltype(half)> half_signed;
+  const IntTag d;
+  auto odd = hn::Zero(d);
+  const auto low = hn::ReorderWidenMulAccumulate(d, hn::PromoteTo(d16, hn::LowerHalf(half, codes)),
+                                                 hn::PromoteTo(d16, hn::LoadU(half_signed, x)), hn::Zero(d), odd);
+  const auto both =
+      hn::ReorderWidenMulAccumulate(d, hn::PromoteTo(d16, hn::UpperHalf(half, codes)),
+                                    hn::PromoteTo(d16, hn::LoadU(half_signed, x + kCodeLanes / 2)), low, odd);
+  return hn::Add(both, odd);
+#endif
+}
+
+// Only x86 without VNNI needs signed codes.
+#if !FATHOM_VNNI && HWY_ARCH_X86
+template <class Block>
+inline constexpr bool kDotSigned = kSignedCodes<Block>;
+#else
+template <class Block>
+inline constexpr bool kDotSigned = false;
+#endif
+
+// Rows of activations that one unpacking of a row of W serves: their sums and scales stay in registers.
+#if HWY_MAX_BYTES == 64
+constexpr int kDotRows = 4;
+#else
+constexpr int kDotRows = 2;
+#endif
+// How far ahead of its use a row of W is asked for: the hardware follows a stream only to the end of a 4 KiB page.
+constexpr int64_t kPrefetchBytes = 2048;
+
+/// y[i, r] = W[r]·x[first + i] for kRows rows of activations.
+template <class Block, int kRows>
+HWY_NOINLINE void DotRows(const Matrix& w, int64_t begin, int64_t end, const ActivationRows& x, int64_t first,
+                          float* HWY_RESTRICT y, int64_t y_stride) {
+  constexpr int kFloats = 16 / kScaleVectors;
+  constexpr int64_t kRunBytes = kSuperBlock / kBlockWeights<Block> * sizeof(Block);
+  const FloatTag d;
   const IntTag di;
-  const auto scales = hn::Mul(hn::Load(d, scale), hn::LoadU(d, x_scale));  // of the 16 groups
-  // 64 products a step; four neighbouring lanes hold one group's sums.
-  const auto group_of_lane = hn::ShiftRight<2>(hn::Iota(di, 0));
-  for (int j = 0; j < 4; ++j) {
-    const auto products =
-        _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_load_si512(q + 64 * j), _mm512_loadu_si512(x + 64 * j));
-    const auto lane_scale =
-        hn::TableLookupLanes(scales, hn::IndicesFromVec(d, hn::Add(group_of_lane, hn::Set(di, 4 * j))));
-    acc = hn::MulAdd(hn::ConvertTo(d, IntVec{products}), lane_scale, acc);
+  const int64_t padded = padded_columns(w.cols);
+  const int8_t* HWY_RESTRICT x_codes = x.q + first * padded;
+  const float* HWY_RESTRICT x_scale = x.scale + first * padded / 16;
+  const float* HWY_RESTRICT x_sum = x.sum + first * padded / 16;
+  // four neighbouring lanes hold the sums of one group of 16
+  const auto lane_group = hn::ShiftRight<2>(hn::Iota(di, 0));
+  for (int64_t r = begin; r < end; ++r) {
+    FloatVec even[kRows], odd[kRows];  // two chains of sums hide the latency of adding
+    FATHOM_UNROLL
+    for (int i = 0; i < kRows; ++i) even[i] = odd[i] = hn::Zero(d);
+    const std::byte* HWY_RESTRICT row = w.row(r);
+    ForRuns(reinterpret_cast<const Block*>(row), w.cols, [&](const Block* HWY_RESTRICT b, int64_t k) {
+      FATHOM_UNROLL
+      for (int64_t byte = 0; byte < kRunBytes; byte += 64)
+        hwy::Prefetch(row + k / kSuperBlock * kRunBytes + kPrefetchBytes + byte);
+      const Scales scales = ScalesOf(b);
+      FloatVec scale[kRows][kScaleVectors];
+      FATHOM_UNROLL
+      for (int i = 0; i < kRows; ++i) {
+        FATHOM_UNROLL
+        for (int v = 0; v < kScaleVectors; ++v) {
+          const int64_t at = (i * padded + k) / 16 + v * kFloats;
+          scale[i][v] = hn::Mul(scales.scale[v], hn::LoadU(d, x_scale + at));
+          if constexpr (!kDotSigned<Block>) odd[i] = hn::NegMulAdd(scales.min[v], hn::LoadU(d, x_sum + at), odd[i]);
+        }
+      }
+      FATHOM_UNROLL
+      for (int j = 0; j < kCodeVectors; ++j) {
+        const CodeVec codes = CodesAt(b, j / kVectorsOf64, j % kVectorsOf64);
+        const auto groups = hn::IndicesFromVec(d, hn::Add(lane_group, hn::Set(di, kFloats / 4 * (j % 4))));
+        FATHOM_UNROLL
+        for (int i = 0; i < kRows; ++i) {
+          const IntVec dots = DotCodes<kDotSigned<Block>>(codes, x_codes + i * padded + k + j * kCodeLanes);
+          FloatVec& sum = j % 2 == 0 ? even[i] : odd[i];
+          sum = hn::MulAdd(hn::ConvertTo(d, dots), hn::TableLookupLanes(scale[i][j / 4], groups), sum);
+        }
+      }
+    });
+    FATHOM_UNROLL
+    for (int i = 0; i < kRows; ++i)
+      y[(first + i) * y_stride + r] = hn::GetLane(hn::SumOfLanes(d, hn::Add(even[i], odd[i])));
   }
-  return hn::NegMulAdd(hn::Load(d, min), hn::LoadU(d, x_sum), acc);
-#else
-  const hn::CappedTag<int16_t, 16> d16;
-  const hn::Rebind<uint8_t, decltype(d16)> du8;
-  const hn::Rebind<int8_t, decltype(d16)> di8;
-  const hn::RepartitionToWide<decltype(d16)> di;
-  const hn::Rebind<float, decltype(di)> dhalf;  // may be narrower than FloatTag
-  auto sums = hn::Zero(dhalf);
-  for (int g = 0; g < 16; ++g) {
-    auto products = hn::Zero(di);
-    auto spare = hn::Zero(di);
-    for (int i = 0; i < 16; i += static_cast<int>(hn::Lanes(d16))) {
-      const auto w16 = hn::PromoteTo(d16, hn::LoadU(du8, q + 16 * g + i));
-      const auto x16 = hn::PromoteTo(d16, hn::LoadU(di8, x + 16 * g + i));
-      products = hn::ReorderWidenMulAccumulate(di, w16, x16, products, spare);
-    }
-    sums = hn::MulAdd(hn::ConvertTo(dhalf, hn::Add(products, spare)), hn::Set(dhalf, scale[g] * x_scale[g]), sums);
-  }
-  for (int g = 0; g < 16; g += static_cast<int>(hn::Lanes(dhalf))) {
-    sums = hn::NegMulAdd(hn::LoadU(dhalf, min + g), hn::LoadU(dhalf, x_sum + g), sums);
-  }
-#if HWY_TARGET == HWY_AVX3
-  return hn::Add(acc, hn::ZeroExtendVector(d, sums));
-#else
-  return hn::Add(acc, sums);
-#endif
-#endif
 }
 
 template <class Block>
 void MatvecQuantised(const Matrix& w, int64_t begin, int64_t end, const ActivationRows& x, float* HWY_RESTRICT y,
                      int64_t y_stride) {
-  const FloatTag d;
-  const int64_t padded = padded_columns(w.cols);
-  alignas(64) uint8_t q[kSuperBlock] = {};
-  alignas(64) float scale[16] = {}, min[16] = {};
-  alignas(64) float sums[kMatvecRows][16];
-  for (int64_t first = 0; first < x.rows; first += kMatvecRows) {
-    const int64_t rows = std::min(kMatvecRows, x.rows - first);
-    for (int64_t r = begin; r < end; ++r) {
-      const auto* blocks = reinterpret_cast<const Block*>(w.row(r));
-      for (int64_t i = 0; i < rows; ++i) hn::Store(hn::Zero(d), d, sums[i]);
-      for (int64_t k = 0; k < w.cols; k += kSuperBlock) {
-        UnpackRun(blocks + k / kBlockWeights<Block>, std::min<int64_t>(kSuperBlock, w.cols - k), q, scale, min);
-        for (int64_t i = 0; i < rows; ++i) {
-          const int64_t at = (first + i) * padded + k;
-          hn::Store(DotRun(hn::Load(d, sums[i]), q, scale, min, x.q + at, x.scale + at / 16, x.sum + at / 16), d,
-                    sums[i]);
-        }
-      }
-      for (int64_t i = 0; i < rows; ++i)
-        y[(first + i) * y_stride + r] = hn::GetLane(hn::SumOfLanes(d, hn::Load(d, sums[i])));
-    }
+  for (int64_t first = 0; first < x.rows; first += kDotRows) {
+    const int64_t rows = std::min<int64_t>(kDotRows, x.rows - first);
+    WithRows<kDotRows>(
+        rows, [&](auto count) { DotRows<Block, decltype(count)::value>(w, begin, end, x, first, y, y_stride); });
   }
 }
 
@@ -164,16 +209,7 @@ void PackPanel(const Matrix& w, int64_t first, int64_t rows, int64_t column, int
   alignas(64) uint8_t q[kSuperBlock];
   alignas(64) float scale[16], min[16];
   for (int64_t r = 0; r < panel_rows; ++r) {
-    for (int64_t k = 0; k < n; k += kSuperBlock) {
-      const int64_t run = std::min<int64_t>(kSuperBlock, n - k);
-      if (r < rows) {
-        UnpackRun(reinterpret_cast<const Block*>(w.row(first + r)) + (column + k) / kBlockWeights<Block>, run, q,
-                  scale, min);
-      } else {
-        std::fill_n(q, run, 0);
-        std::fill_n(scale, 16, 0.0f);
-        std::fill_n(min, 16, 0.0f);
-      }
+    const auto put = [&](int64_t k, int64_t run) {
       PanelInt* HWY_RESTRICT values = panel.values + k * panel_rows + r * kStep;
       for (int64_t i = 0; i < run; i += kStep) {
         for (int s = 0; s < kStep; ++s) values[i * panel_rows + s] = q[i + s];
@@ -182,6 +218,18 @@ void PackPanel(const Matrix& w, int64_t first, int64_t rows, int64_t column, int
         panel.scale[(k / 16 + g) * panel_rows + r] = scale[g];
         panel.min[(k / 16 + g) * panel_rows + r] = min[g];
       }
+    };
+    if (r < rows) {
+      const Block* row = reinterpret_cast<const Block*>(w.row(first + r)) + column / kBlockWeights<Block>;
+      ForRuns(row, n, [&](const Block* HWY_RESTRICT b, int64_t k) {
+        UnpackRun(b, q, scale, min);
+        put(k, std::min<int64_t>(kSuperBlock, n - k));
+      });
+    } else {
+      std::fill_n(q, kSuperBlock, 0);
+      std::fill_n(scale, 16, 0.0f);
+      std::fill_n(min, 16, 0.0f);
+      for (int64_t k = 0; k < n; k += kSuperBlock) put(k, std::min<int64_t>(kSuperBlock, n - k));
     }
   }
 }
