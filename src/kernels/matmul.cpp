@@ -7,13 +7,31 @@
 namespace fathom {
 namespace {
 
-/// Tasks per thread: enough for an even finish on a busy machine, few enough that handing them out costs nothing.
-constexpr int64_t kTasksPerThread = 8;
+/// A piece is this part of a thread's fair share of what is left: large pieces first, so that streams of weights
+/// are long, then ever smaller ones, so that all threads end together on a busy machine.
+constexpr int64_t kShareOfRest = 2;
 
 struct Piece {
   const Product* product;
   int64_t begin, end;
 };
+
+/// The division depends on the threads, what is computed for a row does not.
+std::vector<Piece> divide(std::span<const Product> products, int threads, int64_t panel_rows) {
+  int64_t rest = 0;
+  for (const Product& p : products) rest += p.weights->rows;
+  std::vector<Piece> pieces;
+  for (const Product& p : products) {
+    for (int64_t r = 0; r < p.weights->rows;) {
+      const int64_t panels = std::max<int64_t>(1, rest / (kShareOfRest * threads * panel_rows));
+      const int64_t end = std::min(r + panels * panel_rows, p.weights->rows);
+      pieces.push_back({&p, r, end});
+      rest -= end - r;
+      r = end;
+    }
+  }
+  return pieces;
+}
 
 }  // namespace
 
@@ -35,23 +53,14 @@ void ActivationBuffer::quantize(ThreadPool& pool, const Kernels& kernels) {
 }
 
 void matmul(ThreadPool& pool, const Kernels& kernels, ActivationBuffer& x, std::span<const Product> products) {
-  int64_t total_rows = 0;
   bool quantised = false;
   for (const Product& p : products) {
     assert(p.weights->cols == x.cols());
-    total_rows += p.weights->rows;
     quantised |= !is_float(p.weights->type);
   }
   if (quantised) x.quantize(pool, kernels);
   const bool few = x.rows() <= kMatvecRows;
-  // The division into pieces depends on the threads, what is computed for a row does not.
-  const int64_t wanted = std::max<int64_t>(1, total_rows / (pool.threads() * kTasksPerThread));
-  const int64_t step = (wanted + kernels.panel_rows - 1) / kernels.panel_rows * kernels.panel_rows;
-  std::vector<Piece> pieces;
-  for (const Product& p : products) {
-    for (int64_t r = 0; r < p.weights->rows; r += step)
-      pieces.push_back({&p, r, std::min(r + step, p.weights->rows)});
-  }
+  const std::vector<Piece> pieces = divide(products, pool.threads(), kernels.panel_rows);
   const ActivationRows rows = x.view();
   pool.parallel_for(pieces.size(), [&](size_t i, int) {
     const Piece& piece = pieces[i];

@@ -13,7 +13,6 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/vector_matmul.cpp"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
-#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "kernels/panels-inl.h"
 #include "kernels/unpack-inl.h"
@@ -129,8 +128,10 @@ constexpr int kDotRows = 4;
 #else
 constexpr int kDotRows = 2;
 #endif
-// How far ahead of its use a row of W is asked for: the hardware follows a stream only to the end of a 4 KiB page.
-constexpr int64_t kPrefetchBytes = 2048;
+// How far ahead of their use weights are asked for, into the L2 and from there into the L1 cache. The hardware
+// follows a stream only to the end of a 4 KiB page; far and near together reach nine tenths of what plain reading
+// does, where near alone reached three quarters (found by trying 256 bytes to 16 KiB).
+constexpr int64_t kPrefetchFar = 12288, kPrefetchNear = 512;
 
 /// y[i, r] = W[r]·x[first + i] for kRows rows of activations.
 template <class Block, int kRows>
@@ -138,23 +139,28 @@ HWY_NOINLINE void DotRows(const Matrix& w, int64_t begin, int64_t end, const Act
                           float* HWY_RESTRICT y, int64_t y_stride) {
   constexpr int kFloats = 16 / kScaleVectors;
   constexpr int64_t kRunBytes = kSuperBlock / kBlockWeights<Block> * sizeof(Block);
+  const int64_t row_stride = w.cols / kBlockWeights<Block> * sizeof(Block);
   const FloatTag d;
   const IntTag di;
   const int64_t padded = padded_columns(w.cols);
   const int8_t* HWY_RESTRICT x_codes = x.q + first * padded;
   const float* HWY_RESTRICT x_scale = x.scale + first * padded / 16;
   const float* HWY_RESTRICT x_sum = x.sum + first * padded / 16;
+  const std::byte* last = w.data + end * row_stride;  // what follows is another thread's
   // four neighbouring lanes hold the sums of one group of 16
   const auto lane_group = hn::ShiftRight<2>(hn::Iota(di, 0));
   for (int64_t r = begin; r < end; ++r) {
     FloatVec even[kRows], odd[kRows];  // two chains of sums hide the latency of adding
     FATHOM_UNROLL
     for (int i = 0; i < kRows; ++i) even[i] = odd[i] = hn::Zero(d);
-    const std::byte* HWY_RESTRICT row = w.row(r);
+    const std::byte* HWY_RESTRICT row = w.data + r * row_stride;
     ForRuns(reinterpret_cast<const Block*>(row), w.cols, [&](const Block* HWY_RESTRICT b, int64_t k) {
       FATHOM_UNROLL
-      for (int64_t byte = 0; byte < kRunBytes; byte += 64)
-        hwy::Prefetch(row + k / kSuperBlock * kRunBytes + kPrefetchBytes + byte);
+      for (int64_t byte = 0; byte < kRunBytes; byte += 64) {
+        const std::byte* at = row + k / kSuperBlock * kRunBytes + byte;
+        __builtin_prefetch(std::min(at + kPrefetchFar, last), 0, 2);
+        __builtin_prefetch(at + kPrefetchNear, 0, 3);
+      }
       const Scales scales = ScalesOf(b);
       FloatVec scale[kRows][kScaleVectors];
       FATHOM_UNROLL
