@@ -38,7 +38,7 @@ class TrapHandlers {
     if (trial_escape) siglongjmp(*trial_escape, 1);
     std::signal(signal, SIG_DFL);  // another thread's own fault: it faults again and ends the process
   }
-  struct sigaction before_[2] {};
+  struct sigaction before_[2]{};
 };
 
 #if FATHOM_AMX
@@ -94,7 +94,7 @@ FATHOM_AMX_TARGET bool amx_product_is_right() {
   constexpr uint16_t kOne = 0x3f80, kTwo = 0x4000;
   for (int r = 0; r < kTileRows; ++r) {
     for (int i = 0; i < 32; ++i) {
-      a[r][i] = i <= r ? kOne : 0;       // row r: r + 1 ones
+      a[r][i] = i <= r ? kOne : 0;         // row r: r + 1 ones
       b[r][i] = i / 2 == 3 ? kTwo : kOne;  // column 3 is doubled
     }
   }

@@ -13,9 +13,9 @@
 
 #if FATHOM_AMX
 
-// The compilers' own intrinsics are macros that want literal tile numbers, and g++ 12's loads do not tell the compiler
-// that they read memory. clang checks inline assembly against the target of the function it stands in (which then
-// only inlines into functions with this attribute), g++ does not.
+// The compilers' own intrinsics are macros that want literal tile numbers, and g++ 12's loads do not tell the
+// compiler that they read memory. clang checks inline assembly against the target of the function it stands in
+// (which then only inlines into functions with this attribute), g++ does not.
 #ifdef __clang__
 #define FATHOM_AMX_TARGET __attribute__((target("amx-tile,amx-bf16,amx-int8")))
 #else
@@ -95,8 +95,8 @@ FATHOM_AMX_TARGET inline void tile_store(void* base, size_t stride_bytes) {
   asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(base), "r"(stride_bytes), "i"(T) : "memory");
 }
 
-/// C[m][n] += Σ_k A[m][2k]·B[k][2n] + A[m][2k+1]·B[k][2n+1]. A: [16, 32] bfloat16, B: [16, 16, 2] bfloat16, C: [16, 16]
-/// float.
+/// C[m][n] += Σ_k A[m][2k]·B[k][2n] + A[m][2k+1]·B[k][2n+1]. A: [16, 32] bfloat16, B: [16, 16, 2] bfloat16, C: [16,
+/// 16] float.
 template <int C, int A, int B>
 FATHOM_AMX_TARGET inline void tile_dp_bf16() {
   static_assert(C != A && C != B && A != B);

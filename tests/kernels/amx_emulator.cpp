@@ -153,10 +153,10 @@ bool store_tile(const Instruction& in) {
 
 float widen(uint16_t bf16) { return std::bit_cast<float>(uint32_t{bf16} << 16); }
 
-/// One row of C. Even and odd products are summed apart with fused multiply-adds, then together, then onto C (Intel's
-/// manual, TDPBF16PS). Not inlined, so that no operation leaves the control word that its caller sets.
+/// One row of C. Even and odd products are summed apart with fused multiply-adds, then together, then onto C
+/// (Intel's manual, TDPBF16PS). Not inlined, so that no operation leaves the control word that its caller sets.
 __attribute__((noinline, target("avx2,fma"))) void multiply_row_bf16(uint8_t* c, const uint8_t* a, const Tile& b,
-                                                                    int steps, int columns) {
+                                                                     int steps, int columns) {
   float even[16] = {}, odd[16] = {}, sums[16];
   for (int k = 0; k < steps; ++k) {
     uint16_t pair[2], pairs[32];

@@ -82,6 +82,12 @@ const int kShapes[][3] = {{16, 16, 16}, {1, 1, 1}, {5, 3, 11}, {16, 2, 7}, {2, 1
 
 TEST_F(AmxTiles, TrialOfTheMachineSucceedsWhereInstructionsDo) { EXPECT_TRUE(amx_product_is_right()); }
 
+TEST_F(AmxTiles, PeakDoesAtLeastWhatItIsAskedFor) {
+  float sink = 0;
+  for (const int64_t n : {1, 100000}) EXPECT_GE(amx_peak_bf16(n, &sink), n);
+  EXPECT_EQ(sink, 0);
+}
+
 TEST_F(AmxTiles, StoreWritesWhatLoadRead) {
   for (const size_t stride : {64, 80, 200, 4096}) {
     const auto from = any<uint8_t>(kTileRows, static_cast<int>(stride));
@@ -200,8 +206,8 @@ TEST_F(AmxTiles, Bf16ProductTakesDenormalsForZero) {
 
 /// C + A·B of bytes, A as type `Left`; the sums wrap around.
 template <class Left>
-std::vector<int32_t> plain_bytes(std::vector<int32_t> c, const std::vector<uint8_t>& a, const std::vector<int8_t>& b,
-                                 int rows, int steps, int columns) {
+std::vector<int32_t> plain_bytes(std::vector<int32_t> c, const std::vector<uint8_t>& a,
+                                 const std::vector<int8_t>& b, int rows, int steps, int columns) {
   for (int m = 0; m < rows; ++m) {
     for (int n = 0; n < columns; ++n) {
       uint32_t sum = static_cast<uint32_t>(c[m * columns + n]);
@@ -264,19 +270,18 @@ TEST_F(AmxTiles, OperandsMayBeAnyTiles) {
 }
 
 // What the compiler may choose for an address: every kind of base and index register, displacement and scale.
-#define FATHOM_EXPECT_LOADS(base_register, index_register, operand, row, scale)                         \
-  {                                                                                                     \
-    std::vector<uint8_t> to(kTileBytes), expected(kTileBytes);                                          \
-    const size_t stride = 48 * (scale);                                                                 \
-    for (int r = 0; r < kTileRows; ++r) std::memcpy(&expected[r * 64], &from[(row) + r * stride], 64);  \
-    const TileScope tiles;                                                                              \
-    asm volatile("mov %0, %%" base_register "\n\tmov %1, %%" index_register "\n\ttileloadd " operand    \
-                 ", %%tmm1"                                                                             \
-                 :                                                                                      \
-                 : "a"(from.data() + 512), "d"(size_t{48})                                              \
-                 : base_register, index_register, "memory");                                            \
-    tile_store<1>(to.data(), 64);                                                                       \
-    EXPECT_EQ(to, expected) << operand;                                                                 \
+#define FATHOM_EXPECT_LOADS(base_register, index_register, operand, row, scale)                                 \
+  {                                                                                                             \
+    std::vector<uint8_t> to(kTileBytes), expected(kTileBytes);                                                  \
+    const size_t stride = 48 * (scale);                                                                         \
+    for (int r = 0; r < kTileRows; ++r) std::memcpy(&expected[r * 64], &from[(row) + r * stride], 64);          \
+    const TileScope tiles;                                                                                      \
+    asm volatile("mov %0, %%" base_register "\n\tmov %1, %%" index_register "\n\ttileloadd " operand ", %%tmm1" \
+                 :                                                                                              \
+                 : "a"(from.data() + 512), "d"(size_t{48})                                                      \
+                 : base_register, index_register, "memory");                                                    \
+    tile_store<1>(to.data(), 64);                                                                               \
+    EXPECT_EQ(to, expected) << operand;                                                                         \
   }
 
 TEST_F(AmxTiles, EveryFormOfAddressIsUnderstood) {
