@@ -41,6 +41,7 @@ Kernels vector_kernels(const Isa& isa) {
   fill_vector_matmul(table);
   fill_vector_attend(table);
   fill_vector_elementwise(table);
+  fill_vector_peak(table);
   hwy::SetSupportedTargetsForTest(0);
   hwy::GetChosenTarget().Update(hwy::SupportedTargets());
   return table;

@@ -32,6 +32,9 @@ struct ActivationRows {
   const float* sum = nullptr;    // [rows, padded_columns(cols) / 16]: scale · Σ q
 };
 
+/// Kernels::read takes multiples of this many bytes.
+inline constexpr size_t kReadStep = 1024;
+
 /// How the elements of a page are stored.
 enum class PageFormat { kBF16, kF32 };
 
@@ -99,6 +102,12 @@ struct Kernels {
   /// Does at least n multiply-adds in registers, with the instructions that matmul uses for quantised weights, and
   /// returns how many; `sink` receives their sum. For measuring what the machine can do.
   int64_t (*peak)(int64_t n, float* sink);
+  /// The same with the widest product of bfloat16 numbers that the instruction set has, or of floats if it has
+  /// none.
+  int64_t (*peak_bf16)(int64_t n, float* sink);
+  /// The sum of all 32-bit words of bytes[n], wrapping around; n is a multiple of kReadStep. As fast as memory
+  /// gives them; up to 1 KiB beyond the end may be prefetched.
+  uint32_t (*read)(const std::byte* bytes, size_t n);
 };
 
 /// Floats of scratch that Kernels::attend needs for `queries` = rows · group.

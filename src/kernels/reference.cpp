@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <vector>
 
@@ -182,6 +183,16 @@ int64_t peak(int64_t n, float* sink) {
   return (n + 7) / 8 * 8;
 }
 
+uint32_t read(const std::byte* bytes, size_t n) {
+  uint32_t sum = 0;
+  for (size_t i = 0; i < n; i += sizeof(uint32_t)) {
+    uint32_t word;
+    std::memcpy(&word, bytes + i, sizeof(word));
+    sum += word;
+  }
+  return sum;
+}
+
 }  // namespace
 
 Kernels reference_kernels() {
@@ -198,7 +209,9 @@ Kernels reference_kernels() {
           .gelu = gelu,
           .add = add,
           .softmax = softmax,
-          .peak = peak};
+          .peak = peak,
+          .peak_bf16 = peak,
+          .read = read};
 }
 
 }  // namespace fathom

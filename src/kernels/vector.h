@@ -14,5 +14,6 @@ namespace fathom {
 void fill_vector_matmul(Kernels& table);
 void fill_vector_attend(Kernels& table);
 void fill_vector_elementwise(Kernels& table);
+void fill_vector_peak(Kernels& table);
 
 }  // namespace fathom

@@ -382,30 +382,11 @@ void MatmulQuantised(const Matrix& w, int64_t begin, int64_t end, const Activati
 void Matvec(const Matrix& w, int64_t begin, int64_t end, const ActivationRows& x, float* y, int64_t y_stride) {
   FATHOM_BY_TYPE(MatvecQuantised, MatvecFloat)
 }
-void Matmul(const Matrix& w, int64_t begin, int64_t end, const ActivationRows& x, float* y,
-            int64_t y_stride){FATHOM_BY_TYPE(MatmulQuantised, MatmulFloat)}
-
-/// 12 sums in flight hide the latency of the multiply-adds; they differ, or the compiler would make one of them.
-int64_t Peak(int64_t n, float* sink) {
-  constexpr int kSums = 12;
-  const IntTag d;
-  const auto a = hn::Set(d, 0x01010101);
-  IntVec sums[kSums];
-  FATHOM_UNROLL
-  for (int i = 0; i < kSums; ++i) sums[i] = hn::Set(d, i);
-  const int64_t per_round = static_cast<int64_t>(kSums) * Lanes() * kStep;
-  int64_t done = 0;
-  for (; done < n; done += per_round) {
-    FATHOM_UNROLL
-    for (int i = 0; i < kSums; ++i) sums[i] = DotStep(sums[i], a, a);
-  }
-  FATHOM_UNROLL
-  for (int i = 0; i < kSums; ++i) *sink += static_cast<float>(hn::GetLane(sums[i]));
-  return done;
+void Matmul(const Matrix& w, int64_t begin, int64_t end, const ActivationRows& x, float* y, int64_t y_stride) {
+  FATHOM_BY_TYPE(MatmulQuantised, MatmulFloat)
 }
 
 void FillMatmul(Kernels& table) {
-  table.peak = Peak;
   table.quantize_activations = QuantizeActivations;
   table.matvec = Matvec;
   table.matmul = Matmul;
