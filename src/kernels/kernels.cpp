@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "hwy/targets.h"
+#include "kernels/amx.h"
 #include "kernels/reference.h"
 #include "kernels/vector.h"
 
@@ -17,17 +18,23 @@ namespace {
 
 struct Isa {
   const char* name;
-  int64_t targets;  // the best of those that the machine has is used
+  int64_t targets;     // the best of those that the machine has is used
+  bool tiles = false;  // AMX as well
 };
 constexpr Isa kIsas[] = {
 #if HWY_ARCH_X86
     {"avx2", HWY_AVX2},
     {"avx512f", HWY_AVX3},
     {"avx512", HWY_AVX3 | HWY_AVX3_DL},
+    {"amx", HWY_AVX3_DL, true},
 #elif HWY_ARCH_ARM_A64
     {"neon", HWY_NEON},
 #endif
 };
+
+const Isa& find_isa(const std::string& name) {
+  return *std::find_if(std::begin(kIsas), std::end(kIsas), [&](const Isa& i) { return name == i.name; });
+}
 
 /// Highway chooses among the targets it is allowed; the table keeps what it chose.
 Kernels vector_kernels(const Isa& isa) {
@@ -42,6 +49,10 @@ Kernels vector_kernels(const Isa& isa) {
   fill_vector_attend(table);
   fill_vector_elementwise(table);
   fill_vector_peak(table);
+  if (isa.tiles) {
+    fill_amx_matmul(table);
+    table.peak = table.peak_bf16 = amx_peak_bf16;
+  }
   hwy::SetSupportedTargetsForTest(0);
   hwy::GetChosenTarget().Update(hwy::SupportedTargets());
   return table;
@@ -52,7 +63,7 @@ Kernels vector_kernels(const Isa& isa) {
 std::vector<std::string> available_isas() {
   std::vector<std::string> names{"reference"};
   for (const Isa& isa : kIsas) {
-    if (isa.targets & hwy::SupportedTargets()) names.push_back(isa.name);
+    if (isa.targets & hwy::SupportedTargets() && (!isa.tiles || amx_usable())) names.push_back(isa.name);
   }
   return names;
 }
@@ -70,9 +81,10 @@ const Kernels& kernels(const std::string& isa) {
   const auto found = tables.find(isa);
   if (found != tables.end()) return found->second;
   if (isa == "reference") return tables.emplace(isa, reference_kernels()).first->second;
-  const auto* entry = std::find_if(std::begin(kIsas), std::end(kIsas), [&](const Isa& i) { return isa == i.name; });
-  return tables.emplace(isa, vector_kernels(*entry)).first->second;
+  return tables.emplace(isa, vector_kernels(find_isa(isa))).first->second;
 }
+
+Kernels amx_kernels() { return vector_kernels(find_isa("amx")); }
 
 const Kernels& kernels() {
   static const Kernels& chosen = [&]() -> const Kernels& {

@@ -20,9 +20,18 @@ inline int64_t padded_columns(int64_t cols) { return (cols + kColumnPad - 1) / k
 /// weights. Beyond, panels pay.
 inline constexpr int64_t kMatvecRows = 8;
 
-/// Activation rows as a matmul reads them. Float weights use `f32`; quantised weights use 8-bit values with one
+/// Tiles of activations are this many rows by 32 columns; missing rows and columns are zero.
+inline constexpr int64_t kTileTokens = 16;
+inline int64_t tile_columns(int64_t cols) { return (cols + 31) / 32 * 32; }
+/// Elements of one form of the tiles of so many rows.
+inline int64_t tile_elements(int64_t rows, int64_t cols) {
+  return (rows + kTileTokens - 1) / kTileTokens * kTileTokens * tile_columns(cols);
+}
+
+/// Activation rows as a product reads them. Float weights use `f32`; quantised weights use 8-bit values with one
 /// scale per 32 columns. Scales and sums lie at a granularity of 16, so that weight types with groups of 16 and of
-/// 32 read them alike.
+/// 32 read them alike. Matmuls on matrix tiles (Kernels::pack_activations) use `tiles`, and for float weights
+/// `tiles_low` too.
 struct ActivationRows {
   int64_t rows = 0;
   int64_t cols = 0;
@@ -30,6 +39,9 @@ struct ActivationRows {
   const int8_t* q = nullptr;     // [rows, padded_columns(cols)]
   const float* scale = nullptr;  // [rows, padded_columns(cols) / 16]: each scale twice
   const float* sum = nullptr;    // [rows, padded_columns(cols) / 16]: scale · Σ q
+  // bfloat16 [rows/16, columns/32, 16, 16, 2]: tiles of pairs of columns, tokens side by side
+  const uint16_t* tiles = nullptr;
+  const uint16_t* tiles_low = nullptr;  // what rounding to bfloat16 took off, rounded
 };
 
 /// Kernels::read takes multiples of this many bytes.
@@ -73,6 +85,9 @@ struct Kernels {
 
   /// x: [cols] to 8 bits with one scale per 32; outputs as in ActivationRows, padding included.
   void (*quantize_activations)(const float* x, int64_t cols, int8_t* q, float* scale, float* sum);
+  /// x: [rows ≤ 16, cols] to tiles as in ActivationRows, [columns/32, 16, 16, 2] each; low may be null. Null where
+  /// matmul reads the other forms.
+  void (*pack_activations)(const float* x, int64_t rows, int64_t cols, uint16_t* high, uint16_t* low) = nullptr;
 
   /// y[i, r] = W[r]·x[i] for r in [begin, end) and all rows i of x; y: [x.rows, y_stride]. One row of W after the
   /// other: for few rows of x.
@@ -117,8 +132,10 @@ size_t attend_scratch(int key_dim, int value_dim, int queries);
 /// or not available here.
 const Kernels& kernels();
 /// The table `isa` names: "reference", "avx2", "avx512" (with VNNI where the machine has it), "avx512f" (without),
-/// "neon".
+/// "amx" (matrix tiles, and AVX-512 for the rest), "neon".
 const Kernels& kernels(const std::string& isa);
+/// The table of "amx" without looking whether the machine can run it: for tests that emulate the instructions.
+Kernels amx_kernels();
 /// What this machine can run, best last; the first is "reference".
 std::vector<std::string> available_isas();
 

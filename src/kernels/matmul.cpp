@@ -52,14 +52,29 @@ void ActivationBuffer::quantize(ThreadPool& pool, const Kernels& kernels) {
   });
 }
 
+void ActivationBuffer::pack(ThreadPool& pool, const Kernels& kernels, bool exact) {
+  const int64_t elements = tile_elements(rows_, cols_), block = tile_elements(kTileTokens, cols_);
+  tiles_.reserve(elements);
+  if (exact) tiles_low_.reserve(elements);
+  pool.parallel_for(elements / block, [&](size_t i, int) {
+    const int64_t first = static_cast<int64_t>(i) * kTileTokens, at = static_cast<int64_t>(i) * block;
+    kernels.pack_activations(row(first), std::min(kTileTokens, rows_ - first), cols_, tiles_.data() + at,
+                             exact ? tiles_low_.data() + at : nullptr);
+  });
+}
+
 void matmul(ThreadPool& pool, const Kernels& kernels, ActivationBuffer& x, std::span<const Product> products) {
-  bool quantised = false;
+  bool quantised = false, exact = false;
   for (const Product& p : products) {
     assert(p.weights->cols == x.cols());
-    quantised |= !is_float(p.weights->type);
+    (is_float(p.weights->type) ? exact : quantised) = true;
   }
-  if (quantised) x.quantize(pool, kernels);
   const bool few = x.rows() <= kMatvecRows;
+  if (!few && kernels.pack_activations) {
+    x.pack(pool, kernels, exact);
+  } else if (quantised) {
+    x.quantize(pool, kernels);
+  }
   const std::vector<Piece> pieces = divide(products, pool.threads(), kernels.panel_rows);
   const ActivationRows rows = x.view();
   pool.parallel_for(pieces.size(), [&](size_t i, int) {

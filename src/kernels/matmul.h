@@ -9,7 +9,7 @@
 
 namespace fathom {
 
-/// Activation rows with room for both their forms; grows as needed and is reused.
+/// Activation rows with room for all their forms; grows as needed and is reused.
 class ActivationBuffer {
  public:
   /// Room for rows × cols floats, to be filled through data().
@@ -23,12 +23,17 @@ class ActivationBuffer {
 
   /// Makes the 8-bit form of the rows as they are now.
   void quantize(ThreadPool& pool, const Kernels& kernels);
-  ActivationRows view() const { return {rows_, cols_, f32_.data(), q_.data(), scale_.data(), sum_.data()}; }
+  /// Makes the tiles of the rows as they are now, with the low form if `exact`.
+  void pack(ThreadPool& pool, const Kernels& kernels, bool exact);
+  ActivationRows view() const {
+    return {rows_, cols_, f32_.data(), q_.data(), scale_.data(), sum_.data(), tiles_.data(), tiles_low_.data()};
+  }
 
  private:
   int64_t rows_ = 0, cols_ = 0;
   AlignedBuffer<float> f32_, scale_, sum_;
   AlignedBuffer<int8_t> q_;
+  AlignedBuffer<uint16_t> tiles_, tiles_low_;
 };
 
 /// One product of several that share their activations: y = x·Wᵀ (+ bias); y: [x.rows, w.rows].
@@ -38,7 +43,7 @@ struct Product {
   std::span<const float> bias = {};  // [w.rows], or empty
 };
 
-/// Computes the products in one parallel region; makes the 8-bit form of x first if a weight matrix needs it.
+/// Computes the products in one parallel region; first makes the forms of x that they need.
 void matmul(ThreadPool& pool, const Kernels& kernels, ActivationBuffer& x, std::span<const Product> products);
 
 }  // namespace fathom

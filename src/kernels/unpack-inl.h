@@ -16,7 +16,44 @@
 #include "kernels/blocks.h"
 #include "kernels/panels-inl.h"
 
-#if HWY_TARGET != HWY_SCALAR && HWY_TARGET != HWY_EMU128
+#ifndef FATHOM_BY_TYPE
+/// Calls the product for the type of w: by block, or by element for float weights.
+#define FATHOM_BY_TYPE(function_quantised, function_float)                   \
+  switch (w.type) {                                                          \
+    case WeightType::kF32:                                                   \
+      return function_float<float>(w, begin, end, x, y, y_stride);           \
+    case WeightType::kF16:                                                   \
+      return function_float<hwy::float16_t>(w, begin, end, x, y, y_stride);  \
+    case WeightType::kBF16:                                                  \
+      return function_float<hwy::bfloat16_t>(w, begin, end, x, y, y_stride); \
+    case WeightType::kQ8_0:                                                  \
+      return function_quantised<BlockQ8_0>(w, begin, end, x, y, y_stride);   \
+    case WeightType::kQ4_0:                                                  \
+      return function_quantised<BlockQ4_0>(w, begin, end, x, y, y_stride);   \
+    case WeightType::kQ4_1:                                                  \
+      return function_quantised<BlockQ4_1>(w, begin, end, x, y, y_stride);   \
+    case WeightType::kQ5_0:                                                  \
+      return function_quantised<BlockQ5_0>(w, begin, end, x, y, y_stride);   \
+    case WeightType::kQ5_1:                                                  \
+      return function_quantised<BlockQ5_1>(w, begin, end, x, y, y_stride);   \
+    case WeightType::kQ2_K:                                                  \
+      return function_quantised<BlockQ2_K>(w, begin, end, x, y, y_stride);   \
+    case WeightType::kQ3_K:                                                  \
+      return function_quantised<BlockQ3_K>(w, begin, end, x, y, y_stride);   \
+    case WeightType::kQ4_K:                                                  \
+      return function_quantised<BlockQ4_K>(w, begin, end, x, y, y_stride);   \
+    case WeightType::kQ5_K:                                                  \
+      return function_quantised<BlockQ5_K>(w, begin, end, x, y, y_stride);   \
+    case WeightType::kQ6_K:                                                  \
+      return function_quantised<BlockQ6_K>(w, begin, end, x, y, y_stride);   \
+    case WeightType::kIQ4_NL:                                                \
+      return function_quantised<BlockIQ4_NL>(w, begin, end, x, y, y_stride); \
+    case WeightType::kIQ4_XS:                                                \
+      return function_quantised<BlockIQ4_XS>(w, begin, end, x, y, y_stride); \
+  }
+#endif
+
+#if FATHOM_VECTOR_TARGET
 HWY_BEFORE_NAMESPACE();
 namespace fathom {
 namespace HWY_NAMESPACE {

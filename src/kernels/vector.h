@@ -16,4 +16,7 @@ void fill_vector_attend(Kernels& table);
 void fill_vector_elementwise(Kernels& table);
 void fill_vector_peak(Kernels& table);
 
+/// Replaces what runs better on AMX tiles in a table for AVX-512.
+void fill_amx_matmul(Kernels& table);
+
 }  // namespace fathom

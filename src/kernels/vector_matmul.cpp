@@ -345,40 +345,6 @@ void MatmulQuantised(const Matrix& w, int64_t begin, int64_t end, const Activati
   ForPanels(w, begin, end, x.rows, y, y_stride, kPanelColumns, pack, multiply);
 }
 
-#define FATHOM_BY_TYPE(function_quantised, function_float)                   \
-  switch (w.type) {                                                          \
-    case WeightType::kF32:                                                   \
-      return function_float<float>(w, begin, end, x, y, y_stride);           \
-    case WeightType::kF16:                                                   \
-      return function_float<hwy::float16_t>(w, begin, end, x, y, y_stride);  \
-    case WeightType::kBF16:                                                  \
-      return function_float<hwy::bfloat16_t>(w, begin, end, x, y, y_stride); \
-    case WeightType::kQ8_0:                                                  \
-      return function_quantised<BlockQ8_0>(w, begin, end, x, y, y_stride);   \
-    case WeightType::kQ4_0:                                                  \
-      return function_quantised<BlockQ4_0>(w, begin, end, x, y, y_stride);   \
-    case WeightType::kQ4_1:                                                  \
-      return function_quantised<BlockQ4_1>(w, begin, end, x, y, y_stride);   \
-    case WeightType::kQ5_0:                                                  \
-      return function_quantised<BlockQ5_0>(w, begin, end, x, y, y_stride);   \
-    case WeightType::kQ5_1:                                                  \
-      return function_quantised<BlockQ5_1>(w, begin, end, x, y, y_stride);   \
-    case WeightType::kQ2_K:                                                  \
-      return function_quantised<BlockQ2_K>(w, begin, end, x, y, y_stride);   \
-    case WeightType::kQ3_K:                                                  \
-      return function_quantised<BlockQ3_K>(w, begin, end, x, y, y_stride);   \
-    case WeightType::kQ4_K:                                                  \
-      return function_quantised<BlockQ4_K>(w, begin, end, x, y, y_stride);   \
-    case WeightType::kQ5_K:                                                  \
-      return function_quantised<BlockQ5_K>(w, begin, end, x, y, y_stride);   \
-    case WeightType::kQ6_K:                                                  \
-      return function_quantised<BlockQ6_K>(w, begin, end, x, y, y_stride);   \
-    case WeightType::kIQ4_NL:                                                \
-      return function_quantised<BlockIQ4_NL>(w, begin, end, x, y, y_stride); \
-    case WeightType::kIQ4_XS:                                                \
-      return function_quantised<BlockIQ4_XS>(w, begin, end, x, y, y_stride); \
-  }
-
 void Matvec(const Matrix& w, int64_t begin, int64_t end, const ActivationRows& x, float* y, int64_t y_stride) {
   FATHOM_BY_TYPE(MatvecQuantised, MatvecFloat)
 }
