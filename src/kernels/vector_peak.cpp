@@ -103,9 +103,8 @@ uint32_t Read(const std::byte* bytes, size_t n) {
   const hn::CappedTag<uint32_t, 16> d;
   const size_t width = hn::Lanes(d) * sizeof(uint32_t), part = n / kStreams;
   auto a = hn::Zero(d), b = hn::Zero(d), c = hn::Zero(d), e = hn::Zero(d);
-  const auto load = [&](const std::byte* at) HWY_ATTR {
-    return hn::LoadU(d, reinterpret_cast<const uint32_t*>(at));
-  };
+  const auto load = [&](const std::byte* at)
+                        HWY_ATTR { return hn::LoadU(d, reinterpret_cast<const uint32_t*>(at)); };
   for (size_t i = 0; i < part; i += kReadStep / kStreams) {
     for (size_t stream = 0; stream < kStreams; ++stream) {
       const std::byte* at = bytes + stream * part + i;
