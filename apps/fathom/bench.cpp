@@ -21,17 +21,38 @@ namespace {
 
 struct BenchOptions {
   CommonOptions common;
-  std::string shape;
+  std::string shape, write;
   std::string prefill = "512", depth = "0", decode = "32";
   int repeat = 3;
   bool json = false;
 };
 
+/// Before the runs of a measurement, at most this many tokens warm caches and pages up.
+constexpr int64_t kWarmUpTokens = 512;
+
 /// One measured figure.
 struct Figure {
   const char* test;  // "prefill" or "decode"
   int64_t tokens, depth;
-  double tokens_per_second, share;
+  double operations = 0, bytes = 0;  // multiply-adds and bytes of weights and pages that one run needs
+  std::vector<double> seconds = {};  // of the runs, sorted
+  MachineLimits limits = {};         // measured just before and after the runs, whichever was larger
+  size_t peak_bytes = 0;             // resident memory
+
+  bool is_prefill() const { return std::string_view(test) == "prefill"; }
+  double median_seconds() const {
+    const size_t half = seconds.size() / 2;
+    return seconds.size() % 2 ? seconds[half] : (seconds[half - 1] + seconds[half]) / 2;
+  }
+  double tokens_per_second() const { return static_cast<double>(tokens) / median_seconds(); }
+  double slowest() const { return static_cast<double>(tokens) / seconds.back(); }
+  double fastest() const { return static_cast<double>(tokens) / seconds.front(); }
+  /// Prefill of arithmetic, decode of reading.
+  double share() const {
+    return is_prefill() ? operations / median_seconds() / limits.multiply_adds_per_second
+                        : bytes / median_seconds() / limits.read_bytes_per_second;
+  }
+  double share_of_bf16() const { return operations / median_seconds() / limits.bf16_multiply_adds_per_second; }
 };
 
 std::vector<int64_t> parse_sizes(const std::string& list, const char* option) {
@@ -44,11 +65,6 @@ std::vector<int64_t> parse_sizes(const std::string& list, const char* option) {
     begin = end + 1;
   }
   return sizes;
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
 }
 
 /// Multiply-adds of attention for tokens at positions [depth, depth + n) in all layers, and bytes of pages that one
@@ -65,11 +81,13 @@ double page_bytes(const Session& session, double depth) {
 class Bench {
  public:
   Bench(const BenchOptions& options, std::shared_ptr<const Model> model)
-      : options_(options), model_(std::move(model)), runtime_(std::make_shared<Runtime>(options.common.threads)) {}
+      : options_(options),
+        model_(std::move(model)),
+        runtime_(std::make_shared<Runtime>(options.common.threads)),
+        meter_(runtime_->pool(), kernels()) {}
 
   void run() {
-    limits_ = measure_machine(runtime_->pool(), kernels());
-    print_machine();
+    print_machine(meter_.limits());
     for (const int64_t depth : parse_sizes(options_.depth, "--depth")) {
       Session session(model_, runtime_, options_.common.session());
       if (depth > 0) session.fill_random(depth);
@@ -90,82 +108,104 @@ class Bench {
     return tokens;
   }
 
-  /// Median seconds of `work` on fresh forks of the session, after one run that warms caches and pages up.
+  /// Times `work(fork, tokens)` on fresh forks of the session.
   template <class Work>
-  double median_seconds(const Session& session, const Work& work) {
-    std::vector<double> seconds;
+  void measure(const Session& session, Figure& figure, const Work& work) {
+    const std::vector<int32_t> tokens = random_tokens(figure.tokens);
+    const MachineLimits before = meter_.limits();
     for (int i = 0; i <= options_.repeat; ++i) {
       throw_if_interrupted();
       Session fork = session.fork();
+      const bool warm_up = i == 0;
       const Stopwatch watch;
-      work(fork);
-      if (i > 0) seconds.push_back(watch.seconds());
+      work(fork, std::span(tokens).first(warm_up ? std::min(figure.tokens, kWarmUpTokens) : figure.tokens));
+      if (!warm_up) figure.seconds.push_back(watch.seconds());
     }
-    return median(seconds);
+    std::sort(figure.seconds.begin(), figure.seconds.end());
+    figure.peak_bytes = peak_resident_bytes();
+    figure.limits = larger(before, meter_.limits());
   }
 
   Figure measure_prefill(const Session& session, int64_t n) {
-    const std::vector<int32_t> tokens = random_tokens(n);
-    const double seconds = median_seconds(session, [&](Session& s) { s.append(tokens); });
     const auto depth = static_cast<double>(session.length());
     const double operations = static_cast<double>(model_->network().multiply_adds() - output_multiply_adds()) * n +
                               output_multiply_adds() + attention_multiply_adds(model_->config(), depth, n);
-    return {"prefill", n, session.length(), n / seconds, operations / seconds / limits_.multiply_adds_per_second};
+    Figure figure{.test = "prefill", .tokens = n, .depth = session.length(), .operations = operations};
+    measure(session, figure, [](Session& s, std::span<const int32_t> tokens) { s.append(tokens); });
+    return figure;
   }
 
   Figure measure_decode(const Session& session, int64_t n) {
-    const std::vector<int32_t> tokens = random_tokens(n);
-    const double seconds = median_seconds(session, [&](Session& s) {
-      for (int64_t i = 0; i < n; ++i) s.append({&tokens[i], 1});
-    });
     const double bytes = model_->network().weight_bytes() +
                          page_bytes(session, static_cast<double>(session.length()) + (n + 1) / 2.0);
-    return {"decode", n, session.length(), n / seconds, bytes * n / seconds / limits_.read_bytes_per_second};
+    Figure figure{.test = "decode", .tokens = n, .depth = session.length(), .bytes = bytes * n};
+    measure(session, figure, [](Session& s, std::span<const int32_t> tokens) {
+      for (const int32_t token : tokens) s.append({&token, 1});
+    });
+    return figure;
   }
 
   double output_multiply_adds() const {
     return static_cast<double>(model_->config().vocabulary) * model_->config().width;
   }
 
-  void print_machine() const {
+  void print_machine(const MachineLimits& limits) {
     if (options_.json) {
       return print_line({{"test", "machine"},
                          {"isa", kernels().isa},
+                         {"processor", processor_name()},
                          {"threads", runtime_->pool().threads()},
-                         {"read_bytes_per_second", limits_.read_bytes_per_second},
-                         {"flops_per_second", 2 * limits_.multiply_adds_per_second}});
+                         {"read_bytes_per_second", limits.read_bytes_per_second},
+                         {"flops_per_second", 2 * limits.multiply_adds_per_second},
+                         {"bf16_flops_per_second", 2 * limits.bf16_multiply_adds_per_second}});
     }
     const ModelConfig& config = model_->config();
     std::ostringstream out;
-    out << "machine  " << kernels().isa << ", " << runtime_->pool().threads() << " threads: reads "
-        << format_bytes(limits_.read_bytes_per_second) << "/s, " << std::setprecision(3)
-        << 2 * limits_.multiply_adds_per_second / 1e12 << " Tflop/s as the quantised matmul multiplies\n"
+    out << "machine  " << processor_name() << ", " << kernels().isa << ", " << runtime_->pool().threads()
+        << " threads: reads " << format_bytes(limits.read_bytes_per_second) << "/s, " << std::setprecision(3)
+        << 2 * limits.multiply_adds_per_second / 1e12 << " Tflop/s as the quantised matmul multiplies, "
+        << 2 * limits.bf16_multiply_adds_per_second / 1e12 << " in bf16\n"
         << "model    " << config.name << ", " << format_bytes(static_cast<double>(model_->network().weight_bytes()))
         << " of weights; attend " << options_.common.attend << ", cache " << options_.common.cache << "\n\n"
-        << "test       tokens    depth    tokens/s   share of    limit  peak memory\n";
+        << "test       tokens    depth    tokens/s     (slowest to fastest)  share of limit  peak memory\n";
     write_out(out.str());
   }
 
-  void print(const Figure& f) const {
-    if (options_.json) {
-      return print_line({{"test", f.test},
-                         {"model", model_->config().name},
-                         {"tokens", f.tokens},
-                         {"depth", f.depth},
-                         {"threads", runtime_->pool().threads()},
-                         {"attend", options_.common.attend},
-                         {"cache", options_.common.cache},
-                         {"tokens_per_second", f.tokens_per_second},
-                         {"share_of_limit", f.share},
-                         {"peak_rss_bytes", peak_resident_bytes()}});
+  void print(const Figure& f) const { options_.json ? print_object(f) : print_row(f); }
+
+  void print_object(const Figure& f) const {
+    nlohmann::ordered_json line{{"test", f.test},
+                                {"model", model_->config().name},
+                                {"tokens", f.tokens},
+                                {"depth", f.depth},
+                                {"threads", runtime_->pool().threads()},
+                                {"attend", options_.common.attend},
+                                {"cache", options_.common.cache},
+                                {"tokens_per_second", f.tokens_per_second()},
+                                {"tokens_per_second_min", f.slowest()},
+                                {"tokens_per_second_max", f.fastest()},
+                                {"repeats", f.seconds.size()},
+                                {"share_of_limit", f.share()}};
+    if (f.is_prefill()) {
+      line["share_of_bf16_peak"] = f.share_of_bf16();
+      line["flops_per_second"] = 2 * f.limits.multiply_adds_per_second;
+      line["bf16_flops_per_second"] = 2 * f.limits.bf16_multiply_adds_per_second;
+    } else {
+      line["read_bytes_per_second"] = f.limits.read_bytes_per_second;
     }
+    line["peak_rss_bytes"] = f.peak_bytes;
+    print_line(line);
+  }
+
+  void print_row(const Figure& f) const {
     std::ostringstream out;
     out << std::left << std::setw(8) << f.test << std::right << std::setw(9) << f.tokens << std::setw(9) << f.depth
-        << std::fixed << std::setprecision(2) << std::setw(12) << f.tokens_per_second << std::setprecision(1)
-        << std::setw(10) << 100 * f.share << "%  "
-        << (std::string_view(f.test) == "prefill" ? "multiply" : " reading") << std::setw(12)
-        << format_bytes(static_cast<double>(peak_resident_bytes())) << "\n";
-    write_out(out.str());
+        << std::fixed << std::setprecision(2) << std::setw(12) << f.tokens_per_second() << std::setw(13)
+        << f.slowest() << " to " << std::setw(8) << f.fastest() << std::setprecision(1) << std::setw(7)
+        << 100 * f.share() << "% " << (f.is_prefill() ? "multiply" : "reading ") << std::setw(13)
+        << format_bytes(static_cast<double>(f.peak_bytes));
+    if (f.is_prefill()) out << "  (" << 100 * f.share_of_bf16() << "% of bf16)";
+    write_out(out.str() + "\n");
   }
 
   static void print_line(const nlohmann::ordered_json& line) { write_out(line.dump() + "\n"); }
@@ -173,12 +213,16 @@ class Bench {
   const BenchOptions& options_;
   std::shared_ptr<const Model> model_;
   std::shared_ptr<Runtime> runtime_;
-  MachineLimits limits_;
+  MachineMeter meter_;
   std::mt19937 random_{1};
 };
 
 void run_bench(const BenchOptions& options) {
   if (options.repeat < 1) fail_usage("--repeat must be at least 1");
+  if (!options.write.empty()) {
+    if (options.shape.empty()) fail_usage("--write needs a --shape to write");
+    return write_random_model(options.shape, options.write);
+  }
   Bench(options, options.shape.empty() ? Model::open(options.common.model_path()) : Model::random(options.shape))
       .run();
 }
@@ -193,6 +237,10 @@ void add_bench(CLI::App& app) {
   command->add_option("--shape", options->shape,
                       "a random model of a named shape and weight type instead of a file (" + shape_names() +
                           "), as llama-1b:q4_k");
+  command
+      ->add_option("--write", options->write,
+                   "write the random model of --shape as a GGUF file, for other engines, instead of measuring it")
+      ->type_name("FILE");
   command->add_option("--prefill", options->prefill, "tokens to read, comma separated; 0 for none")
       ->capture_default_str();
   command
@@ -205,13 +253,14 @@ void add_bench(CLI::App& app) {
       ->capture_default_str();
   command->add_flag("--json", options->json, "one JSON object a line");
   command->footer(
-      R"(The machine is measured first, with the threads in use: how fast it reads memory, and how fast it multiplies with the
-instructions that the quantised matmul uses. Prefill is then a share of its arithmetic (attention included), decode of its
-reading (weights and pages).
+      R"(The machine is measured in the same run, before and after each figure, with the threads in use: how fast it reads
+memory, and how fast it multiplies, with the instructions that the quantised matmul uses and in bf16. Prefill is then a
+share of its arithmetic (attention included), decode of its reading (weights and pages).
 
 Examples:
   fathom bench --shape llama-1b:q4_k --prefill 512,4k --depth 0,4k
   fathom bench -m model.gguf --depth 16k --attend window:sink=4,size=2k --json
+  fathom bench --shape llama-1b:q4_k --write llama-1b.gguf
 )");
   command->callback([options] { run_bench(*options); });
 }

@@ -1,53 +1,69 @@
 #include "eval/machine.h"
 
+#include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/utsname.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
 #include <fstream>
-#include <string>
 #include <vector>
 
 #include "base/aligned.h"
-#include "base/stopwatch.h"
 
 namespace fathom {
 namespace {
 
-constexpr int kRounds = 20;  // the best of them: a limit is what was reached once, on a machine that may be shared
-constexpr size_t kReadBytes = size_t{256} << 20;  // far larger than a last-level cache's share
+// The best of them: a limit is what was reached once, on a machine that may be shared.
+constexpr int kReadRounds = 6, kPeakRounds = 10;
+constexpr size_t kReadBytes = size_t{1} << 30;  // servers have last-level caches of hundreds of megabytes
 constexpr size_t kPieceBytes = size_t{1} << 20;
 constexpr int64_t kPeakOperations = int64_t{4} << 30;  // per thread and round: about 10 ms
+constexpr double kLimitsAge = 2;                       // seconds until limits are measured again
 
-/// Four sums in flight, so that only memory limits the loop.
-uint64_t sum_words(const uint64_t* words, size_t n) {
-  uint64_t a = 0, b = 0, c = 0, d = 0;
-  for (size_t i = 0; i + 4 <= n; i += 4) {
-    a += words[i];
-    b += words[i + 1];
-    c += words[i + 2];
-    d += words[i + 3];
-  }
-  return a + b + c + d;
+/// kReadBytes, or an eighth of the memory if that is less.
+size_t read_bytes() {
+  const auto memory = static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  return std::max(std::min(kReadBytes, memory / 8) / kPieceBytes, size_t{1}) * kPieceBytes;
 }
 
-double best_read_rate(ThreadPool& pool) {
-  AlignedBuffer<std::byte> memory(kReadBytes);
-  const size_t pieces = kReadBytes / kPieceBytes;
+double best_read_rate(ThreadPool& pool, const Kernels& kernels) {
+  const size_t bytes = read_bytes(), pieces = bytes / kPieceBytes;
+  AlignedBuffer<std::byte> memory(bytes);
+#ifdef MADV_HUGEPAGE  // touched sooner; read at most a few percent faster than small pages
+  const auto page =
+      reinterpret_cast<uintptr_t>(memory.data()) & ~(static_cast<uintptr_t>(sysconf(_SC_PAGESIZE)) - 1);
+  madvise(reinterpret_cast<void*>(page), bytes, MADV_HUGEPAGE);
+#endif
   pool.parallel_for(pieces, [&](size_t i, int) {
     std::memset(memory.data() + i * kPieceBytes, static_cast<int>(i), kPieceBytes);
   });
-  std::vector<uint64_t> sums(pieces);
+  std::vector<uint32_t> sums(pieces);
   double best = 0;
-  for (int round = 0; round < kRounds; ++round) {
+  for (int round = 0; round < kReadRounds; ++round) {
     const Stopwatch watch;
-    pool.parallel_for(pieces, [&](size_t i, int) {
-      sums[i] = sum_words(reinterpret_cast<const uint64_t*>(memory.data() + i * kPieceBytes), kPieceBytes / 8);
-    });
-    best = std::max(best, static_cast<double>(kReadBytes) / watch.seconds());
+    pool.parallel_for(pieces,
+                      [&](size_t i, int) { sums[i] = kernels.read(memory.data() + i * kPieceBytes, kPieceBytes); });
+    best = std::max(best, static_cast<double>(bytes) / watch.seconds());
   }
-  volatile uint64_t keep = sums[0];
-  (void)keep;
+  return best;
+}
+
+double best_peak(ThreadPool& pool, const Kernels& kernels, int64_t (*peak)(int64_t, float*)) {
+  // the plain kernels would take minutes for what the vector units do in a moment
+  const int64_t operations = kernels.isa == "reference" ? kPeakOperations / 64 : kPeakOperations;
+  std::vector<int64_t> done(pool.threads());
+  std::vector<float> sinks(pool.threads());
+  double best = 0;
+  for (int round = 0; round < kPeakRounds; ++round) {
+    const Stopwatch watch;
+    pool.parallel_for(pool.threads(), [&](size_t i, int) { done[i] = peak(operations, &sinks[i]); });
+    const double seconds = watch.seconds();
+    double total = 0;
+    for (const int64_t d : done) total += static_cast<double>(d);
+    best = std::max(best, total / seconds);
+  }
   return best;
 }
 
@@ -55,22 +71,38 @@ double best_read_rate(ThreadPool& pool) {
 
 MachineLimits measure_machine(ThreadPool& pool, const Kernels& kernels) {
   MachineLimits limits;
-  limits.read_bytes_per_second = best_read_rate(pool);
-  // the plain kernels would take minutes for what the vector units do in a moment
-  const int64_t operations = kernels.isa == "reference" ? kPeakOperations / 64 : kPeakOperations;
-  for (int round = 0; round < kRounds; ++round) {
-    std::vector<int64_t> done(pool.threads());
-    std::vector<float> sinks(pool.threads());
-    const Stopwatch watch;
-    pool.parallel_for(pool.threads(), [&](size_t i, int) { done[i] = kernels.peak(operations, &sinks[i]); });
-    const double seconds = watch.seconds();
-    double total = 0;
-    for (const int64_t d : done) total += static_cast<double>(d);
-    limits.multiply_adds_per_second = std::max(limits.multiply_adds_per_second, total / seconds);
-  }
+  limits.read_bytes_per_second = best_read_rate(pool, kernels);
+  limits.multiply_adds_per_second = best_peak(pool, kernels, kernels.peak);
+  limits.bf16_multiply_adds_per_second = best_peak(pool, kernels, kernels.peak_bf16);
   // What measuring took is not to count as the peak of what comes after: 5 resets VmHWM.
   std::ofstream("/proc/self/clear_refs") << 5;
   return limits;
+}
+
+const MachineLimits& MachineMeter::limits() {
+  if (!measured_ || age_.seconds() > kLimitsAge) {
+    limits_ = measure_machine(pool_, kernels_);
+    measured_ = true;
+    age_ = Stopwatch();
+  }
+  return limits_;
+}
+
+MachineLimits larger(const MachineLimits& a, const MachineLimits& b) {
+  return {std::max(a.read_bytes_per_second, b.read_bytes_per_second),
+          std::max(a.multiply_adds_per_second, b.multiply_adds_per_second),
+          std::max(a.bf16_multiply_adds_per_second, b.bf16_multiply_adds_per_second)};
+}
+
+std::string processor_name() {
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; std::getline(info, line);) {
+    const size_t colon = line.find(": ");
+    if (line.starts_with("model name") && colon != std::string::npos) return line.substr(colon + 2);
+  }
+  utsname system{};
+  uname(&system);
+  return system.machine;
 }
 
 size_t peak_resident_bytes() {

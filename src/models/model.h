@@ -31,6 +31,11 @@ class Model {
   std::unique_ptr<Network> network_;
 };
 
+/// Writes the model that Model::random(shape) makes as a GGUF file that other engines can measure too: with the
+/// metadata of its architecture and a vocabulary of placeholders. Throws Error (usage) as random does, or if the
+/// file cannot be written.
+void write_random_model(const std::string& shape, const std::string& path);
+
 /// The named shapes of random models, for messages: "llama-1b, llama-8b, …".
 std::string shape_names();
 

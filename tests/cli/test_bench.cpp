@@ -10,7 +10,7 @@ namespace {
 
 TEST(CliBench, JsonHasTheFieldsOfTheContract) {
   std::istringstream lines(output(
-      {"bench", "--prefill", "16,32", "--depth", "0,64", "--decode", "2", "--repeat", "1", "-t", "2", "--json"}));
+      {"bench", "--prefill", "16,32", "--depth", "0,64", "--decode", "2", "--repeat", "2", "-t", "2", "--json"}));
   std::string line;
   ASSERT_TRUE(std::getline(lines, line));
   const nlohmann::json machine = nlohmann::json::parse(line);
@@ -19,10 +19,13 @@ TEST(CliBench, JsonHasTheFieldsOfTheContract) {
   EXPECT_EQ(machine["threads"], 2);
   EXPECT_GT(machine["read_bytes_per_second"], 0);
   EXPECT_GT(machine["flops_per_second"], 0);
+  EXPECT_GT(machine["bf16_flops_per_second"], 0);
+  EXPECT_TRUE(machine["processor"].is_string());
   int prefills = 0, decodes = 0;
   while (std::getline(lines, line)) {
     const nlohmann::json figure = nlohmann::json::parse(line);
-    (figure["test"] == "prefill" ? prefills : decodes)++;
+    const bool prefill = figure["test"] == "prefill";
+    (prefill ? prefills : decodes)++;
     EXPECT_TRUE(figure["test"] == "prefill" || figure["test"] == "decode") << line;
     EXPECT_EQ(figure["model"], "fathom-seedling");
     EXPECT_TRUE(figure["depth"] == 0 || figure["depth"] == 64) << line;
@@ -32,6 +35,12 @@ TEST(CliBench, JsonHasTheFieldsOfTheContract) {
     for (const char* field : {"tokens", "tokens_per_second", "share_of_limit", "peak_rss_bytes"}) {
       EXPECT_GT(figure[field], 0) << field << " in " << line;
     }
+    EXPECT_EQ(figure["repeats"], 2);
+    EXPECT_LE(figure["tokens_per_second_min"], figure["tokens_per_second"]);
+    EXPECT_GE(figure["tokens_per_second_max"], figure["tokens_per_second"]);
+    const auto limits = prefill ? std::vector{"flops_per_second", "bf16_flops_per_second", "share_of_bf16_peak"}
+                                : std::vector{"read_bytes_per_second"};
+    for (const char* field : limits) EXPECT_GT(figure[field], 0) << field << " in " << line;
   }
   EXPECT_EQ(prefills, 4);
   EXPECT_EQ(decodes, 2);
@@ -40,6 +49,34 @@ TEST(CliBench, JsonHasTheFieldsOfTheContract) {
 TEST(CliBench, UnknownShapesTypesAndSizesAreUsageErrors) {
   expect_error(run({"bench", "--shape", "llama-2b"}), 2, {"llama-2b", "llama-1b"});
   expect_error(run({"bench", "--shape", "llama-1b:q9"}), 2, {"q9", "q4_k"});
+}
+
+TEST(CliBench, PrefillLongerThanAChunkReadsAllOfIt) {
+  std::istringstream lines(
+      output({"bench", "--prefill", "80", "--chunk", "32", "--decode", "0", "--repeat", "1", "-t", "1", "--json"}));
+  std::string line;
+  std::getline(lines, line);
+  ASSERT_TRUE(std::getline(lines, line));
+  EXPECT_EQ(nlohmann::json::parse(line)["tokens"], 80);
+  EXPECT_FALSE(std::getline(lines, line));
+}
+
+TEST(CliBench, WrittenShapeIsAModelFileLikeAnyOther) {
+  const Folder folder;
+  const std::string path = folder.path("random.gguf");
+  EXPECT_EQ(output({"bench", "--shape", "qwen3-0.6b:q2_k", "--write", path}), "");
+  std::istringstream lines(
+      output({"bench", "-m", path, "--prefill", "0", "--decode", "1", "--repeat", "1", "--json"}));
+  std::string line;
+  std::getline(lines, line);
+  ASSERT_TRUE(std::getline(lines, line));
+  EXPECT_EQ(nlohmann::json::parse(line)["model"], "qwen3-0.6b:q2_k");
+  EXPECT_EQ(output({"tokens", "-m", path, "--decode"}, "300 301"), "token300token301");
+}
+
+TEST(CliBench, WriteWithoutAShapeOrAFolderFails) {
+  expect_error(run({"bench", "--write", "x.gguf"}), 2, {"--write", "--shape"});
+  expect_error(run({"bench", "--shape", "qwen3-0.6b:q2_k", "--write", "/nonexistent/x.gguf"}), 1, {"/nonexistent"});
 }
 
 }  // namespace

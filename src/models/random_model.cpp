@@ -1,0 +1,164 @@
+// Random models of real shapes: for measuring speed, which does not depend on what the weights say.
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/spec.h"
+#include "models/architectures.h"
+#include "models/model.h"
+
+namespace fathom {
+namespace {
+
+struct Shape {
+  const char* name;
+  const char* architecture;
+  int layers;
+  int64_t width;
+  int heads, kv_heads, head_dim;
+  int64_t ffn_width, vocabulary;
+  bool tied;
+  double rotary_base;
+};
+constexpr Shape kShapes[] = {
+    {"llama-1b", "llama", 16, 2048, 32, 8, 64, 8192, 32000, true, 500000},
+    {"llama-8b", "llama", 32, 4096, 32, 8, 128, 14336, 128256, false, 500000},
+    {"qwen3-0.6b", "qwen3", 28, 1024, 16, 8, 128, 3072, 151936, true, 1000000},
+};
+
+ModelConfig config_of(const Shape& s) {
+  ModelConfig c;
+  c.architecture = s.architecture;
+  c.name = s.name;
+  c.layers = s.layers;
+  c.width = s.width;
+  c.heads = s.heads;
+  c.kv_heads = s.kv_heads;
+  c.key_dim = c.value_dim = s.head_dim;
+  c.ffn_width = s.ffn_width;
+  c.vocabulary = s.vocabulary;
+  c.trained_context = int64_t{1} << 20;
+  c.rotary.dims = s.head_dim;
+  c.rotary.base = s.rotary_base;
+  c.rotary.pairing = std::string_view(s.architecture) == "llama" ? RotaryConfig::Pairing::kInterleaved
+                                                                 : RotaryConfig::Pairing::kHalfSplit;
+  return c;
+}
+
+struct Choice {
+  const Shape& shape;
+  const WeightTypeInfo& type;
+  ModelConfig config;
+};
+
+/// Of "llama-1b:q4_k", or "llama-1b".
+Choice choose(const std::string& shape) {
+  const size_t colon = shape.find(':');
+  const std::string name = shape.substr(0, colon),
+                    type_name = colon == std::string::npos ? "q4_k" : shape.substr(colon + 1);
+  const auto* found =
+      std::find_if(std::begin(kShapes), std::end(kShapes), [&](const Shape& s) { return name == s.name; });
+  if (found == std::end(kShapes)) fail_usage("shape '", name, "' is not known; known: ", shape_names());
+  const WeightTypeInfo* type = find_weight_type(type_name);
+  if (!type) fail_usage("weight type '", type_name, "' is not known; known: ", weight_type_names());
+  Choice choice{*found, *type, config_of(*found)};
+  choice.config.name = name + ":" + type->name;
+  return choice;
+}
+
+/// Random weights that also go into a file, under the names by which the architecture asks for them.
+class WrittenWeights final : public WeightSource {
+ public:
+  WrittenWeights(RandomWeights& weights, GgufWriter& writer) : weights_(weights), writer_(writer) {}
+  bool has(const std::string& name) const override { return weights_.has(name); }
+  Matrix matrix(const std::string& name, int64_t rows, int64_t cols) override {
+    const Matrix matrix = weights_.matrix(name, rows, cols);
+    writer_.add_tensor(name, matrix.type, {cols, rows}, {matrix.data, matrix.bytes()});
+    return matrix;
+  }
+  std::vector<float> vector(const std::string& name, int64_t n) override {
+    std::vector<float> values = weights_.vector(name, n);
+    writer_.add_tensor(name, WeightType::kF32, {n}, std::as_bytes(std::span(values)));
+    return values;
+  }
+
+ private:
+  RandomWeights& weights_;
+  GgufWriter& writer_;
+};
+
+void set_metadata(GgufWriter& writer, const ModelConfig& c) {
+  writer.set_string("general.architecture", c.architecture);
+  writer.set_string("general.name", c.name);
+  const auto set = [&](const char* key, int64_t value) {
+    writer.set(c.architecture + "." + key, GgufType::kU32, value);
+  };
+  set("block_count", c.layers);
+  set("context_length", c.trained_context);
+  set("embedding_length", c.width);
+  set("feed_forward_length", c.ffn_width);
+  set("attention.head_count", c.heads);
+  set("attention.head_count_kv", c.kv_heads);
+  set("attention.key_length", c.key_dim);
+  set("attention.value_length", c.value_dim);
+  set("rope.dimension_count", c.rotary.dims);
+  set("vocab_size", c.vocabulary);
+  writer.set(c.architecture + ".rope.freq_base", GgufType::kF32, c.rotary.base);
+  writer.set(c.architecture + ".attention.layer_norm_rms_epsilon", GgufType::kF32, double{c.norm_eps});
+}
+
+/// Engines want a vocabulary even where no text is read: control tokens, all bytes, then placeholders.
+void set_vocabulary(GgufWriter& writer, int64_t size) {
+  enum Kind { kNormal = 1, kUnknown = 2, kControl = 3, kByte = 6 };
+  std::vector<std::string> tokens{"<unk>", "<s>", "</s>"};
+  std::vector<int32_t> kinds{kUnknown, kControl, kControl};
+  const char* digits = "0123456789ABCDEF";
+  for (int byte = 0; byte < 256; ++byte) {
+    tokens.push_back(std::string("<0x") + digits[byte / 16] + digits[byte % 16] + ">");
+    kinds.push_back(kByte);
+  }
+  std::vector<float> scores(tokens.size(), 0.0f);
+  for (int64_t i = static_cast<int64_t>(tokens.size()); i < size; ++i) {
+    tokens.push_back("token" + std::to_string(i));
+    kinds.push_back(kNormal);
+    scores.push_back(-static_cast<float>(i));
+  }
+  writer.set_string("tokenizer.ggml.model", "llama");
+  writer.set_strings("tokenizer.ggml.tokens", tokens);
+  writer.set_floats("tokenizer.ggml.scores", scores);
+  writer.set_integers("tokenizer.ggml.token_type", kinds);
+  const char* special[] = {"unknown", "bos", "eos"};
+  for (int i = 0; i < 3; ++i) {
+    writer.set(std::string("tokenizer.ggml.") + special[i] + "_token_id", GgufType::kU32, int64_t{i});
+  }
+}
+
+}  // namespace
+
+std::string shape_names() {
+  std::string names;
+  for (const Shape& s : kShapes) names += (names.empty() ? "" : ", ") + std::string(s.name);
+  return names;
+}
+
+std::shared_ptr<const Model> Model::random(const std::string& shape) {
+  const Choice choice = choose(shape);
+  std::shared_ptr<Model> model(new Model());
+  model->config_ = choice.config;
+  RandomWeights weights(choice.type.type, choice.shape.tied);
+  model->network_ = find_architecture(choice.config.architecture).build(model->config_, weights);
+  model->owned_ = weights.take();
+  return model;
+}
+
+void write_random_model(const std::string& shape, const std::string& path) {
+  const Choice choice = choose(shape);
+  GgufWriter writer;
+  set_metadata(writer, choice.config);
+  set_vocabulary(writer, choice.config.vocabulary);
+  RandomWeights weights(choice.type.type, choice.shape.tied);
+  WrittenWeights written(weights, writer);
+  find_architecture(choice.config.architecture).build(choice.config, written);
+  writer.write(path);
+}
+
+}  // namespace fathom
