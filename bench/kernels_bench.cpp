@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "base/aligned.h"
-#include "kernels/kernels.h"
+#include "kernels/matmul.h"
 #include "kernels/quantize.h"
 
 namespace fathom {
@@ -28,28 +28,24 @@ struct Weights {
 };
 
 struct Rows {
-  Rows(const Kernels& table, int64_t rows)
-      : f32(rows * kCols), q(rows * kCols), scale(rows * kCols / 16), sum(rows * kCols / 16) {
-    for (size_t i = 0; i < f32.size(); ++i) f32[i] = static_cast<float>(i % 17) - 8;
-    for (int64_t i = 0; i < rows; ++i) {
-      table.quantize_activations(f32.data() + i * kCols, kCols, q.data() + i * kCols, scale.data() + i * kCols / 16,
-                                 sum.data() + i * kCols / 16);
-    }
-    view = {rows, kCols, f32.data(), q.data(), scale.data(), sum.data()};
+  Rows(const Kernels& table, int64_t rows) {
+    buffer.resize(rows, kCols);
+    for (int64_t i = 0; i < rows * kCols; ++i) buffer.data()[i] = static_cast<float>(i % 17) - 8;
+    ThreadPool pool(1);
+    buffer.quantize(pool, table);
+    if (table.pack_activations) buffer.pack(pool, table, true);
   }
-  AlignedBuffer<float> f32;
-  AlignedBuffer<int8_t> q;
-  AlignedBuffer<float> scale, sum;
-  ActivationRows view;
+  ActivationBuffer buffer;
 };
 
 void multiply(benchmark::State& state, const std::string& isa, WeightType type, int64_t rows) {
   const Kernels& table = kernels(isa);
   const Weights weights(type);
-  const Rows x(table, rows);
+  const Rows rows_of_x(table, rows);
+  const ActivationRows x = rows_of_x.buffer.view();
   std::vector<float> y(rows * kRows);
   for (auto _ : state) {
-    (rows == 1 ? table.matvec : table.matmul)(weights.matrix, 0, kRows, x.view, y.data(), kRows);
+    (rows == 1 ? table.matvec : table.matmul)(weights.matrix, 0, kRows, x, y.data(), kRows);
     benchmark::DoNotOptimize(y.data());
   }
   const double operations = static_cast<double>(state.iterations()) * rows * kRows * kCols;

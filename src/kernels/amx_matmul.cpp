@@ -38,8 +38,8 @@ constexpr int64_t kTileElements = kTileBytes / 2;  // of bfloat16
 constexpr int64_t kPairRows = 2 * kTileRows;       // of W, or of activations: two tiles
 // A panel of 32 rows by this many columns takes 32 KiB and stays in the L1 cache while all activations pass by.
 constexpr int64_t kBlockColumns = 512;
-// The sums of this many rows and tokens (512 KiB) and the activations of a block of columns (as much) stay in the L2
-// cache while the panels of those rows pass by.
+// The sums of this many rows and tokens (512 KiB) and the activations of a block of columns (as much) stay in the
+// L2 cache while the panels of those rows pass by.
 constexpr int64_t kBlockRows = 256;
 constexpr int64_t kBlockTokens = 512;
 
@@ -227,7 +227,8 @@ HWY_NOINLINE void MultiplyBlock(const Matrix& w, int64_t begin, int64_t end, con
       BringInPanel<Type>(w, r, rows, column, n, panel);
       if (r + kPairRows < end) PrefetchPanel(w, r + kPairRows, std::min(kPairRows, end - r - kPairRows), column, n);
       for (int64_t t = token; t < token_end; t += kPairRows) {
-        float* block = sums + ((r - begin) / kPairRows * (kBlockTokens / kPairRows) + (t - token) / kPairRows) * kSums;
+        float* block =
+            sums + ((r - begin) / kPairRows * (kBlockTokens / kPairRows) + (t - token) / kPairRows) * kSums;
         const int64_t tokens = std::min(kPairRows, token_end - t);
         if (tokens > kTileRows) {
           MultiplyPanel<Type, 2>(panel, x, t, column, n, block);
@@ -251,13 +252,12 @@ void MatmulTiles(const Matrix& w, int64_t begin, int64_t end, const ActivationRo
   }
 }
 
-void AmxMatmul(const Matrix& w, int64_t begin, int64_t end, const ActivationRows& x, float* y, int64_t y_stride) {
-  FATHOM_BY_TYPE(MatmulTiles, MatmulTiles)
-}
+void AmxMatmul(const Matrix& w, int64_t begin, int64_t end, const ActivationRows& x, float* y,
+               int64_t y_stride){FATHOM_BY_TYPE(MatmulTiles, MatmulTiles)}
 
 /// 32 columns of up to 16 rows as one tile of pairs: [16 pairs, 16 tokens, 2].
-HWY_INLINE void PackTile(const float* HWY_RESTRICT x, int64_t rows, int64_t cols, int64_t n, uint16_t* HWY_RESTRICT high,
-                         uint16_t* HWY_RESTRICT low) {
+HWY_INLINE void PackTile(const float* HWY_RESTRICT x, int64_t rows, int64_t cols, int64_t n,
+                         uint16_t* HWY_RESTRICT high, uint16_t* HWY_RESTRICT low) {
   const FloatTag d;
   alignas(64) __m512i tile[kTileRows], rest[kTileRows];
   for (int64_t t = 0; t < kTileRows; ++t) {

@@ -55,14 +55,14 @@ void MatvecFloat(const Matrix& w, int64_t begin, int64_t end, const ActivationRo
   }
 }
 
-/// y[i, 0 … panel rows) += products of a float panel [n, panel rows] with kRows rows of activations.
+/// y[i, 0 … panel rows) = (first) or += products of a float panel [n, panel rows] with kRows rows of activations.
 template <int kRows>
-HWY_NOINLINE void MicroFloat(const float* HWY_RESTRICT panel, int64_t n, const float* HWY_RESTRICT x,
+HWY_NOINLINE void MicroFloat(const float* HWY_RESTRICT panel, int64_t n, bool first, const float* HWY_RESTRICT x,
                              int64_t x_stride, float* HWY_RESTRICT y, int64_t y_stride) {
   const FloatTag d;
   const int64_t lanes = Lanes();
   FloatVec total[kRows][2];
-  LoadSums(y, y_stride, total);
+  LoadSums(first, y, y_stride, total);
   for (int64_t k = 0; k < n; ++k) {
     const FloatVec w0 = hn::Load(d, panel), w1 = hn::Load(d, panel + lanes);
     panel += 2 * lanes;
@@ -88,7 +88,7 @@ void MatmulFloat(const Matrix& w, int64_t begin, int64_t end, const ActivationRo
   };
   const auto multiply = [&](int64_t row, int64_t rows, int64_t column, int64_t n, float* out, int64_t stride) {
     WithRows(rows, [&](auto r) {
-      MicroFloat<decltype(r)::value>(panel, n, x.f32 + row * w.cols + column, w.cols, out, stride);
+      MicroFloat<decltype(r)::value>(panel, n, column == 0, x.f32 + row * w.cols + column, w.cols, out, stride);
     });
   };
   ForPanels(w, begin, end, x.rows, y, y_stride, kFloatPanelColumns, pack, multiply);

@@ -35,10 +35,11 @@ inline int64_t tile_elements(int64_t rows, int64_t cols) {
 struct ActivationRows {
   int64_t rows = 0;
   int64_t cols = 0;
-  const float* f32 = nullptr;    // [rows, cols]
-  const int8_t* q = nullptr;     // [rows, padded_columns(cols)]
-  const float* scale = nullptr;  // [rows, padded_columns(cols) / 16]: each scale twice
-  const float* sum = nullptr;    // [rows, padded_columns(cols) / 16]: scale · Σ q
+  const float* f32 = nullptr;       // [rows, cols]
+  const int8_t* q = nullptr;        // [rows, padded_columns(cols)]
+  const float* scale = nullptr;     // [rows, padded_columns(cols) / 16]: each scale twice
+  const float* sum = nullptr;       // [rows, padded_columns(cols) / 16]: scale · Σ q
+  const float* pair_sum = nullptr;  // [rows, padded_columns(cols) / 32]: the same of both halves of a scale
   // bfloat16 [rows/16, columns/32, 16, 16, 2]: tiles of pairs of columns, tokens side by side
   const uint16_t* tiles = nullptr;
   const uint16_t* tiles_low = nullptr;  // what rounding to bfloat16 took off, rounded
@@ -84,7 +85,7 @@ struct Kernels {
   std::string isa;
 
   /// x: [cols] to 8 bits with one scale per 32; outputs as in ActivationRows, padding included.
-  void (*quantize_activations)(const float* x, int64_t cols, int8_t* q, float* scale, float* sum);
+  void (*quantize_activations)(const float* x, int64_t cols, int8_t* q, float* scale, float* sum, float* pair_sum);
   /// x: [rows ≤ 16, cols] to tiles as in ActivationRows, [columns/32, 16, 16, 2] each; low may be null. Null where
   /// matmul reads the other forms.
   void (*pack_activations)(const float* x, int64_t rows, int64_t cols, uint16_t* high, uint16_t* low) = nullptr;

@@ -46,9 +46,11 @@ void ActivationBuffer::quantize(ThreadPool& pool, const Kernels& kernels) {
   q_.reserve(rows_ * padded);
   scale_.reserve(rows_ * padded / 16);
   sum_.reserve(rows_ * padded / 16);
+  pair_sum_.reserve(rows_ * padded / 32);
   pool.parallel_for(rows_, [&](size_t i, int) {
     const int64_t at = static_cast<int64_t>(i) * padded;
-    kernels.quantize_activations(row(i), cols_, q_.data() + at, scale_.data() + at / 16, sum_.data() + at / 16);
+    kernels.quantize_activations(row(i), cols_, q_.data() + at, scale_.data() + at / 16, sum_.data() + at / 16,
+                                 pair_sum_.data() + at / 32);
   });
 }
 

@@ -26,12 +26,20 @@ class ActivationBuffer {
   /// Makes the tiles of the rows as they are now, with the low form if `exact`.
   void pack(ThreadPool& pool, const Kernels& kernels, bool exact);
   ActivationRows view() const {
-    return {rows_, cols_, f32_.data(), q_.data(), scale_.data(), sum_.data(), tiles_.data(), tiles_low_.data()};
+    return {rows_,
+            cols_,
+            f32_.data(),
+            q_.data(),
+            scale_.data(),
+            sum_.data(),
+            pair_sum_.data(),
+            tiles_.data(),
+            tiles_low_.data()};
   }
 
  private:
   int64_t rows_ = 0, cols_ = 0;
-  AlignedBuffer<float> f32_, scale_, sum_;
+  AlignedBuffer<float> f32_, scale_, sum_, pair_sum_;
   AlignedBuffer<int8_t> q_;
   AlignedBuffer<uint16_t> tiles_, tiles_low_;
 };

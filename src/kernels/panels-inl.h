@@ -34,14 +34,15 @@ constexpr int kMicroRows = 3;
 #endif
 constexpr int kMaxPanelRows = 32;  // two vectors of 16 lanes
 
-/// The sums of a micro-kernel, kRows rows of activations by one panel of two vectors, from and to y[i, 0 … panel
-/// rows).
+/// The sums of a micro-kernel, kRows rows of activations by one panel of two vectors: zero at first, then from and
+/// to y[i, 0 … panel rows).
 template <int kRows>
-HWY_INLINE void LoadSums(const float* HWY_RESTRICT y, int64_t stride, FloatVec (&sums)[kRows][2]) {
+HWY_INLINE void LoadSums(bool first, const float* HWY_RESTRICT y, int64_t stride, FloatVec (&sums)[kRows][2]) {
+  const FloatTag d;
   FATHOM_UNROLL
   for (int i = 0; i < kRows; ++i) {
     FATHOM_UNROLL
-    for (int j = 0; j < 2; ++j) sums[i][j] = hn::LoadU(FloatTag(), y + i * stride + j * Lanes());
+    for (int j = 0; j < 2; ++j) sums[i][j] = first ? hn::Zero(d) : hn::LoadU(d, y + i * stride + j * Lanes());
   }
 }
 template <int kRows>
@@ -66,14 +67,13 @@ HWY_INLINE void WithRows(int64_t rows, const Micro& micro) {
 }
 
 /// Loops over panels, blocks of columns and blocks of rows of activations; `pack(first, rows, column, n)` fills a
-/// panel, `multiply(row, rows, column, n, y, stride)` adds its products.
+/// panel, `multiply(row, rows, column, n, y, stride)` puts its products to y, or adds them when column > 0.
 template <class Pack, class Multiply>
 HWY_INLINE void ForPanels(const Matrix& w, int64_t begin, int64_t end, int64_t x_rows, float* y, int64_t y_stride,
                           int64_t columns, const Pack& pack, const Multiply& multiply) {
   const int64_t panel_rows = 2 * Lanes();
   for (int64_t first = begin; first < end; first += panel_rows) {
     const int64_t rows = std::min(panel_rows, end - first);
-    for (int64_t i = 0; i < x_rows; ++i) std::fill_n(y + i * y_stride + first, rows, 0.0f);
     for (int64_t column = 0; column < w.cols; column += columns) {
       const int64_t n = std::min(columns, w.cols - column);
       pack(first, rows, column, n);
@@ -84,7 +84,7 @@ HWY_INLINE void ForPanels(const Matrix& w, int64_t begin, int64_t end, int64_t x
           continue;
         }
         float edge[kMicroRows * kMaxPanelRows] = {};  // the last panel may be narrower than the vectors
-        for (int64_t b = 0; b < block; ++b)
+        for (int64_t b = 0; column > 0 && b < block; ++b)
           std::copy_n(y + (i + b) * y_stride + first, rows, edge + b * kMaxPanelRows);
         multiply(i, block, column, n, edge, kMaxPanelRows);
         for (int64_t b = 0; b < block; ++b)

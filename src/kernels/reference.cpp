@@ -12,7 +12,7 @@
 namespace fathom {
 namespace {
 
-void quantize_activations(const float* x, int64_t cols, int8_t* q, float* scale, float* sum) {
+void quantize_activations(const float* x, int64_t cols, int8_t* q, float* scale, float* sum, float* pair_sum) {
   const int64_t padded = padded_columns(cols);
   for (int64_t begin = 0; begin < padded; begin += 32) {
     const int64_t end = std::min(begin + 32, cols);
@@ -29,6 +29,7 @@ void quantize_activations(const float* x, int64_t cols, int8_t* q, float* scale,
       scale[begin / 16 + half] = s;
       sum[begin / 16 + half] = s * static_cast<float>(sums[half]);
     }
+    pair_sum[begin / 32] = s * static_cast<float>(sums[0] + sums[1]);
   }
 }
 

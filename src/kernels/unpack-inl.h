@@ -90,6 +90,28 @@ inline constexpr int kGroupWeights<BlockQ3_K> = 16;
 template <>
 inline constexpr int kGroupWeights<BlockQ6_K> = 16;
 
+/// Bits of a code.
+template <class Block>
+inline constexpr int kCodeBits = 8;
+template <>
+inline constexpr int kCodeBits<BlockQ2_K> = 2;
+template <>
+inline constexpr int kCodeBits<BlockQ3_K> = 3;
+template <>
+inline constexpr int kCodeBits<BlockQ4_0> = 4;
+template <>
+inline constexpr int kCodeBits<BlockQ4_1> = 4;
+template <>
+inline constexpr int kCodeBits<BlockQ4_K> = 4;
+template <>
+inline constexpr int kCodeBits<BlockQ5_0> = 5;
+template <>
+inline constexpr int kCodeBits<BlockQ5_1> = 5;
+template <>
+inline constexpr int kCodeBits<BlockQ5_K> = 5;
+template <>
+inline constexpr int kCodeBits<BlockQ6_K> = 6;
+
 using Bytes16 = hn::FixedTag<uint8_t, 16>;
 using Vec16 = hn::Vec<Bytes16>;
 
@@ -262,11 +284,10 @@ inline constexpr float kOffset<BlockQ5_0> = 16;
 template <>
 inline constexpr float kOffset<BlockIQ4_NL> = 128;
 
-/// Types whose codes fill all eight bits: an instruction that adds pairs of 16-bit products can take them only as
-/// signed numbers, code − 128, which is also what makes their minimum zero.
+/// Codes that fill all eight bits: an instruction that adds pairs of 16-bit products can take them only as signed
+/// numbers, code − 128, which is also what makes their minimum zero.
 template <class Block>
-inline constexpr bool kSignedCodes =
-    std::is_same_v<Block, BlockQ8_0> || std::is_same_v<Block, BlockIQ4_NL> || std::is_same_v<Block, BlockIQ4_XS>;
+inline constexpr bool kSignedCodes = kCodeBits<Block> == 8;
 
 /// out = factor · bytes for 16 bytes (signed or not).
 template <class Byte>

@@ -17,6 +17,7 @@
 #include "kernels/panels-inl.h"
 #include "kernels/unpack-inl.h"
 #include "kernels/float_matmul-inl.h"
+#include "kernels/transpose-inl.h"
 // clang-format on
 
 #if FATHOM_VECTOR_TARGET
@@ -32,15 +33,16 @@ namespace HWY_NAMESPACE {
 using IntTag = hn::Rebind<int32_t, FloatTag>;
 using IntVec = hn::Vec<IntTag>;
 
-// VNNI multiplies four unsigned by four signed bytes a lane; elsewhere pairs of 16-bit numbers do.
-#if HWY_TARGET == HWY_AVX3_DL
+// VNNI multiplies four unsigned by four signed bytes a lane; other x86 the same in three instructions, with sums of
+// 16 bits in between; elsewhere pairs of 16-bit numbers are multiplied.
 #undef FATHOM_VNNI
-#define FATHOM_VNNI 1
+#define FATHOM_VNNI (HWY_TARGET == HWY_AVX3_DL)
+#undef FATHOM_BYTES
+#define FATHOM_BYTES HWY_ARCH_X86
+#if FATHOM_BYTES
 constexpr int kStep = 4;
 using PanelInt = uint8_t;
 #else
-#undef FATHOM_VNNI
-#define FATHOM_VNNI 0
 constexpr int kStep = 2;
 using PanelInt = int16_t;
 #endif
@@ -48,31 +50,48 @@ using PanelInt = int16_t;
 // 32 rows of as many bytes, and scales, stay within the L1 cache or the nearest part of the L2.
 constexpr int kPanelColumns = 1024;
 
+/// 32 activations to 8 bits; see QuantizeActivations.
+HWY_INLINE void QuantizeBlock(const float* HWY_RESTRICT x, int8_t* HWY_RESTRICT q, float* HWY_RESTRICT scale,
+                              float* HWY_RESTRICT sum, float* HWY_RESTRICT pair_sum) {
+  const FloatTag d;
+  const IntTag di;
+  constexpr int kLanes = HWY_MAX_BYTES / 4, kVectors = 32 / kLanes;
+  FloatVec values[kVectors];
+  auto largest = hn::Zero(d);
+  FATHOM_UNROLL
+  for (int i = 0; i < kVectors; ++i) {
+    values[i] = hn::LoadU(d, x + i * kLanes);
+    largest = hn::Max(largest, hn::Abs(values[i]));
+  }
+  const float most = hn::GetLane(hn::MaxOfLanes(d, largest));
+  const auto inverse = hn::Set(d, most > 0 ? 127.0f / most : 0.0f);
+  IntVec totals[2] = {hn::Zero(di), hn::Zero(di)};
+  FATHOM_UNROLL
+  for (int i = 0; i < kVectors; ++i) {
+    const IntVec rounded = hn::NearestInt(hn::Mul(values[i], inverse));
+    hn::StoreU(hn::DemoteTo(hn::Rebind<int8_t, IntTag>(), rounded), hn::Rebind<int8_t, IntTag>(), q + i * kLanes);
+    totals[2 * i / kVectors] = hn::Add(totals[2 * i / kVectors], rounded);
+  }
+  const float s = most / 127.0f;
+  const int32_t first = hn::GetLane(hn::SumOfLanes(di, totals[0]));
+  const int32_t second = hn::GetLane(hn::SumOfLanes(di, totals[1]));
+  scale[0] = scale[1] = s;
+  sum[0] = s * static_cast<float>(first);
+  sum[1] = s * static_cast<float>(second);
+  *pair_sum = s * static_cast<float>(first + second);
+}
+
 void QuantizeActivations(const float* HWY_RESTRICT x, int64_t cols, int8_t* HWY_RESTRICT q,
-                         float* HWY_RESTRICT scale, float* HWY_RESTRICT sum) {
+                         float* HWY_RESTRICT scale, float* HWY_RESTRICT sum, float* HWY_RESTRICT pair_sum) {
   const int64_t padded = padded_columns(cols);
-  for (int64_t begin = 0; begin < padded; begin += 32) {
-    alignas(64) float block[32] = {};
-    const int64_t n = std::clamp<int64_t>(cols - begin, 0, 32);
-    std::copy_n(x + begin, n, block);
-    float largest = 0;
-    for (int i = 0; i < 32; ++i) largest = std::max(largest, std::fabs(block[i]));
-    const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
-    const FloatTag d;
-    alignas(64) int32_t rounded[32];
-    for (int i = 0; i < 32; i += Lanes()) {
-      hn::Store(hn::NearestInt(hn::Mul(hn::Load(d, block + i), hn::Set(d, inverse))), IntTag(), rounded + i);
+  for (int64_t k = 0; k < padded; k += 32) {
+    alignas(64) float last[32] = {};
+    const float* from = x + k;
+    if (cols - k < 32) {
+      if (k < cols) std::copy(from, x + cols, last);
+      from = last;
     }
-    const float s = largest / 127.0f;
-    for (int half = 0; half < 2; ++half) {
-      int32_t total = 0;
-      for (int i = 0; i < 16; ++i) {
-        q[begin + 16 * half + i] = static_cast<int8_t>(rounded[16 * half + i]);
-        total += rounded[16 * half + i];
-      }
-      scale[begin / 16 + half] = s;
-      sum[begin / 16 + half] = s * static_cast<float>(total);
-    }
+    QuantizeBlock(from, q + k, scale + k / 16, sum + k / 16, pair_sum + k / 32);
   }
 }
 
@@ -114,7 +133,7 @@ HWY_INLINE IntVec DotCodes(CodeVec codes, const int8_t* HWY_RESTRICT x) {
 }
 
 // Only x86 without VNNI needs signed codes.
-#if !FATHOM_VNNI && HWY_ARCH_X86
+#if FATHOM_BYTES && !FATHOM_VNNI
 template <class Block>
 inline constexpr bool kDotSigned = kSignedCodes<Block>;
 #else
@@ -208,6 +227,55 @@ struct Panel {
   alignas(64) float min[kPanelColumns / 16 * kMaxPanelRows];
 };
 
+#if FATHOM_VNNI
+/// Unpacks rows [first, first + rows) and columns [column, column + n) of W; missing rows of the panel are zero. 16
+/// rows at a time are turned in registers.
+template <class Block>
+void PackPanel(const Matrix& w, int64_t first, int64_t rows, int64_t column, int64_t n, Panel& panel) {
+  constexpr int64_t kBlocks = kSuperBlock / kBlockWeights<Block>;
+  const size_t stride = row_bytes(w.type, w.cols);
+  for (int64_t half = 0; half < kMaxPanelRows; half += 16) {
+    for (int64_t k = 0; k < n; k += kSuperBlock) {
+      const int64_t run = std::min<int64_t>(kSuperBlock, n - k);
+      Block spare[16][kBlocks];
+      const Block* from[16];
+      for (int64_t i = 0; i < 16; ++i) {
+        const bool there = half + i < rows;
+        from[i] = reinterpret_cast<const Block*>(w.data + (first + half + i) * stride) +
+                  (column + k) / kBlockWeights<Block>;
+        if (there && run == kSuperBlock) continue;
+        std::memset(spare[i], 0, sizeof spare[i]);
+        if (there) std::copy_n(from[i], run / kBlockWeights<Block>, spare[i]);
+        from[i] = spare[i];
+      }
+      __m512i words[16];
+      for (int chunk = 0; chunk < 4; ++chunk) {
+        FATHOM_UNROLL
+        for (int i = 0; i < 16; ++i) words[i] = CodesAt(from[i], chunk, 0).raw;
+        Transpose(words);
+        PanelInt* values = panel.values + (k + 64 * chunk) * kMaxPanelRows + half * kStep;
+        FATHOM_UNROLL
+        for (int i = 0; i < 16; ++i) _mm512_store_si512(values + i * kMaxPanelRows * kStep, words[i]);
+      }
+      __m512i mins[16];
+      FATHOM_UNROLL
+      for (int i = 0; i < 16; ++i) {
+        const Scales scales = ScalesOf(from[i]);
+        words[i] = _mm512_castps_si512(scales.scale[0].raw);
+        mins[i] = _mm512_castps_si512(scales.min[0].raw);
+      }
+      Transpose(words);
+      Transpose(mins);
+      FATHOM_UNROLL
+      for (int i = 0; i < 16; ++i) {
+        const int64_t at = (k / 16 + i) * kMaxPanelRows + half;
+        _mm512_store_si512(panel.scale + at, words[i]);
+        _mm512_store_si512(panel.min + at, mins[i]);
+      }
+    }
+  }
+}
+#else
 /// Unpacks rows [first, first + rows) and columns [column, column + n) of W; missing rows of the panel are zero.
 template <class Block>
 void PackPanel(const Matrix& w, int64_t first, int64_t rows, int64_t column, int64_t n, Panel& panel) {
@@ -239,79 +307,157 @@ void PackPanel(const Matrix& w, int64_t first, int64_t rows, int64_t column, int
     }
   }
 }
+#endif
 
-// DotStep: sums += products of kStep weights with kStep activations a lane.
+/// The four, or on machines without byte products two, activations that one step multiplies, in every lane.
+template <class T>
+HWY_INLINE IntVec LoadStep(const T* p) {
+  int32_t bits;
+  std::memcpy(&bits, p, 4);
+  return hn::Set(IntTag(), bits);
+}
+
+// DotGroup: dots = products of the panel's next kGroup columns with kRows rows of activations.
 #if FATHOM_VNNI
 using MicroInt = int8_t;  // activations as the micro-kernel reads them
-HWY_INLINE IntVec LoadWeights(const PanelInt* p) { return IntVec{_mm512_load_si512(p)}; }
-HWY_INLINE IntVec LoadStep(const MicroInt* p) {
-  int32_t four;
-  std::memcpy(&four, p, 4);
-  return hn::Set(IntTag(), four);
+
+template <class Block, int kRows>
+HWY_INLINE void DotGroup(const PanelInt* HWY_RESTRICT weights, const MicroInt* HWY_RESTRICT q, int64_t q_stride,
+                         IntVec (&dots)[kRows][2]) {
+  FATHOM_UNROLL
+  for (int i = 0; i < kRows; ++i) dots[i][0] = dots[i][1] = hn::Zero(IntTag());
+  FATHOM_UNROLL
+  for (int step = 0; step < kGroupWeights<Block> / kStep; ++step) {
+    const __m512i w0 = _mm512_load_si512(weights + 128 * step), w1 = _mm512_load_si512(weights + 128 * step + 64);
+    FATHOM_UNROLL
+    for (int i = 0; i < kRows; ++i) {
+      const IntVec a = LoadStep(q + i * q_stride + step * kStep);
+      dots[i][0].raw = _mm512_dpbusd_epi32(dots[i][0].raw, w0, a.raw);
+      dots[i][1].raw = _mm512_dpbusd_epi32(dots[i][1].raw, w1, a.raw);
+    }
+  }
 }
-HWY_INLINE IntVec DotStep(IntVec sums, IntVec weights, IntVec activations) {
-  return IntVec{_mm512_dpbusd_epi32(sums.raw, weights.raw, activations.raw)};
+#elif FATHOM_BYTES
+using MicroInt = int8_t;
+
+#if HWY_TARGET == HWY_AVX2
+HWY_INLINE __m256i LoadWeights(const PanelInt* p) { return _mm256_load_si256(reinterpret_cast<const __m256i*>(p)); }
+HWY_INLINE __m256i Signed(__m256i codes) { return _mm256_xor_si256(codes, _mm256_set1_epi8(-128)); }
+HWY_INLINE __m256i Magnitude(__m256i v) { return _mm256_abs_epi8(v); }
+HWY_INLINE __m256i WithSignOf(__m256i a, __m256i w) { return _mm256_sign_epi8(a, w); }
+HWY_INLINE __m256i MultiplyBytes(__m256i w, __m256i a) { return _mm256_maddubs_epi16(w, a); }
+HWY_INLINE __m256i Add16(__m256i a, __m256i b) { return _mm256_add_epi16(a, b); }
+HWY_INLINE __m256i Add32(__m256i a, __m256i b) { return _mm256_add_epi32(a, b); }
+HWY_INLINE __m256i Widen(__m256i sums) { return _mm256_madd_epi16(sums, _mm256_set1_epi16(1)); }
+#else
+HWY_INLINE __m512i LoadWeights(const PanelInt* p) { return _mm512_load_si512(p); }
+HWY_INLINE __m512i Signed(__m512i codes) { return _mm512_xor_si512(codes, _mm512_set1_epi8(-128)); }
+HWY_INLINE __m512i Magnitude(__m512i v) { return _mm512_abs_epi8(v); }
+HWY_INLINE __m512i WithSignOf(__m512i a, __m512i w) {
+  return _mm512_mask_sub_epi8(a, _mm512_movepi8_mask(w), _mm512_setzero_si512(), a);
+}
+HWY_INLINE __m512i MultiplyBytes(__m512i w, __m512i a) { return _mm512_maddubs_epi16(w, a); }
+HWY_INLINE __m512i Add16(__m512i a, __m512i b) { return _mm512_add_epi16(a, b); }
+HWY_INLINE __m512i Add32(__m512i a, __m512i b) { return _mm512_add_epi32(a, b); }
+HWY_INLINE __m512i Widen(__m512i sums) { return _mm512_madd_epi16(sums, _mm512_set1_epi16(1)); }
+#endif
+
+/// Steps whose sums of pairs of products fit 16 bits: codes of b bits times 127, two a step.
+template <class Block>
+constexpr int kNarrowSteps = kCodeBits<Block> <= 4   ? 8
+                             : kCodeBits<Block> == 5 ? 4
+                             : kCodeBits<Block> == 6 ? 2
+                                                     : 1;
+
+template <class Block, int kRows>
+HWY_INLINE void DotGroup(const PanelInt* HWY_RESTRICT weights, const MicroInt* HWY_RESTRICT q, int64_t q_stride,
+                         IntVec (&dots)[kRows][2]) {
+  constexpr int kSteps = kGroupWeights<Block> / kStep, kNarrow = std::min(kNarrowSteps<Block>, kSteps);
+  constexpr int kBytes = HWY_MAX_BYTES;
+  FATHOM_UNROLL
+  for (int begin = 0; begin < kSteps; begin += kNarrow) {
+    decltype(dots[0][0].raw) narrow[kRows][2];
+    FATHOM_UNROLL
+    for (int step = begin; step < begin + kNarrow; ++step) {
+      auto w0 = LoadWeights(weights + 2 * kBytes * step), w1 = LoadWeights(weights + 2 * kBytes * step + kBytes);
+      auto sign0 = w0, sign1 = w1;
+      if constexpr (kDotSigned<Block>) {
+        sign0 = Signed(w0);
+        sign1 = Signed(w1);
+        w0 = Magnitude(sign0);
+        w1 = Magnitude(sign1);
+      }
+      FATHOM_UNROLL
+      for (int i = 0; i < kRows; ++i) {
+        const auto a = LoadStep(q + i * q_stride + step * kStep).raw;
+        const auto p0 = MultiplyBytes(w0, kDotSigned<Block> ? WithSignOf(a, sign0) : a);
+        const auto p1 = MultiplyBytes(w1, kDotSigned<Block> ? WithSignOf(a, sign1) : a);
+        narrow[i][0] = step == begin ? p0 : Add16(narrow[i][0], p0);
+        narrow[i][1] = step == begin ? p1 : Add16(narrow[i][1], p1);
+      }
+    }
+    FATHOM_UNROLL
+    for (int i = 0; i < kRows; ++i) {
+      FATHOM_UNROLL
+      for (int j = 0; j < 2; ++j) {
+        const auto wide = Widen(narrow[i][j]);
+        dots[i][j].raw = begin == 0 ? wide : Add32(dots[i][j].raw, wide);
+      }
+    }
+  }
 }
 #else
 using MicroInt = int16_t;
-HWY_INLINE IntVec LoadWeights(const PanelInt* p) {
-  return hn::BitCast(IntTag(), hn::Load(hn::Repartition<int16_t, IntTag>(), p));
-}
-HWY_INLINE IntVec LoadStep(const MicroInt* p) {
-  int32_t two;
-  std::memcpy(&two, p, 4);
-  return hn::Set(IntTag(), two);
-}
-HWY_INLINE IntVec DotStep(IntVec sums, IntVec weights, IntVec activations) {
+
+template <class Block, int kRows>
+HWY_INLINE void DotGroup(const PanelInt* HWY_RESTRICT weights, const MicroInt* HWY_RESTRICT q, int64_t q_stride,
+                         IntVec (&dots)[kRows][2]) {
   const IntTag d;
   const hn::Repartition<int16_t, IntTag> d16;
-  const auto w = hn::BitCast(d16, weights), a = hn::BitCast(d16, activations);
-  auto odd = hn::Zero(d);
-#if HWY_ARCH_X86  // the products of neighbours are added in their lane, and nothing goes to `odd`
-  return hn::ReorderWidenMulAccumulate(d, w, a, sums, odd);
-#else
-  const auto even = hn::ReorderWidenMulAccumulate(d, w, a, hn::Zero(d), odd);
-  return hn::Add(sums, hn::RearrangeToOddPlusEven(even, odd));
-#endif
+  FATHOM_UNROLL
+  for (int i = 0; i < kRows; ++i) dots[i][0] = dots[i][1] = hn::Zero(d);
+  for (int step = 0; step < kGroupWeights<Block> / kStep; ++step) {
+    FATHOM_UNROLL
+    for (int i = 0; i < kRows; ++i) {
+      const auto a = hn::BitCast(d16, LoadStep(q + i * q_stride + step * kStep));
+      FATHOM_UNROLL
+      for (int j = 0; j < 2; ++j) {
+        const auto w = hn::Load(d16, weights + (2 * step + j) * Lanes() * kStep);
+        auto odd = hn::Zero(d);
+        const auto even = hn::ReorderWidenMulAccumulate(d, w, a, hn::Zero(d), odd);
+        dots[i][j] = hn::Add(dots[i][j], hn::RearrangeToOddPlusEven(even, odd));
+      }
+    }
+  }
 }
 #endif
 
-/// y[i, 0 … panel rows) += products of the panel with kRows rows of activations; kGroup weights share a scale.
-template <int kRows, int kGroup>
-HWY_NOINLINE void MicroQuantised(const Panel& panel, int64_t n, const MicroInt* HWY_RESTRICT q, int64_t q_stride,
-                                 const float* HWY_RESTRICT scale, const float* HWY_RESTRICT sum,
-                                 int64_t scale_stride, float* HWY_RESTRICT y, int64_t y_stride) {
+/// y[i, 0 … panel rows) = (first) or += products of the panel with kRows rows of activations.
+template <class Block, int kRows>
+HWY_NOINLINE void MicroQuantised(const Panel& panel, int64_t n, bool first, const MicroInt* HWY_RESTRICT q,
+                                 int64_t q_stride, const float* HWY_RESTRICT scale, const float* HWY_RESTRICT sum,
+                                 int64_t padded, float* HWY_RESTRICT y, int64_t y_stride) {
+  constexpr int kGroup = kGroupWeights<Block>;
   const FloatTag d;
   const int64_t lanes = Lanes();
   FloatVec total[kRows][2];
-  LoadSums(y, y_stride, total);
-  const PanelInt* HWY_RESTRICT weights = panel.values;
+  LoadSums(first, y, y_stride, total);
   for (int64_t k = 0; k < n; k += kGroup) {
     IntVec dots[kRows][2];
-    FATHOM_UNROLL
-    for (int i = 0; i < kRows; ++i) dots[i][0] = dots[i][1] = hn::Zero(IntTag());
-    for (int step = 0; step < kGroup / kStep; ++step) {
-      const IntVec w0 = LoadWeights(weights), w1 = LoadWeights(weights + lanes * kStep);
-      weights += 2 * lanes * kStep;
-      FATHOM_UNROLL
-      for (int i = 0; i < kRows; ++i) {
-        const IntVec a = LoadStep(q + i * q_stride + k + step * kStep);
-        dots[i][0] = DotStep(dots[i][0], w0, a);
-        dots[i][1] = DotStep(dots[i][1], w1, a);
-      }
-    }
-    const int64_t g = k / 16;
+    DotGroup<Block>(panel.values + 2 * lanes * k, q + k, q_stride, dots);
     FATHOM_UNROLL
     for (int j = 0; j < 2; ++j) {
-      const FloatVec ws = hn::Load(d, panel.scale + (2 * g + j) * lanes),
-                     wm = hn::Load(d, panel.min + (2 * g + j) * lanes);
+      const FloatVec ws = hn::Load(d, panel.scale + (k / 8 + j) * lanes);
       FATHOM_UNROLL
       for (int i = 0; i < kRows; ++i) {
-        const float* s = scale + i * scale_stride + g;
-        const float* m = sum + i * scale_stride + g;
-        const float x_sum = kGroup == 16 ? m[0] : m[0] + m[1];
-        total[i][j] = hn::MulAdd(hn::ConvertTo(d, dots[i][j]), hn::Mul(ws, hn::Set(d, s[0])), total[i][j]);
-        total[i][j] = hn::NegMulAdd(wm, hn::Set(d, x_sum), total[i][j]);
+        const auto xs = hn::Set(d, scale[i * (padded / 16) + k / 16]);
+        total[i][j] = hn::MulAdd(hn::ConvertTo(d, dots[i][j]), hn::Mul(ws, xs), total[i][j]);
+      }
+      if constexpr (!kDotSigned<Block>) {
+        const FloatVec wm = hn::Load(d, panel.min + (k / 8 + j) * lanes);
+        FATHOM_UNROLL
+        for (int i = 0; i < kRows; ++i)
+          total[i][j] = hn::NegMulAdd(wm, hn::Set(d, sum[i * (padded / kGroup) + k / kGroup]), total[i][j]);
       }
     }
   }
@@ -329,7 +475,7 @@ void MatmulQuantised(const Matrix& w, int64_t begin, int64_t end, const Activati
   };
   const auto multiply = [&](int64_t row, int64_t rows, int64_t column, int64_t n, float* out, int64_t stride) {
     const int64_t at = row * padded + column;
-#if FATHOM_VNNI
+#if FATHOM_BYTES
     const int8_t* q = x.q + at;
     const int64_t q_stride = padded;
 #else
@@ -337,9 +483,10 @@ void MatmulQuantised(const Matrix& w, int64_t begin, int64_t end, const Activati
     const int64_t q_stride = kPanelColumns;
     for (int64_t i = 0; i < rows; ++i) std::copy_n(x.q + at + i * padded, n, q + i * kPanelColumns);
 #endif
+    const float* sum = kGroupWeights<Block> == 32 ? x.pair_sum + at / 32 : x.sum + at / 16;
     WithRows(rows, [&](auto r) {
-      MicroQuantised<decltype(r)::value, kGroupWeights<Block>>(panel, n, q, q_stride, x.scale + at / 16,
-                                                               x.sum + at / 16, padded / 16, out, stride);
+      MicroQuantised<Block, decltype(r)::value>(panel, n, column == 0, q, q_stride, x.scale + at / 16, sum, padded,
+                                                out, stride);
     });
   };
   ForPanels(w, begin, end, x.rows, y, y_stride, kPanelColumns, pack, multiply);

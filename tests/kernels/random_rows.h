@@ -35,18 +35,19 @@ struct OwnedActivations {
       : f32(std::move(rows_of_values)),
         q(rows * padded_columns(cols)),
         scale(rows * padded_columns(cols) / 16),
-        sum(scale.size()) {
+        sum(scale.size()),
+        pair_sum(scale.size() / 2) {
     const Kernels& plain = kernels("reference");
     for (int64_t i = 0; i < rows; ++i) {
       const int64_t at = i * padded_columns(cols);
       plain.quantize_activations(f32.data() + i * cols, cols, q.data() + at, scale.data() + at / 16,
-                                 sum.data() + at / 16);
+                                 sum.data() + at / 16, pair_sum.data() + at / 32);
     }
-    view = {rows, cols, f32.data(), q.data(), scale.data(), sum.data()};
+    view = {rows, cols, f32.data(), q.data(), scale.data(), sum.data(), pair_sum.data()};
   }
   std::vector<float> f32;
   std::vector<int8_t> q;
-  std::vector<float> scale, sum;
+  std::vector<float> scale, sum, pair_sum;
   ActivationRows view;
 };
 

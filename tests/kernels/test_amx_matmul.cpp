@@ -58,7 +58,8 @@ void expect_close(const Matrix& w, const std::vector<float>& x, const std::vecto
         sum += term;
         squares += term * term;
       }
-      ASSERT_NEAR(found[i * w.rows + r], sum, 4 * error * std::sqrt(squares) + 1e-6) << "row " << r << ", token " << i;
+      ASSERT_NEAR(found[i * w.rows + r], sum, 4 * error * std::sqrt(squares) + 1e-6)
+          << "row " << r << ", token " << i;
     }
   }
 }

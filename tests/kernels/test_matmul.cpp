@@ -70,11 +70,12 @@ TEST_P(MatmulOnEachIsa, ActivationsRoundToNearestOf127Steps) {
     const OwnedActivations expected(x, 1, cols);
     const int64_t padded = padded_columns(cols);
     std::vector<int8_t> q(padded, 99);
-    std::vector<float> scale(padded / 16, 9), sum(padded / 16, 9);
-    kernels(GetParam()).quantize_activations(x.data(), cols, q.data(), scale.data(), sum.data());
+    std::vector<float> scale(padded / 16, 9), sum(padded / 16, 9), pair_sum(padded / 32, 9);
+    kernels(GetParam()).quantize_activations(x.data(), cols, q.data(), scale.data(), sum.data(), pair_sum.data());
     EXPECT_EQ(q, expected.q);
     EXPECT_EQ(scale, expected.scale);
     EXPECT_EQ(sum, expected.sum);
+    EXPECT_EQ(pair_sum, expected.pair_sum);
     for (int64_t i = 0; i < cols; ++i) EXPECT_NEAR(q[i] * scale[i / 16], x[i], scale[i / 16] * 0.5001f);
   }
 }
