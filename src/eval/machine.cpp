@@ -73,7 +73,11 @@ MachineLimits measure_machine(ThreadPool& pool, const Kernels& kernels) {
   MachineLimits limits;
   limits.read_bytes_per_second = best_read_rate(pool, kernels);
   limits.multiply_adds_per_second = best_peak(pool, kernels, kernels.peak);
-  limits.bf16_multiply_adds_per_second = best_peak(pool, kernels, kernels.peak_bf16);
+  limits.bf16_multiply_adds_per_second = best_peak(pool, kernels, kernels.peak_f32);
+  if (kernels.peak_bf16) {
+    limits.bf16_multiply_adds_per_second =
+        std::max(limits.bf16_multiply_adds_per_second, best_peak(pool, kernels, kernels.peak_bf16));
+  }
   // What measuring took is not to count as the peak of what comes after: 5 resets VmHWM.
   std::ofstream("/proc/self/clear_refs") << 5;
   return limits;

@@ -12,7 +12,7 @@ namespace fathom {
 struct MachineLimits {
   double read_bytes_per_second = 0;          // of memory larger than the caches
   double multiply_adds_per_second = 0;       // with the instructions of the quantised matmul
-  double bf16_multiply_adds_per_second = 0;  // with the widest product of bfloat16 numbers, or of floats
+  double bf16_multiply_adds_per_second = 0;  // of bfloat16 numbers: with their own instructions, or as floats
 };
 
 /// Measures it now, in about a second; each limit is the best of several rounds. peak_resident_bytes() starts anew
