@@ -16,10 +16,11 @@ namespace fathom {
 namespace {
 
 // The best of them: a limit is what was reached once, on a machine that may be shared.
-constexpr int kReadRounds = 6, kPeakRounds = 10;
+constexpr int kReadRounds = 6, kPeakRounds = 5;
+constexpr double kPeakSeconds = 0.05;           // at least
 constexpr size_t kReadBytes = size_t{1} << 30;  // servers have last-level caches of hundreds of megabytes
 constexpr size_t kPieceBytes = size_t{1} << 20;
-constexpr int64_t kPeakOperations = int64_t{4} << 30;  // per thread and round: about 10 ms
+constexpr int64_t kPeakOperations = int64_t{1} << 30;  // per thread and round: 1 to 20 ms
 constexpr double kLimitsAge = 2;                       // seconds until limits are measured again
 
 /// kReadBytes, or an eighth of the memory if that is less.
@@ -56,7 +57,8 @@ double best_peak(ThreadPool& pool, const Kernels& kernels, int64_t (*peak)(int64
   std::vector<int64_t> done(pool.threads());
   std::vector<float> sinks(pool.threads());
   double best = 0;
-  for (int round = 0; round < kPeakRounds; ++round) {
+  const Stopwatch all;
+  for (int round = 0; round < kPeakRounds || all.seconds() < kPeakSeconds; ++round) {
     const Stopwatch watch;
     pool.parallel_for(pool.threads(), [&](size_t i, int) { done[i] = peak(operations, &sinks[i]); });
     const double seconds = watch.seconds();
