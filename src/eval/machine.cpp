@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <vector>
 
@@ -109,6 +110,16 @@ std::string processor_name() {
   utsname system{};
   uname(&system);
   return system.machine;
+}
+
+double seconds_waited() {
+  double total = 0;
+  std::error_code error;
+  for (const auto& thread : std::filesystem::directory_iterator("/proc/self/task", error)) {
+    double ran = 0, waited = 0;  // nanoseconds
+    if (std::ifstream(thread.path() / "schedstat") >> ran >> waited) total += waited * 1e-9;
+  }
+  return total;
 }
 
 size_t peak_resident_bytes() {

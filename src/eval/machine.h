@@ -41,6 +41,10 @@ MachineLimits larger(const MachineLimits& a, const MachineLimits& b);
 /// What the processor calls itself, "Intel(R) Xeon(R) …"; where the system does not tell, its architecture.
 std::string processor_name();
 
+/// Seconds that this process's threads were ready to run while others had the cores, all of them together, so far;
+/// 0 where the system does not tell. What has waited is measured too slow.
+double seconds_waited();
+
 /// The largest resident size of this process so far, in bytes.
 size_t peak_resident_bytes();
 

@@ -12,15 +12,16 @@ namespace {
 /// Answers --help as llama-bench does, with the options `more`, and measures 10 tokens per second; its arguments go
 /// to `log`.
 std::string stand_in(const Folder& folder, const std::string& more) {
-  const std::string path = folder.write("llama-bench", "#!/bin/bash\n"
-                                                       "if [[ $1 == --help ]]; then echo '--n-prompt <n> " +
-                                                           more +
-                                                           "'; exit; fi\n"
-                                                           "echo \"$*\" >>" +
-                                                           folder.path("log") +
-                                                           "\n"
-                                                           "echo '[{\"avg_ts\": 10.0,'\n"
-                                                           "echo '  \"n_gen\": 0 }]'\n");
+  const std::string path = folder.write("llama-bench",
+                                        "#!/bin/bash\n"
+                                        "if [[ $1 == --help ]]; then echo '--n-prompt <n> " +
+                                            more +
+                                            "'; exit; fi\n"
+                                            "echo \"$*\" >>" +
+                                            folder.path("log") +
+                                            "\n"
+                                            "echo '[{\"avg_ts\": 10.0,'\n"
+                                            "echo '  \"n_gen\": 0 }]'\n");
   std::filesystem::permissions(path, std::filesystem::perms::owner_all);
   return path;
 }
@@ -49,7 +50,8 @@ TEST(BenchCompare, TableHasOneLineForEachTestAndARatioWhereThePeerHasTheTest) {
   for (const char* arguments : {"-p 8 -n 0\n", "-p 0 -n 2\n", "-p 8 -n 0 -d 64\n", "-p 0 -n 2 -d 64\n"}) {
     EXPECT_NE(log.find(arguments), std::string::npos) << arguments << " in " << log;
   }
-  for (const char* line : {"\nprefill        8       0        10.00 ", "\ndecode         2      64        10.00 "}) {
+  for (const char* line :
+       {"\nprefill        8       0        10.00 ", "\ndecode         2      64        10.00 "}) {
     EXPECT_NE(depth.text.find(line), std::string::npos) << line << " in " << depth.text;
   }
 }
