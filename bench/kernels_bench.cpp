@@ -1,27 +1,88 @@
-// Kernels on one thread: weights or queries per second, by instruction set and weight type.
+// Kernels on one thread, by instruction set and weight type: what they do per second, and as a share of what the
+// machine can do, which is measured first.
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
+#include <cstring>
+#include <map>
 #include <random>
+#include <span>
 #include <vector>
 
 #include "base/aligned.h"
+#include "base/stopwatch.h"
 #include "kernels/matmul.h"
 #include "kernels/quantize.h"
 
 namespace fathom {
 namespace {
 
-constexpr int64_t kRows = 2048, kCols = 2048;  // a projection of a 1B model: beyond the L2 cache in any type
+constexpr int64_t kRows = 2048, kCols = 2048;       // a projection of a 1B model: beyond the L2 cache in any type
+constexpr size_t kStreamBytes = size_t{512} << 20;  // beyond the last-level cache
+
+/// What one thread can reach with the instructions of a table.
+struct Limits {
+  double quantised = 0;  // multiply-adds per second of 8-bit numbers
+  double floats = 0;     // of floats or bfloat16 numbers
+};
+
+double best_rate(int64_t (*peak)(int64_t, float*)) {
+  double best = 0;
+  for (int round = 0; peak && round < 5; ++round) {
+    float sink = 0;
+    const Stopwatch watch;
+    const auto done = static_cast<double>(peak(int64_t{1} << 28, &sink));
+    best = std::max(best, done / watch.seconds());
+    benchmark::DoNotOptimize(sink);
+  }
+  return best;
+}
+
+const Limits& limits(const Kernels& table) {
+  static std::map<std::string, Limits> known;
+  Limits& limits = known[table.isa];
+  if (limits.quantised == 0) {
+    limits = {best_rate(table.peak), std::max(best_rate(table.peak_f32), best_rate(table.peak_bf16))};
+  }
+  return limits;
+}
+
+/// Bytes per second that one thread can read of this memory.
+double best_read_rate(const Kernels& table, std::span<const std::byte> memory) {
+  double best = 0;
+  for (int round = 0; round < 3; ++round) {
+    const size_t bytes = memory.size() / kReadStep * kReadStep;
+    const Stopwatch watch;
+    benchmark::DoNotOptimize(table.read(memory.data(), bytes));
+    best = std::max(best, static_cast<double>(bytes) / watch.seconds());
+  }
+  return best;
+}
+
+/// Adds the rate of `amount` an iteration, and its share of `limit`.
+void count(benchmark::State& state, const char* what, double amount, double limit) {
+  const double total = static_cast<double>(state.iterations()) * amount;
+  state.counters[what] = benchmark::Counter(total, benchmark::Counter::kIsRate);
+  state.counters["share of limit"] = benchmark::Counter(total / limit, benchmark::Counter::kIsRate);
+}
 
 struct Weights {
-  explicit Weights(WeightType type) : bytes(kRows * row_bytes(type, kCols)) {
+  /// Some random rows, over and over.
+  Weights(WeightType type, int64_t rows) : bytes(rows * row_bytes(type, kCols)) {
+    constexpr int64_t kDifferent = 64;
     std::mt19937 random(1);
     std::normal_distribution<float> normal(0, 0.02f);
     std::vector<float> row(kCols);
-    for (float& v : row) v = normal(random);
-    for (int64_t r = 0; r < kRows; ++r)
-      quantize_row(type, row.data(), bytes.data() + r * row_bytes(type, kCols), kCols);
-    matrix = {type, bytes.data(), kRows, kCols};
+    const size_t size = row_bytes(type, kCols);
+    for (int64_t r = 0; r < rows; ++r) {
+      if (r >= kDifferent) {
+        std::memcpy(bytes.data() + r * size, bytes.data() + (r - kDifferent) * size, size);
+        continue;
+      }
+      for (float& v : row) v = normal(random);
+      quantize_row(type, row.data(), bytes.data() + r * size, kCols);
+    }
+    matrix = {type, bytes.data(), rows, kCols};
   }
   AlignedBuffer<std::byte> bytes;
   Matrix matrix;
@@ -38,21 +99,35 @@ struct Rows {
   ActivationBuffer buffer;
 };
 
-void multiply(benchmark::State& state, const std::string& isa, WeightType type, int64_t rows) {
+/// Decode: one row, and more weights than the caches hold.
+void multiply_vector(benchmark::State& state, const std::string& isa, WeightType type) {
   const Kernels& table = kernels(isa);
-  const Weights weights(type);
-  const Rows rows_of_x(table, rows);
-  const ActivationRows x = rows_of_x.buffer.view();
-  std::vector<float> y(rows * kRows);
+  const Weights weights(type, static_cast<int64_t>(kStreamBytes / row_bytes(type, kCols)));
+  const Rows x(table, 1);
+  const ActivationRows view = x.buffer.view();
+  std::vector<float> y(weights.matrix.rows);
   for (auto _ : state) {
-    (rows == 1 ? table.matvec : table.matmul)(weights.matrix, 0, kRows, x, y.data(), kRows);
+    table.matvec(weights.matrix, 0, weights.matrix.rows, view, y.data(), weights.matrix.rows);
     benchmark::DoNotOptimize(y.data());
   }
-  const double operations = static_cast<double>(state.iterations()) * rows * kRows * kCols;
-  state.counters["multiply-adds/s"] = benchmark::Counter(operations, benchmark::Counter::kIsRate);
-  if (rows == 1)
-    state.counters["weight bytes/s"] = benchmark::Counter(
-        static_cast<double>(state.iterations()) * weights.matrix.bytes(), benchmark::Counter::kIsRate);
+  count(state, "weight bytes/s", static_cast<double>(weights.matrix.bytes()),
+        best_read_rate(table, weights.bytes.span()));
+}
+
+/// Prefill.
+void multiply_rows(benchmark::State& state, const std::string& isa, WeightType type, int64_t rows) {
+  const Kernels& table = kernels(isa);
+  const Weights weights(type, kRows);
+  const Rows x(table, rows);
+  const ActivationRows view = x.buffer.view();
+  std::vector<float> y(rows * kRows);
+  for (auto _ : state) {
+    table.matmul(weights.matrix, 0, kRows, view, y.data(), kRows);
+    benchmark::DoNotOptimize(y.data());
+  }
+  const bool floats = type == WeightType::kF32 || type == WeightType::kF16 || type == WeightType::kBF16;
+  count(state, "multiply-adds/s", static_cast<double>(rows) * kRows * kCols,
+        floats ? limits(table).floats : limits(table).quantised);
 }
 
 void attend(benchmark::State& state, const std::string& isa, int rows) {
@@ -78,30 +153,42 @@ void attend(benchmark::State& state, const std::string& isa, int rows) {
     table.attend(task, scratch.data());
     benchmark::DoNotOptimize(out.data());
   }
-  const double pairs = static_cast<double>(state.iterations()) * rows * kGroup * kPages * kPageTokens;
-  state.counters["multiply-adds/s"] = benchmark::Counter(pairs * 2 * kDim, benchmark::Counter::kIsRate);
+  const double pairs = static_cast<double>(rows) * kGroup * kPages * kPageTokens;
+  count(state, "multiply-adds/s", pairs * 2 * kDim, limits(table).floats);
 }
 
-/// What the matmuls can reach at most.
-void peak(benchmark::State& state, const std::string& isa) {
+/// What the kernels above are measured against.
+void peak(benchmark::State& state, int64_t (*function)(int64_t, float*)) {
   float sink = 0;
   double operations = 0;
-  for (auto _ : state) operations += static_cast<double>(kernels(isa).peak(1 << 22, &sink));
+  for (auto _ : state) operations += static_cast<double>(function(1 << 22, &sink));
   benchmark::DoNotOptimize(sink);
   state.counters["multiply-adds/s"] = benchmark::Counter(operations, benchmark::Counter::kIsRate);
+}
+
+void read(benchmark::State& state, const std::string& isa) {
+  const Kernels& table = kernels(isa);
+  AlignedBuffer<std::byte> memory(kStreamBytes);
+  std::memset(memory.data(), 1, memory.size());
+  for (auto _ : state) benchmark::DoNotOptimize(table.read(memory.data(), memory.size()));
+  state.counters["bytes/s"] =
+      benchmark::Counter(static_cast<double>(state.iterations()) * kStreamBytes, benchmark::Counter::kIsRate);
 }
 
 const int kRegistered = [] {
   for (const std::string& isa : available_isas()) {
     if (isa == "reference") continue;
-    benchmark::RegisterBenchmark(("peak/" + isa).c_str(), peak, isa);
+    const Kernels& table = kernels(isa);
+    benchmark::RegisterBenchmark(("read/" + isa).c_str(), read, isa);
+    benchmark::RegisterBenchmark(("peak/" + isa + "/quantised").c_str(), peak, table.peak);
+    benchmark::RegisterBenchmark(("peak/" + isa + "/f32").c_str(), peak, table.peak_f32);
+    if (table.peak_bf16) benchmark::RegisterBenchmark(("peak/" + isa + "/bf16").c_str(), peak, table.peak_bf16);
     for (const WeightType type : {WeightType::kF32, WeightType::kF16, WeightType::kBF16, WeightType::kQ8_0,
                                   WeightType::kQ4_0, WeightType::kQ2_K, WeightType::kQ3_K, WeightType::kQ4_K,
                                   WeightType::kQ5_K, WeightType::kQ6_K, WeightType::kIQ4_XS}) {
-      for (const int64_t rows : {1, 256}) {
-        const std::string name = std::string(rows == 1 ? "matvec/" : "matmul/") + isa + "/" + info(type).name;
-        benchmark::RegisterBenchmark(name.c_str(), multiply, isa, type, rows);
-      }
+      const std::string name = isa + "/" + info(type).name;
+      benchmark::RegisterBenchmark(("matvec/" + name).c_str(), multiply_vector, isa, type);
+      benchmark::RegisterBenchmark(("matmul/" + name).c_str(), multiply_rows, isa, type, 256);
     }
     for (const int rows : {1, 32})
       benchmark::RegisterBenchmark(("attend/" + isa + "/rows:" + std::to_string(rows)).c_str(), attend, isa, rows);

@@ -30,6 +30,9 @@ struct BenchOptions {
 /// Before the runs of a measurement, at most this many tokens warm caches and pages up.
 constexpr int64_t kWarmUpTokens = 512;
 
+/// Beyond this share of time lost to other programs a figure says so.
+constexpr double kDisturbed = 0.02;
+
 /// One measured figure.
 struct Figure {
   const char* test;  // "prefill" or "decode"
@@ -37,6 +40,7 @@ struct Figure {
   double operations = 0, bytes = 0;  // multiply-adds and bytes of weights and pages that one run needs
   std::vector<double> seconds = {};  // of the runs, sorted
   MachineLimits limits = {};         // measured just before and after the runs, whichever was larger
+  double waited = 0;                 // share of the threads' time in which other programs had the cores
   size_t peak_bytes = 0;             // resident memory
 
   bool is_prefill() const { return std::string_view(test) == "prefill"; }
@@ -113,6 +117,8 @@ class Bench {
   void measure(const Session& session, Figure& figure, const Work& work) {
     const std::vector<int32_t> tokens = random_tokens(figure.tokens);
     const MachineLimits before = meter_.limits();
+    const double waited_before = seconds_waited();
+    const Stopwatch all;
     for (int i = 0; i <= options_.repeat; ++i) {
       throw_if_interrupted();
       Session fork = session.fork();
@@ -122,6 +128,7 @@ class Bench {
       if (!warm_up) figure.seconds.push_back(watch.seconds());
     }
     std::sort(figure.seconds.begin(), figure.seconds.end());
+    figure.waited = (seconds_waited() - waited_before) / (all.seconds() * runtime_->pool().threads());
     figure.peak_bytes = peak_resident_bytes();
     figure.limits = larger(before, meter_.limits());
   }
@@ -193,6 +200,7 @@ class Bench {
     } else {
       line["read_bytes_per_second"] = f.limits.read_bytes_per_second;
     }
+    line["waited_share"] = f.waited;
     line["peak_rss_bytes"] = f.peak_bytes;
     print_line(line);
   }
@@ -205,6 +213,7 @@ class Bench {
         << 100 * f.share() << "% " << (f.is_prefill() ? "multiply" : "reading ") << std::setw(13)
         << format_bytes(static_cast<double>(f.peak_bytes));
     if (f.is_prefill()) out << "  (" << 100 * f.share_of_bf16() << "% of bf16)";
+    if (f.waited > kDisturbed) out << "  (too slow: other programs had " << 100 * f.waited << "% of the time)";
     write_out(out.str() + "\n");
   }
 

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <vector>
 
@@ -16,10 +17,11 @@ namespace fathom {
 namespace {
 
 // The best of them: a limit is what was reached once, on a machine that may be shared.
-constexpr int kReadRounds = 6, kPeakRounds = 10;
+constexpr int kReadRounds = 6, kPeakRounds = 5;
+constexpr double kPeakSeconds = 0.05;           // at least
 constexpr size_t kReadBytes = size_t{1} << 30;  // servers have last-level caches of hundreds of megabytes
 constexpr size_t kPieceBytes = size_t{1} << 20;
-constexpr int64_t kPeakOperations = int64_t{4} << 30;  // per thread and round: about 10 ms
+constexpr int64_t kPeakOperations = int64_t{1} << 30;  // per thread and round: 1 to 20 ms
 constexpr double kLimitsAge = 2;                       // seconds until limits are measured again
 
 /// kReadBytes, or an eighth of the memory if that is less.
@@ -56,7 +58,8 @@ double best_peak(ThreadPool& pool, const Kernels& kernels, int64_t (*peak)(int64
   std::vector<int64_t> done(pool.threads());
   std::vector<float> sinks(pool.threads());
   double best = 0;
-  for (int round = 0; round < kPeakRounds; ++round) {
+  const Stopwatch all;
+  for (int round = 0; round < kPeakRounds || all.seconds() < kPeakSeconds; ++round) {
     const Stopwatch watch;
     pool.parallel_for(pool.threads(), [&](size_t i, int) { done[i] = peak(operations, &sinks[i]); });
     const double seconds = watch.seconds();
@@ -73,7 +76,11 @@ MachineLimits measure_machine(ThreadPool& pool, const Kernels& kernels) {
   MachineLimits limits;
   limits.read_bytes_per_second = best_read_rate(pool, kernels);
   limits.multiply_adds_per_second = best_peak(pool, kernels, kernels.peak);
-  limits.bf16_multiply_adds_per_second = best_peak(pool, kernels, kernels.peak_bf16);
+  limits.bf16_multiply_adds_per_second = best_peak(pool, kernels, kernels.peak_f32);
+  if (kernels.peak_bf16) {
+    limits.bf16_multiply_adds_per_second =
+        std::max(limits.bf16_multiply_adds_per_second, best_peak(pool, kernels, kernels.peak_bf16));
+  }
   // What measuring took is not to count as the peak of what comes after: 5 resets VmHWM.
   std::ofstream("/proc/self/clear_refs") << 5;
   return limits;
@@ -103,6 +110,16 @@ std::string processor_name() {
   utsname system{};
   uname(&system);
   return system.machine;
+}
+
+double seconds_waited() {
+  double total = 0;
+  std::error_code error;
+  for (const auto& thread : std::filesystem::directory_iterator("/proc/self/task", error)) {
+    double ran = 0, waited = 0;  // nanoseconds
+    if (std::ifstream(thread.path() / "schedstat") >> ran >> waited) total += waited * 1e-9;
+  }
+  return total;
 }
 
 size_t peak_resident_bytes() {

@@ -12,7 +12,7 @@ namespace fathom {
 struct MachineLimits {
   double read_bytes_per_second = 0;          // of memory larger than the caches
   double multiply_adds_per_second = 0;       // with the instructions of the quantised matmul
-  double bf16_multiply_adds_per_second = 0;  // with the widest product of bfloat16 numbers, or of floats
+  double bf16_multiply_adds_per_second = 0;  // of bfloat16 numbers: with their own instructions, or as floats
 };
 
 /// Measures it now, in about a second; each limit is the best of several rounds. peak_resident_bytes() starts anew
@@ -40,6 +40,10 @@ MachineLimits larger(const MachineLimits& a, const MachineLimits& b);
 
 /// What the processor calls itself, "Intel(R) Xeon(R) …"; where the system does not tell, its architecture.
 std::string processor_name();
+
+/// Seconds that this process's threads were ready to run while others had the cores, all of them together, so far;
+/// 0 where the system does not tell. What has waited is measured too slow.
+double seconds_waited();
 
 /// The largest resident size of this process so far, in bytes.
 size_t peak_resident_bytes();

@@ -118,8 +118,9 @@ struct Kernels {
   /// Does at least n multiply-adds in registers, with the instructions that matmul uses for quantised weights, and
   /// returns how many; `sink` receives their sum. For measuring what the machine can do.
   int64_t (*peak)(int64_t n, float* sink);
-  /// The same with the widest product of bfloat16 numbers that the instruction set has, or of floats if it has
-  /// none.
+  /// The same with multiply-adds of floats, and with the product of bfloat16 numbers (null where there is none; it
+  /// need not be the faster of the two).
+  int64_t (*peak_f32)(int64_t n, float* sink);
   int64_t (*peak_bf16)(int64_t n, float* sink);
   /// The sum of all 32-bit words of bytes[n], wrapping around; n is a multiple of kReadStep. As fast as memory
   /// gives them; up to 1 KiB beyond the end may be prefetched.

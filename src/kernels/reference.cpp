@@ -211,7 +211,8 @@ Kernels reference_kernels() {
           .add = add,
           .softmax = softmax,
           .peak = peak,
-          .peak_bf16 = peak,
+          .peak_f32 = peak,
+          .peak_bf16 = nullptr,
           .read = read};
 }
 

@@ -36,6 +36,7 @@ TEST(CliBench, JsonHasTheFieldsOfTheContract) {
       EXPECT_GT(figure[field], 0) << field << " in " << line;
     }
     EXPECT_EQ(figure["repeats"], 2);
+    EXPECT_GE(figure["waited_share"], 0);
     EXPECT_LE(figure["tokens_per_second_min"], figure["tokens_per_second"]);
     EXPECT_GE(figure["tokens_per_second_max"], figure["tokens_per_second"]);
     const auto limits = prefill ? std::vector{"flops_per_second", "bf16_flops_per_second", "share_of_bf16_peak"}
