@@ -50,19 +50,22 @@ HWY_INLINE IntVec DotCodes(CodeVec codes, const int8_t* HWY_RESTRICT x) {
 
 // Rows of activations that one unpacking of a row of W serves: their sums and scales stay in registers.
 #if HWY_MAX_BYTES == 64
-constexpr int kDotRows = 4;
+constexpr int kDotRows = kMatvecRows;
 #else
 constexpr int kDotRows = 2;
 #endif
+// Rows of W that stay in the L1 cache until all rows of activations have seen them.
+constexpr int64_t kRowsInCache = 16;
 // How far ahead of their use weights are asked for, into the L2 and from there into the L1 cache. The hardware
 // follows a stream only to the end of a 4 KiB page; far and near together reach nine tenths of what plain reading
 // does, where near alone reached three quarters (found by trying 256 bytes to 16 KiB).
 constexpr int64_t kPrefetchFar = 12288, kPrefetchNear = 512;
 
-/// y[i, r] = W[r]·x[first + i] for kRows rows of activations.
+/// y[i, r] = W[r]·x[first + i] for kRows rows of activations; `last` is the end of what may be asked for ahead.
 template <class Block, int kRows>
-HWY_NOINLINE void DotRows(const Matrix& w, int64_t begin, int64_t end, const ActivationRows& x, int64_t first,
-                          float* HWY_RESTRICT y, int64_t y_stride) {
+HWY_NOINLINE void DotRows(const Matrix& w, int64_t begin, int64_t end, const std::byte* last,
+                          const ActivationRows& x, int64_t first, float* HWY_RESTRICT y, int64_t y_stride) {
+  constexpr int kSums = kRows > 2 ? 1 : 2;  // enough chains of sums to hide the latency of adding
   constexpr int kFloats = 16 / kScaleVectors;
   constexpr int64_t kRunBytes = kSuperBlock / kBlockWeights<Block> * sizeof(Block);
   const int64_t row_stride = w.cols / kBlockWeights<Block> * sizeof(Block);
@@ -72,13 +75,12 @@ HWY_NOINLINE void DotRows(const Matrix& w, int64_t begin, int64_t end, const Act
   const int8_t* HWY_RESTRICT x_codes = x.q + first * padded;
   const float* HWY_RESTRICT x_scale = x.scale + first * padded / 16;
   const float* HWY_RESTRICT x_sum = x.sum + first * padded / 16;
-  const std::byte* last = w.data + end * row_stride;  // what follows is another thread's
   // four neighbouring lanes hold the sums of one group of 16
   const auto lane_group = hn::ShiftRight<2>(hn::Iota(di, 0));
   for (int64_t r = begin; r < end; ++r) {
-    FloatVec even[kRows], odd[kRows];  // two chains of sums hide the latency of adding
+    FloatVec sums[kRows][kSums];
     FATHOM_UNROLL
-    for (int i = 0; i < kRows; ++i) even[i] = odd[i] = hn::Zero(d);
+    for (int i = 0; i < kRows; ++i) sums[i][0] = sums[i][kSums - 1] = hn::Zero(d);
     const std::byte* HWY_RESTRICT row = w.data + r * row_stride;
     ForRuns(reinterpret_cast<const Block*>(row), w.cols, [&](const Block* HWY_RESTRICT b, int64_t k) {
       FATHOM_UNROLL
@@ -95,7 +97,8 @@ HWY_NOINLINE void DotRows(const Matrix& w, int64_t begin, int64_t end, const Act
         for (int v = 0; v < kScaleVectors; ++v) {
           const int64_t at = (i * padded + k) / 16 + v * kFloats;
           scale[i][v] = hn::Mul(scales.scale[v], hn::LoadU(d, x_scale + at));
-          if constexpr (!kDotSigned<Block>) odd[i] = hn::NegMulAdd(scales.min[v], hn::LoadU(d, x_sum + at), odd[i]);
+          FloatVec& sum = sums[i][kSums - 1];
+          if constexpr (!kDotSigned<Block>) sum = hn::NegMulAdd(scales.min[v], hn::LoadU(d, x_sum + at), sum);
         }
       }
       FATHOM_UNROLL
@@ -105,24 +108,30 @@ HWY_NOINLINE void DotRows(const Matrix& w, int64_t begin, int64_t end, const Act
         FATHOM_UNROLL
         for (int i = 0; i < kRows; ++i) {
           const IntVec dots = DotCodes<kDotSigned<Block>>(codes, x_codes + i * padded + k + j * kCodeLanes);
-          FloatVec& sum = j % 2 == 0 ? even[i] : odd[i];
+          FloatVec& sum = sums[i][j % kSums];
           sum = hn::MulAdd(hn::ConvertTo(d, dots), hn::TableLookupLanes(scale[i][j / 4], groups), sum);
         }
       }
     });
     FATHOM_UNROLL
-    for (int i = 0; i < kRows; ++i)
-      y[(first + i) * y_stride + r] = hn::GetLane(hn::SumOfLanes(d, hn::Add(even[i], odd[i])));
+    for (int i = 0; i < kRows; ++i) {
+      const FloatVec sum = kSums == 1 ? sums[i][0] : hn::Add(sums[i][0], sums[i][kSums - 1]);
+      y[(first + i) * y_stride + r] = hn::GetLane(hn::SumOfLanes(d, sum));
+    }
   }
 }
 
 template <class Block>
 void MatvecQuantised(const Matrix& w, int64_t begin, int64_t end, const ActivationRows& x, float* HWY_RESTRICT y,
                      int64_t y_stride) {
-  for (int64_t first = 0; first < x.rows; first += kDotRows) {
-    const int64_t rows = std::min<int64_t>(kDotRows, x.rows - first);
-    WithRows<kDotRows>(
-        rows, [&](auto count) { DotRows<Block, decltype(count)::value>(w, begin, end, x, first, y, y_stride); });
+  const std::byte* last = w.data + end * row_bytes(w.type, w.cols);  // what follows is another thread's
+  const int64_t step = x.rows > kDotRows ? kRowsInCache : end - begin;
+  for (int64_t r = begin; r < end; r += step) {
+    for (int64_t first = 0; first < x.rows; first += kDotRows) {
+      WithRows<kDotRows>(std::min<int64_t>(kDotRows, x.rows - first), [&](auto count) {
+        DotRows<Block, decltype(count)::value>(w, r, std::min(r + step, end), last, x, first, y, y_stride);
+      });
+    }
   }
 }
 
