@@ -1,4 +1,4 @@
-// Kernels on one thread: weights or queries per second, by instruction set and weight type.
+// Matrix products on one thread: weights per second, by instruction set and weight type.
 #include <benchmark/benchmark.h>
 
 #include <random>
@@ -59,33 +59,6 @@ void multiply(benchmark::State& state, const std::string& isa, WeightType type, 
         static_cast<double>(state.iterations()) * weights.matrix.bytes(), benchmark::Counter::kIsRate);
 }
 
-void attend(benchmark::State& state, const std::string& isa, int rows) {
-  constexpr int kDim = 64, kGroup = 4, kPages = 64;
-  const Kernels& table = kernels(isa);
-  AlignedBuffer<uint16_t> pages(kPages * 2 * kDim * kPageTokens);
-  for (size_t i = 0; i < pages.size(); ++i) pages[i] = f32_to_bf16(static_cast<float>(i % 13) * 0.1f - 0.6f);
-  std::vector<float> queries(rows * kGroup * kDim, 0.1f), out(queries.size()), lse(rows * kGroup), turn(kDim, 0.7f);
-  std::vector<PageRead> reads(kPages);
-  for (int p = 0; p < kPages; ++p) {
-    const uint16_t* keys = pages.data() + p * 2 * kDim * kPageTokens;
-    reads[p] = {reinterpret_cast<const std::byte*>(keys),
-                reinterpret_cast<const std::byte*>(keys + kDim * kPageTokens),
-                turn.data(),
-                turn.data(),
-                ~uint64_t{0},
-                nullptr};
-  }
-  AlignedBuffer<float> scratch(attend_scratch(kDim, kDim, rows * kGroup));
-  const AttendTask task{PageFormat::kBF16, kDim,         kDim,   kDim,       rows,       kGroup,
-                        queries.data(),    reads.data(), kPages, out.data(), lse.data(), nullptr};
-  for (auto _ : state) {
-    table.attend(task, scratch.data());
-    benchmark::DoNotOptimize(out.data());
-  }
-  const double pairs = static_cast<double>(state.iterations()) * rows * kGroup * kPages * kPageTokens;
-  state.counters["multiply-adds/s"] = benchmark::Counter(pairs * 2 * kDim, benchmark::Counter::kIsRate);
-}
-
 /// What the matmuls can reach at most.
 void peak(benchmark::State& state, const std::string& isa) {
   float sink = 0;
@@ -107,8 +80,6 @@ const int kRegistered = [] {
         benchmark::RegisterBenchmark(name.c_str(), multiply, isa, type, rows);
       }
     }
-    for (const int rows : {1, 32})
-      benchmark::RegisterBenchmark(("attend/" + isa + "/rows:" + std::to_string(rows)).c_str(), attend, isa, rows);
   }
   return 0;
 }();
