@@ -1,5 +1,5 @@
-// Attention over pages on one thread: multiply-adds and bytes of pages per second, by instruction set, page format and
-// shape. "deep" reads more pages than any cache holds, as decoding at a depth does.
+// Attention over pages on one thread: multiply-adds and bytes of pages per second, by instruction set, page format
+// and shape. "deep" reads more pages than any cache holds, as decoding at a depth does.
 #include <benchmark/benchmark.h>
 #include <sys/mman.h>
 
@@ -20,7 +20,7 @@ struct Shape {
 };
 
 constexpr int kTaskPages = 16;  // what decoding gives to a task
-constexpr size_t kNearBytes = size_t{1} << 20, kDeepBytes = size_t{512} << 20;
+constexpr size_t kNearBytes = size_t{1} << 20, kDeepBytes = size_t{512} << 20, kHugeBytes = size_t{2} << 20;
 
 std::string name_of(PageFormat format) {
   switch (format) {
@@ -48,14 +48,15 @@ class Tasks {
     const size_t key_bytes = page_key_bytes(s.format, s.dim);
     page_bytes_ = key_bytes + page_value_bytes(s.format, s.dim);
     const size_t pages = (s.deep ? kDeepBytes : kNearBytes) / page_bytes_ / kTaskPages * kTaskPages;
-    bytes_ = AlignedBuffer<std::byte>(pages * page_bytes_ + (size_t{2} << 20));
-    ::madvise(bytes_.data(), bytes_.size(), MADV_HUGEPAGE);
+    bytes_ = AlignedBuffer<std::byte>(pages * page_bytes_ + kHugeBytes);
+    std::byte* begin = bytes_.data() + kHugeBytes - reinterpret_cast<uintptr_t>(bytes_.data()) % kHugeBytes;
+    ::madvise(begin, pages * page_bytes_ / kHugeBytes * kHugeBytes, MADV_HUGEPAGE);  // as the page store does
     std::vector<float> numbers(kPageTokens * s.dim), turns(kPageTokens * s.dim, 0.5f);
     for (size_t i = 0; i < numbers.size(); ++i) numbers[i] = static_cast<float>(i % 13) * 0.1f - 0.6f;
     for (size_t p = 0; p < pages; ++p) {
-      std::byte* page = bytes_.data() + p * page_bytes_;
-      table.write_page({s.format, s.dim, s.dim, s.dim, page, page + key_bytes, 0, kPageTokens, numbers.data(), s.dim,
-                        numbers.data(), s.dim, turns.data()});
+      std::byte* page = begin + p * page_bytes_;
+      table.write_page({s.format, s.dim, s.dim, s.dim, page, page + key_bytes, 0, kPageTokens, numbers.data(),
+                        s.dim, numbers.data(), s.dim, turns.data()});
       reads_.push_back({page, page + key_bytes, turn_.data(), turn_.data(), ~uint64_t{0}, nullptr});
     }
     task_.format = s.format;

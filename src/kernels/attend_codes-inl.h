@@ -8,12 +8,14 @@
 #endif
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "kernels/attend_floats-inl.h"
-#include "kernels/pages.h"
+#include "kernels/kernels.h"
 
 #if FATHOM_VECTOR_TARGET
 HWY_BEFORE_NAMESPACE();
@@ -64,43 +66,109 @@ HWY_INLINE IntVec DotPair(IntVec sums, WordVec codes, IntVec numbers) {
 
 /// Rows of numbers rounded to 16 bits, as few queries meet codes: x = q · scale.
 struct RoundedRows {
-  alignas(64) int16_t q[kTileQueries][kPageTokens];
+  alignas(64) uint32_t pairs[kTileQueries][kPageTokens / 2];  // even element below, odd one above
   float scale[kTileQueries];
   int32_t start[kTileQueries];  // −Σ q · kCodeZero: where sums of q · code begin
 };
+// Rounded numbers stay below this: 2 % of what 16 bits hold are left for the rounding of bounds.
+constexpr float kLargestRounded = 32000.0f;
+constexpr float kTiny = 1e-30f;  // what is smaller is 0, so that inverses stay finite
+// Its sum with a number of less than 2^22 has that number, rounded, in its lowest bits.
+constexpr float kRoundingMagic = 0x1.8p23f;
 
-/// Rounds n numbers of x · factor (null: 1), n a multiple of 32 and at most 64, to row i of `rows`.
+HWY_INLINE float ScaleToRounded(float largest) { return largest > kTiny ? kLargestRounded / largest : 0.0f; }
+
 template <int kBits>
-HWY_INLINE void RoundRow(const float* HWY_RESTRICT x, const float* HWY_RESTRICT factor, int n, int i,
-                         RoundedRows& rows) {
-  const FloatTag d;
-  const IntTag di;
-  const int lanes = Lanes();
-  const auto at = [&](int k) {
-    const auto v = hn::LoadU(d, x + k);
-    return factor ? hn::Mul(v, hn::LoadU(d, factor + k)) : v;
-  };
-  auto largest = hn::Zero(d);
-  for (int k = 0; k < n; k += lanes) largest = hn::Max(largest, hn::Abs(at(k)));
-  const float most = hn::GetLane(hn::MaxOfLanes(d, largest));
-  constexpr float kTiny = 1e-30f;  // what is smaller is 0, so that the inverse stays finite
-  const auto inverse = hn::Set(d, most > kTiny ? 32767.0f / most : 0.0f);
-  auto sum = hn::Zero(di);
-  for (int k = 0; k < n; k += lanes) {
-    const auto rounded = hn::NearestInt(hn::Mul(at(k), inverse));
-    sum = hn::Add(sum, rounded);
-    hn::StoreU(hn::DemoteTo(hn::Rebind<int16_t, IntTag>(), rounded), hn::Rebind<int16_t, IntTag>(), rows.q[i] + k);
-  }
-  rows.scale[i] = most / 32767.0f;
-  rows.start[i] = -hn::GetLane(hn::SumOfLanes(di, sum)) * ((1 << kBits) - 1) / 2;
+HWY_INLINE int32_t StartOfSum(IntVec sums) {
+  return -hn::GetLane(hn::SumOfLanes(IntTag(), sums)) * ((1 << kBits) - 1) / 2;
 }
 
-/// out[i, c] (+)= scale of row i · (scale of column c) · Σ over elements e of q[i, e] · code(e, c), for kRows rows from
-/// `row` on and kCols vectors of columns. words: [word_rows, width].
+/// Queries as CodeScores reads them: apart into even and odd elements, scaled to kLargestRounded. The rotation by a
+/// place keeps the length of a pair, so that one scale serves all pages. rows: [queries, 2, stride / 2].
+HWY_NOINLINE void ScaleQueries(const float* HWY_RESTRICT queries, int key_dim, int count, int64_t stride,
+                               float* HWY_RESTRICT rows, float* HWY_RESTRICT scales) {
+  for (int i = 0; i < count; ++i) {
+    const float* HWY_RESTRICT q = queries + static_cast<int64_t>(i) * key_dim;
+    float* HWY_RESTRICT even = rows + i * stride;
+    float* HWY_RESTRICT odd = even + stride / 2;
+    float largest = 0;
+    for (int r = 0; r < key_dim / 2; ++r)
+      largest = std::max(largest, q[2 * r] * q[2 * r] + q[2 * r + 1] * q[2 * r + 1]);
+    largest = std::sqrt(largest);
+    const float to_rounded = ScaleToRounded(largest);
+    scales[i] = largest / kLargestRounded;
+    for (int r = 0; r < stride / 2; ++r) {
+      even[r] = r < key_dim / 2 ? q[2 * r] * to_rounded : 0.0f;
+      odd[r] = r < key_dim / 2 ? q[2 * r + 1] * to_rounded : 0.0f;
+    }
+  }
+}
+
+/// The 16 pairs of scaled queries from `first` on, turned back by the page's place and rounded. rotating: pairs
+/// that rotate.
+template <int kBits>
+HWY_INLINE void RoundQueries(const float* HWY_RESTRICT scaled, int64_t stride, int first, const float* cos,
+                             const float* sin, int rotating, int count, RoundedRows& rows) {
+  const FloatTag d;
+  const WordTag dw;
+  const int lanes = Lanes();
+  const auto magic = hn::Set(d, kRoundingMagic);
+  const auto ones = hn::Set(dw, 0x10001u);
+  for (int i = 0; i < count; ++i) {
+    auto sum = hn::Zero(IntTag());
+    for (int r = 0; r < kScaleGroup / 2; r += lanes) {
+      auto even = hn::LoadU(d, scaled + i * stride + first + r);
+      auto odd = hn::LoadU(d, scaled + i * stride + stride / 2 + first + r);
+      if (first + r < rotating) {
+        const auto there = hn::FirstN(d, static_cast<size_t>(rotating - first - r));
+        const auto c = hn::IfThenElse(there, hn::MaskedLoad(there, d, cos + first + r), hn::Set(d, 1.0f));
+        const auto s = hn::MaskedLoad(there, d, sin + first + r);
+        const auto turned = hn::MulAdd(odd, s, hn::Mul(even, c));
+        odd = hn::NegMulAdd(even, s, hn::Mul(odd, c));
+        even = turned;
+      }
+      const auto low = hn::And(hn::BitCast(dw, hn::Add(even, magic)), hn::Set(dw, 0xffffu));
+      const auto high = hn::ShiftLeft<16>(hn::BitCast(dw, hn::Add(odd, magic)));
+      const auto pairs = hn::Or(low, high);
+      hn::StoreU(pairs, dw, rows.pairs[i] + r);
+      sum = DotPair(sum, ones, hn::BitCast(IntTag(), pairs));
+    }
+    rows.start[i] = StartOfSum<kBits>(sum);
+  }
+}
+
+/// weights[i, t] · scales[t] for the 64 tokens of a page, rounded; to_rounded: [count], so that all of them stay
+/// below kLargestRounded.
+template <int kBits>
+HWY_INLINE void RoundWeights(const float* HWY_RESTRICT weights, const float* HWY_RESTRICT scales,
+                             const float* HWY_RESTRICT to_rounded, int count, RoundedRows& rows) {
+  const FloatTag d;
+  const IntTag di;
+  const hn::Rebind<int16_t, IntTag> d16;
+  const int lanes = Lanes();
+  const auto magic = hn::Set(d, kRoundingMagic);
+  for (int i = 0; i < count; ++i) {
+    const auto factor = hn::Set(d, to_rounded[i]);
+    auto* to = reinterpret_cast<int16_t*>(rows.pairs[i]);
+    auto sum = hn::Zero(di);
+    for (int t = 0; t < kPageTokens; t += lanes) {
+      const auto weight = hn::Mul(hn::Load(d, weights + i * kPageTokens + t), hn::Load(d, scales + t));
+      const auto shifted = hn::BitCast(di, hn::MulAdd(weight, factor, magic));
+      const auto rounded = hn::Sub(shifted, hn::BitCast(di, magic));
+      hn::StoreU(hn::DemoteTo(d16, rounded), d16, to + t);
+      sum = hn::Add(sum, rounded);
+    }
+    rows.start[i] = StartOfSum<kBits>(sum);
+  }
+}
+
+/// out[i, c] (+)= scale of row i · (scale of column c) · Σ over elements e of q[i, e] · code(e, c), for kRows rows
+/// from `row` on and kCols vectors of columns. words: [word_rows, width]; what lies at `ahead` in the same way will
+/// be read next.
 template <int kBits, int kRows, int kCols, bool kAdd>
-HWY_INLINE void CodeProductColumns(const uint32_t* HWY_RESTRICT words, int64_t word_rows, int64_t width,
-                                   const uint16_t* HWY_RESTRICT column_scales, const RoundedRows& rows, int row,
-                                   float* HWY_RESTRICT out, int64_t out_stride) {
+HWY_INLINE void CodeProductColumns(const uint32_t* HWY_RESTRICT words, const uint32_t* ahead, int64_t word_rows,
+                                   int64_t width, const uint16_t* HWY_RESTRICT column_scales,
+                                   const RoundedRows& rows, int row, float* HWY_RESTRICT out, int64_t out_stride) {
   const FloatTag d;
   const IntTag di;
   const WordTag dw;
@@ -115,7 +183,10 @@ HWY_INLINE void CodeProductColumns(const uint32_t* HWY_RESTRICT words, int64_t w
   for (int64_t r = 0; r < word_rows; ++r) {
     WordVec word[kCols];
     FATHOM_UNROLL
-    for (int j = 0; j < kCols; ++j) word[j] = hn::LoadU(dw, words + r * width + j * lanes);
+    for (int j = 0; j < kCols; ++j) {
+      word[j] = hn::LoadU(dw, words + r * width + j * lanes);
+      hwy::Prefetch(ahead + r * width + j * lanes);
+    }
     FATHOM_UNROLL
     for (int p = 0; p < kPairsOfWord<kBits>; ++p) {
       WordVec codes[kCols];
@@ -126,9 +197,7 @@ HWY_INLINE void CodeProductColumns(const uint32_t* HWY_RESTRICT words, int64_t w
       }
       FATHOM_UNROLL
       for (int i = 0; i < kRows; ++i) {
-        int32_t two;
-        std::memcpy(&two, rows.q[row + i] + 2 * (r * kPairsOfWord<kBits> + p), 4);
-        const auto numbers = hn::Set(di, two);
+        const auto numbers = hn::BitCast(di, hn::Set(dw, rows.pairs[row + i][r * kPairsOfWord<kBits> + p]));
         FATHOM_UNROLL
         for (int j = 0; j < kCols; ++j) sums[i][j] = DotPair(sums[i][j], codes[j], numbers);
       }
@@ -149,75 +218,112 @@ HWY_INLINE void CodeProductColumns(const uint32_t* HWY_RESTRICT words, int64_t w
 
 /// CodeProductColumns for all queries and kCols vectors of columns from `column` on.
 template <int kBits, int kCols, bool kAdd>
-HWY_INLINE void CodeProductRows(const uint32_t* words, int64_t word_rows, int64_t width, int column,
-                                const uint16_t* column_scales, const RoundedRows& rows, int queries, float* out,
-                                int64_t out_stride) {
+HWY_INLINE void CodeProductRows(const uint32_t* words, const uint32_t* ahead, int64_t word_rows, int64_t width,
+                                int column, const uint16_t* column_scales, const RoundedRows& rows, int queries,
+                                float* out, int64_t out_stride) {
   const uint16_t* scales = column_scales ? column_scales + column : nullptr;
   out += column;
   int i = 0;
   for (; i + kQueries <= queries; i += kQueries) {
-    CodeProductColumns<kBits, kQueries, kCols, kAdd>(words + column, word_rows, width, scales, rows, i,
-                                                     out + i * out_stride, out_stride);
+    CodeProductColumns<kBits, kQueries, kCols, kAdd>(words + column, ahead + column, word_rows, width, scales, rows,
+                                                     i, out + i * out_stride, out_stride);
   }
   for (; i < queries; ++i) {
-    CodeProductColumns<kBits, 1, kCols, kAdd>(words + column, word_rows, width, scales, rows, i,
+    CodeProductColumns<kBits, 1, kCols, kAdd>(words + column, ahead + column, word_rows, width, scales, rows, i,
                                               out + i * out_stride, out_stride);
   }
 }
 
-/// scores[i, t] = queries[i] · key t for few queries. queries: [queries, stride], stride a multiple of 32, zeros behind
-/// key_dim.
+/// scores[i, t] = queries[i] · key t for few queries, as ScaleQueries made them. ahead: the keys of the page to
+/// come.
 template <int kBits>
-HWY_NOINLINE void CodeScores(const std::byte* keys, int key_dim, const float* HWY_RESTRICT queries, int64_t stride,
+HWY_NOINLINE void CodeScores(const AttendTask& task, const PageRead& page, const std::byte* ahead,
+                             const float* HWY_RESTRICT scaled, int64_t stride, const float* HWY_RESTRICT scales,
                              int count, float* HWY_RESTRICT scores) {
   constexpr PageFormat kFormat = kBits == 8 ? PageFormat::kQ8 : PageFormat::kQ4;
   constexpr int kGroupRows = kScaleGroup / 2 / kPairsOfWord<kBits>;
-  const auto* words = reinterpret_cast<const uint32_t*>(keys);
-  const auto* scales = reinterpret_cast<const uint16_t*>(keys + key_scale_offset(kFormat, key_dim));
-  const int word_rows = (key_dim / 2 + kPairsOfWord<kBits> - 1) / kPairsOfWord<kBits>;
+  const size_t scale_offset = key_scale_offset(kFormat, task.key_dim);
+  const auto* words = reinterpret_cast<const uint32_t*>(page.keys);
+  const auto* words_ahead = reinterpret_cast<const uint32_t*>(ahead);
+  const int word_rows = (task.key_dim / 2 + kPairsOfWord<kBits> - 1) / kPairsOfWord<kBits>;
+  const int rotating = page.cos ? task.rotary_dim / 2 : 0;
   RoundedRows rows;
-  for (int g = 0; g < scale_groups(key_dim); ++g) {
-    for (int i = 0; i < count; ++i)
-      RoundRow<kBits>(queries + i * stride + g * kScaleGroup, nullptr, kScaleGroup, i, rows);
+  std::copy_n(scales, count, rows.scale);
+  for (int g = 0; g < scale_groups(task.key_dim); ++g) {
+    RoundQueries<kBits>(scaled, stride, g * kScaleGroup / 2, page.cos, page.sin, rotating, count, rows);
     const int n = std::min(kGroupRows, word_rows - g * kGroupRows);
-    const uint32_t* group = words + static_cast<int64_t>(g) * kGroupRows * kPageTokens;
-    const uint16_t* group_scales = scales + g * kPageTokens;
+    const int64_t at = static_cast<int64_t>(g) * kGroupRows * kPageTokens;
+    const size_t scales_at = scale_offset + g * kPageTokens * sizeof(uint16_t);
+    const auto* group_scales = reinterpret_cast<const uint16_t*>(page.keys + scales_at);
+    for (size_t byte = 0; byte < kPageTokens * sizeof(uint16_t); byte += 64)
+      hwy::Prefetch(ahead + scales_at + byte);
     for (int c = 0; c < kPageTokens; c += kVectors * Lanes()) {
       if (g == 0) {
-        CodeProductRows<kBits, kVectors, false>(group, n, kPageTokens, c, group_scales, rows, count, scores,
-                                                kPageTokens);
+        CodeProductRows<kBits, kVectors, false>(words + at, words_ahead + at, n, kPageTokens, c, group_scales, rows,
+                                                count, scores, kPageTokens);
       } else {
-        CodeProductRows<kBits, kVectors, true>(group, n, kPageTokens, c, group_scales, rows, count, scores,
-                                               kPageTokens);
+        CodeProductRows<kBits, kVectors, true>(words + at, words_ahead + at, n, kPageTokens, c, group_scales, rows,
+                                               count, scores, kPageTokens);
       }
     }
   }
 }
 
+/// For each query, the factor that brings its largest weight · scale to kLargestRounded; scales: [groups, 64].
+HWY_INLINE void BoundWeights(const float* HWY_RESTRICT weights, const uint16_t* scales, int groups, int count,
+                             float* HWY_RESTRICT to_rounded, RoundedRows& rows) {
+  const FloatTag d;
+  const int lanes = Lanes();
+  alignas(64) float largest_scale[kPageTokens];
+  for (int t = 0; t < kPageTokens; t += lanes) {
+    auto largest = LoadBf16s(scales + t);
+    for (int g = 1; g < groups; ++g) largest = hn::Max(largest, LoadBf16s(scales + g * kPageTokens + t));
+    hn::Store(largest, d, largest_scale + t);
+  }
+  for (int i = 0; i < count; ++i) {
+    auto most = hn::Zero(d);
+    for (int t = 0; t < kPageTokens; t += lanes)
+      most = hn::Max(most, hn::Mul(hn::Load(d, weights + i * kPageTokens + t), hn::Load(d, largest_scale + t)));
+    const float largest = hn::GetLane(hn::MaxOfLanes(d, most));
+    to_rounded[i] = ScaleToRounded(largest);
+    rows.scale[i] = largest / kLargestRounded;
+  }
+}
+
 /// out[i] += Σ over tokens t of weights[i, t] · value t for few queries; value_dim is a multiple of the lanes.
+/// ahead: the values of the page to come.
 template <int kBits>
-HWY_NOINLINE void CodeValues(const std::byte* values, int value_dim, const float* HWY_RESTRICT weights, int count,
-                             float* HWY_RESTRICT out) {
+HWY_NOINLINE void CodeValues(const std::byte* values, const std::byte* ahead, int value_dim,
+                             const float* HWY_RESTRICT weights, int count, float* HWY_RESTRICT out) {
   constexpr PageFormat kFormat = kBits == 8 ? PageFormat::kQ8 : PageFormat::kQ4;
   constexpr int kCols = kScaleGroup / 16;
-  const auto* words = reinterpret_cast<const uint32_t*>(values);
-  const auto* scales = reinterpret_cast<const uint16_t*>(values + value_scale_offset(kFormat, value_dim));
+  constexpr int kWordRows = kPageTokens / 2 / kPairsOfWord<kBits>;
+  const FloatTag d;
   const int lanes = Lanes();
+  const int groups = scale_groups(value_dim);
+  const auto* words = reinterpret_cast<const uint32_t*>(values);
+  const auto* words_ahead = reinterpret_cast<const uint32_t*>(ahead);
+  const size_t scale_offset = value_scale_offset(kFormat, value_dim);
+  const auto* scales = reinterpret_cast<const uint16_t*>(values + scale_offset);
   RoundedRows rows;
+  float to_rounded[kTileQueries];
   alignas(64) float token_scales[kPageTokens];
-  for (int g = 0; g < scale_groups(value_dim); ++g) {
-    for (int t = 0; t < kPageTokens; ++t) token_scales[t] = LoadBf16(scales[g * kPageTokens + t]);
-    for (int i = 0; i < count; ++i) RoundRow<kBits>(weights + i * kPageTokens, token_scales, kPageTokens, i, rows);
+  BoundWeights(weights, scales, groups, count, to_rounded, rows);
+  for (int g = 0; g < groups; ++g) {
+    const size_t at = g * kPageTokens;
+    for (int t = 0; t < kPageTokens; t += lanes) hn::Store(LoadBf16s(scales + at + t), d, token_scales + t);
+    for (size_t byte = 0; byte < kPageTokens * sizeof(uint16_t); byte += 64)
+      hwy::Prefetch(ahead + scale_offset + at * sizeof(uint16_t) + byte);
+    RoundWeights<kBits>(weights, token_scales, to_rounded, count, rows);
     const int end = std::min((g + 1) * kScaleGroup, value_dim);
     int c = g * kScaleGroup;
     for (; c + kCols * lanes <= end; c += kCols * lanes) {
-      CodeProductRows<kBits, kCols, true>(words, kPageTokens / 2 / kPairsOfWord<kBits>, value_dim, c, nullptr, rows,
-                                          count, out, value_dim);
+      CodeProductRows<kBits, kCols, true>(words, words_ahead, kWordRows, value_dim, c, nullptr, rows, count, out,
+                                          value_dim);
     }
-    for (; c < end; c += lanes) {
-      CodeProductRows<kBits, 1, true>(words, kPageTokens / 2 / kPairsOfWord<kBits>, value_dim, c, nullptr, rows,
-                                      count, out, value_dim);
-    }
+    for (; c < end; c += lanes)
+      CodeProductRows<kBits, 1, true>(words, words_ahead, kWordRows, value_dim, c, nullptr, rows, count, out,
+                                      value_dim);
   }
 }
 

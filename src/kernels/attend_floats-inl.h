@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "kernels/vector.h"
 
@@ -36,20 +37,24 @@ constexpr int kVectors = 2;
 #endif
 
 /// Three ways in which a page's elements lie; Load gives the pairs of elements at `index` (in pairs) as two
-/// vectors.
+/// vectors, and fetches what lies there in the page to come.
 struct Bf16Pairs {  // interleaved bfloat16: the even element is the low half of a word
   const uint32_t* data;
+  const uint32_t* ahead;
   HWY_INLINE void Load(int64_t index, int64_t /*row*/, int64_t /*width*/, FloatVec& even, FloatVec& odd) const {
     const WordTag d;
     const auto words = hn::LoadU(d, data + index);
+    hwy::Prefetch(ahead + index);
     even = hn::BitCast(FloatTag(), hn::ShiftLeft<16>(words));
     odd = hn::BitCast(FloatTag(), hn::And(words, hn::Set(d, 0xffff0000u)));
   }
 };
 struct F32Pairs {  // interleaved floats
   const float* data;
+  const float* ahead;
   HWY_INLINE void Load(int64_t index, int64_t /*row*/, int64_t /*width*/, FloatVec& even, FloatVec& odd) const {
     hn::LoadInterleaved2(FloatTag(), data + 2 * index, even, odd);
+    hwy::Prefetch(ahead + 2 * index);
   }
 };
 struct TilePairs {  // rows of floats: the even row of a pair, then the odd one

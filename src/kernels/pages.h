@@ -8,17 +8,17 @@ namespace fathom {
 /// A page holds the keys and values of this many consecutive tokens, so that any subset of a page is one uint64_t.
 inline constexpr int kPageTokens = 64;
 
-/// How the elements of a page are stored. Two elements that lie side by side make a pair: dimensions (2i, 2i + 1) of
-/// a key, tokens (2t, 2t + 1) of a value.
+/// How the elements of a page are stored. Two elements that lie side by side make a pair: dimensions (2i, 2i + 1)
+/// of a key, tokens (2t, 2t + 1) of a value.
 ///
 ///   keys    kBF16, kF32: pairs [key_dim/2, 64]
 ///           kQ8, kQ4:    words [⌈key_dim/2 / n⌉, 64], then scales, bfloat16 [⌈key_dim/32⌉, 64]
 ///   values  kBF16, kF32: pairs [32, value_dim]
 ///           kQ8, kQ4:    words [32/n, value_dim], then scales, bfloat16 [⌈value_dim/32⌉, 64]
 ///
-/// A word of 32 bits holds n = 16/bits pairs of codes (of 8 or 4 bits): of pair j the even one at bit j·bits, the odd
-/// one 16 bits above, so that a shift and a mask make a pair of 16-bit numbers of it. An element is
-/// (code − (2^bits − 1)/2) · scale; 32 dimensions of one token share a scale.
+/// A word of 32 bits holds n = 16/bits pairs of codes (of 8 or 4 bits): of pair j the even one at bit j·bits, the
+/// odd one 16 bits above, so that a shift and a mask make a pair of 16-bit numbers of it. An element is (code −
+/// (2^bits − 1)/2) · scale; 32 dimensions of one token share a scale.
 enum class PageFormat { kBF16, kF32, kQ8, kQ4 };
 
 /// Dimensions of a token that share a scale.
@@ -40,7 +40,7 @@ size_t page_value_bytes(PageFormat format, int value_dim);
 /// Tokens to be written into one page, from offset `first` on.
 struct PageWrite {
   PageFormat format = PageFormat::kBF16;
-  int key_dim = 0;     // even
+  int key_dim = 0;  // even
   int value_dim = 0;
   int rotary_dim = 0;  // first dimensions of a key that rotate
   std::byte* page_keys = nullptr;
@@ -58,7 +58,8 @@ struct PageWrite {
 float page_key(PageFormat format, int key_dim, const std::byte* keys, int token, int d);
 float page_value(PageFormat format, int value_dim, const std::byte* values, int token, int d);
 
-/// The scale of numbers that are at most `largest`, such that (largest / scale) fits `bits`: a bfloat16, rounded up.
+/// The scale of numbers that are at most `largest`, such that (largest / scale) fits `bits`: a bfloat16, rounded
+/// up.
 uint16_t code_scale(float largest, int bits);
 
 /// Writes tokens in the plain way; Kernels::write_page is the fast one.

@@ -26,8 +26,8 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
-/// exp(x) for x ≤ 0: 2^n · 2^f with f in [−½, ½] by a polynomial whose relative error is at most 8e-8 (Remez); 0 below
-/// −87, where floats lose their precision.
+/// exp(x) for x ≤ 0: 2^n · 2^f with f in [−½, ½] by a polynomial whose relative error is at most 8e-8 (Remez); 0
+/// below −87, where floats lose their precision.
 HWY_INLINE FloatVec Exp(FloatVec x) {
   const FloatTag d;
   const auto log2e = hn::Set(d, 1.44269504f);
@@ -88,10 +88,12 @@ struct Work {
   float* max;     // [queries]
   float* sum;     // [queries]
   float* scores;  // [queries, 64]
-  float* turned;  // [queries, turned_stride] few queries, turned back by a page's place
+  float*
+      turned;  // [queries, key_dim] few queries, turned back by a page's place; or [queries, turned_stride] scaled
   int64_t turned_stride;
-  float* keys;    // [key_dim, 64] tile
-  float* values;  // [64, value_dim] tile
+  float scales[kTileQueries];  // of scaled queries
+  float* keys;                 // [key_dim, 64] tile
+  float* values;               // [64, value_dim] tile
 };
 
 /// Rotates a key tile to its place: one constant rotation per pair of rows.
@@ -110,15 +112,14 @@ HWY_INLINE void RotateTile(const PageRead& page, int rotary_dim, float* HWY_REST
   }
 }
 
-/// Queries turned back by the page's place, R(−place)·q, in rows of `stride` floats that end with zeros.
-HWY_INLINE void TurnQueries(const AttendTask& task, const PageRead& page, int queries, int64_t stride,
-                            float* HWY_RESTRICT turned) {
+/// Queries turned back by the page's place: R(−place)·q.
+HWY_INLINE void TurnQueries(const AttendTask& task, const PageRead& page, int queries, float* HWY_RESTRICT turned) {
   const FloatTag d;
   const int lanes = Lanes();
-  const int pairs = page.cos ? task.rotary_dim / 2 : 0;
+  const int pairs = task.rotary_dim / 2;
   for (int i = 0; i < queries; ++i) {
     const float* HWY_RESTRICT q = task.queries + static_cast<int64_t>(i) * task.key_dim;
-    float* HWY_RESTRICT to = turned + i * stride;
+    float* HWY_RESTRICT to = turned + static_cast<int64_t>(i) * task.key_dim;
     int r = 0;
     for (; r + lanes <= pairs; r += lanes) {
       FloatVec even, odd;
@@ -133,48 +134,54 @@ HWY_INLINE void TurnQueries(const AttendTask& task, const PageRead& page, int qu
       to[2 * r + 1] = odd * page.cos[r] - even * page.sin[r];
     }
     std::copy(q + 2 * r, q + task.key_dim, to + 2 * r);
-    std::fill(to + task.key_dim, to + stride, 0.0f);
   }
 }
 
-/// How pages of floats and of codes are brought into a tile, or met by few queries as they lie.
+/// How pages of floats and of codes are brought into a tile, or met by few queries as they lie. ahead: the page
+/// that follows.
 template <class Pairs>
 struct FloatPages {
   using Element = std::remove_pointer_t<decltype(Pairs::data)>;
-  static Pairs At(const std::byte* data) { return {reinterpret_cast<const Element*>(data)}; }
+  static Pairs At(const std::byte* data, const std::byte* ahead) {
+    return {reinterpret_cast<const Element*>(data), reinterpret_cast<const Element*>(ahead)};
+  }
   static bool NeedsTile(const AttendTask& /*task*/) { return false; }
-  static void BringIn(const AttendTask& task, const PageRead& page, Work& work) {
-    Deinterleave(At(page.keys), task.key_dim / 2, kPageTokens, work.keys);
-    Deinterleave(At(page.values), kPageTokens / 2, task.value_dim, work.values);
+  static void BringIn(const AttendTask& task, const PageRead& page, const PageRead& ahead, Work& work) {
+    Deinterleave(At(page.keys, ahead.keys), task.key_dim / 2, kPageTokens, work.keys);
+    Deinterleave(At(page.values, ahead.values), kPageTokens / 2, task.value_dim, work.values);
   }
-  static void Scores(const AttendTask& task, const PageRead& page, int queries, Work& work) {
+  static void Begin(const AttendTask& /*task*/, int /*queries*/, Work& /*work*/) {}
+  static void Scores(const AttendTask& task, const PageRead& page, const PageRead& ahead, int queries, Work& work) {
     const float* q = task.queries;
-    int64_t stride = task.key_dim;
     if (page.cos) {
-      TurnQueries(task, page, queries, work.turned_stride, work.turned);
+      TurnQueries(task, page, queries, work.turned);
       q = work.turned;
-      stride = work.turned_stride;
     }
-    PairProductRows<false>(At(page.keys), task.key_dim / 2, kPageTokens, queries, q, stride, work.scores, kPageTokens);
+    PairProductRows<false>(At(page.keys, ahead.keys), task.key_dim / 2, kPageTokens, queries, q, task.key_dim,
+                           work.scores, kPageTokens);
   }
-  static void AddValues(const AttendTask& task, const PageRead& page, int queries, Work& work) {
-    PairProductRows<true>(At(page.values), kPageTokens / 2, task.value_dim, queries, work.scores, kPageTokens,
-                          task.out, task.value_dim);
+  static void AddValues(const AttendTask& task, const PageRead& page, const PageRead& ahead, int queries,
+                        Work& work) {
+    PairProductRows<true>(At(page.values, ahead.values), kPageTokens / 2, task.value_dim, queries, work.scores,
+                          kPageTokens, task.out, task.value_dim);
   }
 };
 template <int kBits>
 struct CodePages {
   static bool NeedsTile(const AttendTask& task) { return task.value_dim % Lanes() != 0; }
-  static void BringIn(const AttendTask& task, const PageRead& page, Work& work) {
+  static void BringIn(const AttendTask& task, const PageRead& page, const PageRead& /*ahead*/, Work& work) {
     CodeKeyTile<kBits>(page.keys, task.key_dim, work.keys);
     CodeValueTile<kBits>(page.values, task.value_dim, work.values);
   }
-  static void Scores(const AttendTask& task, const PageRead& page, int queries, Work& work) {
-    TurnQueries(task, page, queries, work.turned_stride, work.turned);
-    CodeScores<kBits>(page.keys, task.key_dim, work.turned, work.turned_stride, queries, work.scores);
+  static void Begin(const AttendTask& task, int queries, Work& work) {
+    ScaleQueries(task.queries, task.key_dim, queries, work.turned_stride, work.turned, work.scales);
   }
-  static void AddValues(const AttendTask& task, const PageRead& page, int queries, Work& work) {
-    CodeValues<kBits>(page.values, task.value_dim, work.scores, queries, task.out);
+  static void Scores(const AttendTask& task, const PageRead& page, const PageRead& ahead, int queries, Work& work) {
+    CodeScores<kBits>(task, page, ahead.keys, work.turned, work.turned_stride, work.scales, queries, work.scores);
+  }
+  static void AddValues(const AttendTask& task, const PageRead& page, const PageRead& ahead, int queries,
+                        Work& work) {
+    CodeValues<kBits>(page.values, ahead.values, task.value_dim, work.scores, queries, task.out);
   }
 };
 
@@ -201,22 +208,24 @@ template <class Pages>
 void AttendPages(const AttendTask& task, Work& work) {
   const int queries = task.rows * task.group;
   const bool tiled = queries >= kTileQueries || Pages::NeedsTile(task);
+  if (!tiled) Pages::Begin(task, queries, work);
   for (int64_t p = 0; p < task.page_count; ++p) {
     const PageRead& page = task.pages[p];
+    const PageRead& ahead = task.pages[std::min(p + 1, task.page_count - 1)];
     if (tiled) {
-      Pages::BringIn(task, page, work);
+      Pages::BringIn(task, page, ahead, work);
       if (page.cos) RotateTile(page, task.rotary_dim, work.keys);
-      PairProductRows<false>(TilePairs{work.keys}, task.key_dim / 2, kPageTokens, queries, task.queries, task.key_dim,
-                             work.scores, kPageTokens);
+      PairProductRows<false>(TilePairs{work.keys}, task.key_dim / 2, kPageTokens, queries, task.queries,
+                             task.key_dim, work.scores, kPageTokens);
     } else {
-      Pages::Scores(task, page, queries, work);
+      Pages::Scores(task, page, ahead, queries, work);
     }
     Weigh(task, p, queries, work);
     if (tiled) {
-      PairProductRows<true>(TilePairs{work.values}, kPageTokens / 2, task.value_dim, queries, work.scores, kPageTokens,
-                            task.out, task.value_dim);
+      PairProductRows<true>(TilePairs{work.values}, kPageTokens / 2, task.value_dim, queries, work.scores,
+                            kPageTokens, task.out, task.value_dim);
     } else {
-      Pages::AddValues(task, page, queries, work);
+      Pages::AddValues(task, page, ahead, queries, work);
     }
   }
 }

@@ -56,7 +56,8 @@ HWY_INLINE uint16_t RoundToCodes(const float* HWY_RESTRICT x, int n, int bits, u
   return scale;
 }
 
-/// Up to 32 dimensions of a key from `begin` on, rotated; even ones first (16, zeros behind the last), then odd ones.
+/// Up to 32 dimensions of a key from `begin` on, rotated; even ones first (16, zeros behind the last), then odd
+/// ones.
 HWY_INLINE void TurnGroup(const PageWrite& w, const float* HWY_RESTRICT key, int begin, int token,
                           float* HWY_RESTRICT turned) {
   const int pairs = std::min(kScaleGroup, w.key_dim - begin) / 2;

@@ -19,7 +19,8 @@ struct Case {
 /// Random pages, places, masks and queries of one case.
 struct Problem {
   explicit Problem(const Case& c) : shape(c), random(c.rows * 100 + c.key_dim) {
-    const size_t key_bytes = page_key_bytes(c.format, c.key_dim), value_bytes = page_value_bytes(c.format, c.value_dim);
+    const size_t key_bytes = page_key_bytes(c.format, c.key_dim),
+                 value_bytes = page_value_bytes(c.format, c.value_dim);
     bytes = AlignedBuffer<std::byte>(c.pages * (key_bytes + value_bytes));
     std::fill(bytes.data(), bytes.data() + bytes.size(), std::byte{0});
     queries = gaussian(static_cast<size_t>(c.rows) * c.group * c.key_dim, random(), 0.3f);
@@ -118,8 +119,8 @@ TEST_P(AttendOnEachIsa, EqualsReferenceOverShapesMasksAndPlaces) {
     for (const Case c :
          {Case{64, 64, 64, 1, 4, 9, format}, Case{128, 128, 128, 3, 2, 5, format},
           Case{64, 64, 0, 20, 1, 3, format}, Case{80, 80, 32, 7, 3, 4, format}, Case{128, 64, 64, 64, 4, 4, format},
-          Case{12, 20, 4, 2, 5, 3, format}, Case{12, 20, 4, 33, 2, 3, format},
-          Case{80, 48, 64, 1, 1, 3, format}, Case{128, 128, 128, 1, 8, 3, format}, Case{96, 96, 96, 70, 1, 3, format}}) {
+          Case{12, 20, 4, 2, 5, 3, format}, Case{12, 20, 4, 33, 2, 3, format}, Case{80, 48, 64, 1, 1, 3, format},
+          Case{128, 128, 128, 1, 8, 3, format}, Case{96, 96, 96, 70, 1, 3, format}}) {
       SCOPED_TRACE(testing::Message() << "key " << c.key_dim << " value " << c.value_dim << " rows " << c.rows
                                       << " format " << static_cast<int>(format) << " group " << c.group);
       const Problem problem(c);

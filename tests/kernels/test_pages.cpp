@@ -149,7 +149,8 @@ TEST_P(PagesOnEachIsa, ATokenWrittenAnewLeavesTheOthersAlone) {
 TEST_P(PagesOnEachIsa, ExtremeNumbersStayNumbers) {
   for (const PageFormat format : {PageFormat::kQ8, PageFormat::kQ4}) {
     Page page(format, 32, 32, 0, 13);
-    const float extremes[] = {0.0f, -0.0f, 1e-38f, -1e-31f, std::numeric_limits<float>::denorm_min(), 1e30f, -1e30f};
+    const float extremes[] = {0.0f,  -0.0f, 1e-38f, -1e-31f, std::numeric_limits<float>::denorm_min(),
+                              1e30f, -1e30f};
     for (size_t i = 0; i < page.keys.size(); ++i) page.keys[i] = extremes[i % 7];
     for (size_t i = 0; i < page.values.size(); ++i) page.values[i] = extremes[i % 5];
     page.put(kernels(GetParam()).write_page, 0, kPageTokens);
