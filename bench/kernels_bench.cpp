@@ -1,5 +1,5 @@
-// Kernels on one thread, by instruction set and weight type: what they do per second, and as a share of what the
-// machine can do, which is measured first.
+// Matrix products on one thread, by instruction set and weight type: what they do per second, and as a share of
+// what the machine can do, which is measured first.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -130,33 +130,6 @@ void multiply_rows(benchmark::State& state, const std::string& isa, WeightType t
         floats ? limits(table).floats : limits(table).quantised);
 }
 
-void attend(benchmark::State& state, const std::string& isa, int rows) {
-  constexpr int kDim = 64, kGroup = 4, kPages = 64;
-  const Kernels& table = kernels(isa);
-  AlignedBuffer<uint16_t> pages(kPages * 2 * kDim * kPageTokens);
-  for (size_t i = 0; i < pages.size(); ++i) pages[i] = f32_to_bf16(static_cast<float>(i % 13) * 0.1f - 0.6f);
-  std::vector<float> queries(rows * kGroup * kDim, 0.1f), out(queries.size()), lse(rows * kGroup), turn(kDim, 0.7f);
-  std::vector<PageRead> reads(kPages);
-  for (int p = 0; p < kPages; ++p) {
-    const uint16_t* keys = pages.data() + p * 2 * kDim * kPageTokens;
-    reads[p] = {reinterpret_cast<const std::byte*>(keys),
-                reinterpret_cast<const std::byte*>(keys + kDim * kPageTokens),
-                turn.data(),
-                turn.data(),
-                ~uint64_t{0},
-                nullptr};
-  }
-  AlignedBuffer<float> scratch(attend_scratch(kDim, kDim, rows * kGroup));
-  const AttendTask task{PageFormat::kBF16, kDim,         kDim,   kDim,       rows,       kGroup,
-                        queries.data(),    reads.data(), kPages, out.data(), lse.data(), nullptr};
-  for (auto _ : state) {
-    table.attend(task, scratch.data());
-    benchmark::DoNotOptimize(out.data());
-  }
-  const double pairs = static_cast<double>(rows) * kGroup * kPages * kPageTokens;
-  count(state, "multiply-adds/s", pairs * 2 * kDim, limits(table).floats);
-}
-
 /// What the kernels above are measured against.
 void peak(benchmark::State& state, int64_t (*function)(int64_t, float*)) {
   float sink = 0;
@@ -190,8 +163,6 @@ const int kRegistered = [] {
       benchmark::RegisterBenchmark(("matvec/" + name).c_str(), multiply_vector, isa, type);
       benchmark::RegisterBenchmark(("matmul/" + name).c_str(), multiply_rows, isa, type, 256);
     }
-    for (const int rows : {1, 32})
-      benchmark::RegisterBenchmark(("attend/" + isa + "/rows:" + std::to_string(rows)).c_str(), attend, isa, rows);
   }
   return 0;
 }();

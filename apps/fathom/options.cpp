@@ -101,7 +101,7 @@ void add_common_options(CLI::App& command, CommonOptions& o) {
       ->type_name("METHOD");
   command.add_option("--position", o.position, "scaling of rotary positions, as yarn:factor=4 [file]")
       ->type_name("METHOD");
-  command.add_option("--cache", o.cache, "format of keys and values: bf16, or f32 [" + o.cache + "]")
+  command.add_option("--cache", o.cache, "format of keys and values: bf16, q8, q4 or f32 [" + o.cache + "]")
       ->type_name("METHOD");
 }
 

@@ -47,6 +47,7 @@ Kernels vector_kernels(const Isa& isa) {
   table.isa = isa.name;
   fill_vector_matmul(table);
   fill_vector_attend(table);
+  fill_vector_pages(table);
   fill_vector_elementwise(table);
   fill_vector_peak(table);
   if (isa.tiles) {

@@ -5,12 +5,10 @@
 #include <string>
 #include <vector>
 
+#include "kernels/pages.h"
 #include "kernels/types.h"
 
 namespace fathom {
-
-/// A page holds the keys and values of this many consecutive tokens, so that any subset of a page is one uint64_t.
-inline constexpr int kPageTokens = 64;
 
 /// Activation rows are padded with zeros to a multiple of this many columns: the largest weight block.
 inline constexpr int64_t kColumnPad = 256;
@@ -48,14 +46,11 @@ struct ActivationRows {
 /// Kernels::read takes multiples of this many bytes.
 inline constexpr size_t kReadStep = 1024;
 
-/// How the elements of a page are stored.
-enum class PageFormat { kBF16, kF32 };
-
-/// One page as the attention kernel reads it. Keys are rotated by their offset inside the page.
+/// One page as the attention kernel reads it (layouts at PageFormat). Keys are rotated by their offset inside the
+/// page.
 struct PageRead {
-  const std::byte* keys =
-      nullptr;  // [key_dim/2, 64, 2]: pairs of dimensions side by side, one token after the other
-  const std::byte* values = nullptr;    // [32, value_dim, 2]: pairs of tokens side by side
+  const std::byte* keys = nullptr;
+  const std::byte* values = nullptr;
   const float* cos = nullptr;           // [rotary_dim/2] rotation by the page's place; null = no rotation
   const float* sin = nullptr;           // [rotary_dim/2]
   uint64_t mask = 0;                    // tokens that every row may see
@@ -99,6 +94,8 @@ struct Kernels {
 
   /// scratch: [attend_scratch(key_dim, value_dim, rows · group)] floats, aligned to 64 bytes.
   void (*attend)(const AttendTask& task, float* scratch);
+  /// Writes tokens into a page.
+  void (*write_page)(const PageWrite& write);
 
   /// out = x / rms(x) · weight; all [n]. out may be x.
   void (*rms_norm)(const float* x, const float* weight, float eps, int64_t n, float* out);

@@ -69,17 +69,12 @@ void matvec(const Matrix& w, int64_t begin, int64_t end, const ActivationRows& x
   }
 }
 
-float page_element(const std::byte* data, PageFormat format, int64_t index) {
-  return format == PageFormat::kBF16 ? bf16_to_f32(reinterpret_cast<const uint16_t*>(data)[index])
-                                     : reinterpret_cast<const float*>(data)[index];
-}
-
 /// q·k for one token of a page, the key rotated by the page's place.
 double score(const AttendTask& task, const float* query, const PageRead& page, int token) {
   double total = 0;
   for (int pair = 0; pair < task.key_dim / 2; ++pair) {
-    const double even = page_element(page.keys, task.format, (pair * kPageTokens + token) * 2);
-    const double odd = page_element(page.keys, task.format, (pair * kPageTokens + token) * 2 + 1);
+    const double even = page_key(task.format, task.key_dim, page.keys, token, 2 * pair);
+    const double odd = page_key(task.format, task.key_dim, page.keys, token, 2 * pair + 1);
     const bool rotates = page.cos && pair < task.rotary_dim / 2;
     const double c = rotates ? page.cos[pair] : 1, s = rotates ? page.sin[pair] : 0;
     total += query[2 * pair] * (even * c - odd * s) + query[2 * pair + 1] * (even * s + odd * c);
@@ -108,8 +103,7 @@ void attend(const AttendTask& task, float* /*scratch*/) {
         const double weight = std::exp(score(task, query, task.pages[p], t) - largest);
         page_total += weight;
         for (int d = 0; d < task.value_dim; ++d) {
-          sums[d] +=
-              weight * page_element(task.pages[p].values, task.format, ((t / 2) * task.value_dim + d) * 2 + t % 2);
+          sums[d] += weight * page_value(task.format, task.value_dim, task.pages[p].values, t, d);
         }
       }
       total += page_total;
@@ -203,6 +197,7 @@ Kernels reference_kernels() {
           .matmul = matvec,
           .panel_rows = 16,
           .attend = attend,
+          .write_page = write_page,
           .rms_norm = rms_norm,
           .layer_norm = layer_norm,
           .rotate_pairs = rotate_pairs,

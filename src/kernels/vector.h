@@ -10,9 +10,13 @@
 
 namespace fathom {
 
+/// From this many queries on, bringing a page into a tile costs less than unpacking it for every group of queries.
+inline constexpr int kTileQueries = 16;
+
 /// Each fills its part of the table for the target that Highway has chosen.
 void fill_vector_matmul(Kernels& table);
 void fill_vector_attend(Kernels& table);
+void fill_vector_pages(Kernels& table);
 void fill_vector_elementwise(Kernels& table);
 void fill_vector_peak(Kernels& table);
 

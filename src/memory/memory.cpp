@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "base/error.h"
-#include "kernels/quantize.h"
 
 namespace fathom {
 namespace {
@@ -93,41 +92,31 @@ void Memory::own_last(Lane& lane) {
   slot.page = copy;
 }
 
-void Memory::write(int layer, int head, int64_t rows, const float* keys, int64_t key_stride, const float* values,
-                   int64_t value_stride, const PlaceRotations& rotations) {
+void Memory::write(const Kernels& kernels, int layer, int head, int64_t rows, const float* keys, int64_t key_stride,
+                   const float* values, int64_t value_stride, const PlaceRotations& rotations) {
   const PageShape& shape = store_->shape();
   const Lane& table = lane(layer, head);
   const int64_t begin = tokens_ - rows;
+  PageWrite write;
+  write.format = shape.format;
+  write.key_dim = shape.key_dim;
+  write.value_dim = shape.value_dim;
+  write.rotary_dim = 2 * rotations.pairs();
+  write.key_stride = key_stride;
+  write.value_stride = value_stride;
+  write.turns = rotations.offset(0).cos;
   size_t s = table.size();
   while (s > 0 && table[s - 1].first + table[s - 1].filled > begin) --s;
-  const auto put = [&](std::byte* page, int64_t index, float value) {
-    if (shape.format == PageFormat::kBF16) {
-      reinterpret_cast<uint16_t*>(page)[index] = f32_to_bf16(value);
-    } else {
-      reinterpret_cast<float*>(page)[index] = value;
-    }
-  };
-  for (int64_t i = 0; i < rows; ++i) {
-    while (table[s].first + table[s].filled <= begin + i) ++s;
-    const int o = static_cast<int>(begin + i - table[s].first);
-    std::byte* key_page = store_->keys(table[s].page);
-    std::byte* value_page = store_->values(table[s].page);
-    const float* key = keys + i * key_stride;
-    const float* value = values + i * value_stride;
-    const PlaceRotations::View turn = rotations.offset(o);
-    for (int pair = 0; pair < shape.key_dim / 2; ++pair) {
-      float even = key[2 * pair], odd = key[2 * pair + 1];
-      if (pair < rotations.pairs()) {
-        const float c = turn.cos[pair], sn = turn.sin[pair];
-        const float turned = even * c - odd * sn;
-        odd = even * sn + odd * c;
-        even = turned;
-      }
-      put(key_page, (pair * kPageTokens + o) * 2, even);
-      put(key_page, (pair * kPageTokens + o) * 2 + 1, odd);
-    }
-    for (int d = 0; d < shape.value_dim; ++d)
-      put(value_page, ((o / 2) * shape.value_dim + d) * 2 + o % 2, value[d]);
+  for (int64_t done = 0; done < rows; ++s) {
+    const PageSlot& slot = table[s];
+    write.page_keys = store_->keys(slot.page);
+    write.page_values = store_->values(slot.page);
+    write.first = static_cast<int>(begin + done - slot.first);
+    write.count = slot.filled - write.first;
+    write.keys = keys + done * key_stride;
+    write.values = values + done * value_stride;
+    kernels.write_page(write);
+    done += write.count;
   }
 }
 

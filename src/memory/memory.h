@@ -55,8 +55,8 @@ class Memory {
   void append(std::span<const int64_t> positions);
   /// Writes the newest `rows` tokens of one lane. keys: row i at keys + i·key_stride, key_dim floats, unrotated,
   /// rotary pairs side by side; values likewise. Keys are rotated by their offset in the page.
-  void write(int layer, int head, int64_t rows, const float* keys, int64_t key_stride, const float* values,
-             int64_t value_stride, const PlaceRotations& rotations);
+  void write(const Kernels& kernels, int layer, int head, int64_t rows, const float* keys, int64_t key_stride,
+             const float* values, int64_t value_stride, const PlaceRotations& rotations);
 
   /// Drops the newest n tokens; the next token follows what is then the last position.
   void rewind(int64_t n);

@@ -9,10 +9,32 @@
 
 namespace fathom {
 
+namespace {
+
+/// Decoding walks through all pages: with large pages of the machine it misses the translation buffer less.
+constexpr size_t kHugeBytes = size_t{2} << 20;
+
+/// Zeroed memory of a multiple of kHugeBytes that starts at one; null when there is none.
+std::byte* map_slab(size_t bytes) {
+  void* data = ::mmap(nullptr, bytes + kHugeBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (data == MAP_FAILED) return nullptr;
+  auto* begin = static_cast<std::byte*>(data);
+  const size_t before = (kHugeBytes - reinterpret_cast<uintptr_t>(begin) % kHugeBytes) % kHugeBytes;
+  if (before > 0) ::munmap(begin, before);
+  begin += before;
+  ::munmap(begin + bytes, kHugeBytes - before);
+#ifdef MADV_HUGEPAGE
+  ::madvise(begin, bytes, MADV_HUGEPAGE);
+#endif
+  return begin;
+}
+
+}  // namespace
+
 PageStore::PageStore(PageShape shape)
     : shape_(shape),
       pages_per_slab_(std::max<size_t>(1, kSlabBytes / shape.bytes())),
-      slab_bytes_(pages_per_slab_ * shape.bytes()),
+      slab_bytes_((pages_per_slab_ * shape.bytes() + kHugeBytes - 1) / kHugeBytes * kHugeBytes),
       slabs_(std::make_unique<Slab[]>(kMaxSlabs)) {}
 
 PageStore::~PageStore() {
@@ -23,11 +45,10 @@ PageId PageStore::allocate() {
   const std::lock_guard lock(mutex_);
   if (free_.empty()) {
     if (slab_count_ == kMaxSlabs) fail("the page memory is full: ", slab_count_ * slab_bytes_, " bytes in use");
-    void* data = ::mmap(nullptr, slab_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (data == MAP_FAILED)
+    std::byte* data = map_slab(slab_bytes_);
+    if (!data)
       fail("out of memory: cannot get ", slab_bytes_, " more bytes for pages (", bytes_in_use(), " in use)");
-    slabs_[slab_count_] = {static_cast<std::byte*>(data),
-                           std::make_unique<std::atomic<uint32_t>[]>(pages_per_slab_)};
+    slabs_[slab_count_] = {data, std::make_unique<std::atomic<uint32_t>[]>(pages_per_slab_)};
     for (size_t i = pages_per_slab_; i-- > 0;)
       free_.push_back(static_cast<PageId>(slab_count_ * pages_per_slab_ + i));
     ++slab_count_;

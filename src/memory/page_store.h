@@ -13,15 +13,14 @@ namespace fathom {
 
 using PageId = uint32_t;
 
-/// What a page holds: the keys and values of 64 tokens of one layer and one key/value head (layouts at PageRead).
+/// What a page holds: the keys and values of 64 tokens of one layer and one key/value head (layouts at PageFormat).
 struct PageShape {
   PageFormat format = PageFormat::kBF16;
   int key_dim = 0;  // even
   int value_dim = 0;
 
-  size_t element_bytes() const { return format == PageFormat::kBF16 ? 2 : 4; }
-  size_t key_bytes() const { return static_cast<size_t>(key_dim) * kPageTokens * element_bytes(); }
-  size_t value_bytes() const { return static_cast<size_t>(value_dim) * kPageTokens * element_bytes(); }
+  size_t key_bytes() const { return page_key_bytes(format, key_dim); }
+  size_t value_bytes() const { return page_value_bytes(format, value_dim); }
   size_t bytes() const { return key_bytes() + value_bytes(); }
 };
 

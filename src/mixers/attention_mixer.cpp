@@ -56,7 +56,7 @@ void AttentionMixer::forward(Workspace& work, std::span<const SequenceRows> sequ
     work.pool.parallel_for(
         s.rows, [&](size_t r, int) { prepare_heads(work, s.first_row + static_cast<int64_t>(r), rotary_dims); });
     work.pool.parallel_for(w_.kv_heads, [&](size_t h, int) {
-      s.memory->write(w_.layer, static_cast<int>(h), s.rows,
+      s.memory->write(work.kernels, w_.layer, static_cast<int>(h), s.rows,
                       work.k.data() + s.first_row * k_stride + h * w_.key_dim, k_stride,
                       work.v.data() + s.first_row * v_stride + h * w_.value_dim, v_stride, *s.rotations);
     });

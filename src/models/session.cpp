@@ -26,20 +26,18 @@ Runtime::Runtime(int threads) : Runtime(threads, kernels()) {}
 Runtime::Runtime(int threads, const Kernels& table) : pool_(threads_or_all(threads)), work_(pool_, table) {}
 
 const MethodTable<CacheMethod>& cache_methods() {
+  const auto method = [](const char* name, const char* summary, bool exact, const char* bytes, CacheMethod* make) {
+    return MethodTable<CacheMethod>::Entry{{"", name, summary, "", exact, "any model", "none", bytes, {}}, make};
+  };
   static const MethodTable<CacheMethod> table(
-      "cache",
-      {{{"", "bf16", "keys and values as bfloat16", "", true, "any model", "none", "2 bytes per element", {}},
-        [](const Values&) { return PageFormat::kBF16; }},
-       {{"",
-         "f32",
-         "keys and values as float32, for tests",
-         "",
-         true,
-         "any model",
-         "none",
-         "4 bytes per element",
-         {}},
-        [](const Values&) { return PageFormat::kF32; }}});
+      "cache", {method("bf16", "keys and values as bfloat16", true, "2 bytes per element",
+                       [](const Values&) { return PageFormat::kBF16; }),
+                method("f32", "keys and values as float32, for tests", true, "4 bytes per element",
+                       [](const Values&) { return PageFormat::kF32; }),
+                method("q8", "keys and values in 8 bits, one scale per token and 32 dimensions", false,
+                       "17/16 bytes per element", [](const Values&) { return PageFormat::kQ8; }),
+                method("q4", "keys and values in 4 bits, one scale per token and 32 dimensions", false,
+                       "9/16 bytes per element", [](const Values&) { return PageFormat::kQ4; })});
   return table;
 }
 
@@ -220,8 +218,8 @@ void Session::fill_random(int64_t n) {
   open_rows(positions, 0);
   runtime_->pool().parallel_for(static_cast<size_t>(memory_.layers()) * memory_.kv_heads(), [&](size_t lane, int) {
     // stride 0: one key and value for all tokens, which the rotations by their offsets make different
-    memory_.write(static_cast<int>(lane) / memory_.kv_heads(), static_cast<int>(lane) % memory_.kv_heads(), n,
-                  noise.data(), 0, noise.data(), 0, *rotations_);
+    memory_.write(runtime_->work().kernels, static_cast<int>(lane) / memory_.kv_heads(),
+                  static_cast<int>(lane) % memory_.kv_heads(), n, noise.data(), 0, noise.data(), 0, *rotations_);
   });
   logits_.clear();
 }

@@ -32,7 +32,7 @@ struct SessionOptions {
   int64_t chunk = 512;            // tokens read at once in prefill: bounds the working memory
   std::string attend = "dense";   // spec of a selector
   std::string position = "file";  // spec of a rotary scaling
-  std::string cache = "bf16";     // format of pages: bf16, or f32 for tests
+  std::string cache = "bf16";     // format of pages: bf16, q8, q4, or f32 for tests
 };
 
 /// What to do while tokens are read.

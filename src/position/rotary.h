@@ -63,7 +63,7 @@ class PlaceRotations {
   };
   /// place in [0, reserved]; `spare`: [dims] floats, used for places that are no multiples of 64. Thread-safe.
   View at(int64_t place, float* spare) const;
-  /// The rotation by an offset inside a page, [0, 64).
+  /// The rotation by an offset inside a page, [0, 64); those of the next offsets follow: [64, 2, dims/2] in all.
   View offset(int offset) const;
   int pairs() const { return pairs_; }
 

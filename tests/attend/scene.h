@@ -88,7 +88,7 @@ class Scene {
       memory.append(std::span(positions).subspan(done, count));
       for (int h = 0; h < shape.kv_heads; ++h) {
         const int64_t at = done * shape.kv_heads + h;
-        memory.write(0, h, count, keys.data() + at * shape.key_dim, shape.kv_heads * shape.key_dim,
+        memory.write(kernels(), 0, h, count, keys.data() + at * shape.key_dim, shape.kv_heads * shape.key_dim,
                      values.data() + at * shape.value_dim, shape.kv_heads * shape.value_dim, rotations);
       }
       done += count;

@@ -83,11 +83,50 @@ TEST(Memory, TheSamePagesComeOfAnyChunks) {
   EXPECT_EQ(all_bytes(whole), all_bytes(parts));
 }
 
-TEST(Memory, ReadsBackWhatWasWrittenInBothFormats) {
-  for (const PageFormat format : {PageFormat::kF32, PageFormat::kBF16}) {
+constexpr PageFormat kFormats[] = {PageFormat::kF32, PageFormat::kBF16, PageFormat::kQ8, PageFormat::kQ4};
+
+TEST(Memory, ReadsBackWhatWasWrittenInEveryFormat) {
+  for (const PageFormat format : kFormats) {
     Memory memory(small_store(format), 2, 2);
     read_following(memory, 150);
     expect_tokens(memory);
+  }
+}
+
+/// Both hold the same numbers, bit for bit, as far as they are filled.
+void expect_same_tokens(const Memory& a, const Memory& b) {
+  ASSERT_EQ(a.tokens(), b.tokens());
+  const PageStore &in_a = a.store(), &in_b = b.store();
+  const PageFormat format = in_a.shape().format;
+  for (size_t s = 0; s < a.lane(0, 0).size(); ++s) {
+    const PageSlot &x = a.lane(0, 0)[s], &y = b.lane(0, 0)[s];
+    for (int o = 0; o < x.filled; ++o) {
+      for (int d = 0; d < test::kKeyDim; ++d) {
+        ASSERT_EQ(page_key(format, test::kKeyDim, in_a.keys(x.page), o, d),
+                  page_key(format, test::kKeyDim, in_b.keys(y.page), o, d));
+      }
+      for (int d = 0; d < test::kValueDim; ++d) {
+        ASSERT_EQ(page_value(format, test::kValueDim, in_a.values(x.page), o, d),
+                  page_value(format, test::kValueDim, in_b.values(y.page), o, d));
+      }
+    }
+  }
+}
+
+TEST(Memory, ForksAndRewindsAreExactInEveryFormat) {
+  for (const PageFormat format : kFormats) {
+    Memory trunk(small_store(format), 1, 1), straight(small_store(format), 1, 1);
+    read_following(straight, 100);
+    read_following(trunk, 90);
+    Memory fork = trunk.fork();
+    read_following(fork, 50, 4000);
+    fork.rewind(50);  // into the page that it shared before it wrote
+    read_following(fork, 10);
+    expect_same_tokens(fork, straight);
+    read_following(trunk, 60, 3000);
+    trunk.rewind(60);  // leaves other tokens behind the last one
+    read_following(trunk, 10);
+    expect_same_tokens(trunk, straight);
   }
 }
 

@@ -60,7 +60,7 @@ void expect_sequence(const Sequence& sequence) {
 /// Random operations on sequences of one store, each done to the pages and to the lists.
 class Operations {
  public:
-  explicit Operations(uint32_t seed) : random_(seed) {
+  Operations(uint32_t seed, PageFormat format) : random_(seed), store_(test::small_store(format)) {
     sequences_.push_back({Memory(store_, kLayers, kHeads), {}});
   }
 
@@ -159,16 +159,17 @@ class Operations {
   }
 
   std::mt19937 random_;
-  std::shared_ptr<PageStore> store_ = test::small_store();
+  std::shared_ptr<PageStore> store_;
   std::vector<Sequence> sequences_;
   int64_t next_id_ = 0;
 };
 
 TEST(MemoryRandom, AnyOperationsLeaveWhatAListOfTokensWouldHold) {
-  for (int round = 0; round < 4; ++round) {
+  for (const PageFormat format :
+       {PageFormat::kF32, PageFormat::kF32, PageFormat::kBF16, PageFormat::kQ8, PageFormat::kQ4}) {
     const uint32_t seed = std::random_device()();
-    SCOPED_TRACE(testing::Message() << "seed " << seed);
-    Operations operations(seed);
+    SCOPED_TRACE(testing::Message() << "seed " << seed << " format " << static_cast<int>(format));
+    Operations operations(seed, format);
     for (int n = 0; n < 250; ++n) {
       operations.one();
       if (n % 5 == 0) {

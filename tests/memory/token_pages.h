@@ -6,7 +6,6 @@
 #include <numeric>
 #include <vector>
 
-#include "kernels/quantize.h"
 #include "memory/memory.h"
 
 namespace fathom::test {
@@ -55,7 +54,7 @@ inline void read_tokens(Memory& memory, const std::vector<int64_t>& ids, const s
         for (int d = 0; d < kKeyDim; ++d) keys[i * kKeyStride + d] = element(ids[i], lane, 0, d);
         for (int d = 0; d < kValueDim; ++d) values[i * kValueStride + d] = element(ids[i], lane, 1, d);
       }
-      memory.write(layer, head, static_cast<int64_t>(ids.size()), keys.data(), kKeyStride, values.data(),
+      memory.write(kernels(), layer, head, static_cast<int64_t>(ids.size()), keys.data(), kKeyStride, values.data(),
                    kValueStride, small_rotations());
     }
   }
@@ -66,28 +65,28 @@ inline void read_following(Memory& memory, int64_t count, int64_t salt = 0) {
   read_tokens(memory, following(memory.tokens() + salt, count), following(memory.next_position(), count));
 }
 
-inline float stored(const std::byte* data, PageFormat format, int64_t index) {
-  return format == PageFormat::kBF16 ? bf16_to_f32(reinterpret_cast<const uint16_t*>(data)[index])
-                                     : reinterpret_cast<const float*>(data)[index];
+/// How far an element of at most 1 may lie from what was written.
+inline double rounding(PageFormat format) {
+  if (format == PageFormat::kBF16) return 1.0 / 256;
+  return code_bits(format) ? 1.02 / ((1 << code_bits(format)) - 1) : 1e-6;
 }
 
 /// The page holds token `id` at offset o, in the layout of PageRead: the key rotated by o.
 inline void expect_token(const PageStore& store, PageId page, int o, int64_t id, int lane) {
   const PageFormat format = store.shape().format;
-  const double tolerance = format == PageFormat::kBF16 ? 1.0 / 256 : 1e-6;  // bfloat16 keeps 8 bits
+  const double tolerance = rounding(format);
   for (int pair = 0; pair < kKeyDim / 2; ++pair) {
     const double even = element(id, lane, 0, 2 * pair), odd = element(id, lane, 0, 2 * pair + 1);
     const double angle = pair < kRotaryDim / 2 ? o * small_rotary().frequencies()[pair] : 0;
-    const int64_t at = (pair * kPageTokens + o) * 2;
-    ASSERT_NEAR(stored(store.keys(page), format, at), even * std::cos(angle) - odd * std::sin(angle), tolerance * 2)
-        << "token " << id << " offset " << o << " pair " << pair;
-    ASSERT_NEAR(stored(store.keys(page), format, at + 1), even * std::sin(angle) + odd * std::cos(angle),
-                tolerance * 2)
-        << "token " << id << " offset " << o << " pair " << pair;
+    const double turned[] = {even * std::cos(angle) - odd * std::sin(angle),
+                             even * std::sin(angle) + odd * std::cos(angle)};
+    for (int i = 0; i < 2; ++i) {
+      ASSERT_NEAR(page_key(format, kKeyDim, store.keys(page), o, 2 * pair + i), turned[i], tolerance * 2)
+          << "token " << id << " offset " << o << " pair " << pair;
+    }
   }
   for (int d = 0; d < kValueDim; ++d) {
-    ASSERT_NEAR(stored(store.values(page), format, (o / 2 * kValueDim + d) * 2 + o % 2), element(id, lane, 1, d),
-                tolerance)
+    ASSERT_NEAR(page_value(format, kValueDim, store.values(page), o, d), element(id, lane, 1, d), tolerance)
         << "token " << id << " offset " << o << " dimension " << d;
   }
 }

@@ -96,6 +96,22 @@ TEST_P(GoldenModel, AgreesWithAnIndependentEngineOnEveryIsaAndChunking) {
   }
 }
 
+TEST_P(GoldenModel, QuantisedPagesStayNear) {
+  const std::string path = test::golden(GetParam().name);
+  FATHOM_NEEDS(path + ".gguf");
+  const auto model = Model::open(path + ".gguf");
+  const ReferenceLogits reference = test::read_reference(path + ".logits");
+  for (const auto& [cache, least] : {std::pair{"q8", 0.999}, std::pair{"q4", 0.95}}) {
+    for (const int64_t chunk : {int64_t{512}, int64_t{7}}) {
+      const Rows rows = read_in_chunks(model, reference, available_isas().back(), 2, chunk, cache);
+      for (size_t p = 0; p < reference.positions.size(); ++p) {
+        EXPECT_GT(test::cosine(reference.rows[p], rows.at(reference.positions[p])), least)
+            << cache << ", position " << reference.positions[p];
+      }
+    }
+  }
+}
+
 TEST_P(GoldenModel, GivesTheSameBitsWithAnyNumberOfThreads) {
   const std::string path = test::golden(GetParam().name);
   FATHOM_NEEDS(path + ".gguf");

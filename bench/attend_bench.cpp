@@ -1,0 +1,123 @@
+// Attention over pages on one thread: multiply-adds and bytes of pages per second, by instruction set, page format
+// and shape. "deep" reads more pages than any cache holds, as decoding at a depth does.
+#include <benchmark/benchmark.h>
+#include <sys/mman.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/aligned.h"
+#include "kernels/kernels.h"
+
+namespace fathom {
+namespace {
+
+struct Shape {
+  PageFormat format;
+  int dim, group, rows;
+  bool deep;
+};
+
+constexpr int kTaskPages = 16;  // what decoding gives to a task
+constexpr size_t kNearBytes = size_t{1} << 20, kDeepBytes = size_t{512} << 20, kHugeBytes = size_t{2} << 20;
+
+std::string name_of(PageFormat format) {
+  switch (format) {
+    case PageFormat::kBF16:
+      return "bf16";
+    case PageFormat::kF32:
+      return "f32";
+    case PageFormat::kQ8:
+      return "q8";
+    case PageFormat::kQ4:
+      return "q4";
+  }
+  return "";
+}
+
+/// Tasks that together read all pages once.
+class Tasks {
+ public:
+  Tasks(const Kernels& table, const Shape& s)
+      : queries_(s.rows * s.group * s.dim, 0.1f),
+        out_(queries_.size()),
+        lse_(s.rows * s.group),
+        turn_(s.dim, 0.7f),
+        scratch_(attend_scratch(s.dim, s.dim, s.rows * s.group)) {
+    const size_t key_bytes = page_key_bytes(s.format, s.dim);
+    page_bytes_ = key_bytes + page_value_bytes(s.format, s.dim);
+    const size_t pages = (s.deep ? kDeepBytes : kNearBytes) / page_bytes_ / kTaskPages * kTaskPages;
+    bytes_ = AlignedBuffer<std::byte>(pages * page_bytes_ + kHugeBytes);
+    std::byte* begin = bytes_.data() + kHugeBytes - reinterpret_cast<uintptr_t>(bytes_.data()) % kHugeBytes;
+    ::madvise(begin, pages * page_bytes_ / kHugeBytes * kHugeBytes, MADV_HUGEPAGE);  // as the page store does
+    std::vector<float> numbers(kPageTokens * s.dim), turns(kPageTokens * s.dim, 0.5f);
+    for (size_t i = 0; i < numbers.size(); ++i) numbers[i] = static_cast<float>(i % 13) * 0.1f - 0.6f;
+    for (size_t p = 0; p < pages; ++p) {
+      std::byte* page = begin + p * page_bytes_;
+      table.write_page({s.format, s.dim, s.dim, s.dim, page, page + key_bytes, 0, kPageTokens, numbers.data(),
+                        s.dim, numbers.data(), s.dim, turns.data()});
+      reads_.push_back({page, page + key_bytes, turn_.data(), turn_.data(), ~uint64_t{0}, nullptr});
+    }
+    task_.format = s.format;
+    task_.key_dim = task_.value_dim = task_.rotary_dim = s.dim;
+    task_.rows = s.rows;
+    task_.group = s.group;
+    task_.queries = queries_.data();
+    task_.page_count = kTaskPages;
+    task_.out = out_.data();
+    task_.lse = lse_.data();
+  }
+
+  void run(const Kernels& table) {
+    for (size_t p = 0; p < reads_.size(); p += kTaskPages) {
+      task_.pages = reads_.data() + p;
+      table.attend(task_, scratch_.data());
+      benchmark::DoNotOptimize(out_.data());
+    }
+  }
+  double pages() const { return static_cast<double>(reads_.size()); }
+  double bytes() const { return pages() * static_cast<double>(page_bytes_); }
+
+ private:
+  std::vector<float> queries_, out_, lse_, turn_;
+  AlignedBuffer<float> scratch_;
+  AlignedBuffer<std::byte> bytes_;
+  size_t page_bytes_;
+  std::vector<PageRead> reads_;
+  AttendTask task_;
+};
+
+void attend(benchmark::State& state, const std::string& isa, Shape shape) {
+  const Kernels& table = kernels(isa);
+  Tasks tasks(table, shape);
+  for (auto _ : state) tasks.run(table);
+  const double rounds = static_cast<double>(state.iterations());
+  const double operations = tasks.pages() * kPageTokens * shape.rows * shape.group * 2 * shape.dim;
+  state.counters["multiply-adds/s"] = benchmark::Counter(rounds * operations, benchmark::Counter::kIsRate);
+  state.counters["page bytes/s"] = benchmark::Counter(rounds * tasks.bytes(), benchmark::Counter::kIsRate);
+}
+
+const int kRegistered = [] {
+  for (const std::string& isa : available_isas()) {
+    if (isa == "reference") continue;
+    for (const PageFormat format : {PageFormat::kBF16, PageFormat::kQ8, PageFormat::kQ4}) {
+      const auto add = [&](int dim, int group, int rows, bool deep) {
+        const std::string name = "attend/" + isa + "/" + name_of(format) + "/dim:" + std::to_string(dim) +
+                                 "/group:" + std::to_string(group) + "/rows:" + std::to_string(rows) +
+                                 (deep ? "/deep" : "");
+        benchmark::RegisterBenchmark(name.c_str(), attend, isa, Shape{format, dim, group, rows, deep});
+      };
+      for (const int dim : {64, 128}) {
+        add(dim, 4, 1, false);
+        add(dim, 4, 32, false);
+      }
+      add(64, 8, 1, false);
+      add(64, 4, 1, true);
+    }
+  }
+  return 0;
+}();
+
+}  // namespace
+}  // namespace fathom

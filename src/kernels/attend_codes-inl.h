@@ -1,0 +1,396 @@
+// Products of attention with quantised pages (PageFormat): few queries meet the codes as 16-bit integers, many a
+// tile of floats. Included inside Highway's target loop.
+#if defined(FATHOM_ATTEND_CODES_INL) == defined(HWY_TARGET_TOGGLE)
+#ifdef FATHOM_ATTEND_CODES_INL
+#undef FATHOM_ATTEND_CODES_INL
+#else
+#define FATHOM_ATTEND_CODES_INL
+#endif
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "hwy/cache_control.h"
+#include "hwy/highway.h"
+#include "kernels/attend_floats-inl.h"
+#include "kernels/kernels.h"
+
+#if FATHOM_VECTOR_TARGET
+HWY_BEFORE_NAMESPACE();
+// Highway's AVX3_DL checks for VNNI at run time, but its compiler attributes (1.0.3) lack the 512-bit instructions.
+#if HWY_TARGET == HWY_AVX3_DL
+#pragma GCC push_options
+#pragma GCC target("avx512vnni")
+#endif
+namespace fathom {
+namespace HWY_NAMESPACE {
+
+template <int kBits>
+constexpr int kPairsOfWord = 16 / kBits;
+template <int kBits>
+constexpr uint32_t kCodePairMask = ((1u << kBits) - 1) * 0x10001u;
+/// A code of this value would mean 0; it lies between two codes.
+template <int kBits>
+constexpr float kCodeZero = static_cast<float>((1 << kBits) - 1) / 2;
+
+HWY_INLINE float LoadBf16(uint16_t bits) {
+  const uint32_t word = static_cast<uint32_t>(bits) << 16;
+  float value;
+  std::memcpy(&value, &word, 4);
+  return value;
+}
+HWY_INLINE FloatVec LoadBf16s(const uint16_t* p) {
+  const auto words = hn::PromoteTo(WordTag(), hn::LoadU(hn::Rebind<uint16_t, FloatTag>(), p));
+  return hn::BitCast(FloatTag(), hn::ShiftLeft<16>(words));
+}
+
+/// sums += products of a lane's two codes with a lane's two 16-bit numbers.
+HWY_INLINE IntVec DotPair(IntVec sums, WordVec codes, IntVec numbers) {
+#if HWY_TARGET == HWY_AVX3_DL
+  return IntVec{_mm512_dpwssd_epi32(sums.raw, codes.raw, numbers.raw)};
+#else
+  const IntTag d;
+  const hn::Repartition<int16_t, IntTag> d16;
+  const auto c = hn::BitCast(d16, codes), n = hn::BitCast(d16, numbers);
+  auto odd = hn::Zero(d);
+#if HWY_ARCH_X86  // the products of neighbours are added in their lane, and nothing goes to `odd`
+  return hn::ReorderWidenMulAccumulate(d, c, n, sums, odd);
+#else
+  const auto even = hn::ReorderWidenMulAccumulate(d, c, n, hn::Zero(d), odd);
+  return hn::Add(sums, hn::RearrangeToOddPlusEven(even, odd));
+#endif
+#endif
+}
+
+/// Rows of numbers rounded to 16 bits, as few queries meet codes: x = q · scale.
+struct RoundedRows {
+  alignas(64) uint32_t pairs[kTileQueries][kPageTokens / 2];  // even element below, odd one above
+  float scale[kTileQueries];
+  int32_t start[kTileQueries];  // −Σ q · kCodeZero: where sums of q · code begin
+};
+// Rounded numbers stay below this: 2 % of what 16 bits hold are left for the rounding of bounds.
+constexpr float kLargestRounded = 32000.0f;
+constexpr float kTiny = 1e-30f;  // what is smaller is 0, so that inverses stay finite
+// Its sum with a number of less than 2^22 has that number, rounded, in its lowest bits.
+constexpr float kRoundingMagic = 0x1.8p23f;
+
+HWY_INLINE float ScaleToRounded(float largest) { return largest > kTiny ? kLargestRounded / largest : 0.0f; }
+
+template <int kBits>
+HWY_INLINE int32_t StartOfSum(IntVec sums) {
+  return -hn::GetLane(hn::SumOfLanes(IntTag(), sums)) * ((1 << kBits) - 1) / 2;
+}
+
+/// Queries as CodeScores reads them: apart into even and odd elements, scaled to kLargestRounded. The rotation by a
+/// place keeps the length of a pair, so that one scale serves all pages. rows: [queries, 2, stride / 2].
+HWY_NOINLINE void ScaleQueries(const float* HWY_RESTRICT queries, int key_dim, int count, int64_t stride,
+                               float* HWY_RESTRICT rows, float* HWY_RESTRICT scales) {
+  for (int i = 0; i < count; ++i) {
+    const float* HWY_RESTRICT q = queries + static_cast<int64_t>(i) * key_dim;
+    float* HWY_RESTRICT even = rows + i * stride;
+    float* HWY_RESTRICT odd = even + stride / 2;
+    float largest = 0;
+    for (int r = 0; r < key_dim / 2; ++r)
+      largest = std::max(largest, q[2 * r] * q[2 * r] + q[2 * r + 1] * q[2 * r + 1]);
+    largest = std::sqrt(largest);
+    const float to_rounded = ScaleToRounded(largest);
+    scales[i] = largest / kLargestRounded;
+    for (int r = 0; r < stride / 2; ++r) {
+      even[r] = r < key_dim / 2 ? q[2 * r] * to_rounded : 0.0f;
+      odd[r] = r < key_dim / 2 ? q[2 * r + 1] * to_rounded : 0.0f;
+    }
+  }
+}
+
+/// The 16 pairs of scaled queries from `first` on, turned back by the page's place and rounded. rotating: pairs
+/// that rotate.
+template <int kBits>
+HWY_INLINE void RoundQueries(const float* HWY_RESTRICT scaled, int64_t stride, int first, const float* cos,
+                             const float* sin, int rotating, int count, RoundedRows& rows) {
+  const FloatTag d;
+  const WordTag dw;
+  const int lanes = Lanes();
+  const auto magic = hn::Set(d, kRoundingMagic);
+  const auto ones = hn::Set(dw, 0x10001u);
+  for (int i = 0; i < count; ++i) {
+    auto sum = hn::Zero(IntTag());
+    for (int r = 0; r < kScaleGroup / 2; r += lanes) {
+      auto even = hn::LoadU(d, scaled + i * stride + first + r);
+      auto odd = hn::LoadU(d, scaled + i * stride + stride / 2 + first + r);
+      if (first + r < rotating) {
+        const auto there = hn::FirstN(d, static_cast<size_t>(rotating - first - r));
+        const auto c = hn::IfThenElse(there, hn::MaskedLoad(there, d, cos + first + r), hn::Set(d, 1.0f));
+        const auto s = hn::MaskedLoad(there, d, sin + first + r);
+        const auto turned = hn::MulAdd(odd, s, hn::Mul(even, c));
+        odd = hn::NegMulAdd(even, s, hn::Mul(odd, c));
+        even = turned;
+      }
+      const auto low = hn::And(hn::BitCast(dw, hn::Add(even, magic)), hn::Set(dw, 0xffffu));
+      const auto high = hn::ShiftLeft<16>(hn::BitCast(dw, hn::Add(odd, magic)));
+      const auto pairs = hn::Or(low, high);
+      hn::StoreU(pairs, dw, rows.pairs[i] + r);
+      sum = DotPair(sum, ones, hn::BitCast(IntTag(), pairs));
+    }
+    rows.start[i] = StartOfSum<kBits>(sum);
+  }
+}
+
+/// weights[i, t] · scales[t] for the 64 tokens of a page, rounded; to_rounded: [count], so that all of them stay
+/// below kLargestRounded.
+template <int kBits>
+HWY_INLINE void RoundWeights(const float* HWY_RESTRICT weights, const float* HWY_RESTRICT scales,
+                             const float* HWY_RESTRICT to_rounded, int count, RoundedRows& rows) {
+  const FloatTag d;
+  const IntTag di;
+  const hn::Rebind<int16_t, IntTag> d16;
+  const int lanes = Lanes();
+  const auto magic = hn::Set(d, kRoundingMagic);
+  for (int i = 0; i < count; ++i) {
+    const auto factor = hn::Set(d, to_rounded[i]);
+    auto* to = reinterpret_cast<int16_t*>(rows.pairs[i]);
+    auto sum = hn::Zero(di);
+    for (int t = 0; t < kPageTokens; t += lanes) {
+      const auto weight = hn::Mul(hn::Load(d, weights + i * kPageTokens + t), hn::Load(d, scales + t));
+      const auto shifted = hn::BitCast(di, hn::MulAdd(weight, factor, magic));
+      const auto rounded = hn::Sub(shifted, hn::BitCast(di, magic));
+      hn::StoreU(hn::DemoteTo(d16, rounded), d16, to + t);
+      sum = hn::Add(sum, rounded);
+    }
+    rows.start[i] = StartOfSum<kBits>(sum);
+  }
+}
+
+/// out[i, c] (+)= scale of row i · (scale of column c) · Σ over elements e of q[i, e] · code(e, c), for kRows rows
+/// from `row` on and kCols vectors of columns. words: [word_rows, width]; what lies at `ahead` in the same way will
+/// be read next.
+template <int kBits, int kRows, int kCols, bool kAdd>
+HWY_INLINE void CodeProductColumns(const uint32_t* HWY_RESTRICT words, const uint32_t* ahead, int64_t word_rows,
+                                   int64_t width, const uint16_t* HWY_RESTRICT column_scales,
+                                   const RoundedRows& rows, int row, float* HWY_RESTRICT out, int64_t out_stride) {
+  const FloatTag d;
+  const IntTag di;
+  const WordTag dw;
+  const int64_t lanes = Lanes();
+  const auto mask = hn::Set(dw, kCodePairMask<kBits>);
+  IntVec sums[kRows][kCols];
+  FATHOM_UNROLL
+  for (int i = 0; i < kRows; ++i) {
+    FATHOM_UNROLL
+    for (int j = 0; j < kCols; ++j) sums[i][j] = hn::Set(di, rows.start[row + i]);
+  }
+  for (int64_t r = 0; r < word_rows; ++r) {
+    WordVec word[kCols];
+    FATHOM_UNROLL
+    for (int j = 0; j < kCols; ++j) {
+      word[j] = hn::LoadU(dw, words + r * width + j * lanes);
+      hwy::Prefetch(ahead + r * width + j * lanes);
+    }
+    FATHOM_UNROLL
+    for (int p = 0; p < kPairsOfWord<kBits>; ++p) {
+      WordVec codes[kCols];
+      FATHOM_UNROLL
+      for (int j = 0; j < kCols; ++j) {
+        codes[j] = hn::And(word[j], mask);
+        word[j] = hn::ShiftRight<kBits>(word[j]);
+      }
+      FATHOM_UNROLL
+      for (int i = 0; i < kRows; ++i) {
+        const auto numbers = hn::BitCast(di, hn::Set(dw, rows.pairs[row + i][r * kPairsOfWord<kBits> + p]));
+        FATHOM_UNROLL
+        for (int j = 0; j < kCols; ++j) sums[i][j] = DotPair(sums[i][j], codes[j], numbers);
+      }
+    }
+  }
+  FATHOM_UNROLL
+  for (int j = 0; j < kCols; ++j) {
+    const auto column_scale = column_scales ? LoadBf16s(column_scales + j * lanes) : hn::Set(d, 1.0f);
+    FATHOM_UNROLL
+    for (int i = 0; i < kRows; ++i) {
+      float* to = out + i * out_stride + j * lanes;
+      const auto scale = hn::Mul(column_scale, hn::Set(d, rows.scale[row + i]));
+      const auto sum = hn::ConvertTo(d, sums[i][j]);
+      hn::StoreU(kAdd ? hn::MulAdd(sum, scale, hn::LoadU(d, to)) : hn::Mul(sum, scale), d, to);
+    }
+  }
+}
+
+/// CodeProductColumns for all queries and kCols vectors of columns from `column` on.
+template <int kBits, int kCols, bool kAdd>
+HWY_INLINE void CodeProductRows(const uint32_t* words, const uint32_t* ahead, int64_t word_rows, int64_t width,
+                                int column, const uint16_t* column_scales, const RoundedRows& rows, int queries,
+                                float* out, int64_t out_stride) {
+  const uint16_t* scales = column_scales ? column_scales + column : nullptr;
+  out += column;
+  int i = 0;
+  for (; i + kQueries <= queries; i += kQueries) {
+    CodeProductColumns<kBits, kQueries, kCols, kAdd>(words + column, ahead + column, word_rows, width, scales, rows,
+                                                     i, out + i * out_stride, out_stride);
+  }
+  for (; i < queries; ++i) {
+    CodeProductColumns<kBits, 1, kCols, kAdd>(words + column, ahead + column, word_rows, width, scales, rows, i,
+                                              out + i * out_stride, out_stride);
+  }
+}
+
+/// scores[i, t] = queries[i] · key t for few queries, as ScaleQueries made them. ahead: the keys of the page to
+/// come.
+template <int kBits>
+HWY_NOINLINE void CodeScores(const AttendTask& task, const PageRead& page, const std::byte* ahead,
+                             const float* HWY_RESTRICT scaled, int64_t stride, const float* HWY_RESTRICT scales,
+                             int count, float* HWY_RESTRICT scores) {
+  constexpr PageFormat kFormat = kBits == 8 ? PageFormat::kQ8 : PageFormat::kQ4;
+  constexpr int kGroupRows = kScaleGroup / 2 / kPairsOfWord<kBits>;
+  const size_t scale_offset = key_scale_offset(kFormat, task.key_dim);
+  const auto* words = reinterpret_cast<const uint32_t*>(page.keys);
+  const auto* words_ahead = reinterpret_cast<const uint32_t*>(ahead);
+  const int word_rows = (task.key_dim / 2 + kPairsOfWord<kBits> - 1) / kPairsOfWord<kBits>;
+  const int rotating = page.cos ? task.rotary_dim / 2 : 0;
+  RoundedRows rows;
+  std::copy_n(scales, count, rows.scale);
+  for (int g = 0; g < scale_groups(task.key_dim); ++g) {
+    RoundQueries<kBits>(scaled, stride, g * kScaleGroup / 2, page.cos, page.sin, rotating, count, rows);
+    const int n = std::min(kGroupRows, word_rows - g * kGroupRows);
+    const int64_t at = static_cast<int64_t>(g) * kGroupRows * kPageTokens;
+    const size_t scales_at = scale_offset + g * kPageTokens * sizeof(uint16_t);
+    const auto* group_scales = reinterpret_cast<const uint16_t*>(page.keys + scales_at);
+    for (size_t byte = 0; byte < kPageTokens * sizeof(uint16_t); byte += 64)
+      hwy::Prefetch(ahead + scales_at + byte);
+    for (int c = 0; c < kPageTokens; c += kVectors * Lanes()) {
+      if (g == 0) {
+        CodeProductRows<kBits, kVectors, false>(words + at, words_ahead + at, n, kPageTokens, c, group_scales, rows,
+                                                count, scores, kPageTokens);
+      } else {
+        CodeProductRows<kBits, kVectors, true>(words + at, words_ahead + at, n, kPageTokens, c, group_scales, rows,
+                                               count, scores, kPageTokens);
+      }
+    }
+  }
+}
+
+/// For each query, the factor that brings its largest weight · scale to kLargestRounded; scales: [groups, 64].
+HWY_INLINE void BoundWeights(const float* HWY_RESTRICT weights, const uint16_t* scales, int groups, int count,
+                             float* HWY_RESTRICT to_rounded, RoundedRows& rows) {
+  const FloatTag d;
+  const int lanes = Lanes();
+  alignas(64) float largest_scale[kPageTokens];
+  for (int t = 0; t < kPageTokens; t += lanes) {
+    auto largest = LoadBf16s(scales + t);
+    for (int g = 1; g < groups; ++g) largest = hn::Max(largest, LoadBf16s(scales + g * kPageTokens + t));
+    hn::Store(largest, d, largest_scale + t);
+  }
+  for (int i = 0; i < count; ++i) {
+    auto most = hn::Zero(d);
+    for (int t = 0; t < kPageTokens; t += lanes)
+      most = hn::Max(most, hn::Mul(hn::Load(d, weights + i * kPageTokens + t), hn::Load(d, largest_scale + t)));
+    const float largest = hn::GetLane(hn::MaxOfLanes(d, most));
+    to_rounded[i] = ScaleToRounded(largest);
+    rows.scale[i] = largest / kLargestRounded;
+  }
+}
+
+/// out[i] += Σ over tokens t of weights[i, t] · value t for few queries; value_dim is a multiple of the lanes.
+/// ahead: the values of the page to come.
+template <int kBits>
+HWY_NOINLINE void CodeValues(const std::byte* values, const std::byte* ahead, int value_dim,
+                             const float* HWY_RESTRICT weights, int count, float* HWY_RESTRICT out) {
+  constexpr PageFormat kFormat = kBits == 8 ? PageFormat::kQ8 : PageFormat::kQ4;
+  constexpr int kCols = kScaleGroup / 16;
+  constexpr int kWordRows = kPageTokens / 2 / kPairsOfWord<kBits>;
+  const FloatTag d;
+  const int lanes = Lanes();
+  const int groups = scale_groups(value_dim);
+  const auto* words = reinterpret_cast<const uint32_t*>(values);
+  const auto* words_ahead = reinterpret_cast<const uint32_t*>(ahead);
+  const size_t scale_offset = value_scale_offset(kFormat, value_dim);
+  const auto* scales = reinterpret_cast<const uint16_t*>(values + scale_offset);
+  RoundedRows rows;
+  float to_rounded[kTileQueries];
+  alignas(64) float token_scales[kPageTokens];
+  BoundWeights(weights, scales, groups, count, to_rounded, rows);
+  for (int g = 0; g < groups; ++g) {
+    const size_t at = g * kPageTokens;
+    for (int t = 0; t < kPageTokens; t += lanes) hn::Store(LoadBf16s(scales + at + t), d, token_scales + t);
+    for (size_t byte = 0; byte < kPageTokens * sizeof(uint16_t); byte += 64)
+      hwy::Prefetch(ahead + scale_offset + at * sizeof(uint16_t) + byte);
+    RoundWeights<kBits>(weights, token_scales, to_rounded, count, rows);
+    const int end = std::min((g + 1) * kScaleGroup, value_dim);
+    int c = g * kScaleGroup;
+    for (; c + kCols * lanes <= end; c += kCols * lanes) {
+      CodeProductRows<kBits, kCols, true>(words, words_ahead, kWordRows, value_dim, c, nullptr, rows, count, out,
+                                          value_dim);
+    }
+    for (; c < end; c += lanes)
+      CodeProductRows<kBits, 1, true>(words, words_ahead, kWordRows, value_dim, c, nullptr, rows, count, out,
+                                      value_dim);
+  }
+}
+
+/// A page of codes as floats. keys: [key_dim, 64].
+template <int kBits>
+HWY_NOINLINE void CodeKeyTile(const std::byte* keys, int key_dim, float* HWY_RESTRICT tile) {
+  constexpr PageFormat kFormat = kBits == 8 ? PageFormat::kQ8 : PageFormat::kQ4;
+  const FloatTag d;
+  const WordTag dw;
+  const int lanes = Lanes();
+  const auto* words = reinterpret_cast<const uint32_t*>(keys);
+  const auto* scales = reinterpret_cast<const uint16_t*>(keys + key_scale_offset(kFormat, key_dim));
+  const auto mask = hn::Set(dw, (1u << kBits) - 1);
+  const auto zero = hn::Set(d, kCodeZero<kBits>);
+  for (int pair = 0; pair < key_dim / 2; ++pair) {
+    const int shift = pair % kPairsOfWord<kBits> * kBits;
+    const uint32_t* row = words + pair / kPairsOfWord<kBits> * kPageTokens;
+    const uint16_t* row_scales = scales + 2 * pair / kScaleGroup * kPageTokens;
+    for (int t = 0; t < kPageTokens; t += lanes) {
+      const auto word = hn::ShiftRightSame(hn::LoadU(dw, row + t), shift);
+      const auto scale = LoadBf16s(row_scales + t);
+      const auto even = hn::ConvertTo(d, hn::BitCast(IntTag(), hn::And(word, mask)));
+      const auto odd = hn::ConvertTo(d, hn::BitCast(IntTag(), hn::And(hn::ShiftRight<16>(word), mask)));
+      hn::StoreU(hn::Mul(hn::Sub(even, zero), scale), d, tile + 2 * pair * kPageTokens + t);
+      hn::StoreU(hn::Mul(hn::Sub(odd, zero), scale), d, tile + (2 * pair + 1) * kPageTokens + t);
+    }
+  }
+}
+
+/// values: [64, value_dim].
+template <int kBits>
+HWY_NOINLINE void CodeValueTile(const std::byte* values, int value_dim, float* HWY_RESTRICT tile) {
+  constexpr PageFormat kFormat = kBits == 8 ? PageFormat::kQ8 : PageFormat::kQ4;
+  const FloatTag d;
+  const WordTag dw;
+  const int lanes = Lanes();
+  const auto* words = reinterpret_cast<const uint32_t*>(values);
+  const auto* scales = reinterpret_cast<const uint16_t*>(values + value_scale_offset(kFormat, value_dim));
+  const auto mask = hn::Set(dw, (1u << kBits) - 1);
+  const auto zero = hn::Set(d, kCodeZero<kBits>);
+  const int whole = value_dim / lanes * lanes;
+  for (int pair = 0; pair < kPageTokens / 2; ++pair) {
+    const int shift = pair % kPairsOfWord<kBits> * kBits;
+    const uint32_t* row = words + static_cast<int64_t>(pair / kPairsOfWord<kBits>) * value_dim;
+    float* to = tile + static_cast<int64_t>(2 * pair) * value_dim;
+    for (int c = 0; c < whole; c += lanes) {
+      const uint16_t* token_scales = scales + c / kScaleGroup * kPageTokens + 2 * pair;
+      const auto word = hn::ShiftRightSame(hn::LoadU(dw, row + c), shift);
+      const auto even = hn::ConvertTo(d, hn::BitCast(IntTag(), hn::And(word, mask)));
+      const auto odd = hn::ConvertTo(d, hn::BitCast(IntTag(), hn::And(hn::ShiftRight<16>(word), mask)));
+      hn::StoreU(hn::Mul(hn::Sub(even, zero), hn::Set(d, LoadBf16(token_scales[0]))), d, to + c);
+      hn::StoreU(hn::Mul(hn::Sub(odd, zero), hn::Set(d, LoadBf16(token_scales[1]))), d, to + value_dim + c);
+    }
+    for (int c = whole; c < value_dim; ++c) {
+      to[c] = page_value(kFormat, value_dim, values, 2 * pair, c);
+      to[value_dim + c] = page_value(kFormat, value_dim, values, 2 * pair + 1, c);
+    }
+  }
+}
+
+// NOLINTNEXTLINE(google-readability-namespace-comments)
+}  // namespace HWY_NAMESPACE
+}  // namespace fathom
+#if HWY_TARGET == HWY_AVX3_DL
+#pragma GCC pop_options
+#endif
+HWY_AFTER_NAMESPACE();
+#endif
+
+#endif

@@ -1,0 +1,179 @@
+// Products of attention with pages of floats, as they lie or brought into a tile. Included inside Highway's target
+// loop.
+#if defined(FATHOM_ATTEND_FLOATS_INL) == defined(HWY_TARGET_TOGGLE)
+#ifdef FATHOM_ATTEND_FLOATS_INL
+#undef FATHOM_ATTEND_FLOATS_INL
+#else
+#define FATHOM_ATTEND_FLOATS_INL
+#endif
+
+#include <cstdint>
+#include <cstring>
+
+#include "hwy/cache_control.h"
+#include "hwy/highway.h"
+#include "kernels/vector.h"
+
+#if FATHOM_VECTOR_TARGET
+HWY_BEFORE_NAMESPACE();
+namespace fathom {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+using FloatTag = hn::CappedTag<float, 16>;
+using WordTag = hn::Rebind<uint32_t, FloatTag>;
+using IntTag = hn::Rebind<int32_t, FloatTag>;
+using FloatVec = hn::Vec<FloatTag>;
+using WordVec = hn::Vec<WordTag>;
+using IntVec = hn::Vec<IntTag>;
+inline int Lanes() { return static_cast<int>(hn::Lanes(FloatTag())); }
+
+// Queries and vectors of a register tile: 4 × 4 sums and the operands fit 32 registers, 4 × 2 fit 16.
+constexpr int kQueries = 4;
+#if HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3
+constexpr int kVectors = 4;
+#else
+constexpr int kVectors = 2;
+#endif
+
+/// Three ways in which a page's elements lie; Load gives the pairs of elements at `index` (in pairs) as two
+/// vectors, and fetches what lies there in the page to come.
+struct Bf16Pairs {  // interleaved bfloat16: the even element is the low half of a word
+  const uint32_t* data;
+  const uint32_t* ahead;
+  HWY_INLINE void Load(int64_t index, int64_t /*row*/, int64_t /*width*/, FloatVec& even, FloatVec& odd) const {
+    const WordTag d;
+    const auto words = hn::LoadU(d, data + index);
+    hwy::Prefetch(ahead + index);
+    even = hn::BitCast(FloatTag(), hn::ShiftLeft<16>(words));
+    odd = hn::BitCast(FloatTag(), hn::And(words, hn::Set(d, 0xffff0000u)));
+  }
+};
+struct F32Pairs {  // interleaved floats
+  const float* data;
+  const float* ahead;
+  HWY_INLINE void Load(int64_t index, int64_t /*row*/, int64_t /*width*/, FloatVec& even, FloatVec& odd) const {
+    hn::LoadInterleaved2(FloatTag(), data + 2 * index, even, odd);
+    hwy::Prefetch(ahead + 2 * index);
+  }
+};
+struct TilePairs {  // rows of floats: the even row of a pair, then the odd one
+  const float* data;
+  HWY_INLINE void Load(int64_t index, int64_t row, int64_t width, FloatVec& even, FloatVec& odd) const {
+    even = hn::LoadU(FloatTag(), data + index + row * width);
+    odd = hn::LoadU(FloatTag(), data + index + (row + 1) * width);
+  }
+};
+
+/// out[i, c] (+)= Σ over pairs r of a[i, 2r]·even(r, c) + a[i, 2r+1]·odd(r, c) for kRows rows of a and columns [0,
+/// width). The product at the heart of attention: scores (r: dimensions, c: tokens) and weighted values (r: tokens,
+/// c: dimensions).
+template <int kRows, int kCols, bool kAdd, class Pairs>
+HWY_INLINE void PairProductColumns(const Pairs& page, int64_t pairs, int64_t width, int64_t column,
+                                   const float* HWY_RESTRICT a, int64_t a_stride, float* HWY_RESTRICT out,
+                                   int64_t out_stride) {
+  const FloatTag d;
+  const int64_t lanes = Lanes();
+  FloatVec sums[kRows][kCols];
+  FATHOM_UNROLL
+  for (int i = 0; i < kRows; ++i) {
+    FATHOM_UNROLL
+    for (int j = 0; j < kCols; ++j)
+      sums[i][j] = kAdd ? hn::LoadU(d, out + i * out_stride + column + j * lanes) : hn::Zero(d);
+  }
+  for (int64_t r = 0; r < pairs; ++r) {
+    FloatVec even[kCols], odd[kCols];
+    FATHOM_UNROLL
+    for (int j = 0; j < kCols; ++j) page.Load(r * width + column + j * lanes, r, width, even[j], odd[j]);
+    FATHOM_UNROLL
+    for (int i = 0; i < kRows; ++i) {
+      const auto a0 = hn::Set(d, a[i * a_stride + 2 * r]), a1 = hn::Set(d, a[i * a_stride + 2 * r + 1]);
+      FATHOM_UNROLL
+      for (int j = 0; j < kCols; ++j) sums[i][j] = hn::MulAdd(a1, odd[j], hn::MulAdd(a0, even[j], sums[i][j]));
+    }
+  }
+  FATHOM_UNROLL
+  for (int i = 0; i < kRows; ++i) {
+    FATHOM_UNROLL
+    for (int j = 0; j < kCols; ++j) hn::StoreU(sums[i][j], d, out + i * out_stride + column + j * lanes);
+  }
+}
+
+/// The element at (pair r, column c, parity) of a page, for widths that are no multiple of the vectors.
+HWY_INLINE float Element(const Bf16Pairs& p, int64_t index, int64_t, int64_t, int parity) {
+  const uint32_t word = p.data[index];
+  const uint32_t bits = parity ? word & 0xffff0000u : word << 16;
+  float value;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+HWY_INLINE float Element(const F32Pairs& p, int64_t index, int64_t, int64_t, int parity) {
+  return p.data[2 * index + parity];
+}
+HWY_INLINE float Element(const TilePairs& p, int64_t index, int64_t row, int64_t width, int parity) {
+  return p.data[index + (row + parity) * width];
+}
+
+template <int kRows, bool kAdd, class Pairs>
+HWY_INLINE void PairProduct(const Pairs& page, int64_t pairs, int64_t width, const float* HWY_RESTRICT a,
+                            int64_t a_stride, float* HWY_RESTRICT out, int64_t out_stride) {
+  const int64_t lanes = Lanes();
+  int64_t column = 0;
+  for (; column + kVectors * lanes <= width; column += kVectors * lanes) {
+    PairProductColumns<kRows, kVectors, kAdd>(page, pairs, width, column, a, a_stride, out, out_stride);
+  }
+  for (; column + lanes <= width; column += lanes) {
+    PairProductColumns<kRows, 1, kAdd>(page, pairs, width, column, a, a_stride, out, out_stride);
+  }
+  for (; column < width; ++column) {
+    FATHOM_UNROLL
+    for (int i = 0; i < kRows; ++i) {
+      float total = kAdd ? out[i * out_stride + column] : 0.0f;
+      for (int64_t r = 0; r < pairs; ++r) {
+        total += a[i * a_stride + 2 * r] * Element(page, r * width + column, r, width, 0) +
+                 a[i * a_stride + 2 * r + 1] * Element(page, r * width + column, r, width, 1);
+      }
+      out[i * out_stride + column] = total;
+    }
+  }
+}
+
+/// PairProduct for any number of rows.
+template <bool kAdd, class Pairs>
+HWY_INLINE void PairProductRows(const Pairs& page, int64_t pairs, int64_t width, int rows, const float* a,
+                                int64_t a_stride, float* out, int64_t out_stride) {
+  int i = 0;
+  for (; i + kQueries <= rows; i += kQueries) {
+    PairProduct<kQueries, kAdd>(page, pairs, width, a + i * a_stride, a_stride, out + i * out_stride, out_stride);
+  }
+  for (; i < rows; ++i)
+    PairProduct<1, kAdd>(page, pairs, width, a + i * a_stride, a_stride, out + i * out_stride, out_stride);
+}
+
+/// Rows of even and odd elements [pairs][2][width] of interleaved pairs, as floats.
+template <class Pairs>
+HWY_INLINE void Deinterleave(const Pairs& page, int64_t pairs, int64_t width, float* HWY_RESTRICT tile) {
+  const FloatTag d;
+  const int64_t lanes = Lanes();
+  for (int64_t r = 0; r < pairs; ++r) {
+    int64_t c = 0;
+    for (; c + lanes <= width; c += lanes) {
+      FloatVec even, odd;
+      page.Load(r * width + c, r, width, even, odd);
+      hn::StoreU(even, d, tile + 2 * r * width + c);
+      hn::StoreU(odd, d, tile + (2 * r + 1) * width + c);
+    }
+    for (; c < width; ++c) {
+      tile[2 * r * width + c] = Element(page, r * width + c, r, width, 0);
+      tile[(2 * r + 1) * width + c] = Element(page, r * width + c, r, width, 1);
+    }
+  }
+}
+
+// NOLINTNEXTLINE(google-readability-namespace-comments)
+}  // namespace HWY_NAMESPACE
+}  // namespace fathom
+HWY_AFTER_NAMESPACE();
+#endif
+
+#endif
