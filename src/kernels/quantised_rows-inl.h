@@ -65,7 +65,6 @@ constexpr int64_t kPrefetchFar = 12288, kPrefetchNear = 512;
 template <class Block, int kRows>
 HWY_NOINLINE void DotRows(const Matrix& w, int64_t begin, int64_t end, const std::byte* last,
                           const ActivationRows& x, int64_t first, float* HWY_RESTRICT y, int64_t y_stride) {
-  constexpr int kSums = kRows > 2 ? 1 : 2;  // enough chains of sums to hide the latency of adding
   constexpr int kFloats = 16 / kScaleVectors;
   constexpr int64_t kRunBytes = kSuperBlock / kBlockWeights<Block> * sizeof(Block);
   const int64_t row_stride = w.cols / kBlockWeights<Block> * sizeof(Block);
@@ -78,9 +77,10 @@ HWY_NOINLINE void DotRows(const Matrix& w, int64_t begin, int64_t end, const std
   // four neighbouring lanes hold the sums of one group of 16
   const auto lane_group = hn::ShiftRight<2>(hn::Iota(di, 0));
   for (int64_t r = begin; r < end; ++r) {
-    FloatVec sums[kRows][kSums];
+    // two chains of sums hide the latency of adding; always two, so that a row comes out the same beside any others
+    FloatVec even[kRows], odd[kRows];
     FATHOM_UNROLL
-    for (int i = 0; i < kRows; ++i) sums[i][0] = sums[i][kSums - 1] = hn::Zero(d);
+    for (int i = 0; i < kRows; ++i) even[i] = odd[i] = hn::Zero(d);
     const std::byte* HWY_RESTRICT row = w.data + r * row_stride;
     ForRuns(reinterpret_cast<const Block*>(row), w.cols, [&](const Block* HWY_RESTRICT b, int64_t k) {
       FATHOM_UNROLL
@@ -97,8 +97,7 @@ HWY_NOINLINE void DotRows(const Matrix& w, int64_t begin, int64_t end, const std
         for (int v = 0; v < kScaleVectors; ++v) {
           const int64_t at = (i * padded + k) / 16 + v * kFloats;
           scale[i][v] = hn::Mul(scales.scale[v], hn::LoadU(d, x_scale + at));
-          FloatVec& sum = sums[i][kSums - 1];
-          if constexpr (!kDotSigned<Block>) sum = hn::NegMulAdd(scales.min[v], hn::LoadU(d, x_sum + at), sum);
+          if constexpr (!kDotSigned<Block>) odd[i] = hn::NegMulAdd(scales.min[v], hn::LoadU(d, x_sum + at), odd[i]);
         }
       }
       FATHOM_UNROLL
@@ -108,16 +107,14 @@ HWY_NOINLINE void DotRows(const Matrix& w, int64_t begin, int64_t end, const std
         FATHOM_UNROLL
         for (int i = 0; i < kRows; ++i) {
           const IntVec dots = DotCodes<kDotSigned<Block>>(codes, x_codes + i * padded + k + j * kCodeLanes);
-          FloatVec& sum = sums[i][j % kSums];
+          FloatVec& sum = j % 2 == 0 ? even[i] : odd[i];
           sum = hn::MulAdd(hn::ConvertTo(d, dots), hn::TableLookupLanes(scale[i][j / 4], groups), sum);
         }
       }
     });
     FATHOM_UNROLL
-    for (int i = 0; i < kRows; ++i) {
-      const FloatVec sum = kSums == 1 ? sums[i][0] : hn::Add(sums[i][0], sums[i][kSums - 1]);
-      y[(first + i) * y_stride + r] = hn::GetLane(hn::SumOfLanes(d, sum));
-    }
+    for (int i = 0; i < kRows; ++i)
+      y[(first + i) * y_stride + r] = hn::GetLane(hn::SumOfLanes(d, hn::Add(even[i], odd[i])));
   }
 }
 
