@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <map>
 
+#include "kernels/amx_emulator.h"
 #include "models/session.h"
 #include "reference_logits.h"
 #include "shared_data.h"
@@ -43,11 +44,11 @@ using Rows = std::map<int64_t, std::vector<float>>;
 
 /// Logits at the reference's positions, the prompt read in chunks.
 Rows read_in_chunks(const std::shared_ptr<const Model>& model, const ReferenceLogits& reference,
-                    const std::string& isa, int threads, int64_t chunk, const std::string& cache = "f32") {
+                    const Kernels& table, int threads, int64_t chunk, const std::string& cache = "f32") {
   SessionOptions options;
   options.cache = cache;
   options.chunk = chunk;
-  Session session(model, std::make_shared<Runtime>(threads, kernels(isa)), options);
+  Session session(model, std::make_shared<Runtime>(threads, table), options);
   Rows rows;
   AppendOptions append;
   append.wants = [&](int64_t i) {
@@ -91,7 +92,7 @@ TEST_P(GoldenModel, AgreesWithAnIndependentEngineOnEveryIsaAndChunking) {
     for (const int64_t chunk : {int64_t{512}, int64_t{7}, int64_t{1}}) {
       if (isa == "reference" && chunk == 1) continue;  // the same code as chunks of 7, and slow
       SCOPED_TRACE(isa + ", chunks of " + std::to_string(chunk));
-      expect_agreement(reference, read_in_chunks(model, reference, isa, 2, chunk), GetParam().agreement);
+      expect_agreement(reference, read_in_chunks(model, reference, kernels(isa), 2, chunk), GetParam().agreement);
     }
   }
 }
@@ -103,7 +104,7 @@ TEST_P(GoldenModel, QuantisedPagesStayNear) {
   const ReferenceLogits reference = test::read_reference(path + ".logits");
   for (const auto& [cache, least] : {std::pair{"q8", 0.999}, std::pair{"q4", 0.95}}) {
     for (const int64_t chunk : {int64_t{512}, int64_t{7}}) {
-      const Rows rows = read_in_chunks(model, reference, available_isas().back(), 2, chunk, cache);
+      const Rows rows = read_in_chunks(model, reference, kernels(), 2, chunk, cache);
       for (size_t p = 0; p < reference.positions.size(); ++p) {
         EXPECT_GT(test::cosine(reference.rows[p], rows.at(reference.positions[p])), least)
             << cache << ", position " << reference.positions[p];
@@ -112,15 +113,29 @@ TEST_P(GoldenModel, QuantisedPagesStayNear) {
   }
 }
 
+TEST_P(GoldenModel, AgreesOnMatrixTilesEmulatedIfNeedBe) {
+  if (!test::AmxEmulator::possible()) GTEST_SKIP() << "no AMX here, and no emulation of it";
+  const std::string_view name = GetParam().name;
+  const bool every_type_once = GetParam().agreement == Agreement::kQuantised || name == "tiny-llama-f16" ||
+                               name == "tiny-llama-bf16" || name == "tiny-gpt2-f16";
+  if (test::AmxEmulator::needed() && !every_type_once) GTEST_SKIP() << "emulation is slow; others have this type";
+  const std::string path = test::golden(GetParam().name);
+  FATHOM_NEEDS(path + ".gguf");
+  const test::AmxEmulator emulator;
+  const auto model = Model::open(path + ".gguf");
+  const ReferenceLogits reference = test::read_reference(path + ".logits");
+  expect_agreement(reference, read_in_chunks(model, reference, amx_kernels(), 2, 512), GetParam().agreement);
+}
+
 TEST_P(GoldenModel, GivesTheSameBitsWithAnyNumberOfThreads) {
   const std::string path = test::golden(GetParam().name);
   FATHOM_NEEDS(path + ".gguf");
   const auto model = Model::open(path + ".gguf");
   const ReferenceLogits reference = test::read_reference(path + ".logits");
   for (const int64_t chunk : {int64_t{512}, int64_t{7}, int64_t{1}}) {
-    const Rows one = read_in_chunks(model, reference, available_isas().back(), 1, chunk, "bf16");
-    EXPECT_EQ(one, read_in_chunks(model, reference, available_isas().back(), 2, chunk, "bf16")) << chunk;
-    EXPECT_EQ(one, read_in_chunks(model, reference, available_isas().back(), 3, chunk, "bf16")) << chunk;
+    const Rows one = read_in_chunks(model, reference, kernels(), 1, chunk, "bf16");
+    EXPECT_EQ(one, read_in_chunks(model, reference, kernels(), 2, chunk, "bf16")) << chunk;
+    EXPECT_EQ(one, read_in_chunks(model, reference, kernels(), 3, chunk, "bf16")) << chunk;
   }
 }
 
@@ -135,7 +150,7 @@ TEST(GoldenStories, AgreeWithAnIndependentEngine) {
   FATHOM_NEEDS(path + ".gguf");
   const auto model = Model::open(path + ".gguf");
   const ReferenceLogits reference = test::read_reference(path + ".logits");
-  expect_agreement(reference, read_in_chunks(model, reference, available_isas().back(), 2, 64), Agreement::kFloat);
+  expect_agreement(reference, read_in_chunks(model, reference, kernels(), 2, 64), Agreement::kFloat);
 }
 
 }  // namespace
