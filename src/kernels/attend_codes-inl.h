@@ -85,8 +85,8 @@ HWY_INLINE int32_t StartOfSum(IntVec sums) {
 
 /// Queries as CodeScores reads them: apart into even and odd elements, scaled to kLargestRounded. The rotation by a
 /// place keeps the length of a pair, so that one scale serves all pages. rows: [queries, 2, stride / 2].
-HWY_NOINLINE void ScaleQueries(const float* HWY_RESTRICT queries, int key_dim, int count, int64_t stride,
-                               float* HWY_RESTRICT rows, float* HWY_RESTRICT scales) {
+HWY_NOINLINE inline void ScaleQueries(const float* HWY_RESTRICT queries, int key_dim, int count, int64_t stride,
+                                      float* HWY_RESTRICT rows, float* HWY_RESTRICT scales) {
   for (int i = 0; i < count; ++i) {
     const float* HWY_RESTRICT q = queries + static_cast<int64_t>(i) * key_dim;
     float* HWY_RESTRICT even = rows + i * stride;

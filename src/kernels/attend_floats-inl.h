@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <limits>
 
 #include "hwy/cache_control.h"
 #include "hwy/highway.h"
@@ -26,6 +27,7 @@ using IntTag = hn::Rebind<int32_t, FloatTag>;
 using FloatVec = hn::Vec<FloatTag>;
 using WordVec = hn::Vec<WordTag>;
 using IntVec = hn::Vec<IntTag>;
+constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 inline int Lanes() { return static_cast<int>(hn::Lanes(FloatTag())); }
 
 // Queries and vectors of a register tile: 4 × 4 sums and the operands fit 32 registers, 4 × 2 fit 16.
@@ -167,6 +169,17 @@ HWY_INLINE void Deinterleave(const Pairs& page, int64_t pairs, int64_t width, fl
       tile[2 * r * width + c] = Element(page, r * width + c, r, width, 0);
       tile[(2 * r + 1) * width + c] = Element(page, r * width + c, r, width, 1);
     }
+  }
+}
+
+/// scores: [64]; those outside the mask become −infinity.
+HWY_INLINE void MaskScores(uint64_t mask, float* HWY_RESTRICT scores) {
+  const FloatTag d;
+  const int lanes = Lanes();
+  for (int t = 0; t < kPageTokens; t += lanes) {
+    const uint64_t bits = mask >> t;
+    const auto visible = hn::LoadMaskBits(d, reinterpret_cast<const uint8_t*>(&bits));
+    hn::Store(hn::IfThenElse(visible, hn::Load(d, scores + t), hn::Set(d, kMinusInfinity)), d, scores + t);
   }
 }
 

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <type_traits>
 
 // Highway's order: the target loop first, then what it compiles once per target.
@@ -24,8 +23,6 @@ namespace fathom {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
-
 /// exp(x) for x ≤ 0: 2^n · 2^f with f in [−½, ½] by a polynomial whose relative error is at most 8e-8 (Remez); 0
 /// below −87, where floats lose their precision.
 HWY_INLINE FloatVec Exp(FloatVec x) {
@@ -42,17 +39,6 @@ HWY_INLINE FloatVec Exp(FloatVec x) {
   p = hn::MulAdd(p, f, hn::Set(d, 0x1.000002p+0f));
   const auto power = hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(IntTag(), shifted)));
   return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, -87.0f)), hn::Mul(p, power));
-}
-
-/// scores: [64]; those outside the mask become −infinity.
-HWY_INLINE void MaskScores(uint64_t mask, float* HWY_RESTRICT scores) {
-  const FloatTag d;
-  const int lanes = Lanes();
-  for (int t = 0; t < kPageTokens; t += lanes) {
-    const uint64_t bits = mask >> t;
-    const auto visible = hn::LoadMaskBits(d, reinterpret_cast<const uint8_t*>(&bits));
-    hn::Store(hn::IfThenElse(visible, hn::Load(d, scores + t), hn::Set(d, kMinusInfinity)), d, scores + t);
-  }
 }
 
 /// Turns masked scores of one query into weights exp(score − max) under the running maximum; returns their sum.
@@ -288,8 +274,9 @@ namespace fathom {
 size_t attend_scratch(int key_dim, int value_dim, int queries) {
   const size_t padded = (static_cast<size_t>(queries) + 15) / 16 * 16;
   const size_t turned = static_cast<size_t>(std::min(queries, kTileQueries)) * scale_groups(key_dim) * kScaleGroup;
-  return 2 * padded + static_cast<size_t>(queries) * kPageTokens + turned +
-         static_cast<size_t>(key_dim + value_dim) * kPageTokens;
+  const size_t vectors = 2 * padded + static_cast<size_t>(queries) * kPageTokens + turned +
+                         static_cast<size_t>(key_dim + value_dim) * kPageTokens;
+  return std::max(vectors, amx_attend_scratch(key_dim, value_dim, queries));
 }
 
 HWY_EXPORT(FillAttend);
