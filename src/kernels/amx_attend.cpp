@@ -1,13 +1,13 @@
 // Attention of many queries over pages on AMX tiles.
 //
-// Scores are Q·Kᵀ with 16 queries by 32 dimensions of Q as operand A; a page's keys, pairs of dimensions side by side,
-// are operand B as they lie. Weighted values are P·V in the same way: pairs of tokens lie side by side. So a bfloat16
-// page whose place asks for no rotation is read where it is; others are brought once for all queries into that
-// layout, rotated in float and rounded once. Queries, keys, weights and values are bfloat16; scores and all sums are
-// float.
+// Scores are Q·Kᵀ with 16 queries by 32 dimensions of Q as operand A; a page's keys, pairs of dimensions side by
+// side, are operand B as they lie. Weighted values are P·V in the same way: pairs of tokens lie side by side. So a
+// bfloat16 page whose place asks for no rotation is read where it is; others are brought once for all queries into
+// that layout, rotated in float and rounded once. Queries, keys, weights and values are bfloat16; scores and all
+// sums are float.
 //
-// Sixteen queries at a time go through scores, softmax and values. The scores of the next sixteen are asked for before
-// the softmax of these, so that the tile unit and the vector units are at work at once.
+// Sixteen queries at a time go through scores, softmax and values. The scores of the next sixteen are asked for
+// before the softmax of these, so that the tile unit and the vector units are at work at once.
 #include "kernels/vector.h"
 
 #include <algorithm>
@@ -46,16 +46,16 @@ constexpr int64_t RoundUp(int64_t n, int64_t to) { return (n + to - 1) / to * to
 
 /// The working memory of one task, laid out in the caller's scratch (amx_attend_scratch); all aligned to 64 bytes.
 struct TileWork {
-  int64_t blocks;                        // of 16 queries
-  int64_t key_dim, value_dim, out_dim;   // padded: to 32, to 16, and by 16 sums
-  uint16_t* queries;                     // [blocks · 16, key_dim] bfloat16, times log2 e
-  float* max;                            // [blocks · 16] of scores in powers of two
-  float* out;                            // [blocks · 16, out_dim]: values, then the sum of weights in 16 parts
-  float* scores[2];                      // [16, 64] of this block and of the next
-  uint16_t* weights;                     // [16, 64] bfloat16
-  uint16_t* keys;                        // [key_dim / 2, 64, 2] a page brought in
-  uint16_t* values;                      // [32, value_dim, 2]
-  float* floats;                         // [64, key_dim or value_dim] between codes and bfloat16
+  int64_t blocks;                       // of 16 queries
+  int64_t key_dim, value_dim, out_dim;  // padded: to 32, to 16, and by 16 sums
+  uint16_t* queries;                    // [blocks · 16, key_dim] bfloat16, times log2 e
+  float* max;                           // [blocks · 16] of scores in powers of two
+  float* out;                           // [blocks · 16, out_dim]: values, then the sum of weights in 16 parts
+  float* scores[2];                     // [16, 64] of this block and of the next
+  uint16_t* weights;                    // [16, 64] bfloat16
+  uint16_t* keys;                       // [key_dim / 2, 64, 2] a page brought in
+  uint16_t* values;                     // [32, value_dim, 2]
+  float* floats;                        // [64, key_dim or value_dim] between codes and bfloat16
 
   TileWork(const AttendTask& task, float* scratch)
       : blocks(RoundUp(static_cast<int64_t>(task.rows) * task.group, kBlock) / kBlock),
@@ -89,15 +89,14 @@ HWY_INLINE __m512i RoundedPairs(__m512 even, __m512 odd) {
   return _mm512_permutexvar_epi16(_mm512_load_si512(kInterleave), Rounded(even, odd));
 }
 
-/// 2^x for x ≤ 0; −∞ gives 0. The polynomial of the fraction has a relative error of at most 3e-6 (Remez), far below
-/// the rounding to bfloat16 that follows.
+/// 2^x for x ≤ 0; −∞ gives 0. The polynomial of the fraction has a relative error of at most 8e-5 (Remez), a small
+/// part of the rounding to bfloat16 that follows.
 HWY_INLINE __m512 Exp2(__m512 x) {
   const __m512 f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);  // x − ⌊x⌋
-  __m512 p = _mm512_set1_ps(0x1.bb7cd4p-7f);
-  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.aa13f0p-5f));
-  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.ee798ap-3f));
-  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.62d166p-1f));
-  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.00002cp+0f));
+  __m512 p = _mm512_set1_ps(0x1.3f96a4p-4f);
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.cefc4cp-3f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.64444cp-1f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.fff632p-1f));
   return _mm512_scalef_ps(p, x);
 }
 
@@ -184,7 +183,8 @@ Operands BringIn(const AttendTask& task, const PageRead& page, const PageRead& a
 }
 
 /// scores = Q·Kᵀ of a block of queries. queries: [16, key_dim]; scores: [16, 64].
-FATHOM_AMX_TARGET HWY_INLINE void Scores(const uint16_t* queries, int64_t key_dim, const void* keys, float* scores) {
+FATHOM_AMX_TARGET HWY_INLINE void Scores(const uint16_t* queries, int64_t key_dim, const void* keys,
+                                         float* scores) {
   tile_zero<0>();
   tile_zero<1>();
   tile_zero<2>();
@@ -210,8 +210,8 @@ FATHOM_AMX_TARGET HWY_INLINE void Scores(const uint16_t* queries, int64_t key_di
 
 /// Two tiles of tokens times kTiles tiles of values, added to out from its column 0 on.
 template <int kCols>
-FATHOM_AMX_TARGET HWY_INLINE void AddValueTiles(const uint16_t* weights, const std::byte* values, size_t value_stride,
-                                                float* out, size_t out_stride) {
+FATHOM_AMX_TARGET HWY_INLINE void AddValueTiles(const uint16_t* weights, const std::byte* values,
+                                                size_t value_stride, float* out, size_t out_stride) {
   tile_load<0>(out, out_stride);
   if constexpr (kCols > 1) tile_load<1>(out + 16, out_stride);
   tile_load<4>(weights, kPageTokens * sizeof(uint16_t));
@@ -249,9 +249,8 @@ HWY_INLINE __m512 RowMaxima(const float* HWY_RESTRICT scores) {
   FATHOM_UNROLL
   for (int r = 0; r < 16; ++r) {
     const float* row = scores + r * kPageTokens;
-    rows[r] = _mm512_castps_si512(
-        _mm512_max_ps(_mm512_max_ps(_mm512_load_ps(row), _mm512_load_ps(row + 16)),
-                      _mm512_max_ps(_mm512_load_ps(row + 32), _mm512_load_ps(row + 48))));
+    rows[r] = _mm512_castps_si512(_mm512_max_ps(_mm512_max_ps(_mm512_load_ps(row), _mm512_load_ps(row + 16)),
+                                                _mm512_max_ps(_mm512_load_ps(row + 32), _mm512_load_ps(row + 48))));
   }
   Transpose(rows);
   __m512 largest = _mm512_castsi512_ps(rows[0]);
@@ -261,7 +260,8 @@ HWY_INLINE __m512 RowMaxima(const float* HWY_RESTRICT scores) {
 }
 
 /// Masked scores of a block become weights under the running maxima; outputs and sums are rescaled where a maximum
-/// grows. max: [16]; out: [16, out_dim]; log_sums: null, or [16] for log2 of the sums of the weights under the maxima.
+/// grows. max: [16]; out: [16, out_dim]; log_sums: null, or [16] for log2 of the sums of the weights under the
+/// maxima.
 HWY_INLINE void Softmax(const float* HWY_RESTRICT scores, float* HWY_RESTRICT max, const TileWork& work,
                         float* HWY_RESTRICT out, float* HWY_RESTRICT log_sums) {
   const __m512 minus_infinity = _mm512_set1_ps(kMinusInfinity);
@@ -298,8 +298,10 @@ HWY_INLINE void Softmax(const float* HWY_RESTRICT scores, float* HWY_RESTRICT ma
   }
 }
 
-/// What each query of block b sees of a page; returns what any of them sees.
-HWY_INLINE uint64_t BlockMasks(const AttendTask& task, const PageRead& page, int64_t b, uint64_t* HWY_RESTRICT masks) {
+/// What each query of block b sees of a page; returns what any of them sees. For pages that differ between rows,
+/// and the last block.
+HWY_NOINLINE inline uint64_t BlockMasks(const AttendTask& task, const PageRead& page, int64_t b,
+                                        uint64_t* HWY_RESTRICT masks) {
   const int64_t first = b * kBlock, queries = static_cast<int64_t>(task.rows) * task.group;
   int64_t row = first / task.group, left = task.group - first % task.group;
   uint64_t any = 0;
@@ -323,26 +325,32 @@ class VisibleBlocks {
   /// Goes to the next block; false when there is none.
   bool next() {
     while (++block_ < blocks_) {
-      if (BlockMasks(*task_, *page_, block_, masks_)) return true;
+      all_ = !page_->row_masks && page_->mask == ~uint64_t{0} &&
+             (block_ + 1) * kBlock <= static_cast<int64_t>(task_->rows) * task_->group;
+      if (all_ || BlockMasks(*task_, *page_, block_, masks_)) return true;
     }
     return false;
   }
   int64_t block() const { return block_; }
-  const uint64_t* masks() const { return masks_; }
+  /// What nobody sees becomes −∞. scores: [16, 64].
+  HWY_INLINE void mask(float* scores) const {
+    for (int r = 0; !all_ && r < kBlock; ++r) {
+      if (masks_[r] != ~uint64_t{0}) MaskScores(masks_[r], scores + r * kPageTokens);
+    }
+  }
 
  private:
   const AttendTask* task_;
   const PageRead* page_;
   int64_t blocks_, block_ = -1;
+  bool all_ = false;  // every query sees every token: there are no masks
   uint64_t masks_[kBlock];
 };
 
 /// Softmax and values of a block whose scores are there.
 FATHOM_AMX_TARGET HWY_INLINE void FinishBlock(const AttendTask& task, int64_t p, const VisibleBlocks& at,
                                               const void* values, float* scores, TileWork& work) {
-  for (int r = 0; r < kBlock; ++r) {
-    if (at.masks()[r] != ~uint64_t{0}) MaskScores(at.masks()[r], scores + r * kPageTokens);
-  }
+  at.mask(scores);
   const int64_t first = at.block() * kBlock;
   float log_sums[kBlock];
   Softmax(scores, work.max + first, work, work.out + first * work.out_dim, task.mass ? log_sums : nullptr);
@@ -421,9 +429,9 @@ namespace fathom {
 size_t amx_attend_scratch(int key_dim, int value_dim, int queries) {
   const auto up = [](size_t n, size_t to) { return (n + to - 1) / to * to; };
   const size_t rows = up(queries, 16), k = up(key_dim, 32), v = up(value_dim, 16);
-  const size_t of_query = k / 2 + 1 + v + 16;                       // bfloat16, maximum, output and sums
-  const size_t of_page = (k + v) / 2 + std::max(k, v);              // brought in, by way of floats
-  return rows * of_query + kPageTokens * (of_page + 16 * 5 / 2);    // and scores twice, weights
+  const size_t of_query = k / 2 + 1 + v + 16;                     // bfloat16, maximum, output and sums
+  const size_t of_page = (k + v) / 2 + std::max(k, v);            // brought in, by way of floats
+  return rows * of_query + kPageTokens * (of_page + 16 * 5 / 2);  // and scores twice, weights
 }
 
 HWY_EXPORT(FillAmxAttend);

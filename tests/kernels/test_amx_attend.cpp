@@ -31,8 +31,8 @@ class AmxAttend : public testing::Test {
   Kernels table_;
 };
 
-/// Queries, keys, weights and values are rounded to 8 bits once: each result stays within a few of these roundings, and
-/// all of them together within less than one.
+/// Queries, keys, weights and values are rounded to 8 bits once: each result stays within a few of these roundings,
+/// and all of them together within less than one.
 void expect_bf16_near(const std::vector<float>& expected, const std::vector<float>& found) {
   ASSERT_EQ(expected.size(), found.size());
   double squares = 0;
@@ -46,12 +46,11 @@ void expect_bf16_near(const std::vector<float>& expected, const std::vector<floa
 
 TEST_F(AmxAttend, IsWithinRoundingOfReferenceOverShapesMasksAndPlaces) {
   for (const PageFormat format : kFormats) {
-    for (const AttendCase c :
-         {AttendCase{64, 64, 64, 16, 1, 3, format}, AttendCase{64, 64, 0, 20, 1, 3, format},
-          AttendCase{128, 128, 128, 5, 4, 4, format}, AttendCase{80, 80, 32, 7, 3, 4, format},
-          AttendCase{128, 64, 64, 70, 1, 2, format}, AttendCase{96, 48, 96, 33, 2, 3, format},
-          AttendCase{64, 96, 64, 3, 8, 6, format}, AttendCase{12, 20, 4, 33, 2, 3, format},
-          AttendCase{64, 64, 64, 15, 1, 3, format}}) {
+    for (const AttendCase c : {AttendCase{64, 64, 64, 16, 1, 3, format}, AttendCase{64, 64, 0, 20, 1, 3, format},
+                               AttendCase{128, 128, 128, 5, 4, 4, format}, AttendCase{80, 80, 32, 7, 3, 4, format},
+                               AttendCase{128, 64, 64, 70, 1, 2, format}, AttendCase{96, 48, 96, 33, 2, 3, format},
+                               AttendCase{64, 96, 64, 3, 8, 6, format}, AttendCase{12, 20, 4, 33, 2, 3, format},
+                               AttendCase{64, 64, 64, 15, 1, 3, format}}) {
       SCOPED_TRACE(testing::Message() << "key " << c.key_dim << " value " << c.value_dim << " rows " << c.rows
                                       << " format " << static_cast<int>(format) << " group " << c.group);
       const AttendProblem problem(c);
