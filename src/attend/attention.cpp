@@ -9,7 +9,7 @@ namespace {
 
 /// Queries (rows × group) of one task: with them, one bringing-in of a page serves many, and their sums stay in the
 /// L2 cache.
-constexpr int kBlockQueries = 128;
+constexpr int kBlockQueries = 256;
 /// With few queries the pages of a head are shared out among tasks of this many (1,024 tokens), so that all threads
 /// have work; the number does not depend on the threads, so that results do not either.
 constexpr int64_t kPartPages = 16;
@@ -126,7 +126,8 @@ void Attention::store(const AttentionInput& input, const Block& block, const flo
   }
 }
 
-/// Many queries: a task is a block of rows with all its pages.
+/// Many queries, or few pages: a task is a block of rows with all its pages. Later rows see more: they go first, so
+/// that what is left at the end is small.
 void Attention::run_by_rows(const AttentionInput& input) {
   const int group = group_of(input);
   const int value_dim = input.memory->store().shape().value_dim;
@@ -134,8 +135,9 @@ void Attention::run_by_rows(const AttentionInput& input) {
   const int64_t row_blocks = (input.rows + block_rows - 1) / block_rows;
   pool_.parallel_for(row_blocks * input.memory->kv_heads(), [&](size_t i, int thread) {
     Scratch& scratch = scratch_[thread];
-    const int64_t first = static_cast<int64_t>(i) % row_blocks * block_rows;
-    const Block block{static_cast<int>(i / row_blocks), first,
+    const int64_t heads = input.memory->kv_heads();
+    const int64_t first = (row_blocks - 1 - static_cast<int64_t>(i) / heads) * block_rows;
+    const Block block{static_cast<int>(i % heads), first,
                       static_cast<int>(std::min<int64_t>(block_rows, input.rows - first))};
     prepare(input, block, scratch.prepared);
     scratch.out.resize(static_cast<size_t>(block.rows) * group * value_dim);
@@ -147,7 +149,8 @@ void Attention::run_by_rows(const AttentionInput& input) {
   for (Scratch& scratch : scratch_) add(scratch.prepared.count);
 }
 
-/// Few queries: the pages of each head are shared out among tasks, whose results are joined in their order.
+/// Few queries, many pages: the pages of each head are shared out among tasks, whose results are joined in their
+/// order.
 void Attention::run_by_parts(const AttentionInput& input) {
   const int queries = static_cast<int>(input.rows) * group_of(input);
   const int value_dim = input.memory->store().shape().value_dim;
@@ -195,7 +198,8 @@ void Attention::add(AttentionCount& count) {
 
 void Attention::run(const AttentionInput& input) {
   assert(input.heads % input.memory->kv_heads() == 0);
-  if (input.rows * group_of(input) <= kPartQueries) {
+  const auto pages = static_cast<int64_t>(input.memory->lane(input.layer, 0).size());
+  if (input.rows * group_of(input) <= kPartQueries && pages > kPartPages) {
     run_by_parts(input);
   } else {
     run_by_rows(input);

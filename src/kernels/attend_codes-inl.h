@@ -12,7 +12,6 @@
 #include <cstdint>
 #include <cstring>
 
-#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "kernels/attend_floats-inl.h"
 #include "kernels/kernels.h"
@@ -85,8 +84,8 @@ HWY_INLINE int32_t StartOfSum(IntVec sums) {
 
 /// Queries as CodeScores reads them: apart into even and odd elements, scaled to kLargestRounded. The rotation by a
 /// place keeps the length of a pair, so that one scale serves all pages. rows: [queries, 2, stride / 2].
-HWY_NOINLINE void ScaleQueries(const float* HWY_RESTRICT queries, int key_dim, int count, int64_t stride,
-                               float* HWY_RESTRICT rows, float* HWY_RESTRICT scales) {
+HWY_NOINLINE inline void ScaleQueries(const float* HWY_RESTRICT queries, int key_dim, int count, int64_t stride,
+                                      float* HWY_RESTRICT rows, float* HWY_RESTRICT scales) {
   for (int i = 0; i < count; ++i) {
     const float* HWY_RESTRICT q = queries + static_cast<int64_t>(i) * key_dim;
     float* HWY_RESTRICT even = rows + i * stride;
@@ -185,7 +184,7 @@ HWY_INLINE void CodeProductColumns(const uint32_t* HWY_RESTRICT words, const uin
     FATHOM_UNROLL
     for (int j = 0; j < kCols; ++j) {
       word[j] = hn::LoadU(dw, words + r * width + j * lanes);
-      hwy::Prefetch(ahead + r * width + j * lanes);
+      FetchAhead(ahead + r * width + j * lanes);
     }
     FATHOM_UNROLL
     for (int p = 0; p < kPairsOfWord<kBits>; ++p) {
@@ -255,8 +254,7 @@ HWY_NOINLINE void CodeScores(const AttendTask& task, const PageRead& page, const
     const int64_t at = static_cast<int64_t>(g) * kGroupRows * kPageTokens;
     const size_t scales_at = scale_offset + g * kPageTokens * sizeof(uint16_t);
     const auto* group_scales = reinterpret_cast<const uint16_t*>(page.keys + scales_at);
-    for (size_t byte = 0; byte < kPageTokens * sizeof(uint16_t); byte += 64)
-      hwy::Prefetch(ahead + scales_at + byte);
+    for (size_t byte = 0; byte < kPageTokens * sizeof(uint16_t); byte += 64) FetchAhead(ahead + scales_at + byte);
     for (int c = 0; c < kPageTokens; c += kVectors * Lanes()) {
       if (g == 0) {
         CodeProductRows<kBits, kVectors, false>(words + at, words_ahead + at, n, kPageTokens, c, group_scales, rows,
@@ -313,7 +311,7 @@ HWY_NOINLINE void CodeValues(const std::byte* values, const std::byte* ahead, in
     const size_t at = g * kPageTokens;
     for (int t = 0; t < kPageTokens; t += lanes) hn::Store(LoadBf16s(scales + at + t), d, token_scales + t);
     for (size_t byte = 0; byte < kPageTokens * sizeof(uint16_t); byte += 64)
-      hwy::Prefetch(ahead + scale_offset + at * sizeof(uint16_t) + byte);
+      FetchAhead(ahead + scale_offset + at * sizeof(uint16_t) + byte);
     RoundWeights<kBits>(weights, token_scales, to_rounded, count, rows);
     const int end = std::min((g + 1) * kScaleGroup, value_dim);
     int c = g * kScaleGroup;

@@ -9,8 +9,8 @@
 
 #include <cstdint>
 #include <cstring>
+#include <limits>
 
-#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "kernels/vector.h"
 
@@ -26,7 +26,11 @@ using IntTag = hn::Rebind<int32_t, FloatTag>;
 using FloatVec = hn::Vec<FloatTag>;
 using WordVec = hn::Vec<WordTag>;
 using IntVec = hn::Vec<IntTag>;
+constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 inline int Lanes() { return static_cast<int>(hn::Lanes(FloatTag())); }
+
+/// Asks for the cache line at p, to the L2 cache: the few buffers of the L1 are left to what is being read.
+HWY_INLINE void FetchAhead(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 // Queries and vectors of a register tile: 4 × 4 sums and the operands fit 32 registers, 4 × 2 fit 16.
 constexpr int kQueries = 4;
@@ -44,7 +48,7 @@ struct Bf16Pairs {  // interleaved bfloat16: the even element is the low half of
   HWY_INLINE void Load(int64_t index, int64_t /*row*/, int64_t /*width*/, FloatVec& even, FloatVec& odd) const {
     const WordTag d;
     const auto words = hn::LoadU(d, data + index);
-    hwy::Prefetch(ahead + index);
+    FetchAhead(ahead + index);
     even = hn::BitCast(FloatTag(), hn::ShiftLeft<16>(words));
     odd = hn::BitCast(FloatTag(), hn::And(words, hn::Set(d, 0xffff0000u)));
   }
@@ -54,7 +58,7 @@ struct F32Pairs {  // interleaved floats
   const float* ahead;
   HWY_INLINE void Load(int64_t index, int64_t /*row*/, int64_t /*width*/, FloatVec& even, FloatVec& odd) const {
     hn::LoadInterleaved2(FloatTag(), data + 2 * index, even, odd);
-    hwy::Prefetch(ahead + 2 * index);
+    FetchAhead(ahead + 2 * index);
   }
 };
 struct TilePairs {  // rows of floats: the even row of a pair, then the odd one
@@ -167,6 +171,17 @@ HWY_INLINE void Deinterleave(const Pairs& page, int64_t pairs, int64_t width, fl
       tile[2 * r * width + c] = Element(page, r * width + c, r, width, 0);
       tile[(2 * r + 1) * width + c] = Element(page, r * width + c, r, width, 1);
     }
+  }
+}
+
+/// scores: [64]; those outside the mask become −infinity.
+HWY_INLINE void MaskScores(uint64_t mask, float* HWY_RESTRICT scores) {
+  const FloatTag d;
+  const int lanes = Lanes();
+  for (int t = 0; t < kPageTokens; t += lanes) {
+    const uint64_t bits = mask >> t;
+    const auto visible = hn::LoadMaskBits(d, reinterpret_cast<const uint8_t*>(&bits));
+    hn::Store(hn::IfThenElse(visible, hn::Load(d, scores + t), hn::Set(d, kMinusInfinity)), d, scores + t);
   }
 }
 

@@ -104,7 +104,8 @@ void merge_attention(float* out_a, float& lse_a, const float* out_b, float lse_b
   }
   const float largest = std::max(lse_a, lse_b);
   const float a = std::exp(lse_a - largest), b = std::exp(lse_b - largest);
-  for (int d = 0; d < dim; ++d) out_a[d] = (a * out_a[d] + b * out_b[d]) / (a + b);
+  const float share_a = a / (a + b), share_b = b / (a + b);
+  for (int d = 0; d < dim; ++d) out_a[d] = share_a * out_a[d] + share_b * out_b[d];
   lse_a = largest + std::log(a + b);
 }
 

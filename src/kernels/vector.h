@@ -22,5 +22,8 @@ void fill_vector_peak(Kernels& table);
 
 /// Replaces what runs better on AMX tiles in a table for AVX-512.
 void fill_amx_matmul(Kernels& table);
+void fill_amx_attend(Kernels& table);
+/// attend_scratch for the attention on tiles alone.
+size_t amx_attend_scratch(int key_dim, int value_dim, int queries);
 
 }  // namespace fathom

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <type_traits>
 
 // Highway's order: the target loop first, then what it compiles once per target.
@@ -23,8 +22,6 @@ HWY_BEFORE_NAMESPACE();
 namespace fathom {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
-
-constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
 /// exp(x) for x ≤ 0: 2^n · 2^f with f in [−½, ½] by a polynomial whose relative error is at most 8e-8 (Remez); 0
 /// below −87, where floats lose their precision.
@@ -44,21 +41,12 @@ HWY_INLINE FloatVec Exp(FloatVec x) {
   return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, -87.0f)), hn::Mul(p, power));
 }
 
-/// scores: [64]; those outside the mask become −infinity.
-HWY_INLINE void MaskScores(uint64_t mask, float* HWY_RESTRICT scores) {
-  const FloatTag d;
-  const int lanes = Lanes();
-  for (int t = 0; t < kPageTokens; t += lanes) {
-    const uint64_t bits = mask >> t;
-    const auto visible = hn::LoadMaskBits(d, reinterpret_cast<const uint8_t*>(&bits));
-    hn::Store(hn::IfThenElse(visible, hn::Load(d, scores + t), hn::Set(d, kMinusInfinity)), d, scores + t);
-  }
-}
+constexpr int kSumLanes = 16;  // the sum of a query's weights is kept in so many parts, added up in the end
 
-/// Turns masked scores of one query into weights exp(score − max) under the running maximum; returns their sum.
-/// scores: [64]; out: [value_dim] is rescaled when the maximum grows.
-HWY_INLINE float SoftmaxPage(uint64_t mask, float* HWY_RESTRICT scores, float& running_max, float& running_sum,
-                             float* HWY_RESTRICT out, int value_dim) {
+/// Turns masked scores of one query into weights exp(score − max) under the running maximum. scores: [64]; sums:
+/// [kSumLanes] and out: [value_dim] are rescaled when the maximum grows.
+HWY_INLINE FloatVec SoftmaxPage(uint64_t mask, float* HWY_RESTRICT scores, float& running_max,
+                                float* HWY_RESTRICT running_sums, float* HWY_RESTRICT out, int value_dim) {
   const FloatTag d;
   const int lanes = Lanes();
   if (mask != ~uint64_t{0}) MaskScores(mask, scores);
@@ -72,21 +60,21 @@ HWY_INLINE float SoftmaxPage(uint64_t mask, float* HWY_RESTRICT scores, float& r
     sums = hn::Add(sums, weight);
     hn::Store(weight, d, scores + t);
   }
-  const float page_sum = hn::GetLane(hn::SumOfLanes(d, sums));
+  auto total = hn::Load(d, running_sums);
   if (new_max > running_max) {
     const float scale = std::exp(running_max - new_max);  // 0 at the first page
-    running_sum *= scale;
+    total = hn::Mul(total, hn::Set(d, scale));
     for (int i = 0; i < value_dim; ++i) out[i] *= scale;
     running_max = new_max;
   }
-  running_sum += page_sum;
-  return page_sum;
+  hn::Store(hn::Add(total, sums), d, running_sums);
+  return sums;
 }
 
 /// The working memory of one task, laid out in the caller's scratch.
 struct Work {
   float* max;     // [queries]
-  float* sum;     // [queries]
+  float* sums;    // [queries, kSumLanes]
   float* scores;  // [queries, 64]
   float*
       turned;  // [queries, key_dim] few queries, turned back by a page's place; or [queries, turned_stride] scaled
@@ -192,15 +180,17 @@ HWY_INLINE void Weigh(const AttendTask& task, int64_t p, int queries, Work& work
   for (int i = 0; i < queries; ++i) {
     const uint64_t mask = page.row_masks ? page.mask & page.row_masks[i / task.group] : page.mask;
     float* scores = work.scores + static_cast<int64_t>(i) * kPageTokens;
-    float page_sum = 0;
+    auto sums = hn::Zero(FloatTag());
     if (mask) {
-      page_sum = SoftmaxPage(mask, scores, work.max[i], work.sum[i],
-                             task.out + static_cast<int64_t>(i) * task.value_dim, task.value_dim);
+      sums = SoftmaxPage(mask, scores, work.max[i], work.sums + static_cast<int64_t>(i) * kSumLanes,
+                         task.out + static_cast<int64_t>(i) * task.value_dim, task.value_dim);
     } else {
       std::fill_n(scores, kPageTokens, 0.0f);
     }
-    if (task.mass)
-      task.mass[i * task.page_count + p] = page_sum > 0 ? std::log(page_sum) + work.max[i] : kMinusInfinity;
+    if (task.mass) {
+      const float sum = hn::GetLane(hn::SumOfLanes(FloatTag(), sums));
+      task.mass[i * task.page_count + p] = sum > 0 ? std::log(sum) + work.max[i] : kMinusInfinity;
+    }
   }
 }
 
@@ -235,14 +225,14 @@ void Attend(const AttendTask& task, float* scratch) {
   const int64_t padded = (queries + 15) / 16 * 16;
   Work work;
   work.max = scratch;
-  work.sum = work.max + padded;
-  work.scores = work.sum + padded;
+  work.sums = work.max + padded;
+  work.scores = work.sums + queries * kSumLanes;
   work.turned = work.scores + queries * kPageTokens;
   work.turned_stride = static_cast<int64_t>(scale_groups(task.key_dim)) * kScaleGroup;
   work.keys = work.turned + std::min<int64_t>(queries, kTileQueries) * work.turned_stride;
   work.values = work.keys + static_cast<int64_t>(task.key_dim) * kPageTokens;
   std::fill_n(work.max, queries, kMinusInfinity);
-  std::fill_n(work.sum, queries, 0.0f);
+  std::fill_n(work.sums, queries * kSumLanes, 0.0f);
   std::fill_n(task.out, queries * task.value_dim, 0.0f);
   switch (task.format) {
     case PageFormat::kBF16:
@@ -259,9 +249,11 @@ void Attend(const AttendTask& task, float* scratch) {
       break;
   }
   for (int64_t i = 0; i < queries; ++i) {
-    const bool any = work.sum[i] > 0;
-    task.lse[i] = any ? work.max[i] + std::log(work.sum[i]) : kMinusInfinity;
-    const float inverse = any ? 1.0f / work.sum[i] : 0.0f;
+    const float* sums = work.sums + i * kSumLanes;
+    const float sum = hn::GetLane(hn::SumOfLanes(FloatTag(), hn::Load(FloatTag(), sums)));
+    const bool any = sum > 0;
+    task.lse[i] = any ? work.max[i] + std::log(sum) : kMinusInfinity;
+    const float inverse = any ? 1.0f / sum : 0.0f;
     for (int d = 0; d < task.value_dim; ++d) task.out[i * task.value_dim + d] *= inverse;
     for (int64_t p = 0; task.mass && p < task.page_count; ++p) {
       float& mass = task.mass[i * task.page_count + p];
@@ -288,8 +280,9 @@ namespace fathom {
 size_t attend_scratch(int key_dim, int value_dim, int queries) {
   const size_t padded = (static_cast<size_t>(queries) + 15) / 16 * 16;
   const size_t turned = static_cast<size_t>(std::min(queries, kTileQueries)) * scale_groups(key_dim) * kScaleGroup;
-  return 2 * padded + static_cast<size_t>(queries) * kPageTokens + turned +
-         static_cast<size_t>(key_dim + value_dim) * kPageTokens;
+  const size_t vectors = padded + static_cast<size_t>(queries) * (16 + kPageTokens) + turned +
+                         static_cast<size_t>(key_dim + value_dim) * kPageTokens;
+  return std::max(vectors, amx_attend_scratch(key_dim, value_dim, queries));
 }
 
 HWY_EXPORT(FillAttend);

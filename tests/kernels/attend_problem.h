@@ -1,0 +1,113 @@
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+#include <vector>
+
+#include "random_rows.h"
+
+namespace fathom::test {
+
+struct AttendCase {
+  int key_dim, value_dim, rotary_dim, rows, group, pages;
+  PageFormat format;
+};
+
+/// Random pages, places, masks and queries of one case.
+struct AttendProblem {
+  explicit AttendProblem(const AttendCase& c) : shape(c), random(c.rows * 100 + c.key_dim) {
+    const size_t key_bytes = page_key_bytes(c.format, c.key_dim),
+                 value_bytes = page_value_bytes(c.format, c.value_dim);
+    bytes = AlignedBuffer<std::byte>(c.pages * (key_bytes + value_bytes));
+    std::fill(bytes.data(), bytes.data() + bytes.size(), std::byte{0});
+    queries = gaussian(static_cast<size_t>(c.rows) * c.group * c.key_dim, random(), 0.3f);
+    row_masks.resize(static_cast<size_t>(c.pages) * c.rows);
+    for (uint64_t& m : row_masks) m = (static_cast<uint64_t>(random()) << 32) | random();
+    cos.resize(static_cast<size_t>(c.pages) * c.rotary_dim / 2);
+    sin.resize(cos.size());
+    for (size_t i = 0; i < cos.size(); ++i) {
+      const double angle = random() % 1000;
+      cos[i] = static_cast<float>(std::cos(angle));
+      sin[i] = static_cast<float>(std::sin(angle));
+    }
+    for (int p = 0; p < c.pages; ++p) {
+      PageRead page;
+      std::byte* keys = bytes.data() + p * (key_bytes + value_bytes);
+      fill_page(keys, keys + key_bytes);
+      page.keys = keys;
+      page.values = keys + key_bytes;
+      if (c.rotary_dim > 0 && p % 5 != 4) {
+        page.cos = cos.data() + static_cast<size_t>(p) * c.rotary_dim / 2;
+        page.sin = sin.data() + static_cast<size_t>(p) * c.rotary_dim / 2;
+      }
+      page.mask = p % 3 == 0 ? ~uint64_t{0} : (static_cast<uint64_t>(random()) << 32) | random();
+      if (p % 2 == 1) page.row_masks = row_masks.data() + static_cast<size_t>(p) * c.rows;
+      reads.push_back(page);
+    }
+  }
+
+  /// 64 random tokens, as they lie: rotations by offsets are the memory's matter.
+  void fill_page(std::byte* keys, std::byte* values) {
+    const std::vector<float> key = gaussian(static_cast<size_t>(kPageTokens) * shape.key_dim, random());
+    const std::vector<float> value = gaussian(static_cast<size_t>(kPageTokens) * shape.value_dim, random());
+    PageWrite write;
+    write.format = shape.format;
+    write.key_dim = shape.key_dim;
+    write.value_dim = shape.value_dim;
+    write.page_keys = keys;
+    write.page_values = values;
+    write.count = kPageTokens;
+    write.keys = key.data();
+    write.key_stride = shape.key_dim;
+    write.values = value.data();
+    write.value_stride = shape.value_dim;
+    write_page(write);
+  }
+
+  struct Result {
+    std::vector<float> out, lse, mass;
+  };
+  Result run(const Kernels& table, int64_t first_page, int64_t page_count) const {
+    const int queries_count = shape.rows * shape.group;
+    Result r;
+    r.out.assign(static_cast<size_t>(queries_count) * shape.value_dim, NAN);
+    r.lse.assign(queries_count, NAN);
+    r.mass.assign(queries_count * page_count, NAN);
+    AlignedBuffer<float> scratch(attend_scratch(shape.key_dim, shape.value_dim, queries_count));
+    AttendTask task;
+    task.format = shape.format;
+    task.key_dim = shape.key_dim;
+    task.value_dim = shape.value_dim;
+    task.rotary_dim = shape.rotary_dim;
+    task.rows = shape.rows;
+    task.group = shape.group;
+    task.queries = queries.data();
+    task.pages = reads.data() + first_page;
+    task.page_count = page_count;
+    task.out = r.out.data();
+    task.lse = r.lse.data();
+    task.mass = r.mass.data();
+    table.attend(task, scratch.data());
+    return r;
+  }
+
+  AttendCase shape;
+  std::mt19937 random;
+  AlignedBuffer<std::byte> bytes;
+  std::vector<float> queries, cos, sin;
+  std::vector<uint64_t> row_masks;
+  std::vector<PageRead> reads;
+};
+
+inline void expect_near(const std::vector<float>& a, const std::vector<float>& b, float tolerance) {
+  ASSERT_EQ(a.size(), b.size());
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (a[i] == b[i]) continue;  // infinities
+    ASSERT_NEAR(a[i], b[i], tolerance * (1 + std::fabs(a[i]))) << i;
+  }
+}
+
+}  // namespace fathom::test
