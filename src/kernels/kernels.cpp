@@ -52,6 +52,7 @@ Kernels vector_kernels(const Isa& isa) {
   fill_vector_peak(table);
   if (isa.tiles) {
     fill_amx_matmul(table);
+    fill_amx_attend(table);
     table.peak = table.peak_bf16 = amx_peak_bf16;
   }
   hwy::SetSupportedTargetsForTest(0);
