@@ -136,8 +136,12 @@ void describe_shape(Page& page, const ModelConfig& c) {
               c.rotary.factor != 1 ? concat(" by ", c.rotary.factor) : "",
               c.rotary.divisors.empty() ? "" : ", with divisors");
   }
-  page.line("memory", format_bytes(2048.0 * c.layers * c.kv_heads * (c.key_dim + c.value_dim)),
-            " per 1k tokens of context (bf16)");
+  const auto memory = [&](PageFormat format) {
+    const double page_bytes = page_key_bytes(format, c.key_dim) + page_value_bytes(format, c.value_dim);
+    return format_bytes(1024.0 / kPageTokens * c.layers * c.kv_heads * page_bytes);
+  };
+  page.line("memory", memory(PageFormat::kBF16), " per 1k tokens of context (cache bf16; q8 ",
+            memory(PageFormat::kQ8), ", q4 ", memory(PageFormat::kQ4), ")");
 }
 
 std::string shape_text(const std::vector<int64_t>& shape) {

@@ -37,10 +37,9 @@ namespace HWY_NAMESPACE {
 
 void Attend(const AttendTask& task, float* scratch);  // vector_attend.cpp
 
-constexpr int kBlock = kTileRows;                     // queries that go through a page together
-constexpr int kTileDims = kTileRowBytes / 2;          // dimensions (or tokens) that one product sums over
-constexpr int kTokenTiles = kPageTokens / kTileRows;  // tiles of scores of a block
-constexpr size_t kPageStride = kPageTokens * 4;       // bytes from a pair of dimensions to the next
+constexpr int kBlock = kTileRows;                // queries that go through a page together
+constexpr int kTileDims = kTileRowBytes / 2;     // dimensions (or tokens) that one product sums over
+constexpr size_t kPageStride = kPageTokens * 4;  // bytes from a pair of dimensions to the next
 
 constexpr int64_t RoundUp(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 

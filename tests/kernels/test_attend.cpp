@@ -36,6 +36,25 @@ TEST_P(AttendOnEachIsa, EqualsReferenceOverShapesMasksAndPlaces) {
   }
 }
 
+TEST_P(AttendOnEachIsa, RoundedPagesStayNearFloats) {
+  for (const int rows : {1, 24}) {  // few queries, and many
+    const AttendCase floats{64, 64, 64, rows, 4, 6, PageFormat::kF32};
+    const auto expected = AttendProblem(floats).run(kernels("reference"), 0, 6);
+    double length = 0;
+    for (const float v : expected.out) length += static_cast<double>(v) * v;
+    for (const auto& [format, most] : {std::pair{PageFormat::kBF16, 0.005}, std::pair{PageFormat::kQ8, 0.015},
+                                       std::pair{PageFormat::kQ4, 0.25}}) {
+      AttendCase rounded = floats;
+      rounded.format = format;  // of the same numbers
+      const auto found = AttendProblem(rounded).run(kernels(GetParam()), 0, 6);
+      double error = 0;
+      for (size_t i = 0; i < found.out.size(); ++i) error += std::pow(found.out[i] - expected.out[i], 2);
+      EXPECT_LT(std::sqrt(error / length), most) << "format " << static_cast<int>(format) << " rows " << rows;
+      EXPECT_GT(std::sqrt(error / length), most / 8) << "a bound that tells nothing";
+    }
+  }
+}
+
 TEST_P(AttendOnEachIsa, PartsOfThePagesMergeToTheWhole) {
   const AttendCase c{64, 64, 64, 5, 3, 8, PageFormat::kF32};
   const AttendProblem problem(c);
