@@ -155,12 +155,16 @@ void Session::visit_rows(int64_t first, int64_t rows, const AppendOptions& optio
 }
 
 void Session::step(std::span<Session* const> sessions, std::span<const int32_t> tokens) {
+  if (tokens.size() != sessions.size())
+    fail("expected a token for each of the ", sessions.size(), " sessions, found ", tokens.size());
   if (sessions.empty()) return;
   Session& lead = *sessions[0];
   std::vector<int64_t> positions;
   for (size_t i = 0; i < sessions.size(); ++i) {
     if (sessions[i]->model_ != lead.model_ || sessions[i]->runtime_ != lead.runtime_)
       fail("sessions that step together must share model and runtime");
+    if (std::find(sessions.begin(), sessions.begin() + i, sessions[i]) != sessions.begin() + i)
+      fail("session ", i, " is in this step twice: a session reads one token a step");
     sessions[i]->check(tokens.subspan(i, 1));
     positions.push_back(sessions[i]->memory_.next_position());
   }

@@ -199,6 +199,17 @@ TEST(Session, SteppingTogetherEqualsSteppingAlone) {
   }
 }
 
+TEST(Session, AStepTakesEachSessionOnceAndATokenForEach) {
+  Session session(seedling(), runtime());
+  session.append(tokens(20));
+  Session other = session.fork();
+  Session* twice[] = {&session, &other, &session};
+  EXPECT_THROW(Session::step(twice, tokens(3)), Error);
+  EXPECT_THROW(Session::step(twice, tokens(2)), Error);
+  EXPECT_EQ(session.length(), 20) << "nothing was read";
+  EXPECT_EQ(other.length(), 20);
+}
+
 TEST(Session, RowLogitsAreThoseOfReadingUpToTheRow) {
   const std::vector<int32_t> prompt = tokens(130);
   SessionOptions options;
