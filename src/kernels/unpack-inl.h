@@ -126,6 +126,7 @@ constexpr int kScaleVectors = 16 / (HWY_MAX_BYTES / 4);
 
 /// Scales and minimums of the 16 groups of a run.
 struct Scales {
+  HWY_INLINE Scales() {}  // an implicit one would be compiled without the target's instructions
   FloatVec scale[kScaleVectors], min[kScaleVectors];
 };
 
