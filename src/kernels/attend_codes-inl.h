@@ -103,6 +103,16 @@ HWY_NOINLINE inline void ScaleQueries(const float* HWY_RESTRICT queries, int key
   }
 }
 
+/// The first n numbers at p, then `rest`.
+HWY_INLINE FloatVec LoadUpTo(const float* HWY_RESTRICT p, int n, float rest) {
+  const FloatTag d;
+  if (n >= Lanes()) return hn::LoadU(d, p);
+  alignas(64) float some[16];
+  std::fill_n(some, 16, rest);
+  std::copy_n(p, n, some);
+  return hn::Load(d, some);
+}
+
 /// The 16 pairs of scaled queries from `first` on, turned back by the page's place and rounded. rotating: pairs
 /// that rotate.
 template <int kBits>
@@ -119,9 +129,8 @@ HWY_INLINE void RoundQueries(const float* HWY_RESTRICT scaled, int64_t stride, i
       auto even = hn::LoadU(d, scaled + i * stride + first + r);
       auto odd = hn::LoadU(d, scaled + i * stride + stride / 2 + first + r);
       if (first + r < rotating) {
-        const auto there = hn::FirstN(d, static_cast<size_t>(rotating - first - r));
-        const auto c = hn::IfThenElse(there, hn::MaskedLoad(there, d, cos + first + r), hn::Set(d, 1.0f));
-        const auto s = hn::MaskedLoad(there, d, sin + first + r);
+        const auto c = LoadUpTo(cos + first + r, rotating - first - r, 1.0f);
+        const auto s = LoadUpTo(sin + first + r, rotating - first - r, 0.0f);
         const auto turned = hn::MulAdd(odd, s, hn::Mul(even, c));
         odd = hn::NegMulAdd(even, s, hn::Mul(odd, c));
         even = turned;
