@@ -126,67 +126,77 @@ void Attention::store(const AttentionInput& input, const Block& block, const flo
   }
 }
 
-/// Many queries, or few pages: a task is a block of rows with all its pages. Later rows see more: they go first, so
-/// that what is left at the end is small.
-void Attention::run_by_rows(const AttentionInput& input) {
-  const int group = group_of(input);
-  const int value_dim = input.memory->store().shape().value_dim;
-  const int block_rows = std::max(1, kBlockQueries / group);
-  const int64_t row_blocks = (input.rows + block_rows - 1) / block_rows;
-  pool_.parallel_for(row_blocks * input.memory->kv_heads(), [&](size_t i, int thread) {
-    Scratch& scratch = scratch_[thread];
-    const int64_t heads = input.memory->kv_heads();
-    const int64_t first = (row_blocks - 1 - static_cast<int64_t>(i) / heads) * block_rows;
-    const Block block{static_cast<int>(i % heads), first,
-                      static_cast<int>(std::min<int64_t>(block_rows, input.rows - first))};
-    prepare(input, block, scratch.prepared);
-    scratch.out.resize(static_cast<size_t>(block.rows) * group * value_dim);
-    scratch.lse.resize(static_cast<size_t>(block.rows) * group);
-    attend_pages(input, scratch.prepared, 0, scratch.prepared.reads.size(), scratch.out.data(), scratch.lse.data(),
-                 scratch);
-    store(input, block, scratch.out.data(), scratch.lse.data());
-  });
-  for (Scratch& scratch : scratch_) add(scratch.prepared.count);
+/// A block of rows is a task with all its pages; later rows see more and go first, so that what is left at the end
+/// is small. Few queries of many pages are prepared head by head, and their pages shared out afterwards.
+void Attention::list_tasks(std::span<const AttentionInput> inputs) {
+  tasks_.clear();
+  prepared_count_ = 0;
+  for (const AttentionInput& input : inputs) {
+    assert(input.heads % input.memory->kv_heads() == 0);
+    const int heads = input.memory->kv_heads();
+    const auto pages = static_cast<int64_t>(input.memory->lane(input.layer, 0).size());
+    const bool by_parts = input.rows * group_of(input) <= kPartQueries && pages > kPartPages;
+    const int64_t block_rows = std::max(1, kBlockQueries / group_of(input));
+    const int64_t blocks = (input.rows + block_rows - 1) / block_rows;
+    for (int64_t first = (blocks - 1) * block_rows; first >= 0; first -= block_rows) {
+      const int rows = static_cast<int>(std::min(block_rows, input.rows - first));
+      for (int head = 0; head < heads; ++head) {
+        const int64_t prepared = by_parts ? static_cast<int64_t>(prepared_count_++) : -1;
+        tasks_.push_back({&input, {head, first, rows}, prepared});
+      }
+    }
+  }
+  if (prepared_.size() < prepared_count_) prepared_.resize(prepared_count_);
 }
 
-/// Few queries, many pages: the pages of each head are shared out among tasks, whose results are joined in their
-/// order.
-void Attention::run_by_parts(const AttentionInput& input) {
-  const int queries = static_cast<int>(input.rows) * group_of(input);
-  const int value_dim = input.memory->store().shape().value_dim;
-  prepared_.resize(input.memory->kv_heads());
-  pool_.parallel_for(prepared_.size(), [&](size_t head, int) {
-    prepare(input, {static_cast<int>(head), 0, static_cast<int>(input.rows)}, prepared_[head]);
-  });
+void Attention::attend_block(const Task& task, int thread) {
+  const AttentionInput& input = *task.input;
+  Scratch& scratch = scratch_[thread];
+  prepare(input, task.block, scratch.prepared);
+  const int64_t queries = static_cast<int64_t>(task.block.rows) * group_of(input);
+  scratch.out.resize(queries * input.memory->store().shape().value_dim);
+  scratch.lse.resize(queries);
+  attend_pages(input, scratch.prepared, 0, scratch.prepared.reads.size(), scratch.out.data(), scratch.lse.data(),
+               scratch);
+  store(input, task.block, scratch.out.data(), scratch.lse.data());
+}
+
+void Attention::list_parts() {
   parts_.clear();
-  for (Prepared& prepared : prepared_) {
+  size_t out = 0, lse = 0;
+  for (const Task& task : tasks_) {
+    if (task.prepared < 0) continue;
+    const Prepared& prepared = prepared_[task.prepared];
+    const size_t queries = static_cast<size_t>(task.block.rows) * group_of(*task.input);
     const auto pages = static_cast<int64_t>(prepared.reads.size());
     int64_t begin = 0;
     do {
-      parts_.push_back({&prepared, begin, std::min(begin + kPartPages, pages), parts_.size() * queries});
+      parts_.push_back({task.input, &prepared, begin, std::min(begin + kPartPages, pages), out, lse});
+      out += queries * task.input->memory->store().shape().value_dim;
+      lse += queries;
       begin += kPartPages;
     } while (begin < pages);
-    add(prepared.count);
   }
-  partial_out_.resize(parts_.size() * queries * value_dim);
-  partial_lse_.resize(parts_.size() * queries);
-  pool_.parallel_for(parts_.size(), [&](size_t i, int thread) {
-    const Part& part = parts_[i];
-    attend_pages(input, *part.prepared, part.begin, part.end, partial_out_.data() + part.partial * value_dim,
-                 partial_lse_.data() + part.partial, scratch_[thread]);
-  });
+  partial_out_.resize(out);
+  partial_lse_.resize(lse);
+}
+
+/// Joins the parts of each head in their order.
+void Attention::join_parts() {
   for (size_t p = 0; p < parts_.size();) {
     const Part& first = parts_[p];
-    float* out = partial_out_.data() + first.partial * value_dim;
-    float* lse = partial_lse_.data() + first.partial;
+    const int value_dim = first.input->memory->store().shape().value_dim;
+    const int queries = first.prepared->block.rows * group_of(*first.input);
+    float* out = partial_out_.data() + first.out;
+    float* lse = partial_lse_.data() + first.lse;
     for (++p; p < parts_.size() && parts_[p].begin > 0; ++p) {
       for (int q = 0; q < queries; ++q) {
-        const size_t other = parts_[p].partial + q;
-        merge_attention(out + static_cast<int64_t>(q) * value_dim, lse[q], partial_out_.data() + other * value_dim,
-                        partial_lse_[other], value_dim);
+        merge_attention(out + static_cast<int64_t>(q) * value_dim, lse[q],
+                        partial_out_.data() + parts_[p].out + static_cast<int64_t>(q) * value_dim,
+                        partial_lse_[parts_[p].lse + q], value_dim);
       }
     }
-    store(input, first.prepared->block, out, lse);
+    store(*first.input, first.prepared->block, out, lse);
   }
 }
 
@@ -196,14 +206,26 @@ void Attention::add(AttentionCount& count) {
   count = {};
 }
 
-void Attention::run(const AttentionInput& input) {
-  assert(input.heads % input.memory->kv_heads() == 0);
-  const auto pages = static_cast<int64_t>(input.memory->lane(input.layer, 0).size());
-  if (input.rows * group_of(input) <= kPartQueries && pages > kPartPages) {
-    run_by_parts(input);
-  } else {
-    run_by_rows(input);
-  }
+void Attention::run(std::span<const AttentionInput> inputs) {
+  list_tasks(inputs);
+  pool_.parallel_for(tasks_.size(), [&](size_t i, int thread) {
+    const Task& task = tasks_[i];
+    if (task.prepared < 0) {
+      attend_block(task, thread);
+    } else {
+      prepare(*task.input, task.block, prepared_[task.prepared]);
+    }
+  });
+  for (Scratch& scratch : scratch_) add(scratch.prepared.count);
+  for (size_t i = 0; i < prepared_count_; ++i) add(prepared_[i].count);
+  if (prepared_count_ == 0) return;
+  list_parts();
+  pool_.parallel_for(parts_.size(), [&](size_t i, int thread) {
+    const Part& part = parts_[i];
+    attend_pages(*part.input, *part.prepared, part.begin, part.end, partial_out_.data() + part.out,
+                 partial_lse_.data() + part.lse, scratch_[thread]);
+  });
+  join_parts();
 }
 
 }  // namespace fathom

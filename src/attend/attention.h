@@ -38,8 +38,9 @@ class Attention {
  public:
   Attention(ThreadPool& pool, const Kernels& kernels) : pool_(pool), kernels_(kernels), scratch_(pool.threads()) {}
 
-  /// Results do not depend on the number of threads.
-  void run(const AttentionInput& input);
+  /// Of several sequences at once, each with its own number of rows and pages: nothing is padded. Results depend
+  /// neither on the number of threads nor on what else is in the batch.
+  void run(std::span<const AttentionInput> inputs);
   const AttentionCount& count() const { return count_; }
 
  private:
@@ -61,10 +62,16 @@ class Attention {
     AlignedBuffer<float> floats;  // of the kernel
     std::vector<float> out, lse;
   };
+  struct Task {  // a block to attend with, or only to prepare because its pages are shared out among parts
+    const AttentionInput* input;
+    Block block;
+    int64_t prepared;  // index in prepared_; −1: attend
+  };
   struct Part {  // pages [begin, end) of a prepared block, and where its partial results go
+    const AttentionInput* input;
     const Prepared* prepared;
     int64_t begin, end;
-    size_t partial;
+    size_t out, lse;  // in partial_out_ and partial_lse_
   };
 
   void prepare(const AttentionInput& input, const Block& block, Prepared& prepared) const;
@@ -72,15 +79,20 @@ class Attention {
   void read_pages(const AttentionInput& input, const QueryBlock& query, Prepared& prepared) const;
   void attend_pages(const AttentionInput& input, const Prepared& prepared, int64_t begin, int64_t end, float* out,
                     float* lse, Scratch& scratch) const;
-  void run_by_rows(const AttentionInput& input);
-  void run_by_parts(const AttentionInput& input);
+  void list_tasks(std::span<const AttentionInput> inputs);
+  void attend_block(const Task& task, int thread);
+  void attend_parts();
+  void list_parts();
+  void join_parts();
   void store(const AttentionInput& input, const Block& block, const float* out, const float* lse) const;
   void add(AttentionCount& count);
 
   ThreadPool& pool_;
   const Kernels& kernels_;
-  std::vector<Scratch> scratch_;    // one per thread
-  std::vector<Prepared> prepared_;  // one per key/value head, when few queries are split by pages
+  std::vector<Scratch> scratch_;  // one per thread
+  std::vector<Task> tasks_;
+  std::vector<Prepared> prepared_;  // of the heads whose pages are shared out
+  size_t prepared_count_ = 0;
   std::vector<Part> parts_;
   std::vector<float> partial_out_, partial_lse_;
   AttentionCount count_;

@@ -51,16 +51,19 @@ void AttentionMixer::forward(Workspace& work, std::span<const SequenceRows> sequ
       {&w_.q, work.q.data(), w_.q_bias}, {&w_.k, work.k.data(), w_.k_bias}, {&w_.v, work.v.data(), w_.v_bias}};
   matmul(work.pool, work.kernels, x, projections);
 
+  work.pool.parallel_for(rows, [&](size_t r, int) {
+    prepare_heads(work, static_cast<int64_t>(r), 2 * sequences[0].rotations->pairs());  // the model's, in all alike
+  });
+  work.pool.parallel_for(sequences.size() * w_.kv_heads, [&](size_t i, int) {
+    const SequenceRows& s = sequences[i / w_.kv_heads];
+    const int head = static_cast<int>(i % w_.kv_heads);
+    s.memory->write(work.kernels, w_.layer, head, s.rows,
+                    work.k.data() + s.first_row * k_stride + head * w_.key_dim, k_stride,
+                    work.v.data() + s.first_row * v_stride + head * w_.value_dim, v_stride, *s.rotations);
+  });
+  work.attention_inputs.clear();
   for (const SequenceRows& s : sequences) {
-    const int rotary_dims = 2 * s.rotations->pairs();
-    work.pool.parallel_for(
-        s.rows, [&](size_t r, int) { prepare_heads(work, s.first_row + static_cast<int64_t>(r), rotary_dims); });
-    work.pool.parallel_for(w_.kv_heads, [&](size_t h, int) {
-      s.memory->write(work.kernels, w_.layer, static_cast<int>(h), s.rows,
-                      work.k.data() + s.first_row * k_stride + h * w_.key_dim, k_stride,
-                      work.v.data() + s.first_row * v_stride + h * w_.value_dim, v_stride, *s.rotations);
-    });
-    AttentionInput input;
+    AttentionInput& input = work.attention_inputs.emplace_back();
     input.memory = s.memory;
     input.layer = w_.layer;
     input.heads = w_.heads;
@@ -72,8 +75,8 @@ void AttentionMixer::forward(Workspace& work, std::span<const SequenceRows> sequ
     input.rotations = s.rotations;
     input.selector = window_ ? window_.get() : s.selector;
     input.out = work.attended.row(s.first_row);
-    work.attention.run(input);
   }
+  work.attention.run(work.attention_inputs);
 
   const Product output[] = {{&w_.out, y, w_.out_bias}};
   matmul(work.pool, work.kernels, work.attended, output);

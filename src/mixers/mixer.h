@@ -26,14 +26,15 @@ struct Workspace {
   ThreadPool& pool;
   const Kernels& kernels;
   Attention attention;
-  AlignedBuffer<float> hidden;   // [rows, width]
-  AlignedBuffer<float> update;   // [rows, width] what a mixer or feed-forward adds
-  ActivationBuffer normed;       // [rows, width]
-  AlignedBuffer<float> q, k, v;  // [rows, heads · dim]
-  ActivationBuffer chosen;       // [rows, width] of which logits are made
-  ActivationBuffer attended;     // [rows, heads · value_dim]
-  ActivationBuffer inner;        // [rows, ffn width]
-  AlignedBuffer<float> up;       // [rows, ffn width]
+  std::vector<AttentionInput> attention_inputs;  // one per sequence
+  AlignedBuffer<float> hidden;                   // [rows, width]
+  AlignedBuffer<float> update;                   // [rows, width] what a mixer or feed-forward adds
+  ActivationBuffer normed;                       // [rows, width]
+  AlignedBuffer<float> q, k, v;                  // [rows, heads · dim]
+  ActivationBuffer chosen;                       // [rows, width] of which logits are made
+  ActivationBuffer attended;                     // [rows, heads · value_dim]
+  ActivationBuffer inner;                        // [rows, ffn width]
+  AlignedBuffer<float> up;                       // [rows, ffn width]
 };
 
 /// Mixes information along the sequences of a batch: attention, or (later) a recurrence. Immutable weights; state

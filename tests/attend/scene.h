@@ -124,29 +124,39 @@ struct Attended {
   AttentionCount count;
 };
 
-/// Runs the engine's attention.
+/// Runs the engine's attention over several scenes at once.
+inline std::vector<Attended> attend(std::span<const Scene* const> scenes, const Selector& selector,
+                                    ThreadPool& pool, const Kernels& table = kernels()) {
+  std::vector<Attended> results(scenes.size());
+  std::vector<AttentionInput> inputs(scenes.size());
+  for (size_t i = 0; i < scenes.size(); ++i) {
+    const Scene& scene = *scenes[i];
+    const SceneShape& s = scene.shape;
+    Attended& result = results[i];
+    result.out.assign(s.rows * s.heads * s.value_dim, std::numeric_limits<float>::quiet_NaN());
+    result.lse.assign(s.rows * s.heads, std::numeric_limits<float>::quiet_NaN());
+    AttentionInput& input = inputs[i];
+    input.memory = &scene.memory;
+    input.heads = s.heads;
+    input.rows = s.rows;
+    input.positions = scene.positions.data() + scene.first_row();
+    input.queries = scene.queries.data();
+    input.query_stride = static_cast<int64_t>(s.heads) * s.key_dim;
+    input.scale = scene.scale();
+    input.rotations = &scene.rotations;
+    input.selector = &selector;
+    input.out = result.out.data();
+    input.lse = result.lse.data();
+  }
+  Attention attention(pool, table);
+  attention.run(inputs);
+  results[0].count = attention.count();  // of all
+  return results;
+}
 inline Attended attend(const Scene& scene, const Selector& selector, ThreadPool& pool,
                        const Kernels& table = kernels()) {
-  const SceneShape& s = scene.shape;
-  Attended result;
-  result.out.assign(s.rows * s.heads * s.value_dim, std::numeric_limits<float>::quiet_NaN());
-  result.lse.assign(s.rows * s.heads, std::numeric_limits<float>::quiet_NaN());
-  AttentionInput input;
-  input.memory = &scene.memory;
-  input.heads = s.heads;
-  input.rows = s.rows;
-  input.positions = scene.positions.data() + scene.first_row();
-  input.queries = scene.queries.data();
-  input.query_stride = static_cast<int64_t>(s.heads) * s.key_dim;
-  input.scale = scene.scale();
-  input.rotations = &scene.rotations;
-  input.selector = &selector;
-  input.out = result.out.data();
-  input.lse = result.lse.data();
-  Attention attention(pool, table);
-  attention.run(input);
-  result.count = attention.count();
-  return result;
+  const Scene* scenes[] = {&scene};
+  return attend(scenes, selector, pool, table)[0];
 }
 
 /// The position at which a query sees a token's key.

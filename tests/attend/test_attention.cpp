@@ -230,6 +230,28 @@ TEST(Attention, SelectorsAreToldEveryRowOnceWithItsPositionAndRotatedQueries) {
   }
 }
 
+TEST(Attention, SequencesOfAnyLengthsTogetherEqualEachAlone) {
+  ThreadPool pool(2);
+  const auto dense = attend_methods().make("dense");
+  // some with their pages shared out among parts, some by blocks of rows
+  const Scene one({.heads = 4, .kv_heads = 2, .tokens = 3000, .rows = 1});
+  const Scene short_one({.heads = 4, .kv_heads = 2, .tokens = 70, .rows = 3});
+  const Scene many({.heads = 4, .kv_heads = 2, .tokens = 1500, .rows = 130});
+  const Scene few({.heads = 4, .kv_heads = 2, .tokens = 1200, .rows = 4});
+  const Scene* scenes[] = {&one, &short_one, &many, &few};
+  const std::vector<test::Attended> together = test::attend(scenes, *dense, pool);
+  AttentionCount count;
+  for (size_t i = 0; i < std::size(scenes); ++i) {
+    const test::Attended alone = test::attend(*scenes[i], *dense, pool);
+    EXPECT_EQ(alone.out, together[i].out) << i;
+    EXPECT_EQ(alone.lse, together[i].lse) << i;
+    count.attended += alone.count.attended;
+    count.visible += alone.count.visible;
+  }
+  EXPECT_EQ(together[0].count.attended, count.attended);
+  EXPECT_EQ(together[0].count.visible, count.visible);
+}
+
 TEST(Attention, CountsAddUpOverRuns) {
   ThreadPool pool(2);
   Attention attention(pool, kernels());
@@ -248,7 +270,7 @@ TEST(Attention, CountsAddUpOverRuns) {
     input.rotations = &scene.rotations;
     input.selector = window.get();
     input.out = out.data();
-    attention.run(input);  // without log-sum-exps
+    attention.run({&input, 1});  // without log-sum-exps
     const PlainAttention plain(scene, test::window_sees(4, 100));
     attended += plain.result().count.attended;
     visible += plain.result().count.visible;
