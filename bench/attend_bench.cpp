@@ -19,7 +19,7 @@ struct Shape {
   bool deep;
 };
 
-constexpr int kTaskPages = 16;  // what decoding gives to a task
+constexpr int kTaskPages = 32;  // what decoding gives to a task
 constexpr size_t kNearBytes = size_t{1} << 20, kDeepBytes = size_t{512} << 20, kHugeBytes = size_t{2} << 20;
 
 std::string name_of(PageFormat format) {

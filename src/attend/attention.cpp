@@ -10,9 +10,9 @@ namespace {
 /// Queries (rows × group) of one task: with them, one bringing-in of a page serves many, and their sums stay in the
 /// L2 cache.
 constexpr int kBlockQueries = 256;
-/// With few queries the pages of a head are shared out among tasks of this many (1,024 tokens), so that all threads
-/// have work; the number does not depend on the threads, so that results do not either.
-constexpr int64_t kPartPages = 16;
+/// With few queries the pages of a head are shared out among tasks of this many (2,048 tokens), so that all threads
+/// have work and each streams for long; the number does not depend on the threads, so that results do not either.
+constexpr int64_t kPartPages = 32;
 constexpr int kPartQueries = 16;
 
 /// The tokens of a page that come no later than token `last` of the sequence.

@@ -194,11 +194,22 @@ HWY_INLINE void Weigh(const AttendTask& task, int64_t p, int queries, Work& work
   }
 }
 
+/// Asks for a page; later ones are asked for while the page before them is read.
+HWY_INLINE void FetchPage(const AttendTask& task, const PageRead& page) {
+  const size_t key_bytes = page_key_bytes(task.format, task.key_dim);
+  const size_t value_bytes = page_value_bytes(task.format, task.value_dim);
+  for (size_t b = 0; b < key_bytes; b += 64) FetchAhead(page.keys + b);
+  for (size_t b = 0; b < value_bytes; b += 64) FetchAhead(page.values + b);
+}
+
 template <class Pages>
 void AttendPages(const AttendTask& task, Work& work) {
   const int queries = task.rows * task.group;
   const bool tiled = queries >= kTileQueries || Pages::NeedsTile(task);
-  if (!tiled) Pages::Begin(task, queries, work);
+  if (!tiled) {
+    if (task.page_count > 0) FetchPage(task, task.pages[0]);
+    Pages::Begin(task, queries, work);
+  }
   for (int64_t p = 0; p < task.page_count; ++p) {
     const PageRead& page = task.pages[p];
     const PageRead& ahead = task.pages[std::min(p + 1, task.page_count - 1)];
