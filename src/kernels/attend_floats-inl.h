@@ -11,23 +11,14 @@
 #include <cstring>
 #include <limits>
 
-#include "hwy/highway.h"
-#include "kernels/vector.h"
+#include "kernels/lanes-inl.h"
 
 #if FATHOM_VECTOR_TARGET
 HWY_BEFORE_NAMESPACE();
 namespace fathom {
 namespace HWY_NAMESPACE {
-namespace hn = hwy::HWY_NAMESPACE;
 
-using FloatTag = hn::CappedTag<float, 16>;
-using WordTag = hn::Rebind<uint32_t, FloatTag>;
-using IntTag = hn::Rebind<int32_t, FloatTag>;
-using FloatVec = hn::Vec<FloatTag>;
-using WordVec = hn::Vec<WordTag>;
-using IntVec = hn::Vec<IntTag>;
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
-inline int Lanes() { return static_cast<int>(hn::Lanes(FloatTag())); }
 
 /// Asks for the cache line at p, to the L2 cache: the few buffers of the L1 are left to what is being read.
 HWY_INLINE void FetchAhead(const void* p) { __builtin_prefetch(p, 0, 2); }

@@ -19,9 +19,6 @@ HWY_BEFORE_NAMESPACE();
 namespace fathom {
 namespace HWY_NAMESPACE {
 
-using IntTag = hn::Rebind<int32_t, FloatTag>;
-using IntVec = hn::Vec<IntTag>;
-
 // VNNI multiplies four unsigned by four signed bytes a lane; other x86 the same in three instructions, with sums of
 // 16 bits in between; elsewhere pairs of 16-bit numbers are multiplied.
 #undef FATHOM_VNNI

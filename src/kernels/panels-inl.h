@@ -11,19 +11,12 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "hwy/highway.h"
-#include "kernels/vector.h"
+#include "kernels/lanes-inl.h"
 
 #if FATHOM_VECTOR_TARGET
 HWY_BEFORE_NAMESPACE();
 namespace fathom {
 namespace HWY_NAMESPACE {
-namespace hn = hwy::HWY_NAMESPACE;
-
-// At most 16 lanes of float: wider vectors than a panel is made for do not exist among the targets.
-using FloatTag = hn::CappedTag<float, 16>;
-using FloatVec = hn::Vec<FloatTag>;
-inline int Lanes() { return static_cast<int>(hn::Lanes(FloatTag())); }
 
 // Rows of activations a micro-kernel holds in registers: two vectors of sums each, twice for integers (32
 // registers, or 16 for AVX2).

@@ -12,7 +12,6 @@
 #include <cstring>
 #include <type_traits>
 
-#include "hwy/highway.h"
 #include "kernels/blocks.h"
 #include "kernels/panels-inl.h"
 
@@ -57,7 +56,6 @@
 HWY_BEFORE_NAMESPACE();
 namespace fathom {
 namespace HWY_NAMESPACE {
-namespace hn = hwy::HWY_NAMESPACE;
 
 HWY_INLINE float HalfToFloat(uint16_t half) {
   const hn::FixedTag<uint16_t, 4> du;

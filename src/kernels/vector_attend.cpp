@@ -21,7 +21,6 @@
 HWY_BEFORE_NAMESPACE();
 namespace fathom {
 namespace HWY_NAMESPACE {
-namespace hn = hwy::HWY_NAMESPACE;
 
 /// exp(x) for x ≤ 0: 2^n · 2^f with f in [−½, ½] by a polynomial whose relative error is at most 8e-8 (Remez); 0
 /// below −87, where floats lose their precision.

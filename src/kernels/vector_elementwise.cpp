@@ -12,16 +12,13 @@
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
 #include "hwy/contrib/math/math-inl.h"
+#include "kernels/lanes-inl.h"
 // clang-format on
 
 #if FATHOM_VECTOR_TARGET
 HWY_BEFORE_NAMESPACE();
 namespace fathom {
 namespace HWY_NAMESPACE {
-namespace hn = hwy::HWY_NAMESPACE;
-
-using FloatTag = hn::CappedTag<float, 16>;
-using FloatVec = hn::Vec<FloatTag>;
 
 /// x[i] = f(x[i], y[i]) for all i; y may be null when f ignores it.
 template <class F>

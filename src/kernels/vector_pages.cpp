@@ -10,16 +10,13 @@
 #define HWY_TARGET_INCLUDE "kernels/vector_pages.cpp"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
+#include "kernels/lanes-inl.h"
 // clang-format on
 
 #if FATHOM_VECTOR_TARGET
 HWY_BEFORE_NAMESPACE();
 namespace fathom {
 namespace HWY_NAMESPACE {
-namespace hn = hwy::HWY_NAMESPACE;
-
-using FloatTag = hn::CappedTag<float, 16>;
-using WordTag = hn::Rebind<uint32_t, FloatTag>;
 
 /// bfloat16 of n floats, to nearest even; n is a multiple of the lanes.
 HWY_INLINE void RoundToBf16(const float* HWY_RESTRICT x, int n, uint32_t* HWY_RESTRICT out) {

@@ -10,6 +10,7 @@
 #define HWY_TARGET_INCLUDE "kernels/vector_peak.cpp"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
+#include "kernels/lanes-inl.h"
 // clang-format on
 
 #if FATHOM_VECTOR_TARGET
@@ -20,12 +21,6 @@ HWY_BEFORE_NAMESPACE();
 #endif
 namespace fathom {
 namespace HWY_NAMESPACE {
-namespace hn = hwy::HWY_NAMESPACE;
-
-using FloatTag = hn::CappedTag<float, 16>;
-using FloatVec = hn::Vec<FloatTag>;
-using IntTag = hn::Rebind<int32_t, FloatTag>;
-using IntVec = hn::Vec<IntTag>;
 
 // Sums in flight: they hide the latency of the multiply-adds (6 cycles, two begun in each) and leave registers for
 // the rest.

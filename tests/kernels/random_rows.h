@@ -9,6 +9,11 @@
 
 namespace fathom::test {
 
+inline constexpr WeightType kAllTypes[] = {
+    WeightType::kF32,  WeightType::kF16,  WeightType::kBF16, WeightType::kQ8_0,   WeightType::kQ4_0,
+    WeightType::kQ4_1, WeightType::kQ5_0, WeightType::kQ5_1, WeightType::kQ2_K,   WeightType::kQ3_K,
+    WeightType::kQ4_K, WeightType::kQ5_K, WeightType::kQ6_K, WeightType::kIQ4_NL, WeightType::kIQ4_XS};
+
 inline std::vector<float> gaussian(size_t n, uint32_t seed, float deviation = 1.0f) {
   std::mt19937 random(seed);
   std::normal_distribution<float> normal(0.0f, deviation);

@@ -13,12 +13,8 @@ namespace {
 
 using test::AmxEmulator;
 using test::gaussian;
+using test::kAllTypes;
 using test::OwnedMatrix;
-
-constexpr WeightType kAllTypes[] = {WeightType::kF32,  WeightType::kF16,    WeightType::kBF16,  WeightType::kQ8_0,
-                                    WeightType::kQ4_0, WeightType::kQ4_1,   WeightType::kQ5_0,  WeightType::kQ5_1,
-                                    WeightType::kQ2_K, WeightType::kQ3_K,   WeightType::kQ4_K,  WeightType::kQ5_K,
-                                    WeightType::kQ6_K, WeightType::kIQ4_NL, WeightType::kIQ4_XS};
 
 /// The machine code of the tiles, on the processor or emulated.
 class AmxMatmul : public testing::Test {

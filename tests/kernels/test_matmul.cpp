@@ -8,13 +8,9 @@ namespace fathom {
 namespace {
 
 using test::gaussian;
+using test::kAllTypes;
 using test::OwnedActivations;
 using test::OwnedMatrix;
-
-constexpr WeightType kAllTypes[] = {WeightType::kF32,  WeightType::kF16,    WeightType::kBF16,  WeightType::kQ8_0,
-                                    WeightType::kQ4_0, WeightType::kQ4_1,   WeightType::kQ5_0,  WeightType::kQ5_1,
-                                    WeightType::kQ2_K, WeightType::kQ3_K,   WeightType::kQ4_K,  WeightType::kQ5_K,
-                                    WeightType::kQ6_K, WeightType::kIQ4_NL, WeightType::kIQ4_XS};
 
 struct Shape {
   int64_t rows, cols, x_rows;
