@@ -124,7 +124,12 @@ uint32_t Read(const std::byte* bytes, size_t n) {
       }
     }
   }
-  return hn::GetLane(hn::SumOfLanes(d, hn::Add(hn::Add(a, b), hn::Add(c, e))));
+  // not SumOfLanes, which adds signed words at last, and may not wrap around
+  alignas(64) uint32_t lanes[16];
+  hn::Store(hn::Add(hn::Add(a, b), hn::Add(c, e)), d, lanes);
+  uint32_t sum = 0;
+  for (size_t i = 0; i < hn::Lanes(d); ++i) sum += lanes[i];
+  return sum;
 }
 
 void FillPeak(Kernels& table) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <random>
+#include <string>
 #include <vector>
 
 #include "base/aligned.h"
@@ -13,6 +14,14 @@ inline constexpr WeightType kAllTypes[] = {
     WeightType::kF32,  WeightType::kF16,  WeightType::kBF16, WeightType::kQ8_0,   WeightType::kQ4_0,
     WeightType::kQ4_1, WeightType::kQ5_0, WeightType::kQ5_1, WeightType::kQ2_K,   WeightType::kQ3_K,
     WeightType::kQ4_K, WeightType::kQ5_K, WeightType::kQ6_K, WeightType::kIQ4_NL, WeightType::kIQ4_XS};
+
+/// The instruction sets whose products are those of the reference but for the order of summing. Matrix tiles round
+/// to bfloat16: test_amx_matmul.cpp and test_amx_attend.cpp hold them against exact results.
+inline std::vector<std::string> isas_like_the_reference() {
+  std::vector<std::string> isas = available_isas();
+  std::erase(isas, "amx");
+  return isas;
+}
 
 inline std::vector<float> gaussian(size_t n, uint32_t seed, float deviation = 1.0f) {
   std::mt19937 random(seed);
