@@ -86,7 +86,13 @@ const Kernels& kernels(const std::string& isa) {
   return tables.emplace(isa, vector_kernels(find_isa(isa))).first->second;
 }
 
-Kernels amx_kernels() { return vector_kernels(find_isa("amx")); }
+std::optional<Kernels> amx_kernels() {
+#if HWY_ARCH_X86
+  if (HWY_AVX3_DL & hwy::SupportedTargets() && __builtin_cpu_supports("avx512bf16"))
+    return vector_kernels(find_isa("amx"));
+#endif
+  return std::nullopt;
+}
 
 const Kernels& kernels() {
   static const Kernels& chosen = [&]() -> const Kernels& {

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -133,8 +134,9 @@ const Kernels& kernels();
 /// The table `isa` names: "reference", "avx2", "avx512" (with VNNI where the machine has it), "avx512f" (without),
 /// "amx" (matrix tiles, and AVX-512 for the rest), "neon".
 const Kernels& kernels(const std::string& isa);
-/// The table of "amx" without looking whether the machine can run it: for tests that emulate the instructions.
-Kernels amx_kernels();
+/// The table of "amx" without looking whether the machine has tiles: for tests that emulate them. Nothing where it
+/// lacks the AVX-512 that these kernels use besides.
+std::optional<Kernels> amx_kernels();
 /// What this machine can run, best last; the first is "reference".
 std::vector<std::string> available_isas();
 

@@ -7,7 +7,6 @@
 
 #include "amx_emulator.h"
 #include "attend_problem.h"
-#include "kernels/vector.h"
 
 namespace fathom {
 namespace {
@@ -22,10 +21,10 @@ constexpr PageFormat kFormats[] = {PageFormat::kBF16, PageFormat::kQ8, PageForma
 class AmxAttend : public testing::Test {
  protected:
   void SetUp() override {
-    if (!AmxEmulator::possible()) GTEST_SKIP() << "no AMX here, and no emulation of it";
+    const std::optional<Kernels> table = amx_kernels();
+    if (!table || !AmxEmulator::possible()) GTEST_SKIP() << "no AMX here, and no emulation of it";
     emulator_ = std::make_unique<AmxEmulator>();
-    table_ = amx_kernels();
-    fill_amx_attend(table_);
+    table_ = *table;
   }
   std::unique_ptr<AmxEmulator> emulator_;
   Kernels table_;

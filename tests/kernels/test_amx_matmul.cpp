@@ -20,9 +20,10 @@ using test::OwnedMatrix;
 class AmxMatmul : public testing::Test {
  protected:
   void SetUp() override {
-    if (!AmxEmulator::possible()) GTEST_SKIP() << "no AMX here, and no emulation of it";
+    const std::optional<Kernels> table = amx_kernels();
+    if (!table || !AmxEmulator::possible()) GTEST_SKIP() << "no AMX here, and no emulation of it";
     emulator_ = std::make_unique<AmxEmulator>();
-    table_ = amx_kernels();
+    table_ = *table;
   }
   /// y = x·Wᵀ through tiles: [x_rows, w.rows].
   std::vector<float> product(const Matrix& w, const std::vector<float>& x, int64_t x_rows, int threads = 1) {
