@@ -1,12 +1,17 @@
 # fathom_folder(NAME BELOW): the static library fathom_NAME of all sources in src/NAME, linked to the folders below it.
 # A folder without sources yet makes no library.
 function(fathom_folder name below)
-  file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/${name}/*.cpp)
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/${name}/*.cpp)
   if(FATHOM_FUZZ AND name STREQUAL "kernels")
     set(sources ${PROJECT_SOURCE_DIR}/src/kernels/types.cpp)  # all that the readers of hostile bytes need
   endif()
   if(NOT sources)
     return()
+  endif()
+  if(name STREQUAL "eval")
+    foreach(list IN ITEMS adjectives common first_names nouns towns)
+      fathom_embed(sources ${PROJECT_SOURCE_DIR}/src/eval/words/${list}.txt embedded_${list})
+    endforeach()
   endif()
   add_library(fathom_${name} STATIC ${sources})
   target_include_directories(fathom_${name} PUBLIC ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/include)

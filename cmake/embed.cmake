@@ -1,0 +1,20 @@
+# fathom_embed(VAR FILE SYMBOL ...): for each pair, a source file in the build tree that defines `fathom::SYMBOL()`,
+# a std::string_view of FILE's bytes; appends it to VAR. Declare the functions where they are used.
+function(fathom_embed var)
+  set(sources ${${var}})
+  set(pairs ${ARGN})
+  while(pairs)
+    list(POP_FRONT pairs input symbol)
+    set(output ${PROJECT_BINARY_DIR}/embedded/${symbol}.cpp)
+    file(READ ${input} text)
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${input})
+    file(CONFIGURE OUTPUT ${output} @ONLY CONTENT
+"#include <string_view>
+namespace fathom {
+std::string_view @symbol@() { return R\"__embedded__(@text@)__embedded__\"; }
+}  // namespace fathom
+")
+    list(APPEND sources ${output})
+  endwhile()
+  set(${var} ${sources} PARENT_SCOPE)
+endfunction()

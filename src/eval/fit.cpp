@@ -1,0 +1,38 @@
+#include "eval/fit.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace fathom {
+
+int64_t largest_fit(int64_t most, int64_t budget, const std::function<int64_t(int64_t)>& size) {
+  int64_t low = 0, low_size = size(0);
+  if (low_size > budget) return -1;
+  int64_t high = most, high_size = size(most);
+  if (high_size <= budget) return most;
+  // Sizes are nearly proportional to units: guess by that, a little apart from the guess to have it between two,
+  // and halve when guesses do not close in.
+  for (int round = 0; high - low > 1; ++round) {
+    int64_t guess = low + (high - low) / 2;
+    if (round % 3 != 2 && high_size > low_size) {
+      const double share = static_cast<double>(budget - low_size) / static_cast<double>(high_size - low_size);
+      guess = low + static_cast<int64_t>(share * static_cast<double>(high - low));
+      if (round % 3 == 1) guess += guess - low > (high - low) / 2 ? -1 : 1;
+    }
+    guess = std::clamp(guess, low + 1, high - 1);
+    const int64_t guessed = size(guess);
+    if (guessed <= budget) {
+      low = guess, low_size = guessed;
+    } else {
+      high = guess, high_size = guessed;
+    }
+  }
+  return low;
+}
+
+void fail_too_short(const std::string& task, int64_t length, int64_t needed) {
+  fail("task ", task, ": needs at least ", needed, " tokens, its answer included; asked for ", length);
+}
+
+}  // namespace fathom

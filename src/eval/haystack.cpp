@@ -1,0 +1,128 @@
+#include "eval/haystack.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+
+#include "base/error.h"
+#include "base/file_map.h"
+#include "base/format.h"
+#include "base/utf8.h"
+
+namespace fathom {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool is_blank(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r' || c == '\f' || c == '\v'; }
+
+std::string read_text(const std::string& path) {
+  const FileMap file(path);
+  std::string text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+  const size_t valid = utf8_valid_prefix(text);
+  if (valid < text.size() || text.find('\0') != std::string::npos) {
+    fail("haystack ", path, ": expected UTF-8 text, found other bytes at byte ",
+         std::min(valid, text.find('\0')));
+  }
+  std::erase(text, '\r');
+  return text;
+}
+
+std::vector<fs::path> text_files(const std::string& folder) {
+  std::vector<fs::path> files;
+  std::error_code error;
+  for (fs::recursive_directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+    const std::string extension = entry->path().extension();
+    if (entry->is_regular_file() && (extension == ".txt" || extension == ".md")) files.push_back(entry->path());
+  }
+  if (error) fail("haystack ", folder, ": cannot be read: ", error.message());
+  if (files.empty()) fail("haystack ", folder, ": holds no .txt or .md file");
+  std::ranges::sort(files);
+  return files;
+}
+
+class Files final : public Haystack {
+ public:
+  Files(const std::string& path, bool repeat) : name_(path), repeat_(repeat) {
+    if (fs::is_directory(path)) {
+      for (const fs::path& file : text_files(path)) add(read_text(file));
+    } else {
+      add(read_text(path));
+    }
+    if (ends_.empty()) fail("haystack ", path, ": has no words");
+  }
+
+  const std::string& name() const override { return name_; }
+
+  /// From the start of a paragraph that the dice choose among those with enough text behind them; from the beginning
+  /// when no later one has.
+  std::string text(Dice& dice, int64_t words) const override {
+    const auto count = static_cast<int64_t>(ends_.size());
+    size_t starts = 1;
+    while (starts < paragraphs_.size() && paragraphs_[starts] + words <= count) ++starts;
+    const int64_t first = paragraphs_[dice.below(static_cast<int64_t>(starts))];
+    std::string text;
+    append(first, std::min(words, count - first), text);
+    for (int64_t written = count - first; repeat_ && written < words; written += count) {
+      text += "\n\n";
+      append(0, std::min(words - written, count), text);
+    }
+    return text;
+  }
+
+ private:
+  void add(std::string_view text) {
+    if (!text_.empty()) text_ += "\n\n";
+    const size_t offset = text_.size();
+    text_ += text;
+    size_t previous = offset;
+    for (const size_t end : word_ends(text)) {
+      const std::string_view blank = std::string_view(text_).substr(previous, offset + end - previous);
+      const size_t lines = static_cast<size_t>(std::count(blank.begin(), blank.end(), '\n'));
+      if (ends_.empty() || previous == offset || lines >= 2) paragraphs_.push_back(static_cast<int64_t>(ends_.size()));
+      ends_.push_back(offset + end);
+      previous = offset + end;
+    }
+  }
+  void append(int64_t first, int64_t words, std::string& text) const {
+    size_t begin = first == 0 ? 0 : ends_[first - 1];
+    while (is_blank(text_[begin])) ++begin;
+    text.append(text_, begin, ends_[first + words - 1] - begin);
+  }
+
+  std::string name_, text_;
+  bool repeat_;
+  std::vector<size_t> ends_;         // of words
+  std::vector<int64_t> paragraphs_;  // their first words
+};
+
+}  // namespace
+
+std::unique_ptr<Haystack> file_haystack(const std::string& path, bool repeat) {
+  return std::make_unique<Files>(path, repeat);
+}
+
+std::vector<size_t> word_ends(std::string_view text) {
+  std::vector<size_t> ends;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (!is_blank(text[i]) && (i + 1 == text.size() || is_blank(text[i + 1]))) ends.push_back(i + 1);
+  }
+  return ends;
+}
+
+std::vector<std::string_view> split_sentences(std::string_view text) {
+  std::vector<std::string_view> sentences;
+  size_t begin = 0;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const bool line = text[i] == '\n' && (i + 1 == text.size() || text[i + 1] != '\n');
+    const bool stop = i > 0 && is_blank(text[i]) && std::string_view(".!?").find(text[i - 1]) != std::string_view::npos &&
+                      text[i] != '\n';
+    if (!line && !stop) continue;
+    sentences.push_back(text.substr(begin, i + 1 - begin));
+    begin = i + 1;
+  }
+  if (begin < text.size()) sentences.push_back(text.substr(begin));
+  return sentences;
+}
+
+}  // namespace fathom

@@ -1,0 +1,31 @@
+#include "eval/json_lines.h"
+
+#include "base/error.h"
+#include "base/file_map.h"
+#include "base/format.h"
+
+namespace fathom {
+
+void read_json_lines(const std::string& path,
+                     const std::function<void(int64_t, const nlohmann::ordered_json&)>& visit) {
+  const FileMap file(path);
+  const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+  int64_t number = 0;
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = std::min(text.find('\n', begin), text.size());
+    const std::string_view line = text.substr(begin, end - begin);
+    begin = end + 1;
+    ++number;
+    if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
+    nlohmann::ordered_json object;
+    try {
+      object = nlohmann::ordered_json::parse(line);
+    } catch (const nlohmann::json::exception& error) {
+      fail(path, ": line ", number, ": no JSON: ", error.what());
+    }
+    if (!object.is_object()) fail(path, ": line ", number, ": expected an object, found ", quote(line));
+    visit(number, object);
+  }
+}
+
+}  // namespace fathom

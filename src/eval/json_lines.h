@@ -1,0 +1,15 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+
+namespace fathom {
+
+/// Calls `visit` with each object of a file of JSON lines and its line's number (from 1); empty lines are passed
+/// over. Throws Error naming file and line for what is no JSON object, and the file if it cannot be read.
+void read_json_lines(const std::string& path,
+                     const std::function<void(int64_t line, const nlohmann::ordered_json& object)>& visit);
+
+}  // namespace fathom

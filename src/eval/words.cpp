@@ -1,0 +1,82 @@
+#include "eval/words.h"
+
+#include <cstdio>
+
+namespace fathom {
+
+// The lists in src/eval/words, a word a line (cmake/embed.cmake).
+std::string_view embedded_adjectives();
+std::string_view embedded_common();
+std::string_view embedded_first_names();
+std::string_view embedded_nouns();
+std::string_view embedded_towns();
+
+namespace {
+
+WordList lines_of(std::string_view text) {
+  WordList lines;
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = std::min(text.find('\n', begin), text.size());
+    if (end > begin) lines.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return lines;
+}
+
+}  // namespace
+
+const WordList& adjectives() {
+  static const WordList list = lines_of(embedded_adjectives());
+  return list;
+}
+const WordList& nouns() {
+  static const WordList list = lines_of(embedded_nouns());
+  return list;
+}
+const WordList& first_names() {
+  static const WordList list = lines_of(embedded_first_names());
+  return list;
+}
+const WordList& towns() {
+  static const WordList list = lines_of(embedded_towns());
+  return list;
+}
+const WordList& common_words() {
+  static const WordList list = lines_of(embedded_common());
+  return list;
+}
+
+std::string random_number(Dice& dice, int digits) {
+  std::string number(1, static_cast<char>('1' + dice.below(9)));
+  while (static_cast<int>(number.size()) < digits) number += static_cast<char>('0' + dice.below(10));
+  return number;
+}
+
+std::string random_uuid(Dice& dice) {
+  const uint64_t high = (dice.bits() & ~0xf000ull) | 0x4000;                          // version 4
+  const uint64_t low = (dice.bits() & 0x3fffffffffffffffull) | 0x8000000000000000ull;  // variant 1
+  char text[40];
+  std::snprintf(text, sizeof text, "%08llx-%04llx-%04llx-%04llx-%012llx", static_cast<unsigned long long>(high >> 32),
+                static_cast<unsigned long long>(high >> 16 & 0xffff), static_cast<unsigned long long>(high & 0xffff),
+                static_cast<unsigned long long>(low >> 48), static_cast<unsigned long long>(low & 0xffffffffffffull));
+  return text;
+}
+
+std::string random_letters(Dice& dice, int count, char first) {
+  std::string text;
+  for (int i = 0; i < count; ++i) text += static_cast<char>(first + dice.below(26));
+  return text;
+}
+
+std::string nonsense_word(Dice& dice, int syllables) {
+  static constexpr std::string_view kStarts = "bdfgklmnprstvz", kVowels = "aeiou";
+  std::string word;
+  for (int i = 0; i < syllables; ++i) {
+    word += dice.pick(kStarts);
+    word += dice.pick(kVowels);
+  }
+  word += dice.pick(kStarts);
+  return word;
+}
+
+}  // namespace fathom
