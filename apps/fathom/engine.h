@@ -3,11 +3,11 @@
 #include <cstdint>
 #include <memory>
 #include <span>
-#include <string_view>
 #include <vector>
 
 #include "models/session.h"
 #include "options.h"
+#include "tokens/prompt.h"
 #include "tokens/tokenizer.h"
 
 namespace fathom {
@@ -21,13 +21,6 @@ struct Engine {
   explicit Engine(const CommonOptions& options);
   Session session(const CommonOptions& options) const { return Session(model, runtime, options.session()); }
 };
-
-/// The BOS token if the vocabulary asks for one before a text, else nothing.
-std::vector<int32_t> beginning(const Tokenizer& tokenizer);
-
-/// The text's tokens behind beginning(); a BOS that the text itself begins with (special) is not doubled. Throws
-/// Error for a text without tokens.
-std::vector<int32_t> encode_prompt(const Tokenizer& tokenizer, std::string_view text, bool special);
 
 /// Reads tokens with progress on stderr; returns the seconds it took. Throws Error (interrupted) on Ctrl-C.
 double read_tokens(Session& session, std::span<const int32_t> tokens);

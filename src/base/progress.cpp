@@ -35,7 +35,8 @@ void Progress::update(int64_t done) {
   if (!show_) return;
   const auto now = std::chrono::steady_clock::now();
   if (shown_ ? now - last_ < kBetweenLines : now - start_ < kBeforeFirstLine) return;
-  const std::string text = line(label_, unit_, done, total_, std::chrono::duration<double>(now - start_).count());
+  std::string text = line(label_, unit_, done, total_, std::chrono::duration<double>(now - start_).count());
+  if (!note_.empty()) text += "  " + note_;
   std::fprintf(stderr, "%s%s", kEraseLine, text.c_str());
   std::fflush(stderr);
   shown_ = true;

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <utility>
 
 namespace fathom {
 
@@ -17,12 +18,16 @@ class Progress {
   ~Progress();
   Progress(const Progress&) = delete;
   void update(int64_t done);
+  /// What the work is at now, put behind the numbers.
+  void set_note(std::string note) { note_ = std::move(note); }
+  /// Work that was found not to be needed.
+  void reduce_total(int64_t by) { total_ -= by; }
   /// The text of the line for a state of affairs: "reading 12.3k/100k tokens  1.5k tokens/s  59 s left".
   static std::string line(const std::string& label, const std::string& unit, int64_t done, int64_t total,
                           double seconds);
 
  private:
-  std::string label_, unit_;
+  std::string label_, unit_, note_;
   int64_t total_;
   bool show_;
   bool shown_ = false;

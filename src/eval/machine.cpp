@@ -81,8 +81,7 @@ MachineLimits measure_machine(ThreadPool& pool, const Kernels& kernels) {
     limits.bf16_multiply_adds_per_second =
         std::max(limits.bf16_multiply_adds_per_second, best_peak(pool, kernels, kernels.peak_bf16));
   }
-  // What measuring took is not to count as the peak of what comes after: 5 resets VmHWM.
-  std::ofstream("/proc/self/clear_refs") << 5;
+  reset_peak_resident_bytes();  // what measuring took is not to count as the peak of what comes after
   return limits;
 }
 
@@ -120,6 +119,10 @@ double seconds_waited() {
     if (std::ifstream(thread.path() / "schedstat") >> ran >> waited) total += waited * 1e-9;
   }
   return total;
+}
+
+void reset_peak_resident_bytes() {
+  std::ofstream("/proc/self/clear_refs") << 5;  // 5: VmHWM
 }
 
 size_t peak_resident_bytes() {

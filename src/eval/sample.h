@@ -47,6 +47,7 @@ struct SpanScore {
   double nll = 0;     // −log probability of all its tokens, nats
   int64_t tokens = 0;
   bool right = true;  // each token was the likeliest at its place
+  int64_t position = 0;  // of its first token: the number of tokens before it
 };
 
 /// What a model made of a sample.

@@ -199,6 +199,13 @@ Session::Session(const Session& other, Memory memory)
 
 Session Session::fork() const { return Session(*this, memory_.fork()); }
 
+Session Session::fork(const std::string& attend) const {
+  Session forked = fork();
+  forked.options_.attend = attend;
+  forked.selector_ = attend_methods().make(attend);
+  return forked;
+}
+
 void Session::rewind(int64_t n) {
   memory_.rewind(n);
   if (n > 0) logits_.clear();

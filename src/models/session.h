@@ -64,6 +64,8 @@ class Session {
 
   /// The same sequence again, sharing pages until one of the two writes.
   Session fork() const;
+  /// The same, read on under another `--attend` method. Throws Error (usage) for an unknown one.
+  Session fork(const std::string& attend) const;
   /// Drops the newest n tokens.
   void rewind(int64_t n);
   /// Moves the whole sequence to start at `position`.

@@ -1,0 +1,75 @@
+#include "eval/tasks/hiding.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+#include "eval/fit.h"
+
+namespace fathom {
+
+const std::string_view kNoiseLine =
+    "The hills are high. The lake is deep. The night is long. On we walk. Round and home again.";
+
+std::string hide_in_prose(std::string_view text, const Hiding& hiding) {
+  const std::vector<std::string_view> sentences = split_sentences(text);
+  std::string hidden;
+  size_t next = 0, consumed = 0;
+  for (size_t i = 0; i < hiding.pieces.size(); ++i) {
+    const double target = hiding.depths[i] * static_cast<double>(text.size());
+    // up to the boundary before the sentence in which the target lies, or behind it, whichever is nearer
+    for (; next < sentences.size() && consumed + sentences[next].size() / 2.0 < target; ++next) {
+      consumed += sentences[next].size();
+      hidden += sentences[next];
+    }
+    if (!hidden.empty() && hidden.back() != '\n' && hidden.back() != ' ') hidden += ' ';
+    hidden += hiding.pieces[i];
+    if (next < sentences.size()) hidden += ' ';
+  }
+  while (next < sentences.size()) hidden += sentences[next++];
+  return hidden;
+}
+
+std::string hide_in_noise(int64_t lines, const Hiding& hiding) {
+  std::string hidden;
+  size_t next = 0;
+  for (int64_t line = 0; line <= lines; ++line) {
+    const double depth = lines > 0 ? static_cast<double>(line) / static_cast<double>(lines) : 1;
+    for (; next < hiding.pieces.size() && (hiding.depths[next] <= depth || line == lines); ++next)
+      hidden += hiding.pieces[next] + "\n";
+    if (line < lines) hidden += std::string(kNoiseLine) + "\n";
+  }
+  return hidden;
+}
+
+Sample fit_sample(const Task& task, const TaskInput& input, int64_t length, int64_t least, int64_t most,
+                  const SampleMaker& make, const std::string& source) {
+  const auto size = [&](int64_t units) {
+    const Sample sample = make(least + units);
+    return input.measure(sample) + sample.reserve;
+  };
+  const int64_t room = std::max<int64_t>(most - least, 0);
+  const int64_t units = largest_fit(room, length, size);
+  if (units < 0) fail_too_short(task.name(), length, size(0));
+  if (units == room && size(room) < length - length / 20) {
+    if (!source.empty()) fail(source, ": all of it makes ", size(room), " tokens of task ", task.name(), ", asked for ", length);
+    fail("haystack ", input.haystack->name(), ": all of it makes ", size(room), " tokens of task ", task.name(),
+         ", asked for ", length, ": give a longer file or a folder of files, let it begin again with ",
+         "--repeat-haystack, or leave --haystack out for built-in prose");
+  }
+  return make(least + units);
+}
+
+void add_evidence(Sample& sample, std::string_view piece) {
+  const size_t begin = sample.context.find(piece);
+  sample.evidence.push_back({begin, begin + piece.size()});
+}
+
+double grid_depth(int64_t index, int64_t depths, bool logistic) {
+  if (depths == 1) return 0.5;
+  const double linear = static_cast<double>(index % depths) / static_cast<double>(depths - 1);
+  if (!logistic || linear == 0 || linear == 1) return linear;
+  return 1 / (1 + std::exp(-8 * (linear - 0.5)));  // closer together towards both ends
+}
+
+}  // namespace fathom

@@ -1,0 +1,38 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "eval/task.h"
+
+namespace fathom {
+
+/// Five short sentences that are repeated to make a text without content.
+extern const std::string_view kNoiseLine;
+
+/// What is hidden in a text, in pieces that go to different places.
+struct Hiding {
+  std::vector<std::string> pieces;
+  std::vector<double> depths;  // one per piece: 0 at the start, 1 at the end; ascending
+};
+
+/// `text` with each piece put at the boundary between sentences nearest to its depth.
+std::string hide_in_prose(std::string_view text, const Hiding& hiding);
+/// `lines` lines of noise, with the pieces before the line at their depths.
+std::string hide_in_noise(int64_t lines, const Hiding& hiding);
+
+/// Builds a sample whose size is a number of units (words, lines, documents).
+using SampleMaker = std::function<Sample(int64_t units)>;
+/// The sample of the most units, up to `most`, that fits into `length`. Throws Error if `least` units do not fit; if
+/// `most` do and leave more than 5 % of the length empty, the text is too short, which is an error as well. source:
+/// where the text comes from; empty: the haystack.
+Sample fit_sample(const Task& task, const TaskInput& input, int64_t length, int64_t least, int64_t most,
+                  const SampleMaker& make, const std::string& source = "");
+
+/// Adds where `piece`, which the context holds, lies to the evidence.
+void add_evidence(Sample& sample, std::string_view piece);
+/// depths: where the places of a grid are, `depths` of them, the sample's by its index.
+double grid_depth(int64_t index, int64_t depths, bool logistic);
+
+}  // namespace fathom

@@ -1,0 +1,191 @@
+// One thing hidden in a long text, over a grid of depths: needle in a haystack, and the pass key of repeated noise
+// (Landmark Attention, 2023), both scored by what the answer holds.
+#include <algorithm>
+
+#include "base/format.h"
+#include "eval/metrics.h"
+#include "eval/tasks/hiding.h"
+#include "eval/tasks/tasks.h"
+#include "eval/words.h"
+
+namespace fathom {
+namespace {
+
+/// What is hidden, how it is asked for, and how the answer begins.
+struct Secret {
+  std::string fact, statement, question, lead, answer;
+};
+
+class Needle : public Task {
+ public:
+  Needle(std::string name, const Values& values)
+      : Task(std::move(name)), depths_(values.integer("depths")), logistic_(values.string("spacing") == "logistic") {}
+
+  Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
+    Dice dice = this->dice(input, length, index);
+    const double depth = grid_depth(index, depths_, logistic_);
+    return make_at(input, length, depth, dice);
+  }
+  Score score(const Sample& sample, const Answer& answer) const override {
+    return {substring_any(answer.text, sample.references), {}};
+  }
+
+ protected:
+  virtual Sample make_at(const TaskInput& input, int64_t length, double depth, Dice& dice) const = 0;
+
+  static Sample build(const Secret& secret, const std::string& text, double depth) {
+    Sample sample;
+    sample.context = secret.statement + "\n\n" + text;
+    add_evidence(sample, secret.fact);
+    sample.question = "\nQuestion: " + secret.question + "\n";
+    sample.lead = "Answer: " + secret.lead;
+    sample.references = {secret.answer};
+    sample.depth = depth;
+    sample.reserve = 24;
+    sample.stop = {"\n"};
+    return sample;
+  }
+
+ private:
+  int64_t depths_;
+  bool logistic_;
+};
+
+class NeedleInHaystack final : public Needle {
+ public:
+  explicit NeedleInHaystack(const Values& values) : Needle("needle", values) {}
+
+ protected:
+  Sample make_at(const TaskInput& input, int64_t length, double depth, Dice& dice) const override {
+    const std::string text = input.haystack->text(dice, length);
+    const Secret secret = draw(dice, text);
+    const std::vector<size_t> ends = word_ends(text);
+    return fit_sample(*this, input, length, 0, static_cast<int64_t>(ends.size()), [&](int64_t words) {
+      const std::string_view some = std::string_view(text).substr(0, words > 0 ? ends[words - 1] : 0);
+      return build(secret, hide_in_prose(some, {{secret.fact}, {depth}}) + "\n", depth);
+    });
+  }
+
+ private:
+  /// A secret code, of which the text around it holds nothing.
+  static Secret draw(Dice& dice, const std::string& text) {
+    for (;;) {
+      const std::string number = random_number(dice, 6), name(dice.pick(first_names()));
+      if (text.find(number) != std::string::npos) continue;
+      return {concat("The secret code of ", name, " is ", number, "."),
+              "A secret code is hidden in the text below. Remember it.",
+              concat("What is the secret code of ", name, "?"), concat("The secret code of ", name, " is"), number};
+    }
+  }
+};
+
+class PassKey final : public Needle {
+ public:
+  explicit PassKey(const Values& values) : Needle("passkey", values) {}
+
+ protected:
+  Sample make_at(const TaskInput& input, int64_t length, double depth, Dice& dice) const override {
+    const std::string key = random_number(dice, 5);
+    const Secret secret{concat("The pass key is ", key, ". Remember it. ", key, " is the pass key."),
+                        "The text below says nothing, but for a pass key that is hidden in it. Remember it.",
+                        "What is the pass key?", "The pass key is", key};
+    return fit_sample(*this, input, length, 0, length, [&](int64_t lines) {
+      return build(secret, hide_in_noise(lines, {{secret.fact}, {depth}}), depth);
+    });
+  }
+};
+
+/// LongChat's lines (How Long Can Open-Source LLMs Truly Promise on Context Length?, 2023): each line has a name and a
+/// number, the number of one is asked for.
+class Lines final : public Task {
+ public:
+  Lines() : Task("lines") {}
+
+  Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
+    Dice dice = this->dice(input, length, index);
+    const int64_t most = length / 8;  // a line has far more than eight tokens
+    const std::vector<std::string> names = draw_names(dice, most);
+    std::vector<std::string> numbers;
+    for (int64_t i = 0; i < most; ++i) numbers.push_back(random_number(dice, 5));
+    const double asked = dice.uniform();
+    return fit_sample(*this, input, length, 1, std::max<int64_t>(most, 1), [&](int64_t lines) {
+      return build(names, numbers, lines, static_cast<int64_t>(asked * static_cast<double>(lines)));
+    });
+  }
+  Score score(const Sample& sample, const Answer& answer) const override {
+    return {substring_any(answer.text, sample.references), {}};
+  }
+
+ private:
+  /// Different pairs; three words from where pairs run out.
+  static std::vector<std::string> draw_names(Dice& dice, int64_t count) {
+    const auto nouns_count = static_cast<int64_t>(nouns().size());
+    const int64_t pairs = static_cast<int64_t>(adjectives().size()) * nouns_count;
+    std::vector<std::string> names;
+    for (const int64_t i : dice.distinct(std::max(pairs, pairs * nouns_count), count + 1)) {
+      std::string name = concat(adjectives()[i % pairs / nouns_count], "-", nouns()[i % nouns_count]);
+      if (count > pairs / 2) name += concat("-", nouns()[i / pairs]);
+      names.push_back(std::move(name));
+    }
+    return names;
+  }
+
+  static Sample build(const std::vector<std::string>& names, const std::vector<std::string>& numbers, int64_t lines,
+                      int64_t asked) {
+    Sample sample;
+    sample.context = "Below are lines, each with a name and what its register holds. Remember them.\n\n";
+    for (int64_t i = 0; i < lines; ++i) {
+      const size_t begin = sample.context.size();
+      sample.context += concat("The register of line ", names[i], " is ", numbers[i], ".\n");
+      if (i == asked) sample.evidence = {{begin, sample.context.size()}};
+    }
+    sample.depth = lines > 1 ? static_cast<double>(asked) / static_cast<double>(lines - 1) : 0.0;
+    sample.question = concat("\nQuestion: What is the register of line ", names[asked], "?\n");
+    sample.lead = concat("Answer: The register of line ", names[asked], " is");
+    sample.references = {numbers[asked]};
+    sample.reserve = 16;
+    sample.stop = {"\n"};
+    return sample;
+  }
+};
+
+std::vector<Parameter> grid_parameters() {
+  return {{"depths", Parameter::Type::kInt, "10", "depths of the grid; samples take them in turn", 1, 1000, {}},
+          {"spacing", Parameter::Type::kChoice, "linear", "of the depths", {}, {}, {"linear", "logistic"}}};
+}
+
+}  // namespace
+
+MethodInfo needle_info() {
+  return {"",      "needle",  "a code hidden in prose, over a grid of depths (needle in a haystack)", "", false,
+          "nothing", "", "", grid_parameters()};
+}
+TaskList make_needle(const Values& values) { return {std::make_shared<NeedleInHaystack>(values)}; }
+
+MethodInfo passkey_info() {
+  return {"",
+          "passkey",
+          "a pass key said twice in repeated noise, over a grid of depths",
+          "Landmark Attention: Random-Access Infinite Context Length for Transformers, 2023",
+          false,
+          "nothing",
+          "",
+          "",
+          grid_parameters()};
+}
+TaskList make_passkey(const Values& values) { return {std::make_shared<PassKey>(values)}; }
+
+MethodInfo lines_info() {
+  return {"",
+          "lines",
+          "lines with a name and a number each, one number asked for (LongChat)",
+          "How Long Can Open-Source LLMs Truly Promise on Context Length?, 2023",
+          false,
+          "nothing",
+          "",
+          "",
+          {}};
+}
+TaskList make_lines(const Values&) { return {std::make_shared<Lines>()}; }
+
+}  // namespace fathom

@@ -1,0 +1,76 @@
+// How well a text is predicted, by position: a model that uses what lies far back gets better with each bucket.
+#include <cmath>
+#include <numbers>
+
+#include "base/format.h"
+#include "eval/tasks/hiding.h"
+#include "eval/tasks/tasks.h"
+
+namespace fathom {
+namespace {
+
+constexpr int64_t kFirstBucket = 256;  // positions; each later bucket ends at twice where it begins
+
+class Perplexity final : public Task {
+ public:
+  Perplexity() : Task("perplexity") {}
+
+  Measure measure() const override { return {"nats per token", false}; }
+
+  Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
+    Dice dice = this->dice(input, length, index);
+    const std::string text = input.haystack->text(dice, length);
+    const std::vector<size_t> ends = word_ends(text);
+    return fit_sample(*this, input, length, 2, static_cast<int64_t>(ends.size()), [&](int64_t words) {
+      Sample sample;
+      sample.mode = Sample::Mode::kForced;
+      sample.chat = false;
+      sample.context = text.substr(0, ends[std::min<size_t>(words, ends.size()) - 1]);
+      sample.asked.reserve(words);
+      for (size_t w = 0; w < std::min<size_t>(words, ends.size()); ++w)
+        sample.asked.push_back({w == 0 ? 0 : ends[w - 1], ends[w]});
+      return sample;
+    });
+  }
+
+  Score score(const Sample& sample, const Answer& answer) const override {
+    struct Sum {
+      double nll = 0;
+      int64_t tokens = 0;
+    };
+    Sum all;
+    std::vector<Sum> buckets;
+    for (const SpanScore& span : answer.spans) {
+      size_t bucket = 0;
+      while (span.position >= kFirstBucket << bucket) ++bucket;
+      if (bucket >= buckets.size()) buckets.resize(bucket + 1);
+      for (Sum* sum : {&all, &buckets[bucket]}) sum->nll += span.nll, sum->tokens += span.tokens;
+    }
+    if (all.tokens == 0) return {};
+    Score score{all.nll / static_cast<double>(all.tokens), {}};
+    score.details["bits_per_byte"] = all.nll / std::numbers::ln2 / static_cast<double>(sample.context.size());
+    for (size_t b = 0; b < buckets.size(); ++b) {
+      if (buckets[b].tokens == 0) continue;
+      score.details["to_" + format_size(static_cast<double>(kFirstBucket << b))] =
+          buckets[b].nll / static_cast<double>(buckets[b].tokens);
+    }
+    return score;
+  }
+};
+
+}  // namespace
+
+MethodInfo perplexity_info() {
+  return {"",
+          "perplexity",
+          "loss on the haystack's text, whole and by position (to_512: from the end of the bucket before to 512)",
+          "",
+          false,
+          "a text (--haystack), to mean something",
+          "",
+          "",
+          {}};
+}
+TaskList make_perplexity(const Values&) { return {std::make_shared<Perplexity>()}; }
+
+}  // namespace fathom

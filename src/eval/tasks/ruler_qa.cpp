@@ -1,0 +1,317 @@
+// RULER's question answering (RULER, 2024): documents of which one, or two, hold the answer. Made-up people, or the
+// paragraphs of SQuAD 2.0 and HotpotQA from their files.
+#include <algorithm>
+#include <set>
+
+#include "base/error.h"
+#include "base/file_map.h"
+#include "base/format.h"
+#include "eval/metrics.h"
+#include "eval/tasks/hiding.h"
+#include "eval/tasks/tasks.h"
+#include "eval/words.h"
+
+namespace fathom {
+namespace {
+
+constexpr int64_t kReserve = 32;
+
+/// A question, and documents to put before it in the order in which they are wanted.
+struct Item {
+  std::string question;
+  std::vector<std::string> answers;
+  std::vector<std::string> gold;       // documents that hold the answer
+  std::vector<std::string> documents;  // others, the related first
+};
+
+/// Where questions come from.
+class Questions {
+ public:
+  virtual ~Questions() = default;
+  virtual int64_t available() const { return -1; }
+  virtual const std::string& source() const = 0;  // for errors
+  /// Item `index` with up to `documents` documents besides the gold ones.
+  virtual Item item(Dice& dice, int64_t index, int64_t documents) const = 0;
+};
+
+// --- made-up people --------------------------------------------------------------------------------------------------
+
+struct Person {
+  std::string name, town, trade, instrument, animal, teacher;
+  int64_t year = 0;
+};
+
+constexpr std::string_view kTrades[] = {"baker",     "bookbinder", "carpenter", "clockmaker", "cooper",    "dyer",
+                                        "ferryman",  "fisher",     "gardener",  "glazier",    "goldsmith", "hatter",
+                                        "joiner",    "mason",      "miller",    "painter",    "potter",    "printer",
+                                        "roofer",    "saddler",    "shepherd",  "tailor",     "tanner",    "weaver"};
+constexpr std::string_view kInstruments[] = {"flute", "harp",  "violin",  "cello", "trumpet", "organ",
+                                             "lute",  "piano", "bassoon", "drum",  "horn",    "zither"};
+constexpr std::string_view kAnimals[] = {"parrot", "donkey", "tortoise", "falcon", "goat",   "hedgehog",
+                                         "raven",  "monkey", "rabbit",   "badger", "peacock", "squirrel"};
+
+class People {
+ public:
+  explicit People(Dice& dice) : dice_(dice) {}
+
+  /// Nobody twice.
+  std::string name() {
+    for (;;) {
+      std::string surname(dice_.pick(nouns()));
+      surname[0] = static_cast<char>(surname[0] - 'a' + 'A');
+      std::string name = concat(dice_.pick(first_names()), " ", surname);
+      if (names_.insert(name).second) return name;
+    }
+  }
+  Person person() {
+    Person p{name(), {}, {}, {}, {}, name()};
+    p.town = dice_.pick(towns()), p.trade = dice_.pick(kTrades);
+    p.instrument = dice_.pick(kInstruments), p.animal = dice_.pick(kAnimals);
+    p.year = dice_.between(1701, 1899);
+    return p;
+  }
+
+  static std::string document(const Person& p) {
+    const char* article = std::string_view("aeiou").find(p.trade[0]) != std::string_view::npos ? "an " : "a ";
+    return concat(p.name, " was born in ", p.town, " in the year ", p.year, " and worked as ", article, p.trade,
+                  " for most of a long life. The trade was learned from ", p.teacher, ". In the evenings ", p.name,
+                  " played the ", p.instrument, ", and the neighbours remembered above all the tame ", p.animal,
+                  " that lived in the house.");
+  }
+
+ private:
+  Dice& dice_;
+  std::set<std::string> names_;
+};
+
+/// What may be asked of a person: the words of the question, and the answer.
+struct Asked {
+  const char *before, *after;
+  std::string Person::*answer;
+};
+constexpr Asked kAsked[] = {
+    {"In which town was ", " born?", &Person::town},
+    {"Which instrument did ", " play?", &Person::instrument},
+    {"Which trade did ", " work in?", &Person::trade},
+    {"Which tame animal lived in the house of ", "?", &Person::animal},
+};
+
+/// hops 1: a person is asked about; 2: the person from whom another learned.
+class MadeUpQuestions final : public Questions {
+ public:
+  explicit MadeUpQuestions(int hops) : hops_(hops) {}
+  const std::string& source() const override { return source_; }
+
+  Item item(Dice& dice, int64_t, int64_t documents) const override {
+    People people(dice);
+    Person asked = people.person(), pupil = people.person();
+    pupil.teacher = asked.name;
+    const Asked& what = dice.pick(kAsked);
+    const std::string& answer = asked.*what.answer;
+    while (pupil.*what.answer == answer) pupil.*what.answer = people.person().*what.answer;
+    Item item;
+    item.question = what.before + (hops_ == 1 ? asked.name : "the person from whom " + pupil.name + " learned") + what.after;
+    item.answers = {answer};
+    if (hops_ == 2) item.gold.push_back(People::document(pupil));
+    item.gold.push_back(People::document(asked));
+    while (static_cast<int64_t>(item.documents.size()) < documents) {
+      Person other = people.person();
+      if (item.documents.size() < kRelated && what.answer != &Person::town) other.town = asked.town;
+      if (other.*what.answer != answer) item.documents.push_back(People::document(other));
+    }
+    return item;
+  }
+
+ private:
+  static constexpr size_t kRelated = 8;  // others of the same town
+  int hops_;
+  std::string source_ = "made-up people";
+};
+
+// --- files -------------------------------------------------------------------------------------------------------------
+
+nlohmann::json parse_file(const std::string& path, const char* published) {
+  const FileMap file(path);
+  const auto* bytes = reinterpret_cast<const char*>(file.bytes().data());
+  auto json = nlohmann::json::parse(bytes, bytes + file.bytes().size(), nullptr, false);
+  if (json.is_discarded()) fail(path, ": no JSON; expected ", published);
+  return json;
+}
+
+/// Of a file whose items have their own documents first and take others' to fill the length.
+class FileQuestions : public Questions {
+ public:
+  explicit FileQuestions(std::string path) : path_(std::move(path)) {}
+  const std::string& source() const override { return path_; }
+  int64_t available() const override { return static_cast<int64_t>(records_.size()); }
+
+  Item item(Dice& dice, int64_t index, int64_t documents) const override {
+    const Record& record = records_[index];
+    Item item{record.question, record.answers, {}, {}};
+    std::set<int64_t> used;
+    const auto take = [&](int64_t id, std::vector<std::string>& into) {
+      if (used.insert(id).second) into.push_back(documents_[id]);
+    };
+    for (const int64_t id : record.gold) take(id, item.gold);
+    for (const int64_t id : record.related)
+      if (static_cast<int64_t>(item.documents.size()) < documents) take(id, item.documents);
+    const auto count = static_cast<int64_t>(documents_.size());
+    for (const int64_t id : dice.distinct(count, count))
+      if (static_cast<int64_t>(item.documents.size()) < documents) take(id, item.documents);
+    return item;
+  }
+
+ protected:
+  struct Record {
+    std::string question;
+    std::vector<std::string> answers;
+    std::vector<int64_t> gold, related;
+  };
+  int64_t add_document(const std::string& text) {
+    const auto [found, added] = ids_.try_emplace(text, static_cast<int64_t>(documents_.size()));
+    if (added) documents_.push_back(text);
+    return found->second;
+  }
+  std::vector<Record> records_;
+  std::vector<std::string> documents_;
+
+ private:
+  std::string path_;
+  std::map<std::string, int64_t> ids_;
+};
+
+class Squad final : public FileQuestions {
+ public:
+  explicit Squad(const std::string& path) : FileQuestions(path) {
+    try {
+      const nlohmann::json json = parse_file(path, "SQuAD 2.0, dev-v2.0.json");
+      for (const auto& article : json.at("data")) add_article(article.at("paragraphs"));
+    } catch (const nlohmann::json::exception& error) {
+      fail(path, ": not in the form of SQuAD 2.0 (data[].paragraphs[].{context,qas}): ", error.what());
+    }
+    if (records_.empty()) fail(path, ": holds no question that has an answer");
+  }
+
+ private:
+  void add_article(const nlohmann::json& paragraphs) {
+    std::vector<int64_t> ids;
+    for (const auto& paragraph : paragraphs) ids.push_back(add_document(paragraph.at("context").get<std::string>()));
+    for (size_t p = 0; p < ids.size(); ++p) {
+      for (const auto& qa : paragraphs[p].at("qas")) {
+        if (qa.value("is_impossible", false)) continue;
+        Record record{qa.at("question").get<std::string>(), {}, {ids[p]}, ids};
+        for (const auto& answer : qa.at("answers")) record.answers.push_back(answer.at("text").get<std::string>());
+        if (!record.answers.empty()) records_.push_back(std::move(record));
+      }
+    }
+  }
+};
+
+class Hotpot final : public FileQuestions {
+ public:
+  explicit Hotpot(const std::string& path) : FileQuestions(path) {
+    try {
+      for (const auto& item : parse_file(path, "HotpotQA, hotpot_dev_distractor_v1.json")) add_item(item);
+    } catch (const nlohmann::json::exception& error) {
+      fail(path, ": not in the form of HotpotQA ([{question, answer, context: [[title, [sentences]]]}]): ",
+           error.what());
+    }
+    if (records_.empty()) fail(path, ": holds no question");
+  }
+
+ private:
+  void add_item(const nlohmann::json& item) {
+    Record record{item.at("question").get<std::string>(), {item.at("answer").get<std::string>()}, {}, {}};
+    for (const auto& document : item.at("context")) {
+      std::string text = document.at(0).get<std::string>() + "\n";
+      for (const auto& sentence : document.at(1)) text += sentence.get<std::string>();
+      record.gold.push_back(add_document(text));  // all ten are the question's own
+    }
+    records_.push_back(std::move(record));
+  }
+};
+
+// -----------------------------------------------------------------------------------------------------------------------
+
+class RulerQa final : public Task {
+ public:
+  RulerQa(std::string name, std::unique_ptr<const Questions> questions)
+      : Task(std::move(name)), questions_(std::move(questions)) {}
+
+  int64_t available() const override { return questions_->available(); }
+
+  Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
+    Dice dice = this->dice(input, length, index);
+    const Item item = questions_->item(dice, index, length / 12);  // a document has far more tokens than twelve
+    const Dice order = dice;
+    const auto most = static_cast<int64_t>(item.documents.size());
+    const auto make = [&](int64_t documents) { return build(item, documents, order); };
+    return fit_sample(*this, input, length, 0, most, make, questions_->source());
+  }
+
+  Score score(const Sample& sample, const Answer& answer) const override {
+    return {substring_any(answer.text, sample.references), {{"f1", best_f1(sample, answer)}}};
+  }
+
+ private:
+  static double best_f1(const Sample& sample, const Answer& answer) { return qa_f1(answer.text, sample.references); }
+
+  static Sample build(const Item& item, int64_t documents, Dice dice) {
+    std::vector<const std::string*> order;
+    for (const std::string& text : item.gold) order.push_back(&text);
+    for (int64_t i = 0; i < documents; ++i) order.push_back(&item.documents[i]);
+    dice.shuffle(order);
+    Sample sample;
+    sample.context = "Answer the question from the documents below. Give only the answer.\n";
+    for (size_t i = 0; i < order.size(); ++i) sample.context += concat("\nDocument ", i + 1, ":\n", *order[i], "\n");
+    for (const std::string& text : item.gold) add_evidence(sample, text);
+    std::ranges::sort(sample.evidence, {}, &TextSpan::begin);
+    sample.question = "\nAnswer the question from the documents above. Give only the answer.\n\nQuestion: " +
+                      item.question + "\n";
+    sample.lead = "Answer:";
+    sample.references = item.answers;
+    sample.reserve = kReserve;
+    sample.stop = {"\n"};
+    return sample;
+  }
+
+  std::unique_ptr<const Questions> questions_;
+};
+
+MethodInfo qa_info(const char* name, const char* summary, const char* file) {
+  return {"",
+          name,
+          summary,
+          "RULER: What's the Real Context Size of Your Long-Context Language Models?, 2024",
+          false,
+          "nothing, or the file",
+          "",
+          "",
+          {{"file", Parameter::Type::kString, "", file, {}, {}, {}}}};
+}
+
+std::string file_of(const Values& values) { return values.has("file") ? values.string("file") : ""; }
+
+}  // namespace
+
+MethodInfo ruler_qa_1_info() {
+  return qa_info("qa_1", "a question whose answer is in one of many documents",
+                 "dev-v2.0.json of SQuAD 2.0 [made-up people]");
+}
+TaskList make_ruler_qa_1(const Values& values) {
+  const std::string file = file_of(values);
+  if (file.empty()) return {std::make_shared<RulerQa>("qa_1", std::make_unique<MadeUpQuestions>(1))};
+  return {std::make_shared<RulerQa>("qa_1", std::make_unique<Squad>(file))};
+}
+
+MethodInfo ruler_qa_2_info() {
+  return qa_info("qa_2", "a question whose answer takes two of many documents",
+                 "hotpot_dev_distractor_v1.json of HotpotQA [made-up people]");
+}
+TaskList make_ruler_qa_2(const Values& values) {
+  const std::string file = file_of(values);
+  if (file.empty()) return {std::make_shared<RulerQa>("qa_2", std::make_unique<MadeUpQuestions>(2))};
+  return {std::make_shared<RulerQa>("qa_2", std::make_unique<Hotpot>(file))};
+}
+
+}  // namespace fathom

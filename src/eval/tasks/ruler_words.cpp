@@ -1,0 +1,218 @@
+// RULER's word counts (RULER, 2024): the most common words of a list, the most frequent words of a coded text.
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "base/format.h"
+#include "eval/fit.h"
+#include "eval/metrics.h"
+#include "eval/tasks/hiding.h"
+#include "eval/tasks/tasks.h"
+#include "eval/words.h"
+
+namespace fathom {
+namespace {
+
+constexpr const char* kPaper = "RULER: What's the Real Context Size of Your Long-Context Language Models?, 2024";
+
+/// Different words in random order: common English ones, then made-up ones.
+class WordStream {
+ public:
+  explicit WordStream(Dice& dice) : dice_(dice), words_(common_words()) { dice_.shuffle(words_); }
+  std::string next() {
+    if (next_ < words_.size()) return std::string(words_[next_++]);
+    for (;;) {
+      std::string word = nonsense_word(dice_, 3);
+      if (made_.insert(word).second) return word;
+    }
+  }
+
+ private:
+  Dice& dice_;
+  WordList words_;
+  size_t next_ = 0;
+  std::set<std::string> made_;
+};
+
+/// How often words stand in the list, and how long its worked example is.
+struct CommonCounts {
+  int64_t often, seldom, example_words, example_often, example_seldom;
+};
+constexpr int64_t kCommon = 10;  // words that stand often
+constexpr CommonCounts kLong{30, 3, 40, 10, 3}, kShort{6, 1, 20, 3, 1};
+constexpr int64_t kLongFrom = 4096;  // tokens
+
+class CommonWords final : public Task {
+ public:
+  CommonWords() : Task("cwe") {}
+
+  Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
+    const CommonCounts& counts = length < kLongFrom ? kShort : kLong;
+    Dice dice = this->dice(input, length, index);
+    WordStream stream(dice);
+    const List example = draw(stream, counts.example_words);
+    const std::string shown = numbered(example, counts.example_often, counts.example_seldom, Dice(dice));
+    // a list entry takes three tokens or more, so no more different words than this are needed
+    const List list = draw(stream, kCommon + length / (3 * counts.seldom));
+    const Dice order = dice;
+    return fit_sample(*this, input, length, 0, static_cast<int64_t>(list.seldom.size()), [&](int64_t words) {
+      List some = list;
+      some.seldom.resize(words);
+      return build(example, shown, some, numbered(some, counts.often, counts.seldom, order));
+    });
+  }
+
+  Score score(const Sample& sample, const Answer& answer) const override {
+    return {substring_all(answer.text, sample.references),
+            {{"answer_words", static_cast<double>(word_ends(answer.text).size())}}};
+  }
+
+ private:
+  struct List {
+    std::vector<std::string> often, seldom;
+  };
+  static List draw(WordStream& stream, int64_t words) {
+    List list;
+    for (int64_t i = 0; i < words; ++i) (i < kCommon ? list.often : list.seldom).push_back(stream.next());
+    return list;
+  }
+
+  static std::string numbered(const List& list, int64_t often, int64_t seldom, Dice dice) {
+    std::vector<const std::string*> words;
+    for (const std::string& word : list.often) words.insert(words.end(), often, &word);
+    for (const std::string& word : list.seldom) words.insert(words.end(), seldom, &word);
+    dice.shuffle(words);
+    std::string text;
+    for (size_t i = 0; i < words.size(); ++i) {
+      if (i > 0) text += ' ';
+      text += std::to_string(i + 1) + ". " + *words[i];
+    }
+    return text + "\n";
+  }
+
+  static std::string answer_of(const List& list) {
+    std::string text;
+    for (size_t i = 0; i < list.often.size(); ++i)
+      text += (i > 0 ? " " : "") + std::to_string(i + 1) + ". " + list.often[i];
+    return text;
+  }
+
+  static Sample build(const List& example, const std::string& shown, const List& list, const std::string& text) {
+    static constexpr const char* kStatement =
+        "Below is a numbered list of words. Some of them stand in it often. Remember the ten most common ones.\n";
+    static constexpr const char* kQuestion = "Question: Which ten words stand most often in the list above?\n";
+    static constexpr const char* kLead = "Answer: The ten most common words of the list are:";
+    Sample sample;
+    sample.context = concat(kStatement, shown, kQuestion, kLead, " ", answer_of(example), "\n\n", kStatement);
+    sample.evidence = {{sample.context.size(), sample.context.size() + text.size()}};  // all of it
+    sample.context += text;
+    sample.question = kQuestion;
+    sample.lead = kLead;
+    sample.references = list.often;
+    sample.reserve = 120;
+    sample.stop = {"\n\n", "\nQuestion:"};
+    return sample;
+  }
+};
+
+class FrequentWords final : public Task {
+ public:
+  explicit FrequentWords(double alpha) : Task("fwe"), alpha_(alpha) {}
+
+  Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
+    Dice dice = this->dice(input, length, index);
+    const std::vector<std::string> words = draw(dice, std::max<int64_t>(kRanks, (length - kReserve) / 50));
+    const Dice order = dice;
+    return fit_sample(*this, input, length, least_words(), 2 * length, [&](int64_t total) {
+      Dice own = order;
+      return build(words, coded(words, total, own));
+    });
+  }
+
+  Score score(const Sample& sample, const Answer& answer) const override {
+    return {substring_all(answer.text, sample.references),
+            {{"answer_words", static_cast<double>(word_ends(answer.text).size())}}};
+  }
+
+ private:
+  static constexpr int64_t kReserve = 50;
+  static constexpr int64_t kRanks = 5;  // words that must differ in their numbers: the ignored one to the fifth
+
+  /// From so many words on they do: the fourth stands at least once more than the fifth.
+  int64_t least_words() const {
+    const double apart = std::pow(kRanks - 1, -alpha_) - std::pow(kRanks, -alpha_);
+    return static_cast<int64_t>(std::ceil(zeta() / apart));
+  }
+
+  static std::vector<std::string> draw(Dice& dice, int64_t count) {
+    std::vector<std::string> words;
+    std::set<std::string> used;
+    while (static_cast<int64_t>(words.size()) < count) {
+      std::string word = random_letters(dice, 6, 'a');
+      if (used.insert(word).second) words.push_back(std::move(word));
+    }
+    return words;
+  }
+
+  /// Riemann's zeta of alpha, by its first terms and the integral of the others.
+  double zeta() const {
+    constexpr int kTerms = 10000;
+    double sum = 0;
+    for (int k = kTerms; k >= 1; --k) sum += std::pow(k, -alpha_);
+    return sum + std::pow(kTerms + 0.5, 1 - alpha_) / (alpha_ - 1);
+  }
+
+  /// `total` words by Zipf's law, shuffled; the most frequent is written as dots.
+  std::string coded(const std::vector<std::string>& words, int64_t total, Dice& dice) const {
+    const double scale = static_cast<double>(total) / zeta();
+    std::vector<const std::string*> text;
+    static const std::string kDots = "...";
+    for (size_t rank = 1; rank <= words.size(); ++rank) {
+      const auto count = static_cast<size_t>(scale * std::pow(static_cast<double>(rank), -alpha_));
+      text.insert(text.end(), count, rank == 1 ? &kDots : &words[rank - 1]);
+    }
+    dice.shuffle(text);
+    std::string joined;
+    for (const std::string* word : text) joined += (joined.empty() ? "" : " ") + *word;
+    return joined + "\n";
+  }
+
+  static Sample build(const std::vector<std::string>& words, const std::string& text) {
+    Sample sample;
+    sample.context = "Below is a text in coded words. Find the three most frequent ones; the dots do not count.\n\n";
+    sample.evidence = {{sample.context.size(), sample.context.size() + text.size()}};
+    sample.context += text;
+    sample.question = "\nQuestion: What are the three most frequent words of the coded text, the dots aside?\n";
+    sample.lead = "Answer: The three most frequent words of the coded text are:";
+    sample.references = {words[1], words[2], words[3]};
+    sample.reserve = kReserve;
+    sample.stop = {"\n\n", "\nQuestion:"};
+    return sample;
+  }
+
+  double alpha_;
+};
+
+}  // namespace
+
+MethodInfo ruler_common_words_info() {
+  return {"", "cwe", "the ten most common words of a long numbered list", kPaper, false, "nothing", "", "", {}};
+}
+TaskList make_ruler_common_words(const Values&) { return {std::make_shared<CommonWords>()}; }
+
+MethodInfo ruler_frequent_words_info() {
+  return {"",
+          "fwe",
+          "the three most frequent words of a coded text whose words follow Zipf's law",
+          kPaper,
+          false,
+          "nothing",
+          "",
+          "",
+          {{"alpha", Parameter::Type::kFloat, "2", "exponent of Zipf's law: lower is harder", 1.1, 4, {}}}};
+}
+TaskList make_ruler_frequent_words(const Values& values) {
+  return {std::make_shared<FrequentWords>(values.number("alpha"))};
+}
+
+}  // namespace fathom
