@@ -9,7 +9,11 @@ namespace fathom {
 void read_json_lines(const std::string& path,
                      const std::function<void(int64_t, const nlohmann::ordered_json&)>& visit) {
   const FileMap file(path);
-  const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+  parse_json_lines(path, {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()}, visit);
+}
+
+void parse_json_lines(const std::string& name, std::string_view text,
+                      const std::function<void(int64_t, const nlohmann::ordered_json&)>& visit) {
   int64_t number = 0;
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = std::min(text.find('\n', begin), text.size());
@@ -21,9 +25,9 @@ void read_json_lines(const std::string& path,
     try {
       object = nlohmann::ordered_json::parse(line);
     } catch (const nlohmann::json::exception& error) {
-      fail(path, ": line ", number, ": no JSON: ", error.what());
+      fail(name, ": line ", number, ": no JSON: ", error.what());
     }
-    if (!object.is_object()) fail(path, ": line ", number, ": expected an object, found ", quote(line));
+    if (!object.is_object()) fail(name, ": line ", number, ": expected an object, found ", quote(line));
     visit(number, object);
   }
 }

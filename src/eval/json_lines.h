@@ -4,6 +4,7 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
 
 namespace fathom {
 
@@ -11,5 +12,9 @@ namespace fathom {
 /// over. Throws Error naming file and line for what is no JSON object, and the file if it cannot be read.
 void read_json_lines(const std::string& path,
                      const std::function<void(int64_t line, const nlohmann::ordered_json& object)>& visit);
+
+/// The same of a text; name: of the file, for errors.
+void parse_json_lines(const std::string& name, std::string_view text,
+                      const std::function<void(int64_t line, const nlohmann::ordered_json& object)>& visit);
 
 }  // namespace fathom

@@ -1,0 +1,129 @@
+#include "eval/prompts.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "tokens/prompt.h"
+
+namespace fathom {
+namespace {
+
+constexpr EncodeOptions kPlain{.add_bos_eos = false, .parse_special = false};
+
+/// For each token the end of its text in `text`, in bytes. Throws Error if the tokens' texts are not `text`.
+std::vector<size_t> token_ends(const Tokenizer& tokenizer, const std::vector<int32_t>& tokens,
+                               const std::string& text) {
+  StreamDecoder decoder(tokenizer);
+  std::string decoded;
+  std::vector<size_t> ends;
+  ends.reserve(tokens.size());
+  for (const int32_t token : tokens) {
+    decoded += decoder.add(token);
+    ends.push_back(decoded.size());
+  }
+  decoded += decoder.flush();
+  if (decoded != text) {
+    fail(tokenizer.vocabulary().source, ": this tokenizer does not keep text as it is, so a task that looks at how ",
+         "single words are predicted cannot be run with it");
+  }
+  if (!ends.empty()) ends.back() = decoded.size();
+  return ends;
+}
+
+size_t common_prefix(const std::vector<int32_t>& a, const std::vector<int32_t>& b) {
+  return std::ranges::mismatch(a, b).in1 - a.begin();
+}
+
+}  // namespace
+
+uint64_t Prompt::hash() const {
+  uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a
+  for (const int32_t token : tokens) {
+    for (int byte = 0; byte < 4; ++byte) hash = (hash ^ (static_cast<uint32_t>(token) >> 8 * byte & 0xff)) * 0x100000001b3u;
+  }
+  return hash;
+}
+
+int64_t PromptMaker::count(std::string_view text) const {
+  return static_cast<int64_t>(tokenizer_.encode(text, kPlain).size());
+}
+
+std::string PromptMaker::text_of(const Sample& sample) const {
+  if (!chat_ || !sample.chat) return sample.prompt();
+  return chat_->render({{"user", sample.context + sample.question}}, true) + sample.lead;
+}
+
+/// What stands before the question: the beginning of text_of().
+std::string PromptMaker::head_of(const Sample& sample) const {
+  if (!chat_ || !sample.chat) return sample.context;
+  const std::string rendered = text_of(sample);
+  const size_t at = rendered.find(sample.context);
+  return at == std::string::npos ? "" : rendered.substr(0, at + sample.context.size());
+}
+
+std::vector<int32_t> PromptMaker::encode(const Sample& sample, const std::string& text) const {
+  return encode_prompt(tokenizer_, text, chat_ && sample.chat);
+}
+
+int64_t PromptMaker::measure(const Sample& sample) const {
+  return static_cast<int64_t>(encode(sample, text_of(sample)).size());
+}
+
+/// The first and the last half of what the text around the lead may have, in tokens.
+Sample PromptMaker::cut(const Sample& sample, int64_t length) const {
+  Sample empty = sample;
+  empty.context = " ", empty.question = "";
+  const int64_t room = length - sample.reserve - measure(empty);
+  if (room < 2) fail("a length of ", length, " tokens leaves no room for the text: the answer alone may take ", sample.reserve);
+  const std::vector<int32_t> tokens = tokenizer_.encode(sample.context + sample.question, kPlain);
+  Sample shorter = sample;
+  // decoding and encoding again may give some tokens more: then the halves give some up
+  for (int64_t half = room / 2;; half -= half / 64 + 1) {
+    shorter.context = tokenizer_.decode({tokens.begin(), tokens.begin() + half}) +
+                      tokenizer_.decode({tokens.end() - half, tokens.end()});
+    shorter.question.clear();
+    if (half <= 1 || measure(shorter) + sample.reserve <= length) return shorter;
+  }
+}
+
+Prompt PromptMaker::make(const Sample& sample, int64_t length) const {
+  Prompt prompt;
+  const std::string text = text_of(sample);
+  prompt.tokens = encode(sample, text);
+  const auto tokens = static_cast<int64_t>(prompt.tokens.size()) + sample.reserve;
+  if (tokens > length) {
+    if (!sample.cut_middle) fail("a prompt has ", tokens, " tokens with the reserve for its answer, more than ", length);
+    const Sample shorter = cut(sample, length);
+    prompt.tokens = encode(shorter, text_of(shorter));
+    prompt.cut = true;
+    return prompt;
+  }
+  const std::string head = head_of(sample);
+  if (!head.empty()) {
+    prompt.context_tokens = static_cast<int64_t>(common_prefix(encode(sample, head), prompt.tokens));
+    // something must be left to be read for the question
+    prompt.context_tokens = std::min<int64_t>(prompt.context_tokens, static_cast<int64_t>(prompt.tokens.size()) - 1);
+  }
+  if (sample.mode == Sample::Mode::kForced) find_asked(sample, prompt);
+  return prompt;
+}
+
+/// A token belongs to the span that holds its last byte; a span without such a token to the one that covers its end.
+void PromptMaker::find_asked(const Sample& sample, Prompt& prompt) const {
+  const std::vector<size_t> ends = token_ends(tokenizer_, prompt.tokens, sample.prompt());
+  const auto count = static_cast<int64_t>(ends.size());
+  int64_t token = 0;
+  for (size_t s = 0; s < sample.asked.size(); ++s) {
+    const TextSpan& span = sample.asked[s];
+    while (token < count && ends[token] <= span.begin) ++token;
+    const int64_t first = token;
+    while (token < count && ends[token] <= span.end) ++token;
+    if (token == first && token < count) ++token;
+    for (int64_t t = std::max<int64_t>(first, 1); t < token; ++t) {  // nothing predicts the first token
+      prompt.asked.push_back(t);
+      prompt.span_of.push_back(static_cast<int32_t>(s));
+    }
+  }
+}
+
+}  // namespace fathom

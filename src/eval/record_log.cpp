@@ -1,0 +1,121 @@
+#include "eval/record_log.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+
+#include "base/error.h"
+#include "base/file_map.h"
+#include "base/format.h"
+#include "eval/json_lines.h"
+
+namespace fathom {
+namespace {
+
+/// What of a summary says which cell it is of.
+std::string cell_of(const Record& summary) {
+  std::string cell;
+  for (const char* field : {"model_id", "task", "length", "method", "seed"}) cell += summary.value(field, Record()).dump() + "|";
+  return cell;
+}
+
+std::string line_of(const Record& record) {
+  return record.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+}
+
+/// Whether this may be the beginning of a line that a killed run did not finish.
+bool unfinished(std::string_view end) {
+  for (const std::string_view start : {std::string_view("{\"task\":"), std::string_view("{\"summary\":")}) {
+    if (end.starts_with(start.substr(0, end.size()))) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+std::string RecordLog::key(const Record& record) {
+  std::string key = cell_of(record);
+  for (const char* field : {"sample", "prompt_hash"}) key += record.value(field, Record()).dump() + "|";
+  return key;
+}
+
+RecordLog::RecordLog(const std::string& path) : path_(path) {
+  file_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  if (file_ < 0) fail(path, ": cannot be opened for writing: ", std::strerror(errno));
+  try {
+    if (::flock(file_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+      fail(path, ": another evaluation is writing to it; wait for it, or name another file");
+    read(path);
+  } catch (...) {
+    ::close(file_);
+    throw;
+  }
+}
+
+RecordLog::~RecordLog() {
+  if (file_ >= 0) ::close(file_);
+}
+
+void RecordLog::read(const std::string& path) {
+  if (!std::filesystem::is_regular_file(path)) fail(path, ": results are appended, so it must be a regular file");
+  size_t whole = 0, size = 0;
+  {
+    const FileMap file(path);
+    const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+    size = text.size();
+    whole = text.rfind('\n') == std::string_view::npos ? 0 : text.rfind('\n') + 1;
+    if (!unfinished(text.substr(whole))) fail(path, ": its end is no result of an evaluation; name another file");
+    parse_json_lines(path, text.substr(0, whole), [&](int64_t line, const Record& record) {
+      if (!record.contains("task") || !record.contains("method"))
+        fail(path, ": line ", line, ": no result of an evaluation (no \"task\" and \"method\"); name another file");
+      if (record.contains("summary")) {
+        summaries_[cell_of(record)] = line_of(record);
+      } else {
+        records_[key(record)] = record;
+      }
+    });
+  }
+  if (whole < size && ::ftruncate(file_, static_cast<off_t>(whole)) != 0)
+    fail(path, ": cannot be cut after its last whole line: ", std::strerror(errno));
+}
+
+const Record* RecordLog::find(const std::string& key) const {
+  const auto found = records_.find(key);
+  return found == records_.end() ? nullptr : &found->second;
+}
+
+void RecordLog::add(const std::string& key, Record record) {
+  write_line(record);
+  records_[key] = std::move(record);
+}
+
+void RecordLog::add_summary(const Record& summary) {
+  std::string& known = summaries_[cell_of(summary)];
+  std::string line = line_of(summary);
+  if (known == line) return;
+  write_line(summary);
+  known = std::move(line);
+}
+
+void RecordLog::write_line(const Record& record) {
+  if (file_ < 0) return;
+  const std::string line = line_of(record);
+  const off_t before = ::lseek(file_, 0, SEEK_END);
+  size_t written = 0;
+  while (written < line.size()) {
+    const ssize_t count = ::write(file_, line.data() + written, line.size() - written);
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) {
+      const int error = errno;
+      if (::ftruncate(file_, before) != 0) fail(path_, ": a result could not be written whole: ", std::strerror(error));
+      fail(path_, ": results cannot be written: ", std::strerror(error), "; what was written before is kept");
+    }
+    written += count;
+  }
+}
+
+}  // namespace fathom

@@ -1,0 +1,321 @@
+#include "eval/trial.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+#include "base/interrupt.h"
+#include "base/stopwatch.h"
+#include "decode/continuation.h"
+#include "eval/machine.h"
+
+namespace fathom {
+namespace {
+
+/// Answer tokens whose distributions are compared: that many rows of logits are kept per sample.
+constexpr size_t kComparedTokens = 64;
+/// A common beginning shorter than this is not worth a session of its own.
+constexpr int64_t kLeastShared = 64;
+
+double rate(double tokens, double seconds) { return seconds > 0 ? tokens / seconds : 0; }
+
+/// log Σ exp of a row. Throws Error if it is no number.
+double log_sum(std::span<const float> logits) {
+  const double max = *std::ranges::max_element(logits);
+  double sum = 0;
+  for (const float logit : logits) sum += std::exp(logit - max);
+  const double result = max + std::log(sum);
+  if (!std::isfinite(result)) fail("the model's logits are no numbers");
+  return result;
+}
+
+/// KL(p ‖ q) of the softmaxes of two rows, in nats.
+double divergence(std::span<const float> p, std::span<const float> q) {
+  const double p_sum = log_sum(p), q_sum = log_sum(q);
+  double kl = 0;
+  for (size_t i = 0; i < p.size(); ++i) {
+    const double log_p = p[i] - p_sum;
+    kl += std::exp(log_p) * (log_p - (q[i] - q_sum));
+  }
+  return std::max(kl, 0.0);  // rounding may leave a little less
+}
+
+int32_t likeliest(std::span<const float> logits) {
+  return static_cast<int32_t>(std::ranges::max_element(logits) - logits.begin());
+}
+
+size_t pages_bytes(const Memory& memory) {
+  size_t pages = 0;
+  for (int layer = 0; layer < memory.layers(); ++layer) {
+    for (int head = 0; head < memory.kv_heads(); ++head) pages += memory.lane(layer, head).size();
+  }
+  return pages * memory.store().shape().bytes();
+}
+
+/// Counts the attention of what happens between making it and asking.
+class AttentionMeter {
+ public:
+  explicit AttentionMeter(Runtime& runtime) : attention_(runtime.work().attention), before_(attention_.count()) {}
+  void add_to(double& attended, double& visible) const {
+    attended += static_cast<double>(attention_.count().attended - before_.attended);
+    visible += static_cast<double>(attention_.count().visible - before_.visible);
+  }
+
+ private:
+  const Attention& attention_;
+  AttentionCount before_;
+};
+
+}  // namespace
+
+std::string EvalMethod::label() const {
+  const EvalMethod plain;
+  std::string label = "attend=" + attend;
+  if (position != plain.position) label += " position=" + position;
+  if (cache != plain.cache) label += " cache=" + cache;
+  return label;
+}
+
+/// One answer beside the yardstick's: distributions at its tokens, as long as both are the same and then in a replay.
+class Trial::Comparison {
+ public:
+  Comparison(const Yardstick* yardstick, bool keep) : yardstick_(yardstick), keep_(keep) {}
+
+  /// The logits at answer token `index`, and what was chosen. Returns whether from here on the yardstick's own answer
+  /// must be read to go on comparing.
+  bool observe(size_t index, std::span<const float> logits, int32_t token) {
+    tokens_.push_back(token);
+    if (keep_ && index < kComparedTokens) kept_.emplace_back(logits.begin(), logits.end());
+    if (!follows_ || !compares(index)) return false;
+    compare(index, logits);
+    follows_ = token == yardstick_->tokens[index];
+    return !follows_ && compares(index + 1);
+  }
+  bool compares(size_t index) const { return yardstick_ && index < yardstick_->logits.size(); }
+  void compare(size_t index, std::span<const float> logits) {
+    kl_ += divergence(yardstick_->logits[index], logits);
+    ++compared_;
+  }
+  int32_t yardstick_token(size_t index) const { return yardstick_->tokens[index]; }
+
+  void finish(Outcome& outcome) const {
+    outcome.tokens = tokens_;
+    if (!yardstick_) return;
+    outcome.same = outcome.answer.text == yardstick_->text ? 1.0 : 0.0;
+    if (compared_ > 0) outcome.kl = kl_ / static_cast<double>(compared_);
+  }
+  Yardstick yardstick(const std::string& text) { return {text, tokens_, std::move(kept_)}; }
+
+ private:
+  const Yardstick* yardstick_;
+  bool keep_, follows_ = true;
+  std::vector<int32_t> tokens_;
+  std::vector<std::vector<float>> kept_;
+  double kl_ = 0;
+  int64_t compared_ = 0;
+};
+
+Trial::Trial(const EvalModel& model, std::span<const Sample> samples, std::span<const Prompt> prompts,
+             TrialOptions options, std::function<void(int64_t)> progress)
+    : model_(model), samples_(samples), prompts_(prompts), options_(options), progress_(std::move(progress)) {
+  if (samples.size() < 2 || samples[0].group.empty() || options.share_prefill) return;
+  const std::vector<int32_t>& first = prompts[0].tokens;
+  size_t common = first.size();
+  for (size_t i = 1; i < samples.size(); ++i) {
+    if (samples[i].group != samples[0].group) return;
+    common = std::min(common, static_cast<size_t>(std::ranges::mismatch(first, prompts[i].tokens).in1 - first.begin()));
+    common = std::min(common, prompts[i].tokens.size() - 1);
+  }
+  common = std::min(common, first.size() - 1);
+  if (static_cast<int64_t>(common) >= kLeastShared) shared_tokens_ = static_cast<int64_t>(common);
+}
+
+SessionOptions Trial::session_options(const EvalMethod& method) const {
+  return {0, options_.chunk, method.attend, method.position, method.cache};
+}
+
+void Trial::append(Session& session, std::span<const int32_t> tokens, const AppendOptions& options) {
+  AppendOptions own = options;
+  const int64_t before = tokens_read_;
+  own.progress = [&](int64_t done) {
+    tokens_read_ = before + done;
+    if (progress_) progress_(tokens_read_);
+    throw_if_interrupted();
+  };
+  session.append(tokens, own);
+}
+
+/// A fork of the session that has read the first `tokens` tokens, which is read now if it is the first to be asked for.
+Session Trial::read_shared(const EvalMethod& method, size_t sample, int64_t tokens, Outcome& outcome) {
+  EvalMethod reader = method;
+  std::string key = "all";
+  if (options_.share_prefill) {
+    reader.attend = "dense";
+    key = std::to_string(sample);
+  }
+  key += " " + reader.label();
+  auto found = shared_.find(key);
+  if (found == shared_.end()) {
+    const AttentionMeter meter(*model_.runtime);
+    Session session(model_.model, model_.runtime, session_options(reader));
+    append(session, std::span(prompts_[sample].tokens).first(tokens));
+    meter.add_to(outcome.keys_attended, outcome.keys_visible);
+    found = shared_.emplace(key, std::move(session)).first;
+  }
+  return found->second.fork(method.attend);
+}
+
+/// Reads a sample's prompt.
+Session Trial::read(const EvalMethod& method, size_t sample, Outcome& outcome) {
+  const Prompt& prompt = prompts_[sample];
+  const int64_t shared = options_.share_prefill ? prompt.context_tokens : shared_tokens_;
+  const Stopwatch watch;
+  const int64_t before = tokens_read_;
+  Session session = shared > 0 ? read_shared(method, sample, shared, outcome)
+                               : Session(model_.model, model_.runtime, session_options(method));
+  const AttentionMeter meter(*model_.runtime);
+  append(session, std::span(prompt.tokens).subspan(shared));
+  meter.add_to(outcome.keys_attended, outcome.keys_visible);
+  outcome.prefill_tokens_per_second = rate(static_cast<double>(tokens_read_ - before), watch.seconds());
+  return session;
+}
+
+/// Continues the sessions together, greedily, to the end of each answer.
+void Trial::answer(std::span<const size_t> chosen, std::vector<Session>& sessions, std::span<Outcome> outcomes,
+                   bool compare) {
+  std::vector<GenerateOptions> options(chosen.size());
+  std::vector<Continuation> continuations;
+  std::vector<Comparison> comparisons;
+  std::vector<Replay> replays;
+  for (size_t i = 0; i < chosen.size(); ++i) {
+    options[i].max_tokens = samples_[chosen[i]].reserve;
+    options[i].stop = samples_[chosen[i]].stop;
+    const auto yardstick = yardsticks_.find(chosen[i]);
+    comparisons.emplace_back(yardstick == yardsticks_.end() ? nullptr : &yardstick->second, first_run_ && compare);
+  }
+  for (size_t i = 0; i < chosen.size(); ++i) continuations.emplace_back(*model_.tokenizer, options[i]);
+
+  Sampler greedy;
+  const AttentionMeter meter(*model_.runtime);
+  double seconds = 0;
+  int64_t steps = 0;
+  for (size_t index = 0;; ++index) {
+    std::vector<Session*> active;
+    std::vector<int32_t> tokens;
+    for (size_t i = 0; i < chosen.size(); ++i) {
+      if (continuations[i].ended()) continue;
+      const int32_t token = greedy.sample(sessions[i].logits(), {}, sessions[i].length());
+      if (comparisons[i].observe(index, sessions[i].logits(), token))
+        replays.push_back({i, index, sessions[i].fork()});
+      if (!continuations[i].take(token)) continue;
+      active.push_back(&sessions[i]);
+      tokens.push_back(token);
+    }
+    if (active.empty()) break;
+    throw_if_interrupted();
+    const Stopwatch watch;
+    Session::step(active, tokens);
+    seconds += watch.seconds();
+    steps += static_cast<int64_t>(active.size());
+  }
+  double attended = 0, visible = 0;
+  meter.add_to(attended, visible);
+  replay(replays, comparisons);
+  for (size_t i = 0; i < chosen.size(); ++i) {
+    const Generated generated = continuations[i].finish();
+    outcomes[i].answer.text = generated.text;
+    outcomes[i].stop = name(generated.stop);
+    outcomes[i].decode_tokens_per_second = rate(static_cast<double>(steps), seconds);
+    outcomes[i].answer_keys_attended = attended, outcomes[i].answer_keys_visible = visible;
+    outcomes[i].cache_bytes = pages_bytes(sessions[i].memory());
+    comparisons[i].finish(outcomes[i]);
+    if (first_run_ && compare) yardsticks_[chosen[i]] = comparisons[i].yardstick(generated.text);
+  }
+}
+
+/// Reads the yardstick's answers on, token by token as in decoding, and compares at each.
+void Trial::replay(std::vector<Replay>& replays, std::vector<Comparison>& comparisons) {
+  while (!replays.empty()) {
+    throw_if_interrupted();
+    std::vector<Session*> sessions;
+    std::vector<int32_t> tokens;
+    for (Replay& replay : replays) {
+      sessions.push_back(&replay.session);
+      tokens.push_back(comparisons[replay.sample].yardstick_token(replay.index));
+    }
+    Session::step(sessions, tokens);
+    std::vector<Replay> going_on;
+    for (Replay& replay : replays) {
+      Comparison& comparison = comparisons[replay.sample];
+      comparison.compare(++replay.index, replay.session.logits());
+      if (comparison.compares(replay.index + 1)) going_on.push_back(std::move(replay));
+    }
+    replays = std::move(going_on);
+  }
+}
+
+/// Reads a whole prompt and looks at how the asked tokens are predicted.
+void Trial::force(const EvalMethod& method, size_t sample, Outcome& outcome, bool compare) {
+  const Prompt& prompt = prompts_[sample];
+  outcome.answer.spans.resize(samples_[sample].asked.size());
+  const auto found = yardsticks_.find(sample);
+  const Yardstick* yardstick = found == yardsticks_.end() ? nullptr : &found->second;
+  Yardstick own;
+  double kl = 0;
+  size_t compared = 0, same = 0, next = 0;  // next: in prompt.asked
+  AppendOptions append_options;
+  append_options.wants = [&](int64_t row) { return std::ranges::binary_search(prompt.asked, row + 1); };
+  append_options.each_row = [&](int64_t row, std::span<const float> logits) {
+    const int32_t token = prompt.tokens[row + 1], best = likeliest(logits);
+    SpanScore& span = outcome.answer.spans[prompt.span_of[next]];
+    if (span.tokens == 0) span.position = row + 1;
+    span.nll += log_sum(logits) - logits[token];
+    span.right = span.right && best == token;
+    ++span.tokens;
+    if (yardstick) same += best == yardstick->tokens[next] ? 1 : 0;
+    if (yardstick && next < yardstick->logits.size()) kl += divergence(yardstick->logits[next], logits), ++compared;
+    if (next < kComparedTokens) own.logits.emplace_back(logits.begin(), logits.end());
+    own.tokens.push_back(best);
+    ++next;
+  };
+  Session session(model_.model, model_.runtime, session_options(method));
+  const AttentionMeter meter(*model_.runtime);
+  const Stopwatch watch;
+  append(session, prompt.tokens, append_options);
+  outcome.prefill_tokens_per_second = rate(static_cast<double>(prompt.tokens.size()), watch.seconds());
+  meter.add_to(outcome.keys_attended, outcome.keys_visible);
+  outcome.cache_bytes = pages_bytes(session.memory());
+  outcome.tokens = own.tokens;
+  for (SpanScore& span : outcome.answer.spans) span.right = span.right && span.tokens > 0;
+  if (yardstick && next > 0) outcome.same = static_cast<double>(same) / static_cast<double>(next);
+  if (compared > 0) outcome.kl = kl / static_cast<double>(compared);
+  if (first_run_ && compare) yardsticks_[sample] = std::move(own);
+}
+
+std::vector<Outcome> Trial::run(const EvalMethod& method, std::span<const size_t> chosen, bool compare) {
+  std::vector<Outcome> outcomes(chosen.size());
+  reset_peak_resident_bytes();
+  tokens_read_ = 0;
+  for (size_t begin = 0; begin < chosen.size();) {
+    const size_t count = std::min<size_t>(options_.concurrency, chosen.size() - begin);
+    const auto some = chosen.subspan(begin, count);
+    const auto results = std::span(outcomes).subspan(begin, count);
+    std::vector<Session> sessions;
+    std::vector<size_t> generated;
+    for (size_t i = 0; i < count; ++i) {
+      if (samples_[some[i]].mode == Sample::Mode::kForced) {
+        force(method, some[i], results[i], compare);
+      } else {
+        sessions.push_back(read(method, some[i], results[i]));
+      }
+    }
+    if (!sessions.empty()) answer(some, sessions, results, compare);
+    begin += count;
+  }
+  if (!options_.share_prefill) shared_.clear();  // other methods read for themselves
+  for (Outcome& outcome : outcomes) outcome.peak_rss_bytes = peak_resident_bytes();
+  first_run_ = false;
+  return outcomes;
+}
+
+}  // namespace fathom
