@@ -13,13 +13,16 @@
 
 namespace fathom {
 
-// How answers are compared with references. Scores are in [0, 1]. No metric throws on any bytes: what is not UTF-8 is
-// taken byte by byte.
+// How answers are compared with references. Scores are in [0, 1]. No metric throws on any bytes: what is not UTF-8
+// is taken byte by byte.
 
 // ---- Text (metrics_text.cpp)
 
 /// The characters of `text`; a byte that begins none is one of its own.
 std::vector<std::string_view> characters(std::string_view text);
+/// Whether one of characters() is a letter, digit or underscore (\w of regular expressions; near enough beyond
+/// ASCII).
+bool is_word_character(std::string_view character);
 /// The words of `text`: what stands between Unicode white space.
 std::vector<std::string_view> split_words(std::string_view text);
 /// Without white space at both ends.
@@ -63,33 +66,33 @@ std::vector<std::string> comma_items(std::string_view text);
 Overlap rouge_n(std::string_view answer, std::string_view reference, int n);
 /// ROUGE-L: the longest common subsequence of words of the two texts.
 Overlap rouge_l(std::string_view answer, std::string_view reference);
-/// ROUGE-L of sentences, as LongBench, LooGLE and M4LE count it: texts are cut at full stops, the subsequences of all
-/// pairs of sentences are united, and equal words count once. chinese: each character is a word.
+/// ROUGE-L of sentences, as LongBench, LooGLE and M4LE count it: texts are cut at full stops, the subsequences of
+/// all pairs of sentences are united, and equal words count once. chinese: each character is a word.
 Overlap rouge_l_sentences(std::string_view answer, std::string_view reference, bool chinese = false);
-/// ROUGE-Lsum, as InfiniteBench counts it: texts are cut at line ends, words are runs of ASCII letters and digits in
-/// lower case, and each word counts as often as both have it.
+/// ROUGE-Lsum, as InfiniteBench counts it: texts are cut at line ends, words are runs of ASCII letters and digits
+/// in lower case, and each word counts as often as both have it.
 Overlap rouge_l_lines(std::string_view answer, std::string_view reference);
 
 // ---- Translation (metrics_translation.cpp)
 
 /// BLEU of one sentence (Papineni et al., 2002): the weighted geometric mean of the clipped precisions of 1-grams,
-/// 2-grams, …, times the brevity penalty against the reference nearest in length. 0 when a weighted precision is.
-/// weights: sum to 1; {1} for BLEU-1.
+/// 2-grams, …, times the brevity penalty against the reference nearest in length. 0 when a weighted precision is;
+/// an n for which all texts are too short does not count. weights: sum to 1; {1} for BLEU-1.
 double bleu(const std::vector<std::string>& answer, const std::vector<std::vector<std::string>>& references,
             std::span<const double> weights);
 /// Words at white space.
 std::vector<std::string> plain_tokens(std::string_view text);
 /// Words with punctuation apart, as WMT's mteval-v13a; chinese: each CJK character apart, too.
 std::vector<std::string> translation_tokens(std::string_view text, bool chinese);
-/// chrF (Popović, 2015), chrF++ (2017) with word_order 2: F-score, beta 2, of the mean precision and recall of 1 to 6
-/// characters (white space left out) and 1 to word_order words.
+/// chrF (Popović, 2015), chrF++ (2017) with word_order 2: F-score, beta 2, of the mean precision and recall of 1 to
+/// 6 characters (white space left out) and 1 to word_order words.
 double chrf(std::string_view answer, std::string_view reference, int word_order = 0);
 
 // ---- Similarity of strings (metrics_similarity.cpp)
 
 /// 2M/T: M characters in matching blocks, found as the longest common substring and so on to its left and right
-/// (Ratcliff and Obershelp, 1988; Python's difflib without its junk heuristic), T characters in both. Two empty texts
-/// are alike: 1.
+/// (Ratcliff and Obershelp, 1988; Python's difflib without its junk heuristic), T characters in both. Two empty
+/// texts are alike: 1.
 double edit_similarity(std::string_view answer, std::string_view reference);
 /// edit_similarity rounded to hundredths, half to even, of the answer's first line without '`', '#' or "//"
 /// (LongBench's code tasks).
@@ -99,16 +102,17 @@ double code_similarity(std::string_view answer, std::string_view reference);
 
 /// The share of integers in the answer that are `wanted`, a run of digits; 0 without integers.
 double number_score(std::string_view answer, std::string_view wanted);
-/// 1/n if `gold` is among the n names of `classes` that occur in the answer; names that are a proper part of gold are
-/// left out (LongBench).
+/// 1/n if `gold` is among the n names of `classes` that occur in the answer; names that are a proper part of gold
+/// are left out (LongBench).
 double class_score(std::string_view answer, const std::vector<std::string>& classes, const std::string& gold);
-/// The first A to D after "correct answer is", in parentheses or bare; asterisks are ignored (LongBench v2). ' ': none.
+/// The first A to D behind "correct answer is" in parentheses, or else the first bare one; asterisks are ignored
+/// (LongBench v2). ' ': none.
 char choice_letter(std::string_view answer);
 /// The highest-numbered label A1 … A<count> in the answer, or else the highest bare number 1 … count; 0: none
 /// (Ada-LEval BestAnswer).
 int64_t best_answer_label(std::string_view answer, int64_t count);
-/// A permutation of 1 … count: the JSON list after "Answer:", or else the only permutation whose digits occur in the
-/// answer in that order; empty: none (Ada-LEval TSort). count ≤ 6.
+/// A permutation of 1 … count: the JSON list after "Answer:", or else the only permutation whose digits occur in
+/// the answer in that order; empty: none (Ada-LEval TSort). count ≤ 6.
 std::vector<int64_t> answered_permutation(std::string_view answer, int64_t count);
 
 // ---- Orders (metrics_order.cpp)
@@ -123,15 +127,15 @@ struct OrderDistances {
 OrderDistances order_distances(std::span<const int64_t> order);
 /// The worst of any permutation of n; also for what is no permutation.
 OrderDistances worst_order_distances(int64_t n);
-/// The places in `wanted` of what was answered: a permutation if `answered` has all of `wanted`, each once; otherwise
-/// empty.
+/// The places in `wanted` of what was answered: a permutation if `answered` has all of `wanted`, each once;
+/// otherwise empty.
 std::vector<int64_t> places_in(const std::vector<std::string>& answered, const std::vector<std::string>& wanted);
 /// The items of an enumeration: runs of digits, or where there are none, Roman numerals standing alone.
 std::vector<std::string> enumerated(std::string_view text);
 
 // ---- Long writing (metrics_writing.cpp)
 
-/// CJK characters and runs of ASCII letters (LongWriter).
+/// CJK characters and words of ASCII letters alone (LongWriter).
 int64_t count_words(std::string_view text);
 /// How near `words` is to what was wanted (LongWriter): too long loses a third, too short half of the excess ratio.
 double length_score(double wanted, double words);
@@ -155,7 +159,8 @@ double infinite_prefix(std::string_view answer, const std::vector<std::string>& 
 /// The letter is answered, at the start, after "answer is" and the like, or as the first lone letter A to D; or the
 /// option itself stands there.
 bool infinite_choice(std::string_view answer, char letter, std::string_view option);
-/// The letter or the function's name is answered, at the start or after "answer is:" and the like.
+/// The letter or the function's name is answered: the letter alone, "A." or "A:" at the start, or either after
+/// "answer is:" and the like.
 bool infinite_debug(std::string_view answer, char letter, std::string_view function);
 
 // ---- By name (metrics_table.cpp)
