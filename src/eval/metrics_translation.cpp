@@ -1,0 +1,193 @@
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <map>
+
+#include "base/utf8.h"
+#include "eval/metrics.h"
+
+namespace fathom {
+namespace {
+
+using Tokens = std::vector<std::string>;
+using Counts = std::map<std::string, int64_t>;  // of n-grams: tokens, each with a byte 0xff behind it
+
+Counts count_grams(const Tokens& tokens, size_t n) {
+  Counts counts;
+  for (size_t i = 0; i + n <= tokens.size(); ++i) {
+    std::string gram;
+    for (size_t k = 0; k < n; ++k) gram += tokens[i + k] + '\xff';
+    ++counts[gram];
+  }
+  return counts;
+}
+
+int64_t sum(const Counts& counts) {
+  int64_t total = 0;
+  for (const auto& [gram, times] : counts) total += times;
+  return total;
+}
+
+int64_t shared(const Counts& a, const Counts& b) {
+  int64_t count = 0;
+  for (const auto& [gram, times] : a) {
+    const auto found = b.find(gram);
+    if (found != b.end()) count += std::min(times, found->second);
+  }
+  return count;
+}
+
+/// For each n-gram the most that any reference has.
+Counts most_of(const std::vector<Tokens>& references, size_t n) {
+  Counts most;
+  for (const Tokens& reference : references) {
+    for (const auto& [gram, times] : count_grams(reference, n)) most[gram] = std::max(most[gram], times);
+  }
+  return most;
+}
+
+/// Of the reference nearest in length, of two the shorter.
+double nearest_length(const std::vector<Tokens>& references, int64_t length) {
+  int64_t nearest = 0;
+  int64_t least = -1;
+  for (const Tokens& reference : references) {
+    const auto size = static_cast<int64_t>(reference.size());
+    const int64_t away = std::abs(size - length);
+    if (least < 0 || away < least || (away == least && size < nearest)) {
+      least = away;
+      nearest = size;
+    }
+  }
+  return static_cast<double>(nearest);
+}
+
+bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+bool is_punctuation(std::string_view character) {
+  const char c = character.front();
+  return (c >= '!' && c <= '/') || (c >= ':' && c <= '@') || (c >= '[' && c <= '`') || (c >= '{' && c <= '~');
+}
+
+bool is_cjk(std::string_view character) {
+  if (utf8_length(character) < 3) return false;
+  const uint32_t c = utf8_code_point(character);
+  return (c >= 0x2e80 && c <= 0x9fff) || (c >= 0xf900 && c <= 0xfaff) || (c >= 0xfe10 && c <= 0xfe4f) ||
+         (c >= 0xff00 && c <= 0xffef) || (c >= 0x20000 && c <= 0x2fa1f);
+}
+
+void replace_all(std::string& text, std::string_view from, std::string_view to) {
+  for (size_t at = text.find(from); at != std::string::npos; at = text.find(from, at + to.size())) {
+    text.replace(at, from.size(), to);
+  }
+}
+
+/// Words with one punctuation mark at their end or else at their start apart, as chrF++ counts them.
+Tokens chrf_words(std::string_view text) {
+  Tokens words;
+  for (const std::string_view word : split_words(text)) {
+    const std::vector<std::string_view> letters = characters(word);
+    if (letters.size() > 1 && is_punctuation(letters.back())) {
+      words.emplace_back(word.substr(0, word.size() - letters.back().size()));
+      words.emplace_back(letters.back());
+    } else if (letters.size() > 1 && is_punctuation(letters.front())) {
+      words.emplace_back(letters.front());
+      words.emplace_back(word.substr(letters.front().size()));
+    } else {
+      words.emplace_back(word);
+    }
+  }
+  return words;
+}
+
+Tokens chrf_letters(std::string_view text) {
+  Tokens letters;
+  for (const std::string_view word : split_words(text)) {
+    for (const std::string_view letter : characters(word)) letters.emplace_back(letter);
+  }
+  return letters;
+}
+
+/// Sums precisions and recalls of the orders that both texts have.
+struct ChrfSums {
+  double precision = 0, recall = 0;
+  int orders = 0;
+
+  void add(const Tokens& answer, const Tokens& reference, int most) {
+    for (int n = 1; n <= most; ++n) {
+      const Counts a = count_grams(answer, n);
+      const Counts b = count_grams(reference, n);
+      if (a.empty() || b.empty()) continue;
+      const auto common = static_cast<double>(shared(a, b));
+      precision += common / static_cast<double>(sum(a));
+      recall += common / static_cast<double>(sum(b));
+      ++orders;
+    }
+  }
+};
+
+}  // namespace
+
+Tokens plain_tokens(std::string_view text) {
+  Tokens tokens;
+  for (const std::string_view word : split_words(text)) tokens.emplace_back(word);
+  return tokens;
+}
+
+Tokens translation_tokens(std::string_view text, bool chinese) {
+  std::string line(text);
+  replace_all(line, "<skipped>", "");
+  replace_all(line, "-\n", "");
+  replace_all(line, "&quot;", "\"");
+  replace_all(line, "&amp;", "&");
+  replace_all(line, "&lt;", "<");
+  replace_all(line, "&gt;", ">");
+  const std::vector<std::string_view> all = characters(line);
+  std::string spaced;
+  for (size_t i = 0; i < all.size(); ++i) {
+    const std::string_view c = all[i];
+    const bool after_digit = i > 0 && is_digit(all[i - 1].front());
+    const bool before_digit = i + 1 < all.size() && is_digit(all[i + 1].front());
+    bool apart = is_punctuation(c) && c != "'" && c != "-";
+    if (c == "." || c == ",") apart = !(after_digit && before_digit);
+    if (c == "-") apart = after_digit;
+    if (chinese && is_cjk(c)) apart = true;
+    if (apart) spaced += ' ';
+    spaced += c;
+    if (apart) spaced += ' ';
+  }
+  return plain_tokens(spaced);
+}
+
+double bleu(const Tokens& answer, const std::vector<Tokens>& references, std::span<const double> weights) {
+  if (answer.empty() || references.empty()) return 0;
+  double log_sum = 0;
+  double weight_sum = 0;
+  for (size_t n = 1; n <= weights.size(); ++n) {
+    const Counts grams = count_grams(answer, n);
+    const Counts wanted = most_of(references, n);
+    if (weights[n - 1] == 0 || (grams.empty() && wanted.empty())) continue;
+    const int64_t matched = shared(grams, wanted);
+    if (matched == 0) return 0;
+    log_sum += weights[n - 1] * std::log(static_cast<double>(matched) / static_cast<double>(sum(grams)));
+    weight_sum += weights[n - 1];
+  }
+  if (weight_sum == 0) return 0;
+  const auto length = static_cast<double>(answer.size());
+  const double wanted_length = nearest_length(references, static_cast<int64_t>(answer.size()));
+  const double brevity = length >= wanted_length ? 0 : 1 - wanted_length / length;
+  return std::exp(log_sum / weight_sum + brevity);
+}
+
+double chrf(std::string_view answer, std::string_view reference, int word_order) {
+  constexpr int kLetterOrder = 6;
+  constexpr double kBetaSquared = 4;
+  ChrfSums sums;
+  sums.add(chrf_letters(answer), chrf_letters(reference), kLetterOrder);
+  sums.add(chrf_words(answer), chrf_words(reference), word_order);
+  if (sums.orders == 0 || sums.precision + sums.recall == 0) return 0;
+  const double precision = sums.precision / sums.orders;
+  const double recall = sums.recall / sums.orders;
+  return (1 + kBetaSquared) * precision * recall / (kBetaSquared * precision + recall);
+}
+
+}  // namespace fathom
