@@ -9,7 +9,8 @@
 
 namespace fathom {
 
-/// What has been generated behind a prompt: takes tokens as they are chosen, makes them text, and says when it ends.
+/// What has been generated behind a prompt: takes tokens as they are chosen, makes them text, and says when it
+/// ends.
 class Continuation {
  public:
   /// The tokenizer and the options must outlive this.

@@ -45,7 +45,8 @@ std::string processor_name();
 /// 0 where the system does not tell. What has waited is measured too slow.
 double seconds_waited();
 
-/// The largest resident size of this process since the last reset, in bytes; where the system cannot reset it, so far.
+/// The largest resident size of this process since the last reset, in bytes; where the system cannot reset it, so
+/// far.
 size_t peak_resident_bytes();
 void reset_peak_resident_bytes();
 

@@ -19,8 +19,14 @@ std::vector<Entry> ruler_tasks() {
 
 /// All 13 with their defaults.
 Entry ruler_suite() {
-  return {{"", "ruler", "the 13 tasks of RULER: all from here to qa_2",
-           "RULER: What's the Real Context Size of Your Long-Context Language Models?, 2024", false, "nothing", "", "",
+  return {{"",
+           "ruler",
+           "the 13 tasks of RULER: all from here to qa_2",
+           "RULER: What's the Real Context Size of Your Long-Context Language Models?, 2024",
+           false,
+           "nothing",
+           "",
+           "",
            {}},
           [](const Values&) {
             TaskList all;

@@ -23,7 +23,8 @@ std::vector<size_t> token_ends(const Tokenizer& tokenizer, const std::vector<int
   }
   decoded += decoder.flush();
   if (decoded != text) {
-    fail(tokenizer.vocabulary().source, ": this tokenizer does not keep text as it is, so a task that looks at how ",
+    fail(tokenizer.vocabulary().source,
+         ": this tokenizer does not keep text as it is, so a task that looks at how ",
          "single words are predicted cannot be run with it");
   }
   if (!ends.empty()) ends.back() = decoded.size();
@@ -39,7 +40,8 @@ size_t common_prefix(const std::vector<int32_t>& a, const std::vector<int32_t>& 
 uint64_t Prompt::hash() const {
   uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a
   for (const int32_t token : tokens) {
-    for (int byte = 0; byte < 4; ++byte) hash = (hash ^ (static_cast<uint32_t>(token) >> 8 * byte & 0xff)) * 0x100000001b3u;
+    for (int byte = 0; byte < 4; ++byte)
+      hash = (hash ^ (static_cast<uint32_t>(token) >> 8 * byte & 0xff)) * 0x100000001b3u;
   }
   return hash;
 }
@@ -74,7 +76,8 @@ Sample PromptMaker::cut(const Sample& sample, int64_t length) const {
   Sample empty = sample;
   empty.context = " ", empty.question = "";
   const int64_t room = length - sample.reserve - measure(empty);
-  if (room < 2) fail("a length of ", length, " tokens leaves no room for the text: the answer alone may take ", sample.reserve);
+  if (room < 2)
+    fail("a length of ", length, " tokens leaves no room for the text: the answer alone may take ", sample.reserve);
   const std::vector<int32_t> tokens = tokenizer_.encode(sample.context + sample.question, kPlain);
   Sample shorter = sample;
   // decoding and encoding again may give some tokens more: then the halves give some up
@@ -92,7 +95,8 @@ Prompt PromptMaker::make(const Sample& sample, int64_t length) const {
   prompt.tokens = encode(sample, text);
   const auto tokens = static_cast<int64_t>(prompt.tokens.size()) + sample.reserve;
   if (tokens > length) {
-    if (!sample.cut_middle) fail("a prompt has ", tokens, " tokens with the reserve for its answer, more than ", length);
+    if (!sample.cut_middle)
+      fail("a prompt has ", tokens, " tokens with the reserve for its answer, more than ", length);
     const Sample shorter = cut(sample, length);
     prompt.tokens = encode(shorter, text_of(shorter));
     prompt.cut = true;
@@ -102,13 +106,15 @@ Prompt PromptMaker::make(const Sample& sample, int64_t length) const {
   if (!head.empty()) {
     prompt.context_tokens = static_cast<int64_t>(common_prefix(encode(sample, head), prompt.tokens));
     // something must be left to be read for the question
-    prompt.context_tokens = std::min<int64_t>(prompt.context_tokens, static_cast<int64_t>(prompt.tokens.size()) - 1);
+    prompt.context_tokens =
+        std::min<int64_t>(prompt.context_tokens, static_cast<int64_t>(prompt.tokens.size()) - 1);
   }
   if (sample.mode == Sample::Mode::kForced) find_asked(sample, prompt);
   return prompt;
 }
 
-/// A token belongs to the span that holds its last byte; a span without such a token to the one that covers its end.
+/// A token belongs to the span that holds its last byte; a span without such a token to the one that covers its
+/// end.
 void PromptMaker::find_asked(const Sample& sample, Prompt& prompt) const {
   const std::vector<size_t> ends = token_ends(tokenizer_, prompt.tokens, sample.prompt());
   const auto count = static_cast<int64_t>(ends.size());

@@ -14,7 +14,8 @@ namespace fathom {
 /// A sample in the tokens of a model.
 struct Prompt {
   std::vector<int32_t> tokens;
-  int64_t context_tokens = 0;    // at the beginning: those that hold nothing but the context (and what a chat has before)
+  int64_t context_tokens =
+      0;  // at the beginning: those that hold nothing but the context (and what a chat has before)
   std::vector<int64_t> asked;    // kForced: indices of the tokens whose prediction counts, ascending
   std::vector<int32_t> span_of;  // of each asked token: its index in Sample::asked
   bool cut = false;              // the middle was left out

@@ -19,7 +19,8 @@ namespace {
 /// What of a summary says which cell it is of.
 std::string cell_of(const Record& summary) {
   std::string cell;
-  for (const char* field : {"model_id", "task", "length", "method", "seed"}) cell += summary.value(field, Record()).dump() + "|";
+  for (const char* field : {"model_id", "task", "length", "method", "seed"})
+    cell += summary.value(field, Record()).dump() + "|";
   return cell;
 }
 
@@ -111,7 +112,8 @@ void RecordLog::write_line(const Record& record) {
     if (count < 0 && errno == EINTR) continue;
     if (count <= 0) {
       const int error = errno;
-      if (::ftruncate(file_, before) != 0) fail(path_, ": a result could not be written whole: ", std::strerror(error));
+      if (::ftruncate(file_, before) != 0)
+        fail(path_, ": a result could not be written whole: ", std::strerror(error));
       fail(path_, ": results cannot be written: ", std::strerror(error), "; what was written before is kept");
     }
     written += count;

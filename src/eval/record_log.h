@@ -16,15 +16,16 @@ class RecordLog {
   /// No file: results are kept in memory only.
   RecordLog() = default;
   /// Opens or makes the file, reads the records of earlier runs, and cuts off a last line that was not finished.
-  /// Throws Error if it cannot be read or written, holds something else (naming the line), or another run has it open.
+  /// Throws Error if it cannot be read or written, holds something else (naming the line), or another run has it
+  /// open.
   explicit RecordLog(const std::string& path);
   ~RecordLog();
   RecordLog(const RecordLog&) = delete;
 
   /// The record of this key, or null.
   const Record* find(const std::string& key) const;
-  /// Adds a record at its key and writes its line. Throws Error if it cannot be written whole; the file then ends as
-  /// before.
+  /// Adds a record at its key and writes its line. Throws Error if it cannot be written whole; the file then ends
+  /// as before.
   void add(const std::string& key, Record record);
   /// Writes a summary's line, unless the file's last one of the same cell says the same.
   void add_summary(const Record& summary);

@@ -46,7 +46,7 @@ struct Sample {
 struct SpanScore {
   double nll = 0;  // −log probability of all its tokens, nats
   int64_t tokens = 0;
-  bool right = true;  // each token was the likeliest at its place
+  bool right = true;     // each token was the likeliest at its place
   int64_t position = 0;  // of its first token: the number of tokens before it
 };
 

@@ -12,7 +12,7 @@
 namespace fathom {
 namespace {
 
-/// Answer tokens whose distributions are compared: that many rows of logits are kept per sample.
+/// Tokens whose distributions are compared, at most: that many rows of logits are kept per sample.
 constexpr size_t kComparedTokens = 64;
 /// A common beginning shorter than this is not worth a session of its own.
 constexpr int64_t kLeastShared = 64;
@@ -76,13 +76,14 @@ std::string EvalMethod::label() const {
   return label;
 }
 
-/// One answer beside the yardstick's: distributions at its tokens, as long as both are the same and then in a replay.
+/// One answer beside the yardstick's: distributions at its tokens, as long as both are the same and then in a
+/// replay.
 class Trial::Comparison {
  public:
   Comparison(const Yardstick* yardstick, bool keep) : yardstick_(yardstick), keep_(keep) {}
 
-  /// The logits at answer token `index`, and what was chosen. Returns whether from here on the yardstick's own answer
-  /// must be read to go on comparing.
+  /// The logits at answer token `index`, and what was chosen. Returns whether from here on the yardstick's own
+  /// answer must be read to go on comparing.
   bool observe(size_t index, std::span<const float> logits, int32_t token) {
     tokens_.push_back(token);
     if (keep_ && index < kComparedTokens) kept_.emplace_back(logits.begin(), logits.end());
@@ -123,7 +124,8 @@ Trial::Trial(const EvalModel& model, std::span<const Sample> samples, std::span<
   size_t common = first.size();
   for (size_t i = 1; i < samples.size(); ++i) {
     if (samples[i].group != samples[0].group) return;
-    common = std::min(common, static_cast<size_t>(std::ranges::mismatch(first, prompts[i].tokens).in1 - first.begin()));
+    common =
+        std::min(common, static_cast<size_t>(std::ranges::mismatch(first, prompts[i].tokens).in1 - first.begin()));
     common = std::min(common, prompts[i].tokens.size() - 1);
   }
   common = std::min(common, first.size() - 1);
@@ -145,7 +147,8 @@ void Trial::append(Session& session, std::span<const int32_t> tokens, const Appe
   session.append(tokens, own);
 }
 
-/// A fork of the session that has read the first `tokens` tokens, which is read now if it is the first to be asked for.
+/// A fork of the session that has read the first `tokens` tokens, which is read now if it is the first to be asked
+/// for.
 Session Trial::read_shared(const EvalMethod& method, size_t sample, int64_t tokens, Outcome& outcome) {
   EvalMethod reader = method;
   std::string key = "all";
@@ -262,7 +265,8 @@ void Trial::force(const EvalMethod& method, size_t sample, Outcome& outcome, boo
   const Yardstick* yardstick = found == yardsticks_.end() ? nullptr : &found->second;
   Yardstick own;
   double kl = 0;
-  size_t compared = 0, same = 0, next = 0;  // next: in prompt.asked
+  const size_t stride = prompt.asked.size() / kComparedTokens + 1;  // compared tokens are spread over all
+  size_t compared = 0, same = 0, next = 0;                          // next: in prompt.asked
   AppendOptions append_options;
   append_options.wants = [&](int64_t row) { return std::ranges::binary_search(prompt.asked, row + 1); };
   append_options.each_row = [&](int64_t row, std::span<const float> logits) {
@@ -273,8 +277,10 @@ void Trial::force(const EvalMethod& method, size_t sample, Outcome& outcome, boo
     span.right = span.right && best == token;
     ++span.tokens;
     if (yardstick) same += best == yardstick->tokens[next] ? 1 : 0;
-    if (yardstick && next < yardstick->logits.size()) kl += divergence(yardstick->logits[next], logits), ++compared;
-    if (next < kComparedTokens) own.logits.emplace_back(logits.begin(), logits.end());
+    if (next % stride == stride - 1) {
+      if (yardstick) kl += divergence(yardstick->logits[compared], logits), ++compared;
+      if (first_run_ && compare) own.logits.emplace_back(logits.begin(), logits.end());
+    }
     own.tokens.push_back(best);
     ++next;
   };
@@ -301,7 +307,6 @@ std::vector<Outcome> Trial::run(const EvalMethod& method, std::span<const size_t
     const auto some = chosen.subspan(begin, count);
     const auto results = std::span(outcomes).subspan(begin, count);
     std::vector<Session> sessions;
-    std::vector<size_t> generated;
     for (size_t i = 0; i < count; ++i) {
       if (samples_[some[i]].mode == Sample::Mode::kForced) {
         force(method, some[i], results[i], compare);

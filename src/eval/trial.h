@@ -32,24 +32,26 @@ struct EvalMethod {
 };
 
 struct TrialOptions {
-  int64_t chunk = 512;       // tokens read at once
-  int64_t concurrency = 1;   // samples answered together
+  int64_t chunk = 512;         // tokens read at once
+  int64_t concurrency = 1;     // samples answered together
   bool share_prefill = false;  // contexts are read densely, once for all methods; only the rest under each method
 };
 
 /// What a model made of a sample under a method.
 struct Outcome {
   Answer answer;
-  std::vector<int32_t> tokens;  // of the answer, the end of generation included; of a kForced sample the likeliest ones
+  std::vector<int32_t>
+      tokens;  // of the answer, the end of generation included; of a kForced sample the likeliest ones
   const char* stop = "";
   double prefill_tokens_per_second = 0;
-  double decode_tokens_per_second = 0;  // of all samples answered together; 0: nothing was decoded
-  double keys_attended = 0, keys_visible = 0;                // (query, key) pairs of the whole sample
+  double decode_tokens_per_second = 0;         // of all samples answered together; 0: nothing was decoded
+  double keys_attended = 0, keys_visible = 0;  // (query, key) pairs of the whole sample
   double answer_keys_attended = 0, answer_keys_visible = 0;  // of all samples answered together
-  size_t cache_bytes = 0;      // pages of the sequence at its end
-  size_t peak_rss_bytes = 0;   // of the process while its samples were run
-  std::optional<double> same;  // generated: 1 if the yardstick's text, else 0; kForced: share of the same likeliest tokens
-  std::optional<double> kl;    // mean KL(yardstick ‖ method) over the yardstick's answer tokens, nats
+  size_t cache_bytes = 0;                                    // pages of the sequence at its end
+  size_t peak_rss_bytes = 0;                                 // of the process while its samples were run
+  std::optional<double>
+      same;  // generated: 1 if the yardstick's text, else 0; kForced: share of the same likeliest tokens
+  std::optional<double> kl;  // mean KL(yardstick ‖ method) over the yardstick's answer tokens, nats
 };
 
 /// Some samples of one task, to be run under one method after the other.
@@ -57,8 +59,8 @@ class Trial {
  public:
   /// samples and prompts: in step; they and the model outlive this. Samples of one group share the reading of what
   /// their prompts have in common. progress: tokens read so far of the current run.
-  Trial(const EvalModel& model, std::span<const Sample> samples, std::span<const Prompt> prompts, TrialOptions options,
-        std::function<void(int64_t tokens)> progress);
+  Trial(const EvalModel& model, std::span<const Sample> samples, std::span<const Prompt> prompts,
+        TrialOptions options, std::function<void(int64_t tokens)> progress);
 
   /// Runs the chosen samples; outcomes in their order. The outcomes of the first run are the yardstick of later
   /// ones, where they ran the same samples and `compare` is set. Throws Error, also when interrupted.
@@ -81,7 +83,8 @@ class Trial {
   Session read(const EvalMethod& method, size_t sample, Outcome& outcome);
   Session read_shared(const EvalMethod& method, size_t sample, int64_t tokens, Outcome& outcome);
   void append(Session& session, std::span<const int32_t> tokens, const AppendOptions& options = {});
-  void answer(std::span<const size_t> chosen, std::vector<Session>& sessions, std::span<Outcome> outcomes, bool compare);
+  void answer(std::span<const size_t> chosen, std::vector<Session>& sessions, std::span<Outcome> outcomes,
+              bool compare);
   void force(const EvalMethod& method, size_t sample, Outcome& outcome, bool compare);
   void replay(std::vector<Replay>& replays, std::vector<Comparison>& comparisons);
 

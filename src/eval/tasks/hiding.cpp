@@ -5,11 +5,12 @@
 
 #include "base/error.h"
 #include "eval/fit.h"
+#include "eval/metrics.h"
 
 namespace fathom {
 
 const std::string_view kNoiseLine =
-    "The hills are high. The lake is deep. The night is long. On we walk. Round and home again.";
+    "We walk up the hill. We walk down the lane. The wind blows on. The river runs by. Home again we come.";
 
 std::string hide_in_prose(std::string_view text, const Hiding& hiding) {
   const std::vector<std::string_view> sentences = split_sentences(text);
@@ -52,7 +53,8 @@ Sample fit_sample(const Task& task, const TaskInput& input, int64_t length, int6
   const int64_t units = largest_fit(room, length, size);
   if (units < 0) fail_too_short(task.name(), length, size(0));
   if (units == room && size(room) < length - length / 20) {
-    if (!source.empty()) fail(source, ": all of it makes ", size(room), " tokens of task ", task.name(), ", asked for ", length);
+    if (!source.empty())
+      fail(source, ": all of it makes ", size(room), " tokens of task ", task.name(), ", asked for ", length);
     fail("haystack ", input.haystack->name(), ": all of it makes ", size(room), " tokens of task ", task.name(),
          ", asked for ", length, ": give a longer file or a folder of files, let it begin again with ",
          "--repeat-haystack, or leave --haystack out for built-in prose");
@@ -63,6 +65,11 @@ Sample fit_sample(const Task& task, const TaskInput& input, int64_t length, int6
 void add_evidence(Sample& sample, std::string_view piece) {
   const size_t begin = sample.context.find(piece);
   sample.evidence.push_back({begin, begin + piece.size()});
+}
+
+Score recall_score(const Sample& sample, const Answer& answer) {
+  return {find_metric("substr_all").score(answer.text, sample),
+          {{"answer_words", static_cast<double>(split_words(answer.text).size())}}};
 }
 
 double grid_depth(int64_t index, int64_t depths, bool logistic) {

@@ -24,14 +24,17 @@ std::string hide_in_noise(int64_t lines, const Hiding& hiding);
 
 /// Builds a sample whose size is a number of units (words, lines, documents).
 using SampleMaker = std::function<Sample(int64_t units)>;
-/// The sample of the most units, up to `most`, that fits into `length`. Throws Error if `least` units do not fit; if
-/// `most` do and leave more than 5 % of the length empty, the text is too short, which is an error as well. source:
-/// where the text comes from; empty: the haystack.
+/// The sample of the most units, up to `most`, that fits into `length`. Throws Error if `least` units do not fit;
+/// if `most` do and leave more than 5 % of the length empty, the text is too short, which is an error as well.
+/// source: where the text comes from; empty: the haystack.
 Sample fit_sample(const Task& task, const TaskInput& input, int64_t length, int64_t least, int64_t most,
                   const SampleMaker& make, const std::string& source = "");
 
 /// Adds where `piece`, which the context holds, lies to the evidence.
 void add_evidence(Sample& sample, std::string_view piece);
+/// RULER's score: the share of the references that the answer holds; how long it is is told beside it, for a model
+/// that lists everything is not punished.
+Score recall_score(const Sample& sample, const Answer& answer);
 /// depths: where the places of a grid are, `depths` of them, the sample's by its index.
 double grid_depth(int64_t index, int64_t depths, bool logistic);
 

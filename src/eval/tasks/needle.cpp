@@ -19,7 +19,9 @@ struct Secret {
 class Needle : public Task {
  public:
   Needle(std::string name, const Values& values)
-      : Task(std::move(name)), depths_(values.integer("depths")), logistic_(values.string("spacing") == "logistic") {}
+      : Task(std::move(name)),
+        depths_(values.integer("depths")),
+        logistic_(values.string("spacing") == "logistic") {}
 
   Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
     Dice dice = this->dice(input, length, index);
@@ -27,7 +29,7 @@ class Needle : public Task {
     return make_at(input, length, depth, dice);
   }
   Score score(const Sample& sample, const Answer& answer) const override {
-    return {substring_any(answer.text, sample.references), {}};
+    return {find_metric("substr_any").score(answer.text, sample), {}};
   }
 
  protected:
@@ -73,7 +75,7 @@ class NeedleInHaystack final : public Needle {
       const std::string number = random_number(dice, 6), name(dice.pick(first_names()));
       if (text.find(number) != std::string::npos) continue;
       return {concat("The secret code of ", name, " is ", number, "."),
-              "A secret code is hidden in the text below. Remember it.",
+              "Read the text below and remember the secret code that stands in it.",
               concat("What is the secret code of ", name, "?"), concat("The secret code of ", name, " is"), number};
     }
   }
@@ -87,7 +89,7 @@ class PassKey final : public Needle {
   Sample make_at(const TaskInput& input, int64_t length, double depth, Dice& dice) const override {
     const std::string key = random_number(dice, 5);
     const Secret secret{concat("The pass key is ", key, ". Remember it. ", key, " is the pass key."),
-                        "The text below says nothing, but for a pass key that is hidden in it. Remember it.",
+                        "Pass over the idle words below and remember the pass key that stands among them.",
                         "What is the pass key?", "The pass key is", key};
     return fit_sample(*this, input, length, 0, length, [&](int64_t lines) {
       return build(secret, hide_in_noise(lines, {{secret.fact}, {depth}}), depth);
@@ -95,8 +97,8 @@ class PassKey final : public Needle {
   }
 };
 
-/// LongChat's lines (How Long Can Open-Source LLMs Truly Promise on Context Length?, 2023): each line has a name and a
-/// number, the number of one is asked for.
+/// LongChat's lines (How Long Can Open-Source LLMs Truly Promise on Context Length?, 2023): each line has a name
+/// and a number, the number of one is asked for.
 class Lines final : public Task {
  public:
   Lines() : Task("lines") {}
@@ -113,7 +115,7 @@ class Lines final : public Task {
     });
   }
   Score score(const Sample& sample, const Answer& answer) const override {
-    return {substring_any(answer.text, sample.references), {}};
+    return {find_metric("substr_any").score(answer.text, sample), {}};
   }
 
  private:
@@ -157,8 +159,9 @@ std::vector<Parameter> grid_parameters() {
 }  // namespace
 
 MethodInfo needle_info() {
-  return {"",      "needle",  "a code hidden in prose, over a grid of depths (needle in a haystack)", "", false,
-          "nothing", "", "", grid_parameters()};
+  return {"", "needle", "a code hidden in prose, over a grid of depths (needle in a haystack)",
+          "", false,    "nothing",
+          "", "",       grid_parameters()};
 }
 TaskList make_needle(const Values& values) { return {std::make_shared<NeedleInHaystack>(values)}; }
 

@@ -3,7 +3,6 @@
 #include <set>
 
 #include "base/format.h"
-#include "eval/metrics.h"
 #include "eval/tasks/hiding.h"
 #include "eval/tasks/tasks.h"
 #include "eval/words.h"
@@ -12,7 +11,8 @@ namespace fathom {
 namespace {
 
 constexpr int64_t kReserve = 128;
-constexpr int64_t kDepths = 40;  // needles in prose lie at different ones of so many even depths
+constexpr int64_t kLineTokens = 6;  // a line of noise or a needle has more
+constexpr int64_t kDepths = 40;     // needles in prose lie at different ones of so many even depths
 
 struct NeedleSettings {
   std::string haystack;  // "noise", "text", "needles"
@@ -27,7 +27,8 @@ struct Needle {
 /// "a, b and c".
 std::string listed(const std::vector<std::string>& items) {
   std::string text;
-  for (size_t i = 0; i < items.size(); ++i) text += (i == 0 ? "" : i + 1 == items.size() ? " and " : ", ") + items[i];
+  for (size_t i = 0; i < items.size(); ++i)
+    text += (i == 0 ? "" : i + 1 == items.size() ? " and " : ", ") + items[i];
   return text;
 }
 
@@ -68,7 +69,7 @@ class RulerNeedles final : public Task {
     dice.shuffle(order);
     const Dice rest = dice;  // every size of the sample goes on from the same numbers
     const std::vector<size_t> ends = word_ends(text);
-    const int64_t most = settings_.haystack == "text" ? static_cast<int64_t>(ends.size()) : length;
+    const int64_t most = settings_.haystack == "text" ? static_cast<int64_t>(ends.size()) : length / kLineTokens;
     return fit_sample(*this, input, length, 0, most, [&](int64_t units) {
       Dice own = rest;
       return build(needles, settings_.haystack == "noise"  ? hide_in_noise(units, places(order, units, own))
@@ -77,10 +78,7 @@ class RulerNeedles final : public Task {
     });
   }
 
-  Score score(const Sample& sample, const Answer& answer) const override {
-    return {substring_all(answer.text, sample.references),
-            {{"answer_words", static_cast<double>(word_ends(answer.text).size())}}};
-  }
+  Score score(const Sample& sample, const Answer& answer) const override { return recall_score(sample, answer); }
 
  private:
   std::string type() const { return settings_.uuid_values ? "uuid" : "number"; }
@@ -160,10 +158,10 @@ class RulerNeedles final : public Task {
     const size_t asked = settings_.queries * settings_.values;
     const bool one = asked == 1;
     Sample sample;
-    sample.context = concat(one ? concat("A magic ", type(), " is hidden in the text below.")
-                                : concat("Some magic ", type(), "s are hidden in the text below."),
-                            " Remember ", one ? "it" : "them", ": you will be asked for ", one ? "it" : "them",
-                            " afterwards.\n\n", text);
+    const std::string wanted =
+        one ? concat("the magic ", type(), " that stands") : concat("the magic ", type(), "s that stand");
+    sample.context = concat("Read the text below and remember ", wanted, " in it: you will be asked for ",
+                            one ? "it" : "them", " afterwards.\n\n", text);
     std::vector<std::string> keys;
     for (size_t i = 0; i < asked; ++i) {
       if (std::ranges::count(keys, needles[i].key) == 0) keys.push_back(needles[i].key);
@@ -175,7 +173,8 @@ class RulerNeedles final : public Task {
     const std::string what = one ? concat("magic ", type(), " for ") : concat("magic ", type(), "s for ");
     sample.question = one ? concat("\nQuestion: What is the ", what, keys[0], "?\n")
                           : concat("\nQuestion: What are all the ", what, listed(keys), " in the text?\n");
-    sample.lead = one ? concat("Answer: A ", what, keys[0], " is") : concat("Answer: The ", what, listed(keys), " are");
+    sample.lead =
+        one ? concat("Answer: A ", what, keys[0], " is") : concat("Answer: The ", what, listed(keys), " are");
     sample.reserve = kReserve;
     sample.stop = {"\nQuestion:"};
     return sample;
@@ -192,15 +191,16 @@ class RulerNeedles final : public Task {
 };
 
 MethodInfo info(const char* name, const char* summary) {
-  return {"", name, summary, "RULER: What's the Real Context Size of Your Long-Context Language Models?, 2024",
-          false, "nothing", "", "", {}};
+  return {
+      "",    name,      summary, "RULER: What's the Real Context Size of Your Long-Context Language Models?, 2024",
+      false, "nothing", "",      "",
+      {}};
 }
 
 template <class Settings>
 MethodTable<TaskMethod>::Entry entry(const char* name, const char* summary, Settings settings) {
-  return {info(name, summary), [=](const Values&) -> TaskList {
-            return {std::make_shared<RulerNeedles>(name, settings)};
-          }};
+  return {info(name, summary),
+          [=](const Values&) -> TaskList { return {std::make_shared<RulerNeedles>(name, settings)}; }};
 }
 
 }  // namespace

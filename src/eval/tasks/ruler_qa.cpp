@@ -34,20 +34,21 @@ class Questions {
   virtual Item item(Dice& dice, int64_t index, int64_t documents) const = 0;
 };
 
-// --- made-up people --------------------------------------------------------------------------------------------------
+// --- made-up people
+// --------------------------------------------------------------------------------------------------
 
 struct Person {
   std::string name, town, trade, instrument, animal, teacher;
   int64_t year = 0;
 };
 
-constexpr std::string_view kTrades[] = {"baker",     "bookbinder", "carpenter", "clockmaker", "cooper",    "dyer",
-                                        "ferryman",  "fisher",     "gardener",  "glazier",    "goldsmith", "hatter",
-                                        "joiner",    "mason",      "miller",    "painter",    "potter",    "printer",
-                                        "roofer",    "saddler",    "shepherd",  "tailor",     "tanner",    "weaver"};
+constexpr std::string_view kTrades[] = {"baker",    "bookbinder", "carpenter", "clockmaker", "cooper",    "dyer",
+                                        "ferryman", "fisher",     "gardener",  "glazier",    "goldsmith", "hatter",
+                                        "joiner",   "mason",      "miller",    "painter",    "potter",    "printer",
+                                        "roofer",   "saddler",    "shepherd",  "tailor",     "tanner",    "weaver"};
 constexpr std::string_view kInstruments[] = {"flute", "harp",  "violin",  "cello", "trumpet", "organ",
                                              "lute",  "piano", "bassoon", "drum",  "horn",    "zither"};
-constexpr std::string_view kAnimals[] = {"parrot", "donkey", "tortoise", "falcon", "goat",   "hedgehog",
+constexpr std::string_view kAnimals[] = {"parrot", "donkey", "tortoise", "falcon", "goat",    "hedgehog",
                                          "raven",  "monkey", "rabbit",   "badger", "peacock", "squirrel"};
 
 class People {
@@ -110,7 +111,8 @@ class MadeUpQuestions final : public Questions {
     const std::string& answer = asked.*what.answer;
     while (pupil.*what.answer == answer) pupil.*what.answer = people.person().*what.answer;
     Item item;
-    item.question = what.before + (hops_ == 1 ? asked.name : "the person from whom " + pupil.name + " learned") + what.after;
+    item.question =
+        what.before + (hops_ == 1 ? asked.name : "the person from whom " + pupil.name + " learned") + what.after;
     item.answers = {answer};
     if (hops_ == 2) item.gold.push_back(People::document(pupil));
     item.gold.push_back(People::document(asked));
@@ -128,7 +130,8 @@ class MadeUpQuestions final : public Questions {
   std::string source_ = "made-up people";
 };
 
-// --- files -------------------------------------------------------------------------------------------------------------
+// --- files
+// -------------------------------------------------------------------------------------------------------------
 
 nlohmann::json parse_file(const std::string& path, const char* published) {
   const FileMap file(path);
@@ -195,7 +198,8 @@ class Squad final : public FileQuestions {
  private:
   void add_article(const nlohmann::json& paragraphs) {
     std::vector<int64_t> ids;
-    for (const auto& paragraph : paragraphs) ids.push_back(add_document(paragraph.at("context").get<std::string>()));
+    for (const auto& paragraph : paragraphs)
+      ids.push_back(add_document(paragraph.at("context").get<std::string>()));
     for (size_t p = 0; p < ids.size(); ++p) {
       for (const auto& qa : paragraphs[p].at("qas")) {
         if (qa.value("is_impossible", false)) continue;
@@ -213,8 +217,8 @@ class Hotpot final : public FileQuestions {
     try {
       for (const auto& item : parse_file(path, "HotpotQA, hotpot_dev_distractor_v1.json")) add_item(item);
     } catch (const nlohmann::json::exception& error) {
-      fail(path, ": not in the form of HotpotQA ([{question, answer, context: [[title, [sentences]]]}]): ",
-           error.what());
+      fail(path,
+           ": not in the form of HotpotQA ([{question, answer, context: [[title, [sentences]]]}]): ", error.what());
     }
     if (records_.empty()) fail(path, ": holds no question");
   }
@@ -250,12 +254,11 @@ class RulerQa final : public Task {
   }
 
   Score score(const Sample& sample, const Answer& answer) const override {
-    return {substring_any(answer.text, sample.references), {{"f1", best_f1(sample, answer)}}};
+    return {find_metric("substr_any").score(answer.text, sample),
+            {{"f1", find_metric("qa_f1").score(answer.text, sample)}}};
   }
 
  private:
-  static double best_f1(const Sample& sample, const Answer& answer) { return qa_f1(answer.text, sample.references); }
-
   static Sample build(const Item& item, int64_t documents, Dice dice) {
     std::vector<const std::string*> order;
     for (const std::string& text : item.gold) order.push_back(&text);
@@ -263,11 +266,13 @@ class RulerQa final : public Task {
     dice.shuffle(order);
     Sample sample;
     sample.context = "Answer the question from the documents below. Give only the answer.\n";
-    for (size_t i = 0; i < order.size(); ++i) sample.context += concat("\nDocument ", i + 1, ":\n", *order[i], "\n");
+    for (size_t i = 0; i < order.size(); ++i)
+      sample.context += concat("\nDocument ", i + 1, ":\n", *order[i], "\n");
     for (const std::string& text : item.gold) add_evidence(sample, text);
     std::ranges::sort(sample.evidence, {}, &TextSpan::begin);
-    sample.question = "\nAnswer the question from the documents above. Give only the answer.\n\nQuestion: " +
-                      item.question + "\n";
+    sample.question =
+        "\nAnswer the question from the documents above. Give only the answer.\n\nQuestion: " + item.question +
+        "\n";
     sample.lead = "Answer:";
     sample.references = item.answers;
     sample.reserve = kReserve;

@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <set>
 
-#include "eval/metrics.h"
 #include "eval/tasks/hiding.h"
 #include "eval/tasks/tasks.h"
 #include "eval/words.h"
@@ -11,7 +10,8 @@ namespace fathom {
 namespace {
 
 constexpr int64_t kReserve = 30;
-constexpr int64_t kExampleTokens = 500;  // the worked example has at most so many, and at most a third of the length
+constexpr int64_t kExampleTokens =
+    500;  // the worked example has at most so many, and at most a third of the length
 
 /// One chain: names[0] holds the value, each further name is set from the one before it.
 struct Chain {
@@ -43,10 +43,7 @@ class RulerVariables final : public Task {
     });
   }
 
-  Score score(const Sample& sample, const Answer& answer) const override {
-    return {substring_all(answer.text, sample.references),
-            {{"answer_words", static_cast<double>(word_ends(answer.text).size())}}};
-  }
+  Score score(const Sample& sample, const Answer& answer) const override { return recall_score(sample, answer); }
 
  private:
   std::vector<Chain> draw(Dice& dice, int letters, std::set<std::string>& used) const {
@@ -104,7 +101,8 @@ class RulerVariables final : public Task {
 
   static Sample build(const std::string& example, const std::vector<Chain>& chains, const std::string& text) {
     static constexpr const char* kStatement =
-        "Remember the assignments that are hidden in the text below, and follow them from variable to variable.\n\n";
+        "Remember the assignments that are hidden in the text below, and follow them from variable to "
+        "variable.\n\n";
     Sample sample;
     sample.context = kStatement + example + "\n" + kStatement + text;
     for (const std::string& line : chains[0].lines()) add_evidence(sample, line + "\n");

@@ -5,7 +5,6 @@
 
 #include "base/format.h"
 #include "eval/fit.h"
-#include "eval/metrics.h"
 #include "eval/tasks/hiding.h"
 #include "eval/tasks/tasks.h"
 #include "eval/words.h"
@@ -62,10 +61,7 @@ class CommonWords final : public Task {
     });
   }
 
-  Score score(const Sample& sample, const Answer& answer) const override {
-    return {substring_all(answer.text, sample.references),
-            {{"answer_words", static_cast<double>(word_ends(answer.text).size())}}};
-  }
+  Score score(const Sample& sample, const Answer& answer) const override { return recall_score(sample, answer); }
 
  private:
   struct List {
@@ -129,10 +125,7 @@ class FrequentWords final : public Task {
     });
   }
 
-  Score score(const Sample& sample, const Answer& answer) const override {
-    return {substring_all(answer.text, sample.references),
-            {{"answer_words", static_cast<double>(word_ends(answer.text).size())}}};
-  }
+  Score score(const Sample& sample, const Answer& answer) const override { return recall_score(sample, answer); }
 
  private:
   static constexpr int64_t kReserve = 50;
@@ -179,7 +172,8 @@ class FrequentWords final : public Task {
 
   static Sample build(const std::vector<std::string>& words, const std::string& text) {
     Sample sample;
-    sample.context = "Below is a text in coded words. Find the three most frequent ones; the dots do not count.\n\n";
+    sample.context =
+        "Below is a text in coded words. Find the three most frequent ones; the dots do not count.\n\n";
     sample.evidence = {{sample.context.size(), sample.context.size() + text.size()}};
     sample.context += text;
     sample.question = "\nQuestion: What are the three most frequent words of the coded text, the dots aside?\n";
