@@ -1,0 +1,447 @@
+// Running samples: prompts, methods side by side, records that survive.
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <set>
+
+#include "base/error.h"
+#include "decode/generate.h"
+#include "eval/prompts.h"
+#include "eval/runner.h"
+#include "task_bench.h"
+
+namespace fathom {
+namespace {
+
+const EvalModel& seedling() {
+  static const EvalModel model = [] {
+    const std::string path = FATHOM_MODELS "/fathom-seedling-q8_0.gguf";
+    EvalModel seedling{"seedling", "1", Model::open(path), nullptr, std::make_shared<Runtime>(2), nullptr};
+    seedling.tokenizer = std::make_shared<Tokenizer>(Vocabulary::read(*seedling.model->file()));
+    return seedling;
+  }();
+  return model;
+}
+
+class Folder {
+ public:
+  Folder() : path_(std::filesystem::temp_directory_path() / ("fathom-runner-" + std::to_string(::getpid()))) {
+    std::filesystem::create_directories(path_);
+  }
+  ~Folder() { std::filesystem::remove_all(path_); }
+  std::string operator/(const std::string& name) const { return path_ / name; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+std::string read(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+void write(const std::string& path, const std::string& text) { std::ofstream(path, std::ios::binary) << text; }
+
+// --- prompts ---
+
+Sample forced(const std::string& text, std::vector<TextSpan> asked) {
+  Sample sample;
+  sample.mode = Sample::Mode::kForced;
+  sample.chat = false;
+  sample.context = text;
+  sample.asked = std::move(asked);
+  return sample;
+}
+
+TEST(Prompts, AskedTokensAreThoseOfTheSpans) {
+  const PromptMaker maker(*seedling().tokenizer, nullptr);
+  const std::string text = "The harbour was silver in the morning, extraordinarily silver.";
+  const std::vector<TextSpan> spans = {{4, 11}, {38, 54}, {55, 61}};  // harbour, extraordinarily, silver
+  const Prompt prompt = maker.make(forced(text, spans), 1000);
+  std::vector<std::string> words(3);
+  for (size_t i = 0; i < prompt.asked.size(); ++i)
+    words[prompt.span_of[i]] += seedling().tokenizer->piece(prompt.tokens[prompt.asked[i]]);
+  EXPECT_EQ(words, (std::vector<std::string>{" harbour", " extraordinarily", " silver"}));
+}
+
+TEST(Prompts, SpansThatCoverTheTextAskForEveryTokenButTheFirst) {
+  const PromptMaker maker(*seedling().tokenizer, nullptr);
+  const std::string text = "Caf\xc3\xa9 noir, \xe4\xb8\xad\xe6\x96\x87\n and more.";
+  const Prompt prompt = maker.make(forced(text, {{0, 5}, {5, text.size()}}), 1000);
+  EXPECT_EQ(prompt.asked.size() + 1, prompt.tokens.size());
+  EXPECT_TRUE(std::ranges::is_sorted(prompt.asked));
+}
+
+TEST(Prompts, MiddleIsCutWhereTheSampleAllowsIt) {
+  const PromptMaker maker(*seedling().tokenizer, nullptr);
+  Sample sample;
+  for (int i = 0; i < 500; ++i) sample.context += "word" + std::to_string(i) + " ";
+  sample.question = "What was the first word?";
+  sample.lead = "\nAnswer:";
+  sample.reserve = 20;
+  EXPECT_THROW(maker.make(sample, 200), Error);
+  sample.cut_middle = true;
+  const Prompt prompt = maker.make(sample, 200);
+  EXPECT_TRUE(prompt.cut);
+  EXPECT_LE(prompt.tokens.size() + sample.reserve, 200u);
+  EXPECT_GE(prompt.tokens.size() + sample.reserve, 190u);
+  const std::string text = seedling().tokenizer->decode(prompt.tokens);
+  EXPECT_NE(text.find("word0 word1 "), std::string::npos);
+  EXPECT_EQ(text.find("word250"), std::string::npos);
+  EXPECT_TRUE(text.ends_with("What was the first word?\nAnswer:")) << text;
+  EXPECT_THROW(maker.make(sample, 25), Error);
+}
+
+TEST(Prompts, ChatPutsTheLeadBehindTheAssistantsMark) {
+  const auto chat = std::make_shared<ChatTemplate>(
+      "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[assistant] ", "", "");
+  const PromptMaker maker(*seedling().tokenizer, chat);
+  Sample sample;
+  sample.context = "Some text. ", sample.question = "A question?", sample.lead = "The answer is";
+  const Prompt prompt = maker.make(sample, 100);
+  EXPECT_EQ(seedling().tokenizer->decode(prompt.tokens), "[user] Some text. A question?\n[assistant] The answer is");
+  EXPECT_EQ(maker.measure(sample), static_cast<int64_t>(prompt.tokens.size()));
+  const std::string head = seedling().tokenizer->decode(std::span(prompt.tokens).first(prompt.context_tokens));
+  EXPECT_TRUE(std::string("[user] Some text. ").starts_with(head)) << head;
+  EXPECT_GE(head.size(), 15u);
+}
+
+// --- methods side by side ---
+
+struct Made {
+  std::vector<Sample> samples;
+  std::vector<Prompt> prompts;
+};
+Made make(const std::string& spec, int64_t length, int64_t count) {
+  static const auto prose = prose_haystack();
+  const PromptMaker maker(*seedling().tokenizer, nullptr);
+  const TaskInput input{[&](std::string_view text) { return maker.count(text); },
+                        [&](const Sample& sample) { return maker.measure(sample); }, prose.get(), 1};
+  Made made;
+  for (int64_t i = 0; i < count; ++i) {
+    made.samples.push_back(task_of(spec)->make(input, length, i));
+    made.prompts.push_back(maker.make(made.samples.back(), length));
+  }
+  return made;
+}
+std::vector<size_t> all_of(const Made& made) {
+  std::vector<size_t> all(made.samples.size());
+  for (size_t i = 0; i < all.size(); ++i) all[i] = i;
+  return all;
+}
+std::vector<Outcome> run(const Made& made, const EvalMethod& method, TrialOptions options = {}) {
+  return Trial(seedling(), made.samples, made.prompts, options, nullptr).run(method, all_of(made), false);
+}
+
+const EvalMethod kDense, kWindow{"window:sink=0,size=64"}, kWide{"window:sink=0,size=1m"};
+
+TEST(Trial, AnswersAreWhatTheEngineGenerates) {
+  const Made made = make("needle", 512, 3);
+  const std::vector<Outcome> outcomes = run(made, kDense);
+  for (size_t i = 0; i < made.samples.size(); ++i) {
+    Session session(seedling().model, seedling().runtime);
+    session.append(made.prompts[i].tokens);
+    Sampler greedy;
+    const Generated generated = generate(session, *seedling().tokenizer, greedy, made.prompts[i].tokens,
+                                         {.max_tokens = made.samples[i].reserve, .stop = made.samples[i].stop});
+    EXPECT_EQ(outcomes[i].answer.text, generated.text);
+    EXPECT_STREQ(outcomes[i].stop, name(generated.stop));
+    EXPECT_NE(generated.text.find(made.samples[i].references[0]), std::string::npos) << "an easy one is known";
+  }
+}
+
+TEST(Trial, AnswersDoNotDependOnHowManyAreAnsweredTogether) {
+  const Made made = make("niah_single_2", 512, 5);
+  const std::vector<Outcome> alone = run(made, kDense), together = run(made, kDense, {.concurrency = 4});
+  for (size_t i = 0; i < made.samples.size(); ++i) EXPECT_EQ(alone[i].tokens, together[i].tokens);
+}
+
+TEST(Trial, WhatIsReadOnceForAGroupOrForAllMethodsGivesTheSameAnswers) {
+  Made made = make("needle", 512, 1);
+  made.samples.resize(3, made.samples[0]);
+  made.samples[1].question = "\nQuestion: What is the secret code of nobody?\n";
+  made.samples[2].lead = "Answer: The code is";
+  const PromptMaker maker(*seedling().tokenizer, nullptr);
+  for (size_t i = 0; i < 3; ++i) {
+    made.samples[i].group = "document";
+    made.prompts.resize(3);
+    made.prompts[i] = maker.make(made.samples[i], 600);
+  }
+  const std::vector<Outcome> shared = run(made, kDense), read_densely = run(made, kDense, {.share_prefill = true});
+  for (size_t i = 0; i < 3; ++i) {
+    Made one{{made.samples[i]}, {made.prompts[i]}};
+    EXPECT_EQ(run(one, kDense)[0].tokens, shared[i].tokens);
+    EXPECT_EQ(read_densely[i].tokens, shared[i].tokens);
+  }
+  EXPECT_GT(shared[0].keys_visible, 5 * shared[1].keys_visible) << "the document is read once";
+}
+
+TEST(Trial, AMethodThatSeesEverythingAgreesWithTheYardstick) {
+  const Made made = make("needle", 512, 3);
+  Trial trial(seedling(), made.samples, made.prompts, {.concurrency = 3}, nullptr);
+  for (const Outcome& outcome : trial.run(kDense, all_of(made), true)) {
+    EXPECT_FALSE(outcome.kl.has_value());
+    EXPECT_FALSE(outcome.same.has_value());
+    EXPECT_EQ(outcome.keys_attended, outcome.keys_visible);
+  }
+  for (const Outcome& outcome : trial.run(kWide, all_of(made), true)) {
+    EXPECT_EQ(outcome.same, 1.0);
+    EXPECT_LT(outcome.kl.value(), 1e-6);
+  }
+}
+
+/// log softmax of a row.
+std::vector<double> log_softmax(std::span<const float> row) {
+  double sum = 0;
+  for (const float v : row) sum += std::exp(static_cast<double>(v));
+  std::vector<double> logs;
+  for (const float v : row) logs.push_back(v - std::log(sum));
+  return logs;
+}
+
+TEST(Trial, DivergenceIsThatOfTheYardsticksAnswerTokens) {
+  const Made made = make("needle", 512, 1);
+  Trial trial(seedling(), made.samples, made.prompts, {}, nullptr);
+  const std::vector<int32_t> answer = trial.run(kDense, all_of(made), true)[0].tokens;
+  const Outcome crippled = trial.run(kWindow, all_of(made), true)[0];
+  EXPECT_EQ(crippled.same, 0.0);
+  EXPECT_NE(crippled.tokens, answer) << "or there is nothing to replay";
+  Session dense(seedling().model, seedling().runtime), window(seedling().model, seedling().runtime, {.attend = kWindow.attend});
+  dense.append(made.prompts[0].tokens);
+  window.append(made.prompts[0].tokens);
+  double kl = 0;
+  for (size_t i = 0; i < answer.size(); ++i) {
+    const std::vector<double> p = log_softmax(dense.logits()), q = log_softmax(window.logits());
+    for (size_t v = 0; v < p.size(); ++v) kl += std::exp(p[v]) * (p[v] - q[v]);
+    dense.append({&answer[i], 1});
+    window.append({&answer[i], 1});
+  }
+  EXPECT_NEAR(crippled.kl.value(), kl / static_cast<double>(answer.size()), 1e-4);
+  EXPECT_GT(crippled.kl.value(), 0.1);
+  EXPECT_LT(crippled.keys_attended, 0.5 * crippled.keys_visible);
+}
+
+TEST(Trial, ForcedSpansHaveTheLossOfTheirTokens) {
+  const Made made = make("perplexity", 300, 1);
+  const Outcome outcome = run(made, kDense)[0];
+  double expected = 0, found = 0;
+  int64_t tokens = 0;
+  Session session(seedling().model, seedling().runtime);
+  AppendOptions options;
+  options.each_row = [&](int64_t row, std::span<const float> logits) {
+    if (row + 1 < static_cast<int64_t>(made.prompts[0].tokens.size()))
+      expected -= log_softmax(logits)[made.prompts[0].tokens[row + 1]];
+  };
+  session.append(made.prompts[0].tokens, options);
+  for (const SpanScore& span : outcome.answer.spans) found += span.nll, tokens += span.tokens;
+  EXPECT_NEAR(found, expected, 1e-3 * expected);
+  EXPECT_EQ(tokens + 1, static_cast<int64_t>(made.prompts[0].tokens.size()));
+}
+
+// --- plans ---
+
+EvalPlan plan(int64_t samples, std::vector<EvalMethod> methods = {kDense, kWindow}) {
+  static const auto prose = prose_haystack();
+  return {make_tasks({"needle", "perplexity"}), {256, 300}, std::move(methods), samples, 1, prose.get(), {}};
+}
+
+/// Records without what differs from run to run.
+std::vector<std::string> lasting(std::vector<Record> records) {
+  std::vector<std::string> lines;
+  for (Record& record : records) {
+    for (const char* field : {"seconds", "prefill_tokens_per_second", "decode_tokens_per_second", "peak_rss_bytes"})
+      record.erase(field);
+    lines.push_back(record.dump());
+  }
+  return lines;
+}
+
+std::vector<Record> records_of(EvalPlan plan, RecordLog& log) {
+  Evaluation evaluation(std::move(plan), log);
+  evaluation.check(seedling());
+  evaluation.run(seedling());
+  return evaluation.records();
+}
+
+size_t result_lines(const std::string& path) {
+  std::ifstream file(path);
+  size_t count = 0;
+  for (std::string line; std::getline(file, line);) count += line.starts_with("{\"task\":") ? 1 : 0;
+  return count;
+}
+
+TEST(Evaluation, HasOneRecordForEachTaskLengthMethodAndSample) {
+  RecordLog log;
+  const std::vector<Record> records = records_of(plan(3), log);
+  std::set<std::string> keys;
+  for (const Record& record : records) keys.insert(RecordLog::key(record));
+  EXPECT_EQ(records.size(), 2u * 2 * 2 * 3);
+  EXPECT_EQ(keys.size(), records.size());
+}
+
+TEST(Evaluation, GoesOnWhereItWasKilledWithoutRepeatingOrLosingASample) {
+  const Folder folder;
+  RecordLog memory;
+  const std::vector<std::string> whole = lasting(records_of(plan(3), memory));
+  const std::string path = folder / "results.jsonl";
+  int interruptions = 0;
+  for (int64_t patience = 600;; patience += 1500) {  // each try comes a little further
+    RecordLog log(path);
+    Evaluation evaluation(plan(3), log);
+    EvalProgress progress;
+    progress.done = [&](int64_t tokens) {
+      if (tokens > patience) throw Error("killed", Error::Kind::kInterrupted);
+    };
+    try {
+      evaluation.run(seedling(), progress);
+      EXPECT_EQ(lasting(evaluation.records()), whole);
+      break;
+    } catch (const Error&) {
+      ++interruptions;
+    }
+    std::ofstream(path, std::ios::app) << "{\"task\":\"needle\",\"len";  // as a killed write leaves it
+  }
+  EXPECT_GT(interruptions, 2);
+  EXPECT_EQ(result_lines(path), whole.size());
+}
+
+TEST(Evaluation, AddsMethodsSamplesAndLengthsToWhatIsThere) {
+  const Folder folder;
+  const std::string path = folder / "results.jsonl";
+  { RecordLog log(path); records_of(plan(2, {kDense}), log); }
+  EXPECT_EQ(result_lines(path), 8u);
+  std::vector<std::string> grown;
+  { RecordLog log(path); grown = lasting(records_of(plan(3), log)); }
+  EXPECT_EQ(result_lines(path), 24u);
+  RecordLog fresh;
+  EXPECT_EQ(grown, lasting(records_of(plan(3), fresh))) << "comparisons included";
+  const std::string before = read(path);
+  { RecordLog log(path); records_of(plan(3), log); }
+  EXPECT_EQ(read(path), before) << "nothing is left to be done";
+}
+
+TEST(Evaluation, SummaryIsTheMeanWithItsInterval) {
+  RecordLog log;
+  Evaluation evaluation(plan(4), log);
+  evaluation.run(seedling());
+  const std::vector<Record> summaries = evaluation.summaries();
+  ASSERT_EQ(summaries.size(), 8u);
+  for (const Record& summary : summaries) {
+    double sum = 0;
+    for (const Record& record : evaluation.records()) {
+      if (record["task"] == summary["task"] && record["length"] == summary["length"] && record["method"] == summary["method"])
+        sum += record["score"].get<double>();
+    }
+    EXPECT_NEAR(summary["score"].get<double>(), sum / 4, 1e-12);
+    EXPECT_LE(summary["low"], summary["score"]);
+    EXPECT_GE(summary["high"], summary["score"]);
+    EXPECT_EQ(summary["kl"].is_null(), summary["method"] == "attend=dense");
+  }
+}
+
+TEST(Evaluation, ACrippledMethodScoresBelowDense) {
+  RecordLog log;
+  EvalPlan needles = plan(10);
+  needles.tasks = make_tasks({"needle"});
+  needles.lengths = {512};
+  Evaluation evaluation(needles, log);
+  evaluation.run(seedling());
+  const std::vector<Record> summaries = evaluation.summaries();
+  EXPECT_GE(summaries[0]["score"], 0.9);
+  EXPECT_LE(summaries[1]["score"], 0.3);
+  EXPECT_GT(summaries[0]["low"], summaries[1]["high"]);
+}
+
+TEST(Evaluation, TellsWhichTaskCannotBeMadeBeforeItRuns) {
+  RecordLog log;
+  EvalPlan impossible = plan(1);
+  impossible.lengths = {256, 30};
+  try {
+    Evaluation(impossible, log).check(seedling());
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("task needle: needs at least"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("asked for 30"), std::string::npos) << error.what();
+  }
+}
+
+TEST(Tasks, AreNamedByTheirSpecAndOnlyOnce) {
+  const auto tasks = make_tasks({"needle", "needle:depths=5", "vt"});
+  EXPECT_EQ(tasks[0].label, "needle");
+  EXPECT_EQ(tasks[1].label, "needle:depths=5");
+  EXPECT_THROW(make_tasks({"needle", "needle"}), Error);
+  EXPECT_THROW(make_tasks({"ruler", "vt"}), Error);
+  try {
+    make_tasks({"nedle"});
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("needle"), std::string::npos);
+  }
+}
+
+// --- the log ---
+
+const Record kRecord = {{"task", "t"}, {"length", 5}, {"method", "m"}, {"model_id", "x"}, {"seed", 1},
+                        {"sample", 0}, {"prompt_hash", "h"}, {"score", 0.5}};
+
+std::string error_of(const std::string& path) {
+  try {
+    RecordLog log(path);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(RecordLog, FindsAgainWhatWasWritten) {
+  const Folder folder;
+  {
+    RecordLog log(folder / "a");
+    EXPECT_EQ(log.find(RecordLog::key(kRecord)), nullptr);
+    log.add(RecordLog::key(kRecord), kRecord);
+  }
+  RecordLog log(folder / "a");
+  ASSERT_NE(log.find(RecordLog::key(kRecord)), nullptr);
+  EXPECT_EQ(*log.find(RecordLog::key(kRecord)), kRecord);
+}
+
+TEST(RecordLog, LeavesForeignFilesAlone) {
+  const Folder folder;
+  for (const std::string text : {"hello\n", "{\"a\":1}\n", "{\"a\":1}", "{\"task\":\"t\",\"method\":\"m\"}\nnotes",
+                                 "{\"task\":\"t\",\"method\":\"m\"}\n{\"task\"\n{}\n"}) {
+    write(folder / "b", text);
+    const std::string error = error_of(folder / "b");
+    EXPECT_NE(error.find(folder / "b"), std::string::npos) << text << error;
+    EXPECT_EQ(read(folder / "b"), text);
+  }
+  write(folder / "b", "{}\n\x80\n");
+  EXPECT_NE(error_of(folder / "b").find("line 1"), std::string::npos);
+  EXPECT_NE(error_of("/no/such/folder/file").find("/no/such/folder/file"), std::string::npos);
+  EXPECT_NE(error_of("/dev/null").find("regular file"), std::string::npos);
+}
+
+TEST(RecordLog, IsWrittenByOneRunAtATime) {
+  const Folder folder;
+  const RecordLog first(folder / "c");
+  EXPECT_NE(error_of(folder / "c").find("another evaluation"), std::string::npos);
+}
+
+TEST(RecordLog, WritesASummaryOnceUntilItChanges) {
+  const Folder folder;
+  Record summary = {{"summary", true}, {"task", "t"}, {"method", "m"}, {"score", 1}};
+  for (int run = 0; run < 2; ++run) {
+    RecordLog log(folder / "d");
+    log.add_summary(summary);
+    log.add_summary(summary);
+  }
+  EXPECT_EQ(read(folder / "d"), summary.dump() + "\n");
+  summary["score"] = 2;
+  RecordLog(folder / "d").add_summary(summary);
+  EXPECT_TRUE(read(folder / "d").ends_with(summary.dump() + "\n"));
+}
+
+}  // namespace
+}  // namespace fathom
