@@ -21,7 +21,9 @@ function key_of(...parts) {
 const task_facts = new Map(items(run.tasks).filter(t => t && t.name).map(t => [t.name, t]));
 const summaries = new Map();
 for (const s of items(run.summaries)) {
-  if (s && is_number(s.score)) summaries.set(key_of(s.model ?? "", s.task ?? "", s.length, s.method ?? ""), s);
+  if (!s || !is_number(s.score)) continue;
+  const [model, task, method] = [s.model, s.task, s.method].map(name => typeof name === "string" ? name : "");
+  summaries.set(key_of(model, task, s.length, method), {...s, model, task, method});
 }
 const means = new Map(run.means.map(m => [key_of(m.model, m.measure, m.higher_is_better, m.length, m.method), m]));
 const ruler_means = new Map(run.ruler.means.map(m => [key_of(m.model, m.length, m.method), m]));
@@ -32,7 +34,10 @@ function task_subject(task) {
   const facts = task_facts.get(task) ?? {};
   const measure = typeof facts.measure === "string" ? facts.measure : "score";
   return {
-    key: "task " + task, title: task, measure, higher: facts.higher_is_better !== false,
+    key: "task " + task,
+    title: task,
+    measure,
+    higher: facts.higher_is_better !== false,
     at: (model, length, method) => summaries.get(key_of(model, task, length, method)),
   };
 }
@@ -43,7 +48,11 @@ function mean_subjects() {
     const key = key_of(m.measure, m.higher_is_better);
     if (found.has(key)) continue;
     found.set(key, {
-      key: "mean " + key, title: "", measure: m.measure, higher: m.higher_is_better, tasks: 0,
+      key: "mean " + key,
+      title: "",
+      measure: m.measure,
+      higher: m.higher_is_better,
+      tasks: 0,
       at: (model, length, method) => means.get(key_of(model, m.measure, m.higher_is_better, length, method)),
     });
   }
@@ -52,7 +61,8 @@ function mean_subjects() {
     subject.tasks = Math.max(subject.tasks, m.tasks);
   }
   for (const subject of found.values()) {
-    const own = order.tasks.map(task_subject).filter(t => t.measure === subject.measure && t.higher === subject.higher);
+    const own =
+        order.tasks.map(task_subject).filter(t => t.measure === subject.measure && t.higher === subject.higher);
     subject.title = own.length === 1 ? own[0].title : `mean of ${plural(subject.tasks, "task")}`;
     if (own.length > 1 && found.size > 1) subject.title += `, ${subject.measure}`;
   }
@@ -90,8 +100,11 @@ function short_name(method) {
   return method.slice(method_prefix.length) || "method";
 }
 
+// Without its middle, if it is too long: methods differ at both ends.
 function cut(text, most) {
-  return text.length <= most ? text : text.slice(0, Math.ceil(most * 0.6)) + "…" + text.slice(-Math.floor(most * 0.4) + 1);
+  if (text.length <= most) return text;
+  const head = Math.ceil(most * 0.6);
+  return text.slice(0, head) + "…" + text.slice(head + 1 - most);
 }
 
 // Three digits, without zeros at the end.
@@ -144,10 +157,15 @@ function plural(count, noun) {
 // All that a summary says, for the box beside the pointer.
 function tip_of(title, summary) {
   const lines = [title, `${format_score(summary.score)}, 95 % interval ${format_interval(summary)}`];
-  const fact = (name, text) => { if (text !== kNothing) lines.push(`${name}: ${text}`); };
+  const fact = (name, text) => {
+    if (text !== kNothing) lines.push(`${name}: ${text}`);
+  };
   if (is_number(summary.n)) lines.push(plural(summary.n, "sample"));
   if (is_number(summary.tasks)) lines.push(`mean of ${plural(summary.tasks, "task")}`);
-  fact("decode", is_number(summary.decode_tokens_per_second) ? `${format_size(summary.decode_tokens_per_second)} tokens/s` : kNothing);
+  fact(
+      "decode",
+      is_number(summary.decode_tokens_per_second) ? `${format_size(summary.decode_tokens_per_second)} tokens/s` :
+                                                    kNothing);
   fact("keys attended", format_share(summary.keys_attended_share));
   fact("cache", format_bytes(summary.cache_bytes));
   return lines.join("\n");

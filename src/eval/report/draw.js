@@ -26,23 +26,47 @@ function shape(tag, attributes = {}, ...children) {
 // A select with a label; nothing if there is no choice.
 function choice(label, options, value, on_change) {
   if (options.length < 2) return null;
-  const select = element("select", {onchange: () => on_change(options[select.selectedIndex].value)},
-    options.map(o => element("option", {selected: o.value === value}, o.text)));
+  const select = element(
+      "select", {onchange: () => on_change(options[select.selectedIndex].value)},
+      options.map(o => element("option", {selected: o.value === value}, o.text)));
   return element("label", {}, label, select);
 }
 
-// Draws into `box` now, and again when its width changes.
-function draw_to_width(box, draw) {
-  let drawn = 0;
-  const observer = new ResizeObserver(() => {
-    const width = Math.floor(box.clientWidth);
-    if (!box.isConnected) return observer.disconnect();
-    if (width === 0 || width === drawn) return;
-    drawn = width;
-    requestAnimationFrame(() => box.replaceChildren(draw(width)));  // not within the layout that is looked at
-  });
-  observer.observe(box);
+// Boxes that hold a chart: how to draw it, and the width for which it was drawn.
+const drawings = new WeakMap();
+
+function draw_box(box, width) {
+  const drawing = drawings.get(box);
+  if (width === 0 || width === drawing.width) return;
+  drawing.width = width;
+  box.replaceChildren(drawing.draw(width));
+}
+
+const width_observer = new ResizeObserver(entries => requestAnimationFrame(() => {
+                                            for (const {target} of entries) {
+                                              if (target.isConnected)
+                                                draw_box(target, target.clientWidth);
+                                              else
+                                                width_observer.unobserve(target);
+                                            }
+                                          }));
+
+// A box with the chart that draw(width) makes, drawn again when its width changes.
+function chart_box(draw) {
+  const box = element("div", {class: "chart"});
+  drawings.set(box, {draw, width: 0});
+  width_observer.observe(box);
   return box;
+}
+
+// Puts figures into a part of the page that is being looked at: its charts are drawn at once, so that nothing
+// jumps.
+function replace_figures(holder, figures) {
+  holder.style.minHeight = `${holder.offsetHeight}px`;
+  holder.replaceChildren(...figures);
+  const boxes = [...holder.querySelectorAll(".chart")], widths = boxes.map(box => box.clientWidth);
+  boxes.forEach((box, i) => draw_box(box, widths[i]));
+  holder.style.minHeight = "";
 }
 
 function linear_scale(from, to, start, end) {
@@ -51,7 +75,7 @@ function linear_scale(from, to, start, end) {
 
 function log_scale(from, to, start, end) {
   const scale = linear_scale(Math.log(from), Math.log(to), start, end);
-  return value => scale(Math.log(value));
+  return value => scale(Math.log(Math.max(from, value)));
 }
 
 // Round numbers within [from, to], about `count` of them.
@@ -59,7 +83,8 @@ function linear_ticks(from, to, count) {
   const rough = (to - from) / count, unit = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 2.5, 5, 10].map(m => m * unit).find(s => s >= rough * 0.999);
   const ticks = [];
-  for (let i = Math.ceil(from / step - 1e-9); i * step <= to + step * 1e-9; ++i) ticks.push(Number((i * step).toPrecision(12)));
+  for (let i = Math.ceil(from / step - 1e-9); i * step <= to + step * 1e-9; ++i)
+    ticks.push(Number((i * step).toPrecision(12)));
   return ticks;
 }
 
@@ -86,7 +111,8 @@ function value_range(subject, found, whole) {
 
 function tick_text(value, ticks) {
   const step = ticks.length > 1 ? Math.abs(ticks[1] - ticks[0]) : 1;
-  return value.toFixed(Math.min(4, Math.max(0, Math.ceil(-Math.log10(step) - 1e-9) + (String(step).includes("25") ? 1 : 0))));
+  return value.toFixed(
+      Math.min(4, Math.max(0, Math.ceil(-Math.log10(step) - 1e-9) + (String(step).includes("25") ? 1 : 0))));
 }
 
 // Labels that would touch the one before are left out; the last one stays.
@@ -103,14 +129,16 @@ function plane(area, x, y) {
   const group = shape("g");
   for (const tick of y.ticks) {
     const at = y.at(tick);
-    group.append(shape("line", {class: "grid", x1: area.left, x2: area.right, y1: at, y2: at}),
-      shape("text", {x: area.left - 6, y: at + 4, "text-anchor": "end"}, y.text(tick)));
+    group.append(
+        shape("line", {class: "grid", x1: area.left, x2: area.right, y1: at, y2: at}),
+        shape("text", {x: area.left - 6, y: at + 4, "text-anchor": "end"}, y.text(tick)));
   }
   group.append(shape("line", {class: "axis", x1: area.left, x2: area.right, y1: area.bottom, y2: area.bottom}));
   for (const tick of thinned(x.ticks, x.at, x.room ?? 34)) {
     const at = x.at(tick);
-    group.append(shape("line", {class: "axis", x1: at, x2: at, y1: area.bottom, y2: area.bottom + 4}),
-      shape("text", {x: at, y: area.bottom + 16, "text-anchor": "middle"}, x.text(tick)));
+    group.append(
+        shape("line", {class: "axis", x1: at, x2: at, y1: area.bottom, y2: area.bottom + 4}),
+        shape("text", {x: at, y: area.bottom + 16, "text-anchor": "middle"}, x.text(tick)));
   }
   if (x.title) group.append(shape("text", {x: area.right, y: area.bottom + 31, "text-anchor": "end"}, x.title));
   if (y.title) group.append(shape("text", {x: 0, y: 10}, y.title));
@@ -118,11 +146,11 @@ function plane(area, x, y) {
 }
 
 const kMarks = [
-  r => `M${-r} 0a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${-2 * r} 0`,
-  r => `M${-r} ${-r}h${2 * r}v${2 * r}h${-2 * r}z`,
-  r => `M0 ${-1.2 * r}l${1.2 * r} ${2.1 * r}h${-2.4 * r}z`,
-  r => `M0 ${-1.35 * r}l${1.35 * r} ${1.35 * r}l${-1.35 * r} ${1.35 * r}l${-1.35 * r} ${-1.35 * r}z`,
-  r => `M0 ${1.2 * r}l${1.2 * r} ${-2.1 * r}h${-2.4 * r}z`,
+  r => `M${- r} 0a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${- 2 * r} 0`,
+  r => `M${- r} ${- r}h${2 * r}v${2 * r}h${- 2 * r}z`,
+  r => `M0 ${- 1.2 * r}l${1.2 * r} ${2.1 * r}h${- 2.4 * r}z`,
+  r => `M0 ${- 1.35 * r}l${1.35 * r} ${1.35 * r}l${- 1.35 * r} ${1.35 * r}l${- 1.35 * r} ${- 1.35 * r}z`,
+  r => `M0 ${1.2 * r}l${1.2 * r} ${- 2.1 * r}h${- 2.4 * r}z`,
 ];
 const kDashes = [null, "6 3", "2 3"];
 const kColours = 7;
@@ -132,23 +160,28 @@ function look_of(method) {
   const index = order.methods.indexOf(method) - 1;
   if (index < 0) return {colour: "var(--ink)", mark: kMarks[0], dash: null};
   return {
-    colour: `var(--m${index % kColours})`, mark: kMarks[(index + 1) % kMarks.length],
+    colour: `var(--m${index % kColours})`,
+    mark: kMarks[(index + 1) % kMarks.length],
     dash: kDashes[Math.floor(index / kColours) % kDashes.length],
   };
 }
 
 function series(method, ...children) {
-  const group = shape("g", {class: method === yardstick ? "series yardstick" : "series", "data-method": method}, ...children);
+  const group =
+      shape("g", {class: method === yardstick ? "series yardstick" : "series", "data-method": method}, ...children);
   group.style.color = look_of(method).colour;
   return group;
 }
 
 function mark(method, x, y, radius, tip) {
-  return shape("path", {class: "mark", d: look_of(method).mark(radius), transform: `translate(${x} ${y})`, "data-tip": tip});
+  return shape(
+      "path", {class: "mark", d: look_of(method).mark(radius), transform: `translate(${x} ${y})`, "data-tip": tip});
 }
 
 function line(method, points) {
-  return shape("path", {class: "line", d: "M" + points.map(p => p.join(" ")).join("L"), "stroke-dasharray": look_of(method).dash});
+  return shape(
+      "path",
+      {class: "line", d: "M" + points.map(p => p.join(" ")).join("L"), "stroke-dasharray": look_of(method).dash});
 }
 
 // The short name, in pieces that may stand on different lines.
@@ -157,15 +190,22 @@ function broken_name(method) {
 }
 
 function swatch(method) {
-  return shape("svg", {width: 26, height: 12, "aria-hidden": "true"},
-    series(method, line(method, [[0, 6], [26, 6]]), mark(method, 13, 6, 4, null)));
+  return shape(
+      "svg", {width: 26, height: 12, "aria-hidden": "true"},
+      series(method, line(method, [[0, 6], [26, 6]]), mark(method, 13, 6, 4, null)));
 }
 
 function chart(width, height, label, ...children) {
-  return shape("svg", {
-    viewBox: `0 0 ${width} ${height}`, width, height, role: "img", tabindex: 0,
-    "aria-label": `${label}. Arrow keys go through the values.`,
-  }, ...children);
+  return shape(
+      "svg", {
+        viewBox: `0 0 ${width} ${height}`,
+        width,
+        height,
+        role: "img",
+        tabindex: 0,
+        "aria-label": `${label}. Arrow keys go through the values.`,
+      },
+      ...children);
 }
 
 const tip = document.getElementById("tip");
