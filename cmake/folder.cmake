@@ -12,6 +12,11 @@ function(fathom_folder name below)
     foreach(list IN ITEMS adjectives common first_names nouns towns)
       fathom_embed(sources ${PROJECT_SOURCE_DIR}/src/eval/words/${list}.txt embedded_${list})
     endforeach()
+    set(report ${PROJECT_SOURCE_DIR}/src/eval/report)
+    fathom_embed(sources ${report}/report.html embedded_report_html ${report}/report.css embedded_report_css
+      ${report}/data.js embedded_report_data_js ${report}/draw.js embedded_report_draw_js
+      ${report}/charts.js embedded_report_charts_js ${report}/lists.js embedded_report_lists_js
+      ${report}/report.js embedded_report_js)
   endif()
   add_library(fathom_${name} STATIC ${sources})
   target_include_directories(fathom_${name} PUBLIC ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/include)

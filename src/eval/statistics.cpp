@@ -43,7 +43,8 @@ Interval wilson_interval(double mean, int64_t n) {
   if (n <= 0) return {0, 1};
   const double z = kNormalQuantile, count = static_cast<double>(n), shrink = 1 + z * z / count;
   const double centre = (mean + z * z / (2 * count)) / shrink;
-  const double half = z / shrink * std::sqrt(std::max(0.0, mean * (1 - mean) / count + z * z / (4 * count * count)));
+  const double half =
+      z / shrink * std::sqrt(std::max(0.0, mean * (1 - mean) / count + z * z / (4 * count * count)));
   // Rounding must not leave the mean itself outside.
   return {std::max(0.0, std::min(mean, centre - half)), std::min(1.0, std::max(mean, centre + half))};
 }

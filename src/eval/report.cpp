@@ -1,0 +1,231 @@
+#include "eval/report.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <set>
+
+#include "base/error.h"
+#include "base/utf8.h"
+#include "eval/run_view.h"
+
+namespace fathom {
+
+std::string_view embedded_report_html();
+std::string_view embedded_report_css();
+std::string_view embedded_report_data_js();
+std::string_view embedded_report_draw_js();
+std::string_view embedded_report_charts_js();
+std::string_view embedded_report_lists_js();
+std::string_view embedded_report_js();
+
+namespace {
+
+using nlohmann::ordered_json;
+
+using Group = std::array<std::string, 3>;                              // model, task, method
+using Place = std::tuple<std::string, std::string, int64_t, int64_t>;  // model, task, length, sample
+
+std::optional<int64_t> integer_at(const ordered_json& object, std::string_view key) {
+  const auto number = number_at(object, key);
+  if (!number || std::abs(*number) >= 0x1p53) return std::nullopt;
+  return static_cast<int64_t>(*number);
+}
+
+Group group_of(const ordered_json& sample) {
+  return {text_at(sample, "model"), text_at(sample, "task"), text_at(sample, "method")};
+}
+
+/// How a task's depths are divided: at each of its depths, or in tenths if there are too many.
+class DepthBins {
+ public:
+  void add(double depth) { depths_.insert(depth); }
+
+  std::array<double, 2> bin_of(double depth) const {
+    constexpr size_t kMostRows = 15;  // a map that is read at a glance
+    if (depths_.size() <= kMostRows) return {depth, depth};
+    const double tenth = std::clamp(std::floor(depth * 10), 0.0, 9.0);
+    return {tenth / 10, (tenth + 1) / 10};
+  }
+
+ private:
+  std::set<double> depths_;
+};
+
+/// The cells of the heat maps: the mean score of the samples of a model, task, method and length at a depth.
+ordered_json depth_cells(const ordered_json& samples) {
+  struct Cell {
+    double sum = 0;
+    int64_t n = 0;
+  };
+  std::map<std::string, DepthBins> bins;
+  for (const ordered_json& sample : samples) {
+    if (const auto depth = number_at(sample, "depth")) bins[text_at(sample, "task")].add(*depth);
+  }
+  std::map<std::tuple<Group, int64_t, std::array<double, 2>>, Cell> cells;
+  for (const ordered_json& sample : samples) {
+    const auto depth = number_at(sample, "depth"), score = number_at(sample, "score");
+    const auto length = integer_at(sample, "length");
+    if (!depth || !score || !length) continue;
+    Cell& cell = cells[{group_of(sample), *length, bins[text_at(sample, "task")].bin_of(*depth)}];
+    cell.sum += *score;
+    ++cell.n;
+  }
+  ordered_json list = ordered_json::array();
+  for (const auto& [key, cell] : cells) {
+    const auto& [group, length, depth] = key;
+    const double score = cell.sum / static_cast<double>(cell.n);
+    const Interval interval = wilson_interval(std::clamp(score, 0.0, 1.0), cell.n);
+    list.push_back({{"model", group[0]},
+                    {"task", group[1]},
+                    {"method", group[2]},
+                    {"length", length},
+                    {"from", depth[0]},
+                    {"to", depth[1]},
+                    {"n", cell.n},
+                    {"score", score},
+                    {"low", interval.low},
+                    {"high", interval.high}});
+  }
+  return list;
+}
+
+/// At most so many bytes of a text, whole characters, and "…" for the rest.
+std::string shortened(const std::string& text) {
+  constexpr size_t kMostBytes = 600;
+  if (text.size() <= kMostBytes) return text;
+  const std::string_view start = std::string_view(text).substr(0, kMostBytes);
+  return concat(start.substr(0, start.size() - utf8_unfinished(start)), "…");
+}
+
+/// What the page shows of a sample.
+ordered_json answer_of(const ordered_json& sample, const std::map<Place, double>& exact) {
+  constexpr size_t kMostReferences = 10;
+  ordered_json answer;
+  for (const char* key : {"model", "task", "length", "method", "sample", "score", "depth", "prompt_tokens"}) {
+    if (sample.contains(key) && !sample[key].is_null()) answer[key] = sample[key];
+  }
+  answer["answer"] = shortened(text_at(sample, "answer"));
+  answer["reference"] = ordered_json::array();
+  for (const ordered_json& reference : items_at(sample, "reference")) {
+    if (answer["reference"].size() == kMostReferences) break;
+    if (reference.is_string()) answer["reference"].push_back(shortened(reference.get<std::string>()));
+  }
+  const auto yardstick =
+      exact.find({text_at(sample, "model"), text_at(sample, "task"), integer_at(sample, "length").value_or(-1),
+                  integer_at(sample, "sample").value_or(-1)});
+  if (yardstick != exact.end()) answer["yardstick_score"] = yardstick->second;
+  return answer;
+}
+
+/// The samples that fell short of a full score, by model, task and method; of each the worst first.
+std::map<Group, std::vector<const ordered_json*>> shortfalls(const RunView& view, const ordered_json& samples) {
+  std::map<Group, std::vector<const ordered_json*>> groups;
+  for (const ordered_json& sample : samples) {
+    const auto score = number_at(sample, "score");
+    const auto measure = view.measures.find(text_at(sample, "task"));
+    const bool of_scores = measure == view.measures.end() || measure->second.higher_is_better;
+    if (score && *score < 1 && of_scores && sample.contains("answer")) groups[group_of(sample)].push_back(&sample);
+  }
+  for (auto& [group, members] : groups) {
+    std::stable_sort(members.begin(), members.end(), [](const ordered_json* a, const ordered_json* b) {
+      return *number_at(*a, "score") < *number_at(*b, "score");
+    });
+  }
+  return groups;
+}
+
+/// {"total", "shown"}: the answers for the page, taken from all models, tasks and methods in turn.
+ordered_json wrong_answers(const RunView& view, const ordered_json& samples) {
+  constexpr size_t kMost = 2000;  // a few megabytes
+  std::map<Place, double> exact;
+  for (const ordered_json& sample : samples) {
+    const auto score = number_at(sample, "score");
+    if (!score || text_at(sample, "method") != view.yardstick()) continue;
+    exact[{text_at(sample, "model"), text_at(sample, "task"), integer_at(sample, "length").value_or(-1),
+           integer_at(sample, "sample").value_or(-1)}] = *score;
+  }
+  const auto groups = shortfalls(view, samples);
+  size_t total = 0, most = 0;
+  for (const auto& [group, members] : groups) {
+    total += members.size();
+    most = std::max(most, members.size());
+  }
+  ordered_json shown = ordered_json::array();
+  for (size_t turn = 0; turn < most && shown.size() < kMost; ++turn) {
+    for (const auto& [group, members] : groups) {
+      if (turn < members.size() && shown.size() < kMost) shown.push_back(answer_of(*members[turn], exact));
+    }
+  }
+  return {{"total", total}, {"shown", std::move(shown)}};
+}
+
+/// What the page's script reads: the run, with its samples reduced to what is shown of them.
+ordered_json page_data(const ordered_json& run) {
+  const RunView view = view_run(run);
+  const ordered_json& samples = items_at(run, "samples");
+  const auto ruler = ruler_means(view);
+  ordered_json data = ordered_json::object();
+  if (run.is_object()) {
+    for (const auto& [key, value] : run.items()) {
+      if (key != "samples") data[key] = value;
+    }
+  }
+  data["order"] = {
+      {"models", view.models}, {"tasks", view.tasks}, {"lengths", view.lengths}, {"methods", view.methods}};
+  data["means"] = task_means(view);
+  data["ruler"] = {{"means", ruler}, {"effective_lengths", effective_lengths(ruler)}};
+  data["cells"] = depth_cells(samples);
+  data["answers"] = wrong_answers(view, samples);
+  return data;
+}
+
+/// JSON that can stand in a script element: nothing in it begins or ends a tag, a comment or a line of script.
+std::string script_json(const ordered_json& data) {
+  const std::string plain = data.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
+  std::string safe;
+  safe.reserve(plain.size() + plain.size() / 16);
+  for (size_t at = 0; at < plain.size(); ++at) {
+    const std::string_view rest = std::string_view(plain).substr(at);
+    if (rest[0] == '<') {
+      safe += "\\u003c";
+    } else if (rest[0] == '>') {
+      safe += "\\u003e";
+    } else if (rest[0] == '&') {
+      safe += "\\u0026";
+    } else if (rest.starts_with("\u2028") || rest.starts_with("\u2029")) {
+      safe += rest.starts_with("\u2028") ? "\\u2028" : "\\u2029";
+      at += 2;
+    } else {
+      safe += rest[0];
+    }
+  }
+  return safe;
+}
+
+/// The parts of the page, by the names that stand in its template as {{name}}.
+using Parts = std::map<std::string_view, std::string>;
+
+/// Fills the template in one pass, so that nothing in a part is taken for a name.
+std::string filled(std::string_view page, const Parts& parts) {
+  std::string out;
+  for (size_t begin; (begin = page.find("{{")) != page.npos;) {
+    const size_t end = page.find("}}", begin);
+    out += page.substr(0, begin);
+    out += parts.at(page.substr(begin + 2, end - begin - 2));
+    page.remove_prefix(end + 2);
+  }
+  return out.append(page);
+}
+
+}  // namespace
+
+std::string html_report(const ordered_json& run) {
+  return filled(embedded_report_html(), {{"style", std::string(embedded_report_css())},
+                                         {"data", script_json(page_data(run))},
+                                         {"script", concat(embedded_report_data_js(), embedded_report_draw_js(),
+                                                           embedded_report_charts_js(), embedded_report_lists_js(),
+                                                           embedded_report_js())}});
+}
+
+}  // namespace fathom

@@ -1,0 +1,244 @@
+#include "eval/run_view.h"
+
+#include <algorithm>
+#include <cmath>
+#include <iterator>
+
+namespace fathom {
+namespace {
+
+using nlohmann::ordered_json;
+using Summary = RunView::Summary;
+
+constexpr const char* kRulerTasks[] = {"niah_single_1",
+                                       "niah_single_2",
+                                       "niah_single_3",
+                                       "niah_multikey_1",
+                                       "niah_multikey_2",
+                                       "niah_multikey_3",
+                                       "niah_multivalue",
+                                       "niah_multiquery",
+                                       "vt",
+                                       "cwe",
+                                       "fwe",
+                                       "qa_1",
+                                       "qa_2"};
+
+template <class T>
+void add_once(std::vector<T>& list, const T& item) {
+  if (std::find(list.begin(), list.end(), item) == list.end()) list.push_back(item);
+}
+
+std::optional<int64_t> length_of(const ordered_json& value) {
+  if (!value.is_number()) return std::nullopt;
+  const double length = value.get<double>();
+  if (!(length >= 0 && length < 0x1p53)) return std::nullopt;
+  return static_cast<int64_t>(length);
+}
+
+/// What the run says it was about, in its order.
+void add_announced(const ordered_json& run, RunView& view) {
+  for (const ordered_json& model : items_at(run, "models")) {
+    if (model.is_object()) add_once(view.models, text_at(model, "name"));
+  }
+  for (const ordered_json& task : items_at(run, "tasks")) {
+    if (!task.is_object()) continue;
+    const std::string name = text_at(task, "name"), measure = text_at(task, "measure");
+    add_once(view.tasks, name);
+    const auto higher = task.find("higher_is_better");
+    view.measures.try_emplace(name, Measure{measure.empty() ? Measure().name : measure,
+                                            higher == task.end() || !higher->is_boolean() || higher->get<bool>()});
+  }
+  for (const ordered_json& method : items_at(run, "methods")) {
+    if (method.is_string()) add_once(view.methods, method.get<std::string>());
+  }
+  for (const ordered_json& length : items_at(run, "lengths")) {
+    if (const auto tokens = length_of(length)) add_once(view.lengths, *tokens);
+  }
+}
+
+/// The numbers that the summaries have at `key`.
+std::vector<double> numbers_at(const std::vector<const Summary*>& summaries, std::string_view key) {
+  std::vector<double> numbers;
+  for (const Summary* summary : summaries) {
+    if (const auto number = number_at(*summary, key)) numbers.push_back(*number);
+  }
+  return numbers;
+}
+
+/// null for what is not finite.
+ordered_json finite(double value) { return std::isfinite(value) ? ordered_json(value) : ordered_json(); }
+
+/// One summary of several tasks' summaries; all have scores.
+Summary combine(const std::vector<const Summary*>& parts) {
+  std::vector<Interval> intervals;
+  for (const Summary* part : parts) intervals.push_back(interval_of(*part));
+  const std::vector<double> scores = numbers_at(parts, "score");
+  const Interval interval = interval_of_mean(scores, intervals);
+  const std::vector<double> peaks = numbers_at(parts, "peak_rss_bytes");
+  Summary all;
+  all["tasks"] = parts.size();
+  all["score"] = mean(scores);
+  all["low"] = finite(interval.low);
+  all["high"] = finite(interval.high);
+  for (const char* key : {"prefill_tokens_per_second", "decode_tokens_per_second", "cache_bytes"}) {
+    all[key] = finite(median(numbers_at(parts, key)));
+  }
+  for (const char* key : {"keys_attended_share", "same_answer_share", "kl"}) {
+    all[key] = finite(mean(numbers_at(parts, key)));
+  }
+  all["peak_rss_bytes"] =
+      peaks.empty() ? ordered_json() : ordered_json(*std::max_element(peaks.begin(), peaks.end()));
+  return all;
+}
+
+/// The summaries of those tasks that `method` has.
+std::vector<const Summary*> summaries_of(const RunView& view, const std::string& model,
+                                         const std::vector<std::string>& tasks, int64_t length,
+                                         const std::string& method) {
+  std::vector<const Summary*> found;
+  for (const std::string& task : tasks) {
+    if (const Summary* summary = view.find(model, task, length, method)) found.push_back(summary);
+  }
+  return found;
+}
+
+Summary place(const std::string& model, const Measure& measure, int64_t length, const std::string& method) {
+  return {{"model", model},
+          {"measure", measure.name},
+          {"higher_is_better", measure.higher_is_better},
+          {"length", length},
+          {"method", method}};
+}
+
+/// The methods' means over those of `tasks`, all of one measure, that each of the methods has. A method without any
+/// of them is passed over.
+void add_means(const RunView& view, const std::string& model, const Measure& measure,
+               const std::vector<std::string>& tasks, int64_t length, std::vector<Summary>& means) {
+  std::vector<std::string> present, shared;
+  for (const std::string& method : view.methods) {
+    if (!summaries_of(view, model, tasks, length, method).empty()) present.push_back(method);
+  }
+  std::copy_if(tasks.begin(), tasks.end(), std::back_inserter(shared), [&](const std::string& task) {
+    return std::all_of(present.begin(), present.end(), [&](const std::string& method) {
+      return view.find(model, task, length, method) != nullptr;
+    });
+  });
+  if (shared.empty()) return;
+  for (const std::string& method : present) {
+    Summary all = place(model, measure, length, method);
+    all.update(combine(summaries_of(view, model, shared, length, method)));
+    means.push_back(std::move(all));
+  }
+}
+
+}  // namespace
+
+const Summary* RunView::find(const std::string& model, const std::string& task, int64_t length,
+                             const std::string& method) const {
+  const auto found = summaries.find({model, task, length, method});
+  return found == summaries.end() ? nullptr : found->second;
+}
+
+RunView view_run(const ordered_json& run) {
+  RunView view;
+  add_announced(run, view);
+  for (const ordered_json& summary : items_at(run, "summaries")) {
+    if (!summary.is_object()) continue;
+    const auto length = summary.contains("length") ? length_of(summary["length"]) : std::nullopt;
+    if (!length || !number_at(summary, "score")) continue;
+    const std::string model = text_at(summary, "model"), task = text_at(summary, "task"),
+                      method = text_at(summary, "method");
+    add_once(view.models, model);
+    add_once(view.tasks, task);
+    add_once(view.methods, method);
+    add_once(view.lengths, *length);
+    view.measures.try_emplace(task);
+    view.summaries.try_emplace({model, task, *length, method}, &summary);
+  }
+  std::sort(view.lengths.begin(), view.lengths.end());
+  return view;
+}
+
+std::optional<double> number_at(const ordered_json& object, std::string_view key) {
+  const auto found = object.is_object() ? object.find(key) : object.end();
+  if (found == object.end() || !found->is_number()) return std::nullopt;
+  const double number = found->get<double>();
+  return std::isfinite(number) ? std::optional(number) : std::nullopt;
+}
+
+std::string text_at(const ordered_json& object, std::string_view key) {
+  const auto found = object.is_object() ? object.find(key) : object.end();
+  return found != object.end() && found->is_string() ? found->get<std::string>() : std::string();
+}
+
+const ordered_json& items_at(const ordered_json& object, std::string_view key) {
+  static const ordered_json kNone = ordered_json::array();
+  const auto found = object.is_object() ? object.find(key) : object.end();
+  return found != object.end() && found->is_array() ? *found : kNone;
+}
+
+Interval interval_of(const Summary& summary) {
+  const double score = number_at(summary, "score").value_or(0);
+  return {number_at(summary, "low").value_or(score), number_at(summary, "high").value_or(score)};
+}
+
+std::vector<Summary> task_means(const RunView& view) {
+  std::vector<std::pair<Measure, std::vector<std::string>>> groups;
+  for (const std::string& task : view.tasks) {
+    const Measure& measure = view.measures.at(task);
+    const auto group = std::find_if(groups.begin(), groups.end(), [&](const auto& other) {
+      return other.first.name == measure.name && other.first.higher_is_better == measure.higher_is_better;
+    });
+    if (group != groups.end()) {
+      group->second.push_back(task);
+    } else {
+      groups.push_back({measure, {task}});
+    }
+  }
+  std::vector<Summary> means;
+  for (const std::string& model : view.models) {
+    for (const auto& [measure, tasks] : groups) {
+      for (const int64_t length : view.lengths) add_means(view, model, measure, tasks, length, means);
+    }
+  }
+  return means;
+}
+
+std::vector<Summary> ruler_means(const RunView& view) {
+  const std::vector<std::string> tasks(std::begin(kRulerTasks), std::end(kRulerTasks));
+  std::vector<Summary> means;
+  for (const std::string& model : view.models) {
+    for (const int64_t length : view.lengths) {
+      for (const std::string& method : view.methods) {
+        const auto parts = summaries_of(view, model, tasks, length, method);
+        if (parts.size() < tasks.size()) continue;
+        Summary all = place(model, Measure(), length, method);
+        all.update(combine(parts));
+        means.push_back(std::move(all));
+      }
+    }
+  }
+  return means;
+}
+
+std::vector<ordered_json> effective_lengths(const std::vector<Summary>& ruler_means) {
+  constexpr double kGoodEnough = 0.856;
+  std::vector<ordered_json> lengths;
+  for (const Summary& mean : ruler_means) {
+    auto entry = std::find_if(lengths.begin(), lengths.end(), [&](const ordered_json& other) {
+      return other["model"] == mean["model"] && other["method"] == mean["method"];
+    });
+    if (entry == lengths.end()) {
+      lengths.push_back({{"model", mean["model"]}, {"method", mean["method"]}, {"length", nullptr}});
+      entry = lengths.end() - 1;
+    }
+    ordered_json& best = (*entry)["length"];
+    const int64_t length = mean["length"].get<int64_t>();
+    if (mean["score"].get<double>() >= kGoodEnough && (best.is_null() || length > best.get<int64_t>()))
+      best = length;
+  }
+  return lengths;
+}
+
+}  // namespace fathom
