@@ -21,8 +21,7 @@ std::string read_text(const std::string& path) {
   std::string text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
   const size_t valid = utf8_valid_prefix(text);
   if (valid < text.size() || text.find('\0') != std::string::npos) {
-    fail("haystack ", path, ": expected UTF-8 text, found other bytes at byte ",
-         std::min(valid, text.find('\0')));
+    fail("haystack ", path, ": expected UTF-8 text, found other bytes at byte ", std::min(valid, text.find('\0')));
   }
   std::erase(text, '\r');
   return text;
@@ -54,8 +53,8 @@ class Files final : public Haystack {
 
   const std::string& name() const override { return name_; }
 
-  /// From the start of a paragraph that the dice choose among those with enough text behind them; from the beginning
-  /// when no later one has.
+  /// From the start of a paragraph that the dice choose among those with enough text behind them; from the
+  /// beginning when no later one has.
   std::string text(Dice& dice, int64_t words) const override {
     const auto count = static_cast<int64_t>(ends_.size());
     size_t starts = 1;
@@ -79,7 +78,8 @@ class Files final : public Haystack {
     for (const size_t end : word_ends(text)) {
       const std::string_view blank = std::string_view(text_).substr(previous, offset + end - previous);
       const size_t lines = static_cast<size_t>(std::count(blank.begin(), blank.end(), '\n'));
-      if (ends_.empty() || previous == offset || lines >= 2) paragraphs_.push_back(static_cast<int64_t>(ends_.size()));
+      if (ends_.empty() || previous == offset || lines >= 2)
+        paragraphs_.push_back(static_cast<int64_t>(ends_.size()));
       ends_.push_back(offset + end);
       previous = offset + end;
     }
@@ -115,8 +115,8 @@ std::vector<std::string_view> split_sentences(std::string_view text) {
   size_t begin = 0;
   for (size_t i = 0; i < text.size(); ++i) {
     const bool line = text[i] == '\n' && (i + 1 == text.size() || text[i + 1] != '\n');
-    const bool stop = i > 0 && is_blank(text[i]) && std::string_view(".!?").find(text[i - 1]) != std::string_view::npos &&
-                      text[i] != '\n';
+    const bool stop = i > 0 && is_blank(text[i]) &&
+                      std::string_view(".!?").find(text[i - 1]) != std::string_view::npos && text[i] != '\n';
     if (!line && !stop) continue;
     sentences.push_back(text.substr(begin, i + 1 - begin));
     begin = i + 1;

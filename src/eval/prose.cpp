@@ -1,13 +1,14 @@
-// Prose that a grammar makes up: sentences of many shapes about people, places and things, in paragraphs that keep to
-// their people. It means little, but no sentence of it states what a task hides.
+// Prose that a grammar makes up: sentences of many shapes about people, places and things, in paragraphs that keep
+// to their people. It means little, but no sentence of it states what a task hides.
 #include "eval/haystack.h"
 #include "eval/words.h"
 
 namespace fathom {
 namespace {
 
-// Slots: P Q people of the paragraph, T town, A adjective, N noun, V what one does, G going on, W when, H how, E what
-// happens. A slot in lower case is the same class again: its number of letters does not matter, each is drawn anew.
+// Slots: P Q people of the paragraph, T town, A adjective, N noun, V what one does, G going on, W when, H how, E
+// what happens. A slot in lower case is the same class again: its number of letters does not matter, each is drawn
+// anew.
 constexpr std::string_view kSentences[] = {
     "{W}, {P} walked along the {A} road towards {T}, where the {N} stood beside the {N}.",
     "{P} had never seen a {A} {N} before, and looked at it for a long while.",
@@ -43,31 +44,46 @@ constexpr std::string_view kSentences[] = {
     "It took {P} the whole morning to mend the {N}, for it was {A} inside and {A} outside.",
 };
 constexpr std::string_view kDid[] = {
-    "went down to the river", "sat together under the tree", "looked for the missing key", "mended the broken fence",
-    "read the old letters again", "waited for the coach", "cooked a large supper", "climbed the hill behind the church",
-    "spoke of the journey", "carried water from the well", "watched the boats come in", "sang in the hall",
-    "gathered wood for the winter", "painted the shutters", "told one another stories", "rowed across the lake",
-    "searched the attic", "fed the horses", "baked bread for the feast", "listened to the rain",
+    "went down to the river",       "sat together under the tree",
+    "looked for the missing key",   "mended the broken fence",
+    "read the old letters again",   "waited for the coach",
+    "cooked a large supper",        "climbed the hill behind the church",
+    "spoke of the journey",         "carried water from the well",
+    "watched the boats come in",    "sang in the hall",
+    "gathered wood for the winter", "painted the shutters",
+    "told one another stories",     "rowed across the lake",
+    "searched the attic",           "fed the horses",
+    "baked bread for the feast",    "listened to the rain",
 };
 constexpr std::string_view kDoing[] = {
-    "reading by the fire", "walking in the fields", "mending nets", "looking after the bees", "playing the fiddle",
-    "writing long letters", "drawing maps", "watching the clouds", "picking berries", "polishing the spoons",
-    "talking with strangers", "collecting shells", "keeping the accounts", "sweeping the yard", "learning new songs",
+    "reading by the fire",  "walking in the fields", "mending nets",           "looking after the bees",
+    "playing the fiddle",   "writing long letters",  "drawing maps",           "watching the clouds",
+    "picking berries",      "polishing the spoons",  "talking with strangers", "collecting shells",
+    "keeping the accounts", "sweeping the yard",     "learning new songs",
 };
 constexpr std::string_view kWhen[] = {
-    "In the morning", "Late in the year", "After supper", "On market days", "Before the snow came", "Towards evening",
-    "Once in a while", "When the rain had stopped", "In those days", "Not long afterwards", "As soon as it was light",
-    "On the following day", "During the harvest", "Sooner or later", "Many years ago", "At the end of the summer",
+    "In the morning",           "Late in the year",          "After supper",
+    "On market days",           "Before the snow came",      "Towards evening",
+    "Once in a while",          "When the rain had stopped", "In those days",
+    "Not long afterwards",      "As soon as it was light",   "On the following day",
+    "During the harvest",       "Sooner or later",           "Many years ago",
+    "At the end of the summer",
 };
 constexpr std::string_view kHow[] = {
-    "slowly", "gently", "without a word", "with some care", "quietly", "merrily", "in great haste", "rather sadly",
-    "with a smile", "patiently", "a little too loudly", "as usual", "half in jest", "thoughtfully",
+    "slowly",       "gently",       "without a word",      "with some care",
+    "quietly",      "merrily",      "in great haste",      "rather sadly",
+    "with a smile", "patiently",    "a little too loudly", "as usual",
+    "half in jest", "thoughtfully",
 };
 constexpr std::string_view kHappened[] = {
-    "the rain stopped", "the clock struck", "the lamp went out", "the coach arrived", "the wind turned",
-    "the neighbours came to visit", "the dog began to bark", "the fog lifted", "the letter was found",
-    "the bridge was closed", "the guests went home", "the snow began to melt", "the door opened by itself",
-    "the music ended", "the last boat left", "the moon rose over the roofs",
+    "the rain stopped",          "the clock struck",
+    "the lamp went out",         "the coach arrived",
+    "the wind turned",           "the neighbours came to visit",
+    "the dog began to bark",     "the fog lifted",
+    "the letter was found",      "the bridge was closed",
+    "the guests went home",      "the snow began to melt",
+    "the door opened by itself", "the music ended",
+    "the last boat left",        "the moon rose over the roofs",
 };
 
 struct Paragraph {

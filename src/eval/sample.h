@@ -27,8 +27,8 @@ struct Sample {
   std::string context;   // what is read; samples of one group have the same
   std::string question;  // what is asked about it
   std::string lead;      // how the answer begins
-  std::string group;     // samples that follow each other and share a context have the same; empty: shares with none
-  bool chat = true;      // may be put in the form of a chat
+  std::string group;  // samples that follow each other and share a context have the same; empty: shares with none
+  bool chat = true;   // may be put in the form of a chat
   bool cut_middle = false;  // context + question too long for the length lose their middle (published sets)
 
   int64_t reserve = 0;            // most tokens of the answer; the length asked for includes them
@@ -36,7 +36,7 @@ struct Sample {
   std::vector<std::string> references;
   std::vector<TextSpan> asked;     // kForced: spans of prompt() in order
   std::vector<TextSpan> evidence;  // what the answer rests on, in the order of the text
-  std::optional<double> depth;     // of the one thing that is looked for: 0 at the start of the context, 1 at its end
+  std::optional<double> depth;  // of the one thing that is looked for: 0 at the start of the context, 1 at its end
   nlohmann::ordered_json details = nlohmann::ordered_json::object();  // further facts, for scores and records
 
   std::string prompt() const { return context + question + lead; }
@@ -44,7 +44,7 @@ struct Sample {
 
 /// How a model predicted one span.
 struct SpanScore {
-  double nll = 0;     // −log probability of all its tokens, nats
+  double nll = 0;  // −log probability of all its tokens, nats
   int64_t tokens = 0;
   bool right = true;  // each token was the likeliest at its place
 };
@@ -57,7 +57,8 @@ struct Answer {
 
 struct Score {
   double value = 0;
-  nlohmann::ordered_json details = nlohmann::ordered_json::object();  // further numbers, of which means are reported
+  nlohmann::ordered_json details =
+      nlohmann::ordered_json::object();  // further numbers, of which means are reported
 };
 
 }  // namespace fathom

@@ -15,15 +15,15 @@ namespace fathom {
 
 /// What samples are made from, besides their number.
 struct TaskInput {
-  std::function<int64_t(std::string_view text)> count;    // tokens of a text, by the model's tokenizer
-  std::function<int64_t(const Sample& sample)> measure;   // tokens of the whole prompt, BOS and chat form included
-  const Haystack* haystack = nullptr;                     // the prose to hide things in
+  std::function<int64_t(std::string_view text)> count;   // tokens of a text, by the model's tokenizer
+  std::function<int64_t(const Sample& sample)> measure;  // tokens of the whole prompt, BOS and chat form included
+  const Haystack* haystack = nullptr;                    // the prose to hide things in
   uint64_t seed = 0;
 };
 
 /// What a task's score is.
 struct Measure {
-  std::string name = "score";   // of the axis: "score", "nats per token"
+  std::string name = "score";    // of the axis: "score", "nats per token"
   bool higher_is_better = true;  // a score in [0, 1]; otherwise any number, lower is better
 };
 
@@ -37,9 +37,9 @@ class Task {
 
   /// Number of samples there are; −1: as many as wanted.
   virtual int64_t available() const { return -1; }
-  /// Sample `index` in at most `length` tokens, the reserve for the answer included: at least 95 % of them where the
-  /// task makes its text itself. Throws Error for a length below what the task needs, saying what it needs, and for
-  /// a haystack that is too short.
+  /// Sample `index` in at most `length` tokens, the reserve for the answer included: at least 95 % of them where
+  /// the task makes its text itself. Throws Error for a length below what the task needs, saying what it needs, and
+  /// for a haystack that is too short.
   virtual Sample make(const TaskInput& input, int64_t length, int64_t index) const = 0;
   /// In [0, 1] if higher is better.
   virtual Score score(const Sample& sample, const Answer& answer) const = 0;

@@ -53,12 +53,13 @@ std::string random_number(Dice& dice, int digits) {
 }
 
 std::string random_uuid(Dice& dice) {
-  const uint64_t high = (dice.bits() & ~0xf000ull) | 0x4000;                          // version 4
+  const uint64_t high = (dice.bits() & ~0xf000ull) | 0x4000;                           // version 4
   const uint64_t low = (dice.bits() & 0x3fffffffffffffffull) | 0x8000000000000000ull;  // variant 1
   char text[40];
-  std::snprintf(text, sizeof text, "%08llx-%04llx-%04llx-%04llx-%012llx", static_cast<unsigned long long>(high >> 32),
-                static_cast<unsigned long long>(high >> 16 & 0xffff), static_cast<unsigned long long>(high & 0xffff),
-                static_cast<unsigned long long>(low >> 48), static_cast<unsigned long long>(low & 0xffffffffffffull));
+  std::snprintf(text, sizeof text, "%08llx-%04llx-%04llx-%04llx-%012llx",
+                static_cast<unsigned long long>(high >> 32), static_cast<unsigned long long>(high >> 16 & 0xffff),
+                static_cast<unsigned long long>(high & 0xffff), static_cast<unsigned long long>(low >> 48),
+                static_cast<unsigned long long>(low & 0xffffffffffffull));
   return text;
 }
 

@@ -23,7 +23,8 @@ std::string random_number(Dice& dice, int digits);
 std::string random_uuid(Dice& dice);
 /// Random letters: capitals from 'A', or small ones from 'a'.
 std::string random_letters(Dice& dice, int count, char first);
-/// A pronounceable nonsense word of `syllables` syllables, "bovile"; none is an English word by design, few by chance.
+/// A pronounceable nonsense word of `syllables` syllables, "bovile"; none is an English word by design, few by
+/// chance.
 std::string nonsense_word(Dice& dice, int syllables);
 
 }  // namespace fathom
