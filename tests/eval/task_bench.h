@@ -40,7 +40,9 @@ inline TaskInput bytes_input(uint64_t seed = 1) {
 inline TaskInput seedling_input(uint64_t seed = 1) {
   static const Tokenizer tokenizer(Vocabulary::read(Gguf::open(FATHOM_MODELS "/fathom-seedling-q8_0.gguf")));
   return input_counted_by(
-      [](std::string_view text) { return static_cast<int64_t>(tokenizer.encode(text, {.add_bos_eos = false}).size()); },
+      [](std::string_view text) {
+        return static_cast<int64_t>(tokenizer.encode(text, {.add_bos_eos = false}).size());
+      },
       seed);
 }
 

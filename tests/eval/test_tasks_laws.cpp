@@ -29,7 +29,9 @@ TEST_P(TaskLaws, SameSeedGivesTheSameBytesAndAnotherSeedOrIndexOthers) {
 void expect_budget(const Task& task, const TaskInput& input, int64_t length, bool fills) {
   const Sample sample = task.make(input, length, 3);
   EXPECT_LE(tokens_of(input, sample), length) << task.name();
-  if (fills) EXPECT_GE(tokens_of(input, sample), length * 95 / 100) << task.name() << " of " << length;
+  if (fills) {
+    EXPECT_GE(tokens_of(input, sample), length * 95 / 100) << task.name() << " of " << length;
+  }
 }
 
 TEST_P(TaskLaws, PromptAndReserveFillTheLengthButNoMore) {
@@ -73,7 +75,9 @@ TEST_P(TaskLaws, SpansAreInOrderAndApartAndTheLeadEndsWithoutBlank) {
     }
     EXPECT_LE(end, sample.prompt().size());
   }
-  if (sample.mode == Sample::Mode::kGenerate) EXPECT_FALSE(std::isspace(sample.lead.back()));
+  if (sample.mode == Sample::Mode::kGenerate) {
+    EXPECT_FALSE(std::isspace(sample.lead.back()));
+  }
 }
 
 TEST_P(TaskLaws, LengthBelowTheLeastIsRefusedWithTheLeast) {

@@ -70,8 +70,13 @@ MethodInfo mqar_info() {
           .summary = "multi-query associative recall: the partners of nonsense words, all of them asked for",
           .paper = "Zoology: Measuring and Improving Recall in Efficient Language Models, 2023",
           .needs = "any model",
-          .parameters = {{"pairs", Parameter::Type::kInt, "0",
-                          "before a gap of prose; 0: as many as fit, up to 15,000, and no gap", 0, kMostPairs, {}}}};
+          .parameters = {{"pairs",
+                          Parameter::Type::kInt,
+                          "0",
+                          "before a gap of prose; 0: as many as fit, up to 15,000, and no gap",
+                          0,
+                          kMostPairs,
+                          {}}}};
 }
 
 TaskList make_mqar(const Values& values) {

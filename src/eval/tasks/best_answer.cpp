@@ -93,11 +93,12 @@ class BestAnswer final : public Task {
 }  // namespace
 
 MethodInfo best_answer_info() {
-  return {.name = "best_answer",
-          .summary = "the one answer among many that recommends all that is asked for; others recommend a part of it",
-          .paper = "Ada-LEval: Evaluating long-context LLMs with length-adaptable benchmarks, 2024",
-          .needs = "any model",
-          .parameters = {{"tokens", Parameter::Type::kInt, "128", "of one answer, about", 64, 1e6, {}}}};
+  return {
+      .name = "best_answer",
+      .summary = "the one answer among many that recommends all that is asked for; others recommend a part of it",
+      .paper = "Ada-LEval: Evaluating long-context LLMs with length-adaptable benchmarks, 2024",
+      .needs = "any model",
+      .parameters = {{"tokens", Parameter::Type::kInt, "128", "of one answer, about", 64, 1e6, {}}}};
 }
 
 TaskList make_best_answer(const Values& values) {

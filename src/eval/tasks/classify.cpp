@@ -54,8 +54,8 @@ class Classify final : public Task {
   }
 
  private:
-  /// The class of each demonstration: rounds in which each class has one, the last round cut short. Grouped: the same
-  /// demonstrations, those of a class together.
+  /// The class of each demonstration: rounds in which each class has one, the last round cut short. Grouped: the
+  /// same demonstrations, those of a class together.
   std::vector<int64_t> draw_order(Dice& dice, int64_t items) const {
     std::vector<int64_t> order, round(classes_);
     std::iota(round.begin(), round.end(), 0);
@@ -75,7 +75,8 @@ class Classify final : public Task {
     const int64_t asked = dice.below(classes_);
     const std::string query = draw_item(dice, classes[asked]);
     Sample sample;
-    sample.context = "Items are sorted by the words that they are made of. Each item below is followed by its label.\n";
+    sample.context =
+        "Items are sorted by the words that they are made of. Each item below is followed by its label.\n";
     if (name_labels_) {
       std::vector<std::string> labels;
       for (const Class& named : classes) labels.push_back(named.label);
@@ -83,8 +84,8 @@ class Classify final : public Task {
     }
     sample.context += '\n';
     for (const int64_t of : draw_order(dice, items)) {
-      const TextSpan item = append_part(
-          sample.context, "item: " + draw_item(dice, classes[of]) + "\nlabel: " + classes[of].label);
+      const TextSpan item =
+          append_part(sample.context, "item: " + draw_item(dice, classes[of]) + "\nlabel: " + classes[of].label);
       if (of == asked) sample.evidence.push_back(item);
       sample.context += "\n\n";
     }
@@ -120,7 +121,8 @@ MethodInfo classify_info() {
 TaskList make_classify(const Values& values) {
   const int64_t classes = values.integer("classes");
   const bool labels = values.boolean("labels"), grouped = values.string("order") == "grouped";
-  const std::string name = "classify/" + std::to_string(classes) + (labels ? "_labels" : "") + (grouped ? "_grouped" : "");
+  const std::string name =
+      "classify/" + std::to_string(classes) + (labels ? "_labels" : "") + (grouped ? "_grouped" : "");
   return {std::make_shared<Classify>(name, classes, labels, grouped)};
 }
 

@@ -61,7 +61,8 @@ class Search {
       if (!result) continue;
       equations_.push_back(concat(a, " ", operation, " ", b, " = ", *result));
       const bool reached = left.empty() && *result == target_;
-      trace += concat(indent, "Try ", equations_.back(), left.empty() ? reached ? ", reached" : ", dropped" : "", "\n");
+      trace +=
+          concat(indent, "Try ", equations_.back(), left.empty() ? reached ? ", reached" : ", dropped" : "", "\n");
       Numbers next = {*result};
       next.insert(next.end(), left.begin(), left.end());
       if (reached || (!left.empty() && run(next))) return true;
@@ -108,13 +109,14 @@ class Countdown final : public Task {
 
   Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
     const Problem problem = draw_problem(input, dice(input, length, index));
-    return fit_sample(*this, input, length, 0, 0, [&](int64_t) { return build(input, problem); });
+    return fit_sample(*this, input, length, 0, 0, [&](int64_t) { return build(problem); });
   }
 
   /// 1 if the equations of the solution are right. partial: the share of the trace before its first wrong line.
   Score score(const Sample& sample, const Answer& answer) const override {
     const auto [trace, solution] = parts_of(answer.text);
-    const bool right = solves(solution, sample.details["numbers"].get<Numbers>(), sample.details["target"].get<int64_t>());
+    const bool right =
+        solves(solution, sample.details["numbers"].get<Numbers>(), sample.details["target"].get<int64_t>());
     const double partial = right_prefix(lines_of(trace), lines_of(parts_of(sample.references[0]).first));
     return {right ? 1.0 : 0.0, {{"partial", partial}}};
   }
@@ -142,24 +144,32 @@ class Countdown final : public Task {
       const int64_t tokens = input.count(problem.answer + "</Solution>");
       if (tokens >= tier_ / 2 && tokens <= tier_) return problem;
     }
-    fail("task ", name(), ": none of ", kMostDraws, " problems has an answer of ", tier_ / 2, " to ", tier_, " tokens");
+    fail("task ", name(), ": none of ", kMostDraws, " problems has an answer of ", tier_ / 2, " to ", tier_,
+         " tokens");
   }
 
-  static Sample build(const TaskInput& input, const Problem& problem) {
+  Sample build(const Problem& problem) const {
     Sample sample;
     sample.context = concat(
-        "Make a target of four numbers with + - * /, using each number once. All results are whole numbers above 0 and "
-        "below ", kBelow, ".\nSearch like this. Pick two of the numbers, in the order in which they stand, and write which "
-        "are left. Try + - * / on the two, the larger first, passing over results that are not allowed; put the result "
-        "before the numbers that are left and go on with them, indented by two blanks more. When no number is left, write "
+        "Make a target of four numbers with + - * /, using each number once. All results are whole numbers above 0 "
+        "and "
+        "below ",
+        kBelow,
+        ".\nSearch like this. Pick two of the numbers, in the order in which they stand, and write which "
+        "are left. Try + - * / on the two, the larger first, passing over results that are not allowed; put the "
+        "result "
+        "before the numbers that are left and go on with them, indented by two blanks more. When no number is "
+        "left, write "
         "whether the target is reached or the try is dropped. The lines look like this:\n\n"
-        "Pick 9 and 4, left: 2, 7\nTry 9 + 4 = 13\n  Pick 13 and 2, left: 7\n  Try 13 + 2 = 15\n    Pick 15 and 7, left: none\n"
+        "Pick 9 and 4, left: 2, 7\nTry 9 + 4 = 13\n  Pick 13 and 2, left: 7\n  Try 13 + 2 = 15\n    Pick 15 and 7, "
+        "left: none\n"
         "    Try 15 + 7 = 22, dropped\n\nAt the target, stop and write the three equations between <Solution> and "
         "</Solution>, a line each.\n\n");
     sample.question = concat("Numbers: ", list(problem.numbers), "\nTarget: ", problem.target, "\n");
     sample.lead = "Search:";
     sample.references = {problem.answer};
-    sample.reserve = reserve_for(input, problem.answer + "</Solution>");
+    sample.reserve = tier_ + 8;
+    sample.evidence = {{sample.context.size(), sample.context.size() + sample.question.size() - 1}};
     sample.stop = {"</Solution>"};
     sample.details["numbers"] = problem.numbers;
     sample.details["target"] = problem.target;
@@ -172,11 +182,12 @@ class Countdown final : public Task {
 }  // namespace
 
 MethodInfo countdown_info() {
-  return {.name = "countdown",
-          .summary = "the search for a way to make a number of four others; the prompt is short, length only bounds it",
-          .paper = "LongProc: Benchmarking Long-Context Language Models on Long Procedural Generation, 2025",
-          .needs = "any model",
-          .parameters = {{"tier", Parameter::Type::kInt, "512", "most tokens of the answer", 256, 8192, {}}}};
+  return {
+      .name = "countdown",
+      .summary = "the search for a way to make a number of four others; the prompt is short, length only bounds it",
+      .paper = "LongProc: Benchmarking Long-Context Language Models on Long Procedural Generation, 2025",
+      .needs = "any model",
+      .parameters = {{"tier", Parameter::Type::kInt, "512", "most tokens of the answer", 256, 8192, {}}}};
 }
 
 TaskList make_countdown(const Values& values) {

@@ -1,4 +1,5 @@
-// One JSON object full of UUIDs: values that are looked up, or that are keys themselves and so make threads to follow.
+// One JSON object full of UUIDs: values that are looked up, or that are keys themselves and so make threads to
+// follow.
 #include <algorithm>
 #include <map>
 
@@ -68,7 +69,9 @@ class KvThreads final : public Task {
 
  private:
   int64_t chains() const { return shape_.kind == Kind::kMultiThread ? shape_.threads : 1; }
-  int64_t dead_ends() const { return shape_.kind == Kind::kBranched ? (shape_.hops - 1) * (shape_.branches - 1) : 0; }
+  int64_t dead_ends() const {
+    return shape_.kind == Kind::kBranched ? (shape_.hops - 1) * (shape_.branches - 1) : 0;
+  }
   int64_t needed_pairs() const {
     if (shape_.kind == Kind::kSingle) return 1;
     if (shape_.kind == Kind::kMultiple || shape_.kind == Kind::kConditional) return shape_.needles;
@@ -107,7 +110,8 @@ class KvThreads final : public Task {
       needles.values.push_back(key);
     }
     for (int64_t i = 0; i < dead_ends(); ++i) {
-      needles.pairs.push_back({needles.pairs[i % (shape_.hops - 1)].key, random_uuid(dice), places[shape_.hops + i]});
+      needles.pairs.push_back(
+          {needles.pairs[i % (shape_.hops - 1)].key, random_uuid(dice), places[shape_.hops + i]});
     }
     return needles;
   }
@@ -118,9 +122,11 @@ class KvThreads final : public Task {
       case Kind::kSingle:
         return concat("Question: Which value belongs to the key ", asked, "?\n");
       case Kind::kMultiple:
-        return concat("Question: Which values belong to the keys ", asked, "? Name them in the order of the keys.\n");
+        return concat("Question: Which values belong to the keys ", asked,
+                      "? Name them in the order of the keys.\n");
       case Kind::kConditional:
-        return concat("Question: Which values have a key with the character ", kMark, " in it? Name all of them.\n");
+        return concat("Question: Which values have a key with the character ", kMark,
+                      " in it? Name all of them.\n");
       case Kind::kThread:
         return concat("Question: Some values are keys of other pairs. Begin at the key ", asked,
                       ", take its value as the next key as long as there is such a key. Which value comes last?\n");
@@ -129,8 +135,9 @@ class KvThreads final : public Task {
                       ", take the value as the next key as long as there is such a key. Which values come last? "
                       "Name them in the order of the keys.\n");
       default:
-        return concat("Question: Some values are keys of other pairs, and some keys occur more than once. From the key ",
-                      asked, ", taking a value as the next key, many paths begin. Which value ends the longest?\n");
+        return concat(
+            "Question: Some values are keys of other pairs, and some keys occur more than once. From the key ",
+            asked, ", taking a value as the next key, many paths begin. Which value ends the longest?\n");
     }
   }
 
@@ -199,24 +206,30 @@ std::string name_of(const Shape& shape) {
 
 MethodInfo kv_threads_info() {
   using Type = Parameter::Type;
-  return {.name = "kv_threads",
-          .summary = "values of a JSON object of UUIDs: looked up, or followed as keys of further pairs",
-          .paper = "Needle Threading: Can LLMs Follow Threads through Near-Million-Scale Haystacks?, 2024",
-          .needs = "any model",
-          .parameters = {
-              {"kind", Type::kChoice, "thread", "what is asked for", {}, {}, {std::begin(kKinds), std::end(kKinds)}},
-              {"hops", Type::kInt, "4", "pairs of a thread", 2, 1000, {}},
-              {"threads", Type::kInt, "3", "threads of kind=multi_thread", 2, 1000, {}},
-              {"branches", Type::kInt, "2", "values of a key of kind=branched", 2, 100, {}},
-              {"needles", Type::kInt, "5", "values of kind=multiple and conditional", 2, 1000, {}},
-              {"direction", Type::kChoice, "forward", "where a thread's next pair is", {}, {},
-               {"forward", "backward", "random"}}}};
+  return {
+      .name = "kv_threads",
+      .summary = "values of a JSON object of UUIDs: looked up, or followed as keys of further pairs",
+      .paper = "Needle Threading: Can LLMs Follow Threads through Near-Million-Scale Haystacks?, 2024",
+      .needs = "any model",
+      .parameters = {
+          {"kind", Type::kChoice, "thread", "what is asked for", {}, {}, {std::begin(kKinds), std::end(kKinds)}},
+          {"hops", Type::kInt, "4", "pairs of a thread", 2, 1000, {}},
+          {"threads", Type::kInt, "3", "threads of kind=multi_thread", 2, 1000, {}},
+          {"branches", Type::kInt, "2", "values of a key of kind=branched", 2, 100, {}},
+          {"needles", Type::kInt, "5", "values of kind=multiple and conditional", 2, 1000, {}},
+          {"direction",
+           Type::kChoice,
+           "forward",
+           "where a thread's next pair is",
+           {},
+           {},
+           {"forward", "backward", "random"}}}};
 }
 
 TaskList make_kv_threads(const Values& values) {
   const auto kind = std::ranges::find(kKinds, values.string("kind")) - std::begin(kKinds);
-  const Shape shape{static_cast<Kind>(kind),      values.integer("needles"),  values.integer("hops"),
-                    values.integer("threads"),    values.integer("branches"), values.string("direction")};
+  const Shape shape{static_cast<Kind>(kind),   values.integer("needles"),  values.integer("hops"),
+                    values.integer("threads"), values.integer("branches"), values.string("direction")};
   return {std::make_shared<KvThreads>(name_of(shape), shape)};
 }
 

@@ -15,7 +15,8 @@ int64_t overfilling(int64_t most, int64_t length, const std::function<int64_t(in
   constexpr int64_t kProbe = 48;  // units; enough that their mean is good to a tenth
   int64_t units = std::min(most, kProbe), before = 0;
   while (units < most && size(units) <= length) {
-    const double each = std::max(0.1, static_cast<double>(size(units) - size(before)) / static_cast<double>(units - before));
+    const double each =
+        std::max(0.1, static_cast<double>(size(units) - size(before)) / static_cast<double>(units - before));
     const double missing = static_cast<double>(length - size(units)) / each;
     before = units;
     units = std::min(most, units + static_cast<int64_t>(missing * 1.05) + 8);

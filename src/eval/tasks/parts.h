@@ -16,8 +16,8 @@ namespace fathom {
 Sample fit_sample(const Task& task, const TaskInput& input, int64_t length, int64_t least, int64_t most,
                   const std::function<Sample(int64_t units)>& build);
 
-/// The same with words of the haystack for units: build gets running text of `least` words or more. Throws Error for
-/// a haystack that ends before the length is reached, too.
+/// The same with words of the haystack for units: build gets running text of `least` words or more. Throws Error
+/// for a haystack that ends before the length is reached, too.
 Sample fit_prose_sample(const Task& task, const TaskInput& input, int64_t length, Dice& dice, int64_t least,
                         const std::function<Sample(std::string_view prose)>& build);
 

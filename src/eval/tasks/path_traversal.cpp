@@ -53,9 +53,8 @@ class PathTraversal final : public Task {
     std::vector<Way> ways(tier_ / 4);  // a line has more than four tokens
     for (Way& way : ways) way = {draw_town(dice, fresh), draw_town(dice, fresh), dice.pick(kMeans)};
     for (size_t i = 0; i + 1 < ways.size(); ++i) ways[i].to = ways[i + 1].from;
-    const int64_t hops = largest_fit(std::ssize(ways), tier_, [&](int64_t units) {
-      return input.count(route_text(ways, units) + "</Route>");
-    });
+    const int64_t hops = largest_fit(
+        std::ssize(ways), tier_, [&](int64_t units) { return input.count(route_text(ways, units) + "</Route>"); });
     ways.resize(std::max<int64_t>(2, hops));
     return ways;
   }
@@ -78,7 +77,7 @@ class PathTraversal final : public Task {
     Sample sample;
     const std::string from = ways.front().from, to = ways.back().to;
     sample.references = {route_text(ways, std::ssize(ways))};
-    sample.reserve = reserve_for(input, sample.references[0] + "</Route>");
+    sample.reserve = std::max(tier_ + 8, reserve_for(input, sample.references[0]));
     sample.details["hops"] = ways.size();
     std::vector<int64_t> order = dice.distinct(2 * std::ssize(ways), 2 * std::ssize(ways));
     const int64_t hops = std::ssize(ways);
@@ -104,11 +103,12 @@ class PathTraversal final : public Task {
 }  // namespace
 
 MethodInfo path_traversal_info() {
-  return {.name = "path_traversal",
-          .summary = "a journey told way by way; the prompt is as short as the answer, so that length only bounds them",
-          .paper = "LongProc: Benchmarking Long-Context Language Models on Long Procedural Generation, 2025",
-          .needs = "any model",
-          .parameters = {{"tier", Parameter::Type::kInt, "512", "most tokens of the answer", 128, 1 << 20, {}}}};
+  return {
+      .name = "path_traversal",
+      .summary = "a journey told way by way; the prompt is as short as the answer, so that length only bounds them",
+      .paper = "LongProc: Benchmarking Long-Context Language Models on Long Procedural Generation, 2025",
+      .needs = "any model",
+      .parameters = {{"tier", Parameter::Type::kInt, "512", "most tokens of the answer", 128, 1 << 20, {}}}};
 }
 
 TaskList make_path_traversal(const Values& values) {

@@ -1,10 +1,10 @@
 // Strings of a random automaton: what comes next must be learned from the strings before.
 //
-// Of the automaton's states every other one has a single edge, the rest two to four, chosen alike; a cycle through all
-// states keeps each in reach of all others. A sample is all strings of one automaton, each begun at its first state.
-// What a model puts first is certain to be right or wrong only where the automaton leaves a single choice. So the
-// asked symbols are those of the last strings at states with one edge that were passed before; the newline at the end
-// of a string is not asked.
+// Of the automaton's states every other one has a single edge, the rest two to four, chosen alike; a cycle through
+// all states keeps each in reach of all others. A sample is all strings of one automaton, each begun at its first
+// state. What a model puts first is certain to be right or wrong only where the automaton leaves a single choice.
+// So the asked symbols are those of the last strings at states with one edge that were passed before; the newline
+// at the end of a string is not asked.
 #include <algorithm>
 
 #include "base/error.h"
@@ -60,7 +60,8 @@ class RegularLanguage final : public Task {
 
   Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
     const Dice start = dice(input, length, index);
-    return fit_sample(*this, input, length, kLeastSymbols, std::max(kLeastSymbols, length),
+    const int64_t most = kLeastSymbols + 4 * length;  // a symbol and its blank are a token, or less by some counts
+    return fit_sample(*this, input, length, kLeastSymbols, most,
                       [&](int64_t symbols) { return build(symbols, start); });
   }
 
@@ -83,7 +84,9 @@ class RegularLanguage final : public Task {
     Sample sample;
     sample.mode = Sample::Mode::kForced;
     sample.context = "Each line follows the same hidden rules:\n";
+    const size_t begin = sample.context.size();
     write(automaton, strings, sample);
+    sample.evidence = {{begin, sample.context.size()}};
     sample.details["strings"] = strings.size();
     for (const std::vector<Edge>& edges : automaton) {
       nlohmann::ordered_json listed = nlohmann::ordered_json::object();

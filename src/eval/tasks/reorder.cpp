@@ -14,8 +14,9 @@ namespace {
 using Order = std::vector<int64_t>;
 constexpr int64_t kFirstYear = 1601, kLastYear = 1899;
 
-constexpr std::string_view kDeeds[] = {"bought", "sold",     "found",   "lost",  "painted", "mended", "gave away",
-                                       "hid",    "borrowed", "brought home", "broke", "drew",    "cleaned", "buried"};
+constexpr std::string_view kDeeds[] = {"bought", "sold",      "found",   "lost",     "painted",
+                                       "mended", "gave away", "hid",     "borrowed", "brought home",
+                                       "broke",  "drew",      "cleaned", "buried"};
 
 struct Event {
   std::string text;  // "Anna bought a copper kettle"
@@ -28,15 +29,15 @@ std::vector<Event> draw_events(Dice& dice, int64_t count) {
   const std::vector<int64_t> things = dice.distinct(std::ssize(nouns()), count);
   std::vector<Event> events;
   for (int64_t i = 0; i < count; ++i) {
-    events.push_back({concat(first_names()[people[i]], " ", dice.pick(kDeeds), " the ", dice.pick(adjectives()), " ",
-                             nouns()[things[i]]),
+    events.push_back({concat(first_names()[people[i]], " ", dice.pick(kDeeds), " the ", dice.pick(adjectives()),
+                             " ", nouns()[things[i]]),
                       kFirstYear + years[i]});
   }
   return events;
 }
 
-/// How far `given`, an order of the same things as `right`, is from it: mean distance of a thing from its place, mean
-/// square of it, and the swaps that mend it. Anything else is as far as can be.
+/// How far `given`, an order of the same things as `right`, is from it: mean distance of a thing from its place,
+/// mean square of it, and the swaps that mend it. Anything else is as far as can be.
 nlohmann::ordered_json deviations(const Order& given, const Order& right) {
   const auto n = std::ssize(right);
   const auto things = static_cast<double>(n);
@@ -90,10 +91,12 @@ class Reorder final : public Task {
       sample.context += pieces[i];
       if (!sample.context.ends_with('\n')) sample.context += i < events.size() ? " " : "\n";
       if (i == events.size()) break;
-      sample.evidence.push_back(append_part(sample.context, concat("In ", events[i].year, " ", events[i].text, ".")));
+      sample.evidence.push_back(
+          append_part(sample.context, concat("In ", events[i].year, " ", events[i].text, ".")));
       sample.context += ' ';
     }
-    sample.question = "\nQuestion: In which order did these things happen, the earliest first? Give their numbers.\n";
+    sample.question =
+        "\nQuestion: In which order did these things happen, the earliest first? Give their numbers.\n";
     for (int64_t i = 0; i < events_; ++i) sample.question += concat(i + 1, ". ", events[listed[i]].text, "\n");
     Order right(events_);
     for (int64_t i = 0; i < events_; ++i) right[i] = i + 1;

@@ -74,13 +74,15 @@ class TextSort final : public Task {
   static Sample build(const TaskInput& input, std::string_view prose, const std::vector<size_t>& shown) {
     const std::vector<std::string_view> pieces = cut_prose(prose, {0.1, 0.3, 0.5, 0.7, 0.9}, 0.05);
     Sample sample;
-    sample.context = concat("Below are four segments of a text, which follow each other in the text but are given here "
-                            "in a random order, and what stands before and behind them.\n\nBefore:\n",
-                            pieces.front(), "\n\n");
+    sample.context = concat(
+        "Below are four segments of a text, which follow each other in the text but are given here "
+        "in a random order, and what stands before and behind them.\n\nBefore:\n",
+        pieces.front(), "\n\n");
     Order right(kSegments);
     for (size_t i = 0; i < shown.size(); ++i) {
       right[shown[i]] = static_cast<int64_t>(i + 1);
-      sample.evidence.push_back(append_part(sample.context, concat("Segment ", i + 1, ":\n", pieces[shown[i] + 1])));
+      sample.evidence.push_back(
+          append_part(sample.context, concat("Segment ", i + 1, ":\n", pieces[shown[i] + 1])));
       sample.context += "\n\n";
     }
     sample.context += concat("After:\n", pieces.back(), "\n\n");
@@ -100,8 +102,9 @@ class TextSort final : public Task {
 
 MethodInfo text_sort_info() {
   return {.name = "text_sort",
-          .summary = "the order of four shuffled segments; give a book as haystack: in made-up prose only the names of "
-                     "people tell what follows what",
+          .summary =
+              "the order of four shuffled segments; give a book as haystack: in made-up prose only the names of "
+              "people tell what follows what",
           .paper = "Ada-LEval: Evaluating long-context LLMs with length-adaptable benchmarks, 2024",
           .needs = "any model"};
 }

@@ -17,9 +17,9 @@ constexpr std::string_view kThings[] = {"key", "coin", "letter", "ring", "apple"
 
 struct World {
   std::array<std::string_view, 2> people, rooms, things;
-  std::array<std::string_view, 4> containers;  // two in each room
-  std::array<int64_t, 2> room;                 // of each person
-  std::array<int64_t, 2> container;            // of each thing
+  std::array<std::string_view, 4> containers;    // two in each room
+  std::array<int64_t, 2> room;                   // of each person
+  std::array<int64_t, 2> container;              // of each thing
   std::array<std::array<int64_t, 2>, 2> belief;  // of each person, a container for each thing
 
   bool sees(int64_t person, int64_t thing) const { return container[thing] / 2 == room[person]; }
@@ -64,7 +64,8 @@ std::string act(Dice& dice, World& world) {
   const std::string_view room = world.rooms[world.room[person]];
   if (here && chance < 7) {
     container = 2 * world.room[person] + dice.below(2);
-    return concat(name, " takes the ", what, " to the ", room, " and puts it into the ", world.containers[container], ".");
+    return concat(name, " takes the ", what, " to the ", room, " and puts it into the ",
+                  world.containers[container], ".");
   }
   return concat(name, " goes to the ", room, ".");
 }
@@ -75,8 +76,8 @@ std::string things_at(const World& world, const std::array<int64_t, 2>& containe
 }
 
 std::string note(const World& world) {
-  std::string text = concat("- places: ", world.people[0], " ", world.rooms[world.room[0]], ", ", world.people[1], " ",
-                            world.rooms[world.room[1]], ", ", things_at(world, world.container), "\n");
+  std::string text = concat("- places: ", world.people[0], " ", world.rooms[world.room[0]], ", ", world.people[1],
+                            " ", world.rooms[world.room[1]], ", ", things_at(world, world.container), "\n");
   for (int64_t person = 0; person < 2; ++person) {
     std::vector<std::string_view> seen;
     for (int64_t thing = 0; thing < 2; ++thing) {
@@ -120,9 +121,8 @@ class TomTracking final : public Task {
     Dice dice = this->dice(input, length, index);
     const World world = draw_world(dice);
     const int64_t most = tier_ / 16;  // the notes on a step have more tokens
-    const int64_t steps = std::max<int64_t>(1, largest_fit(most, tier_, [&](int64_t units) {
-      return input.count(tell(world, units, dice).notes);
-    }));
+    const int64_t steps = std::max<int64_t>(
+        1, largest_fit(most, tier_, [&](int64_t units) { return input.count(tell(world, units, dice).notes); }));
     return fit_sample(*this, input, length, steps, steps,
                       [&](int64_t) { return build(input, world, steps, tell(world, steps, dice)); });
   }
@@ -135,28 +135,30 @@ class TomTracking final : public Task {
   }
 
  private:
-  static Sample build(const TaskInput& input, const World& world, int64_t steps, const Story& story) {
+  Sample build(const TaskInput& input, const World& world, int64_t steps, const Story& story) const {
     Sample sample;
-    sample.context = "A person sees the things that are in the same room, and which container they are in. Of any other thing "
-                     "a person believes that it is where they saw it last, even when they saw it carried away. In the "
-                     "beginning both know where everything is.\n\n";
+    sample.context =
+        "A person sees the things that are in the same room, and which container they are in. Of any other thing "
+        "a person believes that it is where they saw it last, even when they saw it carried away. In the "
+        "beginning both know where everything is.\n\n";
     for (int64_t room = 0; room < 2; ++room) {
       sample.context += concat("In the ", world.rooms[room], " there are a ", world.containers[2 * room], " and a ",
                                world.containers[2 * room + 1], ".\n");
     }
     for (int64_t i = 0; i < 2; ++i) {
-      sample.context += concat(world.people[i], " is in the ", world.rooms[world.room[i]], ". The ", world.things[i],
-                               " is in the ", world.containers[world.container[i]], ".\n");
+      sample.context += concat(world.people[i], " is in the ", world.rooms[world.room[i]], ". The ",
+                               world.things[i], " is in the ", world.containers[world.container[i]], ".\n");
     }
     sample.context += '\n';
     sample.evidence = {append_part(sample.context, story.told)};
-    sample.question = "\nQuestion: How do things stand after each step? Write its number and three lines, as in this "
-                      "example of another story, and \"End\" when there are no more steps:\nStep 1\n- places: Olga loft, "
-                      "Ivan porch, pen tin, cup shelf\n- Olga sees: pen, cup; believes: pen tin, cup shelf\n- Ivan sees: "
-                      "nothing; believes: pen tin, cup desk\n";
+    sample.question =
+        "\nQuestion: How do things stand after each step? Write its number and three lines, as in this "
+        "example of another story, and \"End\" when there are no more steps:\nStep 1\n- places: Olga loft, "
+        "Ivan porch, pen tin, cup shelf\n- Olga sees: pen, cup; believes: pen tin, cup shelf\n- Ivan sees: "
+        "nothing; believes: pen tin, cup desk\n";
     sample.lead = "Answer:";
     sample.references = {story.notes};
-    sample.reserve = reserve_for(input, story.notes);
+    sample.reserve = std::max(tier_ + 8, reserve_for(input, story.notes));
     sample.stop = {"End"};
     sample.details["steps"] = steps;
     return sample;
@@ -169,7 +171,8 @@ class TomTracking final : public Task {
 
 MethodInfo tom_tracking_info() {
   return {.name = "tom_tracking",
-          .summary = "who is where and believes what, noted after each step; the prompt is short, length only bounds it",
+          .summary =
+              "who is where and believes what, noted after each step; the prompt is short, length only bounds it",
           .paper = "LongProc: Benchmarking Long-Context Language Models on Long Procedural Generation, 2025",
           .needs = "any model",
           .parameters = {{"tier", Parameter::Type::kInt, "512", "most tokens of the answer", 128, 1 << 16, {}}}};

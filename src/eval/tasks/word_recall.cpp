@@ -15,7 +15,8 @@ constexpr int64_t kLeastWords = 8;  // of the gap
 bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
 
 /// `prose` with other names, drawn from `others`, for those in `names`: the gap must not say the lists.
-std::string without(std::string_view prose, const std::set<std::string_view>& names, const WordList& others, Dice dice) {
+std::string without(std::string_view prose, const std::set<std::string_view>& names, const WordList& others,
+                    Dice dice) {
   std::string text;
   for (size_t begin = 0; begin < prose.size();) {
     size_t end = begin;
@@ -47,8 +48,8 @@ class WordRecall final : public Task {
     });
   }
 
-  /// Share of the words recalled: but the first, which nothing announces, if the list is read; all, in their places,
-  /// if it is written. surprisal_ratio: of the second list to the first, percent.
+  /// Share of the words recalled: but the first, which nothing announces, if the list is read; all, in their
+  /// places, if it is written. surprisal_ratio: of the second list to the first, percent.
   Score score(const Sample& sample, const Answer& answer) const override {
     return generate_ ? score_written(sample, answer) : score_read(answer);
   }
@@ -62,7 +63,8 @@ class WordRecall final : public Task {
     return second;
   }
 
-  Sample build(const TaskInput& input, const WordList& first, const WordList& second, const std::string& gap) const {
+  Sample build(const TaskInput& input, const WordList& first, const WordList& second,
+               const std::string& gap) const {
     Sample sample;
     sample.context = "The list: ";
     const size_t list = sample.context.size();
@@ -129,9 +131,19 @@ MethodInfo word_recall_info() {
           .paper = "Characterizing Verbatim Short-Term Memory in Neural Language Models, 2022",
           .needs = "any model",
           .parameters = {{"words", Type::kInt, "5", "of the list", 2, 30, {}},
-                         {"condition", Type::kChoice, "repeat", "of the second list: the same, in other order, other names",
-                          {}, {}, {"repeat", "permute", "control"}},
-                         {"mode", Type::kChoice, "forced", "the second list is read, or written (repeat only)", {}, {},
+                         {"condition",
+                          Type::kChoice,
+                          "repeat",
+                          "of the second list: the same, in other order, other names",
+                          {},
+                          {},
+                          {"repeat", "permute", "control"}},
+                         {"mode",
+                          Type::kChoice,
+                          "forced",
+                          "the second list is read, or written (repeat only)",
+                          {},
+                          {},
                           {"forced", "generate"}}}};
 }
 
