@@ -15,7 +15,10 @@ const MethodTable<TaskMethod>& task_methods() {
                                                       {reorder_info(), make_reorder},
                                                       {path_traversal_info(), make_path_traversal},
                                                       {countdown_info(), make_countdown},
-                                                      {tom_tracking_info(), make_tom_tracking}});
+                                                      {tom_tracking_info(), make_tom_tracking},
+                                                      {topic_of_info(), make_topic_of},
+                                                      {same_topic_info(), make_same_topic},
+                                                      {count_topic_info(), make_count_topic}});
   return table;
 }
 

@@ -102,9 +102,9 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"classify:classes=5,labels=true,order=grouped"}, Case{"text_sort"}, Case{"best_answer"},
                     Case{"word_recall"}, Case{"word_recall:condition=permute,words=7"},
                     Case{"word_recall:condition=control,words=3"}, Case{"word_recall:mode=generate"}, Case{"mqar"},
-                    Case{"mqar:pairs=8"}, Case{"regular_language"}, Case{"reorder"},
-                    Case{"path_traversal:tier=256", false}, Case{"countdown:tier=1k", false},
-                    Case{"tom_tracking:tier=512", false}),
+                    Case{"mqar:pairs=8"}, Case{"regular_language"}, Case{"reorder"}, Case{"topic_of"},
+                    Case{"same_topic"}, Case{"count_topic"}, Case{"path_traversal:tier=256", false},
+                    Case{"countdown:tier=1k", false}, Case{"tom_tracking:tier=512", false}),
     case_name);
 
 }  // namespace

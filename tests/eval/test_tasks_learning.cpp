@@ -75,7 +75,8 @@ TEST(Classify, RoundsShowEachClassEquallyOften) {
       previous = label;
     }
     ASSERT_EQ(counts.size(), 9u);
-    const auto [least, most] = std::ranges::minmax_element(counts, {}, [](const auto& count) { return count.second; });
+    const auto [least, most] =
+        std::ranges::minmax_element(counts, {}, [](const auto& count) { return count.second; });
     EXPECT_LE(most->second - least->second, 1);
     EXPECT_EQ(changes == 9, std::string(order) == "grouped") << changes;
   }
@@ -86,7 +87,8 @@ TEST(Classify, EvidenceIsTheClassAndDetailsSayWhereItWasLast) {
   for (const TextSpan span : sample.evidence) {
     EXPECT_TRUE(text_at(sample, span).ends_with("\nlabel: " + sample.references[0]));
   }
-  const double last = sample.details["last_demonstration"].get<double>() * static_cast<double>(sample.context.size());
+  const double last =
+      sample.details["last_demonstration"].get<double>() * static_cast<double>(sample.context.size());
   EXPECT_NEAR(last, static_cast<double>(sample.evidence.back().begin), 1);
   EXPECT_EQ(sample.context.find("label: " + sample.references[0], sample.evidence.back().end), std::string::npos);
 }
@@ -272,7 +274,8 @@ char predicted(const Strings& before, const std::string& prefix) {
         if (at + ending.size() < whole.size()) ++next[whole[at + ending.size()]];
       }
     }
-    if (!next.empty()) return std::ranges::max_element(next, {}, [](const auto& entry) { return entry.second; })->first;
+    if (!next.empty())
+      return std::ranges::max_element(next, {}, [](const auto& entry) { return entry.second; })->first;
   }
   return '?';
 }

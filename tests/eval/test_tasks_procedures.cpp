@@ -110,7 +110,8 @@ TEST(Countdown, TracesTryWhatTheyPicked) {
     EXPECT_EQ(picked[indent], (Strings{tried[0], tried[2]}));
     const int64_t a = std::stoll(tried[0]), b = std::stoll(tried[2]), c = std::stoll(tried[3]);
     EXPECT_GE(a, b);
-    const std::map<std::string, bool> right = {{"+", a + b == c}, {"-", a - b == c}, {"*", a * b == c}, {"/", b * c == a}};
+    const std::map<std::string, bool> right = {
+        {"+", a + b == c}, {"-", a - b == c}, {"*", a * b == c}, {"/", b * c == a}};
     EXPECT_TRUE(right.at(tried[1])) << line;
   }
   EXPECT_GT(tries, 50);
@@ -122,7 +123,9 @@ TEST(Countdown, SolutionsAreCheckedByArithmetic) {
   sample.references = {"\nPick 9 and 7, left: 4, 2\n<Solution>\n"};
   sample.details["numbers"] = {9, 7, 4, 2};
   sample.details["target"] = 24;
-  const auto value = [&](const std::string& text) { return value_of(*task, sample, "<Solution>\n" + text + "\n</Solution>"); };
+  const auto value = [&](const std::string& text) {
+    return value_of(*task, sample, "<Solution>\n" + text + "\n</Solution>");
+  };
   EXPECT_EQ(value("9 - 7 = 2\n2 + 4 = 6\n6 * 2 = 12"), 0) << "another target";
   EXPECT_EQ(value("9 + 7 = 16\n4 * 2 = 8\n16 + 8 = 24"), 1);
   EXPECT_EQ(value("4 * 2 = 8\n9 + 7 = 16\n8 + 16 = 24"), 1);
@@ -154,7 +157,8 @@ class Tracker {
     if (const Strings room = groups(line, "^In the (\\w+) there are a (\\w+) and a (\\w+)\\."); !room.empty()) {
       room_of_[room[1]] = room_of_[room[2]] = room[0];
       rooms_.push_back(room[0]);
-    } else if (const Strings start = groups(line, "^(\\w+) is in the (\\w+)\\. The (\\w+) is in the (\\w+)\\."); !start.empty()) {
+    } else if (const Strings start = groups(line, "^(\\w+) is in the (\\w+)\\. The (\\w+) is in the (\\w+)\\.");
+               !start.empty()) {
       people_.push_back(start[0]);
       things_.push_back(start[2]);
       place_[start[0]] = start[1];
@@ -174,7 +178,8 @@ class Tracker {
     if (const Strings moved = groups(rest, "^moves the (\\w+) to the (\\w+)\\."); !moved.empty()) {
       EXPECT_EQ(room_of_[place_[moved[0]]], place_[person]) << "only what is in the room is moved";
       place_[moved[0]] = moved[1];
-    } else if (const Strings taken = groups(rest, "^takes the (\\w+) to the (\\w+) and puts it into the (\\w+)\\."); !taken.empty()) {
+    } else if (const Strings taken = groups(rest, "^takes the (\\w+) to the (\\w+) and puts it into the (\\w+)\\.");
+               !taken.empty()) {
       EXPECT_EQ(room_of_[place_[taken[0]]], place_[person]);
       place_[person] = taken[1];
       place_[taken[0]] = taken[2];
@@ -216,7 +221,8 @@ TEST(TomTracking, AnIndependentSimulationGivesTheReference) {
     EXPECT_LE(bytes_input().count(sample.references[0]), 1024);
     EXPECT_GE(bytes_input().count(sample.references[0]), 920);
     const Strings last = lines_of_text(tracker.notes);
-    const Strings first = groups(last[last.size() - 2], "believes: (.*)"), second = groups(last.back(), "believes: (.*)");
+    const Strings first = groups(last[last.size() - 2], "believes: (.*)"),
+                  second = groups(last.back(), "believes: (.*)");
     false_beliefs |= first != second;
   }
   EXPECT_TRUE(false_beliefs) << "sometimes the two believe different things";

@@ -14,7 +14,8 @@ using Strings = std::vector<std::string>;
 Strings matches(const std::string& text, const std::string& pattern, int group = 0) {
   const std::regex regex(pattern);
   Strings found;
-  for (std::sregex_iterator at(text.begin(), text.end(), regex), end; at != end; ++at) found.push_back((*at)[group]);
+  for (std::sregex_iterator at(text.begin(), text.end(), regex), end; at != end; ++at)
+    found.push_back((*at)[group]);
   return found;
 }
 std::string joined(const Strings& parts, const std::string& between) {
@@ -265,7 +266,8 @@ TEST(Reorder, EventsSortedByTheirYearsAreTheReference) {
     Strings order;
     for (const auto& [year, number] : dated) order.push_back(number);
     EXPECT_EQ(value_of(*task, sample, joined(order, " ")), 1);
-    for (const TextSpan span : sample.evidence) EXPECT_EQ(matches(text_at(sample, span), "^In \\d{4} .*\\.$").size(), 1u);
+    for (const TextSpan span : sample.evidence)
+      EXPECT_EQ(matches(text_at(sample, span), "^In \\d{4} .*\\.$").size(), 1u);
   }
 }
 

@@ -213,8 +213,8 @@ MethodInfo kv_threads_info() {
       .needs = "any model",
       .parameters = {
           {"kind", Type::kChoice, "thread", "what is asked for", {}, {}, {std::begin(kKinds), std::end(kKinds)}},
-          {"hops", Type::kInt, "4", "pairs of a thread", 2, 1000, {}},
-          {"threads", Type::kInt, "3", "threads of kind=multi_thread", 2, 1000, {}},
+          {"hops", Type::kInt, "4", "pairs of a thread", 2, 100, {}},
+          {"threads", Type::kInt, "3", "threads of kind=multi_thread", 2, 100, {}},
           {"branches", Type::kInt, "2", "values of a key of kind=branched", 2, 100, {}},
           {"needles", Type::kInt, "5", "values of kind=multiple and conditional", 2, 1000, {}},
           {"direction",

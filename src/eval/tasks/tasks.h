@@ -28,5 +28,11 @@ MethodInfo countdown_info();
 TaskList make_countdown(const Values& values);
 MethodInfo tom_tracking_info();
 TaskList make_tom_tracking(const Values& values);
+MethodInfo topic_of_info();
+TaskList make_topic_of(const Values& values);
+MethodInfo same_topic_info();
+TaskList make_same_topic(const Values& values);
+MethodInfo count_topic_info();
+TaskList make_count_topic(const Values& values);
 
 }  // namespace fathom
