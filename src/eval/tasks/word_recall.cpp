@@ -36,8 +36,7 @@ class WordRecall final : public Task {
 
   Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
     Dice dice = this->dice(input, length, index);
-    WordList names = first_names();
-    dice.shuffle(names);
+    const WordList names = draw_names(input, dice);
     const WordList first(names.begin(), names.begin() + words_);
     const WordList second = second_list(names, dice);
     const Dice start = dice;
@@ -55,6 +54,14 @@ class WordRecall final : public Task {
   }
 
  private:
+  /// All names in random order, those of fewer tokens first: models know them better, and words of a list are alike.
+  static WordList draw_names(const TaskInput& input, Dice& dice) {
+    WordList names = first_names();
+    dice.shuffle(names);
+    std::ranges::stable_sort(names, {}, [&](std::string_view name) { return input.count(concat(" ", name)); });
+    return names;
+  }
+
   WordList second_list(const WordList& names, Dice& dice) const {
     const auto begin = names.begin() + (condition_ == "control" ? words_ : 0);
     const WordList first(begin, begin + words_);
