@@ -5,47 +5,63 @@
 namespace fathom {
 namespace {
 
-using Entry = MethodTable<TaskMethod>::Entry;
+using Entries = std::vector<MethodTable<TaskMethod>::Entry>;
 
-std::vector<Entry> ruler_tasks() {
-  std::vector<Entry> tasks = ruler_needle_tasks();
-  tasks.push_back({ruler_variables_info(), make_ruler_variables});
-  tasks.push_back({ruler_common_words_info(), make_ruler_common_words});
-  tasks.push_back({ruler_frequent_words_info(), make_ruler_frequent_words});
-  tasks.push_back({ruler_qa_1_info(), make_ruler_qa_1});
-  tasks.push_back({ruler_qa_2_info(), make_ruler_qa_2});
+Entries ruler_tasks() {
+  Entries tasks = ruler_needle_tasks();
+  tasks.insert(tasks.end(), {
+                                {ruler_variables_info(), make_ruler_variables},
+                                {ruler_common_words_info(), make_ruler_common_words},
+                                {ruler_frequent_words_info(), make_ruler_frequent_words},
+                                {ruler_qa_1_info(), make_ruler_qa_1},
+                                {ruler_qa_2_info(), make_ruler_qa_2},
+                            });
   return tasks;
 }
 
 /// All 13 with their defaults.
-Entry ruler_suite() {
-  return {{"",
-           "ruler",
-           "the 13 tasks of RULER: all from here to qa_2",
-           "RULER: What's the Real Context Size of Your Long-Context Language Models?, 2024",
-           false,
-           "nothing",
-           "",
-           "",
-           {}},
-          [](const Values&) {
-            TaskList all;
-            for (const Entry& entry : ruler_tasks()) {
-              for (auto& task : entry.make(check_values({entry.info.name, {}}, entry.info.parameters)))
-                all.push_back(std::move(task));
-            }
-            return all;
-          }};
+TaskList make_ruler(const Values&) {
+  TaskList all;
+  for (const auto& [info, make] : ruler_tasks()) {
+    for (auto& task : make(check_values({info.name, {}}, info.parameters))) all.push_back(std::move(task));
+  }
+  return all;
+}
+MethodInfo ruler_info() {
+  MethodInfo info = ruler_variables_info();
+  info.name = "ruler";
+  info.summary = "the 13 tasks of RULER: those from here to qa_2";
+  info.parameters.clear();
+  return info;
 }
 
-std::vector<Entry> all_tasks() {
-  std::vector<Entry> tasks = ruler_tasks();
-  tasks.insert(tasks.begin(), ruler_suite());
-  tasks.push_back({needle_info(), make_needle});
-  tasks.push_back({passkey_info(), make_passkey});
-  tasks.push_back({lines_info(), make_lines});
-  tasks.push_back({perplexity_info(), make_perplexity});
-  return tasks;
+Entries other_tasks() {
+  return {
+      {needle_info(), make_needle},
+      {passkey_info(), make_passkey},
+      {lines_info(), make_lines},
+      {kv_threads_info(), make_kv_threads},
+      {classify_info(), make_classify},
+      {text_sort_info(), make_text_sort},
+      {best_answer_info(), make_best_answer},
+      {word_recall_info(), make_word_recall},
+      {mqar_info(), make_mqar},
+      {regular_language_info(), make_regular_language},
+      {reorder_info(), make_reorder},
+      {path_traversal_info(), make_path_traversal},
+      {countdown_info(), make_countdown},
+      {tom_tracking_info(), make_tom_tracking},
+      {topic_of_info(), make_topic_of},
+      {same_topic_info(), make_same_topic},
+      {count_topic_info(), make_count_topic},
+      {perplexity_info(), make_perplexity},
+  };
+}
+
+Entries all_tasks() {
+  Entries all = {{ruler_info(), make_ruler}};
+  for (const Entries& some : {ruler_tasks(), other_tasks()}) all.insert(all.end(), some.begin(), some.end());
+  return all;
 }
 
 }  // namespace

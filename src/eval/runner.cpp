@@ -107,10 +107,10 @@ Evaluation::Batch Evaluation::next_batch(const Cell& cell, int64_t& index) const
   const int64_t end = count(*cell.task.task);
   for (; index < end; ++index) {
     Sample sample = cell.task.task->make(input(cell.maker), cell.length, index);
-    const bool fits = batch.samples.empty() ||
-                      (sample.group == batch.samples[0].group &&
-                       static_cast<int64_t>(batch.samples.size()) <
-                           (sample.group.empty() ? plan_.trial.concurrency : kGroupSamples));
+    const bool fits =
+        batch.samples.empty() || (sample.group == batch.samples[0].group &&
+                                  static_cast<int64_t>(batch.samples.size()) <
+                                      (sample.group.empty() ? plan_.trial.concurrency : kGroupSamples));
     if (!fits) break;
     try {
       batch.prompts.push_back(cell.maker.make(sample, cell.length));
@@ -201,7 +201,8 @@ Record Evaluation::describe(const Cell& cell, const Batch& batch, size_t sample,
           {"prompt_hash", hex(batch.prompts[sample].hash())}};
 }
 
-Record Evaluation::record(const Cell& cell, const Batch& batch, size_t s, size_t method, const Outcome& outcome) const {
+Record Evaluation::record(const Cell& cell, const Batch& batch, size_t s, size_t method,
+                          const Outcome& outcome) const {
   const Sample& sample = batch.samples[s];
   const Prompt& prompt = batch.prompts[s];
   const Score score = cell.task.task->score(sample, outcome.answer);

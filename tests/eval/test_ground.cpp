@@ -184,7 +184,8 @@ TEST_F(Files, AHaystackThatIsTooShortIsAnErrorUnlessItMayRepeat) {
 TEST_F(Files, JsonLinesNameTheLineThatIsWrong) {
   int64_t seen = 0;
   const auto read = [&](const std::string& text) {
-    return error_of([&] { read_json_lines(write("a.jsonl", text), [&](int64_t line, const auto&) { seen = line; }); });
+    return error_of(
+        [&] { read_json_lines(write("a.jsonl", text), [&](int64_t line, const auto&) { seen = line; }); });
   };
   EXPECT_EQ(read("{\"a\":1}\n\n{\"b\":2}"), "no error");
   EXPECT_EQ(seen, 3);

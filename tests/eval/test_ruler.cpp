@@ -17,9 +17,18 @@
 namespace fathom {
 namespace {
 
-const std::vector<std::string> kNames = {"niah_single_1",   "niah_single_2",   "niah_single_3",   "niah_multikey_1",
-                                         "niah_multikey_2", "niah_multikey_3", "niah_multivalue", "niah_multiquery",
-                                         "vt",              "cwe",             "fwe",             "qa_1",
+const std::vector<std::string> kNames = {"niah_single_1",
+                                         "niah_single_2",
+                                         "niah_single_3",
+                                         "niah_multikey_1",
+                                         "niah_multikey_2",
+                                         "niah_multikey_3",
+                                         "niah_multivalue",
+                                         "niah_multiquery",
+                                         "vt",
+                                         "cwe",
+                                         "fwe",
+                                         "qa_1",
                                          "qa_2"};
 
 struct Found {
@@ -72,7 +81,8 @@ TEST_P(Ruler, FillsTheLengthButForAtMostATwentieth) {
 }
 
 TEST_P(Ruler, ReservesWhatThePublishedRunsDo) {
-  static const std::map<std::string, int64_t> kOther = {{"vt", 30}, {"cwe", 120}, {"fwe", 50}, {"qa_1", 32}, {"qa_2", 32}};
+  static const std::map<std::string, int64_t> kOther = {
+      {"vt", 30}, {"cwe", 120}, {"fwe", 50}, {"qa_1", 32}, {"qa_2", 32}};
   const auto other = kOther.find(GetParam());
   EXPECT_EQ(task_->make(bytes_input(), 2048, 0).reserve, other == kOther.end() ? 128 : other->second);
 }
@@ -364,8 +374,9 @@ TEST(RulerQuestions, HaveTheAnswerInTheGoldDocumentAndNoOther) {
       EXPECT_EQ(sample.question.find(subject), std::string::npos) << "the second document must be needed";
       std::smatch pupil;
       ASSERT_TRUE(std::regex_search(sample.question, pupil, std::regex("from whom ([A-Za-z]+ [A-Za-z]+) learned")));
-      const auto first = std::ranges::find_if(
-          documents, [&](const std::string& text) { return text.starts_with(std::string(pupil[1]) + " was born"); });
+      const auto first = std::ranges::find_if(documents, [&](const std::string& text) {
+        return text.starts_with(std::string(pupil[1]) + " was born");
+      });
       ASSERT_NE(first, documents.end());
       EXPECT_NE(first->find("learned from " + subject), std::string::npos);
       EXPECT_EQ(sample.evidence.size(), 2u);
@@ -401,8 +412,9 @@ TEST_F(RulerFiles, SquadGivesGoldThenItsArticleThenOthersAndDropsWhatHasNoAnswer
     std::string paragraphs;
     for (int p = 0; p < 4; ++p) {
       const std::string name = "a" + std::to_string(article) + "p" + std::to_string(p);
-      paragraphs += std::string(p ? "," : "") + R"({"context":"Text )" + name + R"( here.","qas":[{"question":"Q )" + name +
-                    R"(?","is_impossible":)" + (p == 1 ? "true" : "false") + R"(,"answers":[{"text":")" + name + R"("}]}]})";
+      paragraphs += std::string(p ? "," : "") + R"({"context":"Text )" + name +
+                    R"( here.","qas":[{"question":"Q )" + name + R"(?","is_impossible":)" +
+                    (p == 1 ? "true" : "false") + R"(,"answers":[{"text":")" + name + R"("}]}]})";
     }
     data += std::string(article ? "," : "") + R"({"paragraphs":[)" + paragraphs + "]}";
   }
@@ -421,7 +433,9 @@ TEST_F(RulerFiles, SquadGivesGoldThenItsArticleThenOthersAndDropsWhatHasNoAnswer
 }
 
 TEST_F(RulerFiles, HotpotKeepsItsOwnDocuments) {
-  const auto task = task_of("qa_2:file=" + write(R"([{"question":"Who?","answer":"Ann","context":[["T1",["One. ","Ann."]],["T2",["Two."]]]},
+  const auto task =
+      task_of("qa_2:file=" +
+              write(R"([{"question":"Who?","answer":"Ann","context":[["T1",["One. ","Ann."]],["T2",["Two."]]]},
     {"question":"What?","answer":"tea","context":[["T3",["Tea."]],["T4",["Four."]]]}])"));
   const Sample sample = task->make(bytes_input(), 100, 0);
   EXPECT_EQ(documents_of(sample).size(), 4u);

@@ -102,7 +102,8 @@ TEST(Prompts, ChatPutsTheLeadBehindTheAssistantsMark) {
   Sample sample;
   sample.context = "Some text. ", sample.question = "A question?", sample.lead = "The answer is";
   const Prompt prompt = maker.make(sample, 100);
-  EXPECT_EQ(seedling().tokenizer->decode(prompt.tokens), "[user] Some text. A question?\n[assistant] The answer is");
+  EXPECT_EQ(seedling().tokenizer->decode(prompt.tokens),
+            "[user] Some text. A question?\n[assistant] The answer is");
   EXPECT_EQ(maker.measure(sample), static_cast<int64_t>(prompt.tokens.size()));
   const std::string head = seedling().tokenizer->decode(std::span(prompt.tokens).first(prompt.context_tokens));
   EXPECT_TRUE(std::string("[user] Some text. ").starts_with(head)) << head;
@@ -209,7 +210,8 @@ TEST(Trial, DivergenceIsThatOfTheYardsticksAnswerTokens) {
   const Outcome crippled = trial.run(kWindow, all_of(made), true)[0];
   EXPECT_EQ(crippled.same, 0.0);
   EXPECT_NE(crippled.tokens, answer) << "or there is nothing to replay";
-  Session dense(seedling().model, seedling().runtime), window(seedling().model, seedling().runtime, {.attend = kWindow.attend});
+  Session dense(seedling().model, seedling().runtime),
+      window(seedling().model, seedling().runtime, {.attend = kWindow.attend});
   dense.append(made.prompts[0].tokens);
   window.append(made.prompts[0].tokens);
   double kl = 0;
@@ -311,15 +313,24 @@ TEST(Evaluation, GoesOnWhereItWasKilledWithoutRepeatingOrLosingASample) {
 TEST(Evaluation, AddsMethodsSamplesAndLengthsToWhatIsThere) {
   const Folder folder;
   const std::string path = folder / "results.jsonl";
-  { RecordLog log(path); records_of(plan(2, {kDense}), log); }
+  {
+    RecordLog log(path);
+    records_of(plan(2, {kDense}), log);
+  }
   EXPECT_EQ(result_lines(path), 8u);
   std::vector<std::string> grown;
-  { RecordLog log(path); grown = lasting(records_of(plan(3), log)); }
+  {
+    RecordLog log(path);
+    grown = lasting(records_of(plan(3), log));
+  }
   EXPECT_EQ(result_lines(path), 24u);
   RecordLog fresh;
   EXPECT_EQ(grown, lasting(records_of(plan(3), fresh))) << "comparisons included";
   const std::string before = read(path);
-  { RecordLog log(path); records_of(plan(3), log); }
+  {
+    RecordLog log(path);
+    records_of(plan(3), log);
+  }
   EXPECT_EQ(read(path), before) << "nothing is left to be done";
 }
 
@@ -332,7 +343,8 @@ TEST(Evaluation, SummaryIsTheMeanWithItsInterval) {
   for (const Record& summary : summaries) {
     double sum = 0;
     for (const Record& record : evaluation.records()) {
-      if (record["task"] == summary["task"] && record["length"] == summary["length"] && record["method"] == summary["method"])
+      if (record["task"] == summary["task"] && record["length"] == summary["length"] &&
+          record["method"] == summary["method"])
         sum += record["score"].get<double>();
     }
     EXPECT_NEAR(summary["score"].get<double>(), sum / 4, 1e-12);
@@ -384,8 +396,8 @@ TEST(Tasks, AreNamedByTheirSpecAndOnlyOnce) {
 
 // --- the log ---
 
-const Record kRecord = {{"task", "t"}, {"length", 5}, {"method", "m"}, {"model_id", "x"}, {"seed", 1},
-                        {"sample", 0}, {"prompt_hash", "h"}, {"score", 0.5}};
+const Record kRecord = {{"task", "t"}, {"length", 5}, {"method", "m"},      {"model_id", "x"},
+                        {"seed", 1},   {"sample", 0}, {"prompt_hash", "h"}, {"score", 0.5}};
 
 std::string error_of(const std::string& path) {
   try {

@@ -30,4 +30,33 @@ TaskList make_lines(const Values& values);
 MethodInfo perplexity_info();
 TaskList make_perplexity(const Values& values);
 
+MethodInfo kv_threads_info();
+TaskList make_kv_threads(const Values& values);
+MethodInfo classify_info();
+TaskList make_classify(const Values& values);
+MethodInfo text_sort_info();
+TaskList make_text_sort(const Values& values);
+MethodInfo best_answer_info();
+TaskList make_best_answer(const Values& values);
+MethodInfo word_recall_info();
+TaskList make_word_recall(const Values& values);
+MethodInfo mqar_info();
+TaskList make_mqar(const Values& values);
+MethodInfo regular_language_info();
+TaskList make_regular_language(const Values& values);
+MethodInfo reorder_info();
+TaskList make_reorder(const Values& values);
+MethodInfo path_traversal_info();
+TaskList make_path_traversal(const Values& values);
+MethodInfo countdown_info();
+TaskList make_countdown(const Values& values);
+MethodInfo tom_tracking_info();
+TaskList make_tom_tracking(const Values& values);
+MethodInfo topic_of_info();
+TaskList make_topic_of(const Values& values);
+MethodInfo same_topic_info();
+TaskList make_same_topic(const Values& values);
+MethodInfo count_topic_info();
+TaskList make_count_topic(const Values& values);
+
 }  // namespace fathom

@@ -1,0 +1,87 @@
+// Pairs of words, then all keys again in another order: how many values a model can hold and find.
+#include "base/error.h"
+#include "eval/tasks/parts.h"
+#include "eval/tasks/tasks.h"
+
+namespace fathom {
+namespace {
+
+constexpr int kSyllables = 2;
+constexpr int64_t kMostPairs = 15000;  // of the 68,600 words there are; the text of so many is over 150,000 tokens
+
+class Mqar final : public Task {
+ public:
+  Mqar(std::string name, int64_t pairs) : Task(std::move(name)), pairs_(pairs) {}
+
+  Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
+    Dice dice = this->dice(input, length, index);
+    const Dice start = dice;
+    if (pairs_ == 0) {
+      return fit_sample(*this, input, length, 1, std::min(kMostPairs, length),
+                        [&](int64_t pairs) { return build(pairs, "", start); });
+    }
+    return fit_prose_sample(*this, input, length, dice, 0,
+                            [&](std::string_view prose) { return build(pairs_, prose, start); });
+  }
+
+  /// Share of the values recalled.
+  Score score(const Sample& sample, const Answer& answer) const override {
+    int64_t right = 0;
+    for (size_t i = 0; i < sample.asked.size(); ++i) right += answer.spans.at(i).right;
+    return {static_cast<double>(right) / static_cast<double>(sample.asked.size())};
+  }
+
+ private:
+  static Sample build(int64_t pairs, std::string_view prose, Dice dice) {
+    FreshWords fresh;
+    std::vector<std::pair<std::string, std::string>> said;
+    for (int64_t i = 0; i < pairs; ++i) {
+      std::string key = fresh.draw(dice, kSyllables);
+      said.emplace_back(std::move(key), fresh.draw(dice, kSyllables));
+    }
+    Sample sample;
+    sample.mode = Sample::Mode::kForced;
+    sample.context = "Each word has a partner:\n";
+    for (const auto& [key, value] : said) {
+      sample.evidence.push_back(append_part(sample.context, key + ": " + value));
+      sample.context += '\n';
+    }
+    sample.context += concat("\n", prose, prose.empty() ? "" : "\n\n");
+    sample.question = "The same words with their partners once more, in another order:\n";
+    dice.shuffle(said);
+    const size_t offset = sample.context.size() + sample.question.size();
+    for (const auto& [key, value] : said) {
+      sample.lead += key + ": ";
+      const TextSpan span = append_part(sample.lead, value);
+      sample.asked.push_back({offset + span.begin, offset + span.end});
+      sample.lead += '\n';
+    }
+    sample.details["pairs"] = pairs;
+    return sample;
+  }
+
+  int64_t pairs_;
+};
+
+}  // namespace
+
+MethodInfo mqar_info() {
+  return {.name = "mqar",
+          .summary = "multi-query associative recall: the partners of nonsense words, all of them asked for",
+          .paper = "Zoology: Measuring and Improving Recall in Efficient Language Models, 2023",
+          .needs = "any model",
+          .parameters = {{"pairs",
+                          Parameter::Type::kInt,
+                          "0",
+                          "before a gap of prose; 0: as many as fit, up to 15,000, and no gap",
+                          0,
+                          kMostPairs,
+                          {}}}};
+}
+
+TaskList make_mqar(const Values& values) {
+  const int64_t pairs = values.integer("pairs");
+  return {std::make_shared<Mqar>(pairs == 0 ? "mqar" : "mqar/" + std::to_string(pairs), pairs)};
+}
+
+}  // namespace fathom

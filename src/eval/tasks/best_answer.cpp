@@ -1,0 +1,108 @@
+// Many answers to one question, of which one is what was asked for.
+#include <algorithm>
+
+#include "base/error.h"
+#include "eval/tasks/parts.h"
+#include "eval/tasks/tasks.h"
+#include "eval/words.h"
+
+namespace fathom {
+namespace {
+
+constexpr int64_t kThings = 3, kLeastWords = 12;  // words of prose in each answer
+
+/// "a kettle"
+std::string a(std::string_view noun) {
+  return (std::string_view("aeiou").find(noun[0]) == std::string_view::npos ? "a " : "an ") + std::string(noun);
+}
+
+std::string things(const std::vector<std::string_view>& nouns) {
+  return concat(a(nouns[0]), ", ", a(nouns[1]), " and ", a(nouns[2]));
+}
+
+/// An advice that names all of the things in `wanted`, in some order, or as a distractor one or two of them.
+std::string advice(Dice& dice, std::vector<std::string_view> wanted, bool best) {
+  dice.shuffle(wanted);
+  if (!best) {
+    const std::vector<std::string_view> asked = wanted;
+    for (int64_t keep = dice.between(1, kThings - 1); keep < kThings; ++keep) {
+      do wanted[keep] = dice.pick(nouns());
+      while (std::ranges::count(asked, wanted[keep]) > 0 || std::ranges::count(wanted, wanted[keep]) > 1);
+    }
+    dice.shuffle(wanted);
+  }
+  return concat(dice.pick(first_names()), " recommends ", things(wanted), ".");
+}
+
+class BestAnswer final : public Task {
+ public:
+  BestAnswer(std::string name, int64_t tokens) : Task(std::move(name)), tokens_(tokens) {}
+
+  Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
+    Dice dice = this->dice(input, length, index);
+    const int64_t answers = std::max<int64_t>(2, length / tokens_);
+    const Dice start = dice;
+    return fit_prose_sample(*this, input, length, dice, answers * kLeastWords,
+                            [&](std::string_view prose) { return build(input, prose, answers, start); });
+  }
+
+  /// 1 if the highest label in the text is the right one, or else the first number.
+  Score score(const Sample& sample, const Answer& answer) const override {
+    int64_t label = -1;
+    for (size_t at = answer.text.find('A'); at != std::string::npos; at = answer.text.find('A', at + 1)) {
+      const std::string_view rest = std::string_view(answer.text).substr(at + 1);
+      const std::string_view digits = rest.substr(0, rest.find_first_not_of("0123456789"));
+      if (!digits.empty() && digits.size() <= 9) label = std::max(label, numbers_in(digits)[0]);
+    }
+    const std::vector<int64_t> bare = numbers_in(answer.text);
+    if (label < 0 && !bare.empty()) label = bare.front();
+    return {"A" + std::to_string(label) == sample.references[0] ? 1.0 : 0.0};
+  }
+
+ private:
+  static Sample build(const TaskInput& input, std::string_view prose, int64_t answers, Dice dice) {
+    std::vector<std::string_view> wanted;
+    for (const int64_t noun : dice.distinct(std::ssize(nouns()), kThings)) wanted.push_back(nouns()[noun]);
+    const int64_t best = dice.below(answers);
+    std::vector<double> cuts;
+    for (int64_t i = 1; i < answers; ++i) cuts.push_back(static_cast<double>(i) / static_cast<double>(answers));
+    const std::vector<std::string_view> pieces = cut_prose(prose, cuts, 0.3 / static_cast<double>(answers));
+    Sample sample;
+    sample.context = "Below are a number of answers, labelled A1, A2 and so on.\n\n";
+    for (int64_t i = 0; i < answers; ++i) {
+      const std::vector<std::string_view> halves = cut_prose(pieces[i], {dice.uniform()}, 1);
+      sample.context += concat("A", i + 1, ": ", halves[0], halves[0].empty() ? "" : " ");
+      const TextSpan said = append_part(sample.context, advice(dice, wanted, i == best));
+      if (i == best) sample.evidence = {said};
+      sample.context += concat(halves[1].empty() ? "" : " ", halves[1], "\n\n");
+    }
+    sample.question = concat("Question: Which of the answers recommends all three of these: ", things(wanted),
+                             "? Give its label.\n");
+    sample.lead = "Answer: The label is";
+    sample.references = {concat("A", best + 1)};
+    sample.reserve = reserve_for(input, sample.references[0]);
+    sample.stop = {"\n"};
+    sample.depth = static_cast<double>(sample.evidence[0].begin) / static_cast<double>(sample.context.size());
+    sample.details["answers"] = answers;
+    return sample;
+  }
+
+  int64_t tokens_;
+};
+
+}  // namespace
+
+MethodInfo best_answer_info() {
+  return {
+      .name = "best_answer",
+      .summary = "the one answer among many that recommends all that is asked for; others recommend a part of it",
+      .paper = "Ada-LEval: Evaluating long-context LLMs with length-adaptable benchmarks, 2024",
+      .needs = "any model",
+      .parameters = {{"tokens", Parameter::Type::kInt, "128", "of one answer, about", 64, 1e6, {}}}};
+}
+
+TaskList make_best_answer(const Values& values) {
+  return {std::make_shared<BestAnswer>("best_answer", values.integer("tokens"))};
+}
+
+}  // namespace fathom

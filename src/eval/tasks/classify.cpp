@@ -1,0 +1,129 @@
+// In-context classification with many classes, in nonsense words: what a label means can only be learned from the
+// demonstrations.
+#include <numeric>
+
+#include "eval/tasks/parts.h"
+#include "eval/tasks/tasks.h"
+
+namespace fathom {
+namespace {
+
+constexpr int64_t kClassWords = 8, kItemWords = 12;
+
+struct Class {
+  std::string label;
+  std::vector<std::string> words;  // a word as often as its weight says
+};
+
+/// Each class uses 8 words of a vocabulary that all share, some four times as often as others. The vocabulary holds
+/// about two classes' worth of words for each four, so that a word alone seldom tells the class.
+std::vector<Class> draw_classes(Dice& dice, int64_t count) {
+  FreshWords fresh;
+  const std::vector<std::string> vocabulary = fresh.draw(dice, 2, 24 + kClassWords * count / 2);
+  std::vector<Class> classes;
+  for (int64_t i = 0; i < count; ++i) {
+    Class drawn{fresh.draw(dice, 2), {}};
+    for (const int64_t word : dice.distinct(std::ssize(vocabulary), kClassWords)) {
+      drawn.words.insert(drawn.words.end(), dice.between(1, 4), vocabulary[word]);
+    }
+    classes.push_back(std::move(drawn));
+  }
+  return classes;
+}
+
+std::string draw_item(Dice& dice, const Class& of) {
+  std::vector<std::string> words;
+  for (int64_t i = 0; i < kItemWords; ++i) words.push_back(dice.pick(of.words));
+  return join(words, " ");
+}
+
+class Classify final : public Task {
+ public:
+  Classify(std::string name, int64_t classes, bool name_labels, bool grouped)
+      : Task(std::move(name)), classes_(classes), name_labels_(name_labels), grouped_(grouped) {}
+
+  Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
+    const Dice start = dice(input, length, index);
+    return fit_sample(*this, input, length, classes_, std::max(classes_, length),
+                      [&](int64_t items) { return build(input, items, start); });
+  }
+
+  /// 1 if the first line is the label.
+  Score score(const Sample& sample, const Answer& answer) const override {
+    return {lower(first_line(answer.text)) == sample.references[0] ? 1.0 : 0.0};
+  }
+
+ private:
+  /// The class of each demonstration: rounds in which each class has one, the last round cut short. Grouped: the
+  /// same demonstrations, those of a class together.
+  std::vector<int64_t> draw_order(Dice& dice, int64_t items) const {
+    std::vector<int64_t> order, round(classes_);
+    std::iota(round.begin(), round.end(), 0);
+    dice.shuffle(round);
+    std::vector<int64_t> rank(classes_);
+    for (int64_t i = 0; i < classes_; ++i) rank[round[i]] = i;
+    while (std::ssize(order) < items) {
+      order.insert(order.end(), round.begin(), round.begin() + std::min(classes_, items - std::ssize(order)));
+      dice.shuffle(round);
+    }
+    if (grouped_) std::ranges::stable_sort(order, {}, [&](int64_t of) { return rank[of]; });
+    return order;
+  }
+
+  Sample build(const TaskInput& input, int64_t items, Dice dice) const {
+    const std::vector<Class> classes = draw_classes(dice, classes_);
+    const int64_t asked = dice.below(classes_);
+    const std::string query = draw_item(dice, classes[asked]);
+    Sample sample;
+    sample.context =
+        "Items are sorted by the words that they are made of. Each item below is followed by its label.\n";
+    if (name_labels_) {
+      std::vector<std::string> labels;
+      for (const Class& named : classes) labels.push_back(named.label);
+      sample.context += "The labels are: " + join(labels, ", ") + ".\n";
+    }
+    sample.context += '\n';
+    for (const int64_t of : draw_order(dice, items)) {
+      const TextSpan item =
+          append_part(sample.context, "item: " + draw_item(dice, classes[of]) + "\nlabel: " + classes[of].label);
+      if (of == asked) sample.evidence.push_back(item);
+      sample.context += "\n\n";
+    }
+    sample.question = "item: " + query + "\n";
+    sample.lead = "label:";
+    sample.references = {classes[asked].label};
+    sample.reserve = reserve_for(input, sample.references[0]);
+    sample.stop = {"\n"};
+    sample.details["demonstrations"] = items;
+    sample.details["last_demonstration"] =  // where the class was shown last, as a share of the context
+        static_cast<double>(sample.evidence.back().begin) / static_cast<double>(sample.context.size());
+    return sample;
+  }
+
+  int64_t classes_;
+  bool name_labels_, grouped_;
+};
+
+}  // namespace
+
+MethodInfo classify_info() {
+  using Type = Parameter::Type;
+  return {.name = "classify",
+          .summary = "the label of an item after demonstrations of many classes, in nonsense words",
+          .paper = "Long-context LLMs Struggle with Long In-context Learning, 2024",
+          .needs = "any model",
+          .parameters = {
+              {"classes", Type::kInt, "28", "labels there are; each is demonstrated at least once", 2, 2000, {}},
+              {"labels", Type::kBool, "false", "name all labels at the beginning", {}, {}, {}},
+              {"order", Type::kChoice, "shuffled", "of the demonstrations", {}, {}, {"shuffled", "grouped"}}}};
+}
+
+TaskList make_classify(const Values& values) {
+  const int64_t classes = values.integer("classes");
+  const bool labels = values.boolean("labels"), grouped = values.string("order") == "grouped";
+  const std::string name =
+      "classify/" + std::to_string(classes) + (labels ? "_labels" : "") + (grouped ? "_grouped" : "");
+  return {std::make_shared<Classify>(name, classes, labels, grouped)};
+}
+
+}  // namespace fathom

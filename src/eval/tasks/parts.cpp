@@ -1,0 +1,161 @@
+#include "eval/tasks/parts.h"
+
+#include <algorithm>
+#include <map>
+
+#include "base/error.h"
+#include "eval/fit.h"
+#include "eval/words.h"
+
+namespace fathom {
+namespace {
+
+/// A number of units beyond `least`, at most `most`, that overfills `length` if so many can: from what a few cost.
+int64_t overfilling(int64_t most, int64_t length, const std::function<int64_t(int64_t)>& size) {
+  constexpr int64_t kProbe = 48;  // units; enough that their mean is good to a tenth
+  int64_t units = std::min(most, kProbe), before = 0;
+  while (units < most && size(units) <= length) {
+    const double each =
+        std::max(0.1, static_cast<double>(size(units) - size(before)) / static_cast<double>(units - before));
+    const double missing = static_cast<double>(length - size(units)) / each;
+    before = units;
+    units = std::min(most, units + static_cast<int64_t>(missing * 1.05) + 8);
+  }
+  return units;
+}
+
+int64_t size_of(const TaskInput& input, const Sample& sample) { return input.measure(sample) + sample.reserve; }
+
+/// That of the ascending `ends` which is nearest to `target`.
+size_t nearest(const std::vector<size_t>& ends, size_t target) {
+  const auto above = std::ranges::lower_bound(ends, target);
+  if (above == ends.end()) return ends.empty() ? 0 : ends.back();
+  if (above == ends.begin() || *above - target < target - *(above - 1)) return *above;
+  return *(above - 1);
+}
+
+}  // namespace
+
+Sample fit_sample(const Task& task, const TaskInput& input, int64_t length, int64_t least, int64_t most,
+                  const std::function<Sample(int64_t)>& build) {
+  std::map<int64_t, int64_t> sizes;
+  const std::function<int64_t(int64_t)> size = [&](int64_t units) {
+    const auto [known, added] = sizes.try_emplace(units, 0);
+    if (added) known->second = size_of(input, build(least + units));
+    return known->second;
+  };
+  if (size(0) > length) fail_too_short(task.name(), length, size(0));
+  return build(least + largest_fit(overfilling(most - least, length, size), length, size));
+}
+
+Sample fit_prose_sample(const Task& task, const TaskInput& input, int64_t length, Dice& dice, int64_t least,
+                        const std::function<Sample(std::string_view)>& build) {
+  const std::string prose = input.haystack->text(dice, std::max(length, least));
+  const std::vector<size_t> ends = word_ends(prose);
+  const auto words = static_cast<int64_t>(ends.size());
+  const auto fail_haystack = [&] {
+    fail("task ", task.name(), ": the haystack ", input.haystack->name(), " gave ", words, " words, too few for ",
+         length, " tokens; expected a longer one, or one that repeats");
+  };
+  if (words < least) fail_haystack();
+  Sample sample = fit_sample(task, input, length, least, words, [&](int64_t units) {
+    return build(std::string_view(prose).substr(0, units == 0 ? 0 : ends[units - 1]));
+  });
+  if (words < length && size_of(input, sample) < length * 95 / 100) fail_haystack();
+  return sample;
+}
+
+std::vector<std::string_view> cut_prose(std::string_view prose, const std::vector<double>& shares, double slack) {
+  std::vector<size_t> sentences;
+  for (const std::string_view sentence : split_sentences(prose)) {
+    sentences.push_back(static_cast<size_t>(sentence.data() + sentence.size() - prose.data()));
+  }
+  const std::vector<size_t> words = word_ends(prose);
+  const auto most = static_cast<size_t>(slack * static_cast<double>(prose.size()));
+  std::vector<std::string_view> pieces;
+  size_t begin = 0;
+  for (const double share : shares) {
+    const auto target = static_cast<size_t>(share * static_cast<double>(prose.size()));
+    size_t end = nearest(sentences, target);
+    if (std::max(end, target) - std::min(end, target) > most) end = nearest(words, target);
+    pieces.push_back(strip(prose.substr(begin, end - begin)));
+    begin = end;
+  }
+  pieces.push_back(strip(prose.substr(begin)));
+  return pieces;
+}
+
+TextSpan append_part(std::string& text, std::string_view part) {
+  const size_t begin = text.size();
+  text += part;
+  return {begin, text.size()};
+}
+
+int64_t reserve_for(const TaskInput& input, std::string_view answer) {
+  const int64_t tokens = input.count(answer);
+  return tokens + tokens / 50 + 8;
+}
+
+std::string FreshWords::draw(Dice& dice, int syllables) {
+  while (true) {
+    std::string word = nonsense_word(dice, syllables);
+    if (taken_.insert(word).second) return word;
+  }
+}
+
+std::vector<std::string> FreshWords::draw(Dice& dice, int syllables, int64_t count) {
+  std::vector<std::string> words;
+  while (static_cast<int64_t>(words.size()) < count) words.push_back(draw(dice, syllables));
+  return words;
+}
+
+std::string_view strip(std::string_view text, std::string_view around) {
+  const size_t begin = text.find_first_not_of(around);
+  if (begin == std::string_view::npos) return {};
+  return text.substr(begin, text.find_last_not_of(around) + 1 - begin);
+}
+
+std::string_view first_line(std::string_view text) {
+  text = strip(text);
+  return strip(text.substr(0, text.find('\n')));
+}
+
+std::string lower(std::string_view text) {
+  std::string small(text);
+  for (char& c : small) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  return small;
+}
+
+std::vector<std::string_view> split(std::string_view text, char separator) {
+  std::vector<std::string_view> parts;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find(separator, begin), text.size());
+    parts.push_back(strip(text.substr(begin, end - begin)));
+    begin = end + 1;
+  }
+  return parts;
+}
+
+std::vector<std::string_view> lines_of(std::string_view text) {
+  std::vector<std::string_view> lines = split(text, '\n');
+  std::erase_if(lines, [](std::string_view line) { return line.empty(); });
+  return lines;
+}
+
+std::vector<int64_t> numbers_in(std::string_view text) {
+  static constexpr std::string_view kDigits = "0123456789";
+  std::vector<int64_t> numbers;
+  for (size_t begin = text.find_first_of(kDigits); begin != std::string_view::npos;) {
+    const size_t end = std::min(text.find_first_not_of(kDigits, begin), text.size());
+    if (end - begin <= 9) numbers.push_back(std::stoll(std::string(text.substr(begin, end - begin))));
+    begin = text.find_first_of(kDigits, end);
+  }
+  return numbers;
+}
+
+double right_prefix(const std::vector<std::string_view>& given, const std::vector<std::string_view>& reference) {
+  const auto right = std::ranges::mismatch(given, reference).in2 - reference.begin();
+  return static_cast<double>(right) / static_cast<double>(reference.size());
+}
+
+}  // namespace fathom

@@ -1,0 +1,114 @@
+// Four segments of a text that follow each other, in random order, to be sorted.
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "eval/tasks/parts.h"
+#include "eval/tasks/tasks.h"
+
+namespace fathom {
+namespace {
+
+using Order = std::vector<int64_t>;
+constexpr int64_t kSegments = 4;
+constexpr int64_t kLeastWords = 100;  // about seven sentences
+
+Order identity() { return {1, 2, 3, 4}; }
+
+bool is_order(Order order) {
+  std::ranges::sort(order);
+  return order == identity();
+}
+
+/// The one order whose numbers are found in `digits` in that succession, with others between them or not; empty if
+/// there is none, or more than one.
+Order only_subsequence(const std::string& digits) {
+  Order found, order = identity();
+  do {
+    size_t at = 0;
+    for (const char digit : digits) at += at < order.size() && digit - '0' == order[at];
+    if (at < order.size()) continue;
+    if (!found.empty()) return {};
+    found = order;
+  } while (std::next_permutation(order.begin(), order.end()));
+  return found;
+}
+
+/// A list in square brackets (the first may be missing: the lead has it), or else what is found anywhere.
+Order read_order(std::string_view text) {
+  const size_t begin = text.find('['), end = text.find(']');
+  if (end != std::string_view::npos) {
+    const size_t from = begin == std::string_view::npos || begin > end ? 0 : begin + 1;
+    const Order listed = numbers_in(text.substr(from, end - from));
+    if (is_order(listed)) return listed;
+  }
+  std::string digits;
+  std::ranges::copy_if(text, std::back_inserter(digits), [](char c) { return c >= '1' && c <= '4'; });
+  return only_subsequence(digits);
+}
+
+class TextSort final : public Task {
+ public:
+  using Task::Task;
+
+  Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
+    Dice dice = this->dice(input, length, index);
+    std::vector<size_t> shown = {0, 1, 2, 3};
+    dice.shuffle(shown);
+    return fit_prose_sample(*this, input, length, dice, kLeastWords,
+                            [&](std::string_view prose) { return build(input, prose, shown); });
+  }
+
+  /// 1 for the right order. in_place: share of the segments at their places.
+  Score score(const Sample& sample, const Answer& answer) const override {
+    const Order given = read_order(answer.text), right = sample.details["order"].get<Order>();
+    Score score{given == right ? 1.0 : 0.0};
+    int64_t in_place = 0;
+    for (size_t i = 0; i < given.size(); ++i) in_place += given[i] == right[i];
+    score.details["in_place"] = static_cast<double>(in_place) / kSegments;
+    return score;
+  }
+
+ private:
+  /// shown[i]: the segment that is given as number i + 1.
+  static Sample build(const TaskInput& input, std::string_view prose, const std::vector<size_t>& shown) {
+    const std::vector<std::string_view> pieces = cut_prose(prose, {0.1, 0.3, 0.5, 0.7, 0.9}, 0.05);
+    Sample sample;
+    sample.context = concat(
+        "Below are four segments of a text, which follow each other in the text but are given here "
+        "in a random order, and what stands before and behind them.\n\nBefore:\n",
+        pieces.front(), "\n\n");
+    Order right(kSegments);
+    for (size_t i = 0; i < shown.size(); ++i) {
+      right[shown[i]] = static_cast<int64_t>(i + 1);
+      sample.evidence.push_back(
+          append_part(sample.context, concat("Segment ", i + 1, ":\n", pieces[shown[i] + 1])));
+      sample.context += "\n\n";
+    }
+    sample.context += concat("After:\n", pieces.back(), "\n\n");
+    sample.question =
+        "Question: In which order do the segments stand in the text? Give the four numbers as a list, such as "
+        "[1, 2, 3, 4].\n";
+    sample.lead = "Answer:";
+    sample.references = {nlohmann::json(right).dump()};
+    sample.reserve = reserve_for(input, sample.references[0]) + kSegments;  // blanks between the numbers
+    sample.stop = {"\n"};
+    sample.details["order"] = right;
+    return sample;
+  }
+};
+
+}  // namespace
+
+MethodInfo text_sort_info() {
+  return {.name = "text_sort",
+          .summary =
+              "the order of four shuffled segments; give a book as haystack: in made-up prose only the names of "
+              "people tell what follows what",
+          .paper = "Ada-LEval: Evaluating long-context LLMs with length-adaptable benchmarks, 2024",
+          .needs = "any model"};
+}
+
+TaskList make_text_sort(const Values&) { return {std::make_shared<TextSort>("text_sort")}; }
+
+}  // namespace fathom

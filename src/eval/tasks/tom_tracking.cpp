@@ -1,0 +1,186 @@
+// Two people, two things, two rooms: who is where, who sees what, and what each believes, step by step.
+#include <algorithm>
+#include <array>
+
+#include "base/error.h"
+#include "eval/fit.h"
+#include "eval/tasks/parts.h"
+#include "eval/tasks/tasks.h"
+#include "eval/words.h"
+
+namespace fathom {
+namespace {
+
+constexpr std::string_view kRooms[] = {"kitchen", "garden", "cellar", "attic", "hall", "barn", "study", "workshop"};
+constexpr std::string_view kContainers[] = {"box", "basket", "chest", "drawer", "jar", "bag", "crate", "cupboard"};
+constexpr std::string_view kThings[] = {"key", "coin", "letter", "ring", "apple", "spoon", "map", "whistle"};
+
+struct World {
+  std::array<std::string_view, 2> people, rooms, things;
+  std::array<std::string_view, 4> containers;    // two in each room
+  std::array<int64_t, 2> room;                   // of each person
+  std::array<int64_t, 2> container;              // of each thing
+  std::array<std::array<int64_t, 2>, 2> belief;  // of each person, a container for each thing
+
+  bool sees(int64_t person, int64_t thing) const { return container[thing] / 2 == room[person]; }
+  void look() {
+    for (int64_t person = 0; person < 2; ++person) {
+      for (int64_t thing = 0; thing < 2; ++thing) {
+        if (sees(person, thing)) belief[person][thing] = container[thing];
+      }
+    }
+  }
+};
+
+template <size_t n, class Words>
+void draw_names(Dice& dice, const Words& from, std::array<std::string_view, n>& names) {
+  const std::vector<int64_t> drawn = dice.distinct(std::ssize(from), n);
+  for (size_t i = 0; i < n; ++i) names[i] = from[drawn[i]];
+}
+
+World draw_world(Dice& dice) {
+  World world{};
+  draw_names(dice, first_names(), world.people);
+  draw_names(dice, kRooms, world.rooms);
+  draw_names(dice, kThings, world.things);
+  draw_names(dice, kContainers, world.containers);
+  for (int64_t& room : world.room) room = dice.below(2);
+  for (int64_t& container : world.container) container = dice.below(4);
+  world.belief = {world.container, world.container};
+  return world;
+}
+
+/// Someone goes to the other room, or moves a thing that is in theirs: within the room, or with them to the other.
+std::string act(Dice& dice, World& world) {
+  const int64_t person = dice.below(2), thing = dice.below(2), chance = dice.below(10);
+  const std::string_view name = world.people[person], what = world.things[thing];
+  const bool here = world.sees(person, thing);
+  int64_t& container = world.container[thing];
+  if (here && chance < 5) {
+    container ^= 1;
+    return concat(name, " moves the ", what, " to the ", world.containers[container], ".");
+  }
+  world.room[person] ^= 1;
+  const std::string_view room = world.rooms[world.room[person]];
+  if (here && chance < 7) {
+    container = 2 * world.room[person] + dice.below(2);
+    return concat(name, " takes the ", what, " to the ", room, " and puts it into the ",
+                  world.containers[container], ".");
+  }
+  return concat(name, " goes to the ", room, ".");
+}
+
+std::string things_at(const World& world, const std::array<int64_t, 2>& containers) {
+  return concat(world.things[0], " ", world.containers[containers[0]], ", ", world.things[1], " ",
+                world.containers[containers[1]]);
+}
+
+std::string note(const World& world) {
+  std::string text = concat("- places: ", world.people[0], " ", world.rooms[world.room[0]], ", ", world.people[1],
+                            " ", world.rooms[world.room[1]], ", ", things_at(world, world.container), "\n");
+  for (int64_t person = 0; person < 2; ++person) {
+    std::vector<std::string_view> seen;
+    for (int64_t thing = 0; thing < 2; ++thing) {
+      if (world.sees(person, thing)) seen.push_back(world.things[thing]);
+    }
+    text += concat("- ", world.people[person], " sees: ", seen.empty() ? "nothing" : join(seen, ", "),
+                   "; believes: ", things_at(world, world.belief[person]), "\n");
+  }
+  return text;
+}
+
+struct Story {
+  std::string told, notes;  // the steps, and what is to be written about them
+};
+
+Story tell(World world, int64_t steps, Dice dice) {
+  Story story{.told = "", .notes = "\n"};
+  for (int64_t i = 1; i <= steps; ++i) {
+    story.told += concat("Step ", i, ": ", act(dice, world), "\n");
+    world.look();
+    story.notes += concat("Step ", i, "\n", note(world));
+  }
+  story.notes += "End";
+  return story;
+}
+
+/// The lines that begin with "-", in lower case.
+std::vector<std::string> notes_of(std::string_view text) {
+  std::vector<std::string> notes;
+  for (const std::string_view line : lines_of(text)) {
+    if (line.starts_with('-')) notes.push_back(lower(line));
+  }
+  return notes;
+}
+
+class TomTracking final : public Task {
+ public:
+  TomTracking(std::string name, int64_t tier) : Task(std::move(name)), tier_(tier) {}
+
+  Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
+    Dice dice = this->dice(input, length, index);
+    const World world = draw_world(dice);
+    const int64_t most = tier_ / 16;  // the notes on a step have more tokens
+    const int64_t steps = std::max<int64_t>(
+        1, largest_fit(most, tier_, [&](int64_t units) { return input.count(tell(world, units, dice).notes); }));
+    return fit_sample(*this, input, length, steps, steps,
+                      [&](int64_t) { return build(input, world, steps, tell(world, steps, dice)); });
+  }
+
+  /// 1 if all notes are right. partial: the share of them before the first wrong one.
+  Score score(const Sample& sample, const Answer& answer) const override {
+    const std::vector<std::string> given = notes_of(answer.text), right = notes_of(sample.references[0]);
+    const auto prefix = right_prefix({given.begin(), given.end()}, {right.begin(), right.end()});
+    return {given == right ? 1.0 : 0.0, {{"partial", prefix}}};
+  }
+
+ private:
+  Sample build(const TaskInput& input, const World& world, int64_t steps, const Story& story) const {
+    Sample sample;
+    sample.context =
+        "A person sees the things that are in the same room, and which container they are in. Of any other thing "
+        "a person believes that it is where they saw it last, even when they saw it carried away. In the "
+        "beginning both know where everything is.\n\n";
+    for (int64_t room = 0; room < 2; ++room) {
+      sample.context += concat("In the ", world.rooms[room], " there are a ", world.containers[2 * room], " and a ",
+                               world.containers[2 * room + 1], ".\n");
+    }
+    for (int64_t i = 0; i < 2; ++i) {
+      sample.context += concat(world.people[i], " is in the ", world.rooms[world.room[i]], ". The ",
+                               world.things[i], " is in the ", world.containers[world.container[i]], ".\n");
+    }
+    sample.context += '\n';
+    sample.evidence = {append_part(sample.context, story.told)};
+    sample.question =
+        "\nQuestion: How do things stand after each step? Write its number and three lines, as in this "
+        "example of another story, and \"End\" when there are no more steps:\nStep 1\n- places: Olga loft, "
+        "Ivan porch, pen tin, cup shelf\n- Olga sees: pen, cup; believes: pen tin, cup shelf\n- Ivan sees: "
+        "nothing; believes: pen tin, cup desk\n";
+    sample.lead = "Answer:";
+    sample.references = {story.notes};
+    sample.reserve = std::max(tier_ + 8, reserve_for(input, story.notes));
+    sample.stop = {"End"};
+    sample.details["steps"] = steps;
+    return sample;
+  }
+
+  int64_t tier_;
+};
+
+}  // namespace
+
+MethodInfo tom_tracking_info() {
+  return {.name = "tom_tracking",
+          .summary =
+              "who is where and believes what, noted after each step; the prompt is short, length only bounds it",
+          .paper = "LongProc: Benchmarking Long-Context Language Models on Long Procedural Generation, 2025",
+          .needs = "any model",
+          .parameters = {{"tier", Parameter::Type::kInt, "512", "most tokens of the answer", 128, 1 << 16, {}}}};
+}
+
+TaskList make_tom_tracking(const Values& values) {
+  const int64_t tier = values.integer("tier");
+  return {std::make_shared<TomTracking>("tom_tracking/" + std::to_string(tier), tier)};
+}
+
+}  // namespace fathom

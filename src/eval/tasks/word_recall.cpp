@@ -1,0 +1,170 @@
+// A list of names that is said again after a gap: how surely a model knows what it read, word by word.
+#include <algorithm>
+#include <set>
+
+#include "base/error.h"
+#include "eval/tasks/parts.h"
+#include "eval/tasks/tasks.h"
+#include "eval/words.h"
+
+namespace fathom {
+namespace {
+
+constexpr int64_t kLeastWords = 8;  // of the gap
+
+bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
+
+/// `prose` with other names, drawn from `others`, for those in `names`: the gap must not say the lists.
+std::string without(std::string_view prose, const std::set<std::string_view>& names, const WordList& others,
+                    Dice dice) {
+  std::string text;
+  for (size_t begin = 0; begin < prose.size();) {
+    size_t end = begin;
+    while (end < prose.size() && is_letter(prose[end])) ++end;
+    const std::string_view word = prose.substr(begin, end - begin);
+    text += names.contains(word) ? dice.pick(others) : word;
+    if (end < prose.size()) text += prose[end];
+    begin = end + 1;
+  }
+  return text;
+}
+
+class WordRecall final : public Task {
+ public:
+  WordRecall(std::string name, int64_t words, std::string condition, bool generate)
+      : Task(std::move(name)), words_(words), condition_(std::move(condition)), generate_(generate) {}
+
+  Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
+    Dice dice = this->dice(input, length, index);
+    const WordList names = draw_names(input, dice);
+    const WordList first(names.begin(), names.begin() + words_);
+    const WordList second = second_list(names, dice);
+    const Dice start = dice;
+    return fit_prose_sample(*this, input, length, dice, kLeastWords, [&](std::string_view prose) {
+      const WordList others(names.begin() + 2 * words_, names.end());
+      const std::string gap = without(prose, {names.begin(), names.begin() + 2 * words_}, others, start);
+      return build(input, first, second, gap);
+    });
+  }
+
+  /// Share of the words recalled: but the first, which nothing announces, if the list is read; all, in their
+  /// places, if it is written. surprisal_ratio: of the second list to the first, percent.
+  Score score(const Sample& sample, const Answer& answer) const override {
+    return generate_ ? score_written(sample, answer) : score_read(answer);
+  }
+
+ private:
+  /// All names in random order, those of fewer tokens first: models know them better, and words of a list are
+  /// alike.
+  static WordList draw_names(const TaskInput& input, Dice& dice) {
+    WordList names = first_names();
+    dice.shuffle(names);
+    std::ranges::stable_sort(names, {}, [&](std::string_view name) { return input.count(concat(" ", name)); });
+    return names;
+  }
+
+  WordList second_list(const WordList& names, Dice& dice) const {
+    const auto begin = names.begin() + (condition_ == "control" ? words_ : 0);
+    const WordList first(begin, begin + words_);
+    WordList second = first;
+    while (condition_ == "permute" && second == first) dice.shuffle(second);
+    return second;
+  }
+
+  Sample build(const TaskInput& input, const WordList& first, const WordList& second,
+               const std::string& gap) const {
+    Sample sample;
+    sample.context = "The list: ";
+    const size_t list = sample.context.size();
+    sample.evidence = {append_part(sample.context, join(first, " "))};
+    sample.context += concat(".\n", gap, "\n");
+    sample.question = "Question: Repeat the list.\n";
+    sample.lead = "Answer: The list:";
+    if (generate_) {
+      sample.references = {join(second, " ")};
+      sample.reserve = reserve_for(input, sample.references[0]);
+      sample.stop = {".", "\n"};
+      return sample;
+    }
+    sample.mode = Sample::Mode::kForced;
+    ask(list, first, sample.asked);
+    ask(sample.prompt().size() + 1, second, sample.asked);
+    sample.lead += " " + join(second, " ") + ".";
+    sample.details["asked"] = concat("the words of the first list but its first (", words_ - 1,
+                                     "), then those of the second but its first");
+    return sample;
+  }
+
+  /// Appends the spans of all words but the first of a list that begins at `begin`.
+  static void ask(size_t begin, const WordList& words, std::vector<TextSpan>& asked) {
+    for (size_t i = 0; i < words.size(); ++i) {
+      if (i > 0) asked.push_back({begin, begin + words[i].size()});
+      begin += words[i].size() + 1;
+    }
+  }
+
+  Score score_written(const Sample& sample, const Answer& answer) const {
+    const std::vector<std::string_view> wanted = split(sample.references[0], ' ');
+    std::vector<std::string_view> given = split(first_line(answer.text), ' ');
+    int64_t right = 0;
+    for (size_t i = 0; i < std::min(given.size(), wanted.size()); ++i) right += strip(given[i], ".,;") == wanted[i];
+    return {static_cast<double>(right) / static_cast<double>(words_)};
+  }
+
+  Score score_read(const Answer& answer) const {
+    const size_t words = words_ - 1;
+    double first = 0, second = 0;
+    int64_t right = 0;
+    for (size_t i = 0; i < words; ++i) {
+      first += answer.spans.at(i).nll;
+      second += answer.spans.at(words + i).nll;
+      right += answer.spans[words + i].right;
+    }
+    Score score{static_cast<double>(right) / static_cast<double>(words)};
+    if (first > 0) score.details["surprisal_ratio"] = 100 * second / first;
+    return score;
+  }
+
+  int64_t words_;
+  std::string condition_;
+  bool generate_;
+};
+
+}  // namespace
+
+MethodInfo word_recall_info() {
+  using Type = Parameter::Type;
+  return {.name = "word_recall",
+          .summary = "a list of names read a second time after a gap: words recalled, and their surprise",
+          .paper = "Characterizing Verbatim Short-Term Memory in Neural Language Models, 2022",
+          .needs = "any model",
+          .parameters = {{"words", Type::kInt, "5", "of the list", 2, 30, {}},
+                         {"condition",
+                          Type::kChoice,
+                          "repeat",
+                          "of the second list: the same, in other order, other names",
+                          {},
+                          {},
+                          {"repeat", "permute", "control"}},
+                         {"mode",
+                          Type::kChoice,
+                          "forced",
+                          "the second list is read, or written (repeat only)",
+                          {},
+                          {},
+                          {"forced", "generate"}}}};
+}
+
+TaskList make_word_recall(const Values& values) {
+  const int64_t words = values.integer("words");
+  const std::string& condition = values.string("condition");
+  const bool generate = values.string("mode") == "generate";
+  if (generate && condition != "repeat") {
+    fail_usage("task word_recall: mode=generate needs condition=repeat, found condition=", condition,
+               ": nobody can write a list that was not read");
+  }
+  const std::string name = concat("word_recall/", condition, "_", words, generate ? "_generate" : "");
+  return {std::make_shared<WordRecall>(name, words, condition, generate)};
+}
+
+}  // namespace fathom
