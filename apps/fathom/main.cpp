@@ -80,6 +80,7 @@ void add_commands(CLI::App& app) {
   add_run(app);
   add_chat(app);
   add_score(app);
+  add_eval(app);
   add_bench(app);
   add_methods(app);
   add_inspect(app);

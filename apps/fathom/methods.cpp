@@ -7,6 +7,7 @@
 #include "commands.h"
 #include "console.h"
 #include "decode/sample_step.h"
+#include "eval/task.h"
 #include "models/session.h"
 #include "position/rotary.h"
 
@@ -22,8 +23,8 @@ struct MethodsOptions {
 
 std::vector<MethodInfo> all_methods() {
   std::vector<MethodInfo> all;
-  for (const auto& infos :
-       {attend_methods().infos(), position_methods().infos(), cache_methods().infos(), sample_methods().infos()}) {
+  for (const auto& infos : {attend_methods().infos(), position_methods().infos(), cache_methods().infos(),
+                            sample_methods().infos(), task_methods().infos()}) {
     all.insert(all.end(), infos.begin(), infos.end());
   }
   return all;
@@ -73,12 +74,21 @@ std::string padded(std::string text, size_t width) {
   return text;
 }
 
+/// Tasks are in the same tables, but leave results as they are: they ask for them.
+bool is_task(const MethodInfo& method) { return method.kind == "task"; }
+
+std::string heading(const MethodInfo& method) {
+  return is_task(method) ? "fathom eval TASK" : concat("--", method.kind);
+}
+
 std::string table(const std::vector<MethodInfo>& methods) {
   std::string text, kind;
   for (const MethodInfo& method : methods) {
-    if (method.kind != kind) text += concat(kind.empty() ? "" : "\n", "--", method.kind, "\n");
+    if (method.kind != kind) text += concat(kind.empty() ? "" : "\n", heading(method), "\n");
     kind = method.kind;
-    text += concat("  ", padded(method.name, 13), padded(method.exact ? "exact" : "", 7), method.summary, "\n");
+    text += is_task(method) ? concat("  ", padded(method.name, 20), method.summary, "\n")
+                            : concat("  ", padded(method.name, 13), padded(method.exact ? "exact" : "", 7),
+                                     method.summary, "\n");
   }
   return text;
 }
@@ -95,12 +105,14 @@ std::string range_of(const Parameter& parameter) {
 }
 
 std::string page(const MethodInfo& method) {
-  std::string text = concat("--", method.kind, " ", method.name, "\n  ", method.summary, "\n");
+  std::string text =
+      concat(is_task(method) ? "fathom eval" : heading(method), " ", method.name, "\n  ", method.summary, "\n");
   const auto line = [&](const char* label, const std::string& value) {
     if (!value.empty()) text += concat("  ", padded(label, 11), value, "\n");
   };
   line("paper", method.paper);
-  line("result", method.exact ? "exact: the same as the plain method" : "approximate or different");
+  if (!is_task(method))
+    line("result", method.exact ? "exact: the same as the plain method" : "approximate or different");
   line("needs", method.needs);
   line("time", method.time);
   line("memory", method.memory);
@@ -132,7 +144,7 @@ void run_methods(const MethodsOptions& options) {
   const std::vector<MethodInfo> chosen = options.name.empty() ? all : find_methods(all, options.name);
   if (options.json) {
     for (const MethodInfo& method : chosen) write_out(to_json(method).dump() + "\n");
-  } else if (options.name.empty()) {
+  } else if (chosen.size() > 1) {
     write_out(table(chosen) +
               "\nfathom methods NAME tells more of one. Only what is marked exact leaves results as they are.\n");
   } else {

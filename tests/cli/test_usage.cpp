@@ -12,8 +12,8 @@
 namespace fathom::test {
 namespace {
 
-const std::vector<std::string> kCommands = {"run",   "chat",  "tokens",  "logits",
-                                            "score", "bench", "methods", "inspect"};
+const std::vector<std::string> kCommands = {"run",  "chat",  "tokens",  "logits", "score",
+                                            "eval", "bench", "methods", "inspect"};
 
 TEST(CliUsage, HelpNamesEveryCommandAndEachHasItsOwn) {
   const std::string help = output({"--help"});

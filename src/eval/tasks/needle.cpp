@@ -160,7 +160,7 @@ std::vector<Parameter> grid_parameters() {
 
 MethodInfo needle_info() {
   return {"", "needle", "a code hidden in prose, over a grid of depths (needle in a haystack)",
-          "", false,    "nothing",
+          "", false,    "any model",
           "", "",       grid_parameters()};
 }
 TaskList make_needle(const Values& values) { return {std::make_shared<NeedleInHaystack>(values)}; }
@@ -171,7 +171,7 @@ MethodInfo passkey_info() {
           "a pass key said twice in repeated noise, over a grid of depths",
           "Landmark Attention: Random-Access Infinite Context Length for Transformers, 2023",
           false,
-          "nothing",
+          "any model",
           "",
           "",
           grid_parameters()};
@@ -184,7 +184,7 @@ MethodInfo lines_info() {
           "lines with a name and a number each, one number asked for (LongChat)",
           "How Long Can Open-Source LLMs Truly Promise on Context Length?, 2023",
           false,
-          "nothing",
+          "any model",
           "",
           "",
           {}};

@@ -191,10 +191,11 @@ class RulerNeedles final : public Task {
 };
 
 MethodInfo info(const char* name, const char* summary) {
-  return {
-      "",    name,      summary, "RULER: What's the Real Context Size of Your Long-Context Language Models?, 2024",
-      false, "nothing", "",      "",
-      {}};
+  return {"",      name,
+          summary, "RULER: What's the Real Context Size of Your Long-Context Language Models?, 2024",
+          false,   "any model",
+          "",      "",
+          {}};
 }
 
 template <class Settings>

@@ -289,7 +289,7 @@ MethodInfo qa_info(const char* name, const char* summary, const char* file) {
           summary,
           "RULER: What's the Real Context Size of Your Long-Context Language Models?, 2024",
           false,
-          "nothing, or the file",
+          "any model",
           "",
           "",
           {{"file", Parameter::Type::kString, "", file, {}, {}, {}}}};

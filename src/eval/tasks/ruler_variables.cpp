@@ -125,7 +125,7 @@ MethodInfo ruler_variables_info() {
           "variable tracking: a chain of assignments scattered in noise, all variables of a value asked for",
           "RULER: What's the Real Context Size of Your Long-Context Language Models?, 2024",
           false,
-          "nothing",
+          "any model",
           "",
           "",
           {{"chains", Parameter::Type::kInt, "1", "chains, of which one is asked for", 1, 50, {}},

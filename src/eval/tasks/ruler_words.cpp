@@ -190,7 +190,7 @@ class FrequentWords final : public Task {
 }  // namespace
 
 MethodInfo ruler_common_words_info() {
-  return {"", "cwe", "the ten most common words of a long numbered list", kPaper, false, "nothing", "", "", {}};
+  return {"", "cwe", "the ten most common words of a long numbered list", kPaper, false, "any model", "", "", {}};
 }
 TaskList make_ruler_common_words(const Values&) { return {std::make_shared<CommonWords>()}; }
 
@@ -200,7 +200,7 @@ MethodInfo ruler_frequent_words_info() {
           "the three most frequent words of a coded text whose words follow Zipf's law",
           kPaper,
           false,
-          "nothing",
+          "any model",
           "",
           "",
           {{"alpha", Parameter::Type::kFloat, "2", "exponent of Zipf's law: lower is harder", 1.1, 4, {}}}};

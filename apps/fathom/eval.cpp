@@ -1,0 +1,318 @@
+// fathom eval: tasks × lengths × methods × models, side by side.
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <ctime>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "attend/selector.h"
+#include "base/error.h"
+#include "base/file_map.h"
+#include "base/format.h"
+#include "base/progress.h"
+#include "base/write_file.h"
+#include "commands.h"
+#include "console.h"
+#include "dialogue.h"
+#include "engine.h"
+#include "eval/machine.h"
+#include "eval/report.h"
+#include "eval/runner.h"
+#include "position/rotary.h"
+
+namespace fathom {
+namespace {
+
+struct EvalOptions {
+  CommonOptions common;  // threads, chunk, seed of every model
+  std::vector<std::string> models, tasks, attend, position, cache, evict, draft;
+  std::string lengths = "1k", haystack = "prose", chat_template, json, html;
+  int64_t samples = 20, concurrency = 1, seed = 1;
+  bool no_yardstick = false, dense_prefill = false, repeat_haystack = false, chat = false;
+};
+
+std::vector<int64_t> parse_lengths(const std::string& text) {
+  std::vector<int64_t> lengths;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find(',', begin), text.size());
+    const auto length = parse_size(std::string_view(text).substr(begin, end - begin));
+    if (!length || *length < 1 || *length > kPositionLimit)
+      fail_usage("--lengths: expected numbers of tokens separated by commas, as 1k,4k, found ", quote(text));
+    if (std::ranges::count(lengths, *length) > 0) fail_usage("--lengths: ", *length, " is named twice");
+    lengths.push_back(*length);
+    begin = end + 1;
+  }
+  return lengths;
+}
+
+/// Every combination of what was asked for, and before them all the plain way, with which the others are compared.
+std::vector<EvalMethod> list_methods(const EvalOptions& options) {
+  for (const auto& [kind, specs] : {std::pair("evict", &options.evict), std::pair("draft", &options.draft)})
+    if (!specs->empty()) fail_unknown_method(kind, parse_spec(specs->front()).name, {});
+  const auto or_plain = [](const std::vector<std::string>& specs, const std::string& plain) {
+    return specs.empty() ? std::vector<std::string>{plain} : specs;
+  };
+  const EvalMethod plain;
+  std::vector<EvalMethod> methods;
+  if (!options.no_yardstick) methods.push_back(plain);
+  for (const std::string& position : or_plain(options.position, plain.position)) {
+    for (const std::string& cache : or_plain(options.cache, plain.cache)) {
+      for (const std::string& attend : or_plain(options.attend, plain.attend)) {
+        const EvalMethod method{parse_spec(attend).to_string(), parse_spec(position).to_string(),
+                                parse_spec(cache).to_string()};
+        const auto same = [&](const EvalMethod& other) { return other.label() == method.label(); };
+        if (std::ranges::none_of(methods, same)) methods.push_back(method);
+      }
+    }
+  }
+  return methods;
+}
+
+/// Unknown methods and parameters are told before anything is read.
+void check_specs(const std::vector<EvalMethod>& methods) {
+  for (const EvalMethod& method : methods) {
+    attend_methods().make(method.attend);
+    cache_methods().make(method.cache);
+    const Spec position = parse_spec(method.position);
+    check_values(position, position_methods().find(position).info.parameters);
+  }
+}
+
+/// Of some of the file's bytes, spread over it: tells models of the same name apart.
+std::string file_id(const std::string& path) {
+  constexpr size_t kPieces = 64, kPieceBytes = 4096;
+  const FileMap file(path);
+  const auto bytes = file.bytes();
+  uint64_t hash = 0xcbf29ce484222325u ^ bytes.size();  // FNV-1a
+  for (size_t piece = 0; piece < kPieces; ++piece) {
+    const size_t begin = bytes.size() / kPieces * piece;
+    for (const std::byte b : bytes.subspan(begin, std::min(kPieceBytes, bytes.size() - begin)))
+      hash = (hash ^ static_cast<uint8_t>(b)) * 0x100000001b3u;
+  }
+  char text[17];
+  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash));
+  return text;
+}
+
+EvalModel open_model(const EvalOptions& options, const std::string& path) {
+  CommonOptions common = options.common;
+  common.model = path;
+  Engine engine(common);
+  EvalModel model{
+      std::filesystem::path(path).stem(), file_id(path), engine.model, nullptr, engine.runtime, nullptr};
+  if (options.chat) model.chat = open_chat_template(engine, options.chat_template);
+  model.tokenizer = std::move(engine.tokenizer);
+  return model;
+}
+
+std::string quoted_for_shell(const std::string& word) {
+  const bool plain = !word.empty() && word.find_first_of(" \t\n\"'\\$`*?[]()<>|&;#~!{}") == std::string::npos;
+  if (plain) return word;
+  std::string quoted = "'";
+  for (const char c : word) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return quoted + "'";
+}
+
+/// As it was typed, to be run again.
+std::string command_line() {
+  std::ifstream file("/proc/self/cmdline", std::ios::binary);
+  std::string command, word;
+  std::getline(file, word, '\0');  // the program's own path
+  command = "fathom";
+  while (std::getline(file, word, '\0')) command += " " + quoted_for_shell(word);
+  return command;
+}
+
+std::string now() {
+  const std::time_t time = std::time(nullptr);
+  std::tm utc{};
+  gmtime_r(&time, &utc);
+  char text[32];
+  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc);
+  return text;
+}
+
+int terminal_width() {
+  winsize size{};
+  return ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 140;
+}
+
+class EvalCommand {
+ public:
+  explicit EvalCommand(const EvalOptions& options) : options_(options) {}
+
+  void run() {
+    const std::vector<EvalMethod> methods = list_methods(options_);
+    check_specs(methods);
+    haystack_ = options_.haystack == "prose" ? prose_haystack()
+                                             : file_haystack(options_.haystack, options_.repeat_haystack);
+    EvalPlan plan{make_tasks(options_.tasks),
+                  parse_lengths(options_.lengths),
+                  methods,
+                  options_.samples,
+                  static_cast<uint64_t>(options_.seed),
+                  haystack_.get(),
+                  {options_.common.chunk, options_.concurrency, options_.dense_prefill}};
+    plan_ = plan;
+    std::unique_ptr<RecordLog> log =
+        options_.json.empty() ? std::make_unique<RecordLog>() : std::make_unique<RecordLog>(options_.json);
+    Evaluation evaluation(std::move(plan), *log);
+    std::vector<std::string> paths = options_.models;
+    if (paths.empty()) paths.push_back(options_.common.model_path());
+    for (const std::string& path : paths) {
+      const EvalModel model = open_model(options_, path);
+      advise(model);
+      evaluation.check(model);
+    }
+    evaluate(evaluation, paths);
+    report(evaluation);
+  }
+
+ private:
+  void advise(const EvalModel& model) const {
+    if (!options_.chat && !model.tokenizer->vocabulary().chat_template.empty())
+      note(concat(model.name, ": has a chat form; --chat asks in it, as models for dialogue expect"));
+    const int64_t trained = model.model->config().trained_context;
+    const int64_t longest = *std::ranges::max_element(plan_.lengths);
+    if (trained > 0 && longest > trained)
+      note(concat(model.name, ": was trained on ", trained, " tokens; what comes beyond is told as it is"));
+  }
+
+  void evaluate(Evaluation& evaluation, const std::vector<std::string>& paths) {
+    Progress progress("evaluating", "tokens", evaluation.planned_tokens(static_cast<int64_t>(paths.size())));
+    const EvalProgress hooks{[&](const std::string& cell) { progress.set_note(cell); },
+                             [&](int64_t tokens) { progress.update(tokens); },
+                             [&](int64_t tokens) { progress.reduce_total(tokens); }};
+    try {
+      for (const std::string& path : paths) {
+        const EvalModel model = open_model(options_, path);
+        describe(model, path);
+        evaluation.run(model, hooks);
+      }
+    } catch (const Error& error) {
+      if (error.kind() != Error::Kind::kInterrupted) throw;
+      throw Error(options_.json.empty()
+                      ? "interrupted; with --json FILE the same command would go on from here"
+                      : concat("interrupted; the same command goes on from what is in ", options_.json),
+                  error.kind());
+    }
+  }
+
+  void describe(const EvalModel& model, const std::string& path) {
+    const ModelConfig& config = model.model->config();
+    models_.push_back({{"name", model.name},
+                       {"file", path},
+                       {"id", model.id},
+                       {"bytes", std::filesystem::file_size(path)},
+                       {"architecture", config.name},
+                       {"layers", config.layers},
+                       {"trained_context", config.trained_context}});
+    threads_ = model.runtime->pool().threads();
+  }
+
+  void report(const Evaluation& evaluation) const {
+    Record labels = Record::array();
+    for (const EvalMethod& method : plan_.methods)
+      labels.push_back(method.label() + (options_.dense_prefill ? " prefill=dense" : ""));
+    const Record run = {
+        {"command", command_line()},
+        {"created", now()},
+        {"version", FATHOM_VERSION},
+        {"seed", options_.seed},
+        {"machine", {{"processor", processor_name()}, {"isa", kernels().isa}, {"threads", threads_}}},
+        {"models", models_},
+        {"methods", labels},
+        {"lengths", plan_.lengths},
+        {"tasks", evaluation.task_facts()},
+        {"settings",
+         {{"samples", options_.samples},
+          {"haystack", options_.haystack},
+          {"concurrency", options_.concurrency},
+          {"chunk", options_.common.chunk},
+          {"chat", options_.chat},
+          {"dense_prefill", options_.dense_prefill}}},
+        {"summaries", evaluation.summaries()},
+        {"samples", evaluation.records()}};
+    write_out(terminal_table(run, terminal_width()));
+    if (options_.html.empty()) return;
+    const std::string page = html_report(run);
+    write_file(options_.html, std::as_bytes(std::span(page)));
+    note(concat("report written to ", options_.html));
+  }
+
+  const EvalOptions& options_;
+  std::unique_ptr<Haystack> haystack_;
+  EvalPlan plan_;
+  Record models_ = Record::array();
+  int threads_ = 0;
+};
+
+void add_list(CLI::App& command, const char* name, std::vector<std::string>& list, const char* help) {
+  command.add_option(name, list, help)->type_name("METHOD")->allow_extra_args(false);
+}
+
+}  // namespace
+
+void add_eval(CLI::App& app) {
+  auto o = std::make_shared<EvalOptions>();
+  CLI::App* command = app.add_subcommand("eval", "Measure quality, speed and memory on tasks of any length");
+  command
+      ->add_option("task", o->tasks,
+                   "what to do, as needle or kv_threads:hops=4; several; `fathom methods task` lists them")
+      ->type_name("TASK")
+      ->required();
+  command->add_option("-m,--model", o->models, "a model, a GGUF file; several [$FATHOM_MODEL, or fathom-seedling]")
+      ->type_name("FILE")
+      ->allow_extra_args(false);
+  command->add_option("--lengths", o->lengths, "tokens of prompt and answer together, comma separated [1k]")
+      ->type_name("SIZES");
+  add_size_option(*command, "--samples", o->samples, 1, "samples of each task and length [20]", 1000000);
+  add_size_option(*command, "--seed", o->seed, 0, "seed of the samples; same seed, same samples [1]");
+  add_list(*command, "--attend", o->attend, "which tokens each token sees, as window:sink=4,size=1k; several");
+  add_list(*command, "--position", o->position, "scaling of rotary positions, as yarn:factor=4; several");
+  add_list(*command, "--cache", o->cache, "format of keys and values: bf16, q8, q4 or f32; several");
+  add_list(*command, "--evict", o->evict, "what is dropped from memory; several (none is there yet)");
+  add_list(*command, "--draft", o->draft, "how tokens are guessed ahead; several (none is there yet)");
+  command->add_flag(
+      "--no-yardstick", o->no_yardstick,
+      "leave out the exact method that others are compared with, for lengths where it takes too long");
+  command->add_flag("--dense-prefill", o->dense_prefill,
+                    "read contexts densely, once for all --attend methods; question and answer under each");
+  command
+      ->add_option("--haystack", o->haystack,
+                   "prose (built in), or a text file or folder of .txt and .md files to hide things in [prose]")
+      ->type_name("PATH");
+  command->add_flag("--repeat-haystack", o->repeat_haystack, "a haystack that is too short begins again");
+  add_size_option(*command, "--concurrency", o->concurrency, 1,
+                  "samples answered together: more is faster, speeds are then of all together [1]", 256);
+  command->add_flag("--chat", o->chat, "ask in the form of the model's chat template");
+  command
+      ->add_option("--template", o->chat_template, "a chat template in Jinja, with --chat [the model file's own]")
+      ->type_name("FILE");
+  add_size_option(*command, "-t,--threads", o->common.threads, 1, "threads [all cores]", 1024);
+  add_size_option(*command, "--chunk", o->common.chunk, 1, "tokens read at once [512]");
+  command
+      ->add_option("--json", o->json,
+                   "append results to this file as JSON lines; what it holds already is not run again")
+      ->type_name("FILE");
+  command->add_option("--html", o->html, "write a report for a browser to this file")->type_name("FILE");
+  command->footer(
+      R"(The first row of everything is the plain, exact way: --attend dense, --position file, --cache bf16. What is asked for is
+compared with it on the same samples: "same" is the share of equal answers, KL how far apart the predictions of its
+answer's tokens are, in nats. docs/evaluation.md says what each task shows.
+
+Examples:
+  fathom eval needle --lengths 512,1k --attend window:sink=4,size=256 --html needles.html
+  fathom eval ruler -m model.gguf --lengths 4k,16k --samples 100 --json results.jsonl --chat
+  fathom eval perplexity --haystack book.txt --lengths 8k --cache q8 --cache q4
+)");
+  command->callback([o] {
+    if (!o->chat && !o->chat_template.empty()) fail_usage("--template has no meaning without --chat");
+    EvalCommand(*o).run();
+  });
+}
+
+}  // namespace fathom
