@@ -16,7 +16,8 @@ std::map<std::string, Strings> articles_of(const Sample& sample) {
   for (std::sregex_iterator at(sample.context.begin(), sample.context.end(), kArticle), end; at != end; ++at) {
     const std::string text = (*at)[2];
     Strings& words = articles[(*at)[1]];
-    for (std::sregex_iterator word(text.begin(), text.end(), kWord); word != end; ++word) words.push_back(word->str());
+    for (std::sregex_iterator word(text.begin(), text.end(), kWord); word != end; ++word)
+      words.push_back(word->str());
   }
   return articles;
 }

@@ -1,5 +1,6 @@
 // Many short articles, each with a number of its own: the topic of one, all on one topic, or how many these are.
 #include <algorithm>
+#include <set>
 
 #include "base/error.h"
 #include "eval/tasks/parts.h"
@@ -14,34 +15,44 @@ struct Topic {
   std::string_view name, who[3], thing[9], did[4];
 };
 constexpr Topic kTopics[] = {
-    {"sailing", {"helmsman", "deckhand", "skipper"},
+    {"sailing",
+     {"helmsman", "deckhand", "skipper"},
      {"mast", "rudder", "keel", "jib", "halyard", "anchorage", "lee shore", "tiller", "mainsail"},
      {"trimmed", "hoisted", "moored", "reefed"}},
-    {"cooking", {"chef", "pastry cook", "kitchen maid"},
+    {"cooking",
+     {"chef", "pastry cook", "kitchen maid"},
      {"saucepan", "dough", "gravy", "oven", "ladle", "broth", "seasoning", "roast", "frying pan"},
      {"simmered", "stirred", "seasoned", "peeled"}},
-    {"music", {"violinist", "conductor", "soprano"},
+    {"music",
+     {"violinist", "conductor", "soprano"},
      {"melody", "sonata", "chord", "overture", "tuning fork", "string quartet", "score", "refrain", "cello"},
      {"rehearsed", "composed", "hummed", "transposed"}},
-    {"farming", {"ploughman", "shepherd", "milkmaid"},
+    {"farming",
+     {"ploughman", "shepherd", "milkmaid"},
      {"haystack", "furrow", "cowshed", "seed drill", "pasture", "barley", "harrow", "hayloft", "fallow field"},
      {"sowed", "threshed", "ploughed", "mowed"}},
-    {"medicine", {"surgeon", "nurse", "physician"},
+    {"medicine",
+     {"surgeon", "nurse", "physician"},
      {"fever", "bandage", "ointment", "ward", "pulse", "diagnosis", "vaccine", "stethoscope", "fracture"},
      {"prescribed", "disinfected", "diagnosed", "inoculated"}},
-    {"astronomy", {"stargazer", "observatory keeper", "comet hunter"},
+    {"astronomy",
+     {"stargazer", "observatory keeper", "comet hunter"},
      {"telescope", "comet", "nebula", "eclipse", "orbit", "constellation", "planet", "meteor", "galaxy"},
      {"catalogued", "magnified", "photographed", "charted"}},
-    {"law", {"judge", "barrister", "notary"},
+    {"law",
+     {"judge", "barrister", "notary"},
      {"verdict", "statute", "witness stand", "indictment", "appeal", "jury", "affidavit", "hearing", "lawsuit"},
      {"overruled", "sentenced", "cross-examined", "acquitted"}},
-    {"weaving", {"weaver", "dyer", "spinner"},
+    {"weaving",
+     {"weaver", "dyer", "spinner"},
      {"loom", "shuttle", "warp", "yarn", "bobbin", "tapestry", "weft", "spindle", "woollen cloth"},
      {"spun", "dyed", "wove", "carded"}},
-    {"chess", {"grandmaster", "challenger", "arbiter"},
+    {"chess",
+     {"grandmaster", "challenger", "arbiter"},
      {"rook", "bishop", "pawn", "checkmate", "endgame", "gambit", "castling", "stalemate", "opening move"},
      {"sacrificed", "captured", "defended", "resigned over"}},
-    {"mining", {"pitman", "foreman", "prospector"},
+    {"mining",
+     {"pitman", "foreman", "prospector"},
      {"shaft", "ore", "pickaxe", "coal seam", "pit pony", "tunnel", "lode", "drill bit", "slag heap"},
      {"excavated", "blasted", "smelted", "propped up"}},
 };
@@ -68,8 +79,10 @@ std::string draw_sentence(Dice& dice, const Topic& topic) {
       continue;
     }
     const char slot = shape[i + 1];
-    text += slot == 'W' ? dice.pick(topic.who) : slot == 'T' ? dice.pick(topic.thing)
-          : slot == 'D' ? dice.pick(topic.did) : dice.pick(first_names());
+    text += slot == 'W'   ? dice.pick(topic.who)
+            : slot == 'T' ? dice.pick(topic.thing)
+            : slot == 'D' ? dice.pick(topic.did)
+                          : dice.pick(first_names());
     i += 2;
   }
   return text;
@@ -84,10 +97,11 @@ std::string draw_id(Dice& dice) {
 }
 
 std::vector<std::string> draw_ids(Dice& dice, int64_t count) {
+  std::set<std::string> taken;
   std::vector<std::string> ids;
   while (std::ssize(ids) < count) {
-    ids.push_back(draw_id(dice));
-    if (std::ranges::count(ids, ids.back()) > 1) ids.pop_back();
+    const auto [id, fresh] = taken.insert(draw_id(dice));
+    if (fresh) ids.push_back(*id);
   }
   return ids;
 }
@@ -116,8 +130,8 @@ class Topics final : public Task {
                       [&](int64_t sentences) { return build(input, articles, sentences, start); });
   }
 
-  /// topic_of: 1 if the first topic named is the right one. same_topic: F1 of the set of articles. count_topic: 1 if
-  /// the first number is right.
+  /// topic_of: 1 if the first topic named is the right one. same_topic: F1 of the set of articles. count_topic: 1
+  /// if the first number is right.
   Score score(const Sample& sample, const Answer& answer) const override {
     if (asked_ == Asked::kTopic) return {first_topic(answer.text) == sample.references[0] ? 1.0 : 0.0};
     if (asked_ == Asked::kCount) {
@@ -186,7 +200,8 @@ class Topics final : public Task {
       sample.lead = concat("Answer: The topic of article ", found[0], " is");
       sample.references = {std::string(topic)};
     } else if (asked_ == Asked::kNumbers) {
-      sample.question = concat(all, "Question: Which articles are on the topic ", topic, "? Give all their numbers.\n");
+      sample.question =
+          concat(all, "Question: Which articles are on the topic ", topic, "? Give all their numbers.\n");
       sample.lead = concat("Answer: The articles on ", topic, " are");
       sample.references = {join(found, ", ")};
     } else {
@@ -201,11 +216,12 @@ class Topics final : public Task {
 };
 
 MethodInfo describe(const char* name, const char* summary) {
-  return {.name = name,
-          .summary = summary,
-          .paper = "M4LE: A Multi-Ability Multi-Range Multi-Task Multi-Domain Long-Context Evaluation Benchmark, 2023",
-          .needs = "any model",
-          .parameters = {{"tokens", Parameter::Type::kInt, "128", "of one article, about", 64, 1e6, {}}}};
+  return {
+      .name = name,
+      .summary = summary,
+      .paper = "M4LE: A Multi-Ability Multi-Range Multi-Task Multi-Domain Long-Context Evaluation Benchmark, 2023",
+      .needs = "any model",
+      .parameters = {{"tokens", Parameter::Type::kInt, "128", "of one article, about", 64, 1e6, {}}}};
 }
 TaskList topics_task(const char* name, Asked asked, const Values& values) {
   return {std::make_shared<Topics>(name, asked, values.integer("tokens"))};
@@ -213,13 +229,17 @@ TaskList topics_task(const char* name, Asked asked, const Values& values) {
 
 }  // namespace
 
-MethodInfo topic_of_info() { return describe("topic_of", "the topic of one of many short articles, named by its number"); }
+MethodInfo topic_of_info() {
+  return describe("topic_of", "the topic of one of many short articles, named by its number");
+}
 TaskList make_topic_of(const Values& values) { return topics_task("topic_of", Asked::kTopic, values); }
 
 MethodInfo same_topic_info() { return describe("same_topic", "the numbers of all short articles on one topic"); }
 TaskList make_same_topic(const Values& values) { return topics_task("same_topic", Asked::kNumbers, values); }
 
-MethodInfo count_topic_info() { return describe("count_topic", "how many of many short articles are on one topic, 1 to 6"); }
+MethodInfo count_topic_info() {
+  return describe("count_topic", "how many of many short articles are on one topic, 1 to 6");
+}
 TaskList make_count_topic(const Values& values) { return topics_task("count_topic", Asked::kCount, values); }
 
 }  // namespace fathom

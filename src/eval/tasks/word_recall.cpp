@@ -54,7 +54,8 @@ class WordRecall final : public Task {
   }
 
  private:
-  /// All names in random order, those of fewer tokens first: models know them better, and words of a list are alike.
+  /// All names in random order, those of fewer tokens first: models know them better, and words of a list are
+  /// alike.
   static WordList draw_names(const TaskInput& input, Dice& dice) {
     WordList names = first_names();
     dice.shuffle(names);
