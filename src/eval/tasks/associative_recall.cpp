@@ -6,8 +6,8 @@
 namespace fathom {
 namespace {
 
-constexpr int kSyllables = 2;
-constexpr int64_t kMostPairs = 15000;  // of the 68,600 words there are; the text of so many is over 150,000 tokens
+constexpr int64_t kMostPairs = 15000;  // of words with two syllables, of which there are 68,600
+constexpr int64_t kLong = 65536;       // tokens: from here on words have three syllables, that there be enough
 
 class Mqar final : public Task {
  public:
@@ -17,11 +17,12 @@ class Mqar final : public Task {
     Dice dice = this->dice(input, length, index);
     const Dice start = dice;
     if (pairs_ == 0) {
-      return fit_sample(*this, input, length, 1, std::min(kMostPairs, length),
-                        [&](int64_t pairs) { return build(pairs, "", start); });
+      const int64_t most = length < kLong ? std::min(kMostPairs, length) : length;
+      return fit_sample(*this, input, length, 1, most,
+                        [&](int64_t pairs) { return build(pairs, length < kLong ? 2 : 3, "", start); });
     }
     return fit_prose_sample(*this, input, length, dice, 0,
-                            [&](std::string_view prose) { return build(pairs_, prose, start); });
+                            [&](std::string_view prose) { return build(pairs_, 2, prose, start); });
   }
 
   /// Share of the values recalled.
@@ -32,12 +33,12 @@ class Mqar final : public Task {
   }
 
  private:
-  static Sample build(int64_t pairs, std::string_view prose, Dice dice) {
+  static Sample build(int64_t pairs, int syllables, std::string_view prose, Dice dice) {
     FreshWords fresh;
     std::vector<std::pair<std::string, std::string>> said;
     for (int64_t i = 0; i < pairs; ++i) {
-      std::string key = fresh.draw(dice, kSyllables);
-      said.emplace_back(std::move(key), fresh.draw(dice, kSyllables));
+      std::string key = fresh.draw(dice, syllables);
+      said.emplace_back(std::move(key), fresh.draw(dice, syllables));
     }
     Sample sample;
     sample.mode = Sample::Mode::kForced;
@@ -73,7 +74,7 @@ MethodInfo mqar_info() {
           .parameters = {{"pairs",
                           Parameter::Type::kInt,
                           "0",
-                          "before a gap of prose; 0: as many as fit, up to 15,000, and no gap",
+                          "before a gap of prose; 0: as many as fit, and no gap",
                           0,
                           kMostPairs,
                           {}}}};

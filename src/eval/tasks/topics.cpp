@@ -1,5 +1,6 @@
 // Many short articles, each with a number of its own: the topic of one, all on one topic, or how many these are.
 #include <algorithm>
+#include <set>
 
 #include "base/error.h"
 #include "eval/tasks/parts.h"
@@ -96,10 +97,11 @@ std::string draw_id(Dice& dice) {
 }
 
 std::vector<std::string> draw_ids(Dice& dice, int64_t count) {
+  std::set<std::string> taken;
   std::vector<std::string> ids;
   while (std::ssize(ids) < count) {
-    ids.push_back(draw_id(dice));
-    if (std::ranges::count(ids, ids.back()) > 1) ids.pop_back();
+    const auto [id, fresh] = taken.insert(draw_id(dice));
+    if (fresh) ids.push_back(*id);
   }
   return ids;
 }
