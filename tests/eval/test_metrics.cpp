@@ -43,7 +43,7 @@ TEST(Metrics, BytesThatAreNoUtf8AreCharactersOfTheirOwn) {
 TEST(Metrics, QaF1CountsSharedWordsOfBothTexts) {
   EXPECT_DOUBLE_EQ(qa_f1("The cat sat on the mat", "a cat on a mat"), 2 * (3 / 4.0) * 1.0 / (3 / 4.0 + 1.0));
   EXPECT_DOUBLE_EQ(qa_f1("no no no", "no"), 2 * (1 / 3.0) / (1 / 3.0 + 1));  // a word counts once per occurrence
-  EXPECT_DOUBLE_EQ(qa_f1_chinese("在北京。", "北京"), 0.8);                   // precision 2/3, recall 1
+  EXPECT_DOUBLE_EQ(qa_f1_chinese("在北京。", "北京"), 0.8);                  // precision 2/3, recall 1
   EXPECT_DOUBLE_EQ(qa_f1("anything", ""), 0);
 }
 
@@ -85,8 +85,8 @@ TEST(Metrics, RougeOfAReorderedSentenceIsItsLongestCommonSubsequence) {
 }
 
 TEST(Metrics, RougeOfSentencesUnitesSubsequencesAndCountsEachWordOnce) {
-  const Overlap score = rouge_l_sentences("the cat sat on the mat. it purred",
-                                          "the cat lay on the mat. it slept. the dog sat");
+  const Overlap score =
+      rouge_l_sentences("the cat sat on the mat. it purred", "the cat lay on the mat. it slept. the dog sat");
   EXPECT_DOUBLE_EQ(score.precision, 6 / 7.0);  // the cat on mat it sat, of these and purred
   EXPECT_DOUBLE_EQ(score.recall, 6 / 9.0);     // … of these and lay, slept, dog
   EXPECT_DOUBLE_EQ(rouge_l_sentences("北京大学", "北大").recall, 0);
@@ -109,7 +109,8 @@ TEST(Metrics, BleuIsTheMeanOfClippedPrecisionsTimesBrevity) {
   EXPECT_NEAR(bleu(plain_tokens("the cat sat on the mat"), {plain_tokens("the cat sat on a mat")}, four),
               std::pow(5 / 6.0 * 3 / 5.0 * 2 / 4.0 * 1 / 3.0, 0.25), 1e-12);
   EXPECT_NEAR(bleu(plain_tokens("the cat"), {plain_tokens("the cat sat on")}, one), std::exp(1 - 4 / 2.0), 1e-12);
-  EXPECT_NEAR(bleu(plain_tokens("the cat"), {plain_tokens("the cat sat on"), plain_tokens("cat the")}, one), 1, 1e-12);
+  EXPECT_NEAR(bleu(plain_tokens("the cat"), {plain_tokens("the cat sat on"), plain_tokens("cat the")}, one), 1,
+              1e-12);
   EXPECT_DOUBLE_EQ(bleu(plain_tokens("the cat sat"), {plain_tokens("the cat sat on")}, four), 0);
 }
 
