@@ -29,7 +29,8 @@ std::string sample_error(const std::string& spec) {
   return error_of([&] { task_methods().make(spec); });
 }
 
-const char* kHotpot = R"({"input": "Who?", "context": "Ann did.", "answers": ["Ann"], "length": 4, "all_classes": null})";
+const char* kHotpot =
+    R"({"input": "Who?", "context": "Ann did.", "answers": ["Ann"], "length": 4, "all_classes": null})";
 
 TEST(Records, AreReadFromLinesAndFromAnArrayAlike) {
   const SetFolder folder;
@@ -56,7 +57,11 @@ TEST(Records, ErrorsNameFileLineAndField) {
   expect_parts(read(folder.write("c.json", "[{\"x\": \"1\"}, {\"x\""), "x"), {"record 2", "no JSON"});
   expect_parts(read(folder.write("d.jsonl", "{\"x\": \"1\"}\n{\"x\": \"2\"\n"), "x"), {"line 2", "no JSON"});
   expect_parts(read(folder.write("e.jsonl", ""), "x"), {"empty"});
-  expect_parts(read(folder.write("f.jsonl", std::string("\x7f""ELF\0\1\2", 7)), "x"), {"line 1", "no JSON"});
+  expect_parts(read(folder.write("f.jsonl", std::string("\x7f"
+                                                        "ELF\0\1\2",
+                                                        7)),
+                    "x"),
+               {"line 1", "no JSON"});
   expect_parts(read(folder.path() + "/none.jsonl", "x"), {"none.jsonl"});
 }
 
@@ -99,7 +104,7 @@ TEST(PythonLiteral, ReadsWhatPythonWrites) {
 
 TEST(PythonLiteral, ErrorsNameTheByte) {
   const auto error = [](const std::string& text) { return error_of([&] { parse_python_literal(text, "here"); }); };
-  expect_parts(error("[1, 2"), {"here", "byte 6", "',' or ']'", "the end"});
+  expect_parts(error("[1, 2"), {"here", "byte 5", "',' or ']'", "the end"});
   expect_parts(error("{'a' 1}"), {"byte 5", "':'"});
   expect_parts(error("'open"), {"closing '"});
   expect_parts(error("[import]"), {"byte 1", "import"});

@@ -20,8 +20,9 @@ Sample read_sort(const Record& record) {
   const Record::Json* answer = record.find("answer");
   if (answer == nullptr) record.fail_at("answer", "is missing, expected a permutation of 1 to 4");
   const std::string order = answer->is_string() ? answer->get<std::string>()
-                            : answer->is_array() ? answer->dump(-1, ' ', false, Record::Json::error_handler_t::replace)
-                                                 : "";
+                            : answer->is_array()
+                                ? answer->dump(-1, ' ', false, Record::Json::error_handler_t::replace)
+                                : "";
   if (answered_permutation(order, 4).empty()) {
     record.fail_at("answer", "expected a permutation of 1 to 4, found " + quote(order));
   }
@@ -66,7 +67,8 @@ TaskList make_ada_leval(const Values& values) {
   for (const SetFile& file : find_set_files(values, source(), names, {".json", ".jsonl"}, {"data"})) {
     const bool sort = file.name.starts_with("textsort");
     auto task = std::make_shared<SetTask>("ada_leval/" + file.name, score_by(sort ? "permutation" : "best_answer"));
-    read_records(file.path, [&](const Record& record) { task->add(sort ? read_sort(record) : read_select(record)); });
+    read_records(file.path,
+                 [&](const Record& record) { task->add(sort ? read_sort(record) : read_select(record)); });
     task->finish(file.path);
     tasks.push_back(std::move(task));
   }

@@ -59,9 +59,9 @@ TaskList make_hellobench(const Values& values) {
   std::vector<std::string> names;
   for (const HelloTask& task : kTasks) names.emplace_back(task.name);
   TaskList tasks;
-  for (const SetFile& file : find_set_files(values, source(), names, {".jsonl"},
-                                            {"main_data", "length_constrained_data", "data/main_data",
-                                             "data/length_constrained_data"})) {
+  for (const SetFile& file :
+       find_set_files(values, source(), names, {".jsonl"},
+                      {"main_data", "length_constrained_data", "data/main_data", "data/length_constrained_data"})) {
     const auto* known = std::ranges::find_if(kTasks, [&](const HelloTask& task) { return file.name == task.name; });
     auto task = std::make_shared<SetTask>("hellobench/" + file.name, scorer(known->words));
     read_records(file.path, [&](const Record& record) {

@@ -9,13 +9,15 @@ namespace fathom {
 namespace {
 
 constexpr const char* kHiddenPrompt =
-    "Somewhere in the text below a piece of information is hidden. Find it and keep it in mind.\n\n{context}\n\n{input}";
+    "Somewhere in the text below a piece of information is hidden. Find it and keep it in "
+    "mind.\n\n{context}\n\n{input}";
 constexpr const char* kBookPrompt =
     "Read the book below.\n\n{context}\n\nAnswer a question about it, as briefly as you can.\nQuestion: {input}\n"
     "Answer:";
 constexpr const char* kBookPromptZh = "请阅读下面的书。\n\n{context}\n\n请尽量简短地回答。\n问题：{input}\n答案：";
 constexpr const char* kChoicePrompt =
-    "Read the book below.\n\n{context}\n\nQuestion: {input}\nA. {A}\nB. {B}\nC. {C}\nD. {D}\nAnswer with the letter of "
+    "Read the book below.\n\n{context}\n\nQuestion: {input}\nA. {A}\nB. {B}\nC. {C}\nD. {D}\nAnswer with the "
+    "letter of "
     "the right choice alone.";
 
 struct InfiniteTask {
@@ -37,16 +39,19 @@ constexpr InfiniteTask kTasks[] = {
     {"longbook_qa_chn", "qa_f1_zh", 40, kBookPromptZh},
     {"longbook_choice_eng", "infinite_choice", 40, kChoicePrompt, "The letter is"},
     {"longdialogue_qa_eng", "word_any_case", 40,
-     "In the script below one name of a character was replaced by $$MASK$$.\n\n{context}\n\nWhose name was it? Answer "
+     "In the script below one name of a character was replaced by $$MASK$$.\n\n{context}\n\nWhose name was it? "
+     "Answer "
      "with the name alone, as it stands before the lines of that character.",
      "The name is"},
     {"math_find", "first_number", 3, "Below is a list of numbers.\n\n{context}\n\n{input}"},
     {"math_calc", "integer_prefix", 30000,
-     "Below is a long sum.\n\n{context}\n\nWork it out from left to right and write down the value after each number, "
+     "Below is a long sum.\n\n{context}\n\nWork it out from left to right and write down the value after each "
+     "number, "
      "as a list: for 2 + 5 - 3 it would be [2, 7, 4].\nValues:"},
     {"code_run", "last_integer", 5, "Below is code in Python.\n\n{context}\n\n{input}", "The return value is"},
     {"code_debug", "infinite_debug", 5,
-     "In the code below one function was given an obvious error.\n\n{context}\n\n{input}\nA. {A}\nB. {B}\nC. {C}\nD. "
+     "In the code below one function was given an obvious error.\n\n{context}\n\n{input}\nA. {A}\nB. {B}\nC. "
+     "{C}\nD. "
      "{D}\nAnswer with the letter of the function that has the error.",
      "The correct option is:"},
 };
@@ -122,7 +127,8 @@ TaskList make_infinitebench(const Values& values) {
   for (const InfiniteTask& task : kTasks) names.emplace_back(task.name);
   TaskList tasks;
   for (const SetFile& file : find_set_files(values, source(), names, {".jsonl"})) {
-    const auto* known = std::ranges::find_if(kTasks, [&](const InfiniteTask& task) { return file.name == task.name; });
+    const auto* known =
+        std::ranges::find_if(kTasks, [&](const InfiniteTask& task) { return file.name == task.name; });
     const PromptForm form(known->prompt, "infinitebench", {"context", "input", "A", "B", "C", "D"}, "context");
     auto task = std::make_shared<SetTask>("infinitebench/" + file.name, score_by(known->metric));
     read_records(file.path, [&](const Record& record) { task->add(read_sample(record, *known, form)); });

@@ -14,7 +14,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kQuestionPrompt =
-    "Read the text below. It holds the answer to a question.\n\n{context}\n\nAnswer the question in as few words as "
+    "Read the text below. It holds the answer to a question.\n\n{context}\n\nAnswer the question in as few words "
+    "as "
     "you can, without explaining.\nQuestion: {input}\nAnswer:";
 constexpr const char* kQuestionPromptZh =
     "请先阅读下面的材料。\n\n{context}\n\n请根据材料用尽可能少的词回答，不要解释。\n问题：{input}\n回答：";
@@ -22,7 +23,8 @@ constexpr const char* kSummaryPrompt =
     "Below is a document, or several on one topic.\n\n{context}\n\nWrite a summary of it in one page.\nSummary:";
 constexpr const char* kSummaryPromptZh = "下面是一份会议记录。\n\n{context}\n\n请写出它的总结。\n总结：";
 constexpr const char* kMeetingPrompt =
-    "Below is the transcript of a meeting.\n\n{context}\n\nAnswer in one or more sentences what is asked about it.\n"
+    "Below is the transcript of a meeting.\n\n{context}\n\nAnswer in one or more sentences what is asked about "
+    "it.\n"
     "Request: {input}\nAnswer:";
 constexpr const char* kExamplesPrompt = "Continue as the examples show.\n\n{context}\n{input}";
 constexpr const char* kExamplesPromptZh = "请按照例子的样子继续。\n\n{context}\n{input}";
@@ -30,10 +32,12 @@ constexpr const char* kCountPrompt =
     "Below are numbered paragraphs, some of which are repeated.\n\n{context}\n\nHow many different paragraphs are "
     "there? Answer with the number alone.\nNumber:";
 constexpr const char* kRetrievalPrompt =
-    "Below are 30 numbered paragraphs.\n\n{context}\n\nHere is the summary of one of them:\n\n{input}\n\nWhich one is "
+    "Below are 30 numbered paragraphs.\n\n{context}\n\nHere is the summary of one of them:\n\n{input}\n\nWhich one "
+    "is "
     "it? Answer in the form \"Paragraph 1\".\nAnswer:";
 constexpr const char* kRetrievalPromptZh =
-    "下面是有编号的段落。\n\n{context}\n\n下面是其中一段的摘要：\n\n{input}\n\n它是哪一段的摘要？请用“段落1”的形式回答。"
+    "下面是有编号的段落。\n\n{context}\n\n下面是其中一段的摘要：\n\n{input}"
+    "\n\n它是哪一段的摘要？请用“段落1”的形式回答。"
     "\n回答：";
 constexpr const char* kCodePrompt = "Write the next line of this code.\n{context}{input}Next line:\n";
 
@@ -71,7 +75,8 @@ constexpr LongBenchTask kTasks[] = {
 };
 
 SetSource source() {
-  return {"longbench", "<task>.jsonl or <task>_e.jsonl, as hotpotqa.jsonl,", "LongBench (Hugging Face: THUDM/LongBench)"};
+  return {"longbench", "<task>.jsonl or <task>_e.jsonl, as hotpotqa.jsonl,",
+          "LongBench (Hugging Face: THUDM/LongBench)"};
 }
 
 /// Prompts and caps: the published files where they are found, else ours.
@@ -100,7 +105,8 @@ LongBenchConfig read_config(const Values& values) {
     return config;
   }
   if (values.has("config")) {
-    fail("longbench: config=", values.string("config"), ": holds no dataset2prompt.json, as in config/ of LongBench");
+    fail("longbench: config=", values.string("config"),
+         ": holds no dataset2prompt.json, as in config/ of LongBench");
   }
   return config;
 }
@@ -121,14 +127,15 @@ int64_t cap_of(const LongBenchTask& task, const LongBenchConfig& config) {
 const char* bucket(int64_t words) { return words < 4000 ? "0-4k" : words < 8000 ? "4-8k" : "8k+"; }
 
 SetTask::Scorer scorer(const LongBenchTask& task) {
-  return [compare = score_by(task.metric), first_line = task.first_line](const Sample& sample, const Answer& answer) {
-    if (!first_line) return compare(sample, answer);
-    std::string_view text = answer.text;
-    while (text.starts_with('\n')) text.remove_prefix(1);
-    Answer cut;
-    cut.text = text.substr(0, text.find('\n'));
-    return compare(sample, cut);
-  };
+  return
+      [compare = score_by(task.metric), first_line = task.first_line](const Sample& sample, const Answer& answer) {
+        if (!first_line) return compare(sample, answer);
+        std::string_view text = answer.text;
+        while (text.starts_with('\n')) text.remove_prefix(1);
+        Answer cut;
+        cut.text = text.substr(0, text.find('\n'));
+        return compare(sample, cut);
+      };
 }
 
 Sample read_sample(const Record& record, const LongBenchTask& task, int64_t reserve, const PromptForm& form,
@@ -153,8 +160,9 @@ MethodInfo longbench_info() {
                   .parameters = set_parameters(source())};
   info.parameters.push_back({.name = "config",
                              .type = Parameter::Type::kString,
-                             .summary = "folder with dataset2prompt.json and dataset2maxlen.json, if not beside the "
-                                        "data; without them the prompts are ours"});
+                             .summary =
+                                 "folder with dataset2prompt.json and dataset2maxlen.json, if not beside the "
+                                 "data; without them the prompts are ours"});
   return info;
 }
 

@@ -8,8 +8,10 @@ namespace {
 
 constexpr int64_t kReserve = 128;
 constexpr const char* kPrompt =
-    "Read the text below and answer the question about it.\n\n{context}\n\nQuestion: {question}\n(A) {choice_A}\n(B) "
-    "{choice_B}\n(C) {choice_C}\n(D) {choice_D}\n\nOne choice is right. End with the sentence \"The correct answer is "
+    "Read the text below and answer the question about it.\n\n{context}\n\nQuestion: {question}\n(A) "
+    "{choice_A}\n(B) "
+    "{choice_B}\n(C) {choice_C}\n(D) {choice_D}\n\nOne choice is right. End with the sentence \"The correct answer "
+    "is "
     "(X)\", with the letter of your choice for X.";
 
 SetSource source() {
@@ -38,7 +40,8 @@ Sample read_sample(const Record& record, const PromptForm& form) {
 MethodInfo longbench_v2_info() {
   return {.name = "longbench_v2",
           .summary = "LongBench v2: questions with four choices on long real texts",
-          .paper = "LongBench v2: Towards Deeper Understanding and Reasoning on Realistic Long-context Multitasks, 2024",
+          .paper =
+              "LongBench v2: Towards Deeper Understanding and Reasoning on Realistic Long-context Multitasks, 2024",
           .needs = "files of the set",
           .parameters = {set_parameters(source()).front()}};
 }

@@ -19,9 +19,9 @@ constexpr const char* kTravels = "travel_planning_all";
 
 /// Where a set's files lie and how they are read.
 struct Place {
-  std::string set;    // "countdown_2k"
-  std::string kind;   // "countdown"
-  fs::path folder;    // of the file
+  std::string set;   // "countdown_2k"
+  std::string kind;  // "countdown"
+  fs::path folder;   // of the file
   std::string file;
 };
 
@@ -39,8 +39,10 @@ const std::vector<Kind>& kinds() {
        {"0.5k", "2k", "8k"},
        {"city_context", "src_city", "dst_city"},
        "city_context",
-       "{city_context}\n\nEach connection goes one way. Find the route from {src_city} to {dst_city}: go from each city "
-       "to the only one it leads to until you arrive. Write it between <Route> and </Route>, one line a step, in the "
+       "{city_context}\n\nEach connection goes one way. Find the route from {src_city} to {dst_city}: go from each "
+       "city "
+       "to the only one it leads to until you arrive. Write it between <Route> and </Route>, one line a step, in "
+       "the "
        "form:\nFrom <CITY_NAME>, take a <TRANSIT_METHOD> to <CITY_NAME>.\n"},
       {"countdown",
        {"0.5k", "2k", "8k"},
@@ -54,22 +56,27 @@ const std::vector<Kind>& kinds() {
        {"story_components", "story", "question"},
        "story",
        "In this story people move and put things in places. Whoever is in the same room as a thing sees where it "
-       "is, and believes it until they see otherwise.\n\n{story_components}\n\n{story}\n\n{question}\nTrace it step by "
+       "is, and believes it until they see otherwise.\n\n{story_components}\n\n{story}\n\n{question}\nTrace it "
+       "step by "
        "step, one line a step that begins with \"- Step\": what changed, then in braces the person's location, the "
        "thing's location, whether it is seen, and the belief.\n"},
       {"html_to_tsv",
        {"0.5k", "2k", "8k"},
        {"html_str", "task_topic", "task_description", "filtering_instruction", "tsv_header"},
        "html_str",
-       "Here is a web page:\n```html\n{html_str}\n```\n\nIt is about {task_topic}. Extract these properties of each "
-       "item, in the order of the page: {task_description}{filtering_instruction}\nWrite them as tab-separated rows, "
+       "Here is a web page:\n```html\n{html_str}\n```\n\nIt is about {task_topic}. Extract these properties of "
+       "each "
+       "item, in the order of the page: {task_description}{filtering_instruction}\nWrite them as tab-separated "
+       "rows, "
        "N/A where there is nothing, and nothing else:\n```tsv\n{tsv_header}\n"},
       {"travel_planning",
        {"all"},
        {"demonstration", "problem"},
        "demonstration",
-       "Plan trips with direct flights, which go one way. The days of arrival and departure count as days of the stay. "
-       "Search step by step, then write the plan between <Plan> and </Plan> as in the examples.\n\n{demonstration}\n\n"
+       "Plan trips with direct flights, which go one way. The days of arrival and departure count as days of the "
+       "stay. "
+       "Search step by step, then write the plan between <Plan> and </Plan> as in the "
+       "examples.\n\n{demonstration}\n\n"
        "# Your task\n{problem}\n"},
   };
   return all;
@@ -200,7 +207,8 @@ Score score_table_sample(const Sample& sample, const Answer& answer) {
 std::string plan_of(const Record& record) {
   const std::string& text = record.text("ground_truth_plan");
   const size_t begin = text.find("\n\n");
-  return concat("<Plan>\n", trim(std::string_view(text).substr(begin == std::string::npos ? 0 : begin)), "\n</Plan>");
+  return concat("<Plan>\n", trim(std::string_view(text).substr(begin == std::string::npos ? 0 : begin)),
+                "\n</Plan>");
 }
 
 void read_travel(const Record& record, const Place&, Slots& slots, Sample& sample) {
@@ -238,8 +246,8 @@ std::string travel_examples(const Place& place) {
   const fs::path file = place.folder / "travel_planning_icl_examples.json";
   std::string examples;
   read_records(file.string(), [&](const Record& record) {
-    examples += (examples.empty() ? "" : "\n\n") + std::string("# Example\n") + record.text("disambig_question_text") +
-                "\n\n" + plan_of(record);
+    examples += (examples.empty() ? "" : "\n\n") + std::string("# Example\n") +
+                record.text("disambig_question_text") + "\n\n" + plan_of(record);
   });
   return examples;
 }
@@ -256,8 +264,9 @@ std::string countdown_examples(const std::vector<Draft>& drafts, size_t index) {
   int shown = 0;
   for (size_t i = 0; i < drafts.size() && shown < 2; ++i) {
     if (i == index) continue;
-    examples += concat(shown++ ? "\n\n" : "", "# Example\nNumbers: ", drafts[i].slots.at("nums"),
-                       "\nTarget: ", drafts[i].slots.at("target"), "\n\n", trim(drafts[i].sample.references.front()));
+    examples +=
+        concat(shown++ ? "\n\n" : "", "# Example\nNumbers: ", drafts[i].slots.at("nums"),
+               "\nTarget: ", drafts[i].slots.at("target"), "\n\n", trim(drafts[i].sample.references.front()));
   }
   return examples;
 }
@@ -294,10 +303,12 @@ std::shared_ptr<const Task> read_set(const Place& place, const Kind& kind) {
 /// Throws Error (usage) if pseudo_to_code is asked for.
 void refuse_programs(const Values& values) {
   const bool set = values.has("set") && values.string("set").find("pseudo_to_code") != std::string::npos;
-  const bool file = values.has("path") && fs::path(values.string("path")).stem().string().starts_with("pseudo_to_code");
+  const bool file =
+      values.has("path") && fs::path(values.string("path")).stem().string().starts_with("pseudo_to_code");
   if (!set && !file) return;
-  fail_usage("longproc: pseudo_to_code is scored by running the programs answered, for which a sandboxed compiler is "
-             "needed: there is none here; the other sets are read");
+  fail_usage(
+      "longproc: pseudo_to_code is scored by running the programs answered, for which a sandboxed compiler is "
+      "needed: there is none here; the other sets are read");
 }
 
 }  // namespace

@@ -89,9 +89,9 @@ bool same_step(std::string_view answered, std::string_view wanted) {
 
 /// Lines that begin with '-', made comparable; those of which nothing is left are passed over.
 std::vector<std::string> beliefs(std::string_view text) {
-  static const std::set<std::string_view> kFilling{"a",     "an",     "the",  "on",    "in",       "at",
-                                                   "step",  "thinks", "think", "is",    "are",      "of",
-                                                   "know",  "knows",  "belief", "believe", "believes", "location"};
+  static const std::set<std::string_view> kFilling{"a",    "an",     "the",    "on",      "in",       "at",
+                                                   "step", "thinks", "think",  "is",      "are",      "of",
+                                                   "know", "knows",  "belief", "believe", "believes", "location"};
   std::vector<std::string> all;
   for (std::string_view line : lines_of(text)) {
     line = trim(line);
@@ -126,7 +126,8 @@ struct Flight {
 std::optional<Flight> flight_of(std::string_view line) {
   constexpr std::string_view kFrom = "from ";
   constexpr std::string_view kTo = " to ";
-  for (size_t at = line.rfind(kFrom); at != std::string_view::npos; at = at == 0 ? at - 1 : line.rfind(kFrom, at - 1)) {
+  for (size_t at = line.rfind(kFrom); at != std::string_view::npos;
+       at = at == 0 ? at - 1 : line.rfind(kFrom, at - 1)) {
     const std::string_view from = first_word(line.substr(at + kFrom.size()));
     const std::string_view rest = line.substr(at + kFrom.size() + from.size());
     const std::string_view to = rest.starts_with(kTo) ? first_word(rest.substr(kTo.size())) : std::string_view();

@@ -27,7 +27,8 @@ constexpr LoogleTask kTasks[] = {
     {"shortdep_qa", 300, kQuestionPrompt},
     {"longdep_qa", 500, kQuestionPrompt},
     {"shortdep_cloze", 50,
-     "Read the text below. Names in the sentences after it were replaced by masks as <mask-0>; the same mask stands for "
+     "Read the text below. Names in the sentences after it were replaced by masks as <mask-0>; the same mask "
+     "stands for "
      "the same name.\n\n{input}\n\nSentences: {Q}\nAnswer with the names as JSON: {{\"<mask-0>\": \"name\", …}}\n"
      "Answer:"},
     {"longdep_summarization", 500, "Read the paper below.\n\n{input}\n\nWrite its summary.\nSummary:"},
@@ -84,7 +85,8 @@ Score score_text(const Sample& sample, const Answer& answer) {
   Score score;
   score.value = rouge_l_sentences(text, reference).recall;
   score.details["bleu_1"] = bleu(tokens, wanted, std::vector<double>{1});
-  score.details["bleu_4"] = bleu(tokens, wanted, std::vector<double>{0, 0, 0, 1});  // of 4-grams alone, as LooGLE has it
+  score.details["bleu_4"] =
+      bleu(tokens, wanted, std::vector<double>{0, 0, 0, 1});  // of 4-grams alone, as LooGLE has it
   score.details["rouge_1"] = rouge_n(text, reference, 1).recall;
   score.details["rouge_2"] = rouge_n(text, reference, 2).recall;
   if (sample.details.value("type", "") == "timeline_reorder") {
@@ -102,7 +104,8 @@ Sample summary_sample(const Record& record, const PromptForm& form, int64_t rese
 /// The text of a field of one question; of a dict (the answers of a cloze) its JSON.
 std::string question_field(const Record& record, const Json& pair, const char* field) {
   const auto found = pair.is_object() ? pair.find(field) : pair.end();
-  if (!pair.is_object() || found == pair.end()) record.fail_at("qa_pairs", concat("a question has no ", quote(field)));
+  if (!pair.is_object() || found == pair.end())
+    record.fail_at("qa_pairs", concat("a question has no ", quote(field)));
   if (found->is_object()) return found->dump(-1, ' ', false, Json::error_handler_t::replace);
   if (!found->is_string() && !found->is_number()) {
     record.fail_at("qa_pairs", concat(quote(field), ": expected a string, found ", kind_of(*found)));
@@ -159,7 +162,8 @@ TaskList make_loogle(const Values& values) {
   const std::map<std::string, std::string> prompts = published_prompts(values);
   TaskList tasks;
   for (const SetFile& file : files) {
-    const auto* known = std::ranges::find_if(kTasks, [&](const LoogleTask& task) { return file.name == task.name; });
+    const auto* known =
+        std::ranges::find_if(kTasks, [&](const LoogleTask& task) { return file.name == task.name; });
     const auto given = prompts.find(file.name);
     const PromptForm form(given == prompts.end() ? known->prompt : given->second, "loogle: " + file.name,
                           {"input", "Q"}, "input");

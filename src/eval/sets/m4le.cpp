@@ -101,11 +101,12 @@ Sample read_sample(const Record& record, const M4leTask& task) {
 }  // namespace
 
 MethodInfo m4le_info() {
-  return {.name = "m4le",
-          .summary = "M4LE: short tasks made long, five abilities; normalise by GPT-3.5-16k's scores to compare",
-          .paper = "M4LE: A Multi-Ability Multi-Range Multi-Task Multi-Domain Long-Context Evaluation Benchmark, 2023",
-          .needs = "files of the set",
-          .parameters = set_parameters(source())};
+  return {
+      .name = "m4le",
+      .summary = "M4LE: short tasks made long, five abilities; normalise by GPT-3.5-16k's scores to compare",
+      .paper = "M4LE: A Multi-Ability Multi-Range Multi-Task Multi-Domain Long-Context Evaluation Benchmark, 2023",
+      .needs = "files of the set",
+      .parameters = set_parameters(source())};
 }
 
 TaskList make_m4le(const Values& values) {

@@ -16,8 +16,11 @@ struct NeedleTask {
   int64_t reserve;  // about 30 tokens a UUID, 25 of them at most
 };
 
-constexpr NeedleTask kTasks[] = {{"Single_Needle", 100},   {"Multiple_Needles", 800}, {"Conditional_Needles", 800},
-                                 {"Single_Threads", 100}, {"Multi_Threads", 800}};
+constexpr NeedleTask kTasks[] = {{"Single_Needle", 100},
+                                 {"Multiple_Needles", 800},
+                                 {"Conditional_Needles", 800},
+                                 {"Single_Threads", 100},
+                                 {"Multi_Threads", 800}};
 
 SetSource source() {
   return {"needle_threading", "<task>.json, as Single_Needle.json,",
@@ -41,7 +44,8 @@ std::vector<std::string> read_values(const Record& record) {
   }
   std::vector<std::string> values;
   const std::string where = record.where() + ": field \"values\"";
-  for (const Json& value : parse_python_literal(record.text("values"), where)) values.push_back(text_of(value, where));
+  for (const Json& value : parse_python_literal(record.text("values"), where))
+    values.push_back(text_of(value, where));
   if (values.empty()) record.fail_at("values", "expected at least one value, found none");
   return values;
 }
@@ -73,7 +77,8 @@ TaskList make_needle_threading(const Values& values) {
   for (const NeedleTask& task : kTasks) names.emplace_back(task.name);
   TaskList tasks;
   for (const SetFile& file : find_set_files(values, source(), names, {".json", ".jsonl"}, {"json_data", "data"})) {
-    const auto* known = std::ranges::find_if(kTasks, [&](const NeedleTask& task) { return file.name == task.name; });
+    const auto* known =
+        std::ranges::find_if(kTasks, [&](const NeedleTask& task) { return file.name == task.name; });
     auto task = std::make_shared<SetTask>("needle_threading/" + file.name, score_values);
     read_records(file.path, [&](const Record& record) {
       Sample sample = published_sample(known->reserve, read_values(record), record.number());

@@ -116,7 +116,8 @@ class Reader {
     } else if (c >= '0' && c <= '7') {
       --at_;
       size_t digits = 0;
-      while (digits < 3 && at_ + digits < text_.size() && text_[at_ + digits] >= '0' && text_[at_ + digits] <= '7') {
+      while (digits < 3 && at_ + digits < text_.size() && text_[at_ + digits] >= '0' &&
+             text_[at_ + digits] <= '7') {
         ++digits;
       }
       append_code(digits, 8, out);
@@ -139,8 +140,8 @@ class Reader {
 
   Json read_number() {
     size_t end = at_ + 1;
-    while (end < text_.size() && (is_digit(text_[end]) || std::string_view(".eE+-_").find(text_[end]) !=
-                                                              std::string_view::npos)) {
+    while (end < text_.size() &&
+           (is_digit(text_[end]) || std::string_view(".eE+-_").find(text_[end]) != std::string_view::npos)) {
       ++end;
     }
     std::string number(text_.substr(at_, end - at_));
@@ -163,8 +164,8 @@ class Reader {
     size_t end = at_;
     while (end < text_.size() && is_letter(text_[end])) ++end;
     const std::string_view word = text_.substr(at_, end - at_);
-    const bool known = word == "None" || word == "null" || word == "True" || word == "true" || word == "False" ||
-                       word == "false";
+    const bool known =
+        word == "None" || word == "null" || word == "True" || word == "true" || word == "False" || word == "false";
     if (!known) fail_expecting("a string, number, list or dict");
     at_ = end;
     if (word == "None" || word == "null") return nullptr;

@@ -96,9 +96,8 @@ void read_records(const std::string& path, const std::function<void(const Record
   const size_t begin = text.find_first_not_of(" \t\r\n");
   if (begin == std::string_view::npos) fail(path, ": expected records, the file is empty");
   if (text[begin] == '[') return read_array(path, text, visit);
-  read_json_lines(path, [&](int64_t line, const Json& object) {
-    visit(Record(object, concat(path, ": line ", line), line));
-  });
+  read_json_lines(
+      path, [&](int64_t line, const Json& object) { visit(Record(object, concat(path, ": line ", line), line)); });
 }
 
 bool is_file(const std::string& path) {

@@ -49,8 +49,8 @@ std::string text_of(const nlohmann::ordered_json& value, const std::string& wher
 /// "a string", "an array", …
 std::string kind_of(const nlohmann::ordered_json& value);
 
-/// Calls `visit` with each object of a file: of a JSON array, or one a line. Throws Error naming file and line (of an
-/// array, the record's number) for what is no JSON object, for a file without records, and if it cannot be read.
+/// Calls `visit` with each object of a file: of a JSON array, or one a line. Throws Error naming file and line (of
+/// an array, the record's number) for what is no JSON object, for a file without records, and if it cannot be read.
 void read_records(const std::string& path, const std::function<void(const Record&)>& visit);
 /// A JSON object of strings (or numbers, as text). Throws Error if it is none.
 std::map<std::string, std::string> read_string_map(const std::string& path);
@@ -88,9 +88,10 @@ struct SetFile {
   std::string name;  // of the set: "hotpotqa"
   std::string path;
 };
-/// The files of the sets asked for: values "path", a file or a folder, and "set", names joined by '+'. In the folder
-/// and in its folders `below`, a set's file is its name with one of `extensions`. Throws Error (usage) for a missing
-/// path or an unknown name, and Error saying what is expected and where it is published if nothing is there.
+/// The files of the sets asked for: values "path", a file or a folder, and "set", names joined by '+'. In the
+/// folder and in its folders `below`, a set's file is its name with one of `extensions`. Throws Error (usage) for a
+/// missing path or an unknown name, and Error saying what is expected and where it is published if nothing is
+/// there.
 std::vector<SetFile> find_set_files(const Values& values, const SetSource& source,
                                     const std::vector<std::string>& names,
                                     const std::vector<std::string>& extensions,

@@ -38,7 +38,8 @@ std::vector<SetFile> ruler_files(const std::string& path) {
   };
   add(path);
   std::error_code error;
-  for (fs::directory_iterator entry(path, error), end; !error && entry != end; entry.increment(error)) add(entry->path());
+  for (fs::directory_iterator entry(path, error), end; !error && entry != end; entry.increment(error))
+    add(entry->path());
   std::ranges::sort(files, {}, &SetFile::name);
   return files;
 }
@@ -50,7 +51,8 @@ std::vector<SetFile> wanted_files(const Values& values) {
   if (files.empty()) fail("ruler_file: ", values.string("path"), ": holds no such file; ", expected);
   if (!values.has("set")) return files;
   const std::string wanted = "+" + values.string("set") + "+";
-  std::erase_if(files, [&](const SetFile& file) { return wanted.find("+" + file.name + "+") == std::string::npos; });
+  std::erase_if(files,
+                [&](const SetFile& file) { return wanted.find("+" + file.name + "+") == std::string::npos; });
   if (files.empty()) fail("ruler_file: ", values.string("path"), ": holds none of set=", values.string("set"));
   return files;
 }

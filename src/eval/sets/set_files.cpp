@@ -10,14 +10,19 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::vector<std::string> split_names(const std::string& list) {
-  std::vector<std::string> names;
-  for (size_t begin = 0; begin <= list.size();) {
-    const size_t end = std::min(list.find('+', begin), list.size());
-    if (end > begin) names.push_back(list.substr(begin, end - begin));
-    begin = end + 1;
+/// The names in a list joined by '+', which known names may hold, too: the longest that fits is taken.
+std::vector<std::string> split_names(std::string_view list, const std::vector<std::string>& names) {
+  std::vector<std::string> wanted;
+  while (!list.empty()) {
+    size_t length = std::min(list.find('+'), list.size());
+    for (const std::string& name : names) {
+      const bool fits = list.starts_with(name) && (list.size() == name.size() || list[name.size()] == '+');
+      if (fits) length = std::max(length, name.size());
+    }
+    wanted.emplace_back(list.substr(0, length));
+    list.remove_prefix(std::min(list.size(), wanted.back().size() + 1));
   }
-  return names;
+  return wanted;
 }
 
 /// Throws Error (usage) for a name that is no set.
@@ -46,7 +51,8 @@ std::vector<SetFile> find_set_files(const Values& values, const SetSource& sourc
   const std::string expected = concat("expected ", source.expected, " of ", source.published);
   if (!values.has("path")) fail_usage(source.method, ": path is missing: ", expected);
   const std::string& path = values.string("path");
-  std::vector<std::string> wanted = values.has("set") ? split_names(values.string("set")) : std::vector<std::string>{};
+  std::vector<std::string> wanted;
+  if (values.has("set")) wanted = split_names(values.string("set"), names);
   for (const std::string& name : wanted) check_known(name, source, names);
   std::error_code error;
   if (fs::is_regular_file(path, error)) {
@@ -57,7 +63,8 @@ std::vector<SetFile> find_set_files(const Values& values, const SetSource& sourc
     }
     return {{stem, path}};
   }
-  if (!fs::is_directory(path, error)) fail(source.method, ": ", path, ": there is no such file or folder; ", expected);
+  if (!fs::is_directory(path, error))
+    fail(source.method, ": ", path, ": there is no such file or folder; ", expected);
   std::vector<SetFile> files;
   for (const std::string& name : wanted.empty() ? names : wanted) {
     std::vector<fs::path> places{fs::path(path)};
