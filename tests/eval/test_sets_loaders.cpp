@@ -85,10 +85,27 @@ TEST(LongBench, PublishedPromptsAndCapsAreReadBesideTheData) {
 
 TEST(LongBench, EveryTaskScoresItsReferenceAsOne) {
   const SetFolder folder;
-  for (const char* name :
-       {"narrativeqa", "qasper", "multifieldqa_en", "multifieldqa_zh", "hotpotqa", "2wikimqa", "musique", "dureader",
-        "gov_report", "qmsum", "multi_news", "vcsum", "trec", "triviaqa", "samsum", "lsht", "passage_count",
-        "passage_retrieval_en", "passage_retrieval_zh", "lcc", "repobench-p"}) {
+  for (const char* name : {"narrativeqa",
+                           "qasper",
+                           "multifieldqa_en",
+                           "multifieldqa_zh",
+                           "hotpotqa",
+                           "2wikimqa",
+                           "musique",
+                           "dureader",
+                           "gov_report",
+                           "qmsum",
+                           "multi_news",
+                           "vcsum",
+                           "trec",
+                           "triviaqa",
+                           "samsum",
+                           "lsht",
+                           "passage_count",
+                           "passage_retrieval_en",
+                           "passage_retrieval_zh",
+                           "lcc",
+                           "repobench-p"}) {
     folder.write(std::string(name) + "_e.jsonl",
                  R"({"input": "I", "context": "C", "answers": ["段落 12 ok"], "length": 4000,)"
                  R"( "all_classes": ["段落 12 ok", "other"]})");
@@ -100,14 +117,16 @@ TEST(LongBench, EveryTaskScoresItsReferenceAsOne) {
 
 TEST(LongBench, ClassesAreNeededWhereTheyAreScored) {
   const SetFolder folder;
-  folder.write("trec.jsonl", R"({"input": "I", "context": "C", "answers": ["Date"], "all_classes": null, "length": 1})");
+  folder.write("trec.jsonl",
+               R"({"input": "I", "context": "C", "answers": ["Date"], "all_classes": null, "length": 1})");
   const std::string error = error_of("longbench:path=" + folder.path());
   EXPECT_TRUE(has(error, "trec.jsonl: line 1") && has(error, "all_classes")) << error;
 }
 
 TEST(LongBenchV2, ChoicesAreAskedForByTheirLetter) {
   const SetFolder folder;
-  const std::string record = R"({"_id": "1", "domain": "D", "difficulty": "hard", "length": "long", "question": "Q?",
+  const std::string record =
+      R"({"_id": "1", "domain": "D", "difficulty": "hard", "length": "long", "question": "Q?",
     "choice_A": "w", "choice_B": "x", "choice_C": "y", "choice_D": "z", "answer": "C", "context": "Text."})";
   folder.write("data.json", "[" + record + "]");
   const Loaded loaded = load("longbench_v2:path=" + folder.path());
@@ -164,8 +183,8 @@ TEST(InfiniteBench, QuestionsOnOneBookShareAGroup) {
 TEST(InfiniteBench, AnswersThatAreNoOptionAreErrors) {
   const SetFolder folder;
   const auto error = [&](const std::string& answer, const std::string& options) {
-    folder.write("code_debug.jsonl", R"({"context": "C", "input": "I", "answer": )" + answer + R"(, "options": )" +
-                                         options + "}");
+    folder.write("code_debug.jsonl",
+                 R"({"context": "C", "input": "I", "answer": )" + answer + R"(, "options": )" + options + "}");
     return error_of("infinitebench:path=" + folder.path());
   };
   EXPECT_TRUE(has(error(R"("g")", R"(["a", "b", "c", "d"])"), "none of the options"));
@@ -176,10 +195,11 @@ TEST(InfiniteBench, AnswersThatAreNoOptionAreErrors) {
 
 TEST(Loogle, QuestionsAreReadFromAPythonLiteralAndShareTheirText) {
   const SetFolder folder;
-  folder.write("longdep_qa.jsonl",
-               R"({"input": "A town grew.", "title": "T", "qa_pairs": "[{'Q': 'What\\'s up?', 'A': 'it grew', 'S': [],)"
-               R"( 'type': 'computation'}, {'Q': \"Order?\", 'A': '2,1,3', 'type': 'timeline_reorder'}]")"
-               R"(, "output": "none"})");
+  folder.write(
+      "longdep_qa.jsonl",
+      R"({"input": "A town grew.", "title": "T", "qa_pairs": "[{'Q': 'What\\'s up?', 'A': 'it grew', 'S': [],)"
+      R"( 'type': 'computation'}, {'Q': \"Order?\", 'A': '2,1,3', 'type': 'timeline_reorder'}]")"
+      R"(, "output": "none"})");
   const Loaded first = load("loogle:path=" + folder.path());
   EXPECT_EQ(first.sample.reserve, 500);
   EXPECT_TRUE(has(first.sample.question, "What's up?"));
@@ -192,9 +212,10 @@ TEST(Loogle, QuestionsAreReadFromAPythonLiteralAndShareTheirText) {
 
 TEST(Loogle, ClozeComparesTheNamesBehindTheMasks) {
   const SetFolder folder;
-  folder.write("shortdep_cloze.jsonl",
-               R"({"input": "Bob met Ann Lee.", "qa_pairs": "[{'Q': '<mask-0> met <mask-1>', 'A': {'<mask-0>': 'Bob',)"
-               R"( '<mask-1>': 'Ann Lee'}}]"})");
+  folder.write(
+      "shortdep_cloze.jsonl",
+      R"({"input": "Bob met Ann Lee.", "qa_pairs": "[{'Q': '<mask-0> met <mask-1>', 'A': {'<mask-0>': 'Bob',)"
+      R"( '<mask-1>': 'Ann Lee'}}]"})");
   const Loaded loaded = load("loogle:path=" + folder.path());
   EXPECT_EQ(loaded.sample.reserve, 50);
   EXPECT_DOUBLE_EQ(loaded.score("It is {'<mask-0>': 'Bob', '<mask-1>': 'Ann'}."), 0.5);
@@ -204,7 +225,8 @@ TEST(Loogle, ClozeComparesTheNamesBehindTheMasks) {
 
 TEST(Loogle, SummariesTakeTheOutputAndAPublishedPrompt) {
   const SetFolder folder;
-  folder.write("longdep_summarization.jsonl", R"({"input": "P", "qa_pairs": "none", "output": "It proves a law."})");
+  folder.write("longdep_summarization.jsonl",
+               R"({"input": "P", "qa_pairs": "none", "output": "It proves a law."})");
   folder.write("config/task2prompt.json", R"({"longdep_summarization": "Sum. {input} End"})");
   const Loaded loaded = load("loogle:path=" + folder.path() + ",config=" + folder.path() + "/config");
   EXPECT_EQ(loaded.sample.prompt(), "Sum. P End");
@@ -223,8 +245,8 @@ TEST(Loogle, ABrokenListNamesLineFieldAndByte) {
 TEST(M4le, AnswersAreCutAtTheTasksEnds) {
   const SetFolder folder;
   const auto check = [&](const std::string& name, const std::string& answers) {
-    folder.write(name + ".jsonl", R"({"instruction": "Do.", "input": "Text", "length_bucket": 1000, "answers": )" +
-                                      answers + "}");
+    folder.write(name + ".jsonl",
+                 R"({"instruction": "Do.", "input": "Text", "length_bucket": 1000, "answers": )" + answers + "}");
     return load("m4le:set=" + name + ",path=" + folder.path());
   };
   const Loaded acc = check("hotpotqa", R"(["Ann"])");
@@ -235,7 +257,9 @@ TEST(M4le, AnswersAreCutAtTheTasksEnds) {
   EXPECT_DOUBLE_EQ(check("marc", R"(["a1, b2."])").score("b2,a1. More, text"), 1);
   EXPECT_DOUBLE_EQ(check("mnds-news_semantic-multiple_cls+cnt", R"(["3."])").score("3"), 1);
   folder.write("clts+.jsonl", R"({"instruction": "Do.", "input": "Text", "answers": ["x"]})");
-  EXPECT_EQ(task_methods().make("m4le:set=clts++hotpotqa+mnds-news_semantic-multiple_cls+cnt,path=" + folder.path()).size(),
+  EXPECT_EQ(task_methods()
+                .make("m4le:set=clts++hotpotqa+mnds-news_semantic-multiple_cls+cnt,path=" + folder.path())
+                .size(),
             3u);
   EXPECT_DOUBLE_EQ(check("news2016", R"(["北京 下雪"])").score("标题是\"北京 下雪\"吗"), 1);
   EXPECT_DOUBLE_EQ(check("arxiv", R"(["one two three four"])").score("one two"), 0.5);
@@ -261,7 +285,8 @@ TEST(LongProc, ARouteIsRightUpToItsFirstWrongLine) {
 TEST(LongProc, ThePublishedPromptIsABlockOfYaml) {
   const SetFolder folder;
   folder.write("path_traversal_0.5k.json", kPath);
-  folder.write("prompts.yaml", "# own\nUSER_PROMPT: |-\n  [A] {{x}}\n\n    {city_context}\n  {src_city}-{dst_city}\nOTHER: y\n");
+  folder.write("prompts.yaml",
+               "# own\nUSER_PROMPT: |-\n  [A] {{x}}\n\n    {city_context}\n  {src_city}-{dst_city}\nOTHER: y\n");
   const Loaded loaded = load("longproc:path=" + folder.path());
   EXPECT_EQ(loaded.sample.prompt(), "[A] {x}\n\n  You can travel from X to Y by bus.\nX-Z");
 }
@@ -284,18 +309,21 @@ TEST(LongProc, CountdownChecksEquationsAndThenTheSearch) {
   EXPECT_FALSE(has(loaded.sample.context, "Numbers: [3, 2, 4, 5]"));  // its own solution is no example
   EXPECT_TRUE(has(loaded.sample.question, "Numbers: [3, 2, 4, 5]\nTarget: 2"));
   EXPECT_DOUBLE_EQ(loaded.score("<Solution>\n5 * 2 = 10\n10 - 4 = 6\n6 / 3 = 2\n</Solution>"), 1);  // another way
-  for (const char* wrong : {"5 * 2 = 11\n10 - 4 = 6\n6 / 3 = 2", "5 * 2 = 10\n10 - 4 = 6", "5 - 3 = 2\n5 - 3 = 2\n4 / 2 = 2",
-                            "5 * 2 = 10\n10 - 4 = 6\n6 / 0 = 2", "5 * 2 = 99999999999999999999\n1 = 1\n2 = 2"}) {
+  for (const char* wrong :
+       {"5 * 2 = 11\n10 - 4 = 6\n6 / 3 = 2", "5 * 2 = 10\n10 - 4 = 6", "5 - 3 = 2\n5 - 3 = 2\n4 / 2 = 2",
+        "5 * 2 = 10\n10 - 4 = 6\n6 / 0 = 2", "5 * 2 = 99999999999999999999\n1 = 1\n2 = 2"}) {
     EXPECT_EQ(loaded.score("<Solution>\n" + std::string(wrong) + "\n</Solution>"), 0) << wrong;
   }
   const std::string head = "# Search Procedure\nInitial number set: [1, 2]\n |- Pick two numbers (1, 2)\n";
-  EXPECT_DOUBLE_EQ(loaded.detail(head + "  |- Try 1 + 2 = 4. Add 4\n   |- Try 3 - 4 = 1. Add 1", "partial"), 2 / 3.0);
+  EXPECT_DOUBLE_EQ(loaded.detail(head + "  |- Try 1 + 2 = 4. Add 4\n   |- Try 3 - 4 = 1. Add 1", "partial"),
+                   2 / 3.0);
   EXPECT_DOUBLE_EQ(loaded.detail("# Search Procedure\nother", "partial"), 0);
 }
 
 TEST(LongProc, BeliefsAreComparedWithoutFillingWords) {
   const SetFolder folder;
-  folder.write("tom_tracking_8k.json", R"([{"story_components": "Agents", "story": "S", "question": "Where?", "solution":
+  folder.write("tom_tracking_8k.json",
+               R"([{"story_components": "Agents", "story": "S", "question": "Where?", "solution":
     "X:\n- Step 0: {Leon location: hall}\n- Step 1: {Leon location: the attic}\nFinal Answer: attic"}])");
   const Loaded loaded = load("longproc:path=" + folder.path());
   EXPECT_EQ(loaded.sample.reserve, 9216);
@@ -323,7 +351,8 @@ TEST(LongProc, TablesAreSetsOfRows) {
 
 TEST(LongProc, PlansAreCitiesAndDays) {
   const SetFolder folder;
-  const std::string trip = R"({"disambig_question_text": "Visit.", "ground_truth_cities": "Rome**Bonn", "ground_truth_durations":
+  const std::string trip =
+      R"({"disambig_question_text": "Visit.", "ground_truth_cities": "Rome**Bonn", "ground_truth_durations":
     "3**4", "estimated_output_tokens": 900, "ground_truth_plan": "Here:\n\n**Day 1-3:** Arriving in Rome.\n**Day 3:** Fly from Rome to Bonn.\n**Day 3-6:** Visit Bonn."})";
   folder.write("travel_planning_all.json", "[" + trip + "]");
   folder.write("travel_planning_icl_examples.json", "[" + trip + "]");
@@ -341,7 +370,8 @@ TEST(LongProc, ProgramsAreNotRun) {
 
 TEST(HelloBench, LongAnswersWithoutRepetitionScoreOne) {
   const SetFolder folder;
-  folder.write("heuristic_text_generation_2k.jsonl", R"({"id": "h", "category": "essay", "instruction": "Write."})");
+  folder.write("heuristic_text_generation_2k.jsonl",
+               R"({"id": "h", "category": "essay", "instruction": "Write."})");
   const Loaded loaded = load("hellobench:path=" + folder.path());
   EXPECT_EQ(loaded.sample.prompt(), "Write.");
   EXPECT_EQ(loaded.sample.reserve, 16384);
@@ -362,17 +392,18 @@ TEST(HelloBench, LongAnswersWithoutRepetitionScoreOne) {
 
 TEST(AdaLeval, SegmentsAreSortedAndAnswersNamed) {
   const SetFolder folder;
-  folder.write("textsort_2k.json", R"([{"book_id": 1, "para_offset": [1], "prompt": "Sort.", "answer": [2, 1, 4, 3]}])");
-  folder.write("stackselect_1k.json",
-               R"([{"question_id": "q", "question": "Why?", "answer": "A2", "tags": [], "all_answers": ["x", "y", "z"]}])");
+  folder.write("textsort_2k.json",
+               R"([{"book_id": 1, "para_offset": [1], "prompt": "Sort.", "answer": [2, 1, 4, 3]}])");
+  folder.write(
+      "stackselect_1k.json",
+      R"([{"question_id": "q", "question": "Why?", "answer": "A2", "tags": [], "all_answers": ["x", "y", "z"]}])");
   const Loaded sort = load("ada_leval:set=textsort_2k,path=" + folder.path());
   EXPECT_EQ(sort.sample.prompt(), "Sort.");
   EXPECT_EQ(sort.score("Answer: [2, 1, 3, 4]"), 0);
   const Loaded select = load("ada_leval:set=stackselect_1k,path=" + folder.path());
   EXPECT_TRUE(has(select.sample.context, "A2:\ny"));
   EXPECT_EQ(select.score("A3"), 0);
-  folder.write("stackselect_1k.json",
-               R"([{"question": "Why?", "answer": "A4", "all_answers": ["x", "y", "z"]}])");
+  folder.write("stackselect_1k.json", R"([{"question": "Why?", "answer": "A4", "all_answers": ["x", "y", "z"]}])");
   EXPECT_TRUE(has(error_of("ada_leval:path=" + folder.path()), "expected A1 to A3"));
   folder.write("textsort_2k.json", R"([{"prompt": "Sort.", "answer": [2, 2, 4, 3]}])");
   EXPECT_TRUE(has(error_of("ada_leval:path=" + folder.path() + "/textsort_2k.json"), "permutation"));
@@ -381,8 +412,8 @@ TEST(AdaLeval, SegmentsAreSortedAndAnswersNamed) {
 TEST(NeedleThreading, ValuesCountInTheirPlaces) {
   const SetFolder folder;
   const auto check = [&](const std::string& name, const std::string& values) {
-    folder.write(name + ".json", R"([{"id": 0, "haystack": "{\"k\": \"v\"}", "question": "Value:", "values": )" +
-                                     values + "}]");
+    folder.write(name + ".json",
+                 R"([{"id": 0, "haystack": "{\"k\": \"v\"}", "question": "Value:", "values": )" + values + "}]");
     return load("needle_threading:set=" + name + ",path=" + folder.path());
   };
   const Loaded one = check("Single_Needle", R"("1759-ae2")");

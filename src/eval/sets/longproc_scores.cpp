@@ -179,27 +179,30 @@ std::vector<Stay> stays_of(std::string_view plan) {
 
 using Row = std::vector<std::string>;
 
-/// The rows below the header; wrong: how many had another number of cells.
-std::vector<Row> rows_of(std::string_view table, size_t& wrong) {
+Row cells_of(std::string_view line) {
+  Row row;
+  for (size_t begin = 0; begin <= line.size();) {
+    const size_t end = std::min(line.find('\t', begin), line.size());
+    std::string cell = normalize_english(line.substr(begin, end - begin));
+    std::erase(cell, ' ');
+    row.push_back(std::move(cell));
+    begin = end + 1;
+  }
+  return row;
+}
+
+/// The rows below the header; one with too many or few cells has "N/A" in all, and the last is left out for it.
+std::vector<Row> rows_of(std::string_view table) {
   const std::vector<std::string_view> lines = lines_of(trim(table));
-  const auto cells = [](std::string_view line) { return static_cast<size_t>(std::ranges::count(line, '\t')) + 1; };
-  const size_t columns = cells(lines.front());
+  const size_t columns = cells_of(lines.front()).size();
   std::vector<Row> rows;
-  wrong = 0;
   for (size_t i = 1; i < lines.size(); ++i) {
-    if (cells(lines[i]) != columns) {
-      if (i + 1 < lines.size()) ++wrong;  // the last may be a remark
-      continue;
+    Row row = cells_of(lines[i]);
+    if (row.size() == columns) {
+      rows.push_back(std::move(row));
+    } else if (i + 1 < lines.size()) {
+      rows.emplace_back(columns, "na");
     }
-    Row row;
-    for (size_t begin = 0; begin <= lines[i].size();) {
-      const size_t end = std::min(lines[i].find('\t', begin), lines[i].size());
-      std::string cell = normalize_english(lines[i].substr(begin, end - begin));
-      std::erase(cell, ' ');
-      row.push_back(std::move(cell));
-      begin = end + 1;
-    }
-    rows.push_back(std::move(row));
   }
   return rows;
 }
@@ -267,15 +270,14 @@ ProcedureScore score_table(std::string_view answer, std::string_view table) {
     answer.remove_prefix(begin + kBlock.size());
     answer = answer.substr(0, answer.rfind("```"));
   }
-  size_t wrong = 0, none = 0;
-  const std::vector<Row> answered = rows_of(answer, wrong);
-  const std::vector<Row> wanted = rows_of(table, none);
+  const std::vector<Row> answered = rows_of(answer);
+  const std::vector<Row> wanted = rows_of(table);
   const std::set<Row> answered_set(answered.begin(), answered.end());
   const std::set<Row> wanted_set(wanted.begin(), wanted.end());
   const auto right = std::ranges::count_if(answered, [&](const Row& row) { return wanted_set.contains(row); });
   const auto found = std::ranges::count_if(wanted, [&](const Row& row) { return answered_set.contains(row); });
   if (right == 0 || found == 0) return {};
-  const double precision = share(right, answered.size() + wrong);
+  const double precision = share(right, answered.size());
   const double recall = share(found, wanted.size());
   return {2 * precision * recall / (precision + recall), recall};
 }
