@@ -58,9 +58,24 @@ Entries other_tasks() {
   };
 }
 
+Entries published_sets() {
+  return {
+      {ruler_file_info(), make_ruler_file},
+      {longbench_info(), make_longbench},
+      {longbench_v2_info(), make_longbench_v2},
+      {infinitebench_info(), make_infinitebench},
+      {loogle_info(), make_loogle},
+      {m4le_info(), make_m4le},
+      {longproc_info(), make_longproc},
+      {hellobench_info(), make_hellobench},
+      {ada_leval_info(), make_ada_leval},
+      {needle_threading_info(), make_needle_threading},
+  };
+}
+
 Entries all_tasks() {
   Entries all = {{ruler_info(), make_ruler}};
-  for (const Entries& some : {ruler_tasks(), other_tasks()}) all.insert(all.end(), some.begin(), some.end());
+  for (const Entries& some : {ruler_tasks(), other_tasks(), published_sets()}) all.insert(all.end(), some.begin(), some.end());
   return all;
 }
 

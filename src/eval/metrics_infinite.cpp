@@ -23,7 +23,8 @@ std::string single_spaced(std::string text) {
   return text;
 }
 
-/// What stands behind the first of `prefixes` that `text` has, a character left out; has_prefix: whether it has one.
+/// What stands behind the first of `prefixes` that `text` has, a character left out; has_prefix: whether it has
+/// one.
 std::string_view behind(std::string_view text, std::span<const std::string_view> prefixes, bool& has_prefix) {
   has_prefix = false;
   for (const std::string_view prefix : prefixes) {
@@ -80,8 +81,8 @@ bool infinite_first_number(std::string_view answer, double reference) {
   const size_t begin = answer.find_first_of("0123456789");
   if (begin == std::string_view::npos) return false;
   double number = 0;
-  const auto read = std::from_chars(answer.data() + begin, answer.data() + answer.size(), number,
-                                    std::chars_format::fixed);
+  const auto read =
+      std::from_chars(answer.data() + begin, answer.data() + answer.size(), number, std::chars_format::fixed);
   return read.ec == std::errc() && number == reference;
 }
 

@@ -10,7 +10,8 @@ namespace {
 /// Runs of capital letters of Roman numerals that no letter or digit adjoins.
 std::vector<std::string> roman_numerals(std::string_view text) {
   const auto joins = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || (c & 0x80) != 0;
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+           (c & 0x80) != 0;
   };
   std::vector<std::string> numerals;
   for (size_t begin = 0; begin < text.size();) {

@@ -27,8 +27,8 @@ struct Match {
   size_t a, b;
 };
 
-/// The matches of one longest common subsequence, from the last to the first; where several are as long, the one that
-/// steps back in b first, which is what the published packages do.
+/// The matches of one longest common subsequence, from the last to the first; where several are as long, the one
+/// that steps back in b first, which is what the published packages do.
 std::vector<Match> common_matches(const Words& a, const Words& b) {
   std::vector<bool> back_in_a(a.size() * b.size());  // where leaving out a's word keeps more than leaving out b's
   std::vector<int64_t> above(b.size() + 1, 0);       // lengths for the words of a so far

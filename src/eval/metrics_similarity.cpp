@@ -20,8 +20,8 @@ struct Stretch {
   int64_t a_begin, a_end, b_begin, b_end;
 };
 
-/// The longest common substring; of equal ones the earliest in a, then in b. lengths: scratch, [b.size() + 1] zeros,
-/// left so.
+/// The longest common substring; of equal ones the earliest in a, then in b. lengths: scratch, [b.size() + 1]
+/// zeros, left so.
 Block longest_block(const Letters& a, const Places& places, const Stretch& in, std::vector<int64_t>& lengths) {
   Block best{in.a_begin, in.b_begin, 0};
   std::vector<int64_t> used;  // places of b with a length, of the row before

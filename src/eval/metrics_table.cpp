@@ -36,7 +36,7 @@ std::vector<std::string> detail_list(const Sample& sample, const char* key) {
 double class_metric(const std::string& answer, const Sample& sample) {
   const std::vector<std::string> classes = detail_list(sample, "classes");
   return best([&](const std::string& a, const std::string& gold) { return class_score(a, classes, gold); })(answer,
-                                                                                                             sample);
+                                                                                                            sample);
 }
 
 double substr_all(const std::string& answer, const Sample& sample) {
@@ -47,7 +47,8 @@ double substr_all(const std::string& answer, const Sample& sample) {
 }
 
 /// BLEU against all references together.
-std::function<Metric> bleu_metric(std::vector<double> weights, std::vector<std::string> (*tokens)(std::string_view)) {
+std::function<Metric> bleu_metric(std::vector<double> weights,
+                                  std::vector<std::string> (*tokens)(std::string_view)) {
   return [weights, tokens](const std::string& answer, const Sample& sample) {
     std::vector<std::vector<std::string>> references;
     for (const std::string& reference : sample.references) references.push_back(tokens(reference));
@@ -130,7 +131,8 @@ using Text = std::string_view;
 
 std::vector<NamedMetric> make_table() {
   return {
-      {"best_answer", "highest label A<n> equals the reference; details.choices is their number", best_answer_metric},
+      {"best_answer", "highest label A<n> equals the reference; details.choices is their number",
+       best_answer_metric},
       {"bleu", "BLEU-4, mteval-13a tokens", bleu_metric({0.25, 0.25, 0.25, 0.25}, english_tokens)},
       {"bleu_1", "BLEU-1, words", bleu_metric({1}, plain_tokens)},
       {"bleu_4", "BLEU-4, words", bleu_metric({0.25, 0.25, 0.25, 0.25}, plain_tokens)},

@@ -27,17 +27,17 @@ bool is_cjk_punctuation(uint32_t c) {
                           (c >= 0xff3b && c <= 0xff40) || (c >= 0xff5b && c <= 0xff64);
   const bool ideographic = (c >= 0x3001 && c <= 0x3003) || (c >= 0x3008 && c <= 0x3011) ||
                            (c >= 0x3014 && c <= 0x301f) || c == 0x3030 || c == 0x303e || c == 0x303f;
-  const bool general = c == 0x2013 || c == 0x2014 || (c >= 0x2018 && c <= 0x201f) || c == 0x2026 || c == 0x2027 ||
-                       c == 0xfe4f;
+  const bool general =
+      c == 0x2013 || c == 0x2014 || (c >= 0x2018 && c <= 0x201f) || c == 0x2026 || c == 0x2027 || c == 0xfe4f;
   return full_width || ideographic || general;
 }
 
 uint32_t lower(uint32_t c) {
   if (c >= 'A' && c <= 'Z') return c + 32;
-  if (c >= 0xc0 && c <= 0xde && c != 0xd7) return c + 32;           // Latin-1
-  if (c >= 0x100 && c <= 0x12f) return c | 1;                       // Latin Extended-A, in pairs
-  if (c >= 0x391 && c <= 0x3a9 && c != 0x3a2) return c + 32;        // Greek
-  if (c >= 0x410 && c <= 0x42f) return c + 32;                      // Cyrillic
+  if (c >= 0xc0 && c <= 0xde && c != 0xd7) return c + 32;     // Latin-1
+  if (c >= 0x100 && c <= 0x12f) return c | 1;                 // Latin Extended-A, in pairs
+  if (c >= 0x391 && c <= 0x3a9 && c != 0x3a2) return c + 32;  // Greek
+  if (c >= 0x410 && c <= 0x42f) return c + 32;                // Cyrillic
   if (c >= 0x400 && c <= 0x40f) return c + 80;
   return c;
 }
@@ -102,7 +102,8 @@ std::vector<std::string_view> split_words(std::string_view text) {
 std::string_view trim(std::string_view text) {
   const std::vector<std::string_view> words = split_words(text);
   if (words.empty()) return {};
-  return {words.front().data(), static_cast<size_t>(words.back().data() + words.back().size() - words.front().data())};
+  return {words.front().data(),
+          static_cast<size_t>(words.back().data() + words.back().size() - words.front().data())};
 }
 
 std::string lower_case(std::string_view text) {

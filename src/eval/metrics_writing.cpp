@@ -50,7 +50,8 @@ bool ends_sentence(std::string_view text) {
   static const std::set<std::string_view> kClosing{"\"", "'", ")", "]", "*", "”", "’", "」", "』", "）", "》"};
   static const std::set<std::string_view> kEnds{".", "!", "?", "…", "。", "！", "？"};
   const std::vector<std::string_view> all = characters(trim(text));
-  const auto last = std::find_if(all.rbegin(), all.rend(), [](std::string_view c) { return !kClosing.contains(c); });
+  const auto last =
+      std::find_if(all.rbegin(), all.rend(), [](std::string_view c) { return !kClosing.contains(c); });
   return last != all.rend() && kEnds.contains(*last);
 }
 

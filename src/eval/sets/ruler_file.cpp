@@ -1,0 +1,88 @@
+#include <algorithm>
+#include <filesystem>
+
+#include "base/error.h"
+#include "base/format.h"
+#include "eval/sets/records.h"
+#include "eval/sets/sets.h"
+
+namespace fathom {
+namespace {
+
+namespace fs = std::filesystem;
+
+SetSource source() {
+  return {"ruler_file", "<task>/validation.jsonl, as niah_single_1/validation.jsonl,",
+          "RULER, whose scripts write them (github.com/NVIDIA/RULER)"};
+}
+
+/// Most tokens of an answer, by the task's name.
+int64_t reserve_of(std::string_view task) {
+  if (task.starts_with("vt")) return 30;
+  if (task.starts_with("cwe")) return 120;
+  if (task.starts_with("fwe")) return 50;
+  return task.starts_with("qa") ? 32 : 128;
+}
+
+/// Files and their tasks: validation.jsonl is of the folder it lies in, any other file of its own name.
+std::vector<SetFile> ruler_files(const std::string& path) {
+  const auto task_of = [](const fs::path& file) {
+    const fs::path whole = fs::absolute(file);
+    return (file.stem() == "validation" ? whole.parent_path().filename() : whole.stem()).string();
+  };
+  if (is_file(path)) return {{task_of(path), path}};
+  std::vector<SetFile> files;
+  const auto add = [&](const fs::path& folder) {
+    const fs::path file = folder / "validation.jsonl";
+    if (is_file(file.string())) files.push_back({task_of(file), file.string()});
+  };
+  add(path);
+  std::error_code error;
+  for (fs::directory_iterator entry(path, error), end; !error && entry != end; entry.increment(error))
+    add(entry->path());
+  std::ranges::sort(files, {}, &SetFile::name);
+  return files;
+}
+
+std::vector<SetFile> wanted_files(const Values& values) {
+  const std::string expected = concat("expected ", source().expected, " of ", source().published);
+  if (!values.has("path")) fail_usage("ruler_file: path is missing: ", expected);
+  std::vector<SetFile> files = ruler_files(values.string("path"));
+  if (files.empty()) fail("ruler_file: ", values.string("path"), ": holds no such file; ", expected);
+  if (!values.has("set")) return files;
+  const std::string wanted = "+" + values.string("set") + "+";
+  std::erase_if(files,
+                [&](const SetFile& file) { return wanted.find("+" + file.name + "+") == std::string::npos; });
+  if (files.empty()) fail("ruler_file: ", values.string("path"), ": holds none of set=", values.string("set"));
+  return files;
+}
+
+}  // namespace
+
+MethodInfo ruler_file_info() {
+  return {.name = "ruler_file",
+          .summary = "RULER's own samples, as its scripts write them",
+          .paper = "RULER: What's the Real Context Size of Your Long-Context Language Models?, 2024",
+          .needs = "files of the set",
+          .parameters = set_parameters(source())};
+}
+
+TaskList make_ruler_file(const Values& values) {
+  TaskList tasks;
+  for (const SetFile& file : wanted_files(values)) {
+    const bool any = file.name.starts_with("qa");
+    auto task = std::make_shared<SetTask>("ruler_file/" + file.name, score_by(any ? "substr_any" : "substr_all"));
+    read_records(file.path, [&](const Record& record) {
+      Sample sample = published_sample(reserve_of(file.name), record.texts("outputs"), record.number());
+      sample.context = record.text("input");
+      sample.lead = record.text_or("answer_prefix", "");
+      if (record.find("length") != nullptr) sample.details["length"] = record.integer("length");
+      task->add(std::move(sample));
+    });
+    task->finish(file.path);
+    tasks.push_back(std::move(task));
+  }
+  return tasks;
+}
+
+}  // namespace fathom
