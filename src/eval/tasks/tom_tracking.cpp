@@ -83,7 +83,7 @@ std::string note(const World& world) {
     for (int64_t thing = 0; thing < 2; ++thing) {
       if (world.sees(person, thing)) seen.push_back(world.things[thing]);
     }
-    text += concat("- ", world.people[person], " sees: ", seen.empty() ? "any model" : join(seen, ", "),
+    text += concat("- ", world.people[person], " sees: ", seen.empty() ? "nothing" : join(seen, ", "),
                    "; believes: ", things_at(world, world.belief[person]), "\n");
   }
   return text;
