@@ -2,26 +2,13 @@
 #include <algorithm>
 #include <map>
 #include <set>
-#include <sstream>
 
 #include "eval/words.h"
 #include "task_bench.h"
+#include "text_match.h"
 
 namespace fathom {
 namespace {
-
-using Strings = std::vector<std::string>;
-
-Strings words_of(const std::string& text) {
-  std::istringstream in(text);
-  return {std::istream_iterator<std::string>(in), {}};
-}
-Strings lines_of_text(const std::string& text) {
-  std::istringstream in(text);
-  Strings lines;
-  for (std::string line; std::getline(in, line);) lines.push_back(line);
-  return lines;
-}
 
 /// Items of the context with their labels.
 std::vector<std::pair<Strings, std::string>> demonstrations(const Sample& sample) {

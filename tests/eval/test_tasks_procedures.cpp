@@ -1,28 +1,12 @@
 // Tasks whose answer is a long trace: each is made again here from the prompt alone.
-#include <array>
 #include <map>
-#include <regex>
-#include <sstream>
 
 #include "task_bench.h"
+#include "text_match.h"
 
 namespace fathom {
 namespace {
 
-using Strings = std::vector<std::string>;
-
-Strings groups(const std::string& text, const std::string& pattern) {
-  std::smatch match;
-  Strings found;
-  if (std::regex_search(text, match, std::regex(pattern))) found.assign(match.begin() + 1, match.end());
-  return found;
-}
-Strings lines_of_text(const std::string& text) {
-  std::istringstream in(text);
-  Strings lines;
-  for (std::string line; std::getline(in, line);) lines.push_back(line);
-  return lines;
-}
 double partial(const Task& task, const Sample& sample, const std::string& text) {
   return task.score(sample, {text, {}}).details["partial"].get<double>();
 }

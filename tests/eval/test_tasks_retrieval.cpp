@@ -1,28 +1,13 @@
 // Tasks whose answer is found in the text: solved here from the prompt alone.
 #include <algorithm>
 #include <map>
-#include <regex>
 #include <set>
 
 #include "task_bench.h"
+#include "text_match.h"
 
 namespace fathom {
 namespace {
-
-using Strings = std::vector<std::string>;
-
-Strings matches(const std::string& text, const std::string& pattern, int group = 0) {
-  const std::regex regex(pattern);
-  Strings found;
-  for (std::sregex_iterator at(text.begin(), text.end(), regex), end; at != end; ++at)
-    found.push_back((*at)[group]);
-  return found;
-}
-std::string joined(const Strings& parts, const std::string& between) {
-  std::string text;
-  for (const std::string& part : parts) text += (text.empty() ? "" : between) + part;
-  return text;
-}
 
 const std::string kUuid = "[0-9a-f*]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}";
 

@@ -1,32 +1,25 @@
 // Articles and their topics: told apart here by the words that articles of other samples use.
+#include <algorithm>
 #include <map>
-#include <regex>
 
 #include "task_bench.h"
+#include "text_match.h"
 
 namespace fathom {
 namespace {
 
-using Strings = std::vector<std::string>;
-
 /// Words of each article, by its number.
 std::map<std::string, Strings> articles_of(const Sample& sample) {
-  static const std::regex kArticle("Article ([0-9a-f]{6}):([^\n]*)"), kWord("[a-z-]{3,}");
+  const std::string article = "Article ([0-9a-f]{6}):([^\n]*)";
+  const Strings ids = matches(sample.context, article, 1), texts = matches(sample.context, article, 2);
   std::map<std::string, Strings> articles;
-  for (std::sregex_iterator at(sample.context.begin(), sample.context.end(), kArticle), end; at != end; ++at) {
-    const std::string text = (*at)[2];
-    Strings& words = articles[(*at)[1]];
-    for (std::sregex_iterator word(text.begin(), text.end(), kWord); word != end; ++word)
-      words.push_back(word->str());
-  }
+  for (size_t i = 0; i < ids.size(); ++i) articles[ids[i]] = matches(texts[i], "[a-z-]{3,}");
   return articles;
 }
 
-std::string group(const std::string& text, const std::string& pattern) {
-  std::smatch match;
-  return std::regex_search(text, match, std::regex(pattern)) ? match[1].str() : "";
+std::string asked_topic(const Sample& sample) {
+  return joined(groups(sample.question, "on the topic ([a-z]+)\\?"), "");
 }
-std::string asked_topic(const Sample& sample) { return group(sample.question, "on the topic ([a-z]+)\\?"); }
 
 /// How often articles on each topic use a word, by the references of other samples.
 using Usage = std::map<std::string, std::map<std::string, double>>;
@@ -61,7 +54,7 @@ TEST(Topics, WordsTellTheAnswerOfEveryQuestion) {
       Strings found;
       std::string answer;
       for (const auto& [id, words] : articles_of(sample)) {
-        const bool named = id == group(sample.question, "article ([0-9a-f]{6})");
+        const bool named = Strings{id} == groups(sample.question, "article ([0-9a-f]{6})");
         if (named || topic_by_words(words) == asked_topic(sample)) found.push_back(id), answer += id + " ";
         if (named) answer = topic_by_words(words);
       }

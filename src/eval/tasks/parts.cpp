@@ -78,6 +78,7 @@ std::vector<std::string_view> cut_prose(std::string_view prose, const std::vecto
     const auto target = static_cast<size_t>(share * static_cast<double>(prose.size()));
     size_t end = nearest(sentences, target);
     if (std::max(end, target) - std::min(end, target) > most) end = nearest(words, target);
+    end = std::max(end, begin);
     pieces.push_back(strip(prose.substr(begin, end - begin)));
     begin = end;
   }

@@ -1,0 +1,52 @@
+#pragma once
+
+// GCC 12 with sanitizers takes members of std::regex for uninitialised.
+#pragma GCC diagnostic push
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#include <iterator>
+#include <regex>
+#pragma GCC diagnostic pop
+
+#include <sstream>
+#include <string>
+#include <vector>
+
+// To read prompts without the code that made them.
+namespace fathom {
+
+using Strings = std::vector<std::string>;
+
+/// Of each place where `pattern` is found, a group of it (0: the whole).
+inline Strings matches(const std::string& text, const std::string& pattern, int group = 0) {
+  const std::regex regex(pattern);
+  Strings found;
+  for (std::sregex_iterator at(text.begin(), text.end(), regex), end; at != end; ++at) found.push_back((*at)[group]);
+  return found;
+}
+/// The groups of the first place; empty if there is none.
+inline Strings groups(const std::string& text, const std::string& pattern) {
+  std::smatch match;
+  Strings found;
+  if (std::regex_search(text, match, std::regex(pattern))) found.assign(match.begin() + 1, match.end());
+  return found;
+}
+
+inline Strings lines_of_text(const std::string& text) {
+  std::istringstream in(text);
+  Strings lines;
+  for (std::string line; std::getline(in, line);) lines.push_back(line);
+  return lines;
+}
+inline Strings words_of(const std::string& text) {
+  std::istringstream in(text);
+  return {std::istream_iterator<std::string>(in), {}};
+}
+inline std::string joined(const Strings& parts, const std::string& between) {
+  std::string text;
+  for (const std::string& part : parts) text += (text.empty() ? "" : between) + part;
+  return text;
+}
+
+}  // namespace fathom
