@@ -75,7 +75,8 @@ Entries published_sets() {
 
 Entries all_tasks() {
   Entries all = {{ruler_info(), make_ruler}};
-  for (const Entries& some : {ruler_tasks(), other_tasks(), published_sets()}) all.insert(all.end(), some.begin(), some.end());
+  for (const Entries& some : {ruler_tasks(), other_tasks(), published_sets()})
+    all.insert(all.end(), some.begin(), some.end());
   return all;
 }
 

@@ -22,7 +22,8 @@ using Strings = std::vector<std::string>;
 inline Strings matches(const std::string& text, const std::string& pattern, int group = 0) {
   const std::regex regex(pattern);
   Strings found;
-  for (std::sregex_iterator at(text.begin(), text.end(), regex), end; at != end; ++at) found.push_back((*at)[group]);
+  for (std::sregex_iterator at(text.begin(), text.end(), regex), end; at != end; ++at)
+    found.push_back((*at)[group]);
   return found;
 }
 /// The groups of the first place; empty if there is none.

@@ -2,6 +2,7 @@
 // demonstrations.
 #include <numeric>
 
+#include "eval/metrics.h"
 #include "eval/tasks/parts.h"
 #include "eval/tasks/tasks.h"
 
@@ -50,7 +51,7 @@ class Classify final : public Task {
 
   /// 1 if the first line is the label.
   Score score(const Sample& sample, const Answer& answer) const override {
-    return {lower(first_line(answer.text)) == sample.references[0] ? 1.0 : 0.0};
+    return {lower_case(first_line(answer.text)) == sample.references[0] ? 1.0 : 0.0};
   }
 
  private:

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "base/error.h"
-#include "eval/fit.h"
 #include "eval/metrics.h"
 
 namespace fathom {
@@ -41,25 +39,6 @@ std::string hide_in_noise(int64_t lines, const Hiding& hiding) {
     if (line < lines) hidden += std::string(kNoiseLine) + "\n";
   }
   return hidden;
-}
-
-Sample fit_sample(const Task& task, const TaskInput& input, int64_t length, int64_t least, int64_t most,
-                  const SampleMaker& make, const std::string& source) {
-  const auto size = [&](int64_t units) {
-    const Sample sample = make(least + units);
-    return input.measure(sample) + sample.reserve;
-  };
-  const int64_t room = std::max<int64_t>(most - least, 0);
-  const int64_t units = largest_fit(room, length, size);
-  if (units < 0) fail_too_short(task.name(), length, size(0));
-  if (units == room && size(room) < length - length / 20) {
-    if (!source.empty())
-      fail(source, ": all of it makes ", size(room), " tokens of task ", task.name(), ", asked for ", length);
-    fail("haystack ", input.haystack->name(), ": all of it makes ", size(room), " tokens of task ", task.name(),
-         ", asked for ", length, ": give a longer file or a folder of files, let it begin again with ",
-         "--repeat-haystack, or leave --haystack out for built-in prose");
-  }
-  return make(least + units);
 }
 
 void add_evidence(Sample& sample, std::string_view piece) {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "eval/task.h"
+#include "eval/tasks/parts.h"
 
 namespace fathom {
 
@@ -21,14 +22,6 @@ struct Hiding {
 std::string hide_in_prose(std::string_view text, const Hiding& hiding);
 /// `lines` lines of noise, with the pieces before the line at their depths.
 std::string hide_in_noise(int64_t lines, const Hiding& hiding);
-
-/// Builds a sample whose size is a number of units (words, lines, documents).
-using SampleMaker = std::function<Sample(int64_t units)>;
-/// The sample of the most units, up to `most`, that fits into `length`. Throws Error if `least` units do not fit;
-/// if `most` do and leave more than 5 % of the length empty, the text is too short, which is an error as well.
-/// source: where the text comes from; empty: the haystack.
-Sample fit_sample(const Task& task, const TaskInput& input, int64_t length, int64_t least, int64_t most,
-                  const SampleMaker& make, const std::string& source = "");
 
 /// Adds where `piece`, which the context holds, lies to the evidence.
 void add_evidence(Sample& sample, std::string_view piece);

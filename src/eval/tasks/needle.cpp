@@ -62,10 +62,11 @@ class NeedleInHaystack final : public Needle {
     const std::string text = input.haystack->text(dice, length);
     const Secret secret = draw(dice, text);
     const std::vector<size_t> ends = word_ends(text);
-    return fit_sample(*this, input, length, 0, static_cast<int64_t>(ends.size()), [&](int64_t words) {
+    const auto build_of = [&](int64_t words) {
       const std::string_view some = std::string_view(text).substr(0, words > 0 ? ends[words - 1] : 0);
       return build(secret, hide_in_prose(some, {{secret.fact}, {depth}}) + "\n", depth);
-    });
+    };
+    return fit_sample(*this, input, length, 0, static_cast<int64_t>(ends.size()), build_of, haystack_source(input));
   }
 
  private:

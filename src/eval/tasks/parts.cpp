@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "eval/fit.h"
+#include "eval/metrics.h"
 #include "eval/words.h"
 
 namespace fathom {
@@ -37,7 +38,7 @@ size_t nearest(const std::vector<size_t>& ends, size_t target) {
 }  // namespace
 
 Sample fit_sample(const Task& task, const TaskInput& input, int64_t length, int64_t least, int64_t most,
-                  const std::function<Sample(int64_t)>& build) {
+                  const std::function<Sample(int64_t)>& build, const std::optional<TextSource>& source) {
   std::map<int64_t, int64_t> sizes;
   const std::function<int64_t(int64_t)> size = [&](int64_t units) {
     const auto [known, added] = sizes.try_emplace(units, 0);
@@ -45,7 +46,19 @@ Sample fit_sample(const Task& task, const TaskInput& input, int64_t length, int6
     return known->second;
   };
   if (size(0) > length) fail_too_short(task.name(), length, size(0));
-  return build(least + largest_fit(overfilling(most - least, length, size), length, size));
+  const int64_t units = largest_fit(overfilling(most - least, length, size), length, size);
+  if (source && units == most - least && size(units) < length - length / 20) {
+    fail(source->name, ": all of it makes ", size(units), " tokens of task ", task.name(), ", asked for ", length,
+         source->advice);
+  }
+  return build(least + units);
+}
+
+TextSource haystack_source(const TaskInput& input) {
+  return {
+      "haystack " + input.haystack->name(),
+      ": give a longer file or a folder of files, let it begin again with --repeat-haystack, or leave --haystack "
+      "out for made-up prose"};
 }
 
 Sample fit_prose_sample(const Task& task, const TaskInput& input, int64_t length, Dice& dice, int64_t least,
@@ -53,16 +66,13 @@ Sample fit_prose_sample(const Task& task, const TaskInput& input, int64_t length
   const std::string prose = input.haystack->text(dice, std::max(length, least));
   const std::vector<size_t> ends = word_ends(prose);
   const auto words = static_cast<int64_t>(ends.size());
-  const auto fail_haystack = [&] {
-    fail("task ", task.name(), ": the haystack ", input.haystack->name(), " gave ", words, " words, too few for ",
-         length, " tokens; expected a longer one, or one that repeats");
-  };
-  if (words < least) fail_haystack();
-  Sample sample = fit_sample(task, input, length, least, words, [&](int64_t units) {
+  const TextSource source = haystack_source(input);
+  if (words < least)
+    fail(source.name, ": has ", words, " words, task ", task.name(), " needs at least ", least, source.advice);
+  const auto build_of = [&](int64_t units) {
     return build(std::string_view(prose).substr(0, units == 0 ? 0 : ends[units - 1]));
-  });
-  if (words < length && size_of(input, sample) < length * 95 / 100) fail_haystack();
-  return sample;
+  };
+  return fit_sample(task, input, length, least, words, build_of, source);
 }
 
 std::vector<std::string_view> cut_prose(std::string_view prose, const std::vector<double>& shares, double slack) {
@@ -121,12 +131,6 @@ std::string_view first_line(std::string_view text) {
   return strip(text.substr(0, text.find('\n')));
 }
 
-std::string lower(std::string_view text) {
-  std::string small(text);
-  for (char& c : small) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  return small;
-}
-
 std::vector<std::string_view> split(std::string_view text, char separator) {
   std::vector<std::string_view> parts;
   for (size_t begin = 0; begin <= text.size();) {
@@ -144,12 +148,9 @@ std::vector<std::string_view> lines_of(std::string_view text) {
 }
 
 std::vector<int64_t> numbers_in(std::string_view text) {
-  static constexpr std::string_view kDigits = "0123456789";
   std::vector<int64_t> numbers;
-  for (size_t begin = text.find_first_of(kDigits); begin != std::string_view::npos;) {
-    const size_t end = std::min(text.find_first_not_of(kDigits, begin), text.size());
-    if (end - begin <= 9) numbers.push_back(std::stoll(std::string(text.substr(begin, end - begin))));
-    begin = text.find_first_of(kDigits, end);
+  for (const std::string_view digits : digit_runs(text)) {
+    if (digits.size() <= 9) numbers.push_back(std::stoll(std::string(digits)));
   }
   return numbers;
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_set>
@@ -11,10 +12,18 @@
 // What several tasks are made of.
 namespace fathom {
 
+/// A text that may be too short, for messages: what it is, and what to do about it.
+struct TextSource {
+  std::string name, advice;
+};
+TextSource haystack_source(const TaskInput& input);
+
 /// The largest of the samples build(least), …, build(most) that fits into `length` tokens with its reserve. Throws
-/// Error saying what is needed if build(least) does not.
+/// Error saying what is needed if build(least) does not. source: the text that build(most) uses up, if there is
+/// one; Error if that leaves more than 5 % of the length empty.
 Sample fit_sample(const Task& task, const TaskInput& input, int64_t length, int64_t least, int64_t most,
-                  const std::function<Sample(int64_t units)>& build);
+                  const std::function<Sample(int64_t units)>& build,
+                  const std::optional<TextSource>& source = std::nullopt);
 
 /// The same with words of the haystack for units: build gets running text of `least` words or more. Throws Error
 /// for a haystack that ends before the length is reached, too.
@@ -46,8 +55,6 @@ constexpr std::string_view kBlanks = " \t\r\n\f\v";
 std::string_view strip(std::string_view text, std::string_view around = kBlanks);
 /// Of the text without blanks around it.
 std::string_view first_line(std::string_view text);
-/// ASCII letters in lower case.
-std::string lower(std::string_view text);
 /// The lines, stripped; none is empty.
 std::vector<std::string_view> lines_of(std::string_view text);
 /// The parts between the separators, stripped; "" has one, empty.

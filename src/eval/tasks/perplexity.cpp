@@ -1,9 +1,10 @@
 // How well a text is predicted, by position: a model that uses what lies far back gets better with each bucket.
 #include <cmath>
 #include <numbers>
+#include <utility>
 
 #include "base/format.h"
-#include "eval/tasks/hiding.h"
+#include "eval/tasks/parts.h"
 #include "eval/tasks/tasks.h"
 
 namespace fathom {
@@ -19,16 +20,13 @@ class Perplexity final : public Task {
 
   Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
     Dice dice = this->dice(input, length, index);
-    const std::string text = input.haystack->text(dice, length);
-    const std::vector<size_t> ends = word_ends(text);
-    return fit_sample(*this, input, length, 2, static_cast<int64_t>(ends.size()), [&](int64_t words) {
+    return fit_prose_sample(*this, input, length, dice, 2, [](std::string_view text) {
       Sample sample;
       sample.mode = Sample::Mode::kForced;
       sample.chat = false;
-      sample.context = text.substr(0, ends[std::min<size_t>(words, ends.size()) - 1]);
-      sample.asked.reserve(words);
-      for (size_t w = 0; w < std::min<size_t>(words, ends.size()); ++w)
-        sample.asked.push_back({w == 0 ? 0 : ends[w - 1], ends[w]});
+      sample.context = text;
+      size_t begin = 0;
+      for (const size_t end : word_ends(text)) sample.asked.push_back({std::exchange(begin, end), end});
       return sample;
     });
   }

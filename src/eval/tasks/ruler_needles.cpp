@@ -11,8 +11,7 @@ namespace fathom {
 namespace {
 
 constexpr int64_t kReserve = 128;
-constexpr int64_t kLineTokens = 6;  // a line of noise or a needle has more
-constexpr int64_t kDepths = 40;     // needles in prose lie at different ones of so many even depths
+constexpr int64_t kDepths = 40;  // needles in prose lie at different ones of so many even depths
 
 struct NeedleSettings {
   std::string haystack;  // "noise", "text", "needles"
@@ -69,13 +68,14 @@ class RulerNeedles final : public Task {
     dice.shuffle(order);
     const Dice rest = dice;  // every size of the sample goes on from the same numbers
     const std::vector<size_t> ends = word_ends(text);
-    const int64_t most = settings_.haystack == "text" ? static_cast<int64_t>(ends.size()) : length / kLineTokens;
-    return fit_sample(*this, input, length, 0, most, [&](int64_t units) {
+    const auto build_of = [&](int64_t units) {
       Dice own = rest;
       return build(needles, settings_.haystack == "noise"  ? hide_in_noise(units, places(order, units, own))
                             : settings_.haystack == "text" ? hide_in_text(text, ends, units, order, own)
                                                            : among_needles(order, units, own));
-    });
+    };
+    if (settings_.haystack != "text") return fit_sample(*this, input, length, 0, length, build_of);
+    return fit_sample(*this, input, length, 0, static_cast<int64_t>(ends.size()), build_of, haystack_source(input));
   }
 
   Score score(const Sample& sample, const Answer& answer) const override { return recall_score(sample, answer); }

@@ -250,7 +250,7 @@ class RulerQa final : public Task {
     const Dice order = dice;
     const auto most = static_cast<int64_t>(item.documents.size());
     const auto make = [&](int64_t documents) { return build(item, documents, order); };
-    return fit_sample(*this, input, length, 0, most, make, questions_->source());
+    return fit_sample(*this, input, length, 0, most, make, TextSource{questions_->source(), ""});
   }
 
   Score score(const Sample& sample, const Answer& answer) const override {

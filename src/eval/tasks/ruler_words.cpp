@@ -4,7 +4,6 @@
 #include <set>
 
 #include "base/format.h"
-#include "eval/fit.h"
 #include "eval/tasks/hiding.h"
 #include "eval/tasks/tasks.h"
 #include "eval/words.h"

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "eval/fit.h"
+#include "eval/metrics.h"
 #include "eval/tasks/parts.h"
 #include "eval/tasks/tasks.h"
 #include "eval/words.h"
@@ -108,7 +109,7 @@ Story tell(World world, int64_t steps, Dice dice) {
 std::vector<std::string> notes_of(std::string_view text) {
   std::vector<std::string> notes;
   for (const std::string_view line : lines_of(text)) {
-    if (line.starts_with('-')) notes.push_back(lower(line));
+    if (line.starts_with('-')) notes.push_back(lower_case(line));
   }
   return notes;
 }

@@ -3,6 +3,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "eval/metrics.h"
 #include "eval/tasks/parts.h"
 #include "eval/tasks/tasks.h"
 #include "eval/words.h"
@@ -109,7 +110,7 @@ std::vector<std::string> draw_ids(Dice& dice, int64_t count) {
 /// The six-digit hexadecimal numbers in a text, each once.
 std::vector<std::string> ids_in(std::string_view text) {
   std::vector<std::string> ids;
-  const std::string small = lower(text);
+  const std::string small = lower_case(text);
   for (size_t begin = 0; begin < small.size();) {
     const size_t end = std::min(small.find_first_not_of("0123456789abcdef", begin), small.size());
     const std::string id = small.substr(begin, end - begin);
@@ -149,7 +150,7 @@ class Topics final : public Task {
 
   static std::string_view first_topic(std::string_view text) {
     std::string_view first;
-    const std::string small = lower(text);
+    const std::string small = lower_case(text);
     size_t least = std::string::npos;
     for (const Topic& topic : kTopics) {
       const size_t at = small.find(topic.name);
