@@ -412,13 +412,18 @@ TEST(AdaLeval, SegmentsAreSortedAndAnswersNamed) {
 TEST(NeedleThreading, ValuesCountInTheirPlaces) {
   const SetFolder folder;
   const auto check = [&](const std::string& name, const std::string& values) {
-    folder.write(name + ".json",
-                 R"([{"id": 0, "haystack": "{\"k\": \"v\"}", "question": "Value:", "values": )" + values + "}]");
+    folder.write(
+        name + ".json",
+        R"([{"id": 0, "haystack": "{\"k\": \"v\"}", "question": "Value:", "needle_depth": "25", "values": )" +
+            values + "}]");
     return load("needle_threading:set=" + name + ",path=" + folder.path());
   };
   const Loaded one = check("Single_Needle", R"("1759-ae2")");
   EXPECT_EQ(one.sample.prompt(), "{\"k\": \"v\"}\nValue:");
+  EXPECT_EQ(one.sample.depth, 0.25);
   EXPECT_DOUBLE_EQ(one.score("'1759-ae2'. That is it"), 1);
+  const Loaded marked = check("Conditional_Needles", R"(["a1", "b2"])");
+  EXPECT_DOUBLE_EQ(marked.score("b2, a1"), 1);
   for (const char* several : {R"(["a1", "b2"])", R"("['a1', 'b2']")"}) {
     const TaskList tasks = [&] {
       folder.write("Multi_Threads.json",
