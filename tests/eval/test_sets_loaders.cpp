@@ -422,8 +422,10 @@ TEST(NeedleThreading, ValuesCountInTheirPlaces) {
   EXPECT_EQ(one.sample.prompt(), "{\"k\": \"v\"}\nValue:");
   EXPECT_EQ(one.sample.depth, 0.25);
   EXPECT_DOUBLE_EQ(one.score("'1759-ae2'. That is it"), 1);
-  const Loaded marked = check("Conditional_Needles", R"(["a1", "b2"])");
-  EXPECT_DOUBLE_EQ(marked.score("b2, a1"), 1);
+  folder.write("Conditional_Needles.json", R"([{"haystack": "h", "question": "q", "values": ["a1", "b2"]}])");
+  const auto marked = task_methods().make("needle_threading:set=Conditional_Needles,path=" + folder.path()).front();
+  EXPECT_DOUBLE_EQ(score_of(*marked, marked->make({}, kLength, 0), "b2, a1"), 1);  // whatever the order
+  EXPECT_DOUBLE_EQ(score_of(*marked, marked->make({}, kLength, 0), "b2, c3"), 0.5);
   for (const char* several : {R"(["a1", "b2"])", R"("['a1', 'b2']")"}) {
     const TaskList tasks = [&] {
       folder.write("Multi_Threads.json",
