@@ -154,7 +154,7 @@ bool infinite_word(std::string_view answer, std::string_view reference, bool any
 bool infinite_last_integer(std::string_view answer, std::string_view reference);
 /// The first number of the answer equals the reference.
 bool infinite_first_number(std::string_view answer, double reference);
-/// The share of `wanted` integers that the answer's integers begin with.
+/// The share of `wanted` integers, in digits, that the answer's integers begin with; signs are not looked at.
 double infinite_prefix(std::string_view answer, const std::vector<std::string>& wanted);
 /// The letter is answered, at the start, after "answer is" and the like, or as the first lone letter A to D; or the
 /// option itself stands there.

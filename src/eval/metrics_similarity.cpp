@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <map>
 
@@ -31,8 +32,7 @@ Block longest_block(const Letters& a, const Places& places, const Stretch& in, s
     for (const int64_t j : places[a[i]]) {
       if (j >= in.b_begin && j < in.b_end) ends.push_back(j);
     }
-
-    std::vector<int64_t> sizes(ends.size());
+    std::vector<int64_t> sizes(ends.size());  // all are read before any of the row before is overwritten
     for (size_t k = 0; k < ends.size(); ++k) sizes[k] = lengths[ends[k]] + 1;
     for (const int64_t j : used) lengths[j + 1] = 0;
     for (size_t k = 0; k < ends.size(); ++k) {

@@ -412,13 +412,20 @@ TEST(AdaLeval, SegmentsAreSortedAndAnswersNamed) {
 TEST(NeedleThreading, ValuesCountInTheirPlaces) {
   const SetFolder folder;
   const auto check = [&](const std::string& name, const std::string& values) {
-    folder.write(name + ".json",
-                 R"([{"id": 0, "haystack": "{\"k\": \"v\"}", "question": "Value:", "values": )" + values + "}]");
+    folder.write(
+        name + ".json",
+        R"([{"id": 0, "haystack": "{\"k\": \"v\"}", "question": "Value:", "needle_depth": "25", "values": )" +
+            values + "}]");
     return load("needle_threading:set=" + name + ",path=" + folder.path());
   };
   const Loaded one = check("Single_Needle", R"("1759-ae2")");
   EXPECT_EQ(one.sample.prompt(), "{\"k\": \"v\"}\nValue:");
+  EXPECT_EQ(one.sample.depth, 0.25);
   EXPECT_DOUBLE_EQ(one.score("'1759-ae2'. That is it"), 1);
+  folder.write("Conditional_Needles.json", R"([{"haystack": "h", "question": "q", "values": ["a1", "b2"]}])");
+  const auto marked = task_methods().make("needle_threading:set=Conditional_Needles,path=" + folder.path()).front();
+  EXPECT_DOUBLE_EQ(score_of(*marked, marked->make({}, kLength, 0), "b2, a1"), 1);  // whatever the order
+  EXPECT_DOUBLE_EQ(score_of(*marked, marked->make({}, kLength, 0), "b2, c3"), 0.5);
   for (const char* several : {R"(["a1", "b2"])", R"("['a1', 'b2']")"}) {
     const TaskList tasks = [&] {
       folder.write("Multi_Threads.json",

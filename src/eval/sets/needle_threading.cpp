@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <charconv>
 
 #include "base/error.h"
 #include "eval/metrics.h"
@@ -50,6 +51,18 @@ std::vector<std::string> read_values(const Record& record) {
   return values;
 }
 
+/// Percent of the haystack, for the sets that say it; others have "N/A" or the like.
+std::optional<double> read_depth(const Record& record) {
+  const Json* field = record.find("needle_depth");
+  if (field == nullptr || !(field->is_string() || field->is_number())) return std::nullopt;
+  const std::string text = text_of(*field, record.where());
+  double percent = 0;
+  const auto read = std::from_chars(text.data(), text.data() + text.size(), percent);
+  const bool whole = read.ec == std::errc() && read.ptr == text.data() + text.size();
+  if (!whole || !(percent >= 0 && percent <= 100)) return std::nullopt;
+  return percent / 100;
+}
+
 /// The share of values in their places; where a condition was asked for, F1 of the two sets.
 Score score_values(const Sample& sample, const Answer& answer) {
   std::vector<std::string> items = answered_items(answer.text);
@@ -84,6 +97,7 @@ TaskList make_needle_threading(const Values& values) {
       Sample sample = published_sample(known->reserve, read_values(record), record.number());
       sample.context = record.text("haystack") + "\n";
       sample.question = record.text("question");
+      if (file.name == "Single_Needle") sample.depth = read_depth(record);
       if (file.name == "Conditional_Needles") sample.details["unordered"] = true;
       task->add(std::move(sample));
     });
