@@ -16,12 +16,12 @@ SetSource source() {
 }
 
 /// TSort: the whole prompt is in the record; the answer is a list of four numbers, or its text.
-Sample read_sort(const Record& record) {
-  const Record::Json* answer = record.find("answer");
+Sample read_sort(const SetRecord& record) {
+  const SetRecord::Json* answer = record.find("answer");
   if (answer == nullptr) record.fail_at("answer", "is missing, expected a permutation of 1 to 4");
   const std::string order = answer->is_string() ? answer->get<std::string>()
                             : answer->is_array()
-                                ? answer->dump(-1, ' ', false, Record::Json::error_handler_t::replace)
+                                ? answer->dump(-1, ' ', false, SetRecord::Json::error_handler_t::replace)
                                 : "";
   if (answered_permutation(order, 4).empty()) {
     record.fail_at("answer", "expected a permutation of 1 to 4, found " + quote(order));
@@ -32,7 +32,7 @@ Sample read_sort(const Record& record) {
 }
 
 /// BestAnswer: a question and answers A1, A2, …
-Sample read_select(const Record& record) {
+Sample read_select(const SetRecord& record) {
   const std::vector<std::string> answers = record.texts("all_answers");
   const std::string& gold = record.text("answer");
   const int64_t label = best_answer_label(gold, static_cast<int64_t>(answers.size()));
@@ -68,7 +68,7 @@ TaskList make_ada_leval(const Values& values) {
     const bool sort = file.name.starts_with("textsort");
     auto task = std::make_shared<SetTask>("ada_leval/" + file.name, score_by(sort ? "permutation" : "best_answer"));
     read_records(file.path,
-                 [&](const Record& record) { task->add(sort ? read_sort(record) : read_select(record)); });
+                 [&](const SetRecord& record) { task->add(sort ? read_sort(record) : read_select(record)); });
     task->finish(file.path);
     tasks.push_back(std::move(task));
   }

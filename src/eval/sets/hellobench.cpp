@@ -64,7 +64,7 @@ TaskList make_hellobench(const Values& values) {
                       {"main_data", "length_constrained_data", "data/main_data", "data/length_constrained_data"})) {
     const auto* known = std::ranges::find_if(kTasks, [&](const HelloTask& task) { return file.name == task.name; });
     auto task = std::make_shared<SetTask>("hellobench/" + file.name, scorer(known->words));
-    read_records(file.path, [&](const Record& record) {
+    read_records(file.path, [&](const SetRecord& record) {
       Sample sample = published_sample(kReserve, {}, record.number());
       sample.context = record.text("instruction");
       if (record.find("category") != nullptr) sample.details["category"] = record.text("category");

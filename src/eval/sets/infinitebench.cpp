@@ -62,8 +62,8 @@ SetSource source() {
 }
 
 /// A list of integers, or a list with one such list, as text.
-std::vector<std::string> integer_list(const Record& record) {
-  const Record::Json* list = record.find("answer");
+std::vector<std::string> integer_list(const SetRecord& record) {
+  const SetRecord::Json* list = record.find("answer");
   if (list != nullptr && list->is_array() && list->size() == 1 && list->front().is_array()) list = &list->front();
   if (list == nullptr || !list->is_array()) record.fail_at("answer", "expected a list of integers");
   std::string text;
@@ -75,7 +75,7 @@ std::vector<std::string> integer_list(const Record& record) {
 }
 
 /// Sets options, letter and reference: the answer is an option, alone or followed by its letter.
-void read_choice(const Record& record, std::map<std::string, std::string>& slots, Sample& sample) {
+void read_choice(const SetRecord& record, std::map<std::string, std::string>& slots, Sample& sample) {
   constexpr std::string_view kLetters = "ABCD";
   const std::vector<std::string> options = record.texts("options");
   if (options.size() != kLetters.size()) {
@@ -91,7 +91,7 @@ void read_choice(const Record& record, std::map<std::string, std::string>& slots
   sample.details["option"] = options[right];
 }
 
-Sample read_sample(const Record& record, const InfiniteTask& task, const PromptForm& form) {
+Sample read_sample(const SetRecord& record, const InfiniteTask& task, const PromptForm& form) {
   const std::string_view name = task.name;
   Sample sample = published_sample(task.reserve, {}, record.number());
   std::map<std::string, std::string> slots{
@@ -131,7 +131,7 @@ TaskList make_infinitebench(const Values& values) {
         std::ranges::find_if(kTasks, [&](const InfiniteTask& task) { return file.name == task.name; });
     const PromptForm form(known->prompt, "infinitebench", {"context", "input", "A", "B", "C", "D"}, "context");
     auto task = std::make_shared<SetTask>("infinitebench/" + file.name, score_by(known->metric));
-    read_records(file.path, [&](const Record& record) { task->add(read_sample(record, *known, form)); });
+    read_records(file.path, [&](const SetRecord& record) { task->add(read_sample(record, *known, form)); });
     task->finish(file.path);
     tasks.push_back(std::move(task));
   }

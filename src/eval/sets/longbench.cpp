@@ -138,7 +138,7 @@ SetTask::Scorer scorer(const LongBenchTask& task) {
       };
 }
 
-Sample read_sample(const Record& record, const LongBenchTask& task, int64_t reserve, const PromptForm& form,
+Sample read_sample(const SetRecord& record, const LongBenchTask& task, int64_t reserve, const PromptForm& form,
                    bool balanced) {
   Sample sample = published_sample(reserve, record.texts("answers"), record.number());
   form.fill({{"context", record.text("context")}, {"input", record.text_or("input", "")}}, sample);
@@ -184,7 +184,7 @@ TaskList make_longbench(const Values& values) {
                           {"context", "input"}, "context");
     const int64_t reserve = cap_of(*known, config);
     auto task = std::make_shared<SetTask>("longbench/" + file.name, scorer(*known));
-    read_records(file.path, [&](const Record& record) {
+    read_records(file.path, [&](const SetRecord& record) {
       task->add(read_sample(record, *known, reserve, form, file.name != known->name));
     });
     task->finish(file.path);

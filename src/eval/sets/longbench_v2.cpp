@@ -18,7 +18,7 @@ SetSource source() {
   return {"longbench_v2", "data.json or data.jsonl", "LongBench v2 (Hugging Face: THUDM/LongBench-v2)"};
 }
 
-Sample read_sample(const Record& record, const PromptForm& form) {
+Sample read_sample(const SetRecord& record, const PromptForm& form) {
   const std::string& letter = record.text("answer");
   if (letter.size() != 1 || letter[0] < 'A' || letter[0] > 'D') {
     record.fail_at("answer", "expected A, B, C or D, found " + quote(letter));
@@ -51,7 +51,7 @@ TaskList make_longbench_v2(const Values& values) {
                         {"context", "question", "choice_A", "choice_B", "choice_C", "choice_D"}, "context");
   const SetFile file = find_set_files(values, source(), {"data"}, {".json", ".jsonl"}).front();
   auto task = std::make_shared<SetTask>("longbench_v2", score_by("letter"));
-  read_records(file.path, [&](const Record& record) { task->add(read_sample(record, form)); });
+  read_records(file.path, [&](const SetRecord& record) { task->add(read_sample(record, form)); });
   task->finish(file.path);
   return {std::move(task)};
 }

@@ -114,7 +114,7 @@ std::string published_prompt(const fs::path& folder) {
 
 Score as_score(const ProcedureScore& score) { return {score.accuracy, {{"partial", score.partial}}}; }
 
-std::vector<int64_t> integers(const Record& record, const char* field, const std::vector<std::string>& texts) {
+std::vector<int64_t> integers(const SetRecord& record, const char* field, const std::vector<std::string>& texts) {
   std::vector<int64_t> all;
   for (const std::string& text : texts) {
     int64_t value = 0;
@@ -140,11 +140,11 @@ std::vector<std::string> split_stars(std::string_view text) {
 
 /// Reads one kind's record: its slots, reference and what its score needs.
 struct Reader {
-  void (*read)(const Record& record, const Place& place, Slots& slots, Sample& sample);
+  void (*read)(const SetRecord& record, const Place& place, Slots& slots, Sample& sample);
   Score (*score)(const Sample& sample, const Answer& answer);
 };
 
-void read_path(const Record& record, const Place&, Slots& slots, Sample& sample) {
+void read_path(const SetRecord& record, const Place&, Slots& slots, Sample& sample) {
   const std::vector<std::string> cities = record.texts("question_repr");
   if (cities.size() != 2) record.fail_at("question_repr", concat("expected 2 cities, found ", cities.size()));
   slots = {{"city_context", record.text("context_nl")}, {"src_city", cities[0]}, {"dst_city", cities[1]}};
@@ -155,7 +155,7 @@ Score score_path_sample(const Sample& sample, const Answer& answer) {
   return as_score(score_path(answer.text, between_tags(sample.references.front(), "Route")));
 }
 
-void read_countdown(const Record& record, const Place&, Slots& slots, Sample& sample) {
+void read_countdown(const SetRecord& record, const Place&, Slots& slots, Sample& sample) {
   const std::vector<std::string> numbers = record.texts("nums");
   sample.details["nums"] = integers(record, "nums", numbers);
   sample.details["target"] = record.integer("target");
@@ -175,7 +175,7 @@ Score score_countdown_sample(const Sample& sample, const Answer& answer) {
                                   sample.details["target"].get<int64_t>(), sample.references.front()));
 }
 
-void read_tracking(const Record& record, const Place&, Slots& slots, Sample& sample) {
+void read_tracking(const SetRecord& record, const Place&, Slots& slots, Sample& sample) {
   for (const char* field : {"story_components", "story", "question"}) slots[field] = record.text(field);
   sample.references = {record.text("solution")};
 }
@@ -184,7 +184,7 @@ Score score_tracking_sample(const Sample& sample, const Answer& answer) {
   return as_score(score_tracking(answer.text, sample.references.front()));
 }
 
-void read_table(const Record& record, const Place& place, Slots& slots, Sample& sample) {
+void read_table(const SetRecord& record, const Place& place, Slots& slots, Sample& sample) {
   for (const char* field : {"task_topic", "task_description", "filtering_instruction", "tsv_header"}) {
     slots[field] = record.text(field);
   }
@@ -204,14 +204,14 @@ Score score_table_sample(const Sample& sample, const Answer& answer) {
 }
 
 /// The plan, which stands below a line of introduction.
-std::string plan_of(const Record& record) {
+std::string plan_of(const SetRecord& record) {
   const std::string& text = record.text("ground_truth_plan");
   const size_t begin = text.find("\n\n");
   return concat("<Plan>\n", trim(std::string_view(text).substr(begin == std::string::npos ? 0 : begin)),
                 "\n</Plan>");
 }
 
-void read_travel(const Record& record, const Place&, Slots& slots, Sample& sample) {
+void read_travel(const SetRecord& record, const Place&, Slots& slots, Sample& sample) {
   slots["problem"] = record.text("disambig_question_text");
   const std::vector<std::string> cities = split_stars(record.text("ground_truth_cities"));
   const auto days = integers(record, "ground_truth_durations", split_stars(record.text("ground_truth_durations")));
@@ -236,7 +236,7 @@ Reader reader_of(std::string_view kind) {
 }
 
 /// Whether a travel record belongs to the tier: they share a file.
-bool in_tier(const Record& record, const Place& place) {
+bool in_tier(const SetRecord& record, const Place& place) {
   if (place.kind != "travel_planning") return true;
   const int64_t tokens = record.integer("estimated_output_tokens");
   return place.set.ends_with("_2k") ? tokens < 2048 : tokens >= 4096 && tokens < 8192;
@@ -245,7 +245,7 @@ bool in_tier(const Record& record, const Place& place) {
 std::string travel_examples(const Place& place) {
   const fs::path file = place.folder / "travel_planning_icl_examples.json";
   std::string examples;
-  read_records(file.string(), [&](const Record& record) {
+  read_records(file.string(), [&](const SetRecord& record) {
     examples += (examples.empty() ? "" : "\n\n") + std::string("# Example\n") +
                 record.text("disambig_question_text") + "\n\n" + plan_of(record);
   });
@@ -275,7 +275,7 @@ std::string countdown_examples(const std::vector<Draft>& drafts, size_t index) {
 std::shared_ptr<const Task> read_set(const Place& place, const Kind& kind) {
   const Reader reader = reader_of(place.kind);
   std::vector<Draft> drafts;
-  read_records(place.file, [&](const Record& record) {
+  read_records(place.file, [&](const SetRecord& record) {
     if (!in_tier(record, place)) return;
     Draft draft{{}, published_sample(reserve_of(place.set), {}, record.number())};
     reader.read(record, place, draft.slots, draft.sample);

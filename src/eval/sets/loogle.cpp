@@ -95,14 +95,14 @@ Score score_text(const Sample& sample, const Answer& answer) {
   return score;
 }
 
-Sample summary_sample(const Record& record, const PromptForm& form, int64_t reserve) {
+Sample summary_sample(const SetRecord& record, const PromptForm& form, int64_t reserve) {
   Sample sample = published_sample(reserve, {record.text("output")}, record.number());
   form.fill({{"input", record.text("input")}}, sample);
   return sample;
 }
 
 /// The text of a field of one question; of a dict (the answers of a cloze) its JSON.
-std::string question_field(const Record& record, const Json& pair, const char* field) {
+std::string question_field(const SetRecord& record, const Json& pair, const char* field) {
   const auto found = pair.is_object() ? pair.find(field) : pair.end();
   if (!pair.is_object() || found == pair.end())
     record.fail_at("qa_pairs", concat("a question has no ", quote(field)));
@@ -113,7 +113,7 @@ std::string question_field(const Record& record, const Json& pair, const char* f
   return found->is_string() ? found->get<std::string>() : found->dump();
 }
 
-void add_questions(const Record& record, const PromptForm& form, int64_t reserve, bool cloze, SetTask& task) {
+void add_questions(const SetRecord& record, const PromptForm& form, int64_t reserve, bool cloze, SetTask& task) {
   const Json* field = record.find("qa_pairs");
   const Json pairs = field != nullptr && field->is_array()
                          ? *field
@@ -170,7 +170,7 @@ TaskList make_loogle(const Values& values) {
     const bool summary = file.name == "longdep_summarization";
     const bool cloze = file.name == "shortdep_cloze";
     auto task = std::make_shared<SetTask>("loogle/" + file.name, cloze ? score_cloze : score_text);
-    read_records(file.path, [&](const Record& record) {
+    read_records(file.path, [&](const SetRecord& record) {
       if (summary) {
         task->add(summary_sample(record, form, known->reserve));
       } else {

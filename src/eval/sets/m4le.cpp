@@ -86,7 +86,7 @@ SetTask::Scorer scorer(const M4leTask& task) {
   };
 }
 
-Sample read_sample(const Record& record, const M4leTask& task) {
+Sample read_sample(const SetRecord& record, const M4leTask& task) {
   std::vector<std::string> references = record.texts("answers");
   for (std::string& reference : references) {
     if (!task.reference_end.empty()) reference = reference.substr(0, reference.find(task.reference_end));
@@ -117,7 +117,7 @@ TaskList make_m4le(const Values& values) {
     const M4leTask& known =
         *std::ranges::find_if(m4le_tasks(), [&](const M4leTask& task) { return file.name == task.name; });
     auto task = std::make_shared<SetTask>("m4le/" + file.name, scorer(known));
-    read_records(file.path, [&](const Record& record) { task->add(read_sample(record, known)); });
+    read_records(file.path, [&](const SetRecord& record) { task->add(read_sample(record, known)); });
     task->finish(file.path);
     tasks.push_back(std::move(task));
   }

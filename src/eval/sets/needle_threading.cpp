@@ -38,7 +38,7 @@ std::vector<std::string> answered_items(std::string_view text) {
 }
 
 /// Values: one, a list, or a list as Python writes it.
-std::vector<std::string> read_values(const Record& record) {
+std::vector<std::string> read_values(const SetRecord& record) {
   const Json* field = record.find("values");
   if (field == nullptr || !field->is_string() || !field->get_ref<const std::string&>().starts_with('[')) {
     return record.texts("values");
@@ -52,7 +52,7 @@ std::vector<std::string> read_values(const Record& record) {
 }
 
 /// Percent of the haystack, for the sets that say it; others have "N/A" or the like.
-std::optional<double> read_depth(const Record& record) {
+std::optional<double> read_depth(const SetRecord& record) {
   const Json* field = record.find("needle_depth");
   if (field == nullptr || !(field->is_string() || field->is_number())) return std::nullopt;
   const std::string text = text_of(*field, record.where());
@@ -93,7 +93,7 @@ TaskList make_needle_threading(const Values& values) {
     const auto* known =
         std::ranges::find_if(kTasks, [&](const NeedleTask& task) { return file.name == task.name; });
     auto task = std::make_shared<SetTask>("needle_threading/" + file.name, score_values);
-    read_records(file.path, [&](const Record& record) {
+    read_records(file.path, [&](const SetRecord& record) {
       Sample sample = published_sample(known->reserve, read_values(record), record.number());
       sample.context = record.text("haystack") + "\n";
       sample.question = record.text("question");

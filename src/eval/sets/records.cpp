@@ -14,10 +14,11 @@
 namespace fathom {
 namespace {
 
-using Json = Record::Json;
+using Json = SetRecord::Json;
 
 /// The objects of the array that `text` is, one after the other in memory.
-void read_array(const std::string& path, std::string_view text, const std::function<void(const Record&)>& visit) {
+void read_array(const std::string& path, std::string_view text,
+                const std::function<void(const SetRecord&)>& visit) {
   int64_t number = 0;
   const auto at_event = [&](int depth, Json::parse_event_t event, Json& parsed) {
     if (depth != 1) return true;
@@ -25,7 +26,7 @@ void read_array(const std::string& path, std::string_view text, const std::funct
     if (begins || event == Json::parse_event_t::key) return true;
     const std::string where = concat(path, ": record ", ++number);
     if (event != Json::parse_event_t::object_end) fail(where, ": expected an object, found ", kind_of(parsed));
-    visit(Record(parsed, where, number));
+    visit(SetRecord(parsed, where, number));
     return false;
   };
   try {
@@ -51,27 +52,27 @@ std::string text_of(const Json& value, const std::string& where) {
   return value.dump();
 }
 
-const Json* Record::find(const char* field) const {
+const Json* SetRecord::find(const char* field) const {
   const auto found = object_.find(field);
   return found == object_.end() || found->is_null() ? nullptr : &*found;
 }
 
-void Record::fail_at(const char* field, const std::string& problem) const {
+void SetRecord::fail_at(const char* field, const std::string& problem) const {
   fail(where_, ": field \"", field, "\": ", problem);
 }
 
-const std::string& Record::text(const char* field) const {
+const std::string& SetRecord::text(const char* field) const {
   const Json* value = find(field);
   if (value == nullptr) fail_at(field, "is missing, expected a string");
   if (!value->is_string()) fail_at(field, "expected a string, found " + kind_of(*value));
   return value->get_ref<const std::string&>();
 }
 
-std::string Record::text_or(const char* field, const std::string& otherwise) const {
+std::string SetRecord::text_or(const char* field, const std::string& otherwise) const {
   return find(field) == nullptr ? otherwise : text(field);
 }
 
-int64_t Record::integer(const char* field) const {
+int64_t SetRecord::integer(const char* field) const {
   const Json* value = find(field);
   if (value == nullptr) fail_at(field, "is missing, expected an integer");
   const bool too_large = value->is_number_unsigned() && value->get<uint64_t>() > INT64_MAX;
@@ -79,7 +80,7 @@ int64_t Record::integer(const char* field) const {
   return value->get<int64_t>();
 }
 
-std::vector<std::string> Record::texts(const char* field) const {
+std::vector<std::string> SetRecord::texts(const char* field) const {
   const Json* value = find(field);
   if (value == nullptr) fail_at(field, "is missing, expected a list of strings");
   const std::string where = concat(where_, ": field \"", field, "\"");
@@ -90,14 +91,15 @@ std::vector<std::string> Record::texts(const char* field) const {
   return all;
 }
 
-void read_records(const std::string& path, const std::function<void(const Record&)>& visit) {
+void read_records(const std::string& path, const std::function<void(const SetRecord&)>& visit) {
   const FileMap file(path);
   const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
   const size_t begin = text.find_first_not_of(" \t\r\n");
   if (begin == std::string_view::npos) fail(path, ": expected records, the file is empty");
   if (text[begin] == '[') return read_array(path, text, visit);
-  read_json_lines(
-      path, [&](int64_t line, const Json& object) { visit(Record(object, concat(path, ": line ", line), line)); });
+  read_json_lines(path, [&](int64_t line, const Json& object) {
+    visit(SetRecord(object, concat(path, ": line ", line), line));
+  });
 }
 
 bool is_file(const std::string& path) {

@@ -16,10 +16,10 @@ namespace fathom {
 // What the readers of published sets share.
 
 /// One object of a file, whose fields are checked when they are asked for.
-class Record {
+class SetRecord {
  public:
   using Json = nlohmann::ordered_json;
-  Record(const Json& object, std::string where, int64_t number)
+  SetRecord(const Json& object, std::string where, int64_t number)
       : object_(object), where_(std::move(where)), number_(number) {}
 
   /// Its line, or its place in an array, from 1.
@@ -51,7 +51,7 @@ std::string kind_of(const nlohmann::ordered_json& value);
 
 /// Calls `visit` with each object of a file: of a JSON array, or one a line. Throws Error naming file and line (of
 /// an array, the record's number) for what is no JSON object, for a file without records, and if it cannot be read.
-void read_records(const std::string& path, const std::function<void(const Record&)>& visit);
+void read_records(const std::string& path, const std::function<void(const SetRecord&)>& visit);
 /// A JSON object of strings (or numbers, as text). Throws Error if it is none.
 std::map<std::string, std::string> read_string_map(const std::string& path);
 /// Whether there is a regular file.

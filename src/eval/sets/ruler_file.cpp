@@ -72,7 +72,7 @@ TaskList make_ruler_file(const Values& values) {
   for (const SetFile& file : wanted_files(values)) {
     const bool any = file.name.starts_with("qa");
     auto task = std::make_shared<SetTask>("ruler_file/" + file.name, score_by(any ? "substr_any" : "substr_all"));
-    read_records(file.path, [&](const Record& record) {
+    read_records(file.path, [&](const SetRecord& record) {
       Sample sample = published_sample(reserve_of(file.name), record.texts("outputs"), record.number());
       sample.context = record.text("input");
       sample.lead = record.text_or("answer_prefix", "");
