@@ -232,9 +232,8 @@ Record Evaluation::record(const Cell& cell, const Batch& batch, size_t s, size_t
   record["peak_rss_bytes"] = outcome.peak_rss_bytes;
   record["same_answer"] = value_or_null(outcome.same);
   record["kl"] = value_or_null(outcome.kl);
-  Record details = sample.details;
-  if (score.details.is_object()) details.update(score.details);
-  record["details"] = details;
+  record["details"] = score.details.is_object() ? score.details : Record::object();
+  if (!sample.details.empty()) record["about"] = sample.details;
   return record;
 }
 

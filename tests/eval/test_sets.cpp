@@ -38,7 +38,7 @@ TEST(Records, AreReadFromLinesAndFromAnArrayAlike) {
   const std::string array = folder.write("a.json", " [{\"x\": \"1\"},\n {\"x\": \"2\"}]");
   for (const std::string& path : {lines, array}) {
     std::string seen;
-    read_records(path, [&](const Record& record) { seen += record.text("x"); });
+    read_records(path, [&](const SetRecord& record) { seen += record.text("x"); });
     EXPECT_EQ(seen, "12");
   }
 }
@@ -46,7 +46,7 @@ TEST(Records, AreReadFromLinesAndFromAnArrayAlike) {
 TEST(Records, ErrorsNameFileLineAndField) {
   const SetFolder folder;
   const auto read = [&](const std::string& path, const char* field) {
-    return error_of([&] { read_records(path, [&](const Record& record) { record.text(field); }); });
+    return error_of([&] { read_records(path, [&](const SetRecord& record) { record.text(field); }); });
   };
   const std::string lines = folder.write("a.jsonl", "{\"x\": \"1\"}\n{\"x\": 2}\n");
   expect_parts(read(lines, "x"), {"a.jsonl: line 2", "\"x\"", "expected a string, found a number"});
@@ -69,12 +69,12 @@ TEST(Records, HostileNestingAndNumbersAreErrorsOrIgnored) {
   const SetFolder folder;
   const std::string deep = "{\"x\": " + std::string(200000, '[') + std::string(200000, ']') + "}";
   const std::string path = folder.write("a.jsonl", deep + "\n");
-  const auto text = error_of([&] { read_records(path, [](const Record& record) { record.text("x"); }); });
+  const auto text = error_of([&] { read_records(path, [](const SetRecord& record) { record.text("x"); }); });
   expect_parts(text, {"expected a string, found an array"});
   const std::string huge = folder.write("b.jsonl", "{\"x\": 18446744073709551615}\n");
-  EXPECT_NE(error_of([&] { read_records(huge, [](const Record& record) { record.integer("x"); }); }), "");
+  EXPECT_NE(error_of([&] { read_records(huge, [](const SetRecord& record) { record.integer("x"); }); }), "");
   const std::string list = folder.write("c.jsonl", "{\"x\": [], \"y\": [{}], \"z\": [\"a\", 3]}\n");
-  read_records(list, [](const Record& record) {
+  read_records(list, [](const SetRecord& record) {
     EXPECT_NE(error_of([&] { record.texts("x"); }), "");
     EXPECT_NE(error_of([&] { record.texts("y"); }), "");
     EXPECT_EQ(record.texts("z"), (std::vector<std::string>{"a", "3"}));

@@ -110,7 +110,7 @@ TEST(LongBench, EveryTaskScoresItsReferenceAsOne) {
                  R"({"input": "I", "context": "C", "answers": ["段落 12 ok"], "length": 4000,)"
                  R"( "all_classes": ["段落 12 ok", "other"]})");
     const Loaded loaded = load("longbench:set=" + std::string(name) + "_e,path=" + folder.path());
-    EXPECT_EQ(loaded.sample.details["bucket"], "4-8k");
+    EXPECT_EQ(loaded.sample.details["kinds"][0], "4-8k");
   }
   EXPECT_EQ(task_methods().make("longbench:path=" + folder.path()).size(), 21u);
 }
@@ -132,7 +132,8 @@ TEST(LongBenchV2, ChoicesAreAskedForByTheirLetter) {
   const Loaded loaded = load("longbench_v2:path=" + folder.path());
   EXPECT_TRUE(loaded.sample.context.ends_with("Text."));
   EXPECT_TRUE(has(loaded.sample.question, "(C) y"));
-  EXPECT_EQ(loaded.sample.details["difficulty"], "hard");
+  EXPECT_EQ(loaded.task->score(loaded.sample, {"The correct answer is (C)", {}}).details["score of hard"], 1);
+  EXPECT_EQ(loaded.task->score(loaded.sample, {"The correct answer is (C)", {}}).details["score of long"], 1);
   EXPECT_EQ(loaded.score("The correct answer is (B)"), 0);
   std::string wrong = record;
   wrong.replace(wrong.find("\"C\""), 3, "\"E\"");
@@ -251,7 +252,7 @@ TEST(M4le, AnswersAreCutAtTheTasksEnds) {
   };
   const Loaded acc = check("hotpotqa", R"(["Ann"])");
   EXPECT_EQ(acc.sample.prompt(), "Do.\nText");
-  EXPECT_EQ(acc.sample.details["bucket"], 1000);
+  EXPECT_EQ(acc.sample.details["kinds"][0], "1000");
   EXPECT_DOUBLE_EQ(acc.score("It is ann. No"), 1);
   EXPECT_DOUBLE_EQ(acc.score("Bob. Ann"), 0);
   EXPECT_DOUBLE_EQ(check("marc", R"(["a1, b2."])").score("b2,a1. More, text"), 1);

@@ -29,7 +29,11 @@ Sample read_sample(const SetRecord& record, const PromptForm& form) {
     slots[field] = record.text(field);
   }
   form.fill(slots, sample);
-  for (const char* field : {"domain", "sub_domain", "difficulty", "length"}) {
+  auto& kinds = sample.details["kinds"] = nlohmann::ordered_json::array();
+  for (const char* field : {"difficulty", "length"}) {
+    if (record.find(field) != nullptr) kinds.push_back(record.text(field));
+  }
+  for (const char* field : {"domain", "sub_domain"}) {
     if (record.find(field) != nullptr) sample.details[field] = record.text(field);
   }
   return sample;

@@ -195,6 +195,14 @@ Sample SetTask::make(const TaskInput&, int64_t length, int64_t index) const {
   return sample;
 }
 
+Score SetTask::score(const Sample& sample, const Answer& answer) const {
+  Score score = scorer_(sample, answer);
+  const auto kinds = sample.details.find("kinds");
+  if (kinds == sample.details.end()) return score;
+  for (const auto& kind : *kinds) score.details["score of " + kind.get<std::string>()] = score.value;
+  return score;
+}
+
 SetTask::Scorer score_by(const std::string& metric) {
   return [score = find_metric(metric).score](const Sample& sample, const Answer& answer) {
     return Score{score(answer.text, sample), nlohmann::ordered_json::object()};

@@ -113,7 +113,9 @@ class SetTask : public Task {
 
   int64_t available() const override { return static_cast<int64_t>(samples_.size()); }
   Sample make(const TaskInput& input, int64_t length, int64_t index) const override;
-  Score score(const Sample& sample, const Answer& answer) const override { return scorer_(sample, answer); }
+  /// Of a sample whose details have "kinds", a list of names, the score is told as a detail of each kind, too: the
+  /// means of details are then those of the kinds.
+  Score score(const Sample& sample, const Answer& answer) const override;
 
  private:
   struct Entry {
