@@ -37,7 +37,8 @@ struct Sample {
   std::vector<TextSpan> asked;     // kForced: spans of prompt() in order
   std::vector<TextSpan> evidence;  // what the answer rests on, in the order of the text
   std::optional<double> depth;  // of the one thing that is looked for: 0 at the start of the context, 1 at its end
-  nlohmann::ordered_json details = nlohmann::ordered_json::object();  // further facts, for scores; "about" in records
+  nlohmann::ordered_json details =
+      nlohmann::ordered_json::object();  // further facts, for scores; "about" in records
 
   std::string prompt() const { return context + question + lead; }
 };

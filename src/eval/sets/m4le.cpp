@@ -94,7 +94,8 @@ Sample read_sample(const SetRecord& record, const M4leTask& task) {
   Sample sample = published_sample(kReserve, std::move(references), record.number());
   sample.context = record.text("instruction") + "\n" + record.text("input");
   sample.stop = task.stop;
-  if (record.find("length_bucket") != nullptr) sample.details["kinds"] = nlohmann::ordered_json::array({std::to_string(record.integer("length_bucket"))});
+  if (record.find("length_bucket") != nullptr)
+    sample.details["kinds"] = nlohmann::ordered_json::array({std::to_string(record.integer("length_bucket"))});
   return sample;
 }
 
