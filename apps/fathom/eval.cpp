@@ -236,7 +236,7 @@ class EvalCommand {
           {"dense_prefill", options_.dense_prefill}}},
         {"summaries", evaluation.summaries()},
         {"samples", evaluation.records()}};
-    write_out(terminal_table(run, terminal_width()));
+    if (options_.json != "-") write_out(terminal_table(run, terminal_width()));
     if (options_.html.empty()) return;
     const std::string page = html_report(run);
     write_file(options_.html, std::as_bytes(std::span(page)));
@@ -295,8 +295,9 @@ void add_eval(CLI::App& app) {
   add_size_option(*command, "-t,--threads", o->common.threads, 1, "threads [all cores]", 1024);
   add_size_option(*command, "--chunk", o->common.chunk, 1, "tokens read at once [512]");
   command
-      ->add_option("--json", o->json,
-                   "append results to this file as JSON lines; what it holds already is not run again")
+      ->add_option(
+          "--json", o->json,
+          "append results to this file as JSON lines; what it holds already is not run again; - for stdout")
       ->type_name("FILE");
   command->add_option("--html", o->html, "write a report for a browser to this file")->type_name("FILE");
   command->footer(

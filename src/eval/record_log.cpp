@@ -45,6 +45,11 @@ std::string RecordLog::key(const Record& record) {
 }
 
 RecordLog::RecordLog(const std::string& path) : path_(path) {
+  if (path == "-") {
+    file_ = ::dup(STDOUT_FILENO);
+    if (file_ < 0) fail("standard output cannot be written: ", std::strerror(errno));
+    return;
+  }
   file_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   if (file_ < 0) fail(path, ": cannot be opened for writing: ", std::strerror(errno));
   try {
@@ -105,14 +110,14 @@ void RecordLog::add_summary(const Record& summary) {
 void RecordLog::write_line(const Record& record) {
   if (file_ < 0) return;
   const std::string line = line_of(record);
-  const off_t before = ::lseek(file_, 0, SEEK_END);
+  const off_t before = ::lseek(file_, 0, SEEK_END);  // −1 for a pipe
   size_t written = 0;
   while (written < line.size()) {
     const ssize_t count = ::write(file_, line.data() + written, line.size() - written);
     if (count < 0 && errno == EINTR) continue;
     if (count <= 0) {
       const int error = errno;
-      if (::ftruncate(file_, before) != 0)
+      if (before < 0 || ::ftruncate(file_, before) != 0)
         fail(path_, ": a result could not be written whole: ", std::strerror(error));
       fail(path_, ": results cannot be written: ", std::strerror(error), "; what was written before is kept");
     }

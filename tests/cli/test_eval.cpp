@@ -60,6 +60,16 @@ TEST(CliEval, JsonLinesHaveTheFieldsOfTheContract) {
   }
 }
 
+TEST(CliEval, JsonGoesToStdoutWhenAskedTo) {
+  std::istringstream lines(output({"eval", "passkey", "--lengths", "256", "--samples", "2", "--json", "-"}));
+  int samples = 0, summaries = 0;
+  for (std::string line; std::getline(lines, line);) {
+    ++(nlohmann::json::parse(line).contains("summary") ? summaries : samples);
+  }
+  EXPECT_EQ(samples, 2);
+  EXPECT_EQ(summaries, 1);
+}
+
 TEST(CliEval, ACrippledMethodIsSeenToBe) {
   const Folder folder;
   const std::string path = folder.path("r.jsonl"), page = folder.path("r.html");

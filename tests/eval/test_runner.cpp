@@ -1,5 +1,7 @@
 // Running samples: prompts, methods side by side, records that survive.
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -439,6 +441,29 @@ TEST(RecordLog, IsWrittenByOneRunAtATime) {
   const Folder folder;
   const RecordLog first(folder / "c");
   EXPECT_NE(error_of(folder / "c").find("another evaluation"), std::string::npos);
+}
+
+TEST(RecordLog, AFullDiskLosesNothingThatWasWritten) {
+  const Folder folder;
+  RecordLog log(folder / "e");
+  log.add("first", kRecord);
+  const std::string before = read(folder / "e");
+  rlimit unlimited{};
+  ::getrlimit(RLIMIT_FSIZE, &unlimited);
+  const rlimit full{before.size() + 10, unlimited.rlim_max};
+  const auto handler = ::signal(SIGXFSZ, SIG_IGN);
+  ::setrlimit(RLIMIT_FSIZE, &full);
+  std::string error;
+  try {
+    log.add("second", kRecord);
+  } catch (const Error& failed) {
+    error = failed.what();
+  }
+  ::setrlimit(RLIMIT_FSIZE, &unlimited);
+  ::signal(SIGXFSZ, handler);
+  EXPECT_NE(error.find("cannot be written"), std::string::npos) << error;
+  EXPECT_EQ(read(folder / "e"), before);
+  EXPECT_EQ(log.find("second"), nullptr);
 }
 
 TEST(RecordLog, WritesASummaryOnceUntilItChanges) {
