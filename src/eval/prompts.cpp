@@ -50,21 +50,26 @@ int64_t PromptMaker::count(std::string_view text) const {
   return static_cast<int64_t>(tokenizer_.encode(text, kPlain).size());
 }
 
+/// Predictions are looked at in plain text.
+bool PromptMaker::in_chat(const Sample& sample) const {
+  return chat_ && sample.chat && sample.mode == Sample::Mode::kGenerate;
+}
+
 std::string PromptMaker::text_of(const Sample& sample) const {
-  if (!chat_ || !sample.chat) return sample.prompt();
+  if (!in_chat(sample)) return sample.prompt();
   return chat_->render({{"user", sample.context + sample.question}}, true) + sample.lead;
 }
 
 /// What stands before the question: the beginning of text_of().
 std::string PromptMaker::head_of(const Sample& sample) const {
-  if (!chat_ || !sample.chat) return sample.context;
+  if (!in_chat(sample)) return sample.context;
   const std::string rendered = text_of(sample);
   const size_t at = rendered.find(sample.context);
   return at == std::string::npos ? "" : rendered.substr(0, at + sample.context.size());
 }
 
 std::vector<int32_t> PromptMaker::encode(const Sample& sample, const std::string& text) const {
-  return encode_prompt(tokenizer_, text, chat_ && sample.chat);
+  return encode_prompt(tokenizer_, text, in_chat(sample));
 }
 
 int64_t PromptMaker::measure(const Sample& sample) const {

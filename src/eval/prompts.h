@@ -38,6 +38,7 @@ class PromptMaker {
   Prompt make(const Sample& sample, int64_t length) const;
 
  private:
+  bool in_chat(const Sample& sample) const;
   std::string text_of(const Sample& sample) const;
   std::string head_of(const Sample& sample) const;
   Sample cut(const Sample& sample, int64_t length) const;

@@ -28,7 +28,7 @@ struct Sample {
   std::string question;  // what is asked about it
   std::string lead;      // how the answer begins
   std::string group;  // samples that follow each other and share a context have the same; empty: shares with none
-  bool chat = true;   // may be put in the form of a chat
+  bool chat = true;   // may be put in the form of a chat, if the model continues it
   bool cut_middle = false;  // context + question too long for the length lose their middle (published sets)
 
   int64_t reserve = 0;            // most tokens of the answer; the length asked for includes them

@@ -112,6 +112,14 @@ TEST(Prompts, ChatPutsTheLeadBehindTheAssistantsMark) {
   EXPECT_GE(head.size(), 15u);
 }
 
+TEST(Prompts, PredictionsAreLookedAtInPlainTextInAChatToo) {
+  const auto chat = std::make_shared<ChatTemplate>("[{{ messages[0].content }}]", "", "");
+  Sample sample = forced("One two three.", {{4, 7}});
+  sample.chat = true;
+  EXPECT_EQ(PromptMaker(*seedling().tokenizer, chat).make(sample, 100).tokens,
+            PromptMaker(*seedling().tokenizer, nullptr).make(sample, 100).tokens);
+}
+
 // --- methods side by side ---
 
 struct Made {
