@@ -28,6 +28,16 @@ Results results_of(const std::string& path) {
   return results;
 }
 
+/// Until the file has so many bytes; for a minute at most.
+void wait_for_bytes(const std::string& path, size_t bytes) {
+  for (int wait = 0; wait < 30000; ++wait) {
+    std::error_code error;
+    const auto size = std::filesystem::file_size(path, error);
+    if (!error && size >= bytes) return;
+    ::usleep(2000);
+  }
+}
+
 /// What makes one result another.
 std::string identity(const nlohmann::json& sample) {
   return sample["task"].dump() + sample["length"].dump() + sample["method"].dump() + sample["sample"].dump();
@@ -96,11 +106,7 @@ TEST(CliEval, GoesOnAfterItWasKilled) {
   size_t found = 0;
   for (int kills = 0; kills < 3; ++kills) {
     Program program(command);
-    for (int wait = 0; wait < 2000; ++wait) {  // until it has come further
-      std::error_code error;
-      if (std::filesystem::file_size(path, error) > found + 4000 && !error) break;
-      ::usleep(2000);
-    }
+    wait_for_bytes(path, found + 4000);  // until it has come further
     program.kill(SIGKILL);
     EXPECT_EQ(program.finish().signal, SIGKILL);
     found = std::filesystem::file_size(path);
@@ -131,7 +137,7 @@ TEST(CliEval, InterruptSaysHowToGoOn) {
   const Folder folder;
   const std::string path = folder.path("r.jsonl");
   Program program({"eval", "needle", "--lengths", "1k", "--samples", "5000", "--json", path});
-  while (!std::filesystem::exists(path) || std::filesystem::file_size(path) == 0) ::usleep(2000);
+  wait_for_bytes(path, 1);
   program.kill(SIGINT);
   const Result result = program.finish();
   expect_error(result, 130, {"interrupted", "goes on", path});

@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
-#include <regex>
 #include <set>
+#include "text_match.h"
 
 #include "base/error.h"
 #include "eval/fit.h"

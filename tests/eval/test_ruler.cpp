@@ -6,9 +6,9 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
-#include <regex>
 #include <set>
 #include <sstream>
+#include "text_match.h"
 
 #include "eval/haystack.h"
 #include "eval/tasks/hiding.h"
