@@ -113,6 +113,15 @@ struct Kernels {
   /// x = softmax(x) in place; [n]; returns log Σ exp.
   float (*softmax)(float* x, int64_t n);
 
+  // Gradients, for training. dy: of the result; all [n].
+  /// dx: of x, overwritten; dweight: of weight, added to.
+  void (*rms_norm_backward)(const float* x, const float* weight, const float* dy, float eps, int64_t n, float* dx,
+                            float* dweight);
+  /// Of silu(gate) · up. dgate and dup are overwritten.
+  void (*swiglu_backward)(const float* gate, const float* up, const float* dy, int64_t n, float* dgate, float* dup);
+  /// p = softmax(scale · x); dy, of p, becomes that of x.
+  void (*softmax_backward)(const float* p, float scale, int64_t n, float* dy);
+
   /// Does at least n multiply-adds in registers, with the instructions that matmul uses for quantised weights, and
   /// returns how many; `sink` receives their sum. For measuring what the machine can do.
   int64_t (*peak)(int64_t n, float* sink);

@@ -169,6 +169,34 @@ float softmax(float* x, int64_t n) {
   return largest + static_cast<float>(std::log(total));
 }
 
+void rms_norm_backward(const float* x, const float* weight, const float* dy, float eps, int64_t n, float* dx,
+                       float* dweight) {
+  double squares = 0, along = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    squares += static_cast<double>(x[i]) * x[i];
+    along += static_cast<double>(weight[i]) * dy[i] * x[i];
+  }
+  const double inverse = 1.0 / std::sqrt(squares / n + eps);
+  for (int64_t i = 0; i < n; ++i) {
+    dweight[i] += static_cast<float>(dy[i] * x[i] * inverse);
+    dx[i] = static_cast<float>(inverse * (weight[i] * dy[i] - x[i] * inverse * inverse * along / n));
+  }
+}
+
+void swiglu_backward(const float* gate, const float* up, const float* dy, int64_t n, float* dgate, float* dup) {
+  for (int64_t i = 0; i < n; ++i) {
+    const double g = gate[i], sigmoid = 1.0 / (1.0 + std::exp(-g));
+    dup[i] = static_cast<float>(dy[i] * g * sigmoid);
+    dgate[i] = static_cast<float>(dy[i] * up[i] * sigmoid * (1.0 + g * (1.0 - sigmoid)));
+  }
+}
+
+void softmax_backward(const float* p, float scale, int64_t n, float* dy) {
+  double along = 0;
+  for (int64_t i = 0; i < n; ++i) along += static_cast<double>(p[i]) * dy[i];
+  for (int64_t i = 0; i < n; ++i) dy[i] = static_cast<float>(scale * p[i] * (dy[i] - along));
+}
+
 int64_t peak(int64_t n, float* sink) {
   double sums[8] = {0, 1, 2, 3, 4, 5, 6, 7};  // they differ, or the compiler would make one of them
   for (int64_t i = 0; i < n; i += 8) {
@@ -205,6 +233,9 @@ Kernels reference_kernels() {
           .gelu = gelu,
           .add = add,
           .softmax = softmax,
+          .rms_norm_backward = rms_norm_backward,
+          .swiglu_backward = swiglu_backward,
+          .softmax_backward = softmax_backward,
           .peak = peak,
           .peak_f32 = peak,
           .peak_bf16 = nullptr,

@@ -18,6 +18,7 @@ void fill_vector_matmul(Kernels& table);
 void fill_vector_attend(Kernels& table);
 void fill_vector_pages(Kernels& table);
 void fill_vector_elementwise(Kernels& table);
+void fill_vector_gradients(Kernels& table);
 void fill_vector_peak(Kernels& table);
 
 /// Replaces what runs better on AMX tiles in a table for AVX-512.

@@ -1,0 +1,114 @@
+// Gradients of norms, activations and softmax, once per instruction set.
+#include "kernels/vector.h"
+
+#include <algorithm>
+#include <cmath>
+
+// Highway's order: the target loop first, then what it compiles once per target.
+// clang-format off
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/vector_gradients.cpp"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "hwy/highway.h"
+#include "hwy/contrib/math/math-inl.h"
+#include "kernels/lanes-inl.h"
+// clang-format on
+
+#if FATHOM_VECTOR_TARGET
+HWY_BEFORE_NAMESPACE();
+namespace fathom {
+namespace HWY_NAMESPACE {
+
+/// Loads and stores of `count` floats from `at` on, a vector or less; what is less is 0 and stays away.
+struct Part {
+  int64_t at, count;
+  bool whole;
+  HWY_INLINE FloatVec Load(const float* x) const {
+    const FloatTag d;
+    if (whole) return hn::LoadU(d, x + at);
+    alignas(64) float copy[16] = {};
+    std::copy_n(x + at, count, copy);
+    return hn::Load(d, copy);
+  }
+  HWY_INLINE void Store(FloatVec v, float* x) const {
+    const FloatTag d;
+    if (whole) return hn::StoreU(v, d, x + at);
+    alignas(64) float copy[16];
+    hn::Store(v, d, copy);
+    std::copy_n(copy, count, x + at);
+  }
+};
+
+/// Calls f(part) for n floats, a vector at a time; the last may be a part of one.
+template <class F>
+HWY_INLINE void ForParts(int64_t n, const F& f) {
+  const auto lanes = static_cast<int64_t>(hn::Lanes(FloatTag()));
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) f(Part{i, lanes, true});
+  if (i < n) f(Part{i, n - i, false});
+}
+
+void RmsNormBackward(const float* x, const float* weight, const float* dy, float eps, int64_t n, float* dx,
+                     float* dweight) {
+  const FloatTag d;
+  FloatVec squares = hn::Zero(d), along = hn::Zero(d);
+  ForParts(n, [&](const Part& at) {
+    const auto v = at.Load(x);
+    squares = hn::MulAdd(v, v, squares);
+    along = hn::MulAdd(hn::Mul(at.Load(weight), at.Load(dy)), v, along);
+  });
+  const auto count = static_cast<float>(n);
+  const float inverse = 1.0f / std::sqrt(hn::GetLane(hn::SumOfLanes(d, squares)) / count + eps);
+  const auto scale = hn::Set(d, inverse);
+  const auto back = hn::Set(d, inverse * inverse * inverse * hn::GetLane(hn::SumOfLanes(d, along)) / count);
+  ForParts(n, [&](const Part& at) {
+    const auto v = at.Load(x), up = hn::Mul(at.Load(dy), scale);
+    at.Store(hn::MulAdd(up, v, at.Load(dweight)), dweight);
+    at.Store(hn::NegMulAdd(v, back, hn::Mul(at.Load(weight), up)), dx);
+  });
+}
+
+void SwigluBackward(const float* gate, const float* up, const float* dy, int64_t n, float* dgate, float* dup) {
+  const FloatTag d;
+  const auto one = hn::Set(d, 1.0f);
+  ForParts(n, [&](const Part& at) {
+    const auto g = at.Load(gate), u = at.Load(up), dv = at.Load(dy);
+    const auto sigmoid = hn::Div(one, hn::Add(one, hn::Exp(d, hn::Neg(g))));
+    const auto through = hn::Mul(dv, sigmoid);
+    at.Store(hn::Mul(through, g), dup);
+    at.Store(hn::Mul(hn::Mul(through, u), hn::MulAdd(g, hn::Sub(one, sigmoid), one)), dgate);
+  });
+}
+
+void SoftmaxBackward(const float* p, float scale, int64_t n, float* dy) {
+  const FloatTag d;
+  FloatVec sum = hn::Zero(d);
+  ForParts(n, [&](const Part& at) { sum = hn::MulAdd(at.Load(p), at.Load(dy), sum); });
+  const auto along = hn::SumOfLanes(d, sum), factor = hn::Set(d, scale);
+  ForParts(n, [&](const Part& at) {
+    at.Store(hn::Mul(hn::Mul(factor, at.Load(p)), hn::Sub(at.Load(dy), along)), dy);
+  });
+}
+
+void FillGradients(Kernels& table) {
+  table.rms_norm_backward = RmsNormBackward;
+  table.swiglu_backward = SwigluBackward;
+  table.softmax_backward = SoftmaxBackward;
+}
+
+// NOLINTNEXTLINE(google-readability-namespace-comments)
+}  // namespace HWY_NAMESPACE
+}  // namespace fathom
+HWY_AFTER_NAMESPACE();
+#else
+namespace fathom::HWY_NAMESPACE {
+void FillGradients(Kernels& /*table*/) {}  // the machine has no such target: kernels() does not offer it
+}  // namespace fathom::HWY_NAMESPACE
+#endif
+
+#if HWY_ONCE
+namespace fathom {
+HWY_EXPORT(FillGradients);
+void fill_vector_gradients(Kernels& table) { HWY_DYNAMIC_DISPATCH(FillGradients)(table); }
+}  // namespace fathom
+#endif

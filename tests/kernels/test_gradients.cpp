@@ -1,0 +1,107 @@
+// Gradients of norms, activations and softmax: what the functions themselves do when their input changes a little.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "random_rows.h"
+
+namespace fathom {
+namespace {
+
+using test::gaussian;
+using Floats = std::vector<float>;
+
+double dot(const Floats& a, const Floats& b) {
+  double sum = 0;
+  for (size_t i = 0; i < a.size(); ++i) sum += static_cast<double>(a[i]) * b[i];
+  return sum;
+}
+
+/// That the derivative of Σ dy·f(x) along a random direction is what `gradient` says. f: in the reference kernels.
+template <class F>
+void expect_gradient(const Floats& x, const Floats& dy, const Floats& gradient, const F& f) {
+  const Floats direction = gaussian(static_cast<int64_t>(x.size()), 77);
+  const double step = 1e-2 / std::sqrt(static_cast<double>(x.size()));
+  Floats ahead = x, behind = x;
+  for (size_t i = 0; i < x.size(); ++i) {
+    ahead[i] += static_cast<float>(step * direction[i]);
+    behind[i] -= static_cast<float>(step * direction[i]);
+  }
+  const double measured = (dot(dy, f(ahead)) - dot(dy, f(behind))) / (2 * step);
+  EXPECT_NEAR(dot(gradient, direction), measured, 2e-3 * (1 + std::fabs(measured) + std::sqrt(x.size())));
+}
+
+class GradientsOnEachIsa : public testing::TestWithParam<std::string> {};
+
+constexpr int64_t kLengths[] = {1, 2, 7, 16, 31, 64, 100, 192, 1000};
+constexpr float kEps = 1e-5f;
+
+TEST_P(GradientsOnEachIsa, RmsNormGoesBackAsItGoesForth) {
+  const Kernels& fast = kernels(GetParam());
+  const Kernels& plain = kernels("reference");
+  for (const int64_t n : kLengths) {
+    const Floats x = gaussian(n, 1, 3.0f), w = gaussian(n, 2), dy = gaussian(n, 3);
+    Floats dx(n, 5.0f), dw(n, 1.0f);  // one is overwritten, the other added to
+    fast.rms_norm_backward(x.data(), w.data(), dy.data(), kEps, n, dx.data(), dw.data());
+    for (float& v : dw) v -= 1.0f;
+    const auto norm = [&](const Floats& in, const Floats& weight) {
+      Floats out(n);
+      plain.rms_norm(in.data(), weight.data(), kEps, n, out.data());
+      return out;
+    };
+    if (n > 1) expect_gradient(x, dy, dx, [&](const Floats& in) { return norm(in, w); });
+    expect_gradient(w, dy, dw, [&](const Floats& weight) { return norm(x, weight); });
+  }
+}
+
+TEST_P(GradientsOnEachIsa, SwigluGoesBackAsItGoesForth) {
+  const Kernels& fast = kernels(GetParam());
+  const Kernels& plain = kernels("reference");
+  for (const int64_t n : kLengths) {
+    const Floats gate = gaussian(n, 1, 3.0f), up = gaussian(n, 2), dy = gaussian(n, 3);
+    Floats dgate(n), dup(n);
+    fast.swiglu_backward(gate.data(), up.data(), dy.data(), n, dgate.data(), dup.data());
+    const auto swiglu = [&](Floats g, const Floats& u) {
+      plain.swiglu(g.data(), u.data(), n);
+      return g;
+    };
+    expect_gradient(gate, dy, dgate, [&](const Floats& g) { return swiglu(g, up); });
+    expect_gradient(up, dy, dup, [&](const Floats& u) { return swiglu(gate, u); });
+  }
+}
+
+TEST_P(GradientsOnEachIsa, SoftmaxGoesBackAsItGoesForth) {
+  const Kernels& fast = kernels(GetParam());
+  const Kernels& plain = kernels("reference");
+  constexpr float kScale = 0.7f;
+  for (const int64_t n : kLengths) {
+    const Floats x = gaussian(n, 1, 2.0f), dy = gaussian(n, 3);
+    const auto softmax = [&](Floats in) {
+      for (float& v : in) v *= kScale;
+      plain.softmax(in.data(), n);
+      return in;
+    };
+    Floats dx = dy;
+    fast.softmax_backward(softmax(x).data(), kScale, n, dx.data());
+    expect_gradient(x, dy, dx, softmax);
+  }
+}
+
+TEST_P(GradientsOnEachIsa, WriteNothingBehindTheirEnds) {
+  const Kernels& fast = kernels(GetParam());
+  for (const int64_t n : {1, 5, 17}) {
+    const Floats x = gaussian(64, 1), w = gaussian(64, 2), dy = gaussian(64, 3);
+    Floats a(64, 9.0f), b(64, 9.0f), c(64, 9.0f);
+    fast.rms_norm_backward(x.data(), w.data(), dy.data(), kEps, n, a.data(), b.data());
+    fast.softmax_backward(x.data(), 1, n, c.data());
+    for (int64_t i = n; i < 64; ++i) ASSERT_TRUE(a[i] == 9 && b[i] == 9 && c[i] == 9) << i;
+    fast.swiglu_backward(x.data(), w.data(), dy.data(), n, a.data(), b.data());
+    for (int64_t i = n; i < 64; ++i) ASSERT_TRUE(a[i] == 9 && b[i] == 9) << i;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Isa, GradientsOnEachIsa, testing::ValuesIn(available_isas()),
+                         [](const auto& param) { return param.param; });
+
+}  // namespace
+}  // namespace fathom
