@@ -1,0 +1,117 @@
+#include "train/checkpoint.h"
+
+#include <bit>
+#include <cstring>
+#include <vector>
+
+#include "base/error.h"
+#include "base/file_map.h"
+#include "base/write_file.h"
+#include "train/train_config.h"
+
+namespace fathom {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// The file: magic, version, bytes of the header; the header (JSON, padded with spaces to a multiple of 8); values
+// and moments as little-endian f32, padded together to a multiple of 8; the checksum of all before.
+constexpr char kMagic[8] = {'F', 'A', 'T', 'H', 'O', 'M', 'C', 'P'};
+constexpr uint64_t kVersion = 1;
+constexpr size_t kWord = sizeof(uint64_t), kPreludeBytes = 3 * kWord;
+
+size_t padded(size_t bytes) { return (bytes + kWord - 1) / kWord * kWord; }
+
+uint64_t word_at(std::span<const std::byte> bytes, size_t at) {
+  uint64_t word;
+  std::memcpy(&word, bytes.data() + at, kWord);
+  return word;
+}
+
+/// Of whole words. Each step is a bijection of the sum so far and of the word, so one changed word is always seen.
+uint64_t checksum(std::span<const std::byte> bytes) {
+  uint64_t sum = 0x9e3779b97f4a7c15;
+  for (size_t at = 0; at < bytes.size(); at += kWord) {
+    sum = std::rotl((sum ^ word_at(bytes, at)) * 0xff51afd7ed558ccd, 31);
+  }
+  return sum;
+}
+
+void put(std::vector<std::byte>& out, const void* data, size_t bytes) {
+  const auto* from = static_cast<const std::byte*>(data);
+  out.insert(out.end(), from, from + bytes);
+}
+
+void put_word(std::vector<std::byte>& out, uint64_t word) { put(out, &word, kWord); }
+
+size_t array_bytes(size_t count) { return padded(3 * count * sizeof(float)); }
+
+/// The header, after everything that the bytes alone can say has been checked.
+Json checked_header(const std::string& path, std::span<const std::byte> bytes) {
+  if (bytes.size() < kPreludeBytes || std::memcmp(bytes.data(), kMagic, sizeof(kMagic)) != 0) {
+    fail(path, ": is no checkpoint of a training run");
+  }
+  if (const uint64_t version = word_at(bytes, kWord); version != kVersion) {
+    fail(path, ": is a checkpoint of version ", version, ", expected ", kVersion);
+  }
+  const size_t body = bytes.size() - kWord;
+  if (bytes.size() % kWord != 0 || word_at(bytes, body) != checksum(bytes.first(body))) {
+    fail(path, ": is damaged or truncated: its checksum is not that of its ", bytes.size(), " bytes");
+  }
+  const uint64_t header_bytes = word_at(bytes, 2 * kWord);
+  if (header_bytes > body - kPreludeBytes) fail(path, ": its header is longer than the file");
+  const auto* text = reinterpret_cast<const char*>(bytes.data() + kPreludeBytes);
+  Json header = Json::parse(text, text + header_bytes, nullptr, false);
+  const auto has_count = [&](const char* key) { return header.contains(key) && header[key].is_number_unsigned(); };
+  if (!header.is_object() || !has_count("step") || !has_count("values") || !header.contains("config")) {
+    fail(path, ": its header is not that of a checkpoint");
+  }
+  return header;
+}
+
+}  // namespace
+
+void write_checkpoint(const std::string& path, const Json& config, const TrainState& state) {
+  const Json header{
+      {"step", static_cast<uint64_t>(state.step)}, {"values", state.values.size()}, {"config", config}};
+  std::string text = header.dump();
+  text.resize(padded(text.size()), ' ');
+  std::vector<std::byte> out;
+  out.reserve(kPreludeBytes + text.size() + array_bytes(state.values.size()) + kWord);
+  put(out, kMagic, sizeof(kMagic));
+  put_word(out, kVersion);
+  put_word(out, text.size());
+  put(out, text.data(), text.size());
+  for (const std::span<float> array : {state.values, state.first_moments, state.second_moments}) {
+    put(out, array.data(), array.size_bytes());
+  }
+  out.resize(padded(out.size()));
+  put_word(out, checksum(out));
+  write_file(path, out);
+}
+
+void read_checkpoint(const std::string& path, const Json& config, TrainState& state) {
+  const FileMap file(path);
+  const std::span<const std::byte> bytes = file.bytes();
+  const Json header = checked_header(path, bytes);
+  std::string differing;
+  for (const std::string& field : differing_fields(header["config"], config)) differing += "\n  " + field;
+  if (!differing.empty()) fail(path, ": is of a run with another config:", differing);
+
+  const uint64_t count = header["values"].get<uint64_t>();
+  if (count != state.values.size()) {
+    fail(path, ": holds ", count, " values, the model has ", state.values.size());
+  }
+  const size_t start = kPreludeBytes + word_at(bytes, 2 * kWord);
+  if (bytes.size() - start != array_bytes(count) + kWord) {
+    fail(path, ": holds ", bytes.size() - start, " bytes of values, expected ", array_bytes(count) + kWord);
+  }
+  const std::byte* from = bytes.data() + start;
+  for (const std::span<float> array : {state.values, state.first_moments, state.second_moments}) {
+    std::memcpy(array.data(), from, array.size_bytes());
+    from += array.size_bytes();
+  }
+  state.step = header["step"].get<int64_t>();
+}
+
+}  // namespace fathom

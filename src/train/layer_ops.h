@@ -1,0 +1,39 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace fathom {
+
+/// Grouped-query attention of each sequence to itself.
+struct AttentionCall {
+  at::Tensor q;        // [sequences, length, heads, key_dim], rotated
+  at::Tensor k;        // [sequences, length, kv_heads, key_dim], rotated; query head h uses h·kv_heads/heads
+  at::Tensor v;        // [sequences, length, kv_heads, value_dim]
+  double scale = 1;    // of q·k
+  int64_t window = 0;  // each row sees this many newest tokens, itself included; 0 = all
+};
+
+/// The differentiable functions that a net is made of, so that each can be replaced and compared with the plain
+/// one. "Compute type": float32 or bfloat16; all reduce in float32.
+struct LayerOps {
+  /// x: [..., cols], w: [rows, cols], both of the compute type; returns x·wᵀ of it.
+  at::Tensor (*linear)(const at::Tensor& x, const at::Tensor& w);
+  /// x: [..., width] f32, weight: [width] f32; returns x / √(mean(x²) + eps) ⊙ weight as `type`.
+  at::Tensor (*rms_norm)(const at::Tensor& x, const at::Tensor& weight, double eps, at::ScalarType type);
+  /// Turns the pairs (2i, 2i+1) by the angles of their row. x: [sequences, length, heads, dim]; cos, sin:
+  /// [length, pairs] f32, pairs ≤ dim/2; dimensions beyond stay. Returns x's type.
+  at::Tensor (*rotary)(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin);
+  /// silu(gate) ⊙ up, of their type.
+  at::Tensor (*swiglu)(const at::Tensor& gate, const at::Tensor& up);
+  /// Causal; returns [sequences, length, heads, value_dim] of q's type.
+  at::Tensor (*attention)(const AttentionCall& call);
+  /// Σ weight·(−ln p(target)) where p = softmax(output·x), a scalar f32. x: [rows, width], output: [vocabulary,
+  /// width]; targets: [rows] int64; weights: [rows] f32, not differentiated.
+  at::Tensor (*cross_entropy)(const at::Tensor& x, const at::Tensor& output, const at::Tensor& targets,
+                              const at::Tensor& weights);
+};
+
+/// What the equations say, by autograd; memory grows with length².
+const LayerOps& plain_ops();
+
+}  // namespace fathom

@@ -1,0 +1,203 @@
+#include "train/net.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+
+#include "base/error.h"
+#include "mixers/attention_mixer.h"
+#include "position/rotary.h"
+
+namespace fathom {
+namespace {
+
+void check_positive(const char* what, int64_t value) {
+  if (value < 1) fail_usage("the net's ", what, " is ", value, ", expected 1 or more");
+}
+
+void check_rotary(const ModelConfig& c) {
+  using Scaling = RotaryConfig::Scaling;
+  if (c.rotary.dims < 0 || c.rotary.dims > c.key_dim || c.rotary.dims % 2 != 0) {
+    fail_usage("the net turns ", c.rotary.dims, " dimensions of a head, expected an even number up to ", c.key_dim);
+  }
+  if (c.rotary.pairing != RotaryConfig::Pairing::kInterleaved) {
+    fail_usage("the net's rotary pairs are (i, i + dims/2), but a llama's are (2i, 2i + 1)");
+  }
+  if (c.rotary.scaling == Scaling::kNtk || c.rotary.scaling == Scaling::kLongRope) {
+    fail_usage("this rotary scaling cannot be trained; none, linear and yarn can");
+  }
+}
+
+void check(const ModelConfig& c) {
+  if (c.architecture != "llama") fail_usage("architecture '", c.architecture, "' cannot be trained; llama can");
+  const std::pair<const char*, int64_t> sizes[] = {
+      {"layers", c.layers},       {"width", c.width},           {"heads", c.heads},
+      {"kv_heads", c.kv_heads},   {"key_dim", c.key_dim},       {"value_dim", c.value_dim},
+      {"ffn_width", c.ffn_width}, {"vocabulary", c.vocabulary}, {"trained context", c.trained_context}};
+  for (const auto& [what, value] : sizes) check_positive(what, value);
+  if (c.heads % c.kv_heads != 0) {
+    fail_usage(c.heads, " heads cannot share ", c.kv_heads, " key/value heads evenly");
+  }
+  if (c.key_dim % 2 != 0 || std::max(c.key_dim, c.value_dim) > kMaxHeadDim) {
+    fail_usage("heads of ", c.key_dim, " and ", c.value_dim, " dimensions: expected at most ", kMaxHeadDim,
+               ", and an even number for keys");
+  }
+  if (!(c.norm_eps > 0 && c.norm_eps < 1)) {
+    fail_usage("norm epsilon is ", c.norm_eps, ", expected a small positive number");
+  }
+  check_rotary(c);
+}
+
+bool writes_to_residual(const std::string& name) {
+  return name.ends_with("attn_output.weight") || name.ends_with("ffn_down.weight");
+}
+
+}  // namespace
+
+Net::Net(NetConfig config, const LayerOps& ops) : config_(std::move(config)), ops_(ops) {
+  ModelConfig& c = config_.model;
+  check(c);
+  c.rotary.base = static_cast<float>(c.rotary.base);  // as files hold it
+  c.rotary.factor = static_cast<float>(c.rotary.factor);
+  score_scale_ = Rotary(c.rotary, c.trained_context).score_factor() / std::sqrt(static_cast<double>(c.key_dim));
+
+  add_parameter("token_embd.weight", c.vocabulary, c.width);
+  if (!config_.tied_output) add_parameter("output.weight", c.vocabulary, c.width);
+  for (int i = 0; i < c.layers; ++i) add_layer(i);
+  add_parameter("output_norm.weight", 0, c.width);
+  share_memory();
+}
+
+void Net::add_parameter(const std::string& name, int64_t rows, int64_t cols) {
+  parameters_.push_back({name, rows, cols});
+}
+
+void Net::add_layer(int layer) {
+  const ModelConfig& c = config_.model;
+  const std::string block = "blk." + std::to_string(layer) + ".";
+  const int64_t heads = c.heads, kv_heads = c.kv_heads;
+  add_parameter(block + "attn_norm.weight", 0, c.width);
+  add_parameter(block + "attn_q.weight", heads * c.key_dim, c.width);
+  add_parameter(block + "attn_k.weight", kv_heads * c.key_dim, c.width);
+  add_parameter(block + "attn_v.weight", kv_heads * c.value_dim, c.width);
+  add_parameter(block + "attn_output.weight", c.width, heads * c.value_dim);
+  add_parameter(block + "ffn_norm.weight", 0, c.width);
+  add_parameter(block + "ffn_gate.weight", c.ffn_width, c.width);
+  add_parameter(block + "ffn_up.weight", c.ffn_width, c.width);
+  add_parameter(block + "ffn_down.weight", c.width, c.ffn_width);
+}
+
+void Net::share_memory() {
+  std::stable_partition(parameters_.begin(), parameters_.end(), [](const NetParameter& p) { return p.rows > 0; });
+  int64_t count = 0;
+  for (NetParameter& p : parameters_) {
+    p.offset = count;
+    count += p.size();
+    if (p.rows > 0) matrix_values_ = count;
+  }
+  values_ = at::zeros({count}, at::kFloat);
+  gradients_ = at::zeros({count}, at::kFloat);
+  for (NetParameter& p : parameters_) {
+    const std::vector<int64_t> shape = p.rows > 0 ? std::vector<int64_t>{p.rows, p.cols} : std::vector{p.cols};
+    p.value = values_.narrow(0, p.offset, p.size()).view(shape).detach().requires_grad_(true);
+    p.value.mutable_grad() = gradients_.narrow(0, p.offset, p.size()).view(shape);
+  }
+}
+
+void Net::initialise(uint64_t seed, double deviation) {
+  std::mt19937_64 random(seed);
+  float* values = values_.data_ptr<float>();
+  for (const NetParameter& p : parameters_) {
+    if (p.rows == 0) {
+      std::fill_n(values + p.offset, p.size(), 1.0f);
+      continue;
+    }
+    const double scale = writes_to_residual(p.name) ? 1 / std::sqrt(2.0 * config_.model.layers) : 1;
+    std::normal_distribution<float> normal(0, static_cast<float>(deviation * scale));
+    std::generate_n(values + p.offset, p.size(), [&] { return normal(random); });
+  }
+}
+
+const at::Tensor& Net::parameter(const std::string& name) const {
+  const auto found =
+      std::find_if(parameters_.begin(), parameters_.end(), [&](const NetParameter& p) { return p.name == name; });
+  return found->value;
+}
+
+NetWeights Net::weights(at::ScalarType compute_type) const {
+  NetWeights w;
+  w.type = compute_type;
+  const auto matrix = [&](const std::string& name) { return parameter(name).to(compute_type); };
+  w.embedding = parameter("token_embd.weight");
+  w.output = matrix(config_.tied_output ? "token_embd.weight" : "output.weight");
+  w.output_norm = parameter("output_norm.weight");
+  for (int i = 0; i < config_.model.layers; ++i) {
+    const std::string block = "blk." + std::to_string(i) + ".";
+    w.layers.push_back({.attention_norm = parameter(block + "attn_norm.weight"),
+                        .q = matrix(block + "attn_q.weight"),
+                        .k = matrix(block + "attn_k.weight"),
+                        .v = matrix(block + "attn_v.weight"),
+                        .out = matrix(block + "attn_output.weight"),
+                        .ffn_norm = parameter(block + "ffn_norm.weight"),
+                        .gate = matrix(block + "ffn_gate.weight"),
+                        .up = matrix(block + "ffn_up.weight"),
+                        .down = matrix(block + "ffn_down.weight")});
+  }
+  return w;
+}
+
+void Net::reserve_angles(int64_t length) {
+  const RotaryConfig& rotary = config_.model.rotary;
+  if (rotary.dims == 0 || (cos_.defined() && cos_.size(0) >= length)) return;
+  const Rotary turns(rotary, config_.model.trained_context);
+  cos_ = at::empty({length, turns.pairs()}, at::kFloat);
+  sin_ = at::empty({length, turns.pairs()}, at::kFloat);
+  for (int64_t m = 0; m < length; ++m) {
+    turns.angles(static_cast<double>(m), cos_.data_ptr<float>() + m * turns.pairs(),
+                 sin_.data_ptr<float>() + m * turns.pairs());
+  }
+}
+
+at::Tensor Net::attend(const NetWeights::Layer& layer, const at::Tensor& x) const {
+  const ModelConfig& c = config_.model;
+  const int64_t length = x.size(1);
+  AttentionCall call{.q = ops_.linear(x, layer.q).unflatten(2, {c.heads, c.key_dim}),
+                     .k = ops_.linear(x, layer.k).unflatten(2, {c.kv_heads, c.key_dim}),
+                     .v = ops_.linear(x, layer.v).unflatten(2, {c.kv_heads, c.value_dim}),
+                     .scale = score_scale_,
+                     .window = c.sliding_window};
+  if (c.rotary.dims > 0) {
+    const at::Tensor cos = cos_.narrow(0, 0, length), sin = sin_.narrow(0, 0, length);
+    call.q = ops_.rotary(call.q, cos, sin);
+    call.k = ops_.rotary(call.k, cos, sin);
+  }
+  return ops_.linear(ops_.attention(call).flatten(2), layer.out);
+}
+
+at::Tensor Net::normed_output(const NetWeights& weights, const at::Tensor& tokens) {
+  reserve_angles(tokens.size(1));
+  const double eps = config_.model.norm_eps;
+  at::Tensor x = at::embedding(weights.embedding, tokens);  // [sequences, length, width] f32
+  for (const NetWeights::Layer& layer : weights.layers) {
+    x = x + attend(layer, ops_.rms_norm(x, layer.attention_norm, eps, weights.type));
+    const at::Tensor normed = ops_.rms_norm(x, layer.ffn_norm, eps, weights.type);
+    const at::Tensor inner = ops_.swiglu(ops_.linear(normed, layer.gate), ops_.linear(normed, layer.up));
+    x = x + ops_.linear(inner, layer.down);
+  }
+  return ops_.rms_norm(x, weights.output_norm, eps, weights.type);
+}
+
+at::Tensor Net::logits(const NetWeights& weights, const at::Tensor& tokens) {
+  return ops_.linear(normed_output(weights, tokens), weights.output).to(at::kFloat);
+}
+
+at::Tensor Net::loss(const NetWeights& weights, const at::Tensor& tokens, const at::Tensor& token_weights) {
+  const int64_t length = tokens.size(1) - 1;
+  const at::Tensor x = normed_output(weights, tokens.narrow(1, 0, length));
+  return ops_.cross_entropy(x.flatten(0, 1), weights.output, tokens.narrow(1, 1, length).flatten(),
+                            token_weights.flatten());
+}
+
+}  // namespace fathom

@@ -1,0 +1,56 @@
+#include "train/optimizer.h"
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace fathom {
+namespace {
+
+constexpr int64_t kBlock = 1 << 16;  // values that one thread takes at a time: well above the cost of asking
+
+}  // namespace
+
+AdamW::AdamW(int64_t count, int64_t decaying, AdamWOptions options)
+    : options_(options), decaying_(decaying), first_(count), second_(count) {}
+
+void AdamW::step(std::span<float> values, std::span<const float> gradients, double learning_rate,
+                 double gradient_scale) {
+  ++steps_;
+  const auto beta1 = static_cast<float>(options_.beta1), beta2 = static_cast<float>(options_.beta2);
+  const auto left = static_cast<float>(1 - options_.beta1), left_squares = static_cast<float>(1 - options_.beta2);
+  const auto scale = static_cast<float>(gradient_scale), eps = static_cast<float>(options_.eps);
+  const auto n = static_cast<double>(steps_);
+  const auto rate = static_cast<float>(learning_rate / (1 - std::pow(options_.beta1, n)));
+  const auto root_correction = static_cast<float>(1 / std::sqrt(1 - std::pow(options_.beta2, n)));
+  const auto kept = static_cast<float>(1 - learning_rate * options_.weight_decay);
+  at::parallel_for(0, static_cast<int64_t>(values.size()), kBlock, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const float g = gradients[i] * scale;
+      const float m = first_[i] = beta1 * first_[i] + left * g;
+      const float v = second_[i] = beta2 * second_[i] + left_squares * g * g;
+      const float x = i < decaying_ ? values[i] * kept : values[i];
+      values[i] = x - rate * m / (std::sqrt(v) * root_correction + eps);
+    }
+  });
+}
+
+double global_norm(std::span<const float> values) {
+  const auto count = static_cast<int64_t>(values.size());
+  std::vector<double> sums((count + kBlock - 1) / kBlock);
+  at::parallel_for(0, static_cast<int64_t>(sums.size()), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t b = begin; b < end; ++b) {
+      double sum = 0;
+      for (const float x : values.subspan(b * kBlock, std::min(kBlock, count - b * kBlock))) sum += double{x} * x;
+      sums[b] = sum;
+    }
+  });
+  double total = 0;
+  for (const double sum : sums) total += sum;
+  return std::sqrt(total);
+}
+
+double clip_scale(double norm, double limit) { return limit > 0 && norm > limit ? limit / norm : 1; }
+
+}  // namespace fathom

@@ -1,0 +1,58 @@
+#include <ATen/ATen.h>
+
+#include <limits>
+
+#include "train/layer_ops.h"
+
+namespace fathom {
+namespace {
+
+at::Tensor linear(const at::Tensor& x, const at::Tensor& w) { return at::linear(x, w); }
+
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, at::ScalarType type) {
+  return (x * at::rsqrt(x.square().mean(-1, true) + eps) * weight).to(type);
+}
+
+at::Tensor rotary(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
+  const int64_t turned = 2 * cos.size(1), rest = x.size(3) - turned;
+  const at::Tensor pairs = x.narrow(3, 0, turned).to(at::kFloat).unflatten(3, {turned / 2, 2});
+  const at::Tensor a = pairs.select(4, 0), b = pairs.select(4, 1);  // [sequences, length, heads, pairs]
+  const at::Tensor c = cos.unsqueeze(1), s = sin.unsqueeze(1);      // [length, 1, pairs]
+  const at::Tensor out = at::stack({a * c - b * s, a * s + b * c}, 4).flatten(3).to(x.scalar_type());
+  return rest == 0 ? out : at::cat({out, x.narrow(3, turned, rest)}, 3);
+}
+
+at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up) { return at::silu(gate) * up; }
+
+/// [length, length], true where a row must not look.
+at::Tensor hidden_from(int64_t length, int64_t window) {
+  at::Tensor hidden = at::ones({length, length}, at::kBool).triu(1);
+  if (window > 0) hidden = hidden.logical_or(at::ones({length, length}, at::kBool).tril(-window));
+  return hidden;
+}
+
+at::Tensor attention(const AttentionCall& call) {
+  const int64_t kv_heads = call.k.size(2), group = call.q.size(2) / kv_heads;
+  const at::Tensor q = call.q.unflatten(2, {kv_heads, group}).permute({0, 2, 3, 1, 4});  // [s, kv, group, l, dim]
+  const at::Tensor k = call.k.permute({0, 2, 3, 1}).unsqueeze(2);                        // [s, kv, 1, dim, l]
+  const at::Tensor v = call.v.permute({0, 2, 1, 3}).unsqueeze(2);                        // [s, kv, 1, l, dim]
+  const at::Tensor scores = at::matmul(q, k).to(at::kFloat) * call.scale;
+  const at::Tensor hidden = hidden_from(call.q.size(1), call.window);
+  const at::Tensor shares = at::softmax(scores.masked_fill(hidden, -std::numeric_limits<double>::infinity()), -1);
+  return at::matmul(shares.to(v.scalar_type()), v).permute({0, 3, 1, 2, 4}).flatten(2, 3);
+}
+
+at::Tensor cross_entropy(const at::Tensor& x, const at::Tensor& output, const at::Tensor& targets,
+                         const at::Tensor& weights) {
+  const at::Tensor log_shares = at::log_softmax(at::linear(x, output).to(at::kFloat), -1);
+  return -(log_shares.gather(1, targets.unsqueeze(1)).squeeze(1) * weights).sum();
+}
+
+}  // namespace
+
+const LayerOps& plain_ops() {
+  static const LayerOps ops{linear, rms_norm, rotary, swiglu, attention, cross_entropy};
+  return ops;
+}
+
+}  // namespace fathom

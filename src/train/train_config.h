@@ -1,0 +1,77 @@
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+namespace fathom {
+
+/// All that decides a training run. The values here are the defaults; what each means and its range stand in the
+/// table of train_fields.cpp.
+struct TrainConfig {
+  struct Model {
+    int64_t layers = 8, width = 512, heads = 8, kv_heads = 2, head_dim = 64, ffn_width = 1408;
+    int64_t vocabulary = 0, context = 4096, sliding_window = 0;
+    bool tied_output = true;
+    double norm_eps = 1e-5, rotary_base = 10000, init_deviation = 0.02;
+  };
+  struct Source {
+    std::string path;
+    double share = 1;
+  };
+  struct Lengths {
+    int64_t shortest = 256, longest = 4096, cycles = 1;
+    std::string order = "grow";
+  };
+  struct Data {
+    std::vector<Source> sources;
+    std::string heldout;
+    Lengths lengths;
+  };
+  struct Optimizer {
+    double beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0.1, clip = 1;
+  };
+  struct Rates {
+    std::string kind = "cosine";
+    double peak = 6e-4, floor_share = 0.1;
+    int64_t warmup_steps = 100, decay_steps = 0;
+  };
+  struct Checkpoints {
+    std::string file;
+    int64_t interval = 200;
+  };
+  struct Evaluation {
+    int64_t interval = 200, batches = 8;
+  };
+
+  std::string name = "fathom", tokenizer, start;
+  Model model;
+  Data data;
+  int64_t batch_tokens = 32768, accumulation = 1;
+  Optimizer optimizer;
+  Rates schedule;
+  int64_t steps = 1000, seed = 0, threads = 0;
+  std::string precision = "bf16";
+  Checkpoints checkpoint;
+  Evaluation evaluation;
+};
+
+/// The config that a JSON object gives, defaults for what it leaves out. name: of the file, for errors. Throws
+/// Error (usage) that names a field by its path ("data.sources[1].share") when it is unknown (with the nearest
+/// names), of another type, out of range, or contradicts another.
+TrainConfig parse_train_config(const nlohmann::ordered_json& json, const std::string& name);
+/// The same of a file. Throws Error if it cannot be read or is no JSON, naming line and column.
+TrainConfig read_train_config(const std::string& path);
+
+/// Every field with its value; parse_train_config gives the same config back.
+nlohmann::ordered_json to_json(const TrainConfig& config);
+
+/// The JSON Schema (draft 2020-12) of a config.
+nlohmann::ordered_json train_config_schema();
+
+/// What a run cannot be continued with: the fields that results depend on and that differ between two to_json(),
+/// as "optimizer.beta1: 0.9, now 0.8".
+std::vector<std::string> differing_fields(const nlohmann::ordered_json& saved, const nlohmann::ordered_json& now);
+
+}  // namespace fathom

@@ -1,0 +1,214 @@
+#include "train/trainer.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+
+#include "base/error.h"
+#include "base/format.h"
+#include "base/interrupt.h"
+#include "base/stopwatch.h"
+#include "train/checkpoint.h"
+
+namespace fathom {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Schedule schedule_of(const TrainConfig& c) {
+  return {.kind = c.schedule.kind == "stable" ? Schedule::Kind::kStable : Schedule::Kind::kCosine,
+          .peak = c.schedule.peak,
+          .floor_share = c.schedule.floor_share,
+          .warmup_steps = c.schedule.warmup_steps,
+          .decay_steps = c.schedule.decay_steps,
+          .steps = c.steps};
+}
+
+AdamWOptions optimizer_of(const TrainConfig& c) {
+  return {.beta1 = c.optimizer.beta1,
+          .beta2 = c.optimizer.beta2,
+          .eps = c.optimizer.eps,
+          .weight_decay = c.optimizer.weight_decay};
+}
+
+std::span<float> span_of(const at::Tensor& flat) {
+  return {flat.data_ptr<float>(), static_cast<size_t>(flat.numel())};
+}
+
+TrainState state_of(Net& net, AdamW& optimizer, int64_t step) {
+  return {step, span_of(net.values()), optimizer.first_moments(), optimizer.second_moments()};
+}
+
+/// The sum of the batch's weights, once its shape, tokens and weights are found to be in order.
+double checked_weight(const Batch& batch, int64_t vocabulary, int64_t step) {
+  const auto tokens = static_cast<int64_t>(batch.tokens.size()),
+             weights = static_cast<int64_t>(batch.weights.size());
+  if (batch.sequences < 1 || batch.length < 1 || tokens != batch.sequences * (batch.length + 1) ||
+      weights != batch.sequences * batch.length) {
+    fail("batch ", step, ": ", batch.sequences, " sequences of ", batch.length, " do not make ", tokens,
+         " tokens and ", weights, " weights");
+  }
+  for (const int32_t token : batch.tokens) {
+    if (token < 0 || token >= vocabulary) {
+      fail("batch ", step, ": token ", token, " is not one of the model's ", vocabulary);
+    }
+  }
+  double total = 0;
+  for (const float weight : batch.weights) {
+    if (!(weight >= 0 && std::isfinite(weight))) fail("batch ", step, ": a token's weight is ", weight);
+    total += weight;
+  }
+  if (total == 0) fail("batch ", step, ": no token of it has a weight");
+  return total;
+}
+
+/// Calls visit(tokens, weights) for `parts` even parts of the batch's sequences: [rows, length + 1] int64 and
+/// [rows, length] f32.
+template <class Visit>
+void visit_parts(const Batch& batch, int64_t parts, const Visit& visit) {
+  at::Tensor tokens = at::empty({batch.sequences, batch.length + 1}, at::kLong);
+  at::Tensor weights = at::empty({batch.sequences, batch.length}, at::kFloat);
+  std::copy(batch.tokens.begin(), batch.tokens.end(), tokens.data_ptr<int64_t>());
+  std::copy(batch.weights.begin(), batch.weights.end(), weights.data_ptr<float>());
+  parts = std::min(parts, batch.sequences);
+  for (int64_t part = 0; part < parts; ++part) {
+    throw_if_interrupted();
+    const int64_t begin = part * batch.sequences / parts, end = (part + 1) * batch.sequences / parts;
+    visit(tokens.narrow(0, begin, end - begin), weights.narrow(0, begin, end - begin));
+  }
+}
+
+bool due(int64_t step, int64_t interval) { return interval > 0 && step % interval == 0; }
+
+}  // namespace
+
+NetConfig net_config(const TrainConfig& config, int64_t vocabulary) {
+  const TrainConfig::Model& from = config.model;
+  if (from.vocabulary == 0 && vocabulary == 0) {
+    fail_usage("model.vocabulary is 0 and there is no tokenizer: one of them must say how many tokens there are");
+  }
+  if (from.vocabulary != 0 && vocabulary != 0 && from.vocabulary != vocabulary) {
+    fail_usage("model.vocabulary is ", from.vocabulary, ", but the tokenizer has ", vocabulary, " tokens");
+  }
+  NetConfig net;
+  ModelConfig& c = net.model;
+  c.architecture = "llama";
+  c.name = config.name;
+  c.layers = static_cast<int>(from.layers);
+  c.width = from.width;
+  c.heads = static_cast<int>(from.heads);
+  c.kv_heads = static_cast<int>(from.kv_heads);
+  c.key_dim = c.value_dim = c.rotary.dims = static_cast<int>(from.head_dim);
+  c.ffn_width = from.ffn_width;
+  c.vocabulary = std::max(from.vocabulary, vocabulary);
+  c.trained_context = from.context;
+  c.sliding_window = from.sliding_window;
+  c.norm_eps = static_cast<float>(from.norm_eps);
+  c.rotary.base = from.rotary_base;
+  net.tied_output = from.tied_output;
+  return net;
+}
+
+Trainer::Trainer(TrainConfig config, Net& net, BatchSource& batches, BatchSource* heldout, Log log)
+    : config_(std::move(config)),
+      net_(net),
+      batches_(batches),
+      heldout_(heldout),
+      log_(std::move(log)),
+      optimizer_(net.values().numel(), net.matrix_values(), optimizer_of(config_)),
+      schedule_(schedule_of(config_)),
+      compute_type_(config_.precision == "bf16" ? at::kBFloat16 : at::kFloat) {
+  if (config_.threads > 0) at::set_num_threads(static_cast<int>(config_.threads));
+}
+
+bool Trainer::resume() {
+  const std::string& path = config_.checkpoint.file;
+  if (path.empty() || !std::filesystem::exists(path)) return false;
+  TrainState state = state_of(net_, optimizer_, 0);
+  read_checkpoint(path, to_json(config_), state);
+  optimizer_.set_steps(state.step);
+  step_ = saved_step_ = state.step;
+  return true;
+}
+
+void Trainer::run() {
+  try {
+    run_steps();
+  } catch (const Error& error) {
+    if (error.kind() != Error::Kind::kInterrupted) throw;
+    save();
+    const std::string& path = config_.checkpoint.file;
+    throw Error(concat("interrupted after step ", step_, path.empty() ? "" : "; the run goes on from " + path),
+                Error::Kind::kInterrupted);
+  }
+}
+
+void Trainer::run_steps() {
+  while (step_ < config_.steps) {
+    const Stopwatch watch;
+    const StepResult result = train_step();
+    log_({{"step", step_},
+          {"loss", result.loss},
+          {"gradient_norm", result.norm},
+          {"learning_rate", result.rate},
+          {"tokens", result.tokens},
+          {"tokens_per_second", static_cast<double>(result.tokens) / watch.seconds()}});
+    if (due(step_, config_.checkpoint.interval)) save();
+    if (heldout_ && due(step_, config_.evaluation.interval)) {
+      log_({{"step", step_}, {"heldout_loss", evaluate()}});
+    }
+  }
+  save();
+}
+
+Trainer::StepResult Trainer::train_step() {
+  const Batch batch = batches_.batch(step_);
+  const double total = checked_weight(batch, net_.config().model.vocabulary, step_);
+  net_.gradients().zero_();
+  const NetWeights weights = net_.weights(compute_type_);
+  StepResult result{.rate = learning_rate(schedule_, step_), .tokens = batch.sequences * batch.length};
+  visit_parts(batch, config_.accumulation, [&](const at::Tensor& tokens, const at::Tensor& token_weights) {
+    const at::Tensor loss = net_.loss(weights, tokens, token_weights) / total;
+    loss.backward();
+    result.loss += loss.item<double>();
+  });
+  const std::span<const float> gradients = span_of(net_.gradients());
+  result.norm = global_norm(gradients);
+  if (!std::isfinite(result.loss) || !std::isfinite(result.norm)) {
+    const std::string kept =
+        saved_step_ < 0 ? "no checkpoint was kept" : concat(config_.checkpoint.file, " holds step ", saved_step_);
+    fail("step ", step_ + 1, ": the loss is ", result.loss, " and the norm of its gradients ", result.norm, "; ",
+         kept);
+  }
+  optimizer_.step(span_of(net_.values()), gradients, result.rate, clip_scale(result.norm, config_.optimizer.clip));
+  ++step_;
+  return result;
+}
+
+double Trainer::evaluate() {
+  if (!heldout_) fail_usage("there are no held-out batches to evaluate on");
+  const at::NoGradGuard no_gradients;
+  const NetWeights weights = net_.weights(compute_type_);
+  double loss = 0, total = 0;
+  for (int64_t i = 0; i < config_.evaluation.batches; ++i) {
+    const Batch batch = heldout_->batch(i);
+    total += checked_weight(batch, net_.config().model.vocabulary, i);
+    visit_parts(batch, config_.accumulation, [&](const at::Tensor& tokens, const at::Tensor& token_weights) {
+      loss += net_.loss(weights, tokens, token_weights).item<double>();
+    });
+  }
+  return loss / total;
+}
+
+void Trainer::save() {
+  const std::string& path = config_.checkpoint.file;
+  if (path.empty() || saved_step_ == step_) return;
+  write_checkpoint(path, to_json(config_), state_of(net_, optimizer_, step_));
+  saved_step_ = step_;
+  log_({{"step", step_}, {"checkpoint", path}});
+}
+
+}  // namespace fathom

@@ -1,0 +1,61 @@
+#pragma once
+
+#include <functional>
+#include <nlohmann/json.hpp>
+
+#include "train/batch.h"
+#include "train/net.h"
+#include "train/optimizer.h"
+#include "train/schedule.h"
+#include "train/train_config.h"
+
+namespace fathom {
+
+/// The net that a config asks for; vocabulary: the tokenizer's, which model.vocabulary 0 stands for. Throws Error
+/// (usage) when both are given and differ, or none is.
+NetConfig net_config(const TrainConfig& config, int64_t vocabulary);
+
+/// Trains a net: the same config, batches, threads and machine give the same bits, with interruptions or without.
+class Trainer {
+ public:
+  /// One object a step: {"step", "loss", "gradient_norm", "learning_rate", "tokens", "tokens_per_second"}, step:
+  /// of those done, loss: of its batch before the update, nats a token; {"step", "heldout_loss"} an evaluation;
+  /// {"step", "checkpoint"} a checkpoint.
+  using Log = std::function<void(const nlohmann::ordered_json& line)>;
+
+  /// All must outlive the trainer; heldout: null for no evaluation. Sets the process's threads for libtorch.
+  Trainer(TrainConfig config, Net& net, BatchSource& batches, BatchSource* heldout, Log log);
+
+  /// Goes on from the config's checkpoint file; false when there is none yet. Throws Error as read_checkpoint.
+  bool resume();
+  /// Trains up to the config's last step. On a signal (base/interrupt.h) it keeps a checkpoint and throws Error of
+  /// kind kInterrupted. Throws Error when loss or gradients are not finite; the last checkpoint is then kept as it
+  /// is, and so are the values.
+  void run();
+
+  /// Mean loss of the config's first held-out batches, nats a token by their weights.
+  double evaluate();
+  int64_t steps_done() const { return step_; }
+
+ private:
+  struct StepResult {
+    double loss = 0, norm = 0, rate = 0;
+    int64_t tokens = 0;
+  };
+  void run_steps();
+  StepResult train_step();
+  void save();
+
+  TrainConfig config_;
+  Net& net_;
+  BatchSource& batches_;
+  BatchSource* heldout_;
+  Log log_;
+  AdamW optimizer_;
+  Schedule schedule_;
+  at::ScalarType compute_type_;
+  int64_t step_ = 0;         // done
+  int64_t saved_step_ = -1;  // of the checkpoint; -1: none
+};
+
+}  // namespace fathom

@@ -1,0 +1,152 @@
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <filesystem>
+#include <fstream>
+#include <set>
+
+#include "base/error.h"
+#include "train/train_config.h"
+#include "train/train_fields.h"
+
+namespace fathom {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+/// The error that a config text gives; empty when it is good.
+std::string error_of(const std::string& text) {
+  try {
+    parse_train_config(Json::parse(text), "run.json");
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), Error::Kind::kUsage) << error.what();
+    return error.what();
+  }
+  return "";
+}
+
+void expect_says(const std::string& text, const std::vector<std::string>& parts) {
+  const std::string error = error_of(text);
+  for (const std::string& part : parts) EXPECT_NE(error.find(part), std::string::npos) << text << "\n" << error;
+}
+
+TEST(TrainConfig, AnEmptyObjectGivesTheDefaults) {
+  const TrainConfig config = parse_train_config(Json::object(), "run.json");
+  EXPECT_EQ(to_json(config), to_json(TrainConfig{}));
+  EXPECT_EQ(config.optimizer.beta2, 0.95);
+}
+
+TEST(TrainConfig, WhatIsWrittenIsReadBackTheSame) {
+  TrainConfig config;
+  config.data.sources = {{"books", 0.1}, {"more", 3}};
+  config.optimizer.eps = 1.0 / 3;
+  config.model.tied_output = false;
+  config.schedule.kind = "stable";
+  config.seed = 9007199254740991;
+  const Json json = to_json(config);
+  const TrainConfig again = parse_train_config(Json::parse(json.dump()), "run.json");
+  EXPECT_EQ(to_json(again), json);
+  EXPECT_EQ(again.data.sources[1].path, "more");
+  EXPECT_EQ(again.optimizer.eps, 1.0 / 3);
+  EXPECT_EQ(again.seed, 9007199254740991);
+}
+
+TEST(TrainConfig, EveryFieldHasItsOwnPlaceAndADefaultInItsRange) {
+  TrainConfig config;
+  config.data.sources.resize(1);
+  std::set<const void*> places;
+  for (const TrainField& field : train_fields()) {
+    const FieldTarget target = field.at(config, 0);
+    std::visit([&](const auto* place) { EXPECT_TRUE(places.insert(place).second) << field.path; }, target);
+    EXPECT_GT(std::string_view(field.summary).size(), 3u) << field.path;
+    if (const auto* number = std::get_if<double*>(&target)) {
+      EXPECT_TRUE(**number >= field.min && **number <= field.max) << field.path;
+    }
+    if (const auto* integer = std::get_if<int64_t*>(&target)) {
+      EXPECT_TRUE(**integer >= field.min && **integer <= field.max) << field.path;
+    }
+  }
+}
+
+TEST(TrainConfig, AMisspeltFieldGetsTheNearestNames) {
+  expect_says(R"({"stepz": 3})", {"run.json", "'stepz'", "nearest", "steps"});
+  expect_says(R"({"optimizer": {"beta_1": 0.5}})", {"optimizer: there is no field 'beta_1'", "beta1"});
+  expect_says(R"({"data": {"sources": [{"path": "a"}, {"pat": "b"}]}})", {"data.sources[1]: ", "'pat'", "path"});
+  expect_says(R"({"model": {"qqqqqqqqqqqqqqqq": 1}})", {"known: layers, width"});
+}
+
+TEST(TrainConfig, AWrongTypeOrRangeNamesTheFieldByItsPath) {
+  expect_says(R"({"steps": "many"})", {"run.json: steps is", "many", "an integer from 1 to"});
+  expect_says(R"({"steps": 1.5})", {"steps is", "1.5", "an integer"});
+  expect_says(R"({"steps": 0})", {"steps is", "0", "an integer from 1 to"});
+  expect_says(R"({"steps": 18446744073709551615})", {"steps is", "18446744073709551615"});
+  expect_says(R"({"optimizer": {"beta1": 2}})", {"optimizer.beta1 is", "2", "a number from 0 to 0.9999"});
+  expect_says(R"({"model": {"tied_output": 1}})", {"model.tied_output is", "true or false"});
+  expect_says(R"({"schedule": {"kind": "linear"}})", {"schedule.kind is", "linear", "cosine, stable"});
+  expect_says(R"({"data": {"sources": [{"path": 3}]}})", {"data.sources[0].path is", "a string"});
+  expect_says(R"({"data": {"sources": {}}})", {"data.sources is", "a list"});
+  expect_says(R"({"data": []})", {"data is", "an object"});
+  expect_says(R"([])", {"the config is", "an object"});
+  expect_says(R"({"steps": null})", {"steps is", "null"});
+}
+
+TEST(TrainConfig, FieldsThatContradictEachOtherAreBothNamed) {
+  expect_says(R"({"model": {"heads": 8, "kv_heads": 3}})", {"model.heads is 8", "model.kv_heads, 3"});
+  expect_says(R"({"model": {"head_dim": 7}})", {"model.head_dim is 7"});
+  expect_says(R"({"data": {"lengths": {"shortest": 512, "longest": 256}}})",
+              {"data.lengths.shortest is 512", "data.lengths.longest, 256"});
+  expect_says(R"({"data": {"lengths": {"longest": 1000}}})", {"data.lengths.longest is 1000", "power of two"});
+  expect_says(R"({"batch_tokens": 5000})", {"batch_tokens is 5000", "data.lengths.longest, 4096"});
+  expect_says(R"({"steps": 10, "schedule": {"warmup_steps": 11}})", {"schedule.warmup_steps", "steps, 10"});
+}
+
+TEST(TrainConfig, AFileThatIsNoJsonIsRefusedWithItsPlace) {
+  std::string folder = testing::TempDir() + "fathom_config_XXXXXX";
+  ASSERT_NE(::mkdtemp(folder.data()), nullptr);
+  const std::string path = folder + "/run.json";
+  std::ofstream(path) << "{\n  \"steps\": 5,\n  oops\n}";
+  try {
+    read_train_config(path);
+    ADD_FAILURE() << "was accepted";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("line 3"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find(path), std::string::npos) << error.what();
+  }
+  std::ofstream(path) << R"({"steps": 555})";
+  EXPECT_EQ(read_train_config(path).steps, 555);
+  std::filesystem::remove_all(folder);
+  EXPECT_THROW(read_train_config(path), Error);
+}
+
+TEST(TrainConfig, TheSchemaSaysWhatTheReaderChecks) {
+  const Json schema = train_config_schema();
+  EXPECT_EQ(schema["additionalProperties"], false);
+  const Json& beta = schema["properties"]["optimizer"]["properties"]["beta1"];
+  EXPECT_EQ(beta["type"], "number");
+  EXPECT_EQ(beta["default"], 0.9);
+  EXPECT_EQ(beta["minimum"], 0.0);
+  EXPECT_EQ(beta["maximum"], 0.9999);
+  const Json& sources = schema["properties"]["data"]["properties"]["sources"];
+  EXPECT_EQ(sources["type"], "array");
+  EXPECT_EQ(sources["items"]["properties"]["share"]["default"], 1.0);
+  EXPECT_EQ(schema["properties"]["precision"]["enum"], (Json{"bf16", "f32"}));
+}
+
+TEST(TrainConfig, DifferencesThatMatterAreNamedWithBothValues) {
+  TrainConfig config;
+  config.data.sources = {{"books", 1}};
+  const Json saved = to_json(config);
+  EXPECT_TRUE(differing_fields(saved, saved).empty());
+  config.checkpoint.interval = 7;
+  config.threads = 3;
+  EXPECT_TRUE(differing_fields(saved, to_json(config)).empty());
+  config.optimizer.beta1 = 0.8;
+  config.data.sources.push_back({"more", 2});
+  EXPECT_EQ(
+      differing_fields(saved, to_json(config)),
+      (std::vector<std::string>{"data.sources[1].path: not there, now \"more\"",
+                                "data.sources[1].share: not there, now 2.0", "optimizer.beta1: 0.9, now 0.8"}));
+}
+
+}  // namespace
+}  // namespace fathom

@@ -1,0 +1,315 @@
+#include "train/trainer.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <cmath>
+#include <csignal>
+#include <filesystem>
+#include <functional>
+#include <random>
+#include <vector>
+
+#include "base/error.h"
+#include "base/interrupt.h"
+
+namespace fathom {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr int kSymbols = 12;
+
+/// Random symbols, then the same again: only the second half counts.
+class CopyTask final : public BatchSource {
+ public:
+  explicit CopyTask(int64_t half = 8, int64_t sequences = 16) : half_(half), sequences_(sequences) {}
+  Batch batch(int64_t step) override {
+    std::mt19937_64 random(static_cast<uint64_t>(step) + 1000);
+    Batch batch{sequences_, 2 * half_ - 1, {}, {}};
+    for (int64_t s = 0; s < sequences_; ++s) {
+      std::vector<int32_t> row(half_);
+      for (int32_t& token : row) token = static_cast<int32_t>(random() % kSymbols);
+      for (int copy = 0; copy < 2; ++copy) batch.tokens.insert(batch.tokens.end(), row.begin(), row.end());
+      for (int64_t i = 0; i < batch.length; ++i) batch.weights.push_back(i >= half_ - 1 ? 1.0f : 0.0f);
+    }
+    return batch;
+  }
+
+ private:
+  int64_t half_, sequences_;
+};
+
+TrainConfig copy_config(int64_t steps) {
+  TrainConfig config;
+  config.model = {.layers = 2, .width = 32, .heads = 4, .kv_heads = 2, .head_dim = 8, .ffn_width = 64};
+  config.model.vocabulary = kSymbols;
+  config.model.init_deviation = 0.1;
+  config.schedule.peak = 1e-2;
+  config.schedule.warmup_steps = std::min<int64_t>(10, steps);
+  config.steps = steps;
+  config.precision = "f32";
+  config.threads = 1;
+  config.checkpoint.interval = 0;
+  config.evaluation.interval = 0;
+  return config;
+}
+
+/// A net and its trainer, and what it logged.
+struct LoggedRun {
+  explicit LoggedRun(const TrainConfig& config, BatchSource& batches, BatchSource* heldout = nullptr)
+      : net(net_config(config, 0)), trainer(config, net, batches, heldout, [this](const Json& line) {
+          lines.push_back(line);
+          if (on_line) on_line(line);
+        }) {
+    net.initialise(config.seed, config.model.init_deviation);
+  }
+  std::string error_of_run() {
+    try {
+      trainer.run();
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  }
+  std::vector<double> logged(const char* key) const {
+    std::vector<double> values;
+    for (const Json& line : lines) {
+      if (line.contains(key)) values.push_back(line[key].get<double>());
+    }
+    return values;
+  }
+
+  Net net;
+  std::vector<Json> lines;
+  std::function<void(const Json&)> on_line;
+  Trainer trainer;
+};
+
+at::Tensor trained_values(const TrainConfig& config) {
+  CopyTask task;
+  LoggedRun run(config, task);
+  run.trainer.run();
+  return run.net.values().clone();
+}
+
+class Training : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = testing::TempDir() + "fathom_trainer_XXXXXX";
+    ASSERT_NE(::mkdtemp(folder_.data()), nullptr);
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+  std::string checkpoint() const { return folder_ + "/run.ckpt"; }
+  std::string folder_;
+};
+
+TEST_F(Training, LearnsToCopy) {
+  for (const char* precision : {"f32", "bf16"}) {
+    TrainConfig config = copy_config(200);
+    config.precision = precision;
+    CopyTask task;
+    LoggedRun run(config, task);
+    run.trainer.run();
+    const std::vector<double> losses = run.logged("loss");
+    ASSERT_EQ(losses.size(), 200u);
+    EXPECT_GT(losses[0], std::log(kSymbols) - 0.5) << precision;
+    EXPECT_LT(losses.back(), 0.2) << precision;
+  }
+}
+
+TEST_F(Training, TheSameRunTwiceGivesTheSameBits) {
+  TrainConfig config = copy_config(10);
+  for (const int threads : {1, 2}) {
+    config.threads = threads;
+    EXPECT_TRUE(at::equal(trained_values(config), trained_values(config))) << threads << " threads";
+  }
+  at::set_num_threads(1);
+}
+
+TEST_F(Training, StoppingAtRandomStepsAndGoingOnGivesTheSameBits) {
+  for (const char* precision : {"f32", "bf16"}) {
+    TrainConfig config = copy_config(40);
+    config.precision = precision;
+    const at::Tensor expected = trained_values(config);
+    config.checkpoint = {.file = checkpoint() + precision, .interval = 3};
+    std::mt19937 random(1);
+    int stops = 0;
+    for (bool done = false; !done;) {
+      CopyTask task;
+      LoggedRun run(config, task);
+      run.net.initialise(99, 0.3);  // what a checkpoint does not set would show
+      if (stops == 0) run.net.initialise(config.seed, config.model.init_deviation);
+      EXPECT_EQ(run.trainer.resume(), stops > 0);
+      const int64_t last = run.trainer.steps_done() + 4 + static_cast<int64_t>(random() % 8);
+      run.on_line = [&](const Json& line) {
+        if (line["step"] == last) throw std::runtime_error("stopped");
+      };
+      try {
+        run.trainer.run();
+        done = true;
+        EXPECT_TRUE(at::equal(run.net.values(), expected)) << precision << ", " << stops << " stops";
+      } catch (const std::runtime_error& stopped) {
+        ASSERT_STREQ(stopped.what(), "stopped");
+        ++stops;
+      }
+    }
+    EXPECT_GT(stops, 3);
+  }
+}
+
+/// Goes on from the checkpoint, and is killed by the system on the way.
+void train_and_die(const TrainConfig& config, int64_t after_steps) {
+  CopyTask task;
+  LoggedRun run(config, task);
+  run.trainer.resume();
+  const int64_t last = run.trainer.steps_done() + after_steps;
+  run.on_line = [&](const Json& line) {
+    if (line["step"] == last) ::raise(SIGKILL);
+  };
+  run.trainer.run();
+}
+
+TEST(TrainingDeathTest, KillingTheProcessAndGoingOnGivesTheSameBits) {
+  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  TrainConfig config = copy_config(20);
+  const at::Tensor expected = trained_values(config);
+  // The child runs this test from its start: the file is the same, and only the parent removes it.
+  config.checkpoint = {.file = testing::TempDir() + "fathom_trainer_killed.ckpt", .interval = 4};
+  if (!testing::internal::InDeathTestChild()) std::filesystem::remove(config.checkpoint.file);
+  EXPECT_EXIT(train_and_die(config, 6), testing::KilledBySignal(SIGKILL), "");
+  EXPECT_EXIT(train_and_die(config, 11), testing::KilledBySignal(SIGKILL), "");
+  CopyTask task;
+  LoggedRun run(config, task);
+  EXPECT_TRUE(run.trainer.resume());
+  EXPECT_EQ(run.trainer.steps_done(), 12);
+  run.trainer.run();
+  EXPECT_TRUE(at::equal(run.net.values(), expected));
+  std::filesystem::remove(config.checkpoint.file);
+}
+
+TEST_F(Training, ASignalKeepsACheckpointFromWhichTheSameBitsCome) {
+  TrainConfig config = copy_config(20);
+  const at::Tensor expected = trained_values(config);
+  config.checkpoint = {.file = checkpoint(), .interval = 0};
+  CopyTask task;
+  LoggedRun run(config, task);
+  run.on_line = [](const Json& line) {
+    if (line["step"] == 7 && line.contains("loss")) ::raise(SIGINT);
+  };
+  install_interrupt_handler();
+  const std::string error = run.error_of_run();
+  install_interrupt_handler();  // clears the flag
+  EXPECT_NE(error.find("after step 7"), std::string::npos) << error;
+  EXPECT_NE(error.find(checkpoint()), std::string::npos) << error;
+  LoggedRun later(config, task);
+  ASSERT_TRUE(later.trainer.resume());
+  EXPECT_EQ(later.trainer.steps_done(), 7);
+  later.trainer.run();
+  EXPECT_TRUE(at::equal(later.net.values(), expected));
+}
+
+TEST_F(Training, SmallBatchesAddedUpEqualOneLarge) {
+  TrainConfig config = copy_config(5);
+  config.optimizer.eps = 0.1;  // so that the update is smooth in the gradients, as rounding is not magnified
+  CopyTask task(8, 13);
+  LoggedRun whole(config, task);
+  whole.trainer.run();
+  for (const int parts : {2, 4, 13, 50}) {
+    config.accumulation = parts;
+    LoggedRun run(config, task);
+    run.trainer.run();
+    for (const char* key : {"loss", "gradient_norm"}) {
+      for (int step = 0; step < 5; ++step) {
+        const double expected = whole.logged(key)[step];
+        EXPECT_NEAR(run.logged(key)[step], expected, 1e-6 * expected) << key << ", " << parts << " parts";
+      }
+    }
+    EXPECT_LT((run.net.values() - whole.net.values()).abs().max().item<double>(), 1e-6);
+  }
+}
+
+TEST_F(Training, StopsWhenTheLossIsNoNumberAndKeepsTheLastCheckpoint) {
+  TrainConfig config = copy_config(20);
+  config.checkpoint = {.file = checkpoint(), .interval = 4};
+  CopyTask task;
+  LoggedRun run(config, task);
+  run.on_line = [&](const Json& line) {
+    if (line["step"] == 6) run.net.values().data_ptr<float>()[0] = NAN;
+  };
+  const std::string error = run.error_of_run();
+  EXPECT_NE(error.find("step 7: the loss is nan"), std::string::npos) << error;
+  EXPECT_NE(error.find(checkpoint() + " holds step 4"), std::string::npos) << error;
+  LoggedRun later(config, task);
+  ASSERT_TRUE(later.trainer.resume());
+  EXPECT_EQ(later.trainer.steps_done(), 4);
+  EXPECT_TRUE(at::isfinite(later.net.values()).all().item<bool>());
+}
+
+TEST_F(Training, EvaluatesAtIntervalsWithoutChangingTheRun) {
+  TrainConfig config = copy_config(12);
+  const at::Tensor expected = trained_values(config);
+  config.evaluation = {.interval = 4, .batches = 3};
+  CopyTask task, heldout(8, 5);
+  LoggedRun run(config, task, &heldout);
+  const double before = run.trainer.evaluate();
+  run.trainer.run();
+  EXPECT_TRUE(at::equal(run.net.values(), expected));
+  const std::vector<double> losses = run.logged("heldout_loss");
+  ASSERT_EQ(losses.size(), 3u);
+  EXPECT_NEAR(losses.back(), run.trainer.evaluate(), 1e-12);
+  EXPECT_NE(losses.back(), before);
+}
+
+TEST_F(Training, LogsTheRateAndTheTokensOfEachStep) {
+  TrainConfig config = copy_config(12);
+  CopyTask task(8, 16);
+  LoggedRun run(config, task);
+  run.trainer.run();
+  ASSERT_EQ(run.lines.size(), 12u);
+  EXPECT_EQ(run.lines[0]["step"], 1);
+  EXPECT_EQ(run.lines[0]["tokens"], 16 * 15);
+  EXPECT_NEAR(run.lines[0]["learning_rate"].get<double>(), 1e-3, 1e-12);
+  EXPECT_NEAR(run.lines[11]["learning_rate"].get<double>(), 1e-3, 1e-12);
+  EXPECT_GT(run.lines[0]["tokens_per_second"].get<double>(), 0);
+}
+
+TEST_F(Training, RefusesBatchesThatAreNotInOrder) {
+  struct Broken final : BatchSource {
+    Batch batch(int64_t step) override {
+      Batch batch = CopyTask().batch(step);
+      change(batch);
+      return batch;
+    }
+    std::function<void(Batch&)> change;
+  };
+  const std::pair<std::function<void(Batch&)>, const char*> cases[] = {
+      {[](Batch& b) { b.tokens[3] = kSymbols; }, "token 12 is not one of the model's 12"},
+      {[](Batch& b) { b.tokens[3] = -1; }, "token -1"},
+      {[](Batch& b) { b.tokens.pop_back(); }, "255 tokens"},
+      {[](Batch& b) { b.weights.clear(); }, "0 weights"},
+      {[](Batch& b) { b.weights[2] = -1; }, "weight is -1"},
+      {[](Batch& b) { std::fill(b.weights.begin(), b.weights.end(), 0.0f); }, "no token"},
+      {[](Batch& b) { b.sequences = 0; }, "0 sequences"}};
+  for (const auto& [change, text] : cases) {
+    Broken broken;
+    broken.change = change;
+    LoggedRun run(copy_config(3), broken);
+    const std::string error = run.error_of_run();
+    EXPECT_NE(error.find(text), std::string::npos) << error;
+  }
+}
+
+TEST_F(Training, TheVocabularyIsTheConfigsOrTheTokenizers) {
+  TrainConfig config;
+  EXPECT_EQ(net_config(config, 100).model.vocabulary, 100);
+  EXPECT_THROW(net_config(config, 0), Error);
+  config.model.vocabulary = 100;
+  EXPECT_EQ(net_config(config, 0).model.vocabulary, 100);
+  EXPECT_THROW(net_config(config, 101), Error);
+}
+
+}  // namespace
+}  // namespace fathom
