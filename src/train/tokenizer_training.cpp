@@ -1,8 +1,5 @@
 #include "train/tokenizer_training.h"
 
-#include <sentencepiece_processor.h>
-#include <sentencepiece_trainer.h>
-
 #include <algorithm>
 #include <limits>
 #include <queue>
@@ -12,13 +9,14 @@
 
 #include "base/error.h"
 #include "eval/dice.h"
+#include "train/sentence_piece/module.h"
 
 namespace fathom {
 namespace {
 
 constexpr std::string_view kNewline = "\n";
 constexpr int kUnknownId = 0, kBosId = 1, kEosId = 2;
-constexpr int kFixedPieces = 3 + 1 + 256;      // special tokens, newline, bytes
+constexpr int kFixedPieces = 3 + 1 + 256;     // special tokens, newline, bytes
 constexpr size_t kMostParagraphBytes = 4096;  // the library wants sentences; longer texts are cut at spaces
 
 /// A paragraph with its place in the sample: those of the lowest tickets are taken.
@@ -75,19 +73,6 @@ size_t paragraph_end(std::string_view text, size_t begin) {
   return end;
 }
 
-class Sentences final : public sentencepiece::SentenceIterator {
- public:
-  explicit Sentences(const std::vector<std::string>& texts) : texts_(texts) {}
-  bool done() const override { return at_ == texts_.size(); }
-  void Next() override { ++at_; }
-  const std::string& value() const override { return texts_[at_]; }
-  sentencepiece::util::Status status() const override { return {}; }
-
- private:
-  const std::vector<std::string>& texts_;
-  size_t at_ = 0;
-};
-
 std::unordered_map<std::string, std::string> arguments(const TokenizerTraining& training) {
   return {
       {"model_type", "bpe"},
@@ -137,30 +122,29 @@ std::string train_sentence_piece(const std::vector<std::string>& texts, const To
   }
   if (!(training.character_coverage >= 0.98 && training.character_coverage <= 1))
     fail_usage("character coverage: expected 0.98 to 1, found ", training.character_coverage);
-  Sentences sentences(texts);
   std::string model;
-  const auto status = sentencepiece::SentencePieceTrainer::Train(arguments(training), &sentences, &model);
-  if (!status.ok()) {
+  const std::string error = sentence_piece_module().train(arguments(training), texts, model);
+  if (!error.empty()) {
     fail("a vocabulary of ", training.vocabulary, " pieces cannot be trained on these ", texts.size(),
-         " paragraphs: ", status.ToString());
+         " paragraphs: ", error);
   }
   return model;
 }
 
-Vocabulary vocabulary_of_sentence_piece(std::string_view model) {
-  sentencepiece::SentencePieceProcessor processor;
-  if (const auto status = processor.LoadFromSerializedProto(model); !status.ok())
-    fail("not a SentencePiece model: ", status.ToString());
+Vocabulary vocabulary_of_sentence_piece(const std::string& model) {
+  std::vector<SentencePieceModule::Piece> pieces;
+  if (const std::string error = sentence_piece_module().pieces(model, pieces); !error.empty())
+    fail("not a SentencePiece model: ", error);
   Vocabulary vocabulary;
   vocabulary.source = "the trained vocabulary";
-  for (int id = 0; id < processor.GetPieceSize(); ++id) {
-    vocabulary.pieces.push_back(processor.IdToPiece(id));
-    vocabulary.scores.push_back(processor.GetScore(id));
-    vocabulary.types.push_back(processor.IsUnknown(id)                   ? TokenType::kUnknown
-                               : processor.IsControl(id)                 ? TokenType::kControl
-                               : processor.IsByte(id)                    ? TokenType::kByte
-                               : vocabulary.pieces.back() == kNewline    ? TokenType::kUserDefined
-                                                                         : TokenType::kNormal);
+  for (const auto& piece : pieces) {
+    vocabulary.pieces.push_back(piece.text);
+    vocabulary.scores.push_back(piece.score);
+    vocabulary.types.push_back(piece.unknown            ? TokenType::kUnknown
+                               : piece.control          ? TokenType::kControl
+                               : piece.byte             ? TokenType::kByte
+                               : piece.text == kNewline ? TokenType::kUserDefined
+                                                        : TokenType::kNormal);
   }
   vocabulary.unknown = kUnknownId;
   vocabulary.bos = kBosId;

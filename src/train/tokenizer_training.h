@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "tokens/vocabulary.h"
@@ -16,7 +15,7 @@ namespace fathom {
 std::vector<std::string> sample_paragraphs(const Corpus& corpus, int64_t bytes, uint64_t seed);
 
 struct TokenizerTraining {
-  int32_t vocabulary = 8192;          // pieces, with the 3 special tokens, the newline and the 256 bytes
+  int32_t vocabulary = 8192;           // pieces, with the 3 special tokens, the newline and the 256 bytes
   double character_coverage = 0.9995;  // share of all characters that get a piece of their own; the rest are bytes
 };
 
@@ -27,6 +26,6 @@ struct TokenizerTraining {
 std::string train_sentence_piece(const std::vector<std::string>& texts, const TokenizerTraining& training);
 
 /// The vocabulary of a model that train_sentence_piece() made. Throws Error for other bytes.
-Vocabulary vocabulary_of_sentence_piece(std::string_view model);
+Vocabulary vocabulary_of_sentence_piece(const std::string& model);
 
 }  // namespace fathom

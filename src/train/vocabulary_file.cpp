@@ -57,8 +57,7 @@ void write_vocabulary(GgufWriter& writer, const Vocabulary& vocabulary) {
   writer.set(key("add_bos_token"), GgufType::kBool, vocabulary.add_bos);
   writer.set(key("add_eos_token"), GgufType::kBool, vocabulary.add_eos);
   writer.set(key("add_space_prefix"), GgufType::kBool, vocabulary.add_space_prefix);
-  if (vocabulary.remove_extra_whitespaces)
-    writer.set(key("remove_extra_whitespaces"), GgufType::kBool, true);
+  if (vocabulary.remove_extra_whitespaces) writer.set(key("remove_extra_whitespaces"), GgufType::kBool, true);
   if (!vocabulary.chat_template.empty()) writer.set_string("tokenizer.chat_template", vocabulary.chat_template);
 }
 
