@@ -108,15 +108,17 @@ void Corpus::for_each(const Visit& visit) const {
   if (documents == 0) fail("corpus ", path_, ": holds no .txt or .md file with text");
 }
 
-uint64_t Corpus::fingerprint() const {
-  uint64_t sum = 0;
+CorpusFacts Corpus::facts() const {
+  CorpusFacts facts;
   for_each([&](const Document& document) {
     ContentHash hash;
     hash.add(document.name);
     hash.add(document.text);
-    sum += hash.value();
+    facts.fingerprint += hash.value();
+    facts.bytes += std::ssize(document.text);
+    ++facts.documents;
   });
-  return sum;
+  return facts;
 }
 
 }  // namespace fathom

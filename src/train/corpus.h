@@ -16,6 +16,11 @@ struct CorpusOptions {
   int64_t max_document_bytes = int64_t{1} << 28;  // of one document, unpacked; larger ones are an error
 };
 
+struct CorpusFacts {
+  int64_t documents = 0, bytes = 0;
+  uint64_t fingerprint = 0;  // by the names and texts of the documents, whatever their order
+};
+
 /// The texts of a corpus, read one at a time.
 class Corpus {
  public:
@@ -30,8 +35,8 @@ class Corpus {
   /// damaged or cut off, and a corpus without documents; stops when interrupted.
   void for_each(const std::function<void(const Document& document)>& visit) const;
 
-  /// A number that tells corpora apart by the names and texts of their documents, whatever their order. Reads all.
-  uint64_t fingerprint() const;
+  /// Reads all.
+  CorpusFacts facts() const;
 
  private:
   std::string path_;

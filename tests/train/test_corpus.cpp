@@ -64,10 +64,12 @@ TEST(Corpus, FingerprintChangesWithTextAndNameButNotWithPacking) {
   write_archive(folder.path("same.tar.zst"), {{"b.txt", "beta"}, {"a.txt", "alpha"}});
   write_archive(folder.path("text.tar"), {{"b.txt", "beta"}, {"a.txt", "alphb"}});
   write_archive(folder.path("name.tar"), {{"a.txt", "beta"}, {"b.txt", "alpha"}});
-  const uint64_t one = Corpus(folder.path("one")).fingerprint();
-  EXPECT_EQ(one, Corpus(folder.path("same.tar.zst")).fingerprint());
-  EXPECT_NE(one, Corpus(folder.path("text.tar")).fingerprint());
-  EXPECT_NE(one, Corpus(folder.path("name.tar")).fingerprint());
+  const uint64_t one = Corpus(folder.path("one")).facts().fingerprint;
+  EXPECT_EQ(one, Corpus(folder.path("same.tar.zst")).facts().fingerprint);
+  EXPECT_NE(one, Corpus(folder.path("text.tar")).facts().fingerprint);
+  EXPECT_NE(one, Corpus(folder.path("name.tar")).facts().fingerprint);
+  EXPECT_EQ(Corpus(folder.path("one")).facts().documents, 2);
+  EXPECT_EQ(Corpus(folder.path("one")).facts().bytes, 9);
 }
 
 TEST(Corpus, BadInputIsNamed) {
