@@ -6,6 +6,8 @@
 
 namespace fathom {
 
+class Dice;
+
 /// Tokens [begin, begin + 2^level) of a document.
 struct TokenPiece {
   int32_t document = 0;
@@ -36,13 +38,14 @@ struct PieceBatch {
   std::vector<TokenPiece> pieces;
 };
 
-/// Documents cut into pieces whose lengths are powers of two, by the binary expansion of their length, and the order
-/// in which batches of one length each are trained on (Dataset Decomposition: Faster LLM Training with Variable
-/// Sequence Length Curriculum, 2024). All is a function of the lengths, the options and the number of the step.
+/// Documents cut into pieces whose lengths are powers of two, by the binary expansion of their length, and the
+/// order in which batches of one length each are trained on (Dataset Decomposition: Faster LLM Training with
+/// Variable Sequence Length Curriculum, 2024). All is a function of the lengths, the options and the number of the
+/// step.
 class Decomposition {
  public:
-  /// lengths: tokens of each document. Throws Error (usage) for options that contradict each other and when no batch
-  /// can be filled.
+  /// lengths: tokens of each document. Throws Error (usage) for options that contradict each other and when no
+  /// batch can be filled.
   Decomposition(std::span<const int64_t> lengths, const DecompositionOptions& options);
 
   const DecompositionOptions& options() const { return options_; }
@@ -61,14 +64,14 @@ class Decomposition {
   int64_t pieces_per_batch(int32_t level) const { return options_.batch_tokens >> level; }
   int64_t batches(int32_t level) const;
   void plan(int64_t epoch);
-  void plan_cycle(int32_t cycle, class Dice& dice);
+  void plan_cycle(int32_t cycle, Dice& dice);
 
   DecompositionOptions options_;
   std::vector<std::vector<TokenPiece>> buckets_;  // by level, from the least
   int64_t steps_per_epoch_ = 0;
 
-  int64_t epoch_ = -1;                        // that is planned
-  std::vector<Place> order_;                  // its batches
+  int64_t epoch_ = -1;                          // that is planned
+  std::vector<Place> order_;                    // its batches
   std::vector<std::vector<int64_t>> shuffled_;  // its order of each bucket's pieces
 };
 

@@ -15,8 +15,8 @@
 namespace fathom {
 namespace {
 
-/// The head of the file, little-endian. Behind it: the ids, zeros up to a multiple of 8 bytes, then for each document,
-/// and for the end, the number of tokens before it.
+/// The head of the file, little-endian. Behind it: the ids, zeros up to a multiple of 8 bytes, then for each
+/// document, and for the end, the number of tokens before it.
 struct Header {
   char magic[8];
   uint64_t checksum;  // of all bytes behind it
