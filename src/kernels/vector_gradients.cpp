@@ -85,9 +85,8 @@ void SoftmaxBackward(const float* p, float scale, int64_t n, float* dy) {
   FloatVec sum = hn::Zero(d);
   ForParts(n, [&](const Part& at) { sum = hn::MulAdd(at.Load(p), at.Load(dy), sum); });
   const auto along = hn::SumOfLanes(d, sum), factor = hn::Set(d, scale);
-  ForParts(n, [&](const Part& at) {
-    at.Store(hn::Mul(hn::Mul(factor, at.Load(p)), hn::Sub(at.Load(dy), along)), dy);
-  });
+  ForParts(
+      n, [&](const Part& at) { at.Store(hn::Mul(hn::Mul(factor, at.Load(p)), hn::Sub(at.Load(dy), along)), dy); });
 }
 
 void FillGradients(Kernels& table) {

@@ -122,7 +122,7 @@ TEST(CliMethods, JsonHasTheFieldsOfTheContract) {
       EXPECT_TRUE(parameter["type"] != "int" || parameter["default"].is_null() || parameter["default"].is_number());
     }
   }
-  EXPECT_EQ(kinds.size(), 4);
+  EXPECT_EQ(kinds.size(), 5);  // attend, position, cache, sample, task
   const nlohmann::json window = json_output({"methods", "window", "--json"});
   EXPECT_EQ(window["parameters"][1]["name"], "size");
   EXPECT_EQ(window["parameters"][1]["default"], 1024);
