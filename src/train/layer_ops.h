@@ -36,4 +36,7 @@ struct LayerOps {
 /// What the equations say, by autograd; memory grows with length².
 const LayerOps& plain_ops();
 
+/// The same over Fathom's kernels, with gradients by hand, for f32 on the CPU; what is not is left to plain_ops().
+const LayerOps& fused_ops();
+
 }  // namespace fathom
