@@ -64,9 +64,9 @@ struct FusedAttention::Head {
 };
 
 struct FusedAttention::Scratch {
-  AlignedBuffer<float> k, v;      // [length, dim] of the head
-  AlignedBuffer<float> q, dy, out;  // [kRows, dim] of the block
-  AlignedBuffer<float> p, dp;     // [kRows, length]
+  AlignedBuffer<float> k, v;                 // [length, dim] of the head
+  AlignedBuffer<float> q, dy, out;           // [kRows, dim] of the block
+  AlignedBuffer<float> p, dp;                // [kRows, length]
   AlignedBuffer<float> across, turned, sum;  // transposed operands, and a product before it is added
   SmallProduct product;
 };
@@ -150,7 +150,8 @@ void FusedAttention::backward(const Head& head, Scratch& s, const float* dy, con
   s.sum.reserve(length_ * std::max(key_dim_, value_dim_));
   const int64_t own = (head.sequence * heads_ + head.head) * length_;
   /// into += xᵀ·y: x: [rows, end], y: [rows, dim], into: [end, dim]
-  const auto add_product = [&](const float* x, const float* y, int64_t rows, int64_t end, int64_t dim, float* into) {
+  const auto add_product = [&](const float* x, const float* y, int64_t rows, int64_t end, int64_t dim,
+                               float* into) {
     turn(x, rows, end, s.turned.data());
     turn(y, rows, dim, s.across.data());
     s.product.run(s.turned.data(), end, s.across.data(), dim, rows, s.sum.data());
@@ -164,7 +165,8 @@ void FusedAttention::backward(const Head& head, Scratch& s, const float* dy, con
     add_product(s.p.data(), s.dy.data(), rows, end, value_dim_, floats(gradients.v) + own * value_dim_);
     s.product.run(s.dy.data(), rows, s.v.data(), end, value_dim_, s.dp.data());
     // s.q holds the scaled queries, so that what comes back to them still lacks the scale, and to the keys does not
-    for (int64_t i = 0; i < rows; ++i) kernels().softmax_backward(s.p.data() + i * end, 1, end, s.dp.data() + i * end);
+    for (int64_t i = 0; i < rows; ++i)
+      kernels().softmax_backward(s.p.data() + i * end, 1, end, s.dp.data() + i * end);
     add_product(s.dp.data(), s.q.data(), rows, end, key_dim_, floats(gradients.k) + own * key_dim_);
     turn(s.k.data(), end, key_dim_, s.across.data());
     s.product.run(s.dp.data(), rows, s.across.data(), key_dim_, end, s.out.data());

@@ -1,5 +1,5 @@
-// The functions of a net over Fathom's own kernels, with their gradients by hand: each reads and writes its rows once,
-// where autograd's plain operations take many passes over memory.
+// The functions of a net over Fathom's own kernels, with their gradients by hand: each reads and writes its rows
+// once, where autograd's plain operations take many passes over memory.
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -18,9 +18,9 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::variable_list;
 
-constexpr int64_t kRowsOfTask = 32;       // rows of a norm or activation that a thread takes at once
-constexpr int64_t kRowsOfEntropy = 256;   // rows whose logits are made at once: 8 MB at 8,192 pieces
-constexpr int64_t kPartsOfSum = 16;       // partial sums of a norm's gradient; fixed, so that threads do not matter
+constexpr int64_t kRowsOfTask = 32;      // rows of a norm or activation that a thread takes at once
+constexpr int64_t kRowsOfEntropy = 256;  // rows whose logits are made at once: 8 MB at 8,192 pieces
+constexpr int64_t kPartsOfSum = 16;      // partial sums of a norm's gradient; fixed, so that threads do not matter
 
 bool is_plain_float(const at::Tensor& x) { return x.scalar_type() == at::kFloat && x.device().is_cpu(); }
 
@@ -90,9 +90,8 @@ class Swiglu : public Function<Swiglu> {
     const at::Tensor g = gate.contiguous(), u = up.contiguous();
     at::Tensor y = g.clone();
     const int64_t width = y.size(-1);
-    for_rows(y.numel() / width, [&](int64_t row) {
-      kernels().swiglu(floats(y) + row * width, floats(u) + row * width, width);
-    });
+    for_rows(y.numel() / width,
+             [&](int64_t row) { kernels().swiglu(floats(y) + row * width, floats(u) + row * width, width); });
     context->save_for_backward({g, u});
     return y;
   }
@@ -215,8 +214,8 @@ at::Tensor fused_cross_entropy(const at::Tensor& x, const at::Tensor& output, co
 }  // namespace
 
 const LayerOps& fused_ops() {
-  static const LayerOps ops{fused_linear,    fused_rms_norm,  fused_rotary,
-                            fused_swiglu,    fused_attention, fused_cross_entropy};
+  static const LayerOps ops{fused_linear, fused_rms_norm,  fused_rotary,
+                            fused_swiglu, fused_attention, fused_cross_entropy};
   return ops;
 }
 

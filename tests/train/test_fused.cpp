@@ -26,9 +26,7 @@ void expect_same(const Tensors& inputs, const std::function<at::Tensor(const Ten
   ASSERT_EQ(found.sizes(), expected.sizes());
   EXPECT_LT(distance(found, expected), 1e-5);
   const at::Tensor weights = at::randn_like(expected);
-  const auto gradients = [&](const at::Tensor& y) {
-    return torch::autograd::grad({(y * weights).sum()}, inputs);
-  };
+  const auto gradients = [&](const at::Tensor& y) { return torch::autograd::grad({(y * weights).sum()}, inputs); };
   const Tensors expected_gradients = gradients(expected), found_gradients = gradients(found);
   for (size_t i = 0; i < inputs.size(); ++i) {
     ASSERT_EQ(found_gradients[i].sizes(), inputs[i].sizes());
@@ -39,18 +37,19 @@ void expect_same(const Tensors& inputs, const std::function<at::Tensor(const Ten
 TEST(FusedLayers, LinearIsTheProduct) {
   at::manual_seed(1);
   for (const auto& [rows, in, out] : {std::tuple(1, 5, 3), std::tuple(7, 64, 33), std::tuple(130, 192, 640)}) {
-    expect_same({random({2, rows, in}), random({out, in})},
-                [](const Tensors& x) { return plain_ops().linear(x[0], x[1]); },
-                [](const Tensors& x) { return fused_ops().linear(x[0], x[1]); });
+    expect_same(
+        {random({2, rows, in}), random({out, in})}, [](const Tensors& x) { return plain_ops().linear(x[0], x[1]); },
+        [](const Tensors& x) { return fused_ops().linear(x[0], x[1]); });
   }
 }
 
 TEST(FusedLayers, RmsNormIsTheNorm) {
   at::manual_seed(2);
   for (const int64_t width : {1, 7, 192}) {
-    expect_same({random({3, 50, width}), random({width})},
-                [](const Tensors& x) { return plain_ops().rms_norm(x[0], x[1], 1e-5, at::kFloat); },
-                [](const Tensors& x) { return fused_ops().rms_norm(x[0], x[1], 1e-5, at::kFloat); });
+    expect_same(
+        {random({3, 50, width}), random({width})},
+        [](const Tensors& x) { return plain_ops().rms_norm(x[0], x[1], 1e-5, at::kFloat); },
+        [](const Tensors& x) { return fused_ops().rms_norm(x[0], x[1], 1e-5, at::kFloat); });
   }
 }
 
@@ -58,30 +57,32 @@ TEST(FusedLayers, RotaryTurnsThePairs) {
   at::manual_seed(3);
   for (const int64_t pairs : {4, 32, 20}) {  // the last leaves dimensions as they are
     const at::Tensor angles = at::randn({70, pairs});
-    expect_same({random({2, 70, 3, pairs == 20 ? 64 : 2 * pairs})},
-                [&](const Tensors& x) { return plain_ops().rotary(x[0], angles.cos(), angles.sin()); },
-                [&](const Tensors& x) { return fused_ops().rotary(x[0], angles.cos(), angles.sin()); });
+    expect_same(
+        {random({2, 70, 3, pairs == 20 ? 64 : 2 * pairs})},
+        [&](const Tensors& x) { return plain_ops().rotary(x[0], angles.cos(), angles.sin()); },
+        [&](const Tensors& x) { return fused_ops().rotary(x[0], angles.cos(), angles.sin()); });
   }
 }
 
 TEST(FusedLayers, SwigluIsTheGate) {
   at::manual_seed(4);
-  expect_same({random({2, 33, 65}), random({2, 33, 65})},
-              [](const Tensors& x) { return plain_ops().swiglu(x[0], x[1]); },
-              [](const Tensors& x) { return fused_ops().swiglu(x[0], x[1]); });
+  expect_same(
+      {random({2, 33, 65}), random({2, 33, 65})}, [](const Tensors& x) { return plain_ops().swiglu(x[0], x[1]); },
+      [](const Tensors& x) { return fused_ops().swiglu(x[0], x[1]); });
 }
 
 TEST(FusedLayers, AttentionIsTheSoftmaxOverWhatIsSeen) {
   at::manual_seed(5);
   for (const auto& [length, heads, kv_heads, window] :
        {std::tuple(1, 1, 1, 0), std::tuple(63, 3, 1, 0), std::tuple(130, 4, 2, 0), std::tuple(200, 2, 2, 17)}) {
-    expect_same({random({2, length, heads, 16}), random({2, length, kv_heads, 16}), random({2, length, kv_heads, 24})},
-                [window = window](const Tensors& x) {
-                  return plain_ops().attention({x[0], x[1], x[2], 0.3, window});
-                },
-                [window = window](const Tensors& x) {
-                  return fused_ops().attention({x[0], x[1], x[2], 0.3, window});
-                });
+    expect_same(
+        {random({2, length, heads, 16}), random({2, length, kv_heads, 16}), random({2, length, kv_heads, 24})},
+        [window = window](const Tensors& x) {
+          return plain_ops().attention({x[0], x[1], x[2], 0.3, window});
+        },
+        [window = window](const Tensors& x) {
+          return fused_ops().attention({x[0], x[1], x[2], 0.3, window});
+        });
   }
 }
 
@@ -89,9 +90,10 @@ TEST(FusedLayers, CrossEntropyIsTheWeightedLoss) {
   at::manual_seed(6);
   for (const int64_t rows : {1, 255, 600}) {
     const at::Tensor targets = at::randint(0, 97, {rows}), weights = at::rand({rows});
-    expect_same({random({rows, 24}), random({97, 24})},
-                [&](const Tensors& x) { return plain_ops().cross_entropy(x[0], x[1], targets, weights); },
-                [&](const Tensors& x) { return fused_ops().cross_entropy(x[0], x[1], targets, weights); });
+    expect_same(
+        {random({rows, 24}), random({97, 24})},
+        [&](const Tensors& x) { return plain_ops().cross_entropy(x[0], x[1], targets, weights); },
+        [&](const Tensors& x) { return fused_ops().cross_entropy(x[0], x[1], targets, weights); });
   }
 }
 
