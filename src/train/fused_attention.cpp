@@ -41,10 +41,15 @@ class SmallProduct {
   AlignedBuffer<uint16_t> high_, low_;
 };
 
-/// y[j, i] = x[i, j]; x: [rows, cols].
+/// y[j, i] = x[i, j]; x: [rows, cols]. In blocks whose lines all fit into L1.
 void turn(const float* x, int64_t rows, int64_t cols, float* y) {
-  for (int64_t i = 0; i < rows; ++i) {
-    for (int64_t j = 0; j < cols; ++j) y[j * rows + i] = x[i * cols + j];
+  constexpr int64_t kBlock = 16;
+  for (int64_t i = 0; i < rows; i += kBlock) {
+    for (int64_t j = 0; j < cols; j += kBlock) {
+      for (int64_t c = j; c < std::min(j + kBlock, cols); ++c) {
+        for (int64_t r = i; r < std::min(i + kBlock, rows); ++r) y[c * rows + r] = x[r * cols + c];
+      }
+    }
   }
 }
 

@@ -33,7 +33,8 @@ at::Tensor product(const at::Tensor& a, const at::Tensor& b) {
   const int64_t n = a.size(0), k = a.size(1), m = b.size(0);
   at::Tensor y = at::empty({n, m}, a.options());
   rows.resize(n, k);
-  for_rows(n, [&](int64_t i) { std::memcpy(rows.row(i), floats(a) + i * k, k * sizeof(float)); });
+  const float* from = floats(a);
+  for_rows(n, [&](int64_t i) { std::memcpy(rows.row(i), from + i * k, k * sizeof(float)); });
   const Matrix weights{WeightType::kF32, reinterpret_cast<const std::byte*>(floats(b)), m, k};
   const Product products[] = {{&weights, floats(y)}};
   matmul(training_pool(), kernels(), rows, products);
@@ -42,17 +43,20 @@ at::Tensor product(const at::Tensor& a, const at::Tensor& b) {
 
 at::Tensor transposed(const at::Tensor& x) {
   const int64_t n = x.size(0), m = x.size(1);
-  const at::Tensor from = x.contiguous();
-  at::Tensor y = at::empty({m, n}, x.options());
+  const at::Tensor rows = x.contiguous();
+  at::Tensor columns = at::empty({m, n}, x.options());
+  const float* from = floats(rows);
+  float* to = floats(columns);
   training_pool().parallel_for((m + kBlock - 1) / kBlock, [&](size_t block, int) {
     const int64_t first = static_cast<int64_t>(block) * kBlock, last = std::min(first + kBlock, m);
     for (int64_t i = 0; i < n; i += kBlock) {
+      const int64_t end = std::min(i + kBlock, n);
       for (int64_t j = first; j < last; ++j) {
-        for (int64_t r = i; r < std::min(i + kBlock, n); ++r) floats(y)[j * n + r] = floats(from)[r * m + j];
+        for (int64_t r = i; r < end; ++r) to[j * n + r] = from[r * m + j];
       }
     }
   });
-  return y;
+  return columns;
 }
 
 }  // namespace fathom
