@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "attend/selector.h"
+#include "base/content_hash.h"
 #include "base/error.h"
 #include "base/file_map.h"
 #include "base/format.h"
@@ -85,15 +86,13 @@ void check_specs(const std::vector<EvalMethod>& methods) {
 std::string file_id(const std::string& path) {
   constexpr size_t kPieces = 64, kPieceBytes = 4096;
   const FileMap file(path);
-  const auto bytes = file.bytes();
-  uint64_t hash = 0xcbf29ce484222325u ^ bytes.size();  // FNV-1a
-  for (size_t piece = 0; piece < kPieces; ++piece) {
-    const size_t begin = bytes.size() / kPieces * piece;
-    for (const std::byte b : bytes.subspan(begin, std::min(kPieceBytes, bytes.size() - begin)))
-      hash = (hash ^ static_cast<uint8_t>(b)) * 0x100000001b3u;
-  }
+  const std::string_view bytes(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+  ContentHash hash;
+  hash.add(static_cast<uint64_t>(bytes.size()));
+  for (size_t piece = 0; piece < kPieces; ++piece)
+    hash.add(bytes.substr(bytes.size() / kPieces * piece, kPieceBytes));
   char text[17];
-  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash));
+  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash.value()));
   return text;
 }
 

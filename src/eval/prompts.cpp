@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/content_hash.h"
 #include "base/error.h"
 #include "tokens/prompt.h"
 
@@ -38,12 +39,7 @@ size_t common_prefix(const std::vector<int32_t>& a, const std::vector<int32_t>& 
 }  // namespace
 
 uint64_t Prompt::hash() const {
-  uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a
-  for (const int32_t token : tokens) {
-    for (int byte = 0; byte < 4; ++byte)
-      hash = (hash ^ (static_cast<uint32_t>(token) >> 8 * byte & 0xff)) * 0x100000001b3u;
-  }
-  return hash;
+  return hash_content({reinterpret_cast<const char*>(tokens.data()), tokens.size() * sizeof(int32_t)});
 }
 
 int64_t PromptMaker::count(std::string_view text) const {

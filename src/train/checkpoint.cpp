@@ -1,9 +1,9 @@
 #include "train/checkpoint.h"
 
-#include <bit>
 #include <cstring>
 #include <vector>
 
+#include "base/content_hash.h"
 #include "base/error.h"
 #include "base/file_map.h"
 #include "base/write_file.h"
@@ -28,13 +28,8 @@ uint64_t word_at(std::span<const std::byte> bytes, size_t at) {
   return word;
 }
 
-/// Of whole words. Each step is a bijection of the sum so far and of the word, so one changed word is always seen.
 uint64_t checksum(std::span<const std::byte> bytes) {
-  uint64_t sum = 0x9e3779b97f4a7c15;
-  for (size_t at = 0; at < bytes.size(); at += kWord) {
-    sum = std::rotl((sum ^ word_at(bytes, at)) * 0xff51afd7ed558ccd, 31);
-  }
-  return sum;
+  return hash_content({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
 }
 
 void put(std::vector<std::byte>& out, const void* data, size_t bytes) {

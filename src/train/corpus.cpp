@@ -6,12 +6,12 @@
 #include <utility>
 #include <vector>
 
+#include "base/content_hash.h"
 #include "base/error.h"
 #include "base/file_map.h"
 #include "base/format.h"
 #include "base/interrupt.h"
 #include "base/utf8.h"
-#include "train/content_hash.h"
 #include "train/tar_reader.h"
 
 namespace fathom {

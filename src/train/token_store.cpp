@@ -7,10 +7,10 @@
 #include <utility>
 #include <vector>
 
+#include "base/content_hash.h"
 #include "base/error.h"
 #include "base/progress.h"
 #include "base/write_file.h"
-#include "train/content_hash.h"
 
 namespace fathom {
 namespace {

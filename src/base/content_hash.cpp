@@ -1,4 +1,4 @@
-#include "train/content_hash.h"
+#include "base/content_hash.h"
 
 #include <cstring>
 
