@@ -11,6 +11,7 @@
 #include "commands.h"
 #include "console.h"
 #include "engine.h"
+#include "eval/likelihood.h"
 #include "eval/machine.h"
 
 namespace fathom {
@@ -27,10 +28,7 @@ struct ScoreOptions {
 
 /// −log of the probability that a softmax over `logits` gives to `token`, in nats.
 double negative_log_likelihood(std::span<const float> logits, int32_t token) {
-  const double max = *std::ranges::max_element(logits);
-  double sum = 0;
-  for (const float logit : logits) sum += std::exp(logit - max);
-  return max + std::log(sum) - logits[token];
+  return log_sum_exp(logits) - logits[token];
 }
 
 /// Sums of nats by position, the number of tokens of the window that stand before the scored one.

@@ -10,20 +10,6 @@ namespace {
 using nlohmann::ordered_json;
 using Summary = RunView::Summary;
 
-constexpr const char* kRulerTasks[] = {"niah_single_1",
-                                       "niah_single_2",
-                                       "niah_single_3",
-                                       "niah_multikey_1",
-                                       "niah_multikey_2",
-                                       "niah_multikey_3",
-                                       "niah_multivalue",
-                                       "niah_multiquery",
-                                       "vt",
-                                       "cwe",
-                                       "fwe",
-                                       "qa_1",
-                                       "qa_2"};
-
 template <class T>
 void add_once(std::vector<T>& list, const T& item) {
   if (std::find(list.begin(), list.end(), item) == list.end()) list.push_back(item);
@@ -206,7 +192,8 @@ std::vector<Summary> task_means(const RunView& view) {
 }
 
 std::vector<Summary> ruler_means(const RunView& view) {
-  const std::vector<std::string> tasks(std::begin(kRulerTasks), std::end(kRulerTasks));
+  std::vector<std::string> tasks;
+  for (const auto& task : task_methods().make("ruler")) tasks.push_back(task->name());
   std::vector<Summary> means;
   for (const std::string& model : view.models) {
     for (const int64_t length : view.lengths) {

@@ -7,6 +7,7 @@
 #include "base/interrupt.h"
 #include "base/stopwatch.h"
 #include "decode/continuation.h"
+#include "eval/likelihood.h"
 #include "eval/machine.h"
 
 namespace fathom {
@@ -21,10 +22,7 @@ double rate(double tokens, double seconds) { return seconds > 0 ? tokens / secon
 
 /// log Σ exp of a row. Throws Error if it is no number.
 double log_sum(std::span<const float> logits) {
-  const double max = *std::ranges::max_element(logits);
-  double sum = 0;
-  for (const float logit : logits) sum += std::exp(logit - max);
-  const double result = max + std::log(sum);
+  const double result = log_sum_exp(logits);
   if (!std::isfinite(result)) fail("the model's logits are no numbers");
   return result;
 }

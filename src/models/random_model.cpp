@@ -5,6 +5,7 @@
 #include "base/spec.h"
 #include "models/architectures.h"
 #include "models/model.h"
+#include "models/model_metadata.h"
 
 namespace fathom {
 namespace {
@@ -87,23 +88,9 @@ class WrittenWeights final : public WeightSource {
 };
 
 void set_metadata(GgufWriter& writer, const ModelConfig& c) {
-  writer.set_string("general.architecture", c.architecture);
-  writer.set_string("general.name", c.name);
-  const auto set = [&](const char* key, int64_t value) {
-    writer.set(c.architecture + "." + key, GgufType::kU32, value);
-  };
-  set("block_count", c.layers);
-  set("context_length", c.trained_context);
-  set("embedding_length", c.width);
-  set("feed_forward_length", c.ffn_width);
-  set("attention.head_count", c.heads);
-  set("attention.head_count_kv", c.kv_heads);
-  set("attention.key_length", c.key_dim);
-  set("attention.value_length", c.value_dim);
-  set("rope.dimension_count", c.rotary.dims);
-  set("vocab_size", c.vocabulary);
+  set_shape_metadata(writer, c);
+  writer.set(c.architecture + ".rope.dimension_count", GgufType::kU32, int64_t{c.rotary.dims});
   writer.set(c.architecture + ".rope.freq_base", GgufType::kF32, c.rotary.base);
-  writer.set(c.architecture + ".attention.layer_norm_rms_epsilon", GgufType::kF32, double{c.norm_eps});
 }
 
 /// Engines want a vocabulary even where no text is read: control tokens, all bytes, then placeholders.

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "kernels/quantize.h"
+#include "models/model_metadata.h"
 #include "models/network.h"
 
 namespace fathom {
@@ -35,24 +36,6 @@ void set_rotary(GgufWriter& writer, const std::string& arch, const RotaryConfig&
   number("scaling.yarn_attn_factor", rotary.yarn_attn_factor);
   number("scaling.yarn_beta_fast", rotary.yarn_beta_fast);
   number("scaling.yarn_beta_slow", rotary.yarn_beta_slow);
-}
-
-void set_shape(GgufWriter& writer, const ModelConfig& c) {
-  const std::string arch = c.architecture + ".";
-  const auto set = [&](const char* key, int64_t value) { writer.set(arch + key, GgufType::kU32, value); };
-  writer.set_string("general.architecture", c.architecture);
-  writer.set_string("general.name", c.name.empty() ? c.architecture : c.name);
-  set("block_count", c.layers);
-  set("context_length", c.trained_context);
-  set("embedding_length", c.width);
-  set("feed_forward_length", c.ffn_width);
-  set("attention.head_count", c.heads);
-  set("attention.head_count_kv", c.kv_heads);
-  set("attention.key_length", c.key_dim);
-  set("attention.value_length", c.value_dim);
-  set("vocab_size", c.vocabulary);
-  if (c.sliding_window > 0) set("attention.sliding_window", c.sliding_window);
-  writer.set(arch + "attention.layer_norm_rms_epsilon", GgufType::kF32, double{c.norm_eps});
 }
 
 void copy_tokenizer(GgufWriter& writer, const Gguf& from, int64_t vocabulary) {
@@ -101,7 +84,7 @@ void check_all_known(const Gguf& file, const Net& net) {
 GgufWriter to_gguf(const Net& net, WeightType type, const Gguf* tokenizer) {
   const ModelConfig& c = net.config().model;
   GgufWriter writer;
-  set_shape(writer, c);
+  set_shape_metadata(writer, c);
   set_rotary(writer, c.architecture + ".", c.rotary);
   if (tokenizer) copy_tokenizer(writer, *tokenizer, c.vocabulary);
   for (const NetParameter& p : net.parameters()) add_parameter(writer, p, type);

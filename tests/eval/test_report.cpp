@@ -9,25 +9,12 @@
 
 #include "base/utf8.h"
 #include "eval/run_view.h"
+#include "ruler_names.h"
 
 namespace fathom {
 namespace {
 
 using nlohmann::ordered_json;
-
-const std::vector<std::string> kRuler = {"niah_single_1",
-                                         "niah_single_2",
-                                         "niah_single_3",
-                                         "niah_multikey_1",
-                                         "niah_multikey_2",
-                                         "niah_multikey_3",
-                                         "niah_multivalue",
-                                         "niah_multiquery",
-                                         "vt",
-                                         "cwe",
-                                         "fwe",
-                                         "qa_1",
-                                         "qa_2"};
 
 ordered_json summary(const std::string& task, int64_t length, const std::string& method, double score) {
   const Interval interval = wilson_interval(score, 20);
@@ -132,7 +119,7 @@ TEST(Report, EveryPlaceOfTheTemplateIsFilled) {
 }
 
 TEST(Report, SameRunGivesTheSameBytes) {
-  ordered_json run = run_of(kRuler);
+  ordered_json run = run_of(kRulerNames);
   for (int i = 0; i < 50; ++i) run["samples"].push_back(sample("wrong", 0.1 * (i % 10)));
   EXPECT_EQ(html_report(run), html_report(run));
   EXPECT_EQ(terminal_table(run, 100), terminal_table(run, 100));
@@ -234,12 +221,12 @@ TEST(RunView, MeansLeaveOutTasksThatAMethodLacksAndOtherMeasures) {
 }
 
 TEST(RunView, RulerNeedsAllItsTasks) {
-  EXPECT_EQ(ruler_means(view_run(run_of(kRuler))).size(), 4);
-  EXPECT_TRUE(ruler_means(view_run(run_of({kRuler.begin(), kRuler.end() - 1}))).empty());
+  EXPECT_EQ(ruler_means(view_run(run_of(kRulerNames))).size(), 4);
+  EXPECT_TRUE(ruler_means(view_run(run_of({kRulerNames.begin(), kRulerNames.end() - 1}))).empty());
 }
 
 TEST(RunView, EffectiveLengthIsTheLargestThatIsGoodEnough) {
-  ordered_json run = run_of(kRuler);
+  ordered_json run = run_of(kRulerNames);
   const auto lengths = effective_lengths(ruler_means(view_run(run)));
   ASSERT_EQ(lengths.size(), 2);
   EXPECT_EQ(lengths[0]["length"], 512);  // 0.95, then 0.85
@@ -250,7 +237,7 @@ TEST(RunView, EffectiveLengthIsTheLargestThatIsGoodEnough) {
 }
 
 TEST(TerminalTable, FitsTheWidthAndKeepsMethodAndScore) {
-  ordered_json run = run_of(kRuler);
+  ordered_json run = run_of(kRulerNames);
   run["summaries"].push_back(
       summary("tâche_with_a_name_that_is_longer_than_a_narrow_terminal", 512, "attend=dense", 0.5));
   run["summaries"].push_back(summary("vt", 512, "attend=infllm:topk=16,block=128,local=4096,sink=128", 0.333));
@@ -284,7 +271,7 @@ TEST(TerminalTable, MeansFollowTheTasksAndRulerHasItsEffectiveLength) {
   const std::string two = terminal_table(run_of({"vt", "cwe"}), 100);
   EXPECT_NE(two.find("mean of 2 tasks, 1k tokens"), two.npos);
   EXPECT_EQ(two.find("RULER"), two.npos);
-  const std::string all = terminal_table(run_of(kRuler), 100);
+  const std::string all = terminal_table(run_of(kRulerNames), 100);
   EXPECT_NE(all.find("RULER, mean of 13 tasks, 512 tokens"), all.npos);
   EXPECT_NE(all.find("effective length"), all.npos);
   EXPECT_EQ(terminal_table(run_of({"vt"}), 100).find("mean"), std::string::npos);

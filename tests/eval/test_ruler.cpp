@@ -12,24 +12,11 @@
 
 #include "eval/haystack.h"
 #include "eval/tasks/hiding.h"
+#include "ruler_names.h"
 #include "task_bench.h"
 
 namespace fathom {
 namespace {
-
-const std::vector<std::string> kNames = {"niah_single_1",
-                                         "niah_single_2",
-                                         "niah_single_3",
-                                         "niah_multikey_1",
-                                         "niah_multikey_2",
-                                         "niah_multikey_3",
-                                         "niah_multivalue",
-                                         "niah_multiquery",
-                                         "vt",
-                                         "cwe",
-                                         "fwe",
-                                         "qa_1",
-                                         "qa_2"};
 
 struct Found {
   std::string key, value;
@@ -131,12 +118,12 @@ TEST_P(Ruler, MakesAHundredThousandTokens) {
   EXPECT_GE(tokens_of(seedling_input(), sample), 95000);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Ruler, ::testing::ValuesIn(kNames), [](const auto& test) { return test.param; });
+INSTANTIATE_TEST_SUITE_P(All, Ruler, ::testing::ValuesIn(kRulerNames), [](const auto& test) { return test.param; });
 
 TEST(RulerSuite, IsTheThirteenInTheirOrder) {
   std::vector<std::string> names;
   for (const auto& task : task_methods().make("ruler")) names.push_back(task->name());
-  EXPECT_EQ(names, kNames);
+  EXPECT_EQ(names, kRulerNames);
 }
 
 struct NeedleRule {

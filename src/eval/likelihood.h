@@ -1,0 +1,10 @@
+#pragma once
+
+#include <span>
+
+namespace fathom {
+
+/// log Σ exp of a row of logits, in double.
+double log_sum_exp(std::span<const float> logits);
+
+}  // namespace fathom
