@@ -12,6 +12,7 @@ void add_logits(CLI::App& app);
 void add_score(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_eval(CLI::App& app);
+void add_train(CLI::App& app);
 void add_methods(CLI::App& app);
 void add_inspect(CLI::App& app);
 

@@ -8,8 +8,8 @@ namespace fathom {
 /// Sequences of one length; none sees another.
 struct Batch {
   int64_t sequences = 0, length = 0;
-  std::vector<int32_t> tokens;  // [sequences, length + 1]: each token but a row's first is a target
-  std::vector<float> weights;   // [sequences, length], ≥ 0: how much predicting tokens[s, i + 1] counts
+  std::vector<int32_t> tokens{};  // [sequences, length + 1]: each token but a row's first is a target
+  std::vector<float> weights{};   // [sequences, length], ≥ 0: how much predicting tokens[s, i + 1] counts
 };
 
 /// Where batches come from.

@@ -193,17 +193,17 @@ TrainConfig parse_train_config(const Json& json, const std::string& name) {
   return config;
 }
 
-TrainConfig read_train_config(const std::string& path) {
+Json read_json(const std::string& path) {
   const FileMap file(path);
   const auto* text = reinterpret_cast<const char*>(file.bytes().data());
-  Json json;
   try {
-    json = Json::parse(text, text + file.bytes().size());
+    return Json::parse(text, text + file.bytes().size());
   } catch (const Json::exception& error) {
     fail_usage(path, ": is no JSON: ", error.what());
   }
-  return parse_train_config(json, path);
 }
+
+TrainConfig read_train_config(const std::string& path) { return parse_train_config(read_json(path), path); }
 
 Json to_json(const TrainConfig& config) {
   TrainConfig copy = config;

@@ -23,11 +23,25 @@ struct TrainConfig {
   struct Lengths {
     int64_t shortest = 256, longest = 4096, cycles = 1;
     std::string order = "grow";
+    bool spread = true;
+  };
+  struct TaskKind {
+    std::string name;
+    double weight = 1;
+  };
+  struct Tasks {
+    double share = 0, answer_weight = 1, rest_weight = 0.1;
+    std::vector<TaskKind> kinds;
   };
   struct Data {
     std::vector<Source> sources;
-    std::string heldout;
+    std::string heldout, tokens = "tokens";
     Lengths lengths;
+    Tasks tasks;
+  };
+  struct NewTokenizer {
+    int64_t pieces = 0, sample_bytes = 20 << 20;
+    double character_coverage = 0.9995;
   };
   struct Optimizer {
     double beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0.1, clip = 1;
@@ -44,8 +58,12 @@ struct TrainConfig {
   struct Evaluation {
     int64_t interval = 200, batches = 8;
   };
+  struct Output {
+    std::string file, type = "q8_0";
+  };
 
-  std::string name = "fathom", tokenizer, start;
+  std::string name = "fathom", tokenizer, start, log;
+  NewTokenizer new_tokenizer;
   Model model;
   Data data;
   int64_t batch_tokens = 32768, accumulation = 1;
@@ -55,13 +73,16 @@ struct TrainConfig {
   std::string precision = "bf16";
   Checkpoints checkpoint;
   Evaluation evaluation;
+  Output output;
 };
 
 /// The config that a JSON object gives, defaults for what it leaves out. name: of the file, for errors. Throws
 /// Error (usage) that names a field by its path ("data.sources[1].share") when it is unknown (with the nearest
 /// names), of another type, out of range, or contradicts another.
 TrainConfig parse_train_config(const nlohmann::ordered_json& json, const std::string& name);
-/// The same of a file. Throws Error if it cannot be read or is no JSON, naming line and column.
+/// The JSON of a file. Throws Error (usage) if it is none, naming line and column, and if it cannot be read.
+nlohmann::ordered_json read_json(const std::string& path);
+/// The config of a file.
 TrainConfig read_train_config(const std::string& path);
 
 /// Every field with its value; parse_train_config gives the same config back.

@@ -20,6 +20,13 @@ const std::vector<TrainField>& train_fields() {
        "GGUF file whose tokenizer cuts the texts and goes into the model"},
       {"start", [](C& c, size_t) -> T { return &c.start; },
        "GGUF file whose weights are the start; empty: random weights"},
+      {"new_tokenizer.pieces", [](C& c, size_t) -> T { return &c.new_tokenizer.pieces; },
+       "pieces of the tokenizer that is trained on the sources when there is no tokenizer file yet; 0: none is", 0,
+       1 << 20},
+      {"new_tokenizer.sample_bytes", [](C& c, size_t) -> T { return &c.new_tokenizer.sample_bytes; },
+       "bytes of the sources that a new tokenizer is trained on", 1024, 1e10},
+      {"new_tokenizer.character_coverage", [](C& c, size_t) -> T { return &c.new_tokenizer.character_coverage; },
+       "share of all characters that get a piece of their own", 0.98, 1},
 
       {"model.layers", [](C& c, size_t) -> T { return &c.model.layers; }, "layers", 1, 4096},
       {"model.width", [](C& c, size_t) -> T { return &c.model.width; }, "width of the residual stream", 1, 1 << 20},
@@ -56,6 +63,13 @@ const std::vector<TrainField>& train_fields() {
        0,
        {},
        kMayDiffer},
+      {"data.tokens",
+       [](C& c, size_t) -> T { return &c.data.tokens; },
+       "folder where the texts are kept as tokens for the next run",
+       0,
+       0,
+       {},
+       kMayDiffer},
       {"data.lengths.shortest", [](C& c, size_t) -> T { return &c.data.lengths.shortest; },
        "shortest sequences, a power of two", 2, kLongest},
       {"data.lengths.longest", [](C& c, size_t) -> T { return &c.data.lengths.longest; },
@@ -68,6 +82,18 @@ const std::vector<TrainField>& train_fields() {
        {"grow", "uniform"}},
       {"data.lengths.cycles", [](C& c, size_t) -> T { return &c.data.lengths.cycles; },
        "how often lengths grow in the course of the run", 1, kMost},
+      {"data.lengths.spread", [](C& c, size_t) -> T { return &c.data.lengths.spread; },
+       "whether long documents are cut so that all lengths get as many tokens"},
+      {"data.tasks.share", [](C& c, size_t) -> T { return &c.data.tasks.share; },
+       "share of the tokens that are tasks on long contexts", 0, 1},
+      {"data.tasks.answer_weight", [](C& c, size_t) -> T { return &c.data.tasks.answer_weight; },
+       "weight in the loss of a task's answers; a token of a text has 1", 0, 1000},
+      {"data.tasks.rest_weight", [](C& c, size_t) -> T { return &c.data.tasks.rest_weight; },
+       "weight in the loss of what else a task says", 0, 1000},
+      {"data.tasks.kinds[].name", [](C& c, size_t i) -> T { return &c.data.tasks.kinds[i].name; },
+       "kind of task"},
+      {"data.tasks.kinds[].weight", [](C& c, size_t i) -> T { return &c.data.tasks.kinds[i].weight; },
+       "how many of them, against the other kinds", 1e-6, 1e6},
 
       {"batch_tokens", [](C& c, size_t) -> T { return &c.batch_tokens; }, "tokens of a step", 1, kMost},
       {"accumulation", [](C& c, size_t) -> T { return &c.accumulation; },
@@ -140,6 +166,27 @@ const std::vector<TrainField>& train_fields() {
        kMost,
        {},
        kMayDiffer},
+      {"log",
+       [](C& c, size_t) -> T { return &c.log; },
+       "file of JSON lines that says how the run went, step by step; empty: none",
+       0,
+       0,
+       {},
+       kMayDiffer},
+      {"output.file",
+       [](C& c, size_t) -> T { return &c.output.file; },
+       "GGUF file that the model is written to at the end; empty: none",
+       0,
+       0,
+       {},
+       kMayDiffer},
+      {"output.type",
+       [](C& c, size_t) -> T { return &c.output.type; },
+       "what the matrices in it are rounded to",
+       0,
+       0,
+       {"f32", "f16", "bf16", "q8_0", "q6_k", "q4_k"},
+       kMayDiffer},
   };
   return fields;
 }
@@ -147,7 +194,10 @@ const std::vector<TrainField>& train_fields() {
 const std::vector<TrainList>& train_lists() {
   static const std::vector<TrainList> lists{
       {"data.sources", [](const TrainConfig& c) { return c.data.sources.size(); },
-       [](TrainConfig& c, size_t size) { c.data.sources.resize(size); }, "what to learn from"}};
+       [](TrainConfig& c, size_t size) { c.data.sources.resize(size); }, "what to learn from"},
+      {"data.tasks.kinds", [](const TrainConfig& c) { return c.data.tasks.kinds.size(); },
+       [](TrainConfig& c, size_t size) { c.data.tasks.kinds.resize(size); },
+       "which tasks; none named: all, as many of each"}};
   return lists;
 }
 

@@ -112,11 +112,11 @@ NetConfig net_config(const TrainConfig& config, int64_t vocabulary) {
   return net;
 }
 
-Trainer::Trainer(TrainConfig config, Net& net, BatchSource& batches, BatchSource* heldout, Log log)
+Trainer::Trainer(TrainConfig config, Net& net, BatchSource& batches, std::vector<HeldoutSet> heldout, Log log)
     : config_(std::move(config)),
       net_(net),
       batches_(batches),
-      heldout_(heldout),
+      heldout_(std::move(heldout)),
       log_(std::move(log)),
       optimizer_(net.values().numel(), net.matrix_values(), optimizer_of(config_)),
       schedule_(schedule_of(config_)),
@@ -157,8 +157,10 @@ void Trainer::run_steps() {
           {"tokens", result.tokens},
           {"tokens_per_second", static_cast<double>(result.tokens) / watch.seconds()}});
     if (due(step_, config_.checkpoint.interval)) save();
-    if (heldout_ && due(step_, config_.evaluation.interval)) {
-      log_({{"step", step_}, {"heldout_loss", evaluate()}});
+    if (!heldout_.empty() && due(step_, config_.evaluation.interval)) {
+      Json losses;
+      for (const HeldoutSet& set : heldout_) losses[set.name] = evaluate(set);
+      log_({{"step", step_}, {"heldout", std::move(losses)}});
     }
   }
   save();
@@ -188,13 +190,12 @@ Trainer::StepResult Trainer::train_step() {
   return result;
 }
 
-double Trainer::evaluate() {
-  if (!heldout_) fail_usage("there are no held-out batches to evaluate on");
+double Trainer::evaluate(const HeldoutSet& set) {
   const at::NoGradGuard no_gradients;
   const NetWeights weights = net_.weights(compute_type_);
   double loss = 0, total = 0;
-  for (int64_t i = 0; i < config_.evaluation.batches; ++i) {
-    const Batch batch = heldout_->batch(i);
+  for (int64_t i = 0; i < set.batches; ++i) {
+    const Batch batch = set.source->batch(i);
     total += checked_weight(batch, net_.config().model.vocabulary, i);
     visit_parts(batch, config_.accumulation, [&](const at::Tensor& tokens, const at::Tensor& token_weights) {
       loss += net_.loss(weights, tokens, token_weights).item<double>();

@@ -15,16 +15,23 @@ namespace fathom {
 /// (usage) when both are given and differ, or none is.
 NetConfig net_config(const TrainConfig& config, int64_t vocabulary);
 
+/// Batches to evaluate on: the first `batches` of a source.
+struct HeldoutSet {
+  std::string name;
+  BatchSource* source = nullptr;
+  int64_t batches = 1;
+};
+
 /// Trains a net: the same config, batches, threads and machine give the same bits, with interruptions or without.
 class Trainer {
  public:
   /// One object a step: {"step", "loss", "gradient_norm", "learning_rate", "tokens", "tokens_per_second"}, step:
-  /// of those done, loss: of its batch before the update, nats a token; {"step", "heldout_loss"} an evaluation;
-  /// {"step", "checkpoint"} a checkpoint.
+  /// of those done, loss: of its batch before the update, nats a token; {"step", "heldout": {name: loss}} an
+  /// evaluation; {"step", "checkpoint"} a checkpoint.
   using Log = std::function<void(const nlohmann::ordered_json& line)>;
 
-  /// All must outlive the trainer; heldout: null for no evaluation. Sets the process's threads for libtorch.
-  Trainer(TrainConfig config, Net& net, BatchSource& batches, BatchSource* heldout, Log log);
+  /// All must outlive the trainer. Sets the process's threads for libtorch.
+  Trainer(TrainConfig config, Net& net, BatchSource& batches, std::vector<HeldoutSet> heldout, Log log);
 
   /// Goes on from the config's checkpoint file; false when there is none yet. Throws Error as read_checkpoint.
   bool resume();
@@ -33,8 +40,8 @@ class Trainer {
   /// is, and so are the values.
   void run();
 
-  /// Mean loss of the config's first held-out batches, nats a token by their weights.
-  double evaluate();
+  /// Mean loss of a held-out set, nats a token by their weights.
+  double evaluate(const HeldoutSet& set);
   int64_t steps_done() const { return step_; }
 
  private:
@@ -49,7 +56,7 @@ class Trainer {
   TrainConfig config_;
   Net& net_;
   BatchSource& batches_;
-  BatchSource* heldout_;
+  std::vector<HeldoutSet> heldout_;
   Log log_;
   AdamW optimizer_;
   Schedule schedule_;

@@ -4,6 +4,7 @@
 #include "tokens/vocabularies.h"
 #include "train/mixture.h"
 #include "train/small_corpus.h"
+#include "train/training_tasks.h"
 
 namespace fathom::test {
 namespace {
@@ -17,7 +18,7 @@ struct Shelf {
     store.emplace(tokenize_corpus(Corpus(folder.path("books.tar")), tokenizer, folder.path("ids")));
   }
   Mixture mixture(MixtureOptions options, uint64_t seed = 1) const {
-    std::vector<Mixture::Source> sources;
+    std::vector<TaskKind> sources;
     for (const auto& task : training_tasks()) sources.push_back({task, 1.0});
     return Mixture(
         *store, tokenizer, sources,
@@ -31,35 +32,34 @@ struct Shelf {
   std::optional<TokenStore> store;
 };
 
-bool same(const TrainingBatch& a, const TrainingBatch& b) {
-  return a.rows == b.rows && a.length == b.length && a.inputs == b.inputs && a.targets == b.targets &&
-         a.weights == b.weights;
+bool same(const Batch& a, const Batch& b) {
+  return a.sequences == b.sequences && a.length == b.length && a.tokens == b.tokens && a.weights == b.weights;
 }
 
 TEST(Mixture, BatchesHaveTheSameTokensAndRowsBeginWithBos) {
   const Shelf shelf;
   Mixture mixture = shelf.mixture({.task_share = 0.5});
   for (int64_t step = 0; step < mixture.steps_per_epoch(); ++step) {
-    const TrainingBatch batch = mixture.batch(step);
-    ASSERT_EQ(batch.rows * batch.length, 8192);
-    ASSERT_EQ(batch.inputs.size(), 8192);
-    ASSERT_EQ(batch.targets.size(), 8192);
+    const Batch batch = mixture.batch(step);
+    ASSERT_EQ(batch.sequences * batch.length, 8192);
+    ASSERT_EQ(batch.tokens.size(), 8192 + batch.sequences);
     ASSERT_EQ(batch.weights.size(), 8192);
-    for (int64_t i = 0; i < 8192; ++i) ASSERT_EQ(batch.inputs[i], i % batch.length == 0 ? 1 : batch.targets[i - 1]);
+    for (int64_t row = 0; row < batch.sequences; ++row) ASSERT_EQ(batch.tokens[row * (batch.length + 1)], 1);
+    ASSERT_EQ(std::count(batch.tokens.begin(), batch.tokens.end(), 1), batch.sequences);
   }
 }
 
 TEST(Mixture, ShareOfTasksIsExactAndBooksComeWhole) {
   const Shelf shelf;
-  Mixture half = shelf.mixture({.task_share = 0.5, .answer_weight = 3, .rest_weight = 0.25});
+  Mixture half = shelf.mixture({.task_share = 0.5, .weights = {3, 0.25}});
   Mixture none = shelf.mixture({.task_share = 0});
   for (int64_t step = 0; step < 5; ++step) {
-    const TrainingBatch batch = half.batch(step);
+    const Batch batch = half.batch(step);
     const auto books = batch.weights.begin() + 4096;
     EXPECT_EQ(std::count(batch.weights.begin(), books, 1.0f), 4096);
     EXPECT_EQ(std::count(books, batch.weights.end(), 1.0f), 0);
     EXPECT_GT(std::count(books, batch.weights.end(), 3.0f), 0);
-    const TrainingBatch plain = none.batch(step);
+    const Batch plain = none.batch(step);
     EXPECT_EQ(std::count(plain.weights.begin(), plain.weights.end(), 1.0f), 8192);
   }
 }
@@ -69,8 +69,8 @@ TEST(Mixture, RowsOfTasksAreWellFilled) {
   Mixture mixture = shelf.mixture({.task_share = 0.75});
   int64_t rows = 0, empty = 0;
   for (int64_t step = 0; step < mixture.steps_per_epoch(); ++step) {
-    const TrainingBatch batch = mixture.batch(step);
-    rows += batch.rows * 3 / 4;
+    const Batch batch = mixture.batch(step);
+    rows += batch.sequences * 3 / 4;
     empty += std::count(batch.weights.begin(), batch.weights.end(), 0.0f) * 4 / batch.length;
   }
   EXPECT_LT(empty, rows * 4 / 8);  // an eighth of them
@@ -80,7 +80,7 @@ TEST(Mixture, ResumingAtAnyStepGivesTheSameBatchAndAnotherSeedAnother) {
   const Shelf shelf;
   Mixture whole = shelf.mixture({.task_share = 0.25});
   for (int64_t step = 0; step < 2 * whole.steps_per_epoch(); step += 3) {
-    const TrainingBatch batch = whole.batch(step);
+    const Batch batch = whole.batch(step);
     EXPECT_TRUE(same(shelf.mixture({.task_share = 0.25}).batch(step), batch));
     EXPECT_FALSE(same(shelf.mixture({.task_share = 0.25}, 2).batch(step), batch));
   }
@@ -88,11 +88,11 @@ TEST(Mixture, ResumingAtAnyStepGivesTheSameBatchAndAnotherSeedAnother) {
 
 TEST(Mixture, WeightsAreThoseOfTheAnswersTokens) {
   const Shelf shelf;
-  const MixtureOptions options{.answer_weight = 2, .rest_weight = 0.5};
+  const TaskWeights weights{.answer = 2, .rest = 0.5};
   for (const auto& task : training_tasks()) {
     const auto source = [](Dice&, int64_t) { return "The inn, then.\nAn \xf0\x9f\x8c\x8a eel. "; };
     const MarkedText marked = task->make(Dice(1, "weights", 0, 0), source, 600);
-    const WeightedIds row = weighted_ids(shelf.tokenizer, marked, options);
+    const WeightedIds row = weighted_ids(shelf.tokenizer, marked, weights);
     ASSERT_EQ(row.ids.size(), row.weights.size());
     EXPECT_EQ(row.ids.back(), 2);
     EXPECT_EQ(shelf.tokenizer.decode(row.ids), marked.text);

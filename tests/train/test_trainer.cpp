@@ -59,8 +59,8 @@ TrainConfig copy_config(int64_t steps) {
 
 /// A net and its trainer, and what it logged.
 struct LoggedRun {
-  explicit LoggedRun(const TrainConfig& config, BatchSource& batches, BatchSource* heldout = nullptr)
-      : net(net_config(config, 0)), trainer(config, net, batches, heldout, [this](const Json& line) {
+  explicit LoggedRun(const TrainConfig& config, BatchSource& batches, std::vector<HeldoutSet> heldout = {})
+      : net(net_config(config, 0)), trainer(config, net, batches, std::move(heldout), [this](const Json& line) {
           lines.push_back(line);
           if (on_line) on_line(line);
         }) {
@@ -251,15 +251,18 @@ TEST_F(Training, StopsWhenTheLossIsNoNumberAndKeepsTheLastCheckpoint) {
 TEST_F(Training, EvaluatesAtIntervalsWithoutChangingTheRun) {
   TrainConfig config = copy_config(12);
   const at::Tensor expected = trained_values(config);
-  config.evaluation = {.interval = 4, .batches = 3};
+  config.evaluation.interval = 4;
   CopyTask task, heldout(8, 5);
-  LoggedRun run(config, task, &heldout);
-  const double before = run.trainer.evaluate();
+  const HeldoutSet copies{"copies", &heldout, 3};
+  LoggedRun run(config, task, {copies});
+  const double before = run.trainer.evaluate(copies);
   run.trainer.run();
   EXPECT_TRUE(at::equal(run.net.values(), expected));
-  const std::vector<double> losses = run.logged("heldout_loss");
+  std::vector<double> losses;
+  for (const Json& line : run.lines)
+    if (line.contains("heldout")) losses.push_back(line["heldout"]["copies"]);
   ASSERT_EQ(losses.size(), 3u);
-  EXPECT_NEAR(losses.back(), run.trainer.evaluate(), 1e-12);
+  EXPECT_NEAR(losses.back(), run.trainer.evaluate(copies), 1e-12);
   EXPECT_NE(losses.back(), before);
 }
 

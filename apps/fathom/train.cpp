@@ -1,0 +1,43 @@
+// fathom train: handed to the program fathom-train beside this one, which alone loads libtorch.
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <vector>
+
+#include "base/error.h"
+#include "commands.h"
+
+namespace fathom {
+namespace {
+
+[[noreturn]] void start_trainer(const std::vector<std::string>& arguments) {
+  std::error_code error;
+  const std::filesystem::path here = std::filesystem::read_symlink("/proc/self/exe", error).parent_path();
+  const std::string program = (here / "fathom-train").string();
+  if (error || ::access(program.c_str(), X_OK) != 0) {
+    fail("this build has no trainer (", program, "): run scripts/setup --train, then scripts/build release "
+         "-DFATHOM_TRAIN=ON");
+  }
+  ::setenv("OMP_WAIT_POLICY", "passive", 0);  // libtorch's idle threads must not spin against the trainer's own
+  std::vector<std::string> words{program};
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+  ::execv(program.c_str(), argv.data());
+  fail(program, ": cannot be started: ", std::strerror(errno));
+}
+
+}  // namespace
+
+void add_train(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("train", "Train a model, and its tokenizer, on texts and tasks");
+  command->prefix_command();
+  command->set_help_flag();
+  command->callback([command] { start_trainer(command->remaining()); });
+}
+
+}  // namespace fathom

@@ -1,0 +1,176 @@
+// fathom-train: what `fathom train` starts. From a config to a model: tokenizer, tokens, steps, checkpoints, GGUF.
+#include <algorithm>
+#include <filesystem>
+#include <memory>
+#include <optional>
+
+#include "base/error.h"
+#include "base/format.h"
+#include "base/progress.h"
+#include "base/stopwatch.h"
+#include "base/write_file.h"
+#include "console.h"
+#include "program.h"
+#include "train/checkpoint.h"
+#include "train/export_gguf.h"
+#include "train/run_log.h"
+#include "train/training_data.h"
+
+namespace fathom {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr const char* kExamples = R"(A config is a JSON object; `fathom train --schema` says all that may stand in it. The run keeps its state in
+checkpoint.file, at intervals and when it is interrupted: the same command goes on from there, to the bit.
+
+Examples:
+  fathom train models/fathom-reader.json                     train as the recipe says
+  fathom train run.json --set steps=2000 --set seed=7        with other values
+  fathom train run.json --check                              only see whether config and data are in order
+  fathom train run.json --export model.gguf --type q4_k      write the model as the checkpoint has it, train no more
+)";
+
+struct TrainOptions {
+  std::string config, export_file, export_type, json;
+  std::vector<std::string> set;
+  bool schema = false, check = false, plain = false;
+};
+
+/// "optimizer.clip=0.5" into the JSON; what is no JSON value is taken as text.
+void set_field(Json& json, const std::string& setting) {
+  const size_t equals = setting.find('=');
+  if (equals == std::string::npos || equals == 0) {
+    fail_usage("--set: expected FIELD=VALUE, as optimizer.clip=0.5, found ", quote(setting));
+  }
+  Json* at = &json;
+  const std::string path = setting.substr(0, equals), value = setting.substr(equals + 1);
+  for (size_t begin = 0; begin <= path.size();) {
+    const size_t end = std::min(path.find('.', begin), path.size());
+    if (!at->is_object() && !at->is_null()) fail_usage("--set: ", quote(path), " goes into something that is no object");
+    at = &(*at)[path.substr(begin, end - begin)];
+    begin = end + 1;
+  }
+  const Json parsed = Json::parse(value, nullptr, false);
+  *at = parsed.is_discarded() ? Json(value) : parsed;
+}
+
+TrainConfig config_of(const TrainOptions& options) {
+  Json json = read_json(options.config);
+  for (const std::string& setting : options.set) set_field(json, setting);
+  return parse_train_config(json, options.config);
+}
+
+WeightType weight_type(const std::string& name) { return find_weight_type(name)->type; }
+
+void write_model(const Net& net, const TrainingData& data, const std::string& path, const std::string& type) {
+  to_gguf(net, weight_type(type), &data.tokenizer_file()).write(path);
+  note(concat("wrote ", path, ", ", format_bytes(static_cast<double>(std::filesystem::file_size(path)))));
+}
+
+/// What a run has come to, on stderr: a line that changes on a terminal, a line at each evaluation elsewhere.
+class Display {
+ public:
+  Display(int64_t done, int64_t steps) : first_(done), steps_(steps), progress_("training", "steps", steps) {}
+
+  void show(const Json& line) {
+    if (line.contains("loss")) {
+      const double loss = line["loss"], rate = line["tokens_per_second"];
+      loss_ = done_ == 0 ? loss : 0.95 * loss_ + 0.05 * loss;
+      rate_ = done_ == 0 ? rate : 0.95 * rate_ + 0.05 * rate;
+      ++done_;
+      progress_.set_note(concat("loss ", rounded(loss_), heldout_, "  ", format_size(rate_), " tokens/s"));
+      progress_.update(line["step"]);
+    } else if (line.contains("heldout")) {
+      heldout_.clear();
+      for (const auto& [name, loss] : line["heldout"].items()) heldout_ += concat("  ", name, " ", rounded(loss));
+      if (!stderr_is_terminal()) say(line["step"]);
+    }
+  }
+
+ private:
+  static std::string rounded(double x) {
+    char text[32];
+    std::snprintf(text, sizeof(text), "%.3f", x);
+    return text;
+  }
+  void say(int64_t step) const {
+    const double left = done_ > 0 ? watch_.seconds() / static_cast<double>(done_) * static_cast<double>(steps_ - step) : 0;
+    note(concat("step ", step, " of ", steps_, "  loss ", rounded(loss_), heldout_, "  ", format_size(rate_),
+                " tokens/s  ", format_seconds(left), " left"));
+  }
+
+  int64_t first_, steps_, done_ = 0;
+  Progress progress_;
+  Stopwatch watch_;
+  double loss_ = 0, rate_ = 0;
+  std::string heldout_;
+};
+
+std::unique_ptr<Net> make_net(const TrainConfig& config, const TrainingData& data, const LayerOps& ops) {
+  auto net = std::make_unique<Net>(net_config(config, data.tokenizer().size()), ops);
+  if (config.start.empty()) {
+    net->initialise(static_cast<uint64_t>(config.seed), config.model.init_deviation);
+  } else {
+    import_gguf(Gguf::open(config.start), *net);
+  }
+  return net;
+}
+
+void train(const TrainOptions& options, const TrainConfig& config) {
+  TrainingData data(config);
+  const std::unique_ptr<Net> net = make_net(config, data, options.plain ? plain_ops() : fused_ops());
+  note(concat(format_size(static_cast<double>(net->values().numel())), " weights, ",
+              format_size(static_cast<double>(data.tokens())), " tokens of text, ", config.steps, " steps of ",
+              format_size(static_cast<double>(config.batch_tokens))));
+  std::unique_ptr<RunLog> log;
+  std::unique_ptr<Display> display;
+  Stopwatch watch;
+  double before = 0;
+  Trainer trainer(config, *net, data.batches(), data.heldout(), [&](Json line) {
+    line["seconds"] = before + watch.seconds();
+    display->show(line);
+    if (options.json == "-") write_out(line.dump() + "\n");
+    log->add(std::move(line));
+  });
+  const bool resumed = trainer.resume();
+  if (resumed) note(concat("goes on from ", config.checkpoint.file, ", step ", trainer.steps_done()));
+  if (!options.export_file.empty()) {
+    if (!resumed) fail("--export: there is no checkpoint yet: ", quote(config.checkpoint.file));
+    return write_model(*net, data, options.export_file, options.export_type.empty() ? config.output.type : options.export_type);
+  }
+  if (options.check) return note("config and data are in order");
+  log = std::make_unique<RunLog>(config.log, trainer.steps_done());
+  before = log->seconds();
+  display = std::make_unique<Display>(trainer.steps_done(), config.steps);
+  trainer.run();
+  display.reset();
+  if (!config.output.file.empty()) write_model(*net, data, config.output.file, config.output.type);
+}
+
+void add_options(CLI::App& app) {
+  static TrainOptions options;
+  app.name("fathom train");
+  app.footer(kExamples);
+  app.add_option("config", options.config, "the run's config, a JSON file")->type_name("CONFIG");
+  app.add_option("--set", options.set, "a field of the config and its value, as steps=2000; several")->type_name("FIELD=VALUE");
+  app.add_flag("--check", options.check, "read config, data and checkpoint, train nothing");
+  app.add_option("--export", options.export_file, "write the checkpoint's model to this GGUF file, train nothing")->type_name("FILE");
+  app.add_option("--type", options.export_type, "what its matrices are rounded to [the config's output.type]")
+      ->check(CLI::IsMember({"f32", "f16", "bf16", "q8_0", "q6_k", "q4_k"}))->type_name("TYPE");
+  app.add_option("--json", options.json, "- writes the lines of the log to stdout, too")->check(CLI::IsMember({"-"}))->type_name("-");
+  app.add_flag("--plain", options.plain, "compute with libtorch's own operations: slower, for comparison");
+  app.add_flag("--schema", options.schema, "print the JSON schema of configs");
+  app.callback([] {
+    if (options.schema) return write_out(train_config_schema().dump(2) + "\n");
+    if (options.config.empty()) fail_usage("no config given (see fathom train --help)");
+    train(options, config_of(options));
+  });
+}
+
+}  // namespace
+}  // namespace fathom
+
+int main(int argc, char** argv) {
+  return fathom::run_program(argc, argv, "Train a model, and its tokenizer, on texts and tasks.", fathom::add_options);
+}

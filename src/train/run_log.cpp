@@ -1,0 +1,75 @@
+#include "train/run_log.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <string_view>
+
+#include "base/error.h"
+#include "base/file_map.h"
+#include "base/write_file.h"
+
+namespace fathom {
+
+std::vector<RunLog::Line> read_run_log(const std::string& path) {
+  const FileMap file(path);
+  const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+  std::vector<RunLog::Line> lines;
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = text.find('\n', begin);
+    if (end == std::string_view::npos) break;  // was being written when the run was killed
+    const RunLog::Line line = RunLog::Line::parse(text.substr(begin, end - begin), nullptr, false);
+    const auto step = line.is_object() ? line.find("step") : line.end();
+    if (step == line.end() || !step->is_number_integer())
+      fail(path, ":", lines.size() + 1, ": is not a line of a training run's log");
+    lines.push_back(line);
+    begin = end + 1;
+  }
+  return lines;
+}
+
+RunLog::RunLog(const std::string& path, int64_t step) : path_(path) {
+  if (path.empty()) return;
+  std::string kept;
+  std::error_code error;
+  if (std::filesystem::file_size(path, error) > 0 && !error) {
+    for (Line& line : read_run_log(path)) {
+      if (step == 0 || line["step"].get<int64_t>() > step) continue;
+      kept += line.dump() + "\n";
+      lines_.push_back(std::move(line));
+    }
+  }
+  write_file(path, std::as_bytes(std::span(kept)));
+  file_ = ::open(path.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);
+  if (file_ < 0) fail(path, ": cannot open: ", std::strerror(errno));
+}
+
+RunLog::~RunLog() {
+  if (file_ >= 0) ::close(file_);
+}
+
+void RunLog::add(Line line) {
+  const std::string text = line.dump() + "\n";
+  if (file_ >= 0) {
+    size_t written = 0;
+    while (written < text.size()) {
+      const ssize_t count = ::write(file_, text.data() + written, text.size() - written);
+      if (count < 0 && errno == EINTR) continue;
+      if (count < 0) fail(path_, ": cannot write: ", std::strerror(errno));
+      written += static_cast<size_t>(count);
+    }
+  }
+  lines_.push_back(std::move(line));
+}
+
+double RunLog::seconds() const {
+  for (auto line = lines_.rbegin(); line != lines_.rend(); ++line) {
+    if (line->contains("seconds")) return (*line)["seconds"].get<double>();
+  }
+  return 0;
+}
+
+}  // namespace fathom

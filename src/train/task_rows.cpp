@@ -1,0 +1,112 @@
+#include "train/task_rows.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace fathom {
+namespace {
+
+constexpr int kTries = 12;           // to make a task's text fit
+constexpr double kFilled = 0.9;      // of a row, at least, if that can be had
+constexpr int64_t kProbe = 1 << 15;  // tokens of which the bytes are counted
+
+double bytes_per_token(const TokenStore& books, const Tokenizer& tokenizer) {
+  std::vector<int32_t> ids;
+  for (int64_t i = 0; i < books.documents() && std::ssize(ids) < kProbe; ++i) {
+    const size_t had = ids.size();
+    ids.resize(had + static_cast<size_t>(std::min(kProbe, books.length(i))));
+    books.copy(i, 0, std::span(ids).subspan(had));
+  }
+  return std::max(1.0, static_cast<double>(tokenizer.decode(ids).size()) / static_cast<double>(ids.size()));
+}
+
+}  // namespace
+
+WeightedIds weighted_ids(const Tokenizer& tokenizer, const MarkedText& text, const TaskWeights& weights) {
+  WeightedIds row;
+  row.ids = tokenizer.encode(text.text, {.add_bos_eos = false});
+  size_t end = 0, next = 0;  // of the tokens in the text; the answer that comes next
+  for (const int32_t& id : row.ids) {
+    const size_t begin = end;
+    // the first token may begin with a space that was put before the text
+    end += &id == row.ids.data() ? tokenizer.decode({&id, 1}).size() : tokenizer.piece(id).size();
+    while (next < text.answers.size() && text.answers[next].end <= begin) ++next;
+    const bool answer = next < text.answers.size() && text.answers[next].begin < end;
+    row.weights.push_back(static_cast<float>(answer ? weights.answer : weights.rest));
+  }
+  row.ids.push_back(tokenizer.vocabulary().eos);
+  row.weights.push_back(static_cast<float>(weights.rest));
+  return row;
+}
+
+TaskRows::TaskRows(const TokenStore& books, const Tokenizer& tokenizer, std::vector<TaskKind> kinds,
+                   TaskWeights weights)
+    : books_(books),
+      tokenizer_(tokenizer),
+      kinds_(std::move(kinds)),
+      weights_(weights),
+      bytes_per_token_(bytes_per_token(books, tokenizer)) {
+  for (const TaskKind& kind : kinds_) {
+    if (!(kind.weight > 0)) fail_usage("task ", kind.task->name(), ": expected a weight above 0");
+  }
+}
+
+void TaskRows::add(Dice& dice, Batch& batch) const {
+  const TaskSource& source = draw_kind(dice);
+  const ProseSource passages = [this](Dice& own, int64_t bytes) { return prose(own, bytes); };
+  WeightedIds best;
+  double bytes = bytes_per_token_ * static_cast<double>(batch.length);
+  for (int i = 0; i < kTries; ++i) {
+    const MarkedText text = source.make(dice, passages, static_cast<int64_t>(bytes));
+    WeightedIds made = weighted_ids(tokenizer_, text, weights_);
+    const double filled = static_cast<double>(made.ids.size()) / static_cast<double>(batch.length);
+    if (filled <= 1) best = std::move(made);
+    if (!best.ids.empty() && (filled >= kFilled || i >= kTries / 2)) break;
+    bytes *= 0.97 / filled;
+  }
+  if (best.ids.empty())
+    fail("training task ", source.name(), ": needs more than ", batch.length, " tokens: train on longer rows");
+  best.ids.resize(batch.length, tokenizer_.vocabulary().eos);
+  best.weights.resize(batch.length, 0.0f);
+  batch.tokens.push_back(tokenizer_.vocabulary().bos);
+  batch.tokens.insert(batch.tokens.end(), best.ids.begin(), best.ids.end());
+  batch.weights.insert(batch.weights.end(), best.weights.begin(), best.weights.end());
+  ++batch.sequences;
+}
+
+const TaskSource& TaskRows::draw_kind(Dice& dice) const {
+  double sum = 0;
+  for (const TaskKind& kind : kinds_) sum += kind.weight;
+  double drawn = dice.uniform() * sum;
+  size_t i = 0;
+  while (i + 1 < kinds_.size() && drawn >= kinds_[i].weight) drawn -= kinds_[i++].weight;
+  return *kinds_[i].task;
+}
+
+std::string TaskRows::prose(Dice& dice, int64_t bytes) const {
+  const auto wanted = static_cast<int64_t>(static_cast<double>(bytes) / bytes_per_token_);
+  int64_t document = 0, length = 0;
+  for (int tries = 0; tries < 20 && length <= wanted; ++tries) {
+    document = dice.below(books_.documents());
+    length = books_.length(document) - 1;  // without EOS
+  }
+  if (wanted <= 0 || length <= 0) return "";
+  const int64_t count = std::min(length, wanted);
+  std::vector<int32_t> ids(count);
+  books_.copy(document, dice.between(0, length - count), ids);
+  const std::string text = tokenizer_.decode(ids);
+  const size_t first = text.find_first_of(" \n"), last = text.find_last_of(" \n");
+  return first == last ? "" : text.substr(first + 1, last - first - 1);  // whole words
+}
+
+Batch TaskBatches::batch(int64_t step) {
+  Batch batch{.sequences = 0, .length = length_};
+  while (batch.sequences < sequences_) {
+    Dice dice(seed_, "task of a row", batch.sequences, step);
+    rows_.add(dice, batch);
+  }
+  return batch;
+}
+
+}  // namespace fathom
