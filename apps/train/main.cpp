@@ -15,13 +15,15 @@
 #include "train/export_gguf.h"
 #include "train/run_log.h"
 #include "train/training_data.h"
+#include "train/training_page.h"
 
 namespace fathom {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr const char* kExamples = R"(A config is a JSON object; `fathom train --schema` says all that may stand in it. The run keeps its state in
+constexpr const char* kExamples =
+    R"(A config is a JSON object; `fathom train --schema` says all that may stand in it. The run keeps its state in
 checkpoint.file, at intervals and when it is interrupted: the same command goes on from there, to the bit.
 
 Examples:
@@ -32,7 +34,7 @@ Examples:
 )";
 
 struct TrainOptions {
-  std::string config, export_file, export_type, json;
+  std::string config, export_file, export_type, json, html;
   std::vector<std::string> set;
   bool schema = false, check = false, plain = false;
 };
@@ -47,7 +49,8 @@ void set_field(Json& json, const std::string& setting) {
   const std::string path = setting.substr(0, equals), value = setting.substr(equals + 1);
   for (size_t begin = 0; begin <= path.size();) {
     const size_t end = std::min(path.find('.', begin), path.size());
-    if (!at->is_object() && !at->is_null()) fail_usage("--set: ", quote(path), " goes into something that is no object");
+    if (!at->is_object() && !at->is_null())
+      fail_usage("--set: ", quote(path), " goes into something that is no object");
     at = &(*at)[path.substr(begin, end - begin)];
     begin = end + 1;
   }
@@ -95,7 +98,8 @@ class Display {
     return text;
   }
   void say(int64_t step) const {
-    const double left = done_ > 0 ? watch_.seconds() / static_cast<double>(done_) * static_cast<double>(steps_ - step) : 0;
+    const double left =
+        done_ > 0 ? watch_.seconds() / static_cast<double>(done_) * static_cast<double>(steps_ - step) : 0;
     note(concat("step ", step, " of ", steps_, "  loss ", rounded(loss_), heldout_, "  ", format_size(rate_),
                 " tokens/s  ", format_seconds(left), " left"));
   }
@@ -120,30 +124,39 @@ std::unique_ptr<Net> make_net(const TrainConfig& config, const TrainingData& dat
 void train(const TrainOptions& options, const TrainConfig& config) {
   TrainingData data(config);
   const std::unique_ptr<Net> net = make_net(config, data, options.plain ? plain_ops() : fused_ops());
-  note(concat(format_size(static_cast<double>(net->values().numel())), " weights, ",
-              format_size(static_cast<double>(data.tokens())), " tokens of text, ", config.steps, " steps of ",
-              format_size(static_cast<double>(config.batch_tokens))));
   std::unique_ptr<RunLog> log;
   std::unique_ptr<Display> display;
-  Stopwatch watch;
+  const Stopwatch watch;
   double before = 0;
+  const auto write_page = [&] {
+    if (options.html.empty()) return;
+    const std::string page = training_page(to_json(config), net->values().numel(), log->lines());
+    write_file(options.html, std::as_bytes(std::span(page)));
+  };
   Trainer trainer(config, *net, data.batches(), data.heldout(), [&](Json line) {
     line["seconds"] = before + watch.seconds();
     display->show(line);
     if (options.json == "-") write_out(line.dump() + "\n");
+    const bool step = line.contains("loss");
     log->add(std::move(line));
+    if (!step) write_page();
   });
   const bool resumed = trainer.resume();
-  if (resumed) note(concat("goes on from ", config.checkpoint.file, ", step ", trainer.steps_done()));
   if (!options.export_file.empty()) {
     if (!resumed) fail("--export: there is no checkpoint yet: ", quote(config.checkpoint.file));
-    return write_model(*net, data, options.export_file, options.export_type.empty() ? config.output.type : options.export_type);
+    const std::string& type = options.export_type.empty() ? config.output.type : options.export_type;
+    return write_model(*net, data, options.export_file, type);
   }
+  if (!options.check) log = std::make_unique<RunLog>(config.log, trainer.steps_done());
+  note(concat(format_size(static_cast<double>(net->values().numel())), " weights, ",
+              format_size(static_cast<double>(data.tokens())), " tokens of text, ", config.steps, " steps of ",
+              format_size(static_cast<double>(config.batch_tokens))));
+  if (resumed) note(concat("goes on from ", config.checkpoint.file, ", step ", trainer.steps_done()));
   if (options.check) return note("config and data are in order");
-  log = std::make_unique<RunLog>(config.log, trainer.steps_done());
   before = log->seconds();
   display = std::make_unique<Display>(trainer.steps_done(), config.steps);
   trainer.run();
+  write_page();
   display.reset();
   if (!config.output.file.empty()) write_model(*net, data, config.output.file, config.output.type);
 }
@@ -153,12 +166,18 @@ void add_options(CLI::App& app) {
   app.name("fathom train");
   app.footer(kExamples);
   app.add_option("config", options.config, "the run's config, a JSON file")->type_name("CONFIG");
-  app.add_option("--set", options.set, "a field of the config and its value, as steps=2000; several")->type_name("FIELD=VALUE");
+  app.add_option("--set", options.set, "a field of the config and its value, as steps=2000; several")
+      ->type_name("FIELD=VALUE");
   app.add_flag("--check", options.check, "read config, data and checkpoint, train nothing");
-  app.add_option("--export", options.export_file, "write the checkpoint's model to this GGUF file, train nothing")->type_name("FILE");
+  app.add_option("--export", options.export_file, "write the checkpoint's model to this GGUF file, train nothing")
+      ->type_name("FILE");
   app.add_option("--type", options.export_type, "what its matrices are rounded to [the config's output.type]")
-      ->check(CLI::IsMember({"f32", "f16", "bf16", "q8_0", "q6_k", "q4_k"}))->type_name("TYPE");
-  app.add_option("--json", options.json, "- writes the lines of the log to stdout, too")->check(CLI::IsMember({"-"}))->type_name("-");
+      ->check(CLI::IsMember({"f32", "f16", "bf16", "q8_0", "q6_k", "q4_k"}))
+      ->type_name("TYPE");
+  app.add_option("--json", options.json, "- writes the lines of the log to stdout, too")
+      ->check(CLI::IsMember({"-"}))
+      ->type_name("-");
+  app.add_option("--html", options.html, "write a page with the run's curves to this file, anew at each evaluation")->type_name("FILE");
   app.add_flag("--plain", options.plain, "compute with libtorch's own operations: slower, for comparison");
   app.add_flag("--schema", options.schema, "print the JSON schema of configs");
   app.callback([] {
@@ -172,5 +191,6 @@ void add_options(CLI::App& app) {
 }  // namespace fathom
 
 int main(int argc, char** argv) {
-  return fathom::run_program(argc, argv, "Train a model, and its tokenizer, on texts and tasks.", fathom::add_options);
+  return fathom::run_program(argc, argv, "Train a model, and its tokenizer, on texts and tasks.",
+                             fathom::add_options);
 }

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/utf8.h"
+#include "eval/page.h"
 #include "eval/run_view.h"
 
 namespace fathom {
@@ -180,48 +181,10 @@ ordered_json page_data(const ordered_json& run) {
   return data;
 }
 
-/// JSON that can stand in a script element: nothing in it begins or ends a tag, a comment or a line of script.
-std::string script_json(const ordered_json& data) {
-  const std::string plain = data.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
-  std::string safe;
-  safe.reserve(plain.size() + plain.size() / 16);
-  for (size_t at = 0; at < plain.size(); ++at) {
-    const std::string_view rest = std::string_view(plain).substr(at);
-    if (rest[0] == '<') {
-      safe += "\\u003c";
-    } else if (rest[0] == '>') {
-      safe += "\\u003e";
-    } else if (rest[0] == '&') {
-      safe += "\\u0026";
-    } else if (rest.starts_with("\u2028") || rest.starts_with("\u2029")) {
-      safe += rest.starts_with("\u2028") ? "\\u2028" : "\\u2029";
-      at += 2;
-    } else {
-      safe += rest[0];
-    }
-  }
-  return safe;
-}
-
-/// The parts of the page, by the names that stand in its template as {{name}}.
-using Parts = std::map<std::string_view, std::string>;
-
-/// Fills the template in one pass, so that nothing in a part is taken for a name.
-std::string filled(std::string_view page, const Parts& parts) {
-  std::string out;
-  for (size_t begin; (begin = page.find("{{")) != page.npos;) {
-    const size_t end = page.find("}}", begin);
-    out += page.substr(0, begin);
-    out += parts.at(page.substr(begin + 2, end - begin - 2));
-    page.remove_prefix(end + 2);
-  }
-  return out.append(page);
-}
-
 }  // namespace
 
 std::string html_report(const ordered_json& run) {
-  return filled(embedded_report_html(), {{"style", std::string(embedded_report_css())},
+  return filled_page(embedded_report_html(), {{"style", std::string(embedded_report_css())},
                                          {"data", script_json(page_data(run))},
                                          {"script", concat(embedded_report_data_js(), embedded_report_draw_js(),
                                                            embedded_report_charts_js(), embedded_report_lists_js(),

@@ -11,7 +11,7 @@ namespace fathom {
 
 struct MixtureOptions {
   double task_share = 0;  // of the tokens, rounded to whole rows of the longest length
-  TaskWeights weights;
+  TaskWeights weights{};
 };
 
 /// Books, and tasks hidden in passages of them, in rows of one length a step; each row is a text of its own that

@@ -90,8 +90,7 @@ const std::vector<TrainField>& train_fields() {
        "weight in the loss of a task's answers; a token of a text has 1", 0, 1000},
       {"data.tasks.rest_weight", [](C& c, size_t) -> T { return &c.data.tasks.rest_weight; },
        "weight in the loss of what else a task says", 0, 1000},
-      {"data.tasks.kinds[].name", [](C& c, size_t i) -> T { return &c.data.tasks.kinds[i].name; },
-       "kind of task"},
+      {"data.tasks.kinds[].name", [](C& c, size_t i) -> T { return &c.data.tasks.kinds[i].name; }, "kind of task"},
       {"data.tasks.kinds[].weight", [](C& c, size_t i) -> T { return &c.data.tasks.kinds[i].weight; },
        "how many of them, against the other kinds", 1e-6, 1e6},
 

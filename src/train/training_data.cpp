@@ -135,12 +135,10 @@ void TrainingData::make_heldout(const TrainConfig& config, const std::vector<Tas
   };
   if (heldout_store_) {
     const int32_t level = level_of(longest);
-    const DecompositionOptions rows{.least_level = level,
-                                    .most_level = level,
-                                    .batch_tokens = config.batch_tokens,
-                                    .cycles = 1};
-    add("books", std::make_unique<Mixture>(*heldout_store_, *tokenizer_, std::vector<TaskKind>{}, rows,
-                                           MixtureOptions{}),
+    const DecompositionOptions rows{
+        .least_level = level, .most_level = level, .batch_tokens = config.batch_tokens, .cycles = 1};
+    add("books",
+        std::make_unique<Mixture>(*heldout_store_, *tokenizer_, std::vector<TaskKind>{}, rows, MixtureOptions{}),
         config.evaluation.batches);
   }
   if (config.data.tasks.share == 0) return;

@@ -16,8 +16,8 @@ namespace fathom {
 /// What a config trains and evaluates on: texts cut into tokens, tasks, and how they come in batches.
 class TrainingData {
  public:
-  /// Reads, or makes and keeps, the tokenizer and the tokens of all texts, with progress. Throws Error (usage) naming
-  /// the field of what the config lacks or gives wrongly, otherwise as the parts do.
+  /// Reads, or makes and keeps, the tokenizer and the tokens of all texts, with progress. Throws Error (usage)
+  /// naming the field of what the config lacks or gives wrongly, otherwise as the parts do.
   explicit TrainingData(const TrainConfig& config);
 
   const Tokenizer& tokenizer() const { return *tokenizer_; }
@@ -29,7 +29,7 @@ class TrainingData {
 
  private:
   void open_tokenizer(const TrainConfig& config);
-  
+
   void make_batches(const TrainConfig& config, const std::vector<TaskKind>& kinds);
   void make_heldout(const TrainConfig& config, const std::vector<TaskKind>& kinds);
 

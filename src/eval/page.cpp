@@ -1,0 +1,38 @@
+#include "eval/page.h"
+
+namespace fathom {
+
+std::string script_json(const nlohmann::ordered_json& data) {
+  const std::string plain = data.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+  std::string safe;
+  safe.reserve(plain.size() + plain.size() / 16);
+  for (size_t at = 0; at < plain.size(); ++at) {
+    const std::string_view rest = std::string_view(plain).substr(at);
+    if (rest[0] == '<') {
+      safe += "\\u003c";
+    } else if (rest[0] == '>') {
+      safe += "\\u003e";
+    } else if (rest[0] == '&') {
+      safe += "\\u0026";
+    } else if (rest.starts_with("\u2028") || rest.starts_with("\u2029")) {
+      safe += rest.starts_with("\u2028") ? "\\u2028" : "\\u2029";
+      at += 2;
+    } else {
+      safe += rest[0];
+    }
+  }
+  return safe;
+}
+
+std::string filled_page(std::string_view page, const PageParts& parts) {
+  std::string out;
+  for (size_t begin; (begin = page.find("{{")) != page.npos;) {
+    const size_t end = page.find("}}", begin);
+    out += page.substr(0, begin);
+    out += parts.at(page.substr(begin + 2, end - begin - 2));
+    page.remove_prefix(end + 2);
+  }
+  return out.append(page);
+}
+
+}  // namespace fathom

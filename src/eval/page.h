@@ -1,0 +1,20 @@
+#pragma once
+
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+namespace fathom {
+
+/// The JSON as it may stand inside a script element: nothing in it can end the element; bytes that are no UTF-8
+/// become U+FFFD.
+std::string script_json(const nlohmann::ordered_json& data);
+
+/// The parts of a page, by the names that stand in its template as {{name}}.
+using PageParts = std::map<std::string_view, std::string>;
+
+/// Fills the template in one pass, so that nothing in a part is taken for a name.
+std::string filled_page(std::string_view page, const PageParts& parts);
+
+}  // namespace fathom

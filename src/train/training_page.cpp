@@ -1,0 +1,63 @@
+#include "train/training_page.h"
+
+#include <algorithm>
+#include <array>
+
+#include "base/error.h"
+#include "eval/machine.h"
+#include "eval/page.h"
+
+namespace fathom {
+
+std::string_view embedded_report_css();
+std::string_view embedded_report_draw_js();
+std::string_view embedded_training_html();
+std::string_view embedded_training_curves_js();
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr size_t kMostPoints = 600;  // of a curve: more than a screen shows
+constexpr std::array kMeans = {"loss", "gradient_norm", "learning_rate", "tokens_per_second"};
+
+/// At most kMostPoints lines: the means of neighbours, at the last one's step.
+Json thinned(const std::vector<const Json*>& steps) {
+  Json points = Json::array();
+  const size_t each = (steps.size() + kMostPoints - 1) / kMostPoints;
+  for (size_t begin = 0; begin < steps.size(); begin += each) {
+    const size_t end = std::min(begin + each, steps.size());
+    Json point{{"step", (*steps[end - 1])["step"]}};
+    for (const char* key : kMeans) {
+      double sum = 0;
+      for (size_t i = begin; i < end; ++i) sum += steps[i]->value(key, 0.0);
+      point[key] = sum / static_cast<double>(end - begin);
+    }
+    points.push_back(std::move(point));
+  }
+  return points;
+}
+
+}  // namespace
+
+std::string training_page(const Json& config, int64_t weights, const std::vector<RunLog::Line>& lines) {
+  std::vector<const Json*> steps;
+  Json heldout = Json::array();
+  double seconds = 0;
+  int64_t tokens = 0;
+  for (const Json& line : lines) {
+    seconds = line.value("seconds", seconds);
+    tokens += line.value("tokens", int64_t{0});
+    if (line.contains("loss")) steps.push_back(&line);
+    if (line.contains("heldout")) heldout.push_back({{"step", line["step"]}, {"losses", line["heldout"]}});
+  }
+  const Json data{{"name", config["name"]},     {"steps", config["steps"]}, {"weights", weights},
+                  {"tokens", tokens},           {"seconds", seconds},       {"machine", processor_name()},
+                  {"trained", thinned(steps)},  {"heldout", heldout},       {"config", config}};
+  return filled_page(embedded_training_html(),
+                     {{"style", std::string(embedded_report_css())},
+                      {"data", script_json(data)},
+                      {"script", concat(embedded_report_draw_js(), embedded_training_curves_js())}});
+}
+
+}  // namespace fathom
