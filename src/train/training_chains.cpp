@@ -13,35 +13,54 @@ namespace {
 constexpr int64_t kMostNames = 4;
 
 /// {k} is set to {v}, a number or a name.
-constexpr std::string_view kNotations[] = {"{k} = {v}",         "{k} = {v}",          "{k} = {v}",
-                                           "set {k} to {v}",    "{k} := {v}",         "{k} <- {v}",
-                                           "let {k} be {v}",    "{v} goes into {k}",  "DEF {k} {v}",
-                                           "put {v} in {k}",    "{k} takes {v}",      "{k}: {v}",
-                                           "{v} -> {k}",        "{k} copies {v}",     "store {v} as {k}",
-                                           "{k} becomes {v}",   "assign {v} to {k}",  "{k} is the same as {v}",
-                                           "make {k} equal {v}", "{k} == {v}",        "from now on {k} is {v}",
-                                           "({k} {v})",         "write {k} wherever {v} is meant", "{k} | {v}"};
+constexpr std::string_view kNotations[] = {"{k} = {v}",
+                                           "{k} = {v}",
+                                           "{k} = {v}",
+                                           "set {k} to {v}",
+                                           "{k} := {v}",
+                                           "{k} <- {v}",
+                                           "let {k} be {v}",
+                                           "{v} goes into {k}",
+                                           "DEF {k} {v}",
+                                           "put {v} in {k}",
+                                           "{k} takes {v}",
+                                           "{k}: {v}",
+                                           "{v} -> {k}",
+                                           "{k} copies {v}",
+                                           "store {v} as {k}",
+                                           "{k} becomes {v}",
+                                           "assign {v} to {k}",
+                                           "{k} is the same as {v}",
+                                           "make {k} equal {v}",
+                                           "{k} == {v}",
+                                           "from now on {k} is {v}",
+                                           "({k} {v})",
+                                           "write {k} wherever {v} is meant",
+                                           "{k} | {v}"};
 /// Before each name, and what the names are called.
 struct Sort {
   std::string_view before, one, many;
 };
-constexpr Sort kSorts[] = {{"", "name", "names"},        {"", "name", "names"},      {"", "sign", "signs"},
-                           {"", "symbol", "symbols"},    {"NAME ", "name", "names"}, {"CELL ", "cell", "cells"},
-                           {"SLOT ", "slot", "slots"},   {"box ", "box", "boxes"},   {"jar ", "jar", "jars"},
-                           {"BIN ", "bin", "bins"},      {"REG ", "place", "places"}, {"X ", "name", "names"},
-                           {"$", "name", "names"},       {"#", "entry", "entries"},  {"drawer ", "drawer", "drawers"}};
+constexpr Sort kSorts[] = {
+    {"", "name", "names"},      {"", "name", "names"},       {"", "sign", "signs"},
+    {"", "symbol", "symbols"},  {"NAME ", "name", "names"},  {"CELL ", "cell", "cells"},
+    {"SLOT ", "slot", "slots"}, {"box ", "box", "boxes"},    {"jar ", "jar", "jars"},
+    {"BIN ", "bin", "bins"},    {"REG ", "place", "places"}, {"X ", "name", "names"},
+    {"$", "name", "names"},     {"#", "entry", "entries"},   {"drawer ", "drawer", "drawers"}};
 // {v} the number, {c} the count of the names with a space behind it, or nothing, {n} what they are called.
-constexpr std::string_view kLeadBegins[] = {"",          "In all, ",       "Step by step, ", "As told above, ",
-                                            "In the end ", "Going along the lines, ", "So ",  "By then "};
-constexpr std::string_view kLeads[] = {"{v} is found in {c}{n}:",    "{v} sits in {c}{n}:",  "{v} ended up in {c}{n}:",
-                                       "{v} belongs to {c}{n}:",     "{v} went on to {c}{n}:", "{v} was passed to {c}{n}:",
-                                       "{v} can be read from {c}{n}:", "{v} comes with {c}{n},", "we get {v} from {c}{n} -",
-                                       "to {v} come {c}{n}:",        "{v} = {c}{n}:",        "{v} makes {c}{n}:"};
-constexpr std::string_view kAsked[] = {"which {n} come to {v}?",  "where does {v} end up?", "name the {n} with {v}.",
-                                       "{v}?",                    "all {n} for {v}.",       "who has {v}?",
-                                       "find {v} and follow it.", "which {n} got {v} in turn?"};
-constexpr std::string_view kAskedForward[] = {"which number does {k} come to?", "what does {k} hold at last?", "{k}?",
-                                              "follow {k} down to a number.",   "solve {k}."};
+constexpr std::string_view kLeadBegins[] = {
+    "",    "In all, ", "Step by step, ", "As told above, ", "In the end ", "Going along the lines, ",
+    "So ", "By then "};
+constexpr std::string_view kLeads[] = {
+    "{v} is found in {c}{n}:",      "{v} sits in {c}{n}:",    "{v} ended up in {c}{n}:",
+    "{v} belongs to {c}{n}:",       "{v} went on to {c}{n}:", "{v} was passed to {c}{n}:",
+    "{v} can be read from {c}{n}:", "{v} comes with {c}{n},", "we get {v} from {c}{n} -",
+    "to {v} come {c}{n}:",          "{v} = {c}{n}:",          "{v} makes {c}{n}:"};
+constexpr std::string_view kAsked[] = {
+    "which {n} come to {v}?", "where does {v} end up?", "name the {n} with {v}.",  "{v}?",
+    "all {n} for {v}.",       "who has {v}?",           "find {v} and follow it.", "which {n} got {v} in turn?"};
+constexpr std::string_view kAskedForward[] = {"which number does {k} come to?", "what does {k} hold at last?",
+                                              "{k}?", "follow {k} down to a number.", "solve {k}."};
 constexpr std::string_view kForward[] = {"{k} comes to {v}", "{k} = {v}", "{k}: {v}", "behind {k} there is {v}",
                                          "{k} leads to {v}"};
 constexpr std::string_view kPrefaces[] = {"Names stand for numbers here, and for other names.",
@@ -144,7 +163,8 @@ class Chains final : public TaskSource {
     MarkedText marked;
     const bool shown = bytes >= kExample && dice.below(2) == 0;
     if (shown) {
-      add_part(wording, around, names, digits, std::min<int64_t>(bytes / 3, dice.between(300, 1500)), 1, dice, marked);
+      add_part(wording, around, names, digits, std::min<int64_t>(bytes / 3, dice.between(300, 1500)), 1, dice,
+               marked);
       marked.text += '\n';
       if (dice.below(2) == 0) names.redraw();
     }
@@ -217,7 +237,9 @@ class Chains final : public TaskSource {
 TaskSources chain_tasks() { return {std::make_shared<Chains>()}; }
 
 void add_chain_templates(std::vector<std::string_view>& templates) {
-  const auto add = [&](const auto& forms) { templates.insert(templates.end(), std::begin(forms), std::end(forms)); };
+  const auto add = [&](const auto& forms) {
+    templates.insert(templates.end(), std::begin(forms), std::end(forms));
+  };
   add(kNotations), add(kLeadBegins), add(kLeads), add(kAsked), add(kAskedForward), add(kForward), add(kPrefaces);
   for (const Sort& sort : kSorts) templates.insert(templates.end(), {sort.before, sort.one, sort.many});
 }

@@ -100,8 +100,9 @@ class Several final : public TaskSource {
     dice.shuffle(facts);
     std::vector<std::string> statements;
     for (const Fact& fact : facts) statements.push_back(stated(wording, fact));
+    const Joining joining = draw_joining(dice);
     MarkedText end;
-    for (const std::vector<Fact>& group : groups) ask_group(dice, wording, facts, group, end);
+    for (const std::vector<Fact>& group : groups) ask_group(joining, wording, facts, group, end);
     return finished(wording, statements, std::move(end), around, dice, bytes);
   }
 
@@ -115,7 +116,7 @@ class Several final : public TaskSource {
   }
 
   /// Values of a key in the order of the text, of keys in the order of the question.
-  void ask_group(Dice& dice, const FactWording& wording, const std::vector<Fact>& facts,
+  void ask_group(const Joining& joining, const FactWording& wording, const std::vector<Fact>& facts,
                  const std::vector<Fact>& group, MarkedText& end) const {
     std::vector<std::string> keys, values;
     for (const Fact& fact : values_ ? facts : group) {
@@ -124,7 +125,7 @@ class Several final : public TaskSource {
       keys.push_back(fact.key);
     }
     if (values_) keys.resize(1);
-    ask(wording, joined(dice, keys), joined(dice, values), end);
+    ask(wording, joined(keys, joining), joined(values, joining), end);
   }
 
   bool values_;

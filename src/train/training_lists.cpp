@@ -12,44 +12,66 @@ namespace fathom {
 namespace {
 
 // Lists. {o} which of several ("first ", "red "), {n} what it is called, {v} its items.
-constexpr std::string_view kLists[] = {"here is the {o}{n}: {v}",        "this is the {o}{n}: {v}",
-                                       "now comes the {o}{n}, {v}",      "the {o}{n} = {v}",
-                                       "the {o}{n} - {v}",               "the {o}{n}: {v}",
-                                       "{o}{n}: {v}",                    "[{o}{n}] {v}",
-                                       "they read the {o}{n} aloud: {v}", "on the wall the {o}{n} said {v}",
-                                       "our {o}{n} goes {v}",            "learn this {o}{n}: {v}",
-                                       "the {o}{n} runs as follows: {v}", "{o}{n} > {v}"};
+constexpr std::string_view kLists[] = {"here is the {o}{n}: {v}",
+                                       "this is the {o}{n}: {v}",
+                                       "now comes the {o}{n}, {v}",
+                                       "the {o}{n} = {v}",
+                                       "the {o}{n} reads {v}",
+                                       "the whole {o}{n}: {v}",
+                                       "{o}{n}: {v}",
+                                       "[{o}{n}] {v}",
+                                       "they read the {o}{n} aloud: {v}",
+                                       "on the wall the {o}{n} said {v}",
+                                       "our {o}{n} goes {v}",
+                                       "learn this {o}{n}: {v}",
+                                       "the {o}{n} runs as follows: {v}",
+                                       "{o}{n} > {v}"};
 constexpr std::string_view kListsAgain[] = {"once more, the {o}{n}: {v}", "the {o}{n} was: {v}",
                                             "again the {o}{n}: {v}",      "the same {o}{n}: {v}",
                                             "so the {o}{n} went: {v}",    "that {o}{n}, word for word: {v}",
                                             "I remember the {o}{n}: {v}", "{o}{n}, said again: {v}"};
-constexpr std::string_view kListQuestions[] = {"say the {o}{n} again.",     "how did the {o}{n} go?",
-                                               "the {o}{n}, please.",       "what was in the {o}{n}?",
-                                               "recite the {o}{n}.",        "do you still know the {o}{n}?",
+constexpr std::string_view kListQuestions[] = {"say the {o}{n} again.",      "how did the {o}{n} go?",
+                                               "the {o}{n}, please.",        "what was in the {o}{n}?",
+                                               "recite the {o}{n}.",         "do you still know the {o}{n}?",
                                                "write the {o}{n} once more."};
-constexpr std::string_view kListNames[] = {"list", "list", "list",  "row",   "series", "roll",
-                                           "line", "chain", "order", "rhyme", "names",  "words"};
+constexpr std::string_view kListNames[] = {"list", "list",  "list",  "row",   "series", "roll",
+                                           "line", "chain", "order", "rhyme", "litany", "verse"};
 constexpr std::string_view kOrdinals[] = {"first ", "second ", "third ", "fourth "};
 
-// The ledger's first line, what stands between key and value, before and behind each pair, and before the second part.
+// The ledger's first line, what stands between key and value, before and behind each pair, and before the second
+// part.
 constexpr std::string_view kLatest[] = {"The latest entry counts.", "What comes later replaces what came before.",
                                         "Only the last word on each name holds.", "Later lines win."};
 constexpr std::string_view kLedgerHeads[] = {"", "", "", "Entries:", "Pairs to learn:", "Ledger", "Who has what:"};
-constexpr std::string_view kSigns[] = {" ", ": ", " = ", " -> ", " - ", "=", ":", " | ", " is ", "\t", " has ", ", "};
+constexpr std::string_view kSigns[] = {" ", ": ",  " = ",  " -> ", " - ",   "=",
+                                       ":", " | ", " is ", "\t",   " has ", ", "};
 constexpr std::string_view kBefores[] = {"", "", "", "", "* ", "- ", "the "};
 constexpr std::string_view kBehinds[] = {"\n", "\n", "\n", ".\n", "; ", ", ", " / "};
-constexpr std::string_view kTurns[] = {"Once more:", "Again:", "Now from memory:", "Shuffled:", "The same, mixed up:",
-                                       "=====", "And back:"};
+constexpr std::string_view kTurns[] = {
+    "Once more:", "Again:", "Now from memory:", "Shuffled:", "The same, mixed up:", "=====", "And back:"};
 
 /// Words, names, numbers or nonsense, all of one kind.
 class Items {
  public:
   Items(Dice& dice, const ProseSource& prose)
-      : dice_(dice), kind_(dice.below(7)), size_(static_cast<int>(dice.between(1, 4))), words_(passage_words(dice, prose)) {
+      : dice_(dice),
+        kind_(dice.below(10)),
+        size_(static_cast<int>(dice.between(2, 4))),
+        words_(passage_words(dice, prose)) {
     constexpr size_t kFewWords = 30;
-    if (words_.size() < kFewWords && kind_ == 6) kind_ = 0;
+    if (words_.size() < kFewWords && kind_ == 5) kind_ = 0;
   }
+  /// One that has not come yet, while there are such.
   std::string next() {
+    constexpr int kTries = 6;
+    std::string item = draw();
+    for (int tries = 1; tries < kTries && used_.contains(item); ++tries) item = draw();
+    used_.insert(item);
+    return item;
+  }
+
+ private:
+  std::string draw() {
     switch (kind_) {
       case 0:
         return std::string(dice_.pick(training_nouns()));
@@ -62,17 +84,17 @@ class Items {
       case 4:
         return nonsense_word(dice_, 1 + size_ % 3);
       case 5:
-        return std::string(dice_.pick(training_names()));
-      default:
         return dice_.pick(words_);
+      default:
+        return std::string(dice_.pick(training_names()));
     }
   }
 
- private:
   Dice& dice_;
   int64_t kind_;
   int size_;
   std::vector<std::string> words_;
+  std::set<std::string> used_;
 };
 
 /// Lists in prose, each said again behind it.
@@ -102,8 +124,8 @@ class Lists final : public TaskSource {
     MarkedText end;
     for (const int64_t i : dice.distinct(count, count)) {
       const std::string asked = capital(filled(again, {{'o', labels[i]}, {'n', called}}));
-      append_answer(filled(question, {{'o', labels[i]}, {'n', called}}) + asked.substr(0, asked.find("{v}")), said[i],
-                    concat(end_mark, "\n"), end);
+      append_answer(filled(question, {{'o', labels[i]}, {'n', called}}) + asked.substr(0, asked.find("{v}")),
+                    said[i], concat(end_mark, "\n"), end);
     }
     return around.hide(pieces, end, dice, bytes, dice.below(2) == 0);
   }
@@ -135,7 +157,8 @@ class Copy final : public TaskSource {
     constexpr size_t kGiven = 3;  // items that tell that the sequence comes again
     const int64_t times = dice.between(2, 3);
     const std::string_view between = dice.below(5) == 0 ? ", " : " ";
-    const std::vector<std::string> sequence = draw_sequence(dice, prose, bytes / times, kGiven, std::ssize(between));
+    const std::vector<std::string> sequence =
+        draw_sequence(dice, prose, bytes / times, kGiven, std::ssize(between));
     const std::string given = joined({sequence.begin(), sequence.begin() + kGiven}, between) + std::string(between);
     const std::string rest = joined({sequence.begin() + kGiven, sequence.end()}, between);
     MarkedText marked{concat(given, rest, "\n"), {}};
@@ -144,9 +167,10 @@ class Copy final : public TaskSource {
   }
 
  private:
-  static std::vector<std::string> draw_sequence(Dice& dice, const ProseSource& prose, int64_t bytes, size_t given, int64_t gap) {
+  static std::vector<std::string> draw_sequence(Dice& dice, const ProseSource& prose, int64_t bytes, size_t given,
+                                                int64_t gap) {
     constexpr int64_t kChanged = 6;  // one word of so many, in sentences
-    const bool sentences = dice.below(3) == 0;
+    const bool sentences = gap == 1 && dice.below(3) == 0;
     Items items(dice, prose);
     std::vector<std::string> sequence;
     int64_t length = 0;
@@ -233,8 +257,10 @@ class Ledger final : public TaskSource {
                     MarkedText& marked) {
     Pairs pairs;
     while (marked.answers.empty() || std::ssize(marked.text) < bytes) {
-      const double due = static_cast<double>(count) * (static_cast<double>(std::ssize(marked.text)) / static_cast<double>(bytes));
-      if (pairs.empty() || (static_cast<double>(pairs.size()) < due + 2 && dice.below(3) == 0)) {
+      const double due =
+          static_cast<double>(count) * (static_cast<double>(std::ssize(marked.text)) / static_cast<double>(bytes));
+      const bool late = std::ssize(marked.text) >= bytes;
+      if (pairs.empty() || (!late && static_cast<double>(pairs.size()) < due + 2 && dice.below(3) == 0)) {
         pairs.emplace_back(keys.next(), worths.next());
         state(style, pairs.back().first, pairs.back().second, marked);
       } else {
@@ -290,7 +316,9 @@ TaskSources list_tasks() {
 }
 
 void add_list_templates(std::vector<std::string_view>& templates) {
-  const auto add = [&](const auto& forms) { templates.insert(templates.end(), std::begin(forms), std::end(forms)); };
+  const auto add = [&](const auto& forms) {
+    templates.insert(templates.end(), std::begin(forms), std::end(forms));
+  };
   add(kLists), add(kListsAgain), add(kListQuestions), add(kListNames), add(kOrdinals), add(kLatest);
   add(kLedgerHeads), add(kSigns), add(kTurns);
 }

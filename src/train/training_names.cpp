@@ -8,12 +8,26 @@
 namespace fathom {
 namespace {
 
-constexpr int64_t kShort = 1000;    // bytes of a text that has no room for long names
-constexpr size_t kFewWords = 12;    // of a passage, too few to draw from
-constexpr int kShortGroups = 4;     // of those below
+constexpr int64_t kShort = 1000;      // bytes of a text that has no room for long names
+constexpr size_t kFewWords = 12;      // of a passage, too few to draw from
+constexpr int kShortGroups = 4;       // of those below
 const std::vector<int> kGroups[] = {  // lengths of the groups of hex; a UUID has 8, 4, 4, 4, 12
-    {8}, {5, 5}, {4, 4}, {3, 6}, {12}, {6, 6}, {10, 6}, {4, 4, 4}, {7, 7, 7}, {16}, {6, 6, 6, 6}, {9, 3, 3, 9},
-    {5, 5, 5, 5, 5}, {8, 8, 8}, {10, 5, 5, 10}, {4, 8, 8, 4, 8}};
+    {8},
+    {5, 5},
+    {4, 4},
+    {3, 6},
+    {12},
+    {6, 6},
+    {10, 6},
+    {4, 4, 4},
+    {7, 7, 7},
+    {16},
+    {6, 6, 6, 6},
+    {9, 3, 3, 9},
+    {5, 5, 5, 5, 5},
+    {8, 8, 8},
+    {10, 5, 5, 10},
+    {4, 8, 8, 4, 8}};
 constexpr std::string_view kMixed = "abcdefghjkmnpqrstuvwxyz23456789";
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
@@ -63,8 +77,8 @@ Keys::Keys(Dice& dice, const ProseSource& prose, int64_t bytes, int64_t count)
 }
 
 void Keys::draw_kind(int64_t bytes, int64_t count) {
-  constexpr Kind kKinds[] = {Kind::kName, Kind::kWords,  Kind::kWords, Kind::kWords,
-                             Kind::kNonsense, Kind::kCode, Kind::kHex,  Kind::kPassage};
+  constexpr Kind kKinds[] = {Kind::kName,     Kind::kWords, Kind::kWords, Kind::kWords,
+                             Kind::kNonsense, Kind::kCode,  Kind::kHex,   Kind::kPassage};
   constexpr std::string_view kJoins[] = {" ", "-", "-", "_"}, kCodeJoins[] = {"", "-", "/", "."};
   kind_ = dice_.pick(kKinds);
   if (kind_ == Kind::kPassage && words_.size() < kFewWords) kind_ = Kind::kWords;
@@ -76,7 +90,7 @@ void Keys::draw_kind(int64_t bytes, int64_t count) {
       between_ = " ";
       break;
     case Kind::kWords:
-      sizes_.resize(count > 3000 || dice_.below(4) == 0 ? 3 : 2);
+      sizes_.resize(count > 3000 || (bytes >= kShort && dice_.below(3) == 0) ? 3 : 2);
       between_ = dice_.pick(kJoins);
       if (between_ == " " && dice_.below(2) == 0) before_ = "the ";
       break;
@@ -140,7 +154,7 @@ Worths::Worths(Dice& dice, const ProseSource& prose, int64_t bytes)
 }
 
 void Worths::draw_kind() {
-  constexpr Kind kKinds[] = {Kind::kNumber, Kind::kNumber, Kind::kNumber, Kind::kNumber,  Kind::kNumber,
+  constexpr Kind kKinds[] = {Kind::kNumber, Kind::kNumber, Kind::kNumber, Kind::kNumber,   Kind::kNumber,
                              Kind::kHex,    Kind::kHex,    Kind::kWord,   Kind::kNonsense, Kind::kMixed};
   kind_ = dice_.pick(kKinds);
   if (kind_ == Kind::kNumber) sizes_ = {training_digits(dice_)};

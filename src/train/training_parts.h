@@ -48,8 +48,8 @@ class Keys {
   std::set<std::string> used_;
 };
 
-/// What keys have: numbers of 2, 3, 4, 8 or 9 digits, hex, words, letters with digits; mostly of one kind in a text.
-/// They differ as long as the kind has enough of them.
+/// What keys have: numbers of 2, 3, 4, 8 or 9 digits, hex, words, letters with digits; mostly of one kind in a
+/// text. They differ as long as the kind has enough of them.
 class Worths {
  public:
   Worths(Dice& dice, const ProseSource& prose, int64_t bytes);
@@ -86,8 +86,12 @@ struct Marks {
   std::string_view question, answer;
 };
 const Marks& draw_marks(Dice& dice);
-/// "a, b and c", "a; b; c" and so on: joined in one of many ways.
-std::string joined(Dice& dice, const std::vector<std::string>& items);
+/// How several things are named: "a, b and c", "a; b; c".
+struct Joining {
+  std::string_view between, last;
+};
+Joining draw_joining(Dice& dice);
+std::string joined(const std::vector<std::string>& items, const Joining& joining);
 std::string joined(const std::vector<std::string>& items, std::string_view between);
 
 /// Appends what comes before an answer, the answer, and what comes behind. Marks the answer with the character that

@@ -11,7 +11,7 @@ namespace {
 
 // Dull sentences; {n} a noun, {a} an adjective, {p} a name, the same in all rounds of a text.
 constexpr std::string_view kDull[] = {"The {n} is {a}.",
-                                      "A {n} stands by the door.",
+                                      "By the door stands the {n}.",
                                       "Nobody minds the {n}.",
                                       "{p} looks at the {a} {n}.",
                                       "Another {a} day goes past.",
@@ -86,12 +86,16 @@ std::string joined(const std::vector<std::string>& items, std::string_view betwe
   return text;
 }
 
-std::string joined(Dice& dice, const std::vector<std::string>& items) {
-  constexpr std::string_view kBetween[] = {", ", ", ", " and ", "; ", ", and ", " / ", " "};
-  const bool words = std::ranges::any_of(items, [](const std::string& item) { return item.find(' ') != std::string::npos; });
-  if (dice.below(2) == 0 || items.size() < 2)
-    return joined(items, kBetween[dice.below(std::ssize(kBetween) - (words ? 1 : 0))]);
-  return concat(joined({items.begin(), items.end() - 1}, ", "), " and ", items.back());
+std::string joined(const std::vector<std::string>& items, const Joining& joining) {
+  if (items.size() < 2) return joined(items, "");
+  return concat(joined({items.begin(), items.end() - 1}, joining.between), joining.last, items.back());
+}
+
+Joining draw_joining(Dice& dice) {
+  constexpr Joining kJoinings[] = {{", ", " and "}, {", ", " and "}, {", ", " and "}, {", ", ", and "},
+                                   {", ", ", "},    {", ", ", "},    {"; ", "; "},    {" and ", " and "},
+                                   {" / ", " / "},  {" + ", " + "}};
+  return dice.pick(kJoinings);
 }
 
 void append_answer(std::string_view before, std::string_view answer, std::string_view behind, MarkedText& marked) {

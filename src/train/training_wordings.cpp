@@ -31,13 +31,10 @@ constexpr std::string_view kValueLast[] = {"{k}'s {m}{t}{i} {v}",
                                            "it is said of {k} that the {m}{t}{i} {v}",
                                            "whoever asks {k} for the {m}{t} hears {v}",
                                            "next to {k} somebody wrote the {m}{t} {v}",
-                                           "the {t} that goes with {k}{i} {v}"};
-constexpr std::string_view kValueInside[] = {"{k} keeps {v} as {m}{t}",
-                                             "{k} was given {v} as {m}{t}",
-                                             "under {k} stands {v}, the {m}{t}",
-                                             "{k} uses {v} for its {m}{t}",
-                                             "{k} goes by {v}, the {m}{t}",
-                                             "one writes {k} with {v} for its {t}"};
+                                           "the {t} seen with {k}{i} {v}"};
+constexpr std::string_view kValueInside[] = {
+    "{k} keeps {v} as {m}{t}",     "{k} was given {v} as {m}{t}", "under {k} stands {v}, the {m}{t}",
+    "{k} uses {v} for its {m}{t}", "{k} goes by {v}, the {m}{t}", "one writes {k} with {v} for its {t}"};
 constexpr std::string_view kValueFirst[] = {"{v} is what {k} has as {m}{t}",
                                             "{v} is the {m}{t} {p} {k}",
                                             "{v} was the {m}{t} {p} {k}",
@@ -47,23 +44,38 @@ constexpr std::string_view kValueFirst[] = {"{v} is what {k} has as {m}{t}",
                                             "{v} -> {k}",
                                             "with {v} for its {m}{t} comes {k}",
                                             "{v}, such is the {m}{t} {p} {k}"};
-constexpr std::string_view kArticles[] = {"the ",      "the ",     "the ",          "the ",     "",
-                                          "",          "a ",       "one ",          "this ",    "our ",
-                                          "now the ",  "note: the ", "so the ",     "and the ", "as agreed, the ",
-                                          "mind that the ", "here the ", "by the way, the "};
+constexpr std::string_view kArticles[] = {"the ",
+                                          "the ",
+                                          "the ",
+                                          "the ",
+                                          "",
+                                          "",
+                                          "a ",
+                                          "one ",
+                                          "this ",
+                                          "our ",
+                                          "now the ",
+                                          "note: the ",
+                                          "so the ",
+                                          "and the ",
+                                          "as agreed, the ",
+                                          "mind that the ",
+                                          "here the ",
+                                          "by the way, the "};
 constexpr std::string_view kManyArticles[] = {"the ", "the ", "the ", "all ", "", "all the ", "these ", "our "};
-constexpr std::string_view kModifiers[] = {"",      "",      "",        "",      "new ",    "old ",    "true ",   "present ",
-                                           "first ", "proper ", "usual ", "hidden ", "private ", "official ", "spare ", "only "};
+constexpr std::string_view kModifiers[] = {"",         "",          "",       "",        "new ",   "old ",
+                                           "true ",    "present ",  "first ", "proper ", "usual ", "hidden ",
+                                           "private ", "official ", "spare ", "only "};
 constexpr std::string_view kThings[] = {
-    "badge",      "berth",     "cipher",     "docket",     "emblem",     "ledger mark",   "locker",     "motto",
-    "parcel tag", "quota",     "seal",       "serial mark", "shelf mark", "stall",        "stamp",      "ticket",
-    "token word", "watchword", "deposit",    "wage",       "fare",       "rank",          "bid",        "toll",
-    "door code",  "entry code", "docket number", "room number", "sum",   "share",         "reading",    "label",
-    "sign",       "call sign", "amount",     "score",      "plot number", "storage code", "mark",       "number"};
-constexpr std::string_view kPrepositions[] = {"of",         "of",       "for",       "for",          "for",
-                                              "at",         "held by",  "belonging to", "kept by",   "under",
-                                              "assigned to", "beside",  "given to",  "carried by",   "noted for",
-                                              "with",       "meant for", "near",     "known to",     "set down for"};
+    "badge",      "berth",      "cipher",        "docket",      "emblem",      "ledger mark",  "locker",  "motto",
+    "parcel tag", "quota",      "seal",          "serial mark", "shelf mark",  "stall",        "stamp",   "ticket",
+    "token word", "watchword",  "deposit",       "wage",        "fare",        "rank",         "bid",     "toll",
+    "door code",  "entry code", "docket number", "room number", "sum",         "share",        "reading", "label",
+    "sign",       "call sign",  "amount",        "score",       "plot number", "storage code", "mark",    "number"};
+constexpr std::string_view kPrepositions[] = {
+    "of",           "of",      "for",       "for",         "for",      "at",          "held by",
+    "belonging to", "kept by", "under",     "assigned to", "beside",   "given to",    "carried by",
+    "noted for",    "with",    "meant for", "near",        "known to", "set down for"};
 struct Verb {
   std::string_view one, many;
 };
@@ -106,17 +118,29 @@ constexpr std::string_view kQuestions[] = {"which {b} the {m}{t} {p} {k}?",
                                            "I need the {t} {p} {k}.",
                                            "what about {k} and the {t}?",
                                            "for {k}, which {b} the {m}{t}?"};
-constexpr Marks kMarks[] = {{"Q: ", "A: "},          {"Q: ", "A: "},         {"Asked: ", "Said: "},
-                            {"Query - ", "Reply - "}, {"> ", "< "},           {"? ", "! "},
-                            {"- ", "- "},            {"", ""},                {"Q. ", "A. "},
-                            {"Ask> ", "Tell> "},     {"Pupil: ", "Teacher: "}, {"[ask] ", "[tell] "},
-                            {"Test: ", "Solution: "}, {"", "It says: "},       {"One asks: ", "One hears: "},
-                            {"Task: ", "Result: "},  {"QUERY ", "FOUND "},    {"Wanted: ", "Found: "}};
-constexpr std::string_view kPrefaceBegins[] = {"Learn ",    "Do not forget ", "Keep in mind ", "Mark well ", "Take note of ",
-                                               "Hold on to ", "Note down ",  "Store away ",   "Watch for ", "Look out for ",
-                                               "This is about ", "Mind "};
-constexpr std::string_view kPrefaceThings[] = {"the {t}s",           "each {t}",        "every {t}", "all {t}s",
-                                               "whatever {t} there is", "any {t}",       "the {t} of everybody"};
+constexpr Marks kMarks[] = {{"Q: ", "A: "},
+                            {"Q: ", "A: "},
+                            {"Asked: ", "Said: "},
+                            {"Query - ", "Reply - "},
+                            {"> ", "< "},
+                            {"? ", "! "},
+                            {"- ", "- "},
+                            {"", ""},
+                            {"Q. ", "A. "},
+                            {"Ask> ", "Tell> "},
+                            {"Pupil: ", "Teacher: "},
+                            {"[ask] ", "[tell] "},
+                            {"Test: ", "Solution: "},
+                            {"", "It says: "},
+                            {"One asks: ", "One hears: "},
+                            {"Task: ", "Result: "},
+                            {"QUERY ", "FOUND "},
+                            {"Wanted: ", "Found: "}};
+constexpr std::string_view kPrefaceBegins[] = {"Learn ",        "Do not forget ", "Keep in mind ",  "Mark well ",
+                                               "Take note of ", "Hold on to ",    "Note down ",     "Store away ",
+                                               "Watch for ",    "Look out for ",  "This is about ", "Mind "};
+constexpr std::string_view kPrefaceThings[] = {
+    "the {t}s", "each {t}", "every {t}", "all {t}s", "whatever {t} there is", "any {t}", "the {t} of everybody"};
 constexpr std::string_view kPrefacePlaces[] = {" below",
                                                " in these lines",
                                                " in this passage",
@@ -150,7 +174,9 @@ std::string worded(std::string_view form, const Parts& parts, bool several) {
   const std::string thing = several ? plural(parts.thing) : std::string(parts.thing);
   const bool vowel = std::string_view("aeiou").find((parts.modifier.empty() ? thing : parts.modifier)[0]) !=
                      std::string_view::npos;
-  const std::string_view article = several ? parts.many_article : parts.article == "a " && vowel ? "an " : parts.article;
+  const std::string_view article = several                          ? parts.many_article
+                                   : parts.article == "a " && vowel ? "an "
+                                                                    : parts.article;
   return filled(form, {{'a', article},
                        {'m', parts.modifier},
                        {'t', thing},
@@ -220,7 +246,9 @@ FactWording draw_fact_wording(Dice& dice, bool several) {
 }
 
 void add_fact_templates(std::vector<std::string_view>& templates) {
-  const auto add = [&](const auto& forms) { templates.insert(templates.end(), std::begin(forms), std::end(forms)); };
+  const auto add = [&](const auto& forms) {
+    templates.insert(templates.end(), std::begin(forms), std::end(forms));
+  };
   templates.push_back(kPlainForm);
   add(kValueLast), add(kValueInside), add(kValueFirst), add(kArticles), add(kManyArticles), add(kModifiers);
   add(kThings), add(kPrepositions), add(kQuestions), add(kPrefaceBegins), add(kPrefaceThings);

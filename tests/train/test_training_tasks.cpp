@@ -123,13 +123,14 @@ std::vector<std::string> items_of(const std::string& answer) {
   std::istringstream words(answer);
   std::vector<std::string> items;
   for (std::string word; words >> word;) {
-    while (!word.empty() && std::string_view(".,;!/|").find(word.back()) != std::string_view::npos) word.pop_back();
+    while (!word.empty() && std::string_view(".,;!/|+").find(word.back()) != std::string_view::npos)
+      word.pop_back();
     if (!word.empty() && word != "and") items.push_back(word);
   }
   return items;
 }
 
-/// The chain's, the ledger's and the list's answers lie between what is asked later.
+/// All questions behind all that they ask for.
 bool asks_at_the_end(const std::string& task) { return task == "facts" || task.starts_with("multi"); }
 
 TEST(TrainingTasks, EachAnswerIsToBeFoundInTheTextBeforeIt) {
