@@ -1,0 +1,247 @@
+// Names that stand for a number, or for one another: all that come to one number are asked for, or the number that
+// one comes to.
+#include <algorithm>
+
+#include "base/error.h"
+#include "eval/metrics.h"
+#include "eval/words.h"
+#include "train/training_parts.h"
+
+namespace fathom {
+namespace {
+
+constexpr int64_t kMostNames = 4;
+
+/// {k} is set to {v}, a number or a name.
+constexpr std::string_view kNotations[] = {"{k} = {v}",
+                                           "{k} = {v}",
+                                           "{k} = {v}",
+                                           "set {k} to {v}",
+                                           "{k} := {v}",
+                                           "{k} <- {v}",
+                                           "let {k} be {v}",
+                                           "{v} goes into {k}",
+                                           "DEF {k} {v}",
+                                           "put {v} in {k}",
+                                           "{k} takes {v}",
+                                           "{k}: {v}",
+                                           "{v} -> {k}",
+                                           "{k} copies {v}",
+                                           "store {v} as {k}",
+                                           "{k} becomes {v}",
+                                           "assign {v} to {k}",
+                                           "{k} is the same as {v}",
+                                           "make {k} equal {v}",
+                                           "{k} == {v}",
+                                           "from now on {k} is {v}",
+                                           "({k} {v})",
+                                           "write {k} wherever {v} is meant",
+                                           "{k} | {v}"};
+/// Before each name, and what the names are called.
+struct Sort {
+  std::string_view before, one, many;
+};
+constexpr Sort kSorts[] = {
+    {"", "name", "names"},      {"", "name", "names"},       {"", "sign", "signs"},
+    {"", "symbol", "symbols"},  {"NAME ", "name", "names"},  {"CELL ", "cell", "cells"},
+    {"SLOT ", "slot", "slots"}, {"box ", "box", "boxes"},    {"jar ", "jar", "jars"},
+    {"BIN ", "bin", "bins"},    {"REG ", "place", "places"}, {"X ", "name", "names"},
+    {"$", "name", "names"},     {"#", "entry", "entries"},   {"drawer ", "drawer", "drawers"}};
+// {v} the number, {c} the count of the names with a space behind it, or nothing, {n} what they are called.
+constexpr std::string_view kLeadBegins[] = {
+    "",    "In all, ", "Step by step, ", "As told above, ", "In the end ", "Going along the lines, ",
+    "So ", "By then "};
+constexpr std::string_view kLeads[] = {
+    "{v} is found in {c}{n}:",      "{v} sits in {c}{n}:",    "{v} ended up in {c}{n}:",
+    "{v} belongs to {c}{n}:",       "{v} went on to {c}{n}:", "{v} was passed to {c}{n}:",
+    "{v} can be read from {c}{n}:", "{v} comes with {c}{n},", "we get {v} from {c}{n} -",
+    "to {v} come {c}{n}:",          "{v} = {c}{n}:",          "{v} makes {c}{n}:"};
+constexpr std::string_view kAsked[] = {
+    "which {n} come to {v}?", "where does {v} end up?", "name the {n} with {v}.",  "{v}?",
+    "all {n} for {v}.",       "who has {v}?",           "find {v} and follow it.", "which {n} got {v} in turn?"};
+constexpr std::string_view kAskedForward[] = {"which number does {k} come to?", "what does {k} hold at last?",
+                                              "{k}?", "follow {k} down to a number.", "solve {k}."};
+constexpr std::string_view kForward[] = {"{k} comes to {v}", "{k} = {v}", "{k}: {v}", "behind {k} there is {v}",
+                                         "{k} leads to {v}"};
+constexpr std::string_view kPrefaces[] = {"Names stand for numbers here, and for other names.",
+                                          "Follow who gets what.",
+                                          "Keep track of every number and where it goes.",
+                                          "Some lines pass a number on.",
+                                          "Numbers are handed from one to the next; note who has them.",
+                                          "Work out which {n} get the same number."};
+constexpr std::string_view kBetween[] = {" ", " ", " ", ", ", ", ", " and ", "; "};
+
+struct Chain {
+  std::string number;
+  std::vector<std::string> names;  // the first has the number, each further one is set from the one before
+};
+
+/// What a text and its worked example have in common.
+struct Wording {
+  std::string notation, preface, question, lead, end, between;
+  std::string forward_question, forward;
+  Sort sort;
+  bool counted, own_lines;
+};
+
+Wording draw_wording(Dice& dice) {
+  Wording wording;
+  const Marks& marks = draw_marks(dice);
+  const bool small = dice.below(4) == 0;
+  const auto cased = [&](std::string_view text) { return small ? std::string(text) : capital(std::string(text)); };
+  constexpr std::string_view kEnds[] = {"", "", ".", ";"};
+  wording.own_lines = dice.below(3) != 0;
+  wording.notation = cased(dice.pick(kNotations)) + std::string(wording.own_lines ? dice.pick(kEnds) : ".");
+  wording.sort = dice.pick(kSorts);
+  wording.counted = dice.below(3) != 0;
+  if (dice.below(2) == 0) wording.preface = filled(dice.pick(kPrefaces), {{'n', wording.sort.many}});
+  if (dice.below(5) != 0) {
+    wording.question = concat(marks.question, cased(dice.pick(kAsked)), "\n", marks.answer);
+    wording.forward_question = concat(marks.question, cased(dice.pick(kAskedForward)), "\n", marks.answer);
+  }
+  wording.lead = cased(concat(dice.pick(kLeadBegins), dice.pick(kLeads)));
+  wording.forward = cased(dice.pick(kForward));
+  wording.between = dice.pick(kBetween);
+  wording.end = dice.below(2) == 0 ? "\n" : ".\n";
+  return wording;
+}
+
+/// Whether notations and questions have the word.
+bool is_said(const std::string& name) {
+  static const std::set<std::string, std::less<>> words = [] {
+    std::vector<std::string_view> forms;
+    add_chain_templates(forms);
+    std::set<std::string, std::less<>> said;
+    for (const std::string_view form : forms)
+      for (const std::string_view word : split_words(form)) said.emplace(word);
+    return said;
+  }();
+  return words.contains(name);
+}
+
+class Names {
+ public:
+  explicit Names(Dice& dice) : dice_(dice) { redraw(); }
+  /// Names of another length.
+  void redraw() {
+    constexpr int kLetters[] = {2, 3, 3, 4, 4, 6, 6};
+    letters_ = dice_.pick(kLetters);
+    capitals_ = dice_.below(3) != 0;
+    nonsense_ = dice_.below(4) == 0;
+  }
+  std::string name() {
+    for (;;) {
+      std::string drawn =
+          nonsense_ ? nonsense_word(dice_, 2) : random_letters(dice_, letters_, capitals_ ? 'A' : 'a');
+      if (!is_said(drawn) && used_.insert(drawn).second) return drawn;
+    }
+  }
+  std::string number(int digits) {
+    for (;;) {
+      std::string drawn = random_number(dice_, digits);
+      if (used_.insert(drawn).second) return drawn;
+    }
+  }
+
+ private:
+  Dice& dice_;
+  int letters_ = 0;
+  bool capitals_ = false, nonsense_ = false;
+  std::set<std::string> used_;
+};
+
+class Chains final : public TaskSource {
+ public:
+  Chains() : TaskSource("chains") {}
+
+  MarkedText make(Dice dice, const ProseSource& prose, int64_t bytes) const override {
+    constexpr int64_t kExample = 1100;  // bytes of a text that has room for one
+    const Wording wording = draw_wording(dice);
+    const Surroundings around(dice, prose);
+    const int digits = training_digits(dice);
+    Names names(dice);
+    MarkedText marked;
+    const bool shown = bytes >= kExample && dice.below(2) == 0;
+    if (shown) {
+      add_part(wording, around, names, digits, std::min<int64_t>(bytes / 3, dice.between(300, 1500)), 1, dice,
+               marked);
+      marked.text += '\n';
+      if (dice.below(2) == 0) names.redraw();
+    }
+    const int64_t most = bytes < 800 ? 1 : bytes < 1500 ? 2 : 3;
+    add_part(wording, around, names, digits, bytes - std::ssize(marked.text), most, dice, marked);
+    return marked;
+  }
+
+ private:
+  /// One text of up to `most` chains, and what is asked about it.
+  static void add_part(const Wording& wording, const Surroundings& around, Names& names, int digits, int64_t bytes,
+                       int64_t most, Dice& dice, MarkedText& marked) {
+    std::vector<Chain> chains;
+    std::vector<size_t> turns;  // whose line comes next
+    for (int64_t i = dice.between(1, most); i > 0; --i) {
+      turns.insert(turns.end(), draw_length(dice, bytes), chains.size());
+      chains.push_back({names.number(digits), {}});
+    }
+    dice.shuffle(turns);
+    std::vector<std::string> lines;
+    for (const size_t turn : turns) {
+      Chain& chain = chains[turn];
+      const std::string set = concat(wording.sort.before, names.name());
+      const std::string to = chain.names.empty() ? chain.number : chain.names.back();
+      lines.push_back(filled(wording.notation, {{'k', set}, {'v', to}}));
+      chain.names.push_back(set);
+    }
+    MarkedText end;
+    for (const Chain& chain : chains) ask(wording, chain, end);
+    ask_forward(wording, chains, bytes, dice, end);
+    const std::string preface = bytes < 600 || wording.preface.empty() ? "" : wording.preface + "\n";
+    marked.text += preface;
+    append(around.hide(lines, end, dice, bytes - std::ssize(preface), wording.own_lines), marked);
+  }
+
+  static int64_t draw_length(Dice& dice, int64_t bytes) {
+    constexpr int64_t kLengths[] = {1, 2, 2, 3, 3, 3, kMostNames, kMostNames};
+    return bytes < 400 ? dice.between(1, 2) : dice.pick(kLengths);
+  }
+
+  /// The names without what stands before each in the text.
+  static void ask(const Wording& wording, const Chain& chain, MarkedText& end) {
+    std::vector<std::string> names;
+    for (const std::string& name : chain.names) names.push_back(name.substr(wording.sort.before.size()));
+    const auto count = std::ssize(names);
+    const std::string said = wording.counted ? concat(count, " ") : "";
+    const std::string_view called = wording.counted && count == 1 ? wording.sort.one : wording.sort.many;
+    append_answer(concat(filled(wording.question, {{'n', wording.sort.many}, {'v', chain.number}}),
+                         filled(wording.lead, {{'v', chain.number}, {'c', said}, {'n', called}}), " "),
+                  joined(names, wording.between), wording.end, end);
+  }
+
+  /// Some names, each with the number that it comes to.
+  static void ask_forward(const Wording& wording, const std::vector<Chain>& chains, int64_t bytes, Dice& dice,
+                          MarkedText& end) {
+    if (bytes < 500) return;
+    if (dice.below(2) == 0) return;
+    for (const Chain& chain : chains) {
+      for (const std::string& name : chain.names) {
+        if (dice.below(2) == 0) continue;
+        const std::string answer = concat(wording.forward_question, wording.forward);
+        append_answer(filled(answer.substr(0, answer.find("{v}")), {{'k', name}}), chain.number, wording.end, end);
+      }
+    }
+  }
+};
+
+}  // namespace
+
+TaskSources chain_tasks() { return {std::make_shared<Chains>()}; }
+
+void add_chain_templates(std::vector<std::string_view>& templates) {
+  const auto add = [&](const auto& forms) {
+    templates.insert(templates.end(), std::begin(forms), std::end(forms));
+  };
+  add(kNotations), add(kLeadBegins), add(kLeads), add(kAsked), add(kAskedForward), add(kForward), add(kPrefaces);
+  for (const Sort& sort : kSorts) templates.insert(templates.end(), {sort.before, sort.one, sort.many});
+}
+
+}  // namespace fathom

@@ -1,0 +1,326 @@
+// What is said twice: lists, sequences, pairs, passages.
+#include <algorithm>
+
+#include "base/error.h"
+#include "eval/haystack.h"
+#include "eval/metrics.h"
+#include "eval/words.h"
+#include "train/training_parts.h"
+#include "train/training_words.h"
+
+namespace fathom {
+namespace {
+
+// Lists. {o} which of several ("first ", "red "), {n} what it is called, {v} its items.
+constexpr std::string_view kLists[] = {"here is the {o}{n}: {v}",
+                                       "this is the {o}{n}: {v}",
+                                       "now comes the {o}{n}, {v}",
+                                       "the {o}{n} = {v}",
+                                       "the {o}{n} reads {v}",
+                                       "the whole {o}{n}: {v}",
+                                       "{o}{n}: {v}",
+                                       "[{o}{n}] {v}",
+                                       "they read the {o}{n} aloud: {v}",
+                                       "on the wall the {o}{n} said {v}",
+                                       "our {o}{n} goes {v}",
+                                       "learn this {o}{n}: {v}",
+                                       "the {o}{n} runs as follows: {v}",
+                                       "{o}{n} > {v}"};
+constexpr std::string_view kListsAgain[] = {"once more, the {o}{n}: {v}", "the {o}{n} was: {v}",
+                                            "again the {o}{n}: {v}",      "the same {o}{n}: {v}",
+                                            "so the {o}{n} went: {v}",    "that {o}{n}, word for word: {v}",
+                                            "I remember the {o}{n}: {v}", "{o}{n}, said again: {v}"};
+constexpr std::string_view kListQuestions[] = {"say the {o}{n} again.",      "how did the {o}{n} go?",
+                                               "the {o}{n}, please.",        "what was in the {o}{n}?",
+                                               "recite the {o}{n}.",         "do you still know the {o}{n}?",
+                                               "write the {o}{n} once more."};
+constexpr std::string_view kListNames[] = {"list", "list",  "list",  "row",   "series", "roll",
+                                           "line", "chain", "order", "rhyme", "litany", "verse"};
+constexpr std::string_view kOrdinals[] = {"first ", "second ", "third ", "fourth "};
+
+// The ledger's first line, what stands between key and value, before and behind each pair, and before the second
+// part.
+constexpr std::string_view kLatest[] = {"The latest entry counts.", "What comes later replaces what came before.",
+                                        "Only the last word on each name holds.", "Later lines win."};
+constexpr std::string_view kLedgerHeads[] = {"", "", "", "Entries:", "Pairs to learn:", "Ledger", "Who has what:"};
+constexpr std::string_view kSigns[] = {" ", ": ",  " = ",  " -> ", " - ",   "=",
+                                       ":", " | ", " is ", "\t",   " has ", ", "};
+constexpr std::string_view kBefores[] = {"", "", "", "", "* ", "- ", "the "};
+constexpr std::string_view kBehinds[] = {"\n", "\n", "\n", ".\n", "; ", ", ", " / "};
+constexpr std::string_view kTurns[] = {
+    "Once more:", "Again:", "Now from memory:", "Shuffled:", "The same, mixed up:", "=====", "And back:"};
+
+/// Words, names, numbers or nonsense, all of one kind.
+class Items {
+ public:
+  Items(Dice& dice, const ProseSource& prose)
+      : dice_(dice),
+        kind_(dice.below(10)),
+        size_(static_cast<int>(dice.between(2, 4))),
+        words_(passage_words(dice, prose)) {
+    constexpr size_t kFewWords = 30;
+    if (words_.size() < kFewWords && kind_ == 5) kind_ = 0;
+  }
+  /// One that has not come yet, while there are such.
+  std::string next() {
+    constexpr int kTries = 6;
+    std::string item = draw();
+    for (int tries = 1; tries < kTries && used_.contains(item); ++tries) item = draw();
+    used_.insert(item);
+    return item;
+  }
+
+ private:
+  std::string draw() {
+    switch (kind_) {
+      case 0:
+        return std::string(dice_.pick(training_nouns()));
+      case 1:
+        return std::string(dice_.pick(training_adjectives()));
+      case 2:
+        return random_letters(dice_, size_, 'a');
+      case 3:
+        return random_number(dice_, size_);
+      case 4:
+        return nonsense_word(dice_, 1 + size_ % 3);
+      case 5:
+        return dice_.pick(words_);
+      default:
+        return std::string(dice_.pick(training_names()));
+    }
+  }
+
+  Dice& dice_;
+  int64_t kind_;
+  int size_;
+  std::vector<std::string> words_;
+  std::set<std::string> used_;
+};
+
+/// Lists in prose, each said again behind it.
+class Lists final : public TaskSource {
+ public:
+  Lists() : TaskSource("lists") {}
+
+  MarkedText make(Dice dice, const ProseSource& prose, int64_t bytes) const override {
+    constexpr int64_t kRoom = 1500, kMost = 4;  // bytes for each list
+    constexpr std::string_view kJoins[] = {" ", " ", " ", ", ", ", ", " / ", "; "};
+    const Surroundings around(dice, prose);
+    const std::string_view called = dice.pick(kListNames), between = dice.pick(kJoins), form = dice.pick(kLists),
+                           end_mark = dice.below(2) == 0 ? "." : ";";
+    const std::string_view again = dice.below(10) < 6 ? form : dice.pick(kListsAgain);
+    const std::string question = draw_question(dice);
+    const int64_t count = dice.between(1, std::clamp<int64_t>(bytes / kRoom, bytes > 700 ? 2 : 1, kMost));
+    const int64_t most = std::clamp<int64_t>(bytes / (40 * count), 3, 24);
+    const std::vector<std::string> labels = draw_labels(dice, count);
+    std::vector<std::string> pieces, said;
+    for (const std::string& label : labels) {
+      Items items(dice, prose);
+      std::vector<std::string> list;
+      for (int64_t i = dice.between(3, most); i > 0; --i) list.push_back(items.next());
+      said.push_back(joined(list, between));
+      pieces.push_back(capital(filled(form, {{'o', label}, {'n', called}, {'v', said.back()}})).append(end_mark));
+    }
+    MarkedText end;
+    for (const int64_t i : dice.distinct(count, count)) {
+      const std::string asked = capital(filled(again, {{'o', labels[i]}, {'n', called}}));
+      append_answer(filled(question, {{'o', labels[i]}, {'n', called}}) + asked.substr(0, asked.find("{v}")),
+                    said[i], concat(end_mark, "\n"), end);
+    }
+    return around.hide(pieces, end, dice, bytes, dice.below(2) == 0);
+  }
+
+ private:
+  static std::string draw_question(Dice& dice) {
+    if (dice.below(3) == 0) return "";
+    const Marks& marks = draw_marks(dice);
+    return concat(marks.question, capital(std::string(dice.pick(kListQuestions))), "\n", marks.answer);
+  }
+  static std::vector<std::string> draw_labels(Dice& dice, int64_t count) {
+    std::vector<std::string> labels;
+    const bool ordinals = dice.below(2) == 0, none = count == 1 && dice.below(2) == 0;
+    for (const int64_t i : dice.distinct(std::ssize(training_adjectives()), count)) {
+      const std::string label =
+          ordinals ? std::string(kOrdinals[labels.size()]) : concat(training_adjectives()[i], " ");
+      labels.push_back(none ? "" : label);
+    }
+    return labels;
+  }
+};
+
+/// A random sequence that comes twice or thrice: all of the text, each time after its first items.
+class Copy final : public TaskSource {
+ public:
+  Copy() : TaskSource("copy") {}
+
+  MarkedText make(Dice dice, const ProseSource& prose, int64_t bytes) const override {
+    constexpr size_t kGiven = 3;  // items that tell that the sequence comes again
+    const int64_t times = dice.between(2, 3);
+    const std::string_view between = dice.below(5) == 0 ? ", " : " ";
+    const std::vector<std::string> sequence =
+        draw_sequence(dice, prose, bytes / times, kGiven, std::ssize(between));
+    const std::string given = joined({sequence.begin(), sequence.begin() + kGiven}, between) + std::string(between);
+    const std::string rest = joined({sequence.begin() + kGiven, sequence.end()}, between);
+    MarkedText marked{concat(given, rest, "\n"), {}};
+    for (int64_t i = 1; i < times; ++i) append_answer(given, rest, "\n", marked);
+    return marked;
+  }
+
+ private:
+  static std::vector<std::string> draw_sequence(Dice& dice, const ProseSource& prose, int64_t bytes, size_t given,
+                                                int64_t gap) {
+    constexpr int64_t kChanged = 6;  // one word of so many, in sentences
+    const bool sentences = gap == 1 && dice.below(3) == 0;
+    Items items(dice, prose);
+    std::vector<std::string> sequence;
+    int64_t length = 0;
+    const auto add = [&](std::string item) {
+      length += std::ssize(item) + gap;
+      sequence.push_back(std::move(item));
+    };
+    if (sentences) {
+      const std::string text = prose(dice, bytes);
+      for (const std::string_view word : split_words(text))
+        if (length < bytes) add(std::string(dice.below(kChanged) == 0 ? dice.pick(training_nouns()) : word));
+    }
+    while (length < bytes * 4 / 5 || (!sentences && length < bytes) || sequence.size() <= given) add(items.next());
+    return sequence;
+  }
+};
+
+/// Pairs of key and value, and each key again with its value behind it.
+class Ledger final : public TaskSource {
+ public:
+  Ledger() : TaskSource("ledger") {}
+
+  MarkedText make(Dice dice, const ProseSource& prose, int64_t bytes) const override {
+    const Style style{dice.pick(kBefores), dice.pick(kSigns), dice.pick(kBehinds)};
+    const bool in_parts = dice.below(3) != 0, changing = in_parts && dice.below(2) == 0;
+    const int64_t most = std::max<int64_t>(bytes / 60, 3);
+    const int64_t count = dice.between(std::min<int64_t>(most, dice.between(2, 12)), most);
+    Keys keys(dice, prose, bytes, count);
+    Worths worths(dice, prose, bytes);
+    MarkedText marked;
+    const std::string_view head = changing ? dice.pick(kLatest) : dice.pick(kLedgerHeads);
+    if (!head.empty() && (changing || bytes > 500)) marked.text = concat(head, "\n");
+    if (in_parts) {
+      in_two_parts(style, count, changing, bytes, keys, worths, dice, marked);
+    } else {
+      mixed(style, count, bytes, keys, worths, dice, marked);
+    }
+    while (marked.text.back() == ' ' || marked.text.back() == '/') marked.text.pop_back();
+    if (marked.text.back() != '\n') marked.text += '\n';
+    return marked;
+  }
+
+ private:
+  struct Style {
+    std::string_view before, sign, behind;
+  };
+  using Pairs = std::vector<std::pair<std::string, std::string>>;
+
+  static void state(const Style& style, const std::string& key, const std::string& value, MarkedText& marked) {
+    marked.text += concat(style.before, key, style.sign, value, style.behind);
+  }
+  static void ask(const Style& style, const std::string& key, const std::string& value, MarkedText& marked) {
+    append_answer(concat(style.before, key, style.sign), value, style.behind, marked);
+  }
+
+  /// All pairs, some with a new value later; then the keys in random order, as often as there is room.
+  static void in_two_parts(const Style& style, int64_t count, bool changing, int64_t bytes, Keys& keys,
+                           Worths& worths, Dice& dice, MarkedText& marked) {
+    Pairs pairs;
+    while (std::ssize(pairs) < count && (pairs.size() < 2 || std::ssize(marked.text) * 2 < bytes)) {
+      if (changing && !pairs.empty() && dice.below(4) == 0) {
+        auto& [key, value] = pairs[dice.below(std::ssize(pairs))];
+        value = worths.next();
+        state(style, key, value, marked);
+        continue;
+      }
+      pairs.emplace_back(keys.next(), worths.next());
+      state(style, pairs.back().first, pairs.back().second, marked);
+    }
+    if (marked.text.back() != '\n') marked.text += '\n';
+    marked.text += concat(dice.pick(kTurns), "\n");
+    const auto pair_bytes = (std::ssize(marked.text) / std::ssize(pairs)) / 2;
+    do {
+      dice.shuffle(pairs);
+      for (const auto& [key, value] : pairs) {
+        if (!marked.answers.empty() && std::ssize(marked.text) + pair_bytes > bytes) return;
+        ask(style, key, value, marked);
+      }
+    } while (std::ssize(marked.text) < bytes);
+  }
+
+  /// New keys and old ones in turn, evenly over the text.
+  static void mixed(const Style& style, int64_t count, int64_t bytes, Keys& keys, Worths& worths, Dice& dice,
+                    MarkedText& marked) {
+    Pairs pairs;
+    while (marked.answers.empty() || std::ssize(marked.text) < bytes) {
+      const double due =
+          static_cast<double>(count) * (static_cast<double>(std::ssize(marked.text)) / static_cast<double>(bytes));
+      const bool late = std::ssize(marked.text) >= bytes;
+      if (pairs.empty() || (!late && static_cast<double>(pairs.size()) < due + 2 && dice.below(3) == 0)) {
+        pairs.emplace_back(keys.next(), worths.next());
+        state(style, pairs.back().first, pairs.back().second, marked);
+      } else {
+        const auto& [key, value] = pairs[dice.below(std::ssize(pairs))];
+        ask(style, key, value, marked);
+      }
+    }
+  }
+};
+
+/// Passages of prose in other prose, that begin once more at the end.
+class Continue final : public TaskSource {
+ public:
+  Continue() : TaskSource("continue") {}
+
+  MarkedText make(Dice dice, const ProseSource& prose, int64_t bytes) const override {
+    constexpr int64_t kRoom = 1500, kMost = 5, kWordBytes = 6;
+    constexpr size_t kGiven = 5;  // words that tell which passage it is
+    const Surroundings around(dice, prose, Surroundings::Kind::kProse);
+    const int64_t count = dice.between(1, std::clamp<int64_t>(bytes / kRoom, 1, kMost));
+    std::vector<std::string> passages;
+    MarkedText end;
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t words =
+          std::min(dice.between(30, 120), std::max<int64_t>(bytes / (kWordBytes * 5 / 2 * count), kGiven + 4));
+      passages.push_back(passage(dice, prose, words));
+    }
+    for (const int64_t i : dice.distinct(count, count)) {
+      const size_t given = word_ends(passages[i])[kGiven - 1] + 1;
+      append_answer(passages[i].substr(0, given), passages[i].substr(given), "\n", end);
+    }
+    return around.hide(passages, end, dice, bytes, true);
+  }
+
+ private:
+  /// So many words in one line; made up where the books have none.
+  static std::string passage(Dice& dice, const ProseSource& prose, int64_t words) {
+    constexpr int64_t kMostWordBytes = 9;
+    std::vector<std::string> taken;
+    const std::string text = prose(dice, words * kMostWordBytes);
+    for (const std::string_view word : split_words(text))
+      if (std::ssize(taken) < words) taken.emplace_back(word);
+    while (std::ssize(taken) < words) taken.push_back(nonsense_word(dice, static_cast<int>(dice.between(1, 3))));
+    return joined(taken, " ");
+  }
+};
+
+}  // namespace
+
+TaskSources list_tasks() {
+  return {std::make_shared<Lists>(), std::make_shared<Copy>(), std::make_shared<Ledger>(),
+          std::make_shared<Continue>()};
+}
+
+void add_list_templates(std::vector<std::string_view>& templates) {
+  const auto add = [&](const auto& forms) {
+    templates.insert(templates.end(), std::begin(forms), std::end(forms));
+  };
+  add(kLists), add(kListsAgain), add(kListQuestions), add(kListNames), add(kOrdinals), add(kLatest);
+  add(kLedgerHeads), add(kSigns), add(kTurns);
+}
+
+}  // namespace fathom

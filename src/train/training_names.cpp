@@ -1,0 +1,195 @@
+#include <algorithm>
+#include <cctype>
+
+#include "base/error.h"
+#include "train/training_parts.h"
+#include "train/training_words.h"
+
+namespace fathom {
+namespace {
+
+constexpr int64_t kShort = 1000;      // bytes of a text that has no room for long names
+constexpr size_t kFewWords = 12;      // of a passage, too few to draw from
+constexpr int kShortGroups = 4;       // of those below
+const std::vector<int> kGroups[] = {  // lengths of the groups of hex; a UUID has 8, 4, 4, 4, 12
+    {8},
+    {5, 5},
+    {4, 4},
+    {3, 6},
+    {12},
+    {6, 6},
+    {10, 6},
+    {4, 4, 4},
+    {7, 7, 7},
+    {16},
+    {6, 6, 6, 6},
+    {9, 3, 3, 9},
+    {5, 5, 5, 5, 5},
+    {8, 8, 8},
+    {10, 5, 5, 10},
+    {4, 8, 8, 4, 8}};
+constexpr std::string_view kMixed = "abcdefghjkmnpqrstuvwxyz23456789";
+
+bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+/// Characters of `from` at random, never five digits in a row.
+std::string random_characters(Dice& dice, std::string_view from, int count) {
+  std::string text;
+  for (int digits = 0; static_cast<int>(text.size()) < count;) {
+    const char c = dice.pick(from);
+    if (is_digit(c) && digits == 4) continue;
+    digits = is_digit(c) ? digits + 1 : 0;
+    text += c;
+  }
+  return text;
+}
+
+bool is_evaluated(std::string_view word) {
+  return std::ranges::binary_search(nouns(), word) || std::ranges::binary_search(adjectives(), word);
+}
+
+}  // namespace
+
+std::vector<std::string> passage_words(Dice& dice, const ProseSource& prose) {
+  const std::string text = prose(dice, 400);
+  std::set<std::string> words;
+  for (size_t begin = 0; begin < text.size();) {
+    size_t end = begin;
+    while (end < text.size() && (std::isalnum(static_cast<unsigned char>(text[end])) || (text[end] & 0x80))) ++end;
+    const std::string_view word = std::string_view(text).substr(begin, end - begin);
+    const bool small = std::ranges::all_of(word, [](char c) { return c >= 'a' && c <= 'z'; });
+    if (small && word.size() >= 4 && word.size() <= 10 && !is_evaluated(word)) words.emplace(word);
+    begin = end + 1;
+  }
+  return {words.begin(), words.end()};
+}
+
+std::string random_hex(Dice& dice, int count) { return random_characters(dice, "0123456789abcdef", count); }
+
+int training_digits(Dice& dice) {
+  constexpr int kDigits[] = {2, 3, 3, 4, 4, 8, 8, 8, 9, 9};
+  return dice.pick(kDigits);
+}
+
+Keys::Keys(Dice& dice, const ProseSource& prose, int64_t bytes, int64_t count)
+    : dice_(dice), words_(passage_words(dice, prose)) {
+  draw_kind(bytes, count);
+}
+
+void Keys::draw_kind(int64_t bytes, int64_t count) {
+  constexpr Kind kKinds[] = {Kind::kName,     Kind::kWords, Kind::kWords, Kind::kWords,
+                             Kind::kNonsense, Kind::kCode,  Kind::kHex,   Kind::kPassage};
+  constexpr std::string_view kJoins[] = {" ", "-", "-", "_"}, kCodeJoins[] = {"", "-", "/", "."};
+  kind_ = dice_.pick(kKinds);
+  if (kind_ == Kind::kPassage && words_.size() < kFewWords) kind_ = Kind::kWords;
+  capitals_ = dice_.below(3) == 0;
+  const bool many = count > 40;
+  switch (kind_) {
+    case Kind::kName:
+      sizes_.resize(many || dice_.below(3) == 0 ? 2 : 1);
+      between_ = " ";
+      break;
+    case Kind::kWords:
+      sizes_.resize(count > 3000 || (bytes >= kShort && dice_.below(3) == 0) ? 3 : 2);
+      between_ = dice_.pick(kJoins);
+      if (between_ == " " && dice_.below(2) == 0) before_ = "the ";
+      break;
+    case Kind::kNonsense:
+      sizes_ = {static_cast<int>(many ? 3 : dice_.between(2, 3))};
+      break;
+    case Kind::kCode:
+      sizes_ = {static_cast<int>(dice_.between(2, 3)), static_cast<int>(dice_.between(many ? 3 : 2, 4))};
+      between_ = dice_.pick(kCodeJoins);
+      break;
+    case Kind::kHex:
+      sizes_ = kGroups[dice_.below(bytes < kShort ? kShortGroups : static_cast<int64_t>(std::size(kGroups)))];
+      between_ = "-";
+      break;
+    case Kind::kPassage:
+      sizes_.resize(count * 4 > std::ssize(words_) ? 3 : 1 + dice_.below(2));
+      between_ = dice_.pick(kJoins);
+  }
+}
+
+std::string Keys::part(size_t place) {
+  const int size = sizes_[place];
+  switch (kind_) {
+    case Kind::kName:
+      return std::string(dice_.pick(training_names()));
+    case Kind::kWords:
+      return std::string(dice_.pick(place + 1 < sizes_.size() ? training_adjectives() : training_nouns()));
+    case Kind::kNonsense:
+      return capitals_ ? capital(nonsense_word(dice_, size)) : nonsense_word(dice_, size);
+    case Kind::kCode:
+      return place == 0 ? random_letters(dice_, size, capitals_ ? 'A' : 'a') : random_number(dice_, size);
+    case Kind::kHex:
+      return random_hex(dice_, size);
+    default:
+      return dice_.pick(words_);
+  }
+}
+
+std::string Keys::next() {
+  for (int tries = 1;; ++tries) {
+    if (tries % 100 == 0) sizes_.push_back(4);  // few are left
+    std::vector<std::string> parts;
+    if (sizes_.size() > 1 && !drawn_.empty() && dice_.below(5) < 2) parts = dice_.pick(drawn_);
+    if (parts.size() == sizes_.size()) {
+      const int64_t place = dice_.below(std::ssize(parts));
+      parts[place] = part(place);
+    } else {
+      parts.clear();
+      for (size_t i = 0; i < sizes_.size(); ++i) parts.push_back(part(i));
+    }
+    std::string key = before_ + joined(parts, between_);
+    if (!used_.insert(key).second) continue;
+    drawn_.push_back(std::move(parts));
+    return key;
+  }
+}
+
+Worths::Worths(Dice& dice, const ProseSource& prose, int64_t bytes)
+    : dice_(dice), bytes_(bytes), any_kind_(dice.below(10) == 0), words_(passage_words(dice, prose)) {
+  draw_kind();
+}
+
+void Worths::draw_kind() {
+  constexpr Kind kKinds[] = {Kind::kNumber, Kind::kNumber, Kind::kNumber, Kind::kNumber,   Kind::kNumber,
+                             Kind::kHex,    Kind::kHex,    Kind::kWord,   Kind::kNonsense, Kind::kMixed};
+  kind_ = dice_.pick(kKinds);
+  if (kind_ == Kind::kNumber) sizes_ = {training_digits(dice_)};
+  if (kind_ == Kind::kHex)
+    sizes_ = kGroups[dice_.below(bytes_ < kShort ? kShortGroups : static_cast<int64_t>(std::size(kGroups)))];
+  if (kind_ == Kind::kNonsense) sizes_ = {static_cast<int>(dice_.between(2, 3))};
+  if (kind_ == Kind::kMixed) sizes_ = {static_cast<int>(dice_.between(3, 8))};
+}
+
+std::string Worths::draw() {
+  switch (kind_) {
+    case Kind::kNumber:
+      return random_number(dice_, sizes_[0]);
+    case Kind::kNonsense:
+      return nonsense_word(dice_, sizes_[0]);
+    case Kind::kMixed:
+      return random_characters(dice_, kMixed, sizes_[0]);
+    case Kind::kHex: {
+      std::vector<std::string> groups;
+      for (const int size : sizes_) groups.push_back(random_hex(dice_, size));
+      return joined(groups, "-");
+    }
+    default:
+      if (words_.size() >= kFewWords && dice_.below(2) == 0) return dice_.pick(words_);
+      return std::string(dice_.pick(training_nouns()));
+  }
+}
+
+std::string Worths::next() {
+  if (any_kind_) draw_kind();
+  constexpr int kTries = 8;
+  std::string drawn = draw();
+  for (int tries = 1; tries < kTries && used_.contains(drawn); ++tries) drawn = draw();
+  used_.insert(drawn);
+  return drawn;
+}
+
+}  // namespace fathom

@@ -1,0 +1,133 @@
+#pragma once
+
+#include <cstdint>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "train/training_tasks.h"
+
+// What the training tasks are made of: names and values, wordings, and what lies around them.
+namespace fathom {
+
+/// The words of 4 to 10 small letters of a passage, all different, none in evaluation's lists of nouns and
+/// adjectives.
+std::vector<std::string> passage_words(Dice& dice, const ProseSource& prose);
+/// Hex digits, never five decimal ones in a row.
+std::string random_hex(Dice& dice, int count);
+/// "[a] {t} [p] {k}": each {letter} replaced by what `parts` has for it, other braces kept.
+struct Slot {
+  char name;
+  std::string_view text;
+};
+std::string filled(std::string_view form, std::initializer_list<Slot> parts);
+/// The first letter made a capital, or a small one.
+std::string capital(std::string text);
+
+/// Names of things of one kind (person, adjective and noun, nonsense, letters with digits, hex groups, words of the
+/// passage), all different and none a part of another. Many differ from an earlier one in one part only.
+class Keys {
+ public:
+  /// bytes: of the text; count: of the keys that it may need.
+  Keys(Dice& dice, const ProseSource& prose, int64_t bytes, int64_t count);
+  std::string next();
+
+ private:
+  enum class Kind { kName, kWords, kNonsense, kCode, kHex, kPassage };
+  std::string part(size_t place);
+  void draw_kind(int64_t bytes, int64_t count);
+
+  Dice& dice_;
+  Kind kind_;
+  std::vector<int> sizes_;  // of the parts: letters, digits, syllables
+  std::string before_, between_;
+  bool capitals_ = false;
+  std::vector<std::string> words_;
+  std::vector<std::vector<std::string>> drawn_;
+  std::set<std::string> used_;
+};
+
+/// What keys have: numbers of 2, 3, 4, 8 or 9 digits, hex, words, letters with digits; mostly of one kind in a
+/// text. They differ as long as the kind has enough of them.
+class Worths {
+ public:
+  Worths(Dice& dice, const ProseSource& prose, int64_t bytes);
+  std::string next();
+
+ private:
+  enum class Kind { kNumber, kHex, kWord, kNonsense, kMixed };
+  void draw_kind();
+  std::string draw();
+
+  Dice& dice_;
+  int64_t bytes_;
+  Kind kind_ = Kind::kNumber;
+  bool any_kind_;
+  std::vector<int> sizes_;
+  std::vector<std::string> words_;
+  std::set<std::string> used_;
+};
+
+/// Digits of a number of a training task.
+int training_digits(Dice& dice);
+
+/// How the facts of a text are stated and asked for; {k} key, {v} value. The answer is lead, value, tail.
+struct FactWording {
+  std::string statement, question, lead, tail;
+  std::string preface;  // a line that says what is wanted; empty in half of the texts
+  bool own_lines = false;
+  bool asks_in_lines = true;  // each question and answer on lines of their own
+};
+/// several: question and answer are about several values, or keys, at once.
+FactWording draw_fact_wording(Dice& dice, bool several);
+/// The beginnings of question and answer: "Q: ", "A: ".
+struct Marks {
+  std::string_view question, answer;
+};
+const Marks& draw_marks(Dice& dice);
+/// How several things are named: "a, b and c", "a; b; c".
+struct Joining {
+  std::string_view between, last;
+};
+Joining draw_joining(Dice& dice);
+std::string joined(const std::vector<std::string>& items, const Joining& joining);
+std::string joined(const std::vector<std::string>& items, std::string_view between);
+
+/// Appends what comes before an answer, the answer, and what comes behind. Marks the answer with the character that
+/// ends it, but for a space, which belongs to the next word.
+void append_answer(std::string_view before, std::string_view answer, std::string_view behind, MarkedText& marked);
+
+/// What lies around the facts of a text: book prose, dull sentences over and over, both in turn, or nothing.
+class Surroundings {
+ public:
+  enum class Kind { kProse, kDull, kBoth, kNone };
+  Surroundings(Dice& dice, const ProseSource& prose, Kind kind);
+  /// Any kind but kNone.
+  Surroundings(Dice& dice, const ProseSource& prose);
+
+  std::string text(Dice& dice, int64_t bytes) const;
+  /// The pieces at random places between sentences, in their order, on lines of their own or not; then `end`.
+  /// About `bytes` bytes.
+  MarkedText hide(const std::vector<std::string>& pieces, const MarkedText& end, Dice& dice, int64_t bytes,
+                  bool own_lines) const;
+
+ private:
+  const ProseSource& prose_;
+  Kind kind_;
+  std::string round_;  // of dull sentences
+};
+
+/// Appends `more` with its answers.
+void append(const MarkedText& more, MarkedText& marked);
+
+TaskSources fact_tasks();
+TaskSources chain_tasks();
+TaskSources list_tasks();
+// The pieces of their wordings.
+void add_fact_templates(std::vector<std::string_view>& templates);
+void add_place_templates(std::vector<std::string_view>& templates);
+void add_chain_templates(std::vector<std::string_view>& templates);
+void add_list_templates(std::vector<std::string_view>& templates);
+
+}  // namespace fathom

@@ -1,0 +1,158 @@
+#include <algorithm>
+#include <cctype>
+
+#include "base/error.h"
+#include "eval/haystack.h"
+#include "train/training_parts.h"
+#include "train/training_words.h"
+
+namespace fathom {
+namespace {
+
+// Dull sentences; {n} a noun, {a} an adjective, {p} a name, the same in all rounds of a text.
+constexpr std::string_view kDull[] = {"The {n} is {a}.",
+                                      "By the door stands the {n}.",
+                                      "Nobody minds the {n}.",
+                                      "{p} looks at the {a} {n}.",
+                                      "Another {a} day goes past.",
+                                      "Snow lies upon the roofs.",
+                                      "The clock ticks, and ticks.",
+                                      "{p} waits; {p} always waits.",
+                                      "Bread is baked, bread is eaten.",
+                                      "Rain again.",
+                                      "So it goes, so it went.",
+                                      "There is a {n}, {a} as ever.",
+                                      "Is the {n} {a}? It is.",
+                                      "Somebody closes the {a} gate.",
+                                      "Dogs bark at dusk.",
+                                      "Leaves fall, leaves are swept.",
+                                      "{p} counts the days.",
+                                      "One {n} is much like another {n}.",
+                                      "Tea is served at four.",
+                                      "Cows graze behind the {a} fence."};
+
+std::string dull_round(Dice& dice) {
+  std::string round;
+  const std::string_view noun = dice.pick(training_nouns()), adjective = dice.pick(training_adjectives()),
+                         name = dice.pick(training_names());
+  for (const int64_t i : dice.distinct(std::ssize(kDull), dice.between(1, 5)))
+    round += filled(kDull[i], {{'n', noun}, {'a', adjective}, {'p', name}}) + " ";
+  round.back() = dice.below(3) == 0 ? ' ' : '\n';
+  return round;
+}
+
+Surroundings::Kind any_kind(Dice& dice) {
+  using Kind = Surroundings::Kind;
+  constexpr Kind kKinds[] = {Kind::kProse, Kind::kProse, Kind::kProse, Kind::kDull, Kind::kDull, Kind::kBoth};
+  return dice.pick(kKinds);
+}
+
+void end_line(std::string& text) {
+  while (!text.empty() && (text.back() == ' ' || text.back() == '\n')) text.pop_back();
+  if (!text.empty()) text += '\n';
+}
+
+}  // namespace
+
+std::string filled(std::string_view form, std::initializer_list<Slot> parts) {
+  std::string text;
+  for (size_t at = 0; at < form.size();) {
+    const Slot* slot = nullptr;
+    if (form[at] == '{' && at + 2 < form.size() && form[at + 2] == '}') {
+      const auto found = std::ranges::find(parts, form[at + 1], &Slot::name);
+      if (found != parts.end()) slot = found;
+    }
+    if (slot != nullptr) {
+      text += slot->text;
+      at += 3;
+    } else {
+      text += form[at++];
+    }
+  }
+  return text;
+}
+
+std::string capital(std::string text) {
+  if (!text.empty()) text[0] = static_cast<char>(std::toupper(static_cast<unsigned char>(text[0])));
+  return text;
+}
+
+std::string joined(const std::vector<std::string>& items, std::string_view between) {
+  std::string text;
+  for (size_t i = 0; i < items.size(); ++i) {
+    if (i > 0) text += between;
+    text += items[i];
+  }
+  return text;
+}
+
+std::string joined(const std::vector<std::string>& items, const Joining& joining) {
+  if (items.size() < 2) return joined(items, "");
+  return concat(joined({items.begin(), items.end() - 1}, joining.between), joining.last, items.back());
+}
+
+Joining draw_joining(Dice& dice) {
+  constexpr Joining kJoinings[] = {{", ", " and "}, {", ", " and "}, {", ", " and "}, {", ", ", and "},
+                                   {", ", ", "},    {", ", ", "},    {"; ", "; "},    {" and ", " and "},
+                                   {" / ", " / "},  {" + ", " + "}};
+  return dice.pick(kJoinings);
+}
+
+void append_answer(std::string_view before, std::string_view answer, std::string_view behind, MarkedText& marked) {
+  marked.text += before;
+  const bool ends = !behind.empty() && behind[0] != ' ';
+  marked.answers.push_back({marked.text.size(), marked.text.size() + answer.size() + (ends ? 1 : 0)});
+  marked.text += answer;
+  marked.text += behind;
+}
+
+void append(const MarkedText& more, MarkedText& marked) {
+  for (const TextSpan& answer : more.answers)
+    marked.answers.push_back({marked.text.size() + answer.begin, marked.text.size() + answer.end});
+  marked.text += more.text;
+}
+
+Surroundings::Surroundings(Dice& dice, const ProseSource& prose, Kind kind)
+    : prose_(prose), kind_(kind), round_(dull_round(dice)) {}
+Surroundings::Surroundings(Dice& dice, const ProseSource& prose) : Surroundings(dice, prose, any_kind(dice)) {}
+
+std::string Surroundings::text(Dice& dice, int64_t bytes) const {
+  if (bytes <= 0 || kind_ == Kind::kNone) return "";
+  if (kind_ == Kind::kProse) return prose_(dice, bytes);
+  std::string text;
+  if (kind_ == Kind::kBoth) text = prose_(dice, bytes * dice.between(2, 8) / 10);
+  if (!text.empty()) text += '\n';
+  while (std::ssize(text) + std::ssize(round_) / 2 < bytes) text += round_;
+  return text;
+}
+
+MarkedText Surroundings::hide(const std::vector<std::string>& pieces, const MarkedText& end, Dice& dice,
+                              int64_t bytes, bool own_lines) const {
+  int64_t taken = std::ssize(end.text);
+  for (const std::string& piece : pieces) taken += std::ssize(piece) + 1;
+  const std::string around = text(dice, bytes - taken);
+  const std::vector<std::string_view> parts = split_sentences(around);
+  std::vector<int64_t> places;
+  for (size_t i = 0; i < pieces.size(); ++i) places.push_back(dice.between(0, std::ssize(parts)));
+  std::ranges::sort(places);
+  MarkedText marked;
+  size_t next = 0;
+  for (size_t part = 0; part <= parts.size(); ++part) {
+    for (; next < pieces.size() && places[next] == static_cast<int64_t>(part); ++next) {
+      const bool at_line = marked.text.empty() || marked.text.back() == '\n';
+      if (own_lines && !at_line) marked.text += '\n';
+      if (!own_lines && !at_line && marked.text.back() != ' ') marked.text += ' ';
+      marked.text += pieces[next] + (own_lines ? '\n' : ' ');
+    }
+    if (part < parts.size()) marked.text += parts[part];
+  }
+  end_line(marked.text);
+  append(end, marked);
+  return marked;
+}
+
+void add_place_templates(std::vector<std::string_view>& templates) {
+  templates.insert(templates.end(), std::begin(kDull), std::end(kDull));
+}
+
+}  // namespace fathom

@@ -1,0 +1,260 @@
+#include <algorithm>
+#include <array>
+#include <cctype>
+
+#include "base/error.h"
+#include "train/training_parts.h"
+
+namespace fathom {
+namespace {
+
+// In the forms: {a} article, {m} modifier, {t} thing, {p} preposition, {i} verb, {k} key, {v} value.
+// Those whose value comes last can begin an answer, and speak of several values.
+constexpr std::string_view kPlainForm = "{a}{m}{t} {p} {k}{i} {v}";
+constexpr std::string_view kValueLast[] = {"{k}'s {m}{t}{i} {v}",
+                                           "for {k} the {m}{t}{i} {v}",
+                                           "as to {k}, the {m}{t}{i} {v}",
+                                           "[{k}] {m}{t}{i} {v}",
+                                           "<{k}> {t}{i} {v}",
+                                           "{k} / {t}{i} {v}",
+                                           "{k} ({m}{t}){i} {v}",
+                                           "{k}, {m}{t}{i} {v}",
+                                           "{k}{i} {v}",
+                                           "{t} {k}{i} {v}",
+                                           "{t}, {k}{i} {v}",
+                                           "{t}[{k}]{i} {v}",
+                                           "{t} | {k} | {v}",
+                                           "{k} | {t} | {v}",
+                                           "{k} has the {m}{t} {v}",
+                                           "{k} was given the {m}{t} {v}",
+                                           "under {k} one finds the {m}{t} {v}",
+                                           "it is said of {k} that the {m}{t}{i} {v}",
+                                           "whoever asks {k} for the {m}{t} hears {v}",
+                                           "next to {k} somebody wrote the {m}{t} {v}",
+                                           "the {t} seen with {k}{i} {v}"};
+constexpr std::string_view kValueInside[] = {
+    "{k} keeps {v} as {m}{t}",     "{k} was given {v} as {m}{t}", "under {k} stands {v}, the {m}{t}",
+    "{k} uses {v} for its {m}{t}", "{k} goes by {v}, the {m}{t}", "one writes {k} with {v} for its {t}"};
+constexpr std::string_view kValueFirst[] = {"{v} is what {k} has as {m}{t}",
+                                            "{v} is the {m}{t} {p} {k}",
+                                            "{v} was the {m}{t} {p} {k}",
+                                            "{v}: {m}{t} {p} {k}",
+                                            "{v} belongs to {k} as {m}{t}",
+                                            "({v}) {m}{t} {p} {k}",
+                                            "{v} -> {k}",
+                                            "with {v} for its {m}{t} comes {k}",
+                                            "{v}, such is the {m}{t} {p} {k}"};
+constexpr std::string_view kArticles[] = {"the ",
+                                          "the ",
+                                          "the ",
+                                          "the ",
+                                          "",
+                                          "",
+                                          "a ",
+                                          "one ",
+                                          "this ",
+                                          "our ",
+                                          "now the ",
+                                          "note: the ",
+                                          "so the ",
+                                          "and the ",
+                                          "as agreed, the ",
+                                          "mind that the ",
+                                          "here the ",
+                                          "by the way, the "};
+constexpr std::string_view kManyArticles[] = {"the ", "the ", "the ", "all ", "", "all the ", "these ", "our "};
+constexpr std::string_view kModifiers[] = {"",         "",          "",       "",        "new ",   "old ",
+                                           "true ",    "present ",  "first ", "proper ", "usual ", "hidden ",
+                                           "private ", "official ", "spare ", "only "};
+constexpr std::string_view kThings[] = {
+    "badge",      "berth",      "cipher",        "docket",      "emblem",      "ledger mark",  "locker",  "motto",
+    "parcel tag", "quota",      "seal",          "serial mark", "shelf mark",  "stall",        "stamp",   "ticket",
+    "token word", "watchword",  "deposit",       "wage",        "fare",        "rank",         "bid",     "toll",
+    "door code",  "entry code", "docket number", "room number", "sum",         "share",        "reading", "label",
+    "sign",       "call sign",  "amount",        "score",       "plot number", "storage code", "mark",    "number"};
+constexpr std::string_view kPrepositions[] = {
+    "of",           "of",      "for",       "for",         "for",      "at",          "held by",
+    "belonging to", "kept by", "under",     "assigned to", "beside",   "given to",    "carried by",
+    "noted for",    "with",    "meant for", "near",        "known to", "set down for"};
+struct Verb {
+  std::string_view one, many;
+};
+constexpr Verb kVerbs[] = {{" is", " are"},
+                           {" is", " are"},
+                           {" is", " are"},
+                           {" was", " were"},
+                           {" reads", " read"},
+                           {" equals", " equal"},
+                           {" =", " ="},
+                           {" =", " ="},
+                           {":", ":"},
+                           {":", ":"},
+                           {" ->", " ->"},
+                           {" =>", " =>"},
+                           {" -", " -"},
+                           {" is now", " are now"},
+                           {" runs", " run"},
+                           {" comes out as", " come out as"},
+                           {" must be", " must be"},
+                           {" will be", " will be"},
+                           {" has become", " have become"},
+                           {" says", " say"},
+                           {" remains", " remain"},
+                           {" turned out to be", " turned out to be"},
+                           {" is given as", " are given as"}};
+constexpr std::string_view kEnds[] = {".", ".", ".", ";", "!", ""};
+/// {b} is or are.
+constexpr std::string_view kQuestions[] = {"which {b} the {m}{t} {p} {k}?",
+                                           "the {m}{t} {p} {k}?",
+                                           "name the {m}{t} {p} {k}.",
+                                           "tell me the {m}{t} {p} {k}!",
+                                           "and the {m}{t} {p} {k}?",
+                                           "look up {k}.",
+                                           "{k}?",
+                                           "{k}, {t}?",
+                                           "recall the {t} {p} {k}.",
+                                           "{t} {p} {k} ?",
+                                           "does anybody know the {m}{t} {p} {k}?",
+                                           "I need the {t} {p} {k}.",
+                                           "what about {k} and the {t}?",
+                                           "for {k}, which {b} the {m}{t}?"};
+constexpr Marks kMarks[] = {{"Q: ", "A: "},
+                            {"Q: ", "A: "},
+                            {"Asked: ", "Said: "},
+                            {"Query - ", "Reply - "},
+                            {"> ", "< "},
+                            {"? ", "! "},
+                            {"- ", "- "},
+                            {"", ""},
+                            {"Q. ", "A. "},
+                            {"Ask> ", "Tell> "},
+                            {"Pupil: ", "Teacher: "},
+                            {"[ask] ", "[tell] "},
+                            {"Test: ", "Solution: "},
+                            {"", "It says: "},
+                            {"One asks: ", "One hears: "},
+                            {"Task: ", "Result: "},
+                            {"QUERY ", "FOUND "},
+                            {"Wanted: ", "Found: "}};
+constexpr std::string_view kPrefaceBegins[] = {"Learn ",        "Do not forget ", "Keep in mind ",  "Mark well ",
+                                               "Take note of ", "Hold on to ",    "Note down ",     "Store away ",
+                                               "Watch for ",    "Look out for ",  "This is about ", "Mind "};
+constexpr std::string_view kPrefaceThings[] = {
+    "the {t}s", "each {t}", "every {t}", "all {t}s", "whatever {t} there is", "any {t}", "the {t} of everybody"};
+constexpr std::string_view kPrefacePlaces[] = {" below",
+                                               " in these lines",
+                                               " in this passage",
+                                               " that this page mentions",
+                                               " found further down",
+                                               " among the sentences to come",
+                                               ""};
+constexpr std::string_view kPrefaceEnds[] = {".",
+                                             "; questions follow at the end.",
+                                             ": somebody will ask.",
+                                             ", for there is a test.",
+                                             " and give it back when asked.",
+                                             ", nothing else matters.",
+                                             ":",
+                                             "!"};
+
+std::string plural(std::string_view thing) { return concat(thing, "s"); }
+
+/// The parts that statement, question and answer of a text share.
+struct Parts {
+  std::string_view article, many_article, modifier, thing, preposition;
+  Verb verb;
+};
+
+Parts draw_parts(Dice& dice) {
+  return {dice.pick(kArticles), dice.pick(kManyArticles), dice.pick(kModifiers),
+          dice.pick(kThings),   dice.pick(kPrepositions), dice.pick(kVerbs)};
+}
+
+std::string worded(std::string_view form, const Parts& parts, bool several) {
+  const std::string thing = several ? plural(parts.thing) : std::string(parts.thing);
+  const bool vowel = std::string_view("aeiou").find((parts.modifier.empty() ? thing : parts.modifier)[0]) !=
+                     std::string_view::npos;
+  const std::string_view article = several                          ? parts.many_article
+                                   : parts.article == "a " && vowel ? "an "
+                                                                    : parts.article;
+  return filled(form, {{'a', article},
+                       {'m', parts.modifier},
+                       {'t', thing},
+                       {'p', parts.preposition},
+                       {'b', several ? "are" : "is"},
+                       {'i', several ? parts.verb.many : parts.verb.one}});
+}
+
+std::string_view draw_value_last(Dice& dice) { return dice.below(5) < 2 ? kPlainForm : dice.pick(kValueLast); }
+std::string_view draw_statement(Dice& dice) {
+  const int64_t drawn = dice.below(20);
+  return drawn < 3 ? dice.pick(kValueFirst) : drawn < 6 ? dice.pick(kValueInside) : draw_value_last(dice);
+}
+bool has_value_last(std::string_view form) { return form.ends_with("{v}"); }
+
+/// Own words of the statement mostly; a value that comes first cannot begin an answer with what follows it.
+void draw_answer(Dice& dice, std::string_view form, const Parts& parts, bool several, FactWording& wording) {
+  constexpr int64_t kOthers = 2;  // of ten answers
+  if (dice.below(10) < kOthers || form.starts_with("{v}") || form.starts_with("({v}") ||
+      form.starts_with("with {v}") || (several && !has_value_last(form))) {
+    Parts other = parts;
+    other.verb = dice.pick(kVerbs);
+    form = draw_value_last(dice);
+    if (dice.below(2) == 0) other.preposition = dice.pick(kPrepositions);
+    wording.lead = worded(form, other, several);
+  } else {
+    wording.lead = worded(form, parts, several);
+  }
+  const size_t value = wording.lead.find("{v}");
+  wording.tail = wording.lead.substr(value + 3);
+  wording.lead.resize(value);
+}
+
+std::string draw_preface(Dice& dice, std::string_view thing) {
+  if (dice.below(2) == 0) return "";
+  const std::string form = concat(dice.pick(kPrefaceBegins), dice.pick(kPrefaceThings), dice.pick(kPrefacePlaces),
+                                  dice.pick(kPrefaceEnds), dice.below(2) == 0 ? "\n" : "\n\n");
+  return filled(form, {{'t', thing}});
+}
+
+}  // namespace
+
+const Marks& draw_marks(Dice& dice) { return dice.pick(kMarks); }
+
+FactWording draw_fact_wording(Dice& dice, bool several) {
+  const Parts parts = draw_parts(dice);
+  const Marks& marks = draw_marks(dice);
+  const std::string_view form = draw_statement(dice);
+  FactWording wording;
+  wording.own_lines = dice.below(2) == 0;
+  const std::string_view end = wording.own_lines ? dice.pick(kEnds) : ".";
+  draw_answer(dice, form, parts, several, wording);
+  const bool small = dice.below(6) == 0;
+  const auto cased = [&](std::string text) { return small ? text : capital(std::move(text)); };
+  wording.statement = cased(worded(form, parts, false)) + std::string(end);
+  wording.lead = cased(wording.lead);
+  wording.asks_in_lines = dice.below(4) != 0;
+  wording.tail += end;
+  if (!wording.asks_in_lines && wording.tail.empty()) wording.tail = ".";
+  if (dice.below(4) != 0) {
+    const std::string_view between = wording.asks_in_lines ? "\n" : " ";
+    wording.question = concat(marks.question, cased(worded(dice.pick(kQuestions), parts, several)), between);
+    wording.lead = concat(marks.answer, dice.below(12) == 0 ? "" : wording.lead);
+  }
+  wording.preface = draw_preface(dice, parts.thing);
+  return wording;
+}
+
+void add_fact_templates(std::vector<std::string_view>& templates) {
+  const auto add = [&](const auto& forms) {
+    templates.insert(templates.end(), std::begin(forms), std::end(forms));
+  };
+  templates.push_back(kPlainForm);
+  add(kValueLast), add(kValueInside), add(kValueFirst), add(kArticles), add(kManyArticles), add(kModifiers);
+  add(kThings), add(kPrepositions), add(kQuestions), add(kPrefaceBegins), add(kPrefaceThings);
+  add(kPrefacePlaces), add(kPrefaceEnds);
+  for (const Verb& verb : kVerbs) templates.insert(templates.end(), {verb.one, verb.many});
+  for (const Marks& marks : kMarks) templates.insert(templates.end(), {marks.question, marks.answer});
+}
+
+}  // namespace fathom
