@@ -36,6 +36,7 @@ Examples:
 struct TrainOptions {
   std::string config, export_file, export_type, json, html;
   std::vector<std::string> set;
+  int64_t show = 0;
   bool schema = false, check = false, plain = false;
 };
 
@@ -111,6 +112,29 @@ class Display {
   std::string heldout_;
 };
 
+/// The rows of a step as text; what counts for more than the rest of its row, the answers of a task, in «».
+void show_step(TrainingData& data, int64_t step) {
+  const Batch batch = data.batches().batch(step - 1);
+  for (int64_t s = 0; s < batch.sequences; ++s) {
+    const std::span ids(batch.tokens.data() + s * (batch.length + 1), batch.length + 1);
+    const std::span weights(batch.weights.data() + s * batch.length, batch.length);
+    const float most = std::ranges::max(weights);
+    const bool marked = std::ranges::any_of(weights, [&](float weight) { return weight > 0 && weight < most; });
+    StreamDecoder decoder(data.tokenizer());
+    std::string text;
+    bool inside = false;
+    for (int64_t i = 0; i < batch.length && weights[i] > 0; ++i) {
+      const std::string piece = decoder.add(ids[i + 1]);
+      if (const bool answer = marked && weights[i] == most; answer != inside) {
+        text += answer ? "«" : "»";
+        inside = answer;
+      }
+      text += piece;
+    }
+    write_out(concat("--- row ", s + 1, " of ", batch.sequences, ", ", batch.length, " tokens\n", text, "\n"));
+  }
+}
+
 std::unique_ptr<Net> make_net(const TrainConfig& config, const TrainingData& data, const LayerOps& ops) {
   auto net = std::make_unique<Net>(net_config(config, data.tokenizer().size()), ops);
   if (config.start.empty()) {
@@ -123,6 +147,7 @@ std::unique_ptr<Net> make_net(const TrainConfig& config, const TrainingData& dat
 
 void train(const TrainOptions& options, const TrainConfig& config) {
   TrainingData data(config);
+  if (options.show > 0) return show_step(data, options.show);
   const std::unique_ptr<Net> net = make_net(config, data, options.plain ? plain_ops() : fused_ops());
   std::unique_ptr<RunLog> log;
   std::unique_ptr<Display> display;
@@ -177,7 +202,9 @@ void add_options(CLI::App& app) {
   app.add_option("--json", options.json, "- writes the lines of the log to stdout, too")
       ->check(CLI::IsMember({"-"}))
       ->type_name("-");
-  app.add_option("--html", options.html, "write a page with the run's curves to this file, anew at each evaluation")->type_name("FILE");
+  app.add_option("--html", options.html, "write a page with the run's curves to this file, anew at each evaluation")
+      ->type_name("FILE");
+  app.add_option("--show", options.show, "print the texts of this step, train nothing")->check(CLI::PositiveNumber)->type_name("STEP");
   app.add_flag("--plain", options.plain, "compute with libtorch's own operations: slower, for comparison");
   app.add_flag("--schema", options.schema, "print the JSON schema of configs");
   app.callback([] {

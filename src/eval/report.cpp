@@ -184,11 +184,12 @@ ordered_json page_data(const ordered_json& run) {
 }  // namespace
 
 std::string html_report(const ordered_json& run) {
-  return filled_page(embedded_report_html(), {{"style", std::string(embedded_report_css())},
-                                         {"data", script_json(page_data(run))},
-                                         {"script", concat(embedded_report_data_js(), embedded_report_draw_js(),
-                                                           embedded_report_charts_js(), embedded_report_lists_js(),
-                                                           embedded_report_js())}});
+  return filled_page(
+      embedded_report_html(),
+      {{"style", std::string(embedded_report_css())},
+       {"data", script_json(page_data(run))},
+       {"script", concat(embedded_report_data_js(), embedded_report_draw_js(), embedded_report_charts_js(),
+                         embedded_report_lists_js(), embedded_report_js())}});
 }
 
 }  // namespace fathom

@@ -12,8 +12,8 @@ constexpr int64_t kBlock = 1 << 16;  // values that one thread takes at a time: 
 
 }  // namespace
 
-AdamW::AdamW(int64_t count, int64_t decaying, AdamWOptions options)
-    : options_(options), decaying_(decaying), first_(count), second_(count) {}
+AdamW::AdamW(int64_t count, int64_t decaying, AdamWOptions options, ValueRange others)
+    : options_(options), decaying_(decaying), others_(others), first_(count), second_(count) {}
 
 void AdamW::step(std::span<float> values, std::span<const float> gradients, double learning_rate,
                  double gradient_scale) {
@@ -25,7 +25,7 @@ void AdamW::step(std::span<float> values, std::span<const float> gradients, doub
   const auto rate = static_cast<float>(learning_rate / (1 - std::pow(options_.beta1, n)));
   const auto root_correction = static_cast<float>(1 / std::sqrt(1 - std::pow(options_.beta2, n)));
   const auto kept = static_cast<float>(1 - learning_rate * options_.weight_decay);
-  at::parallel_for(0, static_cast<int64_t>(values.size()), kBlock, [&](int64_t begin, int64_t end) {
+  const auto move = [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const float g = gradients[i] * scale;
       const float m = first_[i] = beta1 * first_[i] + left * g;
@@ -33,6 +33,10 @@ void AdamW::step(std::span<float> values, std::span<const float> gradients, doub
       const float x = i < decaying_ ? values[i] * kept : values[i];
       values[i] = x - rate * m / (std::sqrt(v) * root_correction + eps);
     }
+  };
+  at::parallel_for(0, static_cast<int64_t>(values.size()), kBlock, [&](int64_t begin, int64_t end) {
+    move(begin, std::min(end, others_.begin));
+    move(std::max(begin, others_.end), end);
   });
 }
 

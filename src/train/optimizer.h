@@ -12,12 +12,17 @@ struct AdamWOptions {
   double weight_decay = 0.1;  // times the rate, of the values that decay
 };
 
+struct ValueRange {
+  int64_t begin = 0, end = 0;
+};
+
 /// AdamW ("Decoupled Weight Decay Regularization", Loshchilov and Hutter 2019) over flat f32 values. Each value's
 /// update depends on its own gradient and state only, so results do not depend on threads.
 class AdamW {
  public:
-  /// The first `decaying` of `count` values decay.
-  AdamW(int64_t count, int64_t decaying, AdamWOptions options);
+  /// The first `decaying` of `count` values decay; those of `others` are moved by another optimizer, to which their
+  /// first moments belong.
+  AdamW(int64_t count, int64_t decaying, AdamWOptions options, ValueRange others = {});
 
   /// One step over values and gradients, [count]; the gradients count times `gradient_scale`.
   void step(std::span<float> values, std::span<const float> gradients, double learning_rate,
@@ -32,6 +37,7 @@ class AdamW {
  private:
   AdamWOptions options_;
   int64_t decaying_;
+  ValueRange others_;
   int64_t steps_ = 0;
   std::vector<float> first_, second_;
 };

@@ -44,6 +44,8 @@ struct TrainConfig {
     double character_coverage = 0.9995;
   };
   struct Optimizer {
+    std::string kind = "adamw";
+    double momentum = 0.95;
     double beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0.1, clip = 1;
   };
   struct Rates {

@@ -12,6 +12,7 @@
 #include "base/interrupt.h"
 #include "base/stopwatch.h"
 #include "train/checkpoint.h"
+#include "train/muon.h"
 
 namespace fathom {
 namespace {
@@ -81,6 +82,16 @@ void visit_parts(const Batch& batch, int64_t parts, const Visit& visit) {
   }
 }
 
+/// Whether it is a matrix of a layer, which Muon can move.
+bool in_layer(const NetParameter& p) { return p.rows > 0 && p.name.starts_with("blk."); }
+
+/// What AdamW leaves to Muon: the matrices of layers lie side by side.
+ValueRange left_to_muon(const TrainConfig& config, const Net& net) {
+  if (config.optimizer.kind != "muon") return {};
+  const auto& all = net.parameters();
+  return {std::ranges::find_if(all, in_layer)->offset, net.matrix_values()};
+}
+
 bool due(int64_t step, int64_t interval) { return interval > 0 && step % interval == 0; }
 
 }  // namespace
@@ -118,7 +129,7 @@ Trainer::Trainer(TrainConfig config, Net& net, BatchSource& batches, std::vector
       batches_(batches),
       heldout_(std::move(heldout)),
       log_(std::move(log)),
-      optimizer_(net.values().numel(), net.matrix_values(), optimizer_of(config_)),
+      optimizer_(net.values().numel(), net.matrix_values(), optimizer_of(config_), left_to_muon(config_, net)),
       schedule_(schedule_of(config_)),
       compute_type_(config_.precision == "bf16" ? at::kBFloat16 : at::kFloat) {
   if (config_.threads > 0) at::set_num_threads(static_cast<int>(config_.threads));
@@ -185,9 +196,23 @@ Trainer::StepResult Trainer::train_step() {
     fail("step ", step_ + 1, ": the loss is ", result.loss, " and the norm of its gradients ", result.norm, "; ",
          kept);
   }
-  optimizer_.step(span_of(net_.values()), gradients, result.rate, clip_scale(result.norm, config_.optimizer.clip));
+  update(result.rate, clip_scale(result.norm, config_.optimizer.clip));
   ++step_;
   return result;
+}
+
+void Trainer::update(double learning_rate, double gradient_scale) {
+  optimizer_.step(span_of(net_.values()), span_of(net_.gradients()), learning_rate, gradient_scale);
+  if (config_.optimizer.kind != "muon") return;
+  const at::Tensor moments = at::from_blob(optimizer_.first_moments().data(), net_.values().sizes(), at::kFloat);
+  for (const NetParameter& p : net_.parameters()) {
+    if (!in_layer(p)) continue;
+    const auto part = [&](const at::Tensor& flat) {
+      return flat.narrow(0, p.offset, p.size()).view({p.rows, p.cols});
+    };
+    muon_step(part(net_.values()), part(net_.gradients()), part(moments), learning_rate, gradient_scale,
+              {config_.optimizer.momentum, config_.optimizer.weight_decay});
+  }
 }
 
 double Trainer::evaluate(const HeldoutSet& set) {

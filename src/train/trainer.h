@@ -51,6 +51,7 @@ class Trainer {
   };
   void run_steps();
   StepResult train_step();
+  void update(double learning_rate, double gradient_scale);
   void save();
 
   TrainConfig config_;

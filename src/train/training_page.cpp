@@ -51,9 +51,9 @@ std::string training_page(const Json& config, int64_t weights, const std::vector
     if (line.contains("loss")) steps.push_back(&line);
     if (line.contains("heldout")) heldout.push_back({{"step", line["step"]}, {"losses", line["heldout"]}});
   }
-  const Json data{{"name", config["name"]},     {"steps", config["steps"]}, {"weights", weights},
-                  {"tokens", tokens},           {"seconds", seconds},       {"machine", processor_name()},
-                  {"trained", thinned(steps)},  {"heldout", heldout},       {"config", config}};
+  const Json data{{"name", config["name"]},    {"steps", config["steps"]}, {"weights", weights},
+                  {"tokens", tokens},          {"seconds", seconds},       {"machine", processor_name()},
+                  {"trained", thinned(steps)}, {"heldout", heldout},       {"config", config}};
   return filled_page(embedded_training_html(),
                      {{"style", std::string(embedded_report_css())},
                       {"data", script_json(data)},

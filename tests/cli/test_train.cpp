@@ -29,7 +29,14 @@ struct Workshop {
     config = {{"name", "tiny"},
               {"tokenizer", folder.path("vocabulary.gguf")},
               {"new_tokenizer", {{"pieces", 320}}},
-              {"model", {{"layers", 1}, {"width", 32}, {"heads", 2}, {"kv_heads", 1}, {"head_dim", 16}, {"ffn_width", 64}, {"context", 512}}},
+              {"model",
+               {{"layers", 1},
+                {"width", 32},
+                {"heads", 2},
+                {"kv_heads", 1},
+                {"head_dim", 16},
+                {"ffn_width", 64},
+                {"context", 512}}},
               {"data",
                {{"sources", {{{"path", folder.path("books")}}}},
                 {"heldout", folder.path("heldout")},
@@ -142,7 +149,8 @@ TEST(CliTrain, ConfigsThatSayNothingSensibleAreExplained) {
   expect_refused(shop, 2, {"optimizer", "betal1", "beta1"}, {"--set", "optimizer.betal1=0.9"});
   expect_refused(shop, 2, {"steps", "an integer"}, {"--set", "steps=many"});
   expect_refused(shop, 2, {"--set", "FIELD=VALUE"}, {"--set", "steps"});
-  expect_refused(shop, 2, {"data.tasks.kinds", "fcats", "facts"}, {"--set", "data.tasks.kinds=[{\"name\":\"fcats\"}]"});
+  expect_refused(shop, 2, {"data.tasks.kinds", "fcats", "facts"},
+                 {"--set", "data.tasks.kinds=[{\"name\":\"fcats\"}]"});
   expect_refused(shop, 2, {"data.sources is empty"}, {"--set", "data.sources=[]"});
   expect_refused(shop, 2, {"new_tokenizer.pieces"}, {"--set", "new_tokenizer.pieces=0"});
   expect_refused(shop, 2, {"tasks"}, {"--set", "data.tasks.share=0.9"});

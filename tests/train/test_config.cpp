@@ -53,7 +53,7 @@ TEST(TrainConfig, WhatIsWrittenIsReadBackTheSame) {
 
 TEST(TrainConfig, EveryFieldHasItsOwnPlaceAndADefaultInItsRange) {
   TrainConfig config;
-  config.data.sources.resize(1);
+  for (const TrainList& list : train_lists()) list.resize(config, 1);
   std::set<const void*> places;
   for (const TrainField& field : train_fields()) {
     const FieldTarget target = field.at(config, 0);
