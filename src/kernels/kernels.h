@@ -91,7 +91,7 @@ struct FloatProduct {
 };
 
 /// Floats of scratch that Kernels::multiply needs.
-inline constexpr int64_t kMultiplyScratch = 256 * 512;
+inline constexpr int64_t kMultiplyScratch = 256 * (512 + 96);
 
 /// The table of kernels of one instruction set. They neither allocate nor throw; results do not depend on threads.
 struct Kernels {

@@ -26,9 +26,11 @@ constexpr int kRowsOfTile = 12;
 constexpr int kRowsOfTile = 6;
 #endif
 // b is packed in blocks of kDepth by kColumns (512 kB, a part of L2), which all rows of a pass; a's rows of a tile
-// then stay in L1.
+// then stay in L1. Of a turned a, kPackedRows are packed at once: whole cache lines of each of its rows.
 constexpr int64_t kDepth = 256;
-constexpr int64_t kColumns = kMultiplyScratch / kDepth;
+constexpr int64_t kColumns = 512;
+constexpr int64_t kPackedRows = 96;
+static_assert(kDepth * (kColumns + kPackedRows) <= kMultiplyScratch && kPackedRows % kRowsOfTile == 0);
 
 /// y[kRows, two vectors] += a·panel. panel: [depth, two vectors]; a[i, k] at a[i·stride + k], or in packed rows of
 /// kRows at a[k·kRows + i].
@@ -110,32 +112,60 @@ void PackBlock(const FloatProduct& p, int64_t k, int64_t depth, int64_t column, 
   }
 }
 
-/// All panels of a packed block by kRows rows of a. y: where the first row and column go.
-template <int kRows>
-void MultiplyRows(const FloatProduct& p, int64_t row, int64_t k, int64_t depth, const float* panels,
-                  int64_t columns, float* y) {
-  const int64_t width = 2 * Lanes();
-  const bool first = k == 0 && !p.add;
-  alignas(64) float packed[kDepth * kRows];
-  for (int64_t i = 0; p.a_turned && i < depth; ++i) {
+/// to[tile, k, i] = a's rows [row, row + rows) in tiles of kRowsOfTile, the last as narrow as it is.
+void PackTurnedRows(const FloatProduct& p, int64_t row, int64_t rows, int64_t k, int64_t depth, float* to) {
+  const int64_t whole = rows / kRowsOfTile * kRowsOfTile;
+  for (int64_t i = 0; i < depth; ++i) {
     const float* from = p.a + (k + i) * p.a_stride + row;
-    for (int r = 0; r < kRows; ++r) packed[i * kRows + r] = from[r];
+    float* out = to + i * kRowsOfTile;
+    for (int64_t r = 0; r < whole; r += kRowsOfTile, out += depth * kRowsOfTile) {
+      for (int j = 0; j < kRowsOfTile; ++j) out[j] = from[r + j];
+    }
+    std::copy_n(from + whole, rows - whole, to + depth * whole + i * (rows - whole));
   }
-  const float* rows = p.a + row * p.a_stride + k;
+}
+
+/// A block of a product: `depth` terms of the sums of `columns` columns.
+struct Block {
+  int64_t k, depth, column, columns;
+  const float* panels;  // of b, packed
+  bool first;           // what y holds does not count
+};
+
+/// kRows rows of y in a block; `packed` are a's rows, or null where they are read as they lie.
+template <int kRows>
+void MultiplyRows(const FloatProduct& p, const Block& block, int64_t row, const float* packed) {
+  const int64_t width = 2 * Lanes();
+  const float* rows = p.a + row * p.a_stride + block.k;
   const auto tile = [&](const float* panel, float* out, int64_t stride) {
-    if (p.a_turned) {
-      MultiplyTile<kRows, true>(packed, 0, panel, depth, first, out, stride);
+    if (packed) {
+      MultiplyTile<kRows, true>(packed, 0, panel, block.depth, block.first, out, stride);
     } else {
-      MultiplyTile<kRows, false>(rows, p.a_stride, panel, depth, first, out, stride);
+      MultiplyTile<kRows, false>(rows, p.a_stride, panel, block.depth, block.first, out, stride);
     }
   };
+  float* y = p.y + row * p.y_stride + block.column;
+  const float* panel = block.panels;
   int64_t c = 0;
-  for (; c + width <= columns; c += width, panels += depth * width) tile(panels, y + c, p.y_stride);
-  if (c == columns) return;
+  for (; c + width <= block.columns; c += width, panel += block.depth * width) tile(panel, y + c, p.y_stride);
+  const int64_t rest = block.columns - c;
+  if (rest == 0) return;
   alignas(64) float edge[kRows * kMaxPanelRows] = {};  // the last panel may be narrower than the vectors
-  for (int i = 0; i < kRows; ++i) std::copy_n(y + i * p.y_stride + c, first ? 0 : columns - c, edge + i * width);
-  tile(panels, edge, width);
-  for (int i = 0; i < kRows; ++i) std::copy_n(edge + i * width, columns - c, y + i * p.y_stride + c);
+  for (int i = 0; i < kRows; ++i) std::copy_n(y + i * p.y_stride + c, block.first ? 0 : rest, edge + i * width);
+  tile(panel, edge, width);
+  for (int i = 0; i < kRows; ++i) std::copy_n(edge + i * width, rest, y + i * p.y_stride + c);
+}
+
+void MultiplyBlock(const FloatProduct& p, const Block& block, float* scratch) {
+  for (int64_t first = 0; first < p.rows; first += kPackedRows) {
+    const int64_t count = std::min(kPackedRows, p.rows - first);
+    if (p.a_turned) PackTurnedRows(p, first, count, block.k, block.depth, scratch);
+    for (int64_t i = 0; i < count; i += kRowsOfTile) {
+      const float* packed = p.a_turned ? scratch + i * block.depth : nullptr;
+      WithRows<kRowsOfTile>(std::min<int64_t>(kRowsOfTile, count - i),
+                            [&](auto rows) { MultiplyRows<decltype(rows)::value>(p, block, first + i, packed); });
+    }
+  }
 }
 
 void Multiply(const FloatProduct& p, float* scratch) {
@@ -144,12 +174,7 @@ void Multiply(const FloatProduct& p, float* scratch) {
     for (int64_t k = 0; k < p.depth; k += kDepth) {
       const int64_t depth = std::min(kDepth, p.depth - k);
       PackBlock(p, k, depth, column, columns, scratch);
-      for (int64_t row = 0; row < p.rows; row += kRowsOfTile) {
-        WithRows<kRowsOfTile>(std::min<int64_t>(kRowsOfTile, p.rows - row), [&](auto rows) {
-          MultiplyRows<decltype(rows)::value>(p, row, k, depth, scratch, columns,
-                                              p.y + row * p.y_stride + column);
-        });
-      }
+      MultiplyBlock(p, {k, depth, column, columns, scratch, k == 0 && !p.add}, scratch + kDepth * kColumns);
     }
   }
 }

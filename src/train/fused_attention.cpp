@@ -12,8 +12,8 @@
 namespace fathom {
 namespace {
 
-constexpr int64_t kTokens = 64;      // whose queries, of all heads that share keys, a block holds
-constexpr int64_t kKeys = 256;       // that a block of backward() sees at once: its scores stay in L2
+constexpr int64_t kTokens = 64;  // whose queries, of all heads that share keys, a block holds
+constexpr int64_t kKeys = 192;   // that a block of backward() sees at once: whole tiles, whose scores stay in L2
 constexpr int64_t kRowPadding = 16;  // so that rows of scores do not share their places in the caches
 constexpr int64_t kParts = 8;  // a key's gradients are sums of at least so many parts: work for as many threads
 

@@ -21,10 +21,10 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::variable_list;
 
-constexpr int64_t kRowsForth = 256;  // of a product with weights, which are packed once for them
+constexpr int64_t kRowsForth = 264;  // of a product with weights, which are packed once for them: whole tiles
 constexpr int64_t kRowsOfWeights =
     96;  // of the gradient of weights: even narrow matrices make work for two threads
-constexpr int64_t kRowsOfLogits = 128;  // whose logits a thread makes
+constexpr int64_t kRowsOfLogits = 132;  // whose logits a thread makes
 constexpr int64_t kLogits = 1 << 22;    // at once: 16 MB
 constexpr int64_t kRowPadding = 16;     // so that rows of logits do not share their places in the caches
 constexpr int64_t kPartsOfSum = 16;     // partial sums of a norm's gradient; fixed, so that threads do not matter

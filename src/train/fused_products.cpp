@@ -2,8 +2,10 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <malloc.h>
 
 #include <algorithm>
+#include <limits>
 #include <vector>
 
 #include "base/aligned.h"
@@ -13,10 +15,21 @@ namespace {
 
 constexpr int64_t kRowsOfTask = 32;  // of few operations each, taken at once by a thread
 
+/// Memory that a step frees is kept for the next one: to ask the system for it again costs more than to use it.
+void keep_freed_memory() {
+#ifdef __GLIBC__
+  mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+#endif
+}
+
 }  // namespace
 
 ThreadPool& training_pool() {
-  static ThreadPool pool(at::get_num_threads());
+  static ThreadPool pool = [] {
+    keep_freed_memory();
+    return ThreadPool(at::get_num_threads());
+  }();
   return pool;
 }
 

@@ -1,9 +1,9 @@
 #include "train/optimizer.h"
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <cmath>
+
+#include "train/fused_products.h"
 
 namespace fathom {
 namespace {
@@ -25,7 +25,7 @@ void AdamW::step(std::span<float> values, std::span<const float> gradients, doub
   const auto rate = static_cast<float>(learning_rate / (1 - std::pow(options_.beta1, n)));
   const auto root_correction = static_cast<float>(1 / std::sqrt(1 - std::pow(options_.beta2, n)));
   const auto kept = static_cast<float>(1 - learning_rate * options_.weight_decay);
-  at::parallel_for(0, static_cast<int64_t>(values.size()), kBlock, [&](int64_t begin, int64_t end) {
+  for_parts(static_cast<int64_t>(values.size()), kBlock, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const float g = gradients[i] * scale;
       const float m = first_[i] = beta1 * first_[i] + left * g;
@@ -39,12 +39,10 @@ void AdamW::step(std::span<float> values, std::span<const float> gradients, doub
 double global_norm(std::span<const float> values) {
   const auto count = static_cast<int64_t>(values.size());
   std::vector<double> sums((count + kBlock - 1) / kBlock);
-  at::parallel_for(0, static_cast<int64_t>(sums.size()), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t b = begin; b < end; ++b) {
-      double sum = 0;
-      for (const float x : values.subspan(b * kBlock, std::min(kBlock, count - b * kBlock))) sum += double{x} * x;
-      sums[b] = sum;
-    }
+  for_parts(count, kBlock, [&](int64_t begin, int64_t end) {
+    double sum = 0;
+    for (const float x : values.subspan(begin, end - begin)) sum += double{x} * x;
+    sums[begin / kBlock] = sum;
   });
   double total = 0;
   for (const double sum : sums) total += sum;

@@ -21,13 +21,15 @@ constexpr int64_t kMore = 3;  // floats between the rows, which no product may w
 void expect_product(const Kernels& table, const Shape& shape, bool a_turned, bool b_turned, bool add) {
   const auto& [rows, cols, depth] = shape;
   const int64_t a_stride = (a_turned ? rows : depth) + kMore, b_stride = (b_turned ? depth : cols) + kMore;
-  const Floats a = gaussian((a_turned ? depth : rows) * a_stride, 1), b = gaussian((b_turned ? cols : depth) * b_stride, 2);
+  const Floats a = gaussian((a_turned ? depth : rows) * a_stride, 1),
+               b = gaussian((b_turned ? cols : depth) * b_stride, 2);
   const int64_t y_stride = cols + kMore;
   const Floats before = gaussian(rows * y_stride, 3);
   Floats y = before;
   AlignedBuffer<float> scratch(kMultiplyScratch);
-  table.multiply({rows, cols, depth, a.data(), a_stride, a_turned, b.data(), b_stride, b_turned, y.data(), y_stride, add},
-                 scratch.data());
+  table.multiply(
+      {rows, cols, depth, a.data(), a_stride, a_turned, b.data(), b_stride, b_turned, y.data(), y_stride, add},
+      scratch.data());
   for (int64_t i = 0; i < rows; ++i) {
     for (int64_t j = 0; j < y_stride; ++j) {
       const float found = y[i * y_stride + j], old = before[i * y_stride + j];
@@ -40,7 +42,8 @@ void expect_product(const Kernels& table, const Shape& shape, bool a_turned, boo
         sum += static_cast<double>(a[a_turned ? k * a_stride + i : i * a_stride + k]) *
                b[b_turned ? j * b_stride + k : k * b_stride + j];
       }
-      ASSERT_NEAR(found, sum, 2e-6 * (4 + std::sqrt(depth) * 4)) << rows << " " << cols << " " << depth << " at " << i << ", " << j;
+      ASSERT_NEAR(found, sum, 2e-6 * (4 + std::sqrt(depth) * 4))
+          << rows << " " << cols << " " << depth << " at " << i << ", " << j;
     }
   }
 }
