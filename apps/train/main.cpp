@@ -204,7 +204,9 @@ void add_options(CLI::App& app) {
       ->type_name("-");
   app.add_option("--html", options.html, "write a page with the run's curves to this file, anew at each evaluation")
       ->type_name("FILE");
-  app.add_option("--show", options.show, "print the texts of this step, train nothing")->check(CLI::PositiveNumber)->type_name("STEP");
+  app.add_option("--show", options.show, "print the texts of this step, train nothing")
+      ->check(CLI::PositiveNumber)
+      ->type_name("STEP");
   app.add_flag("--plain", options.plain, "compute with libtorch's own operations: slower, for comparison");
   app.add_flag("--schema", options.schema, "print the JSON schema of configs");
   app.callback([] {

@@ -46,6 +46,7 @@ Kernels vector_kernels(const Isa& isa) {
   Kernels table{};
   table.isa = isa.name;
   fill_vector_matmul(table);
+  fill_vector_multiply(table);
   fill_vector_attend(table);
   fill_vector_pages(table);
   fill_vector_elementwise(table);

@@ -76,6 +76,23 @@ struct AttendTask {
   float* mass = nullptr;  // null, or [rows, group, page_count]: the share of the softmax that fell on each page
 };
 
+/// y = a·b, or y += a·b, of floats that lie in rows with strides.
+struct FloatProduct {
+  int64_t rows = 0, cols = 0, depth = 0;
+  const float* a = nullptr;  // [rows, depth], or turned: [depth, rows]
+  int64_t a_stride = 0;
+  bool a_turned = false;
+  const float* b = nullptr;  // [depth, cols], or turned: [cols, depth]
+  int64_t b_stride = 0;
+  bool b_turned = false;
+  float* y = nullptr;  // [rows, cols]
+  int64_t y_stride = 0;
+  bool add = false;  // to what y holds
+};
+
+/// Floats of scratch that Kernels::multiply needs.
+inline constexpr int64_t kMultiplyScratch = 256 * (512 + 96);
+
 /// The table of kernels of one instruction set. They neither allocate nor throw; results do not depend on threads.
 struct Kernels {
   std::string isa;
@@ -92,6 +109,8 @@ struct Kernels {
   /// The same for many rows of x, by panels of W that are unpacked once; begin is a multiple of panel_rows.
   void (*matmul)(const Matrix& w, int64_t begin, int64_t end, const ActivationRows& x, float* y, int64_t y_stride);
   int64_t panel_rows;
+  /// For training. scratch: [kMultiplyScratch], aligned to 64 bytes.
+  void (*multiply)(const FloatProduct& product, float* scratch);
 
   /// scratch: [attend_scratch(key_dim, value_dim, rows · group)] floats, aligned to 64 bytes.
   void (*attend)(const AttendTask& task, float* scratch);
@@ -119,8 +138,13 @@ struct Kernels {
                             float* dweight);
   /// Of silu(gate) · up. dgate and dup are overwritten.
   void (*swiglu_backward)(const float* gate, const float* up, const float* dy, int64_t n, float* dgate, float* dup);
-  /// p = softmax(scale · x); dy, of p, becomes that of x.
-  void (*softmax_backward)(const float* p, float scale, int64_t n, float* dy);
+  /// x: scores with the log-sum-exp `lse`; dy: of their softmax p, with Σ dy·p = `along`. x becomes p, and dy the
+  /// gradient of the scores.
+  void (*softmax_backward)(float lse, float along, int64_t n, float* x, float* dy);
+  /// x = exp(x − max x); sum = Σ x; returns the maximum. n ≥ 1.
+  float (*exponentials)(float* x, int64_t n, float* sum);
+  /// x = x · factor.
+  void (*scale)(float* x, float factor, int64_t n);
 
   /// Does at least n multiply-adds in registers, with the instructions that matmul uses for quantised weights, and
   /// returns how many; `sink` receives their sum. For measuring what the machine can do.

@@ -191,10 +191,23 @@ void swiglu_backward(const float* gate, const float* up, const float* dy, int64_
   }
 }
 
-void softmax_backward(const float* p, float scale, int64_t n, float* dy) {
-  double along = 0;
-  for (int64_t i = 0; i < n; ++i) along += static_cast<double>(p[i]) * dy[i];
-  for (int64_t i = 0; i < n; ++i) dy[i] = static_cast<float>(scale * p[i] * (dy[i] - along));
+void softmax_backward(float lse, float along, int64_t n, float* x, float* dy) {
+  for (int64_t i = 0; i < n; ++i) {
+    x[i] = std::exp(x[i] - lse);
+    dy[i] = x[i] * (dy[i] - along);
+  }
+}
+
+float exponentials(float* x, int64_t n, float* sum) {
+  const float largest = *std::max_element(x, x + n);
+  double total = 0;
+  for (int64_t i = 0; i < n; ++i) total += x[i] = std::exp(x[i] - largest);
+  *sum = static_cast<float>(total);
+  return largest;
+}
+
+void scale(float* x, float factor, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) x[i] *= factor;
 }
 
 int64_t peak(int64_t n, float* sink) {
@@ -216,6 +229,19 @@ uint32_t read(const std::byte* bytes, size_t n) {
   return sum;
 }
 
+void multiply(const FloatProduct& p, float* /*scratch*/) {
+  for (int64_t i = 0; i < p.rows; ++i) {
+    for (int64_t j = 0; j < p.cols; ++j) {
+      float sum = p.add ? p.y[i * p.y_stride + j] : 0.0f;
+      for (int64_t k = 0; k < p.depth; ++k) {
+        sum += p.a[p.a_turned ? k * p.a_stride + i : i * p.a_stride + k] *
+               p.b[p.b_turned ? j * p.b_stride + k : k * p.b_stride + j];
+      }
+      p.y[i * p.y_stride + j] = sum;
+    }
+  }
+}
+
 }  // namespace
 
 Kernels reference_kernels() {
@@ -224,6 +250,7 @@ Kernels reference_kernels() {
           .matvec = matvec,
           .matmul = matvec,
           .panel_rows = 16,
+          .multiply = multiply,
           .attend = attend,
           .write_page = write_page,
           .rms_norm = rms_norm,
@@ -236,6 +263,8 @@ Kernels reference_kernels() {
           .rms_norm_backward = rms_norm_backward,
           .swiglu_backward = swiglu_backward,
           .softmax_backward = softmax_backward,
+          .exponentials = exponentials,
+          .scale = scale,
           .peak = peak,
           .peak_f32 = peak,
           .peak_bf16 = nullptr,

@@ -3,77 +3,34 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "base/aligned.h"
-#include "kernels/kernels.h"
 #include "train/fused_products.h"
 
 namespace fathom {
 namespace {
 
-constexpr int64_t kRows = 64;  // queries of a block: its scores of 2,048 keys are half a megabyte, which L2 holds
-
-/// y = a·bᵀ on this thread. a: [n, k], b: [m, k], y: [n, m].
-class SmallProduct {
- public:
-  void run(const float* a, int64_t n, const float* b, int64_t m, int64_t k, float* y) {
-    const Kernels& table = kernels();
-    ActivationRows rows{.rows = n, .cols = k, .f32 = a};
-    if (table.pack_activations) pack(table, rows);
-    const Matrix weights{WeightType::kF32, reinterpret_cast<const std::byte*>(b), m, k};
-    table.matmul(weights, 0, m, rows, y, m);
-  }
-
- private:
-  void pack(const Kernels& table, ActivationRows& rows) {
-    const int64_t elements = tile_elements(rows.rows, rows.cols), block = tile_elements(kTileTokens, rows.cols);
-    high_.reserve(elements);
-    low_.reserve(elements);
-    for (int64_t i = 0; i * kTileTokens < rows.rows; ++i) {
-      const int64_t count = std::min(kTileTokens, rows.rows - i * kTileTokens);
-      table.pack_activations(rows.f32 + i * kTileTokens * rows.cols, count, rows.cols, high_.data() + i * block,
-                             low_.data() + i * block);
-    }
-    rows.tiles = high_.data();
-    rows.tiles_low = low_.data();
-  }
-  AlignedBuffer<uint16_t> high_, low_;
-};
-
-/// y[j, i] = x[i, j]; x: [rows, cols]. In blocks whose lines all fit into L1.
-void turn(const float* x, int64_t rows, int64_t cols, float* y) {
-  constexpr int64_t kBlock = 16;
-  for (int64_t i = 0; i < rows; i += kBlock) {
-    for (int64_t j = 0; j < cols; j += kBlock) {
-      for (int64_t c = j; c < std::min(j + kBlock, cols); ++c) {
-        for (int64_t r = i; r < std::min(i + kBlock, rows); ++r) y[c * rows + r] = x[r * cols + c];
-      }
-    }
-  }
-}
-
-/// `rows` rows of `width` floats that lie `stride` apart, one after the other, and back.
-void gather_rows(const float* from, int64_t stride, int64_t rows, int64_t width, float* to) {
-  for (int64_t i = 0; i < rows; ++i) std::copy_n(from + i * stride, width, to + i * width);
-}
-void scatter_rows(const float* from, int64_t rows, int64_t width, float* to, int64_t stride) {
-  for (int64_t i = 0; i < rows; ++i) std::copy_n(from + i * width, width, to + i * stride);
-}
+constexpr int64_t kTokens = 64;  // whose queries, of all heads that share keys, a block holds
+constexpr int64_t kKeys = 192;   // that a block of backward() sees at once: whole tiles, whose scores stay in L2
+constexpr int64_t kRowPadding = 16;  // so that rows of scores do not share their places in the caches
+constexpr int64_t kParts = 8;  // a key's gradients are sums of at least so many parts: work for as many threads
 
 }  // namespace
 
-/// A query head of one sequence.
-struct FusedAttention::Head {
-  int64_t sequence, head, kv_head;
+/// The queries of some tokens of a sequence that share a key/value head; the heads of a token side by side.
+struct FusedAttention::Block {
+  int64_t sequence, kv_head;
+  int64_t first, tokens;  // of the sequence
+  int64_t rows;           // tokens · group
 };
 
 struct FusedAttention::Scratch {
-  AlignedBuffer<float> k, v;                 // [length, dim] of the head
-  AlignedBuffer<float> q, dy, out;           // [kRows, dim] of the block
-  AlignedBuffer<float> p, dp;                // [kRows, length]
-  AlignedBuffer<float> across, turned, sum;  // transposed operands, and a product before it is added
-  SmallProduct product;
+  AlignedBuffer<float> q, dq;       // [rows, key_dim], q scaled
+  AlignedBuffer<float> dy, out;     // [rows, value_dim]
+  AlignedBuffer<float> p, dp;       // [rows, keys + padding]
+  AlignedBuffer<float> lse, along;  // [rows]
 };
 
 FusedAttention::FusedAttention(at::Tensor q_, at::Tensor k_, at::Tensor v_, double scale, int64_t window)
@@ -86,109 +43,175 @@ FusedAttention::FusedAttention(at::Tensor q_, at::Tensor k_, at::Tensor v_, doub
       length_(q.size(1)),
       heads_(q.size(2)),
       kv_heads_(k.size(2)),
+      group_(heads_ / kv_heads_),
       key_dim_(q.size(3)),
       value_dim_(v.size(3)) {}
 
-/// Calls f(head, scratch) for each query head of each sequence, on all threads.
-template <class F>
-void FusedAttention::for_heads(const F& f) const {
+FusedAttention::Block FusedAttention::block(int64_t sequence, int64_t kv_head, int64_t first) const {
+  const int64_t tokens = std::min(kTokens, length_ - first);
+  return {sequence, kv_head, first, tokens, tokens * group_};
+}
+
+/// Rows of a block from [sequences, length, heads, dim], and back.
+void FusedAttention::gather(const Block& b, const float* from, int64_t dim, float* to) const {
+  const int64_t width = group_ * dim;
+  from += ((b.sequence * length_ + b.first) * kv_heads_ + b.kv_head) * width;
+  for (int64_t i = 0; i < b.tokens; ++i) std::copy_n(from + i * kv_heads_ * width, width, to + i * width);
+}
+void FusedAttention::scatter(const Block& b, const float* from, int64_t dim, float* to) const {
+  const int64_t width = group_ * dim;
+  to += ((b.sequence * length_ + b.first) * kv_heads_ + b.kv_head) * width;
+  for (int64_t i = 0; i < b.tokens; ++i) std::copy_n(from + i * width, width, to + i * kv_heads_ * width);
+}
+
+/// The places of a row's newest and oldest visible keys among [from, to).
+struct Visible {
+  int64_t begin, end;
+  Visible(int64_t token, int64_t window, int64_t from, int64_t to)
+      : begin(std::clamp(window > 0 ? token + 1 - window : 0, from, to) - from),
+        end(std::clamp(token + 1, from, to) - from) {}
+};
+
+/// y[row, key − from] = query·key for keys [from, to), in rows of to − from + kRowPadding.
+void FusedAttention::scores(const Block& b, int64_t from, int64_t to, const float* queries, float* y) const {
+  const int64_t stride = kv_heads_ * key_dim_;
+  const float* keys = floats(k) + (b.sequence * length_ + from) * stride + b.kv_head * key_dim_;
+  multiply({b.rows, to - from, key_dim_, queries, key_dim_, false, keys, stride, true, y, to - from + kRowPadding});
+}
+
+void FusedAttention::forward(const Block& b, Scratch& s, const Result& result) const {
+  const int64_t from = window_ > 0 ? std::max<int64_t>(0, b.first + 1 - window_) : 0, to = b.first + b.tokens;
+  const int64_t stride = to - from + kRowPadding;
+  s.q.reserve(b.rows * key_dim_);
+  s.p.reserve(b.rows * stride);
+  s.out.reserve(b.rows * value_dim_);
+  s.lse.reserve(b.rows);
+  s.along.reserve(b.rows);
+  gather(b, floats(q), key_dim_, s.q.data());
+  kernels().scale(s.q.data(), scale_, b.rows * key_dim_);
+  scores(b, from, to, s.q.data(), s.p.data());
+  for (int64_t row = 0; row < b.rows; ++row) {
+    float* p = s.p.data() + row * stride;
+    const Visible seen(b.first + row / group_, window_, from, to);
+    std::fill_n(p, seen.begin, 0.0f);
+    float sum = 0;
+    const float largest = kernels().exponentials(p + seen.begin, seen.end - seen.begin, &sum);
+    std::fill(p + seen.end, p + to - from, 0.0f);
+    s.lse[row] = largest + std::log(sum);
+    s.along[row] = 1 / sum;
+  }
+  const int64_t step = kv_heads_ * value_dim_;
+  const float* values = floats(v) + (b.sequence * length_ + from) * step + b.kv_head * value_dim_;
+  multiply(
+      {b.rows, value_dim_, to - from, s.p.data(), stride, false, values, step, false, s.out.data(), value_dim_});
+  for (int64_t row = 0; row < b.rows; ++row) {
+    kernels().scale(s.out.data() + row * value_dim_, s.along[row], value_dim_);
+  }
+  scatter(b, s.out.data(), value_dim_, floats(result.out));
+  scatter(b, s.lse.data(), 1, floats(result.lse));
+}
+
+FusedAttention::Result FusedAttention::forward() const {
+  const Result result{at::empty({sequences_, length_, heads_, value_dim_}, q.options()),
+                      at::empty({sequences_, length_, heads_}, q.options())};
+  const int64_t blocks = (length_ + kTokens - 1) / kTokens;
   std::vector<Scratch> scratch(training_pool().threads());
-  training_pool().parallel_for(sequences_ * heads_, [&](size_t i, int thread) {
-    const int64_t head = static_cast<int64_t>(i) % heads_;
-    f(Head{static_cast<int64_t>(i) / heads_, head, head * kv_heads_ / heads_}, scratch[thread]);
+  training_pool().parallel_for(sequences_ * kv_heads_ * blocks, [&](size_t task, int thread) {
+    const auto i = static_cast<int64_t>(task);
+    // the longest rows first, so that the threads end together
+    const int64_t first = (blocks - 1 - i / (sequences_ * kv_heads_)) * kTokens,
+                  head = i % (sequences_ * kv_heads_);
+    forward(block(head / kv_heads_, head % kv_heads_, first), scratch[thread], result);
   });
+  return result;
 }
 
-void FusedAttention::gather(const Head& head, Scratch& s) const {
-  s.k.reserve(length_ * key_dim_);
-  s.v.reserve(length_ * value_dim_);
-  s.q.reserve(kRows * key_dim_);
-  s.p.reserve(kRows * length_);
-  s.across.reserve(std::max(length_, kRows) * std::max(key_dim_, value_dim_));
-  const int64_t row = head.sequence * length_ * kv_heads_ + head.kv_head;
-  gather_rows(floats(k) + row * key_dim_, kv_heads_ * key_dim_, length_, key_dim_, s.k.data());
-  gather_rows(floats(v) + row * value_dim_, kv_heads_ * value_dim_, length_, value_dim_, s.v.data());
-}
-
-/// The softmax of rows [first, first + rows) over the keys before their end, in s.p: [rows, first + rows].
-void FusedAttention::shares(const Head& head, int64_t first, int64_t rows, Scratch& s) const {
-  const int64_t end = first + rows;
-  const int64_t row = (head.sequence * length_ + first) * heads_ + head.head;
-  gather_rows(floats(q) + row * key_dim_, heads_ * key_dim_, rows, key_dim_, s.q.data());
-  for (int64_t i = 0; i < rows * key_dim_; ++i) s.q.data()[i] *= scale_;
-  s.product.run(s.q.data(), rows, s.k.data(), end, key_dim_, s.p.data());
-  for (int64_t i = 0; i < rows; ++i) {
-    float* p = s.p.data() + i * end;
-    const int64_t from = window_ > 0 ? std::max<int64_t>(0, first + i + 1 - window_) : 0;
-    std::fill_n(p, from, 0.0f);
-    kernels().softmax(p + from, first + i + 1 - from);
-    std::fill(p + first + i + 1, p + end, 0.0f);
+/// What the keys [from, to) receive from a block and give to it. dk, dv: [length, dim] of one key/value head.
+void FusedAttention::backward_to(const Block& b, int64_t from, int64_t to, Scratch& s, float* dk, float* dv) const {
+  const int64_t keys = to - from, stride = keys + kRowPadding;
+  const int64_t key_step = kv_heads_ * key_dim_, value_step = kv_heads_ * value_dim_;
+  const float* values = floats(v) + (b.sequence * length_ + from) * value_step + b.kv_head * value_dim_;
+  const float* own_keys = floats(k) + (b.sequence * length_ + from) * key_step + b.kv_head * key_dim_;
+  scores(b, from, to, s.q.data(), s.p.data());
+  multiply(
+      {b.rows, keys, value_dim_, s.dy.data(), value_dim_, false, values, value_step, true, s.dp.data(), stride});
+  for (int64_t row = 0; row < b.rows; ++row) {
+    float *p = s.p.data() + row * stride, *dp = s.dp.data() + row * stride;
+    const Visible seen(b.first + row / group_, window_, from, to);
+    for (float* x : {p, dp}) {
+      std::fill_n(x, seen.begin, 0.0f);
+      std::fill(x + seen.end, x + keys, 0.0f);
+    }
+    if (seen.begin < seen.end) {
+      kernels().softmax_backward(s.lse[row], s.along[row], seen.end - seen.begin, p + seen.begin, dp + seen.begin);
+    }
   }
+  multiply({keys, value_dim_, b.rows, s.p.data(), stride, true, s.dy.data(), value_dim_, false,
+            dv + from * value_dim_, value_dim_, true});
+  multiply({keys, key_dim_, b.rows, s.dp.data(), stride, true, s.q.data(), key_dim_, false, dk + from * key_dim_,
+            key_dim_, true});
+  multiply(
+      {b.rows, key_dim_, keys, s.dp.data(), stride, false, own_keys, key_step, false, s.dq.data(), key_dim_, true});
 }
 
-void FusedAttention::forward(const Head& head, Scratch& s, float* out) const {
-  gather(head, s);
-  s.out.reserve(kRows * value_dim_);
-  for (int64_t first = 0; first < length_; first += kRows) {
-    const int64_t rows = std::min(kRows, length_ - first), end = first + rows;
-    shares(head, first, rows, s);
-    turn(s.v.data(), end, value_dim_, s.across.data());
-    s.product.run(s.p.data(), rows, s.across.data(), value_dim_, end, s.out.data());
-    const int64_t row = (head.sequence * length_ + first) * heads_ + head.head;
-    scatter_rows(s.out.data(), rows, value_dim_, out + row * value_dim_, heads_ * value_dim_);
+void FusedAttention::backward(const Block& b, Scratch& s, const Result& result, const float* dy, float* dq,
+                              float* dk, float* dv) const {
+  for (AlignedBuffer<float>* x : {&s.q, &s.dq}) x->reserve(kTokens * group_ * key_dim_);
+  for (AlignedBuffer<float>* x : {&s.dy, &s.out}) x->reserve(kTokens * group_ * value_dim_);
+  for (AlignedBuffer<float>* x : {&s.p, &s.dp}) x->reserve(kTokens * group_ * (kKeys + kRowPadding));
+  for (AlignedBuffer<float>* x : {&s.lse, &s.along}) x->reserve(kTokens * group_);
+  gather(b, floats(q), key_dim_, s.q.data());
+  kernels().scale(s.q.data(), scale_, b.rows * key_dim_);
+  gather(b, dy, value_dim_, s.dy.data());
+  gather(b, floats(result.out), value_dim_, s.out.data());
+  gather(b, floats(result.lse), 1, s.lse.data());
+  for (int64_t row = 0; row < b.rows; ++row) {
+    const float *x = s.dy.data() + row * value_dim_, *y = s.out.data() + row * value_dim_;
+    float sum = 0;
+    for (int64_t i = 0; i < value_dim_; ++i) sum += x[i] * y[i];
+    s.along[row] = sum;
   }
+  std::fill_n(s.dq.data(), b.rows * key_dim_, 0.0f);
+  const int64_t oldest = window_ > 0 ? std::max<int64_t>(0, b.first + 1 - window_) : 0, end = b.first + b.tokens;
+  for (int64_t from = oldest / kKeys * kKeys; from < end; from += kKeys) {
+    backward_to(b, from, std::min(from + kKeys, end), s, dk, dv);
+  }
+  // s.q holds the scaled queries, so that what comes back to them still lacks the scale, and to the keys does not
+  kernels().scale(s.dq.data(), scale_, b.rows * key_dim_);
+  scatter(b, s.dq.data(), key_dim_, dq);
 }
 
-at::Tensor FusedAttention::forward() const {
-  at::Tensor out = at::empty({sequences_, length_, heads_, value_dim_}, q.options());
-  for_heads([&](const Head& head, Scratch& scratch) { forward(head, scratch, floats(out)); });
-  return out;
-}
-
-/// gradients.k, gradients.v: [sequences, heads, length, dim], zero at first: of this query head alone.
-void FusedAttention::backward(const Head& head, Scratch& s, const float* dy, const Gradients& gradients) const {
-  gather(head, s);
-  s.dy.reserve(kRows * value_dim_);
-  s.out.reserve(kRows * key_dim_);
-  s.dp.reserve(kRows * length_);
-  s.turned.reserve(kRows * length_);
-  s.sum.reserve(length_ * std::max(key_dim_, value_dim_));
-  const int64_t own = (head.sequence * heads_ + head.head) * length_;
-  /// into += xᵀ·y: x: [rows, end], y: [rows, dim], into: [end, dim]
-  const auto add_product = [&](const float* x, const float* y, int64_t rows, int64_t end, int64_t dim,
-                               float* into) {
-    turn(x, rows, end, s.turned.data());
-    turn(y, rows, dim, s.across.data());
-    s.product.run(s.turned.data(), end, s.across.data(), dim, rows, s.sum.data());
-    kernels().add(into, s.sum.data(), end * dim);
+FusedAttention::Gradients FusedAttention::backward(const Result& result, const at::Tensor& dy) const {
+  const int64_t kv = sequences_ * kv_heads_, blocks = (length_ + kTokens - 1) / kTokens;
+  const int64_t parts = std::min(blocks, (kParts + kv - 1) / kv);
+  at::Tensor dq = at::empty_like(q), dk = at::empty_like(k), dv = at::empty_like(v);
+  const at::Tensor key_parts = at::empty({kv, parts, length_, key_dim_}, q.options());
+  const at::Tensor value_parts = at::empty({kv, parts, length_, value_dim_}, q.options());
+  std::vector<Scratch> scratch(training_pool().threads());
+  training_pool().parallel_for(kv * parts, [&](size_t task, int thread) {
+    const auto i = static_cast<int64_t>(task);
+    float *keys = floats(key_parts) + i * length_ * key_dim_,
+          *values = floats(value_parts) + i * length_ * value_dim_;
+    std::fill_n(keys, length_ * key_dim_, 0.0f);
+    std::fill_n(values, length_ * value_dim_, 0.0f);
+    for (int64_t b = i % parts; b < blocks; b += parts) {
+      const int64_t head = i / parts;
+      backward(block(head / kv_heads_, head % kv_heads_, b * kTokens), scratch[thread], result, floats(dy),
+               floats(dq), keys, values);
+    }
+  });
+  const auto sum = [&](const at::Tensor& from, int64_t dim, const at::Tensor& to) {
+    for_rows(kv * length_, [&](int64_t row) {
+      const int64_t head = row / length_, token = row % length_;
+      float* y = floats(to) + ((head / kv_heads_ * length_ + token) * kv_heads_ + head % kv_heads_) * dim;
+      const float* x = floats(from) + (head * parts * length_ + token) * dim;
+      std::copy_n(x, dim, y);
+      for (int64_t part = 1; part < parts; ++part) kernels().add(y, x + part * length_ * dim, dim);
+    });
   };
-  for (int64_t first = 0; first < length_; first += kRows) {
-    const int64_t rows = std::min(kRows, length_ - first), end = first + rows;
-    const int64_t row = (head.sequence * length_ + first) * heads_ + head.head;
-    shares(head, first, rows, s);
-    gather_rows(dy + row * value_dim_, heads_ * value_dim_, rows, value_dim_, s.dy.data());
-    add_product(s.p.data(), s.dy.data(), rows, end, value_dim_, floats(gradients.v) + own * value_dim_);
-    s.product.run(s.dy.data(), rows, s.v.data(), end, value_dim_, s.dp.data());
-    // s.q holds the scaled queries, so that what comes back to them still lacks the scale, and to the keys does not
-    for (int64_t i = 0; i < rows; ++i)
-      kernels().softmax_backward(s.p.data() + i * end, 1, end, s.dp.data() + i * end);
-    add_product(s.dp.data(), s.q.data(), rows, end, key_dim_, floats(gradients.k) + own * key_dim_);
-    turn(s.k.data(), end, key_dim_, s.across.data());
-    s.product.run(s.dp.data(), rows, s.across.data(), key_dim_, end, s.out.data());
-    for (int64_t i = 0; i < rows * key_dim_; ++i) s.out.data()[i] *= scale_;
-    scatter_rows(s.out.data(), rows, key_dim_, floats(gradients.q) + row * key_dim_, heads_ * key_dim_);
-  }
-}
-
-FusedAttention::Gradients FusedAttention::backward(const at::Tensor& dy) const {
-  const Gradients own{at::empty_like(q), at::zeros({sequences_, heads_, length_, key_dim_}, q.options()),
-                      at::zeros({sequences_, heads_, length_, value_dim_}, q.options())};
-  for_heads([&](const Head& head, Scratch& scratch) { backward(head, scratch, floats(dy), own); });
-  // of the query heads that share a key head the sum
-  const auto shared = [&](const at::Tensor& x) {
-    return x.unflatten(1, {kv_heads_, heads_ / kv_heads_}).sum(2).transpose(1, 2).contiguous();
-  };
-  return {own.q, shared(own.k), shared(own.v)};
+  sum(key_parts, key_dim_, dk);
+  sum(value_parts, value_dim_, dv);
+  return {dq, dk, dv};
 }
 
 }  // namespace fathom

@@ -14,28 +14,35 @@ class FusedAttention {
   /// kv_heads, value_dim]; all contiguous. window: newest tokens that a row sees, itself included; 0 = all.
   FusedAttention(at::Tensor q_, at::Tensor k_, at::Tensor v_, double scale, int64_t window);
 
-  /// [sequences, length, heads, value_dim]
-  at::Tensor forward() const;
+  struct Result {
+    at::Tensor out;  // [sequences, length, heads, value_dim]
+    at::Tensor lse;  // [sequences, length, heads] log Σ exp of the scores
+  };
+  Result forward() const;
   struct Gradients {
     at::Tensor q, k, v;
   };
-  /// dy: of forward()'s result, contiguous.
-  Gradients backward(const at::Tensor& dy) const;
+  /// dy: of the result's `out`, contiguous.
+  Gradients backward(const Result& result, const at::Tensor& dy) const;
 
   const at::Tensor q, k, v;
 
  private:
-  struct Head;
+  struct Block;
   struct Scratch;
   template <class F>
-  void for_heads(const F& f) const;
-  void gather(const Head& head, Scratch& scratch) const;
-  void shares(const Head& head, int64_t first, int64_t rows, Scratch& scratch) const;
-  void forward(const Head& head, Scratch& scratch, float* out) const;
-  void backward(const Head& head, Scratch& scratch, const float* dy, const Gradients& gradients) const;
+  void for_blocks(int64_t blocks, const F& f) const;
+  Block block(int64_t sequence, int64_t kv_head, int64_t first) const;
+  void gather(const Block& block, const float* from, int64_t dim, float* to) const;
+  void scatter(const Block& block, const float* from, int64_t dim, float* to) const;
+  void scores(const Block& block, int64_t from, int64_t to, const float* queries, float* y) const;
+  void forward(const Block& block, Scratch& scratch, const Result& result) const;
+  void backward(const Block& block, Scratch& scratch, const Result& result, const float* dy, float* dq, float* dk,
+                float* dv) const;
+  void backward_to(const Block& block, int64_t from, int64_t to, Scratch& scratch, float* dk, float* dv) const;
 
   float scale_;
-  int64_t window_, sequences_, length_, heads_, kv_heads_, key_dim_, value_dim_;
+  int64_t window_, sequences_, length_, heads_, kv_heads_, group_, key_dim_, value_dim_;
 };
 
 }  // namespace fathom

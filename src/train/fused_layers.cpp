@@ -3,10 +3,13 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include <memory>
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <span>
+#include <vector>
 
-#include "base/thread_pool.h"
-#include "kernels/matmul.h"
+#include "base/aligned.h"
 #include "train/fused_attention.h"
 #include "train/fused_products.h"
 #include "train/layer_ops.h"
@@ -18,9 +21,13 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::variable_list;
 
-constexpr int64_t kRowsOfTask = 32;      // rows of a norm or activation that a thread takes at once
-constexpr int64_t kRowsOfEntropy = 256;  // rows whose logits are made at once: 8 MB at 8,192 pieces
-constexpr int64_t kPartsOfSum = 16;      // partial sums of a norm's gradient; fixed, so that threads do not matter
+constexpr int64_t kRowsForth = 264;  // of a product with weights, which are packed once for them: whole tiles
+constexpr int64_t kRowsOfWeights =
+    96;  // of the gradient of weights: even narrow matrices make work for two threads
+constexpr int64_t kRowsOfLogits = 132;  // whose logits a thread makes
+constexpr int64_t kLogits = 1 << 22;    // at once: 16 MB
+constexpr int64_t kRowPadding = 16;     // so that rows of logits do not share their places in the caches
+constexpr int64_t kPartsOfSum = 16;     // partial sums of a norm's gradient; fixed, so that threads do not matter
 
 bool is_plain_float(const at::Tensor& x) { return x.scalar_type() == at::kFloat && x.device().is_cpu(); }
 
@@ -59,10 +66,12 @@ class RmsNorm : public Function<RmsNorm> {
 
 /// x with its pairs turned by the angles of their rows, forth or back.
 at::Tensor turned(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
-  at::Tensor y = x.contiguous().clone();
+  const at::Tensor from = x.contiguous();
+  at::Tensor y = at::empty_like(from);
   const int64_t length = y.size(1), heads = y.size(2), dim = y.size(3), pairs = cos.size(1);
   for_rows(y.size(0) * length, [&](int64_t row) {
     const int64_t place = row % length;
+    std::copy_n(floats(from) + row * heads * dim, heads * dim, floats(y) + row * heads * dim);
     for (int64_t head = 0; head < heads; ++head) {
       kernels().rotate_pairs(floats(y) + (row * heads + head) * dim, floats(cos) + place * pairs,
                              floats(sin) + place * pairs, pairs);
@@ -84,46 +93,112 @@ class Rotary : public Function<Rotary> {
   }
 };
 
+/// x as a matrix of rows.
+at::Tensor rows_of(const at::Tensor& x) { return x.contiguous().flatten(0, -2); }
+
+/// The shape of x with another last dimension.
+std::vector<int64_t> with_width(const at::Tensor& x, int64_t width) {
+  std::vector<int64_t> shape = x.sizes().vec();
+  shape.back() = width;
+  return shape;
+}
+
+/// silu(x·gateᵀ) ⊙ (x·upᵀ), the two products and what follows them while their rows are in the cache.
 class Swiglu : public Function<Swiglu> {
  public:
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& gate, const at::Tensor& up) {
-    const at::Tensor g = gate.contiguous(), u = up.contiguous();
-    at::Tensor y = g.clone();
-    const int64_t width = y.size(-1);
-    for_rows(y.numel() / width,
-             [&](int64_t row) { kernels().swiglu(floats(y) + row * width, floats(u) + row * width, width); });
-    context->save_for_backward({g, u});
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& input, const at::Tensor& gate,
+                            const at::Tensor& up) {
+    const at::Tensor x = rows_of(input);
+    const int64_t rows = x.size(0), width = gate.size(0);
+    const at::Tensor g = at::empty({rows, width}), u = at::empty_like(g), y = at::empty_like(g);
+    const FloatProduct to_gate = forth(x, gate, g), to_up = forth(x, up, u);
+    for_parts(rows, kRowsForth, [&](int64_t begin, int64_t end) {
+      multiply(rows_of(to_gate, begin, end));
+      multiply(rows_of(to_up, begin, end));
+      const int64_t at = begin * width, count = (end - begin) * width;
+      std::copy_n(floats(g) + at, count, floats(y) + at);
+      kernels().swiglu(floats(y) + at, floats(u) + at, count);
+    });
+    context->save_for_backward({input, gate, up, g, u});
+    return y.view(with_width(input, width));
+  }
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    const variable_list saved = context->get_saved_variables();
+    const at::Tensor x = rows_of(saved[0]), &gate = saved[1], &up = saved[2], &g = saved[3], &u = saved[4];
+    const at::Tensor dy = rows_of(gradients[0]), dg = at::empty_like(g), du = at::empty_like(u);
+    const at::Tensor dx = at::empty_like(x), dgate = at::empty_like(gate), dup = at::empty_like(up);
+    const FloatProduct from_gate = back_to_rows(dg, gate, dx), from_up = back_to_rows(du, up, dx, true);
+    const int64_t width = gate.size(0);
+    for_parts(x.size(0), kRowsForth, [&](int64_t begin, int64_t end) {
+      const int64_t at = begin * width;
+      kernels().swiglu_backward(floats(g) + at, floats(u) + at, floats(dy) + at, (end - begin) * width,
+                                floats(dg) + at, floats(du) + at);
+      multiply(rows_of(from_gate, begin, end));
+      multiply(rows_of(from_up, begin, end));
+    });
+    multiply({{back_to_weights(dg, x, dgate), back_to_weights(du, x, dup)}}, kRowsOfWeights);
+    return {dx.view(saved[0].sizes()), dgate, dup};
+  }
+};
+
+/// x·wᵀ for several w.
+class Linears : public Function<Linears> {
+ public:
+  static variable_list forward(AutogradContext* context, const at::Tensor& input, const at::TensorList weights) {
+    const at::Tensor x = rows_of(input);
+    variable_list saved{input}, results;
+    std::vector<FloatProduct> products;
+    for (const at::Tensor& w : weights) {
+      saved.push_back(w);
+      results.push_back(at::empty(with_width(input, w.size(0))));
+      products.push_back(forth(x, w, results.back()));
+    }
+    multiply(products, kRowsForth);
+    context->save_for_backward(saved);
+    return results;
+  }
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    const variable_list saved = context->get_saved_variables();
+    const at::Tensor x = rows_of(saved[0]), dx = at::empty_like(x);
+    std::vector<FloatProduct> to_rows, to_weights;
+    variable_list dy, results{dx.view(saved[0].sizes())};
+    for (size_t i = 0; i < gradients.size(); ++i) {
+      dy.push_back(rows_of(gradients[i]));
+      results.push_back(at::empty_like(saved[i + 1]));
+      to_rows.push_back(back_to_rows(dy[i], saved[i + 1], dx, i > 0));
+      to_weights.push_back(back_to_weights(dy[i], x, results.back()));
+    }
+    for_parts(x.size(0), kRowsForth, [&](int64_t begin, int64_t end) {
+      for (const FloatProduct& product : to_rows) multiply(rows_of(product, begin, end));
+    });
+    multiply(to_weights, kRowsOfWeights);
+    return results;
+  }
+};
+
+/// residual + x·wᵀ
+class AddLinear : public Function<AddLinear> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& residual, const at::Tensor& input,
+                            const at::Tensor& w) {
+    const at::Tensor x = rows_of(input), from = residual.contiguous();
+    at::Tensor y = at::empty_like(from);
+    const FloatProduct product = forth(x, w, y, true);
+    const int64_t width = w.size(0);
+    for_parts(x.size(0), kRowsForth, [&](int64_t begin, int64_t end) {
+      std::copy_n(floats(from) + begin * width, (end - begin) * width, floats(y) + begin * width);
+      multiply(rows_of(product, begin, end));
+    });
+    context->save_for_backward({input, w});
     return y;
   }
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const variable_list saved = context->get_saved_variables();
-    const at::Tensor &gate = saved[0], &up = saved[1], dy = gradients[0].contiguous();
-    at::Tensor dgate = at::empty_like(gate), dup = at::empty_like(up);
-    const int64_t width = gate.size(-1);
-    for_rows(gate.numel() / width, [&](int64_t row) {
-      const int64_t at = row * width;
-      kernels().swiglu_backward(floats(gate) + at, floats(up) + at, floats(dy) + at, width, floats(dgate) + at,
-                                floats(dup) + at);
-    });
-    return {dgate, dup};
-  }
-};
-
-class Linear : public Function<Linear> {
- public:
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& w) {
-    const at::Tensor rows = x.contiguous();
-    context->save_for_backward({rows, w});
-    std::vector<int64_t> shape = rows.sizes().vec();
-    shape.back() = w.size(0);
-    return product(rows.flatten(0, -2), w).view(shape);
-  }
-  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
-    const variable_list saved = context->get_saved_variables();
-    const at::Tensor x = saved[0].flatten(0, -2), dy = gradients[0].contiguous().flatten(0, -2);
-    // dx = dy·W, dW = dyᵀ·x: as products with a transposed right side
-    const at::Tensor dx = product(dy, transposed(saved[1])).view(saved[0].sizes());
-    return {dx, product(transposed(dy), transposed(x))};
+    const at::Tensor x = rows_of(saved[0]), dy = rows_of(gradients[0]);
+    const at::Tensor dx = at::empty_like(x), dw = at::empty_like(saved[1]);
+    multiply({{back_to_rows(dy, saved[1], dx)}}, kRowsForth);
+    multiply({{back_to_weights(dy, x, dw)}}, kRowsOfWeights);
+    return {gradients[0], dx.view(saved[0].sizes()), dw};
   }
 };
 
@@ -132,65 +207,120 @@ class Attention : public Function<Attention> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             double scale, int64_t window) {
     const FusedAttention attention(q.contiguous(), k.contiguous(), v.contiguous(), scale, window);
-    context->save_for_backward({attention.q, attention.k, attention.v});
+    const FusedAttention::Result result = attention.forward();
+    context->save_for_backward({attention.q, attention.k, attention.v, result.out, result.lse});
     context->saved_data["scale"] = scale;
     context->saved_data["window"] = window;
-    return attention.forward();
+    return result.out;
   }
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const variable_list saved = context->get_saved_variables();
     const FusedAttention attention(saved[0], saved[1], saved[2], context->saved_data["scale"].toDouble(),
                                    context->saved_data["window"].toInt());
-    const FusedAttention::Gradients g = attention.backward(gradients[0].contiguous());
+    const FusedAttention::Gradients g = attention.backward({saved[3], saved[4]}, gradients[0].contiguous());
     return {g.q, g.k, g.v, at::Tensor(), at::Tensor()};
   }
 };
 
-/// The gradients are made with the loss: the logits, far larger than all else, are never kept.
+/// The gradients are made with the loss: the logits, far larger than all else, are never kept. Rows without weight
+/// take no part.
 class CrossEntropy : public Function<CrossEntropy> {
  public:
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& output,
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& input, const at::Tensor& output,
                             const at::Tensor& targets, const at::Tensor& weights) {
-    const at::Tensor rows = x.contiguous(), across = transposed(output);
-    at::Tensor dx = at::empty_like(rows), doutput = at::zeros_like(output);
+    const at::Tensor x = input.contiguous();
+    std::vector<int64_t> rows;  // that count
+    for (int64_t row = 0; row < x.size(0); ++row) {
+      if (floats(weights)[row] != 0) rows.push_back(row);
+    }
+    at::Tensor dx = at::zeros_like(x), doutput = at::zeros_like(output);
+    Entropy entropy{x, output, targets, weights, dx, doutput};
+    const auto count = static_cast<int64_t>(rows.size()), most = entropy.reserve(count);
     double loss = 0;
-    for (int64_t begin = 0; begin < rows.size(0); begin += kRowsOfEntropy) {
-      const int64_t count = std::min(kRowsOfEntropy, rows.size(0) - begin);
-      const at::Tensor some = rows.narrow(0, begin, count);
-      const at::Tensor logits = product(some, output);
-      loss += to_gradient(logits, targets.narrow(0, begin, count), weights.narrow(0, begin, count));
-      dx.narrow(0, begin, count).copy_(product(logits, across));
-      doutput.add_(product(transposed(logits), transposed(some)));
+    for (int64_t begin = 0; begin < count; begin += most) {
+      loss += entropy.add(std::span(rows).subspan(begin, std::min(most, count - begin)));
     }
     context->save_for_backward({dx, doutput});
     return at::full({}, loss, at::kFloat);
   }
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const variable_list saved = context->get_saved_variables();
-    return {saved[0] * gradients[0], saved[1] * gradients[0], at::Tensor(), at::Tensor()};
+    const float by = gradients[0].item<float>();
+    const auto scaled = [&](const at::Tensor& x) {
+      at::Tensor y = at::empty_like(x);
+      const int64_t width = x.size(1);
+      for_rows(x.size(0), [&](int64_t row) {
+        const float* from = floats(x) + row * width;
+        std::transform(from, from + width, floats(y) + row * width, [by](float v) { return v * by; });
+      });
+      return y;
+    };
+    return {scaled(saved[0]), scaled(saved[1]), at::Tensor(), at::Tensor()};
   }
 
  private:
-  /// Makes logits the gradient of the loss by them; returns the loss.
-  static double to_gradient(const at::Tensor& logits, const at::Tensor& targets, const at::Tensor& weights) {
-    const int64_t rows = logits.size(0), vocabulary = logits.size(1);
-    std::vector<double> losses(rows);
-    for_rows(rows, [&](int64_t row) {
-      float* x = floats(logits) + row * vocabulary;
+  struct Entropy {
+    const at::Tensor &x, &output, &targets, &weights;
+    at::Tensor &dx, &doutput;
+    AlignedBuffer<float> logits{}, some{};  // [most rows, vocabulary + padding], [most rows, width]
+
+    /// How many rows at once; makes room for them.
+    int64_t reserve(int64_t count) {
+      const int64_t fit = std::max<int64_t>(1, kLogits / output.size(0) / kRowsOfLogits) * kRowsOfLogits;
+      const int64_t most = std::min(fit, count);
+      logits.reserve(most * (output.size(0) + kRowPadding));
+      some.reserve(most * x.size(1));
+      return most;
+    }
+
+    /// Returns the loss of the rows and adds their gradients.
+    double add(std::span<const int64_t> rows) {
+      const auto count = static_cast<int64_t>(rows.size());
+      const int64_t width = x.size(1), vocabulary = output.size(0), stride = vocabulary + kRowPadding;
+      std::vector<double> losses(rows.size());
+      for_parts(count, kRowsOfLogits, [&](int64_t begin, int64_t end) {
+        float *in = some.data() + begin * width, *out = logits.data() + begin * stride;
+        for (int64_t i = begin; i < end; ++i) {
+          std::copy_n(floats(x) + rows[i] * width, width, some.data() + i * width);
+        }
+        multiply({end - begin, vocabulary, width, in, width, false, floats(output), width, true, out, stride});
+        for (int64_t i = begin; i < end; ++i) losses[i] = to_gradient(rows[i], logits.data() + i * stride);
+        std::vector<float> back((end - begin) * width);
+        multiply(
+            {end - begin, width, vocabulary, out, stride, false, floats(output), width, false, back.data(), width});
+        for (int64_t i = begin; i < end; ++i) {
+          std::copy_n(back.data() + (i - begin) * width, width, floats(dx) + rows[i] * width);
+        }
+      });
+      multiply({{{vocabulary, width, count, logits.data(), stride, true, some.data(), width, false, floats(doutput),
+                  width, true}}},
+               kRowsForth);
+      return std::accumulate(losses.begin(), losses.end(), 0.0);
+    }
+
+    /// Makes a row's logits the gradient of the loss by them; returns the loss.
+    double to_gradient(int64_t row, float* row_logits) const {
       const int64_t target = targets.data_ptr<int64_t>()[row];
-      const float weight = floats(weights)[row], logit = x[target];
-      losses[row] = static_cast<double>(weight) * (kernels().softmax(x, vocabulary) - logit);
-      x[target] -= 1;
-      for (int64_t i = 0; i < vocabulary; ++i) x[i] *= weight;
-    });
-    double loss = 0;
-    for (const double part : losses) loss += part;
-    return loss;
-  }
+      const float weight = floats(weights)[row], logit = row_logits[target];
+      float sum = 0;
+      const float largest = kernels().exponentials(row_logits, output.size(0), &sum);
+      kernels().scale(row_logits, weight / sum, output.size(0));
+      row_logits[target] -= weight;
+      return static_cast<double>(weight) * (largest + std::log(sum) - logit);
+    }
+  };
 };
 
 at::Tensor fused_linear(const at::Tensor& x, const at::Tensor& w) {
-  return is_plain_float(x) ? Linear::apply(x, w) : plain_ops().linear(x, w);
+  return is_plain_float(x) ? Linears::apply(x, at::TensorList(w))[0] : plain_ops().linear(x, w);
+}
+std::array<at::Tensor, 3> fused_linears(const at::Tensor& x, const std::array<at::Tensor, 3>& w) {
+  if (!is_plain_float(x)) return plain_ops().linears(x, w);
+  const variable_list y = Linears::apply(x, at::TensorList(w));
+  return {y[0], y[1], y[2]};
+}
+at::Tensor fused_add_linear(const at::Tensor& residual, const at::Tensor& x, const at::Tensor& w) {
+  return is_plain_float(x) ? AddLinear::apply(residual, x, w) : plain_ops().add_linear(residual, x, w);
 }
 at::Tensor fused_rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, at::ScalarType type) {
   return is_plain_float(x) ? RmsNorm::apply(x, weight, eps).to(type) : plain_ops().rms_norm(x, weight, eps, type);
@@ -198,8 +328,8 @@ at::Tensor fused_rms_norm(const at::Tensor& x, const at::Tensor& weight, double 
 at::Tensor fused_rotary(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
   return is_plain_float(x) ? Rotary::apply(x, cos, sin) : plain_ops().rotary(x, cos, sin);
 }
-at::Tensor fused_swiglu(const at::Tensor& gate, const at::Tensor& up) {
-  return is_plain_float(gate) ? Swiglu::apply(gate, up) : plain_ops().swiglu(gate, up);
+at::Tensor fused_swiglu(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& up) {
+  return is_plain_float(x) ? Swiglu::apply(x, gate, up) : plain_ops().swiglu(x, gate, up);
 }
 at::Tensor fused_attention(const AttentionCall& call) {
   if (!is_plain_float(call.q)) return plain_ops().attention(call);
@@ -214,8 +344,8 @@ at::Tensor fused_cross_entropy(const at::Tensor& x, const at::Tensor& output, co
 }  // namespace
 
 const LayerOps& fused_ops() {
-  static const LayerOps ops{fused_linear, fused_rms_norm,  fused_rotary,
-                            fused_swiglu, fused_attention, fused_cross_entropy};
+  static const LayerOps ops{fused_linear, fused_linears, fused_add_linear, fused_rms_norm,
+                            fused_rotary, fused_swiglu,  fused_attention,  fused_cross_entropy};
   return ops;
 }
 

@@ -2,61 +2,85 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <malloc.h>
 
 #include <algorithm>
-#include <cstring>
+#include <limits>
+#include <vector>
 
-#include "kernels/matmul.h"
+#include "base/aligned.h"
 
 namespace fathom {
 namespace {
 
-constexpr int64_t kRowsOfTask = 32;  // taken at once by a thread
-constexpr int64_t kBlock = 16;       // rows and columns that are turned while they are in L1
+constexpr int64_t kRowsOfTask = 32;  // of few operations each, taken at once by a thread
+
+/// Memory that a step frees is kept for the next one: to ask the system for it again costs more than to use it.
+void keep_freed_memory() {
+#ifdef __GLIBC__
+  mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+#endif
+}
 
 }  // namespace
 
 ThreadPool& training_pool() {
-  static ThreadPool pool(at::get_num_threads());
+  static ThreadPool pool = [] {
+    keep_freed_memory();
+    return ThreadPool(at::get_num_threads());
+  }();
   return pool;
 }
 
+void for_parts(int64_t rows, int64_t rows_of_part, const std::function<void(int64_t, int64_t)>& f) {
+  training_pool().parallel_for((rows + rows_of_part - 1) / rows_of_part, [&](size_t part, int) {
+    const int64_t begin = static_cast<int64_t>(part) * rows_of_part;
+    f(begin, std::min(begin + rows_of_part, rows));
+  });
+}
+
 void for_rows(int64_t rows, const std::function<void(int64_t)>& f) {
-  training_pool().parallel_for((rows + kRowsOfTask - 1) / kRowsOfTask, [&](size_t task, int) {
-    const int64_t begin = static_cast<int64_t>(task) * kRowsOfTask;
-    for (int64_t row = begin; row < std::min(begin + kRowsOfTask, rows); ++row) f(row);
+  for_parts(rows, kRowsOfTask, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) f(row);
   });
 }
 
-at::Tensor product(const at::Tensor& a, const at::Tensor& b) {
-  static ActivationBuffer rows;  // the thread that trains is one
-  const int64_t n = a.size(0), k = a.size(1), m = b.size(0);
-  at::Tensor y = at::empty({n, m}, a.options());
-  rows.resize(n, k);
-  const float* from = floats(a);
-  for_rows(n, [&](int64_t i) { std::memcpy(rows.row(i), from + i * k, k * sizeof(float)); });
-  const Matrix weights{WeightType::kF32, reinterpret_cast<const std::byte*>(floats(b)), m, k};
-  const Product products[] = {{&weights, floats(y)}};
-  matmul(training_pool(), kernels(), rows, products);
-  return y;
+void multiply(const FloatProduct& product) {
+  thread_local AlignedBuffer<float> scratch(kMultiplyScratch);
+  kernels().multiply(product, scratch.data());
 }
 
-at::Tensor transposed(const at::Tensor& x) {
-  const int64_t n = x.size(0), m = x.size(1);
-  const at::Tensor rows = x.contiguous();
-  at::Tensor columns = at::empty({m, n}, x.options());
-  const float* from = floats(rows);
-  float* to = floats(columns);
-  training_pool().parallel_for((m + kBlock - 1) / kBlock, [&](size_t block, int) {
-    const int64_t first = static_cast<int64_t>(block) * kBlock, last = std::min(first + kBlock, m);
-    for (int64_t i = 0; i < n; i += kBlock) {
-      const int64_t end = std::min(i + kBlock, n);
-      for (int64_t j = first; j < last; ++j) {
-        for (int64_t r = i; r < end; ++r) to[j * n + r] = from[r * m + j];
-      }
+void multiply(std::span<const FloatProduct> products, int64_t rows_of_part) {
+  std::vector<FloatProduct> parts;
+  for (const FloatProduct& product : products) {
+    for (int64_t begin = 0; begin < product.rows; begin += rows_of_part) {
+      parts.push_back(rows_of(product, begin, std::min(begin + rows_of_part, product.rows)));
     }
-  });
-  return columns;
+  }
+  training_pool().parallel_for(parts.size(), [&](size_t part, int) { multiply(parts[part]); });
+}
+
+FloatProduct forth(const at::Tensor& x, const at::Tensor& w, const at::Tensor& y, bool add) {
+  const int64_t rows = x.size(0), cols = x.size(1), outputs = w.size(0);
+  return {rows, outputs, cols, floats(x), cols, false, floats(w), cols, true, floats(y), outputs, add};
+}
+
+FloatProduct back_to_rows(const at::Tensor& dy, const at::Tensor& w, const at::Tensor& dx, bool add) {
+  const int64_t rows = dy.size(0), cols = w.size(1), outputs = w.size(0);
+  return {rows, cols, outputs, floats(dy), outputs, false, floats(w), cols, false, floats(dx), cols, add};
+}
+
+FloatProduct back_to_weights(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& dw) {
+  const int64_t rows = dy.size(0), cols = x.size(1), outputs = dy.size(1);
+  return {outputs, cols, rows, floats(dy), outputs, true, floats(x), cols, false, floats(dw), cols, false};
+}
+
+FloatProduct rows_of(FloatProduct product, int64_t begin, int64_t end) {
+  product.rows = end - begin;
+  product.a += begin * (product.a_turned ? 1 : product.a_stride);
+  product.y += begin * product.y_stride;
+  return product;
 }
 
 }  // namespace fathom

@@ -2,6 +2,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <array>
+
 namespace fathom {
 
 /// Grouped-query attention of each sequence to itself.
@@ -18,13 +20,17 @@ struct AttentionCall {
 struct LayerOps {
   /// x: [..., cols], w: [rows, cols], both of the compute type; returns x·wᵀ of it.
   at::Tensor (*linear)(const at::Tensor& x, const at::Tensor& w);
+  /// The same for three matrices of as many columns.
+  std::array<at::Tensor, 3> (*linears)(const at::Tensor& x, const std::array<at::Tensor, 3>& w);
+  /// residual + x·wᵀ; residual: f32, as the result is.
+  at::Tensor (*add_linear)(const at::Tensor& residual, const at::Tensor& x, const at::Tensor& w);
   /// x: [..., width] f32, weight: [width] f32; returns x / √(mean(x²) + eps) ⊙ weight as `type`.
   at::Tensor (*rms_norm)(const at::Tensor& x, const at::Tensor& weight, double eps, at::ScalarType type);
   /// Turns the pairs (2i, 2i+1) by the angles of their row. x: [sequences, length, heads, dim]; cos, sin:
   /// [length, pairs] f32, pairs ≤ dim/2; dimensions beyond stay. Returns x's type.
   at::Tensor (*rotary)(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin);
-  /// silu(gate) ⊙ up, of their type.
-  at::Tensor (*swiglu)(const at::Tensor& gate, const at::Tensor& up);
+  /// silu(x·gateᵀ) ⊙ (x·upᵀ), all of the compute type. x: [..., cols], gate, up: [rows, cols].
+  at::Tensor (*swiglu)(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& up);
   /// Causal; returns [sequences, length, heads, value_dim] of q's type.
   at::Tensor (*attention)(const AttentionCall& call);
   /// Σ weight·(−ln p(target)) where p = softmax(output·x), a scalar f32. x: [rows, width], output: [vocabulary,

@@ -21,8 +21,8 @@ at::Tensor orthogonalised(const at::Tensor& x) {
   return tall ? y.t() : y;
 }
 
-void muon_step(const at::Tensor& values, const at::Tensor& gradient, const at::Tensor& momentum, double learning_rate,
-               double gradient_scale, const MuonOptions& options) {
+void muon_step(const at::Tensor& values, const at::Tensor& gradient, const at::Tensor& momentum,
+               double learning_rate, double gradient_scale, const MuonOptions& options) {
   const at::NoGradGuard no_gradients;
   momentum.mul_(options.momentum).add_(gradient, gradient_scale);
   const at::Tensor ahead = at::mul(momentum, options.momentum).add_(gradient, gradient_scale);

@@ -160,12 +160,14 @@ void Net::reserve_angles(int64_t length) {
   }
 }
 
-at::Tensor Net::attend(const NetWeights::Layer& layer, const at::Tensor& x) const {
+at::Tensor Net::attend(const NetWeights::Layer& layer, const at::Tensor& x, at::ScalarType type) const {
   const ModelConfig& c = config_.model;
   const int64_t length = x.size(1);
-  AttentionCall call{.q = ops_.linear(x, layer.q).unflatten(2, {c.heads, c.key_dim}),
-                     .k = ops_.linear(x, layer.k).unflatten(2, {c.kv_heads, c.key_dim}),
-                     .v = ops_.linear(x, layer.v).unflatten(2, {c.kv_heads, c.value_dim}),
+  const at::Tensor normed = ops_.rms_norm(x, layer.attention_norm, c.norm_eps, type);
+  const auto [q, k, v] = ops_.linears(normed, {layer.q, layer.k, layer.v});
+  AttentionCall call{.q = q.unflatten(2, {c.heads, c.key_dim}),
+                     .k = k.unflatten(2, {c.kv_heads, c.key_dim}),
+                     .v = v.unflatten(2, {c.kv_heads, c.value_dim}),
                      .scale = score_scale_,
                      .window = c.sliding_window};
   if (c.rotary.dims > 0) {
@@ -173,7 +175,7 @@ at::Tensor Net::attend(const NetWeights::Layer& layer, const at::Tensor& x) cons
     call.q = ops_.rotary(call.q, cos, sin);
     call.k = ops_.rotary(call.k, cos, sin);
   }
-  return ops_.linear(ops_.attention(call).flatten(2), layer.out);
+  return ops_.add_linear(x, ops_.attention(call).flatten(2), layer.out);
 }
 
 at::Tensor Net::normed_output(const NetWeights& weights, const at::Tensor& tokens) {
@@ -181,10 +183,9 @@ at::Tensor Net::normed_output(const NetWeights& weights, const at::Tensor& token
   const double eps = config_.model.norm_eps;
   at::Tensor x = at::embedding(weights.embedding, tokens);  // [sequences, length, width] f32
   for (const NetWeights::Layer& layer : weights.layers) {
-    x = x + attend(layer, ops_.rms_norm(x, layer.attention_norm, eps, weights.type));
+    x = attend(layer, x, weights.type);
     const at::Tensor normed = ops_.rms_norm(x, layer.ffn_norm, eps, weights.type);
-    const at::Tensor inner = ops_.swiglu(ops_.linear(normed, layer.gate), ops_.linear(normed, layer.up));
-    x = x + ops_.linear(inner, layer.down);
+    x = ops_.add_linear(x, ops_.swiglu(normed, layer.gate, layer.up), layer.down);
   }
   return ops_.rms_norm(x, weights.output_norm, eps, weights.type);
 }

@@ -72,7 +72,8 @@ class Net {
   void share_memory();
   const at::Tensor& parameter(const std::string& name) const;
   void reserve_angles(int64_t length);
-  at::Tensor attend(const NetWeights::Layer& layer, const at::Tensor& x) const;
+  /// x and what attention adds to it.
+  at::Tensor attend(const NetWeights::Layer& layer, const at::Tensor& x, at::ScalarType type) const;
   at::Tensor normed_output(const NetWeights& weights, const at::Tensor& tokens);
 
   NetConfig config_;

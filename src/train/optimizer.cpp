@@ -1,9 +1,9 @@
 #include "train/optimizer.h"
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <cmath>
+
+#include "train/fused_products.h"
 
 namespace fathom {
 namespace {
@@ -34,7 +34,7 @@ void AdamW::step(std::span<float> values, std::span<const float> gradients, doub
       values[i] = x - rate * m / (std::sqrt(v) * root_correction + eps);
     }
   };
-  at::parallel_for(0, static_cast<int64_t>(values.size()), kBlock, [&](int64_t begin, int64_t end) {
+  for_parts(static_cast<int64_t>(values.size()), kBlock, [&](int64_t begin, int64_t end) {
     move(begin, std::min(end, others_.begin));
     move(std::max(begin, others_.end), end);
   });
@@ -43,12 +43,10 @@ void AdamW::step(std::span<float> values, std::span<const float> gradients, doub
 double global_norm(std::span<const float> values) {
   const auto count = static_cast<int64_t>(values.size());
   std::vector<double> sums((count + kBlock - 1) / kBlock);
-  at::parallel_for(0, static_cast<int64_t>(sums.size()), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t b = begin; b < end; ++b) {
-      double sum = 0;
-      for (const float x : values.subspan(b * kBlock, std::min(kBlock, count - b * kBlock))) sum += double{x} * x;
-      sums[b] = sum;
-    }
+  for_parts(count, kBlock, [&](int64_t begin, int64_t end) {
+    double sum = 0;
+    for (const float x : values.subspan(begin, end - begin)) sum += double{x} * x;
+    sums[begin / kBlock] = sum;
   });
   double total = 0;
   for (const double sum : sums) total += sum;

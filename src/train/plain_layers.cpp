@@ -7,7 +7,15 @@
 namespace fathom {
 namespace {
 
-at::Tensor linear(const at::Tensor& x, const at::Tensor& w) { return at::linear(x, w); }
+at::Tensor product(const at::Tensor& x, const at::Tensor& w) { return at::linear(x, w); }
+
+std::array<at::Tensor, 3> linears(const at::Tensor& x, const std::array<at::Tensor, 3>& w) {
+  return {at::linear(x, w[0]), at::linear(x, w[1]), at::linear(x, w[2])};
+}
+
+at::Tensor add_linear(const at::Tensor& residual, const at::Tensor& x, const at::Tensor& w) {
+  return residual + at::linear(x, w);
+}
 
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, at::ScalarType type) {
   return (x * at::rsqrt(x.square().mean(-1, true) + eps) * weight).to(type);
@@ -22,7 +30,9 @@ at::Tensor rotary(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& 
   return rest == 0 ? out : at::cat({out, x.narrow(3, turned, rest)}, 3);
 }
 
-at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up) { return at::silu(gate) * up; }
+at::Tensor swiglu(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& up) {
+  return at::silu(at::linear(x, gate)) * at::linear(x, up);
+}
 
 /// [length, length], true where a row must not look.
 at::Tensor hidden_from(int64_t length, int64_t window) {
@@ -51,7 +61,7 @@ at::Tensor cross_entropy(const at::Tensor& x, const at::Tensor& output, const at
 }  // namespace
 
 const LayerOps& plain_ops() {
-  static const LayerOps ops{linear, rms_norm, rotary, swiglu, attention, cross_entropy};
+  static const LayerOps ops{product, linears, add_linear, rms_norm, rotary, swiglu, attention, cross_entropy};
   return ops;
 }
 

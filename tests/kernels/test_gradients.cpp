@@ -1,7 +1,9 @@
 // Gradients of norms, activations and softmax: what the functions themselves do when their input changes a little.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "random_rows.h"
 
@@ -73,18 +75,48 @@ TEST_P(GradientsOnEachIsa, SwigluGoesBackAsItGoesForth) {
 TEST_P(GradientsOnEachIsa, SoftmaxGoesBackAsItGoesForth) {
   const Kernels& fast = kernels(GetParam());
   const Kernels& plain = kernels("reference");
-  constexpr float kScale = 0.7f;
   for (const int64_t n : kLengths) {
     const Floats x = gaussian(n, 1, 2.0f), dy = gaussian(n, 3);
     const auto softmax = [&](Floats in) {
-      for (float& v : in) v *= kScale;
       plain.softmax(in.data(), n);
       return in;
     };
-    Floats dx = dy;
-    fast.softmax_backward(softmax(x).data(), kScale, n, dx.data());
+    Floats shares = x, again = x, dx = dy;
+    const float lse = plain.softmax(shares.data(), n);
+    fast.softmax_backward(lse, static_cast<float>(dot(shares, dy)), n, again.data(), dx.data());
+    for (int64_t i = 0; i < n; ++i) ASSERT_NEAR(again[i], shares[i], 2e-6f * shares[i]);
     expect_gradient(x, dy, dx, softmax);
   }
+}
+
+TEST_P(GradientsOnEachIsa, ExponentialsAreThoseBelowTheLargest) {
+  const Kernels& fast = kernels(GetParam());
+  for (const int64_t n : kLengths) {
+    const Floats x = gaussian(n, 5, 20.0f);
+    Floats powers = x;
+    float sum = 0;
+    const float largest = fast.exponentials(powers.data(), n, &sum);
+    ASSERT_EQ(largest, *std::max_element(x.begin(), x.end()));
+    double expected = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      const double power = std::exp(static_cast<double>(x[i] - largest));
+      ASSERT_NEAR(powers[i], power, 4e-7 * power + 1e-37) << x[i] - largest;
+      expected += power;
+    }
+    ASSERT_NEAR(sum, expected, 1e-5 * expected);
+    fast.scale(powers.data(), 0.0f, n - 1);
+    for (int64_t i = 0; i < n - 1; ++i) ASSERT_EQ(powers[i], 0.0f);
+    ASSERT_NE(powers[n - 1] + (x[n - 1] < largest - 80), 0.0f);
+  }
+}
+
+TEST_P(GradientsOnEachIsa, ExponentialsKeepWhatIsNoNumber) {
+  Floats x(40, -std::numeric_limits<float>::infinity());
+  x[3] = 1;
+  x[5] = std::numeric_limits<float>::quiet_NaN();
+  float sum = 0;
+  kernels(GetParam()).exponentials(x.data(), 40, &sum);
+  EXPECT_TRUE(std::isnan(sum));
 }
 
 TEST_P(GradientsOnEachIsa, WriteNothingBehindTheirEnds) {
@@ -93,7 +125,8 @@ TEST_P(GradientsOnEachIsa, WriteNothingBehindTheirEnds) {
     const Floats x = gaussian(64, 1), w = gaussian(64, 2), dy = gaussian(64, 3);
     Floats a(64, 9.0f), b(64, 9.0f), c(64, 9.0f);
     fast.rms_norm_backward(x.data(), w.data(), dy.data(), kEps, n, a.data(), b.data());
-    fast.softmax_backward(x.data(), 1, n, c.data());
+    Floats scores = x;
+    fast.softmax_backward(1, 1, n, scores.data(), c.data());
     for (int64_t i = n; i < 64; ++i) ASSERT_TRUE(a[i] == 9 && b[i] == 9 && c[i] == 9) << i;
     fast.swiglu_backward(x.data(), w.data(), dy.data(), n, a.data(), b.data());
     for (int64_t i = n; i < 64; ++i) ASSERT_TRUE(a[i] == 9 && b[i] == 9) << i;

@@ -1,0 +1,67 @@
+// Products of floats for training: what the sums say, whichever sides lie turned.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "base/aligned.h"
+#include "random_rows.h"
+
+namespace fathom {
+namespace {
+
+using test::gaussian;
+using Floats = std::vector<float>;
+
+struct Shape {
+  int64_t rows, cols, depth;
+};
+constexpr Shape kShapes[] = {{1, 1, 1}, {3, 5, 2}, {12, 32, 16}, {13, 33, 17}, {25, 70, 300}, {7, 530, 40}};
+constexpr int64_t kMore = 3;  // floats between the rows, which no product may write
+
+void expect_product(const Kernels& table, const Shape& shape, bool a_turned, bool b_turned, bool add) {
+  const auto& [rows, cols, depth] = shape;
+  const int64_t a_stride = (a_turned ? rows : depth) + kMore, b_stride = (b_turned ? depth : cols) + kMore;
+  const Floats a = gaussian((a_turned ? depth : rows) * a_stride, 1),
+               b = gaussian((b_turned ? cols : depth) * b_stride, 2);
+  const int64_t y_stride = cols + kMore;
+  const Floats before = gaussian(rows * y_stride, 3);
+  Floats y = before;
+  AlignedBuffer<float> scratch(kMultiplyScratch);
+  table.multiply(
+      {rows, cols, depth, a.data(), a_stride, a_turned, b.data(), b_stride, b_turned, y.data(), y_stride, add},
+      scratch.data());
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t j = 0; j < y_stride; ++j) {
+      const float found = y[i * y_stride + j], old = before[i * y_stride + j];
+      if (j >= cols) {
+        ASSERT_EQ(found, old) << "behind row " << i;
+        continue;
+      }
+      double sum = add ? old : 0;
+      for (int64_t k = 0; k < depth; ++k) {
+        sum += static_cast<double>(a[a_turned ? k * a_stride + i : i * a_stride + k]) *
+               b[b_turned ? j * b_stride + k : k * b_stride + j];
+      }
+      ASSERT_NEAR(found, sum, 2e-6 * (4 + std::sqrt(depth) * 4))
+          << rows << " " << cols << " " << depth << " at " << i << ", " << j;
+    }
+  }
+}
+
+class MultiplyOnEachIsa : public testing::TestWithParam<std::string> {};
+
+TEST_P(MultiplyOnEachIsa, IsTheSumOfProductsWhicheverSidesAreTurned) {
+  for (const Shape& shape : kShapes) {
+    for (const bool a_turned : {false, true}) {
+      for (const bool b_turned : {false, true}) {
+        for (const bool add : {false, true}) expect_product(kernels(GetParam()), shape, a_turned, b_turned, add);
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Isa, MultiplyOnEachIsa, testing::ValuesIn(available_isas()),
+                         [](const auto& param) { return param.param; });
+
+}  // namespace
+}  // namespace fathom
