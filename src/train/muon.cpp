@@ -1,33 +1,72 @@
 #include "train/muon.h"
 
-#include <ATen/ATen.h>
-
 #include <algorithm>
 #include <cmath>
+#include <vector>
+
+#include "train/fused_products.h"
 
 namespace fathom {
+namespace {
 
-at::Tensor orthogonalised(const at::Tensor& x) {
-  constexpr double kA = 3.4445, kB = -4.7750, kC = 2.0315;  // steepest at 0 that still stays near 1
-  constexpr int kSteps = 5;
-  const bool tall = x.size(0) > x.size(1);
-  at::Tensor y = tall ? x.t().contiguous() : x.clone();
-  y.div_(y.norm().add_(1e-7));
-  for (int i = 0; i < kSteps; ++i) {
-    const at::Tensor square = at::mm(y, y.t());
-    const at::Tensor polynomial = at::addmm(square, square, square, kB, kC);
-    y = at::addmm(y, polynomial, y, kA, 1);
-  }
-  return tall ? y.t() : y;
+constexpr double kA = 3.4445, kB = -4.7750, kC = 2.0315;  // steepest at 0 that still stays near 1
+constexpr int kSteps = 5;
+
+/// y = s·x + t·y
+void blend(float s, std::span<const float> x, float t, std::span<float> y) {
+  for (size_t i = 0; i < y.size(); ++i) y[i] = s * x[i] + t * y[i];
 }
 
-void muon_step(const at::Tensor& values, const at::Tensor& gradient, const at::Tensor& momentum,
-               double learning_rate, double gradient_scale, const MuonOptions& options) {
-  const at::NoGradGuard no_gradients;
-  momentum.mul_(options.momentum).add_(gradient, gradient_scale);
-  const at::Tensor ahead = at::mul(momentum, options.momentum).add_(gradient, gradient_scale);
-  const double scale = 0.2 * std::sqrt(static_cast<double>(std::max(values.size(0), values.size(1))));
-  values.mul_(1 - learning_rate * options.weight_decay).sub_(orthogonalised(ahead), learning_rate * scale);
+/// y → kA·y + (kB·S + kC·S²)·y with S = y·yᵀ; rows ≤ cols, or all turned: S = yᵀ·y, and from the right.
+void iterate(int64_t rows, int64_t cols, std::vector<float>& square, std::vector<float>& polynomial,
+             std::vector<float>& moved, std::span<float> y) {
+  const bool tall = rows > cols;
+  const int64_t side = std::min(rows, cols);
+  multiply({.rows = side, .cols = side, .depth = std::max(rows, cols), .a = y.data(), .a_stride = cols, .a_turned = tall,
+            .b = y.data(), .b_stride = cols, .b_turned = !tall, .y = square.data(), .y_stride = side});
+  multiply({.rows = side, .cols = side, .depth = side, .a = square.data(), .a_stride = side, .b = square.data(),
+            .b_stride = side, .y = polynomial.data(), .y_stride = side});
+  blend(static_cast<float>(kB), square, static_cast<float>(kC), polynomial);
+  const float* left = tall ? y.data() : polynomial.data();
+  const float* right = tall ? polynomial.data() : y.data();
+  multiply({.rows = rows, .cols = cols, .depth = side, .a = left, .a_stride = tall ? cols : side, .b = right,
+            .b_stride = cols, .y = moved.data(), .y_stride = cols});
+  blend(1.0f, moved, static_cast<float>(kA), y);
+}
+
+void step(const MuonMatrix& m, double learning_rate, double gradient_scale, const MuonOptions& options) {
+  const int64_t count = m.rows * m.cols;
+  const auto kept = static_cast<float>(options.momentum), scale = static_cast<float>(gradient_scale);
+  std::vector<float> ahead(count);
+  for (int64_t i = 0; i < count; ++i) {
+    const float g = m.gradient[i] * scale;
+    m.momentum[i] = kept * m.momentum[i] + g;
+    ahead[i] = kept * m.momentum[i] + g;
+  }
+  orthogonalise(m.rows, m.cols, ahead.data());
+  const double size = 0.2 * std::sqrt(static_cast<double>(std::max(m.rows, m.cols)));
+  blend(static_cast<float>(-learning_rate * size), ahead,
+        static_cast<float>(1 - learning_rate * options.weight_decay), {m.values, static_cast<size_t>(count)});
+}
+
+}  // namespace
+
+void orthogonalise(int64_t rows, int64_t cols, float* x) {
+  const std::span<float> y(x, rows * cols);
+  double squares = 0;
+  for (const float value : y) squares += double{value} * value;
+  const auto scale = static_cast<float>(1 / (std::sqrt(squares) + 1e-7));
+  for (float& value : y) value *= scale;
+  const int64_t side = std::min(rows, cols);
+  std::vector<float> square(side * side), polynomial(side * side), moved(rows * cols);
+  for (int i = 0; i < kSteps; ++i) iterate(rows, cols, square, polynomial, moved, y);
+}
+
+void muon_step(std::span<const MuonMatrix> matrices, double learning_rate, double gradient_scale,
+               const MuonOptions& options) {
+  for_parts(std::ssize(matrices), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) step(matrices[i], learning_rate, gradient_scale, options);
+  });
 }
 
 }  // namespace fathom

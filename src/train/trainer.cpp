@@ -204,15 +204,14 @@ Trainer::StepResult Trainer::train_step() {
 void Trainer::update(double learning_rate, double gradient_scale) {
   optimizer_.step(span_of(net_.values()), span_of(net_.gradients()), learning_rate, gradient_scale);
   if (config_.optimizer.kind != "muon") return;
-  const at::Tensor moments = at::from_blob(optimizer_.first_moments().data(), net_.values().sizes(), at::kFloat);
+  std::vector<MuonMatrix> matrices;
   for (const NetParameter& p : net_.parameters()) {
     if (!in_layer(p)) continue;
-    const auto part = [&](const at::Tensor& flat) {
-      return flat.narrow(0, p.offset, p.size()).view({p.rows, p.cols});
-    };
-    muon_step(part(net_.values()), part(net_.gradients()), part(moments), learning_rate, gradient_scale,
-              {config_.optimizer.momentum, config_.optimizer.weight_decay});
+    matrices.push_back({p.rows, p.cols, net_.values().data_ptr<float>() + p.offset,
+                        net_.gradients().data_ptr<float>() + p.offset,
+                        optimizer_.first_moments().data() + p.offset});
   }
+  muon_step(matrices, learning_rate, gradient_scale, {config_.optimizer.momentum, config_.optimizer.weight_decay});
 }
 
 double Trainer::evaluate(const HeldoutSet& set) {

@@ -7,6 +7,37 @@
 namespace fathom {
 namespace {
 
+at::Tensor orthogonalised(const at::Tensor& x) {
+  at::Tensor y = x.clone();
+  orthogonalise(y.size(0), y.size(1), y.data_ptr<float>());
+  return y;
+}
+
+void muon_step(at::Tensor& values, const at::Tensor& gradient, at::Tensor& momentum, double rate, double scale,
+               const MuonOptions& options) {
+  const MuonMatrix matrix{values.size(0), values.size(1), values.data_ptr<float>(), gradient.data_ptr<float>(),
+                          momentum.data_ptr<float>()};
+  muon_step({&matrix, 1}, rate, scale, options);
+}
+
+/// The iteration as its equation says it.
+at::Tensor reference(const at::Tensor& x) {
+  at::Tensor y = x.to(at::kDouble) / x.to(at::kDouble).norm();
+  for (int i = 0; i < 5; ++i) {
+    const at::Tensor square = at::mm(y, y.t());
+    y = 3.4445 * y + at::mm(-4.7750 * square + 2.0315 * at::mm(square, square), y);
+  }
+  return y.to(at::kFloat);
+}
+
+TEST(Muon, FollowsTheIterationWhateverTheShape) {
+  at::manual_seed(3);
+  for (const auto& [rows, cols] : {std::pair{33, 33}, std::pair{17, 90}, std::pair{90, 17}, std::pair{1, 5}}) {
+    const at::Tensor x = at::randn({rows, cols});
+    EXPECT_TRUE(at::allclose(orthogonalised(x), reference(x), 1e-3, 1e-4)) << rows << " x " << cols;
+  }
+}
+
 TEST(Muon, OrthogonalisedMatricesHaveSingularValuesNearOne) {
   at::manual_seed(1);
   for (const auto& [rows, cols] : {std::pair{24, 24}, std::pair{16, 40}, std::pair{40, 16}}) {
