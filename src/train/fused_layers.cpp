@@ -1,6 +1,7 @@
 // The functions of a net over Fathom's own kernels, with their gradients by hand: each reads and writes its rows
 // once, where autograd's plain operations take many passes over memory.
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
@@ -141,10 +142,18 @@ class Swiglu : public Function<Swiglu> {
   }
 };
 
+/// Leaves libtorch one thread: what it still does beside hand-written layers is little, and its threads would spin
+/// for long after it, where those of training_pool() want to work.
+void keep_other_threads_quiet() {
+  training_pool();  // takes the number of threads that is set now
+  if (at::get_num_threads() > 1) at::set_num_threads(1);
+}
+
 /// x·wᵀ for several w.
 class Linears : public Function<Linears> {
  public:
   static variable_list forward(AutogradContext* context, const at::Tensor& input, const at::TensorList weights) {
+    keep_other_threads_quiet();
     const at::Tensor x = rows_of(input);
     variable_list saved{input}, results;
     std::vector<FloatProduct> products;
