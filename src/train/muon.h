@@ -18,8 +18,8 @@ struct MuonMatrix {
   float* momentum = nullptr;  // a mean of gradients
 };
 
-/// x = U·S·Vᵀ becomes nearly U·Vᵀ: five steps of the Newton-Schulz iteration of "Muon: An optimizer for hidden layers
-/// in neural networks" (Jordan et al. 2024), after which singular values lie between about 0.7 and 1.2.
+/// x = U·S·Vᵀ becomes nearly U·Vᵀ: five steps of the Newton-Schulz iteration of "Muon: An optimizer for hidden
+/// layers in neural networks" (Jordan et al. 2024), after which singular values lie between about 0.7 and 1.2.
 void orthogonalise(int64_t rows, int64_t cols, float* x);
 
 /// One step of Muon for each matrix, on all threads: the momentum takes in the gradient, times gradient_scale, and

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <thread>
 
 #include "base/error.h"
 #include "base/format.h"
@@ -132,7 +133,8 @@ Trainer::Trainer(TrainConfig config, Net& net, BatchSource& batches, std::vector
       optimizer_(net.values().numel(), net.matrix_values(), optimizer_of(config_), left_to_muon(config_, net)),
       schedule_(schedule_of(config_)),
       compute_type_(config_.precision == "bf16" ? at::kBFloat16 : at::kFloat) {
-  if (config_.threads > 0) at::set_num_threads(static_cast<int>(config_.threads));
+  const int64_t all = std::max(1u, std::thread::hardware_concurrency());
+  at::set_num_threads(static_cast<int>(config_.threads > 0 ? config_.threads : all));
 }
 
 bool Trainer::resume() {
