@@ -135,8 +135,10 @@ void show_step(TrainingData& data, int64_t step) {
   }
 }
 
-std::unique_ptr<Net> make_net(const TrainConfig& config, const TrainingData& data, const LayerOps& ops) {
-  auto net = std::make_unique<Net>(net_config(config, data.tokenizer().size()), ops);
+std::unique_ptr<Net> make_net(const TrainConfig& config, const TrainingData& data, bool plain) {
+  const at::Device device = training_device(config);
+  const LayerOps& ops = plain ? plain_ops() : device.is_cpu() ? fused_ops() : device_ops();
+  auto net = std::make_unique<Net>(net_config(config, data.tokenizer().size()), ops, device);
   if (config.start.empty()) {
     net->initialise(static_cast<uint64_t>(config.seed), config.model.init_deviation);
   } else {
@@ -148,7 +150,7 @@ std::unique_ptr<Net> make_net(const TrainConfig& config, const TrainingData& dat
 void train(const TrainOptions& options, const TrainConfig& config) {
   TrainingData data(config);
   if (options.show > 0) return show_step(data, options.show);
-  const std::unique_ptr<Net> net = make_net(config, data, options.plain ? plain_ops() : fused_ops());
+  const std::unique_ptr<Net> net = make_net(config, data, options.plain);
   std::unique_ptr<RunLog> log;
   std::unique_ptr<Display> display;
   const Stopwatch watch;

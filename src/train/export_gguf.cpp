@@ -1,6 +1,6 @@
 #include "train/export_gguf.h"
 
-#include <ATen/core/Tensor.h>
+#include <ATen/ATen.h>
 
 #include <algorithm>
 
@@ -65,7 +65,7 @@ std::vector<int64_t> gguf_shape(const NetParameter& p) {
 void add_parameter(GgufWriter& writer, const NetParameter& p, WeightType wanted) {
   const WeightType type = type_for(p, wanted);
   std::vector<std::byte> data(std::max<int64_t>(p.rows, 1) * row_bytes(type, p.cols));
-  quantize_row(type, p.value.data_ptr<float>(), data.data(), p.size());
+  quantize_row(type, p.value.cpu().data_ptr<float>(), data.data(), p.size());
   writer.add_tensor(p.name, type, gguf_shape(p), data);
 }
 
@@ -102,10 +102,12 @@ NetConfig read_net_config(const Gguf& file) {
 
 void import_gguf(const Gguf& file, Net& net) {
   check_all_known(file, net);
+  const at::Tensor values = net.values().cpu();
   for (const NetParameter& p : net.parameters()) {
     const GgufTensor& tensor = file.tensor(p.name, gguf_shape(p));
-    dequantize_row(tensor.type, tensor.data, net.values().data_ptr<float>() + p.offset, p.size());
+    dequantize_row(tensor.type, tensor.data, values.data_ptr<float>() + p.offset, p.size());
   }
+  net.values().copy_(values);
 }
 
 }  // namespace fathom

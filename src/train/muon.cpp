@@ -9,15 +9,12 @@
 namespace fathom {
 namespace {
 
-constexpr double kA = 3.4445, kB = -4.7750, kC = 2.0315;  // steepest at 0 that still stays near 1
-constexpr int kSteps = 5;
-
 /// y = s·x + t·y
 void blend(float s, std::span<const float> x, float t, std::span<float> y) {
   for (size_t i = 0; i < y.size(); ++i) y[i] = s * x[i] + t * y[i];
 }
 
-/// y → kA·y + (kB·S + kC·S²)·y with S = y·yᵀ; rows ≤ cols, or all turned: S = yᵀ·y, and from the right.
+/// y → a·y + (b·S + c·S²)·y with S = y·yᵀ; rows ≤ cols, or all turned: S = yᵀ·y, and from the right.
 void iterate(int64_t rows, int64_t cols, std::vector<float>& square, std::vector<float>& polynomial,
              std::vector<float>& moved, std::span<float> y) {
   const bool tall = rows > cols;
@@ -42,7 +39,7 @@ void iterate(int64_t rows, int64_t cols, std::vector<float>& square, std::vector
             .b_stride = side,
             .y = polynomial.data(),
             .y_stride = side});
-  blend(static_cast<float>(kB), square, static_cast<float>(kC), polynomial);
+  blend(static_cast<float>(kMuonB), square, static_cast<float>(kMuonC), polynomial);
   const float* left = tall ? y.data() : polynomial.data();
   const float* right = tall ? polynomial.data() : y.data();
   multiply({.rows = rows,
@@ -54,7 +51,7 @@ void iterate(int64_t rows, int64_t cols, std::vector<float>& square, std::vector
             .b_stride = cols,
             .y = moved.data(),
             .y_stride = cols});
-  blend(1.0f, moved, static_cast<float>(kA), y);
+  blend(1.0f, moved, static_cast<float>(kMuonA), y);
 }
 
 void step(const MuonMatrix& m, double learning_rate, double gradient_scale, const MuonOptions& options) {
@@ -67,12 +64,15 @@ void step(const MuonMatrix& m, double learning_rate, double gradient_scale, cons
     ahead[i] = kept * m.momentum[i] + g;
   }
   orthogonalise(m.rows, m.cols, ahead.data());
-  const double size = 0.2 * std::sqrt(static_cast<double>(std::max(m.rows, m.cols)));
-  blend(static_cast<float>(-learning_rate * size), ahead,
+  blend(static_cast<float>(-learning_rate * muon_scale(m.rows, m.cols)), ahead,
         static_cast<float>(1 - learning_rate * options.weight_decay), {m.values, static_cast<size_t>(count)});
 }
 
 }  // namespace
+
+double muon_scale(int64_t rows, int64_t cols) {
+  return 0.2 * std::sqrt(static_cast<double>(std::max(rows, cols)));
+}
 
 void orthogonalise(int64_t rows, int64_t cols, float* x) {
   const std::span<float> y(x, rows * cols);
@@ -82,7 +82,7 @@ void orthogonalise(int64_t rows, int64_t cols, float* x) {
   for (float& value : y) value *= scale;
   const int64_t side = std::min(rows, cols);
   std::vector<float> square(side * side), polynomial(side * side), moved(rows * cols);
-  for (int i = 0; i < kSteps; ++i) iterate(rows, cols, square, polynomial, moved, y);
+  for (int i = 0; i < kMuonSteps; ++i) iterate(rows, cols, square, polynomial, moved, y);
 }
 
 void muon_step(std::span<const MuonMatrix> matrices, double learning_rate, double gradient_scale,

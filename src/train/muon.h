@@ -18,6 +18,12 @@ struct MuonMatrix {
   float* momentum = nullptr;  // a mean of gradients
 };
 
+/// The iteration's odd polynomial, steepest at 0 that still stays near 1: a·x + b·x³ + c·x⁵.
+inline constexpr double kMuonA = 3.4445, kMuonB = -4.7750, kMuonC = 2.0315;
+inline constexpr int kMuonSteps = 5;
+/// What an orthogonalised matrix counts times, so that its step is as large as AdamW's would be.
+double muon_scale(int64_t rows, int64_t cols);
+
 /// x = U·S·Vᵀ becomes nearly U·Vᵀ: five steps of the Newton-Schulz iteration of "Muon: An optimizer for hidden
 /// layers in neural networks" (Jordan et al. 2024), after which singular values lie between about 0.7 and 1.2.
 void orthogonalise(int64_t rows, int64_t cols, float* x);

@@ -56,7 +56,7 @@ bool writes_to_residual(const std::string& name) {
 
 }  // namespace
 
-Net::Net(NetConfig config, const LayerOps& ops) : config_(std::move(config)), ops_(ops) {
+Net::Net(NetConfig config, const LayerOps& ops, at::Device device) : config_(std::move(config)), ops_(ops) {
   ModelConfig& c = config_.model;
   check(c);
   c.rotary.base = static_cast<float>(c.rotary.base);  // as files hold it
@@ -67,7 +67,7 @@ Net::Net(NetConfig config, const LayerOps& ops) : config_(std::move(config)), op
   if (!config_.tied_output) add_parameter("output.weight", c.vocabulary, c.width);
   for (int i = 0; i < c.layers; ++i) add_layer(i);
   add_parameter("output_norm.weight", 0, c.width);
-  share_memory();
+  share_memory(device);
 }
 
 void Net::add_parameter(const std::string& name, int64_t rows, int64_t cols) {
@@ -89,7 +89,7 @@ void Net::add_layer(int layer) {
   add_parameter(block + "ffn_down.weight", c.width, c.ffn_width);
 }
 
-void Net::share_memory() {
+void Net::share_memory(at::Device device) {
   std::stable_partition(parameters_.begin(), parameters_.end(), [](const NetParameter& p) { return p.rows > 0; });
   int64_t count = 0;
   for (NetParameter& p : parameters_) {
@@ -97,8 +97,8 @@ void Net::share_memory() {
     count += p.size();
     if (p.rows > 0) matrix_values_ = count;
   }
-  values_ = at::zeros({count}, at::kFloat);
-  gradients_ = at::zeros({count}, at::kFloat);
+  values_ = at::zeros({count}, at::device(device).dtype(at::kFloat));
+  gradients_ = at::zeros({count}, at::device(device).dtype(at::kFloat));
   for (NetParameter& p : parameters_) {
     const std::vector<int64_t> shape = p.rows > 0 ? std::vector<int64_t>{p.rows, p.cols} : std::vector{p.cols};
     p.value = values_.narrow(0, p.offset, p.size()).view(shape).detach().requires_grad_(true);
@@ -108,7 +108,8 @@ void Net::share_memory() {
 
 void Net::initialise(uint64_t seed, double deviation) {
   std::mt19937_64 random(seed);
-  float* values = values_.data_ptr<float>();
+  const at::Tensor host = at::empty(values_.sizes(), at::kFloat);
+  float* values = host.data_ptr<float>();
   for (const NetParameter& p : parameters_) {
     if (p.rows == 0) {
       std::fill_n(values + p.offset, p.size(), 1.0f);
@@ -118,6 +119,7 @@ void Net::initialise(uint64_t seed, double deviation) {
     std::normal_distribution<float> normal(0, static_cast<float>(deviation * scale));
     std::generate_n(values + p.offset, p.size(), [&] { return normal(random); });
   }
+  values_.copy_(host);
 }
 
 const at::Tensor& Net::parameter(const std::string& name) const {
@@ -152,12 +154,13 @@ void Net::reserve_angles(int64_t length) {
   const RotaryConfig& rotary = config_.model.rotary;
   if (rotary.dims == 0 || (cos_.defined() && cos_.size(0) >= length)) return;
   const Rotary turns(rotary, config_.model.trained_context);
-  cos_ = at::empty({length, turns.pairs()}, at::kFloat);
-  sin_ = at::empty({length, turns.pairs()}, at::kFloat);
+  const at::Tensor cos = at::empty({length, turns.pairs()}, at::kFloat), sin = at::empty_like(cos);
   for (int64_t m = 0; m < length; ++m) {
-    turns.angles(static_cast<double>(m), cos_.data_ptr<float>() + m * turns.pairs(),
-                 sin_.data_ptr<float>() + m * turns.pairs());
+    turns.angles(static_cast<double>(m), cos.data_ptr<float>() + m * turns.pairs(),
+                 sin.data_ptr<float>() + m * turns.pairs());
   }
+  cos_ = cos.to(values_.device());
+  sin_ = sin.to(values_.device());
 }
 
 at::Tensor Net::attend(const NetWeights::Layer& layer, const at::Tensor& x, at::ScalarType type) const {

@@ -44,8 +44,9 @@ struct NetWeights {
 /// residual stream is f32 whatever the compute type.
 class Net {
  public:
-  /// Values are zero. Throws Error naming what in the shape is contradictory or cannot be trained.
-  explicit Net(NetConfig config, const LayerOps& ops = plain_ops());
+  /// Values are zero, in the device's memory. Throws Error naming what in the shape is contradictory or cannot be
+  /// trained.
+  explicit Net(NetConfig config, const LayerOps& ops = plain_ops(), at::Device device = at::kCPU);
   Net(const Net&) = delete;
 
   /// Matrices N(0, deviation²), those that write to the residual stream divided by √(2·layers); norms 1.
@@ -69,7 +70,7 @@ class Net {
  private:
   void add_parameter(const std::string& name, int64_t rows, int64_t cols);
   void add_layer(int layer);
-  void share_memory();
+  void share_memory(at::Device device);
   const at::Tensor& parameter(const std::string& name) const;
   void reserve_angles(int64_t length);
   /// x and what attention adds to it.

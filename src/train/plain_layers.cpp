@@ -1,4 +1,5 @@
 #include <ATen/ATen.h>
+#include <torch/version.h>
 
 #include <limits>
 
@@ -35,10 +36,9 @@ at::Tensor swiglu(const at::Tensor& x, const at::Tensor& gate, const at::Tensor&
 }
 
 /// [length, length], true where a row must not look.
-at::Tensor hidden_from(int64_t length, int64_t window) {
-  at::Tensor hidden = at::ones({length, length}, at::kBool).triu(1);
-  if (window > 0) hidden = hidden.logical_or(at::ones({length, length}, at::kBool).tril(-window));
-  return hidden;
+at::Tensor hidden_from(int64_t length, int64_t window, at::Device device) {
+  const at::Tensor all = at::ones({length, length}, at::device(device).dtype(at::kBool));
+  return window > 0 ? all.triu(1).logical_or(all.tril(-window)) : all.triu(1);
 }
 
 at::Tensor attention(const AttentionCall& call) {
@@ -47,9 +47,24 @@ at::Tensor attention(const AttentionCall& call) {
   const at::Tensor k = call.k.permute({0, 2, 3, 1}).unsqueeze(2);                        // [s, kv, 1, dim, l]
   const at::Tensor v = call.v.permute({0, 2, 1, 3}).unsqueeze(2);                        // [s, kv, 1, l, dim]
   const at::Tensor scores = at::matmul(q, k).to(at::kFloat) * call.scale;
-  const at::Tensor hidden = hidden_from(call.q.size(1), call.window);
+  const at::Tensor hidden = hidden_from(call.q.size(1), call.window, q.device());
   const at::Tensor shares = at::softmax(scores.masked_fill(hidden, -std::numeric_limits<double>::infinity()), -1);
   return at::matmul(shares.to(v.scalar_type()), v).permute({0, 3, 1, 2, 4}).flatten(2, 3);
+}
+
+/// One operation of newer libtorch, which keeps no scores; heads are repeated, as it wants as many of each.
+at::Tensor device_attention(const AttentionCall& call) {
+#if TORCH_VERSION_MAJOR * 100 + TORCH_VERSION_MINOR >= 201
+  if (call.window == 0) {
+    const int64_t group = call.q.size(2) / call.k.size(2);
+    const auto heads_first = [](const at::Tensor& x) { return x.transpose(1, 2); };
+    const auto repeated = [&](const at::Tensor& x) { return heads_first(x).repeat_interleave(group, 1); };
+    return at::scaled_dot_product_attention(heads_first(call.q), repeated(call.k), repeated(call.v), {}, 0.0, true,
+                                            call.scale)
+        .transpose(1, 2);
+  }
+#endif
+  return attention(call);
 }
 
 at::Tensor cross_entropy(const at::Tensor& x, const at::Tensor& output, const at::Tensor& targets,
@@ -62,6 +77,11 @@ at::Tensor cross_entropy(const at::Tensor& x, const at::Tensor& output, const at
 
 const LayerOps& plain_ops() {
   static const LayerOps ops{product, linears, add_linear, rms_norm, rotary, swiglu, attention, cross_entropy};
+  return ops;
+}
+
+const LayerOps& device_ops() {
+  static const LayerOps ops{product, linears, add_linear, rms_norm, rotary, swiglu, device_attention, cross_entropy};
   return ops;
 }
 

@@ -72,7 +72,7 @@ struct TrainConfig {
   Optimizer optimizer;
   Rates schedule;
   int64_t steps = 1000, seed = 0, threads = 0;
-  std::string precision = "bf16";
+  std::string device = "auto", precision = "auto";
   Checkpoints checkpoint;
   Evaluation evaluation;
   Output output;

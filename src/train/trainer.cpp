@@ -1,6 +1,7 @@
 #include "train/trainer.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 
 #include <algorithm>
@@ -13,7 +14,7 @@
 #include "base/interrupt.h"
 #include "base/stopwatch.h"
 #include "train/checkpoint.h"
-#include "train/muon.h"
+#include "train/optimizer.h"
 
 namespace fathom {
 namespace {
@@ -29,20 +30,17 @@ Schedule schedule_of(const TrainConfig& c) {
           .steps = c.steps};
 }
 
-AdamWOptions optimizer_of(const TrainConfig& c) {
-  return {.beta1 = c.optimizer.beta1,
-          .beta2 = c.optimizer.beta2,
-          .eps = c.optimizer.eps,
-          .weight_decay = c.optimizer.weight_decay};
-}
-
 std::span<float> span_of(const at::Tensor& flat) {
   return {flat.data_ptr<float>(), static_cast<size_t>(flat.numel())};
 }
 
-TrainState state_of(Net& net, AdamW& optimizer, int64_t step) {
-  return {step, span_of(net.values()), optimizer.first_moments(), optimizer.second_moments()};
-}
+/// What a checkpoint holds, in the CPU's memory: the net's own where that is, otherwise a copy.
+struct HostState {
+  HostState(const Net& net, Updater& updater)
+      : values(net.values().cpu()), first(updater.first_moments().cpu()), second(updater.second_moments().cpu()) {}
+  TrainState at(int64_t step) const { return {step, span_of(values), span_of(first), span_of(second)}; }
+  at::Tensor values, first, second;
+};
 
 /// The sum of the batch's weights, once its shape, tokens and weights are found to be in order.
 double checked_weight(const Batch& batch, int64_t vocabulary, int64_t step) {
@@ -70,11 +68,13 @@ double checked_weight(const Batch& batch, int64_t vocabulary, int64_t step) {
 /// Calls visit(tokens, weights) for `parts` even parts of the batch's sequences: [rows, length + 1] int64 and
 /// [rows, length] f32.
 template <class Visit>
-void visit_parts(const Batch& batch, int64_t parts, const Visit& visit) {
+void visit_parts(const Batch& batch, int64_t parts, at::Device device, const Visit& visit) {
   at::Tensor tokens = at::empty({batch.sequences, batch.length + 1}, at::kLong);
   at::Tensor weights = at::empty({batch.sequences, batch.length}, at::kFloat);
   std::copy(batch.tokens.begin(), batch.tokens.end(), tokens.data_ptr<int64_t>());
   std::copy(batch.weights.begin(), batch.weights.end(), weights.data_ptr<float>());
+  tokens = tokens.to(device);
+  weights = weights.to(device);
   parts = std::min(parts, batch.sequences);
   for (int64_t part = 0; part < parts; ++part) {
     throw_if_interrupted();
@@ -83,14 +83,9 @@ void visit_parts(const Batch& batch, int64_t parts, const Visit& visit) {
   }
 }
 
-/// Whether it is a matrix of a layer, which Muon can move.
-bool in_layer(const NetParameter& p) { return p.rows > 0 && p.name.starts_with("blk."); }
-
-/// What AdamW leaves to Muon: the matrices of layers lie side by side.
-ValueRange left_to_muon(const TrainConfig& config, const Net& net) {
-  if (config.optimizer.kind != "muon") return {};
-  const auto& all = net.parameters();
-  return {std::ranges::find_if(all, in_layer)->offset, net.matrix_values()};
+at::ScalarType compute_type(const TrainConfig& config, at::Device device) {
+  if (config.precision == "auto") return device.is_cpu() ? at::kFloat : at::kBFloat16;
+  return config.precision == "bf16" ? at::kBFloat16 : at::kFloat;
 }
 
 bool due(int64_t step, int64_t interval) { return interval > 0 && step % interval == 0; }
@@ -124,15 +119,21 @@ NetConfig net_config(const TrainConfig& config, int64_t vocabulary) {
   return net;
 }
 
+at::Device training_device(const TrainConfig& config) {
+  const bool cuda = at::hasCUDA();
+  if (config.device == "cuda" && !cuda) fail_usage("device is cuda, but this libtorch finds no GPU");
+  return config.device == "cuda" || (config.device == "auto" && cuda) ? at::kCUDA : at::kCPU;
+}
+
 Trainer::Trainer(TrainConfig config, Net& net, BatchSource& batches, std::vector<HeldoutSet> heldout, Log log)
     : config_(std::move(config)),
       net_(net),
       batches_(batches),
       heldout_(std::move(heldout)),
       log_(std::move(log)),
-      optimizer_(net.values().numel(), net.matrix_values(), optimizer_of(config_), left_to_muon(config_, net)),
+      updater_(make_updater(config_, net)),
       schedule_(schedule_of(config_)),
-      compute_type_(config_.precision == "bf16" ? at::kBFloat16 : at::kFloat) {
+      compute_type_(compute_type(config_, net.values().device())) {
   const int64_t all = std::max(1u, std::thread::hardware_concurrency());
   at::set_num_threads(static_cast<int>(config_.threads > 0 ? config_.threads : all));
 }
@@ -140,9 +141,13 @@ Trainer::Trainer(TrainConfig config, Net& net, BatchSource& batches, std::vector
 bool Trainer::resume() {
   const std::string& path = config_.checkpoint.file;
   if (path.empty() || !std::filesystem::exists(path)) return false;
-  TrainState state = state_of(net_, optimizer_, 0);
+  const HostState host(net_, *updater_);
+  TrainState state = host.at(0);
   read_checkpoint(path, to_json(config_), state);
-  optimizer_.set_steps(state.step);
+  net_.values().copy_(host.values);
+  updater_->first_moments().copy_(host.first);
+  updater_->second_moments().copy_(host.second);
+  updater_->set_steps(state.step);
   step_ = saved_step_ = state.step;
   return true;
 }
@@ -185,35 +190,21 @@ Trainer::StepResult Trainer::train_step() {
   net_.gradients().zero_();
   const NetWeights weights = net_.weights(compute_type_);
   StepResult result{.rate = learning_rate(schedule_, step_), .tokens = batch.sequences * batch.length};
-  visit_parts(batch, config_.accumulation, [&](const at::Tensor& tokens, const at::Tensor& token_weights) {
+  visit_parts(batch, config_.accumulation, net_.values().device(), [&](const at::Tensor& tokens, const at::Tensor& token_weights) {
     const at::Tensor loss = net_.loss(weights, tokens, token_weights) / total;
     loss.backward();
     result.loss += loss.item<double>();
   });
-  const std::span<const float> gradients = span_of(net_.gradients());
-  result.norm = global_norm(gradients);
+  result.norm = updater_->gradient_norm();
   if (!std::isfinite(result.loss) || !std::isfinite(result.norm)) {
     const std::string kept =
         saved_step_ < 0 ? "no checkpoint was kept" : concat(config_.checkpoint.file, " holds step ", saved_step_);
     fail("step ", step_ + 1, ": the loss is ", result.loss, " and the norm of its gradients ", result.norm, "; ",
          kept);
   }
-  update(result.rate, clip_scale(result.norm, config_.optimizer.clip));
+  updater_->step(result.rate, clip_scale(result.norm, config_.optimizer.clip));
   ++step_;
   return result;
-}
-
-void Trainer::update(double learning_rate, double gradient_scale) {
-  optimizer_.step(span_of(net_.values()), span_of(net_.gradients()), learning_rate, gradient_scale);
-  if (config_.optimizer.kind != "muon") return;
-  std::vector<MuonMatrix> matrices;
-  for (const NetParameter& p : net_.parameters()) {
-    if (!in_layer(p)) continue;
-    matrices.push_back({p.rows, p.cols, net_.values().data_ptr<float>() + p.offset,
-                        net_.gradients().data_ptr<float>() + p.offset,
-                        optimizer_.first_moments().data() + p.offset});
-  }
-  muon_step(matrices, learning_rate, gradient_scale, {config_.optimizer.momentum, config_.optimizer.weight_decay});
 }
 
 double Trainer::evaluate(const HeldoutSet& set) {
@@ -223,7 +214,7 @@ double Trainer::evaluate(const HeldoutSet& set) {
   for (int64_t i = 0; i < set.batches; ++i) {
     const Batch batch = set.source->batch(i);
     total += checked_weight(batch, net_.config().model.vocabulary, i);
-    visit_parts(batch, config_.accumulation, [&](const at::Tensor& tokens, const at::Tensor& token_weights) {
+    visit_parts(batch, config_.accumulation, net_.values().device(), [&](const at::Tensor& tokens, const at::Tensor& token_weights) {
       loss += net_.loss(weights, tokens, token_weights).item<double>();
     });
   }
@@ -233,7 +224,7 @@ double Trainer::evaluate(const HeldoutSet& set) {
 void Trainer::save() {
   const std::string& path = config_.checkpoint.file;
   if (path.empty() || saved_step_ == step_) return;
-  write_checkpoint(path, to_json(config_), state_of(net_, optimizer_, step_));
+  write_checkpoint(path, to_json(config_), HostState(net_, *updater_).at(step_));
   saved_step_ = step_;
   log_({{"step", step_}, {"checkpoint", path}});
 }

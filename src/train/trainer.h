@@ -5,15 +5,18 @@
 
 #include "train/batch.h"
 #include "train/net.h"
-#include "train/optimizer.h"
 #include "train/schedule.h"
 #include "train/train_config.h"
+#include "train/updater.h"
 
 namespace fathom {
 
 /// The net that a config asks for; vocabulary: the tokenizer's, which model.vocabulary 0 stands for. Throws Error
 /// (usage) when both are given and differ, or none is.
 NetConfig net_config(const TrainConfig& config, int64_t vocabulary);
+
+/// Where a config's net is to be. Throws Error (usage) if it asks for a GPU and libtorch has none.
+at::Device training_device(const TrainConfig& config);
 
 /// Batches to evaluate on: the first `batches` of a source.
 struct HeldoutSet {
@@ -51,7 +54,6 @@ class Trainer {
   };
   void run_steps();
   StepResult train_step();
-  void update(double learning_rate, double gradient_scale);
   void save();
 
   TrainConfig config_;
@@ -59,7 +61,7 @@ class Trainer {
   BatchSource& batches_;
   std::vector<HeldoutSet> heldout_;
   Log log_;
-  AdamW optimizer_;
+  std::unique_ptr<Updater> updater_;
   Schedule schedule_;
   at::ScalarType compute_type_;
   int64_t step_ = 0;         // done

@@ -129,7 +129,7 @@ TEST(TrainConfig, TheSchemaSaysWhatTheReaderChecks) {
   const Json& sources = schema["properties"]["data"]["properties"]["sources"];
   EXPECT_EQ(sources["type"], "array");
   EXPECT_EQ(sources["items"]["properties"]["share"]["default"], 1.0);
-  EXPECT_EQ(schema["properties"]["precision"]["enum"], (Json{"bf16", "f32"}));
+  EXPECT_EQ(schema["properties"]["precision"]["enum"], (Json{"auto", "bf16", "f32"}));
 }
 
 TEST(TrainConfig, DifferencesThatMatterAreNamedWithBothValues) {
