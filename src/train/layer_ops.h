@@ -42,8 +42,8 @@ struct LayerOps {
 /// What the equations say, by autograd; memory grows with length².
 const LayerOps& plain_ops();
 
-/// The same by libtorch's operations that suit an accelerator best: attention in one of them, where this libtorch has
-/// it (2.1 or newer) and no window is asked for.
+/// The same by libtorch's operations that suit an accelerator best: attention in one of them, where this libtorch
+/// has it (2.1 or newer) and no window is asked for.
 const LayerOps& device_ops();
 
 /// The same over Fathom's kernels, with gradients by hand, for f32 on the CPU; what is not is left to plain_ops().

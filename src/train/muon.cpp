@@ -70,9 +70,7 @@ void step(const MuonMatrix& m, double learning_rate, double gradient_scale, cons
 
 }  // namespace
 
-double muon_scale(int64_t rows, int64_t cols) {
-  return 0.2 * std::sqrt(static_cast<double>(std::max(rows, cols)));
-}
+double muon_scale(int64_t rows, int64_t cols) { return 0.2 * std::sqrt(static_cast<double>(std::max(rows, cols))); }
 
 void orthogonalise(int64_t rows, int64_t cols, float* x) {
   const std::span<float> y(x, rows * cols);

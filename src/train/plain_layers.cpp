@@ -81,7 +81,8 @@ const LayerOps& plain_ops() {
 }
 
 const LayerOps& device_ops() {
-  static const LayerOps ops{product, linears, add_linear, rms_norm, rotary, swiglu, device_attention, cross_entropy};
+  static const LayerOps ops{product, linears, add_linear,       rms_norm,
+                            rotary,  swiglu,  device_attention, cross_entropy};
   return ops;
 }
 

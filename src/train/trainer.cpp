@@ -190,11 +190,12 @@ Trainer::StepResult Trainer::train_step() {
   net_.gradients().zero_();
   const NetWeights weights = net_.weights(compute_type_);
   StepResult result{.rate = learning_rate(schedule_, step_), .tokens = batch.sequences * batch.length};
-  visit_parts(batch, config_.accumulation, net_.values().device(), [&](const at::Tensor& tokens, const at::Tensor& token_weights) {
-    const at::Tensor loss = net_.loss(weights, tokens, token_weights) / total;
-    loss.backward();
-    result.loss += loss.item<double>();
-  });
+  visit_parts(batch, config_.accumulation, net_.values().device(),
+              [&](const at::Tensor& tokens, const at::Tensor& token_weights) {
+                const at::Tensor loss = net_.loss(weights, tokens, token_weights) / total;
+                loss.backward();
+                result.loss += loss.item<double>();
+              });
   result.norm = updater_->gradient_norm();
   if (!std::isfinite(result.loss) || !std::isfinite(result.norm)) {
     const std::string kept =
@@ -214,9 +215,10 @@ double Trainer::evaluate(const HeldoutSet& set) {
   for (int64_t i = 0; i < set.batches; ++i) {
     const Batch batch = set.source->batch(i);
     total += checked_weight(batch, net_.config().model.vocabulary, i);
-    visit_parts(batch, config_.accumulation, net_.values().device(), [&](const at::Tensor& tokens, const at::Tensor& token_weights) {
-      loss += net_.loss(weights, tokens, token_weights).item<double>();
-    });
+    visit_parts(batch, config_.accumulation, net_.values().device(),
+                [&](const at::Tensor& tokens, const at::Tensor& token_weights) {
+                  loss += net_.loss(weights, tokens, token_weights).item<double>();
+                });
   }
   return loss / total;
 }

@@ -88,7 +88,9 @@ class TensorUpdater final : public Updater {
         first_(at::zeros_like(net.values())),
         second_(at::zeros_like(net.values())) {}
 
-  double gradient_norm() const override { return std::sqrt(net_.gradients().square().sum(at::kDouble).item<double>()); }
+  double gradient_norm() const override {
+    return std::sqrt(net_.gradients().square().sum(at::kDouble).item<double>());
+  }
   void step(double learning_rate, double gradient_scale) override {
     const at::NoGradGuard no_gradients;
     ++steps_;

@@ -19,7 +19,8 @@ class Updater {
   /// One step; the gradients count times gradient_scale.
   virtual void step(double learning_rate, double gradient_scale) = 0;
   virtual void set_steps(int64_t steps) = 0;
-  /// Means of gradients and of their squares, f32 [values], where the net is; with the steps all the state there is.
+  /// Means of gradients and of their squares, f32 [values], where the net is; with the steps all the state there
+  /// is.
   virtual at::Tensor first_moments() = 0;
   virtual at::Tensor second_moments() = 0;
 };

@@ -14,7 +14,7 @@ using Json = nlohmann::ordered_json;
 #ifndef FATHOM_HAS_TRAINER
 
 TEST(CliTrain, WithoutATrainerTheErrorSaysHowToGetOne) {
-  expect_error(run({"train", "run.json"}), 1, {"no trainer", "scripts/setup --train", "-DFATHOM_TRAIN=ON"});
+  expect_error(run({"train", "run.json"}), 1, {"no trainer", "scripts/setup --train", "scripts/build train"});
 }
 
 #else

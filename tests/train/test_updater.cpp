@@ -12,7 +12,8 @@ namespace {
 
 TrainConfig small_config(const std::string& kind) {
   TrainConfig config;
-  config.model = {.layers = 2, .width = 32, .heads = 4, .kv_heads = 2, .head_dim = 8, .ffn_width = 64, .vocabulary = 40};
+  config.model = {
+      .layers = 2, .width = 32, .heads = 4, .kv_heads = 2, .head_dim = 8, .ffn_width = 64, .vocabulary = 40};
   config.optimizer.kind = kind;
   return config;
 }
