@@ -18,8 +18,7 @@ namespace {
   const std::filesystem::path here = std::filesystem::read_symlink("/proc/self/exe", error).parent_path();
   const std::string program = (here / "fathom-train").string();
   if (error || ::access(program.c_str(), X_OK) != 0) {
-    fail("this build has no trainer (", program,
-         "): run scripts/setup --train, then scripts/build train");
+    fail("this build has no trainer (", program, "): run scripts/setup --train, then scripts/build train");
   }
   ::setenv("OMP_WAIT_POLICY", "passive", 0);  // libtorch's idle threads must not spin against the trainer's own
   std::vector<std::string> words{program};

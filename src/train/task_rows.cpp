@@ -53,26 +53,36 @@ TaskRows::TaskRows(const TokenStore& books, const Tokenizer& tokenizer, std::vec
 }
 
 void TaskRows::add(Dice& dice, Batch& batch) const {
-  const TaskSource& source = draw_kind(dice);
+  WeightedIds row;
+  std::string name;
+  for (int i = 0; i < kTries && row.ids.empty(); ++i) {
+    const TaskSource& kind = draw_kind(dice);
+    name = kind.name();
+    row = fitting(kind, dice, batch.length);
+  }
+  if (row.ids.empty())
+    fail("training task ", name, ": needs more than ", batch.length, " tokens: train on longer rows");
+  row.ids.resize(batch.length, tokenizer_.vocabulary().eos);
+  row.weights.resize(batch.length, 0.0f);
+  batch.tokens.push_back(tokenizer_.vocabulary().bos);
+  batch.tokens.insert(batch.tokens.end(), row.ids.begin(), row.ids.end());
+  batch.weights.insert(batch.weights.end(), row.weights.begin(), row.weights.end());
+  ++batch.sequences;
+}
+
+/// A text of at most `length` tokens, well filled if that can be had; none if the shortest has more.
+WeightedIds TaskRows::fitting(const TaskSource& kind, Dice& dice, int64_t length) const {
   const ProseSource passages = [this](Dice& own, int64_t bytes) { return prose(own, bytes); };
   WeightedIds best;
-  double bytes = bytes_per_token_ * static_cast<double>(batch.length);
+  double bytes = bytes_per_token_ * static_cast<double>(length);
   for (int i = 0; i < kTries; ++i) {
-    const MarkedText text = source.make(dice, passages, static_cast<int64_t>(bytes));
-    WeightedIds made = weighted_ids(tokenizer_, text, weights_);
-    const double filled = static_cast<double>(made.ids.size()) / static_cast<double>(batch.length);
+    WeightedIds made = weighted_ids(tokenizer_, kind.make(dice, passages, static_cast<int64_t>(bytes)), weights_);
+    const double filled = static_cast<double>(made.ids.size()) / static_cast<double>(length);
     if (filled <= 1) best = std::move(made);
     if (!best.ids.empty() && (filled >= kFilled || i >= kTries / 2)) break;
     bytes *= 0.97 / filled;
   }
-  if (best.ids.empty())
-    fail("training task ", source.name(), ": needs more than ", batch.length, " tokens: train on longer rows");
-  best.ids.resize(batch.length, tokenizer_.vocabulary().eos);
-  best.weights.resize(batch.length, 0.0f);
-  batch.tokens.push_back(tokenizer_.vocabulary().bos);
-  batch.tokens.insert(batch.tokens.end(), best.ids.begin(), best.ids.end());
-  batch.weights.insert(batch.weights.end(), best.weights.begin(), best.weights.end());
-  ++batch.sequences;
+  return best;
 }
 
 const TaskSource& TaskRows::draw_kind(Dice& dice) const {

@@ -35,14 +35,15 @@ class TaskRows {
   TaskRows(const TokenStore& books, const Tokenizer& tokenizer, std::vector<TaskKind> kinds, TaskWeights weights);
 
   bool empty() const { return kinds_.empty(); }
-  /// Adds a row of batch.length tokens: one task, and EOS to the row's end, which has no weight. Throws Error for a
-  /// task that does not fit.
+  /// Adds a row of batch.length tokens: one task, and EOS to the row's end, which has no weight. A kind whose
+  /// shortest text is longer leaves the row to another. Throws Error if none fits.
   void add(Dice& dice, Batch& batch) const;
   /// A passage of some book, of about `bytes` bytes or all of it.
   std::string prose(Dice& dice, int64_t bytes) const;
 
  private:
   const TaskSource& draw_kind(Dice& dice) const;
+  WeightedIds fitting(const TaskSource& kind, Dice& dice, int64_t length) const;
 
   const TokenStore& books_;
   const Tokenizer& tokenizer_;
