@@ -90,6 +90,7 @@ void Attention::prepare(const AttentionInput& input, const Block& block, Prepare
   query.rows = block.rows;
   query.positions = input.positions + block.first_row;
   query.queries = prepared.queries.data();
+  query.rotations = input.rotations;
   prepared.selection.clear();
   input.selector->select(input.memory->lane(input.layer, block.head), query, prepared.selection);
   read_pages(input, query, prepared);

@@ -3,8 +3,12 @@
 namespace fathom {
 
 const MethodTable<SelectorMethod>& attend_methods() {
-  static const MethodTable<SelectorMethod> table(
-      "attend", {{dense_info(), make_dense}, {window_info(), [](const Values& v) { return make_window(v); }}});
+  static const MethodTable<SelectorMethod> table("attend",
+                                                 {{dense_info(), make_dense},
+                                                  {layers_info(), make_layers},
+                                                  {lm_infinite_info(), make_lm_infinite},
+                                                  {quest_info(), make_quest},
+                                                  {window_info(), [](const Values& v) { return make_window(v); }}});
   return table;
 }
 

@@ -21,6 +21,13 @@ struct QueryBlock {
   const int64_t* positions = nullptr;  // [rows]
   const float* queries =
       nullptr;  // [rows, group, key_dim], rotated by their positions and scaled, rotary pairs side by side
+  const PlaceRotations* rotations = nullptr;  // of the sequence
+};
+
+/// The model and the memory that a selector will work with.
+struct AttendContext {
+  std::shared_ptr<const PageStore> store;
+  int layers = 0;
 };
 
 /// A page to be attended to, where it sits for these queries, and which of its tokens count.
@@ -43,10 +50,13 @@ struct Selection {
   }
 };
 
-/// Chooses which pages of a lane a block of queries sees. Stateless and thread-safe.
+/// Chooses which pages of a lane a block of queries sees. Thread-safe; the same pages and queries give the same
+/// selection, whatever was selected before.
 class Selector {
  public:
   virtual ~Selector() = default;
+  /// Called once, before the first selection. Throws Error (usage) for what does not suit the model.
+  virtual void attach(const AttendContext& context) { static_cast<void>(context); }
   /// Fills `selection` (empty on entry).
   virtual void select(const Lane& lane, const QueryBlock& block, Selection& selection) const = 0;
 };
@@ -57,6 +67,12 @@ const MethodTable<SelectorMethod>& attend_methods();
 
 MethodInfo dense_info();
 std::unique_ptr<Selector> make_dense(const Values& values);
+MethodInfo layers_info();
+std::unique_ptr<Selector> make_layers(const Values& values);
+MethodInfo lm_infinite_info();
+std::unique_ptr<Selector> make_lm_infinite(const Values& values);
+MethodInfo quest_info();
+std::unique_ptr<Selector> make_quest(const Values& values);
 MethodInfo window_info();
 std::unique_ptr<Selector> make_window(const Values& values);
 /// The sliding window of a model file: the newest `size` tokens, itself included.

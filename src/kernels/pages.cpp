@@ -126,6 +126,31 @@ float page_value(PageFormat format, int value_dim, const std::byte* values, int 
                  static_cast<size_t>(d / kScaleGroup) * kPageTokens + token);
 }
 
+void read_keys(PageFormat format, int key_dim, const std::byte* keys, int tokens, float* out) {
+  const auto transpose = [&](const auto& get) {
+    for (int pair = 0; pair < key_dim / 2; ++pair) {
+      for (int t = 0; t < tokens; ++t) {
+        const size_t at = (static_cast<size_t>(pair) * kPageTokens + t) * 2;
+        out[static_cast<int64_t>(t) * key_dim + 2 * pair] = get(at);
+        out[static_cast<int64_t>(t) * key_dim + 2 * pair + 1] = get(at + 1);
+      }
+    }
+  };
+  if (format == PageFormat::kBF16) {
+    const auto* numbers = reinterpret_cast<const uint16_t*>(keys);
+    return transpose([&](size_t at) { return bf16_to_f32(numbers[at]); });
+  }
+  if (format == PageFormat::kF32) {
+    const auto* numbers = reinterpret_cast<const float*>(keys);
+    return transpose([&](size_t at) { return numbers[at]; });
+  }
+  for (int t = 0; t < tokens; ++t) {
+    for (int d = 0; d < key_dim; ++d) {
+      out[static_cast<int64_t>(t) * key_dim + d] = page_key(format, key_dim, keys, t, d);
+    }
+  }
+}
+
 uint16_t code_scale(float largest, int bits) {
   constexpr float kTiny = 1e-30f;  // smaller numbers are 0, so that the inverse of a scale stays finite
   if (!(largest > kTiny)) return 0;

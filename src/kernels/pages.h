@@ -58,6 +58,9 @@ struct PageWrite {
 float page_key(PageFormat format, int key_dim, const std::byte* keys, int token, int d);
 float page_value(PageFormat format, int value_dim, const std::byte* values, int token, int d);
 
+/// The keys of a page as floats, rotated by their offsets as they lie. out: [tokens ≤ 64, key_dim].
+void read_keys(PageFormat format, int key_dim, const std::byte* keys, int tokens, float* out);
+
 /// The scale of numbers that are at most `largest`, such that (largest / scale) fits `bits`: a bfloat16, rounded
 /// up.
 uint16_t code_scale(float largest, int bits);

@@ -76,6 +76,7 @@ void Memory::append(Lane& lane, std::span<const int64_t> positions) {
       lane.push_back({store_->allocate(), 0, index, positions[i], 0});
     } else if (i == 0) {
       own_last(lane);
+      store_->touch(lane.back().page);
     }
     PageSlot& slot = lane.back();
     slot.mask |= uint64_t{1} << slot.filled;

@@ -41,6 +41,7 @@ class Memory {
   int layers() const { return layers_; }
   int kv_heads() const { return kv_heads_; }
   const PageStore& store() const { return *store_; }
+  std::shared_ptr<const PageStore> shared_store() const { return store_; }
   const Lane& lane(int layer, int head) const { return lanes_[static_cast<size_t>(layer) * kv_heads_ + head]; }
 
   /// Tokens read so far, and the position that follows the last one.

@@ -48,7 +48,7 @@ PageId PageStore::allocate() {
     std::byte* data = map_slab(slab_bytes_);
     if (!data)
       fail("out of memory: cannot get ", slab_bytes_, " more bytes for pages (", bytes_in_use(), " in use)");
-    slabs_[slab_count_] = {data, std::make_unique<std::atomic<uint32_t>[]>(pages_per_slab_)};
+    slabs_[slab_count_] = {data, std::make_unique<PageState[]>(pages_per_slab_)};
     for (size_t i = pages_per_slab_; i-- > 0;)
       free_.push_back(static_cast<PageId>(slab_count_ * pages_per_slab_ + i));
     ++slab_count_;
@@ -56,15 +56,16 @@ PageId PageStore::allocate() {
   const PageId page = free_.back();
   free_.pop_back();
   std::memset(keys(page), 0, shape_.bytes());  // stale numbers (NaN included) must not reach masked sums
-  count(page).store(1, std::memory_order_release);
+  touch(page);
+  at(page).owners.store(1, std::memory_order_release);
   ++in_use_;
   return page;
 }
 
-void PageStore::retain(PageId page) { count(page).fetch_add(1, std::memory_order_relaxed); }
+void PageStore::retain(PageId page) { at(page).owners.fetch_add(1, std::memory_order_relaxed); }
 
 void PageStore::release(PageId page) {
-  if (count(page).fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+  if (at(page).owners.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
   const std::lock_guard lock(mutex_);
   free_.push_back(page);
   --in_use_;

@@ -38,7 +38,11 @@ class PageStore {
   void retain(PageId page);
   /// The last owner's release frees the page.
   void release(PageId page);
-  bool shared(PageId page) const { return count(page).load(std::memory_order_acquire) > 1; }
+  /// Another number whenever the page may hold something else than before; never 0.
+  uint32_t version(PageId page) const { return at(page).version.load(std::memory_order_acquire); }
+  /// Its owner is about to write into it.
+  void touch(PageId page) { at(page).version.fetch_add(1, std::memory_order_release); }
+  bool shared(PageId page) const { return at(page).owners.load(std::memory_order_acquire) > 1; }
 
   std::byte* keys(PageId page) { return slab(page) + (page % pages_per_slab_) * shape_.bytes(); }
   const std::byte* keys(PageId page) const { return slab(page) + (page % pages_per_slab_) * shape_.bytes(); }
@@ -48,19 +52,23 @@ class PageStore {
   /// Pages in use times their size.
   size_t bytes_in_use() const { return in_use_.load() * shape_.bytes(); }
 
+  /// Pages lie in slabs of so many, of which there are at most kMaxSlabs.
+  size_t pages_per_slab() const { return pages_per_slab_; }
+  static constexpr size_t kMaxSlabs = 1 << 16;  // 256 GiB of pages
+
  private:
   static constexpr size_t kSlabBytes =
       size_t{4} << 20;  // large enough that mapping costs nothing, small enough to waste little
-  static constexpr size_t kMaxSlabs = 1 << 16;  // 256 GiB of pages
 
+  struct PageState {
+    std::atomic<uint32_t> owners{0}, version{1};
+  };
   struct Slab {
     std::byte* data;
-    std::unique_ptr<std::atomic<uint32_t>[]> counts;  // [pages_per_slab_]
+    std::unique_ptr<PageState[]> pages;  // [pages_per_slab_]
   };
   std::byte* slab(PageId page) const { return slabs_[page / pages_per_slab_].data; }
-  std::atomic<uint32_t>& count(PageId page) const {
-    return slabs_[page / pages_per_slab_].counts[page % pages_per_slab_];
-  }
+  PageState& at(PageId page) const { return slabs_[page / pages_per_slab_].pages[page % pages_per_slab_]; }
 
   PageShape shape_;
   size_t pages_per_slab_;

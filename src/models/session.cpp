@@ -20,6 +20,12 @@ std::shared_ptr<PageStore> make_store(const ModelConfig& config, const std::stri
   return std::make_shared<PageStore>(PageShape{cache_methods().make(cache), config.key_dim, config.value_dim});
 }
 
+std::shared_ptr<const Selector> make_selector(const std::string& spec, const Memory& memory) {
+  std::shared_ptr<Selector> selector = attend_methods().make(spec);
+  selector->attach({memory.shared_store(), memory.layers()});
+  return selector;
+}
+
 }  // namespace
 
 Runtime::Runtime(int threads) : Runtime(threads, kernels()) {}
@@ -45,8 +51,8 @@ Session::Session(std::shared_ptr<const Model> model, std::shared_ptr<Runtime> ru
     : model_(std::move(model)),
       runtime_(std::move(runtime)),
       options_(std::move(options)),
-      selector_(attend_methods().make(options_.attend)),
       memory_(make_store(model_->config(), options_.cache), model_->config().layers, model_->config().kv_heads) {
+  selector_ = make_selector(options_.attend, memory_);
   if (options_.chunk < 1) fail_usage("the chunk must be at least 1 token, found ", options_.chunk);
   if (options_.context < 0) fail_usage("the context limit must not be negative, found ", options_.context);
   RotaryConfig config = model_->config().rotary;
@@ -202,7 +208,7 @@ Session Session::fork() const { return Session(*this, memory_.fork()); }
 Session Session::fork(const std::string& attend) const {
   Session forked = fork();
   forked.options_.attend = attend;
-  forked.selector_ = attend_methods().make(attend);
+  forked.selector_ = make_selector(attend, forked.memory_);
   return forked;
 }
 

@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
 #include <set>
 
 #include "scene.h"
@@ -12,6 +14,13 @@ using test::SceneShape;
 using test::Sees;
 
 std::unique_ptr<Selector> selector(const std::string& spec) { return attend_methods().make(spec); }
+
+/// A selector that knows the scene's pages.
+std::unique_ptr<Selector> selector(const std::string& spec, const Scene& scene, int layers = 1) {
+  auto made = selector(spec);
+  made->attach({scene.memory.shared_store(), layers});
+  return made;
+}
 
 /// A scene of random length with gaps and hidden tokens.
 SceneShape random_shape(std::mt19937& random) {
@@ -121,6 +130,143 @@ TEST(Selectors, TheWindowOfAModelFileCountsTheQueryItself) {
   }
 }
 
+/// Attention under a method, as numbers.
+std::vector<float> attended(const Scene& scene, const Selector& method) {
+  ThreadPool pool(1);
+  const Scene* scenes[] = {&scene};
+  return test::attend(scenes, method, pool)[0].out;
+}
+
+SceneShape long_shape(uint32_t seed) {
+  SceneShape s;
+  s.tokens = 1500;
+  s.rows = 1 + seed % 200;
+  s.gaps = seed % 2 ? 0.01 : 0;
+  s.hidden = seed % 3 ? 0 : 0.1;
+  s.seed = seed;
+  return s;
+}
+
+TEST(Selectors, ABudgetThatHoldsEverythingGivesTheBitsOfDense) {
+  for (uint32_t seed = 0; seed < 12; ++seed) {
+    const Scene scene(long_shape(seed));
+    const std::vector<float> dense = attended(scene, *selector("dense"));
+    for (const std::string spec : {"quest:budget=100k,dense_layers=0", "quest:budget=64,share=1,dense_layers=0",
+                                   "quest:budget=64,dense_layers=1", "lm-infinite:size=100k",
+                                   "layers:full=0,else=(window:size=1)", "layers:full=,else=(window:size=100k)"}) {
+      EXPECT_EQ(attended(scene, *selector(spec, scene)), dense) << spec << " seed " << seed;
+    }
+  }
+}
+
+/// Reads the scene's keys and values again, as they now are.
+void reread(Scene& scene) {
+  const SceneShape& s = scene.shape;
+  scene.memory.rewind(s.tokens);
+  scene.memory.append(scene.positions);
+  for (int h = 0; h < s.kv_heads; ++h) {
+    scene.memory.write(kernels(), 0, h, s.tokens, scene.keys.data() + h * s.key_dim, s.kv_heads * s.key_dim,
+                       scene.values.data() + h * s.value_dim, s.kv_heads * s.value_dim, scene.rotations);
+  }
+}
+
+TEST(Selectors, QuestFindsThePageOfTheOneKeyThatMatters) {
+  for (uint32_t seed = 0; seed < 20; ++seed) {
+    SceneShape shape = long_shape(2 * seed);
+    shape.rows = 1;
+    shape.hidden = 0;
+    Scene scene(shape);
+    const int64_t wanted = 64 + seed * 60;
+    float* key = scene.keys.data() + wanted * shape.kv_heads * shape.key_dim;  // of the first head
+    for (float& x : scene.keys) x *= 0.02f;
+    for (int d = 0; d < shape.key_dim; ++d) key[d] *= 50;
+    reread(scene);
+    std::vector<float> query, spare(shape.key_dim);
+    const PlaceRotations::View turn = scene.rotations.at(scene.positions[wanted], spare.data());
+    for (int h = 0; h < scene.group(); ++h) {
+      query.insert(query.end(), key, key + shape.key_dim);
+      kernels().rotate_pairs(query.data() + h * shape.key_dim, turn.cos, turn.sin, scene.rotations.pairs());
+    }
+    QueryBlock block;
+    block.group = scene.group();
+    block.first = shape.tokens - 1;
+    block.rows = 1;
+    block.positions = scene.positions.data() + block.first;
+    block.queries = query.data();
+    block.rotations = &scene.rotations;
+    Selection selection;
+    const Lane& lane = scene.memory.lane(0, 0);
+    selector("quest:budget=192,local=1,dense_layers=0", scene)->select(lane, block, selection);
+    int64_t seen = 0;
+    bool found = false;
+    for (const SelectedPage& page : selection.pages) {
+      const PageSlot& slot = lane[page.slot];
+      seen += slot.filled;
+      found = found || (slot.first <= wanted && wanted < slot.first + slot.filled);
+    }
+    EXPECT_TRUE(found) << "seed " << seed;
+    EXPECT_LE(seen, 192);
+  }
+}
+
+TEST(Selectors, NotesFollowPagesThatAreWrittenAnew) {
+  SceneShape shape = long_shape(2);
+  shape.rows = 1;
+  Scene scene(shape);
+  const auto quest = selector("quest:budget=256,local=1,dense_layers=0", scene);
+  const std::vector<float> before = attended(scene, *quest);
+  // Other keys in the same pages: what the old ones said must not count.
+  std::ranges::reverse(scene.keys);
+  reread(scene);
+  const std::vector<float> after = attended(scene, *quest);
+  EXPECT_NE(after, before);
+  EXPECT_EQ(after, attended(scene, *selector("quest:budget=256,local=1,dense_layers=0", scene)));
+}
+
+TEST(Selectors, LmInfiniteKeepsTheFirstTokensWithinTheLimit) {
+  for (const auto& [sink, size, limit] :
+       {std::array<int64_t, 3>{10, 200, 200}, {70, 300, 150}, {100, 64, 400}, {4, 1000, 1000}}) {
+    for (const int rows : {1, 7, 130}) {
+      SceneShape shape = long_shape(4);
+      shape.rows = rows;
+      const Scene scene(shape);
+      const auto method = selector("lm-infinite:sink=" + std::to_string(sink) + ",size=" + std::to_string(size) +
+                                       ",limit=" + std::to_string(limit),
+                                   scene);
+      QueryBlock block;
+      block.first = scene.first_row();
+      block.rows = rows;
+      block.positions = scene.positions.data() + block.first;
+      Selection selection;
+      const Lane& lane = scene.memory.lane(0, 0);
+      method->select(lane, block, selection);
+      std::vector<int> seen(rows * shape.tokens, 0);
+      for (const SelectedPage& page : selection.pages) {
+        for (int r = 0; r < rows; ++r) {
+          const uint64_t mask =
+              page.row_masks < 0 ? page.mask : page.mask & selection.row_masks[page.row_masks + r];
+          for (int o = 0; o < kPageTokens; ++o) {
+            const int64_t token = lane[page.slot].first + o, query = block.first + r;
+            if (!(mask >> o & 1) || token > query) continue;
+            ++seen[r * shape.tokens + token];
+            const int64_t distance = block.positions[r] - (page.place + o);
+            const int64_t true_distance = block.positions[r] - scene.positions[token];
+            EXPECT_LE(distance, true_distance);
+            EXPECT_LE(distance, token < sink ? limit : true_distance);
+            EXPECT_GE(distance, token < sink ? std::min(limit - rows - sink, true_distance) : true_distance);
+          }
+        }
+      }
+      for (int r = 0; r < rows; ++r) {
+        for (int64_t t = 0; t <= block.first + r; ++t) {
+          EXPECT_EQ(seen[r * shape.tokens + t], t < sink || t > block.first + r - size)
+              << "token " << t << " row " << r;
+        }
+      }
+    }
+  }
+}
+
 std::string error_of(const std::string& spec) {
   try {
     selector(spec);
@@ -136,6 +282,12 @@ TEST(AttendMethods, AnUnknownNameGivesTheNearest) {
   EXPECT_NE(error_of("dens").find("dense"), std::string::npos);
   EXPECT_NE(error_of("window:sise=4").find("size"), std::string::npos);
   EXPECT_NE(error_of("dense:size=4"), "");
+  EXPECT_NE(error_of("quest:budget=0").find("budget"), std::string::npos);
+  EXPECT_NE(error_of("layers:else=(windw:size=4)").find("window"), std::string::npos);
+  const Scene scene(long_shape(1));
+  EXPECT_THROW(selector("layers:full=3+9", scene, 4), Error);
+  EXPECT_THROW(selector("layers:full=3-1", scene, 4), Error);
+  EXPECT_THROW(selector("layers:full=top", scene, 4), Error);
 }
 
 TEST(AttendMethods, ParametersOutOfRangeAreRefusedByName) {

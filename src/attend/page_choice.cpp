@@ -1,0 +1,87 @@
+#include "attend/page_choice.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+
+namespace fathom {
+
+std::vector<Parameter> budget_parameters(const PageBudget& defaults) {
+  using Type = Parameter::Type;
+  return {{"budget", Type::kInt, std::to_string(defaults.tokens), "tokens seen by a query", 64, 1e12, {}},
+          {"share", Type::kFloat, "0", "tokens seen as a share of those there are, if that is more", 0, 1, {}},
+          {"sink", Type::kInt, std::to_string(defaults.sink), "first tokens, always seen", 0, 1e12, {}},
+          {"local", Type::kInt, std::to_string(defaults.local), "newest tokens, always seen", 1, 1e12, {}}};
+}
+
+PageBudget read_budget(const Values& values) {
+  return {values.integer("budget"), values.number("share"), values.integer("sink"), values.integer("local")};
+}
+
+void choose_pages(const Lane& lane, const QueryBlock& block, const PageBudget& budget,
+                  const std::function<float(uint32_t)>& score, Selection& selection) {
+  const int64_t end = block.first + block.rows;  // tokens that the last row sees
+  const auto share = static_cast<int64_t>(std::llround(budget.share * static_cast<double>(end)));
+  const int64_t limit = std::max(budget.tokens, share);
+  std::vector<uint32_t> always, others;
+  int64_t used = 0;
+  for (uint32_t s = 0; s < lane.size() && lane[s].first < end; ++s) {
+    const PageSlot& slot = lane[s];
+    if (slot.mask == 0) continue;
+    const bool near = slot.first + slot.filled > block.first + 1 - budget.local;
+    if (near || slot.first < budget.sink || slot.filled < kPageTokens) {
+      always.push_back(s);
+      used += std::popcount(slot.mask);
+    } else {
+      others.push_back(s);
+    }
+  }
+  int64_t left = limit - used, all = 0;
+  for (const uint32_t s : others) all += std::popcount(lane[s].mask);
+  if (all > left) {
+    std::vector<std::pair<float, uint32_t>> ranked;
+    for (const uint32_t s : others) {
+      const float value = score(s);
+      ranked.emplace_back(std::isnan(value) ? -std::numeric_limits<float>::infinity() : value, s);
+    }
+    std::ranges::sort(ranked, std::greater());
+    others.clear();
+    for (const auto& [value, s] : ranked) {
+      left -= std::popcount(lane[s].mask);
+      if (left < 0) break;
+      others.push_back(s);
+    }
+  }
+  always.insert(always.end(), others.begin(), others.end());
+  std::ranges::sort(always);
+  for (const uint32_t s : always) selection.pages.push_back({s, lane[s].place, lane[s].mask, -1});
+}
+
+PageQueries::PageQueries(const QueryBlock& block, int key_dim, int most_rows)
+    : block_(block), key_dim_(key_dim), group_(block.group) {
+  const int count = std::min(block.rows, most_rows);
+  for (int i = 1; i <= count; ++i) rows_.push_back(i * block.rows / count - 1);
+  turned_.resize(rows_.size() * group_ * key_dim_);
+  if (block.rotations) spare_.resize(2 * static_cast<size_t>(block.rotations->pairs()));
+}
+
+const float* PageQueries::at(int64_t place) {
+  const int pairs = block_.rotations ? block_.rotations->pairs() : 0;
+  const PlaceRotations::View turn =
+      pairs > 0 ? block_.rotations->at(place, spare_.data()) : PlaceRotations::View{nullptr, nullptr};
+  float* out = turned_.data();
+  for (const int row : rows_) {
+    const float* query = block_.queries + static_cast<int64_t>(row) * group_ * key_dim_;
+    for (int h = 0; h < group_; ++h, query += key_dim_, out += key_dim_) {
+      for (int i = 0; i < pairs; ++i) {
+        out[2 * i] = query[2 * i] * turn.cos[i] + query[2 * i + 1] * turn.sin[i];
+        out[2 * i + 1] = query[2 * i + 1] * turn.cos[i] - query[2 * i] * turn.sin[i];
+      }
+      std::copy(query + 2 * pairs, query + key_dim_, out + 2 * pairs);
+    }
+  }
+  return turned_.data();
+}
+
+}  // namespace fathom

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <functional>
+
+#include "attend/selector.h"
+
+namespace fathom {
+
+/// How many tokens a block of queries sees at most, and which in any case.
+struct PageBudget {
+  int64_t tokens = 0;  // those always seen included; each row's own page and what is local may exceed it
+  double share = 0;    // at least this share of what there is; 0: `tokens` alone
+  int64_t sink = 0;    // first tokens of the sequence, always seen
+  int64_t local = 0;   // newest tokens before each row, its own included, always seen
+};
+/// The parameters budget, share, sink and local of a method, with these defaults.
+std::vector<Parameter> budget_parameters(const PageBudget& defaults);
+PageBudget read_budget(const Values& values);
+
+/// Selects the pages with the first `sink` and the newest `local` tokens, and of the others those that score
+/// highest until the budget is used up; all if it is large enough. Whole pages at their places. score(slot): asked
+/// for full pages only; of equal ones the newer is taken.
+void choose_pages(const Lane& lane, const QueryBlock& block, const PageBudget& budget,
+                  const std::function<float(uint32_t slot)>& score, Selection& selection);
+
+/// The queries of a block, some of many, as the keys of single pages meet them.
+class PageQueries {
+ public:
+  /// At most `most` rows, evenly drawn, the last one among them; all their heads.
+  PageQueries(const QueryBlock& block, int key_dim, int most_rows);
+  int count() const { return static_cast<int>(rows_.size()) * group_; }
+  /// [count(), key_dim]: such that q·k of a key as it lies in a page at this place is the score.
+  const float* at(int64_t place);
+
+ private:
+  const QueryBlock& block_;
+  int key_dim_, group_;
+  std::vector<int> rows_;
+  std::vector<float> turned_, spare_;
+};
+
+}  // namespace fathom
