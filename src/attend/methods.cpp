@@ -5,6 +5,7 @@ namespace fathom {
 const MethodTable<SelectorMethod>& attend_methods() {
   static const MethodTable<SelectorMethod> table("attend",
                                                  {{dense_info(), make_dense},
+                                                  {hip_info(), make_hip},
                                                   {layers_info(), make_layers},
                                                   {lm_infinite_info(), make_lm_infinite},
                                                   {quest_info(), make_quest},

@@ -126,6 +126,18 @@ float page_value(PageFormat format, int value_dim, const std::byte* values, int 
                  static_cast<size_t>(d / kScaleGroup) * kPageTokens + token);
 }
 
+void read_key(PageFormat format, int key_dim, const std::byte* keys, int token, float* out) {
+  if (format == PageFormat::kBF16 || format == PageFormat::kF32) {
+    for (int d = 0; d < key_dim; ++d) {
+      const size_t at = (static_cast<size_t>(d / 2) * kPageTokens + token) * 2 + d % 2;
+      out[d] = format == PageFormat::kF32 ? reinterpret_cast<const float*>(keys)[at]
+                                          : bf16_to_f32(reinterpret_cast<const uint16_t*>(keys)[at]);
+    }
+    return;
+  }
+  for (int d = 0; d < key_dim; ++d) out[d] = page_key(format, key_dim, keys, token, d);
+}
+
 void read_keys(PageFormat format, int key_dim, const std::byte* keys, int tokens, float* out) {
   const auto transpose = [&](const auto& get) {
     for (int pair = 0; pair < key_dim / 2; ++pair) {

@@ -58,6 +58,8 @@ struct PageWrite {
 float page_key(PageFormat format, int key_dim, const std::byte* keys, int token, int d);
 float page_value(PageFormat format, int value_dim, const std::byte* values, int token, int d);
 
+/// The key of one token as floats, rotated by its offset as it lies. out: [key_dim].
+void read_key(PageFormat format, int key_dim, const std::byte* keys, int token, float* out);
 /// The keys of a page as floats, rotated by their offsets as they lie. out: [tokens ≤ 64, key_dim].
 void read_keys(PageFormat format, int key_dim, const std::byte* keys, int tokens, float* out);
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <set>
 
 #include "scene.h"
@@ -151,9 +152,10 @@ TEST(Selectors, ABudgetThatHoldsEverythingGivesTheBitsOfDense) {
   for (uint32_t seed = 0; seed < 12; ++seed) {
     const Scene scene(long_shape(seed));
     const std::vector<float> dense = attended(scene, *selector("dense"));
-    for (const std::string spec : {"quest:budget=100k,dense_layers=0", "quest:budget=64,share=1,dense_layers=0",
-                                   "quest:budget=64,dense_layers=1", "lm-infinite:size=100k",
-                                   "layers:full=0,else=(window:size=1)", "layers:full=,else=(window:size=100k)"}) {
+    for (const std::string spec :
+         {"quest:budget=100k,dense_layers=0", "quest:budget=64,share=1,dense_layers=0",
+          "quest:budget=64,dense_layers=1", "hip:keys=100k,dense_layers=0", "hip:dense_layers=1",
+          "lm-infinite:size=100k", "layers:full=0,else=(window:size=1)", "layers:full=,else=(window:size=100k)"}) {
       EXPECT_EQ(attended(scene, *selector(spec, scene)), dense) << spec << " seed " << seed;
     }
   }
@@ -207,6 +209,78 @@ TEST(Selectors, QuestFindsThePageOfTheOneKeyThatMatters) {
     EXPECT_TRUE(found) << "seed " << seed;
     EXPECT_LE(seen, 192);
   }
+}
+
+/// Softmax mass of the last query that a method's choice holds, and that the best choice of as many keys holds.
+struct Mass {
+  double held, best;
+  int64_t keys;
+};
+Mass mass_of(const Scene& scene, const std::string& spec) {
+  const SceneShape& s = scene.shape;
+  QueryBlock block;
+  block.first = s.tokens - 1;
+  block.rows = 1;
+  block.positions = scene.positions.data() + block.first;
+  std::vector<float> query(scene.queries.end() - s.key_dim, scene.queries.end());
+  for (float& x : query) x *= scene.scale();
+  block.queries = query.data();
+  block.rotations = &scene.rotations;
+  Selection selection;
+  const Lane& lane = scene.memory.lane(0, 0);
+  selector(spec, scene)->select(lane, block, selection);
+  std::vector<double> weights(s.tokens);
+  double sum = 0;
+  for (int64_t t = 0; t < s.tokens; ++t) {
+    double score = 0;
+    for (int d = 0; d < s.key_dim; ++d) score += static_cast<double>(query[d]) * scene.keys[t * s.key_dim + d];
+    sum += weights[t] = std::exp(score);
+  }
+  Mass mass{0, 0, 0};
+  for (const SelectedPage& page : selection.pages) {
+    for (int o = 0; o < kPageTokens; ++o) {
+      if (!(page.mask >> o & 1)) continue;
+      mass.held += weights[lane[page.slot].first + o] / sum;
+      ++mass.keys;
+    }
+  }
+  std::ranges::sort(weights, std::greater());
+  for (int64_t i = 0; i < mass.keys; ++i) mass.best += weights[i] / sum;
+  return mass;
+}
+
+/// Keys that drift, k ← ρ·k + noise, without positions: neighbours resemble each other.
+Scene drifting_scene(double rho, uint32_t seed) {
+  SceneShape shape;
+  shape.heads = shape.kv_heads = 1;
+  shape.key_dim = 64;
+  shape.value_dim = 2;
+  shape.rotary_dim = 0;
+  shape.tokens = 8192;
+  shape.rows = 1;
+  shape.seed = seed;
+  Scene scene(shape);
+  const auto noise = static_cast<float>(std::sqrt(1 - rho * rho));
+  for (int64_t i = shape.key_dim; i < std::ssize(scene.keys); ++i)
+    scene.keys[i] = static_cast<float>(rho) * scene.keys[i - shape.key_dim] + noise * scene.keys[i];
+  reread(scene);
+  return scene;
+}
+
+TEST(Selectors, HipFindsNearlyTheBestKeysWhereNeighboursAreAlike) {
+  double held = 0, best = 0, window = 0, unlike = 0, unlike_best = 0;
+  for (uint32_t seed = 1; seed <= 4; ++seed) {
+    const char* spec = "hip:keys=512,window=64,sink=4,dense_layers=0";
+    const Mass mass = mass_of(drifting_scene(0.98, seed), spec);
+    EXPECT_LE(mass.keys, 512 + 64 + 4 + 2);
+    held += mass.held, best += mass.best;
+    window += mass_of(drifting_scene(0.98, seed), "window:sink=4,size=576").held;
+    const Mass random = mass_of(drifting_scene(0, seed), spec);
+    unlike += random.held, unlike_best += random.best;
+  }
+  EXPECT_GT(held, 0.85 * best);
+  EXPECT_GT(held, 3 * window);
+  EXPECT_LT(unlike, 0.6 * unlike_best);  // that neighbours are alike is what it lives on
 }
 
 TEST(Selectors, NotesFollowPagesThatAreWrittenAnew) {
