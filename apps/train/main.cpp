@@ -30,13 +30,14 @@ Examples:
   fathom train models/fathom-reader.json                     train as the recipe says
   fathom train run.json --set steps=2000 --set seed=7        with other values
   fathom train run.json --check                              only see whether config and data are in order
+  fathom train run.json --until 500                          train to step 500, write the model; go on later
   fathom train run.json --export model.gguf --type q4_k      write the model as the checkpoint has it, train no more
 )";
 
 struct TrainOptions {
   std::string config, export_file, export_type, json, html;
   std::vector<std::string> set;
-  int64_t show = 0;
+  int64_t show = 0, until = 0;
   bool schema = false, check = false, plain = false;
 };
 
@@ -182,7 +183,7 @@ void train(const TrainOptions& options, const TrainConfig& config) {
   if (options.check) return note("config and data are in order");
   before = log->seconds();
   display = std::make_unique<Display>(trainer.steps_done(), config.steps);
-  trainer.run();
+  trainer.run(options.until > 0 ? options.until : config.steps);
   write_page();
   display.reset();
   if (!config.output.file.empty()) write_model(*net, data, config.output.file, config.output.type);
@@ -195,6 +196,10 @@ void add_options(CLI::App& app) {
   app.add_option("config", options.config, "the run's config, a JSON file")->type_name("CONFIG");
   app.add_option("--set", options.set, "a field of the config and its value, as steps=2000; several")
       ->type_name("FIELD=VALUE");
+  app.add_option("--until", options.until,
+                 "end the run after this step, as if it were the last: the rate goes on as the config says")
+      ->check(CLI::PositiveNumber)
+      ->type_name("STEP");
   app.add_flag("--check", options.check, "read config, data and checkpoint, train nothing");
   app.add_option("--export", options.export_file, "write the checkpoint's model to this GGUF file, train nothing")
       ->type_name("FILE");

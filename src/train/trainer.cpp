@@ -152,9 +152,9 @@ bool Trainer::resume() {
   return true;
 }
 
-void Trainer::run() {
+void Trainer::run(int64_t until) {
   try {
-    run_steps();
+    run_steps(std::min(until, config_.steps));
   } catch (const Error& error) {
     if (error.kind() != Error::Kind::kInterrupted) throw;
     save();
@@ -164,8 +164,8 @@ void Trainer::run() {
   }
 }
 
-void Trainer::run_steps() {
-  while (step_ < config_.steps) {
+void Trainer::run_steps(int64_t until) {
+  while (step_ < until) {
     const Stopwatch watch;
     const StepResult result = train_step();
     log_({{"step", step_},

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "train/batch.h"
@@ -38,10 +39,10 @@ class Trainer {
 
   /// Goes on from the config's checkpoint file; false when there is none yet. Throws Error as read_checkpoint.
   bool resume();
-  /// Trains up to the config's last step. On a signal (base/interrupt.h) it keeps a checkpoint and throws Error of
-  /// kind kInterrupted. Throws Error when loss or gradients are not finite; the last checkpoint is then kept as it
-  /// is, and so are the values.
-  void run();
+  /// Trains up to step `until` or the config's last one, whichever is first. On a signal (base/interrupt.h) it
+  /// keeps a checkpoint and throws Error of kind kInterrupted. Throws Error when loss or gradients are not finite;
+  /// the last checkpoint is then kept as it is, and so are the values.
+  void run(int64_t until = std::numeric_limits<int64_t>::max());
 
   /// Mean loss of a held-out set, nats a token by their weights.
   double evaluate(const HeldoutSet& set);
@@ -52,7 +53,7 @@ class Trainer {
     double loss = 0, norm = 0, rate = 0;
     int64_t tokens = 0;
   };
-  void run_steps();
+  void run_steps(int64_t until);
   StepResult train_step();
   void save();
 

@@ -109,6 +109,16 @@ TEST(CliTrain, KilledTenTimesItComesToTheSameWeights) {
   EXPECT_EQ(step, 30);
 }
 
+TEST(CliTrain, ARunInPartsComesToTheSameWeights) {
+  const Workshop whole, parts;
+  ASSERT_EQ(run(whole.command()).code, 0);
+  ASSERT_EQ(run(parts.command({"--until", "7"})).code, 0);
+  EXPECT_EQ(parts.log().back()["step"], 7);
+  EXPECT_TRUE(std::filesystem::exists(parts.folder.path("tiny.gguf")));
+  ASSERT_EQ(run(parts.command()).code, 0);
+  EXPECT_EQ(read_file(parts.folder.path("tiny.gguf")), read_file(whole.folder.path("tiny.gguf")));
+}
+
 TEST(CliTrain, TermKeepsACheckpointThatAModelCanBeWrittenFrom) {
   Workshop shop;
   shop.config["steps"] = 1000000;

@@ -258,6 +258,36 @@ TEST(Session, UnknownMethodsNameTheNearest) {
   }
 }
 
+TEST(Session, SelectorsWithABudgetForAllGiveDenseBitsForkedAndRewoundToo) {
+  const std::vector<int32_t> prompt = tokens(500), tail = tokens(40, 2), other = tokens(300, 3);
+  const auto run = [&](const std::string& attend) {
+    Session session(seedling(), runtime(), {.attend = attend});
+    session.append(prompt);
+    Session fork = session.fork();
+    fork.append(other);
+    fork.rewind(400);  // into pages that the two share
+    fork.append(other);
+    for (const int32_t token : tail) session.append({&token, 1});
+    return std::pair{logits_of(session), logits_of(fork)};
+  };
+  const auto dense = run("dense");
+  for (const char* attend :
+       {"quest:budget=100k,dense_layers=0", "lm-infinite:size=100k", "layers:full=1,then=quest"})
+    EXPECT_EQ(run(attend), dense) << attend;
+}
+
+TEST(Session, AForkUnderAnotherSelectorSeesThePagesThatAreThere) {
+  const char* quest = "quest:budget=128,local=16,dense_layers=1";
+  Session dense(seedling(), runtime());
+  dense.append(tokens(600));
+  Session fork = dense.fork(quest), again = dense.fork(quest);
+  fork.append(tokens(3, 5));
+  again.append(tokens(3, 5));
+  dense.append(tokens(3, 5));
+  EXPECT_EQ(logits_of(fork), logits_of(again));
+  EXPECT_NE(logits_of(fork), logits_of(dense));
+}
+
 TEST(Session, LongInputsTakeMemoryForPagesOnly) {
   Session session(seedling(), runtime());
   session.append(tokens(4096));
