@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <filesystem>
 #include <memory>
-#include <optional>
 
 #include "base/error.h"
 #include "base/format.h"
@@ -27,7 +26,7 @@ constexpr const char* kExamples =
 checkpoint.file, at intervals and when it is interrupted: the same command goes on from there, to the bit.
 
 Examples:
-  fathom train models/fathom-reader.json                     train as the recipe says
+  fathom train run.json --html curves.html                   begin, or go on where the last checkpoint is
   fathom train run.json --set steps=2000 --set seed=7        with other values
   fathom train run.json --check                              only see whether config and data are in order
   fathom train run.json --until 500                          train to step 500, write the model; go on later
@@ -76,7 +75,7 @@ void write_model(const Net& net, const TrainingData& data, const std::string& pa
 /// What a run has come to, on stderr: a line that changes on a terminal, a line at each evaluation elsewhere.
 class Display {
  public:
-  Display(int64_t done, int64_t steps) : first_(done), steps_(steps), progress_("training", "steps", steps) {}
+  explicit Display(int64_t steps) : steps_(steps), progress_("training", "steps", steps) {}
 
   void show(const Json& line) {
     if (line.contains("loss")) {
@@ -106,7 +105,7 @@ class Display {
                 " tokens/s  ", format_seconds(left), " left"));
   }
 
-  int64_t first_, steps_, done_ = 0;
+  int64_t steps_, done_ = 0;
   Progress progress_;
   Stopwatch watch_;
   double loss_ = 0, rate_ = 0;
@@ -182,8 +181,9 @@ void train(const TrainOptions& options, const TrainConfig& config) {
   if (resumed) note(concat("goes on from ", config.checkpoint.file, ", step ", trainer.steps_done()));
   if (options.check) return note("config and data are in order");
   before = log->seconds();
-  display = std::make_unique<Display>(trainer.steps_done(), config.steps);
-  trainer.run(options.until > 0 ? options.until : config.steps);
+  const int64_t until = options.until > 0 ? std::min(options.until, config.steps) : config.steps;
+  display = std::make_unique<Display>(until);
+  trainer.run(until);
   write_page();
   display.reset();
   if (!config.output.file.empty()) write_model(*net, data, config.output.file, config.output.type);
