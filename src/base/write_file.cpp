@@ -123,4 +123,19 @@ void write_file(const std::string& path, std::span<const std::byte> bytes) {
   sync_folder(target.parent_path());
 }
 
+void append_whole(int file, const std::string& path, std::string_view text) {
+  const off_t before = ::lseek(file, 0, SEEK_END);  // −1 for a pipe
+  for (size_t done = 0; done < text.size();) {
+    const ssize_t count = ::write(file, text.data() + done, text.size() - done);
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) {
+      const int error = errno;
+      if (before < 0 || ::ftruncate(file, before) != 0)
+        fail(path, ": a line could not be written whole: ", std::strerror(error));
+      fail(path, ": lines cannot be written: ", std::strerror(error), "; what was written before is kept");
+    }
+    done += static_cast<size_t>(count);
+  }
+}
+
 }  // namespace fathom

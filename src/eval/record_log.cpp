@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/file_map.h"
 #include "base/format.h"
+#include "base/write_file.h"
 #include "eval/json_lines.h"
 
 namespace fathom {
@@ -108,21 +109,7 @@ void RecordLog::add_summary(const Record& summary) {
 }
 
 void RecordLog::write_line(const Record& record) {
-  if (file_ < 0) return;
-  const std::string line = line_of(record);
-  const off_t before = ::lseek(file_, 0, SEEK_END);  // −1 for a pipe
-  size_t written = 0;
-  while (written < line.size()) {
-    const ssize_t count = ::write(file_, line.data() + written, line.size() - written);
-    if (count < 0 && errno == EINTR) continue;
-    if (count <= 0) {
-      const int error = errno;
-      if (before < 0 || ::ftruncate(file_, before) != 0)
-        fail(path_, ": a result could not be written whole: ", std::strerror(error));
-      fail(path_, ": results cannot be written: ", std::strerror(error), "; what was written before is kept");
-    }
-    written += count;
-  }
+  if (file_ >= 0) append_whole(file_, path_, line_of(record));
 }
 
 }  // namespace fathom

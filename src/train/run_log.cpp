@@ -52,16 +52,7 @@ RunLog::~RunLog() {
 }
 
 void RunLog::add(Line line) {
-  const std::string text = line.dump() + "\n";
-  if (file_ >= 0) {
-    size_t written = 0;
-    while (written < text.size()) {
-      const ssize_t count = ::write(file_, text.data() + written, text.size() - written);
-      if (count < 0 && errno == EINTR) continue;
-      if (count < 0) fail(path_, ": cannot write: ", std::strerror(errno));
-      written += static_cast<size_t>(count);
-    }
-  }
+  if (file_ >= 0) append_whole(file_, path_, line.dump() + "\n");
   lines_.push_back(std::move(line));
 }
 
