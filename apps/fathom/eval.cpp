@@ -22,6 +22,7 @@
 #include "eval/machine.h"
 #include "eval/report.h"
 #include "eval/runner.h"
+#include "evict/evictor.h"
 #include "position/rotary.h"
 
 namespace fathom {
@@ -51,8 +52,7 @@ std::vector<int64_t> parse_lengths(const std::string& text) {
 
 /// Every combination of what was asked for, and before them all the plain way, with which the others are compared.
 std::vector<EvalMethod> list_methods(const EvalOptions& options) {
-  for (const auto& [kind, specs] : {std::pair("evict", &options.evict), std::pair("draft", &options.draft)})
-    if (!specs->empty()) fail_unknown_method(kind, parse_spec(specs->front()).name, {});
+  if (!options.draft.empty()) fail_unknown_method("draft", parse_spec(options.draft.front()).name, {});
   const auto or_plain = [](const std::vector<std::string>& specs, const std::string& plain) {
     return specs.empty() ? std::vector<std::string>{plain} : specs;
   };
@@ -62,10 +62,12 @@ std::vector<EvalMethod> list_methods(const EvalOptions& options) {
   for (const std::string& position : or_plain(options.position, plain.position)) {
     for (const std::string& cache : or_plain(options.cache, plain.cache)) {
       for (const std::string& attend : or_plain(options.attend, plain.attend)) {
-        const EvalMethod method{parse_spec(attend).to_string(), parse_spec(position).to_string(),
-                                parse_spec(cache).to_string()};
-        const auto same = [&](const EvalMethod& other) { return other.label() == method.label(); };
-        if (std::ranges::none_of(methods, same)) methods.push_back(method);
+        for (const std::string& evict : or_plain(options.evict, plain.evict)) {
+          const EvalMethod method{parse_spec(attend).to_string(), parse_spec(position).to_string(),
+                                  parse_spec(cache).to_string(), parse_spec(evict).to_string()};
+          const auto same = [&](const EvalMethod& other) { return other.label() == method.label(); };
+          if (std::ranges::none_of(methods, same)) methods.push_back(method);
+        }
       }
     }
   }
@@ -77,6 +79,7 @@ void check_specs(const std::vector<EvalMethod>& methods) {
   for (const EvalMethod& method : methods) {
     attend_methods().make(method.attend);
     cache_methods().make(method.cache);
+    evict_methods().make(method.evict);
     const Spec position = parse_spec(method.position);
     check_values(position, position_methods().find(position).info.parameters);
   }
@@ -273,7 +276,7 @@ void add_eval(CLI::App& app) {
   add_list(*command, "--attend", o->attend, "which tokens each token sees, as window:sink=4,size=1k; several");
   add_list(*command, "--position", o->position, "scaling of rotary positions, as yarn:factor=4; several");
   add_list(*command, "--cache", o->cache, "format of keys and values: bf16, q8, q4 or f32; several");
-  add_list(*command, "--evict", o->evict, "what is dropped from memory; several (none is there yet)");
+  add_list(*command, "--evict", o->evict, "what is dropped from memory for good; several");
   add_list(*command, "--draft", o->draft, "how tokens are guessed ahead; several (none is there yet)");
   command->add_flag(
       "--no-yardstick", o->no_yardstick,

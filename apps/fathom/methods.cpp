@@ -24,7 +24,7 @@ struct MethodsOptions {
 std::vector<MethodInfo> all_methods() {
   std::vector<MethodInfo> all;
   for (const auto& infos : {attend_methods().infos(), position_methods().infos(), cache_methods().infos(),
-                            sample_methods().infos(), task_methods().infos()}) {
+                            evict_methods().infos(), sample_methods().infos(), task_methods().infos()}) {
     all.insert(all.end(), infos.begin(), infos.end());
   }
   return all;

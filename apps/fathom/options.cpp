@@ -103,6 +103,9 @@ void add_common_options(CLI::App& command, CommonOptions& o) {
       ->type_name("METHOD");
   command.add_option("--cache", o.cache, "format of keys and values: bf16, q8, q4 or f32 [" + o.cache + "]")
       ->type_name("METHOD");
+  command
+      .add_option("--evict", o.evict, "what is dropped from memory for good; `fathom methods evict` lists [none]")
+      ->type_name("METHOD");
 }
 
 void add_sampling_options(CLI::App& command, SamplingOptions& o) {

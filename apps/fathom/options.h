@@ -18,9 +18,9 @@ struct CommonOptions {
   int64_t threads = 0;  // 0: all cores
   int64_t context = 0;
   int64_t chunk = 512;
-  std::string attend = "dense", position = "file", cache = "bf16";
+  std::string attend = "dense", position = "file", cache = "bf16", evict = "none";
 
-  SessionOptions session() const { return {context, chunk, attend, position, cache}; }
+  SessionOptions session() const { return {context, chunk, attend, position, cache, evict}; }
   /// The model's file. Throws Error saying what to do if there is none.
   std::string model_path() const;
 };

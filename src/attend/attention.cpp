@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cassert>
+#include <chrono>
 
 namespace fathom {
 namespace {
@@ -18,6 +19,11 @@ constexpr int kPartQueries = 16;
 /// The tokens of a page that come no later than token `last` of the sequence.
 uint64_t causal_mask(const PageSlot& slot, int64_t last) { return page_bits(0, last + 1 - slot.first); }
 
+int64_t nanoseconds() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
 int group_of(const AttentionInput& input) { return input.heads / input.memory->kv_heads(); }
 
 }  // namespace
@@ -27,13 +33,14 @@ void Attention::rotate_queries(const AttentionInput& input, Prepared& prepared) 
   const int key_dim = input.memory->store().shape().key_dim;
   const int64_t head_floats = static_cast<int64_t>(group_of(input)) * key_dim;
   const int pairs = input.rotations->pairs();
+  const float scale = input.scale * input.selector->score_factor(input.layer);
   prepared.queries.resize(block.rows * head_floats);
   prepared.places.resize(2 * static_cast<size_t>(pairs));
   for (int r = 0; r < block.rows; ++r) {
     const int64_t row = block.first_row + r;
     const float* from = input.queries + row * input.query_stride + block.head * head_floats;
     float* to = prepared.queries.data() + r * head_floats;
-    for (int64_t i = 0; i < head_floats; ++i) to[i] = from[i] * input.scale;
+    for (int64_t i = 0; i < head_floats; ++i) to[i] = from[i] * scale;
     if (pairs == 0) continue;
     const PlaceRotations::View turn = input.rotations->at(input.positions[row], prepared.places.data());
     for (int64_t i = 0; i < head_floats; i += key_dim) kernels_.rotate_pairs(to + i, turn.cos, turn.sin, pairs);
@@ -91,8 +98,11 @@ void Attention::prepare(const AttentionInput& input, const Block& block, Prepare
   query.positions = input.positions + block.first_row;
   query.queries = prepared.queries.data();
   query.rotations = input.rotations;
+  query.state = input.memory->state(Memory::StateOf::kSelector);
   prepared.selection.clear();
+  const int64_t before = nanoseconds();
   input.selector->select(input.memory->lane(input.layer, block.head), query, prepared.selection);
+  prepared.count.selecting += nanoseconds() - before;
   read_pages(input, query, prepared);
   for (int r = 0; r < block.rows; ++r) prepared.count.visible += query.group * (query.first + r + 1);
 }
@@ -204,10 +214,41 @@ void Attention::join_parts() {
 void Attention::add(AttentionCount& count) {
   count_.attended += count.attended;
   count_.visible += count.visible;
+  count_.selecting += count.selecting;
   count = {};
 }
 
+/// What selectors and listeners do for a layer as a whole. All threads are theirs.
+void Attention::plan(std::span<const AttentionInput> inputs) {
+  for (const AttentionInput& input : inputs) {
+    LayerQueries queries;
+    queries.memory = input.memory;
+    queries.layer = input.layer;
+    queries.heads = input.heads;
+    queries.first = input.memory->tokens() - input.rows;
+    queries.rows = input.rows;
+    queries.positions = input.positions;
+    queries.queries = input.queries;
+    queries.stride = input.query_stride;
+    queries.scale = input.scale * input.selector->score_factor(input.layer);
+    queries.rotations = input.rotations;
+    queries.state = input.memory->state(Memory::StateOf::kSelector);
+    input.selector->plan(queries, pool_);
+    if (!input.listener) continue;
+    queries.state = input.memory->state(Memory::StateOf::kEvictor);
+    input.listener->listen(queries, pool_);
+  }
+}
+
 void Attention::run(std::span<const AttentionInput> inputs) {
+  const int64_t begin = nanoseconds();
+  plan(inputs);
+  count_.selecting += (nanoseconds() - begin) * pool_.threads();
+  attend(inputs);
+  count_.running += (nanoseconds() - begin) * pool_.threads();
+}
+
+void Attention::attend(std::span<const AttentionInput> inputs) {
   list_tasks(inputs);
   pool_.parallel_for(tasks_.size(), [&](size_t i, int thread) {
     const Task& task = tasks_[i];

@@ -23,14 +23,18 @@ struct AttentionInput {
   float scale = 1;                            // multiplies scores: 1/√key_dim and the rotary's score factor
   const PlaceRotations* rotations = nullptr;  // reserved up to memory->end_position(); also rotates the queries
   const Selector* selector = nullptr;
-  float* out = nullptr;  // [rows, heads, value_dim]
-  float* lse = nullptr;  // null, or [rows, heads]
+  const AttendListener* listener = nullptr;  // null: none
+  float* out = nullptr;                      // [rows, heads, value_dim]
+  float* lse = nullptr;                      // null, or [rows, heads]
 };
 
 /// How much was looked at: for reports and tests.
 struct AttentionCount {
   int64_t attended = 0;  // (query, key) pairs
   int64_t visible = 0;   // pairs of a sequence of which nothing is hidden, read densely
+  // Nanoseconds of all threads together.
+  int64_t selecting = 0;
+  int64_t running = 0;
 };
 
 /// The one attention of the engine: select, then attend exactly. Keeps working memory between calls.
@@ -74,6 +78,8 @@ class Attention {
     size_t out, lse;  // in partial_out_ and partial_lse_
   };
 
+  void plan(std::span<const AttentionInput> inputs);
+  void attend(std::span<const AttentionInput> inputs);
   void prepare(const AttentionInput& input, const Block& block, Prepared& prepared) const;
   void rotate_queries(const AttentionInput& input, Prepared& prepared) const;
   void read_pages(const AttentionInput& input, const QueryBlock& query, Prepared& prepared) const;

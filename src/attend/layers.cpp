@@ -32,6 +32,22 @@ std::set<int> layers_of(const std::string& text, int count) {
   return layers;
 }
 
+/// The states of both selectors; either may be null.
+struct BothStates final : SequenceState {
+  std::unique_ptr<SequenceState> then, other;
+
+  std::unique_ptr<SequenceState> fork() const override {
+    auto copy = std::make_unique<BothStates>();
+    if (then) copy->then = then->fork();
+    if (other) copy->other = other->fork();
+    return copy;
+  }
+  void rewind(int64_t tokens) override {
+    if (then) then->rewind(tokens);
+    if (other) other->rewind(tokens);
+  }
+};
+
 class Layers final : public Selector {
  public:
   explicit Layers(const Values& values)
@@ -44,11 +60,39 @@ class Layers final : public Selector {
     then_->attach(context);
     else_->attach(context);
   }
+  std::unique_ptr<SequenceState> new_state() const override {
+    auto states = std::make_unique<BothStates>();
+    states->then = then_->new_state();
+    states->other = else_->new_state();
+    if (!states->then && !states->other) return nullptr;
+    return states;
+  }
+  void plan(const LayerQueries& queries, ThreadPool& pool) const override {
+    LayerQueries own = queries;
+    own.state = state(queries.layer, queries.state);
+    selector(queries.layer).plan(own, pool);
+  }
+  bool wants_surprise() const override { return then_->wants_surprise() || else_->wants_surprise(); }
+  void surprise(const Surprise& surprise, SequenceState* state) const override {
+    const auto* both = static_cast<const BothStates*>(state);
+    if (then_->wants_surprise()) then_->surprise(surprise, both ? both->then.get() : nullptr);
+    if (else_->wants_surprise()) else_->surprise(surprise, both ? both->other.get() : nullptr);
+  }
+  float score_factor(int layer) const override { return selector(layer).score_factor(layer); }
   void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {
-    (layers_.contains(block.layer) ? then_ : else_)->select(lane, block, selection);
+    QueryBlock own = block;
+    own.state = state(block.layer, block.state);
+    selector(block.layer).select(lane, own, selection);
   }
 
  private:
+  const Selector& selector(int layer) const { return layers_.contains(layer) ? *then_ : *else_; }
+  SequenceState* state(int layer, SequenceState* states) const {
+    const auto* both = static_cast<const BothStates*>(states);
+    if (!both) return nullptr;
+    return layers_.contains(layer) ? both->then.get() : both->other.get();
+  }
+
   std::string named_;
   std::set<int> layers_;
   std::unique_ptr<Selector> then_, else_;

@@ -2,10 +2,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string_view>
 #include <vector>
 
 #include "base/registry.h"
+#include "base/thread_pool.h"
 #include "memory/memory.h"
 
 namespace fathom {
@@ -22,12 +24,43 @@ struct QueryBlock {
   const float* queries =
       nullptr;  // [rows, group, key_dim], rotated by their positions and scaled, rotary pairs side by side
   const PlaceRotations* rotations = nullptr;  // of the sequence
+  SequenceState* state = nullptr;             // the selector's, of the sequence; null if it keeps none
+};
+
+/// All queries of one sequence in one layer of a forward pass: its newest tokens, whose keys and values are in
+/// memory already.
+struct LayerQueries {
+  const Memory* memory = nullptr;
+  int layer = 0;
+  int heads = 0;      // query heads, a multiple of the memory's key/value heads
+  int64_t first = 0;  // sequence index of row 0
+  int64_t rows = 0;
+  const int64_t* positions = nullptr;  // [rows]
+  const float* queries = nullptr;  // row i at queries + i·stride: [heads, key_dim], neither rotated nor scaled,
+                                   // rotary pairs side by side
+  int64_t stride = 0;
+  float scale = 1;                            // multiplies scores
+  const PlaceRotations* rotations = nullptr;  // of the sequence
+  SequenceState* state = nullptr;             // of who is asked
+
+  int group() const { return heads / memory->kv_heads(); }
+  const float* query(int64_t row, int head) const {
+    return queries + row * stride + static_cast<int64_t>(head) * memory->store().shape().key_dim;
+  }
+};
+
+/// How surprising tokens were: −ln of the probability that the model gave each, in nats.
+struct Surprise {
+  int64_t first = 0;            // sequence index of the first
+  std::span<const float> nats;  // the first token of a sequence, or after a rewind, has none: NaN
 };
 
 /// The model and the memory that a selector will work with.
 struct AttendContext {
   std::shared_ptr<const PageStore> store;
   int layers = 0;
+  int heads = 0;     // query heads of a layer
+  int kv_heads = 0;  // key/value heads of a layer
 };
 
 /// A page to be attended to, where it sits for these queries, and which of its tokens count.
@@ -50,15 +83,37 @@ struct Selection {
   }
 };
 
-/// Chooses which pages of a lane a block of queries sees. Thread-safe; the same pages and queries give the same
-/// selection, whatever was selected before.
+/// Chooses which pages of a lane a block of queries sees. Thread-safe; a selector without state gives the same
+/// selection for the same pages and queries, whatever was selected before. What it remembers of a sequence is in
+/// the state, which belongs to the sequence's memory.
 class Selector {
  public:
   virtual ~Selector() = default;
   /// Called once, before the first selection. Throws Error (usage) for what does not suit the model.
   virtual void attach(const AttendContext& context) { static_cast<void>(context); }
-  /// Fills `selection` (empty on entry).
+  /// For a new sequence, or one that is there already; null: the method keeps none.
+  virtual std::unique_ptr<SequenceState> new_state() const { return nullptr; }
+  /// Comes before the selections of a layer, once for each sequence: choices that heads share, notes for later.
+  virtual void plan(const LayerQueries& queries, ThreadPool& pool) const {
+    static_cast<void>(queries), static_cast<void>(pool);
+  }
+  /// Whether surprise() is to be called: logits of all tokens are made for it.
+  virtual bool wants_surprise() const { return false; }
+  /// Comes after tokens were read.
+  virtual void surprise(const Surprise& surprise, SequenceState* state) const {
+    static_cast<void>(surprise), static_cast<void>(state);
+  }
+  /// Multiplies the scores of a layer besides 1/√key_dim: 1/temperature.
+  virtual float score_factor(int layer) const { return static_cast<void>(layer), 1.0f; }
+  /// Thread-safe. Fills `selection` (empty on entry).
   virtual void select(const Lane& lane, const QueryBlock& block, Selection& selection) const = 0;
+};
+
+/// Is told of the queries of each layer and of what surprised the model, as a selector is.
+class AttendListener {
+ public:
+  virtual ~AttendListener() = default;
+  virtual void listen(const LayerQueries& queries, ThreadPool& pool) const = 0;
 };
 
 using SelectorMethod = std::unique_ptr<Selector>(const Values&);

@@ -91,7 +91,8 @@ void Evaluation::check(const EvalModel& model) const {
       if (count(*task.task) > 0) maker.make(task.task->make(input(maker), length, 0), length);
   }
   for (const EvalMethod& method : plan_.methods)
-    Session(model.model, model.runtime, {0, plan_.trial.chunk, method.attend, method.position, method.cache});
+    Session(model.model, model.runtime,
+            {0, plan_.trial.chunk, method.attend, method.position, method.cache, method.evict});
 }
 
 void Evaluation::run(const EvalModel& model, const EvalProgress& progress) {

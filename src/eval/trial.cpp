@@ -45,7 +45,9 @@ int32_t likeliest(std::span<const float> logits) {
 size_t pages_bytes(const Memory& memory) {
   size_t pages = 0;
   for (int layer = 0; layer < memory.layers(); ++layer) {
-    for (int head = 0; head < memory.kv_heads(); ++head) pages += memory.lane(layer, head).size();
+    for (int head = 0; head < memory.kv_heads(); ++head) {
+      pages += std::ranges::count_if(memory.lane(layer, head), [](const PageSlot& s) { return s.page != kNoPage; });
+    }
   }
   return pages * memory.store().shape().bytes();
 }
@@ -71,6 +73,7 @@ std::string EvalMethod::label() const {
   std::string label = "attend=" + attend;
   if (position != plain.position) label += " position=" + position;
   if (cache != plain.cache) label += " cache=" + cache;
+  if (evict != plain.evict) label += " evict=" + evict;
   return label;
 }
 
@@ -131,7 +134,7 @@ Trial::Trial(const EvalModel& model, std::span<const Sample> samples, std::span<
 }
 
 SessionOptions Trial::session_options(const EvalMethod& method) const {
-  return {0, options_.chunk, method.attend, method.position, method.cache};
+  return {0, options_.chunk, method.attend, method.position, method.cache, method.evict};
 }
 
 void Trial::append(Session& session, std::span<const int32_t> tokens, const AppendOptions& options) {

@@ -26,7 +26,7 @@ struct EvalModel {
 
 /// A way of running a model: a spec of each kind.
 struct EvalMethod {
-  std::string attend = "dense", position = "file", cache = "bf16";
+  std::string attend = "dense", position = "file", cache = "bf16", evict = "none";
   /// "attend=dense"; what is not the default of its kind follows: "attend=dense cache=q8".
   std::string label() const;
 };

@@ -34,14 +34,19 @@ Memory& Memory::operator=(Memory&& other) noexcept {
   tokens_ = other.tokens_;
   next_position_ = other.next_position_;
   end_position_ = other.end_position_;
+  states_ = std::move(other.states_);
   return *this;
 }
 
 Memory::~Memory() { release_all(); }
 
+void Memory::release(const PageSlot& slot) {
+  if (slot.page != kNoPage) store_->release(slot.page);
+}
+
 void Memory::release_all() {
   for (Lane& lane : lanes_) {
-    for (const PageSlot& slot : lane) store_->release(slot.page);
+    for (const PageSlot& slot : lane) release(slot);
   }
   lanes_.clear();
 }
@@ -53,7 +58,12 @@ Memory Memory::fork() const {
   copy.next_position_ = next_position_;
   copy.end_position_ = end_position_;
   for (const Lane& lane : lanes_) {
-    for (const PageSlot& slot : lane) store_->retain(slot.page);
+    for (const PageSlot& slot : lane) {
+      if (slot.page != kNoPage) store_->retain(slot.page);
+    }
+  }
+  for (size_t i = 0; i < states_.size(); ++i) {
+    if (states_[i]) copy.states_[i] = states_[i]->fork();
   }
   return copy;
 }
@@ -126,13 +136,18 @@ void Memory::rewind(int64_t n) {
   tokens_ -= n;
   for (Lane& lane : lanes_) {
     while (!lane.empty() && lane.back().first >= tokens_) {
-      store_->release(lane.back().page);
+      release(lane.back());
       lane.pop_back();
     }
     if (lane.empty()) continue;
     PageSlot& last = lane.back();
     last.filled = static_cast<int>(std::min<int64_t>(last.filled, tokens_ - last.first));
     last.mask &= page_bits(0, last.filled);
+    // what is written next needs a page again
+    if (last.page == kNoPage && last.filled < kPageTokens) last.page = store_->allocate();
+  }
+  for (const auto& state : states_) {
+    if (state) state->rewind(tokens_);
   }
   refresh_end();
 }
@@ -164,6 +179,18 @@ void Memory::hide(int layer, int head, int64_t begin, int64_t end) {
   };
   if (layer >= 0) return hide_in(own_lane(layer, head));
   for (Lane& table : lanes_) hide_in(table);
+}
+
+void Memory::drop(int layer, int head, std::span<const char> keep) {
+  for (PageSlot& slot : own_lane(layer, head)) {
+    const auto end = std::min<int64_t>(slot.filled, std::ssize(keep) - slot.first);
+    for (int64_t i = 0; i < end; ++i) {
+      if (!keep[slot.first + i]) slot.mask &= ~(uint64_t{1} << i);
+    }
+    if (slot.mask != 0 || slot.filled < kPageTokens) continue;
+    release(slot);
+    slot.page = kNoPage;
+  }
 }
 
 }  // namespace fathom

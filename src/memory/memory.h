@@ -1,11 +1,13 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <span>
 #include <vector>
 
 #include "memory/page_store.h"
+#include "memory/sequence_state.h"
 #include "position/rotary.h"
 
 namespace fathom {
@@ -19,7 +21,7 @@ struct PageSlot {
   int filled = 0;     // tokens written, from offset 0
   int64_t first = 0;  // sequence index of the token at offset 0: the order in which tokens were read
   int64_t place = 0;  // position of the token at offset 0
-  uint64_t mask = 0;  // tokens that may be attended to
+  uint64_t mask = 0;  // tokens that may be attended to; 0: the page may be kNoPage
 };
 
 /// The page table of one layer and one key/value head.
@@ -67,12 +69,24 @@ class Memory {
   /// Hides tokens [begin, end) of the sequence from all later queries, in one lane or (layer < 0) in all. Keys and
   /// values stay in their pages.
   void hide(int layer, int head, int64_t begin, int64_t end);
+  /// Hides all tokens of a lane below `end` for which keep[token] is 0, and gives up full pages of which nothing is
+  /// left to see. keep: [end].
+  void drop(int layer, int head, std::span<const char> keep);
+
+  /// Whose state: a sequence has one of each.
+  enum class StateOf { kSelector, kEvictor };
+  /// Replaces the state by another, or by none.
+  void set_state(StateOf owner, std::unique_ptr<SequenceState> state) { own(owner) = std::move(state); }
+  /// null: none
+  SequenceState* state(StateOf owner) const { return states_[static_cast<size_t>(owner)].get(); }
 
  private:
+  std::unique_ptr<SequenceState>& own(StateOf owner) { return states_[static_cast<size_t>(owner)]; }
   Lane& own_lane(int layer, int head) { return lanes_[static_cast<size_t>(layer) * kv_heads_ + head]; }
   void append(Lane& lane, std::span<const int64_t> positions);
   /// Makes the last page of a lane this sequence's own.
   void own_last(Lane& lane);
+  void release(const PageSlot& slot);
   void release_all();
   void refresh_end();
 
@@ -80,6 +94,7 @@ class Memory {
   int layers_ = 0, kv_heads_ = 0;
   std::vector<Lane> lanes_;  // [layers, kv_heads]
   int64_t tokens_ = 0, next_position_ = 0, end_position_ = 0;
+  std::array<std::unique_ptr<SequenceState>, 2> states_;
 };
 
 /// Bits [begin, end) of a page's mask; 0 ≤ begin, end ≤ 64, empty when begin ≥ end.

@@ -12,6 +12,7 @@
 namespace fathom {
 
 using PageId = uint32_t;
+inline constexpr PageId kNoPage = ~PageId{0};
 
 /// What a page holds: the keys and values of 64 tokens of one layer and one key/value head (layouts at PageFormat).
 struct PageShape {

@@ -74,6 +74,7 @@ void AttentionMixer::forward(Workspace& work, std::span<const SequenceRows> sequ
     input.scale = s.score_factor / std::sqrt(static_cast<float>(w_.key_dim));
     input.rotations = s.rotations;
     input.selector = window_ ? window_.get() : s.selector;
+    input.listener = s.listener;
     input.out = work.attended.row(s.first_row);
   }
   work.attention.run(work.attention_inputs);

@@ -1,6 +1,8 @@
 #include "models/session.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <numeric>
 #include <thread>
 
@@ -20,10 +22,32 @@ std::shared_ptr<PageStore> make_store(const ModelConfig& config, const std::stri
   return std::make_shared<PageStore>(PageShape{cache_methods().make(cache), config.key_dim, config.value_dim});
 }
 
-std::shared_ptr<const Selector> make_selector(const std::string& spec, const Memory& memory) {
-  std::shared_ptr<Selector> selector = attend_methods().make(spec);
-  selector->attach({memory.shared_store(), memory.layers()});
+/// The method that `spec` names, attached to a session's memory; null: none.
+template <class Table>
+auto make_attached(const Table& methods, const std::string& spec, const Memory& memory, int heads) {
+  auto method = methods.make(spec);
+  if (method) method->attach({memory.shared_store(), memory.layers(), heads, memory.kv_heads()});
+  return method;
+}
+
+std::shared_ptr<const Selector> make_selector(const std::string& spec, Memory& memory, int heads) {
+  std::shared_ptr<const Selector> selector = make_attached(attend_methods(), spec, memory, heads);
+  memory.set_state(Memory::StateOf::kSelector, selector->new_state());
   return selector;
+}
+
+std::shared_ptr<const Evictor> make_evictor(const std::string& spec, Memory& memory, int heads) {
+  std::shared_ptr<const Evictor> evictor = make_attached(evict_methods(), spec, memory, heads);
+  if (evictor) memory.set_state(Memory::StateOf::kEvictor, evictor->new_state());
+  return evictor;
+}
+
+/// −ln p(token); p = softmax(logits).
+float nats_of(std::span<const float> logits, int32_t token) {
+  const float largest = *std::ranges::max_element(logits);
+  double sum = 0;
+  for (const float logit : logits) sum += std::exp(static_cast<double>(logit - largest));
+  return static_cast<float>(std::log(sum) + largest - logits[token]);
 }
 
 }  // namespace
@@ -52,7 +76,8 @@ Session::Session(std::shared_ptr<const Model> model, std::shared_ptr<Runtime> ru
       runtime_(std::move(runtime)),
       options_(std::move(options)),
       memory_(make_store(model_->config(), options_.cache), model_->config().layers, model_->config().kv_heads) {
-  selector_ = make_selector(options_.attend, memory_);
+  selector_ = make_selector(options_.attend, memory_, model_->config().heads);
+  evictor_ = make_evictor(options_.evict, memory_, model_->config().heads);
   if (options_.chunk < 1) fail_usage("the chunk must be at least 1 token, found ", options_.chunk);
   if (options_.context < 0) fail_usage("the context limit must not be negative, found ", options_.context);
   RotaryConfig config = model_->config().rotary;
@@ -89,9 +114,47 @@ SequenceRows Session::open_rows(std::span<const int64_t> positions, int64_t firs
     memory_.rewind(0);
     throw;
   }
-  return {&memory_,        rotations_.get(), rotary_->score_factor(),
-          selector_.get(), first_row,        static_cast<int64_t>(positions.size()),
+  return {&memory_,
+          rotations_.get(),
+          rotary_->score_factor(),
+          selector_.get(),
+          evictor_.get(),
+          first_row,
+          static_cast<int64_t>(positions.size()),
           positions.data()};
+}
+
+bool Session::wants_surprise() const {
+  return selector_->wants_surprise() || (evictor_ && evictor_->wants_surprise());
+}
+
+/// Of the chunk just read; logits_ are those of the token before it, or empty.
+void Session::note_surprise(std::span<const int32_t> tokens) {
+  if (!wants_surprise()) return;
+  std::vector<float> nats(tokens.size()), logits;
+  nats[0] = logits_.empty() ? std::numeric_limits<float>::quiet_NaN() : nats_of(logits_, tokens[0]);
+  const int64_t vocabulary = model_->config().vocabulary;
+  std::vector<int64_t> rows;
+  for (size_t begin = 0; begin + 1 < tokens.size(); begin += rows.size()) {
+    rows.resize(std::min(kLogitRows, tokens.size() - 1 - begin));
+    std::iota(rows.begin(), rows.end(), static_cast<int64_t>(begin));
+    logits_of(rows, logits);
+    runtime_->pool().parallel_for(rows.size(), [&](size_t i, int) {
+      nats[begin + i + 1] = nats_of(std::span(logits).subspan(i * vocabulary, vocabulary), tokens[begin + i + 1]);
+    });
+  }
+  tell_surprise(nats);
+}
+
+void Session::tell_surprise(std::span<const float> nats) {
+  const Surprise surprise{length() - std::ssize(nats), nats};
+  if (selector_->wants_surprise()) selector_->surprise(surprise, memory_.state(Memory::StateOf::kSelector));
+  if (evictor_ && evictor_->wants_surprise())
+    evictor_->surprise(surprise, memory_.state(Memory::StateOf::kEvictor));
+}
+
+void Session::evict(bool end) {
+  if (evictor_) evictor_->evict(memory_, end, {runtime_->pool(), runtime_->work().kernels, *rotations_});
 }
 
 /// Reads one chunk; the normed output of its rows is then in the workspace.
@@ -101,6 +164,7 @@ void Session::read_chunk(std::span<const int32_t> tokens, std::span<const int64_
     model_->network().forward(runtime_->work(), {&rows, 1}, tokens);
   } catch (...) {
     memory_.rewind(static_cast<int64_t>(tokens.size()));
+    logits_.clear();
     throw;
   }
 }
@@ -110,7 +174,6 @@ void Session::append(std::span<const int32_t> tokens, const AppendOptions& optio
   if (!options.positions.empty() && options.positions.size() != tokens.size()) {
     fail("expected a position for each of the ", tokens.size(), " tokens, found ", options.positions.size());
   }
-  logits_.clear();
   std::vector<int64_t> following;
   for (int64_t done = 0; done < static_cast<int64_t>(tokens.size());) {
     const int64_t rows = std::min<int64_t>(options_.chunk, tokens.size() - done);
@@ -122,11 +185,16 @@ void Session::append(std::span<const int32_t> tokens, const AppendOptions& optio
     } else {
       positions = options.positions.subspan(done, rows);
     }
-    read_chunk(tokens.subspan(done, rows), positions);
+    const std::span<const int32_t> chunk = tokens.subspan(done, rows);
+    read_chunk(chunk, positions);
+    note_surprise(chunk);
+    logits_.clear();
     if (options.each_row) visit_rows(done, rows, options);
     done += rows;
+    const bool end = done == std::ssize(tokens);
     const int64_t last = rows - 1;
-    if (done == static_cast<int64_t>(tokens.size())) logits_of({&last, 1}, logits_);
+    if (end || wants_surprise()) logits_of({&last, 1}, logits_);
+    evict(end);
     if (options.progress) options.progress(done);
   }
 }
@@ -188,8 +256,14 @@ void Session::step(std::span<Session* const> sessions, std::span<const int32_t> 
   std::vector<float> logits(sessions.size() * config.vocabulary);
   lead.model_->network().logits(work, work.normed, logits.data());
   for (size_t i = 0; i < sessions.size(); ++i) {
-    sessions[i]->logits_.assign(logits.begin() + i * config.vocabulary,
-                                logits.begin() + (i + 1) * config.vocabulary);
+    Session& session = *sessions[i];
+    if (session.wants_surprise()) {
+      const float nats =
+          session.logits_.empty() ? std::numeric_limits<float>::quiet_NaN() : nats_of(session.logits_, tokens[i]);
+      session.tell_surprise({&nats, 1});
+    }
+    session.logits_.assign(logits.begin() + i * config.vocabulary, logits.begin() + (i + 1) * config.vocabulary);
+    session.evict(true);
   }
 }
 
@@ -200,6 +274,7 @@ Session::Session(const Session& other, Memory memory)
       rotary_(other.rotary_),
       rotations_(other.rotations_),
       selector_(other.selector_),
+      evictor_(other.evictor_),
       memory_(std::move(memory)),
       logits_(other.logits_) {}
 
@@ -207,8 +282,9 @@ Session Session::fork() const { return Session(*this, memory_.fork()); }
 
 Session Session::fork(const std::string& attend) const {
   Session forked = fork();
+  if (attend == options_.attend) return forked;
   forked.options_.attend = attend;
-  forked.selector_ = make_selector(attend, forked.memory_);
+  forked.selector_ = make_selector(attend, forked.memory_, model_->config().heads);
   return forked;
 }
 

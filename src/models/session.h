@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "evict/evictor.h"
 #include "memory/memory.h"
 #include "models/model.h"
 
@@ -33,6 +34,7 @@ struct SessionOptions {
   std::string attend = "dense";   // spec of a selector
   std::string position = "file";  // spec of a rotary scaling
   std::string cache = "bf16";     // format of pages: bf16, q8, q4, or f32 for tests
+  std::string evict = "none";     // spec of what is dropped from memory for good
 };
 
 /// What to do while tokens are read.
@@ -84,7 +86,12 @@ class Session {
  private:
   Session(const Session& other, Memory memory);
   void check(std::span<const int32_t> tokens) const;
+  void attach();
   void read_chunk(std::span<const int32_t> tokens, std::span<const int64_t> positions);
+  bool wants_surprise() const;
+  void note_surprise(std::span<const int32_t> tokens);
+  void tell_surprise(std::span<const float> nats);
+  void evict(bool end);
   void visit_rows(int64_t first, int64_t rows, const AppendOptions& options);
   SequenceRows open_rows(std::span<const int64_t> positions, int64_t first_row);
   void logits_of(std::span<const int64_t> rows, std::vector<float>& logits);
@@ -95,6 +102,7 @@ class Session {
   std::shared_ptr<const Rotary> rotary_;
   std::shared_ptr<PlaceRotations> rotations_;  // shared with forks; grows between forward passes only
   std::shared_ptr<const Selector> selector_;
+  std::shared_ptr<const Evictor> evictor_;  // null: none
   Memory memory_;
   std::vector<float> logits_;
 };

@@ -36,7 +36,7 @@ WeightedIds weighted_ids(const Tokenizer& tokenizer, const MarkedText& text, con
     row.weights.push_back(static_cast<float>(answer ? weights.answer : weights.rest));
   }
   row.ids.push_back(tokenizer.vocabulary().eos);
-  row.weights.push_back(static_cast<float>(weights.rest));
+  row.weights.push_back(static_cast<float>(weights.answer));  // that nothing follows is known, too
   return row;
 }
 

@@ -155,7 +155,7 @@ class Chains final : public TaskSource {
   Chains() : TaskSource("chains") {}
 
   MarkedText make(Dice dice, const ProseSource& prose, int64_t bytes) const override {
-    constexpr int64_t kExample = 1100;  // bytes of a text that has room for one
+    constexpr int64_t kExample = 800;  // bytes of a text that has room for one
     const Wording wording = draw_wording(dice);
     const Surroundings around(dice, prose);
     const int digits = training_digits(dice);
@@ -163,12 +163,13 @@ class Chains final : public TaskSource {
     MarkedText marked;
     const bool shown = bytes >= kExample && dice.below(2) == 0;
     if (shown) {
-      add_part(wording, around, names, digits, std::min<int64_t>(bytes / 3, dice.between(300, 1500)), 1, dice,
+      add_part(wording, around, names, digits, std::min<int64_t>(bytes / 3, dice.between(250, 1500)), 1, dice,
                marked);
       marked.text += '\n';
       if (dice.below(2) == 0) names.redraw();
     }
-    const int64_t most = bytes < 800 ? 1 : bytes < 1500 ? 2 : 3;
+    const bool crowded = dice.below(2) == 0;
+    const int64_t most = bytes < 800 ? 1 : crowded ? std::min<int64_t>(bytes / 500, 12) : bytes < 1500 ? 2 : 3;
     add_part(wording, around, names, digits, bytes - std::ssize(marked.text), most, dice, marked);
     return marked;
   }

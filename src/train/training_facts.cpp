@@ -77,7 +77,9 @@ class Facts final : public TaskSource {
   bool hidden_;
 };
 
-/// Keys with several values, all values of a key asked for; or several keys asked for at once.
+/// Keys with several values, all values of a key asked for; or several keys asked for at once. A third of the texts
+/// are crowded: nothing but facts, as many groups as there is room for, all asked for; another third has one group
+/// alone.
 class Several final : public TaskSource {
  public:
   Several(std::string_view name, bool values) : TaskSource(name), values_(values) {}
@@ -85,22 +87,36 @@ class Several final : public TaskSource {
   MarkedText make(Dice dice, const ProseSource& prose, int64_t bytes) const override {
     constexpr int64_t kRoom = 700, kMostTimes = 5;  // bytes for each question
     const FactWording wording = draw_fact_wording(dice, true);
-    const Surroundings around(dice, prose);
-    const int64_t times = dice.between(1, std::clamp<int64_t>(bytes / kRoom, 1, kMostTimes));
-    const int64_t others = dice.between(0, std::clamp<int64_t>(bytes / 500, 0, 20));
-    Keys keys(dice, prose, bytes, times * 5 + others);
+    const int64_t drawn = dice.below(3);
+    const bool crowded = drawn == 0, alone = drawn == 1;
+    const Surroundings around =
+        crowded ? Surroundings(dice, prose, Surroundings::Kind::kNone) : Surroundings(dice, prose);
+    const int64_t times = alone ? 1 : dice.between(1, std::clamp<int64_t>(bytes / kRoom, 1, kMostTimes));
+    const int64_t others = alone ? 0 : dice.between(0, std::clamp<int64_t>(bytes / 500, 0, 20));
+    Keys keys(dice, prose, bytes, crowded ? bytes / 40 : times * 5 + others);
     Worths worths(dice, prose, bytes);
+    const Joining joining = draw_joining(dice);
     std::vector<std::vector<Fact>> groups;  // of the facts that are asked for at once
     std::vector<Fact> facts;
-    for (int64_t i = 0; i < times; ++i) {
+    int64_t size = 0;  // of the statements and questions so far
+    const auto add_group = [&] {
       groups.push_back(draw_group(dice, keys, worths, bytes));
       facts.insert(facts.end(), groups.back().begin(), groups.back().end());
-    }
-    for (int64_t i = 0; i < others; ++i) facts.push_back({keys.next(), worths.next()});
+      for (const Fact& fact : groups.back()) size += std::ssize(stated(wording, fact)) + 1;
+      MarkedText asked;
+      ask_group(joining, wording, groups.back(), groups.back(), asked);
+      size += std::ssize(asked.text);
+    };
+    add_group();
+    const auto wants_more = [&] {
+      const auto count = std::ssize(groups);
+      return crowded ? size + size / (2 * count) < bytes : count < times;
+    };
+    while (wants_more()) add_group();
+    for (int64_t i = crowded ? others : 0; i < others; ++i) facts.push_back({keys.next(), worths.next()});
     dice.shuffle(facts);
     std::vector<std::string> statements;
     for (const Fact& fact : facts) statements.push_back(stated(wording, fact));
-    const Joining joining = draw_joining(dice);
     MarkedText end;
     for (const std::vector<Fact>& group : groups) ask_group(joining, wording, facts, group, end);
     return finished(wording, statements, std::move(end), around, dice, bytes);

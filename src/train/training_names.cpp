@@ -72,7 +72,7 @@ int training_digits(Dice& dice) {
 }
 
 Keys::Keys(Dice& dice, const ProseSource& prose, int64_t bytes, int64_t count)
-    : dice_(dice), words_(passage_words(dice, prose)) {
+    : dice_(dice), alike_(dice.below(3) == 0), words_(passage_words(dice, prose)) {
   draw_kind(bytes, count);
 }
 
@@ -133,7 +133,7 @@ std::string Keys::next() {
   for (int tries = 1;; ++tries) {
     if (tries % 100 == 0) sizes_.push_back(4);  // few are left
     std::vector<std::string> parts;
-    if (sizes_.size() > 1 && !drawn_.empty() && dice_.below(5) < 2) parts = dice_.pick(drawn_);
+    if (alike_ && sizes_.size() > 1 && !drawn_.empty() && dice_.below(5) < 2) parts = dice_.pick(drawn_);
     if (parts.size() == sizes_.size()) {
       const int64_t place = dice_.below(std::ssize(parts));
       parts[place] = part(place);
@@ -154,8 +154,9 @@ Worths::Worths(Dice& dice, const ProseSource& prose, int64_t bytes)
 }
 
 void Worths::draw_kind() {
-  constexpr Kind kKinds[] = {Kind::kNumber, Kind::kNumber, Kind::kNumber, Kind::kNumber,   Kind::kNumber,
-                             Kind::kHex,    Kind::kHex,    Kind::kWord,   Kind::kNonsense, Kind::kMixed};
+  constexpr Kind kKinds[] = {Kind::kNumber, Kind::kNumber,   Kind::kNumber, Kind::kNumber,
+                             Kind::kNumber, Kind::kHex,      Kind::kWord,   Kind::kWord,
+                             Kind::kWord,   Kind::kNonsense, Kind::kMixed};
   kind_ = dice_.pick(kKinds);
   if (kind_ == Kind::kNumber) sizes_ = {training_digits(dice_)};
   if (kind_ == Kind::kHex)

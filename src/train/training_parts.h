@@ -26,7 +26,8 @@ std::string filled(std::string_view form, std::initializer_list<Slot> parts);
 std::string capital(std::string text);
 
 /// Names of things of one kind (person, adjective and noun, nonsense, letters with digits, hex groups, words of the
-/// passage), all different and none a part of another. Many differ from an earlier one in one part only.
+/// passage), all different and none a part of another. In some texts many differ from an earlier one in one part
+/// only.
 class Keys {
  public:
   /// bytes: of the text; count: of the keys that it may need.
@@ -40,6 +41,7 @@ class Keys {
 
   Dice& dice_;
   Kind kind_;
+  bool alike_;              // many share a part with an earlier one
   std::vector<int> sizes_;  // of the parts: letters, digits, syllables
   std::string before_, between_;
   bool capitals_ = false;

@@ -188,7 +188,7 @@ std::string worded(std::string_view form, const Parts& parts, bool several) {
 std::string_view draw_value_last(Dice& dice) { return dice.below(5) < 2 ? kPlainForm : dice.pick(kValueLast); }
 std::string_view draw_statement(Dice& dice) {
   const int64_t drawn = dice.below(20);
-  return drawn < 3 ? dice.pick(kValueFirst) : drawn < 6 ? dice.pick(kValueInside) : draw_value_last(dice);
+  return drawn < 1 ? dice.pick(kValueFirst) : drawn < 3 ? dice.pick(kValueInside) : draw_value_last(dice);
 }
 bool has_value_last(std::string_view form) { return form.ends_with("{v}"); }
 

@@ -1,0 +1,40 @@
+#pragma once
+
+#include <memory>
+
+#include "attend/selector.h"
+
+namespace fathom {
+
+/// What an evictor works with besides the sequence.
+struct EvictWork {
+  ThreadPool& pool;
+  const Kernels& kernels;
+  const PlaceRotations& rotations;  // of the sequence
+};
+
+/// Decides which tokens of a sequence leave memory for good. Thread-safe; what it remembers of a sequence is in the
+/// state (Memory::StateOf::kEvictor). It listens to the queries of each layer, for methods that judge by them.
+class Evictor : public AttendListener {
+ public:
+  /// Called once, before anything is read. Throws Error (usage) for what does not suit the model.
+  virtual void attach(const AttendContext& context) { static_cast<void>(context); }
+  virtual std::unique_ptr<SequenceState> new_state() const { return nullptr; }
+  void listen(const LayerQueries& queries, ThreadPool& pool) const override {
+    static_cast<void>(queries), static_cast<void>(pool);
+  }
+  /// Whether surprise() is to be called: logits of all tokens are made for it.
+  virtual bool wants_surprise() const { return false; }
+  /// Comes after tokens were read, before evict().
+  virtual void surprise(const Surprise& surprise, SequenceState* state) const {
+    static_cast<void>(surprise), static_cast<void>(state);
+  }
+  /// Comes after each chunk of a text and after each generated token. end: the text that is being read ends here.
+  virtual void evict(Memory& memory, bool end, const EvictWork& work) const = 0;
+};
+
+using EvictMethod = std::unique_ptr<Evictor>(const Values&);
+/// The `--evict` methods; "none" makes none (null).
+const MethodTable<EvictMethod>& evict_methods();
+
+}  // namespace fathom
