@@ -23,7 +23,9 @@ function(fathom_folder name below)
       fathom_embed(sources ${PROJECT_SOURCE_DIR}/src/eval/words/${list}.txt embedded_${list})
     endforeach()
     set(report ${PROJECT_SOURCE_DIR}/src/eval/report)
-    fathom_embed(sources ${report}/report.html embedded_report_html ${report}/report.css embedded_report_css
+    fathom_embed(sources ${report}/page.html embedded_report_page ${report}/report.css embedded_report_css
+      ${report}/report.html embedded_report_html
+      ${report}/attention.html embedded_attention_html ${report}/attention.js embedded_attention_js
       ${report}/data.js embedded_report_data_js ${report}/draw.js embedded_report_draw_js
       ${report}/charts.js embedded_report_charts_js ${report}/lists.js embedded_report_lists_js
       ${report}/report.js embedded_report_js)

@@ -2,6 +2,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "attention_map.h"
 #include "base/error.h"
 #include "base/format.h"
 #include "commands.h"
@@ -17,6 +18,7 @@ using Json = nlohmann::ordered_json;
 struct InspectOptions {
   std::string model;
   bool json = false, tensors = false;
+  AttentionMapOptions attention;
 };
 
 const char* scaling_name(RotaryConfig::Scaling scaling) {
@@ -178,6 +180,14 @@ std::string describe_text(const Gguf& file, const ModelConfig* config, bool tens
 
 /// Tells what the file holds even if the engine cannot run it, and then why it cannot.
 void run_inspect(const InspectOptions& options) {
+  if (!options.attention.html.empty()) {
+    AttentionMapOptions attention = options.attention;
+    attention.common.model = options.model;
+    attention.json = options.json;
+    return map_attention(attention);
+  }
+  if (!options.attention.files.empty() || !options.attention.prompt.empty())
+    fail_usage("-f and -p have no meaning without --attention PAGE");
   const std::string path = find_model(options.model);
   const Gguf file = Gguf::open(path);
   std::shared_ptr<const Model> model;
@@ -210,8 +220,10 @@ void add_inspect(CLI::App& app) {
       ->type_name("FILE");
   command->add_flag("--tensors", o->tensors, "list every tensor");
   command->add_flag("--json", o->json, "one JSON object");
-  command->footer(R"(Example:
+  add_attention_options(*command, o->attention);
+  command->footer(R"(Examples:
   fathom inspect model.gguf --tensors
+  fathom inspect model.gguf --attention map.html -f book.txt -p "The captain's name was" --attend quest:budget=1k
 )");
   command->callback([o] { run_inspect(*o); });
 }

@@ -97,6 +97,10 @@ void add_common_options(CLI::App& command, CommonOptions& o) {
                   "most tokens to hold; longer input is an error [no limit]");
   add_size_option(command, "--chunk", o.chunk, 1,
                   "tokens read at once: more is faster and takes more memory [512]");
+  add_method_options(command, o);
+}
+
+void add_method_options(CLI::App& command, CommonOptions& o) {
   command.add_option("--attend", o.attend, "which tokens each token sees, as window:sink=4,size=1k [dense]")
       ->type_name("METHOD");
   command.add_option("--position", o.position, "scaling of rotary positions, as yarn:factor=4 [file]")

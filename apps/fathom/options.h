@@ -37,6 +37,8 @@ struct SamplingOptions {
 
 /// The defaults are what `options` holds.
 void add_common_options(CLI::App& command, CommonOptions& options);
+/// --attend, --position, --cache and --evict.
+void add_method_options(CLI::App& command, CommonOptions& options);
 void add_sampling_options(CLI::App& command, SamplingOptions& options);
 CLI::Option* add_model_option(CLI::App& command, std::string& model);
 /// An option that takes a size such as 512 or 4k, at least `min`.

@@ -86,9 +86,8 @@ void Attention::read_pages(const AttentionInput& input, const QueryBlock& query,
   }
 }
 
-void Attention::prepare(const AttentionInput& input, const Block& block, Prepared& prepared) const {
-  prepared.block = block;
-  rotate_queries(input, prepared);
+QueryBlock Attention::query_block(const AttentionInput& input, const Prepared& prepared) const {
+  const Block& block = prepared.block;
   QueryBlock query;
   query.layer = input.layer;
   query.head = block.head;
@@ -99,6 +98,18 @@ void Attention::prepare(const AttentionInput& input, const Block& block, Prepare
   query.queries = prepared.queries.data();
   query.rotations = input.rotations;
   query.state = input.memory->state(Memory::StateOf::kSelector);
+  return query;
+}
+
+void Attention::show(const AttentionInput& input, const Prepared& prepared, const float* lse) const {
+  if (!input.watcher || !input.watcher->wants(input.layer)) return;
+  input.watcher->saw({*input.memory, query_block(input, prepared), prepared.selection, lse});
+}
+
+void Attention::prepare(const AttentionInput& input, const Block& block, Prepared& prepared) const {
+  prepared.block = block;
+  rotate_queries(input, prepared);
+  const QueryBlock query = query_block(input, prepared);
   prepared.selection.clear();
   const int64_t before = nanoseconds();
   input.selector->select(input.memory->lane(input.layer, block.head), query, prepared.selection);
@@ -170,6 +181,7 @@ void Attention::attend_block(const Task& task, int thread) {
   attend_pages(input, scratch.prepared, 0, scratch.prepared.reads.size(), scratch.out.data(), scratch.lse.data(),
                scratch);
   store(input, task.block, scratch.out.data(), scratch.lse.data());
+  show(input, scratch.prepared, scratch.lse.data());
 }
 
 void Attention::list_parts() {
@@ -208,6 +220,7 @@ void Attention::join_parts() {
       }
     }
     store(*first.input, first.prepared->block, out, lse);
+    show(*first.input, *first.prepared, lse);
   }
 }
 

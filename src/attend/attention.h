@@ -10,6 +10,22 @@
 
 namespace fathom {
 
+/// What a block of queries attended to.
+struct AttendedBlock {
+  const Memory& memory;
+  const QueryBlock& block;
+  const Selection& selection;  // causality not yet applied
+  const float* lse;            // [rows, group] log Σ exp of the scores
+};
+
+/// Is shown what queries attended to. Thread-safe.
+class AttentionWatcher {
+ public:
+  virtual ~AttentionWatcher() = default;
+  virtual bool wants(int layer) const = 0;
+  virtual void saw(const AttendedBlock& attended) = 0;
+};
+
 /// Attention of the newest tokens of one sequence in one layer.
 struct AttentionInput {
   const Memory* memory = nullptr;
@@ -24,6 +40,7 @@ struct AttentionInput {
   const PlaceRotations* rotations = nullptr;  // reserved up to memory->end_position(); also rotates the queries
   const Selector* selector = nullptr;
   const AttendListener* listener = nullptr;  // null: none
+  AttentionWatcher* watcher = nullptr;       // null: none
   float* out = nullptr;                      // [rows, heads, value_dim]
   float* lse = nullptr;                      // null, or [rows, heads]
 };
@@ -81,6 +98,8 @@ class Attention {
   void plan(std::span<const AttentionInput> inputs);
   void attend(std::span<const AttentionInput> inputs);
   void prepare(const AttentionInput& input, const Block& block, Prepared& prepared) const;
+  QueryBlock query_block(const AttentionInput& input, const Prepared& prepared) const;
+  void show(const AttentionInput& input, const Prepared& prepared, const float* lse) const;
   void rotate_queries(const AttentionInput& input, Prepared& prepared) const;
   void read_pages(const AttentionInput& input, const QueryBlock& query, Prepared& prepared) const;
   void attend_pages(const AttentionInput& input, const Prepared& prepared, int64_t begin, int64_t end, float* out,

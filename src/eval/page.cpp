@@ -1,6 +1,20 @@
 #include "eval/page.h"
 
+#include "base/error.h"
+
 namespace fathom {
+
+std::string_view embedded_report_page();
+std::string_view embedded_report_css();
+std::string_view embedded_report_draw_js();
+
+std::string drawn_page(const DrawnPage& page) {
+  return filled_page(embedded_report_page(), {{"title", std::string(page.title)},
+                                              {"style", std::string(embedded_report_css())},
+                                              {"body", std::string(page.body)},
+                                              {"data", script_json(page.data)},
+                                              {"script", concat(embedded_report_draw_js(), page.script)}});
+}
 
 std::string script_json(const nlohmann::ordered_json& data) {
   const std::string plain = data.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);

@@ -11,6 +11,15 @@ namespace fathom {
 /// become U+FFFD.
 std::string script_json(const nlohmann::ordered_json& data);
 
+/// A page for a browser that loads nothing: title, what is in its body, data as JSON, and the script that draws it
+/// with the elements of report/draw.js.
+struct DrawnPage {
+  std::string_view title, body;
+  nlohmann::ordered_json data;
+  std::string script;
+};
+std::string drawn_page(const DrawnPage& page);
+
 /// The parts of a page, by the names that stand in its template as {{name}}.
 using PageParts = std::map<std::string_view, std::string>;
 

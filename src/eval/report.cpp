@@ -13,9 +13,7 @@
 namespace fathom {
 
 std::string_view embedded_report_html();
-std::string_view embedded_report_css();
 std::string_view embedded_report_data_js();
-std::string_view embedded_report_draw_js();
 std::string_view embedded_report_charts_js();
 std::string_view embedded_report_lists_js();
 std::string_view embedded_report_js();
@@ -184,12 +182,9 @@ ordered_json page_data(const ordered_json& run) {
 }  // namespace
 
 std::string html_report(const ordered_json& run) {
-  return filled_page(
-      embedded_report_html(),
-      {{"style", std::string(embedded_report_css())},
-       {"data", script_json(page_data(run))},
-       {"script", concat(embedded_report_data_js(), embedded_report_draw_js(), embedded_report_charts_js(),
-                         embedded_report_lists_js(), embedded_report_js())}});
+  return drawn_page({"fathom eval", embedded_report_html(), page_data(run),
+                     concat(embedded_report_data_js(), embedded_report_charts_js(), embedded_report_lists_js(),
+                            embedded_report_js())});
 }
 
 }  // namespace fathom

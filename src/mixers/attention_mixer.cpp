@@ -75,6 +75,7 @@ void AttentionMixer::forward(Workspace& work, std::span<const SequenceRows> sequ
     input.rotations = s.rotations;
     input.selector = window_ ? window_.get() : s.selector;
     input.listener = s.listener;
+    input.watcher = s.watcher;
     input.out = work.attended.row(s.first_row);
   }
   work.attention.run(work.attention_inputs);

@@ -16,6 +16,7 @@ struct SequenceRows {
   float score_factor = 1;                    // of the rotary scaling
   const Selector* selector = nullptr;        // what the user asked for
   const AttendListener* listener = nullptr;  // null: none
+  AttentionWatcher* watcher = nullptr;       // null: none
   int64_t first_row = 0;                     // in the batch
   int64_t rows = 0;
   const int64_t* positions = nullptr;  // [rows]

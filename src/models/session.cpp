@@ -119,6 +119,7 @@ SequenceRows Session::open_rows(std::span<const int64_t> positions, int64_t firs
           rotary_->score_factor(),
           selector_.get(),
           evictor_.get(),
+          watcher_,
           first_row,
           static_cast<int64_t>(positions.size()),
           positions.data()};

@@ -74,6 +74,8 @@ class Session {
   void place(int64_t position);
   /// Hides tokens [begin, end) from all later ones.
   void hide(int64_t begin, int64_t end);
+  /// From now on the watcher is shown what is attended to; null: nobody. Forks are not watched.
+  void watch(AttentionWatcher* watcher) { watcher_ = watcher; }
   /// Adds n tokens of random keys and values without reading anything: for measuring at a depth.
   void fill_random(int64_t n);
 
@@ -103,6 +105,7 @@ class Session {
   std::shared_ptr<PlaceRotations> rotations_;  // shared with forks; grows between forward passes only
   std::shared_ptr<const Selector> selector_;
   std::shared_ptr<const Evictor> evictor_;  // null: none
+  AttentionWatcher* watcher_ = nullptr;
   Memory memory_;
   std::vector<float> logits_;
 };

@@ -124,7 +124,8 @@ class Several final : public TaskSource {
 
  private:
   std::vector<Fact> draw_group(Dice& dice, Keys& keys, Worths& worths, int64_t bytes) const {
-    const int64_t count = dice.between(2, bytes < 700 ? 2 : bytes < 1200 ? 3 : 5);
+    constexpr int64_t kRoom = 130, kMost = 5;  // bytes for each fact with its part of question and answer
+    const int64_t count = dice.between(2, std::clamp<int64_t>(bytes / kRoom, 2, kMost));
     std::vector<Fact> group;
     for (int64_t i = 0; i < count; ++i)
       group.push_back({values_ && i > 0 ? group[0].key : keys.next(), worths.next()});

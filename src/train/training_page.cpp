@@ -9,8 +9,6 @@
 
 namespace fathom {
 
-std::string_view embedded_report_css();
-std::string_view embedded_report_draw_js();
 std::string_view embedded_training_html();
 std::string_view embedded_training_curves_js();
 
@@ -54,10 +52,7 @@ std::string training_page(const Json& config, int64_t weights, const std::vector
   const Json data{{"name", config["name"]},    {"steps", config["steps"]}, {"weights", weights},
                   {"tokens", tokens},          {"seconds", seconds},       {"machine", processor_name()},
                   {"trained", thinned(steps)}, {"heldout", heldout},       {"config", config}};
-  return filled_page(embedded_training_html(),
-                     {{"style", std::string(embedded_report_css())},
-                      {"data", script_json(data)},
-                      {"script", concat(embedded_report_draw_js(), embedded_training_curves_js())}});
+  return drawn_page({"fathom train", embedded_training_html(), data, std::string(embedded_training_curves_js())});
 }
 
 }  // namespace fathom

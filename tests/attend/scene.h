@@ -126,7 +126,8 @@ struct Attended {
 
 /// Runs the engine's attention over several scenes at once.
 inline std::vector<Attended> attend(std::span<const Scene* const> scenes, const Selector& selector,
-                                    ThreadPool& pool, const Kernels& table = kernels()) {
+                                    ThreadPool& pool, const Kernels& table = kernels(),
+                                    AttentionWatcher* watcher = nullptr) {
   std::vector<Attended> results(scenes.size());
   std::vector<AttentionInput> inputs(scenes.size());
   for (size_t i = 0; i < scenes.size(); ++i) {
@@ -145,6 +146,7 @@ inline std::vector<Attended> attend(std::span<const Scene* const> scenes, const 
     input.scale = scene.scale();
     input.rotations = &scene.rotations;
     input.selector = &selector;
+    input.watcher = watcher;
     input.out = result.out.data();
     input.lse = result.lse.data();
   }
@@ -157,6 +159,11 @@ inline Attended attend(const Scene& scene, const Selector& selector, ThreadPool&
                        const Kernels& table = kernels()) {
   const Scene* scenes[] = {&scene};
   return attend(scenes, selector, pool, table)[0];
+}
+/// The same, watched.
+inline Attended attend(const Scene& scene, const Selector& selector, ThreadPool& pool, AttentionWatcher& watcher) {
+  const Scene* scenes[] = {&scene};
+  return attend(scenes, selector, pool, kernels(), &watcher)[0];
 }
 
 /// The position at which a query sees a token's key.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <map>
 #include <sstream>
 #include <string>
@@ -122,7 +123,7 @@ TEST(CliMethods, JsonHasTheFieldsOfTheContract) {
       EXPECT_TRUE(parameter["type"] != "int" || parameter["default"].is_null() || parameter["default"].is_number());
     }
   }
-  EXPECT_EQ(kinds.size(), 5);  // attend, position, cache, sample, task
+  EXPECT_EQ(kinds.size(), 6);  // attend, position, cache, evict, sample, task
   const nlohmann::json window = json_output({"methods", "window", "--json"});
   EXPECT_EQ(window["parameters"][1]["name"], "size");
   EXPECT_EQ(window["parameters"][1]["default"], 1024);
@@ -155,6 +156,47 @@ TEST(CliInspect, TellsShapeVocabularyAndMemory) {
   for (const char* part : {"fathom-seedling", "1 MiB per 1k tokens", "no chat template", "blk.0.attn_q.weight"}) {
     EXPECT_NE(page.find(part), std::string::npos) << part;
   }
+}
+
+/// A text in whose middle a fact stands.
+std::string hidden_fact() {
+  std::string text;
+  for (int i = 0; i < 40; ++i) text += "The horses went down to the river, and nobody said a word.\n";
+  text += "The pass key is 4711.\n";
+  for (int i = 0; i < 20; ++i) text += "The horses went down to the river, and nobody said a word.\n";
+  return text;
+}
+
+TEST(CliInspect, DrawsWhatAnAnswerLookedAt) {
+  const Folder folder;
+  const std::string text = folder.write("text.txt", hidden_fact()), page = folder.path("map.html");
+  const std::vector<std::string> command = {"inspect", "--attention",     page, "-f", text,
+                                            "-p",      "The pass key is", "-n", "4",  "--json"};
+  std::vector<std::string> windowed = command;
+  windowed.insert(windowed.end(), {"--attend", "window:sink=0,size=100"});
+  for (const bool window : {false, true}) {
+    const nlohmann::json map = json_output(window ? windowed : command);
+    const int64_t tokens = map["tokens"], pages = (tokens + 63) / 64;
+    EXPECT_GT(pages, 10);
+    EXPECT_EQ(map["pages"].size(), pages);
+    ASSERT_EQ(map["lanes"].size(), 4);
+    for (const auto& lane : map["lanes"]) {
+      double mass = 0, seen = 0;
+      for (const double share : lane["mass"]) mass += share;
+      for (const double count : lane["seen"]) seen += count;
+      EXPECT_NEAR(mass, 1, 0.01);
+      EXPECT_EQ(seen, window ? 100 + map["queries"].get<int64_t>() - 1 : tokens);
+      EXPECT_EQ(lane["mass"][0] == 0, window);
+    }
+    std::ostringstream html_text;
+    html_text << std::ifstream(page).rdbuf();
+    const std::string html = html_text.str();
+    EXPECT_NE(html.find("The pass key is 4711"), std::string::npos);
+    EXPECT_EQ(html.find("http:"), std::string::npos);
+  }
+  expect_error(run({"inspect", "--attention", page}), 2, {"nothing to read"});
+  expect_error(run({"inspect", "-p", "a"}), 2, {"--attention"});
+  expect_error(run({"inspect", "--attention", "/no/such/folder/x.html", "-p", "a"}), 1, {"/no/such/folder"});
 }
 
 }  // namespace

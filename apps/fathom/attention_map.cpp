@@ -1,0 +1,59 @@
+#include "attention_map.h"
+
+#include <filesystem>
+
+#include "base/error.h"
+#include "base/write_file.h"
+#include "console.h"
+#include "decode/generate.h"
+#include "engine.h"
+#include "eval/attention_page.h"
+
+namespace fathom {
+
+void add_attention_options(CLI::App& command, AttentionMapOptions& o) {
+  command
+      .add_option("--attention", o.html, "read a text, answer, and draw what was looked at: a page for a browser")
+      ->type_name("PAGE");
+  command
+      .add_option("-f,--file", o.files,
+                  "with --attention: a text to read before the prompt; several; - is standard input")
+      ->type_name("FILE")
+      ->allow_extra_args(false);
+  command.add_option("-p,--prompt", o.prompt, "with --attention: the prompt")->type_name("TEXT");
+  add_size_option(command, "-n,--tokens", o.tokens, 1,
+                  "with --attention: most tokens to generate, to the line's end [32]");
+  add_method_options(command, o.common);
+}
+
+void map_attention(const AttentionMapOptions& options) {
+  std::string text;
+  for (const std::string& file : options.files) text += read_input(file);
+  text += options.prompt;
+  if (text.empty()) fail_usage("--attention: nothing to read: give a prompt (-p) or a file (-f)");
+  const Engine engine(options.common);
+  Session session = engine.session(options.common);
+  const std::vector<int32_t> prompt = encode_prompt(*engine.tokenizer, text, false);
+  if (prompt.empty()) fail("the prompt has no tokens");
+  const Memory& memory = session.memory();
+  // the last token of the prompt asks for the first of the answer
+  AttentionMass mass(std::vector<char>(memory.layers(), 1), memory.kv_heads(), std::ssize(prompt) - 1);
+  session.watch(&mass);
+  read_tokens(session, prompt);
+  Sampler sampler;
+  GenerateOptions generation;
+  generation.max_tokens = options.tokens;
+  generation.stop = {"\n"};
+  const Generated answer = generate(session, *engine.tokenizer, sampler, prompt, generation);
+  if (answer.stop == StopReason::kInterrupted) throw Error("interrupted", Error::Kind::kInterrupted);
+  AttentionPicture picture{std::filesystem::path(options.common.model_path()).stem().string(), answer.text, prompt};
+  picture.tokens.insert(picture.tokens.end(), answer.tokens.begin(), answer.tokens.end());
+  picture.tokens.resize(session.length());  // the last one was not read
+  const nlohmann::ordered_json json = attention_json(picture, mass, session, *engine.tokenizer);
+  if (options.json) write_out(json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
+  const std::string page = attention_page(json);
+  write_file(options.html, std::as_bytes(std::span(page)));
+  if (!options.json) write_out(answer.text + "\n");
+}
+
+}  // namespace fathom

@@ -1,0 +1,23 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <string>
+#include <vector>
+
+#include "options.h"
+
+namespace fathom {
+
+/// fathom inspect --attention: a picture of what an answer looked at.
+struct AttentionMapOptions {
+  CommonOptions common;
+  std::vector<std::string> files;
+  std::string prompt, html;
+  int64_t tokens = 32;
+  bool json = false;
+};
+void add_attention_options(CLI::App& command, AttentionMapOptions& o);
+/// Reads and answers; writes the page, or one JSON object to stdout.
+void map_attention(const AttentionMapOptions& options);
+
+}  // namespace fathom

@@ -1,0 +1,92 @@
+#include "attend/attention_mass.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "attend/lane_keys.h"
+#include "attend/page_choice.h"
+
+namespace fathom {
+namespace {
+
+constexpr double kUnits = 1099511627776.0;  // 2^40: whole numbers, so that the order of sums does not matter
+
+}  // namespace
+
+AttentionMass::AttentionMass(std::vector<char> layers, int kv_heads, int64_t first_row)
+    : layers_(std::move(layers)),
+      kv_heads_(kv_heads),
+      first_row_(first_row),
+      sums_(layers_.size() * static_cast<size_t>(kv_heads)) {}
+
+void AttentionMass::Sums::grow(int64_t tokens) {
+  if (std::ssize(mass) >= tokens) return;
+  mass.resize(tokens);
+  seen.resize(tokens);
+}
+
+void AttentionMass::saw(const AttendedBlock& a) {
+  const QueryBlock& block = a.block;
+  const int first = static_cast<int>(std::clamp<int64_t>(first_row_ - block.first, 0, block.rows));
+  if (first == block.rows) return;
+  const Lane& lane = a.memory.lane(block.layer, block.head);
+  const PageStore& store = a.memory.store();
+  const int dim = store.shape().key_dim;
+  std::vector<float> keys(static_cast<size_t>(kPageTokens) * dim);
+  PageQueries queries(block, dim, block.rows);
+  Sums own;
+  own.grow(a.memory.tokens());
+  own.queries = static_cast<int64_t>(block.rows - first) * block.group;
+  for (const SelectedPage& page : a.selection.pages) {
+    const PageSlot& slot = lane[page.slot];
+    if (page.mask == 0) continue;
+    read_keys(store.shape().format, dim, store.keys(slot.page), slot.filled, keys.data());
+    const float* turned = queries.at(page.place);
+    for (int r = first; r < block.rows; ++r) {
+      uint64_t mask = page.mask & page_bits(0, block.first + r + 1 - slot.first);
+      if (page.row_masks >= 0) mask &= a.selection.row_masks[page.row_masks + r];
+      for (int t = 0; t < slot.filled; ++t) {
+        if ((mask >> t & 1) == 0) continue;
+        double sum = 0;
+        for (int h = 0; h < block.group; ++h) {
+          const int q = r * block.group + h;
+          sum += std::exp(
+              dot(turned + static_cast<int64_t>(q) * dim, keys.data() + static_cast<int64_t>(t) * dim, dim) -
+              a.lse[q]);
+        }
+        own.mass[slot.first + t] += std::llround(std::min(sum, static_cast<double>(block.group)) * kUnits);
+        own.seen[slot.first + t] = 1;
+      }
+    }
+  }
+  const std::lock_guard lock(mutex_);
+  Sums& all = sums_[static_cast<size_t>(block.layer) * kv_heads_ + block.head];
+  all.grow(std::ssize(own.mass));
+  all.queries += own.queries;
+  for (size_t i = 0; i < own.mass.size(); ++i) {
+    all.mass[i] += own.mass[i];
+    all.seen[i] |= own.seen[i];
+  }
+}
+
+std::vector<double> AttentionMass::mass(int layer, int kv_head, int64_t tokens) const {
+  std::vector<double> mass(tokens);
+  const Sums& from = sums(layer, kv_head);
+  for (int64_t i = 0; i < std::min(tokens, std::ssize(from.mass)); ++i)
+    mass[i] = static_cast<double>(from.mass[i]) / kUnits;
+  return mass;
+}
+
+std::vector<char> AttentionMass::seen(int layer, int kv_head, int64_t tokens) const {
+  std::vector<char> seen = sums(layer, kv_head).seen;
+  seen.resize(tokens);
+  return seen;
+}
+
+int64_t AttentionMass::queries(int layer) const {
+  int64_t total = 0;
+  for (int head = 0; head < kv_heads_; ++head) total += sums(layer, head).queries;
+  return total;
+}
+
+}  // namespace fathom

@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstdint>
+#include <mutex>
+#include <vector>
+
+#include "attend/attention.h"
+
+namespace fathom {
+
+/// Sums how much probability the queries of one sequence gave to each token, by layer and key/value head. Set it as
+/// a session's watcher. The sums do not depend on the number of threads.
+class AttentionMass final : public AttentionWatcher {
+ public:
+  /// first_row: sequence index of the first query that counts. layers: for each layer whether it is watched.
+  AttentionMass(std::vector<char> layers, int kv_heads, int64_t first_row);
+
+  bool wants(int layer) const override { return layers_[layer]; }
+  void saw(const AttendedBlock& attended) override;
+
+  /// [tokens]: the sum over the watched queries of all query heads of this key/value head; each query gives 1 in
+  /// all.
+  std::vector<double> mass(int layer, int kv_head, int64_t tokens) const;
+  /// [tokens]: whether any of them was to see the token at all.
+  std::vector<char> seen(int layer, int kv_head, int64_t tokens) const;
+  /// Watched queries of a layer, each query head for itself.
+  int64_t queries(int layer) const;
+
+ private:
+  struct Sums {
+    std::vector<int64_t> mass;  // [token], in units of 2^-40
+    std::vector<char> seen;
+    int64_t queries = 0;
+    void grow(int64_t tokens);
+  };
+  const Sums& sums(int layer, int kv_head) const { return sums_[static_cast<size_t>(layer) * kv_heads_ + kv_head]; }
+
+  std::vector<char> layers_;
+  int kv_heads_;
+  int64_t first_row_;
+  std::vector<Sums> sums_;  // [layers, kv_heads]
+  std::mutex mutex_;
+};
+
+}  // namespace fathom

@@ -1,0 +1,74 @@
+#include "eval/attention_page.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "eval/page.h"
+
+namespace fathom {
+
+std::string_view embedded_attention_html();
+std::string_view embedded_attention_js();
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr size_t kTextBytes = 160;  // of a page's text that is shown
+
+Json pages_json(const std::vector<int32_t>& tokens, const Tokenizer& tokenizer) {
+  Json pages = Json::array();
+  for (size_t first = 0; first < tokens.size(); first += kPageTokens) {
+    const auto some = std::span(tokens).subspan(first, std::min<size_t>(kPageTokens, tokens.size() - first));
+    std::string text = tokenizer.decode(some);
+    if (text.size() > kTextBytes) text = text.substr(0, kTextBytes) + "…";
+    pages.push_back({{"first", first}, {"tokens", some.size()}, {"text", text}});
+  }
+  return pages;
+}
+
+/// Sums over the tokens of each page.
+template <class T>
+Json by_page(const std::vector<T>& tokens, double scale) {
+  Json sums = Json::array();
+  for (size_t first = 0; first < tokens.size(); first += kPageTokens) {
+    const auto end = tokens.begin() + std::min(first + kPageTokens, tokens.size());
+    sums.push_back(std::accumulate(tokens.begin() + first, end, 0.0) * scale);
+  }
+  return sums;
+}
+
+}  // namespace
+
+Json attention_json(const AttentionPicture& picture, const AttentionMass& mass, const Session& session,
+                    const Tokenizer& tokenizer) {
+  const Memory& memory = session.memory();
+  const auto tokens = std::ssize(picture.tokens);
+  Json lanes = Json::array();
+  int64_t queries = 0;
+  for (int layer = 0; layer < memory.layers(); ++layer) {
+    const auto own = static_cast<double>(mass.queries(layer)) / memory.kv_heads();
+    queries = std::max(queries, mass.queries(layer) / session.model().config().heads);
+    for (int head = 0; head < memory.kv_heads(); ++head) {
+      lanes.push_back({{"layer", layer},
+                       {"head", head},
+                       {"mass", by_page(mass.mass(layer, head, tokens), own > 0 ? 1 / own : 0)},
+                       {"seen", by_page(mass.seen(layer, head, tokens), 1)}});
+    }
+  }
+  return {{"model", picture.model},
+          {"attend", session.options().attend},
+          {"evict", session.options().evict},
+          {"tokens", tokens},
+          {"queries", queries},
+          {"answer", picture.answer},
+          {"pages", pages_json(picture.tokens, tokenizer)},
+          {"lanes", std::move(lanes)}};
+}
+
+std::string attention_page(const Json& picture) {
+  return drawn_page(
+      {"fathom inspect --attention", embedded_attention_html(), picture, std::string(embedded_attention_js())});
+}
+
+}  // namespace fathom
