@@ -30,8 +30,8 @@ struct BenchOptions {
 /// Before the runs of a measurement, at most this many tokens warm caches and pages up.
 constexpr int64_t kWarmUpTokens = 512;
 
-/// Beyond this share of time lost to other programs a figure says so.
-constexpr double kDisturbed = 0.02;
+/// Beyond these shares of time a figure says so: chosen what to attend to, lost to other programs.
+constexpr double kWorthSaying = 0.01, kDisturbed = 0.02;
 
 /// One measured figure.
 struct Figure {
@@ -40,6 +40,7 @@ struct Figure {
   double operations = 0, bytes = 0;  // multiply-adds and bytes of weights and pages that one run needs
   std::vector<double> seconds = {};  // of the runs, sorted
   MachineLimits limits = {};         // measured just before and after the runs, whichever was larger
+  double selecting = 0;              // share of attention's time in which was chosen what to attend to
   double waited = 0;                 // share of the threads' time in which other programs had the cores
   size_t peak_bytes = 0;             // resident memory
 
@@ -118,6 +119,7 @@ class Bench {
     const std::vector<int32_t> tokens = random_tokens(figure.tokens);
     const MachineLimits before = meter_.limits();
     const double waited_before = seconds_waited();
+    const AttentionCount attention_before = runtime_->work().attention.count();
     const Stopwatch all;
     for (int i = 0; i <= options_.repeat; ++i) {
       throw_if_interrupted();
@@ -128,6 +130,8 @@ class Bench {
       if (!warm_up) figure.seconds.push_back(watch.seconds());
     }
     std::sort(figure.seconds.begin(), figure.seconds.end());
+    const AttentionCount attention = runtime_->work().attention.count() - attention_before;
+    figure.selecting = static_cast<double>(attention.selecting) / static_cast<double>(attention.running);
     figure.waited = (seconds_waited() - waited_before) / (all.seconds() * runtime_->pool().threads());
     figure.peak_bytes = peak_resident_bytes();
     figure.limits = larger(before, meter_.limits());
@@ -200,6 +204,7 @@ class Bench {
     } else {
       line["read_bytes_per_second"] = f.limits.read_bytes_per_second;
     }
+    line["selecting_share"] = f.selecting;
     line["waited_share"] = f.waited;
     line["peak_rss_bytes"] = f.peak_bytes;
     print_line(line);
@@ -213,6 +218,7 @@ class Bench {
         << 100 * f.share() << "% " << (f.is_prefill() ? "multiply" : "reading ") << std::setw(13)
         << format_bytes(static_cast<double>(f.peak_bytes));
     if (f.is_prefill()) out << "  (" << 100 * f.share_of_bf16() << "% of bf16)";
+    if (f.selecting > kWorthSaying) out << "  (selecting: " << 100 * f.selecting << "% of attention)";
     if (f.waited > kDisturbed) out << "  (too slow: other programs had " << 100 * f.waited << "% of the time)";
     write_out(out.str() + "\n");
   }

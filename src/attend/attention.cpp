@@ -225,9 +225,7 @@ void Attention::join_parts() {
 }
 
 void Attention::add(AttentionCount& count) {
-  count_.attended += count.attended;
-  count_.visible += count.visible;
-  count_.selecting += count.selecting;
+  count_ += count;
   count = {};
 }
 

@@ -49,9 +49,18 @@ struct AttentionInput {
 struct AttentionCount {
   int64_t attended = 0;  // (query, key) pairs
   int64_t visible = 0;   // pairs of a sequence of which nothing is hidden, read densely
-  // Nanoseconds of all threads together.
-  int64_t selecting = 0;
-  int64_t running = 0;
+  // Nanoseconds of all threads together: of choosing, and of all that attention does.
+  int64_t selecting = 0, running = 0;
+
+  AttentionCount& operator+=(const AttentionCount& more) {
+    attended += more.attended, visible += more.visible;
+    selecting += more.selecting, running += more.running;
+    return *this;
+  }
+  AttentionCount operator-(const AttentionCount& before) const {
+    return {attended - before.attended, visible - before.visible, selecting - before.selecting,
+            running - before.running};
+  }
 };
 
 /// The one attention of the engine: select, then attend exactly. Keeps working memory between calls.

@@ -226,9 +226,11 @@ Record Evaluation::record(const Cell& cell, const Batch& batch, size_t s, size_t
     record["answer_offset"] = cell.maker.count(sample.prompt().substr(0, sample.evidence[0].begin));
   record["prefill_tokens_per_second"] = positive_or_null(outcome.prefill_tokens_per_second);
   record["decode_tokens_per_second"] = positive_or_null(outcome.decode_tokens_per_second);
-  record["keys_attended_share"] = share(outcome.keys_attended + outcome.answer_keys_attended,
-                                        outcome.keys_visible + outcome.answer_keys_visible);
-  record["answer_keys_attended_share"] = share(outcome.answer_keys_attended, outcome.answer_keys_visible);
+  AttentionCount all = outcome.reading;
+  all += outcome.answering;
+  record["keys_attended_share"] = share(all.attended, all.visible);
+  record["answer_keys_attended_share"] = share(outcome.answering.attended, outcome.answering.visible);
+  record["selecting_share"] = share(all.selecting, all.running);
   record["cache_bytes"] = outcome.cache_bytes;
   record["peak_rss_bytes"] = outcome.peak_rss_bytes;
   record["same_answer"] = value_or_null(outcome.same);

@@ -56,10 +56,7 @@ size_t pages_bytes(const Memory& memory) {
 class AttentionMeter {
  public:
   explicit AttentionMeter(Runtime& runtime) : attention_(runtime.work().attention), before_(attention_.count()) {}
-  void add_to(double& attended, double& visible) const {
-    attended += static_cast<double>(attention_.count().attended - before_.attended);
-    visible += static_cast<double>(attention_.count().visible - before_.visible);
-  }
+  AttentionCount count() const { return attention_.count() - before_; }
 
  private:
   const Attention& attention_;
@@ -163,7 +160,7 @@ Session Trial::read_shared(const EvalMethod& method, size_t sample, int64_t toke
     const AttentionMeter meter(*model_.runtime);
     Session session(model_.model, model_.runtime, session_options(reader));
     append(session, std::span(prompts_[sample].tokens).first(tokens));
-    meter.add_to(outcome.keys_attended, outcome.keys_visible);
+    outcome.reading += meter.count();
     found = shared_.emplace(key, std::move(session)).first;
   }
   return found->second.fork(method.attend);
@@ -179,7 +176,7 @@ Session Trial::read(const EvalMethod& method, size_t sample, Outcome& outcome) {
                                : Session(model_.model, model_.runtime, session_options(method));
   const AttentionMeter meter(*model_.runtime);
   append(session, std::span(prompt.tokens).subspan(shared));
-  meter.add_to(outcome.keys_attended, outcome.keys_visible);
+  outcome.reading += meter.count();
   outcome.prefill_tokens_per_second = rate(static_cast<double>(tokens_read_ - before), watch.seconds());
   return session;
 }
@@ -222,15 +219,14 @@ void Trial::answer(std::span<const size_t> chosen, std::vector<Session>& session
     seconds += watch.seconds();
     steps += static_cast<int64_t>(active.size());
   }
-  double attended = 0, visible = 0;
-  meter.add_to(attended, visible);
+  const AttentionCount answering = meter.count();
   replay(replays, comparisons);
   for (size_t i = 0; i < chosen.size(); ++i) {
     const Generated generated = continuations[i].finish();
     outcomes[i].answer.text = generated.text;
     outcomes[i].stop = name(generated.stop);
     outcomes[i].decode_tokens_per_second = rate(static_cast<double>(steps), seconds);
-    outcomes[i].answer_keys_attended = attended, outcomes[i].answer_keys_visible = visible;
+    outcomes[i].answering = answering;
     outcomes[i].cache_bytes = pages_bytes(sessions[i].memory());
     comparisons[i].finish(outcomes[i]);
     if (first_run_ && compare) yardsticks_[chosen[i]] = comparisons[i].yardstick(generated.text);
@@ -290,7 +286,7 @@ void Trial::force(const EvalMethod& method, size_t sample, Outcome& outcome, boo
   const Stopwatch watch;
   append(session, prompt.tokens, append_options);
   outcome.prefill_tokens_per_second = rate(static_cast<double>(prompt.tokens.size()), watch.seconds());
-  meter.add_to(outcome.keys_attended, outcome.keys_visible);
+  outcome.reading += meter.count();
   outcome.cache_bytes = pages_bytes(session.memory());
   outcome.tokens = own.tokens;
   for (SpanScore& span : outcome.answer.spans) span.right = span.right && span.tokens > 0;

@@ -44,11 +44,11 @@ struct Outcome {
       tokens;  // of the answer, the end of generation included; of a kForced sample the likeliest ones
   const char* stop = "";
   double prefill_tokens_per_second = 0;
-  double decode_tokens_per_second = 0;         // of all samples answered together; 0: nothing was decoded
-  double keys_attended = 0, keys_visible = 0;  // (query, key) pairs of the whole sample
-  double answer_keys_attended = 0, answer_keys_visible = 0;  // of all samples answered together
-  size_t cache_bytes = 0;                                    // pages of the sequence at its end
-  size_t peak_rss_bytes = 0;                                 // of the process while its samples were run
+  double decode_tokens_per_second = 0;  // of all samples answered together; 0: nothing was decoded
+  AttentionCount reading;               // of the sample's prompt
+  AttentionCount answering;             // of all samples answered together
+  size_t cache_bytes = 0;               // pages of the sequence at its end
+  size_t peak_rss_bytes = 0;            // of the process while its samples were run
   std::optional<double>
       same;  // generated: 1 if the yardstick's text, else 0; kForced: share of the same likeliest tokens
   std::optional<double> kl;  // mean KL(yardstick ‖ method) over the yardstick's answer tokens, nats

@@ -187,7 +187,7 @@ TEST(Trial, WhatIsReadOnceForAGroupOrForAllMethodsGivesTheSameAnswers) {
     EXPECT_EQ(run(one, kDense)[0].tokens, shared[i].tokens);
     EXPECT_EQ(read_densely[i].tokens, shared[i].tokens);
   }
-  EXPECT_GT(shared[0].keys_visible, 5 * shared[1].keys_visible) << "the document is read once";
+  EXPECT_GT(shared[0].reading.visible, 5 * shared[1].reading.visible) << "the document is read once";
 }
 
 TEST(Trial, AMethodThatSeesEverythingAgreesWithTheYardstick) {
@@ -196,7 +196,7 @@ TEST(Trial, AMethodThatSeesEverythingAgreesWithTheYardstick) {
   for (const Outcome& outcome : trial.run(kDense, all_of(made), true)) {
     EXPECT_FALSE(outcome.kl.has_value());
     EXPECT_FALSE(outcome.same.has_value());
-    EXPECT_EQ(outcome.keys_attended, outcome.keys_visible);
+    EXPECT_EQ(outcome.reading.attended, outcome.reading.visible);
   }
   for (const Outcome& outcome : trial.run(kWide, all_of(made), true)) {
     EXPECT_EQ(outcome.same, 1.0);
@@ -233,7 +233,7 @@ TEST(Trial, DivergenceIsThatOfTheYardsticksAnswerTokens) {
   }
   EXPECT_NEAR(crippled.kl.value(), kl / static_cast<double>(answer.size()), 1e-4);
   EXPECT_GT(crippled.kl.value(), 0.1);
-  EXPECT_LT(crippled.keys_attended, 0.5 * crippled.keys_visible);
+  EXPECT_LT(crippled.reading.attended, 0.5 * crippled.reading.visible);
 }
 
 TEST(Trial, ForcedSpansHaveTheLossOfTheirTokens) {
@@ -264,7 +264,8 @@ EvalPlan plan(int64_t samples, std::vector<EvalMethod> methods = {kDense, kWindo
 std::vector<std::string> lasting(std::vector<Record> records) {
   std::vector<std::string> lines;
   for (Record& record : records) {
-    for (const char* field : {"seconds", "prefill_tokens_per_second", "decode_tokens_per_second", "peak_rss_bytes"})
+    for (const char* field :
+         {"seconds", "selecting_share", "prefill_tokens_per_second", "decode_tokens_per_second", "peak_rss_bytes"})
       record.erase(field);
     lines.push_back(record.dump());
   }
