@@ -17,6 +17,7 @@
 #include "base/write_file.h"
 #include "commands.h"
 #include "console.h"
+#include "context/reader.h"
 #include "dialogue.h"
 #include "engine.h"
 #include "eval/machine.h"
@@ -30,7 +31,7 @@ namespace {
 
 struct EvalOptions {
   CommonOptions common;  // threads, chunk, seed of every model
-  std::vector<std::string> models, tasks, attend, position, cache, evict, draft;
+  std::vector<std::string> models, tasks, attend, position, cache, evict, read, draft;
   std::string lengths = "1k", haystack = "prose", chat_template, json, html;
   int64_t samples = 20, concurrency = 1, seed = 1;
   bool no_yardstick = false, dense_prefill = false, repeat_haystack = false, chat = false;
@@ -63,10 +64,13 @@ std::vector<EvalMethod> list_methods(const EvalOptions& options) {
     for (const std::string& cache : or_plain(options.cache, plain.cache)) {
       for (const std::string& attend : or_plain(options.attend, plain.attend)) {
         for (const std::string& evict : or_plain(options.evict, plain.evict)) {
-          const EvalMethod method{parse_spec(attend).to_string(), parse_spec(position).to_string(),
-                                  parse_spec(cache).to_string(), parse_spec(evict).to_string()};
-          const auto same = [&](const EvalMethod& other) { return other.label() == method.label(); };
-          if (std::ranges::none_of(methods, same)) methods.push_back(method);
+          for (const std::string& read : or_plain(options.read, plain.read)) {
+            const EvalMethod method{parse_spec(attend).to_string(), parse_spec(position).to_string(),
+                                    parse_spec(cache).to_string(), parse_spec(evict).to_string(),
+                                    parse_spec(read).to_string()};
+            const auto same = [&](const EvalMethod& other) { return other.label() == method.label(); };
+            if (std::ranges::none_of(methods, same)) methods.push_back(method);
+          }
         }
       }
     }
@@ -80,6 +84,7 @@ void check_specs(const std::vector<EvalMethod>& methods) {
     attend_methods().make(method.attend);
     cache_methods().make(method.cache);
     evict_methods().make(method.evict);
+    read_methods().make(method.read);
     const Spec position = parse_spec(method.position);
     check_values(position, position_methods().find(position).info.parameters);
   }
@@ -277,6 +282,7 @@ void add_eval(CLI::App& app) {
   add_list(*command, "--position", o->position, "scaling of rotary positions, as yarn:factor=4; several");
   add_list(*command, "--cache", o->cache, "format of keys and values: bf16, q8, q4 or f32; several");
   add_list(*command, "--evict", o->evict, "what is dropped from memory for good; several");
+  add_list(*command, "--read", o->read, "how a text longer than the model's window is read; several");
   add_list(*command, "--draft", o->draft, "how tokens are guessed ahead; several (none is there yet)");
   command->add_flag(
       "--no-yardstick", o->no_yardstick,

@@ -6,8 +6,10 @@
 #include "base/format.h"
 #include "commands.h"
 #include "console.h"
+#include "context/reader.h"
 #include "decode/sample_step.h"
 #include "eval/task.h"
+#include "evict/evictor.h"
 #include "models/session.h"
 #include "position/rotary.h"
 
@@ -23,8 +25,9 @@ struct MethodsOptions {
 
 std::vector<MethodInfo> all_methods() {
   std::vector<MethodInfo> all;
-  for (const auto& infos : {attend_methods().infos(), position_methods().infos(), cache_methods().infos(),
-                            evict_methods().infos(), sample_methods().infos(), task_methods().infos()}) {
+  for (const auto& infos :
+       {attend_methods().infos(), position_methods().infos(), cache_methods().infos(), evict_methods().infos(),
+        read_methods().infos(), sample_methods().infos(), task_methods().infos()}) {
     all.insert(all.end(), infos.begin(), infos.end());
   }
   return all;

@@ -3,8 +3,11 @@
 
 #include "base/error.h"
 #include "base/format.h"
+#include "base/interrupt.h"
+#include "base/progress.h"
 #include "commands.h"
 #include "console.h"
+#include "context/reader.h"
 #include "decode/generate.h"
 #include "dialogue.h"
 #include "engine.h"
@@ -16,17 +19,32 @@ struct RunOptions {
   CommonOptions common;
   SamplingOptions sampling;
   std::vector<std::string> files;
-  std::string prompt, system, chat_template;
+  std::string prompt, system, chat_template, read = "whole";
   std::vector<std::string> stop;
   int64_t tokens = 256;
   bool chat = false, ignore_eos = false, special = false, json = false, verbose = false;
 };
 
-std::string read_text(const RunOptions& options) {
+std::string read_files(const RunOptions& options) {
   if (std::ranges::count(options.files, "-") > 1) fail_usage("-f -: standard input can be read only once");
   std::string text;
   for (const std::string& file : options.files) text += read_input(file);
-  return text + options.prompt;
+  return text;
+}
+
+/// What of a text is answered from.
+std::string kept_text(const Reader& reader, const std::string& text, const Engine& engine,
+                      const RunOptions& options) {
+  const int64_t trained = engine.model->config().trained_context;
+  const int64_t window = options.common.context > 0 ? std::min(options.common.context, trained) : trained;
+  // parts of it are read again with each window
+  Progress progress("reading parts", "tokens", std::ssize(engine.tokenizer->encode(text)) * 3 / 2);
+  return reader.read(text, options.prompt,
+                     {[&] { return engine.session(options.common); }, *engine.tokenizer, window,
+                      [&](int64_t tokens) {
+                        progress.update(tokens);
+                        throw_if_interrupted();
+                      }});
 }
 
 /// The prompt's tokens: of the text as it is, or as a user's message in the model's form.
@@ -61,9 +79,14 @@ void run(const RunOptions& options) {
     fail_usage("-s and --template have no meaning without --chat");
   if (options.files.empty() && options.prompt.empty())
     fail_usage("nothing to read: give a prompt (-p) or a file (-f)");
+  const auto reader = read_methods().make(options.read);
+  if (reader && (options.files.empty() || options.prompt.empty()))
+    fail_usage("--read: expected a text (-f) and a question about it (-p)");
   Sampler sampler = options.sampling.sampler();
-  const std::string text = read_text(options);
+  std::string text = read_files(options);
   const Engine engine(options.common);
+  if (reader) text = kept_text(*reader, text, engine, options);
+  text += options.prompt;
   Session session = engine.session(options.common);
   const std::vector<int32_t> prompt = encode(engine, text, options);
   const double prefill_seconds = read_tokens(session, prompt);
@@ -99,6 +122,10 @@ void add_run(CLI::App& app) {
   command->add_option("-p,--prompt", o->prompt, "the prompt")->type_name("TEXT");
   add_size_option(*command, "-n,--tokens", o->tokens, 0, "most tokens to generate [256]");
   add_common_options(*command, o->common);
+  command
+      ->add_option("--read", o->read,
+                   "how files longer than the model's window are read; `fathom methods read` lists [whole]")
+      ->type_name("METHOD");
   add_sampling_options(*command, o->sampling);
   command->add_option("--stop", o->stop, "a text at which to stop; several; it is not printed")
       ->type_name("TEXT")

@@ -86,9 +86,16 @@ TaskInput Evaluation::input(const PromptMaker& maker) const {
 
 void Evaluation::check(const EvalModel& model) const {
   const PromptMaker maker(*model.tokenizer, model.chat);
+  const auto reads_parts = [](const EvalMethod& method) { return read_methods().make(method.read) != nullptr; };
+  const bool parts = std::ranges::any_of(plan_.methods, reads_parts);
   for (const NamedTask& task : plan_.tasks) {
-    for (const int64_t length : plan_.lengths)
-      if (count(*task.task) > 0) maker.make(task.task->make(input(maker), length, 0), length);
+    for (const int64_t length : plan_.lengths) {
+      if (count(*task.task) == 0) continue;
+      const Sample sample = task.task->make(input(maker), length, 0);
+      maker.make(sample, length);
+      if (parts && sample.mode == Sample::Mode::kForced)
+        fail_usage("task ", task.task->name(), " judges how the text itself is read: --read has no meaning for it");
+    }
   }
   for (const EvalMethod& method : plan_.methods)
     Session(model.model, model.runtime,

@@ -71,6 +71,7 @@ std::string EvalMethod::label() const {
   if (position != plain.position) label += " position=" + position;
   if (cache != plain.cache) label += " cache=" + cache;
   if (evict != plain.evict) label += " evict=" + evict;
+  if (read != plain.read) label += " read=" + read;
   return label;
 }
 
@@ -166,8 +167,31 @@ Session Trial::read_shared(const EvalMethod& method, size_t sample, int64_t toke
   return found->second.fork(method.attend);
 }
 
+/// Reads of a sample's context what the method keeps of it, and then the question.
+Session Trial::read_kept(const EvalMethod& method, const Reader& reader, size_t index, Outcome& outcome) {
+  const Stopwatch watch;
+  const AttentionMeter meter(*model_.runtime);
+  Sample sample = samples_[index];
+  const auto make = [&] { return Session(model_.model, model_.runtime, session_options(method)); };
+  ReadWith with{make, *model_.tokenizer, model_.model->config().trained_context, {}};
+  const int64_t before = tokens_read_;
+  with.progress = [&](int64_t tokens) {
+    tokens_read_ = before + tokens;
+    throw_if_interrupted();
+  };
+  sample.context = reader.read(sample.context, sample.question + sample.lead, with);
+  const Prompt prompt = PromptMaker(*model_.tokenizer, model_.chat).make(sample, kPositionLimit);
+  Session session = make();
+  append(session, prompt.tokens);
+  outcome.reading += meter.count();
+  // of the text as it was: what a reader who waits sees
+  outcome.prefill_tokens_per_second = rate(static_cast<double>(prompts_[index].tokens.size()), watch.seconds());
+  return session;
+}
+
 /// Reads a sample's prompt.
 Session Trial::read(const EvalMethod& method, size_t sample, Outcome& outcome) {
+  if (const auto reader = read_methods().make(method.read)) return read_kept(method, *reader, sample, outcome);
   const Prompt& prompt = prompts_[sample];
   const int64_t shared = options_.share_prefill ? prompt.context_tokens : shared_tokens_;
   const Stopwatch watch;

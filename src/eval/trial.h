@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "context/reader.h"
 #include "eval/prompts.h"
 #include "eval/sample.h"
 #include "models/session.h"
@@ -26,7 +27,7 @@ struct EvalModel {
 
 /// A way of running a model: a spec of each kind.
 struct EvalMethod {
-  std::string attend = "dense", position = "file", cache = "bf16", evict = "none";
+  std::string attend = "dense", position = "file", cache = "bf16", evict = "none", read = "whole";
   /// "attend=dense"; what is not the default of its kind follows: "attend=dense cache=q8".
   std::string label() const;
 };
@@ -81,6 +82,7 @@ class Trial {
 
   SessionOptions session_options(const EvalMethod& method) const;
   Session read(const EvalMethod& method, size_t sample, Outcome& outcome);
+  Session read_kept(const EvalMethod& method, const Reader& reader, size_t index, Outcome& outcome);
   Session read_shared(const EvalMethod& method, size_t sample, int64_t tokens, Outcome& outcome);
   void append(Session& session, std::span<const int32_t> tokens, const AppendOptions& options = {});
   void answer(std::span<const size_t> chosen, std::vector<Session>& sessions, std::span<Outcome> outcomes,

@@ -123,7 +123,7 @@ TEST(CliMethods, JsonHasTheFieldsOfTheContract) {
       EXPECT_TRUE(parameter["type"] != "int" || parameter["default"].is_null() || parameter["default"].is_number());
     }
   }
-  EXPECT_EQ(kinds.size(), 6);  // attend, position, cache, evict, sample, task
+  EXPECT_EQ(kinds.size(), 7);  // attend, position, cache, evict, read, sample, task
   const nlohmann::json window = json_output({"methods", "window", "--json"});
   EXPECT_EQ(window["parameters"][1]["name"], "size");
   EXPECT_EQ(window["parameters"][1]["default"], 1024);

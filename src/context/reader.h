@@ -1,0 +1,43 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "base/registry.h"
+#include "models/session.h"
+#include "tokens/tokenizer.h"
+
+namespace fathom {
+
+/// A model that reads parts of a text.
+struct ReadWith {
+  std::function<Session()> session;  // a new, empty one
+  const Tokenizer& tokenizer;
+  int64_t window = 0;                            // tokens that the model reads at once and that it was trained on
+  std::function<void(int64_t tokens)> progress;  // tokens read so far; may throw to end it; empty: none
+};
+
+/// Reads a text that may be far longer than the model's window, part by part, and keeps of it what a question
+/// needs. Thread-safe.
+class Reader {
+ public:
+  virtual ~Reader() = default;
+  /// What of `context` the model is to answer from, in the order of the text; `question` comes behind it. With the
+  /// question it has at most the window's tokens; a text that fits is returned as it is. Throws Error if the
+  /// question leaves no room for a text.
+  virtual std::string read(std::string_view context, std::string_view question, const ReadWith& with) const = 0;
+};
+
+using ReadMethod = std::unique_ptr<Reader>(const Values&);
+/// The `--read` methods; "whole" makes none (null).
+const MethodTable<ReadMethod>& read_methods();
+
+MethodInfo infiniretri_info();
+std::unique_ptr<Reader> make_infiniretri(const Values& values);
+MethodInfo xl3m_info();
+std::unique_ptr<Reader> make_xl3m(const Values& values);
+
+}  // namespace fathom

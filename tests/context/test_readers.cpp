@@ -1,0 +1,128 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "base/error.h"
+#include "context/segments.h"
+#include "models/model.h"
+
+namespace fathom {
+namespace {
+
+TEST(Sentences, TogetherTheyAreTheText) {
+  const std::string text =
+      "One is here. Two? Yes! And a line\nthat breaks:\n\nthen 3.14 of it… 全角文はこれです。もう一つの文です？ "
+      "end";
+  const std::vector<std::string_view> sentences = sentences_of(text);
+  EXPECT_GT(sentences.size(), 4u);
+  std::string joined;
+  for (const std::string_view sentence : sentences) joined += sentence;
+  EXPECT_EQ(joined, text);
+  for (size_t i = 0; i + 1 < sentences.size(); ++i) EXPECT_GE(sentences[i].size(), 5u) << sentences[i];
+  EXPECT_TRUE(sentences_of("").empty());
+  EXPECT_EQ(sentences_of("no mark at all").size(), 1u);
+  EXPECT_EQ(sentences_of("....!!!").size(), 1u);
+}
+
+/// The model in models/, which was trained on 1,024 tokens and finds what it read before.
+class Readers : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    const std::string path = std::string(FATHOM_MODELS) + "/fathom-seedling-q8_0.gguf";
+    model_ = Model::open(path);
+    tokenizer_ = std::make_unique<Tokenizer>(Vocabulary::read(*model_->file()));
+    runtime_ = std::make_shared<Runtime>(2);
+  }
+
+  ReadWith with(int64_t window = 1024) {
+    return {[this] { return Session(model_, runtime_); }, *tokenizer_, window,
+            [this](int64_t done) { read_ = done; }};
+  }
+  static int64_t count(std::string_view text) {
+    return std::ssize(tokenizer_->encode(text, {.add_bos_eos = false}));
+  }
+
+  static inline std::shared_ptr<const Model> model_;
+  static inline std::unique_ptr<const Tokenizer> tokenizer_;
+  static inline std::shared_ptr<Runtime> runtime_;
+  int64_t read_ = 0;  // tokens
+};
+
+constexpr const char* kQuestion =
+    "\nQuestion: What is the secret code of Anna?\nAnswer: The secret code of Anna is";
+
+/// Dull sentences, all different, and at `place` of `count` the fact.
+std::string long_text(int count, int place) {
+  std::string text;
+  for (int i = 0; i < count; ++i) {
+    if (i == place) text += "The secret code of Anna is 483920. ";
+    text += "The captain walked " + std::to_string(i) + " miles down to the river and spoke of the weather. ";
+  }
+  return text;
+}
+
+const std::string kAll[] = {"infiniretri", "infiniretri:window=400,tokens=50", "xl3m", "xl3m:segment=200,by=mean"};
+
+TEST_F(Readers, ATextThatFitsIsReadAsItIs) {
+  const std::string text = long_text(6, 3);
+  for (const std::string& spec : kAll) EXPECT_EQ(read_methods().make(spec)->read(text, kQuestion, with()), text);
+  EXPECT_EQ(read_methods().make("xl3m")->read("", kQuestion, with()), "");
+  EXPECT_EQ(read_methods().make("whole"), nullptr);
+}
+
+TEST_F(Readers, WhatIsKeptFitsAndIsSentencesOfTheTextInTheirOrder) {
+  const std::string text = long_text(150, 70);
+  for (const std::string& spec : kAll) {
+    SCOPED_TRACE(spec);
+    const std::string kept = read_methods().make(spec)->read(text, kQuestion, with());
+    EXPECT_GT(kept.size(), 0u);
+    EXPECT_LE(count(kept) + count(kQuestion), 1024);
+    size_t at = 0;
+    for (const std::string_view sentence : sentences_of(kept)) {
+      const size_t found = text.find(sentence, at);
+      ASSERT_NE(found, std::string::npos) << sentence;
+      at = found + sentence.size();
+    }
+    EXPECT_GE(read_, count(text)) << "all of it was read";
+    EXPECT_LE(read_, 4 * count(text));
+    EXPECT_EQ(read_methods().make(spec)->read(text, kQuestion, with()), kept);
+  }
+}
+
+TEST_F(Readers, TheFactIsKeptAndTheRestIsNot) {
+  for (const auto& [spec, least] : {std::pair("infiniretri", 6), std::pair("xl3m:segment=256", 6)}) {
+    int found = 0;
+    for (int depth = 0; depth < 10; ++depth) {
+      const std::string text = long_text(200, depth * 20 + 5);  // five windows
+      const std::string kept = read_methods().make(spec)->read(text, kQuestion, with());
+      found += kept.find("483920") != std::string::npos;
+      EXPECT_LT(kept.size(), text.size() / 3);  // chance would keep the fact in fewer than 4 of 10
+    }
+    EXPECT_GE(found, least) << spec;
+  }
+}
+
+TEST_F(Readers, AnyBytesAreATextAndAWindowMayBeTooSmall) {
+  std::string bytes(6000, '\0');
+  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<char>(i * 7919 >> 3);
+  const std::string one_word(9000, 'x');
+  for (const std::string& spec : kAll) {
+    const auto reader = read_methods().make(spec);
+    for (const std::string& text : {bytes, one_word}) {
+      const std::string kept = reader->read(text, kQuestion, with());
+      EXPECT_LE(count(kept) + count(kQuestion), 1024) << spec;
+    }
+    try {
+      reader->read(one_word, long_text(100, 1), with());
+      FAIL() << spec;
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find("the question has"), std::string::npos) << error.what();
+    }
+  }
+  EXPECT_THROW(read_methods().make("xl3m:segment=512,window=500"), Error);
+  EXPECT_THROW(read_methods().make("infiniretri:tokens=0"), Error);
+}
+
+}  // namespace
+}  // namespace fathom
