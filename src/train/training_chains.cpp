@@ -13,8 +13,9 @@ namespace {
 constexpr int64_t kMostNames = 4;
 
 /// {k} is set to {v}, a number or a name.
+constexpr std::string_view kAssignments[] = {"{k} = {v}", "{k} = {v}", "{k} := {v}", "{k} <- {v}",
+                                             "set {k} to {v}"};
 constexpr std::string_view kNotations[] = {"{k} = {v}",
-                                           "{k} = {v}",
                                            "{k} = {v}",
                                            "set {k} to {v}",
                                            "{k} := {v}",
@@ -91,7 +92,8 @@ Wording draw_wording(Dice& dice) {
   const auto cased = [&](std::string_view text) { return small ? std::string(text) : capital(std::string(text)); };
   constexpr std::string_view kEnds[] = {"", "", ".", ";"};
   wording.own_lines = dice.below(3) != 0;
-  wording.notation = cased(dice.pick(kNotations)) + std::string(wording.own_lines ? dice.pick(kEnds) : ".");
+  wording.notation = cased(dice.below(2) == 0 ? dice.pick(kAssignments) : dice.pick(kNotations)) +
+                     std::string(wording.own_lines ? dice.pick(kEnds) : ".");
   wording.sort = dice.pick(kSorts);
   wording.counted = dice.below(3) != 0;
   if (dice.below(2) == 0) wording.preface = filled(dice.pick(kPrefaces), {{'n', wording.sort.many}});
@@ -241,7 +243,8 @@ void add_chain_templates(std::vector<std::string_view>& templates) {
   const auto add = [&](const auto& forms) {
     templates.insert(templates.end(), std::begin(forms), std::end(forms));
   };
-  add(kNotations), add(kLeadBegins), add(kLeads), add(kAsked), add(kAskedForward), add(kForward), add(kPrefaces);
+  add(kAssignments), add(kNotations), add(kLeadBegins), add(kLeads), add(kAsked), add(kAskedForward), add(kForward),
+      add(kPrefaces);
   for (const Sort& sort : kSorts) templates.insert(templates.end(), {sort.before, sort.one, sort.many});
 }
 

@@ -76,6 +76,15 @@ Keys::Keys(Dice& dice, const ProseSource& prose, int64_t bytes, int64_t count)
   draw_kind(bytes, count);
 }
 
+Keys Keys::things(Dice& dice, const ProseSource& prose) {
+  Keys keys(dice, prose, 0, 0);
+  keys.kind_ = Kind::kThing;
+  keys.alike_ = false;
+  keys.sizes_ = {1};
+  keys.before_ = keys.between_ = "";
+  return keys;
+}
+
 void Keys::draw_kind(int64_t bytes, int64_t count) {
   constexpr Kind kKinds[] = {Kind::kName,     Kind::kWords, Kind::kWords, Kind::kWords,
                              Kind::kNonsense, Kind::kCode,  Kind::kHex,   Kind::kPassage};
@@ -108,6 +117,9 @@ void Keys::draw_kind(int64_t bytes, int64_t count) {
     case Kind::kPassage:
       sizes_.resize(count * 4 > std::ssize(words_) ? 3 : 1 + dice_.below(2));
       between_ = dice_.pick(kJoins);
+      break;
+    case Kind::kThing:  // never drawn: things()
+      break;
   }
 }
 
@@ -124,6 +136,8 @@ std::string Keys::part(size_t place) {
       return place == 0 ? random_letters(dice_, size, capitals_ ? 'A' : 'a') : random_number(dice_, size);
     case Kind::kHex:
       return random_hex(dice_, size);
+    case Kind::kThing:
+      return std::string(dice_.below(2) == 0 ? draw_modifier(dice_) : "").append(draw_thing(dice_));
     default:
       return dice_.pick(words_);
   }

@@ -32,10 +32,12 @@ class Keys {
  public:
   /// bytes: of the text; count: of the keys that it may need.
   Keys(Dice& dice, const ProseSource& prose, int64_t bytes, int64_t count);
+  /// Things that facts are about ("old badge", "door code").
+  static Keys things(Dice& dice, const ProseSource& prose);
   std::string next();
 
  private:
-  enum class Kind { kName, kWords, kNonsense, kCode, kHex, kPassage };
+  enum class Kind { kName, kWords, kNonsense, kCode, kHex, kPassage, kThing };
   std::string part(size_t place);
   void draw_kind(int64_t bytes, int64_t count);
 
@@ -83,6 +85,11 @@ struct FactWording {
 };
 /// several: question and answer are about several values, or keys, at once.
 FactWording draw_fact_wording(Dice& dice, bool several);
+/// Of facts whose key is the thing itself: "The door code is 4711."
+FactWording draw_thing_wording(Dice& dice);
+/// "old", "private", or nothing; "badge", "door code".
+std::string_view draw_modifier(Dice& dice);
+std::string_view draw_thing(Dice& dice);
 /// The beginnings of question and answer: "Q: ", "A: ".
 struct Marks {
   std::string_view question, answer;

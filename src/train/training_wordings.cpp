@@ -118,6 +118,12 @@ constexpr std::string_view kQuestions[] = {"which {b} the {m}{t} {p} {k}?",
                                            "I need the {t} {p} {k}.",
                                            "what about {k} and the {t}?",
                                            "for {k}, which {b} the {m}{t}?"};
+// Of facts without an owner: {k} the thing.
+constexpr std::string_view kThingForms[] = {"{a}{k}{i} {v}", "{a}{k}{i} {v}", "{a}{k}{i} {v}",   "{a}{k}{i} {v}",
+                                            "{k}: {v}",      "{k} = {v}",     "as {k} take {v}", "{k}{i} {v}"};
+constexpr std::string_view kThingQuestions[] = {
+    "which is {a}{k}?", "{a}{k}?",         "name {a}{k}.",    "tell me the {k}!", "look up {a}{k}.", "{k}?",
+    "the {k} ?",        "recall the {k}.", "I need the {k}.", "and now the {k}?", "give the {k}!",   "{k} wanted."};
 constexpr Marks kMarks[] = {{"Q: ", "A: "},
                             {"Q: ", "A: "},
                             {"Asked: ", "Said: "},
@@ -245,12 +251,37 @@ FactWording draw_fact_wording(Dice& dice, bool several) {
   return wording;
 }
 
+FactWording draw_thing_wording(Dice& dice) {
+  Parts parts = draw_parts(dice);
+  if (dice.below(2) == 0) parts.article = "the ";
+  const Marks& marks = draw_marks(dice);
+  FactWording wording;
+  wording.own_lines = dice.below(2) == 0;
+  const std::string_view end = wording.own_lines ? dice.pick(kEnds) : ".";
+  const std::string form = capital(worded(dice.pick(kThingForms), parts, false));
+  wording.statement = form + std::string(end);
+  wording.lead = form.substr(0, form.find("{v}"));
+  wording.asks_in_lines = dice.below(4) != 0;
+  wording.tail = wording.asks_in_lines ? end : ".";
+  if (dice.below(4) != 0) {
+    const std::string_view between = wording.asks_in_lines ? "\n" : " ";
+    parts.article = "the ";
+    wording.question = concat(marks.question, capital(worded(dice.pick(kThingQuestions), parts, false)), between);
+    wording.lead = concat(marks.answer, dice.below(12) == 0 ? "" : wording.lead);
+  }
+  return wording;
+}
+
+std::string_view draw_modifier(Dice& dice) { return dice.pick(kModifiers); }
+std::string_view draw_thing(Dice& dice) { return dice.pick(kThings); }
+
 void add_fact_templates(std::vector<std::string_view>& templates) {
   const auto add = [&](const auto& forms) {
     templates.insert(templates.end(), std::begin(forms), std::end(forms));
   };
   templates.push_back(kPlainForm);
   add(kValueLast), add(kValueInside), add(kValueFirst), add(kArticles), add(kManyArticles), add(kModifiers);
+  add(kThingForms), add(kThingQuestions);
   add(kThings), add(kPrepositions), add(kQuestions), add(kPrefaceBegins), add(kPrefaceThings);
   add(kPrefacePlaces), add(kPrefaceEnds);
   for (const Verb& verb : kVerbs) templates.insert(templates.end(), {verb.one, verb.many});
