@@ -35,6 +35,8 @@ class TokenChoice {
   explicit TokenChoice(const Lane& lane) : lane_(lane), masks_(lane.size()) {}
   /// Adds tokens [begin, end) of the sequence.
   void add(int64_t begin, int64_t end);
+  /// Adds tokens of one slot.
+  void add(uint32_t slot, uint64_t mask) { masks_[slot] |= mask; }
   void add_to(Selection& selection) const;
 
  private:

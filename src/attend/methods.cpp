@@ -9,6 +9,11 @@ const MethodTable<SelectorMethod>& attend_methods() {
                                                   {layers_info(), make_layers},
                                                   {lm_infinite_info(), make_lm_infinite},
                                                   {quest_info(), make_quest},
+                                                  {recycled_info(), make_recycled},
+                                                  {shadowkv_info(), make_shadowkv},
+                                                  {squeezed_info(), make_squeezed},
+                                                  {tempscale_info(), make_tempscale},
+                                                  {tokenselect_info(), make_tokenselect},
                                                   {window_info(), [](const Values& v) { return make_window(v); }}});
   return table;
 }

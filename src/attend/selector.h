@@ -130,6 +130,16 @@ MethodInfo lm_infinite_info();
 std::unique_ptr<Selector> make_lm_infinite(const Values& values);
 MethodInfo quest_info();
 std::unique_ptr<Selector> make_quest(const Values& values);
+MethodInfo recycled_info();
+std::unique_ptr<Selector> make_recycled(const Values& values);
+MethodInfo shadowkv_info();
+std::unique_ptr<Selector> make_shadowkv(const Values& values);
+MethodInfo squeezed_info();
+std::unique_ptr<Selector> make_squeezed(const Values& values);
+MethodInfo tempscale_info();
+std::unique_ptr<Selector> make_tempscale(const Values& values);
+MethodInfo tokenselect_info();
+std::unique_ptr<Selector> make_tokenselect(const Values& values);
 MethodInfo window_info();
 std::unique_ptr<Selector> make_window(const Values& values);
 /// The sliding window of a model file: the newest `size` tokens, itself included.

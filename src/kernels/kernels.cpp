@@ -48,6 +48,7 @@ Kernels vector_kernels(const Isa& isa) {
   fill_vector_matmul(table);
   fill_vector_multiply(table);
   fill_vector_attend(table);
+  fill_vector_scores(table);
   fill_vector_pages(table);
   fill_vector_elementwise(table);
   fill_vector_gradients(table);

@@ -76,6 +76,16 @@ struct AttendTask {
   float* mass = nullptr;  // null, or [rows, group, page_count]: the share of the softmax that fell on each page
 };
 
+/// Products of queries with all 64 keys of a page as they lie.
+struct ScoreTask {
+  PageFormat format = PageFormat::kBF16;
+  int key_dim = 0;
+  const std::byte* keys = nullptr;
+  const float* queries = nullptr;  // [queries_count, key_dim], turned back by the page's place
+  int queries_count = 0;
+  float* scores = nullptr;  // [queries_count, 64]
+};
+
 /// y = a·b, or y += a·b, of floats that lie in rows with strides.
 struct FloatProduct {
   int64_t rows = 0, cols = 0, depth = 0;
@@ -114,6 +124,8 @@ struct Kernels {
 
   /// scratch: [attend_scratch(key_dim, value_dim, rows · group)] floats, aligned to 64 bytes.
   void (*attend)(const AttendTask& task, float* scratch);
+  /// scratch: [64 · key_dim], aligned to 64 bytes.
+  void (*score_page)(const ScoreTask& task, float* scratch);
   /// Writes tokens into a page.
   void (*write_page)(const PageWrite& write);
 

@@ -117,6 +117,18 @@ void attend(const AttendTask& task, float* /*scratch*/) {
   }
 }
 
+void score_page(const ScoreTask& task, float* /*scratch*/) {
+  for (int i = 0; i < task.queries_count; ++i) {
+    const float* query = task.queries + static_cast<int64_t>(i) * task.key_dim;
+    for (int t = 0; t < kPageTokens; ++t) {
+      double total = 0;
+      for (int d = 0; d < task.key_dim; ++d)
+        total += static_cast<double>(query[d]) * page_key(task.format, task.key_dim, task.keys, t, d);
+      task.scores[static_cast<int64_t>(i) * kPageTokens + t] = static_cast<float>(total);
+    }
+  }
+}
+
 void rms_norm(const float* x, const float* weight, float eps, int64_t n, float* out) {
   double squares = 0;
   for (int64_t i = 0; i < n; ++i) squares += static_cast<double>(x[i]) * x[i];
@@ -252,6 +264,7 @@ Kernels reference_kernels() {
           .panel_rows = 16,
           .multiply = multiply,
           .attend = attend,
+          .score_page = score_page,
           .write_page = write_page,
           .rms_norm = rms_norm,
           .layer_norm = layer_norm,

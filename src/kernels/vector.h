@@ -17,6 +17,7 @@ inline constexpr int kTileQueries = 16;
 void fill_vector_matmul(Kernels& table);
 void fill_vector_multiply(Kernels& table);
 void fill_vector_attend(Kernels& table);
+void fill_vector_scores(Kernels& table);
 void fill_vector_pages(Kernels& table);
 void fill_vector_elementwise(Kernels& table);
 void fill_vector_gradients(Kernels& table);

@@ -36,6 +36,24 @@ TEST_P(AttendOnEachIsa, EqualsReferenceOverShapesMasksAndPlaces) {
   }
 }
 
+TEST_P(AttendOnEachIsa, PageScoresEqualTheReference) {
+  for (const PageFormat format : {PageFormat::kBF16, PageFormat::kF32, PageFormat::kQ8, PageFormat::kQ4}) {
+    for (const auto& [key_dim, count] : {std::pair{64, 1}, {128, 5}, {12, 3}, {80, 33}, {96, 16}}) {
+      SCOPED_TRACE(testing::Message() << "key " << key_dim << " queries " << count << " format "
+                                      << static_cast<int>(format));
+      const AttendProblem problem({key_dim, 8, 0, count, 1, 1, format});
+      ScoreTask task{format, key_dim, problem.reads[0].keys, problem.queries.data(), count, nullptr};
+      AlignedBuffer<float> scratch(static_cast<size_t>(kPageTokens) * key_dim);
+      std::vector<float> expected(static_cast<size_t>(count) * kPageTokens, NAN), found = expected;
+      task.scores = expected.data();
+      kernels("reference").score_page(task, scratch.data());
+      task.scores = found.data();
+      kernels(GetParam()).score_page(task, scratch.data());
+      expect_near(expected, found, 1e-5f);
+    }
+  }
+}
+
 TEST_P(AttendOnEachIsa, RoundedPagesStayNearFloats) {
   for (const int rows : {1, 24}) {  // few queries, and many
     const AttendCase floats{64, 64, 64, rows, 4, 6, PageFormat::kF32};

@@ -272,7 +272,10 @@ TEST(Session, SelectorsWithABudgetForAllGiveDenseBitsForkedAndRewoundToo) {
   };
   const auto dense = run("dense");
   for (const char* attend :
-       {"quest:budget=100k,dense_layers=0", "lm-infinite:size=100k", "layers:full=1,then=quest"})
+       {"quest:budget=100k,dense_layers=0", "lm-infinite:size=100k", "layers:full=1,then=quest",
+        "tokenselect:topk=100k", "tokenselect:topk=100k,place=packed,theta=0.5", "recycled:budget=100k",
+        "recycled:stride=1,cosine=1", "shadowkv:budget=100k", "squeezed:pruned=0,least=128", "tempscale:tau=1",
+        "layers:full=1,then=(recycled:stride=1,cosine=1),else=(tokenselect:topk=100k)"})
     EXPECT_EQ(run(attend), dense) << attend;
 }
 
@@ -286,6 +289,40 @@ TEST(Session, AForkUnderAnotherSelectorSeesThePagesThatAreThere) {
   dense.append(tokens(3, 5));
   EXPECT_EQ(logits_of(fork), logits_of(again));
   EXPECT_NE(logits_of(fork), logits_of(dense));
+}
+
+TEST(Session, SelectorsWithAStateReadOnAfterForksAndRewindsAsIfAlone) {
+  const std::vector<int32_t> prompt = tokens(700), tail = tokens(20, 2), other = tokens(9, 3);
+  for (const char* attend :
+       {"tokenselect:topk=64,local=64,sink=4", "tokenselect:topk=64,local=64,sink=4,place=packed",
+        "tokenselect:topk=64,local=64,theta=0.9", "recycled:budget=64,stride=4", "shadowkv:budget=64,outliers=4",
+        "squeezed:least=200,pruned=0.8,iterations=3"}) {
+    const auto steps = [](Session& session, const std::vector<int32_t>& ids) {
+      for (const int32_t id : ids) session.append({&id, 1});
+    };
+    Session alone(seedling(), runtime(), {.attend = attend}), trunk(seedling(), runtime(), {.attend = attend});
+    alone.append(prompt);
+    trunk.append(prompt);
+    Session fork = trunk.fork();
+    steps(fork, other);
+    steps(alone, tail);
+    steps(trunk, tail);
+    EXPECT_EQ(logits_of(trunk), logits_of(alone)) << attend;
+    Session dense(seedling(), runtime());
+    dense.append(prompt);
+    steps(dense, tail);
+    EXPECT_NE(logits_of(trunk), logits_of(dense)) << attend;
+    EXPECT_GT(test::cosine(logits_of(trunk), logits_of(dense)), 0.5) << attend;
+    fork.rewind(9 + 60);  // into the prompt
+    fork.append(tokens(60, 4));
+    steps(fork, other);
+    EXPECT_EQ(fork.length(), 709);
+    Session late = dense.fork(attend);  // knows nothing of what was read
+    steps(late, other);
+    late.rewind(4);
+    steps(late, other);
+    EXPECT_EQ(late.length(), 700 + 20 + 9 + 5);
+  }
 }
 
 TEST(Session, LongInputsTakeMemoryForPagesOnly) {

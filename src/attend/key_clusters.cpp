@@ -1,0 +1,216 @@
+#include "attend/key_clusters.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "attend/lane_keys.h"
+
+namespace fathom {
+namespace {
+
+constexpr int64_t kDrawn = 5;        // vectors for each centre to draw from
+constexpr int64_t kRowsAtOnce = 64;  // of vectors met with all centres
+
+/// Numbers in [0, 1) that are the same on every machine (SplitMix64).
+class Draws {
+ public:
+  double next() {
+    state_ += 0x9e3779b97f4a7c15;
+    uint64_t z = state_;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
+    z = (z ^ z >> 27) * 0x94d049bb133111eb;
+    return static_cast<double>((z ^ z >> 31) >> 11) * 0x1p-53;
+  }
+
+ private:
+  uint64_t state_ = 0;
+};
+
+/// Where the largest of n numbers is, the first of equal ones.
+int64_t place_of_largest(const float* x, int64_t n) {
+  constexpr int kLanes = 8;
+  float most[kLanes];
+  std::fill_n(most, kLanes, x[0]);
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes)
+    for (int l = 0; l < kLanes; ++l) most[l] = x[i + l] > most[l] ? x[i + l] : most[l];
+  float largest = *std::max_element(most, most + kLanes);
+  for (; i < n; ++i) largest = std::max(largest, x[i]);
+  return std::find(x, x + n, largest) - x;
+}
+
+class DirectionClusters {
+ public:
+  DirectionClusters(std::span<const float> vectors, int dim, int64_t count)
+      : dim_(dim),
+        count_(count),
+        n_(std::ssize(vectors) / dim),
+        units_(vectors.begin(), vectors.end()),
+        labels_(n_, -1),
+        products_(kRowsAtOnce * count),
+        scratch_(kMultiplyScratch) {
+    for (int64_t i = 0; i < n_; ++i) {
+      float* unit = units_.data() + i * dim_;
+      const float length = std::sqrt(dot(unit, unit, dim_));
+      if (length > 0)
+        for (int d = 0; d < dim_; ++d) unit[d] /= length;
+    }
+  }
+
+  std::vector<int32_t> run(int iterations) {
+    draw_centres();
+    for (int i = 0; i < iterations && assign(); ++i) move_centres();
+    return std::move(labels_);
+  }
+
+ private:
+  /// k-means++: the farther a vector is from all centres, the likelier it becomes the next.
+  void draw_centres() {
+    const int64_t drawn = std::min(n_, kDrawn * count_);
+    const auto vector = [&](int64_t i) { return units_.data() + i * n_ / drawn * dim_; };
+    std::vector<double> distances(drawn, 4);
+    Draws draws;
+    for (int64_t c = 0; c < count_; ++c) {
+      double total = 0;
+      for (const double distance : distances) total += distance;
+      double left = draws.next() * total;
+      int64_t next = 0;
+      while (next + 1 < drawn && (left -= distances[next]) >= 0) ++next;
+      const float* centre = vector(next);
+      centres_.insert(centres_.end(), centre, centre + dim_);
+      for (int64_t i = 0; i < drawn; ++i)
+        distances[i] = std::min(distances[i], std::max(0.0, 2 - 2.0 * dot(vector(i), centre, dim_)));
+    }
+  }
+
+  /// Each vector to its nearest centre; returns whether one changed.
+  bool assign() {
+    std::vector<float> bias(count_);  // |u − c|² = 1 − 2 (u·c − |c|²/2)
+    for (int64_t c = 0; c < count_; ++c)
+      bias[c] = -dot(centres_.data() + c * dim_, centres_.data() + c * dim_, dim_) / 2;
+    bool changed = false;
+    for (int64_t first = 0; first < n_; first += kRowsAtOnce) {
+      FloatProduct product;
+      product.rows = std::min(kRowsAtOnce, n_ - first);
+      product.cols = count_;
+      product.depth = dim_;
+      product.a = units_.data() + first * dim_;
+      product.a_stride = product.b_stride = dim_;
+      product.b = centres_.data();
+      product.b_turned = true;
+      product.y = products_.data();
+      product.y_stride = count_;
+      product.add = true;
+      for (int64_t r = 0; r < product.rows; ++r) std::ranges::copy(bias, product.y + r * count_);
+      kernels().multiply(product, scratch_.data());
+      for (int64_t r = 0; r < product.rows; ++r) {
+        const auto label = static_cast<int32_t>(place_of_largest(product.y + r * count_, count_));
+        changed = changed || label != labels_[first + r];
+        labels_[first + r] = label;
+      }
+    }
+    return changed;
+  }
+
+  /// Each centre to the mean of its vectors; one without any stays.
+  void move_centres() {
+    std::vector<double> sums(count_ * dim_);
+    std::vector<int64_t> sizes(count_);
+    for (int64_t i = 0; i < n_; ++i) {
+      ++sizes[labels_[i]];
+      for (int d = 0; d < dim_; ++d) sums[labels_[i] * dim_ + d] += units_[i * dim_ + d];
+    }
+    for (int64_t c = 0; c < count_; ++c) {
+      if (sizes[c] == 0) continue;
+      for (int d = 0; d < dim_; ++d)
+        centres_[c * dim_ + d] = static_cast<float>(sums[c * dim_ + d] / static_cast<double>(sizes[c]));
+    }
+  }
+
+  int dim_;
+  int64_t count_, n_;
+  std::vector<float> units_, centres_;
+  std::vector<int32_t> labels_;
+  std::vector<float> products_;
+  AlignedBuffer<float> scratch_;
+};
+
+struct VisibleKeys {
+  std::vector<float> keys;      // rotated to their places
+  std::vector<int64_t> tokens;  // slot · 64 + offset
+};
+
+/// Of the tokens below `end`.
+VisibleKeys visible_keys(const PageStore& store, const Lane& lane, const PlaceRotations& rotations, int64_t end) {
+  const int dim = store.shape().key_dim;
+  VisibleKeys visible;
+  std::vector<float> page(static_cast<size_t>(kPageTokens) * dim), spare(dim);
+  for (size_t s = 0; s < lane.size() && lane[s].first < end; ++s) {
+    const PageSlot& slot = lane[s];
+    if (slot.mask == 0) continue;
+    read_keys(store.shape().format, dim, store.keys(slot.page), slot.filled, page.data());
+    const PlaceRotations::View turn = rotations.at(slot.place, spare.data());
+    for (int t = 0; t < slot.filled && slot.first + t < end; ++t) {
+      if (!(slot.mask >> t & 1)) continue;
+      float* key = page.data() + t * dim;
+      kernels().rotate_pairs(key, turn.cos, turn.sin, rotations.pairs());
+      visible.keys.insert(visible.keys.end(), key, key + dim);
+      visible.tokens.push_back(static_cast<int64_t>(s) * kPageTokens + t);
+    }
+  }
+  return visible;
+}
+
+}  // namespace
+
+std::vector<int32_t> cluster_directions(std::span<const float> vectors, int dim, int64_t count, int iterations) {
+  return DirectionClusters(vectors, dim, count).run(iterations);
+}
+
+KeyClusters make_key_clusters(const PageStore& store, const Lane& lane, const PlaceRotations& rotations,
+                              int64_t end, double share, int iterations) {
+  const int dim = store.shape().key_dim;
+  const VisibleKeys visible = visible_keys(store, lane, rotations, end);
+  KeyClusters clusters{end, {0}, {}, KeyTable(PageFormat::kF32, dim)};
+  if (visible.tokens.empty()) return clusters;
+  const auto n = std::ssize(visible.tokens);
+  const auto count = std::clamp<int64_t>(std::llround(share * static_cast<double>(n)), 1, n);
+  const std::vector<int32_t> labels = cluster_directions(visible.keys, dim, count, iterations);
+  std::vector<std::vector<int64_t>> members(count);
+  for (int64_t i = 0; i < n; ++i) members[labels[i]].push_back(i);
+  std::vector<float> mean(dim);
+  for (const std::vector<int64_t>& own : members) {
+    if (own.empty()) continue;
+    std::ranges::fill(mean, 0.0f);
+    for (const int64_t i : own) {
+      clusters.tokens.push_back(visible.tokens[i]);
+      for (int d = 0; d < dim; ++d) mean[d] += visible.keys[i * dim + d] / static_cast<float>(own.size());
+    }
+    clusters.means.add(mean.data());
+    clusters.begin.push_back(std::ssize(clusters.tokens));
+  }
+  return clusters;
+}
+
+std::vector<float> cluster_shares(const KeyClusters& clusters, std::span<const float> queries, int64_t rows,
+                                  int group, float scale) {
+  const int64_t n = clusters.size(), dim = std::ssize(queries) / (rows * group);
+  std::vector<float> best(n), scores(group * n), sums(group * n);
+  for (int64_t r = 0; r < rows && n > 0; ++r) {
+    clusters.means.score(queries.data() + r * group * dim, group, scores.data(), n);
+    for (int q = 0; q < group; ++q) {
+      float* own = scores.data() + q * n;
+      float sum = 0, total = 0;
+      kernels().scale(own, scale, n);
+      kernels().exponentials(own, n, &sum);
+      for (int64_t c = 0; c < n; ++c) total += own[c] * static_cast<float>(clusters.members(c));
+      kernels().scale(own, 1 / (total * static_cast<float>(rows)), n);
+      kernels().add(sums.data() + q * n, own, n);
+    }
+  }
+  for (int q = 0; q < group; ++q)
+    for (int64_t c = 0; c < n; ++c) best[c] = std::max(best[c], sums[q * n + c]);
+  return best;
+}
+
+}  // namespace fathom

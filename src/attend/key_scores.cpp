@@ -1,0 +1,203 @@
+#include "attend/key_scores.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "kernels/quantize.h"
+
+namespace fathom {
+namespace {
+
+constexpr float kHidden = -std::numeric_limits<float>::infinity();
+constexpr size_t kTaskSlots = 32;     // 2,048 tokens: a thread streams for long
+constexpr size_t kTaskTokens = 4096;  // of sums over heads
+
+}  // namespace
+
+void rotate_query(const LayerQueries& queries, int64_t row, int head, float* spare, float* out) {
+  std::copy_n(queries.query(row, head), queries.memory->store().shape().key_dim, out);
+  const int pairs = queries.rotations->pairs();
+  if (pairs == 0) return;
+  const PlaceRotations::View turn = queries.rotations->at(queries.positions[row], spare);
+  kernels().rotate_pairs(out, turn.cos, turn.sin, pairs);
+}
+
+KeyScores::KeyScores(const PageStore& store, const PlaceRotations& rotations, const Kernels& table)
+    : store_(store),
+      rotations_(rotations),
+      kernels_(table),
+      spare_(2 * static_cast<size_t>(rotations.pairs())),
+      tile_(static_cast<size_t>(kPageTokens) * store.shape().key_dim) {}
+
+/// R(−place)·q: a product with keys as they lie in a page is then the score.
+void KeyScores::turn_back(int64_t place, const float* queries, int count) {
+  const int dim = store_.shape().key_dim, pairs = rotations_.pairs();
+  turned_.assign(queries, queries + static_cast<int64_t>(count) * dim);
+  if (pairs == 0) return;
+  const PlaceRotations::View turn = rotations_.at(place, spare_.data());
+  float* x = turned_.data();
+  for (int q = 0; q < count; ++q, x += dim) {
+    for (int i = 0; i < pairs; ++i) {
+      const float even = x[2 * i], odd = x[2 * i + 1];
+      x[2 * i] = even * turn.cos[i] + odd * turn.sin[i];
+      x[2 * i + 1] = odd * turn.cos[i] - even * turn.sin[i];
+    }
+  }
+}
+
+const float* KeyScores::of_page(PageId page, int64_t place, const float* queries, int count) {
+  turn_back(place, queries, count);
+  scores_.resize(static_cast<size_t>(count) * kPageTokens);
+  ScoreTask task;
+  task.format = store_.shape().format;
+  task.key_dim = store_.shape().key_dim;
+  task.keys = store_.keys(page);
+  task.queries = turned_.data();
+  task.queries_count = count;
+  task.scores = scores_.data();
+  kernels_.score_page(task, tile_.data());
+  return scores_.data();
+}
+
+void KeyScores::of_slots(const Lane& lane, size_t begin, size_t end, const ScoreRange& range, const float* queries,
+                         int count, float* out, int64_t stride) {
+  for (size_t s = begin; s < end; ++s) {
+    const PageSlot& slot = lane[s];
+    const int64_t first = std::max(slot.first, range.begin), last = std::min(slot.first + slot.filled, range.end);
+    if (first >= last) continue;
+    const int64_t place = range.place < 0 ? slot.place : range.place;
+    const float* scores = slot.mask ? of_page(slot.page, place, queries, count) : nullptr;
+    for (int q = 0; q < count; ++q) {
+      float* to = out + q * stride - range.begin;
+      const float* from = scores + static_cast<int64_t>(q) * kPageTokens;
+      for (int64_t t = first; t < last; ++t)
+        to[t] = slot.mask >> (t - slot.first) & 1 ? from[t - slot.first] : kHidden;
+    }
+  }
+}
+
+void score_layer(const LayerQueries& of, const ScoreRange& range, const float* queries, int count, ThreadPool& pool,
+                 std::vector<float>& scores) {
+  const Memory& memory = *of.memory;
+  const int64_t stride = range.end - range.begin;
+  const size_t slots = memory.lane(of.layer, 0).size(), parts = (slots + kTaskSlots - 1) / kTaskSlots;
+  const int dim = memory.store().shape().key_dim;
+  scores.resize(static_cast<size_t>(memory.kv_heads()) * count * stride);
+  pool.parallel_for(parts * memory.kv_heads(), [&](size_t i, int) {
+    const size_t head = i / parts, begin = i % parts * kTaskSlots;
+    KeyScores keys(memory.store(), *of.rotations);
+    keys.of_slots(memory.lane(of.layer, static_cast<int>(head)), begin, std::min(begin + kTaskSlots, slots), range,
+                  queries + head * count * dim, count, scores.data() + head * count * stride, stride);
+  });
+}
+
+void hide_scores(const Lane& lane, int64_t begin, std::span<float> scores) {
+  for (const PageSlot& slot : lane) {
+    if (slot.mask == page_bits(0, slot.filled)) continue;
+    const int64_t end = std::min<int64_t>(slot.first + slot.filled, begin + std::ssize(scores));
+    for (int64_t t = std::max(slot.first, begin); t < end; ++t)
+      if (!(slot.mask >> (t - slot.first) & 1)) scores[t - begin] = kHidden;
+  }
+}
+
+void KeyTable::add(const float* key) {
+  const size_t page_bytes = page_key_bytes(format_, key_dim_), page = size_ / kPageTokens;
+  if (size_ % kPageTokens == 0) pages_.resize(pages_.size() + page_bytes);
+  std::byte* to = pages_.data() + page * page_bytes;
+  for (int d = 0; d < key_dim_; ++d) {
+    const int64_t at = (static_cast<int64_t>(d / 2) * kPageTokens + size_ % kPageTokens) * 2 + d % 2;
+    if (format_ == PageFormat::kF32) {
+      reinterpret_cast<float*>(to)[at] = key[d];
+    } else {
+      reinterpret_cast<uint16_t*>(to)[at] = f32_to_bf16(key[d]);
+    }
+  }
+  ++size_;
+}
+
+void KeyTable::score(const float* queries, int count, float* out, int64_t stride) const {
+  std::vector<float> scores(static_cast<size_t>(count) * kPageTokens);
+  AlignedBuffer<float> tile(static_cast<size_t>(kPageTokens) * key_dim_);
+  for (int64_t first = 0; first < size_; first += kPageTokens) {
+    const std::byte* keys = pages_.data() + first / kPageTokens * page_key_bytes(format_, key_dim_);
+    kernels().score_page({format_, key_dim_, keys, queries, count, scores.data()}, tile.data());
+    const int64_t n = std::min<int64_t>(kPageTokens, size_ - first);
+    for (int q = 0; q < count; ++q) std::copy_n(scores.data() + q * kPageTokens, n, out + q * stride + first);
+  }
+}
+
+void softmax_scores(std::span<float> scores, float scale) {
+  const float largest = scores.empty() ? kHidden : *std::ranges::max_element(scores);
+  if (!(largest > kHidden)) return std::fill(scores.begin(), scores.end(), 0.0f);
+  const auto n = static_cast<int64_t>(scores.size());
+  kernels().scale(scores.data(), scale, n);
+  kernels().softmax(scores.data(), n);
+}
+
+std::vector<float> soft_vote(std::span<float> scores, int heads, float scale, ThreadPool& pool) {
+  const size_t tokens = scores.size() / heads;
+  pool.parallel_for(heads, [&](size_t h, int) { softmax_scores(scores.subspan(h * tokens, tokens), scale); });
+  std::vector<float> votes(tokens);
+  pool.parallel_for((tokens + kTaskTokens - 1) / kTaskTokens, [&](size_t i, int) {
+    const size_t begin = i * kTaskTokens, count = std::min(kTaskTokens, tokens - begin);
+    for (int h = 0; h < heads; ++h)
+      kernels().add(votes.data() + begin, scores.data() + h * tokens + begin, static_cast<int64_t>(count));
+  });
+  return votes;
+}
+
+void max_pool(std::span<float> scores, int64_t width) {
+  if (width <= 1) return;
+  const std::vector<float> old(scores.begin(), scores.end());
+  const int64_t n = std::ssize(scores), reach = width / 2;
+  for (int64_t i = 0; i < n; ++i) {
+    const auto begin = old.begin() + std::max<int64_t>(0, i - reach);
+    scores[i] = *std::max_element(begin, old.begin() + std::min(n, i + reach + 1));
+  }
+}
+
+void mean_pool(std::span<float> scores, int64_t width) {
+  if (width <= 1) return;
+  const std::vector<float> old(scores.begin(), scores.end());
+  const int64_t n = std::ssize(scores), reach = width / 2;
+  for (int64_t i = 0; i < n; ++i) {
+    float sum = 0;
+    for (int64_t j = std::max<int64_t>(0, i - reach); j < std::min(n, i + reach + 1); ++j) sum += old[j];
+    scores[i] = sum / static_cast<float>(width);
+  }
+}
+
+std::vector<int64_t> top_scores(std::span<const float> scores, int64_t k) {
+  std::vector<float> ranked;
+  ranked.reserve(scores.size());
+  for (const float score : scores) {
+    if (score > kHidden) ranked.push_back(score);
+  }
+  float least = kHidden;  // of those chosen
+  int64_t equal = 0;      // so many of them score just that
+  if (std::ssize(ranked) > k) {
+    if (k <= 0) return {};
+    std::ranges::nth_element(ranked, ranked.begin() + k - 1, std::greater());
+    least = ranked[k - 1];
+    equal = std::count(ranked.begin(), ranked.begin() + k, least);
+  }
+  std::vector<int64_t> chosen;
+  for (int64_t i = std::ssize(scores) - 1; i >= 0; --i) {
+    if (scores[i] > least || (scores[i] == least && equal-- > 0)) chosen.push_back(i);
+  }
+  std::ranges::reverse(chosen);
+  return chosen;
+}
+
+double cosine_of(std::span<const float> x, std::span<const float> y) {
+  double xy = 0, xx = 0, yy = 0;
+  for (size_t i = 0; i < x.size(); ++i) {
+    xy += static_cast<double>(x[i]) * y[i];
+    xx += static_cast<double>(x[i]) * x[i];
+    yy += static_cast<double>(y[i]) * y[i];
+  }
+  return xx > 0 && yy > 0 ? xy / std::sqrt(xx * yy) : 1;
+}
+
+}  // namespace fathom

@@ -1,0 +1,176 @@
+// Most steps see few tokens, those that the latest step over all tokens liked best; such steps come now and then.
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <vector>
+
+#include "attend/key_scores.h"
+#include "attend/lane_keys.h"
+#include "base/error.h"
+
+namespace fathom {
+namespace {
+
+constexpr int kPool = 7;  // neighbours that a high score lifts: the paper's
+
+/// What a layer remembers of its latest full step.
+struct LayerChoice {
+  int64_t end = 0;          // tokens there were then; 0: no such step yet
+  bool full = true;         // of the step under way
+  int64_t steps = 0;        // since, or since queries were last compared
+  std::vector<float> mean;  // query of that step, the mean over heads: [key_dim]
+  /// For each key/value head the tokens it liked, best first: slot · 64 + offset.
+  std::vector<std::shared_ptr<const std::vector<int64_t>>> tokens;
+};
+
+struct State final : SequenceState {
+  std::vector<LayerChoice> layers;
+  std::unique_ptr<SequenceState> fork() const override { return std::make_unique<State>(*this); }
+  void rewind(int64_t tokens) override {
+    for (LayerChoice& layer : layers) {
+      if (layer.end > tokens) layer = {};  // the next step is a full one
+    }
+  }
+};
+
+class Recycled final : public Selector {
+ public:
+  explicit Recycled(const Values& values)
+      : budget_(values.integer("budget")),
+        stride_(values.integer("stride")),
+        share_(values.number("share")),
+        cosine_(values.number("cosine")) {
+    if (budget_ == 0 && share_ == 0)
+      fail_usage("attend method recycled: expected a budget or a share of more than 0: a step must see something");
+  }
+
+  void attach(const AttendContext& context) override { layers_ = context.layers; }
+  std::unique_ptr<SequenceState> new_state() const override {
+    auto state = std::make_unique<State>();
+    state->layers.resize(layers_);
+    return state;
+  }
+
+  /// What is read several rows at a time is seen in full, and its last row chooses.
+  void plan(const LayerQueries& queries, ThreadPool& pool) const override {
+    if (!queries.state) return;
+    LayerChoice& layer = static_cast<State*>(queries.state)->layers.at(queries.layer);
+    const std::vector<float> mean = mean_query(queries);
+    layer.full = queries.rows > 1 || is_due(layer, mean);
+    if (!layer.full) return;
+    layer.end = queries.first + queries.rows;
+    layer.steps = 0;
+    layer.mean = mean;
+    choose(queries, layer, pool);
+  }
+
+  void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {
+    TokenChoice choice(lane);
+    const LayerChoice* layer =
+        block.state ? &static_cast<const State*>(block.state)->layers.at(block.layer) : nullptr;
+    const int64_t end = block.first + block.rows;
+    if (!layer || layer->full) {
+      choice.add(0, end);
+      return choice.add_to(selection);
+    }
+    choice.add(layer->end, end);
+    const std::vector<int64_t>& tokens = *layer->tokens[block.head];
+    const int64_t room = size(layer->end) - (end - layer->end);  // each new token takes the place of a chosen one
+    for (int64_t i = 0; i < std::min(room, std::ssize(tokens)); ++i)
+      choice.add(static_cast<uint32_t>(tokens[i] / kPageTokens), uint64_t{1} << tokens[i] % kPageTokens);
+    choice.add_to(selection);
+  }
+
+ private:
+  int64_t size(int64_t tokens) const {
+    return std::max(budget_, static_cast<int64_t>(std::llround(share_ * static_cast<double>(tokens))));
+  }
+
+  /// Whether a step is to see everything: every `stride` steps, if the query has changed since.
+  bool is_due(LayerChoice& layer, const std::vector<float>& mean) const {
+    if (layer.end == 0) return true;
+    if (++layer.steps < stride_) return false;
+    layer.steps = 0;
+    return cosine_ >= 1 || cosine_of(mean, layer.mean) < cosine_;
+  }
+
+  /// Of the last row, not rotated: what was asked, wherever it was asked.
+  static std::vector<float> mean_query(const LayerQueries& queries) {
+    const int dim = queries.memory->store().shape().key_dim;
+    std::vector<float> mean(dim);
+    for (int h = 0; h < queries.heads; ++h)
+      for (int d = 0; d < dim; ++d) mean[d] += queries.query(queries.rows - 1, h)[d];
+    return mean;
+  }
+
+  /// The attention of the last row, the largest of a group's heads, decides.
+  void choose(const LayerQueries& queries, LayerChoice& layer, ThreadPool& pool) const {
+    const Memory& memory = *queries.memory;
+    const int dim = memory.store().shape().key_dim, group = queries.group();
+    std::vector<float> turned(static_cast<size_t>(queries.heads) * dim), spare(dim), scores;
+    for (int h = 0; h < queries.heads; ++h)
+      rotate_query(queries, queries.rows - 1, h, spare.data(), turned.data() + static_cast<int64_t>(h) * dim);
+    score_layer(queries, {0, layer.end}, turned.data(), group, pool, scores);
+    layer.tokens.resize(memory.kv_heads());
+    pool.parallel_for(memory.kv_heads(), [&](size_t head, int) {
+      const std::span<float> of_group(scores.data() + head * group * layer.end, group * layer.end);
+      for (int q = 0; q < group; ++q) softmax_scores(of_group.subspan(q * layer.end, layer.end), queries.scale);
+      const std::span<float> best = of_group.first(layer.end);
+      for (int q = 1; q < group; ++q)
+        for (int64_t t = 0; t < layer.end; ++t) best[t] = std::max(best[t], of_group[q * layer.end + t]);
+      max_pool(best, kPool);
+      const Lane& lane = memory.lane(queries.layer, static_cast<int>(head));
+      hide_scores(lane, 0, best);
+      layer.tokens[head] = std::make_shared<std::vector<int64_t>>(best_tokens(lane, best, size(layer.end)));
+    });
+  }
+
+  /// Slot · 64 + offset of the k tokens that score highest, best first.
+  static std::vector<int64_t> best_tokens(const Lane& lane, std::span<const float> scores, int64_t k) {
+    std::vector<int64_t> tokens = top_scores(scores, k);
+    std::vector<std::pair<float, int64_t>> ranked;
+    int64_t s = 0;
+    for (const int64_t t : tokens) {
+      while (lane[s].first + lane[s].filled <= t) ++s;
+      ranked.emplace_back(scores[t], s * kPageTokens + t - lane[s].first);
+    }
+    std::ranges::sort(ranked, std::greater());
+    tokens.clear();
+    for (const auto& [score, token] : ranked) tokens.push_back(token);
+    return tokens;
+  }
+
+  int64_t budget_, stride_;
+  double share_, cosine_;
+  int layers_ = 0;
+};
+
+}  // namespace
+
+MethodInfo recycled_info() {
+  using Type = Parameter::Type;
+  return {
+      .name = "recycled",
+      .summary =
+          "generated tokens see what the latest step over all tokens liked best; every few steps, when "
+          "the query has changed, one sees all",
+      .paper = "Recycled Attention: Efficient inference for long-context language models, 2024",
+      .needs = "any model; prompts are read in full",
+      .time = "O(budget) per token, and O(n) every `stride` tokens at most",
+      .memory = "O(n): nothing is dropped",
+      .parameters = {
+          {"budget", Type::kInt, "0", "tokens seen by a step", 0, 1e12, {}},
+          {"share", Type::kFloat, "0.125", "tokens seen as a share of those there are, if that is more", 0, 1, {}},
+          {"stride", Type::kInt, "5", "steps from one possible full step to the next", 1, 1e9, {}},
+          {"cosine",
+           Type::kFloat,
+           "0.85",
+           "a full step comes when the query is less alike the last one's than this; 1: always",
+           -1,
+           1,
+           {}}}};
+}
+
+std::unique_ptr<Selector> make_recycled(const Values& values) { return std::make_unique<Recycled>(values); }
+
+}  // namespace fathom

@@ -1,0 +1,193 @@
+// Chunks of the prompt by their mean keys; chunks that a mean does not describe are always seen.
+#include <algorithm>
+#include <memory>
+#include <numeric>
+#include <vector>
+
+#include "attend/key_scores.h"
+#include "attend/lane_keys.h"
+#include "base/error.h"
+
+namespace fathom {
+namespace {
+
+constexpr int kChunk = 8;  // tokens
+constexpr int kChunks = kPageTokens / kChunk;
+constexpr int64_t kExactChunks = 4;  // newest of the prompt, always seen
+
+/// A chunk of a page: slot · 8 + number in the page.
+using ChunkId = uint32_t;
+
+uint64_t chunk_mask(ChunkId chunk) { return uint64_t{0xff} << chunk % kChunks * kChunk; }
+
+/// The chunks of the prompt in one lane.
+struct Landmarks {
+  std::vector<ChunkId> outliers;  // always seen
+  std::vector<ChunkId> chunks;    // of the means
+  KeyTable means;                 // of rotated keys
+};
+
+struct LayerState {
+  int64_t prompt = 0;                                   // tokens of it; 0: not known
+  int64_t place = 0;                                    // of the sequence when the means were made
+  std::vector<std::shared_ptr<const Landmarks>> heads;  // empty: not made yet
+};
+
+struct State final : SequenceState {
+  std::vector<LayerState> layers;
+  std::unique_ptr<SequenceState> fork() const override { return std::make_unique<State>(*this); }
+  void rewind(int64_t tokens) override {
+    for (LayerState& layer : layers) {
+      if (layer.prompt <= tokens) continue;
+      layer.prompt = tokens;
+      layer.heads.clear();
+    }
+  }
+};
+
+class ShadowKv final : public Selector {
+ public:
+  explicit ShadowKv(const Values& values)
+      : budget_(values.integer("budget")), outliers_(values.integer("outliers")) {}
+
+  void attach(const AttendContext& context) override {
+    layers_ = context.layers;
+    store_ = context.store;
+  }
+  std::unique_ptr<SequenceState> new_state() const override {
+    auto state = std::make_unique<State>();
+    state->layers.resize(layers_);
+    return state;
+  }
+
+  /// What is read several rows at a time is prompt. Without any, it is all there was when this method began.
+  void plan(const LayerQueries& queries, ThreadPool& pool) const override {
+    if (!queries.state) return;
+    LayerState& layer = static_cast<State*>(queries.state)->layers.at(queries.layer);
+    if (queries.rows > 1) {
+      layer.prompt = queries.first + queries.rows;
+      return layer.heads.clear();
+    }
+    if (layer.prompt == 0) layer.prompt = queries.first;
+    const Memory& memory = *queries.memory;
+    const int64_t place = memory.lane(queries.layer, 0).front().place;
+    if (!layer.heads.empty() && layer.place == place) return;
+    layer.place = place;
+    layer.heads.resize(memory.kv_heads());
+    pool.parallel_for(layer.heads.size(), [&](size_t head, int) {
+      layer.heads[head] = std::make_shared<const Landmarks>(
+          landmarks_of(memory.lane(queries.layer, static_cast<int>(head)), *queries.rotations, layer.prompt));
+    });
+  }
+
+  void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {
+    TokenChoice choice(lane);
+    const LayerState* layer =
+        block.state ? &static_cast<const State*>(block.state)->layers.at(block.layer) : nullptr;
+    if (block.rows > 1 || !layer || layer->heads.empty()) {
+      choice.add(0, block.first + block.rows);
+      return choice.add_to(selection);
+    }
+    for (uint32_t s = 0; s < lane.size(); ++s)
+      if (!is_chunked(lane[s], layer->prompt)) choice.add(s, lane[s].mask);
+    const Landmarks& landmarks = *layer->heads[block.head];
+    for (const ChunkId chunk : landmarks.outliers) choice.add(chunk / kChunks, chunk_mask(chunk));
+    for (const int64_t i : best_chunks(landmarks, block)) {
+      const ChunkId chunk = landmarks.chunks[i];
+      choice.add(chunk / kChunks, chunk_mask(chunk));
+    }
+    choice.add_to(selection);
+  }
+
+ private:
+  /// Whether the page's chunks are chosen among: full pages of the prompt but for its newest chunks.
+  static bool is_chunked(const PageSlot& slot, int64_t prompt) {
+    return slot.filled == kPageTokens && slot.first + kPageTokens <= prompt - kExactChunks * kChunk;
+  }
+
+  Landmarks landmarks_of(const Lane& lane, const PlaceRotations& rotations, int64_t prompt) const {
+    const int dim = store_->shape().key_dim;
+    std::vector<ChunkId> chunks;
+    std::vector<float> means, alike, keys(static_cast<size_t>(kPageTokens) * dim), spare(dim);
+    for (uint32_t s = 0; s < lane.size(); ++s) {
+      const PageSlot& slot = lane[s];
+      if (slot.mask == 0 || !is_chunked(slot, prompt)) continue;
+      read_keys(store_->shape().format, dim, store_->keys(slot.page), kPageTokens, keys.data());
+      for (int c = 0; c < kChunks; ++c) {
+        const ChunkId chunk = s * kChunks + c;
+        if ((slot.mask & chunk_mask(chunk)) == 0) continue;
+        chunks.push_back(chunk);
+        means.resize(means.size() + dim);
+        float* mean = means.data() + means.size() - dim;
+        alike.push_back(mean_key(keys.data() + static_cast<int64_t>(c) * kChunk * dim, dim, mean));
+        const PlaceRotations::View turn = rotations.at(slot.place, spare.data());
+        kernels().rotate_pairs(mean, turn.cos, turn.sin, rotations.pairs());
+      }
+    }
+    return part_outliers(chunks, means, alike);
+  }
+
+  /// The mean of a chunk's keys, [dim]; returns the least cosine of a key with it.
+  static float mean_key(const float* keys, int dim, float* mean) {
+    for (int t = 0; t < kChunk; ++t)
+      for (int d = 0; d < dim; ++d) mean[d] += keys[t * dim + d] / kChunk;
+    double least = 1;
+    for (int t = 0; t < kChunk; ++t)
+      least = std::min(least, cosine_of(std::span(mean, dim), std::span(keys + t * dim, dim)));
+    return static_cast<float>(least);
+  }
+
+  /// The chunks with the least cosines are outliers.
+  Landmarks part_outliers(const std::vector<ChunkId>& chunks, const std::vector<float>& means,
+                          const std::vector<float>& alike) const {
+    const int dim = store_->shape().key_dim;
+    std::vector<size_t> order(chunks.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::ranges::stable_sort(order, {}, [&](size_t i) { return alike[i]; });
+    const size_t count = std::min<size_t>(outliers_, order.size());
+    std::ranges::sort(order.begin() + count, order.end());
+    Landmarks landmarks{{}, {}, KeyTable(PageFormat::kBF16, dim)};
+    for (size_t i = 0; i < count; ++i) landmarks.outliers.push_back(chunks[order[i]]);
+    for (size_t i = count; i < order.size(); ++i) {
+      landmarks.chunks.push_back(chunks[order[i]]);
+      landmarks.means.add(means.data() + order[i] * dim);
+    }
+    return landmarks;
+  }
+
+  /// By the softmax over the means, the largest of the heads that share the keys.
+  std::vector<int64_t> best_chunks(const Landmarks& landmarks, const QueryBlock& block) const {
+    const int64_t n = landmarks.means.size();
+    std::vector<float> scores(block.group * n);
+    landmarks.means.score(block.queries, block.group, scores.data(), n);
+    for (int q = 0; q < block.group; ++q) {
+      softmax_scores(std::span(scores).subspan(q * n, n), 1);
+      for (int64_t i = 0; i < n; ++i) scores[i] = std::max(scores[i], scores[q * n + i]);
+    }
+    return top_scores(std::span(scores).first(n), budget_ / kChunk);
+  }
+
+  int64_t budget_, outliers_;
+  int layers_ = 0;
+  std::shared_ptr<const PageStore> store_;
+};
+
+}  // namespace
+
+MethodInfo shadowkv_info() {
+  using Type = Parameter::Type;
+  return {.name = "shadowkv",
+          .summary =
+              "generated tokens see the chunks of 8 prompt tokens whose mean key scores highest, and those "
+              "that a mean does not describe; the method's low-rank keys are left out: all keys stay exact",
+          .paper = "ShadowKV: KV Cache in Shadows for High-Throughput Long-Context LLM Inference, 2024",
+          .needs = "any model; prompts are read in full",
+          .time = "O(n / 8 + budget + generated) per token",
+          .memory = "O(n): nothing is dropped; 1/16 more for the means",
+          .parameters = {{"budget", Type::kInt, "2k", "tokens of the prompt that are chosen", kChunk, 1e12, {}},
+                         {"outliers", Type::kInt, "48", "chunks least like their mean, always seen", 0, 1e9, {}}}};
+}
+
+std::unique_ptr<Selector> make_shadowkv(const Values& values) { return std::make_unique<ShadowKv>(values); }
+
+}  // namespace fathom

@@ -1,0 +1,145 @@
+#pragma once
+
+#include <cmath>
+#include <numeric>
+#include <random>
+#include <vector>
+
+#include "attend/selector.h"
+
+namespace fathom::test {
+
+struct ReadingShape {
+  int heads = 4, kv_heads = 2, dim = 16;
+  int rotary_dim = 16;
+  int64_t tokens = 2000;
+  uint32_t seed = 1;
+};
+
+/// One layer of random keys and queries that is read on, pass by pass, under a selector.
+class Reading {
+ public:
+  Reading(const ReadingShape& s, const std::string& spec)
+      : shape(s),
+        rotary(
+            [&] {
+              RotaryConfig c;
+              c.dims = s.rotary_dim;
+              return c;
+            }(),
+            4096),
+        rotations(rotary),
+        memory(std::make_shared<PageStore>(PageShape{PageFormat::kF32, s.dim, 2}), 1, s.kv_heads),
+        selector(attend_methods().make(spec)),
+        pool(std::make_unique<ThreadPool>(1)) {
+    std::mt19937 random(s.seed);
+    std::normal_distribution<float> normal;
+    keys.resize(s.tokens * s.kv_heads * s.dim);
+    queries.resize(s.tokens * s.heads * s.dim);
+    for (float& x : keys) x = normal(random);
+    for (float& x : queries) x = normal(random);
+    selector->attach({memory.shared_store(), 1, s.heads, s.kv_heads});
+    memory.set_state(Memory::StateOf::kSelector, selector->new_state());
+    rotations.reserve(s.tokens);
+  }
+
+  float* key(int64_t token, int kv_head) { return keys.data() + (token * shape.kv_heads + kv_head) * shape.dim; }
+  float* query(int64_t token, int head) { return queries.data() + (token * shape.heads + head) * shape.dim; }
+  int group() const { return shape.heads / shape.kv_heads; }
+  float scale() const { return 1 / std::sqrt(static_cast<float>(shape.dim)); }
+
+  void plan_threads(int threads) { pool = std::make_unique<ThreadPool>(threads); }
+
+  /// Reads `rows` tokens as one pass. Afterwards selections are those of all its rows, one for each key/value head.
+  void read(int64_t rows) {
+    const int64_t first = memory.tokens();
+    std::vector<int64_t> positions(rows);
+    std::iota(positions.begin(), positions.end(), first);
+    memory.append(positions);
+    const std::vector<float> values(rows * 2);
+    for (int h = 0; h < shape.kv_heads; ++h) {
+      memory.write(kernels(), 0, h, rows, key(first, h), shape.kv_heads * shape.dim, values.data(), 2, rotations);
+    }
+    LayerQueries layer;
+    layer.memory = &memory;
+    layer.heads = shape.heads;
+    layer.first = first;
+    layer.rows = rows;
+    layer.positions = positions.data();
+    layer.queries = query(first, 0);
+    layer.stride = shape.heads * shape.dim;
+    layer.scale = scale();
+    layer.rotations = &rotations;
+    layer.state = memory.state(Memory::StateOf::kSelector);
+    selector->plan(layer, *pool);
+    selections.assign(shape.kv_heads, {});
+    for (int h = 0; h < shape.kv_heads; ++h) select(h, first, static_cast<int>(rows), positions.data());
+  }
+
+  /// What the last pass saw, its own rows included: the tokens of one head in order.
+  std::vector<int64_t> seen(int kv_head) const {
+    std::vector<int64_t> tokens;
+    const Lane& lane = memory.lane(0, kv_head);
+    for (const SelectedPage& page : selections[kv_head].pages) {
+      for (int t = 0; t < lane[page.slot].filled; ++t)
+        if (page.mask >> t & 1) tokens.push_back(lane[page.slot].first + t);
+    }
+    return tokens;
+  }
+
+  /// Scores of the query of a token with tokens [begin, end), true positions, in double.
+  std::vector<double> scores(int64_t token, int head, int64_t begin, int64_t end) {
+    std::vector<double> all, q = turned(query(token, head), token);
+    for (int64_t t = begin; t < end; ++t) {
+      const std::vector<double> k = turned(key(t, head / group()), t);
+      all.push_back(std::inner_product(q.begin(), q.end(), k.begin(), 0.0) * scale());
+    }
+    return all;
+  }
+  static void softmax(std::vector<double>& scores) {
+    double sum = 0;
+    for (double& s : scores) sum += s = std::exp(s);
+    for (double& s : scores) s /= sum;
+  }
+
+  ReadingShape shape;
+  Rotary rotary;
+  PlaceRotations rotations;
+  Memory memory;
+  std::unique_ptr<Selector> selector;
+  std::unique_ptr<ThreadPool> pool;
+  std::vector<float> keys, queries;  // [tokens, heads, dim]
+  std::vector<Selection> selections;
+
+ private:
+  void select(int head, int64_t first, int rows, const int64_t* positions) {
+    std::vector<float> turned(rows * group() * shape.dim);
+    for (int i = 0; i < rows * group(); ++i) {
+      const std::vector<double> q =
+          this->turned(query(first + i / group(), head * group() + i % group()), first + i / group());
+      for (int d = 0; d < shape.dim; ++d) turned[i * shape.dim + d] = static_cast<float>(q[d] * scale());
+    }
+    QueryBlock block;
+    block.head = head;
+    block.group = group();
+    block.first = first;
+    block.rows = rows;
+    block.positions = positions;
+    block.queries = turned.data();
+    block.rotations = &rotations;
+    block.state = memory.state(Memory::StateOf::kSelector);
+    selector->select(memory.lane(0, head), block, selections[head]);
+  }
+
+  std::vector<double> turned(const float* x, int64_t position) const {
+    std::vector<double> out(x, x + shape.dim);
+    for (int i = 0; i < rotary.pairs(); ++i) {
+      const double angle = static_cast<double>(position) * rotary.frequencies()[i];
+      out[2 * i] = x[2 * i] * std::cos(angle) - x[2 * i + 1] * std::sin(angle);
+      out[2 * i + 1] = x[2 * i] * std::sin(angle) + x[2 * i + 1] * std::cos(angle);
+    }
+    return out;
+  }
+};
+
+}  // namespace fathom::test

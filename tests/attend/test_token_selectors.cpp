@@ -1,0 +1,367 @@
+// Selectors that choose single tokens, chunks or clusters, with a memory of the sequence.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <bit>
+#include <set>
+
+#include "reading.h"
+#include "scene.h"
+
+namespace fathom {
+namespace {
+
+using test::Reading;
+using test::ReadingShape;
+
+std::set<int64_t> as_set(const std::vector<int64_t>& tokens) { return {tokens.begin(), tokens.end()}; }
+
+std::vector<int64_t> all_below(int64_t end) {
+  std::vector<int64_t> tokens(end);
+  std::iota(tokens.begin(), tokens.end(), 0);
+  return tokens;
+}
+
+/// The places of the k largest.
+std::set<int64_t> largest(const std::vector<double>& scores, int64_t k) {
+  std::vector<int64_t> order(scores.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::ranges::stable_sort(order, std::greater(), [&](int64_t i) { return scores[i]; });
+  return {order.begin(), order.begin() + k};
+}
+
+TEST(TokenSelect, SeesSinksTheNewestAndTheTokensWithMostVotes) {
+  for (uint32_t seed = 1; seed <= 4; ++seed) {
+    ReadingShape shape;
+    shape.seed = seed;
+    Reading reading(shape, "tokenselect:topk=100,local=70,sink=10");
+    reading.read(1499);
+    reading.read(1);
+    std::vector<double> votes(1430 - 10);
+    for (int h = 0; h < 4; ++h) {
+      std::vector<double> head = reading.scores(1499, h, 10, 1430);
+      Reading::softmax(head);
+      for (size_t i = 0; i < head.size(); ++i) votes[i] += head[i];
+    }
+    std::set<int64_t> expected;
+    for (const int64_t t : largest(votes, 100)) expected.insert(t + 10);
+    for (int64_t t = 0; t < 10; ++t) expected.insert(t);
+    for (int64_t t = 1430; t < 1500; ++t) expected.insert(t);
+    EXPECT_EQ(as_set(reading.seen(0)), expected);
+    EXPECT_EQ(reading.seen(0), reading.seen(1)) << "all heads of a layer see the same";
+  }
+}
+
+TEST(TokenSelect, ChunksOfAPassChooseForThemselves) {
+  Reading whole({}, "tokenselect:topk=64,local=200,sink=0,chunk=128");
+  Reading parts({}, "tokenselect:topk=64,local=200,sink=0,chunk=128");
+  whole.read(1024 + 128);
+  for (int i = 0; i < 9; ++i) parts.read(128);
+  // the selections of the whole pass are those of its first chunk, which sees all
+  EXPECT_EQ(whole.seen(0), all_below(1152));
+  const QueryBlock block{.layer = 0,
+                         .head = 0,
+                         .group = 2,
+                         .first = 1024,
+                         .rows = 128,
+                         .state = whole.memory.state(Memory::StateOf::kSelector)};
+  Selection selection;
+  whole.selector->select(whole.memory.lane(0, 0), block, selection);
+  ASSERT_EQ(selection.pages.size(), parts.selections[0].pages.size());
+  int64_t seen = 0;
+  for (size_t i = 0; i < selection.pages.size(); ++i) {
+    EXPECT_EQ(selection.pages[i].slot, parts.selections[0].pages[i].slot);
+    EXPECT_EQ(selection.pages[i].mask, parts.selections[0].pages[i].mask);
+    seen += std::popcount(selection.pages[i].mask);
+  }
+  EXPECT_EQ(seen, 64 + 200);
+}
+
+TEST(TokenSelect, AChoiceIsUsedAgainOnlyForQueriesThatAreAlike) {
+  for (const double theta : {0.9, 1.0}) {
+    Reading reading({}, "tokenselect:topk=64,local=16,sink=0,theta=" + std::to_string(theta));
+    reading.read(1000);
+    // without rotation by distance: the same query at the next position is nearly the same
+    for (int h = 0; h < 4; ++h) {
+      for (int d = 0; d < 16; ++d) {
+        for (int64_t t = 1000; t < 1004; ++t)
+          reading.query(t, h)[d] = d < 10 ? 0 : static_cast<float>((d % 3 - 1) * (t == 1003 ? -1 : 1));
+        if (d == 12) reading.query(1001, h)[d] += 0.3f;
+      }
+    }
+    const auto chosen = [&] {
+      std::set<int64_t> tokens;
+      for (const int64_t t : reading.seen(0))
+        if (t < 980) tokens.insert(t);
+      return tokens;
+    };
+    reading.read(1);
+    const std::set<int64_t> first = chosen();
+    reading.read(1);
+    EXPECT_EQ(chosen() == first, theta < 1);
+    reading.read(1);
+    reading.read(1);  // the opposite query
+    EXPECT_NE(chosen(), first);
+  }
+}
+
+TEST(TokenSelect, PackedPagesKeepOrderAndLeaveNoGaps) {
+  Reading reading({}, "tokenselect:topk=100,local=70,sink=64,place=packed");
+  reading.read(1999);
+  reading.read(1);
+  const Lane& lane = reading.memory.lane(0, 0);
+  int64_t chosen = 0, last = -1;
+  for (const SelectedPage& page : reading.selections[0].pages) {
+    const PageSlot& slot = lane[page.slot];
+    const int64_t newest = page.place + 63 - std::countl_zero(page.mask);
+    EXPECT_GE(page.place, slot.place) << "nothing seems farther than it is";
+    EXPECT_GT(newest, last);
+    last = newest;
+    if (slot.first + slot.filled > 1930) {
+      EXPECT_EQ(page.place, slot.place);
+      continue;
+    }
+    chosen += std::popcount(page.mask);
+    // its last token is just before what is chosen after it
+    EXPECT_EQ(1930 - newest - 1, 64 + 100 - chosen - (reading.seen(0).size() - 64 - 100 - 70));
+  }
+  EXPECT_EQ(reading.seen(0).size(), 64u + 100 + 70);
+  EXPECT_EQ(reading.selections[0].pages[0].place, 1930 - 164) << "the first tokens, a whole page";
+}
+
+TEST(Recycled, AFewStepsSeeWhatTheLatestFullOneLiked) {
+  for (uint32_t seed = 1; seed <= 3; ++seed) {
+    ReadingShape shape;
+    shape.seed = seed;
+    Reading reading(shape, "recycled:budget=50,share=0,stride=4,cosine=1");
+    reading.read(1200);
+    EXPECT_EQ(reading.seen(0), all_below(1200)) << "a prompt is read in full";
+    int64_t full = 1200;
+    for (int step = 1; step <= 9; ++step) {
+      reading.read(1);
+      const int64_t end = 1200 + step;
+      for (int head = 0; head < 2; ++head) {
+        const std::vector<int64_t> seen = reading.seen(head);
+        if (step % 4 == 0) {
+          EXPECT_EQ(seen, all_below(end));
+          continue;
+        }
+        EXPECT_EQ(seen.size(), 50u);
+        std::vector<double> best(full), pooled(full);
+        for (int h = head * 2; h < head * 2 + 2; ++h) {
+          std::vector<double> row = reading.scores(full - 1, h, 0, full);
+          Reading::softmax(row);
+          for (int64_t t = 0; t < full; ++t) best[t] = std::max(best[t], row[t]);
+        }
+        for (int64_t t = 0; t < full; ++t)
+          for (int64_t u = std::max<int64_t>(0, t - 3); u < std::min(full, t + 4); ++u)
+            pooled[t] = std::max(pooled[t], best[u]);
+        // of equal ones, neighbours of one high score, any may be chosen
+        std::vector<double> sorted = pooled;
+        std::ranges::sort(sorted, std::greater());
+        const double least = sorted[50 - (end - full) - 1];
+        for (const int64_t t : seen) EXPECT_TRUE(t >= full || pooled[t] >= least * (1 - 1e-4)) << t;
+        for (int64_t t = full; t < end; ++t) EXPECT_TRUE(std::ranges::binary_search(seen, t)) << "new: " << t;
+      }
+      if (step % 4 == 0) full = end;
+    }
+  }
+}
+
+TEST(Recycled, TheFullStepIsPutOffWhileQueriesStayAlike) {
+  Reading reading({}, "recycled:budget=64,share=0,stride=2,cosine=0.5");
+  for (int64_t t = 999; t < 1008; ++t)
+    for (int h = 0; h < 4; ++h)
+      for (int d = 0; d < 16; ++d) reading.query(t, h)[d] = (t < 1004 ? 1.0f : -1.0f) * static_cast<float>(d % 5);
+  reading.read(1000);
+  std::vector<int64_t> full;
+  for (int64_t t = 1000; t < 1008; ++t) {
+    reading.read(1);
+    if (reading.seen(0).size() > 64) full.push_back(t);
+  }
+  EXPECT_EQ(full, (std::vector<int64_t>{1005}));  // compared at 1001, 1003, 1005 (another), 1007
+}
+
+TEST(Recycled, AfterARewindBehindTheFullStepTheNextOneIsFull) {
+  Reading reading({}, "recycled:budget=64,share=0,stride=9,cosine=1");
+  reading.read(1000);
+  reading.read(1);
+  reading.read(1);
+  reading.memory.rewind(1);
+  reading.read(1);
+  EXPECT_EQ(reading.seen(0).size(), 64u);
+  reading.memory.rewind(3);
+  reading.read(1);
+  EXPECT_EQ(reading.seen(0).size(), 1000u);
+}
+
+TEST(ShadowKv, SeesOutliersTheNewestAndTheChunkThatIsAskedFor) {
+  Reading reading({}, "shadowkv:budget=64,outliers=5");
+  for (float& x : reading.keys) x *= 0.1f;
+  const auto set_chunk = [&](int64_t chunk, float sign) {  // one direction in all its keys, or two opposite ones
+    for (int64_t t = chunk * 8; t < chunk * 8 + 8; ++t)
+      for (int d = 0; d < 16; ++d) reading.key(t, 0)[d] += d >= 14 ? 5 * (t % 2 ? sign : 1.0f) : 0;
+  };
+  set_chunk(77, 1);
+  set_chunk(30, -1);
+  for (int h = 0; h < 2; ++h)
+    for (int d = 0; d < 16; ++d) reading.query(1500, h)[d] = d >= 14 ? 3 : 0;
+  reading.read(1500);
+  EXPECT_EQ(reading.seen(0), all_below(1500));
+  reading.read(1);
+  const std::set<int64_t> seen = as_set(reading.seen(0));
+  for (int64_t t = 0; t < 8; ++t) EXPECT_TRUE(seen.contains(77 * 8 + t));
+  const int64_t exact = 1500 / 64 * 64 - 64 + (1500 - 32 >= 1500 / 64 * 64 ? 64 : 0);
+  for (int64_t t = exact; t < 1501; ++t) EXPECT_TRUE(seen.contains(t)) << t;
+  EXPECT_EQ(std::ssize(seen), 64 + 5 * 8 + 1501 - exact);
+}
+
+TEST(ShadowKv, WithoutAPromptOfItsOwnTakesWhatWasThere) {
+  Reading reading({}, "shadowkv:budget=64,outliers=0");
+  reading.read(1000);
+  reading.memory.set_state(Memory::StateOf::kSelector, reading.selector->new_state());
+  reading.read(1);
+  EXPECT_LT(reading.seen(0).size(), 64u + 100);
+  const auto before = reading.seen(1);
+  for (int i = 0; i < 5; ++i) reading.read(1);
+  for (int64_t t = 1000; t < 1006; ++t) EXPECT_TRUE(std::ranges::binary_search(reading.seen(0), t));
+  EXPECT_EQ(before.back(), 1000);
+}
+
+TEST(ShadowKv, OutliersAreTheChunksThatTheirMeanDoesNotDescribe) {
+  Reading reading({}, "shadowkv:budget=8,outliers=1");
+  for (int64_t t = 0; t < 2000; ++t)  // neighbours are alike, but in one chunk
+    for (int d = 0; d < 16; ++d)
+      reading.key(t, 0)[d] =
+          (t / 8 == 40 && t % 2 ? -1.0f : 1.0f) * reading.key(t / 8 * 8, 0)[d] * (d < 10 ? 0 : 1);
+  reading.read(1500);
+  reading.read(1);
+  const std::set<int64_t> seen = as_set(reading.seen(0));
+  for (int64_t t = 320; t < 328; ++t) EXPECT_TRUE(seen.contains(t));
+}
+
+TEST(Squeezed, KeepsTheAttentionOfTopicsWithATenthOfTheKeys) {
+  ReadingShape shape;
+  shape.heads = shape.kv_heads = 1;
+  shape.dim = 32;
+  shape.rotary_dim = 0;
+  shape.tokens = 2300;
+  double held = 0, possible = 0, random = 0;
+  for (uint32_t seed = 1; seed <= 3; ++seed) {
+    shape.seed = seed;
+    Reading reading(shape, "squeezed:pruned=0.9,least=1024,iterations=20");
+    for (int64_t t = 64; t < shape.tokens; ++t)  // 64 topics; queries ask for one
+      for (int d = 0; d < 32; ++d) {
+        reading.key(t, 0)[d] = reading.key(t % 64, 0)[d] + 0.3f * reading.key(t, 0)[d];
+        reading.query(t, 0)[d] = 1.5f * reading.key(t % 61, 0)[d] + 0.5f * reading.query(t, 0)[d];
+      }
+    reading.read(2148);
+    EXPECT_EQ(reading.seen(0), all_below(2148));
+    for (int64_t step = 0; step < 8; ++step) {
+      reading.read(1);
+      std::vector<double> mass = reading.scores(2148 + step, 0, 0, 2048);
+      Reading::softmax(mass);
+      const std::vector<int64_t> seen = reading.seen(0);
+      int64_t keys = 0;
+      for (const int64_t t : seen) {
+        if (t < 2048) held += mass[t], ++keys;
+      }
+      EXPECT_EQ(std::ranges::lower_bound(seen, 2048) - seen.begin(), keys);
+      EXPECT_EQ(seen.back(), 2148 + step);
+      EXPECT_EQ(std::ssize(seen) - keys, 2149 + step - 2048) << "the newest are all seen";
+      random += static_cast<double>(keys) / 2048;
+      std::ranges::sort(mass, std::greater());
+      possible += std::accumulate(mass.begin(), mass.begin() + keys, 0.0);
+    }
+  }
+  EXPECT_LT(random / 24, 0.2);
+  EXPECT_GT(held, 0.9 * possible);
+  EXPECT_GT(held, 3 * random);
+}
+
+TEST(Squeezed, ClustersComeWithTheLengthAndGoWithARewind) {
+  Reading reading({}, "squeezed:pruned=0.8,least=500,iterations=3");
+  reading.read(400);
+  reading.read(1);
+  EXPECT_EQ(reading.seen(0).size(), 401u);
+  reading.read(200);
+  EXPECT_EQ(reading.seen(0).size(), 601u) << "what was read before is too short";
+  reading.read(1);
+  const auto count = std::ssize(reading.seen(0)) + std::ssize(reading.seen(1));
+  EXPECT_LT(count, 2 * 0.8 * 602);
+  EXPECT_GT(count, 2 * 102);
+  reading.memory.rewind(2);
+  reading.memory.rewind(110);
+  reading.read(1);
+  EXPECT_EQ(reading.seen(0).size(), 491u);
+}
+
+TEST(Squeezed, AStateThatBeginsLateClustersByTheQueriesAtHand) {
+  Reading reading({}, "squeezed:pruned=0.8,least=500,iterations=3");
+  reading.read(1500);
+  reading.memory.set_state(Memory::StateOf::kSelector, reading.selector->new_state());
+  reading.read(7);
+  EXPECT_LT(reading.seen(0).size() + reading.seen(1).size(), 2 * 0.45 * 1500);
+  EXPECT_TRUE(std::ranges::binary_search(reading.seen(0), 1450));
+}
+
+TEST(TempScale, DividesScores) {
+  test::SceneShape shape;
+  shape.tokens = 300;
+  const test::Scene scene(shape);
+  test::Scene sharper(shape);
+  for (float& x : sharper.queries) x *= 2;
+  ThreadPool pool(1);
+  const auto method = attend_methods().make("tempscale:tau=0.5");
+  test::expect_equal(test::attend(scene, *method, pool),
+                     test::PlainAttention(sharper, test::dense_sees()).result());
+  EXPECT_EQ(test::attend(scene, *attend_methods().make("tempscale:tau=1,then=(window:size=50)"), pool).out,
+            test::attend(scene, *attend_methods().make("window:size=50"), pool).out);
+}
+
+TEST(TokenSelectors, WithoutAStateSeeEverything) {
+  test::SceneShape shape;
+  shape.tokens = 700;
+  const test::Scene scene(shape);
+  ThreadPool pool(1);
+  const auto dense = test::attend(scene, *attend_methods().make("dense"), pool).out;
+  for (const char* spec : {"tokenselect:topk=8,local=8,sink=0", "recycled:budget=8", "shadowkv:budget=8",
+                           "squeezed:least=101", "tempscale:tau=1"}) {
+    const auto method = attend_methods().make(spec);
+    method->attach({scene.memory.shared_store(), 1, shape.heads, shape.kv_heads});
+    EXPECT_EQ(test::attend(scene, *method, pool).out, dense) << spec;
+  }
+}
+
+TEST(TokenSelectors, RefuseWhatContradictsItself) {
+  for (const char* spec : {"tokenselect:topk=0", "tokenselect:pool=2", "tokenselect:theta=2", "recycled:share=0",
+                           "recycled:stride=0", "shadowkv:budget=7", "squeezed:pruned=1.1", "squeezed:least=100",
+                           "tempscale:tau=0", "tempscale:then=nothing"}) {
+    try {
+      attend_methods().make(spec);
+      ADD_FAILURE() << spec;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), Error::Kind::kUsage) << spec;
+    }
+  }
+}
+
+TEST(TokenSelectors, ThreadsDoNotMatter) {
+  for (const char* spec : {"tokenselect:topk=50,local=20", "recycled:budget=50", "shadowkv:budget=64",
+                           "squeezed:least=500,iterations=3"}) {
+    std::vector<std::vector<int64_t>> seen;
+    for (const int threads : {1, 3}) {
+      Reading reading({}, spec);
+      reading.plan_threads(threads);
+      reading.read(900);
+      reading.read(1);
+      reading.read(1);
+      seen.push_back(reading.seen(0));
+    }
+    EXPECT_EQ(seen[0], seen[1]) << spec;
+    EXPECT_LT(seen[0].size(), 902u) << spec;
+  }
+}
+
+}  // namespace
+}  // namespace fathom
