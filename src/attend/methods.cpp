@@ -6,6 +6,7 @@ const MethodTable<SelectorMethod>& attend_methods() {
   static const MethodTable<SelectorMethod> table("attend",
                                                  {{dense_info(), make_dense},
                                                   {hip_info(), make_hip},
+                                                  {infllm_info(), make_infllm},
                                                   {layers_info(), make_layers},
                                                   {lm_infinite_info(), make_lm_infinite},
                                                   {quest_info(), make_quest},

@@ -124,6 +124,8 @@ MethodInfo dense_info();
 std::unique_ptr<Selector> make_dense(const Values& values);
 MethodInfo hip_info();
 std::unique_ptr<Selector> make_hip(const Values& values);
+MethodInfo infllm_info();
+std::unique_ptr<Selector> make_infllm(const Values& values);
 MethodInfo layers_info();
 std::unique_ptr<Selector> make_layers(const Values& values);
 MethodInfo lm_infinite_info();
