@@ -5,6 +5,7 @@ namespace fathom {
 const MethodTable<SelectorMethod>& attend_methods() {
   static const MethodTable<SelectorMethod> table("attend",
                                                  {{dense_info(), make_dense},
+                                                  {em_llm_info(), make_em_llm},
                                                   {hip_info(), make_hip},
                                                   {infllm_info(), make_infllm},
                                                   {layers_info(), make_layers},

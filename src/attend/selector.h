@@ -122,6 +122,8 @@ const MethodTable<SelectorMethod>& attend_methods();
 
 MethodInfo dense_info();
 std::unique_ptr<Selector> make_dense(const Values& values);
+MethodInfo em_llm_info();
+std::unique_ptr<Selector> make_em_llm(const Values& values);
 MethodInfo hip_info();
 std::unique_ptr<Selector> make_hip(const Values& values);
 MethodInfo infllm_info();

@@ -31,7 +31,9 @@ Attended dense(const Scene& scene) {
 
 TEST(Blocks, AllOfThemAtTheirPlacesGiveTheBitsOfDense) {
   for (const char* spec : {"infllm:window=100k", "infllm:window=64,topk=100k,place=true,chunk=100",
-                           "infllm:sink=0,window=200,block=40,topk=34,place=true"}) {
+                           "infllm:sink=0,window=200,block=40,topk=34,place=true", "em-llm:window=100k",
+                           "em-llm:window=300,budget=100k,place=true",
+                           "em-llm:window=300,budget=100k,place=true,contiguity=0.5,sink=3,refine=modularity"}) {
     for (uint32_t seed = 0; seed < 12; ++seed) {
       for (const int64_t rows : {1, 170}) {
         BlockScene test(shape_of(seed, rows), spec);
@@ -46,7 +48,7 @@ TEST(Blocks, AllOfThemAtTheirPlacesGiveTheBitsOfDense) {
 }
 
 TEST(Blocks, AllOfThemEqualDenseWithoutRotation) {
-  for (const char* spec : {"infllm:window=100,topk=100k"}) {
+  for (const char* spec : {"infllm:window=100,topk=100k", "em-llm:window=300,budget=100k"}) {
     SceneShape s = shape_of(3, 150);
     s.rotary_dim = 0;
     BlockScene test(s, spec);
@@ -116,7 +118,9 @@ TEST(Blocks, RowsSeeSinksWindowRestAndSoManyBlocksOnce) {
 }
 
 TEST(Blocks, HowATextWasCutIntoPassesChangesNothing) {
-  for (const char* spec : {"infllm:window=200,topk=3", "infllm:window=200,topk=3,block=50,sink=10"}) {
+  for (const char* spec :
+       {"infllm:window=200,topk=3", "infllm:window=200,topk=3,block=50,sink=10",
+        "em-llm:window=300,budget=300,gamma=0.5", "em-llm:window=300,budget=300,gamma=0.5,refine=modularity"}) {
     for (uint32_t seed = 0; seed < 4; ++seed) {
       BlockScene test(shape_of(seed, 1), spec);
       test.read_before(512);
@@ -131,7 +135,7 @@ TEST(Blocks, HowATextWasCutIntoPassesChangesNothing) {
 }
 
 TEST(Blocks, ForksAndRewoundSequencesChooseAsOneReadStraight) {
-  for (const char* spec : {"infllm:window=200,topk=3"}) {
+  for (const char* spec : {"infllm:window=200,topk=3", "em-llm:window=300,budget=300,gamma=0.5"}) {
     BlockScene straight(shape_of(5, 1), spec);
     straight.read_before(64);
     const std::vector<float> expected = straight.attended().out;
