@@ -4,7 +4,8 @@ namespace fathom {
 
 const MethodTable<SelectorMethod>& attend_methods() {
   static const MethodTable<SelectorMethod> table("attend",
-                                                 {{dense_info(), make_dense},
+                                                 {{actqkv_info(), make_actqkv},
+                                                  {dense_info(), make_dense},
                                                   {em_llm_info(), make_em_llm},
                                                   {hip_info(), make_hip},
                                                   {infllm_info(), make_infllm},

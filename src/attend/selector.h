@@ -120,6 +120,8 @@ using SelectorMethod = std::unique_ptr<Selector>(const Values&);
 /// The `--attend` methods.
 const MethodTable<SelectorMethod>& attend_methods();
 
+MethodInfo actqkv_info();
+std::unique_ptr<Selector> make_actqkv(const Values& values);
 MethodInfo dense_info();
 std::unique_ptr<Selector> make_dense(const Values& values);
 MethodInfo em_llm_info();

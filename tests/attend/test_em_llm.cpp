@@ -217,6 +217,8 @@ TEST(Blocks, SpecsThatContradictThemselvesAreRefused) {
   EXPECT_NE(error_of("infllm:topk=0").find("topk"), std::string::npos);
   EXPECT_NE(error_of("infllm:window=63").find("window"), std::string::npos);
   EXPECT_NE(error_of("infllm:place=near").find("far"), std::string::npos);
+  EXPECT_NE(error_of("actqkv:warmup=0").find("warmup"), std::string::npos);
+  EXPECT_NE(error_of("actqkv:question_begin=9,question_end=5").find("question_end"), std::string::npos);
   EXPECT_EQ(error_of("infllm:topk=1,window=64,chunk=64,block=8,sink=0,representatives=1"), "");
 }
 

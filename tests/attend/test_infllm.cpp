@@ -33,7 +33,8 @@ TEST(Blocks, AllOfThemAtTheirPlacesGiveTheBitsOfDense) {
   for (const char* spec : {"infllm:window=100k", "infllm:window=64,topk=100k,place=true,chunk=100",
                            "infllm:sink=0,window=200,block=40,topk=34,place=true", "em-llm:window=100k",
                            "em-llm:window=300,budget=100k,place=true",
-                           "em-llm:window=300,budget=100k,place=true,contiguity=0.5,sink=3,refine=modularity"}) {
+                           "em-llm:window=300,budget=100k,place=true,contiguity=0.5,sink=3,refine=modularity",
+                           "actqkv:window=100k", "actqkv:window=64,topk=100k,place=true"}) {
     for (uint32_t seed = 0; seed < 12; ++seed) {
       for (const int64_t rows : {1, 170}) {
         BlockScene test(shape_of(seed, rows), spec);
@@ -48,7 +49,8 @@ TEST(Blocks, AllOfThemAtTheirPlacesGiveTheBitsOfDense) {
 }
 
 TEST(Blocks, AllOfThemEqualDenseWithoutRotation) {
-  for (const char* spec : {"infllm:window=100,topk=100k", "em-llm:window=300,budget=100k"}) {
+  for (const char* spec :
+       {"infllm:window=100,topk=100k", "em-llm:window=300,budget=100k", "actqkv:window=64,topk=1k"}) {
     SceneShape s = shape_of(3, 150);
     s.rotary_dim = 0;
     BlockScene test(s, spec);
