@@ -4,8 +4,11 @@ namespace fathom {
 
 const MethodTable<SelectorMethod>& attend_methods() {
   static const MethodTable<SelectorMethod> table("attend",
-                                                 {{dense_info(), make_dense},
+                                                 {{actqkv_info(), make_actqkv},
+                                                  {dense_info(), make_dense},
+                                                  {em_llm_info(), make_em_llm},
                                                   {hip_info(), make_hip},
+                                                  {infllm_info(), make_infllm},
                                                   {layers_info(), make_layers},
                                                   {lm_infinite_info(), make_lm_infinite},
                                                   {quest_info(), make_quest},

@@ -120,10 +120,16 @@ using SelectorMethod = std::unique_ptr<Selector>(const Values&);
 /// The `--attend` methods.
 const MethodTable<SelectorMethod>& attend_methods();
 
+MethodInfo actqkv_info();
+std::unique_ptr<Selector> make_actqkv(const Values& values);
 MethodInfo dense_info();
 std::unique_ptr<Selector> make_dense(const Values& values);
+MethodInfo em_llm_info();
+std::unique_ptr<Selector> make_em_llm(const Values& values);
 MethodInfo hip_info();
 std::unique_ptr<Selector> make_hip(const Values& values);
+MethodInfo infllm_info();
+std::unique_ptr<Selector> make_infllm(const Values& values);
 MethodInfo layers_info();
 std::unique_ptr<Selector> make_layers(const Values& values);
 MethodInfo lm_infinite_info();

@@ -1,0 +1,399 @@
+#include "attend/block_memory.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "attend/lane_keys.h"
+
+namespace fathom {
+namespace {
+
+constexpr int64_t kScoredTogether =
+    64;  // blocks: few enough that threads share the work, many enough to be worth it
+
+/// Calls body(i) for i in [0, count), on all threads if there is enough to do.
+template <class Body>
+void for_each(size_t count, bool much, ThreadPool& pool, const Body& body) {
+  if (much) return pool.parallel_for(count, [&](size_t i, int) { body(i); });
+  for (size_t i = 0; i < count; ++i) body(i);
+}
+
+void add_to(float* sum, const float* x, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) sum[i] += x[i];
+}
+
+/// Rotates pairs back.
+void turn_back(float* x, PlaceRotations::View turn, int pairs) {
+  for (int i = 0; i < pairs; ++i) {
+    const float even = x[2 * i], odd = x[2 * i + 1];
+    x[2 * i] = even * turn.cos[i] + odd * turn.sin[i];
+    x[2 * i + 1] = odd * turn.cos[i] - even * turn.sin[i];
+  }
+}
+
+/// sum += x, rotated. x: [dim].
+void add_turned(const float* x, int dim, PlaceRotations::View turn, int pairs, float* sum) {
+  for (int i = 0; i < pairs; ++i) {
+    sum[2 * i] += x[2 * i] * turn.cos[i] - x[2 * i + 1] * turn.sin[i];
+    sum[2 * i + 1] += x[2 * i] * turn.sin[i] + x[2 * i + 1] * turn.cos[i];
+  }
+  add_to(sum + 2 * pairs, x + 2 * pairs, dim - 2 * pairs);
+}
+
+/// Calls body(slot, mask) for each slot of a lane that holds tokens of the ranges before `end`, in order.
+template <class Body>
+void for_slots(const Lane& lane, const std::vector<TokenRange>& ranges, int64_t end, const Body& body) {
+  const auto slots = static_cast<uint32_t>(lane.size());
+  uint32_t current = slots;
+  uint64_t mask = 0;
+  for (const TokenRange& range : ranges) {
+    const int64_t range_end = std::min(range.end, end);
+    if (range.begin >= range_end) continue;
+    const auto after = std::ranges::upper_bound(lane, range.begin, {}, &PageSlot::first);
+    for (auto s = static_cast<uint32_t>(after - lane.begin()) - 1; s < slots && lane[s].first < range_end; ++s) {
+      if (s != current) {
+        if (current < slots) body(current, mask);
+        current = s;
+        mask = 0;
+      }
+      mask |= page_bits(range.begin - lane[s].first, range_end - lane[s].first);
+    }
+  }
+  if (current < slots) body(current, mask);
+}
+
+/// Selects pages for rows [begin, end) of a block of rows; row r is token `first` + r.
+struct RowPages {
+  const QueryBlock& block;
+  int begin, end;
+  Selection& selection;
+
+  /// row_mask(index of the row's token): what it sees of the page; needed only where `by_row`.
+  template <class RowMask>
+  void add(uint32_t slot, int64_t place, uint64_t mask, bool by_row, const RowMask& row_mask) {
+    if (mask == 0) return;
+    SelectedPage page{slot, place, mask, -1};
+    if (by_row || begin > 0 || end < block.rows) {
+      page.row_masks = static_cast<int64_t>(selection.row_masks.size());
+      for (int r = 0; r < block.rows; ++r)
+        selection.row_masks.push_back(r < begin || r >= end ? 0 : row_mask(block.first + r));
+    }
+    selection.pages.push_back(page);
+  }
+};
+
+}  // namespace
+
+std::vector<Parameter> block_parameters(const BlockOptions& defaults) {
+  using Type = Parameter::Type;
+  const auto text = [](int64_t n) { return std::to_string(n); };
+  return {{"sink", Type::kInt, text(defaults.sink), "first tokens, always seen", 0, 1e12, {}},
+          {"window", Type::kInt, text(defaults.window), "newest tokens, always seen", 64, 1e12, {}},
+          {"chunk",
+           Type::kInt,
+           text(defaults.chunk),
+           "queries that choose together while a text is read",
+           64,
+           1e12,
+           {}},
+          {"representatives",
+           Type::kInt,
+           text(defaults.representatives),
+           "tokens of a block that stand for it, chosen by each query head",
+           1,
+           1e6,
+           {}},
+          {"place",
+           Type::kChoice,
+           defaults.far_places ? "far" : "true",
+           "where what is older than the window seems to be: far, window - 1 away; true, where it is",
+           {},
+           {},
+           {"far", "true"}}};
+}
+
+BlockOptions read_block_options(const Values& values) {
+  return {values.integer("sink"), values.integer("window"), values.integer("chunk"),
+          values.integer("representatives"), values.string("place") == "far"};
+}
+
+void BlockState::rewind(int64_t tokens) {
+  for (LayerBlocks& layer : layers) {
+    layer.choices.clear();
+    while (!layer.blocks.empty() && layer.blocks.back().end + window > tokens) layer.blocks.pop_back();
+    const auto pages = static_cast<size_t>(tokens / kPageTokens);
+    if (layer.query_sums.size() > pages) layer.query_sums.resize(pages);
+  }
+}
+
+void BlockSelector::plan(const LayerQueries& queries, ThreadPool& pool) const {
+  LayerBlocks& layer = blocks_of(queries);
+  layer.choices.clear();
+  for (int64_t row = 0; row < queries.rows; row += options_.chunk) {
+    const QueryChunk chunk{queries, row, std::min(options_.chunk, queries.rows - row)};
+    add_blocks(queries, chunk.first() - options_.window, pool);
+    layer.choices.push_back(choose_far(chunk, pool));
+    add_queries(chunk, pool);
+    note(chunk);
+  }
+  forget_queries(queries.first + queries.rows, layer);
+}
+
+/// All blocks that end at or before `limit`.
+void BlockSelector::add_blocks(const LayerQueries& queries, int64_t limit, ThreadPool& pool) const {
+  LayerBlocks& layer = blocks_of(queries);
+  const size_t before = layer.blocks.size();
+  for (;;) {
+    const int64_t begin = layer.blocks.empty() ? options_.sink : layer.blocks.back().end;
+    const int64_t end = block_end(begin, limit, queries, pool);
+    if (end <= begin || end > limit) break;
+    MemoryBlock block;
+    block.begin = begin;
+    block.end = end;
+    layer.blocks.push_back(std::move(block));
+  }
+  if (layer.blocks.size() > before) make_vectors(queries, before, pool);
+}
+
+void BlockSelector::make_vectors(const LayerQueries& queries, size_t first, ThreadPool& pool) const {
+  const std::span blocks = std::span(blocks_of(queries).blocks).subspan(first);
+  const size_t width = static_cast<size_t>(queries.heads) * queries.memory->store().shape().key_dim;
+  const int kv_heads = queries.memory->kv_heads();
+  for (MemoryBlock& block : blocks) block.vector = std::make_shared<std::vector<float>>(width);
+  pool.parallel_for(blocks.size() * kv_heads, [&](size_t i, int) {
+    fill_vector(queries, blocks[i / kv_heads], static_cast<int>(i % kv_heads));
+  });
+  for (MemoryBlock& block : blocks) {
+    const std::vector<float>& vector = *block.vector;
+    block.norm = std::sqrt(dot(vector.data(), vector.data(), static_cast<int>(width)));
+  }
+}
+
+/// The part of a block's vector that is for the query heads of one key/value head.
+void BlockSelector::fill_vector(const LayerQueries& queries, const MemoryBlock& block, int kv_head) const {
+  const int dim = queries.memory->store().shape().key_dim, group = queries.group();
+  const int64_t head_floats = static_cast<int64_t>(group) * dim;
+  float* out = block.vector->data() + kv_head * head_floats;
+  RawKeys raw;
+  read_raw_keys(queries, queries.layer, kv_head, block, raw);
+  std::vector<int> all;
+  for (int t = 0; t < std::ssize(raw.positions); ++t) {
+    if (raw.positions[t] >= 0) all.push_back(t);
+  }
+  const auto mean = [&](const std::vector<int>& tokens, float* to) {
+    for (const int t : tokens) add_to(to, raw.keys.data() + static_cast<int64_t>(t) * dim, dim);
+    for (int d = 0; d < dim && !tokens.empty(); ++d) to[d] /= static_cast<float>(tokens.size());
+  };
+  std::vector<float> asked(head_floats);
+  if (!sum_queries(queries, block, kv_head * head_floats, asked)) {
+    mean(all, out);
+    for (int h = 1; h < group; ++h) std::copy_n(out, dim, out + static_cast<int64_t>(h) * dim);
+    return;
+  }
+  const std::vector<float> keys = turned_keys(queries, raw);
+  for (int h = 0; h < group; ++h) {
+    const int64_t at = static_cast<int64_t>(h) * dim;
+    mean(best_tokens(keys.data(), dim, all, asked.data() + at, options_.representatives), out + at);
+  }
+}
+
+/// The sum of some heads of the queries of the window after a block; false if none was seen.
+bool BlockSelector::sum_queries(const LayerQueries& queries, const MemoryBlock& block, int64_t offset,
+                                std::vector<float>& sum) const {
+  const auto& sums = blocks_of(queries).query_sums;
+  const auto last = std::min((block.end + options_.window) / kPageTokens, std::ssize(sums));
+  bool any = false;
+  for (int64_t p = (block.end + kPageTokens - 1) / kPageTokens; p < last; ++p) {
+    if (!sums[p]) continue;
+    any = true;
+    add_to(sum.data(), sums[p]->data() + offset, std::ssize(sum));
+  }
+  return any;
+}
+
+FarChoice BlockSelector::choose_far(const QueryChunk& chunk, ThreadPool& pool) const {
+  FarChoice choice{chunk.first(), chunk.first() + chunk.rows, {}};
+  const std::vector<MemoryBlock>& blocks = blocks_of(chunk.layer).blocks;
+  const int64_t rest = blocks.empty() ? options_.sink : blocks.back().end;
+  std::vector<uint32_t> chosen;
+  if (!blocks.empty())
+    chosen = choose(chunk, std::max<int64_t>(0, chunk.first() - options_.window + 1 - rest), pool);
+  std::ranges::sort(chosen);
+  std::vector<TokenRange> all{{0, options_.sink}};
+  for (const uint32_t b : chosen) all.push_back(blocks[b]);
+  all.push_back({rest, std::numeric_limits<int64_t>::max()});
+  for (const TokenRange& range : all) {
+    if (!choice.ranges.empty() && choice.ranges.back().end == range.begin) {
+      choice.ranges.back().end = range.end;
+    } else {
+      choice.ranges.push_back(range);
+    }
+  }
+  return choice;
+}
+
+void BlockSelector::add_queries(const QueryChunk& chunk, ThreadPool& pool) const {
+  const LayerQueries& queries = chunk.layer;
+  LayerBlocks& layer = blocks_of(queries);
+  const int dim = queries.memory->store().shape().key_dim, pairs = queries.rotations->pairs();
+  const int64_t begin = chunk.first(), end = begin + chunk.rows;
+  const int64_t first_page = begin / kPageTokens, pages = (end - 1) / kPageTokens + 1 - first_page;
+  if (std::ssize(layer.query_sums) < first_page + pages) layer.query_sums.resize(first_page + pages);
+  for (int64_t p = first_page; p < first_page + pages; ++p) {
+    auto& sum = layer.query_sums[p];
+    if (!sum) {
+      sum = std::make_shared<std::vector<float>>(static_cast<size_t>(chunk.width()));
+    } else if (sum.use_count() > 1) {  // a fork's as well
+      sum = std::make_shared<std::vector<float>>(*sum);
+    }
+  }
+  for_each(pages, pages > 1, pool, [&](size_t i) {
+    const int64_t page = first_page + static_cast<int64_t>(i);
+    std::vector<float> spare(2 * static_cast<size_t>(pairs));
+    const int64_t last = std::min(end, (page + 1) * kPageTokens);
+    for (int64_t t = std::max(begin, page * kPageTokens); t < last; ++t) {
+      const int64_t row = t - queries.first;
+      const PlaceRotations::View turn = queries.rotations->at(queries.positions[row], spare.data());
+      for (int h = 0; h < queries.heads; ++h)
+        add_turned(queries.query(row, h), dim, turn, pairs,
+                   layer.query_sums[page]->data() + static_cast<int64_t>(h) * dim);
+    }
+  });
+}
+
+/// Of queries before the last two windows no block asks any more, unless more than a window is rewound.
+void BlockSelector::forget_queries(int64_t tokens, LayerBlocks& layer) const {
+  const int64_t needed = tokens - 2 * options_.window - options_.chunk;
+  for (int64_t p = needed / kPageTokens - 1; p >= 0 && layer.query_sums[p]; --p) layer.query_sums[p] = nullptr;
+}
+
+void BlockSelector::turn_far(const LayerQueries& queries, float* x) const {
+  const int dim = queries.memory->store().shape().key_dim, pairs = queries.rotations->pairs();
+  if (pairs == 0) return;
+  std::vector<float> spare(2 * static_cast<size_t>(pairs));
+  // no farther than rotations are made for: positions may repeat
+  const int64_t distance = std::min(options_.window - 1, queries.memory->end_position());
+  const PlaceRotations::View turn = queries.rotations->at(distance, spare.data());
+  for (int h = 0; h < queries.heads; ++h)
+    kernels().rotate_pairs(x + static_cast<int64_t>(h) * dim, turn.cos, turn.sin, pairs);
+}
+
+std::vector<float> BlockSelector::mean_far_query(const QueryChunk& chunk, ThreadPool& pool) const {
+  std::vector<float> mean(chunk.width());
+  const int64_t dim = chunk.width() / chunk.layer.heads;
+  for_each(chunk.layer.heads, chunk.rows > 1, pool, [&](size_t head) {
+    float* out = mean.data() + static_cast<int64_t>(head) * dim;
+    for (int64_t r = 0; r < chunk.rows; ++r) add_to(out, chunk.query(r) + static_cast<int64_t>(head) * dim, dim);
+    for (int64_t d = 0; d < dim; ++d) out[d] /= static_cast<float>(chunk.rows);
+  });
+  turn_far(chunk.layer, mean.data());
+  return mean;
+}
+
+void BlockSelector::select(const Lane& lane, const QueryBlock& block, Selection& selection) const {
+  for (const FarChoice& choice : static_cast<const BlockState*>(block.state)->layers[block.layer].choices) {
+    if (choice.first < block.first + block.rows && choice.end > block.first)
+      select_rows(lane, block, choice, selection);
+  }
+}
+
+/// Tokens before `far` are far from all these rows, tokens from `near` on near to all; between, it depends on the
+/// row.
+void BlockSelector::select_rows(const Lane& lane, const QueryBlock& block, const FarChoice& choice,
+                                Selection& selection) const {
+  const int begin = static_cast<int>(std::max<int64_t>(choice.first - block.first, 0));
+  const int end = static_cast<int>(std::min<int64_t>(choice.end - block.first, block.rows));
+  const int64_t window = options_.window;
+  const int64_t far = block.first + begin + 1 - window, near = block.first + end - window;
+  const int64_t place = std::min(block.positions[end - 1] - (window - 1), block.positions[begin] - kPageTokens + 1);
+  RowPages rows{block, begin, end, selection};
+  for_slots(lane, choice.ranges, block.first + end, [&](uint32_t s, uint64_t seen) {
+    const PageSlot& slot = lane[s];
+    const uint64_t mask = slot.mask & seen;
+    if (!options_.far_places || slot.place >= place || slot.first >= near) {
+      rows.add(s, slot.place, mask, false, [](int64_t) { return ~uint64_t{0}; });
+      return;
+    }
+    const auto far_bits = [&](int64_t row) { return page_bits(0, row + 1 - window - slot.first); };
+    const bool by_row = (mask & page_bits(far - slot.first, near - slot.first)) != 0;
+    rows.add(s, place, mask & far_bits(block.first + end - 1), by_row, far_bits);
+    rows.add(s, slot.place, mask & ~far_bits(block.first + begin), by_row,
+             [&](int64_t row) { return ~far_bits(row); });
+  });
+}
+
+std::vector<float> block_scores(const LayerBlocks& layer, const std::vector<float>& query, ThreadPool& pool) {
+  const auto count = static_cast<int64_t>(layer.blocks.size());
+  std::vector<float> scores(count);
+  const int64_t parts = (count + kScoredTogether - 1) / kScoredTogether;
+  for_each(parts, parts > 1, pool, [&](size_t part) {
+    const int64_t begin = static_cast<int64_t>(part) * kScoredTogether;
+    for (int64_t b = begin; b < std::min(begin + kScoredTogether, count); ++b)
+      scores[b] = dot(layer.blocks[b].vector->data(), query.data(), static_cast<int>(query.size()));
+  });
+  return scores;
+}
+
+std::vector<uint32_t> best_blocks(const std::vector<float>& scores, int64_t count) {
+  std::vector<uint32_t> order(scores.size());
+  std::iota(order.begin(), order.end(), 0u);
+  const auto kept = std::min<int64_t>(count, std::ssize(order));
+  const auto value = [&](uint32_t b) {
+    return std::isnan(scores[b]) ? -std::numeric_limits<float>::infinity() : scores[b];
+  };
+  std::ranges::partial_sort(order, order.begin() + kept, [&](uint32_t a, uint32_t b) {
+    return value(a) != value(b) ? value(a) > value(b) : a > b;
+  });
+  order.resize(kept);
+  return order;
+}
+
+void read_raw_keys(const LayerQueries& queries, int layer, int kv_head, TokenRange tokens, RawKeys& raw) {
+  const PageStore& store = queries.memory->store();
+  const int dim = store.shape().key_dim, pairs = queries.rotations->pairs();
+  const Lane& lane = queries.memory->lane(layer, kv_head);
+  const int64_t count = tokens.end - tokens.begin;
+  raw.keys.assign(static_cast<size_t>(count) * dim, 0.0f);
+  raw.positions.assign(count, -1);
+  std::vector<float> page(static_cast<size_t>(kPageTokens) * dim);
+  for_slots(lane, {tokens}, tokens.end, [&](uint32_t s, uint64_t mask) {
+    const PageSlot& slot = lane[s];
+    mask &= slot.mask;
+    if (mask == 0) return;
+    read_keys(store.shape().format, dim, store.keys(slot.page), slot.filled, page.data());
+    for (int o = 0; o < slot.filled; ++o) {
+      if (!(mask >> o & 1)) continue;
+      const int64_t t = slot.first + o - tokens.begin;
+      float* key = raw.keys.data() + t * dim;
+      std::copy_n(page.data() + static_cast<int64_t>(o) * dim, dim, key);
+      if (pairs > 0) turn_back(key, queries.rotations->offset(o), pairs);
+      raw.positions[t] = slot.place + o;
+    }
+  });
+}
+
+std::vector<float> turned_keys(const LayerQueries& queries, const RawKeys& raw) {
+  const int dim = queries.memory->store().shape().key_dim, pairs = queries.rotations->pairs();
+  std::vector<float> keys = raw.keys, spare(2 * static_cast<size_t>(pairs));
+  for (int64_t t = 0; t < std::ssize(raw.positions) && pairs > 0; ++t) {
+    if (raw.positions[t] < 0) continue;
+    const PlaceRotations::View turn = queries.rotations->at(raw.positions[t], spare.data());
+    kernels().rotate_pairs(keys.data() + t * dim, turn.cos, turn.sin, pairs);
+  }
+  return keys;
+}
+
+std::vector<int> best_tokens(const float* keys, int dim, const std::vector<int>& tokens, const float* query,
+                             int64_t count) {
+  std::vector<std::pair<float, int>> scored;
+  for (const int t : tokens) scored.emplace_back(-dot(query, keys + static_cast<int64_t>(t) * dim, dim), t);
+  const auto kept = std::min<int64_t>(count, std::ssize(scored));
+  std::ranges::partial_sort(scored, scored.begin() + kept);
+  std::vector<int> best;
+  for (int64_t i = 0; i < kept; ++i) best.push_back(scored[i].second);
+  return best;
+}
+
+}  // namespace fathom

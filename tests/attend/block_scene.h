@@ -1,0 +1,100 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "attend/block_memory.h"
+#include "scene.h"
+
+namespace fathom::test {
+
+/// A scene whose earlier tokens have been read under a method, too.
+struct BlockScene {
+  BlockScene(const SceneShape& shape, const std::string& spec)
+      : scene(shape), selector(attend_methods().make(spec)) {
+    std::mt19937 random(shape.seed + 77);
+    std::normal_distribution<float> normal;
+    queries.resize(scene.first_row() * width());
+    for (float& q : queries) q = normal(random);
+    nats.resize(shape.tokens);
+    for (float& n : nats) n = normal(random);
+    restart(spec);
+  }
+
+  /// Forgets what was read, and takes another method.
+  void restart(const std::string& spec) {
+    selector = attend_methods().make(spec);
+    selector->attach({scene.memory.shared_store(), 1, scene.shape.heads, scene.shape.kv_heads});
+    scene.memory.set_state(Memory::StateOf::kSelector, selector->new_state());
+  }
+
+  int64_t width() const { return static_cast<int64_t>(scene.shape.heads) * scene.shape.key_dim; }
+  BlockState& state() const { return *static_cast<BlockState*>(scene.memory.state(Memory::StateOf::kSelector)); }
+  const LayerBlocks& layer() const { return state().layers[0]; }
+
+  LayerQueries rows(int64_t begin, int64_t end) const {
+    LayerQueries q;
+    q.memory = &scene.memory;
+    q.heads = scene.shape.heads;
+    q.first = begin;
+    q.rows = end - begin;
+    q.positions = scene.positions.data() + begin;
+    q.queries = begin < scene.first_row() ? queries.data() + begin * width()
+                                          : scene.queries.data() + (begin - scene.first_row()) * width();
+    q.stride = width();
+    q.rotations = &scene.rotations;
+    q.state = scene.memory.state(Memory::StateOf::kSelector);
+    return q;
+  }
+  /// Tokens [begin, end), all before the scene's rows or all among them.
+  void read(int64_t begin, int64_t end) const {
+    selector->plan(rows(begin, end), pool);
+    if (selector->wants_surprise())
+      selector->surprise({begin, std::span(nats).subspan(begin, end - begin)}, &state());
+  }
+  /// All tokens before the scene's rows.
+  void read_before(int64_t at_once) const {
+    for (int64_t t = 0; t < scene.first_row(); t += at_once) read(t, std::min(t + at_once, scene.first_row()));
+  }
+  /// What the scene's rows then see.
+  Attended attended() const { return attend(scene, *selector, pool); }
+
+  Scene scene;
+  std::unique_ptr<Selector> selector;
+  std::vector<float> queries;  // of the tokens before the scene's rows
+  std::vector<float> nats;     // [tokens]
+  mutable ThreadPool pool{2};
+};
+
+/// The places at which each row sees each token, [rows, tokens]; −1: not seen. No row may see a token twice.
+inline std::vector<int64_t> seen_places(const BlockScene& test, int kv_head) {
+  const SceneShape& s = test.scene.shape;
+  const Lane& lane = test.scene.memory.lane(0, kv_head);
+  test.selector->plan(test.rows(test.scene.first_row(), s.tokens), test.pool);
+  QueryBlock block;
+  block.head = kv_head;
+  block.group = test.scene.group();
+  block.first = test.scene.first_row();
+  block.rows = static_cast<int>(s.rows);
+  block.positions = test.scene.positions.data() + block.first;
+  block.rotations = &test.scene.rotations;
+  block.state = test.scene.memory.state(Memory::StateOf::kSelector);
+  Selection selection;
+  test.selector->select(lane, block, selection);
+  std::vector<int64_t> places(s.rows * s.tokens, -1);
+  for (const SelectedPage& page : selection.pages) {
+    EXPECT_GE(page.place, 0);
+    for (int64_t r = 0; r < s.rows; ++r) {
+      const uint64_t mask = page.row_masks < 0 ? page.mask : page.mask & selection.row_masks.at(page.row_masks + r);
+      for (int o = 0; o < kPageTokens; ++o) {
+        const int64_t token = lane[page.slot].first + o;
+        if (!(mask >> o & 1) || token > block.first + r) continue;
+        EXPECT_EQ(places[r * s.tokens + token], -1) << "row " << r << " sees token " << token << " twice";
+        places[r * s.tokens + token] = page.place + o;
+      }
+    }
+  }
+  return places;
+}
+
+}  // namespace fathom::test

@@ -1,0 +1,236 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <numeric>
+
+#include "block_scene.h"
+
+namespace fathom {
+namespace {
+
+using test::BlockScene;
+using test::SceneShape;
+
+SceneShape shape_of(uint32_t seed, int64_t rows) {
+  SceneShape s;
+  s.tokens = 3000;
+  s.rows = rows;
+  s.seed = seed;
+  return s;
+}
+
+/// The blocks that the first chunk of the scene's rows sees.
+std::vector<char> chosen(const BlockScene& test) {
+  std::vector<char> seen;
+  for (const MemoryBlock& block : test.layer().blocks) {
+    seen.push_back(std::ranges::any_of(test.layer().choices[0].ranges, [&](const TokenRange& range) {
+      return range.begin <= block.begin && block.end <= range.end;
+    }));
+  }
+  return seen;
+}
+
+/// Cosines of the blocks with a weighted sum of the rows, turned as if they were window − 1 from the keys.
+std::vector<double> cosines(const BlockScene& test, const std::vector<double>& weights, int64_t window) {
+  const SceneShape& s = test.scene.shape;
+  std::vector<double> probe(test.width());
+  for (size_t r = 0; r < weights.size(); ++r) {
+    for (int64_t i = 0; i < test.width(); i += 2) {
+      const double angle = static_cast<double>(window - 1) * test.scene.rotary.frequencies()[i % s.key_dim / 2];
+      const float* q = test.scene.queries.data() + static_cast<int64_t>(r) * test.width() + i;
+      probe[i] += weights[r] * (q[0] * std::cos(angle) - q[1] * std::sin(angle));
+      probe[i + 1] += weights[r] * (q[0] * std::sin(angle) + q[1] * std::cos(angle));
+    }
+  }
+  std::vector<double> values;
+  for (const MemoryBlock& block : test.layer().blocks) {
+    double product = 0, norm = 0, size = 0;
+    for (int64_t i = 0; i < test.width(); ++i) {
+      product += probe[i] * (*block.vector)[i];
+      norm += probe[i] * probe[i];
+      size += static_cast<double>((*block.vector)[i]) * (*block.vector)[i];
+    }
+    values.push_back(product / std::sqrt(norm * size));
+  }
+  return values;
+}
+
+TEST(ActQkv, UnweighedItTakesTheBlocksNearestToTheMeanQuery) {
+  for (const int64_t rows : {1, 100}) {
+    for (uint32_t seed = 0; seed < 5; ++seed) {
+      BlockScene test(shape_of(seed, rows), "actqkv:window=512,topk=10,warmup=1e9");
+      test.read_before(256);
+      test.attended();
+      const std::vector<double> values = cosines(test, std::vector<double>(rows, 1.0 / rows), 512);
+      std::vector<double> sorted = values;
+      std::ranges::sort(sorted, std::greater());
+      const std::vector<char> seen = chosen(test);
+      for (size_t b = 0; b < values.size(); ++b) {
+        if (std::fabs(values[b] - sorted[9]) < 1e-5 || std::fabs(values[b] - sorted[10]) < 1e-5) continue;
+        EXPECT_EQ(seen[b] != 0, values[b] > sorted[10]) << "seed " << seed << " block " << b;
+      }
+      EXPECT_EQ(std::accumulate(seen.begin(), seen.end(), 0), 10);
+    }
+  }
+}
+
+/// 255 queries like all before them, and one unlike them that points at a block. How many of 20 times it is seen.
+int found(const std::string& spec) {
+  int times = 0;
+  for (uint32_t seed = 0; seed < 20; ++seed) {
+    BlockScene test(shape_of(seed, 256), spec);
+    std::mt19937 random(seed);
+    std::normal_distribution<float> normal;
+    std::vector<float> usual(test.width());
+    for (float& x : usual) x = normal(random);
+    const auto make_usual = [&](std::vector<float>& queries) {
+      for (size_t i = 0; i < queries.size(); ++i) queries[i] = usual[i % usual.size()] + 0.3f * queries[i];
+    };
+    make_usual(test.queries);
+    make_usual(test.scene.queries);
+    test.read_before(256);
+    test.read(test.scene.first_row(), test.scene.shape.tokens);
+    const MemoryBlock& wanted = test.layer().blocks[20 + seed];
+    float* outlier = test.scene.queries.data() + 100 * test.width();
+    // turned back by window − 1, so that it meets the block's vector
+    const int dim = test.scene.shape.key_dim;
+    for (int64_t i = 0; i < test.width(); i += 2) {
+      const double angle = 511 * test.scene.rotary.frequencies()[i % dim / 2];
+      const double x = (*wanted.vector)[i] * 40, y = (*wanted.vector)[i + 1] * 40;
+      outlier[i] = static_cast<float>(x * std::cos(angle) + y * std::sin(angle));
+      outlier[i + 1] = static_cast<float>(y * std::cos(angle) - x * std::sin(angle));
+    }
+    test.read(test.scene.first_row(), test.scene.shape.tokens);
+    times += chosen(test)[20 + seed];
+  }
+  return times;
+}
+
+TEST(ActQkv, AProbeFindsWhatOneQueryOfManyAsksFor) {
+  const int probe = found("actqkv:window=512,topk=4,warmup=2"), mean = found("actqkv:window=512,topk=4,warmup=1e9");
+  EXPECT_GE(probe, 18);
+  EXPECT_LE(mean, 6);
+  RecordProperty("found", std::to_string(probe) + " by the probe, " + std::to_string(mean) + " by the mean");
+}
+
+TEST(ActQkv, WhileATextIsReadTheQuestionHasItsSay) {
+  constexpr int64_t kBegin = 70, kEnd = 90;
+  for (const int64_t rows : {1, 100}) {
+    for (uint32_t seed = 0; seed < 5; ++seed) {
+      const std::string spec = "actqkv:topk=3,warmup=1e9";
+      BlockScene test(shape_of(seed, rows), spec);
+      test.read_before(256);
+      test.attended();
+      const std::vector<char> plain = chosen(test);
+      // the question asks like the representatives of a block that nothing else asks for
+      const auto wanted = static_cast<size_t>(std::ranges::find(plain, 0) - plain.begin()) + seed;
+      const std::vector<float> vector = *test.layer().blocks[wanted].vector;
+      const int dim = test.scene.shape.key_dim;
+      for (int64_t t = kBegin; t < kEnd; ++t) {
+        for (int64_t i = 0; i < test.width(); i += 2) {
+          const double angle = 511 * test.scene.rotary.frequencies()[i % dim / 2];
+          const double x = vector[i], y = vector[i + 1];
+          test.queries[t * test.width() + i] = static_cast<float>(x * std::cos(angle) + y * std::sin(angle));
+          test.queries[t * test.width() + i + 1] = static_cast<float>(y * std::cos(angle) - x * std::sin(angle));
+        }
+      }
+      for (const int64_t at_once : {256, 75}) {
+        test.restart(spec + ",question_begin=70,question_end=90");
+        test.read_before(at_once);
+        test.attended();
+        if (rows > 1) {
+          EXPECT_TRUE(chosen(test)[wanted]) << "seed " << seed;
+        } else {
+          EXPECT_EQ(chosen(test), plain) << "single tokens speak for themselves";
+        }
+      }
+    }
+  }
+}
+
+/// Four layers of random keys, read token by token: how many blocks each sees.
+class LayerShares : public testing::Test {
+ protected:
+  static constexpr int kLayers = 4, kDim = 16;
+  static constexpr int64_t kBefore = 1900, kTokens = 2100;
+
+  LayerShares()
+      : rotary(config(), 4096),
+        rotations(rotary),
+        memory(std::make_shared<PageStore>(PageShape{PageFormat::kF32, kDim, kDim}), kLayers, 1) {
+    std::vector<int64_t> positions(kTokens);
+    std::iota(positions.begin(), positions.end(), 0);
+    memory.append(positions);
+    rotations.reserve(memory.end_position());
+    // The first layer's keys point along the queries or against them, half of its blocks each: it is the surest.
+    std::mt19937 random(1);
+    std::normal_distribution<float> normal;
+    std::vector<float> keys(kTokens * kDim);
+    for (int64_t i = 0; i < kTokens; ++i)
+      queries.insert(queries.end(), {1, 2, 3, 4, 5, 6, 7, 8, 8, 7, 6, 5, 4, 3, 2, 1});
+    for (int layer = 0; layer < kLayers; ++layer) {
+      for (int64_t i = 0; i < std::ssize(keys); ++i)
+        keys[i] = layer > 0 ? normal(random) : queries[i] * (i / kDim / 16 % 2 ? 1.0f : -1.0f);
+      memory.write(kernels(), layer, 0, kTokens, keys.data(), kDim, keys.data(), kDim, rotations);
+    }
+  }
+  static RotaryConfig config() { return {}; }
+
+  /// The number of blocks of each layer after the rows [begin, end).
+  std::vector<int64_t> read(const Selector& selector, int64_t begin, int64_t end) {
+    std::vector<int64_t> counts;
+    auto& state = *static_cast<BlockState*>(memory.state(Memory::StateOf::kSelector));
+    for (int layer = 0; layer < kLayers; ++layer) {
+      LayerQueries q;
+      q.memory = &memory;
+      q.layer = layer;
+      q.heads = 1;
+      q.first = begin;
+      q.rows = end - begin;
+      std::vector<int64_t> positions(end - begin);
+      std::iota(positions.begin(), positions.end(), begin);
+      q.positions = positions.data();
+      q.queries = queries.data() + begin * kDim;
+      q.stride = kDim;
+      q.rotations = &rotations;
+      q.state = &state;
+      selector.plan(q, pool);
+      int64_t count = 0;
+      for (const MemoryBlock& block : state.layers[layer].blocks) {
+        count += std::ranges::any_of(state.layers[layer].choices.back().ranges, [&](const TokenRange& range) {
+          return range.begin <= block.begin && block.end <= range.end;
+        });
+      }
+      counts.push_back(count);
+    }
+    return counts;
+  }
+
+  Rotary rotary;
+  PlaceRotations rotations;
+  Memory memory;
+  std::vector<float> queries;
+  ThreadPool pool{2};
+};
+
+TEST_F(LayerShares, TogetherTheyKeepToTheBudgetAndTheSurestSeesLeast) {
+  const auto selector = attend_methods().make("actqkv:topk=40,block=16");
+  selector->attach({memory.shared_store(), kLayers, 1, 1});
+  memory.set_state(Memory::StateOf::kSelector, selector->new_state());
+  EXPECT_EQ(read(*selector, 0, kBefore), std::vector<int64_t>(kLayers, 40));
+  for (int64_t t = kBefore; t < kTokens; ++t) {
+    const std::vector<int64_t> counts = read(*selector, t, t + 1);
+    EXPECT_LE(std::accumulate(counts.begin(), counts.end(), int64_t{0}), 40 * kLayers) << t;
+    for (const int64_t count : counts) EXPECT_LE(count, 80);
+    if (t < kBefore + 80) {
+      EXPECT_EQ(counts, std::vector<int64_t>(kLayers, 40)) << "not all is known yet";
+    }
+    if (t > kBefore + 120) {
+      EXPECT_LE(counts[0], 38);
+      EXPECT_GE(counts[1] + counts[2] + counts[3], 121);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace fathom

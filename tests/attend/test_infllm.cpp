@@ -1,0 +1,259 @@
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "block_scene.h"
+
+namespace fathom {
+namespace {
+
+using test::Attended;
+using test::BlockScene;
+using test::PlainAttention;
+using test::Scene;
+using test::SceneShape;
+
+SceneShape shape_of(uint32_t seed, int64_t rows) {
+  SceneShape s;
+  s.tokens = 1500;
+  s.rows = rows;
+  s.gaps = seed % 2 ? 0.01 : 0;
+  s.hidden = seed % 3 ? 0 : 0.1;
+  s.place = seed % 4 ? 0 : 777;
+  s.seed = seed;
+  return s;
+}
+
+Attended dense(const Scene& scene) {
+  ThreadPool pool(1);
+  return test::attend(scene, *attend_methods().make("dense"), pool);
+}
+
+TEST(Blocks, AllOfThemAtTheirPlacesGiveTheBitsOfDense) {
+  for (const char* spec : {"infllm:window=100k", "infllm:window=64,topk=100k,place=true,chunk=100",
+                           "infllm:sink=0,window=200,block=40,topk=34,place=true", "em-llm:window=100k",
+                           "em-llm:window=300,budget=100k,place=true",
+                           "em-llm:window=300,budget=100k,place=true,contiguity=0.5,sink=3,refine=modularity",
+                           "actqkv:window=100k", "actqkv:window=64,topk=100k,place=true"}) {
+    for (uint32_t seed = 0; seed < 12; ++seed) {
+      for (const int64_t rows : {1, 170}) {
+        BlockScene test(shape_of(seed, rows), spec);
+        const std::vector<float> expected = dense(test.scene).out;
+        EXPECT_EQ(test.attended().out, expected) << spec << " seed " << seed << ", nothing read under it before";
+        test.restart(spec);
+        test.read_before(512);
+        EXPECT_EQ(test.attended().out, expected) << spec << " seed " << seed;
+      }
+    }
+  }
+}
+
+TEST(Blocks, AllOfThemEqualDenseWithoutRotation) {
+  for (const char* spec :
+       {"infllm:window=100,topk=100k", "em-llm:window=300,budget=100k", "actqkv:window=64,topk=1k"}) {
+    SceneShape s = shape_of(3, 150);
+    s.rotary_dim = 0;
+    BlockScene test(s, spec);
+    test.read_before(300);
+    test::expect_equal(test.attended(), PlainAttention(test.scene, test::dense_sees()).result());
+  }
+}
+
+/// Where a row that is alone sees a token.
+int64_t expected_place(const Scene& scene, int64_t token, int64_t window) {
+  const int64_t row = scene.shape.tokens - 1;
+  if (token > row - window) return scene.positions[token];
+  const Lane& lane = scene.memory.lane(0, 0);
+  const auto slot = std::ranges::upper_bound(lane, token, {}, &PageSlot::first) - 1;
+  const int64_t far = scene.positions[row] - window + 1;
+  return std::max(far, slot->place) + token - slot->first;
+}
+
+TEST(Blocks, AllOfThemEqualAttentionWithDistancesCutOff) {
+  for (uint32_t seed = 0; seed < 8; ++seed) {
+    BlockScene test(shape_of(seed, 1), "infllm:window=200,topk=100k");
+    test.read_before(512);
+    const auto place = [&](int64_t token) { return expected_place(test.scene, token, 200); };
+    test::expect_equal(test.attended(), PlainAttention(test.scene, test::dense_sees(), place).result());
+    EXPECT_NE(test.attended().out, dense(test.scene).out);
+  }
+}
+
+TEST(Blocks, RowsSeeSinksWindowRestAndSoManyBlocksOnce) {
+  constexpr int64_t kSink = 100, kWindow = 300, kBlock = 48, kTopk = 3, kChunk = 70;
+  for (uint32_t seed = 0; seed < 12; ++seed) {
+    BlockScene test(shape_of(seed, 1 + seed * 15),
+                    "infllm:sink=100,window=300,block=48,topk=3,chunk=70,representatives=2");
+    test.read_before(256);
+    const SceneShape& s = test.scene.shape;
+    const int head = seed % 2;
+    const std::vector<int64_t> places = test::seen_places(test, head);
+    for (int64_t r = 0; r < s.rows; ++r) {
+      const int64_t row = test.scene.first_row() + r, chunk = test.scene.first_row() + r / kChunk * kChunk;
+      const int64_t rest = kSink + (chunk - kWindow - kSink) / kBlock * kBlock;
+      const int64_t last = std::min(chunk + kChunk, s.tokens) - 1;
+      std::set<int64_t> blocks;
+      for (int64_t t = 0; t <= row; ++t) {
+        const int64_t place = places[r * s.tokens + t];
+        if (test.scene.is_hidden(t, head)) {
+          EXPECT_EQ(place, -1);
+          continue;
+        }
+        if (t < kSink || t >= rest) {
+          ASSERT_GE(place, 0) << "row " << r << " token " << t;
+        }
+        if (place < 0) continue;
+        if (t >= kSink && t < rest) blocks.insert((t - kSink) / kBlock);
+        if (t > row - kWindow) {
+          EXPECT_EQ(place, test.scene.positions[t]);
+        } else {
+          const int64_t distance = test.scene.positions[row] - place;
+          EXPECT_GE(place, test.scene.positions[t]) << "no farther than it is";
+          EXPECT_GE(distance, 0);
+          EXPECT_TRUE(place == test.scene.positions[t] ||
+                      test.scene.positions[last] - place <= std::max(kWindow - 1, last - row + 63));
+        }
+      }
+      EXPECT_EQ(blocks.size(), kTopk) << "row " << r;
+    }
+  }
+}
+
+TEST(Blocks, HowATextWasCutIntoPassesChangesNothing) {
+  for (const char* spec :
+       {"infllm:window=200,topk=3", "infllm:window=200,topk=3,block=50,sink=10",
+        "em-llm:window=300,budget=300,gamma=0.5", "em-llm:window=300,budget=300,gamma=0.5,refine=modularity"}) {
+    for (uint32_t seed = 0; seed < 4; ++seed) {
+      BlockScene test(shape_of(seed, 1), spec);
+      test.read_before(512);
+      const std::vector<float> expected = test.attended().out;
+      for (const int64_t at_once : {1, 37, 64, 300}) {
+        test.restart(spec);
+        test.read_before(at_once);
+        EXPECT_EQ(test.attended().out, expected) << spec << " seed " << seed << " in pieces of " << at_once;
+      }
+    }
+  }
+}
+
+TEST(Blocks, ForksAndRewoundSequencesChooseAsOneReadStraight) {
+  for (const char* spec : {"infllm:window=200,topk=3", "em-llm:window=300,budget=300,gamma=0.5"}) {
+    BlockScene straight(shape_of(5, 1), spec);
+    straight.read_before(64);
+    const std::vector<float> expected = straight.attended().out;
+
+    BlockScene test(shape_of(5, 1), spec);
+    for (int64_t t = 0; t < 1280; t += 64) test.read(t, t + 64);
+    const auto fork = test.state().fork();
+    std::ranges::reverse(test.queries);  // another text
+    for (int64_t t = 1280; t < 1408; t += 64) test.read(t, t + 64);
+    test.state().rewind(1216);
+    std::ranges::reverse(test.queries);
+    const auto finish = [&] {
+      for (int64_t t = 1216; t < 1472; t += 64) test.read(t, t + 64);
+      test.read(1472, 1499);
+      return test.attended().out;
+    };
+    EXPECT_EQ(finish(), expected) << spec << " rewound";
+    fork->rewind(1216);
+    test.scene.memory.set_state(Memory::StateOf::kSelector, fork->fork());
+    EXPECT_EQ(finish(), expected) << spec << " forked";
+  }
+}
+
+/// Keys are small but for a few tokens of one block, which answer a query that all heads ask in the window after it
+/// and in the end.
+struct Planted {
+  static constexpr int64_t kBlock = 5, kFirst = 128 + kBlock * 128, kWindow = 256;
+  explicit Planted(uint32_t seed, const std::string& spec) : test(shape(seed), spec) {
+    Scene& scene = test.scene;
+    const SceneShape& s = scene.shape;
+    for (float& k : scene.keys) k *= 0.1f;
+    float* wish = scene.queries.data();  // of the first head; in slow pairs, which do not mind where it is asked
+    std::fill_n(wish, 20, 0.0f);
+    for (int d = 20; d < s.key_dim; ++d) wish[d] *= 2;
+    for (int64_t t = kFirst + 20; t < kFirst + 24; ++t) {
+      for (int h = 0; h < s.kv_heads; ++h) copy(wish, scene.keys.data() + (t * s.kv_heads + h) * s.key_dim);
+    }
+    for (int64_t t = kFirst + 160; t < kFirst + 192; ++t) {
+      for (int h = 0; h < s.heads; ++h) copy(wish, test.queries.data() + t * test.width() + h * s.key_dim);
+    }
+    for (int h = 1; h < s.heads; ++h) copy(wish, scene.queries.data() + h * s.key_dim);
+    scene.memory.rewind(s.tokens);
+    scene.memory.append(scene.positions);
+    for (int h = 0; h < s.kv_heads; ++h) {
+      scene.memory.write(kernels(), 0, h, s.tokens, scene.keys.data() + h * s.key_dim, s.kv_heads * s.key_dim,
+                         scene.values.data() + h * s.value_dim, s.kv_heads * s.value_dim, scene.rotations);
+    }
+  }
+  static SceneShape shape(uint32_t seed) {
+    SceneShape s = shape_of(seed, 1);
+    s.hidden = 0;
+    s.gaps = 0;
+    s.tokens = 2600;
+    s.key_dim = s.rotary_dim = 32;
+    return s;
+  }
+  void copy(const float* from, float* to) const { std::copy_n(from, test.scene.shape.key_dim, to); }
+  bool found() const {
+    const std::vector<int64_t> places = test::seen_places(test, 0);
+    return places[kFirst + 20] >= 0;
+  }
+  BlockScene test;
+};
+
+TEST(InfLlm, FindsTheBlockThatAnswers) {
+  int read = 0, late = 0, random = 0;
+  for (uint32_t seed = 0; seed < 40; ++seed) {
+    Planted planted(seed, "infllm:window=256,topk=2");
+    late += planted.found();
+    planted.test.restart("infllm:window=256,topk=2");
+    planted.test.read_before(512);
+    read += planted.found();
+    Planted other(seed, "infllm:window=256,topk=2");
+    std::ranges::reverse(other.test.scene.queries);  // another question, of the same numbers
+    other.test.read_before(512);
+    random += other.found();
+  }
+  EXPECT_GE(read, 38);
+  EXPECT_GE(late, 30) << "the mean of 128 keys holds less of four of them";
+  EXPECT_LE(random, 20);
+}
+
+TEST(InfLlm, ABlockStandsForTheKeysMostAskedForInTheNextWindow) {
+  const Planted planted(1, "infllm:window=256,representatives=4");
+  planted.test.read_before(512);
+  const MemoryBlock& block = planted.test.layer().blocks[Planted::kBlock];
+  EXPECT_EQ(block.begin, Planted::kFirst);
+  EXPECT_EQ(block.end, Planted::kFirst + 128);
+  const SceneShape& s = planted.test.scene.shape;
+  for (int h = 0; h < s.heads; ++h) {
+    for (int d = 0; d < s.key_dim; ++d)
+      EXPECT_NEAR((*block.vector)[h * s.key_dim + d], planted.test.scene.queries[d], 1e-4) << h << " " << d;
+  }
+}
+
+TEST(InfLlm, ABlockWhoseQueriesWereNotSeenStandsForTheMeanOfItsKeys) {
+  BlockScene test(shape_of(3, 1), "infllm:window=256");
+  test.attended();
+  const SceneShape& s = test.scene.shape;
+  ASSERT_EQ(test.layer().blocks.size(), (1499 - 256 - 128) / 128);
+  for (const MemoryBlock& block : test.layer().blocks) {
+    for (int h = 0; h < s.heads; ++h) {
+      const int kv_head = h / test.scene.group();
+      for (int d = 0; d < s.key_dim; ++d) {
+        double sum = 0;
+        int count = 0;
+        for (int64_t t = block.begin; t < block.end; ++t) {
+          if (test.scene.is_hidden(t, kv_head)) continue;
+          sum += test.scene.keys[(t * s.kv_heads + kv_head) * s.key_dim + d];
+          ++count;
+        }
+        EXPECT_NEAR((*block.vector)[h * s.key_dim + d], sum / count, 1e-5);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace fathom

@@ -1,0 +1,85 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "models/session.h"
+#include "tiny_model.h"
+
+namespace fathom {
+namespace {
+
+std::shared_ptr<const Model> seedling() {
+  static const auto model = Model::open(std::string(FATHOM_MODELS) + "/fathom-seedling-q8_0.gguf");
+  return model;
+}
+std::shared_ptr<Runtime> runtime() {
+  static const auto shared = std::make_shared<Runtime>(2);
+  return shared;
+}
+std::vector<int32_t> tokens(int64_t n, uint32_t seed = 1) {
+  std::vector<int32_t> ids(n);
+  for (int32_t& id : ids) {
+    seed = seed * 1664525u + 1013904223u;
+    id = 10 + static_cast<int32_t>((seed >> 8) % 500);
+  }
+  return ids;
+}
+std::vector<float> logits_of(Session& session) { return {session.logits().begin(), session.logits().end()}; }
+
+TEST(SessionBlocks, BudgetsForAllGiveDenseBitsForkedAndRewoundToo) {
+  const std::vector<int32_t> prompt = tokens(500), tail = tokens(40, 2), other = tokens(300, 3);
+  const auto run = [&](const std::string& attend) {
+    Session session(seedling(), runtime(), {.attend = attend});
+    session.append(prompt);
+    Session fork = session.fork();
+    fork.append(other);
+    fork.rewind(400);
+    fork.append(other);
+    for (const int32_t token : tail) session.append({&token, 1});
+    return std::pair{logits_of(session), logits_of(fork)};
+  };
+  const auto dense = run("dense");
+  for (const char* attend :
+       {"infllm:window=100k", "infllm:window=64,sink=4,topk=100k,place=true",
+        "em-llm:window=64,sink=4,max=32,budget=100k,place=true,refine=modularity", "em-llm:window=100k",
+        "actqkv:window=64,topk=100k,place=true", "actqkv:window=100k",
+        "layers:full=1,then=(infllm:window=64,topk=100k,place=true),else=(em-llm:window=100k)"})
+    EXPECT_EQ(run(attend), dense) << attend;
+}
+
+TEST(SessionBlocks, AForkUnderAnotherMethodChoosesAmongWhatIsThere) {
+  for (const char* attend : {"infllm:window=64,sink=16,block=32,topk=2",
+                             "em-llm:window=64,sink=16,max=32,budget=64,refine=conductance,contiguity=0.3",
+                             "actqkv:window=64,sink=16,topk=2"}) {
+    Session dense(seedling(), runtime());
+    dense.append(tokens(600));
+    Session fork = dense.fork(attend), again = dense.fork(attend);
+    for (int i = 0; i < 40; ++i) {
+      const std::vector<int32_t> next = tokens(1, i);
+      fork.append(next);
+      again.append(next);
+      dense.append(next);
+    }
+    EXPECT_EQ(logits_of(fork), logits_of(again)) << attend;
+    EXPECT_NE(logits_of(fork), logits_of(dense)) << attend;
+    for (const float logit : logits_of(fork)) ASSERT_TRUE(std::isfinite(logit)) << attend;
+  }
+}
+
+TEST(SessionBlocks, ThreadsChangeNothing) {
+  for (const char* attend : {"infllm:window=64,sink=16,block=32,topk=2",
+                             "em-llm:window=64,sink=16,max=32,budget=64,refine=modularity,contiguity=0.3",
+                             "actqkv:window=64,sink=16,topk=2,warmup=1"}) {
+    std::vector<std::vector<float>> results;
+    for (const int threads : {1, 3}) {
+      Session session(seedling(), std::make_shared<Runtime>(threads), {.attend = attend});
+      session.append(tokens(1200));
+      for (const int32_t token : tokens(5, 2)) session.append({&token, 1});
+      results.push_back(logits_of(session));
+    }
+    EXPECT_EQ(results[0], results[1]) << attend;
+  }
+}
+
+}  // namespace
+}  // namespace fathom
