@@ -37,4 +37,23 @@ using EvictMethod = std::unique_ptr<Evictor>(const Values&);
 /// The `--evict` methods; "none" makes none (null).
 const MethodTable<EvictMethod>& evict_methods();
 
+MethodInfo expected_info();
+std::unique_ptr<Evictor> make_expected(const Values& values);
+MethodInfo h2o_info();
+std::unique_ptr<Evictor> make_h2o(const Values& values);
+MethodInfo keydiff_info();
+std::unique_ptr<Evictor> make_keydiff(const Values& values);
+MethodInfo knorm_info();
+std::unique_ptr<Evictor> make_knorm(const Values& values);
+MethodInfo pyramidkv_info();
+std::unique_ptr<Evictor> make_pyramidkv(const Values& values);
+MethodInfo sirllm_info();
+std::unique_ptr<Evictor> make_sirllm(const Values& values);
+MethodInfo snapkv_info();
+std::unique_ptr<Evictor> make_snapkv(const Values& values);
+MethodInfo streaming_info();
+std::unique_ptr<Evictor> make_streaming(const Values& values);
+MethodInfo tova_info();
+std::unique_ptr<Evictor> make_tova(const Values& values);
+
 }  // namespace fathom

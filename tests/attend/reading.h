@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cmath>
+#include <functional>
 #include <numeric>
 #include <random>
 #include <vector>
@@ -8,6 +9,8 @@
 #include "attend/selector.h"
 
 namespace fathom::test {
+
+inline constexpr int kValueDim = 2;
 
 struct ReadingShape {
   int heads = 4, kv_heads = 2, dim = 16;
@@ -29,7 +32,7 @@ class Reading {
             }(),
             4096),
         rotations(rotary),
-        memory(std::make_shared<PageStore>(PageShape{PageFormat::kF32, s.dim, 2}), 1, s.kv_heads),
+        memory(std::make_shared<PageStore>(PageShape{PageFormat::kF32, s.dim, kValueDim}), 1, s.kv_heads),
         selector(attend_methods().make(spec)),
         pool(std::make_unique<ThreadPool>(1)) {
     std::mt19937 random(s.seed);
@@ -38,13 +41,18 @@ class Reading {
     queries.resize(s.tokens * s.heads * s.dim);
     for (float& x : keys) x = normal(random);
     for (float& x : queries) x = normal(random);
+    values.resize(s.tokens * s.kv_heads * kValueDim);
+    for (float& x : values) x = normal(random);
     selector->attach({memory.shared_store(), 1, s.heads, s.kv_heads});
     memory.set_state(Memory::StateOf::kSelector, selector->new_state());
-    rotations.reserve(s.tokens);
+    rotations.reserve(s.tokens + 1);
   }
 
   float* key(int64_t token, int kv_head) { return keys.data() + (token * shape.kv_heads + kv_head) * shape.dim; }
   float* query(int64_t token, int head) { return queries.data() + (token * shape.heads + head) * shape.dim; }
+  float* value(int64_t token, int kv_head) {
+    return values.data() + (token * shape.kv_heads + kv_head) * kValueDim;
+  }
   int group() const { return shape.heads / shape.kv_heads; }
   float scale() const { return 1 / std::sqrt(static_cast<float>(shape.dim)); }
 
@@ -56,9 +64,9 @@ class Reading {
     std::vector<int64_t> positions(rows);
     std::iota(positions.begin(), positions.end(), first);
     memory.append(positions);
-    const std::vector<float> values(rows * 2);
     for (int h = 0; h < shape.kv_heads; ++h) {
-      memory.write(kernels(), 0, h, rows, key(first, h), shape.kv_heads * shape.dim, values.data(), 2, rotations);
+      memory.write(kernels(), 0, h, rows, key(first, h), shape.kv_heads * shape.dim, value(first, h),
+                   shape.kv_heads * kValueDim, rotations);
     }
     LayerQueries layer;
     layer.memory = &memory;
@@ -72,6 +80,7 @@ class Reading {
     layer.rotations = &rotations;
     layer.state = memory.state(Memory::StateOf::kSelector);
     selector->plan(layer, *pool);
+    if (listen) listen(layer);
     selections.assign(shape.kv_heads, {});
     for (int h = 0; h < shape.kv_heads; ++h) select(h, first, static_cast<int>(rows), positions.data());
   }
@@ -108,8 +117,20 @@ class Reading {
   Memory memory;
   std::unique_ptr<Selector> selector;
   std::unique_ptr<ThreadPool> pool;
-  std::vector<float> keys, queries;  // [tokens, heads, dim]
+  std::function<void(LayerQueries)> listen;  // is told of each pass
+  std::vector<float> keys, queries, values;  // [tokens, heads, dim]
   std::vector<Selection> selections;
+
+  /// x under the rotation by a position.
+  std::vector<double> turned(const float* x, int64_t position) const {
+    std::vector<double> out(x, x + shape.dim);
+    for (int i = 0; i < rotary.pairs(); ++i) {
+      const double angle = static_cast<double>(position) * rotary.frequencies()[i];
+      out[2 * i] = x[2 * i] * std::cos(angle) - x[2 * i + 1] * std::sin(angle);
+      out[2 * i + 1] = x[2 * i] * std::sin(angle) + x[2 * i + 1] * std::cos(angle);
+    }
+    return out;
+  }
 
  private:
   void select(int head, int64_t first, int rows, const int64_t* positions) {
@@ -129,16 +150,6 @@ class Reading {
     block.rotations = &rotations;
     block.state = memory.state(Memory::StateOf::kSelector);
     selector->select(memory.lane(0, head), block, selections[head]);
-  }
-
-  std::vector<double> turned(const float* x, int64_t position) const {
-    std::vector<double> out(x, x + shape.dim);
-    for (int i = 0; i < rotary.pairs(); ++i) {
-      const double angle = static_cast<double>(position) * rotary.frequencies()[i];
-      out[2 * i] = x[2 * i] * std::cos(angle) - x[2 * i + 1] * std::sin(angle);
-      out[2 * i + 1] = x[2 * i] * std::sin(angle) + x[2 * i + 1] * std::cos(angle);
-    }
-    return out;
   }
 };
 

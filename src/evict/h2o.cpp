@@ -1,0 +1,100 @@
+// Tokens that have drawn most attention so far stay.
+#include <algorithm>
+#include <vector>
+
+#include "attend/key_scores.h"
+#include "evict/lane_tokens.h"
+
+namespace fathom {
+namespace {
+
+struct LayerSums {
+  std::vector<std::vector<float>> attention;  // [kv_heads, tokens], of all rows that were looked at
+  std::vector<float> rows;                    // [tokens]: how many of them could see the token
+};
+
+/// After a rewind the sums still hold what later tokens gave to those that stay.
+struct State final : SequenceState {
+  std::vector<LayerSums> layers;
+  std::unique_ptr<SequenceState> fork() const override { return std::make_unique<State>(*this); }
+  void rewind(int64_t tokens) override {
+    for (LayerSums& layer : layers) {
+      if (std::ssize(layer.rows) <= tokens) continue;
+      layer.rows.resize(tokens);
+      for (std::vector<float>& sums : layer.attention) sums.resize(tokens);
+    }
+  }
+};
+
+class H2o final : public Scorer {
+ public:
+  explicit H2o(int64_t rows) : rows_(rows) {}
+
+  void attach(const AttendContext& context) override { layers_ = context.layers; }
+  std::unique_ptr<SequenceState> new_state() const override {
+    auto state = std::make_unique<State>();
+    state->layers.resize(layers_);
+    return state;
+  }
+
+  void listen(const LayerQueries& queries, ThreadPool& pool) const override {
+    LayerSums& layer = static_cast<State*>(queries.state)->layers.at(queries.layer);
+    const Memory& memory = *queries.memory;
+    const int64_t count = rows_ > 0 ? std::min(rows_, queries.rows) : queries.rows;
+    std::vector<int64_t> tokens(count);  // evenly drawn, the last one among them
+    for (int64_t i = 0; i < count; ++i) tokens[i] = queries.first + (i + 1) * queries.rows / count - 1;
+    layer.attention.resize(memory.kv_heads());
+    layer.rows.resize(memory.tokens());
+    for (const int64_t token : tokens)
+      for (int64_t t = 0; t <= token; ++t) layer.rows[t] += 1;
+    pool.parallel_for(memory.kv_heads(), [&](size_t head, int) {
+      layer.attention[head].resize(memory.tokens());
+      const std::vector<float> rotated = rotate(queries, tokens, static_cast<int>(head));
+      add_attention(memory, queries.layer, static_cast<int>(head), *queries.rotations, kernels(), rotated, tokens,
+                    queries.group(), queries.scale, layer.attention[head]);
+    });
+  }
+
+  void score(const LayerTokens& layer, std::span<float> scores) const override {
+    const LayerSums& sums = static_cast<const State*>(layer.state)->layers.at(layer.layer);
+    const int64_t tokens = layer.memory.tokens();
+    for (size_t h = 0; h < sums.attention.size(); ++h)
+      for (int64_t t = 0; t < std::min(tokens, std::ssize(sums.rows)); ++t)
+        scores[h * tokens + t] = sums.attention[h][t] / std::max(1.0f, sums.rows[t]);
+  }
+
+ private:
+  /// [tokens, group, key_dim]
+  static std::vector<float> rotate(const LayerQueries& queries, const std::vector<int64_t>& tokens, int head) {
+    const int group = queries.group(), dim = queries.memory->store().shape().key_dim;
+    std::vector<float> rotated(tokens.size() * group * dim), spare(dim);
+    for (size_t i = 0; i < tokens.size() * group; ++i)
+      rotate_query(queries, tokens[i / group] - queries.first, head * group + static_cast<int>(i) % group,
+                   spare.data(), rotated.data() + i * dim);
+    return rotated;
+  }
+
+  int64_t rows_;
+  int layers_ = 0;
+};
+
+}  // namespace
+
+MethodInfo h2o_info() {
+  std::vector<Parameter> parameters = keep_parameters({.sink = 0, .recent = 32});
+  parameters.push_back(
+      {"rows", Parameter::Type::kInt, "64", "rows of a chunk whose attention is looked at; 0: all", 0, 1e9, {}});
+  return {.name = "h2o",
+          .summary = "keeps what has drawn most attention, as a mean over the rows that could see it",
+          .paper = "H2O: Heavy-Hitter Oracle for Efficient Generative Inference of Large Language Models, 2023",
+          .needs = "any model",
+          .time = "scores of `rows` rows of each chunk, and of each generated token, with all that is kept",
+          .memory = "O(budget), and 4 bytes per token and head; pages of which nothing is left are given back",
+          .parameters = std::move(parameters)};
+}
+
+std::unique_ptr<Evictor> make_h2o(const Values& values) {
+  return make_keeping(values, {}, std::make_unique<H2o>(values.integer("rows")));
+}
+
+}  // namespace fathom

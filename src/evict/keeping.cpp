@@ -1,0 +1,156 @@
+// When tokens are dropped, and how many: the same for all scorers.
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+
+#include "attend/key_scores.h"
+#include "evict/scorer.h"
+
+namespace fathom {
+namespace {
+
+struct KeepState final : SequenceState {
+  std::unique_ptr<SequenceState> scorer;  // null: it keeps none
+  int64_t read = 0;                       // tokens there were when the last text ended
+
+  std::unique_ptr<SequenceState> fork() const override {
+    auto copy = std::make_unique<KeepState>();
+    if (scorer) copy->scorer = scorer->fork();
+    copy->read = read;
+    return copy;
+  }
+  void rewind(int64_t tokens) override {
+    if (scorer) scorer->rewind(tokens);
+    read = std::min(read, tokens);
+  }
+};
+
+class Keeping final : public Evictor {
+ public:
+  Keeping(const Values& values, const KeepDefaults& defaults, std::unique_ptr<Scorer> scorer)
+      : scorer_(std::move(scorer)), slack_(values.integer("slack")) {
+    if (values.has("budget")) {
+      budget_ = values.integer("budget");
+    } else if (values.has("share")) {
+      share_ = values.number("share");
+    } else {
+      budget_ = defaults.budget;
+    }
+    rule_.sink = values.integer("sink");
+    rule_.recent = values.integer("recent");
+    rule_.chunk = values.integer("chunk");
+    rule_.by_layer = values.string("heads") == "ada";
+    if (values.has("budget") && values.has("share"))
+      fail_usage("evict method: expected a budget or a share, found both: ", budget_, " and ",
+                 values.number("share"));
+    if (budget_ > 0 && budget_ <= rule_.sink + rule_.recent) {
+      fail_usage("evict method: expected a budget of more than sink + recent = ", rule_.sink + rule_.recent,
+                 " tokens, which always stay, found ", budget_);
+    }
+  }
+
+  void attach(const AttendContext& context) override {
+    heads_ = context.heads;
+    scorer_->attach(context);
+  }
+  std::unique_ptr<SequenceState> new_state() const override {
+    auto state = std::make_unique<KeepState>();
+    state->scorer = scorer_->new_state();
+    return state;
+  }
+  void listen(const LayerQueries& queries, ThreadPool& pool) const override {
+    LayerQueries own = queries;
+    own.state = static_cast<KeepState*>(queries.state)->scorer.get();
+    scorer_->listen(own, pool);
+  }
+  bool wants_surprise() const override { return scorer_->wants_surprise(); }
+  void surprise(const Surprise& surprise, SequenceState* state) const override {
+    scorer_->surprise(surprise, static_cast<KeepState*>(state)->scorer.get());
+  }
+
+  void evict(Memory& memory, bool end, const EvictWork& work) const override {
+    KeepState& state = *static_cast<KeepState*>(memory.state(Memory::StateOf::kEvictor));
+    const bool text = end && memory.tokens() > state.read + 1;
+    if (text) scorer_->end_text(state.scorer.get(), state.read);
+    if (end) state.read = memory.tokens();
+    if (budget_ == 0 && !text) return;
+    const int64_t tokens = budget_ > 0 ? budget_ : std::llround(share_ * static_cast<double>(memory.tokens()));
+    for (int layer = 0; layer < memory.layers(); ++layer) {
+      const int64_t budget = layer_budget(tokens, layer, memory.layers());
+      if (visible(memory, layer) > memory.kv_heads() * (budget + (budget_ > 0 ? slack_ : 0)))
+        cut(memory, layer, budget, state.scorer.get(), work);
+    }
+  }
+
+ private:
+  /// What is always kept is the same in all layers; they differ in the rest.
+  int64_t layer_budget(int64_t tokens, int layer, int layers) const {
+    const int64_t rest = std::max<int64_t>(0, tokens - rule_.sink - rule_.recent);
+    return tokens - rest + std::llround(scorer_->layer_share(layer, layers) * static_cast<double>(rest));
+  }
+
+  /// Of all heads together.
+  static int64_t visible(const Memory& memory, int layer) {
+    int64_t count = 0;
+    for (int h = 0; h < memory.kv_heads(); ++h)
+      for (const PageSlot& slot : memory.lane(layer, h)) count += std::popcount(slot.mask);
+    return count;
+  }
+
+  void cut(Memory& memory, int layer, int64_t budget, const SequenceState* state, const EvictWork& work) const {
+    const int64_t tokens = memory.tokens();
+    const int kv_heads = memory.kv_heads();
+    std::vector<float> scores(kv_heads * tokens);
+    scorer_->score({memory, layer, heads_, work, state}, scores);
+    for (float& score : scores)  // what is not a number goes first; −∞ is left to what is not there
+      score = std::isnan(score) ? std::numeric_limits<float>::lowest()
+                                : std::max(score, std::numeric_limits<float>::lowest());
+    for (int h = 0; h < kv_heads; ++h)
+      hide_scores(memory.lane(layer, h), 0, std::span(scores).subspan(h * tokens, tokens));
+    const std::vector<char> keep = keep_best(scores, kv_heads, budget, rule_);
+    for (int h = 0; h < kv_heads; ++h) memory.drop(layer, h, std::span(keep).subspan(h * tokens, tokens));
+  }
+
+  std::unique_ptr<Scorer> scorer_;
+  int64_t slack_;
+  int64_t budget_ = 0;  // 0: a share
+  double share_ = 0.25;
+  KeepRule rule_;
+  int heads_ = 0;
+};
+
+}  // namespace
+
+std::vector<Parameter> keep_parameters(const KeepDefaults& defaults) {
+  using Type = Parameter::Type;
+  const std::string otherwise = defaults.budget > 0
+                                    ? "; budget=" + std::to_string(defaults.budget) + " if neither is given"
+                                    : "; 0.25 if neither is given";
+  return {{"budget", Type::kInt, "", "tokens that a head keeps, while it reads and generates", 1, 1e12, {}},
+          {"share",
+           Type::kFloat,
+           "",
+           "instead: share of all tokens read that a head keeps, cut once a text has been read" + otherwise,
+           0.0001,
+           1,
+           {}},
+          {"sink", Type::kInt, std::to_string(defaults.sink), "first tokens, always kept", 0, 1e12, {}},
+          {"recent", Type::kInt, std::to_string(defaults.recent), "newest tokens, always kept", 0, 1e12, {}},
+          {"slack", Type::kInt, "64", "tokens above the budget before it is cut back to it", 0, 1e12, {}},
+          {"chunk", Type::kInt, "1", "neighbours that stay or go together, by their mean (ChunkKV: 20)", 1, 64, {}},
+          {"heads",
+           Type::kChoice,
+           "even",
+           "even: each head keeps as many; ada: what scores highest in all heads of a layer (AdaKV)",
+           {},
+           {},
+           {"even", "ada"}}};
+}
+
+std::unique_ptr<Evictor> make_keeping(const Values& values, const KeepDefaults& defaults,
+                                      std::unique_ptr<Scorer> scorer) {
+  return std::make_unique<Keeping>(values, defaults, std::move(scorer));
+}
+
+}  // namespace fathom

@@ -1,0 +1,77 @@
+#include "evict/lane_tokens.h"
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+
+#include "attend/key_scores.h"
+
+namespace fathom {
+namespace {
+
+constexpr int64_t kRowsAtOnce = 8;  // whose scores with all tokens are held at a time
+
+}  // namespace
+
+void read_rotated(const PageStore& store, const PageSlot& slot, const PlaceRotations& rotations,
+                  std::vector<float>& keys) {
+  const int dim = store.shape().key_dim, pairs = rotations.pairs();
+  keys.resize(static_cast<size_t>(kPageTokens) * dim);
+  read_keys(store.shape().format, dim, store.keys(slot.page), slot.filled, keys.data());
+  if (pairs == 0) return;
+  std::vector<float> spare(2 * static_cast<size_t>(pairs));
+  const PlaceRotations::View turn = rotations.at(slot.place, spare.data());
+  for (int t = 0; t < slot.filled; ++t) kernels().rotate_pairs(keys.data() + t * dim, turn.cos, turn.sin, pairs);
+}
+
+void each_key(const LayerTokens& layer, int head, const std::function<void(int64_t, const float*)>& visit) {
+  const PageStore& store = layer.memory.store();
+  std::vector<float> keys;
+  for (const PageSlot& slot : layer.lane(head)) {
+    if (slot.mask == 0) continue;
+    read_rotated(store, slot, layer.work.rotations, keys);
+    for (int t = 0; t < slot.filled; ++t) {
+      if (slot.mask >> t & 1) visit(slot.first + t, keys.data() + t * store.shape().key_dim);
+    }
+  }
+}
+
+void add_attention(const Memory& memory, int layer, int head, const PlaceRotations& rotations,
+                   const Kernels& kernels, std::span<const float> queries, std::span<const int64_t> tokens,
+                   int group, float scale, std::span<float> sums) {
+  const Lane& lane = memory.lane(layer, head);
+  const int64_t rows = std::ssize(tokens), dim = memory.store().shape().key_dim;
+  KeyScores keys(memory.store(), rotations, kernels);
+  std::vector<float> scores;
+  for (int64_t first = 0; first < rows; first += kRowsAtOnce) {
+    const int64_t count = std::min(kRowsAtOnce, rows - first);
+    const int64_t end = tokens[first + count - 1] + 1;  // what the last of them sees
+    scores.assign(count * group * end, -std::numeric_limits<float>::infinity());
+    keys.of_slots(lane, 0, lane.size(), {0, end}, queries.data() + first * group * dim,
+                  static_cast<int>(count) * group, scores.data(), end);
+    for (int64_t i = 0; i < count * group; ++i) {
+      const int64_t seen = tokens[first + i / group] + 1;
+      const std::span<float> row(scores.data() + i * end, seen);
+      softmax_scores(row, scale);
+      kernels.add(sums.data(), row.data(), seen);
+    }
+  }
+}
+
+void add_tail_attention(const LayerTokens& layer, int64_t rows, std::span<float> sums) {
+  const auto& tails = *static_cast<const QueryTails*>(layer.state);
+  const QueryTail& tail = tails.layers[layer.layer];
+  const int group = layer.group();
+  const int64_t all = layer.memory.tokens(), count = std::min(rows, tail.rows());
+  std::vector<int64_t> tokens(count);
+  std::iota(tokens.begin(), tokens.end(), tail.end() - count);
+  layer.work.pool.parallel_for(layer.memory.kv_heads(), [&](size_t h, int) {
+    const int head = static_cast<int>(h);
+    const std::vector<float> queries = tail.of_heads(head * group, group);
+    const int64_t skip = (tail.rows() - count) * std::ssize(queries) / std::max<int64_t>(1, tail.rows());
+    add_attention(layer.memory, layer.layer, head, layer.work.rotations, layer.work.kernels,
+                  std::span(queries).subspan(skip), tokens, group, tails.scale, sums.subspan(h * all, all));
+  });
+}
+
+}  // namespace fathom

@@ -1,0 +1,41 @@
+#pragma once
+
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "attend/query_tail.h"
+#include "evict/scorer.h"
+
+namespace fathom {
+
+/// The keys of a page as floats, rotated to its place. keys: [filled, key_dim].
+void read_rotated(const PageStore& store, const PageSlot& slot, const PlaceRotations& rotations,
+                  std::vector<float>& keys);
+
+/// Calls visit(token, key) for each visible token of a lane, in order. key: [key_dim], rotated to its place.
+void each_key(const LayerTokens& layer, int head,
+              const std::function<void(int64_t token, const float* key)>& visit);
+
+/// The newest queries of each layer, and what scales their scores: the state of scorers that judge by them.
+struct QueryTails final : SequenceState {
+  std::vector<QueryTail> layers;
+  float scale = 0;
+  std::unique_ptr<SequenceState> fork() const override { return std::make_unique<QueryTails>(*this); }
+  void rewind(int64_t tokens) override {
+    for (QueryTail& layer : layers) layer.rewind(tokens);
+  }
+};
+
+/// Attention that some rows of a lane's queries give to its tokens, hidden ones and later ones aside: added up over
+/// rows and heads. queries: [rows, group, key_dim], rotated; tokens: [rows], sequence index of each, ascending;
+/// sums: [memory.tokens()].
+void add_attention(const Memory& memory, int layer, int head, const PlaceRotations& rotations,
+                   const Kernels& kernels, std::span<const float> queries, std::span<const int64_t> tokens,
+                   int group, float scale, std::span<float> sums);
+
+/// The same of the newest `rows` queries that a scorer has heard, for all heads of a layer. sums: [kv_heads,
+/// memory.tokens()].
+void add_tail_attention(const LayerTokens& layer, int64_t rows, std::span<float> sums);
+
+}  // namespace fathom

@@ -1,0 +1,60 @@
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "evict/evictor.h"
+#include "evict/keep.h"
+
+namespace fathom {
+
+/// The tokens of one layer, to be judged.
+struct LayerTokens {
+  const Memory& memory;
+  int layer;
+  int heads;  // query heads
+  const EvictWork& work;
+  const SequenceState* state;  // the scorer's
+
+  int group() const { return heads / memory.kv_heads(); }
+  const Lane& lane(int head) const { return memory.lane(layer, head); }
+};
+
+/// Says how much tokens are worth keeping; what is done with that is common to all (make_keeping).
+class Scorer {
+ public:
+  virtual ~Scorer() = default;
+  virtual void attach(const AttendContext& context) { static_cast<void>(context); }
+  virtual std::unique_ptr<SequenceState> new_state() const { return nullptr; }
+  /// queries.state: the scorer's.
+  virtual void listen(const LayerQueries& queries, ThreadPool& pool) const {
+    static_cast<void>(queries), static_cast<void>(pool);
+  }
+  virtual bool wants_surprise() const { return false; }
+  virtual void surprise(const Surprise& surprise, SequenceState* state) const {
+    static_cast<void>(surprise), static_cast<void>(state);
+  }
+  /// A text of more than one token has been read: tokens from `begin` on.
+  virtual void end_text(SequenceState* state, int64_t begin) const {
+    static_cast<void>(state), static_cast<void>(begin);
+  }
+  /// How much of an even budget a layer gets, of what is not always kept; 1 on average.
+  virtual double layer_share(int layer, int layers) const { return static_cast<void>(layer + layers), 1; }
+  /// scores: [kv_heads, memory.tokens()], zero at first; the larger stay. Those of hidden tokens do not matter.
+  virtual void score(const LayerTokens& layer, std::span<float> scores) const = 0;
+};
+
+/// What the parameters are unless given.
+struct KeepDefaults {
+  int64_t budget = 0;  // 0: a share of 0.25
+  int64_t sink = 4, recent = 0;
+};
+/// The parameters budget, share, sink, recent, slack, chunk and heads.
+std::vector<Parameter> keep_parameters(const KeepDefaults& defaults);
+/// The evictor that keeps what scores highest. Throws Error (usage) for values that contradict each other.
+std::unique_ptr<Evictor> make_keeping(const Values& values, const KeepDefaults& defaults,
+                                      std::unique_ptr<Scorer> scorer);
+
+}  // namespace fathom

@@ -1,0 +1,80 @@
+// Tokens that surprised the model stay; what has not surprised for some turns is forgotten.
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "evict/scorer.h"
+
+namespace fathom {
+namespace {
+
+struct State final : SequenceState {
+  std::vector<float> scores;  // [tokens], nats, decayed
+  std::unique_ptr<SequenceState> fork() const override { return std::make_unique<State>(*this); }
+  void rewind(int64_t tokens) override {
+    if (std::ssize(scores) > tokens) scores.resize(tokens);
+  }
+};
+
+class SirLlm final : public Scorer {
+ public:
+  explicit SirLlm(double decay) : decay_(static_cast<float>(decay)) {}
+
+  std::unique_ptr<SequenceState> new_state() const override { return std::make_unique<State>(); }
+  bool wants_surprise() const override { return true; }
+
+  /// A token without a prediction before it counts as the most surprising of its piece.
+  void surprise(const Surprise& surprise, SequenceState* state) const override {
+    std::vector<float>& scores = static_cast<State*>(state)->scores;
+    scores.resize(surprise.first + std::ssize(surprise.nats));
+    float most = 0;
+    for (const float nats : surprise.nats) most = std::isnan(nats) ? most : std::max(most, nats);
+    for (size_t i = 0; i < surprise.nats.size(); ++i)
+      scores[surprise.first + i] = std::isnan(surprise.nats[i]) ? most : surprise.nats[i];
+  }
+
+  void end_text(SequenceState* state, int64_t begin) const override {
+    std::vector<float>& scores = static_cast<State*>(state)->scores;
+    for (int64_t t = 0; t < std::min(begin, std::ssize(scores)); ++t) scores[t] *= decay_;
+  }
+
+  void score(const LayerTokens& layer, std::span<float> scores) const override {
+    const std::vector<float>& own = static_cast<const State*>(layer.state)->scores;
+    const int64_t tokens = layer.memory.tokens();
+    for (int h = 0; h < layer.memory.kv_heads(); ++h)
+      std::copy_n(own.begin(), std::min(tokens, std::ssize(own)), scores.begin() + h * tokens);
+  }
+
+ private:
+  float decay_;
+};
+
+constexpr KeepDefaults kDefaults{.budget = 1024, .sink = 4};
+
+}  // namespace
+
+MethodInfo sirllm_info() {
+  std::vector<Parameter> parameters = keep_parameters(kDefaults);
+  parameters.push_back({"decay",
+                        Parameter::Type::kFloat,
+                        "1",
+                        "multiplies the scores of earlier turns after each text of more than one token",
+                        0,
+                        1,
+                        {}});
+  return {.name = "sirllm",
+          .summary =
+              "keeps the tokens that surprised the model most, the same in all layers and heads; earlier "
+              "turns fade; places stay true",
+          .paper = "SirLLM: Streaming Infinite Retentive LLM, 2024",
+          .needs = "any model; logits of all tokens are made",
+          .time = "O(1) per token, and its logits",
+          .memory = "O(budget); pages of which nothing is left are given back",
+          .parameters = std::move(parameters)};
+}
+
+std::unique_ptr<Evictor> make_sirllm(const Values& values) {
+  return make_keeping(values, kDefaults, std::make_unique<SirLlm>(values.number("decay")));
+}
+
+}  // namespace fathom

@@ -1,0 +1,68 @@
+// What the end of the prompt attends to stays.
+#include "evict/snapkv.h"
+
+#include "attend/key_scores.h"
+#include "base/error.h"
+
+namespace fathom {
+
+SnapKvScorer::SnapKvScorer(int64_t window, int64_t pool) : window_(window), pool_(pool) {
+  if (pool % 2 == 0) fail_usage("evict method: pool: expected an odd number, found ", pool);
+}
+
+std::unique_ptr<SequenceState> SnapKvScorer::new_state() const {
+  auto state = std::make_unique<QueryTails>();
+  state->layers.resize(layers_);
+  return state;
+}
+
+void SnapKvScorer::listen(const LayerQueries& queries, ThreadPool& /*pool*/) const {
+  auto& tails = *static_cast<QueryTails*>(queries.state);
+  tails.layers.at(queries.layer).add(queries, window_);
+  tails.scale = queries.scale;
+}
+
+void SnapKvScorer::score(const LayerTokens& layer, std::span<float> scores) const {
+  add_tail_attention(layer, window_, scores);
+  const int64_t tokens = layer.memory.tokens();
+  layer.work.pool.parallel_for(layer.memory.kv_heads(), [&](size_t h, int) {
+    const std::span<float> own = scores.subspan(h * tokens, tokens);
+    std::vector<float> there;  // side by side: neighbours are those that are left
+    const Lane& lane = layer.lane(static_cast<int>(h));
+    const auto each = [&](const auto& visit) {
+      for (const PageSlot& slot : lane) {
+        for (int t = 0; slot.mask && t < slot.filled; ++t)
+          if (slot.mask >> t & 1) visit(own[slot.first + t]);
+      }
+    };
+    each([&](float& score) { there.push_back(score); });
+    mean_pool(there, pool_);
+    size_t next = 0;
+    each([&](float& score) { score = there[next++]; });
+  });
+}
+
+std::vector<Parameter> snapkv_parameters() {
+  using Type = Parameter::Type;
+  std::vector<Parameter> parameters = keep_parameters({.sink = 0, .recent = kSnapKvWindow});
+  parameters.push_back(
+      {"window", Type::kInt, std::to_string(kSnapKvWindow), "newest queries that judge", 1, 4096, {}});
+  parameters.push_back({"pool", Type::kInt, "5", "width of the mean over neighbours, odd", 1, 1023, {}});
+  return parameters;
+}
+
+MethodInfo snapkv_info() {
+  return {.name = "snapkv",
+          .summary = "keeps what the newest queries attend to, and its neighbours",
+          .paper = "SnapKV: LLM Knows What You are Looking for Before Generation, 2024",
+          .needs = "any model",
+          .time = "O(window · kept) per cut",
+          .memory = "O(budget); pages of which nothing is left are given back",
+          .parameters = snapkv_parameters()};
+}
+
+std::unique_ptr<Evictor> make_snapkv(const Values& values) {
+  return make_keeping(values, {}, std::make_unique<SnapKvScorer>(values.integer("window"), values.integer("pool")));
+}
+
+}  // namespace fathom

@@ -1,0 +1,51 @@
+// What the newest token attends to stays, the same in all heads of a layer.
+#include <algorithm>
+
+#include "evict/lane_tokens.h"
+
+namespace fathom {
+namespace {
+
+class Tova final : public Scorer {
+ public:
+  void attach(const AttendContext& context) override { layers_ = context.layers; }
+  std::unique_ptr<SequenceState> new_state() const override {
+    auto state = std::make_unique<QueryTails>();
+    state->layers.resize(layers_);
+    return state;
+  }
+  void listen(const LayerQueries& queries, ThreadPool&) const override {
+    auto& tails = *static_cast<QueryTails*>(queries.state);
+    tails.layers.at(queries.layer).add(queries, 1);
+    tails.scale = queries.scale;
+  }
+  void score(const LayerTokens& layer, std::span<float> scores) const override {
+    add_tail_attention(layer, 1, scores);
+    const int64_t tokens = layer.memory.tokens();
+    const std::span<float> first = scores.first(tokens);
+    for (int h = 1; h < layer.memory.kv_heads(); ++h)
+      layer.work.kernels.add(first.data(), scores.data() + h * tokens, tokens);
+    for (int h = 1; h < layer.memory.kv_heads(); ++h) std::ranges::copy(first, scores.data() + h * tokens);
+  }
+
+ private:
+  int layers_ = 0;
+};
+
+}  // namespace
+
+MethodInfo tova_info() {
+  return {.name = "tova",
+          .summary = "keeps what the newest token attends to, by the mean of a layer's heads",
+          .paper = "Transformers are Multi-State RNNs, 2024",
+          .needs = "any model",
+          .time = "O(kept) per cut",
+          .memory = "O(budget); pages of which nothing is left are given back",
+          .parameters = keep_parameters({.sink = 0})};
+}
+
+std::unique_ptr<Evictor> make_tova(const Values& values) {
+  return make_keeping(values, {.sink = 0}, std::make_unique<Tova>());
+}
+
+}  // namespace fathom

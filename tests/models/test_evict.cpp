@@ -1,0 +1,135 @@
+// Sessions that drop tokens.
+#include <gtest/gtest.h>
+
+#include <bit>
+
+#include "models/session.h"
+#include "reference_logits.h"
+
+namespace fathom {
+namespace {
+
+std::shared_ptr<const Model> seedling() {
+  static const auto model = Model::open(std::string(FATHOM_MODELS) + "/fathom-seedling-q8_0.gguf");
+  return model;
+}
+std::shared_ptr<Runtime> runtime() {
+  static const auto shared = std::make_shared<Runtime>(2);
+  return shared;
+}
+
+std::vector<int32_t> tokens(int64_t n, uint32_t seed = 1) {
+  std::vector<int32_t> ids(n);
+  for (int32_t& id : ids) {
+    seed = seed * 1664525u + 1013904223u;
+    id = 10 + static_cast<int32_t>((seed >> 8) % 500);
+  }
+  return ids;
+}
+
+std::vector<float> logits_of(const Session& session) { return {session.logits().begin(), session.logits().end()}; }
+
+int64_t visible(const Session& session, int layer, int head) {
+  int64_t count = 0;
+  for (const PageSlot& slot : session.memory().lane(layer, head)) count += std::popcount(slot.mask);
+  return count;
+}
+int64_t visible(const Session& session) {
+  int64_t count = 0;
+  for (int layer = 0; layer < session.memory().layers(); ++layer)
+    for (int head = 0; head < session.memory().kv_heads(); ++head) count += visible(session, layer, head);
+  return count;
+}
+
+const char* const kMethods[] = {"streaming", "knorm",  "keydiff",  "tova",     "snapkv",
+                                "h2o",       "sirllm", "expected", "pyramidkv"};
+
+void steps(Session& session, const std::vector<int32_t>& ids) {
+  for (const int32_t id : ids) session.append({&id, 1});
+}
+
+TEST(Evict, ABudgetForAllGivesTheBitsOfNoneForkedAndRewoundToo) {
+  const std::vector<int32_t> prompt = tokens(500), tail = tokens(40, 2), other = tokens(300, 3);
+  const auto run = [&](const std::string& evict) {
+    Session session(seedling(), runtime(), {.chunk = 128, .evict = evict});
+    session.append(prompt);
+    Session fork = session.fork();
+    fork.append(other);
+    fork.rewind(400);
+    fork.append(other);
+    steps(session, tail);
+    return std::pair{logits_of(session), logits_of(fork)};
+  };
+  const auto none = run("none");
+  for (const std::string method : kMethods) {
+    EXPECT_EQ(run(method + ":budget=100k"), none) << method;
+    if (method == "pyramidkv") continue;  // its last layers keep less
+    EXPECT_EQ(run(method + ":share=1"), none) << method;
+  }
+}
+
+TEST(Evict, HeldTokensAreThoseOfTheBudget) {
+  for (const std::string method : kMethods) {
+    SCOPED_TRACE(method);
+    const std::string ada = method == "snapkv" ? ",heads=ada" : "";
+    Session session(seedling(), runtime(), {.chunk = 128, .evict = method + ":budget=100,slack=16" + ada});
+    const int64_t lanes = static_cast<int64_t>(session.memory().layers()) * session.memory().kv_heads();
+    session.append(tokens(700));
+    EXPECT_NEAR(visible(session), 100 * lanes, lanes);
+    steps(session, tokens(40, 2));
+    EXPECT_LE(visible(session), 116 * lanes + lanes);
+    EXPECT_GE(visible(session), 100 * lanes - lanes);
+
+    Session shared(seedling(), runtime(), {.chunk = 128, .evict = method + ":share=0.25"});
+    shared.append(tokens(800));
+    EXPECT_NEAR(visible(shared), 200 * lanes, lanes);
+    steps(shared, tokens(10, 2));
+    EXPECT_NEAR(visible(shared), 210 * lanes, lanes) << "what is generated is not cut";
+    Session fork = shared.fork();
+    fork.append(tokens(100, 3));
+    EXPECT_NEAR(visible(fork), 228 * lanes, lanes) << "a quarter of 910";
+    fork.rewind(400);
+    EXPECT_LT(visible(fork), 228 * lanes) << "what was dropped stays away";
+    fork.append(tokens(300, 4));
+    EXPECT_EQ(fork.length(), 810);
+    EXPECT_NEAR(visible(shared), 210 * lanes, lanes) << "untouched by its fork";
+  }
+}
+
+TEST(Evict, PyramidsAreWideAtTheFirstLayer) {
+  Session session(seedling(), runtime(), {.evict = "pyramidkv:budget=200,beta=4,window=8,recent=8"});
+  session.append(tokens(900));
+  const int layers = session.memory().layers();
+  int64_t before = visible(session, 0, 0);
+  EXPECT_EQ(before, 8 + 336);
+  for (int layer = 1; layer < layers; ++layer) {
+    EXPECT_LT(visible(session, layer, 0), before);
+    before = visible(session, layer, 0);
+  }
+  EXPECT_EQ(before, 8 + 48);
+}
+
+TEST(Evict, MemoryStaysWithinTheBudgetHoweverLongTheText) {
+  Session session(seedling(), runtime(), {.chunk = 64, .evict = "streaming:budget=128,sink=0"});
+  session.append(tokens(256));
+  const size_t before = session.memory().store().bytes_in_use();
+  session.append(tokens(2048));
+  EXPECT_LE(session.memory().store().bytes_in_use(), before + before / 2);
+}
+
+TEST(Evict, MethodsChangeWhatComesNextButNotBeyondRecognition) {
+  const std::vector<int32_t> prompt = tokens(600);
+  Session none(seedling(), runtime(), {.chunk = 128});
+  none.append(prompt);
+  steps(none, tokens(5, 2));
+  for (const std::string method : kMethods) {
+    Session session(seedling(), runtime(), {.chunk = 128, .evict = method + ":budget=128"});
+    session.append(prompt);
+    steps(session, tokens(5, 2));
+    EXPECT_NE(logits_of(session), logits_of(none)) << method;
+    EXPECT_GT(test::cosine(logits_of(session), logits_of(none)), 0.5) << method;
+  }
+}
+
+}  // namespace
+}  // namespace fathom
