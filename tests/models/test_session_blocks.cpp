@@ -66,6 +66,28 @@ TEST(SessionBlocks, AForkUnderAnotherMethodChoosesAmongWhatIsThere) {
   }
 }
 
+TEST(SessionBlocks, RewoundToTheEndOfAPageItChoosesAsIfReadStraight) {
+  const SessionOptions options{.attend = "infllm:window=64,sink=16,block=32,topk=2"};
+  const auto finish = [](Session& session) {
+    session.append(tokens(100, 3));
+    for (const int32_t token : tokens(70, 4)) session.append({&token, 1});
+    return logits_of(session);
+  };
+  Session straight(seedling(), runtime(), options), rewound(seedling(), runtime(), options);
+  straight.append(tokens(1024));
+  rewound.append(tokens(1024));
+  rewound.append(tokens(150, 2));
+  Session fork = rewound.fork();
+  rewound.rewind(150);
+  fork.rewind(150);
+  const std::vector<float> expected = finish(straight);
+  EXPECT_EQ(finish(rewound), expected);
+  EXPECT_EQ(finish(fork), expected);
+  Session dense(seedling(), runtime());
+  dense.append(tokens(1024));
+  EXPECT_NE(finish(dense), expected);
+}
+
 TEST(SessionBlocks, ThreadsChangeNothing) {
   for (const char* attend : {"infllm:window=64,sink=16,block=32,topk=2",
                              "em-llm:window=64,sink=16,max=32,budget=64,refine=modularity,contiguity=0.3",
