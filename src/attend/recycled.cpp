@@ -151,9 +151,7 @@ MethodInfo recycled_info() {
   using Type = Parameter::Type;
   return {
       .name = "recycled",
-      .summary =
-          "generated tokens see what the latest step over all tokens liked best; every few steps, when "
-          "the query has changed, one sees all",
+      .summary = "generated tokens see what the latest step over all tokens liked best",
       .paper = "Recycled Attention: Efficient inference for long-context language models, 2024",
       .needs = "any model; prompts are read in full",
       .time = "O(budget) per token, and O(n) every `stride` tokens at most",
