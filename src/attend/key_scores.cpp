@@ -68,9 +68,15 @@ void KeyScores::of_slots(const Lane& lane, size_t begin, size_t end, const Score
     if (first >= last) continue;
     const int64_t place = range.place < 0 ? slot.place : range.place;
     const float* scores = slot.mask ? of_page(slot.page, place, queries, count) : nullptr;
+    const uint64_t wanted = page_bits(first - slot.first, last - slot.first);
+    const bool all = (slot.mask & wanted) == wanted;
     for (int q = 0; q < count; ++q) {
       float* to = out + q * stride - range.begin;
-      const float* from = scores + static_cast<int64_t>(q) * kPageTokens;
+      const float* from = scores ? scores + static_cast<int64_t>(q) * kPageTokens : nullptr;
+      if (all) {
+        std::copy(from + (first - slot.first), from + (last - slot.first), to + first);
+        continue;
+      }
       for (int64_t t = first; t < last; ++t)
         to[t] = slot.mask >> (t - slot.first) & 1 ? from[t - slot.first] : kHidden;
     }

@@ -178,8 +178,8 @@ MethodInfo shadowkv_info() {
   using Type = Parameter::Type;
   return {.name = "shadowkv",
           .summary =
-              "generated tokens see the chunks of 8 prompt tokens whose mean key scores highest, and those "
-              "that a mean does not describe; the method's low-rank keys are left out: all keys stay exact",
+              "generated tokens see the prompt's chunks of 8 whose mean key scores highest; keys stay exact, the "
+              "method's low-rank form is left out",
           .paper = "ShadowKV: KV Cache in Shadows for High-Throughput Long-Context LLM Inference, 2024",
           .needs = "any model; prompts are read in full",
           .time = "O(n / 8 + budget + generated) per token",

@@ -184,10 +184,7 @@ class Squeezed final : public Selector {
 MethodInfo squeezed_info() {
   using Type = Parameter::Type;
   return {.name = "squeezed",
-          .summary =
-              "keys of the context in clusters, made once and anew when it has doubled; those are seen whose "
-              "cluster's mean key promises enough attention; one level of clusters, up to `iterations` steps "
-              "of k-means",
+          .summary = "the context's keys whose clusters promise enough attention; clusters of one level",
           .paper = "Squeezed Attention: Accelerating Long Context Length LLM Inference, 2024",
           .needs = "any model",
           .time = "O(clusters · n + (1 − pruned) · n) per token; O(clusters · n² · iterations) once",
@@ -195,7 +192,13 @@ MethodInfo squeezed_info() {
           .parameters = {
               {"pruned", Type::kFloat, "0.7", "share of the context's keys that is left out", 0, 1, {}},
               {"clusters", Type::kFloat, "0.05", "clusters as a share of the context's tokens", 0.0001, 1, {}},
-              {"least", Type::kInt, "1k", "tokens of the shortest context that is clustered", kTail + 1, 1e12, {}},
+              {"least",
+               Type::kInt,
+               "1k",
+               "tokens of the shortest context that is clustered; again when it has doubled",
+               kTail + 1,
+               1e12,
+               {}},
               {"iterations", Type::kInt, "10", "most steps of k-means", 1, 1000, {}}}};
 }
 

@@ -26,6 +26,7 @@ struct LayerChoices {
 
 struct State final : SequenceState {
   std::vector<LayerChoices> layers;
+  ScoreMemory memory;
   std::unique_ptr<SequenceState> fork() const override { return std::make_unique<State>(*this); }
   void rewind(int64_t tokens) override {
     for (LayerChoices& layer : layers) {
@@ -93,7 +94,8 @@ class TokenSelect final : public Selector {
   Choice choose(const LayerQueries& queries, int64_t row, int64_t row_end, LayerChoices& layer,
                 ThreadPool& pool) const {
     Choice choice{queries.first + row, queries.first + row_end, 0, nullptr};
-    const int64_t local_begin = choice.end - local_;
+    // A chunk is local to its rows, and tokens before it if `local` is longer.
+    const int64_t local_begin = std::min(choice.first, choice.end - local_);
     if (local_begin - sink_ <= budget_) return choice;
     std::vector<float> mean = mean_queries(queries, row, row_end);
     if (may_use_again(layer, mean, choice.end)) {
@@ -133,7 +135,7 @@ class TokenSelect final : public Selector {
     const Lane lane = lane_of_layer(queries);
     // Packed tokens are judged where they will sit at most: as if all were just before what is local.
     const int64_t near = std::max<int64_t>(0, queries.positions[row] - local_ - (kPageTokens - 1));
-    std::vector<float> scores;
+    std::vector<float>& scores = static_cast<State*>(queries.state)->memory.scores;
     score_layer(queries, {sink_, local_begin, packed_ ? near : -1}, mean.data(), queries.group(), pool, scores);
     std::vector<float> votes = soft_vote(scores, queries.heads, queries.scale, pool);
     max_pool(votes, pool_);
@@ -182,34 +184,33 @@ MethodInfo tokenselect_info() {
   using Type = Parameter::Type;
   return {
       .name = "tokenselect",
-      .summary =
-          "the tokens that most votes of a layer's heads choose; places stay true, or are packed by pages: "
-          "tokens of one page keep their distances",
+      .summary = "the tokens that most votes of a layer's heads choose; packed places go by pages",
       .paper =
           "TokenSelect: Efficient Long-Context Inference and Length Extrapolation for LLMs via Dynamic "
           "Token-Level KV Cache Selection, 2024",
       .needs = "any model",
       .time = "O(n) scores per chunk and O(topk + local + sink) per token; pages with chosen tokens are read whole",
       .memory = "O(n): nothing is dropped",
-      .parameters = {{"topk", Type::kInt, "2k", "tokens chosen by vote", 1, 1e12, {}},
-                     {"local", Type::kInt, "512", "newest tokens of a chunk, always seen", 1, 1e12, {}},
-                     {"sink", Type::kInt, "128", "first tokens, always seen", 0, 1e12, {}},
-                     {"chunk", Type::kInt, "512", "rows that choose together in prefill", 1, 1e9, {}},
-                     {"pool", Type::kInt, "1", "width of the max-pooling of votes, odd", 1, 1023, {}},
-                     {"theta",
-                      Type::kFloat,
-                      "1",
-                      "a choice is used again for queries at least that cosine alike; 1: never",
-                      -1,
-                      1,
-                      {}},
-                     {"place",
-                      Type::kChoice,
-                      "true",
-                      "where chosen tokens seem to be: where they are, or packed before `local`",
-                      {},
-                      {},
-                      {"true", "packed"}}}};
+      .parameters = {
+          {"topk", Type::kInt, "2k", "tokens chosen by vote", 1, 1e12, {}},
+          {"local", Type::kInt, "512", "newest tokens, always seen; a chunk of prefill counts", 1, 1e12, {}},
+          {"sink", Type::kInt, "128", "first tokens, always seen", 0, 1e12, {}},
+          {"chunk", Type::kInt, "512", "rows that choose together in prefill", 1, 1e9, {}},
+          {"pool", Type::kInt, "1", "width of the max-pooling of votes, odd", 1, 1023, {}},
+          {"theta",
+           Type::kFloat,
+           "1",
+           "a choice is used again for queries at least that cosine alike; 1: never",
+           -1,
+           1,
+           {}},
+          {"place",
+           Type::kChoice,
+           "true",
+           "where chosen tokens seem to be: where they are, or packed before `local`",
+           {},
+           {},
+           {"true", "packed"}}}};
 }
 
 std::unique_ptr<Selector> make_tokenselect(const Values& values) { return std::make_unique<TokenSelect>(values); }

@@ -195,7 +195,7 @@ MethodInfo expected_info() {
               "Distribution, 2025",
           .needs = "any model",
           .time = "O(key_dim²) per query head and token read, and the same per kept token and cut",
-          .memory = "O(budget), and key_dim² numbers per query head; pages of which nothing is left are given back",
+          .memory = std::string(kKeptMemory) + "; key_dim² numbers per query head",
           .parameters = std::move(parameters)};
 }
 

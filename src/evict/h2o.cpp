@@ -89,7 +89,7 @@ MethodInfo h2o_info() {
           .paper = "H2O: Heavy-Hitter Oracle for Efficient Generative Inference of Large Language Models, 2023",
           .needs = "any model",
           .time = "scores of `rows` rows of each chunk, and of each generated token, with all that is kept",
-          .memory = "O(budget), and 4 bytes per token and head; pages of which nothing is left are given back",
+          .memory = std::string(kKeptMemory) + "; 4 bytes per token and head",
           .parameters = std::move(parameters)};
 }
 

@@ -38,7 +38,7 @@ MethodInfo keydiff_info() {
               "Resource-Constrained Environments, 2025",
           .needs = "any model",
           .time = "O(kept) per cut",
-          .memory = "O(budget); pages of which nothing is left are given back",
+          .memory = kKeptMemory,
           .parameters = keep_parameters({.recent = 32})};
 }
 

@@ -27,7 +27,7 @@ MethodInfo knorm_info() {
           .paper = "A Simple and Effective L2 Norm-Based Strategy for KV Cache Compression, 2024",
           .needs = "any model",
           .time = "O(kept) per cut",
-          .memory = "O(budget); pages of which nothing is left are given back",
+          .memory = kKeptMemory,
           .parameters = keep_parameters({.recent = 32})};
 }
 

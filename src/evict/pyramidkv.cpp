@@ -34,7 +34,7 @@ MethodInfo pyramidkv_info() {
           .paper = "PyramidKV: Dynamic KV Cache Compression based on Pyramidal Information Funneling, 2024",
           .needs = "any model",
           .time = "O(window · kept) per cut",
-          .memory = "O(budget); pages of which nothing is left are given back",
+          .memory = kKeptMemory,
           .parameters = std::move(parameters)};
 }
 

@@ -51,6 +51,9 @@ struct KeepDefaults {
   int64_t budget = 0;  // 0: a share of 0.25
   int64_t sink = 4, recent = 0;
 };
+/// What an evictor's MethodInfo says of memory.
+inline constexpr const char* kKeptMemory =
+    "O(budget) tokens; a page of 64 is given back when none of its tokens is left: few are where single ones stay";
 /// The parameters budget, share, sink, recent, slack, chunk and heads.
 std::vector<Parameter> keep_parameters(const KeepDefaults& defaults);
 /// The evictor that keeps what scores highest. Throws Error (usage) for values that contradict each other.

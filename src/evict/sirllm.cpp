@@ -69,7 +69,7 @@ MethodInfo sirllm_info() {
           .paper = "SirLLM: Streaming Infinite Retentive LLM, 2024",
           .needs = "any model; logits of all tokens are made",
           .time = "O(1) per token, and its logits",
-          .memory = "O(budget); pages of which nothing is left are given back",
+          .memory = kKeptMemory,
           .parameters = std::move(parameters)};
 }
 

@@ -57,7 +57,7 @@ MethodInfo snapkv_info() {
           .paper = "SnapKV: LLM Knows What You are Looking for Before Generation, 2024",
           .needs = "any model",
           .time = "O(window · kept) per cut",
-          .memory = "O(budget); pages of which nothing is left are given back",
+          .memory = kKeptMemory,
           .parameters = snapkv_parameters()};
 }
 

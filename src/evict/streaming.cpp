@@ -25,7 +25,7 @@ MethodInfo streaming_info() {
           .paper = "Efficient Streaming Language Models with Attention Sinks, 2023 (here with true positions)",
           .needs = "any model",
           .time = "O(kept) per cut",
-          .memory = "O(budget); pages of which nothing is left are given back",
+          .memory = kKeptMemory,
           .parameters = keep_parameters({})};
 }
 

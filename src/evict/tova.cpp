@@ -40,7 +40,7 @@ MethodInfo tova_info() {
           .paper = "Transformers are Multi-State RNNs, 2024",
           .needs = "any model",
           .time = "O(kept) per cut",
-          .memory = "O(budget); pages of which nothing is left are given back",
+          .memory = kKeptMemory,
           .parameters = keep_parameters({.sink = 0})};
 }
 

@@ -77,6 +77,14 @@ TEST(TokenSelect, ChunksOfAPassChooseForThemselves) {
   EXPECT_EQ(seen, 64 + 200);
 }
 
+TEST(TokenSelect, RowsOfAChunkSeeTheChunkHoweverShortTheLocalPart) {
+  Reading reading({}, "tokenselect:topk=64,local=16,sink=0,chunk=128");
+  for (int i = 0; i < 9; ++i) reading.read(128);
+  const std::vector<int64_t> seen = reading.seen(0);
+  EXPECT_EQ(seen.size(), 64u + 128);
+  EXPECT_EQ(seen[64], 1024);
+}
+
 TEST(TokenSelect, AChoiceIsUsedAgainOnlyForQueriesThatAreAlike) {
   for (const double theta : {0.9, 1.0}) {
     Reading reading({}, "tokenselect:topk=64,local=16,sink=0,theta=" + std::to_string(theta));
