@@ -168,9 +168,9 @@ Worths::Worths(Dice& dice, const ProseSource& prose, int64_t bytes)
 }
 
 void Worths::draw_kind() {
-  constexpr Kind kKinds[] = {Kind::kNumber, Kind::kNumber,   Kind::kNumber, Kind::kNumber,
-                             Kind::kNumber, Kind::kHex,      Kind::kWord,   Kind::kWord,
-                             Kind::kWord,   Kind::kNonsense, Kind::kMixed};
+  constexpr Kind kKinds[] = {Kind::kNumber, Kind::kNumber, Kind::kNumber,   Kind::kNumber,
+                             Kind::kNumber, Kind::kHex,    Kind::kWord,     Kind::kWord,
+                             Kind::kWord,   Kind::kWord,   Kind::kNonsense, Kind::kMixed};
   kind_ = dice_.pick(kKinds);
   if (kind_ == Kind::kNumber) sizes_ = {training_digits(dice_)};
   if (kind_ == Kind::kHex)
@@ -193,7 +193,7 @@ std::string Worths::draw() {
       return joined(groups, "-");
     }
     default:
-      if (words_.size() >= kFewWords && dice_.below(2) == 0) return dice_.pick(words_);
+      if (words_.size() >= kFewWords && dice_.below(5) != 0) return dice_.pick(words_);
       return std::string(dice_.pick(training_nouns()));
   }
 }
