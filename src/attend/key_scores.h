@@ -66,6 +66,13 @@ class KeyTable {
   std::vector<std::byte> pages_;
 };
 
+/// Scores from one pass to the next, so that memory is not asked for again and again. A fork has its own.
+struct ScoreMemory {
+  ScoreMemory() = default;
+  ScoreMemory(const ScoreMemory&) {}
+  std::vector<float> scores;
+};
+
 /// scores becomes softmax(scale · scores); all zero if no score is above −∞.
 void softmax_scores(std::span<float> scores, float scale);
 

@@ -25,6 +25,7 @@ struct LayerChoice {
 
 struct State final : SequenceState {
   std::vector<LayerChoice> layers;
+  ScoreMemory memory;
   std::unique_ptr<SequenceState> fork() const override { return std::make_unique<State>(*this); }
   void rewind(int64_t tokens) override {
     for (LayerChoice& layer : layers) {
@@ -107,7 +108,8 @@ class Recycled final : public Selector {
   void choose(const LayerQueries& queries, LayerChoice& layer, ThreadPool& pool) const {
     const Memory& memory = *queries.memory;
     const int dim = memory.store().shape().key_dim, group = queries.group();
-    std::vector<float> turned(static_cast<size_t>(queries.heads) * dim), spare(dim), scores;
+    std::vector<float> turned(static_cast<size_t>(queries.heads) * dim), spare(dim);
+    std::vector<float>& scores = static_cast<State*>(queries.state)->memory.scores;
     for (int h = 0; h < queries.heads; ++h)
       rotate_query(queries, queries.rows - 1, h, spare.data(), turned.data() + static_cast<int64_t>(h) * dim);
     score_layer(queries, {0, layer.end}, turned.data(), group, pool, scores);

@@ -26,6 +26,7 @@ struct LayerChoices {
 
 struct State final : SequenceState {
   std::vector<LayerChoices> layers;
+  ScoreMemory memory;
   std::unique_ptr<SequenceState> fork() const override { return std::make_unique<State>(*this); }
   void rewind(int64_t tokens) override {
     for (LayerChoices& layer : layers) {
@@ -134,7 +135,7 @@ class TokenSelect final : public Selector {
     const Lane lane = lane_of_layer(queries);
     // Packed tokens are judged where they will sit at most: as if all were just before what is local.
     const int64_t near = std::max<int64_t>(0, queries.positions[row] - local_ - (kPageTokens - 1));
-    std::vector<float> scores;
+    std::vector<float>& scores = static_cast<State*>(queries.state)->memory.scores;
     score_layer(queries, {sink_, local_begin, packed_ ? near : -1}, mean.data(), queries.group(), pool, scores);
     std::vector<float> votes = soft_vote(scores, queries.heads, queries.scale, pool);
     max_pool(votes, pool_);

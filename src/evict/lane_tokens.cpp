@@ -1,6 +1,7 @@
 #include "evict/lane_tokens.h"
 
 #include <algorithm>
+#include <bit>
 #include <limits>
 #include <numeric>
 
@@ -43,6 +44,8 @@ void add_attention(const Memory& memory, int layer, int head, const PlaceRotatio
   const int64_t rows = std::ssize(tokens), dim = memory.store().shape().key_dim;
   KeyScores keys(memory.store(), rotations, kernels);
   std::vector<float> scores;
+  // sizes that come again are met from what was freed, without asking the system
+  scores.reserve(std::bit_ceil(static_cast<size_t>(std::min(kRowsAtOnce, rows) * group * memory.tokens())));
   for (int64_t first = 0; first < rows; first += kRowsAtOnce) {
     const int64_t count = std::min(kRowsAtOnce, rows - first);
     const int64_t end = tokens[first + count - 1] + 1;  // what the last of them sees
