@@ -271,7 +271,7 @@ void add_eval(CLI::App& app) {
                    "what to do, as needle or kv_threads:hops=4; several; `fathom methods task` lists them")
       ->type_name("TASK")
       ->required();
-  command->add_option("-m,--model", o->models, "a model, a GGUF file; several [$FATHOM_MODEL, or fathom-seedling]")
+  command->add_option("-m,--model", o->models, "a model, a GGUF file; several [$FATHOM_MODEL, or fathom-reader]")
       ->type_name("FILE")
       ->allow_extra_args(false);
   command->add_option("--lengths", o->lengths, "tokens of prompt and answer together, comma separated [1k]")

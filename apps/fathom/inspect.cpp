@@ -216,7 +216,7 @@ void run_inspect(const InspectOptions& options) {
 void add_inspect(CLI::App& app) {
   auto o = std::make_shared<InspectOptions>();
   CLI::App* command = app.add_subcommand("inspect", "Tell what a model file holds");
-  command->add_option("model", o->model, "the model, a GGUF file [$FATHOM_MODEL, or fathom-seedling]")
+  command->add_option("model", o->model, "the model, a GGUF file [$FATHOM_MODEL, or fathom-reader]")
       ->type_name("FILE");
   command->add_flag("--tensors", o->tensors, "list every tensor");
   command->add_flag("--json", o->json, "one JSON object");

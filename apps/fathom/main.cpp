@@ -11,7 +11,7 @@ constexpr const char* kExamples = R"(Examples:
   fathom methods                                             every method there is, and what it costs
 
 Results go to stdout, everything else to stderr. Sizes may be written 4k or 1m (k = 1024).
-Without -m the model is $FATHOM_MODEL, or else fathom-seedling, a small one that comes along.
+Without -m the model is $FATHOM_MODEL, or else fathom-reader, a small one that comes along.
 Exit codes: 0 good, 1 failed, 2 wrong usage, 130 interrupted.
 )";
 

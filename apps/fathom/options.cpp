@@ -12,7 +12,7 @@
 namespace fathom {
 namespace {
 
-constexpr const char* kDefaultModel = "fathom-seedling-q8_0.gguf";
+constexpr const char* kDefaultModel = "fathom-reader-q8_0.gguf";
 
 /// Folders of models: of a build tree, of an installation, and of the current folder.
 std::vector<std::filesystem::path> model_folders() {
@@ -72,7 +72,7 @@ Sampler SamplingOptions::sampler() const {
 }
 
 CLI::Option* add_model_option(CLI::App& command, std::string& model) {
-  return command.add_option("-m,--model", model, "the model, a GGUF file [$FATHOM_MODEL, or fathom-seedling]")
+  return command.add_option("-m,--model", model, "the model, a GGUF file [$FATHOM_MODEL, or fathom-reader]")
       ->type_name("FILE");
 }
 

@@ -169,7 +169,7 @@ Worths::Worths(Dice& dice, const ProseSource& prose, int64_t bytes)
 
 void Worths::draw_kind() {
   constexpr Kind kKinds[] = {Kind::kNumber, Kind::kNumber, Kind::kNumber,   Kind::kNumber,
-                             Kind::kNumber, Kind::kHex,    Kind::kWord,     Kind::kWord,
+                             Kind::kNumber, Kind::kHex,    Kind::kHex,      Kind::kWord,
                              Kind::kWord,   Kind::kWord,   Kind::kNonsense, Kind::kMixed};
   kind_ = dice_.pick(kKinds);
   if (kind_ == Kind::kNumber) sizes_ = {training_digits(dice_)};

@@ -83,7 +83,7 @@ TEST(CliUsage, ModelComesFromTheVariableOrStandsBesideTheProgram) {
   expect_error(run({"inspect"}, "", {{"FATHOM_MODEL", "/no/such.gguf"}}), 1, {"/no/such.gguf"});
   const Result beside = run({"inspect"}, "", {{"FATHOM_MODEL", ""}});
   EXPECT_EQ(beside.code, 0) << beside.err;
-  EXPECT_NE(beside.out.find("fathom-seedling"), std::string::npos);
+  EXPECT_NE(beside.out.find("fathom-reader"), std::string::npos);
 }
 
 TEST(CliUsage, WithoutAnyModelTheErrorSaysWhatToDo) {
