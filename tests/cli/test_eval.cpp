@@ -186,7 +186,7 @@ TEST(CliEval, BadInputIsExplained) {
   expect_error(run({"eval", "needle", "--lengths", "20"}), 1, {"needle", "needs at least", "asked for 20"});
   expect_error(run({"eval", "needle", "--attend", "windw"}), 2, {"windw", "window"});
   expect_error(run({"eval", "needle", "--cache", "q9"}), 2, {"q9", "q8"});
-  expect_error(run({"eval", "needle", "--evict", "snapkv"}), 2, {"evict", "snapkv"});
+  expect_error(run({"eval", "needle", "--evict", "snapvk"}), 2, {"evict", "snapvk"});
   expect_error(run({"eval", "needle", "--haystack", "/no/such"}), 1, {"/no/such"});
   const std::string text = folder.write("short.txt", "A few words only.");
   expect_error(run({"eval", "needle", "--haystack", text}), 1, {text, "--repeat-haystack"});

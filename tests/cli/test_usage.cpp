@@ -43,7 +43,8 @@ TEST(CliUsage, UnknownOptionsAreNamed) {
 }
 
 TEST(CliUsage, UnknownMethodsAndParametersAreUsageErrors) {
-  expect_error(run({"run", "-p", "a", "--attend", "infllm:topc=3"}), 2, {"infllm", "dense", "window"});
+  expect_error(run({"run", "-p", "a", "--attend", "nonesuch:topc=3"}), 2, {"nonesuch", "dense", "window"});
+  expect_error(run({"run", "-p", "a", "--attend", "infllm:topc=3"}), 2, {"topc", "did you mean topk"});
   expect_error(run({"run", "-p", "a", "--attend", "windwo"}), 2, {"windwo", "did you mean window"});
   expect_error(run({"run", "-p", "a", "--attend", "window:sizes=3"}), 2, {"sizes", "size"});
   expect_error(run({"run", "-p", "a", "--attend", "window:size=-3"}), 2, {"size"});
