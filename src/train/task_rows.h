@@ -16,7 +16,7 @@ struct TaskWeights {
   double rest = 0.1;  // of what else a task says: much of it is random
 };
 
-/// The ids of a task's text with EOS behind it, and the weight of each in the loss.
+/// The ids of a task's text with EOS behind it, and the weight of each in the loss; EOS weighs as an answer does.
 struct WeightedIds {
   std::vector<int32_t> ids;
   std::vector<float> weights;

@@ -96,8 +96,9 @@ TEST(Mixture, WeightsAreThoseOfTheAnswersTokens) {
     ASSERT_EQ(row.ids.size(), row.weights.size());
     EXPECT_EQ(row.ids.back(), 2);
     EXPECT_EQ(shelf.tokenizer.decode(row.ids), marked.text);
+    EXPECT_EQ(row.weights.back(), weights.answer) << "the end is to be known, too";
     std::string weighed, answers;
-    for (size_t i = 0; i < row.ids.size(); ++i)
+    for (size_t i = 0; i + 1 < row.ids.size(); ++i)
       if (row.weights[i] == 2) weighed += shelf.tokenizer.piece(row.ids[i]);
     for (const TextSpan span : marked.answers) answers += marked.text.substr(span.begin, span.end - span.begin);
     // a piece may begin with the space before an answer
