@@ -104,9 +104,9 @@ TEST_F(Readers, TheFactIsKeptAndTheRestIsNot) {
 }
 
 TEST_F(Readers, AnyBytesAreATextAndAWindowMayBeTooSmall) {
-  std::string bytes(6000, '\0');
+  std::string bytes(2500, '\0');
   for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<char>(i * 7919 >> 3);
-  const std::string one_word(9000, 'x');
+  const std::string one_word(4000, 'x');
   for (const std::string& spec : kAll) {
     const auto reader = read_methods().make(spec);
     for (const std::string& text : {bytes, one_word}) {
