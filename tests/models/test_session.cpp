@@ -7,31 +7,16 @@
 
 #include "base/error.h"
 #include "reference_logits.h"
+#include "seedling.h"
 #include "tiny_model.h"
 
 namespace fathom {
 namespace {
 
-std::shared_ptr<const Model> seedling() {
-  static const auto model = Model::open(std::string(FATHOM_MODELS) + "/fathom-seedling-q8_0.gguf");
-  return model;
-}
-std::shared_ptr<Runtime> runtime() {
-  static const auto shared = std::make_shared<Runtime>(2);
-  return shared;
-}
-
-/// Some token sequence of the model's vocabulary, without control tokens.
-std::vector<int32_t> tokens(int64_t n, uint32_t seed = 1) {
-  std::vector<int32_t> ids(n);
-  for (int32_t& id : ids) {
-    seed = seed * 1664525u + 1013904223u;
-    id = 10 + static_cast<int32_t>((seed >> 8) % 500);
-  }
-  return ids;
-}
-
-std::vector<float> logits_of(Session& session) { return {session.logits().begin(), session.logits().end()}; }
+using test::logits_of;
+using test::runtime;
+using test::seedling;
+using test::tokens;
 
 /// Float weights: results differ by rounding only, where 8-bit activations may round to the next step.
 std::shared_ptr<const Model> floats() {
