@@ -21,18 +21,12 @@ struct LayerChoice {
   std::vector<float> mean;  // query of that step, the mean over heads: [key_dim]
   /// For each key/value head the tokens it liked, best first: slot · 64 + offset.
   std::vector<std::shared_ptr<const std::vector<int64_t>>> tokens;
-};
 
-struct State final : SequenceState {
-  std::vector<LayerChoice> layers;
-  ScoreMemory memory;
-  std::unique_ptr<SequenceState> fork() const override { return std::make_unique<State>(*this); }
-  void rewind(int64_t tokens) override {
-    for (LayerChoice& layer : layers) {
-      if (layer.end > tokens) layer = {};  // the next step is a full one
-    }
+  void rewind(int64_t left) {
+    if (end > left) *this = {};  // the next step is a full one
   }
 };
+using State = LayerStates<LayerChoice, ScoreMemory>;
 
 class Recycled final : public Selector {
  public:
@@ -46,16 +40,12 @@ class Recycled final : public Selector {
   }
 
   void attach(const AttendContext& context) override { layers_ = context.layers; }
-  std::unique_ptr<SequenceState> new_state() const override {
-    auto state = std::make_unique<State>();
-    state->layers.resize(layers_);
-    return state;
-  }
+  std::unique_ptr<SequenceState> new_state() const override { return std::make_unique<State>(layers_); }
 
   /// What is read several rows at a time is seen in full, and its last row chooses.
   void plan(const LayerQueries& queries, ThreadPool& pool) const override {
     if (!queries.state) return;
-    LayerChoice& layer = static_cast<State*>(queries.state)->layers.at(queries.layer);
+    LayerChoice& layer = State::of(queries.state).layers.at(queries.layer);
     const std::vector<float> mean = mean_query(queries);
     layer.full = queries.rows > 1 || is_due(layer, mean);
     if (!layer.full) return;
@@ -67,8 +57,7 @@ class Recycled final : public Selector {
 
   void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {
     TokenChoice choice(lane);
-    const LayerChoice* layer =
-        block.state ? &static_cast<const State*>(block.state)->layers.at(block.layer) : nullptr;
+    const LayerChoice* layer = block.state ? &State::of(block.state).layers.at(block.layer) : nullptr;
     const int64_t end = block.first + block.rows;
     if (!layer || layer->full) {
       choice.add(0, end);
@@ -109,7 +98,7 @@ class Recycled final : public Selector {
     const Memory& memory = *queries.memory;
     const int dim = memory.store().shape().key_dim, group = queries.group();
     std::vector<float> turned(static_cast<size_t>(queries.heads) * dim), spare(dim);
-    std::vector<float>& scores = static_cast<State*>(queries.state)->memory.scores;
+    std::vector<float>& scores = State::of(queries.state).common.scores;
     for (int h = 0; h < queries.heads; ++h)
       rotate_query(queries, queries.rows - 1, h, spare.data(), turned.data() + static_cast<int64_t>(h) * dim);
     score_layer(queries, {0, layer.end}, turned.data(), group, pool, scores);

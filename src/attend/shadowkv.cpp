@@ -31,19 +31,14 @@ struct LayerState {
   int64_t prompt = 0;                                   // tokens of it; 0: not known
   int64_t place = 0;                                    // of the sequence when the means were made
   std::vector<std::shared_ptr<const Landmarks>> heads;  // empty: not made yet
-};
 
-struct State final : SequenceState {
-  std::vector<LayerState> layers;
-  std::unique_ptr<SequenceState> fork() const override { return std::make_unique<State>(*this); }
-  void rewind(int64_t tokens) override {
-    for (LayerState& layer : layers) {
-      if (layer.prompt <= tokens) continue;
-      layer.prompt = tokens;
-      layer.heads.clear();
-    }
+  void rewind(int64_t tokens) {
+    if (prompt <= tokens) return;
+    prompt = tokens;
+    heads.clear();
   }
 };
+using State = LayerStates<LayerState>;
 
 class ShadowKv final : public Selector {
  public:
@@ -54,16 +49,12 @@ class ShadowKv final : public Selector {
     layers_ = context.layers;
     store_ = context.store;
   }
-  std::unique_ptr<SequenceState> new_state() const override {
-    auto state = std::make_unique<State>();
-    state->layers.resize(layers_);
-    return state;
-  }
+  std::unique_ptr<SequenceState> new_state() const override { return std::make_unique<State>(layers_); }
 
   /// What is read several rows at a time is prompt. Without any, it is all there was when this method began.
   void plan(const LayerQueries& queries, ThreadPool& pool) const override {
     if (!queries.state) return;
-    LayerState& layer = static_cast<State*>(queries.state)->layers.at(queries.layer);
+    LayerState& layer = State::of(queries.state).layers.at(queries.layer);
     if (queries.rows > 1) {
       layer.prompt = queries.first + queries.rows;
       return layer.heads.clear();
@@ -82,8 +73,7 @@ class ShadowKv final : public Selector {
 
   void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {
     TokenChoice choice(lane);
-    const LayerState* layer =
-        block.state ? &static_cast<const State*>(block.state)->layers.at(block.layer) : nullptr;
+    const LayerState* layer = block.state ? &State::of(block.state).layers.at(block.layer) : nullptr;
     if (block.rows > 1 || !layer || layer->heads.empty()) {
       choice.add(0, block.first + block.rows);
       return choice.add_to(selection);

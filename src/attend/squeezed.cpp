@@ -26,18 +26,12 @@ struct LayerState {
     heads.clear();
     masks.clear();
   }
-};
-
-struct State final : SequenceState {
-  std::vector<LayerState> layers;
-  std::unique_ptr<SequenceState> fork() const override { return std::make_unique<State>(*this); }
-  void rewind(int64_t tokens) override {
-    for (LayerState& layer : layers) {
-      layer.tail.rewind(tokens);
-      if (layer.context > tokens) layer.forget();
-    }
+  void rewind(int64_t tokens) {
+    tail.rewind(tokens);
+    if (context > tokens) forget();
   }
 };
+using State = LayerStates<LayerState>;
 
 /// A cluster's share of attention for each of its keys, and how many they are.
 struct Shared {
@@ -65,15 +59,11 @@ class Squeezed final : public Selector {
         iterations_(static_cast<int>(values.integer("iterations"))) {}
 
   void attach(const AttendContext& context) override { layers_ = context.layers; }
-  std::unique_ptr<SequenceState> new_state() const override {
-    auto state = std::make_unique<State>();
-    state->layers.resize(layers_);
-    return state;
-  }
+  std::unique_ptr<SequenceState> new_state() const override { return std::make_unique<State>(layers_); }
 
   void plan(const LayerQueries& queries, ThreadPool& pool) const override {
     if (!queries.state || pruned_ == 0) return;
-    State& state = *static_cast<State*>(queries.state);
+    State& state = State::of(queries.state);
     LayerState& layer = state.layers.at(queries.layer);
     const int64_t place = queries.memory->lane(queries.layer, 0).front().place;
     if (layer.place != place) layer.forget();  // means are rotated to their places
@@ -85,8 +75,7 @@ class Squeezed final : public Selector {
 
   void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {
     TokenChoice choice(lane);
-    const LayerState* layer =
-        block.state ? &static_cast<const State*>(block.state)->layers.at(block.layer) : nullptr;
+    const LayerState* layer = block.state ? &State::of(block.state).layers.at(block.layer) : nullptr;
     if (!layer || layer->masks.empty()) {
       choice.add(0, block.first + block.rows);
       return choice.add_to(selection);

@@ -22,19 +22,13 @@ struct LayerChoices {
   std::vector<Choice> chunks;    // of the newest forward pass
   Choice last;                   // the newest that left something out
   std::vector<float> last_mean;  // queries that it was made for: [heads, key_dim]; empty: none
-};
 
-struct State final : SequenceState {
-  std::vector<LayerChoices> layers;
-  ScoreMemory memory;
-  std::unique_ptr<SequenceState> fork() const override { return std::make_unique<State>(*this); }
-  void rewind(int64_t tokens) override {
-    for (LayerChoices& layer : layers) {
-      layer.chunks.clear();
-      if (layer.last.end > tokens) layer.last_mean.clear();
-    }
+  void rewind(int64_t tokens) {
+    chunks.clear();
+    if (last.end > tokens) last_mean.clear();
   }
 };
+using State = LayerStates<LayerChoices, ScoreMemory>;
 
 class TokenSelect final : public Selector {
  public:
@@ -50,15 +44,11 @@ class TokenSelect final : public Selector {
   }
 
   void attach(const AttendContext& context) override { layers_ = context.layers; }
-  std::unique_ptr<SequenceState> new_state() const override {
-    auto state = std::make_unique<State>();
-    state->layers.resize(layers_);
-    return state;
-  }
+  std::unique_ptr<SequenceState> new_state() const override { return std::make_unique<State>(layers_); }
 
   void plan(const LayerQueries& queries, ThreadPool& pool) const override {
     if (!queries.state) return;
-    LayerChoices& layer = static_cast<State*>(queries.state)->layers.at(queries.layer);
+    LayerChoices& layer = State::of(queries.state).layers.at(queries.layer);
     layer.chunks.clear();
     for (int64_t row = 0; row < queries.rows; row += chunk_)
       layer.chunks.push_back(choose(queries, row, std::min(row + chunk_, queries.rows), layer, pool));
@@ -85,7 +75,7 @@ class TokenSelect final : public Selector {
   static const Choice* choice_of(const QueryBlock& block) {
     if (!block.state) return nullptr;
     const Choice* found = nullptr;
-    for (const Choice& choice : static_cast<const State*>(block.state)->layers.at(block.layer).chunks) {
+    for (const Choice& choice : State::of(block.state).layers.at(block.layer).chunks) {
       if (choice.first <= block.first) found = &choice;
     }
     return found;
@@ -135,7 +125,7 @@ class TokenSelect final : public Selector {
     const Lane lane = lane_of_layer(queries);
     // Packed tokens are judged where they will sit at most: as if all were just before what is local.
     const int64_t near = std::max<int64_t>(0, queries.positions[row] - local_ - (kPageTokens - 1));
-    std::vector<float>& scores = static_cast<State*>(queries.state)->memory.scores;
+    std::vector<float>& scores = State::of(queries.state).common.scores;
     score_layer(queries, {sink_, local_begin, packed_ ? near : -1}, mean.data(), queries.group(), pool, scores);
     std::vector<float> votes = soft_vote(scores, queries.heads, queries.scale, pool);
     max_pool(votes, pool_);

@@ -2,6 +2,8 @@
 
 #include <cstdint>
 #include <memory>
+#include <variant>
+#include <vector>
 
 namespace fathom {
 
@@ -12,6 +14,22 @@ class SequenceState {
   virtual std::unique_ptr<SequenceState> fork() const = 0;
   /// The sequence has only this many tokens any more.
   virtual void rewind(int64_t tokens) = 0;
+};
+
+/// A state of so much for each layer (copied by forks, and with a rewind of its own), and what all layers share.
+template <class Layer, class Common = std::monostate>
+struct LayerStates final : SequenceState {
+  explicit LayerStates(int count) : layers(count) {}
+  std::unique_ptr<SequenceState> fork() const override { return std::make_unique<LayerStates>(*this); }
+  void rewind(int64_t tokens) override {
+    for (Layer& layer : layers) layer.rewind(tokens);
+  }
+  /// What a state of this kind keeps.
+  static LayerStates& of(SequenceState* state) { return static_cast<LayerStates&>(*state); }
+  static const LayerStates& of(const SequenceState* state) { return static_cast<const LayerStates&>(*state); }
+
+  std::vector<Layer> layers;
+  Common common;
 };
 
 }  // namespace fathom
