@@ -20,7 +20,8 @@ Memory::Memory(std::shared_ptr<PageStore> store, int layers, int kv_heads)
     : store_(std::move(store)),
       layers_(layers),
       kv_heads_(kv_heads),
-      lanes_(static_cast<size_t>(layers) * kv_heads) {}
+      lanes_(static_cast<size_t>(layers) * kv_heads),
+      packed_(lanes_.size()) {}
 
 Memory::Memory(Memory&& other) noexcept { *this = std::move(other); }
 
@@ -31,6 +32,7 @@ Memory& Memory::operator=(Memory&& other) noexcept {
   layers_ = other.layers_;
   kv_heads_ = other.kv_heads_;
   lanes_ = std::exchange(other.lanes_, {});
+  packed_ = std::exchange(other.packed_, {});
   tokens_ = other.tokens_;
   next_position_ = other.next_position_;
   end_position_ = other.end_position_;
@@ -54,6 +56,7 @@ void Memory::release_all() {
 Memory Memory::fork() const {
   Memory copy(store_, layers_, kv_heads_);
   copy.lanes_ = lanes_;
+  copy.packed_ = packed_;
   copy.tokens_ = tokens_;
   copy.next_position_ = next_position_;
   copy.end_position_ = end_position_;
@@ -134,35 +137,52 @@ void Memory::write(const Kernels& kernels, int layer, int head, int64_t rows, co
 void Memory::rewind(int64_t n) {
   if (n < 0 || n > tokens_) fail("cannot rewind ", n, " tokens of ", tokens_);
   tokens_ -= n;
-  for (Lane& lane : lanes_) {
-    while (!lane.empty() && lane.back().first >= tokens_) {
-      release(lane.back());
-      lane.pop_back();
-    }
-    if (lane.empty()) continue;
-    PageSlot& last = lane.back();
-    last.filled = static_cast<int>(std::min<int64_t>(last.filled, tokens_ - last.first));
-    last.mask &= page_bits(0, last.filled);
-    // what is written next needs a page again
-    if (last.page == kNoPage && last.filled < kPageTokens) last.page = store_->allocate();
-  }
+  for (size_t i = 0; i < lanes_.size(); ++i) truncate(lanes_[i], packed_[i]);
   for (const auto& state : states_) {
     if (state) state->rewind(tokens_);
   }
   refresh_end();
 }
 
+void Memory::truncate(Lane& lane, PackedTokens& packed) {
+  int64_t end = tokens_;  // of what stays, as it lies
+  if (tokens_ < packed.end()) {
+    packed.read.resize(std::ranges::lower_bound(packed.read, tokens_) - packed.read.begin());
+    end = packed.end();
+  }
+  while (!lane.empty() && lane.back().first >= end) {
+    release(lane.back());
+    lane.pop_back();
+  }
+  if (end != tokens_) {
+    packed.begin += tokens_ - end;
+    for (PageSlot& slot : lane) slot.first += tokens_ - end, slot.place += tokens_ - end;
+  }
+  if (lane.empty()) return;
+  PageSlot& last = lane.back();
+  last.filled = static_cast<int>(std::min<int64_t>(last.filled, tokens_ - last.first));
+  last.mask &= page_bits(0, last.filled);
+  // what is written next needs a page again
+  if (last.page == kNoPage && last.filled < kPageTokens) last.page = store_->allocate();
+}
+
 void Memory::refresh_end() {
   end_position_ = next_position_ = 0;
-  if (lanes_.empty() || lanes_[0].empty()) return;
+  if (lanes_.empty() || tokens_ == 0) return;
+  if (lanes_[0].empty()) {  // packed, and nothing of it is left
+    end_position_ = next_position_ = tokens_ + packed_[0].shift;
+    return;
+  }
   next_position_ = lanes_[0].back().place + lanes_[0].back().filled;
   for (const PageSlot& slot : lanes_[0]) end_position_ = std::max(end_position_, slot.place + slot.filled);
 }
 
 void Memory::place(int64_t position) {
   check_position(position);
-  if (lanes_.empty() || lanes_[0].empty()) return;
-  const int64_t shift = position - lanes_[0].front().place;
+  if (lanes_.empty() || tokens_ == 0) return;
+  const Lane& some = lanes_[0];
+  const int64_t now = some.empty() ? packed_[0].shift : some.front().place - some.front().first;
+  const int64_t shift = position - now;
   for (const PageSlot& slot : lanes_[0]) {
     check_position(slot.place + shift);
     check_position(slot.place + slot.filled - 1 + shift);
@@ -170,6 +190,7 @@ void Memory::place(int64_t position) {
   for (Lane& lane : lanes_) {
     for (PageSlot& slot : lane) slot.place += shift;
   }
+  for (PackedTokens& packed : packed_) packed.shift += shift;
   refresh_end();
 }
 

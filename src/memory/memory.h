@@ -24,8 +24,28 @@ struct PageSlot {
   uint64_t mask = 0;  // tokens that may be attended to; 0: the page may be kNoPage
 };
 
-/// The page table of one layer and one key/value head.
+/// The page table of one layer and one key/value head: without gaps up to the newest token, from the first one on
+/// or, when it has been packed, from a later one.
 using Lane = std::vector<PageSlot>;
+
+/// Tokens of a lane that have moved together (Memory::pack): they lie in order from index `begin` of the sequence
+/// on.
+struct PackedTokens {
+  int64_t begin = 0;
+  int64_t shift = 0;          // positions minus indices
+  std::vector<int64_t> read;  // the index at which each was read; empty: none has moved
+
+  int64_t end() const { return begin + static_cast<int64_t>(read.size()); }
+  /// Where the token that lies at `index` was read.
+  int64_t read_at(int64_t index) const { return index >= begin && index < end() ? read[index - begin] : index; }
+};
+
+/// What packing a lane would do.
+struct LaneGaps {
+  int64_t hidden = 0;     // tokens of its span of which nothing is left to see
+  int64_t rewritten = 0;  // tokens that packing writes anew
+};
+LaneGaps gaps_of(const Lane& lane);
 
 /// The keys and values of one sequence: a lane per attention layer and key/value head. Forks share pages until one
 /// of them writes.
@@ -46,6 +66,10 @@ class Memory {
   std::shared_ptr<const PageStore> shared_store() const { return store_; }
   const Lane& lane(int layer, int head) const { return lanes_[static_cast<size_t>(layer) * kv_heads_ + head]; }
 
+  const PackedTokens& packed(int layer, int head) const {
+    return packed_[static_cast<size_t>(layer) * kv_heads_ + head];
+  }
+
   /// Tokens read so far, and the position that follows the last one.
   int64_t tokens() const { return tokens_; }
   int64_t next_position() const { return next_position_; }
@@ -61,7 +85,8 @@ class Memory {
   void write(const Kernels& kernels, int layer, int head, int64_t rows, const float* keys, int64_t key_stride,
              const float* values, int64_t value_stride, const PlaceRotations& rotations);
 
-  /// Drops the newest n tokens; the next token follows what is then the last position.
+  /// Drops the newest n tokens; the next token follows what is then the last position. Of a packed lane those go
+  /// that were read last, and the others follow, so that the newest of them are the newest of the sequence again.
   void rewind(int64_t n);
   /// Moves the whole sequence so that its first token sits at `position`. Throws Error, changing nothing, if a
   /// token would come to sit outside [0, kPositionLimit).
@@ -72,6 +97,12 @@ class Memory {
   /// Hides all tokens of a lane below `end` for which keep[token] is 0, and gives up full pages of which nothing is
   /// left to see. keep: [end].
   void drop(int layer, int head, std::span<const char> keep);
+  /// Moves the visible tokens of a lane together: they become the newest of the sequence, at the positions that end
+  /// with the last one, in full pages, and nothing is left before them. Pages without gaps go along as they are; of
+  /// the others keys are rotated, and in formats of codes rounded again, unless their offset stays. False, and
+  /// nothing is changed, if there are no gaps or the sequence's positions do not follow each other. Throws Error,
+  /// changing nothing, when memory is exhausted. Different lanes may be packed at the same time.
+  bool pack(const Kernels& kernels, int layer, int head, const PlaceRotations& rotations);
 
   /// Whose state: a sequence has one of each.
   enum class StateOf { kSelector, kEvictor };
@@ -86,13 +117,16 @@ class Memory {
   void append(Lane& lane, std::span<const int64_t> positions);
   /// Makes the last page of a lane this sequence's own.
   void own_last(Lane& lane);
+  /// A lane keeps what was read below tokens_.
+  void truncate(Lane& lane, PackedTokens& packed);
   void release(const PageSlot& slot);
   void release_all();
   void refresh_end();
 
   std::shared_ptr<PageStore> store_;
   int layers_ = 0, kv_heads_ = 0;
-  std::vector<Lane> lanes_;  // [layers, kv_heads]
+  std::vector<Lane> lanes_;           // [layers, kv_heads]
+  std::vector<PackedTokens> packed_;  // [layers, kv_heads]
   int64_t tokens_ = 0, next_position_ = 0, end_position_ = 0;
   std::array<std::unique_ptr<SequenceState>, 2> states_;
 };

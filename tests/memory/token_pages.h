@@ -71,8 +71,9 @@ inline double rounding(PageFormat format) {
   return code_bits(format) ? 1.02 / ((1 << code_bits(format)) - 1) : 1e-6;
 }
 
-/// The page holds token `id` at offset o, in the layout of PageRead: the key rotated by o.
-inline void expect_token(const PageStore& store, PageId page, int o, int64_t id, int lane) {
+/// The page holds token `id` at offset o, in the layout of PageRead: the key rotated by o, within so many times
+/// twice the rounding.
+inline void expect_token(const PageStore& store, PageId page, int o, int64_t id, int lane, double times = 1) {
   const PageFormat format = store.shape().format;
   const double tolerance = rounding(format);
   for (int pair = 0; pair < kKeyDim / 2; ++pair) {
@@ -81,7 +82,7 @@ inline void expect_token(const PageStore& store, PageId page, int o, int64_t id,
     const double turned[] = {even * std::cos(angle) - odd * std::sin(angle),
                              even * std::sin(angle) + odd * std::cos(angle)};
     for (int i = 0; i < 2; ++i) {
-      ASSERT_NEAR(page_key(format, kKeyDim, store.keys(page), o, 2 * pair + i), turned[i], tolerance * 2)
+      ASSERT_NEAR(page_key(format, kKeyDim, store.keys(page), o, 2 * pair + i), turned[i], tolerance * 2 * times)
           << "token " << id << " offset " << o << " pair " << pair;
     }
   }

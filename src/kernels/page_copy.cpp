@@ -1,0 +1,67 @@
+#include "kernels/page_copy.h"
+
+namespace fathom {
+namespace {
+
+/// Scales of one token, of all groups of its dimensions.
+void copy_scales(int dim, const std::byte* from, int from_token, std::byte* to, int to_token) {
+  const auto* old = reinterpret_cast<const uint16_t*>(from);
+  auto* scales = reinterpret_cast<uint16_t*>(to);
+  for (int g = 0; g < scale_groups(dim); ++g)
+    scales[g * kPageTokens + to_token] = old[g * kPageTokens + from_token];
+}
+
+/// Elements of a token lie in a column of its own.
+template <class Word>
+void copy_column(size_t bytes, const std::byte* from, int from_token, std::byte* to, int to_token) {
+  const auto* old = reinterpret_cast<const Word*>(from);
+  auto* words = reinterpret_cast<Word*>(to);
+  for (size_t row = 0; row < bytes / sizeof(Word); row += kPageTokens)
+    words[row + to_token] = old[row + from_token];
+}
+
+/// Where a token's codes lie: a row of words, and a bit of each.
+struct CodeRow {
+  int64_t word;
+  int shift;
+};
+CodeRow code_row(int token, int dim, int bits) {
+  const int pairs_per_word = 16 / bits;
+  return {static_cast<int64_t>(token / 2 / pairs_per_word) * dim,
+          token / 2 % pairs_per_word * bits + token % 2 * 16};
+}
+
+}  // namespace
+
+void copy_key(PageFormat format, int key_dim, const std::byte* from, int from_token, std::byte* to, int to_token) {
+  const size_t bytes = key_scale_offset(format, key_dim);
+  if (format == PageFormat::kF32) {  // a pair is two floats
+    copy_column<uint64_t>(bytes, from, from_token, to, to_token);
+  } else {
+    copy_column<uint32_t>(bytes, from, from_token, to, to_token);
+  }
+  if (code_bits(format)) copy_scales(key_dim, from + bytes, from_token, to + bytes, to_token);
+}
+
+void copy_value(PageFormat format, int value_dim, const std::byte* from, int from_token, std::byte* to,
+                int to_token) {
+  if (format == PageFormat::kF32) {
+    const auto* old = reinterpret_cast<const float*>(from) + from_token / 2 * value_dim * 2 + from_token % 2;
+    auto* numbers = reinterpret_cast<float*>(to) + to_token / 2 * value_dim * 2 + to_token % 2;
+    for (int d = 0; d < value_dim; ++d) numbers[2 * d] = old[2 * d];
+    return;
+  }
+  const int bits = code_bits(format) ? code_bits(format) : 16;  // a bfloat16 is a code of 16 bits
+  const CodeRow source = code_row(from_token, value_dim, bits), target = code_row(to_token, value_dim, bits);
+  const auto* old = reinterpret_cast<const uint32_t*>(from) + source.word;
+  auto* words = reinterpret_cast<uint32_t*>(to) + target.word;
+  const uint32_t mask = (uint32_t{1} << bits) - 1;
+  for (int d = 0; d < value_dim; ++d) {
+    const uint32_t code = old[d] >> source.shift & mask;
+    words[d] = (words[d] & ~(mask << target.shift)) | code << target.shift;
+  }
+  const size_t scales = value_scale_offset(format, value_dim);
+  if (code_bits(format)) copy_scales(value_dim, from + scales, from_token, to + scales, to_token);
+}
+
+}  // namespace fathom
