@@ -30,6 +30,7 @@ void AttentionMass::saw(const AttendedBlock& a) {
   const int first = static_cast<int>(std::clamp<int64_t>(first_row_ - block.first, 0, block.rows));
   if (first == block.rows) return;
   const Lane& lane = a.memory.lane(block.layer, block.head);
+  const PackedTokens& packed = a.memory.packed(block.layer, block.head);
   const PageStore& store = a.memory.store();
   const int dim = store.shape().key_dim;
   std::vector<float> keys(static_cast<size_t>(kPageTokens) * dim);
@@ -54,8 +55,9 @@ void AttentionMass::saw(const AttendedBlock& a) {
               dot(turned + static_cast<int64_t>(q) * dim, keys.data() + static_cast<int64_t>(t) * dim, dim) -
               a.lse[q]);
         }
-        own.mass[slot.first + t] += std::llround(std::min(sum, static_cast<double>(block.group)) * kUnits);
-        own.seen[slot.first + t] = 1;
+        const int64_t token = packed.read_at(slot.first + t);
+        own.mass[token] += std::llround(std::min(sum, static_cast<double>(block.group)) * kUnits);
+        own.seen[token] = 1;
       }
     }
   }

@@ -29,27 +29,29 @@ class Hip final : public Selector {
 
   void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {
     const int64_t end = block.first + block.rows;
+    const int64_t sink_end = first_token(lane) + sink_;
     const int64_t window_begin = std::max<int64_t>(0, block.first + 1 - window_);  // of the first row
-    const int64_t blocks = (window_begin - sink_) / block_;                        // to be searched: whole ones
+    const int64_t blocks = (window_begin - sink_end) / block_;                     // to be searched: whole ones
     const int64_t groups = std::max<int64_t>(1, keys_ / block_);
     TokenChoice choice(lane);
     if (block.layer < dense_layers_ || blocks <= groups) {
       choice.add(0, end);
       return choice.add_to(selection);
     }
-    choice.add(0, sink_);
-    choice.add(sink_ + blocks * block_, end);
+    choice.add(0, sink_end);
+    choice.add(sink_end + blocks * block_, end);
     LaneKeys keys(lane, *store_, block.rotations);
-    for (const Group& group : search(keys, block, blocks, groups)) {
-      const int64_t begin = sink_ + group.begin * block_;
+    for (const Group& group : search(keys, block, sink_end, blocks, groups)) {
+      const int64_t begin = sink_end + group.begin * block_;
       choice.add(begin, begin + block_);
     }
     choice.add_to(selection);
   }
 
  private:
-  /// Groups of one block each.
-  std::vector<Group> search(LaneKeys& keys, const QueryBlock& block, int64_t blocks, int64_t count) const {
+  /// Groups of one block each; block 0 begins at token `begin`.
+  std::vector<Group> search(LaneKeys& keys, const QueryBlock& block, int64_t begin, int64_t blocks,
+                            int64_t count) const {
     std::vector<Group> groups;
     for (int64_t i = 0; i < count; ++i) groups.push_back({blocks * i / count, blocks * (i + 1) / count, 0});
     const auto whole = [](const Group& group) { return group.end - group.begin > 1; };
@@ -60,7 +62,7 @@ class Hip final : public Selector {
         halves.push_back({group.begin, middle, 0});
         if (middle < group.end) halves.push_back({middle, group.end, 0});
       }
-      for (Group& half : halves) half.score = score(keys, block, (half.begin + half.end) / 2);
+      for (Group& half : halves) half.score = score(keys, block, begin + (half.begin + half.end) / 2 * block_);
       // the newer of two that score the same
       const auto better = [](const Group& a, const Group& b) {
         return a.score != b.score ? a.score > b.score : a.begin > b.begin;
@@ -73,12 +75,12 @@ class Hip final : public Selector {
     return groups;
   }
 
-  /// The highest score of some of the queries with the keys of a block.
-  float score(LaneKeys& keys, const QueryBlock& block, int64_t number) const {
+  /// The highest score of some of the queries with the keys of the block that begins at token `begin`.
+  float score(LaneKeys& keys, const QueryBlock& block, int64_t begin) const {
     const int dim = store_->shape().key_dim, rows = std::min(block.rows, kMostRows);
     float best = -std::numeric_limits<float>::infinity();
     for (int64_t i = 0; i < block_; ++i) {
-      const int64_t index = sink_ + number * block_ + i;
+      const int64_t index = begin + i;
       if (!keys.visible(index)) continue;
       const float* key = keys.key(index);
       for (int r = 1; r <= rows; ++r) {

@@ -99,6 +99,8 @@ void score_layer(const LayerQueries& of, const ScoreRange& range, const float* q
 }
 
 void hide_scores(const Lane& lane, int64_t begin, std::span<float> scores) {
+  const int64_t none = (lane.empty() ? begin + std::ssize(scores) : lane.front().first) - begin;
+  std::fill_n(scores.begin(), std::clamp<int64_t>(none, 0, std::ssize(scores)), kHidden);
   for (const PageSlot& slot : lane) {
     if (slot.mask == page_bits(0, slot.filled)) continue;
     const int64_t end = std::min<int64_t>(slot.first + slot.filled, begin + std::ssize(scores));

@@ -5,10 +5,10 @@
 namespace fathom {
 namespace {
 
-/// The last slot that begins at or before token `index`.
+/// The last slot that begins at or before token `index`; the first if there is none.
 uint32_t find_slot(const Lane& lane, int64_t index) {
   const auto after = std::ranges::upper_bound(lane, index, {}, &PageSlot::first);
-  return static_cast<uint32_t>(after - lane.begin()) - 1;
+  return static_cast<uint32_t>(std::max<int64_t>(1, after - lane.begin())) - 1;
 }
 
 }  // namespace
@@ -23,6 +23,7 @@ LaneKeys::LaneKeys(const Lane& lane, const PageStore& store, const PlaceRotation
 uint32_t LaneKeys::slot_of(int64_t index) const { return find_slot(lane_, index); }
 
 bool LaneKeys::visible(int64_t index) const {
+  if (lane_.empty() || index < lane_.front().first) return false;  // a packed lane begins late
   const PageSlot& slot = lane_[slot_of(index)];
   return (slot.mask >> (index - slot.first) & 1) != 0;
 }

@@ -12,7 +12,7 @@ class LaneKeys {
   /// All must outlive it. rotations: null for a model without.
   LaneKeys(const Lane& lane, const PageStore& store, const PlaceRotations* rotations);
 
-  /// The slot that holds token `index` of the sequence; the tokens of a lane have no gaps.
+  /// The slot that holds token `index` of the sequence; the lane's first one if it begins later.
   uint32_t slot_of(int64_t index) const;
   /// Whether the token may be attended to.
   bool visible(int64_t index) const;

@@ -18,18 +18,21 @@ class LmInfinite final : public Selector {
     const size_t pages = selection.pages.size();
     for (size_t i = 0; i < pages; ++i) {
       const PageSlot& slot = lane[selection.pages[i].slot];
-      if (slot.first < sink_) move_far_rows(slot, block, i, selection);
+      const int64_t number = slot.first - first_token(lane);
+      if (number < sink_) move_far_rows(slot, number, block, i, selection);
     }
   }
 
  private:
-  /// Parts a page with first tokens between the rows to which it is near and those to which it is far.
-  void move_far_rows(const PageSlot& slot, const QueryBlock& block, size_t index, Selection& selection) const {
-    const int64_t place = block.positions[block.rows - 1] - limit_ + slot.first;
+  /// Parts a page with first tokens, `number` and those that follow, between the rows to which it is near and those
+  /// to which it is far.
+  void move_far_rows(const PageSlot& slot, int64_t number, const QueryBlock& block, size_t index,
+                     Selection& selection) const {
+    const int64_t place = block.positions[block.rows - 1] - limit_ + number;
     const auto far = [&](int r) { return block.positions[r] - slot.place > limit_; };
     if (place <= slot.place || !far(block.rows - 1)) return;
     SelectedPage& page = selection.pages[index];
-    const uint64_t sinks = page_bits(0, sink_ - slot.first);
+    const uint64_t sinks = page_bits(0, sink_ - number);
     if (far(0) && page.row_masks < 0 && (page.mask & ~sinks) == 0) {
       page.place = place;
       return;

@@ -24,13 +24,14 @@ void choose_pages(const Lane& lane, const QueryBlock& block, const PageBudget& b
   const int64_t end = block.first + block.rows;  // tokens that the last row sees
   const auto share = static_cast<int64_t>(std::llround(budget.share * static_cast<double>(end)));
   const int64_t limit = std::max(budget.tokens, share);
+  const int64_t sink_end = first_token(lane) + budget.sink;
   std::vector<uint32_t> always, others;
   int64_t used = 0;
   for (uint32_t s = 0; s < lane.size() && lane[s].first < end; ++s) {
     const PageSlot& slot = lane[s];
     if (slot.mask == 0) continue;
     const bool near = slot.first + slot.filled > block.first + 1 - budget.local;
-    if (near || slot.first < budget.sink || slot.filled < kPageTokens) {
+    if (near || slot.first < sink_end || slot.filled < kPageTokens) {
       always.push_back(s);
       used += std::popcount(slot.mask);
     } else {

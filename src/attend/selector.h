@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string_view>
@@ -11,6 +12,9 @@
 #include "memory/memory.h"
 
 namespace fathom {
+
+/// The first tokens of a sequence count from here: a packed lane begins with them.
+inline int64_t first_token(const Lane& lane) { return lane.empty() ? 0 : lane.front().first; }
 
 /// The query rows for which pages are to be selected: consecutive tokens of one sequence, one key/value head of one
 /// layer.
@@ -55,12 +59,18 @@ struct Surprise {
   std::span<const float> nats;  // the first token of a sequence, or after a rewind, has none: NaN
 };
 
+/// ‖W_o v‖₁ of values of a layer, on all threads: what of them reaches the width of the model. values: [kv_heads,
+/// rows, value_dim]; norms: [kv_heads, rows], the mean over the heads that share a value.
+using OutputNorms =
+    std::function<void(int layer, int64_t rows, const float* values, float* norms, ThreadPool& pool)>;
+
 /// The model and the memory that a selector will work with.
 struct AttendContext {
   std::shared_ptr<const PageStore> store;
   int layers = 0;
-  int heads = 0;     // query heads of a layer
-  int kv_heads = 0;  // key/value heads of a layer
+  int heads = 0;               // query heads of a layer
+  int kv_heads = 0;            // key/value heads of a layer
+  OutputNorms output_norms{};  // empty: the model's layers have no output projection
 };
 
 /// A page to be attended to, where it sits for these queries, and which of its tokens count.

@@ -15,9 +15,10 @@ class Window final : public Selector {
     const int64_t window_begin =
         block.first - size_ + 1;  // of the first row: the earliest token any row's window holds
     const int64_t window_begin_last = last - size_ + 1;  // of the last row: from here on all rows' windows agree
+    const int64_t sink_end = first_token(lane) + sink_;
     for (uint32_t s = 0; s < lane.size(); ++s) {
       const PageSlot& slot = lane[s];
-      const uint64_t sinks = page_bits(0, sink_ - slot.first);
+      const uint64_t sinks = page_bits(0, sink_end - slot.first);
       const uint64_t reach = sinks | page_bits(window_begin - slot.first, kPageTokens);
       if ((slot.mask & reach) == 0) continue;
       SelectedPage page{s, slot.place, slot.mask & reach, -1};
