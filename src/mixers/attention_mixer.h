@@ -29,6 +29,7 @@ class AttentionMixer final : public Mixer {
   explicit AttentionMixer(AttentionWeights weights);
   void forward(Workspace& work, std::span<const SequenceRows> sequences, ActivationBuffer& x,
                float* y) const override;
+  const Matrix* output_projection() const override { return &w_.out; }
 
  private:
   void prepare_heads(Workspace& work, int64_t row, int rotary_dims) const;

@@ -48,6 +48,8 @@ class Mixer {
   /// with any split of a sequence into calls: the result is the same up to rounding.
   virtual void forward(Workspace& work, std::span<const SequenceRows> sequences, ActivationBuffer& x,
                        float* y) const = 0;
+  /// What brings the values that heads have read back to the width: [width, heads·value_dim]; null: it has none.
+  virtual const Matrix* output_projection() const { return nullptr; }
 };
 
 }  // namespace fathom

@@ -22,6 +22,8 @@ class Network {
                        std::span<const int32_t> tokens) const = 0;
   /// logits: [x.rows, vocabulary].
   virtual void logits(Workspace& work, ActivationBuffer& x, float* logits) const = 0;
+  /// Of the mixer whose keys and values lie in this layer of the memory (Mixer::output_projection).
+  virtual const Matrix* output_projection(int layer) const { return static_cast<void>(layer), nullptr; }
   /// Bytes of all weight matrices that decoding one token reads.
   virtual size_t weight_bytes() const = 0;
   /// Multiply-adds of all weight matrices for one token.

@@ -37,6 +37,7 @@ class Transformer final : public Network {
   void forward(Workspace& work, std::span<const SequenceRows> sequences,
                std::span<const int32_t> tokens) const override;
   void logits(Workspace& work, ActivationBuffer& x, float* logits) const override;
+  const Matrix* output_projection(int layer) const override { return layers[layer].mixer->output_projection(); }
   size_t weight_bytes() const override;
   int64_t multiply_adds() const override;
 
