@@ -23,6 +23,8 @@ class Evictor : public AttendListener {
   void listen(const LayerQueries& queries, ThreadPool& pool) const override {
     static_cast<void>(queries), static_cast<void>(pool);
   }
+  /// Whether tokens that stay may come to lie elsewhere in their lanes (Memory::pack).
+  virtual bool moves_tokens() const { return false; }
   /// Whether surprise() is to be called: logits of all tokens are made for it.
   virtual bool wants_surprise() const { return false; }
   /// Comes after tokens were read, before evict().

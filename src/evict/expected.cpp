@@ -14,19 +14,17 @@ namespace {
 
 constexpr int64_t kSkipped = 4;  // first tokens, whose queries are unlike all others
 
-/// Sums over the queries of a layer, not rotated. A rewind leaves what was counted.
+/// Sums over the queries of a layer, not rotated.
 struct LayerSums {
   double count = 0;
   std::vector<float> queries;   // [heads, key_dim]
   std::vector<float> products;  // [heads, key_dim, key_dim]
+  void rewind(int64_t) {}       // what was counted stays
 };
-
-struct State final : SequenceState {
-  std::vector<LayerSums> layers;
-  float scale = 0;
-  std::unique_ptr<SequenceState> fork() const override { return std::make_unique<State>(*this); }
-  void rewind(int64_t) override {}
+struct Scale {
+  float of_scores = 0;
 };
+using State = LayerStates<LayerSums, Scale>;
 
 /// Mean and covariance of one head's queries.
 struct Normal {
@@ -38,15 +36,11 @@ class Expected final : public Scorer {
   explicit Expected(int64_t future) : future_(future) {}
 
   void attach(const AttendContext& context) override { layers_ = context.layers; }
-  std::unique_ptr<SequenceState> new_state() const override {
-    auto state = std::make_unique<State>();
-    state->layers.resize(layers_);
-    return state;
-  }
+  std::unique_ptr<SequenceState> new_state() const override { return std::make_unique<State>(layers_); }
 
   void listen(const LayerQueries& queries, ThreadPool& pool) const override {
-    State& state = *static_cast<State*>(queries.state);
-    state.scale = queries.scale;
+    State& state = State::of(queries.state);
+    state.common.of_scores = queries.scale;
     LayerSums& layer = state.layers.at(queries.layer);
     const int64_t dim = queries.memory->store().shape().key_dim;
     const int64_t skipped = std::clamp<int64_t>(kSkipped - queries.first, 0, queries.rows);
@@ -74,7 +68,7 @@ class Expected final : public Scorer {
   }
 
   void score(const LayerTokens& layer, std::span<float> scores) const override {
-    const State& state = *static_cast<const State*>(layer.state);
+    const State& state = State::of(layer.state);
     const LayerSums& sums = state.layers.at(layer.layer);
     if (sums.count < 2) return;
     const std::vector<std::complex<float>> turns = mean_turns(layer);
@@ -85,7 +79,7 @@ class Expected final : public Scorer {
       std::vector<float> logits(group * tokens);
       for (int q = 0; q < group; ++q) {
         const std::span<float> of_head = std::span(logits).subspan(q * tokens, tokens);
-        head_logits(layer, head, normal_of(sums, head * group + q), turns, state.scale, of_head);
+        head_logits(layer, head, normal_of(sums, head * group + q), turns, state.common.of_scores, of_head);
         hide_scores(layer.lane(head), 0, of_head);
         softmax_scores(of_head, 1);
         layer.work.kernels.add(own.data(), of_head.data(), tokens);

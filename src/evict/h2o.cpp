@@ -8,37 +8,27 @@
 namespace fathom {
 namespace {
 
+/// By where tokens were read. After a rewind the sums still hold what later tokens gave to those that stay.
 struct LayerSums {
   std::vector<std::vector<float>> attention;  // [kv_heads, tokens], of all rows that were looked at
   std::vector<float> rows;                    // [tokens]: how many of them could see the token
-};
-
-/// After a rewind the sums still hold what later tokens gave to those that stay.
-struct State final : SequenceState {
-  std::vector<LayerSums> layers;
-  std::unique_ptr<SequenceState> fork() const override { return std::make_unique<State>(*this); }
-  void rewind(int64_t tokens) override {
-    for (LayerSums& layer : layers) {
-      if (std::ssize(layer.rows) <= tokens) continue;
-      layer.rows.resize(tokens);
-      for (std::vector<float>& sums : layer.attention) sums.resize(tokens);
-    }
+  void rewind(int64_t tokens) {
+    if (std::ssize(rows) <= tokens) return;
+    rows.resize(tokens);
+    for (std::vector<float>& sums : attention) sums.resize(tokens);
   }
 };
+using State = LayerStates<LayerSums>;
 
 class H2o final : public Scorer {
  public:
   explicit H2o(int64_t rows) : rows_(rows) {}
 
   void attach(const AttendContext& context) override { layers_ = context.layers; }
-  std::unique_ptr<SequenceState> new_state() const override {
-    auto state = std::make_unique<State>();
-    state->layers.resize(layers_);
-    return state;
-  }
+  std::unique_ptr<SequenceState> new_state() const override { return std::make_unique<State>(layers_); }
 
   void listen(const LayerQueries& queries, ThreadPool& pool) const override {
-    LayerSums& layer = static_cast<State*>(queries.state)->layers.at(queries.layer);
+    LayerSums& layer = State::of(queries.state).layers.at(queries.layer);
     const Memory& memory = *queries.memory;
     const int64_t count = rows_ > 0 ? std::min(rows_, queries.rows) : queries.rows;
     std::vector<int64_t> tokens(count);  // evenly drawn, the last one among them
@@ -49,21 +39,38 @@ class H2o final : public Scorer {
       for (int64_t t = 0; t <= token; ++t) layer.rows[t] += 1;
     pool.parallel_for(memory.kv_heads(), [&](size_t head, int) {
       layer.attention[head].resize(memory.tokens());
-      const std::vector<float> rotated = rotate(queries, tokens, static_cast<int>(head));
-      add_attention(memory, queries.layer, static_cast<int>(head), *queries.rotations, kernels(), rotated, tokens,
-                    queries.group(), queries.scale, layer.attention[head]);
+      add(queries, tokens, static_cast<int>(head), layer.attention[head]);
     });
   }
 
   void score(const LayerTokens& layer, std::span<float> scores) const override {
-    const LayerSums& sums = static_cast<const State*>(layer.state)->layers.at(layer.layer);
+    const LayerSums& sums = State::of(layer.state).layers.at(layer.layer);
     const int64_t tokens = layer.memory.tokens();
-    for (size_t h = 0; h < sums.attention.size(); ++h)
-      for (int64_t t = 0; t < std::min(tokens, std::ssize(sums.rows)); ++t)
-        scores[h * tokens + t] = sums.attention[h][t] / std::max(1.0f, sums.rows[t]);
+    for (size_t h = 0; h < sums.attention.size(); ++h) {
+      const PackedTokens& packed = layer.memory.packed(layer.layer, static_cast<int>(h));
+      for (int64_t t = 0; t < std::min(tokens, std::ssize(sums.rows)); ++t) {
+        const int64_t read = packed.read_at(t);
+        scores[h * tokens + t] = sums.attention[h][read] / std::max(1.0f, sums.rows[read]);
+      }
+    }
   }
 
  private:
+  /// Adds what these tokens attend to.
+  static void add(const LayerQueries& queries, const std::vector<int64_t>& tokens, int head,
+                  std::span<float> sums) {
+    const std::vector<float> rotated = rotate(queries, tokens, head);
+    const auto add_to = [&](std::span<float> to) {
+      add_attention(*queries.memory, queries.layer, head, *queries.rotations, kernels(), rotated, tokens,
+                    queries.group(), queries.scale, to);
+    };
+    const PackedTokens& packed = queries.memory->packed(queries.layer, head);
+    if (packed.read.empty()) return add_to(sums);
+    std::vector<float> lying(sums.size());  // by where they lie
+    add_to(lying);
+    for (int64_t t = packed.begin; t < std::ssize(sums); ++t) sums[packed.read_at(t)] += lying[t];
+  }
+
   /// [tokens, group, key_dim]
   static std::vector<float> rotate(const LayerQueries& queries, const std::vector<int64_t>& tokens, int head) {
     const int group = queries.group(), dim = queries.memory->store().shape().key_dim;

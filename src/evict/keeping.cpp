@@ -5,31 +5,43 @@
 #include <limits>
 
 #include "attend/key_scores.h"
-#include "evict/scorer.h"
+#include "evict/lane_tokens.h"
+#include "evict/value_norms.h"
 
 namespace fathom {
 namespace {
 
+/// Tokens that packing may write anew for each one that it gains: where tokens go one by one from everywhere, a
+/// lane is packed when the gaps are an eighth of it; where they go from one end, each time. Keys of 4 bits lose
+/// much with each rounding, and are moved less often.
+constexpr int64_t most_rewritten(PageFormat format) { return format == PageFormat::kQ4 ? 2 : 8; }
+
 struct KeepState final : SequenceState {
   std::unique_ptr<SequenceState> scorer;  // null: it keeps none
   int64_t read = 0;                       // tokens there were when the last text ended
+  std::vector<ValueNorms> norms;          // [layers] for critical=true
 
   std::unique_ptr<SequenceState> fork() const override {
     auto copy = std::make_unique<KeepState>();
     if (scorer) copy->scorer = scorer->fork();
     copy->read = read;
+    copy->norms = norms;
     return copy;
   }
   void rewind(int64_t tokens) override {
     if (scorer) scorer->rewind(tokens);
     read = std::min(read, tokens);
+    for (ValueNorms& layer : norms) layer.rewind(tokens);
   }
 };
 
 class Keeping final : public Evictor {
  public:
   Keeping(const Values& values, const KeepDefaults& defaults, std::unique_ptr<Scorer> scorer)
-      : scorer_(std::move(scorer)), slack_(values.integer("slack")) {
+      : scorer_(std::move(scorer)),
+        slack_(values.integer("slack")),
+        packed_(values.string("places") == "packed"),
+        critical_(values.string("critical") == "true") {
     if (values.has("budget")) {
       budget_ = values.integer("budget");
     } else if (values.has("share")) {
@@ -44,6 +56,11 @@ class Keeping final : public Evictor {
     if (values.has("budget") && values.has("share"))
       fail_usage("evict method: expected a budget or a share, found both: ", budget_, " and ",
                  values.number("share"));
+    if (critical_ && !scorer_->has_weights()) {
+      fail_usage(
+          "evict method: critical=true: expected a method whose scores are never negative, such as snapkv or tova: "
+          "they are multiplied");
+    }
     if (budget_ > 0 && budget_ <= rule_.sink + rule_.recent) {
       fail_usage("evict method: expected a budget of more than sink + recent = ", rule_.sink + rule_.recent,
                  " tokens, which always stay, found ", budget_);
@@ -52,11 +69,17 @@ class Keeping final : public Evictor {
 
   void attach(const AttendContext& context) override {
     heads_ = context.heads;
+    layers_ = context.layers;
+    if (critical_ && !context.output_norms)
+      fail_usage(
+          "evict method: critical=true: this model has no output projection of its heads to judge values by");
+    output_norms_ = context.output_norms;
     scorer_->attach(context);
   }
   std::unique_ptr<SequenceState> new_state() const override {
     auto state = std::make_unique<KeepState>();
     state->scorer = scorer_->new_state();
+    if (critical_) state->norms.resize(layers_);
     return state;
   }
   void listen(const LayerQueries& queries, ThreadPool& pool) const override {
@@ -64,6 +87,7 @@ class Keeping final : public Evictor {
     own.state = static_cast<KeepState*>(queries.state)->scorer.get();
     scorer_->listen(own, pool);
   }
+  bool moves_tokens() const override { return packed_; }
   bool wants_surprise() const override { return scorer_->wants_surprise(); }
   void surprise(const Surprise& surprise, SequenceState* state) const override {
     scorer_->surprise(surprise, static_cast<KeepState*>(state)->scorer.get());
@@ -79,7 +103,7 @@ class Keeping final : public Evictor {
     for (int layer = 0; layer < memory.layers(); ++layer) {
       const int64_t budget = layer_budget(tokens, layer, memory.layers());
       if (visible(memory, layer) > memory.kv_heads() * (budget + (budget_ > 0 ? slack_ : 0)))
-        cut(memory, layer, budget, state.scorer.get(), work);
+        cut(memory, layer, budget, state, work);
     }
   }
 
@@ -98,26 +122,58 @@ class Keeping final : public Evictor {
     return count;
   }
 
-  void cut(Memory& memory, int layer, int64_t budget, const SequenceState* state, const EvictWork& work) const {
+  void cut(Memory& memory, int layer, int64_t budget, KeepState& state, const EvictWork& work) const {
     const int64_t tokens = memory.tokens();
     const int kv_heads = memory.kv_heads();
     std::vector<float> scores(kv_heads * tokens);
-    scorer_->score({memory, layer, heads_, work, state}, scores);
+    scorer_->score({memory, layer, heads_, work, state.scorer.get()}, scores);
     for (float& score : scores)  // what is not a number goes first; −∞ is left to what is not there
       score = std::isnan(score) ? std::numeric_limits<float>::lowest()
                                 : std::max(score, std::numeric_limits<float>::lowest());
-    for (int h = 0; h < kv_heads; ++h)
-      hide_scores(memory.lane(layer, h), 0, std::span(scores).subspan(h * tokens, tokens));
-    const std::vector<char> keep = keep_best(scores, kv_heads, budget, rule_);
-    for (int h = 0; h < kv_heads; ++h) memory.drop(layer, h, std::span(keep).subspan(h * tokens, tokens));
+    const auto of_head = [&](auto& all, int h) { return std::span(all).subspan(h * tokens, tokens); };
+    for (int h = 0; h < kv_heads; ++h) {
+      hide_scores(memory.lane(layer, h), 0, of_head(scores, h));
+      order_as_read(memory.packed(layer, h), of_head(scores, h));
+    }
+    std::vector<char> keep = critical_
+                                 ? choose_critical(memory, layer, budget, scores, state.norms[layer], work.pool)
+                                 : keep_best(scores, kv_heads, budget, rule_);
+    for (int h = 0; h < kv_heads; ++h) {
+      order_as_they_lie(memory.packed(layer, h), of_head(keep, h));
+      memory.drop(layer, h, of_head(keep, h));
+    }
+    if (packed_) pack(memory, layer, work);
+  }
+
+  std::vector<char> choose_critical(const Memory& memory, int layer, int64_t budget, std::span<float> scores,
+                                    ValueNorms& norms, ThreadPool& pool) const {
+    norms.add(memory, layer, output_norms_, pool);
+    const int64_t tokens = memory.tokens();
+    std::vector<float> weights(scores.size());
+    for (size_t i = 0; i < weights.size(); ++i)
+      weights[i] = norms.of(static_cast<int>(i / tokens), static_cast<int64_t>(i % tokens));
+    return keep_critical(scores, weights, memory.kv_heads(), budget, rule_);
+  }
+
+  /// Once a page's worth is to be gained, and writing anew costs little beside it.
+  static void pack(Memory& memory, int layer, const EvictWork& work) {
+    work.pool.parallel_for(memory.kv_heads(), [&](size_t head, int) {
+      const int h = static_cast<int>(head);
+      const LaneGaps gaps = gaps_of(memory.lane(layer, h));
+      if (gaps.hidden >= kPageTokens &&
+          gaps.rewritten <= most_rewritten(memory.store().shape().format) * gaps.hidden)
+        memory.pack(work.kernels, layer, h, work.rotations);
+    });
   }
 
   std::unique_ptr<Scorer> scorer_;
   int64_t slack_;
+  bool packed_, critical_;
   int64_t budget_ = 0;  // 0: a share
   double share_ = 0.25;
   KeepRule rule_;
-  int heads_ = 0;
+  int heads_ = 0, layers_ = 0;
+  OutputNorms output_norms_;
 };
 
 }  // namespace
@@ -127,25 +183,42 @@ std::vector<Parameter> keep_parameters(const KeepDefaults& defaults) {
   const std::string otherwise = defaults.budget > 0
                                     ? "; budget=" + std::to_string(defaults.budget) + " if neither is given"
                                     : "; 0.25 if neither is given";
-  return {{"budget", Type::kInt, "", "tokens that a head keeps, while it reads and generates", 1, 1e12, {}},
-          {"share",
-           Type::kFloat,
-           "",
-           "instead: share of all tokens read that a head keeps, cut once a text has been read" + otherwise,
-           0.0001,
-           1,
-           {}},
-          {"sink", Type::kInt, std::to_string(defaults.sink), "first tokens, always kept", 0, 1e12, {}},
-          {"recent", Type::kInt, std::to_string(defaults.recent), "newest tokens, always kept", 0, 1e12, {}},
-          {"slack", Type::kInt, "64", "tokens above the budget before it is cut back to it", 0, 1e12, {}},
-          {"chunk", Type::kInt, "1", "neighbours that stay or go together, by their mean (ChunkKV: 20)", 1, 64, {}},
-          {"heads",
-           Type::kChoice,
-           "even",
-           "even: each head keeps as many; ada: what scores highest in all heads of a layer (AdaKV)",
-           {},
-           {},
-           {"even", "ada"}}};
+  return {
+      {"budget", Type::kInt, "", "tokens that a head keeps, while it reads and generates", 1, 1e12, {}},
+      {"share",
+       Type::kFloat,
+       "",
+       "instead: share of all tokens read that a head keeps, cut once a text has been read" + otherwise,
+       0.0001,
+       1,
+       {}},
+      {"sink", Type::kInt, std::to_string(defaults.sink), "first tokens, always kept", 0, 1e12, {}},
+      {"recent", Type::kInt, std::to_string(defaults.recent), "newest tokens, always kept", 0, 1e12, {}},
+      {"slack", Type::kInt, "64", "tokens above the budget before it is cut back to it", 0, 1e12, {}},
+      {"chunk", Type::kInt, "1", "neighbours that stay or go together, by their mean (ChunkKV: 20)", 1, 64, {}},
+      {"heads",
+       Type::kChoice,
+       "even",
+       "even: each head keeps as many; ada: what scores highest in all heads of a layer (AdaKV)",
+       {},
+       {},
+       {"even", "ada"}},
+      {"places",
+       Type::kChoice,
+       "true",
+       "true: what stays keeps its place; packed: it moves together, so that distances, too, stay within the "
+       "budget and pages are full again",
+       {},
+       {},
+       {"true", "packed"}},
+      {"critical",
+       Type::kChoice,
+       "false",
+       "true: half the budget by the scores, the rest by scores times the norm of what a value gives to the model "
+       "(CriticalKV)",
+       {},
+       {},
+       {"false", "true"}}};
 }
 
 std::unique_ptr<Evictor> make_keeping(const Values& values, const KeepDefaults& defaults,

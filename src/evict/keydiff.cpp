@@ -11,6 +11,7 @@ namespace {
 
 class KeyDiff final : public Scorer {
  public:
+  bool has_weights() const override { return false; }
   void score(const LayerTokens& layer, std::span<float> scores) const override {
     const size_t dim = layer.memory.store().shape().key_dim;
     layer.work.pool.parallel_for(layer.memory.kv_heads(), [&](size_t h, int) {

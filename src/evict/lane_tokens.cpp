@@ -62,7 +62,7 @@ void add_attention(const Memory& memory, int layer, int head, const PlaceRotatio
 }
 
 void add_tail_attention(const LayerTokens& layer, int64_t rows, std::span<float> sums) {
-  const auto& tails = *static_cast<const QueryTails*>(layer.state);
+  const auto& tails = QueryTails::of(layer.state);
   const QueryTail& tail = tails.layers[layer.layer];
   const int group = layer.group();
   const int64_t all = layer.memory.tokens(), count = std::min(rows, tail.rows());
@@ -73,8 +73,20 @@ void add_tail_attention(const LayerTokens& layer, int64_t rows, std::span<float>
     const std::vector<float> queries = tail.of_heads(head * group, group);
     const int64_t skip = (tail.rows() - count) * std::ssize(queries) / std::max<int64_t>(1, tail.rows());
     add_attention(layer.memory, layer.layer, head, layer.work.rotations, layer.work.kernels,
-                  std::span(queries).subspan(skip), tokens, group, tails.scale, sums.subspan(h * all, all));
+                  std::span(queries).subspan(skip), tokens, group, tails.common.of_scores,
+                  sums.subspan(h * all, all));
   });
+}
+
+void order_as_read(const PackedTokens& packed, std::span<float> scores) {
+  if (packed.read.empty()) return;
+  const std::vector<float> lying(scores.begin() + packed.begin, scores.begin() + packed.end());
+  std::fill_n(scores.begin(), packed.end(), -std::numeric_limits<float>::infinity());
+  for (size_t i = 0; i < lying.size(); ++i) scores[packed.read[i]] = lying[i];
+}
+
+void order_as_they_lie(const PackedTokens& packed, std::span<char> keep) {
+  for (int64_t i = std::ssize(packed.read); i-- > 0;) keep[packed.begin + i] = keep[packed.read[i]];
 }
 
 }  // namespace fathom

@@ -18,14 +18,10 @@ void each_key(const LayerTokens& layer, int head,
               const std::function<void(int64_t token, const float* key)>& visit);
 
 /// The newest queries of each layer, and what scales their scores: the state of scorers that judge by them.
-struct QueryTails final : SequenceState {
-  std::vector<QueryTail> layers;
-  float scale = 0;
-  std::unique_ptr<SequenceState> fork() const override { return std::make_unique<QueryTails>(*this); }
-  void rewind(int64_t tokens) override {
-    for (QueryTail& layer : layers) layer.rewind(tokens);
-  }
+struct TailScale {
+  float of_scores = 0;
 };
+using QueryTails = LayerStates<QueryTail, TailScale>;
 
 /// Attention that some rows of a lane's queries give to its tokens, hidden ones and later ones aside: added up over
 /// rows and heads. queries: [rows, group, key_dim], rotated; tokens: [rows], sequence index of each, ascending;
@@ -37,5 +33,10 @@ void add_attention(const Memory& memory, int layer, int head, const PlaceRotatio
 /// The same of the newest `rows` queries that a scorer has heard, for all heads of a layer. sums: [kv_heads,
 /// memory.tokens()].
 void add_tail_attention(const LayerTokens& layer, int64_t rows, std::span<float> sums);
+
+/// Scores by where tokens lie become scores by where they were read; others are −∞.
+void order_as_read(const PackedTokens& packed, std::span<float> scores);
+/// What stays, by where tokens were read, becomes that by where they lie.
+void order_as_they_lie(const PackedTokens& packed, std::span<char> keep);
 
 }  // namespace fathom

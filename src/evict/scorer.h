@@ -42,7 +42,10 @@ class Scorer {
   }
   /// How much of an even budget a layer gets, of what is not always kept; 1 on average.
   virtual double layer_share(int layer, int layers) const { return static_cast<void>(layer + layers), 1; }
-  /// scores: [kv_heads, memory.tokens()], zero at first; the larger stay. Those of hidden tokens do not matter.
+  /// Whether no score is ever negative, so that it can be multiplied.
+  virtual bool has_weights() const { return true; }
+  /// scores: [kv_heads, memory.tokens()], by where tokens lie, zero at first; the larger stay. Those of hidden
+  /// tokens do not matter.
   virtual void score(const LayerTokens& layer, std::span<float> scores) const = 0;
 };
 
@@ -53,8 +56,9 @@ struct KeepDefaults {
 };
 /// What an evictor's MethodInfo says of memory.
 inline constexpr const char* kKeptMemory =
-    "O(budget) tokens; a page of 64 is given back when none of its tokens is left: few are where single ones stay";
-/// The parameters budget, share, sink, recent, slack, chunk and heads.
+    "O(budget) tokens; a page of 64 is given back when none of its tokens is left: with places=true few are where "
+    "single ones stay";
+/// The parameters that all these methods have.
 std::vector<Parameter> keep_parameters(const KeepDefaults& defaults);
 /// The evictor that keeps what scores highest. Throws Error (usage) for values that contradict each other.
 std::unique_ptr<Evictor> make_keeping(const Values& values, const KeepDefaults& defaults,

@@ -41,8 +41,11 @@ class SirLlm final : public Scorer {
   void score(const LayerTokens& layer, std::span<float> scores) const override {
     const std::vector<float>& own = static_cast<const State*>(layer.state)->scores;
     const int64_t tokens = layer.memory.tokens();
-    for (int h = 0; h < layer.memory.kv_heads(); ++h)
-      std::copy_n(own.begin(), std::min(tokens, std::ssize(own)), scores.begin() + h * tokens);
+    for (int h = 0; h < layer.memory.kv_heads(); ++h) {
+      const PackedTokens& packed = layer.memory.packed(layer.layer, h);
+      for (int64_t t = 0; t < std::min(tokens, std::ssize(own)); ++t)
+        scores[h * tokens + t] = own[packed.read_at(t)];
+    }
   }
 
  private:
@@ -65,8 +68,8 @@ MethodInfo sirllm_info() {
   return {.name = "sirllm",
           .summary =
               "keeps the tokens that surprised the model most, the same in all layers and heads; earlier "
-              "turns fade; places stay true",
-          .paper = "SirLLM: Streaming Infinite Retentive LLM, 2024",
+              "turns fade",
+          .paper = "SirLLM: Streaming Infinite Retentive LLM, 2024 (as there: places=packed)",
           .needs = "any model; logits of all tokens are made",
           .time = "O(1) per token, and its logits",
           .memory = kKeptMemory,

@@ -10,16 +10,12 @@ SnapKvScorer::SnapKvScorer(int64_t window, int64_t pool) : window_(window), pool
   if (pool % 2 == 0) fail_usage("evict method: pool: expected an odd number, found ", pool);
 }
 
-std::unique_ptr<SequenceState> SnapKvScorer::new_state() const {
-  auto state = std::make_unique<QueryTails>();
-  state->layers.resize(layers_);
-  return state;
-}
+std::unique_ptr<SequenceState> SnapKvScorer::new_state() const { return std::make_unique<QueryTails>(layers_); }
 
 void SnapKvScorer::listen(const LayerQueries& queries, ThreadPool& /*pool*/) const {
-  auto& tails = *static_cast<QueryTails*>(queries.state);
+  QueryTails& tails = QueryTails::of(queries.state);
   tails.layers.at(queries.layer).add(queries, window_);
-  tails.scale = queries.scale;
+  tails.common.of_scores = queries.scale;
 }
 
 void SnapKvScorer::score(const LayerTokens& layer, std::span<float> scores) const {

@@ -8,6 +8,7 @@ namespace {
 
 class Streaming final : public Scorer {
  public:
+  bool has_weights() const override { return false; }
   void score(const LayerTokens& layer, std::span<float> scores) const override {
     const int64_t tokens = layer.memory.tokens();
     for (int h = 0; h < layer.memory.kv_heads(); ++h) {
@@ -22,7 +23,7 @@ class Streaming final : public Scorer {
 MethodInfo streaming_info() {
   return {.name = "streaming",
           .summary = "keeps the first tokens and the newest",
-          .paper = "Efficient Streaming Language Models with Attention Sinks, 2023 (here with true positions)",
+          .paper = "Efficient Streaming Language Models with Attention Sinks, 2023 (as there: places=packed)",
           .needs = "any model",
           .time = "O(kept) per cut",
           .memory = kKeptMemory,

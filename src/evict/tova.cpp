@@ -9,15 +9,11 @@ namespace {
 class Tova final : public Scorer {
  public:
   void attach(const AttendContext& context) override { layers_ = context.layers; }
-  std::unique_ptr<SequenceState> new_state() const override {
-    auto state = std::make_unique<QueryTails>();
-    state->layers.resize(layers_);
-    return state;
-  }
+  std::unique_ptr<SequenceState> new_state() const override { return std::make_unique<QueryTails>(layers_); }
   void listen(const LayerQueries& queries, ThreadPool&) const override {
-    auto& tails = *static_cast<QueryTails*>(queries.state);
+    QueryTails& tails = QueryTails::of(queries.state);
     tails.layers.at(queries.layer).add(queries, 1);
-    tails.scale = queries.scale;
+    tails.common.of_scores = queries.scale;
   }
   void score(const LayerTokens& layer, std::span<float> scores) const override {
     add_tail_attention(layer, 1, scores);

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "mixers/output_norms.h"
 
 namespace fathom {
 namespace {
@@ -24,22 +25,34 @@ std::shared_ptr<PageStore> make_store(const ModelConfig& config, const std::stri
 
 /// The method that `spec` names, attached to a session's memory; null: none.
 template <class Table>
-auto make_attached(const Table& methods, const std::string& spec, const Memory& memory, int heads) {
+auto make_attached(const Table& methods, const std::string& spec, const AttendContext& context) {
   auto method = methods.make(spec);
-  if (method) method->attach({memory.shared_store(), memory.layers(), heads, memory.kv_heads()});
+  if (method) method->attach(context);
   return method;
 }
 
-std::shared_ptr<const Selector> make_selector(const std::string& spec, Memory& memory, int heads) {
-  std::shared_ptr<const Selector> selector = make_attached(attend_methods(), spec, memory, heads);
+std::shared_ptr<const Selector> make_selector(const std::string& spec, Memory& memory,
+                                              const AttendContext& context) {
+  std::shared_ptr<const Selector> selector = make_attached(attend_methods(), spec, context);
   memory.set_state(Memory::StateOf::kSelector, selector->new_state());
   return selector;
 }
 
-std::shared_ptr<const Evictor> make_evictor(const std::string& spec, Memory& memory, int heads) {
-  std::shared_ptr<const Evictor> evictor = make_attached(evict_methods(), spec, memory, heads);
+std::shared_ptr<const Evictor> make_evictor(const std::string& spec, Memory& memory, const AttendContext& context) {
+  std::shared_ptr<const Evictor> evictor = make_attached(evict_methods(), spec, context);
   if (evictor) memory.set_state(Memory::StateOf::kEvictor, evictor->new_state());
   return evictor;
+}
+
+/// Empty if one of the layers has no output projection.
+OutputNorms output_norms_of(const std::shared_ptr<const Model>& model, const Kernels& table) {
+  for (int layer = 0; layer < model->config().layers; ++layer)
+    if (!model->network().output_projection(layer)) return {};
+  return [model, &table](int layer, int64_t rows, const float* values, float* norms, ThreadPool& pool) {
+    const ModelConfig& config = model->config();
+    output_norms({config.heads, config.kv_heads, config.value_dim, model->network().output_projection(layer)}, rows,
+                 values, norms, pool, table);
+  };
 }
 
 /// −ln p(token); p = softmax(logits).
@@ -76,8 +89,9 @@ Session::Session(std::shared_ptr<const Model> model, std::shared_ptr<Runtime> ru
       runtime_(std::move(runtime)),
       options_(std::move(options)),
       memory_(make_store(model_->config(), options_.cache), model_->config().layers, model_->config().kv_heads) {
-  selector_ = make_selector(options_.attend, memory_, model_->config().heads);
-  evictor_ = make_evictor(options_.evict, memory_, model_->config().heads);
+  selector_ = make_selector(options_.attend, memory_, attend_context());
+  evictor_ = make_evictor(options_.evict, memory_, attend_context());
+  check_methods();
   if (options_.chunk < 1) fail_usage("the chunk must be at least 1 token, found ", options_.chunk);
   if (options_.context < 0) fail_usage("the context limit must not be negative, found ", options_.context);
   RotaryConfig config = model_->config().rotary;
@@ -89,6 +103,18 @@ Session::Session(std::shared_ptr<const Model> model, std::shared_ptr<Runtime> ru
   rotary_ =
       std::make_shared<Rotary>(config, options_.context > 0 ? options_.context : model_->config().trained_context);
   rotations_ = std::make_shared<PlaceRotations>(*rotary_);
+}
+
+AttendContext Session::attend_context() const {
+  return {memory_.shared_store(), memory_.layers(), model_->config().heads, memory_.kv_heads(),
+          output_norms_of(model_, runtime_->work().kernels)};
+}
+
+void Session::check_methods() const {
+  if (!evictor_ || !evictor_->moves_tokens() || !memory_.state(Memory::StateOf::kSelector)) return;
+  fail_usage("--evict ", options_.evict, " moves tokens, but --attend ", options_.attend,
+             " remembers where they lie: expected places=true, or a method that remembers nothing (dense, window, "
+             "lm-infinite, quest, hip)");
 }
 
 void Session::check(std::span<const int32_t> tokens) const {
@@ -285,7 +311,8 @@ Session Session::fork(const std::string& attend) const {
   Session forked = fork();
   if (attend == options_.attend) return forked;
   forked.options_.attend = attend;
-  forked.selector_ = make_selector(attend, forked.memory_, model_->config().heads);
+  forked.selector_ = make_selector(attend, forked.memory_, attend_context());
+  forked.check_methods();
   return forked;
 }
 

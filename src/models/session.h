@@ -87,8 +87,11 @@ class Session {
 
  private:
   Session(const Session& other, Memory memory);
+  /// What methods are attached to.
+  AttendContext attend_context() const;
+  /// Throws Error (usage) if the chosen methods do not go together.
+  void check_methods() const;
   void check(std::span<const int32_t> tokens) const;
-  void attach();
   void read_chunk(std::span<const int32_t> tokens, std::span<const int64_t> positions);
   bool wants_surprise() const;
   void note_surprise(std::span<const int32_t> tokens);

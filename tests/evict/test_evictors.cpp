@@ -4,65 +4,15 @@
 #include <algorithm>
 #include <bit>
 
-#include "attend/reading.h"
-#include "evict/evictor.h"
+#include "evicting.h"
 
 namespace fathom {
 namespace {
 
+using test::attention;
+using test::Evicting;
+using test::largest;
 using test::Reading;
-using test::ReadingShape;
-
-/// A reading from which an evictor drops.
-class Evicting : public Reading {
- public:
-  Evicting(const ReadingShape& s, const std::string& spec)
-      : Reading(s, "dense"), evictor(evict_methods().make(spec)) {
-    evictor->attach({memory.shared_store(), 1, s.heads, s.kv_heads});
-    memory.set_state(Memory::StateOf::kEvictor, evictor->new_state());
-    listen = [this](LayerQueries layer) {
-      layer.state = memory.state(Memory::StateOf::kEvictor);
-      evictor->listen(layer, *pool);
-    };
-  }
-
-  void evict(bool end) { evictor->evict(memory, end, {*pool, kernels(), rotations}); }
-
-  /// The tokens that are left in a head.
-  std::vector<int64_t> left(int kv_head) const {
-    std::vector<int64_t> tokens;
-    for (const PageSlot& slot : memory.lane(0, kv_head)) {
-      for (int t = 0; t < slot.filled; ++t)
-        if (slot.mask >> t & 1) tokens.push_back(slot.first + t);
-    }
-    return tokens;
-  }
-
-  std::unique_ptr<Evictor> evictor;
-};
-
-/// The places of the k largest, in order.
-std::vector<int64_t> largest(const std::vector<double>& scores, int64_t k) {
-  std::vector<int64_t> order(scores.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::ranges::stable_sort(order, std::greater(), [&](int64_t i) { return scores[i]; });
-  order.resize(k);
-  std::ranges::sort(order);
-  return order;
-}
-
-/// Mean attention of rows [begin, end) and heads [first, first + count), as far as each row sees.
-std::vector<double> attention(Reading& reading, int64_t begin, int64_t end, int first, int count) {
-  std::vector<double> mean(end);
-  for (int64_t row = begin; row < end; ++row) {
-    for (int h = first; h < first + count; ++h) {
-      std::vector<double> own = reading.scores(row, h, 0, row + 1);
-      Reading::softmax(own);
-      for (int64_t t = 0; t <= row; ++t) mean[t] += own[t] / static_cast<double>(count * (end - begin));
-    }
-  }
-  return mean;
-}
 
 TEST(Evictors, StreamingKeepsTheFirstAndTheNewest) {
   Evicting e({}, "streaming:budget=20,slack=0");
@@ -312,7 +262,8 @@ TEST(Evictors, RewindsAndForksDoNotBringBackWhatWasDropped) {
 TEST(EvictMethods, RefuseWhatContradictsItself) {
   for (const char* spec : {"knorm:budget=0", "knorm:budget=100,share=0.5", "knorm:share=0", "knorm:share=1.5",
                            "knorm:budget=36", "snapkv:budget=64", "snapkv:pool=4", "tova:chunk=0", "h2o:heads=odd",
-                           "pyramidkv:beta=0", "sirllm:decay=2", "nkorm"}) {
+                           "pyramidkv:beta=0", "sirllm:decay=2", "nkorm", "knorm:places=far", "knorm:critical=true",
+                           "streaming:critical=true", "keydiff:critical=true", "tova:critical=1"}) {
     try {
       evict_methods().make(spec);
       ADD_FAILURE() << spec;

@@ -1,0 +1,65 @@
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "attend/reading.h"
+#include "evict/evictor.h"
+
+namespace fathom::test {
+
+/// A reading from which an evictor drops.
+class Evicting : public Reading {
+ public:
+  Evicting(const ReadingShape& s, const std::string& spec, const OutputNorms& norms = {})
+      : Reading(s, "dense"), evictor(evict_methods().make(spec)) {
+    evictor->attach({memory.shared_store(), 1, s.heads, s.kv_heads, norms});
+    memory.set_state(Memory::StateOf::kEvictor, evictor->new_state());
+    listen = [this](LayerQueries layer) {
+      layer.state = memory.state(Memory::StateOf::kEvictor);
+      evictor->listen(layer, *pool);
+    };
+  }
+
+  void evict(bool end) { evictor->evict(memory, end, {*pool, kernels(), rotations}); }
+
+  /// The tokens that are left in a head, by where they were read.
+  std::vector<int64_t> left(int kv_head) const {
+    std::vector<int64_t> tokens;
+    for (const PageSlot& slot : memory.lane(0, kv_head)) {
+      for (int t = 0; t < slot.filled; ++t)
+        if (slot.mask >> t & 1) tokens.push_back(memory.packed(0, kv_head).read_at(slot.first + t));
+    }
+    return tokens;
+  }
+
+  std::unique_ptr<Evictor> evictor;
+};
+
+/// The places of the k largest, in order.
+inline std::vector<int64_t> largest(const std::vector<double>& scores, int64_t k) {
+  std::vector<int64_t> order(scores.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::ranges::stable_sort(order, std::greater(), [&](int64_t i) { return scores[i]; });
+  order.resize(k);
+  std::ranges::sort(order);
+  return order;
+}
+
+/// Mean attention of rows [begin, end) and heads [first, first + count), as far as each row sees.
+inline std::vector<double> attention(Reading& reading, int64_t begin, int64_t end, int first, int count) {
+  std::vector<double> mean(end);
+  for (int64_t row = begin; row < end; ++row) {
+    for (int h = first; h < first + count; ++h) {
+      std::vector<double> own = reading.scores(row, h, 0, row + 1);
+      Reading::softmax(own);
+      for (int64_t t = 0; t <= row; ++t) mean[t] += own[t] / static_cast<double>(count * (end - begin));
+    }
+  }
+  return mean;
+}
+
+}  // namespace fathom::test

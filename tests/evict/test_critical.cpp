@@ -1,0 +1,84 @@
+// Half the budget by the scores, the rest by scores times what values give to the model: critical=true.
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "evict/keep.h"
+#include "evict/value_norms.h"
+#include "evicting.h"
+
+namespace fathom {
+namespace {
+
+using test::Evicting;
+using test::largest;
+
+/// Any norm that is easily told: that of the first dimension.
+void first_dimension(int, int64_t rows, const float* values, float* norms, ThreadPool&) {
+  for (int64_t i = 0; i < 2 * rows; ++i) norms[i] = std::fabs(values[i * test::kValueDim]);
+}
+
+TEST(Critical, TheSecondHalfIsChosenByScoresTimesNorms) {
+  std::vector<float> scores = {8, 7, 6, 5, 4, 3, 2, 1};
+  const std::vector<float> weights = {0, 0, 1, 1, 1, 3, 0, 9};
+  // the two best by score alone, then of 6, 5, 4, 9, 0 and 9 the best, the newer of equal ones
+  EXPECT_EQ(keep_critical(scores, weights, 1, 4, {}), (std::vector<char>{1, 1, 0, 0, 0, 1, 0, 1}));
+  scores = {8, 7, 6, 5, 4, 3, 2, 1};
+  EXPECT_EQ(keep_critical(scores, weights, 1, 4, {.sink = 1, .recent = 2}),
+            (std::vector<char>{1, 0, 0, 0, 0, 1, 1, 1}))
+      << "what always stays counts";
+}
+
+TEST(Critical, AnEvenBudgetOfAllKeepsAll) {
+  std::vector<float> scores(100, 0.5f);
+  const std::vector<float> weights(100);
+  EXPECT_EQ(keep_critical(scores, weights, 1, 100, {}), std::vector<char>(100, 1));
+}
+
+TEST(Critical, OfSnapKvAgainstItsDefinition) {
+  for (const char* places : {"true", "packed"}) {
+    Evicting e({},
+               std::string("snapkv:budget=150,slack=0,pool=1,window=10,recent=10,critical=true,places=") + places,
+               first_dimension);
+    for (const int64_t rows : {300, 70, 30}) e.read(rows);
+    e.evict(false);
+    for (int h = 0; h < 2; ++h) {
+      std::vector<double> scores = test::attention(e, 390, 400, 2 * h, 2);
+      for (int64_t t = 390; t < 400; ++t) scores[t] = 1e6;
+      std::vector<char> first(400);
+      for (const int64_t t : largest(scores, 75)) first[t] = 1;
+      for (int64_t t = 0; t < 400; ++t) scores[t] = first[t] ? 1e9 : scores[t] * std::fabs(e.value(t, h)[0]);
+      EXPECT_EQ(e.left(h), largest(scores, 150));
+    }
+  }
+}
+
+TEST(Critical, NormsAreThoseOfTheTokensHoweverTheyAreReadForkedAndMoved) {
+  Evicting straight({}, "tova:budget=120,slack=0,recent=40,critical=true", first_dimension);
+  Evicting packed({}, "tova:budget=120,slack=0,recent=40,critical=true,places=packed", first_dimension);
+  for (Evicting* e : {&straight, &packed}) {
+    for (const int64_t rows : {700, 30, 100}) {
+      e->read(rows);
+      e->evict(false);
+    }
+    e->memory.rewind(60);
+    e->read(200);
+    ValueNorms norms;
+    norms.add(e->memory, 0, first_dimension, *e->pool);
+    for (int h = 0; h < 2; ++h)
+      for (const int64_t t : e->left(h)) ASSERT_FLOAT_EQ(norms.of(h, t), std::fabs(e->value(t, h)[0]));
+    e->evict(true);
+    EXPECT_EQ(e->left(0).size(), 120u);
+  }
+}
+
+TEST(Critical, AModelWithoutAnOutputProjectionIsRefused) {
+  try {
+    Evicting e({}, "snapkv:critical=true");
+    ADD_FAILURE();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), Error::Kind::kUsage);
+  }
+}
+
+}  // namespace
+}  // namespace fathom
