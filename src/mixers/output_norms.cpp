@@ -10,7 +10,7 @@
 namespace fathom {
 namespace {
 
-constexpr int64_t kBlockRows = 64;  // of the projection, unpacked at a time: 1 MB at a width of 4,096
+constexpr int64_t kBlockRows = 128;  // of the projection, unpacked at a time: 2 MB at a width of 4,096
 
 /// What some rows of the projection add to the norms: sums of |W v|, [kv_heads, rows].
 void add_block(const OutputShape& shape, int64_t begin, int64_t end, int64_t rows, const float* values,
@@ -23,19 +23,20 @@ void add_block(const OutputShape& shape, int64_t begin, int64_t end, int64_t row
   const int group = shape.heads / shape.kv_heads;
   for (int head = 0; head < shape.heads; ++head) {
     FloatProduct product;
-    product.rows = rows;
-    product.cols = end - begin;
+    product.rows = end - begin;
+    product.cols = rows;
     product.depth = shape.value_dim;
-    product.a = values + head / group * rows * shape.value_dim;
-    product.a_stride = shape.value_dim;
-    product.b = weights.data() + static_cast<int64_t>(head) * shape.value_dim;
-    product.b_stride = w.cols;
+    product.a = weights.data() + static_cast<int64_t>(head) * shape.value_dim;
+    product.a_stride = w.cols;
+    product.b = values + head / group * rows * shape.value_dim;
+    product.b_stride = shape.value_dim;
     product.b_turned = true;
     product.y = reached.data();
-    product.y_stride = end - begin;
+    product.y_stride = rows;
     kernels.multiply(product, scratch.data());
-    for (size_t i = 0; i < reached.size(); ++i)
-      sums[head / group * rows + static_cast<int64_t>(i) / (end - begin)] += std::fabs(reached[i]);
+    float* own = sums + head / group * rows;
+    for (int64_t r = 0; r < end - begin; ++r)
+      for (int64_t i = 0; i < rows; ++i) own[i] += std::fabs(reached[r * rows + i]);
   }
 }
 
