@@ -22,6 +22,7 @@ namespace {
 struct BenchOptions {
   CommonOptions common;
   std::string shape, write;
+  std::vector<std::string> beside;  // --attend methods
   std::string prefill = "512", depth = "0", decode = "32";
   int repeat = 3;
   bool json = false;
@@ -36,13 +37,15 @@ constexpr double kWorthSaying = 0.01, kDisturbed = 0.02;
 /// One measured figure.
 struct Figure {
   const char* test;  // "prefill" or "decode"
+  std::string attend = {};
   int64_t tokens, depth;
   double operations = 0, bytes = 0;  // multiply-adds and bytes of weights and pages that one run needs
   std::vector<double> seconds = {};  // of the runs, sorted
+  double speed_up = 1;               // beside the first method: the median over rounds
   MachineLimits limits = {};         // measured just before and after the runs, whichever was larger
-  double selecting = 0;              // share of attention's time in which was chosen what to attend to
-  double waited = 0;                 // share of the threads' time in which other programs had the cores
-  size_t peak_bytes = 0;             // resident memory
+  AttentionCount attention = {};
+  double waited = 0;      // share of the threads' time in which other programs had the cores
+  size_t peak_bytes = 0;  // resident memory
 
   bool is_prefill() const { return std::string_view(test) == "prefill"; }
   double median_seconds() const {
@@ -56,6 +59,11 @@ struct Figure {
   double share() const {
     return is_prefill() ? operations / median_seconds() / limits.multiply_adds_per_second
                         : bytes / median_seconds() / limits.read_bytes_per_second;
+  }
+  /// Of attention's time: in which was chosen what to attend to.
+  double selecting() const {
+    return attention.running > 0 ? static_cast<double>(attention.selecting) / static_cast<double>(attention.running)
+                                 : 0;
   }
   double share_of_bf16() const { return operations / median_seconds() / limits.bf16_multiply_adds_per_second; }
 };
@@ -89,7 +97,10 @@ class Bench {
       : options_(options),
         model_(std::move(model)),
         runtime_(std::make_shared<Runtime>(options.common.threads)),
-        meter_(runtime_->pool(), kernels()) {}
+        meter_(runtime_->pool(), kernels()),
+        methods_{options.common.attend} {
+    methods_.insert(methods_.end(), options.beside.begin(), options.beside.end());
+  }
 
   void run() {
     print_machine(meter_.limits());
@@ -97,10 +108,10 @@ class Bench {
       Session session(model_, runtime_, options_.common.session());
       if (depth > 0) session.fill_random(depth);
       for (const int64_t n : parse_sizes(options_.prefill, "--prefill")) {
-        if (n > 0) print(measure_prefill(session, n));
+        if (n > 0) print_all(measure_prefill(session, n));
       }
       for (const int64_t n : parse_sizes(options_.decode, "--decode")) {
-        if (n > 0) print(measure_decode(session, n));
+        if (n > 0) print_all(measure_decode(session, n));
       }
     }
   }
@@ -113,47 +124,82 @@ class Bench {
     return tokens;
   }
 
-  /// Times `work(fork, tokens)` on fresh forks of the session.
-  template <class Work>
-  void measure(const Session& session, Figure& figure, const Work& work) {
-    const std::vector<int32_t> tokens = random_tokens(figure.tokens);
-    const MachineLimits before = meter_.limits();
-    const double waited_before = seconds_waited();
-    const AttentionCount attention_before = runtime_->work().attention.count();
-    const Stopwatch all;
-    for (int i = 0; i <= options_.repeat; ++i) {
-      throw_if_interrupted();
-      Session fork = session.fork();
-      const bool warm_up = i == 0;
-      const Stopwatch watch;
-      work(fork, std::span(tokens).first(warm_up ? std::min(figure.tokens, kWarmUpTokens) : figure.tokens));
-      if (!warm_up) figure.seconds.push_back(watch.seconds());
+  /// The same figure for each method.
+  std::vector<Figure> of_each(const Figure& figure) const {
+    std::vector<Figure> figures;
+    for (const std::string& attend : methods_) {
+      figures.push_back(figure);
+      figures.back().attend = attend;
     }
-    std::sort(figure.seconds.begin(), figure.seconds.end());
-    const AttentionCount attention = runtime_->work().attention.count() - attention_before;
-    figure.selecting = static_cast<double>(attention.selecting) / static_cast<double>(attention.running);
-    figure.waited = (seconds_waited() - waited_before) / (all.seconds() * runtime_->pool().threads());
-    figure.peak_bytes = peak_resident_bytes();
-    figure.limits = larger(before, meter_.limits());
+    return figures;
   }
 
-  Figure measure_prefill(const Session& session, int64_t n) {
+  /// Times `work(fork, tokens)` on fresh forks of each method's session, the methods in turn.
+  template <class Work>
+  void measure(const std::vector<Session>& sessions, std::vector<Figure>& figures, const Work& work) {
+    const std::vector<int32_t> tokens = random_tokens(figures[0].tokens);
+    const MachineLimits before = meter_.limits();
+    const double waited_before = seconds_waited();
+    const Stopwatch all;
+    std::vector<std::vector<double>> speed_ups(figures.size());
+    for (int round = 0; round <= options_.repeat; ++round) {
+      for (size_t m = 0; m < figures.size(); ++m) {
+        throw_if_interrupted();
+        Session fork = sessions[m].fork();
+        const bool warm_up = round == 0;
+        const AttentionCount attention_before = runtime_->work().attention.count();
+        const Stopwatch watch;
+        work(fork,
+             std::span(tokens).first(warm_up ? std::min(figures[m].tokens, kWarmUpTokens) : figures[m].tokens));
+        if (warm_up) continue;
+        figures[m].seconds.push_back(watch.seconds());
+        figures[m].attention += runtime_->work().attention.count() - attention_before;
+        speed_ups[m].push_back(figures[0].seconds.back() / figures[m].seconds.back());
+      }
+    }
+    const double waited = (seconds_waited() - waited_before) / (all.seconds() * runtime_->pool().threads());
+    const MachineLimits limits = larger(before, meter_.limits());
+    for (size_t m = 0; m < figures.size(); ++m) {
+      std::ranges::sort(figures[m].seconds);
+      std::ranges::sort(speed_ups[m]);
+      figures[m].speed_up = speed_ups[m][speed_ups[m].size() / 2];
+      figures[m].waited = waited;
+      figures[m].peak_bytes = peak_resident_bytes();
+      figures[m].limits = limits;
+    }
+  }
+
+  /// The session under each method.
+  std::vector<Session> sessions_of(const Session& session) const {
+    std::vector<Session> sessions;
+    for (const std::string& attend : methods_) sessions.push_back(session.fork(attend));
+    return sessions;
+  }
+
+  std::vector<Figure> measure_prefill(const Session& session, int64_t n) {
     const auto depth = static_cast<double>(session.length());
     const double operations = static_cast<double>(model_->network().multiply_adds() - output_multiply_adds()) * n +
                               output_multiply_adds() + attention_multiply_adds(model_->config(), depth, n);
-    Figure figure{.test = "prefill", .tokens = n, .depth = session.length(), .operations = operations};
-    measure(session, figure, [](Session& s, std::span<const int32_t> tokens) { s.append(tokens); });
-    return figure;
+    std::vector<Figure> figures =
+        of_each({.test = "prefill", .tokens = n, .depth = session.length(), .operations = operations});
+    measure(sessions_of(session), figures, [](Session& s, std::span<const int32_t> tokens) { s.append(tokens); });
+    return figures;
   }
 
-  Figure measure_decode(const Session& session, int64_t n) {
+  std::vector<Figure> measure_decode(const Session& session, int64_t n) {
     const double bytes = model_->network().weight_bytes() +
                          page_bytes(session, static_cast<double>(session.length()) + (n + 1) / 2.0);
-    Figure figure{.test = "decode", .tokens = n, .depth = session.length(), .bytes = bytes * n};
-    measure(session, figure, [](Session& s, std::span<const int32_t> tokens) {
+    std::vector<Figure> figures =
+        of_each({.test = "decode", .tokens = n, .depth = session.length(), .bytes = bytes * n});
+    std::vector<Session> sessions = sessions_of(session);
+    if (session.length() > 0) {  // what a method prepares once for a text is not part of decoding
+      const std::vector<int32_t> first = random_tokens(1);
+      for (Session& s : sessions) s.append(first);
+    }
+    measure(sessions, figures, [](Session& s, std::span<const int32_t> tokens) {
       for (const int32_t token : tokens) s.append({&token, 1});
     });
-    return figure;
+    return figures;
   }
 
   double output_multiply_adds() const {
@@ -182,6 +228,9 @@ class Bench {
     write_out(out.str());
   }
 
+  void print_all(const std::vector<Figure>& figures) const {
+    for (const Figure& figure : figures) print(figure);
+  }
   void print(const Figure& f) const { options_.json ? print_object(f) : print_row(f); }
 
   void print_object(const Figure& f) const {
@@ -190,7 +239,7 @@ class Bench {
                                 {"tokens", f.tokens},
                                 {"depth", f.depth},
                                 {"threads", runtime_->pool().threads()},
-                                {"attend", options_.common.attend},
+                                {"attend", f.attend},
                                 {"cache", options_.common.cache},
                                 {"tokens_per_second", f.tokens_per_second()},
                                 {"tokens_per_second_min", f.slowest()},
@@ -204,7 +253,8 @@ class Bench {
     } else {
       line["read_bytes_per_second"] = f.limits.read_bytes_per_second;
     }
-    line["selecting_share"] = f.selecting;
+    if (methods_.size() > 1) line["speed_up"] = f.speed_up;
+    line["selecting_share"] = f.selecting();
     line["waited_share"] = f.waited;
     line["peak_rss_bytes"] = f.peak_bytes;
     print_line(line);
@@ -218,7 +268,9 @@ class Bench {
         << 100 * f.share() << "% " << (f.is_prefill() ? "multiply" : "reading ") << std::setw(13)
         << format_bytes(static_cast<double>(f.peak_bytes));
     if (f.is_prefill()) out << "  (" << 100 * f.share_of_bf16() << "% of bf16)";
-    if (f.selecting > kWorthSaying) out << "  (selecting: " << 100 * f.selecting << "% of attention)";
+    if (methods_.size() > 1) out << std::setprecision(2) << "  " << f.speed_up << " × the first: " << f.attend;
+    if (f.selecting() > kWorthSaying)
+      out << std::setprecision(1) << "  (selecting: " << 100 * f.selecting() << "% of attention)";
     if (f.waited > kDisturbed) out << "  (too slow: other programs had " << 100 * f.waited << "% of the time)";
     write_out(out.str() + "\n");
   }
@@ -229,6 +281,7 @@ class Bench {
   std::shared_ptr<const Model> model_;
   std::shared_ptr<Runtime> runtime_;
   MachineMeter meter_;
+  std::vector<std::string> methods_;  // those of --attend and --beside
   std::mt19937 random_{1};
 };
 
@@ -256,6 +309,11 @@ void add_bench(CLI::App& app) {
       ->add_option("--write", options->write,
                    "write the random model of --shape as a GGUF file, for other engines, instead of measuring it")
       ->type_name("FILE");
+  command
+      ->add_option("--beside", options->beside,
+                   "another --attend method, measured in turn with it, and how many times as fast; several")
+      ->type_name("METHOD")
+      ->allow_extra_args(false);
   command->add_option("--prefill", options->prefill, "tokens to read, comma separated; 0 for none")
       ->capture_default_str();
   command
@@ -275,6 +333,7 @@ share of its arithmetic (attention included), decode of its reading (weights and
 Examples:
   fathom bench --shape llama-1b:q4_k --prefill 512,4k --depth 0,4k
   fathom bench -m model.gguf --depth 16k --attend window:sink=4,size=2k --json
+  fathom bench -m model.gguf --depth 32k --prefill 0 --beside quest:share=0.25 --beside hip
   fathom bench --shape llama-1b:q4_k --write llama-1b.gguf
 )");
   command->callback([options] { run_bench(*options); });

@@ -34,7 +34,7 @@ struct EvalOptions {
   std::vector<std::string> models, tasks, attend, position, cache, evict, read, draft;
   std::string lengths = "1k", haystack = "prose", chat_template, json, html;
   int64_t samples = 20, concurrency = 1, seed = 1;
-  bool no_yardstick = false, dense_prefill = false, repeat_haystack = false, chat = false;
+  bool apart = false, no_yardstick = false, dense_prefill = false, repeat_haystack = false, chat = false;
 };
 
 std::vector<int64_t> parse_lengths(const std::string& text) {
@@ -51,30 +51,41 @@ std::vector<int64_t> parse_lengths(const std::string& text) {
   return lengths;
 }
 
-/// Every combination of what was asked for, and before them all the plain way, with which the others are compared.
+/// The plain way, with which the others are compared, and behind it every combination of what was asked for, or
+/// each on its own (--apart).
 std::vector<EvalMethod> list_methods(const EvalOptions& options) {
   if (!options.draft.empty()) fail_unknown_method("draft", parse_spec(options.draft.front()).name, {});
-  const auto or_plain = [](const std::vector<std::string>& specs, const std::string& plain) {
-    return specs.empty() ? std::vector<std::string>{plain} : specs;
+  struct Axis {
+    std::string EvalMethod::*part;
+    const std::vector<std::string>& specs;
   };
+  const Axis axes[] = {{&EvalMethod::position, options.position},
+                       {&EvalMethod::cache, options.cache},
+                       {&EvalMethod::attend, options.attend},
+                       {&EvalMethod::evict, options.evict},
+                       {&EvalMethod::read, options.read}};
   const EvalMethod plain;
-  std::vector<EvalMethod> methods;
-  if (!options.no_yardstick) methods.push_back(plain);
-  for (const std::string& position : or_plain(options.position, plain.position)) {
-    for (const std::string& cache : or_plain(options.cache, plain.cache)) {
-      for (const std::string& attend : or_plain(options.attend, plain.attend)) {
-        for (const std::string& evict : or_plain(options.evict, plain.evict)) {
-          for (const std::string& read : or_plain(options.read, plain.read)) {
-            const EvalMethod method{parse_spec(attend).to_string(), parse_spec(position).to_string(),
-                                    parse_spec(cache).to_string(), parse_spec(evict).to_string(),
-                                    parse_spec(read).to_string()};
-            const auto same = [&](const EvalMethod& other) { return other.label() == method.label(); };
-            if (std::ranges::none_of(methods, same)) methods.push_back(method);
-          }
-        }
+  std::vector<EvalMethod> asked;
+  if (!options.apart) asked.push_back(plain);
+  for (const Axis& axis : axes) {
+    if (axis.specs.empty()) continue;
+    std::vector<EvalMethod> wider;
+    for (const EvalMethod& method : options.apart ? std::vector{plain} : asked) {
+      for (const std::string& spec : axis.specs) {
+        wider.push_back(method);
+        wider.back().*axis.part = parse_spec(spec).to_string();
       }
     }
+    if (!options.apart) asked.clear();
+    asked.insert(asked.end(), wider.begin(), wider.end());
   }
+  std::vector<EvalMethod> methods;
+  if (!options.no_yardstick) methods.push_back(plain);
+  for (const EvalMethod& method : asked) {
+    const auto same = [&](const EvalMethod& other) { return other.label() == method.label(); };
+    if (std::ranges::none_of(methods, same)) methods.push_back(method);
+  }
+  if (methods.empty()) methods.push_back(plain);
   return methods;
 }
 
@@ -284,6 +295,7 @@ void add_eval(CLI::App& app) {
   add_list(*command, "--evict", o->evict, "what is dropped from memory for good; several");
   add_list(*command, "--read", o->read, "how a text longer than the model's window is read; several");
   add_list(*command, "--draft", o->draft, "how tokens are guessed ahead; several (none is there yet)");
+  command->add_flag("--apart", o->apart, "each method on its own beside the plain way, not every combination");
   command->add_flag(
       "--no-yardstick", o->no_yardstick,
       "leave out the exact method that others are compared with, for lengths where it takes too long");

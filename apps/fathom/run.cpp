@@ -1,4 +1,6 @@
 // fathom run: reads files and a prompt, and continues them.
+#include <cmath>
+
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -57,21 +59,35 @@ std::vector<int32_t> encode(const Engine& engine, const std::string& text, const
   return encode_prompt(*engine.tokenizer, chat_template->render(messages, true), true);
 }
 
-void print_json(const Generated& result, int64_t prompt_tokens, double prefill_seconds, uint64_t seed) {
+double seen_share(const AttentionCount& count) {
+  return count.visible > 0 ? static_cast<double>(count.attended) / static_cast<double>(count.visible) : 1;
+}
+
+/// A method that made no difference is told of, so that nobody takes its figures for its own.
+void note_idle_method(const CommonOptions& options, const AttentionCount& count) {
+  if (options.attend == "dense" || count.attended < count.visible) return;
+  note(concat("--attend ", options.attend, " left nothing out: all of so short a text fits its budget"));
+}
+
+void print_json(const Generated& result, int64_t prompt_tokens, double prefill_seconds, const AttentionCount& count,
+                uint64_t seed) {
   const nlohmann::ordered_json line = {{"text", result.text},
                                        {"prompt_tokens", prompt_tokens},
                                        {"generated_tokens", result.tokens.size()},
                                        {"seed", seed},
                                        {"stop", name(result.stop)},
                                        {"prefill_tokens_per_second", rate(prompt_tokens, prefill_seconds)},
-                                       {"decode_tokens_per_second", rate(result.steps, result.seconds)}};
+                                       {"decode_tokens_per_second", rate(result.steps, result.seconds)},
+                                       {"keys_attended_share", seen_share(count)}};
   write_out(line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
 }
 
-void print_summary(const Generated& result, int64_t prompt_tokens, double prefill_seconds) {
+void print_summary(const Generated& result, int64_t prompt_tokens, double prefill_seconds,
+                   const AttentionCount& count) {
   note(concat("read ", prompt_tokens, " tokens in ", format_seconds(prefill_seconds), " (",
               format_size(rate(prompt_tokens, prefill_seconds)), " tokens/s), wrote ", result.tokens.size(), " (",
-              format_size(rate(result.steps, result.seconds)), " tokens/s), stopped by ", name(result.stop)));
+              format_size(rate(result.steps, result.seconds)), " tokens/s), saw ",
+              std::llround(100 * seen_share(count)), " % of the keys, stopped by ", name(result.stop)));
 }
 
 void run(const RunOptions& options) {
@@ -89,6 +105,7 @@ void run(const RunOptions& options) {
   text += options.prompt;
   Session session = engine.session(options.common);
   const std::vector<int32_t> prompt = encode(engine, text, options);
+  const AttentionCount seen_before = engine.runtime->work().attention.count();  // --read has attended, too
   const double prefill_seconds = read_tokens(session, prompt);
 
   GenerateOptions generation;
@@ -101,12 +118,14 @@ void run(const RunOptions& options) {
         if (!options.json) write_out(piece);
       });
   const auto prompt_tokens = static_cast<int64_t>(prompt.size());
+  const AttentionCount seen = engine.runtime->work().attention.count() - seen_before;
   if (options.json) {
-    print_json(result, prompt_tokens, prefill_seconds, sampler.seed());
+    print_json(result, prompt_tokens, prefill_seconds, seen, sampler.seed());
   } else if (!result.text.ends_with('\n')) {
     write_out("\n");
   }
-  if (options.verbose || stderr_is_terminal()) print_summary(result, prompt_tokens, prefill_seconds);
+  if (options.verbose || stderr_is_terminal()) print_summary(result, prompt_tokens, prefill_seconds, seen);
+  note_idle_method(options.common, seen);
   if (result.stop == StopReason::kInterrupted) throw Error("interrupted", Error::Kind::kInterrupted);
 }
 

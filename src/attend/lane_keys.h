@@ -6,25 +6,8 @@
 
 namespace fathom {
 
-/// Single keys of a lane by their place in the sequence, rotated to their true positions.
-class LaneKeys {
- public:
-  /// All must outlive it. rotations: null for a model without.
-  LaneKeys(const Lane& lane, const PageStore& store, const PlaceRotations* rotations);
-
-  /// The slot that holds token `index` of the sequence; the lane's first one if it begins later.
-  uint32_t slot_of(int64_t index) const;
-  /// Whether the token may be attended to.
-  bool visible(int64_t index) const;
-  /// The key of token `index`, [key_dim]; valid until the next call.
-  const float* key(int64_t index);
-
- private:
-  const Lane& lane_;
-  const PageStore& store_;
-  const PlaceRotations* rotations_;
-  std::vector<float> key_, spare_;
-};
+/// The slot that holds token `index` of the sequence; the first one of a packed lane that begins later.
+uint32_t slot_of(const Lane& lane, int64_t index);
 
 /// The sum of x[i]·y[i], in an order that does not depend on the machine.
 float dot(const float* x, const float* y, int n);

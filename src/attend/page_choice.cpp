@@ -5,6 +5,8 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/kernels.h"
+
 namespace fathom {
 
 std::vector<Parameter> budget_parameters(const PageBudget& defaults) {
@@ -64,24 +66,21 @@ PageQueries::PageQueries(const QueryBlock& block, int key_dim, int most_rows)
   const int count = std::min(block.rows, most_rows);
   for (int i = 1; i <= count; ++i) rows_.push_back(i * block.rows / count - 1);
   turned_.resize(rows_.size() * group_ * key_dim_);
-  if (block.rotations) spare_.resize(2 * static_cast<size_t>(block.rotations->pairs()));
+  if (!block.rotations) return;
+  spare_.resize(2 * static_cast<size_t>(block.rotations->pairs()));
+  back_.resize(block.rotations->pairs());
 }
 
 const float* PageQueries::at(int64_t place) {
   const int pairs = block_.rotations ? block_.rotations->pairs() : 0;
-  const PlaceRotations::View turn =
-      pairs > 0 ? block_.rotations->at(place, spare_.data()) : PlaceRotations::View{nullptr, nullptr};
+  const size_t head_floats = static_cast<size_t>(group_) * key_dim_;
   float* out = turned_.data();
-  for (const int row : rows_) {
-    const float* query = block_.queries + static_cast<int64_t>(row) * group_ * key_dim_;
-    for (int h = 0; h < group_; ++h, query += key_dim_, out += key_dim_) {
-      for (int i = 0; i < pairs; ++i) {
-        out[2 * i] = query[2 * i] * turn.cos[i] + query[2 * i + 1] * turn.sin[i];
-        out[2 * i + 1] = query[2 * i + 1] * turn.cos[i] - query[2 * i] * turn.sin[i];
-      }
-      std::copy(query + 2 * pairs, query + key_dim_, out + 2 * pairs);
-    }
-  }
+  for (const int row : rows_) out = std::copy_n(block_.queries + row * head_floats, head_floats, out);
+  if (pairs == 0) return turned_.data();
+  const PlaceRotations::View turn = block_.rotations->at(place, spare_.data());
+  for (int i = 0; i < pairs; ++i) back_[i] = -turn.sin[i];
+  for (float* query = turned_.data(); query != out; query += key_dim_)
+    kernels().rotate_pairs(query, turn.cos, back_.data(), pairs);
   return turned_.data();
 }
 

@@ -37,6 +37,7 @@ class PageQueries {
   int key_dim_, group_;
   std::vector<int> rows_;
   std::vector<float> turned_, spare_;
+  std::vector<float> back_;  // sines of the rotation back
 };
 
 }  // namespace fathom

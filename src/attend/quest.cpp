@@ -3,6 +3,7 @@
 #include <limits>
 #include <vector>
 
+#include "attend/lane_keys.h"
 #include "attend/page_choice.h"
 #include "memory/page_notes.h"
 
@@ -25,20 +26,25 @@ class Quest final : public Selector {
     if (block.layer < dense_layers_) budget.share = 1;
     const int dim = notes_->store().shape().key_dim;
     PageQueries queries(block, dim, kMostRows);
+    std::vector<float> parts(2 * static_cast<size_t>(dim));
     const auto score = [&](uint32_t s) {
-      return bound(bounds(lane[s].page), queries.at(lane[s].place), queries.count(), dim);
+      return bound(bounds(lane[s].page), queries.at(lane[s].place), queries.count(), parts);
     };
     choose_pages(lane, block, budget, score, selection);
   }
 
  private:
-  /// The largest that a query can score with any key between the bounds.
-  static float bound(const float* bounds, const float* queries, int count, int dim) {
+  /// The largest that a query can score with any key between the bounds: what is negative of it times the least,
+  /// what is positive times the largest. parts: [2, key_dim], working memory.
+  static float bound(const float* bounds, const float* queries, int count, std::vector<float>& parts) {
+    const int dim = static_cast<int>(std::ssize(parts) / 2);
     float best = -std::numeric_limits<float>::infinity();
     for (int q = 0; q < count; ++q, queries += dim) {
-      float sum = 0;
-      for (int d = 0; d < dim; ++d) sum += std::max(queries[d] * bounds[d], queries[d] * bounds[dim + d]);
-      best = std::max(best, sum);
+      for (int d = 0; d < dim; ++d) {
+        parts[d] = std::min(queries[d], 0.0f);
+        parts[dim + d] = std::max(queries[d], 0.0f);
+      }
+      best = std::max(best, dot(parts.data(), bounds, 2 * dim));
     }
     return best;
   }

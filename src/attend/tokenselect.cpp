@@ -172,35 +172,36 @@ class TokenSelect final : public Selector {
 
 MethodInfo tokenselect_info() {
   using Type = Parameter::Type;
-  return {
-      .name = "tokenselect",
-      .summary = "the tokens that most votes of a layer's heads choose; packed places go by pages",
-      .paper =
-          "TokenSelect: Efficient Long-Context Inference and Length Extrapolation for LLMs via Dynamic "
-          "Token-Level KV Cache Selection, 2024",
-      .needs = "any model",
-      .time = "O(n) scores per chunk and O(topk + local + sink) per token; pages with chosen tokens are read whole",
-      .memory = "O(n): nothing is dropped",
-      .parameters = {
-          {"topk", Type::kInt, "2k", "tokens chosen by vote", 1, 1e12, {}},
-          {"local", Type::kInt, "512", "newest tokens, always seen; a chunk of prefill counts", 1, 1e12, {}},
-          {"sink", Type::kInt, "128", "first tokens, always seen", 0, 1e12, {}},
-          {"chunk", Type::kInt, "512", "rows that choose together in prefill", 1, 1e9, {}},
-          {"pool", Type::kInt, "1", "width of the max-pooling of votes, odd", 1, 1023, {}},
-          {"theta",
-           Type::kFloat,
-           "1",
-           "a choice is used again for queries at least that cosine alike; 1: never",
-           -1,
-           1,
-           {}},
-          {"place",
-           Type::kChoice,
-           "true",
-           "where chosen tokens seem to be: where they are, or packed before `local`",
-           {},
-           {},
-           {"true", "packed"}}}};
+  return {.name = "tokenselect",
+          .summary = "the tokens that most votes of a layer's heads choose; packed places go by pages",
+          .paper =
+              "TokenSelect: Efficient Long-Context Inference and Length Extrapolation for LLMs via Dynamic "
+              "Token-Level KV Cache Selection, 2024",
+          .needs = "any model",
+          .time =
+              "O(n) scores per chunk and O(topk + local + sink) per token; of pages, vectors of tokens with a "
+              "chosen one are read",
+          .memory = "O(n): nothing is dropped",
+          .parameters = {
+              {"topk", Type::kInt, "2k", "tokens chosen by vote", 1, 1e12, {}},
+              {"local", Type::kInt, "512", "newest tokens, always seen; a chunk of prefill counts", 1, 1e12, {}},
+              {"sink", Type::kInt, "128", "first tokens, always seen", 0, 1e12, {}},
+              {"chunk", Type::kInt, "512", "rows that choose together in prefill", 1, 1e9, {}},
+              {"pool", Type::kInt, "1", "width of the max-pooling of votes, odd", 1, 1023, {}},
+              {"theta",
+               Type::kFloat,
+               "1",
+               "a choice is used again for queries at least that cosine alike; 1: never",
+               -1,
+               1,
+               {}},
+              {"place",
+               Type::kChoice,
+               "true",
+               "where chosen tokens seem to be: where they are, or packed before `local`",
+               {},
+               {},
+               {"true", "packed"}}}};
 }
 
 std::unique_ptr<Selector> make_tokenselect(const Values& values) { return std::make_unique<TokenSelect>(values); }

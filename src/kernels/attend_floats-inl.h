@@ -60,11 +60,22 @@ struct TilePairs {  // rows of floats: the even row of a pair, then the odd one
   }
 };
 
+/// The pairs of rows of a page that a product reads: all, or some.
+struct AllPairs {
+  int64_t count;
+  HWY_INLINE int64_t operator[](int64_t i) const { return i; }
+};
+struct SomePairs {
+  int64_t count = 0;
+  uint8_t at[kPageTokens / 2];
+  HWY_INLINE int64_t operator[](int64_t i) const { return at[i]; }
+};
+
 /// out[i, c] (+)= Σ over pairs r of a[i, 2r]·even(r, c) + a[i, 2r+1]·odd(r, c) for kRows rows of a and columns [0,
 /// width). The product at the heart of attention: scores (r: dimensions, c: tokens) and weighted values (r: tokens,
 /// c: dimensions).
-template <int kRows, int kCols, bool kAdd, class Pairs>
-HWY_INLINE void PairProductColumns(const Pairs& page, int64_t pairs, int64_t width, int64_t column,
+template <int kRows, int kCols, bool kAdd, class Pairs, class Chosen>
+HWY_INLINE void PairProductColumns(const Pairs& page, const Chosen& pairs, int64_t width, int64_t column,
                                    const float* HWY_RESTRICT a, int64_t a_stride, float* HWY_RESTRICT out,
                                    int64_t out_stride) {
   const FloatTag d;
@@ -76,7 +87,8 @@ HWY_INLINE void PairProductColumns(const Pairs& page, int64_t pairs, int64_t wid
     for (int j = 0; j < kCols; ++j)
       sums[i][j] = kAdd ? hn::LoadU(d, out + i * out_stride + column + j * lanes) : hn::Zero(d);
   }
-  for (int64_t r = 0; r < pairs; ++r) {
+  for (int64_t n = 0; n < pairs.count; ++n) {
+    const int64_t r = pairs[n];
     FloatVec even[kCols], odd[kCols];
     FATHOM_UNROLL
     for (int j = 0; j < kCols; ++j) page.Load(r * width + column + j * lanes, r, width, even[j], odd[j]);
@@ -109,8 +121,8 @@ HWY_INLINE float Element(const TilePairs& p, int64_t index, int64_t row, int64_t
   return p.data[index + (row + parity) * width];
 }
 
-template <int kRows, bool kAdd, class Pairs>
-HWY_INLINE void PairProduct(const Pairs& page, int64_t pairs, int64_t width, const float* HWY_RESTRICT a,
+template <int kRows, bool kAdd, class Pairs, class Chosen>
+HWY_INLINE void PairProduct(const Pairs& page, const Chosen& pairs, int64_t width, const float* HWY_RESTRICT a,
                             int64_t a_stride, float* HWY_RESTRICT out, int64_t out_stride) {
   const int64_t lanes = Lanes();
   int64_t column = 0;
@@ -124,7 +136,8 @@ HWY_INLINE void PairProduct(const Pairs& page, int64_t pairs, int64_t width, con
     FATHOM_UNROLL
     for (int i = 0; i < kRows; ++i) {
       float total = kAdd ? out[i * out_stride + column] : 0.0f;
-      for (int64_t r = 0; r < pairs; ++r) {
+      for (int64_t n = 0; n < pairs.count; ++n) {
+        const int64_t r = pairs[n];
         total += a[i * a_stride + 2 * r] * Element(page, r * width + column, r, width, 0) +
                  a[i * a_stride + 2 * r + 1] * Element(page, r * width + column, r, width, 1);
       }
@@ -133,9 +146,9 @@ HWY_INLINE void PairProduct(const Pairs& page, int64_t pairs, int64_t width, con
   }
 }
 
-/// PairProduct for any number of rows.
-template <bool kAdd, class Pairs>
-HWY_INLINE void PairProductRows(const Pairs& page, int64_t pairs, int64_t width, int rows, const float* a,
+/// PairProduct for any number of rows of a.
+template <bool kAdd, class Pairs, class Chosen>
+HWY_INLINE void PairProductRows(const Pairs& page, const Chosen& pairs, int64_t width, int rows, const float* a,
                                 int64_t a_stride, float* out, int64_t out_stride) {
   int i = 0;
   for (; i + kQueries <= rows; i += kQueries) {
@@ -143,6 +156,21 @@ HWY_INLINE void PairProductRows(const Pairs& page, int64_t pairs, int64_t width,
   }
   for (; i < rows; ++i)
     PairProduct<1, kAdd>(page, pairs, width, a + i * a_stride, a_stride, out + i * out_stride, out_stride);
+}
+
+/// One vector of columns of PairProductRows, without adding.
+template <class Pairs, class Chosen>
+HWY_INLINE void PairProductVector(const Pairs& page, const Chosen& pairs, int64_t width, int64_t column, int rows,
+                                  const float* a, int64_t a_stride, float* out, int64_t out_stride) {
+  int i = 0;
+  for (; i + kQueries <= rows; i += kQueries) {
+    PairProductColumns<kQueries, 1, false>(page, pairs, width, column, a + i * a_stride, a_stride,
+                                           out + i * out_stride, out_stride);
+  }
+  for (; i < rows; ++i) {
+    PairProductColumns<1, 1, false>(page, pairs, width, column, a + i * a_stride, a_stride, out + i * out_stride,
+                                    out_stride);
+  }
 }
 
 /// Rows of even and odd elements [pairs][2][width] of interleaved pairs, as floats.

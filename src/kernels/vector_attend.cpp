@@ -124,11 +124,25 @@ HWY_INLINE void TurnQueries(const AttendTask& task, const PageRead& page, int qu
   }
 }
 
+/// Whether any token of the vector from `t` on may be seen.
+HWY_INLINE bool AnyVisible(uint64_t mask, int t) { return (mask >> t & ((uint64_t{1} << Lanes()) - 1)) != 0; }
+
+/// The pairs of tokens of which one at least may be seen.
+HWY_INLINE SomePairs VisiblePairs(uint64_t mask) {
+  SomePairs visible;
+  for (int r = 0; r < kPageTokens / 2; ++r) {
+    if (mask >> 2 * r & 3) visible.at[visible.count++] = static_cast<uint8_t>(r);
+  }
+  return visible;
+}
+
 /// How pages of floats and of codes are brought into a tile, or met by few queries as they lie. ahead: the page
 /// that follows.
 template <class Pairs>
 struct FloatPages {
+  static constexpr bool kPartly = true;  // few queries read only what is visible of a page
   using Element = std::remove_pointer_t<decltype(Pairs::data)>;
+  static constexpr int64_t kPairBytes = std::is_same_v<Pairs, Bf16Pairs> ? 4 : 8;
   static Pairs At(const std::byte* data, const std::byte* ahead) {
     return {reinterpret_cast<const Element*>(data), reinterpret_cast<const Element*>(ahead)};
   }
@@ -144,17 +158,42 @@ struct FloatPages {
       TurnQueries(task, page, queries, work.turned);
       q = work.turned;
     }
-    PairProductRows<false>(At(page.keys, ahead.keys), task.key_dim / 2, kPageTokens, queries, q, task.key_dim,
-                           work.scores, kPageTokens);
+    const AllPairs pairs{task.key_dim / 2};
+    const Pairs keys = At(page.keys, ahead.keys);
+    if (page.mask == ~uint64_t{0}) {
+      PairProductRows<false>(keys, pairs, kPageTokens, queries, q, task.key_dim, work.scores, kPageTokens);
+      return;
+    }
+    for (int t = 0; t < kPageTokens; t += Lanes()) {  // what else is in `scores` is masked
+      if (AnyVisible(page.mask, t))
+        PairProductVector(keys, pairs, kPageTokens, t, queries, q, task.key_dim, work.scores, kPageTokens);
+    }
   }
   static void AddValues(const AttendTask& task, const PageRead& page, const PageRead& ahead, int queries,
                         Work& work) {
-    PairProductRows<true>(At(page.values, ahead.values), kPageTokens / 2, task.value_dim, queries, work.scores,
-                          kPageTokens, task.out, task.value_dim);
+    const auto add = [&](const auto& pairs) {
+      PairProductRows<true>(At(page.values, ahead.values), pairs, task.value_dim, queries, work.scores, kPageTokens,
+                            task.out, task.value_dim);
+    };
+    if (page.mask == ~uint64_t{0}) return add(AllPairs{kPageTokens / 2});
+    add(VisiblePairs(page.mask));
+  }
+  /// Asks for what Scores and AddValues will read of a page.
+  static void Fetch(const AttendTask& task, const PageRead& page) {
+    for (int t = 0; t < kPageTokens; t += Lanes()) {
+      if (!AnyVisible(page.mask, t)) continue;
+      const int64_t step = kPairBytes * kPageTokens;
+      for (int r = 0; r < task.key_dim / 2; ++r) FetchAhead(page.keys + r * step + t * kPairBytes);
+    }
+    const SomePairs visible = VisiblePairs(page.mask);
+    const int64_t row_bytes = kPairBytes * task.value_dim;
+    for (int64_t i = 0; i < visible.count; ++i)
+      for (int64_t b = 0; b < row_bytes; b += 64) FetchAhead(page.values + visible[i] * row_bytes + b);
   }
 };
 template <int kBits>
 struct CodePages {
+  static constexpr bool kPartly = false;
   static bool NeedsTile(const AttendTask& task) { return task.value_dim % Lanes() != 0; }
   static void BringIn(const AttendTask& task, const PageRead& page, const PageRead& /*ahead*/, Work& work) {
     CodeKeyTile<kBits>(page.keys, task.key_dim, work.keys);
@@ -211,18 +250,24 @@ void AttendPages(const AttendTask& task, Work& work) {
   }
   for (int64_t p = 0; p < task.page_count; ++p) {
     const PageRead& page = task.pages[p];
-    const PageRead& ahead = task.pages[std::min(p + 1, task.page_count - 1)];
+    const PageRead& next = task.pages[std::min(p + 1, task.page_count - 1)];
+    bool partly = false;  // then reading it does not fetch the next one by the way
+    if constexpr (Pages::kPartly) {
+      partly = !tiled && (page.mask & next.mask) != ~uint64_t{0};
+      if (partly) Pages::Fetch(task, next);
+    }
+    const PageRead& ahead = partly ? page : next;
     if (tiled) {
       Pages::BringIn(task, page, ahead, work);
       if (page.cos) RotateTile(page, task.rotary_dim, work.keys);
-      PairProductRows<false>(TilePairs{work.keys}, task.key_dim / 2, kPageTokens, queries, task.queries,
+      PairProductRows<false>(TilePairs{work.keys}, AllPairs{task.key_dim / 2}, kPageTokens, queries, task.queries,
                              task.key_dim, work.scores, kPageTokens);
     } else {
       Pages::Scores(task, page, ahead, queries, work);
     }
     Weigh(task, p, queries, work);
     if (tiled) {
-      PairProductRows<true>(TilePairs{work.values}, kPageTokens / 2, task.value_dim, queries, work.scores,
+      PairProductRows<true>(TilePairs{work.values}, AllPairs{kPageTokens / 2}, task.value_dim, queries, work.scores,
                             kPageTokens, task.out, task.value_dim);
     } else {
       Pages::AddValues(task, page, ahead, queries, work);

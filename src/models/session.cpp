@@ -114,7 +114,7 @@ void Session::check_methods() const {
   if (!evictor_ || !evictor_->moves_tokens() || !memory_.state(Memory::StateOf::kSelector)) return;
   fail_usage("--evict ", options_.evict, " moves tokens, but --attend ", options_.attend,
              " remembers where they lie: expected places=true, or a method that remembers nothing (dense, window, "
-             "lm-infinite, quest, hip)");
+             "lm-infinite, quest)");
 }
 
 void Session::check(std::span<const int32_t> tokens) const {

@@ -203,6 +203,27 @@ TEST(Recycled, AfterARewindBehindTheFullStepTheNextOneIsFull) {
   EXPECT_EQ(reading.seen(0).size(), 1000u);
 }
 
+TEST(Hip, ASearchServesSoManySteps) {
+  Reading reading({}, "hip:keys=64,window=32,sink=4,dense_layers=0,refresh=3");
+  reading.read(1000);
+  std::set<int64_t> found;
+  int64_t searched = 0;  // tokens there were
+  for (int step = 0; step < 6; ++step) {
+    if (step == 5) reading.memory.rewind(2);  // behind the latest search: there is a new one
+    reading.read(1);
+    const int64_t end = reading.memory.tokens();
+    std::set<int64_t> seen = as_set(reading.seen(1));
+    for (int64_t t = end - 32; t < end; ++t) EXPECT_TRUE(seen.erase(t)) << "newest: " << t;
+    if (step % 3 == 0 || step == 5) {
+      searched = end, found = seen;
+      EXPECT_LE(std::ssize(seen), 64 + 4 + 2);
+      continue;
+    }
+    for (int64_t t = searched - 32; t < end - 32; ++t) EXPECT_TRUE(seen.erase(t)) << "since the search: " << t;
+    EXPECT_EQ(seen, found);
+  }
+}
+
 TEST(ShadowKv, SeesOutliersTheNewestAndTheChunkThatIsAskedFor) {
   Reading reading({}, "shadowkv:budget=64,outliers=5");
   for (float& x : reading.keys) x *= 0.1f;

@@ -47,6 +47,27 @@ TEST(CliBench, JsonHasTheFieldsOfTheContract) {
   EXPECT_EQ(decodes, 2);
 }
 
+TEST(CliBench, MethodsAreMeasuredBesideTheFirst) {
+  std::istringstream lines(output({"bench", "--prefill", "16", "--depth", "512", "--decode", "2", "--repeat", "1",
+                                   "--beside", "window:sink=4,size=64", "--beside", "hip:keys=64", "--json"}));
+  std::vector<std::string> seen;
+  for (std::string line; std::getline(lines, line);) {
+    const nlohmann::json figure = nlohmann::json::parse(line);
+    if (figure["test"] == "machine") continue;
+    seen.push_back(figure["test"].get<std::string>() + " " + figure["attend"].get<std::string>());
+    if (figure["attend"] == "dense") {
+      EXPECT_EQ(figure["speed_up"], 1);
+    } else {
+      EXPECT_GT(figure["speed_up"], 0);
+    }
+    EXPECT_GE(figure["selecting_share"], 0);
+    EXPECT_EQ(figure["depth"], 512);
+  }
+  EXPECT_EQ(seen, (std::vector<std::string>{"prefill dense", "prefill window:sink=4,size=64", "prefill hip:keys=64",
+                                            "decode dense", "decode window:sink=4,size=64", "decode hip:keys=64"}));
+  expect_error(run({"bench", "--beside", "windw"}), 2, {"windw", "did you mean window"});
+}
+
 TEST(CliBench, UnknownShapesTypesAndSizesAreUsageErrors) {
   expect_error(run({"bench", "--shape", "llama-2b"}), 2, {"llama-2b", "llama-1b"});
   expect_error(run({"bench", "--shape", "llama-1b:q9"}), 2, {"q9", "q4_k"});

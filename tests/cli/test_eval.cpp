@@ -156,6 +156,17 @@ TEST(CliEval, CombinesWhatIsAskedForAfterThePlainWay) {
                                                "attend=" + kWindow + " position=ntk:factor=2 cache=q8"}));
 }
 
+TEST(CliEval, MethodsStandApartIfAsked) {
+  const Folder folder;
+  const std::string path = folder.path("r.jsonl");
+  output({"eval", "needle", "--lengths", "256", "--samples", "1", "--attend", kWindow, "--attend", "quest",
+          "--cache", "q8", "--apart", "--json", path});
+  std::vector<std::string> methods;
+  for (const nlohmann::json& sample : results_of(path).samples) methods.push_back(sample["method"]);
+  EXPECT_EQ(methods, (std::vector<std::string>{"attend=dense", "attend=dense cache=q8", "attend=" + kWindow,
+                                               "attend=quest"}));
+}
+
 TEST(CliEval, DensePrefillReadsOnceAndAnswersUnderEachMethod) {
   const Folder folder;
   const std::string path = folder.path("r.jsonl");

@@ -61,6 +61,21 @@ TEST(CliRun, VerboseTellsCountsOnStderr) {
   EXPECT_NE(result.err.find("length"), std::string::npos) << result.err;
 }
 
+TEST(CliRun, TellsHowMuchWasSeenAndOfMethodsThatLeftNothingOut) {
+  const std::vector<std::string> plain = {"run", "-p", kFact + kQuestion, "-n", "5", "--json"};
+  const auto with = [&](const std::string& attend) {
+    std::vector<std::string> arguments = plain;
+    arguments.insert(arguments.end(), {"--attend", attend});
+    return run(arguments);
+  };
+  EXPECT_EQ(json_output(plain)["keys_attended_share"], 1);
+  EXPECT_EQ(run(plain).err, "");
+  const Result some = with("window:sink=1,size=4"), all = with("quest");
+  EXPECT_LT(nlohmann::json::parse(some.out)["keys_attended_share"], 0.5);
+  EXPECT_EQ(some.err, "");
+  EXPECT_NE(all.err.find("quest left nothing out"), std::string::npos) << all.err;
+}
+
 TEST(CliRun, NoTokensToGenerateGivesNoText) {
   EXPECT_EQ(json_output({"run", "-p", kFact, "-n", "0", "--json"})["text"], "");
 }

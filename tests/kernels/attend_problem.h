@@ -44,6 +44,8 @@ struct AttendProblem {
         page.sin = sin.data() + static_cast<size_t>(p) * c.rotary_dim / 2;
       }
       page.mask = p % 3 == 0 ? ~uint64_t{0} : (static_cast<uint64_t>(random()) << 32) | random();
+      for (int thinner = p % 4; p % 3 != 0 && thinner > 0; --thinner)  // whole stretches without a token, too
+        page.mask &= (static_cast<uint64_t>(random()) << 32) | random();
       if (p % 2 == 1) page.row_masks = row_masks.data() + static_cast<size_t>(p) * c.rows;
       reads.push_back(page);
     }

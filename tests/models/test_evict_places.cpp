@@ -95,8 +95,7 @@ TEST(EvictPlaces, StatelessMethodsOfAttentionGoAlongAndOthersAreRefused) {
   dense.append(prompt);
   steps(dense, tail);
   for (const std::string attend : {"window:size=4k", "window:sink=10,size=150", "lm-infinite:sink=10,size=150",
-                                   "quest:budget=192,dense_layers=0", "hip:keys=64,window=64,dense_layers=0",
-                                   "layers:full=0,else=window:size=150"}) {
+                                   "quest:budget=192,dense_layers=0", "layers:full=0,else=window:size=150"}) {
     options.attend = attend;
     Session session(seedling(), runtime(), options);
     session.append(prompt);
@@ -104,8 +103,8 @@ TEST(EvictPlaces, StatelessMethodsOfAttentionGoAlongAndOthersAreRefused) {
     EXPECT_GT(test::cosine(logits_of(session), logits_of(dense)), attend == "window:size=4k" ? 0.9999 : 0.8)
         << attend;
   }
-  for (const std::string attend : {"infllm", "em-llm", "actqkv", "tokenselect", "recycled", "squeezed", "shadowkv",
-                                   "layers:full=0,else=infllm"}) {
+  for (const std::string attend : {"hip", "infllm", "em-llm", "actqkv", "tokenselect", "recycled", "squeezed",
+                                   "shadowkv", "layers:full=0,else=infllm"}) {
     options.attend = attend;
     EXPECT_THROW(Session(seedling(), runtime(), options), Error) << attend;
     EXPECT_THROW(dense.fork(attend), Error) << attend;
