@@ -24,22 +24,28 @@ std::shared_ptr<PageStore> make_store(const ModelConfig& config, const std::stri
 
 /// The method that `spec` names, attached to a session's memory; null: none.
 template <class Table>
-auto make_attached(const Table& methods, const std::string& spec, const Memory& memory, int heads) {
+auto make_attached(const Table& methods, const std::string& spec, const Memory& memory, const ModelConfig& model) {
   auto method = methods.make(spec);
-  if (method) method->attach({memory.shared_store(), memory.layers(), heads, memory.kv_heads()});
+  if (method) method->attach({memory.shared_store(), model.layers, model.heads, model.kv_heads});
   return method;
 }
 
-std::shared_ptr<const Selector> make_selector(const std::string& spec, Memory& memory, int heads) {
-  std::shared_ptr<const Selector> selector = make_attached(attend_methods(), spec, memory, heads);
+std::shared_ptr<const Selector> make_selector(const std::string& spec, Memory& memory, const ModelConfig& model) {
+  std::shared_ptr<const Selector> selector = make_attached(attend_methods(), spec, memory, model);
   memory.set_state(Memory::StateOf::kSelector, selector->new_state());
   return selector;
 }
 
-std::shared_ptr<const Evictor> make_evictor(const std::string& spec, Memory& memory, int heads) {
-  std::shared_ptr<const Evictor> evictor = make_attached(evict_methods(), spec, memory, heads);
+std::shared_ptr<const Evictor> make_evictor(const std::string& spec, Memory& memory, const ModelConfig& model) {
+  std::shared_ptr<const Evictor> evictor = make_attached(evict_methods(), spec, memory, model);
   if (evictor) memory.set_state(Memory::StateOf::kEvictor, evictor->new_state());
   return evictor;
+}
+
+int layers_to_run(const ModelConfig& model, int layers) {
+  if (layers < 0 || layers > model.layers)
+    fail_usage("expected 1 to ", model.layers, " of the model's layers to be run, or 0 for all, found ", layers);
+  return layers > 0 ? layers : model.layers;
 }
 
 /// −ln p(token); p = softmax(logits).
@@ -75,9 +81,10 @@ Session::Session(std::shared_ptr<const Model> model, std::shared_ptr<Runtime> ru
     : model_(std::move(model)),
       runtime_(std::move(runtime)),
       options_(std::move(options)),
-      memory_(make_store(model_->config(), options_.cache), model_->config().layers, model_->config().kv_heads) {
-  selector_ = make_selector(options_.attend, memory_, model_->config().heads);
-  evictor_ = make_evictor(options_.evict, memory_, model_->config().heads);
+      memory_(make_store(model_->config(), options_.cache), layers_to_run(model_->config(), options_.layers),
+              model_->config().kv_heads) {
+  selector_ = make_selector(options_.attend, memory_, model_->config());
+  evictor_ = make_evictor(options_.evict, memory_, model_->config());
   if (options_.chunk < 1) fail_usage("the chunk must be at least 1 token, found ", options_.chunk);
   if (options_.context < 0) fail_usage("the context limit must not be negative, found ", options_.context);
   RotaryConfig config = model_->config().rotary;
@@ -162,7 +169,7 @@ void Session::evict(bool end) {
 void Session::read_chunk(std::span<const int32_t> tokens, std::span<const int64_t> positions) {
   const SequenceRows rows = open_rows(positions, 0);
   try {
-    model_->network().forward(runtime_->work(), {&rows, 1}, tokens);
+    model_->network().forward(runtime_->work(), {&rows, 1}, tokens, memory_.layers());
   } catch (...) {
     memory_.rewind(static_cast<int64_t>(tokens.size()));
     logits_.clear();
@@ -238,6 +245,8 @@ void Session::step(std::span<Session* const> sessions, std::span<const int32_t> 
   for (size_t i = 0; i < sessions.size(); ++i) {
     if (sessions[i]->model_ != lead.model_ || sessions[i]->runtime_ != lead.runtime_)
       fail("sessions that step together must share model and runtime");
+    if (sessions[i]->memory_.layers() != lead.memory_.layers())
+      fail("sessions that step together must run the same layers");
     if (std::find(sessions.begin(), sessions.begin() + i, sessions[i]) != sessions.begin() + i)
       fail("session ", i, " is in this step twice: a session reads one token a step");
     sessions[i]->check(tokens.subspan(i, 1));
@@ -248,7 +257,7 @@ void Session::step(std::span<Session* const> sessions, std::span<const int32_t> 
   try {
     for (size_t i = 0; i < sessions.size(); ++i)
       rows.push_back(sessions[i]->open_rows({&positions[i], 1}, static_cast<int64_t>(i)));
-    lead.model_->network().forward(work, rows, tokens);
+    lead.model_->network().forward(work, rows, tokens, lead.memory_.layers());
   } catch (...) {
     for (size_t i = 0; i < rows.size(); ++i) sessions[i]->memory_.rewind(1);
     throw;
@@ -285,7 +294,7 @@ Session Session::fork(const std::string& attend) const {
   Session forked = fork();
   if (attend == options_.attend) return forked;
   forked.options_.attend = attend;
-  forked.selector_ = make_selector(attend, forked.memory_, model_->config().heads);
+  forked.selector_ = make_selector(attend, forked.memory_, model_->config());
   return forked;
 }
 
