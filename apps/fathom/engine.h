@@ -19,7 +19,12 @@ struct Engine {
   std::shared_ptr<Runtime> runtime;
 
   explicit Engine(const CommonOptions& options);
-  Session session(const CommonOptions& options) const { return Session(model, runtime, options.session()); }
+  /// layers: as in SessionOptions.
+  Session session(const CommonOptions& options, int layers = 0) const {
+    SessionOptions own = options.session();
+    own.layers = layers;
+    return Session(model, runtime, std::move(own));
+  }
 };
 
 /// Reads tokens with progress on stderr; returns the seconds it took. Throws Error (interrupted) on Ctrl-C.

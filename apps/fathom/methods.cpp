@@ -35,17 +35,17 @@ std::vector<MethodInfo> all_methods() {
 
 /// A default as JSON of the parameter's type; null if there is none.
 Json default_of(const Parameter& parameter) {
-  const std::string& text = parameter.default_value;
-  if (text.empty()) return nullptr;
+  const Values values = check_values({}, {parameter});
+  if (!values.has(parameter.name)) return nullptr;
   switch (parameter.type) {
     case Parameter::Type::kInt:
-      return parse_size(text).value();
+      return values.integer(parameter.name);
     case Parameter::Type::kFloat:
-      return std::stod(text);
+      return values.number(parameter.name);
     case Parameter::Type::kBool:
-      return text == "true";
+      return values.boolean(parameter.name);
     default:
-      return text;
+      return values.string(parameter.name);
   }
 }
 

@@ -42,7 +42,7 @@ std::string kept_text(const Reader& reader, const std::string& text, const Engin
   // parts of it are read again with each window
   Progress progress("reading parts", "tokens", std::ssize(engine.tokenizer->encode(text)) * 3 / 2);
   return reader.read(text, options.prompt,
-                     {[&] { return engine.session(options.common); }, *engine.tokenizer, window,
+                     {[&](int layers) { return engine.session(options.common, layers); }, *engine.tokenizer, window,
                       [&](int64_t tokens) {
                         progress.update(tokens);
                         throw_if_interrupted();

@@ -4,7 +4,8 @@ namespace fathom {
 
 const MethodTable<ReadMethod>& read_methods() {
   static const MethodTable<ReadMethod> table("read",
-                                             {{infiniretri_info(), make_infiniretri},
+                                             {{gemfilter_info(), make_gemfilter},
+                                              {infiniretri_info(), make_infiniretri},
                                               {{.name = "whole",
                                                 .summary = "the text is read whole",
                                                 .exact = true,

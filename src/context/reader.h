@@ -14,7 +14,7 @@ namespace fathom {
 
 /// A model that reads parts of a text.
 struct ReadWith {
-  std::function<Session()> session;  // a new, empty one
+  std::function<Session(int layers)> session;  // a new, empty one of the model's first layers; 0: all
   const Tokenizer& tokenizer;
   int64_t window = 0;                            // tokens that the model reads at once and that it was trained on
   std::function<void(int64_t tokens)> progress;  // tokens read so far; may throw to end it; empty: none
@@ -26,8 +26,8 @@ class Reader {
  public:
   virtual ~Reader() = default;
   /// What of `context` the model is to answer from, in the order of the text; `question` comes behind it. With the
-  /// question it has at most the window's tokens; a text that fits is returned as it is. Throws Error if the
-  /// question leaves no room for a text.
+  /// question it has at most the window's tokens; a text that may all be kept is returned as it is. Throws Error if
+  /// the question leaves no room for a text.
   virtual std::string read(std::string_view context, std::string_view question, const ReadWith& with) const = 0;
 };
 
@@ -35,6 +35,8 @@ using ReadMethod = std::unique_ptr<Reader>(const Values&);
 /// The `--read` methods; "whole" makes none (null).
 const MethodTable<ReadMethod>& read_methods();
 
+MethodInfo gemfilter_info();
+std::unique_ptr<Reader> make_gemfilter(const Values& values);
 MethodInfo infiniretri_info();
 std::unique_ptr<Reader> make_infiniretri(const Values& values);
 MethodInfo xl3m_info();

@@ -90,15 +90,16 @@ bool ReadRun::fits(std::string_view text) const {
 }
 
 Session ReadRun::read(std::span<const int32_t> text, const std::function<void(Session&)>& before,
-                      const AppendOptions& options) {
-  Session session = with_.session();
+                      const AppendOptions& options, int layers) {
+  Session session = with_.session(layers);
   if (before) before(session);
   std::vector<int32_t> tokens = beginning_;
   tokens.insert(tokens.end(), text.begin(), text.end());
   tokens.insert(tokens.end(), question_.begin(), question_.end());
-  session.append(tokens, options);
+  AppendOptions counted = options;
+  if (with_.progress) counted.progress = [this](int64_t done) { with_.progress(done_ + done); };
+  session.append(tokens, counted);
   done_ += std::ssize(tokens);
-  if (with_.progress) with_.progress(done_);
   return session;
 }
 

@@ -34,9 +34,10 @@ class ReadRun {
   int64_t first_text_token() const { return std::ssize(beginning_); }
   /// Whether the text and the question fit into the window.
   bool fits(std::string_view text) const;
-  /// Reads `text` and the question in a session of their own; `before` may prepare it, `options` as in append().
+  /// Reads `text` and the question in a session of their own; `before` may prepare it, `options` as in append(),
+  /// `layers` as in ReadWith::session.
   Session read(std::span<const int32_t> text, const std::function<void(Session&)>& before = nullptr,
-               const AppendOptions& options = {});
+               const AppendOptions& options = {}, int layers = 0);
 
  private:
   const ReadWith& with_;

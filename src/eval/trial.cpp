@@ -172,7 +172,11 @@ Session Trial::read_kept(const EvalMethod& method, const Reader& reader, size_t 
   const Stopwatch watch;
   const AttentionMeter meter(*model_.runtime);
   Sample sample = samples_[index];
-  const auto make = [&] { return Session(model_.model, model_.runtime, session_options(method)); };
+  const auto make = [&](int layers) {
+    SessionOptions options = session_options(method);
+    options.layers = layers;
+    return Session(model_.model, model_.runtime, std::move(options));
+  };
   ReadWith with{make, *model_.tokenizer, model_.model->config().trained_context, {}};
   const int64_t before = tokens_read_;
   with.progress = [&](int64_t tokens) {
@@ -181,7 +185,7 @@ Session Trial::read_kept(const EvalMethod& method, const Reader& reader, size_t 
   };
   sample.context = reader.read(sample.context, sample.question + sample.lead, with);
   const Prompt prompt = PromptMaker(*model_.tokenizer, model_.chat).make(sample, kPositionLimit);
-  Session session = make();
+  Session session = make(0);
   append(session, prompt.tokens);
   outcome.reading += meter.count();
   // of the text as it was: what a reader who waits sees

@@ -16,10 +16,10 @@ namespace fathom {
 class Network {
  public:
   virtual ~Network() = default;
-  /// tokens: [rows] of all sequences one after the other. Leaves the last layer's normed output in work.normed:
-  /// [rows, width].
-  virtual void forward(Workspace& work, std::span<const SequenceRows> sequences,
-                       std::span<const int32_t> tokens) const = 0;
+  /// tokens: [rows] of all sequences one after the other; layers: how many are run. Leaves the last one's normed
+  /// output in work.normed: [rows, width].
+  virtual void forward(Workspace& work, std::span<const SequenceRows> sequences, std::span<const int32_t> tokens,
+                       int layers) const = 0;
   /// logits: [x.rows, vocabulary].
   virtual void logits(Workspace& work, ActivationBuffer& x, float* logits) const = 0;
   /// Of the mixer whose keys and values lie in this layer of the memory (Mixer::output_projection).

@@ -55,6 +55,12 @@ OutputNorms output_norms_of(const std::shared_ptr<const Model>& model, const Ker
   };
 }
 
+int layers_to_run(const ModelConfig& model, int layers) {
+  if (layers < 0 || layers > model.layers)
+    fail_usage("expected 1 to ", model.layers, " of the model's layers to be run, or 0 for all, found ", layers);
+  return layers > 0 ? layers : model.layers;
+}
+
 /// −ln p(token); p = softmax(logits).
 float nats_of(std::span<const float> logits, int32_t token) {
   const float largest = *std::ranges::max_element(logits);
@@ -88,7 +94,8 @@ Session::Session(std::shared_ptr<const Model> model, std::shared_ptr<Runtime> ru
     : model_(std::move(model)),
       runtime_(std::move(runtime)),
       options_(std::move(options)),
-      memory_(make_store(model_->config(), options_.cache), model_->config().layers, model_->config().kv_heads) {
+      memory_(make_store(model_->config(), options_.cache), layers_to_run(model_->config(), options_.layers),
+              model_->config().kv_heads) {
   selector_ = make_selector(options_.attend, memory_, attend_context());
   evictor_ = make_evictor(options_.evict, memory_, attend_context());
   check_methods();
@@ -106,7 +113,7 @@ Session::Session(std::shared_ptr<const Model> model, std::shared_ptr<Runtime> ru
 }
 
 AttendContext Session::attend_context() const {
-  return {memory_.shared_store(), memory_.layers(), model_->config().heads, memory_.kv_heads(),
+  return {memory_.shared_store(), model_->config().layers, model_->config().heads, memory_.kv_heads(),
           output_norms_of(model_, runtime_->work().kernels)};
 }
 
@@ -188,7 +195,7 @@ void Session::evict(bool end) {
 void Session::read_chunk(std::span<const int32_t> tokens, std::span<const int64_t> positions) {
   const SequenceRows rows = open_rows(positions, 0);
   try {
-    model_->network().forward(runtime_->work(), {&rows, 1}, tokens);
+    model_->network().forward(runtime_->work(), {&rows, 1}, tokens, memory_.layers());
   } catch (...) {
     memory_.rewind(static_cast<int64_t>(tokens.size()));
     logits_.clear();
@@ -264,6 +271,8 @@ void Session::step(std::span<Session* const> sessions, std::span<const int32_t> 
   for (size_t i = 0; i < sessions.size(); ++i) {
     if (sessions[i]->model_ != lead.model_ || sessions[i]->runtime_ != lead.runtime_)
       fail("sessions that step together must share model and runtime");
+    if (sessions[i]->memory_.layers() != lead.memory_.layers())
+      fail("sessions that step together must run the same layers");
     if (std::find(sessions.begin(), sessions.begin() + i, sessions[i]) != sessions.begin() + i)
       fail("session ", i, " is in this step twice: a session reads one token a step");
     sessions[i]->check(tokens.subspan(i, 1));
@@ -274,7 +283,7 @@ void Session::step(std::span<Session* const> sessions, std::span<const int32_t> 
   try {
     for (size_t i = 0; i < sessions.size(); ++i)
       rows.push_back(sessions[i]->open_rows({&positions[i], 1}, static_cast<int64_t>(i)));
-    lead.model_->network().forward(work, rows, tokens);
+    lead.model_->network().forward(work, rows, tokens, lead.memory_.layers());
   } catch (...) {
     for (size_t i = 0; i < rows.size(); ++i) sessions[i]->memory_.rewind(1);
     throw;

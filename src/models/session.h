@@ -35,6 +35,7 @@ struct SessionOptions {
   std::string position = "file";  // spec of a rotary scaling
   std::string cache = "bf16";     // format of pages: bf16, q8, q4, or f32 for tests
   std::string evict = "none";     // spec of what is dropped from memory for good
+  int layers = 0;  // only the model's first layers are run, and the output reads the last of them; 0: all
 };
 
 /// What to do while tokens are read.

@@ -64,8 +64,8 @@ void Transformer::embed(Workspace& work, std::span<const SequenceRows> sequences
   }
 }
 
-void Transformer::forward(Workspace& work, std::span<const SequenceRows> sequences,
-                          std::span<const int32_t> tokens) const {
+void Transformer::forward(Workspace& work, std::span<const SequenceRows> sequences, std::span<const int32_t> tokens,
+                          int layers_run) const {
   const auto rows = static_cast<int64_t>(tokens.size());
   work.hidden.reserve(rows * width);
   work.update.reserve(rows * width);
@@ -74,7 +74,7 @@ void Transformer::forward(Workspace& work, std::span<const SequenceRows> sequenc
   float* update = work.update.data();  // [rows, width]
 
   embed(work, sequences, tokens);
-  for (const TransformerLayer& layer : layers) {
+  for (const TransformerLayer& layer : std::span(layers).first(layers_run)) {
     throw_if_interrupted();
     layer.mixer_norm.apply(work, x, rows, work.normed.data());
     layer.mixer->forward(work, sequences, work.normed, update);

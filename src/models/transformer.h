@@ -34,8 +34,8 @@ struct TransformerLayer {
 /// The decoder that most architectures share: x += mixer(norm(x)); x += ffn(norm(x)).
 class Transformer final : public Network {
  public:
-  void forward(Workspace& work, std::span<const SequenceRows> sequences,
-               std::span<const int32_t> tokens) const override;
+  void forward(Workspace& work, std::span<const SequenceRows> sequences, std::span<const int32_t> tokens,
+               int layers_run) const override;
   void logits(Workspace& work, ActivationBuffer& x, float* logits) const override;
   const Matrix* output_projection(int layer) const override { return layers[layer].mixer->output_projection(); }
   size_t weight_bytes() const override;

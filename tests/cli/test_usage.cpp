@@ -129,6 +129,7 @@ TEST(CliMethods, JsonHasTheFieldsOfTheContract) {
   EXPECT_EQ(window["parameters"][1]["name"], "size");
   EXPECT_EQ(window["parameters"][1]["default"], 1024);
   EXPECT_EQ(window["parameters"][1]["min"], 1);
+  EXPECT_EQ(json_output({"methods", "gemfilter", "--json"})["parameters"][0]["default"], -1);
 }
 
 TEST(CliMethods, UnknownNamesGetTheNearest) {

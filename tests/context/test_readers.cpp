@@ -1,14 +1,15 @@
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <numeric>
-
 #include "base/error.h"
 #include "context/segments.h"
-#include "models/model.h"
+#include "small_reader.h"
 
 namespace fathom {
 namespace {
+
+using test::kQuestion;
+using test::long_text;
+using Readers = test::SmallReader;
 
 TEST(Sentences, TogetherTheyAreTheText) {
   const std::string text =
@@ -23,43 +24,6 @@ TEST(Sentences, TogetherTheyAreTheText) {
   EXPECT_TRUE(sentences_of("").empty());
   EXPECT_EQ(sentences_of("no mark at all").size(), 1u);
   EXPECT_EQ(sentences_of("....!!!").size(), 1u);
-}
-
-/// The model in models/, which was trained on 1,024 tokens and finds what it read before.
-class Readers : public testing::Test {
- protected:
-  static void SetUpTestSuite() {
-    const std::string path = std::string(FATHOM_MODELS) + "/fathom-seedling-q8_0.gguf";
-    model_ = Model::open(path);
-    tokenizer_ = std::make_unique<Tokenizer>(Vocabulary::read(*model_->file()));
-    runtime_ = std::make_shared<Runtime>(2);
-  }
-
-  ReadWith with(int64_t window = 1024) {
-    return {[this] { return Session(model_, runtime_); }, *tokenizer_, window,
-            [this](int64_t done) { read_ = done; }};
-  }
-  static int64_t count(std::string_view text) {
-    return std::ssize(tokenizer_->encode(text, {.add_bos_eos = false}));
-  }
-
-  static inline std::shared_ptr<const Model> model_;
-  static inline std::unique_ptr<const Tokenizer> tokenizer_;
-  static inline std::shared_ptr<Runtime> runtime_;
-  int64_t read_ = 0;  // tokens
-};
-
-constexpr const char* kQuestion =
-    "\nQuestion: What is the secret code of Anna?\nAnswer: The secret code of Anna is";
-
-/// Dull sentences, all different, and at `place` of `count` the fact.
-std::string long_text(int count, int place) {
-  std::string text;
-  for (int i = 0; i < count; ++i) {
-    if (i == place) text += "The secret code of Anna is 483920. ";
-    text += "The captain walked " + std::to_string(i) + " miles down to the river and spoke of the weather. ";
-  }
-  return text;
 }
 
 const std::string kAll[] = {"infiniretri", "infiniretri:window=400,tokens=50", "xl3m", "xl3m:segment=200,by=mean"};

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+
+#include "context/reader.h"
+#include "models/model.h"
+
+namespace fathom::test {
+
+/// A model of models/; the seedling was trained on 1,024 tokens and finds what it read before.
+class SmallReader : public testing::Test {
+ protected:
+  static void SetUpTestSuite() { open("fathom-seedling-q8_0.gguf"); }
+  static void open(const std::string& file) {
+    model_ = Model::open(std::string(FATHOM_MODELS) + "/" + file);
+    tokenizer_ = std::make_unique<Tokenizer>(Vocabulary::read(*model_->file()));
+    runtime_ = std::make_shared<Runtime>(2);
+  }
+
+  ReadWith with(int64_t window = 1024) {
+    return {[this](int layers) { return Session(model_, runtime_, {.layers = layers}); }, *tokenizer_, window,
+            [this](int64_t done) { read_ = done; }};
+  }
+  static int64_t count(std::string_view text) {
+    return std::ssize(tokenizer_->encode(text, {.add_bos_eos = false}));
+  }
+
+  static inline std::shared_ptr<const Model> model_;
+  static inline std::unique_ptr<const Tokenizer> tokenizer_;
+  static inline std::shared_ptr<Runtime> runtime_;
+  int64_t read_ = 0;  // tokens
+};
+
+inline constexpr const char* kQuestion =
+    "\nQuestion: What is the secret code of Anna?\nAnswer: The secret code of Anna is";
+
+/// Dull sentences, all different, and at `place` of `count` the fact.
+inline std::string long_text(int count, int place) {
+  std::string text;
+  for (int i = 0; i < count; ++i) {
+    if (i == place) text += "The secret code of Anna is 483920. ";
+    text += "The captain walked " + std::to_string(i) + " miles down to the river and spoke of the weather. ";
+  }
+  return text;
+}
+
+}  // namespace fathom::test
