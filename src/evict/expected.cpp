@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <complex>
+#include <limits>
 #include <vector>
 
 #include "attend/key_scores.h"
@@ -33,7 +34,7 @@ struct Normal {
 
 class Expected final : public Scorer {
  public:
-  explicit Expected(int64_t future) : future_(future) {}
+  Expected(int64_t future, int64_t sink) : future_(future), sink_(sink) {}
 
   void attach(const AttendContext& context) override { layers_ = context.layers; }
   std::unique_ptr<SequenceState> new_state() const override { return std::make_unique<State>(layers_); }
@@ -81,6 +82,7 @@ class Expected final : public Scorer {
         const std::span<float> of_head = std::span(logits).subspan(q * tokens, tokens);
         head_logits(layer, head, normal_of(sums, head * group + q), turns, state.common.of_scores, of_head);
         hide_scores(layer.lane(head), 0, of_head);
+        hide_first(layer.lane(head), sink_, of_head);
         softmax_scores(of_head, 1);
         layer.work.kernels.add(own.data(), of_head.data(), tokens);
       }
@@ -156,6 +158,18 @@ class Expected final : public Scorer {
     }
   }
 
+  /// What always stays takes no part, as published: how much it draws would weigh one query head against another.
+  static void hide_first(const Lane& lane, int64_t count, std::span<float> logits) {
+    for (const PageSlot& slot : lane) {
+      for (int t = 0; t < slot.filled && count > 0; ++t) {
+        if (!(slot.mask >> t & 1)) continue;
+        logits[slot.first + t] = -std::numeric_limits<float>::infinity();
+        --count;
+      }
+      if (count == 0) return;
+    }
+  }
+
   static void scale_by_values(const LayerTokens& layer, int head, std::span<float> scores) {
     const PageStore& store = layer.memory.store();
     const PageShape& shape = store.shape();
@@ -172,7 +186,7 @@ class Expected final : public Scorer {
     }
   }
 
-  int64_t future_;
+  int64_t future_, sink_;
   int layers_ = 0;
 };
 
@@ -194,7 +208,7 @@ MethodInfo expected_info() {
 }
 
 std::unique_ptr<Evictor> make_expected(const Values& values) {
-  return make_keeping(values, {}, std::make_unique<Expected>(values.integer("future")));
+  return make_keeping(values, {}, std::make_unique<Expected>(values.integer("future"), values.integer("sink")));
 }
 
 }  // namespace fathom

@@ -108,10 +108,14 @@ class Keeping final : public Evictor {
   }
 
  private:
-  /// What is always kept is the same in all layers; they differ in the rest.
+  /// What is always kept is the same in all layers; they differ in the rest. Of a text no layer can keep more than
+  /// it has: where the first one would, all layers' shares differ the less.
   int64_t layer_budget(int64_t tokens, int layer, int layers) const {
-    const int64_t rest = std::max<int64_t>(0, tokens - rule_.sink - rule_.recent);
-    return tokens - rest + std::llround(scorer_->layer_share(layer, layers) * static_cast<double>(rest));
+    const auto rest = static_cast<double>(std::max<int64_t>(0, tokens - rule_.sink - rule_.recent));
+    const double most = (scorer_->layer_share(0, layers) - 1) * rest;
+    const double left = static_cast<double>(tokens) / share_ - static_cast<double>(tokens);
+    const double flatter = budget_ == 0 && most > left ? left / most : 1;
+    return tokens + std::llround((scorer_->layer_share(layer, layers) - 1) * rest * flatter);
   }
 
   /// Of all heads together.

@@ -23,12 +23,13 @@ void SnapKvScorer::score(const LayerTokens& layer, std::span<float> scores) cons
   const int64_t tokens = layer.memory.tokens();
   layer.work.pool.parallel_for(layer.memory.kv_heads(), [&](size_t h, int) {
     const std::span<float> own = scores.subspan(h * tokens, tokens);
-    std::vector<float> there;  // side by side: neighbours are those that are left
+    std::vector<float> there;                 // side by side: neighbours are those that are left
+    const int64_t window = tokens - window_;  // what judges is no neighbour, as published
     const Lane& lane = layer.lane(static_cast<int>(h));
     const auto each = [&](const auto& visit) {
       for (const PageSlot& slot : lane) {
         for (int t = 0; slot.mask && t < slot.filled; ++t)
-          if (slot.mask >> t & 1) visit(own[slot.first + t]);
+          if (slot.mask >> t & 1 && slot.first + t < window) visit(own[slot.first + t]);
       }
     };
     each([&](float& score) { there.push_back(score); });

@@ -1,0 +1,26 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+namespace fathom::test {
+
+/// Numbers in [−1, 1) as if random, the same in any language: integers are mixed, and are exact as floats.
+inline double mixed(uint32_t i) {
+  i *= 2654435761u;
+  i ^= i >> 15;
+  i *= 2246822519u;
+  i ^= i >> 13;
+  i *= 3266489917u;
+  i ^= i >> 16;
+  return static_cast<double>(i >> 8) / 8388608.0 - 1.0;
+}
+
+/// x[token, head, d] = factor · (a number of its own + one that 16 neighbours share). x: [tokens, heads, dim].
+inline void fill_by_formula(std::span<float> x, uint32_t salt, int heads, int dim, float factor = 1) {
+  const uint32_t row = static_cast<uint32_t>(heads * dim), topics = (salt + 7) * 1000003;
+  for (uint32_t i = 0; i < x.size(); ++i)
+    x[i] = factor * static_cast<float>(mixed(i + salt * 1000003) + mixed(i / row / 16 * row + i % row + topics));
+}
+
+}  // namespace fathom::test
