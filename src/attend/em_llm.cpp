@@ -149,7 +149,7 @@ class EmLlm final : public BlockSelector {
     return neighbours;
   }
 
-  /// Whether −ln p of a token exceeds μ + γσ of the tokens in the window before it.
+  /// Whether −ln p of a token exceeds μ + γσ of the tokens in the window before it; σ² is over count − 1.
   bool surprises(int64_t token, const EventState& state) const {
     if (token >= std::ssize(state.nats) || std::isnan(state.nats[token])) return false;
     const SurpriseSums& from = state.sums[std::max<int64_t>(0, token - options().window)];
@@ -157,7 +157,8 @@ class EmLlm final : public BlockSelector {
     const int64_t count = to.count - from.count;
     if (count < least_) return false;
     const double mean = (to.sum - from.sum) / static_cast<double>(count);
-    const double variance = (to.squares - from.squares) / static_cast<double>(count) - mean * mean;
+    const double variance =
+        ((to.squares - from.squares) - static_cast<double>(count) * mean * mean) / static_cast<double>(count - 1);
     return state.nats[token] > mean + gamma_ * std::sqrt(std::max(variance, 0.0));
   }
 

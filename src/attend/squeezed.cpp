@@ -1,5 +1,6 @@
 // Keys of a fixed context by clusters: those are read whose cluster could matter to the query.
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <vector>
 
@@ -39,15 +40,21 @@ struct Shared {
   int64_t keys;
 };
 
-/// The share below or at which `pruned` of all keys lie.
+/// The share below or at which `pruned` of all keys lie; between two keys' shares in proportion.
 float quantile(std::vector<Shared> shares, double pruned) {
+  if (shares.empty()) return 0;
   std::ranges::sort(shares, {}, &Shared::share);
-  double left = 0;
-  for (const Shared& s : shares) left += static_cast<double>(s.keys) * pruned;
-  for (const Shared& s : shares) {
-    if ((left -= static_cast<double>(s.keys)) < 0) return s.share;
-  }
-  return shares.empty() ? 0 : shares.back().share;
+  int64_t keys = 0;
+  for (const Shared& s : shares) keys += s.keys;
+  const auto share_of = [&](int64_t key) {
+    for (const Shared& s : shares) {
+      if ((key -= s.keys) < 0) return s.share;
+    }
+    return shares.back().share;
+  };
+  const double at = pruned * static_cast<double>(keys - 1);
+  const auto below = static_cast<int64_t>(at);
+  return std::lerp(share_of(below), share_of(below + 1), static_cast<float>(at - static_cast<double>(below)));
 }
 
 class Squeezed final : public Selector {
