@@ -264,5 +264,26 @@ TEST(AuthorsAttend, TokenSelect) {
   }
 }
 
+// DeepAuto-AI/hip-attention, src/hip_attn/v1_1/attention2_draft_causal_batch.py, masking_iteration_draft at
+// fea42c77, with each half judged by its middle, as attention2_draft_prefetch.py there does unless told otherwise
+// (this older file takes the first). 32 rows look for 32 of 256 blocks of two keys; what is not searched counts
+// from the last row there, from the first here.
+TEST(AuthorsAttend, HipBlocks) {
+  const Tokens expected[2] = {{24, 25, 27,  34,  35,  48,  49,  51,  52,  54,  55,  61,  64,  69,  70,  71,
+                               80, 81, 104, 106, 107, 111, 134, 136, 137, 138, 150, 167, 177, 191, 213, 226},
+                              {4,   11,  17,  28,  30,  31,  32,  37,  38,  57,  60,  61,  65,  72,  74,  87,
+                               125, 136, 137, 138, 139, 140, 142, 144, 145, 146, 147, 192, 193, 194, 217, 223}};
+  Authors reading(672, 16, "hip:keys=64,block=2,window=129,sink=0,dense_layers=0", 2);
+  reading.read(640);
+  reading.read(32);
+  for (int h = 0; h < 2; ++h) {
+    Tokens blocks;
+    for (const int64_t t : reading.seen(h))
+      if (t < 512 && t % 2 == 0) blocks.push_back(t / 2);
+    EXPECT_EQ(blocks, expected[h]) << "head " << h;
+    EXPECT_EQ(std::ssize(reading.seen(h)), 64 + 672 - 512);
+  }
+}
+
 }  // namespace
 }  // namespace fathom
