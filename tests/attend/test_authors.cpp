@@ -60,11 +60,10 @@ TEST(AuthorsAttend, ShadowKv) {
   }
 }
 
-/// Reads some tokens at a time, with the surprise of each.
-void read_surprised(Reading& reading, const std::vector<float>& nats, int64_t at_once) {
-  const auto tokens = std::ssize(nats);
-  for (int64_t t = 0; t < tokens; t += at_once) {
-    const int64_t rows = std::min(at_once, tokens - t);
+/// Reads on up to `end`, some tokens at a time, with the surprise of each.
+void read_surprised(Reading& reading, const std::vector<float>& nats, int64_t end, int64_t at_once) {
+  for (int64_t t = reading.memory.tokens(); t < end; t += at_once) {
+    const int64_t rows = std::min(at_once, end - t);
     reading.read(rows);
     reading.selector->surprise({t, std::span(nats).subspan(t, rows)},
                                reading.memory.state(Memory::StateOf::kSelector));
@@ -81,13 +80,18 @@ void expect_begins(const Authors& reading, Tokens expected, const std::string& w
   EXPECT_EQ(all, expected) << where;
 }
 
+std::vector<float> some_surprises() {
+  std::vector<float> nats(900);
+  for (uint32_t t = 0; t < nats.size(); ++t)
+    nats[t] = static_cast<float>(std::abs(test::mixed(t + 5000) + test::mixed(t + 9000)) * 2);
+  return nats;
+}
+
 // em-llm/EM-LLM-model, em_llm/attention/context_manager.py, update_memory at e911d1f1, one token at a time: there
 // the mean and deviation are those before the tokens read together, so that events depend on how many these are;
 // here they are always those before the token. Nearest to its threshold is a surprise by 6e-4.
 TEST(AuthorsAttend, EmLlmEventsBeginAtSurprises) {
-  std::vector<float> nats(900);
-  for (uint32_t t = 0; t < nats.size(); ++t)
-    nats[t] = static_cast<float>(std::abs(test::mixed(t + 5000) + test::mixed(t + 9000)) * 2);
+  const std::vector<float> nats = some_surprises();
   const struct {
     const char* gamma;
     Tokens begins;
@@ -101,7 +105,7 @@ TEST(AuthorsAttend, EmLlmEventsBeginAtSurprises) {
       {"2.2", {16, 43, 107, 129, 193, 257, 302, 366, 430, 488, 498, 516, 564, 574, 636, 700, 726, 734}}};
   for (const auto& one : cases) {
     Authors reading(900, 16, std::string("em-llm:window=128,sink=16,min=8,max=64,gamma=") + one.gamma);
-    read_surprised(reading, nats, 20);
+    read_surprised(reading, nats, 900, 20);
     expect_begins(reading, one.begins, one.gamma);
   }
 }
@@ -118,7 +122,7 @@ TEST(AuthorsAttend, EmLlmBordersMove) {
     nats[t] = 30;
   const auto expect = [&](const std::string& refine, const Tokens& borders) {
     Authors reading(700, 16, "em-llm:window=160,sink=0,min=8,max=80,refine=" + refine);
-    read_surprised(reading, nats, 20);
+    read_surprised(reading, nats, 700, 20);
     expect_begins(reading, borders, refine);
   };
   expect("modularity",
@@ -139,6 +143,41 @@ Tokens chosen(const Authors& reading) {
       if (range.begin <= block.begin && block.end <= range.end) found.push_back(b);
   }
   return found;
+}
+
+// _calc_topk_blocks and _update_contiguity_buffer of the same file, on these events: all tokens of an event stand
+// for it. There the budget grows by the most tokens that are read together; here it does not, and neither did it
+// for this.
+TEST(AuthorsAttend, EmLlmEvents) {
+  const std::vector<float> nats = some_surprises();
+  const struct {
+    const char* contiguity;
+    Tokens events[6];
+  } cases[] = {{"0",
+                {{2, 3, 19, 20, 21, 24, 25, 26, 27, 28, 34, 35, 40, 44},
+                 {2, 3, 18, 19, 24, 25, 27, 28, 34, 35, 38, 41, 43, 44},
+                 {2, 3, 19, 20, 21, 24, 25, 34, 41, 42, 43, 47, 49},
+                 {2, 7, 20, 24, 25, 26, 33, 34, 35, 40, 41, 42, 43, 44},
+                 {2, 3, 24, 25, 26, 33, 34, 39, 40, 41, 47, 48, 49},
+                 {3, 7, 8, 19, 20, 24, 25, 26, 28, 34, 35, 43}}},
+               {"0.3",
+                {{1, 2, 3, 19, 20, 21, 23, 24, 25, 26, 28, 33, 34, 35, 36},
+                 {18, 19, 23, 24, 25, 26, 28, 33, 34, 35, 38, 39, 42, 43, 44},
+                 {1, 2, 3, 19, 20, 24, 25, 26, 34, 41, 42, 47, 49},
+                 {2, 7, 23, 24, 25, 26, 33, 34, 35, 40, 41, 42, 43},
+                 {2, 3, 23, 24, 25, 26, 27, 33, 34, 35, 39, 40, 41, 48, 49},
+                 {7, 18, 19, 20, 21, 23, 24, 25, 26, 28, 35, 42, 43, 44}}}};
+  for (const auto& one : cases) {
+    Authors reading(
+        900, 16,
+        std::string("em-llm:window=128,sink=16,min=8,max=64,budget=200,representatives=64,contiguity=") +
+            one.contiguity);
+    read_surprised(reading, nats, 800, 20);
+    for (const Tokens& events : one.events) {
+      read_surprised(reading, nats, reading.memory.tokens() + 1, 1);
+      EXPECT_EQ(chosen(reading), events) << "contiguity " << one.contiguity << ", " << reading.memory.tokens();
+    }
+  }
 }
 
 // thunlp/InfLLM, inf_llm/attention/context_manager.py at 12b70798, all of it, on its plain attention. All tokens of
