@@ -144,16 +144,14 @@ struct VisibleKeys {
 VisibleKeys visible_keys(const PageStore& store, const Lane& lane, const PlaceRotations& rotations, int64_t end) {
   const int dim = store.shape().key_dim;
   VisibleKeys visible;
-  std::vector<float> page(static_cast<size_t>(kPageTokens) * dim), spare(dim);
+  std::vector<float> page;
   for (size_t s = 0; s < lane.size() && lane[s].first < end; ++s) {
     const PageSlot& slot = lane[s];
     if (slot.mask == 0) continue;
-    read_keys(store.shape().format, dim, store.keys(slot.page), slot.filled, page.data());
-    const PlaceRotations::View turn = rotations.at(slot.place, spare.data());
+    read_rotated(store, slot, &rotations, page);
     for (int t = 0; t < slot.filled && slot.first + t < end; ++t) {
       if (!(slot.mask >> t & 1)) continue;
-      float* key = page.data() + t * dim;
-      kernels().rotate_pairs(key, turn.cos, turn.sin, rotations.pairs());
+      const float* key = page.data() + t * dim;
       visible.keys.insert(visible.keys.end(), key, key + dim);
       visible.tokens.push_back(static_cast<int64_t>(s) * kPageTokens + t);
     }

@@ -65,22 +65,27 @@ PageQueries::PageQueries(const QueryBlock& block, int key_dim, int most_rows)
     : block_(block), key_dim_(key_dim), group_(block.group) {
   const int count = std::min(block.rows, most_rows);
   for (int i = 1; i <= count; ++i) rows_.push_back(i * block.rows / count - 1);
-  turned_.resize(rows_.size() * group_ * key_dim_);
   if (!block.rotations) return;
   spare_.resize(2 * static_cast<size_t>(block.rotations->pairs()));
   back_.resize(block.rotations->pairs());
 }
 
+std::vector<float> PageQueries::all() const {
+  const size_t row_floats = static_cast<size_t>(group_) * key_dim_;
+  std::vector<float> queries(rows_.size() * row_floats);
+  float* out = queries.data();
+  for (const int row : rows_) out = std::copy_n(block_.queries + row * row_floats, row_floats, out);
+  return queries;
+}
+
 const float* PageQueries::at(int64_t place) {
   const int pairs = block_.rotations ? block_.rotations->pairs() : 0;
-  const size_t head_floats = static_cast<size_t>(group_) * key_dim_;
-  float* out = turned_.data();
-  for (const int row : rows_) out = std::copy_n(block_.queries + row * head_floats, head_floats, out);
+  turned_ = all();
   if (pairs == 0) return turned_.data();
   const PlaceRotations::View turn = block_.rotations->at(place, spare_.data());
   for (int i = 0; i < pairs; ++i) back_[i] = -turn.sin[i];
-  for (float* query = turned_.data(); query != out; query += key_dim_)
-    kernels().rotate_pairs(query, turn.cos, back_.data(), pairs);
+  for (int i = 0; i < count(); ++i)
+    kernels().rotate_pairs(turned_.data() + static_cast<int64_t>(i) * key_dim_, turn.cos, back_.data(), pairs);
   return turned_.data();
 }
 

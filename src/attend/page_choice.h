@@ -29,6 +29,8 @@ class PageQueries {
   /// At most `most` rows, evenly drawn, the last one among them; all their heads.
   PageQueries(const QueryBlock& block, int key_dim, int most_rows);
   int count() const { return static_cast<int>(rows_.size()) * group_; }
+  /// [count(), key_dim]: rotated by their positions.
+  std::vector<float> all() const;
   /// [count(), key_dim]: such that q·k of a key as it lies in a page at this place is the score.
   const float* at(int64_t place);
 

@@ -1,10 +1,11 @@
 // Pages by an upper bound of what their keys can score: the least and the largest of each dimension.
 #include <algorithm>
-#include <limits>
+#include <cstring>
 #include <vector>
 
 #include "attend/lane_keys.h"
 #include "attend/page_choice.h"
+#include "kernels/kernels.h"
 #include "memory/page_notes.h"
 
 namespace fathom {
@@ -12,61 +13,82 @@ namespace {
 
 constexpr int kMostRows = 16;  // of a block of prefill that are looked at
 
+/// The least and the largest of each dimension of the keys of a full page, rotated to this place.
+struct Bounds {
+  int64_t place;
+  const float* sides;  // [2, key_dim]
+};
+
 class Quest final : public Selector {
  public:
   explicit Quest(const Values& values)
       : budget_(read_budget(values)), dense_layers_(values.integer("dense_layers")) {}
 
   void attach(const AttendContext& context) override {
-    notes_ = std::make_unique<PageNotes>(context.store, 2 * sizeof(float) * context.store->shape().key_dim);
+    notes_ = std::make_unique<PageNotes>(context.store, note_bytes(context.store->shape().key_dim));
   }
 
   void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {
     PageBudget budget = budget_;
     if (block.layer < dense_layers_) budget.share = 1;
-    const int dim = notes_->store().shape().key_dim;
-    PageQueries queries(block, dim, kMostRows);
-    std::vector<float> parts(2 * static_cast<size_t>(dim));
+    const PageQueries queries(block, notes_->store().shape().key_dim, kMostRows);
+    const std::vector<float> parts = parts_of(queries);
+    std::vector<std::byte> moved;  // the note of a page that sits elsewhere than when it was noted
     const auto score = [&](uint32_t s) {
-      return bound(bounds(lane[s].page), queries.at(lane[s].place), queries.count(), parts);
+      Bounds bounds = read(note_of(lane[s], block.rotations));
+      if (bounds.place != lane[s].place) {
+        moved.resize(note_bytes(notes_->store().shape().key_dim));
+        make_note(lane[s], block.rotations, moved.data());
+        bounds = read(moved.data());
+      }
+      const int64_t n = 2 * static_cast<int64_t>(notes_->store().shape().key_dim);
+      return kernels().largest_dot(bounds.sides, parts.data(), queries.count(), n);
     };
     choose_pages(lane, block, budget, score, selection);
   }
 
  private:
-  /// The largest that a query can score with any key between the bounds: what is negative of it times the least,
-  /// what is positive times the largest. parts: [2, key_dim], working memory.
-  static float bound(const float* bounds, const float* queries, int count, std::vector<float>& parts) {
-    const int dim = static_cast<int>(std::ssize(parts) / 2);
-    float best = -std::numeric_limits<float>::infinity();
-    for (int q = 0; q < count; ++q, queries += dim) {
-      for (int d = 0; d < dim; ++d) {
-        parts[d] = std::min(queries[d], 0.0f);
-        parts[dim + d] = std::max(queries[d], 0.0f);
-      }
-      best = std::max(best, dot(parts.data(), bounds, 2 * dim));
-    }
-    return best;
+  static size_t note_bytes(int dim) { return sizeof(int64_t) + 2 * sizeof(float) * dim; }
+  static Bounds read(const std::byte* note) {
+    return {*reinterpret_cast<const int64_t*>(note), reinterpret_cast<const float*>(note + sizeof(int64_t))};
   }
 
-  /// [2, key_dim]: the least and the largest of each dimension of the keys as they lie in a full page.
-  const float* bounds(PageId page) const {
+  /// The largest that a query can score with any key between the bounds is what is negative of it times the least
+  /// and what is positive times the largest: [count, 2, key_dim].
+  static std::vector<float> parts_of(const PageQueries& queries) {
+    const std::vector<float> all = queries.all();
+    const int64_t dim = std::ssize(all) / queries.count();
+    std::vector<float> parts(2 * all.size());
+    for (int64_t q = 0; q < queries.count(); ++q) {
+      for (int64_t d = 0; d < dim; ++d) {
+        const float x = all[q * dim + d];
+        parts[2 * q * dim + d] = std::min(x, 0.0f);
+        parts[(2 * q + 1) * dim + d] = std::max(x, 0.0f);
+      }
+    }
+    return parts;
+  }
+
+  const std::byte* note_of(const PageSlot& slot, const PlaceRotations* rotations) const {
+    return notes_->get(slot.page, [&](std::byte* note) { make_note(slot, rotations, note); });
+  }
+
+  void make_note(const PageSlot& slot, const PlaceRotations* rotations, std::byte* note) const {
     const PageStore& store = notes_->store();
     const int dim = store.shape().key_dim;
-    return reinterpret_cast<const float*>(notes_->get(page, [&](std::byte* note) {
-      std::vector<float> keys(static_cast<size_t>(kPageTokens) * dim);
-      read_keys(store.shape().format, dim, store.keys(page), kPageTokens, keys.data());
-      auto* least = reinterpret_cast<float*>(note);
-      float* largest = least + dim;
-      std::copy_n(keys.data(), dim, least);
-      std::copy_n(keys.data(), dim, largest);
-      for (int t = 1; t < kPageTokens; ++t) {
-        for (int d = 0; d < dim; ++d) {
-          least[d] = std::min(least[d], keys[static_cast<size_t>(t) * dim + d]);
-          largest[d] = std::max(largest[d], keys[static_cast<size_t>(t) * dim + d]);
-        }
+    std::vector<float> keys;
+    read_rotated(store, slot, rotations, keys);
+    std::memcpy(note, &slot.place, sizeof(slot.place));
+    auto* least = reinterpret_cast<float*>(note + sizeof(int64_t));
+    float* largest = least + dim;
+    std::copy_n(keys.data(), dim, least);
+    std::copy_n(keys.data(), dim, largest);
+    for (int t = 1; t < kPageTokens; ++t) {
+      for (int d = 0; d < dim; ++d) {
+        least[d] = std::min(least[d], keys[static_cast<size_t>(t) * dim + d]);
+        largest[d] = std::max(largest[d], keys[static_cast<size_t>(t) * dim + d]);
       }
-    }));
+    }
   }
 
   PageBudget budget_;

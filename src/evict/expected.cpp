@@ -131,7 +131,7 @@ class Expected final : public Scorer {
     AlignedBuffer<float> scratch(kMultiplyScratch);
     for (const PageSlot& slot : layer.lane(head)) {
       if (slot.mask == 0) continue;
-      read_rotated(store, slot, layer.work.rotations, keys);
+      read_rotated(store, slot, &layer.work.rotations, keys);
       for (int t = 0; t < slot.filled; ++t) turn_back(turns, keys.data() + t * dim);
       FloatProduct product;
       product.rows = slot.filled;

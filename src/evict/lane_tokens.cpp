@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "attend/key_scores.h"
+#include "attend/lane_keys.h"
 
 namespace fathom {
 namespace {
@@ -14,23 +15,12 @@ constexpr int64_t kRowsAtOnce = 8;  // whose scores with all tokens are held at 
 
 }  // namespace
 
-void read_rotated(const PageStore& store, const PageSlot& slot, const PlaceRotations& rotations,
-                  std::vector<float>& keys) {
-  const int dim = store.shape().key_dim, pairs = rotations.pairs();
-  keys.resize(static_cast<size_t>(kPageTokens) * dim);
-  read_keys(store.shape().format, dim, store.keys(slot.page), slot.filled, keys.data());
-  if (pairs == 0) return;
-  std::vector<float> spare(2 * static_cast<size_t>(pairs));
-  const PlaceRotations::View turn = rotations.at(slot.place, spare.data());
-  for (int t = 0; t < slot.filled; ++t) kernels().rotate_pairs(keys.data() + t * dim, turn.cos, turn.sin, pairs);
-}
-
 void each_key(const LayerTokens& layer, int head, const std::function<void(int64_t, const float*)>& visit) {
   const PageStore& store = layer.memory.store();
   std::vector<float> keys;
   for (const PageSlot& slot : layer.lane(head)) {
     if (slot.mask == 0) continue;
-    read_rotated(store, slot, layer.work.rotations, keys);
+    read_rotated(store, slot, &layer.work.rotations, keys);
     for (int t = 0; t < slot.filled; ++t) {
       if (slot.mask >> t & 1) visit(slot.first + t, keys.data() + t * store.shape().key_dim);
     }

@@ -9,10 +9,6 @@
 
 namespace fathom {
 
-/// The keys of a page as floats, rotated to its place. keys: [filled, key_dim].
-void read_rotated(const PageStore& store, const PageSlot& slot, const PlaceRotations& rotations,
-                  std::vector<float>& keys);
-
 /// Calls visit(token, key) for each visible token of a lane, in order. key: [key_dim], rotated to its place.
 void each_key(const LayerTokens& layer, int head,
               const std::function<void(int64_t token, const float* key)>& visit);

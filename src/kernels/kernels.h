@@ -126,6 +126,8 @@ struct Kernels {
   void (*attend)(const AttendTask& task, float* scratch);
   /// scratch: [64 · key_dim], aligned to 64 bytes.
   void (*score_page)(const ScoreTask& task, float* scratch);
+  /// The largest of the products of a vector with each of `count` others; −∞ for none. x: [n], others: [count, n].
+  float (*largest_dot)(const float* x, const float* others, int64_t count, int64_t n);
   /// Writes tokens into a page.
   void (*write_page)(const PageWrite& write);
 

@@ -129,6 +129,16 @@ void score_page(const ScoreTask& task, float* /*scratch*/) {
   }
 }
 
+float largest_dot(const float* x, const float* others, int64_t count, int64_t n) {
+  float largest = -std::numeric_limits<float>::infinity();
+  for (int64_t i = 0; i < count; ++i) {
+    double total = 0;
+    for (int64_t d = 0; d < n; ++d) total += static_cast<double>(x[d]) * others[i * n + d];
+    largest = std::max(largest, static_cast<float>(total));
+  }
+  return largest;
+}
+
 void rms_norm(const float* x, const float* weight, float eps, int64_t n, float* out) {
   double squares = 0;
   for (int64_t i = 0; i < n; ++i) squares += static_cast<double>(x[i]) * x[i];
@@ -265,6 +275,7 @@ Kernels reference_kernels() {
           .multiply = multiply,
           .attend = attend,
           .score_page = score_page,
+          .largest_dot = largest_dot,
           .write_page = write_page,
           .rms_norm = rms_norm,
           .layer_norm = layer_norm,

@@ -51,7 +51,28 @@ void ScorePage(const ScoreTask& task, float* scratch) {
   }
 }
 
-void FillScores(Kernels& table) { table.score_page = ScorePage; }
+float LargestDot(const float* HWY_RESTRICT x, const float* HWY_RESTRICT others, int64_t count, int64_t n) {
+  const FloatTag d;
+  const int64_t lanes = Lanes();
+  float largest = kMinusInfinity;
+  for (int64_t i = 0; i < count; ++i, others += n) {
+    auto even = hn::Zero(d), odd = hn::Zero(d);
+    int64_t c = 0;
+    for (; c + 2 * lanes <= n; c += 2 * lanes) {
+      even = hn::MulAdd(hn::LoadU(d, x + c), hn::LoadU(d, others + c), even);
+      odd = hn::MulAdd(hn::LoadU(d, x + c + lanes), hn::LoadU(d, others + c + lanes), odd);
+    }
+    float total = hn::GetLane(hn::SumOfLanes(d, hn::Add(even, odd)));
+    for (; c < n; ++c) total += x[c] * others[c];
+    largest = total > largest ? total : largest;
+  }
+  return largest;
+}
+
+void FillScores(Kernels& table) {
+  table.score_page = ScorePage;
+  table.largest_dot = LargestDot;
+}
 
 // NOLINTNEXTLINE(google-readability-namespace-comments)
 }  // namespace HWY_NAMESPACE

@@ -297,6 +297,19 @@ TEST(Selectors, NotesFollowPagesThatAreWrittenAnew) {
   EXPECT_EQ(after, attended(scene, *selector("quest:budget=256,local=1,dense_layers=0", scene)));
 }
 
+TEST(Selectors, NotesOfASequenceThatMovedAreMadeAnew) {
+  SceneShape shape = long_shape(2);
+  shape.rows = 1;
+  Scene scene(shape);
+  const auto quest = selector("quest:budget=256,local=1,dense_layers=0", scene);
+  attended(scene, *quest);
+  scene.memory.place(777);
+  for (int64_t& position : scene.positions) position += 777;
+  scene.rotations.reserve(scene.memory.end_position());
+  const auto fresh = selector("quest:budget=256,local=1,dense_layers=0", scene);
+  EXPECT_EQ(attended(scene, *quest), attended(scene, *fresh));
+}
+
 TEST(Selectors, LmInfiniteKeepsTheFirstTokensWithinTheLimit) {
   for (const auto& [sink, size, limit] :
        {std::array<int64_t, 3>{10, 200, 200}, {70, 300, 150}, {100, 64, 400}, {4, 1000, 1000}}) {

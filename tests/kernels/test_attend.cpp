@@ -54,6 +54,22 @@ TEST_P(AttendOnEachIsa, PageScoresEqualTheReference) {
   }
 }
 
+TEST_P(AttendOnEachIsa, TheLargestProductIsTheReferences) {
+  for (const int n : {1, 15, 64, 100, 256}) {
+    for (const int count : {0, 1, 3, 17}) {
+      const std::vector<float> x = test::gaussian(n, n),
+                               others = test::gaussian(static_cast<size_t>(count) * n, count + 1);
+      const float expected = kernels("reference").largest_dot(x.data(), others.data(), count, n);
+      const float found = kernels(GetParam()).largest_dot(x.data(), others.data(), count, n);
+      if (count == 0) {
+        EXPECT_EQ(found, expected);
+      } else {
+        EXPECT_NEAR(found, expected, 1e-5 * n) << count << " of " << n;
+      }
+    }
+  }
+}
+
 TEST_P(AttendOnEachIsa, RoundedPagesStayNearFloats) {
   for (const int rows : {1, 24}) {  // few queries, and many
     const AttendCase floats{64, 64, 64, rows, 4, 6, PageFormat::kF32};
