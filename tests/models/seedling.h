@@ -29,6 +29,11 @@ inline std::vector<int32_t> tokens(int64_t n, uint32_t seed = 1) {
   return ids;
 }
 
+/// Reads tokens one by one.
+inline void steps(Session& session, const std::vector<int32_t>& ids) {
+  for (const int32_t id : ids) session.append({&id, 1});
+}
+
 inline std::vector<float> logits_of(const Session& session) {
   return {session.logits().begin(), session.logits().end()};
 }

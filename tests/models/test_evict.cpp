@@ -13,6 +13,7 @@ namespace {
 using test::logits_of;
 using test::runtime;
 using test::seedling;
+using test::steps;
 using test::tokens;
 
 int64_t visible(const Session& session, int layer, int head) {
@@ -30,10 +31,6 @@ int64_t visible(const Session& session) {
 const char* const kMethods[] = {"streaming", "knorm",  "keydiff",  "tova",     "snapkv",
                                 "h2o",       "sirllm", "expected", "pyramidkv"};
 
-void steps(Session& session, const std::vector<int32_t>& ids) {
-  for (const int32_t id : ids) session.append({&id, 1});
-}
-
 TEST(Evict, ABudgetForAllGivesTheBitsOfNoneForkedAndRewoundToo) {
   const std::vector<int32_t> prompt = tokens(500), tail = tokens(40, 2), other = tokens(300, 3);
   const auto run = [&](const std::string& evict) {
@@ -49,6 +46,11 @@ TEST(Evict, ABudgetForAllGivesTheBitsOfNoneForkedAndRewoundToo) {
   const auto none = run("none");
   for (const std::string method : kMethods) {
     EXPECT_EQ(run(method + ":budget=100k"), none) << method;
+    EXPECT_EQ(run(method + ":budget=100k,places=packed"), none) << method;
+    const bool weighs = method != "streaming" && method != "knorm" && method != "keydiff";
+    if (weighs) {
+      EXPECT_EQ(run(method + ":budget=100k,critical=true"), none) << method;
+    }
     if (method == "pyramidkv") continue;  // its last layers keep less
     EXPECT_EQ(run(method + ":share=1"), none) << method;
   }

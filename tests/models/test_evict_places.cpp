@@ -18,36 +18,16 @@ namespace {
 using test::logits_of;
 using test::runtime;
 using test::seedling;
+using test::steps;
 using test::tokens;
 
 const char* const kMethods[] = {"streaming", "knorm",  "keydiff",  "tova",     "snapkv",
                                 "h2o",       "sirllm", "expected", "pyramidkv"};
 const char* const kWeighing[] = {"tova", "snapkv", "h2o", "sirllm", "expected", "pyramidkv"};
 
-void steps(Session& session, const std::vector<int32_t>& ids) {
-  for (const int32_t id : ids) session.append({&id, 1});
-}
-
 int64_t pages(const Session& session) {
   const PageStore& store = session.memory().store();
   return static_cast<int64_t>(store.bytes_in_use() / store.shape().bytes());
-}
-
-TEST(EvictPlaces, ABudgetForAllGivesTheBitsOfNoneForkedAndRewoundToo) {
-  const std::vector<int32_t> prompt = tokens(300), tail = tokens(20, 2), other = tokens(200, 3);
-  const auto run = [&](const std::string& evict) {
-    Session session(seedling(), runtime(), {.chunk = 128, .evict = evict});
-    session.append(prompt);
-    Session fork = session.fork();
-    fork.append(other);
-    fork.rewind(300);
-    fork.append(other);
-    steps(session, tail);
-    return std::pair{logits_of(session), logits_of(fork)};
-  };
-  const auto none = run("none");
-  for (const std::string method : kMethods) EXPECT_EQ(run(method + ":budget=100k,places=packed"), none) << method;
-  for (const std::string method : kWeighing) EXPECT_EQ(run(method + ":budget=100k,critical=true"), none) << method;
 }
 
 TEST(EvictPlaces, PagesAreFullWhateverStaysForkedAndRewound) {

@@ -16,6 +16,7 @@ namespace {
 using test::logits_of;
 using test::runtime;
 using test::seedling;
+using test::steps;
 using test::tokens;
 
 /// Float weights: results differ by rounding only, where 8-bit activations may round to the next step.
@@ -282,9 +283,6 @@ TEST(Session, SelectorsWithAStateReadOnAfterForksAndRewindsAsIfAlone) {
        {"tokenselect:topk=64,local=64,sink=4", "tokenselect:topk=64,local=64,sink=4,place=packed",
         "tokenselect:topk=64,local=64,theta=0.9", "recycled:budget=64,stride=4", "shadowkv:budget=64,outliers=4",
         "squeezed:least=200,pruned=0.8,iterations=3"}) {
-    const auto steps = [](Session& session, const std::vector<int32_t>& ids) {
-      for (const int32_t id : ids) session.append({&id, 1});
-    };
     Session alone(seedling(), runtime(), {.attend = attend}), trunk(seedling(), runtime(), {.attend = attend});
     alone.append(prompt);
     trunk.append(prompt);
