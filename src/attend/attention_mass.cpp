@@ -3,8 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "attend/lane_keys.h"
-#include "attend/page_choice.h"
+#include "attend/key_scores.h"
 
 namespace fathom {
 namespace {
@@ -33,16 +32,16 @@ void AttentionMass::saw(const AttendedBlock& a) {
   const PackedTokens& packed = a.memory.packed(block.layer, block.head);
   const PageStore& store = a.memory.store();
   const int dim = store.shape().key_dim;
-  std::vector<float> keys(static_cast<size_t>(kPageTokens) * dim);
-  PageQueries queries(block, dim, block.rows);
+  const int first_query = first * block.group, queries = block.rows * block.group - first_query;
+  KeyScores keys(store, *block.rotations);
   Sums own;
   own.grow(a.memory.tokens());
-  own.queries = static_cast<int64_t>(block.rows - first) * block.group;
+  own.queries = queries;
   for (const SelectedPage& page : a.selection.pages) {
     const PageSlot& slot = lane[page.slot];
     if (page.mask == 0) continue;
-    read_keys(store.shape().format, dim, store.keys(slot.page), slot.filled, keys.data());
-    const float* turned = queries.at(page.place);
+    const float* scores =
+        keys.of_page(slot.page, page.place, block.queries + static_cast<int64_t>(first_query) * dim, queries);
     for (int r = first; r < block.rows; ++r) {
       uint64_t mask = page.mask & page_bits(0, block.first + r + 1 - slot.first);
       if (page.row_masks >= 0) mask &= a.selection.row_masks[page.row_masks + r];
@@ -51,9 +50,7 @@ void AttentionMass::saw(const AttendedBlock& a) {
         double sum = 0;
         for (int h = 0; h < block.group; ++h) {
           const int q = r * block.group + h;
-          sum += std::exp(
-              dot(turned + static_cast<int64_t>(q) * dim, keys.data() + static_cast<int64_t>(t) * dim, dim) -
-              a.lse[q]);
+          sum += std::exp(scores[static_cast<int64_t>(q - first_query) * kPageTokens + t] - a.lse[q]);
         }
         const int64_t token = packed.read_at(slot.first + t);
         own.mass[token] += std::llround(std::min(sum, static_cast<double>(block.group)) * kUnits);

@@ -7,6 +7,7 @@
 
 #include "attend/key_scores.h"
 #include "attend/lane_keys.h"
+#include "attend/page_choice.h"
 
 namespace fathom {
 namespace {
@@ -129,16 +130,12 @@ class Hip final : public Selector {
   int64_t groups() const { return std::max<int64_t>(1, keys_ / block_); }
   bool sees_all(int layer, int64_t blocks) const { return layer < dense_layers_ || blocks <= groups(); }
 
-  /// For some rows of a block, evenly drawn, the last one among them.
+  /// For some rows of a block.
   std::vector<int64_t> search_for(const Lane& lane, const QueryBlock& block, int64_t blocks) const {
-    const int64_t row_floats = static_cast<int64_t>(block.group) * store_->shape().key_dim;
-    const int rows = std::min(block.rows, kMostRows);
-    std::vector<float> queries(rows * row_floats);
-    for (int r = 0; r < rows; ++r) {
-      const int64_t row = static_cast<int64_t>(r + 1) * block.rows / rows - 1;
-      std::copy_n(block.queries + row * row_floats, row_floats, queries.data() + r * row_floats);
-    }
-    BestScores scores(lane, *store_, *block.rotations, queries.data(), rows * block.group);
+    const int dim = store_->shape().key_dim;
+    const std::vector<float> queries = drawn_queries(block, dim, kMostRows);
+    const auto count = static_cast<int>(std::ssize(queries) / dim);
+    BestScores scores(lane, *store_, *block.rotations, queries.data(), count);
     return search(scores, blocks);
   }
 

@@ -5,8 +5,6 @@
 #include <cmath>
 #include <limits>
 
-#include "kernels/kernels.h"
-
 namespace fathom {
 
 std::vector<Parameter> budget_parameters(const PageBudget& defaults) {
@@ -61,32 +59,15 @@ void choose_pages(const Lane& lane, const QueryBlock& block, const PageBudget& b
   for (const uint32_t s : always) selection.pages.push_back({s, lane[s].place, lane[s].mask, -1});
 }
 
-PageQueries::PageQueries(const QueryBlock& block, int key_dim, int most_rows)
-    : block_(block), key_dim_(key_dim), group_(block.group) {
-  const int count = std::min(block.rows, most_rows);
-  for (int i = 1; i <= count; ++i) rows_.push_back(i * block.rows / count - 1);
-  if (!block.rotations) return;
-  spare_.resize(2 * static_cast<size_t>(block.rotations->pairs()));
-  back_.resize(block.rotations->pairs());
-}
-
-std::vector<float> PageQueries::all() const {
-  const size_t row_floats = static_cast<size_t>(group_) * key_dim_;
-  std::vector<float> queries(rows_.size() * row_floats);
-  float* out = queries.data();
-  for (const int row : rows_) out = std::copy_n(block_.queries + row * row_floats, row_floats, out);
+std::vector<float> drawn_queries(const QueryBlock& block, int key_dim, int most) {
+  const int rows = std::min(block.rows, most);
+  const int64_t row_floats = static_cast<int64_t>(block.group) * key_dim;
+  std::vector<float> queries(rows * row_floats);
+  for (int r = 0; r < rows; ++r) {
+    const int64_t row = static_cast<int64_t>(r + 1) * block.rows / rows - 1;
+    std::copy_n(block.queries + row * row_floats, row_floats, queries.data() + r * row_floats);
+  }
   return queries;
-}
-
-const float* PageQueries::at(int64_t place) {
-  const int pairs = block_.rotations ? block_.rotations->pairs() : 0;
-  turned_ = all();
-  if (pairs == 0) return turned_.data();
-  const PlaceRotations::View turn = block_.rotations->at(place, spare_.data());
-  for (int i = 0; i < pairs; ++i) back_[i] = -turn.sin[i];
-  for (int i = 0; i < count(); ++i)
-    kernels().rotate_pairs(turned_.data() + static_cast<int64_t>(i) * key_dim_, turn.cos, back_.data(), pairs);
-  return turned_.data();
 }
 
 }  // namespace fathom

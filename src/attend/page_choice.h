@@ -23,23 +23,8 @@ PageBudget read_budget(const Values& values);
 void choose_pages(const Lane& lane, const QueryBlock& block, const PageBudget& budget,
                   const std::function<float(uint32_t slot)>& score, Selection& selection);
 
-/// The queries of a block, some of many, as the keys of single pages meet them.
-class PageQueries {
- public:
-  /// At most `most` rows, evenly drawn, the last one among them; all their heads.
-  PageQueries(const QueryBlock& block, int key_dim, int most_rows);
-  int count() const { return static_cast<int>(rows_.size()) * group_; }
-  /// [count(), key_dim]: rotated by their positions.
-  std::vector<float> all() const;
-  /// [count(), key_dim]: such that q·k of a key as it lies in a page at this place is the score.
-  const float* at(int64_t place);
-
- private:
-  const QueryBlock& block_;
-  int key_dim_, group_;
-  std::vector<int> rows_;
-  std::vector<float> turned_, spare_;
-  std::vector<float> back_;  // sines of the rotation back
-};
+/// The queries of at most `most` rows of a block, evenly drawn, the last one among them, rotated by their
+/// positions: [rows, group, key_dim].
+std::vector<float> drawn_queries(const QueryBlock& block, int key_dim, int most);
 
 }  // namespace fathom

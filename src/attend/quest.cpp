@@ -31,18 +31,17 @@ class Quest final : public Selector {
   void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {
     PageBudget budget = budget_;
     if (block.layer < dense_layers_) budget.share = 1;
-    const PageQueries queries(block, notes_->store().shape().key_dim, kMostRows);
-    const std::vector<float> parts = parts_of(queries);
+    const int dim = notes_->store().shape().key_dim;
+    const std::vector<float> parts = parts_of(drawn_queries(block, dim, kMostRows), dim);
     std::vector<std::byte> moved;  // the note of a page that sits elsewhere than when it was noted
     const auto score = [&](uint32_t s) {
       Bounds bounds = read(note_of(lane[s], block.rotations));
       if (bounds.place != lane[s].place) {
-        moved.resize(note_bytes(notes_->store().shape().key_dim));
+        moved.resize(note_bytes(dim));
         make_note(lane[s], block.rotations, moved.data());
         bounds = read(moved.data());
       }
-      const int64_t n = 2 * static_cast<int64_t>(notes_->store().shape().key_dim);
-      return kernels().largest_dot(bounds.sides, parts.data(), queries.count(), n);
+      return kernels().largest_dot(bounds.sides, parts.data(), std::ssize(parts) / (2 * dim), 2 * dim);
     };
     choose_pages(lane, block, budget, score, selection);
   }
@@ -55,16 +54,12 @@ class Quest final : public Selector {
 
   /// The largest that a query can score with any key between the bounds is what is negative of it times the least
   /// and what is positive times the largest: [count, 2, key_dim].
-  static std::vector<float> parts_of(const PageQueries& queries) {
-    const std::vector<float> all = queries.all();
-    const int64_t dim = std::ssize(all) / queries.count();
-    std::vector<float> parts(2 * all.size());
-    for (int64_t q = 0; q < queries.count(); ++q) {
-      for (int64_t d = 0; d < dim; ++d) {
-        const float x = all[q * dim + d];
-        parts[2 * q * dim + d] = std::min(x, 0.0f);
-        parts[(2 * q + 1) * dim + d] = std::max(x, 0.0f);
-      }
+  static std::vector<float> parts_of(const std::vector<float>& queries, int64_t dim) {
+    std::vector<float> parts(2 * queries.size());
+    for (int64_t i = 0; i < std::ssize(queries); ++i) {
+      const int64_t least = i / dim * 2 * dim + i % dim;
+      parts[least] = std::min(queries[i], 0.0f);
+      parts[least + dim] = std::max(queries[i], 0.0f);
     }
     return parts;
   }
