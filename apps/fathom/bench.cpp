@@ -60,11 +60,6 @@ struct Figure {
     return is_prefill() ? operations / median_seconds() / limits.multiply_adds_per_second
                         : bytes / median_seconds() / limits.read_bytes_per_second;
   }
-  /// Of attention's time: in which was chosen what to attend to.
-  double selecting() const {
-    return attention.running > 0 ? static_cast<double>(attention.selecting) / static_cast<double>(attention.running)
-                                 : 0;
-  }
   double share_of_bf16() const { return operations / median_seconds() / limits.bf16_multiply_adds_per_second; }
 };
 
@@ -254,7 +249,7 @@ class Bench {
       line["read_bytes_per_second"] = f.limits.read_bytes_per_second;
     }
     if (methods_.size() > 1) line["speed_up"] = f.speed_up;
-    line["selecting_share"] = f.selecting();
+    line["selecting_share"] = f.attention.selecting_share();
     line["waited_share"] = f.waited;
     line["peak_rss_bytes"] = f.peak_bytes;
     print_line(line);
@@ -269,8 +264,8 @@ class Bench {
         << format_bytes(static_cast<double>(f.peak_bytes));
     if (f.is_prefill()) out << "  (" << 100 * f.share_of_bf16() << "% of bf16)";
     if (methods_.size() > 1) out << std::setprecision(2) << "  " << f.speed_up << " × the first: " << f.attend;
-    if (f.selecting() > kWorthSaying)
-      out << std::setprecision(1) << "  (selecting: " << 100 * f.selecting() << "% of attention)";
+    if (f.attention.selecting_share() > kWorthSaying)
+      out << std::setprecision(1) << "  (selecting: " << 100 * f.attention.selecting_share() << "% of attention)";
     if (f.waited > kDisturbed) out << "  (too slow: other programs had " << 100 * f.waited << "% of the time)";
     write_out(out.str() + "\n");
   }

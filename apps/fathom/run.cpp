@@ -59,10 +59,6 @@ std::vector<int32_t> encode(const Engine& engine, const std::string& text, const
   return encode_prompt(*engine.tokenizer, chat_template->render(messages, true), true);
 }
 
-double seen_share(const AttentionCount& count) {
-  return count.visible > 0 ? static_cast<double>(count.attended) / static_cast<double>(count.visible) : 1;
-}
-
 /// A method that made no difference is told of, so that nobody takes its figures for its own.
 void note_idle_method(const CommonOptions& options, const AttentionCount& count) {
   if (options.attend == "dense" || count.attended < count.visible) return;
@@ -78,7 +74,7 @@ void print_json(const Generated& result, int64_t prompt_tokens, double prefill_s
                                        {"stop", name(result.stop)},
                                        {"prefill_tokens_per_second", rate(prompt_tokens, prefill_seconds)},
                                        {"decode_tokens_per_second", rate(result.steps, result.seconds)},
-                                       {"keys_attended_share", seen_share(count)}};
+                                       {"keys_attended_share", count.seen_share()}};
   write_out(line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
 }
 
@@ -87,7 +83,7 @@ void print_summary(const Generated& result, int64_t prompt_tokens, double prefil
   note(concat("read ", prompt_tokens, " tokens in ", format_seconds(prefill_seconds), " (",
               format_size(rate(prompt_tokens, prefill_seconds)), " tokens/s), wrote ", result.tokens.size(), " (",
               format_size(rate(result.steps, result.seconds)), " tokens/s), saw ",
-              std::llround(100 * seen_share(count)), " % of the keys, stopped by ", name(result.stop)));
+              std::llround(100 * count.seen_share()), " % of the keys, stopped by ", name(result.stop)));
 }
 
 void run(const RunOptions& options) {

@@ -52,6 +52,11 @@ struct AttentionCount {
   // Nanoseconds of all threads together: of choosing, and of all that attention does.
   int64_t selecting = 0, running = 0;
 
+  /// Of the pairs of dense reading: that were attended to. 1 for none.
+  double seen_share() const { return share(attended, visible, 1); }
+  /// Of the time: in which was chosen what to attend to. 0 for none.
+  double selecting_share() const { return share(selecting, running, 0); }
+
   AttentionCount& operator+=(const AttentionCount& more) {
     attended += more.attended, visible += more.visible;
     selecting += more.selecting, running += more.running;
@@ -60,6 +65,11 @@ struct AttentionCount {
   AttentionCount operator-(const AttentionCount& before) const {
     return {attended - before.attended, visible - before.visible, selecting - before.selecting,
             running - before.running};
+  }
+
+ private:
+  static double share(int64_t part, int64_t whole, double of_nothing) {
+    return whole > 0 ? static_cast<double>(part) / static_cast<double>(whole) : of_nothing;
   }
 };
 
