@@ -163,12 +163,12 @@ class Chains final : public TaskSource {
     const int digits = training_digits(dice);
     Names names(dice);
     MarkedText marked;
-    const bool shown = bytes >= kExample && dice.below(2) == 0;
+    const bool shown = bytes >= kExample && dice.below(5) != 0;
     if (shown) {
       add_part(wording, around, names, digits, std::min<int64_t>(bytes / 3, dice.between(250, 1500)), 1, dice,
                marked);
       marked.text += '\n';
-      if (dice.below(2) == 0) names.redraw();
+      if (dice.below(4) != 0) names.redraw();
     }
     const bool crowded = dice.below(2) == 0;
     const int64_t most = bytes < 800 ? 1 : crowded ? std::min<int64_t>(bytes / 500, 12) : bytes < 1500 ? 2 : 3;

@@ -39,7 +39,7 @@ class Facts final : public TaskSource {
   Facts(std::string_view name, bool hidden) : TaskSource(name), hidden_(hidden) {}
 
   MarkedText make(Dice dice, const ProseSource& prose, int64_t bytes) const override {
-    const bool bare = hidden_ && dice.below(6) == 0;
+    const bool bare = hidden_ && dice.below(4) == 0;
     FactWording wording = bare ? draw_thing_wording(dice) : draw_fact_wording(dice, false);
     wording.own_lines |= !hidden_;
     const Surroundings around =
@@ -78,8 +78,8 @@ class Facts final : public TaskSource {
   bool hidden_;
 };
 
-/// Keys with several values, all values of a key asked for; or several keys asked for at once. A third of the texts
-/// are crowded: nothing but facts, as many groups as there is room for, all asked for; another third has one group
+/// Keys with several values, all values of a key asked for; or several keys asked for at once. Half of the texts
+/// are crowded: nothing but facts, as many groups as there is room for, all asked for; one of six has one group
 /// alone.
 class Several final : public TaskSource {
  public:
@@ -88,8 +88,8 @@ class Several final : public TaskSource {
   MarkedText make(Dice dice, const ProseSource& prose, int64_t bytes) const override {
     constexpr int64_t kRoom = 700, kMostTimes = 5;  // bytes for each question
     const FactWording wording = draw_fact_wording(dice, true);
-    const int64_t drawn = dice.below(3);
-    const bool crowded = drawn == 0, alone = drawn == 1;
+    const int64_t drawn = dice.below(6);
+    const bool crowded = drawn < 3, alone = drawn == 3;
     const Surroundings around =
         crowded ? Surroundings(dice, prose, Surroundings::Kind::kNone) : Surroundings(dice, prose);
     const int64_t times = alone ? 1 : dice.between(1, std::clamp<int64_t>(bytes / kRoom, 1, kMostTimes));

@@ -28,20 +28,26 @@ const std::vector<int> kGroups[] = {  // lengths of the groups of hex; a UUID ha
     {8, 8, 8},
     {10, 5, 5, 10},
     {4, 8, 8, 4, 8}};
+constexpr std::string_view kHex = "0123456789abcdef";
+constexpr int kMore = 4;  // digits or letters of a part that is added when few keys are left
 constexpr std::string_view kMixed = "abcdefghjkmnpqrstuvwxyz23456789";
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
-/// Characters of `from` at random, never five digits in a row.
-std::string random_characters(Dice& dice, std::string_view from, int count) {
-  std::string text;
-  for (int digits = 0; static_cast<int>(text.size()) < count;) {
+/// `text` and characters of `from` at random, `count` together, never five digits in a row.
+std::string random_characters(Dice& dice, std::string_view from, int count, std::string text = "") {
+  auto digits = static_cast<int>(std::ranges::count_if(text, is_digit));
+  while (static_cast<int>(text.size()) < count) {
     const char c = dice.pick(from);
     if (is_digit(c) && digits == 4) continue;
     digits = is_digit(c) ? digits + 1 : 0;
     text += c;
   }
   return text;
+}
+
+const std::vector<int>& draw_groups(Dice& dice, int64_t bytes) {
+  return kGroups[dice.below(bytes < kShort ? kShortGroups : static_cast<int64_t>(std::size(kGroups)))];
 }
 
 bool is_evaluated(std::string_view word) {
@@ -64,7 +70,18 @@ std::vector<std::string> passage_words(Dice& dice, const ProseSource& prose) {
   return {words.begin(), words.end()};
 }
 
-std::string random_hex(Dice& dice, int count) { return random_characters(dice, "0123456789abcdef", count); }
+HexGroups::HexGroups(Dice& dice, std::vector<int> sizes) : sizes_(std::move(sizes)), heads_(sizes_.size(), ' ') {
+  if (sizes_.size() < 2 || dice.below(2) == 0) return;
+  for (char& head : heads_)
+    if (dice.below(2) == 0) head = dice.pick(kHex);
+}
+
+std::string HexGroups::draw(Dice& dice, size_t place) const {
+  // further groups are in place of those that are used up
+  const int size = place < sizes_.size() ? sizes_[place] : kMore;
+  const bool free = place >= heads_.size() || heads_[place] == ' ';
+  return random_characters(dice, kHex, size, free ? "" : std::string(1, heads_[place]));
+}
 
 int training_digits(Dice& dice) {
   constexpr int kDigits[] = {2, 3, 3, 4, 4, 8, 8, 8, 9, 9};
@@ -111,7 +128,8 @@ void Keys::draw_kind(int64_t bytes, int64_t count) {
       between_ = dice_.pick(kCodeJoins);
       break;
     case Kind::kHex:
-      sizes_ = kGroups[dice_.below(bytes < kShort ? kShortGroups : static_cast<int64_t>(std::size(kGroups)))];
+      sizes_ = draw_groups(dice_, bytes);
+      hex_.emplace(dice_, sizes_);
       between_ = "-";
       break;
     case Kind::kPassage:
@@ -135,7 +153,7 @@ std::string Keys::part(size_t place) {
     case Kind::kCode:
       return place == 0 ? random_letters(dice_, size, capitals_ ? 'A' : 'a') : random_number(dice_, size);
     case Kind::kHex:
-      return random_hex(dice_, size);
+      return hex_->draw(dice_, place);
     case Kind::kThing:
       return std::string(dice_.below(2) == 0 ? draw_modifier(dice_) : "").append(draw_thing(dice_));
     default:
@@ -145,7 +163,7 @@ std::string Keys::part(size_t place) {
 
 std::string Keys::next() {
   for (int tries = 1;; ++tries) {
-    if (tries % 100 == 0) sizes_.push_back(4);  // few are left
+    if (tries % 100 == 0) sizes_.push_back(kMore);  // few are left
     std::vector<std::string> parts;
     if (alike_ && sizes_.size() > 1 && !drawn_.empty() && dice_.below(5) < 2) parts = dice_.pick(drawn_);
     if (parts.size() == sizes_.size()) {
@@ -173,8 +191,7 @@ void Worths::draw_kind() {
                              Kind::kWord,   Kind::kWord,   Kind::kNonsense, Kind::kMixed};
   kind_ = dice_.pick(kKinds);
   if (kind_ == Kind::kNumber) sizes_ = {training_digits(dice_)};
-  if (kind_ == Kind::kHex)
-    sizes_ = kGroups[dice_.below(bytes_ < kShort ? kShortGroups : static_cast<int64_t>(std::size(kGroups)))];
+  if (kind_ == Kind::kHex) hex_.emplace(dice_, draw_groups(dice_, bytes_));
   if (kind_ == Kind::kNonsense) sizes_ = {static_cast<int>(dice_.between(2, 3))};
   if (kind_ == Kind::kMixed) sizes_ = {static_cast<int>(dice_.between(3, 8))};
 }
@@ -189,7 +206,7 @@ std::string Worths::draw() {
       return random_characters(dice_, kMixed, sizes_[0]);
     case Kind::kHex: {
       std::vector<std::string> groups;
-      for (const int size : sizes_) groups.push_back(random_hex(dice_, size));
+      for (size_t i = 0; i < hex_->count(); ++i) groups.push_back(hex_->draw(dice_, i));
       return joined(groups, "-");
     }
     default:

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -14,8 +15,18 @@ namespace fathom {
 /// The words of 4 to 10 small letters of a passage, all different, none in evaluation's lists of nouns and
 /// adjectives.
 std::vector<std::string> passage_words(Dice& dice, const ProseSource& prose);
-/// Hex digits, never five decimal ones in a row.
-std::string random_hex(Dice& dice, int count);
+/// Groups of hex digits, never five decimal ones in a row. In half of the texts some groups begin alike in all that
+/// are drawn, as the third of a UUID does.
+class HexGroups {
+ public:
+  HexGroups(Dice& dice, std::vector<int> sizes);
+  std::string draw(Dice& dice, size_t place) const;
+  size_t count() const { return sizes_.size(); }
+
+ private:
+  std::vector<int> sizes_;
+  std::string heads_;  // of each group; a space where it is free
+};
 /// "[a] {t} [p] {k}": each {letter} replaced by what `parts` has for it, other braces kept.
 struct Slot {
   char name;
@@ -45,6 +56,7 @@ class Keys {
   Kind kind_;
   bool alike_;              // many share a part with an earlier one
   std::vector<int> sizes_;  // of the parts: letters, digits, syllables
+  std::optional<HexGroups> hex_;
   std::string before_, between_;
   bool capitals_ = false;
   std::vector<std::string> words_;
@@ -69,6 +81,7 @@ class Worths {
   Kind kind_ = Kind::kNumber;
   bool any_kind_;
   std::vector<int> sizes_;
+  std::optional<HexGroups> hex_;
   std::vector<std::string> words_;
   std::set<std::string> used_;
 };

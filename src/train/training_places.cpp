@@ -135,6 +135,8 @@ MarkedText Surroundings::hide(const std::vector<std::string>& pieces, const Mark
   std::vector<int64_t> places;
   for (size_t i = 0; i < pieces.size(); ++i) places.push_back(dice.between(0, std::ssize(parts)));
   std::ranges::sort(places);
+  // what lies farthest back would else be rare in the longest rows
+  if (!places.empty() && dice.below(4) == 0) places[0] = 0;
   MarkedText marked;
   size_t next = 0;
   for (size_t part = 0; part <= parts.size(); ++part) {

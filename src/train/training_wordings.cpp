@@ -121,6 +121,10 @@ constexpr std::string_view kQuestions[] = {"which {b} the {m}{t} {p} {k}?",
 // Of facts without an owner: {k} the thing.
 constexpr std::string_view kThingForms[] = {"{a}{k}{i} {v}", "{a}{k}{i} {v}", "{a}{k}{i} {v}",   "{a}{k}{i} {v}",
                                             "{k}: {v}",      "{k} = {v}",     "as {k} take {v}", "{k}{i} {v}"};
+/// Behind the fact, in half of the texts: it is said twice.
+constexpr std::string_view kThingAgain[] = {
+    "once more, {v}",     "{v} it is, the {k}",  "{v} and no other is {a}{k}", "so {v} was {a}{k}",
+    "{v}: mind this {k}", "the {k}, again: {v}", "{v} has become the {k}",     "do not mistake {v}, the {k}"};
 constexpr std::string_view kThingQuestions[] = {
     "which is {a}{k}?", "{a}{k}?",         "name {a}{k}.",    "tell me the {k}!", "look up {a}{k}.", "{k}?",
     "the {k} ?",        "recall the {k}.", "I need the {k}.", "and now the {k}?", "give the {k}!",   "{k} wanted."};
@@ -260,6 +264,8 @@ FactWording draw_thing_wording(Dice& dice) {
   const std::string_view end = wording.own_lines ? dice.pick(kEnds) : ".";
   const std::string form = capital(worded(dice.pick(kThingForms), parts, false));
   wording.statement = form + std::string(end);
+  if (dice.below(2) == 0)
+    wording.statement = concat(form, ". ", capital(worded(dice.pick(kThingAgain), parts, false)), end);
   wording.lead = form.substr(0, form.find("{v}"));
   wording.asks_in_lines = dice.below(4) != 0;
   wording.tail = wording.asks_in_lines ? end : ".";
@@ -281,7 +287,7 @@ void add_fact_templates(std::vector<std::string_view>& templates) {
   };
   templates.push_back(kPlainForm);
   add(kValueLast), add(kValueInside), add(kValueFirst), add(kArticles), add(kManyArticles), add(kModifiers);
-  add(kThingForms), add(kThingQuestions);
+  add(kThingForms), add(kThingAgain), add(kThingQuestions);
   add(kThings), add(kPrepositions), add(kQuestions), add(kPrefaceBegins), add(kPrefaceThings);
   add(kPrefacePlaces), add(kPrefaceEnds);
   for (const Verb& verb : kVerbs) templates.insert(templates.end(), {verb.one, verb.many});
