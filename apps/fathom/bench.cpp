@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/format.h"
 #include "base/interrupt.h"
+#include "base/progress.h"
 #include "base/stopwatch.h"
 #include "commands.h"
 #include "console.h"
@@ -24,6 +25,7 @@ struct BenchOptions {
   std::string shape, write;
   std::vector<std::string> beside;  // --attend methods
   std::string prefill = "512", depth = "0", decode = "32";
+  int sequences = 1;
   int repeat = 3;
   bool json = false;
 };
@@ -38,7 +40,8 @@ constexpr double kWorthSaying = 0.01, kDisturbed = 0.02;
 struct Figure {
   const char* test;  // "prefill" or "decode"
   std::string attend = {};
-  int64_t tokens, depth;
+  int64_t tokens, depth;             // of each sequence
+  int64_t sequences = 1;             // read or generated together
   double operations = 0, bytes = 0;  // multiply-adds and bytes of weights and pages that one run needs
   std::vector<double> seconds = {};  // of the runs, sorted
   double speed_up = 1;               // beside the first method: the median over rounds
@@ -52,15 +55,19 @@ struct Figure {
     const size_t half = seconds.size() / 2;
     return seconds.size() % 2 ? seconds[half] : (seconds[half - 1] + seconds[half]) / 2;
   }
-  double tokens_per_second() const { return static_cast<double>(tokens) / median_seconds(); }
-  double slowest() const { return static_cast<double>(tokens) / seconds.back(); }
-  double fastest() const { return static_cast<double>(tokens) / seconds.front(); }
+  /// Of all sequences together.
+  double tokens_per_second() const { return speed(median_seconds()); }
+  double slowest() const { return speed(seconds.back()); }
+  double fastest() const { return speed(seconds.front()); }
   /// Prefill of arithmetic, decode of reading.
   double share() const {
     return is_prefill() ? operations / median_seconds() / limits.multiply_adds_per_second
                         : bytes / median_seconds() / limits.read_bytes_per_second;
   }
   double share_of_bf16() const { return operations / median_seconds() / limits.bf16_multiply_adds_per_second; }
+
+ private:
+  double speed(double seconds_of_run) const { return static_cast<double>(tokens * sequences) / seconds_of_run; }
 };
 
 std::vector<int64_t> parse_sizes(const std::string& list, const char* option) {
@@ -100,18 +107,23 @@ class Bench {
   void run() {
     print_machine(meter_.limits());
     for (const int64_t depth : parse_sizes(options_.depth, "--depth")) {
-      Session session(model_, runtime_, options_.common.session());
-      if (depth > 0) session.fill_random(depth);
+      Sessions sessions;
+      for (int i = 0; i < options_.sequences; ++i) {
+        sessions.emplace_back(model_, runtime_, options_.common.session());
+        if (depth > 0) sessions.back().fill_random(depth);
+      }
       for (const int64_t n : parse_sizes(options_.prefill, "--prefill")) {
-        if (n > 0) print_all(measure_prefill(session, n));
+        if (n > 0) print_all(measure_prefill(sessions[0], n));
       }
       for (const int64_t n : parse_sizes(options_.decode, "--decode")) {
-        if (n > 0) print_all(measure_decode(session, n));
+        if (n > 0) print_all(measure_decode(sessions, n));
       }
     }
   }
 
  private:
+  using Sessions = std::vector<Session>;
+
   std::vector<int32_t> random_tokens(int64_t n) {
     std::uniform_int_distribution<int32_t> any(0, static_cast<int32_t>(model_->config().vocabulary) - 1);
     std::vector<int32_t> tokens(n);
@@ -129,23 +141,28 @@ class Bench {
     return figures;
   }
 
-  /// Times `work(fork, tokens)` on fresh forks of each method's session, the methods in turn.
+  /// Times `work(forks, tokens)` on fresh forks of each method's sessions, the methods in turn.
   template <class Work>
-  void measure(const std::vector<Session>& sessions, std::vector<Figure>& figures, const Work& work) {
+  void measure(const std::vector<Sessions>& sessions, std::vector<Figure>& figures, const Work& work) {
     const std::vector<int32_t> tokens = random_tokens(figures[0].tokens);
     const MachineLimits before = meter_.limits();
     const double waited_before = seconds_waited();
     const Stopwatch all;
     std::vector<std::vector<double>> speed_ups(figures.size());
+    Progress progress(concat("measuring ", figures[0].test, " at ", format_size(figures[0].depth)), "runs",
+                      (options_.repeat + 1) * std::ssize(figures));
+    int64_t runs = 0;
     for (int round = 0; round <= options_.repeat; ++round) {
       for (size_t m = 0; m < figures.size(); ++m) {
         throw_if_interrupted();
-        Session fork = sessions[m].fork();
+        Sessions forks;
+        for (const Session& session : sessions[m]) forks.push_back(session.fork());
         const bool warm_up = round == 0;
         const AttentionCount attention_before = runtime_->work().attention.count();
         const Stopwatch watch;
-        work(fork,
+        work(forks,
              std::span(tokens).first(warm_up ? std::min(figures[m].tokens, kWarmUpTokens) : figures[m].tokens));
+        progress.update(++runs);
         if (warm_up) continue;
         figures[m].seconds.push_back(watch.seconds());
         figures[m].attention += runtime_->work().attention.count() - attention_before;
@@ -164,11 +181,18 @@ class Bench {
     }
   }
 
-  /// The session under each method.
-  std::vector<Session> sessions_of(const Session& session) const {
-    std::vector<Session> sessions;
-    for (const std::string& attend : methods_) sessions.push_back(session.fork(attend));
-    return sessions;
+  /// The sessions under each method.
+  std::vector<Sessions> under_each(std::span<const Session> sessions) const {
+    std::vector<Sessions> under(methods_.size());
+    for (size_t m = 0; m < methods_.size(); ++m)
+      for (const Session& session : sessions) under[m].push_back(session.fork(methods_[m]));
+    return under;
+  }
+  /// The same token for each.
+  static void step(Sessions& sessions, int32_t token) {
+    std::vector<Session*> all;
+    for (Session& session : sessions) all.push_back(&session);
+    Session::step(all, std::vector<int32_t>(all.size(), token));
   }
 
   std::vector<Figure> measure_prefill(const Session& session, int64_t n) {
@@ -177,22 +201,24 @@ class Bench {
                               output_multiply_adds() + attention_multiply_adds(model_->config(), depth, n);
     std::vector<Figure> figures =
         of_each({.test = "prefill", .tokens = n, .depth = session.length(), .operations = operations});
-    measure(sessions_of(session), figures, [](Session& s, std::span<const int32_t> tokens) { s.append(tokens); });
+    measure(under_each({&session, 1}), figures,
+            [](Sessions& sessions, std::span<const int32_t> tokens) { sessions[0].append(tokens); });
     return figures;
   }
 
-  std::vector<Figure> measure_decode(const Session& session, int64_t n) {
-    const double bytes = model_->network().weight_bytes() +
-                         page_bytes(session, static_cast<double>(session.length()) + (n + 1) / 2.0);
-    std::vector<Figure> figures =
-        of_each({.test = "decode", .tokens = n, .depth = session.length(), .bytes = bytes * n});
-    std::vector<Session> sessions = sessions_of(session);
-    if (session.length() > 0) {  // what a method prepares once for a text is not part of decoding
+  std::vector<Figure> measure_decode(const Sessions& sessions, int64_t n) {
+    const int64_t depth = sessions[0].length();
+    const double pages = page_bytes(sessions[0], static_cast<double>(depth) + (n + 1) / 2.0);
+    const double bytes = model_->network().weight_bytes() + pages * options_.sequences;
+    std::vector<Figure> figures = of_each(
+        {.test = "decode", .tokens = n, .depth = depth, .sequences = options_.sequences, .bytes = bytes * n});
+    std::vector<Sessions> under = under_each(sessions);
+    if (depth > 0) {  // what a method prepares once for a text is not part of decoding
       const std::vector<int32_t> first = random_tokens(1);
-      for (Session& s : sessions) s.append(first);
+      for (Sessions& each : under) step(each, first[0]);
     }
-    measure(sessions, figures, [](Session& s, std::span<const int32_t> tokens) {
-      for (const int32_t token : tokens) s.append({&token, 1});
+    measure(under, figures, [](Sessions& forks, std::span<const int32_t> tokens) {
+      for (const int32_t token : tokens) step(forks, token);
     });
     return figures;
   }
@@ -233,6 +259,7 @@ class Bench {
                                 {"model", model_->config().name},
                                 {"tokens", f.tokens},
                                 {"depth", f.depth},
+                                {"sequences", f.sequences},
                                 {"threads", runtime_->pool().threads()},
                                 {"attend", f.attend},
                                 {"cache", options_.common.cache},
@@ -263,6 +290,7 @@ class Bench {
         << 100 * f.share() << "% " << (f.is_prefill() ? "multiply" : "reading ") << std::setw(13)
         << format_bytes(static_cast<double>(f.peak_bytes));
     if (f.is_prefill()) out << "  (" << 100 * f.share_of_bf16() << "% of bf16)";
+    if (f.sequences > 1) out << "  " << f.sequences << " sequences together";
     if (methods_.size() > 1) out << std::setprecision(2) << "  " << f.speed_up << " × the first: " << f.attend;
     if (f.attention.selecting_share() > kWorthSaying)
       out << std::setprecision(1) << "  (selecting: " << 100 * f.attention.selecting_share() << "% of attention)";
@@ -282,6 +310,7 @@ class Bench {
 
 void run_bench(const BenchOptions& options) {
   if (options.repeat < 1) fail_usage("--repeat must be at least 1");
+  if (options.sequences < 1) fail_usage("--sequences must be at least 1");
   if (!options.write.empty()) {
     if (options.shape.empty()) fail_usage("--write needs a --shape to write");
     return write_random_model(options.shape, options.write);
@@ -317,6 +346,10 @@ void add_bench(CLI::App& app) {
       ->capture_default_str();
   command->add_option("--decode", options->decode, "tokens to generate one by one, comma separated; 0 for none")
       ->capture_default_str();
+  command
+      ->add_option("--sequences", options->sequences,
+                   "sequences of that depth generated together, each a token a step; tokens/s are of all")
+      ->capture_default_str();
   command->add_option("--repeat", options->repeat, "runs of each measurement, of which the median is reported")
       ->capture_default_str();
   command->add_flag("--json", options->json, "one JSON object a line");
@@ -328,7 +361,7 @@ share of its arithmetic (attention included), decode of its reading (weights and
 Examples:
   fathom bench --shape llama-1b:q4_k --prefill 512,4k --depth 0,4k
   fathom bench -m model.gguf --depth 16k --attend window:sink=4,size=2k --json
-  fathom bench -m model.gguf --depth 32k --prefill 0 --beside quest:share=0.25 --beside hip
+  fathom bench -m model.gguf --depth 32k --prefill 0 --beside quest:share=0.25 --beside hip --sequences 4
   fathom bench --shape llama-1b:q4_k --write llama-1b.gguf
 )");
   command->callback([options] { run_bench(*options); });

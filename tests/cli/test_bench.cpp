@@ -68,6 +68,22 @@ TEST(CliBench, MethodsAreMeasuredBesideTheFirst) {
   expect_error(run({"bench", "--beside", "windw"}), 2, {"windw", "did you mean window"});
 }
 
+TEST(CliBench, SequencesAreGeneratedTogether) {
+  std::istringstream lines(output({"bench", "--prefill", "16", "--depth", "64", "--decode", "2", "--repeat", "1",
+                                   "--sequences", "3", "--beside", "window:sink=4,size=16", "--json"}));
+  int figures = 0;
+  for (std::string line; std::getline(lines, line);) {
+    const nlohmann::json figure = nlohmann::json::parse(line);
+    if (figure["test"] == "machine") continue;
+    EXPECT_EQ(figure["sequences"], figure["test"] == "prefill" ? 1 : 3);
+    EXPECT_EQ(figure["tokens"], figure["test"] == "prefill" ? 16 : 2);
+    EXPECT_EQ(figure["depth"], 64);
+    ++figures;
+  }
+  EXPECT_EQ(figures, 4);
+  expect_error(run({"bench", "--sequences", "0"}), 2, {"--sequences", "at least 1"});
+}
+
 TEST(CliBench, UnknownShapesTypesAndSizesAreUsageErrors) {
   expect_error(run({"bench", "--shape", "llama-2b"}), 2, {"llama-2b", "llama-1b"});
   expect_error(run({"bench", "--shape", "llama-1b:q9"}), 2, {"q9", "q4_k"});
