@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "base/error.h"
+#include "base/progress.h"
 #include "eval/dice.h"
 #include "train/sentence_piece/module.h"
 
@@ -97,6 +98,8 @@ std::unordered_map<std::string, std::string> arguments(const TokenizerTraining& 
 
 std::vector<std::string> sample_paragraphs(const Corpus& corpus, int64_t bytes, uint64_t seed) {
   Sampler sampler(bytes);
+  Progress progress("sampling " + corpus.path(), "bytes", 0);
+  int64_t read = 0;
   corpus.for_each([&](const Document& document) {
     const std::string_view text = document.text;
     int64_t number = 0;
@@ -106,6 +109,7 @@ std::vector<std::string> sample_paragraphs(const Corpus& corpus, int64_t bytes, 
       sampler.add({ticket, document.name, number, std::string(text.substr(begin, end - begin))});
       if (end < text.size() && text[end] == ' ') ++end;  // a cut, whose space stands before the next text anyway
     }
+    progress.update(read += std::ssize(text));
   });
   std::vector<std::string> texts;
   for (Drawn& drawn : sampler.take()) texts.push_back(std::move(drawn.text));
