@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include <memory>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,7 @@ struct Shape {
   PageFormat format;
   int dim, group, rows;
   bool deep;
+  int chunk = 0;  // a quarter of the tokens is seen, in chunks of so many; 0: all
 };
 
 constexpr int kTaskPages = 32;  // what decoding gives to a task
@@ -53,12 +55,15 @@ class Tasks {
     ::madvise(begin, pages * page_bytes_ / kHugeBytes * kHugeBytes, MADV_HUGEPAGE);  // as the page store does
     std::vector<float> numbers(kPageTokens * s.dim), turns(kPageTokens * s.dim, 0.5f);
     for (size_t i = 0; i < numbers.size(); ++i) numbers[i] = static_cast<float>(i % 13) * 0.1f - 0.6f;
+    std::mt19937 random(1);
     for (size_t p = 0; p < pages; ++p) {
       std::byte* page = begin + p * page_bytes_;
       table.write_page({s.format, s.dim, s.dim, s.dim, page, page + key_bytes, 0, kPageTokens, numbers.data(),
                         s.dim, numbers.data(), s.dim, turns.data()});
-      reads_.push_back({page, page + key_bytes, turn_.data(), turn_.data(), ~uint64_t{0}, nullptr});
+      const uint64_t mask = mask_of(s.chunk, random);
+      if (mask != 0) reads_.push_back({page, page + key_bytes, turn_.data(), turn_.data(), mask, nullptr});
     }
+    reads_.resize(reads_.size() / kTaskPages * kTaskPages);
     task_.format = s.format;
     task_.key_dim = task_.value_dim = task_.rotary_dim = s.dim;
     task_.rows = s.rows;
@@ -80,6 +85,14 @@ class Tasks {
   double bytes() const { return pages() * static_cast<double>(page_bytes_); }
 
  private:
+  static uint64_t mask_of(int chunk, std::mt19937& random) {
+    if (chunk == 0) return ~uint64_t{0};
+    uint64_t mask = 0;
+    for (int t = 0; t < kPageTokens; t += chunk)
+      if (random() % 4 == 0) mask |= ((uint64_t{1} << chunk) - 1) << t;
+    return mask;
+  }
+
   std::vector<float> queries_, out_, lse_, turn_;
   AlignedBuffer<float> scratch_;
   AlignedBuffer<std::byte> bytes_;
@@ -102,11 +115,11 @@ const int kRegistered = [] {
   for (const std::string& isa : available_isas()) {
     if (isa == "reference") continue;
     for (const PageFormat format : {PageFormat::kBF16, PageFormat::kQ8, PageFormat::kQ4}) {
-      const auto add = [&](int dim, int group, int rows, bool deep) {
+      const auto add = [&](int dim, int group, int rows, bool deep, int chunk = 0) {
         const std::string name = "attend/" + isa + "/" + name_of(format) + "/dim:" + std::to_string(dim) +
                                  "/group:" + std::to_string(group) + "/rows:" + std::to_string(rows) +
-                                 (deep ? "/deep" : "");
-        benchmark::RegisterBenchmark(name.c_str(), attend, isa, Shape{format, dim, group, rows, deep});
+                                 (deep ? "/deep" : "") + (chunk ? "/quarter by:" + std::to_string(chunk) : "");
+        benchmark::RegisterBenchmark(name.c_str(), attend, isa, Shape{format, dim, group, rows, deep, chunk});
       };
       for (const int dim : {64, 128}) {
         add(dim, 4, 1, false);
@@ -114,6 +127,7 @@ const int kRegistered = [] {
       }
       add(64, 8, 1, false);
       add(64, 4, 1, true);
+      for (const int chunk : {1, 8, 16}) add(64, 4, 1, false, chunk), add(64, 4, 1, true, chunk);
     }
   }
   return 0;

@@ -169,7 +169,7 @@ Operands BringIn(const AttendTask& task, const PageRead& page, const PageRead& a
   const auto* keys = reinterpret_cast<const uint32_t*>(page.keys);
   const auto* values = reinterpret_cast<const uint32_t*>(page.values);
   if (page.cos || work.key_dim != task.key_dim) {
-    BringInKeys(task, page, Bf16Pairs{keys, reinterpret_cast<const uint32_t*>(ahead.keys)}, work);
+    BringInKeys(task, page, Bf16Pairs<SamePlace>{keys, {ahead.keys}}, work);
     operands.keys = work.keys;
   }
   if (work.value_dim != task.value_dim) {

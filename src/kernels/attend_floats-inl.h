@@ -7,6 +7,7 @@
 #define FATHOM_ATTEND_FLOATS_INL
 #endif
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <limits>
@@ -31,25 +32,63 @@ constexpr int kVectors = 4;
 constexpr int kVectors = 2;
 #endif
 
+/// What is asked for of the page to come while a vector of this one is read: what lies at the same place.
+struct SamePlace {
+  const std::byte* page;
+  HWY_INLINE void Fetch(int64_t byte) const { FetchAhead(page + byte); }
+};
+/// The next of a list of lines: where the two pages are not read at the same places.
+struct LineList {
+  static constexpr int kMost = 512;
+  const std::byte* lines[kMost];
+  int count = 0, next = 0;
+  /// `number` pieces of `bytes`, a `step` apart; what there is no room for is asked for at once.
+  HWY_INLINE void Add(const std::byte* first, int64_t bytes, int64_t step, int64_t number) {
+    for (int64_t b = 0; b < bytes; b += 64) {
+      const int64_t room = std::min<int64_t>(number, kMost - count);
+      const std::byte* line = first + b;
+      for (int64_t i = 0; i < room; ++i, line += step) lines[count + i] = line;
+      for (int64_t i = room; i < number; ++i, line += step) FetchAhead(line);
+      count += static_cast<int>(room);
+    }
+  }
+  HWY_INLINE void FetchNext() {
+    if (next < count) FetchAhead(lines[next++]);
+  }
+  HWY_INLINE void FetchRest() {
+    while (next < count) FetchAhead(lines[next++]);
+  }
+};
+struct Listed {
+  LineList* list;
+  HWY_INLINE void Fetch(int64_t /*byte*/) const { list->FetchNext(); }
+};
+
 /// Three ways in which a page's elements lie; Load gives the pairs of elements at `index` (in pairs) as two
-/// vectors, and fetches what lies there in the page to come.
+/// vectors, and fetches something of the page to come.
+template <class Ahead>
 struct Bf16Pairs {  // interleaved bfloat16: the even element is the low half of a word
-  const uint32_t* data;
-  const uint32_t* ahead;
+  using Word = uint32_t;
+  static constexpr int64_t kPairBytes = 4;
+  const Word* data;
+  Ahead ahead;
   HWY_INLINE void Load(int64_t index, int64_t /*row*/, int64_t /*width*/, FloatVec& even, FloatVec& odd) const {
     const WordTag d;
     const auto words = hn::LoadU(d, data + index);
-    FetchAhead(ahead + index);
+    ahead.Fetch(kPairBytes * index);
     even = hn::BitCast(FloatTag(), hn::ShiftLeft<16>(words));
     odd = hn::BitCast(FloatTag(), hn::And(words, hn::Set(d, 0xffff0000u)));
   }
 };
+template <class Ahead>
 struct F32Pairs {  // interleaved floats
-  const float* data;
-  const float* ahead;
+  using Word = float;
+  static constexpr int64_t kPairBytes = 8;
+  const Word* data;
+  Ahead ahead;
   HWY_INLINE void Load(int64_t index, int64_t /*row*/, int64_t /*width*/, FloatVec& even, FloatVec& odd) const {
     hn::LoadInterleaved2(FloatTag(), data + 2 * index, even, odd);
-    FetchAhead(ahead + 2 * index);
+    ahead.Fetch(kPairBytes * index);
   }
 };
 struct TilePairs {  // rows of floats: the even row of a pair, then the odd one
@@ -71,50 +110,74 @@ struct SomePairs {
   HWY_INLINE int64_t operator[](int64_t i) const { return at[i]; }
 };
 
-/// out[i, c] (+)= Σ over pairs r of a[i, 2r]·even(r, c) + a[i, 2r+1]·odd(r, c) for kRows rows of a and columns [0,
-/// width). The product at the heart of attention: scores (r: dimensions, c: tokens) and weighted values (r: tokens,
-/// c: dimensions).
-template <int kRows, int kCols, bool kAdd, class Pairs, class Chosen>
-HWY_INLINE void PairProductColumns(const Pairs& page, const Chosen& pairs, int64_t width, int64_t column,
+/// The vectors of columns of a page that a product reads, by their first columns: one after the other, or some.
+struct VectorRun {
+  int64_t first;
+  HWY_INLINE int64_t operator[](int64_t i) const { return first + i * Lanes(); }
+};
+struct SomeVectors {
+  int count = 0;
+  int64_t at[kPageTokens / 4];
+  HWY_INLINE int64_t operator[](int64_t i) const { return at[i]; }
+};
+
+/// out[i, c] (+)= Σ over pairs r of a[i, 2r]·even(r, c) + a[i, 2r+1]·odd(r, c) for kRows rows of a and kCols
+/// vectors of columns. The product at the heart of attention: scores (r: dimensions, c: tokens) and weighted values
+/// (r: tokens, c: dimensions).
+template <int kRows, int kCols, bool kAdd, class Pairs, class Chosen, class Vectors>
+HWY_INLINE void PairProductColumns(const Pairs& page, const Chosen& pairs, int64_t width, const Vectors& columns,
                                    const float* HWY_RESTRICT a, int64_t a_stride, float* HWY_RESTRICT out,
                                    int64_t out_stride) {
   const FloatTag d;
-  const int64_t lanes = Lanes();
-  FloatVec sums[kRows][kCols];
+  // A single vector has sums of its own for odd elements, so that twice as many are under way.
+  constexpr bool kSplit = kCols == 1;
+  FloatVec sums[kRows][kCols], odd_sums[kRows];
+  FATHOM_UNROLL
+  for (int i = 0; i < kRows; ++i) odd_sums[i] = hn::Zero(d);
   FATHOM_UNROLL
   for (int i = 0; i < kRows; ++i) {
     FATHOM_UNROLL
     for (int j = 0; j < kCols; ++j)
-      sums[i][j] = kAdd ? hn::LoadU(d, out + i * out_stride + column + j * lanes) : hn::Zero(d);
+      sums[i][j] = kAdd ? hn::LoadU(d, out + i * out_stride + columns[j]) : hn::Zero(d);
   }
   for (int64_t n = 0; n < pairs.count; ++n) {
     const int64_t r = pairs[n];
     FloatVec even[kCols], odd[kCols];
     FATHOM_UNROLL
-    for (int j = 0; j < kCols; ++j) page.Load(r * width + column + j * lanes, r, width, even[j], odd[j]);
+    for (int j = 0; j < kCols; ++j) page.Load(r * width + columns[j], r, width, even[j], odd[j]);
     FATHOM_UNROLL
     for (int i = 0; i < kRows; ++i) {
       const auto a0 = hn::Set(d, a[i * a_stride + 2 * r]), a1 = hn::Set(d, a[i * a_stride + 2 * r + 1]);
       FATHOM_UNROLL
-      for (int j = 0; j < kCols; ++j) sums[i][j] = hn::MulAdd(a1, odd[j], hn::MulAdd(a0, even[j], sums[i][j]));
+      for (int j = 0; j < kCols; ++j) {
+        sums[i][j] = hn::MulAdd(a0, even[j], sums[i][j]);
+        if constexpr (kSplit) {
+          odd_sums[i] = hn::MulAdd(a1, odd[j], odd_sums[i]);
+        } else {
+          sums[i][j] = hn::MulAdd(a1, odd[j], sums[i][j]);
+        }
+      }
     }
   }
   FATHOM_UNROLL
   for (int i = 0; i < kRows; ++i) {
     FATHOM_UNROLL
-    for (int j = 0; j < kCols; ++j) hn::StoreU(sums[i][j], d, out + i * out_stride + column + j * lanes);
+    for (int j = 0; j < kCols; ++j)
+      hn::StoreU(kSplit ? hn::Add(sums[i][j], odd_sums[i]) : sums[i][j], d, out + i * out_stride + columns[j]);
   }
 }
 
 /// The element at (pair r, column c, parity) of a page, for widths that are no multiple of the vectors.
-HWY_INLINE float Element(const Bf16Pairs& p, int64_t index, int64_t, int64_t, int parity) {
+template <class Ahead>
+HWY_INLINE float Element(const Bf16Pairs<Ahead>& p, int64_t index, int64_t, int64_t, int parity) {
   const uint32_t word = p.data[index];
   const uint32_t bits = parity ? word & 0xffff0000u : word << 16;
   float value;
   std::memcpy(&value, &bits, 4);
   return value;
 }
-HWY_INLINE float Element(const F32Pairs& p, int64_t index, int64_t, int64_t, int parity) {
+template <class Ahead>
+HWY_INLINE float Element(const F32Pairs<Ahead>& p, int64_t index, int64_t, int64_t, int parity) {
   return p.data[2 * index + parity];
 }
 HWY_INLINE float Element(const TilePairs& p, int64_t index, int64_t row, int64_t width, int parity) {
@@ -127,11 +190,12 @@ HWY_INLINE void PairProduct(const Pairs& page, const Chosen& pairs, int64_t widt
   const int64_t lanes = Lanes();
   int64_t column = 0;
   for (; column + kVectors * lanes <= width; column += kVectors * lanes) {
-    PairProductColumns<kRows, kVectors, kAdd>(page, pairs, width, column, a, a_stride, out, out_stride);
+    PairProductColumns<kRows, kVectors, kAdd>(page, pairs, width, VectorRun{column}, a, a_stride, out, out_stride);
   }
   for (; column + lanes <= width; column += lanes) {
-    PairProductColumns<kRows, 1, kAdd>(page, pairs, width, column, a, a_stride, out, out_stride);
+    PairProductColumns<kRows, 1, kAdd>(page, pairs, width, VectorRun{column}, a, a_stride, out, out_stride);
   }
+  if (width % lanes == 0) return;
   for (; column < width; ++column) {
     FATHOM_UNROLL
     for (int i = 0; i < kRows; ++i) {
@@ -158,19 +222,32 @@ HWY_INLINE void PairProductRows(const Pairs& page, const Chosen& pairs, int64_t 
     PairProduct<1, kAdd>(page, pairs, width, a + i * a_stride, a_stride, out + i * out_stride, out_stride);
 }
 
-/// One vector of columns of PairProductRows, without adding.
-template <class Pairs, class Chosen>
-HWY_INLINE void PairProductVector(const Pairs& page, const Chosen& pairs, int64_t width, int64_t column, int rows,
-                                  const float* a, int64_t a_stride, float* out, int64_t out_stride) {
+/// Some vectors of columns of PairProduct, without adding; the other columns of out stay as they are.
+template <int kRows, class Pairs>
+HWY_INLINE void PairProductSome(const Pairs& page, int64_t pairs, int64_t width, const SomeVectors& vectors,
+                                const float* HWY_RESTRICT a, int64_t a_stride, float* HWY_RESTRICT out,
+                                int64_t out_stride) {
+  const auto product = [&]<int kCols>(int first) HWY_ATTR {
+    SomeVectors columns;
+    for (int j = 0; j < kCols; ++j) columns.at[j] = vectors[first + j];
+    PairProductColumns<kRows, kCols, false>(page, AllPairs{pairs}, width, columns, a, a_stride, out, out_stride);
+  };
+  int first = 0;
+  for (; first + kVectors <= vectors.count; first += kVectors) product.template operator()<kVectors>(first);
+  const int left = vectors.count - first;
+  if (left == 3) return product.template operator()<std::min(3, kVectors)>(first);
+  if (left == 2) return product.template operator()<2>(first);
+  if (left == 1) return product.template operator()<1>(first);
+}
+template <class Pairs>
+HWY_INLINE void PairProductSomeRows(const Pairs& page, int64_t pairs, int64_t width, const SomeVectors& vectors,
+                                    int rows, const float* a, int64_t a_stride, float* out, int64_t out_stride) {
   int i = 0;
-  for (; i + kQueries <= rows; i += kQueries) {
-    PairProductColumns<kQueries, 1, false>(page, pairs, width, column, a + i * a_stride, a_stride,
-                                           out + i * out_stride, out_stride);
-  }
-  for (; i < rows; ++i) {
-    PairProductColumns<1, 1, false>(page, pairs, width, column, a + i * a_stride, a_stride, out + i * out_stride,
-                                    out_stride);
-  }
+  for (; i + kQueries <= rows; i += kQueries)
+    PairProductSome<kQueries>(page, pairs, width, vectors, a + i * a_stride, a_stride, out + i * out_stride,
+                              out_stride);
+  for (; i < rows; ++i)
+    PairProductSome<1>(page, pairs, width, vectors, a + i * a_stride, a_stride, out + i * out_stride, out_stride);
 }
 
 /// Rows of even and odd elements [pairs][2][width] of interleaved pairs, as floats.

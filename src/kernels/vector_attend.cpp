@@ -4,8 +4,8 @@
 #include "kernels/vector.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
-#include <type_traits>
 
 // Highway's order: the target loop first, then what it compiles once per target.
 // clang-format off
@@ -42,22 +42,32 @@ HWY_INLINE FloatVec Exp(FloatVec x) {
 
 constexpr int kSumLanes = 16;  // the sum of a query's weights is kept in so many parts, added up in the end
 
-/// Turns masked scores of one query into weights exp(score − max) under the running maximum. scores: [64]; sums:
-/// [kSumLanes] and out: [value_dim] are rescaled when the maximum grows.
-HWY_INLINE FloatVec SoftmaxPage(uint64_t mask, float* HWY_RESTRICT scores, float& running_max,
-                                float* HWY_RESTRICT running_sums, float* HWY_RESTRICT out, int value_dim) {
+/// The vectors of a page's tokens of which one at least may be seen.
+HWY_INLINE SomeVectors VisibleVectors(uint64_t mask) {
+  const uint64_t one = (uint64_t{1} << Lanes()) - 1;
+  SomeVectors visible;
+  for (int t = 0; t < kPageTokens; t += Lanes())
+    if (mask >> t & one) visible.at[visible.count++] = t;
+  return visible;
+}
+
+/// Turns masked scores of one query into weights exp(score − max) under the running maximum. scores: [64], of which
+/// `vectors` are read and written; sums: [kSumLanes] and out: [value_dim] are rescaled when the maximum grows.
+HWY_INLINE FloatVec SoftmaxPage(uint64_t mask, const SomeVectors& vectors, float* HWY_RESTRICT scores,
+                                float& running_max, float* HWY_RESTRICT running_sums, float* HWY_RESTRICT out,
+                                int value_dim) {
   const FloatTag d;
-  const int lanes = Lanes();
   if (mask != ~uint64_t{0}) MaskScores(mask, scores);
-  auto largest = hn::Load(d, scores);
-  for (int t = lanes; t < kPageTokens; t += lanes) largest = hn::Max(largest, hn::Load(d, scores + t));
+  auto largest = hn::Load(d, scores + vectors[0]);
+  for (int v = 1; v < vectors.count; ++v) largest = hn::Max(largest, hn::Load(d, scores + vectors[v]));
   const float new_max = std::max(running_max, hn::GetLane(hn::MaxOfLanes(d, largest)));
   const auto shift = hn::Set(d, new_max);
   auto sums = hn::Zero(d);
-  for (int t = 0; t < kPageTokens; t += lanes) {
-    const auto weight = Exp(hn::Sub(hn::Load(d, scores + t), shift));
+  for (int v = 0; v < vectors.count; ++v) {
+    float* HWY_RESTRICT at = scores + vectors[v];
+    const auto weight = Exp(hn::Sub(hn::Load(d, at), shift));
     sums = hn::Add(sums, weight);
-    hn::Store(weight, d, scores + t);
+    hn::Store(weight, d, at);
   }
   auto total = hn::Load(d, running_sums);
   if (new_max > running_max) {
@@ -124,77 +134,87 @@ HWY_INLINE void TurnQueries(const AttendTask& task, const PageRead& page, int qu
   }
 }
 
-/// Whether any token of the vector from `t` on may be seen.
-HWY_INLINE bool AnyVisible(uint64_t mask, int t) { return (mask >> t & ((uint64_t{1} << Lanes()) - 1)) != 0; }
-
 /// The pairs of tokens of which one at least may be seen.
 HWY_INLINE SomePairs VisiblePairs(uint64_t mask) {
   SomePairs visible;
-  for (int r = 0; r < kPageTokens / 2; ++r) {
-    if (mask >> 2 * r & 3) visible.at[visible.count++] = static_cast<uint8_t>(r);
-  }
+  for (uint64_t left = (mask | mask >> 1) & 0x5555555555555555; left != 0; left &= left - 1)
+    visible.at[visible.count++] = static_cast<uint8_t>(std::countr_zero(left) / 2);
   return visible;
 }
 
+/// What few queries read of a page.
+struct Visible {
+  SomeVectors vectors;
+  SomePairs pairs;
+};
+
 /// How pages of floats and of codes are brought into a tile, or met by few queries as they lie. ahead: the page
 /// that follows.
-template <class Pairs>
+template <template <class> class Pairs>
 struct FloatPages {
   static constexpr bool kPartly = true;  // few queries read only what is visible of a page
-  using Element = std::remove_pointer_t<decltype(Pairs::data)>;
-  static constexpr int64_t kPairBytes = std::is_same_v<Pairs, Bf16Pairs> ? 4 : 8;
-  static Pairs At(const std::byte* data, const std::byte* ahead) {
-    return {reinterpret_cast<const Element*>(data), reinterpret_cast<const Element*>(ahead)};
+  template <class Ahead>
+  static Pairs<Ahead> At(const std::byte* data, Ahead ahead) {
+    return {reinterpret_cast<const typename Pairs<Ahead>::Word*>(data), ahead};
   }
   static bool NeedsTile(const AttendTask& /*task*/) { return false; }
   static void BringIn(const AttendTask& task, const PageRead& page, const PageRead& ahead, Work& work) {
-    Deinterleave(At(page.keys, ahead.keys), task.key_dim / 2, kPageTokens, work.keys);
-    Deinterleave(At(page.values, ahead.values), kPageTokens / 2, task.value_dim, work.values);
+    Deinterleave(At(page.keys, SamePlace{ahead.keys}), task.key_dim / 2, kPageTokens, work.keys);
+    Deinterleave(At(page.values, SamePlace{ahead.values}), kPageTokens / 2, task.value_dim, work.values);
   }
   static void Begin(const AttendTask& /*task*/, int /*queries*/, Work& /*work*/) {}
+  static const float* Turned(const AttendTask& task, const PageRead& page, int queries, Work& work) {
+    if (!page.cos) return task.queries;
+    TurnQueries(task, page, queries, work.turned);
+    return work.turned;
+  }
   static void Scores(const AttendTask& task, const PageRead& page, const PageRead& ahead, int queries, Work& work) {
-    const float* q = task.queries;
-    if (page.cos) {
-      TurnQueries(task, page, queries, work.turned);
-      q = work.turned;
-    }
-    const AllPairs pairs{task.key_dim / 2};
-    const Pairs keys = At(page.keys, ahead.keys);
-    if (page.mask == ~uint64_t{0}) {
-      PairProductRows<false>(keys, pairs, kPageTokens, queries, q, task.key_dim, work.scores, kPageTokens);
-      return;
-    }
-    for (int t = 0; t < kPageTokens; t += Lanes()) {  // what else is in `scores` is masked
-      if (AnyVisible(page.mask, t))
-        PairProductVector(keys, pairs, kPageTokens, t, queries, q, task.key_dim, work.scores, kPageTokens);
-    }
+    PairProductRows<false>(At(page.keys, SamePlace{ahead.keys}), AllPairs{task.key_dim / 2}, kPageTokens, queries,
+                           Turned(task, page, queries, work), task.key_dim, work.scores, kPageTokens);
   }
   static void AddValues(const AttendTask& task, const PageRead& page, const PageRead& ahead, int queries,
                         Work& work) {
-    const auto add = [&](const auto& pairs) {
-      PairProductRows<true>(At(page.values, ahead.values), pairs, task.value_dim, queries, work.scores, kPageTokens,
-                            task.out, task.value_dim);
-    };
-    if (page.mask == ~uint64_t{0}) return add(AllPairs{kPageTokens / 2});
-    add(VisiblePairs(page.mask));
+    PairProductRows<true>(At(page.values, SamePlace{ahead.values}), AllPairs{kPageTokens / 2}, task.value_dim,
+                          queries, work.scores, kPageTokens, task.out, task.value_dim);
   }
-  /// Asks for what Scores and AddValues will read of a page.
-  static void Fetch(const AttendTask& task, const PageRead& page) {
-    for (int t = 0; t < kPageTokens; t += Lanes()) {
-      if (!AnyVisible(page.mask, t)) continue;
-      const int64_t step = kPairBytes * kPageTokens;
-      for (int r = 0; r < task.key_dim / 2; ++r) FetchAhead(page.keys + r * step + t * kPairBytes);
-    }
-    const SomePairs visible = VisiblePairs(page.mask);
+  static Visible VisibleOf(const PageRead& page) { return {VisibleVectors(page.mask), VisiblePairs(page.mask)}; }
+  /// Of the visible vectors alone; what else is in `scores` stays.
+  static void SomeScores(const AttendTask& task, const PageRead& page, const SomeVectors& vectors, LineList& ahead,
+                         int queries, Work& work) {
+    PairProductSomeRows(At(page.keys, Listed{&ahead}), task.key_dim / 2, kPageTokens, vectors, queries,
+                        Turned(task, page, queries, work), task.key_dim, work.scores, kPageTokens);
+  }
+  static void AddSomeValues(const AttendTask& task, const PageRead& page, const SomePairs& pairs, LineList& ahead,
+                            int queries, Work& work) {
+    PairProductRows<true>(At(page.values, Listed{&ahead}), pairs, task.value_dim, queries, work.scores, kPageTokens,
+                          task.out, task.value_dim);
+  }
+  /// The lines that SomeScores and AddSomeValues will read of a page.
+  static void List(const AttendTask& task, const PageRead& page, const Visible& visible, LineList& lines) {
+    constexpr int64_t kPairBytes = Pairs<SamePlace>::kPairBytes;
+    for (int v = 0; v < visible.vectors.count; ++v)
+      lines.Add(page.keys + visible.vectors[v] * kPairBytes, Lanes() * kPairBytes, kPageTokens * kPairBytes,
+                task.key_dim / 2);
     const int64_t row_bytes = kPairBytes * task.value_dim;
-    for (int64_t i = 0; i < visible.count; ++i)
-      for (int64_t b = 0; b < row_bytes; b += 64) FetchAhead(page.values + visible[i] * row_bytes + b);
+    for (int64_t i = 0; i < visible.pairs.count; ++i)
+      lines.Add(page.values + visible.pairs[i] * row_bytes, 64, 64, (row_bytes + 63) / 64);
+  }
+  static void FetchFirst(const AttendTask& task, const PageRead& page) {
+    LineList lines;
+    List(task, page, VisibleOf(page), lines);
+    lines.FetchRest();
   }
 };
 template <int kBits>
 struct CodePages {
   static constexpr bool kPartly = false;
   static bool NeedsTile(const AttendTask& task) { return task.value_dim % Lanes() != 0; }
+  static void FetchFirst(const AttendTask& task, const PageRead& page) {
+    const size_t key_bytes = page_key_bytes(task.format, task.key_dim);
+    const size_t value_bytes = page_value_bytes(task.format, task.value_dim);
+    for (size_t b = 0; b < key_bytes; b += 64) FetchAhead(page.keys + b);
+    for (size_t b = 0; b < value_bytes; b += 64) FetchAhead(page.values + b);
+  }
   static void BringIn(const AttendTask& task, const PageRead& page, const PageRead& /*ahead*/, Work& work) {
     CodeKeyTile<kBits>(page.keys, task.key_dim, work.keys);
     CodeValueTile<kBits>(page.values, task.value_dim, work.values);
@@ -211,16 +231,16 @@ struct CodePages {
   }
 };
 
-/// Scores of all queries become weights; mass, where asked for, is under the maximum so far and brought under the
-/// last one in the end.
-HWY_INLINE void Weigh(const AttendTask& task, int64_t p, int queries, Work& work) {
+/// Scores of all queries become weights, in the vectors that are read; mass, where asked for, is under the maximum
+/// so far and brought under the last one in the end.
+HWY_INLINE void Weigh(const AttendTask& task, int64_t p, const SomeVectors& vectors, int queries, Work& work) {
   const PageRead& page = task.pages[p];
   for (int i = 0; i < queries; ++i) {
     const uint64_t mask = page.row_masks ? page.mask & page.row_masks[i / task.group] : page.mask;
     float* scores = work.scores + static_cast<int64_t>(i) * kPageTokens;
     auto sums = hn::Zero(FloatTag());
     if (mask) {
-      sums = SoftmaxPage(mask, scores, work.max[i], work.sums + static_cast<int64_t>(i) * kSumLanes,
+      sums = SoftmaxPage(mask, vectors, scores, work.max[i], work.sums + static_cast<int64_t>(i) * kSumLanes,
                          task.out + static_cast<int64_t>(i) * task.value_dim, task.value_dim);
     } else {
       std::fill_n(scores, kPageTokens, 0.0f);
@@ -232,31 +252,38 @@ HWY_INLINE void Weigh(const AttendTask& task, int64_t p, int queries, Work& work
   }
 }
 
-/// Asks for a page; later ones are asked for while the page before them is read.
-HWY_INLINE void FetchPage(const AttendTask& task, const PageRead& page) {
-  const size_t key_bytes = page_key_bytes(task.format, task.key_dim);
-  const size_t value_bytes = page_value_bytes(task.format, task.value_dim);
-  for (size_t b = 0; b < key_bytes; b += 64) FetchAhead(page.keys + b);
-  for (size_t b = 0; b < value_bytes; b += 64) FetchAhead(page.values + b);
+/// A page of which few queries read only what is visible, or whose next page is such a one: lines of the next page
+/// are asked for by a list.
+template <class Pages>
+HWY_INLINE void AttendPart(const AttendTask& task, int64_t p, int queries, Work& work) {
+  const PageRead& page = task.pages[p];
+  const Visible visible = Pages::VisibleOf(page);
+  LineList ahead;
+  if (p + 1 < task.page_count) Pages::List(task, task.pages[p + 1], Pages::VisibleOf(task.pages[p + 1]), ahead);
+  Pages::SomeScores(task, page, visible.vectors, ahead, queries, work);
+  Weigh(task, p, visible.vectors, queries, work);
+  Pages::AddSomeValues(task, page, visible.pairs, ahead, queries, work);
+  ahead.FetchRest();
 }
 
 template <class Pages>
 void AttendPages(const AttendTask& task, Work& work) {
   const int queries = task.rows * task.group;
   const bool tiled = queries >= kTileQueries || Pages::NeedsTile(task);
+  const SomeVectors all = VisibleVectors(~uint64_t{0});
   if (!tiled) {
-    if (task.page_count > 0) FetchPage(task, task.pages[0]);
+    if (task.page_count > 0) Pages::FetchFirst(task, task.pages[0]);
     Pages::Begin(task, queries, work);
   }
   for (int64_t p = 0; p < task.page_count; ++p) {
     const PageRead& page = task.pages[p];
-    const PageRead& next = task.pages[std::min(p + 1, task.page_count - 1)];
-    bool partly = false;  // then reading it does not fetch the next one by the way
+    const PageRead& ahead = task.pages[std::min(p + 1, task.page_count - 1)];
     if constexpr (Pages::kPartly) {
-      partly = !tiled && (page.mask & next.mask) != ~uint64_t{0};
-      if (partly) Pages::Fetch(task, next);
+      if (!tiled && (page.mask & ahead.mask) != ~uint64_t{0}) {
+        AttendPart<Pages>(task, p, queries, work);
+        continue;
+      }
     }
-    const PageRead& ahead = partly ? page : next;
     if (tiled) {
       Pages::BringIn(task, page, ahead, work);
       if (page.cos) RotateTile(page, task.rotary_dim, work.keys);
@@ -265,7 +292,7 @@ void AttendPages(const AttendTask& task, Work& work) {
     } else {
       Pages::Scores(task, page, ahead, queries, work);
     }
-    Weigh(task, p, queries, work);
+    Weigh(task, p, all, queries, work);
     if (tiled) {
       PairProductRows<true>(TilePairs{work.values}, AllPairs{kPageTokens / 2}, task.value_dim, queries, work.scores,
                             kPageTokens, task.out, task.value_dim);
