@@ -1,6 +1,6 @@
-// Attention over pages with an online softmax, once per instruction set.
-// A page is read either as it lies (few queries: the queries are turned back by the page's place) or through a tile
-// of floats into which it is brought, rotated to its place, once for many queries.
+// Attention over pages with an online softmax, or an online sum of weights of another form, once per instruction
+// set. A page is read either as it lies (few queries: the queries are turned back by the page's place) or through a
+// tile of floats into which it is brought, rotated to its place, once for many queries.
 #include "kernels/vector.h"
 
 #include <algorithm>
@@ -13,6 +13,7 @@
 #define HWY_TARGET_INCLUDE "kernels/vector_attend.cpp"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
+#include "hwy/contrib/math/math-inl.h"
 #include "kernels/attend_floats-inl.h"
 #include "kernels/attend_codes-inl.h"
 // clang-format on
@@ -40,10 +41,35 @@ HWY_INLINE FloatVec Exp(FloatVec x) {
   return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, -87.0f)), hn::Mul(p, power));
 }
 
+/// Scores become logarithms of their weights (log_weight): what the softmax after it makes of them are the weights.
+/// scores: [64]; those outside the query's mask become anything.
+HWY_INLINE void ToLogWeights(const WeightForm& form, int64_t query, float* HWY_RESTRICT scores) {
+  const FloatTag d;
+  constexpr float kFar = -15;  // below, ln(1 + e^x) is e^x to the precision of floats
+  const Reweighting row = form.reweighting ? form.reweighting[query] : Reweighting{};
+  // Of scores that are not far; an lse below is that of far ones alone, for which the factor is not used.
+  const auto factor = hn::Set(d, row.tokens * std::exp(-std::max(row.lse, kFar - 1)));
+  const auto lse = hn::Set(d, row.lse), tokens = hn::Set(d, row.tokens), offset = hn::Set(d, row.offset);
+  const auto power = hn::Set(d, form.power), zero = hn::Zero(d);
+  for (int t = 0; t < kPageTokens; t += Lanes()) {
+    const auto x = hn::Load(d, scores + t);
+    const auto far = hn::Lt(x, hn::Set(d, kFar));
+    const auto softplus = hn::Add(hn::Max(x, zero), hn::Log1p(d, Exp(hn::Neg(hn::Abs(x)))));
+    auto log_weight = hn::IfThenElse(far, x, hn::Log(d, softplus));
+    if (form.reweighting) {
+      const auto far_share = hn::Mul(tokens, Exp(hn::Min(hn::Sub(x, lse), zero)));
+      const auto above = hn::Sub(hn::IfThenElse(far, far_share, hn::Mul(softplus, factor)), offset);
+      log_weight =
+          hn::IfThenElse(hn::Gt(above, zero), hn::Mul(power, hn::Log(d, above)), hn::Set(d, kMinusInfinity));
+    }
+    hn::Store(log_weight, d, scores + t);
+  }
+}
+
 constexpr int kSumLanes = 16;  // the sum of a query's weights is kept in so many parts, added up in the end
 
 /// Turns masked scores of one query into weights exp(score − max) under the running maximum. scores: [64]; sums:
-/// [kSumLanes] and out: [value_dim] are rescaled when the maximum grows.
+/// [kSumLanes] and out: [value_dim] are rescaled when the maximum grows. Where all are −infinity nothing changes.
 HWY_INLINE FloatVec SoftmaxPage(uint64_t mask, float* HWY_RESTRICT scores, float& running_max,
                                 float* HWY_RESTRICT running_sums, float* HWY_RESTRICT out, int value_dim) {
   const FloatTag d;
@@ -52,6 +78,10 @@ HWY_INLINE FloatVec SoftmaxPage(uint64_t mask, float* HWY_RESTRICT scores, float
   auto largest = hn::Load(d, scores);
   for (int t = lanes; t < kPageTokens; t += lanes) largest = hn::Max(largest, hn::Load(d, scores + t));
   const float new_max = std::max(running_max, hn::GetLane(hn::MaxOfLanes(d, largest)));
+  if (new_max == kMinusInfinity) {
+    std::fill_n(scores, kPageTokens, 0.0f);
+    return hn::Zero(d);
+  }
   const auto shift = hn::Set(d, new_max);
   auto sums = hn::Zero(d);
   for (int t = 0; t < kPageTokens; t += lanes) {
@@ -149,7 +179,7 @@ struct FloatPages {
   static bool NeedsTile(const AttendTask& /*task*/) { return false; }
   static void BringIn(const AttendTask& task, const PageRead& page, const PageRead& ahead, Work& work) {
     Deinterleave(At(page.keys, ahead.keys), task.key_dim / 2, kPageTokens, work.keys);
-    Deinterleave(At(page.values, ahead.values), kPageTokens / 2, task.value_dim, work.values);
+    if (task.out) Deinterleave(At(page.values, ahead.values), kPageTokens / 2, task.value_dim, work.values);
   }
   static void Begin(const AttendTask& /*task*/, int /*queries*/, Work& /*work*/) {}
   static void Scores(const AttendTask& task, const PageRead& page, const PageRead& ahead, int queries, Work& work) {
@@ -197,7 +227,7 @@ struct CodePages {
   static bool NeedsTile(const AttendTask& task) { return task.value_dim % Lanes() != 0; }
   static void BringIn(const AttendTask& task, const PageRead& page, const PageRead& /*ahead*/, Work& work) {
     CodeKeyTile<kBits>(page.keys, task.key_dim, work.keys);
-    CodeValueTile<kBits>(page.values, task.value_dim, work.values);
+    if (task.out) CodeValueTile<kBits>(page.values, task.value_dim, work.values);
   }
   static void Begin(const AttendTask& task, int queries, Work& work) {
     ScaleQueries(task.queries, task.key_dim, queries, work.turned_stride, work.turned, work.scales);
@@ -220,8 +250,10 @@ HWY_INLINE void Weigh(const AttendTask& task, int64_t p, int queries, Work& work
     float* scores = work.scores + static_cast<int64_t>(i) * kPageTokens;
     auto sums = hn::Zero(FloatTag());
     if (mask) {
+      if (task.form.softplus) ToLogWeights(task.form, i, scores);
+      const int value_dim = task.out ? task.value_dim : 0;
       sums = SoftmaxPage(mask, scores, work.max[i], work.sums + static_cast<int64_t>(i) * kSumLanes,
-                         task.out + static_cast<int64_t>(i) * task.value_dim, task.value_dim);
+                         task.out + static_cast<int64_t>(i) * value_dim, value_dim);
     } else {
       std::fill_n(scores, kPageTokens, 0.0f);
     }
@@ -266,6 +298,7 @@ void AttendPages(const AttendTask& task, Work& work) {
       Pages::Scores(task, page, ahead, queries, work);
     }
     Weigh(task, p, queries, work);
+    if (!task.out) continue;
     if (tiled) {
       PairProductRows<true>(TilePairs{work.values}, AllPairs{kPageTokens / 2}, task.value_dim, queries, work.scores,
                             kPageTokens, task.out, task.value_dim);
@@ -288,7 +321,7 @@ void Attend(const AttendTask& task, float* scratch) {
   work.values = work.keys + static_cast<int64_t>(task.key_dim) * kPageTokens;
   std::fill_n(work.max, queries, kMinusInfinity);
   std::fill_n(work.sums, queries * kSumLanes, 0.0f);
-  std::fill_n(task.out, queries * task.value_dim, 0.0f);
+  if (task.out) std::fill_n(task.out, queries * task.value_dim, 0.0f);
   switch (task.format) {
     case PageFormat::kBF16:
       AttendPages<FloatPages<Bf16Pairs>>(task, work);
@@ -309,7 +342,7 @@ void Attend(const AttendTask& task, float* scratch) {
     const bool any = sum > 0;
     task.lse[i] = any ? work.max[i] + std::log(sum) : kMinusInfinity;
     const float inverse = any ? 1.0f / sum : 0.0f;
-    for (int d = 0; d < task.value_dim; ++d) task.out[i * task.value_dim + d] *= inverse;
+    for (int d = 0; task.out && d < task.value_dim; ++d) task.out[i * task.value_dim + d] *= inverse;
     for (int64_t p = 0; task.mass && p < task.page_count; ++p) {
       float& mass = task.mass[i * task.page_count + p];
       mass = any ? std::exp(mass - task.lse[i]) : 0.0f;
