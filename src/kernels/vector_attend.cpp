@@ -41,6 +41,23 @@ HWY_INLINE FloatVec Exp(FloatVec x) {
   return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, -87.0f)), hn::Mul(p, power));
 }
 
+/// ln(1 + t) for t in [0, 1]: t times a polynomial through the Chebyshev points of that range; the relative error
+/// is at most 1.2e-7.
+HWY_INLINE FloatVec LogOnePlus(FloatVec t) {
+  const FloatTag d;
+  auto p = hn::Set(d, -0x1.a04acap-9f);
+  p = hn::MulAdd(p, t, hn::Set(d, 0x1.402f4cp-6f));
+  p = hn::MulAdd(p, t, hn::Set(d, -0x1.cdd008p-5f));
+  p = hn::MulAdd(p, t, hn::Set(d, 0x1.afdde8p-4f));
+  p = hn::MulAdd(p, t, hn::Set(d, -0x1.38b908p-3f));
+  p = hn::MulAdd(p, t, hn::Set(d, 0x1.92b43p-3f));
+  p = hn::MulAdd(p, t, hn::Set(d, -0x1.ff0254p-3f));
+  p = hn::MulAdd(p, t, hn::Set(d, 0x1.554bd6p-2f));
+  p = hn::MulAdd(p, t, hn::Set(d, -0x1.ffffb8p-2f));
+  p = hn::MulAdd(p, t, hn::Set(d, 1.0f));
+  return hn::Mul(p, t);
+}
+
 /// Scores become logarithms of their weights (log_weight): what the softmax after it makes of them are the weights.
 /// scores: [64]; those outside the query's mask become anything.
 HWY_INLINE void ToLogWeights(const WeightForm& form, int64_t query, float* HWY_RESTRICT scores) {
@@ -54,9 +71,11 @@ HWY_INLINE void ToLogWeights(const WeightForm& form, int64_t query, float* HWY_R
   for (int t = 0; t < kPageTokens; t += Lanes()) {
     const auto x = hn::Load(d, scores + t);
     const auto far = hn::Lt(x, hn::Set(d, kFar));
-    const auto softplus = hn::Add(hn::Max(x, zero), hn::Log1p(d, Exp(hn::Neg(hn::Abs(x)))));
-    auto log_weight = hn::IfThenElse(far, x, hn::Log(d, softplus));
-    if (form.reweighting) {
+    const auto softplus = hn::Add(hn::Max(x, zero), LogOnePlus(Exp(hn::Neg(hn::Abs(x)))));
+    FloatVec log_weight;
+    if (!form.reweighting) {
+      log_weight = hn::IfThenElse(far, x, hn::Log(d, softplus));
+    } else {
       const auto far_share = hn::Mul(tokens, Exp(hn::Min(hn::Sub(x, lse), zero)));
       const auto above = hn::Sub(hn::IfThenElse(far, far_share, hn::Mul(softplus, factor)), offset);
       log_weight =
