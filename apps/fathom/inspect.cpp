@@ -47,6 +47,8 @@ Json shape_json(const ModelConfig& c) {
           {"ffn_width", c.ffn_width},
           {"trained_context", c.trained_context},
           {"sliding_window", c.sliding_window},
+          {"attention", c.softplus ? "softplus" : "softmax"},
+          {"softplus_power", c.softplus_power},
           {"rotary_dims", c.rotary.dims},
           {"rotary_base", c.rotary.base},
           {"rotary_scaling", scaling_name(c.rotary.scaling)},
@@ -130,6 +132,7 @@ void describe_shape(Page& page, const ModelConfig& c) {
   page.line("heads", c.heads, " over ", c.kv_heads, " key/value, of ", c.key_dim, " (values ", c.value_dim, ")");
   page.line("context", "trained to ", c.trained_context, " tokens",
             c.sliding_window > 0 ? concat(", sliding window ", c.sliding_window) : "");
+  if (c.softplus) page.line("attention", "softplus, re-weighted by power ", c.softplus_power);
   if (c.rotary.dims == 0) {
     page.line("positions", "not rotary");
   } else {

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cassert>
 #include <chrono>
+#include <cmath>
 
 namespace fathom {
 namespace {
@@ -26,20 +27,36 @@ int64_t nanoseconds() {
 
 int group_of(const AttentionInput& input) { return input.heads / input.memory->kv_heads(); }
 
+/// Tokens of the sequence up to a row of its newest ones, the row included.
+int64_t tokens_to(const AttentionInput& input, int64_t row) {
+  return input.memory->tokens() - input.rows + row + 1;
+}
+
+/// What the scores of a row are multiplied with.
+float row_scale(const AttentionInput& input, int64_t row) {
+  const float scale = input.scale * input.selector->score_factor(input.layer);
+  return input.form.softplus ? scale * std::log(static_cast<float>(tokens_to(input, row))) : scale;
+}
+
 }  // namespace
+
+double AttendedBlock::share(int64_t query, double score) const {
+  if (std::isinf(lse[query])) return 0;  // nothing had weight
+  return std::exp(log_weight(form, query, score) - lse[query]);
+}
 
 void Attention::rotate_queries(const AttentionInput& input, Prepared& prepared) const {
   const Block& block = prepared.block;
   const int key_dim = input.memory->store().shape().key_dim;
   const int64_t head_floats = static_cast<int64_t>(group_of(input)) * key_dim;
   const int pairs = input.rotations->pairs();
-  const float scale = input.scale * input.selector->score_factor(input.layer);
   prepared.queries.resize(block.rows * head_floats);
   prepared.places.resize(2 * static_cast<size_t>(pairs));
   for (int r = 0; r < block.rows; ++r) {
     const int64_t row = block.first_row + r;
     const float* from = input.queries + row * input.query_stride + block.head * head_floats;
     float* to = prepared.queries.data() + r * head_floats;
+    const float scale = row_scale(input, row);
     for (int64_t i = 0; i < head_floats; ++i) to[i] = from[i] * scale;
     if (pairs == 0) continue;
     const PlaceRotations::View turn = input.rotations->at(input.positions[row], prepared.places.data());
@@ -92,7 +109,7 @@ QueryBlock Attention::query_block(const AttentionInput& input, const Prepared& p
   query.layer = input.layer;
   query.head = block.head;
   query.group = group_of(input);
-  query.first = input.memory->tokens() - input.rows + block.first_row;
+  query.first = tokens_to(input, block.first_row) - 1;
   query.rows = block.rows;
   query.positions = input.positions + block.first_row;
   query.queries = prepared.queries.data();
@@ -103,11 +120,12 @@ QueryBlock Attention::query_block(const AttentionInput& input, const Prepared& p
 
 void Attention::show(const AttentionInput& input, const Prepared& prepared, const float* lse) const {
   if (!input.watcher || !input.watcher->wants(input.layer)) return;
-  input.watcher->saw({*input.memory, query_block(input, prepared), prepared.selection, lse});
+  input.watcher->saw({*input.memory, query_block(input, prepared), prepared.selection, lse, prepared.form});
 }
 
 void Attention::prepare(const AttentionInput& input, const Block& block, Prepared& prepared) const {
   prepared.block = block;
+  prepared.form = {.softplus = input.form.softplus};
   rotate_queries(input, prepared);
   const QueryBlock query = query_block(input, prepared);
   prepared.selection.clear();
@@ -118,6 +136,20 @@ void Attention::prepare(const AttentionInput& input, const Block& block, Prepare
   for (int r = 0; r < block.rows; ++r) prepared.count.visible += query.group * (query.first + r + 1);
 }
 
+/// Makes the form of the last pass. lse: [rows, group] of the first, over all pages that the block sees.
+void Attention::reweigh(const AttentionInput& input, Prepared& prepared, const float* lse) const {
+  const Block& block = prepared.block;
+  const int group = group_of(input);
+  prepared.reweighting.resize(static_cast<size_t>(block.rows) * group);
+  for (int q = 0; q < block.rows * group; ++q) {
+    const int64_t tokens = tokens_to(input, block.first_row + q / group);
+    prepared.reweighting[q] = {lse[q], static_cast<float>(tokens),
+                               tokens > kRowsWithoutOffset ? input.form.offset : 0.0f};
+  }
+  prepared.form = {true, prepared.reweighting.data(), input.form.power};
+}
+
+/// out null: only lse.
 void Attention::attend_pages(const AttentionInput& input, const Prepared& prepared, int64_t begin, int64_t end,
                              float* out, float* lse, Scratch& scratch) const {
   const PageShape& shape = input.memory->store().shape();
@@ -131,6 +163,7 @@ void Attention::attend_pages(const AttentionInput& input, const Prepared& prepar
   task.queries = prepared.queries.data();
   task.pages = prepared.reads.data() + begin;
   task.page_count = end - begin;
+  task.form = prepared.form;
   task.out = out;
   task.lse = lse;
   scratch.floats.reserve(attend_scratch(shape.key_dim, shape.value_dim, task.rows * task.group));
@@ -178,8 +211,12 @@ void Attention::attend_block(const Task& task, int thread) {
   const int64_t queries = static_cast<int64_t>(task.block.rows) * group_of(input);
   scratch.out.resize(queries * input.memory->store().shape().value_dim);
   scratch.lse.resize(queries);
-  attend_pages(input, scratch.prepared, 0, scratch.prepared.reads.size(), scratch.out.data(), scratch.lse.data(),
-               scratch);
+  const auto pages = static_cast<int64_t>(scratch.prepared.reads.size());
+  if (input.form.reweights()) {
+    attend_pages(input, scratch.prepared, 0, pages, nullptr, scratch.lse.data(), scratch);
+    reweigh(input, scratch.prepared, scratch.lse.data());
+  }
+  attend_pages(input, scratch.prepared, 0, pages, scratch.out.data(), scratch.lse.data(), scratch);
   store(input, task.block, scratch.out.data(), scratch.lse.data());
   show(input, scratch.prepared, scratch.lse.data());
 }
@@ -189,7 +226,7 @@ void Attention::list_parts() {
   size_t out = 0, lse = 0;
   for (const Task& task : tasks_) {
     if (task.prepared < 0) continue;
-    const Prepared& prepared = prepared_[task.prepared];
+    Prepared& prepared = prepared_[task.prepared];
     const size_t queries = static_cast<size_t>(task.block.rows) * group_of(*task.input);
     const auto pages = static_cast<int64_t>(prepared.reads.size());
     int64_t begin = 0;
@@ -204,11 +241,21 @@ void Attention::list_parts() {
   partial_lse_.resize(lse);
 }
 
-/// Joins the parts of each head in their order.
-void Attention::join_parts() {
+void Attention::attend_parts(Pass pass) {
+  pool_.parallel_for(parts_.size(), [&](size_t i, int thread) {
+    const Part& part = parts_[i];
+    if (pass == Pass::kFirst && !part.input->form.reweights()) return;
+    attend_pages(*part.input, *part.prepared, part.begin, part.end,
+                 pass == Pass::kFirst ? nullptr : partial_out_.data() + part.out, partial_lse_.data() + part.lse,
+                 scratch_[thread]);
+  });
+}
+
+/// Joins the parts of each head in their order: of the first pass only their log-sums.
+void Attention::join_parts(Pass pass) {
   for (size_t p = 0; p < parts_.size();) {
     const Part& first = parts_[p];
-    const int value_dim = first.input->memory->store().shape().value_dim;
+    const int value_dim = pass == Pass::kFirst ? 0 : first.input->memory->store().shape().value_dim;
     const int queries = first.prepared->block.rows * group_of(*first.input);
     float* out = partial_out_.data() + first.out;
     float* lse = partial_lse_.data() + first.lse;
@@ -218,6 +265,10 @@ void Attention::join_parts() {
                         partial_out_.data() + parts_[p].out + static_cast<int64_t>(q) * value_dim,
                         partial_lse_[parts_[p].lse + q], value_dim);
       }
+    }
+    if (pass == Pass::kFirst) {
+      if (first.input->form.reweights()) reweigh(*first.input, *first.prepared, lse);
+      continue;
     }
     store(*first.input, first.prepared->block, out, lse);
     show(*first.input, *first.prepared, lse);
@@ -241,7 +292,7 @@ void Attention::plan(std::span<const AttentionInput> inputs) {
     queries.positions = input.positions;
     queries.queries = input.queries;
     queries.stride = input.query_stride;
-    queries.scale = input.scale * input.selector->score_factor(input.layer);
+    queries.scale = row_scale(input, input.rows - 1);
     queries.rotations = input.rotations;
     queries.state = input.memory->state(Memory::StateOf::kSelector);
     input.selector->plan(queries, pool_);
@@ -273,12 +324,14 @@ void Attention::attend(std::span<const AttentionInput> inputs) {
   for (size_t i = 0; i < prepared_count_; ++i) add(prepared_[i].count);
   if (prepared_count_ == 0) return;
   list_parts();
-  pool_.parallel_for(parts_.size(), [&](size_t i, int thread) {
-    const Part& part = parts_[i];
-    attend_pages(*part.input, *part.prepared, part.begin, part.end, partial_out_.data() + part.out,
-                 partial_lse_.data() + part.lse, scratch_[thread]);
-  });
-  join_parts();
+  const bool twice =
+      std::any_of(parts_.begin(), parts_.end(), [](const Part& p) { return p.input->form.reweights(); });
+  if (twice) {
+    attend_parts(Pass::kFirst);
+    join_parts(Pass::kFirst);
+  }
+  attend_parts(Pass::kLast);
+  join_parts(Pass::kLast);
 }
 
 }  // namespace fathom

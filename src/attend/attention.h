@@ -15,7 +15,11 @@ struct AttendedBlock {
   const Memory& memory;
   const QueryBlock& block;
   const Selection& selection;  // causality not yet applied
-  const float* lse;            // [rows, group] log Σ exp of the scores
+  const float* lse;            // [rows, group] log Σ of the weights
+  WeightForm form{};
+
+  /// The share of the weights of `query` (of rows · group) that a key with this score has.
+  double share(int64_t query, double score) const;
 };
 
 /// Is shown what queries attended to. Thread-safe.
@@ -36,7 +40,10 @@ struct AttentionInput {
   const float* queries =
       nullptr;  // row i at queries + i·query_stride: [heads, key_dim], unrotated, rotary pairs side by side
   int64_t query_stride = 0;
-  float scale = 1;                            // multiplies scores: 1/√key_dim and the rotary's score factor
+  ScoreForm form{};
+  // Multiplies scores: 1/√key_dim and the rotary's score factor; of softplus ln(key_dim) and that factor, and rows
+  // are multiplied besides by ln of the tokens up to them.
+  float scale = 1;
   const PlaceRotations* rotations = nullptr;  // reserved up to memory->end_position(); also rotates the queries
   const Selector* selector = nullptr;
   const AttendListener* listener = nullptr;  // null: none
@@ -95,6 +102,8 @@ class Attention {
     std::vector<PageRead> reads;
     std::vector<uint64_t> row_masks;
     std::vector<float> queries, places;
+    std::vector<Reweighting> reweighting;  // [rows, group]
+    WeightForm form;
     AttentionCount count;
   };
   struct Scratch {  // of one thread
@@ -109,7 +118,7 @@ class Attention {
   };
   struct Part {  // pages [begin, end) of a prepared block, and where its partial results go
     const AttentionInput* input;
-    const Prepared* prepared;
+    Prepared* prepared;
     int64_t begin, end;
     size_t out, lse;  // in partial_out_ and partial_lse_
   };
@@ -121,13 +130,16 @@ class Attention {
   void show(const AttentionInput& input, const Prepared& prepared, const float* lse) const;
   void rotate_queries(const AttentionInput& input, Prepared& prepared) const;
   void read_pages(const AttentionInput& input, const QueryBlock& query, Prepared& prepared) const;
+  void reweigh(const AttentionInput& input, Prepared& prepared, const float* lse) const;
   void attend_pages(const AttentionInput& input, const Prepared& prepared, int64_t begin, int64_t end, float* out,
                     float* lse, Scratch& scratch) const;
   void list_tasks(std::span<const AttentionInput> inputs);
   void attend_block(const Task& task, int thread);
-  void attend_parts();
+  /// The two passes over pages; the first finds what re-weighting needs, for inputs that ask for it.
+  enum class Pass { kFirst, kLast };
   void list_parts();
-  void join_parts();
+  void attend_parts(Pass pass);
+  void join_parts(Pass pass);
   void store(const AttentionInput& input, const Block& block, const float* out, const float* lse) const;
   void add(AttentionCount& count);
 

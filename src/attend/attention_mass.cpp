@@ -50,7 +50,7 @@ void AttentionMass::saw(const AttendedBlock& a) {
         double sum = 0;
         for (int h = 0; h < block.group; ++h) {
           const int q = r * block.group + h;
-          sum += std::exp(scores[static_cast<int64_t>(q - first_query) * kPageTokens + t] - a.lse[q]);
+          sum += a.share(q, scores[static_cast<int64_t>(q - first_query) * kPageTokens + t]);
         }
         const int64_t token = packed.read_at(slot.first + t);
         own.mass[token] += std::llround(std::min(sum, static_cast<double>(block.group)) * kUnits);

@@ -79,6 +79,9 @@ class Layers final : public Selector {
     if (else_->wants_surprise()) else_->surprise(surprise, both ? both->other.get() : nullptr);
   }
   float score_factor(int layer) const override { return selector(layer).score_factor(layer); }
+  ScoreForm score_form(int layer, const ScoreForm& own) const override {
+    return selector(layer).score_form(layer, own);
+  }
   void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {
     QueryBlock own = block;
     own.state = state(block.layer, block.state);

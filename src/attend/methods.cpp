@@ -14,6 +14,7 @@ const MethodTable<SelectorMethod>& attend_methods() {
                                                   {quest_info(), make_quest},
                                                   {recycled_info(), make_recycled},
                                                   {shadowkv_info(), make_shadowkv},
+                                                  {softplus_info(), make_softplus},
                                                   {squeezed_info(), make_squeezed},
                                                   {tempscale_info(), make_tempscale},
                                                   {tokenselect_info(), make_tokenselect},

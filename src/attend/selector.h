@@ -71,6 +71,7 @@ struct AttendContext {
   int heads = 0;               // query heads of a layer
   int kv_heads = 0;            // key/value heads of a layer
   OutputNorms output_norms{};  // empty: the model's layers have no output projection
+  bool softplus = false;       // the model was trained with softplus attention, not with softmax
 };
 
 /// A page to be attended to, where it sits for these queries, and which of its tokens count.
@@ -115,6 +116,8 @@ class Selector {
   }
   /// Multiplies the scores of a layer besides 1/√key_dim: 1/temperature.
   virtual float score_factor(int layer) const { return static_cast<void>(layer), 1.0f; }
+  /// How the scores of a layer become weights; `own`: what the model asks for.
+  virtual ScoreForm score_form(int layer, const ScoreForm& own) const { return static_cast<void>(layer), own; }
   /// Thread-safe. Fills `selection` (empty on entry).
   virtual void select(const Lane& lane, const QueryBlock& block, Selection& selection) const = 0;
 };
@@ -150,6 +153,8 @@ MethodInfo recycled_info();
 std::unique_ptr<Selector> make_recycled(const Values& values);
 MethodInfo shadowkv_info();
 std::unique_ptr<Selector> make_shadowkv(const Values& values);
+MethodInfo softplus_info();
+std::unique_ptr<Selector> make_softplus(const Values& values);
 MethodInfo squeezed_info();
 std::unique_ptr<Selector> make_squeezed(const Values& values);
 MethodInfo tempscale_info();

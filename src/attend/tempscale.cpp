@@ -15,6 +15,7 @@ class TempScale final : public Selector {
   bool wants_surprise() const override { return then_->wants_surprise(); }
   void surprise(const Surprise& surprise, SequenceState* state) const override { then_->surprise(surprise, state); }
   float score_factor(int layer) const override { return then_->score_factor(layer) / static_cast<float>(tau_); }
+  ScoreForm score_form(int layer, const ScoreForm& own) const override { return then_->score_form(layer, own); }
   void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {
     then_->select(lane, block, selection);
   }

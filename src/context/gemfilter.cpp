@@ -34,7 +34,7 @@ class LastQueryScores final : public AttentionWatcher {
     sums.assign(tokens_, 0);
     for (int64_t h = 0; h < block.group; ++h) {
       const auto own = std::span(scores).subspan(h * tokens_, tokens_);
-      by_attention_ ? softmax_scores(own, 1) : level_dropped(own);
+      by_attention_ ? to_shares(attended, first_query + h, own) : level_dropped(own);
       kernels().add(sums.data(), own.data(), tokens_);
     }
   }
@@ -48,6 +48,11 @@ class LastQueryScores final : public AttentionWatcher {
   }
 
  private:
+  static void to_shares(const AttendedBlock& attended, int64_t query, std::span<float> scores) {
+    if (!attended.form.softplus) return softmax_scores(scores, 1);
+    for (float& score : scores) score = static_cast<float>(attended.share(query, score));
+  }
+
   /// What an evictor dropped has no score any more: it counts as the least of the others.
   static void level_dropped(std::span<float> scores) {
     constexpr float kHidden = -std::numeric_limits<float>::infinity();

@@ -8,6 +8,7 @@
 
 #include "kernels/pages.h"
 #include "kernels/types.h"
+#include "kernels/weight_form.h"
 
 namespace fathom {
 
@@ -58,8 +59,8 @@ struct PageRead {
   const uint64_t* row_masks = nullptr;  // null, or [rows]: a further restriction of each row
 };
 
-/// Attention of some query rows of one key/value head over some pages: out = softmax(q·k) v, exact over the pages'
-/// masks.
+/// Attention of some query rows of one key/value head over some pages: out = Σ w v / Σ w, exact over the pages'
+/// masks; the weights w are exp(q·k), which makes it softmax, or of another form.
 struct AttendTask {
   PageFormat format = PageFormat::kBF16;
   int key_dim = 0;
@@ -71,9 +72,10 @@ struct AttendTask {
       nullptr;  // [rows, group, key_dim], rotated by their own positions and scaled; rotary pairs side by side
   const PageRead* pages = nullptr;
   int64_t page_count = 0;
-  float* out = nullptr;   // [rows, group, value_dim]; 0 where nothing is visible
-  float* lse = nullptr;   // [rows, group] log Σ exp; −infinity where nothing is visible
-  float* mass = nullptr;  // null, or [rows, group, page_count]: the share of the softmax that fell on each page
+  WeightForm form{};
+  float* out = nullptr;   // [rows, group, value_dim]; 0 where nothing has weight. Null: only lse is wanted
+  float* lse = nullptr;   // [rows, group] log Σ of the weights; −infinity where nothing has any
+  float* mass = nullptr;  // null, or [rows, group, page_count]: the share of the weights that fell on each page
 };
 
 /// Products of queries with all 64 keys of a page as they lie.

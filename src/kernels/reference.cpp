@@ -89,30 +89,34 @@ void attend(const AttendTask& task, float* /*scratch*/) {
     const auto visible = [&](const PageRead& page) {
       return page.row_masks ? page.mask & page.row_masks[i / task.group] : page.mask;
     };
+    const auto log_weight_of = [&](const PageRead& page, int t) {
+      return log_weight(task.form, i, score(task, query, page, t));
+    };
     double largest = minus_infinity, total = 0;
     for (int64_t p = 0; p < task.page_count; ++p) {
       for (int t = 0; t < kPageTokens; ++t) {
-        if (visible(task.pages[p]) >> t & 1) largest = std::max(largest, score(task, query, task.pages[p], t));
+        if (visible(task.pages[p]) >> t & 1) largest = std::max(largest, log_weight_of(task.pages[p], t));
       }
     }
+    const bool any = largest > minus_infinity;
     std::vector<double> sums(task.value_dim, 0.0);
     for (int64_t p = 0; p < task.page_count; ++p) {
       double page_total = 0;
       for (int t = 0; t < kPageTokens; ++t) {
-        if (!(visible(task.pages[p]) >> t & 1)) continue;
-        const double weight = std::exp(score(task, query, task.pages[p], t) - largest);
+        if (!any || !(visible(task.pages[p]) >> t & 1)) continue;
+        const double weight = std::exp(log_weight_of(task.pages[p], t) - largest);
         page_total += weight;
-        for (int d = 0; d < task.value_dim; ++d) {
+        for (int d = 0; task.out && d < task.value_dim; ++d) {
           sums[d] += weight * page_value(task.format, task.value_dim, task.pages[p].values, t, d);
         }
       }
       total += page_total;
       if (task.mass) task.mass[i * task.page_count + p] = static_cast<float>(page_total);
     }
-    for (int d = 0; d < task.value_dim; ++d)
-      task.out[i * task.value_dim + d] = total > 0 ? static_cast<float>(sums[d] / total) : 0;
-    task.lse[i] = static_cast<float>(total > 0 ? largest + std::log(total) : minus_infinity);
-    for (int64_t p = 0; task.mass && total > 0 && p < task.page_count; ++p)
+    for (int d = 0; task.out && d < task.value_dim; ++d)
+      task.out[i * task.value_dim + d] = any ? static_cast<float>(sums[d] / total) : 0;
+    task.lse[i] = static_cast<float>(any ? largest + std::log(total) : minus_infinity);
+    for (int64_t p = 0; task.mass && any && p < task.page_count; ++p)
       task.mass[i * task.page_count + p] /= static_cast<float>(total);
   }
 }

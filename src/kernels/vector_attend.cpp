@@ -1,6 +1,6 @@
-// Attention over pages with an online softmax, once per instruction set.
-// A page is read either as it lies (few queries: the queries are turned back by the page's place) or through a tile
-// of floats into which it is brought, rotated to its place, once for many queries.
+// Attention over pages with an online softmax, or an online sum of weights of another form, once per instruction
+// set. A page is read either as it lies (few queries: the queries are turned back by the page's place) or through a
+// tile of floats into which it is brought, rotated to its place, once for many queries.
 #include "kernels/vector.h"
 
 #include <algorithm>
@@ -13,6 +13,7 @@
 #define HWY_TARGET_INCLUDE "kernels/vector_attend.cpp"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
+#include "hwy/contrib/math/math-inl.h"
 #include "kernels/attend_floats-inl.h"
 #include "kernels/attend_codes-inl.h"
 // clang-format on
@@ -40,6 +41,50 @@ HWY_INLINE FloatVec Exp(FloatVec x) {
   return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, -87.0f)), hn::Mul(p, power));
 }
 
+/// ln(1 + t) for t in [0, 1]: t times a polynomial through the Chebyshev points of that range; the relative error
+/// is at most 1.2e-7.
+HWY_INLINE FloatVec LogOnePlus(FloatVec t) {
+  const FloatTag d;
+  auto p = hn::Set(d, -0x1.a04acap-9f);
+  p = hn::MulAdd(p, t, hn::Set(d, 0x1.402f4cp-6f));
+  p = hn::MulAdd(p, t, hn::Set(d, -0x1.cdd008p-5f));
+  p = hn::MulAdd(p, t, hn::Set(d, 0x1.afdde8p-4f));
+  p = hn::MulAdd(p, t, hn::Set(d, -0x1.38b908p-3f));
+  p = hn::MulAdd(p, t, hn::Set(d, 0x1.92b43p-3f));
+  p = hn::MulAdd(p, t, hn::Set(d, -0x1.ff0254p-3f));
+  p = hn::MulAdd(p, t, hn::Set(d, 0x1.554bd6p-2f));
+  p = hn::MulAdd(p, t, hn::Set(d, -0x1.ffffb8p-2f));
+  p = hn::MulAdd(p, t, hn::Set(d, 1.0f));
+  return hn::Mul(p, t);
+}
+
+/// Scores become logarithms of their weights (log_weight): what the softmax after it makes of them are the weights.
+/// scores: [64]; those outside the query's mask become anything.
+HWY_INLINE void ToLogWeights(const WeightForm& form, int64_t query, float* HWY_RESTRICT scores) {
+  const FloatTag d;
+  constexpr float kFar = -15;  // below, ln(1 + e^x) is e^x to the precision of floats
+  const Reweighting row = form.reweighting ? form.reweighting[query] : Reweighting{};
+  // Of scores that are not far; an lse below is that of far ones alone, for which the factor is not used.
+  const auto factor = hn::Set(d, row.tokens * std::exp(-std::max(row.lse, kFar - 1)));
+  const auto lse = hn::Set(d, row.lse), tokens = hn::Set(d, row.tokens), offset = hn::Set(d, row.offset);
+  const auto power = hn::Set(d, form.power), zero = hn::Zero(d);
+  for (int t = 0; t < kPageTokens; t += Lanes()) {
+    const auto x = hn::Load(d, scores + t);
+    const auto far = hn::Lt(x, hn::Set(d, kFar));
+    const auto softplus = hn::Add(hn::Max(x, zero), LogOnePlus(Exp(hn::Neg(hn::Abs(x)))));
+    FloatVec log_weight;
+    if (!form.reweighting) {
+      log_weight = hn::IfThenElse(far, x, hn::Log(d, softplus));
+    } else {
+      const auto far_share = hn::Mul(tokens, Exp(hn::Min(hn::Sub(x, lse), zero)));
+      const auto above = hn::Sub(hn::IfThenElse(far, far_share, hn::Mul(softplus, factor)), offset);
+      log_weight =
+          hn::IfThenElse(hn::Gt(above, zero), hn::Mul(power, hn::Log(d, above)), hn::Set(d, kMinusInfinity));
+    }
+    hn::Store(log_weight, d, scores + t);
+  }
+}
+
 constexpr int kSumLanes = 16;  // the sum of a query's weights is kept in so many parts, added up in the end
 
 /// The vectors of a page's tokens of which one at least may be seen.
@@ -53,6 +98,7 @@ HWY_INLINE SomeVectors VisibleVectors(uint64_t mask) {
 
 /// Turns masked scores of one query into weights exp(score − max) under the running maximum. scores: [64], of which
 /// `vectors` are read and written; sums: [kSumLanes] and out: [value_dim] are rescaled when the maximum grows.
+/// Where all are −infinity nothing changes.
 HWY_INLINE FloatVec SoftmaxPage(uint64_t mask, const SomeVectors& vectors, float* HWY_RESTRICT scores,
                                 float& running_max, float* HWY_RESTRICT running_sums, float* HWY_RESTRICT out,
                                 int value_dim) {
@@ -61,6 +107,10 @@ HWY_INLINE FloatVec SoftmaxPage(uint64_t mask, const SomeVectors& vectors, float
   auto largest = hn::Load(d, scores + vectors[0]);
   for (int v = 1; v < vectors.count; ++v) largest = hn::Max(largest, hn::Load(d, scores + vectors[v]));
   const float new_max = std::max(running_max, hn::GetLane(hn::MaxOfLanes(d, largest)));
+  if (new_max == kMinusInfinity) {
+    std::fill_n(scores, kPageTokens, 0.0f);
+    return hn::Zero(d);
+  }
   const auto shift = hn::Set(d, new_max);
   auto sums = hn::Zero(d);
   for (int v = 0; v < vectors.count; ++v) {
@@ -160,6 +210,7 @@ struct FloatPages {
   static bool NeedsTile(const AttendTask& /*task*/) { return false; }
   static void BringIn(const AttendTask& task, const PageRead& page, const PageRead& ahead, Work& work) {
     Deinterleave(At(page.keys, SamePlace{ahead.keys}), task.key_dim / 2, kPageTokens, work.keys);
+    if (!task.out) return;
     Deinterleave(At(page.values, SamePlace{ahead.values}), kPageTokens / 2, task.value_dim, work.values);
   }
   static void Begin(const AttendTask& /*task*/, int /*queries*/, Work& /*work*/) {}
@@ -195,6 +246,7 @@ struct FloatPages {
     for (int v = 0; v < visible.vectors.count; ++v)
       lines.Add(page.keys + visible.vectors[v] * kPairBytes, Lanes() * kPairBytes, kPageTokens * kPairBytes,
                 task.key_dim / 2);
+    if (!task.out) return;
     const int64_t row_bytes = kPairBytes * task.value_dim;
     for (int64_t i = 0; i < visible.pairs.count; ++i)
       lines.Add(page.values + visible.pairs[i] * row_bytes, 64, 64, (row_bytes + 63) / 64);
@@ -217,7 +269,7 @@ struct CodePages {
   }
   static void BringIn(const AttendTask& task, const PageRead& page, const PageRead& /*ahead*/, Work& work) {
     CodeKeyTile<kBits>(page.keys, task.key_dim, work.keys);
-    CodeValueTile<kBits>(page.values, task.value_dim, work.values);
+    if (task.out) CodeValueTile<kBits>(page.values, task.value_dim, work.values);
   }
   static void Begin(const AttendTask& task, int queries, Work& work) {
     ScaleQueries(task.queries, task.key_dim, queries, work.turned_stride, work.turned, work.scales);
@@ -240,8 +292,10 @@ HWY_INLINE void Weigh(const AttendTask& task, int64_t p, const SomeVectors& vect
     float* scores = work.scores + static_cast<int64_t>(i) * kPageTokens;
     auto sums = hn::Zero(FloatTag());
     if (mask) {
+      if (task.form.softplus) ToLogWeights(task.form, i, scores);
+      const int value_dim = task.out ? task.value_dim : 0;
       sums = SoftmaxPage(mask, vectors, scores, work.max[i], work.sums + static_cast<int64_t>(i) * kSumLanes,
-                         task.out + static_cast<int64_t>(i) * task.value_dim, task.value_dim);
+                         task.out + static_cast<int64_t>(i) * value_dim, value_dim);
     } else {
       std::fill_n(scores, kPageTokens, 0.0f);
     }
@@ -262,7 +316,7 @@ HWY_INLINE void AttendPart(const AttendTask& task, int64_t p, int queries, Work&
   if (p + 1 < task.page_count) Pages::List(task, task.pages[p + 1], Pages::VisibleOf(task.pages[p + 1]), ahead);
   Pages::SomeScores(task, page, visible.vectors, ahead, queries, work);
   Weigh(task, p, visible.vectors, queries, work);
-  Pages::AddSomeValues(task, page, visible.pairs, ahead, queries, work);
+  if (task.out) Pages::AddSomeValues(task, page, visible.pairs, ahead, queries, work);
   ahead.FetchRest();
 }
 
@@ -293,6 +347,7 @@ void AttendPages(const AttendTask& task, Work& work) {
       Pages::Scores(task, page, ahead, queries, work);
     }
     Weigh(task, p, all, queries, work);
+    if (!task.out) continue;
     if (tiled) {
       PairProductRows<true>(TilePairs{work.values}, AllPairs{kPageTokens / 2}, task.value_dim, queries, work.scores,
                             kPageTokens, task.out, task.value_dim);
@@ -315,7 +370,7 @@ void Attend(const AttendTask& task, float* scratch) {
   work.values = work.keys + static_cast<int64_t>(task.key_dim) * kPageTokens;
   std::fill_n(work.max, queries, kMinusInfinity);
   std::fill_n(work.sums, queries * kSumLanes, 0.0f);
-  std::fill_n(task.out, queries * task.value_dim, 0.0f);
+  if (task.out) std::fill_n(task.out, queries * task.value_dim, 0.0f);
   switch (task.format) {
     case PageFormat::kBF16:
       AttendPages<FloatPages<Bf16Pairs>>(task, work);
@@ -336,7 +391,7 @@ void Attend(const AttendTask& task, float* scratch) {
     const bool any = sum > 0;
     task.lse[i] = any ? work.max[i] + std::log(sum) : kMinusInfinity;
     const float inverse = any ? 1.0f / sum : 0.0f;
-    for (int d = 0; d < task.value_dim; ++d) task.out[i * task.value_dim + d] *= inverse;
+    for (int d = 0; task.out && d < task.value_dim; ++d) task.out[i * task.value_dim + d] *= inverse;
     for (int64_t p = 0; task.mass && p < task.page_count; ++p) {
       float& mass = task.mass[i * task.page_count + p];
       mass = any ? std::exp(mass - task.lse[i]) : 0.0f;

@@ -19,6 +19,7 @@ void pair_up(float* x, int dims, float* spare) {
 
 AttentionMixer::AttentionMixer(AttentionWeights weights) : w_(std::move(weights)) {
   if (w_.sliding_window > 0) window_ = make_window(0, w_.sliding_window);
+  if (w_.form.softplus) unit_.assign(w_.key_dim, 1 / std::sqrt(static_cast<float>(w_.key_dim)));
 }
 
 /// Norms the heads of one row and brings rotary pairs side by side.
@@ -29,6 +30,7 @@ void AttentionMixer::prepare_heads(Workspace& work, int64_t row, int rotary_dims
     for (int h = 0; h < count; ++h) {
       float* head = heads + static_cast<int64_t>(h) * w_.key_dim;
       if (!norm.empty()) work.kernels.rms_norm(head, norm.data(), w_.norm_eps, w_.key_dim, head);
+      if (!unit_.empty()) work.kernels.rms_norm(head, unit_.data(), kUnitEps, w_.key_dim, head);
       if (pairs) pair_up(head, rotary_dims, spare);
     }
   };
@@ -71,7 +73,9 @@ void AttentionMixer::forward(Workspace& work, std::span<const SequenceRows> sequ
     input.positions = s.positions;
     input.queries = work.q.data() + s.first_row * q_stride;
     input.query_stride = q_stride;
-    input.scale = s.score_factor / std::sqrt(static_cast<float>(w_.key_dim));
+    const auto key_dim = static_cast<float>(w_.key_dim);
+    input.form = s.selector->score_form(w_.layer, w_.form);
+    input.scale = s.score_factor * (w_.form.softplus ? std::log(key_dim) : 1 / std::sqrt(key_dim));
     input.rotations = s.rotations;
     input.selector = window_ ? window_.get() : s.selector;
     input.listener = s.listener;

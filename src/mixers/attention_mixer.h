@@ -11,8 +11,10 @@ namespace fathom {
 /// Largest head width: bounds what is kept on the stack.
 inline constexpr int kMaxHeadDim = 1024;
 
-/// Softmax attention with grouped key/value heads ("GQA: Training Generalized Multi-Query Transformer Models",
-/// 2023).
+/// Added to the mean square when queries and keys are made unit vectors.
+inline constexpr float kUnitEps = 1e-12f;
+
+/// Attention with grouped key/value heads ("GQA: Training Generalized Multi-Query Transformer Models", 2023).
 struct AttentionWeights {
   int layer = 0;  // lane of the memory
   int heads = 0, kv_heads = 0, key_dim = 0, value_dim = 0;
@@ -22,6 +24,7 @@ struct AttentionWeights {
   std::vector<float> q_bias, k_bias, v_bias, out_bias;  // empty = none
   std::vector<float> q_norm, k_norm;  // [key_dim] RMS norm of each head before rotation; empty = none
   float norm_eps = 0;
+  ScoreForm form{};  // softplus: queries and keys are made unit vectors before rotation
 };
 
 class AttentionMixer final : public Mixer {
@@ -35,6 +38,7 @@ class AttentionMixer final : public Mixer {
   void prepare_heads(Workspace& work, int64_t row, int rotary_dims) const;
 
   AttentionWeights w_;
+  std::vector<float> unit_;           // [key_dim] 1/√key_dim, with which an RMS norm gives length 1; empty = none
   std::unique_ptr<Selector> window_;  // what the model itself asks for; null = all
 };
 

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "mixers/attention_mixer.h"
+#include "models/model_metadata.h"
 #include "models/transformer.h"
 
 namespace fathom {
@@ -72,6 +73,16 @@ void read_rotary_scaling(const Gguf& file, const std::string& arch, RotaryConfig
   }
 }
 
+void read_softplus(const Gguf& file, ModelConfig& c) {
+  const std::string key = c.architecture + "." + kSoftplusKey, power = c.architecture + "." + kSoftplusPowerKey;
+  c.softplus = file.boolean(key).value_or(false);
+  c.softplus_power = static_cast<float>(file.number(power).value_or(0.0));
+  if (!(c.softplus_power >= 0 && c.softplus_power <= 100))
+    fail(file.name(), ": ", power, " is ", c.softplus_power, ", expected 0 to 100");
+  if (c.softplus_power > 0 && !c.softplus)
+    fail(file.name(), ": ", power, " is ", c.softplus_power, ", but ", key, " is not set");
+}
+
 /// Rows [begin, begin + rows) of a matrix.
 Matrix slice(const Matrix& m, int64_t begin, int64_t rows) { return {m.type, m.row(begin), rows, m.cols}; }
 
@@ -134,6 +145,7 @@ struct Builder {
     w.pairing = c.rotary.pairing;
     w.sliding_window = c.sliding_window;
     w.norm_eps = c.norm_eps;
+    w.form = {.softplus = c.softplus, .power = c.softplus_power};
     projections(name, w);
     w.out = matrix(name + "output.weight", c.width, static_cast<int64_t>(c.heads) * c.value_dim);
     w.out_bias = bias(name + "output.bias", c.width);
@@ -176,6 +188,7 @@ ModelConfig read_common_config(const Gguf& file, RotaryConfig::Pairing pairing) 
   c.ffn_width = uniform_integer(file, arch + "feed_forward_length", 1, kMaxWidth);
   c.trained_context = integer_in(file, arch + "context_length", 1, int64_t{1} << 40);
   c.sliding_window = integer_in(file, arch + "attention.sliding_window", 0, int64_t{1} << 40, 0);
+  read_softplus(file, c);
   const GgufTensor* embedding = file.find_tensor("token_embd.weight");
   if (!embedding) fail(file.name(), ": tensor token_embd.weight is missing");
   c.vocabulary = embedding->dim(1);

@@ -21,6 +21,8 @@ struct ModelConfig {
   float norm_eps = 1e-5f;
   RotaryConfig rotary;
   int64_t sliding_window = 0;  // the model's own, on every layer; 0 = none
+  bool softplus = false;       // trained with softplus attention, not with softmax
+  float softplus_power = 0;    // of its re-weighting; 0 = none
 };
 
 }  // namespace fathom

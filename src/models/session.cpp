@@ -113,8 +113,12 @@ Session::Session(std::shared_ptr<const Model> model, std::shared_ptr<Runtime> ru
 }
 
 AttendContext Session::attend_context() const {
-  return {memory_.shared_store(), model_->config().layers, model_->config().heads, memory_.kv_heads(),
-          output_norms_of(model_, runtime_->work().kernels)};
+  return {memory_.shared_store(),
+          model_->config().layers,
+          model_->config().heads,
+          memory_.kv_heads(),
+          output_norms_of(model_, runtime_->work().kernels),
+          model_->config().softplus};
 }
 
 void Session::check_methods() const {

@@ -13,6 +13,9 @@ struct AttentionCall {
   at::Tensor v;        // [sequences, length, kv_heads, value_dim]
   double scale = 1;    // of q·k
   int64_t window = 0;  // each row sees this many newest tokens, itself included; 0 = all
+  // Softplus attention: of q and k of length 1 and scale ln(key_dim); row i multiplies its scores by ln i.
+  bool softplus = false;
+  double softplus_power = 0;  // of the re-weighting; 0 = none
 };
 
 /// The differentiable functions that a net is made of, so that each can be replaced and compared with the plain

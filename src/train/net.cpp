@@ -47,6 +47,9 @@ void check(const ModelConfig& c) {
   if (!(c.norm_eps > 0 && c.norm_eps < 1)) {
     fail_usage("norm epsilon is ", c.norm_eps, ", expected a small positive number");
   }
+  if (c.softplus_power > 0 && c.softplus_power < 1) {
+    fail_usage("re-weighting by the power ", c.softplus_power, " cannot be trained; 0, and 1 or more can");
+  }
   check_rotary(c);
 }
 
@@ -61,7 +64,10 @@ Net::Net(NetConfig config, const LayerOps& ops, at::Device device) : config_(std
   check(c);
   c.rotary.base = static_cast<float>(c.rotary.base);  // as files hold it
   c.rotary.factor = static_cast<float>(c.rotary.factor);
-  score_scale_ = Rotary(c.rotary, c.trained_context).score_factor() / std::sqrt(static_cast<double>(c.key_dim));
+  const auto key_dim = static_cast<double>(c.key_dim);
+  score_scale_ = Rotary(c.rotary, c.trained_context).score_factor();
+  score_scale_ *= c.softplus ? std::log(key_dim) : 1 / std::sqrt(key_dim);
+  if (c.softplus) unit_ = at::full({c.key_dim}, 1 / std::sqrt(key_dim), at::device(device).dtype(at::kFloat));
 
   add_parameter("token_embd.weight", c.vocabulary, c.width);
   if (!config_.tied_output) add_parameter("output.weight", c.vocabulary, c.width);
@@ -172,7 +178,13 @@ at::Tensor Net::attend(const NetWeights::Layer& layer, const at::Tensor& x, at::
                      .k = k.unflatten(2, {c.kv_heads, c.key_dim}),
                      .v = v.unflatten(2, {c.kv_heads, c.value_dim}),
                      .scale = score_scale_,
-                     .window = c.sliding_window};
+                     .window = c.sliding_window,
+                     .softplus = c.softplus,
+                     .softplus_power = c.softplus_power};
+  if (c.softplus) {
+    call.q = ops_.rms_norm(call.q, unit_, kUnitEps, type);
+    call.k = ops_.rms_norm(call.k, unit_, kUnitEps, type);
+  }
   if (c.rotary.dims > 0) {
     const at::Tensor cos = cos_.narrow(0, 0, length), sin = sin_.narrow(0, 0, length);
     call.q = ops_.rotary(call.q, cos, sin);

@@ -83,6 +83,7 @@ class Net {
   at::Tensor values_, gradients_;
   int64_t matrix_values_ = 0;
   at::Tensor cos_, sin_;  // [positions, pairs], grows with the longest batch
+  at::Tensor unit_;       // [key_dim] 1/√key_dim of softplus attention: an RMS norm with it gives length 1
   double score_scale_ = 1;
 };
 

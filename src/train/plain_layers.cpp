@@ -3,6 +3,7 @@
 
 #include <limits>
 
+#include "kernels/weight_form.h"
 #include "train/layer_ops.h"
 
 namespace fathom {
@@ -41,6 +42,26 @@ at::Tensor hidden_from(int64_t length, int64_t window, at::Device device) {
   return window > 0 ? all.triu(1).logical_or(all.tril(-window)) : all.triu(1);
 }
 
+/// x / Σ x of each row; a row of zeros stays one.
+at::Tensor divided_by_sum(const at::Tensor& x) {
+  constexpr double kLeast = 1e-20;  // no sum of softplus is as small; its inverse is far from float's end
+  return x / x.sum(-1, true).clamp_min(kLeast);
+}
+
+/// scores: [..., length, length] f32 of unit vectors, times ln(key_dim); hidden: [length, length].
+at::Tensor softplus_shares(const at::Tensor& scores, const at::Tensor& hidden, double power) {
+  const int64_t length = scores.size(-1);
+  const at::Tensor tokens = at::arange(1, length + 1, scores.options()).unsqueeze(1);  // [length, 1] up to each row
+  const at::Tensor a = divided_by_sum(at::softplus(scores * tokens.log()).masked_fill(hidden, 0));
+  if (power == 0) return a;
+  const at::Tensor offset = tokens.gt(kRowsWithoutOffset).to(at::kFloat);
+  const at::Tensor above = at::relu(tokens * a - offset);
+  // Dividing by a constant first changes nothing but the range of the power; what is less is rounding.
+  constexpr double kLeast = 1e-6;
+  const at::Tensor largest = above.detach().amax(-1, true).clamp_min(kLeast);
+  return divided_by_sum((above / largest).pow(power));
+}
+
 at::Tensor attention(const AttentionCall& call) {
   const int64_t kv_heads = call.k.size(2), group = call.q.size(2) / kv_heads;
   const at::Tensor q = call.q.unflatten(2, {kv_heads, group}).permute({0, 2, 3, 1, 4});  // [s, kv, group, l, dim]
@@ -48,14 +69,16 @@ at::Tensor attention(const AttentionCall& call) {
   const at::Tensor v = call.v.permute({0, 2, 1, 3}).unsqueeze(2);                        // [s, kv, 1, l, dim]
   const at::Tensor scores = at::matmul(q, k).to(at::kFloat) * call.scale;
   const at::Tensor hidden = hidden_from(call.q.size(1), call.window, q.device());
-  const at::Tensor shares = at::softmax(scores.masked_fill(hidden, -std::numeric_limits<double>::infinity()), -1);
+  const at::Tensor shares =
+      call.softplus ? softplus_shares(scores, hidden, call.softplus_power)
+                    : at::softmax(scores.masked_fill(hidden, -std::numeric_limits<double>::infinity()), -1);
   return at::matmul(shares.to(v.scalar_type()), v).permute({0, 3, 1, 2, 4}).flatten(2, 3);
 }
 
 /// One operation of newer libtorch, which keeps no scores; heads are repeated, as it wants as many of each.
 at::Tensor device_attention(const AttentionCall& call) {
 #if TORCH_VERSION_MAJOR * 100 + TORCH_VERSION_MINOR >= 201
-  if (call.window == 0) {
+  if (call.window == 0 && !call.softplus) {
     const int64_t group = call.q.size(2) / call.k.size(2);
     const auto heads_first = [](const at::Tensor& x) { return x.transpose(1, 2); };
     const auto repeated = [&](const at::Tensor& x) { return heads_first(x).repeat_interleave(group, 1); };

@@ -114,6 +114,9 @@ void check_together(const TrainConfig& c, const std::string& name) {
                c.model.kv_heads);
   }
   if (c.model.head_dim % 2 != 0) fail_usage(name, ": model.head_dim is ", c.model.head_dim, ", expected even");
+  if (c.model.softplus_power > 0 && c.model.softplus_power < 1) {  // its slope at 0 is infinite
+    fail_usage(name, ": model.softplus_power is ", c.model.softplus_power, ", expected 0, or 1 or more");
+  }
   const TrainConfig::Lengths& lengths = c.data.lengths;
   const std::pair<const char*, int64_t> powers[] = {{"shortest", lengths.shortest}, {"longest", lengths.longest}};
   for (const auto& [field, value] : powers) {
@@ -211,7 +214,8 @@ Json to_json(const TrainConfig& config) {
 }
 
 std::vector<std::string> differing_fields(const Json& saved, const Json& now) {
-  const auto before = leaves_of(saved), after = leaves_of(now);
+  auto before = leaves_of(saved), after = leaves_of(now);
+  before.merge(leaves_of(to_json(TrainConfig())));  // what a run did before a field was there is the default
   std::set<std::string> paths;
   for (const auto* leaves : {&before, &after}) {
     for (const auto& [path, leaf] : *leaves) {

@@ -14,6 +14,8 @@ struct TrainConfig {
     int64_t layers = 8, width = 512, heads = 8, kv_heads = 2, head_dim = 64, ffn_width = 1408;
     int64_t vocabulary = 0, context = 4096, sliding_window = 0;
     bool tied_output = true;
+    std::string attention = "softmax";
+    double softplus_power = 3;
     double norm_eps = 1e-5, rotary_base = 10000, init_deviation = 0.02;
   };
   struct Source {

@@ -113,6 +113,8 @@ NetConfig net_config(const TrainConfig& config, int64_t vocabulary) {
   c.vocabulary = std::max(from.vocabulary, vocabulary);
   c.trained_context = from.context;
   c.sliding_window = from.sliding_window;
+  c.softplus = from.attention == "softplus";
+  if (c.softplus) c.softplus_power = static_cast<float>(from.softplus_power);
   c.norm_eps = static_cast<float>(from.norm_eps);
   c.rotary.base = from.rotary_base;
   net.tied_output = from.tied_output;

@@ -72,7 +72,8 @@ struct AttendProblem {
   struct Result {
     std::vector<float> out, lse, mass;
   };
-  Result run(const Kernels& table, int64_t first_page, int64_t page_count) const {
+  Result run(const Kernels& table, int64_t first_page, int64_t page_count, const WeightForm& form = {},
+             bool with_out = true) const {
     const int queries_count = shape.rows * shape.group;
     Result r;
     r.out.assign(static_cast<size_t>(queries_count) * shape.value_dim, NAN);
@@ -89,7 +90,8 @@ struct AttendProblem {
     task.queries = queries.data();
     task.pages = reads.data() + first_page;
     task.page_count = page_count;
-    task.out = r.out.data();
+    task.form = form;
+    task.out = with_out ? r.out.data() : nullptr;
     task.lse = r.lse.data();
     task.mass = r.mass.data();
     table.attend(task, scratch.data());

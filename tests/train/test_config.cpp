@@ -148,5 +148,15 @@ TEST(TrainConfig, DifferencesThatMatterAreNamedWithBothValues) {
                                 "data.sources[1].share: not there, now 2.0", "optimizer.beta1: 0.9, now 0.8"}));
 }
 
+TEST(TrainConfig, AFieldThatARunDidNotKnowHadItsDefault) {
+  Json saved = to_json(TrainConfig());
+  saved["model"].erase("attention");
+  TrainConfig config;
+  EXPECT_TRUE(differing_fields(saved, to_json(config)).empty());
+  config.model.attention = "softplus";
+  EXPECT_EQ(differing_fields(saved, to_json(config)),
+            (std::vector<std::string>{"model.attention: \"softmax\", now \"softplus\""}));
+}
+
 }  // namespace
 }  // namespace fathom
