@@ -40,12 +40,16 @@ void KeyScores::turn_back(int64_t place, const float* queries, int count) {
 }
 
 const float* KeyScores::of_page(PageId page, int64_t place, const float* queries, int count) {
+  return of_keys(store_.keys(page), place, queries, count);
+}
+
+const float* KeyScores::of_keys(const std::byte* keys, int64_t place, const float* queries, int count) {
   turn_back(place, queries, count);
   scores_.resize(static_cast<size_t>(count) * kPageTokens);
   ScoreTask task;
   task.format = store_.shape().format;
   task.key_dim = store_.shape().key_dim;
-  task.keys = store_.keys(page);
+  task.keys = keys;
   task.queries = turned_.data();
   task.queries_count = count;
   task.scores = scores_.data();
