@@ -46,6 +46,8 @@ function(fathom_folder name below)
     # unknown size (SVE) cannot be kept in arrays
     target_compile_definitions(fathom_${name} PRIVATE HWY_WANT_AVX3_DL=1 "HWY_DISABLED_TARGETS=(HWY_SSSE3|HWY_SSE4|HWY_SVE|HWY_SVE2|HWY_SVE_256|HWY_SVE2_128)")
     set_source_files_properties(${sources} PROPERTIES COMPILE_OPTIONS "-fno-math-errno")
+  elseif(name STREQUAL "attend")
+    target_link_libraries(fathom_${name} PRIVATE Eigen3::Eigen)
   elseif(name STREQUAL "tokens")
     target_link_libraries(fathom_${name} PUBLIC PkgConfig::PCRE2)
   elseif(name STREQUAL "train")

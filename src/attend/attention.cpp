@@ -80,7 +80,7 @@ void Attention::read_pages(const AttentionInput& input, const QueryBlock& query,
     PageRead read;
     read.mask = page.mask & causal_mask(slot, query.first + query.rows - 1);
     if (read.mask == 0) continue;
-    read.keys = store.keys(slot.page);
+    read.keys = page.keys ? page.keys : store.keys(slot.page);
     read.values = store.values(slot.page);
     if (pairs > 0) {
       const PlaceRotations::View turn = input.rotations->at(page.place, prepared.places.data() + i * 2 * pairs);

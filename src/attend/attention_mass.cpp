@@ -40,8 +40,8 @@ void AttentionMass::saw(const AttendedBlock& a) {
   for (const SelectedPage& page : a.selection.pages) {
     const PageSlot& slot = lane[page.slot];
     if (page.mask == 0) continue;
-    const float* scores =
-        keys.of_page(slot.page, page.place, block.queries + static_cast<int64_t>(first_query) * dim, queries);
+    const float* scores = keys.of_keys(page.keys ? page.keys : store.keys(slot.page), page.place,
+                                       block.queries + static_cast<int64_t>(first_query) * dim, queries);
     for (int r = first; r < block.rows; ++r) {
       uint64_t mask = page.mask & page_bits(0, block.first + r + 1 - slot.first);
       if (page.row_masks >= 0) mask &= a.selection.row_masks[page.row_masks + r];

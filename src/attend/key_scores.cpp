@@ -35,24 +35,21 @@ void KeyScores::turn_back(int64_t place, const float* queries, int count) {
   const int dim = store_.shape().key_dim, pairs = rotations_.pairs();
   turned_.assign(queries, queries + static_cast<int64_t>(count) * dim);
   if (pairs == 0) return;
-  const PlaceRotations::View turn = rotations_.at(place, spare_.data());
-  float* x = turned_.data();
-  for (int q = 0; q < count; ++q, x += dim) {
-    for (int i = 0; i < pairs; ++i) {
-      const float even = x[2 * i], odd = x[2 * i + 1];
-      x[2 * i] = even * turn.cos[i] + odd * turn.sin[i];
-      x[2 * i + 1] = odd * turn.cos[i] - even * turn.sin[i];
-    }
-  }
+  const PlaceRotations::View turn = rotations_.back(rotations_.at(place, spare_.data()), spare_.data() + pairs);
+  for (int64_t q = 0; q < count; ++q) kernels_.rotate_pairs(turned_.data() + q * dim, turn.cos, turn.sin, pairs);
 }
 
 const float* KeyScores::of_page(PageId page, int64_t place, const float* queries, int count) {
+  return of_keys(store_.keys(page), place, queries, count);
+}
+
+const float* KeyScores::of_keys(const std::byte* keys, int64_t place, const float* queries, int count) {
   turn_back(place, queries, count);
   scores_.resize(static_cast<size_t>(count) * kPageTokens);
   ScoreTask task;
   task.format = store_.shape().format;
   task.key_dim = store_.shape().key_dim;
-  task.keys = store_.keys(page);
+  task.keys = keys;
   task.queries = turned_.data();
   task.queries_count = count;
   task.scores = scores_.data();

@@ -26,6 +26,8 @@ class KeyScores {
   /// queries: [count, key_dim], rotated by their positions; returns [count, 64], valid until the next call. The
   /// page is taken to sit at `place`; what lies behind its last token means nothing.
   const float* of_page(PageId page, int64_t place, const float* queries, int count);
+  /// The same of keys that are laid out as those of a page.
+  const float* of_keys(const std::byte* keys, int64_t place, const float* queries, int count);
   /// The same of those tokens of slots [begin, end) of a lane that are in range: token t in column t − range.begin;
   /// hidden ones score −∞. out: query i at out + i·stride.
   void of_slots(const Lane& lane, size_t begin, size_t end, const ScoreRange& range, const float* queries,

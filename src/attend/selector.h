@@ -81,6 +81,9 @@ struct SelectedPage {
       0;  // position of its token 0 as the queries shall see it (≥ 0; the lane's own place is the true one)
   uint64_t mask = 0;
   int64_t row_masks = -1;  // index into Selection::row_masks of `rows` words, or −1: all rows see the mask
+  // Keys to be read instead of the page's own, in its format; they stay until the layer is planned again. null: its
+  // own.
+  const std::byte* keys = nullptr;
 };
 
 /// What a block of queries attends to. Causality is no concern of selectors: what lies after a row is taken away

@@ -1,4 +1,5 @@
-// Chunks of the prompt by their mean keys; chunks that a mean does not describe are always seen.
+// Chunks of the prompt by their mean keys; chunks that a mean does not describe are always seen. The keys of chosen
+// chunks may be rebuilt from a form of low rank.
 #include <algorithm>
 #include <memory>
 #include <numeric>
@@ -6,6 +7,7 @@
 
 #include "attend/key_scores.h"
 #include "attend/lane_keys.h"
+#include "attend/low_rank_keys.h"
 #include "base/error.h"
 
 namespace fathom {
@@ -27,15 +29,27 @@ struct Landmarks {
   KeyTable means;                 // of rotated keys
 };
 
-struct LayerState {
-  int64_t prompt = 0;                                   // tokens of it; 0: not known
-  int64_t place = 0;                                    // of the sequence when the means were made
-  std::vector<std::shared_ptr<const Landmarks>> heads;  // empty: not made yet
+/// Of one key/value head.
+struct HeadState {
+  std::shared_ptr<const Landmarks> landmarks;
+  std::vector<uint64_t> chosen;  // tokens of each slot, by the latest query
+  RebuiltKeys rebuilt;           // empty without a rank
+};
 
+struct LayerState {
+  int64_t prompt = 0;                           // tokens of it; 0: not known
+  int64_t place = 0;                            // of the sequence when the means were made
+  std::vector<HeadState> heads;                 // empty: not made yet
+  std::shared_ptr<const LowRankKeys> low_rank;  // null: not made yet, or without a rank
+
+  void forget() {
+    heads.clear();
+    low_rank.reset();
+  }
   void rewind(int64_t tokens) {
     if (prompt <= tokens) return;
     prompt = tokens;
-    heads.clear();
+    forget();
   }
 };
 using State = LayerStates<LayerState>;
@@ -43,11 +57,18 @@ using State = LayerStates<LayerState>;
 class ShadowKv final : public Selector {
  public:
   explicit ShadowKv(const Values& values)
-      : budget_(values.integer("budget")), outliers_(values.integer("outliers")) {}
+      : budget_(values.integer("budget")),
+        outliers_(values.integer("outliers")),
+        rank_(static_cast<int>(values.integer("rank"))) {}
 
   void attach(const AttendContext& context) override {
     layers_ = context.layers;
     store_ = context.store;
+    const int dim = store_->shape().key_dim, width = context.kv_heads * dim;
+    if (rank_ <= width) return;
+    fail_usage("attend method shadowkv: rank: expected at most ", width,
+               ", the numbers of a token's keys in a layer (", context.kv_heads, " heads of ", dim, "), found ",
+               rank_);
   }
   std::unique_ptr<SequenceState> new_state() const override { return std::make_unique<State>(layers_); }
 
@@ -57,18 +78,17 @@ class ShadowKv final : public Selector {
     LayerState& layer = State::of(queries.state).layers.at(queries.layer);
     if (queries.rows > 1) {
       layer.prompt = queries.first + queries.rows;
-      return layer.heads.clear();
+      return layer.forget();
     }
     if (layer.prompt == 0) layer.prompt = queries.first;
-    const Memory& memory = *queries.memory;
-    const int64_t place = memory.lane(queries.layer, 0).front().place;
-    if (!layer.heads.empty() && layer.place == place) return;
-    layer.place = place;
-    layer.heads.resize(memory.kv_heads());
-    pool.parallel_for(layer.heads.size(), [&](size_t head, int) {
-      layer.heads[head] = std::make_shared<const Landmarks>(
-          landmarks_of(memory.lane(queries.layer, static_cast<int>(head)), *queries.rotations, layer.prompt));
-    });
+    find_landmarks(queries, layer, pool);
+    const auto has_chunks = [](const HeadState& head) { return head.landmarks->means.size() > 0; };
+    if (rank_ > 0 && !layer.low_rank && std::ranges::any_of(layer.heads, has_chunks)) {
+      layer.low_rank = std::make_shared<const LowRankKeys>(*queries.memory, queries.layer, layer.prompt, rank_,
+                                                           *queries.rotations, pool);
+    }
+    pool.parallel_for(layer.heads.size(),
+                      [&](size_t head, int) { choose(queries, static_cast<int>(head), layer); });
   }
 
   void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {
@@ -80,19 +100,48 @@ class ShadowKv final : public Selector {
     }
     for (uint32_t s = 0; s < lane.size(); ++s)
       if (!is_chunked(lane[s], layer->prompt)) choice.add(s, lane[s].mask);
-    const Landmarks& landmarks = *layer->heads[block.head];
-    for (const ChunkId chunk : landmarks.outliers) choice.add(chunk / kChunks, chunk_mask(chunk));
-    for (const int64_t i : best_chunks(landmarks, block)) {
-      const ChunkId chunk = landmarks.chunks[i];
-      choice.add(chunk / kChunks, chunk_mask(chunk));
-    }
+    const HeadState& head = layer->heads[block.head];
+    for (const ChunkId chunk : head.landmarks->outliers) choice.add(chunk / kChunks, chunk_mask(chunk));
+    for (uint32_t s = 0; s < head.chosen.size(); ++s) choice.add(s, head.chosen[s]);
     choice.add_to(selection);
+    for (SelectedPage& page : selection.pages) page.keys = head.rebuilt.page(page.slot);
   }
 
  private:
   /// Whether the page's chunks are chosen among: full pages of the prompt but for its newest chunks.
   static bool is_chunked(const PageSlot& slot, int64_t prompt) {
     return slot.filled == kPageTokens && slot.first + kPageTokens <= prompt - kExactChunks * kChunk;
+  }
+
+  /// Of rotated keys: anew when the sequence has moved.
+  void find_landmarks(const LayerQueries& queries, LayerState& layer, ThreadPool& pool) const {
+    const Memory& memory = *queries.memory;
+    const int64_t place = memory.lane(queries.layer, 0).front().place;
+    if (!layer.heads.empty() && layer.place == place) return;
+    layer.place = place;
+    layer.heads = std::vector<HeadState>(memory.kv_heads());
+    pool.parallel_for(layer.heads.size(), [&](size_t head, int) {
+      layer.heads[head].landmarks = std::make_shared<const Landmarks>(
+          landmarks_of(memory.lane(queries.layer, static_cast<int>(head)), *queries.rotations, layer.prompt));
+    });
+  }
+
+  /// The chunks that the one row looks at, and their keys.
+  void choose(const LayerQueries& queries, int number, LayerState& layer) const {
+    const int dim = store_->shape().key_dim, group = queries.group();
+    std::vector<float> rotated(static_cast<size_t>(group) * dim), spare(dim);
+    for (int q = 0; q < group; ++q)
+      rotate_query(queries, 0, number * group + q, spare.data(), rotated.data() + q * dim);
+    kernels().scale(rotated.data(), queries.scale, std::ssize(rotated));
+    const Lane& lane = queries.memory->lane(queries.layer, number);
+    HeadState& head = layer.heads[number];
+    head.chosen.assign(lane.size(), 0);
+    for (const int64_t i : best_chunks(*head.landmarks, rotated.data(), group)) {
+      const ChunkId chunk = head.landmarks->chunks[i];
+      head.chosen[chunk / kChunks] |= chunk_mask(chunk);
+    }
+    for (size_t s = 0; s < lane.size(); ++s) head.chosen[s] &= lane[s].mask;
+    if (layer.low_rank) head.rebuilt.keep(head.chosen, *layer.low_rank, lane, number, *store_, *queries.rotations);
   }
 
   Landmarks landmarks_of(const Lane& lane, const PlaceRotations& rotations, int64_t prompt) const {
@@ -146,11 +195,11 @@ class ShadowKv final : public Selector {
   }
 
   /// By the softmax over the means, the largest of the heads that share the keys.
-  std::vector<int64_t> best_chunks(const Landmarks& landmarks, const QueryBlock& block) const {
+  std::vector<int64_t> best_chunks(const Landmarks& landmarks, const float* queries, int group) const {
     const int64_t n = landmarks.means.size();
-    std::vector<float> scores(block.group * n);
-    landmarks.means.score(block.queries, block.group, scores.data(), n);
-    for (int q = 0; q < block.group; ++q) {
+    std::vector<float> scores(group * n);
+    landmarks.means.score(queries, group, scores.data(), n);
+    for (int q = 0; q < group; ++q) {
       softmax_scores(std::span(scores).subspan(q * n, n), 1);
       for (int64_t i = 0; i < n; ++i) scores[i] = std::max(scores[i], scores[q * n + i]);
     }
@@ -158,6 +207,7 @@ class ShadowKv final : public Selector {
   }
 
   int64_t budget_, outliers_;
+  int rank_;
   int layers_ = 0;
   std::shared_ptr<const PageStore> store_;
 };
@@ -166,16 +216,30 @@ class ShadowKv final : public Selector {
 
 MethodInfo shadowkv_info() {
   using Type = Parameter::Type;
-  return {.name = "shadowkv",
-          .summary =
-              "generated tokens see the prompt's chunks of 8 whose mean key scores highest; keys stay exact, the "
-              "method's low-rank form is left out",
-          .paper = "ShadowKV: KV Cache in Shadows for High-Throughput Long-Context LLM Inference, 2024",
-          .needs = "any model; prompts are read in full",
-          .time = "O(n / 8 + budget + generated) per token",
-          .memory = "O(n): nothing is dropped; 1/16 more for the means",
-          .parameters = {{"budget", Type::kInt, "2k", "tokens of the prompt that are chosen", kChunk, 1e12, {}},
-                         {"outliers", Type::kInt, "48", "chunks least like their mean, always seen", 0, 1e9, {}}}};
+  return {
+      .name = "shadowkv",
+      .summary =
+          "generated tokens see the prompt's chunks of 8 whose mean key scores highest, with their own keys "
+          "or with keys rebuilt from a form of low rank",
+      .paper = "ShadowKV: KV Cache in Shadows for High-Throughput Long-Context LLM Inference, 2024",
+      .needs = "any model; prompts are read in full",
+      .time =
+          "O(n / 8 + budget + generated) per token; a rank r costs O(n·w² + w³) after a prompt, w the numbers "
+          "of a token's keys in a layer, and r·w multiplications for each token that was not chosen before",
+      .memory =
+          "O(n): nothing is dropped; 1/16 more for the means. A rank saves nothing here, for pages hold "
+          "their keys besides: it shows what the method's low-rank keys do to answers. It takes 4·r bytes "
+          "for a token and layer, and the rebuilt keys of pages with chosen chunks",
+      .parameters = {{"budget", Type::kInt, "2k", "tokens of the prompt that are chosen", kChunk, 1e12, {}},
+                     {"outliers", Type::kInt, "48", "chunks least like their mean, always seen", 0, 1e9, {}},
+                     {"rank",
+                      Type::kInt,
+                      "0",
+                      "of the keys of chosen chunks, before rotation and heads joined (the paper's: 160); 0: as "
+                      "they are, which is cheaper and better where keys are at hand",
+                      0,
+                      1e6,
+                      {}}}};
 }
 
 std::unique_ptr<Selector> make_shadowkv(const Values& values) { return std::make_unique<ShadowKv>(values); }

@@ -33,7 +33,11 @@ int64_t count_visible(const Lane& lane, Middle slots) {
 class PageFiller {
  public:
   PageFiller(PageStore& store, const Kernels& kernels, const PlaceRotations& rotations, int64_t tokens)
-      : store_(store), rotations_(rotations), kernels_(kernels), key_(store.shape().key_dim) {
+      : store_(store),
+        rotations_(rotations),
+        kernels_(kernels),
+        key_(store.shape().key_dim),
+        sin_(rotations.pairs()) {
     slots_.reserve((tokens + kPageTokens - 1) / kPageTokens);
   }
   ~PageFiller() {
@@ -61,12 +65,8 @@ class PageFiller {
   void turn_key(const std::byte* keys, int token, const PageSlot& to) {
     const PageShape& shape = store_.shape();
     read_key(shape.format, shape.key_dim, keys, token, key_.data());
-    const PlaceRotations::View turn = rotations_.offset(token);
-    for (int i = 0; i < rotations_.pairs(); ++i) {
-      const float even = key_[2 * i], odd = key_[2 * i + 1];
-      key_[2 * i] = even * turn.cos[i] + odd * turn.sin[i];
-      key_[2 * i + 1] = odd * turn.cos[i] - even * turn.sin[i];
-    }
+    const PlaceRotations::View turn = rotations_.back(rotations_.offset(token), sin_.data());
+    kernels_.rotate_pairs(key_.data(), turn.cos, turn.sin, rotations_.pairs());
     PageWrite write;  // of a key alone: without dimensions of a value
     write.format = shape.format;
     write.key_dim = shape.key_dim;
@@ -84,7 +84,7 @@ class PageFiller {
   const PlaceRotations& rotations_;
   const Kernels& kernels_;
   Lane slots_;
-  std::vector<float> key_;
+  std::vector<float> key_, sin_;
 };
 
 /// Where the visible tokens of a lane were read.

@@ -134,4 +134,9 @@ PlaceRotations::View PlaceRotations::at(int64_t place, float* spare) const {
   return {spare, spare + pairs_};
 }
 
+PlaceRotations::View PlaceRotations::back(View turn, float* sin) const {
+  for (int i = 0; i < pairs_; ++i) sin[i] = -turn.sin[i];
+  return {turn.cos, sin};
+}
+
 }  // namespace fathom

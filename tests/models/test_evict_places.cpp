@@ -84,7 +84,7 @@ TEST(EvictPlaces, StatelessMethodsOfAttentionGoAlongAndOthersAreRefused) {
         << attend;
   }
   for (const std::string attend : {"hip", "infllm", "em-llm", "actqkv", "tokenselect", "recycled", "squeezed",
-                                   "shadowkv", "layers:full=0,else=infllm"}) {
+                                   "shadowkv", "shadowkv:rank=8", "layers:full=0,else=infllm"}) {
     options.attend = attend;
     EXPECT_THROW(Session(seedling(), runtime(), options), Error) << attend;
     EXPECT_THROW(dense.fork(attend), Error) << attend;

@@ -282,7 +282,7 @@ TEST(Session, SelectorsWithAStateReadOnAfterForksAndRewindsAsIfAlone) {
   for (const char* attend :
        {"tokenselect:topk=64,local=64,sink=4", "tokenselect:topk=64,local=64,sink=4,place=packed",
         "tokenselect:topk=64,local=64,theta=0.9", "recycled:budget=64,stride=4", "shadowkv:budget=64,outliers=4",
-        "squeezed:least=200,pruned=0.8,iterations=3"}) {
+        "shadowkv:budget=64,outliers=4,rank=24", "squeezed:least=200,pruned=0.8,iterations=3"}) {
     Session alone(seedling(), runtime(), {.attend = attend}), trunk(seedling(), runtime(), {.attend = attend});
     alone.append(prompt);
     trunk.append(prompt);

@@ -67,6 +67,20 @@ TEST(PlaceRotations, OffsetsAreRotationsByTheirNumber) {
   for (int o = 0; o < 64; ++o) expect_rotation(rotary, o, rotations.offset(o));
 }
 
+TEST(PlaceRotations, BackUndoesAPlaceInItsOwnRoomToo) {
+  const Rotary rotary(config(32, 500000), 4096);
+  PlaceRotations rotations(rotary);
+  rotations.reserve(5000);
+  std::vector<float> spare(32), apart(16);
+  for (const int64_t place : {0, 64, 65, 4999}) {
+    const PlaceRotations::View turn = rotations.at(place, spare.data());
+    expect_rotation(rotary, static_cast<double>(-place), rotations.back(turn, apart.data()));
+    expect_rotation(rotary, static_cast<double>(place), turn);
+    expect_rotation(rotary, static_cast<double>(-place), rotations.back(turn, spare.data() + 16));
+  }
+  expect_rotation(rotary, -7, rotations.back(rotations.offset(7), apart.data()));
+}
+
 TEST(PlaceRotations, GrowingKeepsEarlierPlacesAndNeverShrinks) {
   const Rotary rotary(config(64), 4096);
   PlaceRotations rotations(rotary);

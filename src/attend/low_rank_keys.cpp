@@ -1,0 +1,191 @@
+#include "attend/low_rank_keys.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "attend/principal_axes.h"
+
+namespace fathom {
+namespace {
+
+constexpr size_t kStepPages = 16;  // whose keys are joined at a time
+constexpr int kBand = 64;          // rows of KᵀK that are one task
+
+/// Reads the keys of a layer page by page as they were before their rotation.
+class RawKeys {
+ public:
+  RawKeys(const Memory& memory, int layer, int64_t end, const PlaceRotations& rotations)
+      : memory_(memory),
+        layer_(layer),
+        end_(end),
+        rotations_(rotations),
+        key_dim_(memory.store().shape().key_dim),
+        slots_(std::ranges::lower_bound(memory.lane(layer, 0), end, {}, &PageSlot::first) -
+               memory.lane(layer, 0).begin()) {}
+
+  int width() const { return memory_.kv_heads() * key_dim_; }
+  size_t slots() const { return slots_; }
+
+  /// rows: [64, width]; zero for what is hidden or lies beyond the end.
+  void read(size_t slot, float* rows) const {
+    std::fill_n(rows, static_cast<int64_t>(kPageTokens) * width(), 0.0f);
+    std::vector<float> keys(static_cast<size_t>(kPageTokens) * key_dim_), sin(key_dim_);
+    for (int head = 0; head < memory_.kv_heads(); ++head) {
+      const PageSlot& page = memory_.lane(layer_, head)[slot];
+      const uint64_t wanted = page.mask & page_bits(0, end_ - page.first);
+      if (wanted == 0) continue;
+      read_keys(memory_.store().shape().format, key_dim_, memory_.store().keys(page.page), page.filled,
+                keys.data());
+      for (uint64_t left = wanted; left != 0; left &= left - 1) {
+        const int token = std::countr_zero(left);
+        float* key = keys.data() + static_cast<int64_t>(token) * key_dim_;
+        const PlaceRotations::View back = rotations_.back(rotations_.offset(token), sin.data());
+        kernels().rotate_pairs(key, back.cos, back.sin, rotations_.pairs());
+        std::copy_n(key, key_dim_, rows + static_cast<int64_t>(token) * width() + head * key_dim_);
+      }
+    }
+  }
+
+ private:
+  const Memory& memory_;
+  int layer_;
+  int64_t end_;
+  const PlaceRotations& rotations_;
+  int key_dim_;
+  size_t slots_;
+};
+
+/// What each thread needs for products.
+std::vector<AlignedBuffer<float>> product_scratch(const ThreadPool& pool) {
+  std::vector<AlignedBuffer<float>> scratch(pool.threads());
+  for (AlignedBuffer<float>& one : scratch) one.reserve(kMultiplyScratch);
+  return scratch;
+}
+
+/// The lower half of KᵀK: [width, width].
+std::vector<float> gram_of(const RawKeys& raw, ThreadPool& pool) {
+  const int width = raw.width();
+  const int64_t page_floats = static_cast<int64_t>(kPageTokens) * width;
+  std::vector<float> gram(static_cast<size_t>(width) * width);
+  AlignedBuffer<float> joined(kStepPages * page_floats);
+  std::vector<AlignedBuffer<float>> scratch = product_scratch(pool);
+  for (size_t begin = 0; begin < raw.slots(); begin += kStepPages) {
+    const size_t pages = std::min(kStepPages, raw.slots() - begin);
+    pool.parallel_for(pages, [&](size_t i, int) { raw.read(begin + i, joined.data() + i * page_floats); });
+    pool.parallel_for((width + kBand - 1) / kBand, [&](size_t band, int thread) {
+      const int64_t first = static_cast<int64_t>(band) * kBand, rows = std::min<int64_t>(kBand, width - first);
+      FloatProduct product;
+      product.rows = rows;
+      product.cols = first + rows;
+      product.depth = static_cast<int64_t>(pages) * kPageTokens;
+      product.a = joined.data() + first;
+      product.a_stride = width;
+      product.a_turned = true;
+      product.b = joined.data();
+      product.b_stride = width;
+      product.y = gram.data() + first * width;
+      product.y_stride = width;
+      product.add = true;
+      kernels().multiply(product, scratch[thread].data());
+    });
+  }
+  return gram;
+}
+
+}  // namespace
+
+LowRankKeys::LowRankKeys(const Memory& memory, int layer, int64_t end, int rank, const PlaceRotations& rotations,
+                         ThreadPool& pool)
+    : rank_(rank), key_dim_(memory.store().shape().key_dim) {
+  const RawKeys raw(memory, layer, end, rotations);
+  const int width = raw.width();
+  axes_ = principal_axes(gram_of(raw, pool), width, rank);
+  shares_.resize(raw.slots() * kPageTokens * rank);
+  std::vector<AlignedBuffer<float>> scratch = product_scratch(pool);
+  pool.parallel_for(raw.slots(), [&](size_t slot, int thread) {
+    AlignedBuffer<float> rows(static_cast<size_t>(kPageTokens) * width);
+    raw.read(slot, rows.data());
+    FloatProduct product;
+    product.rows = kPageTokens;
+    product.cols = rank;
+    product.depth = width;
+    product.a = rows.data();
+    product.a_stride = width;
+    product.b = axes_.data();
+    product.b_stride = rank;
+    product.y = shares_.data() + slot * kPageTokens * rank;
+    product.y_stride = rank;
+    kernels().multiply(product, scratch[thread].data());
+  });
+}
+
+void LowRankKeys::rebuild(int head, std::span<const int64_t> rows, float* keys) const {
+  AlignedBuffer<float> shares(rows.size() * rank_), scratch(kMultiplyScratch);
+  for (size_t i = 0; i < rows.size(); ++i)
+    std::copy_n(shares_.data() + rows[i] * rank_, rank_, shares.data() + i * rank_);
+  FloatProduct product;
+  product.rows = std::ssize(rows);
+  product.cols = key_dim_;
+  product.depth = rank_;
+  product.a = shares.data();
+  product.a_stride = rank_;
+  product.b = axes_.data() + static_cast<int64_t>(head) * key_dim_ * rank_;
+  product.b_stride = rank_;
+  product.b_turned = true;
+  product.y = keys;
+  product.y_stride = key_dim_;
+  kernels().multiply(product, scratch.data());
+}
+
+void RebuiltKeys::let_go(std::span<const uint64_t> tokens) {
+  for (size_t s = 0; s < pages_.size(); ++s) {
+    if (pages_[s].rebuilt == 0 || (s < tokens.size() && tokens[s] != 0)) continue;
+    spare_.push_back(std::move(pages_[s].keys));
+    pages_[s] = {};
+  }
+  pages_.resize(tokens.size());
+}
+
+void RebuiltKeys::keep(std::span<const uint64_t> tokens, const LowRankKeys& from, const Lane& lane, int head,
+                       const PageStore& store, const PlaceRotations& rotations) {
+  let_go(tokens);
+  missing_.clear();
+  for (size_t s = 0; s < tokens.size(); ++s) {
+    Page& page = pages_[s];
+    const uint64_t missing = tokens[s] & ~page.rebuilt;
+    if (missing == 0) continue;
+    if (page.rebuilt == 0) {
+      if (spare_.empty()) spare_.emplace_back(store.shape().key_bytes());
+      page.keys = std::move(spare_.back());
+      spare_.pop_back();
+      std::memcpy(page.keys.data(), store.keys(lane[s].page), store.shape().key_bytes());
+    }
+    page.rebuilt |= missing;
+    for (uint64_t left = missing; left != 0; left &= left - 1)
+      missing_.push_back(static_cast<int64_t>(s) * kPageTokens + std::countr_zero(left));
+  }
+  if (missing_.empty()) return;
+  made_.resize(missing_.size() * store.shape().key_dim);
+  from.rebuild(head, missing_, made_.data());
+  write(store, rotations);
+}
+
+/// The missing keys into their pages, rotated by their offsets.
+void RebuiltKeys::write(const PageStore& store, const PlaceRotations& rotations) {
+  const PageShape& shape = store.shape();
+  PageWrite write;  // of keys alone: without dimensions of a value
+  write.format = shape.format;
+  write.key_dim = shape.key_dim;
+  write.rotary_dim = 2 * rotations.pairs();
+  write.count = 1;
+  write.turns = rotations.offset(0).cos;
+  for (size_t i = 0; i < missing_.size(); ++i) {
+    write.page_keys = write.page_values = pages_[missing_[i] / kPageTokens].keys.data();
+    write.first = static_cast<int>(missing_[i] % kPageTokens);
+    write.keys = made_.data() + i * shape.key_dim;
+    kernels().write_page(write);
+  }
+}
+
+}  // namespace fathom
