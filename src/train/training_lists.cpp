@@ -50,7 +50,7 @@ constexpr std::string_view kBehinds[] = {"\n", "\n", "\n", ".\n", "; ", ", ", " 
 constexpr std::string_view kTurns[] = {
     "Once more:", "Again:", "Now from memory:", "Shuffled:", "The same, mixed up:", "=====", "And back:"};
 
-/// Words, names, numbers or nonsense, all of one kind.
+/// Words, names, numbers or nonsense, all of one kind; words of books with small letters or capitals.
 class Items {
  public:
   Items(Dice& dice, const ProseSource& prose)
@@ -59,7 +59,7 @@ class Items {
         size_(static_cast<int>(dice.between(2, 4))),
         words_(passage_words(dice, prose)) {
     constexpr size_t kFewWords = 30;
-    if (words_.size() < kFewWords && kind_ == 5) kind_ = 0;
+    if (words_.size() < kFewWords && kind_ >= 5 && kind_ <= 7) kind_ = 0;
   }
   /// One that has not come yet, while there are such.
   std::string next() {
@@ -85,6 +85,9 @@ class Items {
         return nonsense_word(dice_, 1 + size_ % 3);
       case 5:
         return dice_.pick(words_);
+      case 6:
+      case 7:
+        return capital(dice_.pick(words_));
       default:
         return std::string(dice_.pick(training_names()));
     }

@@ -31,8 +31,11 @@ constexpr std::string_view kDull[] = {"The {n} is {a}.",
                                       "Tea is served at four.",
                                       "Cows graze behind the {a} fence."};
 
-std::string dull_round(Dice& dice) {
+/// What a dull text says over and over: some of the sentences above, or a few of a book.
+std::string dull_round(Dice& dice, const ProseSource& prose) {
   std::string round;
+  if (dice.below(3) != 0) round = prose(dice, dice.between(40, 250));
+  if (!round.empty()) return round + (dice.below(2) == 0 ? ".\n" : ". ");
   const std::string_view noun = dice.pick(training_nouns()), adjective = dice.pick(training_adjectives()),
                          name = dice.pick(training_names());
   for (const int64_t i : dice.distinct(std::ssize(kDull), dice.between(1, 5)))
@@ -113,7 +116,7 @@ void append(const MarkedText& more, MarkedText& marked) {
 }
 
 Surroundings::Surroundings(Dice& dice, const ProseSource& prose, Kind kind)
-    : prose_(prose), kind_(kind), round_(dull_round(dice)) {}
+    : prose_(prose), kind_(kind), round_(dull_round(dice, prose)) {}
 Surroundings::Surroundings(Dice& dice, const ProseSource& prose) : Surroundings(dice, prose, any_kind(dice)) {}
 
 std::string Surroundings::text(Dice& dice, int64_t bytes) const {
