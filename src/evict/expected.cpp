@@ -86,6 +86,7 @@ class Expected final : public Scorer {
         softmax_scores(of_head, 1);
         layer.work.kernels.add(own.data(), of_head.data(), tokens);
       }
+      layer.work.kernels.scale(own.data(), 1 / static_cast<float>(group), tokens);
       scale_by_values(layer, head, own);
     });
   }

@@ -46,11 +46,12 @@ class H2o final : public Scorer {
   void score(const LayerTokens& layer, std::span<float> scores) const override {
     const LayerSums& sums = State::of(layer.state).layers.at(layer.layer);
     const int64_t tokens = layer.memory.tokens();
+    const auto group = static_cast<float>(layer.group());
     for (size_t h = 0; h < sums.attention.size(); ++h) {
       const PackedTokens& packed = layer.memory.packed(layer.layer, static_cast<int>(h));
       for (int64_t t = 0; t < std::min(tokens, std::ssize(sums.rows)); ++t) {
         const int64_t read = packed.read_at(t);
-        scores[h * tokens + t] = sums.attention[h][read] / std::max(1.0f, sums.rows[read]);
+        scores[h * tokens + t] = sums.attention[h][read] / (std::max(1.0f, sums.rows[read]) * group);
       }
     }
   }

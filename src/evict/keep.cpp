@@ -104,11 +104,14 @@ std::vector<char> keep_best(std::span<const float> scores, int heads, int64_t bu
 
 std::vector<char> keep_critical(std::span<float> scores, std::span<const float> weights, int heads, int64_t budget,
                                 const KeepRule& rule) {
+  // What a token that nobody attends to counts for, beside mean attention: kvpress's.
+  constexpr float kUnseen = 1e-4f;
   using Limits = std::numeric_limits<float>;
   const std::vector<char> first = keep_best(scores, heads, budget / 2, rule);
   for (size_t i = 0; i < scores.size(); ++i) {
     if (!(scores[i] > kHidden)) continue;
-    scores[i] = first[i] ? Limits::max() : std::clamp(scores[i] * weights[i], Limits::lowest(), Limits::max() / 2);
+    scores[i] = first[i] ? Limits::max()
+                         : std::clamp((scores[i] + kUnseen) * weights[i], Limits::lowest(), Limits::max() / 2);
   }
   return keep_best(scores, heads, budget, rule);
 }

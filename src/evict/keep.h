@@ -20,8 +20,8 @@ struct KeepRule {
 /// stay.
 std::vector<char> keep_best(std::span<const float> scores, int heads, int64_t budget, const KeepRule& rule);
 
-/// The same in two steps (CriticalKV): half the budget by the scores, the rest by scores times `weights`. Both
-/// [heads, tokens], none of them negative (−∞ aside); scores are changed.
+/// The same in two steps (CriticalKV): half the budget by the scores, the rest by (score + 1e-4) · weight. Both
+/// [heads, tokens], none of them negative (−∞ aside), scores of the size of mean attention; they are changed.
 std::vector<char> keep_critical(std::span<float> scores, std::span<const float> weights, int heads, int64_t budget,
                                 const KeepRule& rule);
 

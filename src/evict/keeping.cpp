@@ -218,8 +218,8 @@ std::vector<Parameter> keep_parameters(const KeepDefaults& defaults) {
       {"critical",
        Type::kChoice,
        "false",
-       "true: half the budget by the scores, the rest by scores times the norm of what a value gives to the model "
-       "(CriticalKV)",
+       "true: half the budget by the scores, the rest by scores + 1e-4 times the norm of what a value gives to the "
+       "model (CriticalKV)",
        {},
        {},
        {"false", "true"}}};

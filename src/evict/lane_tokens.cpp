@@ -51,7 +51,7 @@ void add_attention(const Memory& memory, int layer, int head, const PlaceRotatio
   }
 }
 
-void add_tail_attention(const LayerTokens& layer, int64_t rows, std::span<float> sums) {
+void mean_tail_attention(const LayerTokens& layer, int64_t rows, std::span<float> means) {
   const auto& tails = QueryTails::of(layer.state);
   const QueryTail& tail = tails.layers[layer.layer];
   const int group = layer.group();
@@ -62,9 +62,10 @@ void add_tail_attention(const LayerTokens& layer, int64_t rows, std::span<float>
     const int head = static_cast<int>(h);
     const std::vector<float> queries = tail.of_heads(head * group, group);
     const int64_t skip = (tail.rows() - count) * std::ssize(queries) / std::max<int64_t>(1, tail.rows());
+    const std::span<float> own = means.subspan(h * all, all);
     add_attention(layer.memory, layer.layer, head, layer.work.rotations, layer.work.kernels,
-                  std::span(queries).subspan(skip), tokens, group, tails.common.of_scores,
-                  sums.subspan(h * all, all));
+                  std::span(queries).subspan(skip), tokens, group, tails.common.of_scores, own);
+    layer.work.kernels.scale(own.data(), 1 / static_cast<float>(std::max<int64_t>(1, count * group)), all);
   });
 }
 

@@ -42,7 +42,7 @@ class Scorer {
   }
   /// How much of an even budget a layer gets, of what is not always kept; 1 on average.
   virtual double layer_share(int layer, int layers) const { return static_cast<void>(layer + layers), 1; }
-  /// Whether no score is ever negative, so that it can be multiplied.
+  /// Whether scores can be multiplied: none is ever negative, and if they are of attention, they are means.
   virtual bool has_weights() const { return true; }
   /// scores: [kv_heads, memory.tokens()], by where tokens lie, zero at first; the larger stay. Those of hidden
   /// tokens do not matter.

@@ -19,7 +19,7 @@ void SnapKvScorer::listen(const LayerQueries& queries, ThreadPool& /*pool*/) con
 }
 
 void SnapKvScorer::score(const LayerTokens& layer, std::span<float> scores) const {
-  add_tail_attention(layer, window_, scores);
+  mean_tail_attention(layer, window_, scores);
   const int64_t tokens = layer.memory.tokens();
   layer.work.pool.parallel_for(layer.memory.kv_heads(), [&](size_t h, int) {
     const std::span<float> own = scores.subspan(h * tokens, tokens);

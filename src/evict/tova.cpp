@@ -16,11 +16,12 @@ class Tova final : public Scorer {
     tails.common.of_scores = queries.scale;
   }
   void score(const LayerTokens& layer, std::span<float> scores) const override {
-    add_tail_attention(layer, 1, scores);
+    mean_tail_attention(layer, 1, scores);
     const int64_t tokens = layer.memory.tokens();
     const std::span<float> first = scores.first(tokens);
     for (int h = 1; h < layer.memory.kv_heads(); ++h)
       layer.work.kernels.add(first.data(), scores.data() + h * tokens, tokens);
+    layer.work.kernels.scale(first.data(), 1 / static_cast<float>(layer.memory.kv_heads()), tokens);
     for (int h = 1; h < layer.memory.kv_heads(); ++h) std::ranges::copy(first, scores.data() + h * tokens);
   }
 

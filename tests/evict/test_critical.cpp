@@ -34,6 +34,15 @@ TEST(Critical, AnEvenBudgetOfAllKeepsAll) {
   EXPECT_EQ(keep_critical(scores, weights, 1, 100, {}), std::vector<char>(100, 1));
 }
 
+/// Half of `budget` by the scores, the rest by scores and norms.
+std::vector<int64_t> critical(Evicting& e, std::vector<double> scores, int head, int64_t budget) {
+  std::vector<char> first(scores.size());
+  for (const int64_t t : largest(scores, budget / 2)) first[t] = 1;
+  for (int64_t t = 0; t < std::ssize(scores); ++t)
+    scores[t] = first[t] ? 1e9 : (scores[t] + 1e-4) * std::fabs(e.value(t, head)[0]);
+  return largest(scores, budget);
+}
+
 TEST(Critical, OfSnapKvAgainstItsDefinition) {
   for (const char* places : {"true", "packed"}) {
     Evicting e({},
@@ -44,10 +53,36 @@ TEST(Critical, OfSnapKvAgainstItsDefinition) {
     for (int h = 0; h < 2; ++h) {
       std::vector<double> scores = test::attention(e, 390, 400, 2 * h, 2);
       for (int64_t t = 390; t < 400; ++t) scores[t] = 1e6;
-      std::vector<char> first(400);
-      for (const int64_t t : largest(scores, 75)) first[t] = 1;
-      for (int64_t t = 0; t < 400; ++t) scores[t] = first[t] ? 1e9 : scores[t] * std::fabs(e.value(t, h)[0]);
-      EXPECT_EQ(e.left(h), largest(scores, 150));
+      EXPECT_EQ(e.left(h), critical(e, scores, h, 150));
+    }
+  }
+}
+
+/// By each head the mean attention that TOVA or H2O judge by.
+std::vector<double> mean_attention(Evicting& e, const std::string& name, int head) {
+  if (name == "tova") return test::attention(e, 399, 400, 0, 6);
+  std::vector<double> scores(400);
+  for (int64_t row = 0; row < 400; ++row) {
+    const std::vector<double> given = test::attention(e, row, row + 1, 3 * head, 3);
+    for (int64_t t = 0; t <= row; ++t) scores[t] += given[t] / static_cast<double>(400 - t);
+  }
+  return scores;
+}
+
+// Queries are so sharp that many tokens have less attention than the 1e-4 that are added: sums would keep others.
+TEST(Critical, WhatIsMultipliedAreMeansOverRowsAndHeads) {
+  for (const std::string name : {"tova", "h2o"}) {
+    for (const int head : {0, 1}) {
+      std::vector<double> scores;
+      for (const int64_t budget : {60, 120, 180, 240, 300, 360}) {
+        const std::string spec = name + ":slack=0,sink=0,recent=0,critical=true,budget=" + std::to_string(budget);
+        Evicting e({.heads = 6, .kv_heads = 2}, spec + (name == "h2o" ? ",rows=0" : ""), first_dimension);
+        for (float& x : e.queries) x *= 8;
+        e.read(400);
+        if (scores.empty()) scores = mean_attention(e, name, head);
+        e.evict(false);
+        EXPECT_EQ(e.left(head), critical(e, scores, head, budget)) << spec;
+      }
     }
   }
 }
