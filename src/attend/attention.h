@@ -38,11 +38,14 @@ struct AttentionInput {
   int64_t query_stride = 0;
   float scale = 1;                            // multiplies scores: 1/√key_dim and the rotary's score factor
   const PlaceRotations* rotations = nullptr;  // reserved up to memory->end_position(); also rotates the queries
+  Landmarks landmarks{};                      // pages of the memory are their blocks
   const Selector* selector = nullptr;
   const AttendListener* listener = nullptr;  // null: none
   AttentionWatcher* watcher = nullptr;       // null: none
   float* out = nullptr;                      // [rows, heads, value_dim]
   float* lse = nullptr;                      // null, or [rows, heads]
+
+  int group() const { return heads / memory->kv_heads(); }
 };
 
 /// How much was looked at: for reports and tests.
@@ -95,12 +98,14 @@ class Attention {
     std::vector<PageRead> reads;
     std::vector<uint64_t> row_masks;
     std::vector<float> queries, places;
+    bool own_block = false;  // the last of the pages is the one that the rows themselves lie on
     AttentionCount count;
   };
   struct Scratch {  // of one thread
     Prepared prepared;
     AlignedBuffer<float> floats;  // of the kernel
     std::vector<float> out, lse;
+    std::vector<float> landmark_keys, shares, block_out, block_lse;  // of attend_blocks
   };
   struct Task {  // a block to attend with, or only to prepare because its pages are shared out among parts
     const AttentionInput* input;
@@ -123,6 +128,12 @@ class Attention {
   void read_pages(const AttentionInput& input, const QueryBlock& query, Prepared& prepared) const;
   void attend_pages(const AttentionInput& input, const Prepared& prepared, int64_t begin, int64_t end, float* out,
                     float* lse, Scratch& scratch) const;
+  void attend_plainly(const AttentionInput& input, const Prepared& prepared, int64_t begin, int64_t end, float* out,
+                      float* lse, Scratch& scratch) const;
+  void attend_blocks(const AttentionInput& input, const Prepared& prepared, int64_t begin, int64_t end, float* out,
+                     float* lse, Scratch& scratch) const;
+  void share_by_landmarks(const AttentionInput& input, const Prepared& prepared, int64_t begin, int64_t end,
+                          float* lse, Scratch& scratch) const;
   void list_tasks(std::span<const AttentionInput> inputs);
   void attend_block(const Task& task, int thread);
   void attend_parts();

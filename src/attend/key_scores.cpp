@@ -23,21 +23,12 @@ void rotate_query(const LayerQueries& queries, int64_t row, int head, float* spa
   kernels().rotate_pairs(out, turn.cos, turn.sin, pairs);
 }
 
-KeyScores::KeyScores(const PageStore& store, const PlaceRotations& rotations, const Kernels& table)
-    : store_(store),
-      rotations_(rotations),
-      kernels_(table),
-      spare_(2 * static_cast<size_t>(rotations.pairs())),
-      tile_(static_cast<size_t>(kPageTokens) * store.shape().key_dim) {}
-
-/// R(−place)·q: a product with keys as they lie in a page is then the score.
-void KeyScores::turn_back(int64_t place, const float* queries, int count) {
-  const int dim = store_.shape().key_dim, pairs = rotations_.pairs();
-  turned_.assign(queries, queries + static_cast<int64_t>(count) * dim);
+void turn_back(const PlaceRotations& rotations, int64_t place, int dim, std::span<float> queries) {
+  const int pairs = rotations.pairs();
   if (pairs == 0) return;
-  const PlaceRotations::View turn = rotations_.at(place, spare_.data());
-  float* x = turned_.data();
-  for (int q = 0; q < count; ++q, x += dim) {
+  std::vector<float> spare(2 * static_cast<size_t>(pairs));
+  const PlaceRotations::View turn = rotations.at(place, spare.data());
+  for (float* x = queries.data(); x < queries.data() + queries.size(); x += dim) {
     for (int i = 0; i < pairs; ++i) {
       const float even = x[2 * i], odd = x[2 * i + 1];
       x[2 * i] = even * turn.cos[i] + odd * turn.sin[i];
@@ -46,8 +37,15 @@ void KeyScores::turn_back(int64_t place, const float* queries, int count) {
   }
 }
 
+KeyScores::KeyScores(const PageStore& store, const PlaceRotations& rotations, const Kernels& table)
+    : store_(store),
+      rotations_(rotations),
+      kernels_(table),
+      tile_(static_cast<size_t>(kPageTokens) * store.shape().key_dim) {}
+
 const float* KeyScores::of_page(PageId page, int64_t place, const float* queries, int count) {
-  turn_back(place, queries, count);
+  turned_.assign(queries, queries + static_cast<int64_t>(count) * store_.shape().key_dim);
+  turn_back(rotations_, place, store_.shape().key_dim, turned_);
   scores_.resize(static_cast<size_t>(count) * kPageTokens);
   ScoreTask task;
   task.format = store_.shape().format;
@@ -122,6 +120,12 @@ void KeyTable::add(const float* key) {
     }
   }
   ++size_;
+}
+
+void KeyTable::shorten(int64_t size) {
+  if (size >= size_) return;
+  size_ = size;
+  pages_.resize((size + kPageTokens - 1) / kPageTokens * page_key_bytes(format_, key_dim_));
 }
 
 void KeyTable::score(const float* queries, int count, float* out, int64_t stride) const {

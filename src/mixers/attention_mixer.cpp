@@ -73,6 +73,7 @@ void AttentionMixer::forward(Workspace& work, std::span<const SequenceRows> sequ
     input.query_stride = q_stride;
     input.scale = s.score_factor / std::sqrt(static_cast<float>(w_.key_dim));
     input.rotations = s.rotations;
+    input.landmarks = w_.landmarks;
     input.selector = window_ ? window_.get() : s.selector;
     input.listener = s.listener;
     input.watcher = s.watcher;

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <string>
 
+#include "attend/landmarks.h"
 #include "position/rotary.h"
 
 namespace fathom {
@@ -21,6 +22,8 @@ struct ModelConfig {
   float norm_eps = 1e-5f;
   RotaryConfig rotary;
   int64_t sliding_window = 0;  // the model's own, on every layer; 0 = none
+  Landmarks landmarks;         // that it was trained with
+  int32_t landmark_token = 0;  // what they are
 };
 
 }  // namespace fathom

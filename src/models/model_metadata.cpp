@@ -17,6 +17,10 @@ void set_shape_metadata(GgufWriter& writer, const ModelConfig& c) {
   set("attention.value_length", c.value_dim);
   set("vocab_size", c.vocabulary);
   if (c.sliding_window > 0) set("attention.sliding_window", c.sliding_window);
+  if (c.landmarks) {
+    set("attention.landmark_block", c.landmarks.tokens);
+    set("attention.landmark_token_id", c.landmark_token);
+  }
   writer.set(arch + "attention.layer_norm_rms_epsilon", GgufType::kF32, double{c.norm_eps});
 }
 
