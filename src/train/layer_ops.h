@@ -4,6 +4,8 @@
 
 #include <array>
 
+#include "attend/landmarks.h"
+
 namespace fathom {
 
 /// Grouped-query attention of each sequence to itself.
@@ -13,6 +15,7 @@ struct AttentionCall {
   at::Tensor v;        // [sequences, length, kv_heads, value_dim]
   double scale = 1;    // of q·k
   int64_t window = 0;  // each row sees this many newest tokens, itself included; 0 = all
+  Landmarks landmarks{};
 };
 
 /// The differentiable functions that a net is made of, so that each can be replaced and compared with the plain
@@ -43,7 +46,7 @@ struct LayerOps {
 const LayerOps& plain_ops();
 
 /// The same by libtorch's operations that suit an accelerator best: attention in one of them, where this libtorch
-/// has it (2.1 or newer) and no window is asked for.
+/// has it (2.1 or newer) and neither a window nor landmarks are asked for.
 const LayerOps& device_ops();
 
 /// The same over Fathom's kernels, with gradients by hand, for f32 on the CPU; what is not is left to plain_ops().

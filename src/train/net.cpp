@@ -47,6 +47,10 @@ void check(const ModelConfig& c) {
   if (!(c.norm_eps > 0 && c.norm_eps < 1)) {
     fail_usage("norm epsilon is ", c.norm_eps, ", expected a small positive number");
   }
+  if (c.landmarks.tokens < 0 || c.landmarks.tokens > kMostLandmarkTokens || (c.landmarks && c.sliding_window > 0)) {
+    fail_usage("landmarks after every ", c.landmarks.tokens, " tokens: expected 0 (none) to ", kMostLandmarkTokens,
+               ", and no sliding window");
+  }
   check_rotary(c);
 }
 
@@ -172,7 +176,8 @@ at::Tensor Net::attend(const NetWeights::Layer& layer, const at::Tensor& x, at::
                      .k = k.unflatten(2, {c.kv_heads, c.key_dim}),
                      .v = v.unflatten(2, {c.kv_heads, c.value_dim}),
                      .scale = score_scale_,
-                     .window = c.sliding_window};
+                     .window = c.sliding_window,
+                     .landmarks = c.landmarks};
   if (c.rotary.dims > 0) {
     const at::Tensor cos = cos_.narrow(0, 0, length), sin = sin_.narrow(0, 0, length);
     call.q = ops_.rotary(call.q, cos, sin);

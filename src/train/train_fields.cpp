@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "attend/landmarks.h"
+
 namespace fathom {
 namespace {
 
@@ -43,6 +45,8 @@ const std::vector<TrainField>& train_fields() {
        "length that the model says it was trained for", 1, kLongest},
       {"model.sliding_window", [](C& c, size_t) -> T { return &c.model.sliding_window; },
        "newest tokens that each token sees; 0: all", 0, kLongest},
+      {"model.landmark_block", [](C& c, size_t) -> T { return &c.model.landmark_block; },
+       "tokens between landmarks, which the tokenizer's unknown token becomes; 0: none", 0, kMostLandmarkTokens},
       {"model.tied_output", [](C& c, size_t) -> T { return &c.model.tied_output; },
        "whether the output matrix is the embedding"},
       {"model.norm_eps", [](C& c, size_t) -> T { return &c.model.norm_eps; }, "added under the root of a norm",

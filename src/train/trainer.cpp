@@ -113,6 +113,7 @@ NetConfig net_config(const TrainConfig& config, int64_t vocabulary) {
   c.vocabulary = std::max(from.vocabulary, vocabulary);
   c.trained_context = from.context;
   c.sliding_window = from.sliding_window;
+  c.landmarks.tokens = from.landmark_block;
   c.norm_eps = static_cast<float>(from.norm_eps);
   c.rotary.base = from.rotary_base;
   net.tied_output = from.tied_output;
