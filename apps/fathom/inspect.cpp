@@ -49,6 +49,7 @@ Json shape_json(const ModelConfig& c) {
           {"sliding_window", c.sliding_window},
           {"attention", c.softplus ? "softplus" : "softmax"},
           {"softplus_power", c.softplus_power},
+          {"landmark_block", c.landmarks.tokens},
           {"rotary_dims", c.rotary.dims},
           {"rotary_base", c.rotary.base},
           {"rotary_scaling", scaling_name(c.rotary.scaling)},
@@ -131,7 +132,8 @@ void describe_shape(Page& page, const ModelConfig& c) {
   page.line("layers", c.layers, ", width ", c.width, ", ffn ", c.ffn_width);
   page.line("heads", c.heads, " over ", c.kv_heads, " key/value, of ", c.key_dim, " (values ", c.value_dim, ")");
   page.line("context", "trained to ", c.trained_context, " tokens",
-            c.sliding_window > 0 ? concat(", sliding window ", c.sliding_window) : "");
+            c.sliding_window > 0 ? concat(", sliding window ", c.sliding_window) : "",
+            c.landmarks ? concat(", a landmark after every ", c.landmarks.tokens) : "");
   if (c.softplus) page.line("attention", "softplus, re-weighted by power ", c.softplus_power);
   if (c.rotary.dims == 0) {
     page.line("positions", "not rotary");

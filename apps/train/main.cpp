@@ -138,7 +138,9 @@ void show_step(TrainingData& data, int64_t step) {
 std::unique_ptr<Net> make_net(const TrainConfig& config, const TrainingData& data, bool plain) {
   const at::Device device = training_device(config);
   const LayerOps& ops = plain ? plain_ops() : device.is_cpu() ? fused_ops() : device_ops();
-  auto net = std::make_unique<Net>(net_config(config, data.tokenizer().size()), ops, device);
+  NetConfig shape = net_config(config, data.tokenizer().size());
+  if (shape.model.landmarks) shape.model.landmark_token = data.landmark_token();
+  auto net = std::make_unique<Net>(std::move(shape), ops, device);
   if (config.start.empty()) {
     net->initialise(static_cast<uint64_t>(config.seed), config.model.init_deviation);
   } else {

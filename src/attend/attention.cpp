@@ -25,7 +25,16 @@ int64_t nanoseconds() {
       .count();
 }
 
-int group_of(const AttentionInput& input) { return input.heads / input.memory->kv_heads(); }
+/// The first row of the task that ends before row `end`: tasks begin every `most` rows, and where a landmark's
+/// block begins, so that for all rows of a task the same blocks are past.
+int64_t task_begin(const AttentionInput& input, int64_t end, int64_t most) {
+  int64_t from = 0;
+  if (input.landmarks) {
+    const int64_t first = input.memory->tokens() - input.rows, last = first + end - 1;
+    from = last / input.landmarks.block() * input.landmarks.block() - first;
+  }
+  return std::max<int64_t>(0, from + (end - 1 - from) / most * most);
+}
 
 /// Tokens of the sequence up to a row of its newest ones, the row included.
 int64_t tokens_to(const AttentionInput& input, int64_t row) {
@@ -48,7 +57,7 @@ double AttendedBlock::share(int64_t query, double score) const {
 void Attention::rotate_queries(const AttentionInput& input, Prepared& prepared) const {
   const Block& block = prepared.block;
   const int key_dim = input.memory->store().shape().key_dim;
-  const int64_t head_floats = static_cast<int64_t>(group_of(input)) * key_dim;
+  const int64_t head_floats = static_cast<int64_t>(input.group()) * key_dim;
   const int pairs = input.rotations->pairs();
   prepared.queries.resize(block.rows * head_floats);
   prepared.places.resize(2 * static_cast<size_t>(pairs));
@@ -72,13 +81,14 @@ void Attention::read_pages(const AttentionInput& input, const QueryBlock& query,
   const Selection& selection = prepared.selection;
   const size_t pairs = input.rotations->pairs();
   prepared.reads.clear();
+  prepared.own_block = false;
   prepared.places.resize(selection.pages.size() * 2 * pairs);
   prepared.row_masks.resize(selection.pages.size() * query.rows);
   for (size_t i = 0; i < selection.pages.size(); ++i) {
     const SelectedPage& page = selection.pages[i];
     const PageSlot& slot = lane[page.slot];
     PageRead read;
-    read.mask = page.mask & causal_mask(slot, query.first + query.rows - 1);
+    read.mask = page.mask & causal_mask(slot, query.first + query.rows - 1) & ~input.landmarks.bit();
     if (read.mask == 0) continue;
     read.keys = page.keys ? page.keys : store.keys(slot.page);
     read.values = store.values(slot.page);
@@ -100,6 +110,9 @@ void Attention::read_pages(const AttentionInput& input, const QueryBlock& query,
       prepared.count.attended += static_cast<int64_t>(query.group) * query.rows * std::popcount(read.mask);
     }
     prepared.reads.push_back(read);
+    if (!input.landmarks) continue;
+    prepared.own_block = slot.first + slot.filled > query.first;
+    if (!prepared.own_block) prepared.count.attended += static_cast<int64_t>(query.group) * query.rows;
   }
 }
 
@@ -108,7 +121,7 @@ QueryBlock Attention::query_block(const AttentionInput& input, const Prepared& p
   QueryBlock query;
   query.layer = input.layer;
   query.head = block.head;
-  query.group = group_of(input);
+  query.group = input.group();
   query.first = tokens_to(input, block.first_row) - 1;
   query.rows = block.rows;
   query.positions = input.positions + block.first_row;
@@ -139,7 +152,7 @@ void Attention::prepare(const AttentionInput& input, const Block& block, Prepare
 /// Makes the form of the last pass. lse: [rows, group] of the first, over all pages that the block sees.
 void Attention::reweigh(const AttentionInput& input, Prepared& prepared, const float* lse) const {
   const Block& block = prepared.block;
-  const int group = group_of(input);
+  const int group = input.group();
   prepared.reweighting.resize(static_cast<size_t>(block.rows) * group);
   for (int q = 0; q < block.rows * group; ++q) {
     const int64_t tokens = tokens_to(input, block.first_row + q / group);
@@ -152,6 +165,12 @@ void Attention::reweigh(const AttentionInput& input, Prepared& prepared, const f
 /// out null: only lse.
 void Attention::attend_pages(const AttentionInput& input, const Prepared& prepared, int64_t begin, int64_t end,
                              float* out, float* lse, Scratch& scratch) const {
+  const auto attend = input.landmarks ? &Attention::attend_blocks : &Attention::attend_plainly;
+  (this->*attend)(input, prepared, begin, end, out, lse, scratch);
+}
+
+void Attention::attend_plainly(const AttentionInput& input, const Prepared& prepared, int64_t begin, int64_t end,
+                               float* out, float* lse, Scratch& scratch) const {
   const PageShape& shape = input.memory->store().shape();
   AttendTask task;
   task.format = shape.format;
@@ -159,7 +178,7 @@ void Attention::attend_pages(const AttentionInput& input, const Prepared& prepar
   task.value_dim = shape.value_dim;
   task.rotary_dim = 2 * input.rotations->pairs();
   task.rows = prepared.block.rows;
-  task.group = group_of(input);
+  task.group = input.group();
   task.queries = prepared.queries.data();
   task.pages = prepared.reads.data() + begin;
   task.page_count = end - begin;
@@ -172,7 +191,7 @@ void Attention::attend_pages(const AttentionInput& input, const Prepared& prepar
 
 void Attention::store(const AttentionInput& input, const Block& block, const float* out, const float* lse) const {
   const int value_dim = input.memory->store().shape().value_dim;
-  const int group = group_of(input);
+  const int group = input.group();
   for (int r = 0; r < block.rows; ++r) {
     const int64_t at = (block.first_row + r) * input.heads + static_cast<int64_t>(block.head) * group;
     std::copy_n(out + static_cast<int64_t>(r) * group * value_dim, static_cast<int64_t>(group) * value_dim,
@@ -190,11 +209,11 @@ void Attention::list_tasks(std::span<const AttentionInput> inputs) {
     assert(input.heads % input.memory->kv_heads() == 0);
     const int heads = input.memory->kv_heads();
     const auto pages = static_cast<int64_t>(input.memory->lane(input.layer, 0).size());
-    const bool by_parts = input.rows * group_of(input) <= kPartQueries && pages > kPartPages;
-    const int64_t block_rows = std::max(1, kBlockQueries / group_of(input));
-    const int64_t blocks = (input.rows + block_rows - 1) / block_rows;
-    for (int64_t first = (blocks - 1) * block_rows; first >= 0; first -= block_rows) {
-      const int rows = static_cast<int>(std::min(block_rows, input.rows - first));
+    const bool by_parts = input.rows * input.group() <= kPartQueries && pages > kPartPages;
+    const int64_t block_rows = std::max(1, kBlockQueries / input.group());
+    for (int64_t end = input.rows, first = 0; end > 0; end = first) {
+      first = task_begin(input, end, block_rows);
+      const int rows = static_cast<int>(end - first);
       for (int head = 0; head < heads; ++head) {
         const int64_t prepared = by_parts ? static_cast<int64_t>(prepared_count_++) : -1;
         tasks_.push_back({&input, {head, first, rows}, prepared});
@@ -208,7 +227,7 @@ void Attention::attend_block(const Task& task, int thread) {
   const AttentionInput& input = *task.input;
   Scratch& scratch = scratch_[thread];
   prepare(input, task.block, scratch.prepared);
-  const int64_t queries = static_cast<int64_t>(task.block.rows) * group_of(input);
+  const int64_t queries = static_cast<int64_t>(task.block.rows) * input.group();
   scratch.out.resize(queries * input.memory->store().shape().value_dim);
   scratch.lse.resize(queries);
   const auto pages = static_cast<int64_t>(scratch.prepared.reads.size());
@@ -227,7 +246,7 @@ void Attention::list_parts() {
   for (const Task& task : tasks_) {
     if (task.prepared < 0) continue;
     Prepared& prepared = prepared_[task.prepared];
-    const size_t queries = static_cast<size_t>(task.block.rows) * group_of(*task.input);
+    const size_t queries = static_cast<size_t>(task.block.rows) * task.input->group();
     const auto pages = static_cast<int64_t>(prepared.reads.size());
     int64_t begin = 0;
     do {
@@ -256,7 +275,7 @@ void Attention::join_parts(Pass pass) {
   for (size_t p = 0; p < parts_.size();) {
     const Part& first = parts_[p];
     const int value_dim = pass == Pass::kFirst ? 0 : first.input->memory->store().shape().value_dim;
-    const int queries = first.prepared->block.rows * group_of(*first.input);
+    const int queries = first.prepared->block.rows * first.input->group();
     float* out = partial_out_.data() + first.out;
     float* lse = partial_lse_.data() + first.lse;
     for (++p; p < parts_.size() && parts_[p].begin > 0; ++p) {

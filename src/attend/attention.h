@@ -45,11 +45,14 @@ struct AttentionInput {
   // are multiplied besides by ln of the tokens up to them.
   float scale = 1;
   const PlaceRotations* rotations = nullptr;  // reserved up to memory->end_position(); also rotates the queries
+  Landmarks landmarks{};                      // pages of the memory are their blocks
   const Selector* selector = nullptr;
   const AttendListener* listener = nullptr;  // null: none
   AttentionWatcher* watcher = nullptr;       // null: none
   float* out = nullptr;                      // [rows, heads, value_dim]
   float* lse = nullptr;                      // null, or [rows, heads]
+
+  int group() const { return heads / memory->kv_heads(); }
 };
 
 /// How much was looked at: for reports and tests.
@@ -104,12 +107,14 @@ class Attention {
     std::vector<float> queries, places;
     std::vector<Reweighting> reweighting;  // [rows, group]
     WeightForm form;
+    bool own_block = false;  // the last of the pages is the one that the rows themselves lie on
     AttentionCount count;
   };
   struct Scratch {  // of one thread
     Prepared prepared;
     AlignedBuffer<float> floats;  // of the kernel
     std::vector<float> out, lse;
+    std::vector<float> landmark_keys, shares, block_out, block_lse;  // of attend_blocks
   };
   struct Task {  // a block to attend with, or only to prepare because its pages are shared out among parts
     const AttentionInput* input;
@@ -133,6 +138,12 @@ class Attention {
   void reweigh(const AttentionInput& input, Prepared& prepared, const float* lse) const;
   void attend_pages(const AttentionInput& input, const Prepared& prepared, int64_t begin, int64_t end, float* out,
                     float* lse, Scratch& scratch) const;
+  void attend_plainly(const AttentionInput& input, const Prepared& prepared, int64_t begin, int64_t end, float* out,
+                      float* lse, Scratch& scratch) const;
+  void attend_blocks(const AttentionInput& input, const Prepared& prepared, int64_t begin, int64_t end, float* out,
+                     float* lse, Scratch& scratch) const;
+  void share_by_landmarks(const AttentionInput& input, const Prepared& prepared, int64_t begin, int64_t end,
+                          float* lse, Scratch& scratch) const;
   void list_tasks(std::span<const AttentionInput> inputs);
   void attend_block(const Task& task, int thread);
   /// The two passes over pages; the first finds what re-weighting needs, for inputs that ask for it.

@@ -23,28 +23,28 @@ void rotate_query(const LayerQueries& queries, int64_t row, int head, float* spa
   kernels().rotate_pairs(out, turn.cos, turn.sin, pairs);
 }
 
+void turn_back(const PlaceRotations& rotations, int64_t place, int dim, std::span<float> queries) {
+  const int pairs = rotations.pairs();
+  if (pairs == 0) return;
+  std::vector<float> spare(3 * static_cast<size_t>(pairs));
+  const PlaceRotations::View turn = rotations.back(rotations.at(place, spare.data()), spare.data() + 2 * pairs);
+  for (float* x = queries.data(); x < queries.data() + queries.size(); x += dim)
+    kernels().rotate_pairs(x, turn.cos, turn.sin, pairs);
+}
+
 KeyScores::KeyScores(const PageStore& store, const PlaceRotations& rotations, const Kernels& table)
     : store_(store),
       rotations_(rotations),
       kernels_(table),
-      spare_(2 * static_cast<size_t>(rotations.pairs())),
       tile_(static_cast<size_t>(kPageTokens) * store.shape().key_dim) {}
-
-/// R(−place)·q: a product with keys as they lie in a page is then the score.
-void KeyScores::turn_back(int64_t place, const float* queries, int count) {
-  const int dim = store_.shape().key_dim, pairs = rotations_.pairs();
-  turned_.assign(queries, queries + static_cast<int64_t>(count) * dim);
-  if (pairs == 0) return;
-  const PlaceRotations::View turn = rotations_.back(rotations_.at(place, spare_.data()), spare_.data() + pairs);
-  for (int64_t q = 0; q < count; ++q) kernels_.rotate_pairs(turned_.data() + q * dim, turn.cos, turn.sin, pairs);
-}
 
 const float* KeyScores::of_page(PageId page, int64_t place, const float* queries, int count) {
   return of_keys(store_.keys(page), place, queries, count);
 }
 
 const float* KeyScores::of_keys(const std::byte* keys, int64_t place, const float* queries, int count) {
-  turn_back(place, queries, count);
+  turned_.assign(queries, queries + static_cast<int64_t>(count) * store_.shape().key_dim);
+  turn_back(rotations_, place, store_.shape().key_dim, turned_);
   scores_.resize(static_cast<size_t>(count) * kPageTokens);
   ScoreTask task;
   task.format = store_.shape().format;
@@ -119,6 +119,12 @@ void KeyTable::add(const float* key) {
     }
   }
   ++size_;
+}
+
+void KeyTable::shorten(int64_t size) {
+  if (size >= size_) return;
+  size_ = size;
+  pages_.resize((size + kPageTokens - 1) / kPageTokens * page_key_bytes(format_, key_dim_));
 }
 
 void KeyTable::score(const float* queries, int count, float* out, int64_t stride) const {

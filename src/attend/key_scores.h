@@ -11,6 +11,10 @@ namespace fathom {
 /// A query of one row and head of a layer, rotated by the row's position. out: [key_dim]; spare: [key_dim].
 void rotate_query(const LayerQueries& queries, int64_t row, int head, float* spare, float* out);
 
+/// Turns queries that are rotated by their positions back by a place, R(−place)·q: their products with keys as they
+/// lie in a page there are the scores. queries: [count, dim].
+void turn_back(const PlaceRotations& rotations, int64_t place, int dim, std::span<float> queries);
+
 /// Which tokens of a sequence are scored: [begin, end).
 struct ScoreRange {
   int64_t begin = 0, end = 0;
@@ -34,12 +38,10 @@ class KeyScores {
                 int count, float* out, int64_t stride);
 
  private:
-  void turn_back(int64_t place, const float* queries, int count);
-
   const PageStore& store_;
   const PlaceRotations& rotations_;
   const Kernels& kernels_;
-  std::vector<float> turned_, spare_, scores_;
+  std::vector<float> turned_, scores_;
   AlignedBuffer<float> tile_;
 };
 
@@ -57,6 +59,8 @@ class KeyTable {
   KeyTable(PageFormat format, int key_dim) : format_(format), key_dim_(key_dim) {}  // format: kBF16 or kF32
   void add(const float* key);
   int64_t size() const { return size_; }
+  /// Forgets all keys but the first `size`.
+  void shorten(int64_t size);
   /// q·k of all queries and keys. queries: [count, key_dim]; out: query i at out + i·stride.
   void score(const float* queries, int count, float* out, int64_t stride) const;
   size_t bytes() const { return pages_.size(); }

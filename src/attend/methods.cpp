@@ -9,6 +9,7 @@ const MethodTable<SelectorMethod>& attend_methods() {
                                                   {em_llm_info(), make_em_llm},
                                                   {hip_info(), make_hip},
                                                   {infllm_info(), make_infllm},
+                                                  {landmark_info(), make_landmark},
                                                   {layers_info(), make_layers},
                                                   {lm_infinite_info(), make_lm_infinite},
                                                   {quest_info(), make_quest},

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "attend/landmarks.h"
 #include "base/registry.h"
 #include "base/thread_pool.h"
 #include "memory/memory.h"
@@ -72,6 +73,7 @@ struct AttendContext {
   int kv_heads = 0;            // key/value heads of a layer
   OutputNorms output_norms{};  // empty: the model's layers have no output projection
   bool softplus = false;       // the model was trained with softplus attention, not with softmax
+  Landmarks landmarks{};
 };
 
 /// A page to be attended to, where it sits for these queries, and which of its tokens count.
@@ -146,6 +148,8 @@ MethodInfo hip_info();
 std::unique_ptr<Selector> make_hip(const Values& values);
 MethodInfo infllm_info();
 std::unique_ptr<Selector> make_infllm(const Values& values);
+MethodInfo landmark_info();
+std::unique_ptr<Selector> make_landmark(const Values& values);
 MethodInfo layers_info();
 std::unique_ptr<Selector> make_layers(const Values& values);
 MethodInfo lm_infinite_info();

@@ -16,10 +16,11 @@ void check_position(int64_t position) {
 
 }  // namespace
 
-Memory::Memory(std::shared_ptr<PageStore> store, int layers, int kv_heads)
+Memory::Memory(std::shared_ptr<PageStore> store, int layers, int kv_heads, int page_tokens)
     : store_(std::move(store)),
       layers_(layers),
       kv_heads_(kv_heads),
+      page_tokens_(page_tokens),
       lanes_(static_cast<size_t>(layers) * kv_heads),
       packed_(lanes_.size()) {}
 
@@ -31,6 +32,7 @@ Memory& Memory::operator=(Memory&& other) noexcept {
   store_ = std::move(other.store_);
   layers_ = other.layers_;
   kv_heads_ = other.kv_heads_;
+  page_tokens_ = other.page_tokens_;
   lanes_ = std::exchange(other.lanes_, {});
   packed_ = std::exchange(other.packed_, {});
   tokens_ = other.tokens_;
@@ -54,7 +56,7 @@ void Memory::release_all() {
 }
 
 Memory Memory::fork() const {
-  Memory copy(store_, layers_, kv_heads_);
+  Memory copy(store_, layers_, kv_heads_, page_tokens_);
   copy.lanes_ = lanes_;
   copy.packed_ = packed_;
   copy.tokens_ = tokens_;
@@ -82,7 +84,7 @@ void Memory::append(std::span<const int64_t> positions) {
 void Memory::append(Lane& lane, std::span<const int64_t> positions) {
   int64_t index = tokens_;
   for (size_t i = 0; i < positions.size(); ++i, ++index) {
-    const bool fits = !lane.empty() && lane.back().filled < kPageTokens &&
+    const bool fits = !lane.empty() && lane.back().filled < page_tokens_ &&
                       lane.back().place + lane.back().filled == positions[i] &&
                       lane.back().first + lane.back().filled == index;
     if (!fits) {

@@ -51,8 +51,8 @@ LaneGaps gaps_of(const Lane& lane);
 /// of them writes.
 class Memory {
  public:
-  /// layers: attention layers; kv_heads: lanes of a layer.
-  Memory(std::shared_ptr<PageStore> store, int layers, int kv_heads);
+  /// layers: attention layers; kv_heads: lanes of a layer; page_tokens: after which a page counts as full, ≤ 64.
+  Memory(std::shared_ptr<PageStore> store, int layers, int kv_heads, int page_tokens = kPageTokens);
   Memory(Memory&& other) noexcept;
   Memory& operator=(Memory&& other) noexcept;
   ~Memory();
@@ -124,7 +124,7 @@ class Memory {
   void refresh_end();
 
   std::shared_ptr<PageStore> store_;
-  int layers_ = 0, kv_heads_ = 0;
+  int layers_ = 0, kv_heads_ = 0, page_tokens_ = kPageTokens;
   std::vector<Lane> lanes_;           // [layers, kv_heads]
   std::vector<PackedTokens> packed_;  // [layers, kv_heads]
   int64_t tokens_ = 0, next_position_ = 0, end_position_ = 0;

@@ -77,6 +77,7 @@ void AttentionMixer::forward(Workspace& work, std::span<const SequenceRows> sequ
     input.form = s.selector->score_form(w_.layer, w_.form);
     input.scale = s.score_factor * (w_.form.softplus ? std::log(key_dim) : 1 / std::sqrt(key_dim));
     input.rotations = s.rotations;
+    input.landmarks = w_.landmarks;
     input.selector = window_ ? window_.get() : s.selector;
     input.listener = s.listener;
     input.watcher = s.watcher;

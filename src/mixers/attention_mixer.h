@@ -20,6 +20,7 @@ struct AttentionWeights {
   int heads = 0, kv_heads = 0, key_dim = 0, value_dim = 0;
   RotaryConfig::Pairing pairing = RotaryConfig::Pairing::kInterleaved;
   int64_t sliding_window = 0;  // newest tokens that are visible; 0 = all
+  Landmarks landmarks;
   Matrix q, k, v, out;  // [heads·key_dim | kv_heads·key_dim | kv_heads·value_dim, width], [width, heads·value_dim]
   std::vector<float> q_bias, k_bias, v_bias, out_bias;  // empty = none
   std::vector<float> q_norm, k_norm;  // [key_dim] RMS norm of each head before rotation; empty = none

@@ -83,6 +83,17 @@ void read_softplus(const Gguf& file, ModelConfig& c) {
     fail(file.name(), ": ", power, " is ", c.softplus_power, ", but ", key, " is not set");
 }
 
+/// Keys of Fathom's own.
+void read_landmarks(const Gguf& file, ModelConfig& c) {
+  const std::string block = c.architecture + ".attention.landmark_block";
+  c.landmarks.tokens = integer_in(file, block, 0, kMostLandmarkTokens, 0);
+  if (!c.landmarks) return;
+  c.landmark_token =
+      static_cast<int32_t>(integer_in(file, c.architecture + ".attention.landmark_token_id", 0, c.vocabulary - 1));
+  if (c.sliding_window > 0) fail(file.name(), ": ", block, " and a sliding window do not go together");
+  if (c.softplus) fail(file.name(), ": ", block, " and softplus attention do not go together");
+}
+
 /// Rows [begin, begin + rows) of a matrix.
 Matrix slice(const Matrix& m, int64_t begin, int64_t rows) { return {m.type, m.row(begin), rows, m.cols}; }
 
@@ -144,6 +155,7 @@ struct Builder {
     w.value_dim = c.value_dim;
     w.pairing = c.rotary.pairing;
     w.sliding_window = c.sliding_window;
+    w.landmarks = c.landmarks;
     w.norm_eps = c.norm_eps;
     w.form = {.softplus = c.softplus, .power = c.softplus_power};
     projections(name, w);
@@ -197,6 +209,7 @@ ModelConfig read_common_config(const Gguf& file, RotaryConfig::Pairing pairing) 
     fail(file.name(), ": the vocabulary has ", tokens->size(), " tokens but token_embd.weight has ", c.vocabulary,
          " rows");
   }
+  read_landmarks(file, c);
   const char* eps_keys[] = {"attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"};
   for (const char* key : eps_keys) {
     if (const auto eps = file.number(arch + key)) c.norm_eps = static_cast<float>(*eps);

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <string>
 
+#include "attend/landmarks.h"
 #include "position/rotary.h"
 
 namespace fathom {
@@ -23,6 +24,8 @@ struct ModelConfig {
   int64_t sliding_window = 0;  // the model's own, on every layer; 0 = none
   bool softplus = false;       // trained with softplus attention, not with softmax
   float softplus_power = 0;    // of its re-weighting; 0 = none
+  Landmarks landmarks;         // that it was trained with
+  int32_t landmark_token = 0;  // what they are
 };
 
 }  // namespace fathom

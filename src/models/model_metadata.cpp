@@ -21,6 +21,10 @@ void set_shape_metadata(GgufWriter& writer, const ModelConfig& c) {
     writer.set(arch + kSoftplusKey, GgufType::kBool, true);
     writer.set(arch + kSoftplusPowerKey, GgufType::kF32, double{c.softplus_power});
   }
+  if (c.landmarks) {
+    set("attention.landmark_block", c.landmarks.tokens);
+    set("attention.landmark_token_id", c.landmark_token);
+  }
   writer.set(arch + "attention.layer_norm_rms_epsilon", GgufType::kF32, double{c.norm_eps});
 }
 

@@ -95,7 +95,7 @@ Session::Session(std::shared_ptr<const Model> model, std::shared_ptr<Runtime> ru
       runtime_(std::move(runtime)),
       options_(std::move(options)),
       memory_(make_store(model_->config(), options_.cache), layers_to_run(model_->config(), options_.layers),
-              model_->config().kv_heads) {
+              model_->config().kv_heads, landmarks().page_tokens()) {
   selector_ = make_selector(options_.attend, memory_, attend_context());
   evictor_ = make_evictor(options_.evict, memory_, attend_context());
   check_methods();
@@ -118,10 +118,17 @@ AttendContext Session::attend_context() const {
           model_->config().heads,
           memory_.kv_heads(),
           output_norms_of(model_, runtime_->work().kernels),
-          model_->config().softplus};
+          model_->config().softplus,
+          landmarks()};
 }
 
 void Session::check_methods() const {
+  if (const std::string attend = parse_spec(options_.attend).name;
+      landmarks() && attend != "dense" && attend != "landmark") {
+    fail_usage("--attend ", options_.attend, ": this model was trained with landmarks, expected dense or landmark");
+  }
+  if (landmarks() && evictor_)
+    fail_usage("--evict ", options_.evict, ": this model was trained with landmarks, expected none");
   if (!evictor_ || !evictor_->moves_tokens() || !memory_.state(Memory::StateOf::kSelector)) return;
   fail_usage("--evict ", options_.evict, " moves tokens, but --attend ", options_.attend,
              " remembers where they lie: expected places=true, or a method that remembers nothing (dense, window, "
@@ -139,6 +146,13 @@ void Session::check(std::span<const int32_t> tokens) const {
   const int64_t wanted = length() + static_cast<int64_t>(tokens.size());
   if (options_.context > 0 && wanted > options_.context) {
     fail(wanted, " tokens are more than the context limit of ", options_.context, " (-c)");
+  }
+}
+
+void Session::add_with_landmarks(std::span<const int32_t> tokens, int64_t before, std::vector<int32_t>& out) const {
+  for (const int32_t token : tokens) {
+    out.push_back(token);
+    if (landmarks() && ++before % landmarks().tokens == 0) out.push_back(model_->config().landmark_token);
   }
 }
 
@@ -212,25 +226,30 @@ void Session::append(std::span<const int32_t> tokens, const AppendOptions& optio
   if (!options.positions.empty() && options.positions.size() != tokens.size()) {
     fail("expected a position for each of the ", tokens.size(), " tokens, found ", options.positions.size());
   }
+  if (landmarks() && !options.positions.empty())
+    fail_usage("this model was trained with landmarks: expected tokens without positions of their own");
   std::vector<int64_t> following;
+  std::vector<int32_t> read;
   for (int64_t done = 0; done < static_cast<int64_t>(tokens.size());) {
     const int64_t rows = std::min<int64_t>(options_.chunk, tokens.size() - done);
+    const std::span<const int32_t> chunk = tokens.subspan(done, rows);
+    read.clear();
+    add_with_landmarks(chunk, length(), read);
     std::span<const int64_t> positions;
     if (options.positions.empty()) {
-      following.resize(rows);
+      following.resize(read.size());
       std::iota(following.begin(), following.end(), memory_.next_position());
       positions = following;
     } else {
       positions = options.positions.subspan(done, rows);
     }
-    const std::span<const int32_t> chunk = tokens.subspan(done, rows);
-    read_chunk(chunk, positions);
+    read_chunk(read, positions);
     note_surprise(chunk);
     logits_.clear();
     if (options.each_row) visit_rows(done, rows, options);
     done += rows;
     const bool end = done == std::ssize(tokens);
-    const int64_t last = rows - 1;
+    const int64_t last = std::ssize(read) - 1;
     if (end || wants_surprise()) logits_of({&last, 1}, logits_);
     evict(end);
     if (options.progress) options.progress(done);
@@ -247,21 +266,29 @@ void Session::logits_of(std::span<const int64_t> rows, std::vector<float>& logit
   }
   logits.resize(rows.size() * config.vocabulary);
   model_->network().logits(work, work.chosen, logits.data());
+  if (!landmarks()) return;
+  for (size_t i = 0; i < rows.size(); ++i) {  // when a landmark comes is not the caller's business
+    const std::span row = std::span(logits).subspan(i * config.vocabulary, config.vocabulary);
+    row[config.landmark_token] = *std::ranges::min_element(row);
+  }
 }
 
 /// Hands on the logits of the wanted rows of the chunk just read, made a few rows at a time.
 void Session::visit_rows(int64_t first, int64_t rows, const AppendOptions& options) {
   const int64_t vocabulary = model_->config().vocabulary;
-  std::vector<int64_t> wanted;
+  const int64_t before = length() - rows;  // tokens before the chunk
+  std::vector<int64_t> wanted, read_rows;  // of the tokens; where what follows them was read
   for (int64_t r = 0; r < rows; ++r) {
-    if (!options.wants || options.wants(first + r)) wanted.push_back(r);
+    if (options.wants && !options.wants(first + r)) continue;
+    wanted.push_back(r);
+    read_rows.push_back(landmarks().with(before + r + 1) - landmarks().with(before) - 1);
   }
   std::vector<float> logits;
   for (size_t begin = 0; begin < wanted.size(); begin += kLogitRows) {
-    const auto some = std::span<const int64_t>(wanted).subspan(begin, std::min(kLogitRows, wanted.size() - begin));
-    logits_of(some, logits);
-    for (size_t i = 0; i < some.size(); ++i) {
-      options.each_row(first + some[i], std::span(logits).subspan(i * vocabulary, vocabulary));
+    const size_t count = std::min(kLogitRows, wanted.size() - begin);
+    logits_of(std::span(read_rows).subspan(begin, count), logits);
+    for (size_t i = 0; i < count; ++i) {
+      options.each_row(first + wanted[begin + i], std::span(logits).subspan(i * vocabulary, vocabulary));
     }
   }
 }
@@ -271,7 +298,8 @@ void Session::step(std::span<Session* const> sessions, std::span<const int32_t> 
     fail("expected a token for each of the ", sessions.size(), " sessions, found ", tokens.size());
   if (sessions.empty()) return;
   Session& lead = *sessions[0];
-  std::vector<int64_t> positions;
+  std::vector<int32_t> read;
+  std::vector<int64_t> positions, last;  // of all rows; each session's last row
   for (size_t i = 0; i < sessions.size(); ++i) {
     if (sessions[i]->model_ != lead.model_ || sessions[i]->runtime_ != lead.runtime_)
       fail("sessions that step together must share model and runtime");
@@ -280,21 +308,26 @@ void Session::step(std::span<Session* const> sessions, std::span<const int32_t> 
     if (std::find(sessions.begin(), sessions.begin() + i, sessions[i]) != sessions.begin() + i)
       fail("session ", i, " is in this step twice: a session reads one token a step");
     sessions[i]->check(tokens.subspan(i, 1));
-    positions.push_back(sessions[i]->memory_.next_position());
+    sessions[i]->add_with_landmarks(tokens.subspan(i, 1), sessions[i]->length(), read);
+    int64_t position = sessions[i]->memory_.next_position();
+    while (positions.size() < read.size()) positions.push_back(position++);
+    last.push_back(std::ssize(read) - 1);
   }
   std::vector<SequenceRows> rows;
   Workspace& work = lead.runtime_->work();
   try {
-    for (size_t i = 0; i < sessions.size(); ++i)
-      rows.push_back(sessions[i]->open_rows({&positions[i], 1}, static_cast<int64_t>(i)));
-    lead.model_->network().forward(work, rows, tokens, lead.memory_.layers());
+    for (size_t i = 0; i < sessions.size(); ++i) {
+      const int64_t begin = i > 0 ? last[i - 1] + 1 : 0;
+      rows.push_back(sessions[i]->open_rows(std::span(positions).subspan(begin, last[i] + 1 - begin), begin));
+    }
+    lead.model_->network().forward(work, rows, read, lead.memory_.layers());
   } catch (...) {
-    for (size_t i = 0; i < rows.size(); ++i) sessions[i]->memory_.rewind(1);
+    for (size_t i = 0; i < rows.size(); ++i) sessions[i]->memory_.rewind(rows[i].rows);
     throw;
   }
   const ModelConfig& config = lead.model_->config();
-  std::vector<float> logits(sessions.size() * config.vocabulary);
-  lead.model_->network().logits(work, work.normed, logits.data());
+  std::vector<float> logits;
+  lead.logits_of(last, logits);
   for (size_t i = 0; i < sessions.size(); ++i) {
     Session& session = *sessions[i];
     if (session.wants_surprise()) {
@@ -329,8 +362,16 @@ Session Session::fork(const std::string& attend) const {
   return forked;
 }
 
+void Session::watch(AttentionWatcher* watcher) {
+  if (watcher && landmarks())
+    fail_usage(
+        "this model was trained with landmarks: what it attends to cannot be shown, as no single softmax makes "
+        "its shares");
+  watcher_ = watcher;
+}
+
 void Session::rewind(int64_t n) {
-  memory_.rewind(n);
+  memory_.rewind(memory_.tokens() - landmarks().with(length() - n));
   if (n > 0) logits_.clear();
 }
 
@@ -347,6 +388,7 @@ void Session::fill_random(int64_t n) {
     state = state * 1664525u + 1013904223u;
     v = static_cast<float>(state >> 8) / static_cast<float>(1 << 23) - 1.0f;
   }
+  n = landmarks().with(length() + n) - memory_.tokens();
   std::vector<int64_t> positions(n);
   std::iota(positions.begin(), positions.end(), memory_.next_position());
   open_rows(positions, 0);
@@ -358,6 +400,8 @@ void Session::fill_random(int64_t n) {
   logits_.clear();
 }
 
-void Session::hide(int64_t begin, int64_t end) { memory_.hide(-1, 0, begin, end); }
+void Session::hide(int64_t begin, int64_t end) {
+  memory_.hide(-1, 0, landmarks().with(begin), landmarks().with(end));
+}
 
 }  // namespace fathom

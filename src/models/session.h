@@ -49,7 +49,8 @@ struct AppendOptions {
 };
 
 /// A sequence being read and continued: the only object that owns a model, its memory and the chosen methods
-/// together.
+/// together. Landmarks of a model that was trained with them are put in by the session: all numbers of tokens here
+/// are without, those of memory() with them.
 class Session {
  public:
   /// Throws Error (usage) for unknown methods.
@@ -62,7 +63,8 @@ class Session {
   /// One token each for several sessions of one runtime and model: weights are read once for all.
   static void step(std::span<Session* const> sessions, std::span<const int32_t> tokens);
 
-  /// Of the last token read: [vocabulary]. Empty before the first token and after a rewind.
+  /// Of the last token read: [vocabulary]. Empty before the first token and after a rewind. A model's landmark is
+  /// no likelier in them than any other token.
   std::span<const float> logits() const { return logits_; }
 
   /// The same sequence again, sharing pages until one of the two writes.
@@ -75,12 +77,14 @@ class Session {
   void place(int64_t position);
   /// Hides tokens [begin, end) from all later ones.
   void hide(int64_t begin, int64_t end);
-  /// From now on the watcher is shown what is attended to; null: nobody. Forks are not watched.
-  void watch(AttentionWatcher* watcher) { watcher_ = watcher; }
+  /// From now on the watcher is shown what is attended to; null: nobody. Forks are not watched. Throws Error
+  /// (usage) for a model with landmarks: no single softmax makes its shares.
+  void watch(AttentionWatcher* watcher);
   /// Adds n tokens of random keys and values without reading anything: for measuring at a depth.
   void fill_random(int64_t n);
 
-  int64_t length() const { return memory_.tokens(); }
+  /// Tokens read.
+  int64_t length() const { return landmarks().without(memory_.tokens()); }
   const Model& model() const { return *model_; }
   const SessionOptions& options() const { return options_; }
   Runtime& runtime() { return *runtime_; }
@@ -88,6 +92,9 @@ class Session {
 
  private:
   Session(const Session& other, Memory memory);
+  const Landmarks& landmarks() const { return model_->config().landmarks; }
+  /// Adds tokens that come next to `out`, with their landmarks; `before`: those that were read or added before.
+  void add_with_landmarks(std::span<const int32_t> tokens, int64_t before, std::vector<int32_t>& out) const;
   /// What methods are attached to.
   AttendContext attend_context() const;
   /// Throws Error (usage) if the chosen methods do not go together.

@@ -341,7 +341,7 @@ at::Tensor fused_swiglu(const at::Tensor& x, const at::Tensor& gate, const at::T
   return is_plain_float(x) ? Swiglu::apply(x, gate, up) : plain_ops().swiglu(x, gate, up);
 }
 at::Tensor fused_attention(const AttentionCall& call) {
-  if (!is_plain_float(call.q) || call.softplus) return plain_ops().attention(call);
+  if (!is_plain_float(call.q) || call.softplus || call.landmarks) return plain_ops().attention(call);
   return Attention::apply(call.q, call.k, call.v, call.scale, call.window);
 }
 at::Tensor fused_cross_entropy(const at::Tensor& x, const at::Tensor& output, const at::Tensor& targets,

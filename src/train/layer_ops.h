@@ -4,6 +4,8 @@
 
 #include <array>
 
+#include "attend/landmarks.h"
+
 namespace fathom {
 
 /// Grouped-query attention of each sequence to itself.
@@ -16,6 +18,7 @@ struct AttentionCall {
   // Softplus attention: of q and k of length 1 and scale ln(key_dim); row i multiplies its scores by ln i.
   bool softplus = false;
   double softplus_power = 0;  // of the re-weighting; 0 = none
+  Landmarks landmarks{};
 };
 
 /// The differentiable functions that a net is made of, so that each can be replaced and compared with the plain
@@ -46,7 +49,7 @@ struct LayerOps {
 const LayerOps& plain_ops();
 
 /// The same by libtorch's operations that suit an accelerator best: attention in one of them, where this libtorch
-/// has it (2.1 or newer) and no window is asked for.
+/// has it (2.1 or newer) and neither a window nor landmarks are asked for.
 const LayerOps& device_ops();
 
 /// The same over Fathom's kernels, with gradients by hand, for f32 on the CPU; what is not is left to plain_ops().

@@ -50,6 +50,11 @@ void check(const ModelConfig& c) {
   if (c.softplus_power > 0 && c.softplus_power < 1) {
     fail_usage("re-weighting by the power ", c.softplus_power, " cannot be trained; 0, and 1 or more can");
   }
+  if (c.landmarks && c.softplus) fail_usage("landmarks and softplus attention cannot be trained together");
+  if (c.landmarks.tokens < 0 || c.landmarks.tokens > kMostLandmarkTokens || (c.landmarks && c.sliding_window > 0)) {
+    fail_usage("landmarks after every ", c.landmarks.tokens, " tokens: expected 0 (none) to ", kMostLandmarkTokens,
+               ", and no sliding window");
+  }
   check_rotary(c);
 }
 
@@ -180,7 +185,8 @@ at::Tensor Net::attend(const NetWeights::Layer& layer, const at::Tensor& x, at::
                      .scale = score_scale_,
                      .window = c.sliding_window,
                      .softplus = c.softplus,
-                     .softplus_power = c.softplus_power};
+                     .softplus_power = c.softplus_power,
+                     .landmarks = c.landmarks};
   if (c.softplus) {
     call.q = ops_.rms_norm(call.q, unit_, kUnitEps, type);
     call.k = ops_.rms_norm(call.k, unit_, kUnitEps, type);

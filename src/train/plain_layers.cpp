@@ -62,12 +62,32 @@ at::Tensor softplus_shares(const at::Tensor& scores, const at::Tensor& hidden, d
   return divided_by_sum((above / largest).pow(power));
 }
 
+/// What makes one softmax a grouped one: to the scores of a past block is added what its landmark scores more than
+/// the log Σ exp of its tokens, so that together they count what the landmark would. Landmarks themselves count
+/// nothing. scores: [..., length, length].
+at::Tensor grouped_by_landmarks(const at::Tensor& scores, const Landmarks& landmarks) {
+  const int64_t length = scores.size(-1), block = landmarks.block(), blocks = (length + block - 1) / block;
+  const at::Tensor by_block =
+      at::constant_pad_nd(scores, {0, blocks * block - length}).unflatten(-1, {blocks, block});
+  const at::Tensor landmark = by_block.select(-1, landmarks.tokens);
+  const at::Tensor more =
+      landmark - by_block.narrow(-1, 0, landmarks.tokens).logsumexp(-1);  // [..., length, blocks]
+  const at::Tensor tokens = at::arange(length, scores.options().dtype(at::kLong));
+  const at::Tensor own = tokens.floor_divide(block);
+  const at::Tensor past = at::arange(blocks, own.options()).unsqueeze(0) < own.unsqueeze(1);  // [length, blocks]
+  const at::Tensor shift =
+      more.masked_fill(past.logical_not(), 0).repeat_interleave(block, -1).narrow(-1, 0, length);
+  return (scores + shift)
+      .masked_fill(tokens.remainder(block) == landmarks.tokens, -std::numeric_limits<double>::infinity());
+}
+
 at::Tensor attention(const AttentionCall& call) {
   const int64_t kv_heads = call.k.size(2), group = call.q.size(2) / kv_heads;
   const at::Tensor q = call.q.unflatten(2, {kv_heads, group}).permute({0, 2, 3, 1, 4});  // [s, kv, group, l, dim]
   const at::Tensor k = call.k.permute({0, 2, 3, 1}).unsqueeze(2);                        // [s, kv, 1, dim, l]
   const at::Tensor v = call.v.permute({0, 2, 1, 3}).unsqueeze(2);                        // [s, kv, 1, l, dim]
-  const at::Tensor scores = at::matmul(q, k).to(at::kFloat) * call.scale;
+  at::Tensor scores = at::matmul(q, k).to(at::kFloat) * call.scale;
+  if (call.landmarks) scores = grouped_by_landmarks(scores, call.landmarks);
   const at::Tensor hidden = hidden_from(call.q.size(1), call.window, q.device());
   const at::Tensor shares =
       call.softplus ? softplus_shares(scores, hidden, call.softplus_power)
@@ -78,7 +98,7 @@ at::Tensor attention(const AttentionCall& call) {
 /// One operation of newer libtorch, which keeps no scores; heads are repeated, as it wants as many of each.
 at::Tensor device_attention(const AttentionCall& call) {
 #if TORCH_VERSION_MAJOR * 100 + TORCH_VERSION_MINOR >= 201
-  if (call.window == 0 && !call.softplus) {
+  if (call.window == 0 && !call.softplus && !call.landmarks) {
     const int64_t group = call.q.size(2) / call.k.size(2);
     const auto heads_first = [](const at::Tensor& x) { return x.transpose(1, 2); };
     const auto repeated = [&](const at::Tensor& x) { return heads_first(x).repeat_interleave(group, 1); };

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <utility>
 
 #include "base/error.h"
 #include "base/file_map.h"
@@ -117,6 +118,12 @@ void check_together(const TrainConfig& c, const std::string& name) {
   if (c.model.softplus_power > 0 && c.model.softplus_power < 1) {  // its slope at 0 is infinite
     fail_usage(name, ": model.softplus_power is ", c.model.softplus_power, ", expected 0, or 1 or more");
   }
+  if (c.model.landmark_block > 0 && c.model.attention != "softmax")
+    fail_usage(name, ": model.landmark_block goes with model.attention softmax alone");
+  if (c.model.landmark_block > 0 && c.model.sliding_window > 0) {
+    fail_usage(name, ": model.landmark_block is ", c.model.landmark_block, " and model.sliding_window ",
+               c.model.sliding_window, ", expected one of them to be 0");
+  }
   const TrainConfig::Lengths& lengths = c.data.lengths;
   const std::pair<const char*, int64_t> powers[] = {{"shortest", lengths.shortest}, {"longest", lengths.longest}};
   for (const auto& [field, value] : powers) {
@@ -214,10 +221,11 @@ Json to_json(const TrainConfig& config) {
 }
 
 std::vector<std::string> differing_fields(const Json& saved, const Json& now) {
-  auto before = leaves_of(saved), after = leaves_of(now);
-  before.merge(leaves_of(to_json(TrainConfig())));  // what a run did before a field was there is the default
+  auto before = leaves_of(saved);
+  before.merge(leaves_of(to_json(TrainConfig{})));  // of fields that were not there then
+  const auto after = leaves_of(now);
   std::set<std::string> paths;
-  for (const auto* leaves : {&before, &after}) {
+  for (const auto* leaves : {&std::as_const(before), &after}) {
     for (const auto& [path, leaf] : *leaves) {
       if (!may_differ(leaf.table_path)) paths.insert(path);
     }

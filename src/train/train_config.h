@@ -13,6 +13,7 @@ struct TrainConfig {
   struct Model {
     int64_t layers = 8, width = 512, heads = 8, kv_heads = 2, head_dim = 64, ffn_width = 1408;
     int64_t vocabulary = 0, context = 4096, sliding_window = 0;
+    int64_t landmark_block = 0;
     bool tied_output = true;
     std::string attention = "softmax";
     double softplus_power = 3;

@@ -115,6 +115,7 @@ NetConfig net_config(const TrainConfig& config, int64_t vocabulary) {
   c.sliding_window = from.sliding_window;
   c.softplus = from.attention == "softplus";
   if (c.softplus) c.softplus_power = static_cast<float>(from.softplus_power);
+  c.landmarks.tokens = from.landmark_block;
   c.norm_eps = static_cast<float>(from.norm_eps);
   c.rotary.base = from.rotary_base;
   net.tied_output = from.tied_output;

@@ -73,6 +73,11 @@ TrainingData::TrainingData(const TrainConfig& config) {
   if (config.data.sources.empty()) fail_usage("data.sources is empty: expected a folder or archive of texts");
   const std::vector<TaskKind> kinds = wanted_kinds(config.data.tasks);
   open_tokenizer(config);
+  landmarks_.tokens = config.model.landmark_block;
+  if (landmarks_ && landmark_token() == kNoToken) {
+    fail_usage("model.landmark_block is ", landmarks_.tokens,
+               ", but the tokenizer has no unknown token to be a landmark");
+  }
   const auto store = [&](const std::string& path) {
     return tokenize_corpus(Corpus(path), *tokenizer_, store_path(config, path));
   };
@@ -123,14 +128,19 @@ void TrainingData::make_batches(const TrainConfig& config, const std::vector<Tas
     turns.push_back({std::make_unique<Mixture>(sources_[i], *tokenizer_, kinds, decomposition, options),
                      data.sources[i].share});
   }
-  batches_ = std::make_unique<TurnBatches>(std::move(turns));
+  batches_ = with_landmarks(std::make_unique<TurnBatches>(std::move(turns)));
+}
+
+std::unique_ptr<BatchSource> TrainingData::with_landmarks(std::unique_ptr<BatchSource> source) const {
+  if (!landmarks_) return source;
+  return std::make_unique<LandmarkBatches>(std::move(source), landmarks_, landmark_token());
 }
 
 void TrainingData::make_heldout(const TrainConfig& config, const std::vector<TaskKind>& kinds) {
   const int64_t longest = config.data.lengths.longest;
   const auto add = [&](const std::string& name, std::unique_ptr<BatchSource> source, int64_t batches) {
-    heldout_.push_back({name, source.get(), batches});
-    heldout_sources_.push_back(std::move(source));
+    heldout_sources_.push_back(with_landmarks(std::move(source)));
+    heldout_.push_back({name, heldout_sources_.back().get(), batches});
   };
   if (heldout_store_) {
     const int32_t level = level_of(longest);

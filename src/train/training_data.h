@@ -7,6 +7,7 @@
 
 #include "formats/gguf.h"
 #include "tokens/tokenizer.h"
+#include "train/landmark_batches.h"
 #include "train/mixture.h"
 #include "train/train_config.h"
 #include "train/trainer.h"
@@ -26,15 +27,20 @@ class TrainingData {
   /// "books": the held-out texts; each kind of task by its name, its answers alone, from a seed of its own.
   const std::vector<HeldoutSet>& heldout() const { return heldout_; }
   int64_t tokens() const;  // of all sources
+  /// What stands for a block of a net with landmarks: the vocabulary's unknown token, which no text of a vocabulary
+  /// with byte tokens is cut into.
+  int32_t landmark_token() const { return tokenizer_->vocabulary().unknown; }
 
  private:
   void open_tokenizer(const TrainConfig& config);
+  std::unique_ptr<BatchSource> with_landmarks(std::unique_ptr<BatchSource> source) const;
 
   void make_batches(const TrainConfig& config, const std::vector<TaskKind>& kinds);
   void make_heldout(const TrainConfig& config, const std::vector<TaskKind>& kinds);
 
   std::optional<const Gguf> tokenizer_file_;
   std::unique_ptr<const Tokenizer> tokenizer_;
+  Landmarks landmarks_;
   std::vector<TokenStore> sources_;
   std::optional<TokenStore> heldout_store_;
   std::unique_ptr<BatchSource> batches_;

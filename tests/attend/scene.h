@@ -21,6 +21,7 @@ struct SceneShape {
   double gaps = 0;    // share of tokens whose position does not follow
   double hidden = 0;  // share of tokens that are hidden, in each lane others
   int64_t place = 0;  // where the whole sequence is moved to in the end
+  Landmarks landmarks{};
   uint32_t seed = 1;
 };
 
@@ -31,7 +32,8 @@ class Scene {
       : shape(s),
         rotary(config(s), 4096),
         rotations(rotary),
-        memory(std::make_shared<PageStore>(PageShape{PageFormat::kF32, s.key_dim, s.value_dim}), 1, s.kv_heads) {
+        memory(std::make_shared<PageStore>(PageShape{PageFormat::kF32, s.key_dim, s.value_dim}), 1, s.kv_heads,
+               s.landmarks.page_tokens()) {
     std::mt19937 random(s.seed);
     std::normal_distribution<float> normal;
     const auto fill = [&](std::vector<float>& numbers, int64_t n) {
@@ -145,6 +147,7 @@ inline std::vector<Attended> attend(std::span<const Scene* const> scenes, const 
     input.query_stride = static_cast<int64_t>(s.heads) * s.key_dim;
     input.scale = scene.scale();
     input.rotations = &scene.rotations;
+    input.landmarks = s.landmarks;
     input.selector = &selector;
     input.watcher = watcher;
     input.out = result.out.data();

@@ -75,6 +75,26 @@ TEST(Memory, FollowingTokensFillPagesOf64) {
   }
 }
 
+TEST(Memory, PagesMayBeFullAfterFewerTokens) {
+  const auto filled = [](const Memory& memory) {
+    std::vector<int> counts;
+    for (const PageSlot& slot : memory.lane(1, 0)) counts.push_back(slot.filled);
+    return counts;
+  };
+  Memory memory(small_store(), 2, 1, 51);
+  read_following(memory, 120);
+  EXPECT_EQ(filled(memory), (std::vector{51, 51, 18}));
+  expect_tokens(memory);
+  Memory fork = memory.fork();
+  fork.rewind(20);
+  EXPECT_EQ(filled(fork), (std::vector{51, 49}));
+  read_following(fork, 3);
+  EXPECT_EQ(filled(fork), (std::vector{51, 51, 1}));
+  expect_tokens(fork);
+  const Memory moved = std::move(fork);
+  EXPECT_EQ(filled(moved), (std::vector{51, 51, 1}));
+}
+
 TEST(Memory, TheSamePagesComeOfAnyChunks) {
   Memory whole(small_store(), 1, 1), parts(small_store(), 1, 1);
   read_following(whole, 333);

@@ -97,6 +97,9 @@ TEST(Net, GradientsAreSlopesOfTheLossForEveryParameter) {
   config.model.kv_heads = 1;
   config.model.value_dim = 6;
   expect_gradients_are_slopes(config, 2);
+  config.model.sliding_window = 0;
+  config.model.landmarks.tokens = 3;
+  expect_gradients_are_slopes(config, 3);
 }
 
 TEST(Net, LossesOfTheSameWeightsAddUpInTheGradients) {
