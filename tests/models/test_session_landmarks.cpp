@@ -198,7 +198,6 @@ TEST(SessionLandmarks, RoomForAllBlocksGivesTheTrainingFormForkedAndRewoundToo) 
 TEST(SessionLandmarks, AForkUnderLandmarkCatchesUpWithWhatWasReadDensely) {
   Session dense = session();
   dense.append(tokens(420));
-  // of a chunk all rows choose by keys alone, so what a late state knows is what an early one knows
   Session late = dense.fork("landmark:topk=2"), again = dense.fork("landmark:topk=2");
   steps(late, tokens(60, 4));
   late.rewind(60);
