@@ -1,6 +1,7 @@
 // Names that stand for a number, or for one another: all that come to one number are asked for, or the number that
 // one comes to.
 #include <algorithm>
+#include <cctype>
 
 #include "base/error.h"
 #include "eval/metrics.h"
@@ -39,24 +40,48 @@ constexpr std::string_view kNotations[] = {"{k} = {v}",
                                            "write {k} wherever {v} is meant",
                                            "{k} | {v}"};
 /// Before each name, and what the names are called.
-struct Sort {
+struct KnownSort {
   std::string_view before, one, many;
 };
-constexpr Sort kSorts[] = {
+constexpr KnownSort kSorts[] = {
     {"", "name", "names"},      {"", "name", "names"},       {"", "sign", "signs"},
     {"", "symbol", "symbols"},  {"NAME ", "name", "names"},  {"CELL ", "cell", "cells"},
     {"SLOT ", "slot", "slots"}, {"box ", "box", "boxes"},    {"jar ", "jar", "jars"},
     {"BIN ", "bin", "bins"},    {"REG ", "place", "places"}, {"X ", "name", "names"},
     {"$", "name", "names"},     {"#", "entry", "entries"},   {"drawer ", "drawer", "drawers"}};
 // {v} the number, {c} the count of the names with a space behind it, or nothing, {n} what they are called.
-constexpr std::string_view kLeadBegins[] = {
-    "",    "In all, ", "Step by step, ", "As told above, ", "In the end ", "Going along the lines, ",
-    "So ", "By then "};
-constexpr std::string_view kLeads[] = {
-    "{v} is found in {c}{n}:",      "{v} sits in {c}{n}:",    "{v} ended up in {c}{n}:",
-    "{v} belongs to {c}{n}:",       "{v} went on to {c}{n}:", "{v} was passed to {c}{n}:",
-    "{v} can be read from {c}{n}:", "{v} comes with {c}{n},", "we get {v} from {c}{n} -",
-    "to {v} come {c}{n}:",          "{v} = {c}{n}:",          "{v} makes {c}{n}:"};
+constexpr std::string_view kLeadBegins[] = {"",
+                                            "In all, ",
+                                            "Step by step, ",
+                                            "As told above, ",
+                                            "In the end ",
+                                            "Going along the lines, ",
+                                            "So ",
+                                            "By then ",
+                                            "From what stands there ",
+                                            "After all these lines ",
+                                            "Counting everything, ",
+                                            "One line after the other, "};
+constexpr std::string_view kLeads[] = {"{v} is found in {c}{n}:",
+                                       "{v} sits in {c}{n}:",
+                                       "{v} ended up in {c}{n}:",
+                                       "{v} belongs to {c}{n}:",
+                                       "{v} went on to {c}{n}:",
+                                       "{v} was passed to {c}{n}:",
+                                       "{v} can be read from {c}{n}:",
+                                       "{v} comes with {c}{n},",
+                                       "we get {v} from {c}{n} -",
+                                       "to {v} come {c}{n}:",
+                                       "{v} = {c}{n}:",
+                                       "{v} makes {c}{n}:",
+                                       "{v} lies with {c}{n}:",
+                                       "{v} was given to {c}{n}:",
+                                       "the ones with {v}, {c}{n}:",
+                                       "{c}{n} have {v}:",
+                                       "{c}{n} stand for {v}:",
+                                       "with {v} there are {c}{n}:",
+                                       "{v} is what {c}{n} got:",
+                                       "for {v} the {n} are"};
 constexpr std::string_view kAsked[] = {
     "which {n} come to {v}?", "where does {v} end up?", "name the {n} with {v}.",  "{v}?",
     "all {n} for {v}.",       "who has {v}?",           "find {v} and follow it.", "which {n} got {v} in turn?"};
@@ -70,7 +95,38 @@ constexpr std::string_view kPrefaces[] = {"Names stand for numbers here, and for
                                           "Some lines pass a number on.",
                                           "Numbers are handed from one to the next; note who has them.",
                                           "Work out which {n} get the same number."};
+/// {t} of all numbers of a text ("sum", "toll"); nothing in most.
+constexpr std::string_view kNumbers[] = {"{v}", "the {t} {v}", "the {t} {v}", "one {t}, {v}", "{t} {v}"};
 constexpr std::string_view kBetween[] = {" ", " ", " ", ", ", ", ", " and ", "; "};
+
+struct Sort {
+  std::string before, one, many;
+};
+
+/// One of the known ones, or words of a book: "HILL AB = 12", "all hills with 12".
+Sort draw_sort(Dice& dice, const ProseSource& prose) {
+  const std::vector<std::string> words = passage_words(dice, prose);
+  if (words.empty() || dice.below(3) == 0) {
+    const KnownSort& known = dice.pick(kSorts);
+    return {std::string(known.before), std::string(known.one), std::string(known.many)};
+  }
+  const std::string& noun = dice.pick(words);
+  Sort sort{"", noun, noun + "s"};
+  switch (dice.below(5)) {
+    case 0:
+      break;
+    case 1:
+      sort.before = noun + " ";
+      break;
+    case 2:
+      sort.before = random_letters(dice, static_cast<int>(dice.between(2, 4)), 'A') + " ";
+      break;
+    default:
+      sort.before = (dice.below(2) == 0 ? noun.substr(0, dice.between(3, 4)) : noun) + " ";
+      for (char& c : sort.before) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  }
+  return sort;
+}
 
 struct Chain {
   std::string number;
@@ -85,7 +141,7 @@ struct Wording {
   bool counted, own_lines;
 };
 
-Wording draw_wording(Dice& dice) {
+Wording draw_wording(Dice& dice, const ProseSource& prose) {
   Wording wording;
   const Marks& marks = draw_marks(dice);
   const bool small = dice.below(4) == 0;
@@ -94,14 +150,15 @@ Wording draw_wording(Dice& dice) {
   wording.own_lines = dice.below(3) != 0;
   wording.notation = cased(dice.below(2) == 0 ? dice.pick(kAssignments) : dice.pick(kNotations)) +
                      std::string(wording.own_lines ? dice.pick(kEnds) : ".");
-  wording.sort = dice.pick(kSorts);
+  wording.sort = draw_sort(dice, prose);
   wording.counted = dice.below(3) != 0;
   if (dice.below(2) == 0) wording.preface = filled(dice.pick(kPrefaces), {{'n', wording.sort.many}});
   if (dice.below(5) != 0) {
     wording.question = concat(marks.question, cased(dice.pick(kAsked)), "\n", marks.answer);
     wording.forward_question = concat(marks.question, cased(dice.pick(kAskedForward)), "\n", marks.answer);
   }
-  wording.lead = cased(concat(dice.pick(kLeadBegins), dice.pick(kLeads)));
+  const std::string number = filled(dice.below(2) == 0 ? dice.pick(kNumbers) : "{v}", {{'t', draw_thing(dice)}});
+  wording.lead = cased(concat(dice.pick(kLeadBegins), filled(dice.pick(kLeads), {{'v', number}})));
   wording.forward = cased(dice.pick(kForward));
   wording.between = dice.pick(kBetween);
   wording.end = dice.below(2) == 0 ? "\n" : ".\n";
@@ -158,7 +215,7 @@ class Chains final : public TaskSource {
 
   MarkedText make(Dice dice, const ProseSource& prose, int64_t bytes) const override {
     constexpr int64_t kExample = 800;  // bytes of a text that has room for one
-    const Wording wording = draw_wording(dice);
+    const Wording wording = draw_wording(dice, prose);
     const Surroundings around(dice, prose);
     const int digits = training_digits(dice);
     Names names(dice);
@@ -244,8 +301,8 @@ void add_chain_templates(std::vector<std::string_view>& templates) {
     templates.insert(templates.end(), std::begin(forms), std::end(forms));
   };
   add(kAssignments), add(kNotations), add(kLeadBegins), add(kLeads), add(kAsked), add(kAskedForward), add(kForward),
-      add(kPrefaces);
-  for (const Sort& sort : kSorts) templates.insert(templates.end(), {sort.before, sort.one, sort.many});
+      add(kPrefaces), add(kNumbers);
+  for (const KnownSort& sort : kSorts) templates.insert(templates.end(), {sort.before, sort.one, sort.many});
 }
 
 }  // namespace fathom

@@ -19,7 +19,7 @@ constexpr float kRounding = 3e-5f;
 std::unique_ptr<Selector> selector(const std::string& spec, Scene& scene) {
   auto made = attend_methods().make(spec);
   const SceneShape& s = scene.shape;
-  made->attach({scene.memory.shared_store(), 1, s.heads, s.kv_heads, {}, s.landmarks});
+  made->attach({scene.memory.shared_store(), 1, s.heads, s.kv_heads, {}, false, s.landmarks});
   scene.memory.set_state(Memory::StateOf::kSelector, made->new_state());
   return made;
 }
