@@ -6,17 +6,17 @@
 // whatever `then` chooses of it; the sums run over what is chosen. A row none of whose keys stands out (all i·a at
 // or below the offset) reads zeros. Selectors and evictors that estimate shares by a softmax do so here, too: they
 // order the keys of a query by the same scores.
-#include "attend/selector.h"
+#include "attend/score_transform.h"
 #include "base/error.h"
 
 namespace fathom {
 namespace {
 
-class Softplus final : public Selector {
+class Softplus final : public ScoreTransform {
  public:
   explicit Softplus(const Values& values)
-      : form_{true, static_cast<float>(values.number("power")), static_cast<float>(values.number("offset"))},
-        then_(attend_methods().make(values.string("then"))) {}
+      : ScoreTransform(values),
+        form_{true, static_cast<float>(values.number("power")), static_cast<float>(values.number("offset"))} {}
 
   void attach(const AttendContext& context) override {
     if (!context.softplus) {
@@ -24,21 +24,12 @@ class Softplus final : public Selector {
           "attend method softplus: this model was trained with softmax, whose weights mean nothing to softplus: "
           "expected a model whose file says attention.softplus (trained with model.attention softplus)");
     }
-    then_->attach(context);
+    ScoreTransform::attach(context);
   }
-  std::unique_ptr<SequenceState> new_state() const override { return then_->new_state(); }
-  void plan(const LayerQueries& queries, ThreadPool& pool) const override { then_->plan(queries, pool); }
-  bool wants_surprise() const override { return then_->wants_surprise(); }
-  void surprise(const Surprise& surprise, SequenceState* state) const override { then_->surprise(surprise, state); }
-  float score_factor(int layer) const override { return then_->score_factor(layer); }
   ScoreForm score_form(int /*layer*/, const ScoreForm& /*own*/) const override { return form_; }
-  void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {
-    then_->select(lane, block, selection);
-  }
 
  private:
   ScoreForm form_;
-  std::unique_ptr<Selector> then_;
 };
 
 }  // namespace

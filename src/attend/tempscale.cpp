@@ -1,28 +1,19 @@
 // Sharper (or flatter) attention: scores are divided by a temperature.
-#include "attend/selector.h"
+#include "attend/score_transform.h"
 
 namespace fathom {
 namespace {
 
-class TempScale final : public Selector {
+class TempScale final : public ScoreTransform {
  public:
-  explicit TempScale(const Values& values)
-      : tau_(values.number("tau")), then_(attend_methods().make(values.string("then"))) {}
+  explicit TempScale(const Values& values) : ScoreTransform(values), tau_(values.number("tau")) {}
 
-  void attach(const AttendContext& context) override { then_->attach(context); }
-  std::unique_ptr<SequenceState> new_state() const override { return then_->new_state(); }
-  void plan(const LayerQueries& queries, ThreadPool& pool) const override { then_->plan(queries, pool); }
-  bool wants_surprise() const override { return then_->wants_surprise(); }
-  void surprise(const Surprise& surprise, SequenceState* state) const override { then_->surprise(surprise, state); }
-  float score_factor(int layer) const override { return then_->score_factor(layer) / static_cast<float>(tau_); }
-  ScoreForm score_form(int layer, const ScoreForm& own) const override { return then_->score_form(layer, own); }
-  void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {
-    then_->select(lane, block, selection);
+  float score_factor(int layer) const override {
+    return ScoreTransform::score_factor(layer) / static_cast<float>(tau_);
   }
 
  private:
   double tau_;
-  std::unique_ptr<Selector> then_;
 };
 
 }  // namespace

@@ -1,0 +1,28 @@
+#pragma once
+
+#include "attend/selector.h"
+
+namespace fathom {
+
+/// Changes scores, or what becomes of them; what is seen, another selector says: the spec's `then`.
+class ScoreTransform : public Selector {
+ public:
+  void attach(const AttendContext& context) override { then_->attach(context); }
+  std::unique_ptr<SequenceState> new_state() const override { return then_->new_state(); }
+  void plan(const LayerQueries& queries, ThreadPool& pool) const override { then_->plan(queries, pool); }
+  bool wants_surprise() const override { return then_->wants_surprise(); }
+  void surprise(const Surprise& surprise, SequenceState* state) const override { then_->surprise(surprise, state); }
+  float score_factor(int layer) const override { return then_->score_factor(layer); }
+  ScoreForm score_form(int layer, const ScoreForm& own) const override { return then_->score_form(layer, own); }
+  void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {
+    then_->select(lane, block, selection);
+  }
+
+ protected:
+  explicit ScoreTransform(const Values& values) : then_(attend_methods().make(values.string("then"))) {}
+
+ private:
+  std::unique_ptr<Selector> then_;
+};
+
+}  // namespace fathom
