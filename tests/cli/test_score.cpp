@@ -90,7 +90,7 @@ TEST(CliScore, WindowsAreScoredEachOnItsOwn) {
 }
 
 TEST(CliScore, ManyBucketsAddUpToTheWhole) {
-  const nlohmann::json score = json_output({"score", "-f", "-", "--json"}, prose(30000, 3));
+  const nlohmann::json score = json_output({"score", "-f", "-", "--json"}, prose(18000, 3));
   expect_rows_add_up(score);
   EXPECT_GE(score["by_position"].size(), 5);
 }
