@@ -150,7 +150,7 @@ std::unique_ptr<Net> make_net(const TrainConfig& config, const TrainingData& dat
 }
 
 void train(const TrainOptions& options, const TrainConfig& config) {
-  if (config.new_tokenizer.pieces > 0 && !std::filesystem::exists(config.tokenizer))
+  if (stderr_is_terminal() && config.new_tokenizer.pieces > 0 && !std::filesystem::exists(config.tokenizer))
     note(concat("training a tokenizer of ", config.new_tokenizer.pieces, " pieces first: ", config.tokenizer));
   TrainingData data(config);
   if (options.show > 0) return show_step(data, options.show);
