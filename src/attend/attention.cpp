@@ -25,20 +25,20 @@ int64_t nanoseconds() {
       .count();
 }
 
+/// Tokens of the sequence up to a row of its newest ones, the row included.
+int64_t tokens_to(const AttentionInput& input, int64_t row) {
+  return input.memory->tokens() - input.rows + row + 1;
+}
+
 /// The first row of the task that ends before row `end`: tasks begin every `most` rows, and where a landmark's
 /// block begins, so that for all rows of a task the same blocks are past.
 int64_t task_begin(const AttentionInput& input, int64_t end, int64_t most) {
   int64_t from = 0;
   if (input.landmarks) {
-    const int64_t first = input.memory->tokens() - input.rows, last = first + end - 1;
-    from = last / input.landmarks.block() * input.landmarks.block() - first;
+    const int64_t last = tokens_to(input, end - 1) - 1;
+    from = end - 1 - last % input.landmarks.block();
   }
   return std::max<int64_t>(0, from + (end - 1 - from) / most * most);
-}
-
-/// Tokens of the sequence up to a row of its newest ones, the row included.
-int64_t tokens_to(const AttentionInput& input, int64_t row) {
-  return input.memory->tokens() - input.rows + row + 1;
 }
 
 /// What the scores of a row are multiplied with.
@@ -165,8 +165,8 @@ void Attention::reweigh(const AttentionInput& input, Prepared& prepared, const f
 /// out null: only lse.
 void Attention::attend_pages(const AttentionInput& input, const Prepared& prepared, int64_t begin, int64_t end,
                              float* out, float* lse, Scratch& scratch) const {
-  const auto attend = input.landmarks ? &Attention::attend_blocks : &Attention::attend_plainly;
-  (this->*attend)(input, prepared, begin, end, out, lse, scratch);
+  if (input.landmarks) return attend_blocks(input, prepared, begin, end, out, lse, scratch);
+  attend_plainly(input, prepared, begin, end, out, lse, scratch);
 }
 
 void Attention::attend_plainly(const AttentionInput& input, const Prepared& prepared, int64_t begin, int64_t end,
