@@ -13,17 +13,12 @@
 namespace fathom {
 namespace {
 
+using test::floats;
 using test::logits_of;
 using test::runtime;
 using test::seedling;
 using test::steps;
 using test::tokens;
-
-/// Float weights: results differ by rounding only, where 8-bit activations may round to the next step.
-std::shared_ptr<const Model> floats() {
-  static const auto model = test::open_tiny({});
-  return model;
-}
 
 std::vector<float> read_straight(const std::vector<int32_t>& ids, const SessionOptions& options = {},
                                  const std::shared_ptr<const Model>& model = seedling()) {

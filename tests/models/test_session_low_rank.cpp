@@ -13,17 +13,12 @@
 namespace fathom {
 namespace {
 
+using test::floats;
 using test::logits_of;
 using test::runtime;
 using test::seedling;
 using test::steps;
 using test::tokens;
-
-/// Float weights, two key/value heads of 16.
-std::shared_ptr<const Model> floats() {
-  static const auto model = test::open_tiny({});
-  return model;
-}
 
 float largest_gap(const std::vector<float>& a, const std::vector<float>& b) {
   float largest = 0;

@@ -74,4 +74,10 @@ inline std::shared_ptr<const Model> open_tiny(const TinyFile& file) {
   return Model::from(Gguf::parse(*kept.back(), "tiny.gguf"));
 }
 
+/// Float weights: results differ by rounding only, where 8-bit activations may round to the next step.
+inline std::shared_ptr<const Model> floats() {
+  static const auto model = open_tiny({});
+  return model;
+}
+
 }  // namespace fathom::test
