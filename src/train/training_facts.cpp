@@ -78,18 +78,18 @@ class Facts final : public TaskSource {
   bool hidden_;
 };
 
-/// Keys with several values, all values of a key asked for; or several keys asked for at once. Half of the texts
-/// are crowded: nothing but facts, as many groups as there is room for, all asked for; one of six has one group
-/// alone.
+/// Keys with several values, all values of a key asked for; or several keys asked for at once. A third of the texts
+/// are crowded: nothing but facts, as many groups as there is room for, all asked for; a third have one group alone,
+/// of three facts at least where there is room.
 class Several final : public TaskSource {
  public:
   Several(std::string_view name, bool values) : TaskSource(name), values_(values) {}
 
   MarkedText make(Dice dice, const ProseSource& prose, int64_t bytes) const override {
-    constexpr int64_t kRoom = 700, kMostTimes = 5;  // bytes for each question
+    constexpr int64_t kRoom = 700, kMostTimes = 5, kLong = 1500;  // bytes: for each question, for three facts
     const FactWording wording = draw_fact_wording(dice, true);
     const int64_t drawn = dice.below(6);
-    const bool crowded = drawn < 3, alone = drawn == 3;
+    const bool crowded = drawn < 2, alone = drawn >= 4;
     const Surroundings around =
         crowded ? Surroundings(dice, prose, Surroundings::Kind::kNone) : Surroundings(dice, prose);
     const int64_t times = alone ? 1 : dice.between(1, std::clamp<int64_t>(bytes / kRoom, 1, kMostTimes));
@@ -101,7 +101,7 @@ class Several final : public TaskSource {
     std::vector<Fact> facts;
     int64_t size = 0;  // of the statements and questions so far
     const auto add_group = [&] {
-      groups.push_back(draw_group(dice, keys, worths, bytes));
+      groups.push_back(draw_group(dice, keys, worths, bytes, alone && bytes > kLong ? 3 : 2));
       facts.insert(facts.end(), groups.back().begin(), groups.back().end());
       for (const Fact& fact : groups.back()) size += std::ssize(stated(wording, fact)) + 1;
       MarkedText asked;
@@ -124,9 +124,10 @@ class Several final : public TaskSource {
   }
 
  private:
-  std::vector<Fact> draw_group(Dice& dice, Keys& keys, Worths& worths, int64_t bytes) const {
-    constexpr int64_t kRoom = 130, kMost = 5;  // bytes for each fact with its part of question and answer
-    const int64_t count = dice.between(2, std::clamp<int64_t>(bytes / kRoom, 2, kMost));
+  std::vector<Fact> draw_group(Dice& dice, Keys& keys, Worths& worths, int64_t bytes, int64_t least) const {
+    constexpr int64_t kRoom = 260, kMost = 5;  // bytes for each fact with its part of question and answer
+    const int64_t most = std::clamp<int64_t>(bytes / kRoom, 2, kMost);
+    const int64_t count = dice.between(std::min(least, most), most);
     std::vector<Fact> group;
     for (int64_t i = 0; i < count; ++i)
       group.push_back({values_ && i > 0 ? group[0].key : keys.next(), worths.next()});

@@ -31,7 +31,7 @@ constexpr std::string_view kListsAgain[] = {"once more, the {o}{n}: {v}", "the {
                                             "so the {o}{n} went: {v}",    "that {o}{n}, word for word: {v}",
                                             "I remember the {o}{n}: {v}", "{o}{n}, said again: {v}"};
 constexpr std::string_view kListQuestions[] = {"say the {o}{n} again.",      "how did the {o}{n} go?",
-                                               "the {o}{n}, please.",        "what was in the {o}{n}?",
+                                               "the {o}{n}, please.",        "what did the {o}{n} hold?",
                                                "recite the {o}{n}.",         "do you still know the {o}{n}?",
                                                "write the {o}{n} once more."};
 constexpr std::string_view kListNames[] = {"list", "list",  "list",  "row",   "series", "roll",
@@ -100,7 +100,7 @@ class Items {
   std::set<std::string> used_;
 };
 
-/// Lists in prose, each said again behind it.
+/// Lists in prose, each said again behind it; in half of the texts one alone, of which two of three begin with it.
 class Lists final : public TaskSource {
  public:
   Lists() : TaskSource("lists") {}
@@ -113,7 +113,9 @@ class Lists final : public TaskSource {
                            end_mark = dice.below(2) == 0 ? "." : ";";
     const std::string_view again = dice.below(10) < 6 ? form : dice.pick(kListsAgain);
     const std::string question = draw_question(dice);
-    const int64_t count = dice.between(1, std::clamp<int64_t>(bytes / kRoom, bytes > 700 ? 2 : 1, kMost));
+    const bool alone = dice.below(2) == 0, first = alone && dice.below(3) != 0;
+    const int64_t count =
+        alone ? 1 : dice.between(1, std::clamp<int64_t>(bytes / kRoom, bytes > 700 ? 2 : 1, kMost));
     const int64_t most = std::clamp<int64_t>(bytes / (40 * count), 3, 24);
     const std::vector<std::string> labels = draw_labels(dice, count);
     std::vector<std::string> pieces, said;
@@ -130,7 +132,11 @@ class Lists final : public TaskSource {
       append_answer(filled(question, {{'o', labels[i]}, {'n', called}}) + asked.substr(0, asked.find("{v}")),
                     said[i], concat(end_mark, "\n"), end);
     }
-    return around.hide(pieces, end, dice, bytes, dice.below(2) == 0);
+    const bool own_lines = dice.below(2) == 0;
+    if (!first) return around.hide(pieces, end, dice, bytes, own_lines);
+    MarkedText marked{concat(pieces[0], own_lines ? "\n" : " "), {}};
+    append(around.hide({}, end, dice, bytes - std::ssize(marked.text), own_lines), marked);
+    return marked;
   }
 
  private:

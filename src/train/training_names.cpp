@@ -104,7 +104,8 @@ Keys Keys::things(Dice& dice, const ProseSource& prose) {
 
 void Keys::draw_kind(int64_t bytes, int64_t count) {
   constexpr Kind kKinds[] = {Kind::kName,     Kind::kWords, Kind::kWords, Kind::kWords,
-                             Kind::kNonsense, Kind::kCode,  Kind::kHex,   Kind::kPassage};
+                             Kind::kNonsense, Kind::kCode,  Kind::kHex,   Kind::kHex,
+                             Kind::kPassage};
   constexpr std::string_view kJoins[] = {" ", "-", "-", "_"}, kCodeJoins[] = {"", "-", "/", "."};
   kind_ = dice_.pick(kKinds);
   if (kind_ == Kind::kPassage && words_.size() < kFewWords) kind_ = Kind::kWords;
@@ -187,8 +188,9 @@ Worths::Worths(Dice& dice, const ProseSource& prose, int64_t bytes)
 
 void Worths::draw_kind() {
   constexpr Kind kKinds[] = {Kind::kNumber, Kind::kNumber, Kind::kNumber,   Kind::kNumber,
-                             Kind::kNumber, Kind::kHex,    Kind::kHex,      Kind::kWord,
-                             Kind::kWord,   Kind::kWord,   Kind::kNonsense, Kind::kMixed};
+                             Kind::kNumber, Kind::kHex,    Kind::kHex,      Kind::kHex,
+                             Kind::kWord,   Kind::kWord,   Kind::kWord,     Kind::kNonsense,
+                             Kind::kMixed};
   kind_ = dice_.pick(kKinds);
   if (kind_ == Kind::kNumber) sizes_ = {training_digits(dice_)};
   if (kind_ == Kind::kHex) hex_.emplace(dice_, draw_groups(dice_, bytes_));

@@ -70,7 +70,7 @@ constexpr std::string_view kThings[] = {
     "badge",      "berth",      "cipher",        "docket",      "emblem",      "ledger mark",  "locker",  "motto",
     "parcel tag", "quota",      "seal",          "serial mark", "shelf mark",  "stall",        "stamp",   "ticket",
     "token word", "watchword",  "deposit",       "wage",        "fare",        "rank",         "bid",     "toll",
-    "door code",  "entry code", "docket number", "room number", "sum",         "share",        "reading", "label",
+    "door code",  "entry code", "docket number", "room number", "sum",         "share",        "reading", "chit",
     "sign",       "call sign",  "amount",        "score",       "plot number", "storage code", "mark",    "number"};
 constexpr std::string_view kPrepositions[] = {
     "of",           "of",      "for",       "for",         "for",      "at",          "held by",
