@@ -1,6 +1,8 @@
 #include "attend/key_scores.h"
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -12,6 +14,56 @@ namespace {
 constexpr float kHidden = -std::numeric_limits<float>::infinity();
 constexpr size_t kTaskSlots = 32;     // 2,048 tokens: a thread streams for long
 constexpr size_t kTaskTokens = 4096;  // of sums over heads
+
+/// What the k highest scores have in common: all above `least`, and of those equal to it all but the first `skip`.
+struct Threshold {
+  float least;
+  int64_t skip;
+};
+
+/// Numbers in the order of floats; 0 of what is hidden or no number.
+uint32_t ordered(float x) {
+  const auto bits = std::bit_cast<uint32_t>(x + 0.0f);  // −0 is 0
+  const uint32_t number = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+  return x > kHidden ? number : 0;
+}
+
+/// The scores among which the k-th highest is, and which of them it is. A histogram leaves few to be ordered.
+struct Near {
+  std::vector<float> scores;  // above −∞
+  int64_t k;
+};
+Near near_to(std::span<const float> scores, int64_t k) {
+  constexpr int kBits = 11, kShift = 32 - kBits, kRows = 4;  // rows: equal scores do not wait for each other
+  constexpr size_t kFew = 512;                               // that are ordered sooner than counted
+  uint32_t bin = 0;
+  int64_t higher = 0;  // scores in bins above
+  if (scores.size() > kFew) {
+    std::array<std::array<int32_t, 1 << kBits>, kRows> counts{};
+    for (size_t i = 0; i < scores.size(); ++i) ++counts[i % kRows][ordered(scores[i]) >> kShift];
+    for (bin = (1 << kBits) - 1; bin > 0; --bin) {
+      int64_t here = 0;
+      for (const auto& row : counts) here += row[bin];
+      if (higher + here >= k) break;
+      higher += here;
+    }
+  }
+  Near near{{}, k - higher};
+  for (const float score : scores) {
+    const uint32_t number = ordered(score);
+    if (number > 0 && (scores.size() <= kFew || number >> kShift == bin)) near.scores.push_back(score);
+  }
+  return near;
+}
+
+Threshold threshold_of(std::span<const float> scores, int64_t k) {
+  auto [near, wanted] = near_to(scores, k);
+  if (wanted > std::ssize(near)) return {kHidden, std::ssize(scores)};  // there are no more than k
+  std::ranges::nth_element(near, near.begin() + wanted - 1, std::greater());
+  const float least = near[wanted - 1];
+  const int64_t higher = std::ranges::count_if(near, [&](float score) { return score > least; });
+  return {least, std::ranges::count(near, least) - (wanted - higher)};
+}
 
 }  // namespace
 
@@ -161,10 +213,11 @@ std::vector<float> soft_vote(std::span<float> scores, int heads, float scale, Th
 void max_pool(std::span<float> scores, int64_t width) {
   if (width <= 1) return;
   const std::vector<float> old(scores.begin(), scores.end());
-  const int64_t n = std::ssize(scores), reach = width / 2;
-  for (int64_t i = 0; i < n; ++i) {
-    const auto begin = old.begin() + std::max<int64_t>(0, i - reach);
-    scores[i] = *std::max_element(begin, old.begin() + std::min(n, i + reach + 1));
+  const int64_t n = std::ssize(scores), reach = std::min(width / 2, n - 1);
+  // a pass over all for each neighbour: many at a time, which a search around each is not
+  for (int64_t by = 1; by <= reach; ++by) {
+    for (int64_t i = by; i < n; ++i) scores[i] = std::max(scores[i], old[i - by]);
+    for (int64_t i = 0; i < n - by; ++i) scores[i] = std::max(scores[i], old[i + by]);
   }
 }
 
@@ -180,24 +233,18 @@ void mean_pool(std::span<float> scores, int64_t width) {
 }
 
 std::vector<int64_t> top_scores(std::span<const float> scores, int64_t k) {
-  std::vector<float> ranked;
-  ranked.reserve(scores.size());
-  for (const float score : scores) {
-    if (score > kHidden) ranked.push_back(score);
-  }
-  float least = kHidden;  // of those chosen
-  int64_t equal = 0;      // so many of them score just that
-  if (std::ssize(ranked) > k) {
-    if (k <= 0) return {};
-    std::ranges::nth_element(ranked, ranked.begin() + k - 1, std::greater());
-    least = ranked[k - 1];
-    equal = std::count(ranked.begin(), ranked.begin() + k, least);
-  }
   std::vector<int64_t> chosen;
-  for (int64_t i = std::ssize(scores) - 1; i >= 0; --i) {
-    if (scores[i] > least || (scores[i] == least && equal-- > 0)) chosen.push_back(i);
+  if (k <= 0) return chosen;
+  const Threshold threshold = threshold_of(scores, k);
+  chosen.resize(std::min<int64_t>(k, std::ssize(scores)) + 1);  // the last is written to in vain
+  int64_t count = 0, skip = threshold.skip;
+  for (int64_t i = 0; i < std::ssize(scores); ++i) {
+    const bool equal = scores[i] == threshold.least;
+    chosen[count] = i;
+    count += scores[i] > threshold.least || (equal && skip <= 0) ? 1 : 0;
+    skip -= equal ? 1 : 0;
   }
-  std::ranges::reverse(chosen);
+  chosen.resize(count);
   return chosen;
 }
 

@@ -5,6 +5,9 @@
 #include <cmath>
 #include <limits>
 
+#include "attend/key_scores.h"
+#include "attend/lane_keys.h"
+
 namespace fathom {
 
 std::vector<Parameter> budget_parameters(const PageBudget& defaults) {
@@ -19,44 +22,45 @@ PageBudget read_budget(const Values& values) {
   return {values.integer("budget"), values.number("share"), values.integer("sink"), values.integer("local")};
 }
 
-void choose_pages(const Lane& lane, const QueryBlock& block, const PageBudget& budget,
-                  const std::function<float(uint32_t)>& score, Selection& selection) {
+void choose_parts(const Lane& lane, const QueryBlock& block, const PageBudget& budget, int part,
+                  const std::function<void(uint32_t, float*)>& score, Selection& selection) {
   const int64_t end = block.first + block.rows;  // tokens that the last row sees
   const auto share = static_cast<int64_t>(std::llround(budget.share * static_cast<double>(end)));
-  const int64_t limit = std::max(budget.tokens, share);
   const int64_t sink_end = first_token(lane) + budget.sink;
-  std::vector<uint32_t> always, others;
-  int64_t used = 0;
+  int64_t left = std::max(budget.tokens, share), all = 0;
+  std::vector<uint32_t> others;
+  TokenChoice choice(lane);
   for (uint32_t s = 0; s < lane.size() && lane[s].first < end; ++s) {
     const PageSlot& slot = lane[s];
     if (slot.mask == 0) continue;
     const bool near = slot.first + slot.filled > block.first + 1 - budget.local;
     if (near || slot.first < sink_end || slot.filled < kPageTokens) {
-      always.push_back(s);
-      used += std::popcount(slot.mask);
+      choice.add(s, slot.mask);
+      left -= std::popcount(slot.mask);
     } else {
       others.push_back(s);
+      all += std::popcount(slot.mask);
     }
   }
-  int64_t left = limit - used, all = 0;
-  for (const uint32_t s : others) all += std::popcount(lane[s].mask);
-  if (all > left) {
-    std::vector<std::pair<float, uint32_t>> ranked;
-    for (const uint32_t s : others) {
-      const float value = score(s);
-      ranked.emplace_back(std::isnan(value) ? -std::numeric_limits<float>::infinity() : value, s);
+  if (all <= left) {
+    for (const uint32_t s : others) choice.add(s, lane[s].mask);
+  } else if (left >= part) {
+    const int parts = kPageTokens / part;
+    std::vector<float> scores(others.size() * parts);
+    for (size_t i = 0; i < others.size(); ++i) {
+      score(others[i], scores.data() + i * parts);
+      for (int p = 0; p < parts; ++p) {
+        float& value = scores[i * parts + p];
+        const bool seen = (lane[others[i]].mask & page_bits(p * part, (p + 1) * part)) != 0;
+        if (!seen || std::isnan(value)) value = -std::numeric_limits<float>::infinity();
+      }
     }
-    std::ranges::sort(ranked, std::greater());
-    others.clear();
-    for (const auto& [value, s] : ranked) {
-      left -= std::popcount(lane[s].mask);
-      if (left < 0) break;
-      others.push_back(s);
+    for (const int64_t i : top_scores(scores, left / part)) {
+      const int64_t first = i % parts * part;
+      choice.add(others[i / parts], page_bits(first, first + part));
     }
   }
-  always.insert(always.end(), others.begin(), others.end());
-  std::ranges::sort(always);
-  for (const uint32_t s : always) selection.pages.push_back({s, lane[s].place, lane[s].mask, -1});
+  choice.add_to(selection);
 }
 
 std::vector<float> drawn_queries(const QueryBlock& block, int key_dim, int most) {

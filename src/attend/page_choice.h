@@ -17,11 +17,11 @@ struct PageBudget {
 std::vector<Parameter> budget_parameters(const PageBudget& defaults);
 PageBudget read_budget(const Values& values);
 
-/// Selects the pages with the first `sink` and the newest `local` tokens, and of the others those that score
-/// highest until the budget is used up; all if it is large enough. Whole pages at their places. score(slot): asked
-/// for full pages only; of equal ones the newer is taken.
-void choose_pages(const Lane& lane, const QueryBlock& block, const PageBudget& budget,
-                  const std::function<float(uint32_t slot)>& score, Selection& selection);
+/// Selects the pages with the first `sink` and the newest `local` tokens, and of the others those parts of `part`
+/// tokens (16, 32 or 64) that score highest until the budget is used up; all if it is large enough. Pages are at
+/// their places. score(slot, scores): of all 64 / part parts of a full page; of equal ones the newest is taken.
+void choose_parts(const Lane& lane, const QueryBlock& block, const PageBudget& budget, int part,
+                  const std::function<void(uint32_t slot, float* scores)>& score, Selection& selection);
 
 /// The queries of at most `most` rows of a block, evenly drawn, the last one among them, rotated by their
 /// positions: [rows, group, key_dim].

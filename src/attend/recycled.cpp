@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <tuple>
 #include <vector>
 
 #include "attend/key_scores.h"
@@ -13,14 +14,55 @@ namespace {
 
 constexpr int kPool = 7;  // neighbours that a high score lifts: the paper's
 
+/// Tokens that a full step chose. New ones take the places of the worst, one by one.
+class Chosen {
+ public:
+  struct Token {
+    float score;
+    uint32_t slot;
+    uint8_t offset;
+  };
+  Chosen(std::vector<Token> tokens, size_t slots)
+      : tokens_(std::move(tokens)), masks_(slots), sure_(std::ssize(tokens_)) {
+    order(std::ssize(tokens_));
+  }
+
+  /// Puts in order what is needed to tell the best `count`.
+  void order(int64_t count) {
+    constexpr int64_t kAhead = 64;  // steps until the next time
+    const auto better = [](const Token& a, const Token& b) {
+      return std::tuple(a.score, a.slot, a.offset) > std::tuple(b.score, b.slot, b.offset);
+    };
+    const auto begin = tokens_.begin(), end = begin + sure_;
+    const int64_t sure = std::clamp<int64_t>(count - kAhead, 0, sure_);
+    std::nth_element(begin, begin + sure, end, better);
+    std::sort(begin + sure, end, better);
+    sure_ = sure;
+    std::ranges::fill(masks_, 0);
+    for (int64_t i = 0; i < sure; ++i) masks_[tokens_[i].slot] |= uint64_t{1} << tokens_[i].offset;
+  }
+  bool tells(int64_t count) const { return std::max<int64_t>(count, 0) >= sure_; }
+
+  /// The best `count`, which order() was told of.
+  void add_to(int64_t count, TokenChoice& choice) const {
+    for (uint32_t s = 0; s < masks_.size(); ++s) choice.add(s, masks_[s]);
+    for (int64_t i = sure_; i < std::min(count, std::ssize(tokens_)); ++i)
+      choice.add(tokens_[i].slot, uint64_t{1} << tokens_[i].offset);
+  }
+
+ private:
+  std::vector<Token> tokens_;    // the best `sure_` in any order, then the others, best first
+  std::vector<uint64_t> masks_;  // of the slots: the best `sure_`
+  int64_t sure_ = 0;
+};
+
 /// What a layer remembers of its latest full step.
 struct LayerChoice {
   int64_t end = 0;          // tokens there were then; 0: no such step yet
   bool full = true;         // of the step under way
   int64_t steps = 0;        // since, or since queries were last compared
   std::vector<float> mean;  // query of that step, the mean over heads: [key_dim]
-  /// For each key/value head the tokens it liked, best first: slot · 64 + offset.
-  std::vector<std::shared_ptr<const std::vector<int64_t>>> tokens;
+  std::vector<std::shared_ptr<const Chosen>> chosen;  // by each key/value head
 
   void rewind(int64_t left) {
     if (end > left) *this = {};  // the next step is a full one
@@ -48,7 +90,7 @@ class Recycled final : public Selector {
     LayerChoice& layer = State::of(queries.state).layers.at(queries.layer);
     const std::vector<float> mean = mean_query(queries);
     layer.full = queries.rows > 1 || is_due(layer, mean);
-    if (!layer.full) return;
+    if (!layer.full) return order(layer, size(layer, queries.first + 1));
     layer.end = queries.first + queries.rows;
     layer.steps = 0;
     layer.mean = mean;
@@ -64,16 +106,25 @@ class Recycled final : public Selector {
       return choice.add_to(selection);
     }
     choice.add(layer->end, end);
-    const std::vector<int64_t>& tokens = *layer->tokens[block.head];
-    const int64_t room = size(layer->end) - (end - layer->end);  // each new token takes the place of a chosen one
-    for (int64_t i = 0; i < std::min(room, std::ssize(tokens)); ++i)
-      choice.add(static_cast<uint32_t>(tokens[i] / kPageTokens), uint64_t{1} << tokens[i] % kPageTokens);
+    layer->chosen[block.head]->add_to(size(*layer, end), choice);
     choice.add_to(selection);
   }
 
  private:
   int64_t size(int64_t tokens) const {
     return std::max(budget_, static_cast<int64_t>(std::llround(share_ * static_cast<double>(tokens))));
+  }
+  /// Of the tokens chosen by the latest full step when there are `end`: each new one takes the place of one.
+  int64_t size(const LayerChoice& layer, int64_t end) const { return size(layer.end) - (end - layer.end); }
+
+  /// Forks keep the order they know.
+  static void order(LayerChoice& layer, int64_t count) {
+    for (std::shared_ptr<const Chosen>& chosen : layer.chosen) {
+      if (chosen->tells(count)) continue;
+      auto ordered = std::make_shared<Chosen>(*chosen);
+      ordered->order(count);
+      chosen = std::move(ordered);
+    }
   }
 
   /// Whether a step is to see everything: every `stride` steps, if the query has changed since.
@@ -102,7 +153,7 @@ class Recycled final : public Selector {
     for (int h = 0; h < queries.heads; ++h)
       rotate_query(queries, queries.rows - 1, h, spare.data(), turned.data() + static_cast<int64_t>(h) * dim);
     score_layer(queries, {0, layer.end}, turned.data(), group, pool, scores);
-    layer.tokens.resize(memory.kv_heads());
+    layer.chosen.resize(memory.kv_heads());
     pool.parallel_for(memory.kv_heads(), [&](size_t head, int) {
       const std::span<float> of_group(scores.data() + head * group * layer.end, group * layer.end);
       for (int q = 0; q < group; ++q) softmax_scores(of_group.subspan(q * layer.end, layer.end), queries.scale);
@@ -112,22 +163,18 @@ class Recycled final : public Selector {
       max_pool(best, kPool);
       const Lane& lane = memory.lane(queries.layer, static_cast<int>(head));
       hide_scores(lane, 0, best);
-      layer.tokens[head] = std::make_shared<std::vector<int64_t>>(best_tokens(lane, best, size(layer.end)));
+      layer.chosen[head] = std::make_shared<const Chosen>(best_tokens(lane, best, size(layer.end)), lane.size());
     });
   }
 
-  /// Slot · 64 + offset of the k tokens that score highest, best first.
-  static std::vector<int64_t> best_tokens(const Lane& lane, std::span<const float> scores, int64_t k) {
-    std::vector<int64_t> tokens = top_scores(scores, k);
-    std::vector<std::pair<float, int64_t>> ranked;
-    int64_t s = 0;
-    for (const int64_t t : tokens) {
+  /// The k tokens that score highest.
+  static std::vector<Chosen::Token> best_tokens(const Lane& lane, std::span<const float> scores, int64_t k) {
+    std::vector<Chosen::Token> tokens;
+    uint32_t s = 0;
+    for (const int64_t t : top_scores(scores, k)) {
       while (lane[s].first + lane[s].filled <= t) ++s;
-      ranked.emplace_back(scores[t], s * kPageTokens + t - lane[s].first);
+      tokens.push_back({scores[t], s, static_cast<uint8_t>(t - lane[s].first)});
     }
-    std::ranges::sort(ranked, std::greater());
-    tokens.clear();
-    for (const auto& [score, token] : ranked) tokens.push_back(token);
     return tokens;
   }
 

@@ -88,6 +88,21 @@ struct ScoreTask {
   float* scores = nullptr;  // [queries_count, 64]
 };
 
+/// Upper bounds of the products of queries with the keys of `columns` groups: Σ over i of below·least + above·largest
+/// of each group, where the numbers of a key lie between least and largest.
+struct BoundTask {
+  // Word i is of group i % columns: bfloat16 of the least in its low half, of the largest in the high one.
+  const uint32_t* bounds = nullptr;  // [n]
+  // Of word i, for each query: its number where that is negative and where it is positive, otherwise 0.
+  const float* below = nullptr;  // [count, n]
+  const float* above = nullptr;  // [count, n]
+  int64_t n = 0;                 // a multiple of kBoundWords
+  int count = 0;                 // queries
+  int columns = 1;               // 1, 2 or 4
+  float* out = nullptr;          // [columns]: the largest of the queries' bounds; −∞ where there are none
+};
+inline constexpr int64_t kBoundWords = 16;
+
 /// y = a·b, or y += a·b, of floats that lie in rows with strides.
 struct FloatProduct {
   int64_t rows = 0, cols = 0, depth = 0;
@@ -128,8 +143,7 @@ struct Kernels {
   void (*attend)(const AttendTask& task, float* scratch);
   /// scratch: [64 · key_dim], aligned to 64 bytes.
   void (*score_page)(const ScoreTask& task, float* scratch);
-  /// The largest of the products of a vector with each of `count` others; −∞ for none. x: [n], others: [count, n].
-  float (*largest_dot)(const float* x, const float* others, int64_t count, int64_t n);
+  void (*largest_bounds)(const BoundTask& task);
   /// Writes tokens into a page.
   void (*write_page)(const PageWrite& write);
 

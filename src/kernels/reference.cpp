@@ -2,6 +2,7 @@
 #include "kernels/reference.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -133,14 +134,18 @@ void score_page(const ScoreTask& task, float* /*scratch*/) {
   }
 }
 
-float largest_dot(const float* x, const float* others, int64_t count, int64_t n) {
-  float largest = -std::numeric_limits<float>::infinity();
-  for (int64_t i = 0; i < count; ++i) {
-    double total = 0;
-    for (int64_t d = 0; d < n; ++d) total += static_cast<double>(x[d]) * others[i * n + d];
-    largest = std::max(largest, static_cast<float>(total));
+void largest_bounds(const BoundTask& task) {
+  std::fill_n(task.out, task.columns, -std::numeric_limits<float>::infinity());
+  for (int q = 0; q < task.count; ++q) {
+    std::array<double, 4> sums{};
+    for (int64_t i = 0; i < task.n; ++i) {
+      const float least = bf16_to_f32(static_cast<uint16_t>(task.bounds[i])),
+                  largest = bf16_to_f32(static_cast<uint16_t>(task.bounds[i] >> 16));
+      sums[i % task.columns] += static_cast<double>(task.below[q * task.n + i]) * least +
+                                static_cast<double>(task.above[q * task.n + i]) * largest;
+    }
+    for (int c = 0; c < task.columns; ++c) task.out[c] = std::max(task.out[c], static_cast<float>(sums[c]));
   }
-  return largest;
 }
 
 void rms_norm(const float* x, const float* weight, float eps, int64_t n, float* out) {
@@ -279,7 +284,7 @@ Kernels reference_kernels() {
           .multiply = multiply,
           .attend = attend,
           .score_page = score_page,
-          .largest_dot = largest_dot,
+          .largest_bounds = largest_bounds,
           .write_page = write_page,
           .rms_norm = rms_norm,
           .layer_norm = layer_norm,

@@ -1,6 +1,8 @@
 // Products of queries with the keys of a page, for those who choose among keys, once per instruction set.
 #include "kernels/vector.h"
 
+#include <algorithm>
+
 // Highway's order: the target loop first, then what it compiles once per target.
 // clang-format off
 #undef HWY_TARGET_INCLUDE
@@ -50,27 +52,58 @@ void ScorePage(const ScoreTask& task, float* scratch) {
   }
 }
 
-float LargestDot(const float* HWY_RESTRICT x, const float* HWY_RESTRICT others, int64_t count, int64_t n) {
-  const FloatTag d;
-  const int64_t lanes = Lanes();
-  float largest = kMinusInfinity;
-  for (int64_t i = 0; i < count; ++i, others += n) {
-    auto even = hn::Zero(d), odd = hn::Zero(d);
-    int64_t c = 0;
-    for (; c + 2 * lanes <= n; c += 2 * lanes) {
-      even = hn::MulAdd(hn::LoadU(d, x + c), hn::LoadU(d, others + c), even);
-      odd = hn::MulAdd(hn::LoadU(d, x + c + lanes), hn::LoadU(d, others + c + lanes), odd);
-    }
-    float total = hn::GetLane(hn::SumOfLanes(d, hn::Add(even, odd)));
-    for (; c < n; ++c) total += x[c] * others[c];
-    largest = total > largest ? total : largest;
+/// Raises out[c] to the sum of what lies in lanes c, c + kColumns, …
+template <int kColumns>
+HWY_INLINE void RaiseTo(FloatVec sums, float* HWY_RESTRICT out) {
+  alignas(64) float lanes[16];
+  hn::Store(sums, FloatTag(), lanes);
+  for (int width = Lanes(); width > kColumns; width /= 2) {
+    FATHOM_UNROLL
+    for (int i = 0; i < 8; ++i) lanes[i] += i < width / 2 ? lanes[i + width / 2] : 0.0f;
   }
-  return largest;
+  for (int c = 0; c < kColumns; ++c) out[c] = std::max(out[c], lanes[c]);
+}
+
+/// The bounds of kQueriesHere queries from `first` on.
+template <int kColumns, int kQueriesHere>
+HWY_INLINE void RaiseBounds(const BoundTask& task, int64_t first) {
+  const FloatTag d;
+  const WordTag dw;
+  const float* HWY_RESTRICT below = task.below + first * task.n;
+  const float* HWY_RESTRICT above = task.above + first * task.n;
+  FloatVec low[kQueriesHere], high[kQueriesHere];
+  FATHOM_UNROLL
+  for (int q = 0; q < kQueriesHere; ++q) low[q] = high[q] = hn::Zero(d);
+  for (int64_t i = 0; i < task.n; i += Lanes()) {
+    const auto words = hn::LoadU(dw, task.bounds + i);
+    const auto least = hn::BitCast(d, hn::ShiftLeft<16>(words)),
+               largest = hn::BitCast(d, hn::And(words, hn::Set(dw, 0xffff0000u)));
+    FATHOM_UNROLL
+    for (int q = 0; q < kQueriesHere; ++q) {
+      low[q] = hn::MulAdd(hn::LoadU(d, below + q * task.n + i), least, low[q]);
+      high[q] = hn::MulAdd(hn::LoadU(d, above + q * task.n + i), largest, high[q]);
+    }
+  }
+  for (int q = 0; q < kQueriesHere; ++q) RaiseTo<kColumns>(hn::Add(low[q], high[q]), task.out);
+}
+
+template <int kColumns>
+HWY_INLINE void LargestBoundsOf(const BoundTask& task) {
+  std::fill_n(task.out, kColumns, kMinusInfinity);
+  int64_t q = 0;
+  for (; q + kQueries <= task.count; q += kQueries) RaiseBounds<kColumns, kQueries>(task, q);
+  for (; q < task.count; ++q) RaiseBounds<kColumns, 1>(task, q);
+}
+
+void LargestBounds(const BoundTask& task) {
+  if (task.columns == 4) return LargestBoundsOf<4>(task);
+  if (task.columns == 2) return LargestBoundsOf<2>(task);
+  LargestBoundsOf<1>(task);
 }
 
 void FillScores(Kernels& table) {
   table.score_page = ScorePage;
-  table.largest_dot = LargestDot;
+  table.largest_bounds = LargestBounds;
 }
 
 // NOLINTNEXTLINE(google-readability-namespace-comments)

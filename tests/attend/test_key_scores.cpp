@@ -44,6 +44,30 @@ TEST(KeyScores, TopScoresAreTheLargestAndOfEqualOnesTheLast) {
   EXPECT_TRUE(top_scores({}, 3).empty());
 }
 
+TEST(KeyScores, TopScoresOfManyAreThoseOfASort) {
+  std::mt19937 random(5);
+  for (const int64_t n : {100, 513, 5000}) {
+    for (const int values : {3, 1000000}) {  // many equal ones, or few
+      std::vector<float> scores(n);
+      for (float& score : scores) {
+        score = static_cast<float>(random() % values) / static_cast<float>(values) - 0.3f;
+        if (random() % 10 == 0) score = random() % 2 == 0 ? kHidden : NAN;
+      }
+      for (const int64_t k : {int64_t{1}, n / 4, n - 1, n, 2 * n}) {
+        std::vector<int64_t> order;
+        for (int64_t i = 0; i < n; ++i)
+          if (scores[i] > kHidden) order.push_back(i);
+        std::ranges::sort(order, [&](int64_t a, int64_t b) {
+          return scores[a] != scores[b] ? scores[a] > scores[b] : a > b;
+        });
+        order.resize(std::min<int64_t>(k, std::ssize(order)));
+        std::ranges::sort(order);
+        EXPECT_EQ(top_scores(scores, k), order) << n << " scores of " << values << " values, the best " << k;
+      }
+    }
+  }
+}
+
 TEST(KeyScores, PoolingLiftsOrEvensNeighbours) {
   std::vector<float> most = {0, 0, 5, 0, 0, 1}, mean = {3, 0, 6, 0, 0, 3};
   max_pool(most, 3);

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -54,17 +55,24 @@ TEST_P(AttendOnEachIsa, PageScoresEqualTheReference) {
   }
 }
 
-TEST_P(AttendOnEachIsa, TheLargestProductIsTheReferences) {
-  for (const int n : {1, 15, 64, 100, 256}) {
-    for (const int count : {0, 1, 3, 17}) {
-      const std::vector<float> x = test::gaussian(n, n),
-                               others = test::gaussian(static_cast<size_t>(count) * n, count + 1);
-      const float expected = kernels("reference").largest_dot(x.data(), others.data(), count, n);
-      const float found = kernels(GetParam()).largest_dot(x.data(), others.data(), count, n);
-      if (count == 0) {
-        EXPECT_EQ(found, expected);
-      } else {
-        EXPECT_NEAR(found, expected, 1e-5 * n) << count << " of " << n;
+TEST_P(AttendOnEachIsa, BoundsOfGroupsOfKeysAreTheReferences) {
+  for (const int64_t n : {16, 64, 240}) {
+    for (const int columns : {1, 2, 4}) {
+      for (const int count : {0, 1, 4, 7}) {
+        std::vector<uint32_t> bounds;
+        for (const float x : test::gaussian(n, columns)) bounds.push_back(std::bit_cast<uint32_t>(x));
+        const std::vector<float> below = test::gaussian(count * n, 1), above = test::gaussian(count * n, 2);
+        std::vector<float> expected(columns, NAN), found = expected;
+        BoundTask task{bounds.data(), below.data(), above.data(), n, count, columns, expected.data()};
+        kernels("reference").largest_bounds(task);
+        task.out = found.data();
+        kernels(GetParam()).largest_bounds(task);
+        SCOPED_TRACE(testing::Message() << n << " words, " << columns << " groups, " << count << " queries");
+        if (count == 0) {
+          EXPECT_EQ(found, expected);
+        } else {
+          expect_near(expected, found, 1e-4f);
+        }
       }
     }
   }
