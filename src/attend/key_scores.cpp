@@ -163,7 +163,7 @@ void KeyTable::add(const float* key) {
   if (size_ % kPageTokens == 0) pages_.resize(pages_.size() + page_bytes);
   std::byte* to = pages_.data() + page * page_bytes;
   for (int d = 0; d < key_dim_; ++d) {
-    const int64_t at = (static_cast<int64_t>(d / 2) * kPageTokens + size_ % kPageTokens) * 2 + d % 2;
+    const int64_t at = key_pair_index(key_dim_, d / 2, static_cast<int>(size_ % kPageTokens)) * 2 + d % 2;
     if (format_ == PageFormat::kF32) {
       reinterpret_cast<float*>(to)[at] = key[d];
     } else {

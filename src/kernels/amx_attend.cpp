@@ -1,7 +1,7 @@
 // Attention of many queries over pages on AMX tiles.
 //
-// Scores are Q·Kᵀ with 16 queries by 32 dimensions of Q as operand A; a page's keys, pairs of dimensions side by
-// side, are operand B as they lie. Weighted values are P·V in the same way: pairs of tokens lie side by side. So a
+// Scores are Q·Kᵀ with 16 queries by 32 dimensions of Q as operand A; a page's keys, tiles of 16 tokens with pairs of
+// dimensions side by side, are operand B as they lie. Weighted values are P·V in the same way: pairs of tokens lie side by side. So a
 // bfloat16 page whose place asks for no rotation is read where it is; others are brought once for all queries into
 // that layout, rotated in float and rounded once. Queries, keys, weights and values are bfloat16; scores and all
 // sums are float.
@@ -39,7 +39,6 @@ void Attend(const AttendTask& task, float* scratch);  // vector_attend.cpp
 
 constexpr int kBlock = kTileRows;                // queries that go through a page together
 constexpr int kTileDims = kTileRowBytes / 2;     // dimensions (or tokens) that one product sums over
-constexpr size_t kPageStride = kPageTokens * 4;  // bytes from a pair of dimensions to the next
 
 constexpr int64_t RoundUp(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
@@ -52,7 +51,7 @@ struct TileWork {
   float* out;                           // [blocks · 16, out_dim]: values, then the sum of weights in 16 parts
   float* scores[2];                     // [16, 64] of this block and of the next
   uint16_t* weights;                    // [16, 64] bfloat16
-  uint16_t* keys;                       // [key_dim / 2, 64, 2] a page brought in
+  uint16_t* keys;                       // [4, key_dim / 2, 16, 2] a page brought in
   uint16_t* values;                     // [32, value_dim, 2]
   float* floats;                        // [64, key_dim or value_dim] between codes and bfloat16
 
@@ -115,7 +114,7 @@ void BringInQueries(const AttendTask& task, TileWork& work) {
   }
 }
 
-/// Keys rotated to their place: pairs [key_dim/2, 64].
+/// Keys rotated to their place, in tiles.
 template <class Pairs>
 HWY_INLINE void BringInKeys(const AttendTask& task, const PageRead& page, const Pairs& pairs, TileWork& work) {
   const int rotating = page.cos ? task.rotary_dim / 2 : 0;
@@ -124,10 +123,11 @@ HWY_INLINE void BringInKeys(const AttendTask& task, const PageRead& page, const 
     const __m512 s = _mm512_set1_ps(r < rotating ? page.sin[r] : 0.0f);
     for (int t = 0; t < kPageTokens; t += 16) {
       FloatVec even, odd;
-      pairs.Load(r * kPageTokens + t, r, kPageTokens, even, odd);
+      pairs.Load(r, t, kPageTokens, even, odd);
       const __m512 turned_even = _mm512_fnmadd_ps(odd.raw, s, _mm512_mul_ps(even.raw, c));
       const __m512 turned_odd = _mm512_fmadd_ps(even.raw, s, _mm512_mul_ps(odd.raw, c));
-      _mm512_store_si512(work.keys + (r * kPageTokens + t) * 2, RoundedPairs(turned_even, turned_odd));
+      const int64_t at = key_pair_index(static_cast<int>(work.key_dim), r, t);
+      _mm512_store_si512(work.keys + at * 2, RoundedPairs(turned_even, turned_odd));
     }
   }
 }
@@ -169,7 +169,7 @@ Operands BringIn(const AttendTask& task, const PageRead& page, const PageRead& a
   const auto* keys = reinterpret_cast<const uint32_t*>(page.keys);
   const auto* values = reinterpret_cast<const uint32_t*>(page.values);
   if (page.cos || work.key_dim != task.key_dim) {
-    BringInKeys(task, page, Bf16Pairs<SamePlace>{keys, {ahead.keys}}, work);
+    BringInKeys(task, page, Bf16Pairs<SamePlace, InTiles>{keys, {ahead.keys}, {task.key_dim / 2}}, work);
     operands.keys = work.keys;
   }
   if (work.value_dim != task.value_dim) {
@@ -188,16 +188,17 @@ FATHOM_AMX_TARGET HWY_INLINE void Scores(const uint16_t* queries, int64_t key_di
   tile_zero<1>();
   tile_zero<2>();
   tile_zero<3>();
+  const int64_t of_tokens = key_dim / 2 * kTileRowBytes;  // bytes from 16 tokens to the next
   const auto* k = static_cast<const std::byte*>(keys);
-  for (int64_t d = 0; d < key_dim; d += kTileDims, k += kTileRows * kPageStride) {
+  for (int64_t d = 0; d < key_dim; d += kTileDims, k += kTileRows * kTileRowBytes) {
     tile_load<4>(queries + d, key_dim * sizeof(uint16_t));
-    tile_load<5>(k, kPageStride);
+    tile_load<5>(k, kTileRowBytes);
     tile_dp_bf16<0, 4, 5>();
-    tile_load<6>(k + kTileRowBytes, kPageStride);
+    tile_load<6>(k + of_tokens, kTileRowBytes);
     tile_dp_bf16<1, 4, 6>();
-    tile_load<7>(k + 2 * kTileRowBytes, kPageStride);
+    tile_load<7>(k + 2 * of_tokens, kTileRowBytes);
     tile_dp_bf16<2, 4, 7>();
-    tile_load<5>(k + 3 * kTileRowBytes, kPageStride);
+    tile_load<5>(k + 3 * of_tokens, kTileRowBytes);
     tile_dp_bf16<3, 4, 5>();
   }
   constexpr size_t kStride = kPageTokens * sizeof(float);

@@ -37,65 +37,54 @@ struct SamePlace {
   const std::byte* page;
   HWY_INLINE void Fetch(int64_t byte) const { FetchAhead(page + byte); }
 };
-/// The next of a list of lines: where the two pages are not read at the same places.
-struct LineList {
-  static constexpr int kMost = 512;
-  const std::byte* lines[kMost];
-  int count = 0, next = 0;
-  /// `number` pieces of `bytes`, a `step` apart; what there is no room for is asked for at once.
-  HWY_INLINE void Add(const std::byte* first, int64_t bytes, int64_t step, int64_t number) {
-    for (int64_t b = 0; b < bytes; b += 64) {
-      const int64_t room = std::min<int64_t>(number, kMost - count);
-      const std::byte* line = first + b;
-      for (int64_t i = 0; i < room; ++i, line += step) lines[count + i] = line;
-      for (int64_t i = room; i < number; ++i, line += step) FetchAhead(line);
-      count += static_cast<int>(room);
-    }
-  }
-  HWY_INLINE void FetchNext() {
-    if (next < count) FetchAhead(lines[next++]);
-  }
-  HWY_INLINE void FetchRest() {
-    while (next < count) FetchAhead(lines[next++]);
-  }
+/// How pairs lie: in rows of the width (values), or in tiles of kKeyTile columns of so many rows (keys).
+struct InRows {
+  HWY_INLINE int64_t operator()(int64_t row, int64_t column, int64_t width) const { return row * width + column; }
 };
-struct Listed {
-  LineList* list;
-  HWY_INLINE void Fetch(int64_t /*byte*/) const { list->FetchNext(); }
+struct InTiles {
+  int64_t rows;
+  HWY_INLINE int64_t operator()(int64_t row, int64_t column, int64_t /*width*/) const {
+    return (column / kKeyTile * rows + row) * kKeyTile + column % kKeyTile;
+  }
 };
 
-/// Three ways in which a page's elements lie; Load gives the pairs of elements at `index` (in pairs) as two
+/// Three ways in which a page's elements lie; Load gives the pairs of elements of a row from a column on as two
 /// vectors, and fetches something of the page to come.
-template <class Ahead>
+template <class Ahead, class Place>
 struct Bf16Pairs {  // interleaved bfloat16: the even element is the low half of a word
   using Word = uint32_t;
   static constexpr int64_t kPairBytes = 4;
   const Word* data;
   Ahead ahead;
-  HWY_INLINE void Load(int64_t index, int64_t /*row*/, int64_t /*width*/, FloatVec& even, FloatVec& odd) const {
+  Place place;
+  HWY_INLINE void Load(int64_t row, int64_t column, int64_t width, FloatVec& even, FloatVec& odd) const {
     const WordTag d;
+    const int64_t index = place(row, column, width);
     const auto words = hn::LoadU(d, data + index);
     ahead.Fetch(kPairBytes * index);
     even = hn::BitCast(FloatTag(), hn::ShiftLeft<16>(words));
     odd = hn::BitCast(FloatTag(), hn::And(words, hn::Set(d, 0xffff0000u)));
   }
 };
-template <class Ahead>
+template <class Ahead, class Place>
 struct F32Pairs {  // interleaved floats
   using Word = float;
   static constexpr int64_t kPairBytes = 8;
   const Word* data;
   Ahead ahead;
-  HWY_INLINE void Load(int64_t index, int64_t /*row*/, int64_t /*width*/, FloatVec& even, FloatVec& odd) const {
+  Place place;
+  HWY_INLINE void Load(int64_t row, int64_t column, int64_t width, FloatVec& even, FloatVec& odd) const {
+    const int64_t index = place(row, column, width);
     hn::LoadInterleaved2(FloatTag(), data + 2 * index, even, odd);
     ahead.Fetch(kPairBytes * index);
+    ahead.Fetch(kPairBytes * index + 64);
   }
 };
 struct TilePairs {  // rows of floats: the even row of a pair, then the odd one
   const float* data;
-  HWY_INLINE void Load(int64_t index, int64_t row, int64_t width, FloatVec& even, FloatVec& odd) const {
-    even = hn::LoadU(FloatTag(), data + index + row * width);
-    odd = hn::LoadU(FloatTag(), data + index + (row + 1) * width);
+  HWY_INLINE void Load(int64_t row, int64_t column, int64_t width, FloatVec& even, FloatVec& odd) const {
+    even = hn::LoadU(FloatTag(), data + 2 * row * width + column);
+    odd = hn::LoadU(FloatTag(), data + (2 * row + 1) * width + column);
   }
 };
 
@@ -144,7 +133,7 @@ HWY_INLINE void PairProductColumns(const Pairs& page, const Chosen& pairs, int64
     const int64_t r = pairs[n];
     FloatVec even[kCols], odd[kCols];
     FATHOM_UNROLL
-    for (int j = 0; j < kCols; ++j) page.Load(r * width + columns[j], r, width, even[j], odd[j]);
+    for (int j = 0; j < kCols; ++j) page.Load(r, columns[j], width, even[j], odd[j]);
     FATHOM_UNROLL
     for (int i = 0; i < kRows; ++i) {
       const auto a0 = hn::Set(d, a[i * a_stride + 2 * r]), a1 = hn::Set(d, a[i * a_stride + 2 * r + 1]);
@@ -168,20 +157,20 @@ HWY_INLINE void PairProductColumns(const Pairs& page, const Chosen& pairs, int64
 }
 
 /// The element at (pair r, column c, parity) of a page, for widths that are no multiple of the vectors.
-template <class Ahead>
-HWY_INLINE float Element(const Bf16Pairs<Ahead>& p, int64_t index, int64_t, int64_t, int parity) {
-  const uint32_t word = p.data[index];
+template <class Ahead, class Place>
+HWY_INLINE float Element(const Bf16Pairs<Ahead, Place>& p, int64_t row, int64_t column, int64_t width, int parity) {
+  const uint32_t word = p.data[p.place(row, column, width)];
   const uint32_t bits = parity ? word & 0xffff0000u : word << 16;
   float value;
   std::memcpy(&value, &bits, 4);
   return value;
 }
-template <class Ahead>
-HWY_INLINE float Element(const F32Pairs<Ahead>& p, int64_t index, int64_t, int64_t, int parity) {
-  return p.data[2 * index + parity];
+template <class Ahead, class Place>
+HWY_INLINE float Element(const F32Pairs<Ahead, Place>& p, int64_t row, int64_t column, int64_t width, int parity) {
+  return p.data[2 * p.place(row, column, width) + parity];
 }
-HWY_INLINE float Element(const TilePairs& p, int64_t index, int64_t row, int64_t width, int parity) {
-  return p.data[index + (row + parity) * width];
+HWY_INLINE float Element(const TilePairs& p, int64_t row, int64_t column, int64_t width, int parity) {
+  return p.data[(2 * row + parity) * width + column];
 }
 
 template <int kRows, bool kAdd, class Pairs, class Chosen>
@@ -202,8 +191,8 @@ HWY_INLINE void PairProduct(const Pairs& page, const Chosen& pairs, int64_t widt
       float total = kAdd ? out[i * out_stride + column] : 0.0f;
       for (int64_t n = 0; n < pairs.count; ++n) {
         const int64_t r = pairs[n];
-        total += a[i * a_stride + 2 * r] * Element(page, r * width + column, r, width, 0) +
-                 a[i * a_stride + 2 * r + 1] * Element(page, r * width + column, r, width, 1);
+        total += a[i * a_stride + 2 * r] * Element(page, r, column, width, 0) +
+                 a[i * a_stride + 2 * r + 1] * Element(page, r, column, width, 1);
       }
       out[i * out_stride + column] = total;
     }
@@ -259,13 +248,13 @@ HWY_INLINE void Deinterleave(const Pairs& page, int64_t pairs, int64_t width, fl
     int64_t c = 0;
     for (; c + lanes <= width; c += lanes) {
       FloatVec even, odd;
-      page.Load(r * width + c, r, width, even, odd);
+      page.Load(r, c, width, even, odd);
       hn::StoreU(even, d, tile + 2 * r * width + c);
       hn::StoreU(odd, d, tile + (2 * r + 1) * width + c);
     }
     for (; c < width; ++c) {
-      tile[2 * r * width + c] = Element(page, r * width + c, r, width, 0);
-      tile[(2 * r + 1) * width + c] = Element(page, r * width + c, r, width, 1);
+      tile[2 * r * width + c] = Element(page, r, c, width, 0);
+      tile[(2 * r + 1) * width + c] = Element(page, r, c, width, 1);
     }
   }
 }

@@ -11,12 +11,20 @@ void copy_scales(int dim, const std::byte* from, int from_token, std::byte* to, 
     scales[g * kPageTokens + to_token] = old[g * kPageTokens + from_token];
 }
 
-/// Elements of a token lie in a column of its own.
-template <class Word>
-void copy_column(size_t bytes, const std::byte* from, int from_token, std::byte* to, int to_token) {
-  const auto* old = reinterpret_cast<const Word*>(from);
-  auto* words = reinterpret_cast<Word*>(to);
-  for (size_t row = 0; row < bytes / sizeof(Word); row += kPageTokens)
+/// The pairs of a token's key, of floats.
+template <class Pair>
+void copy_pairs(int key_dim, const std::byte* from, int from_token, std::byte* to, int to_token) {
+  const auto* old = reinterpret_cast<const Pair*>(from);
+  auto* pairs = reinterpret_cast<Pair*>(to);
+  for (int pair = 0; pair < key_dim / 2; ++pair)
+    pairs[key_pair_index(key_dim, pair, to_token)] = old[key_pair_index(key_dim, pair, from_token)];
+}
+
+/// The words of a token's key, of codes: a column of its own.
+void copy_words(size_t bytes, const std::byte* from, int from_token, std::byte* to, int to_token) {
+  const auto* old = reinterpret_cast<const uint32_t*>(from);
+  auto* words = reinterpret_cast<uint32_t*>(to);
+  for (size_t row = 0; row < bytes / sizeof(uint32_t); row += kPageTokens)
     words[row + to_token] = old[row + from_token];
 }
 
@@ -34,13 +42,11 @@ CodeRow code_row(int token, int dim, int bits) {
 }  // namespace
 
 void copy_key(PageFormat format, int key_dim, const std::byte* from, int from_token, std::byte* to, int to_token) {
+  if (format == PageFormat::kF32) return copy_pairs<uint64_t>(key_dim, from, from_token, to, to_token);
+  if (format == PageFormat::kBF16) return copy_pairs<uint32_t>(key_dim, from, from_token, to, to_token);
   const size_t bytes = key_scale_offset(format, key_dim);
-  if (format == PageFormat::kF32) {  // a pair is two floats
-    copy_column<uint64_t>(bytes, from, from_token, to, to_token);
-  } else {
-    copy_column<uint32_t>(bytes, from, from_token, to, to_token);
-  }
-  if (code_bits(format)) copy_scales(key_dim, from + bytes, from_token, to + bytes, to_token);
+  copy_words(bytes, from, from_token, to, to_token);
+  copy_scales(key_dim, from + bytes, from_token, to + bytes, to_token);
 }
 
 void copy_value(PageFormat format, int value_dim, const std::byte* from, int from_token, std::byte* to,

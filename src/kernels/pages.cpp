@@ -23,22 +23,33 @@ CodePlace code_place(int pair, int column, int width, int bits) {
   return {static_cast<size_t>(pair / pairs_per_word) * width + column, pair % pairs_per_word * bits};
 }
 
-float element(PageFormat format, const std::byte* data, size_t scale_offset, int pair, int column, int width,
-              int parity, size_t scale_index) {
-  const size_t index = (static_cast<size_t>(pair) * width + column) * 2 + parity;
+/// Where an element lies: of floats as one of the pairs, of codes as a row and column of words.
+struct Element {
+  int64_t float_pair;
+  int pair, column, width;  // of codes
+  int parity;
+};
+Element key_element(int key_dim, int token, int d) {
+  return {key_pair_index(key_dim, d / 2, token), d / 2, token, kPageTokens, d % 2};
+}
+Element value_element(int value_dim, int token, int d) {
+  return {static_cast<int64_t>(token / 2) * value_dim + d, token / 2, d, value_dim, token % 2};
+}
+
+float element(PageFormat format, const std::byte* data, size_t scale_offset, const Element& e, size_t scale_index) {
+  const int64_t index = e.float_pair * 2 + e.parity;
   if (format == PageFormat::kBF16) return bf16_to_f32(reinterpret_cast<const uint16_t*>(data)[index]);
   if (format == PageFormat::kF32) return reinterpret_cast<const float*>(data)[index];
   const int bits = code_bits(format), codes = 1 << bits;
-  const CodePlace at = code_place(pair, column, width, bits);
+  const CodePlace at = code_place(e.pair, e.column, e.width, bits);
   const uint32_t word = reinterpret_cast<const uint32_t*>(data)[at.word];
-  const auto code = static_cast<float>(word >> (at.shift + 16 * parity) & (codes - 1));
+  const auto code = static_cast<float>(word >> (at.shift + 16 * e.parity) & (codes - 1));
   const float scale = bf16_to_f32(reinterpret_cast<const uint16_t*>(data + scale_offset)[scale_index]);
   return (code - static_cast<float>(codes - 1) / 2) * scale;
 }
 
-void put(PageFormat format, std::byte* data, int pair, int column, int width, int parity, float value,
-         float inverse_scale) {
-  const size_t index = (static_cast<size_t>(pair) * width + column) * 2 + parity;
+void put(PageFormat format, std::byte* data, const Element& e, float value, float inverse_scale) {
+  const int64_t index = e.float_pair * 2 + e.parity;
   if (format == PageFormat::kBF16) {
     reinterpret_cast<uint16_t*>(data)[index] = f32_to_bf16(value);
   } else if (format == PageFormat::kF32) {
@@ -48,8 +59,8 @@ void put(PageFormat format, std::byte* data, int pair, int column, int width, in
     const auto largest = static_cast<float>((1 << bits) - 1);
     const float scaled = std::nearbyint(value * inverse_scale + largest / 2);
     const uint32_t code = scaled > 0 ? static_cast<uint32_t>(std::min(scaled, largest)) : 0;  // NaN: 0
-    const CodePlace at = code_place(pair, column, width, bits);
-    const int shift = at.shift + 16 * parity;
+    const CodePlace at = code_place(e.pair, e.column, e.width, bits);
+    const int shift = at.shift + 16 * e.parity;
     uint32_t& word = reinterpret_cast<uint32_t*>(data)[at.word];
     word = (word & ~(((1u << bits) - 1) << shift)) | code << shift;
   }
@@ -82,7 +93,7 @@ void write_key(const PageWrite& w, const float* key, int token) {
     }
     const float inverse = put_scale(w.format, scales, begin / kScaleGroup, token, turned, n);
     for (int d = 0; d < n; ++d)
-      put(w.format, w.page_keys, (begin + d) / 2, token, kPageTokens, d % 2, turned[d], inverse);
+      put(w.format, w.page_keys, key_element(w.key_dim, token, begin + d), turned[d], inverse);
   }
 }
 
@@ -92,7 +103,7 @@ void write_value(const PageWrite& w, const float* value, int token) {
     const int n = std::min(kScaleGroup, w.value_dim - begin);
     const float inverse = put_scale(w.format, scales, begin / kScaleGroup, token, value + begin, n);
     for (int d = begin; d < begin + n; ++d)
-      put(w.format, w.page_values, token / 2, d, w.value_dim, token % 2, value[d], inverse);
+      put(w.format, w.page_values, value_element(w.value_dim, token, d), value[d], inverse);
   }
 }
 
@@ -118,18 +129,18 @@ size_t page_value_bytes(PageFormat format, int value_dim) {
 }
 
 float page_key(PageFormat format, int key_dim, const std::byte* keys, int token, int d) {
-  return element(format, keys, key_scale_offset(format, key_dim), d / 2, token, kPageTokens, d % 2,
+  return element(format, keys, key_scale_offset(format, key_dim), key_element(key_dim, token, d),
                  static_cast<size_t>(d / kScaleGroup) * kPageTokens + token);
 }
 float page_value(PageFormat format, int value_dim, const std::byte* values, int token, int d) {
-  return element(format, values, value_scale_offset(format, value_dim), token / 2, d, value_dim, token % 2,
+  return element(format, values, value_scale_offset(format, value_dim), value_element(value_dim, token, d),
                  static_cast<size_t>(d / kScaleGroup) * kPageTokens + token);
 }
 
 void read_key(PageFormat format, int key_dim, const std::byte* keys, int token, float* out) {
   if (format == PageFormat::kBF16 || format == PageFormat::kF32) {
     for (int d = 0; d < key_dim; ++d) {
-      const size_t at = (static_cast<size_t>(d / 2) * kPageTokens + token) * 2 + d % 2;
+      const int64_t at = key_pair_index(key_dim, d / 2, token) * 2 + d % 2;
       out[d] = format == PageFormat::kF32 ? reinterpret_cast<const float*>(keys)[at]
                                           : bf16_to_f32(reinterpret_cast<const uint16_t*>(keys)[at]);
     }
@@ -140,9 +151,9 @@ void read_key(PageFormat format, int key_dim, const std::byte* keys, int token, 
 
 void read_keys(PageFormat format, int key_dim, const std::byte* keys, int tokens, float* out) {
   const auto transpose = [&](const auto& get) {
-    for (int pair = 0; pair < key_dim / 2; ++pair) {
-      for (int t = 0; t < tokens; ++t) {
-        const size_t at = (static_cast<size_t>(pair) * kPageTokens + t) * 2;
+    for (int t = 0; t < tokens; ++t) {
+      for (int pair = 0; pair < key_dim / 2; ++pair) {
+        const int64_t at = key_pair_index(key_dim, pair, t) * 2;
         out[static_cast<int64_t>(t) * key_dim + 2 * pair] = get(at);
         out[static_cast<int64_t>(t) * key_dim + 2 * pair + 1] = get(at + 1);
       }

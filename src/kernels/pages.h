@@ -11,7 +11,7 @@ inline constexpr int kPageTokens = 64;
 /// How the elements of a page are stored. Two elements that lie side by side make a pair: dimensions (2i, 2i + 1)
 /// of a key, tokens (2t, 2t + 1) of a value.
 ///
-///   keys    kBF16, kF32: pairs [key_dim/2, 64]
+///   keys    kBF16, kF32: tiles of 16 tokens, pairs [4, key_dim/2, 16]
 ///           kQ8, kQ4:    words [⌈key_dim/2 / n⌉, 64], then scales, bfloat16 [⌈key_dim/32⌉, 64]
 ///   values  kBF16, kF32: pairs [32, value_dim]
 ///           kQ8, kQ4:    words [32/n, value_dim], then scales, bfloat16 [⌈value_dim/32⌉, 64]
@@ -20,6 +20,13 @@ inline constexpr int kPageTokens = 64;
 /// odd one 16 bits above, so that a shift and a mask make a pair of 16-bit numbers of it. An element is (code −
 /// (2^bits − 1)/2) · scale; 32 dimensions of one token share a scale.
 enum class PageFormat { kBF16, kF32, kQ8, kQ4 };
+
+/// Tokens of a tile of keys: a vector of words, and what can be read of a page without reading more.
+inline constexpr int kKeyTile = 16;
+/// Where a pair of a token's dimensions lies among the pairs of a page's keys; of floats, not of codes.
+constexpr int64_t key_pair_index(int key_dim, int pair, int token) {
+  return (static_cast<int64_t>(token / kKeyTile) * (key_dim / 2) + pair) * kKeyTile + token % kKeyTile;
+}
 
 /// Dimensions of a token that share a scale.
 inline constexpr int kScaleGroup = 32;

@@ -192,26 +192,97 @@ HWY_INLINE SomePairs VisiblePairs(uint64_t mask) {
   return visible;
 }
 
-/// What few queries read of a page.
-struct Visible {
-  SomeVectors vectors;
-  SomePairs pairs;
+/// The lines that few queries will read of pages of floats of which they see something, in their order.
+class LinesAhead {
+ public:
+  explicit LinesAhead(const AttendTask& task) : task_(task) {
+    const int64_t pair_bytes = task.format == PageFormat::kBF16 ? 4 : 8;
+    tile_bytes_ = task.key_dim / 2 * kKeyTile * pair_bytes;
+    row_bytes_ = task.out ? task.value_dim * pair_bytes : 0;
+    List(kLead);
+    for (int i = 0; i < kLead; ++i) FetchNext();
+  }
+  /// Comes before a page is read.
+  void BeginPage() { List(kMost); }
+  HWY_INLINE void FetchNext() {
+    if (next_ == count_) return;
+    Run& run = runs_[next_];
+    // to the L1: what is asked for to the L2 alone comes late on Zen 5
+    __builtin_prefetch(run.at, 0, 3);
+    run.at += 64;
+    if (run.at >= run.end) ++next_;
+  }
+
+ private:
+  static constexpr int kLead = 128;  // lines: 48 come too late, 192 drive each other out of the L1 (Zen 5)
+  static constexpr int kMost = 256;  // lines that reading a page may ask for
+  static constexpr int kRunsOfPage = kPageTokens / kKeyTile + kPageTokens / 4;  // every other pair of tokens
+  struct Run {
+    const std::byte *at, *end;
+  };
+
+  /// Sees to it that there are so many lines to ask for, if there are so many.
+  void List(int64_t lines) {
+    std::copy(runs_ + next_, runs_ + count_, runs_);
+    count_ -= next_;
+    next_ = 0;
+    int64_t bytes = 0;
+    for (int i = 0; i < count_; ++i) bytes += runs_[i].end - runs_[i].at;
+    while (bytes < lines * 64 && page_ < task_.page_count && count_ + kRunsOfPage <= kRuns) {
+      const int had = count_;
+      ListPage(task_.pages[page_++]);
+      for (int i = had; i < count_; ++i) bytes += runs_[i].end - runs_[i].at;
+    }
+  }
+
+  /// Tiles of keys, then rows of values, that lie side by side.
+  void ListPage(const PageRead& page) {
+    uint64_t tiles = 0, pairs = 0;
+    for (int t = 0; t < kPageTokens / kKeyTile; ++t)
+      tiles |= static_cast<uint64_t>((page.mask >> (t * kKeyTile) & 0xffff) != 0) << t;
+    const SomePairs visible = VisiblePairs(page.mask);
+    for (int64_t i = 0; i < visible.count; ++i) pairs |= uint64_t{1} << visible[i];
+    Add(page.keys, tile_bytes_, tiles);
+    if (row_bytes_ > 0) Add(page.values, row_bytes_, pairs);
+  }
+  void Add(const std::byte* data, int64_t bytes, uint64_t left) {
+    while (left != 0) {
+      const int begin = std::countr_zero(left), end = begin + std::countr_one(left >> begin);
+      runs_[count_++] = {data + begin * bytes, data + end * bytes};
+      left = left >> end << end;  // end < 64
+    }
+  }
+
+  static constexpr int kRuns = 3 * kRunsOfPage;
+  const AttendTask& task_;
+  int64_t tile_bytes_, row_bytes_;
+  int64_t page_ = 0;  // the first that is not listed
+  Run runs_[kRuns];
+  int count_ = 0, next_ = 0;
+};
+struct NextLine {
+  LinesAhead* lines;
+  HWY_INLINE void Fetch(int64_t /*byte*/) const { lines->FetchNext(); }
 };
 
 /// How pages of floats and of codes are brought into a tile, or met by few queries as they lie. ahead: the page
 /// that follows.
-template <template <class> class Pairs>
+template <template <class, class> class Pairs>
 struct FloatPages {
   static constexpr bool kPartly = true;  // few queries read only what is visible of a page
   template <class Ahead>
-  static Pairs<Ahead> At(const std::byte* data, Ahead ahead) {
-    return {reinterpret_cast<const typename Pairs<Ahead>::Word*>(data), ahead};
+  static Pairs<Ahead, InTiles> Keys(const AttendTask& task, const PageRead& page, Ahead ahead) {
+    return {reinterpret_cast<const typename Pairs<Ahead, InTiles>::Word*>(page.keys), ahead, {task.key_dim / 2}};
+  }
+  template <class Ahead>
+  static Pairs<Ahead, InRows> Values(const PageRead& page, Ahead ahead) {
+    return {reinterpret_cast<const typename Pairs<Ahead, InRows>::Word*>(page.values), ahead, {}};
   }
   static bool NeedsTile(const AttendTask& /*task*/) { return false; }
   static void BringIn(const AttendTask& task, const PageRead& page, const PageRead& ahead, Work& work) {
-    Deinterleave(At(page.keys, SamePlace{ahead.keys}), task.key_dim / 2, kPageTokens, work.keys);
+    Deinterleave(Keys(task, page, SamePlace{ahead.keys}), task.key_dim / 2, kPageTokens, work.keys);
     if (!task.out) return;
-    Deinterleave(At(page.values, SamePlace{ahead.values}), kPageTokens / 2, task.value_dim, work.values);
+    Deinterleave(Values(page, SamePlace{ahead.values}), kPageTokens / 2, task.value_dim, work.values);
   }
   static void Begin(const AttendTask& /*task*/, int /*queries*/, Work& /*work*/) {}
   static const float* Turned(const AttendTask& task, const PageRead& page, int queries, Work& work) {
@@ -220,53 +291,30 @@ struct FloatPages {
     return work.turned;
   }
   static void Scores(const AttendTask& task, const PageRead& page, const PageRead& ahead, int queries, Work& work) {
-    PairProductRows<false>(At(page.keys, SamePlace{ahead.keys}), AllPairs{task.key_dim / 2}, kPageTokens, queries,
-                           Turned(task, page, queries, work), task.key_dim, work.scores, kPageTokens);
+    PairProductRows<false>(Keys(task, page, SamePlace{ahead.keys}), AllPairs{task.key_dim / 2}, kPageTokens,
+                           queries, Turned(task, page, queries, work), task.key_dim, work.scores, kPageTokens);
   }
   static void AddValues(const AttendTask& task, const PageRead& page, const PageRead& ahead, int queries,
                         Work& work) {
-    PairProductRows<true>(At(page.values, SamePlace{ahead.values}), AllPairs{kPageTokens / 2}, task.value_dim,
-                          queries, work.scores, kPageTokens, task.out, task.value_dim);
+    PairProductRows<true>(Values(page, SamePlace{ahead.values}), AllPairs{kPageTokens / 2}, task.value_dim, queries,
+                          work.scores, kPageTokens, task.out, task.value_dim);
   }
-  static Visible VisibleOf(const PageRead& page) { return {VisibleVectors(page.mask), VisiblePairs(page.mask)}; }
   /// Of the visible vectors alone; what else is in `scores` stays.
-  static void SomeScores(const AttendTask& task, const PageRead& page, const SomeVectors& vectors, LineList& ahead,
+  static void SomeScores(const AttendTask& task, const PageRead& page, const SomeVectors& vectors, LinesAhead& ahead,
                          int queries, Work& work) {
-    PairProductSomeRows(At(page.keys, Listed{&ahead}), task.key_dim / 2, kPageTokens, vectors, queries,
+    PairProductSomeRows(Keys(task, page, NextLine{&ahead}), task.key_dim / 2, kPageTokens, vectors, queries,
                         Turned(task, page, queries, work), task.key_dim, work.scores, kPageTokens);
   }
-  static void AddSomeValues(const AttendTask& task, const PageRead& page, const SomePairs& pairs, LineList& ahead,
+  static void AddSomeValues(const AttendTask& task, const PageRead& page, const SomePairs& pairs, LinesAhead& ahead,
                             int queries, Work& work) {
-    PairProductRows<true>(At(page.values, Listed{&ahead}), pairs, task.value_dim, queries, work.scores, kPageTokens,
+    PairProductRows<true>(Values(page, NextLine{&ahead}), pairs, task.value_dim, queries, work.scores, kPageTokens,
                           task.out, task.value_dim);
-  }
-  /// The lines that SomeScores and AddSomeValues will read of a page.
-  static void List(const AttendTask& task, const PageRead& page, const Visible& visible, LineList& lines) {
-    constexpr int64_t kPairBytes = Pairs<SamePlace>::kPairBytes;
-    for (int v = 0; v < visible.vectors.count; ++v)
-      lines.Add(page.keys + visible.vectors[v] * kPairBytes, Lanes() * kPairBytes, kPageTokens * kPairBytes,
-                task.key_dim / 2);
-    if (!task.out) return;
-    const int64_t row_bytes = kPairBytes * task.value_dim;
-    for (int64_t i = 0; i < visible.pairs.count; ++i)
-      lines.Add(page.values + visible.pairs[i] * row_bytes, 64, 64, (row_bytes + 63) / 64);
-  }
-  static void FetchFirst(const AttendTask& task, const PageRead& page) {
-    LineList lines;
-    List(task, page, VisibleOf(page), lines);
-    lines.FetchRest();
   }
 };
 template <int kBits>
 struct CodePages {
   static constexpr bool kPartly = false;
   static bool NeedsTile(const AttendTask& task) { return task.value_dim % Lanes() != 0; }
-  static void FetchFirst(const AttendTask& task, const PageRead& page) {
-    const size_t key_bytes = page_key_bytes(task.format, task.key_dim);
-    const size_t value_bytes = page_value_bytes(task.format, task.value_dim);
-    for (size_t b = 0; b < key_bytes; b += 64) FetchAhead(page.keys + b);
-    for (size_t b = 0; b < value_bytes; b += 64) FetchAhead(page.values + b);
-  }
   static void BringIn(const AttendTask& task, const PageRead& page, const PageRead& /*ahead*/, Work& work) {
     CodeKeyTile<kBits>(page.keys, task.key_dim, work.keys);
     if (task.out) CodeValueTile<kBits>(page.values, task.value_dim, work.values);
@@ -306,18 +354,25 @@ HWY_INLINE void Weigh(const AttendTask& task, int64_t p, const SomeVectors& vect
   }
 }
 
-/// A page of which few queries read only what is visible, or whose next page is such a one: lines of the next page
-/// are asked for by a list.
+/// Pages of which few queries read only what is visible.
 template <class Pages>
-HWY_INLINE void AttendPart(const AttendTask& task, int64_t p, int queries, Work& work) {
-  const PageRead& page = task.pages[p];
-  const Visible visible = Pages::VisibleOf(page);
-  LineList ahead;
-  if (p + 1 < task.page_count) Pages::List(task, task.pages[p + 1], Pages::VisibleOf(task.pages[p + 1]), ahead);
-  Pages::SomeScores(task, page, visible.vectors, ahead, queries, work);
-  Weigh(task, p, visible.vectors, queries, work);
-  if (task.out) Pages::AddSomeValues(task, page, visible.pairs, ahead, queries, work);
-  ahead.FetchRest();
+HWY_INLINE void AttendParts(const AttendTask& task, int queries, Work& work) {
+  LinesAhead ahead(task);
+  for (int64_t p = 0; p < task.page_count; ++p) {
+    const PageRead& page = task.pages[p];
+    const SomeVectors vectors = VisibleVectors(page.mask);
+    ahead.BeginPage();
+    Pages::SomeScores(task, page, vectors, ahead, queries, work);
+    Weigh(task, p, vectors, queries, work);
+    if (task.out) Pages::AddSomeValues(task, page, VisiblePairs(page.mask), ahead, queries, work);
+  }
+}
+
+HWY_INLINE void FetchWhole(const AttendTask& task, const PageRead& page) {
+  const size_t key_bytes = page_key_bytes(task.format, task.key_dim);
+  const size_t value_bytes = task.out ? page_value_bytes(task.format, task.value_dim) : 0;
+  for (size_t b = 0; b < key_bytes; b += 64) FetchAhead(page.keys + b);
+  for (size_t b = 0; b < value_bytes; b += 64) FetchAhead(page.values + b);
 }
 
 template <class Pages>
@@ -325,19 +380,18 @@ void AttendPages(const AttendTask& task, Work& work) {
   const int queries = task.rows * task.group;
   const bool tiled = queries >= kTileQueries || Pages::NeedsTile(task);
   const SomeVectors all = VisibleVectors(~uint64_t{0});
+  if constexpr (Pages::kPartly) {
+    const bool whole = std::all_of(task.pages, task.pages + task.page_count,
+                                   [](const PageRead& page) { return page.mask == ~uint64_t{0}; });
+    if (!tiled && !whole) return AttendParts<Pages>(task, queries, work);
+  }
   if (!tiled) {
-    if (task.page_count > 0) Pages::FetchFirst(task, task.pages[0]);
+    if (task.page_count > 0) FetchWhole(task, task.pages[0]);
     Pages::Begin(task, queries, work);
   }
   for (int64_t p = 0; p < task.page_count; ++p) {
     const PageRead& page = task.pages[p];
     const PageRead& ahead = task.pages[std::min(p + 1, task.page_count - 1)];
-    if constexpr (Pages::kPartly) {
-      if (!tiled && (page.mask & ahead.mask) != ~uint64_t{0}) {
-        AttendPart<Pages>(task, p, queries, work);
-        continue;
-      }
-    }
     if (tiled) {
       Pages::BringIn(task, page, ahead, work);
       if (page.cos) RotateTile(page, task.rotary_dim, work.keys);

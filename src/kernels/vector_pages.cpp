@@ -87,10 +87,10 @@ void WriteKey(const PageWrite& w, const float* HWY_RESTRICT key, int token) {
     TurnGroup(w, key, begin, token, turned);
     const int pairs = std::min(kScaleGroup, w.key_dim - begin) / 2;
     if (w.format == PageFormat::kF32) {
-      float* to = reinterpret_cast<float*>(w.page_keys) + (begin / 2 * kPageTokens + token) * 2;
+      float* to = reinterpret_cast<float*>(w.page_keys) + key_pair_index(w.key_dim, begin / 2, token) * 2;
       for (int i = 0; i < pairs; ++i) {
-        to[i * kPageTokens * 2] = turned[i];
-        to[i * kPageTokens * 2 + 1] = turned[kPairs + i];
+        to[i * kKeyTile * 2] = turned[i];
+        to[i * kKeyTile * 2 + 1] = turned[kPairs + i];
       }
       continue;
     }
@@ -99,8 +99,11 @@ void WriteKey(const PageWrite& w, const float* HWY_RESTRICT key, int token) {
     } else {
       scales[begin / kScaleGroup * kPageTokens + token] = RoundToCodes(turned, kScaleGroup, bits, codes);
     }
-    uint32_t* to = reinterpret_cast<uint32_t*>(w.page_keys) + begin / 2 / pairs_per_word * kPageTokens + token;
-    for (int i = 0; i < pairs; i += pairs_per_word, to += kPageTokens) {
+    const int64_t at = bits ? static_cast<int64_t>(begin / 2 / pairs_per_word) * kPageTokens + token
+                            : key_pair_index(w.key_dim, begin / 2, token);
+    const int step = bits ? kPageTokens : kKeyTile;
+    uint32_t* to = reinterpret_cast<uint32_t*>(w.page_keys) + at;
+    for (int i = 0; i < pairs; i += pairs_per_word, to += step) {
       uint32_t word = 0;
       for (int j = 0; j < pairs_per_word && i + j < pairs; ++j)
         word |= (codes[i + j] | codes[kPairs + i + j] << 16) << (j * bits);

@@ -27,7 +27,7 @@ HWY_INLINE void ScorePairs(const Pairs& pairs, const ScoreTask& task) {
 /// Few queries meet floats as they lie, many a tile of them.
 template <class Pairs>
 void ScoreFloats(const ScoreTask& task, float* HWY_RESTRICT tile) {
-  const Pairs pairs{reinterpret_cast<const typename Pairs::Word*>(task.keys), {task.keys}};
+  const Pairs pairs{reinterpret_cast<const typename Pairs::Word*>(task.keys), {task.keys}, {task.key_dim / 2}};
   if (task.queries_count < kTileQueries) return ScorePairs(pairs, task);
   Deinterleave(pairs, task.key_dim / 2, kPageTokens, tile);
   ScorePairs(TilePairs{tile}, task);
@@ -42,9 +42,9 @@ void ScoreCodes(const ScoreTask& task, float* HWY_RESTRICT tile) {
 void ScorePage(const ScoreTask& task, float* scratch) {
   switch (task.format) {
     case PageFormat::kBF16:
-      return ScoreFloats<Bf16Pairs<SamePlace>>(task, scratch);
+      return ScoreFloats<Bf16Pairs<SamePlace, InTiles>>(task, scratch);
     case PageFormat::kF32:
-      return ScoreFloats<F32Pairs<SamePlace>>(task, scratch);
+      return ScoreFloats<F32Pairs<SamePlace, InTiles>>(task, scratch);
     case PageFormat::kQ8:
       return ScoreCodes<8>(task, scratch);
     case PageFormat::kQ4:
