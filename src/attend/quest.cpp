@@ -14,7 +14,8 @@
 namespace fathom {
 namespace {
 
-constexpr int kMostRows = 16;  // of a block of prefill that are looked at
+constexpr int kMostRows = 16;   // of a block of prefill that are looked at
+constexpr uint32_t kAhead = 2;  // pages whose notes are asked for before they are read
 
 /// The nearest bfloat16 that is not above x, and not below.
 uint16_t rounded_down(float x) {
@@ -67,6 +68,7 @@ class Quest final : public Selector {
     const auto count = static_cast<int>(std::ssize(queries.below) / words_);
     std::vector<std::byte> moved;  // the note of a page that sits elsewhere than when it was noted
     const auto score = [&](uint32_t s, float* scores) {
+      if (s + kAhead < lane.size()) notes_->fetch(lane[s + kAhead].page);
       Bounds bounds = read(notes_->get(
           lane[s].page, [&](std::byte* note) { make_note(lane[s], block.rotations, note); }));
       if (bounds.place != lane[s].place) {

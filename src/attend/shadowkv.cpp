@@ -1,6 +1,7 @@
 // Chunks of the prompt by their mean keys; chunks that a mean does not describe are always seen. The keys of chosen
 // chunks may be rebuilt from a form of low rank.
 #include <algorithm>
+#include <bit>
 #include <memory>
 #include <numeric>
 #include <vector>
@@ -13,20 +14,19 @@
 namespace fathom {
 namespace {
 
-constexpr int kChunk = 8;  // tokens
-constexpr int kChunks = kPageTokens / kChunk;
 constexpr int64_t kExactChunks = 4;  // newest of the prompt, always seen
 
-/// A chunk of a page: slot · 8 + number in the page.
-using ChunkId = uint32_t;
-
-uint64_t chunk_mask(ChunkId chunk) { return uint64_t{0xff} << chunk % kChunks * kChunk; }
+/// A chunk of a page.
+struct Chunk {
+  uint32_t slot;
+  uint64_t mask;  // its tokens
+};
 
 /// The chunks of the prompt in one lane.
 struct Landmarks {
-  std::vector<ChunkId> outliers;  // always seen
-  std::vector<ChunkId> chunks;    // of the means
-  KeyTable means;                 // of rotated keys
+  std::vector<Chunk> outliers;  // always seen
+  std::vector<Chunk> chunks;    // of the means
+  KeyTable means;               // of rotated keys
 };
 
 /// Of one key/value head.
@@ -59,7 +59,11 @@ class ShadowKv final : public Selector {
   explicit ShadowKv(const Values& values)
       : budget_(values.integer("budget")),
         outliers_(values.integer("outliers")),
-        rank_(static_cast<int>(values.integer("rank"))) {}
+        chunk_(static_cast<int>(values.integer("chunk"))),
+        rank_(static_cast<int>(values.integer("rank"))) {
+    if (!std::has_single_bit(static_cast<unsigned>(chunk_)))
+      fail_usage("attend method shadowkv: chunk: expected 8, 16, 32 or 64 tokens, found ", chunk_);
+  }
 
   void attach(const AttendContext& context) override {
     layers_ = context.layers;
@@ -101,7 +105,7 @@ class ShadowKv final : public Selector {
     for (uint32_t s = 0; s < lane.size(); ++s)
       if (!is_chunked(lane[s], layer->prompt)) choice.add(s, lane[s].mask);
     const HeadState& head = layer->heads[block.head];
-    for (const ChunkId chunk : head.landmarks->outliers) choice.add(chunk / kChunks, chunk_mask(chunk));
+    for (const Chunk& chunk : head.landmarks->outliers) choice.add(chunk.slot, chunk.mask);
     for (uint32_t s = 0; s < head.chosen.size(); ++s) choice.add(s, head.chosen[s]);
     choice.add_to(selection);
     for (SelectedPage& page : selection.pages) page.keys = head.rebuilt.page(page.slot);
@@ -109,8 +113,8 @@ class ShadowKv final : public Selector {
 
  private:
   /// Whether the page's chunks are chosen among: full pages of the prompt but for its newest chunks.
-  static bool is_chunked(const PageSlot& slot, int64_t prompt) {
-    return slot.filled == kPageTokens && slot.first + kPageTokens <= prompt - kExactChunks * kChunk;
+  bool is_chunked(const PageSlot& slot, int64_t prompt) const {
+    return slot.filled == kPageTokens && slot.first + kPageTokens <= prompt - kExactChunks * chunk_;
   }
 
   /// Of rotated keys: anew when the sequence has moved.
@@ -137,8 +141,8 @@ class ShadowKv final : public Selector {
     HeadState& head = layer.heads[number];
     head.chosen.assign(lane.size(), 0);
     for (const int64_t i : best_chunks(*head.landmarks, rotated.data(), group)) {
-      const ChunkId chunk = head.landmarks->chunks[i];
-      head.chosen[chunk / kChunks] |= chunk_mask(chunk);
+      const Chunk& chunk = head.landmarks->chunks[i];
+      head.chosen[chunk.slot] |= chunk.mask;
     }
     for (size_t s = 0; s < lane.size(); ++s) head.chosen[s] &= lane[s].mask;
     if (layer.low_rank) head.rebuilt.keep(head.chosen, *layer.low_rank, lane, number, *store_, *queries.rotations);
@@ -146,19 +150,19 @@ class ShadowKv final : public Selector {
 
   Landmarks landmarks_of(const Lane& lane, const PlaceRotations& rotations, int64_t prompt) const {
     const int dim = store_->shape().key_dim;
-    std::vector<ChunkId> chunks;
+    std::vector<Chunk> chunks;
     std::vector<float> means, alike, keys(static_cast<size_t>(kPageTokens) * dim), spare(dim);
     for (uint32_t s = 0; s < lane.size(); ++s) {
       const PageSlot& slot = lane[s];
       if (slot.mask == 0 || !is_chunked(slot, prompt)) continue;
       read_keys(store_->shape().format, dim, store_->keys(slot.page), kPageTokens, keys.data());
-      for (int c = 0; c < kChunks; ++c) {
-        const ChunkId chunk = s * kChunks + c;
-        if ((slot.mask & chunk_mask(chunk)) == 0) continue;
+      for (int first = 0; first < kPageTokens; first += chunk_) {
+        const Chunk chunk{s, page_bits(first, first + chunk_)};
+        if ((slot.mask & chunk.mask) == 0) continue;
         chunks.push_back(chunk);
         means.resize(means.size() + dim);
         float* mean = means.data() + means.size() - dim;
-        alike.push_back(mean_key(keys.data() + static_cast<int64_t>(c) * kChunk * dim, dim, mean));
+        alike.push_back(mean_key(keys.data() + static_cast<int64_t>(first) * dim, dim, mean));
         const PlaceRotations::View turn = rotations.at(slot.place, spare.data());
         kernels().rotate_pairs(mean, turn.cos, turn.sin, rotations.pairs());
       }
@@ -167,17 +171,17 @@ class ShadowKv final : public Selector {
   }
 
   /// The mean of a chunk's keys, [dim]; returns the least cosine of a key with it.
-  static float mean_key(const float* keys, int dim, float* mean) {
-    for (int t = 0; t < kChunk; ++t)
-      for (int d = 0; d < dim; ++d) mean[d] += keys[t * dim + d] / kChunk;
+  float mean_key(const float* keys, int dim, float* mean) const {
+    for (int t = 0; t < chunk_; ++t)
+      for (int d = 0; d < dim; ++d) mean[d] += keys[t * dim + d] / static_cast<float>(chunk_);
     double least = 1;
-    for (int t = 0; t < kChunk; ++t)
+    for (int t = 0; t < chunk_; ++t)
       least = std::min(least, cosine_of(std::span(mean, dim), std::span(keys + t * dim, dim)));
     return static_cast<float>(least);
   }
 
   /// The chunks with the least cosines are outliers.
-  Landmarks part_outliers(const std::vector<ChunkId>& chunks, const std::vector<float>& means,
+  Landmarks part_outliers(const std::vector<Chunk>& chunks, const std::vector<float>& means,
                           const std::vector<float>& alike) const {
     const int dim = store_->shape().key_dim;
     std::vector<size_t> order(chunks.size());
@@ -203,10 +207,11 @@ class ShadowKv final : public Selector {
       softmax_scores(std::span(scores).subspan(q * n, n), 1);
       for (int64_t i = 0; i < n; ++i) scores[i] = std::max(scores[i], scores[q * n + i]);
     }
-    return top_scores(std::span(scores).first(n), budget_ / kChunk);
+    return top_scores(std::span(scores).first(n), budget_ / chunk_);
   }
 
   int64_t budget_, outliers_;
+  int chunk_;  // tokens
   int rank_;
   int layers_ = 0;
   std::shared_ptr<const PageStore> store_;
@@ -219,19 +224,26 @@ MethodInfo shadowkv_info() {
   return {
       .name = "shadowkv",
       .summary =
-          "generated tokens see the prompt's chunks of 8 whose mean key scores highest, with their own keys "
-          "or with keys rebuilt from a form of low rank",
+          "generated tokens see the prompt's chunks whose mean key scores highest, with their own keys or with "
+          "keys rebuilt from a form of low rank",
       .paper = "ShadowKV: KV Cache in Shadows for High-Throughput Long-Context LLM Inference, 2024",
       .needs = "any model; prompts are read in full",
       .time =
-          "O(n / 8 + budget + generated) per token; a rank r costs O(n·w² + w³) after a prompt, w the numbers "
+          "O(n / chunk + budget + generated) per token; a rank r costs O(n·w² + w³) after a prompt, w the numbers "
           "of a token's keys in a layer, and r·w multiplications for each token that was not chosen before",
       .memory =
-          "O(n): nothing is dropped; 1/16 more for the means. A rank saves nothing here, for pages hold "
+          "O(n): nothing is dropped; 1/(2·chunk) more for the means. A rank saves nothing here, for pages hold "
           "their keys besides: it shows what the method's low-rank keys do to answers. It takes 4·r bytes "
           "for a token and layer, and the rebuilt keys of pages with chosen chunks",
-      .parameters = {{"budget", Type::kInt, "2k", "tokens of the prompt that are chosen", kChunk, 1e12, {}},
+      .parameters = {{"budget", Type::kInt, "2k", "tokens of the prompt that are chosen", 8, 1e12, {}},
                      {"outliers", Type::kInt, "48", "chunks least like their mean, always seen", 0, 1e9, {}},
+                     {"chunk",
+                      Type::kInt,
+                      "8",
+                      "tokens that are chosen together: 8, 16, 32 or 64; 16 take half the time of 8",
+                      8,
+                      64,
+                      {}},
                      {"rank",
                       Type::kInt,
                       "0",

@@ -36,6 +36,11 @@ class PageNotes {
     }
     return note;
   }
+  /// Asks memory for the note of a page, which get() will soon be called for.
+  void fetch(PageId page) {
+    const std::byte* note = slab_of(page).bytes.get() + page % store_->pages_per_slab() * bytes_;
+    for (size_t b = 0; b < bytes_; b += 64) __builtin_prefetch(note + b);
+  }
 
  private:
   struct Slab {
