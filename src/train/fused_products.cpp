@@ -46,19 +46,21 @@ void for_rows(int64_t rows, const std::function<void(int64_t)>& f) {
   });
 }
 
-void multiply(const FloatProduct& product) {
+bool has_products_of(Factors factors) { return factors == Factors::kF32 || kernels().multiply_bf16; }
+
+void multiply(Factors factors, const FloatProduct& product) {
   thread_local AlignedBuffer<float> scratch(kMultiplyScratch);
-  kernels().multiply(product, scratch.data());
+  (factors == Factors::kBF16 ? kernels().multiply_bf16 : kernels().multiply)(product, scratch.data());
 }
 
-void multiply(std::span<const FloatProduct> products, int64_t rows_of_part) {
+void multiply(Factors factors, std::span<const FloatProduct> products, int64_t rows_of_part) {
   std::vector<FloatProduct> parts;
   for (const FloatProduct& product : products) {
     for (int64_t begin = 0; begin < product.rows; begin += rows_of_part) {
       parts.push_back(rows_of(product, begin, std::min(begin + rows_of_part, product.rows)));
     }
   }
-  training_pool().parallel_for(parts.size(), [&](size_t part, int) { multiply(parts[part]); });
+  training_pool().parallel_for(parts.size(), [&](size_t part, int) { multiply(factors, parts[part]); });
 }
 
 FloatProduct forth(const at::Tensor& x, const at::Tensor& w, const at::Tensor& y, bool add) {

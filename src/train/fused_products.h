@@ -8,6 +8,7 @@
 
 #include "base/thread_pool.h"
 #include "kernels/kernels.h"
+#include "train/factors.h"
 
 namespace fathom {
 
@@ -21,9 +22,9 @@ void for_rows(int64_t rows, const std::function<void(int64_t row)>& f);
 void for_parts(int64_t rows, int64_t rows_of_part, const std::function<void(int64_t begin, int64_t end)>& f);
 
 /// The product on this thread.
-void multiply(const FloatProduct& product);
+void multiply(Factors factors, const FloatProduct& product);
 /// All products, in parts of at most `rows_of_part` rows of y, on all threads.
-void multiply(std::span<const FloatProduct> products, int64_t rows_of_part);
+void multiply(Factors factors, std::span<const FloatProduct> products, int64_t rows_of_part);
 
 inline float* floats(const at::Tensor& x) { return x.data_ptr<float>(); }
 
