@@ -33,6 +33,7 @@ constexpr int64_t kDepth = 512;
 constexpr int64_t kPairs = kDepth / 2;
 constexpr int64_t kColumns = 512;
 constexpr int64_t kPackedRows = 96;
+constexpr int64_t kAhead = 16;  // rows of b that are asked for before they are packed: they come from afar
 static_assert(kPairs * (kColumns + kPackedRows) <= kMultiplyScratch && kPackedRows % kTileRows == 0);
 
 /// The first n of 16 lanes; n may be anything.
@@ -62,6 +63,8 @@ void PackRows(const float* from, int64_t stride, int64_t columns, int64_t depth,
   for (int64_t k = 0; k < depth; k += 2, to += kPanelWidth) {
     const float *first = from + k * stride, *second = k + 1 < depth ? first + stride : first;
     for (int64_t c = 0; c < kPanelWidth; c += 16) {
+      _mm_prefetch(first + c + kAhead * stride, _MM_HINT_T0);
+      _mm_prefetch(second + c + kAhead * stride, _MM_HINT_T0);
       const __mmask16 lanes = FirstLanes(columns - c), second_lanes = k + 1 < depth ? lanes : __mmask16{0};
       _mm512_store_si512(to + c, PairsOfRows(first + c, lanes, second + c, second_lanes));
     }
@@ -110,12 +113,17 @@ void PackBlock(const FloatProduct& p, const Block& block, uint32_t* to) {
   }
 }
 
-/// to[i, pair] = pairs of the rows of a tile as they lie, in rows of kPairs.
+/// to[i, pair] = pairs of the rows of a tile as they lie, in rows of kPairs. The next tile's rows are asked for.
 void PackTile(const FloatProduct& p, const Block& block, int64_t row, int64_t rows, uint32_t* to) {
   for (int64_t i = 0; i < rows; ++i, to += kPairs) {
-    const float* from = p.a + (row + i) * p.a_stride + block.k;
-    for (int64_t k = 0; k < block.depth; k += 32)
-      _mm512_store_si512(to + k / 2, PairsOfRow(from + k, block.depth - k));
+    const float *from = p.a + (row + i) * p.a_stride + block.k, *next = from + kTileRows * p.a_stride;
+    int64_t k = 0;
+    for (; k + 32 <= block.depth; k += 32) {
+      _mm_prefetch(next + k, _MM_HINT_T0);
+      _mm_prefetch(next + k + 16, _MM_HINT_T0);
+      _mm512_store_si512(to + k / 2, PairsOfRow(from + k, 32));
+    }
+    if (k < block.depth) _mm512_store_si512(to + k / 2, PairsOfRow(from + k, block.depth - k));
   }
 }
 
