@@ -22,9 +22,6 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::variable_list;
 
-constexpr int64_t kRowsForth = 264;  // of a product with weights, which are packed once for them: whole tiles
-constexpr int64_t kRowsOfWeights =
-    96;  // of the gradient of weights: even narrow matrices make work for two threads
 constexpr int64_t kRowsOfLogits = 132;  // whose logits a thread makes
 constexpr int64_t kLogits = 1 << 22;    // at once: 16 MB
 constexpr int64_t kRowPadding = 16;     // so that rows of logits do not share their places in the caches
@@ -114,7 +111,7 @@ class Swiglu : public Function<Swiglu<kFactors>> {
     const int64_t rows = x.size(0), width = gate.size(0);
     const at::Tensor g = at::empty({rows, width}), u = at::empty_like(g), y = at::empty_like(g);
     const FloatProduct to_gate = forth(x, gate, g), to_up = forth(x, up, u);
-    for_parts(rows, kRowsForth, [&](int64_t begin, int64_t end) {
+    for_parts(rows, kRowsOfPart, [&](int64_t begin, int64_t end) {
       multiply(kFactors, rows_of(to_gate, begin, end));
       multiply(kFactors, rows_of(to_up, begin, end));
       const int64_t at = begin * width, count = (end - begin) * width;
@@ -131,14 +128,14 @@ class Swiglu : public Function<Swiglu<kFactors>> {
     const at::Tensor dx = at::empty_like(x), dgate = at::empty_like(gate), dup = at::empty_like(up);
     const FloatProduct from_gate = back_to_rows(dg, gate, dx), from_up = back_to_rows(du, up, dx, true);
     const int64_t width = gate.size(0);
-    for_parts(x.size(0), kRowsForth, [&](int64_t begin, int64_t end) {
+    for_parts(x.size(0), kRowsOfPart, [&](int64_t begin, int64_t end) {
       const int64_t at = begin * width;
       kernels().swiglu_backward(floats(g) + at, floats(u) + at, floats(dy) + at, (end - begin) * width,
                                 floats(dg) + at, floats(du) + at);
       multiply(kFactors, rows_of(from_gate, begin, end));
       multiply(kFactors, rows_of(from_up, begin, end));
     });
-    multiply(kFactors, {{back_to_weights(dg, x, dgate), back_to_weights(du, x, dup)}}, kRowsOfWeights);
+    multiply_all(kFactors, {{back_to_weights(dg, x, dgate), back_to_weights(du, x, dup)}});
     return {dx.view(saved[0].sizes()), dgate, dup};
   }
 };
@@ -164,7 +161,7 @@ class Linears : public Function<Linears<kFactors>> {
       results.push_back(at::empty(with_width(input, w.size(0))));
       products.push_back(forth(x, w, results.back()));
     }
-    multiply(kFactors, products, kRowsForth);
+    multiply_all(kFactors, products);
     context->save_for_backward(saved);
     return results;
   }
@@ -179,10 +176,10 @@ class Linears : public Function<Linears<kFactors>> {
       to_rows.push_back(back_to_rows(dy[i], saved[i + 1], dx, i > 0));
       to_weights.push_back(back_to_weights(dy[i], x, results.back()));
     }
-    for_parts(x.size(0), kRowsForth, [&](int64_t begin, int64_t end) {
+    for_parts(x.size(0), kRowsOfPart, [&](int64_t begin, int64_t end) {
       for (const FloatProduct& product : to_rows) multiply(kFactors, rows_of(product, begin, end));
     });
-    multiply(kFactors, to_weights, kRowsOfWeights);
+    multiply_all(kFactors, to_weights);
     return results;
   }
 };
@@ -197,7 +194,7 @@ class AddLinear : public Function<AddLinear<kFactors>> {
     at::Tensor y = at::empty_like(from);
     const FloatProduct product = forth(x, w, y, true);
     const int64_t width = w.size(0);
-    for_parts(x.size(0), kRowsForth, [&](int64_t begin, int64_t end) {
+    for_parts(x.size(0), kRowsOfPart, [&](int64_t begin, int64_t end) {
       std::copy_n(floats(from) + begin * width, (end - begin) * width, floats(y) + begin * width);
       multiply(kFactors, rows_of(product, begin, end));
     });
@@ -208,8 +205,8 @@ class AddLinear : public Function<AddLinear<kFactors>> {
     const variable_list saved = context->get_saved_variables();
     const at::Tensor x = rows_of(saved[0]), dy = rows_of(gradients[0]);
     const at::Tensor dx = at::empty_like(x), dw = at::empty_like(saved[1]);
-    multiply(kFactors, {{back_to_rows(dy, saved[1], dx)}}, kRowsForth);
-    multiply(kFactors, {{back_to_weights(dy, x, dw)}}, kRowsOfWeights);
+    multiply_all(kFactors, {{back_to_rows(dy, saved[1], dx)}});
+    multiply_all(kFactors, {{back_to_weights(dy, x, dw)}});
     return {gradients[0], dx.view(saved[0].sizes()), dw};
   }
 };
@@ -307,10 +304,8 @@ class CrossEntropy : public Function<CrossEntropy<kFactors>> {
           std::copy_n(back.data() + (i - begin) * width, width, floats(dx) + rows[i] * width);
         }
       });
-      multiply(kFactors,
-               {{{vocabulary, width, count, logits.data(), stride, true, some.data(), width, false, floats(doutput),
-                  width, true}}},
-               kRowsForth);
+      multiply_all(kFactors, {{{vocabulary, width, count, logits.data(), stride, true, some.data(), width, false,
+                                floats(doutput), width, true}}});
       return std::accumulate(losses.begin(), losses.end(), 0.0);
     }
 
