@@ -130,6 +130,41 @@ void multiply_rows(benchmark::State& state, const std::string& isa, WeightType t
         floats ? limits(table).floats : limits(table).quantised);
 }
 
+/// A product of training. The strides are those of whole rows.
+struct TrainingShape {
+  const char* name;
+  int64_t rows, cols, depth;
+  bool a_turned, b_turned;
+};
+constexpr TrainingShape kTrainingShapes[] = {{"scores", 128, 192, 64, false, true},
+                                             {"weighted values", 128, 64, 192, false, false},
+                                             {"gradient of values", 192, 64, 128, true, false},
+                                             {"layer", 264, 512, 192, false, true},
+                                             {"back through a layer", 264, 192, 512, false, false},
+                                             {"gradient of weights", 96, 192, 4096, true, false},
+                                             {"logits", 132, 4096, 192, false, true}};
+
+/// As they are, or rounded to bfloat16.
+void train(benchmark::State& state, const std::string& isa, bool rounded, const TrainingShape& shape) {
+  const Kernels& table = kernels(isa);
+  const auto& [name, rows, cols, depth, a_turned, b_turned] = shape;
+  const std::vector<float> a(rows * depth, 0.5f), b(cols * depth, 0.25f);
+  std::vector<float> y(rows * cols);
+  AlignedBuffer<float> scratch(kMultiplyScratch);
+  FloatProduct product{.rows = rows, .cols = cols, .depth = depth, .a = a.data(), .b = b.data(), .y = y.data()};
+  product.a_turned = a_turned;
+  product.a_stride = a_turned ? rows : depth;
+  product.b_turned = b_turned;
+  product.b_stride = b_turned ? depth : cols;
+  product.y_stride = cols;
+  for (auto _ : state) {
+    (rounded ? table.multiply_bf16 : table.multiply)(product, scratch.data());
+    benchmark::DoNotOptimize(y.data());
+  }
+  count(state, "multiply-adds/s", static_cast<double>(rows * cols * depth),
+        best_rate(rounded ? table.peak_bf16 : table.peak_f32));
+}
+
 /// What the kernels above are measured against.
 void peak(benchmark::State& state, int64_t (*function)(int64_t, float*)) {
   float sink = 0;
@@ -156,6 +191,11 @@ const int kRegistered = [] {
     benchmark::RegisterBenchmark(("peak/" + isa + "/quantised").c_str(), peak, table.peak);
     benchmark::RegisterBenchmark(("peak/" + isa + "/f32").c_str(), peak, table.peak_f32);
     if (table.peak_bf16) benchmark::RegisterBenchmark(("peak/" + isa + "/bf16").c_str(), peak, table.peak_bf16);
+    for (const TrainingShape& shape : kTrainingShapes) {
+      const std::string name = "train/" + isa + "/" + shape.name;
+      benchmark::RegisterBenchmark((name + "/f32").c_str(), train, isa, false, shape);
+      if (table.multiply_bf16) benchmark::RegisterBenchmark((name + "/bf16").c_str(), train, isa, true, shape);
+    }
     for (const WeightType type : {WeightType::kF32, WeightType::kF16, WeightType::kBF16, WeightType::kQ8_0,
                                   WeightType::kQ4_0, WeightType::kQ2_K, WeightType::kQ3_K, WeightType::kQ4_K,
                                   WeightType::kQ5_K, WeightType::kQ6_K, WeightType::kIQ4_XS}) {

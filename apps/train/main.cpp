@@ -135,9 +135,16 @@ void show_step(TrainingData& data, int64_t step) {
   }
 }
 
+Factors factors_of(const TrainConfig& config) {
+  if (config.precision != "bf16") return Factors::kF32;
+  if (has_products_of(Factors::kBF16)) return Factors::kBF16;
+  note("precision is bf16, but this processor has no fast products of bfloat16 numbers: they are f32");
+  return Factors::kF32;
+}
+
 std::unique_ptr<Net> make_net(const TrainConfig& config, const TrainingData& data, bool plain) {
   const at::Device device = training_device(config);
-  const LayerOps& ops = plain ? plain_ops() : device.is_cpu() ? fused_ops() : device_ops();
+  const LayerOps& ops = plain ? plain_ops() : device.is_cpu() ? fused_ops(factors_of(config)) : device_ops();
   NetConfig shape = net_config(config, data.tokenizer().size());
   if (shape.model.landmarks) shape.model.landmark_token = data.landmark_token();
   auto net = std::make_unique<Net>(std::move(shape), ops, device);

@@ -47,6 +47,7 @@ Kernels vector_kernels(const Isa& isa) {
   table.isa = isa.name;
   fill_vector_matmul(table);
   fill_vector_multiply(table);
+  fill_bf16_multiply(table);
   fill_vector_attend(table);
   fill_vector_scores(table);
   fill_vector_pages(table);

@@ -117,7 +117,7 @@ struct FloatProduct {
   bool add = false;  // to what y holds
 };
 
-/// Floats of scratch that Kernels::multiply needs.
+/// Floats of scratch that Kernels::multiply and multiply_bf16 need.
 inline constexpr int64_t kMultiplyScratch = 256 * (512 + 96);
 
 /// The table of kernels of one instruction set. They neither allocate nor throw; results do not depend on threads.
@@ -138,6 +138,9 @@ struct Kernels {
   int64_t panel_rows;
   /// For training. scratch: [kMultiplyScratch], aligned to 64 bytes.
   void (*multiply)(const FloatProduct& product, float* scratch);
+  /// The same of factors rounded to bfloat16 (to nearest, even; subnormal numbers count as 0) with sums of floats.
+  /// Null where the processor has no instruction for it.
+  void (*multiply_bf16)(const FloatProduct& product, float* scratch) = nullptr;
 
   /// scratch: [attend_scratch(key_dim, value_dim, rows · group)] floats, aligned to 64 bytes.
   void (*attend)(const AttendTask& task, float* scratch);

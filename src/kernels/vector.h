@@ -16,6 +16,7 @@ inline constexpr int kTileQueries = 16;
 /// Each fills its part of the table for the target that Highway has chosen.
 void fill_vector_matmul(Kernels& table);
 void fill_vector_multiply(Kernels& table);
+void fill_bf16_multiply(Kernels& table);
 void fill_vector_attend(Kernels& table);
 void fill_vector_scores(Kernels& table);
 void fill_vector_pages(Kernels& table);

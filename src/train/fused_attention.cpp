@@ -33,10 +33,12 @@ struct FusedAttention::Scratch {
   AlignedBuffer<float> lse, along;  // [rows]
 };
 
-FusedAttention::FusedAttention(at::Tensor q_, at::Tensor k_, at::Tensor v_, double scale, int64_t window)
+FusedAttention::FusedAttention(at::Tensor q_, at::Tensor k_, at::Tensor v_, double scale, int64_t window,
+                               Factors factors)
     : q(std::move(q_)),
       k(std::move(k_)),
       v(std::move(v_)),
+      factors_(factors),
       scale_(static_cast<float>(scale)),
       window_(window),
       sequences_(q.size(0)),
@@ -76,7 +78,8 @@ struct Visible {
 void FusedAttention::scores(const Block& b, int64_t from, int64_t to, const float* queries, float* y) const {
   const int64_t stride = kv_heads_ * key_dim_;
   const float* keys = floats(k) + (b.sequence * length_ + from) * stride + b.kv_head * key_dim_;
-  multiply({b.rows, to - from, key_dim_, queries, key_dim_, false, keys, stride, true, y, to - from + kRowPadding});
+  multiply(factors_,
+           {b.rows, to - from, key_dim_, queries, key_dim_, false, keys, stride, true, y, to - from + kRowPadding});
 }
 
 void FusedAttention::forward(const Block& b, Scratch& s, const Result& result) const {
@@ -102,8 +105,8 @@ void FusedAttention::forward(const Block& b, Scratch& s, const Result& result) c
   }
   const int64_t step = kv_heads_ * value_dim_;
   const float* values = floats(v) + (b.sequence * length_ + from) * step + b.kv_head * value_dim_;
-  multiply(
-      {b.rows, value_dim_, to - from, s.p.data(), stride, false, values, step, false, s.out.data(), value_dim_});
+  multiply(factors_, {b.rows, value_dim_, to - from, s.p.data(), stride, false, values, step, false, s.out.data(),
+                      value_dim_});
   for (int64_t row = 0; row < b.rows; ++row) {
     kernels().scale(s.out.data() + row * value_dim_, s.along[row], value_dim_);
   }
@@ -133,8 +136,8 @@ void FusedAttention::backward_to(const Block& b, int64_t from, int64_t to, Scrat
   const float* values = floats(v) + (b.sequence * length_ + from) * value_step + b.kv_head * value_dim_;
   const float* own_keys = floats(k) + (b.sequence * length_ + from) * key_step + b.kv_head * key_dim_;
   scores(b, from, to, s.q.data(), s.p.data());
-  multiply(
-      {b.rows, keys, value_dim_, s.dy.data(), value_dim_, false, values, value_step, true, s.dp.data(), stride});
+  multiply(factors_, {b.rows, keys, value_dim_, s.dy.data(), value_dim_, false, values, value_step, true,
+                      s.dp.data(), stride});
   for (int64_t row = 0; row < b.rows; ++row) {
     float *p = s.p.data() + row * stride, *dp = s.dp.data() + row * stride;
     const Visible seen(b.first + row / group_, window_, from, to);
@@ -146,12 +149,12 @@ void FusedAttention::backward_to(const Block& b, int64_t from, int64_t to, Scrat
       kernels().softmax_backward(s.lse[row], s.along[row], seen.end - seen.begin, p + seen.begin, dp + seen.begin);
     }
   }
-  multiply({keys, value_dim_, b.rows, s.p.data(), stride, true, s.dy.data(), value_dim_, false,
-            dv + from * value_dim_, value_dim_, true});
-  multiply({keys, key_dim_, b.rows, s.dp.data(), stride, true, s.q.data(), key_dim_, false, dk + from * key_dim_,
-            key_dim_, true});
-  multiply(
-      {b.rows, key_dim_, keys, s.dp.data(), stride, false, own_keys, key_step, false, s.dq.data(), key_dim_, true});
+  multiply(factors_, {keys, value_dim_, b.rows, s.p.data(), stride, true, s.dy.data(), value_dim_, false,
+                      dv + from * value_dim_, value_dim_, true});
+  multiply(factors_, {keys, key_dim_, b.rows, s.dp.data(), stride, true, s.q.data(), key_dim_, false,
+                      dk + from * key_dim_, key_dim_, true});
+  multiply(factors_, {b.rows, key_dim_, keys, s.dp.data(), stride, false, own_keys, key_step, false, s.dq.data(),
+                      key_dim_, true});
 }
 
 void FusedAttention::backward(const Block& b, Scratch& s, const Result& result, const float* dy, float* dq,

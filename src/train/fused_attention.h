@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "train/factors.h"
+
 namespace fathom {
 
 /// Causal grouped-query attention of f32 sequences to themselves, block by block: memory grows with the length, not
@@ -12,7 +14,7 @@ class FusedAttention {
  public:
   /// q: [sequences, length, heads, key_dim], k: [sequences, length, kv_heads, key_dim], v: [sequences, length,
   /// kv_heads, value_dim]; all contiguous. window: newest tokens that a row sees, itself included; 0 = all.
-  FusedAttention(at::Tensor q_, at::Tensor k_, at::Tensor v_, double scale, int64_t window);
+  FusedAttention(at::Tensor q_, at::Tensor k_, at::Tensor v_, double scale, int64_t window, Factors factors);
 
   struct Result {
     at::Tensor out;  // [sequences, length, heads, value_dim]
@@ -41,6 +43,7 @@ class FusedAttention {
                 float* dv) const;
   void backward_to(const Block& block, int64_t from, int64_t to, Scratch& scratch, float* dk, float* dv) const;
 
+  Factors factors_;
   float scale_;
   int64_t window_, sequences_, length_, heads_, kv_heads_, group_, key_dim_, value_dim_;
 };

@@ -22,9 +22,6 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::variable_list;
 
-constexpr int64_t kRowsForth = 264;  // of a product with weights, which are packed once for them: whole tiles
-constexpr int64_t kRowsOfWeights =
-    96;  // of the gradient of weights: even narrow matrices make work for two threads
 constexpr int64_t kRowsOfLogits = 132;  // whose logits a thread makes
 constexpr int64_t kLogits = 1 << 22;    // at once: 16 MB
 constexpr int64_t kRowPadding = 16;     // so that rows of logits do not share their places in the caches
@@ -105,7 +102,8 @@ std::vector<int64_t> with_width(const at::Tensor& x, int64_t width) {
 }
 
 /// silu(x·gateᵀ) ⊙ (x·upᵀ), the two products and what follows them while their rows are in the cache.
-class Swiglu : public Function<Swiglu> {
+template <Factors kFactors>
+class Swiglu : public Function<Swiglu<kFactors>> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& input, const at::Tensor& gate,
                             const at::Tensor& up) {
@@ -113,9 +111,9 @@ class Swiglu : public Function<Swiglu> {
     const int64_t rows = x.size(0), width = gate.size(0);
     const at::Tensor g = at::empty({rows, width}), u = at::empty_like(g), y = at::empty_like(g);
     const FloatProduct to_gate = forth(x, gate, g), to_up = forth(x, up, u);
-    for_parts(rows, kRowsForth, [&](int64_t begin, int64_t end) {
-      multiply(rows_of(to_gate, begin, end));
-      multiply(rows_of(to_up, begin, end));
+    for_parts(rows, kRowsOfPart, [&](int64_t begin, int64_t end) {
+      multiply(kFactors, rows_of(to_gate, begin, end));
+      multiply(kFactors, rows_of(to_up, begin, end));
       const int64_t at = begin * width, count = (end - begin) * width;
       std::copy_n(floats(g) + at, count, floats(y) + at);
       kernels().swiglu(floats(y) + at, floats(u) + at, count);
@@ -130,14 +128,14 @@ class Swiglu : public Function<Swiglu> {
     const at::Tensor dx = at::empty_like(x), dgate = at::empty_like(gate), dup = at::empty_like(up);
     const FloatProduct from_gate = back_to_rows(dg, gate, dx), from_up = back_to_rows(du, up, dx, true);
     const int64_t width = gate.size(0);
-    for_parts(x.size(0), kRowsForth, [&](int64_t begin, int64_t end) {
+    for_parts(x.size(0), kRowsOfPart, [&](int64_t begin, int64_t end) {
       const int64_t at = begin * width;
       kernels().swiglu_backward(floats(g) + at, floats(u) + at, floats(dy) + at, (end - begin) * width,
                                 floats(dg) + at, floats(du) + at);
-      multiply(rows_of(from_gate, begin, end));
-      multiply(rows_of(from_up, begin, end));
+      multiply(kFactors, rows_of(from_gate, begin, end));
+      multiply(kFactors, rows_of(from_up, begin, end));
     });
-    multiply({{back_to_weights(dg, x, dgate), back_to_weights(du, x, dup)}}, kRowsOfWeights);
+    multiply_all(kFactors, {{back_to_weights(dg, x, dgate), back_to_weights(du, x, dup)}});
     return {dx.view(saved[0].sizes()), dgate, dup};
   }
 };
@@ -150,7 +148,8 @@ void keep_other_threads_quiet() {
 }
 
 /// x·wᵀ for several w.
-class Linears : public Function<Linears> {
+template <Factors kFactors>
+class Linears : public Function<Linears<kFactors>> {
  public:
   static variable_list forward(AutogradContext* context, const at::Tensor& input, const at::TensorList weights) {
     keep_other_threads_quiet();
@@ -162,7 +161,7 @@ class Linears : public Function<Linears> {
       results.push_back(at::empty(with_width(input, w.size(0))));
       products.push_back(forth(x, w, results.back()));
     }
-    multiply(products, kRowsForth);
+    multiply_all(kFactors, products);
     context->save_for_backward(saved);
     return results;
   }
@@ -177,16 +176,17 @@ class Linears : public Function<Linears> {
       to_rows.push_back(back_to_rows(dy[i], saved[i + 1], dx, i > 0));
       to_weights.push_back(back_to_weights(dy[i], x, results.back()));
     }
-    for_parts(x.size(0), kRowsForth, [&](int64_t begin, int64_t end) {
-      for (const FloatProduct& product : to_rows) multiply(rows_of(product, begin, end));
+    for_parts(x.size(0), kRowsOfPart, [&](int64_t begin, int64_t end) {
+      for (const FloatProduct& product : to_rows) multiply(kFactors, rows_of(product, begin, end));
     });
-    multiply(to_weights, kRowsOfWeights);
+    multiply_all(kFactors, to_weights);
     return results;
   }
 };
 
 /// residual + x·wᵀ
-class AddLinear : public Function<AddLinear> {
+template <Factors kFactors>
+class AddLinear : public Function<AddLinear<kFactors>> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& residual, const at::Tensor& input,
                             const at::Tensor& w) {
@@ -194,9 +194,9 @@ class AddLinear : public Function<AddLinear> {
     at::Tensor y = at::empty_like(from);
     const FloatProduct product = forth(x, w, y, true);
     const int64_t width = w.size(0);
-    for_parts(x.size(0), kRowsForth, [&](int64_t begin, int64_t end) {
+    for_parts(x.size(0), kRowsOfPart, [&](int64_t begin, int64_t end) {
       std::copy_n(floats(from) + begin * width, (end - begin) * width, floats(y) + begin * width);
-      multiply(rows_of(product, begin, end));
+      multiply(kFactors, rows_of(product, begin, end));
     });
     context->save_for_backward({input, w});
     return y;
@@ -205,17 +205,18 @@ class AddLinear : public Function<AddLinear> {
     const variable_list saved = context->get_saved_variables();
     const at::Tensor x = rows_of(saved[0]), dy = rows_of(gradients[0]);
     const at::Tensor dx = at::empty_like(x), dw = at::empty_like(saved[1]);
-    multiply({{back_to_rows(dy, saved[1], dx)}}, kRowsForth);
-    multiply({{back_to_weights(dy, x, dw)}}, kRowsOfWeights);
+    multiply_all(kFactors, {{back_to_rows(dy, saved[1], dx)}});
+    multiply_all(kFactors, {{back_to_weights(dy, x, dw)}});
     return {gradients[0], dx.view(saved[0].sizes()), dw};
   }
 };
 
-class Attention : public Function<Attention> {
+template <Factors kFactors>
+class Attention : public Function<Attention<kFactors>> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             double scale, int64_t window) {
-    const FusedAttention attention(q.contiguous(), k.contiguous(), v.contiguous(), scale, window);
+    const FusedAttention attention(q.contiguous(), k.contiguous(), v.contiguous(), scale, window, kFactors);
     const FusedAttention::Result result = attention.forward();
     context->save_for_backward({attention.q, attention.k, attention.v, result.out, result.lse});
     context->saved_data["scale"] = scale;
@@ -225,7 +226,7 @@ class Attention : public Function<Attention> {
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const variable_list saved = context->get_saved_variables();
     const FusedAttention attention(saved[0], saved[1], saved[2], context->saved_data["scale"].toDouble(),
-                                   context->saved_data["window"].toInt());
+                                   context->saved_data["window"].toInt(), kFactors);
     const FusedAttention::Gradients g = attention.backward({saved[3], saved[4]}, gradients[0].contiguous());
     return {g.q, g.k, g.v, at::Tensor(), at::Tensor()};
   }
@@ -233,7 +234,8 @@ class Attention : public Function<Attention> {
 
 /// The gradients are made with the loss: the logits, far larger than all else, are never kept. Rows without weight
 /// take no part.
-class CrossEntropy : public Function<CrossEntropy> {
+template <Factors kFactors>
+class CrossEntropy : public Function<CrossEntropy<kFactors>> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& input, const at::Tensor& output,
                             const at::Tensor& targets, const at::Tensor& weights) {
@@ -292,18 +294,18 @@ class CrossEntropy : public Function<CrossEntropy> {
         for (int64_t i = begin; i < end; ++i) {
           std::copy_n(floats(x) + rows[i] * width, width, some.data() + i * width);
         }
-        multiply({end - begin, vocabulary, width, in, width, false, floats(output), width, true, out, stride});
+        multiply(kFactors,
+                 {end - begin, vocabulary, width, in, width, false, floats(output), width, true, out, stride});
         for (int64_t i = begin; i < end; ++i) losses[i] = to_gradient(rows[i], logits.data() + i * stride);
         std::vector<float> back((end - begin) * width);
-        multiply(
-            {end - begin, width, vocabulary, out, stride, false, floats(output), width, false, back.data(), width});
+        multiply(kFactors, {end - begin, width, vocabulary, out, stride, false, floats(output), width, false,
+                            back.data(), width});
         for (int64_t i = begin; i < end; ++i) {
           std::copy_n(back.data() + (i - begin) * width, width, floats(dx) + rows[i] * width);
         }
       });
-      multiply({{{vocabulary, width, count, logits.data(), stride, true, some.data(), width, false, floats(doutput),
-                  width, true}}},
-               kRowsForth);
+      multiply_all(kFactors, {{{vocabulary, width, count, logits.data(), stride, true, some.data(), width, false,
+                                floats(doutput), width, true}}});
       return std::accumulate(losses.begin(), losses.end(), 0.0);
     }
 
@@ -320,16 +322,19 @@ class CrossEntropy : public Function<CrossEntropy> {
   };
 };
 
+template <Factors kFactors>
 at::Tensor fused_linear(const at::Tensor& x, const at::Tensor& w) {
-  return is_plain_float(x) ? Linears::apply(x, at::TensorList(w))[0] : plain_ops().linear(x, w);
+  return is_plain_float(x) ? Linears<kFactors>::apply(x, at::TensorList(w))[0] : plain_ops().linear(x, w);
 }
+template <Factors kFactors>
 std::array<at::Tensor, 3> fused_linears(const at::Tensor& x, const std::array<at::Tensor, 3>& w) {
   if (!is_plain_float(x)) return plain_ops().linears(x, w);
-  const variable_list y = Linears::apply(x, at::TensorList(w));
+  const variable_list y = Linears<kFactors>::apply(x, at::TensorList(w));
   return {y[0], y[1], y[2]};
 }
+template <Factors kFactors>
 at::Tensor fused_add_linear(const at::Tensor& residual, const at::Tensor& x, const at::Tensor& w) {
-  return is_plain_float(x) ? AddLinear::apply(residual, x, w) : plain_ops().add_linear(residual, x, w);
+  return is_plain_float(x) ? AddLinear<kFactors>::apply(residual, x, w) : plain_ops().add_linear(residual, x, w);
 }
 at::Tensor fused_rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, at::ScalarType type) {
   return is_plain_float(x) ? RmsNorm::apply(x, weight, eps).to(type) : plain_ops().rms_norm(x, weight, eps, type);
@@ -337,25 +342,37 @@ at::Tensor fused_rms_norm(const at::Tensor& x, const at::Tensor& weight, double 
 at::Tensor fused_rotary(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
   return is_plain_float(x) ? Rotary::apply(x, cos, sin) : plain_ops().rotary(x, cos, sin);
 }
+template <Factors kFactors>
 at::Tensor fused_swiglu(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& up) {
-  return is_plain_float(x) ? Swiglu::apply(x, gate, up) : plain_ops().swiglu(x, gate, up);
+  return is_plain_float(x) ? Swiglu<kFactors>::apply(x, gate, up) : plain_ops().swiglu(x, gate, up);
 }
+template <Factors kFactors>
 at::Tensor fused_attention(const AttentionCall& call) {
   if (!is_plain_float(call.q) || call.softplus || call.landmarks) return plain_ops().attention(call);
-  return Attention::apply(call.q, call.k, call.v, call.scale, call.window);
+  return Attention<kFactors>::apply(call.q, call.k, call.v, call.scale, call.window);
 }
+template <Factors kFactors>
 at::Tensor fused_cross_entropy(const at::Tensor& x, const at::Tensor& output, const at::Tensor& targets,
                                const at::Tensor& weights) {
   if (!is_plain_float(x)) return plain_ops().cross_entropy(x, output, targets, weights);
-  return CrossEntropy::apply(x, output, targets.contiguous(), weights.contiguous());
+  return CrossEntropy<kFactors>::apply(x, output, targets.contiguous(), weights.contiguous());
 }
+
+template <Factors kFactors>
+constexpr LayerOps kFusedOps{.linear = fused_linear<kFactors>,
+                             .linears = fused_linears<kFactors>,
+                             .add_linear = fused_add_linear<kFactors>,
+                             .rms_norm = fused_rms_norm,
+                             .rotary = fused_rotary,
+                             .swiglu = fused_swiglu<kFactors>,
+                             .attention = fused_attention<kFactors>,
+                             .cross_entropy = fused_cross_entropy<kFactors>,
+                             .floats_only = true};
 
 }  // namespace
 
-const LayerOps& fused_ops() {
-  static const LayerOps ops{fused_linear, fused_linears, fused_add_linear, fused_rms_norm,
-                            fused_rotary, fused_swiglu,  fused_attention,  fused_cross_entropy};
-  return ops;
+const LayerOps& fused_ops(Factors factors) {
+  return factors == Factors::kBF16 ? kFusedOps<Factors::kBF16> : kFusedOps<Factors::kF32>;
 }
 
 }  // namespace fathom

@@ -14,6 +14,7 @@ namespace fathom {
 namespace {
 
 constexpr int64_t kRowsOfTask = 32;  // of few operations each, taken at once by a thread
+constexpr int64_t kRowsOfTile = 12;  // of the widest kernels
 
 /// Memory that a step frees is kept for the next one: to ask the system for it again costs more than to use it.
 void keep_freed_memory() {
@@ -46,19 +47,25 @@ void for_rows(int64_t rows, const std::function<void(int64_t)>& f) {
   });
 }
 
-void multiply(const FloatProduct& product) {
+bool has_products_of(Factors factors) { return factors == Factors::kF32 || kernels().multiply_bf16; }
+
+void multiply(Factors factors, const FloatProduct& product) {
   thread_local AlignedBuffer<float> scratch(kMultiplyScratch);
-  kernels().multiply(product, scratch.data());
+  (factors == Factors::kBF16 ? kernels().multiply_bf16 : kernels().multiply)(product, scratch.data());
 }
 
-void multiply(std::span<const FloatProduct> products, int64_t rows_of_part) {
+void multiply_all(Factors factors, std::span<const FloatProduct> products) {
+  int64_t rows = 0;
+  for (const FloatProduct& product : products) rows += product.rows;
+  const int64_t threads = training_pool().threads(), share = (rows + threads - 1) / threads;
+  const int64_t most = std::min((share + kRowsOfTile - 1) / kRowsOfTile * kRowsOfTile, kRowsOfPart);
   std::vector<FloatProduct> parts;
   for (const FloatProduct& product : products) {
-    for (int64_t begin = 0; begin < product.rows; begin += rows_of_part) {
-      parts.push_back(rows_of(product, begin, std::min(begin + rows_of_part, product.rows)));
+    for (int64_t begin = 0; begin < product.rows; begin += most) {
+      parts.push_back(rows_of(product, begin, std::min(begin + most, product.rows)));
     }
   }
-  training_pool().parallel_for(parts.size(), [&](size_t part, int) { multiply(parts[part]); });
+  training_pool().parallel_for(parts.size(), [&](size_t part, int) { multiply(factors, parts[part]); });
 }
 
 FloatProduct forth(const at::Tensor& x, const at::Tensor& w, const at::Tensor& y, bool add) {

@@ -8,6 +8,7 @@
 
 #include "base/thread_pool.h"
 #include "kernels/kernels.h"
+#include "train/factors.h"
 
 namespace fathom {
 
@@ -20,10 +21,13 @@ void for_rows(int64_t rows, const std::function<void(int64_t row)>& f);
 /// Calls f(begin, end) for parts of at most `rows_of_part` rows, on all threads.
 void for_parts(int64_t rows, int64_t rows_of_part, const std::function<void(int64_t begin, int64_t end)>& f);
 
+/// Rows that a thread multiplies at once, for which the other factor is packed once: whole tiles.
+inline constexpr int64_t kRowsOfPart = 264;
+
 /// The product on this thread.
-void multiply(const FloatProduct& product);
-/// All products, in parts of at most `rows_of_part` rows of y, on all threads.
-void multiply(std::span<const FloatProduct> products, int64_t rows_of_part);
+void multiply(Factors factors, const FloatProduct& product);
+/// All products, in parts of at most kRowsOfPart rows of y, on all threads.
+void multiply_all(Factors factors, std::span<const FloatProduct> products);
 
 inline float* floats(const at::Tensor& x) { return x.data_ptr<float>(); }
 

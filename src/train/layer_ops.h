@@ -5,6 +5,7 @@
 #include <array>
 
 #include "attend/landmarks.h"
+#include "train/factors.h"
 
 namespace fathom {
 
@@ -43,6 +44,8 @@ struct LayerOps {
   /// width]; targets: [rows] int64; weights: [rows] f32, not differentiated.
   at::Tensor (*cross_entropy)(const at::Tensor& x, const at::Tensor& output, const at::Tensor& targets,
                               const at::Tensor& weights);
+  /// The compute type is float32 always: products round by themselves, if at all.
+  bool floats_only = false;
 };
 
 /// What the equations say, by autograd; memory grows with length².
@@ -53,6 +56,7 @@ const LayerOps& plain_ops();
 const LayerOps& device_ops();
 
 /// The same over Fathom's kernels, with gradients by hand, for f32 on the CPU; what is not is left to plain_ops().
-const LayerOps& fused_ops();
+/// The machine must have products of such factors.
+const LayerOps& fused_ops(Factors factors = Factors::kF32);
 
 }  // namespace fathom

@@ -19,38 +19,38 @@ void iterate(int64_t rows, int64_t cols, std::vector<float>& square, std::vector
              std::vector<float>& moved, std::span<float> y) {
   const bool tall = rows > cols;
   const int64_t side = std::min(rows, cols);
-  multiply({.rows = side,
-            .cols = side,
-            .depth = std::max(rows, cols),
-            .a = y.data(),
-            .a_stride = cols,
-            .a_turned = tall,
-            .b = y.data(),
-            .b_stride = cols,
-            .b_turned = !tall,
-            .y = square.data(),
-            .y_stride = side});
-  multiply({.rows = side,
-            .cols = side,
-            .depth = side,
-            .a = square.data(),
-            .a_stride = side,
-            .b = square.data(),
-            .b_stride = side,
-            .y = polynomial.data(),
-            .y_stride = side});
+  multiply(Factors::kF32, {.rows = side,
+                           .cols = side,
+                           .depth = std::max(rows, cols),
+                           .a = y.data(),
+                           .a_stride = cols,
+                           .a_turned = tall,
+                           .b = y.data(),
+                           .b_stride = cols,
+                           .b_turned = !tall,
+                           .y = square.data(),
+                           .y_stride = side});
+  multiply(Factors::kF32, {.rows = side,
+                           .cols = side,
+                           .depth = side,
+                           .a = square.data(),
+                           .a_stride = side,
+                           .b = square.data(),
+                           .b_stride = side,
+                           .y = polynomial.data(),
+                           .y_stride = side});
   blend(static_cast<float>(kMuonB), square, static_cast<float>(kMuonC), polynomial);
   const float* left = tall ? y.data() : polynomial.data();
   const float* right = tall ? polynomial.data() : y.data();
-  multiply({.rows = rows,
-            .cols = cols,
-            .depth = side,
-            .a = left,
-            .a_stride = tall ? cols : side,
-            .b = right,
-            .b_stride = cols,
-            .y = moved.data(),
-            .y_stride = cols});
+  multiply(Factors::kF32, {.rows = rows,
+                           .cols = cols,
+                           .depth = side,
+                           .a = left,
+                           .a_stride = tall ? cols : side,
+                           .b = right,
+                           .b_stride = cols,
+                           .y = moved.data(),
+                           .y_stride = cols});
   blend(1.0f, moved, static_cast<float>(kMuonA), y);
 }
 

@@ -53,6 +53,7 @@ class Net {
   void initialise(uint64_t seed, double deviation);
 
   const NetConfig& config() const { return config_; }
+  const LayerOps& ops() const { return ops_; }
   const std::vector<NetParameter>& parameters() const { return parameters_; }  // matrices first
   /// Of the parameters, f32 [count], one after the other in their order.
   const at::Tensor& values() const { return values_; }

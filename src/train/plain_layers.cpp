@@ -119,13 +119,23 @@ at::Tensor cross_entropy(const at::Tensor& x, const at::Tensor& output, const at
 }  // namespace
 
 const LayerOps& plain_ops() {
-  static const LayerOps ops{product, linears, add_linear, rms_norm, rotary, swiglu, attention, cross_entropy};
+  static const LayerOps ops{.linear = product,
+                            .linears = linears,
+                            .add_linear = add_linear,
+                            .rms_norm = rms_norm,
+                            .rotary = rotary,
+                            .swiglu = swiglu,
+                            .attention = attention,
+                            .cross_entropy = cross_entropy};
   return ops;
 }
 
 const LayerOps& device_ops() {
-  static const LayerOps ops{product, linears, add_linear,       rms_norm,
-                            rotary,  swiglu,  device_attention, cross_entropy};
+  static const LayerOps ops = [] {
+    LayerOps with_fused_attention = plain_ops();
+    with_fused_attention.attention = device_attention;
+    return with_fused_attention;
+  }();
   return ops;
 }
 

@@ -83,8 +83,9 @@ void visit_parts(const Batch& batch, int64_t parts, at::Device device, const Vis
   }
 }
 
-at::ScalarType compute_type(const TrainConfig& config, at::Device device) {
-  if (config.precision == "auto") return device.is_cpu() ? at::kFloat : at::kBFloat16;
+at::ScalarType compute_type(const TrainConfig& config, const Net& net) {
+  if (net.ops().floats_only) return at::kFloat;
+  if (config.precision == "auto") return net.values().is_cpu() ? at::kFloat : at::kBFloat16;
   return config.precision == "bf16" ? at::kBFloat16 : at::kFloat;
 }
 
@@ -136,7 +137,7 @@ Trainer::Trainer(TrainConfig config, Net& net, BatchSource& batches, std::vector
       log_(std::move(log)),
       updater_(make_updater(config_, net)),
       schedule_(schedule_of(config_)),
-      compute_type_(compute_type(config_, net.values().device())) {
+      compute_type_(compute_type(config_, net)) {
   const int64_t all = std::max(1u, std::thread::hardware_concurrency());
   at::set_num_threads(static_cast<int>(config_.threads > 0 ? config_.threads : all));
 }

@@ -1,6 +1,7 @@
-// Products of floats for training: what the sums say, whichever sides lie turned.
+// Products of floats for training: what the sums say, whichever sides lie turned, of floats as they are or rounded.
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
 
 #include "base/aligned.h"
@@ -15,21 +16,33 @@ using Floats = std::vector<float>;
 struct Shape {
   int64_t rows, cols, depth;
 };
-constexpr Shape kShapes[] = {{1, 1, 1}, {3, 5, 2}, {12, 32, 16}, {13, 33, 17}, {25, 70, 300}, {7, 530, 40}};
+constexpr Shape kShapes[] = {{1, 1, 1},     {3, 5, 2},    {12, 32, 16}, {13, 33, 17},
+                             {25, 70, 300}, {7, 530, 40}, {98, 48, 31}, {5, 17, 1029}};
 constexpr int64_t kMore = 3;  // floats between the rows, which no product may write
 
-void expect_product(const Kernels& table, const Shape& shape, bool a_turned, bool b_turned, bool add) {
+using Multiply = decltype(Kernels::multiply);
+
+/// As they are, or as the product that rounds its factors sees them.
+Floats seen(Floats values, bool rounded) {
+  for (float& v : values) {
+    if (rounded) v = std::bit_cast<float>(uint32_t{f32_to_bf16(v)} << 16);
+  }
+  return values;
+}
+
+void expect_product(Multiply multiply, bool rounded, const Shape& shape, bool a_turned, bool b_turned, bool add) {
   const auto& [rows, cols, depth] = shape;
   const int64_t a_stride = (a_turned ? rows : depth) + kMore, b_stride = (b_turned ? depth : cols) + kMore;
-  const Floats a = gaussian((a_turned ? depth : rows) * a_stride, 1),
-               b = gaussian((b_turned ? cols : depth) * b_stride, 2);
+  const Floats given_a = gaussian((a_turned ? depth : rows) * a_stride, 1),
+               given_b = gaussian((b_turned ? cols : depth) * b_stride, 2);
+  const Floats a = seen(given_a, rounded), b = seen(given_b, rounded);
   const int64_t y_stride = cols + kMore;
   const Floats before = gaussian(rows * y_stride, 3);
   Floats y = before;
   AlignedBuffer<float> scratch(kMultiplyScratch);
-  table.multiply(
-      {rows, cols, depth, a.data(), a_stride, a_turned, b.data(), b_stride, b_turned, y.data(), y_stride, add},
-      scratch.data());
+  multiply({rows, cols, depth, given_a.data(), a_stride, a_turned, given_b.data(), b_stride, b_turned, y.data(),
+            y_stride, add},
+           scratch.data());
   for (int64_t i = 0; i < rows; ++i) {
     for (int64_t j = 0; j < y_stride; ++j) {
       const float found = y[i * y_stride + j], old = before[i * y_stride + j];
@@ -48,20 +61,33 @@ void expect_product(const Kernels& table, const Shape& shape, bool a_turned, boo
   }
 }
 
-class MultiplyOnEachIsa : public testing::TestWithParam<std::string> {};
-
-TEST_P(MultiplyOnEachIsa, IsTheSumOfProductsWhicheverSidesAreTurned) {
+void expect_products(Multiply multiply, bool rounded) {
   for (const Shape& shape : kShapes) {
     for (const bool a_turned : {false, true}) {
       for (const bool b_turned : {false, true}) {
-        for (const bool add : {false, true}) expect_product(kernels(GetParam()), shape, a_turned, b_turned, add);
+        for (const bool add : {false, true}) expect_product(multiply, rounded, shape, a_turned, b_turned, add);
       }
     }
   }
 }
 
+class MultiplyOnEachIsa : public testing::TestWithParam<std::string> {};
+
+TEST_P(MultiplyOnEachIsa, IsTheSumOfProductsWhicheverSidesAreTurned) {
+  expect_products(kernels(GetParam()).multiply, false);
+}
+
 INSTANTIATE_TEST_SUITE_P(Isa, MultiplyOnEachIsa, testing::ValuesIn(available_isas()),
                          [](const auto& param) { return param.param; });
+
+TEST(Multiply, OfRoundedFactorsIsTheSumOfTheirProducts) {
+  std::vector<Multiply> all;
+  for (const std::string& isa : available_isas()) {
+    if (const Multiply multiply = kernels(isa).multiply_bf16) all.push_back(multiply);
+  }
+  if (all.empty()) GTEST_SKIP() << "this machine has no AVX512-BF16";
+  for (const Multiply multiply : all) expect_products(multiply, true);
+}
 
 }  // namespace
 }  // namespace fathom

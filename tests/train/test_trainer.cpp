@@ -59,8 +59,10 @@ TrainConfig copy_config(int64_t steps) {
 
 /// A net and its trainer, and what it logged.
 struct LoggedRun {
-  explicit LoggedRun(const TrainConfig& config, BatchSource& batches, std::vector<HeldoutSet> heldout = {})
-      : net(net_config(config, 0)), trainer(config, net, batches, std::move(heldout), [this](const Json& line) {
+  explicit LoggedRun(const TrainConfig& config, BatchSource& batches, std::vector<HeldoutSet> heldout = {},
+                     const LayerOps& ops = plain_ops())
+      : net(net_config(config, 0), ops),
+        trainer(config, net, batches, std::move(heldout), [this](const Json& line) {
           lines.push_back(line);
           if (on_line) on_line(line);
         }) {
@@ -88,9 +90,22 @@ struct LoggedRun {
   Trainer trainer;
 };
 
-at::Tensor trained_values(const TrainConfig& config) {
+/// How a net is computed: a precision of the config, and whose layers.
+struct Way {
+  const char* name;
+  const char* precision;
+  const LayerOps& ops;
+};
+std::vector<Way> ways() {
+  std::vector<Way> all{
+      {"plain f32", "f32", plain_ops()}, {"plain bf16", "bf16", plain_ops()}, {"fused f32", "f32", fused_ops()}};
+  if (has_products_of(Factors::kBF16)) all.push_back({"fused bf16", "bf16", fused_ops(Factors::kBF16)});
+  return all;
+}
+
+at::Tensor trained_values(const TrainConfig& config, const LayerOps& ops = plain_ops()) {
   CopyTask task;
-  LoggedRun run(config, task);
+  LoggedRun run(config, task, {}, ops);
   run.trainer.run();
   return run.net.values().clone();
 }
@@ -107,17 +122,33 @@ class Training : public testing::Test {
 };
 
 TEST_F(Training, LearnsToCopy) {
-  for (const char* precision : {"f32", "bf16"}) {
+  for (const Way& way : ways()) {
     TrainConfig config = copy_config(200);
-    config.precision = precision;
+    config.precision = way.precision;
     CopyTask task;
-    LoggedRun run(config, task);
+    LoggedRun run(config, task, {}, way.ops);
     run.trainer.run();
     const std::vector<double> losses = run.logged("loss");
     ASSERT_EQ(losses.size(), 200u);
-    EXPECT_GT(losses[0], std::log(kSymbols) - 0.5) << precision;
-    EXPECT_LT(losses.back(), 0.2) << precision;
+    EXPECT_GT(losses[0], std::log(kSymbols) - 0.5) << way.name;
+    EXPECT_LT(losses.back(), 0.2) << way.name;
   }
+}
+
+TEST_F(Training, LossesOfProductsOfBfloat16AreNearlyThoseOfFloats) {
+  if (!has_products_of(Factors::kBF16)) GTEST_SKIP() << "this machine has no AVX512-BF16";
+  TrainConfig config = copy_config(30);
+  CopyTask task(40, 5);
+  const auto losses = [&](const LayerOps& ops) {
+    LoggedRun run(config, task, {}, ops);
+    run.trainer.run();
+    return run.logged("loss");
+  };
+  const std::vector<double> floats = losses(fused_ops());
+  config.precision = "bf16";
+  const std::vector<double> rounded = losses(fused_ops(Factors::kBF16));
+  for (size_t i = 0; i < floats.size(); ++i) EXPECT_NEAR(rounded[i], floats[i], 0.01 * floats[i]) << "step " << i;
+  EXPECT_NE(rounded, floats);
 }
 
 TEST_F(Training, TheSameRunTwiceGivesTheSameBits) {
@@ -130,16 +161,16 @@ TEST_F(Training, TheSameRunTwiceGivesTheSameBits) {
 }
 
 TEST_F(Training, StoppingAtRandomStepsAndGoingOnGivesTheSameBits) {
-  for (const char* precision : {"f32", "bf16"}) {
+  for (const Way& way : ways()) {
     TrainConfig config = copy_config(40);
-    config.precision = precision;
-    const at::Tensor expected = trained_values(config);
-    config.checkpoint = {.file = checkpoint() + precision, .interval = 3};
+    config.precision = way.precision;
+    const at::Tensor expected = trained_values(config, way.ops);
+    config.checkpoint = {.file = checkpoint() + way.name, .interval = 3};
     std::mt19937 random(1);
     int stops = 0;
     for (bool done = false; !done;) {
       CopyTask task;
-      LoggedRun run(config, task);
+      LoggedRun run(config, task, {}, way.ops);
       run.net.initialise(99, 0.3);  // what a checkpoint does not set would show
       if (stops == 0) run.net.initialise(config.seed, config.model.init_deviation);
       EXPECT_EQ(run.trainer.resume(), stops > 0);
@@ -150,7 +181,7 @@ TEST_F(Training, StoppingAtRandomStepsAndGoingOnGivesTheSameBits) {
       try {
         run.trainer.run();
         done = true;
-        EXPECT_TRUE(at::equal(run.net.values(), expected)) << precision << ", " << stops << " stops";
+        EXPECT_TRUE(at::equal(run.net.values(), expected)) << way.name << ", " << stops << " stops";
       } catch (const std::runtime_error& stopped) {
         ASSERT_STREQ(stopped.what(), "stopped");
         ++stops;
