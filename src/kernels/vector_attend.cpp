@@ -203,7 +203,7 @@ class LinesAhead {
     for (int i = 0; i < kLead; ++i) FetchNext();
   }
   /// Comes before a page is read.
-  void BeginPage() { List(kMost); }
+  void BeginPage() { List((kPageTokens / kKeyTile * tile_bytes_ + kPageTokens / 2 * row_bytes_) / 64); }
   HWY_INLINE void FetchNext() {
     if (next_ == count_) return;
     Run& run = runs_[next_];
@@ -215,7 +215,6 @@ class LinesAhead {
 
  private:
   static constexpr int kLead = 128;  // lines: 48 come too late, 192 drive each other out of the L1 (Zen 5)
-  static constexpr int kMost = 256;  // lines that reading a page may ask for
   static constexpr int kRunsOfPage = kPageTokens / kKeyTile + kPageTokens / 4;  // every other pair of tokens
   struct Run {
     const std::byte *at, *end;

@@ -155,7 +155,7 @@ TEST(Selectors, ABudgetThatHoldsEverythingGivesTheBitsOfDense) {
     const std::vector<float> dense = attended(scene, *selector("dense"));
     for (const std::string spec :
          {"quest:budget=100k,dense_layers=0", "quest:budget=64,share=1,dense_layers=0",
-          "quest:budget=64,dense_layers=1", "hip:keys=100k,dense_layers=0", "hip:dense_layers=1",
+          "quest:budget=64,dense_layers=1", "quest:budget=100k,dense_layers=0,block=64", "hip:keys=100k,dense_layers=0", "hip:dense_layers=1",
           "lm-infinite:size=100k", "layers:full=0,else=(window:size=1)", "layers:full=,else=(window:size=100k)"}) {
       EXPECT_EQ(attended(scene, *selector(spec, scene)), dense) << spec << " seed " << seed;
     }
@@ -197,18 +197,22 @@ TEST(Selectors, QuestFindsTheBlockOfTheOneKeyThatMatters) {
     block.positions = scene.positions.data() + block.first;
     block.queries = query.data();
     block.rotations = &scene.rotations;
-    Selection selection;
     const Lane& lane = scene.memory.lane(0, 0);
-    selector("quest:budget=192,local=1,dense_layers=0", scene)->select(lane, block, selection);
-    int64_t seen = 0;
-    bool found = false;
-    for (const SelectedPage& page : selection.pages) {
-      const PageSlot& slot = lane[page.slot];
-      seen += std::popcount(page.mask);
-      found = found || (page.mask & page_bits(wanted - slot.first, wanted + 1 - slot.first)) != 0;
+    for (const char* spec : {"quest:budget=192,local=1,dense_layers=0,block=64",
+                             "quest:budget=192,local=1,dense_layers=0,block=32",
+                             "quest:budget=192,local=1,dense_layers=0"}) {
+      Selection selection;
+      selector(spec, scene)->select(lane, block, selection);
+      int64_t seen = 0;
+      bool found = false;
+      for (const SelectedPage& page : selection.pages) {
+        const PageSlot& slot = lane[page.slot];
+        seen += std::popcount(page.mask);
+        found = found || (page.mask & page_bits(wanted - slot.first, wanted + 1 - slot.first)) != 0;
+      }
+      EXPECT_TRUE(found) << spec << " seed " << seed;
+      EXPECT_LE(seen, 192) << spec;
     }
-    EXPECT_TRUE(found) << "seed " << seed;
-    EXPECT_LE(seen, 192);
   }
 }
 
@@ -371,6 +375,8 @@ TEST(AttendMethods, AnUnknownNameGivesTheNearest) {
   EXPECT_NE(error_of("window:sise=4").find("size"), std::string::npos);
   EXPECT_NE(error_of("dense:size=4"), "");
   EXPECT_NE(error_of("quest:budget=0").find("budget"), std::string::npos);
+  EXPECT_NE(error_of("quest:block=24").find("16, 32 or 64"), std::string::npos);
+  EXPECT_NE(error_of("quest:block=8").find("block"), std::string::npos);
   EXPECT_NE(error_of("layers:else=(windw:size=4)").find("window"), std::string::npos);
   const Scene scene(long_shape(1));
   EXPECT_THROW(selector("layers:full=3+9", scene, 4), Error);

@@ -137,6 +137,21 @@ TEST(TokenSelect, PackedPagesKeepOrderAndLeaveNoGaps) {
   EXPECT_EQ(reading.selections[0].pages[0].place, 1930 - 164) << "the first tokens, a whole page";
 }
 
+/// What a full step at the end of `tokens` thinks of each: the largest attention of the heads that share keys, lifted by
+/// neighbours.
+std::vector<double> liked(Reading& reading, int kv_head, int64_t tokens) {
+  std::vector<double> best(tokens), pooled(tokens);
+  for (int h = kv_head * 2; h < kv_head * 2 + 2; ++h) {
+    std::vector<double> row = reading.scores(tokens - 1, h, 0, tokens);
+    Reading::softmax(row);
+    for (int64_t t = 0; t < tokens; ++t) best[t] = std::max(best[t], row[t]);
+  }
+  for (int64_t t = 0; t < tokens; ++t)
+    for (int64_t u = std::max<int64_t>(0, t - 3); u < std::min(tokens, t + 4); ++u)
+      pooled[t] = std::max(pooled[t], best[u]);
+  return pooled;
+}
+
 TEST(Recycled, AFewStepsSeeWhatTheLatestFullOneLiked) {
   for (uint32_t seed = 1; seed <= 3; ++seed) {
     ReadingShape shape;
@@ -155,15 +170,7 @@ TEST(Recycled, AFewStepsSeeWhatTheLatestFullOneLiked) {
           continue;
         }
         EXPECT_EQ(seen.size(), 50u);
-        std::vector<double> best(full), pooled(full);
-        for (int h = head * 2; h < head * 2 + 2; ++h) {
-          std::vector<double> row = reading.scores(full - 1, h, 0, full);
-          Reading::softmax(row);
-          for (int64_t t = 0; t < full; ++t) best[t] = std::max(best[t], row[t]);
-        }
-        for (int64_t t = 0; t < full; ++t)
-          for (int64_t u = std::max<int64_t>(0, t - 3); u < std::min(full, t + 4); ++u)
-            pooled[t] = std::max(pooled[t], best[u]);
+        const std::vector<double> pooled = liked(reading, head, full);
         // of equal ones, neighbours of one high score, any may be chosen
         std::vector<double> sorted = pooled;
         std::ranges::sort(sorted, std::greater());
@@ -172,6 +179,28 @@ TEST(Recycled, AFewStepsSeeWhatTheLatestFullOneLiked) {
         for (int64_t t = full; t < end; ++t) EXPECT_TRUE(std::ranges::binary_search(seen, t)) << "new: " << t;
       }
       if (step % 4 == 0) full = end;
+    }
+  }
+}
+
+TEST(Recycled, TheWorstLeaveFirstHoweverManyStepsPass) {
+  constexpr int64_t kPrompt = 1000, kBudget = 170;
+  Reading reading({}, "recycled:budget=170,share=0,cosine=-1");  // no further full step
+  reading.read(kPrompt);
+  std::vector<double> pooled[2] = {liked(reading, 0, kPrompt), liked(reading, 1, kPrompt)};
+  for (int64_t step = 1; step <= kBudget + 3; ++step) {
+    reading.read(1);
+    for (int head = 0; head < 2; ++head) {
+      const std::vector<int64_t> seen = reading.seen(head);
+      EXPECT_EQ(std::ssize(seen), std::max(kBudget, step));
+      std::vector<double> sorted = pooled[head];
+      std::ranges::sort(sorted, std::greater());
+      const double least = step < kBudget ? sorted[kBudget - step - 1] : 2;
+      for (const int64_t t : seen) {
+        const double score = t < kPrompt ? pooled[head][t] : 2;
+        ASSERT_GE(score, least * (1 - 1e-4)) << t << " in step " << step;
+      }
+      for (int64_t t = kPrompt; t < kPrompt + step; ++t) ASSERT_TRUE(std::ranges::binary_search(seen, t)) << t;
     }
   }
 }
@@ -243,6 +272,26 @@ TEST(ShadowKv, SeesOutliersTheNewestAndTheChunkThatIsAskedFor) {
   const int64_t exact = 1500 / 64 * 64 - 64 + (1500 - 32 >= 1500 / 64 * 64 ? 64 : 0);
   for (int64_t t = exact; t < 1501; ++t) EXPECT_TRUE(seen.contains(t)) << t;
   EXPECT_EQ(std::ssize(seen), 64 + 5 * 8 + 1501 - exact);
+}
+
+TEST(ShadowKv, ChunksOfOtherSizesAreChosenWhole) {
+  for (const int64_t chunk : {16, 32, 64}) {
+    Reading reading({}, "shadowkv:budget=128,outliers=1,chunk=" + std::to_string(chunk));
+    reading.read(1500);
+    reading.read(1);
+    const std::vector<int64_t> seen = reading.seen(0);
+    const std::set<int64_t> all = as_set(seen);
+    const int64_t exact = (1500 - 4 * chunk) / 64 * 64;  // from the page on that holds one of the newest chunks
+    int64_t chosen = 0;
+    for (int64_t first = 0; first < exact; first += chunk) {
+      int64_t here = 0;
+      for (int64_t t = first; t < first + chunk; ++t) here += all.contains(t) ? 1 : 0;
+      EXPECT_TRUE(here == 0 || here == chunk) << "chunk of " << chunk << " at " << first;
+      chosen += here;
+    }
+    EXPECT_EQ(chosen, 128 + chunk) << "and an outlier";
+    EXPECT_EQ(std::ssize(seen) - chosen, 1501 - exact);
+  }
 }
 
 TEST(ShadowKv, WithoutAPromptOfItsOwnTakesWhatWasThere) {
@@ -364,7 +413,7 @@ TEST(TokenSelectors, WithoutAStateSeeEverything) {
 
 TEST(TokenSelectors, RefuseWhatContradictsItself) {
   for (const char* spec : {"tokenselect:topk=0", "tokenselect:pool=2", "tokenselect:theta=2", "recycled:share=0",
-                           "recycled:stride=0", "shadowkv:budget=7", "squeezed:pruned=1.1", "squeezed:least=100",
+                           "recycled:stride=0", "shadowkv:budget=7", "shadowkv:chunk=12", "shadowkv:chunk=4", "squeezed:pruned=1.1", "squeezed:least=100",
                            "tempscale:tau=0", "tempscale:then=nothing"}) {
     try {
       attend_methods().make(spec);
@@ -376,7 +425,7 @@ TEST(TokenSelectors, RefuseWhatContradictsItself) {
 }
 
 TEST(TokenSelectors, ThreadsDoNotMatter) {
-  for (const char* spec : {"tokenselect:topk=50,local=20", "recycled:budget=50", "shadowkv:budget=64",
+  for (const char* spec : {"tokenselect:topk=50,local=20", "recycled:budget=50", "shadowkv:budget=64", "shadowkv:budget=64,outliers=2,chunk=32",
                            "squeezed:least=500,iterations=3"}) {
     std::vector<std::vector<int64_t>> seen;
     for (const int threads : {1, 3}) {
