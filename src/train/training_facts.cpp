@@ -39,16 +39,18 @@ class Facts final : public TaskSource {
   Facts(std::string_view name, bool hidden) : TaskSource(name), hidden_(hidden) {}
 
   MarkedText make(Dice dice, const ProseSource& prose, int64_t bytes) const override {
-    const bool bare = hidden_ && dice.below(4) == 0;
+    const bool bare = hidden_ && dice.below(4) == 0, hex = !hidden_ && dice.below(3) == 0;
     FactWording wording = bare ? draw_thing_wording(dice) : draw_fact_wording(dice, false);
     wording.own_lines |= !hidden_;
-    const Surroundings around =
-        hidden_ ? Surroundings(dice, prose) : Surroundings(dice, prose, Surroundings::Kind::kNone);
+    const Surroundings around = !hidden_ ? Surroundings(dice, prose, Surroundings::Kind::kNone)
+                                : bare && dice.below(2) == 0
+                                    ? Surroundings(dice, prose, Surroundings::Kind::kDull)
+                                    : Surroundings(dice, prose);
     const int64_t most = std::clamp<int64_t>(bytes / kQuestionRoom, 1, kMostQuestions);
     const int64_t wanted = dice.between((most + 1) / 2, most);
     const int64_t others = dice.between(0, std::clamp<int64_t>(bytes / 400, 0, 40));
-    Keys keys = bare ? Keys::things(dice, prose) : Keys(dice, prose, bytes, hidden_ ? wanted + others : bytes / 40);
-    Worths worths(dice, prose, bytes);
+    Keys keys = bare ? Keys::things(dice, prose) : Keys(dice, prose, bytes, hidden_ ? wanted + others : bytes / 40, hex);
+    Worths worths(dice, prose, bytes, hex);
     std::vector<Fact> facts;
     std::vector<std::string> statements;
     int64_t size = 0;

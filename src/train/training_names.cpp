@@ -88,9 +88,9 @@ int training_digits(Dice& dice) {
   return dice.pick(kDigits);
 }
 
-Keys::Keys(Dice& dice, const ProseSource& prose, int64_t bytes, int64_t count)
+Keys::Keys(Dice& dice, const ProseSource& prose, int64_t bytes, int64_t count, bool hex)
     : dice_(dice), alike_(dice.below(3) == 0), words_(passage_words(dice, prose)) {
-  draw_kind(bytes, count);
+  draw_kind(bytes, count, hex);
 }
 
 Keys Keys::things(Dice& dice, const ProseSource& prose) {
@@ -102,12 +102,12 @@ Keys Keys::things(Dice& dice, const ProseSource& prose) {
   return keys;
 }
 
-void Keys::draw_kind(int64_t bytes, int64_t count) {
+void Keys::draw_kind(int64_t bytes, int64_t count, bool hex) {
   constexpr Kind kKinds[] = {Kind::kName,     Kind::kWords, Kind::kWords, Kind::kWords,
                              Kind::kNonsense, Kind::kCode,  Kind::kHex,   Kind::kHex,
                              Kind::kPassage};
   constexpr std::string_view kJoins[] = {" ", "-", "-", "_"}, kCodeJoins[] = {"", "-", "/", "."};
-  kind_ = dice_.pick(kKinds);
+  kind_ = hex ? Kind::kHex : dice_.pick(kKinds);
   if (kind_ == Kind::kPassage && words_.size() < kFewWords) kind_ = Kind::kWords;
   capitals_ = dice_.below(3) == 0;
   const bool many = count > 40;
@@ -181,17 +181,17 @@ std::string Keys::next() {
   }
 }
 
-Worths::Worths(Dice& dice, const ProseSource& prose, int64_t bytes)
-    : dice_(dice), bytes_(bytes), any_kind_(dice.below(10) == 0), words_(passage_words(dice, prose)) {
-  draw_kind();
+Worths::Worths(Dice& dice, const ProseSource& prose, int64_t bytes, bool hex)
+    : dice_(dice), bytes_(bytes), any_kind_(!hex && dice.below(10) == 0), words_(passage_words(dice, prose)) {
+  draw_kind(hex);
 }
 
-void Worths::draw_kind() {
+void Worths::draw_kind(bool hex) {
   constexpr Kind kKinds[] = {Kind::kNumber, Kind::kNumber, Kind::kNumber,   Kind::kNumber,
                              Kind::kNumber, Kind::kHex,    Kind::kHex,      Kind::kHex,
                              Kind::kWord,   Kind::kWord,   Kind::kWord,     Kind::kNonsense,
                              Kind::kMixed};
-  kind_ = dice_.pick(kKinds);
+  kind_ = hex ? Kind::kHex : dice_.pick(kKinds);
   if (kind_ == Kind::kNumber) sizes_ = {training_digits(dice_)};
   if (kind_ == Kind::kHex) hex_.emplace(dice_, draw_groups(dice_, bytes_));
   if (kind_ == Kind::kNonsense) sizes_ = {static_cast<int>(dice_.between(2, 3))};

@@ -41,8 +41,8 @@ std::string capital(std::string text);
 /// only.
 class Keys {
  public:
-  /// bytes: of the text; count: of the keys that it may need.
-  Keys(Dice& dice, const ProseSource& prose, int64_t bytes, int64_t count);
+  /// bytes: of the text; count: of the keys that it may need; hex: hex groups, otherwise of any kind.
+  Keys(Dice& dice, const ProseSource& prose, int64_t bytes, int64_t count, bool hex = false);
   /// Things that facts are about ("old badge", "door code").
   static Keys things(Dice& dice, const ProseSource& prose);
   std::string next();
@@ -50,7 +50,7 @@ class Keys {
  private:
   enum class Kind { kName, kWords, kNonsense, kCode, kHex, kPassage, kThing };
   std::string part(size_t place);
-  void draw_kind(int64_t bytes, int64_t count);
+  void draw_kind(int64_t bytes, int64_t count, bool hex);
 
   Dice& dice_;
   Kind kind_;
@@ -68,12 +68,13 @@ class Keys {
 /// text. They differ as long as the kind has enough of them.
 class Worths {
  public:
-  Worths(Dice& dice, const ProseSource& prose, int64_t bytes);
+  /// hex: hex groups all of them.
+  Worths(Dice& dice, const ProseSource& prose, int64_t bytes, bool hex = false);
   std::string next();
 
  private:
   enum class Kind { kNumber, kHex, kWord, kNonsense, kMixed };
-  void draw_kind();
+  void draw_kind(bool hex = false);
   std::string draw();
 
   Dice& dice_;
