@@ -69,8 +69,8 @@ class Quest final : public Selector {
     std::vector<std::byte> moved;  // the note of a page that sits elsewhere than when it was noted
     const auto score = [&](uint32_t s, float* scores) {
       if (s + kAhead < lane.size()) notes_->fetch(lane[s + kAhead].page);
-      Bounds bounds = read(notes_->get(
-          lane[s].page, [&](std::byte* note) { make_note(lane[s], block.rotations, note); }));
+      Bounds bounds =
+          read(notes_->get(lane[s].page, [&](std::byte* note) { make_note(lane[s], block.rotations, note); }));
       if (bounds.place != lane[s].place) {
         moved.resize(note_bytes());
         make_note(lane[s], block.rotations, moved.data());
@@ -127,13 +127,14 @@ MethodInfo quest_info() {
   std::vector<Parameter> parameters = budget_parameters({.tokens = 2048, .sink = 0, .local = 64});
   parameters.push_back({"block", Type::kInt, "16", "tokens that are chosen together: 16, 32 or 64", 16, 64, {}});
   parameters.push_back({"dense_layers", Type::kInt, "2", "first layers, which see all", 0, 1e6, {}});
-  return {.name = "quest",
-          .summary = "the blocks of tokens whose keys could score highest, by the least and largest of each dimension",
-          .paper = "Quest: Query-Aware Sparsity for Efficient Long-Context LLM Inference, 2024",
-          .needs = "any model",
-          .time = "O(n / block + budget) per token",
-          .memory = "O(n): nothing is dropped; 1/block more for the bounds",
-          .parameters = std::move(parameters)};
+  return {
+      .name = "quest",
+      .summary = "the blocks of tokens whose keys could score highest, by the least and largest of each dimension",
+      .paper = "Quest: Query-Aware Sparsity for Efficient Long-Context LLM Inference, 2024",
+      .needs = "any model",
+      .time = "O(n / block + budget) per token",
+      .memory = "O(n): nothing is dropped; 1/block more for the bounds",
+      .parameters = std::move(parameters)};
 }
 
 std::unique_ptr<Selector> make_quest(const Values& values) { return std::make_unique<Quest>(values); }

@@ -58,10 +58,10 @@ class Chosen {
 
 /// What a layer remembers of its latest full step.
 struct LayerChoice {
-  int64_t end = 0;          // tokens there were then; 0: no such step yet
-  bool full = true;         // of the step under way
-  int64_t steps = 0;        // since, or since queries were last compared
-  std::vector<float> mean;  // query of that step, the mean over heads: [key_dim]
+  int64_t end = 0;                                    // tokens there were then; 0: no such step yet
+  bool full = true;                                   // of the step under way
+  int64_t steps = 0;                                  // since, or since queries were last compared
+  std::vector<float> mean;                            // query of that step, the mean over heads: [key_dim]
   std::vector<std::shared_ptr<const Chosen>> chosen;  // by each key/value head
 
   void rewind(int64_t left) {

@@ -1,10 +1,10 @@
 // Attention of many queries over pages on AMX tiles.
 //
-// Scores are Q·Kᵀ with 16 queries by 32 dimensions of Q as operand A; a page's keys, tiles of 16 tokens with pairs of
-// dimensions side by side, are operand B as they lie. Weighted values are P·V in the same way: pairs of tokens lie side by side. So a
-// bfloat16 page whose place asks for no rotation is read where it is; others are brought once for all queries into
-// that layout, rotated in float and rounded once. Queries, keys, weights and values are bfloat16; scores and all
-// sums are float.
+// Scores are Q·Kᵀ with 16 queries by 32 dimensions of Q as operand A; a page's keys, tiles of 16 tokens with pairs
+// of dimensions side by side, are operand B as they lie. Weighted values are P·V in the same way: pairs of tokens
+// lie side by side. So a bfloat16 page whose place asks for no rotation is read where it is; others are brought
+// once for all queries into that layout, rotated in float and rounded once. Queries, keys, weights and values are
+// bfloat16; scores and all sums are float.
 //
 // Sixteen queries at a time go through scores, softmax and values. The scores of the next sixteen are asked for
 // before the softmax of these, so that the tile unit and the vector units are at work at once.
@@ -37,8 +37,8 @@ namespace HWY_NAMESPACE {
 
 void Attend(const AttendTask& task, float* scratch);  // vector_attend.cpp
 
-constexpr int kBlock = kTileRows;                // queries that go through a page together
-constexpr int kTileDims = kTileRowBytes / 2;     // dimensions (or tokens) that one product sums over
+constexpr int kBlock = kTileRows;             // queries that go through a page together
+constexpr int kTileDims = kTileRowBytes / 2;  // dimensions (or tokens) that one product sums over
 
 constexpr int64_t RoundUp(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 

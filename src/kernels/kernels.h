@@ -88,8 +88,8 @@ struct ScoreTask {
   float* scores = nullptr;  // [queries_count, 64]
 };
 
-/// Upper bounds of the products of queries with the keys of `columns` groups: Σ over i of below·least + above·largest
-/// of each group, where the numbers of a key lie between least and largest.
+/// Upper bounds of the products of queries with the keys of `columns` groups: Σ over i of below·least +
+/// above·largest of each group, where the numbers of a key lie between least and largest.
 struct BoundTask {
   // Word i is of group i % columns: bfloat16 of the least in its low half, of the largest in the high one.
   const uint32_t* bounds = nullptr;  // [n]

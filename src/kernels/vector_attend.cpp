@@ -299,8 +299,8 @@ struct FloatPages {
                           work.scores, kPageTokens, task.out, task.value_dim);
   }
   /// Of the visible vectors alone; what else is in `scores` stays.
-  static void SomeScores(const AttendTask& task, const PageRead& page, const SomeVectors& vectors, LinesAhead& ahead,
-                         int queries, Work& work) {
+  static void SomeScores(const AttendTask& task, const PageRead& page, const SomeVectors& vectors,
+                         LinesAhead& ahead, int queries, Work& work) {
     PairProductSomeRows(Keys(task, page, NextLine{&ahead}), task.key_dim / 2, kPageTokens, vectors, queries,
                         Turned(task, page, queries, work), task.key_dim, work.scores, kPageTokens);
   }

@@ -42,14 +42,14 @@ class Facts final : public TaskSource {
     const bool bare = hidden_ && dice.below(4) == 0, hex = !hidden_ && dice.below(3) == 0;
     FactWording wording = bare ? draw_thing_wording(dice) : draw_fact_wording(dice, false);
     wording.own_lines |= !hidden_;
-    const Surroundings around = !hidden_ ? Surroundings(dice, prose, Surroundings::Kind::kNone)
-                                : bare && dice.below(2) == 0
-                                    ? Surroundings(dice, prose, Surroundings::Kind::kDull)
-                                    : Surroundings(dice, prose);
+    const Surroundings around = !hidden_                     ? Surroundings(dice, prose, Surroundings::Kind::kNone)
+                                : bare && dice.below(2) == 0 ? Surroundings(dice, prose, Surroundings::Kind::kDull)
+                                                             : Surroundings(dice, prose);
     const int64_t most = std::clamp<int64_t>(bytes / kQuestionRoom, 1, kMostQuestions);
     const int64_t wanted = dice.between((most + 1) / 2, most);
     const int64_t others = dice.between(0, std::clamp<int64_t>(bytes / 400, 0, 40));
-    Keys keys = bare ? Keys::things(dice, prose) : Keys(dice, prose, bytes, hidden_ ? wanted + others : bytes / 40, hex);
+    Keys keys =
+        bare ? Keys::things(dice, prose) : Keys(dice, prose, bytes, hidden_ ? wanted + others : bytes / 40, hex);
     Worths worths(dice, prose, bytes, hex);
     std::vector<Fact> facts;
     std::vector<std::string> statements;
@@ -81,8 +81,8 @@ class Facts final : public TaskSource {
 };
 
 /// Keys with several values, all values of a key asked for; or several keys asked for at once. A third of the texts
-/// are crowded: nothing but facts, as many groups as there is room for, all asked for; a third have one group alone,
-/// of three facts at least where there is room.
+/// are crowded: nothing but facts, as many groups as there is room for, all asked for; a third have one group
+/// alone, of three facts at least where there is room.
 class Several final : public TaskSource {
  public:
   Several(std::string_view name, bool values) : TaskSource(name), values_(values) {}

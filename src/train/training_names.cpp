@@ -103,9 +103,8 @@ Keys Keys::things(Dice& dice, const ProseSource& prose) {
 }
 
 void Keys::draw_kind(int64_t bytes, int64_t count, bool hex) {
-  constexpr Kind kKinds[] = {Kind::kName,     Kind::kWords, Kind::kWords, Kind::kWords,
-                             Kind::kNonsense, Kind::kCode,  Kind::kHex,   Kind::kHex,
-                             Kind::kPassage};
+  constexpr Kind kKinds[] = {Kind::kName, Kind::kWords, Kind::kWords, Kind::kWords,  Kind::kNonsense,
+                             Kind::kCode, Kind::kHex,   Kind::kHex,   Kind::kPassage};
   constexpr std::string_view kJoins[] = {" ", "-", "-", "_"}, kCodeJoins[] = {"", "-", "/", "."};
   kind_ = hex ? Kind::kHex : dice_.pick(kKinds);
   if (kind_ == Kind::kPassage && words_.size() < kFewWords) kind_ = Kind::kWords;
@@ -187,10 +186,9 @@ Worths::Worths(Dice& dice, const ProseSource& prose, int64_t bytes, bool hex)
 }
 
 void Worths::draw_kind(bool hex) {
-  constexpr Kind kKinds[] = {Kind::kNumber, Kind::kNumber, Kind::kNumber,   Kind::kNumber,
-                             Kind::kNumber, Kind::kHex,    Kind::kHex,      Kind::kHex,
-                             Kind::kWord,   Kind::kWord,   Kind::kWord,     Kind::kNonsense,
-                             Kind::kMixed};
+  constexpr Kind kKinds[] = {Kind::kNumber, Kind::kNumber,   Kind::kNumber, Kind::kNumber, Kind::kNumber,
+                             Kind::kHex,    Kind::kHex,      Kind::kHex,    Kind::kWord,   Kind::kWord,
+                             Kind::kWord,   Kind::kNonsense, Kind::kMixed};
   kind_ = hex ? Kind::kHex : dice_.pick(kKinds);
   if (kind_ == Kind::kNumber) sizes_ = {training_digits(dice_)};
   if (kind_ == Kind::kHex) hex_.emplace(dice_, draw_groups(dice_, bytes_));

@@ -57,9 +57,8 @@ TEST(KeyScores, TopScoresOfManyAreThoseOfASort) {
         std::vector<int64_t> order;
         for (int64_t i = 0; i < n; ++i)
           if (scores[i] > kHidden) order.push_back(i);
-        std::ranges::sort(order, [&](int64_t a, int64_t b) {
-          return scores[a] != scores[b] ? scores[a] > scores[b] : a > b;
-        });
+        std::ranges::sort(
+            order, [&](int64_t a, int64_t b) { return scores[a] != scores[b] ? scores[a] > scores[b] : a > b; });
         order.resize(std::min<int64_t>(k, std::ssize(order)));
         std::ranges::sort(order);
         EXPECT_EQ(top_scores(scores, k), order) << n << " scores of " << values << " values, the best " << k;

@@ -1,8 +1,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <bit>
 #include <array>
+#include <bit>
 #include <cmath>
 #include <set>
 
@@ -153,10 +153,10 @@ TEST(Selectors, ABudgetThatHoldsEverythingGivesTheBitsOfDense) {
   for (uint32_t seed = 0; seed < 12; ++seed) {
     const Scene scene(long_shape(seed));
     const std::vector<float> dense = attended(scene, *selector("dense"));
-    for (const std::string spec :
-         {"quest:budget=100k,dense_layers=0", "quest:budget=64,share=1,dense_layers=0",
-          "quest:budget=64,dense_layers=1", "quest:budget=100k,dense_layers=0,block=64", "hip:keys=100k,dense_layers=0", "hip:dense_layers=1",
-          "lm-infinite:size=100k", "layers:full=0,else=(window:size=1)", "layers:full=,else=(window:size=100k)"}) {
+    for (const std::string spec : {"quest:budget=100k,dense_layers=0", "quest:budget=64,share=1,dense_layers=0",
+                                   "quest:budget=64,dense_layers=1", "quest:budget=100k,dense_layers=0,block=64",
+                                   "hip:keys=100k,dense_layers=0", "hip:dense_layers=1", "lm-infinite:size=100k",
+                                   "layers:full=0,else=(window:size=1)", "layers:full=,else=(window:size=100k)"}) {
       EXPECT_EQ(attended(scene, *selector(spec, scene)), dense) << spec << " seed " << seed;
     }
   }
@@ -198,9 +198,9 @@ TEST(Selectors, QuestFindsTheBlockOfTheOneKeyThatMatters) {
     block.queries = query.data();
     block.rotations = &scene.rotations;
     const Lane& lane = scene.memory.lane(0, 0);
-    for (const char* spec : {"quest:budget=192,local=1,dense_layers=0,block=64",
-                             "quest:budget=192,local=1,dense_layers=0,block=32",
-                             "quest:budget=192,local=1,dense_layers=0"}) {
+    for (const char* spec :
+         {"quest:budget=192,local=1,dense_layers=0,block=64", "quest:budget=192,local=1,dense_layers=0,block=32",
+          "quest:budget=192,local=1,dense_layers=0"}) {
       Selection selection;
       selector(spec, scene)->select(lane, block, selection);
       int64_t seen = 0;

@@ -137,8 +137,8 @@ TEST(TokenSelect, PackedPagesKeepOrderAndLeaveNoGaps) {
   EXPECT_EQ(reading.selections[0].pages[0].place, 1930 - 164) << "the first tokens, a whole page";
 }
 
-/// What a full step at the end of `tokens` thinks of each: the largest attention of the heads that share keys, lifted by
-/// neighbours.
+/// What a full step at the end of `tokens` thinks of each: the largest attention of the heads that share keys,
+/// lifted by neighbours.
 std::vector<double> liked(Reading& reading, int kv_head, int64_t tokens) {
   std::vector<double> best(tokens), pooled(tokens);
   for (int h = kv_head * 2; h < kv_head * 2 + 2; ++h) {
@@ -412,9 +412,10 @@ TEST(TokenSelectors, WithoutAStateSeeEverything) {
 }
 
 TEST(TokenSelectors, RefuseWhatContradictsItself) {
-  for (const char* spec : {"tokenselect:topk=0", "tokenselect:pool=2", "tokenselect:theta=2", "recycled:share=0",
-                           "recycled:stride=0", "shadowkv:budget=7", "shadowkv:chunk=12", "shadowkv:chunk=4", "squeezed:pruned=1.1", "squeezed:least=100",
-                           "tempscale:tau=0", "tempscale:then=nothing"}) {
+  for (const char* spec :
+       {"tokenselect:topk=0", "tokenselect:pool=2", "tokenselect:theta=2", "recycled:share=0", "recycled:stride=0",
+        "shadowkv:budget=7", "shadowkv:chunk=12", "shadowkv:chunk=4", "squeezed:pruned=1.1", "squeezed:least=100",
+        "tempscale:tau=0", "tempscale:then=nothing"}) {
     try {
       attend_methods().make(spec);
       ADD_FAILURE() << spec;
@@ -425,8 +426,8 @@ TEST(TokenSelectors, RefuseWhatContradictsItself) {
 }
 
 TEST(TokenSelectors, ThreadsDoNotMatter) {
-  for (const char* spec : {"tokenselect:topk=50,local=20", "recycled:budget=50", "shadowkv:budget=64", "shadowkv:budget=64,outliers=2,chunk=32",
-                           "squeezed:least=500,iterations=3"}) {
+  for (const char* spec : {"tokenselect:topk=50,local=20", "recycled:budget=50", "shadowkv:budget=64",
+                           "shadowkv:budget=64,outliers=2,chunk=32", "squeezed:least=500,iterations=3"}) {
     std::vector<std::vector<int64_t>> seen;
     for (const int threads : {1, 3}) {
       Reading reading({}, spec);
