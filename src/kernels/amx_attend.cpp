@@ -169,7 +169,7 @@ Operands BringIn(const AttendTask& task, const PageRead& page, const PageRead& a
   const auto* keys = reinterpret_cast<const uint32_t*>(page.keys);
   const auto* values = reinterpret_cast<const uint32_t*>(page.values);
   if (page.cos || work.key_dim != task.key_dim) {
-    BringInKeys(task, page, Bf16Pairs<SamePlace, InTiles>{keys, {ahead.keys}, {task.key_dim / 2}}, work);
+    BringInKeys(task, page, PagePairs<Bf16Words, SamePlace, InTiles>{keys, {ahead.keys}, {task.key_dim / 2}}, work);
     operands.keys = work.keys;
   }
   if (work.value_dim != task.value_dim) {
@@ -335,7 +335,7 @@ class VisibleBlocks {
   /// What nobody sees becomes −∞. scores: [16, 64].
   HWY_INLINE void mask(float* scores) const {
     for (int r = 0; !all_ && r < kBlock; ++r) {
-      if (masks_[r] != ~uint64_t{0}) MaskScores(masks_[r], scores + r * kPageTokens);
+      if (masks_[r] != ~uint64_t{0}) MaskScores(masks_[r], kPageTokens / Lanes(), scores + r * kPageTokens);
     }
   }
 

@@ -48,36 +48,44 @@ struct InTiles {
   }
 };
 
-/// Three ways in which a page's elements lie; Load gives the pairs of elements of a row from a column on as two
-/// vectors, and fetches something of the page to come.
-template <class Ahead, class Place>
-struct Bf16Pairs {  // interleaved bfloat16: the even element is the low half of a word
+/// Pairs of elements as they lie in pages: what Lanes() of them from p on become as two vectors.
+struct Bf16Words {  // interleaved bfloat16: the even element is the low half of a word
   using Word = uint32_t;
-  static constexpr int64_t kPairBytes = 4;
-  const Word* data;
-  Ahead ahead;
-  Place place;
-  HWY_INLINE void Load(int64_t row, int64_t column, int64_t width, FloatVec& even, FloatVec& odd) const {
+  static constexpr int kWords = 1;  // of a pair
+  static HWY_INLINE void Load(const Word* p, FloatVec& even, FloatVec& odd) {
     const WordTag d;
-    const int64_t index = place(row, column, width);
-    const auto words = hn::LoadU(d, data + index);
-    ahead.Fetch(kPairBytes * index);
+    const auto words = hn::LoadU(d, p);
     even = hn::BitCast(FloatTag(), hn::ShiftLeft<16>(words));
     odd = hn::BitCast(FloatTag(), hn::And(words, hn::Set(d, 0xffff0000u)));
   }
+  static float Element(const Word* p, int parity) {
+    const uint32_t bits = parity ? *p & 0xffff0000u : *p << 16;
+    float value;
+    std::memcpy(&value, &bits, 4);
+    return value;
+  }
 };
-template <class Ahead, class Place>
-struct F32Pairs {  // interleaved floats
+struct F32Words {  // interleaved floats
   using Word = float;
-  static constexpr int64_t kPairBytes = 8;
-  const Word* data;
+  static constexpr int kWords = 2;
+  static HWY_INLINE void Load(const Word* p, FloatVec& even, FloatVec& odd) {
+    hn::LoadInterleaved2(FloatTag(), p, even, odd);
+  }
+  static float Element(const Word* p, int parity) { return p[parity]; }
+};
+
+/// Ways in which a page's elements lie; Load gives the pairs of elements of a row from a column on as two vectors,
+/// and fetches something of the page to come.
+template <class Words, class Ahead, class Place>
+struct PagePairs {
+  const typename Words::Word* data;
   Ahead ahead;
   Place place;
   HWY_INLINE void Load(int64_t row, int64_t column, int64_t width, FloatVec& even, FloatVec& odd) const {
-    const int64_t index = place(row, column, width);
-    hn::LoadInterleaved2(FloatTag(), data + 2 * index, even, odd);
-    ahead.Fetch(kPairBytes * index);
-    ahead.Fetch(kPairBytes * index + 64);
+    const int64_t index = Words::kWords * place(row, column, width);
+    Words::Load(data + index, even, odd);
+    FATHOM_UNROLL
+    for (int i = 0; i < Words::kWords; ++i) ahead.Fetch(4 * index + 64 * i);
   }
 };
 struct TilePairs {  // rows of floats: the even row of a pair, then the odd one
@@ -88,36 +96,15 @@ struct TilePairs {  // rows of floats: the even row of a pair, then the odd one
   }
 };
 
-/// The pairs of rows of a page that a product reads: all, or some.
-struct AllPairs {
-  int64_t count;
-  HWY_INLINE int64_t operator[](int64_t i) const { return i; }
-};
-struct SomePairs {
-  int64_t count = 0;
-  uint8_t at[kPageTokens / 2];
-  HWY_INLINE int64_t operator[](int64_t i) const { return at[i]; }
-};
-
-/// The vectors of columns of a page that a product reads, by their first columns: one after the other, or some.
-struct VectorRun {
-  int64_t first;
-  HWY_INLINE int64_t operator[](int64_t i) const { return first + i * Lanes(); }
-};
-struct SomeVectors {
-  int count = 0;
-  int64_t at[kPageTokens / 4];
-  HWY_INLINE int64_t operator[](int64_t i) const { return at[i]; }
-};
-
 /// out[i, c] (+)= Σ over pairs r of a[i, 2r]·even(r, c) + a[i, 2r+1]·odd(r, c) for kRows rows of a and kCols
 /// vectors of columns. The product at the heart of attention: scores (r: dimensions, c: tokens) and weighted values
 /// (r: tokens, c: dimensions).
-template <int kRows, int kCols, bool kAdd, class Pairs, class Chosen, class Vectors>
-HWY_INLINE void PairProductColumns(const Pairs& page, const Chosen& pairs, int64_t width, const Vectors& columns,
+template <int kRows, int kCols, bool kAdd, class Pairs>
+HWY_INLINE void PairProductColumns(const Pairs& page, int64_t pairs, int64_t width, int64_t column,
                                    const float* HWY_RESTRICT a, int64_t a_stride, float* HWY_RESTRICT out,
                                    int64_t out_stride) {
   const FloatTag d;
+  const int64_t lanes = Lanes();
   // A single vector has sums of its own for odd elements, so that twice as many are under way.
   constexpr bool kSplit = kCols == 1;
   FloatVec sums[kRows][kCols], odd_sums[kRows];
@@ -127,13 +114,12 @@ HWY_INLINE void PairProductColumns(const Pairs& page, const Chosen& pairs, int64
   for (int i = 0; i < kRows; ++i) {
     FATHOM_UNROLL
     for (int j = 0; j < kCols; ++j)
-      sums[i][j] = kAdd ? hn::LoadU(d, out + i * out_stride + columns[j]) : hn::Zero(d);
+      sums[i][j] = kAdd ? hn::LoadU(d, out + i * out_stride + column + j * lanes) : hn::Zero(d);
   }
-  for (int64_t n = 0; n < pairs.count; ++n) {
-    const int64_t r = pairs[n];
+  for (int64_t r = 0; r < pairs; ++r) {
     FloatVec even[kCols], odd[kCols];
     FATHOM_UNROLL
-    for (int j = 0; j < kCols; ++j) page.Load(r, columns[j], width, even[j], odd[j]);
+    for (int j = 0; j < kCols; ++j) page.Load(r, column + j * lanes, width, even[j], odd[j]);
     FATHOM_UNROLL
     for (int i = 0; i < kRows; ++i) {
       const auto a0 = hn::Set(d, a[i * a_stride + 2 * r]), a1 = hn::Set(d, a[i * a_stride + 2 * r + 1]);
@@ -152,45 +138,37 @@ HWY_INLINE void PairProductColumns(const Pairs& page, const Chosen& pairs, int64
   for (int i = 0; i < kRows; ++i) {
     FATHOM_UNROLL
     for (int j = 0; j < kCols; ++j)
-      hn::StoreU(kSplit ? hn::Add(sums[i][j], odd_sums[i]) : sums[i][j], d, out + i * out_stride + columns[j]);
+      hn::StoreU(kSplit ? hn::Add(sums[i][j], odd_sums[i]) : sums[i][j], d, out + i * out_stride + column + j * lanes);
   }
 }
 
 /// The element at (pair r, column c, parity) of a page, for widths that are no multiple of the vectors.
-template <class Ahead, class Place>
-HWY_INLINE float Element(const Bf16Pairs<Ahead, Place>& p, int64_t row, int64_t column, int64_t width, int parity) {
-  const uint32_t word = p.data[p.place(row, column, width)];
-  const uint32_t bits = parity ? word & 0xffff0000u : word << 16;
-  float value;
-  std::memcpy(&value, &bits, 4);
-  return value;
-}
-template <class Ahead, class Place>
-HWY_INLINE float Element(const F32Pairs<Ahead, Place>& p, int64_t row, int64_t column, int64_t width, int parity) {
-  return p.data[2 * p.place(row, column, width) + parity];
+template <class Words, class Ahead, class Place>
+HWY_INLINE float Element(const PagePairs<Words, Ahead, Place>& p, int64_t row, int64_t column, int64_t width,
+                         int parity) {
+  return Words::Element(p.data + Words::kWords * p.place(row, column, width), parity);
 }
 HWY_INLINE float Element(const TilePairs& p, int64_t row, int64_t column, int64_t width, int parity) {
   return p.data[(2 * row + parity) * width + column];
 }
 
-template <int kRows, bool kAdd, class Pairs, class Chosen>
-HWY_INLINE void PairProduct(const Pairs& page, const Chosen& pairs, int64_t width, const float* HWY_RESTRICT a,
+template <int kRows, bool kAdd, class Pairs>
+HWY_INLINE void PairProduct(const Pairs& page, int64_t pairs, int64_t width, const float* HWY_RESTRICT a,
                             int64_t a_stride, float* HWY_RESTRICT out, int64_t out_stride) {
   const int64_t lanes = Lanes();
   int64_t column = 0;
   for (; column + kVectors * lanes <= width; column += kVectors * lanes) {
-    PairProductColumns<kRows, kVectors, kAdd>(page, pairs, width, VectorRun{column}, a, a_stride, out, out_stride);
+    PairProductColumns<kRows, kVectors, kAdd>(page, pairs, width, column, a, a_stride, out, out_stride);
   }
   for (; column + lanes <= width; column += lanes) {
-    PairProductColumns<kRows, 1, kAdd>(page, pairs, width, VectorRun{column}, a, a_stride, out, out_stride);
+    PairProductColumns<kRows, 1, kAdd>(page, pairs, width, column, a, a_stride, out, out_stride);
   }
   if (width % lanes == 0) return;
   for (; column < width; ++column) {
     FATHOM_UNROLL
     for (int i = 0; i < kRows; ++i) {
       float total = kAdd ? out[i * out_stride + column] : 0.0f;
-      for (int64_t n = 0; n < pairs.count; ++n) {
-        const int64_t r = pairs[n];
+      for (int64_t r = 0; r < pairs; ++r) {
         total += a[i * a_stride + 2 * r] * Element(page, r, column, width, 0) +
                  a[i * a_stride + 2 * r + 1] * Element(page, r, column, width, 1);
       }
@@ -200,8 +178,8 @@ HWY_INLINE void PairProduct(const Pairs& page, const Chosen& pairs, int64_t widt
 }
 
 /// PairProduct for any number of rows of a.
-template <bool kAdd, class Pairs, class Chosen>
-HWY_INLINE void PairProductRows(const Pairs& page, const Chosen& pairs, int64_t width, int rows, const float* a,
+template <bool kAdd, class Pairs>
+HWY_INLINE void PairProductRows(const Pairs& page, int64_t pairs, int64_t width, int rows, const float* a,
                                 int64_t a_stride, float* out, int64_t out_stride) {
   int i = 0;
   for (; i + kQueries <= rows; i += kQueries) {
@@ -209,34 +187,6 @@ HWY_INLINE void PairProductRows(const Pairs& page, const Chosen& pairs, int64_t 
   }
   for (; i < rows; ++i)
     PairProduct<1, kAdd>(page, pairs, width, a + i * a_stride, a_stride, out + i * out_stride, out_stride);
-}
-
-/// Some vectors of columns of PairProduct, without adding; the other columns of out stay as they are.
-template <int kRows, class Pairs>
-HWY_INLINE void PairProductSome(const Pairs& page, int64_t pairs, int64_t width, const SomeVectors& vectors,
-                                const float* HWY_RESTRICT a, int64_t a_stride, float* HWY_RESTRICT out,
-                                int64_t out_stride) {
-  const auto product = [&]<int kCols>(int first) HWY_ATTR {
-    SomeVectors columns;
-    for (int j = 0; j < kCols; ++j) columns.at[j] = vectors[first + j];
-    PairProductColumns<kRows, kCols, false>(page, AllPairs{pairs}, width, columns, a, a_stride, out, out_stride);
-  };
-  int first = 0;
-  for (; first + kVectors <= vectors.count; first += kVectors) product.template operator()<kVectors>(first);
-  const int left = vectors.count - first;
-  if (left == 3) return product.template operator()<std::min(3, kVectors)>(first);
-  if (left == 2) return product.template operator()<2>(first);
-  if (left == 1) return product.template operator()<1>(first);
-}
-template <class Pairs>
-HWY_INLINE void PairProductSomeRows(const Pairs& page, int64_t pairs, int64_t width, const SomeVectors& vectors,
-                                    int rows, const float* a, int64_t a_stride, float* out, int64_t out_stride) {
-  int i = 0;
-  for (; i + kQueries <= rows; i += kQueries)
-    PairProductSome<kQueries>(page, pairs, width, vectors, a + i * a_stride, a_stride, out + i * out_stride,
-                              out_stride);
-  for (; i < rows; ++i)
-    PairProductSome<1>(page, pairs, width, vectors, a + i * a_stride, a_stride, out + i * out_stride, out_stride);
 }
 
 /// Rows of even and odd elements [pairs][2][width] of interleaved pairs, as floats.
@@ -259,11 +209,11 @@ HWY_INLINE void Deinterleave(const Pairs& page, int64_t pairs, int64_t width, fl
   }
 }
 
-/// scores: [64]; those outside the mask become −infinity.
-HWY_INLINE void MaskScores(uint64_t mask, float* HWY_RESTRICT scores) {
+/// scores: [vectors · Lanes()]; those outside the mask become −infinity.
+HWY_INLINE void MaskScores(uint64_t mask, int vectors, float* HWY_RESTRICT scores) {
   const FloatTag d;
   const int lanes = Lanes();
-  for (int t = 0; t < kPageTokens; t += lanes) {
+  for (int t = 0; t < vectors * lanes; t += lanes) {
     const uint64_t bits = mask >> t;
     const auto visible = hn::LoadMaskBits(d, reinterpret_cast<const uint8_t*>(&bits));
     hn::Store(hn::IfThenElse(visible, hn::Load(d, scores + t), hn::Set(d, kMinusInfinity)), d, scores + t);

@@ -20,14 +20,15 @@ namespace HWY_NAMESPACE {
 
 template <class Pairs>
 HWY_INLINE void ScorePairs(const Pairs& pairs, const ScoreTask& task) {
-  PairProductRows<false>(pairs, AllPairs{task.key_dim / 2}, kPageTokens, task.queries_count, task.queries,
+  PairProductRows<false>(pairs, task.key_dim / 2, kPageTokens, task.queries_count, task.queries,
                          task.key_dim, task.scores, kPageTokens);
 }
 
 /// Few queries meet floats as they lie, many a tile of them.
-template <class Pairs>
+template <class Words>
 void ScoreFloats(const ScoreTask& task, float* HWY_RESTRICT tile) {
-  const Pairs pairs{reinterpret_cast<const typename Pairs::Word*>(task.keys), {task.keys}, {task.key_dim / 2}};
+  const PagePairs<Words, SamePlace, InTiles> pairs{
+      reinterpret_cast<const typename Words::Word*>(task.keys), {task.keys}, {task.key_dim / 2}};
   if (task.queries_count < kTileQueries) return ScorePairs(pairs, task);
   Deinterleave(pairs, task.key_dim / 2, kPageTokens, tile);
   ScorePairs(TilePairs{tile}, task);
@@ -42,9 +43,9 @@ void ScoreCodes(const ScoreTask& task, float* HWY_RESTRICT tile) {
 void ScorePage(const ScoreTask& task, float* scratch) {
   switch (task.format) {
     case PageFormat::kBF16:
-      return ScoreFloats<Bf16Pairs<SamePlace, InTiles>>(task, scratch);
+      return ScoreFloats<Bf16Words>(task, scratch);
     case PageFormat::kF32:
-      return ScoreFloats<F32Pairs<SamePlace, InTiles>>(task, scratch);
+      return ScoreFloats<F32Words>(task, scratch);
     case PageFormat::kQ8:
       return ScoreCodes<8>(task, scratch);
     case PageFormat::kQ4:

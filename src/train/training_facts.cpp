@@ -39,7 +39,7 @@ class Facts final : public TaskSource {
   Facts(std::string_view name, bool hidden) : TaskSource(name), hidden_(hidden) {}
 
   MarkedText make(Dice dice, const ProseSource& prose, int64_t bytes) const override {
-    const bool bare = hidden_ && dice.below(4) == 0, hex = !hidden_ && dice.below(3) == 0;
+    const bool bare = hidden_ && dice.below(4) == 0, hex = !hidden_ && dice.below(2) == 0;
     FactWording wording = bare ? draw_thing_wording(dice) : draw_fact_wording(dice, false);
     wording.own_lines |= !hidden_;
     const Surroundings around = !hidden_                     ? Surroundings(dice, prose, Surroundings::Kind::kNone)
