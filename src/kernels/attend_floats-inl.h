@@ -138,7 +138,8 @@ HWY_INLINE void PairProductColumns(const Pairs& page, int64_t pairs, int64_t wid
   for (int i = 0; i < kRows; ++i) {
     FATHOM_UNROLL
     for (int j = 0; j < kCols; ++j)
-      hn::StoreU(kSplit ? hn::Add(sums[i][j], odd_sums[i]) : sums[i][j], d, out + i * out_stride + column + j * lanes);
+      hn::StoreU(kSplit ? hn::Add(sums[i][j], odd_sums[i]) : sums[i][j], d,
+                 out + i * out_stride + column + j * lanes);
   }
 }
 

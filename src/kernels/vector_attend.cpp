@@ -66,8 +66,7 @@ HWY_INLINE FloatVec LogOnePlus(FloatVec t) {
 
 /// Scores become logarithms of their weights (log_weight): what the softmax after it makes of them are the weights.
 /// scores: [64]; those outside the query's mask become anything.
-HWY_INLINE void ToLogWeights(const WeightForm& form, int64_t query, int vectors,
-                             float* HWY_RESTRICT scores) {
+HWY_INLINE void ToLogWeights(const WeightForm& form, int64_t query, int vectors, float* HWY_RESTRICT scores) {
   const FloatTag d;
   constexpr float kFar = -15;  // below, ln(1 + e^x) is e^x to the precision of floats
   const Reweighting row = form.reweighting ? form.reweighting[query] : Reweighting{};
@@ -134,10 +133,8 @@ struct Work {
       turned;  // [queries, key_dim] few queries, turned back by a page's place; or [queries, turned_stride] scaled
   int64_t turned_stride;
   float scales[kTileQueries];  // of scaled queries
-  float* keys;                 // [key_dim, 64] tile
+  float* keys;                 // [key_dim, 64] tile; it and the next are room for Parts, too
   float* values;               // [64, value_dim] tile
-  float* split;                     // [queries, key_dim] few queries, even dimensions and odd ones apart
-  LineList key_lines, value_lines;  // where few queries read parts of pages
 };
 
 /// Rotates a key tile to its place: one constant rotation per pair of rows.
@@ -152,43 +149,6 @@ HWY_INLINE void RotateTile(const PageRead& page, int rotary_dim, float* HWY_REST
       const auto even = hn::Load(d, even_row + t), odd = hn::Load(d, odd_row + t);
       hn::Store(hn::NegMulAdd(odd, s, hn::Mul(even, c)), d, even_row + t);
       hn::Store(hn::MulAdd(even, s, hn::Mul(odd, c)), d, odd_row + t);
-    }
-  }
-}
-
-/// Even dimensions of each query, then the odd ones: what the parts of pages are met with. to: [queries, key_dim]
-HWY_INLINE void SplitQueries(const AttendTask& task, int queries, float* HWY_RESTRICT to) {
-  const int64_t pairs = task.key_dim / 2;
-  for (int i = 0; i < queries; ++i) {
-    const float* HWY_RESTRICT q = task.queries + static_cast<int64_t>(i) * task.key_dim;
-    for (int64_t r = 0; r < pairs; ++r) {
-      to[2 * pairs * i + r] = q[2 * r];
-      to[2 * pairs * i + pairs + r] = q[2 * r + 1];
-    }
-  }
-}
-
-/// Split queries turned back by the page's place: R(−place)·q. What does not rotate must be there already.
-HWY_INLINE void TurnSplit(const AttendTask& task, const PageRead& page, int queries, const float* HWY_RESTRICT split,
-                          float* HWY_RESTRICT turned) {
-  const FloatTag d;
-  const int lanes = Lanes(), pairs = task.rotary_dim / 2, odd_at = task.key_dim / 2;
-  int r = 0;
-  for (; r + lanes <= pairs; r += lanes) {
-    const auto c = hn::LoadU(d, page.cos + r), s = hn::LoadU(d, page.sin + r);
-    for (int i = 0; i < queries; ++i) {
-      const int64_t at = static_cast<int64_t>(i) * task.key_dim + r;
-      const auto even = hn::LoadU(d, split + at), odd = hn::LoadU(d, split + at + odd_at);
-      hn::StoreU(hn::MulAdd(odd, s, hn::Mul(even, c)), d, turned + at);
-      hn::StoreU(hn::NegMulAdd(even, s, hn::Mul(odd, c)), d, turned + at + odd_at);
-    }
-  }
-  for (; r < pairs; ++r) {
-    for (int i = 0; i < queries; ++i) {
-      const int64_t at = static_cast<int64_t>(i) * task.key_dim + r;
-      const float even = split[at], odd = split[at + odd_at];
-      turned[at] = even * page.cos[r] + odd * page.sin[r];
-      turned[at + odd_at] = odd * page.cos[r] - even * page.sin[r];
     }
   }
 }
@@ -220,9 +180,10 @@ HWY_INLINE void TurnQueries(const AttendTask& task, const PageRead& page, int qu
 
 /// How pages of floats and of codes are brought into a tile, or met by few queries as they lie. ahead: the page
 /// that follows.
-template <class Words>
+template <class PageWords>
 struct FloatPages {
   static constexpr bool kPartly = true;  // few queries read only what is visible of a page
+  using Words = PageWords;
   using Word = typename Words::Word;
   static PagePairs<Words, SamePlace, InTiles> Keys(const AttendTask& task, const PageRead& page,
                                                    const PageRead& ahead) {
@@ -251,119 +212,6 @@ struct FloatPages {
                         Work& work) {
     PairProductRows<true>(Values(page, ahead), kPageTokens / 2, task.value_dim, queries, work.scores, kPageTokens,
                           task.out, task.value_dim);
-  }
-
-  // What is gathered from several pages.
-
-  static const Word* KeysAt(const AttendTask& task, const Gathered& gathered, int vector) {
-    const InTiles place{task.key_dim / 2};
-    return reinterpret_cast<const Word*>(task.pages[gathered.page[vector]].keys) +
-           Words::kWords * place(0, gathered.column[vector], kPageTokens);
-  }
-  static void ListKeys(const AttendTask& task, const Gathered& gathered, LineList& lines) {
-    const int64_t pairs = task.key_dim / 2;
-    const std::byte** HWY_RESTRICT at = lines.at;
-    for (int v = 0; v < gathered.count; ++v) {
-      const auto* key = reinterpret_cast<const std::byte*>(KeysAt(task, gathered, v));
-      for (int64_t r = 0; r < pairs; ++r) *at++ = key + 4 * Words::kWords * kKeyTile * r;
-    }
-    lines.count = pairs * gathered.count;
-  }
-  static GatheredRows<Word> Rows(const AttendTask& task, const Gathered& gathered) {
-    GatheredRows<Word> rows;
-    for (uint64_t left = (gathered.mask | gathered.mask >> 1) & 0x5555555555555555; left != 0; left &= left - 1) {
-      const int at = std::countr_zero(left), v = at / Lanes();
-      const int64_t pair = (gathered.column[v] + at % Lanes()) / 2;
-      rows.row[rows.count] = reinterpret_cast<const Word*>(task.pages[gathered.page[v]].values) +
-                             Words::kWords * pair * task.value_dim;
-      rows.weight[rows.count++] = static_cast<uint8_t>(at);
-    }
-    return rows;
-  }
-  /// Asks for one line of each kilobyte.
-  static void Touch(const AttendTask& task, const Gathered& gathered, const GatheredRows<Word>& rows) {
-    constexpr int64_t kStep = 1024;
-    const int64_t tile_bytes = 2 * Words::kWords * kKeyTile * task.key_dim;
-    for (int v = 0; v < gathered.count; ++v) {
-      const auto* key = reinterpret_cast<const std::byte*>(KeysAt(task, gathered, v));
-      for (int64_t b = 0; b < tile_bytes; b += kStep) __builtin_prefetch(key + b, 0, 3);
-    }
-    const int64_t row_bytes = 4 * Words::kWords * task.value_dim, every = std::max<int64_t>(1, kStep / row_bytes);
-    for (int64_t n = 0; task.out && n < rows.count; n += every) __builtin_prefetch(rows.row[n], 0, 3);
-  }
-  /// In the order of AddRows.
-  static void ListValues(const AttendTask& task, const GatheredRows<Word>& rows, LineList& lines) {
-    const int64_t lanes = Lanes();
-    const std::byte** HWY_RESTRICT at = lines.at;
-    const auto list = [&]<int kCols>(int64_t column) HWY_ATTR {
-      for (int64_t n = 0; n < rows.count; ++n) {
-        const auto* row = reinterpret_cast<const std::byte*>(rows.row[n] + Words::kWords * column);
-        for (int j = 0; j < kCols; ++j) *at++ = row + 4 * Words::kWords * j * lanes;
-      }
-    };
-    int64_t column = 0;
-    for (; column + kVectors * lanes <= task.value_dim; column += kVectors * lanes) list.template operator()<kVectors>(column);
-    for (; column < task.value_dim; column += lanes) list.template operator()<1>(column);
-    lines.count = at - lines.at;
-  }
-  template <int kRows>
-  static void SomeScores(const AttendTask& task, const Gathered& gathered, int first, int count, const float* q,
-                         const std::byte* const* ahead, float* scores) {
-    const Word* tiles[kVectors] = {};
-    for (int j = 0; j < count; ++j) tiles[j] = KeysAt(task, gathered, first + j);
-    const int64_t pairs = task.key_dim / 2;
-    ahead += first * pairs;
-    scores += first * Lanes();
-    if (count == kVectors) return ScoreVectors<kRows, kVectors, Words>(tiles, pairs, q, task.key_dim, ahead, scores);
-    if (count == 3)
-      return ScoreVectors<kRows, std::min(3, kVectors), Words>(tiles, pairs, q, task.key_dim, ahead, scores);
-    if (count == 2) return ScoreVectors<kRows, 2, Words>(tiles, pairs, q, task.key_dim, ahead, scores);
-    ScoreVectors<kRows, 1, Words>(tiles, pairs, q, task.key_dim, ahead, scores);
-  }
-  static void SomeScores(const AttendTask& task, const Gathered& gathered, int queries, Work& work) {
-    for (int v = 0, count = 0; v < gathered.count; v += count) {
-      count = 1;
-      while (count < kVectors && v + count < gathered.count && gathered.page[v + count] == gathered.page[v]) ++count;
-      const PageRead& page = task.pages[gathered.page[v]];
-      const float* turned = work.split;
-      if (page.cos) {
-        turned = work.turned;
-        TurnSplit(task, page, queries, work.split, work.turned);
-      }
-      int i = 0;
-      for (; i + kQueries <= queries; i += kQueries)
-        SomeScores<kQueries>(task, gathered, v, count, turned + i * task.key_dim, work.value_lines.at,
-                             work.scores + i * kPageTokens);
-      for (; i < queries; ++i)
-        SomeScores<1>(task, gathered, v, count, turned + i * task.key_dim, work.value_lines.at,
-                      work.scores + i * kPageTokens);
-    }
-  }
-  template <int kRows>
-  static void AddSome(const AttendTask& task, const GatheredRows<Word>& rows, const float* weights,
-                      const std::byte* const* ahead, float* out) {
-    const int64_t lanes = Lanes(), width = task.value_dim;
-    int64_t column = 0;
-    for (; column + kVectors * lanes <= width; column += kVectors * lanes, ahead += kVectors * rows.count)
-      AddRows<kRows, kVectors, Words>(rows, column, weights, ahead, out, width);
-    for (; column + lanes <= width; column += lanes, ahead += rows.count)
-      AddRows<kRows, 1, Words>(rows, column, weights, ahead, out, width);
-    for (; column < width; ++column) {
-      for (int i = 0; i < kRows; ++i) {
-        for (int64_t n = 0; n < rows.count; ++n) {
-          const Word* pair = rows.row[n] + Words::kWords * column;
-          const float* weight = weights + i * kPageTokens + rows.weight[n];
-          out[i * width + column] += weight[0] * Words::Element(pair, 0) + weight[1] * Words::Element(pair, 1);
-        }
-      }
-    }
-  }
-  static void AddSome(const AttendTask& task, const GatheredRows<Word>& rows, int queries, Work& work) {
-    int i = 0;
-    for (; i + kQueries <= queries; i += kQueries)
-      AddSome<kQueries>(task, rows, work.scores + i * kPageTokens, work.key_lines.at, task.out + i * task.value_dim);
-    for (; i < queries; ++i)
-      AddSome<1>(task, rows, work.scores + i * kPageTokens, work.key_lines.at, task.out + i * task.value_dim);
   }
 };
 template <int kBits>
@@ -404,37 +252,17 @@ HWY_INLINE void Weigh(const AttendTask& task, int query, uint64_t mask, int vect
   }
 }
 
-/// Pages of which few queries read only what is visible: while keys are read, the values that belong to them are
-/// asked for, and while those are read, the keys that come next. What comes after is touched, so that it is on its
-/// way from memory (Zen 5: a quarter faster than without).
-template <class Pages>
+/// Pages of which few queries read only what is visible.
+template <class Words>
 HWY_INLINE void AttendParts(const AttendTask& task, int queries, Work& work) {
   if (task.mass) std::fill_n(task.mass, queries * task.page_count, kMinusInfinity);
-  SplitQueries(task, queries, work.split);
-  std::copy_n(work.split, queries * task.key_dim, work.turned);
-  Gathering gathering(task);
-  Gathered now, next;
-  bool more = gathering.Take(now);
-  if (!more) return;
-  Pages::ListKeys(task, now, work.key_lines);
-  work.key_lines.Fetch(0);
-  auto rows = Pages::Rows(task, now);
-  while (more) {
-    work.value_lines.count = 0;
-    if (task.out) Pages::ListValues(task, rows, work.value_lines);
-    const int64_t values = work.value_lines.count;
-    work.value_lines.Fit(work.key_lines.count, task.queries);
-    more = gathering.Take(next);
-    const auto next_rows = Pages::Rows(task, next);
-    Pages::Touch(task, next, next_rows);
-    Pages::SomeScores(task, now, queries, work);
+  Parts<Words> parts(task, queries, work.turned, work.keys);
+  while (parts.Take()) {
+    const Gathered& gathered = parts.gathered();
+    parts.Score(work.scores);
     for (int i = 0; i < queries; ++i)
-      Weigh(task, i, RowMask(task, now, i / task.group), now.count, now.page[0], work);
-    Pages::ListKeys(task, next, work.key_lines);
-    work.key_lines.Fit(values, task.queries);
-    if (task.out) Pages::AddSome(task, rows, queries, work);
-    now = next;
-    rows = next_rows;
+      Weigh(task, i, RowMask(task, gathered, i / task.group), gathered.count, gathered.page[0], work);
+    parts.AddValues(work.scores);
   }
 }
 
@@ -452,7 +280,7 @@ void AttendPages(const AttendTask& task, Work& work) {
   if constexpr (Pages::kPartly) {
     const bool whole = std::all_of(task.pages, task.pages + task.page_count,
                                    [](const PageRead& page) { return page.mask == ~uint64_t{0}; });
-    if (!tiled && !whole) return AttendParts<Pages>(task, queries, work);
+    if (!tiled && !whole) return AttendParts<typename Pages::Words>(task, queries, work);
   }
   if (!tiled) {
     if (task.page_count > 0) FetchWhole(task, task.pages[0]);
@@ -470,8 +298,8 @@ void AttendPages(const AttendTask& task, Work& work) {
       Pages::Scores(task, page, ahead, queries, work);
     }
     for (int i = 0; i < queries; ++i)
-      Weigh(task, i, page.row_masks ? page.mask & page.row_masks[i / task.group] : page.mask, kPageTokens / Lanes(), p,
-            work);
+      Weigh(task, i, page.row_masks ? page.mask & page.row_masks[i / task.group] : page.mask, kPageTokens / Lanes(),
+            p, work);
     if (!task.out) continue;
     if (tiled) {
       PairProductRows<true>(TilePairs{work.values}, kPageTokens / 2, task.value_dim, queries, work.scores,
@@ -493,10 +321,6 @@ void Attend(const AttendTask& task, float* scratch) {
   work.turned_stride = static_cast<int64_t>(scale_groups(task.key_dim)) * kScaleGroup;
   work.keys = work.turned + std::min<int64_t>(queries, kTileQueries) * work.turned_stride;
   work.values = work.keys + static_cast<int64_t>(task.key_dim) * kPageTokens;
-  // Parts of pages need no tiles: there is room for addresses, at most 8 a dimension where vectors have 4 lanes.
-  work.key_lines.at = reinterpret_cast<const std::byte**>(work.keys);
-  work.value_lines.at = work.key_lines.at + 8 * std::max(task.key_dim, task.value_dim);
-  work.split = reinterpret_cast<float*>(work.value_lines.at + 8 * std::max(task.key_dim, task.value_dim));
   std::fill_n(work.max, queries, kMinusInfinity);
   std::fill_n(work.sums, queries * kSumLanes, 0.0f);
   if (task.out) std::fill_n(task.out, queries * task.value_dim, 0.0f);

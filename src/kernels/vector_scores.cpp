@@ -20,8 +20,8 @@ namespace HWY_NAMESPACE {
 
 template <class Pairs>
 HWY_INLINE void ScorePairs(const Pairs& pairs, const ScoreTask& task) {
-  PairProductRows<false>(pairs, task.key_dim / 2, kPageTokens, task.queries_count, task.queries,
-                         task.key_dim, task.scores, kPageTokens);
+  PairProductRows<false>(pairs, task.key_dim / 2, kPageTokens, task.queries_count, task.queries, task.key_dim,
+                         task.scores, kPageTokens);
 }
 
 /// Few queries meet floats as they lie, many a tile of them.
