@@ -15,7 +15,7 @@ namespace fathom {
 namespace {
 
 constexpr int kMostRows = 16;   // of a block of prefill that are looked at
-constexpr uint32_t kAhead = 2;  // pages whose notes are asked for before they are read
+constexpr uint32_t kAhead = 8;  // pages whose notes are asked for before they are read
 
 /// The nearest bfloat16 that is not above x, and not below.
 uint16_t rounded_down(float x) {

@@ -81,9 +81,6 @@ HWY_INLINE __m512i Rounded(__m512 first, __m512 second) {
 
 /// 16 pairs of floats as pairs of bfloat16.
 HWY_INLINE __m512i RoundedPairs(__m512 even, __m512 odd) {
-  alignas(64) static constexpr uint16_t kInterleave[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
-                                                           21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
-                                                           11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
   return _mm512_permutexvar_epi16(_mm512_load_si512(kInterleave), Rounded(even, odd));
 }
 

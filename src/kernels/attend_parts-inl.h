@@ -333,7 +333,7 @@ class Parts {
     int64_t column = 0;
     for (; column + kVectors * lanes <= task_.value_dim; column += kVectors * lanes)
       list.template operator()<kVectors>(column);
-    for (; column < task_.value_dim; column += lanes) list.template operator()<1>(column);
+    for (; column + lanes <= task_.value_dim; column += lanes) list.template operator()<1>(column);
     value_lines_.count = at - value_lines_.at;
   }
   /// Asks for one line of each kilobyte of what comes next.

@@ -44,9 +44,6 @@ HWY_INLINE __mmask16 FirstLanes(int64_t n) {
 /// Pairs (first[i], second[i]) of the lanes that the masks name, 0 for others.
 HWY_INLINE __m512i PairsOfRows(const float* first, __mmask16 first_lanes, const float* second,
                                __mmask16 second_lanes) {
-  alignas(64) static constexpr uint16_t kInterleave[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
-                                                           21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
-                                                           11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
   const __m512bh rows =
       _mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(second_lanes, second), _mm512_maskz_loadu_ps(first_lanes, first));
   return _mm512_permutexvar_epi16(_mm512_load_si512(kInterleave), reinterpret_cast<__m512i>(rows));

@@ -13,6 +13,11 @@ namespace fathom {
 /// From this many queries on, bringing a page into a tile costs less than unpacking it for every group of queries.
 inline constexpr int kTileQueries = 16;
 
+/// For a permutation of 32 numbers of 16 bits: the first 16 and the last become pairs of one of each.
+alignas(64) inline constexpr uint16_t kInterleave[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
+                                                         21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
+                                                         11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+
 /// Each fills its part of the table for the target that Highway has chosen.
 void fill_vector_matmul(Kernels& table);
 void fill_vector_multiply(Kernels& table);

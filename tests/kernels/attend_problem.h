@@ -73,7 +73,7 @@ struct AttendProblem {
     std::vector<float> out, lse, mass;
   };
   Result run(const Kernels& table, int64_t first_page, int64_t page_count, const WeightForm& form = {},
-             bool with_out = true) const {
+             bool with_out = true, bool with_mass = true) const {
     const int queries_count = shape.rows * shape.group;
     Result r;
     r.out.assign(static_cast<size_t>(queries_count) * shape.value_dim, NAN);
@@ -93,7 +93,7 @@ struct AttendProblem {
     task.form = form;
     task.out = with_out ? r.out.data() : nullptr;
     task.lse = r.lse.data();
-    task.mass = r.mass.data();
+    task.mass = with_mass ? r.mass.data() : nullptr;
     table.attend(task, scratch.data());
     return r;
   }

@@ -131,6 +131,9 @@ TEST_P(SoftplusOnEachIsa, EqualsReferenceOverShapesMasksAndPlaces) {
         expect_near(expected.out, found.out, tolerance);
         expect_near(expected.lse, found.lse, tolerance);
         expect_near(expected.mass, found.mass, tolerance);
+        const auto gathered = problem.run(table(), 0, c.pages, form, true, false);
+        expect_near(expected.out, gathered.out, tolerance);
+        expect_near(expected.lse, gathered.lse, tolerance);
       }
     }
   }
