@@ -166,7 +166,7 @@ Operands BringIn(const AttendTask& task, const PageRead& page, const PageRead& a
   const auto* keys = reinterpret_cast<const uint32_t*>(page.keys);
   const auto* values = reinterpret_cast<const uint32_t*>(page.values);
   if (page.cos || work.key_dim != task.key_dim) {
-    BringInKeys(task, page, PagePairs<Bf16Words, SamePlace, InTiles>{keys, {ahead.keys}, {task.key_dim / 2}}, work);
+    BringInKeys(task, page, PagePairs<Bf16Words, InTiles>{keys, ahead.keys, {task.key_dim / 2}}, work);
     operands.keys = work.keys;
   }
   if (work.value_dim != task.value_dim) {

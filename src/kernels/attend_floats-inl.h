@@ -32,11 +32,6 @@ constexpr int kVectors = 4;
 constexpr int kVectors = 2;
 #endif
 
-/// What is asked for of the page to come while a vector of this one is read: what lies at the same place.
-struct SamePlace {
-  const std::byte* page;
-  HWY_INLINE void Fetch(int64_t byte) const { FetchAhead(page + byte); }
-};
 /// How pairs lie: in rows of the width (values), or in tiles of kKeyTile columns of so many rows (keys).
 struct InRows {
   HWY_INLINE int64_t operator()(int64_t row, int64_t column, int64_t width) const { return row * width + column; }
@@ -75,17 +70,17 @@ struct F32Words {  // interleaved floats
 };
 
 /// Ways in which a page's elements lie; Load gives the pairs of elements of a row from a column on as two vectors,
-/// and fetches something of the page to come.
-template <class Words, class Ahead, class Place>
+/// and fetches what lies at the same place of the page to come.
+template <class Words, class Place>
 struct PagePairs {
   const typename Words::Word* data;
-  Ahead ahead;
+  const std::byte* ahead;
   Place place;
   HWY_INLINE void Load(int64_t row, int64_t column, int64_t width, FloatVec& even, FloatVec& odd) const {
     const int64_t index = Words::kWords * place(row, column, width);
     Words::Load(data + index, even, odd);
     FATHOM_UNROLL
-    for (int i = 0; i < Words::kWords; ++i) ahead.Fetch(4 * index + 64 * i);
+    for (int i = 0; i < Words::kWords; ++i) FetchAhead(ahead + 4 * index + 64 * i);
   }
 };
 struct TilePairs {  // rows of floats: the even row of a pair, then the odd one
@@ -144,9 +139,8 @@ HWY_INLINE void PairProductColumns(const Pairs& page, int64_t pairs, int64_t wid
 }
 
 /// The element at (pair r, column c, parity) of a page, for widths that are no multiple of the vectors.
-template <class Words, class Ahead, class Place>
-HWY_INLINE float Element(const PagePairs<Words, Ahead, Place>& p, int64_t row, int64_t column, int64_t width,
-                         int parity) {
+template <class Words, class Place>
+HWY_INLINE float Element(const PagePairs<Words, Place>& p, int64_t row, int64_t column, int64_t width, int parity) {
   return Words::Element(p.data + Words::kWords * p.place(row, column, width), parity);
 }
 HWY_INLINE float Element(const TilePairs& p, int64_t row, int64_t column, int64_t width, int parity) {

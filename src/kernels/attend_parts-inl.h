@@ -78,13 +78,21 @@ inline uint64_t RowMask(const AttendTask& task, const Gathered& gathered, int ro
   return gathered.mask & mask;
 }
 
+/// To the L1: what is asked for to the L2 alone comes late on Zen 5.
+template <class Words>
+HWY_INLINE void FetchPairs(const std::byte* p) {
+  FATHOM_UNROLL
+  for (int i = 0; i < Words::kWords; ++i) __builtin_prefetch(p + 64 * i, 0, 3);
+}
+
 /// Addresses that will be read, in their order.
+template <class Words>
 struct LineList {
   const std::byte** at;
   int64_t count = 0;
 
   void Fetch(int64_t from) const {
-    for (int64_t i = from; i < count; ++i) __builtin_prefetch(at[i], 0, 3);
+    for (int64_t i = from; i < count; ++i) FetchPairs<Words>(at[i]);
   }
   /// Makes it one for each of so many steps: what is beyond is asked for at once, what is missing is `near`.
   void Fit(int64_t steps, const void* near) {
@@ -92,13 +100,6 @@ struct LineList {
     for (int64_t i = count; i < steps; ++i) at[i] = static_cast<const std::byte*>(near);
   }
 };
-
-/// To the L1: what is asked for to the L2 alone comes late on Zen 5.
-template <class Words>
-HWY_INLINE void FetchPairs(const std::byte* p) {
-  FATHOM_UNROLL
-  for (int i = 0; i < Words::kWords; ++i) __builtin_prefetch(p + 64 * i, 0, 3);
-}
 
 /// The rows of values that are read for what is gathered: pairs of tokens, one of which at least may be seen.
 template <class Word>
@@ -388,7 +389,7 @@ class Parts {
   Gathered now_, next_;
   GatheredRows<Word> rows_, next_rows_;
   float *turned_, *split_;  // [queries, key_dim], even dimensions and odd ones apart
-  LineList key_lines_, value_lines_;
+  LineList<Words> key_lines_, value_lines_;
 };
 
 // NOLINTNEXTLINE(google-readability-namespace-comments)

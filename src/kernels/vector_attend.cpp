@@ -185,12 +185,11 @@ struct FloatPages {
   static constexpr bool kPartly = true;  // few queries read only what is visible of a page
   using Words = PageWords;
   using Word = typename Words::Word;
-  static PagePairs<Words, SamePlace, InTiles> Keys(const AttendTask& task, const PageRead& page,
-                                                   const PageRead& ahead) {
-    return {reinterpret_cast<const Word*>(page.keys), {ahead.keys}, {task.key_dim / 2}};
+  static PagePairs<Words, InTiles> Keys(const AttendTask& task, const PageRead& page, const PageRead& ahead) {
+    return {reinterpret_cast<const Word*>(page.keys), ahead.keys, {task.key_dim / 2}};
   }
-  static PagePairs<Words, SamePlace, InRows> Values(const PageRead& page, const PageRead& ahead) {
-    return {reinterpret_cast<const Word*>(page.values), {ahead.values}, {}};
+  static PagePairs<Words, InRows> Values(const PageRead& page, const PageRead& ahead) {
+    return {reinterpret_cast<const Word*>(page.values), ahead.values, {}};
   }
   static bool NeedsTile(const AttendTask& /*task*/) { return false; }
   static void BringIn(const AttendTask& task, const PageRead& page, const PageRead& ahead, Work& work) {

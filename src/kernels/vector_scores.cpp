@@ -27,8 +27,8 @@ HWY_INLINE void ScorePairs(const Pairs& pairs, const ScoreTask& task) {
 /// Few queries meet floats as they lie, many a tile of them.
 template <class Words>
 void ScoreFloats(const ScoreTask& task, float* HWY_RESTRICT tile) {
-  const PagePairs<Words, SamePlace, InTiles> pairs{
-      reinterpret_cast<const typename Words::Word*>(task.keys), {task.keys}, {task.key_dim / 2}};
+  const PagePairs<Words, InTiles> pairs{
+      reinterpret_cast<const typename Words::Word*>(task.keys), task.keys, {task.key_dim / 2}};
   if (task.queries_count < kTileQueries) return ScorePairs(pairs, task);
   Deinterleave(pairs, task.key_dim / 2, kPageTokens, tile);
   ScorePairs(TilePairs{tile}, task);
