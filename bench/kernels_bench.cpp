@@ -99,13 +99,13 @@ struct Rows {
   ActivationBuffer buffer;
 };
 
-/// Decode: one row, and more weights than the caches hold.
-void multiply_vector(benchmark::State& state, const std::string& isa, WeightType type) {
+/// Decode: one row or a few, and more weights than the caches hold.
+void multiply_vector(benchmark::State& state, const std::string& isa, WeightType type, int64_t rows) {
   const Kernels& table = kernels(isa);
   const Weights weights(type, static_cast<int64_t>(kStreamBytes / row_bytes(type, kCols)));
-  const Rows x(table, 1);
+  const Rows x(table, rows);
   const ActivationRows view = x.buffer.view();
-  std::vector<float> y(weights.matrix.rows);
+  std::vector<float> y(rows * weights.matrix.rows);
   for (auto _ : state) {
     table.matvec(weights.matrix, 0, weights.matrix.rows, view, y.data(), weights.matrix.rows);
     benchmark::DoNotOptimize(y.data());
@@ -200,7 +200,10 @@ const int kRegistered = [] {
                                   WeightType::kQ4_0, WeightType::kQ2_K, WeightType::kQ3_K, WeightType::kQ4_K,
                                   WeightType::kQ5_K, WeightType::kQ6_K, WeightType::kIQ4_XS}) {
       const std::string name = isa + "/" + info(type).name;
-      benchmark::RegisterBenchmark(("matvec/" + name).c_str(), multiply_vector, isa, type);
+      for (const int64_t rows : {1, 4}) {
+        const std::string many = rows > 1 ? "/rows:" + std::to_string(rows) : "";
+        benchmark::RegisterBenchmark(("matvec/" + name + many).c_str(), multiply_vector, isa, type, rows);
+      }
       benchmark::RegisterBenchmark(("matmul/" + name).c_str(), multiply_rows, isa, type, 256);
     }
   }

@@ -78,11 +78,10 @@ inline uint64_t RowMask(const AttendTask& task, const Gathered& gathered, int ro
   return gathered.mask & mask;
 }
 
-/// To the L1: what is asked for to the L2 alone comes late on Zen 5.
 template <class Words>
 HWY_INLINE void FetchPairs(const std::byte* p) {
   FATHOM_UNROLL
-  for (int i = 0; i < Words::kWords; ++i) __builtin_prefetch(p + 64 * i, 0, 3);
+  for (int i = 0; i < Words::kWords; ++i) FetchSoon(p + 64 * i);
 }
 
 /// Addresses that will be read, in their order.
@@ -343,10 +342,10 @@ class Parts {
     const int64_t tile_bytes = 2 * Words::kWords * kKeyTile * task_.key_dim;
     for (int v = 0; v < next_.count; ++v) {
       const auto* key = reinterpret_cast<const std::byte*>(KeysAt(next_, v));
-      for (int64_t b = 0; b < tile_bytes; b += kStep) __builtin_prefetch(key + b, 0, 3);
+      for (int64_t b = 0; b < tile_bytes; b += kStep) FetchSoon(key + b);
     }
     const int64_t row_bytes = 4 * Words::kWords * task_.value_dim, every = std::max<int64_t>(1, kStep / row_bytes);
-    for (int64_t n = 0; n < next_rows_.count; n += every) __builtin_prefetch(next_rows_.row[n], 0, 3);
+    for (int64_t n = 0; n < next_rows_.count; n += every) FetchSoon(next_rows_.row[n]);
   }
 
   template <int kRows>

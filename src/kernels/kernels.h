@@ -28,6 +28,12 @@ inline int64_t tile_elements(int64_t rows, int64_t cols) {
   return (rows + kTileTokens - 1) / kTileTokens * kTileTokens * tile_columns(cols);
 }
 
+/// Where the 8-bit activation of a column lies in its row for kernels with vectors of 64 bytes
+/// (Kernels::woven_activations): of each 256, eight of every group of 32 lie side by side, then the next eight.
+inline int64_t woven_column(int64_t column) {
+  return column / 256 * 256 + column % 32 / 8 * 64 + column % 256 / 32 * 8 + column % 8;
+}
+
 /// Activation rows as a product reads them. Float weights use `f32`; quantised weights use 8-bit values with one
 /// scale per 32 columns. Scales and sums lie at a granularity of 16, so that weight types with groups of 16 and of
 /// 32 read them alike. Matmuls on matrix tiles (Kernels::pack_activations) use `tiles`, and for float weights
@@ -36,7 +42,7 @@ struct ActivationRows {
   int64_t rows = 0;
   int64_t cols = 0;
   const float* f32 = nullptr;       // [rows, cols]
-  const int8_t* q = nullptr;        // [rows, padded_columns(cols)]
+  const int8_t* q = nullptr;        // [rows, padded_columns(cols)], in the order of the table that reads them
   const float* scale = nullptr;     // [rows, padded_columns(cols) / 16]: each scale twice
   const float* sum = nullptr;       // [rows, padded_columns(cols) / 16]: scale · Σ q
   const float* pair_sum = nullptr;  // [rows, padded_columns(cols) / 32]: the same of both halves of a scale
@@ -126,6 +132,7 @@ struct Kernels {
 
   /// x: [cols] to 8 bits with one scale per 32; outputs as in ActivationRows, padding included.
   void (*quantize_activations)(const float* x, int64_t cols, int8_t* q, float* scale, float* sum, float* pair_sum);
+  bool woven_activations = false;  // q lies as woven_column says, not column by column
   /// x: [rows ≤ 16, cols] to tiles as in ActivationRows, [columns/32, 16, 16, 2] each; low may be null. Null where
   /// matmul reads the other forms.
   void (*pack_activations)(const float* x, int64_t rows, int64_t cols, uint16_t* high, uint16_t* low) = nullptr;

@@ -8,6 +8,7 @@
 #endif
 
 #include "kernels/byte_products-inl.h"
+#include "kernels/woven_codes-inl.h"
 
 #if FATHOM_VECTOR_TARGET
 HWY_BEFORE_NAMESPACE();
@@ -19,13 +20,77 @@ HWY_BEFORE_NAMESPACE();
 namespace fathom {
 namespace HWY_NAMESPACE {
 
+#if HWY_MAX_BYTES == 64
+/// Steps whose sums of pairs of products fit 16 bits: codes of b bits times 127, two a step.
+template <class Block>
+constexpr int kNarrowVectors = kCodeBits<Block> <= 5   ? 4
+                               : kCodeBits<Block> == 6 ? 2
+                                                       : 1;
+
+/// Sums of products of kCount vectors of codes with activations, four neighbours a lane. kSigned: of code − 128,
+/// where the instructions cannot take codes of eight bits.
+template <class Block, int kCount>
+HWY_INLINE FloatVec DotWoven(const CodeVec* codes, const int8_t* HWY_RESTRICT x) {
+#if FATHOM_VNNI
+  __m512i sums = _mm512_setzero_si512();
+  FATHOM_UNROLL
+  for (int j = 0; j < kCount; ++j) sums = _mm512_dpbusd_epi32(sums, codes[j].raw, LoadBytes(x + 64 * j));
+#else
+  constexpr int kNarrow = std::min(kCount, kNarrowVectors<Block>);
+  __m512i sums;
+  FATHOM_UNROLL
+  for (int begin = 0; begin < kCount; begin += kNarrow) {
+    __m512i narrow;
+    FATHOM_UNROLL
+    for (int j = begin; j < begin + kNarrow; ++j) {
+      ByteVec w = codes[j].raw, a = LoadBytes(x + 64 * j);
+      if constexpr (kDotSigned<Block>) {
+        w = Signed(w);
+        a = WithSignOf(a, w);
+        w = Magnitude(w);
+      }
+      narrow = j == begin ? MultiplyBytes(w, a) : Add16(narrow, MultiplyBytes(w, a));
+    }
+    sums = begin == 0 ? Widen(narrow) : Add32(sums, Widen(narrow));
+  }
+#endif
+  return hn::ConvertTo(FloatTag(), IntVec{sums});
+}
+
+/// A run of 256 weights as it meets any row of activations.
+template <class Block>
+struct DotRun {
+  static constexpr bool kHalves = kGroupWeights<Block> == 16;  // the two of 32 have scales of their own
+
+  HWY_INLINE explicit DotRun(const Block* HWY_RESTRICT b) : woven(Woven(b)) {
+    const Scales scales = ScalesOf(b);
+    min = scales.min[0];
+    scale = kHalves ? hn::DupEven(scales.scale[0]) : scales.scale[0];
+    second_scale = kHalves ? hn::DupOdd(scales.scale[0]) : scale;
+  }
+  /// Adds the products with the activations of the run to the sums.
+  HWY_INLINE void Add(const int8_t* HWY_RESTRICT x, const float* HWY_RESTRICT x_scale,
+                      const float* HWY_RESTRICT x_sum, FloatVec& sum, FloatVec& other) const {
+    const FloatTag d;
+    const auto factor = hn::LoadU(d, x_scale);
+    if constexpr (kHalves) {
+      sum = hn::MulAdd(DotWoven<Block, 2>(woven.vector, x), hn::Mul(scale, factor), sum);
+      other = hn::MulAdd(DotWoven<Block, 2>(woven.vector + 2, x + 128), hn::Mul(second_scale, factor), other);
+    } else {
+      sum = hn::MulAdd(DotWoven<Block, 4>(woven.vector, x), hn::Mul(scale, factor), sum);
+    }
+    if constexpr (!kDotSigned<Block>) other = hn::NegMulAdd(min, hn::LoadU(d, x_sum), other);
+  }
+
+  WovenCodes woven;
+  FloatVec scale, second_scale, min;
+};
+#else
 /// Sums of four neighbouring products of a vector of codes with as many activations, a lane each. kSigned: of
 /// code − 128, where the instructions cannot take codes of eight bits.
 template <bool kSigned>
 HWY_INLINE IntVec DotCodes(CodeVec codes, const int8_t* HWY_RESTRICT x) {
-#if FATHOM_VNNI
-  return IntVec{_mm512_dpbusd_epi32(_mm512_setzero_si512(), codes.raw, LoadBytes(x))};
-#elif FATHOM_BYTES
+#if FATHOM_BYTES
   ByteVec w = codes.raw, a = LoadBytes(x);
   if constexpr (kSigned) {
     w = Signed(w);
@@ -34,7 +99,7 @@ HWY_INLINE IntVec DotCodes(CodeVec codes, const int8_t* HWY_RESTRICT x) {
   }
   return IntVec{Widen(MultiplyBytes(w, a))};
 #else
-  const hn::Rebind<int16_t, hn::Half<CodeTag>> d16;
+  const hn::Rebind<int16_t, hn::Half<CodeTag> > d16;
   const hn::Half<CodeTag> half;
   const hn::Rebind<int8_t, decltype(half)> half_signed;
   const IntTag d;
@@ -48,6 +113,43 @@ HWY_INLINE IntVec DotCodes(CodeVec codes, const int8_t* HWY_RESTRICT x) {
 #endif
 }
 
+/// A run of 256 weights as it meets any row of activations.
+template <class Block>
+struct DotRun {
+  static constexpr int kFloats = 16 / kScaleVectors;
+
+  HWY_INLINE explicit DotRun(const Block* HWY_RESTRICT b) : scales(ScalesOf(b)) {
+    FATHOM_UNROLL
+    for (int j = 0; j < kCodeVectors; ++j) codes[j] = CodesAt(b, j / kVectorsOf64, j % kVectorsOf64);
+  }
+  /// Adds the products with the activations of the run to the sums.
+  HWY_INLINE void Add(const int8_t* HWY_RESTRICT x, const float* HWY_RESTRICT x_scale,
+                      const float* HWY_RESTRICT x_sum, FloatVec& sum, FloatVec& other) const {
+    const FloatTag d;
+    const IntTag di;
+    // four neighbouring lanes hold the sums of one group of 16
+    const auto lane_group = hn::ShiftRight<2>(hn::Iota(di, 0));
+    FloatVec scale[kScaleVectors];
+    FATHOM_UNROLL
+    for (int v = 0; v < kScaleVectors; ++v) {
+      scale[v] = hn::Mul(scales.scale[v], hn::LoadU(d, x_scale + v * kFloats));
+      if constexpr (!kDotSigned<Block>)
+        other = hn::NegMulAdd(scales.min[v], hn::LoadU(d, x_sum + v * kFloats), other);
+    }
+    FATHOM_UNROLL
+    for (int j = 0; j < kCodeVectors; ++j) {
+      const auto groups = hn::IndicesFromVec(d, hn::Add(lane_group, hn::Set(di, kFloats / 4 * (j % 4))));
+      const auto dots = hn::ConvertTo(d, DotCodes<kDotSigned<Block> >(codes[j], x + j * kCodeLanes));
+      FloatVec& to = j % 2 == 0 ? sum : other;
+      to = hn::MulAdd(dots, hn::TableLookupLanes(scale[j / 4], groups), to);
+    }
+  }
+
+  Scales scales;
+  CodeVec codes[kCodeVectors];
+};
+#endif
+
 // Rows of activations that one unpacking of a row of W serves: their sums and scales stay in registers.
 #if HWY_MAX_BYTES == 64
 constexpr int kDotRows = kMatvecRows;
@@ -56,28 +158,21 @@ constexpr int kDotRows = 2;
 #endif
 // Rows of W that stay in the L1 cache until all rows of activations have seen them.
 constexpr int64_t kRowsInCache = 16;
-// How far ahead of their use weights are asked for, into the L2 and from there into the L1 cache. The hardware
-// follows a stream only to the end of a 4 KiB page; far and near together reach nine tenths of what plain reading
-// does, where near alone reached three quarters (found by trying 256 bytes to 16 KiB).
-constexpr int64_t kPrefetchFar = 12288, kPrefetchNear = 512;
 
 /// y[i, r] = W[r]·x[first + i] for kRows rows of activations; `last` is the end of what may be asked for ahead.
 template <class Block, int kRows>
 HWY_NOINLINE void DotRows(const Matrix& w, int64_t begin, int64_t end, const std::byte* last,
                           const ActivationRows& x, int64_t first, float* HWY_RESTRICT y, int64_t y_stride) {
-  constexpr int kFloats = 16 / kScaleVectors;
   constexpr int64_t kRunBytes = kSuperBlock / kBlockWeights<Block> * sizeof(Block);
   const int64_t row_stride = w.cols / kBlockWeights<Block> * sizeof(Block);
   const FloatTag d;
-  const IntTag di;
+  const StreamAhead ahead = stream_ahead();
   const int64_t padded = padded_columns(w.cols);
   const int8_t* HWY_RESTRICT x_codes = x.q + first * padded;
   const float* HWY_RESTRICT x_scale = x.scale + first * padded / 16;
   const float* HWY_RESTRICT x_sum = x.sum + first * padded / 16;
-  // four neighbouring lanes hold the sums of one group of 16
-  const auto lane_group = hn::ShiftRight<2>(hn::Iota(di, 0));
   for (int64_t r = begin; r < end; ++r) {
-    // two chains of sums hide the latency of adding; always two, so that a row comes out the same beside any others
+    // two chains of sums, for the latency of adding; always two, so that a row comes out the same beside any others
     FloatVec even[kRows], odd[kRows];
     FATHOM_UNROLL
     for (int i = 0; i < kRows; ++i) even[i] = odd[i] = hn::Zero(d);
@@ -86,30 +181,14 @@ HWY_NOINLINE void DotRows(const Matrix& w, int64_t begin, int64_t end, const std
       FATHOM_UNROLL
       for (int64_t byte = 0; byte < kRunBytes; byte += 64) {
         const std::byte* at = row + k / kSuperBlock * kRunBytes + byte;
-        __builtin_prefetch(std::min(at + kPrefetchFar, last), 0, 2);
-        __builtin_prefetch(at + kPrefetchNear, 0, 3);
+        __builtin_prefetch(std::min(at + ahead.far, last), 0, 2);
+        __builtin_prefetch(at + ahead.near, 0, 3);
       }
-      const Scales scales = ScalesOf(b);
-      FloatVec scale[kRows][kScaleVectors];
+      const DotRun<Block> run(b);
       FATHOM_UNROLL
       for (int i = 0; i < kRows; ++i) {
-        FATHOM_UNROLL
-        for (int v = 0; v < kScaleVectors; ++v) {
-          const int64_t at = (i * padded + k) / 16 + v * kFloats;
-          scale[i][v] = hn::Mul(scales.scale[v], hn::LoadU(d, x_scale + at));
-          if constexpr (!kDotSigned<Block>) odd[i] = hn::NegMulAdd(scales.min[v], hn::LoadU(d, x_sum + at), odd[i]);
-        }
-      }
-      FATHOM_UNROLL
-      for (int j = 0; j < kCodeVectors; ++j) {
-        const CodeVec codes = CodesAt(b, j / kVectorsOf64, j % kVectorsOf64);
-        const auto groups = hn::IndicesFromVec(d, hn::Add(lane_group, hn::Set(di, kFloats / 4 * (j % 4))));
-        FATHOM_UNROLL
-        for (int i = 0; i < kRows; ++i) {
-          const IntVec dots = DotCodes<kDotSigned<Block>>(codes, x_codes + i * padded + k + j * kCodeLanes);
-          FloatVec& sum = j % 2 == 0 ? even[i] : odd[i];
-          sum = hn::MulAdd(hn::ConvertTo(d, dots), hn::TableLookupLanes(scale[i][j / 4], groups), sum);
-        }
+        const int64_t group = i * (padded / 16) + k / 16;
+        run.Add(x_codes + i * padded + k, x_scale + group, x_sum + group, even[i], odd[i]);
       }
     });
     FATHOM_UNROLL

@@ -3,12 +3,6 @@
 // tile of floats into which it is brought, rotated to its place, once for many queries.
 #include "kernels/vector.h"
 
-#undef FARTHER
-#undef STEP
-#undef FARTHER
-#undef STEP
-#undef FARTHER
-#undef STEP
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -179,17 +173,18 @@ HWY_INLINE void TurnQueries(const AttendTask& task, const PageRead& page, int qu
 }
 
 /// How pages of floats and of codes are brought into a tile, or met by few queries as they lie. ahead: the page
-/// that follows.
+/// that follows. While keys of floats are read, their values are asked for, and while those are read, the next
+/// keys.
 template <class PageWords>
 struct FloatPages {
   static constexpr bool kPartly = true;  // few queries read only what is visible of a page
   using Words = PageWords;
   using Word = typename Words::Word;
   static PagePairs<Words, InTiles> Keys(const AttendTask& task, const PageRead& page, const PageRead& ahead) {
-    return {reinterpret_cast<const Word*>(page.keys), ahead.keys, {task.key_dim / 2}};
+    return {reinterpret_cast<const Word*>(page.keys), task.out ? page.values : ahead.keys, {task.key_dim / 2}};
   }
   static PagePairs<Words, InRows> Values(const PageRead& page, const PageRead& ahead) {
-    return {reinterpret_cast<const Word*>(page.values), ahead.values, {}};
+    return {reinterpret_cast<const Word*>(page.values), ahead.keys, {}};
   }
   static bool NeedsTile(const AttendTask& /*task*/) { return false; }
   static void BringIn(const AttendTask& task, const PageRead& page, const PageRead& ahead, Work& work) {

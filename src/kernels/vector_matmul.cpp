@@ -21,6 +21,20 @@ HWY_BEFORE_NAMESPACE();
 namespace fathom {
 namespace HWY_NAMESPACE {
 
+#if HWY_MAX_BYTES == 64
+constexpr int64_t kGroupStep = 8;  // from a group's first activation to the next group's, of a run of 256
+HWY_INLINE void StoreCodes(hn::Vec<hn::Rebind<int8_t, IntTag>> codes, int vector, int8_t* HWY_RESTRICT q) {
+  const hn::FixedTag<int8_t, 8> half;
+  hn::StoreU(hn::LowerHalf(codes), half, q + vector * 128);
+  hn::StoreU(hn::UpperHalf(half, codes), half, q + vector * 128 + 64);
+}
+#else
+constexpr int64_t kGroupStep = 32;
+HWY_INLINE void StoreCodes(hn::Vec<hn::Rebind<int8_t, IntTag>> codes, int vector, int8_t* HWY_RESTRICT q) {
+  hn::StoreU(codes, hn::Rebind<int8_t, IntTag>(), q + vector * Lanes());
+}
+#endif
+
 /// 32 activations to 8 bits; see QuantizeActivations.
 HWY_INLINE void QuantizeBlock(const float* HWY_RESTRICT x, int8_t* HWY_RESTRICT q, float* HWY_RESTRICT scale,
                               float* HWY_RESTRICT sum, float* HWY_RESTRICT pair_sum) {
@@ -40,7 +54,7 @@ HWY_INLINE void QuantizeBlock(const float* HWY_RESTRICT x, int8_t* HWY_RESTRICT 
   FATHOM_UNROLL
   for (int i = 0; i < kVectors; ++i) {
     const IntVec rounded = hn::NearestInt(hn::Mul(values[i], inverse));
-    hn::StoreU(hn::DemoteTo(hn::Rebind<int8_t, IntTag>(), rounded), hn::Rebind<int8_t, IntTag>(), q + i * kLanes);
+    StoreCodes(hn::DemoteTo(hn::Rebind<int8_t, IntTag>(), rounded), i, q);
     totals[2 * i / kVectors] = hn::Add(totals[2 * i / kVectors], rounded);
   }
   const float s = most / 127.0f;
@@ -62,7 +76,8 @@ void QuantizeActivations(const float* HWY_RESTRICT x, int64_t cols, int8_t* HWY_
       if (k < cols) std::copy(from, x + cols, last);
       from = last;
     }
-    QuantizeBlock(from, q + k, scale + k / 16, sum + k / 16, pair_sum + k / 32);
+    int8_t* to = q + k / kColumnPad * kColumnPad + k % kColumnPad / 32 * kGroupStep;
+    QuantizeBlock(from, to, scale + k / 16, sum + k / 16, pair_sum + k / 32);
   }
 }
 
@@ -75,6 +90,7 @@ void Matmul(const Matrix& w, int64_t begin, int64_t end, const ActivationRows& x
 
 void FillMatmul(Kernels& table) {
   table.quantize_activations = QuantizeActivations;
+  table.woven_activations = HWY_MAX_BYTES == 64;
   table.matvec = Matvec;
   table.matmul = Matmul;
   table.panel_rows = 2 * Lanes();

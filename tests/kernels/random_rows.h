@@ -43,9 +43,10 @@ struct OwnedMatrix {
   Matrix matrix;
 };
 
-/// Activation rows that own their values, 8-bit form included.
+/// Activation rows that own their values, 8-bit form included, in the order in which a table reads it.
 struct OwnedActivations {
-  OwnedActivations(std::vector<float> rows_of_values, int64_t rows, int64_t cols)
+  OwnedActivations(std::vector<float> rows_of_values, int64_t rows, int64_t cols,
+                   const Kernels& reader = kernels("reference"))
       : f32(std::move(rows_of_values)),
         q(rows * padded_columns(cols)),
         scale(rows * padded_columns(cols) / 16),
@@ -56,6 +57,10 @@ struct OwnedActivations {
       const int64_t at = i * padded_columns(cols);
       plain.quantize_activations(f32.data() + i * cols, cols, q.data() + at, scale.data() + at / 16,
                                  sum.data() + at / 16, pair_sum.data() + at / 32);
+    }
+    if (reader.woven_activations) {
+      const std::vector<int8_t> plain_order = q;
+      for (size_t i = 0; i < q.size(); ++i) q[woven_column(static_cast<int64_t>(i))] = plain_order[i];
     }
     view = {rows, cols, f32.data(), q.data(), scale.data(), sum.data(), pair_sum.data()};
   }

@@ -22,9 +22,10 @@ void expect_products_agree(const Kernels& fast, WeightType type, Shape shape) {
   SCOPED_TRACE(testing::Message() << info(type).name << " " << shape.rows << "×" << shape.cols << ", "
                                   << shape.x_rows << " rows");
   const OwnedMatrix w(type, shape.rows, shape.cols, 7);
-  const OwnedActivations x(gaussian(shape.x_rows * shape.cols, 11), shape.x_rows, shape.cols);
+  const std::vector<float> values = gaussian(shape.x_rows * shape.cols, 11);
+  const OwnedActivations plain(values, shape.x_rows, shape.cols), x(values, shape.x_rows, shape.cols, fast);
   std::vector<float> expected(shape.x_rows * shape.rows), found(expected.size(), NAN);
-  kernels("reference").matvec(w.matrix, 0, shape.rows, x.view, expected.data(), shape.rows);
+  kernels("reference").matvec(w.matrix, 0, shape.rows, plain.view, expected.data(), shape.rows);
   const float tolerance = 2e-6f * std::sqrt(static_cast<float>(shape.cols)) * 0.05f * 40;
   for (const bool panels : {false, true}) {
     std::fill(found.begin(), found.end(), NAN);
@@ -48,7 +49,7 @@ TEST_P(MatmulOnEachIsa, EqualsReferenceForEveryWeightType) {
 TEST_P(MatmulOnEachIsa, AnyRangeOfRowsGivesTheSameBits) {
   const Kernels& fast = kernels(GetParam());
   const OwnedMatrix w(WeightType::kQ4_K, 150, 512, 3);
-  const OwnedActivations x(gaussian(9 * 512, 4), 9, 512);
+  const OwnedActivations x(gaussian(9 * 512, 4), 9, 512, fast);
   for (const bool panels : {false, true}) {
     const auto product = panels ? fast.matmul : fast.matvec;
     std::vector<float> whole(9 * 150), parts(9 * 150);
@@ -63,16 +64,20 @@ TEST_P(MatmulOnEachIsa, AnyRangeOfRowsGivesTheSameBits) {
 TEST_P(MatmulOnEachIsa, ActivationsRoundToNearestOf127Steps) {
   for (const int64_t cols : {1, 31, 32, 77, 256, 300}) {
     const std::vector<float> x = gaussian(cols, 5);
-    const OwnedActivations expected(x, 1, cols);
+    const Kernels& table = kernels(GetParam());
+    const OwnedActivations expected(x, 1, cols, table);
     const int64_t padded = padded_columns(cols);
     std::vector<int8_t> q(padded, 99);
     std::vector<float> scale(padded / 16, 9), sum(padded / 16, 9), pair_sum(padded / 32, 9);
-    kernels(GetParam()).quantize_activations(x.data(), cols, q.data(), scale.data(), sum.data(), pair_sum.data());
+    table.quantize_activations(x.data(), cols, q.data(), scale.data(), sum.data(), pair_sum.data());
     EXPECT_EQ(q, expected.q);
     EXPECT_EQ(scale, expected.scale);
     EXPECT_EQ(sum, expected.sum);
     EXPECT_EQ(pair_sum, expected.pair_sum);
-    for (int64_t i = 0; i < cols; ++i) EXPECT_NEAR(q[i] * scale[i / 16], x[i], scale[i / 16] * 0.5001f);
+    for (int64_t i = 0; i < cols; ++i) {
+      const int8_t code = q[table.woven_activations ? woven_column(i) : i];
+      EXPECT_NEAR(code * scale[i / 16], x[i], scale[i / 16] * 0.5001f);
+    }
   }
 }
 
