@@ -53,21 +53,26 @@ void ScorePage(const ScoreTask& task, float* scratch) {
   }
 }
 
-/// Raises out[c] to the sum of what lies in lanes c, c + kColumns, …
-template <int kColumns>
-HWY_INLINE void RaiseTo(FloatVec sums, float* HWY_RESTRICT out) {
-  alignas(64) float lanes[16];
-  hn::Store(sums, FloatTag(), lanes);
-  for (int width = Lanes(); width > kColumns; width /= 2) {
-    FATHOM_UNROLL
-    for (int i = 0; i < 8; ++i) lanes[i] += i < width / 2 ? lanes[i + width / 2] : 0.0f;
+using FourTag = hn::FixedTag<float, 4>;
+using FourVec = hn::Vec<FourTag>;
+
+/// Lane c: the sum of lanes c, c + kColumns, … of a vector, for c < kColumns.
+template <int kColumns, class D, class V = hn::Vec<D>>
+HWY_INLINE FourVec SumsOfColumns(D d, V v) {
+  if constexpr (hn::MaxLanes(D()) > 4) {
+    const hn::Half<D> half;
+    return SumsOfColumns<kColumns>(half, hn::Add(hn::LowerHalf(half, v), hn::UpperHalf(half, v)));
+  } else {
+    if constexpr (kColumns <= 2) v = hn::Add(v, hn::Shuffle1032(v));
+    if constexpr (kColumns == 1) v = hn::Add(v, hn::Shuffle2301(v));
+    return v;
   }
-  for (int c = 0; c < kColumns; ++c) out[c] = std::max(out[c], lanes[c]);
 }
 
-/// The bounds of kQueriesHere queries from `first` on.
+/// The largest of `most` and the bounds of kQueriesHere queries from `first` on, a column a lane; NaN counts for
+/// nothing.
 template <int kColumns, int kQueriesHere>
-HWY_INLINE void RaiseBounds(const BoundTask& task, int64_t first) {
+HWY_INLINE FourVec RaiseBounds(const BoundTask& task, int64_t first, FourVec most) {
   const FloatTag d;
   const WordTag dw;
   const float* HWY_RESTRICT below = task.below + first * task.n;
@@ -85,15 +90,22 @@ HWY_INLINE void RaiseBounds(const BoundTask& task, int64_t first) {
       high[q] = hn::MulAdd(hn::LoadU(d, above + q * task.n + i), largest, high[q]);
     }
   }
-  for (int q = 0; q < kQueriesHere; ++q) RaiseTo<kColumns>(hn::Add(low[q], high[q]), task.out);
+  FATHOM_UNROLL
+  for (int q = 0; q < kQueriesHere; ++q)
+    most =
+        hn::Max(SumsOfColumns<kColumns>(d, hn::Add(low[q], high[q])), most);  // of x86, the second where one is NaN
+  return most;
 }
 
 template <int kColumns>
 HWY_INLINE void LargestBoundsOf(const BoundTask& task) {
-  std::fill_n(task.out, kColumns, kMinusInfinity);
+  FourVec most = hn::Set(FourTag(), kMinusInfinity);
   int64_t q = 0;
-  for (; q + kQueries <= task.count; q += kQueries) RaiseBounds<kColumns, kQueries>(task, q);
-  for (; q < task.count; ++q) RaiseBounds<kColumns, 1>(task, q);
+  for (; q + kQueries <= task.count; q += kQueries) most = RaiseBounds<kColumns, kQueries>(task, q, most);
+  for (; q < task.count; ++q) most = RaiseBounds<kColumns, 1>(task, q, most);
+  float all[4];
+  hn::StoreU(most, FourTag(), all);
+  std::copy_n(all, kColumns, task.out);
 }
 
 void LargestBounds(const BoundTask& task) {

@@ -31,7 +31,8 @@ HWY_INLINE __m512i EveryOtherBlock(__m512i a, __m512i b) {
 /// codes: [2] vectors 2·half and 2·half + 1 of eight groups' 16 codes, those of groups 0 to 3 in `first`, of 4 to 7
 /// in `second`.
 HWY_INLINE void WeaveHalf(__m512i first, __m512i second, int half, WovenCodes& woven) {
-  const __m512i even = _mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0), odd = _mm512_set_epi64(15, 13, 11, 9, 7, 5, 3, 1);
+  const __m512i even = _mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0),
+                odd = _mm512_set_epi64(15, 13, 11, 9, 7, 5, 3, 1);
   woven.vector[2 * half] = CodeVec{_mm512_permutex2var_epi64(first, even, second)};
   woven.vector[2 * half + 1] = CodeVec{_mm512_permutex2var_epi64(first, odd, second)};
 }
@@ -41,8 +42,8 @@ HWY_INLINE WovenCodes WeaveNibbles(__m512i first, __m512i second) {
   const __m512i mask = _mm512_set1_epi8(15);
   WovenCodes woven;
   WeaveHalf(_mm512_and_si512(first, mask), _mm512_and_si512(second, mask), 0, woven);
-  WeaveHalf(_mm512_and_si512(_mm512_srli_epi16(first, 4), mask), _mm512_and_si512(_mm512_srli_epi16(second, 4), mask),
-            1, woven);
+  WeaveHalf(_mm512_and_si512(_mm512_srli_epi16(first, 4), mask),
+            _mm512_and_si512(_mm512_srli_epi16(second, 4), mask), 1, woven);
   return woven;
 }
 

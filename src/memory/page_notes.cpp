@@ -1,27 +1,31 @@
 #include "memory/page_notes.h"
 
+#include <algorithm>
+
+#include "base/error.h"
+#include "memory/slab.h"
+
 namespace fathom {
 
 PageNotes::PageNotes(std::shared_ptr<const PageStore> store, size_t bytes)
     : store_(std::move(store)),
-      bytes_(bytes),
-      slabs_(std::make_unique<std::atomic<Slab*>[]>(PageStore::kMaxSlabs)) {}
+      stride_((kHeader + bytes + kAlignment - 1) / kAlignment * kAlignment),
+      notes_per_slab_(std::max<size_t>(1, kSlabUnit / stride_)),
+      slab_bytes_((notes_per_slab_ * stride_ + kSlabUnit - 1) / kSlabUnit * kSlabUnit),
+      slabs_(std::make_unique<std::atomic<std::byte*>[]>(slab_count())) {}
 
 PageNotes::~PageNotes() {
-  for (size_t i = 0; i < PageStore::kMaxSlabs; ++i) delete slabs_[i].load();
+  for (size_t i = 0; i < slab_count(); ++i)
+    if (std::byte* slab = slabs_[i].load()) unmap_slab(slab, slab_bytes_);
 }
 
-PageNotes::Slab& PageNotes::slab_of(PageId page) {
-  std::atomic<Slab*>& place = slabs_[page / store_->pages_per_slab()];
-  if (Slab* slab = place.load(std::memory_order_acquire)) return *slab;
+std::byte* PageNotes::new_slab(size_t index) {
   const std::lock_guard lock(slabs_mutex_);
-  if (Slab* slab = place.load(std::memory_order_relaxed)) return *slab;
-  const size_t pages = store_->pages_per_slab();
-  auto slab = std::make_unique<Slab>();
-  slab->bytes = std::make_unique<std::byte[]>(pages * bytes_);
-  slab->versions = std::make_unique<std::atomic<uint32_t>[]>(pages);
-  place.store(slab.get(), std::memory_order_release);
-  return *slab.release();
+  if (std::byte* slab = slabs_[index].load(std::memory_order_relaxed)) return slab;
+  std::byte* slab = map_slab(slab_bytes_);
+  if (!slab) fail("out of memory: cannot get ", slab_bytes_, " more bytes for notes of pages");
+  slabs_[index].store(slab, std::memory_order_release);
+  return slab;
 }
 
 }  // namespace fathom

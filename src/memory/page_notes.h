@@ -6,6 +6,7 @@
 #include <memory>
 #include <mutex>
 
+#include "base/aligned.h"
 #include "memory/page_store.h"
 
 namespace fathom {
@@ -21,38 +22,43 @@ class PageNotes {
 
   const PageStore& store() const { return *store_; }
   /// The note of a page that is not being written to; make(note) fills its bytes if they are not those of the
-  /// page's present contents.
+  /// page's present contents. Notes begin at a multiple of 8.
   template <class Make>
   const std::byte* get(PageId page, const Make& make) {
-    Slab& slab = slab_of(page);
-    const size_t index = page % store_->pages_per_slab();
-    std::byte* note = slab.bytes.get() + index * bytes_;
+    std::byte* entry = entry_of(page);
+    const std::atomic_ref<uint32_t> noted(*reinterpret_cast<uint32_t*>(entry));
+    std::byte* note = entry + kHeader;
     const uint32_t version = store_->version(page);
-    if (slab.versions[index].load(std::memory_order_acquire) == version) return note;
+    if (noted.load(std::memory_order_acquire) == version) return note;
     const std::lock_guard lock(mutexes_[page % mutexes_.size()]);
-    if (slab.versions[index].load(std::memory_order_relaxed) != version) {
+    if (noted.load(std::memory_order_relaxed) != version) {
       make(note);
-      slab.versions[index].store(version, std::memory_order_release);
+      noted.store(version, std::memory_order_release);
     }
     return note;
   }
   /// Asks memory for the note of a page, which get() will soon be called for.
   void fetch(PageId page) {
-    const std::byte* note = slab_of(page).bytes.get() + page % store_->pages_per_slab() * bytes_;
-    for (size_t b = 0; b < bytes_; b += 64) __builtin_prefetch(note + b);
+    store_->fetch_version(page);
+    const std::byte* entry = entry_of(page);
+    for (size_t b = 0; b < stride_; b += kAlignment) __builtin_prefetch(entry + b);
   }
 
  private:
-  struct Slab {
-    std::unique_ptr<std::byte[]> bytes;                 // [pages of a slab, bytes_]
-    std::unique_ptr<std::atomic<uint32_t>[]> versions;  // of the contents noted; 0: none
-  };
-  Slab& slab_of(PageId page);
+  static constexpr size_t kHeader = 8;  // the version of the contents noted; 0: none
+
+  /// A page's version and note, from a cache line on.
+  std::byte* entry_of(PageId page) {
+    std::byte* slab = slabs_[page / notes_per_slab_].load(std::memory_order_acquire);
+    return (slab ? slab : new_slab(page / notes_per_slab_)) + page % notes_per_slab_ * stride_;
+  }
+  std::byte* new_slab(size_t index);
+  size_t slab_count() const { return (store_->most_pages() + notes_per_slab_ - 1) / notes_per_slab_; }
 
   std::shared_ptr<const PageStore> store_;
-  size_t bytes_;
-  std::unique_ptr<std::atomic<Slab*>[]> slabs_;  // [PageStore::kMaxSlabs]
-  std::array<std::mutex, 64> mutexes_;           // of the pages, in turn
+  size_t stride_, notes_per_slab_, slab_bytes_;
+  std::unique_ptr<std::atomic<std::byte*>[]> slabs_;  // [slab_count()]
+  std::array<std::mutex, 64> mutexes_;                // of the pages, in turn
   std::mutex slabs_mutex_;
 };
 

@@ -1,44 +1,21 @@
 #include "memory/page_store.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cstring>
 
 #include "base/error.h"
+#include "memory/slab.h"
 
 namespace fathom {
-
-namespace {
-
-/// Decoding walks through all pages: with large pages of the machine it misses the translation buffer less.
-constexpr size_t kHugeBytes = size_t{2} << 20;
-
-/// Zeroed memory of a multiple of kHugeBytes that starts at one; null when there is none.
-std::byte* map_slab(size_t bytes) {
-  void* data = ::mmap(nullptr, bytes + kHugeBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (data == MAP_FAILED) return nullptr;
-  auto* begin = static_cast<std::byte*>(data);
-  const size_t before = (kHugeBytes - reinterpret_cast<uintptr_t>(begin) % kHugeBytes) % kHugeBytes;
-  if (before > 0) ::munmap(begin, before);
-  begin += before;
-  ::munmap(begin + bytes, kHugeBytes - before);
-#ifdef MADV_HUGEPAGE
-  ::madvise(begin, bytes, MADV_HUGEPAGE);
-#endif
-  return begin;
-}
-
-}  // namespace
 
 PageStore::PageStore(PageShape shape)
     : shape_(shape),
       pages_per_slab_(std::max<size_t>(1, kSlabBytes / shape.bytes())),
-      slab_bytes_((pages_per_slab_ * shape.bytes() + kHugeBytes - 1) / kHugeBytes * kHugeBytes),
+      slab_bytes_((pages_per_slab_ * shape.bytes() + kSlabUnit - 1) / kSlabUnit * kSlabUnit),
       slabs_(std::make_unique<Slab[]>(kMaxSlabs)) {}
 
 PageStore::~PageStore() {
-  for (size_t s = 0; s < slab_count_; ++s) ::munmap(slabs_[s].data, slab_bytes_);
+  for (size_t s = 0; s < slab_count_; ++s) unmap_slab(slabs_[s].data, slab_bytes_);
 }
 
 PageId PageStore::allocate() {

@@ -41,6 +41,8 @@ class PageStore {
   void release(PageId page);
   /// Another number whenever the page may hold something else than before; never 0.
   uint32_t version(PageId page) const { return at(page).version.load(std::memory_order_acquire); }
+  /// Asks memory for what version() will soon be called for.
+  void fetch_version(PageId page) const { __builtin_prefetch(&at(page)); }
   /// Its owner is about to write into it.
   void touch(PageId page) { at(page).version.fetch_add(1, std::memory_order_release); }
   bool shared(PageId page) const { return at(page).owners.load(std::memory_order_acquire) > 1; }
@@ -53,11 +55,11 @@ class PageStore {
   /// Pages in use times their size.
   size_t bytes_in_use() const { return in_use_.load() * shape_.bytes(); }
 
-  /// Pages lie in slabs of so many, of which there are at most kMaxSlabs.
-  size_t pages_per_slab() const { return pages_per_slab_; }
-  static constexpr size_t kMaxSlabs = 1 << 16;  // 256 GiB of pages
+  /// Above every page's number.
+  size_t most_pages() const { return kMaxSlabs * pages_per_slab_; }
 
  private:
+  static constexpr size_t kMaxSlabs = 1 << 16;  // 256 GiB of pages
   static constexpr size_t kSlabBytes =
       size_t{4} << 20;  // large enough that mapping costs nothing, small enough to waste little
 

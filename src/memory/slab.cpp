@@ -1,0 +1,25 @@
+#include "memory/slab.h"
+
+#include <sys/mman.h>
+
+#include <cstdint>
+
+namespace fathom {
+
+std::byte* map_slab(size_t bytes) {
+  void* data = ::mmap(nullptr, bytes + kSlabUnit, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (data == MAP_FAILED) return nullptr;
+  auto* begin = static_cast<std::byte*>(data);
+  const size_t before = (kSlabUnit - reinterpret_cast<uintptr_t>(begin) % kSlabUnit) % kSlabUnit;
+  if (before > 0) ::munmap(begin, before);
+  begin += before;
+  ::munmap(begin + bytes, kSlabUnit - before);
+#ifdef MADV_HUGEPAGE
+  ::madvise(begin, bytes, MADV_HUGEPAGE);
+#endif
+  return begin;
+}
+
+void unmap_slab(std::byte* slab, size_t bytes) { ::munmap(slab, bytes); }
+
+}  // namespace fathom
