@@ -21,14 +21,14 @@ namespace fathom {
 namespace HWY_NAMESPACE {
 
 #if HWY_MAX_BYTES == 64
-/// Steps whose sums of pairs of products fit 16 bits: codes of b bits times 127, two a step.
+/// Vectors whose sums of pairs of products fit 16 bits: codes of b bits times 127, two a vector.
 template <class Block>
 constexpr int kNarrowVectors = kCodeBits<Block> <= 5   ? 4
                                : kCodeBits<Block> == 6 ? 2
                                                        : 1;
 
-/// Sums of products of kCount vectors of codes with activations, four neighbours a lane. kSigned: of code − 128,
-/// where the instructions cannot take codes of eight bits.
+/// Sums of products of kCount vectors of codes with activations, four neighbours a lane and vector (of code − 128,
+/// where the instructions cannot take codes of eight bits: kDotSigned).
 template <class Block, int kCount>
 HWY_INLINE FloatVec DotWoven(const CodeVec* codes, const int8_t* HWY_RESTRICT x) {
 #if FATHOM_VNNI
@@ -99,7 +99,7 @@ HWY_INLINE IntVec DotCodes(CodeVec codes, const int8_t* HWY_RESTRICT x) {
   }
   return IntVec{Widen(MultiplyBytes(w, a))};
 #else
-  const hn::Rebind<int16_t, hn::Half<CodeTag> > d16;
+  const hn::Rebind<int16_t, hn::Half<CodeTag>> d16;
   const hn::Half<CodeTag> half;
   const hn::Rebind<int8_t, decltype(half)> half_signed;
   const IntTag d;
@@ -139,7 +139,7 @@ struct DotRun {
     FATHOM_UNROLL
     for (int j = 0; j < kCodeVectors; ++j) {
       const auto groups = hn::IndicesFromVec(d, hn::Add(lane_group, hn::Set(di, kFloats / 4 * (j % 4))));
-      const auto dots = hn::ConvertTo(d, DotCodes<kDotSigned<Block> >(codes[j], x + j * kCodeLanes));
+      const auto dots = hn::ConvertTo(d, DotCodes<kDotSigned<Block>>(codes[j], x + j * kCodeLanes));
       FloatVec& to = j % 2 == 0 ? sum : other;
       to = hn::MulAdd(dots, hn::TableLookupLanes(scale[j / 4], groups), to);
     }

@@ -28,8 +28,8 @@ HWY_INLINE __m512i EveryOtherBlock(__m512i a, __m512i b) {
   return _mm512_shuffle_i64x2(a, b, kOdd ? 0xdd : 0x88);
 }
 
-/// codes: [2] vectors 2·half and 2·half + 1 of eight groups' 16 codes, those of groups 0 to 3 in `first`, of 4 to 7
-/// in `second`.
+/// The two vectors of the first or the last 16 codes of all groups: those of groups 0 to 3 lie in `first`, of 4 to
+/// 7 in `second`.
 HWY_INLINE void WeaveHalf(__m512i first, __m512i second, int half, WovenCodes& woven) {
   const __m512i even = _mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0),
                 odd = _mm512_set_epi64(15, 13, 11, 9, 7, 5, 3, 1);
