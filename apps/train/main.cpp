@@ -43,8 +43,8 @@ struct TrainOptions {
   bool schema = false, check = false, plain = false;
 };
 
-/// Every step asks for the same large tensors again. Given back to the system in between, as the C library does from
-/// 128 KiB on, they would come back as pages to be cleared: half of the time of the plain layers.
+/// Every step asks for the same large tensors again. Given back to the system in between, as the C library does
+/// from 128 KiB on, they would come back as pages to be cleared: half of the time of the plain layers.
 void keep_freed_memory() {
 #ifdef __GLIBC__
   ::mallopt(M_MMAP_THRESHOLD, 1 << 30);
