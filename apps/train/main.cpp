@@ -1,9 +1,6 @@
 // fathom-train: what `fathom train` starts. From a config to a model: tokenizer, tokens, steps, checkpoints, GGUF.
-#include <malloc.h>
-
 #include <algorithm>
 #include <filesystem>
-#include <limits>
 #include <memory>
 
 #include "base/error.h"
@@ -42,16 +39,6 @@ struct TrainOptions {
   int64_t show = 0, until = 0;
   bool schema = false, check = false, plain = false;
 };
-
-/// Every step asks for the same large tensors again. Given back to the system in between, as the C library does
-/// from 128 KiB on, they would come back as pages to be cleared: half of the time of the plain layers.
-void keep_freed_memory() {
-#ifdef __GLIBC__
-  ::mallopt(M_MMAP_THRESHOLD, 1 << 30);
-  ::mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
-  ::mallopt(M_TOP_PAD, 64 << 20);
-#endif
-}
 
 /// "optimizer.clip=0.5" into the JSON; what is no JSON value is taken as text.
 void set_field(Json& json, const std::string& setting) {
@@ -251,7 +238,6 @@ void add_options(CLI::App& app) {
 }  // namespace fathom
 
 int main(int argc, char** argv) {
-  fathom::keep_freed_memory();
   return fathom::run_program(argc, argv, "Train a model, and its tokenizer, on texts and tasks.",
                              fathom::add_options);
 }
