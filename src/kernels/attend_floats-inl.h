@@ -35,19 +35,14 @@ constexpr int kVectors = 4;
 constexpr int kVectors = 2;
 #endif
 
-/// How pairs lie: in rows of the width (values), or in tiles of kKeyTile columns of so many rows (keys). `visit`:
-/// the same places one after the other as PairProduct comes to them.
+/// How pairs lie: in rows of the width (values), or in tiles of kKeyTile columns of so many rows (keys).
 struct InRows {
   HWY_INLINE int64_t operator()(int64_t row, int64_t column, int64_t width) const { return row * width + column; }
-  HWY_INLINE int64_t visit(int64_t row, int64_t column, int64_t width) const { return row * width + column; }
 };
 struct InTiles {
   int64_t rows;
   HWY_INLINE int64_t operator()(int64_t row, int64_t column, int64_t /*width*/) const {
     return (column / kKeyTile * rows + row) * kKeyTile + column % kKeyTile;
-  }
-  HWY_INLINE int64_t visit(int64_t row, int64_t column, int64_t width) const {
-    return kVectors * Lanes() == kPageTokens ? row * width + column : (*this)(row, column, width);
   }
 };
 
@@ -87,7 +82,9 @@ struct PagePairs {
   HWY_INLINE void Load(int64_t row, int64_t column, int64_t width, FloatVec& even, FloatVec& odd) const {
     const int64_t index = Words::kWords * place(row, column, width);
     Words::Load(data + index, even, odd);
-    const int64_t next = 4 * Words::kWords * place.visit(row, column, width);
+    // PairProduct goes through one tile after the other, or, where its vectors span a page, through all row by row.
+    const bool in_rows = kVectors * Lanes() == kPageTokens;
+    const int64_t next = in_rows ? 4 * Words::kWords * (row * width + column) : 4 * index;
     FATHOM_UNROLL
     for (int i = 0; i < Words::kWords; ++i) FetchSoon(ahead + next + 64 * i);
   }

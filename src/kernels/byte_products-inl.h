@@ -59,6 +59,23 @@ HWY_INLINE __m512i Add16(__m512i a, __m512i b) { return _mm512_add_epi16(a, b); 
 HWY_INLINE __m512i Add32(__m512i a, __m512i b) { return _mm512_add_epi32(a, b); }
 HWY_INLINE __m512i Widen(__m512i sums) { return _mm512_madd_epi16(sums, _mm512_set1_epi16(1)); }
 #endif
+
+#if !FATHOM_VNNI
+/// Steps whose sums of pairs of products fit 16 bits: codes of b bits times 127, two a step.
+template <class Block>
+constexpr int kNarrowSteps = kCodeBits<Block> <= 4   ? 8
+                             : kCodeBits<Block> == 5 ? 4
+                             : kCodeBits<Block> == 6 ? 2
+                                                     : 1;
+
+/// Sums of 16 bits of pairs of products of codes and activations (of code − 128: kDotSigned).
+template <bool kSigned>
+HWY_INLINE ByteVec MultiplyCodes(ByteVec codes, ByteVec a) {
+  if constexpr (!kSigned) return MultiplyBytes(codes, a);
+  const ByteVec w = Signed(codes);
+  return MultiplyBytes(Magnitude(w), WithSignOf(a, w));
+}
+#endif
 #endif
 
 // NOLINTNEXTLINE(google-readability-namespace-comments)

@@ -130,15 +130,6 @@ HWY_INLINE IntVec LoadStep(const T* p) {
   return hn::Set(IntTag(), bits);
 }
 
-#if HWY_MAX_BYTES == 64
-// Where woven activations have a group that begins at a column of a row, and its steps from there on.
-HWY_INLINE int64_t GroupAt(int64_t column) { return woven_column(column); }
-constexpr int64_t StepAt(int step) { return step / 2 * 64 + step % 2 * kStep; }
-#else
-HWY_INLINE int64_t GroupAt(int64_t column) { return column; }
-constexpr int64_t StepAt(int step) { return step * kStep; }
-#endif
-
 // DotGroup: dots = products of the panel's next kGroup columns with kRows rows of activations.
 #if FATHOM_VNNI
 using MicroInt = int8_t;  // activations as the micro-kernel reads them
@@ -153,7 +144,7 @@ HWY_INLINE void DotGroup(const PanelInt* HWY_RESTRICT weights, const MicroInt* H
     const __m512i w0 = LoadBytes(weights + 128 * step), w1 = LoadBytes(weights + 128 * step + 64);
     FATHOM_UNROLL
     for (int i = 0; i < kRows; ++i) {
-      const IntVec a = LoadStep(q + i * q_stride + StepAt(step));
+      const IntVec a = LoadStep(q + i * q_stride + ActivationAt(step * kStep));
       dots[i][0].raw = _mm512_dpbusd_epi32(dots[i][0].raw, w0, a.raw);
       dots[i][1].raw = _mm512_dpbusd_epi32(dots[i][1].raw, w1, a.raw);
     }
@@ -161,13 +152,6 @@ HWY_INLINE void DotGroup(const PanelInt* HWY_RESTRICT weights, const MicroInt* H
 }
 #elif FATHOM_BYTES
 using MicroInt = int8_t;
-
-/// Steps whose sums of pairs of products fit 16 bits: codes of b bits times 127, two a step.
-template <class Block>
-constexpr int kNarrowSteps = kCodeBits<Block> <= 4   ? 8
-                             : kCodeBits<Block> == 5 ? 4
-                             : kCodeBits<Block> == 6 ? 2
-                                                     : 1;
 
 template <class Block, int kRows>
 HWY_INLINE void DotGroup(const PanelInt* HWY_RESTRICT weights, const MicroInt* HWY_RESTRICT q, int64_t q_stride,
@@ -189,7 +173,7 @@ HWY_INLINE void DotGroup(const PanelInt* HWY_RESTRICT weights, const MicroInt* H
       }
       FATHOM_UNROLL
       for (int i = 0; i < kRows; ++i) {
-        const ByteVec a = LoadStep(q + i * q_stride + StepAt(step)).raw;
+        const ByteVec a = LoadStep(q + i * q_stride + ActivationAt(step * kStep)).raw;
         const ByteVec p0 = MultiplyBytes(w0, kDotSigned<Block> ? WithSignOf(a, sign0) : a);
         const ByteVec p1 = MultiplyBytes(w1, kDotSigned<Block> ? WithSignOf(a, sign1) : a);
         narrow[i][0] = step == begin ? p0 : Add16(narrow[i][0], p0);
@@ -219,7 +203,7 @@ HWY_INLINE void DotGroup(const PanelInt* HWY_RESTRICT weights, const MicroInt* H
   for (int step = 0; step < kGroupWeights<Block> / kStep; ++step) {
     FATHOM_UNROLL
     for (int i = 0; i < kRows; ++i) {
-      const auto a = hn::BitCast(d16, LoadStep(q + i * q_stride + StepAt(step)));
+      const auto a = hn::BitCast(d16, LoadStep(q + i * q_stride + ActivationAt(step * kStep)));
       FATHOM_UNROLL
       for (int j = 0; j < 2; ++j) {
         const auto w = hn::Load(d16, weights + (2 * step + j) * Lanes() * kStep);
@@ -244,7 +228,7 @@ HWY_NOINLINE void MicroQuantised(const Panel& panel, int64_t n, bool first, cons
   LoadSums(first, y, y_stride, total);
   for (int64_t k = 0; k < n; k += kGroup) {
     IntVec dots[kRows][2];
-    DotGroup<Block>(panel.values + 2 * lanes * k, q + GroupAt(k), q_stride, dots);
+    DotGroup<Block>(panel.values + 2 * lanes * k, q + ActivationAt(k), q_stride, dots);
     FATHOM_UNROLL
     for (int j = 0; j < 2; ++j) {
       const FloatVec ws = hn::Load(d, panel.scale + (k / 8 + j) * lanes);

@@ -21,12 +21,6 @@ namespace fathom {
 namespace HWY_NAMESPACE {
 
 #if HWY_MAX_BYTES == 64
-/// Vectors whose sums of pairs of products fit 16 bits: codes of b bits times 127, two a vector.
-template <class Block>
-constexpr int kNarrowVectors = kCodeBits<Block> <= 5   ? 4
-                               : kCodeBits<Block> == 6 ? 2
-                                                       : 1;
-
 /// Sums of products of kCount vectors of codes with activations, four neighbours a lane and vector (of code − 128,
 /// where the instructions cannot take codes of eight bits: kDotSigned).
 template <class Block, int kCount>
@@ -36,20 +30,15 @@ HWY_INLINE FloatVec DotWoven(const CodeVec* codes, const int8_t* HWY_RESTRICT x)
   FATHOM_UNROLL
   for (int j = 0; j < kCount; ++j) sums = _mm512_dpbusd_epi32(sums, codes[j].raw, LoadBytes(x + 64 * j));
 #else
-  constexpr int kNarrow = std::min(kCount, kNarrowVectors<Block>);
+  constexpr int kNarrow = std::min(kCount, kNarrowSteps<Block>);
   __m512i sums;
   FATHOM_UNROLL
   for (int begin = 0; begin < kCount; begin += kNarrow) {
     __m512i narrow;
     FATHOM_UNROLL
     for (int j = begin; j < begin + kNarrow; ++j) {
-      ByteVec w = codes[j].raw, a = LoadBytes(x + 64 * j);
-      if constexpr (kDotSigned<Block>) {
-        w = Signed(w);
-        a = WithSignOf(a, w);
-        w = Magnitude(w);
-      }
-      narrow = j == begin ? MultiplyBytes(w, a) : Add16(narrow, MultiplyBytes(w, a));
+      const ByteVec products = MultiplyCodes<kDotSigned<Block>>(codes[j].raw, LoadBytes(x + 64 * j));
+      narrow = j == begin ? products : Add16(narrow, products);
     }
     sums = begin == 0 ? Widen(narrow) : Add32(sums, Widen(narrow));
   }
@@ -91,13 +80,7 @@ struct DotRun {
 template <bool kSigned>
 HWY_INLINE IntVec DotCodes(CodeVec codes, const int8_t* HWY_RESTRICT x) {
 #if FATHOM_BYTES
-  ByteVec w = codes.raw, a = LoadBytes(x);
-  if constexpr (kSigned) {
-    w = Signed(w);
-    a = WithSignOf(a, w);
-    w = Magnitude(w);
-  }
-  return IntVec{Widen(MultiplyBytes(w, a))};
+  return IntVec{Widen(MultiplyCodes<kSigned>(codes.raw, LoadBytes(x)))};
 #else
   const hn::Rebind<int16_t, hn::Half<CodeTag>> d16;
   const hn::Half<CodeTag> half;

@@ -22,14 +22,12 @@ namespace fathom {
 namespace HWY_NAMESPACE {
 
 #if HWY_MAX_BYTES == 64
-constexpr int64_t kGroupStep = 8;  // from a group's first activation to the next group's, of a run of 256
 HWY_INLINE void StoreCodes(hn::Vec<hn::Rebind<int8_t, IntTag>> codes, int vector, int8_t* HWY_RESTRICT q) {
   const hn::FixedTag<int8_t, 8> half;
-  hn::StoreU(hn::LowerHalf(codes), half, q + vector * 128);
-  hn::StoreU(hn::UpperHalf(half, codes), half, q + vector * 128 + 64);
+  hn::StoreU(hn::LowerHalf(codes), half, q + woven_column(16 * vector));
+  hn::StoreU(hn::UpperHalf(half, codes), half, q + woven_column(16 * vector + 8));
 }
 #else
-constexpr int64_t kGroupStep = 32;
 HWY_INLINE void StoreCodes(hn::Vec<hn::Rebind<int8_t, IntTag>> codes, int vector, int8_t* HWY_RESTRICT q) {
   hn::StoreU(codes, hn::Rebind<int8_t, IntTag>(), q + vector * Lanes());
 }
@@ -76,8 +74,7 @@ void QuantizeActivations(const float* HWY_RESTRICT x, int64_t cols, int8_t* HWY_
       if (k < cols) std::copy(from, x + cols, last);
       from = last;
     }
-    int8_t* to = q + k / kColumnPad * kColumnPad + k % kColumnPad / 32 * kGroupStep;
-    QuantizeBlock(from, to, scale + k / 16, sum + k / 16, pair_sum + k / 32);
+    QuantizeBlock(from, q + ActivationAt(k), scale + k / 16, sum + k / 16, pair_sum + k / 32);
   }
 }
 

@@ -11,7 +11,7 @@ PageNotes::PageNotes(std::shared_ptr<const PageStore> store, size_t bytes)
     : store_(std::move(store)),
       stride_((kHeader + bytes + kAlignment - 1) / kAlignment * kAlignment),
       notes_per_slab_(std::max<size_t>(1, kSlabUnit / stride_)),
-      slab_bytes_((notes_per_slab_ * stride_ + kSlabUnit - 1) / kSlabUnit * kSlabUnit),
+      slab_bytes_(whole_slab(notes_per_slab_ * stride_)),
       slabs_(std::make_unique<std::atomic<std::byte*>[]>(slab_count())) {}
 
 PageNotes::~PageNotes() {

@@ -11,7 +11,7 @@ namespace fathom {
 PageStore::PageStore(PageShape shape)
     : shape_(shape),
       pages_per_slab_(std::max<size_t>(1, kSlabBytes / shape.bytes())),
-      slab_bytes_((pages_per_slab_ * shape.bytes() + kSlabUnit - 1) / kSlabUnit * kSlabUnit),
+      slab_bytes_(whole_slab(pages_per_slab_ * shape.bytes())),
       slabs_(std::make_unique<Slab[]>(kMaxSlabs)) {}
 
 PageStore::~PageStore() {
