@@ -7,6 +7,7 @@
 
 #include "attend/key_scores.h"
 #include "attend/lane_keys.h"
+#include "base/error.h"
 
 namespace fathom {
 
@@ -20,6 +21,16 @@ std::vector<Parameter> budget_parameters(const PageBudget& defaults) {
 
 PageBudget read_budget(const Values& values) {
   return {values.integer("budget"), values.number("share"), values.integer("sink"), values.integer("local")};
+}
+
+int read_part(std::string_view method, const Values& values, std::string_view name, int least) {
+  const int64_t part = values.integer(name);
+  std::string expected;
+  for (int64_t p = least; p <= kPageTokens; p *= 2) {
+    if (part == p) return static_cast<int>(part);
+    expected += concat(p, p == kPageTokens ? "" : p == kPageTokens / 2 ? " or " : ", ");
+  }
+  fail_usage("attend method ", method, ": ", name, ": expected ", expected, " tokens, found ", part);
 }
 
 void choose_parts(const Lane& lane, const QueryBlock& block, const PageBudget& budget, int part,

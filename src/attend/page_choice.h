@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <string_view>
 
 #include "attend/selector.h"
 
@@ -16,6 +17,10 @@ struct PageBudget {
 /// The parameters budget, share, sink and local of a method, with these defaults.
 std::vector<Parameter> budget_parameters(const PageBudget& defaults);
 PageBudget read_budget(const Values& values);
+
+/// How many tokens of a page are chosen together, a parameter of a method: a power of two from `least` to 64.
+/// Throws Error (usage) that lists them.
+int read_part(std::string_view method, const Values& values, std::string_view name, int least);
 
 /// Selects the pages with the first `sink` and the newest `local` tokens, and of the others those parts of `part`
 /// tokens (16, 32 or 64) that score highest until the budget is used up; all if it is large enough. Pages are at

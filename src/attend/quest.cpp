@@ -7,7 +7,6 @@
 
 #include "attend/lane_keys.h"
 #include "attend/page_choice.h"
-#include "base/error.h"
 #include "kernels/kernels.h"
 #include "memory/page_notes.h"
 
@@ -48,11 +47,8 @@ class Quest final : public Selector {
  public:
   explicit Quest(const Values& values)
       : budget_(read_budget(values)),
-        block_(static_cast<int>(values.integer("block"))),
-        dense_layers_(values.integer("dense_layers")) {
-    if (!std::has_single_bit(static_cast<unsigned>(block_)))
-      fail_usage("attend method quest: block: expected 16, 32 or 64 tokens, found ", block_);
-  }
+        block_(read_part("quest", values, "block", 16)),
+        dense_layers_(values.integer("dense_layers")) {}
 
   void attach(const AttendContext& context) override {
     const int64_t words = static_cast<int64_t>(context.store->shape().key_dim) * blocks();

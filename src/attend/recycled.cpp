@@ -7,6 +7,7 @@
 
 #include "attend/key_scores.h"
 #include "attend/lane_keys.h"
+#include "attend/page_choice.h"
 #include "base/error.h"
 
 namespace fathom {
@@ -75,6 +76,7 @@ class Recycled final : public Selector {
   explicit Recycled(const Values& values)
       : budget_(values.integer("budget")),
         stride_(values.integer("stride")),
+        block_(read_part("recycled", values, "block", 1)),
         share_(values.number("share")),
         cosine_(values.number("cosine")) {
     if (budget_ == 0 && share_ == 0)
@@ -162,9 +164,20 @@ class Recycled final : public Selector {
         for (int64_t t = 0; t < layer.end; ++t) best[t] = std::max(best[t], of_group[q * layer.end + t]);
       max_pool(best, kPool);
       const Lane& lane = memory.lane(queries.layer, static_cast<int>(head));
+      if (block_ > 1) share_in_blocks(lane, best);
       hide_scores(lane, 0, best);
       layer.chosen[head] = std::make_shared<const Chosen>(best_tokens(lane, best, size(layer.end)), lane.size());
     });
+  }
+
+  /// What the best token of a block of a page scores, each of them scores.
+  void share_in_blocks(const Lane& lane, std::span<float> scores) const {
+    for (const PageSlot& slot : lane) {
+      for (int begin = 0; begin < slot.filled; begin += block_) {
+        const std::span<float> block = scores.subspan(slot.first + begin, std::min(block_, slot.filled - begin));
+        std::ranges::fill(block, std::ranges::max(block));
+      }
+    }
   }
 
   /// The k tokens that score highest.
@@ -179,6 +192,7 @@ class Recycled final : public Selector {
   }
 
   int64_t budget_, stride_;
+  int block_;
   double share_, cosine_;
   int layers_ = 0;
 };
@@ -197,6 +211,7 @@ MethodInfo recycled_info() {
       .parameters = {
           {"budget", Type::kInt, "0", "tokens seen by a step", 0, 1e12, {}},
           {"share", Type::kFloat, "0.125", "tokens seen as a share of those there are, if that is more", 0, 1, {}},
+          {"block", Type::kInt, "1", "tokens that are chosen together, 1 to 64: by 16 they are read twice as fast as one by one", 1, 64, {}},
           {"stride", Type::kInt, "5", "steps from one possible full step to the next", 1, 1e9, {}},
           {"cosine",
            Type::kFloat,

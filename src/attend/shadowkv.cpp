@@ -1,7 +1,6 @@
 // Chunks of the prompt by their mean keys; chunks that a mean does not describe are always seen. The keys of chosen
 // chunks may be rebuilt from a form of low rank.
 #include <algorithm>
-#include <bit>
 #include <memory>
 #include <numeric>
 #include <vector>
@@ -9,6 +8,7 @@
 #include "attend/key_scores.h"
 #include "attend/lane_keys.h"
 #include "attend/low_rank_keys.h"
+#include "attend/page_choice.h"
 #include "base/error.h"
 
 namespace fathom {
@@ -59,11 +59,8 @@ class ShadowKv final : public Selector {
   explicit ShadowKv(const Values& values)
       : budget_(values.integer("budget")),
         outliers_(values.integer("outliers")),
-        chunk_(static_cast<int>(values.integer("chunk"))),
-        rank_(static_cast<int>(values.integer("rank"))) {
-    if (!std::has_single_bit(static_cast<unsigned>(chunk_)))
-      fail_usage("attend method shadowkv: chunk: expected 8, 16, 32 or 64 tokens, found ", chunk_);
-  }
+        chunk_(read_part("shadowkv", values, "chunk", 8)),
+        rank_(static_cast<int>(values.integer("rank"))) {}
 
   void attach(const AttendContext& context) override {
     layers_ = context.layers;

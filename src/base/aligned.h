@@ -3,7 +3,6 @@
 #include <cstddef>
 #include <cstdlib>
 #include <memory>
-#include <new>
 #include <span>
 
 namespace fathom {
@@ -11,17 +10,16 @@ namespace fathom {
 /// 64 bytes: a cache line, and the widest vector register.
 inline constexpr size_t kAlignment = 64;
 
+/// Memory that starts at a multiple of kAlignment, in large pages of the machine if it is large; for std::free. null
+/// for 0 bytes. Throws std::bad_alloc.
+void* allocate_aligned(size_t bytes);
+
 /// A fixed-size array of trivially copyable T, aligned to kAlignment; contents are uninitialised.
 template <class T>
 class AlignedBuffer {
  public:
   AlignedBuffer() = default;
-  explicit AlignedBuffer(size_t size) : size_(size) {
-    const size_t bytes = (size * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
-    if (bytes == 0) return;
-    data_.reset(static_cast<T*>(std::aligned_alloc(kAlignment, bytes)));
-    if (!data_) throw std::bad_alloc();
-  }
+  explicit AlignedBuffer(size_t size) : data_(static_cast<T*>(allocate_aligned(size * sizeof(T)))), size_(size) {}
   T* data() { return data_.get(); }
   const T* data() const { return data_.get(); }
   size_t size() const { return size_; }

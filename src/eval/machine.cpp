@@ -1,6 +1,5 @@
 #include "eval/machine.h"
 
-#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/utsname.h>
 #include <unistd.h>
@@ -33,11 +32,6 @@ size_t read_bytes() {
 double best_read_rate(ThreadPool& pool, const Kernels& kernels) {
   const size_t bytes = read_bytes(), pieces = bytes / kPieceBytes;
   AlignedBuffer<std::byte> memory(bytes);
-#ifdef MADV_HUGEPAGE  // touched sooner; read at most a few percent faster than small pages
-  const auto page =
-      reinterpret_cast<uintptr_t>(memory.data()) & ~(static_cast<uintptr_t>(sysconf(_SC_PAGESIZE)) - 1);
-  madvise(reinterpret_cast<void*>(page), bytes, MADV_HUGEPAGE);
-#endif
   pool.parallel_for(pieces, [&](size_t i, int) {
     std::memset(memory.data() + i * kPieceBytes, static_cast<int>(i), kPieceBytes);
   });

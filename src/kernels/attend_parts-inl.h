@@ -230,7 +230,8 @@ HWY_INLINE void TurnSplit(const AttendTask& task, const PageRead& page, int quer
 
 /// Reads a task's pages of floats for few queries, gathered by gathered. While keys are read, the values that
 /// belong to them are asked for, and while those are read, the keys that come next. What comes after that is
-/// touched, so that it is on its way from memory (Zen 5: by a quarter faster than without).
+/// touched, so that it is on its way from memory: read, for what is only asked for does not teach the machine what
+/// follows (Zen 5, parts of 16 tokens, 512 MiB of pages: 8 to 11 ms; 9.5 to 13.5 asked for, more without).
 template <class Words>
 class Parts {
   using Word = typename Words::Word;
@@ -336,16 +337,17 @@ class Parts {
     for (; column + lanes <= task_.value_dim; column += lanes) list.template operator()<1>(column);
     value_lines_.count = at - value_lines_.at;
   }
-  /// Asks for one line of each kilobyte of what comes next.
+  /// Reads of one line of each kilobyte of what comes next: the machine asks for their neighbours by itself then.
   void Touch() const {
     constexpr int64_t kStep = 1024;
+    const auto touch = [](const void* p) { static_cast<void>(*static_cast<const volatile uint8_t*>(p)); };
     const int64_t tile_bytes = 2 * Words::kWords * kKeyTile * task_.key_dim;
     for (int v = 0; v < next_.count; ++v) {
       const auto* key = reinterpret_cast<const std::byte*>(KeysAt(next_, v));
-      for (int64_t b = 0; b < tile_bytes; b += kStep) FetchSoon(key + b);
+      for (int64_t b = 0; b < tile_bytes; b += kStep) touch(key + b);
     }
     const int64_t row_bytes = 4 * Words::kWords * task_.value_dim, every = std::max<int64_t>(1, kStep / row_bytes);
-    for (int64_t n = 0; n < next_rows_.count; n += every) FetchSoon(next_rows_.row[n]);
+    for (int64_t n = 0; n < next_rows_.count; n += every) touch(next_rows_.row[n]);
   }
 
   template <int kRows>

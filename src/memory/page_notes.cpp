@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "memory/slab.h"
+#include "base/slab.h"
 
 namespace fathom {
 

@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "base/error.h"
-#include "memory/slab.h"
+#include "base/slab.h"
 
 namespace fathom {
 

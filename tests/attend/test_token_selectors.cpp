@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <map>
 #include <set>
 
 #include "reading.h"
@@ -179,6 +180,29 @@ TEST(Recycled, AFewStepsSeeWhatTheLatestFullOneLiked) {
         for (int64_t t = full; t < end; ++t) EXPECT_TRUE(std::ranges::binary_search(seen, t)) << "new: " << t;
       }
       if (step % 4 == 0) full = end;
+    }
+  }
+}
+
+TEST(Recycled, BlocksAreChosenByTheirBestToken) {
+  constexpr int64_t kPrompt = 1200, kBlock = 16, kBlocks = kPrompt / kBlock;
+  Reading reading({}, "recycled:budget=161,share=0,cosine=-1,block=16");
+  reading.read(kPrompt);
+  reading.read(1);
+  for (int head = 0; head < 2; ++head) {
+    const std::vector<double> pooled = liked(reading, head, kPrompt);
+    std::vector<double> best;
+    for (int64_t b = 0; b < kBlocks; ++b)
+      best.push_back(*std::max_element(pooled.begin() + b * kBlock, pooled.begin() + (b + 1) * kBlock));
+    std::vector<double> sorted = best;
+    std::ranges::sort(sorted, std::greater());
+    std::map<int64_t, int64_t> seen;  // tokens by block
+    for (const int64_t t : reading.seen(head))
+      if (t < kPrompt) ++seen[t / kBlock];
+    EXPECT_EQ(seen.size(), 160u / kBlock);
+    for (const auto& [block, tokens] : seen) {
+      EXPECT_EQ(tokens, kBlock) << block;
+      EXPECT_GE(best[block], sorted[160 / kBlock - 1] * (1 - 1e-4)) << block;
     }
   }
 }
@@ -413,7 +437,7 @@ TEST(TokenSelectors, WithoutAStateSeeEverything) {
 
 TEST(TokenSelectors, RefuseWhatContradictsItself) {
   for (const char* spec :
-       {"tokenselect:topk=0", "tokenselect:pool=2", "tokenselect:theta=2", "recycled:share=0", "recycled:stride=0",
+       {"tokenselect:topk=0", "tokenselect:pool=2", "tokenselect:theta=2", "recycled:share=0", "recycled:stride=0", "recycled:block=24",
         "shadowkv:budget=7", "shadowkv:chunk=12", "shadowkv:chunk=4", "squeezed:pruned=1.1", "squeezed:least=100",
         "tempscale:tau=0", "tempscale:then=nothing"}) {
     try {
@@ -426,7 +450,7 @@ TEST(TokenSelectors, RefuseWhatContradictsItself) {
 }
 
 TEST(TokenSelectors, ThreadsDoNotMatter) {
-  for (const char* spec : {"tokenselect:topk=50,local=20", "recycled:budget=50", "shadowkv:budget=64",
+  for (const char* spec : {"tokenselect:topk=50,local=20", "recycled:budget=50", "recycled:budget=50,block=16", "shadowkv:budget=64",
                            "shadowkv:budget=64,outliers=2,chunk=32", "squeezed:least=500,iterations=3"}) {
     std::vector<std::vector<int64_t>> seen;
     for (const int threads : {1, 3}) {

@@ -1,4 +1,4 @@
-#include "memory/slab.h"
+#include "base/slab.h"
 
 #include <sys/mman.h>
 
@@ -14,12 +14,18 @@ std::byte* map_slab(size_t bytes) {
   if (before > 0) ::munmap(begin, before);
   begin += before;
   ::munmap(begin + bytes, kSlabUnit - before);
-#ifdef MADV_HUGEPAGE
-  ::madvise(begin, bytes, MADV_HUGEPAGE);
-#endif
+  prefer_large_pages(begin, bytes);
   return begin;
 }
 
 void unmap_slab(std::byte* slab, size_t bytes) { ::munmap(slab, bytes); }
+
+void prefer_large_pages(void* data, size_t bytes) {
+#ifdef MADV_HUGEPAGE
+  ::madvise(data, bytes, MADV_HUGEPAGE);
+#else
+  static_cast<void>(data), static_cast<void>(bytes);
+#endif
+}
 
 }  // namespace fathom
