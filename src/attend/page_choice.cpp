@@ -34,7 +34,7 @@ int read_part(std::string_view method, const Values& values, std::string_view na
 }
 
 void choose_parts(const Lane& lane, const QueryBlock& block, const PageBudget& budget, int part,
-                  const std::function<void(uint32_t, float*)>& score, Selection& selection) {
+                  const std::function<void(std::span<const uint32_t>, float*)>& score, Selection& selection) {
   const int64_t end = block.first + block.rows;  // tokens that the last row sees
   const auto share = static_cast<int64_t>(std::llround(budget.share * static_cast<double>(end)));
   const int64_t sink_end = first_token(lane) + budget.sink;
@@ -58,8 +58,8 @@ void choose_parts(const Lane& lane, const QueryBlock& block, const PageBudget& b
   } else if (left >= part) {
     const int parts = kPageTokens / part;
     std::vector<float> scores(others.size() * parts);
+    score(others, scores.data());
     for (size_t i = 0; i < others.size(); ++i) {
-      score(others[i], scores.data() + i * parts);
       for (int p = 0; p < parts; ++p) {
         float& value = scores[i * parts + p];
         const bool seen = (lane[others[i]].mask & page_bits(p * part, (p + 1) * part)) != 0;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <span>
 #include <string_view>
 
 #include "attend/selector.h"
@@ -24,9 +25,11 @@ int read_part(std::string_view method, const Values& values, std::string_view na
 
 /// Selects the pages with the first `sink` and the newest `local` tokens, and of the others those parts of `part`
 /// tokens (16, 32 or 64) that score highest until the budget is used up; all if it is large enough. Pages are at
-/// their places. score(slot, scores): of all 64 / part parts of a full page; of equal ones the newest is taken.
+/// their places. score(slots, scores): of all 64 / part parts of each of these full pages, whose slots grow; of
+/// equal ones the newest is taken.
 void choose_parts(const Lane& lane, const QueryBlock& block, const PageBudget& budget, int part,
-                  const std::function<void(uint32_t slot, float* scores)>& score, Selection& selection);
+                  const std::function<void(std::span<const uint32_t> slots, float* scores)>& score,
+                  Selection& selection);
 
 /// The queries of at most `most` rows of a block, evenly drawn, the last one among them, rotated by their
 /// positions: [rows, group, key_dim].

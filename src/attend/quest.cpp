@@ -2,19 +2,18 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <cstring>
 #include <vector>
 
 #include "attend/lane_keys.h"
 #include "attend/page_choice.h"
+#include "base/aligned.h"
 #include "kernels/kernels.h"
-#include "memory/page_notes.h"
+#include "memory/lane_notes.h"
 
 namespace fathom {
 namespace {
 
-constexpr int kMostRows = 16;   // of a block of prefill that are looked at
-constexpr uint32_t kAhead = 8;  // pages whose notes are asked for before they are read
+constexpr int kMostRows = 16;  // of a block of prefill that are looked at
 
 /// The nearest bfloat16 that is not above x, and not below.
 uint16_t rounded_down(float x) {
@@ -24,21 +23,17 @@ uint16_t rounded_down(float x) {
 }
 uint16_t rounded_up(float x) { return static_cast<uint16_t>(rounded_down(-x) ^ 0x8000); }
 
-/// The least and the largest of each dimension of the keys of a full page's blocks, rotated to this place.
-struct Bounds {
-  int64_t place;
-  const uint32_t* words;  // as BoundTask has them: dimensions one after the other, the blocks of each side by side
-};
-
 /// Queries as BoundTask has them: each number as often as a page has blocks.
 struct SpreadQueries {
-  std::vector<float> below, above;  // [count, n]
+  AlignedBuffer<float> below, above;  // [count, n]
   SpreadQueries(const std::vector<float>& queries, int64_t dim, int blocks, int64_t n)
       : below(queries.size() / dim * n), above(below.size()) {
+    std::ranges::fill(below.span(), 0.0f);
+    std::ranges::fill(above.span(), 0.0f);
     for (int64_t i = 0; i < std::ssize(queries); ++i) {
       const int64_t at = i / dim * n + i % dim * blocks;
-      std::fill_n(below.begin() + at, blocks, std::min(queries[i], 0.0f));
-      std::fill_n(above.begin() + at, blocks, std::max(queries[i], 0.0f));
+      std::fill_n(below.data() + at, blocks, std::min(queries[i], 0.0f));
+      std::fill_n(above.data() + at, blocks, std::max(queries[i], 0.0f));
     }
   }
 };
@@ -51,47 +46,66 @@ class Quest final : public Selector {
         dense_layers_(values.integer("dense_layers")) {}
 
   void attach(const AttendContext& context) override {
-    const int64_t words = static_cast<int64_t>(context.store->shape().key_dim) * blocks();
+    store_ = context.store;
+    layers_ = context.layers;
+    const int64_t words = static_cast<int64_t>(store_->shape().key_dim) * blocks();
     words_ = (words + kBoundWords - 1) / kBoundWords * kBoundWords;
-    notes_ = std::make_unique<PageNotes>(context.store, note_bytes());
+    pool_ = std::make_shared<NotePool>(words_ * sizeof(uint32_t));
+  }
+  std::unique_ptr<SequenceState> new_state() const override { return std::make_unique<State>(layers_); }
+
+  void plan(const LayerQueries& queries, ThreadPool& pool) const override {
+    if (!queries.state || queries.layer < dense_layers_) return;
+    std::vector<LaneNotes>& bounds = State::of(queries.state).layers.at(queries.layer).bounds;
+    const Memory& memory = *queries.memory;
+    while (std::ssize(bounds) < memory.kv_heads()) bounds.emplace_back(pool_);
+    pool.parallel_for(bounds.size(), [&](size_t head, int) {
+      bounds[head].update(memory.store(), memory.lane(queries.layer, static_cast<int>(head)),
+                          [&](const PageSlot& slot, std::byte* note) { make_note(slot, queries.rotations, note); });
+    });
   }
 
   void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {
     PageBudget budget = budget_;
-    if (block.layer < dense_layers_) budget.share = 1;
-    const int dim = notes_->store().shape().key_dim;
+    const bool dense = block.layer < dense_layers_;
+    if (dense) budget.share = 1;
+    const int dim = store_->shape().key_dim;
     const SpreadQueries queries(drawn_queries(block, dim, kMostRows), dim, blocks(), words_);
-    const auto count = static_cast<int>(std::ssize(queries.below) / words_);
-    std::vector<std::byte> moved;  // the note of a page that sits elsewhere than when it was noted
-    const auto score = [&](uint32_t s, float* scores) {
-      if (s + kAhead < lane.size()) notes_->fetch(lane[s + kAhead].page);
-      Bounds bounds =
-          read(notes_->get(lane[s].page, [&](std::byte* note) { make_note(lane[s], block.rotations, note); }));
-      if (bounds.place != lane[s].place) {
-        moved.resize(note_bytes());
-        make_note(lane[s], block.rotations, moved.data());
-        bounds = read(moved.data());
+    const auto count = static_cast<int>(queries.below.size() / words_);
+    const LaneNotes* bounds =
+        block.state && !dense ? &State::of(block.state).layers.at(block.layer).bounds.at(block.head) : nullptr;
+    std::vector<std::byte> own(bounds ? 0 : pool_->note_bytes());
+    const auto score = [&](std::span<const uint32_t> slots, float* scores) {
+      for (size_t i = 0, pages = 1; i < slots.size(); i += pages) {
+        const uint32_t s = slots[i];
+        pages = bounds ? bounds->together(slots.subspan(i)) : 1;
+        if (!bounds) make_note(lane[s], block.rotations, own.data());
+        const std::byte* notes = bounds ? (*bounds)[s] : own.data();
+        kernels().largest_bounds({reinterpret_cast<const uint32_t*>(notes), static_cast<int64_t>(pages),
+                                  queries.below.data(), queries.above.data(), words_, count, blocks(),
+                                  scores + i * blocks()});
       }
-      kernels().largest_bounds(
-          {bounds.words, queries.below.data(), queries.above.data(), words_, count, blocks(), scores});
     };
     choose_parts(lane, block, budget, block_, score, selection);
   }
 
  private:
+  /// Of a layer: the least and the largest of each dimension of the keys of each block of a page, rotated to its
+  /// place, by key/value head. As BoundTask has them: dimensions one after the other, the blocks of each side by
+  /// side.
+  struct LayerBounds {
+    std::vector<LaneNotes> bounds;
+    void rewind(int64_t /*tokens*/) {}  // pages tell what they were noted as
+  };
+  using State = LayerStates<LayerBounds>;
+
   int blocks() const { return kPageTokens / block_; }
-  size_t note_bytes() const { return sizeof(int64_t) + sizeof(uint32_t) * words_; }
-  static Bounds read(const std::byte* note) {
-    return {*reinterpret_cast<const int64_t*>(note), reinterpret_cast<const uint32_t*>(note + sizeof(int64_t))};
-  }
 
   void make_note(const PageSlot& slot, const PlaceRotations* rotations, std::byte* note) const {
-    const PageStore& store = notes_->store();
-    const int64_t dim = store.shape().key_dim;
+    const int64_t dim = store_->shape().key_dim;
     std::vector<float> keys, least(dim), largest(dim);
-    read_rotated(store, slot, rotations, keys);
-    std::memcpy(note, &slot.place, sizeof(slot.place));
-    auto* words = reinterpret_cast<uint32_t*>(note + sizeof(int64_t));
+    read_rotated(*store_, slot, rotations, keys);
+    auto* words = reinterpret_cast<uint32_t*>(note);
     std::fill_n(words, words_, 0u);
     for (int b = 0; b < blocks(); ++b) {
       const float* key = keys.data() + b * block_ * dim;
@@ -113,7 +127,9 @@ class Quest final : public Selector {
   int block_;
   int64_t dense_layers_;
   int64_t words_ = 0;  // of a page's bounds
-  std::unique_ptr<PageNotes> notes_;
+  int layers_ = 0;
+  std::shared_ptr<const PageStore> store_;
+  std::shared_ptr<NotePool> pool_;
 };
 
 }  // namespace

@@ -10,8 +10,8 @@ namespace fathom {
 /// 64 bytes: a cache line, and the widest vector register.
 inline constexpr size_t kAlignment = 64;
 
-/// Memory that starts at a multiple of kAlignment, in large pages of the machine if it is large; for std::free. null
-/// for 0 bytes. Throws std::bad_alloc.
+/// Memory that starts at a multiple of kAlignment, in large pages of the machine if it is large; for std::free.
+/// null for 0 bytes. Throws std::bad_alloc.
 void* allocate_aligned(size_t bytes);
 
 /// A fixed-size array of trivially copyable T, aligned to kAlignment; contents are uninitialised.

@@ -13,8 +13,8 @@ inline size_t whole_slab(size_t bytes) { return (bytes + kSlabUnit - 1) / kSlabU
 std::byte* map_slab(size_t bytes);
 void unmap_slab(std::byte* slab, size_t bytes);
 
-/// Asks for large pages where `data` lies, at a multiple of kSlabUnit, before it is written to. Without effect where
-/// the system has none to give.
+/// Asks for large pages where `data` lies, at a multiple of kSlabUnit, before it is written to. Without effect
+/// where the system has none to give.
 void prefer_large_pages(void* data, size_t bytes);
 
 }  // namespace fathom

@@ -94,18 +94,20 @@ struct ScoreTask {
   float* scores = nullptr;  // [queries_count, 64]
 };
 
-/// Upper bounds of the products of queries with the keys of `columns` groups: Σ over i of below·least +
-/// above·largest of each group, where the numbers of a key lie between least and largest.
+/// Upper bounds of the products of queries with the keys of `columns` groups of each page: Σ over i of below·least
+/// + above·largest of each group, where the numbers of a key lie between least and largest.
 struct BoundTask {
-  // Word i is of group i % columns: bfloat16 of the least in its low half, of the largest in the high one.
-  const uint32_t* bounds = nullptr;  // [n]
+  // Word i of a page is of group i % columns: bfloat16 of the least in its low half, of the largest in the high
+  // one.
+  const uint32_t* bounds = nullptr;  // [pages, n]
+  int64_t pages = 1;
   // Of word i, for each query: its number where that is negative and where it is positive, otherwise 0.
   const float* below = nullptr;  // [count, n]
   const float* above = nullptr;  // [count, n]
   int64_t n = 0;                 // a multiple of kBoundWords
   int count = 0;                 // queries
   int columns = 1;               // 1, 2 or 4
-  float* out = nullptr;          // [columns]: the largest of the queries' bounds; −∞ where there are none
+  float* out = nullptr;  // [pages, columns]: the largest of the queries' bounds; −∞ where there are none
 };
 inline constexpr int64_t kBoundWords = 16;
 

@@ -135,16 +135,22 @@ void score_page(const ScoreTask& task, float* /*scratch*/) {
 }
 
 void largest_bounds(const BoundTask& task) {
-  std::fill_n(task.out, task.columns, -std::numeric_limits<float>::infinity());
-  for (int q = 0; q < task.count; ++q) {
-    std::array<double, 4> sums{};
-    for (int64_t i = 0; i < task.n; ++i) {
-      const float least = bf16_to_f32(static_cast<uint16_t>(task.bounds[i])),
-                  largest = bf16_to_f32(static_cast<uint16_t>(task.bounds[i] >> 16));
-      sums[i % task.columns] += static_cast<double>(task.below[q * task.n + i]) * least +
-                                static_cast<double>(task.above[q * task.n + i]) * largest;
+  std::fill_n(task.out, task.pages * task.columns, -std::numeric_limits<float>::infinity());
+  for (int64_t p = 0; p < task.pages; ++p) {
+    for (int q = 0; q < task.count; ++q) {
+      std::array<double, 4> sums{};
+      for (int64_t i = 0; i < task.n; ++i) {
+        const uint32_t word = task.bounds[p * task.n + i];
+        const float least = bf16_to_f32(static_cast<uint16_t>(word)),
+                    largest = bf16_to_f32(static_cast<uint16_t>(word >> 16));
+        sums[i % task.columns] += static_cast<double>(task.below[q * task.n + i]) * least +
+                                  static_cast<double>(task.above[q * task.n + i]) * largest;
+      }
+      for (int c = 0; c < task.columns; ++c) {
+        float& out = task.out[p * task.columns + c];
+        out = std::max(out, static_cast<float>(sums[c]));
+      }
     }
-    for (int c = 0; c < task.columns; ++c) task.out[c] = std::max(task.out[c], static_cast<float>(sums[c]));
   }
 }
 

@@ -69,43 +69,77 @@ HWY_INLINE FourVec SumsOfColumns(D d, V v) {
   }
 }
 
-/// The largest of `most` and the bounds of kQueriesHere queries from `first` on, a column a lane; NaN counts for
-/// nothing.
-template <int kColumns, int kQueriesHere>
-HWY_INLINE FourVec RaiseBounds(const BoundTask& task, int64_t first, FourVec most) {
+// Words that are asked for before they are read (Zen 5, one thread, 256 MiB: 62 to 31 ns a page of two groups of 64
+// dimensions; half as far 33).
+constexpr int64_t kBoundsAhead = 2048;
+constexpr int kPagesAtOnce =
+    kVectors == 4 ? 2 : 1;  // where registers are many, queries are loaded once for two pages
+
+/// Page p: the largest of most[p] and the bounds of kQueriesHere queries from `first` on, a column a lane; NaN
+/// counts for nothing. words: of the first of the pages.
+template <int kColumns, int kPages, int kQueriesHere>
+HWY_INLINE void RaiseBounds(const BoundTask& task, const uint32_t* HWY_RESTRICT words, int64_t first,
+                            FourVec* most) {
   const FloatTag d;
   const WordTag dw;
   const float* HWY_RESTRICT below = task.below + first * task.n;
   const float* HWY_RESTRICT above = task.above + first * task.n;
-  FloatVec low[kQueriesHere], high[kQueriesHere];
+  FloatVec low[kPages][kQueriesHere], high[kPages][kQueriesHere];
   FATHOM_UNROLL
-  for (int q = 0; q < kQueriesHere; ++q) low[q] = high[q] = hn::Zero(d);
+  for (int p = 0; p < kPages; ++p) {
+    FATHOM_UNROLL
+    for (int q = 0; q < kQueriesHere; ++q) low[p][q] = high[p][q] = hn::Zero(d);
+  }
   for (int64_t i = 0; i < task.n; i += Lanes()) {
-    const auto words = hn::LoadU(dw, task.bounds + i);
-    const auto least = hn::BitCast(d, hn::ShiftLeft<16>(words)),
-               largest = hn::BitCast(d, hn::And(words, hn::Set(dw, 0xffff0000u)));
+    FloatVec least[kPages], largest[kPages];
+    FATHOM_UNROLL
+    for (int p = 0; p < kPages; ++p) {
+      const auto pairs = hn::LoadU(dw, words + p * task.n + i);
+      FetchSoon(words + p * task.n + i + kBoundsAhead);
+      least[p] = hn::BitCast(d, hn::ShiftLeft<16>(pairs));
+      largest[p] = hn::BitCast(d, hn::And(pairs, hn::Set(dw, 0xffff0000u)));
+    }
     FATHOM_UNROLL
     for (int q = 0; q < kQueriesHere; ++q) {
-      low[q] = hn::MulAdd(hn::LoadU(d, below + q * task.n + i), least, low[q]);
-      high[q] = hn::MulAdd(hn::LoadU(d, above + q * task.n + i), largest, high[q]);
+      const auto negative = hn::LoadU(d, below + q * task.n + i), positive = hn::LoadU(d, above + q * task.n + i);
+      FATHOM_UNROLL
+      for (int p = 0; p < kPages; ++p) {
+        low[p][q] = hn::MulAdd(negative, least[p], low[p][q]);
+        high[p][q] = hn::MulAdd(positive, largest[p], high[p][q]);
+      }
     }
   }
   FATHOM_UNROLL
-  for (int q = 0; q < kQueriesHere; ++q)
-    most =
-        hn::Max(SumsOfColumns<kColumns>(d, hn::Add(low[q], high[q])), most);  // of x86, the second where one is NaN
-  return most;
+  for (int p = 0; p < kPages; ++p) {
+    FATHOM_UNROLL
+    for (int q = 0; q < kQueriesHere; ++q)  // Max is, of x86, the second where one is NaN
+      most[p] = hn::Max(SumsOfColumns<kColumns>(d, hn::Add(low[p][q], high[p][q])), most[p]);
+  }
+}
+
+template <int kColumns, int kPages>
+HWY_INLINE void LargestBoundsOf(const BoundTask& task, int64_t page) {
+  const uint32_t* words = task.bounds + page * task.n;
+  FourVec most[kPages];
+  FATHOM_UNROLL
+  for (int p = 0; p < kPages; ++p) most[p] = hn::Set(FourTag(), kMinusInfinity);
+  int64_t q = 0;
+  for (; q + kQueries <= task.count; q += kQueries) RaiseBounds<kColumns, kPages, kQueries>(task, words, q, most);
+  for (; q < task.count; ++q) RaiseBounds<kColumns, kPages, 1>(task, words, q, most);
+  FATHOM_UNROLL
+  for (int p = 0; p < kPages; ++p) {
+    float all[4];
+    hn::StoreU(most[p], FourTag(), all);
+    std::copy_n(all, kColumns, task.out + (page + p) * kColumns);
+  }
 }
 
 template <int kColumns>
-HWY_INLINE void LargestBoundsOf(const BoundTask& task) {
-  FourVec most = hn::Set(FourTag(), kMinusInfinity);
-  int64_t q = 0;
-  for (; q + kQueries <= task.count; q += kQueries) most = RaiseBounds<kColumns, kQueries>(task, q, most);
-  for (; q < task.count; ++q) most = RaiseBounds<kColumns, 1>(task, q, most);
-  float all[4];
-  hn::StoreU(most, FourTag(), all);
-  std::copy_n(all, kColumns, task.out);
+void LargestBoundsOf(const BoundTask& task) {
+  int64_t page = 0;
+  for (; page + kPagesAtOnce <= task.pages; page += kPagesAtOnce)
+    LargestBoundsOf<kColumns, kPagesAtOnce>(task, page);
+  for (; page < task.pages; ++page) LargestBoundsOf<kColumns, 1>(task, page);
 }
 
 void LargestBounds(const BoundTask& task) {

@@ -437,9 +437,9 @@ TEST(TokenSelectors, WithoutAStateSeeEverything) {
 
 TEST(TokenSelectors, RefuseWhatContradictsItself) {
   for (const char* spec :
-       {"tokenselect:topk=0", "tokenselect:pool=2", "tokenselect:theta=2", "recycled:share=0", "recycled:stride=0", "recycled:block=24",
-        "shadowkv:budget=7", "shadowkv:chunk=12", "shadowkv:chunk=4", "squeezed:pruned=1.1", "squeezed:least=100",
-        "tempscale:tau=0", "tempscale:then=nothing"}) {
+       {"tokenselect:topk=0", "tokenselect:pool=2", "tokenselect:theta=2", "recycled:share=0", "recycled:stride=0",
+        "recycled:block=24", "shadowkv:budget=7", "shadowkv:chunk=12", "shadowkv:chunk=4", "squeezed:pruned=1.1",
+        "squeezed:least=100", "tempscale:tau=0", "tempscale:then=nothing"}) {
     try {
       attend_methods().make(spec);
       ADD_FAILURE() << spec;
@@ -450,8 +450,9 @@ TEST(TokenSelectors, RefuseWhatContradictsItself) {
 }
 
 TEST(TokenSelectors, ThreadsDoNotMatter) {
-  for (const char* spec : {"tokenselect:topk=50,local=20", "recycled:budget=50", "recycled:budget=50,block=16", "shadowkv:budget=64",
-                           "shadowkv:budget=64,outliers=2,chunk=32", "squeezed:least=500,iterations=3"}) {
+  for (const char* spec :
+       {"tokenselect:topk=50,local=20", "recycled:budget=50", "recycled:budget=50,block=16", "shadowkv:budget=64",
+        "shadowkv:budget=64,outliers=2,chunk=32", "squeezed:least=500,iterations=3"}) {
     std::vector<std::vector<int64_t>> seen;
     for (const int threads : {1, 3}) {
       Reading reading({}, spec);

@@ -63,11 +63,13 @@ TEST_P(AttendOnEachIsa, BoundsOfGroupsOfKeysAreTheReferences) {
   for (const int64_t n : {16, 64, 240}) {
     for (const int columns : {1, 2, 4}) {
       for (const int count : {0, 1, 4, 7}) {
+        const int64_t pages = 1 + n / 64 + columns;  // odd and even
         std::vector<uint32_t> bounds;
-        for (const float x : test::gaussian(n, columns)) bounds.push_back(std::bit_cast<uint32_t>(x));
+        for (const float x : test::gaussian(pages * n, columns))
+          bounds.push_back(f32_to_bf16(x - 0.5f) | static_cast<uint32_t>(f32_to_bf16(x + 0.5f)) << 16);
         const std::vector<float> below = test::gaussian(count * n, 1), above = test::gaussian(count * n, 2);
-        std::vector<float> expected(columns, NAN), found = expected;
-        BoundTask task{bounds.data(), below.data(), above.data(), n, count, columns, expected.data()};
+        std::vector<float> expected(pages * columns, NAN), found = expected;
+        BoundTask task{bounds.data(), pages, below.data(), above.data(), n, count, columns, expected.data()};
         kernels("reference").largest_bounds(task);
         task.out = found.data();
         kernels(GetParam()).largest_bounds(task);
