@@ -59,8 +59,12 @@ class Quest final : public Selector {
     std::vector<LaneNotes>& bounds = State::of(queries.state).layers.at(queries.layer).bounds;
     const Memory& memory = *queries.memory;
     while (std::ssize(bounds) < memory.kv_heads()) bounds.emplace_back(pool_);
+    const bool all_current = std::ranges::all_of(bounds, [&](const LaneNotes& of_head) {
+      return of_head.current(memory, queries.layer, &of_head - bounds.data());
+    });
+    if (all_current) return;
     pool.parallel_for(bounds.size(), [&](size_t head, int) {
-      bounds[head].update(memory.store(), memory.lane(queries.layer, static_cast<int>(head)),
+      bounds[head].update(memory, queries.layer, static_cast<int>(head),
                           [&](const PageSlot& slot, std::byte* note) { make_note(slot, queries.rotations, note); });
     });
   }

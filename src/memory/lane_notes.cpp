@@ -40,9 +40,16 @@ LaneNotes::Run::Run(const Run& other) : pool(other.pool), bytes(pool->take()), s
   std::memcpy(bytes, other.bytes, NotePool::kRun * pool->note_bytes());
 }
 
-LaneNotes::LaneNotes(const LaneNotes& other) : pool_(other.pool_), runs_(other.runs_) {
+LaneNotes::LaneNotes(const LaneNotes& other)
+    : pool_(other.pool_), runs_(other.runs_), edits_(other.edits_), sure_(other.sure_) {
   for (std::shared_ptr<Run>& run : runs_)
     if (run && !run->sealed) run = std::make_shared<Run>(*run);
+}
+
+bool LaneNotes::current(const Memory& memory, int layer, int head) const {
+  const Lane& lane = memory.lane(layer, head);
+  if (edits_ != memory.edits(layer, head) || sure_ + 1 < lane.size()) return false;
+  return sure_ == lane.size() || lane[sure_].filled < kPageTokens;
 }
 
 LaneNotes::Run& LaneNotes::own_run(size_t index) {

@@ -32,8 +32,9 @@ class NotePool {
   std::vector<std::byte*> slabs_, free_;
 };
 
-/// What a method derives from the full pages of a lane: a note for each, side by side in the order of the lane, so that
-/// who goes through them reads in one stream. Copies, for forks of a sequence, share the runs in which none is missing.
+/// What a method derives from the full pages of a lane: a note for each, side by side in the order of the lane, so
+/// that who goes through them reads in one stream. Copies, for forks of a sequence, share the runs in which none is
+/// missing.
 class LaneNotes {
  public:
   explicit LaneNotes(std::shared_ptr<NotePool> pool) : pool_(std::move(pool)) {}
@@ -41,13 +42,18 @@ class LaneNotes {
   LaneNotes(LaneNotes&&) = default;
   LaneNotes& operator=(LaneNotes&&) = default;
 
-  /// make(slot, note) fills the bytes of the note of each full page that has none, or was written to or moved since.
+  /// Whether each full page of this lane has a note, and nothing has changed since it was made.
+  bool current(const Memory& memory, int layer, int head) const;
+  /// make(slot, note) fills the bytes of the note of each full page that has none, or was written to or moved
+  /// since.
   template <class Make>
-  void update(const PageStore& store, const Lane& lane, const Make& make) {
+  void update(const Memory& memory, int layer, int head, const Make& make) {
+    const PageStore& store = memory.store();
+    const Lane& lane = memory.lane(layer, head);
     runs_.resize((lane.size() + NotePool::kRun - 1) / NotePool::kRun);
-    for (size_t s = 0; s < lane.size(); ++s) {
-      constexpr size_t kAhead = 16;  // versions lie far from one another
-      if (s + kAhead < lane.size() && lane[s + kAhead].page != kNoPage) store.fetch_version(lane[s + kAhead].page);
+    if (edits_ != memory.edits(layer, head)) sure_ = 0;
+    edits_ = memory.edits(layer, head);
+    for (size_t s = sure_; s < lane.size(); ++s) {
       const PageSlot& slot = lane[s];
       if (slot.filled < kPageTokens || slot.page == kNoPage) continue;
       const Source source{slot.page, store.version(slot.page), slot.place};
@@ -59,15 +65,19 @@ class LaneNotes {
       make(slot, own.note(i));
       own.sources[i] = source;
     }
+    while (sure_ < lane.size() && lane[sure_].filled == kPageTokens) ++sure_;
     seal();
   }
   /// The note of the full page in a slot, as of the last update.
-  const std::byte* operator[](size_t slot) const { return runs_[slot / NotePool::kRun]->note(slot % NotePool::kRun); }
+  const std::byte* operator[](size_t slot) const {
+    return runs_[slot / NotePool::kRun]->note(slot % NotePool::kRun);
+  }
 
   /// How many of these slots, from the first on, have notes that lie one after the other.
   static size_t together(std::span<const uint32_t> slots) {
     size_t count = 1;
-    while (count < slots.size() && slots[count] == slots[count - 1] + 1 && slots[count] % NotePool::kRun != 0) ++count;
+    while (count < slots.size() && slots[count] == slots[count - 1] + 1 && slots[count] % NotePool::kRun != 0)
+      ++count;
     return count;
   }
 
@@ -96,6 +106,8 @@ class LaneNotes {
 
   std::shared_ptr<NotePool> pool_;
   std::vector<std::shared_ptr<Run>> runs_;
+  uint64_t edits_ = ~uint64_t{0};  // of the lane at the last update
+  size_t sure_ = 0;                // first slots, all full, that need no other look until then
 };
 
 }  // namespace fathom

@@ -22,7 +22,8 @@ Memory::Memory(std::shared_ptr<PageStore> store, int layers, int kv_heads, int p
       kv_heads_(kv_heads),
       page_tokens_(page_tokens),
       lanes_(static_cast<size_t>(layers) * kv_heads),
-      packed_(lanes_.size()) {}
+      packed_(lanes_.size()),
+      edits_(lanes_.size()) {}
 
 Memory::Memory(Memory&& other) noexcept { *this = std::move(other); }
 
@@ -35,6 +36,7 @@ Memory& Memory::operator=(Memory&& other) noexcept {
   page_tokens_ = other.page_tokens_;
   lanes_ = std::exchange(other.lanes_, {});
   packed_ = std::exchange(other.packed_, {});
+  edits_ = std::exchange(other.edits_, {});
   tokens_ = other.tokens_;
   next_position_ = other.next_position_;
   end_position_ = other.end_position_;
@@ -59,6 +61,7 @@ Memory Memory::fork() const {
   Memory copy(store_, layers_, kv_heads_, page_tokens_);
   copy.lanes_ = lanes_;
   copy.packed_ = packed_;
+  copy.edits_ = edits_;
   copy.tokens_ = tokens_;
   copy.next_position_ = next_position_;
   copy.end_position_ = end_position_;
@@ -139,7 +142,10 @@ void Memory::write(const Kernels& kernels, int layer, int head, int64_t rows, co
 void Memory::rewind(int64_t n) {
   if (n < 0 || n > tokens_) fail("cannot rewind ", n, " tokens of ", tokens_);
   tokens_ -= n;
-  for (size_t i = 0; i < lanes_.size(); ++i) truncate(lanes_[i], packed_[i]);
+  for (size_t i = 0; i < lanes_.size(); ++i) {
+    truncate(lanes_[i], packed_[i]);
+    ++edits_[i];
+  }
   for (const auto& state : states_) {
     if (state) state->rewind(tokens_);
   }
@@ -193,6 +199,7 @@ void Memory::place(int64_t position) {
     for (PageSlot& slot : lane) slot.place += shift;
   }
   for (PackedTokens& packed : packed_) packed.shift += shift;
+  for (uint64_t& edits : edits_) ++edits;
   refresh_end();
 }
 

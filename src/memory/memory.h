@@ -70,6 +70,10 @@ class Memory {
     return packed_[static_cast<size_t>(layer) * kv_heads_ + head];
   }
 
+  /// How often full pages of a lane were exchanged or moved: by rewind, place and pack. As long as it stays the
+  /// same they are what they were.
+  uint64_t edits(int layer, int head) const { return edits_[static_cast<size_t>(layer) * kv_heads_ + head]; }
+
   /// Tokens read so far, and the position that follows the last one.
   int64_t tokens() const { return tokens_; }
   int64_t next_position() const { return next_position_; }
@@ -127,6 +131,7 @@ class Memory {
   int layers_ = 0, kv_heads_ = 0, page_tokens_ = kPageTokens;
   std::vector<Lane> lanes_;           // [layers, kv_heads]
   std::vector<PackedTokens> packed_;  // [layers, kv_heads]
+  std::vector<uint64_t> edits_;       // [layers, kv_heads]
   int64_t tokens_ = 0, next_position_ = 0, end_position_ = 0;
   std::array<std::unique_ptr<SequenceState>, 2> states_;
 };

@@ -41,8 +41,6 @@ class PageStore {
   void release(PageId page);
   /// Another number whenever the page may hold something else than before; never 0.
   uint32_t version(PageId page) const { return at(page).version.load(std::memory_order_acquire); }
-  /// Asks memory for what version() will soon be called for.
-  void fetch_version(PageId page) const { __builtin_prefetch(&at(page)); }
   /// Its owner is about to write into it.
   void touch(PageId page) { at(page).version.fetch_add(1, std::memory_order_release); }
   bool shared(PageId page) const { return at(page).owners.load(std::memory_order_acquire) > 1; }

@@ -41,11 +41,14 @@ struct Noted {
   std::set<int64_t> update(LaneNotes& of_lane, const Memory& of_memory) {
     std::set<int64_t> made;
     const PageStore& store = of_memory.store();
-    of_lane.update(store, of_memory.lane(0, 0), [&](const PageSlot& slot, std::byte* out) {
+    const bool current = of_lane.current(of_memory, 0, 0);
+    of_lane.update(of_memory, 0, 0, [&](const PageSlot& slot, std::byte* out) {
       made.insert(&slot - of_memory.lane(0, 0).data());
       const Note note = of(store, slot);
       std::memcpy(out, &note, sizeof(note));
     });
+    EXPECT_TRUE(!current || made.empty());
+    EXPECT_TRUE(of_lane.current(of_memory, 0, 0));
     return made;
   }
   std::set<int64_t> update() { return update(notes, memory); }
@@ -100,9 +103,13 @@ TEST(LaneNotes, ForksDoNotSeeEachOthersNotes) {
   EXPECT_EQ(noted.update(), slots(kPages - 2, kPages));
   Noted::expect_right(copy, fork);
   Noted::expect_right(noted.notes, noted.memory);
-  noted.notes = LaneNotes(copy);  // the others' runs go back to the pool, and are used again
-  EXPECT_EQ(noted.update(), slots(0, kPages));
-  Noted::expect_right(copy, fork);
+  Memory third = fork.fork();
+  copy = LaneNotes(copy);  // runs go back to the pool, and are used again
+  EXPECT_EQ(noted.update(copy, third), slots(0, 0));
+  third.rewind(third.tokens() - kPageTokens);
+  read_tokens(third, following(300, kPageTokens), following(third.next_position(), kPageTokens));
+  EXPECT_EQ(noted.update(copy, third), slots(1, 2));
+  Noted::expect_right(copy, third);
   Noted::expect_right(noted.notes, noted.memory);
 }
 
