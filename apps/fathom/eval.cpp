@@ -282,19 +282,24 @@ void add_eval(CLI::App& app) {
                    "what to do, as needle or kv_threads:hops=4; several; `fathom methods task` lists them")
       ->type_name("TASK")
       ->required();
-  command->add_option("-m,--model", o->models, "a model, a GGUF file; several [$FATHOM_MODEL, or fathom-reader]")
+  command
+      ->add_option("-m,--model", o->models,
+                   "a model, a GGUF file; repeat it for several [$FATHOM_MODEL, or fathom-reader]")
       ->type_name("FILE")
       ->allow_extra_args(false);
   command->add_option("--lengths", o->lengths, "tokens of prompt and answer together, comma separated [1k]")
       ->type_name("SIZES");
   add_size_option(*command, "--samples", o->samples, 1, "samples of each task and length [20]", 1000000);
   add_size_option(*command, "--seed", o->seed, 0, "seed of the samples; same seed, same samples [1]");
-  add_list(*command, "--attend", o->attend, "which tokens each token sees, as window:sink=4,size=1k; several");
-  add_list(*command, "--position", o->position, "scaling of rotary positions, as yarn:factor=4; several");
-  add_list(*command, "--cache", o->cache, "format of keys and values: bf16, q8, q4 or f32; several");
-  add_list(*command, "--evict", o->evict, "what is dropped from memory for good; several");
-  add_list(*command, "--read", o->read, "how a text longer than the model's window is read; several");
-  add_list(*command, "--draft", o->draft, "how tokens are guessed ahead; several (none is there yet)");
+  add_list(*command, "--attend", o->attend,
+           "which tokens each token sees, as window:sink=4,size=1k; repeat it for several");
+  add_list(*command, "--position", o->position,
+           "scaling of rotary positions, as yarn:factor=4; repeat it for several");
+  add_list(*command, "--cache", o->cache, "format of keys and values: bf16, q8, q4 or f32; repeat it for several");
+  add_list(*command, "--evict", o->evict, "what is dropped from memory for good; repeat it for several");
+  add_list(*command, "--read", o->read, "how a text longer than the model's window is read; repeat it for several");
+  add_list(*command, "--draft", o->draft,
+           "how tokens are guessed ahead; repeat it for several (none is there yet)");
   command->add_flag("--apart", o->apart, "each method on its own beside the plain way, not every combination");
   command->add_flag(
       "--no-yardstick", o->no_yardstick,

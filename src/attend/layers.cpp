@@ -46,6 +46,9 @@ struct BothStates final : SequenceState {
     if (then) then->rewind(tokens);
     if (other) other->rewind(tokens);
   }
+  bool remembers_places() const override {
+    return (then && then->remembers_places()) || (other && other->remembers_places());
+  }
 };
 
 class Layers final : public Selector {

@@ -98,6 +98,7 @@ class Quest final : public Selector {
   /// place, by key/value head. As BoundTask has them: dimensions one after the other, the blocks of each side by
   /// side.
   struct LayerBounds {
+    static constexpr bool kFollowsPages = true;
     std::vector<LaneNotes> bounds;
     void rewind(int64_t /*tokens*/) {}  // pages tell what they were noted as
   };

@@ -14,15 +14,21 @@ class SequenceState {
   virtual std::unique_ptr<SequenceState> fork() const = 0;
   /// The sequence has only this many tokens any more.
   virtual void rewind(int64_t tokens) = 0;
+  /// Whether it knows tokens by where they lie, so that they must not move (Memory::pack).
+  virtual bool remembers_places() const { return true; }
 };
 
-/// A state of so much for each layer (copied by forks, and with a rewind of its own), and what all layers share.
+/// A state of so much for each layer (copied by forks, and with a rewind of its own), and what all layers share. A
+/// Layer that has a kFollowsPages notices by itself where tokens have moved.
 template <class Layer, class Common = std::monostate>
 struct LayerStates final : SequenceState {
   explicit LayerStates(int count) : layers(count) {}
   std::unique_ptr<SequenceState> fork() const override { return std::make_unique<LayerStates>(*this); }
   void rewind(int64_t tokens) override {
     for (Layer& layer : layers) layer.rewind(tokens);
+  }
+  bool remembers_places() const override {
+    return !requires { Layer::kFollowsPages; };
   }
   /// What a state of this kind keeps.
   static LayerStates& of(SequenceState* state) { return static_cast<LayerStates&>(*state); }

@@ -129,7 +129,8 @@ void Session::check_methods() const {
   }
   if (landmarks() && evictor_)
     fail_usage("--evict ", options_.evict, ": this model was trained with landmarks, expected none");
-  if (!evictor_ || !evictor_->moves_tokens() || !memory_.state(Memory::StateOf::kSelector)) return;
+  const SequenceState* state = memory_.state(Memory::StateOf::kSelector);
+  if (!evictor_ || !evictor_->moves_tokens() || !state || !state->remembers_places()) return;
   fail_usage("--evict ", options_.evict, " moves tokens, but --attend ", options_.attend,
              " remembers where they lie: expected places=true, or a method that remembers nothing (dense, window, "
              "lm-infinite, quest)");
