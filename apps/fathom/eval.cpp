@@ -268,8 +268,8 @@ class EvalCommand {
   int threads_ = 0;
 };
 
-void add_list(CLI::App& command, const char* name, std::vector<std::string>& list, const char* help) {
-  command.add_option(name, list, help)->type_name("METHOD")->allow_extra_args(false);
+void add_list(CLI::App& command, const char* name, std::vector<std::string>& list, const std::string& help) {
+  command.add_option(name, list, help + "; repeat it for several")->type_name("METHOD")->allow_extra_args(false);
 }
 
 }  // namespace
@@ -291,15 +291,12 @@ void add_eval(CLI::App& app) {
       ->type_name("SIZES");
   add_size_option(*command, "--samples", o->samples, 1, "samples of each task and length [20]", 1000000);
   add_size_option(*command, "--seed", o->seed, 0, "seed of the samples; same seed, same samples [1]");
-  add_list(*command, "--attend", o->attend,
-           "which tokens each token sees, as window:sink=4,size=1k; repeat it for several");
-  add_list(*command, "--position", o->position,
-           "scaling of rotary positions, as yarn:factor=4; repeat it for several");
-  add_list(*command, "--cache", o->cache, "format of keys and values: bf16, q8, q4 or f32; repeat it for several");
-  add_list(*command, "--evict", o->evict, "what is dropped from memory for good; repeat it for several");
-  add_list(*command, "--read", o->read, "how a text longer than the model's window is read; repeat it for several");
-  add_list(*command, "--draft", o->draft,
-           "how tokens are guessed ahead; repeat it for several (none is there yet)");
+  add_list(*command, "--attend", o->attend, "which tokens each token sees, as window:sink=4,size=1k");
+  add_list(*command, "--position", o->position, "scaling of rotary positions, as yarn:factor=4");
+  add_list(*command, "--cache", o->cache, "format of keys and values: bf16, q8, q4 or f32");
+  add_list(*command, "--evict", o->evict, "what is dropped from memory for good");
+  add_list(*command, "--read", o->read, "how a text longer than the model's window is read");
+  add_list(*command, "--draft", o->draft, "how tokens are guessed ahead (none is there yet)");
   command->add_flag("--apart", o->apart, "each method on its own beside the plain way, not every combination");
   command->add_flag(
       "--no-yardstick", o->no_yardstick,

@@ -10,12 +10,6 @@
 #include "base/error.h"
 
 namespace fathom {
-namespace {
-
-/// How many tokens may be seen: nearly always all, and counting bits is a call where the target is any x86.
-int visible(const PageSlot& slot) { return slot.mask == ~uint64_t{0} ? kPageTokens : std::popcount(slot.mask); }
-
-}  // namespace
 
 std::vector<Parameter> budget_parameters(const PageBudget& defaults) {
   using Type = Parameter::Type;
@@ -53,10 +47,10 @@ void choose_parts(const Lane& lane, const QueryBlock& block, const PageBudget& b
     const bool near = slot.first + slot.filled > block.first + 1 - budget.local;
     if (near || slot.first < sink_end || slot.filled < kPageTokens) {
       choice.add(s, slot.mask);
-      left -= visible(slot);
+      left -= std::popcount(slot.mask);
     } else {
       others.push_back(s);
-      all += visible(slot);
+      all += std::popcount(slot.mask);
     }
   }
   if (all <= left) {
@@ -66,10 +60,9 @@ void choose_parts(const Lane& lane, const QueryBlock& block, const PageBudget& b
     std::vector<float> scores(others.size() * parts);
     score(others, scores.data());
     for (size_t i = 0; i < others.size(); ++i) {
-      const uint64_t mask = lane[others[i]].mask;
       for (int p = 0; p < parts; ++p) {
         float& value = scores[i * parts + p];
-        const bool seen = mask == ~uint64_t{0} || (mask & page_bits(p * part, (p + 1) * part)) != 0;
+        const bool seen = (lane[others[i]].mask & page_bits(p * part, (p + 1) * part)) != 0;
         if (!seen || std::isnan(value)) value = -std::numeric_limits<float>::infinity();
       }
     }

@@ -59,13 +59,13 @@ class Quest final : public Selector {
     std::vector<LaneNotes>& bounds = State::of(queries.state).layers.at(queries.layer).bounds;
     const Memory& memory = *queries.memory;
     while (std::ssize(bounds) < memory.kv_heads()) bounds.emplace_back(pool_);
-    const bool all_current = std::ranges::all_of(bounds, [&](const LaneNotes& of_head) {
-      return of_head.current(memory, queries.layer, &of_head - bounds.data());
-    });
-    if (all_current) return;
-    pool.parallel_for(bounds.size(), [&](size_t head, int) {
-      bounds[head].update(memory, queries.layer, static_cast<int>(head),
-                          [&](const PageSlot& slot, std::byte* note) { make_note(slot, queries.rotations, note); });
+    std::vector<int> stale;  // heads: none but where a page has become full since
+    for (int head = 0; head < memory.kv_heads(); ++head)
+      if (!bounds[head].current(memory, queries.layer, head)) stale.push_back(head);
+    pool.parallel_for(stale.size(), [&](size_t i, int) {
+      bounds[stale[i]].update(memory, queries.layer, stale[i], [&](const PageSlot& slot, std::byte* note) {
+        make_note(slot, queries.rotations, note);
+      });
     });
   }
 
@@ -82,7 +82,7 @@ class Quest final : public Selector {
     const auto score = [&](std::span<const uint32_t> slots, float* scores) {
       for (size_t i = 0, pages = 1; i < slots.size(); i += pages) {
         const uint32_t s = slots[i];
-        pages = bounds ? bounds->together(slots.subspan(i)) : 1;
+        pages = bounds ? LaneNotes::together(slots.subspan(i)) : 1;
         if (!bounds) make_note(lane[s], block.rotations, own.data());
         const std::byte* notes = bounds ? (*bounds)[s] : own.data();
         kernels().largest_bounds({reinterpret_cast<const uint32_t*>(notes), static_cast<int64_t>(pages),

@@ -214,7 +214,7 @@ MethodInfo recycled_info() {
           {"block",
            Type::kInt,
            "1",
-           "tokens that are chosen together, 1 to 64: by 16 they are read twice as fast as one by one",
+           "tokens that are chosen together, a power of two: by 16 they are read twice as fast as one by one",
            1,
            64,
            {}},

@@ -9,10 +9,9 @@
 
 namespace fathom {
 
-NotePool::NotePool(size_t bytes)
-    : bytes_(bytes),
-      run_bytes_((kRun * bytes + kAlignment - 1) / kAlignment * kAlignment),
-      slab_bytes_(whole_slab(run_bytes_)) {}
+static_assert(NotePool::kRun % kAlignment == 0, "runs of notes of any size begin at cache lines");
+
+NotePool::NotePool(size_t bytes) : bytes_(bytes), run_bytes_(kRun * bytes), slab_bytes_(whole_slab(run_bytes_)) {}
 
 NotePool::~NotePool() {
   for (std::byte* slab : slabs_) unmap_slab(slab, slab_bytes_);
@@ -24,6 +23,7 @@ std::byte* NotePool::take() {
     std::byte* slab = map_slab(slab_bytes_);
     if (!slab) fail("out of memory: cannot get ", slab_bytes_, " more bytes for notes of pages");
     slabs_.push_back(slab);
+    free_.reserve(slabs_.size() * (slab_bytes_ / run_bytes_));  // giving back needs no memory
     for (size_t i = slab_bytes_ / run_bytes_; i-- > 0;) free_.push_back(slab + i * run_bytes_);
   }
   std::byte* run = free_.back();

@@ -132,7 +132,7 @@ void Session::check_methods() const {
   const SequenceState* state = memory_.state(Memory::StateOf::kSelector);
   if (!evictor_ || !evictor_->moves_tokens() || !state || !state->remembers_places()) return;
   fail_usage("--evict ", options_.evict, " moves tokens, but --attend ", options_.attend,
-             " remembers where they lie: expected places=true, or a method that remembers nothing (dense, window, "
+             " remembers where they lie: expected places=true, or a method that does not (dense, window, "
              "lm-infinite, quest)");
 }
 

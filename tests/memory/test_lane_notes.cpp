@@ -30,7 +30,6 @@ struct Noted {
     std::iota(ids.begin(), ids.end(), first_id);
     read_tokens(memory, ids, following(memory.tokens(), tokens));
   }
-  const Lane& lane() const { return memory.lane(0, 0); }
   static Note of(const PageStore& store, const PageSlot& slot) {
     Note note{};
     note.page = slot.page, note.place = slot.place;
@@ -119,6 +118,17 @@ TEST(LaneNotes, DroppedPagesNeedNone) {
   std::fill_n(keep.begin() + kPageTokens, kPageTokens, 0);
   noted.memory.drop(0, 0, keep);
   EXPECT_EQ(noted.update(), (std::set<int64_t>{0, 2, 3}));
+  Noted::expect_right(noted.notes, noted.memory);
+}
+
+TEST(LaneNotes, WhatIsPackedIsNotedAnew) {
+  Noted noted(6 * kPageTokens);
+  noted.update();
+  std::vector<char> keep(6 * kPageTokens, 1);
+  for (int64_t t = 0; t < 6 * kPageTokens; t += 3) keep[t] = 0;
+  noted.memory.drop(0, 0, keep);
+  ASSERT_TRUE(noted.memory.pack(kernels(), 0, 0, test::small_rotations()));
+  EXPECT_FALSE(noted.update().empty());
   Noted::expect_right(noted.notes, noted.memory);
 }
 
