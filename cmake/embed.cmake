@@ -6,6 +6,7 @@ function(fathom_embed var)
   while(pairs)
     list(POP_FRONT pairs input symbol)
     set(output ${PROJECT_BINARY_DIR}/embedded/${symbol}.cpp)
+    get_filename_component(input ${input} ABSOLUTE)
     file(READ ${input} text)
     set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${input})
     file(CONFIGURE OUTPUT ${output} @ONLY CONTENT

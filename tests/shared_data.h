@@ -5,15 +5,14 @@
 #include <filesystem>
 #include <string>
 
-namespace fathom::test {
+#include "paths.h"
 
-/// Path of a file of the reference data beside the project, which users do not have.
-inline std::string shared(const std::string& relative) { return std::string(FATHOM_SHARED) + "/" + relative; }
+namespace fathom::test {
 
 /// Path, without its ending, of a tiny model and its reference logits: the project's own copy if it has one.
 inline std::string golden(const std::string& name) {
-  const std::string own = std::string(FATHOM_TEST_DATA) + "/" + name;
-  return std::filesystem::exists(own + ".gguf") ? own : shared("golden/" + name);
+  const std::string own = data_path(name);
+  return std::filesystem::exists(own + ".gguf") ? own : shared_path("golden/" + name);
 }
 
 }  // namespace fathom::test

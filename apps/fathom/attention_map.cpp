@@ -49,8 +49,8 @@ void map_attention(const AttentionMapOptions& options) {
   AttentionPicture picture{std::filesystem::path(options.common.model_path()).stem().string(), answer.text, prompt};
   picture.tokens.insert(picture.tokens.end(), answer.tokens.begin(), answer.tokens.end());
   picture.tokens.resize(session.length());  // the last one was not read
-  const nlohmann::ordered_json json = attention_json(picture, mass, session, *engine.tokenizer);
-  if (options.json) write_out(json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
+  const Json json = attention_json(picture, mass, session, *engine.tokenizer);
+  if (options.json) write_out(json.dump() + "\n");
   const std::string page = attention_page(json);
   write_file(options.html, std::as_bytes(std::span(page)));
   if (!options.json) write_out(answer.text + "\n");

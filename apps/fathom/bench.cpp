@@ -2,13 +2,13 @@
 #include <algorithm>
 #include <iomanip>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <random>
 #include <sstream>
 
 #include "base/error.h"
 #include "base/format.h"
 #include "base/interrupt.h"
+#include "base/json.h"
 #include "base/progress.h"
 #include "base/stopwatch.h"
 #include "commands.h"
@@ -255,19 +255,19 @@ class Bench {
   void print(const Figure& f) const { options_.json ? print_object(f) : print_row(f); }
 
   void print_object(const Figure& f) const {
-    nlohmann::ordered_json line{{"test", f.test},
-                                {"model", model_->config().name},
-                                {"tokens", f.tokens},
-                                {"depth", f.depth},
-                                {"sequences", f.sequences},
-                                {"threads", runtime_->pool().threads()},
-                                {"attend", f.attend},
-                                {"cache", options_.common.cache},
-                                {"tokens_per_second", f.tokens_per_second()},
-                                {"tokens_per_second_min", f.slowest()},
-                                {"tokens_per_second_max", f.fastest()},
-                                {"repeats", f.seconds.size()},
-                                {"share_of_limit", f.share()}};
+    Json line{{"test", f.test},
+              {"model", model_->config().name},
+              {"tokens", f.tokens},
+              {"depth", f.depth},
+              {"sequences", f.sequences},
+              {"threads", runtime_->pool().threads()},
+              {"attend", f.attend},
+              {"cache", options_.common.cache},
+              {"tokens_per_second", f.tokens_per_second()},
+              {"tokens_per_second_min", f.slowest()},
+              {"tokens_per_second_max", f.fastest()},
+              {"repeats", f.seconds.size()},
+              {"share_of_limit", f.share()}};
     if (f.is_prefill()) {
       line["share_of_bf16_peak"] = f.share_of_bf16();
       line["flops_per_second"] = 2 * f.limits.multiply_adds_per_second;
@@ -298,7 +298,7 @@ class Bench {
     write_out(out.str() + "\n");
   }
 
-  static void print_line(const nlohmann::ordered_json& line) { write_out(line.dump() + "\n"); }
+  static void print_line(const Json& line) { write_out(line.dump() + "\n"); }
 
   const BenchOptions& options_;
   std::shared_ptr<const Model> model_;

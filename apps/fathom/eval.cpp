@@ -6,13 +6,13 @@
 #include <ctime>
 #include <filesystem>
 #include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "attend/selector.h"
 #include "base/content_hash.h"
 #include "base/error.h"
 #include "base/file_map.h"
 #include "base/format.h"
+#include "base/json.h"
 #include "base/progress.h"
 #include "base/write_file.h"
 #include "commands.h"

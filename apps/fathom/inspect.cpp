@@ -1,10 +1,10 @@
 // fathom inspect: what a model file holds.
 #include <map>
-#include <nlohmann/json.hpp>
 
 #include "attention_map.h"
 #include "base/error.h"
 #include "base/format.h"
+#include "base/json.h"
 #include "commands.h"
 #include "console.h"
 #include "models/model.h"
@@ -12,8 +12,6 @@
 
 namespace fathom {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 struct InspectOptions {
   std::string model;
@@ -169,8 +167,8 @@ std::string describe_text(const Gguf& file, const ModelConfig* config, bool tens
             quote(file.string("tokenizer.ggml.model").value_or("")),
             file.has("tokenizer.chat_template") ? ", with a chat template" : ", no chat template");
   page.line("weights", file.tensors().size(), " tensors");
-  for (const Json& type : weights_json(file)) {
-    page.item(type["type"], type["tensors"].get<int64_t>(), " tensors, ",
+  for (const Json& type : weights_json(file).items()) {
+    page.item(type["type"].text(), type["tensors"].get<int64_t>(), " tensors, ",
               format_bytes(type["bytes"].get<double>()));
   }
   if (tensors) {
@@ -209,7 +207,7 @@ void run_inspect(const InspectOptions& options) {
     Json metadata = Json::object();
     for (const std::string_view key : file.keys()) metadata[std::string(key)] = value_text(*file.find(key));
     json["metadata"] = metadata;
-    write_out(json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+    write_out(json.dump() + "\n");
   } else {
     write_out(describe_text(file, config, options.tensors));
   }

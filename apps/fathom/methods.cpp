@@ -1,9 +1,9 @@
 // fathom methods: what the registries say of every method.
-#include <nlohmann/json.hpp>
 
 #include "attend/selector.h"
 #include "base/error.h"
 #include "base/format.h"
+#include "base/json.h"
 #include "commands.h"
 #include "console.h"
 #include "context/reader.h"
@@ -15,8 +15,6 @@
 
 namespace fathom {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 struct MethodsOptions {
   std::string name;

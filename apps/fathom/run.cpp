@@ -1,11 +1,10 @@
 // fathom run: reads files and a prompt, and continues them.
 #include <cmath>
 
-#include <nlohmann/json.hpp>
-
 #include "base/error.h"
 #include "base/format.h"
 #include "base/interrupt.h"
+#include "base/json.h"
 #include "base/progress.h"
 #include "commands.h"
 #include "console.h"
@@ -67,15 +66,15 @@ void note_idle_method(const CommonOptions& options, const AttentionCount& count)
 
 void print_json(const Generated& result, int64_t prompt_tokens, double prefill_seconds, const AttentionCount& count,
                 uint64_t seed) {
-  const nlohmann::ordered_json line = {{"text", result.text},
-                                       {"prompt_tokens", prompt_tokens},
-                                       {"generated_tokens", result.tokens.size()},
-                                       {"seed", seed},
-                                       {"stop", name(result.stop)},
-                                       {"prefill_tokens_per_second", rate(prompt_tokens, prefill_seconds)},
-                                       {"decode_tokens_per_second", rate(result.steps, result.seconds)},
-                                       {"keys_attended_share", count.seen_share()}};
-  write_out(line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+  const Json line = {{"text", result.text},
+                     {"prompt_tokens", prompt_tokens},
+                     {"generated_tokens", result.tokens.size()},
+                     {"seed", seed},
+                     {"stop", name(result.stop)},
+                     {"prefill_tokens_per_second", rate(prompt_tokens, prefill_seconds)},
+                     {"decode_tokens_per_second", rate(result.steps, result.seconds)},
+                     {"keys_attended_share", count.seen_share()}};
+  write_out(line.dump() + "\n");
 }
 
 void print_summary(const Generated& result, int64_t prompt_tokens, double prefill_seconds,

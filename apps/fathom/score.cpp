@@ -1,11 +1,11 @@
 // fathom score: how well a model predicts a text.
 #include <algorithm>
 #include <cmath>
-#include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/format.h"
 #include "base/interrupt.h"
+#include "base/json.h"
 #include "base/progress.h"
 #include "base/stopwatch.h"
 #include "commands.h"
@@ -114,16 +114,16 @@ struct Cost {
 };
 
 void print_json(const Score& score, const Cost& cost) {
-  nlohmann::ordered_json by_position = nlohmann::ordered_json::array();
+  Json by_position = Json::array();
   for (const Score::Row& row : score.rows()) {
     by_position.push_back({{"from", row.from}, {"to", row.to}, {"nll", row.nll}, {"tokens", row.tokens}});
   }
-  const nlohmann::ordered_json line = {{"tokens", score.tokens()},
-                                       {"nll", score.nll()},
-                                       {"perplexity", std::exp(score.nll())},
-                                       {"by_position", by_position},
-                                       {"tokens_per_second", cost.tokens_per_second},
-                                       {"peak_rss_bytes", cost.peak_bytes}};
+  const Json line = {{"tokens", score.tokens()},
+                     {"nll", score.nll()},
+                     {"perplexity", std::exp(score.nll())},
+                     {"by_position", by_position},
+                     {"tokens_per_second", cost.tokens_per_second},
+                     {"peak_rss_bytes", cost.peak_bytes}};
   write_out(line.dump() + "\n");
 }
 

@@ -19,8 +19,6 @@
 namespace fathom {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 constexpr const char* kExamples =
     R"(A config is a JSON object; `fathom train --schema` says all that may stand in it. The run keeps its state in
 checkpoint.file, at intervals and when it is interrupted: the same command goes on from there, to the bit.
@@ -55,8 +53,8 @@ void set_field(Json& json, const std::string& setting) {
     at = &(*at)[path.substr(begin, end - begin)];
     begin = end + 1;
   }
-  const Json parsed = Json::parse(value, nullptr, false);
-  *at = parsed.is_discarded() ? Json(value) : parsed;
+  const Json parsed = Json::parse_or_null(value);
+  *at = parsed.is_null() ? Json(value) : parsed;
 }
 
 TrainConfig config_of(const TrainOptions& options) {
@@ -79,16 +77,17 @@ class Display {
 
   void show(const Json& line) {
     if (line.contains("loss")) {
-      const double loss = line["loss"], rate = line["tokens_per_second"];
+      const double loss = line["loss"].get<double>(), rate = line["tokens_per_second"].get<double>();
       loss_ = done_ == 0 ? loss : 0.95 * loss_ + 0.05 * loss;
       rate_ = done_ == 0 ? rate : 0.95 * rate_ + 0.05 * rate;
       ++done_;
       progress_.set_note(concat("loss ", rounded(loss_), heldout_, "  ", format_size(rate_), " tokens/s"));
-      progress_.update(line["step"]);
+      progress_.update(line["step"].get<int64_t>());
     } else if (line.contains("heldout")) {
       heldout_.clear();
-      for (const auto& [name, loss] : line["heldout"].items()) heldout_ += concat("  ", name, " ", rounded(loss));
-      if (!stderr_is_terminal()) say(line["step"]);
+      for (const auto& [name, loss] : line["heldout"].fields())
+        heldout_ += concat("  ", name, " ", rounded(loss.get<double>()));
+      if (!stderr_is_terminal()) say(line["step"].get<int64_t>());
     }
   }
 

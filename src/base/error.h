@@ -1,8 +1,12 @@
 #pragma once
 
-#include <sstream>
+#include <charconv>
+#include <concepts>
+#include <cstdio>
+#include <initializer_list>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 
 namespace fathom {
 
@@ -18,24 +22,56 @@ class Error : public std::runtime_error {
   Kind kind_;
 };
 
-/// The parts written one after the other with `<<`.
+/// One part of a text: a string, a character or a number. Refers to the string that it was made from. Not a stream
+/// insertion, because `concat` is called nearly everywhere and streams are slow to compile.
+class TextPart {
+ public:
+  TextPart(std::string_view text) : text_(text) {}
+  TextPart(const std::string& text) : text_(text) {}
+  TextPart(const char* text) : text_(text) {}
+  TextPart(char c) : digits_{c}, text_(digits_, 1) {}
+  TextPart(double number)  // as printf's %g
+      : text_(digits_, static_cast<size_t>(std::snprintf(digits_, sizeof digits_, "%g", number))) {}
+  template <std::integral T>
+  TextPart(T number) {
+    if constexpr (std::same_as<T, bool>) {
+      digits_[0] = number ? '1' : '0';
+      text_ = {digits_, 1};
+    } else {
+      const char* end = std::to_chars(digits_, digits_ + sizeof digits_, number).ptr;
+      text_ = {digits_, static_cast<size_t>(end - digits_)};
+    }
+  }
+  TextPart(const TextPart&) = delete;
+  TextPart& operator=(const TextPart&) = delete;
+
+  std::string_view text() const { return text_; }
+
+ private:
+  char digits_[24];
+  std::string_view text_;
+};
+
+/// The parts written one after the other.
+std::string join_parts(std::initializer_list<TextPart> parts);
 template <class... Parts>
 std::string concat(const Parts&... parts) {
-  std::ostringstream out;
-  (out << ... << parts);
-  return out.str();
+  return join_parts({TextPart(parts)...});
 }
+
+/// Throws Error.
+[[noreturn]] void throw_error(Error::Kind kind, std::initializer_list<TextPart> parts);
 
 /// Throws Error with the parts as its text.
 template <class... Parts>
 [[noreturn]] void fail(const Parts&... parts) {
-  throw Error(concat(parts...));
+  throw_error(Error::Kind::kFailed, {TextPart(parts)...});
 }
 
 /// Throws Error of kind kUsage: the caller asked for something that does not exist or does not fit.
 template <class... Parts>
 [[noreturn]] void fail_usage(const Parts&... parts) {
-  throw Error(concat(parts...), Error::Kind::kUsage);
+  throw_error(Error::Kind::kUsage, {TextPart(parts)...});
 }
 
 }  // namespace fathom

@@ -12,8 +12,6 @@ std::string_view embedded_attention_js();
 
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 constexpr size_t kTextBytes = 160;  // of a page's text that is shown
 
 Json pages_json(const std::vector<int32_t>& tokens, const Tokenizer& tokenizer) {

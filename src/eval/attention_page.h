@@ -1,9 +1,9 @@
 #pragma once
 
-#include <nlohmann/json.hpp>
 #include <string>
 
 #include "attend/attention_mass.h"
+#include "base/json.h"
 #include "models/session.h"
 #include "tokens/tokenizer.h"
 
@@ -17,9 +17,9 @@ struct AttentionPicture {
 
 /// Pages of 64 tokens with their texts, and for each layer and key/value head the share of the watched queries'
 /// attention that went to each page (their sum is 1) and the tokens of it that any of them saw.
-nlohmann::ordered_json attention_json(const AttentionPicture& picture, const AttentionMass& mass,
-                                      const Session& session, const Tokenizer& tokenizer);
+Json attention_json(const AttentionPicture& picture, const AttentionMass& mass, const Session& session,
+                    const Tokenizer& tokenizer);
 /// The same as a page for a browser that loads nothing.
-std::string attention_page(const nlohmann::ordered_json& picture);
+std::string attention_page(const Json& picture);
 
 }  // namespace fathom

@@ -18,8 +18,8 @@ std::set<std::string> words_of(std::string_view text) {
 
 }  // namespace
 
-nlohmann::ordered_json evidence_axes(const Sample& sample) {
-  auto axes = nlohmann::ordered_json::object();
+Json evidence_axes(const Sample& sample) {
+  auto axes = Json::object();
   if (sample.evidence.empty()) return axes;
   const std::string prompt = sample.prompt();
   const auto size = static_cast<double>(prompt.size());

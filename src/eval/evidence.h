@@ -1,7 +1,6 @@
 #pragma once
 
-#include <nlohmann/json.hpp>
-
+#include "base/json.h"
 #include "eval/sample.h"
 
 namespace fathom {
@@ -11,6 +10,6 @@ namespace fathom {
 /// of the prompt that is evidence; "spans", in how many pieces; "spread", the standard deviation of where they
 /// begin as a share of the prompt; "overlap", the share of the question's words that the evidence holds. Empty
 /// without evidence.
-nlohmann::ordered_json evidence_axes(const Sample& sample);
+Json evidence_axes(const Sample& sample);
 
 }  // namespace fathom

@@ -6,14 +6,13 @@
 
 namespace fathom {
 
-void read_json_lines(const std::string& path,
-                     const std::function<void(int64_t, const nlohmann::ordered_json&)>& visit) {
+void read_json_lines(const std::string& path, const std::function<void(int64_t, const Json&)>& visit) {
   const FileMap file(path);
   parse_json_lines(path, {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()}, visit);
 }
 
 void parse_json_lines(const std::string& name, std::string_view text,
-                      const std::function<void(int64_t, const nlohmann::ordered_json&)>& visit) {
+                      const std::function<void(int64_t, const Json&)>& visit) {
   int64_t number = 0;
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = std::min(text.find('\n', begin), text.size());
@@ -21,10 +20,10 @@ void parse_json_lines(const std::string& name, std::string_view text,
     begin = end + 1;
     ++number;
     if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-    nlohmann::ordered_json object;
+    Json object;
     try {
-      object = nlohmann::ordered_json::parse(line);
-    } catch (const nlohmann::json::exception& error) {
+      object = Json::parse(line);
+    } catch (const JsonError& error) {
       fail(name, ": line ", number, ": no JSON: ", error.what());
     }
     if (!object.is_object()) fail(name, ": line ", number, ": expected an object, found ", quote(line));

@@ -1,7 +1,7 @@
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <numeric>
 
+#include "base/json.h"
 #include "eval/metrics.h"
 
 namespace fathom {
@@ -27,10 +27,10 @@ bool is_subsequence(const std::vector<int64_t>& digits, std::string_view text) {
 
 /// The permutation of 1 … count that `text` is as JSON; empty: it is none.
 std::vector<int64_t> as_json(std::string_view text, int64_t count) {
-  const auto list = nlohmann::json::parse(text, nullptr, false);
+  const auto list = Json::parse_or_null(text);
   if (!list.is_array() || static_cast<int64_t>(list.size()) != count) return {};
   std::vector<int64_t> order;
-  for (const auto& item : list) {
+  for (const auto& item : list.items()) {
     if (!item.is_number_integer()) return {};
     order.push_back(item.get<int64_t>());
   }

@@ -20,14 +20,14 @@ std::function<Metric> best(Compare compare) {
 
 std::string detail(const Sample& sample, const char* key) {
   const auto found = sample.details.find(key);
-  return found != sample.details.end() && found->is_string() ? found->get<std::string>() : std::string();
+  return found && found->is_string() ? found->get<std::string>() : std::string();
 }
 
 std::vector<std::string> detail_list(const Sample& sample, const char* key) {
   std::vector<std::string> list;
   const auto found = sample.details.find(key);
-  if (found == sample.details.end() || !found->is_array()) return list;
-  for (const auto& item : *found) {
+  if (!found || !found->is_array()) return list;
+  for (const auto& item : found->items()) {
     if (item.is_string()) list.push_back(item.get<std::string>());
   }
   return list;
@@ -90,7 +90,7 @@ double permutation_metric(std::string_view answer, std::string_view reference) {
 
 double best_answer_metric(const std::string& answer, const Sample& sample) {
   const auto found = sample.details.find("choices");
-  if (found == sample.details.end() || !found->is_number_integer()) return 0;
+  if (!found || !found->is_number_integer()) return 0;
   const int64_t label = best_answer_label(answer, found->get<int64_t>());
   return label > 0 && std::ranges::count(sample.references, "A" + std::to_string(label)) > 0 ? 1 : 0;
 }

@@ -16,8 +16,8 @@ std::string drawn_page(const DrawnPage& page) {
                                               {"script", concat(embedded_report_draw_js(), page.script)}});
 }
 
-std::string script_json(const nlohmann::ordered_json& data) {
-  const std::string plain = data.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+std::string script_json(const Json& data) {
+  const std::string plain = data.dump();
   std::string safe;
   safe.reserve(plain.size() + plain.size() / 16);
   for (size_t at = 0; at < plain.size(); ++at) {

@@ -1,21 +1,22 @@
 #pragma once
 
 #include <map>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
+
+#include "base/json.h"
 
 namespace fathom {
 
 /// The JSON as it may stand inside a script element: nothing in it can end the element; bytes that are no UTF-8
 /// become U+FFFD.
-std::string script_json(const nlohmann::ordered_json& data);
+std::string script_json(const Json& data);
 
 /// A page for a browser that loads nothing: title, what is in its body, data as JSON, and the script that draws it
 /// with the elements of report/draw.js.
 struct DrawnPage {
   std::string_view title, body;
-  nlohmann::ordered_json data;
+  Json data;
   std::string script;
 };
 std::string drawn_page(const DrawnPage& page);

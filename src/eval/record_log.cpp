@@ -25,9 +25,7 @@ std::string cell_of(const Record& summary) {
   return cell;
 }
 
-std::string line_of(const Record& record) {
-  return record.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
-}
+std::string line_of(const Record& record) { return record.dump() + "\n"; }
 
 /// Whether this may be the beginning of a line that a killed run did not finish.
 bool unfinished(std::string_view end) {

@@ -2,13 +2,14 @@
 
 #include <cstdint>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
+#include "base/json.h"
+
 namespace fathom {
 
-using Record = nlohmann::ordered_json;
+using Record = Json;
 
 /// The results of an evaluation as JSON lines: in memory, and in a file that a killed run finds again.
 class RecordLog {

@@ -20,18 +20,16 @@ std::string_view embedded_report_js();
 
 namespace {
 
-using nlohmann::ordered_json;
-
 using Group = std::array<std::string, 3>;                              // model, task, method
 using Place = std::tuple<std::string, std::string, int64_t, int64_t>;  // model, task, length, sample
 
-std::optional<int64_t> integer_at(const ordered_json& object, std::string_view key) {
+std::optional<int64_t> integer_at(const Json& object, std::string_view key) {
   const auto number = number_at(object, key);
   if (!number || std::abs(*number) >= 0x1p53) return std::nullopt;
   return static_cast<int64_t>(*number);
 }
 
-Group group_of(const ordered_json& sample) {
+Group group_of(const Json& sample) {
   return {text_at(sample, "model"), text_at(sample, "task"), text_at(sample, "method")};
 }
 
@@ -52,17 +50,17 @@ class DepthBins {
 };
 
 /// The cells of the heat maps: the mean score of the samples of a model, task, method and length at a depth.
-ordered_json depth_cells(const ordered_json& samples) {
+Json depth_cells(const Json& samples) {
   struct Cell {
     double sum = 0;
     int64_t n = 0;
   };
   std::map<std::string, DepthBins> bins;
-  for (const ordered_json& sample : samples) {
+  for (const Json& sample : samples.items()) {
     if (const auto depth = number_at(sample, "depth")) bins[text_at(sample, "task")].add(*depth);
   }
   std::map<std::tuple<Group, int64_t, std::array<double, 2>>, Cell> cells;
-  for (const ordered_json& sample : samples) {
+  for (const Json& sample : samples.items()) {
     const auto depth = number_at(sample, "depth"), score = number_at(sample, "score");
     const auto length = integer_at(sample, "length");
     if (!depth || !score || !length) continue;
@@ -70,7 +68,7 @@ ordered_json depth_cells(const ordered_json& samples) {
     cell.sum += *score;
     ++cell.n;
   }
-  ordered_json list = ordered_json::array();
+  Json list = Json::array();
   for (const auto& [key, cell] : cells) {
     const auto& [group, length, depth] = key;
     const double score = cell.sum / static_cast<double>(cell.n);
@@ -98,15 +96,15 @@ std::string shortened(const std::string& text) {
 }
 
 /// What the page shows of a sample.
-ordered_json answer_of(const ordered_json& sample, const std::map<Place, double>& exact) {
+Json answer_of(const Json& sample, const std::map<Place, double>& exact) {
   constexpr size_t kMostReferences = 10;
-  ordered_json answer;
+  Json answer;
   for (const char* key : {"model", "task", "length", "method", "sample", "score", "depth", "prompt_tokens"}) {
     if (sample.contains(key) && !sample[key].is_null()) answer[key] = sample[key];
   }
   answer["answer"] = shortened(text_at(sample, "answer"));
-  answer["reference"] = ordered_json::array();
-  for (const ordered_json& reference : items_at(sample, "reference")) {
+  answer["reference"] = Json::array();
+  for (const Json& reference : items_at(sample, "reference").items()) {
     if (answer["reference"].size() == kMostReferences) break;
     if (reference.is_string()) answer["reference"].push_back(shortened(reference.get<std::string>()));
   }
@@ -118,16 +116,16 @@ ordered_json answer_of(const ordered_json& sample, const std::map<Place, double>
 }
 
 /// The samples that fell short of a full score, by model, task and method; of each the worst first.
-std::map<Group, std::vector<const ordered_json*>> shortfalls(const RunView& view, const ordered_json& samples) {
-  std::map<Group, std::vector<const ordered_json*>> groups;
-  for (const ordered_json& sample : samples) {
+std::map<Group, std::vector<const Json*>> shortfalls(const RunView& view, const Json& samples) {
+  std::map<Group, std::vector<const Json*>> groups;
+  for (const Json& sample : samples.items()) {
     const auto score = number_at(sample, "score");
     const auto measure = view.measures.find(text_at(sample, "task"));
     const bool of_scores = measure == view.measures.end() || measure->second.higher_is_better;
     if (score && *score < 1 && of_scores && sample.contains("answer")) groups[group_of(sample)].push_back(&sample);
   }
   for (auto& [group, members] : groups) {
-    std::stable_sort(members.begin(), members.end(), [](const ordered_json* a, const ordered_json* b) {
+    std::stable_sort(members.begin(), members.end(), [](const Json* a, const Json* b) {
       return *number_at(*a, "score") < *number_at(*b, "score");
     });
   }
@@ -135,10 +133,10 @@ std::map<Group, std::vector<const ordered_json*>> shortfalls(const RunView& view
 }
 
 /// {"total", "shown"}: the answers for the page, taken from all models, tasks and methods in turn.
-ordered_json wrong_answers(const RunView& view, const ordered_json& samples) {
+Json wrong_answers(const RunView& view, const Json& samples) {
   constexpr size_t kMost = 2000;  // a few megabytes
   std::map<Place, double> exact;
-  for (const ordered_json& sample : samples) {
+  for (const Json& sample : samples.items()) {
     const auto score = number_at(sample, "score");
     if (!score || text_at(sample, "method") != view.yardstick()) continue;
     exact[{text_at(sample, "model"), text_at(sample, "task"), integer_at(sample, "length").value_or(-1),
@@ -150,7 +148,7 @@ ordered_json wrong_answers(const RunView& view, const ordered_json& samples) {
     total += members.size();
     most = std::max(most, members.size());
   }
-  ordered_json shown = ordered_json::array();
+  Json shown = Json::array();
   for (size_t turn = 0; turn < most && shown.size() < kMost; ++turn) {
     for (const auto& [group, members] : groups) {
       if (turn < members.size() && shown.size() < kMost) shown.push_back(answer_of(*members[turn], exact));
@@ -160,13 +158,13 @@ ordered_json wrong_answers(const RunView& view, const ordered_json& samples) {
 }
 
 /// What the page's script reads: the run, with its samples reduced to what is shown of them.
-ordered_json page_data(const ordered_json& run) {
+Json page_data(const Json& run) {
   const RunView view = view_run(run);
-  const ordered_json& samples = items_at(run, "samples");
+  const Json& samples = items_at(run, "samples");
   const auto ruler = ruler_means(view);
-  ordered_json data = ordered_json::object();
+  Json data = Json::object();
   if (run.is_object()) {
-    for (const auto& [key, value] : run.items()) {
+    for (const auto& [key, value] : run.fields()) {
       if (key != "samples") data[key] = value;
     }
   }
@@ -181,7 +179,7 @@ ordered_json page_data(const ordered_json& run) {
 
 }  // namespace
 
-std::string html_report(const ordered_json& run) {
+std::string html_report(const Json& run) {
   return drawn_page({"fathom eval", embedded_report_html(), page_data(run),
                      concat(embedded_report_data_js(), embedded_report_charts_js(), embedded_report_lists_js(),
                             embedded_report_js())});

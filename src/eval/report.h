@@ -1,7 +1,8 @@
 #pragma once
 
-#include <nlohmann/json.hpp>
 #include <string>
+
+#include "base/json.h"
 
 namespace fathom {
 
@@ -12,10 +13,10 @@ namespace fathom {
 
 /// A page for a browser that needs nothing beside itself. What answers hold cannot become part of the page's own
 /// code; bytes that are no UTF-8 become U+FFFD. Throws nothing but for lack of memory.
-std::string html_report(const nlohmann::ordered_json& run);
+std::string html_report(const Json& run);
 
 /// A table for a terminal of `width` columns (taken as 40 if less): methods below each other for each task and
 /// length, then the means over tasks. What does not fit is left out, the least important columns first.
-std::string terminal_table(const nlohmann::ordered_json& run, int width);
+std::string terminal_table(const Json& run, int width);
 
 }  // namespace fathom

@@ -12,7 +12,6 @@
 namespace fathom {
 namespace {
 
-using nlohmann::ordered_json;
 using Summary = RunView::Summary;
 
 constexpr const char* kNothing = "–";
@@ -219,11 +218,10 @@ std::string effective_text(const RunView& view, const std::vector<Summary>& mean
   if (entries.empty()) return "";
   std::string text = "\n" + fitted("RULER, effective length (mean of 13 at least 0.856)", width) + "\n";
   int longest = 0;
-  for (const ordered_json& entry : entries)
-    longest = std::max(longest, columns_of(printable(text_at(entry, "method"))));
+  for (const Json& entry : entries) longest = std::max(longest, columns_of(printable(text_at(entry, "method"))));
   constexpr int kLength = 8;
   longest = std::min(longest, width - kIndent - kGap - kLength);
-  for (const ordered_json& entry : entries) {
+  for (const Json& entry : entries) {
     const std::string method = fitted(printable(text_at(entry, "method")), longest);
     std::string line = blanks(kIndent) + method + blanks(longest - columns_of(method) + kGap);
     line += entry["length"].is_null() ? "none" : length_text(entry["length"].get<int64_t>());
@@ -235,7 +233,7 @@ std::string effective_text(const RunView& view, const std::vector<Summary>& mean
 
 }  // namespace
 
-std::string terminal_table(const ordered_json& run, int width) {
+std::string terminal_table(const Json& run, int width) {
   width = std::max(width, kLeastWidth);
   const RunView view = view_run(run);
   const auto means = task_means(view), ruler = ruler_means(view);

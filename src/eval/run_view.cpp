@@ -7,7 +7,6 @@
 namespace fathom {
 namespace {
 
-using nlohmann::ordered_json;
 using Summary = RunView::Summary;
 
 template <class T>
@@ -15,7 +14,7 @@ void add_once(std::vector<T>& list, const T& item) {
   if (std::find(list.begin(), list.end(), item) == list.end()) list.push_back(item);
 }
 
-std::optional<int64_t> length_of(const ordered_json& value) {
+std::optional<int64_t> length_of(const Json& value) {
   if (!value.is_number()) return std::nullopt;
   const double length = value.get<double>();
   if (!(length >= 0 && length < 0x1p53)) return std::nullopt;
@@ -23,22 +22,22 @@ std::optional<int64_t> length_of(const ordered_json& value) {
 }
 
 /// What the run says it was about, in its order.
-void add_announced(const ordered_json& run, RunView& view) {
-  for (const ordered_json& model : items_at(run, "models")) {
+void add_announced(const Json& run, RunView& view) {
+  for (const Json& model : items_at(run, "models").items()) {
     if (model.is_object()) add_once(view.models, text_at(model, "name"));
   }
-  for (const ordered_json& task : items_at(run, "tasks")) {
+  for (const Json& task : items_at(run, "tasks").items()) {
     if (!task.is_object()) continue;
     const std::string name = text_at(task, "name"), measure = text_at(task, "measure");
     add_once(view.tasks, name);
-    const auto higher = task.find("higher_is_better");
+    const Json* higher = task.find("higher_is_better");
     view.measures.try_emplace(name, Measure{measure.empty() ? Measure().name : measure,
-                                            higher == task.end() || !higher->is_boolean() || higher->get<bool>()});
+                                            !higher || !higher->is_boolean() || higher->get<bool>()});
   }
-  for (const ordered_json& method : items_at(run, "methods")) {
+  for (const Json& method : items_at(run, "methods").items()) {
     if (method.is_string()) add_once(view.methods, method.get<std::string>());
   }
-  for (const ordered_json& length : items_at(run, "lengths")) {
+  for (const Json& length : items_at(run, "lengths").items()) {
     if (const auto tokens = length_of(length)) add_once(view.lengths, *tokens);
   }
 }
@@ -53,7 +52,7 @@ std::vector<double> numbers_at(const std::vector<const Summary*>& summaries, std
 }
 
 /// null for what is not finite.
-ordered_json finite(double value) { return std::isfinite(value) ? ordered_json(value) : ordered_json(); }
+Json finite(double value) { return std::isfinite(value) ? Json(value) : Json(); }
 
 /// One summary of several tasks' summaries; all have scores.
 Summary combine(const std::vector<const Summary*>& parts) {
@@ -73,8 +72,7 @@ Summary combine(const std::vector<const Summary*>& parts) {
   for (const char* key : {"keys_attended_share", "same_answer_share", "kl"}) {
     all[key] = finite(mean(numbers_at(parts, key)));
   }
-  all["peak_rss_bytes"] =
-      peaks.empty() ? ordered_json() : ordered_json(*std::max_element(peaks.begin(), peaks.end()));
+  all["peak_rss_bytes"] = peaks.empty() ? Json() : Json(*std::max_element(peaks.begin(), peaks.end()));
   return all;
 }
 
@@ -126,10 +124,10 @@ const Summary* RunView::find(const std::string& model, const std::string& task, 
   return found == summaries.end() ? nullptr : found->second;
 }
 
-RunView view_run(const ordered_json& run) {
+RunView view_run(const Json& run) {
   RunView view;
   add_announced(run, view);
-  for (const ordered_json& summary : items_at(run, "summaries")) {
+  for (const Json& summary : items_at(run, "summaries").items()) {
     if (!summary.is_object()) continue;
     const auto length = summary.contains("length") ? length_of(summary["length"]) : std::nullopt;
     if (!length || !number_at(summary, "score")) continue;
@@ -146,22 +144,22 @@ RunView view_run(const ordered_json& run) {
   return view;
 }
 
-std::optional<double> number_at(const ordered_json& object, std::string_view key) {
-  const auto found = object.is_object() ? object.find(key) : object.end();
-  if (found == object.end() || !found->is_number()) return std::nullopt;
+std::optional<double> number_at(const Json& object, std::string_view key) {
+  const Json* found = object.find(key);
+  if (!found || !found->is_number()) return std::nullopt;
   const double number = found->get<double>();
   return std::isfinite(number) ? std::optional(number) : std::nullopt;
 }
 
-std::string text_at(const ordered_json& object, std::string_view key) {
-  const auto found = object.is_object() ? object.find(key) : object.end();
-  return found != object.end() && found->is_string() ? found->get<std::string>() : std::string();
+std::string text_at(const Json& object, std::string_view key) {
+  const Json* found = object.find(key);
+  return found && found->is_string() ? found->get<std::string>() : std::string();
 }
 
-const ordered_json& items_at(const ordered_json& object, std::string_view key) {
-  static const ordered_json kNone = ordered_json::array();
-  const auto found = object.is_object() ? object.find(key) : object.end();
-  return found != object.end() && found->is_array() ? *found : kNone;
+const Json& items_at(const Json& object, std::string_view key) {
+  static const Json kNone = Json::array();
+  const Json* found = object.find(key);
+  return found && found->is_array() ? *found : kNone;
 }
 
 Interval interval_of(const Summary& summary) {
@@ -209,18 +207,18 @@ std::vector<Summary> ruler_means(const RunView& view) {
   return means;
 }
 
-std::vector<ordered_json> effective_lengths(const std::vector<Summary>& ruler_means) {
+std::vector<Json> effective_lengths(const std::vector<Summary>& ruler_means) {
   constexpr double kGoodEnough = 0.856;
-  std::vector<ordered_json> lengths;
+  std::vector<Json> lengths;
   for (const Summary& mean : ruler_means) {
-    auto entry = std::find_if(lengths.begin(), lengths.end(), [&](const ordered_json& other) {
+    auto entry = std::find_if(lengths.begin(), lengths.end(), [&](const Json& other) {
       return other["model"] == mean["model"] && other["method"] == mean["method"];
     });
     if (entry == lengths.end()) {
       lengths.push_back({{"model", mean["model"]}, {"method", mean["method"]}, {"length", nullptr}});
       entry = lengths.end() - 1;
     }
-    ordered_json& best = (*entry)["length"];
+    Json& best = (*entry)["length"];
     const int64_t length = mean["length"].get<int64_t>();
     if (mean["score"].get<double>() >= kGoodEnough && (best.is_null() || length > best.get<int64_t>()))
       best = length;

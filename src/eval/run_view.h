@@ -2,13 +2,13 @@
 
 #include <cstdint>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <tuple>
 #include <vector>
 
+#include "base/json.h"
 #include "eval/statistics.h"
 #include "eval/task.h"
 
@@ -16,7 +16,7 @@ namespace fathom {
 
 /// A run of `fathom eval` as reports look at it. Refers to the JSON it was made from.
 struct RunView {
-  using Summary = nlohmann::ordered_json;
+  using Summary = Json;
   using Key = std::tuple<std::string, std::string, int64_t, std::string>;  // model, task, length, method
 
   // In the order of the run; what only summaries name comes last.
@@ -32,14 +32,14 @@ struct RunView {
   std::string yardstick() const { return methods.empty() ? std::string() : methods.front(); }
 };
 
-RunView view_run(const nlohmann::ordered_json& run);
+RunView view_run(const Json& run);
 
 /// The number at `key`; none if it is missing, no number or not finite.
-std::optional<double> number_at(const nlohmann::ordered_json& object, std::string_view key);
+std::optional<double> number_at(const Json& object, std::string_view key);
 /// The text at `key`; empty if it is missing or no text.
-std::string text_at(const nlohmann::ordered_json& object, std::string_view key);
+std::string text_at(const Json& object, std::string_view key);
 /// The items of the array at `key`; none if it is missing or no array.
-const nlohmann::ordered_json& items_at(const nlohmann::ordered_json& object, std::string_view key);
+const Json& items_at(const Json& object, std::string_view key);
 
 /// The interval of a summary; its score alone if it has none.
 Interval interval_of(const RunView::Summary& summary);
@@ -55,6 +55,6 @@ std::vector<RunView::Summary> ruler_means(const RunView& view);
 /// {"model", "method", "length"} for each model and method of `ruler_means`: the largest length whose mean is at
 /// least that of Llama-2-7B at 4k, 0.856; null if there is none. RULER: What's the real context size of your
 /// long-context language models?, 2024.
-std::vector<nlohmann::ordered_json> effective_lengths(const std::vector<RunView::Summary>& ruler_means);
+std::vector<Json> effective_lengths(const std::vector<RunView::Summary>& ruler_means);
 
 }  // namespace fathom

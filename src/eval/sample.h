@@ -1,11 +1,12 @@
 #pragma once
 
 #include <cstdint>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "base/json.h"
 
 namespace fathom {
 
@@ -37,8 +38,7 @@ struct Sample {
   std::vector<TextSpan> asked;     // kForced: spans of prompt() in order
   std::vector<TextSpan> evidence;  // what the answer rests on, in the order of the text
   std::optional<double> depth;  // of the one thing that is looked for: 0 at the start of the context, 1 at its end
-  nlohmann::ordered_json details =
-      nlohmann::ordered_json::object();  // further facts, for scores; "about" in records
+  Json details = Json::object();  // further facts, for scores; "about" in records
 
   std::string prompt() const { return context + question + lead; }
 };
@@ -59,8 +59,7 @@ struct Answer {
 
 struct Score {
   double value = 0;
-  nlohmann::ordered_json details =
-      nlohmann::ordered_json::object();  // further numbers, of which means are reported
+  Json details = Json::object();  // further numbers, of which means are reported
 };
 
 }  // namespace fathom

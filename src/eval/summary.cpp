@@ -14,8 +14,8 @@ constexpr const char* kCellFields[] = {"model", "model_id", "task", "length", "m
 std::vector<double> numbers(std::span<const Record* const> records, const std::string& field) {
   std::vector<double> values;
   for (const Record* record : records) {
-    const auto found = record->find(field);
-    if (found != record->end() && found->is_number()) values.push_back(found->get<double>());
+    const Json* found = record->find(field);
+    if (found && found->is_number()) values.push_back(found->get<double>());
   }
   return values;
 }
@@ -30,9 +30,9 @@ Record mean_details(std::span<const Record* const> records) {
   std::map<std::string, std::vector<double>> values;
   std::vector<std::string> order;
   for (const Record* record : records) {
-    const auto details = record->find("details");
-    if (details == record->end()) continue;
-    for (const auto& [name, value] : details->items()) {
+    const Json* details = record->find("details");
+    if (!details) continue;
+    for (const auto& [name, value] : details->fields()) {
       if (!value.is_number()) continue;
       if (values.count(name) == 0) order.push_back(name);
       values[name].push_back(value.get<double>());

@@ -8,6 +8,7 @@
 
 #include "attend/key_scores.h"
 #include "attend/lane_keys.h"
+#include "base/error.h"
 #include "evict/lane_tokens.h"
 
 namespace fathom {
@@ -204,7 +205,7 @@ MethodInfo expected_info() {
               "Distribution, 2025",
           .needs = "any model",
           .time = "O(key_dim²) per query head and token read, and the same per kept token and cut",
-          .memory = std::string(kKeptMemory) + "; key_dim² numbers per query head",
+          .memory = concat(kKeptMemory, "; key_dim² numbers per query head"),
           .parameters = std::move(parameters)};
 }
 

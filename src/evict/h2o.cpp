@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "attend/key_scores.h"
+#include "base/error.h"
 #include "evict/lane_tokens.h"
 
 namespace fathom {
@@ -97,7 +98,7 @@ MethodInfo h2o_info() {
           .paper = "H2O: Heavy-Hitter Oracle for Efficient Generative Inference of Large Language Models, 2023",
           .needs = "any model",
           .time = "scores of `rows` rows of each chunk, and of each generated token, with all that is kept",
-          .memory = std::string(kKeptMemory) + "; 4 bytes per token and head",
+          .memory = concat(kKeptMemory, "; 4 bytes per token and head"),
           .parameters = std::move(parameters)};
 }
 

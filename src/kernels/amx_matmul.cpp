@@ -261,8 +261,14 @@ void MatmulTiles(const Matrix& w, int64_t begin, int64_t end, const ActivationRo
   }
 }
 
-void AmxMatmul(const Matrix& w, int64_t begin, int64_t end, const ActivationRows& x, float* y,
-               int64_t y_stride){FATHOM_BY_TYPE(MatmulTiles, MatmulTiles)}
+void AmxMatmul(const Matrix& w, int64_t begin, int64_t end, const ActivationRows& x, float* y, int64_t y_stride) {
+  switch (w.type) {
+    FATHOM_FLOAT_TYPES(FATHOM_TYPE_PRODUCT, MatmulTiles)
+    FATHOM_SMALL_BLOCK_TYPES(FATHOM_TYPE_PRODUCT, MatmulTiles)
+    FATHOM_LOW_K_TYPES(FATHOM_TYPE_PRODUCT, MatmulTiles)
+    FATHOM_HIGH_K_TYPES(FATHOM_TYPE_PRODUCT, MatmulTiles)
+  }
+}
 
 /// 32 columns of up to 16 rows as one tile of pairs: [16 pairs, 16 tokens, 2].
 HWY_INLINE void PackTile(const float* HWY_RESTRICT x, int64_t rows, int64_t cols, int64_t n,

@@ -1,5 +1,5 @@
 // Every quantised weight type as one form: w = scale · q − min with q in [0, 255], scale and min per group of 16
-// weights. Included by vector_matmul.cpp inside Highway's target loop.
+// weights. Included inside Highway's target loop.
 #if defined(FATHOM_UNPACK_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef FATHOM_UNPACK_INL
 #undef FATHOM_UNPACK_INL
@@ -15,41 +15,27 @@
 #include "kernels/blocks.h"
 #include "kernels/panels-inl.h"
 
-#ifndef FATHOM_BY_TYPE
-/// Calls the product for the type of w: by block, or by element for float weights.
-#define FATHOM_BY_TYPE(function_quantised, function_float)                   \
-  switch (w.type) {                                                          \
-    case WeightType::kF32:                                                   \
-      return function_float<float>(w, begin, end, x, y, y_stride);           \
-    case WeightType::kF16:                                                   \
-      return function_float<hwy::float16_t>(w, begin, end, x, y, y_stride);  \
-    case WeightType::kBF16:                                                  \
-      return function_float<hwy::bfloat16_t>(w, begin, end, x, y, y_stride); \
-    case WeightType::kQ8_0:                                                  \
-      return function_quantised<BlockQ8_0>(w, begin, end, x, y, y_stride);   \
-    case WeightType::kQ4_0:                                                  \
-      return function_quantised<BlockQ4_0>(w, begin, end, x, y, y_stride);   \
-    case WeightType::kQ4_1:                                                  \
-      return function_quantised<BlockQ4_1>(w, begin, end, x, y, y_stride);   \
-    case WeightType::kQ5_0:                                                  \
-      return function_quantised<BlockQ5_0>(w, begin, end, x, y, y_stride);   \
-    case WeightType::kQ5_1:                                                  \
-      return function_quantised<BlockQ5_1>(w, begin, end, x, y, y_stride);   \
-    case WeightType::kQ2_K:                                                  \
-      return function_quantised<BlockQ2_K>(w, begin, end, x, y, y_stride);   \
-    case WeightType::kQ3_K:                                                  \
-      return function_quantised<BlockQ3_K>(w, begin, end, x, y, y_stride);   \
-    case WeightType::kQ4_K:                                                  \
-      return function_quantised<BlockQ4_K>(w, begin, end, x, y, y_stride);   \
-    case WeightType::kQ5_K:                                                  \
-      return function_quantised<BlockQ5_K>(w, begin, end, x, y, y_stride);   \
-    case WeightType::kQ6_K:                                                  \
-      return function_quantised<BlockQ6_K>(w, begin, end, x, y, y_stride);   \
-    case WeightType::kIQ4_NL:                                                \
-      return function_quantised<BlockIQ4_NL>(w, begin, end, x, y, y_stride); \
-    case WeightType::kIQ4_XS:                                                \
-      return function_quantised<BlockIQ4_XS>(w, begin, end, x, y, y_stride); \
-  }
+#ifndef FATHOM_TYPE_GROUPS
+#define FATHOM_TYPE_GROUPS
+// The weight types, each as CASE(WeightType, element or block, product), in the groups in which products are
+// compiled: one source file for each, since the products of one type and instruction set take seconds to compile.
+#define FATHOM_FLOAT_TYPES(CASE, product) \
+  CASE(kF32, float, product) CASE(kF16, hwy::float16_t, product) CASE(kBF16, hwy::bfloat16_t, product)
+#define FATHOM_SMALL_BLOCK_TYPES(CASE, product) \
+  CASE(kQ8_0, BlockQ8_0, product)               \
+  CASE(kQ4_0, BlockQ4_0, product)               \
+  CASE(kQ4_1, BlockQ4_1, product)               \
+  CASE(kQ5_0, BlockQ5_0, product)               \
+  CASE(kQ5_1, BlockQ5_1, product) CASE(kIQ4_NL, BlockIQ4_NL, product)
+#define FATHOM_LOW_K_TYPES(CASE, product) \
+  CASE(kQ2_K, BlockQ2_K, product) CASE(kQ3_K, BlockQ3_K, product) CASE(kQ4_K, BlockQ4_K, product)
+#define FATHOM_HIGH_K_TYPES(CASE, product) \
+  CASE(kQ5_K, BlockQ5_K, product) CASE(kQ6_K, BlockQ6_K, product) CASE(kIQ4_XS, BlockIQ4_XS, product)
+
+#define FATHOM_TYPE_LABEL(type, element, product) case WeightType::type:
+#define FATHOM_TYPE_PRODUCT(type, element, product) \
+  case WeightType::type:                            \
+    return product<element>(w, begin, end, x, y, y_stride);
 #endif
 
 #if FATHOM_VECTOR_TARGET

@@ -1,4 +1,5 @@
-// Matrix products for every weight type, once per instruction set.
+// Matrix products, once per instruction set: activations to 8 bits, and the choice of the product by weight type.
+// The products themselves are in matmul_*.cpp.
 #include "kernels/vector.h"
 
 #include <algorithm>
@@ -11,9 +12,8 @@
 #define HWY_TARGET_INCLUDE "kernels/vector_matmul.cpp"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
-#include "kernels/float_matmul-inl.h"
-#include "kernels/quantised_panels-inl.h"
-#include "kernels/quantised_rows-inl.h"
+#include "kernels/matmul_groups-inl.h"
+#include "kernels/woven_codes-inl.h"
 // clang-format on
 
 #if FATHOM_VECTOR_TARGET
@@ -79,12 +79,29 @@ void QuantizeActivations(const float* HWY_RESTRICT x, int64_t cols, int8_t* HWY_
 }
 
 void Matvec(const Matrix& w, int64_t begin, int64_t end, const ActivationRows& x, float* y, int64_t y_stride) {
-  FATHOM_BY_TYPE(MatvecQuantised, MatvecFloat)
+  switch (w.type) {
+    FATHOM_FLOAT_TYPES(FATHOM_TYPE_LABEL, )
+    return MatvecFloats(w, begin, end, x, y, y_stride);
+    FATHOM_SMALL_BLOCK_TYPES(FATHOM_TYPE_LABEL, )
+    return MatvecSmallBlocks(w, begin, end, x, y, y_stride);
+    FATHOM_LOW_K_TYPES(FATHOM_TYPE_LABEL, )
+    return MatvecLowK(w, begin, end, x, y, y_stride);
+    FATHOM_HIGH_K_TYPES(FATHOM_TYPE_LABEL, )
+    return MatvecHighK(w, begin, end, x, y, y_stride);
+  }
 }
 void Matmul(const Matrix& w, int64_t begin, int64_t end, const ActivationRows& x, float* y, int64_t y_stride) {
-  FATHOM_BY_TYPE(MatmulQuantised, MatmulFloat)
+  switch (w.type) {
+    FATHOM_FLOAT_TYPES(FATHOM_TYPE_LABEL, )
+    return MatmulFloats(w, begin, end, x, y, y_stride);
+    FATHOM_SMALL_BLOCK_TYPES(FATHOM_TYPE_LABEL, )
+    return MatmulSmallBlocks(w, begin, end, x, y, y_stride);
+    FATHOM_LOW_K_TYPES(FATHOM_TYPE_LABEL, )
+    return MatmulLowK(w, begin, end, x, y, y_stride);
+    FATHOM_HIGH_K_TYPES(FATHOM_TYPE_LABEL, )
+    return MatmulHighK(w, begin, end, x, y, y_stride);
+  }
 }
-
 void FillMatmul(Kernels& table) {
   table.quantize_activations = QuantizeActivations;
   table.woven_activations = HWY_MAX_BYTES == 64;

@@ -12,8 +12,6 @@
 namespace fathom {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 // The file: magic, version, bytes of the header; the header (JSON, padded with spaces to a multiple of 8); values
 // and moments as little-endian f32, padded together to a multiple of 8; the checksum of all before.
 constexpr char kMagic[8] = {'F', 'A', 'T', 'H', 'O', 'M', 'C', 'P'};
@@ -55,8 +53,7 @@ Json checked_header(const std::string& path, std::span<const std::byte> bytes) {
   }
   const uint64_t header_bytes = word_at(bytes, 2 * kWord);
   if (header_bytes > body - kPreludeBytes) fail(path, ": its header is longer than the file");
-  const auto* text = reinterpret_cast<const char*>(bytes.data() + kPreludeBytes);
-  Json header = Json::parse(text, text + header_bytes, nullptr, false);
+  Json header = Json::parse_or_null({reinterpret_cast<const char*>(bytes.data() + kPreludeBytes), header_bytes});
   const auto has_count = [&](const char* key) { return header.contains(key) && header[key].is_number_unsigned(); };
   if (!header.is_object() || !has_count("step") || !has_count("values") || !header.contains("config")) {
     fail(path, ": its header is not that of a checkpoint");

@@ -1,9 +1,10 @@
 #pragma once
 
 #include <cstdint>
-#include <nlohmann/json.hpp>
 #include <span>
 #include <string>
+
+#include "base/json.h"
 
 namespace fathom {
 
@@ -16,11 +17,11 @@ struct TrainState {
 
 /// Writes the state to a temporary beside `path`, syncs and renames it; needs memory for a second copy of it.
 /// Throws Error if it cannot be written whole (full disk); `path` is then as it was before.
-void write_checkpoint(const std::string& path, const nlohmann::ordered_json& config, const TrainState& state);
+void write_checkpoint(const std::string& path, const Json& config, const TrainState& state);
 
 /// Sets step and arrays to those of the file, to the bit. Throws Error when the file is no checkpoint, truncated,
 /// damaged (by its checksum), or of a run whose config differs in what results depend on, naming the fields; the
 /// state is then untouched.
-void read_checkpoint(const std::string& path, const nlohmann::ordered_json& config, TrainState& state);
+void read_checkpoint(const std::string& path, const Json& config, TrainState& state);
 
 }  // namespace fathom

@@ -21,9 +21,9 @@ std::vector<RunLog::Line> read_run_log(const std::string& path) {
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = text.find('\n', begin);
     if (end == std::string_view::npos) break;  // was being written when the run was killed
-    const RunLog::Line line = RunLog::Line::parse(text.substr(begin, end - begin), nullptr, false);
-    const auto step = line.is_object() ? line.find("step") : line.end();
-    if (step == line.end() || !step->is_number_integer())
+    const RunLog::Line line = RunLog::Line::parse_or_null(text.substr(begin, end - begin));
+    const Json* step = line.find("step");
+    if (!step || !step->is_number_integer())
       fail(path, ":", lines.size() + 1, ": is not a line of a training run's log");
     lines.push_back(line);
     begin = end + 1;

@@ -1,16 +1,17 @@
 #pragma once
 
 #include <cstdint>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
+
+#include "base/json.h"
 
 namespace fathom {
 
 /// What a training run has said so far: JSON lines, in memory and in a file that a continued run goes on with.
 class RunLog {
  public:
-  using Line = nlohmann::ordered_json;
+  using Line = Json;
 
   /// Goes on after step `step`: lines of the file that are later (the run was killed before it kept a checkpoint of
   /// them) or not whole are dropped; at 0 all are. No path: in memory alone. Throws Error if the file cannot be

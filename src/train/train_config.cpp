@@ -14,8 +14,6 @@
 namespace fathom {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 std::string joined(const std::string& prefix, const std::string& name) {
   return prefix.empty() ? name : prefix + "." + name;
 }
@@ -29,7 +27,7 @@ class ConfigReader {
   void read_object(const Json& json, const std::string& table_path, const std::string& path, size_t item) {
     if (!json.is_object()) fail_type(path.empty() ? "the config" : path, "an object", json);
     const std::vector<FieldChild> children = field_children(table_path);
-    for (const auto& [key, value] : json.items()) {
+    for (const auto& [key, value] : json.fields()) {
       const auto child = std::find_if(children.begin(), children.end(),
                                       [&, &k = key](const FieldChild& c) { return c.name == k; });
       if (child == children.end()) fail_unknown(key, path, children);
@@ -46,8 +44,7 @@ class ConfigReader {
 
  private:
   [[noreturn]] void fail_type(const std::string& path, const std::string& expected, const Json& found) const {
-    fail_usage(name_, ": ", path, " is ", quote(found.dump(-1, ' ', false, Json::error_handler_t::replace)),
-               ", expected ", expected);
+    fail_usage(name_, ": ", path, " is ", quote(found.dump()), ", expected ", expected);
   }
 
   [[noreturn]] void fail_unknown(const std::string& key, const std::string& path,
@@ -170,7 +167,7 @@ struct Leaf {
 void collect(const Json& json, const std::string& path, const std::string& table_path,
              std::map<std::string, Leaf>& leaves) {
   if (json.is_object()) {
-    for (const auto& [key, value] : json.items()) {
+    for (const auto& [key, value] : json.fields()) {
       collect(value, joined(path, key), joined(table_path, key), leaves);
     }
   } else if (json.is_array()) {
@@ -205,10 +202,9 @@ TrainConfig parse_train_config(const Json& json, const std::string& name) {
 
 Json read_json(const std::string& path) {
   const FileMap file(path);
-  const auto* text = reinterpret_cast<const char*>(file.bytes().data());
   try {
-    return Json::parse(text, text + file.bytes().size());
-  } catch (const Json::exception& error) {
+    return Json::parse({reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()});
+  } catch (const JsonError& error) {
     fail_usage(path, ": is no JSON: ", error.what());
   }
 }

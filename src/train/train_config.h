@@ -1,9 +1,10 @@
 #pragma once
 
 #include <cstdint>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
+
+#include "base/json.h"
 
 namespace fathom {
 
@@ -84,20 +85,20 @@ struct TrainConfig {
 /// The config that a JSON object gives, defaults for what it leaves out. name: of the file, for errors. Throws
 /// Error (usage) that names a field by its path ("data.sources[1].share") when it is unknown (with the nearest
 /// names), of another type, out of range, or contradicts another.
-TrainConfig parse_train_config(const nlohmann::ordered_json& json, const std::string& name);
+TrainConfig parse_train_config(const Json& json, const std::string& name);
 /// The JSON of a file. Throws Error (usage) if it is none, naming line and column, and if it cannot be read.
-nlohmann::ordered_json read_json(const std::string& path);
+Json read_json(const std::string& path);
 /// The config of a file.
 TrainConfig read_train_config(const std::string& path);
 
 /// Every field with its value; parse_train_config gives the same config back.
-nlohmann::ordered_json to_json(const TrainConfig& config);
+Json to_json(const TrainConfig& config);
 
 /// The JSON Schema (draft 2020-12) of a config.
-nlohmann::ordered_json train_config_schema();
+Json train_config_schema();
 
 /// What a run cannot be continued with: the fields that results depend on and that differ between two to_json(),
 /// as "optimizer.beta1: 0.9, now 0.8".
-std::vector<std::string> differing_fields(const nlohmann::ordered_json& saved, const nlohmann::ordered_json& now);
+std::vector<std::string> differing_fields(const Json& saved, const Json& now);
 
 }  // namespace fathom

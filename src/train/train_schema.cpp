@@ -4,8 +4,6 @@
 namespace fathom {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 Json object_schema(TrainConfig& defaults, const std::string& table_path);
 
 Json field_schema(TrainConfig& defaults, const TrainField& field) {

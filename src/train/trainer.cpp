@@ -19,8 +19,6 @@
 namespace fathom {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 Schedule schedule_of(const TrainConfig& c) {
   return {.kind = c.schedule.kind == "stable" ? Schedule::Kind::kStable : Schedule::Kind::kCosine,
           .peak = c.schedule.peak,

@@ -2,8 +2,8 @@
 
 #include <functional>
 #include <limits>
-#include <nlohmann/json.hpp>
 
+#include "base/json.h"
 #include "train/batch.h"
 #include "train/net.h"
 #include "train/schedule.h"
@@ -32,7 +32,7 @@ class Trainer {
   /// One object a step: {"step", "loss", "gradient_norm", "learning_rate", "tokens", "tokens_per_second"}, step:
   /// of those done, loss: of its batch before the update, nats a token; {"step", "heldout": {name: loss}} an
   /// evaluation; {"step", "checkpoint"} a checkpoint.
-  using Log = std::function<void(const nlohmann::ordered_json& line)>;
+  using Log = std::function<void(const Json& line)>;
 
   /// All must outlive the trainer. Sets the process's threads for libtorch.
   Trainer(TrainConfig config, Net& net, BatchSource& batches, std::vector<HeldoutSet> heldout, Log log);

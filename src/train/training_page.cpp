@@ -14,8 +14,6 @@ std::string_view embedded_training_curves_js();
 
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 constexpr size_t kMostPoints = 600;  // of a curve: more than a screen shows
 constexpr std::array kMeans = {"loss", "gradient_norm", "learning_rate", "tokens_per_second"};
 

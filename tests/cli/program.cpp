@@ -1,4 +1,5 @@
 #include "program.h"
+#include "paths.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -68,13 +69,14 @@ Program::Program(const std::vector<std::string>& arguments, const std::map<std::
   posix_spawn_file_actions_adddup2(&actions, pipes[0][0], 0);
   posix_spawn_file_actions_adddup2(&actions, pipes[1][1], 1);
   posix_spawn_file_actions_adddup2(&actions, pipes[2][1], 2);
-  std::vector<std::string> words = {FATHOM_PROGRAM};
+  const std::string program = program_path();
+  std::vector<std::string> words = {program};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<std::string> variables = environment_with(environment);
-  const int failed = ::posix_spawn(&process_, FATHOM_PROGRAM, &actions, nullptr, pointers(words).data(),
+  const int failed = ::posix_spawn(&process_, program.c_str(), &actions, nullptr, pointers(words).data(),
                                    pointers(variables).data());
   posix_spawn_file_actions_destroy(&actions);
-  if (failed) throw std::runtime_error(std::string(FATHOM_PROGRAM) + ": " + std::strerror(failed));
+  if (failed) throw std::runtime_error(program + ": " + std::strerror(failed));
   close_end(pipes[0][0]);
   close_end(pipes[1][1]);
   close_end(pipes[2][1]);
@@ -152,10 +154,10 @@ std::string output(const std::vector<std::string>& arguments, std::string_view i
   return result.out;
 }
 
-nlohmann::json json_output(const std::vector<std::string>& arguments, std::string_view input) {
+Json json_output(const std::vector<std::string>& arguments, std::string_view input) {
   const std::string text = output(arguments, input);
   EXPECT_EQ(std::ranges::count(text, '\n'), 1) << "one object on one line: " << text;
-  return nlohmann::json::parse(text);
+  return Json::parse(text);
 }
 
 void expect_error(const Result& result, int code, const std::vector<std::string>& parts) {
@@ -167,7 +169,7 @@ void expect_error(const Result& result, int code, const std::vector<std::string>
     EXPECT_NE(result.err.find(part), std::string::npos) << part << " in " << result.err;
 }
 
-std::string default_model() { return FATHOM_MODELS "/fathom-seedling-q8_0.gguf"; }
+std::string default_model() { return seedling_path(); }
 
 Folder::Folder() {
   std::string name = (std::filesystem::temp_directory_path() / "fathom-test-XXXXXX").string();

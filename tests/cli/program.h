@@ -6,10 +6,18 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "base/json.h"
+
+namespace fathom {
+
+/// For messages of failed expectations.
+inline void PrintTo(const Json& json, std::ostream* out) { *out << json.dump(); }
+
+}  // namespace fathom
 
 namespace fathom::test {
 
@@ -53,7 +61,7 @@ Result run(const std::vector<std::string>& arguments, std::string_view input = {
 /// The output of a run that is expected to succeed.
 std::string output(const std::vector<std::string>& arguments, std::string_view input = {});
 /// The same as one JSON object.
-nlohmann::json json_output(const std::vector<std::string>& arguments, std::string_view input = {});
+Json json_output(const std::vector<std::string>& arguments, std::string_view input = {});
 
 /// That the run failed with this exit code and one line on stderr, "fathom: …", that holds all of `parts`.
 void expect_error(const Result& result, int code, const std::vector<std::string>& parts);

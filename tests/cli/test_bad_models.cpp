@@ -66,7 +66,7 @@ TEST_F(CliBadModel, Folder) { expect_error(run({"run", "-m", "/", "-p", "a"}), 1
 TEST_F(CliBadModel, EmptyFile) { expect_refused("", {}); }
 
 TEST_F(CliBadModel, Jpeg) {
-  expect_refused(std::string("\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01", 13) + std::string(5000, '\x42'), {"GGUF"});
+  expect_refused(std::string("\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01", 13).append(5000, 'B'), {"GGUF"});
 }
 
 TEST_F(CliBadModel, HeaderCutAtEveryFourKilobytes) {

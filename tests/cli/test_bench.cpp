@@ -13,17 +13,17 @@ TEST(CliBench, JsonHasTheFieldsOfTheContract) {
       {"bench", "--prefill", "16,32", "--depth", "0,64", "--decode", "2", "--repeat", "2", "-t", "2", "--json"}));
   std::string line;
   ASSERT_TRUE(std::getline(lines, line));
-  const nlohmann::json machine = nlohmann::json::parse(line);
+  const Json machine = Json::parse(line);
   EXPECT_EQ(machine["test"], "machine");
   EXPECT_TRUE(machine["isa"].is_string());
   EXPECT_EQ(machine["threads"], 2);
-  EXPECT_GT(machine["read_bytes_per_second"], 0);
-  EXPECT_GT(machine["flops_per_second"], 0);
-  EXPECT_GT(machine["bf16_flops_per_second"], 0);
+  EXPECT_GT(machine["read_bytes_per_second"].get<double>(), 0);
+  EXPECT_GT(machine["flops_per_second"].get<double>(), 0);
+  EXPECT_GT(machine["bf16_flops_per_second"].get<double>(), 0);
   EXPECT_TRUE(machine["processor"].is_string());
   int prefills = 0, decodes = 0;
   while (std::getline(lines, line)) {
-    const nlohmann::json figure = nlohmann::json::parse(line);
+    const Json figure = Json::parse(line);
     const bool prefill = figure["test"] == "prefill";
     (prefill ? prefills : decodes)++;
     EXPECT_TRUE(figure["test"] == "prefill" || figure["test"] == "decode") << line;
@@ -33,15 +33,15 @@ TEST(CliBench, JsonHasTheFieldsOfTheContract) {
     EXPECT_EQ(figure["attend"], "dense");
     EXPECT_EQ(figure["cache"], "bf16");
     for (const char* field : {"tokens", "tokens_per_second", "share_of_limit", "peak_rss_bytes"}) {
-      EXPECT_GT(figure[field], 0) << field << " in " << line;
+      EXPECT_GT(figure[field].get<double>(), 0) << field << " in " << line;
     }
     EXPECT_EQ(figure["repeats"], 2);
-    EXPECT_GE(figure["waited_share"], 0);
-    EXPECT_LE(figure["tokens_per_second_min"], figure["tokens_per_second"]);
-    EXPECT_GE(figure["tokens_per_second_max"], figure["tokens_per_second"]);
+    EXPECT_GE(figure["waited_share"].get<double>(), 0);
+    EXPECT_LE(figure["tokens_per_second_min"].get<double>(), figure["tokens_per_second"].get<double>());
+    EXPECT_GE(figure["tokens_per_second_max"].get<double>(), figure["tokens_per_second"].get<double>());
     const auto limits = prefill ? std::vector{"flops_per_second", "bf16_flops_per_second", "share_of_bf16_peak"}
                                 : std::vector{"read_bytes_per_second"};
-    for (const char* field : limits) EXPECT_GT(figure[field], 0) << field << " in " << line;
+    for (const char* field : limits) EXPECT_GT(figure[field].get<double>(), 0) << field << " in " << line;
   }
   EXPECT_EQ(prefills, 4);
   EXPECT_EQ(decodes, 2);
@@ -52,15 +52,15 @@ TEST(CliBench, MethodsAreMeasuredBesideTheFirst) {
                                    "--beside", "window:sink=4,size=64", "--beside", "hip:keys=64", "--json"}));
   std::vector<std::string> seen;
   for (std::string line; std::getline(lines, line);) {
-    const nlohmann::json figure = nlohmann::json::parse(line);
+    const Json figure = Json::parse(line);
     if (figure["test"] == "machine") continue;
     seen.push_back(figure["test"].get<std::string>() + " " + figure["attend"].get<std::string>());
     if (figure["attend"] == "dense") {
       EXPECT_EQ(figure["speed_up"], 1);
     } else {
-      EXPECT_GT(figure["speed_up"], 0);
+      EXPECT_GT(figure["speed_up"].get<double>(), 0);
     }
-    EXPECT_GE(figure["selecting_share"], 0);
+    EXPECT_GE(figure["selecting_share"].get<double>(), 0);
     EXPECT_EQ(figure["depth"], 512);
   }
   EXPECT_EQ(seen, (std::vector<std::string>{"prefill dense", "prefill window:sink=4,size=64", "prefill hip:keys=64",
@@ -73,7 +73,7 @@ TEST(CliBench, SequencesAreGeneratedTogether) {
                                    "--sequences", "3", "--beside", "window:sink=4,size=16", "--json"}));
   int figures = 0;
   for (std::string line; std::getline(lines, line);) {
-    const nlohmann::json figure = nlohmann::json::parse(line);
+    const Json figure = Json::parse(line);
     if (figure["test"] == "machine") continue;
     EXPECT_EQ(figure["sequences"], figure["test"] == "prefill" ? 1 : 3);
     EXPECT_EQ(figure["tokens"], figure["test"] == "prefill" ? 16 : 2);
@@ -95,7 +95,7 @@ TEST(CliBench, PrefillLongerThanAChunkReadsAllOfIt) {
   std::string line;
   std::getline(lines, line);
   ASSERT_TRUE(std::getline(lines, line));
-  EXPECT_EQ(nlohmann::json::parse(line)["tokens"], 80);
+  EXPECT_EQ(Json::parse(line)["tokens"], 80);
   EXPECT_FALSE(std::getline(lines, line));
 }
 
@@ -108,7 +108,7 @@ TEST(CliBench, WrittenShapeIsAModelFileLikeAnyOther) {
   std::string line;
   std::getline(lines, line);
   ASSERT_TRUE(std::getline(lines, line));
-  EXPECT_EQ(nlohmann::json::parse(line)["model"], "qwen3-0.6b:q2_k");
+  EXPECT_EQ(Json::parse(line)["model"], "qwen3-0.6b:q2_k");
   EXPECT_EQ(output({"tokens", "-m", path, "--decode"}, "300 301"), "token300token301");
 }
 

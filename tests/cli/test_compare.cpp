@@ -4,6 +4,7 @@
 
 #include <cstdio>
 
+#include "paths.h"
 #include "program.h"
 
 namespace fathom::test {
@@ -33,7 +34,7 @@ struct Outcome {
 
 Outcome compare(const std::string& arguments) {
   const std::string command =
-      FATHOM_MODELS "/../bench/compare --fathom " FATHOM_PROGRAM " -t 1 --rounds 1 " + arguments + " 2>&1";
+      source_path("bench/compare") + " --fathom " + program_path() + " -t 1 --rounds 1 " + arguments + " 2>&1";
   Outcome outcome{};
   FILE* pipe = ::popen(command.c_str(), "r");
   for (int c = 0; (c = std::fgetc(pipe)) != EOF;) outcome.text += static_cast<char>(c);

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <string>
 
+#include "paths.h"
 #include "program.h"
 
 namespace fathom::test {
@@ -26,30 +27,29 @@ TEST(CliRun, SeveralFilesAndStandardInputAreReadInOrder) {
   const std::string parts =
       output({"run", "-f", folder.write("fact.txt", kFact), "-f", "-", "-f", end, "-n", "20", "--json"},
              kQuestion.substr(0, 10));
-  EXPECT_EQ(nlohmann::json::parse(parts)["text"], nlohmann::json::parse(straight)["text"]);
-  EXPECT_EQ(nlohmann::json::parse(parts)["prompt_tokens"], nlohmann::json::parse(straight)["prompt_tokens"]);
+  EXPECT_EQ(Json::parse(parts)["text"], Json::parse(straight)["text"]);
+  EXPECT_EQ(Json::parse(parts)["prompt_tokens"], Json::parse(straight)["prompt_tokens"]);
 }
 
 TEST(CliRun, JsonHasTheFieldsOfTheContract) {
-  const nlohmann::json line = json_output({"run", "-p", kFact + kQuestion, "-n", "8", "--ignore-eos", "--json"});
+  const Json line = json_output({"run", "-p", kFact + kQuestion, "-n", "8", "--ignore-eos", "--json"});
   EXPECT_TRUE(line["text"].is_string());
   EXPECT_EQ(line["prompt_tokens"], std::ranges::count(output({"tokens", "--bos"}, kFact + kQuestion), ' ') + 1);
   EXPECT_EQ(line["generated_tokens"], 8);
   EXPECT_TRUE(line["seed"].is_number_integer());
   EXPECT_EQ(line["stop"], "length");
-  EXPECT_GT(line["prefill_tokens_per_second"], 0);
-  EXPECT_GT(line["decode_tokens_per_second"], 0);
+  EXPECT_GT(line["prefill_tokens_per_second"].get<double>(), 0);
+  EXPECT_GT(line["decode_tokens_per_second"].get<double>(), 0);
 }
 
 TEST(CliRun, StopStringsEndTheTextBeforeThem) {
-  const nlohmann::json line =
-      json_output({"run", "-p", kFact + kQuestion, "--stop", "zebra", "--stop", "tern.", "--json"});
+  const Json line = json_output({"run", "-p", kFact + kQuestion, "--stop", "zebra", "--stop", "tern.", "--json"});
   EXPECT_EQ(line["text"], " lan");
   EXPECT_EQ(line["stop"], "string");
 }
 
 TEST(CliRun, TextStreamsToStdoutAndNothingElse) {
-  const std::string text = json_output({"run", "-p", kFact + kQuestion, "-n", "30", "--json"})["text"];
+  const std::string text = json_output({"run", "-p", kFact + kQuestion, "-n", "30", "--json"})["text"].text();
   const Result result = run({"run", "-p", kFact + kQuestion, "-n", "30"});
   EXPECT_EQ(result.out, text.ends_with('\n') ? text : text + "\n");
   EXPECT_EQ(result.err, "");
@@ -71,7 +71,7 @@ TEST(CliRun, TellsHowMuchWasSeenAndOfMethodsThatLeftNothingOut) {
   EXPECT_EQ(json_output(plain)["keys_attended_share"], 1);
   EXPECT_EQ(run(plain).err, "");
   const Result some = with("window:sink=1,size=4"), all = with("quest");
-  EXPECT_LT(nlohmann::json::parse(some.out)["keys_attended_share"], 0.5);
+  EXPECT_LT(Json::parse(some.out)["keys_attended_share"].get<double>(), 0.5);
   EXPECT_EQ(some.err, "");
   EXPECT_NE(all.err.find("quest left nothing out"), std::string::npos) << all.err;
 }
@@ -120,8 +120,9 @@ TEST(CliRun, TemperatureZeroAndPenaltiesAloneAreGreedy) {
 }
 
 TEST(CliRun, SpecialTextInThePromptIsPlainUnlessAskedFor) {
-  const int64_t plain = json_output({"run", "-p", "</s>a", "-n", "1", "--json"})["prompt_tokens"];
-  const int64_t special = json_output({"run", "-p", "</s>a", "-n", "1", "--special", "--json"})["prompt_tokens"];
+  const int64_t plain = json_output({"run", "-p", "</s>a", "-n", "1", "--json"})["prompt_tokens"].get<int64_t>();
+  const int64_t special =
+      json_output({"run", "-p", "</s>a", "-n", "1", "--special", "--json"})["prompt_tokens"].get<int64_t>();
   EXPECT_GT(plain, special);
 }
 
@@ -133,8 +134,8 @@ TEST(CliRun, BosInThePromptIsNotDoubled) {
 TEST(CliRun, TextThatIsNotUtf8IsRead) {
   const Folder folder;
   const std::string file = folder.write("bytes", std::string("\xff\xfe\x00\xc3(", 5) + kFact);
-  const nlohmann::json line = json_output({"run", "-f", file, "-p", kQuestion, "-n", "6", "--json"});
-  EXPECT_NE(std::string(line["text"]).find("lantern"), std::string::npos) << line;
+  const Json line = json_output({"run", "-f", file, "-p", kQuestion, "-n", "6", "--json"});
+  EXPECT_NE(line["text"].text().find("lantern"), std::string::npos) << line.dump();
 }
 
 TEST(CliRun, JsonStaysJsonWhenTheModelWritesBytes) {
@@ -151,7 +152,7 @@ TEST(CliRun, MethodsAreTakenFromTheCommandLine) {
 }
 
 TEST(CliRun, ContextLimitEndsTheTextAsLength) {
-  const nlohmann::json line = json_output({"run", "-p", "one two", "-c", "12", "--ignore-eos", "--json"});
+  const Json line = json_output({"run", "-p", "one two", "-c", "12", "--ignore-eos", "--json"});
   EXPECT_EQ(line["stop"], "length");
   EXPECT_LE(line["generated_tokens"].get<int>() + line["prompt_tokens"].get<int>(), 13);
 }
@@ -163,7 +164,7 @@ TEST(CliRun, ThirtyTwoThousandTokensTakeTheirPagesAndLittleMore) {
   Program program({"run", "-f", "-", "-n", "1", "--json"});
   program.send(prose(136000, 1));
   const Result result = program.finish(240);
-  const int64_t tokens = nlohmann::json::parse(result.out)["prompt_tokens"];
+  const int64_t tokens = Json::parse(result.out)["prompt_tokens"].get<int64_t>();
   EXPECT_GT(tokens, 32000);
   EXPECT_LT(result.peak_bytes, tokens * 1024 + (int64_t{64} << 20));  // 1 KiB of keys and values a token
 }
@@ -187,7 +188,7 @@ TEST(CliRun, CtrlCWhileWritingKeepsWhatIsWritten) {
 
 TEST(CliRun, ReaderThatLeavesEndsItQuietly) {
   const Folder folder;
-  const std::string command = std::string("(") + FATHOM_PROGRAM + " run -m " + default_model() +
+  const std::string command = std::string("(") + program_path() + " run -m " + default_model() +
                               " -p a -n 100k --ignore-eos 2> " + folder.path("err") + ") | head -c 1 > " +
                               folder.path("out");
   EXPECT_EQ(std::system(command.c_str()), 0);
@@ -199,7 +200,7 @@ TEST(CliRun, FullDiskBehindStdoutIsAnError) {
   if (!std::filesystem::exists("/dev/full")) GTEST_SKIP() << "this system has no /dev/full";
   const Folder folder;
   for (const std::string command : {"run -p a -n 5", "methods", "--help", "inspect"}) {
-    const std::string line = std::string("FATHOM_MODEL=") + default_model() + " " + FATHOM_PROGRAM + " " + command +
+    const std::string line = std::string("FATHOM_MODEL=") + default_model() + " " + program_path() + " " + command +
                              " > /dev/full 2> " + folder.path("err");
     EXPECT_EQ(WEXITSTATUS(std::system(line.c_str())), 1) << command;
     EXPECT_EQ(read_file(folder.path("err")), "fathom: standard output: cannot write: No space left on device\n")

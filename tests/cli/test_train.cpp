@@ -4,12 +4,11 @@
 #include <random>
 #include <thread>
 
+#include "paths.h"
 #include "program.h"
 
 namespace fathom::test {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 #ifndef FATHOM_HAS_TRAINER
 
@@ -76,7 +75,7 @@ TEST(CliTrain, TextsBecomeAModelThatTheEngineRuns) {
   std::vector<double> heldout;
   for (const Json& line : shop.log()) {
     steps += line.contains("loss");
-    if (line.contains("heldout")) heldout.push_back(line["heldout"]["books"]);
+    if (line.contains("heldout")) heldout.push_back(line["heldout"]["books"].get<double>());
   }
   EXPECT_EQ(steps, 30);
   ASSERT_EQ(heldout.size(), 3u);
@@ -140,7 +139,7 @@ TEST(CliTrain, AFullDiskLeavesTheLastCheckpoint) {
   const std::string before = read_file(shop.folder.path("run.checkpoint"));
   const std::string quoted = "'" + shop.folder.path("run.json") + "'";
   shop.command({"--check"});
-  const std::string line = "trap '' XFSZ; ulimit -f 40; exec " FATHOM_PROGRAM " train " + quoted +
+  const std::string line = "trap '' XFSZ; ulimit -f 40; exec " + program_path() + " train " + quoted +
                            " --set steps=20 --set log=\\\"\\\" 2> '" + shop.folder.path("err") + "'";
   EXPECT_NE(std::system(line.c_str()), 0);
   EXPECT_THAT(read_file(shop.folder.path("err")), testing::HasSubstr("run.checkpoint"));

@@ -8,6 +8,7 @@
 #include <sstream>
 #include <string>
 
+#include "paths.h"
 #include "program.h"
 
 namespace fathom::test {
@@ -90,7 +91,7 @@ TEST(CliUsage, ModelComesFromTheVariableOrStandsBesideTheProgram) {
 TEST(CliUsage, WithoutAnyModelTheErrorSaysWhatToDo) {
   const Folder folder;  // a program in a folder of its own has no models beside it
   std::filesystem::create_directories(folder.path("a/b/c"));
-  std::filesystem::copy_file(FATHOM_PROGRAM, folder.path("a/b/c/fathom"));
+  std::filesystem::copy_file(program_path(), folder.path("a/b/c/fathom"));
   const std::string command =
       "cd " + folder.path("a") + " && env -u FATHOM_MODEL b/c/fathom inspect 2> " + folder.path("err");
   EXPECT_EQ(WEXITSTATUS(std::system(command.c_str())), 1);
@@ -112,20 +113,20 @@ TEST(CliMethods, JsonHasTheFieldsOfTheContract) {
   std::istringstream lines(output({"methods", "--json"}));
   std::map<std::string, int> kinds;
   for (std::string line; std::getline(lines, line);) {
-    const nlohmann::json method = nlohmann::json::parse(line);
-    ++kinds[method["kind"]];
+    const Json method = Json::parse(line);
+    ++kinds[method["kind"].text()];
     EXPECT_TRUE(method["exact"].is_boolean());
     for (const char* field : {"name", "needs", "paper", "summary", "time", "memory"}) {
       EXPECT_TRUE(method[field].is_string()) << line;
     }
-    for (const nlohmann::json& parameter : method["parameters"]) {
+    for (const Json& parameter : method["parameters"].items()) {
       EXPECT_TRUE(parameter["name"].is_string() && parameter["type"].is_string() &&
                   parameter["summary"].is_string());
       EXPECT_TRUE(parameter["type"] != "int" || parameter["default"].is_null() || parameter["default"].is_number());
     }
   }
   EXPECT_EQ(kinds.size(), 7);  // attend, position, cache, evict, read, sample, task
-  const nlohmann::json window = json_output({"methods", "window", "--json"});
+  const Json window = json_output({"methods", "window", "--json"});
   EXPECT_EQ(window["parameters"][1]["name"], "size");
   EXPECT_EQ(window["parameters"][1]["default"], 1024);
   EXPECT_EQ(window["parameters"][1]["min"], 1);
@@ -138,7 +139,7 @@ TEST(CliMethods, UnknownNamesGetTheNearest) {
 }
 
 TEST(CliInspect, TellsShapeVocabularyAndMemory) {
-  const nlohmann::json model = json_output({"inspect", "--json"});
+  const Json model = json_output({"inspect", "--json"});
   EXPECT_EQ(model["architecture"], "llama");
   EXPECT_EQ(model["layers"], 4);
   EXPECT_EQ(model["width"], 192);
@@ -150,9 +151,9 @@ TEST(CliInspect, TellsShapeVocabularyAndMemory) {
   EXPECT_EQ(model["cache_bytes_per_token"], 4 * 1 * (64 + 64) * 2);
   EXPECT_EQ(model["bytes"], std::filesystem::file_size(default_model()));
   int64_t bytes = 0, tensors = 0;
-  for (const auto& type : model["weights"])
+  for (const auto& type : model["weights"].items())
     bytes += type["bytes"].get<int64_t>(), tensors += type["tensors"].get<int64_t>();
-  EXPECT_LT(bytes, model["bytes"]);
+  EXPECT_LT(bytes, model["bytes"].get<double>());
   EXPECT_EQ(json_output({"inspect", "--json", "--tensors"})["tensors"].size(), tensors);
   const std::string page = output({"inspect", default_model(), "--tensors"});
   for (const char* part : {"fathom-seedling", "1 MiB per 1k tokens", "no chat template", "blk.0.attn_q.weight"}) {
@@ -177,15 +178,15 @@ TEST(CliInspect, DrawsWhatAnAnswerLookedAt) {
   std::vector<std::string> windowed = command;
   windowed.insert(windowed.end(), {"--attend", "window:sink=0,size=100"});
   for (const bool window : {false, true}) {
-    const nlohmann::json map = json_output(window ? windowed : command);
-    const int64_t tokens = map["tokens"], pages = (tokens + 63) / 64;
+    const Json map = json_output(window ? windowed : command);
+    const int64_t tokens = map["tokens"].get<int64_t>(), pages = (tokens + 63) / 64;
     EXPECT_GT(pages, 10);
     EXPECT_EQ(map["pages"].size(), pages);
     ASSERT_EQ(map["lanes"].size(), 4);
-    for (const auto& lane : map["lanes"]) {
+    for (const auto& lane : map["lanes"].items()) {
       double mass = 0, seen = 0;
-      for (const double share : lane["mass"]) mass += share;
-      for (const double count : lane["seen"]) seen += count;
+      for (const Json& share : lane["mass"].items()) mass += share.get<double>();
+      for (const Json& count : lane["seen"].items()) seen += count.get<double>();
       EXPECT_NEAR(mass, 1, 0.01);
       EXPECT_EQ(seen, window ? 100 + map["queries"].get<int64_t>() - 1 : tokens);
       EXPECT_EQ(lane["mass"][0] == 0, window);

@@ -7,6 +7,7 @@
 
 #include "context/reader.h"
 #include "models/model.h"
+#include "paths.h"
 
 namespace fathom::test {
 
@@ -15,7 +16,7 @@ class SmallReader : public testing::Test {
  protected:
   static void SetUpTestSuite() { open("fathom-seedling-q8_0.gguf"); }
   static void open(const std::string& file) {
-    model_ = Model::open(std::string(FATHOM_MODELS) + "/" + file);
+    model_ = Model::open(test::model_path(file));
     tokenizer_ = std::make_unique<Tokenizer>(Vocabulary::read(*model_->file()));
     runtime_ = std::make_shared<Runtime>(2);
   }

@@ -8,13 +8,14 @@
 
 #include "base/interrupt.h"
 #include "decode/generate.h"
+#include "paths.h"
 
 namespace fathom {
 namespace {
 
 /// The default model, loaded once.
 struct Loaded {
-  std::shared_ptr<const Model> model = Model::open(std::string(FATHOM_MODELS) + "/fathom-seedling-q8_0.gguf");
+  std::shared_ptr<const Model> model = Model::open(test::seedling_path());
   Tokenizer tokenizer{Vocabulary::read(*model->file())};
   std::shared_ptr<Runtime> runtime = std::make_shared<Runtime>(2);
 };

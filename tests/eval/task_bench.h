@@ -10,6 +10,7 @@
 #include "eval/haystack.h"
 #include "eval/task.h"
 #include "formats/gguf.h"
+#include "paths.h"
 #include "tokens/tokenizer.h"
 
 // What tests of tasks need.
@@ -38,7 +39,7 @@ inline TaskInput bytes_input(uint64_t seed = 1) {
 }
 /// The tokens of the default model.
 inline TaskInput seedling_input(uint64_t seed = 1) {
-  static const Tokenizer tokenizer(Vocabulary::read(Gguf::open(FATHOM_MODELS "/fathom-seedling-q8_0.gguf")));
+  static const Tokenizer tokenizer(Vocabulary::read(Gguf::open(test::seedling_path())));
   return input_counted_by(
       [](std::string_view text) {
         return static_cast<int64_t>(tokenizer.encode(text, {.add_bos_eos = false}).size());

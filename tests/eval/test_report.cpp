@@ -14,9 +14,7 @@
 namespace fathom {
 namespace {
 
-using nlohmann::ordered_json;
-
-ordered_json summary(const std::string& task, int64_t length, const std::string& method, double score) {
+Json summary(const std::string& task, int64_t length, const std::string& method, double score) {
   const Interval interval = wilson_interval(score, 20);
   return {{"model", "tiny"},
           {"task", task},
@@ -35,14 +33,14 @@ ordered_json summary(const std::string& task, int64_t length, const std::string&
 }
 
 /// The tasks at two lengths with two methods; scores fall with the length and the method.
-ordered_json run_of(const std::vector<std::string>& tasks) {
-  ordered_json run = {{"command", "fathom eval"},
-                      {"models", {{{"name", "tiny"}}}},
-                      {"methods", {"attend=dense", "attend=window:sink=0,size=64"}},
-                      {"lengths", {512, 1024}},
-                      {"tasks", ordered_json::array()},
-                      {"summaries", ordered_json::array()},
-                      {"samples", ordered_json::array()}};
+Json run_of(const std::vector<std::string>& tasks) {
+  Json run = {{"command", "fathom eval"},
+              {"models", {{{"name", "tiny"}}}},
+              {"methods", {"attend=dense", "attend=window:sink=0,size=64"}},
+              {"lengths", {512, 1024}},
+              {"tasks", Json::array()},
+              {"summaries", Json::array()},
+              {"samples", Json::array()}};
   for (const std::string& task : tasks) {
     run["tasks"].push_back({{"name", task}, {"measure", "score"}, {"higher_is_better", true}});
     for (const int64_t length : {512, 1024}) {
@@ -53,7 +51,7 @@ ordered_json run_of(const std::vector<std::string>& tasks) {
   return run;
 }
 
-ordered_json sample(const std::string& answer, double score) {
+Json sample(const std::string& answer, double score) {
   return {{"model", "tiny"}, {"task", "vt"},   {"length", 512},    {"method", "attend=dense"},
           {"sample", 7},     {"score", score}, {"answer", answer}, {"reference", {"right"}}};
 }
@@ -85,7 +83,7 @@ size_t count(std::string_view text, std::string_view part) {
 TEST(Report, HostileAnswersStayData) {
   const std::string hostile =
       "</script><script>alert(1)</script><!-- <script \u2028\u2029 & {{script}} \xff\xfe end";
-  ordered_json run = run_of({"vt"});
+  Json run = run_of({"vt"});
   const std::string harmless = html_report(run);
   run["samples"].push_back(sample(hostile, 0));
   run["command"] = hostile;
@@ -99,7 +97,7 @@ TEST(Report, HostileAnswersStayData) {
   EXPECT_EQ(page.find("\u2029"), page.npos);
   EXPECT_EQ(utf8_valid_prefix(page), page.size());
 
-  const ordered_json read = ordered_json::parse(data);
+  const Json read = Json::parse(data);
   const std::string kept = hostile.substr(0, hostile.find('\xff')) + "\ufffd\ufffd end";
   EXPECT_EQ(read["answers"]["shown"][0]["answer"], kept);
   EXPECT_EQ(read["command"], kept);
@@ -119,46 +117,46 @@ TEST(Report, EveryPlaceOfTheTemplateIsFilled) {
 }
 
 TEST(Report, SameRunGivesTheSameBytes) {
-  ordered_json run = run_of(kRulerNames);
+  Json run = run_of(kRulerNames);
   for (int i = 0; i < 50; ++i) run["samples"].push_back(sample("wrong", 0.1 * (i % 10)));
   EXPECT_EQ(html_report(run), html_report(run));
   EXPECT_EQ(terminal_table(run, 100), terminal_table(run, 100));
 }
 
 TEST(Report, FieldsMayBeMissingNullOrOfAnotherKind) {
-  const ordered_json full = run_of({"vt"});
-  std::vector<ordered_json> runs = {ordered_json(), ordered_json::object(), ordered_json::array(), 3};
-  for (const auto& [key, value] : full.items()) {
-    for (const ordered_json& other : {ordered_json(), ordered_json("text"), ordered_json({1, nullptr, "x"})}) {
+  const Json full = run_of({"vt"});
+  std::vector<Json> runs = {Json(), Json::object(), Json::array(), 3};
+  for (const auto& [key, value] : full.fields()) {
+    for (const Json& other : {Json(), Json("text"), Json({1, nullptr, "x"})}) {
       runs.push_back(full);
       runs.back()[key] = other;
     }
     runs.push_back(full);
     runs.back().erase(key);
   }
-  for (const auto& [key, value] : full["summaries"][0].items()) {
-    for (const ordered_json& other : {ordered_json(), ordered_json(-1e300), ordered_json("text")}) {
+  for (const auto& [key, value] : full["summaries"][0].fields()) {
+    for (const Json& other : {Json(), Json(-1e300), Json("text")}) {
       runs.push_back(full);
       runs.back()["summaries"][0][key] = other;
     }
   }
-  const ordered_json one = sample("x", 0);
-  for (const auto& [key, value] : one.items()) {
+  const Json one = sample("x", 0);
+  for (const auto& [key, value] : one.fields()) {
     runs.push_back(full);
     runs.back()["samples"].push_back(one);
     runs.back()["samples"][0][key] = nullptr;
   }
-  for (const ordered_json& run : runs) {
-    EXPECT_TRUE(ordered_json::accept(data_text(html_report(run)))) << run.dump();
+  for (const Json& run : runs) {
+    EXPECT_FALSE(Json::parse_or_null(data_text(html_report(run))).is_null()) << run.dump();
     EXPECT_FALSE(terminal_table(run, 80).empty()) << run.dump();
   }
 }
 
 TEST(Report, AnswersOnThePageAreThoseThatFellShortWithTheYardsticksScore) {
-  ordered_json run = run_of({"vt"});
+  Json run = run_of({"vt"});
   run["samples"] = {sample("right", 1), sample("half", 0.5), sample("none", 0)};
   run["samples"][1]["method"] = run["samples"][2]["method"] = "attend=window:sink=0,size=64";
-  const ordered_json answers = ordered_json::parse(data_text(html_report(run)))["answers"];
+  const Json answers = Json::parse(data_text(html_report(run)))["answers"];
   ASSERT_EQ(answers["total"], 2);
   EXPECT_EQ(answers["shown"][0]["answer"], "none");
   EXPECT_EQ(answers["shown"][1]["answer"], "half");
@@ -166,23 +164,23 @@ TEST(Report, AnswersOnThePageAreThoseThatFellShortWithTheYardsticksScore) {
 }
 
 TEST(Report, LongAnswersAreCutBetweenCharacters) {
-  ordered_json run = run_of({"vt"});
+  Json run = run_of({"vt"});
   std::string long_answer = "x";
   for (int i = 0; i < 1000; ++i) long_answer += "é";
   run["samples"].push_back(sample(long_answer, 0));
-  const ordered_json data = ordered_json::parse(data_text(html_report(run)));
-  const std::string shown = data["answers"]["shown"][0]["answer"];
+  const Json data = Json::parse(data_text(html_report(run)));
+  const std::string shown = data["answers"]["shown"][0]["answer"].text();
   EXPECT_LT(shown.size(), 610);
   EXPECT_TRUE(shown.ends_with("é…"));
 }
 
 TEST(Report, CellsOfTheHeatMapAreMeansAtADepth) {
-  ordered_json run = run_of({"vt"});
+  Json run = run_of({"vt"});
   for (const double score : {1.0, 0.0, 1.0, 1.0}) {
     run["samples"].push_back(sample("x", score));
-    run["samples"].back()["depth"] = run["samples"].size() == 4 ? 0.5 : 0.25;
+    run["samples"].items().back()["depth"] = run["samples"].size() == 4 ? 0.5 : 0.25;
   }
-  const ordered_json cells = ordered_json::parse(data_text(html_report(run)))["cells"];
+  const Json cells = Json::parse(data_text(html_report(run)))["cells"];
   ASSERT_EQ(cells.size(), 2);
   EXPECT_EQ(cells[0]["from"], 0.25);
   EXPECT_EQ(cells[0]["n"], 3);
@@ -191,23 +189,23 @@ TEST(Report, CellsOfTheHeatMapAreMeansAtADepth) {
 }
 
 TEST(Report, ManyDepthsAreDividedInTenths) {
-  ordered_json run = run_of({"vt"});
+  Json run = run_of({"vt"});
   for (int i = 0; i <= 100; ++i) {
     run["samples"].push_back(sample("x", 1));
-    run["samples"].back()["depth"] = i / 100.0;
+    run["samples"].items().back()["depth"] = i / 100.0;
   }
-  const ordered_json cells = ordered_json::parse(data_text(html_report(run)))["cells"];
+  const Json cells = Json::parse(data_text(html_report(run)))["cells"];
   ASSERT_EQ(cells.size(), 10);
   int64_t samples = 0;
-  for (const ordered_json& cell : cells) samples += cell["n"].get<int64_t>();
+  for (const Json& cell : cells.items()) samples += cell["n"].get<int64_t>();
   EXPECT_EQ(samples, 101);
 }
 
 TEST(RunView, MeansLeaveOutTasksThatAMethodLacksAndOtherMeasures) {
-  ordered_json run = run_of({"vt", "cwe", "fwe", "books"});
+  Json run = run_of({"vt", "cwe", "fwe", "books"});
   run["tasks"][3] = {{"name", "books"}, {"measure", "nats per token"}, {"higher_is_better", false}};
-  ordered_json& summaries = run["summaries"];
-  for (ordered_json& one : summaries) {
+  Json& summaries = run["summaries"];
+  for (Json& one : summaries.items()) {
     if (one["task"] == "cwe") one["score"] = 0.5;
     if (one["task"] == "fwe" && one["method"] != "attend=dense") one["score"] = nullptr;
     if (one["task"] == "books") one["score"] = 3.5;
@@ -226,18 +224,18 @@ TEST(RunView, RulerNeedsAllItsTasks) {
 }
 
 TEST(RunView, EffectiveLengthIsTheLargestThatIsGoodEnough) {
-  ordered_json run = run_of(kRulerNames);
+  Json run = run_of(kRulerNames);
   const auto lengths = effective_lengths(ruler_means(view_run(run)));
   ASSERT_EQ(lengths.size(), 2);
   EXPECT_EQ(lengths[0]["length"], 512);  // 0.95, then 0.85
-  for (ordered_json& one : run["summaries"]) one["score"] = 0.855;
+  for (Json& one : run["summaries"].items()) one["score"] = 0.855;
   EXPECT_TRUE(effective_lengths(ruler_means(view_run(run)))[0]["length"].is_null());
-  for (ordered_json& one : run["summaries"]) one["score"] = 0.857;
+  for (Json& one : run["summaries"].items()) one["score"] = 0.857;
   EXPECT_EQ(effective_lengths(ruler_means(view_run(run)))[1]["length"], 1024);
 }
 
 TEST(TerminalTable, FitsTheWidthAndKeepsMethodAndScore) {
-  ordered_json run = run_of(kRulerNames);
+  Json run = run_of(kRulerNames);
   run["summaries"].push_back(
       summary("tâche_with_a_name_that_is_longer_than_a_narrow_terminal", 512, "attend=dense", 0.5));
   run["summaries"].push_back(summary("vt", 512, "attend=infllm:topk=16,block=128,local=4096,sink=128", 0.333));
@@ -278,7 +276,7 @@ TEST(TerminalTable, MeansFollowTheTasksAndRulerHasItsEffectiveLength) {
 }
 
 TEST(TerminalTable, ForeignNamesCannotMoveTheCursor) {
-  ordered_json run = run_of({"vt"});
+  Json run = run_of({"vt"});
   run["summaries"].push_back(summary("\x1b[2Jtask\r\xff", 512, "attend=\x1b]0;x\x07", 0.5));
   const std::string table = terminal_table(run, 100);
   EXPECT_EQ(table.find_first_of("\x1b\r\x07\xff"), table.npos);
@@ -286,8 +284,8 @@ TEST(TerminalTable, ForeignNamesCannotMoveTheCursor) {
 }
 
 TEST(TerminalTable, ColumnsWithoutNumbersAreLeftOut) {
-  ordered_json run = run_of({"vt"});
-  for (ordered_json& one : run["summaries"]) one["kl"] = nullptr;
+  Json run = run_of({"vt"});
+  for (Json& one : run["summaries"].items()) one["kl"] = nullptr;
   EXPECT_EQ(terminal_table(run, 140).find("KL"), std::string::npos);
 }
 

@@ -14,6 +14,7 @@
 #include "decode/generate.h"
 #include "eval/prompts.h"
 #include "eval/runner.h"
+#include "paths.h"
 #include "task_bench.h"
 
 namespace fathom {
@@ -21,7 +22,7 @@ namespace {
 
 const EvalModel& seedling() {
   static const EvalModel model = [] {
-    const std::string path = FATHOM_MODELS "/fathom-seedling-q8_0.gguf";
+    const std::string path = test::seedling_path();
     EvalModel seedling{"seedling", "1", Model::open(path), nullptr, std::make_shared<Runtime>(2), nullptr};
     seedling.tokenizer = std::make_shared<Tokenizer>(Vocabulary::read(*seedling.model->file()));
     return seedling;
@@ -359,8 +360,8 @@ TEST(Evaluation, SummaryIsTheMeanWithItsInterval) {
         sum += record["score"].get<double>();
     }
     EXPECT_NEAR(summary["score"].get<double>(), sum / 4, 1e-12);
-    EXPECT_LE(summary["low"], summary["score"]);
-    EXPECT_GE(summary["high"], summary["score"]);
+    EXPECT_LE(summary["low"].get<double>(), summary["score"].get<double>());
+    EXPECT_GE(summary["high"].get<double>(), summary["score"].get<double>());
     EXPECT_EQ(summary["kl"].is_null(), summary["method"] == "attend=dense");
   }
 }
@@ -373,9 +374,9 @@ TEST(Evaluation, ACrippledMethodScoresBelowDense) {
   Evaluation evaluation(needles, log);
   evaluation.run(seedling());
   const std::vector<Record> summaries = evaluation.summaries();
-  EXPECT_GE(summaries[0]["score"], 0.9);
-  EXPECT_LE(summaries[1]["score"], 0.3);
-  EXPECT_GT(summaries[0]["low"], summaries[1]["high"]);
+  EXPECT_GE(summaries[0]["score"].get<double>(), 0.9);
+  EXPECT_LE(summaries[1]["score"].get<double>(), 0.3);
+  EXPECT_GT(summaries[0]["low"].get<double>(), summaries[1]["high"].get<double>());
 }
 
 TEST(Evaluation, TellsWhichTaskCannotBeMadeBeforeItRuns) {

@@ -53,7 +53,7 @@ TEST(KvThreads, FollowingTheObjectFindsEveryReference) {
 
 TEST(KvThreads, ObjectIsJson) {
   const Sample sample = task_of("kv_threads:kind=single")->make(bytes_input(), 2000, 0);
-  const auto object = nlohmann::json::parse(sample.context.substr(sample.context.find('{')));
+  const auto object = Json::parse(sample.context.substr(sample.context.find('{')));
   EXPECT_EQ(object.size(), sample.details["pairs"]);
 }
 

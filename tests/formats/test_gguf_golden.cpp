@@ -41,7 +41,7 @@ TEST_P(GoldenWeights, ExpandToThoseOfTheHalfPrecisionFile) {
       {WeightType::kQ4_K, 0.073},  {WeightType::kQ4_0, 0.0883},  {WeightType::kIQ4_XS, 0.0785},
       {WeightType::kQ3_K, 0.155},  {WeightType::kQ2_K, 0.304},
   };
-  const std::string reference_path = shared("golden/tiny-llama-f16.gguf"), path = shared(GetParam());
+  const std::string reference_path = shared_path("golden/tiny-llama-f16.gguf"), path = shared_path(GetParam());
   FATHOM_NEEDS(reference_path);
   FATHOM_NEEDS(path);
   const Gguf reference = Gguf::open(reference_path), file = Gguf::open(path);
@@ -61,8 +61,8 @@ INSTANTIATE_TEST_SUITE_P(Formats, GoldenWeights,
                                          "golden/tiny-llama-q3_k_m.gguf", "golden/tiny-llama-q2_k.gguf"));
 
 TEST(GoldenFiles, RewrittenFilesHaveTheSameBytes) {
-  FATHOM_NEEDS(shared("golden"));
-  for (const auto& entry : std::filesystem::directory_iterator(shared("golden"))) {
+  FATHOM_NEEDS(shared_path("golden"));
+  for (const auto& entry : std::filesystem::directory_iterator(shared_path("golden"))) {
     if (entry.path().extension() != ".gguf") continue;
     const Gguf file = Gguf::open(entry.path());
     GgufWriter writer;
@@ -76,7 +76,7 @@ TEST(GoldenFiles, RewrittenFilesHaveTheSameBytes) {
 }
 
 TEST(GoldenFiles, TruncatedAnywhereTheyAreErrors) {
-  const std::string path = shared("golden/tiny-llama-q4_0.gguf");
+  const std::string path = shared_path("golden/tiny-llama-q4_0.gguf");
   FATHOM_NEEDS(path);
   const FileMap map(path);
   for (size_t size = 0; size < map.bytes().size(); size += 4096) {

@@ -6,12 +6,13 @@
 #include <vector>
 
 #include "models/session.h"
+#include "paths.h"
 
 namespace fathom::test {
 
 /// The small model in models/.
 inline std::shared_ptr<const Model> seedling() {
-  static const auto model = Model::open(std::string(FATHOM_MODELS) + "/fathom-seedling-q8_0.gguf");
+  static const auto model = Model::open(seedling_path());
   return model;
 }
 inline std::shared_ptr<Runtime> runtime() {

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "models/session.h"
+#include "paths.h"
 #include "reference_logits.h"
 #include "seedling.h"
 #include "tokens/tokenizer.h"
@@ -91,16 +92,12 @@ TEST(EvictPlaces, StatelessMethodsOfAttentionGoAlongAndOthersAreRefused) {
   }
 }
 
-/// The mean loss of the project's own prose from token 4,096 to 8,192: at four to eight times the trained length.
+/// The mean loss of tests/data/prose.txt from token 4,096 to 8,192: at four to eight times the trained length.
 double far_loss(const std::string& evict) {
-  std::string text;
-  for (const char* name : {"design", "evaluation", "performance", "training", "contributing"}) {
-    std::ifstream file(std::string(FATHOM_MODELS "/../docs/") + name + ".md");
-    std::stringstream all;
-    all << file.rdbuf();
-    text += all.str();
-  }
-  std::vector<int32_t> ids = Tokenizer(Vocabulary::read(*seedling()->file())).encode(text);
+  std::ifstream file(test::data_path("prose.txt"));
+  std::stringstream text;
+  text << file.rdbuf();
+  std::vector<int32_t> ids = Tokenizer(Vocabulary::read(*seedling()->file())).encode(text.str());
   ids.resize(std::min<size_t>(ids.size(), 8192));
   Session session(seedling(), runtime(), {.chunk = 128, .evict = evict});
   double total = 0;

@@ -149,7 +149,7 @@ INSTANTIATE_TEST_SUITE_P(Files, GoldenModel, testing::ValuesIn(kGoldens), [](con
 });
 
 TEST(GoldenStories, AgreeWithAnIndependentEngine) {
-  const std::string path = test::shared("thirdparty/stories260k/stories260k-f32");
+  const std::string path = test::shared_path("thirdparty/stories260k/stories260k-f32");
   FATHOM_NEEDS(path + ".gguf");
   const auto model = Model::open(path + ".gguf");
   const ReferenceLogits reference = test::read_reference(path + ".logits");

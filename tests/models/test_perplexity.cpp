@@ -8,6 +8,7 @@
 
 #include "kernels/amx_emulator.h"
 #include "models/session.h"
+#include "paths.h"
 #include "tokens/tokenizer.h"
 
 namespace fathom {
@@ -15,8 +16,8 @@ namespace {
 
 /// Mean negative log-likelihood of the first tokens, in nats per token.
 double loss(const Kernels& table, const std::string& cache, size_t count) {
-  const auto model = Model::open(FATHOM_MODELS "/fathom-seedling-q8_0.gguf");
-  std::ifstream file(FATHOM_MODELS "/../docs/design.md");
+  const auto model = Model::open(test::seedling_path());
+  std::ifstream file(test::data_path("prose.txt"));
   std::stringstream text;
   text << file.rdbuf();
   std::vector<int32_t> tokens = Tokenizer(Vocabulary::read(*model->file())).encode(text.str());

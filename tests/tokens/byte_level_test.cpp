@@ -101,7 +101,7 @@ TEST(ByteLevel, AnyBytesRoundTripThroughEveryPretokenizer) {
 
 TEST(ByteLevel, AnyBytesRoundTripThroughStoredVocabularies) {
   for (const char* name : {"golden/tiny-qwen2-f16.gguf", "thirdparty/tokenizers/ggml-vocab-gpt-2.gguf"}) {
-    const std::string path = test::shared(name);
+    const std::string path = test::shared_path(name);
     FATHOM_NEEDS(path);
     const Tokenizer tokenizer(Vocabulary::read(Gguf::open(path)));
     EXPECT_TRUE(tokenizer.ends_generation(tokenizer.vocabulary().eos));

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "formats/gguf.h"
+#include "paths.h"
 #include "random_text.h"
 #include "vocabularies.h"
 
@@ -95,7 +96,7 @@ TEST(SentencePiece, PiecesThatCrossSpacesAreFound) {
 }
 
 TEST(SentencePiece, AnyBytesRoundTripThroughATrainedVocabulary) {
-  const std::string path = std::string(FATHOM_MODELS) + "/fathom-seedling-q8_0.gguf";
+  const std::string path = test::seedling_path();
   const Tokenizer tokenizer(Vocabulary::read(Gguf::open(path)));
   EXPECT_TRUE(tokenizer.ends_generation(2));
   EXPECT_FALSE(tokenizer.ends_generation(100));

@@ -35,7 +35,8 @@ std::vector<int32_t> numbers(const std::string& line) {
 class Vectors : public testing::TestWithParam<const char*> {};
 
 TEST_P(Vectors, IdsEqualAnIndependentEngines) {
-  const std::string path = test::shared(std::string("thirdparty/tokenizers/ggml-vocab-") + GetParam() + ".gguf");
+  const std::string path =
+      test::shared_path(std::string("thirdparty/tokenizers/ggml-vocab-") + GetParam() + ".gguf");
   FATHOM_NEEDS(path);
   const Tokenizer tokenizer(Vocabulary::read(Gguf::open(path)));
   const auto texts = cut(contents(path + ".inp"), "\n__ggml_vocab_test__\n");

@@ -54,7 +54,7 @@ class Checkpoint : public testing::Test {
   void overwrite(const std::string& bytes) const { std::ofstream(path_, std::ios::binary) << bytes; }
 
   /// The error of reading the file into `into`; empty when it is read.
-  std::string read_error(Arrays& into, const nlohmann::ordered_json& config) const {
+  std::string read_error(Arrays& into, const Json& config) const {
     TrainState state = into.state();
     try {
       read_checkpoint(path_, config, state);
@@ -65,7 +65,7 @@ class Checkpoint : public testing::Test {
   }
 
   std::string folder_, path_;
-  const nlohmann::ordered_json config_ = to_json(TrainConfig{});
+  const Json config_ = to_json(TrainConfig{});
 };
 
 TEST_F(Checkpoint, GivesBackEveryBit) {

@@ -12,8 +12,6 @@
 namespace fathom {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 /// The error that a config text gives; empty when it is good.
 std::string error_of(const std::string& text) {
   try {

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "models/session.h"
+#include "paths.h"
 #include "train/export_gguf.h"
 #include "train/tiny_net.h"
 
@@ -173,7 +174,7 @@ std::string error_of(const std::function<void()>& action) {
 }
 
 TEST(Export, CarriesTheTokenizerOverAndRefusesAnotherSize) {
-  const Gguf seedling = Gguf::open(std::string(FATHOM_MODELS) + "/fathom-seedling-q8_0.gguf");
+  const Gguf seedling = Gguf::open(test::seedling_path());
   NetConfig config = tiny_config();
   const std::string error = error_of([&] { to_gguf(Net(config), WeightType::kF32, &seedling); });
   EXPECT_NE(error.find("the net 40"), std::string::npos) << error;

@@ -159,7 +159,7 @@ TEST(TrainLandmarks, ContradictionsAreNamed) {
   config.model.landmarks.tokens = 64;
   EXPECT_NE(error_of([&] { Net net(config); }).find("expected 0 (none) to 63"), std::string::npos);
   const auto parse = [](const char* model) {
-    return error_of([&] { parse_train_config({{"model", nlohmann::ordered_json::parse(model)}}, "run.json"); });
+    return error_of([&] { parse_train_config({{"model", Json::parse(model)}}, "run.json"); });
   };
   EXPECT_EQ(parse(R"({"landmark_block": 50})"), "");
   EXPECT_NE(parse(R"({"landmark_block": 64})").find("from 0 to 63"), std::string::npos);

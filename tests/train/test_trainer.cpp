@@ -18,8 +18,6 @@
 namespace fathom {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 constexpr int kSymbols = 12;
 
 /// Random symbols, then the same again: only the second half counts.

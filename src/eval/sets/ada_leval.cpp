@@ -17,12 +17,11 @@ SetSource source() {
 
 /// TSort: the whole prompt is in the record; the answer is a list of four numbers, or its text.
 Sample read_sort(const SetRecord& record) {
-  const SetRecord::Json* answer = record.find("answer");
+  const Json* answer = record.find("answer");
   if (answer == nullptr) record.fail_at("answer", "is missing, expected a permutation of 1 to 4");
-  const std::string order = answer->is_string() ? answer->get<std::string>()
-                            : answer->is_array()
-                                ? answer->dump(-1, ' ', false, SetRecord::Json::error_handler_t::replace)
-                                : "";
+  const std::string order = answer->is_string()  ? answer->get<std::string>()
+                            : answer->is_array() ? answer->dump()
+                                                 : "";
   if (answered_permutation(order, 4).empty()) {
     record.fail_at("answer", "expected a permutation of 1 to 4, found " + quote(order));
   }

@@ -63,11 +63,11 @@ SetSource source() {
 
 /// A list of integers, or a list with one such list, as text.
 std::vector<std::string> integer_list(const SetRecord& record) {
-  const SetRecord::Json* list = record.find("answer");
-  if (list != nullptr && list->is_array() && list->size() == 1 && list->front().is_array()) list = &list->front();
+  const Json* list = record.find("answer");
+  if (list != nullptr && list->is_array() && list->size() == 1 && (*list)[0].is_array()) list = &(*list)[0];
   if (list == nullptr || !list->is_array()) record.fail_at("answer", "expected a list of integers");
   std::string text;
-  for (const auto& item : *list) {
+  for (const Json& item : list->items()) {
     if (!item.is_number_integer()) record.fail_at("answer", "expected integers, found " + kind_of(item));
     text += (text.empty() ? "" : ", ") + item.dump();
   }

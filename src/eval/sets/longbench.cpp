@@ -146,7 +146,7 @@ Sample read_sample(const SetRecord& record, const LongBenchTask& task, int64_t r
   if (task.name == std::string_view("samsum")) sample.stop = {"\n"};
   if (task.metric == std::string_view("class")) sample.details["classes"] = record.texts("all_classes");
   if (record.find("length") != nullptr) sample.details["length"] = record.integer("length");
-  if (balanced) sample.details["kinds"] = nlohmann::ordered_json::array({bucket(record.integer("length"))});
+  if (balanced) sample.details["kinds"] = Json::array({bucket(record.integer("length"))});
   return sample;
 }
 

@@ -29,7 +29,7 @@ Sample read_sample(const SetRecord& record, const PromptForm& form) {
     slots[field] = record.text(field);
   }
   form.fill(slots, sample);
-  auto& kinds = sample.details["kinds"] = nlohmann::ordered_json::array();
+  auto& kinds = sample.details["kinds"] = Json::array();
   for (const char* field : {"difficulty", "length"}) {
     if (record.find(field) != nullptr) kinds.push_back(record.text(field));
   }

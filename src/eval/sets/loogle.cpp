@@ -12,7 +12,6 @@ namespace fathom {
 namespace {
 
 namespace fs = std::filesystem;
-using Json = nlohmann::ordered_json;
 
 constexpr const char* kQuestionPrompt =
     "Read the text below and answer the question about it.\n\n{input}\n\nQuestion: {Q}\nAnswer:";
@@ -46,7 +45,7 @@ std::map<std::string, std::string> masks_of(std::string_view text) {
   std::map<std::string, std::string> masks;
   try {
     const Json dict = parse_python_literal(text.substr(begin, end + 1 - begin), "answer");
-    for (const auto& [mask, name] : dict.items()) {
+    for (const auto& [mask, name] : dict.fields()) {
       if (name.is_string()) masks[mask] = name.get<std::string>();
     }
   } catch (const Error&) {
@@ -103,10 +102,9 @@ Sample summary_sample(const SetRecord& record, const PromptForm& form, int64_t r
 
 /// The text of a field of one question; of a dict (the answers of a cloze) its JSON.
 std::string question_field(const SetRecord& record, const Json& pair, const char* field) {
-  const auto found = pair.is_object() ? pair.find(field) : pair.end();
-  if (!pair.is_object() || found == pair.end())
-    record.fail_at("qa_pairs", concat("a question has no ", quote(field)));
-  if (found->is_object()) return found->dump(-1, ' ', false, Json::error_handler_t::replace);
+  const Json* found = pair.find(field);
+  if (!found) record.fail_at("qa_pairs", concat("a question has no ", quote(field)));
+  if (found->is_object()) return found->dump();
   if (!found->is_string() && !found->is_number()) {
     record.fail_at("qa_pairs", concat(quote(field), ": expected a string, found ", kind_of(*found)));
   }
@@ -119,7 +117,7 @@ void add_questions(const SetRecord& record, const PromptForm& form, int64_t rese
                          ? *field
                          : parse_python_literal(record.text("qa_pairs"), record.where() + ": field \"qa_pairs\"");
   if (!pairs.is_array()) record.fail_at("qa_pairs", "expected a list of questions, found " + kind_of(pairs));
-  for (const Json& pair : pairs) {
+  for (const Json& pair : pairs.items()) {
     Sample sample = published_sample(reserve, {question_field(record, pair, "A")}, record.number());
     form.fill({{"input", record.text("input")}, {"Q", question_field(record, pair, "Q")}}, sample);
     if (pair.contains("type") && pair["type"].is_string()) sample.details["type"] = pair["type"];

@@ -95,7 +95,7 @@ Sample read_sample(const SetRecord& record, const M4leTask& task) {
   sample.context = record.text("instruction") + "\n" + record.text("input");
   sample.stop = task.stop;
   if (record.find("length_bucket") != nullptr)
-    sample.details["kinds"] = nlohmann::ordered_json::array({std::to_string(record.integer("length_bucket"))});
+    sample.details["kinds"] = Json::array({std::to_string(record.integer("length_bucket"))});
   return sample;
 }
 

@@ -10,8 +10,6 @@
 namespace fathom {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 struct NeedleTask {
   const char* name;
   int64_t reserve;  // about 30 tokens a UUID, 25 of them at most
@@ -40,12 +38,12 @@ std::vector<std::string> answered_items(std::string_view text) {
 /// Values: one, a list, or a list as Python writes it.
 std::vector<std::string> read_values(const SetRecord& record) {
   const Json* field = record.find("values");
-  if (field == nullptr || !field->is_string() || !field->get_ref<const std::string&>().starts_with('[')) {
+  if (field == nullptr || !field->is_string() || !field->text().starts_with('[')) {
     return record.texts("values");
   }
   std::vector<std::string> values;
   const std::string where = record.where() + ": field \"values\"";
-  for (const Json& value : parse_python_literal(record.text("values"), where))
+  for (const Json& value : parse_python_literal(record.text("values"), where).items())
     values.push_back(text_of(value, where));
   if (values.empty()) record.fail_at("values", "expected at least one value, found none");
   return values;

@@ -9,8 +9,6 @@
 namespace fathom {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
 
@@ -70,7 +68,7 @@ class Reader {
     Json dict = Json::object();
     while (!take('}')) {
       const Json key = read(depth + 1);
-      if (key.is_structured()) fail_expecting("a key that is no list");
+      if (key.is_array() || key.is_object()) fail_expecting("a key that is no list");
       if (!take(':')) fail_expecting("':'");
       dict[key.is_string() ? key.get<std::string>() : key.dump()] = read(depth + 1);
       if (take(',')) continue;

@@ -14,24 +14,18 @@
 namespace fathom {
 namespace {
 
-using Json = SetRecord::Json;
-
 /// The objects of the array that `text` is, one after the other in memory.
 void read_array(const std::string& path, std::string_view text,
                 const std::function<void(const SetRecord&)>& visit) {
   int64_t number = 0;
-  const auto at_event = [&](int depth, Json::parse_event_t event, Json& parsed) {
-    if (depth != 1) return true;
-    const bool begins = event == Json::parse_event_t::object_start || event == Json::parse_event_t::array_start;
-    if (begins || event == Json::parse_event_t::key) return true;
+  const auto at_item = [&](const Json& item) {
     const std::string where = concat(path, ": record ", ++number);
-    if (event != Json::parse_event_t::object_end) fail(where, ": expected an object, found ", kind_of(parsed));
-    visit(SetRecord(parsed, where, number));
-    return false;
+    if (!item.is_object()) fail(where, ": expected an object, found ", kind_of(item));
+    visit(SetRecord(item, where, number));
   };
   try {
-    const Json emptied = Json::parse(text, at_event);
-  } catch (const nlohmann::json::exception& error) {
+    Json::parse_items(text, at_item);
+  } catch (const JsonError& error) {
     fail(path, ": record ", number + 1, ": no JSON: ", error.what());
   }
 }
@@ -53,8 +47,8 @@ std::string text_of(const Json& value, const std::string& where) {
 }
 
 const Json* SetRecord::find(const char* field) const {
-  const auto found = object_.find(field);
-  return found == object_.end() || found->is_null() ? nullptr : &*found;
+  const Json* found = object_.find(field);
+  return found && !found->is_null() ? found : nullptr;
 }
 
 void SetRecord::fail_at(const char* field, const std::string& problem) const {
@@ -65,7 +59,7 @@ const std::string& SetRecord::text(const char* field) const {
   const Json* value = find(field);
   if (value == nullptr) fail_at(field, "is missing, expected a string");
   if (!value->is_string()) fail_at(field, "expected a string, found " + kind_of(*value));
-  return value->get_ref<const std::string&>();
+  return value->text();
 }
 
 std::string SetRecord::text_or(const char* field, const std::string& otherwise) const {
@@ -86,7 +80,7 @@ std::vector<std::string> SetRecord::texts(const char* field) const {
   const std::string where = concat(where_, ": field \"", field, "\"");
   std::vector<std::string> all;
   if (!value->is_array()) return {text_of(*value, where)};
-  for (const Json& item : *value) all.push_back(text_of(item, where));
+  for (const Json& item : value->items()) all.push_back(text_of(item, where));
   if (all.empty()) fail_at(field, "expected at least one string, found an empty list");
   return all;
 }
@@ -117,10 +111,10 @@ std::string read_text_file(const std::string& path) {
 }
 
 std::map<std::string, std::string> read_string_map(const std::string& path) {
-  const Json object = Json::parse(read_text_file(path), nullptr, false);
+  const Json object = Json::parse_or_null(read_text_file(path));
   if (!object.is_object()) fail(path, ": expected a JSON object of strings");
   std::map<std::string, std::string> map;
-  for (const auto& [key, value] : object.items()) map[key] = text_of(value, concat(path, ": field ", quote(key)));
+  for (const auto& [key, value] : object.fields()) map[key] = text_of(value, concat(path, ": field ", quote(key)));
   return map;
 }
 
@@ -198,14 +192,14 @@ Sample SetTask::make(const TaskInput&, int64_t length, int64_t index) const {
 Score SetTask::score(const Sample& sample, const Answer& answer) const {
   Score score = scorer_(sample, answer);
   const auto kinds = sample.details.find("kinds");
-  if (kinds == sample.details.end()) return score;
-  for (const auto& kind : *kinds) score.details["score of " + kind.get<std::string>()] = score.value;
+  if (!kinds) return score;
+  for (const auto& kind : kinds->items()) score.details["score of " + kind.get<std::string>()] = score.value;
   return score;
 }
 
 SetTask::Scorer score_by(const std::string& metric) {
   return [score = find_metric(metric).score](const Sample& sample, const Answer& answer) {
-    return Score{score(answer.text, sample), nlohmann::ordered_json::object()};
+    return Score{score(answer.text, sample), Json::object()};
   };
 }
 

@@ -4,11 +4,11 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "base/json.h"
 #include "eval/task.h"
 
 namespace fathom {
@@ -18,7 +18,6 @@ namespace fathom {
 /// One object of a file, whose fields are checked when they are asked for.
 class SetRecord {
  public:
-  using Json = nlohmann::ordered_json;
   SetRecord(const Json& object, std::string where, int64_t number)
       : object_(object), where_(std::move(where)), number_(number) {}
 
@@ -45,9 +44,9 @@ class SetRecord {
 };
 
 /// The string, or the number as JSON writes it; throws Error beginning with `where` for anything else.
-std::string text_of(const nlohmann::ordered_json& value, const std::string& where);
+std::string text_of(const Json& value, const std::string& where);
 /// "a string", "an array", …
-std::string kind_of(const nlohmann::ordered_json& value);
+std::string kind_of(const Json& value);
 
 /// Calls `visit` with each object of a file: of a JSON array, or one a line. Throws Error naming file and line (of
 /// an array, the record's number) for what is no JSON object, for a file without records, and if it cannot be read.

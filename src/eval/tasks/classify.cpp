@@ -1,5 +1,6 @@
 // In-context classification with many classes, in nonsense words: what a label means can only be learned from the
 // demonstrations.
+#include <algorithm>
 #include <numeric>
 
 #include "eval/metrics.h"

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/error.h"
 #include "eval/metrics.h"
 
 namespace fathom {
@@ -36,7 +37,7 @@ std::string hide_in_noise(int64_t lines, const Hiding& hiding) {
     const double depth = lines > 0 ? static_cast<double>(line) / static_cast<double>(lines) : 1;
     for (; next < hiding.pieces.size() && (hiding.depths[next] <= depth || line == lines); ++next)
       hidden += hiding.pieces[next] + "\n";
-    if (line < lines) hidden += std::string(kNoiseLine) + "\n";
+    if (line < lines) hidden += concat(kNoiseLine, "\n");
   }
   return hidden;
 }

@@ -89,7 +89,7 @@ class RegularLanguage final : public Task {
     sample.evidence = {{begin, sample.context.size()}};
     sample.details["strings"] = strings.size();
     for (const std::vector<Edge>& edges : automaton) {
-      nlohmann::ordered_json listed = nlohmann::ordered_json::object();
+      Json listed = Json::object();
       for (const Edge& edge : edges) listed[std::string(1, edge.symbol)] = edge.to;
       sample.details["automaton"].push_back(listed);
     }

@@ -38,7 +38,7 @@ std::vector<Event> draw_events(Dice& dice, int64_t count) {
 
 /// How far `given`, an order of the same things as `right`, is from it: mean distance of a thing from its place,
 /// mean square of it, and the swaps that mend it. Anything else is as far as can be.
-nlohmann::ordered_json deviations(const Order& given, const Order& right) {
+Json deviations(const Order& given, const Order& right) {
   const auto n = std::ssize(right);
   const auto things = static_cast<double>(n);
   double distance = std::floor(things * things / 2), square = things * (things * things - 1) / 3;

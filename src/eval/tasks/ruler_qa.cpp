@@ -133,11 +133,10 @@ class MadeUpQuestions final : public Questions {
 // --- files
 // -------------------------------------------------------------------------------------------------------------
 
-nlohmann::json parse_file(const std::string& path, const char* published) {
+Json parse_file(const std::string& path, const char* published) {
   const FileMap file(path);
-  const auto* bytes = reinterpret_cast<const char*>(file.bytes().data());
-  auto json = nlohmann::json::parse(bytes, bytes + file.bytes().size(), nullptr, false);
-  if (json.is_discarded()) fail(path, ": no JSON; expected ", published);
+  Json json = Json::parse_or_null({reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()});
+  if (json.is_null()) fail(path, ": no JSON; expected ", published);
   return json;
 }
 
@@ -187,24 +186,25 @@ class Squad final : public FileQuestions {
  public:
   explicit Squad(const std::string& path) : FileQuestions(path) {
     try {
-      const nlohmann::json json = parse_file(path, "SQuAD 2.0, dev-v2.0.json");
-      for (const auto& article : json.at("data")) add_article(article.at("paragraphs"));
-    } catch (const nlohmann::json::exception& error) {
+      const Json json = parse_file(path, "SQuAD 2.0, dev-v2.0.json");
+      for (const auto& article : json.at("data").items()) add_article(article.at("paragraphs"));
+    } catch (const JsonError& error) {
       fail(path, ": not in the form of SQuAD 2.0 (data[].paragraphs[].{context,qas}): ", error.what());
     }
     if (records_.empty()) fail(path, ": holds no question that has an answer");
   }
 
  private:
-  void add_article(const nlohmann::json& paragraphs) {
+  void add_article(const Json& paragraphs) {
     std::vector<int64_t> ids;
-    for (const auto& paragraph : paragraphs)
+    for (const auto& paragraph : paragraphs.items())
       ids.push_back(add_document(paragraph.at("context").get<std::string>()));
     for (size_t p = 0; p < ids.size(); ++p) {
-      for (const auto& qa : paragraphs[p].at("qas")) {
+      for (const auto& qa : paragraphs[p].at("qas").items()) {
         if (qa.value("is_impossible", false)) continue;
         Record record{qa.at("question").get<std::string>(), {}, {ids[p]}, ids};
-        for (const auto& answer : qa.at("answers")) record.answers.push_back(answer.at("text").get<std::string>());
+        for (const auto& answer : qa.at("answers").items())
+          record.answers.push_back(answer.at("text").get<std::string>());
         if (!record.answers.empty()) records_.push_back(std::move(record));
       }
     }
@@ -215,8 +215,8 @@ class Hotpot final : public FileQuestions {
  public:
   explicit Hotpot(const std::string& path) : FileQuestions(path) {
     try {
-      for (const auto& item : parse_file(path, "HotpotQA, hotpot_dev_distractor_v1.json")) add_item(item);
-    } catch (const nlohmann::json::exception& error) {
+      for (const auto& item : parse_file(path, "HotpotQA, hotpot_dev_distractor_v1.json").items()) add_item(item);
+    } catch (const JsonError& error) {
       fail(path,
            ": not in the form of HotpotQA ([{question, answer, context: [[title, [sentences]]]}]): ", error.what());
     }
@@ -224,11 +224,11 @@ class Hotpot final : public FileQuestions {
   }
 
  private:
-  void add_item(const nlohmann::json& item) {
+  void add_item(const Json& item) {
     Record record{item.at("question").get<std::string>(), {item.at("answer").get<std::string>()}, {}, {}};
-    for (const auto& document : item.at("context")) {
+    for (const auto& document : item.at("context").items()) {
       std::string text = document.at(0).get<std::string>() + "\n";
-      for (const auto& sentence : document.at(1)) text += sentence.get<std::string>();
+      for (const auto& sentence : document.at(1).items()) text += sentence.get<std::string>();
       record.gold.push_back(add_document(text));  // all ten are the question's own
     }
     records_.push_back(std::move(record));

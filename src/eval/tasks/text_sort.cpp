@@ -1,8 +1,8 @@
 // Four segments of a text that follow each other, in random order, to be sorted.
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "eval/tasks/parts.h"
 #include "eval/tasks/tasks.h"
 
@@ -90,7 +90,7 @@ class TextSort final : public Task {
         "Question: In which order do the segments stand in the text? Give the four numbers as a list, such as "
         "[1, 2, 3, 4].\n";
     sample.lead = "Answer:";
-    sample.references = {nlohmann::json(right).dump()};
+    sample.references = {Json(right).dump()};
     sample.reserve = reserve_for(input, sample.references[0]) + kSegments;  // blanks between the numbers
     sample.stop = {"\n"};
     sample.details["order"] = right;

@@ -1,0 +1,29 @@
+# fathom_layer(FOLDER SOURCES FILE...): the static library fathom_FOLDER of one folder of src/, linked to the layers added
+# before it. fathom_layer_sources(VAR) lists the sources of the current folder.
+#   LIGHT      the code parses and prints: compiled for build time, not for speed
+#   FAST       the code computes: compiled for speed
+#   NO_PCH     without the precompiled header of standard headers
+function(fathom_layer folder)
+  cmake_parse_arguments(PARSE_ARGV 1 layer "LIGHT;FAST;NO_PCH" "" "SOURCES")
+  set(target fathom_${folder})
+  get_property(below GLOBAL PROPERTY FATHOM_LAYERS)
+  add_library(${target} STATIC ${layer_SOURCES})
+  target_include_directories(${target} PUBLIC ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/include)
+  target_link_libraries(${target} PUBLIC ${below} Threads::Threads)
+  if(layer_LIGHT)
+    target_compile_options(${target} PRIVATE ${FATHOM_LIGHT_CODE})
+  elseif(layer_FAST)
+    target_compile_options(${target} PRIVATE ${FATHOM_FAST_CODE})
+  endif()
+  if(layer_LIGHT AND NOT layer_NO_PCH)
+    fathom_precompile(${target} light)
+  elseif(NOT layer_FAST AND NOT layer_NO_PCH)
+    fathom_precompile(${target} engine)
+  endif()
+  set_property(GLOBAL PROPERTY FATHOM_LAYERS ${target} ${below})  # from the highest to the lowest, as linkers want them
+endfunction()
+
+function(fathom_layer_sources var)
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cpp)
+  set(${var} ${sources} PARENT_SCOPE)
+endfunction()

@@ -1,0 +1,36 @@
+// Matrix products with float weights, once per instruction set.
+#include "kernels/vector.h"
+
+// Highway's order: the target loop first, then what it compiles once per target.
+// clang-format off
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/matmul_floats.cpp"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "hwy/highway.h"
+#include "kernels/float_matmul-inl.h"
+#include "kernels/matmul_groups-inl.h"
+// clang-format on
+
+#if FATHOM_VECTOR_TARGET
+HWY_BEFORE_NAMESPACE();
+namespace fathom {
+namespace HWY_NAMESPACE {
+
+void MatvecFloats(const Matrix& w, int64_t begin, int64_t end, const ActivationRows& x, float* y,
+                  int64_t y_stride) {
+  switch (w.type) {
+    FATHOM_FLOAT_TYPES(FATHOM_TYPE_PRODUCT, MatvecFloat) default : break;  // in another group
+  }
+}
+void MatmulFloats(const Matrix& w, int64_t begin, int64_t end, const ActivationRows& x, float* y,
+                  int64_t y_stride) {
+  switch (w.type) {
+    FATHOM_FLOAT_TYPES(FATHOM_TYPE_PRODUCT, MatmulFloat) default : break;  // in another group
+  }
+}
+
+// NOLINTNEXTLINE(google-readability-namespace-comments)
+}  // namespace HWY_NAMESPACE
+}  // namespace fathom
+HWY_AFTER_NAMESPACE();
+#endif

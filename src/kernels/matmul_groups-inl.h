@@ -1,0 +1,30 @@
+// The products of one group of weight types (FATHOM_*_TYPES), each defined in its source file matmul_*.cpp for
+// every instruction set. Included inside Highway's target loop.
+#if defined(FATHOM_MATMUL_GROUPS_INL) == defined(HWY_TARGET_TOGGLE)
+#ifdef FATHOM_MATMUL_GROUPS_INL
+#undef FATHOM_MATMUL_GROUPS_INL
+#else
+#define FATHOM_MATMUL_GROUPS_INL
+#endif
+
+#include "kernels/unpack-inl.h"
+
+#if FATHOM_VECTOR_TARGET
+HWY_BEFORE_NAMESPACE();
+namespace fathom {
+namespace HWY_NAMESPACE {
+
+/// As Kernels::matvec and Kernels::matmul, for a matrix whose type is in the group.
+using GroupProduct = void(const Matrix& w, int64_t begin, int64_t end, const ActivationRows& x, float* y,
+                          int64_t y_stride);
+GroupProduct MatvecFloats, MatmulFloats;
+GroupProduct MatvecSmallBlocks, MatmulSmallBlocks;
+GroupProduct MatvecLowK, MatmulLowK;
+GroupProduct MatvecHighK, MatmulHighK;
+
+// NOLINTNEXTLINE(google-readability-namespace-comments)
+}  // namespace HWY_NAMESPACE
+}  // namespace fathom
+HWY_AFTER_NAMESPACE();
+#endif
+#endif
