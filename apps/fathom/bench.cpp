@@ -321,39 +321,37 @@ void run_bench(const BenchOptions& options) {
 
 }  // namespace
 
-void add_bench(CLI::App& app) {
+void add_bench(Command program) {
   auto options = std::make_shared<BenchOptions>();
-  CLI::App* command =
-      app.add_subcommand("bench", "Measure prefill and decode as shares of what the machine can do");
-  add_common_options(*command, options->common);
-  command->add_option("--shape", options->shape,
-                      "a random model of a named shape and weight type instead of a file (" + shape_names() +
-                          "), as llama-1b:q4_k");
+  Command command = program.add_command("bench", "Measure prefill and decode as shares of what the machine can do");
+  add_common_options(command, options->common);
+  command.add_option("--shape", options->shape,
+                     "a random model of a named shape and weight type instead of a file (" + shape_names() +
+                         "), as llama-1b:q4_k");
   command
-      ->add_option("--write", options->write,
-                   "write the random model of --shape as a GGUF file, for other engines, instead of measuring it")
-      ->type_name("FILE");
+      .add_option("--write", options->write,
+                  "write the random model of --shape as a GGUF file, for other engines, instead of measuring it")
+      .type_name("FILE");
   command
-      ->add_option("--beside", options->beside,
-                   "another --attend method, measured in turn with it, and how many times as fast; several")
-      ->type_name("METHOD")
-      ->allow_extra_args(false);
-  command->add_option("--prefill", options->prefill, "tokens to read, comma separated; 0 for none")
-      ->capture_default_str();
+      .add_option("--beside", options->beside,
+                  "another --attend method, measured in turn with it, and how many times as fast; several")
+      .type_name("METHOD")
+      .one_value();
+  command.add_option("--prefill", options->prefill, "tokens to read, comma separated; 0 for none").show_default();
   command
-      ->add_option("--depth", options->depth,
-                   "tokens in memory beforehand (filled with random keys and values), comma separated")
-      ->capture_default_str();
-  command->add_option("--decode", options->decode, "tokens to generate one by one, comma separated; 0 for none")
-      ->capture_default_str();
+      .add_option("--depth", options->depth,
+                  "tokens in memory beforehand (filled with random keys and values), comma separated")
+      .show_default();
+  command.add_option("--decode", options->decode, "tokens to generate one by one, comma separated; 0 for none")
+      .show_default();
   command
-      ->add_option("--sequences", options->sequences,
-                   "sequences of that depth generated together, each a token a step; tokens/s are of all")
-      ->capture_default_str();
-  command->add_option("--repeat", options->repeat, "runs of each measurement, of which the median is reported")
-      ->capture_default_str();
-  command->add_flag("--json", options->json, "one JSON object a line");
-  command->footer(
+      .add_option("--sequences", options->sequences,
+                  "sequences of that depth generated together, each a token a step; tokens/s are of all")
+      .show_default();
+  command.add_option("--repeat", options->repeat, "runs of each measurement, of which the median is reported")
+      .show_default();
+  command.add_flag("--json", options->json, "one JSON object a line");
+  command.footer(
       R"(The machine is measured in the same run, before and after each figure, with the threads in use: how fast it reads
 memory, and how fast it multiplies, with the instructions that the quantised matmul uses and in bf16. Prefill is then a
 share of its arithmetic (attention included), decode of its reading (weights and pages).
@@ -364,7 +362,7 @@ Examples:
   fathom bench -m model.gguf --depth 32k --prefill 0 --beside quest:share=0.25 --beside hip --sequences 4
   fathom bench --shape llama-1b:q4_k --write llama-1b.gguf
 )");
-  command->callback([options] { run_bench(*options); });
+  command.callback([options] { run_bench(*options); });
 }
 
 }  // namespace fathom
