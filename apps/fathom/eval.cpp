@@ -32,7 +32,7 @@ namespace {
 
 struct EvalOptions {
   CommonOptions common;  // threads, chunk, seed of every model
-  std::vector<std::string> models, tasks, attend, position, cache, evict, read, draft;
+  std::vector<std::string> models, tasks, attend, position, cache, evict, read;
   std::string lengths = "1k", haystack = "prose", chat_template, json, html;
   int64_t samples = 20, concurrency = 1, seed = 1;
   bool apart = false, no_yardstick = false, dense_prefill = false, repeat_haystack = false, chat = false;
@@ -52,10 +52,9 @@ std::vector<int64_t> parse_lengths(const std::string& text) {
   return lengths;
 }
 
-/// The plain way, with which the others are compared, and behind it every combination of what was asked for, or
-/// each on its own (--apart).
+/// The exact method, with which the others are compared, then every combination of the given methods, or each of
+/// them alone (--apart).
 std::vector<EvalMethod> list_methods(const EvalOptions& options) {
-  if (!options.draft.empty()) fail_unknown_method("draft", parse_spec(options.draft.front()).name, {});
   struct Axis {
     std::string EvalMethod::*part;
     const std::vector<std::string>& specs;
@@ -297,7 +296,6 @@ void add_eval(Command program) {
   add_list(command, "--cache", o->cache, "format of keys and values: bf16, q8, q4 or f32");
   add_list(command, "--evict", o->evict, "what is dropped from memory for good");
   add_list(command, "--read", o->read, "how a text longer than the model's window is read");
-  add_list(command, "--draft", o->draft, "how tokens are guessed ahead (none is there yet)");
   command.add_flag("--apart", o->apart, "each method on its own beside the plain way, not every combination");
   command.add_flag("--no-yardstick", o->no_yardstick,
                    "leave out the exact method that others are compared with, for lengths where it takes too long");
