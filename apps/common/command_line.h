@@ -77,8 +77,9 @@ class CommandLine {
   CommandLine(const CommandLine&) = delete;
 
   Command program() const { return Command(app_.get()); }
-  /// Parses the arguments and runs the callbacks of the commands they name. Returns the text to print if they ask for
-  /// help or the version, otherwise an empty string. Throws Error (usage) if they are wrong, and what callbacks throw.
+  /// Parses the arguments and runs the callbacks of the commands they name. Returns the text to print if they ask
+  /// for help or the version, otherwise an empty string. Throws Error (usage) if they are wrong, and what callbacks
+  /// throw.
   std::string parse(int argc, char** argv);
 
  private:
