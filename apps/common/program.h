@@ -1,11 +1,11 @@
 #pragma once
 
-#include <CLI/CLI.hpp>
+#include "command_line.h"
 
 namespace fathom {
 
-/// Parses the command line and does what it says; errors go to stderr as one line each. Returns the exit code: 0
-/// good, 1 failed, 2 wrong usage, 130 interrupted. add_commands: gives the app its name, options and commands.
-int run_program(int argc, char** argv, const char* description, void (*add_commands)(CLI::App& app));
+/// Parses the command line and runs the command it names. Prints an error as one line on stderr. Returns the exit
+/// code: 0 success, 1 failure, 2 wrong usage, 130 interrupted. add_commands: adds name, options and subcommands.
+int run_program(int argc, char** argv, const char* description, void (*add_commands)(Command program));
 
 }  // namespace fathom

@@ -1,6 +1,7 @@
 #include "attention_map.h"
 
 #include <filesystem>
+#include <span>
 
 #include "base/error.h"
 #include "base/write_file.h"
@@ -11,16 +12,16 @@
 
 namespace fathom {
 
-void add_attention_options(CLI::App& command, AttentionMapOptions& o) {
+void add_attention_options(Command command, AttentionMapOptions& o) {
   command
       .add_option("--attention", o.html, "read a text, answer, and draw what was looked at: a page for a browser")
-      ->type_name("PAGE");
+      .type_name("PAGE");
   command
       .add_option("-f,--file", o.files,
                   "with --attention: a text to read before the prompt; several; - is standard input")
-      ->type_name("FILE")
-      ->allow_extra_args(false);
-  command.add_option("-p,--prompt", o.prompt, "with --attention: the prompt")->type_name("TEXT");
+      .type_name("FILE")
+      .one_value();
+  command.add_option("-p,--prompt", o.prompt, "with --attention: the prompt").type_name("TEXT");
   add_size_option(command, "-n,--tokens", o.tokens, 1,
                   "with --attention: most tokens to generate, to the line's end [32]");
   add_method_options(command, o.common);

@@ -1,9 +1,9 @@
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <string>
 #include <vector>
 
+#include "command_line.h"
 #include "options.h"
 
 namespace fathom {
@@ -16,7 +16,7 @@ struct AttentionMapOptions {
   int64_t tokens = 32;
   bool json = false;
 };
-void add_attention_options(CLI::App& command, AttentionMapOptions& o);
+void add_attention_options(Command command, AttentionMapOptions& o);
 /// Reads and answers; writes the page, or one JSON object to stdout.
 void map_attention(const AttentionMapOptions& options);
 

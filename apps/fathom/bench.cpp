@@ -1,5 +1,7 @@
 // fathom bench: speed as a share of what the machine can do, measured in the same run.
 #include <algorithm>
+#include <charconv>
+#include <cmath>
 #include <iomanip>
 #include <memory>
 #include <random>
@@ -10,7 +12,8 @@
 #include "base/interrupt.h"
 #include "base/json.h"
 #include "base/progress.h"
-#include "base/stopwatch.h"
+#include "bench_figure.h"
+#include "bench_timing.h"
 #include "commands.h"
 #include "console.h"
 #include "eval/machine.h"
@@ -27,48 +30,18 @@ struct BenchOptions {
   std::string prefill = "512", depth = "0", decode = "32";
   int sequences = 1;
   int repeat = 3;
+  double seconds = 20;  // for each figure
   bool json = false;
 };
 
-/// Before the runs of a measurement, at most this many tokens warm caches and pages up.
-constexpr int64_t kWarmUpTokens = 512;
+/// A prefill of fewer tokens would measure something else: weights are read once for a chunk.
+constexpr int64_t kLeastPrefill = 64;
 
-/// Beyond these shares of time a figure says so: chosen what to attend to, lost to other programs.
+/// Tokens filled in before progress is shown.
+constexpr int64_t kFillTokens = 4096;
+
+/// Larger shares of time are printed with a figure: spent on choosing what to attend to, taken by other programs.
 constexpr double kWorthSaying = 0.01, kDisturbed = 0.02;
-
-/// One measured figure.
-struct Figure {
-  const char* test;  // "prefill" or "decode"
-  std::string attend = {};
-  int64_t tokens, depth;             // of each sequence
-  int64_t sequences = 1;             // read or generated together
-  double operations = 0, bytes = 0;  // multiply-adds and bytes of weights and pages that one run needs
-  std::vector<double> seconds = {};  // of the runs, sorted
-  double speed_up = 1;               // beside the first method: the median over rounds
-  MachineLimits limits = {};         // measured just before and after the runs, whichever was larger
-  AttentionCount attention = {};
-  double waited = 0;      // share of the threads' time in which other programs had the cores
-  size_t peak_bytes = 0;  // resident memory
-
-  bool is_prefill() const { return std::string_view(test) == "prefill"; }
-  double median_seconds() const {
-    const size_t half = seconds.size() / 2;
-    return seconds.size() % 2 ? seconds[half] : (seconds[half - 1] + seconds[half]) / 2;
-  }
-  /// Of all sequences together.
-  double tokens_per_second() const { return speed(median_seconds()); }
-  double slowest() const { return speed(seconds.back()); }
-  double fastest() const { return speed(seconds.front()); }
-  /// Prefill of arithmetic, decode of reading.
-  double share() const {
-    return is_prefill() ? operations / median_seconds() / limits.multiply_adds_per_second
-                        : bytes / median_seconds() / limits.read_bytes_per_second;
-  }
-  double share_of_bf16() const { return operations / median_seconds() / limits.bf16_multiply_adds_per_second; }
-
- private:
-  double speed(double seconds_of_run) const { return static_cast<double>(tokens * sequences) / seconds_of_run; }
-};
 
 std::vector<int64_t> parse_sizes(const std::string& list, const char* option) {
   std::vector<int64_t> sizes;
@@ -80,6 +53,21 @@ std::vector<int64_t> parse_sizes(const std::string& list, const char* option) {
     begin = end + 1;
   }
   return sizes;
+}
+
+double parse_seconds(const std::string& text) {
+  double seconds = 0;
+  const char* end = text.data() + text.size();
+  const auto parsed = std::from_chars(text.data(), end, seconds);
+  if (parsed.ec != std::errc() || parsed.ptr != end || !std::isfinite(seconds) || seconds <= 0)
+    fail_usage("--seconds: expected a number above 0, such as 20 or 0.5, found ", quote(text));
+  return seconds;
+}
+
+std::string teraflops(double multiply_adds_per_second) {
+  std::ostringstream out;
+  out << std::setprecision(3) << 2 * multiply_adds_per_second / 1e12;
+  return out.str();
 }
 
 /// Multiply-adds of attention for tokens at positions [depth, depth + n) in all layers, and bytes of pages that one
@@ -100,30 +88,25 @@ class Bench {
         model_(std::move(model)),
         runtime_(std::make_shared<Runtime>(options.common.threads)),
         meter_(runtime_->pool(), kernels()),
-        methods_{options.common.attend} {
+        methods_{options.common.attend},
+        depths_(parse_sizes(options.depth, "--depth")),
+        prefills_(parse_sizes(options.prefill, "--prefill")),
+        decodes_(parse_sizes(options.decode, "--decode")) {
     methods_.insert(methods_.end(), options.beside.begin(), options.beside.end());
+    std::erase(prefills_, 0);
+    std::erase(decodes_, 0);
   }
 
   void run() {
-    print_machine(meter_.limits());
-    for (const int64_t depth : parse_sizes(options_.depth, "--depth")) {
-      Sessions sessions;
-      for (int i = 0; i < options_.sequences; ++i) {
-        sessions.emplace_back(model_, runtime_, options_.common.session());
-        if (depth > 0) sessions.back().fill_random(depth);
-      }
-      for (const int64_t n : parse_sizes(options_.prefill, "--prefill")) {
-        if (n > 0) print_all(measure_prefill(sessions[0], n));
-      }
-      for (const int64_t n : parse_sizes(options_.decode, "--decode")) {
-        if (n > 0) print_all(measure_decode(sessions, n));
-      }
+    print_machine(limits());
+    for (const int64_t depth : depths_) {
+      const std::vector<Sessions> sessions = prepare(depth);
+      for (const int64_t n : prefills_) measure_prefill(sessions, depth, n);
+      for (const int64_t n : decodes_) measure_decode(sessions, depth, n);
     }
   }
 
  private:
-  using Sessions = std::vector<Session>;
-
   std::vector<int32_t> random_tokens(int64_t n) {
     std::uniform_int_distribution<int32_t> any(0, static_cast<int32_t>(model_->config().vocabulary) - 1);
     std::vector<int32_t> tokens(n);
@@ -131,96 +114,133 @@ class Bench {
     return tokens;
   }
 
-  /// The same figure for each method.
-  std::vector<Figure> of_each(const Figure& figure) const {
-    std::vector<Figure> figures;
-    for (const std::string& attend : methods_) {
-      figures.push_back(figure);
-      figures.back().attend = attend;
-    }
-    return figures;
-  }
-
-  /// Times `work(forks, tokens)` on fresh forks of each method's sessions, the methods in turn.
-  template <class Work>
-  void measure(const std::vector<Sessions>& sessions, std::vector<Figure>& figures, const Work& work) {
-    const std::vector<int32_t> tokens = random_tokens(figures[0].tokens);
-    const MachineLimits before = meter_.limits();
-    const double waited_before = seconds_waited();
-    const Stopwatch all;
-    std::vector<std::vector<double>> speed_ups(figures.size());
-    Progress progress(concat("measuring ", figures[0].test, " at ", format_size(figures[0].depth)), "runs",
-                      (options_.repeat + 1) * std::ssize(figures));
-    int64_t runs = 0;
-    for (int round = 0; round <= options_.repeat; ++round) {
-      for (size_t m = 0; m < figures.size(); ++m) {
+  /// Sessions whose memory holds `depth` random tokens. They do not share pages.
+  Sessions fill(int64_t depth) {
+    Progress progress("filling memory", "tokens", depth * options_.sequences);
+    Sessions sessions;
+    int64_t filled = 0;
+    for (int i = 0; i < options_.sequences; ++i) {
+      sessions.emplace_back(model_, runtime_, options_.common.session());
+      for (int64_t left = depth; left > 0; left -= std::min(left, kFillTokens)) {
         throw_if_interrupted();
-        Sessions forks;
-        for (const Session& session : sessions[m]) forks.push_back(session.fork());
-        const bool warm_up = round == 0;
-        const AttentionCount attention_before = runtime_->work().attention.count();
-        const Stopwatch watch;
-        work(forks,
-             std::span(tokens).first(warm_up ? std::min(figures[m].tokens, kWarmUpTokens) : figures[m].tokens));
-        progress.update(++runs);
-        if (warm_up) continue;
-        figures[m].seconds.push_back(watch.seconds());
-        figures[m].attention += runtime_->work().attention.count() - attention_before;
-        speed_ups[m].push_back(figures[0].seconds.back() / figures[m].seconds.back());
+        sessions.back().fill_random(std::min(left, kFillTokens));
+        filled += std::min(left, kFillTokens);
+        progress.update(filled);
       }
     }
-    const double waited = (seconds_waited() - waited_before) / (all.seconds() * runtime_->pool().threads());
-    const MachineLimits limits = larger(before, meter_.limits());
-    for (size_t m = 0; m < figures.size(); ++m) {
-      std::ranges::sort(figures[m].seconds);
-      std::ranges::sort(speed_ups[m]);
-      figures[m].speed_up = speed_ups[m][speed_ups[m].size() / 2];
-      figures[m].waited = waited;
-      figures[m].peak_bytes = peak_resident_bytes();
-      figures[m].limits = limits;
-    }
+    return sessions;
   }
 
-  /// The sessions under each method.
-  std::vector<Sessions> under_each(std::span<const Session> sessions) const {
-    std::vector<Sessions> under(methods_.size());
-    for (size_t m = 0; m < methods_.size(); ++m)
-      for (const Session& session : sessions) under[m].push_back(session.fork(methods_[m]));
-    return under;
+  /// The sessions of each method at a depth, for all figures there. Memory is filled once. What a method prepares
+  /// once for the tokens in memory is not part of any figure: one more token is read for it.
+  std::vector<Sessions> prepare(int64_t depth) {
+    const Sessions filled = fill(depth);
+    std::vector<Sessions> prepared(methods_.size());
+    const std::vector<int32_t> first = random_tokens(1);
+    for (size_t m = 0; m < methods_.size(); ++m) {
+      for (const Session& session : filled) prepared[m].push_back(session.fork(methods_[m]));
+      if (depth > 0) step(prepared[m], first[0]);
+    }
+    return prepared;
   }
-  /// The same token for each.
+
+  /// The same token for each session.
   static void step(Sessions& sessions, int32_t token) {
     std::vector<Session*> all;
     for (Session& session : sessions) all.push_back(&session);
     Session::step(all, std::vector<int32_t>(all.size(), token));
   }
 
-  std::vector<Figure> measure_prefill(const Session& session, int64_t n) {
-    const auto depth = static_cast<double>(session.length());
-    const double operations = static_cast<double>(model_->network().multiply_adds() - output_multiply_adds()) * n +
-                              output_multiply_adds() + attention_multiply_adds(model_->config(), depth, n);
-    std::vector<Figure> figures =
-        of_each({.test = "prefill", .tokens = n, .depth = session.length(), .operations = operations});
-    measure(under_each({&session, 1}), figures,
-            [](Sessions& sessions, std::span<const int32_t> tokens) { sessions[0].append(tokens); });
-    return figures;
+  void measure_prefill(const std::vector<Sessions>& prepared, int64_t depth, int64_t n) {
+    std::vector<Sessions> first_of_each(methods_.size());
+    for (size_t m = 0; m < methods_.size(); ++m) first_of_each[m].push_back(prepared[m][0].fork());
+    BenchTest test;
+    test.tokens = n;
+    test.least_tokens = kLeastPrefill;
+    test.work = [&](int64_t tokens) {
+      return (static_cast<double>(model_->network().multiply_adds()) - output_multiply_adds()) * tokens +
+             output_multiply_adds() + attention_multiply_adds(model_->config(), depth, tokens);
+    };
+    test.run = [](Sessions& sessions, std::span<const int32_t> tokens, const auto& progress) {
+      AppendOptions append;
+      append.progress = progress;
+      sessions[0].append(tokens, append);
+    };
+    measure(test, first_of_each, {.test = "prefill", .tokens = n, .depth = depth});
   }
 
-  std::vector<Figure> measure_decode(const Sessions& sessions, int64_t n) {
-    const int64_t depth = sessions[0].length();
-    const double pages = page_bytes(sessions[0], static_cast<double>(depth) + (n + 1) / 2.0);
-    const double bytes = model_->network().weight_bytes() + pages * options_.sequences;
-    std::vector<Figure> figures = of_each(
-        {.test = "decode", .tokens = n, .depth = depth, .sequences = options_.sequences, .bytes = bytes * n});
-    std::vector<Sessions> under = under_each(sessions);
-    if (depth > 0) {  // what a method prepares once for a text is not part of decoding
-      const std::vector<int32_t> first = random_tokens(1);
-      for (Sessions& each : under) step(each, first[0]);
+  void measure_decode(const std::vector<Sessions>& prepared, int64_t depth, int64_t n) {
+    BenchTest test;
+    test.tokens = n;
+    test.work = [&](int64_t tokens) {
+      const double pages = page_bytes(prepared[0][0], static_cast<double>(depth) + (tokens + 1) / 2.0);
+      return (model_->network().weight_bytes() + pages * options_.sequences) * tokens;
+    };
+    test.run = [](Sessions& sessions, std::span<const int32_t> tokens, const auto& progress) {
+      for (size_t i = 0; i < tokens.size(); ++i) {
+        step(sessions, tokens[i]);
+        progress(static_cast<int64_t>(i) + 1);
+      }
+    };
+    measure(test, prepared, {.test = "decode", .tokens = n, .depth = depth, .sequences = options_.sequences});
+  }
+
+  /// Measures and prints the same figure for each method.
+  void measure(BenchTest test, const std::vector<Sessions>& sessions, Figure figure) {
+    const size_t total = depths_.size() * (prefills_.size() + decodes_.size());
+    test.label = concat("test ", ++tests_, " of ", total, ": ", figure.test, " ", format_size(test.tokens),
+                        " at depth ", format_size(figure.depth));
+    const int64_t measurements = meter_.measurements();
+    const MachineLimits before = limits();
+    reset_peak_resident_bytes();
+    const Timing timing =
+        time_runs(test, sessions, random_tokens(test.tokens), {options_.repeat, options_.seconds}, *runtime_);
+    figure.peak_bytes = peak_resident_bytes();
+    figure.limits = larger(before, limits());
+    figure.limits_remeasured = meter_.measurements() > measurements;
+    figure.tokens = timing.tokens;
+    figure.tokens_requested = test.tokens;
+    figure.work = test.work(timing.tokens);
+    figure.waited = timing.waited_share;
+    for (size_t m = 0; m < methods_.size(); ++m) {
+      Figure own = figure;
+      own.attend = methods_[m];
+      own.attention = timing.methods[m].attention;
+      own.seconds = timing.methods[m].seconds;
+      own.speed_up = median_ratio(timing.methods[0].seconds, own.seconds);
+      std::ranges::sort(own.seconds);
+      print(own);
     }
-    measure(under, figures, [](Sessions& forks, std::span<const int32_t> tokens) {
-      for (const int32_t token : tokens) step(forks, token);
-    });
-    return figures;
+    note_cut(figure, std::ssize(timing.methods[0].seconds));
+  }
+
+  static double median_ratio(const std::vector<double>& a, const std::vector<double>& b) {
+    std::vector<double> ratios;
+    for (size_t i = 0; i < a.size(); ++i) ratios.push_back(a[i] / b[i]);
+    std::ranges::sort(ratios);
+    return ratios[ratios.size() / 2];
+  }
+
+  /// The machine's limits now. Says on stderr when they had to be measured again.
+  MachineLimits limits() {
+    const MachineLimits before = limits_;
+    const int64_t measurements = meter_.measurements();
+    limits_ = meter_.limits();
+    if (measurements > 0 && meter_.measurements() > measurements) {
+      note(concat("the machine's speed has changed, its limits were measured again: reads ",
+                  format_bytes(before.read_bytes_per_second), "/s, now ",
+                  format_bytes(limits_.read_bytes_per_second), "/s; ", teraflops(before.multiply_adds_per_second),
+                  " Tflop/s, now ", teraflops(limits_.multiply_adds_per_second)));
+    }
+    return limits_;
+  }
+
+  /// Says on stderr what was left out to stay within --seconds.
+  void note_cut(const Figure& figure, int64_t runs) const {
+    if (figure.tokens == figure.tokens_requested && runs == options_.repeat) return;
+    note(concat(figure.test, " ", figure.tokens_requested, " at depth ", figure.depth, ": measured ", runs, " of ",
+                options_.repeat, " runs of ", figure.tokens, " tokens; more with --seconds above ",
+                options_.seconds));
   }
 
   double output_multiply_adds() const {
@@ -240,24 +260,22 @@ class Bench {
     const ModelConfig& config = model_->config();
     std::ostringstream out;
     out << "machine  " << processor_name() << ", " << kernels().isa << ", " << runtime_->pool().threads()
-        << " threads: reads " << format_bytes(limits.read_bytes_per_second) << "/s, " << std::setprecision(3)
-        << 2 * limits.multiply_adds_per_second / 1e12 << " Tflop/s as the quantised matmul multiplies, "
-        << 2 * limits.bf16_multiply_adds_per_second / 1e12 << " in bf16\n"
+        << " threads: reads " << format_bytes(limits.read_bytes_per_second) << "/s, "
+        << teraflops(limits.multiply_adds_per_second) << " Tflop/s as the quantised matmul multiplies, "
+        << teraflops(limits.bf16_multiply_adds_per_second) << " in bf16\n"
         << "model    " << config.name << ", " << format_bytes(static_cast<double>(model_->network().weight_bytes()))
         << " of weights; attend " << options_.common.attend << ", cache " << options_.common.cache << "\n\n"
         << "test       tokens    depth    tokens/s     (slowest to fastest)  share of limit  peak memory\n";
     write_out(out.str());
   }
 
-  void print_all(const std::vector<Figure>& figures) const {
-    for (const Figure& figure : figures) print(figure);
-  }
   void print(const Figure& f) const { options_.json ? print_object(f) : print_row(f); }
 
   void print_object(const Figure& f) const {
     Json line{{"test", f.test},
               {"model", model_->config().name},
               {"tokens", f.tokens},
+              {"tokens_requested", f.tokens_requested},
               {"depth", f.depth},
               {"sequences", f.sequences},
               {"threads", runtime_->pool().threads()},
@@ -267,6 +285,7 @@ class Bench {
               {"tokens_per_second_min", f.slowest()},
               {"tokens_per_second_max", f.fastest()},
               {"repeats", f.seconds.size()},
+              {"repeats_requested", options_.repeat},
               {"share_of_limit", f.share()}};
     if (f.is_prefill()) {
       line["share_of_bf16_peak"] = f.share_of_bf16();
@@ -278,6 +297,7 @@ class Bench {
     if (methods_.size() > 1) line["speed_up"] = f.speed_up;
     line["selecting_share"] = f.attention.selecting_share();
     line["waited_share"] = f.waited;
+    line["limits_remeasured"] = f.limits_remeasured;
     line["peak_rss_bytes"] = f.peak_bytes;
     print_line(line);
   }
@@ -304,7 +324,10 @@ class Bench {
   std::shared_ptr<const Model> model_;
   std::shared_ptr<Runtime> runtime_;
   MachineMeter meter_;
+  MachineLimits limits_;
   std::vector<std::string> methods_;  // those of --attend and --beside
+  std::vector<int64_t> depths_, prefills_, decodes_;
+  int64_t tests_ = 0;  // measured so far
   std::mt19937 random_{1};
 };
 
@@ -321,42 +344,45 @@ void run_bench(const BenchOptions& options) {
 
 }  // namespace
 
-void add_bench(CLI::App& app) {
+void add_bench(Command program) {
   auto options = std::make_shared<BenchOptions>();
-  CLI::App* command =
-      app.add_subcommand("bench", "Measure prefill and decode as shares of what the machine can do");
-  add_common_options(*command, options->common);
-  command->add_option("--shape", options->shape,
-                      "a random model of a named shape and weight type instead of a file (" + shape_names() +
-                          "), as llama-1b:q4_k");
+  Command command = program.add_command("bench", "Measure prefill and decode as shares of what the machine can do");
+  add_common_options(command, options->common);
+  command.add_option("--shape", options->shape,
+                     "a random model of a named shape and weight type instead of a file (" + shape_names() +
+                         "), as llama-1b:q4_k");
   command
-      ->add_option("--write", options->write,
-                   "write the random model of --shape as a GGUF file, for other engines, instead of measuring it")
-      ->type_name("FILE");
+      .add_option("--write", options->write,
+                  "write the random model of --shape as a GGUF file, for other engines, instead of measuring it")
+      .type_name("FILE");
   command
-      ->add_option("--beside", options->beside,
-                   "another --attend method, measured in turn with it, and how many times as fast; several")
-      ->type_name("METHOD")
-      ->allow_extra_args(false);
-  command->add_option("--prefill", options->prefill, "tokens to read, comma separated; 0 for none")
-      ->capture_default_str();
+      .add_option("--beside", options->beside,
+                  "another --attend method, measured in turn with it, and how many times as fast; several")
+      .type_name("METHOD")
+      .one_value();
+  command.add_option("--prefill", options->prefill, "tokens to read, comma separated; 0 for none").show_default();
   command
-      ->add_option("--depth", options->depth,
-                   "tokens in memory beforehand (filled with random keys and values), comma separated")
-      ->capture_default_str();
-  command->add_option("--decode", options->decode, "tokens to generate one by one, comma separated; 0 for none")
-      ->capture_default_str();
+      .add_option("--depth", options->depth, "tokens in memory beforehand (filled in, not read), comma separated")
+      .show_default();
+  command.add_option("--decode", options->decode, "tokens to generate one by one, comma separated; 0 for none")
+      .show_default();
   command
-      ->add_option("--sequences", options->sequences,
-                   "sequences of that depth generated together, each a token a step; tokens/s are of all")
-      ->capture_default_str();
-  command->add_option("--repeat", options->repeat, "runs of each measurement, of which the median is reported")
-      ->capture_default_str();
-  command->add_flag("--json", options->json, "one JSON object a line");
-  command->footer(
-      R"(The machine is measured in the same run, before and after each figure, with the threads in use: how fast it reads
-memory, and how fast it multiplies, with the instructions that the quantised matmul uses and in bf16. Prefill is then a
-share of its arithmetic (attention included), decode of its reading (weights and pages).
+      .add_option("--sequences", options->sequences,
+                  "sequences of that depth generated together, each a token a step; tokens/s are of all")
+      .show_default();
+  command.add_option("--repeat", options->repeat, "runs of each figure, of which the median is reported")
+      .show_default();
+  command
+      .add_option(
+          "--seconds", [options](const std::string& text) { options->seconds = parse_seconds(text); },
+          "most seconds for each figure: fewer runs, then fewer tokens are measured, at least one run [20]")
+      .type_name("S");
+  command.add_flag("--json", options->json, "one JSON object a line");
+  command.footer(
+      R"(The machine is measured in the same run, with the threads in use: how fast it reads memory, and how fast it multiplies,
+with the instructions that the quantised matmul uses and in bf16. A short probe before and after each figure shows
+whether its speed has changed; if so it is measured again. Prefill is then a share of its arithmetic (attention
+included), decode of its reading (weights and pages).
 
 Examples:
   fathom bench --shape llama-1b:q4_k --prefill 512,4k --depth 0,4k
@@ -364,7 +390,7 @@ Examples:
   fathom bench -m model.gguf --depth 32k --prefill 0 --beside quest:share=0.25 --beside hip --sequences 4
   fathom bench --shape llama-1b:q4_k --write llama-1b.gguf
 )");
-  command->callback([options] { run_bench(*options); });
+  command.callback([options] { run_bench(*options); });
 }
 
 }  // namespace fathom

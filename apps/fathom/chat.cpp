@@ -3,7 +3,9 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
+#include <optional>
 
 #include "base/error.h"
 #include "base/interrupt.h"
@@ -91,25 +93,25 @@ void run_chat(const ChatOptions& options) {
 
 }  // namespace
 
-void add_chat(CLI::App& app) {
+void add_chat(Command program) {
   auto o = std::make_shared<ChatOptions>();
-  CLI::App* command = app.add_subcommand("chat", "Converse with a model, line by line");
-  command->add_option("-s,--system", o->system, "the system prompt")->type_name("TEXT");
-  command->add_option("--template", o->chat_template, "a chat template in Jinja [the model file's own]")
-      ->type_name("FILE");
-  add_size_option(*command, "-n,--tokens", o->tokens, 1, "most tokens of an answer [1k]");
-  add_common_options(*command, o->common);
-  add_sampling_options(*command, o->sampling);
-  command->add_option("--stop", o->stop, "a text at which an answer stops; several; it is not printed")
-      ->type_name("TEXT")
-      ->allow_extra_args(false);
-  command->footer(
+  Command command = program.add_command("chat", "Converse with a model, line by line");
+  command.add_option("-s,--system", o->system, "the system prompt").type_name("TEXT");
+  command.add_option("--template", o->chat_template, "a chat template in Jinja [the model file's own]")
+      .type_name("FILE");
+  add_size_option(command, "-n,--tokens", o->tokens, 1, "most tokens of an answer [1k]");
+  add_common_options(command, o->common);
+  add_sampling_options(command, o->sampling);
+  command.add_option("--stop", o->stop, "a text at which an answer stops; several; it is not printed")
+      .type_name("TEXT")
+      .one_value();
+  command.footer(
       R"(Each line of stdin is a message. /reset starts anew, /exit or Ctrl-D leaves, Ctrl-C stops an answer.
 
 Example:
   fathom chat -m model.gguf -s "Answer in one sentence." --temp 0.7
 )");
-  command->callback([o] { run_chat(*o); });
+  command.callback([o] { run_chat(*o); });
 }
 
 }  // namespace fathom

@@ -1,19 +1,19 @@
 #pragma once
 
-#include <CLI/CLI.hpp>
+#include "command_line.h"
 
 namespace fathom {
 
-// Each adds one subcommand with its options; its work is done when the command line has been parsed.
-void add_run(CLI::App& app);
-void add_chat(CLI::App& app);
-void add_tokens(CLI::App& app);
-void add_logits(CLI::App& app);
-void add_score(CLI::App& app);
-void add_bench(CLI::App& app);
-void add_eval(CLI::App& app);
-void add_train(CLI::App& app);
-void add_methods(CLI::App& app);
-void add_inspect(CLI::App& app);
+// Each adds one subcommand with its options and the callback that runs it.
+void add_run(Command program);
+void add_chat(Command program);
+void add_tokens(Command program);
+void add_logits(Command program);
+void add_score(Command program);
+void add_bench(Command program);
+void add_eval(Command program);
+void add_train(Command program);
+void add_methods(Command program);
+void add_inspect(Command program);
 
 }  // namespace fathom

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <ctime>
 #include <filesystem>
 #include <fstream>
@@ -31,7 +32,7 @@ namespace {
 
 struct EvalOptions {
   CommonOptions common;  // threads, chunk, seed of every model
-  std::vector<std::string> models, tasks, attend, position, cache, evict, read, draft;
+  std::vector<std::string> models, tasks, attend, position, cache, evict, read;
   std::string lengths = "1k", haystack = "prose", chat_template, json, html;
   int64_t samples = 20, concurrency = 1, seed = 1;
   bool apart = false, no_yardstick = false, dense_prefill = false, repeat_haystack = false, chat = false;
@@ -51,10 +52,9 @@ std::vector<int64_t> parse_lengths(const std::string& text) {
   return lengths;
 }
 
-/// The plain way, with which the others are compared, and behind it every combination of what was asked for, or
-/// each on its own (--apart).
+/// The exact method, with which the others are compared, then every combination of the given methods, or each of
+/// them alone (--apart).
 std::vector<EvalMethod> list_methods(const EvalOptions& options) {
-  if (!options.draft.empty()) fail_unknown_method("draft", parse_spec(options.draft.front()).name, {});
   struct Axis {
     std::string EvalMethod::*part;
     const std::vector<std::string>& specs;
@@ -268,61 +268,57 @@ class EvalCommand {
   int threads_ = 0;
 };
 
-void add_list(CLI::App& command, const char* name, std::vector<std::string>& list, const std::string& help) {
-  command.add_option(name, list, help + "; repeat it for several")->type_name("METHOD")->allow_extra_args(false);
+void add_list(Command command, const char* name, std::vector<std::string>& list, const std::string& help) {
+  command.add_option(name, list, help + "; repeat it for several").type_name("METHOD").one_value();
 }
 
 }  // namespace
 
-void add_eval(CLI::App& app) {
+void add_eval(Command program) {
   auto o = std::make_shared<EvalOptions>();
-  CLI::App* command = app.add_subcommand("eval", "Measure quality, speed and memory on tasks of any length");
+  Command command = program.add_command("eval", "Measure quality, speed and memory on tasks of any length");
   command
-      ->add_option("task", o->tasks,
-                   "what to do, as needle or kv_threads:hops=4; several; `fathom methods task` lists them")
-      ->type_name("TASK")
-      ->required();
+      .add_option("task", o->tasks,
+                  "what to do, as needle or kv_threads:hops=4; several; `fathom methods task` lists them")
+      .type_name("TASK")
+      .required();
   command
-      ->add_option("-m,--model", o->models,
-                   "a model, a GGUF file; repeat it for several [$FATHOM_MODEL, or fathom-reader]")
-      ->type_name("FILE")
-      ->allow_extra_args(false);
-  command->add_option("--lengths", o->lengths, "tokens of prompt and answer together, comma separated [1k]")
-      ->type_name("SIZES");
-  add_size_option(*command, "--samples", o->samples, 1, "samples of each task and length [20]", 1000000);
-  add_size_option(*command, "--seed", o->seed, 0, "seed of the samples; same seed, same samples [1]");
-  add_list(*command, "--attend", o->attend, "which tokens each token sees, as window:sink=4,size=1k");
-  add_list(*command, "--position", o->position, "scaling of rotary positions, as yarn:factor=4");
-  add_list(*command, "--cache", o->cache, "format of keys and values: bf16, q8, q4 or f32");
-  add_list(*command, "--evict", o->evict, "what is dropped from memory for good");
-  add_list(*command, "--read", o->read, "how a text longer than the model's window is read");
-  add_list(*command, "--draft", o->draft, "how tokens are guessed ahead (none is there yet)");
-  command->add_flag("--apart", o->apart, "each method on its own beside the plain way, not every combination");
-  command->add_flag(
-      "--no-yardstick", o->no_yardstick,
-      "leave out the exact method that others are compared with, for lengths where it takes too long");
-  command->add_flag("--dense-prefill", o->dense_prefill,
-                    "read contexts densely, once for all --attend methods; question and answer under each");
+      .add_option("-m,--model", o->models,
+                  "a model, a GGUF file; repeat it for several [$FATHOM_MODEL, or fathom-reader]")
+      .type_name("FILE")
+      .one_value();
+  command.add_option("--lengths", o->lengths, "tokens of prompt and answer together, comma separated [1k]")
+      .type_name("SIZES");
+  add_size_option(command, "--samples", o->samples, 1, "samples of each task and length [20]", 1000000);
+  add_size_option(command, "--seed", o->seed, 0, "seed of the samples; same seed, same samples [1]");
+  add_list(command, "--attend", o->attend, "which tokens each token sees, as window:sink=4,size=1k");
+  add_list(command, "--position", o->position, "scaling of rotary positions, as yarn:factor=4");
+  add_list(command, "--cache", o->cache, "format of keys and values: bf16, q8, q4 or f32");
+  add_list(command, "--evict", o->evict, "what is dropped from memory for good");
+  add_list(command, "--read", o->read, "how a text longer than the model's window is read");
+  command.add_flag("--apart", o->apart, "each method on its own beside the plain way, not every combination");
+  command.add_flag("--no-yardstick", o->no_yardstick,
+                   "leave out the exact method that others are compared with, for lengths where it takes too long");
+  command.add_flag("--dense-prefill", o->dense_prefill,
+                   "read contexts densely, once for all --attend methods; question and answer under each");
   command
-      ->add_option("--haystack", o->haystack,
-                   "prose (built in), or a text file or folder of .txt and .md files to hide things in [prose]")
-      ->type_name("PATH");
-  command->add_flag("--repeat-haystack", o->repeat_haystack, "a haystack that is too short begins again");
-  add_size_option(*command, "--concurrency", o->concurrency, 1,
+      .add_option("--haystack", o->haystack,
+                  "prose (built in), or a text file or folder of .txt and .md files to hide things in [prose]")
+      .type_name("PATH");
+  command.add_flag("--repeat-haystack", o->repeat_haystack, "a haystack that is too short begins again");
+  add_size_option(command, "--concurrency", o->concurrency, 1,
                   "samples answered together: more is faster, speeds are then of all together [1]", 256);
-  command->add_flag("--chat", o->chat, "ask in the form of the model's chat template");
+  command.add_flag("--chat", o->chat, "ask in the form of the model's chat template");
+  command.add_option("--template", o->chat_template, "a chat template in Jinja, with --chat [the model file's own]")
+      .type_name("FILE");
+  add_size_option(command, "-t,--threads", o->common.threads, 1, "threads [all cores]", 1024);
+  add_size_option(command, "--chunk", o->common.chunk, 1, "tokens read at once [512]");
   command
-      ->add_option("--template", o->chat_template, "a chat template in Jinja, with --chat [the model file's own]")
-      ->type_name("FILE");
-  add_size_option(*command, "-t,--threads", o->common.threads, 1, "threads [all cores]", 1024);
-  add_size_option(*command, "--chunk", o->common.chunk, 1, "tokens read at once [512]");
-  command
-      ->add_option(
-          "--json", o->json,
-          "append results to this file as JSON lines; what it holds already is not run again; - for stdout")
-      ->type_name("FILE");
-  command->add_option("--html", o->html, "write a report for a browser to this file")->type_name("FILE");
-  command->footer(
+      .add_option("--json", o->json,
+                  "append results to this file as JSON lines; what it holds already is not run again; - for stdout")
+      .type_name("FILE");
+  command.add_option("--html", o->html, "write a report for a browser to this file").type_name("FILE");
+  command.footer(
       R"(The first row of everything is the plain, exact way: --attend dense, --position file, --cache bf16. What is asked for is
 compared with it on the same samples: "same" is the share of equal answers, KL how far apart the predictions of its
 answer's tokens are, in nats. docs/evaluation.md says what each task shows.
@@ -332,7 +328,7 @@ Examples:
   fathom eval ruler -m model.gguf --lengths 4k,16k --samples 100 --json results.jsonl --chat
   fathom eval perplexity --haystack book.txt --lengths 8k --cache q8 --cache q4
 )");
-  command->callback([o] {
+  command.callback([o] {
     if (!o->chat && !o->chat_template.empty()) fail_usage("--template has no meaning without --chat");
     EvalCommand(*o).run();
   });

@@ -1,5 +1,8 @@
 // fathom inspect: what a model file holds.
+#include <algorithm>
+#include <exception>
 #include <map>
+#include <variant>
 
 #include "attention_map.h"
 #include "base/error.h"
@@ -216,19 +219,19 @@ void run_inspect(const InspectOptions& options) {
 
 }  // namespace
 
-void add_inspect(CLI::App& app) {
+void add_inspect(Command program) {
   auto o = std::make_shared<InspectOptions>();
-  CLI::App* command = app.add_subcommand("inspect", "Tell what a model file holds");
-  command->add_option("model", o->model, "the model, a GGUF file [$FATHOM_MODEL, or fathom-reader]")
-      ->type_name("FILE");
-  command->add_flag("--tensors", o->tensors, "list every tensor");
-  command->add_flag("--json", o->json, "one JSON object");
-  add_attention_options(*command, o->attention);
-  command->footer(R"(Examples:
+  Command command = program.add_command("inspect", "Tell what a model file holds");
+  command.add_option("model", o->model, "the model, a GGUF file [$FATHOM_MODEL, or fathom-reader]")
+      .type_name("FILE");
+  command.add_flag("--tensors", o->tensors, "list every tensor");
+  command.add_flag("--json", o->json, "one JSON object");
+  add_attention_options(command, o->attention);
+  command.footer(R"(Examples:
   fathom inspect model.gguf --tensors
   fathom inspect model.gguf --attention map.html -f book.txt -p "The captain's name was" --attend quest:budget=1k
 )");
-  command->callback([o] { run_inspect(*o); });
+  command.callback([o] { run_inspect(*o); });
 }
 
 }  // namespace fathom

@@ -1,4 +1,5 @@
 // fathom logits: rows of logits as raw floats, for comparison with other engines.
+#include <algorithm>
 #include <bit>
 #include <map>
 
@@ -69,23 +70,23 @@ void run_logits(const LogitsOptions& options) {
 
 }  // namespace
 
-void add_logits(CLI::App& app) {
+void add_logits(Command program) {
   auto o = std::make_shared<LogitsOptions>();
-  CLI::App* command =
-      app.add_subcommand("logits", "Write logits at positions of a list of tokens, to compare engines");
-  command->add_option("--tokens", o->tokens, "token ids separated by white space, read as they are; - is stdin")
-      ->type_name("FILE")
-      ->required();
-  command->add_option("--at", o->at, "positions, comma separated, as 0,75,150 [the last]")->type_name("LIST");
-  command->add_option("-o,--out", o->out, "where to: rows of little-endian float32, in the order asked")
-      ->type_name("FILE")
-      ->required();
+  Command command =
+      program.add_command("logits", "Write logits at positions of a list of tokens, to compare engines");
+  command.add_option("--tokens", o->tokens, "token ids separated by white space, read as they are; - is stdin")
+      .type_name("FILE")
+      .required();
+  command.add_option("--at", o->at, "positions, comma separated, as 0,75,150 [the last]").type_name("LIST");
+  command.add_option("-o,--out", o->out, "where to: rows of little-endian float32, in the order asked")
+      .type_name("FILE")
+      .required();
   o->common.cache = "f32";  // results are for comparison: what they show is the model, not the cache
-  add_common_options(*command, o->common);
-  command->footer(R"(Example:
+  add_common_options(command, o->common);
+  command.footer(R"(Example:
   fathom tokens --bos < text.txt > ids.txt && fathom logits --tokens ids.txt --at 0,10 -o rows.f32
 )");
-  command->callback([o] { run_logits(*o); });
+  command.callback([o] { run_logits(*o); });
 }
 
 }  // namespace fathom

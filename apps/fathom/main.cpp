@@ -1,4 +1,4 @@
-// fathom: the command line. Each subcommand has a file of its own; here they are gathered.
+// The program fathom. Each subcommand is a file of this folder.
 #include "commands.h"
 #include "program.h"
 
@@ -15,21 +15,21 @@ Without -m the model is $FATHOM_MODEL, or else fathom-reader, a small one that c
 Exit codes: 0 good, 1 failed, 2 wrong usage, 130 interrupted.
 )";
 
-void add_commands(CLI::App& app) {
-  app.name("fathom");
-  app.set_version_flag("--version", "fathom " FATHOM_VERSION, "print the version and leave");
-  app.require_subcommand(1);
-  app.footer(kExamples);
-  add_run(app);
-  add_chat(app);
-  add_score(app);
-  add_eval(app);
-  add_bench(app);
-  add_train(app);
-  add_methods(app);
-  add_inspect(app);
-  add_tokens(app);
-  add_logits(app);
+void add_commands(Command program) {
+  program.name("fathom");
+  program.add_version_flag("--version", "fathom " FATHOM_VERSION, "print the version and leave");
+  program.require_command();
+  program.footer(kExamples);
+  add_run(program);
+  add_chat(program);
+  add_score(program);
+  add_eval(program);
+  add_bench(program);
+  add_train(program);
+  add_methods(program);
+  add_inspect(program);
+  add_tokens(program);
+  add_logits(program);
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
 // fathom methods: what the registries say of every method.
+#include <algorithm>
 
 #include "attend/selector.h"
 #include "base/error.h"
@@ -155,16 +156,16 @@ void run_methods(const MethodsOptions& options) {
 
 }  // namespace
 
-void add_methods(CLI::App& app) {
+void add_methods(Command program) {
   auto o = std::make_shared<MethodsOptions>();
-  CLI::App* command = app.add_subcommand("methods", "List the methods to choose from, with parameters and costs");
-  command->add_option("name", o->name, "a method, or a kind as attend, for its page")->type_name("NAME");
-  command->add_flag("--json", o->json, "one JSON object a line");
-  command->footer(R"(Examples:
+  Command command = program.add_command("methods", "List the methods to choose from, with parameters and costs");
+  command.add_option("name", o->name, "a method, or a kind as attend, for its page").type_name("NAME");
+  command.add_flag("--json", o->json, "one JSON object a line");
+  command.footer(R"(Examples:
   fathom methods window
   fathom methods --json | jq -r 'select(.exact) | .name'
 )");
-  command->callback([o] { run_methods(*o); });
+  command.callback([o] { run_methods(*o); });
 }
 
 }  // namespace fathom

@@ -71,13 +71,13 @@ Sampler SamplingOptions::sampler() const {
   return Sampler(chain, used);
 }
 
-CLI::Option* add_model_option(CLI::App& command, std::string& model) {
+Option add_model_option(Command command, std::string& model) {
   return command.add_option("-m,--model", model, "the model, a GGUF file [$FATHOM_MODEL, or fathom-reader]")
-      ->type_name("FILE");
+      .type_name("FILE");
 }
 
-CLI::Option* add_size_option(CLI::App& command, const std::string& names, int64_t& size, int64_t min,
-                             const std::string& help, int64_t max) {
+Option add_size_option(Command command, const std::string& names, int64_t& size, int64_t min,
+                       const std::string& help, int64_t max) {
   const auto read = [&size, min, max, names](const std::string& text) {
     const auto parsed = parse_size(text);
     if (!parsed || *parsed < min || *parsed > max) {
@@ -87,10 +87,10 @@ CLI::Option* add_size_option(CLI::App& command, const std::string& names, int64_
     }
     size = *parsed;
   };
-  return command.add_option_function<std::string>(names, read, help)->type_name("SIZE");
+  return command.add_option(names, read, help).type_name("SIZE");
 }
 
-void add_common_options(CLI::App& command, CommonOptions& o) {
+void add_common_options(Command command, CommonOptions& o) {
   add_model_option(command, o.model);
   add_size_option(command, "-t,--threads", o.threads, 1, "threads [all cores]", 1024);
   add_size_option(command, "-c,--context", o.context, 1,
@@ -100,34 +100,34 @@ void add_common_options(CLI::App& command, CommonOptions& o) {
   add_method_options(command, o);
 }
 
-void add_method_options(CLI::App& command, CommonOptions& o) {
+void add_method_options(Command command, CommonOptions& o) {
   command.add_option("--attend", o.attend, "which tokens each token sees, as window:sink=4,size=1k [dense]")
-      ->type_name("METHOD");
+      .type_name("METHOD");
   command.add_option("--position", o.position, "scaling of rotary positions, as yarn:factor=4 [file]")
-      ->type_name("METHOD");
+      .type_name("METHOD");
   command.add_option("--cache", o.cache, "format of keys and values: bf16, q8, q4 or f32 [" + o.cache + "]")
-      ->type_name("METHOD");
+      .type_name("METHOD");
   command
       .add_option("--evict", o.evict, "what is dropped from memory for good; `fathom methods evict` lists [none]")
-      ->type_name("METHOD");
+      .type_name("METHOD");
 }
 
-void add_sampling_options(CLI::App& command, SamplingOptions& o) {
+void add_sampling_options(Command command, SamplingOptions& o) {
   command
       .add_option("--sample", o.steps,
                   "a step of sampling, as top-p:p=0.9; several in order; `fathom methods sample` lists them")
-      ->type_name("METHOD")
-      ->allow_extra_args(false);
-  command.add_option("--temp", o.temperature, "temperature; 0 takes the most likely token [0]")->type_name("T");
-  command.add_option("--top-k", o.top_k, "only the K most likely tokens")->type_name("K");
-  command.add_option("--top-p", o.top_p, "only the most likely tokens that together reach P")->type_name("P");
-  command.add_option("--min-p", o.min_p, "only tokens at least P times as likely as the best")->type_name("P");
-  command.add_option("--repeat-penalty", o.repetition, "divides the logits of recent tokens")->type_name("X");
+      .type_name("METHOD")
+      .one_value();
+  command.add_option("--temp", o.temperature, "temperature; 0 takes the most likely token [0]").type_name("T");
+  command.add_option("--top-k", o.top_k, "only the K most likely tokens").type_name("K");
+  command.add_option("--top-p", o.top_p, "only the most likely tokens that together reach P").type_name("P");
+  command.add_option("--min-p", o.min_p, "only tokens at least P times as likely as the best").type_name("P");
+  command.add_option("--repeat-penalty", o.repetition, "divides the logits of recent tokens").type_name("X");
   command
-      .add_option_function<std::string>(
+      .add_option(
           "--seed", [&o](const std::string& text) { o.seed = parse_seed(text); },
           "seed of the random choice; same seed, same text [drawn, and told]")
-      ->type_name("N");
+      .type_name("N");
 }
 
 }  // namespace fathom

@@ -1,12 +1,12 @@
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <limits>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "command_line.h"
 #include "decode/sampler.h"
 #include "models/session.h"
 
@@ -36,14 +36,14 @@ struct SamplingOptions {
 };
 
 /// The defaults are what `options` holds.
-void add_common_options(CLI::App& command, CommonOptions& options);
+void add_common_options(Command command, CommonOptions& options);
 /// --attend, --position, --cache and --evict.
-void add_method_options(CLI::App& command, CommonOptions& options);
-void add_sampling_options(CLI::App& command, SamplingOptions& options);
-CLI::Option* add_model_option(CLI::App& command, std::string& model);
+void add_method_options(Command command, CommonOptions& options);
+void add_sampling_options(Command command, SamplingOptions& options);
+Option add_model_option(Command command, std::string& model);
 /// An option that takes a size such as 512 or 4k, at least `min`.
-CLI::Option* add_size_option(CLI::App& command, const std::string& names, int64_t& size, int64_t min,
-                             const std::string& help, int64_t max = std::numeric_limits<int64_t>::max());
+Option add_size_option(Command command, const std::string& names, int64_t& size, int64_t min,
+                       const std::string& help, int64_t max = std::numeric_limits<int64_t>::max());
 
 /// The file given, or $FATHOM_MODEL, or the default model beside the program. Throws Error if there is none.
 std::string find_model(const std::string& given);

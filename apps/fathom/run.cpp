@@ -1,4 +1,5 @@
 // fathom run: reads files and a prompt, and continues them.
+#include <algorithm>
 #include <cmath>
 
 #include "base/error.h"
@@ -126,40 +127,38 @@ void run(const RunOptions& options) {
 
 }  // namespace
 
-void add_run(CLI::App& app) {
+void add_run(Command program) {
   auto o = std::make_shared<RunOptions>();
-  CLI::App* command = app.add_subcommand("run", "Read files and a prompt, and continue them");
+  Command command = program.add_command("run", "Read files and a prompt, and continue them");
   command
-      ->add_option("-f,--file", o->files, "a text to read before the prompt; several in order; - is standard input")
-      ->type_name("FILE")
-      ->allow_extra_args(false);
-  command->add_option("-p,--prompt", o->prompt, "the prompt")->type_name("TEXT");
-  add_size_option(*command, "-n,--tokens", o->tokens, 0, "most tokens to generate [256]");
-  add_common_options(*command, o->common);
+      .add_option("-f,--file", o->files, "a text to read before the prompt; several in order; - is standard input")
+      .type_name("FILE")
+      .one_value();
+  command.add_option("-p,--prompt", o->prompt, "the prompt").type_name("TEXT");
+  add_size_option(command, "-n,--tokens", o->tokens, 0, "most tokens to generate [256]");
+  add_common_options(command, o->common);
   command
-      ->add_option("--read", o->read,
-                   "how files longer than the model's window are read; `fathom methods read` lists [whole]")
-      ->type_name("METHOD");
-  add_sampling_options(*command, o->sampling);
-  command->add_option("--stop", o->stop, "a text at which to stop; several; it is not printed")
-      ->type_name("TEXT")
-      ->allow_extra_args(false);
-  command->add_flag("--chat", o->chat,
-                    "the text is a user's message, put in the form of the model's chat template");
-  command->add_option("-s,--system", o->system, "the system prompt, with --chat")->type_name("TEXT");
-  command
-      ->add_option("--template", o->chat_template, "a chat template in Jinja, with --chat [the model file's own]")
-      ->type_name("FILE");
-  command->add_flag("--ignore-eos", o->ignore_eos, "go on where the model would end");
-  command->add_flag("--special", o->special,
-                    "special tokens in the prompt, as </s>, mean themselves, and are printed");
-  command->add_flag("--json", o->json, "one JSON object with the text, counts and speeds");
-  command->add_flag("--verbose", o->verbose, "counts and speeds on stderr, also when it is no terminal");
-  command->footer(R"(Examples:
+      .add_option("--read", o->read,
+                  "how files longer than the model's window are read; `fathom methods read` lists [whole]")
+      .type_name("METHOD");
+  add_sampling_options(command, o->sampling);
+  command.add_option("--stop", o->stop, "a text at which to stop; several; it is not printed")
+      .type_name("TEXT")
+      .one_value();
+  command.add_flag("--chat", o->chat, "the text is a user's message, put in the form of the model's chat template");
+  command.add_option("-s,--system", o->system, "the system prompt, with --chat").type_name("TEXT");
+  command.add_option("--template", o->chat_template, "a chat template in Jinja, with --chat [the model file's own]")
+      .type_name("FILE");
+  command.add_flag("--ignore-eos", o->ignore_eos, "go on where the model would end");
+  command.add_flag("--special", o->special,
+                   "special tokens in the prompt, as </s>, mean themselves, and are printed");
+  command.add_flag("--json", o->json, "one JSON object with the text, counts and speeds");
+  command.add_flag("--verbose", o->verbose, "counts and speeds on stderr, also when it is no terminal");
+  command.footer(R"(Examples:
   fathom run -f book.txt -p "The next morning," -n 100
   cat log.txt | fathom run -m model.gguf -f - -p "In one sentence:" --temp 0.7 --top-p 0.9 --stop "."
 )");
-  command->callback([o] { run(*o); });
+  command.callback([o] { run(*o); });
 }
 
 }  // namespace fathom

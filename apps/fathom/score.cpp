@@ -1,6 +1,8 @@
 // fathom score: how well a model predicts a text.
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
+#include <functional>
 
 #include "base/error.h"
 #include "base/format.h"
@@ -163,16 +165,16 @@ void run_score(const ScoreOptions& options) {
 
 }  // namespace
 
-void add_score(CLI::App& app) {
+void add_score(Command program) {
   auto o = std::make_shared<ScoreOptions>();
-  CLI::App* command = app.add_subcommand("score", "Measure how well the model predicts a text, by position");
-  command->add_option("-f,--file", o->file, "the text; - is standard input")->type_name("FILE")->required();
-  add_size_option(*command, "--window", o->window, 1,
+  Command command = program.add_command("score", "Measure how well the model predicts a text, by position");
+  command.add_option("-f,--file", o->file, "the text; - is standard input").type_name("FILE").required();
+  add_size_option(command, "--window", o->window, 1,
                   "score windows of so many tokens, each on its own [the whole text as one]");
   o->common.cache = "f32";  // results are for comparison: what they show is the model, not the cache
-  add_common_options(*command, o->common);
-  command->add_flag("--json", o->json, "one JSON object: tokens, nll, perplexity, by_position");
-  command->footer(
+  add_common_options(command, o->common);
+  command.add_flag("--json", o->json, "one JSON object: tokens, nll, perplexity, by_position");
+  command.footer(
       R"(nll is the mean of -ln p(token | tokens before it), in nats. A token that has none before it is not scored.
 The position of a token is the number of tokens of its window before it, BOS not counted.
 
@@ -180,7 +182,7 @@ Examples:
   fathom score -m model.gguf -f book.txt
   fathom score -f book.txt --window 1k --json
 )");
-  command->callback([o] { run_score(*o); });
+  command.callback([o] { run_score(*o); });
 }
 
 }  // namespace fathom

@@ -1,5 +1,6 @@
 #include "token_list.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include "base/error.h"

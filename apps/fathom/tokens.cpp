@@ -35,19 +35,19 @@ void run_tokens(const TokensOptions& options) {
 
 }  // namespace
 
-void add_tokens(CLI::App& app) {
+void add_tokens(Command program) {
   auto o = std::make_shared<TokensOptions>();
-  CLI::App* command = app.add_subcommand("tokens", "Turn text on stdin into token ids, or back");
-  add_model_option(*command, o->model);
-  command->add_flag("--decode", o->decode, "read ids, separated by white space, and write their text");
-  command->add_flag("--special", o->special,
-                    "special tokens in the text, as </s>, mean themselves; --decode shows them");
-  command->add_flag("--bos", o->bos, "with the tokens that the vocabulary puts before and behind a text");
-  command->footer(R"(Examples:
+  Command command = program.add_command("tokens", "Turn text on stdin into token ids, or back");
+  add_model_option(command, o->model);
+  command.add_flag("--decode", o->decode, "read ids, separated by white space, and write their text");
+  command.add_flag("--special", o->special,
+                   "special tokens in the text, as </s>, mean themselves; --decode shows them");
+  command.add_flag("--bos", o->bos, "with the tokens that the vocabulary puts before and behind a text");
+  command.footer(R"(Examples:
   echo "Call me Ishmael." | fathom tokens
   fathom tokens < any.bin | fathom tokens --decode | cmp - any.bin
 )");
-  command->callback([o] { run_tokens(*o); });
+  command.callback([o] { run_tokens(*o); });
 }
 
 }  // namespace fathom

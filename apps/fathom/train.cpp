@@ -32,11 +32,10 @@ namespace {
 
 }  // namespace
 
-void add_train(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("train", "Train a model, and its tokenizer, on texts and tasks");
-  command->prefix_command();
-  command->set_help_flag();
-  command->callback([command] { start_trainer(command->remaining()); });
+void add_train(Command program) {
+  Command command = program.add_command("train", "Train a model, and its tokenizer, on texts and tasks");
+  command.take_all_arguments();
+  command.callback([command] { start_trainer(command.arguments()); });
 }
 
 }  // namespace fathom

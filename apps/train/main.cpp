@@ -1,5 +1,6 @@
 // fathom-train: what `fathom train` starts. From a config to a model: tokenizer, tokens, steps, checkpoints, GGUF.
 #include <algorithm>
+#include <cstdio>
 #include <filesystem>
 #include <memory>
 
@@ -199,34 +200,38 @@ void train(const TrainOptions& options, const TrainConfig& config) {
   if (!config.output.file.empty()) write_model(*net, data, config.output.file, config.output.type);
 }
 
-void add_options(CLI::App& app) {
+void add_options(Command program) {
   static TrainOptions options;
-  app.name("fathom train");
-  app.footer(kExamples);
-  app.add_option("config", options.config, "the run's config, a JSON file")->type_name("CONFIG");
-  app.add_option("--set", options.set, "a field of the config and its value, as steps=2000; several")
-      ->type_name("FIELD=VALUE");
-  app.add_option("--until", options.until,
-                 "end the run after this step, as if it were the last: the rate goes on as the config says")
-      ->check(CLI::PositiveNumber)
-      ->type_name("STEP");
-  app.add_flag("--check", options.check, "read config, data and checkpoint, train nothing");
-  app.add_option("--export", options.export_file, "write the checkpoint's model to this GGUF file, train nothing")
-      ->type_name("FILE");
-  app.add_option("--type", options.export_type, "what its matrices are rounded to [the config's output.type]")
-      ->check(CLI::IsMember({"f32", "f16", "bf16", "q8_0", "q6_k", "q4_k"}))
-      ->type_name("TYPE");
-  app.add_option("--json", options.json, "- writes the lines of the log to stdout, too")
-      ->check(CLI::IsMember({"-"}))
-      ->type_name("-");
-  app.add_option("--html", options.html, "write a page with the run's curves to this file, anew at each evaluation")
-      ->type_name("FILE");
-  app.add_option("--show", options.show, "print the texts of this step, train nothing")
-      ->check(CLI::PositiveNumber)
-      ->type_name("STEP");
-  app.add_flag("--plain", options.plain, "compute with libtorch's own operations: slower, for comparison");
-  app.add_flag("--schema", options.schema, "print the JSON schema of configs");
-  app.callback([] {
+  program.name("fathom train");
+  program.footer(kExamples);
+  program.add_option("config", options.config, "the run's config, a JSON file").type_name("CONFIG");
+  program.add_option("--set", options.set, "a field of the config and its value, as steps=2000; several")
+      .type_name("FIELD=VALUE");
+  program
+      .add_option("--until", options.until,
+                  "end the run after this step, as if it were the last: the rate goes on as the config says")
+      .positive()
+      .type_name("STEP");
+  program.add_flag("--check", options.check, "read config, data and checkpoint, train nothing");
+  program
+      .add_option("--export", options.export_file, "write the checkpoint's model to this GGUF file, train nothing")
+      .type_name("FILE");
+  program.add_option("--type", options.export_type, "what its matrices are rounded to [the config's output.type]")
+      .one_of({"f32", "f16", "bf16", "q8_0", "q6_k", "q4_k"})
+      .type_name("TYPE");
+  program.add_option("--json", options.json, "- writes the lines of the log to stdout, too")
+      .one_of({"-"})
+      .type_name("-");
+  program
+      .add_option("--html", options.html,
+                  "write a page with the run's curves to this file, anew at each evaluation")
+      .type_name("FILE");
+  program.add_option("--show", options.show, "print the texts of this step, train nothing")
+      .positive()
+      .type_name("STEP");
+  program.add_flag("--plain", options.plain, "compute with libtorch's own operations: slower, for comparison");
+  program.add_flag("--schema", options.schema, "print the JSON schema of configs");
+  program.callback([] {
     if (options.schema) return write_out(train_config_schema().dump(2) + "\n");
     if (options.config.empty()) fail_usage("no config given (see fathom train --help)");
     train(options, config_of(options));

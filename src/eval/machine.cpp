@@ -5,12 +5,15 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <vector>
 
 #include "base/aligned.h"
+#include "base/progress.h"
 
 namespace fathom {
 namespace {
@@ -21,45 +24,56 @@ constexpr double kPeakSeconds = 0.05;           // at least
 constexpr size_t kReadBytes = size_t{1} << 30;  // servers have last-level caches of hundreds of megabytes
 constexpr size_t kPieceBytes = size_t{1} << 20;
 constexpr int64_t kPeakOperations = int64_t{1} << 30;  // per thread and round: 1 to 20 ms
-constexpr double kLimitsAge = 2;                       // seconds until limits are measured again
 
-/// kReadBytes, or an eighth of the memory if that is less.
-size_t read_bytes() {
+constexpr int kProbeRounds = 2;
+constexpr size_t kProbeBytes = kReadBytes / 2;
+constexpr double kProbeAge = 2;  // seconds until the next probe
+constexpr double kDrift = 0.15;  // of a rate: above the noise of probes on shared machines, below what misleads
+
+/// `bytes`, or an eighth of the memory if that is less; a multiple of kPieceBytes.
+size_t bytes_to_read(size_t bytes) {
   const auto memory = static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE));
-  return std::max(std::min(kReadBytes, memory / 8) / kPieceBytes, size_t{1}) * kPieceBytes;
+  return std::max(std::min(bytes, memory / 8) / kPieceBytes, size_t{1}) * kPieceBytes;
 }
 
-double best_read_rate(ThreadPool& pool, const Kernels& kernels) {
-  const size_t bytes = read_bytes(), pieces = bytes / kPieceBytes;
+using RoundDone = std::function<void()>;
+
+double best_read_rate(ThreadPool& pool, const Kernels& kernels, size_t most_bytes, int rounds,
+                      const RoundDone& done) {
+  const size_t bytes = bytes_to_read(most_bytes), pieces = bytes / kPieceBytes;
   AlignedBuffer<std::byte> memory(bytes);
   pool.parallel_for(pieces, [&](size_t i, int) {
     std::memset(memory.data() + i * kPieceBytes, static_cast<int>(i), kPieceBytes);
   });
   std::vector<uint32_t> sums(pieces);
   double best = 0;
-  for (int round = 0; round < kReadRounds; ++round) {
+  for (int round = 0; round < rounds; ++round) {
     const Stopwatch watch;
     pool.parallel_for(pieces,
                       [&](size_t i, int) { sums[i] = kernels.read(memory.data() + i * kPieceBytes, kPieceBytes); });
     best = std::max(best, static_cast<double>(bytes) / watch.seconds());
+    done();
   }
   return best;
 }
 
-double best_peak(ThreadPool& pool, const Kernels& kernels, int64_t (*peak)(int64_t, float*)) {
+/// At least `rounds`, and `least_seconds`.
+double best_peak(ThreadPool& pool, const Kernels& kernels, int64_t (*peak)(int64_t, float*), int rounds,
+                 double least_seconds, const RoundDone& done) {
   // the plain kernels would take minutes for what the vector units do in a moment
   const int64_t operations = kernels.isa == "reference" ? kPeakOperations / 64 : kPeakOperations;
-  std::vector<int64_t> done(pool.threads());
+  std::vector<int64_t> counts(pool.threads());
   std::vector<float> sinks(pool.threads());
   double best = 0;
   const Stopwatch all;
-  for (int round = 0; round < kPeakRounds || all.seconds() < kPeakSeconds; ++round) {
+  for (int round = 0; round < rounds || all.seconds() < least_seconds; ++round) {
     const Stopwatch watch;
-    pool.parallel_for(pool.threads(), [&](size_t i, int) { done[i] = peak(operations, &sinks[i]); });
+    pool.parallel_for(pool.threads(), [&](size_t i, int) { counts[i] = peak(operations, &sinks[i]); });
     const double seconds = watch.seconds();
     double total = 0;
-    for (const int64_t d : done) total += static_cast<double>(d);
+    for (const int64_t count : counts) total += static_cast<double>(count);
     best = std::max(best, total / seconds);
+    if (round < rounds) done();
   }
   return best;
 }
@@ -67,24 +81,48 @@ double best_peak(ThreadPool& pool, const Kernels& kernels, int64_t (*peak)(int64
 }  // namespace
 
 MachineLimits measure_machine(ThreadPool& pool, const Kernels& kernels) {
+  Progress progress("measuring the machine", "rounds", kReadRounds + (kernels.peak_bf16 ? 3 : 2) * kPeakRounds);
+  int64_t rounds = 0;
+  const RoundDone done = [&] { progress.update(++rounds); };
+  const auto best = [&](int64_t (*peak)(int64_t, float*)) {
+    return best_peak(pool, kernels, peak, kPeakRounds, kPeakSeconds, done);
+  };
   MachineLimits limits;
-  limits.read_bytes_per_second = best_read_rate(pool, kernels);
-  limits.multiply_adds_per_second = best_peak(pool, kernels, kernels.peak);
-  limits.bf16_multiply_adds_per_second = best_peak(pool, kernels, kernels.peak_f32);
-  if (kernels.peak_bf16) {
-    limits.bf16_multiply_adds_per_second =
-        std::max(limits.bf16_multiply_adds_per_second, best_peak(pool, kernels, kernels.peak_bf16));
-  }
-  reset_peak_resident_bytes();  // what measuring took is not to count as the peak of what comes after
+  limits.read_bytes_per_second = best_read_rate(pool, kernels, kReadBytes, kReadRounds, done);
+  limits.multiply_adds_per_second = best(kernels.peak);
+  limits.bf16_multiply_adds_per_second = best(kernels.peak_f32);
+  if (kernels.peak_bf16)
+    limits.bf16_multiply_adds_per_second = std::max(limits.bf16_multiply_adds_per_second, best(kernels.peak_bf16));
   return limits;
 }
 
+MachineMeter::Probe MachineMeter::probe() const {
+  const RoundDone nothing = [] {};
+  return {best_read_rate(pool_, kernels_, kProbeBytes, kProbeRounds, nothing),
+          best_peak(pool_, kernels_, kernels_.peak, kProbeRounds, 0, nothing)};
+}
+
+bool MachineMeter::drifted() const {
+  const auto far = [](double before, double now) { return std::abs(now / before - 1) > kDrift; };
+  const auto differs = [&](const Probe& now) {
+    return far(probe_.read_bytes_per_second, now.read_bytes_per_second) ||
+           far(probe_.multiply_adds_per_second, now.multiply_adds_per_second);
+  };
+  const Probe first = probe();
+  if (!differs(first)) return false;
+  const Probe second = probe();  // another program may have disturbed the first
+  return differs({std::max(first.read_bytes_per_second, second.read_bytes_per_second),
+                  std::max(first.multiply_adds_per_second, second.multiply_adds_per_second)});
+}
+
 const MachineLimits& MachineMeter::limits() {
-  if (!measured_ || age_.seconds() > kLimitsAge) {
+  if (measurements_ > 0 && age_.seconds() <= kProbeAge) return limits_;
+  if (measurements_ == 0 || drifted()) {
     limits_ = measure_machine(pool_, kernels_);
-    measured_ = true;
-    age_ = Stopwatch();
+    probe_ = probe();
+    ++measurements_;
   }
+  age_ = Stopwatch();
   return limits_;
 }
 

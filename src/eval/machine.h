@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "base/stopwatch.h"
@@ -15,24 +16,34 @@ struct MachineLimits {
   double bf16_multiply_adds_per_second = 0;  // of bfloat16 numbers: with their own instructions, or as floats
 };
 
-/// Measures it now, in about a second; each limit is the best of several rounds. peak_resident_bytes() starts anew
-/// afterwards.
+/// Measures the limits, which takes a second or more; each is the best of several rounds. Shows progress.
 MachineLimits measure_machine(ThreadPool& pool, const Kernels& kernels);
 
-/// Limits for a machine whose speed drifts (other tenants, heat): measured again whenever they are older than a
-/// moment.
+/// Limits of a machine whose speed may drift (other tenants, heat). They are measured once; later calls make a
+/// short probe and measure them again only if it has changed by more than 15 %.
 class MachineMeter {
  public:
   MachineMeter(ThreadPool& pool, const Kernels& kernels) : pool_(pool), kernels_(kernels) {}
-  /// At most two seconds old.
+  /// Probed at most two seconds ago.
   const MachineLimits& limits();
+  /// How often limits were measured.
+  int64_t measurements() const { return measurements_; }
 
  private:
+  /// Rates of a short measurement, for comparison with each other only: caches hold a part of what it reads.
+  struct Probe {
+    double read_bytes_per_second = 0, multiply_adds_per_second = 0;
+  };
+  Probe probe() const;
+  /// Whether rates now differ from probe_, in the better of two probes.
+  bool drifted() const;
+
   ThreadPool& pool_;
   const Kernels& kernels_;
   MachineLimits limits_;
-  bool measured_ = false;
-  Stopwatch age_;
+  Probe probe_;  // just after limits_ were measured
+  int64_t measurements_ = 0;
+  Stopwatch age_;  // of the last probe
 };
 
 /// Of each limit the larger.

@@ -9,8 +9,8 @@ namespace fathom::test {
 namespace {
 
 TEST(CliBench, JsonHasTheFieldsOfTheContract) {
-  std::istringstream lines(output(
-      {"bench", "--prefill", "16,32", "--depth", "0,64", "--decode", "2", "--repeat", "2", "-t", "2", "--json"}));
+  std::istringstream lines(output({"bench", "--prefill", "16,32", "--depth", "0,64", "--decode", "2", "--repeat",
+                                   "2", "--seconds", "600", "-t", "2", "--json"}));
   std::string line;
   ASSERT_TRUE(std::getline(lines, line));
   const Json machine = Json::parse(line);
@@ -36,6 +36,9 @@ TEST(CliBench, JsonHasTheFieldsOfTheContract) {
       EXPECT_GT(figure[field].get<double>(), 0) << field << " in " << line;
     }
     EXPECT_EQ(figure["repeats"], 2);
+    EXPECT_EQ(figure["repeats_requested"], 2);
+    EXPECT_EQ(figure["tokens_requested"], figure["tokens"]);
+    EXPECT_TRUE(figure["limits_remeasured"].is_boolean());
     EXPECT_GE(figure["waited_share"].get<double>(), 0);
     EXPECT_LE(figure["tokens_per_second_min"].get<double>(), figure["tokens_per_second"].get<double>());
     EXPECT_GE(figure["tokens_per_second_max"].get<double>(), figure["tokens_per_second"].get<double>());
@@ -82,6 +85,37 @@ TEST(CliBench, SequencesAreGeneratedTogether) {
   }
   EXPECT_EQ(figures, 4);
   expect_error(run({"bench", "--sequences", "0"}), 2, {"--sequences", "at least 1"});
+}
+
+TEST(CliBench, TooShortATimeLeavesOneShortRunAndSaysSo) {
+  const Result result = run({"bench", "--prefill", "256", "--depth", "64", "--decode", "8", "--repeat", "3",
+                             "--seconds", "1e-6", "--beside", "window:sink=4,size=16", "--json"});
+  EXPECT_EQ(result.code, 0) << result.err;
+  std::istringstream lines(result.out);
+  int figures = 0;
+  for (std::string line; std::getline(lines, line);) {
+    const Json figure = Json::parse(line);
+    if (figure["test"] == "machine") continue;
+    const bool prefill = figure["test"] == "prefill";
+    EXPECT_EQ(figure["tokens"], prefill ? 64 : 1) << line;
+    EXPECT_EQ(figure["tokens_requested"], prefill ? 256 : 8) << line;
+    EXPECT_EQ(figure["repeats"], 1) << line;
+    EXPECT_EQ(figure["repeats_requested"], 3) << line;
+    EXPECT_GT(figure["tokens_per_second"].get<double>(), 0) << line;
+    ++figures;
+  }
+  EXPECT_EQ(figures, 4);
+  for (const char* note : {"fathom: prefill 256 at depth 64: measured 1 of 3 runs of 64 tokens", "--seconds",
+                           "fathom: decode 8 at depth 64: measured 1 of 3 runs of 1 tokens"}) {
+    EXPECT_NE(result.err.find(note), std::string::npos) << note << " in " << result.err;
+  }
+}
+
+TEST(CliBench, TimesThatAreNoneAreUsageErrors) {
+  for (const char* seconds : {"0", "-1", "many", "20s", "nan", "inf", ""}) {
+    expect_error(run({"bench", "--seconds", seconds}), 2, {"--seconds", "above 0"});
+  }
+  expect_error(run({"bench", "--seconds"}), 2, {"--seconds"});
 }
 
 TEST(CliBench, UnknownShapesTypesAndSizesAreUsageErrors) {
