@@ -190,6 +190,7 @@ Json Json::parse_or_null(std::string_view text) {
 void Json::parse_items(std::string_view text, const std::function<void(const Json&)>& visit) {
   Builder builder(&visit);
   if (!run(text, builder)) throw JsonError(builder.error());
+  if (const Json whole = builder.take(); !whole.is_array()) whole.fail_type("an array");
 }
 
 std::string Json::dump(int indent) const {

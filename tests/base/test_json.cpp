@@ -71,7 +71,8 @@ TEST(Json, ItemsOfAnArrayAreVisitedOneByOne) {
   std::string seen;
   Json::parse_items(R"([1,"a",[2,3],{"b":[4]}])", [&](const Json& item) { seen += item.dump() + ";"; });
   EXPECT_EQ(seen, R"(1;"a";[2,3];{"b":[4]};)");
-  EXPECT_THROW(Json::parse_items("[1, 2", [](const Json&) {}), JsonError);
+  for (const char* text : {"[1, 2", "{\"a\": [1]}", "3"})
+    EXPECT_THROW(Json::parse_items(text, [](const Json&) {}), JsonError) << text;
 }
 
 TEST(Json, ValuesOfAnotherTypeAreErrors) {

@@ -157,16 +157,24 @@ TEST(CliRun, ContextLimitEndsTheTextAsLength) {
   EXPECT_LE(line["generated_tokens"].get<int>() + line["prompt_tokens"].get<int>(), 13);
 }
 
-TEST(CliRun, ThirtyTwoThousandTokensTakeTheirPagesAndLittleMore) {
+TEST(CliRun, TokensTakeTheirPagesAndLittleMore) {
 #ifdef __SANITIZE_ADDRESS__
   GTEST_SKIP() << "the sanitizer's own memory would be measured";
 #endif
-  Program program({"run", "-f", "-", "-n", "1", "--json"});
-  program.send(prose(136000, 1));
-  const Result result = program.finish(240);
-  const int64_t tokens = Json::parse(result.out)["prompt_tokens"].get<int64_t>();
-  EXPECT_GT(tokens, 32000);
-  EXPECT_LT(result.peak_bytes, tokens * 1024 + (int64_t{64} << 20));  // 1 KiB of keys and values a token
+  struct Use {
+    int64_t tokens, bytes;
+  };
+  const auto use_of = [](size_t bytes) {
+    Program program({"run", "-f", "-", "-n", "1", "--json"});
+    program.send(prose(bytes, 1));
+    const Result result = program.finish(240);
+    return Use{Json::parse(result.out)["prompt_tokens"].get<int64_t>(), result.peak_bytes};
+  };
+  const Use few = use_of(9000), many = use_of(52000);
+  const int64_t more = many.tokens - few.tokens;
+  EXPECT_GT(more, 9000);
+  EXPECT_LT(few.bytes, int64_t{64} << 20);
+  EXPECT_LT(many.bytes - few.bytes, more * 1024 + (int64_t{8} << 20));  // 1 KiB of keys and values a token
 }
 
 TEST(CliRun, CtrlCInPrefillStopsItAndExits130) {

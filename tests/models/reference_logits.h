@@ -1,8 +1,11 @@
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <fstream>
+#include <span>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -13,6 +16,15 @@ struct ReferenceLogits {
   std::vector<int32_t> tokens;
   std::vector<int32_t> positions;
   std::vector<std::vector<float>> rows;
+
+  /// Keeps the first `count` tokens and the positions among them.
+  void cut(size_t count) {
+    while (!positions.empty() && positions.back() >= static_cast<int32_t>(count)) {
+      positions.pop_back();
+      rows.pop_back();
+    }
+    tokens.resize(std::min(tokens.size(), count));
+  }
 };
 
 inline ReferenceLogits read_reference(const std::string& path) {

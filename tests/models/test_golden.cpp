@@ -81,6 +81,13 @@ void expect_agreement(const ReferenceLogits& reference, const Rows& rows, Agreem
   }
 }
 
+/// Whether no file before it has the same weight type and kinds of layers: others differ in what no kernel knows.
+bool has_own_kernels(const Golden& golden) {
+  const std::string_view name = golden.name;
+  return golden.agreement == Agreement::kQuantised || name == "tiny-llama-f16" || name == "tiny-llama-bf16" ||
+         name == "tiny-gpt2-f16";
+}
+
 class GoldenModel : public testing::TestWithParam<Golden> {};
 
 TEST_P(GoldenModel, AgreesWithAnIndependentEngineOnEveryIsaAndChunking) {
@@ -88,9 +95,11 @@ TEST_P(GoldenModel, AgreesWithAnIndependentEngineOnEveryIsaAndChunking) {
   FATHOM_NEEDS(path + ".gguf");
   const auto model = Model::open(path + ".gguf");
   const ReferenceLogits reference = test::read_reference(path + ".logits");
-  for (const std::string& isa : available_isas()) {
+  std::vector<std::string> isas = available_isas();
+  if (!has_own_kernels(GetParam())) isas.erase(isas.begin(), isas.end() - 1);
+  for (const std::string& isa : isas) {
     for (const int64_t chunk : {int64_t{512}, int64_t{7}, int64_t{1}}) {
-      if (isa == "reference" && chunk == 1) continue;  // the same code as chunks of 7, and slow
+      if (isa == "reference" && chunk < 512) continue;  // the same code for each row, and slow
       SCOPED_TRACE(isa + ", chunks of " + std::to_string(chunk));
       expect_agreement(reference, read_in_chunks(model, reference, kernels(isa), 2, chunk), GetParam().agreement);
     }
@@ -116,15 +125,14 @@ TEST_P(GoldenModel, QuantisedPagesStayNear) {
 TEST_P(GoldenModel, AgreesOnMatrixTilesEmulatedIfNeedBe) {
   const std::optional<Kernels> table = amx_kernels();
   if (!table || !test::AmxEmulator::possible()) GTEST_SKIP() << "no AMX here, and no emulation of it";
-  const std::string_view name = GetParam().name;
-  const bool every_type_once = GetParam().agreement == Agreement::kQuantised || name == "tiny-llama-f16" ||
-                               name == "tiny-llama-bf16" || name == "tiny-gpt2-f16";
-  if (test::AmxEmulator::needed() && !every_type_once) GTEST_SKIP() << "emulation is slow; others have this type";
+  if (test::AmxEmulator::needed() && !has_own_kernels(GetParam()))
+    GTEST_SKIP() << "emulation is slow; others have this type";
   const std::string path = test::golden(GetParam().name);
   FATHOM_NEEDS(path + ".gguf");
   const test::AmxEmulator emulator;
   const auto model = Model::open(path + ".gguf");
-  const ReferenceLogits reference = test::read_reference(path + ".logits");
+  ReferenceLogits reference = test::read_reference(path + ".logits");
+  if (test::AmxEmulator::needed()) reference.cut(160);
   // attention on tiles takes bfloat16 pages, which only the tolerance of quantised weights has room for
   const char* cache = GetParam().agreement == Agreement::kQuantised ? "bf16" : "f32";
   expect_agreement(reference, read_in_chunks(model, reference, *table, 2, 512, cache), GetParam().agreement);
