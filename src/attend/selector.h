@@ -127,7 +127,8 @@ class Selector {
   virtual void select(const Lane& lane, const QueryBlock& block, Selection& selection) const = 0;
 };
 
-/// Is told of the queries of each layer and of what surprised the model, as a selector is.
+/// Receives the queries of each layer of a forward pass, once for each sequence: after Selector::plan and before any
+/// selection of that layer. Keys and values of the pass are in memory already.
 class AttendListener {
  public:
   virtual ~AttendListener() = default;
