@@ -58,21 +58,23 @@ void Memory::release_all() {
 }
 
 Memory Memory::fork() const {
+  // Nothing throws after the first retain: the copy's destructor releases every page in its page tables.
   Memory copy(store_, layers_, kv_heads_, page_tokens_);
-  copy.lanes_ = lanes_;
+  for (size_t i = 0; i < states_.size(); ++i) {
+    if (states_[i]) copy.states_[i] = states_[i]->fork();
+  }
   copy.packed_ = packed_;
   copy.edits_ = edits_;
   copy.tokens_ = tokens_;
   copy.next_position_ = next_position_;
   copy.end_position_ = end_position_;
-  for (const Lane& lane : lanes_) {
+  std::vector<Lane> lanes = lanes_;
+  for (const Lane& lane : lanes) {
     for (const PageSlot& slot : lane) {
       if (slot.page != kNoPage) store_->retain(slot.page);
     }
   }
-  for (size_t i = 0; i < states_.size(); ++i) {
-    if (states_[i]) copy.states_[i] = states_[i]->fork();
-  }
+  copy.lanes_ = std::move(lanes);
   return copy;
 }
 

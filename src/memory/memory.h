@@ -57,7 +57,8 @@ class Memory {
   Memory& operator=(Memory&& other) noexcept;
   ~Memory();
 
-  /// The same sequence again; pages are shared and copied when either side writes to them.
+  /// Copies the sequence; pages are shared and copied when either side writes to them. Throws what copying throws
+  /// (std::bad_alloc, or what a state's fork() throws) and then changes nothing.
   Memory fork() const;
 
   int layers() const { return layers_; }

@@ -39,7 +39,7 @@ PageId PageStore::allocate() {
   return page;
 }
 
-void PageStore::retain(PageId page) { at(page).owners.fetch_add(1, std::memory_order_relaxed); }
+void PageStore::retain(PageId page) noexcept { at(page).owners.fetch_add(1, std::memory_order_relaxed); }
 
 void PageStore::release(PageId page) {
   if (at(page).owners.fetch_sub(1, std::memory_order_acq_rel) != 1) return;

@@ -36,7 +36,7 @@ class PageStore {
 
   /// A page with one owner; its contents are zero. Throws Error when memory is exhausted.
   PageId allocate();
-  void retain(PageId page);
+  void retain(PageId page) noexcept;
   /// The last owner's release frees the page.
   void release(PageId page);
   /// Another number whenever the page may hold something else than before; never 0.

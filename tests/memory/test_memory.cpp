@@ -3,8 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <functional>
 #include <limits>
+#include <new>
 
+#include "allocation_limit.h"
 #include "base/error.h"
 #include "token_pages.h"
 
@@ -220,6 +223,60 @@ TEST(Memory, ForksShareAllPagesUntilOneWrites) {
   EXPECT_EQ(all_bytes(fork), fork_bytes);
   expect_tokens(fork, 100, 1000);
   expect_tokens(trunk, 100, 2000);
+}
+
+/// A state that cannot be copied.
+struct Unforkable final : SequenceState {
+  std::unique_ptr<SequenceState> fork() const override { throw std::bad_alloc(); }
+  void rewind(int64_t) override {}
+};
+
+TEST(Memory, AForkThatFailsReleasesNoPage) {
+  for (const Memory::StateOf owner : {Memory::StateOf::kSelector, Memory::StateOf::kEvictor}) {
+    Memory memory(small_store(), 2, 2);
+    read_following(memory, 100);
+    const Memory shared = memory.fork();
+    const size_t bytes = memory.store().bytes_in_use();
+    memory.set_state(owner, std::make_unique<Unforkable>());
+    for (int attempt = 0; attempt < 3; ++attempt) EXPECT_THROW(memory.fork(), std::bad_alloc);
+    EXPECT_EQ(memory.store().bytes_in_use(), bytes);
+    for (int lane = 0; lane < 4; ++lane) {
+      for (const PageSlot& slot : memory.lane(lane / 2, lane % 2)) EXPECT_TRUE(memory.store().shared(slot.page));
+    }
+    expect_tokens(memory);
+    memory.set_state(owner, nullptr);
+    const Memory third = memory.fork();  // pages are owned three times
+    expect_tokens(third);
+    EXPECT_EQ(memory.store().bytes_in_use(), bytes);
+  }
+}
+
+/// Calls `attempt`, which is to throw, with no allocation allowed, then with one, two and so on until it succeeds;
+/// `check` runs after each failure.
+void with_each_failing_allocation(const std::function<void()>& attempt, const std::function<void()>& check) {
+  for (int allocations = 0;; ++allocations) {
+    ASSERT_LT(allocations, 1000);
+    try {
+      const test::AllocationLimit limit(allocations);
+      attempt();
+      ASSERT_GT(allocations, 0) << "nothing is allocated: the test would test nothing";
+      return;
+    } catch (const std::bad_alloc&) {
+      check();
+    }
+  }
+}
+
+TEST(Memory, AForkReleasesNoPageWhicheverAllocationFails) {
+  Memory memory(small_store(), 2, 2);
+  read_following(memory, 100);
+  const size_t bytes = memory.store().bytes_in_use();
+  with_each_failing_allocation([&] { memory.fork(); },
+                               [&] {
+                                 EXPECT_EQ(memory.store().bytes_in_use(), bytes);
+                                 EXPECT_FALSE(memory.store().shared(memory.lane(1, 1)[0].page));
+                               });
+  expect_tokens(memory);
 }
 
 TEST(Memory, TheSideThatIsLeftAloneWritesInPlace) {
