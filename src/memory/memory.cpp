@@ -46,11 +46,11 @@ Memory& Memory::operator=(Memory&& other) noexcept {
 
 Memory::~Memory() { release_all(); }
 
-void Memory::release(const PageSlot& slot) {
+void Memory::release(const PageSlot& slot) noexcept {
   if (slot.page != kNoPage) store_->release(slot.page);
 }
 
-void Memory::release_all() {
+void Memory::release_all() noexcept {
   for (Lane& lane : lanes_) {
     for (const PageSlot& slot : lane) release(slot);
   }
@@ -93,7 +93,8 @@ void Memory::append(Lane& lane, std::span<const int64_t> positions) {
                       lane.back().place + lane.back().filled == positions[i] &&
                       lane.back().first + lane.back().filled == index;
     if (!fits) {
-      lane.push_back({store_->allocate(), 0, index, positions[i], 0});
+      lane.push_back({kNoPage, 0, index, positions[i], 0});  // first, so that no page is lost if it throws
+      lane.back().page = store_->allocate();
     } else if (i == 0) {
       own_last(lane);
       store_->touch(lane.back().page);

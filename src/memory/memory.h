@@ -124,8 +124,8 @@ class Memory {
   void own_last(Lane& lane);
   /// A lane keeps what was read below tokens_.
   void truncate(Lane& lane, PackedTokens& packed);
-  void release(const PageSlot& slot);
-  void release_all();
+  void release(const PageSlot& slot) noexcept;
+  void release_all() noexcept;
   void refresh_end();
 
   std::shared_ptr<PageStore> store_;

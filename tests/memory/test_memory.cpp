@@ -279,6 +279,25 @@ TEST(Memory, AForkReleasesNoPageWhicheverAllocationFails) {
   expect_tokens(memory);
 }
 
+TEST(Memory, AnAppendThatFailsIsUndoneByARewindOfNothing) {
+  constexpr int64_t kMore = 64 * 20;
+  const std::vector<int64_t> positions = following(100, kMore);
+  const std::shared_ptr<PageStore> store = small_store();
+  {
+    Memory memory(store, 2, 2);
+    read_following(memory, 100);
+    const size_t bytes = store->bytes_in_use();
+    with_each_failing_allocation([&] { memory.append(positions); },
+                                 [&] {
+                                   memory.rewind(0);
+                                   EXPECT_EQ(store->bytes_in_use(), bytes);
+                                   EXPECT_EQ(memory.tokens(), 100);
+                                   expect_tokens(memory);
+                                 });
+  }
+  EXPECT_EQ(store->bytes_in_use(), 0u);
+}
+
 TEST(Memory, TheSideThatIsLeftAloneWritesInPlace) {
   Memory trunk(small_store(), 1, 1);
   read_following(trunk, 10);
