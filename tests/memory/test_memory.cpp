@@ -336,6 +336,31 @@ TEST(Memory, RewindCrossesPagesAndGivesThemBack) {
   }
 }
 
+TEST(Memory, EditsCountOnlyChangesOfFullPages) {
+  Memory memory(small_store(), 1, 1);
+  read_following(memory, 64 * 5 + 20);
+  const uint64_t start = memory.edits(0, 0);
+  EXPECT_EQ(memory.first_edited(0, 0, start), 6u) << "none";
+  memory.rewind(0);
+  memory.rewind(7);
+  memory.rewind(13);  // the last page, which is not full
+  read_following(memory, 30);
+  memory.hide(0, 0, 3, 5);
+  EXPECT_EQ(memory.edits(0, 0), start);
+  memory.rewind(31);  // into the fifth page
+  EXPECT_EQ(memory.edits(0, 0), start + 1);
+  EXPECT_EQ(memory.first_edited(0, 0, start), 4u);
+  read_following(memory, 1);
+  const Memory fork = memory.fork();
+  memory.rewind(64 * 2 + 1);  // into the third page
+  EXPECT_EQ(memory.edits(0, 0), start + 2);
+  EXPECT_EQ(memory.first_edited(0, 0, start + 1), 2u);
+  EXPECT_LE(memory.first_edited(0, 0, start), 2u);
+  EXPECT_EQ(fork.edits(0, 0), start + 1);
+  memory.place(640);
+  EXPECT_EQ(memory.first_edited(0, 0, start + 2), 0u);
+}
+
 TEST(Memory, RewindOverAGapReturnsToThePositionBeforeIt) {
   Memory memory(small_store(), 1, 1);
   read_tokens(memory, following(0, 5), {50, 51, 52, 7, 8});
