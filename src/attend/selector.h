@@ -25,6 +25,7 @@ struct QueryBlock {
   int group = 1;      // query heads that share it
   int64_t first = 0;  // sequence index of row 0; row r is token first + r
   int rows = 0;
+  int64_t visible_from = 0;            // no row may attend to tokens before this one: pages need not be selected
   const int64_t* positions = nullptr;  // [rows]
   const float* queries =
       nullptr;  // [rows, group, key_dim], rotated by their positions and scaled, rotary pairs side by side
@@ -88,8 +89,8 @@ struct SelectedPage {
   const std::byte* keys = nullptr;
 };
 
-/// What a block of queries attends to. Causality is no concern of selectors: what lies after a row is taken away
-/// from it later.
+/// What a block of queries attends to. Selectors need regard neither causality nor the model's sliding window: both
+/// are applied to their selection.
 struct Selection {
   std::vector<SelectedPage> pages;
   std::vector<uint64_t> row_masks;
@@ -127,8 +128,8 @@ class Selector {
   virtual void select(const Lane& lane, const QueryBlock& block, Selection& selection) const = 0;
 };
 
-/// Receives the queries of each layer of a forward pass, once for each sequence: after Selector::plan and before any
-/// selection of that layer. Keys and values of the pass are in memory already.
+/// Receives the queries of each layer of a forward pass, once for each sequence: after Selector::plan and before
+/// any selection of that layer. Keys and values of the pass are in memory already.
 class AttendListener {
  public:
   virtual ~AttendListener() = default;
@@ -171,7 +172,7 @@ MethodInfo tokenselect_info();
 std::unique_ptr<Selector> make_tokenselect(const Values& values);
 MethodInfo window_info();
 std::unique_ptr<Selector> make_window(const Values& values);
-/// The sliding window of a model file: the newest `size` tokens, itself included.
+/// Selects the first `sink` tokens and the newest `size`, the query's own included.
 std::unique_ptr<Selector> make_window(int64_t sink, int64_t size);
 
 }  // namespace fathom

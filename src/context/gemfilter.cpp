@@ -49,6 +49,10 @@ class LastQueryScores final : public AttentionWatcher {
 
  private:
   static void to_shares(const AttendedBlock& attended, int64_t query, std::span<float> scores) {
+    if (attended.window > 0) {  // what lies before it has no share
+      const int64_t before = std::max<int64_t>(0, std::ssize(scores) - attended.window);
+      std::fill_n(scores.begin(), before, -std::numeric_limits<float>::infinity());
+    }
     if (!attended.form.softplus) return softmax_scores(scores, 1);
     for (float& score : scores) score = static_cast<float>(attended.share(query, score));
   }
