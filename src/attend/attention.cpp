@@ -66,7 +66,7 @@ uint64_t AttendedBlock::mask(const SelectedPage& page, int row) const {
 }
 
 double AttendedBlock::share(int64_t query, double score) const {
-  if (std::isinf(lse[query])) return 0;  // nothing had weight
+  if (!std::isfinite(lse[query])) return 0;  // nothing had weight, or the query was not finite
   return std::exp(log_weight(form, query, score) - lse[query]);
 }
 

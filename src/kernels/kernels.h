@@ -79,6 +79,7 @@ struct AttendTask {
   const PageRead* pages = nullptr;
   int64_t page_count = 0;
   WeightForm form{};
+  // Results; NaN, in all formats of pages, for a query with an element that is not finite.
   float* out = nullptr;   // [rows, group, value_dim]; 0 where nothing has weight. Null: only lse is wanted
   float* lse = nullptr;   // [rows, group] log Σ of the weights; −infinity where nothing has any
   float* mass = nullptr;  // null, or [rows, group, page_count]: the share of the weights that fell on each page
