@@ -145,6 +145,7 @@ QueryBlock Attention::query_block(const AttentionInput& input, const Prepared& p
   query.positions = input.positions + block.first_row;
   query.queries = prepared.queries.data();
   query.rotations = input.rotations;
+  query.kernels = &kernels_;
   query.state = input.memory->state(Memory::StateOf::kSelector);
   return query;
 }
@@ -334,6 +335,7 @@ void Attention::plan(std::span<const AttentionInput> inputs) {
     queries.stride = input.query_stride;
     queries.scale = row_scale(input, input.rows - 1);
     queries.rotations = input.rotations;
+    queries.kernels = &kernels_;
     queries.state = input.memory->state(Memory::StateOf::kSelector);
     input.selector->plan(queries, pool_);
     if (!input.listener) continue;

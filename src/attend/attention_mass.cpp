@@ -33,7 +33,7 @@ void AttentionMass::saw(const AttendedBlock& a) {
   const PageStore& store = a.memory.store();
   const int dim = store.shape().key_dim;
   const int first_query = first * block.group, queries = block.rows * block.group - first_query;
-  KeyScores keys(store, *block.rotations);
+  KeyScores keys(*block.kernels, store, *block.rotations);
   Sums own;
   own.grow(a.memory.tokens());
   own.queries = queries;

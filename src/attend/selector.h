@@ -30,6 +30,7 @@ struct QueryBlock {
   const float* queries =
       nullptr;  // [rows, group, key_dim], rotated by their positions and scaled, rotary pairs side by side
   const PlaceRotations* rotations = nullptr;  // of the sequence
+  const Kernels* kernels = nullptr;           // of the attention that runs: what a selector computes with
   SequenceState* state = nullptr;             // the selector's, of the sequence; null if it keeps none
 };
 
@@ -47,7 +48,8 @@ struct LayerQueries {
   int64_t stride = 0;
   float scale = 1;                            // multiplies scores
   const PlaceRotations* rotations = nullptr;  // of the sequence
-  SequenceState* state = nullptr;             // of who is asked
+  const Kernels* kernels = nullptr;           // of the attention that runs
+  SequenceState* state = nullptr;             // the selector's or listener's, of the sequence
 
   int group() const { return heads / memory->kv_heads(); }
   const float* query(int64_t row, int head) const {

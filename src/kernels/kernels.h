@@ -205,7 +205,8 @@ struct Kernels {
 size_t attend_scratch(int key_dim, int value_dim, int queries);
 
 /// The best table for this machine, or the one FATHOM_ISA names. Chosen once; throws Error if FATHOM_ISA is unknown
-/// or not available here.
+/// or not available here. For programs and the default of Runtime: inference code computes with the table that it
+/// is passed.
 const Kernels& kernels();
 /// The table `isa` names: "reference", "avx2", "avx512" (with VNNI where the machine has it), "avx512f" (without),
 /// "amx" (matrix tiles, and AVX-512 for the rest), "neon".
