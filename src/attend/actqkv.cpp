@@ -230,7 +230,7 @@ class ActQkv final : public BlockSelector {
     ProbeState& state = state_of(chunk.layer);
     const int number = chunk.layer.layer;
     std::deque<float>& samples = state.entropies[number];
-    samples.push_back(entropy(scores));
+    samples.push_back(entropy(*chunk.layer.kernels, scores));
     if (samples.size() > kSamples) samples.pop_front();
     if (!by_layer_ || chunk.layer.rows > 1 || samples.size() < kSamples) return topk_;
     double later = 0;
@@ -258,9 +258,9 @@ class ActQkv final : public BlockSelector {
   }
 
   /// Of softmax(scores), as a share of the largest there can be.
-  static float entropy(std::vector<float> scores) {
+  static float entropy(const Kernels& kernels, std::vector<float> scores) {
     if (scores.size() < 2) return 1;
-    kernels().softmax(scores.data(), std::ssize(scores));
+    kernels.softmax(scores.data(), std::ssize(scores));
     double total = 0;
     for (const float p : scores) total -= p > 0 ? p * std::log(p) : 0;
     return static_cast<float>(total / std::log(static_cast<double>(scores.size())));

@@ -17,8 +17,18 @@ constexpr int kBlockQueries = 256;
 constexpr int64_t kPartPages = 32;
 constexpr int kPartQueries = 16;
 
-/// The tokens of a page that come no later than token `last` of the sequence.
-uint64_t causal_mask(const PageSlot& slot, int64_t last) { return page_bits(0, last + 1 - slot.first); }
+/// The first token of the sequence that token `index` may attend to.
+int64_t window_begin(int64_t window, int64_t index) {
+  return window > 0 ? std::max<int64_t>(0, index + 1 - window) : 0;
+}
+
+/// The tokens of a page that lie in the window of token `first` or of a later one, and not after token `last`.
+uint64_t visible_mask(const PageSlot& slot, int64_t window, int64_t first, int64_t last) {
+  return page_bits(window_begin(window, first) - slot.first, last + 1 - slot.first);
+}
+uint64_t visible_mask(const PageSlot& slot, int64_t window, int64_t index) {
+  return visible_mask(slot, window, index, index);
+}
 
 int64_t nanoseconds() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
@@ -49,8 +59,14 @@ float row_scale(const AttentionInput& input, int64_t row) {
 
 }  // namespace
 
+uint64_t AttendedBlock::mask(const SelectedPage& page, int row) const {
+  const PageSlot& slot = memory.lane(block.layer, block.head)[page.slot];
+  const uint64_t seen = page.mask & visible_mask(slot, window, block.first + row);
+  return page.row_masks < 0 ? seen : seen & selection.row_masks[page.row_masks + row];
+}
+
 double AttendedBlock::share(int64_t query, double score) const {
-  if (std::isinf(lse[query])) return 0;  // nothing had weight
+  if (!std::isfinite(lse[query])) return 0;  // nothing had weight, or the query was not finite
   return std::exp(log_weight(form, query, score) - lse[query]);
 }
 
@@ -73,8 +89,8 @@ void Attention::rotate_queries(const AttentionInput& input, Prepared& prepared) 
   }
 }
 
-/// Turns a selection into what the kernel reads: pointers, rotations, and masks from which the future is taken
-/// away.
+/// Makes of a selection what the kernel reads: pointers, rotations, and masks without what lies after a row or
+/// before its window.
 void Attention::read_pages(const AttentionInput& input, const QueryBlock& query, Prepared& prepared) const {
   const Lane& lane = input.memory->lane(input.layer, query.head);
   const PageStore& store = input.memory->store();
@@ -84,11 +100,12 @@ void Attention::read_pages(const AttentionInput& input, const QueryBlock& query,
   prepared.own_block = false;
   prepared.places.resize(selection.pages.size() * 2 * pairs);
   prepared.row_masks.resize(selection.pages.size() * query.rows);
+  const int64_t last = query.first + query.rows - 1;
   for (size_t i = 0; i < selection.pages.size(); ++i) {
     const SelectedPage& page = selection.pages[i];
     const PageSlot& slot = lane[page.slot];
     PageRead read;
-    read.mask = page.mask & causal_mask(slot, query.first + query.rows - 1) & ~input.landmarks.bit();
+    read.mask = page.mask & visible_mask(slot, input.window, query.first, last) & ~input.landmarks.bit();
     if (read.mask == 0) continue;
     read.keys = page.keys ? page.keys : store.keys(slot.page);
     read.values = store.values(slot.page);
@@ -97,11 +114,11 @@ void Attention::read_pages(const AttentionInput& input, const QueryBlock& query,
       read.cos = turn.cos;
       read.sin = turn.sin;
     }
-    const bool causal_edge = (read.mask & ~causal_mask(slot, query.first)) != 0;
-    if (causal_edge || page.row_masks >= 0) {
+    const bool rows_differ = (read.mask & ~visible_mask(slot, input.window, last, query.first)) != 0;
+    if (rows_differ || page.row_masks >= 0) {
       uint64_t* masks = prepared.row_masks.data() + i * query.rows;
       for (int r = 0; r < query.rows; ++r) {
-        masks[r] = causal_mask(slot, query.first + r);
+        masks[r] = visible_mask(slot, input.window, query.first + r);
         if (page.row_masks >= 0) masks[r] &= selection.row_masks[page.row_masks + r];
         prepared.count.attended += static_cast<int64_t>(query.group) * std::popcount(read.mask & masks[r]);
       }
@@ -124,16 +141,19 @@ QueryBlock Attention::query_block(const AttentionInput& input, const Prepared& p
   query.group = input.group();
   query.first = tokens_to(input, block.first_row) - 1;
   query.rows = block.rows;
+  query.visible_from = window_begin(input.window, query.first);
   query.positions = input.positions + block.first_row;
   query.queries = prepared.queries.data();
   query.rotations = input.rotations;
+  query.kernels = &kernels_;
   query.state = input.memory->state(Memory::StateOf::kSelector);
   return query;
 }
 
 void Attention::show(const AttentionInput& input, const Prepared& prepared, const float* lse) const {
   if (!input.watcher || !input.watcher->wants(input.layer)) return;
-  input.watcher->saw({*input.memory, query_block(input, prepared), prepared.selection, lse, prepared.form});
+  const QueryBlock query = query_block(input, prepared);
+  input.watcher->saw({*input.memory, query, prepared.selection, input.window, lse, prepared.form});
 }
 
 void Attention::prepare(const AttentionInput& input, const Block& block, Prepared& prepared) const {
@@ -146,7 +166,8 @@ void Attention::prepare(const AttentionInput& input, const Block& block, Prepare
   input.selector->select(input.memory->lane(input.layer, block.head), query, prepared.selection);
   prepared.count.selecting += nanoseconds() - before;
   read_pages(input, query, prepared);
-  for (int r = 0; r < block.rows; ++r) prepared.count.visible += query.group * (query.first + r + 1);
+  for (int64_t token = query.first; token < query.first + block.rows; ++token)
+    prepared.count.visible += query.group * (token + 1 - window_begin(input.window, token));
 }
 
 /// Makes the form of the last pass. lse: [rows, group] of the first, over all pages that the block sees.
@@ -207,6 +228,7 @@ void Attention::list_tasks(std::span<const AttentionInput> inputs) {
   prepared_count_ = 0;
   for (const AttentionInput& input : inputs) {
     assert(input.heads % input.memory->kv_heads() == 0);
+    assert(!input.landmarks || input.window == 0);
     const int heads = input.memory->kv_heads();
     const auto pages = static_cast<int64_t>(input.memory->lane(input.layer, 0).size());
     const bool by_parts = input.rows * input.group() <= kPartQueries && pages > kPartPages;
@@ -313,6 +335,7 @@ void Attention::plan(std::span<const AttentionInput> inputs) {
     queries.stride = input.query_stride;
     queries.scale = row_scale(input, input.rows - 1);
     queries.rotations = input.rotations;
+    queries.kernels = &kernels_;
     queries.state = input.memory->state(Memory::StateOf::kSelector);
     input.selector->plan(queries, pool_);
     if (!input.listener) continue;

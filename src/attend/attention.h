@@ -14,10 +14,13 @@ namespace fathom {
 struct AttendedBlock {
   const Memory& memory;
   const QueryBlock& block;
-  const Selection& selection;  // causality not yet applied
+  const Selection& selection;  // causality and window not yet applied
+  int64_t window;              // as AttentionInput::window
   const float* lse;            // [rows, group] log Σ of the weights
   WeightForm form{};
 
+  /// The tokens of a selected page that row `row` attended to.
+  uint64_t mask(const SelectedPage& page, int row) const;
   /// The share of the weights of `query` (of rows · group) that a key with this score has.
   double share(int64_t query, double score) const;
 };
@@ -44,6 +47,9 @@ struct AttentionInput {
   // Multiplies scores: 1/√key_dim and the rotary's score factor; of softplus ln(key_dim) and that factor, and rows
   // are multiplied besides by ln of the tokens up to them.
   float scale = 1;
+  // The model's sliding window: a row attends to the newest `window` tokens at most, itself included, whatever is
+  // selected. 0: no limit. Not for models with landmarks.
+  int64_t window = 0;
   const PlaceRotations* rotations = nullptr;  // reserved up to memory->end_position(); also rotates the queries
   Landmarks landmarks{};                      // pages of the memory are their blocks
   const Selector* selector = nullptr;
@@ -58,7 +64,7 @@ struct AttentionInput {
 /// How much was looked at: for reports and tests.
 struct AttentionCount {
   int64_t attended = 0;  // (query, key) pairs
-  int64_t visible = 0;   // pairs of a sequence of which nothing is hidden, read densely
+  int64_t visible = 0;   // pairs of a sequence of which nothing is hidden, read densely within the model's window
   // Nanoseconds of all threads together: of choosing, and of all that attention does.
   int64_t selecting = 0, running = 0;
 

@@ -33,7 +33,7 @@ void AttentionMass::saw(const AttendedBlock& a) {
   const PageStore& store = a.memory.store();
   const int dim = store.shape().key_dim;
   const int first_query = first * block.group, queries = block.rows * block.group - first_query;
-  KeyScores keys(store, *block.rotations);
+  KeyScores keys(*block.kernels, store, *block.rotations);
   Sums own;
   own.grow(a.memory.tokens());
   own.queries = queries;
@@ -43,8 +43,7 @@ void AttentionMass::saw(const AttendedBlock& a) {
     const float* scores = keys.of_keys(page.keys ? page.keys : store.keys(slot.page), page.place,
                                        block.queries + static_cast<int64_t>(first_query) * dim, queries);
     for (int r = first; r < block.rows; ++r) {
-      uint64_t mask = page.mask & page_bits(0, block.first + r + 1 - slot.first);
-      if (page.row_masks >= 0) mask &= a.selection.row_masks[page.row_masks + r];
+      const uint64_t mask = a.mask(page, r);
       for (int t = 0; t < slot.filled; ++t) {
         if ((mask >> t & 1) == 0) continue;
         double sum = 0;

@@ -277,7 +277,7 @@ void BlockSelector::turn_far(const LayerQueries& queries, float* x) const {
   const int64_t distance = std::min(options_.window - 1, queries.memory->end_position());
   const PlaceRotations::View turn = queries.rotations->at(distance, spare.data());
   for (int h = 0; h < queries.heads; ++h)
-    kernels().rotate_pairs(x + static_cast<int64_t>(h) * dim, turn.cos, turn.sin, pairs);
+    queries.kernels->rotate_pairs(x + static_cast<int64_t>(h) * dim, turn.cos, turn.sin, pairs);
 }
 
 std::vector<float> BlockSelector::mean_far_query(const QueryChunk& chunk, ThreadPool& pool) const {
@@ -380,7 +380,7 @@ std::vector<float> turned_keys(const LayerQueries& queries, const RawKeys& raw) 
   for (int64_t t = 0; t < std::ssize(raw.positions) && pairs > 0; ++t) {
     if (raw.positions[t] < 0) continue;
     const PlaceRotations::View turn = queries.rotations->at(raw.positions[t], spare.data());
-    kernels().rotate_pairs(keys.data() + t * dim, turn.cos, turn.sin, pairs);
+    queries.kernels->rotate_pairs(keys.data() + t * dim, turn.cos, turn.sin, pairs);
   }
   return keys;
 }

@@ -1,3 +1,4 @@
+#include "attend/lane_keys.h"
 #include "attend/selector.h"
 
 namespace fathom {
@@ -6,8 +7,9 @@ namespace {
 /// Every token sees every token before it.
 class Dense final : public Selector {
  public:
-  void select(const Lane& lane, const QueryBlock&, Selection& selection) const override {
-    for (uint32_t s = 0; s < lane.size(); ++s) selection.pages.push_back({s, lane[s].place, lane[s].mask});
+  void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {
+    for (uint32_t s = slot_of(lane, block.visible_from); s < lane.size(); ++s)
+      selection.pages.push_back({s, lane[s].place, lane[s].mask});
   }
 };
 

@@ -200,18 +200,18 @@ class EmLlm final : public BlockSelector {
       pool.parallel_for((n + kRowsOfPart - 1) / kRowsOfPart, [&](size_t part, int) {
         const int64_t row = static_cast<int64_t>(part) * kRowsOfPart;
         AlignedBuffer<float> scratch(kMultiplyScratch);
-        kernels().multiply({.rows = std::min(kRowsOfPart, n - row),
-                            .cols = n,
-                            .depth = width,
-                            .a = keys.data() + row * width,
-                            .a_stride = width,
-                            .b = keys.data(),
-                            .b_stride = width,
-                            .b_turned = true,
-                            .y = similarity.data() + row * n,
-                            .y_stride = n,
-                            .add = true},
-                           scratch.data());
+        queries.kernels->multiply({.rows = std::min(kRowsOfPart, n - row),
+                                   .cols = n,
+                                   .depth = width,
+                                   .a = keys.data() + row * width,
+                                   .a_stride = width,
+                                   .b = keys.data(),
+                                   .b_stride = width,
+                                   .b_turned = true,
+                                   .y = similarity.data() + row * n,
+                                   .y_stride = n,
+                                   .add = true},
+                                  scratch.data());
       });
     }
     return similarity;

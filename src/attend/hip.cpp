@@ -36,9 +36,9 @@ using State = LayerStates<LayerFound>;
 class BestScores {
  public:
   /// queries: [count, key_dim], rotated. All must outlive it.
-  BestScores(const Lane& lane, const PageStore& store, const PlaceRotations& rotations, const float* queries,
-             int count)
-      : lane_(lane), keys_(store, rotations), queries_(queries), count_(count), known_(lane.size(), -1) {}
+  BestScores(const Kernels& kernels, const Lane& lane, const PageStore& store, const PlaceRotations& rotations,
+             const float* queries, int count)
+      : lane_(lane), keys_(kernels, store, rotations), queries_(queries), count_(count), known_(lane.size(), -1) {}
 
   /// −∞ for a hidden token.
   float of(int64_t token) {
@@ -101,8 +101,8 @@ class Hip final : public Selector {
       std::vector<float> rotated(static_cast<size_t>(group) * dim), spare(dim);
       for (int q = 0; q < group; ++q)
         rotate_query(queries, 0, static_cast<int>(head) * group + q, spare.data(), rotated.data() + q * dim);
-      BestScores scores(queries.memory->lane(queries.layer, static_cast<int>(head)), *store_, *queries.rotations,
-                        rotated.data(), group);
+      BestScores scores(*queries.kernels, queries.memory->lane(queries.layer, static_cast<int>(head)), *store_,
+                        *queries.rotations, rotated.data(), group);
       found.heads[head] = search(scores, blocks);
     });
   }
@@ -135,7 +135,7 @@ class Hip final : public Selector {
     const int dim = store_->shape().key_dim;
     const std::vector<float> queries = drawn_queries(block, dim, kMostRows);
     const auto count = static_cast<int>(std::ssize(queries) / dim);
-    BestScores scores(lane, *store_, *block.rotations, queries.data(), count);
+    BestScores scores(*block.kernels, lane, *store_, *block.rotations, queries.data(), count);
     return search(scores, blocks);
   }
 

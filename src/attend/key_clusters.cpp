@@ -41,8 +41,9 @@ int64_t place_of_largest(const float* x, int64_t n) {
 
 class DirectionClusters {
  public:
-  DirectionClusters(std::span<const float> vectors, int dim, int64_t count)
-      : dim_(dim),
+  DirectionClusters(const Kernels& kernels, std::span<const float> vectors, int dim, int64_t count)
+      : kernels_(kernels),
+        dim_(dim),
         count_(count),
         n_(std::ssize(vectors) / dim),
         units_(vectors.begin(), vectors.end()),
@@ -102,7 +103,7 @@ class DirectionClusters {
       product.y_stride = count_;
       product.add = true;
       for (int64_t r = 0; r < product.rows; ++r) std::ranges::copy(bias, product.y + r * count_);
-      kernels().multiply(product, scratch_.data());
+      kernels_.multiply(product, scratch_.data());
       for (int64_t r = 0; r < product.rows; ++r) {
         const auto label = static_cast<int32_t>(place_of_largest(product.y + r * count_, count_));
         changed = changed || label != labels_[first + r];
@@ -127,6 +128,7 @@ class DirectionClusters {
     }
   }
 
+  const Kernels& kernels_;
   int dim_;
   int64_t count_, n_;
   std::vector<float> units_, centres_;
@@ -141,14 +143,15 @@ struct VisibleKeys {
 };
 
 /// Of the tokens below `end`.
-VisibleKeys visible_keys(const PageStore& store, const Lane& lane, const PlaceRotations& rotations, int64_t end) {
+VisibleKeys visible_keys(const Kernels& kernels, const PageStore& store, const Lane& lane,
+                         const PlaceRotations& rotations, int64_t end) {
   const int dim = store.shape().key_dim;
   VisibleKeys visible;
   std::vector<float> page;
   for (size_t s = 0; s < lane.size() && lane[s].first < end; ++s) {
     const PageSlot& slot = lane[s];
     if (slot.mask == 0) continue;
-    read_rotated(store, slot, &rotations, page);
+    read_rotated(kernels, store, slot, &rotations, page);
     for (int t = 0; t < slot.filled && slot.first + t < end; ++t) {
       if (!(slot.mask >> t & 1)) continue;
       const float* key = page.data() + t * dim;
@@ -161,19 +164,20 @@ VisibleKeys visible_keys(const PageStore& store, const Lane& lane, const PlaceRo
 
 }  // namespace
 
-std::vector<int32_t> cluster_directions(std::span<const float> vectors, int dim, int64_t count, int iterations) {
-  return DirectionClusters(vectors, dim, count).run(iterations);
+std::vector<int32_t> cluster_directions(const Kernels& kernels, std::span<const float> vectors, int dim,
+                                        int64_t count, int iterations) {
+  return DirectionClusters(kernels, vectors, dim, count).run(iterations);
 }
 
-KeyClusters make_key_clusters(const PageStore& store, const Lane& lane, const PlaceRotations& rotations,
-                              int64_t end, double share, int iterations) {
+KeyClusters make_key_clusters(const Kernels& kernels, const PageStore& store, const Lane& lane,
+                              const PlaceRotations& rotations, int64_t end, double share, int iterations) {
   const int dim = store.shape().key_dim;
-  const VisibleKeys visible = visible_keys(store, lane, rotations, end);
+  const VisibleKeys visible = visible_keys(kernels, store, lane, rotations, end);
   KeyClusters clusters{end, {0}, {}, KeyTable(PageFormat::kF32, dim)};
   if (visible.tokens.empty()) return clusters;
   const auto n = std::ssize(visible.tokens);
   const auto count = std::clamp<int64_t>(std::llround(share * static_cast<double>(n)), 1, n);
-  const std::vector<int32_t> labels = cluster_directions(visible.keys, dim, count, iterations);
+  const std::vector<int32_t> labels = cluster_directions(kernels, visible.keys, dim, count, iterations);
   std::vector<std::vector<int64_t>> members(count);
   for (int64_t i = 0; i < n; ++i) members[labels[i]].push_back(i);
   std::vector<float> mean(dim);
@@ -190,20 +194,20 @@ KeyClusters make_key_clusters(const PageStore& store, const Lane& lane, const Pl
   return clusters;
 }
 
-std::vector<float> cluster_shares(const KeyClusters& clusters, std::span<const float> queries, int64_t rows,
-                                  int group, float scale) {
+std::vector<float> cluster_shares(const Kernels& kernels, const KeyClusters& clusters,
+                                  std::span<const float> queries, int64_t rows, int group, float scale) {
   const int64_t n = clusters.size(), dim = std::ssize(queries) / (rows * group);
   std::vector<float> best(n), scores(group * n), sums(group * n);
   for (int64_t r = 0; r < rows && n > 0; ++r) {
-    clusters.means.score(queries.data() + r * group * dim, group, scores.data(), n);
+    clusters.means.score(kernels, queries.data() + r * group * dim, group, scores.data(), n);
     for (int q = 0; q < group; ++q) {
       float* own = scores.data() + q * n;
       float sum = 0, total = 0;
-      kernels().scale(own, scale, n);
-      kernels().exponentials(own, n, &sum);
+      kernels.scale(own, scale, n);
+      kernels.exponentials(own, n, &sum);
       for (int64_t c = 0; c < n; ++c) total += own[c] * static_cast<float>(clusters.members(c));
-      kernels().scale(own, 1 / (total * static_cast<float>(rows)), n);
-      kernels().add(sums.data() + q * n, own, n);
+      kernels.scale(own, 1 / (total * static_cast<float>(rows)), n);
+      kernels.add(sums.data() + q * n, own, n);
     }
   }
   for (int q = 0; q < group; ++q)

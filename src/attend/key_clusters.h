@@ -12,7 +12,8 @@ namespace fathom {
 /// from five vectors for each (the number of comparisons then grows with the square of `count` only); at most
 /// `iterations` steps, fewer when nothing moves. vectors: [n, dim]; returns the group of each, below count ≤ n.
 /// Same input, same groups.
-std::vector<int32_t> cluster_directions(std::span<const float> vectors, int dim, int64_t count, int iterations);
+std::vector<int32_t> cluster_directions(const Kernels& kernels, std::span<const float> vectors, int dim,
+                                        int64_t count, int iterations);
 
 /// Clusters of the keys of a lane: what they contain and their means.
 struct KeyClusters {
@@ -26,12 +27,12 @@ struct KeyClusters {
 };
 
 /// Clusters of the tokens below `end`, one for each 1/share of them.
-KeyClusters make_key_clusters(const PageStore& store, const Lane& lane, const PlaceRotations& rotations,
-                              int64_t end, double share, int iterations);
+KeyClusters make_key_clusters(const Kernels& kernels, const PageStore& store, const Lane& lane,
+                              const PlaceRotations& rotations, int64_t end, double share, int iterations);
 
 /// What share of a head's attention a single key of each cluster would get if all its keys were the mean: the mean
 /// over the rows, the largest of the group's heads. queries: [rows, group, key_dim], rotated; returns [clusters].
-std::vector<float> cluster_shares(const KeyClusters& clusters, std::span<const float> queries, int64_t rows,
-                                  int group, float scale);
+std::vector<float> cluster_shares(const Kernels& kernels, const KeyClusters& clusters,
+                                  std::span<const float> queries, int64_t rows, int group, float scale);
 
 }  // namespace fathom

@@ -72,22 +72,23 @@ void rotate_query(const LayerQueries& queries, int64_t row, int head, float* spa
   const int pairs = queries.rotations->pairs();
   if (pairs == 0) return;
   const PlaceRotations::View turn = queries.rotations->at(queries.positions[row], spare);
-  kernels().rotate_pairs(out, turn.cos, turn.sin, pairs);
+  queries.kernels->rotate_pairs(out, turn.cos, turn.sin, pairs);
 }
 
-void turn_back(const PlaceRotations& rotations, int64_t place, int dim, std::span<float> queries) {
+void turn_back(const Kernels& kernels, const PlaceRotations& rotations, int64_t place, int dim,
+               std::span<float> queries) {
   const int pairs = rotations.pairs();
   if (pairs == 0) return;
   std::vector<float> spare(3 * static_cast<size_t>(pairs));
   const PlaceRotations::View turn = rotations.back(rotations.at(place, spare.data()), spare.data() + 2 * pairs);
   for (float* x = queries.data(); x < queries.data() + queries.size(); x += dim)
-    kernels().rotate_pairs(x, turn.cos, turn.sin, pairs);
+    kernels.rotate_pairs(x, turn.cos, turn.sin, pairs);
 }
 
-KeyScores::KeyScores(const PageStore& store, const PlaceRotations& rotations, const Kernels& table)
-    : store_(store),
+KeyScores::KeyScores(const Kernels& kernels, const PageStore& store, const PlaceRotations& rotations)
+    : kernels_(kernels),
+      store_(store),
       rotations_(rotations),
-      kernels_(table),
       tile_(static_cast<size_t>(kPageTokens) * store.shape().key_dim) {}
 
 const float* KeyScores::of_page(PageId page, int64_t place, const float* queries, int count) {
@@ -96,7 +97,7 @@ const float* KeyScores::of_page(PageId page, int64_t place, const float* queries
 
 const float* KeyScores::of_keys(const std::byte* keys, int64_t place, const float* queries, int count) {
   turned_.assign(queries, queries + static_cast<int64_t>(count) * store_.shape().key_dim);
-  turn_back(rotations_, place, store_.shape().key_dim, turned_);
+  turn_back(kernels_, rotations_, place, store_.shape().key_dim, turned_);
   scores_.resize(static_cast<size_t>(count) * kPageTokens);
   ScoreTask task;
   task.format = store_.shape().format;
@@ -141,7 +142,7 @@ void score_layer(const LayerQueries& of, const ScoreRange& range, const float* q
   scores.resize(static_cast<size_t>(memory.kv_heads()) * count * stride);
   pool.parallel_for(parts * memory.kv_heads(), [&](size_t i, int) {
     const size_t head = i / parts, begin = i % parts * kTaskSlots;
-    KeyScores keys(memory.store(), *of.rotations);
+    KeyScores keys(*of.kernels, memory.store(), *of.rotations);
     keys.of_slots(memory.lane(of.layer, static_cast<int>(head)), begin, std::min(begin + kTaskSlots, slots), range,
                   queries + head * count * dim, count, scores.data() + head * count * stride, stride);
   });
@@ -179,33 +180,35 @@ void KeyTable::shorten(int64_t size) {
   pages_.resize((size + kPageTokens - 1) / kPageTokens * page_key_bytes(format_, key_dim_));
 }
 
-void KeyTable::score(const float* queries, int count, float* out, int64_t stride) const {
+void KeyTable::score(const Kernels& kernels, const float* queries, int count, float* out, int64_t stride) const {
   std::vector<float> scores(static_cast<size_t>(count) * kPageTokens);
   AlignedBuffer<float> tile(static_cast<size_t>(kPageTokens) * key_dim_);
   for (int64_t first = 0; first < size_; first += kPageTokens) {
     const std::byte* keys = pages_.data() + first / kPageTokens * page_key_bytes(format_, key_dim_);
-    kernels().score_page({format_, key_dim_, keys, queries, count, scores.data()}, tile.data());
+    kernels.score_page({format_, key_dim_, keys, queries, count, scores.data()}, tile.data());
     const int64_t n = std::min<int64_t>(kPageTokens, size_ - first);
     for (int q = 0; q < count; ++q) std::copy_n(scores.data() + q * kPageTokens, n, out + q * stride + first);
   }
 }
 
-void softmax_scores(std::span<float> scores, float scale) {
+void softmax_scores(const Kernels& kernels, std::span<float> scores, float scale) {
   const float largest = scores.empty() ? kHidden : *std::ranges::max_element(scores);
   if (!(largest > kHidden)) return std::fill(scores.begin(), scores.end(), 0.0f);
   const auto n = static_cast<int64_t>(scores.size());
-  kernels().scale(scores.data(), scale, n);
-  kernels().softmax(scores.data(), n);
+  kernels.scale(scores.data(), scale, n);
+  kernels.softmax(scores.data(), n);
 }
 
-std::vector<float> soft_vote(std::span<float> scores, int heads, float scale, ThreadPool& pool) {
+std::vector<float> soft_vote(const Kernels& kernels, std::span<float> scores, int heads, float scale,
+                             ThreadPool& pool) {
   const size_t tokens = scores.size() / heads;
-  pool.parallel_for(heads, [&](size_t h, int) { softmax_scores(scores.subspan(h * tokens, tokens), scale); });
+  pool.parallel_for(heads,
+                    [&](size_t h, int) { softmax_scores(kernels, scores.subspan(h * tokens, tokens), scale); });
   std::vector<float> votes(tokens);
   pool.parallel_for((tokens + kTaskTokens - 1) / kTaskTokens, [&](size_t i, int) {
     const size_t begin = i * kTaskTokens, count = std::min(kTaskTokens, tokens - begin);
     for (int h = 0; h < heads; ++h)
-      kernels().add(votes.data() + begin, scores.data() + h * tokens + begin, static_cast<int64_t>(count));
+      kernels.add(votes.data() + begin, scores.data() + h * tokens + begin, static_cast<int64_t>(count));
   });
   return votes;
 }

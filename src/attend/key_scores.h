@@ -13,7 +13,8 @@ void rotate_query(const LayerQueries& queries, int64_t row, int head, float* spa
 
 /// Turns queries that are rotated by their positions back by a place, R(−place)·q: their products with keys as they
 /// lie in a page there are the scores. queries: [count, dim].
-void turn_back(const PlaceRotations& rotations, int64_t place, int dim, std::span<float> queries);
+void turn_back(const Kernels& kernels, const PlaceRotations& rotations, int64_t place, int dim,
+               std::span<float> queries);
 
 /// Which tokens of a sequence are scored: [begin, end).
 struct ScoreRange {
@@ -25,7 +26,7 @@ struct ScoreRange {
 class KeyScores {
  public:
   /// All must outlive it.
-  KeyScores(const PageStore& store, const PlaceRotations& rotations, const Kernels& table = kernels());
+  KeyScores(const Kernels& kernels, const PageStore& store, const PlaceRotations& rotations);
 
   /// queries: [count, key_dim], rotated by their positions; returns [count, 64], valid until the next call. The
   /// page is taken to sit at `place`; what lies behind its last token means nothing.
@@ -38,9 +39,9 @@ class KeyScores {
                 int count, float* out, int64_t stride);
 
  private:
+  const Kernels& kernels_;
   const PageStore& store_;
   const PlaceRotations& rotations_;
-  const Kernels& kernels_;
   std::vector<float> turned_, scores_;
   AlignedBuffer<float> tile_;
 };
@@ -62,7 +63,7 @@ class KeyTable {
   /// Forgets all keys but the first `size`.
   void shorten(int64_t size);
   /// q·k of all queries and keys. queries: [count, key_dim]; out: query i at out + i·stride.
-  void score(const float* queries, int count, float* out, int64_t stride) const;
+  void score(const Kernels& kernels, const float* queries, int count, float* out, int64_t stride) const;
   size_t bytes() const { return pages_.size(); }
 
  private:
@@ -80,11 +81,12 @@ struct ScoreMemory {
 };
 
 /// scores becomes softmax(scale · scores); all zero if no score is above −∞.
-void softmax_scores(std::span<float> scores, float scale);
+void softmax_scores(const Kernels& kernels, std::span<float> scores, float scale);
 
 /// The soft vote of heads: Σ over heads of softmax(scale · scores of the head), [tokens]. scores: [heads, tokens],
 /// become the softmax of each head.
-std::vector<float> soft_vote(std::span<float> scores, int heads, float scale, ThreadPool& pool);
+std::vector<float> soft_vote(const Kernels& kernels, std::span<float> scores, int heads, float scale,
+                             ThreadPool& pool);
 
 /// Each score becomes the largest of the `width` around it; width is odd.
 void max_pool(std::span<float> scores, int64_t width);

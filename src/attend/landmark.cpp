@@ -55,7 +55,7 @@ class Landmark final : public Selector {
     const int64_t blocks = memory.tokens() / block();
     if (layer.heads[0].size() == blocks) return;
     pool.parallel_for(layer.heads.size(), [&](size_t head, int) {
-      add_keys(memory.lane(queries.layer, static_cast<int>(head)), *queries.rotations, blocks, layer.heads[head]);
+      add_keys(queries, static_cast<int>(head), blocks, layer.heads[head]);
     });
   }
 
@@ -82,12 +82,15 @@ class Landmark final : public Selector {
 
   /// As they lie in their pages, or, for true places, rotated to where they are in the sequence as if it began at
   /// 0.
-  void add_keys(const Lane& lane, const PlaceRotations& rotations, int64_t blocks, KeyTable& keys) const {
+  void add_keys(const LayerQueries& queries, int head, int64_t blocks, KeyTable& keys) const {
+    const Lane& lane = queries.memory->lane(queries.layer, head);
+    const PlaceRotations& rotations = *queries.rotations;
     std::vector<float> key(context_.store->shape().key_dim), spare(2 * static_cast<size_t>(rotations.pairs()));
     while (keys.size() < blocks) {
       const PageSlot& slot = lane[keys.size()];
       read_landmark(slot, key.data());
-      if (true_places_) rotate(key.data(), rotations, slot.place - lane.front().place, spare.data());
+      if (true_places_)
+        rotate(*queries.kernels, key.data(), rotations, slot.place - lane.front().place, spare.data());
       keys.add(key.data());
     }
   }
@@ -96,10 +99,11 @@ class Landmark final : public Selector {
     read_key(store.shape().format, store.shape().key_dim, store.keys(slot.page),
              static_cast<int>(context_.landmarks.tokens), key);
   }
-  static void rotate(float* key, const PlaceRotations& rotations, int64_t place, float* spare) {
+  static void rotate(const Kernels& kernels, float* key, const PlaceRotations& rotations, int64_t place,
+                     float* spare) {
     if (rotations.pairs() == 0) return;
     const PlaceRotations::View turn = rotations.at(place, spare);
-    kernels().rotate_pairs(key, turn.cos, turn.sin, rotations.pairs());
+    kernels.rotate_pairs(key, turn.cos, turn.sin, rotations.pairs());
   }
 
   /// Of blocks [0, count): of the softmax over their landmarks, the most that a query gives each. base: the place
@@ -109,16 +113,16 @@ class Landmark final : public Selector {
     const int queries = query.rows * query.group;
     const int dim = context_.store->shape().key_dim;
     std::vector<float> turned(query.queries, query.queries + static_cast<int64_t>(queries) * dim);
-    turn_back(*query.rotations, true_places_ ? lane.front().place : base, dim, turned);
+    turn_back(*query.kernels, *query.rotations, true_places_ ? lane.front().place : base, dim, turned);
     const int64_t stride = keys.size();  // of all there are: later rows' too
     std::vector<float> scores(queries * stride), largest(count);
-    keys.score(turned.data(), queries, scores.data(), stride);
+    keys.score(*query.kernels, turned.data(), queries, scores.data(), stride);
     if (!true_places_) score_newest(lane, query, count, scores.data(), stride);
     for (int q = 0; q < queries; ++q) {
       const std::span row(scores.data() + q * stride, count);
       for (int64_t b = 0; b < count; ++b)
         if ((lane[b].mask & ~context_.landmarks.bit()) == 0) row[b] = -std::numeric_limits<float>::infinity();
-      softmax_scores(row, 1);
+      softmax_scores(*query.kernels, row, 1);
       for (int64_t b = 0; b < count; ++b) largest[b] = std::max(largest[b], row[b]);
     }
     return largest;
@@ -130,7 +134,7 @@ class Landmark final : public Selector {
     std::vector<float> key(dim), spare(2 * static_cast<size_t>(query.rotations->pairs()));
     for (int64_t b = count - topk_; b < count; ++b) {
       read_landmark(lane[b], key.data());
-      rotate(key.data(), *query.rotations, lane[b].place, spare.data());
+      rotate(*query.kernels, key.data(), *query.rotations, lane[b].place, spare.data());
       for (int q = 0; q < query.rows * query.group; ++q)
         scores[q * stride + b] = dot(query.queries + static_cast<int64_t>(q) * dim, key.data(), dim);
     }

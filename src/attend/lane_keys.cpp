@@ -9,15 +9,15 @@ uint32_t slot_of(const Lane& lane, int64_t index) {
   return static_cast<uint32_t>(std::max<int64_t>(1, after - lane.begin())) - 1;
 }
 
-void read_rotated(const PageStore& store, const PageSlot& slot, const PlaceRotations* rotations,
-                  std::vector<float>& keys) {
+void read_rotated(const Kernels& kernels, const PageStore& store, const PageSlot& slot,
+                  const PlaceRotations* rotations, std::vector<float>& keys) {
   const int dim = store.shape().key_dim, pairs = rotations ? rotations->pairs() : 0;
   keys.resize(static_cast<size_t>(kPageTokens) * dim);
   read_keys(store.shape().format, dim, store.keys(slot.page), slot.filled, keys.data());
   if (pairs == 0) return;
   std::vector<float> spare(2 * static_cast<size_t>(pairs));
   const PlaceRotations::View turn = rotations->at(slot.place, spare.data());
-  for (int t = 0; t < slot.filled; ++t) kernels().rotate_pairs(keys.data() + t * dim, turn.cos, turn.sin, pairs);
+  for (int t = 0; t < slot.filled; ++t) kernels.rotate_pairs(keys.data() + t * dim, turn.cos, turn.sin, pairs);
 }
 
 float dot(const float* x, const float* y, int n) {

@@ -11,8 +11,8 @@ uint32_t slot_of(const Lane& lane, int64_t index);
 
 /// The keys of a page as floats, rotated to its place (as they are, for a model without rotations: null). keys:
 /// [64, key_dim], of which the filled ones mean something.
-void read_rotated(const PageStore& store, const PageSlot& slot, const PlaceRotations* rotations,
-                  std::vector<float>& keys);
+void read_rotated(const Kernels& kernels, const PageStore& store, const PageSlot& slot,
+                  const PlaceRotations* rotations, std::vector<float>& keys);
 
 /// The sum of x[i]·y[i], in an order that does not depend on the machine.
 float dot(const float* x, const float* y, int n);

@@ -15,15 +15,17 @@ constexpr int kBand = 64;          // rows of KᵀK that are one task
 /// Reads the keys of a layer page by page as they were before their rotation.
 class RawKeys {
  public:
-  RawKeys(const Memory& memory, int layer, int64_t end, const PlaceRotations& rotations)
-      : memory_(memory),
-        layer_(layer),
+  RawKeys(const LayerQueries& queries, int64_t end)
+      : memory_(*queries.memory),
+        layer_(queries.layer),
         end_(end),
-        rotations_(rotations),
-        key_dim_(memory.store().shape().key_dim),
-        slots_(std::ranges::lower_bound(memory.lane(layer, 0), end, {}, &PageSlot::first) -
-               memory.lane(layer, 0).begin()) {}
+        rotations_(*queries.rotations),
+        kernels_(*queries.kernels),
+        key_dim_(memory_.store().shape().key_dim),
+        slots_(std::ranges::lower_bound(memory_.lane(layer_, 0), end, {}, &PageSlot::first) -
+               memory_.lane(layer_, 0).begin()) {}
 
+  const Kernels& table() const { return kernels_; }
   int width() const { return memory_.kv_heads() * key_dim_; }
   size_t slots() const { return slots_; }
 
@@ -41,7 +43,7 @@ class RawKeys {
         const int token = std::countr_zero(left);
         float* key = keys.data() + static_cast<int64_t>(token) * key_dim_;
         const PlaceRotations::View back = rotations_.back(rotations_.offset(token), sin.data());
-        kernels().rotate_pairs(key, back.cos, back.sin, rotations_.pairs());
+        kernels_.rotate_pairs(key, back.cos, back.sin, rotations_.pairs());
         std::copy_n(key, key_dim_, rows + static_cast<int64_t>(token) * width() + head * key_dim_);
       }
     }
@@ -52,6 +54,7 @@ class RawKeys {
   int layer_;
   int64_t end_;
   const PlaceRotations& rotations_;
+  const Kernels& kernels_;
   int key_dim_;
   size_t slots_;
 };
@@ -87,7 +90,7 @@ std::vector<float> gram_of(const RawKeys& raw, ThreadPool& pool) {
       product.y = gram.data() + first * width;
       product.y_stride = width;
       product.add = true;
-      kernels().multiply(product, scratch[thread].data());
+      raw.table().multiply(product, scratch[thread].data());
     });
   }
   return gram;
@@ -95,10 +98,9 @@ std::vector<float> gram_of(const RawKeys& raw, ThreadPool& pool) {
 
 }  // namespace
 
-LowRankKeys::LowRankKeys(const Memory& memory, int layer, int64_t end, int rank, const PlaceRotations& rotations,
-                         ThreadPool& pool)
-    : rank_(rank), key_dim_(memory.store().shape().key_dim) {
-  const RawKeys raw(memory, layer, end, rotations);
+LowRankKeys::LowRankKeys(const LayerQueries& queries, int64_t end, int rank, ThreadPool& pool)
+    : rank_(rank), key_dim_(queries.memory->store().shape().key_dim) {
+  const RawKeys raw(queries, end);
   const int width = raw.width();
   axes_ = principal_axes(gram_of(raw, pool), width, rank);
   shares_.resize(raw.slots() * kPageTokens * rank);
@@ -116,11 +118,11 @@ LowRankKeys::LowRankKeys(const Memory& memory, int layer, int64_t end, int rank,
     product.b_stride = rank;
     product.y = shares_.data() + slot * kPageTokens * rank;
     product.y_stride = rank;
-    kernels().multiply(product, scratch[thread].data());
+    raw.table().multiply(product, scratch[thread].data());
   });
 }
 
-void LowRankKeys::rebuild(int head, std::span<const int64_t> rows, float* keys) const {
+void LowRankKeys::rebuild(const Kernels& kernels, int head, std::span<const int64_t> rows, float* keys) const {
   AlignedBuffer<float> shares(rows.size() * rank_), scratch(kMultiplyScratch);
   for (size_t i = 0; i < rows.size(); ++i)
     std::copy_n(shares_.data() + rows[i] * rank_, rank_, shares.data() + i * rank_);
@@ -135,7 +137,7 @@ void LowRankKeys::rebuild(int head, std::span<const int64_t> rows, float* keys) 
   product.b_turned = true;
   product.y = keys;
   product.y_stride = key_dim_;
-  kernels().multiply(product, scratch.data());
+  kernels.multiply(product, scratch.data());
 }
 
 void RebuiltKeys::let_go(std::span<const uint64_t> tokens) {
@@ -147,8 +149,10 @@ void RebuiltKeys::let_go(std::span<const uint64_t> tokens) {
   pages_.resize(tokens.size());
 }
 
-void RebuiltKeys::keep(std::span<const uint64_t> tokens, const LowRankKeys& from, const Lane& lane, int head,
-                       const PageStore& store, const PlaceRotations& rotations) {
+void RebuiltKeys::keep(const LayerQueries& queries, int head, std::span<const uint64_t> tokens,
+                       const LowRankKeys& from) {
+  const Lane& lane = queries.memory->lane(queries.layer, head);
+  const PageStore& store = queries.memory->store();
   let_go(tokens);
   missing_.clear();
   for (size_t s = 0; s < tokens.size(); ++s) {
@@ -167,24 +171,24 @@ void RebuiltKeys::keep(std::span<const uint64_t> tokens, const LowRankKeys& from
   }
   if (missing_.empty()) return;
   made_.resize(missing_.size() * store.shape().key_dim);
-  from.rebuild(head, missing_, made_.data());
-  write(store, rotations);
+  from.rebuild(*queries.kernels, head, missing_, made_.data());
+  write(queries);
 }
 
 /// The missing keys into their pages, rotated by their offsets.
-void RebuiltKeys::write(const PageStore& store, const PlaceRotations& rotations) {
-  const PageShape& shape = store.shape();
+void RebuiltKeys::write(const LayerQueries& queries) {
+  const PageShape& shape = queries.memory->store().shape();
   PageWrite write;  // of keys alone: without dimensions of a value
   write.format = shape.format;
   write.key_dim = shape.key_dim;
-  write.rotary_dim = 2 * rotations.pairs();
+  write.rotary_dim = 2 * queries.rotations->pairs();
   write.count = 1;
-  write.turns = rotations.offset(0).cos;
+  write.turns = queries.rotations->offset(0).cos;
   for (size_t i = 0; i < missing_.size(); ++i) {
     write.page_keys = write.page_values = pages_[missing_[i] / kPageTokens].keys.data();
     write.first = static_cast<int>(missing_[i] % kPageTokens);
     write.keys = made_.data() + i * shape.key_dim;
-    kernels().write_page(write);
+    queries.kernels->write_page(write);
   }
 }
 

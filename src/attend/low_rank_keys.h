@@ -12,14 +12,14 @@ namespace fathom {
 /// right singular vectors of the largest singular values. No K' of this rank is nearer to K.
 class LowRankKeys {
  public:
-  /// Of tokens [0, end) of the sequence; what is hidden counts as zero. Slots are those of all lanes: none of the
-  /// layer's may be packed. Takes O(end · (kv_heads · key_dim)²) and, on one thread, O((kv_heads · key_dim)³).
-  LowRankKeys(const Memory& memory, int layer, int64_t end, int rank, const PlaceRotations& rotations,
-              ThreadPool& pool);
+  /// Of tokens [0, end) of the sequence in the layer of `queries`; what is hidden counts as zero. Page-table
+  /// entries are those of all heads: no page table of the layer may be packed. Takes O(end · (kv_heads · key_dim)²)
+  /// and, on one thread, O((kv_heads · key_dim)³).
+  LowRankKeys(const LayerQueries& queries, int64_t end, int rank, ThreadPool& pool);
 
   int rank() const { return rank_; }
   /// The keys of some tokens of a head, not rotated. rows: 64 · slot + offset of each; keys: [rows, key_dim].
-  void rebuild(int head, std::span<const int64_t> rows, float* keys) const;
+  void rebuild(const Kernels& kernels, int head, std::span<const int64_t> rows, float* keys) const;
 
  private:
   int rank_, key_dim_;
@@ -34,10 +34,9 @@ class RebuiltKeys {
   RebuiltKeys() = default;
   RebuiltKeys(const RebuiltKeys&) {}
 
-  /// Afterwards these tokens are there, and no page without any. tokens: a mask for each slot of the lane's first
-  /// ones. Other tokens of such a page have its own keys, or older rebuilt ones.
-  void keep(std::span<const uint64_t> tokens, const LowRankKeys& from, const Lane& lane, int head,
-            const PageStore& store, const PlaceRotations& rotations);
+  /// Afterwards these tokens of a head are there, and no page without any. tokens: a mask for each of the first
+  /// page-table entries. Other tokens of such a page have its own keys, or older rebuilt ones.
+  void keep(const LayerQueries& queries, int head, std::span<const uint64_t> tokens, const LowRankKeys& from);
   /// The keys of a slot's page, valid until the next keep(); null: none of its tokens are there.
   const std::byte* page(uint32_t slot) const { return slot < pages_.size() ? pages_[slot].keys.data() : nullptr; }
 
@@ -47,7 +46,7 @@ class RebuiltKeys {
     uint64_t rebuilt = 0;  // tokens
   };
   void let_go(std::span<const uint64_t> tokens);
-  void write(const PageStore& store, const PlaceRotations& rotations);
+  void write(const LayerQueries& queries);
 
   std::vector<Page> pages_;                      // by slot
   std::vector<AlignedBuffer<std::byte>> spare_;  // of pages that were let go

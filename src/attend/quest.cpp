@@ -64,7 +64,7 @@ class Quest final : public Selector {
       if (!bounds[head].current(memory, queries.layer, head)) stale.push_back(head);
     pool.parallel_for(stale.size(), [&](size_t i, int) {
       bounds[stale[i]].update(memory, queries.layer, stale[i], [&](const PageSlot& slot, std::byte* note) {
-        make_note(slot, queries.rotations, note);
+        make_note(*queries.kernels, slot, queries.rotations, note);
       });
     });
   }
@@ -83,11 +83,11 @@ class Quest final : public Selector {
       for (size_t i = 0, pages = 1; i < slots.size(); i += pages) {
         const uint32_t s = slots[i];
         pages = bounds ? LaneNotes::together(slots.subspan(i)) : 1;
-        if (!bounds) make_note(lane[s], block.rotations, own.data());
+        if (!bounds) make_note(*block.kernels, lane[s], block.rotations, own.data());
         const std::byte* notes = bounds ? (*bounds)[s] : own.data();
-        kernels().largest_bounds({reinterpret_cast<const uint32_t*>(notes), static_cast<int64_t>(pages),
-                                  queries.below.data(), queries.above.data(), words_, count, blocks(),
-                                  scores + i * blocks()});
+        block.kernels->largest_bounds({reinterpret_cast<const uint32_t*>(notes), static_cast<int64_t>(pages),
+                                       queries.below.data(), queries.above.data(), words_, count, blocks(),
+                                       scores + i * blocks()});
       }
     };
     choose_parts(lane, block, budget, block_, score, selection);
@@ -106,10 +106,11 @@ class Quest final : public Selector {
 
   int blocks() const { return kPageTokens / block_; }
 
-  void make_note(const PageSlot& slot, const PlaceRotations* rotations, std::byte* note) const {
+  void make_note(const Kernels& kernels, const PageSlot& slot, const PlaceRotations* rotations,
+                 std::byte* note) const {
     const int64_t dim = store_->shape().key_dim;
     std::vector<float> keys, least(dim), largest(dim);
-    read_rotated(*store_, slot, rotations, keys);
+    read_rotated(kernels, *store_, slot, rotations, keys);
     auto* words = reinterpret_cast<uint32_t*>(note);
     std::fill_n(words, words_, 0u);
     for (int b = 0; b < blocks(); ++b) {

@@ -158,7 +158,8 @@ class Recycled final : public Selector {
     layer.chosen.resize(memory.kv_heads());
     pool.parallel_for(memory.kv_heads(), [&](size_t head, int) {
       const std::span<float> of_group(scores.data() + head * group * layer.end, group * layer.end);
-      for (int q = 0; q < group; ++q) softmax_scores(of_group.subspan(q * layer.end, layer.end), queries.scale);
+      for (int q = 0; q < group; ++q)
+        softmax_scores(*queries.kernels, of_group.subspan(q * layer.end, layer.end), queries.scale);
       const std::span<float> best = of_group.first(layer.end);
       for (int q = 1; q < group; ++q)
         for (int64_t t = 0; t < layer.end; ++t) best[t] = std::max(best[t], of_group[q * layer.end + t]);

@@ -25,10 +25,12 @@ struct QueryBlock {
   int group = 1;      // query heads that share it
   int64_t first = 0;  // sequence index of row 0; row r is token first + r
   int rows = 0;
+  int64_t visible_from = 0;            // no row may attend to tokens before this one: pages need not be selected
   const int64_t* positions = nullptr;  // [rows]
   const float* queries =
       nullptr;  // [rows, group, key_dim], rotated by their positions and scaled, rotary pairs side by side
   const PlaceRotations* rotations = nullptr;  // of the sequence
+  const Kernels* kernels = nullptr;           // of the attention that runs: what a selector computes with
   SequenceState* state = nullptr;             // the selector's, of the sequence; null if it keeps none
 };
 
@@ -46,7 +48,8 @@ struct LayerQueries {
   int64_t stride = 0;
   float scale = 1;                            // multiplies scores
   const PlaceRotations* rotations = nullptr;  // of the sequence
-  SequenceState* state = nullptr;             // of who is asked
+  const Kernels* kernels = nullptr;           // of the attention that runs
+  SequenceState* state = nullptr;             // the selector's or listener's, of the sequence
 
   int group() const { return heads / memory->kv_heads(); }
   const float* query(int64_t row, int head) const {
@@ -88,8 +91,8 @@ struct SelectedPage {
   const std::byte* keys = nullptr;
 };
 
-/// What a block of queries attends to. Causality is no concern of selectors: what lies after a row is taken away
-/// from it later.
+/// What a block of queries attends to. Selectors need regard neither causality nor the model's sliding window: both
+/// are applied to their selection.
 struct Selection {
   std::vector<SelectedPage> pages;
   std::vector<uint64_t> row_masks;
@@ -127,7 +130,8 @@ class Selector {
   virtual void select(const Lane& lane, const QueryBlock& block, Selection& selection) const = 0;
 };
 
-/// Is told of the queries of each layer and of what surprised the model, as a selector is.
+/// Receives the queries of each layer of a forward pass, once for each sequence: after Selector::plan and before
+/// any selection of that layer. Keys and values of the pass are in memory already.
 class AttendListener {
  public:
   virtual ~AttendListener() = default;
@@ -170,7 +174,7 @@ MethodInfo tokenselect_info();
 std::unique_ptr<Selector> make_tokenselect(const Values& values);
 MethodInfo window_info();
 std::unique_ptr<Selector> make_window(const Values& values);
-/// The sliding window of a model file: the newest `size` tokens, itself included.
+/// Selects the first `sink` tokens and the newest `size`, the query's own included.
 std::unique_ptr<Selector> make_window(int64_t sink, int64_t size);
 
 }  // namespace fathom

@@ -85,8 +85,7 @@ class ShadowKv final : public Selector {
     find_landmarks(queries, layer, pool);
     const auto has_chunks = [](const HeadState& head) { return head.landmarks->means.size() > 0; };
     if (rank_ > 0 && !layer.low_rank && std::ranges::any_of(layer.heads, has_chunks)) {
-      layer.low_rank = std::make_shared<const LowRankKeys>(*queries.memory, queries.layer, layer.prompt, rank_,
-                                                           *queries.rotations, pool);
+      layer.low_rank = std::make_shared<const LowRankKeys>(queries, layer.prompt, rank_, pool);
     }
     pool.parallel_for(layer.heads.size(),
                       [&](size_t head, int) { choose(queries, static_cast<int>(head), layer); });
@@ -122,8 +121,8 @@ class ShadowKv final : public Selector {
     layer.place = place;
     layer.heads = std::vector<HeadState>(memory.kv_heads());
     pool.parallel_for(layer.heads.size(), [&](size_t head, int) {
-      layer.heads[head].landmarks = std::make_shared<const Landmarks>(
-          landmarks_of(memory.lane(queries.layer, static_cast<int>(head)), *queries.rotations, layer.prompt));
+      layer.heads[head].landmarks = std::make_shared<const Landmarks>(landmarks_of(
+          *queries.kernels, memory.lane(queries.layer, static_cast<int>(head)), *queries.rotations, layer.prompt));
     });
   }
 
@@ -133,19 +132,20 @@ class ShadowKv final : public Selector {
     std::vector<float> rotated(static_cast<size_t>(group) * dim), spare(dim);
     for (int q = 0; q < group; ++q)
       rotate_query(queries, 0, number * group + q, spare.data(), rotated.data() + q * dim);
-    kernels().scale(rotated.data(), queries.scale, std::ssize(rotated));
+    queries.kernels->scale(rotated.data(), queries.scale, std::ssize(rotated));
     const Lane& lane = queries.memory->lane(queries.layer, number);
     HeadState& head = layer.heads[number];
     head.chosen.assign(lane.size(), 0);
-    for (const int64_t i : best_chunks(*head.landmarks, rotated.data(), group)) {
+    for (const int64_t i : best_chunks(*queries.kernels, *head.landmarks, rotated.data(), group)) {
       const Chunk& chunk = head.landmarks->chunks[i];
       head.chosen[chunk.slot] |= chunk.mask;
     }
     for (size_t s = 0; s < lane.size(); ++s) head.chosen[s] &= lane[s].mask;
-    if (layer.low_rank) head.rebuilt.keep(head.chosen, *layer.low_rank, lane, number, *store_, *queries.rotations);
+    if (layer.low_rank) head.rebuilt.keep(queries, number, head.chosen, *layer.low_rank);
   }
 
-  Landmarks landmarks_of(const Lane& lane, const PlaceRotations& rotations, int64_t prompt) const {
+  Landmarks landmarks_of(const Kernels& kernels, const Lane& lane, const PlaceRotations& rotations,
+                         int64_t prompt) const {
     const int dim = store_->shape().key_dim;
     std::vector<Chunk> chunks;
     std::vector<float> means, alike, keys(static_cast<size_t>(kPageTokens) * dim), spare(dim);
@@ -161,7 +161,7 @@ class ShadowKv final : public Selector {
         float* mean = means.data() + means.size() - dim;
         alike.push_back(mean_key(keys.data() + static_cast<int64_t>(first) * dim, dim, mean));
         const PlaceRotations::View turn = rotations.at(slot.place, spare.data());
-        kernels().rotate_pairs(mean, turn.cos, turn.sin, rotations.pairs());
+        kernels.rotate_pairs(mean, turn.cos, turn.sin, rotations.pairs());
       }
     }
     return part_outliers(chunks, means, alike);
@@ -196,12 +196,13 @@ class ShadowKv final : public Selector {
   }
 
   /// By the softmax over the means, the largest of the heads that share the keys.
-  std::vector<int64_t> best_chunks(const Landmarks& landmarks, const float* queries, int group) const {
+  std::vector<int64_t> best_chunks(const Kernels& kernels, const Landmarks& landmarks, const float* queries,
+                                   int group) const {
     const int64_t n = landmarks.means.size();
     std::vector<float> scores(group * n);
-    landmarks.means.score(queries, group, scores.data(), n);
+    landmarks.means.score(kernels, queries, group, scores.data(), n);
     for (int q = 0; q < group; ++q) {
-      softmax_scores(std::span(scores).subspan(q * n, n), 1);
+      softmax_scores(kernels, std::span(scores).subspan(q * n, n), 1);
       for (int64_t i = 0; i < n; ++i) scores[i] = std::max(scores[i], scores[q * n + i]);
     }
     return top_scores(std::span(scores).first(n), budget_ / chunk_);

@@ -126,10 +126,10 @@ class Squeezed final : public Selector {
       LayerState& layer = state.layers[due[i / heads]];
       const int head = static_cast<int>(i % heads), group = queries.group();
       auto made = std::make_shared<const KeyClusters>(
-          make_key_clusters(memory.store(), memory.lane(due[i / heads], head), *queries.rotations,
+          make_key_clusters(*queries.kernels, memory.store(), memory.lane(due[i / heads], head), *queries.rotations,
                             queries.first - kTail, clusters_, iterations_));
-      shares[i] =
-          shares_of(*made, layer.tail.of_heads(head * group, group), layer.tail.rows(), group, queries.scale);
+      shares[i] = shares_of(*queries.kernels, *made, layer.tail.of_heads(head * group, group), layer.tail.rows(),
+                            group, queries.scale);
       layer.heads[head] = std::move(made);
     });
     std::vector<Shared> all;
@@ -138,9 +138,9 @@ class Squeezed final : public Selector {
     for (const int i : due) state.layers[i].threshold = threshold;
   }
 
-  static std::vector<Shared> shares_of(const KeyClusters& clusters, const std::vector<float>& queries, int64_t rows,
-                                       int group, float scale) {
-    const std::vector<float> shares = cluster_shares(clusters, queries, rows, group, scale);
+  static std::vector<Shared> shares_of(const Kernels& kernels, const KeyClusters& clusters,
+                                       const std::vector<float>& queries, int64_t rows, int group, float scale) {
+    const std::vector<float> shares = cluster_shares(kernels, clusters, queries, rows, group, scale);
     std::vector<Shared> all;
     for (int64_t c = 0; c < clusters.size(); ++c) all.push_back({shares[c], clusters.members(c)});
     return all;
@@ -158,7 +158,8 @@ class Squeezed final : public Selector {
         rotate_query(queries, i / group, static_cast<int>(head * group + i % group), spare.data(),
                      rows.data() + i * dim);
       const KeyClusters& clusters = *layer.heads[head];
-      const std::vector<float> shares = cluster_shares(clusters, rows, queries.rows, group, queries.scale);
+      const std::vector<float> shares =
+          cluster_shares(*queries.kernels, clusters, rows, queries.rows, group, queries.scale);
       std::vector<uint64_t>& masks = layer.masks[head];
       masks.resize((clusters.tokens.empty() ? 0 : *std::ranges::max_element(clusters.tokens) / kPageTokens) + 1);
       for (int64_t c = 0; c < clusters.size(); ++c) {

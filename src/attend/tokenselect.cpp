@@ -127,7 +127,7 @@ class TokenSelect final : public Selector {
     const int64_t near = std::max<int64_t>(0, queries.positions[row] - local_ - (kPageTokens - 1));
     std::vector<float>& scores = State::of(queries.state).common.scores;
     score_layer(queries, {sink_, local_begin, packed_ ? near : -1}, mean.data(), queries.group(), pool, scores);
-    std::vector<float> votes = soft_vote(scores, queries.heads, queries.scale, pool);
+    std::vector<float> votes = soft_vote(*queries.kernels, scores, queries.heads, queries.scale, pool);
     max_pool(votes, pool_);
     hide_scores(lane, sink_, votes);
     std::vector<uint64_t> masks(lane.size());

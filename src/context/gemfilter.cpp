@@ -27,7 +27,7 @@ class LastQueryScores final : public AttentionWatcher {
     const Lane& lane = attended.memory.lane(block.layer, block.head);
     const int64_t first_query = static_cast<int64_t>(block.rows - 1) * block.group;
     std::vector<float> scores(block.group * tokens_);  // of every query head
-    KeyScores keys(store, *block.rotations);
+    KeyScores keys(*block.kernels, store, *block.rotations);
     keys.of_slots(lane, 0, lane.size(), {.begin = 0, .end = tokens_},
                   block.queries + first_query * store.shape().key_dim, block.group, scores.data(), tokens_);
     std::vector<float>& sums = of_head_[block.head];
@@ -35,21 +35,25 @@ class LastQueryScores final : public AttentionWatcher {
     for (int64_t h = 0; h < block.group; ++h) {
       const auto own = std::span(scores).subspan(h * tokens_, tokens_);
       by_attention_ ? to_shares(attended, first_query + h, own) : level_dropped(own);
-      kernels().add(sums.data(), own.data(), tokens_);
+      block.kernels->add(sums.data(), own.data(), tokens_);
     }
   }
 
   /// [tokens]: of each the mean over the `width` around it.
-  std::vector<float> pooled(int64_t width) const {
+  std::vector<float> pooled(const Kernels& kernels, int64_t width) const {
     std::vector<float> sums(tokens_);
-    for (const std::vector<float>& scores : of_head_) kernels().add(sums.data(), scores.data(), tokens_);
+    for (const std::vector<float>& scores : of_head_) kernels.add(sums.data(), scores.data(), tokens_);
     mean_pool(sums, width);
     return sums;
   }
 
  private:
   static void to_shares(const AttendedBlock& attended, int64_t query, std::span<float> scores) {
-    if (!attended.form.softplus) return softmax_scores(scores, 1);
+    if (attended.window > 0) {  // what lies before it has no share
+      const int64_t before = std::max<int64_t>(0, std::ssize(scores) - attended.window);
+      std::fill_n(scores.begin(), before, -std::numeric_limits<float>::infinity());
+    }
+    if (!attended.form.softplus) return softmax_scores(*attended.block.kernels, scores, 1);
     for (float& score : scores) score = static_cast<float>(attended.share(query, score));
   }
 
@@ -130,8 +134,8 @@ class GemFilter final : public Reader {
       last = std::make_unique<LastQueryScores>(layer, session.memory().kv_heads(), tokens, by_attention_);
       session.watch(last.get());
     };
-    run.read(text, watch, {}, layer + 1);
-    const std::vector<float> all = last->pooled(pool_);
+    Session session = run.read(text, watch, {}, layer + 1);
+    const std::vector<float> all = last->pooled(session.runtime().work().kernels, pool_);
     return {all.begin() + begin, all.begin() + end};
   }
 

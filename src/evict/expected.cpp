@@ -65,7 +65,7 @@ class Expected final : public Scorer {
       product.y_stride = dim;
       product.add = true;
       AlignedBuffer<float> scratch(kMultiplyScratch);
-      kernels().multiply(product, scratch.data());
+      queries.kernels->multiply(product, scratch.data());
     });
   }
 
@@ -84,7 +84,7 @@ class Expected final : public Scorer {
         head_logits(layer, head, normal_of(sums, head * group + q), turns, state.common.of_scores, of_head);
         hide_scores(layer.lane(head), 0, of_head);
         hide_first(layer.lane(head), sink_, of_head);
-        softmax_scores(of_head, 1);
+        softmax_scores(layer.work.kernels, of_head, 1);
         layer.work.kernels.add(own.data(), of_head.data(), tokens);
       }
       layer.work.kernels.scale(own.data(), 1 / static_cast<float>(group), tokens);
@@ -133,7 +133,7 @@ class Expected final : public Scorer {
     AlignedBuffer<float> scratch(kMultiplyScratch);
     for (const PageSlot& slot : layer.lane(head)) {
       if (slot.mask == 0) continue;
-      read_rotated(store, slot, &layer.work.rotations, keys);
+      read_rotated(layer.work.kernels, store, slot, &layer.work.rotations, keys);
       for (int t = 0; t < slot.filled; ++t) turn_back(turns, keys.data() + t * dim);
       FloatProduct product;
       product.rows = slot.filled;

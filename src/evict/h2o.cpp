@@ -63,7 +63,7 @@ class H2o final : public Scorer {
                   std::span<float> sums) {
     const std::vector<float> rotated = rotate(queries, tokens, head);
     const auto add_to = [&](std::span<float> to) {
-      add_attention(*queries.memory, queries.layer, head, *queries.rotations, kernels(), rotated, tokens,
+      add_attention(*queries.memory, queries.layer, head, *queries.rotations, *queries.kernels, rotated, tokens,
                     queries.group(), queries.scale, to);
     };
     const PackedTokens& packed = queries.memory->packed(queries.layer, head);

@@ -20,7 +20,7 @@ void each_key(const LayerTokens& layer, int head, const std::function<void(int64
   std::vector<float> keys;
   for (const PageSlot& slot : layer.lane(head)) {
     if (slot.mask == 0) continue;
-    read_rotated(store, slot, &layer.work.rotations, keys);
+    read_rotated(layer.work.kernels, store, slot, &layer.work.rotations, keys);
     for (int t = 0; t < slot.filled; ++t) {
       if (slot.mask >> t & 1) visit(slot.first + t, keys.data() + t * store.shape().key_dim);
     }
@@ -32,7 +32,7 @@ void add_attention(const Memory& memory, int layer, int head, const PlaceRotatio
                    int group, float scale, std::span<float> sums) {
   const Lane& lane = memory.lane(layer, head);
   const int64_t rows = std::ssize(tokens), dim = memory.store().shape().key_dim;
-  KeyScores keys(memory.store(), rotations, kernels);
+  KeyScores keys(kernels, memory.store(), rotations);
   std::vector<float> scores;
   // sizes that come again are met from what was freed, without asking the system
   scores.reserve(std::bit_ceil(static_cast<size_t>(std::min(kRowsAtOnce, rows) * group * memory.tokens())));
@@ -45,7 +45,7 @@ void add_attention(const Memory& memory, int layer, int head, const PlaceRotatio
     for (int64_t i = 0; i < count * group; ++i) {
       const int64_t seen = tokens[first + i / group] + 1;
       const std::span<float> row(scores.data() + i * end, seen);
-      softmax_scores(row, scale);
+      softmax_scores(kernels, row, scale);
       kernels.add(sums.data(), row.data(), seen);
     }
   }

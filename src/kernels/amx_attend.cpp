@@ -378,7 +378,7 @@ void StoreResults(const AttendTask& task, const TileWork& work) {
   for (int64_t i = 0; i < static_cast<int64_t>(task.rows) * task.group; ++i) {
     const float* out = work.out + i * work.out_dim;
     const float sum = _mm512_reduce_add_ps(_mm512_load_ps(out + work.value_dim));
-    const bool any = sum > 0;
+    const bool any = !(sum <= 0);  // true for NaN
     const float log_sum = any ? work.max[i] + std::log2(sum) : kMinusInfinity;
     task.lse[i] = log_sum * kLn2;
     const float inverse = any ? 1.0f / sum : 0.0f;
@@ -388,6 +388,7 @@ void StoreResults(const AttendTask& task, const TileWork& work) {
       mass = any ? std::exp2(mass - log_sum) : 0.0f;
     }
   }
+  SetNonFiniteToNan(task);
 }
 
 FATHOM_AMX_TARGET void AmxAttend(const AttendTask& task, float* scratch) {

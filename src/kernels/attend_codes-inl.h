@@ -83,13 +83,19 @@ HWY_INLINE int32_t StartOfSum(IntVec sums) {
 }
 
 /// Queries as CodeScores reads them: apart into even and odd elements, scaled to kLargestRounded. The rotation by a
-/// place keeps the length of a pair, so that one scale serves all pages. rows: [queries, 2, stride / 2].
+/// place keeps the length of a pair, so that one scale serves all pages. A query that is not finite, for which
+/// integers have no value, becomes 0 (SetNonFiniteToNan sets its results). rows: [queries, 2, stride / 2].
 HWY_NOINLINE inline void ScaleQueries(const float* HWY_RESTRICT queries, int key_dim, int count, int64_t stride,
                                       float* HWY_RESTRICT rows, float* HWY_RESTRICT scales) {
   for (int i = 0; i < count; ++i) {
     const float* HWY_RESTRICT q = queries + static_cast<int64_t>(i) * key_dim;
     float* HWY_RESTRICT even = rows + i * stride;
     float* HWY_RESTRICT odd = even + stride / 2;
+    if (!AllFinite(q, key_dim)) {
+      std::fill_n(even, stride, 0.0f);
+      scales[i] = 0;
+      continue;
+    }
     float largest = 0;
     for (int r = 0; r < key_dim / 2; ++r)
       largest = std::max(largest, q[2 * r] * q[2 * r] + q[2 * r + 1] * q[2 * r + 1]);

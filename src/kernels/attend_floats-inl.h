@@ -210,6 +210,29 @@ HWY_INLINE void Deinterleave(const Pairs& page, int64_t pairs, int64_t width, fl
   }
 }
 
+HWY_INLINE bool AllFinite(const float* HWY_RESTRICT x, int n) {
+  const FloatTag d;
+  const auto zero = hn::Zero(d);
+  auto sum = zero;  // of 0 · x, which is NaN where x is not finite
+  int i = 0;
+  for (; i + Lanes() <= n; i += Lanes()) sum = hn::MulAdd(zero, hn::LoadU(d, x + i), sum);
+  float rest = 0;
+  for (; i < n; ++i) rest += 0 * x[i];
+  return hn::AllTrue(d, hn::Eq(sum, zero)) && rest == 0;
+}
+
+/// Sets the results of queries that are not finite to NaN. Quantised pages are multiplied with queries that are
+/// rounded to integers, and maxima may lose a NaN, so that the results need not be NaN by themselves.
+HWY_NOINLINE inline void SetNonFiniteToNan(const AttendTask& task) {
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  for (int64_t i = 0; i < static_cast<int64_t>(task.rows) * task.group; ++i) {
+    if (AllFinite(task.queries + i * task.key_dim, task.key_dim)) continue;
+    if (task.out) std::fill_n(task.out + i * task.value_dim, task.value_dim, kNan);
+    task.lse[i] = kNan;
+    if (task.mass) std::fill_n(task.mass + i * task.page_count, task.page_count, kNan);
+  }
+}
+
 /// scores: [vectors · Lanes()]; those outside the mask become −infinity.
 HWY_INLINE void MaskScores(uint64_t mask, int vectors, float* HWY_RESTRICT scores) {
   const FloatTag d;

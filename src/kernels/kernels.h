@@ -79,6 +79,7 @@ struct AttendTask {
   const PageRead* pages = nullptr;
   int64_t page_count = 0;
   WeightForm form{};
+  // Results; NaN, in all formats of pages, for a query with an element that is not finite.
   float* out = nullptr;   // [rows, group, value_dim]; 0 where nothing has weight. Null: only lse is wanted
   float* lse = nullptr;   // [rows, group] log Σ of the weights; −infinity where nothing has any
   float* mass = nullptr;  // null, or [rows, group, page_count]: the share of the weights that fell on each page
@@ -204,7 +205,8 @@ struct Kernels {
 size_t attend_scratch(int key_dim, int value_dim, int queries);
 
 /// The best table for this machine, or the one FATHOM_ISA names. Chosen once; throws Error if FATHOM_ISA is unknown
-/// or not available here.
+/// or not available here. For programs and the default of Runtime: inference code computes with the table that it
+/// is passed.
 const Kernels& kernels();
 /// The table `isa` names: "reference", "avx2", "avx512" (with VNNI where the machine has it), "avx512f" (without),
 /// "amx" (matrix tiles, and AVX-512 for the rest), "neon".

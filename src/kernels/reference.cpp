@@ -119,6 +119,11 @@ void attend(const AttendTask& task, float* /*scratch*/) {
     task.lse[i] = static_cast<float>(any ? largest + std::log(total) : minus_infinity);
     for (int64_t p = 0; task.mass && any && p < task.page_count; ++p)
       task.mass[i * task.page_count + p] /= static_cast<float>(total);
+    if (std::all_of(query, query + task.key_dim, [](float x) { return std::isfinite(x); })) continue;
+    constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+    if (task.out) std::fill_n(task.out + static_cast<int64_t>(i) * task.value_dim, task.value_dim, kNan);
+    task.lse[i] = kNan;
+    if (task.mass) std::fill_n(task.mass + i * task.page_count, task.page_count, kNan);
   }
 }
 

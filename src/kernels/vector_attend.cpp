@@ -335,7 +335,7 @@ void Attend(const AttendTask& task, float* scratch) {
   for (int64_t i = 0; i < queries; ++i) {
     const float* sums = work.sums + i * kSumLanes;
     const float sum = hn::GetLane(hn::SumOfLanes(FloatTag(), hn::Load(FloatTag(), sums)));
-    const bool any = sum > 0;
+    const bool any = !(sum <= 0);  // true for NaN
     task.lse[i] = any ? work.max[i] + std::log(sum) : kMinusInfinity;
     const float inverse = any ? 1.0f / sum : 0.0f;
     for (int d = 0; task.out && d < task.value_dim; ++d) task.out[i * task.value_dim + d] *= inverse;
@@ -344,6 +344,7 @@ void Attend(const AttendTask& task, float* scratch) {
       mass = any ? std::exp(mass - task.lse[i]) : 0.0f;
     }
   }
+  SetNonFiniteToNan(task);
 }
 
 void FillAttend(Kernels& table) { table.attend = Attend; }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <memory>
@@ -51,7 +52,7 @@ class LaneNotes {
     const PageStore& store = memory.store();
     const Lane& lane = memory.lane(layer, head);
     runs_.resize((lane.size() + NotePool::kRun - 1) / NotePool::kRun);
-    if (edits_ != memory.edits(layer, head)) sure_ = 0;
+    sure_ = std::min(sure_, memory.first_edited(layer, head, edits_));
     edits_ = memory.edits(layer, head);
     for (size_t s = sure_; s < lane.size(); ++s) {
       const PageSlot& slot = lane[s];

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include "base/error.h"
@@ -46,11 +47,11 @@ Memory& Memory::operator=(Memory&& other) noexcept {
 
 Memory::~Memory() { release_all(); }
 
-void Memory::release(const PageSlot& slot) {
+void Memory::release(const PageSlot& slot) noexcept {
   if (slot.page != kNoPage) store_->release(slot.page);
 }
 
-void Memory::release_all() {
+void Memory::release_all() noexcept {
   for (Lane& lane : lanes_) {
     for (const PageSlot& slot : lane) release(slot);
   }
@@ -58,21 +59,23 @@ void Memory::release_all() {
 }
 
 Memory Memory::fork() const {
+  // Nothing throws after the first retain: the copy's destructor releases every page in its page tables.
   Memory copy(store_, layers_, kv_heads_, page_tokens_);
-  copy.lanes_ = lanes_;
+  for (size_t i = 0; i < states_.size(); ++i) {
+    if (states_[i]) copy.states_[i] = states_[i]->fork();
+  }
   copy.packed_ = packed_;
   copy.edits_ = edits_;
   copy.tokens_ = tokens_;
   copy.next_position_ = next_position_;
   copy.end_position_ = end_position_;
-  for (const Lane& lane : lanes_) {
+  std::vector<Lane> lanes = lanes_;
+  for (const Lane& lane : lanes) {
     for (const PageSlot& slot : lane) {
       if (slot.page != kNoPage) store_->retain(slot.page);
     }
   }
-  for (size_t i = 0; i < states_.size(); ++i) {
-    if (states_[i]) copy.states_[i] = states_[i]->fork();
-  }
+  copy.lanes_ = std::move(lanes);
   return copy;
 }
 
@@ -91,7 +94,8 @@ void Memory::append(Lane& lane, std::span<const int64_t> positions) {
                       lane.back().place + lane.back().filled == positions[i] &&
                       lane.back().first + lane.back().filled == index;
     if (!fits) {
-      lane.push_back({store_->allocate(), 0, index, positions[i], 0});
+      lane.push_back({kNoPage, 0, index, positions[i], 0});  // first, so that no page is lost if it throws
+      lane.back().page = store_->allocate();
     } else if (i == 0) {
       own_last(lane);
       store_->touch(lane.back().page);
@@ -142,36 +146,43 @@ void Memory::write(const Kernels& kernels, int layer, int head, int64_t rows, co
 void Memory::rewind(int64_t n) {
   if (n < 0 || n > tokens_) fail("cannot rewind ", n, " tokens of ", tokens_);
   tokens_ -= n;
-  for (size_t i = 0; i < lanes_.size(); ++i) {
-    truncate(lanes_[i], packed_[i]);
-    ++edits_[i];
-  }
+  for (size_t i = 0; i < lanes_.size(); ++i) truncate(i);
   for (const auto& state : states_) {
     if (state) state->rewind(tokens_);
   }
   refresh_end();
 }
 
-void Memory::truncate(Lane& lane, PackedTokens& packed) {
-  int64_t end = tokens_;  // of what stays, as it lies
+void Memory::truncate(size_t index) {
+  Lane& lane = lanes_[index];
+  PackedTokens& packed = packed_[index];
+  const auto is_full = [](const PageSlot& slot) { return slot.filled == kPageTokens; };
+  std::optional<size_t> edited;  // the first entry whose full page is removed, shortened or moved
+  int64_t end = tokens_;         // of what stays, as it lies
   if (tokens_ < packed.end()) {
     packed.read.resize(std::ranges::lower_bound(packed.read, tokens_) - packed.read.begin());
     end = packed.end();
   }
   while (!lane.empty() && lane.back().first >= end) {
+    if (is_full(lane.back())) edited = lane.size() - 1;
     release(lane.back());
     lane.pop_back();
   }
   if (end != tokens_) {
+    edited = 0;
     packed.begin += tokens_ - end;
     for (PageSlot& slot : lane) slot.first += tokens_ - end, slot.place += tokens_ - end;
   }
-  if (lane.empty()) return;
-  PageSlot& last = lane.back();
-  last.filled = static_cast<int>(std::min<int64_t>(last.filled, tokens_ - last.first));
-  last.mask &= page_bits(0, last.filled);
+  if (!lane.empty()) {
+    PageSlot& last = lane.back();
+    const int filled = static_cast<int>(std::min<int64_t>(last.filled, tokens_ - last.first));
+    if (filled < last.filled && is_full(last)) edited = std::min(edited.value_or(lane.size()), lane.size() - 1);
+    last.filled = filled;
+    last.mask &= page_bits(0, filled);
+  }
+  if (edited) edits_[index].add(*edited);
   // what is written next needs a page again
-  if (last.page == kNoPage && last.filled < kPageTokens) last.page = store_->allocate();
+  if (!lane.empty() && lane.back().page == kNoPage && !is_full(lane.back())) lane.back().page = store_->allocate();
 }
 
 void Memory::refresh_end() {
@@ -191,6 +202,7 @@ void Memory::place(int64_t position) {
   const Lane& some = lanes_[0];
   const int64_t now = some.empty() ? packed_[0].shift : some.front().place - some.front().first;
   const int64_t shift = position - now;
+  if (shift == 0) return;
   for (const PageSlot& slot : lanes_[0]) {
     check_position(slot.place + shift);
     check_position(slot.place + slot.filled - 1 + shift);
@@ -199,7 +211,7 @@ void Memory::place(int64_t position) {
     for (PageSlot& slot : lane) slot.place += shift;
   }
   for (PackedTokens& packed : packed_) packed.shift += shift;
-  for (uint64_t& edits : edits_) ++edits;
+  for (LaneEdits& edits : edits_) edits.add(0);
   refresh_end();
 }
 

@@ -57,7 +57,8 @@ class Memory {
   Memory& operator=(Memory&& other) noexcept;
   ~Memory();
 
-  /// The same sequence again; pages are shared and copied when either side writes to them.
+  /// Copies the sequence; pages are shared and copied when either side writes to them. Throws what copying throws
+  /// (std::bad_alloc, or what a state's fork() throws) and then changes nothing.
   Memory fork() const;
 
   int layers() const { return layers_; }
@@ -70,9 +71,16 @@ class Memory {
     return packed_[static_cast<size_t>(layer) * kv_heads_ + head];
   }
 
-  /// How often full pages of a lane were exchanged or moved: by rewind, place and pack. As long as it stays the
-  /// same they are what they were.
-  uint64_t edits(int layer, int head) const { return edits_[static_cast<size_t>(layer) * kv_heads_ + head]; }
+  /// Counts the changes of a page table's full pages (64 tokens): how often rewind, place or pack removed,
+  /// shortened, replaced or moved some. While it stays the same, so do they.
+  uint64_t edits(int layer, int head) const { return edits_of(layer, head).count; }
+  /// Of the page-table entries that hold full pages, those before the one returned are what they were when edits()
+  /// was `since`.
+  size_t first_edited(int layer, int head, uint64_t since) const {
+    const LaneEdits& edits = edits_of(layer, head);
+    if (since == edits.count) return lane(layer, head).size();
+    return since + 1 == edits.count ? edits.latest : 0;
+  }
 
   /// Tokens read so far, and the position that follows the last one.
   int64_t tokens() const { return tokens_; }
@@ -116,22 +124,30 @@ class Memory {
   SequenceState* state(StateOf owner) const { return states_[static_cast<size_t>(owner)].get(); }
 
  private:
+  struct LaneEdits {
+    uint64_t count = 0;
+    size_t latest = 0;  // the first page-table entry that the latest of them changed
+    void add(size_t first) { latest = first, ++count; }
+  };
+  const LaneEdits& edits_of(int layer, int head) const {
+    return edits_[static_cast<size_t>(layer) * kv_heads_ + head];
+  }
   std::unique_ptr<SequenceState>& own(StateOf owner) { return states_[static_cast<size_t>(owner)]; }
   Lane& own_lane(int layer, int head) { return lanes_[static_cast<size_t>(layer) * kv_heads_ + head]; }
   void append(Lane& lane, std::span<const int64_t> positions);
   /// Makes the last page of a lane this sequence's own.
   void own_last(Lane& lane);
-  /// A lane keeps what was read below tokens_.
-  void truncate(Lane& lane, PackedTokens& packed);
-  void release(const PageSlot& slot);
-  void release_all();
+  /// Removes from a page table the tokens that were not read below tokens_. index: into lanes_.
+  void truncate(size_t index);
+  void release(const PageSlot& slot) noexcept;
+  void release_all() noexcept;
   void refresh_end();
 
   std::shared_ptr<PageStore> store_;
   int layers_ = 0, kv_heads_ = 0, page_tokens_ = kPageTokens;
   std::vector<Lane> lanes_;           // [layers, kv_heads]
   std::vector<PackedTokens> packed_;  // [layers, kv_heads]
-  std::vector<uint64_t> edits_;       // [layers, kv_heads]
+  std::vector<LaneEdits> edits_;      // [layers, kv_heads]
   int64_t tokens_ = 0, next_position_ = 0, end_position_ = 0;
   std::array<std::unique_ptr<SequenceState>, 2> states_;
 };

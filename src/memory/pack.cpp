@@ -132,7 +132,7 @@ bool Memory::pack(const Kernels& kernels, int layer, int head, const PlaceRotati
   for (size_t s = middle.begin; s < middle.end; ++s) release(lane[s]);
   filler.give_away();
   lane = std::move(together);
-  ++edits_[&lane - lanes_.data()];
+  edits_[&lane - lanes_.data()].add(0);
   return true;
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "base/error.h"
 #include "base/slab.h"
@@ -18,18 +19,22 @@ PageStore::~PageStore() {
   for (size_t s = 0; s < slab_count_; ++s) unmap_slab(slabs_[s].data, slab_bytes_);
 }
 
+/// Adds a slab of free pages. Memory that may be missing is requested before anything changes.
+void PageStore::add_slab() {
+  if (slab_count_ == kMaxSlabs) fail("the page memory is full: ", slab_count_ * slab_bytes_, " bytes in use");
+  free_.reserve((slab_count_ + 1) * pages_per_slab_);
+  auto pages = std::make_unique<PageState[]>(pages_per_slab_);
+  std::byte* data = map_slab(slab_bytes_);
+  if (!data) fail("out of memory: cannot get ", slab_bytes_, " more bytes for pages (", bytes_in_use(), " in use)");
+  slabs_[slab_count_] = {data, std::move(pages)};
+  for (size_t i = pages_per_slab_; i-- > 0;)
+    free_.push_back(static_cast<PageId>(slab_count_ * pages_per_slab_ + i));
+  ++slab_count_;
+}
+
 PageId PageStore::allocate() {
   const std::lock_guard lock(mutex_);
-  if (free_.empty()) {
-    if (slab_count_ == kMaxSlabs) fail("the page memory is full: ", slab_count_ * slab_bytes_, " bytes in use");
-    std::byte* data = map_slab(slab_bytes_);
-    if (!data)
-      fail("out of memory: cannot get ", slab_bytes_, " more bytes for pages (", bytes_in_use(), " in use)");
-    slabs_[slab_count_] = {data, std::make_unique<PageState[]>(pages_per_slab_)};
-    for (size_t i = pages_per_slab_; i-- > 0;)
-      free_.push_back(static_cast<PageId>(slab_count_ * pages_per_slab_ + i));
-    ++slab_count_;
-  }
+  if (free_.empty()) add_slab();
   const PageId page = free_.back();
   free_.pop_back();
   std::memset(keys(page), 0, shape_.bytes());  // stale numbers (NaN included) must not reach masked sums
@@ -39,9 +44,9 @@ PageId PageStore::allocate() {
   return page;
 }
 
-void PageStore::retain(PageId page) { at(page).owners.fetch_add(1, std::memory_order_relaxed); }
+void PageStore::retain(PageId page) noexcept { at(page).owners.fetch_add(1, std::memory_order_relaxed); }
 
-void PageStore::release(PageId page) {
+void PageStore::release(PageId page) noexcept {
   if (at(page).owners.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
   const std::lock_guard lock(mutex_);
   free_.push_back(page);

@@ -34,11 +34,12 @@ class PageStore {
 
   const PageShape& shape() const { return shape_; }
 
-  /// A page with one owner; its contents are zero. Throws Error when memory is exhausted.
+  /// Returns a page with one owner; its contents are zero. Throws Error or std::bad_alloc, changing nothing, when
+  /// memory is exhausted.
   PageId allocate();
-  void retain(PageId page);
-  /// The last owner's release frees the page.
-  void release(PageId page);
+  void retain(PageId page) noexcept;
+  /// Removes an owner; the last one's release frees the page. Needs no memory.
+  void release(PageId page) noexcept;
   /// Another number whenever the page may hold something else than before; never 0.
   uint32_t version(PageId page) const { return at(page).version.load(std::memory_order_acquire); }
   /// Its owner is about to write into it.
@@ -68,6 +69,7 @@ class PageStore {
     std::byte* data;
     std::unique_ptr<PageState[]> pages;  // [pages_per_slab_]
   };
+  void add_slab();
   std::byte* slab(PageId page) const { return slabs_[page / pages_per_slab_].data; }
   PageState& at(PageId page) const { return slabs_[page / pages_per_slab_].pages[page % pages_per_slab_]; }
 
@@ -77,7 +79,7 @@ class PageStore {
   std::unique_ptr<Slab[]> slabs_;  // [kMaxSlabs], filled from the front: readers need no lock
   std::mutex mutex_;
   size_t slab_count_ = 0;
-  std::vector<PageId> free_;
+  std::vector<PageId> free_;  // has room for all pages of all slabs
   std::atomic<size_t> in_use_{0};
 };
 

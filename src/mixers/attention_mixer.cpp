@@ -18,7 +18,6 @@ void pair_up(float* x, int dims, float* spare) {
 }  // namespace
 
 AttentionMixer::AttentionMixer(AttentionWeights weights) : w_(std::move(weights)) {
-  if (w_.sliding_window > 0) window_ = make_window(0, w_.sliding_window);
   if (w_.form.softplus) unit_.assign(w_.key_dim, 1 / std::sqrt(static_cast<float>(w_.key_dim)));
 }
 
@@ -76,9 +75,10 @@ void AttentionMixer::forward(Workspace& work, std::span<const SequenceRows> sequ
     const auto key_dim = static_cast<float>(w_.key_dim);
     input.form = s.selector->score_form(w_.layer, w_.form);
     input.scale = s.score_factor * (w_.form.softplus ? std::log(key_dim) : 1 / std::sqrt(key_dim));
+    input.window = w_.sliding_window;
     input.rotations = s.rotations;
     input.landmarks = w_.landmarks;
-    input.selector = window_ ? window_.get() : s.selector;
+    input.selector = s.selector;
     input.listener = s.listener;
     input.watcher = s.watcher;
     input.out = work.attended.row(s.first_row);

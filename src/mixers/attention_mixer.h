@@ -19,7 +19,7 @@ struct AttentionWeights {
   int layer = 0;  // lane of the memory
   int heads = 0, kv_heads = 0, key_dim = 0, value_dim = 0;
   RotaryConfig::Pairing pairing = RotaryConfig::Pairing::kInterleaved;
-  int64_t sliding_window = 0;  // newest tokens that are visible; 0 = all
+  int64_t sliding_window = 0;  // newest tokens that a token attends to, itself included; 0 = all
   Landmarks landmarks;
   Matrix q, k, v, out;  // [heads·key_dim | kv_heads·key_dim | kv_heads·value_dim, width], [width, heads·value_dim]
   std::vector<float> q_bias, k_bias, v_bias, out_bias;  // empty = none
@@ -39,8 +39,7 @@ class AttentionMixer final : public Mixer {
   void prepare_heads(Workspace& work, int64_t row, int rotary_dims) const;
 
   AttentionWeights w_;
-  std::vector<float> unit_;           // [key_dim] 1/√key_dim, with which an RMS norm gives length 1; empty = none
-  std::unique_ptr<Selector> window_;  // what the model itself asks for; null = all
+  std::vector<float> unit_;  // [key_dim] 1/√key_dim, with which an RMS norm gives length 1; empty = none
 };
 
 }  // namespace fathom

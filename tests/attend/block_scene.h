@@ -43,6 +43,7 @@ struct BlockScene {
                                           : scene.queries.data() + (begin - scene.first_row()) * width();
     q.stride = width();
     q.rotations = &scene.rotations;
+    q.kernels = &kernels();
     q.state = scene.memory.state(Memory::StateOf::kSelector);
     return q;
   }
@@ -78,6 +79,7 @@ inline std::vector<int64_t> seen_places(const BlockScene& test, int kv_head) {
   block.rows = static_cast<int>(s.rows);
   block.positions = test.scene.positions.data() + block.first;
   block.rotations = &test.scene.rotations;
+  block.kernels = &kernels();
   block.state = test.scene.memory.state(Memory::StateOf::kSelector);
   Selection selection;
   test.selector->select(lane, block, selection);

@@ -78,6 +78,7 @@ class Reading {
     layer.stride = shape.heads * shape.dim;
     layer.scale = scale();
     layer.rotations = &rotations;
+    layer.kernels = &kernels();
     layer.state = memory.state(Memory::StateOf::kSelector);
     selector->plan(layer, *pool);
     if (listen) listen(layer);
@@ -148,6 +149,7 @@ class Reading {
     block.positions = positions;
     block.queries = turned.data();
     block.rotations = &rotations;
+    block.kernels = &kernels();
     block.state = memory.state(Memory::StateOf::kSelector);
     selector->select(memory.lane(0, head), block, selections[head]);
   }

@@ -18,9 +18,10 @@ struct SceneShape {
   int heads = 4, kv_heads = 2;
   int key_dim = 16, value_dim = 16, rotary_dim = 16;
   int64_t tokens = 200, rows = 5;
-  double gaps = 0;    // share of tokens whose position does not follow
-  double hidden = 0;  // share of tokens that are hidden, in each lane others
-  int64_t place = 0;  // where the whole sequence is moved to in the end
+  double gaps = 0;     // share of tokens whose position does not follow
+  double hidden = 0;   // share of tokens that are hidden, in each lane others
+  int64_t place = 0;   // where the whole sequence is moved to in the end
+  int64_t window = 0;  // the model's sliding window; 0: none
   Landmarks landmarks{};
   uint32_t seed = 1;
 };
@@ -146,6 +147,7 @@ inline std::vector<Attended> attend(std::span<const Scene* const> scenes, const 
     input.queries = scene.queries.data();
     input.query_stride = static_cast<int64_t>(s.heads) * s.key_dim;
     input.scale = scene.scale();
+    input.window = s.window;
     input.rotations = &scene.rotations;
     input.landmarks = s.landmarks;
     input.selector = &selector;
@@ -172,7 +174,8 @@ inline Attended attend(const Scene& scene, const Selector& selector, ThreadPool&
 /// The position at which a query sees a token's key.
 using KeyPosition = std::function<int64_t(int64_t token)>;
 
-/// The definition in double: softmax over all tokens that are seen, are not hidden and come no later.
+/// The definition in double: softmax over all tokens that are seen, are not hidden, come no later and lie in the
+/// model's window.
 class PlainAttention {
  public:
   PlainAttention(const Scene& scene, Sees sees, KeyPosition key_position = nullptr)
@@ -189,7 +192,8 @@ class PlainAttention {
     result_.lse.resize(s_.rows * s_.heads);
     for (int64_t r = 0; r < s_.rows; ++r) {
       for (int h = 0; h < s_.heads; ++h) row(r, h);
-      result_.count.visible += s_.heads * (scene.first_row() + r + 1);
+      const int64_t before = scene.first_row() + r + 1;
+      result_.count.visible += s_.heads * (s_.window > 0 ? std::min(s_.window, before) : before);
     }
   }
 
@@ -214,6 +218,7 @@ class PlainAttention {
     std::vector<double> scores;
     for (int64_t t = 0; t <= index; ++t) {
       if (scene_.is_hidden(t, kv_head) || !sees_(index, t)) continue;
+      if (s_.window > 0 && t <= index - s_.window) continue;
       const double* key = turned_.data() + (t * s_.kv_heads + kv_head) * s_.key_dim;
       double score = 0;
       for (int d = 0; d < s_.key_dim; ++d) score += query[d] * key[d];

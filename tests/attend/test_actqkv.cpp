@@ -193,6 +193,7 @@ class LayerShares : public testing::Test {
       q.queries = queries.data() + begin * kDim;
       q.stride = kDim;
       q.rotations = &rotations;
+      q.kernels = &kernels();
       q.state = &state;
       selector.plan(q, pool);
       int64_t count = 0;

@@ -112,6 +112,105 @@ TEST(Attention, AWindowThatHoldsEverythingGivesTheBitsOfDense) {
   }
 }
 
+TEST(Attention, TheModelsWindowIsIntersectedWithTheSelection) {
+  ThreadPool pool(2);
+  for (SceneShape shape : shapes()) {
+    for (const int64_t window : {1, 20, 64, 100, 1200}) {
+      shape.window = window;
+      const Scene scene(shape);
+      SCOPED_TRACE(testing::Message() << shape.tokens << " tokens, " << shape.rows << " rows, window " << window);
+      ASSERT_NO_FATAL_FAILURE(expect_equal(attend(scene, *selector("dense"), pool),
+                                           PlainAttention(scene, test::dense_sees()).result()));
+      for (const auto& [sink, size] : {std::pair{4, 50}, std::pair{70, 1000}}) {
+        ASSERT_NO_FATAL_FAILURE(expect_equal(attend(scene, *make_window(sink, size), pool),
+                                             PlainAttention(scene, test::window_sees(sink, size)).result()));
+      }
+    }
+  }
+}
+
+TEST(Attention, DenseUnderTheModelsWindowGivesTheBitsOfAWindowSelector) {
+  ThreadPool pool(2);
+  for (SceneShape shape : shapes()) {
+    const Scene plain(shape);
+    for (const int64_t window : {1, 63, 64, 100, 1200, 5000}) {
+      shape.window = window;
+      const Attended found = attend(Scene(shape), *selector("dense"), pool);
+      const Attended expected = attend(plain, *make_window(0, window), pool);
+      EXPECT_EQ(found.out, expected.out) << window;
+      EXPECT_EQ(found.lse, expected.lse) << window;
+      EXPECT_EQ(found.count.attended, expected.count.attended) << window;
+    }
+  }
+}
+
+/// Selects what another selector selects, and records for each row which tokens those are; for one key/value head.
+class Recorded final : public Selector {
+ public:
+  explicit Recorded(const Selector& from) : from_(from) {}
+  void plan(const LayerQueries& queries, ThreadPool& pool) const override { from_.plan(queries, pool); }
+  void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {
+    from_.select(lane, block, selection);
+    const std::lock_guard lock(mutex_);
+    for (const SelectedPage& page : selection.pages) {
+      for (int r = 0; r < block.rows; ++r) {
+        uint64_t mask = page.mask;
+        if (page.row_masks >= 0) mask &= selection.row_masks[page.row_masks + r];
+        for (int t = 0; t < kPageTokens; ++t)
+          if (mask >> t & 1) selected_.insert({block.first + r, lane[page.slot].first + t});
+      }
+    }
+  }
+  test::Sees sees() const {
+    return [this](int64_t query, int64_t token) { return selected_.contains({query, token}); };
+  }
+
+ private:
+  const Selector& from_;
+  mutable std::mutex mutex_;
+  mutable std::set<std::pair<int64_t, int64_t>> selected_;  // query, token
+};
+
+TEST(Attention, TheModelsWindowCutsWhatEverySelectorSelects) {
+  ThreadPool pool(2);
+  for (const std::string spec :
+       {"quest:budget=128,dense_layers=0", "recycled:budget=100", "tokenselect:topk=60,local=30,sink=4",
+        "hip:keys=64,window=64,sink=4,dense_layers=0", "window:sink=4,size=300"}) {
+    for (const int64_t rows : {1, 90}) {
+      SCOPED_TRACE(testing::Message() << spec << " rows " << rows);
+      Scene scene({.heads = 4, .kv_heads = 1, .tokens = 1500, .rows = rows, .hidden = 0.05, .window = 700});
+      const auto method = selector(spec);
+      method->attach({scene.memory.shared_store(), 1, 4, 1});
+      scene.memory.set_state(Memory::StateOf::kSelector, method->new_state());
+      const Recorded recorded(*method);
+      const Attended found = attend(scene, recorded, pool);
+      ASSERT_NO_FATAL_FAILURE(expect_equal(found, PlainAttention(scene, recorded.sees()).result()));
+      scene.shape.window = 0;
+      EXPECT_GT(PlainAttention(scene, recorded.sees()).result().count.attended, found.count.attended)
+          << "the window cut nothing";
+    }
+  }
+}
+
+int64_t pages_read = 0;
+
+TEST(Attention, PagesBeforeTheModelsWindowAreNotRead) {
+  ThreadPool pool(1);
+  Kernels counting = kernels("reference");
+  counting.attend = [](const AttendTask& task, float* scratch) {
+    pages_read += task.page_count;
+    kernels("reference").attend(task, scratch);
+  };
+  for (const int64_t rows : {1, 64}) {
+    for (const std::string spec : {"dense", "window:sink=64,size=2k"}) {
+      pages_read = 0;
+      attend(Scene({.heads = 1, .kv_heads = 1, .tokens = 64 * 40, .rows = rows, .window = 128}), *selector(spec),
+             pool, counting);
+      EXPECT_EQ(pages_read, rows == 1 ? 2 : 3) << spec;
+    }
+  }
+}
+
 TEST(Attention, ScoresDoNotChangeWhenTheSequenceMoves) {
   ThreadPool pool(2);
   for (const int64_t rows : {3, 100}) {

@@ -240,7 +240,7 @@ TEST(AuthorsAttend, SqueezedShares) {
     std::vector<float> queries;
     for (int64_t t = 160; t < 260; ++t)
       for (const double x : reading.turned(reading.query(t, h), t)) queries.push_back(static_cast<float>(x));
-    const std::vector<float> shares = cluster_shares(clusters, queries, 100, 1, reading.scale());
+    const std::vector<float> shares = cluster_shares(kernels(), clusters, queries, 100, 1, reading.scale());
     for (int c = 0; c < kClusters; ++c)
       EXPECT_NEAR(shares[c], expected[h][c], 2e-6) << "head " << h << " cluster " << c;
   }

@@ -28,10 +28,10 @@ TEST(KeyScores, TheVoteOfHeadsIsNotTheSumOfTheirScores) {
   ThreadPool pool(2);
   std::vector<float> raised = heads;
   for (int i = 0; i < 6; ++i) raised[i] += 5;  // one head's logits, all by as much
-  const std::vector<float> votes = soft_vote(heads, 4, 1, pool);
+  const std::vector<float> votes = soft_vote(kernels(), heads, 4, 1, pool);
   EXPECT_EQ(top_scores(votes, 1), (std::vector<int64_t>{2}));
   EXPECT_EQ(top_scores(votes, 2), (std::vector<int64_t>{0, 2}));
-  const std::vector<float> again = soft_vote(raised, 4, 1, pool);
+  const std::vector<float> again = soft_vote(kernels(), raised, 4, 1, pool);
   for (int i = 0; i < 6; ++i) EXPECT_NEAR(again[i], votes[i], 1e-6);
 }
 
@@ -88,6 +88,7 @@ TEST(KeyScores, ALayersScoresAreTheProductsAtTruePositions) {
   layer.positions = &position;
   layer.queries = reading.query(776, 0);
   layer.rotations = &reading.rotations;
+  layer.kernels = &kernels();
   std::vector<float> turned(4 * 16), spare(16), scores;
   for (int h = 0; h < 4; ++h) rotate_query(layer, 0, h, spare.data(), turned.data() + h * 16);
   ThreadPool pool(3);
@@ -115,7 +116,7 @@ TEST(KeyScores, AKeyTableGivesTheProductsOfItsKeys) {
     KeyTable table(format, 12);
     for (int i = 0; i < 150; ++i) table.add(keys.data() + i * 12);
     EXPECT_EQ(table.size(), 150);
-    table.score(queries.data(), 3, scores.data(), 200);
+    table.score(kernels(), queries.data(), 3, scores.data(), 200);
     for (int q = 0; q < 3; ++q) {
       for (int i = 0; i < 150; ++i) {
         double expected = 0;
@@ -142,6 +143,7 @@ TEST(QueryTail, HoldsTheNewestQueriesWhateverThePasses) {
     layer.queries = reading.query(first, 0);
     layer.stride = 4 * 16;
     layer.rotations = &reading.rotations;
+    layer.kernels = &kernels();
     tail.add(layer, 50);
   };
   add(whole, 0, 300);
@@ -173,7 +175,7 @@ std::vector<float> topics(int64_t n, int dim, uint32_t seed) {
 
 TEST(KeyClusters, FindTheTopicsOfVectors) {
   const std::vector<float> vectors = topics(2048, 32, 5);
-  const std::vector<int32_t> labels = cluster_directions(vectors, 32, 102, 20);
+  const std::vector<int32_t> labels = cluster_directions(kernels(), vectors, 32, 102, 20);
   ASSERT_EQ(labels.size(), 2048u);
   int64_t mixed = 0;
   std::vector<int64_t> topic_of(102, -1);
@@ -184,7 +186,7 @@ TEST(KeyClusters, FindTheTopicsOfVectors) {
     mixed += topic_of[labels[i]] != i % 64;
   }
   EXPECT_LT(mixed, 2048 / 20);
-  EXPECT_EQ(labels, cluster_directions(vectors, 32, 102, 20)) << "the same again";
+  EXPECT_EQ(labels, cluster_directions(kernels(), vectors, 32, 102, 20)) << "the same again";
 }
 
 TEST(KeyClusters, HoldEveryVisibleKeyOnceAndShareOutAllAttention) {
@@ -192,14 +194,15 @@ TEST(KeyClusters, HoldEveryVisibleKeyOnceAndShareOutAllAttention) {
   reading.read(900);
   reading.memory.hide(0, 0, 64, 100);
   const Lane& lane = reading.memory.lane(0, 0);
-  const KeyClusters clusters = make_key_clusters(reading.memory.store(), lane, reading.rotations, 850, 0.05, 10);
+  const KeyClusters clusters =
+      make_key_clusters(kernels(), reading.memory.store(), lane, reading.rotations, 850, 0.05, 10);
   std::vector<int64_t> tokens = clusters.tokens, expected;
   std::ranges::sort(tokens);
   for (int64_t t = 0; t < 850; ++t)
     if (t < 64 || t >= 100) expected.push_back(t);  // slot · 64 + offset is the token here
   EXPECT_EQ(tokens, expected);
   const std::vector<float> queries(reading.query(5, 0), reading.query(5, 0) + 2 * 16);
-  const std::vector<float> shares = cluster_shares(clusters, std::span(queries).first(16), 1, 1, 0.25f);
+  const std::vector<float> shares = cluster_shares(kernels(), clusters, std::span(queries).first(16), 1, 1, 0.25f);
   double total = 0;
   for (int64_t c = 0; c < clusters.size(); ++c) total += shares[c] * static_cast<double>(clusters.members(c));
   EXPECT_NEAR(total, 1, 1e-5);
@@ -211,12 +214,13 @@ TEST(KeyClusters, OfSingleKeysShareAsAttentionDoes) {
   Reading reading(shape, "dense");
   reading.read(300);
   const Lane& lane = reading.memory.lane(0, 0);
-  const KeyClusters clusters = make_key_clusters(reading.memory.store(), lane, reading.rotations, 200, 1, 50);
+  const KeyClusters clusters =
+      make_key_clusters(kernels(), reading.memory.store(), lane, reading.rotations, 200, 1, 50);
   std::vector<float> query(reading.query(299, 0), reading.query(299, 0) + 16);
   std::vector<float> spare(16);
   const PlaceRotations::View turn = reading.rotations.at(299, spare.data());
   kernels().rotate_pairs(query.data(), turn.cos, turn.sin, 8);
-  const std::vector<float> shares = cluster_shares(clusters, query, 1, 1, reading.scale());
+  const std::vector<float> shares = cluster_shares(kernels(), clusters, query, 1, 1, reading.scale());
   std::vector<double> expected = reading.scores(299, 0, 0, 200);
   Reading::softmax(expected);
   int64_t single = 0;

@@ -325,6 +325,7 @@ std::vector<std::pair<uint32_t, int64_t>> chosen_places(const std::string& spec,
   queries.first = 73;
   queries.rows = 1;
   queries.rotations = &scene.rotations;
+  queries.kernels = &kernels();
   queries.state = scene.memory.state(Memory::StateOf::kSelector);
   landmark->plan(queries, pool());
   std::vector<float> query(s.key_dim, 0.0f);
@@ -335,6 +336,7 @@ std::vector<std::pair<uint32_t, int64_t>> chosen_places(const std::string& spec,
   block.positions = scene.positions.data() + 73;
   block.queries = query.data();
   block.rotations = &scene.rotations;
+  block.kernels = &kernels();
   block.state = queries.state;
   Selection selection;
   landmark->select(scene.memory.lane(0, 0), block, selection);

@@ -65,7 +65,11 @@ void set_keys(Reading& reading, int rank, bool decline) {
 }
 
 LowRankKeys low_rank(Reading& reading, int64_t end, int rank) {
-  return {reading.memory, 0, end, rank, reading.rotations, *reading.pool};
+  LayerQueries queries;
+  queries.memory = &reading.memory;
+  queries.rotations = &reading.rotations;
+  queries.kernels = &kernels();
+  return {queries, end, rank, *reading.pool};
 }
 
 /// ‖K' − K‖² / ‖K‖² over the first tokens of both heads.
@@ -75,7 +79,7 @@ double squared_error(Reading& reading, const LowRankKeys& from, int64_t tokens) 
   std::vector<float> keys(tokens * reading.shape.dim);
   double error = 0, all = 0;
   for (int head = 0; head < reading.shape.kv_heads; ++head) {
-    from.rebuild(head, rows, keys.data());
+    from.rebuild(kernels(), head, rows, keys.data());
     for (int64_t t = 0; t < tokens; ++t) {
       for (int d = 0; d < reading.shape.dim; ++d) {
         const double key = reading.key(t, head)[d], gap = keys[t * reading.shape.dim + d] - key;
@@ -137,7 +141,7 @@ TEST(LowRankKeys, HiddenTokensAndThoseBehindTheEndAreZero) {
   const std::vector<int64_t> rows = {99, 100, 109, 110, 679, 680, 699};
   std::vector<float> keys(rows.size() * 16);
   for (int head = 0; head < 2; ++head) {
-    from.rebuild(head, rows, keys.data());
+    from.rebuild(kernels(), head, rows, keys.data());
     for (size_t i = 0; i < rows.size(); ++i) {
       const bool zero = rows[i] >= 680 || (head == 1 && rows[i] >= 100 && rows[i] < 110);
       for (int d = 0; d < 16; ++d)
@@ -154,7 +158,7 @@ TEST(LowRankKeys, ThreadsDoNotMatter) {
     reading.read(1900);
     const std::vector<int64_t> rows = {0, 5, 700, 1899};
     made.emplace_back(rows.size() * 16);
-    low_rank(reading, 1900, 9).rebuild(1, rows, made.back().data());
+    low_rank(reading, 1900, 9).rebuild(kernels(), 1, rows, made.back().data());
   }
   EXPECT_EQ(made[0], made[1]);
 }

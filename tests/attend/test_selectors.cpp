@@ -197,6 +197,7 @@ TEST(Selectors, QuestFindsTheBlockOfTheOneKeyThatMatters) {
     block.positions = scene.positions.data() + block.first;
     block.queries = query.data();
     block.rotations = &scene.rotations;
+    block.kernels = &kernels();
     const Lane& lane = scene.memory.lane(0, 0);
     for (const char* spec :
          {"quest:budget=192,local=1,dense_layers=0,block=64", "quest:budget=192,local=1,dense_layers=0,block=32",
@@ -231,6 +232,7 @@ Mass mass_of(const Scene& scene, const std::string& spec) {
   for (float& x : query) x *= scene.scale();
   block.queries = query.data();
   block.rotations = &scene.rotations;
+  block.kernels = &kernels();
   Selection selection;
   const Lane& lane = scene.memory.lane(0, 0);
   selector(spec, scene)->select(lane, block, selection);

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "context/segments.h"
+#include "kernels/watched_kernels.h"
 #include "small_reader.h"
 
 namespace fathom {
@@ -51,6 +52,22 @@ TEST_F(Readers, WhatIsKeptFitsAndIsSentencesOfTheTextInTheirOrder) {
     EXPECT_GE(read_, count(text)) << "all of it was read";
     EXPECT_LE(read_, 4 * count(text));
     EXPECT_EQ(read_methods().make(spec)->read(text, kQuestion, with()), kept);
+  }
+}
+
+TEST_F(Readers, UseTheKernelsOfTheirSessionsAlone) {
+  const std::string text = long_text(60, 30);
+  for (const std::string spec : {"gemfilter:tokens=200", "gemfilter:tokens=200,by=attention",
+                                 "infiniretri:window=400,tokens=50", "xl3m:segment=200"}) {
+    SCOPED_TRACE(spec);
+    const std::string expected = read_methods().make(spec)->read(text, kQuestion, with());
+    const Kernels own = kernels();
+    const auto runtime = std::make_shared<Runtime>(2, own);
+    ReadWith with_own = with();
+    with_own.session = [&](int layers) { return Session(model_, runtime, {.layers = layers}); };
+    const test::WatchedKernels watched;
+    EXPECT_EQ(read_methods().make(spec)->read(text, kQuestion, with_own), expected);
+    EXPECT_EQ(watched.calls(), 0) << "calls through the process-wide table";
   }
 }
 

@@ -114,4 +114,52 @@ inline void expect_near(const std::vector<float>& a, const std::vector<float>& b
   }
 }
 
+/// Makes one element of some queries NaN or infinite, and expects their results to be NaN and those of the others
+/// to keep their bits, for weights of each form.
+inline void expect_nan_of_bad_queries(const Kernels& table, const AttendCase& c) {
+  const AttendProblem good(c);
+  AttendProblem bad(c);
+  const int queries = c.rows * c.group;
+  const float values[] = {NAN, INFINITY, -INFINITY};
+  std::vector<char> is_bad(queries, 0);
+  for (int i = 0; i < queries; i += 1 + i % 3) {
+    const int place = i % 2 ? c.key_dim - 1 - i % 5 : i % c.key_dim;
+    bad.queries[static_cast<size_t>(i) * c.key_dim + std::max(place, 0)] = values[i % 3];
+    is_bad[i] = 1;
+  }
+  const std::vector<Reweighting> reweighting(queries, {5.0f, 100.0f, 1.0f});
+  for (const WeightForm& form :
+       {WeightForm{}, WeightForm{.softplus = true}, WeightForm{true, reweighting.data(), 3}}) {
+    for (const bool with_mass : {true, false}) {
+      const AttendProblem::Result expected = good.run(table, 0, c.pages, form, true, with_mass);
+      AttendProblem::Result found = bad.run(table, 0, c.pages, form, true, with_mass);
+      const AttendProblem::Result only_lse = bad.run(table, 0, c.pages, form, false, false);
+      for (int i = 0; i < queries; ++i) {
+        SCOPED_TRACE(testing::Message() << "query " << i << " softplus " << form.softplus);
+        const auto check = [&](float value, float wanted) {
+          if (is_bad[i]) {
+            ASSERT_TRUE(std::isnan(value)) << value;
+          } else {
+            ASSERT_EQ(value, wanted);
+          }
+        };
+        ASSERT_NO_FATAL_FAILURE(check(found.lse[i], expected.lse[i]));
+        ASSERT_EQ(std::isnan(only_lse.lse[i]), static_cast<bool>(is_bad[i]));
+        for (int d = 0; d < c.value_dim; ++d)
+          ASSERT_NO_FATAL_FAILURE(check(found.out[i * c.value_dim + d], expected.out[i * c.value_dim + d]));
+        for (int p = 0; with_mass && p < c.pages; ++p)
+          ASSERT_NO_FATAL_FAILURE(check(found.mass[i * c.pages + p], expected.mass[i * c.pages + p]));
+        if (!is_bad[i] || c.value_dim > 64) continue;
+        for (const bool bad_first : {true, false}) {  // joined with another part of the pages
+          std::vector<float> a(c.value_dim, 1.0f), b(c.value_dim, NAN);
+          float lse_a = 3, lse_b = found.lse[i];
+          if (bad_first) std::swap(a, b), std::swap(lse_a, lse_b);
+          merge_attention(a.data(), lse_a, b.data(), lse_b, c.value_dim);
+          ASSERT_TRUE(std::isnan(lse_a) && std::isnan(a[0]));
+        }
+      }
+    }
+  }
+}
+
 }  // namespace fathom::test

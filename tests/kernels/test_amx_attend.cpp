@@ -90,6 +90,17 @@ TEST_F(AmxAttend, NothingVisibleGivesZeroAndMinusInfinity) {
   }
 }
 
+TEST_F(AmxAttend, AQueryThatIsNotFiniteGivesNanAndLeavesTheOthersAlone) {
+  for (const PageFormat format : kFormats) {
+    for (const AttendCase c : {AttendCase{64, 64, 64, 20, 1, 3, format}, AttendCase{80, 48, 32, 7, 3, 2, format},
+                               AttendCase{64, 64, 64, 1, 4, 2, format}}) {
+      SCOPED_TRACE(testing::Message() << "key " << c.key_dim << " rows " << c.rows << " format "
+                                      << static_cast<int>(format));
+      ASSERT_NO_FATAL_FAILURE(test::expect_nan_of_bad_queries(table_, c));
+    }
+  }
+}
+
 TEST_F(AmxAttend, LargeScoresDoNotOverflow) {
   AttendProblem problem({64, 64, 64, 32, 1, 4, PageFormat::kBF16});
   for (float& q : problem.queries) q *= 300;

@@ -137,6 +137,41 @@ TEST_P(AttendOnEachIsa, NothingVisibleGivesZeroAndMinusInfinity) {
   for (const float v : result.mass) EXPECT_EQ(v, 0.0f);
 }
 
+class BadQueriesOnEachIsa : public testing::TestWithParam<std::string> {};
+
+TEST_P(BadQueriesOnEachIsa, AQueryThatIsNotFiniteGivesNanAndLeavesTheOthersAlone) {
+  for (const PageFormat format : {PageFormat::kBF16, PageFormat::kF32, PageFormat::kQ8, PageFormat::kQ4}) {
+    for (const AttendCase c :
+         {AttendCase{64, 64, 64, 1, 4, 9, format}, AttendCase{128, 128, 128, 3, 2, 5, format},
+          AttendCase{80, 80, 32, 7, 3, 4, format}, AttendCase{12, 20, 4, 33, 2, 3, format},
+          AttendCase{96, 96, 96, 70, 1, 3, format}, AttendCase{576, 512, 64, 1, 3, 3, format}}) {
+      SCOPED_TRACE(testing::Message() << "key " << c.key_dim << " rows " << c.rows << " format "
+                                      << static_cast<int>(format));
+      ASSERT_NO_FATAL_FAILURE(test::expect_nan_of_bad_queries(kernels(GetParam()), c));
+    }
+  }
+}
+
+TEST_P(BadQueriesOnEachIsa, AQueryThatIsNotFiniteGivesNanUnderAnyMask) {
+  const Kernels& table = kernels(GetParam());
+  for (const PageFormat format : {PageFormat::kBF16, PageFormat::kF32, PageFormat::kQ8, PageFormat::kQ4}) {
+    for (const int rows : {1, 24}) {
+      AttendProblem problem({64, 64, 64, rows, 2, 2, format});
+      problem.queries[5] = NAN;
+      for (const uint64_t mask : {uint64_t{1}, uint64_t{0xffff}, uint64_t{1} << 63, uint64_t{0}}) {
+        for (PageRead& page : problem.reads) page.mask = mask;
+        const auto result = problem.run(table, 0, 2);
+        EXPECT_TRUE(std::isnan(result.lse[0])) << mask;
+        EXPECT_TRUE(std::isnan(result.out[0]) && std::isnan(result.out[63])) << mask;
+        EXPECT_FALSE(std::isnan(result.lse[1])) << mask;
+        EXPECT_FALSE(std::isnan(result.out[64])) << mask;
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Isa, BadQueriesOnEachIsa, testing::ValuesIn(available_isas()),
+                         [](const auto& param) { return param.param; });
 INSTANTIATE_TEST_SUITE_P(Isa, AttendOnEachIsa, testing::ValuesIn(test::isas_like_the_reference()),
                          [](const auto& param) { return param.param; });
 

@@ -1,7 +1,10 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
+#include <random>
 #include <set>
+#include <utility>
 
 #include "memory/lane_notes.h"
 #include "token_pages.h"
@@ -14,26 +17,28 @@ using test::read_tokens;
 
 constexpr int64_t kPages = 2 * NotePool::kRun + 5;  // two whole runs and a part of one
 
-/// A sequence of one lane whose pages are noted: a note holds the page, the place and the page's first number.
+/// A sequence of one lane whose pages are noted: a note holds the page, its position and a number of its first and
+/// of its last token.
 struct Noted {
   Memory memory{test::small_store(), 1, 1};
   LaneNotes notes{std::make_shared<NotePool>(sizeof(Note))};
   struct Note {
     PageId page;
     int64_t place;
-    float first;
+    float first, last;
   };
 
   explicit Noted(int64_t tokens) { read(0, tokens); }
   void read(int64_t first_id, int64_t tokens) {
     std::vector<int64_t> ids(tokens);
     std::iota(ids.begin(), ids.end(), first_id);
-    read_tokens(memory, ids, following(memory.tokens(), tokens));
+    read_tokens(memory, ids, following(memory.next_position(), tokens));
   }
   static Note of(const PageStore& store, const PageSlot& slot) {
     Note note{};
     note.page = slot.page, note.place = slot.place;
-    std::memcpy(&note.first, store.keys(slot.page), sizeof(float));
+    note.first = page_key(PageFormat::kF32, test::kKeyDim, store.keys(slot.page), 0, 0);
+    note.last = page_key(PageFormat::kF32, test::kKeyDim, store.keys(slot.page), kPageTokens - 1, 0);
     return note;
   }
   /// The slots that were noted.
@@ -47,7 +52,10 @@ struct Noted {
       std::memcpy(out, &note, sizeof(note));
     });
     EXPECT_TRUE(!current || made.empty());
-    EXPECT_TRUE(of_lane.current(of_memory, 0, 0));
+    // packing may leave a page in the middle that is not full: such lanes are always looked at
+    const Lane& lane = of_memory.lane(0, 0);
+    const auto full = [](const PageSlot& slot) { return slot.filled == kPageTokens; };
+    EXPECT_EQ(of_lane.current(of_memory, 0, 0), lane.empty() || std::all_of(lane.begin(), lane.end() - 1, full));
     return made;
   }
   std::set<int64_t> update() { return update(notes, memory); }
@@ -61,6 +69,7 @@ struct Noted {
       EXPECT_EQ(found.page, wanted.page) << s;
       EXPECT_EQ(found.place, wanted.place) << s;
       EXPECT_EQ(found.first, wanted.first) << s;
+      EXPECT_EQ(found.last, wanted.last) << s;
     }
   }
 };
@@ -87,6 +96,109 @@ TEST(LaneNotes, WhatIsWrittenAnewIsNotedAnew) {
   noted.read(5000, kPageTokens + 1);
   EXPECT_EQ(noted.update(), slots(kPages - 2, kPages));
   Noted::expect_right(noted.notes, noted.memory);
+}
+
+TEST(LaneNotes, StayCurrentOverARewindThatChangesNoFullPage) {
+  Noted noted(kPages * kPageTokens);
+  noted.update();
+  noted.memory.rewind(0);
+  EXPECT_TRUE(noted.notes.current(noted.memory, 0, 0));
+  for (const int64_t more : {1, 10, 63}) {  // tokens of a last page that is not full
+    noted.read(5000, more);
+    EXPECT_TRUE(noted.notes.current(noted.memory, 0, 0));
+    noted.memory.rewind(more - 1);
+    EXPECT_TRUE(noted.notes.current(noted.memory, 0, 0));
+    noted.memory.rewind(1);  // which removes the page
+    EXPECT_TRUE(noted.notes.current(noted.memory, 0, 0));
+  }
+  EXPECT_EQ(noted.update(), slots(0, 0));
+  noted.memory.place(noted.memory.lane(0, 0).front().place);  // where it is
+  EXPECT_TRUE(noted.notes.current(noted.memory, 0, 0));
+  Noted::expect_right(noted.notes, noted.memory);
+}
+
+TEST(LaneNotes, APageThatIsFullAgainIsNotedAgain) {
+  for (const int64_t removed : {1, 3, 63, 64, 65, 130}) {
+    for (const bool looked_at_between : {false, true}) {
+      SCOPED_TRACE(testing::Message() << removed << " tokens " << looked_at_between);
+      Noted noted(kPages * kPageTokens);
+      noted.update();
+      const PageId last = noted.memory.lane(0, 0).back().page;
+      noted.memory.rewind(removed);
+      EXPECT_FALSE(noted.notes.current(noted.memory, 0, 0));
+      if (looked_at_between) {
+        EXPECT_EQ(noted.update(), slots(0, 0));
+      }
+      noted.read(5000, removed);
+      if (removed <= kPageTokens) {
+        EXPECT_EQ(noted.memory.lane(0, 0).back().page, last) << "the hard case";
+      }
+      EXPECT_EQ(noted.update(), slots(kPages - (removed + kPageTokens - 1) / kPageTokens, kPages));
+      Noted::expect_right(noted.notes, noted.memory);
+    }
+  }
+}
+
+TEST(LaneNotes, ARewindOfAForkMakesOnlyItsOwnNotesAgain) {
+  for (const int64_t removed : {0, 2, 64, 70}) {
+    SCOPED_TRACE(removed);
+    Noted noted(kPages * kPageTokens);
+    noted.update();
+    Memory fork = noted.memory.fork();
+    LaneNotes copy(noted.notes);
+    fork.rewind(removed);
+    if (removed > 0) read_tokens(fork, following(5000, removed), following(fork.tokens(), removed));
+    EXPECT_TRUE(noted.notes.current(noted.memory, 0, 0));
+    EXPECT_EQ(noted.update(copy, fork), slots(kPages - (removed + kPageTokens - 1) / kPageTokens, kPages));
+    Noted::expect_right(copy, fork);
+    EXPECT_EQ(noted.update(), slots(0, 0));
+    Noted::expect_right(noted.notes, noted.memory);
+  }
+}
+
+TEST(LaneNotes, AreRightAfterAnyOperations) {
+  const int seed = testing::UnitTest::GetInstance()->random_seed();
+  SCOPED_TRACE(testing::Message() << "--gtest_random_seed=" << seed);
+  std::mt19937 random(seed);
+  Noted noted(300);
+  for (int step = 0; step < 400; ++step) {
+    const int64_t tokens = noted.memory.tokens();
+    const auto up_to = [&](int64_t most) { return static_cast<int64_t>(random() % (most + 1)); };
+    switch (random() % 8) {
+      case 0:
+      case 1:
+      case 2:
+        noted.read(1000 * step, 1 + up_to(100));
+        break;
+      case 3:
+        noted.memory.rewind(std::min(tokens, up_to(5)));
+        break;
+      case 4:
+        noted.memory.rewind(std::min(tokens, up_to(200)));
+        break;
+      case 5: {  // the fork goes on
+        Memory fork = noted.memory.fork();
+        LaneNotes copy(noted.notes);
+        if (random() % 2) noted.read(1000 * step, 1 + up_to(50)), noted.update();
+        std::swap(noted.memory, fork);
+        noted.notes = std::move(copy);
+        break;
+      }
+      case 6:
+        noted.memory.place(up_to(1000));
+        break;
+      default: {
+        std::vector<char> keep(tokens);
+        for (char& k : keep) k = random() % 4 != 0;
+        noted.memory.drop(0, 0, keep);
+        noted.memory.pack(kernels(), 0, 0, test::small_rotations());
+      }
+    }
+    if (random() % 3 == 0) continue;
+    noted.update();
+    ASSERT_NO_FATAL_FAILURE(Noted::expect_right(noted.notes, noted.memory)) << step;
+    ASSERT_FALSE(HasFailure()) << step;
+  }
 }
 
 TEST(LaneNotes, ForksDoNotSeeEachOthersNotes) {

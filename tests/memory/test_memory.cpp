@@ -3,8 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <functional>
 #include <limits>
+#include <new>
 
+#include "allocation_limit.h"
 #include "base/error.h"
 #include "token_pages.h"
 
@@ -222,6 +225,79 @@ TEST(Memory, ForksShareAllPagesUntilOneWrites) {
   expect_tokens(trunk, 100, 2000);
 }
 
+/// A state that cannot be copied.
+struct Unforkable final : SequenceState {
+  std::unique_ptr<SequenceState> fork() const override { throw std::bad_alloc(); }
+  void rewind(int64_t) override {}
+};
+
+TEST(Memory, AForkThatFailsReleasesNoPage) {
+  for (const Memory::StateOf owner : {Memory::StateOf::kSelector, Memory::StateOf::kEvictor}) {
+    Memory memory(small_store(), 2, 2);
+    read_following(memory, 100);
+    const Memory shared = memory.fork();
+    const size_t bytes = memory.store().bytes_in_use();
+    memory.set_state(owner, std::make_unique<Unforkable>());
+    for (int attempt = 0; attempt < 3; ++attempt) EXPECT_THROW(memory.fork(), std::bad_alloc);
+    EXPECT_EQ(memory.store().bytes_in_use(), bytes);
+    for (int lane = 0; lane < 4; ++lane) {
+      for (const PageSlot& slot : memory.lane(lane / 2, lane % 2)) EXPECT_TRUE(memory.store().shared(slot.page));
+    }
+    expect_tokens(memory);
+    memory.set_state(owner, nullptr);
+    const Memory third = memory.fork();  // pages are owned three times
+    expect_tokens(third);
+    EXPECT_EQ(memory.store().bytes_in_use(), bytes);
+  }
+}
+
+/// Calls `attempt`, which is to throw, with no allocation allowed, then with one, two and so on until it succeeds;
+/// `check` runs after each failure.
+void with_each_failing_allocation(const std::function<void()>& attempt, const std::function<void()>& check) {
+  for (int allocations = 0;; ++allocations) {
+    ASSERT_LT(allocations, 1000);
+    try {
+      const test::AllocationLimit limit(allocations);
+      attempt();
+      ASSERT_GT(allocations, 0) << "nothing is allocated: the test would test nothing";
+      return;
+    } catch (const std::bad_alloc&) {
+      check();
+    }
+  }
+}
+
+TEST(Memory, AForkReleasesNoPageWhicheverAllocationFails) {
+  Memory memory(small_store(), 2, 2);
+  read_following(memory, 100);
+  const size_t bytes = memory.store().bytes_in_use();
+  with_each_failing_allocation([&] { memory.fork(); },
+                               [&] {
+                                 EXPECT_EQ(memory.store().bytes_in_use(), bytes);
+                                 EXPECT_FALSE(memory.store().shared(memory.lane(1, 1)[0].page));
+                               });
+  expect_tokens(memory);
+}
+
+TEST(Memory, AnAppendThatFailsIsUndoneByARewindOfNothing) {
+  constexpr int64_t kMore = 64 * 20;
+  const std::vector<int64_t> positions = following(100, kMore);
+  const std::shared_ptr<PageStore> store = small_store();
+  {
+    Memory memory(store, 2, 2);
+    read_following(memory, 100);
+    const size_t bytes = store->bytes_in_use();
+    with_each_failing_allocation([&] { memory.append(positions); },
+                                 [&] {
+                                   memory.rewind(0);
+                                   EXPECT_EQ(store->bytes_in_use(), bytes);
+                                   EXPECT_EQ(memory.tokens(), 100);
+                                   expect_tokens(memory);
+                                 });
+  }
+  EXPECT_EQ(store->bytes_in_use(), 0u);
+}
+
 TEST(Memory, TheSideThatIsLeftAloneWritesInPlace) {
   Memory trunk(small_store(), 1, 1);
   read_following(trunk, 10);
@@ -258,6 +334,31 @@ TEST(Memory, RewindCrossesPagesAndGivesThemBack) {
     read_following(memory, 90, 5000);
     expect_tokens(memory, keep, 5000);
   }
+}
+
+TEST(Memory, EditsCountOnlyChangesOfFullPages) {
+  Memory memory(small_store(), 1, 1);
+  read_following(memory, 64 * 5 + 20);
+  const uint64_t start = memory.edits(0, 0);
+  EXPECT_EQ(memory.first_edited(0, 0, start), 6u) << "none";
+  memory.rewind(0);
+  memory.rewind(7);
+  memory.rewind(13);  // the last page, which is not full
+  read_following(memory, 30);
+  memory.hide(0, 0, 3, 5);
+  EXPECT_EQ(memory.edits(0, 0), start);
+  memory.rewind(31);  // into the fifth page
+  EXPECT_EQ(memory.edits(0, 0), start + 1);
+  EXPECT_EQ(memory.first_edited(0, 0, start), 4u);
+  read_following(memory, 1);
+  const Memory fork = memory.fork();
+  memory.rewind(64 * 2 + 1);  // into the third page
+  EXPECT_EQ(memory.edits(0, 0), start + 2);
+  EXPECT_EQ(memory.first_edited(0, 0, start + 1), 2u);
+  EXPECT_LE(memory.first_edited(0, 0, start), 2u);
+  EXPECT_EQ(fork.edits(0, 0), start + 1);
+  memory.place(640);
+  EXPECT_EQ(memory.first_edited(0, 0, start + 2), 0u);
 }
 
 TEST(Memory, RewindOverAGapReturnsToThePositionBeforeIt) {

@@ -177,6 +177,22 @@ TEST(Pack, ARewindLeavesWhatWasReadBefore) {
   EXPECT_EQ(seen(memory, 0, 1).back().place, 10);
 }
 
+TEST(Pack, ARewindEditsOnlyTheLanesWhosePagesItMoves) {
+  Memory memory(test::small_store(), 1, 2);
+  test::read_following(memory, 600);
+  std::mt19937 random(8);
+  memory.drop(0, 1, scattered(600, 0.25, random));
+  ASSERT_TRUE(pack(memory, 0, 1));
+  test::read_following(memory, 10);
+  const uint64_t plain = memory.edits(0, 0), packed = memory.edits(0, 1);
+  memory.rewind(9);
+  EXPECT_EQ(memory.edits(0, 1), packed) << "only what was read after packing goes";
+  memory.rewind(12);  // and tokens that were packed: the others follow
+  EXPECT_EQ(memory.edits(0, 1), packed + 1);
+  EXPECT_EQ(memory.first_edited(0, 1, packed), 0u);
+  EXPECT_EQ(memory.edits(0, 0), plain) << "its last page was not full";
+}
+
 TEST(Pack, AModelWithoutRotaryKeepsTheBitsOfKeys) {
   const Rotary none({}, 100);
   const PlaceRotations rotations(none);

@@ -6,10 +6,12 @@
 #include <atomic>
 #include <cstring>
 #include <fstream>
+#include <new>
 #include <random>
 #include <set>
 #include <thread>
 
+#include "allocation_limit.h"
 #include "base/error.h"
 #include "memory/memory.h"
 
@@ -115,6 +117,36 @@ TEST(PageStore, MoreThanTheMachineHasIsAnErrorThatNamesTheSize) {
       EXPECT_NE(std::string(error.what()).find("549755813888"), std::string::npos) << error.what();
     }
   }
+  EXPECT_EQ(store.bytes_in_use(), 0u);
+}
+
+TEST(PageStore, AnAllocationThatFailsChangesNothing) {
+  bool failed = true;
+  for (int allocations = 0; failed; ++allocations) {
+    PageStore store(kSmall);
+    PageId page = kNoPage;
+    try {
+      const test::AllocationLimit limit(allocations);
+      page = store.allocate();
+      failed = false;
+    } catch (const std::bad_alloc&) {
+      EXPECT_EQ(store.bytes_in_use(), 0u) << allocations;
+      page = store.allocate();
+    }
+    EXPECT_EQ(page, 0u) << "no page was lost";
+    EXPECT_EQ(store.bytes_in_use(), kSmall.bytes());
+    store.release(page);
+    ASSERT_TRUE(allocations > 0 || failed) << "a slab needs memory: the test would test nothing";
+  }
+}
+
+TEST(PageStore, ReleaseNeedsNoMemory) {
+  PageStore store(kSmall);
+  static_assert(noexcept(store.release(0)));
+  std::vector<PageId> pages(5000);  // several slabs
+  for (PageId& page : pages) page = store.allocate();
+  const test::AllocationLimit limit(0);
+  for (const PageId page : pages) store.release(page);
   EXPECT_EQ(store.bytes_in_use(), 0u);
 }
 

@@ -72,24 +72,38 @@ TEST(ModelFile, AbsurdNumbersAreRefused) {
   expect_refused(scaling, {"quadratic", "yarn"});
 }
 
-TEST(ModelFile, ASlidingWindowOfTheFileIsKept) {
-  TinyFile windowed;
-  windowed.layers = 1;
-  windowed.extra = [](GgufWriter& w) { w.set("llama.attention.sliding_window", GgufType::kU32, uint64_t{20}); };
-  TinyFile plain;
-  plain.layers = 1;
-  std::vector<int32_t> ids(100);
+/// Logits after 100 tokens, read whole and then 20 more one by one, by a model with this sliding window (0: none).
+std::vector<float> read_windowed(int64_t window, const std::string& attend) {
+  TinyFile file;
+  file.layers = 1;  // more layers reach back further than the window
+  if (window > 0)
+    file.extra = [&](GgufWriter& w) { w.set("llama.attention.sliding_window", GgufType::kU32, uint64_t(window)); };
+  SessionOptions options;
+  options.attend = attend;
+  Session session(test::open_tiny(file), std::make_shared<Runtime>(1), options);
+  std::vector<int32_t> ids(120);
   for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(i * 5 % 512);
-  const auto runtime = std::make_shared<Runtime>(1);
-  const auto read = [&](const std::shared_ptr<const Model>& model, const std::string& attend) {
-    SessionOptions options;
-    options.attend = attend;
-    Session session(model, runtime, options);
-    session.append(ids);
-    return std::vector<float>(session.logits().begin(), session.logits().end());
-  };
-  EXPECT_EQ(read(test::open_tiny(windowed), "dense"), read(test::open_tiny(plain), "window:sink=0,size=20"));
-  EXPECT_NE(read(test::open_tiny(windowed), "dense"), read(test::open_tiny(plain), "dense"));
+  session.append(std::span(ids).first(100));
+  std::vector<float> logits(session.logits().begin(), session.logits().end());
+  for (size_t i = 100; i < ids.size(); ++i) session.append(std::span(ids).subspan(i, 1));
+  logits.insert(logits.end(), session.logits().begin(), session.logits().end());
+  return logits;
+}
+
+TEST(ModelFile, ASlidingWindowOfTheFileIsKept) {
+  EXPECT_EQ(read_windowed(20, "dense"), read_windowed(0, "window:sink=0,size=20"));
+  EXPECT_NE(read_windowed(20, "dense"), read_windowed(0, "dense"));
+}
+
+TEST(ModelFile, ASlidingWindowOfTheFileIsIntersectedWithTheAttendMethod) {
+  const std::vector<float> twenty = read_windowed(0, "window:sink=0,size=20");
+  EXPECT_EQ(read_windowed(20, "window:sink=4,size=70"), twenty) << "the file's is the smaller one";
+  EXPECT_EQ(read_windowed(70, "window:sink=4,size=20"), twenty) << "the method's is the smaller one";
+  EXPECT_NE(read_windowed(20, "tempscale:tau=0.5"), twenty) << "the method's temperature applies";
+  EXPECT_EQ(read_windowed(20, "tempscale:tau=0.5"),
+            read_windowed(0, "tempscale:tau=0.5,then=(window:sink=0,size=20)"));
+  for (const std::string spec : {"quest:dense_layers=0", "recycled:budget=1k", "tokenselect", "layers:full=0"})
+    EXPECT_EQ(read_windowed(20, spec), read_windowed(20, "dense")) << spec << " selects all";
 }
 
 TEST(ModelShape, UnknownShapesAndTypesListTheKnown) {
