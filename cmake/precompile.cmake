@@ -7,12 +7,24 @@ if(NOT CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   set(FATHOM_PCH OFF)
 endif()
 
+# What precompiled headers hold beside the compiler's own headers.
+find_path(gtest_folder gtest/gtest.h NO_CACHE)
+file(GLOB_RECURSE gtest_headers ${gtest_folder}/gtest/*.h)
+set(FATHOM_PCH_CHECKSUM ${CMAKE_CXX_COMPILER_VERSION})
+foreach(path IN LISTS gtest_headers CMAKE_CURRENT_LIST_FILE)
+  file(SHA1 ${path} sum)
+  string(SHA1 FATHOM_PCH_CHECKSUM ${FATHOM_PCH_CHECKSUM}${sum})
+endforeach()
+
 function(fathom_precompile target group)
   if(NOT FATHOM_PCH)
     return()
   endif()
   set(header fathom_pch_${group})
   if(NOT TARGET ${header})
+    # For ccache, in place of the header's bytes, which differ from run to run. The compiler and its options are part of
+    # ccache's keys anyway.
+    file(WRITE ${CMAKE_CURRENT_BINARY_DIR}/CMakeFiles/${header}.dir/cmake_pch.hxx.gch.sum "${FATHOM_PCH_CHECKSUM}")
     add_library(${header} OBJECT ${PROJECT_SOURCE_DIR}/cmake/precompile.cpp)
     target_link_libraries(${header} PRIVATE Threads::Threads)
     target_precompile_headers(${header} PRIVATE <algorithm> <array> <cmath> <cstdint> <functional> <map> <memory>
