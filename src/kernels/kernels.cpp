@@ -80,7 +80,8 @@ StreamAhead stream_ahead() {
 std::vector<std::string> available_isas() {
   std::vector<std::string> names{"reference"};
   for (const Isa& isa : kIsas) {
-    if (isa.targets & hwy::SupportedTargets() && (!isa.tiles || amx_usable())) names.push_back(isa.name);
+    if (isa.targets & HWY_TARGETS & hwy::SupportedTargets() && (!isa.tiles || amx_usable()))
+      names.push_back(isa.name);
   }
   return names;
 }
