@@ -289,7 +289,7 @@ TEST_F(Training, EvaluatesAtIntervalsWithoutChangingTheRun) {
   EXPECT_TRUE(at::equal(run.net.values(), expected));
   std::vector<double> losses;
   for (const Json& line : run.lines)
-    if (line.contains("heldout")) losses.push_back(line["heldout"]["copies"]);
+    if (line.contains("heldout")) losses.push_back(line["heldout"]["copies"].get<double>());
   ASSERT_EQ(losses.size(), 3u);
   EXPECT_NEAR(losses.back(), run.trainer.evaluate(copies), 1e-12);
   EXPECT_NE(losses.back(), before);
