@@ -2,9 +2,10 @@
 # before it. fathom_layer_sources(VAR) lists the sources of the current folder.
 #   LIGHT      the code parses and prints: compiled for build time, not for speed
 #   FAST       the code computes: compiled for speed
+#   RAW_MEMORY the code reads and writes raw memory: every pointer is checked under the sanitizers
 #   NO_PCH     without the precompiled header of standard headers
 function(fathom_layer folder)
-  cmake_parse_arguments(PARSE_ARGV 1 layer "LIGHT;FAST;NO_PCH" "" "SOURCES")
+  cmake_parse_arguments(PARSE_ARGV 1 layer "LIGHT;FAST;RAW_MEMORY;NO_PCH" "" "SOURCES")
   set(target fathom_${folder})
   get_property(below GLOBAL PROPERTY FATHOM_LAYERS)
   add_library(${target} STATIC ${layer_SOURCES})
@@ -15,9 +16,14 @@ function(fathom_layer folder)
   elseif(layer_FAST)
     target_compile_options(${target} PRIVATE ${FATHOM_FAST_CODE})
   endif()
+  if(NOT layer_RAW_MEMORY)
+    target_compile_options(${target} PRIVATE ${FATHOM_LIGHT_CHECKS})
+  endif()
   if(layer_LIGHT AND NOT layer_NO_PCH)
     fathom_precompile(${target} light)
-  elseif(NOT layer_FAST AND NOT layer_NO_PCH)
+  elseif(layer_FAST AND NOT layer_NO_PCH)
+    fathom_precompile(${target} fast)
+  elseif(NOT layer_NO_PCH)
     fathom_precompile(${target} engine)
   endif()
   set_property(GLOBAL PROPERTY FATHOM_LAYERS ${target} ${below})  # from the highest to the lowest, as linkers want them

@@ -1,6 +1,6 @@
 # fathom_precompile(TARGET GROUP): compiles TARGET with the precompiled header of GROUP. Reading the standard headers, and
 # GoogleTest's, takes up to half of the time of a source file. One header serves all targets whose options are the same:
-#   engine, light (FATHOM_LIGHT_CODE), tests (FATHOM_TEST_CODE and GoogleTest)
+#   engine, fast (FATHOM_FAST_CODE), light (FATHOM_LIGHT_CODE), tests (FATHOM_TEST_CODE and GoogleTest)
 # Sources must include what they use all the same: FATHOM_PCH=OFF (the preset tsan) shows what does not.
 option(FATHOM_PCH "Precompile standard headers" ON)
 if(NOT CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
@@ -29,7 +29,9 @@ function(fathom_precompile target group)
     target_link_libraries(${header} PRIVATE Threads::Threads)
     target_precompile_headers(${header} PRIVATE <algorithm> <array> <cmath> <cstdint> <functional> <map> <memory>
       <optional> <span> <string> <string_view> <utility> <vector>)
-    if(group STREQUAL "light")
+    if(group STREQUAL "fast")
+      target_compile_options(${header} PRIVATE ${FATHOM_FAST_CODE})
+    elseif(group STREQUAL "light")
       target_compile_options(${header} PRIVATE ${FATHOM_LIGHT_CODE})
     elseif(group STREQUAL "tests")
       target_compile_options(${header} PRIVATE ${FATHOM_TEST_CODE})
