@@ -1,6 +1,6 @@
-# fathom_precompile(TARGET GROUP): compiles TARGET with the precompiled header of GROUP. Reading the standard headers, and
-# GoogleTest's, takes up to half of the time of a source file. One header serves all targets whose options are the same:
-#   engine, fast (FATHOM_FAST_CODE), light (FATHOM_LIGHT_CODE), tests (FATHOM_TEST_CODE and GoogleTest)
+# fathom_precompile(TARGET KIND): compiles TARGET with the precompiled header of a kind of code: engine, fast, light or tests,
+# compiled with FATHOM_CODE_KIND (CMakeLists.txt). Reading the standard headers, and GoogleTest's for tests, takes up to half
+# of the time of a source file. One header serves all targets of the kind, whose options are the same.
 # Sources must include what they use all the same: FATHOM_PCH=OFF (the preset tsan) shows what does not.
 option(FATHOM_PCH "Precompile standard headers" ON)
 if(NOT CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
@@ -16,11 +16,11 @@ foreach(path IN LISTS gtest_headers CMAKE_CURRENT_LIST_FILE)
   string(SHA1 FATHOM_PCH_CHECKSUM ${FATHOM_PCH_CHECKSUM}${sum})
 endforeach()
 
-function(fathom_precompile target group)
+function(fathom_precompile target kind)
   if(NOT FATHOM_PCH)
     return()
   endif()
-  set(header fathom_pch_${group})
+  set(header fathom_pch_${kind})
   if(NOT TARGET ${header})
     # For ccache, in place of the header's bytes, which differ from run to run. The compiler and its options are part of
     # ccache's keys anyway.
@@ -29,12 +29,8 @@ function(fathom_precompile target group)
     target_link_libraries(${header} PRIVATE Threads::Threads)
     target_precompile_headers(${header} PRIVATE <algorithm> <array> <cmath> <cstdint> <functional> <map> <memory>
       <optional> <span> <string> <string_view> <utility> <vector>)
-    if(group STREQUAL "fast")
-      target_compile_options(${header} PRIVATE ${FATHOM_FAST_CODE})
-    elseif(group STREQUAL "light")
-      target_compile_options(${header} PRIVATE ${FATHOM_LIGHT_CODE})
-    elseif(group STREQUAL "tests")
-      target_compile_options(${header} PRIVATE ${FATHOM_TEST_CODE})
+    target_compile_options(${header} PRIVATE ${FATHOM_CODE_${kind}})
+    if(kind STREQUAL "tests")
       target_link_libraries(${header} PRIVATE GTest::gtest)
       target_precompile_headers(${header} PRIVATE <filesystem> <fstream> <random> <sstream> <gtest/gtest.h>)
     endif()

@@ -105,7 +105,7 @@ void check_specs(const std::vector<EvalMethod>& methods) {
 std::string file_id(const std::string& path) {
   constexpr size_t kPieces = 64, kPieceBytes = 4096;
   const FileMap file(path);
-  const std::string_view bytes(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+  const std::string_view bytes = file.text();
   ContentHash hash;
   hash.add(static_cast<uint64_t>(bytes.size()));
   for (size_t piece = 0; piece < kPieces; ++piece)

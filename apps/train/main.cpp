@@ -224,7 +224,7 @@ void add_options(Command program) {
       .type_name("-");
   program
       .add_option("--html", options.html,
-                  "write a page with the run's curves to this file, anew at each evaluation")
+                  "write a page with the run's curves to this file; rewritten at each evaluation")
       .type_name("FILE");
   program.add_option("--show", options.show, "print the texts of this step, train nothing")
       .positive()

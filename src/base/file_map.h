@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <span>
 #include <string>
+#include <string_view>
 
 namespace fathom {
 
@@ -16,6 +17,8 @@ class FileMap {
   ~FileMap();
 
   std::span<const std::byte> bytes() const { return {data_, size_}; }
+  /// The same bytes as characters, of any encoding.
+  std::string_view text() const { return {reinterpret_cast<const char*>(data_), size_}; }
 
  private:
   void release();

@@ -18,7 +18,7 @@ bool is_blank(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r' |
 
 std::string read_text(const std::string& path) {
   const FileMap file(path);
-  std::string text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+  std::string text(file.text());
   const size_t valid = utf8_valid_prefix(text);
   if (valid < text.size() || text.find('\0') != std::string::npos) {
     fail("haystack ", path, ": expected UTF-8 text, found other bytes at byte ", std::min(valid, text.find('\0')));

@@ -8,7 +8,7 @@ namespace fathom {
 
 void read_json_lines(const std::string& path, const std::function<void(int64_t, const Json&)>& visit) {
   const FileMap file(path);
-  parse_json_lines(path, {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()}, visit);
+  parse_json_lines(path, file.text(), visit);
 }
 
 void parse_json_lines(const std::string& name, std::string_view text,

@@ -70,7 +70,7 @@ void RecordLog::read(const std::string& path) {
   size_t whole = 0, size = 0;
   {
     const FileMap file(path);
-    const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+    const std::string_view text = file.text();
     size = text.size();
     whole = text.rfind('\n') == std::string_view::npos ? 0 : text.rfind('\n') + 1;
     if (!unfinished(text.substr(whole))) fail(path, ": its end is no result of an evaluation; name another file");

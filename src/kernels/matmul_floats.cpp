@@ -18,15 +18,11 @@ namespace HWY_NAMESPACE {
 
 void MatvecFloats(const Matrix& w, int64_t begin, int64_t end, const ActivationRows& x, float* y,
                   int64_t y_stride) {
-  switch (w.type) {
-    FATHOM_FLOAT_TYPES(FATHOM_TYPE_PRODUCT, MatvecFloat) default : break;  // in another group
-  }
+  FATHOM_BY_TYPE(FATHOM_FLOAT_TYPES, MatvecFloat)
 }
 void MatmulFloats(const Matrix& w, int64_t begin, int64_t end, const ActivationRows& x, float* y,
                   int64_t y_stride) {
-  switch (w.type) {
-    FATHOM_FLOAT_TYPES(FATHOM_TYPE_PRODUCT, MatmulFloat) default : break;  // in another group
-  }
+  FATHOM_BY_TYPE(FATHOM_FLOAT_TYPES, MatmulFloat)
 }
 
 // NOLINTNEXTLINE(google-readability-namespace-comments)

@@ -22,6 +22,21 @@ GroupProduct MatvecSmallBlocks, MatmulSmallBlocks;
 GroupProduct MatvecLowK, MatmulLowK;
 GroupProduct MatvecHighK, MatmulHighK;
 
+#ifndef FATHOM_BY_GROUP
+/// The product of the group that the type of w is in; product: Matvec or Matmul.
+#define FATHOM_BY_GROUP(product)                                \
+  switch (w.type) {                                             \
+    FATHOM_FLOAT_TYPES(FATHOM_TYPE_LABEL, )                     \
+    return product##Floats(w, begin, end, x, y, y_stride);      \
+    FATHOM_SMALL_BLOCK_TYPES(FATHOM_TYPE_LABEL, )               \
+    return product##SmallBlocks(w, begin, end, x, y, y_stride); \
+    FATHOM_LOW_K_TYPES(FATHOM_TYPE_LABEL, )                     \
+    return product##LowK(w, begin, end, x, y, y_stride);        \
+    FATHOM_HIGH_K_TYPES(FATHOM_TYPE_LABEL, )                    \
+    return product##HighK(w, begin, end, x, y, y_stride);       \
+  }
+#endif
+
 // NOLINTNEXTLINE(google-readability-namespace-comments)
 }  // namespace HWY_NAMESPACE
 }  // namespace fathom

@@ -18,14 +18,10 @@ namespace fathom {
 namespace HWY_NAMESPACE {
 
 void MatvecLowK(const Matrix& w, int64_t begin, int64_t end, const ActivationRows& x, float* y, int64_t y_stride) {
-  switch (w.type) {
-    FATHOM_LOW_K_TYPES(FATHOM_TYPE_PRODUCT, MatvecQuantised) default : break;  // in another group
-  }
+  FATHOM_BY_TYPE(FATHOM_LOW_K_TYPES, MatvecQuantised)
 }
 void MatmulLowK(const Matrix& w, int64_t begin, int64_t end, const ActivationRows& x, float* y, int64_t y_stride) {
-  switch (w.type) {
-    FATHOM_LOW_K_TYPES(FATHOM_TYPE_PRODUCT, MatmulQuantised) default : break;  // in another group
-  }
+  FATHOM_BY_TYPE(FATHOM_LOW_K_TYPES, MatmulQuantised)
 }
 
 // NOLINTNEXTLINE(google-readability-namespace-comments)

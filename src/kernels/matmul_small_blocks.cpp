@@ -19,15 +19,11 @@ namespace HWY_NAMESPACE {
 
 void MatvecSmallBlocks(const Matrix& w, int64_t begin, int64_t end, const ActivationRows& x, float* y,
                        int64_t y_stride) {
-  switch (w.type) {
-    FATHOM_SMALL_BLOCK_TYPES(FATHOM_TYPE_PRODUCT, MatvecQuantised) default : break;  // in another group
-  }
+  FATHOM_BY_TYPE(FATHOM_SMALL_BLOCK_TYPES, MatvecQuantised)
 }
 void MatmulSmallBlocks(const Matrix& w, int64_t begin, int64_t end, const ActivationRows& x, float* y,
                        int64_t y_stride) {
-  switch (w.type) {
-    FATHOM_SMALL_BLOCK_TYPES(FATHOM_TYPE_PRODUCT, MatmulQuantised) default : break;  // in another group
-  }
+  FATHOM_BY_TYPE(FATHOM_SMALL_BLOCK_TYPES, MatmulQuantised)
 }
 
 // NOLINTNEXTLINE(google-readability-namespace-comments)

@@ -32,6 +32,13 @@
 #define FATHOM_HIGH_K_TYPES(CASE, product) \
   CASE(kQ5_K, BlockQ5_K, product) CASE(kQ6_K, BlockQ6_K, product) CASE(kIQ4_XS, BlockIQ4_XS, product)
 
+/// The product for the type of w, one of TYPES: the body of a function with the parameters of Kernels::matvec.
+#define FATHOM_BY_TYPE(TYPES, product)  \
+  switch (w.type) {                     \
+    TYPES(FATHOM_TYPE_PRODUCT, product) \
+    default: /* in another group */     \
+      return;                           \
+  }
 #define FATHOM_TYPE_LABEL(type, element, product) case WeightType::type:
 #define FATHOM_TYPE_PRODUCT(type, element, product) \
   case WeightType::type:                            \

@@ -79,29 +79,12 @@ void QuantizeActivations(const float* HWY_RESTRICT x, int64_t cols, int8_t* HWY_
 }
 
 void Matvec(const Matrix& w, int64_t begin, int64_t end, const ActivationRows& x, float* y, int64_t y_stride) {
-  switch (w.type) {
-    FATHOM_FLOAT_TYPES(FATHOM_TYPE_LABEL, )
-    return MatvecFloats(w, begin, end, x, y, y_stride);
-    FATHOM_SMALL_BLOCK_TYPES(FATHOM_TYPE_LABEL, )
-    return MatvecSmallBlocks(w, begin, end, x, y, y_stride);
-    FATHOM_LOW_K_TYPES(FATHOM_TYPE_LABEL, )
-    return MatvecLowK(w, begin, end, x, y, y_stride);
-    FATHOM_HIGH_K_TYPES(FATHOM_TYPE_LABEL, )
-    return MatvecHighK(w, begin, end, x, y, y_stride);
-  }
+  FATHOM_BY_GROUP(Matvec)
 }
 void Matmul(const Matrix& w, int64_t begin, int64_t end, const ActivationRows& x, float* y, int64_t y_stride) {
-  switch (w.type) {
-    FATHOM_FLOAT_TYPES(FATHOM_TYPE_LABEL, )
-    return MatmulFloats(w, begin, end, x, y, y_stride);
-    FATHOM_SMALL_BLOCK_TYPES(FATHOM_TYPE_LABEL, )
-    return MatmulSmallBlocks(w, begin, end, x, y, y_stride);
-    FATHOM_LOW_K_TYPES(FATHOM_TYPE_LABEL, )
-    return MatmulLowK(w, begin, end, x, y, y_stride);
-    FATHOM_HIGH_K_TYPES(FATHOM_TYPE_LABEL, )
-    return MatmulHighK(w, begin, end, x, y, y_stride);
-  }
+  FATHOM_BY_GROUP(Matmul)
 }
+
 void FillMatmul(Kernels& table) {
   table.quantize_activations = QuantizeActivations;
   table.woven_activations = HWY_MAX_BYTES == 64;

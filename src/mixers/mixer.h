@@ -14,7 +14,7 @@ struct SequenceRows {
   Memory* memory = nullptr;
   const PlaceRotations* rotations = nullptr;
   float score_factor = 1;                    // of the rotary scaling
-  const Selector* selector = nullptr;        // of the session; the model's own window applies besides
+  const Selector* selector = nullptr;        // of the session; the model's own window applies, too
   const AttendListener* listener = nullptr;  // null: none
   AttentionWatcher* watcher = nullptr;       // null: none
   int64_t first_row = 0;                     // in the batch

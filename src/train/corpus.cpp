@@ -64,7 +64,7 @@ int64_t visit_folder(const std::string& path, const CorpusOptions& options, cons
     if (map.bytes().empty()) continue;
     if (static_cast<int64_t>(map.bytes().size()) > options.max_document_bytes)
       fail_huge(where, options.max_document_bytes);
-    const std::string_view bytes(reinterpret_cast<const char*>(map.bytes().data()), map.bytes().size());
+    const std::string_view bytes = map.text();
     const Document document = checked(name, std::string(bytes), where);
     if (document.text.empty()) continue;
     visit(document);

@@ -16,7 +16,7 @@ namespace fathom {
 
 std::vector<RunLog::Line> read_run_log(const std::string& path) {
   const FileMap file(path);
-  const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+  const std::string_view text = file.text();
   std::vector<RunLog::Line> lines;
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = text.find('\n', begin);

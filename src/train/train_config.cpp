@@ -203,7 +203,7 @@ TrainConfig parse_train_config(const Json& json, const std::string& name) {
 Json read_json(const std::string& path) {
   const FileMap file(path);
   try {
-    return Json::parse({reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()});
+    return Json::parse(file.text());
   } catch (const JsonError& error) {
     fail_usage(path, ": is no JSON: ", error.what());
   }

@@ -87,7 +87,7 @@ std::vector<std::string> SetRecord::texts(const char* field) const {
 
 void read_records(const std::string& path, const std::function<void(const SetRecord&)>& visit) {
   const FileMap file(path);
-  const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+  const std::string_view text = file.text();
   const size_t begin = text.find_first_not_of(" \t\r\n");
   if (begin == std::string_view::npos) fail(path, ": expected records, the file is empty");
   if (text[begin] == '[') return read_array(path, text, visit);
@@ -103,7 +103,7 @@ bool is_file(const std::string& path) {
 
 std::string read_text_file(const std::string& path) {
   const FileMap file(path);
-  std::string text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+  std::string text(file.text());
   if (utf8_valid_prefix(text) < text.size()) {
     fail(path, ": expected UTF-8 text, found other bytes at byte ", utf8_valid_prefix(text));
   }

@@ -135,7 +135,7 @@ class MadeUpQuestions final : public Questions {
 
 Json parse_file(const std::string& path, const char* published) {
   const FileMap file(path);
-  Json json = Json::parse_or_null({reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()});
+  Json json = Json::parse_or_null(file.text());
   if (json.is_null()) fail(path, ": no JSON; expected ", published);
   return json;
 }
