@@ -1,5 +1,6 @@
 #pragma once
 
+#include <bit>
 #include <cstdint>
 
 #include "kernels/blocks.h"
@@ -75,6 +76,12 @@ inline void put_q3_scale(uint8_t (&scales)[12], int s, int value) {
 /// The six-bit scale of sub-block s < 8 of BlockIQ4_XS, biased by 32.
 inline int get_iq4_scale(const BlockIQ4_XS& block, int s) {
   return get_code<4>(block.scales_low, {s / 2, s % 2 * 4}) | (block.scales_high >> 2 * s & 3) << 4;
+}
+
+/// What kFp4Values of a block are multiplied by, exact for every exponent: 2^(exponent − 128), subnormal below 2.
+inline float mxfp4_scale(uint8_t exponent) {
+  const uint32_t bits = exponent < 2 ? uint32_t{0x00200000} << exponent : (uint32_t{exponent} - 1) << 23;
+  return std::bit_cast<float>(bits);
 }
 
 /// The block must be zero at first.

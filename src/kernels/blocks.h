@@ -5,8 +5,8 @@
 namespace fathom {
 
 /// The quantised blocks of GGUF as they lie in a file: packed, little-endian, at any address that is a multiple
-/// of 2. `scale` and `minimum` fields are IEEE halves (f16_to_f32). Weight i of a block is named w[i]. "Low nibbles
-/// first": byte j of `quants` holds w[j] in its low and w[j + 16] in its high four bits.
+/// of the alignment (2, or 1 for MXFP4). `scale` and `minimum` are IEEE halves (f16_to_f32). Weight i of a block is
+/// named w[i]. "Low nibbles first": byte j of `quants` holds w[j] in its low and w[j + 16] in its high four bits.
 
 inline constexpr int kBlock = 32;        // weights in a simple block
 inline constexpr int kSuperBlock = 256;  // weights in a block of the K and IQ4_XS types
@@ -122,5 +122,15 @@ struct BlockIQ4_XS {
   uint8_t quants[kSuperBlock / 2];  // per sub-block 16 bytes, low nibbles first
 };
 static_assert(sizeof(BlockIQ4_XS) == 136);
+
+/// Twice the 16 numbers of FP4 (E2M1): bit 3 is the sign; code 8 is a second zero.
+inline constexpr int8_t kFp4Values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
+/// OCP Microscaling FP4: w[i] = 2^(exponent − 128) · kFp4Values[q[i]]
+struct BlockMXFP4 {
+  uint8_t exponent;
+  uint8_t quants[kBlock / 2];  // low nibbles first
+};
+static_assert(sizeof(BlockMXFP4) == 17);
 
 }  // namespace fathom

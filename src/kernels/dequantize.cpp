@@ -107,6 +107,11 @@ void expand(const BlockIQ4_XS& block, float* w) {
   }
 }
 
+void expand(const BlockMXFP4& block, float* w) {
+  const float scale = mxfp4_scale(block.exponent);
+  for (int i = 0; i < kBlock; ++i) w[i] = scale * kFp4Values[get_code<4>(block.quants, nibble_place(i))];
+}
+
 template <class Block>
 void expand_row(const std::byte* src, float* dst, int64_t n, int weights_in_block) {
   for (int64_t i = 0; i < n; i += weights_in_block, src += sizeof(Block)) {
@@ -160,6 +165,8 @@ void dequantize_row(WeightType type, const std::byte* src, float* dst, int64_t n
       return expand_row<BlockIQ4_NL>(src, dst, n, kBlock);
     case WeightType::kIQ4_XS:
       return expand_row<BlockIQ4_XS>(src, dst, n, kSuperBlock);
+    case WeightType::kMXFP4:
+      return expand_row<BlockMXFP4>(src, dst, n, kBlock);
   }
 }
 

@@ -155,6 +155,39 @@ void compress(const float* x, BlockIQ4_NL& block) {
   for (int i = 0; i < kBlock; ++i) put_code(block.quants, nibble_place(i), nearest_iq4(x[i] * to_level));
 }
 
+/// The code of the FP4 level that is nearest to x, in units of kFp4Values.
+int nearest_fp4(float x) {
+  int code = 0;
+  const float magnitude = std::abs(2 * x);
+  for (int i = 1; i < 8; ++i) code += magnitude > static_cast<float>(kFp4Values[i - 1] + kFp4Values[i]);
+  return x < 0 && code > 0 ? code + 8 : code;
+}
+
+void compress(const float* x, BlockMXFP4& block) {
+  float most = 0;
+  for (int i = 0; i < kBlock; ++i) most = std::max(most, std::abs(x[i]));
+  if (!(most > 0 && std::isfinite(most))) return;
+  // The scale of the first exponent puts the largest weight on the outermost level or beyond, that of the next one
+  // within.
+  const int first = std::ilogb(most / static_cast<float>(kFp4Values[7])) + 128;
+  float best_error = INFINITY;
+  for (int exponent = std::max(first, 0); exponent <= first + 1; ++exponent) {
+    const float scale = mxfp4_scale(static_cast<uint8_t>(exponent));
+    float error = 0;
+    for (int i = 0; i < kBlock; ++i) {
+      const float level = x[i] / scale;
+      const float difference = level - static_cast<float>(kFp4Values[nearest_fp4(level)]);
+      error += difference * scale * (difference * scale);
+    }
+    if (error < best_error) {
+      best_error = error;
+      block.exponent = static_cast<uint8_t>(exponent);
+    }
+  }
+  const float scale = mxfp4_scale(block.exponent);
+  for (int i = 0; i < kBlock; ++i) put_code(block.quants, nibble_place(i), nearest_fp4(x[i] / scale));
+}
+
 void compress(const float* x, BlockQ4_1& block) {
   const Line line = fit_codes(x, kBlock, 15, false);
   const float to_code = set_scale(block, line.scale);
@@ -347,6 +380,8 @@ void quantize_row(WeightType type, const float* src, std::byte* dst, int64_t n) 
       return compress_row<BlockIQ4_NL>(src, dst, n, kBlock);
     case WeightType::kIQ4_XS:
       return compress_row<BlockIQ4_XS>(src, dst, n, kSuperBlock);
+    case WeightType::kMXFP4:
+      return compress_row<BlockMXFP4>(src, dst, n, kBlock);
   }
 }
 

@@ -16,7 +16,7 @@ constexpr std::array kTypes{
     WeightTypeInfo{WeightType::kQ2_K, "q2_k", 256, 84},      WeightTypeInfo{WeightType::kQ3_K, "q3_k", 256, 110},
     WeightTypeInfo{WeightType::kQ4_K, "q4_k", 256, 144},     WeightTypeInfo{WeightType::kQ5_K, "q5_k", 256, 176},
     WeightTypeInfo{WeightType::kQ6_K, "q6_k", 256, 210},     WeightTypeInfo{WeightType::kIQ4_NL, "iq4_nl", 32, 18},
-    WeightTypeInfo{WeightType::kIQ4_XS, "iq4_xs", 256, 136},
+    WeightTypeInfo{WeightType::kIQ4_XS, "iq4_xs", 256, 136}, WeightTypeInfo{WeightType::kMXFP4, "mxfp4", 32, 17},
 };
 
 }  // namespace

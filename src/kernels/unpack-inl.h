@@ -26,7 +26,8 @@
   CASE(kQ4_0, BlockQ4_0, product)               \
   CASE(kQ4_1, BlockQ4_1, product)               \
   CASE(kQ5_0, BlockQ5_0, product)               \
-  CASE(kQ5_1, BlockQ5_1, product) CASE(kIQ4_NL, BlockIQ4_NL, product)
+  CASE(kQ5_1, BlockQ5_1, product)               \
+  CASE(kIQ4_NL, BlockIQ4_NL, product) CASE(kMXFP4, BlockMXFP4, product)
 #define FATHOM_LOW_K_TYPES(CASE, product) \
   CASE(kQ2_K, BlockQ2_K, product) CASE(kQ3_K, BlockQ3_K, product) CASE(kQ4_K, BlockQ4_K, product)
 #define FATHOM_HIGH_K_TYPES(CASE, product) \
@@ -100,6 +101,8 @@ template <>
 inline constexpr int kCodeBits<BlockQ5_1> = 5;
 template <>
 inline constexpr int kCodeBits<BlockQ5_K> = 5;
+template <>
+inline constexpr int kCodeBits<BlockMXFP4> = 5;
 template <>
 inline constexpr int kCodeBits<BlockQ6_K> = 6;
 
@@ -201,6 +204,12 @@ HWY_INLINE CodeVec Iq4Codes(CodeVec nibbles) {
   return hn::TableLookupBytes(hn::LoadDup128(CodeTag(), kTable), nibbles);
 }
 
+/// Codes of four bits through the table of FP4, moved to [0, 24] by adding 12.
+HWY_INLINE CodeVec Fp4Codes(CodeVec nibbles) {
+  alignas(16) static constexpr uint8_t kTable[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
+  return hn::TableLookupBytes(hn::LoadDup128(CodeTag(), kTable), nibbles);
+}
+
 // CodesAt: the codes of one part of a chunk of a run.
 
 HWY_INLINE CodeVec CodesAt(const BlockQ8_0* HWY_RESTRICT b, int chunk, int part) {
@@ -236,6 +245,9 @@ HWY_INLINE CodeVec CodesAt(const BlockQ5_1* HWY_RESTRICT b, int chunk, int part)
 }
 HWY_INLINE CodeVec CodesAt(const BlockIQ4_NL* HWY_RESTRICT b, int chunk, int part) {
   return Iq4Codes(Nibbles(b[2 * chunk].quants, b[2 * chunk + 1].quants, part));
+}
+HWY_INLINE CodeVec CodesAt(const BlockMXFP4* HWY_RESTRICT b, int chunk, int part) {
+  return Fp4Codes(Nibbles(b[2 * chunk].quants, b[2 * chunk + 1].quants, part));
 }
 HWY_INLINE CodeVec CodesAt(const BlockIQ4_XS* HWY_RESTRICT b, int chunk, int part) {
   return Iq4Codes(Nibbles(b->quants + 32 * chunk, b->quants + 32 * chunk + 16, part));
@@ -275,6 +287,8 @@ template <>
 inline constexpr float kOffset<BlockQ5_0> = 16;
 template <>
 inline constexpr float kOffset<BlockIQ4_NL> = 128;
+template <>
+inline constexpr float kOffset<BlockMXFP4> = 12;
 
 /// Codes that fill all eight bits: an instruction that adds pairs of 16-bit products can take them only as signed
 /// numbers, code − 128, which is also what makes their minimum zero.
@@ -319,6 +333,12 @@ HWY_INLINE void ScaleHalves(const uint16_t (&halves)[8], float factor, FloatVec 
 #endif
 }
 
+/// out.min = out.scale · offset.
+HWY_INLINE void SetOffset(float offset, Scales& out) {
+  FATHOM_UNROLL
+  for (int i = 0; i < kScaleVectors; ++i) out.min[i] = hn::Mul(out.scale[i], hn::Set(FloatTag(), offset));
+}
+
 /// The scales of eight simple blocks.
 template <class Block>
 HWY_INLINE Scales ScalesOf(const Block* HWY_RESTRICT b) {
@@ -333,9 +353,27 @@ HWY_INLINE Scales ScalesOf(const Block* HWY_RESTRICT b) {
   if constexpr (kOffset<Block> == 0) {
     ScaleHalves(minimums, -1, out.min);
   } else {
-    FATHOM_UNROLL
-    for (int i = 0; i < kScaleVectors; ++i) out.min[i] = hn::Mul(out.scale[i], hn::Set(FloatTag(), kOffset<Block>));
+    SetOffset(kOffset<Block>, out);
   }
+  return out;
+}
+
+/// Powers of two, as mxfp4_scale makes them.
+HWY_INLINE Scales ScalesOf(const BlockMXFP4* HWY_RESTRICT b) {
+  const IntTag di;
+  alignas(16) uint8_t exponents[16];
+  FATHOM_UNROLL
+  for (int i = 0; i < 16; ++i) exponents[i] = b[i / 2].exponent;
+  Scales out;
+  FATHOM_UNROLL
+  for (int i = 0; i < kScaleVectors; ++i) {
+    const auto bytes = hn::LoadU(hn::Rebind<uint8_t, FloatTag>(), exponents + i * (16 / kScaleVectors));
+    const IntVec exponent = hn::PromoteTo(di, bytes);
+    const IntVec normal = hn::ShiftLeft<23>(hn::Sub(exponent, hn::Set(di, 1)));
+    const IntVec subnormal = hn::ShiftLeft<21>(hn::Add(exponent, hn::Set(di, 1)));
+    out.scale[i] = hn::BitCast(FloatTag(), hn::IfThenElse(hn::Lt(exponent, hn::Set(di, 2)), subnormal, normal));
+  }
+  SetOffset(kOffset<BlockMXFP4>, out);
   return out;
 }
 
@@ -343,8 +381,7 @@ HWY_INLINE Scales ScalesOf(const Block* HWY_RESTRICT b) {
 HWY_INLINE Scales OffsetScales(Vec16 bytes, uint16_t half, float offset) {
   Scales out;
   ScaleBytes<int8_t>(bytes, SetHalf(half), out.scale);
-  FATHOM_UNROLL
-  for (int i = 0; i < kScaleVectors; ++i) out.min[i] = hn::Mul(out.scale[i], hn::Set(FloatTag(), offset));
+  SetOffset(offset, out);
   return out;
 }
 

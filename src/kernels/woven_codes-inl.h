@@ -78,6 +78,12 @@ HWY_INLINE WovenCodes Woven(const BlockIQ4_NL* HWY_RESTRICT b) {
   for (CodeVec& codes : woven.vector) codes = Iq4Codes(codes);
   return woven;
 }
+HWY_INLINE WovenCodes Woven(const BlockMXFP4* HWY_RESTRICT b) {
+  WovenCodes woven = WeaveSimpleNibbles(b);
+  FATHOM_UNROLL
+  for (CodeVec& codes : woven.vector) codes = Fp4Codes(codes);
+  return woven;
+}
 HWY_INLINE WovenCodes Woven(const BlockIQ4_XS* HWY_RESTRICT b) {
   WovenCodes woven = WeaveNibbles(_mm512_loadu_si512(b->quants), _mm512_loadu_si512(b->quants + 64));
   FATHOM_UNROLL

@@ -1,6 +1,8 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <random>
 
 #include "random_rows.h"
 
@@ -43,6 +45,30 @@ TEST_P(MatmulOnEachIsa, EqualsReferenceForEveryWeightType) {
     }
     if (block < 256) expect_products_agree(kernels(GetParam()), type, {33, 192, 7});
     if (block == 1) expect_products_agree(kernels(GetParam()), type, {19, 77, 7});
+  }
+}
+
+TEST_P(MatmulOnEachIsa, EqualsReferenceForAllCodesAndScalesOfMXFP4) {
+  constexpr int64_t kRows = 37, kCols = 352, kXRows = 9;
+  std::mt19937 random(5);
+  std::vector<std::byte> bytes(kRows * row_bytes(WeightType::kMXFP4, kCols));
+  for (size_t i = 0; i < bytes.size(); ++i)
+    bytes[i] = static_cast<std::byte>(i % 17 == 0 ? 100 + random() % 40 : random() % 256);
+  const Matrix w{WeightType::kMXFP4, bytes.data(), kRows, kCols};
+  const Kernels& fast = kernels(GetParam());
+  const std::vector<float> values = gaussian(kXRows * kCols, 11);
+  const OwnedActivations plain(values, kXRows, kCols), x(values, kXRows, kCols, fast);
+  std::vector<float> expected(kXRows * kRows), found(expected.size()), weights(kCols);
+  kernels("reference").matvec(w, 0, kRows, plain.view, expected.data(), kRows);
+  for (const bool panels : {false, true}) {
+    (panels ? fast.matmul : fast.matvec)(w, 0, kRows, x.view, found.data(), kRows);
+    for (int64_t r = 0; r < kRows; ++r) {
+      dequantize_row(w.type, w.row(r), weights.data(), kCols);
+      const float largest = std::abs(*std::max_element(weights.begin(), weights.end(),
+                                                       [](float a, float b) { return std::abs(a) < std::abs(b); }));
+      for (int64_t i = 0; i < kXRows; ++i)
+        ASSERT_NEAR(expected[i * kRows + r], found[i * kRows + r], 3e-5f * largest) << r << ", " << i;
+    }
   }
 }
 

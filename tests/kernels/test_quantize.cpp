@@ -5,12 +5,14 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <fstream>
 #include <limits>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "kernels/blocks.h"
+#include "shared_data.h"
 
 namespace fathom {
 namespace {
@@ -18,9 +20,10 @@ namespace {
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 constexpr WeightType kTypes[] = {
-    WeightType::kF32,  WeightType::kF16,  WeightType::kBF16, WeightType::kQ8_0,   WeightType::kQ4_0,
-    WeightType::kQ4_1, WeightType::kQ5_0, WeightType::kQ5_1, WeightType::kQ2_K,   WeightType::kQ3_K,
-    WeightType::kQ4_K, WeightType::kQ5_K, WeightType::kQ6_K, WeightType::kIQ4_NL, WeightType::kIQ4_XS,
+    WeightType::kF32,  WeightType::kF16,    WeightType::kBF16,   WeightType::kQ8_0,
+    WeightType::kQ4_0, WeightType::kQ4_1,   WeightType::kQ5_0,   WeightType::kQ5_1,
+    WeightType::kQ2_K, WeightType::kQ3_K,   WeightType::kQ4_K,   WeightType::kQ5_K,
+    WeightType::kQ6_K, WeightType::kIQ4_NL, WeightType::kIQ4_XS, WeightType::kMXFP4,
 };
 
 std::vector<std::byte> quantized(WeightType type, const std::vector<float>& row) {
@@ -296,14 +299,35 @@ TEST(HandMadeBlock, IQ4_XS) {
   EXPECT_EQ(w[255], 0);      // sub-block 7 has scale 32 − 32
 }
 
+TEST(HandMadeBlock, MXFP4) {
+  BlockMXFP4 block{126, {}};
+  block.quants[3] = 0xf7;
+  block.quants[5] = 0x81;
+  const std::vector<float> w = expanded(WeightType::kMXFP4, block);
+  EXPECT_EQ(w[0], 0);
+  EXPECT_EQ(w[3], 3);     // 2⁻¹ · 6
+  EXPECT_EQ(w[19], -3);   // 2⁻¹ · −6
+  EXPECT_EQ(w[5], 0.25);  // 2⁻¹ · 0.5
+  EXPECT_EQ(w[21], 0);    // the second zero
+}
+
+TEST(HandMadeBlock, MXFP4ReachesSubnormalAndLargeScales) {
+  for (const int exponent : {0, 1, 2, 127, 252}) {
+    BlockMXFP4 block{static_cast<uint8_t>(exponent), {}};
+    block.quants[0] = 0x02;
+    EXPECT_EQ(expanded(WeightType::kMXFP4, block)[0], std::ldexp(1.0f, exponent - 127)) << exponent;
+  }
+}
+
 TEST(Quantize, ErrorOnNormalWeightsStaysWithinTheBoundOfItsType) {
   // Measured with a deviation of 0.02, rounded up by 2 to 6 %.
   const std::pair<WeightType, double> kBounds[] = {
-      {WeightType::kF32, 0},       {WeightType::kF16, 0.00022},   {WeightType::kBF16, 0.0017},
-      {WeightType::kQ8_0, 0.0051}, {WeightType::kQ6_K, 0.0173},   {WeightType::kQ5_K, 0.036},
-      {WeightType::kQ5_1, 0.0361}, {WeightType::kQ5_0, 0.0412},   {WeightType::kQ4_K, 0.0721},
-      {WeightType::kQ4_1, 0.0725}, {WeightType::kIQ4_NL, 0.0752}, {WeightType::kIQ4_XS, 0.0758},
-      {WeightType::kQ4_0, 0.083},  {WeightType::kQ3_K, 0.1472},   {WeightType::kQ2_K, 0.269},
+      {WeightType::kF32, 0},        {WeightType::kF16, 0.00022},   {WeightType::kBF16, 0.0017},
+      {WeightType::kQ8_0, 0.0051},  {WeightType::kQ6_K, 0.0173},   {WeightType::kQ5_K, 0.036},
+      {WeightType::kQ5_1, 0.0361},  {WeightType::kQ5_0, 0.0412},   {WeightType::kQ4_K, 0.0721},
+      {WeightType::kQ4_1, 0.0725},  {WeightType::kIQ4_NL, 0.0752}, {WeightType::kIQ4_XS, 0.0758},
+      {WeightType::kQ4_0, 0.083},   {WeightType::kQ3_K, 0.1472},   {WeightType::kQ2_K, 0.269},
+      {WeightType::kMXFP4, 0.1152},
   };
   for (const auto& [type, bound] : kBounds) EXPECT_LE(normal_error(type), bound) << info(type).name;
 }
@@ -342,6 +366,7 @@ TEST(Quantize, ZerosStayZeros) {
 
 TEST(Quantize, ConstantRowsSurviveWithinTwoPercent) {
   for (WeightType type : kTypes) {
+    if (type == WeightType::kMXFP4) continue;  // its scales are powers of two
     for (float value : {0.03f, -0.03f, 5.0f, -5.0f}) {
       const std::vector<float> row(256, value);
       EXPECT_LT(relative_error(row, round_trip(type, row)), 0.02) << info(type).name << " " << value;
@@ -350,13 +375,14 @@ TEST(Quantize, ConstantRowsSurviveWithinTwoPercent) {
 }
 
 TEST(Quantize, WeightsOnTheGridOfASimpleBlockComeBackExactly) {
-  std::vector<float> symmetric4(32), symmetric5(32), line4(32), line5(32), codebook(32), bytes(32);
+  std::vector<float> symmetric4(32), symmetric5(32), line4(32), line5(32), codebook(32), fp4(32), bytes(32);
   for (int i = 0; i < 32; ++i) {
     symmetric4[i] = 0.5f * static_cast<float>(i % 16 - 8);
     symmetric5[i] = 0.25f * static_cast<float>(i - 16);
     line4[i] = 3 + 0.5f * static_cast<float>(i % 16);
     line5[i] = -7 + 0.25f * static_cast<float>(i);
     codebook[i] = 0.125f * static_cast<float>(kIq4Values[i % 16]);
+    fp4[i] = 0.125f * static_cast<float>(kFp4Values[i % 16]);
     bytes[i] = 0.5f * static_cast<float>(i == 0 ? -128 : 4 * i - 1);
   }
   EXPECT_EQ(round_trip(WeightType::kQ4_0, symmetric4), symmetric4);
@@ -364,6 +390,7 @@ TEST(Quantize, WeightsOnTheGridOfASimpleBlockComeBackExactly) {
   EXPECT_EQ(round_trip(WeightType::kQ4_1, line4), line4);
   EXPECT_EQ(round_trip(WeightType::kQ5_1, line5), line5);
   EXPECT_EQ(round_trip(WeightType::kIQ4_NL, codebook), codebook);
+  EXPECT_EQ(round_trip(WeightType::kMXFP4, fp4), fp4);
   EXPECT_EQ(round_trip(WeightType::kQ8_0, bytes), bytes);
 }
 
@@ -380,6 +407,30 @@ TEST(Quantize, OneOutlierCostsOnlyItsOwnBlock) {
       EXPECT_TRUE(std::equal(before.begin(), before.begin() + first, after.begin())) << info(type).name;
       EXPECT_TRUE(std::equal(before.begin() + last, before.end(), after.begin() + last)) << info(type).name;
     }
+  }
+}
+
+/// A file of rows in shared/golden/weight-types: type, rows, cols, the blocks, and the weights as floats.
+void expect_golden_rows(WeightType type, const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  int32_t head[3] = {};
+  file.read(reinterpret_cast<char*>(head), sizeof(head));
+  ASSERT_EQ(head[0], static_cast<int32_t>(type));
+  const size_t n = static_cast<size_t>(head[1]) * head[2];
+  std::vector<std::byte> blocks(row_bytes(type, n));
+  std::vector<float> expected(n), found(n);
+  file.read(reinterpret_cast<char*>(blocks.data()), static_cast<std::streamsize>(blocks.size()));
+  file.read(reinterpret_cast<char*>(expected.data()), static_cast<std::streamsize>(n * sizeof(float)));
+  ASSERT_TRUE(file);
+  dequantize_row(type, blocks.data(), found.data(), static_cast<int64_t>(n));
+  EXPECT_EQ(found, expected);
+}
+
+TEST(Dequantize, MXFP4EqualsTheReferenceRows) {
+  for (const char* name : {"mxfp4", "mxfp4-random"}) {
+    const std::string path = test::shared_path("golden/weight-types/" + std::string(name) + ".rows");
+    FATHOM_NEEDS(path);
+    expect_golden_rows(WeightType::kMXFP4, path);
   }
 }
 
