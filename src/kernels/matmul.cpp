@@ -55,14 +55,42 @@ void ActivationBuffer::quantize(ThreadPool& pool, const Kernels& kernels) {
 }
 
 void ActivationBuffer::pack(ThreadPool& pool, const Kernels& kernels, bool exact) {
-  const int64_t elements = tile_elements(rows_, cols_), block = tile_elements(kTileTokens, cols_);
-  tiles_.reserve(elements);
-  if (exact) tiles_low_.reserve(elements);
-  pool.parallel_for(elements / block, [&](size_t i, int) {
-    const int64_t first = static_cast<int64_t>(i) * kTileTokens, at = static_cast<int64_t>(i) * block;
-    kernels.pack_activations(row(first), std::min(kTileTokens, rows_ - first), cols_, tiles_.data() + at,
+  const RowRange all[] = {{0, rows_}};
+  pack(pool, kernels, exact, all);
+}
+
+void ActivationBuffer::pack(ThreadPool& pool, const Kernels& kernels, bool exact,
+                            std::span<const RowRange> ranges) {
+  std::vector<RowRange> tiles;  // the rows of each
+  for (const RowRange& range : ranges) {
+    for (int64_t first = range.begin; first < range.end; first += kTileTokens)
+      tiles.push_back({first, std::min(first + kTileTokens, range.end)});
+  }
+  const int64_t block = tile_elements(kTileTokens, cols_);
+  tiles_.reserve(tiles.size() * block);
+  if (exact) tiles_low_.reserve(tiles.size() * block);
+  pool.parallel_for(tiles.size(), [&](size_t i, int) {
+    const auto [begin, end] = tiles[i];
+    const int64_t at = static_cast<int64_t>(i) * block;
+    kernels.pack_activations(row(begin), end - begin, cols_, tiles_.data() + at,
                              exact ? tiles_low_.data() + at : nullptr);
   });
+}
+
+ActivationRows ActivationBuffer::view(int64_t begin, int64_t end, int64_t first_tile) const {
+  const int64_t at = begin * padded_columns(cols_), tile_at = first_tile * tile_elements(kTileTokens, cols_);
+  const auto from = [](const auto& buffer, int64_t offset) {
+    return buffer.size() ? buffer.data() + offset : nullptr;
+  };
+  return {end - begin,
+          cols_,
+          from(f32_, begin * cols_),
+          from(q_, at),
+          from(scale_, at / 16),
+          from(sum_, at / 16),
+          from(pair_sum_, at / 32),
+          from(tiles_, tile_at),
+          from(tiles_low_, tile_at)};
 }
 
 void matmul(ThreadPool& pool, const Kernels& kernels, ActivationBuffer& x, std::span<const Product> products) {

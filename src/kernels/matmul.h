@@ -9,6 +9,13 @@
 
 namespace fathom {
 
+struct RowRange {
+  int64_t begin, end;
+};
+
+/// Tiles of so many rows of activations.
+inline int64_t tiles_of(int64_t rows) { return (rows + kTileTokens - 1) / kTileTokens; }
+
 /// Activation rows with room for all their forms; grows as needed and is reused.
 class ActivationBuffer {
  public:
@@ -25,6 +32,8 @@ class ActivationBuffer {
   void quantize(ThreadPool& pool, const Kernels& kernels);
   /// Makes the tiles of the rows as they are now, with the low form if `exact`.
   void pack(ThreadPool& pool, const Kernels& kernels, bool exact);
+  /// The same of some rows: each range begins with a tile of its own, behind the tiles of those before.
+  void pack(ThreadPool& pool, const Kernels& kernels, bool exact, std::span<const RowRange> ranges);
   ActivationRows view() const {
     return {rows_,
             cols_,
@@ -36,6 +45,8 @@ class ActivationBuffer {
             tiles_.data(),
             tiles_low_.data()};
   }
+  /// Rows [begin, end), whose tiles, if any, begin with tile `first_tile`.
+  ActivationRows view(int64_t begin, int64_t end, int64_t first_tile) const;
 
  private:
   int64_t rows_ = 0, cols_ = 0;

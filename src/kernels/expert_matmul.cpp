@@ -1,0 +1,109 @@
+#include "kernels/expert_matmul.h"
+
+#include <algorithm>
+#include <cassert>
+#include <vector>
+
+namespace fathom {
+namespace {
+
+/// As in matmul.cpp: a piece is this part of a thread's fair share of what is left.
+constexpr int64_t kShareOfRest = 2;
+
+/// The rows of one expert.
+struct Group {
+  size_t expert;
+  int64_t begin, end;
+  int64_t first_tile;  // of matrix tiles, where there are any
+
+  int64_t rows() const { return end - begin; }
+  bool few() const { return rows() <= kMatvecRows; }
+  /// Of a row of weights. Few rows cost what reading the weights costs.
+  int64_t cost() const { return std::max(rows(), kMatvecRows); }
+};
+
+/// Rows [begin, end) of the weights of a product for a group.
+struct Piece {
+  const ExpertProduct* product;
+  const Group* group;
+  int64_t begin, end;
+
+  const Matrix& weights() const { return product->experts[group->expert]; }
+};
+
+std::vector<Group> groups_of(std::span<const int64_t> offsets) {
+  std::vector<Group> groups;
+  int64_t tile = 0;
+  for (size_t e = 0; e + 1 < offsets.size(); ++e) {
+    assert(offsets[e] <= offsets[e + 1]);
+    if (offsets[e] == offsets[e + 1]) continue;
+    groups.push_back({e, offsets[e], offsets[e + 1], tile});
+    if (!groups.back().few()) tile += tiles_of(groups.back().rows());
+  }
+  return groups;
+}
+
+std::vector<Piece> divide(std::span<const ExpertProduct> products, std::span<const Group> groups, int threads,
+                          int64_t panel_rows) {
+  int64_t rest = 0;
+  for (const ExpertProduct& p : products) {
+    for (const Group& g : groups) rest += p.experts[g.expert].rows * g.cost();
+  }
+  std::vector<Piece> pieces;
+  for (const Group& g : groups) {
+    for (const ExpertProduct& p : products) {
+      const int64_t rows = p.experts[g.expert].rows;
+      for (int64_t r = 0; r < rows;) {
+        const int64_t panels = std::max<int64_t>(1, rest / (kShareOfRest * threads * panel_rows * g.cost()));
+        const int64_t end = std::min(r + panels * panel_rows, rows);
+        pieces.push_back({&p, &g, r, end});
+        rest -= (end - r) * g.cost();
+        r = end;
+      }
+    }
+  }
+  return pieces;
+}
+
+/// Makes the forms of x that the groups need.
+void make_forms(ThreadPool& pool, const Kernels& kernels, ActivationBuffer& x, std::span<const Group> groups,
+                std::span<const ExpertProduct> products) {
+  bool eight_bits = false, exact = false;
+  std::vector<RowRange> tiled;
+  for (const Group& g : groups) {
+    const bool tiles = !g.few() && kernels.pack_activations;
+    if (tiles) tiled.push_back({g.begin, g.end});
+    for (const ExpertProduct& p : products) {
+      assert(p.experts[g.expert].cols == x.cols());
+      const bool floats = is_float(p.experts[g.expert].type);
+      exact |= tiles && floats;
+      eight_bits |= !tiles && !floats;
+    }
+  }
+  if (eight_bits) x.quantize(pool, kernels);
+  if (!tiled.empty()) x.pack(pool, kernels, exact, tiled);
+}
+
+}  // namespace
+
+void expert_matmul(ThreadPool& pool, const Kernels& kernels, ActivationBuffer& x, std::span<const int64_t> offsets,
+                   std::span<const ExpertProduct> products) {
+  assert(!offsets.empty() && offsets.front() == 0 && offsets.back() == x.rows());
+  const std::vector<Group> groups = groups_of(offsets);
+  make_forms(pool, kernels, x, groups, products);
+  const std::vector<Piece> pieces = divide(products, groups, pool.threads(), kernels.panel_rows);
+  pool.parallel_for(pieces.size(), [&](size_t i, int) {
+    const Piece& piece = pieces[i];
+    const Group& group = *piece.group;
+    const Matrix& w = piece.weights();
+    const ActivationRows rows = x.view(group.begin, group.end, group.first_tile);
+    float* y = piece.product->y + group.begin * w.rows;
+    (group.few() ? kernels.matvec : kernels.matmul)(w, piece.begin, piece.end, rows, y, w.rows);
+    if (!piece.product->bias) return;
+    const float* bias = piece.product->bias + static_cast<int64_t>(group.expert) * w.rows + piece.begin;
+    for (int64_t r = 0; r < rows.rows; ++r)
+      kernels.add(y + r * w.rows + piece.begin, bias, piece.end - piece.begin);
+  });
+}
+
+}  // namespace fathom
