@@ -168,8 +168,18 @@ struct Kernels {
   void (*rotate_pairs)(float* x, const float* cos, const float* sin, int64_t pairs);
   /// gate = silu(gate) · up; [n].
   void (*swiglu)(float* gate, const float* up, int64_t n);
+  /// gate = gelu(gate) · up, the tanh form; [n].
+  void (*geglu)(float* gate, const float* up, int64_t n);
+  /// The gate of gpt-oss: with g = min(gate, 7) and u = up within ±7, gate = g · sigmoid(1.702 g) · (u + 1); [n].
+  void (*swiglu_oai)(float* gate, const float* up, int64_t n);
   /// x = gelu(x), the tanh form; [n].
   void (*gelu)(float* x, int64_t n);
+  /// x = x · sigmoid(x); [n].
+  void (*silu)(float* x, int64_t n);
+  /// x = max(x, 0)²; [n].
+  void (*relu_squared)(float* x, int64_t n);
+  /// x = ln(1 + eˣ), and x itself above 20; [n].
+  void (*softplus)(float* x, int64_t n);
   /// x += y; [n].
   void (*add)(float* x, const float* y, int64_t n);
   /// x = softmax(x) in place; [n]; returns log Σ exp.

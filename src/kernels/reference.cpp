@@ -187,11 +187,37 @@ void swiglu(float* gate, const float* up, int64_t n) {
   for (int64_t i = 0; i < n; ++i) gate[i] = gate[i] / (1.0f + std::exp(-gate[i])) * up[i];
 }
 
-void gelu(float* x, int64_t n) {
+double gelu_of(double v) {
   const double root = std::sqrt(2.0 / M_PI);
+  return 0.5 * v * (1.0 + std::tanh(root * (v + 0.044715 * v * v * v)));
+}
+
+void gelu(float* x, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) x[i] = static_cast<float>(gelu_of(x[i]));
+}
+
+void geglu(float* gate, const float* up, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) gate[i] = static_cast<float>(gelu_of(gate[i]) * up[i]);
+}
+
+void swiglu_oai(float* gate, const float* up, int64_t n) {
   for (int64_t i = 0; i < n; ++i) {
-    const double v = x[i];
-    x[i] = static_cast<float>(0.5 * v * (1.0 + std::tanh(root * (v + 0.044715 * v * v * v))));
+    const double g = std::min(gate[i], 7.0f), u = std::clamp(up[i], -7.0f, 7.0f);
+    gate[i] = static_cast<float>(g / (1.0 + std::exp(-1.702 * g)) * (u + 1.0));
+  }
+}
+
+void silu(float* x, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) x[i] = static_cast<float>(x[i] / (1.0 + std::exp(-static_cast<double>(x[i]))));
+}
+
+void relu_squared(float* x, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) x[i] = std::max(x[i], 0.0f) * std::max(x[i], 0.0f);
+}
+
+void softplus(float* x, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    if (x[i] <= 20) x[i] = static_cast<float>(std::log1p(std::exp(static_cast<double>(x[i]))));
   }
 }
 
@@ -301,7 +327,12 @@ Kernels reference_kernels() {
           .layer_norm = layer_norm,
           .rotate_pairs = rotate_pairs,
           .swiglu = swiglu,
+          .geglu = geglu,
+          .swiglu_oai = swiglu_oai,
           .gelu = gelu,
+          .silu = silu,
+          .relu_squared = relu_squared,
+          .softplus = softplus,
           .add = add,
           .softmax = softmax,
           .rms_norm_backward = rms_norm_backward,

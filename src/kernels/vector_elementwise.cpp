@@ -91,20 +91,57 @@ void RotatePairs(float* HWY_RESTRICT x, const float* HWY_RESTRICT cos, const flo
 HWY_INLINE FloatVec Sigmoid(FloatVec v) {
   const FloatTag d;
   const auto one = hn::Set(d, 1.0f);
-  return hn::Div(one, hn::Add(one, hn::Exp(d, hn::Neg(v))));
+  const auto exponent = hn::Min(hn::Neg(v), hn::Set(d, 88.0f));  // hn::Exp is wrong above 104
+  return hn::Div(one, hn::Add(one, hn::Exp(d, exponent)));
 }
 
 void Swiglu(float* gate, const float* up, int64_t n) {
   Map2(gate, up, n, gate, [](auto g, auto u) { return hn::Mul(hn::Mul(g, Sigmoid(g)), u); });
 }
 
-void Gelu(float* x, int64_t n) {
+HWY_INLINE FloatVec GeluOf(FloatVec v) {
   // ½v(1 + tanh(u)) = v·sigmoid(2u), u = √(2/π)(v + 0.044715 v³)
   const FloatTag d;
   const auto twice_root = hn::Set(d, 2.0f * 0.7978845608028654f), cubic = hn::Set(d, 0.044715f);
+  const auto u = hn::Mul(twice_root, hn::MulAdd(hn::Mul(cubic, hn::Mul(v, v)), v, v));
+  return hn::Mul(v, Sigmoid(u));
+}
+
+void Gelu(float* x, int64_t n) {
+  Map2(x, x, n, x, [](auto v, auto) { return GeluOf(v); });
+}
+
+void Geglu(float* gate, const float* up, int64_t n) {
+  Map2(gate, up, n, gate, [](auto g, auto u) { return hn::Mul(GeluOf(g), u); });
+}
+
+void SwigluOai(float* gate, const float* up, int64_t n) {
+  const FloatTag d;
+  const auto limit = hn::Set(d, 7.0f), slope = hn::Set(d, 1.702f), one = hn::Set(d, 1.0f);
+  Map2(gate, up, n, gate, [&](auto x, auto y) {
+    // the limits come first: then NaN stays NaN on x86, too
+    const auto g = hn::Min(limit, x), u = hn::Max(hn::Neg(limit), hn::Min(limit, y));
+    return hn::Mul(hn::Mul(g, Sigmoid(hn::Mul(slope, g))), hn::Add(u, one));
+  });
+}
+
+void Silu(float* x, int64_t n) {
+  Map2(x, x, n, x, [](auto v, auto) { return hn::Mul(v, Sigmoid(v)); });
+}
+
+void ReluSquared(float* x, int64_t n) {
+  Map2(x, x, n, x, [](auto v, auto) {
+    const auto positive = hn::Max(hn::Zero(FloatTag()), v);
+    return hn::Mul(positive, positive);
+  });
+}
+
+void Softplus(float* x, int64_t n) {
+  const FloatTag d;
+  const auto limit = hn::Set(d, 20.0f);
   Map2(x, x, n, x, [&](auto v, auto) {
-    const auto u = hn::Mul(twice_root, hn::MulAdd(hn::Mul(cubic, hn::Mul(v, v)), v, v));
-    return hn::Mul(v, Sigmoid(u));
+    const auto soft = hn::Log1p(d, hn::Exp(d, hn::Min(v, limit)));
+    return hn::IfThenElse(hn::Le(v, limit), soft, v);
   });
 }
 
@@ -125,7 +162,12 @@ void FillElementwise(Kernels& table) {
   table.layer_norm = LayerNorm;
   table.rotate_pairs = RotatePairs;
   table.swiglu = Swiglu;
+  table.geglu = Geglu;
+  table.swiglu_oai = SwigluOai;
   table.gelu = Gelu;
+  table.silu = Silu;
+  table.relu_squared = ReluSquared;
+  table.softplus = Softplus;
   table.add = Add;
   table.softmax = Softmax;
 }

@@ -1,6 +1,8 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "random_rows.h"
 
@@ -36,6 +38,23 @@ TEST_P(ElementwiseOnEachIsa, EqualsReferenceForEveryLength) {
     plain.gelu(expected.data(), n);
     fast.gelu(found.data(), n);
     expect_near(expected, found, 1e-5f);
+    const auto activation = [&](void (*Kernels::*function)(float*, int64_t)) {
+      expected = found = x;
+      (plain.*function)(expected.data(), n);
+      (fast.*function)(found.data(), n);
+      expect_near(expected, found, 1e-5f);
+    };
+    activation(&Kernels::silu);
+    activation(&Kernels::relu_squared);
+    activation(&Kernels::softplus);
+    const auto gated = [&](void (*Kernels::*function)(float*, const float*, int64_t)) {
+      expected = found = x;
+      (plain.*function)(expected.data(), w.data(), n);
+      (fast.*function)(found.data(), w.data(), n);
+      expect_near(expected, found, 1e-5f);
+    };
+    gated(&Kernels::geglu);
+    gated(&Kernels::swiglu_oai);
     expected = found = x;
     plain.add(expected.data(), w.data(), n);
     fast.add(found.data(), w.data(), n);
@@ -48,6 +67,42 @@ TEST_P(ElementwiseOnEachIsa, EqualsReferenceForEveryLength) {
     plain.rotate_pairs(expected.data(), w.data(), b.data(), n / 2);
     fast.rotate_pairs(found.data(), w.data(), b.data(), n / 2);
     expect_near(expected, found, 1e-5f);
+  }
+}
+
+TEST_P(ElementwiseOnEachIsa, ActivationsOfExtremeNumbersAreTheirLimits) {
+  const Kernels& table = kernels(GetParam());
+  const std::vector<float> given = {0.0f, -90.0f, 90.0f, -1000.0f, 1000.0f, -1e30f, 20.0f, 20.5f, NAN};
+  const auto n = static_cast<int64_t>(given.size());
+  std::vector<float> x = given;
+  table.silu(x.data(), n);
+  expect_near({0, 0, 90, 0, 1000, 0, 20, 20.5f}, {x.begin(), x.end() - 1}, 1e-6f);
+  EXPECT_TRUE(std::isnan(x.back()));
+  x = given;
+  table.softplus(x.data(), n);
+  expect_near({std::log(2.0f), 0, 90, 0, 1000, 0, 20, 20.5f}, {x.begin(), x.end() - 1}, 1e-6f);
+  EXPECT_TRUE(std::isnan(x.back()));
+  EXPECT_EQ(x[2], 90);
+  x = given;
+  table.relu_squared(x.data(), n);
+  expect_near({0, 0, 8100, 0, 1e6f, 0, 400, 420.25f}, {x.begin(), x.end() - 1}, 1e-6f);
+  EXPECT_TRUE(std::isnan(x.back()));
+  x = given;
+  const std::vector<float> up = {9, 1, 9, 1, -9, 1, 0, -1, 1};
+  table.swiglu_oai(x.data(), up.data(), n);
+  const float seven = 7.0f / (1.0f + std::exp(-1.702f * 7.0f));
+  expect_near({0, 0, 8 * seven, 0, -6 * seven, 0, seven, 0}, {x.begin(), x.end() - 1}, 1e-5f);
+  EXPECT_TRUE(std::isnan(x.back()));
+}
+
+TEST_P(ElementwiseOnEachIsa, SoftplusKeepsItsPrecisionFarBelowZero) {
+  std::vector<float> x(80);
+  for (int i = 0; i < 80; ++i) x[i] = -static_cast<float>(i);
+  std::vector<float> found = x;
+  kernels(GetParam()).softplus(found.data(), 80);
+  for (int i = 0; i < 80; ++i) {
+    const double expected = std::log1p(std::exp(-static_cast<double>(i)));
+    EXPECT_NEAR(found[i] / expected, 1, 1e-6) << i;
   }
 }
 

@@ -28,7 +28,12 @@ class WatchedKernels {
     watch<&Kernels::layer_norm>();
     watch<&Kernels::rotate_pairs>();
     watch<&Kernels::swiglu>();
+    watch<&Kernels::geglu>();
+    watch<&Kernels::swiglu_oai>();
     watch<&Kernels::gelu>();
+    watch<&Kernels::silu>();
+    watch<&Kernels::relu_squared>();
+    watch<&Kernels::softplus>();
     watch<&Kernels::add>();
     watch<&Kernels::softmax>();
     watch<&Kernels::exponentials>();
