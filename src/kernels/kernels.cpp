@@ -53,6 +53,8 @@ Kernels vector_kernels(const Isa& isa) {
   fill_vector_pages(table);
   fill_vector_elementwise(table);
   fill_vector_gradients(table);
+  fill_vector_scan(table);
+  fill_vector_ssd(table);
   fill_vector_peak(table);
   if (isa.tiles) {
     fill_amx_matmul(table);

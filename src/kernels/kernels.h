@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/pages.h"
+#include "kernels/scan.h"
 #include "kernels/types.h"
 #include "kernels/weight_form.h"
 
@@ -184,6 +185,21 @@ struct Kernels {
   void (*add)(float* x, const float* y, int64_t n);
   /// x = softmax(x) in place; [n]; returns log Σ exp.
   float (*softmax)(float* x, int64_t n);
+
+  // State-space layers (scan.h).
+  void (*causal_conv)(const ConvTask& task);
+  void (*selective_scan)(const SelectiveScan& task);
+  /// One head of Mamba-2, row by row: same bits for any split of the rows.
+  void (*ssd_scan)(const SsdHead& head);
+  /// The same by matrix products of kSsdBlock rows, for many rows. Rounds differently: by about 1e-6 of the largest
+  /// results. scratch: [ssd_scratch(width, state)], aligned to 64 bytes.
+  void (*ssd_chunk)(const SsdHead& head, float* scratch);
+  /// scratch: [ssd_scratch(0, state)], aligned to 64 bytes.
+  void (*ssd_products)(const SsdProducts& task, float* scratch);
+  /// The norm of Mamba-2 on one row: out = t / rms(t) · weight of each of `groups` groups of t = x · silu(z); all
+  /// [groups, width]. out may be x.
+  void (*gated_group_norm)(const float* x, const float* z, const float* weight, float eps, int64_t groups,
+                           int64_t width, float* out);
 
   // Gradients, for training. dy: of the result; all [n].
   /// dx: of x, overwritten; dweight: of weight, added to.

@@ -7,4 +7,15 @@ namespace fathom {
 /// The table of plain kernels.
 Kernels reference_kernels();
 
+/// Those of state-space layers.
+namespace reference {
+void causal_conv(const ConvTask& t);
+void selective_scan(const SelectiveScan& t);
+void ssd_scan(const SsdHead& t);
+void ssd_chunk(const SsdHead& t, float* scratch);
+void ssd_products(const SsdProducts& t, float* scratch);
+void gated_group_norm(const float* x, const float* z, const float* weight, float eps, int64_t groups, int64_t width,
+                      float* out);
+}  // namespace reference
+
 }  // namespace fathom

@@ -33,6 +33,8 @@ void fill_vector_scores(Kernels& table);
 void fill_vector_pages(Kernels& table);
 void fill_vector_elementwise(Kernels& table);
 void fill_vector_gradients(Kernels& table);
+void fill_vector_scan(Kernels& table);
+void fill_vector_ssd(Kernels& table);
 void fill_vector_peak(Kernels& table);
 
 /// Replaces what runs better on AMX tiles in a table for AVX-512.

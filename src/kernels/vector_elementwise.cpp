@@ -145,6 +145,14 @@ void Softplus(float* x, int64_t n) {
   });
 }
 
+void GatedGroupNorm(const float* x, const float* z, const float* weight, float eps, int64_t groups, int64_t width,
+                    float* out) {
+  for (int64_t g = 0; g < groups; ++g, x += width, z += width, weight += width, out += width) {
+    Map2(x, z, width, out, [](auto v, auto gate) { return hn::Mul(v, hn::Mul(gate, Sigmoid(gate))); });
+    RmsNorm(out, weight, eps, width, out);
+  }
+}
+
 float Softmax(float* x, int64_t n) {
   const FloatTag d;
   float largest = -std::numeric_limits<float>::infinity();
@@ -168,6 +176,7 @@ void FillElementwise(Kernels& table) {
   table.silu = Silu;
   table.relu_squared = ReluSquared;
   table.softplus = Softplus;
+  table.gated_group_norm = GatedGroupNorm;
   table.add = Add;
   table.softmax = Softmax;
 }

@@ -106,6 +106,27 @@ TEST_P(ElementwiseOnEachIsa, SoftplusKeepsItsPrecisionFarBelowZero) {
   }
 }
 
+TEST_P(ElementwiseOnEachIsa, GatedGroupNormEqualsReferenceAndMayReplaceItsInput) {
+  const Kernels& plain = kernels("reference");
+  const Kernels& fast = kernels(GetParam());
+  for (const auto& [groups, width] : {std::pair<int64_t, int64_t>{1, 64}, {8, 16}, {3, 7}, {2, 1000}}) {
+    const int64_t n = groups * width;
+    std::vector<float> x = gaussian(n, 1, 3.0f);
+    const std::vector<float> z = gaussian(n, 2, 3.0f), weight = gaussian(n, 3);
+    std::fill_n(x.begin(), width, 0.0f);  // a group of zeros stays zero
+    std::vector<float> expected(n);
+    plain.gated_group_norm(x.data(), z.data(), weight.data(), 1e-5f, groups, width, expected.data());
+    fast.gated_group_norm(x.data(), z.data(), weight.data(), 1e-5f, groups, width, x.data());
+    expect_near(expected, x, 1e-5f);
+    EXPECT_EQ(x[0], 0);
+    for (int64_t g = 1; g < groups; ++g) {
+      double squares = 0;
+      for (int64_t i = g * width; i < (g + 1) * width; ++i) squares += std::pow(x[i] / weight[i], 2);
+      EXPECT_NEAR(squares / static_cast<double>(width), 1, 1e-2);
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Isa, ElementwiseOnEachIsa, testing::ValuesIn(available_isas()),
                          [](const auto& param) { return param.param; });
 

@@ -34,6 +34,12 @@ class WatchedKernels {
     watch<&Kernels::silu>();
     watch<&Kernels::relu_squared>();
     watch<&Kernels::softplus>();
+    watch<&Kernels::causal_conv>();
+    watch<&Kernels::selective_scan>();
+    watch<&Kernels::ssd_scan>();
+    watch<&Kernels::ssd_chunk>();
+    watch<&Kernels::ssd_products>();
+    watch<&Kernels::gated_group_norm>();
     watch<&Kernels::add>();
     watch<&Kernels::softmax>();
     watch<&Kernels::exponentials>();
