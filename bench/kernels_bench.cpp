@@ -165,6 +165,70 @@ void train(benchmark::State& state, const std::string& isa, bool rounded, const 
         best_rate(rounded ? table.peak_bf16 : table.peak_f32));
 }
 
+/// A head of Mamba-2 as its models have them, by the form of its recurrence.
+enum class SsdForm { kScan, kChunk, kChunkOfProducts };
+
+void ssd(benchmark::State& state, const std::string& isa, SsdForm form) {
+  constexpr int64_t kWidth = 64, kState = 128, kTokens = 512;
+  const Kernels& table = kernels(isa);
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal(0, 1);
+  const auto gaussian = [&](int64_t n) {
+    std::vector<float> values(n);
+    for (float& v : values) v = normal(random);
+    return values;
+  };
+  const std::vector<float> x = gaussian(kTokens * kWidth), b = gaussian(kTokens * kState),
+                           c = gaussian(kTokens * kState), dt(kTokens, 0.1f);
+  std::vector<float> h(kWidth * kState), y(kTokens * kWidth), products(kTokens * kSsdBlock);
+  AlignedBuffer<float> scratch(ssd_scratch(kWidth, kState));
+  SsdHead head{.rows = kTokens, .width = kWidth, .state = kState, .a = -1, .d = 1};
+  head.x = x.data();
+  head.dt = dt.data();
+  head.dt_stride = 1;
+  head.b = b.data();
+  head.c = c.data();
+  head.x_stride = head.y_stride = kWidth;
+  head.b_stride = head.c_stride = kState;
+  head.h = h.data();
+  head.y = y.data();
+  if (form == SsdForm::kChunkOfProducts) {
+    table.ssd_products({kTokens, kState, b.data(), kState, c.data(), kState, products.data()}, scratch.data());
+    head.products = products.data();
+  }
+  for (auto _ : state) {
+    form == SsdForm::kScan ? table.ssd_scan(head) : table.ssd_chunk(head, scratch.data());
+    benchmark::DoNotOptimize(y.data());
+  }
+  state.counters["tokens/s"] =
+      benchmark::Counter(static_cast<double>(state.iterations()) * kTokens, benchmark::Counter::kIsRate);
+}
+
+/// The recurrence of a layer of Mamba-1.
+void selective_scan(benchmark::State& state, const std::string& isa) {
+  constexpr int64_t kChannels = 512, kState = 16, kTokens = 256;
+  const Kernels& table = kernels(isa);
+  const std::vector<float> x(kTokens * kChannels, 0.5f), dt(kTokens * kChannels, 0.1f),
+      a(kChannels * kState, -1.0f), b(kTokens * kState, 0.25f), c(kTokens * kState, 0.5f);
+  std::vector<float> h(kChannels * kState), y(kTokens * kChannels);
+  SelectiveScan scan{.rows = kTokens, .end = kChannels, .state = kState};
+  scan.x = x.data();
+  scan.dt = dt.data();
+  scan.a = a.data();
+  scan.b = b.data();
+  scan.c = c.data();
+  scan.h = h.data();
+  scan.y = y.data();
+  scan.x_stride = scan.dt_stride = scan.y_stride = kChannels;
+  scan.b_stride = scan.c_stride = kState;
+  for (auto _ : state) {
+    table.selective_scan(scan);
+    benchmark::DoNotOptimize(y.data());
+  }
+  state.counters["state elements/s"] = benchmark::Counter(
+      static_cast<double>(state.iterations()) * kTokens * kChannels * kState, benchmark::Counter::kIsRate);
+}
+
 /// What the kernels above are measured against.
 void peak(benchmark::State& state, int64_t (*function)(int64_t, float*)) {
   float sink = 0;
@@ -191,6 +255,11 @@ const int kRegistered = [] {
     benchmark::RegisterBenchmark(("peak/" + isa + "/quantised").c_str(), peak, table.peak);
     benchmark::RegisterBenchmark(("peak/" + isa + "/f32").c_str(), peak, table.peak_f32);
     if (table.peak_bf16) benchmark::RegisterBenchmark(("peak/" + isa + "/bf16").c_str(), peak, table.peak_bf16);
+    benchmark::RegisterBenchmark(("selective_scan/" + isa).c_str(), selective_scan, isa);
+    benchmark::RegisterBenchmark(("ssd/" + isa + "/scan").c_str(), ssd, isa, SsdForm::kScan);
+    benchmark::RegisterBenchmark(("ssd/" + isa + "/chunk").c_str(), ssd, isa, SsdForm::kChunk);
+    benchmark::RegisterBenchmark(("ssd/" + isa + "/chunk, products shared").c_str(), ssd, isa,
+                                 SsdForm::kChunkOfProducts);
     for (const TrainingShape& shape : kTrainingShapes) {
       const std::string name = "train/" + isa + "/" + shape.name;
       benchmark::RegisterBenchmark((name + "/f32").c_str(), train, isa, false, shape);
@@ -198,7 +267,7 @@ const int kRegistered = [] {
     }
     for (const WeightType type : {WeightType::kF32, WeightType::kF16, WeightType::kBF16, WeightType::kQ8_0,
                                   WeightType::kQ4_0, WeightType::kQ2_K, WeightType::kQ3_K, WeightType::kQ4_K,
-                                  WeightType::kQ5_K, WeightType::kQ6_K, WeightType::kIQ4_XS}) {
+                                  WeightType::kQ5_K, WeightType::kQ6_K, WeightType::kIQ4_XS, WeightType::kMXFP4}) {
       const std::string name = isa + "/" + info(type).name;
       for (const int64_t rows : {1, 4}) {
         const std::string many = rows > 1 ? "/rows:" + std::to_string(rows) : "";
