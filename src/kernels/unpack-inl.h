@@ -358,21 +358,32 @@ HWY_INLINE Scales ScalesOf(const Block* HWY_RESTRICT b) {
   return out;
 }
 
-/// Powers of two, as mxfp4_scale makes them.
-HWY_INLINE Scales ScalesOf(const BlockMXFP4* HWY_RESTRICT b) {
+/// 2^(exponent − 128), as mxfp4_scale makes them.
+HWY_INLINE FloatVec PowersOfTwo(IntVec exponent) {
   const IntTag di;
-  alignas(16) uint8_t exponents[16];
+  const IntVec normal = hn::ShiftLeft<23>(hn::Sub(exponent, hn::Set(di, 1)));
+  const IntVec subnormal = hn::ShiftLeft<21>(hn::Add(exponent, hn::Set(di, 1)));
+  return hn::BitCast(FloatTag(), hn::IfThenElse(hn::Lt(exponent, hn::Set(di, 2)), subnormal, normal));
+}
+
+HWY_INLINE Scales ScalesOf(const BlockMXFP4* HWY_RESTRICT b) {
+  uint64_t exponents = 0;
   FATHOM_UNROLL
-  for (int i = 0; i < 16; ++i) exponents[i] = b[i / 2].exponent;
+  for (int i = 0; i < 8; ++i) exponents |= static_cast<uint64_t>(b[i].exponent) << (8 * i);
+  const auto bytes = Bytes16Of(exponents, exponents);
+  const auto doubled = hn::InterleaveLower(bytes, bytes);
   Scales out;
+#if HWY_MAX_BYTES == 64
+  out.scale[0] = PowersOfTwo(hn::PromoteTo(IntTag(), doubled));
+#else
+  alignas(16) uint8_t list[16];
+  hn::Store(doubled, Bytes16(), list);
   FATHOM_UNROLL
   for (int i = 0; i < kScaleVectors; ++i) {
-    const auto bytes = hn::LoadU(hn::Rebind<uint8_t, FloatTag>(), exponents + i * (16 / kScaleVectors));
-    const IntVec exponent = hn::PromoteTo(di, bytes);
-    const IntVec normal = hn::ShiftLeft<23>(hn::Sub(exponent, hn::Set(di, 1)));
-    const IntVec subnormal = hn::ShiftLeft<21>(hn::Add(exponent, hn::Set(di, 1)));
-    out.scale[i] = hn::BitCast(FloatTag(), hn::IfThenElse(hn::Lt(exponent, hn::Set(di, 2)), subnormal, normal));
+    const auto part = hn::LoadU(hn::Rebind<uint8_t, FloatTag>(), list + i * (16 / kScaleVectors));
+    out.scale[i] = PowersOfTwo(hn::PromoteTo(IntTag(), part));
   }
+#endif
   SetOffset(kOffset<BlockMXFP4>, out);
   return out;
 }
