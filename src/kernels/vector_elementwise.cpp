@@ -13,6 +13,7 @@
 #include "hwy/highway.h"
 #include "hwy/contrib/math/math-inl.h"
 #include "kernels/lanes-inl.h"
+#include "kernels/sigmoid-inl.h"
 // clang-format on
 
 #if FATHOM_VECTOR_TARGET
@@ -86,13 +87,6 @@ void RotatePairs(float* HWY_RESTRICT x, const float* HWY_RESTRICT cos, const flo
     x[2 * i] = even * cos[i] - odd * sin[i];
     x[2 * i + 1] = even * sin[i] + odd * cos[i];
   }
-}
-
-HWY_INLINE FloatVec Sigmoid(FloatVec v) {
-  const FloatTag d;
-  const auto one = hn::Set(d, 1.0f);
-  const auto exponent = hn::Min(hn::Neg(v), hn::Set(d, 88.0f));  // hn::Exp is wrong above 104
-  return hn::Div(one, hn::Add(one, hn::Exp(d, exponent)));
 }
 
 void Swiglu(float* gate, const float* up, int64_t n) {

@@ -10,8 +10,8 @@
 #define HWY_TARGET_INCLUDE "kernels/vector_gradients.cpp"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
-#include "hwy/contrib/math/math-inl.h"
 #include "kernels/lanes-inl.h"
+#include "kernels/sigmoid-inl.h"
 // clang-format on
 
 #if FATHOM_VECTOR_TARGET
@@ -73,7 +73,7 @@ void SwigluBackward(const float* gate, const float* up, const float* dy, int64_t
   const auto one = hn::Set(d, 1.0f);
   ForParts(n, [&](const Part& at) {
     const auto g = at.Load(gate), u = at.Load(up), dv = at.Load(dy);
-    const auto sigmoid = hn::Div(one, hn::Add(one, hn::Exp(d, hn::Neg(g))));
+    const auto sigmoid = Sigmoid(g);
     const auto through = hn::Mul(dv, sigmoid);
     at.Store(hn::Mul(through, g), dup);
     at.Store(hn::Mul(hn::Mul(through, u), hn::MulAdd(g, hn::Sub(one, sigmoid), one)), dgate);

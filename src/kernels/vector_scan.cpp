@@ -13,6 +13,7 @@
 #include "hwy/contrib/math/math-inl.h"
 #include "kernels/panels-inl.h"
 #include "kernels/partial-inl.h"
+#include "kernels/sigmoid-inl.h"
 // clang-format on
 
 #if FATHOM_VECTOR_TARGET
@@ -42,10 +43,7 @@ HWY_INLINE void ConvVector(const ConvTask& t, int64_t channel, int64_t left) {
     FloatVec sum = bias;
     FATHOM_UNROLL
     for (int k = 0; k < kWidth; ++k) sum = hn::MulAdd(weight[k], window[k], sum);
-    if (t.silu) {
-      const auto exponent = hn::Min(hn::Neg(sum), hn::Set(d, 88.0f));  // hn::Exp is wrong above 104
-      sum = hn::Div(sum, hn::Add(hn::Set(d, 1.0f), hn::Exp(d, exponent)));
-    }
+    if (t.silu) sum = hn::Mul(sum, Sigmoid(sum));
     StoreUpTo(sum, t.y + r * t.y_stride + channel, left);
   }
   for (int k = 1; k < kWidth; ++k) StoreUpTo(window[k], t.ring + (k - 1) * t.channels + channel, left);

@@ -8,6 +8,7 @@
 #include "kernels/vector.h"
 
 #include <algorithm>
+#include <cassert>
 #include <cmath>
 
 // Highway's order: the target loop first, then what it compiles once per target.
@@ -40,8 +41,9 @@ constexpr int kSsdRows = 4;
 // e^x is 0 for floats below −104. Log-decays are cut off here, so that sums of them keep their precision.
 constexpr double kLeastLog = -128;
 
-/// sums[kRows, two vectors] += a·b over `depth` steps. a[i, k] at a[i·stride + k], or turned at a[k·stride + i].
-template <int kRows, bool kTurned>
+/// sums[kRows, two vectors] += a·b over `depth` steps. a[i, k] at a[i·stride + k], or transposed at a[k·stride +
+/// i].
+template <int kRows, bool kTransposed>
 HWY_INLINE void AddProducts(const float* HWY_RESTRICT a, int64_t stride, const float* HWY_RESTRICT b,
                             int64_t b_stride, int64_t depth, FloatVec (&sums)[kRows][2]) {
   const FloatTag d;
@@ -53,11 +55,11 @@ HWY_INLINE void AddProducts(const float* HWY_RESTRICT a, int64_t stride, const f
     b += b_stride;
     FATHOM_UNROLL
     for (int i = 0; i < kRows; ++i) {
-      const FloatVec v = hn::Set(d, kTurned ? a[i] : group[i / 3][i % 3 * stride]);
+      const FloatVec v = hn::Set(d, kTransposed ? a[i] : group[i / 3][i % 3 * stride]);
       sums[i][0] = hn::MulAdd(b0, v, sums[i][0]);
       sums[i][1] = hn::MulAdd(b1, v, sums[i][1]);
     }
-    if constexpr (kTurned) {
+    if constexpr (kTransposed) {
       a += stride;
     } else {
       FATHOM_UNROLL
@@ -91,20 +93,21 @@ HWY_INLINE void TransposeFloats(const float* HWY_RESTRICT from, int64_t stride, 
   }
 }
 
-/// out[i, j] = c[i]·b[j] for j ≤ i of up to kSsdBlock rows; out: [rows, kSsdBlock]. turned: [state, kSsdBlock].
+/// out[i, j] = c[i]·b[j] for j ≤ i of up to kSsdBlock rows; out: [rows, kSsdBlock]. transposed_b: scratch, [state,
+/// kSsdBlock].
 HWY_NOINLINE void MultiplyRowsOfBlock(const float* c, int64_t c_stride, const float* b, int64_t b_stride,
-                                      int64_t rows, int64_t state, float* HWY_RESTRICT turned,
+                                      int64_t rows, int64_t state, float* HWY_RESTRICT transposed_b,
                                       float* HWY_RESTRICT out) {
   const FloatTag d;
-  if (rows < kSsdBlock) std::fill_n(turned, state * kSsdBlock, 0.0f);
-  TransposeFloats(b, b_stride, rows, state, turned, kSsdBlock);
+  if (rows < kSsdBlock) std::fill_n(transposed_b, state * kSsdBlock, 0.0f);
+  TransposeFloats(b, b_stride, rows, state, transposed_b, kSsdBlock);
   for (int64_t i = 0; i < rows; i += kSsdRows) {
     WithRows<kSsdRows>(std::min<int64_t>(kSsdRows, rows - i), [&](auto count) HWY_ATTR {
       constexpr int kCount = decltype(count)::value;
       for (int64_t j = 0; j < i + kCount; j += 2 * Lanes()) {
         FloatVec sums[kCount][2];
         LoadSums(true, out, 0, sums);
-        AddProducts<kCount, false>(c + i * c_stride, c_stride, turned + j, kSsdBlock, state, sums);
+        AddProducts<kCount, false>(c + i * c_stride, c_stride, transposed_b + j, kSsdBlock, state, sums);
         StoreSums(sums, out + i * kSsdBlock + j, kSsdBlock);
       }
     });
@@ -118,15 +121,15 @@ struct SsdWork {
         padded((head.width + 31) / 32 * 32),
         h(scratch),
         x(h + head.state * padded),
-        turned(x + kSsdBlock * padded),
-        mix(turned + head.state * kSsdBlock) {}
+        transposed_b(x + kSsdBlock * padded),
+        mix(transposed_b + head.state * kSsdBlock) {}
 
   const SsdHead& t;
-  int64_t padded;  // columns of h and x, zeros behind those of the head
-  float* h;        // [state, padded]: the state, transposed
-  float* x;        // [kSsdBlock, padded]: dt·x, for the new state with the decay up to the end of the block
-  float* turned;   // [state, kSsdBlock]: b, transposed
-  float* mix;      // [kSsdBlock, kSsdBlock]: c·b with decays; 0 above the diagonal
+  int64_t padded;       // columns of h and x, zeros behind those of the head
+  float* h;             // [state, padded]: the state, transposed
+  float* x;             // [kSsdBlock, padded]: dt·x, for the new state with the decay up to the end of the block
+  float* transposed_b;  // [state, kSsdBlock]
+  float* mix;           // [kSsdBlock, kSsdBlock]: c·b with decays; 0 above the diagonal
 };
 
 /// logs[i] = Σ_{k ≤ i} of the log-decays of rows [first, first + rows).
@@ -138,10 +141,10 @@ HWY_INLINE void CumulateLogs(const SsdHead& t, int64_t first, int64_t rows, doub
   }
 }
 
-/// out[j] = e^(from − logs[j]), or e^(logs[j] − from) if `turned`, for j < count, rounded up to whole vectors.
-HWY_INLINE void Decays(const double* logs, double from, bool turned, int64_t count, float* HWY_RESTRICT out) {
+/// out[j] = e^(from − logs[j]), or e^(logs[j] − from) if `negated`, for j < count, rounded up to whole vectors.
+HWY_INLINE void Decays(const double* logs, double from, bool negated, int64_t count, float* HWY_RESTRICT out) {
   const FloatTag d;
-  const double sign = turned ? -1 : 1;
+  const double sign = negated ? -1 : 1;
   count = hwy::RoundUpTo(count, Lanes());
   for (int64_t j = 0; j < count; ++j) out[j] = static_cast<float>(sign * (from - logs[j]));
   for (int64_t j = 0; j < count; j += Lanes())
@@ -154,7 +157,7 @@ HWY_INLINE void ScaleRow(float* row, int64_t n, float factor) {
   for (int64_t k = 0; k < n; k += Lanes()) hn::Store(hn::Mul(hn::Load(d, row + k), f), d, row + k);
 }
 
-/// Brings dt·x of the block to work.x.
+/// Loads dt·x of the block into work.x.
 HWY_INLINE void LoadInputs(const SsdWork& work, int64_t first, int64_t rows) {
   const SsdHead& t = work.t;
   for (int64_t i = 0; i < rows; ++i) {
@@ -254,6 +257,7 @@ HWY_NOINLINE void UpdateState(const SsdWork& work, int64_t first, int64_t rows, 
 }
 
 void SsdChunk(const SsdHead& t, float* scratch) {
+  assert(t.a <= 0);
   const SsdWork work(t, scratch);
   if (t.width % 32 != 0) std::fill_n(work.h, t.state * work.padded, 0.0f);
   TransposeFloats(t.h, t.state, t.width, t.state, work.h, work.padded);
@@ -265,7 +269,7 @@ void SsdChunk(const SsdHead& t, float* scratch) {
     const float* products = t.products ? t.products + first * kSsdBlock : work.mix;
     if (!t.products) {
       MultiplyRowsOfBlock(t.c + first * t.c_stride, t.c_stride, t.b + first * t.b_stride, t.b_stride, rows, t.state,
-                          work.turned, work.mix);
+                          work.transposed_b, work.mix);
     }
     Mix(work, products, rows, logs);
     Outputs(work, first, rows, logs);

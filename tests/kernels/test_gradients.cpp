@@ -56,6 +56,16 @@ TEST_P(GradientsOnEachIsa, RmsNormGoesBackAsItGoesForth) {
   }
 }
 
+TEST_P(GradientsOnEachIsa, SwigluOfGatesFarBelowZeroHasNoGradient) {
+  const Floats gate = {-90, -200, -1000}, ones(3, 1.0f);
+  Floats dgate(3), dup(3);
+  kernels(GetParam()).swiglu_backward(gate.data(), ones.data(), ones.data(), 3, dgate.data(), dup.data());
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_NEAR(dgate[i], 0, 1e-30) << gate[i];
+    EXPECT_NEAR(dup[i], 0, 1e-30) << gate[i];
+  }
+}
+
 TEST_P(GradientsOnEachIsa, SwigluGoesBackAsItGoesForth) {
   const Kernels& fast = kernels(GetParam());
   const Kernels& plain = kernels("reference");
