@@ -8,7 +8,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "attend/selector.h"
+#include "attend/methods.h"
 #include "base/content_hash.h"
 #include "base/error.h"
 #include "base/file_map.h"
@@ -18,13 +18,13 @@
 #include "base/write_file.h"
 #include "commands.h"
 #include "console.h"
-#include "context/reader.h"
+#include "context/methods.h"
 #include "dialogue.h"
 #include "engine.h"
 #include "eval/machine.h"
 #include "eval/report.h"
 #include "eval/runner.h"
-#include "evict/evictor.h"
+#include "evict/methods.h"
 #include "position/rotary.h"
 
 namespace fathom {

@@ -1,16 +1,16 @@
 // fathom methods: what the registries say of every method.
 #include <algorithm>
 
-#include "attend/selector.h"
+#include "attend/methods.h"
 #include "base/error.h"
 #include "base/format.h"
 #include "base/json.h"
 #include "commands.h"
 #include "console.h"
-#include "context/reader.h"
-#include "decode/sample_step.h"
+#include "context/methods.h"
+#include "decode/methods.h"
 #include "eval/task.h"
-#include "evict/evictor.h"
+#include "evict/methods.h"
 #include "models/session.h"
 #include "position/rotary.h"
 

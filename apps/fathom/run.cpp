@@ -9,7 +9,7 @@
 #include "base/progress.h"
 #include "commands.h"
 #include "console.h"
-#include "context/reader.h"
+#include "context/methods.h"
 #include "decode/generate.h"
 #include "dialogue.h"
 #include "engine.h"

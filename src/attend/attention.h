@@ -3,6 +3,7 @@
 #include <span>
 #include <vector>
 
+#include "attend/listener.h"
 #include "attend/selector.h"
 #include "base/aligned.h"
 #include "base/thread_pool.h"

@@ -2,7 +2,8 @@
 
 #include <vector>
 
-#include "attend/selector.h"
+#include "attend/queries.h"
+#include "attend/selection.h"
 
 namespace fathom {
 

@@ -3,8 +3,9 @@
 #include <span>
 #include <vector>
 
-#include "attend/selector.h"
+#include "attend/queries.h"
 #include "base/aligned.h"
+#include "base/thread_pool.h"
 
 namespace fathom {
 

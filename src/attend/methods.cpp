@@ -1,25 +1,35 @@
-#include "attend/selector.h"
+#include "attend/methods.h"
 
 namespace fathom {
 
+// The table of `--attend` methods. Each is one line here and one function, `SelectorEntry NAME_method()`, in
+// methods/.
+// clang-format off
+#define FATHOM_METHODS(X) \
+  X(actqkv) \
+  X(dense) \
+  X(em_llm) \
+  X(hip) \
+  X(infllm) \
+  X(landmark) \
+  X(layers) \
+  X(lm_infinite) \
+  X(quest) \
+  X(recycled) \
+  X(shadowkv) \
+  X(softplus) \
+  X(squeezed) \
+  X(tempscale) \
+  X(tokenselect) \
+  X(window)
+// clang-format on
+
+#define FATHOM_DECLARE(name) SelectorEntry name##_method();
+FATHOM_METHODS(FATHOM_DECLARE)
+
 const MethodTable<SelectorMethod>& attend_methods() {
-  static const MethodTable<SelectorMethod> table("attend",
-                                                 {{actqkv_info(), make_actqkv},
-                                                  {dense_info(), make_dense},
-                                                  {em_llm_info(), make_em_llm},
-                                                  {hip_info(), make_hip},
-                                                  {infllm_info(), make_infllm},
-                                                  {landmark_info(), make_landmark},
-                                                  {layers_info(), make_layers},
-                                                  {lm_infinite_info(), make_lm_infinite},
-                                                  {quest_info(), make_quest},
-                                                  {recycled_info(), make_recycled},
-                                                  {shadowkv_info(), make_shadowkv},
-                                                  {softplus_info(), make_softplus},
-                                                  {squeezed_info(), make_squeezed},
-                                                  {tempscale_info(), make_tempscale},
-                                                  {tokenselect_info(), make_tokenselect},
-                                                  {window_info(), [](const Values& v) { return make_window(v); }}});
+#define FATHOM_LIST(name) name##_method(),
+  static const MethodTable<SelectorMethod> table("attend", {FATHOM_METHODS(FATHOM_LIST)});
   return table;
 }
 

@@ -3,8 +3,11 @@
 #include <functional>
 #include <span>
 #include <string_view>
+#include <vector>
 
-#include "attend/selector.h"
+#include "attend/queries.h"
+#include "attend/selection.h"
+#include "base/spec.h"
 
 namespace fathom {
 

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "attend/selector.h"
+#include "attend/queries.h"
 
 namespace fathom {
 

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "attend/selector.h"
+#include "attend/methods.h"
 
 namespace fathom {
 
@@ -10,8 +10,10 @@ class ScoreTransform : public Selector {
   void attach(const AttendContext& context) override { then_->attach(context); }
   std::unique_ptr<SequenceState> new_state() const override { return then_->new_state(); }
   void plan(const LayerQueries& queries, ThreadPool& pool) const override { then_->plan(queries, pool); }
-  bool wants_surprise() const override { return then_->wants_surprise(); }
-  void surprise(const Surprise& surprise, SequenceState* state) const override { then_->surprise(surprise, state); }
+  bool wants_surprisal() const override { return then_->wants_surprisal(); }
+  void surprisal(const Surprisal& surprisal, SequenceState* state) const override {
+    then_->surprisal(surprisal, state);
+  }
   float score_factor(int layer) const override { return then_->score_factor(layer); }
   ScoreForm score_form(int layer, const ScoreForm& own) const override { return then_->score_form(layer, own); }
   void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {

@@ -1,19 +1,22 @@
-#include "context/reader.h"
+#include "context/methods.h"
 
 namespace fathom {
 
+// The table of `--read` methods. Each is one line here and one function, `ReadEntry NAME_method()`, in methods/.
+// clang-format off
+#define FATHOM_METHODS(X) \
+  X(gemfilter) \
+  X(infiniretri) \
+  X(whole) \
+  X(xl3m)
+// clang-format on
+
+#define FATHOM_DECLARE(name) ReadEntry name##_method();
+FATHOM_METHODS(FATHOM_DECLARE)
+
 const MethodTable<ReadMethod>& read_methods() {
-  static const MethodTable<ReadMethod> table("read",
-                                             {{gemfilter_info(), make_gemfilter},
-                                              {infiniretri_info(), make_infiniretri},
-                                              {{.name = "whole",
-                                                .summary = "the text is read whole",
-                                                .exact = true,
-                                                .needs = "any model",
-                                                .time = "O(n²)",
-                                                .memory = "O(n)"},
-                                               [](const Values&) -> std::unique_ptr<Reader> { return nullptr; }},
-                                              {xl3m_info(), make_xl3m}});
+#define FATHOM_LIST(name) name##_method(),
+  static const MethodTable<ReadMethod> table("read", {FATHOM_METHODS(FATHOM_LIST)});
   return table;
 }
 

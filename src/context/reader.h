@@ -31,15 +31,4 @@ class Reader {
   virtual std::string read(std::string_view context, std::string_view question, const ReadWith& with) const = 0;
 };
 
-using ReadMethod = std::unique_ptr<Reader>(const Values&);
-/// The `--read` methods; "whole" makes none (null).
-const MethodTable<ReadMethod>& read_methods();
-
-MethodInfo gemfilter_info();
-std::unique_ptr<Reader> make_gemfilter(const Values& values);
-MethodInfo infiniretri_info();
-std::unique_ptr<Reader> make_infiniretri(const Values& values);
-MethodInfo xl3m_info();
-std::unique_ptr<Reader> make_xl3m(const Values& values);
-
 }  // namespace fathom

@@ -1,17 +1,28 @@
-#include "decode/sample_step.h"
+#include "decode/methods.h"
 
 namespace fathom {
 
+// The table of `--sample` methods. Each is one line here and one function, `SampleEntry NAME_method()`, in
+// methods/.
+// clang-format off
+#define FATHOM_METHODS(X) \
+  X(greedy) \
+  X(temperature) \
+  X(top_k) \
+  X(top_p) \
+  X(min_p) \
+  X(typical) \
+  X(repetition) \
+  X(presence) \
+  X(frequency)
+// clang-format on
+
+#define FATHOM_DECLARE(name) SampleEntry name##_method();
+FATHOM_METHODS(FATHOM_DECLARE)
+
 const MethodTable<SampleMethod>& sample_methods() {
-  static const MethodTable<SampleMethod> table("sample", {{greedy_info(), make_greedy},
-                                                          {temperature_info(), make_temperature},
-                                                          {top_k_info(), make_top_k},
-                                                          {top_p_info(), make_top_p},
-                                                          {min_p_info(), make_min_p},
-                                                          {typical_info(), make_typical},
-                                                          {repetition_info(), make_repetition},
-                                                          {presence_info(), make_presence},
-                                                          {frequency_info(), make_frequency}});
+#define FATHOM_LIST(name) name##_method(),
+  static const MethodTable<SampleMethod> table("sample", {FATHOM_METHODS(FATHOM_LIST)});
   return table;
 }
 

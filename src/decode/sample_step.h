@@ -21,27 +21,4 @@ class SampleStep {
   virtual bool draws() const { return true; }
 };
 
-using SampleMethod = std::unique_ptr<SampleStep>(const Values&);
-/// The `--sample` methods.
-const MethodTable<SampleMethod>& sample_methods();
-
-MethodInfo greedy_info();
-std::unique_ptr<SampleStep> make_greedy(const Values& values);
-MethodInfo temperature_info();
-std::unique_ptr<SampleStep> make_temperature(const Values& values);
-MethodInfo top_k_info();
-std::unique_ptr<SampleStep> make_top_k(const Values& values);
-MethodInfo top_p_info();
-std::unique_ptr<SampleStep> make_top_p(const Values& values);
-MethodInfo min_p_info();
-std::unique_ptr<SampleStep> make_min_p(const Values& values);
-MethodInfo typical_info();
-std::unique_ptr<SampleStep> make_typical(const Values& values);
-MethodInfo repetition_info();
-std::unique_ptr<SampleStep> make_repetition(const Values& values);
-MethodInfo presence_info();
-std::unique_ptr<SampleStep> make_presence(const Values& values);
-MethodInfo frequency_info();
-std::unique_ptr<SampleStep> make_frequency(const Values& values);
-
 }  // namespace fathom

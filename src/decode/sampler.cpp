@@ -6,6 +6,7 @@
 #include <numbers>
 
 #include "base/spec.h"
+#include "decode/methods.h"
 #include "decode/random.h"
 
 namespace fathom {

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "context/reader.h"
+#include "context/methods.h"
 #include "eval/prompts.h"
 #include "eval/sample.h"
 #include "models/session.h"

@@ -2,7 +2,9 @@
 
 #include <memory>
 
-#include "attend/selector.h"
+#include "attend/context.h"
+#include "attend/listener.h"
+#include "attend/surprisal.h"
 
 namespace fathom {
 
@@ -25,37 +27,14 @@ class Evictor : public AttendListener {
   }
   /// Whether tokens that stay may come to lie elsewhere in their lanes (Memory::pack).
   virtual bool moves_tokens() const { return false; }
-  /// Whether surprise() is to be called: logits of all tokens are made for it.
-  virtual bool wants_surprise() const { return false; }
+  /// Whether surprisal() is to be called: logits of all tokens are made for it.
+  virtual bool wants_surprisal() const { return false; }
   /// Comes after tokens were read, before evict().
-  virtual void surprise(const Surprise& surprise, SequenceState* state) const {
-    static_cast<void>(surprise), static_cast<void>(state);
+  virtual void surprisal(const Surprisal& surprisal, SequenceState* state) const {
+    static_cast<void>(surprisal), static_cast<void>(state);
   }
   /// Comes after each chunk of a text and after each generated token. end: the text that is being read ends here.
   virtual void evict(Memory& memory, bool end, const EvictWork& work) const = 0;
 };
-
-using EvictMethod = std::unique_ptr<Evictor>(const Values&);
-/// The `--evict` methods; "none" makes none (null).
-const MethodTable<EvictMethod>& evict_methods();
-
-MethodInfo expected_info();
-std::unique_ptr<Evictor> make_expected(const Values& values);
-MethodInfo h2o_info();
-std::unique_ptr<Evictor> make_h2o(const Values& values);
-MethodInfo keydiff_info();
-std::unique_ptr<Evictor> make_keydiff(const Values& values);
-MethodInfo knorm_info();
-std::unique_ptr<Evictor> make_knorm(const Values& values);
-MethodInfo pyramidkv_info();
-std::unique_ptr<Evictor> make_pyramidkv(const Values& values);
-MethodInfo sirllm_info();
-std::unique_ptr<Evictor> make_sirllm(const Values& values);
-MethodInfo snapkv_info();
-std::unique_ptr<Evictor> make_snapkv(const Values& values);
-MethodInfo streaming_info();
-std::unique_ptr<Evictor> make_streaming(const Values& values);
-MethodInfo tova_info();
-std::unique_ptr<Evictor> make_tova(const Values& values);
 
 }  // namespace fathom

@@ -88,9 +88,9 @@ class Keeping final : public Evictor {
     scorer_->listen(own, pool);
   }
   bool moves_tokens() const override { return packed_; }
-  bool wants_surprise() const override { return scorer_->wants_surprise(); }
-  void surprise(const Surprise& surprise, SequenceState* state) const override {
-    scorer_->surprise(surprise, static_cast<KeepState*>(state)->scorer.get());
+  bool wants_surprisal() const override { return scorer_->wants_surprisal(); }
+  void surprisal(const Surprisal& surprisal, SequenceState* state) const override {
+    scorer_->surprisal(surprisal, static_cast<KeepState*>(state)->scorer.get());
   }
 
   void evict(Memory& memory, bool end, const EvictWork& work) const override {

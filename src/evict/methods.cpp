@@ -1,25 +1,28 @@
-#include "evict/evictor.h"
+#include "evict/methods.h"
 
 namespace fathom {
 
+// The table of `--evict` methods. Each is one line here and one function, `EvictEntry NAME_method()`, in methods/.
+// clang-format off
+#define FATHOM_METHODS(X) \
+  X(none) \
+  X(expected) \
+  X(h2o) \
+  X(keydiff) \
+  X(knorm) \
+  X(pyramidkv) \
+  X(sirllm) \
+  X(snapkv) \
+  X(streaming) \
+  X(tova)
+// clang-format on
+
+#define FATHOM_DECLARE(name) EvictEntry name##_method();
+FATHOM_METHODS(FATHOM_DECLARE)
+
 const MethodTable<EvictMethod>& evict_methods() {
-  static const MethodTable<EvictMethod> table("evict",
-                                              {{{.name = "none",
-                                                 .summary = "nothing is dropped",
-                                                 .exact = true,
-                                                 .needs = "any model",
-                                                 .time = "none",
-                                                 .memory = "O(n)"},
-                                                [](const Values&) -> std::unique_ptr<Evictor> { return nullptr; }},
-                                               {expected_info(), make_expected},
-                                               {h2o_info(), make_h2o},
-                                               {keydiff_info(), make_keydiff},
-                                               {knorm_info(), make_knorm},
-                                               {pyramidkv_info(), make_pyramidkv},
-                                               {sirllm_info(), make_sirllm},
-                                               {snapkv_info(), make_snapkv},
-                                               {streaming_info(), make_streaming},
-                                               {tova_info(), make_tova}});
+#define FATHOM_LIST(name) name##_method(),
+  static const MethodTable<EvictMethod> table("evict", {FATHOM_METHODS(FATHOM_LIST)});
   return table;
 }
 

@@ -32,9 +32,9 @@ class Scorer {
   virtual void listen(const LayerQueries& queries, ThreadPool& pool) const {
     static_cast<void>(queries), static_cast<void>(pool);
   }
-  virtual bool wants_surprise() const { return false; }
-  virtual void surprise(const Surprise& surprise, SequenceState* state) const {
-    static_cast<void>(surprise), static_cast<void>(state);
+  virtual bool wants_surprisal() const { return false; }
+  virtual void surprisal(const Surprisal& surprisal, SequenceState* state) const {
+    static_cast<void>(surprisal), static_cast<void>(state);
   }
   /// A text of more than one token has been read: tokens from `begin` on.
   virtual void end_text(SequenceState* state, int64_t begin) const {

@@ -2,7 +2,7 @@
 
 #include <vector>
 
-#include "attend/selector.h"
+#include "attend/context.h"
 
 namespace fathom {
 

@@ -6,7 +6,9 @@
 #include <numeric>
 #include <thread>
 
+#include "attend/methods.h"
 #include "base/error.h"
+#include "evict/methods.h"
 #include "mixers/output_norms.h"
 
 namespace fathom {
@@ -177,13 +179,13 @@ SequenceRows Session::open_rows(std::span<const int64_t> positions, int64_t firs
           positions.data()};
 }
 
-bool Session::wants_surprise() const {
-  return selector_->wants_surprise() || (evictor_ && evictor_->wants_surprise());
+bool Session::wants_surprisal() const {
+  return selector_->wants_surprisal() || (evictor_ && evictor_->wants_surprisal());
 }
 
 /// Of the chunk just read; logits_ are those of the token before it, or empty.
-void Session::note_surprise(std::span<const int32_t> tokens) {
-  if (!wants_surprise()) return;
+void Session::note_surprisal(std::span<const int32_t> tokens) {
+  if (!wants_surprisal()) return;
   std::vector<float> nats(tokens.size()), logits;
   nats[0] = logits_.empty() ? std::numeric_limits<float>::quiet_NaN() : nats_of(logits_, tokens[0]);
   const int64_t vocabulary = model_->config().vocabulary;
@@ -196,14 +198,14 @@ void Session::note_surprise(std::span<const int32_t> tokens) {
       nats[begin + i + 1] = nats_of(std::span(logits).subspan(i * vocabulary, vocabulary), tokens[begin + i + 1]);
     });
   }
-  tell_surprise(nats);
+  report_surprisal(nats);
 }
 
-void Session::tell_surprise(std::span<const float> nats) {
-  const Surprise surprise{length() - std::ssize(nats), nats};
-  if (selector_->wants_surprise()) selector_->surprise(surprise, memory_.state(Memory::StateOf::kSelector));
-  if (evictor_ && evictor_->wants_surprise())
-    evictor_->surprise(surprise, memory_.state(Memory::StateOf::kEvictor));
+void Session::report_surprisal(std::span<const float> nats) {
+  const Surprisal surprisal{length() - std::ssize(nats), nats};
+  if (selector_->wants_surprisal()) selector_->surprisal(surprisal, memory_.state(Memory::StateOf::kSelector));
+  if (evictor_ && evictor_->wants_surprisal())
+    evictor_->surprisal(surprisal, memory_.state(Memory::StateOf::kEvictor));
 }
 
 void Session::evict(bool end) {
@@ -245,13 +247,13 @@ void Session::append(std::span<const int32_t> tokens, const AppendOptions& optio
       positions = options.positions.subspan(done, rows);
     }
     read_chunk(read, positions);
-    note_surprise(chunk);
+    note_surprisal(chunk);
     logits_.clear();
     if (options.each_row) visit_rows(done, rows, options);
     done += rows;
     const bool end = done == std::ssize(tokens);
     const int64_t last = std::ssize(read) - 1;
-    if (end || wants_surprise()) logits_of({&last, 1}, logits_);
+    if (end || wants_surprisal()) logits_of({&last, 1}, logits_);
     evict(end);
     if (options.progress) options.progress(done);
   }
@@ -331,10 +333,10 @@ void Session::step(std::span<Session* const> sessions, std::span<const int32_t> 
   lead.logits_of(last, logits);
   for (size_t i = 0; i < sessions.size(); ++i) {
     Session& session = *sessions[i];
-    if (session.wants_surprise()) {
+    if (session.wants_surprisal()) {
       const float nats =
           session.logits_.empty() ? std::numeric_limits<float>::quiet_NaN() : nats_of(session.logits_, tokens[i]);
-      session.tell_surprise({&nats, 1});
+      session.report_surprisal({&nats, 1});
     }
     session.logits_.assign(logits.begin() + i * config.vocabulary, logits.begin() + (i + 1) * config.vocabulary);
     session.evict(true);

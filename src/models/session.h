@@ -101,9 +101,9 @@ class Session {
   void check_methods() const;
   void check(std::span<const int32_t> tokens) const;
   void read_chunk(std::span<const int32_t> tokens, std::span<const int64_t> positions);
-  bool wants_surprise() const;
-  void note_surprise(std::span<const int32_t> tokens);
-  void tell_surprise(std::span<const float> nats);
+  bool wants_surprisal() const;
+  void note_surprisal(std::span<const int32_t> tokens);
+  void report_surprisal(std::span<const float> nats);
   void evict(bool end);
   void visit_rows(int64_t first, int64_t rows, const AppendOptions& options);
   SequenceRows open_rows(std::span<const int64_t> positions, int64_t first_row);

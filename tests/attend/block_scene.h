@@ -50,8 +50,8 @@ struct BlockScene {
   /// Tokens [begin, end), all before the scene's rows or all among them.
   void read(int64_t begin, int64_t end) const {
     selector->plan(rows(begin, end), pool);
-    if (selector->wants_surprise())
-      selector->surprise({begin, std::span(nats).subspan(begin, end - begin)}, &state());
+    if (selector->wants_surprisal())
+      selector->surprisal({begin, std::span(nats).subspan(begin, end - begin)}, &state());
   }
   /// All tokens before the scene's rows.
   void read_before(int64_t at_once) const {

@@ -6,7 +6,7 @@
 #include <random>
 #include <vector>
 
-#include "attend/selector.h"
+#include "attend/methods.h"
 
 namespace fathom::test {
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "attend/attention.h"
+#include "attend/methods.h"
 
 namespace fathom::test {
 

@@ -5,6 +5,7 @@
 #include <mutex>
 #include <set>
 
+#include "attend/methods/window.h"
 #include "scene.h"
 
 namespace fathom {

@@ -65,8 +65,8 @@ void read_surprised(Reading& reading, const std::vector<float>& nats, int64_t en
   for (int64_t t = reading.memory.tokens(); t < end; t += at_once) {
     const int64_t rows = std::min(at_once, end - t);
     reading.read(rows);
-    reading.selector->surprise({t, std::span(nats).subspan(t, rows)},
-                               reading.memory.state(Memory::StateOf::kSelector));
+    reading.selector->surprisal({t, std::span(nats).subspan(t, rows)},
+                                reading.memory.state(Memory::StateOf::kSelector));
   }
 }
 

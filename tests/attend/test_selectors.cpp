@@ -6,6 +6,8 @@
 #include <cmath>
 #include <set>
 
+#include "attend/methods.h"
+#include "attend/methods/window.h"
 #include "scene.h"
 
 namespace fathom {

@@ -5,7 +5,7 @@
 #include <memory>
 #include <string>
 
-#include "context/reader.h"
+#include "context/methods.h"
 #include "models/model.h"
 #include "paths.h"
 

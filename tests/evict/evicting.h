@@ -6,8 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "attend/methods.h"
 #include "attend/reading.h"
-#include "evict/evictor.h"
+#include "evict/methods.h"
 
 namespace fathom::test {
 

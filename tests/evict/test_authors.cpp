@@ -10,8 +10,8 @@
 
 #include "attend/formula.h"
 #include "attend/reading.h"
-#include "evict/evictor.h"
 #include "evict/keep.h"
+#include "evict/methods.h"
 
 namespace fathom {
 namespace {

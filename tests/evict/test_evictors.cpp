@@ -164,7 +164,7 @@ TEST(Evictors, ExpectedKeepsWhatQueriesToComeShouldAttendTo) {
 TEST(Evictors, SirLlmKeepsWhatSurprisedAndForgetsEarlierTurns) {
   for (const double decay : {1.0, 0.5}) {
     Evicting e({}, "sirllm:budget=40,slack=0,decay=" + std::to_string(decay));
-    EXPECT_TRUE(e.evictor->wants_surprise());
+    EXPECT_TRUE(e.evictor->wants_surprisal());
     std::vector<float> nats(300);
     for (int i = 0; i < 300; ++i) nats[i] = static_cast<float>(i * 7 % 100) / 10 + (i < 100 ? 3 : 0);
     nats[0] = NAN;
@@ -173,7 +173,7 @@ TEST(Evictors, SirLlmKeepsWhatSurprisedAndForgetsEarlierTurns) {
     for (const int64_t rows : {100, 1, 199}) {
       e.read(rows);
       SequenceState* state = e.memory.state(Memory::StateOf::kEvictor);
-      e.evictor->surprise({first, std::span(nats).subspan(first, rows)}, state);
+      e.evictor->surprisal({first, std::span(nats).subspan(first, rows)}, state);
       for (int64_t t = 0; t < 300; ++t) {
         if (t < first && rows > 1) scores[t] *= decay;
         if (t >= first && t < first + rows) scores[t] = nats[t];

@@ -56,8 +56,8 @@ TEST(Places, SirLlmAndH2oFindTheirNotesAgain) {
   for (int64_t first = 0; first < 1500; first += 100) {
     for (Evicting* e : {&straight, &moved}) {
       e->read(100);
-      e->evictor->surprise({first, std::span(nats).subspan(first, 100)},
-                           e->memory.state(Memory::StateOf::kEvictor));
+      e->evictor->surprisal({first, std::span(nats).subspan(first, 100)},
+                            e->memory.state(Memory::StateOf::kEvictor));
       e->evict(first % 300 == 0);
       if (first == 600) e->memory.rewind(0);
     }

@@ -1,0 +1,16 @@
+#pragma once
+
+#include "attend/queries.h"
+#include "base/thread_pool.h"
+
+namespace fathom {
+
+/// Receives the queries of each layer of a forward pass, once for each sequence: after Selector::plan and before
+/// any selection of that layer. Keys and values of the pass are in memory already.
+class AttendListener {
+ public:
+  virtual ~AttendListener() = default;
+  virtual void listen(const LayerQueries& queries, ThreadPool& pool) const = 0;
+};
+
+}  // namespace fathom

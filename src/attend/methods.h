@@ -1,0 +1,16 @@
+#pragma once
+
+#include <memory>
+
+#include "attend/selector.h"
+#include "base/registry.h"
+
+namespace fathom {
+
+using SelectorMethod = std::unique_ptr<Selector>(const Values&);
+using SelectorEntry = MethodTable<SelectorMethod>::Entry;
+
+/// The `--attend` methods.
+const MethodTable<SelectorMethod>& attend_methods();
+
+}  // namespace fathom

@@ -1,0 +1,204 @@
+// The keys that score highest, found by a tree: groups are halved, each half is judged by the keys at its middle.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <memory>
+#include <vector>
+
+#include "attend/key_scores.h"
+#include "attend/lane_keys.h"
+#include "attend/methods.h"
+#include "attend/page_choice.h"
+
+namespace fathom {
+namespace {
+
+constexpr int kMostRows = 16;  // of a block of prefill that are looked at
+
+struct Group {  // blocks [begin, end)
+  int64_t begin, end;
+  float score;
+};
+
+/// What the latest search of a layer found, for steps of one row.
+struct LayerFound {
+  int64_t end = 0;                          // tokens there were
+  int64_t steps = 0;                        // since
+  int64_t blocks = 0;                       // that were searched
+  std::vector<std::vector<int64_t>> heads;  // [kv_heads] numbers of blocks; empty: there was no search
+
+  void rewind(int64_t tokens) {
+    if (end > tokens) *this = {};
+  }
+};
+using State = LayerStates<LayerFound>;
+
+/// The highest score of some queries with a key; a page is scored whole when one of its keys is first asked for.
+class BestScores {
+ public:
+  /// queries: [count, key_dim], rotated. All must outlive it.
+  BestScores(const Kernels& kernels, const Lane& lane, const PageStore& store, const PlaceRotations& rotations,
+             const float* queries, int count)
+      : lane_(lane), keys_(kernels, store, rotations), queries_(queries), count_(count), known_(lane.size(), -1) {}
+
+  /// −∞ for a hidden token.
+  float of(int64_t token) {
+    const uint32_t s = slot_of(lane_, token);
+    if (known_[s] < 0) score_page(s);
+    return best_[known_[s] + token - lane_[s].first];
+  }
+
+ private:
+  void score_page(uint32_t s) {
+    const PageSlot& slot = lane_[s];
+    known_[s] = std::ssize(best_);
+    best_.resize(best_.size() + kPageTokens, -std::numeric_limits<float>::infinity());
+    if (slot.mask == 0) return;
+    const float* scores = keys_.of_page(slot.page, slot.place, queries_, count_);
+    float* best = best_.data() + known_[s];
+    for (int q = 0; q < count_; ++q)
+      for (int t = 0; t < kPageTokens; ++t) best[t] = std::max(best[t], scores[q * kPageTokens + t]);
+    for (int t = 0; t < kPageTokens; ++t)
+      if (!(slot.mask >> t & 1)) best[t] = -std::numeric_limits<float>::infinity();
+  }
+
+  const Lane& lane_;
+  KeyScores keys_;
+  const float* queries_;
+  int count_;
+  std::vector<int64_t> known_;  // where in best_ the scores of a slot begin; −1: not yet scored
+  std::vector<float> best_;
+};
+
+class Hip final : public Selector {
+ public:
+  explicit Hip(const Values& values)
+      : keys_(values.integer("keys")),
+        block_(values.integer("block")),
+        window_(values.integer("window")),
+        sink_(values.integer("sink")),
+        dense_layers_(values.integer("dense_layers")),
+        refresh_(values.integer("refresh")) {}
+
+  void attach(const AttendContext& context) override {
+    store_ = context.store;
+    layers_ = context.layers;
+  }
+  std::unique_ptr<SequenceState> new_state() const override { return std::make_unique<State>(layers_); }
+
+  /// A step of one row looks for keys now and then, for all heads. Blocks of several rows do so each for itself.
+  void plan(const LayerQueries& queries, ThreadPool& pool) const override {
+    if (!queries.state) return;
+    LayerFound& found = State::of(queries.state).layers.at(queries.layer);
+    if (queries.rows == 1 && !found.heads.empty() && ++found.steps < refresh_) return;
+    found = {};
+    const int64_t blocks = blocks_before(queries.first);
+    if (queries.rows > 1 || sees_all(queries.layer, blocks)) return;
+    found.end = queries.first + 1;
+    found.blocks = blocks;
+    found.heads.resize(queries.memory->kv_heads());
+    pool.parallel_for(found.heads.size(), [&](size_t head, int) {
+      const int group = queries.group(), dim = store_->shape().key_dim;
+      std::vector<float> rotated(static_cast<size_t>(group) * dim), spare(dim);
+      for (int q = 0; q < group; ++q)
+        rotate_query(queries, 0, static_cast<int>(head) * group + q, spare.data(), rotated.data() + q * dim);
+      BestScores scores(*queries.kernels, queries.memory->lane(queries.layer, static_cast<int>(head)), *store_,
+                        *queries.rotations, rotated.data(), group);
+      found.heads[head] = search(scores, blocks);
+    });
+  }
+
+  void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {
+    const int64_t end = block.first + block.rows;
+    TokenChoice choice(lane);
+    const LayerFound* found = block.state ? &State::of(block.state).layers.at(block.layer) : nullptr;
+    if (found && found->heads.empty()) found = nullptr;
+    const int64_t blocks = found ? found->blocks : blocks_before(block.first);
+    if (sees_all(block.layer, blocks)) {
+      choice.add(0, end);
+      return choice.add_to(selection);
+    }
+    choice.add(0, sink_);
+    choice.add(sink_ + blocks * block_, end);
+    for (const int64_t number : found ? found->heads[block.head] : search_for(lane, block, blocks))
+      choice.add(sink_ + number * block_, sink_ + (number + 1) * block_);
+    choice.add_to(selection);
+  }
+
+ private:
+  /// Whole blocks between the first tokens and the window of token `row`.
+  int64_t blocks_before(int64_t row) const { return (std::max<int64_t>(0, row + 1 - window_) - sink_) / block_; }
+  int64_t groups() const { return std::max<int64_t>(1, keys_ / block_); }
+  bool sees_all(int layer, int64_t blocks) const { return layer < dense_layers_ || blocks <= groups(); }
+
+  /// For some rows of a block.
+  std::vector<int64_t> search_for(const Lane& lane, const QueryBlock& block, int64_t blocks) const {
+    const int dim = store_->shape().key_dim;
+    const std::vector<float> queries = drawn_queries(block, dim, kMostRows);
+    const auto count = static_cast<int>(std::ssize(queries) / dim);
+    BestScores scores(*block.kernels, lane, *store_, *block.rotations, queries.data(), count);
+    return search(scores, blocks);
+  }
+
+  /// The numbers of the blocks found.
+  std::vector<int64_t> search(BestScores& scores, int64_t blocks) const {
+    const int64_t count = groups();
+    std::vector<Group> groups;
+    for (int64_t i = 0; i < count; ++i) groups.push_back({blocks * i / count, blocks * (i + 1) / count, 0});
+    const auto whole = [](const Group& group) { return group.end - group.begin > 1; };
+    std::vector<Group> halves;
+    while (std::ranges::any_of(groups, whole)) {
+      halves.clear();
+      for (const Group& group : groups) {
+        const int64_t middle = (group.begin + group.end + 1) / 2;
+        halves.push_back({group.begin, middle, 0});
+        if (middle < group.end) halves.push_back({middle, group.end, 0});
+      }
+      for (Group& half : halves) half.score = score(scores, (half.begin + half.end) / 2);
+      // the newer of two that score the same
+      const auto better = [](const Group& a, const Group& b) {
+        return a.score != b.score ? a.score > b.score : a.begin > b.begin;
+      };
+      const auto kept = std::min<int64_t>(count, std::ssize(halves));
+      std::ranges::nth_element(halves, halves.begin() + kept - 1, better);
+      halves.resize(kept);
+      groups.swap(halves);
+    }
+    std::vector<int64_t> found;
+    for (const Group& group : groups) found.push_back(group.begin);
+    return found;
+  }
+
+  float score(BestScores& scores, int64_t number) const {
+    float best = -std::numeric_limits<float>::infinity();
+    for (int64_t i = 0; i < block_; ++i) best = std::max(best, scores.of(sink_ + number * block_ + i));
+    return best;
+  }
+
+  int64_t keys_, block_, window_, sink_, dense_layers_, refresh_;
+  int layers_ = 0;
+  std::shared_ptr<const PageStore> store_;
+};
+
+}  // namespace
+
+SelectorEntry hip_method() {
+  using Type = Parameter::Type;
+  return {
+      {.name = "hip",
+       .summary = "the keys that score highest, found by halving groups and judging each half by its middle",
+       .paper = "A Training-free Sub-quadratic Cost Transformer Model Serving Framework With Hierarchically Pruned "
+                "Attention, 2025",
+       .needs = "any model",
+       .time = "O(keys · log n) per block of queries or `refresh` steps; pages that are touched are scored whole",
+       .memory = "O(n): nothing is dropped",
+       .parameters = {{"keys", Type::kInt, "512", "keys found for a block of queries", 2, 1e9, {}},
+                      {"block", Type::kInt, "2", "keys that are taken together", 1, 64, {}},
+                      {"window", Type::kInt, "256", "newest tokens, always seen", 1, 1e12, {}},
+                      {"sink", Type::kInt, "16", "first tokens, always seen", 0, 1e12, {}},
+                      {"dense_layers", Type::kInt, "3", "first layers, which see all", 0, 1e6, {}},
+                      {"refresh", Type::kInt, "8", "generated tokens from one search to the next", 1, 1e6, {}}}},
+      [](const Values& values) { return std::make_unique<Hip>(values); }};
+}
+
+}  // namespace fathom

@@ -1,0 +1,48 @@
+// A window and, of what is older, the blocks whose most asked-for keys match the queries best.
+#include "attend/block_memory.h"
+#include "attend/methods.h"
+
+namespace fathom {
+namespace {
+
+class InfLlm final : public BlockSelector {
+ public:
+  explicit InfLlm(const Values& values)
+      : BlockSelector(read_block_options(values)), block_(values.integer("block")), topk_(values.integer("topk")) {}
+
+ protected:
+  int64_t block_end(int64_t begin, int64_t, const LayerQueries&, ThreadPool&) const override {
+    return begin + block_;
+  }
+  std::vector<uint32_t> choose(const QueryChunk& chunk, int64_t, ThreadPool& pool) const override {
+    const LayerBlocks& layer = blocks_of(chunk.layer);
+    if (std::ssize(layer.blocks) <= topk_) return best_blocks(std::vector<float>(layer.blocks.size()), topk_);
+    return best_blocks(block_scores(layer, mean_far_query(chunk, pool), pool), topk_);
+  }
+
+ private:
+  int64_t block_, topk_;
+};
+
+}  // namespace
+
+SelectorEntry infllm_method() {
+  using Type = Parameter::Type;
+  std::vector<Parameter> parameters =
+      block_parameters({.sink = 128, .window = 4096, .chunk = 512, .representatives = 4});
+  parameters.push_back({"block", Type::kInt, "128", "tokens of a block", 8, 1e9, {}});
+  parameters.push_back({"topk", Type::kInt, "16", "blocks seen by a chunk of queries", 1, 1e9, {}});
+  return {
+      {.name = "infllm",
+       .summary = "a window, and of what is older the blocks whose most asked-for keys match best; it all seems "
+                  "a window away, page by page",
+       .paper = "InfLLM: Training-Free Long-Context Extrapolation for LLMs with an Efficient Context Memory, 2024",
+       .needs = "any model",
+       .time = "O(sink + topk * block + window + n / block) per token",
+       .memory =
+           "O(n): nothing is dropped; a vector of all query heads for each block and for 64 tokens of two windows",
+       .parameters = std::move(parameters)},
+      [](const Values& values) { return std::make_unique<InfLlm>(values); }};
+}
+
+}  // namespace fathom

@@ -1,0 +1,172 @@
+// Of a model with landmarks: the blocks whose landmarks are asked for most.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "attend/key_scores.h"
+#include "attend/lane_keys.h"
+#include "attend/methods.h"
+#include "base/error.h"
+
+namespace fathom {
+namespace {
+
+/// The keys of the landmarks so far. What was read before this method came is caught up with.
+struct LayerLandmarks {
+  int64_t block = 1;
+  std::vector<KeyTable> heads;  // [kv_heads]
+
+  void rewind(int64_t tokens) {
+    for (KeyTable& keys : heads) keys.shorten(tokens / block);
+  }
+};
+using State = LayerStates<LayerLandmarks>;
+
+/// Blocks are chosen for each key/value head by a task's rows together (the way of the authors' code when the cache
+/// lies in other memory): the largest share that a landmark has for one of the queries.
+///
+/// Chosen blocks lie in `topk` + 1 slots just before the rows' own block: in order from the first slot on, or, if
+/// it is one of the `topk` newest, from the second one on. So no block seems farther away than in training. To
+/// choose, older landmarks are taken to be in the first slot, the newest where they are.
+class Landmark final : public Selector {
+ public:
+  explicit Landmark(const Values& values)
+      : topk_(values.integer("topk")), true_places_(values.string("place") == "true") {}
+
+  void attach(const AttendContext& context) override {
+    if (!context.landmarks) {
+      fail_usage(
+          "attend method landmark: expected a model that was trained with landmarks (its file says "
+          "attention.landmark_block), and on its own; this model has none");
+    }
+    context_ = context;
+  }
+  std::unique_ptr<SequenceState> new_state() const override {
+    auto state = std::make_unique<State>(context_.layers);
+    const PageShape& shape = context_.store->shape();
+    const PageFormat format = shape.format == PageFormat::kF32 ? PageFormat::kF32 : PageFormat::kBF16;
+    for (LayerLandmarks& layer : state->layers)
+      layer = {block(), std::vector<KeyTable>(context_.kv_heads, KeyTable(format, shape.key_dim))};
+    return state;
+  }
+
+  void plan(const LayerQueries& queries, ThreadPool& pool) const override {
+    const Memory& memory = *queries.memory;
+    LayerLandmarks& layer = State::of(queries.state).layers.at(queries.layer);
+    const int64_t blocks = memory.tokens() / block();
+    if (layer.heads[0].size() == blocks) return;
+    pool.parallel_for(layer.heads.size(), [&](size_t head, int) {
+      add_keys(queries, static_cast<int>(head), blocks, layer.heads[head]);
+    });
+  }
+
+  void select(const Lane& lane, const QueryBlock& query, Selection& selection) const override {
+    const int64_t own = query.first / block();
+    const auto add = [&](int64_t b, int64_t place) {
+      selection.pages.push_back({static_cast<uint32_t>(b), place, lane[b].mask, -1});
+    };
+    if (own <= topk_) {
+      for (int64_t b = 0; b <= own; ++b) add(b, lane[b].place);
+      return;
+    }
+    const int64_t base = lane[own].place - (topk_ + 1) * block();
+    const std::vector<int64_t> chosen = top_scores(largest_shares(lane, query, own, base), topk_);
+    for (int64_t i = 0; i < std::ssize(chosen); ++i) {
+      const int64_t slot = chosen[i] >= own - topk_ ? i + 1 : i;
+      add(chosen[i], true_places_ ? lane[chosen[i]].place : base + slot * block());
+    }
+    add(own, lane[own].place);
+  }
+
+ private:
+  int64_t block() const { return context_.landmarks.block(); }
+
+  /// As they lie in their pages, or, for true places, rotated to where they are in the sequence as if it began at
+  /// 0.
+  void add_keys(const LayerQueries& queries, int head, int64_t blocks, KeyTable& keys) const {
+    const Lane& lane = queries.memory->lane(queries.layer, head);
+    const PlaceRotations& rotations = *queries.rotations;
+    std::vector<float> key(context_.store->shape().key_dim), spare(2 * static_cast<size_t>(rotations.pairs()));
+    while (keys.size() < blocks) {
+      const PageSlot& slot = lane[keys.size()];
+      read_landmark(slot, key.data());
+      if (true_places_)
+        rotate(*queries.kernels, key.data(), rotations, slot.place - lane.front().place, spare.data());
+      keys.add(key.data());
+    }
+  }
+  void read_landmark(const PageSlot& slot, float* key) const {
+    const PageStore& store = *context_.store;
+    read_key(store.shape().format, store.shape().key_dim, store.keys(slot.page),
+             static_cast<int>(context_.landmarks.tokens), key);
+  }
+  static void rotate(const Kernels& kernels, float* key, const PlaceRotations& rotations, int64_t place,
+                     float* spare) {
+    if (rotations.pairs() == 0) return;
+    const PlaceRotations::View turn = rotations.at(place, spare);
+    kernels.rotate_pairs(key, turn.cos, turn.sin, rotations.pairs());
+  }
+
+  /// Of blocks [0, count): of the softmax over their landmarks, the most that a query gives each. base: the place
+  /// of the first slot.
+  std::vector<float> largest_shares(const Lane& lane, const QueryBlock& query, int64_t count, int64_t base) const {
+    const KeyTable& keys = State::of(query.state).layers.at(query.layer).heads[query.head];
+    const int queries = query.rows * query.group;
+    const int dim = context_.store->shape().key_dim;
+    std::vector<float> turned(query.queries, query.queries + static_cast<int64_t>(queries) * dim);
+    turn_back(*query.kernels, *query.rotations, true_places_ ? lane.front().place : base, dim, turned);
+    const int64_t stride = keys.size();  // of all there are: later rows' too
+    std::vector<float> scores(queries * stride), largest(count);
+    keys.score(*query.kernels, turned.data(), queries, scores.data(), stride);
+    if (!true_places_) score_newest(lane, query, count, scores.data(), stride);
+    for (int q = 0; q < queries; ++q) {
+      const std::span row(scores.data() + q * stride, count);
+      for (int64_t b = 0; b < count; ++b)
+        if ((lane[b].mask & ~context_.landmarks.bit()) == 0) row[b] = -std::numeric_limits<float>::infinity();
+      softmax_scores(*query.kernels, row, 1);
+      for (int64_t b = 0; b < count; ++b) largest[b] = std::max(largest[b], row[b]);
+    }
+    return largest;
+  }
+
+  /// Scores of the `topk` newest of `count` landmarks, where they are.
+  void score_newest(const Lane& lane, const QueryBlock& query, int64_t count, float* scores, int64_t stride) const {
+    const int dim = context_.store->shape().key_dim;
+    std::vector<float> key(dim), spare(2 * static_cast<size_t>(query.rotations->pairs()));
+    for (int64_t b = count - topk_; b < count; ++b) {
+      read_landmark(lane[b], key.data());
+      rotate(*query.kernels, key.data(), *query.rotations, lane[b].place, spare.data());
+      for (int q = 0; q < query.rows * query.group; ++q)
+        scores[q * stride + b] = dot(query.queries + static_cast<int64_t>(q) * dim, key.data(), dim);
+    }
+  }
+
+  int64_t topk_;
+  bool true_places_;
+  AttendContext context_;
+};
+
+}  // namespace
+
+SelectorEntry landmark_method() {
+  using Type = Parameter::Type;
+  return {
+      {.name = "landmark",
+       .summary = "the blocks whose landmark tokens have the largest shares, and the query's own block",
+       .paper = "Landmark Attention: Random-Access Infinite Context Length for Transformers, 2023",
+       .needs = "a model trained with landmarks",
+       .time = "O(topk * block + n / block) per token; blocks are chosen by up to a block of rows together",
+       .memory = "O(n): nothing is dropped; the key of each landmark once more",
+       .parameters = {{"topk", Type::kInt, "4", "past blocks seen by a block of queries", 1, 1e9, {}},
+                      {"place",
+                       Type::kChoice,
+                       "slots",
+                       "where past blocks seem to be: slots, topk + 1 just before the query's block; true, where "
+                       "they are",
+                       {},
+                       {},
+                       {"slots", "true"}}}},
+      [](const Values& values) { return std::make_unique<Landmark>(values); }};
+}
+
+}  // namespace fathom

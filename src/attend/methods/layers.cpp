@@ -1,0 +1,124 @@
+// A selector for some layers and another for the rest.
+#include <set>
+
+#include "attend/methods.h"
+#include "base/format.h"
+
+namespace fathom {
+namespace {
+
+/// "0+4+8-11": layers by number and range; negative: from the last one back; "middle": the middle third.
+std::set<int> layers_of(const std::string& text, int count) {
+  std::set<int> layers;
+  if (text == "middle") {
+    for (int i = count / 3; i < count - count / 3; ++i) layers.insert(i);
+    return layers;
+  }
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = std::min(text.find('+', begin), text.size());
+    const std::string part = text.substr(begin, end - begin);
+    const size_t dash = part.find('-');
+    const auto first = parse_size(part.substr(0, dash));
+    const auto last = dash == part.npos ? first : parse_size(part.substr(dash + 1));
+    if (!first || !last || *first > *last)
+      fail_usage("attend method layers: full: expected layers as 0+4+8-11, or middle, found ", quote(text));
+    if (*last >= count) {
+      fail_usage("attend method layers: full: there is no layer ", *last, ", the model has ", count, ", 0 to ",
+                 count - 1);
+    }
+    for (int64_t i = *first; i <= *last; ++i) layers.insert(static_cast<int>(i));
+    begin = end + 1;
+  }
+  return layers;
+}
+
+/// The states of both selectors; either may be null.
+struct BothStates final : SequenceState {
+  std::unique_ptr<SequenceState> then, other;
+
+  std::unique_ptr<SequenceState> fork() const override {
+    auto copy = std::make_unique<BothStates>();
+    if (then) copy->then = then->fork();
+    if (other) copy->other = other->fork();
+    return copy;
+  }
+  void rewind(int64_t tokens) override {
+    if (then) then->rewind(tokens);
+    if (other) other->rewind(tokens);
+  }
+  bool remembers_places() const override {
+    return (then && then->remembers_places()) || (other && other->remembers_places());
+  }
+};
+
+class Layers final : public Selector {
+ public:
+  explicit Layers(const Values& values)
+      : named_(values.string("full")),
+        then_(attend_methods().make(values.string("then"))),
+        else_(attend_methods().make(values.string("else"))) {}
+
+  void attach(const AttendContext& context) override {
+    layers_ = layers_of(named_, context.layers);
+    then_->attach(context);
+    else_->attach(context);
+  }
+  std::unique_ptr<SequenceState> new_state() const override {
+    auto states = std::make_unique<BothStates>();
+    states->then = then_->new_state();
+    states->other = else_->new_state();
+    if (!states->then && !states->other) return nullptr;
+    return states;
+  }
+  void plan(const LayerQueries& queries, ThreadPool& pool) const override {
+    LayerQueries own = queries;
+    own.state = state(queries.layer, queries.state);
+    selector(queries.layer).plan(own, pool);
+  }
+  bool wants_surprisal() const override { return then_->wants_surprisal() || else_->wants_surprisal(); }
+  void surprisal(const Surprisal& surprisal, SequenceState* state) const override {
+    const auto* both = static_cast<const BothStates*>(state);
+    if (then_->wants_surprisal()) then_->surprisal(surprisal, both ? both->then.get() : nullptr);
+    if (else_->wants_surprisal()) else_->surprisal(surprisal, both ? both->other.get() : nullptr);
+  }
+  float score_factor(int layer) const override { return selector(layer).score_factor(layer); }
+  ScoreForm score_form(int layer, const ScoreForm& own) const override {
+    return selector(layer).score_form(layer, own);
+  }
+  void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {
+    QueryBlock own = block;
+    own.state = state(block.layer, block.state);
+    selector(block.layer).select(lane, own, selection);
+  }
+
+ private:
+  const Selector& selector(int layer) const { return layers_.contains(layer) ? *then_ : *else_; }
+  SequenceState* state(int layer, SequenceState* states) const {
+    const auto* both = static_cast<const BothStates*>(states);
+    if (!both) return nullptr;
+    return layers_.contains(layer) ? both->then.get() : both->other.get();
+  }
+
+  std::string named_;
+  std::set<int> layers_;
+  std::unique_ptr<Selector> then_, else_;
+};
+
+}  // namespace
+
+SelectorEntry layers_method() {
+  using Type = Parameter::Type;
+  return {{.name = "layers",
+           .summary = "some layers see all (or what `then` says), the others what `else` says",
+           .paper = "MASFormer, 2023; LongGen: A Little Goes a Long Way, 2024",
+           .needs = "any model",
+           .time = "that of the two, by their layers",
+           .memory = "O(n): nothing is dropped",
+           .parameters =
+               {{"full", Type::kString, "middle", "layers as 0+4+8-11, or middle: the middle third", {}, {}, {}},
+                {"then", Type::kSpec, "dense", "what these layers see", {}, {}, {}},
+                {"else", Type::kSpec, "window", "what the others see", {}, {}, {}}}},
+          [](const Values& values) { return std::make_unique<Layers>(values); }};
+}
+
+}  // namespace fathom

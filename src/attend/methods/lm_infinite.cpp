@@ -1,0 +1,76 @@
+// A window and the first tokens, which never seem farther away than a limit.
+#include <algorithm>
+
+#include "attend/methods.h"
+#include "attend/methods/window.h"
+
+namespace fathom {
+namespace {
+
+/// The Λ-shaped mask. A row whose window reaches the first tokens sees them where they are; for other rows they
+/// move along, in their order, so that the very first is `limit` before the block's last row.
+class LmInfinite final : public Selector {
+ public:
+  LmInfinite(int64_t sink, int64_t size, int64_t limit)
+      : sink_(sink), limit_(limit), window_(make_window(sink, size)) {}
+
+  void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {
+    window_->select(lane, block, selection);
+    const size_t pages = selection.pages.size();
+    for (size_t i = 0; i < pages; ++i) {
+      const PageSlot& slot = lane[selection.pages[i].slot];
+      const int64_t number = slot.first - first_token(lane);
+      if (number < sink_) move_far_rows(slot, number, block, i, selection);
+    }
+  }
+
+ private:
+  /// Parts a page with first tokens, `number` and those that follow, between the rows to which it is near and those
+  /// to which it is far.
+  void move_far_rows(const PageSlot& slot, int64_t number, const QueryBlock& block, size_t index,
+                     Selection& selection) const {
+    const int64_t place = block.positions[block.rows - 1] - limit_ + number;
+    const auto far = [&](int r) { return block.positions[r] - slot.place > limit_; };
+    if (place <= slot.place || !far(block.rows - 1)) return;
+    SelectedPage& page = selection.pages[index];
+    const uint64_t sinks = page_bits(0, sink_ - number);
+    if (far(0) && page.row_masks < 0 && (page.mask & ~sinks) == 0) {
+      page.place = place;
+      return;
+    }
+    const auto masks = static_cast<int64_t>(selection.row_masks.size());
+    const int64_t near_masks = masks, far_masks = masks + block.rows;
+    for (int r = 0; r < block.rows; ++r) {
+      const uint64_t own = page.row_masks < 0 ? ~uint64_t{0} : selection.row_masks[page.row_masks + r];
+      selection.row_masks.push_back(far(r) ? own & ~sinks : own);
+    }
+    for (int r = 0; r < block.rows; ++r) selection.row_masks.push_back(far(r) ? sinks : 0);
+    page.row_masks = near_masks;
+    selection.pages.push_back({page.slot, place, page.mask & sinks, far_masks});
+  }
+
+  int64_t sink_, limit_;
+  std::unique_ptr<Selector> window_;
+};
+
+}  // namespace
+
+SelectorEntry lm_infinite_method() {
+  using Type = Parameter::Type;
+  return {
+      {.name = "lm-infinite",
+       .summary = "a sliding window and the first tokens, which seem at most `limit` away, as in training",
+       .paper = "LM-Infinite: Zero-Shot Extreme Length Generalization for Large Language Models, 2024",
+       .needs = "rotary model",
+       .time = "O(sink + size) per token",
+       .memory = "O(n): nothing is dropped",
+       .parameters = {{"sink", Type::kInt, "10", "first tokens, always seen", 0, 1e12, {}},
+                      {"size", Type::kInt, "2k", "newest tokens seen, the query's own included", 1, 1e12, {}},
+                      {"limit", Type::kInt, "0", "largest distance of the first tokens; 0: size", 0, 1e12, {}}}},
+      [](const Values& values) {
+        const int64_t size = values.integer("size"), limit = values.integer("limit");
+        return std::make_unique<LmInfinite>(values.integer("sink"), size, limit > 0 ? limit : size);
+      }};
+}
+
+}  // namespace fathom

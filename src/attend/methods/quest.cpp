@@ -1,0 +1,160 @@
+// Blocks of tokens by an upper bound of what their keys can score: the least and the largest of each dimension.
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <vector>
+
+#include "attend/lane_keys.h"
+#include "attend/methods.h"
+#include "attend/page_choice.h"
+#include "base/aligned.h"
+#include "kernels/kernels.h"
+#include "memory/lane_notes.h"
+
+namespace fathom {
+namespace {
+
+constexpr int kMostRows = 16;  // of a block of prefill that are looked at
+
+/// The nearest bfloat16 that is not above x, and not below.
+uint16_t rounded_down(float x) {
+  const auto bits = std::bit_cast<uint32_t>(x);
+  const bool cut = (bits & 0xffff) != 0 && std::isfinite(x);
+  return static_cast<uint16_t>((bits >> 16) + (cut && std::signbit(x) ? 1 : 0));
+}
+uint16_t rounded_up(float x) { return static_cast<uint16_t>(rounded_down(-x) ^ 0x8000); }
+
+/// Queries as BoundTask has them: each number as often as a page has blocks.
+struct SpreadQueries {
+  AlignedBuffer<float> below, above;  // [count, n]
+  SpreadQueries(const std::vector<float>& queries, int64_t dim, int blocks, int64_t n)
+      : below(queries.size() / dim * n), above(below.size()) {
+    std::ranges::fill(below.span(), 0.0f);
+    std::ranges::fill(above.span(), 0.0f);
+    for (int64_t i = 0; i < std::ssize(queries); ++i) {
+      const int64_t at = i / dim * n + i % dim * blocks;
+      std::fill_n(below.data() + at, blocks, std::min(queries[i], 0.0f));
+      std::fill_n(above.data() + at, blocks, std::max(queries[i], 0.0f));
+    }
+  }
+};
+
+class Quest final : public Selector {
+ public:
+  explicit Quest(const Values& values)
+      : budget_(read_budget(values)),
+        block_(read_part("quest", values, "block", 16)),
+        dense_layers_(values.integer("dense_layers")) {}
+
+  void attach(const AttendContext& context) override {
+    store_ = context.store;
+    layers_ = context.layers;
+    const int64_t words = static_cast<int64_t>(store_->shape().key_dim) * blocks();
+    words_ = (words + kBoundWords - 1) / kBoundWords * kBoundWords;
+    pool_ = std::make_shared<NotePool>(words_ * sizeof(uint32_t));
+  }
+  std::unique_ptr<SequenceState> new_state() const override { return std::make_unique<State>(layers_); }
+
+  void plan(const LayerQueries& queries, ThreadPool& pool) const override {
+    if (!queries.state || queries.layer < dense_layers_) return;
+    std::vector<LaneNotes>& bounds = State::of(queries.state).layers.at(queries.layer).bounds;
+    const Memory& memory = *queries.memory;
+    while (std::ssize(bounds) < memory.kv_heads()) bounds.emplace_back(pool_);
+    std::vector<int> stale;  // heads: none but where a page has become full since
+    for (int head = 0; head < memory.kv_heads(); ++head)
+      if (!bounds[head].current(memory, queries.layer, head)) stale.push_back(head);
+    pool.parallel_for(stale.size(), [&](size_t i, int) {
+      bounds[stale[i]].update(memory, queries.layer, stale[i], [&](const PageSlot& slot, std::byte* note) {
+        make_note(*queries.kernels, slot, queries.rotations, note);
+      });
+    });
+  }
+
+  void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {
+    PageBudget budget = budget_;
+    const bool dense = block.layer < dense_layers_;
+    if (dense) budget.share = 1;
+    const int dim = store_->shape().key_dim;
+    const SpreadQueries queries(drawn_queries(block, dim, kMostRows), dim, blocks(), words_);
+    const auto count = static_cast<int>(queries.below.size() / words_);
+    const LaneNotes* bounds =
+        block.state && !dense ? &State::of(block.state).layers.at(block.layer).bounds.at(block.head) : nullptr;
+    std::vector<std::byte> own(bounds ? 0 : pool_->note_bytes());
+    const auto score = [&](std::span<const uint32_t> slots, float* scores) {
+      for (size_t i = 0, pages = 1; i < slots.size(); i += pages) {
+        const uint32_t s = slots[i];
+        pages = bounds ? LaneNotes::together(slots.subspan(i)) : 1;
+        if (!bounds) make_note(*block.kernels, lane[s], block.rotations, own.data());
+        const std::byte* notes = bounds ? (*bounds)[s] : own.data();
+        block.kernels->largest_bounds({reinterpret_cast<const uint32_t*>(notes), static_cast<int64_t>(pages),
+                                       queries.below.data(), queries.above.data(), words_, count, blocks(),
+                                       scores + i * blocks()});
+      }
+    };
+    choose_parts(lane, block, budget, block_, score, selection);
+  }
+
+ private:
+  /// Of a layer: the least and the largest of each dimension of the keys of each block of a page, rotated to its
+  /// place, by key/value head. As BoundTask has them: dimensions one after the other, the blocks of each side by
+  /// side.
+  struct LayerBounds {
+    static constexpr bool kFollowsPages = true;
+    std::vector<LaneNotes> bounds;
+    void rewind(int64_t /*tokens*/) {}  // pages tell what they were noted as
+  };
+  using State = LayerStates<LayerBounds>;
+
+  int blocks() const { return kPageTokens / block_; }
+
+  void make_note(const Kernels& kernels, const PageSlot& slot, const PlaceRotations* rotations,
+                 std::byte* note) const {
+    const int64_t dim = store_->shape().key_dim;
+    std::vector<float> keys, least(dim), largest(dim);
+    read_rotated(kernels, *store_, slot, rotations, keys);
+    auto* words = reinterpret_cast<uint32_t*>(note);
+    std::fill_n(words, words_, 0u);
+    for (int b = 0; b < blocks(); ++b) {
+      const float* key = keys.data() + b * block_ * dim;
+      std::copy_n(key, dim, least.begin());
+      std::copy_n(key, dim, largest.begin());
+      for (int t = 1; t < block_; ++t) {
+        key += dim;
+        for (int64_t d = 0; d < dim; ++d) {
+          least[d] = std::min(least[d], key[d]);
+          largest[d] = std::max(largest[d], key[d]);
+        }
+      }
+      for (int64_t d = 0; d < dim; ++d)
+        words[d * blocks() + b] = rounded_down(least[d]) | static_cast<uint32_t>(rounded_up(largest[d])) << 16;
+    }
+  }
+
+  PageBudget budget_;
+  int block_;
+  int64_t dense_layers_;
+  int64_t words_ = 0;  // of a page's bounds
+  int layers_ = 0;
+  std::shared_ptr<const PageStore> store_;
+  std::shared_ptr<NotePool> pool_;
+};
+
+}  // namespace
+
+SelectorEntry quest_method() {
+  using Type = Parameter::Type;
+  std::vector<Parameter> parameters = budget_parameters({.tokens = 2048, .sink = 0, .local = 64});
+  parameters.push_back({"block", Type::kInt, "16", "tokens that are chosen together: 16, 32 or 64", 16, 64, {}});
+  parameters.push_back({"dense_layers", Type::kInt, "2", "first layers, which see all", 0, 1e6, {}});
+  return {
+      {.name = "quest",
+       .summary = "the blocks of tokens whose keys could score highest, by the least and largest of each dimension",
+       .paper = "Quest: Query-Aware Sparsity for Efficient Long-Context LLM Inference, 2024",
+       .needs = "any model",
+       .time = "O(n / block + budget) per token",
+       .memory = "O(n): nothing is dropped; 1/block more for the bounds",
+       .parameters = std::move(parameters)},
+      [](const Values& values) { return std::make_unique<Quest>(values); }};
+}
+
+}  // namespace fathom

@@ -1,0 +1,204 @@
+// Keys of a fixed context by clusters: those are read whose cluster could matter to the query.
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <vector>
+
+#include "attend/key_clusters.h"
+#include "attend/lane_keys.h"
+#include "attend/methods.h"
+#include "attend/query_tail.h"
+#include "base/error.h"
+
+namespace fathom {
+namespace {
+
+constexpr int64_t kTail = 100;  // newest tokens of the context: always seen, and their queries set the threshold
+
+struct LayerState {
+  QueryTail tail;
+  int64_t context = 0;                                    // tokens there were when the clusters were made
+  int64_t place = 0;                                      // of the sequence then
+  float threshold = 0;                                    // clusters with larger shares are seen
+  std::vector<std::shared_ptr<const KeyClusters>> heads;  // empty: none yet
+  std::vector<std::vector<uint64_t>> masks;  // [kv_heads, slots] of the newest pass: what is seen of the clusters
+
+  void forget() {
+    context = 0;
+    heads.clear();
+    masks.clear();
+  }
+  void rewind(int64_t tokens) {
+    tail.rewind(tokens);
+    if (context > tokens) forget();
+  }
+};
+using State = LayerStates<LayerState>;
+
+/// A cluster's share of attention for each of its keys, and how many they are.
+struct Shared {
+  float share;
+  int64_t keys;
+};
+
+/// The share below or at which `pruned` of all keys lie; between two keys' shares in proportion.
+float quantile(std::vector<Shared> shares, double pruned) {
+  if (shares.empty()) return 0;
+  std::ranges::sort(shares, {}, &Shared::share);
+  int64_t keys = 0;
+  for (const Shared& s : shares) keys += s.keys;
+  const auto share_of = [&](int64_t key) {
+    for (const Shared& s : shares) {
+      if ((key -= s.keys) < 0) return s.share;
+    }
+    return shares.back().share;
+  };
+  const double at = pruned * static_cast<double>(keys - 1);
+  const auto below = static_cast<int64_t>(at);
+  return std::lerp(share_of(below), share_of(below + 1), static_cast<float>(at - static_cast<double>(below)));
+}
+
+class Squeezed final : public Selector {
+ public:
+  explicit Squeezed(const Values& values)
+      : pruned_(values.number("pruned")),
+        clusters_(values.number("clusters")),
+        least_(values.integer("least")),
+        iterations_(static_cast<int>(values.integer("iterations"))) {}
+
+  void attach(const AttendContext& context) override { layers_ = context.layers; }
+  std::unique_ptr<SequenceState> new_state() const override { return std::make_unique<State>(layers_); }
+
+  void plan(const LayerQueries& queries, ThreadPool& pool) const override {
+    if (!queries.state || pruned_ == 0) return;
+    State& state = State::of(queries.state);
+    LayerState& layer = state.layers.at(queries.layer);
+    const int64_t place = queries.memory->lane(queries.layer, 0).front().place;
+    if (layer.place != place) layer.forget();  // means are rotated to their places
+    if (is_due(layer, queries.first)) make_clusters(state, queries, pool);
+    choose(layer, queries, pool);
+    layer.tail.add(queries, kTail);
+    layer.place = place;
+  }
+
+  void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {
+    TokenChoice choice(lane);
+    const LayerState* layer = block.state ? &State::of(block.state).layers.at(block.layer) : nullptr;
+    if (!layer || layer->masks.empty()) {
+      choice.add(0, block.first + block.rows);
+      return choice.add_to(selection);
+    }
+    const std::vector<uint64_t>& masks = layer->masks[block.head];
+    for (uint32_t s = 0; s < masks.size(); ++s) choice.add(s, masks[s]);
+    choice.add(layer->heads[block.head]->end, block.first + block.rows);
+    choice.add_to(selection);
+  }
+
+ private:
+  /// When the context is long enough, and again when it has doubled.
+  bool is_due(const LayerState& layer, int64_t context) const {
+    return context >= least_ && context >= 2 * layer.context;
+  }
+
+  /// For all layers that are due and whose newest queries are known: they share one threshold, so that layers and
+  /// heads get what they need of one budget. A layer read before this method began has no such queries: it is
+  /// clustered when its turn comes, and the queries of that pass set a threshold of its own.
+  void make_clusters(State& state, const LayerQueries& queries, ThreadPool& pool) const {
+    std::vector<int> due;
+    const auto is_known = [&](const LayerState& layer) {
+      return layer.tail.rows() > 0 && layer.tail.end() == queries.first;
+    };
+    if (is_known(state.layers[queries.layer])) {
+      for (int i = 0; i < layers_; ++i)
+        if (is_known(state.layers[i]) && is_due(state.layers[i], queries.first)) due.push_back(i);
+    } else {
+      due.push_back(queries.layer);
+      state.layers[queries.layer].tail.add(queries, kTail);
+    }
+    const Memory& memory = *queries.memory;
+    const size_t heads = memory.kv_heads();
+    for (const int i : due) {
+      state.layers[i].forget();
+      state.layers[i].context = queries.first;
+      state.layers[i].heads.resize(heads);
+    }
+    std::vector<std::vector<Shared>> shares(due.size() * heads);
+    pool.parallel_for(shares.size(), [&](size_t i, int) {
+      LayerState& layer = state.layers[due[i / heads]];
+      const int head = static_cast<int>(i % heads), group = queries.group();
+      auto made = std::make_shared<const KeyClusters>(
+          make_key_clusters(*queries.kernels, memory.store(), memory.lane(due[i / heads], head), *queries.rotations,
+                            queries.first - kTail, clusters_, iterations_));
+      shares[i] = shares_of(*queries.kernels, *made, layer.tail.of_heads(head * group, group), layer.tail.rows(),
+                            group, queries.scale);
+      layer.heads[head] = std::move(made);
+    });
+    std::vector<Shared> all;
+    for (const std::vector<Shared>& some : shares) all.insert(all.end(), some.begin(), some.end());
+    const float threshold = quantile(std::move(all), pruned_);
+    for (const int i : due) state.layers[i].threshold = threshold;
+  }
+
+  static std::vector<Shared> shares_of(const Kernels& kernels, const KeyClusters& clusters,
+                                       const std::vector<float>& queries, int64_t rows, int group, float scale) {
+    const std::vector<float> shares = cluster_shares(kernels, clusters, queries, rows, group, scale);
+    std::vector<Shared> all;
+    for (int64_t c = 0; c < clusters.size(); ++c) all.push_back({shares[c], clusters.members(c)});
+    return all;
+  }
+
+  /// The rows of a pass choose together.
+  static void choose(LayerState& layer, const LayerQueries& queries, ThreadPool& pool) {
+    layer.masks.clear();
+    if (layer.heads.empty()) return;
+    const int group = queries.group(), dim = queries.memory->store().shape().key_dim;
+    layer.masks.resize(layer.heads.size());
+    pool.parallel_for(layer.heads.size(), [&](size_t head, int) {
+      std::vector<float> rows(queries.rows * group * dim), spare(dim);
+      for (int64_t i = 0; i < queries.rows * group; ++i)
+        rotate_query(queries, i / group, static_cast<int>(head * group + i % group), spare.data(),
+                     rows.data() + i * dim);
+      const KeyClusters& clusters = *layer.heads[head];
+      const std::vector<float> shares =
+          cluster_shares(*queries.kernels, clusters, rows, queries.rows, group, queries.scale);
+      std::vector<uint64_t>& masks = layer.masks[head];
+      masks.resize((clusters.tokens.empty() ? 0 : *std::ranges::max_element(clusters.tokens) / kPageTokens) + 1);
+      for (int64_t c = 0; c < clusters.size(); ++c) {
+        if (shares[c] <= layer.threshold) continue;
+        for (int64_t i = clusters.begin[c]; i < clusters.begin[c + 1]; ++i)
+          masks[clusters.tokens[i] / kPageTokens] |= uint64_t{1} << clusters.tokens[i] % kPageTokens;
+      }
+    });
+  }
+
+  double pruned_, clusters_;
+  int64_t least_;
+  int iterations_;
+  int layers_ = 0;
+};
+
+}  // namespace
+
+SelectorEntry squeezed_method() {
+  using Type = Parameter::Type;
+  return {{.name = "squeezed",
+           .summary = "the context's keys whose clusters promise enough attention; clusters of one level",
+           .paper = "Squeezed Attention: Accelerating Long Context Length LLM Inference, 2024",
+           .needs = "any model",
+           .time = "O(clusters · n + (1 − pruned) · n) per token; O(clusters · n² · iterations) once",
+           .memory = "O(n): nothing is dropped; 1/20 more for the means",
+           .parameters =
+               {{"pruned", Type::kFloat, "0.7", "share of the context's keys that is left out", 0, 1, {}},
+                {"clusters", Type::kFloat, "0.05", "clusters as a share of the context's tokens", 0.0001, 1, {}},
+                {"least",
+                 Type::kInt,
+                 "1k",
+                 "tokens of the shortest context that is clustered; again when it has doubled",
+                 kTail + 1,
+                 1e12,
+                 {}},
+                {"iterations", Type::kInt, "10", "most steps of k-means", 1, 1000, {}}}},
+          [](const Values& values) { return std::make_unique<Squeezed>(values); }};
+}
+
+}  // namespace fathom

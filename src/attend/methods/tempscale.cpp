@@ -1,0 +1,35 @@
+// Sharper (or flatter) attention: scores are divided by a temperature.
+#include "attend/methods.h"
+#include "attend/score_transform.h"
+
+namespace fathom {
+namespace {
+
+class TempScale final : public ScoreTransform {
+ public:
+  explicit TempScale(const Values& values) : ScoreTransform(values), tau_(values.number("tau")) {}
+
+  float score_factor(int layer) const override {
+    return ScoreTransform::score_factor(layer) / static_cast<float>(tau_);
+  }
+
+ private:
+  double tau_;
+};
+
+}  // namespace
+
+SelectorEntry tempscale_method() {
+  using Type = Parameter::Type;
+  return {{.name = "tempscale",
+           .summary = "attention scores divided by tau, in every layer and head; what is seen, `then` says",
+           .paper = "Length-Induced Embedding Collapse in PLM-based Models, 2024",
+           .needs = "any model; meant for embedding models: a language model's predictions become other ones",
+           .time = "that of `then`",
+           .memory = "that of `then`",
+           .parameters = {{"tau", Type::kFloat, "0.9", "temperature; below 1 is sharper", 0.01, 100, {}},
+                          {"then", Type::kSpec, "dense", "what is seen", {}, {}, {}}}},
+          [](const Values& values) { return std::make_unique<TempScale>(values); }};
+}
+
+}  // namespace fathom

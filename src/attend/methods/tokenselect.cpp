@@ -1,0 +1,207 @@
+// Single tokens by the vote of all heads of a layer: each head's softmax, summed.
+#include <algorithm>
+#include <bit>
+#include <memory>
+#include <vector>
+
+#include "attend/key_scores.h"
+#include "attend/lane_keys.h"
+#include "attend/methods.h"
+#include "base/error.h"
+
+namespace fathom {
+namespace {
+
+/// What the rows of a chunk see: tokens with bits in `masks`, and all from local_begin on.
+struct Choice {
+  int64_t first = 0, end = 0;  // rows, as tokens of the sequence
+  int64_t local_begin = 0;
+  std::shared_ptr<const std::vector<uint64_t>> masks;  // [slots of a lane]; null: all is seen
+};
+
+struct LayerChoices {
+  std::vector<Choice> chunks;    // of the newest forward pass
+  Choice last;                   // the newest that left something out
+  std::vector<float> last_mean;  // queries that it was made for: [heads, key_dim]; empty: none
+
+  void rewind(int64_t tokens) {
+    chunks.clear();
+    if (last.end > tokens) last_mean.clear();
+  }
+};
+using State = LayerStates<LayerChoices, ScoreMemory>;
+
+class TokenSelect final : public Selector {
+ public:
+  explicit TokenSelect(const Values& values)
+      : budget_(values.integer("topk")),
+        local_(values.integer("local")),
+        sink_(values.integer("sink")),
+        chunk_(values.integer("chunk")),
+        pool_(values.integer("pool")),
+        theta_(values.number("theta")),
+        packed_(values.string("place") == "packed") {
+    if (pool_ % 2 == 0) fail_usage("attend method tokenselect: pool: expected an odd number, found ", pool_);
+  }
+
+  void attach(const AttendContext& context) override { layers_ = context.layers; }
+  std::unique_ptr<SequenceState> new_state() const override { return std::make_unique<State>(layers_); }
+
+  void plan(const LayerQueries& queries, ThreadPool& pool) const override {
+    if (!queries.state) return;
+    LayerChoices& layer = State::of(queries.state).layers.at(queries.layer);
+    layer.chunks.clear();
+    for (int64_t row = 0; row < queries.rows; row += chunk_)
+      layer.chunks.push_back(choose(queries, row, std::min(row + chunk_, queries.rows), layer, pool));
+  }
+
+  void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {
+    const int64_t end = block.first + block.rows;
+    const Choice* choice = choice_of(block);
+    TokenChoice all(lane);
+    if (!choice || !choice->masks) {  // without a state there is no plan either
+      all.add(0, end);
+      return all.add_to(selection);
+    }
+    for (uint32_t s = 0; s < lane.size() && lane[s].first < end; ++s) {
+      uint64_t mask = page_bits(choice->local_begin - lane[s].first, kPageTokens);
+      if (s < choice->masks->size()) mask |= (*choice->masks)[s];
+      if (mask &= lane[s].mask) selection.pages.push_back({s, lane[s].place, mask, -1});
+    }
+    if (packed_) pack(lane, choice->local_begin, selection);
+  }
+
+ private:
+  /// That of the block's first row: a block that reaches into the next chunk stays with it.
+  static const Choice* choice_of(const QueryBlock& block) {
+    if (!block.state) return nullptr;
+    const Choice* found = nullptr;
+    for (const Choice& choice : State::of(block.state).layers.at(block.layer).chunks) {
+      if (choice.first <= block.first) found = &choice;
+    }
+    return found;
+  }
+
+  Choice choose(const LayerQueries& queries, int64_t row, int64_t row_end, LayerChoices& layer,
+                ThreadPool& pool) const {
+    Choice choice{queries.first + row, queries.first + row_end, 0, nullptr};
+    // A chunk is local to its rows, and tokens before it if `local` is longer.
+    const int64_t local_begin = std::min(choice.first, choice.end - local_);
+    if (local_begin - sink_ <= budget_) return choice;
+    std::vector<float> mean = mean_queries(queries, row, row_end);
+    if (may_use_again(layer, mean, choice.end)) {
+      choice.masks = layer.last.masks;
+      choice.local_begin = layer.last.local_begin;  // what has come since is not among its candidates
+      return choice;
+    }
+    choice.local_begin = local_begin;
+    choice.masks = std::make_shared<std::vector<uint64_t>>(tokens_for(queries, row, mean, local_begin, pool));
+    layer.last = choice;
+    layer.last_mean = std::move(mean);
+    return choice;
+  }
+
+  bool may_use_again(const LayerChoices& layer, const std::vector<float>& mean, int64_t end) const {
+    if (theta_ >= 1 || layer.last_mean.empty() || layer.last.end + local_ < end) return false;
+    return cosine_of(mean, layer.last_mean) >= theta_;
+  }
+
+  /// [heads, key_dim]: rotated by the rows' positions.
+  static std::vector<float> mean_queries(const LayerQueries& queries, int64_t row, int64_t row_end) {
+    const int dim = queries.memory->store().shape().key_dim;
+    std::vector<float> mean(static_cast<size_t>(queries.heads) * dim), turned(dim), spare(dim);
+    for (int64_t r = row; r < row_end; ++r) {
+      for (int h = 0; h < queries.heads; ++h) {
+        rotate_query(queries, r, h, spare.data(), turned.data());
+        for (int d = 0; d < dim; ++d) mean[static_cast<size_t>(h) * dim + d] += turned[d];
+      }
+    }
+    for (float& x : mean) x /= static_cast<float>(row_end - row);
+    return mean;
+  }
+
+  /// The first tokens and the `budget_` tokens between them and `local_begin` with most votes, as masks of slots.
+  std::vector<uint64_t> tokens_for(const LayerQueries& queries, int64_t row, const std::vector<float>& mean,
+                                   int64_t local_begin, ThreadPool& pool) const {
+    const Lane lane = lane_of_layer(queries);
+    // Packed tokens are judged where they will sit at most: as if all were just before what is local.
+    const int64_t near = std::max<int64_t>(0, queries.positions[row] - local_ - (kPageTokens - 1));
+    std::vector<float>& scores = State::of(queries.state).common.scores;
+    score_layer(queries, {sink_, local_begin, packed_ ? near : -1}, mean.data(), queries.group(), pool, scores);
+    std::vector<float> votes = soft_vote(*queries.kernels, scores, queries.heads, queries.scale, pool);
+    max_pool(votes, pool_);
+    hide_scores(lane, sink_, votes);
+    std::vector<uint64_t> masks(lane.size());
+    for (size_t s = 0; s < lane.size(); ++s) masks[s] = page_bits(0, sink_ - lane[s].first);
+    size_t s = 0;
+    for (const int64_t i : top_scores(votes, budget_)) {
+      while (lane[s].first + lane[s].filled <= sink_ + i) ++s;
+      masks[s] |= uint64_t{1} << (sink_ + i - lane[s].first);
+    }
+    return masks;
+  }
+
+  /// The slots, alike in all lanes, with the tokens that some head may see.
+  static Lane lane_of_layer(const LayerQueries& queries) {
+    Lane lane = queries.memory->lane(queries.layer, 0);
+    for (int h = 1; h < queries.memory->kv_heads(); ++h) {
+      const Lane& other = queries.memory->lane(queries.layer, h);
+      for (size_t s = 0; s < lane.size(); ++s) lane[s].mask |= other[s].mask;
+    }
+    return lane;
+  }
+
+  /// Moves the pages before what is local up to it, each by as much as leaves no gap behind its last chosen token.
+  /// Tokens of a page keep their distances.
+  static void pack(const Lane& lane, int64_t local_begin, Selection& selection) {
+    int64_t next = -1;  // position before which the page ends
+    for (auto page = selection.pages.rbegin(); page != selection.pages.rend(); ++page) {
+      const PageSlot& slot = lane[page->slot];
+      const int last = 63 - std::countl_zero(page->mask);
+      if (next >= 0 && slot.first + slot.filled <= local_begin) page->place = std::max(slot.place, next - 1 - last);
+      next = page->place + last + 1 - std::popcount(page->mask);
+    }
+  }
+
+  int64_t budget_, local_, sink_, chunk_, pool_;
+  double theta_;
+  bool packed_;
+  int layers_ = 0;
+};
+
+}  // namespace
+
+SelectorEntry tokenselect_method() {
+  using Type = Parameter::Type;
+  return {{.name = "tokenselect",
+           .summary = "the tokens that most votes of a layer's heads choose; packed places go by pages",
+           .paper = "TokenSelect: Efficient Long-Context Inference and Length Extrapolation for LLMs via Dynamic "
+                    "Token-Level KV Cache Selection, 2024",
+           .needs = "any model",
+           .time = "O(n) scores per chunk and O(topk + local + sink) per token; of pages, vectors of tokens with a "
+                   "chosen one are read",
+           .memory = "O(n): nothing is dropped",
+           .parameters =
+               {{"topk", Type::kInt, "2k", "tokens chosen by vote", 1, 1e12, {}},
+                {"local", Type::kInt, "512", "newest tokens, always seen; a chunk of prefill counts", 1, 1e12, {}},
+                {"sink", Type::kInt, "128", "first tokens, always seen", 0, 1e12, {}},
+                {"chunk", Type::kInt, "512", "rows that choose together in prefill", 1, 1e9, {}},
+                {"pool", Type::kInt, "1", "width of the max-pooling of votes, odd", 1, 1023, {}},
+                {"theta",
+                 Type::kFloat,
+                 "1",
+                 "a choice is used again for queries at least that cosine alike; 1: never",
+                 -1,
+                 1,
+                 {}},
+                {"place",
+                 Type::kChoice,
+                 "true",
+                 "where chosen tokens seem to be: where they are, or packed before `local`",
+                 {},
+                 {},
+                 {"true", "packed"}}}},
+          [](const Values& values) { return std::make_unique<TokenSelect>(values); }};
+}
+
+}  // namespace fathom

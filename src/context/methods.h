@@ -1,0 +1,16 @@
+#pragma once
+
+#include <memory>
+
+#include "base/registry.h"
+#include "context/reader.h"
+
+namespace fathom {
+
+using ReadMethod = std::unique_ptr<Reader>(const Values&);
+using ReadEntry = MethodTable<ReadMethod>::Entry;
+
+/// The `--read` methods; "whole" makes none (null).
+const MethodTable<ReadMethod>& read_methods();
+
+}  // namespace fathom

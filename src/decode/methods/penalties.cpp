@@ -1,0 +1,104 @@
+#include <algorithm>
+#include <map>
+
+#include "decode/methods.h"
+
+namespace fathom {
+namespace {
+
+/// Changes the logits of tokens that occur in the newest `window` tokens of the history.
+class Penalty : public SampleStep {
+ public:
+  explicit Penalty(int64_t window) : window_(static_cast<size_t>(window)) {}
+
+  void apply(Candidates& candidates, std::span<const int32_t> history) const final {
+    std::map<int32_t, int> counts;
+    for (const int32_t id : history.last(std::min(window_, history.size()))) ++counts[id];
+    for (const auto& [id, count] : counts) {
+      if (Candidate* candidate = find(candidates, id)) candidate->logit = penalised(candidate->logit, count);
+    }
+  }
+  bool draws() const final { return false; }
+
+ protected:
+  virtual float penalised(float logit, int count) const = 0;
+
+ private:
+  static Candidate* find(Candidates& candidates, int32_t id) {
+    const auto all = candidates.all();
+    if (id >= 0 && id < all.size() && all[id].id == id) return &all[id];  // nothing was dropped or sorted yet
+    const auto found = std::ranges::find(all, id, &Candidate::id);
+    return found == all.end() ? nullptr : &*found;
+  }
+  size_t window_;
+};
+
+class Repetition final : public Penalty {
+ public:
+  Repetition(double factor, int64_t window) : Penalty(window), factor_(static_cast<float>(factor)) {}
+  float penalised(float logit, int) const override { return logit > 0 ? logit / factor_ : logit * factor_; }
+
+ private:
+  float factor_;
+};
+
+class Presence final : public Penalty {
+ public:
+  Presence(double amount, int64_t window) : Penalty(window), amount_(static_cast<float>(amount)) {}
+  float penalised(float logit, int) const override { return logit - amount_; }
+
+ private:
+  float amount_;
+};
+
+class Frequency final : public Penalty {
+ public:
+  Frequency(double amount, int64_t window) : Penalty(window), amount_(static_cast<float>(amount)) {}
+  float penalised(float logit, int count) const override { return logit - amount_ * static_cast<float>(count); }
+
+ private:
+  float amount_;
+};
+
+MethodInfo describe(const char* name, const char* summary, const char* paper, Parameter amount) {
+  return {"",
+          name,
+          summary,
+          paper,
+          false,
+          "any model",
+          "O(window)",
+          "none",
+          {std::move(amount),
+           {"window", Parameter::Type::kInt, "256", "newest tokens that count, prompt included", 0, 1e12, {}}}};
+}
+
+}  // namespace
+
+SampleEntry repetition_method() {
+  return {describe("repetition",
+                   "recent tokens made less likely: positive logits divided by a factor, negative ones multiplied",
+                   "CTRL: A Conditional Transformer Language Model for Controllable Generation, 2019",
+                   {"penalty", Parameter::Type::kFloat, "1.1", "the factor; 1 changes nothing", 0.01, 100, {}}),
+          [](const Values& values) {
+            return std::make_unique<Repetition>(values.number("penalty"), values.integer("window"));
+          }};
+}
+
+SampleEntry presence_method() {
+  return {describe("presence", "a fixed amount off the logits of tokens that occurred", "",
+                   {"penalty", Parameter::Type::kFloat, "0.5", "the amount; 0 changes nothing", -100, 100, {}}),
+          [](const Values& values) {
+            return std::make_unique<Presence>(values.number("penalty"), values.integer("window"));
+          }};
+}
+
+SampleEntry frequency_method() {
+  return {describe("frequency", "an amount off the logits of tokens for each time they occurred", "",
+                   {"penalty", Parameter::Type::kFloat, "0.5", "the amount; 0 changes nothing", -100, 100, {}}),
+          [](const Values& values) {
+            return std::make_unique<Frequency>(values.number("penalty"), values.integer("window"));
+          }};
+}
+
+}  // namespace fathom

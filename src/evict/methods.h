@@ -1,0 +1,16 @@
+#pragma once
+
+#include <memory>
+
+#include "base/registry.h"
+#include "evict/evictor.h"
+
+namespace fathom {
+
+using EvictMethod = std::unique_ptr<Evictor>(const Values&);
+using EvictEntry = MethodTable<EvictMethod>::Entry;
+
+/// The `--evict` methods; "none" makes none (null).
+const MethodTable<EvictMethod>& evict_methods();
+
+}  // namespace fathom

@@ -1,0 +1,216 @@
+// Tokens that queries to come are expected to attend to stay: queries are taken to be normally distributed, as
+// those so far.
+#include <algorithm>
+#include <cmath>
+#include <complex>
+#include <limits>
+#include <vector>
+
+#include "attend/key_scores.h"
+#include "attend/lane_keys.h"
+#include "base/error.h"
+#include "evict/lane_tokens.h"
+#include "evict/methods.h"
+
+namespace fathom {
+namespace {
+
+constexpr int64_t kSkipped = 4;  // first tokens, whose queries are unlike all others
+
+/// Sums over the queries of a layer, not rotated.
+struct LayerSums {
+  double count = 0;
+  std::vector<float> queries;   // [heads, key_dim]
+  std::vector<float> products;  // [heads, key_dim, key_dim]
+  void rewind(int64_t) {}       // what was counted stays
+};
+struct Scale {
+  float of_scores = 0;
+};
+using State = LayerStates<LayerSums, Scale>;
+
+/// Mean and covariance of one head's queries.
+struct Normal {
+  std::vector<float> mean, covariance;
+};
+
+class Expected final : public Scorer {
+ public:
+  Expected(int64_t future, int64_t sink) : future_(future), sink_(sink) {}
+
+  void attach(const AttendContext& context) override { layers_ = context.layers; }
+  std::unique_ptr<SequenceState> new_state() const override { return std::make_unique<State>(layers_); }
+
+  void listen(const LayerQueries& queries, ThreadPool& pool) const override {
+    State& state = State::of(queries.state);
+    state.common.of_scores = queries.scale;
+    LayerSums& layer = state.layers.at(queries.layer);
+    const int64_t dim = queries.memory->store().shape().key_dim;
+    const int64_t skipped = std::clamp<int64_t>(kSkipped - queries.first, 0, queries.rows);
+    const int64_t rows = queries.rows - skipped;
+    if (rows == 0) return;
+    layer.count += static_cast<double>(rows);
+    layer.queries.resize(queries.heads * dim);
+    layer.products.resize(queries.heads * dim * dim);
+    pool.parallel_for(queries.heads, [&](size_t head, int) {
+      const float* first = queries.query(skipped, static_cast<int>(head));
+      for (int64_t r = 0; r < rows; ++r)
+        for (int64_t d = 0; d < dim; ++d) layer.queries[head * dim + d] += first[r * queries.stride + d];
+      FloatProduct product;
+      product.rows = product.cols = dim;
+      product.depth = rows;
+      product.a = product.b = first;
+      product.a_stride = product.b_stride = queries.stride;
+      product.a_turned = true;
+      product.y = layer.products.data() + head * dim * dim;
+      product.y_stride = dim;
+      product.add = true;
+      AlignedBuffer<float> scratch(kMultiplyScratch);
+      queries.kernels->multiply(product, scratch.data());
+    });
+  }
+
+  void score(const LayerTokens& layer, std::span<float> scores) const override {
+    const State& state = State::of(layer.state);
+    const LayerSums& sums = state.layers.at(layer.layer);
+    if (sums.count < 2) return;
+    const std::vector<std::complex<float>> turns = mean_turns(layer);
+    const int64_t tokens = layer.memory.tokens();
+    layer.work.pool.parallel_for(layer.memory.kv_heads(), [&](size_t h, int) {
+      const int head = static_cast<int>(h), group = layer.group();
+      const std::span<float> own = scores.subspan(h * tokens, tokens);
+      std::vector<float> logits(group * tokens);
+      for (int q = 0; q < group; ++q) {
+        const std::span<float> of_head = std::span(logits).subspan(q * tokens, tokens);
+        head_logits(layer, head, normal_of(sums, head * group + q), turns, state.common.of_scores, of_head);
+        hide_scores(layer.lane(head), 0, of_head);
+        hide_first(layer.lane(head), sink_, of_head);
+        softmax_scores(layer.work.kernels, of_head, 1);
+        layer.work.kernels.add(own.data(), of_head.data(), tokens);
+      }
+      layer.work.kernels.scale(own.data(), 1 / static_cast<float>(group), tokens);
+      scale_by_values(layer, head, own);
+    });
+  }
+
+ private:
+  static Normal normal_of(const LayerSums& sums, int head) {
+    const size_t dim = static_cast<size_t>(std::ssize(sums.products) / std::ssize(sums.queries));
+    Normal normal;
+    normal.mean.assign(sums.queries.begin() + head * dim, sums.queries.begin() + (head + 1) * dim);
+    for (float& x : normal.mean) x = static_cast<float>(x / sums.count);
+    normal.covariance.assign(sums.products.begin() + head * dim * dim,
+                             sums.products.begin() + (head + 1) * dim * dim);
+    for (size_t i = 0; i < dim * dim; ++i)
+      normal.covariance[i] =
+          static_cast<float>(normal.covariance[i] / sums.count) - normal.mean[i / dim] * normal.mean[i % dim];
+    return normal;
+  }
+
+  /// The mean rotation over the positions to come, by pairs, as a complex number: it also shortens.
+  std::vector<std::complex<float>> mean_turns(const LayerTokens& layer) const {
+    const PlaceRotations& rotations = layer.work.rotations;
+    const int pairs = rotations.pairs();
+    std::vector<float> spare(2 * static_cast<size_t>(pairs));
+    std::vector<std::complex<float>> turns;
+    if (pairs == 0) return turns;
+    const PlaceRotations::View first = rotations.at(layer.memory.next_position(), spare.data());
+    const PlaceRotations::View step = rotations.offset(1);
+    for (int i = 0; i < pairs; ++i) {
+      const std::complex<double> one(step.cos[i], step.sin[i]);
+      std::complex<double> turn(first.cos[i], first.sin[i]), sum = 0;
+      for (int64_t n = 0; n < future_; ++n, turn *= one) sum += turn;
+      turns.emplace_back(sum / static_cast<double>(future_));
+    }
+    return turns;
+  }
+
+  /// ln E exp(q·k) of all tokens of a lane: μ·k + k·Σk/2 under the mean rotation.
+  static void head_logits(const LayerTokens& layer, int head, const Normal& normal,
+                          const std::vector<std::complex<float>>& turns, float scale, std::span<float> logits) {
+    const PageStore& store = layer.memory.store();
+    const int dim = store.shape().key_dim;
+    std::vector<float> keys, products(static_cast<size_t>(kPageTokens) * dim);
+    AlignedBuffer<float> scratch(kMultiplyScratch);
+    for (const PageSlot& slot : layer.lane(head)) {
+      if (slot.mask == 0) continue;
+      read_rotated(layer.work.kernels, store, slot, &layer.work.rotations, keys);
+      for (int t = 0; t < slot.filled; ++t) turn_back(turns, keys.data() + t * dim);
+      FloatProduct product;
+      product.rows = slot.filled;
+      product.cols = product.depth = dim;
+      product.a = keys.data();
+      product.b = normal.covariance.data();
+      product.y = products.data();
+      product.a_stride = product.b_stride = product.y_stride = dim;
+      layer.work.kernels.multiply(product, scratch.data());
+      for (int t = 0; t < slot.filled; ++t) {
+        const float* key = keys.data() + t * dim;
+        logits[slot.first + t] = scale * dot(key, normal.mean.data(), dim) +
+                                 scale * scale / 2 * dot(key, products.data() + t * dim, dim);
+      }
+    }
+  }
+
+  /// q turned by R and met with k is q met with k turned back.
+  static void turn_back(const std::vector<std::complex<float>>& turns, float* key) {
+    for (size_t i = 0; i < turns.size(); ++i) {
+      const std::complex<float> turned = std::complex(key[2 * i], key[2 * i + 1]) * std::conj(turns[i]);
+      key[2 * i] = turned.real();
+      key[2 * i + 1] = turned.imag();
+    }
+  }
+
+  /// What always stays takes no part, as published: how much it draws would weigh one query head against another.
+  static void hide_first(const Lane& lane, int64_t count, std::span<float> logits) {
+    for (const PageSlot& slot : lane) {
+      for (int t = 0; t < slot.filled && count > 0; ++t) {
+        if (!(slot.mask >> t & 1)) continue;
+        logits[slot.first + t] = -std::numeric_limits<float>::infinity();
+        --count;
+      }
+      if (count == 0) return;
+    }
+  }
+
+  static void scale_by_values(const LayerTokens& layer, int head, std::span<float> scores) {
+    const PageStore& store = layer.memory.store();
+    const PageShape& shape = store.shape();
+    for (const PageSlot& slot : layer.lane(head)) {
+      for (int t = 0; slot.mask && t < slot.filled; ++t) {
+        if (!(slot.mask >> t & 1)) continue;
+        float squares = 0;
+        for (int d = 0; d < shape.value_dim; ++d) {
+          const float v = page_value(shape.format, shape.value_dim, store.values(slot.page), t, d);
+          squares += v * v;
+        }
+        scores[slot.first + t] *= std::sqrt(squares);
+      }
+    }
+  }
+
+  int64_t future_, sink_;
+  int layers_ = 0;
+};
+
+}  // namespace
+
+EvictEntry expected_method() {
+  std::vector<Parameter> parameters = keep_parameters({.recent = 32});
+  parameters.push_back(
+      {"future", Parameter::Type::kInt, "512", "positions to come whose rotations are averaged", 1, 1e6, {}});
+  return {{.name = "expected",
+           .summary = "keeps what queries to come are expected to attend to, times the norm of its value",
+           .paper = "Expected Attention: KV Cache Compression by Estimating Attention from Future Queries "
+                    "Distribution, 2025",
+           .needs = "any model",
+           .time = "O(key_dim²) per query head and token read, and the same per kept token and cut",
+           .memory = concat(kKeptMemory, "; key_dim² numbers per query head"),
+           .parameters = std::move(parameters)},
+          [](const Values& values) {
+            return make_keeping(values, {},
+                                std::make_unique<Expected>(values.integer("future"), values.integer("sink")));
+          }};
+}
+
+}  // namespace fathom

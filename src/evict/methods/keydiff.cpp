@@ -1,0 +1,47 @@
+// Keys that are unlike the others stay.
+#include <cmath>
+#include <vector>
+
+#include "attend/key_scores.h"
+#include "attend/lane_keys.h"
+#include "evict/lane_tokens.h"
+#include "evict/methods.h"
+
+namespace fathom {
+namespace {
+
+class KeyDiff final : public Scorer {
+ public:
+  bool has_weights() const override { return false; }
+  void score(const LayerTokens& layer, std::span<float> scores) const override {
+    const size_t dim = layer.memory.store().shape().key_dim;
+    layer.work.pool.parallel_for(layer.memory.kv_heads(), [&](size_t h, int) {
+      const int head = static_cast<int>(h);
+      std::vector<float> mean(dim);  // of unit keys, but for a factor
+      each_key(layer, head, [&](int64_t, const float* key) {
+        const float length = std::sqrt(dot(key, key, static_cast<int>(dim)));
+        for (size_t d = 0; length > 0 && d < dim; ++d) mean[d] += key[d] / length;
+      });
+      float* out = scores.data() + h * layer.memory.tokens();
+      each_key(layer, head, [&](int64_t token, const float* key) {
+        out[token] = -static_cast<float>(cosine_of(std::span(key, dim), mean));
+      });
+    });
+  }
+};
+
+}  // namespace
+
+EvictEntry keydiff_method() {
+  return {{.name = "keydiff",
+           .summary = "keeps the keys least alike the mean of all",
+           .paper = "KeyDiff: Key Similarity-Based KV Cache Eviction for Long-Context LLM Inference in "
+                    "Resource-Constrained Environments, 2025",
+           .needs = "any model",
+           .time = "O(kept) per cut",
+           .memory = kKeptMemory,
+           .parameters = keep_parameters({.recent = 32})},
+          [](const Values& values) { return make_keeping(values, {}, std::make_unique<KeyDiff>()); }};
+}
+
+}  // namespace fathom

@@ -1,0 +1,37 @@
+// Keys of small norm draw attention: they stay.
+#include <cmath>
+
+#include "attend/lane_keys.h"
+#include "evict/lane_tokens.h"
+#include "evict/methods.h"
+
+namespace fathom {
+namespace {
+
+class KNorm final : public Scorer {
+ public:
+  bool has_weights() const override { return false; }
+  void score(const LayerTokens& layer, std::span<float> scores) const override {
+    const int dim = layer.memory.store().shape().key_dim;
+    layer.work.pool.parallel_for(layer.memory.kv_heads(), [&](size_t h, int) {
+      float* out = scores.data() + h * layer.memory.tokens();
+      each_key(layer, static_cast<int>(h),
+               [&](int64_t token, const float* key) { out[token] = -std::sqrt(dot(key, key, dim)); });
+    });
+  }
+};
+
+}  // namespace
+
+EvictEntry knorm_method() {
+  return {{.name = "knorm",
+           .summary = "keeps the keys of smallest norm",
+           .paper = "A Simple and Effective L2 Norm-Based Strategy for KV Cache Compression, 2024",
+           .needs = "any model",
+           .time = "O(kept) per cut",
+           .memory = kKeptMemory,
+           .parameters = keep_parameters({.recent = 32})},
+          [](const Values& values) { return make_keeping(values, {}, std::make_unique<KNorm>()); }};
+}
+
+}  // namespace fathom

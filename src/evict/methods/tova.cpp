@@ -1,0 +1,46 @@
+// What the newest token attends to stays, the same in all heads of a layer.
+#include <algorithm>
+
+#include "evict/lane_tokens.h"
+#include "evict/methods.h"
+
+namespace fathom {
+namespace {
+
+class Tova final : public Scorer {
+ public:
+  void attach(const AttendContext& context) override { layers_ = context.layers; }
+  std::unique_ptr<SequenceState> new_state() const override { return std::make_unique<QueryTails>(layers_); }
+  void listen(const LayerQueries& queries, ThreadPool&) const override {
+    QueryTails& tails = QueryTails::of(queries.state);
+    tails.layers.at(queries.layer).add(queries, 1);
+    tails.common.of_scores = queries.scale;
+  }
+  void score(const LayerTokens& layer, std::span<float> scores) const override {
+    mean_tail_attention(layer, 1, scores);
+    const int64_t tokens = layer.memory.tokens();
+    const std::span<float> first = scores.first(tokens);
+    for (int h = 1; h < layer.memory.kv_heads(); ++h)
+      layer.work.kernels.add(first.data(), scores.data() + h * tokens, tokens);
+    layer.work.kernels.scale(first.data(), 1 / static_cast<float>(layer.memory.kv_heads()), tokens);
+    for (int h = 1; h < layer.memory.kv_heads(); ++h) std::ranges::copy(first, scores.data() + h * tokens);
+  }
+
+ private:
+  int layers_ = 0;
+};
+
+}  // namespace
+
+EvictEntry tova_method() {
+  return {{.name = "tova",
+           .summary = "keeps what the newest token attends to, by the mean of a layer's heads",
+           .paper = "Transformers are Multi-State RNNs, 2024",
+           .needs = "any model",
+           .time = "O(kept) per cut",
+           .memory = kKeptMemory,
+           .parameters = keep_parameters({.sink = 0})},
+          [](const Values& values) { return make_keeping(values, {.sink = 0}, std::make_unique<Tova>()); }};
+}
+
+}  // namespace fathom

@@ -1,0 +1,50 @@
+#include "evict/snapkv_scorer.h"
+
+#include "attend/key_scores.h"
+#include "base/error.h"
+
+namespace fathom {
+
+SnapKvScorer::SnapKvScorer(int64_t window, int64_t pool) : window_(window), pool_(pool) {
+  if (pool % 2 == 0) fail_usage("evict method: pool: expected an odd number, found ", pool);
+}
+
+std::unique_ptr<SequenceState> SnapKvScorer::new_state() const { return std::make_unique<QueryTails>(layers_); }
+
+void SnapKvScorer::listen(const LayerQueries& queries, ThreadPool& /*pool*/) const {
+  QueryTails& tails = QueryTails::of(queries.state);
+  tails.layers.at(queries.layer).add(queries, window_);
+  tails.common.of_scores = queries.scale;
+}
+
+void SnapKvScorer::score(const LayerTokens& layer, std::span<float> scores) const {
+  mean_tail_attention(layer, window_, scores);
+  const int64_t tokens = layer.memory.tokens();
+  layer.work.pool.parallel_for(layer.memory.kv_heads(), [&](size_t h, int) {
+    const std::span<float> own = scores.subspan(h * tokens, tokens);
+    std::vector<float> there;                 // side by side: neighbours are those that are left
+    const int64_t window = tokens - window_;  // what judges is no neighbour, as published
+    const Lane& lane = layer.lane(static_cast<int>(h));
+    const auto each = [&](const auto& visit) {
+      for (const PageSlot& slot : lane) {
+        for (int t = 0; slot.mask && t < slot.filled; ++t)
+          if (slot.mask >> t & 1 && slot.first + t < window) visit(own[slot.first + t]);
+      }
+    };
+    each([&](float& score) { there.push_back(score); });
+    mean_pool(there, pool_);
+    size_t next = 0;
+    each([&](float& score) { score = there[next++]; });
+  });
+}
+
+std::vector<Parameter> snapkv_parameters() {
+  using Type = Parameter::Type;
+  std::vector<Parameter> parameters = keep_parameters({.sink = 0, .recent = kSnapKvWindow});
+  parameters.push_back(
+      {"window", Type::kInt, std::to_string(kSnapKvWindow), "newest queries that judge", 1, 4096, {}});
+  parameters.push_back({"pool", Type::kInt, "5", "width of the mean over neighbours, odd", 1, 1023, {}});
+  return parameters;
+}
+
+}  // namespace fathom
