@@ -1,6 +1,7 @@
 #include "attend/block_memory.h"
 
 #include <algorithm>
+#include <cassert>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -128,42 +129,44 @@ void BlockState::rewind(int64_t tokens) {
   }
 }
 
-void BlockSelector::plan(const LayerQueries& queries, ThreadPool& pool) const {
-  LayerBlocks& layer = blocks_of(queries);
+void BlockSelector::plan(const LayerQueries& queries, BlockState& state, ThreadPool& pool) const {
+  LayerBlocks& layer = state.layers[queries.layer];
   layer.choices.clear();
   for (int64_t row = 0; row < queries.rows; row += options_.chunk) {
     const QueryChunk chunk{queries, row, std::min(options_.chunk, queries.rows - row)};
-    add_blocks(queries, chunk.first() - options_.window, pool);
-    layer.choices.push_back(choose_far(chunk, pool));
-    add_queries(chunk, pool);
-    note(chunk);
+    add_blocks(queries, chunk.first() - options_.window, state, pool);
+    layer.choices.push_back(choose_far(chunk, state, pool));
+    add_queries(chunk, layer, pool);
+    note(chunk, state);
   }
   forget_queries(queries.first + queries.rows, layer);
 }
 
 /// All blocks that end at or before `limit`.
-void BlockSelector::add_blocks(const LayerQueries& queries, int64_t limit, ThreadPool& pool) const {
-  LayerBlocks& layer = blocks_of(queries);
+void BlockSelector::add_blocks(const LayerQueries& queries, int64_t limit, BlockState& state,
+                               ThreadPool& pool) const {
+  LayerBlocks& layer = state.layers[queries.layer];
   const size_t before = layer.blocks.size();
   for (;;) {
     const int64_t begin = layer.blocks.empty() ? options_.sink : layer.blocks.back().end;
-    const int64_t end = block_end(begin, limit, queries, pool);
+    const int64_t end = block_end(begin, limit, queries, state, pool);
     if (end <= begin || end > limit) break;
     MemoryBlock block;
     block.begin = begin;
     block.end = end;
     layer.blocks.push_back(std::move(block));
   }
-  if (layer.blocks.size() > before) make_vectors(queries, before, pool);
+  if (layer.blocks.size() > before) make_vectors(queries, before, layer, pool);
 }
 
-void BlockSelector::make_vectors(const LayerQueries& queries, size_t first, ThreadPool& pool) const {
-  const std::span blocks = std::span(blocks_of(queries).blocks).subspan(first);
+void BlockSelector::make_vectors(const LayerQueries& queries, size_t first, LayerBlocks& layer,
+                                 ThreadPool& pool) const {
+  const std::span blocks = std::span(layer.blocks).subspan(first);
   const size_t width = static_cast<size_t>(queries.heads) * queries.memory->store().shape().key_dim;
   const int kv_heads = queries.memory->kv_heads();
   for (MemoryBlock& block : blocks) block.vector = std::make_shared<std::vector<float>>(width);
   pool.parallel_for(blocks.size() * kv_heads, [&](size_t i, int) {
-    fill_vector(queries, blocks[i / kv_heads], static_cast<int>(i % kv_heads));
+    fill_vector(queries, layer, blocks[i / kv_heads], static_cast<int>(i % kv_heads));
   });
   for (MemoryBlock& block : blocks) {
     const std::vector<float>& vector = *block.vector;
@@ -172,7 +175,8 @@ void BlockSelector::make_vectors(const LayerQueries& queries, size_t first, Thre
 }
 
 /// The part of a block's vector that is for the query heads of one key/value head.
-void BlockSelector::fill_vector(const LayerQueries& queries, const MemoryBlock& block, int kv_head) const {
+void BlockSelector::fill_vector(const LayerQueries& queries, const LayerBlocks& layer, const MemoryBlock& block,
+                                int kv_head) const {
   const int dim = queries.memory->store().shape().key_dim, group = queries.group();
   const int64_t head_floats = static_cast<int64_t>(group) * dim;
   float* out = block.vector->data() + kv_head * head_floats;
@@ -187,7 +191,7 @@ void BlockSelector::fill_vector(const LayerQueries& queries, const MemoryBlock& 
     for (int d = 0; d < dim && !tokens.empty(); ++d) to[d] /= static_cast<float>(tokens.size());
   };
   std::vector<float> asked(head_floats);
-  if (!sum_queries(queries, block, kv_head * head_floats, asked)) {
+  if (!sum_queries(layer, block, kv_head * head_floats, asked)) {
     mean(all, out);
     for (int h = 1; h < group; ++h) std::copy_n(out, dim, out + static_cast<int64_t>(h) * dim);
     return;
@@ -200,9 +204,9 @@ void BlockSelector::fill_vector(const LayerQueries& queries, const MemoryBlock& 
 }
 
 /// The sum of some heads of the queries of the window after a block; false if none was seen.
-bool BlockSelector::sum_queries(const LayerQueries& queries, const MemoryBlock& block, int64_t offset,
+bool BlockSelector::sum_queries(const LayerBlocks& layer, const MemoryBlock& block, int64_t offset,
                                 std::vector<float>& sum) const {
-  const auto& sums = blocks_of(queries).query_sums;
+  const auto& sums = layer.query_sums;
   const auto last = std::min((block.end + options_.window) / kPageTokens, std::ssize(sums));
   bool any = false;
   for (int64_t p = (block.end + kPageTokens - 1) / kPageTokens; p < last; ++p) {
@@ -213,13 +217,13 @@ bool BlockSelector::sum_queries(const LayerQueries& queries, const MemoryBlock& 
   return any;
 }
 
-FarChoice BlockSelector::choose_far(const QueryChunk& chunk, ThreadPool& pool) const {
+FarChoice BlockSelector::choose_far(const QueryChunk& chunk, BlockState& state, ThreadPool& pool) const {
   FarChoice choice{chunk.first(), chunk.first() + chunk.rows, {}};
-  const std::vector<MemoryBlock>& blocks = blocks_of(chunk.layer).blocks;
+  const std::vector<MemoryBlock>& blocks = state.layers[chunk.layer.layer].blocks;
   const int64_t rest = blocks.empty() ? options_.sink : blocks.back().end;
   std::vector<uint32_t> chosen;
   if (!blocks.empty())
-    chosen = choose(chunk, std::max<int64_t>(0, chunk.first() - options_.window + 1 - rest), pool);
+    chosen = choose(chunk, std::max<int64_t>(0, chunk.first() - options_.window + 1 - rest), state, pool);
   std::ranges::sort(chosen);
   std::vector<TokenRange> all{{0, options_.sink}};
   for (const uint32_t b : chosen) all.push_back(blocks[b]);
@@ -234,9 +238,8 @@ FarChoice BlockSelector::choose_far(const QueryChunk& chunk, ThreadPool& pool) c
   return choice;
 }
 
-void BlockSelector::add_queries(const QueryChunk& chunk, ThreadPool& pool) const {
+void BlockSelector::add_queries(const QueryChunk& chunk, LayerBlocks& layer, ThreadPool& pool) {
   const LayerQueries& queries = chunk.layer;
-  LayerBlocks& layer = blocks_of(queries);
   const int dim = queries.memory->store().shape().key_dim, pairs = queries.rotations->pairs();
   const int64_t begin = chunk.first(), end = begin + chunk.rows;
   const int64_t first_page = begin / kPageTokens, pages = (end - 1) / kPageTokens + 1 - first_page;
@@ -292,8 +295,10 @@ std::vector<float> BlockSelector::mean_far_query(const QueryChunk& chunk, Thread
   return mean;
 }
 
-void BlockSelector::select(const Lane& lane, const QueryBlock& block, Selection& selection) const {
-  for (const FarChoice& choice : static_cast<const BlockState*>(block.state)->layers[block.layer].choices) {
+void BlockSelector::select(const Lane& lane, const QueryBlock& block, const BlockState* state,
+                           Selection& selection) const {
+  assert(state && "block methods choose in plan, which needs a state");
+  for (const FarChoice& choice : state->layers[block.layer].choices) {
     if (choice.first < block.first + block.rows && choice.end > block.first)
       select_rows(lane, block, choice, selection);
   }

@@ -3,7 +3,8 @@
 #include <memory>
 #include <vector>
 
-#include "attend/selector.h"
+#include "attend/stateful_selector.h"
+#include "base/spec.h"
 
 namespace fathom {
 
@@ -76,50 +77,86 @@ struct QueryChunk {
 /// product with the sum of the queries. Sums are of whole pages of 64 queries, from the block's end to the
 /// window's. For blocks of which no such query was seen (the method came after they were read): the mean of their
 /// keys.
-class BlockSelector : public Selector {
+class BlockSelector : public StatefulSelector<BlockState> {
  public:
   explicit BlockSelector(const BlockOptions& options) : options_(options) {}
 
-  void attach(const AttendContext& context) override { context_ = context; }
-  std::unique_ptr<SequenceState> new_state() const override {
-    return std::make_unique<BlockState>(context_.layers, options_.window);
-  }
-  void plan(const LayerQueries& queries, ThreadPool& pool) const override;
-  void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override;
-
  protected:
+  std::unique_ptr<BlockState> make_state() const override {
+    return std::make_unique<BlockState>(context().layers, options_.window);
+  }
+  void plan(const LayerQueries& queries, BlockState& state, ThreadPool& pool) const override;
+  void select(const Lane& lane, const QueryBlock& block, const BlockState* state,
+              Selection& selection) const override;
+
   /// The end of the block that begins at `begin`, at most `limit`; 0 if it has none yet. Must not depend on how the
   /// sequence was cut into forward passes.
-  virtual int64_t block_end(int64_t begin, int64_t limit, const LayerQueries& queries, ThreadPool& pool) const = 0;
+  virtual int64_t block_end(int64_t begin, int64_t limit, const LayerQueries& queries, BlockState& state,
+                            ThreadPool& pool) const = 0;
   /// The blocks that a chunk sees, in any order; there are some. remainder: tokens that the chunk's first row sees
   /// besides.
-  virtual std::vector<uint32_t> choose(const QueryChunk& chunk, int64_t remainder, ThreadPool& pool) const = 0;
-  /// Comes after the choice of each chunk.
-  virtual void note(const QueryChunk& chunk) const { static_cast<void>(chunk); }
+  virtual std::vector<uint32_t> choose(const QueryChunk& chunk, int64_t remainder, BlockState& state,
+                                       ThreadPool& pool) const = 0;
+  /// Called after the choice of each chunk.
+  virtual void note(const QueryChunk& chunk, BlockState& state) const {
+    static_cast<void>(chunk), static_cast<void>(state);
+  }
 
   const BlockOptions& options() const { return options_; }
-  const AttendContext& context() const { return context_; }
-  static LayerBlocks& blocks_of(const LayerQueries& queries) {
-    return static_cast<BlockState*>(queries.state)->layers[queries.layer];
-  }
   /// Turns heads as queries that are window − 1 away from keys at 0. x: [heads, key_dim].
   void turn_far(const LayerQueries& queries, float* x) const;
   /// The mean query of a chunk, so turned.
   std::vector<float> mean_far_query(const QueryChunk& chunk, ThreadPool& pool) const;
 
  private:
-  void add_blocks(const LayerQueries& queries, int64_t limit, ThreadPool& pool) const;
-  void make_vectors(const LayerQueries& queries, size_t first, ThreadPool& pool) const;
-  void fill_vector(const LayerQueries& queries, const MemoryBlock& block, int kv_head) const;
-  bool sum_queries(const LayerQueries& queries, const MemoryBlock& block, int64_t offset,
+  void add_blocks(const LayerQueries& queries, int64_t limit, BlockState& state, ThreadPool& pool) const;
+  void make_vectors(const LayerQueries& queries, size_t first, LayerBlocks& layer, ThreadPool& pool) const;
+  void fill_vector(const LayerQueries& queries, const LayerBlocks& layer, const MemoryBlock& block,
+                   int kv_head) const;
+  bool sum_queries(const LayerBlocks& layer, const MemoryBlock& block, int64_t offset,
                    std::vector<float>& sum) const;
-  FarChoice choose_far(const QueryChunk& chunk, ThreadPool& pool) const;
-  void add_queries(const QueryChunk& chunk, ThreadPool& pool) const;
+  FarChoice choose_far(const QueryChunk& chunk, BlockState& state, ThreadPool& pool) const;
+  static void add_queries(const QueryChunk& chunk, LayerBlocks& layer, ThreadPool& pool);
   void forget_queries(int64_t tokens, LayerBlocks& layer) const;
   void select_rows(const Lane& lane, const QueryBlock& block, const FarChoice& choice, Selection& selection) const;
 
   BlockOptions options_;
-  AttendContext context_;
+};
+
+/// A BlockSelector whose State adds to BlockState what the method itself keeps. Methods override the hooks below.
+template <class State>
+class BlockSelectorWith : public BlockSelector {
+ public:
+  using BlockSelector::BlockSelector;
+
+ protected:
+  virtual int64_t block_end(int64_t begin, int64_t limit, const LayerQueries& queries, State& state,
+                            ThreadPool& pool) const = 0;
+  virtual std::vector<uint32_t> choose(const QueryChunk& chunk, int64_t remainder, State& state,
+                                       ThreadPool& pool) const = 0;
+  virtual void note(const QueryChunk& chunk, State& state) const {
+    static_cast<void>(chunk), static_cast<void>(state);
+  }
+  virtual void surprisal(const Surprisal& surprisal, State& state) const {
+    static_cast<void>(surprisal), static_cast<void>(state);
+  }
+
+ private:
+  std::unique_ptr<BlockState> make_state() const final {
+    return std::make_unique<State>(context().layers, options().window);
+  }
+  int64_t block_end(int64_t begin, int64_t limit, const LayerQueries& queries, BlockState& state,
+                    ThreadPool& pool) const final {
+    return block_end(begin, limit, queries, state_as<State>(state), pool);
+  }
+  std::vector<uint32_t> choose(const QueryChunk& chunk, int64_t remainder, BlockState& state,
+                               ThreadPool& pool) const final {
+    return choose(chunk, remainder, state_as<State>(state), pool);
+  }
+  void note(const QueryChunk& chunk, BlockState& state) const final { note(chunk, state_as<State>(state)); }
+  void surprisal(const Surprisal& surprisal, BlockState& state) const final {
+    this->surprisal(surprisal, state_as<State>(state));
+  }
 };
 
 /// Of each block vector with a query of the same width.

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "attend/key_scores.h"
+#include "attend/state_as.h"
 #include "evict/lane_tokens.h"
 #include "evict/value_norms.h"
 
@@ -84,17 +85,17 @@ class Keeping final : public Evictor {
   }
   void listen(const LayerQueries& queries, ThreadPool& pool) const override {
     LayerQueries own = queries;
-    own.state = static_cast<KeepState*>(queries.state)->scorer.get();
+    own.state = state_as<KeepState>(*queries.state).scorer.get();
     scorer_->listen(own, pool);
   }
   bool moves_tokens() const override { return packed_; }
   bool wants_surprisal() const override { return scorer_->wants_surprisal(); }
   void surprisal(const Surprisal& surprisal, SequenceState* state) const override {
-    scorer_->surprisal(surprisal, static_cast<KeepState*>(state)->scorer.get());
+    scorer_->surprisal(surprisal, state_as<KeepState>(*state).scorer.get());
   }
 
   void evict(Memory& memory, bool end, const EvictWork& work) const override {
-    KeepState& state = *static_cast<KeepState*>(memory.state(Memory::StateOf::kEvictor));
+    auto& state = state_as<KeepState>(*memory.state(Memory::StateOf::kEvictor));
     const bool text = end && memory.tokens() > state.read + 1;
     if (text) scorer_->end_text(state.scorer.get(), state.read);
     if (end) state.read = memory.tokens();

@@ -51,8 +51,7 @@ void add_attention(const Memory& memory, int layer, int head, const PlaceRotatio
   }
 }
 
-void mean_tail_attention(const LayerTokens& layer, int64_t rows, std::span<float> means) {
-  const auto& tails = QueryTails::of(layer.state);
+void mean_tail_attention(const LayerTokens& layer, const QueryTails& tails, int64_t rows, std::span<float> means) {
   const QueryTail& tail = tails.layers[layer.layer];
   const int group = layer.group();
   const int64_t all = layer.memory.tokens(), count = std::min(rows, tail.rows());

@@ -28,7 +28,7 @@ void add_attention(const Memory& memory, int layer, int head, const PlaceRotatio
 
 /// The mean of what the newest `rows` queries that a scorer has heard give, over rows and the heads that share
 /// keys. means: [kv_heads, memory.tokens()], zero at first.
-void mean_tail_attention(const LayerTokens& layer, int64_t rows, std::span<float> means);
+void mean_tail_attention(const LayerTokens& layer, const QueryTails& tails, int64_t rows, std::span<float> means);
 
 /// Scores by where tokens lie become scores by where they were read; others are −∞.
 void order_as_read(const PackedTokens& packed, std::span<float> scores);

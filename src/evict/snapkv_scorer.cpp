@@ -9,16 +9,13 @@ SnapKvScorer::SnapKvScorer(int64_t window, int64_t pool) : window_(window), pool
   if (pool % 2 == 0) fail_usage("evict method: pool: expected an odd number, found ", pool);
 }
 
-std::unique_ptr<SequenceState> SnapKvScorer::new_state() const { return std::make_unique<QueryTails>(layers_); }
-
-void SnapKvScorer::listen(const LayerQueries& queries, ThreadPool& /*pool*/) const {
-  QueryTails& tails = QueryTails::of(queries.state);
+void SnapKvScorer::listen(const LayerQueries& queries, QueryTails& tails, ThreadPool& /*pool*/) const {
   tails.layers.at(queries.layer).add(queries, window_);
   tails.common.of_scores = queries.scale;
 }
 
-void SnapKvScorer::score(const LayerTokens& layer, std::span<float> scores) const {
-  mean_tail_attention(layer, window_, scores);
+void SnapKvScorer::score(const LayerTokens& layer, const QueryTails& tails, std::span<float> scores) const {
+  mean_tail_attention(layer, tails, window_, scores);
   const int64_t tokens = layer.memory.tokens();
   layer.work.pool.parallel_for(layer.memory.kv_heads(), [&](size_t h, int) {
     const std::span<float> own = scores.subspan(h * tokens, tokens);

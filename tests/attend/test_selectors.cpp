@@ -8,6 +8,7 @@
 
 #include "attend/methods.h"
 #include "attend/methods/window.h"
+#include "base/error.h"
 #include "scene.h"
 
 namespace fathom {
@@ -329,6 +330,16 @@ TEST(Selectors, NotesOfASequenceThatMovedAreMadeAnew) {
   for (int64_t& position : scene.positions) position += 777;
   scene.rotations.reserve(scene.memory.end_position());
   attended_with_notes(scene, *quest, notes);
+}
+
+TEST(Selectors, RefuseTheStateOfAnotherMethod) {
+  SceneShape shape = long_shape(2);
+  shape.rows = 1;
+  Scene scene(shape);
+  const auto quest = selector("quest:dense_layers=0", scene), infllm = selector("infllm", scene);
+  scene.memory.set_state(Memory::StateOf::kSelector, infllm->new_state());
+  ThreadPool pool(1);
+  EXPECT_THROW(test::attend(scene, *quest, pool), Error);
 }
 
 TEST(Selectors, LmInfiniteKeepsTheFirstTokensWithinTheLimit) {

@@ -111,10 +111,10 @@ void ProbeState::rewind(int64_t tokens) {
   }
 }
 
-class ActQkv final : public BlockSelector {
+class ActQkv final : public BlockSelectorWith<ProbeState> {
  public:
   explicit ActQkv(const Values& values)
-      : BlockSelector(read_block_options(values)),
+      : BlockSelectorWith(read_block_options(values)),
         block_(values.integer("block")),
         topk_(values.integer("topk")),
         warmup_(values.number("warmup")),
@@ -127,30 +127,27 @@ class ActQkv final : public BlockSelector {
     }
   }
 
-  std::unique_ptr<SequenceState> new_state() const override {
-    return std::make_unique<ProbeState>(context().layers, options().window);
-  }
-
  protected:
-  int64_t block_end(int64_t begin, int64_t, const LayerQueries&, ThreadPool&) const override {
+  int64_t block_end(int64_t begin, int64_t, const LayerQueries&, ProbeState&, ThreadPool&) const override {
     return begin + block_;
   }
 
-  std::vector<uint32_t> choose(const QueryChunk& chunk, int64_t, ThreadPool& pool) const override {
-    const LayerBlocks& layer = blocks_of(chunk.layer);
-    const std::vector<float> probe = probe_of(chunk, pool);
+  std::vector<uint32_t> choose(const QueryChunk& chunk, int64_t, ProbeState& state,
+                               ThreadPool& pool) const override {
+    const LayerBlocks& layer = state.layers[chunk.layer.layer];
+    const std::vector<float> probe = probe_of(chunk, state.statistics[chunk.layer.layer], pool);
     std::vector<float> scores = cosines(layer, probe, pool);
-    const std::vector<float>& question = state_of(chunk.layer).questions[chunk.layer.layer].vector;
+    const std::vector<float>& question = state.questions[chunk.layer.layer].vector;
     if (!question.empty() && chunk.layer.rows > 1) {
       const std::vector<float> more = cosines(layer, question, pool);
       for (size_t b = 0; b < scores.size(); ++b) scores[b] += question_weight_ * more[b];
     }
-    return best_blocks(scores, share_of(chunk, scores));
+    return best_blocks(scores, share_of(chunk, scores, state));
   }
 
   /// Keeps the queries of the question until all are there.
-  void note(const QueryChunk& chunk) const override {
-    Question& question = state_of(chunk.layer).questions[chunk.layer.layer];
+  void note(const QueryChunk& chunk, ProbeState& state) const override {
+    Question& question = state.questions[chunk.layer.layer];
     const int64_t begin = std::max(chunk.first(), question_.begin);
     const int64_t end = std::min(chunk.first() + chunk.rows, question_.end);
     if (begin >= end || begin != (question.queries.empty() ? question_.begin : question.read)) return;
@@ -166,8 +163,6 @@ class ActQkv final : public BlockSelector {
   }
 
  private:
-  static ProbeState& state_of(const LayerQueries& queries) { return *static_cast<ProbeState*>(queries.state); }
-
   static std::vector<float> cosines(const LayerBlocks& layer, const std::vector<float>& query, ThreadPool& pool) {
     std::vector<float> scores = block_scores(layer, query, pool);
     const float norm = std::sqrt(dot(query.data(), query.data(), static_cast<int>(query.size())));
@@ -203,8 +198,7 @@ class ActQkv final : public BlockSelector {
   }
 
   /// The weighted mean of a chunk's queries, as they meet far keys.
-  std::vector<float> probe_of(const QueryChunk& chunk, ThreadPool& pool) const {
-    QueryStatistics& statistics = state_of(chunk.layer).statistics[chunk.layer.layer];
+  std::vector<float> probe_of(const QueryChunk& chunk, QueryStatistics& statistics, ThreadPool& pool) const {
     const int64_t width = chunk.width();
     std::vector<float> queries(chunk.rows * width), probe(width);
     const auto read = [&](size_t r, int) {
@@ -227,8 +221,7 @@ class ActQkv final : public BlockSelector {
 
   /// How many blocks a layer sees: topk, or, when single tokens are read and all is known of the layers, a share of
   /// what they have together, by how undecided each is used to be.
-  int64_t share_of(const QueryChunk& chunk, const std::vector<float>& scores) const {
-    ProbeState& state = state_of(chunk.layer);
+  int64_t share_of(const QueryChunk& chunk, const std::vector<float>& scores, ProbeState& state) const {
     const int number = chunk.layer.layer;
     std::deque<float>& samples = state.entropies[number];
     samples.push_back(entropy(*chunk.layer.kernels, scores));

@@ -46,10 +46,10 @@ struct EventState final : BlockState {
 };
 
 /// Where a new event may begin, and how it is moved to where its surroundings part best.
-class EmLlm final : public BlockSelector {
+class EmLlm final : public BlockSelectorWith<EventState> {
  public:
   explicit EmLlm(const Values& values)
-      : BlockSelector(read_block_options(values)),
+      : BlockSelectorWith(read_block_options(values)),
         budget_(values.integer("budget")),
         gamma_(values.number("gamma")),
         least_(values.integer("min")),
@@ -66,12 +66,10 @@ class EmLlm final : public BlockSelector {
     if (refine == "conductance") measure_ = SplitMeasure::kConductance;
   }
 
-  std::unique_ptr<SequenceState> new_state() const override {
-    return std::make_unique<EventState>(context().layers, options().window);
-  }
   bool wants_surprisal() const override { return true; }
-  void surprisal(const Surprisal& surprisal, SequenceState* state) const override {
-    auto& known = *static_cast<EventState*>(state);
+
+ protected:
+  void surprisal(const Surprisal& surprisal, EventState& known) const override {
     const auto add = [&](float nats) {
       SurprisalSums sums = known.sums.back();
       if (!std::isnan(nats)) {
@@ -87,9 +85,8 @@ class EmLlm final : public BlockSelector {
     for (const float nats : surprisal.nats) add(nats);
   }
 
- protected:
-  int64_t block_end(int64_t begin, int64_t limit, const LayerQueries& queries, ThreadPool& pool) const override {
-    auto& state = *static_cast<EventState*>(queries.state);
+  int64_t block_end(int64_t begin, int64_t limit, const LayerQueries& queries, EventState& state,
+                    ThreadPool& pool) const override {
     const auto after = std::ranges::upper_bound(state.events, begin, {}, &Event::end);
     if (after != state.events.end()) return after->end;
     // The window is at least twice the largest event: what decides about this one has been read before these rows,
@@ -99,8 +96,9 @@ class EmLlm final : public BlockSelector {
     return state.events.back().end;
   }
 
-  std::vector<uint32_t> choose(const QueryChunk& chunk, int64_t remainder, ThreadPool& pool) const override {
-    const LayerBlocks& layer = blocks_of(chunk.layer);
+  std::vector<uint32_t> choose(const QueryChunk& chunk, int64_t remainder, EventState& state,
+                               ThreadPool& pool) const override {
+    const LayerBlocks& layer = state.layers[chunk.layer.layer];
     const int64_t shared = std::max<int64_t>(0, budget_ - remainder);
     const auto kept = static_cast<int64_t>(std::llround(contiguity_ * static_cast<double>(shared)));
     if (layer.blocks.back().end - layer.blocks.front().begin <= shared - kept)
@@ -108,7 +106,7 @@ class EmLlm final : public BlockSelector {
     const std::vector<float> scores = block_scores(layer, mean_far_query(chunk, pool), pool);
     std::vector<uint32_t> chosen = fill(layer, best_blocks(scores, (shared - kept) / least_ + 1), shared - kept);
     if (kept == 0) return chosen;
-    std::vector<uint32_t>& buffer = static_cast<EventState*>(chunk.layer.state)->neighbours[chunk.layer.layer];
+    std::vector<uint32_t>& buffer = state.neighbours[chunk.layer.layer];
     buffer = fill(layer, neighbours_of(chosen, buffer, layer.blocks.size()), kept);
     chosen.insert(chosen.end(), buffer.begin(), buffer.end());
     return chosen;

@@ -9,6 +9,7 @@
 #include "attend/lane_keys.h"
 #include "attend/methods.h"
 #include "attend/page_choice.h"
+#include "attend/stateful_selector.h"
 
 namespace fathom {
 namespace {
@@ -70,7 +71,7 @@ class BestScores {
   std::vector<float> best_;
 };
 
-class Hip final : public Selector {
+class Hip final : public LayeredSelector<LayerFound> {
  public:
   explicit Hip(const Values& values)
       : keys_(values.integer("keys")),
@@ -80,16 +81,9 @@ class Hip final : public Selector {
         dense_layers_(values.integer("dense_layers")),
         refresh_(values.integer("refresh")) {}
 
-  void attach(const AttendContext& context) override {
-    store_ = context.store;
-    layers_ = context.layers;
-  }
-  std::unique_ptr<SequenceState> new_state() const override { return std::make_unique<State>(layers_); }
-
   /// A step of one row looks for keys now and then, for all heads. Blocks of several rows do so each for itself.
-  void plan(const LayerQueries& queries, ThreadPool& pool) const override {
-    if (!queries.state) return;
-    LayerFound& found = State::of(queries.state).layers.at(queries.layer);
+  void plan(const LayerQueries& queries, State& state, ThreadPool& pool) const override {
+    LayerFound& found = state.layers.at(queries.layer);
     if (queries.rows == 1 && !found.heads.empty() && ++found.steps < refresh_) return;
     found = {};
     const int64_t blocks = blocks_before(queries.first);
@@ -98,20 +92,20 @@ class Hip final : public Selector {
     found.blocks = blocks;
     found.heads.resize(queries.memory->kv_heads());
     pool.parallel_for(found.heads.size(), [&](size_t head, int) {
-      const int group = queries.group(), dim = store_->shape().key_dim;
+      const int group = queries.group(), dim = context().store->shape().key_dim;
       std::vector<float> rotated(static_cast<size_t>(group) * dim), spare(dim);
       for (int q = 0; q < group; ++q)
         rotate_query(queries, 0, static_cast<int>(head) * group + q, spare.data(), rotated.data() + q * dim);
-      BestScores scores(*queries.kernels, queries.memory->lane(queries.layer, static_cast<int>(head)), *store_,
-                        *queries.rotations, rotated.data(), group);
+      BestScores scores(*queries.kernels, queries.memory->lane(queries.layer, static_cast<int>(head)),
+                        *context().store, *queries.rotations, rotated.data(), group);
       found.heads[head] = search(scores, blocks);
     });
   }
 
-  void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {
+  void select(const Lane& lane, const QueryBlock& block, const State* state, Selection& selection) const override {
     const int64_t end = block.first + block.rows;
     TokenChoice choice(lane);
-    const LayerFound* found = block.state ? &State::of(block.state).layers.at(block.layer) : nullptr;
+    const LayerFound* found = state ? &state->layers.at(block.layer) : nullptr;
     if (found && found->heads.empty()) found = nullptr;
     const int64_t blocks = found ? found->blocks : blocks_before(block.first);
     if (sees_all(block.layer, blocks)) {
@@ -133,10 +127,10 @@ class Hip final : public Selector {
 
   /// For some rows of a block.
   std::vector<int64_t> search_for(const Lane& lane, const QueryBlock& block, int64_t blocks) const {
-    const int dim = store_->shape().key_dim;
+    const int dim = context().store->shape().key_dim;
     const std::vector<float> queries = drawn_queries(block, dim, kMostRows);
     const auto count = static_cast<int>(std::ssize(queries) / dim);
-    BestScores scores(*block.kernels, lane, *store_, *block.rotations, queries.data(), count);
+    BestScores scores(*block.kernels, lane, *context().store, *block.rotations, queries.data(), count);
     return search(scores, blocks);
   }
 
@@ -176,8 +170,6 @@ class Hip final : public Selector {
   }
 
   int64_t keys_, block_, window_, sink_, dense_layers_, refresh_;
-  int layers_ = 0;
-  std::shared_ptr<const PageStore> store_;
 };
 
 }  // namespace

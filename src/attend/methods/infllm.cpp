@@ -11,11 +11,12 @@ class InfLlm final : public BlockSelector {
       : BlockSelector(read_block_options(values)), block_(values.integer("block")), topk_(values.integer("topk")) {}
 
  protected:
-  int64_t block_end(int64_t begin, int64_t, const LayerQueries&, ThreadPool&) const override {
+  int64_t block_end(int64_t begin, int64_t, const LayerQueries&, BlockState&, ThreadPool&) const override {
     return begin + block_;
   }
-  std::vector<uint32_t> choose(const QueryChunk& chunk, int64_t, ThreadPool& pool) const override {
-    const LayerBlocks& layer = blocks_of(chunk.layer);
+  std::vector<uint32_t> choose(const QueryChunk& chunk, int64_t, BlockState& state,
+                               ThreadPool& pool) const override {
+    const LayerBlocks& layer = state.layers[chunk.layer.layer];
     if (std::ssize(layer.blocks) <= topk_) return best_blocks(std::vector<float>(layer.blocks.size()), topk_);
     return best_blocks(block_scores(layer, mean_far_query(chunk, pool), pool), topk_);
   }

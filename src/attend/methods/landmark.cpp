@@ -6,6 +6,7 @@
 #include "attend/key_scores.h"
 #include "attend/lane_keys.h"
 #include "attend/methods.h"
+#include "attend/stateful_selector.h"
 #include "base/error.h"
 
 namespace fathom {
@@ -28,7 +29,7 @@ using State = LayerStates<LayerLandmarks>;
 /// Chosen blocks lie in `topk` + 1 slots just before the rows' own block: in order from the first slot on, or, if
 /// it is one of the `topk` newest, from the second one on. So no block seems farther away than in training. To
 /// choose, older landmarks are taken to be in the first slot, the newest where they are.
-class Landmark final : public Selector {
+class Landmark final : public LayeredSelector<LayerLandmarks> {
  public:
   explicit Landmark(const Values& values)
       : topk_(values.integer("topk")), true_places_(values.string("place") == "true") {}
@@ -39,20 +40,20 @@ class Landmark final : public Selector {
           "attend method landmark: expected a model that was trained with landmarks (its file says "
           "attention.landmark_block), and on its own; this model has none");
     }
-    context_ = context;
+    LayeredSelector::attach(context);
   }
-  std::unique_ptr<SequenceState> new_state() const override {
-    auto state = std::make_unique<State>(context_.layers);
-    const PageShape& shape = context_.store->shape();
+  std::unique_ptr<State> make_state() const override {
+    auto state = LayeredSelector::make_state();
+    const PageShape& shape = context().store->shape();
     const PageFormat format = shape.format == PageFormat::kF32 ? PageFormat::kF32 : PageFormat::kBF16;
     for (LayerLandmarks& layer : state->layers)
-      layer = {block(), std::vector<KeyTable>(context_.kv_heads, KeyTable(format, shape.key_dim))};
+      layer = {block(), std::vector<KeyTable>(context().kv_heads, KeyTable(format, shape.key_dim))};
     return state;
   }
 
-  void plan(const LayerQueries& queries, ThreadPool& pool) const override {
+  void plan(const LayerQueries& queries, State& state, ThreadPool& pool) const override {
     const Memory& memory = *queries.memory;
-    LayerLandmarks& layer = State::of(queries.state).layers.at(queries.layer);
+    LayerLandmarks& layer = state.layers.at(queries.layer);
     const int64_t blocks = memory.tokens() / block();
     if (layer.heads[0].size() == blocks) return;
     pool.parallel_for(layer.heads.size(), [&](size_t head, int) {
@@ -60,7 +61,7 @@ class Landmark final : public Selector {
     });
   }
 
-  void select(const Lane& lane, const QueryBlock& query, Selection& selection) const override {
+  void select(const Lane& lane, const QueryBlock& query, const State* state, Selection& selection) const override {
     const int64_t own = query.first / block();
     const auto add = [&](int64_t b, int64_t place) {
       selection.pages.push_back({static_cast<uint32_t>(b), place, lane[b].mask, -1});
@@ -70,7 +71,8 @@ class Landmark final : public Selector {
       return;
     }
     const int64_t base = lane[own].place - (topk_ + 1) * block();
-    const std::vector<int64_t> chosen = top_scores(largest_shares(lane, query, own, base), topk_);
+    const std::vector<int64_t> chosen =
+        top_scores(largest_shares(state->layers.at(query.layer).heads[query.head], lane, query, own, base), topk_);
     for (int64_t i = 0; i < std::ssize(chosen); ++i) {
       const int64_t slot = chosen[i] >= own - topk_ ? i + 1 : i;
       add(chosen[i], true_places_ ? lane[chosen[i]].place : base + slot * block());
@@ -79,14 +81,14 @@ class Landmark final : public Selector {
   }
 
  private:
-  int64_t block() const { return context_.landmarks.block(); }
+  int64_t block() const { return context().landmarks.block(); }
 
   /// As they lie in their pages, or, for true places, rotated to where they are in the sequence as if it began at
   /// 0.
   void add_keys(const LayerQueries& queries, int head, int64_t blocks, KeyTable& keys) const {
     const Lane& lane = queries.memory->lane(queries.layer, head);
     const PlaceRotations& rotations = *queries.rotations;
-    std::vector<float> key(context_.store->shape().key_dim), spare(2 * static_cast<size_t>(rotations.pairs()));
+    std::vector<float> key(context().store->shape().key_dim), spare(2 * static_cast<size_t>(rotations.pairs()));
     while (keys.size() < blocks) {
       const PageSlot& slot = lane[keys.size()];
       read_landmark(slot, key.data());
@@ -96,9 +98,9 @@ class Landmark final : public Selector {
     }
   }
   void read_landmark(const PageSlot& slot, float* key) const {
-    const PageStore& store = *context_.store;
+    const PageStore& store = *context().store;
     read_key(store.shape().format, store.shape().key_dim, store.keys(slot.page),
-             static_cast<int>(context_.landmarks.tokens), key);
+             static_cast<int>(context().landmarks.tokens), key);
   }
   static void rotate(const Kernels& kernels, float* key, const PlaceRotations& rotations, int64_t place,
                      float* spare) {
@@ -109,10 +111,10 @@ class Landmark final : public Selector {
 
   /// Of blocks [0, count): of the softmax over their landmarks, the most that a query gives each. base: the place
   /// of the first slot.
-  std::vector<float> largest_shares(const Lane& lane, const QueryBlock& query, int64_t count, int64_t base) const {
-    const KeyTable& keys = State::of(query.state).layers.at(query.layer).heads[query.head];
+  std::vector<float> largest_shares(const KeyTable& keys, const Lane& lane, const QueryBlock& query, int64_t count,
+                                    int64_t base) const {
     const int queries = query.rows * query.group;
-    const int dim = context_.store->shape().key_dim;
+    const int dim = context().store->shape().key_dim;
     std::vector<float> turned(query.queries, query.queries + static_cast<int64_t>(queries) * dim);
     turn_back(*query.kernels, *query.rotations, true_places_ ? lane.front().place : base, dim, turned);
     const int64_t stride = keys.size();  // of all there are: later rows' too
@@ -122,7 +124,7 @@ class Landmark final : public Selector {
     for (int q = 0; q < queries; ++q) {
       const std::span row(scores.data() + q * stride, count);
       for (int64_t b = 0; b < count; ++b)
-        if ((lane[b].mask & ~context_.landmarks.bit()) == 0) row[b] = -std::numeric_limits<float>::infinity();
+        if ((lane[b].mask & ~context().landmarks.bit()) == 0) row[b] = -std::numeric_limits<float>::infinity();
       softmax_scores(*query.kernels, row, 1);
       for (int64_t b = 0; b < count; ++b) largest[b] = std::max(largest[b], row[b]);
     }
@@ -131,7 +133,7 @@ class Landmark final : public Selector {
 
   /// Scores of the `topk` newest of `count` landmarks, where they are.
   void score_newest(const Lane& lane, const QueryBlock& query, int64_t count, float* scores, int64_t stride) const {
-    const int dim = context_.store->shape().key_dim;
+    const int dim = context().store->shape().key_dim;
     std::vector<float> key(dim), spare(2 * static_cast<size_t>(query.rotations->pairs()));
     for (int64_t b = count - topk_; b < count; ++b) {
       read_landmark(lane[b], key.data());
@@ -143,7 +145,6 @@ class Landmark final : public Selector {
 
   int64_t topk_;
   bool true_places_;
-  AttendContext context_;
 };
 
 }  // namespace

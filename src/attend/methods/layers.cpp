@@ -2,6 +2,7 @@
 #include <set>
 
 #include "attend/methods.h"
+#include "attend/stateful_selector.h"
 #include "base/format.h"
 
 namespace fathom {
@@ -51,7 +52,7 @@ struct BothStates final : SequenceState {
   }
 };
 
-class Layers final : public Selector {
+class Layers final : public StatefulSelector<BothStates> {
  public:
   explicit Layers(const Values& values)
       : named_(values.string("full")),
@@ -59,44 +60,42 @@ class Layers final : public Selector {
         else_(attend_methods().make(values.string("else"))) {}
 
   void attach(const AttendContext& context) override {
+    StatefulSelector::attach(context);
     layers_ = layers_of(named_, context.layers);
     then_->attach(context);
     else_->attach(context);
   }
-  std::unique_ptr<SequenceState> new_state() const override {
+  std::unique_ptr<BothStates> make_state() const override {
     auto states = std::make_unique<BothStates>();
     states->then = then_->new_state();
     states->other = else_->new_state();
-    if (!states->then && !states->other) return nullptr;
     return states;
   }
-  void plan(const LayerQueries& queries, ThreadPool& pool) const override {
+  void plan(const LayerQueries& queries, BothStates& states, ThreadPool& pool) const override {
     LayerQueries own = queries;
-    own.state = state(queries.layer, queries.state);
+    own.state = state(queries.layer, states);
     selector(queries.layer).plan(own, pool);
   }
   bool wants_surprisal() const override { return then_->wants_surprisal() || else_->wants_surprisal(); }
-  void surprisal(const Surprisal& surprisal, SequenceState* state) const override {
-    const auto* both = static_cast<const BothStates*>(state);
-    if (then_->wants_surprisal()) then_->surprisal(surprisal, both ? both->then.get() : nullptr);
-    if (else_->wants_surprisal()) else_->surprisal(surprisal, both ? both->other.get() : nullptr);
+  void surprisal(const Surprisal& surprisal, BothStates& states) const override {
+    if (then_->wants_surprisal()) then_->surprisal(surprisal, states.then.get());
+    if (else_->wants_surprisal()) else_->surprisal(surprisal, states.other.get());
   }
   float score_factor(int layer) const override { return selector(layer).score_factor(layer); }
   ScoreForm score_form(int layer, const ScoreForm& own) const override {
     return selector(layer).score_form(layer, own);
   }
-  void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {
+  void select(const Lane& lane, const QueryBlock& block, const BothStates* states,
+              Selection& selection) const override {
     QueryBlock own = block;
-    own.state = state(block.layer, block.state);
+    own.state = states ? state(block.layer, *states) : nullptr;
     selector(block.layer).select(lane, own, selection);
   }
 
  private:
   const Selector& selector(int layer) const { return layers_.contains(layer) ? *then_ : *else_; }
-  SequenceState* state(int layer, SequenceState* states) const {
-    const auto* both = static_cast<const BothStates*>(states);
-    if (!both) return nullptr;
-    return layers_.contains(layer) ? both->then.get() : both->other.get();
+  SequenceState* state(int layer, const BothStates& states) const {
+    return layers_.contains(layer) ? states.then.get() : states.other.get();
   }
 
   std::string named_;

@@ -7,6 +7,7 @@
 #include "attend/lane_keys.h"
 #include "attend/methods.h"
 #include "attend/page_choice.h"
+#include "attend/stateful_selector.h"
 #include "base/aligned.h"
 #include "kernels/kernels.h"
 #include "memory/lane_notes.h"
@@ -39,7 +40,17 @@ struct SpreadQueries {
   }
 };
 
-class Quest final : public Selector {
+/// Of a layer: the least and the largest of each dimension of the keys of each block of a page, rotated to its
+/// place, by key/value head. As BoundTask has them: dimensions one after the other, the blocks of each side by
+/// side.
+struct LayerBounds {
+  static constexpr bool kFollowsPages = true;
+  std::vector<LaneNotes> bounds;
+  void rewind(int64_t /*tokens*/) {}  // pages tell what they were noted as
+};
+using State = LayerStates<LayerBounds>;
+
+class Quest final : public LayeredSelector<LayerBounds> {
  public:
   explicit Quest(const Values& values)
       : budget_(read_budget(values)),
@@ -47,17 +58,15 @@ class Quest final : public Selector {
         dense_layers_(values.integer("dense_layers")) {}
 
   void attach(const AttendContext& context) override {
-    store_ = context.store;
-    layers_ = context.layers;
-    const int64_t words = static_cast<int64_t>(store_->shape().key_dim) * blocks();
+    LayeredSelector::attach(context);
+    const int64_t words = static_cast<int64_t>(context.store->shape().key_dim) * blocks();
     words_ = (words + kBoundWords - 1) / kBoundWords * kBoundWords;
     pool_ = std::make_shared<NotePool>(words_ * sizeof(uint32_t));
   }
-  std::unique_ptr<SequenceState> new_state() const override { return std::make_unique<State>(layers_); }
 
-  void plan(const LayerQueries& queries, ThreadPool& pool) const override {
-    if (!queries.state || queries.layer < dense_layers_) return;
-    std::vector<LaneNotes>& bounds = State::of(queries.state).layers.at(queries.layer).bounds;
+  void plan(const LayerQueries& queries, State& state, ThreadPool& pool) const override {
+    if (queries.layer < dense_layers_) return;
+    std::vector<LaneNotes>& bounds = state.layers.at(queries.layer).bounds;
     const Memory& memory = *queries.memory;
     while (std::ssize(bounds) < memory.kv_heads()) bounds.emplace_back(pool_);
     std::vector<int> stale;  // heads: none but where a page has become full since
@@ -70,15 +79,14 @@ class Quest final : public Selector {
     });
   }
 
-  void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {
+  void select(const Lane& lane, const QueryBlock& block, const State* state, Selection& selection) const override {
     PageBudget budget = budget_;
     const bool dense = block.layer < dense_layers_;
     if (dense) budget.share = 1;
-    const int dim = store_->shape().key_dim;
+    const int dim = context().store->shape().key_dim;
     const SpreadQueries queries(drawn_queries(block, dim, kMostRows), dim, blocks(), words_);
     const auto count = static_cast<int>(queries.below.size() / words_);
-    const LaneNotes* bounds =
-        block.state && !dense ? &State::of(block.state).layers.at(block.layer).bounds.at(block.head) : nullptr;
+    const LaneNotes* bounds = state && !dense ? &state->layers.at(block.layer).bounds.at(block.head) : nullptr;
     std::vector<std::byte> own(bounds ? 0 : pool_->note_bytes());
     const auto score = [&](std::span<const uint32_t> slots, float* scores) {
       for (size_t i = 0, pages = 1; i < slots.size(); i += pages) {
@@ -95,23 +103,13 @@ class Quest final : public Selector {
   }
 
  private:
-  /// Of a layer: the least and the largest of each dimension of the keys of each block of a page, rotated to its
-  /// place, by key/value head. As BoundTask has them: dimensions one after the other, the blocks of each side by
-  /// side.
-  struct LayerBounds {
-    static constexpr bool kFollowsPages = true;
-    std::vector<LaneNotes> bounds;
-    void rewind(int64_t /*tokens*/) {}  // pages tell what they were noted as
-  };
-  using State = LayerStates<LayerBounds>;
-
   int blocks() const { return kPageTokens / block_; }
 
   void make_note(const Kernels& kernels, const PageSlot& slot, const PlaceRotations* rotations,
                  std::byte* note) const {
-    const int64_t dim = store_->shape().key_dim;
+    const int64_t dim = context().store->shape().key_dim;
     std::vector<float> keys, least(dim), largest(dim);
-    read_rotated(kernels, *store_, slot, rotations, keys);
+    read_rotated(kernels, *context().store, slot, rotations, keys);
     auto* words = reinterpret_cast<uint32_t*>(note);
     std::fill_n(words, words_, 0u);
     for (int b = 0; b < blocks(); ++b) {
@@ -134,8 +132,6 @@ class Quest final : public Selector {
   int block_;
   int64_t dense_layers_;
   int64_t words_ = 0;  // of a page's bounds
-  int layers_ = 0;
-  std::shared_ptr<const PageStore> store_;
   std::shared_ptr<NotePool> pool_;
 };
 

@@ -9,6 +9,7 @@
 #include "attend/lane_keys.h"
 #include "attend/methods.h"
 #include "attend/page_choice.h"
+#include "attend/stateful_selector.h"
 #include "base/error.h"
 
 namespace fathom {
@@ -72,7 +73,7 @@ struct LayerChoice {
 };
 using State = LayerStates<LayerChoice, ScoreMemory>;
 
-class Recycled final : public Selector {
+class Recycled final : public LayeredSelector<LayerChoice, ScoreMemory> {
  public:
   explicit Recycled(const Values& values)
       : budget_(values.integer("budget")),
@@ -84,25 +85,21 @@ class Recycled final : public Selector {
       fail_usage("attend method recycled: expected a budget or a share of more than 0: a step must see something");
   }
 
-  void attach(const AttendContext& context) override { layers_ = context.layers; }
-  std::unique_ptr<SequenceState> new_state() const override { return std::make_unique<State>(layers_); }
-
   /// What is read several rows at a time is seen in full, and its last row chooses.
-  void plan(const LayerQueries& queries, ThreadPool& pool) const override {
-    if (!queries.state) return;
-    LayerChoice& layer = State::of(queries.state).layers.at(queries.layer);
+  void plan(const LayerQueries& queries, State& state, ThreadPool& pool) const override {
+    LayerChoice& layer = state.layers.at(queries.layer);
     const std::vector<float> mean = mean_query(queries);
     layer.full = queries.rows > 1 || is_due(layer, mean);
     if (!layer.full) return order(layer, size(layer, queries.first + 1));
     layer.end = queries.first + queries.rows;
     layer.steps = 0;
     layer.mean = mean;
-    choose(queries, layer, pool);
+    choose(queries, layer, state.common.scores, pool);
   }
 
-  void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {
+  void select(const Lane& lane, const QueryBlock& block, const State* state, Selection& selection) const override {
     TokenChoice choice(lane);
-    const LayerChoice* layer = block.state ? &State::of(block.state).layers.at(block.layer) : nullptr;
+    const LayerChoice* layer = state ? &state->layers.at(block.layer) : nullptr;
     const int64_t end = block.first + block.rows;
     if (!layer || layer->full) {
       choice.add(0, end);
@@ -148,11 +145,10 @@ class Recycled final : public Selector {
   }
 
   /// The attention of the last row, the largest of a group's heads, decides.
-  void choose(const LayerQueries& queries, LayerChoice& layer, ThreadPool& pool) const {
+  void choose(const LayerQueries& queries, LayerChoice& layer, std::vector<float>& scores, ThreadPool& pool) const {
     const Memory& memory = *queries.memory;
     const int dim = memory.store().shape().key_dim, group = queries.group();
     std::vector<float> turned(static_cast<size_t>(queries.heads) * dim), spare(dim);
-    std::vector<float>& scores = State::of(queries.state).common.scores;
     for (int h = 0; h < queries.heads; ++h)
       rotate_query(queries, queries.rows - 1, h, spare.data(), turned.data() + static_cast<int64_t>(h) * dim);
     score_layer(queries, {0, layer.end}, turned.data(), group, pool, scores);
@@ -196,7 +192,6 @@ class Recycled final : public Selector {
   int64_t budget_, stride_;
   int block_;
   double share_, cosine_;
-  int layers_ = 0;
 };
 
 }  // namespace

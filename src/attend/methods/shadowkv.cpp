@@ -10,6 +10,7 @@
 #include "attend/low_rank_keys.h"
 #include "attend/methods.h"
 #include "attend/page_choice.h"
+#include "attend/stateful_selector.h"
 #include "base/error.h"
 
 namespace fathom {
@@ -55,7 +56,7 @@ struct LayerState {
 };
 using State = LayerStates<LayerState>;
 
-class ShadowKv final : public Selector {
+class ShadowKv final : public LayeredSelector<LayerState> {
  public:
   explicit ShadowKv(const Values& values)
       : budget_(values.integer("budget")),
@@ -64,20 +65,17 @@ class ShadowKv final : public Selector {
         rank_(static_cast<int>(values.integer("rank"))) {}
 
   void attach(const AttendContext& context) override {
-    layers_ = context.layers;
-    store_ = context.store;
-    const int dim = store_->shape().key_dim, width = context.kv_heads * dim;
+    LayeredSelector::attach(context);
+    const int dim = context.store->shape().key_dim, width = context.kv_heads * dim;
     if (rank_ <= width) return;
     fail_usage("attend method shadowkv: rank: expected at most ", width,
                ", the numbers of a token's keys in a layer (", context.kv_heads, " heads of ", dim, "), found ",
                rank_);
   }
-  std::unique_ptr<SequenceState> new_state() const override { return std::make_unique<State>(layers_); }
 
   /// What is read several rows at a time is prompt. Without any, it is all there was when this method began.
-  void plan(const LayerQueries& queries, ThreadPool& pool) const override {
-    if (!queries.state) return;
-    LayerState& layer = State::of(queries.state).layers.at(queries.layer);
+  void plan(const LayerQueries& queries, State& state, ThreadPool& pool) const override {
+    LayerState& layer = state.layers.at(queries.layer);
     if (queries.rows > 1) {
       layer.prompt = queries.first + queries.rows;
       return layer.forget();
@@ -92,9 +90,9 @@ class ShadowKv final : public Selector {
                       [&](size_t head, int) { choose(queries, static_cast<int>(head), layer); });
   }
 
-  void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {
+  void select(const Lane& lane, const QueryBlock& block, const State* state, Selection& selection) const override {
     TokenChoice choice(lane);
-    const LayerState* layer = block.state ? &State::of(block.state).layers.at(block.layer) : nullptr;
+    const LayerState* layer = state ? &state->layers.at(block.layer) : nullptr;
     if (block.rows > 1 || !layer || layer->heads.empty()) {
       choice.add(0, block.first + block.rows);
       return choice.add_to(selection);
@@ -129,7 +127,7 @@ class ShadowKv final : public Selector {
 
   /// The chunks that the one row looks at, and their keys.
   void choose(const LayerQueries& queries, int number, LayerState& layer) const {
-    const int dim = store_->shape().key_dim, group = queries.group();
+    const int dim = context().store->shape().key_dim, group = queries.group();
     std::vector<float> rotated(static_cast<size_t>(group) * dim), spare(dim);
     for (int q = 0; q < group; ++q)
       rotate_query(queries, 0, number * group + q, spare.data(), rotated.data() + q * dim);
@@ -147,13 +145,13 @@ class ShadowKv final : public Selector {
 
   Landmarks landmarks_of(const Kernels& kernels, const Lane& lane, const PlaceRotations& rotations,
                          int64_t prompt) const {
-    const int dim = store_->shape().key_dim;
+    const int dim = context().store->shape().key_dim;
     std::vector<Chunk> chunks;
     std::vector<float> means, alike, keys(static_cast<size_t>(kPageTokens) * dim), spare(dim);
     for (uint32_t s = 0; s < lane.size(); ++s) {
       const PageSlot& slot = lane[s];
       if (slot.mask == 0 || !is_chunked(slot, prompt)) continue;
-      read_keys(store_->shape().format, dim, store_->keys(slot.page), kPageTokens, keys.data());
+      read_keys(context().store->shape().format, dim, context().store->keys(slot.page), kPageTokens, keys.data());
       for (int first = 0; first < kPageTokens; first += chunk_) {
         const Chunk chunk{s, page_bits(first, first + chunk_)};
         if ((slot.mask & chunk.mask) == 0) continue;
@@ -181,7 +179,7 @@ class ShadowKv final : public Selector {
   /// The chunks with the least cosines are outliers.
   Landmarks part_outliers(const std::vector<Chunk>& chunks, const std::vector<float>& means,
                           const std::vector<float>& alike) const {
-    const int dim = store_->shape().key_dim;
+    const int dim = context().store->shape().key_dim;
     std::vector<size_t> order(chunks.size());
     std::iota(order.begin(), order.end(), 0);
     std::ranges::stable_sort(order, {}, [&](size_t i) { return alike[i]; });
@@ -212,8 +210,6 @@ class ShadowKv final : public Selector {
   int64_t budget_, outliers_;
   int chunk_;  // tokens
   int rank_;
-  int layers_ = 0;
-  std::shared_ptr<const PageStore> store_;
 };
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "attend/lane_keys.h"
 #include "attend/methods.h"
 #include "attend/query_tail.h"
+#include "attend/stateful_selector.h"
 #include "base/error.h"
 
 namespace fathom {
@@ -58,7 +59,7 @@ float quantile(std::vector<Shared> shares, double pruned) {
   return std::lerp(share_of(below), share_of(below + 1), static_cast<float>(at - static_cast<double>(below)));
 }
 
-class Squeezed final : public Selector {
+class Squeezed final : public LayeredSelector<LayerState> {
  public:
   explicit Squeezed(const Values& values)
       : pruned_(values.number("pruned")),
@@ -66,12 +67,8 @@ class Squeezed final : public Selector {
         least_(values.integer("least")),
         iterations_(static_cast<int>(values.integer("iterations"))) {}
 
-  void attach(const AttendContext& context) override { layers_ = context.layers; }
-  std::unique_ptr<SequenceState> new_state() const override { return std::make_unique<State>(layers_); }
-
-  void plan(const LayerQueries& queries, ThreadPool& pool) const override {
-    if (!queries.state || pruned_ == 0) return;
-    State& state = State::of(queries.state);
+  void plan(const LayerQueries& queries, State& state, ThreadPool& pool) const override {
+    if (pruned_ == 0) return;
     LayerState& layer = state.layers.at(queries.layer);
     const int64_t place = queries.memory->lane(queries.layer, 0).front().place;
     if (layer.place != place) layer.forget();  // means are rotated to their places
@@ -81,9 +78,9 @@ class Squeezed final : public Selector {
     layer.place = place;
   }
 
-  void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {
+  void select(const Lane& lane, const QueryBlock& block, const State* state, Selection& selection) const override {
     TokenChoice choice(lane);
-    const LayerState* layer = block.state ? &State::of(block.state).layers.at(block.layer) : nullptr;
+    const LayerState* layer = state ? &state->layers.at(block.layer) : nullptr;
     if (!layer || layer->masks.empty()) {
       choice.add(0, block.first + block.rows);
       return choice.add_to(selection);
@@ -109,7 +106,7 @@ class Squeezed final : public Selector {
       return layer.tail.rows() > 0 && layer.tail.end() == queries.first;
     };
     if (is_known(state.layers[queries.layer])) {
-      for (int i = 0; i < layers_; ++i)
+      for (int i = 0; i < context().layers; ++i)
         if (is_known(state.layers[i]) && is_due(state.layers[i], queries.first)) due.push_back(i);
     } else {
       due.push_back(queries.layer);
@@ -174,7 +171,6 @@ class Squeezed final : public Selector {
   double pruned_, clusters_;
   int64_t least_;
   int iterations_;
-  int layers_ = 0;
 };
 
 }  // namespace

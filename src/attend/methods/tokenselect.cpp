@@ -7,6 +7,7 @@
 #include "attend/key_scores.h"
 #include "attend/lane_keys.h"
 #include "attend/methods.h"
+#include "attend/stateful_selector.h"
 #include "base/error.h"
 
 namespace fathom {
@@ -31,7 +32,7 @@ struct LayerChoices {
 };
 using State = LayerStates<LayerChoices, ScoreMemory>;
 
-class TokenSelect final : public Selector {
+class TokenSelect final : public LayeredSelector<LayerChoices, ScoreMemory> {
  public:
   explicit TokenSelect(const Values& values)
       : budget_(values.integer("topk")),
@@ -44,20 +45,16 @@ class TokenSelect final : public Selector {
     if (pool_ % 2 == 0) fail_usage("attend method tokenselect: pool: expected an odd number, found ", pool_);
   }
 
-  void attach(const AttendContext& context) override { layers_ = context.layers; }
-  std::unique_ptr<SequenceState> new_state() const override { return std::make_unique<State>(layers_); }
-
-  void plan(const LayerQueries& queries, ThreadPool& pool) const override {
-    if (!queries.state) return;
-    LayerChoices& layer = State::of(queries.state).layers.at(queries.layer);
+  void plan(const LayerQueries& queries, State& state, ThreadPool& pool) const override {
+    LayerChoices& layer = state.layers.at(queries.layer);
     layer.chunks.clear();
     for (int64_t row = 0; row < queries.rows; row += chunk_)
-      layer.chunks.push_back(choose(queries, row, std::min(row + chunk_, queries.rows), layer, pool));
+      layer.chunks.push_back(choose(queries, row, std::min(row + chunk_, queries.rows), state, pool));
   }
 
-  void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {
+  void select(const Lane& lane, const QueryBlock& block, const State* state, Selection& selection) const override {
     const int64_t end = block.first + block.rows;
-    const Choice* choice = choice_of(block);
+    const Choice* choice = state ? choice_of(state->layers.at(block.layer), block.first) : nullptr;
     TokenChoice all(lane);
     if (!choice || !choice->masks) {  // without a state there is no plan either
       all.add(0, end);
@@ -73,17 +70,16 @@ class TokenSelect final : public Selector {
 
  private:
   /// That of the block's first row: a block that reaches into the next chunk stays with it.
-  static const Choice* choice_of(const QueryBlock& block) {
-    if (!block.state) return nullptr;
+  static const Choice* choice_of(const LayerChoices& layer, int64_t first) {
     const Choice* found = nullptr;
-    for (const Choice& choice : State::of(block.state).layers.at(block.layer).chunks) {
-      if (choice.first <= block.first) found = &choice;
+    for (const Choice& choice : layer.chunks) {
+      if (choice.first <= first) found = &choice;
     }
     return found;
   }
 
-  Choice choose(const LayerQueries& queries, int64_t row, int64_t row_end, LayerChoices& layer,
-                ThreadPool& pool) const {
+  Choice choose(const LayerQueries& queries, int64_t row, int64_t row_end, State& state, ThreadPool& pool) const {
+    LayerChoices& layer = state.layers.at(queries.layer);
     Choice choice{queries.first + row, queries.first + row_end, 0, nullptr};
     // A chunk is local to its rows, and tokens before it if `local` is longer.
     const int64_t local_begin = std::min(choice.first, choice.end - local_);
@@ -95,7 +91,8 @@ class TokenSelect final : public Selector {
       return choice;
     }
     choice.local_begin = local_begin;
-    choice.masks = std::make_shared<std::vector<uint64_t>>(tokens_for(queries, row, mean, local_begin, pool));
+    choice.masks = std::make_shared<std::vector<uint64_t>>(
+        tokens_for(queries, row, mean, local_begin, state.common.scores, pool));
     layer.last = choice;
     layer.last_mean = std::move(mean);
     return choice;
@@ -122,11 +119,10 @@ class TokenSelect final : public Selector {
 
   /// The first tokens and the `budget_` tokens between them and `local_begin` with most votes, as masks of slots.
   std::vector<uint64_t> tokens_for(const LayerQueries& queries, int64_t row, const std::vector<float>& mean,
-                                   int64_t local_begin, ThreadPool& pool) const {
+                                   int64_t local_begin, std::vector<float>& scores, ThreadPool& pool) const {
     const Lane lane = lane_of_layer(queries);
     // Packed tokens are judged where they will sit at most: as if all were just before what is local.
     const int64_t near = std::max<int64_t>(0, queries.positions[row] - local_ - (kPageTokens - 1));
-    std::vector<float>& scores = State::of(queries.state).common.scores;
     score_layer(queries, {sink_, local_begin, packed_ ? near : -1}, mean.data(), queries.group(), pool, scores);
     std::vector<float> votes = soft_vote(*queries.kernels, scores, queries.heads, queries.scale, pool);
     max_pool(votes, pool_);
@@ -166,7 +162,6 @@ class TokenSelect final : public Selector {
   int64_t budget_, local_, sink_, chunk_, pool_;
   double theta_;
   bool packed_;
-  int layers_ = 0;
 };
 
 }  // namespace

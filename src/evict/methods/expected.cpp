@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "evict/lane_tokens.h"
 #include "evict/methods.h"
+#include "evict/stateful_scorer.h"
 
 namespace fathom {
 namespace {
@@ -34,15 +35,11 @@ struct Normal {
   std::vector<float> mean, covariance;
 };
 
-class Expected final : public Scorer {
+class Expected final : public LayeredScorer<LayerSums, Scale> {
  public:
   Expected(int64_t future, int64_t sink) : future_(future), sink_(sink) {}
 
-  void attach(const AttendContext& context) override { layers_ = context.layers; }
-  std::unique_ptr<SequenceState> new_state() const override { return std::make_unique<State>(layers_); }
-
-  void listen(const LayerQueries& queries, ThreadPool& pool) const override {
-    State& state = State::of(queries.state);
+  void listen(const LayerQueries& queries, State& state, ThreadPool& pool) const override {
     state.common.of_scores = queries.scale;
     LayerSums& layer = state.layers.at(queries.layer);
     const int64_t dim = queries.memory->store().shape().key_dim;
@@ -70,8 +67,7 @@ class Expected final : public Scorer {
     });
   }
 
-  void score(const LayerTokens& layer, std::span<float> scores) const override {
-    const State& state = State::of(layer.state);
+  void score(const LayerTokens& layer, const State& state, std::span<float> scores) const override {
     const LayerSums& sums = state.layers.at(layer.layer);
     if (sums.count < 2) return;
     const std::vector<std::complex<float>> turns = mean_turns(layer);
@@ -190,7 +186,6 @@ class Expected final : public Scorer {
   }
 
   int64_t future_, sink_;
-  int layers_ = 0;
 };
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "evict/lane_tokens.h"
 #include "evict/methods.h"
+#include "evict/stateful_scorer.h"
 
 namespace fathom {
 namespace {
@@ -22,15 +23,12 @@ struct LayerSums {
 };
 using State = LayerStates<LayerSums>;
 
-class H2o final : public Scorer {
+class H2o final : public LayeredScorer<LayerSums> {
  public:
   explicit H2o(int64_t rows) : rows_(rows) {}
 
-  void attach(const AttendContext& context) override { layers_ = context.layers; }
-  std::unique_ptr<SequenceState> new_state() const override { return std::make_unique<State>(layers_); }
-
-  void listen(const LayerQueries& queries, ThreadPool& pool) const override {
-    LayerSums& layer = State::of(queries.state).layers.at(queries.layer);
+  void listen(const LayerQueries& queries, State& state, ThreadPool& pool) const override {
+    LayerSums& layer = state.layers.at(queries.layer);
     const Memory& memory = *queries.memory;
     const int64_t count = rows_ > 0 ? std::min(rows_, queries.rows) : queries.rows;
     std::vector<int64_t> tokens(count);  // evenly drawn, the last one among them
@@ -45,8 +43,8 @@ class H2o final : public Scorer {
     });
   }
 
-  void score(const LayerTokens& layer, std::span<float> scores) const override {
-    const LayerSums& sums = State::of(layer.state).layers.at(layer.layer);
+  void score(const LayerTokens& layer, const State& state, std::span<float> scores) const override {
+    const LayerSums& sums = state.layers.at(layer.layer);
     const int64_t tokens = layer.memory.tokens();
     const auto group = static_cast<float>(layer.group());
     for (size_t h = 0; h < sums.attention.size(); ++h) {
@@ -85,7 +83,6 @@ class H2o final : public Scorer {
   }
 
   int64_t rows_;
-  int layers_ = 0;
 };
 
 }  // namespace

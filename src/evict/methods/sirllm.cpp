@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "evict/methods.h"
-#include "evict/scorer.h"
+#include "evict/stateful_scorer.h"
 
 namespace fathom {
 namespace {
@@ -17,16 +17,18 @@ struct State final : SequenceState {
   }
 };
 
-class SirLlm final : public Scorer {
+class SirLlm final : public StatefulScorer<State> {
  public:
   explicit SirLlm(double decay) : decay_(static_cast<float>(decay)) {}
 
-  std::unique_ptr<SequenceState> new_state() const override { return std::make_unique<State>(); }
   bool wants_surprisal() const override { return true; }
 
+ protected:
+  std::unique_ptr<State> make_state() const override { return std::make_unique<State>(); }
+
   /// A token without a prediction before it counts as the most surprising of its piece.
-  void surprisal(const Surprisal& surprisal, SequenceState* state) const override {
-    std::vector<float>& scores = static_cast<State*>(state)->scores;
+  void surprisal(const Surprisal& surprisal, State& state) const override {
+    std::vector<float>& scores = state.scores;
     scores.resize(surprisal.first + std::ssize(surprisal.nats));
     float most = 0;
     for (const float nats : surprisal.nats) most = std::isnan(nats) ? most : std::max(most, nats);
@@ -34,13 +36,13 @@ class SirLlm final : public Scorer {
       scores[surprisal.first + i] = std::isnan(surprisal.nats[i]) ? most : surprisal.nats[i];
   }
 
-  void end_text(SequenceState* state, int64_t begin) const override {
-    std::vector<float>& scores = static_cast<State*>(state)->scores;
+  void end_text(State& state, int64_t begin) const override {
+    std::vector<float>& scores = state.scores;
     for (int64_t t = 0; t < std::min(begin, std::ssize(scores)); ++t) scores[t] *= decay_;
   }
 
-  void score(const LayerTokens& layer, std::span<float> scores) const override {
-    const std::vector<float>& own = static_cast<const State*>(layer.state)->scores;
+  void score(const LayerTokens& layer, const State& state, std::span<float> scores) const override {
+    const std::vector<float>& own = state.scores;
     const int64_t tokens = layer.memory.tokens();
     for (int h = 0; h < layer.memory.kv_heads(); ++h) {
       const PackedTokens& packed = layer.memory.packed(layer.layer, h);

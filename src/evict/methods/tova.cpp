@@ -3,21 +3,19 @@
 
 #include "evict/lane_tokens.h"
 #include "evict/methods.h"
+#include "evict/stateful_scorer.h"
 
 namespace fathom {
 namespace {
 
-class Tova final : public Scorer {
+class Tova final : public LayeredScorer<QueryTail, TailScale> {
  public:
-  void attach(const AttendContext& context) override { layers_ = context.layers; }
-  std::unique_ptr<SequenceState> new_state() const override { return std::make_unique<QueryTails>(layers_); }
-  void listen(const LayerQueries& queries, ThreadPool&) const override {
-    QueryTails& tails = QueryTails::of(queries.state);
+  void listen(const LayerQueries& queries, QueryTails& tails, ThreadPool&) const override {
     tails.layers.at(queries.layer).add(queries, 1);
     tails.common.of_scores = queries.scale;
   }
-  void score(const LayerTokens& layer, std::span<float> scores) const override {
-    mean_tail_attention(layer, 1, scores);
+  void score(const LayerTokens& layer, const QueryTails& tails, std::span<float> scores) const override {
+    mean_tail_attention(layer, tails, 1, scores);
     const int64_t tokens = layer.memory.tokens();
     const std::span<float> first = scores.first(tokens);
     for (int h = 1; h < layer.memory.kv_heads(); ++h)
@@ -25,9 +23,6 @@ class Tova final : public Scorer {
     layer.work.kernels.scale(first.data(), 1 / static_cast<float>(layer.memory.kv_heads()), tokens);
     for (int h = 1; h < layer.memory.kv_heads(); ++h) std::ranges::copy(first, scores.data() + h * tokens);
   }
-
- private:
-  int layers_ = 0;
 };
 
 }  // namespace

@@ -1,0 +1,22 @@
+#pragma once
+
+#include "base/error.h"
+#include "memory/sequence_state.h"
+
+namespace fathom {
+
+/// `state` as the type that its method made. Throws Error for a state of another type.
+template <class State, class Base>
+State& state_as(Base& state) {
+  auto* typed = dynamic_cast<State*>(&state);
+  if (!typed) fail("the state of a sequence belongs to another method than the one that reads it");
+  return *typed;
+}
+template <class State, class Base>
+const State& state_as(const Base& state) {
+  const auto* typed = dynamic_cast<const State*>(&state);
+  if (!typed) fail("the state of a sequence belongs to another method than the one that reads it");
+  return *typed;
+}
+
+}  // namespace fathom
