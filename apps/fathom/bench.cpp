@@ -386,7 +386,7 @@ included), decode of its reading (weights and pages).
 
 Examples:
   fathom bench --shape llama-1b:q4_k --prefill 512,4k --depth 0,4k
-  fathom bench -m model.gguf --depth 16k --attend window:sink=4,size=2k --json
+  fathom bench -m model.gguf --depth 16k --attend window:sink=4,window=2k --json
   fathom bench -m model.gguf --depth 32k --prefill 0 --beside quest:share=0.25 --beside hip --sequences 4
   fathom bench --shape llama-1b:q4_k --write llama-1b.gguf
 )");

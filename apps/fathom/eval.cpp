@@ -291,7 +291,7 @@ void add_eval(Command program) {
       .type_name("SIZES");
   add_size_option(command, "--samples", o->samples, 1, "samples of each task and length [20]", 1000000);
   add_size_option(command, "--seed", o->seed, 0, "seed of the samples; same seed, same samples [1]");
-  add_list(command, "--attend", o->attend, "which tokens each token sees, as window:sink=4,size=1k");
+  add_list(command, "--attend", o->attend, "which tokens each token sees, as window:sink=4,window=1k");
   add_list(command, "--position", o->position, "scaling of rotary positions, as yarn:factor=4");
   add_list(command, "--cache", o->cache, "format of keys and values: bf16, q8, q4 or f32");
   add_list(command, "--evict", o->evict, "what is dropped from memory for good");
@@ -324,7 +324,7 @@ compared with it on the same samples: "same" is the share of equal answers, KL h
 answer's tokens are, in nats. docs/evaluation.md says what each task shows.
 
 Examples:
-  fathom eval needle --lengths 512,1k --attend window:sink=4,size=256 --html needles.html
+  fathom eval needle --lengths 512,1k --attend window:sink=4,window=256 --html needles.html
   fathom eval ruler -m model.gguf --lengths 4k,16k --samples 100 --json results.jsonl --chat
   fathom eval perplexity --haystack book.txt --lengths 8k --cache q8 --cache q4
 )");

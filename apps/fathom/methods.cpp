@@ -59,6 +59,7 @@ Json to_json(const Parameter& parameter) {
   if (parameter.min) json["min"] = number(*parameter.min);
   if (parameter.max) json["max"] = number(*parameter.max);
   if (!parameter.choices.empty()) json["choices"] = parameter.choices;
+  if (!parameter.old_names.empty()) json["old_names"] = parameter.old_names;
   json["summary"] = parameter.summary;
   return json;
 }
@@ -103,6 +104,7 @@ std::string range_of(const Parameter& parameter) {
   for (const std::string& choice : parameter.choices)
     text += concat(&choice == &parameter.choices[0] ? ": " : "|", choice);
   if (!parameter.default_value.empty()) text += ", default " + parameter.default_value;
+  if (!parameter.old_names.empty()) text += ", formerly " + comma_list(parameter.old_names);
   return text;
 }
 

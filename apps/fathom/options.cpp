@@ -101,7 +101,7 @@ void add_common_options(Command command, CommonOptions& o) {
 }
 
 void add_method_options(Command command, CommonOptions& o) {
-  command.add_option("--attend", o.attend, "which tokens each token sees, as window:sink=4,size=1k [dense]")
+  command.add_option("--attend", o.attend, "which tokens each token sees, as window:sink=4,window=1k [dense]")
       .type_name("METHOD");
   command.add_option("--position", o.position, "scaling of rotary positions, as yarn:factor=4 [file]")
       .type_name("METHOD");

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "attend/lane_keys.h"
+#include "base/common_parameters.h"
 
 namespace fathom {
 namespace {
@@ -90,15 +91,9 @@ struct RowPages {
 std::vector<Parameter> block_parameters(const BlockOptions& defaults) {
   using Type = Parameter::Type;
   const auto text = [](int64_t n) { return std::to_string(n); };
-  return {{"sink", Type::kInt, text(defaults.sink), "first tokens, always seen", 0, 1e12, {}},
-          {"window", Type::kInt, text(defaults.window), "newest tokens, always seen", 64, 1e12, {}},
-          {"chunk",
-           Type::kInt,
-           text(defaults.chunk),
-           "queries that choose together while a text is read",
-           64,
-           1e12,
-           {}},
+  return {sink_parameter({.value = text(defaults.sink)}),
+          window_parameter({.value = text(defaults.window), .min = 64}),
+          chunk_parameter({.value = text(defaults.chunk), .min = 64}),
           {"representatives",
            Type::kInt,
            text(defaults.representatives),

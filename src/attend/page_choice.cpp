@@ -7,20 +7,19 @@
 
 #include "attend/key_scores.h"
 #include "attend/lane_keys.h"
+#include "base/common_parameters.h"
 #include "base/error.h"
 
 namespace fathom {
 
 std::vector<Parameter> budget_parameters(const PageBudget& defaults) {
-  using Type = Parameter::Type;
-  return {{"budget", Type::kInt, std::to_string(defaults.tokens), "tokens seen by a query", 64, 1e12, {}},
-          {"share", Type::kFloat, "0", "tokens seen as a share of those there are, if that is more", 0, 1, {}},
-          {"sink", Type::kInt, std::to_string(defaults.sink), "first tokens, always seen", 0, 1e12, {}},
-          {"local", Type::kInt, std::to_string(defaults.local), "newest tokens, always seen", 1, 1e12, {}}};
+  return {budget_parameter({.value = std::to_string(defaults.tokens), .min = 64}), share_parameter({.value = "0"}),
+          sink_parameter({.value = std::to_string(defaults.sink)}),
+          window_parameter({.value = std::to_string(defaults.window), .min = 1, .old_names = {"local"}})};
 }
 
 PageBudget read_budget(const Values& values) {
-  return {values.integer("budget"), values.number("share"), values.integer("sink"), values.integer("local")};
+  return {values.integer("budget"), values.number("share"), values.integer("sink"), values.integer("window")};
 }
 
 int read_part(std::string_view method, const Values& values, std::string_view name, int least) {
@@ -44,7 +43,7 @@ void choose_parts(const Lane& lane, const QueryBlock& block, const PageBudget& b
   for (uint32_t s = 0; s < lane.size() && lane[s].first < end; ++s) {
     const PageSlot& slot = lane[s];
     if (slot.mask == 0) continue;
-    const bool near = slot.first + slot.filled > block.first + 1 - budget.local;
+    const bool near = slot.first + slot.filled > block.first + 1 - budget.window;
     if (near || slot.first < sink_end || slot.filled < kPageTokens) {
       choice.add(s, slot.mask);
       left -= std::popcount(slot.mask);

@@ -13,12 +13,12 @@ namespace fathom {
 
 /// How many tokens a block of queries sees at most, and which in any case.
 struct PageBudget {
-  int64_t tokens = 0;  // those always seen included; each row's own page and what is local may exceed it
+  int64_t tokens = 0;  // those always seen included; each row's own page and the window may exceed it
   double share = 0;    // at least this share of what there is; 0: `tokens` alone
   int64_t sink = 0;    // first tokens of the sequence, always seen
-  int64_t local = 0;   // newest tokens before each row, its own included, always seen
+  int64_t window = 0;  // newest tokens before each row, its own included, always visible
 };
-/// The parameters budget, share, sink and local of a method, with these defaults.
+/// The parameters budget, share, sink and window of a method, with these defaults.
 std::vector<Parameter> budget_parameters(const PageBudget& defaults);
 PageBudget read_budget(const Values& values);
 
@@ -26,7 +26,7 @@ PageBudget read_budget(const Values& values);
 /// Throws Error (usage) that lists them.
 int read_part(std::string_view method, const Values& values, std::string_view name, int least);
 
-/// Selects the pages with the first `sink` and the newest `local` tokens, and of the others those parts of `part`
+/// Selects the pages with the first `sink` and the newest `window` tokens, and of the others those parts of `part`
 /// tokens (16, 32 or 64) that score highest until the budget is used up; all if it is large enough. Pages are at
 /// their places. score(slots, scores): of all 64 / part parts of each of these full pages, whose slots grow; of
 /// equal ones the newest is taken.

@@ -1,5 +1,7 @@
 #include "base/registry.h"
 
+#include <cstdio>
+
 #include "base/format.h"
 
 namespace fathom {
@@ -9,6 +11,15 @@ void fail_unknown_method(std::string_view kind, std::string_view name, const std
   const std::string hint = nearest.empty() ? "" : concat("; did you mean ", comma_list(nearest), "?");
   fail_usage("unknown ", kind, kind == "task" ? " " : " method ", quote(name), hint,
              hint.empty() ? ". Known: " : " Known: ", known.empty() ? "none" : comma_list(known));
+}
+
+void RenamedNotes::print(std::string_view kind, std::string_view method, const Values& values) {
+  for (const Values::Renamed& renamed : values.renamed()) {
+    const std::string text =
+        concat("note: --", kind, " ", method, ": '", renamed.old_name, "' is now called '", renamed.name, "'\n");
+    const std::lock_guard lock(mutex_);
+    if (printed_.insert(text).second) std::fputs(text.c_str(), stderr);
+  }
 }
 
 }  // namespace fathom

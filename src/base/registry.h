@@ -2,6 +2,8 @@
 
 #include <functional>
 #include <memory>
+#include <mutex>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,6 +29,16 @@ struct MethodInfo {
 /// Throws Error (usage): unknown `name` of this kind, with the nearest names and all known ones.
 [[noreturn]] void fail_unknown_method(std::string_view kind, std::string_view name,
                                       const std::vector<std::string>& known);
+
+/// Tells users, once for each, on stderr, which parameters they gave by an old name. Thread-safe.
+class RenamedNotes {
+ public:
+  void print(std::string_view kind, std::string_view method, const Values& values);
+
+ private:
+  std::mutex mutex_;
+  std::set<std::string> printed_;
+};
 
 /// The methods of one kind; Make is the signature of their factories: `std::unique_ptr<Selector>(const Values&,
 /// const Context&)`. A folder defines its table in one file (`methods.cpp`), one line a method.
@@ -59,17 +71,21 @@ class MethodTable {
     fail_unknown_method(kind_, spec.name, known);
   }
 
-  /// Parses `text`, checks its parameters, and makes the method.
+  /// Parses `text`, checks its parameters, and makes the method. Parameters given by an old name are noted on
+  /// stderr.
   template <class... Args>
   auto make(std::string_view text, Args&&... args) const {
     const Spec spec = parse_spec(text);
     const Entry& entry = find(spec);
-    return entry.make(check_values(spec, entry.info.parameters), std::forward<Args>(args)...);
+    const Values values = check_values(spec, entry.info.parameters);
+    notes_.print(kind_, entry.info.name, values);
+    return entry.make(values, std::forward<Args>(args)...);
   }
 
  private:
   std::string kind_;
   std::vector<Entry> entries_;
+  mutable RenamedNotes notes_;
 };
 
 }  // namespace fathom

@@ -11,7 +11,7 @@
 namespace fathom {
 
 /// A method as text: `name` or `name:key=value,key=value`. A value that itself holds commas or is a spec stands in
-/// parentheses: `layers:full=0+4,else=(window:sink=4,size=1k)`. Whitespace around parts is dropped.
+/// parentheses: `layers:full=0+4,else=(window:sink=4,window=1k)`. Whitespace around parts is dropped.
 struct Spec {
   std::string name;
   std::vector<std::pair<std::string, std::string>> values;  // in order; parentheses removed
@@ -28,10 +28,11 @@ struct Parameter {
   enum class Type { kInt, kFloat, kBool, kString, kChoice, kSpec };
   std::string name{};
   Type type = Type::kInt;
-  std::string default_value{};         // as the user would write it; empty = none (optional parameter)
-  std::string summary{};               // one line
-  std::optional<double> min{}, max{};  // inclusive, for kInt and kFloat
-  std::vector<std::string> choices{};  // for kChoice
+  std::string default_value{};           // as the user would write it; empty = none (optional parameter)
+  std::string summary{};                 // one line
+  std::optional<double> min{}, max{};    // inclusive, for kInt and kFloat
+  std::vector<std::string> choices{};    // for kChoice
+  std::vector<std::string> old_names{};  // still accepted
 };
 const char* name(Parameter::Type type);  // "int", "float", "bool", "string", "choice", "spec"
 
@@ -44,13 +45,21 @@ class Values {
   const std::string& string(std::string_view key) const;
   bool has(std::string_view key) const;  // given or with a default
 
+  /// A parameter that was given by an old name.
+  struct Renamed {
+    std::string old_name, name;
+  };
+  const std::vector<Renamed>& renamed() const { return renamed_; }
+
  private:
   friend Values check_values(const Spec& spec, const std::vector<Parameter>& parameters);
   std::map<std::string, std::string, std::less<>> values_;
+  std::vector<Renamed> renamed_;
 };
 
 /// Checks the spec's values against `parameters` and fills in defaults. Integers accept sizes (`4k`, `1m`). Throws
-/// Error (usage) that names the parameter, its range, and for an unknown key the nearest ones.
+/// Error (usage) that names the parameter, its range, and for an unknown key the nearest ones, or if a parameter is
+/// given twice, by two of its names.
 Values check_values(const Spec& spec, const std::vector<Parameter>& parameters);
 
 /// "4k" → 4096, "1m" → 1048576, "2g", plain digits; binary multiples, any case. Empty when it is not such a number

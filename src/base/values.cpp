@@ -93,8 +93,10 @@ void check_value(const Spec& spec, const Parameter& parameter, const std::string
 }
 
 const Parameter* find_parameter(const std::string& key, const std::vector<Parameter>& parameters) {
-  const auto found = std::find_if(parameters.begin(), parameters.end(),
-                                  [&key](const Parameter& parameter) { return parameter.name == key; });
+  const auto has_name = [&key](const Parameter& parameter) {
+    return parameter.name == key || std::ranges::count(parameter.old_names, key) > 0;
+  };
+  const auto found = std::ranges::find_if(parameters, has_name);
   return found == parameters.end() ? nullptr : &*found;
 }
 
@@ -161,7 +163,11 @@ Values check_values(const Spec& spec, const std::vector<Parameter>& parameters) 
     const Parameter* parameter = find_parameter(key, parameters);
     if (!parameter) fail_unknown_key(spec, key, parameters);
     check_value(spec, *parameter, value);
-    checked.values_[key] = value;
+    if (!checked.values_.emplace(parameter->name, value).second) {
+      fail_usage(quote(spec.name), ": ", parameter->name, " is given twice: ", comma_list(parameter->old_names),
+                 parameter->old_names.size() == 1 ? " is its old name" : " are its old names");
+    }
+    if (key != parameter->name) checked.renamed_.push_back({key, parameter->name});
   }
   for (const Parameter& parameter : parameters) {
     if (parameter.default_value.empty() || checked.has(parameter.name)) continue;

@@ -32,7 +32,7 @@ class Keeper {
         held_(heads) {
     for (int h = 0; h < heads; ++h) {
       for (int64_t t = 0; t < tokens_; ++t) {
-        if (t >= rule.sink && t < tokens_ - rule.recent) continue;
+        if (t >= rule.sink && t < tokens_ - rule.window) continue;
         held_[h] += keep_[h * tokens_ + t] = there(h, t);
       }
     }
@@ -61,9 +61,9 @@ class Keeper {
   /// Of the tokens that are not always kept.
   std::vector<Unit> units_of(int head) const {
     std::vector<Unit> units;
-    const int64_t last = tokens_ - rule_.recent;
+    const int64_t last = tokens_ - rule_.window;
     for (int64_t begin = rule_.sink; begin < last;) {
-      const int64_t end = std::min((begin / rule_.chunk + 1) * rule_.chunk, last);
+      const int64_t end = std::min((begin / rule_.block + 1) * rule_.block, last);
       Unit unit{0, head, begin, end, 0};
       for (int64_t t = begin; t < end; ++t) {
         if (!there(head, t)) continue;

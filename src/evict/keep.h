@@ -9,8 +9,8 @@ namespace fathom {
 /// How tokens are kept by their scores.
 struct KeepRule {
   int64_t sink = 0;       // first tokens of the sequence, always kept
-  int64_t recent = 0;     // newest tokens, always kept
-  int64_t chunk = 1;      // so many neighbours stay or go together, by their mean score
+  int64_t window = 0;     // newest tokens, always kept
+  int64_t block = 1;      // neighbours that are kept or evicted together, by their mean score
   bool by_layer = false;  // the heads of a layer share one budget; each keeps a fifth of its even part at least
 };
 

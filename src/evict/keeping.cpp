@@ -6,6 +6,7 @@
 
 #include "attend/key_scores.h"
 #include "attend/state_as.h"
+#include "base/common_parameters.h"
 #include "evict/lane_tokens.h"
 #include "evict/value_norms.h"
 
@@ -51,8 +52,8 @@ class Keeping final : public Evictor {
       budget_ = defaults.budget;
     }
     rule_.sink = values.integer("sink");
-    rule_.recent = values.integer("recent");
-    rule_.chunk = values.integer("chunk");
+    rule_.window = values.integer("window");
+    rule_.block = values.integer("block");
     rule_.by_layer = values.string("heads") == "ada";
     if (values.has("budget") && values.has("share"))
       fail_usage("evict method: expected a budget or a share, found both: ", budget_, " and ",
@@ -62,8 +63,8 @@ class Keeping final : public Evictor {
           "evict method: critical=true: expected a method whose scores are never negative, such as snapkv or tova: "
           "they are multiplied");
     }
-    if (budget_ > 0 && budget_ <= rule_.sink + rule_.recent) {
-      fail_usage("evict method: expected a budget of more than sink + recent = ", rule_.sink + rule_.recent,
+    if (budget_ > 0 && budget_ <= rule_.sink + rule_.window) {
+      fail_usage("evict method: expected a budget of more than sink + window = ", rule_.sink + rule_.window,
                  " tokens, which always stay, found ", budget_);
     }
   }
@@ -112,7 +113,7 @@ class Keeping final : public Evictor {
   /// What is always kept is the same in all layers; they differ in the rest. Of a text no layer can keep more than
   /// it has: where the first one would, all layers' shares differ the less.
   int64_t layer_budget(int64_t tokens, int layer, int layers) const {
-    const auto rest = static_cast<double>(std::max<int64_t>(0, tokens - rule_.sink - rule_.recent));
+    const auto rest = static_cast<double>(std::max<int64_t>(0, tokens - rule_.sink - rule_.window));
     const double most = (scorer_->layer_share(0, layers) - 1) * rest;
     const double left = static_cast<double>(tokens) / share_ - static_cast<double>(tokens);
     const double flatter = budget_ == 0 && most > left ? left / most : 1;
@@ -189,7 +190,8 @@ std::vector<Parameter> keep_parameters(const KeepDefaults& defaults) {
                                     ? "; budget=" + std::to_string(defaults.budget) + " if neither is given"
                                     : "; 0.25 if neither is given";
   return {
-      {"budget", Type::kInt, "", "tokens that a head keeps, while it reads and generates", 1, 1e12, {}},
+      budget_parameter(
+          {.value = "", .min = 1, .summary = "tokens that a head keeps, while it reads and generates"}),
       {"share",
        Type::kFloat,
        "",
@@ -197,10 +199,16 @@ std::vector<Parameter> keep_parameters(const KeepDefaults& defaults) {
        0.0001,
        1,
        {}},
-      {"sink", Type::kInt, std::to_string(defaults.sink), "first tokens, always kept", 0, 1e12, {}},
-      {"recent", Type::kInt, std::to_string(defaults.recent), "newest tokens, always kept", 0, 1e12, {}},
+      sink_parameter({.value = std::to_string(defaults.sink), .summary = "first tokens, always kept"}),
+      window_parameter({.value = std::to_string(defaults.window),
+                        .summary = "newest tokens, always kept",
+                        .old_names = {"recent"}}),
       {"slack", Type::kInt, "64", "tokens above the budget before it is cut back to it", 0, 1e12, {}},
-      {"chunk", Type::kInt, "1", "neighbours that stay or go together, by their mean (ChunkKV: 20)", 1, 64, {}},
+      block_parameter({.value = "1",
+                       .min = 1,
+                       .max = 64,
+                       .summary = "neighbours that are kept or evicted together, by their mean score (ChunkKV: 20)",
+                       .old_names = {"chunk"}}),
       {"heads",
        Type::kChoice,
        "even",

@@ -52,7 +52,7 @@ class Scorer {
 /// What the parameters are unless given.
 struct KeepDefaults {
   int64_t budget = 0;  // 0: a share of 0.25
-  int64_t sink = 4, recent = 0;
+  int64_t sink = 4, window = 0;
 };
 /// What an evictor's MethodInfo says of memory.
 inline constexpr const char* kKeptMemory =

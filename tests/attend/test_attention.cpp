@@ -88,10 +88,10 @@ TEST(Attention, BitsDoNotDependOnTheNumberOfThreads) {
   for (const SceneShape& shape : shapes()) {
     const Scene scene(shape);
     ThreadPool one(1);
-    const Attended expected = attend(scene, *selector("window:sink=4,size=1100"), one);
+    const Attended expected = attend(scene, *selector("window:sink=4,window=1100"), one);
     for (const int threads : {2, 3}) {
       ThreadPool pool(threads);
-      const Attended found = attend(scene, *selector("window:sink=4,size=1100"), pool);
+      const Attended found = attend(scene, *selector("window:sink=4,window=1100"), pool);
       EXPECT_EQ(found.out, expected.out);
       EXPECT_EQ(found.lse, expected.lse);
       EXPECT_EQ(found.count.attended, expected.count.attended);
@@ -104,7 +104,7 @@ TEST(Attention, AWindowThatHoldsEverythingGivesTheBitsOfDense) {
   for (const SceneShape& shape : shapes()) {
     const Scene scene(shape);
     const Attended dense = attend(scene, *selector("dense"), pool);
-    for (const std::string spec : {"window:sink=0,size=4k", "window:sink=1m,size=1"}) {
+    for (const std::string spec : {"window:sink=0,window=4k", "window:sink=1m,window=1"}) {
       const Attended window = attend(scene, *selector(spec), pool);
       EXPECT_EQ(window.out, dense.out) << spec;
       EXPECT_EQ(window.lse, dense.lse) << spec;
@@ -175,8 +175,8 @@ class Recorded final : public Selector {
 TEST(Attention, TheModelsWindowCutsWhatEverySelectorSelects) {
   ThreadPool pool(2);
   for (const std::string spec :
-       {"quest:budget=128,dense_layers=0", "recycled:budget=100", "tokenselect:topk=60,local=30,sink=4",
-        "hip:keys=64,window=64,sink=4,dense_layers=0", "window:sink=4,size=300"}) {
+       {"quest:budget=128,dense_layers=0", "recycled:budget=100", "tokenselect:budget=60,window=30,sink=4",
+        "hip:budget=64,window=64,sink=4,dense_layers=0", "window:sink=4,window=300"}) {
     for (const int64_t rows : {1, 90}) {
       SCOPED_TRACE(testing::Message() << spec << " rows " << rows);
       Scene scene({.heads = 4, .kv_heads = 1, .tokens = 1500, .rows = rows, .hidden = 0.05, .window = 700});
@@ -203,7 +203,7 @@ TEST(Attention, PagesBeforeTheModelsWindowAreNotRead) {
     kernels("reference").attend(task, scratch);
   };
   for (const int64_t rows : {1, 64}) {
-    for (const std::string spec : {"dense", "window:sink=64,size=2k"}) {
+    for (const std::string spec : {"dense", "window:sink=64,window=2k"}) {
       pages_read = 0;
       attend(Scene({.heads = 1, .kv_heads = 1, .tokens = 64 * 40, .rows = rows, .window = 128}), *selector(spec),
              pool, counting);

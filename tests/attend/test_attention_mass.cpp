@@ -33,7 +33,7 @@ std::vector<double> summed_out(const Scene& scene, const test::Attended& attende
 
 TEST(AttentionMass, IsWhatTheValuesAreWeightedWith) {
   for (const SceneShape& shape : shapes()) {
-    for (const std::string spec : {"dense", "window:sink=4,size=50", "lm-infinite:sink=10,size=40"}) {
+    for (const std::string spec : {"dense", "window:sink=4,window=50", "lm-infinite:sink=10,window=40"}) {
       SCOPED_TRACE(testing::Message() << spec << " " << shape.tokens << " tokens");
       const Scene scene(shape);
       const auto selector = attend_methods().make(spec);

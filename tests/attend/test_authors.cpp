@@ -280,15 +280,15 @@ TEST(AuthorsAttend, TokenSelect) {
     const char* spec;
     Tokens chunk, token;  // what 64 rows choose, and then a single one; empty: not looked at
   } cases[] = {
-      {"topk=40",
+      {"budget=40",
        {16,  69,  71,  78,  79,  100, 102, 107, 109, 110, 111, 114, 116, 118, 121, 122, 123, 124, 126, 197,
         198, 199, 200, 202, 203, 205, 206, 207, 209, 227, 234, 239, 263, 271, 274, 275, 278, 282, 286, 287},
        {21,  23,  31,  41,  48,  49,  60,  62,  63,  70,  76,  77,  79,  87,  88,  113, 146, 147, 148, 152,
         155, 158, 159, 192, 196, 256, 257, 259, 260, 262, 264, 265, 267, 270, 271, 278, 308, 310, 311, 315}},
-      {"topk=32,pool=5", {}, {46,  47,  48,  49,  50,  60,  61,  62,  63,  64,  255, 256, 257, 258, 259, 260,
-                              261, 263, 264, 265, 266, 267, 268, 269, 270, 271, 272, 306, 307, 308, 309, 310}}};
+      {"budget=32,pool=5", {}, {46,  47,  48,  49,  50,  60,  61,  62,  63,  64,  255, 256, 257, 258, 259, 260,
+                                261, 263, 264, 265, 266, 267, 268, 269, 270, 271, 272, 306, 307, 308, 309, 310}}};
   for (const auto& one : cases) {
-    Authors reading(385, 16, std::string("tokenselect:local=64,sink=16,chunk=64,") + one.spec, 2, 0);
+    Authors reading(385, 16, std::string("tokenselect:window=64,sink=16,chunk=64,") + one.spec, 2, 0);
     test::fill_by_formula(reading.queries, 2, 2, 16, 2);
     const auto chosen = [&] {
       Tokens seen = reading.seen(0);
@@ -312,7 +312,7 @@ TEST(AuthorsAttend, HipBlocks) {
                                80, 81, 104, 106, 107, 111, 134, 136, 137, 138, 150, 167, 177, 191, 213, 226},
                               {4,   11,  17,  28,  30,  31,  32,  37,  38,  57,  60,  61,  65,  72,  74,  87,
                                125, 136, 137, 138, 139, 140, 142, 144, 145, 146, 147, 192, 193, 194, 217, 223}};
-  Authors reading(672, 16, "hip:keys=64,block=2,window=129,sink=0,dense_layers=0", 2);
+  Authors reading(672, 16, "hip:budget=64,block=2,window=129,sink=0,dense_layers=0", 2);
   reading.read(640);
   reading.read(32);
   for (int h = 0; h < 2; ++h) {

@@ -105,7 +105,7 @@ TEST(Selectors, WindowSeesItsSinksAndTheNewestTokens) {
     const int rows = 1 + random() % (scene.shape.rows - begin);
     SCOPED_TRACE(testing::Message() << "sink " << sink << " size " << size << " tokens " << scene.shape.tokens
                                     << " rows " << begin << "+" << rows);
-    const auto window = selector("window:sink=" + std::to_string(sink) + ",size=" + std::to_string(size));
+    const auto window = selector("window:sink=" + std::to_string(sink) + ",window=" + std::to_string(size));
     ASSERT_NO_FATAL_FAILURE(expect_pairs(scene, *window, test::window_sees(sink, size), begin, rows));
   }
 }
@@ -120,7 +120,7 @@ TEST(Selectors, WindowLeavesOutPagesThatNoRowSees) {
   block.first = 6399;
   block.rows = 1;
   Selection selection;
-  selector("window:sink=4,size=128")->select(scene.memory.lane(0, 0), block, selection);
+  selector("window:sink=4,window=128")->select(scene.memory.lane(0, 0), block, selection);
   EXPECT_EQ(selection.pages.size(), 3);  // the sinks' page and two of the window
 }
 
@@ -156,10 +156,11 @@ TEST(Selectors, ABudgetThatHoldsEverythingGivesTheBitsOfDense) {
   for (uint32_t seed = 0; seed < 12; ++seed) {
     const Scene scene(long_shape(seed));
     const std::vector<float> dense = attended(scene, *selector("dense"));
-    for (const std::string spec : {"quest:budget=100k,dense_layers=0", "quest:budget=64,share=1,dense_layers=0",
-                                   "quest:budget=64,dense_layers=1", "quest:budget=100k,dense_layers=0,block=64",
-                                   "hip:keys=100k,dense_layers=0", "hip:dense_layers=1", "lm-infinite:size=100k",
-                                   "layers:full=0,else=(window:size=1)", "layers:full=,else=(window:size=100k)"}) {
+    for (const std::string spec :
+         {"quest:budget=100k,dense_layers=0", "quest:budget=64,share=1,dense_layers=0",
+          "quest:budget=64,dense_layers=1", "quest:budget=100k,dense_layers=0,block=64",
+          "hip:budget=100k,dense_layers=0", "hip:dense_layers=1", "lm-infinite:window=100k",
+          "layers:full=0,else=(window:window=1)", "layers:full=,else=(window:window=100k)"}) {
       EXPECT_EQ(attended(scene, *selector(spec, scene)), dense) << spec << " seed " << seed;
     }
   }
@@ -203,8 +204,8 @@ TEST(Selectors, QuestFindsTheBlockOfTheOneKeyThatMatters) {
     block.kernels = &kernels();
     const Lane& lane = scene.memory.lane(0, 0);
     for (const char* spec :
-         {"quest:budget=192,local=1,dense_layers=0,block=64", "quest:budget=192,local=1,dense_layers=0,block=32",
-          "quest:budget=192,local=1,dense_layers=0"}) {
+         {"quest:budget=192,window=1,dense_layers=0,block=64", "quest:budget=192,window=1,dense_layers=0,block=32",
+          "quest:budget=192,window=1,dense_layers=0"}) {
       Selection selection;
       selector(spec, scene)->select(lane, block, selection);
       int64_t seen = 0;
@@ -280,11 +281,11 @@ Scene drifting_scene(double rho, uint32_t seed) {
 TEST(Selectors, HipFindsNearlyTheBestKeysWhereNeighboursAreAlike) {
   double held = 0, best = 0, window = 0, unlike = 0, unlike_best = 0;
   for (uint32_t seed = 1; seed <= 4; ++seed) {
-    const char* spec = "hip:keys=512,window=64,sink=4,dense_layers=0";
+    const char* spec = "hip:budget=512,window=64,sink=4,dense_layers=0";
     const Mass mass = mass_of(drifting_scene(0.98, seed), spec);
     EXPECT_LE(mass.keys, 512 + 64 + 4 + 2);
     held += mass.held, best += mass.best;
-    window += mass_of(drifting_scene(0.98, seed), "window:sink=4,size=576").held;
+    window += mass_of(drifting_scene(0.98, seed), "window:sink=4,window=576").held;
     const Mass random = mass_of(drifting_scene(0, seed), spec);
     unlike += random.held, unlike_best += random.best;
   }
@@ -310,7 +311,7 @@ TEST(Selectors, NotesFollowPagesThatAreWrittenAnew) {
   SceneShape shape = long_shape(2);
   shape.rows = 1;
   Scene scene(shape);
-  const auto quest = selector("quest:budget=256,local=1,dense_layers=0", scene);
+  const auto quest = selector("quest:budget=256,window=1,dense_layers=0", scene);
   std::unique_ptr<SequenceState> notes = quest->new_state();
   const std::vector<float> before = attended_with_notes(scene, *quest, notes);
   // Other keys in the same pages: what the old ones said must not count.
@@ -323,7 +324,7 @@ TEST(Selectors, NotesOfASequenceThatMovedAreMadeAnew) {
   SceneShape shape = long_shape(2);
   shape.rows = 1;
   Scene scene(shape);
-  const auto quest = selector("quest:budget=256,local=1,dense_layers=0", scene);
+  const auto quest = selector("quest:budget=256,window=1,dense_layers=0", scene);
   std::unique_ptr<SequenceState> notes = quest->new_state();
   attended_with_notes(scene, *quest, notes);
   scene.memory.place(777);
@@ -349,7 +350,7 @@ TEST(Selectors, LmInfiniteKeepsTheFirstTokensWithinTheLimit) {
       SceneShape shape = long_shape(4);
       shape.rows = rows;
       const Scene scene(shape);
-      const auto method = selector("lm-infinite:sink=" + std::to_string(sink) + ",size=" + std::to_string(size) +
+      const auto method = selector("lm-infinite:sink=" + std::to_string(sink) + ",window=" + std::to_string(size) +
                                        ",limit=" + std::to_string(limit),
                                    scene);
       QueryBlock block;
@@ -399,7 +400,7 @@ std::string error_of(const std::string& spec) {
 TEST(AttendMethods, AnUnknownNameGivesTheNearest) {
   EXPECT_NE(error_of("windw").find("window"), std::string::npos);
   EXPECT_NE(error_of("dens").find("dense"), std::string::npos);
-  EXPECT_NE(error_of("window:sise=4").find("size"), std::string::npos);
+  EXPECT_NE(error_of("window:windoww=4").find("did you mean window"), std::string::npos);
   EXPECT_NE(error_of("dense:size=4"), "");
   EXPECT_NE(error_of("quest:budget=0").find("budget"), std::string::npos);
   EXPECT_NE(error_of("quest:block=24").find("16, 32 or 64"), std::string::npos);
@@ -412,13 +413,13 @@ TEST(AttendMethods, AnUnknownNameGivesTheNearest) {
 }
 
 TEST(AttendMethods, ParametersOutOfRangeAreRefusedByName) {
-  EXPECT_NE(error_of("window:size=0").find("size"), std::string::npos);
-  EXPECT_NE(error_of("window:size=-5").find("size"), std::string::npos);
+  EXPECT_NE(error_of("window:window=0").find("window must"), std::string::npos);
+  EXPECT_NE(error_of("window:window=-5").find("window must"), std::string::npos);
   EXPECT_NE(error_of("window:sink=-1").find("sink"), std::string::npos);
-  EXPECT_NE(error_of("window:size=2000000000000").find("size"), std::string::npos);
-  EXPECT_NE(error_of("window:size=many").find("size"), std::string::npos);
-  EXPECT_EQ(error_of("window:sink=0,size=1"), "");
-  EXPECT_EQ(error_of("window:sink=1000000000000,size=1000000000000"), "");
+  EXPECT_NE(error_of("window:window=2000000000000").find("window must"), std::string::npos);
+  EXPECT_NE(error_of("window:window=many").find("window must"), std::string::npos);
+  EXPECT_EQ(error_of("window:sink=0,window=1"), "");
+  EXPECT_EQ(error_of("window:sink=1000000000000,window=1000000000000"), "");
 }
 
 TEST(AttendMethods, OnlyDenseIsExact) {

@@ -121,8 +121,8 @@ TEST(Softplus, IsTheDefinitionInBlocksPartsAndWindows) {
     for (const ScoreForm& form : kForms) {
       SCOPED_TRACE(testing::Message() << shape.tokens << " tokens, power " << form.power);
       expect_close(attend(scene, form, "dense").out, by_definition(scene, form, dense_sees()), 2e-4f);
-      expect_close(attend(scene, form, "window:sink=2,size=50").out, by_definition(scene, form, window_sees(2, 50)),
-                   2e-4f);
+      expect_close(attend(scene, form, "window:sink=2,window=50").out,
+                   by_definition(scene, form, window_sees(2, 50)), 2e-4f);
     }
   }
 }

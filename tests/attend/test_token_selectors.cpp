@@ -35,7 +35,7 @@ TEST(TokenSelect, SeesSinksTheNewestAndTheTokensWithMostVotes) {
   for (uint32_t seed = 1; seed <= 4; ++seed) {
     ReadingShape shape;
     shape.seed = seed;
-    Reading reading(shape, "tokenselect:topk=100,local=70,sink=10");
+    Reading reading(shape, "tokenselect:budget=100,window=70,sink=10");
     reading.read(1499);
     reading.read(1);
     std::vector<double> votes(1430 - 10);
@@ -54,8 +54,8 @@ TEST(TokenSelect, SeesSinksTheNewestAndTheTokensWithMostVotes) {
 }
 
 TEST(TokenSelect, ChunksOfAPassChooseForThemselves) {
-  Reading whole({}, "tokenselect:topk=64,local=200,sink=0,chunk=128");
-  Reading parts({}, "tokenselect:topk=64,local=200,sink=0,chunk=128");
+  Reading whole({}, "tokenselect:budget=64,window=200,sink=0,chunk=128");
+  Reading parts({}, "tokenselect:budget=64,window=200,sink=0,chunk=128");
   whole.read(1024 + 128);
   for (int i = 0; i < 9; ++i) parts.read(128);
   // the selections of the whole pass are those of its first chunk, which sees all
@@ -79,7 +79,7 @@ TEST(TokenSelect, ChunksOfAPassChooseForThemselves) {
 }
 
 TEST(TokenSelect, RowsOfAChunkSeeTheChunkHoweverShortTheLocalPart) {
-  Reading reading({}, "tokenselect:topk=64,local=16,sink=0,chunk=128");
+  Reading reading({}, "tokenselect:budget=64,window=16,sink=0,chunk=128");
   for (int i = 0; i < 9; ++i) reading.read(128);
   const std::vector<int64_t> seen = reading.seen(0);
   EXPECT_EQ(seen.size(), 64u + 128);
@@ -88,7 +88,7 @@ TEST(TokenSelect, RowsOfAChunkSeeTheChunkHoweverShortTheLocalPart) {
 
 TEST(TokenSelect, AChoiceIsUsedAgainOnlyForQueriesThatAreAlike) {
   for (const double theta : {0.9, 1.0}) {
-    Reading reading({}, "tokenselect:topk=64,local=16,sink=0,theta=" + std::to_string(theta));
+    Reading reading({}, "tokenselect:budget=64,window=16,sink=0,theta=" + std::to_string(theta));
     reading.read(1000);
     // without rotation by distance: the same query at the next position is nearly the same
     for (int h = 0; h < 4; ++h) {
@@ -115,7 +115,7 @@ TEST(TokenSelect, AChoiceIsUsedAgainOnlyForQueriesThatAreAlike) {
 }
 
 TEST(TokenSelect, PackedPagesKeepOrderAndLeaveNoGaps) {
-  Reading reading({}, "tokenselect:topk=100,local=70,sink=64,place=packed");
+  Reading reading({}, "tokenselect:budget=100,window=70,sink=64,place=packed");
   reading.read(1999);
   reading.read(1);
   const Lane& lane = reading.memory.lane(0, 0);
@@ -257,7 +257,7 @@ TEST(Recycled, AfterARewindBehindTheFullStepTheNextOneIsFull) {
 }
 
 TEST(Hip, ASearchServesSoManySteps) {
-  Reading reading({}, "hip:keys=64,window=32,sink=4,dense_layers=0,refresh=3");
+  Reading reading({}, "hip:budget=64,window=32,sink=4,dense_layers=0,refresh=3");
   reading.read(1000);
   std::set<int64_t> found;
   int64_t searched = 0;  // tokens there were
@@ -300,7 +300,7 @@ TEST(ShadowKv, SeesOutliersTheNewestAndTheChunkThatIsAskedFor) {
 
 TEST(ShadowKv, ChunksOfOtherSizesAreChosenWhole) {
   for (const int64_t chunk : {16, 32, 64}) {
-    Reading reading({}, "shadowkv:budget=128,outliers=1,chunk=" + std::to_string(chunk));
+    Reading reading({}, "shadowkv:budget=128,outliers=1,block=" + std::to_string(chunk));
     reading.read(1500);
     reading.read(1);
     const std::vector<int64_t> seen = reading.seen(0);
@@ -417,8 +417,8 @@ TEST(TempScale, DividesScores) {
   const auto method = attend_methods().make("tempscale:tau=0.5");
   test::expect_equal(test::attend(scene, *method, pool),
                      test::PlainAttention(sharper, test::dense_sees()).result());
-  EXPECT_EQ(test::attend(scene, *attend_methods().make("tempscale:tau=1,then=(window:size=50)"), pool).out,
-            test::attend(scene, *attend_methods().make("window:size=50"), pool).out);
+  EXPECT_EQ(test::attend(scene, *attend_methods().make("tempscale:tau=1,then=(window:window=50)"), pool).out,
+            test::attend(scene, *attend_methods().make("window:window=50"), pool).out);
 }
 
 TEST(TokenSelectors, WithoutAStateSeeEverything) {
@@ -427,7 +427,7 @@ TEST(TokenSelectors, WithoutAStateSeeEverything) {
   const test::Scene scene(shape);
   ThreadPool pool(1);
   const auto dense = test::attend(scene, *attend_methods().make("dense"), pool).out;
-  for (const char* spec : {"tokenselect:topk=8,local=8,sink=0", "recycled:budget=8", "shadowkv:budget=8",
+  for (const char* spec : {"tokenselect:budget=8,window=8,sink=0", "recycled:budget=8", "shadowkv:budget=8",
                            "squeezed:least=101", "tempscale:tau=1"}) {
     const auto method = attend_methods().make(spec);
     method->attach({scene.memory.shared_store(), 1, shape.heads, shape.kv_heads});
@@ -437,9 +437,9 @@ TEST(TokenSelectors, WithoutAStateSeeEverything) {
 
 TEST(TokenSelectors, RefuseWhatContradictsItself) {
   for (const char* spec :
-       {"tokenselect:topk=0", "tokenselect:pool=2", "tokenselect:theta=2", "recycled:share=0", "recycled:stride=0",
-        "recycled:block=24", "shadowkv:budget=7", "shadowkv:chunk=12", "shadowkv:chunk=4", "squeezed:pruned=1.1",
-        "squeezed:least=100", "tempscale:tau=0", "tempscale:then=nothing"}) {
+       {"tokenselect:budget=0", "tokenselect:pool=2", "tokenselect:theta=2", "recycled:share=0",
+        "recycled:stride=0", "recycled:block=24", "shadowkv:budget=7", "shadowkv:block=12", "shadowkv:block=4",
+        "squeezed:pruned=1.1", "squeezed:least=100", "tempscale:tau=0", "tempscale:then=nothing"}) {
     try {
       attend_methods().make(spec);
       ADD_FAILURE() << spec;
@@ -451,8 +451,8 @@ TEST(TokenSelectors, RefuseWhatContradictsItself) {
 
 TEST(TokenSelectors, ThreadsDoNotMatter) {
   for (const char* spec :
-       {"tokenselect:topk=50,local=20", "recycled:budget=50", "recycled:budget=50,block=16", "shadowkv:budget=64",
-        "shadowkv:budget=64,outliers=2,chunk=32", "squeezed:least=500,iterations=3"}) {
+       {"tokenselect:budget=50,window=20", "recycled:budget=50", "recycled:budget=50,block=16",
+        "shadowkv:budget=64", "shadowkv:budget=64,outliers=2,block=32", "squeezed:least=500,iterations=3"}) {
     std::vector<std::vector<int64_t>> seen;
     for (const int threads : {1, 3}) {
       Reading reading({}, spec);

@@ -8,7 +8,8 @@ namespace {
 using Table = MethodTable<std::string(const Values&, int)>;
 
 Table table() {
-  const Parameter topk{.name = "topk", .type = Parameter::Type::kInt, .default_value = "16", .min = 1};
+  const Parameter topk{
+      .name = "topk", .type = Parameter::Type::kInt, .default_value = "16", .min = 1, .old_names = {"blocks"}};
   return Table("attend", {{{.name = "dense"}, [](const Values&, int) { return std::string("all"); }},
                           {{.name = "infllm", .parameters = {topk}}, [](const Values& values, int context) {
                              return concat(values.integer("topk"), " of ", context);
@@ -31,6 +32,13 @@ TEST(MethodTable, MakesTheNamedMethodWithItsValues) {
   EXPECT_EQ(table().make("dense", 7), "all");
   EXPECT_EQ(table().make("infllm", 7), "16 of 7");
   EXPECT_EQ(table().make("infllm:topk=1k", 7), "1024 of 7");
+}
+
+TEST(MethodTable, NotesAnOldNameOnce) {
+  const Table methods = table();
+  testing::internal::CaptureStderr();
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(methods.make("infllm:blocks=4", 7), "4 of 7");
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "note: --attend infllm: 'blocks' is now called 'topk'\n");
 }
 
 TEST(MethodTable, EntriesKnowTheirKind) {

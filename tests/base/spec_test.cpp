@@ -45,8 +45,8 @@ TEST(Spec, ValuesKeepTheirOrderAndLoseSpacesAround) {
 }
 
 TEST(Spec, ParenthesesHoldCommasAndSpecs) {
-  const Spec spec = parse_spec("layers:full=0+4,else=(window:sink=4,size=1k),list=(1,2)");
-  EXPECT_EQ(spec.values, (Pairs{{"full", "0+4"}, {"else", "window:sink=4,size=1k"}, {"list", "1,2"}}));
+  const Spec spec = parse_spec("layers:full=0+4,else=(window:sink=4,window=1k),list=(1,2)");
+  EXPECT_EQ(spec.values, (Pairs{{"full", "0+4"}, {"else", "window:sink=4,window=1k"}, {"list", "1,2"}}));
   EXPECT_EQ(parse_spec(spec.values[1].second).name, "window");
 }
 
@@ -63,7 +63,7 @@ TEST(Spec, ValueMayHoldColonsEqualsSignsAndBeEmpty) {
 
 TEST(Spec, TextParsesBackToTheSameSpec) {
   for (const char* text : {"dense", "a:b=c", "a:b=(c,d),e=", "a:b=((x))", "a:b=(x)(y)", "a:b=()", "a:b=(())",
-                           "a:b= c d ", "layers:full=0+4,else=(window:sink=4,size=(1,(2,3)))"}) {
+                           "a:b= c d ", "layers:full=0+4,else=(window:sink=4,window=(1,(2,3)))"}) {
     const Spec spec = parse_spec(text);
     const Spec again = parse_spec(spec.to_string());
     EXPECT_EQ(again.name, spec.name) << text;
@@ -119,7 +119,7 @@ TEST(Spec, MutatedTextEitherParsesAndRoundTripsOrIsAUsageError) {
   const uint64_t seed = std::random_device{}();
   SCOPED_TRACE(concat("seed ", seed));
   std::mt19937_64 random(seed);
-  const std::string original = "layers:full=0+4,else=(window:sink=4,size=1k),x=((a)(b))";
+  const std::string original = "layers:full=0+4,else=(window:sink=4,window=1k),x=((a)(b))";
   const std::string alphabet = "(),:= ab0\n";
   int parsed = 0, refused = 0;
   for (int round = 0; round < 20000; ++round) {

@@ -54,7 +54,7 @@ TEST(Values, DefaultsFillWhatIsNotGiven) {
 }
 
 TEST(Values, GivenValuesReplaceDefaults) {
-  const Values checked = values("topk=4k,offset=-2k,factor=1e-1,sink=off,file=,mode=max,else=(window:size=1k)");
+  const Values checked = values("topk=4k,offset=-2k,factor=1e-1,sink=off,file=,mode=max,else=(window:window=1k)");
   EXPECT_EQ(checked.integer("topk"), 4096);
   EXPECT_EQ(checked.integer("offset"), -2048);
   EXPECT_EQ(checked.number("factor"), 0.1);
@@ -62,7 +62,7 @@ TEST(Values, GivenValuesReplaceDefaults) {
   EXPECT_TRUE(checked.has("file"));
   EXPECT_EQ(checked.string("file"), "");
   EXPECT_EQ(checked.string("mode"), "max");
-  EXPECT_EQ(checked.string("else"), "window:size=1k");
+  EXPECT_EQ(checked.string("else"), "window:window=1k");
 }
 
 TEST(Values, BoundsBelongToTheRange) {
@@ -123,6 +123,28 @@ TEST(Values, UnknownKeyNamesTheNearestAndAll) {
     FAIL() << "no error";
   } catch (const Error& error) {
     EXPECT_STREQ(error.what(), "'dense' has no parameters, found 'a'");
+  }
+}
+
+TEST(Values, OldNamesAreAcceptedButNotBesideTheNewOne) {
+  const std::vector<Parameter> renamed = {{.name = "window", .default_value = "4", .old_names = {"size", "local"}}};
+  const auto read = [&](const std::string& text) { return check_values(parse_spec(text), renamed); };
+  for (const std::string name : {"window", "size", "local"}) {
+    const Values checked = read("m:" + name + "=1k");
+    EXPECT_EQ(checked.integer("window"), 1024) << name;
+    EXPECT_EQ(checked.renamed().size(), name == "window" ? 0 : 1) << name;
+    EXPECT_FALSE(checked.has("size")) << name;
+  }
+  EXPECT_EQ(read("m:size=7").renamed()[0].old_name, "size");
+  EXPECT_EQ(read("m:size=7").renamed()[0].name, "window");
+  for (const char* twice : {"m:size=1,window=2", "m:window=2,local=2", "m:size=1,local=1"}) {
+    try {
+      read(twice);
+      ADD_FAILURE() << twice;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), Error::Kind::kUsage);
+      EXPECT_STREQ(error.what(), "'m': window is given twice: size, local are its old names");
+    }
   }
 }
 

@@ -52,7 +52,7 @@ TEST(CliBench, JsonHasTheFieldsOfTheContract) {
 
 TEST(CliBench, MethodsAreMeasuredBesideTheFirst) {
   std::istringstream lines(output({"bench", "--prefill", "16", "--depth", "512", "--decode", "2", "--repeat", "1",
-                                   "--beside", "window:sink=4,size=64", "--beside", "hip:keys=64", "--json"}));
+                                   "--beside", "window:sink=4,window=64", "--beside", "hip:budget=64", "--json"}));
   std::vector<std::string> seen;
   for (std::string line; std::getline(lines, line);) {
     const Json figure = Json::parse(line);
@@ -66,14 +66,15 @@ TEST(CliBench, MethodsAreMeasuredBesideTheFirst) {
     EXPECT_GE(figure["selecting_share"].get<double>(), 0);
     EXPECT_EQ(figure["depth"], 512);
   }
-  EXPECT_EQ(seen, (std::vector<std::string>{"prefill dense", "prefill window:sink=4,size=64", "prefill hip:keys=64",
-                                            "decode dense", "decode window:sink=4,size=64", "decode hip:keys=64"}));
+  EXPECT_EQ(seen,
+            (std::vector<std::string>{"prefill dense", "prefill window:sink=4,window=64", "prefill hip:budget=64",
+                                      "decode dense", "decode window:sink=4,window=64", "decode hip:budget=64"}));
   expect_error(run({"bench", "--beside", "windw"}), 2, {"windw", "did you mean window"});
 }
 
 TEST(CliBench, SequencesAreGeneratedTogether) {
   std::istringstream lines(output({"bench", "--prefill", "16", "--depth", "64", "--decode", "2", "--repeat", "1",
-                                   "--sequences", "3", "--beside", "window:sink=4,size=16", "--json"}));
+                                   "--sequences", "3", "--beside", "window:sink=4,window=16", "--json"}));
   int figures = 0;
   for (std::string line; std::getline(lines, line);) {
     const Json figure = Json::parse(line);
@@ -89,7 +90,7 @@ TEST(CliBench, SequencesAreGeneratedTogether) {
 
 TEST(CliBench, TooShortATimeLeavesOneShortRunAndSaysSo) {
   const Result result = run({"bench", "--prefill", "256", "--depth", "64", "--decode", "8", "--repeat", "3",
-                             "--seconds", "1e-6", "--beside", "window:sink=4,size=16", "--json"});
+                             "--seconds", "1e-6", "--beside", "window:sink=4,window=16", "--json"});
   EXPECT_EQ(result.code, 0) << result.err;
   std::istringstream lines(result.out);
   int figures = 0;

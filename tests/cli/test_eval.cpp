@@ -13,7 +13,7 @@
 namespace fathom::test {
 namespace {
 
-const std::string kWindow = "window:sink=0,size=64";
+const std::string kWindow = "window:sink=0,window=64";
 
 struct Results {
   std::vector<Json> samples, summaries;

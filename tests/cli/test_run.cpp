@@ -70,7 +70,7 @@ TEST(CliRun, TellsHowMuchWasSeenAndOfMethodsThatLeftNothingOut) {
   };
   EXPECT_EQ(json_output(plain)["keys_attended_share"], 1);
   EXPECT_EQ(run(plain).err, "");
-  const Result some = with("window:sink=1,size=4"), all = with("quest");
+  const Result some = with("window:sink=1,window=4"), all = with("quest");
   EXPECT_LT(Json::parse(some.out)["keys_attended_share"].get<double>(), 0.5);
   EXPECT_EQ(some.err, "");
   EXPECT_NE(all.err.find("quest left nothing out"), std::string::npos) << all.err;
@@ -146,8 +146,8 @@ TEST(CliRun, JsonStaysJsonWhenTheModelWritesBytes) {
 
 TEST(CliRun, MethodsAreTakenFromTheCommandLine) {
   const std::string plain = output({"run", "-p", kFact + kQuestion, "-n", "12"});
-  EXPECT_EQ(output({"run", "-p", kFact + kQuestion, "-n", "12", "--attend", "window:size=4k"}), plain);
-  EXPECT_NE(output({"run", "-p", kFact + kQuestion, "-n", "12", "--attend", "window:size=2,sink=0"}), plain);
+  EXPECT_EQ(output({"run", "-p", kFact + kQuestion, "-n", "12", "--attend", "window:window=4k"}), plain);
+  EXPECT_NE(output({"run", "-p", kFact + kQuestion, "-n", "12", "--attend", "window:window=2,sink=0"}), plain);
   EXPECT_NE(output({"run", "-p", kFact + kQuestion, "-n", "12", "--position", "linear:factor=8"}), plain);
 }
 

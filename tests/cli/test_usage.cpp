@@ -48,7 +48,7 @@ TEST(CliUsage, UnknownMethodsAndParametersAreUsageErrors) {
   expect_error(run({"run", "-p", "a", "--attend", "infllm:topc=3"}), 2, {"topc", "did you mean topk"});
   expect_error(run({"run", "-p", "a", "--attend", "windwo"}), 2, {"windwo", "did you mean window"});
   expect_error(run({"run", "-p", "a", "--attend", "window:sizes=3"}), 2, {"sizes", "size"});
-  expect_error(run({"run", "-p", "a", "--attend", "window:size=-3"}), 2, {"size"});
+  expect_error(run({"run", "-p", "a", "--attend", "window:window=-3"}), 2, {"window must"});
   expect_error(run({"run", "-p", "a", "--cache", "q9"}), 2, {"q9", "bf16"});
   expect_error(run({"run", "-p", "a", "--position", "yarn:factor=x"}), 2, {"factor", "'x'"});
   expect_error(run({"run", "-p", "a", "--sample", "topk"}), 2, {"topk", "did you mean top-k"});
@@ -176,7 +176,7 @@ TEST(CliInspect, DrawsWhatAnAnswerLookedAt) {
   const std::vector<std::string> command = {"inspect", "--attention",     page, "-f", text,
                                             "-p",      "The pass key is", "-n", "4",  "--json"};
   std::vector<std::string> windowed = command;
-  windowed.insert(windowed.end(), {"--attend", "window:sink=0,size=100"});
+  windowed.insert(windowed.end(), {"--attend", "window:sink=0,window=100"});
   for (const bool window : {false, true}) {
     const Json map = json_output(window ? windowed : command);
     const int64_t tokens = map["tokens"].get<int64_t>(), pages = (tokens + 63) / 64;

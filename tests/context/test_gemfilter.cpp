@@ -131,9 +131,9 @@ TEST_F(GemFilter, KeepsTheTextOfTheTokensWithTheHighestScores) {
 TEST_F(GemFilter, ATextWithoutMoreTokensThanAreKeptStaysAsItIs) {
   const std::string text = long_text(30, 7);
   const int64_t n = count(text);
-  EXPECT_EQ(read(concat("gemfilter:tokens=", n), text, with()), text);
+  EXPECT_EQ(read(concat("gemfilter:budget=", n), text, with()), text);
   EXPECT_EQ(read_, 0) << "nothing is to be chosen";
-  const std::string kept = read(concat("gemfilter:tokens=", n - 1), text, with());
+  const std::string kept = read(concat("gemfilter:budget=", n - 1), text, with());
   EXPECT_LT(kept.size(), text.size());
   EXPECT_EQ(read("gemfilter", "", with()), "");
 }
@@ -151,19 +151,19 @@ TEST_F(GemFilter, ReadsTheTextOnceInItsFirstLayers) {
     EXPECT_GT(done, progress);
     progress = done;
   };
-  read("gemfilter:layer=1,tokens=100", text, own);
+  read("gemfilter:layer=1,budget=100", text, own);
   EXPECT_EQ(layers, (std::vector{0, 2})) << "the first only says how many layers there are";
   EXPECT_EQ(progress, std::ssize(beginning(*tokenizer_)) + count(text) + count(kQuestion));
   layers.clear();
   progress = 0;
-  read("gemfilter:tokens=100", text, own);
+  read("gemfilter:budget=100", text, own);
   EXPECT_EQ(layers, (std::vector{0, 3})) << "40 % of four layers come before the one that chooses";
 }
 
 TEST_F(GemFilter, WhatIsKeptFitsTheWindow) {
   const std::string text = long_text(150, 70);
   for (const int64_t window : {200, 500, 1024}) {
-    const std::string kept = read("gemfilter:tokens=10k", text, with(window));
+    const std::string kept = read("gemfilter:budget=10k", text, with(window));
     EXPECT_LE(count(kept) + count(kQuestion), window);
     EXPECT_GE(count(kept) + count(kQuestion), window * 2 / 3) << "room is not left for nothing";
   }
@@ -173,7 +173,7 @@ TEST_F(GemFilter, CharactersAreKeptWholeAndInTheirOrder) {
   std::string text;
   for (int i = 0; i < 60; ++i) text += "Ω𝄞漢字 ünï " + std::to_string(i) + " 🙂🙃…\n";
   for (const int tokens : {5, 37, 200, 500}) {
-    const std::string kept = read(concat("gemfilter:layer=1,tokens=", tokens), text, with());
+    const std::string kept = read(concat("gemfilter:layer=1,budget=", tokens), text, with());
     EXPECT_EQ(utf8_valid_prefix(kept), kept.size());
     size_t at = 0;
     for (size_t i = 0; i < kept.size(); i += utf8_length(std::string_view(kept).substr(i))) {
@@ -191,10 +191,10 @@ TEST_F(GemFilter, WhatAnEvictorDroppedIsNotKept) {
   own.session = [&](int layers) {
     return Session(model_, runtime_, {.chunk = 128, .evict = "streaming:budget=256", .layers = layers});
   };
-  const std::string kept = read("gemfilter:layer=1,tokens=60", text, own);
+  const std::string kept = read("gemfilter:layer=1,budget=60", text, own);
   EXPECT_FALSE(kept.empty());
   EXPECT_EQ(kept.find(" 20 "), std::string::npos) << kept;
-  EXPECT_EQ(read("gemfilter:layer=1,tokens=60", text, own), kept);
+  EXPECT_EQ(read("gemfilter:layer=1,budget=60", text, own), kept);
 }
 
 class GemFilterOnReader : public GemFilter {
@@ -214,8 +214,8 @@ TEST_F(GemFilterOnReader, AnEighthOfTheTextHoldsTheFactWhereTheLayerKnowsIt) {
     }
     return facts;
   };
-  EXPECT_GE(found("gemfilter:layer=4,tokens=200,pool=15,by=attention"), 5);
-  EXPECT_LE(found("gemfilter:layer=0,tokens=200,pool=15,by=attention"), 1);
+  EXPECT_GE(found("gemfilter:layer=4,budget=200,pool=15,by=attention"), 5);
+  EXPECT_LE(found("gemfilter:layer=0,budget=200,pool=15,by=attention"), 1);
 }
 
 TEST_F(GemFilter, ALayerThatIsNotThereIsRefused) {
@@ -230,7 +230,7 @@ TEST_F(GemFilter, ALayerThatIsNotThereIsRefused) {
     }
   }
   EXPECT_THROW(read_methods().make("gemfilter:layer=-2"), Error);
-  EXPECT_THROW(read_methods().make("gemfilter:tokens=0"), Error);
+  EXPECT_THROW(read_methods().make("gemfilter:budget=0"), Error);
   EXPECT_THROW(read_methods().make("gemfilter:pool=4"), Error);
 }
 

@@ -27,7 +27,7 @@ TEST(Sentences, TogetherTheyAreTheText) {
   EXPECT_EQ(sentences_of("....!!!").size(), 1u);
 }
 
-const std::string kAll[] = {"infiniretri", "infiniretri:window=400,tokens=50", "xl3m", "xl3m:segment=200,by=mean"};
+const std::string kAll[] = {"infiniretri", "infiniretri:chunk=400,topk=50", "xl3m", "xl3m:chunk=200,by=mean"};
 
 TEST_F(Readers, ATextThatFitsIsReadAsItIs) {
   const std::string text = long_text(6, 3);
@@ -57,8 +57,8 @@ TEST_F(Readers, WhatIsKeptFitsAndIsSentencesOfTheTextInTheirOrder) {
 
 TEST_F(Readers, UseTheKernelsOfTheirSessionsAlone) {
   const std::string text = long_text(60, 30);
-  for (const std::string spec : {"gemfilter:tokens=200", "gemfilter:tokens=200,by=attention",
-                                 "infiniretri:window=400,tokens=50", "xl3m:segment=200"}) {
+  for (const std::string spec : {"gemfilter:budget=200", "gemfilter:budget=200,by=attention",
+                                 "infiniretri:chunk=400,topk=50", "xl3m:chunk=200"}) {
     SCOPED_TRACE(spec);
     const std::string expected = read_methods().make(spec)->read(text, kQuestion, with());
     const Kernels own = kernels();
@@ -72,7 +72,7 @@ TEST_F(Readers, UseTheKernelsOfTheirSessionsAlone) {
 }
 
 TEST_F(Readers, TheFactIsKeptAndTheRestIsNot) {
-  for (const auto& [spec, least] : {std::pair("infiniretri", 6), std::pair("xl3m:segment=256", 6)}) {
+  for (const auto& [spec, least] : {std::pair("infiniretri", 6), std::pair("xl3m:chunk=256", 6)}) {
     int found = 0;
     for (int depth = 0; depth < 10; ++depth) {
       const std::string text = long_text(200, depth * 20 + 5);  // five windows
@@ -101,8 +101,8 @@ TEST_F(Readers, AnyBytesAreATextAndAWindowMayBeTooSmall) {
       EXPECT_NE(std::string(error.what()).find("the question has"), std::string::npos) << error.what();
     }
   }
-  EXPECT_THROW(read_methods().make("xl3m:segment=512,window=500"), Error);
-  EXPECT_THROW(read_methods().make("infiniretri:tokens=0"), Error);
+  EXPECT_THROW(read_methods().make("xl3m:chunk=512,budget=500"), Error);
+  EXPECT_THROW(read_methods().make("infiniretri:topk=0"), Error);
 }
 
 }  // namespace

@@ -36,7 +36,7 @@ Json summary(const std::string& task, int64_t length, const std::string& method,
 Json run_of(const std::vector<std::string>& tasks) {
   Json run = {{"command", "fathom eval"},
               {"models", {{{"name", "tiny"}}}},
-              {"methods", {"attend=dense", "attend=window:sink=0,size=64"}},
+              {"methods", {"attend=dense", "attend=window:sink=0,window=64"}},
               {"lengths", {512, 1024}},
               {"tasks", Json::array()},
               {"summaries", Json::array()},
@@ -45,7 +45,8 @@ Json run_of(const std::vector<std::string>& tasks) {
     run["tasks"].push_back({{"name", task}, {"measure", "score"}, {"higher_is_better", true}});
     for (const int64_t length : {512, 1024}) {
       run["summaries"].push_back(summary(task, length, "attend=dense", length == 512 ? 0.95 : 0.85));
-      run["summaries"].push_back(summary(task, length, "attend=window:sink=0,size=64", length == 512 ? 0.9 : 0.1));
+      run["summaries"].push_back(
+          summary(task, length, "attend=window:sink=0,window=64", length == 512 ? 0.9 : 0.1));
     }
   }
   return run;
@@ -155,7 +156,7 @@ TEST(Report, FieldsMayBeMissingNullOrOfAnotherKind) {
 TEST(Report, AnswersOnThePageAreThoseThatFellShortWithTheYardsticksScore) {
   Json run = run_of({"vt"});
   run["samples"] = {sample("right", 1), sample("half", 0.5), sample("none", 0)};
-  run["samples"][1]["method"] = run["samples"][2]["method"] = "attend=window:sink=0,size=64";
+  run["samples"][1]["method"] = run["samples"][2]["method"] = "attend=window:sink=0,window=64";
   const Json answers = Json::parse(data_text(html_report(run)))["answers"];
   ASSERT_EQ(answers["total"], 2);
   EXPECT_EQ(answers["shown"][0]["answer"], "none");

@@ -148,7 +148,7 @@ std::vector<Outcome> run(const Made& made, const EvalMethod& method, TrialOption
   return Trial(seedling(), made.samples, made.prompts, options, nullptr).run(method, all_of(made), false);
 }
 
-const EvalMethod kDense, kWindow{"window:sink=0,size=64"}, kWide{"window:sink=0,size=1m"};
+const EvalMethod kDense, kWindow{"window:sink=0,window=64"}, kWide{"window:sink=0,window=1m"};
 
 TEST(Trial, AnswersAreWhatTheEngineGenerates) {
   const Made made = make("needle", 512, 3);

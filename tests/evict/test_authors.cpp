@@ -65,14 +65,14 @@ void expect_left(const std::string& spec, const Tokens& first, const Tokens& sec
 
 TEST(AuthorsEvict, KNorm) {
   expect_left(
-      "knorm:budget=24,slack=0,sink=0,recent=0",
+      "knorm:budget=24,slack=0,sink=0,window=0",
       {5, 18, 26, 30, 31, 32, 61, 64, 67, 69, 72, 73, 102, 116, 117, 134, 144, 148, 159, 180, 217, 220, 241, 260},
       {7, 9, 19, 27, 29, 43, 52, 87, 88, 94, 103, 119, 126, 127, 135, 168, 181, 193, 195, 216, 225, 233, 234, 283});
 }
 
 TEST(AuthorsEvict, KeyDiff) {
   expect_left(
-      "keydiff:budget=24,slack=0,sink=0,recent=0",
+      "keydiff:budget=24,slack=0,sink=0,window=0",
       {32, 36, 41, 45, 57, 60, 61, 63, 67, 68, 81, 86, 93, 129, 141, 195, 206, 269, 270, 271, 278, 285, 286, 293},
       {44,  138, 144, 153, 155, 156, 157, 208, 211, 212, 220, 224,
        225, 227, 229, 230, 231, 232, 233, 235, 236, 237, 239, 266});
@@ -82,12 +82,12 @@ TEST(AuthorsEvict, KeyDiff) {
 TEST(AuthorsEvict, Tova) {
   const Tokens both = {0,   1,   2,   3,   40,  42,  80,  94,  100, 111, 131, 197,
                        199, 217, 235, 237, 238, 271, 274, 276, 277, 278, 281, 299};
-  expect_left("tova:budget=24,slack=0,recent=1", both, both);
+  expect_left("tova:budget=24,slack=0,window=1", both, both);
 }
 
 // The window's own attention is no neighbour of the tokens before it.
 TEST(AuthorsEvict, SnapKv) {
-  expect_left("snapkv:budget=73,slack=0,window=16,recent=16",
+  expect_left("snapkv:budget=73,slack=0,queries=16,window=16",
               {0,   1,   2,   3,   4,   5,   12,  14,  34,  36,  37,  38,  39,  40,  41,  42,  43,  44,  45,
                46,  57,  58,  79,  80,  81,  82,  83,  84,  85,  86,  89,  90,  91,  92,  93,  96,  100, 108,
                109, 160, 161, 162, 163, 164, 201, 202, 203, 204, 205, 206, 207, 208, 277, 278, 279, 280, 281,
@@ -100,14 +100,14 @@ TEST(AuthorsEvict, SnapKv) {
 
 // ObservedAttentionPress: H2O's sums as means.
 TEST(AuthorsEvict, H2o) {
-  expect_left("h2o:budget=24,slack=0,rows=0,recent=0",
+  expect_left("h2o:budget=24,slack=0,rows=0,window=0",
               {0, 1, 2, 3, 6, 7, 8, 14, 15, 16, 17, 21, 24, 27, 29, 36, 45, 59, 66, 68, 79, 90, 109, 279},
               {0, 1, 2, 3, 4, 6, 11, 13, 18, 33, 35, 37, 40, 44, 60, 95, 185, 249, 252, 277, 278, 279, 288, 292});
 }
 
 // The first tokens take no part in the softmax: here they would draw 95 % of some heads and 20 % of others.
 TEST(AuthorsEvict, Expected) {
-  expect_left("expected:budget=24,slack=0,recent=0", {0,   1,   2,   3,   8,   96,  99,  104, 105, 112, 122, 153,
+  expect_left("expected:budget=24,slack=0,window=0", {0,   1,   2,   3,   8,   96,  99,  104, 105, 112, 122, 153,
                                                       155, 163, 169, 170, 171, 172, 223, 234, 264, 282, 289, 292},
               {0,   1,   2,   3,   64,  65,  73,  158, 166, 172, 173, 178,
                179, 180, 188, 214, 228, 235, 239, 254, 286, 292, 294, 296});
@@ -143,11 +143,11 @@ Tokens kept_by_layers(const std::string& spec) {
 // the line is flatter (the second). kvpress has the window share in the line, and falls back to even budgets where
 // the last layer's would be less than the window.
 TEST(AuthorsEvict, PyramidKvLayers) {
-  EXPECT_EQ(kept_by_layers("pyramidkv:share=0.44,window=16,recent=16"),
+  EXPECT_EQ(kept_by_layers("pyramidkv:share=0.44,queries=16,window=16"),
             (Tokens{328, 290, 252, 214, 176, 138, 100, 62, 24}));
-  EXPECT_EQ(kept_by_layers("pyramidkv:share=0.54,window=16,recent=16"),
+  EXPECT_EQ(kept_by_layers("pyramidkv:share=0.54,queries=16,window=16"),
             (Tokens{400, 354, 308, 262, 216, 170, 124, 78, 32}));
-  EXPECT_EQ(kept_by_layers("pyramidkv:share=1,window=16,recent=16"), Tokens(9, 400));
+  EXPECT_EQ(kept_by_layers("pyramidkv:share=1,queries=16,window=16"), Tokens(9, 400));
 }
 
 /// Scores of 60 tokens in each of three heads.
@@ -178,7 +178,7 @@ TEST(AuthorsEvict, AdaKv) {
 TEST(AuthorsEvict, ChunkKv) {
   const std::vector<float> scores = given_scores();
   const auto chunks = [&](int64_t tokens, int64_t chunk, int64_t budget) {
-    const std::vector<char> keep = keep_best(std::span(scores).first(tokens), 1, budget, {.chunk = chunk});
+    const std::vector<char> keep = keep_best(std::span(scores).first(tokens), 1, budget, {.block = chunk});
     Tokens found;
     for (const int64_t t : kept(keep, 0, tokens))
       if (found.empty() || found.back() != t / chunk) found.push_back(t / chunk);

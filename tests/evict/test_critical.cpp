@@ -23,7 +23,7 @@ TEST(Critical, TheSecondHalfIsChosenByScoresTimesNorms) {
   // the two best by score alone, then of 6, 5, 4, 9, 0 and 9 the best, the newer of equal ones
   EXPECT_EQ(keep_critical(scores, weights, 1, 4, {}), (std::vector<char>{1, 1, 0, 0, 0, 1, 0, 1}));
   scores = {8, 7, 6, 5, 4, 3, 2, 1};
-  EXPECT_EQ(keep_critical(scores, weights, 1, 4, {.sink = 1, .recent = 2}),
+  EXPECT_EQ(keep_critical(scores, weights, 1, 4, {.sink = 1, .window = 2}),
             (std::vector<char>{1, 0, 0, 0, 0, 1, 1, 1}))
       << "what always stays counts";
 }
@@ -46,7 +46,7 @@ std::vector<int64_t> critical(Evicting& e, std::vector<double> scores, int head,
 TEST(Critical, OfSnapKvAgainstItsDefinition) {
   for (const char* places : {"true", "packed"}) {
     Evicting e({},
-               std::string("snapkv:budget=150,slack=0,pool=1,window=10,recent=10,critical=true,places=") + places,
+               std::string("snapkv:budget=150,slack=0,pool=1,queries=10,window=10,critical=true,places=") + places,
                first_dimension);
     for (const int64_t rows : {300, 70, 30}) e.read(rows);
     e.evict(false);
@@ -75,7 +75,7 @@ TEST(Critical, WhatIsMultipliedAreMeansOverRowsAndHeads) {
     for (const int head : {0, 1}) {
       std::vector<double> scores;
       for (const int64_t budget : {60, 120, 180, 240, 300, 360}) {
-        const std::string spec = name + ":slack=0,sink=0,recent=0,critical=true,budget=" + std::to_string(budget);
+        const std::string spec = name + ":slack=0,sink=0,window=0,critical=true,budget=" + std::to_string(budget);
         Evicting e({.heads = 6, .kv_heads = 2}, spec + (name == "h2o" ? ",rows=0" : ""), first_dimension);
         for (float& x : e.queries) x *= 8;
         e.read(400);
@@ -88,8 +88,8 @@ TEST(Critical, WhatIsMultipliedAreMeansOverRowsAndHeads) {
 }
 
 TEST(Critical, NormsAreThoseOfTheTokensHoweverTheyAreReadForkedAndMoved) {
-  Evicting straight({}, "tova:budget=120,slack=0,recent=40,critical=true", first_dimension);
-  Evicting packed({}, "tova:budget=120,slack=0,recent=40,critical=true,places=packed", first_dimension);
+  Evicting straight({}, "tova:budget=120,slack=0,window=40,critical=true", first_dimension);
+  Evicting packed({}, "tova:budget=120,slack=0,window=40,critical=true,places=packed", first_dimension);
   for (Evicting* e : {&straight, &packed}) {
     for (const int64_t rows : {700, 30, 100}) {
       e->read(rows);

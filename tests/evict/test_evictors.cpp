@@ -25,7 +25,7 @@ TEST(Evictors, StreamingKeepsTheFirstAndTheNewest) {
 }
 
 TEST(Evictors, KNormKeepsSmallKeys) {
-  Evicting e({}, "knorm:share=0.25,sink=0,recent=0");
+  Evicting e({}, "knorm:share=0.25,sink=0,window=0");
   e.read(400);
   e.evict(true);
   for (int h = 0; h < 2; ++h) {
@@ -40,7 +40,7 @@ TEST(Evictors, KNormKeepsSmallKeys) {
 }
 
 TEST(Evictors, KeyDiffKeepsKeysUnlikeTheMean) {
-  Evicting e({}, "keydiff:share=0.25,sink=0,recent=0");
+  Evicting e({}, "keydiff:share=0.25,sink=0,window=0");
   e.read(400);
   e.evict(true);
   for (int h = 0; h < 2; ++h) {
@@ -68,7 +68,7 @@ TEST(Evictors, TovaKeepsWhatTheLastTokenAttendsToInAllHeads) {
 }
 
 TEST(Evictors, SnapKvKeepsWhatTheEndAttendsToAndItsNeighbours) {
-  for (const char* spec : {"snapkv:budget=150,slack=0", "snapkv:budget=150,slack=0,pool=1,window=10,recent=10"}) {
+  for (const char* spec : {"snapkv:budget=150,slack=0", "snapkv:budget=150,slack=0,pool=1,queries=10,window=10"}) {
     Evicting e({}, spec);
     e.read(300);
     e.read(70);
@@ -92,7 +92,7 @@ TEST(Evictors, SnapKvKeepsWhatTheEndAttendsToAndItsNeighbours) {
 }
 
 TEST(Evictors, H2oKeepsWhatHasDrawnMostAttention) {
-  Evicting e({}, "h2o:budget=100,slack=0,rows=0,recent=0");
+  Evicting e({}, "h2o:budget=100,slack=0,rows=0,window=0");
   for (const int64_t rows : {250, 1, 99, 50}) e.read(rows);
   e.evict(false);
   for (int h = 0; h < 2; ++h) {
@@ -140,7 +140,7 @@ std::vector<double> expected_logits(Reading& e, int head, int64_t tokens) {
 }
 
 TEST(Evictors, ExpectedKeepsWhatQueriesToComeShouldAttendTo) {
-  Evicting e({}, "expected:share=0.25,recent=0");
+  Evicting e({}, "expected:share=0.25,window=0");
   for (const int64_t rows : {2, 300, 1, 97}) {
     e.read(rows);
     if (rows != 97) e.evict(false);
@@ -220,14 +220,14 @@ TEST(Evictors, ABudgetIsKeptWhileReadingWithSomeSlack) {
 }
 
 TEST(Evictors, WrappersOfAScorer) {
-  Evicting chunked({}, "knorm:budget=100,slack=0,chunk=20,sink=0,recent=0");
+  Evicting chunked({}, "knorm:budget=100,slack=0,block=20,sink=0,window=0");
   chunked.read(400);
   chunked.evict(false);
   const std::vector<int64_t> left = chunked.left(0);
   EXPECT_EQ(left.size(), 100u);
   for (const int64_t t : left) EXPECT_TRUE(std::ranges::binary_search(left, t / 20 * 20)) << "whole chunks";
 
-  Evicting ada({}, "knorm:budget=100,slack=0,heads=ada,sink=0,recent=0");
+  Evicting ada({}, "knorm:budget=100,slack=0,heads=ada,sink=0,window=0");
   for (int64_t t = 0; t < 400; ++t)
     for (int d = 0; d < 16; ++d) ada.key(t, 1)[d] *= 3;  // the second head's keys are large
   ada.read(400);
@@ -263,7 +263,7 @@ TEST(Evictors, RewindsAndForksDoNotBringBackWhatWasDropped) {
 
 TEST(EvictMethods, RefuseWhatContradictsItself) {
   for (const char* spec : {"knorm:budget=0", "knorm:budget=100,share=0.5", "knorm:share=0", "knorm:share=1.5",
-                           "knorm:budget=36", "snapkv:budget=64", "snapkv:pool=4", "tova:chunk=0", "h2o:heads=odd",
+                           "knorm:budget=36", "snapkv:budget=64", "snapkv:pool=4", "tova:block=0", "h2o:heads=odd",
                            "pyramidkv:beta=0", "sirllm:decay=2", "nkorm", "knorm:places=far", "knorm:critical=true",
                            "streaming:critical=true", "keydiff:critical=true", "tova:critical=1"}) {
     try {

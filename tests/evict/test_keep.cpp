@@ -33,23 +33,23 @@ TEST(Keep, TheBestOfEachHeadAndOfEqualOnesTheNewer) {
 
 TEST(Keep, FirstAndNewestStayAndCount) {
   const std::vector<float> scores = {0, 9, 8, 7, 6, 0};
-  EXPECT_EQ(kept(keep_best(scores, 1, 3, {.sink = 1, .recent = 1}), 1, 0), (Tokens{0, 1, 5}));
-  EXPECT_EQ(kept(keep_best(scores, 1, 1, {.sink = 1, .recent = 1}), 1, 0), (Tokens{0, 5}));
-  EXPECT_EQ(kept(keep_best(scores, 1, 3, {.sink = 10, .recent = 10}), 1, 0), (Tokens{0, 1, 2, 3, 4, 5}));
+  EXPECT_EQ(kept(keep_best(scores, 1, 3, {.sink = 1, .window = 1}), 1, 0), (Tokens{0, 1, 5}));
+  EXPECT_EQ(kept(keep_best(scores, 1, 1, {.sink = 1, .window = 1}), 1, 0), (Tokens{0, 5}));
+  EXPECT_EQ(kept(keep_best(scores, 1, 3, {.sink = 10, .window = 10}), 1, 0), (Tokens{0, 1, 2, 3, 4, 5}));
 }
 
 TEST(Keep, WhatIsNotThereNeitherStaysNorCounts) {
   const std::vector<float> scores = {kHidden, 9, kHidden, 7, 6, kHidden};
-  EXPECT_EQ(kept(keep_best(scores, 1, 2, {.sink = 1, .recent = 1}), 1, 0), (Tokens{1, 3}));
-  EXPECT_EQ(kept(keep_best(scores, 1, 9, {.chunk = 3}), 1, 0), (Tokens{1, 3, 4}));
+  EXPECT_EQ(kept(keep_best(scores, 1, 2, {.sink = 1, .window = 1}), 1, 0), (Tokens{1, 3}));
+  EXPECT_EQ(kept(keep_best(scores, 1, 9, {.block = 3}), 1, 0), (Tokens{1, 3, 4}));
 }
 
 TEST(Keep, NeighboursStayOrGoTogether) {
   std::vector<float> scores(40);
   scores[7] = 10;                               // one high score
   for (int i = 20; i < 30; ++i) scores[i] = 2;  // a better mean
-  EXPECT_EQ(kept(keep_best(scores, 1, 10, {.chunk = 10}), 1, 0), (Tokens{20, 21, 22, 23, 24, 25, 26, 27, 28, 29}));
-  const Tokens two = kept(keep_best(scores, 1, 25, {.chunk = 10}), 1, 0);
+  EXPECT_EQ(kept(keep_best(scores, 1, 10, {.block = 10}), 1, 0), (Tokens{20, 21, 22, 23, 24, 25, 26, 27, 28, 29}));
+  const Tokens two = kept(keep_best(scores, 1, 25, {.block = 10}), 1, 0);
   EXPECT_EQ(two.size(), 20u);
   EXPECT_EQ(two.front(), 0);
 }
@@ -81,8 +81,8 @@ TEST(Keep, AnyScoresLeaveAtMostTheBudget) {
     for (float& s : scores) s = random() % 3 ? static_cast<float>(random() % 20) : kHidden;
     KeepRule rule;
     rule.sink = random() % 5;
-    rule.recent = random() % 5;
-    rule.chunk = 1 + (random() % 2) * (random() % 30);
+    rule.window = random() % 5;
+    rule.block = 1 + (random() % 2) * (random() % 30);
     rule.by_layer = random() % 2;
     const int64_t budget = 12 + random() % 200;
     const std::vector<char> keep = keep_best(scores, heads, budget, rule);
@@ -96,15 +96,15 @@ TEST(Keep, AnyScoresLeaveAtMostTheBudget) {
         }
         ++own;
         all += keep[h * n + t];
-        ASSERT_TRUE(keep[h * n + t] || (t >= rule.sink && t < n - rule.recent));
+        ASSERT_TRUE(keep[h * n + t] || (t >= rule.sink && t < n - rule.window));
       }
       there += own;
       most += rule.by_layer ? own : std::min(own, budget);
     }
     most = std::min(most, heads * budget);
     EXPECT_LE(all, most);
-    EXPECT_TRUE(rule.chunk > 1 || all == most) << all << " of " << most;
-    EXPECT_GT(all, most - (rule.by_layer ? 1 : heads) * rule.chunk);
+    EXPECT_TRUE(rule.block > 1 || all == most) << all << " of " << most;
+    EXPECT_GT(all, most - (rule.by_layer ? 1 : heads) * rule.block);
   }
 }
 

@@ -32,7 +32,7 @@ int64_t reach(const Evicting& e, int head) {
 
 TEST(Places, PackedMethodsKeepTheSameTokensAsLongAsPlacesDoNotCount) {
   for (const std::string spec :
-       {"streaming:budget=100,slack=20", "knorm:budget=200,slack=10", "knorm:budget=150,chunk=20,recent=32",
+       {"streaming:budget=100,slack=20", "knorm:budget=200,slack=10", "knorm:budget=150,block=20,window=32",
         "knorm:budget=130,heads=ada", "streaming:budget=90,sink=0,slack=0"}) {
     SCOPED_TRACE(spec);
     Evicting straight({}, spec), moved({}, packed(spec));
@@ -67,7 +67,7 @@ TEST(Places, SirLlmAndH2oFindTheirNotesAgain) {
   EXPECT_FALSE(moved.memory.packed(0, 0).read.empty());
 
   // Queries that give all tokens the same weight: of what was there as long, the newest stays.
-  Evicting h2o({}, packed("h2o:budget=100,slack=0,recent=0,rows=0"));
+  Evicting h2o({}, packed("h2o:budget=100,slack=0,window=0,rows=0"));
   std::ranges::fill(h2o.queries, 0.0f);
   for (int n = 0; n < 10; ++n) {
     h2o.read(100);

@@ -85,7 +85,7 @@ TEST(Evict, HeldTokensAreThoseOfTheBudget) {
 }
 
 TEST(Evict, PyramidsAreWideAtTheFirstLayer) {
-  Session session(seedling(), runtime(), {.evict = "pyramidkv:budget=200,beta=4,window=8,recent=8"});
+  Session session(seedling(), runtime(), {.evict = "pyramidkv:budget=200,beta=4,queries=8,window=8"});
   session.append(tokens(900));
   const int layers = session.memory().layers();
   int64_t before = visible(session, 0, 0);

@@ -75,13 +75,14 @@ TEST(EvictPlaces, StatelessMethodsOfAttentionGoAlongAndOthersAreRefused) {
   Session dense(seedling(), runtime(), options);
   dense.append(prompt);
   steps(dense, tail);
-  for (const std::string attend : {"window:size=4k", "window:sink=10,size=150", "lm-infinite:sink=10,size=150",
-                                   "quest:budget=192,dense_layers=0", "layers:full=0,else=window:size=150"}) {
+  for (const std::string attend :
+       {"window:window=4k", "window:sink=10,window=150", "lm-infinite:sink=10,window=150",
+        "quest:budget=192,dense_layers=0", "layers:full=0,else=window:window=150"}) {
     options.attend = attend;
     Session session(seedling(), runtime(), options);
     session.append(prompt);
     steps(session, tail);
-    EXPECT_GT(test::cosine(logits_of(session), logits_of(dense)), attend == "window:size=4k" ? 0.9999 : 0.8)
+    EXPECT_GT(test::cosine(logits_of(session), logits_of(dense)), attend == "window:window=4k" ? 0.9999 : 0.8)
         << attend;
   }
   for (const std::string attend : {"hip", "infllm", "em-llm", "actqkv", "tokenselect", "recycled", "squeezed",

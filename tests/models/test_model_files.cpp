@@ -91,17 +91,17 @@ std::vector<float> read_windowed(int64_t window, const std::string& attend) {
 }
 
 TEST(ModelFile, ASlidingWindowOfTheFileIsKept) {
-  EXPECT_EQ(read_windowed(20, "dense"), read_windowed(0, "window:sink=0,size=20"));
+  EXPECT_EQ(read_windowed(20, "dense"), read_windowed(0, "window:sink=0,window=20"));
   EXPECT_NE(read_windowed(20, "dense"), read_windowed(0, "dense"));
 }
 
 TEST(ModelFile, ASlidingWindowOfTheFileIsIntersectedWithTheAttendMethod) {
-  const std::vector<float> twenty = read_windowed(0, "window:sink=0,size=20");
-  EXPECT_EQ(read_windowed(20, "window:sink=4,size=70"), twenty) << "the file's is the smaller one";
-  EXPECT_EQ(read_windowed(70, "window:sink=4,size=20"), twenty) << "the method's is the smaller one";
+  const std::vector<float> twenty = read_windowed(0, "window:sink=0,window=20");
+  EXPECT_EQ(read_windowed(20, "window:sink=4,window=70"), twenty) << "the file's is the smaller one";
+  EXPECT_EQ(read_windowed(70, "window:sink=4,window=20"), twenty) << "the method's is the smaller one";
   EXPECT_NE(read_windowed(20, "tempscale:tau=0.5"), twenty) << "the method's temperature applies";
   EXPECT_EQ(read_windowed(20, "tempscale:tau=0.5"),
-            read_windowed(0, "tempscale:tau=0.5,then=(window:sink=0,size=20)"));
+            read_windowed(0, "tempscale:tau=0.5,then=(window:sink=0,window=20)"));
   for (const std::string spec : {"quest:dense_layers=0", "recycled:budget=1k", "tokenselect", "layers:full=0"})
     EXPECT_EQ(read_windowed(20, spec), read_windowed(20, "dense")) << spec << " selects all";
 }

@@ -154,7 +154,7 @@ TEST(Session, HiddenTokensEqualADenseRunOverTheRestAtItsPositions) {
 
 TEST(Session, WindowWithRoomForAllEqualsDense) {
   SessionOptions dense, window;
-  window.attend = "window:sink=0,size=1000";
+  window.attend = "window:sink=0,window=1000";
   EXPECT_EQ(read_straight(tokens(400), dense), read_straight(tokens(400), window));
 }
 
@@ -253,15 +253,15 @@ TEST(Session, SelectorsWithABudgetForAllGiveDenseBitsForkedAndRewoundToo) {
   };
   const auto dense = run("dense");
   for (const char* attend :
-       {"quest:budget=100k,dense_layers=0", "lm-infinite:size=100k", "layers:full=1,then=quest",
-        "tokenselect:topk=100k", "tokenselect:topk=100k,place=packed,theta=0.5", "recycled:budget=100k",
+       {"quest:budget=100k,dense_layers=0", "lm-infinite:window=100k", "layers:full=1,then=quest",
+        "tokenselect:budget=100k", "tokenselect:budget=100k,place=packed,theta=0.5", "recycled:budget=100k",
         "recycled:stride=1,cosine=1", "shadowkv:budget=100k", "squeezed:pruned=0,least=128", "tempscale:tau=1",
-        "layers:full=1,then=(recycled:stride=1,cosine=1),else=(tokenselect:topk=100k)"})
+        "layers:full=1,then=(recycled:stride=1,cosine=1),else=(tokenselect:budget=100k)"})
     EXPECT_EQ(run(attend), dense) << attend;
 }
 
 TEST(Session, AForkUnderAnotherSelectorSeesThePagesThatAreThere) {
-  const char* quest = "quest:budget=128,local=16,dense_layers=1";
+  const char* quest = "quest:budget=128,window=16,dense_layers=1";
   Session dense(seedling(), runtime());
   dense.append(tokens(600));
   Session fork = dense.fork(quest), again = dense.fork(quest);
@@ -275,8 +275,8 @@ TEST(Session, AForkUnderAnotherSelectorSeesThePagesThatAreThere) {
 TEST(Session, SelectorsWithAStateReadOnAfterForksAndRewindsAsIfAlone) {
   const std::vector<int32_t> prompt = tokens(700), tail = tokens(20, 2), other = tokens(9, 3);
   for (const char* attend :
-       {"tokenselect:topk=64,local=64,sink=4", "tokenselect:topk=64,local=64,sink=4,place=packed",
-        "tokenselect:topk=64,local=64,theta=0.9", "recycled:budget=64,stride=4", "shadowkv:budget=64,outliers=4",
+       {"tokenselect:budget=64,window=64,sink=4", "tokenselect:budget=64,window=64,sink=4,place=packed",
+        "tokenselect:budget=64,window=64,theta=0.9", "recycled:budget=64,stride=4", "shadowkv:budget=64,outliers=4",
         "shadowkv:budget=64,outliers=4,rank=24", "squeezed:least=200,pruned=0.8,iterations=3"}) {
     Session alone(seedling(), runtime(), {.attend = attend}), trunk(seedling(), runtime(), {.attend = attend});
     alone.append(prompt);

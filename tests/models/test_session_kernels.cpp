@@ -9,19 +9,19 @@ namespace fathom {
 namespace {
 
 constexpr const char* kAttend[] = {"dense",
-                                   "window:sink=4,size=64",
-                                   "lm-infinite:sink=4,size=64",
+                                   "window:sink=4,window=64",
+                                   "lm-infinite:sink=4,window=64",
                                    "tempscale",
                                    "quest:budget=128,dense_layers=0",
                                    "recycled:budget=64,stride=2",
-                                   "tokenselect:topk=32,local=16,sink=4",
-                                   "hip:keys=32,window=32,sink=4,dense_layers=0",
+                                   "tokenselect:budget=32,window=16,sink=4",
+                                   "hip:budget=32,window=32,sink=4,dense_layers=0",
                                    "infllm:sink=4,window=64,chunk=64,block=16,topk=2",
                                    "em-llm:sink=4,window=64,chunk=64,min=8,max=32,budget=64",
                                    "actqkv:sink=4,window=64,chunk=64,block=16,topk=2,question_end=20",
                                    "shadowkv:budget=64,outliers=2,rank=16",
                                    "squeezed:least=128,clusters=0.1",
-                                   "layers:full=0,then=quest,else=(tokenselect:topk=32,local=16,sink=4)"};
+                                   "layers:full=0,then=quest,else=(tokenselect:budget=32,window=16,sink=4)"};
 constexpr const char* kEvict[] = {"expected:budget=100",
                                   "h2o:budget=100",
                                   "h2o:budget=100,places=packed",

@@ -250,7 +250,7 @@ void expect_usage(const std::function<void()>& action, const std::string& part) 
 
 TEST(SessionLandmarks, WhatDoesNotGoWithThemIsRefused) {
   const auto open = [](const SessionOptions& options) { Session(trained_with_landmarks(), runtime(), options); };
-  for (const char* attend : {"window:size=100", "layers:then=landmark,else=dense", "tempscale:tau=0.9"})
+  for (const char* attend : {"window:window=100", "layers:then=landmark,else=dense", "tempscale:tau=0.9"})
     expect_usage([&] { open({.attend = attend}); }, "expected dense or landmark");
   expect_usage([&] { open({.evict = "streaming"}); }, "expected none");
   expect_usage([] { Session(test::seedling(), runtime(), {.attend = "landmark"}); }, "trained with landmarks");

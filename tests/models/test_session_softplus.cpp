@@ -78,11 +78,11 @@ TEST(SessionSoftplus, TheModelsFileSaysTheFormAndTheFlagAnother) {
   const std::vector<int32_t> prompt = tokens(120);
   const auto logits = [&](const std::string& attend) { return read(cubed(), prompt, {.attend = attend}); };
   const std::vector<float> own = logits("dense");
-  for (const char* same : {"softplus:power=3", "softplus:power=3,then=(window:size=1k)", "tempscale:tau=1",
+  for (const char* same : {"softplus:power=3", "softplus:power=3,then=(window:window=1k)", "tempscale:tau=1",
                            "layers:full=1,then=(softplus:power=3),else=dense"}) {
     EXPECT_EQ(logits(same), own) << same;
   }
-  for (const char* other : {"softplus", "softplus:power=0", "softplus:power=3,offset=0.5", "window:size=20"})
+  for (const char* other : {"softplus", "softplus:power=0", "softplus:power=3,offset=0.5", "window:window=20"})
     EXPECT_GT(largest_difference(logits(other), own), 1e-2) << other;
   EXPECT_EQ(logits("softplus:power=0"), read(model_of(0), prompt, {}));
   EXPECT_GT(largest_difference(read(test::open_tiny({}), prompt, {}), read(model_of(0), prompt, {})), 1e-2);
@@ -102,8 +102,8 @@ TEST(SessionSoftplus, SelectorsWithABudgetForAllGiveDenseBitsForkedAndRewoundToo
   };
   const auto dense = run("dense");
   for (const char* attend :
-       {"softplus:power=3,then=(quest:budget=100k,dense_layers=0)", "softplus:power=3,then=(tokenselect:topk=100k)",
-        "recycled:budget=100k", "quest:budget=100k"})
+       {"softplus:power=3,then=(quest:budget=100k,dense_layers=0)",
+        "softplus:power=3,then=(tokenselect:budget=100k)", "recycled:budget=100k", "quest:budget=100k"})
     EXPECT_EQ(run(attend), dense) << attend;
 }
 

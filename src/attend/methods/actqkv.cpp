@@ -7,6 +7,7 @@
 #include "attend/block_memory.h"
 #include "attend/lane_keys.h"
 #include "attend/methods.h"
+#include "base/common_parameters.h"
 
 namespace fathom {
 namespace {
@@ -275,8 +276,8 @@ SelectorEntry actqkv_method() {
       block_parameters({.sink = 64, .window = 512, .chunk = 256, .representatives = 4});
   parameters.insert(
       parameters.end(),
-      {{"block", Type::kInt, "32", "tokens of a block", 8, 1e9, {}},
-       {"topk", Type::kInt, "46", "blocks seen by a layer, in the mean", 1, 1e9, {}},
+      {block_parameter({.value = "32", .min = 8, .max = 1e9}),
+       topk_parameter({.value = "46", .min = 1, .max = 1e9, .summary = "blocks visible to a layer, on average"}),
        {"warmup", Type::kFloat, "31", "chunks until queries are weighed, and that are remembered", 0.01, 1e9, {}},
        {"by_layer", Type::kBool, "true", "whether layers share out blocks when single tokens are read", {}, {}, {}},
        {"question_begin", Type::kInt, "0", "first token of the question, where a text opens with it", 0, 1e12, {}},

@@ -8,6 +8,7 @@
 #include "attend/block_memory.h"
 #include "attend/methods.h"
 #include "base/aligned.h"
+#include "base/common_parameters.h"
 
 namespace fathom {
 namespace {
@@ -231,7 +232,9 @@ SelectorEntry em_llm_method() {
       block_parameters({.sink = 128, .window = 4096, .chunk = 512, .representatives = 4});
   parameters.insert(
       parameters.end(),
-      {{"budget", Type::kInt, "2048", "tokens of events seen, with what belongs to none yet", 1, 1e12, {}},
+      {budget_parameter({.value = "2048",
+                         .min = 1,
+                         .summary = "tokens of events visible to a query, with those that belong to no event yet"}),
        {"gamma",
         Type::kFloat,
         "1",

@@ -10,6 +10,7 @@
 #include "attend/methods.h"
 #include "attend/page_choice.h"
 #include "attend/stateful_selector.h"
+#include "base/common_parameters.h"
 
 namespace fathom {
 namespace {
@@ -74,7 +75,7 @@ class BestScores {
 class Hip final : public LayeredSelector<LayerFound> {
  public:
   explicit Hip(const Values& values)
-      : keys_(values.integer("keys")),
+      : budget_(values.integer("budget")),
         block_(values.integer("block")),
         window_(values.integer("window")),
         sink_(values.integer("sink")),
@@ -122,7 +123,7 @@ class Hip final : public LayeredSelector<LayerFound> {
  private:
   /// Whole blocks between the first tokens and the window of token `row`.
   int64_t blocks_before(int64_t row) const { return (std::max<int64_t>(0, row + 1 - window_) - sink_) / block_; }
-  int64_t groups() const { return std::max<int64_t>(1, keys_ / block_); }
+  int64_t groups() const { return std::max<int64_t>(1, budget_ / block_); }
   bool sees_all(int layer, int64_t blocks) const { return layer < dense_layers_ || blocks <= groups(); }
 
   /// For some rows of a block.
@@ -169,7 +170,7 @@ class Hip final : public LayeredSelector<LayerFound> {
     return best;
   }
 
-  int64_t keys_, block_, window_, sink_, dense_layers_, refresh_;
+  int64_t budget_, block_, window_, sink_, dense_layers_, refresh_;
 };
 
 }  // namespace
@@ -182,12 +183,16 @@ SelectorEntry hip_method() {
        .paper = "A Training-free Sub-quadratic Cost Transformer Model Serving Framework With Hierarchically Pruned "
                 "Attention, 2025",
        .needs = "any model",
-       .time = "O(keys · log n) per block of queries or `refresh` steps; pages that are touched are scored whole",
+       .time = "O(budget · log n) per block of queries or `refresh` steps; pages that are touched are scored whole",
        .memory = "O(n): nothing is dropped",
-       .parameters = {{"keys", Type::kInt, "512", "keys found for a block of queries", 2, 1e9, {}},
-                      {"block", Type::kInt, "2", "keys that are taken together", 1, 64, {}},
-                      {"window", Type::kInt, "256", "newest tokens, always seen", 1, 1e12, {}},
-                      {"sink", Type::kInt, "16", "first tokens, always seen", 0, 1e12, {}},
+       .parameters = {budget_parameter({.value = "512",
+                                        .min = 2,
+                                        .max = 1e9,
+                                        .summary = "tokens found for a block of queries",
+                                        .old_names = {"keys"}}),
+                      block_parameter({.value = "2", .min = 1, .max = 64}),
+                      window_parameter({.value = "256", .min = 1}),
+                      sink_parameter({.value = "16"}),
                       {"dense_layers", Type::kInt, "3", "first layers, which see all", 0, 1e6, {}},
                       {"refresh", Type::kInt, "8", "generated tokens from one search to the next", 1, 1e6, {}}}},
       [](const Values& values) { return std::make_unique<Hip>(values); }};

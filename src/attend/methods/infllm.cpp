@@ -1,6 +1,7 @@
 // A window and, of what is older, the blocks whose most asked-for keys match the queries best.
 #include "attend/block_memory.h"
 #include "attend/methods.h"
+#include "base/common_parameters.h"
 
 namespace fathom {
 namespace {
@@ -28,11 +29,11 @@ class InfLlm final : public BlockSelector {
 }  // namespace
 
 SelectorEntry infllm_method() {
-  using Type = Parameter::Type;
   std::vector<Parameter> parameters =
       block_parameters({.sink = 128, .window = 4096, .chunk = 512, .representatives = 4});
-  parameters.push_back({"block", Type::kInt, "128", "tokens of a block", 8, 1e9, {}});
-  parameters.push_back({"topk", Type::kInt, "16", "blocks seen by a chunk of queries", 1, 1e9, {}});
+  parameters.push_back(block_parameter({.value = "128", .min = 8, .max = 1e9}));
+  parameters.push_back(
+      topk_parameter({.value = "16", .min = 1, .max = 1e9, .summary = "blocks visible to a chunk of queries"}));
   return {
       {.name = "infllm",
        .summary = "a window, and of what is older the blocks whose most asked-for keys match best; it all seems "

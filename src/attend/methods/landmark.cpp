@@ -7,6 +7,7 @@
 #include "attend/lane_keys.h"
 #include "attend/methods.h"
 #include "attend/stateful_selector.h"
+#include "base/common_parameters.h"
 #include "base/error.h"
 
 namespace fathom {
@@ -151,23 +152,24 @@ class Landmark final : public LayeredSelector<LayerLandmarks> {
 
 SelectorEntry landmark_method() {
   using Type = Parameter::Type;
-  return {
-      {.name = "landmark",
-       .summary = "the blocks whose landmark tokens have the largest shares, and the query's own block",
-       .paper = "Landmark Attention: Random-Access Infinite Context Length for Transformers, 2023",
-       .needs = "a model trained with landmarks",
-       .time = "O(topk * block + n / block) per token; blocks are chosen by up to a block of rows together",
-       .memory = "O(n): nothing is dropped; the key of each landmark once more",
-       .parameters = {{"topk", Type::kInt, "4", "past blocks seen by a block of queries", 1, 1e9, {}},
-                      {"place",
-                       Type::kChoice,
-                       "slots",
-                       "where past blocks seem to be: slots, topk + 1 just before the query's block; true, where "
-                       "they are",
-                       {},
-                       {},
-                       {"slots", "true"}}}},
-      [](const Values& values) { return std::make_unique<Landmark>(values); }};
+  return {{.name = "landmark",
+           .summary = "the blocks whose landmark tokens have the largest shares, and the query's own block",
+           .paper = "Landmark Attention: Random-Access Infinite Context Length for Transformers, 2023",
+           .needs = "a model trained with landmarks",
+           .time = "O(topk * block + n / block) per token; blocks are chosen by up to a block of rows together",
+           .memory = "O(n): nothing is dropped; the key of each landmark once more",
+           .parameters =
+               {topk_parameter(
+                    {.value = "4", .min = 1, .max = 1e9, .summary = "past blocks visible to a block of queries"}),
+                {"place",
+                 Type::kChoice,
+                 "slots",
+                 "where past blocks seem to be: slots, topk + 1 just before the query's block; true, where "
+                 "they are",
+                 {},
+                 {},
+                 {"slots", "true"}}}},
+          [](const Values& values) { return std::make_unique<Landmark>(values); }};
 }
 
 }  // namespace fathom

@@ -3,6 +3,7 @@
 
 #include "attend/methods.h"
 #include "attend/methods/window.h"
+#include "base/common_parameters.h"
 
 namespace fathom {
 namespace {
@@ -11,8 +12,8 @@ namespace {
 /// move along, in their order, so that the very first is `limit` before the block's last row.
 class LmInfinite final : public Selector {
  public:
-  LmInfinite(int64_t sink, int64_t size, int64_t limit)
-      : sink_(sink), limit_(limit), window_(make_window(sink, size)) {}
+  LmInfinite(int64_t sink, int64_t window, int64_t limit)
+      : sink_(sink), limit_(limit), window_(make_window(sink, window)) {}
 
   void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {
     window_->select(lane, block, selection);
@@ -62,14 +63,14 @@ SelectorEntry lm_infinite_method() {
        .summary = "a sliding window and the first tokens, which seem at most `limit` away, as in training",
        .paper = "LM-Infinite: Zero-Shot Extreme Length Generalization for Large Language Models, 2024",
        .needs = "rotary model",
-       .time = "O(sink + size) per token",
+       .time = "O(sink + window) per token",
        .memory = "O(n): nothing is dropped",
-       .parameters = {{"sink", Type::kInt, "10", "first tokens, always seen", 0, 1e12, {}},
-                      {"size", Type::kInt, "2k", "newest tokens seen, the query's own included", 1, 1e12, {}},
-                      {"limit", Type::kInt, "0", "largest distance of the first tokens; 0: size", 0, 1e12, {}}}},
+       .parameters = {sink_parameter({.value = "10"}),
+                      window_parameter({.value = "2k", .min = 1, .old_names = {"size"}}),
+                      {"limit", Type::kInt, "0", "largest distance of the first tokens; 0: window", 0, 1e12, {}}}},
       [](const Values& values) {
-        const int64_t size = values.integer("size"), limit = values.integer("limit");
-        return std::make_unique<LmInfinite>(values.integer("sink"), size, limit > 0 ? limit : size);
+        const int64_t window = values.integer("window"), limit = values.integer("limit");
+        return std::make_unique<LmInfinite>(values.integer("sink"), window, limit > 0 ? limit : window);
       }};
 }
 

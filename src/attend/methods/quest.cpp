@@ -9,6 +9,7 @@
 #include "attend/page_choice.h"
 #include "attend/stateful_selector.h"
 #include "base/aligned.h"
+#include "base/common_parameters.h"
 #include "kernels/kernels.h"
 #include "memory/lane_notes.h"
 
@@ -139,8 +140,9 @@ class Quest final : public LayeredSelector<LayerBounds> {
 
 SelectorEntry quest_method() {
   using Type = Parameter::Type;
-  std::vector<Parameter> parameters = budget_parameters({.tokens = 2048, .sink = 0, .local = 64});
-  parameters.push_back({"block", Type::kInt, "16", "tokens that are chosen together: 16, 32 or 64", 16, 64, {}});
+  std::vector<Parameter> parameters = budget_parameters({.tokens = 2048, .sink = 0, .window = 64});
+  parameters.push_back(block_parameter(
+      {.value = "16", .min = 16, .max = 64, .summary = "tokens that are chosen together: 16, 32 or 64"}));
   parameters.push_back({"dense_layers", Type::kInt, "2", "first layers, which see all", 0, 1e6, {}});
   return {
       {.name = "quest",

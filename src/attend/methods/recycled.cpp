@@ -10,6 +10,7 @@
 #include "attend/methods.h"
 #include "attend/page_choice.h"
 #include "attend/stateful_selector.h"
+#include "base/common_parameters.h"
 #include "base/error.h"
 
 namespace fathom {
@@ -204,30 +205,21 @@ SelectorEntry recycled_method() {
            .needs = "any model; prompts are read in full",
            .time = "O(budget) per token, and O(n) every `stride` tokens at most",
            .memory = "O(n): nothing is dropped",
-           .parameters =
-               {{"budget", Type::kInt, "0", "tokens seen by a step", 0, 1e12, {}},
-                {"share",
-                 Type::kFloat,
-                 "0.125",
-                 "tokens seen as a share of those there are, if that is more",
-                 0,
-                 1,
-                 {}},
-                {"block",
-                 Type::kInt,
-                 "1",
-                 "tokens that are chosen together, a power of two: by 16 they are read twice as fast as one by one",
-                 1,
-                 64,
-                 {}},
-                {"stride", Type::kInt, "5", "steps from one possible full step to the next", 1, 1e9, {}},
-                {"cosine",
-                 Type::kFloat,
-                 "0.85",
-                 "a full step comes when the query is less alike the last one's than this; 1: always",
-                 -1,
-                 1,
-                 {}}}},
+           .parameters = {budget_parameter({.value = "0", .summary = "tokens visible to a step"}),
+                          share_parameter({.value = "0.125"}),
+                          block_parameter({.value = "1",
+                                           .min = 1,
+                                           .max = 64,
+                                           .summary = "tokens that are chosen together, a power of two: by 16 they "
+                                                      "are read twice as fast as one by one"}),
+                          {"stride", Type::kInt, "5", "steps from one possible full step to the next", 1, 1e9, {}},
+                          {"cosine",
+                           Type::kFloat,
+                           "0.85",
+                           "a full step comes when the query is less alike the last one's than this; 1: always",
+                           -1,
+                           1,
+                           {}}}},
           [](const Values& values) { return std::make_unique<Recycled>(values); }};
 }
 

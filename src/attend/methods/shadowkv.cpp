@@ -11,6 +11,7 @@
 #include "attend/methods.h"
 #include "attend/page_choice.h"
 #include "attend/stateful_selector.h"
+#include "base/common_parameters.h"
 #include "base/error.h"
 
 namespace fathom {
@@ -61,7 +62,7 @@ class ShadowKv final : public LayeredSelector<LayerState> {
   explicit ShadowKv(const Values& values)
       : budget_(values.integer("budget")),
         outliers_(values.integer("outliers")),
-        chunk_(read_part("shadowkv", values, "chunk", 8)),
+        chunk_(read_part("shadowkv", values, "block", 8)),
         rank_(static_cast<int>(values.integer("rank"))) {}
 
   void attach(const AttendContext& context) override {
@@ -224,29 +225,29 @@ SelectorEntry shadowkv_method() {
        .paper = "ShadowKV: KV Cache in Shadows for High-Throughput Long-Context LLM Inference, 2024",
        .needs = "any model; prompts are read in full",
        .time =
-           "O(n / chunk + budget + generated) per token; a rank r costs O(n·w² + w³) after a prompt, w the numbers "
+           "O(n / block + budget + generated) per token; a rank r costs O(n·w² + w³) after a prompt, w the numbers "
            "of a token's keys in a layer, and r·w multiplications for each token that was not chosen before",
        .memory =
-           "O(n): nothing is dropped; 1/(2·chunk) more for the means. A rank saves nothing here, for pages hold "
+           "O(n): nothing is dropped; 1/(2·block) more for the means. A rank saves nothing here, for pages hold "
            "their keys besides: it shows what the method's low-rank keys do to answers. It takes 4·r bytes "
            "for a token and layer, and the rebuilt keys of pages with chosen chunks",
-       .parameters = {{"budget", Type::kInt, "2k", "tokens of the prompt that are chosen", 8, 1e12, {}},
-                      {"outliers", Type::kInt, "48", "chunks least like their mean, always seen", 0, 1e9, {}},
-                      {"chunk",
-                       Type::kInt,
-                       "8",
-                       "tokens that are chosen together: 8, 16, 32 or 64; 16 take half the time of 8",
-                       8,
-                       64,
-                       {}},
-                      {"rank",
-                       Type::kInt,
-                       "0",
-                       "of the keys of chosen chunks, before rotation and heads joined (the paper's: 160); 0: as "
-                       "they are, which is cheaper and better where keys are at hand",
-                       0,
-                       1e6,
-                       {}}}},
+       .parameters =
+           {budget_parameter({.value = "2k", .min = 8, .summary = "tokens of the prompt that are chosen"}),
+            {"outliers", Type::kInt, "48", "chunks least like their mean, always seen", 0, 1e9, {}},
+            block_parameter(
+                {.value = "8",
+                 .min = 8,
+                 .max = 64,
+                 .summary = "tokens of a chunk, chosen together: 8, 16, 32 or 64; 16 take half the time of 8",
+                 .old_names = {"chunk"}}),
+            {"rank",
+             Type::kInt,
+             "0",
+             "of the keys of chosen chunks, before rotation and heads joined (the paper's: 160); 0: as "
+             "they are, which is cheaper and better where keys are at hand",
+             0,
+             1e6,
+             {}}}},
       [](const Values& values) { return std::make_unique<ShadowKv>(values); }};
 }
 

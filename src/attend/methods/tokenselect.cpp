@@ -8,6 +8,7 @@
 #include "attend/lane_keys.h"
 #include "attend/methods.h"
 #include "attend/stateful_selector.h"
+#include "base/common_parameters.h"
 #include "base/error.h"
 
 namespace fathom {
@@ -35,8 +36,8 @@ using State = LayerStates<LayerChoices, ScoreMemory>;
 class TokenSelect final : public LayeredSelector<LayerChoices, ScoreMemory> {
  public:
   explicit TokenSelect(const Values& values)
-      : budget_(values.integer("topk")),
-        local_(values.integer("local")),
+      : budget_(values.integer("budget")),
+        window_(values.integer("window")),
         sink_(values.integer("sink")),
         chunk_(values.integer("chunk")),
         pool_(values.integer("pool")),
@@ -81,8 +82,8 @@ class TokenSelect final : public LayeredSelector<LayerChoices, ScoreMemory> {
   Choice choose(const LayerQueries& queries, int64_t row, int64_t row_end, State& state, ThreadPool& pool) const {
     LayerChoices& layer = state.layers.at(queries.layer);
     Choice choice{queries.first + row, queries.first + row_end, 0, nullptr};
-    // A chunk is local to its rows, and tokens before it if `local` is longer.
-    const int64_t local_begin = std::min(choice.first, choice.end - local_);
+    // A chunk is local to its rows, and tokens before it if `window` is longer.
+    const int64_t local_begin = std::min(choice.first, choice.end - window_);
     if (local_begin - sink_ <= budget_) return choice;
     std::vector<float> mean = mean_queries(queries, row, row_end);
     if (may_use_again(layer, mean, choice.end)) {
@@ -99,7 +100,7 @@ class TokenSelect final : public LayeredSelector<LayerChoices, ScoreMemory> {
   }
 
   bool may_use_again(const LayerChoices& layer, const std::vector<float>& mean, int64_t end) const {
-    if (theta_ >= 1 || layer.last_mean.empty() || layer.last.end + local_ < end) return false;
+    if (theta_ >= 1 || layer.last_mean.empty() || layer.last.end + window_ < end) return false;
     return cosine_of(mean, layer.last_mean) >= theta_;
   }
 
@@ -122,7 +123,7 @@ class TokenSelect final : public LayeredSelector<LayerChoices, ScoreMemory> {
                                    int64_t local_begin, std::vector<float>& scores, ThreadPool& pool) const {
     const Lane lane = lane_of_layer(queries);
     // Packed tokens are judged where they will sit at most: as if all were just before what is local.
-    const int64_t near = std::max<int64_t>(0, queries.positions[row] - local_ - (kPageTokens - 1));
+    const int64_t near = std::max<int64_t>(0, queries.positions[row] - window_ - (kPageTokens - 1));
     score_layer(queries, {sink_, local_begin, packed_ ? near : -1}, mean.data(), queries.group(), pool, scores);
     std::vector<float> votes = soft_vote(*queries.kernels, scores, queries.heads, queries.scale, pool);
     max_pool(votes, pool_);
@@ -159,7 +160,7 @@ class TokenSelect final : public LayeredSelector<LayerChoices, ScoreMemory> {
     }
   }
 
-  int64_t budget_, local_, sink_, chunk_, pool_;
+  int64_t budget_, window_, sink_, chunk_, pool_;
   double theta_;
   bool packed_;
 };
@@ -168,35 +169,40 @@ class TokenSelect final : public LayeredSelector<LayerChoices, ScoreMemory> {
 
 SelectorEntry tokenselect_method() {
   using Type = Parameter::Type;
-  return {{.name = "tokenselect",
-           .summary = "the tokens that most votes of a layer's heads choose; packed places go by pages",
-           .paper = "TokenSelect: Efficient Long-Context Inference and Length Extrapolation for LLMs via Dynamic "
-                    "Token-Level KV Cache Selection, 2024",
-           .needs = "any model",
-           .time = "O(n) scores per chunk and O(topk + local + sink) per token; of pages, vectors of tokens with a "
-                   "chosen one are read",
-           .memory = "O(n): nothing is dropped",
-           .parameters =
-               {{"topk", Type::kInt, "2k", "tokens chosen by vote", 1, 1e12, {}},
-                {"local", Type::kInt, "512", "newest tokens, always seen; a chunk of prefill counts", 1, 1e12, {}},
-                {"sink", Type::kInt, "128", "first tokens, always seen", 0, 1e12, {}},
-                {"chunk", Type::kInt, "512", "rows that choose together in prefill", 1, 1e9, {}},
-                {"pool", Type::kInt, "1", "width of the max-pooling of votes, odd", 1, 1023, {}},
-                {"theta",
-                 Type::kFloat,
-                 "1",
-                 "a choice is used again for queries at least that cosine alike; 1: never",
-                 -1,
-                 1,
-                 {}},
-                {"place",
-                 Type::kChoice,
-                 "true",
-                 "where chosen tokens seem to be: where they are, or packed before `local`",
-                 {},
-                 {},
-                 {"true", "packed"}}}},
-          [](const Values& values) { return std::make_unique<TokenSelect>(values); }};
+  return {
+      {.name = "tokenselect",
+       .summary = "the tokens that most votes of a layer's heads choose; packed places go by pages",
+       .paper = "TokenSelect: Efficient Long-Context Inference and Length Extrapolation for LLMs via Dynamic "
+                "Token-Level KV Cache Selection, 2024",
+       .needs = "any model",
+       .time = "O(n) scores per chunk and O(budget + window + sink) per token; of pages, vectors of tokens with a "
+               "chosen one are read",
+       .memory = "O(n): nothing is dropped",
+       .parameters =
+           {budget_parameter(
+                {.value = "2k", .min = 1, .summary = "tokens that are chosen by vote", .old_names = {"topk"}}),
+            window_parameter({.value = "512",
+                              .min = 1,
+                              .summary = "newest tokens, always visible; those of a chunk of prefill count",
+                              .old_names = {"local"}}),
+            sink_parameter({.value = "128"}),
+            chunk_parameter({.value = "512", .min = 1, .max = 1e9}),
+            {"pool", Type::kInt, "1", "width of the max-pooling of votes, odd", 1, 1023, {}},
+            {"theta",
+             Type::kFloat,
+             "1",
+             "a choice is used again for queries at least that cosine alike; 1: never",
+             -1,
+             1,
+             {}},
+            {"place",
+             Type::kChoice,
+             "true",
+             "where chosen tokens seem to be: where they are, or packed before the window",
+             {},
+             {},
+             {"true", "packed"}}}},
+      [](const Values& values) { return std::make_unique<TokenSelect>(values); }};
 }
 
 }  // namespace fathom

@@ -2,20 +2,22 @@
 
 #include "attend/methods.h"
 #include "attend/methods/window.h"
+#include "base/common_parameters.h"
 
 namespace fathom {
 namespace {
 
-/// The first `sink` tokens of the sequence and the newest `size`, the query's own included; positions stay true.
+/// The first `sink` tokens of the sequence and the newest `window`, the query's own included, at their own
+/// positions.
 class Window final : public Selector {
  public:
-  Window(int64_t sink, int64_t size) : sink_(sink), size_(size) {}
+  Window(int64_t sink, int64_t window) : sink_(sink), window_(window) {}
 
   void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {
     const int64_t last = block.first + block.rows - 1;
     const int64_t window_begin =
-        block.first - size_ + 1;  // of the first row: the earliest token any row's window holds
-    const int64_t window_begin_last = last - size_ + 1;  // of the last row: from here on all rows' windows agree
+        block.first - window_ + 1;  // of the first row: the earliest token any row's window holds
+    const int64_t window_begin_last = last - window_ + 1;  // of the last row: from here on all rows' windows agree
     const int64_t sink_end = first_token(lane) + sink_;
     for (uint32_t s = 0; s < lane.size(); ++s) {
       const PageSlot& slot = lane[s];
@@ -34,7 +36,7 @@ class Window final : public Selector {
   }
 
  private:
-  int64_t sink_, size_;
+  int64_t sink_, window_;
 };
 
 }  // namespace
@@ -46,19 +48,14 @@ SelectorEntry window_method() {
            "Efficient Streaming Language Models with Attention Sinks, 2023",
            false,
            "any model",
-           "O(sink + size) per token",
+           "O(sink + window) per token",
            "O(n): nothing is dropped",
-           {{"sink", Parameter::Type::kInt, "4", "first tokens of the sequence that stay visible", 0, 1e12, {}},
-            {"size",
-             Parameter::Type::kInt,
-             "1k",
-             "newest tokens that are visible, the query's own included",
-             1,
-             1e12,
-             {}}}},
-          [](const Values& values) { return make_window(values.integer("sink"), values.integer("size")); }};
+           {sink_parameter({.value = "4"}), window_parameter({.value = "1k", .min = 1, .old_names = {"size"}})}},
+          [](const Values& values) { return make_window(values.integer("sink"), values.integer("window")); }};
 }
 
-std::unique_ptr<Selector> make_window(int64_t sink, int64_t size) { return std::make_unique<Window>(sink, size); }
+std::unique_ptr<Selector> make_window(int64_t sink, int64_t window) {
+  return std::make_unique<Window>(sink, window);
+}
 
 }  // namespace fathom

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "attend/key_scores.h"
+#include "base/common_parameters.h"
 #include "base/error.h"
 #include "context/methods.h"
 #include "context/segments.h"
@@ -98,7 +99,7 @@ class GemFilter final : public Reader {
  public:
   explicit GemFilter(const Values& values)
       : layer_(static_cast<int>(values.integer("layer"))),
-        tokens_(values.integer("tokens")),
+        budget_(values.integer("budget")),
         pool_(values.integer("pool")),
         by_attention_(values.string("by") == "attention") {
     if (pool_ % 2 == 0) fail_usage("read method gemfilter: pool: expected an odd number, found ", pool_);
@@ -108,7 +109,7 @@ class GemFilter final : public Reader {
     const int layer = layer_of(with.session(0).model().config().layers);
     ReadRun run(question, with, with.window);
     const std::vector<int32_t> text = with.tokenizer.encode(context, {.add_bos_eos = false});
-    const int64_t most = std::min(tokens_, run.room());
+    const int64_t most = std::min(budget_, run.room());
     if (std::ssize(text) <= most) return std::string(context);
     const std::vector<float> scores = score(text, layer, run);
     for (int64_t count = most;; count -= count / 64 + 1) {
@@ -141,7 +142,7 @@ class GemFilter final : public Reader {
   }
 
   int layer_;
-  int64_t tokens_, pool_;
+  int64_t budget_, pool_;
   bool by_attention_;
 };
 
@@ -154,7 +155,7 @@ ReadEntry gemfilter_method() {
            .paper = "Discovering the Gems in Early Layers: Accelerating Long-Context LLMs with 1000x Input Token "
                     "Reduction, 2024",
            .needs = "any model; for a text longer than its window one with rotary positions",
-           .time = "O(n²) in the layers up to `layer`, O(tokens²) in all",
+           .time = "O(n²) in the layers up to `layer`, O(budget²) in all",
            .memory = "O(n) in the layers up to `layer`",
            .parameters =
                {{"layer",
@@ -164,7 +165,11 @@ ReadEntry gemfilter_method() {
                  -1,
                  1e6,
                  {}},
-                {"tokens", Type::kInt, "1024", "that are kept of the text, the question not counted", 1, 1e9, {}},
+                budget_parameter({.value = "1024",
+                                  .min = 1,
+                                  .max = 1e9,
+                                  .summary = "tokens of the text that are kept, the question not counted",
+                                  .old_names = {"tokens"}}),
                 {"pool", Type::kInt, "5", "neighbours whose mean is a score, itself included; odd", 1, 1023, {}},
                 {"by",
                  Type::kChoice,

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "attend/attention_mass.h"
+#include "base/common_parameters.h"
 #include "base/error.h"
 #include "context/methods.h"
 #include "context/segments.h"
@@ -27,10 +28,10 @@ std::vector<double> phrase_sums(const std::vector<double>& scores, int64_t width
 class InfiniRetri final : public Reader {
  public:
   explicit InfiniRetri(const Values& values)
-      : window_(values.integer("window")), tokens_(values.integer("tokens")), phrase_(values.integer("phrase")) {}
+      : chunk_(values.integer("chunk")), topk_(values.integer("topk")), phrase_(values.integer("phrase")) {}
 
   std::string read(std::string_view context, std::string_view question, const ReadWith& with) const override {
-    ReadRun run(question, with, window_ > 0 ? std::min(window_, with.window) : with.window);
+    ReadRun run(question, with, chunk_ > 0 ? std::min(chunk_, with.window) : with.window);
     if (run.fits(context)) return std::string(context);
     const std::vector<Unit> units = units_of(context, with.tokenizer, run.room() / 4);
     std::vector<size_t> carried;
@@ -62,7 +63,7 @@ class InfiniRetri final : public Reader {
     std::vector<int64_t> order(text.size());
     std::iota(order.begin(), order.end(), int64_t{0});
     std::ranges::stable_sort(order, [&](int64_t a, int64_t b) { return scores[a] > scores[b]; });
-    order.resize(std::min<size_t>(order.size(), tokens_));
+    order.resize(std::min<size_t>(order.size(), topk_));
     std::vector<size_t> owner;  // of each token, an index into `read`
     for (size_t i = 0; i < read.size(); ++i) owner.insert(owner.end(), units[read[i]].tokens.size(), i);
     std::vector<char> kept(read.size());
@@ -101,7 +102,7 @@ class InfiniRetri final : public Reader {
     return sums;
   }
 
-  int64_t window_, tokens_, phrase_;
+  int64_t chunk_, topk_, phrase_;
 };
 
 }  // namespace
@@ -114,18 +115,24 @@ ReadEntry infiniretri_method() {
            "a window slides over the text; sentences to which the question looks are carried on and answered from",
        .paper = "Infinite Retrieval: Attention Enhanced LLMs in Long-Context Processing, 2025",
        .needs = "any model",
-       .time = "O(n · window)",
-       .memory = "O(window): no keys are kept",
-       .parameters =
-           {{"window", Type::kInt, "0", "tokens read at once; 0: what the model was trained on", 0, 1e9, {}},
-            {"tokens", Type::kInt, "300", "tokens with most attention whose sentences are carried on", 1, 1e9, {}},
-            {"phrase",
-             Type::kInt,
-             "8",
-             "neighbours whose scores are summed: about an answer's tokens",
-             1,
-             1e6,
-             {}}}},
+       .time = "O(n · chunk)",
+       .memory = "O(chunk): no keys are kept",
+       .parameters = {chunk_parameter({.value = "0",
+                                       .max = 1e9,
+                                       .summary = "tokens read at once; 0: the length the model was trained on",
+                                       .old_names = {"window"}}),
+                      topk_parameter({.value = "300",
+                                      .min = 1,
+                                      .max = 1e9,
+                                      .summary = "tokens with most attention, whose sentences are kept",
+                                      .old_names = {"tokens"}}),
+                      {"phrase",
+                       Type::kInt,
+                       "8",
+                       "neighbours whose scores are summed: about an answer's tokens",
+                       1,
+                       1e6,
+                       {}}}},
       [](const Values& values) { return std::make_unique<InfiniRetri>(values); }};
 }
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/common_parameters.h"
 #include "base/error.h"
 #include "context/methods.h"
 #include "context/segments.h"
@@ -29,19 +30,18 @@ struct Segment {
 class Xl3m final : public Reader {
  public:
   explicit Xl3m(const Values& values)
-      : window_(values.integer("window")),
-        segment_(values.integer("segment")),
+      : budget_(values.integer("budget")),
+        chunk_(values.integer("chunk")),
         overlap_(values.number("overlap")),
         by_mean_(values.string("by") == "mean") {
-    if (window_ > 0 && segment_ >= window_)
-      fail_usage("read method xl3m: segment: expected fewer tokens than the window of ", window_, ", found ",
-                 segment_);
+    if (budget_ > 0 && chunk_ >= budget_)
+      fail_usage("read method xl3m: chunk: expected fewer tokens than the budget of ", budget_, ", found ", chunk_);
   }
 
   std::string read(std::string_view context, std::string_view question, const ReadWith& with) const override {
-    ReadRun run(question, with, window_ > 0 ? std::min(window_, with.window) : with.window);
+    ReadRun run(question, with, budget_ > 0 ? std::min(budget_, with.window) : with.window);
     if (run.fits(context)) return std::string(context);
-    const int64_t size = std::min(segment_, run.room());
+    const int64_t size = std::min(chunk_, run.room());
     const std::vector<Unit> units = units_of(context, with.tokenizer, std::max<int64_t>(size / 4, 1));
     std::vector<Segment> segments = cut(units, size);
     for (Segment& segment : segments) segment.doubt = doubt(units, segment, run);
@@ -100,7 +100,7 @@ class Xl3m final : public Reader {
     return by_mean_ ? sum / static_cast<double>(run.question().size()) : entropy(session.logits());
   }
 
-  int64_t window_, segment_;
+  int64_t budget_, chunk_;
   double overlap_;
   bool by_mean_;
 };
@@ -114,19 +114,26 @@ ReadEntry xl3m_method() {
        .summary = "segments are read with the question; those that make the model surest are answered from",
        .paper = "XL3M: A Training-free Framework for LLM Length Extension Based on Segment-wise Inference, 2024",
        .needs = "any model",
-       .time = "O(n · segment)",
-       .memory = "O(window): no keys are kept",
-       .parameters =
-           {{"window", Type::kInt, "0", "tokens answered from; 0: what the model was trained on", 0, 1e9, {}},
-            {"segment", Type::kInt, "512", "tokens read at once with the question", 1, 1e9, {}},
-            {"overlap", Type::kFloat, "0.2", "share of a segment that the next one has, too", 0, 0.9, {}},
-            {"by",
-             Type::kChoice,
-             "last",
-             "entropy after the question's last token, or the mean over all of its tokens",
-             {},
-             {},
-             {"last", "mean"}}}},
+       .time = "O(n · chunk)",
+       .memory = "O(budget): no keys are kept",
+       .parameters = {budget_parameter(
+                          {.value = "0",
+                           .max = 1e9,
+                           .summary = "tokens the answer is read from; 0: the length the model was trained on",
+                           .old_names = {"window"}}),
+                      chunk_parameter({.value = "512",
+                                       .min = 1,
+                                       .max = 1e9,
+                                       .summary = "tokens read at once with the question",
+                                       .old_names = {"segment"}}),
+                      {"overlap", Type::kFloat, "0.2", "share of a segment that the next one has, too", 0, 0.9, {}},
+                      {"by",
+                       Type::kChoice,
+                       "last",
+                       "entropy after the question's last token, or the mean over all of its tokens",
+                       {},
+                       {},
+                       {"last", "mean"}}}},
       [](const Values& values) { return std::make_unique<Xl3m>(values); }};
 }
 

@@ -90,7 +90,7 @@ function are_apart(a, b) {
   return high_of(a) < low_of(b) || high_of(b) < low_of(a);
 }
 
-// Methods are known by what they have not in common: "window:size=64" where all begin with "attend=".
+// Methods are known by what they have not in common: "window:window=64" where all begin with "attend=".
 const method_prefix = (() => {
   const prefix = (order.methods[0] ?? "").match(/^[a-z]+=/)?.[0] ?? "";
   return order.methods.every(m => m.startsWith(prefix) && m.length > prefix.length) ? prefix : "";

@@ -191,7 +191,7 @@ class Expected final : public LayeredScorer<LayerSums, Scale> {
 }  // namespace
 
 EvictEntry expected_method() {
-  std::vector<Parameter> parameters = keep_parameters({.recent = 32});
+  std::vector<Parameter> parameters = keep_parameters({.window = 32});
   parameters.push_back(
       {"future", Parameter::Type::kInt, "512", "positions to come whose rotations are averaged", 1, 1e6, {}});
   return {{.name = "expected",

@@ -88,7 +88,7 @@ class H2o final : public LayeredScorer<LayerSums> {
 }  // namespace
 
 EvictEntry h2o_method() {
-  std::vector<Parameter> parameters = keep_parameters({.sink = 0, .recent = 32});
+  std::vector<Parameter> parameters = keep_parameters({.sink = 0, .window = 32});
   parameters.push_back(
       {"rows", Parameter::Type::kInt, "64", "rows of a chunk whose attention is looked at; 0: all", 0, 1e9, {}});
   return {

@@ -40,7 +40,7 @@ EvictEntry keydiff_method() {
            .needs = "any model",
            .time = "O(kept) per cut",
            .memory = kKeptMemory,
-           .parameters = keep_parameters({.recent = 32})},
+           .parameters = keep_parameters({.window = 32})},
           [](const Values& values) { return make_keeping(values, {}, std::make_unique<KeyDiff>()); }};
 }
 

@@ -7,7 +7,7 @@ namespace {
 
 class PyramidKv final : public SnapKvScorer {
  public:
-  PyramidKv(int64_t window, int64_t pool, double beta) : SnapKvScorer(window, pool), beta_(beta) {}
+  PyramidKv(int64_t queries, int64_t pool, double beta) : SnapKvScorer(queries, pool), beta_(beta) {}
 
   /// A straight line from 2 − 1/β to 1/β.
   double layer_share(int layer, int layers) const override {
@@ -26,7 +26,7 @@ EvictEntry pyramidkv_method() {
   parameters.push_back({"beta",
                         Parameter::Type::kFloat,
                         "20",
-                        "the last layer keeps 1/beta of the mean (`recent` aside), the first 2 − 1/beta",
+                        "the last layer keeps 1/beta of the mean (the `window` aside), the first 2 − 1/beta",
                         1,
                         1e6,
                         {}});
@@ -34,12 +34,12 @@ EvictEntry pyramidkv_method() {
            .summary = "keeps what the newest queries attend to, more of it in the first layers than in the last",
            .paper = "PyramidKV: Dynamic KV Cache Compression based on Pyramidal Information Funneling, 2024",
            .needs = "any model",
-           .time = "O(window · kept) per cut",
+           .time = "O(queries · kept) per cut",
            .memory = kKeptMemory,
            .parameters = std::move(parameters)},
           [](const Values& values) {
             return make_keeping(values, {},
-                                std::make_unique<PyramidKv>(values.integer("window"), values.integer("pool"),
+                                std::make_unique<PyramidKv>(values.integer("queries"), values.integer("pool"),
                                                             values.number("beta")));
           }};
 }

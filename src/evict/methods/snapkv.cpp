@@ -9,12 +9,12 @@ EvictEntry snapkv_method() {
            .summary = "keeps what the newest queries attend to, and its neighbours",
            .paper = "SnapKV: LLM Knows What You are Looking for Before Generation, 2024",
            .needs = "any model",
-           .time = "O(window · kept) per cut",
+           .time = "O(queries · kept) per cut",
            .memory = kKeptMemory,
            .parameters = snapkv_parameters()},
           [](const Values& values) {
             return make_keeping(values, {},
-                                std::make_unique<SnapKvScorer>(values.integer("window"), values.integer("pool")));
+                                std::make_unique<SnapKvScorer>(values.integer("queries"), values.integer("pool")));
           }};
 }
 

@@ -1,0 +1,46 @@
+#include "base/common_parameters.h"
+
+#include <algorithm>
+
+namespace fathom {
+namespace {
+
+Parameter parameter(const char* name, Parameter::Type type, const char* summary, ParameterTerms terms) {
+  return {.name = name,
+          .type = type,
+          .default_value = std::move(terms.value),
+          .summary = terms.summary.empty() ? summary : std::move(terms.summary),
+          .min = terms.min,
+          .max = terms.max,
+          .old_names = std::move(terms.old_names)};
+}
+
+}  // namespace
+
+Parameter sink_parameter(ParameterTerms terms) {
+  return parameter("sink", Parameter::Type::kInt, "first tokens, always visible", std::move(terms));
+}
+Parameter window_parameter(ParameterTerms terms) {
+  return parameter("window", Parameter::Type::kInt, "newest tokens, always visible, the query's own included",
+                   std::move(terms));
+}
+Parameter budget_parameter(ParameterTerms terms) {
+  return parameter("budget", Parameter::Type::kInt, "tokens visible to a query", std::move(terms));
+}
+Parameter share_parameter(ParameterTerms terms) {
+  terms.max = std::min(terms.max, 1.0);
+  return parameter("share", Parameter::Type::kFloat,
+                   "tokens visible to a query as a share of all, if that is more than the budget", std::move(terms));
+}
+Parameter block_parameter(ParameterTerms terms) {
+  return parameter("block", Parameter::Type::kInt, "tokens that are chosen together", std::move(terms));
+}
+Parameter topk_parameter(ParameterTerms terms) {
+  return parameter("topk", Parameter::Type::kInt, "blocks that are chosen", std::move(terms));
+}
+Parameter chunk_parameter(ParameterTerms terms) {
+  return parameter("chunk", Parameter::Type::kInt, "queries that choose together while a text is read",
+                   std::move(terms));
+}
+
+}  // namespace fathom

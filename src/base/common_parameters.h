@@ -1,0 +1,35 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/spec.h"
+
+namespace fathom {
+
+/// What methods differ in that have one of the parameters below.
+struct ParameterTerms {
+  std::string value{};    // the default; empty: none
+  double min = 0, max = 1e12;
+  std::string summary{};  // empty: the common one
+  std::vector<std::string> old_names{};
+};
+
+// The parameters that many methods have: the same name means the same thing in all of them.
+
+/// First tokens of a sequence, which stay visible.
+Parameter sink_parameter(ParameterTerms terms);
+/// Newest tokens, which are always visible.
+Parameter window_parameter(ParameterTerms terms);
+/// Tokens that are visible, or kept, in all.
+Parameter budget_parameter(ParameterTerms terms);
+/// The same as a share of all tokens. terms: from 0 to 1 unless they say otherwise.
+Parameter share_parameter(ParameterTerms terms);
+/// Tokens that are chosen together or not at all.
+Parameter block_parameter(ParameterTerms terms);
+/// How many of the best items (blocks, unless the summary says otherwise) are chosen.
+Parameter topk_parameter(ParameterTerms terms);
+/// Tokens of a text that are read, or choose, together.
+Parameter chunk_parameter(ParameterTerms terms);
+
+}  // namespace fathom
