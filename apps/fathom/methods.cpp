@@ -64,12 +64,27 @@ Json to_json(const Parameter& parameter) {
   return json;
 }
 
+/// Methods of the other kinds go with everything.
+bool has_capabilities(const MethodInfo& method) {
+  return method.kind == "attend" || method.kind == "evict" || method.kind == "read";
+}
+
+Json to_json(const Capabilities& c) {
+  return {{"needs_host_pages", c.needs_host_pages},
+          {"reads_surprisal", c.reads_surprisal},
+          {"works_with_compacted", c.works_with_compacted},
+          {"works_with_landmarks", c.works_with_landmarks},
+          {"works_on_recurrent", c.works_on_recurrent}};
+}
+
 Json to_json(const MethodInfo& method) {
   Json parameters = Json::array();
   for (const Parameter& parameter : method.parameters) parameters.push_back(to_json(parameter));
-  return {{"kind", method.kind},   {"name", method.name},     {"exact", method.exact},
-          {"needs", method.needs}, {"paper", method.paper},   {"summary", method.summary},
-          {"time", method.time},   {"memory", method.memory}, {"parameters", parameters}};
+  Json json = {{"kind", method.kind},   {"name", method.name},     {"exact", method.exact},
+               {"needs", method.needs}, {"paper", method.paper},   {"summary", method.summary},
+               {"time", method.time},   {"memory", method.memory}, {"parameters", parameters}};
+  if (has_capabilities(method)) json["capabilities"] = to_json(method.capabilities);
+  return json;
 }
 
 std::string padded(std::string text, size_t width) {
@@ -108,6 +123,22 @@ std::string range_of(const Parameter& parameter) {
   return text;
 }
 
+/// What a method works with, and what it reads beside the queries.
+std::string works_with(const Capabilities& c) {
+  std::vector<std::string> parts;
+  if (c.works_with_compacted) parts.emplace_back("evictors that move tokens");
+  if (c.works_with_landmarks) parts.emplace_back("models with landmarks");
+  if (c.works_on_recurrent) parts.emplace_back("models with recurrent layers");
+  return parts.empty() ? "none of: evictors that move tokens, models with landmarks, models with recurrent layers"
+                       : comma_list(parts);
+}
+std::string reads(const Capabilities& c) {
+  std::vector<std::string> parts;
+  if (c.needs_host_pages) parts.emplace_back("keys or values, in the host's memory");
+  if (c.reads_surprisal) parts.emplace_back("the surprisal of all tokens");
+  return comma_list(parts);
+}
+
 std::string page(const MethodInfo& method) {
   std::string text =
       concat(is_task(method) ? "fathom eval" : heading(method), " ", method.name, "\n  ", method.summary, "\n");
@@ -120,6 +151,10 @@ std::string page(const MethodInfo& method) {
   line("needs", method.needs);
   line("time", method.time);
   line("memory", method.memory);
+  if (has_capabilities(method)) {
+    line("reads", reads(method.capabilities));
+    line("works with", works_with(method.capabilities));
+  }
   for (const Parameter& parameter : method.parameters) {
     text += concat("  ", padded(parameter.name, 11), parameter.summary, " (", range_of(parameter), ")\n");
   }

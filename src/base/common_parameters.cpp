@@ -30,7 +30,8 @@ Parameter budget_parameter(ParameterTerms terms) {
 Parameter share_parameter(ParameterTerms terms) {
   terms.max = std::min(terms.max, 1.0);
   return parameter("share", Parameter::Type::kFloat,
-                   "tokens visible to a query as a share of all, if that is more than the budget", std::move(terms));
+                   "tokens visible to a query as a share of all, if that is more than the budget",
+                   std::move(terms));
 }
 Parameter block_parameter(ParameterTerms terms) {
   return parameter("block", Parameter::Type::kInt, "tokens that are chosen together", std::move(terms));

@@ -9,7 +9,7 @@ namespace fathom {
 
 /// What methods differ in that have one of the parameters below.
 struct ParameterTerms {
-  std::string value{};    // the default; empty: none
+  std::string value{};  // the default; empty: none
   double min = 0, max = 1e12;
   std::string summary{};  // empty: the common one
   std::vector<std::string> old_names{};

@@ -30,4 +30,17 @@ std::string comma_list(const Strings& strings) {
   return list;
 }
 
+/// The parts joined by ", " and, before the last one, " or ".
+template <class Strings>
+std::string or_list(const Strings& strings) {
+  std::string list;
+  size_t left = strings.size();
+  for (const auto& string : strings) {
+    if (!list.empty()) list += left > 1 ? ", " : " or ";
+    list += string;
+    --left;
+  }
+  return list;
+}
+
 }  // namespace fathom

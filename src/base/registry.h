@@ -13,6 +13,23 @@
 
 namespace fathom {
 
+/// What a method reads, and what it can be combined with. A flag of a method that has others as parameters
+/// (`layers:then=...`) is about the method itself: MethodTable::capabilities joins them.
+struct Capabilities {
+  bool needs_host_pages = false;      // reads keys or values, so pages must be in the host's memory
+  bool reads_surprisal = false;       // needs the logits of all tokens
+  bool works_with_compacted = false;  // when an evictor moves tokens within their page tables
+  bool works_with_landmarks = false;  // with models that were trained with landmarks
+  bool works_on_recurrent = false;    // with models some of whose layers are recurrent and have no pages
+
+  /// Of two methods that are used together.
+  Capabilities operator&(const Capabilities& other) const {
+    return {needs_host_pages || other.needs_host_pages, reads_surprisal || other.reads_surprisal,
+            works_with_compacted && other.works_with_compacted, works_with_landmarks && other.works_with_landmarks,
+            works_on_recurrent && other.works_on_recurrent};
+  }
+};
+
 /// What `fathom methods` says of a method.
 struct MethodInfo {
   std::string kind{};  // "attend", "position", "cache", "sample", …: the option it belongs to
@@ -24,6 +41,7 @@ struct MethodInfo {
   std::string time{};     // cost as a formula
   std::string memory{};   // cost as a formula
   std::vector<Parameter> parameters{};
+  Capabilities capabilities{};  // of attend, evict and read methods
 };
 
 /// Throws Error (usage): unknown `name` of this kind, with the nearest names and all known ones.
@@ -69,6 +87,28 @@ class MethodTable {
       known.push_back(entry.info.name);
     }
     fail_unknown_method(kind_, spec.name, known);
+  }
+
+  /// Of the method that `text` names, joined with those of the methods of this table that its parameters name.
+  /// Throws Error (usage).
+  Capabilities capabilities(std::string_view text) const {
+    const Spec spec = parse_spec(text);
+    const MethodInfo& info = find(spec).info;
+    const Values values = check_values(spec, info.parameters);
+    Capabilities all = info.capabilities;
+    for (const Parameter& parameter : info.parameters) {
+      if (parameter.type == Parameter::Type::kSpec && values.has(parameter.name))
+        all = all & capabilities(values.string(parameter.name));
+    }
+    return all;
+  }
+
+  /// The names of the methods that have a capability.
+  std::vector<std::string> names_with(bool Capabilities::*capability) const {
+    std::vector<std::string> names;
+    for (const Entry& entry : entries_)
+      if (entry.info.capabilities.*capability) names.push_back(entry.info.name);
+    return names;
   }
 
   /// Parses `text`, checks its parameters, and makes the method. Parameters given by an old name are noted on

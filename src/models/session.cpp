@@ -8,6 +8,7 @@
 
 #include "attend/methods.h"
 #include "base/error.h"
+#include "base/format.h"
 #include "evict/methods.h"
 #include "mixers/output_norms.h"
 
@@ -106,7 +107,7 @@ Session::Session(std::shared_ptr<const Model> model, std::shared_ptr<Runtime> ru
   RotaryConfig config = model_->config().rotary;
   const Spec spec = parse_spec(options_.position);
   const auto& method = position_methods().find(spec);
-  if (config.dims == 0 && spec.name != "file")
+  if (config.dims == 0 && !method.info.exact)
     fail_usage("--position ", options_.position, ": this model has no rotary positions");
   method.make(check_values(spec, method.info.parameters), config);
   rotary_ =
@@ -125,17 +126,19 @@ AttendContext Session::attend_context() const {
 }
 
 void Session::check_methods() const {
-  if (const std::string attend = parse_spec(options_.attend).name;
-      landmarks() && attend != "dense" && attend != "landmark") {
-    fail_usage("--attend ", options_.attend, ": this model was trained with landmarks, expected dense or landmark");
+  const Capabilities attend = attend_methods().capabilities(options_.attend);
+  if (landmarks() && !attend.works_with_landmarks) {
+    fail_usage("--attend ", options_.attend, ": this model was trained with landmarks, expected ",
+               or_list(attend_methods().names_with(&Capabilities::works_with_landmarks)));
   }
-  if (landmarks() && evictor_)
-    fail_usage("--evict ", options_.evict, ": this model was trained with landmarks, expected none");
-  const SequenceState* state = memory_.state(Memory::StateOf::kSelector);
-  if (!evictor_ || !evictor_->moves_tokens() || !state || !state->remembers_places()) return;
+  if (landmarks() && !evict_methods().capabilities(options_.evict).works_with_landmarks) {
+    fail_usage("--evict ", options_.evict, ": this model was trained with landmarks, expected ",
+               or_list(evict_methods().names_with(&Capabilities::works_with_landmarks)));
+  }
+  if (!evictor_ || !evictor_->moves_tokens() || attend.works_with_compacted) return;
   fail_usage("--evict ", options_.evict, " moves tokens, but --attend ", options_.attend,
-             " remembers where they lie: expected places=true, or a method that does not (dense, window, "
-             "lm-infinite, quest)");
+             " remembers where they are: expected places=true, or --attend with ",
+             or_list(attend_methods().names_with(&Capabilities::works_with_compacted)));
 }
 
 void Session::check(std::span<const int32_t> tokens) const {

@@ -333,6 +333,32 @@ TEST(Selectors, NotesOfASequenceThatMovedAreMadeAnew) {
   attended_with_notes(scene, *quest, notes);
 }
 
+TEST(Selectors, CapabilitiesSayWhatMethodsDo) {
+  for (const auto& entry : attend_methods().entries()) {
+    const auto method = attend_methods().make(entry.info.name);
+    const auto store = std::make_shared<PageStore>(PageShape{PageFormat::kF32, 16, 16});
+    method->attach({.store = store,
+                    .layers = 3,
+                    .heads = 2,
+                    .kv_heads = 1,
+                    .softplus = true,
+                    .landmarks = {.tokens = kMostLandmarkTokens}});
+    const auto state = method->new_state();
+    const Capabilities& capabilities = entry.info.capabilities;
+    EXPECT_EQ(capabilities.works_with_compacted, !state || !state->remembers_places()) << entry.info.name;
+    EXPECT_EQ(capabilities.reads_surprisal, method->wants_surprisal()) << entry.info.name;
+  }
+}
+
+TEST(Selectors, CapabilitiesOfWrappersAreThoseOfWhatTheyWrap) {
+  const Capabilities wrapped = attend_methods().capabilities("layers:then=quest,else=(tempscale:then=em-llm)");
+  EXPECT_TRUE(wrapped.reads_surprisal);
+  EXPECT_TRUE(wrapped.needs_host_pages);
+  EXPECT_FALSE(wrapped.works_with_compacted);
+  EXPECT_TRUE(attend_methods().capabilities("layers:then=quest").works_with_compacted);
+  EXPECT_FALSE(attend_methods().capabilities("layers:then=landmark,else=dense").works_with_landmarks);
+}
+
 TEST(Selectors, RefuseTheStateOfAnotherMethod) {
   SceneShape shape = long_shape(2);
   shape.rows = 1;

@@ -118,7 +118,7 @@ TEST_F(GemFilter, KeepsTheTextOfTheTokensWithTheHighestScores) {
       for (const bool attention : {false, true}) {
         const std::vector<double> scores = pooled_scores(session, layer, queries, pool, attention);
         for (const int64_t count : {1, 200}) {
-          std::string spec = concat("gemfilter:layer=", layer, ",tokens=", count);
+          std::string spec = concat("gemfilter:layer=", layer, ",budget=", count);
           if (pool != 5) spec += concat(",pool=", pool);
           if (attention) spec += ",by=attention";
           EXPECT_EQ(read(spec, text, with()), text_of_best(ids, &scores[first], count, *tokenizer_)) << spec;

@@ -298,7 +298,8 @@ SelectorEntry actqkv_method() {
        .time = "O(sink + topk * block + window + n / block) per token",
        .memory =
            "O(n): nothing is dropped; a vector of all query heads for each block and for 64 tokens of two windows",
-       .parameters = std::move(parameters)},
+       .parameters = std::move(parameters),
+       .capabilities = {.needs_host_pages = true, .works_on_recurrent = true}},
       [](const Values& values) { return std::make_unique<ActQkv>(values); }};
 }
 

@@ -16,16 +16,16 @@ class Dense final : public Selector {
 }  // namespace
 
 SelectorEntry dense_method() {
-  return {{"",
-           "dense",
-           "every token sees every token before it",
-           "Attention Is All You Need, 2017",
-           true,
-           "any model",
-           "O(n) per token",
-           "O(n)",
-           {}},
-          [](const Values&) { return std::make_unique<Dense>(); }};
+  return {
+      {.name = "dense",
+       .summary = "every token sees every token before it",
+       .paper = "Attention Is All You Need, 2017",
+       .exact = true,
+       .needs = "any model",
+       .time = "O(n) per token",
+       .memory = "O(n)",
+       .capabilities = {.works_with_compacted = true, .works_with_landmarks = true, .works_on_recurrent = true}},
+      [](const Values&) { return std::make_unique<Dense>(); }};
 }
 
 }  // namespace fathom

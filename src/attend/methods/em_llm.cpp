@@ -260,7 +260,8 @@ SelectorEntry em_llm_method() {
        .time = "O(sink + budget + window + n / event) per token; logits of all tokens",
        .memory =
            "O(n): nothing is dropped; a vector of all query heads for each event and for 64 tokens of two windows",
-       .parameters = std::move(parameters)},
+       .parameters = std::move(parameters),
+       .capabilities = {.needs_host_pages = true, .reads_surprisal = true}},
       [](const Values& values) { return std::make_unique<EmLlm>(values); }};
 }
 

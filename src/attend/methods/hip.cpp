@@ -194,7 +194,8 @@ SelectorEntry hip_method() {
                       window_parameter({.value = "256", .min = 1}),
                       sink_parameter({.value = "16"}),
                       {"dense_layers", Type::kInt, "3", "first layers, which see all", 0, 1e6, {}},
-                      {"refresh", Type::kInt, "8", "generated tokens from one search to the next", 1, 1e6, {}}}},
+                      {"refresh", Type::kInt, "8", "generated tokens from one search to the next", 1, 1e6, {}}},
+       .capabilities = {.needs_host_pages = true, .works_on_recurrent = true}},
       [](const Values& values) { return std::make_unique<Hip>(values); }};
 }
 

@@ -168,7 +168,8 @@ SelectorEntry landmark_method() {
                  "they are",
                  {},
                  {},
-                 {"slots", "true"}}}},
+                 {"slots", "true"}}},
+           .capabilities = {.needs_host_pages = true, .works_with_landmarks = true}},
           [](const Values& values) { return std::make_unique<Landmark>(values); }};
 }
 

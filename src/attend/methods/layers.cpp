@@ -116,7 +116,8 @@ SelectorEntry layers_method() {
            .parameters =
                {{"full", Type::kString, "middle", "layers as 0+4+8-11, or middle: the middle third", {}, {}, {}},
                 {"then", Type::kSpec, "dense", "what these layers see", {}, {}, {}},
-                {"else", Type::kSpec, "window", "what the others see", {}, {}, {}}}},
+                {"else", Type::kSpec, "window", "what the others see", {}, {}, {}}},
+           .capabilities = {.works_with_compacted = true, .works_on_recurrent = true}},
           [](const Values& values) { return std::make_unique<Layers>(values); }};
 }
 

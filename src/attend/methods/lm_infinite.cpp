@@ -67,7 +67,8 @@ SelectorEntry lm_infinite_method() {
        .memory = "O(n): nothing is dropped",
        .parameters = {sink_parameter({.value = "10"}),
                       window_parameter({.value = "2k", .min = 1, .old_names = {"size"}}),
-                      {"limit", Type::kInt, "0", "largest distance of the first tokens; 0: window", 0, 1e12, {}}}},
+                      {"limit", Type::kInt, "0", "largest distance of the first tokens; 0: window", 0, 1e12, {}}},
+       .capabilities = {.works_with_compacted = true, .works_on_recurrent = true}},
       [](const Values& values) {
         const int64_t window = values.integer("window"), limit = values.integer("limit");
         return std::make_unique<LmInfinite>(values.integer("sink"), window, limit > 0 ? limit : window);

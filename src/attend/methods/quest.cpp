@@ -151,7 +151,8 @@ SelectorEntry quest_method() {
        .needs = "any model",
        .time = "O(n / block + budget) per token",
        .memory = "O(n): nothing is dropped; 1/block more for the bounds",
-       .parameters = std::move(parameters)},
+       .parameters = std::move(parameters),
+       .capabilities = {.needs_host_pages = true, .works_with_compacted = true, .works_on_recurrent = true}},
       [](const Values& values) { return std::make_unique<Quest>(values); }};
 }
 

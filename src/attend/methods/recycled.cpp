@@ -219,7 +219,8 @@ SelectorEntry recycled_method() {
                            "a full step comes when the query is less alike the last one's than this; 1: always",
                            -1,
                            1,
-                           {}}}},
+                           {}}},
+           .capabilities = {.needs_host_pages = true, .works_on_recurrent = true}},
           [](const Values& values) { return std::make_unique<Recycled>(values); }};
 }
 

@@ -247,7 +247,8 @@ SelectorEntry shadowkv_method() {
              "they are, which is cheaper and better where keys are at hand",
              0,
              1e6,
-             {}}}},
+             {}}},
+       .capabilities = {.needs_host_pages = true, .works_on_recurrent = true}},
       [](const Values& values) { return std::make_unique<ShadowKv>(values); }};
 }
 

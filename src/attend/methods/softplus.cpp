@@ -58,7 +58,8 @@ SelectorEntry softplus_method() {
                        0,
                        1000,
                        {}},
-                      {"then", Type::kSpec, "dense", "what is seen", {}, {}, {}}}},
+                      {"then", Type::kSpec, "dense", "what is seen", {}, {}, {}}},
+       .capabilities = {.works_with_compacted = true, .works_on_recurrent = true}},
       [](const Values& values) { return std::make_unique<Softplus>(values); }};
 }
 

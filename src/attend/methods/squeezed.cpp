@@ -193,7 +193,8 @@ SelectorEntry squeezed_method() {
                  kTail + 1,
                  1e12,
                  {}},
-                {"iterations", Type::kInt, "10", "most steps of k-means", 1, 1000, {}}}},
+                {"iterations", Type::kInt, "10", "most steps of k-means", 1, 1000, {}}},
+           .capabilities = {.needs_host_pages = true, .works_on_recurrent = true}},
           [](const Values& values) { return std::make_unique<Squeezed>(values); }};
 }
 

@@ -28,7 +28,8 @@ SelectorEntry tempscale_method() {
            .time = "that of `then`",
            .memory = "that of `then`",
            .parameters = {{"tau", Type::kFloat, "0.9", "temperature; below 1 is sharper", 0.01, 100, {}},
-                          {"then", Type::kSpec, "dense", "what is seen", {}, {}, {}}}},
+                          {"then", Type::kSpec, "dense", "what is seen", {}, {}, {}}},
+           .capabilities = {.works_with_compacted = true, .works_on_recurrent = true}},
           [](const Values& values) { return std::make_unique<TempScale>(values); }};
 }
 

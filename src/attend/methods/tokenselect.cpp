@@ -201,7 +201,8 @@ SelectorEntry tokenselect_method() {
              "where chosen tokens seem to be: where they are, or packed before the window",
              {},
              {},
-             {"true", "packed"}}}},
+             {"true", "packed"}}},
+       .capabilities = {.needs_host_pages = true, .works_on_recurrent = true}},
       [](const Values& values) { return std::make_unique<TokenSelect>(values); }};
 }
 

@@ -42,15 +42,15 @@ class Window final : public Selector {
 }  // namespace
 
 SelectorEntry window_method() {
-  return {{"",
-           "window",
-           "the first tokens (sinks) and a sliding window of the newest",
-           "Efficient Streaming Language Models with Attention Sinks, 2023",
-           false,
-           "any model",
-           "O(sink + window) per token",
-           "O(n): nothing is dropped",
-           {sink_parameter({.value = "4"}), window_parameter({.value = "1k", .min = 1, .old_names = {"size"}})}},
+  return {{.name = "window",
+           .summary = "the first tokens (sinks) and a sliding window of the newest",
+           .paper = "Efficient Streaming Language Models with Attention Sinks, 2023",
+           .needs = "any model",
+           .time = "O(sink + window) per token",
+           .memory = "O(n): nothing is dropped",
+           .parameters = {sink_parameter({.value = "4"}),
+                          window_parameter({.value = "1k", .min = 1, .old_names = {"size"}})},
+           .capabilities = {.works_with_compacted = true, .works_on_recurrent = true}},
           [](const Values& values) { return make_window(values.integer("sink"), values.integer("window")); }};
 }
 

@@ -178,7 +178,8 @@ ReadEntry gemfilter_method() {
                  "others",
                  {},
                  {},
-                 {"product", "attention"}}}},
+                 {"product", "attention"}}},
+           .capabilities = {.needs_host_pages = true}},
           [](const Values& values) { return std::make_unique<GemFilter>(values); }};
 }
 

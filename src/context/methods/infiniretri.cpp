@@ -132,7 +132,8 @@ ReadEntry infiniretri_method() {
                        "neighbours whose scores are summed: about an answer's tokens",
                        1,
                        1e6,
-                       {}}}},
+                       {}}},
+       .capabilities = {.needs_host_pages = true}},
       [](const Values& values) { return std::make_unique<InfiniRetri>(values); }};
 }
 

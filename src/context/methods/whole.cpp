@@ -8,7 +8,8 @@ ReadEntry whole_method() {
            .exact = true,
            .needs = "any model",
            .time = "O(n²)",
-           .memory = "O(n)"},
+           .memory = "O(n)",
+           .capabilities = {.works_with_landmarks = true, .works_on_recurrent = true}},
           [](const Values&) { return nullptr; }};
 }
 

@@ -133,7 +133,8 @@ ReadEntry xl3m_method() {
                        "entropy after the question's last token, or the mean over all of its tokens",
                        {},
                        {},
-                       {"last", "mean"}}}},
+                       {"last", "mean"}}},
+       .capabilities = {.works_with_landmarks = true, .works_on_recurrent = true}},
       [](const Values& values) { return std::make_unique<Xl3m>(values); }};
 }
 

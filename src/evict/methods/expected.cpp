@@ -201,7 +201,8 @@ EvictEntry expected_method() {
            .needs = "any model",
            .time = "O(key_dim²) per query head and token read, and the same per kept token and cut",
            .memory = concat(kKeptMemory, "; key_dim² numbers per query head"),
-           .parameters = std::move(parameters)},
+           .parameters = std::move(parameters),
+           .capabilities = {.needs_host_pages = true, .works_on_recurrent = true}},
           [](const Values& values) {
             return make_keeping(values, {},
                                 std::make_unique<Expected>(values.integer("future"), values.integer("sink")));

@@ -98,7 +98,8 @@ EvictEntry h2o_method() {
        .needs = "any model",
        .time = "scores of `rows` rows of each chunk, and of each generated token, with all that is kept",
        .memory = concat(kKeptMemory, "; 4 bytes per token and head"),
-       .parameters = std::move(parameters)},
+       .parameters = std::move(parameters),
+       .capabilities = {.needs_host_pages = true, .works_on_recurrent = true}},
       [](const Values& values) { return make_keeping(values, {}, std::make_unique<H2o>(values.integer("rows"))); }};
 }
 

@@ -30,7 +30,8 @@ EvictEntry knorm_method() {
            .needs = "any model",
            .time = "O(kept) per cut",
            .memory = kKeptMemory,
-           .parameters = keep_parameters({.window = 32})},
+           .parameters = keep_parameters({.window = 32}),
+           .capabilities = {.needs_host_pages = true, .works_on_recurrent = true}},
           [](const Values& values) { return make_keeping(values, {}, std::make_unique<KNorm>()); }};
 }
 

@@ -36,7 +36,8 @@ EvictEntry pyramidkv_method() {
            .needs = "any model",
            .time = "O(queries · kept) per cut",
            .memory = kKeptMemory,
-           .parameters = std::move(parameters)},
+           .parameters = std::move(parameters),
+           .capabilities = {.needs_host_pages = true, .works_on_recurrent = true}},
           [](const Values& values) {
             return make_keeping(values, {},
                                 std::make_unique<PyramidKv>(values.integer("queries"), values.integer("pool"),

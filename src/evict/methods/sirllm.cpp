@@ -76,7 +76,8 @@ EvictEntry sirllm_method() {
        .needs = "any model; logits of all tokens are made",
        .time = "O(1) per token, and its logits",
        .memory = kKeptMemory,
-       .parameters = std::move(parameters)},
+       .parameters = std::move(parameters),
+       .capabilities = {.needs_host_pages = true, .reads_surprisal = true, .works_on_recurrent = true}},
       [](const Values& values) {
         return make_keeping(values, kDefaults, std::make_unique<SirLlm>(values.number("decay")));
       }};

@@ -11,7 +11,8 @@ EvictEntry snapkv_method() {
            .needs = "any model",
            .time = "O(queries · kept) per cut",
            .memory = kKeptMemory,
-           .parameters = snapkv_parameters()},
+           .parameters = snapkv_parameters(),
+           .capabilities = {.needs_host_pages = true, .works_on_recurrent = true}},
           [](const Values& values) {
             return make_keeping(values, {},
                                 std::make_unique<SnapKvScorer>(values.integer("queries"), values.integer("pool")));

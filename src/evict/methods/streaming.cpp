@@ -28,7 +28,8 @@ EvictEntry streaming_method() {
            .needs = "any model",
            .time = "O(kept) per cut",
            .memory = kKeptMemory,
-           .parameters = keep_parameters({})},
+           .parameters = keep_parameters({}),
+           .capabilities = {.needs_host_pages = true, .works_on_recurrent = true}},
           [](const Values& values) { return make_keeping(values, {}, std::make_unique<Streaming>()); }};
 }
 

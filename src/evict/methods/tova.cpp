@@ -34,7 +34,8 @@ EvictEntry tova_method() {
            .needs = "any model",
            .time = "O(kept) per cut",
            .memory = kKeptMemory,
-           .parameters = keep_parameters({.sink = 0})},
+           .parameters = keep_parameters({.sink = 0}),
+           .capabilities = {.needs_host_pages = true, .works_on_recurrent = true}},
           [](const Values& values) { return make_keeping(values, {.sink = 0}, std::make_unique<Tova>()); }};
 }
 
