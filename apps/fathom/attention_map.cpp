@@ -24,7 +24,7 @@ void add_attention_options(Command command, AttentionMapOptions& o) {
   command.add_option("-p,--prompt", o.prompt, "with --attention: the prompt").type_name("TEXT");
   add_size_option(command, "-n,--tokens", o.tokens, 1,
                   "with --attention: most tokens to generate, to the line's end [32]");
-  add_method_options(command, o.common);
+  add_method_options(command, o.common.methods);
 }
 
 void map_attention(const AttentionMapOptions& options) {

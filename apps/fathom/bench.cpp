@@ -88,7 +88,7 @@ class Bench {
         model_(std::move(model)),
         runtime_(std::make_shared<Runtime>(options.common.threads)),
         meter_(runtime_->pool(), kernels()),
-        methods_{options.common.attend},
+        methods_{options.common.methods.attend},
         depths_(parse_sizes(options.depth, "--depth")),
         prefills_(parse_sizes(options.prefill, "--prefill")),
         decodes_(parse_sizes(options.decode, "--decode")) {
@@ -264,7 +264,8 @@ class Bench {
         << teraflops(limits.multiply_adds_per_second) << " Tflop/s as the quantised matmul multiplies, "
         << teraflops(limits.bf16_multiply_adds_per_second) << " in bf16\n"
         << "model    " << config.name << ", " << format_bytes(static_cast<double>(model_->network().weight_bytes()))
-        << " of weights; attend " << options_.common.attend << ", cache " << options_.common.cache << "\n\n"
+        << " of weights; attend " << options_.common.methods.attend << ", cache " << options_.common.methods.cache
+        << "\n\n"
         << "test       tokens    depth    tokens/s     (slowest to fastest)  share of limit  peak memory\n";
     write_out(out.str());
   }
@@ -280,7 +281,7 @@ class Bench {
               {"sequences", f.sequences},
               {"threads", runtime_->pool().threads()},
               {"attend", f.attend},
-              {"cache", options_.common.cache},
+              {"cache", options_.common.methods.cache},
               {"tokens_per_second", f.tokens_per_second()},
               {"tokens_per_second_min", f.slowest()},
               {"tokens_per_second_max", f.fastest()},

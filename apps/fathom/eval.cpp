@@ -32,7 +32,8 @@ namespace {
 
 struct EvalOptions {
   CommonOptions common;  // threads, chunk, seed of every model
-  std::vector<std::string> models, tasks, attend, position, cache, evict, read;
+  std::vector<std::string> models, tasks;
+  MethodLists methods;
   std::string lengths = "1k", haystack = "prose", chat_template, json, html;
   int64_t samples = 20, concurrency = 1, seed = 1;
   bool apart = false, no_yardstick = false, dense_prefill = false, repeat_haystack = false, chat = false;
@@ -54,35 +55,28 @@ std::vector<int64_t> parse_lengths(const std::string& text) {
 
 /// The exact method, with which the others are compared, then every combination of the given methods, or each of
 /// them alone (--apart).
-std::vector<EvalMethod> list_methods(const EvalOptions& options) {
-  struct Axis {
-    std::string EvalMethod::*part;
-    const std::vector<std::string>& specs;
-  };
-  const Axis axes[] = {{&EvalMethod::position, options.position},
-                       {&EvalMethod::cache, options.cache},
-                       {&EvalMethod::attend, options.attend},
-                       {&EvalMethod::evict, options.evict},
-                       {&EvalMethod::read, options.read}};
-  const EvalMethod plain;
-  std::vector<EvalMethod> asked;
+std::vector<MethodSpecs> list_methods(const EvalOptions& options) {
+  const MethodSpecs plain;
+  std::vector<MethodSpecs> asked;
   if (!options.apart) asked.push_back(plain);
-  for (const Axis& axis : axes) {
-    if (axis.specs.empty()) continue;
-    std::vector<EvalMethod> wider;
-    for (const EvalMethod& method : options.apart ? std::vector{plain} : asked) {
-      for (const std::string& spec : axis.specs) {
+  for (const std::string_view kind : {"position", "cache", "attend", "evict", "read"}) {
+    const auto option = std::ranges::find(kMethodOptions, kind, &MethodOption::kind);
+    const std::vector<std::string>& specs = options.methods[option - kMethodOptions.begin()];
+    if (specs.empty()) continue;
+    std::vector<MethodSpecs> wider;
+    for (const MethodSpecs& method : options.apart ? std::vector{plain} : asked) {
+      for (const std::string& spec : specs) {
         wider.push_back(method);
-        wider.back().*axis.part = parse_spec(spec).to_string();
+        wider.back().*option->spec = parse_spec(spec).to_string();
       }
     }
     if (!options.apart) asked.clear();
     asked.insert(asked.end(), wider.begin(), wider.end());
   }
-  std::vector<EvalMethod> methods;
+  std::vector<MethodSpecs> methods;
   if (!options.no_yardstick) methods.push_back(plain);
-  for (const EvalMethod& method : asked) {
-    const auto same = [&](const EvalMethod& other) { return other.label() == method.label(); };
+  for (const MethodSpecs& method : asked) {
+    const auto same = [&](const MethodSpecs& other) { return other == method; };
     if (std::ranges::none_of(methods, same)) methods.push_back(method);
   }
   if (methods.empty()) methods.push_back(plain);
@@ -90,8 +84,8 @@ std::vector<EvalMethod> list_methods(const EvalOptions& options) {
 }
 
 /// Unknown methods and parameters are told before anything is read.
-void check_specs(const std::vector<EvalMethod>& methods) {
-  for (const EvalMethod& method : methods) {
+void check_specs(const std::vector<MethodSpecs>& methods) {
+  for (const MethodSpecs& method : methods) {
     attend_methods().make(method.attend);
     cache_methods().make(method.cache);
     evict_methods().make(method.evict);
@@ -163,7 +157,7 @@ class EvalCommand {
   explicit EvalCommand(const EvalOptions& options) : options_(options) {}
 
   void run() {
-    const std::vector<EvalMethod> methods = list_methods(options_);
+    const std::vector<MethodSpecs> methods = list_methods(options_);
     check_specs(methods);
     haystack_ = options_.haystack == "prose" ? prose_haystack()
                                              : file_haystack(options_.haystack, options_.repeat_haystack);
@@ -233,7 +227,7 @@ class EvalCommand {
 
   void report(const Evaluation& evaluation) const {
     Record labels = Record::array();
-    for (const EvalMethod& method : plan_.methods)
+    for (const MethodSpecs& method : plan_.methods)
       labels.push_back(method.label() + (options_.dense_prefill ? " prefill=dense" : ""));
     const Record run = {
         {"command", command_line()},
@@ -268,10 +262,6 @@ class EvalCommand {
   int threads_ = 0;
 };
 
-void add_list(Command command, const char* name, std::vector<std::string>& list, const std::string& help) {
-  command.add_option(name, list, help + "; repeat it for several").type_name("METHOD").one_value();
-}
-
 }  // namespace
 
 void add_eval(Command program) {
@@ -291,11 +281,7 @@ void add_eval(Command program) {
       .type_name("SIZES");
   add_size_option(command, "--samples", o->samples, 1, "samples of each task and length [20]", 1000000);
   add_size_option(command, "--seed", o->seed, 0, "seed of the samples; same seed, same samples [1]");
-  add_list(command, "--attend", o->attend, "which tokens each token sees, as window:sink=4,window=1k");
-  add_list(command, "--position", o->position, "scaling of rotary positions, as yarn:factor=4");
-  add_list(command, "--cache", o->cache, "format of keys and values: bf16, q8, q4 or f32");
-  add_list(command, "--evict", o->evict, "what is dropped from memory for good");
-  add_list(command, "--read", o->read, "how a text longer than the model's window is read");
+  add_method_lists(command, o->methods);
   command.add_flag("--apart", o->apart, "each method on its own beside the plain way, not every combination");
   command.add_flag("--no-yardstick", o->no_yardstick,
                    "leave out the exact method that others are compared with, for lengths where it takes too long");

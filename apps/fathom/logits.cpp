@@ -81,7 +81,7 @@ void add_logits(Command program) {
   command.add_option("-o,--out", o->out, "where to: rows of little-endian float32, in the order asked")
       .type_name("FILE")
       .required();
-  o->common.cache = "f32";  // results are for comparison: what they show is the model, not the cache
+  o->common.methods.cache = "f32";  // results are for comparison: what they show is the model, not the cache
   add_common_options(command, o->common);
   command.footer(R"(Example:
   fathom tokens --bos < text.txt > ids.txt && fathom logits --tokens ids.txt --at 0,10 -o rows.f32

@@ -90,26 +90,31 @@ Option add_size_option(Command command, const std::string& names, int64_t& size,
   return command.add_option(names, read, help).type_name("SIZE");
 }
 
-void add_common_options(Command command, CommonOptions& o) {
+void add_common_options(Command command, CommonOptions& o, MethodChoice choice) {
   add_model_option(command, o.model);
   add_size_option(command, "-t,--threads", o.threads, 1, "threads [all cores]", 1024);
   add_size_option(command, "-c,--context", o.context, 1,
                   "most tokens to hold; longer input is an error [no limit]");
   add_size_option(command, "--chunk", o.chunk, 1,
                   "tokens read at once: more is faster and takes more memory [512]");
-  add_method_options(command, o);
+  add_method_options(command, o.methods, choice);
 }
 
-void add_method_options(Command command, CommonOptions& o) {
-  command.add_option("--attend", o.attend, "which tokens each token sees, as window:sink=4,window=1k [dense]")
-      .type_name("METHOD");
-  command.add_option("--position", o.position, "scaling of rotary positions, as yarn:factor=4 [file]")
-      .type_name("METHOD");
-  command.add_option("--cache", o.cache, "format of keys and values: bf16, q8, q4 or f32 [" + o.cache + "]")
-      .type_name("METHOD");
-  command
-      .add_option("--evict", o.evict, "what is dropped from memory for good; `fathom methods evict` lists [none]")
-      .type_name("METHOD");
+void add_method_options(Command command, MethodSpecs& methods, MethodChoice choice) {
+  for (const MethodOption& option : kMethodOptions) {
+    if (option.kind == "read" && choice != MethodChoice::kAll) continue;
+    std::string& spec = methods.*option.spec;
+    command.add_option(concat("--", option.kind), spec, concat(option.help, " [", spec, "]")).type_name("METHOD");
+  }
+}
+
+void add_method_lists(Command command, MethodLists& lists) {
+  for (size_t i = 0; i < lists.size(); ++i) {
+    const MethodOption& option = kMethodOptions[i];
+    command.add_option(concat("--", option.kind), lists[i], concat(option.help, "; repeat it for several"))
+        .type_name("METHOD")
+        .one_value();
+  }
 }
 
 void add_sampling_options(Command command, SamplingOptions& o) {

@@ -1,11 +1,13 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <limits>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "base/method_specs.h"
 #include "command_line.h"
 #include "decode/sampler.h"
 #include "models/session.h"
@@ -18,9 +20,14 @@ struct CommonOptions {
   int64_t threads = 0;  // 0: all cores
   int64_t context = 0;
   int64_t chunk = 512;
-  std::string attend = "dense", position = "file", cache = "bf16", evict = "none";
+  MethodSpecs methods;
 
-  SessionOptions session() const { return {context, chunk, attend, position, cache, evict}; }
+  SessionOptions session() const {
+    SessionOptions options = SessionOptions::of(methods);
+    options.context = context;
+    options.chunk = chunk;
+    return options;
+  }
   /// The model's file. Throws Error saying what to do if there is none.
   std::string model_path() const;
 };
@@ -35,10 +42,21 @@ struct SamplingOptions {
   Sampler sampler() const;
 };
 
+/// Which methods a command lets users choose.
+enum class MethodChoice {
+  kSession,  // all but --read: texts must fit the model's window
+  kAll,
+};
 /// The defaults are what `options` holds.
-void add_common_options(Command command, CommonOptions& options);
-/// --attend, --position, --cache and --evict.
-void add_method_options(Command command, CommonOptions& options);
+void add_common_options(Command command, CommonOptions& options, MethodChoice choice = MethodChoice::kSession);
+/// One option for each kind of method: --attend, ... The defaults are what `methods` holds.
+void add_method_options(Command command, MethodSpecs& methods, MethodChoice choice = MethodChoice::kSession);
+
+/// Specs of each kind of method, in the order of kMethodOptions.
+using MethodLists = std::array<std::vector<std::string>, kMethodOptions.size()>;
+/// The same options, each of which may be given several times.
+void add_method_lists(Command command, MethodLists& lists);
+
 void add_sampling_options(Command command, SamplingOptions& options);
 Option add_model_option(Command command, std::string& model);
 /// An option that takes a size such as 512 or 4k, at least `min`.

@@ -21,7 +21,7 @@ struct RunOptions {
   CommonOptions common;
   SamplingOptions sampling;
   std::vector<std::string> files;
-  std::string prompt, system, chat_template, read = "whole";
+  std::string prompt, system, chat_template;
   std::vector<std::string> stop;
   int64_t tokens = 256;
   bool chat = false, ignore_eos = false, special = false, json = false, verbose = false;
@@ -61,8 +61,8 @@ std::vector<int32_t> encode(const Engine& engine, const std::string& text, const
 
 /// A method that made no difference is told of, so that nobody takes its figures for its own.
 void note_idle_method(const CommonOptions& options, const AttentionCount& count) {
-  if (options.attend == "dense" || count.attended < count.visible) return;
-  note(concat("--attend ", options.attend, " left nothing out: all of so short a text fits its budget"));
+  if (options.methods.attend == "dense" || count.attended < count.visible) return;
+  note(concat("--attend ", options.methods.attend, " left nothing out: all of so short a text fits its budget"));
 }
 
 void print_json(const Generated& result, int64_t prompt_tokens, double prefill_seconds, const AttentionCount& count,
@@ -91,7 +91,7 @@ void run(const RunOptions& options) {
     fail_usage("-s and --template have no meaning without --chat");
   if (options.files.empty() && options.prompt.empty())
     fail_usage("nothing to read: give a prompt (-p) or a file (-f)");
-  const auto reader = read_methods().make(options.read);
+  const auto reader = read_methods().make(options.common.methods.read);
   if (reader && (options.files.empty() || options.prompt.empty()))
     fail_usage("--read: expected a text (-f) and a question about it (-p)");
   Sampler sampler = options.sampling.sampler();
@@ -136,11 +136,7 @@ void add_run(Command program) {
       .one_value();
   command.add_option("-p,--prompt", o->prompt, "the prompt").type_name("TEXT");
   add_size_option(command, "-n,--tokens", o->tokens, 0, "most tokens to generate [256]");
-  add_common_options(command, o->common);
-  command
-      .add_option("--read", o->read,
-                  "how files longer than the model's window are read; `fathom methods read` lists [whole]")
-      .type_name("METHOD");
+  add_common_options(command, o->common, MethodChoice::kAll);
   add_sampling_options(command, o->sampling);
   command.add_option("--stop", o->stop, "a text at which to stop; several; it is not printed")
       .type_name("TEXT")

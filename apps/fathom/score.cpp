@@ -171,7 +171,7 @@ void add_score(Command program) {
   command.add_option("-f,--file", o->file, "the text; - is standard input").type_name("FILE").required();
   add_size_option(command, "--window", o->window, 1,
                   "score windows of so many tokens, each on its own [the whole text as one]");
-  o->common.cache = "f32";  // results are for comparison: what they show is the model, not the cache
+  o->common.methods.cache = "f32";  // results are for comparison: what they show is the model, not the cache
   add_common_options(command, o->common);
   command.add_flag("--json", o->json, "one JSON object: tokens, nll, perplexity, by_position");
   command.footer(

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/format.h"
 #include "base/stopwatch.h"
+#include "context/methods.h"
 #include "eval/evidence.h"
 #include "eval/summary.h"
 
@@ -86,7 +87,7 @@ TaskInput Evaluation::input(const PromptMaker& maker) const {
 
 void Evaluation::check(const EvalModel& model) const {
   const PromptMaker maker(*model.tokenizer, model.chat);
-  const auto reads_parts = [](const EvalMethod& method) { return read_methods().make(method.read) != nullptr; };
+  const auto reads_parts = [](const MethodSpecs& method) { return read_methods().make(method.read) != nullptr; };
   const bool parts = std::ranges::any_of(plan_.methods, reads_parts);
   for (const NamedTask& task : plan_.tasks) {
     for (const int64_t length : plan_.lengths) {
@@ -97,7 +98,7 @@ void Evaluation::check(const EvalModel& model) const {
         fail_usage("task ", task.task->name(), " judges how the text itself is read: --read has no meaning for it");
     }
   }
-  for (const EvalMethod& method : plan_.methods)
+  for (const MethodSpecs& method : plan_.methods)
     Session(model.model, model.runtime,
             {0, plan_.trial.chunk, method.attend, method.position, method.cache, method.evict});
 }

@@ -25,8 +25,8 @@ std::vector<NamedTask> make_tasks(const std::vector<std::string>& specs);
 /// What is to be evaluated: every task at every length under every method.
 struct EvalPlan {
   std::vector<NamedTask> tasks;
-  std::vector<int64_t> lengths;     // tokens, the answer's reserve included
-  std::vector<EvalMethod> methods;  // the first is the yardstick of the others
+  std::vector<int64_t> lengths;      // tokens, the answer's reserve included
+  std::vector<MethodSpecs> methods;  // the first is the yardstick of the others
   int64_t samples = 20;
   uint64_t seed = 1;
   const Haystack* haystack = nullptr;

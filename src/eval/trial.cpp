@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/stopwatch.h"
+#include "context/methods.h"
 #include "decode/continuation.h"
 #include "eval/likelihood.h"
 #include "eval/machine.h"
@@ -65,16 +66,6 @@ class AttentionMeter {
 
 }  // namespace
 
-std::string EvalMethod::label() const {
-  const EvalMethod plain;
-  std::string label = "attend=" + attend;
-  if (position != plain.position) label += " position=" + position;
-  if (cache != plain.cache) label += " cache=" + cache;
-  if (evict != plain.evict) label += " evict=" + evict;
-  if (read != plain.read) label += " read=" + read;
-  return label;
-}
-
 /// One answer beside the yardstick's: distributions at its tokens, as long as both are the same and then in a
 /// replay.
 class Trial::Comparison {
@@ -131,8 +122,10 @@ Trial::Trial(const EvalModel& model, std::span<const Sample> samples, std::span<
   if (static_cast<int64_t>(common) >= kLeastShared) shared_tokens_ = static_cast<int64_t>(common);
 }
 
-SessionOptions Trial::session_options(const EvalMethod& method) const {
-  return {0, options_.chunk, method.attend, method.position, method.cache, method.evict};
+SessionOptions Trial::session_options(const MethodSpecs& method) const {
+  SessionOptions options = SessionOptions::of(method);
+  options.chunk = options_.chunk;
+  return options;
 }
 
 void Trial::append(Session& session, std::span<const int32_t> tokens, const AppendOptions& options) {
@@ -148,8 +141,8 @@ void Trial::append(Session& session, std::span<const int32_t> tokens, const Appe
 
 /// A fork of the session that has read the first `tokens` tokens, which is read now if it is the first to be asked
 /// for.
-Session Trial::read_shared(const EvalMethod& method, size_t sample, int64_t tokens, Outcome& outcome) {
-  EvalMethod reader = method;
+Session Trial::read_shared(const MethodSpecs& method, size_t sample, int64_t tokens, Outcome& outcome) {
+  MethodSpecs reader = method;
   std::string key = "all";
   if (options_.share_prefill) {
     reader.attend = "dense";
@@ -168,7 +161,7 @@ Session Trial::read_shared(const EvalMethod& method, size_t sample, int64_t toke
 }
 
 /// Reads of a sample's context what the method keeps of it, and then the question.
-Session Trial::read_kept(const EvalMethod& method, const Reader& reader, size_t index, Outcome& outcome) {
+Session Trial::read_kept(const MethodSpecs& method, const Reader& reader, size_t index, Outcome& outcome) {
   const Stopwatch watch;
   const AttentionMeter meter(*model_.runtime);
   Sample sample = samples_[index];
@@ -194,7 +187,7 @@ Session Trial::read_kept(const EvalMethod& method, const Reader& reader, size_t 
 }
 
 /// Reads a sample's prompt.
-Session Trial::read(const EvalMethod& method, size_t sample, Outcome& outcome) {
+Session Trial::read(const MethodSpecs& method, size_t sample, Outcome& outcome) {
   if (const auto reader = read_methods().make(method.read)) return read_kept(method, *reader, sample, outcome);
   const Prompt& prompt = prompts_[sample];
   const int64_t shared = options_.share_prefill ? prompt.context_tokens : shared_tokens_;
@@ -283,7 +276,7 @@ void Trial::replay(std::vector<Replay>& replays, std::vector<Comparison>& compar
 }
 
 /// Reads a whole prompt and looks at how the asked tokens are predicted.
-void Trial::force(const EvalMethod& method, size_t sample, Outcome& outcome, bool compare) {
+void Trial::force(const MethodSpecs& method, size_t sample, Outcome& outcome, bool compare) {
   const Prompt& prompt = prompts_[sample];
   outcome.answer.spans.resize(samples_[sample].asked.size());
   const auto found = yardsticks_.find(sample);
@@ -323,7 +316,7 @@ void Trial::force(const EvalMethod& method, size_t sample, Outcome& outcome, boo
   if (first_run_ && compare) yardsticks_[sample] = std::move(own);
 }
 
-std::vector<Outcome> Trial::run(const EvalMethod& method, std::span<const size_t> chosen, bool compare) {
+std::vector<Outcome> Trial::run(const MethodSpecs& method, std::span<const size_t> chosen, bool compare) {
   std::vector<Outcome> outcomes(chosen.size());
   reset_peak_resident_bytes();
   tokens_read_ = 0;

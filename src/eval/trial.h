@@ -8,7 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "context/methods.h"
+#include "base/method_specs.h"
+#include "context/reader.h"
 #include "eval/prompts.h"
 #include "eval/sample.h"
 #include "models/session.h"
@@ -23,13 +24,6 @@ struct EvalModel {
   std::shared_ptr<const Tokenizer> tokenizer;
   std::shared_ptr<Runtime> runtime;
   std::shared_ptr<const ChatTemplate> chat;  // null: samples are put as plain text
-};
-
-/// A way of running a model: a spec of each kind.
-struct EvalMethod {
-  std::string attend = "dense", position = "file", cache = "bf16", evict = "none", read = "whole";
-  /// "attend=dense"; what is not the default of its kind follows: "attend=dense cache=q8".
-  std::string label() const;
 };
 
 struct TrialOptions {
@@ -65,7 +59,7 @@ class Trial {
 
   /// Runs the chosen samples; outcomes in their order. The outcomes of the first run are the yardstick of later
   /// ones, where they ran the same samples and `compare` is set. Throws Error, also when interrupted.
-  std::vector<Outcome> run(const EvalMethod& method, std::span<const size_t> chosen, bool compare);
+  std::vector<Outcome> run(const MethodSpecs& method, std::span<const size_t> chosen, bool compare);
 
  private:
   struct Yardstick {
@@ -80,14 +74,14 @@ class Trial {
   };
   class Comparison;
 
-  SessionOptions session_options(const EvalMethod& method) const;
-  Session read(const EvalMethod& method, size_t sample, Outcome& outcome);
-  Session read_kept(const EvalMethod& method, const Reader& reader, size_t index, Outcome& outcome);
-  Session read_shared(const EvalMethod& method, size_t sample, int64_t tokens, Outcome& outcome);
+  SessionOptions session_options(const MethodSpecs& method) const;
+  Session read(const MethodSpecs& method, size_t sample, Outcome& outcome);
+  Session read_kept(const MethodSpecs& method, const Reader& reader, size_t index, Outcome& outcome);
+  Session read_shared(const MethodSpecs& method, size_t sample, int64_t tokens, Outcome& outcome);
   void append(Session& session, std::span<const int32_t> tokens, const AppendOptions& options = {});
   void answer(std::span<const size_t> chosen, std::vector<Session>& sessions, std::span<Outcome> outcomes,
               bool compare);
-  void force(const EvalMethod& method, size_t sample, Outcome& outcome, bool compare);
+  void force(const MethodSpecs& method, size_t sample, Outcome& outcome, bool compare);
   void replay(std::vector<Replay>& replays, std::vector<Comparison>& comparisons);
 
   const EvalModel& model_;

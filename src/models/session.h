@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/method_specs.h"
 #include "evict/evictor.h"
 #include "memory/memory.h"
 #include "models/model.h"
@@ -36,6 +37,11 @@ struct SessionOptions {
   std::string cache = "bf16";     // format of pages: bf16, q8, q4, or f32 for tests
   std::string evict = "none";     // spec of what is dropped from memory for good
   int layers = 0;  // only the model's first layers are run, and the output reads the last of them; 0: all
+
+  /// The defaults with these methods; `read` is not a session's.
+  static SessionOptions of(const MethodSpecs& methods) {
+    return {.attend = methods.attend, .position = methods.position, .cache = methods.cache, .evict = methods.evict};
+  }
 };
 
 /// What to do while tokens are read.

@@ -127,10 +127,27 @@ TEST(CliMethods, JsonHasTheFieldsOfTheContract) {
   }
   EXPECT_EQ(kinds.size(), 7);  // attend, position, cache, evict, read, sample, task
   const Json window = json_output({"methods", "window", "--json"});
-  EXPECT_EQ(window["parameters"][1]["name"], "size");
+  EXPECT_EQ(window["parameters"][1]["name"], "window");
+  EXPECT_EQ(window["parameters"][1]["old_names"][0], "size");
+  EXPECT_EQ(window["capabilities"]["works_with_compacted"], true);
+  EXPECT_EQ(window["capabilities"]["reads_surprisal"], false);
   EXPECT_EQ(window["parameters"][1]["default"], 1024);
   EXPECT_EQ(window["parameters"][1]["min"], 1);
   EXPECT_EQ(json_output({"methods", "gemfilter", "--json"})["parameters"][0]["default"], -1);
+}
+
+TEST(CliMethods, OldNamesOfParametersWorkAndAreNoted) {
+  const auto with = [](const std::string& spec) {
+    return run({"run", "-p", "The captain of the", "-n", "4", "--temp", "0", "--attend", spec});
+  };
+  const Result now = with("window:sink=0,window=2"), before = with("window:sink=0,size=2");
+  EXPECT_EQ(before.code, 0);
+  EXPECT_EQ(before.out, now.out);
+  const std::string note = "note: --attend window: 'size' is now called 'window'\n";
+  EXPECT_EQ(before.err.find(note), before.err.rfind(note));
+  EXPECT_NE(before.err.find(note), std::string::npos);
+  EXPECT_EQ(now.err.find("is now called"), std::string::npos);
+  expect_error(with("window:size=2,window=2"), 2, {"window is given twice"});
 }
 
 TEST(CliMethods, UnknownNamesGetTheNearest) {

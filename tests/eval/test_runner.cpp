@@ -144,11 +144,11 @@ std::vector<size_t> all_of(const Made& made) {
   for (size_t i = 0; i < all.size(); ++i) all[i] = i;
   return all;
 }
-std::vector<Outcome> run(const Made& made, const EvalMethod& method, TrialOptions options = {}) {
+std::vector<Outcome> run(const Made& made, const MethodSpecs& method, TrialOptions options = {}) {
   return Trial(seedling(), made.samples, made.prompts, options, nullptr).run(method, all_of(made), false);
 }
 
-const EvalMethod kDense, kWindow{"window:sink=0,window=64"}, kWide{"window:sink=0,window=1m"};
+const MethodSpecs kDense, kWindow{"window:sink=0,window=64"}, kWide{"window:sink=0,window=1m"};
 
 TEST(Trial, AnswersAreWhatTheEngineGenerates) {
   const Made made = make("needle", 512, 3);
@@ -256,7 +256,7 @@ TEST(Trial, ForcedSpansHaveTheLossOfTheirTokens) {
 
 // --- plans ---
 
-EvalPlan plan(int64_t samples, std::vector<EvalMethod> methods = {kDense, kWindow}) {
+EvalPlan plan(int64_t samples, std::vector<MethodSpecs> methods = {kDense, kWindow}) {
   static const auto prose = prose_haystack();
   return {make_tasks({"needle", "perplexity"}), {256, 300}, std::move(methods), samples, 1, prose.get(), {}};
 }
