@@ -18,7 +18,7 @@ struct MethodSpecs {
 /// A kind of method as an option of programs.
 struct MethodOption {
   std::string_view kind;  // "attend": the option is --attend
-  std::string MethodSpecs::* spec;
+  std::string MethodSpecs::*spec;
   std::string_view help;
 };
 /// All kinds of MethodSpecs.
