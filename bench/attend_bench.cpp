@@ -2,6 +2,7 @@
 // and shape. "deep" reads more pages than any cache holds, as decoding at a depth does.
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <memory>
 #include <random>
 #include <string>
@@ -15,9 +16,10 @@ namespace {
 
 struct Shape {
   PageFormat format;
-  int dim, group, rows;
+  int key_dim, value_dim, rotary_dim, group, rows;
   bool deep;
-  int chunk = 0;  // a quarter of the tokens is seen, in chunks of so many; 0: all
+  int chunk = 0;          // a quarter of the tokens is seen, in chunks of so many; 0: all
+  int value_offset = -1;  // as in AttendTask
 };
 
 constexpr int kTaskPages = 32;  // what decoding gives to a task
@@ -41,29 +43,35 @@ std::string name_of(PageFormat format) {
 class Tasks {
  public:
   Tasks(const Kernels& table, const Shape& s)
-      : queries_(s.rows * s.group * s.dim, 0.1f),
-        out_(queries_.size()),
+      : queries_(s.rows * s.group * s.key_dim, 0.1f),
+        out_(s.rows * s.group * s.value_dim),
         lse_(s.rows * s.group),
-        turn_(s.dim, 0.7f),
-        scratch_(attend_scratch(s.dim, s.dim, s.rows * s.group)) {
-    const size_t key_bytes = page_key_bytes(s.format, s.dim);
-    page_bytes_ = key_bytes + page_value_bytes(s.format, s.dim);
-    const size_t pages = (s.deep ? kDeepBytes : kNearBytes) / page_bytes_ / kTaskPages * kTaskPages;
+        turn_(s.key_dim, 0.7f),
+        scratch_(attend_scratch(s.key_dim, s.value_dim, s.rows * s.group)) {
+    const bool own_values = s.value_offset < 0;
+    const size_t key_bytes = page_key_bytes(s.format, s.key_dim);
+    page_bytes_ = key_bytes + (own_values ? page_value_bytes(s.format, s.value_dim) : 0);
+    const size_t fit = (s.deep ? kDeepBytes : kNearBytes) / page_bytes_ / kTaskPages * kTaskPages;
+    const size_t pages = std::max<size_t>(fit, kTaskPages);
     bytes_ = AlignedBuffer<std::byte>(pages * page_bytes_);  // in large pages, as the page store
     std::byte* begin = bytes_.data();
-    std::vector<float> numbers(kPageTokens * s.dim), turns(kPageTokens * s.dim, 0.5f);
+    std::vector<float> numbers(kPageTokens * s.key_dim), turns(kPageTokens * s.key_dim, 0.5f);
     for (size_t i = 0; i < numbers.size(); ++i) numbers[i] = static_cast<float>(i % 13) * 0.1f - 0.6f;
     std::mt19937 random(1);
     for (size_t p = 0; p < pages; ++p) {
       std::byte* page = begin + p * page_bytes_;
-      table.write_page({s.format, s.dim, s.dim, s.dim, page, page + key_bytes, 0, kPageTokens, numbers.data(),
-                        s.dim, numbers.data(), s.dim, turns.data()});
+      std::byte* values = own_values ? page + key_bytes : page;
+      table.write_page({s.format, s.key_dim, own_values ? s.value_dim : 0, s.rotary_dim, page, values, 0,
+                        kPageTokens, numbers.data(), s.key_dim, numbers.data(), s.value_dim, turns.data()});
       const uint64_t mask = mask_of(s.chunk, random);
-      if (mask != 0) reads_.push_back({page, page + key_bytes, turn_.data(), turn_.data(), mask, nullptr});
+      if (mask != 0) reads_.push_back({page, values, turn_.data(), turn_.data(), mask, nullptr});
     }
     reads_.resize(reads_.size() / kTaskPages * kTaskPages);
     task_.format = s.format;
-    task_.key_dim = task_.value_dim = task_.rotary_dim = s.dim;
+    task_.key_dim = s.key_dim;
+    task_.value_dim = s.value_dim;
+    task_.rotary_dim = s.rotary_dim;
+    task_.value_offset = s.value_offset;
     task_.rows = s.rows;
     task_.group = s.group;
     task_.queries = queries_.data();
@@ -104,7 +112,8 @@ void attend(benchmark::State& state, const std::string& isa, Shape shape) {
   Tasks tasks(table, shape);
   for (auto _ : state) tasks.run(table);
   const double rounds = static_cast<double>(state.iterations());
-  const double operations = tasks.pages() * kPageTokens * shape.rows * shape.group * 2 * shape.dim;
+  const double operations =
+      tasks.pages() * kPageTokens * shape.rows * shape.group * (shape.key_dim + shape.value_dim);
   state.counters["multiply-adds/s"] = benchmark::Counter(rounds * operations, benchmark::Counter::kIsRate);
   state.counters["page bytes/s"] = benchmark::Counter(rounds * tasks.bytes(), benchmark::Counter::kIsRate);
 }
@@ -117,8 +126,21 @@ const int kRegistered = [] {
         const std::string name = "attend/" + isa + "/" + name_of(format) + "/dim:" + std::to_string(dim) +
                                  "/group:" + std::to_string(group) + "/rows:" + std::to_string(rows) +
                                  (deep ? "/deep" : "") + (chunk ? "/quarter by:" + std::to_string(chunk) : "");
-        benchmark::RegisterBenchmark(name.c_str(), attend, isa, Shape{format, dim, group, rows, deep, chunk});
+        benchmark::RegisterBenchmark(name.c_str(), attend, isa,
+                                     Shape{format, dim, dim, dim, group, rows, deep, chunk});
       };
+      // latent attention, and the same with a copy of the latent as values
+      const auto add_latent = [&](int group, int rows, bool deep) {
+        for (const bool in_keys : {true, false}) {
+          const std::string name = "attend/" + isa + "/" + name_of(format) +
+                                   (in_keys ? "/latent" : "/latent copied") + "/group:" + std::to_string(group) +
+                                   "/rows:" + std::to_string(rows) + (deep ? "/deep" : "");
+          benchmark::RegisterBenchmark(name.c_str(), attend, isa,
+                                       Shape{format, 576, 512, 64, group, rows, deep, 0, in_keys ? 64 : -1});
+        }
+      };
+      for (const int group : {1, 16}) add_latent(group, 1, true);
+      add_latent(1, 256, false);
       for (const int dim : {64, 128}) {
         add(dim, 4, 1, false);
         add(dim, 4, 32, false);

@@ -28,6 +28,7 @@ ExitCode report(const Error& error) {
     case Error::Kind::kInterrupted:
       return report(error.what(), kInterrupted);
     case Error::Kind::kFailed:
+    case Error::Kind::kOutOfMemory:
       break;
   }
   return report(error.what(), kFailed);

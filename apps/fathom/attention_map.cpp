@@ -7,8 +7,8 @@
 #include "base/write_file.h"
 #include "console.h"
 #include "decode/generate.h"
-#include "engine.h"
 #include "eval/attention_page.h"
+#include "loaded_model.h"
 
 namespace fathom {
 
@@ -32,25 +32,25 @@ void map_attention(const AttentionMapOptions& options) {
   for (const std::string& file : options.files) text += read_input(file);
   text += options.prompt;
   if (text.empty()) fail_usage("--attention: nothing to read: give a prompt (-p) or a file (-f)");
-  const Engine engine(options.common);
-  Session session = engine.session(options.common);
-  const std::vector<int32_t> prompt = encode_prompt(*engine.tokenizer, text, false);
+  const LoadedModel loaded(options.common);
+  Session session = loaded.session(options.common);
+  const std::vector<int32_t> prompt = encode_prompt(*loaded.tokenizer, text, false);
   if (prompt.empty()) fail("the prompt has no tokens");
-  const Memory& memory = session.memory();
   // the last token of the prompt asks for the first of the answer
-  AttentionMass mass(std::vector<char>(memory.layers(), 1), memory.kv_heads(), std::ssize(prompt) - 1);
+  const Sequence& sequence = session.sequence();
+  AttentionMass mass(std::vector<char>(sequence.layers(), 1), sequence.most_heads(), std::ssize(prompt) - 1);
   session.watch(&mass);
   read_tokens(session, prompt);
   Sampler sampler;
   GenerateOptions generation;
   generation.max_tokens = options.tokens;
   generation.stop = {"\n"};
-  const Generated answer = generate(session, *engine.tokenizer, sampler, prompt, generation);
+  const Generated answer = generate(session, *loaded.tokenizer, sampler, prompt, generation);
   if (answer.stop == StopReason::kInterrupted) throw Error("interrupted", Error::Kind::kInterrupted);
   AttentionPicture picture{std::filesystem::path(options.common.model_path()).stem().string(), answer.text, prompt};
   picture.tokens.insert(picture.tokens.end(), answer.tokens.begin(), answer.tokens.end());
   picture.tokens.resize(session.length());  // the last one was not read
-  const Json json = attention_json(picture, mass, session, *engine.tokenizer);
+  const Json json = attention_json(picture, mass, session, *loaded.tokenizer);
   if (options.json) write_out(json.dump() + "\n");
   const std::string page = attention_page(json);
   write_file(options.html, std::as_bytes(std::span(page)));

@@ -17,8 +17,8 @@
 #include "commands.h"
 #include "console.h"
 #include "eval/machine.h"
-#include "models/session.h"
 #include "options.h"
+#include "session/session.h"
 
 namespace fathom {
 namespace {
@@ -70,15 +70,31 @@ std::string teraflops(double multiply_adds_per_second) {
   return out.str();
 }
 
-/// Multiply-adds of attention for tokens at positions [depth, depth + n) in all layers, and bytes of pages that one
-/// token at `depth` reads.
+/// Multiply-adds of attention for tokens at positions [depth, depth + n) in all layers.
 double attention_multiply_adds(const ModelConfig& c, double depth, double n) {
-  return static_cast<double>(c.layers) * c.heads * (c.key_dim + c.value_dim) * (depth * n + n * (n + 1) / 2);
+  double sum = 0;
+  for (int i = 0; i < c.layers; ++i) {
+    const LayerConfig layer = c.layer(i);
+    const auto window = layer.window > 0 ? static_cast<double>(layer.window) : depth + n;
+    // rows before the window is full attend to all, those after it to `window` tokens
+    const double whole = std::clamp(window - depth, 0.0, n);
+    sum += static_cast<double>(layer.heads) * (layer.key_dim + layer.value_dim) *
+           (depth * whole + whole * (whole + 1) / 2 + (n - whole) * window);
+  }
+  return sum;
 }
-double page_bytes(const Session& session, double depth) {
-  const Memory& memory = session.memory();
-  return static_cast<double>(memory.store().shape().bytes()) / kPageTokens * memory.layers() * memory.kv_heads() *
-         depth;
+/// Bytes of pages and of recurrent states.
+double state_bytes(const Session& session, double depth) {
+  double bytes = 0;
+  for (int layer = 0; layer < session.sequence().layers(); ++layer) {
+    if (const PagedKv* kv = session.sequence().paged(layer)) {
+      const double tokens = kv->window() > 0 ? std::min(depth, static_cast<double>(kv->window())) : depth;
+      bytes += static_cast<double>(kv->shape().bytes()) / kPageTokens * kv->heads() * tokens;
+    }
+    if (const RecurrentState* state = session.sequence().recurrent(layer))
+      bytes += static_cast<double>(state->state_bytes());
+  }
+  return bytes;
 }
 
 class Bench {
@@ -173,8 +189,8 @@ class Bench {
     BenchTest test;
     test.tokens = n;
     test.work = [&](int64_t tokens) {
-      const double pages = page_bytes(prepared[0][0], static_cast<double>(depth) + (tokens + 1) / 2.0);
-      return (model_->network().weight_bytes() + pages * options_.sequences) * tokens;
+      const double state = state_bytes(prepared[0][0], static_cast<double>(depth) + (tokens + 1) / 2.0);
+      return (model_->network().weight_bytes(options_.sequences) + state * options_.sequences) * tokens;
     };
     test.run = [](Sessions& sessions, std::span<const int32_t> tokens, const auto& progress) {
       for (size_t i = 0; i < tokens.size(); ++i) {
@@ -263,7 +279,7 @@ class Bench {
         << " threads: reads " << format_bytes(limits.read_bytes_per_second) << "/s, "
         << teraflops(limits.multiply_adds_per_second) << " Tflop/s as the quantised matmul multiplies, "
         << teraflops(limits.bf16_multiply_adds_per_second) << " in bf16\n"
-        << "model    " << config.name << ", " << format_bytes(static_cast<double>(model_->network().weight_bytes()))
+        << "model    " << config.name << ", " << format_bytes(model_->network().weight_bytes(1))
         << " of weights; attend " << options_.common.methods.attend << ", cache " << options_.common.methods.cache
         << "\n\n"
         << "test       tokens    depth    tokens/s     (slowest to fastest)  share of limit  peak memory\n";

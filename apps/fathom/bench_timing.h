@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "attend/attention.h"
-#include "models/session.h"
+#include "session/session.h"
 
 namespace fathom {
 

@@ -74,8 +74,8 @@ void take_turn(Dialogue& dialogue, const std::string& line, Sampler& sampler, co
 
 void run_chat(const ChatOptions& options) {
   Sampler sampler = options.sampling.sampler();
-  const Engine engine(options.common);
-  Dialogue dialogue(engine, options.common, open_chat_template(engine, options.chat_template), options.system);
+  const LoadedModel loaded(options.common);
+  Dialogue dialogue(loaded, options.common, open_chat_template(loaded, options.chat_template), options.system);
   GenerateOptions generation;
   generation.max_tokens = options.tokens;
   generation.stop = options.stop;

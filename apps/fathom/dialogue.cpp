@@ -12,8 +12,8 @@ std::string text_of(const Tokenizer& tokenizer, int32_t id) { return id == kNoTo
 
 }  // namespace
 
-std::unique_ptr<const ChatTemplate> open_chat_template(const Engine& engine, const std::string& file) {
-  const Vocabulary& vocabulary = engine.tokenizer->vocabulary();
+std::unique_ptr<const ChatTemplate> open_chat_template(const LoadedModel& loaded, const std::string& file) {
+  const Vocabulary& vocabulary = loaded.tokenizer->vocabulary();
   const std::string source = file.empty() ? vocabulary.chat_template : read_input(file);
   const std::string name = file.empty() ? vocabulary.source : input_name(file);
   if (source.empty()) {
@@ -21,16 +21,16 @@ std::unique_ptr<const ChatTemplate> open_chat_template(const Engine& engine, con
          ": has no chat template; give one with --template FILE (Jinja), or use `fathom run`, which needs none");
   }
   try {
-    return std::make_unique<ChatTemplate>(source, text_of(*engine.tokenizer, vocabulary.bos),
-                                          text_of(*engine.tokenizer, vocabulary.eos));
+    return std::make_unique<ChatTemplate>(source, text_of(*loaded.tokenizer, vocabulary.bos),
+                                          text_of(*loaded.tokenizer, vocabulary.eos));
   } catch (const Error& error) {
     throw Error(concat(name, ": chat template: ", error.what()), error.kind());
   }
 }
 
-Dialogue::Dialogue(const Engine& engine, const CommonOptions& options,
+Dialogue::Dialogue(const LoadedModel& loaded, const CommonOptions& options,
                    std::unique_ptr<const ChatTemplate> chat_template, const std::string& system)
-    : engine_(engine), template_(std::move(chat_template)), session_(engine.session(options)) {
+    : loaded_(loaded), template_(std::move(chat_template)), session_(loaded.session(options)) {
   if (!system.empty()) start_.push_back({"system", system});
   reset();
 }
@@ -56,9 +56,9 @@ Generated Dialogue::answer(const std::string& text, Sampler& sampler, const Gene
                            const std::function<void(std::string_view)>& on_text) {
   std::vector<ChatMessage> messages = messages_;
   messages.push_back({"user", text});
-  const std::vector<int32_t> tokens = encode_prompt(*engine_.tokenizer, template_->render(messages, true), true);
+  const std::vector<int32_t> tokens = encode_prompt(*loaded_.tokenizer, template_->render(messages, true), true);
   read(tokens);
-  Generated result = generate(session_, *engine_.tokenizer, sampler, tokens, options, on_text);
+  Generated result = generate(session_, *loaded_.tokenizer, sampler, tokens, options, on_text);
   held_.insert(held_.end(), result.tokens.begin(), result.tokens.end());
   held_.resize(session_.length());
   messages.push_back({"assistant", result.text});

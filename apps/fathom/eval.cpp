@@ -20,11 +20,11 @@
 #include "console.h"
 #include "context/methods.h"
 #include "dialogue.h"
-#include "engine.h"
 #include "eval/machine.h"
 #include "eval/report.h"
 #include "eval/runner.h"
 #include "evict/methods.h"
+#include "loaded_model.h"
 #include "position/rotary.h"
 
 namespace fathom {
@@ -112,11 +112,11 @@ std::string file_id(const std::string& path) {
 EvalModel open_model(const EvalOptions& options, const std::string& path) {
   CommonOptions common = options.common;
   common.model = path;
-  Engine engine(common);
+  LoadedModel loaded(common);
   EvalModel model{
-      std::filesystem::path(path).stem(), file_id(path), engine.model, nullptr, engine.runtime, nullptr};
-  if (options.chat) model.chat = open_chat_template(engine, options.chat_template);
-  model.tokenizer = std::move(engine.tokenizer);
+      std::filesystem::path(path).stem(), file_id(path), loaded.model, nullptr, loaded.runtime, nullptr};
+  if (options.chat) model.chat = open_chat_template(loaded, options.chat_template);
+  model.tokenizer = std::move(loaded.tokenizer);
   return model;
 }
 

@@ -39,6 +39,11 @@ const char* scaling_name(RotaryConfig::Scaling scaling) {
 }
 
 Json shape_json(const ModelConfig& c) {
+  int64_t elements = 0;  // of keys and values per token, in all layers
+  for (int i = 0; i < c.layers; ++i) {
+    const LayerConfig layer = c.layer(i);
+    elements += static_cast<int64_t>(layer.kv_heads) * (layer.key_dim + layer.value_dim);
+  }
   return {{"layers", c.layers},
           {"width", c.width},
           {"heads", c.heads},
@@ -56,7 +61,10 @@ Json shape_json(const ModelConfig& c) {
           {"rotary_scaling", scaling_name(c.rotary.scaling)},
           {"rotary_factor", c.rotary.factor},
           {"rotary_divisors", !c.rotary.divisors.empty()},
-          {"cache_bytes_per_token", int64_t{2} * c.layers * c.kv_heads * (c.key_dim + c.value_dim)}};
+          {"experts", c.experts.count},
+          {"experts_used", c.experts.used},
+          {"state_space", c.state_space.inner},
+          {"cache_bytes_per_token", 2 * elements}};
 }
 
 /// Tensors and bytes of each weight type, by name.
@@ -92,7 +100,7 @@ Json tensors_json(const Gguf& file) {
   return list;
 }
 
-/// All that is told, as JSON; config is null if the engine cannot run the file.
+/// All that is told, as JSON; config is null if the loaded cannot run the file.
 Json describe(const Gguf& file, const ModelConfig* config) {
   const auto* tokens = file.strings("tokenizer.ggml.tokens");
   Json json = {{"file", file.name()},
@@ -131,7 +139,12 @@ class Page {
 
 void describe_shape(Page& page, const ModelConfig& c) {
   page.line("layers", c.layers, ", width ", c.width, ", ffn ", c.ffn_width);
-  page.line("heads", c.heads, " over ", c.kv_heads, " key/value, of ", c.key_dim, " (values ", c.value_dim, ")");
+  if (c.heads > 0)
+    page.line("heads", c.heads, " over ", c.kv_heads, " key/value, of ", c.key_dim, " (values ", c.value_dim, ")");
+  if (c.experts.count > 0)
+    page.line("experts", c.experts.count, " of width ", c.experts.width, ", ", c.experts.used, " used per token");
+  if (c.state_space.inner > 0)
+    page.line("recurrence", "state space of ", c.state_space.inner, " channels, state ", c.state_space.state);
   page.line("context", "trained to ", c.trained_context, " tokens",
             c.sliding_window > 0 ? concat(", sliding window ", c.sliding_window) : "",
             c.landmarks ? concat(", a landmark after every ", c.landmarks.tokens) : "");
@@ -145,8 +158,13 @@ void describe_shape(Page& page, const ModelConfig& c) {
               c.rotary.divisors.empty() ? "" : ", with divisors");
   }
   const auto memory = [&](PageFormat format) {
-    const double page_bytes = page_key_bytes(format, c.key_dim) + page_value_bytes(format, c.value_dim);
-    return format_bytes(1024.0 / kPageTokens * c.layers * c.kv_heads * page_bytes);
+    double bytes = 0;  // of a page of every head
+    for (int i = 0; i < c.layers; ++i) {
+      const LayerConfig layer = c.layer(i);
+      bytes += static_cast<double>(layer.kv_heads) * static_cast<double>(page_key_bytes(format, layer.key_dim) +
+                                                                         page_value_bytes(format, layer.value_dim));
+    }
+    return format_bytes(1024.0 / kPageTokens * bytes);
   };
   page.line("memory", memory(PageFormat::kBF16), " per 1k tokens of context (cache bf16; q8 ",
             memory(PageFormat::kQ8), ", q4 ", memory(PageFormat::kQ4), ")");
@@ -184,7 +202,7 @@ std::string describe_text(const Gguf& file, const ModelConfig* config, bool tens
   return page.text();
 }
 
-/// Tells what the file holds even if the engine cannot run it, and then why it cannot.
+/// Tells what the file holds even if the loaded cannot run it, and then why it cannot.
 void run_inspect(const InspectOptions& options) {
   if (!options.attention.html.empty()) {
     AttentionMapOptions attention = options.attention;

@@ -10,8 +10,8 @@
 #include "base/write_file.h"
 #include "commands.h"
 #include "console.h"
-#include "models/session.h"
 #include "options.h"
+#include "session/session.h"
 #include "token_list.h"
 
 namespace fathom {

@@ -11,8 +11,8 @@
 #include "decode/methods.h"
 #include "eval/task.h"
 #include "evict/methods.h"
-#include "models/session.h"
 #include "position/rotary.h"
+#include "session/session.h"
 
 namespace fathom {
 namespace {

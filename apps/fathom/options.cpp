@@ -97,6 +97,10 @@ void add_common_options(Command command, CommonOptions& o, MethodChoice choice) 
                   "most tokens to hold; longer input is an error [no limit]");
   add_size_option(command, "--chunk", o.chunk, 1,
                   "tokens read at once: more is faster and takes more memory [512]");
+  add_size_option(command, "--memory", o.memory, 1,
+                  "most bytes for keys, values and states, as 8g; more is an error [no limit]");
+  add_size_option(command, "--checkpoints", o.checkpoints, 0,
+                  "most bytes for checkpoints of recurrent states: with more, going back reads less again [256m]");
   add_method_options(command, o.methods, choice);
 }
 

@@ -7,10 +7,11 @@
 #include <string>
 #include <vector>
 
+#include "base/interrupt.h"
 #include "base/method_specs.h"
 #include "command_line.h"
 #include "decode/sampler.h"
-#include "models/session.h"
+#include "session/session.h"
 
 namespace fathom {
 
@@ -20,14 +21,18 @@ struct CommonOptions {
   int64_t threads = 0;  // 0: all cores
   int64_t context = 0;
   int64_t chunk = 512;
+  int64_t memory = 0;                                                       // bytes; 0: no limit
+  int64_t checkpoints = static_cast<int64_t>(EngineOptions().checkpoints);  // bytes
   MethodSpecs methods;
 
   SessionOptions session() const {
     SessionOptions options = SessionOptions::of(methods);
     options.context = context;
     options.chunk = chunk;
+    options.stop = &interrupt_token();
     return options;
   }
+  EngineOptions engine() const { return {static_cast<size_t>(memory), static_cast<size_t>(checkpoints)}; }
   /// The model's file. Throws Error saying what to do if there is none.
   std::string model_path() const;
 };

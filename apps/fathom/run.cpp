@@ -12,7 +12,7 @@
 #include "context/methods.h"
 #include "decode/generate.h"
 #include "dialogue.h"
-#include "engine.h"
+#include "loaded_model.h"
 
 namespace fathom {
 namespace {
@@ -35,14 +35,14 @@ std::string read_files(const RunOptions& options) {
 }
 
 /// What of a text is answered from.
-std::string kept_text(const Reader& reader, const std::string& text, const Engine& engine,
+std::string kept_text(const Reader& reader, const std::string& text, const LoadedModel& loaded,
                       const RunOptions& options) {
-  const int64_t trained = engine.model->config().trained_context;
+  const int64_t trained = loaded.model->config().trained_context;
   const int64_t window = options.common.context > 0 ? std::min(options.common.context, trained) : trained;
   // parts of it are read again with each window
-  Progress progress("reading parts", "tokens", std::ssize(engine.tokenizer->encode(text)) * 3 / 2);
+  Progress progress("reading parts", "tokens", std::ssize(loaded.tokenizer->encode(text)) * 3 / 2);
   return reader.read(text, options.prompt,
-                     {[&](int layers) { return engine.session(options.common, layers); }, *engine.tokenizer, window,
+                     {[&](int layers) { return loaded.session(options.common, layers); }, *loaded.tokenizer, window,
                       [&](int64_t tokens) {
                         progress.update(tokens);
                         throw_if_interrupted();
@@ -50,13 +50,13 @@ std::string kept_text(const Reader& reader, const std::string& text, const Engin
 }
 
 /// The prompt's tokens: of the text as it is, or as a user's message in the model's form.
-std::vector<int32_t> encode(const Engine& engine, const std::string& text, const RunOptions& options) {
-  if (!options.chat) return encode_prompt(*engine.tokenizer, text, options.special);
+std::vector<int32_t> encode(const LoadedModel& loaded, const std::string& text, const RunOptions& options) {
+  if (!options.chat) return encode_prompt(*loaded.tokenizer, text, options.special);
   std::vector<ChatMessage> messages;
   if (!options.system.empty()) messages.push_back({"system", options.system});
   messages.push_back({"user", text});
-  const auto chat_template = open_chat_template(engine, options.chat_template);
-  return encode_prompt(*engine.tokenizer, chat_template->render(messages, true), true);
+  const auto chat_template = open_chat_template(loaded, options.chat_template);
+  return encode_prompt(*loaded.tokenizer, chat_template->render(messages, true), true);
 }
 
 /// A method that made no difference is told of, so that nobody takes its figures for its own.
@@ -96,12 +96,12 @@ void run(const RunOptions& options) {
     fail_usage("--read: expected a text (-f) and a question about it (-p)");
   Sampler sampler = options.sampling.sampler();
   std::string text = read_files(options);
-  const Engine engine(options.common);
-  if (reader) text = kept_text(*reader, text, engine, options);
+  const LoadedModel loaded(options.common);
+  if (reader) text = kept_text(*reader, text, loaded, options);
   text += options.prompt;
-  Session session = engine.session(options.common);
-  const std::vector<int32_t> prompt = encode(engine, text, options);
-  const AttentionCount seen_before = engine.runtime->work().attention.count();  // --read has attended, too
+  Session session = loaded.session(options.common);
+  const std::vector<int32_t> prompt = encode(loaded, text, options);
+  const AttentionCount seen_before = loaded.runtime->work().attention.count();  // --read has attended, too
   const double prefill_seconds = read_tokens(session, prompt);
 
   GenerateOptions generation;
@@ -110,11 +110,11 @@ void run(const RunOptions& options) {
   generation.ignore_eos = options.ignore_eos;
   generation.show_special = options.special;
   const Generated result =
-      generate(session, *engine.tokenizer, sampler, prompt, generation, [&](std::string_view piece) {
+      generate(session, *loaded.tokenizer, sampler, prompt, generation, [&](std::string_view piece) {
         if (!options.json) write_out(piece);
       });
   const auto prompt_tokens = static_cast<int64_t>(prompt.size());
-  const AttentionCount seen = engine.runtime->work().attention.count() - seen_before;
+  const AttentionCount seen = loaded.runtime->work().attention.count() - seen_before;
   if (options.json) {
     print_json(result, prompt_tokens, prefill_seconds, seen, sampler.seed());
   } else if (!result.text.ends_with('\n')) {

@@ -12,9 +12,9 @@
 #include "base/stopwatch.h"
 #include "commands.h"
 #include "console.h"
-#include "engine.h"
 #include "eval/likelihood.h"
 #include "eval/machine.h"
+#include "loaded_model.h"
 
 namespace fathom {
 namespace {
@@ -89,8 +89,8 @@ void score_window(Session& session, std::span<const int32_t> tokens, int64_t sta
   session.append(tokens, append);
 }
 
-Score score_text(const Engine& engine, const ScoreOptions& options, const std::vector<int32_t>& text) {
-  const std::vector<int32_t> start = beginning(*engine.tokenizer);
+Score score_text(const LoadedModel& loaded, const ScoreOptions& options, const std::vector<int32_t>& text) {
+  const std::vector<int32_t> start = beginning(*loaded.tokenizer);
   const auto count = static_cast<int64_t>(text.size());
   const int64_t window = options.window > 0 ? options.window : count;
   Progress progress("scoring", "tokens", count);
@@ -98,7 +98,7 @@ Score score_text(const Engine& engine, const ScoreOptions& options, const std::v
   for (int64_t begin = 0; begin < count; begin += window) {
     std::vector<int32_t> tokens = start;
     tokens.insert(tokens.end(), text.begin() + begin, text.begin() + std::min(begin + window, count));
-    Session session = engine.session(options.common);
+    Session session = loaded.session(options.common);
     score_window(session, tokens, static_cast<int64_t>(start.size()), score, [&](int64_t done) {
       progress.update(begin + done);
       throw_if_interrupted();
@@ -149,12 +149,12 @@ void print_table(const Score& score, const Cost& cost) {
 
 void run_score(const ScoreOptions& options) {
   const std::string text = read_input(options.file);
-  const Engine engine(options.common);
+  const LoadedModel loaded(options.common);
   EncodeOptions encoding;
   encoding.add_bos_eos = false;
-  const std::vector<int32_t> tokens = engine.tokenizer->encode(text, encoding);
+  const std::vector<int32_t> tokens = loaded.tokenizer->encode(text, encoding);
   const Stopwatch watch;
-  const Score score = score_text(engine, options, tokens);
+  const Score score = score_text(loaded, options, tokens);
   const Cost cost{rate(static_cast<int64_t>(tokens.size()), watch.seconds()), peak_resident_bytes()};
   if (options.json) {
     print_json(score, cost);

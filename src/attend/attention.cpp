@@ -9,8 +9,8 @@
 namespace fathom {
 namespace {
 
-/// Queries (rows × group) of one task: with them, one bringing-in of a page serves many, and their sums stay in the
-/// L2 cache.
+/// Queries (rows × group) of one task: a page is unpacked once for all of them, and their sums stay in the L2
+/// cache.
 constexpr int kBlockQueries = 256;
 /// With few queries the pages of a head are shared out among tasks of this many (2,048 tokens), so that all threads
 /// have work and each streams for long; the number does not depend on the threads, so that results do not either.
@@ -23,11 +23,11 @@ int64_t window_begin(int64_t window, int64_t index) {
 }
 
 /// The tokens of a page that lie in the window of token `first` or of a later one, and not after token `last`.
-uint64_t visible_mask(const PageSlot& slot, int64_t window, int64_t first, int64_t last) {
-  return page_bits(window_begin(window, first) - slot.first, last + 1 - slot.first);
+uint64_t visible_mask(const PageEntry& entry, int64_t window, int64_t first, int64_t last) {
+  return page_bits(window_begin(window, first) - entry.first, last + 1 - entry.first);
 }
-uint64_t visible_mask(const PageSlot& slot, int64_t window, int64_t index) {
-  return visible_mask(slot, window, index, index);
+uint64_t visible_mask(const PageEntry& entry, int64_t window, int64_t index) {
+  return visible_mask(entry, window, index, index);
 }
 
 int64_t nanoseconds() {
@@ -35,184 +35,199 @@ int64_t nanoseconds() {
       .count();
 }
 
-/// Tokens of the sequence up to a row of its newest ones, the row included.
-int64_t tokens_to(const AttentionInput& input, int64_t row) {
-  return input.memory->tokens() - input.rows + row + 1;
-}
-
-/// The first row of the task that ends before row `end`: tasks begin every `most` rows, and where a landmark's
-/// block begins, so that for all rows of a task the same blocks are past.
+/// The first row of the task that ends before row `end`: tasks begin every `most` rows, and where the form wants
+/// it.
 int64_t task_begin(const AttentionInput& input, int64_t end, int64_t most) {
-  int64_t from = 0;
-  if (input.landmarks) {
-    const int64_t last = tokens_to(input, end - 1) - 1;
-    from = end - 1 - last % input.landmarks.block();
-  }
-  return std::max<int64_t>(0, from + (end - 1 - from) / most * most);
+  const int64_t from = std::max<int64_t>(0, end - input.form->rows_together(input.token(end - 1)));
+  return from + (end - 1 - from) / most * most;
 }
 
 /// What the scores of a row are multiplied with.
 float row_scale(const AttentionInput& input, int64_t row) {
   const float scale = input.scale * input.selector->score_factor(input.layer);
-  return input.form.softplus ? scale * std::log(static_cast<float>(tokens_to(input, row))) : scale;
+  return scale * input.form->row_scale(input.token(row) + 1);
 }
 
 }  // namespace
 
 uint64_t AttendedBlock::mask(const SelectedPage& page, int row) const {
-  const PageSlot& slot = memory.lane(block.layer, block.head)[page.slot];
-  const uint64_t seen = page.mask & visible_mask(slot, window, block.first + row);
+  const PageEntry& entry = kv.table(block.head)[page.slot];
+  const uint64_t seen = page.mask & visible_mask(entry, kv.window(), block.first + row);
   return page.row_masks < 0 ? seen : seen & selection.row_masks[page.row_masks + row];
 }
 
 double AttendedBlock::share(int64_t query, double score) const {
-  if (!std::isfinite(lse[query])) return 0;  // nothing had weight, or the query was not finite
-  return std::exp(log_weight(form, query, score) - lse[query]);
+  if (!std::isfinite(lse[query])) return 0;        // nothing had weight, or the query was not finite
+  float weight[16] = {static_cast<float>(score)};  // kernels take whole vectors
+  if (weights.apply) weights(query, std::ssize(weight), weight);
+  return std::exp(static_cast<double>(weight[0]) - lse[query]);
 }
 
-void Attention::rotate_queries(const AttentionInput& input, Prepared& prepared) const {
-  const Block& block = prepared.block;
-  const int key_dim = input.memory->store().shape().key_dim;
-  const int64_t head_floats = static_cast<int64_t>(input.group()) * key_dim;
-  const int pairs = input.rotations->pairs();
-  prepared.queries.resize(block.rows * head_floats);
-  prepared.places.resize(2 * static_cast<size_t>(pairs));
+LayerQueries AttentionInput::layer_queries(const Kernels& kernels) const {
+  LayerQueries all;
+  all.sequence = sequence;
+  all.kv = kv;
+  all.layer = layer;
+  all.heads = heads;
+  all.first = kv->tokens() - rows;
+  all.rows = rows;
+  all.positions = positions;
+  all.queries = queries;
+  all.stride = query_stride;
+  all.scale = row_scale(*this, rows - 1);
+  all.kernels = &kernels;
+  return all;
+}
+
+void Attention::rotate_queries(const AttentionInput& input, AttentionBlock& block) const {
+  const PositionRotations& rotations = block.kv->rotations();
+  const int key_dim = block.kv->shape().key_dim, pairs = rotations.pairs();
+  const int64_t head_floats = static_cast<int64_t>(block.group) * key_dim;
+  block.queries.resize(block.rows * head_floats);
+  block.rotations.resize(2 * static_cast<size_t>(pairs));
   for (int r = 0; r < block.rows; ++r) {
     const int64_t row = block.first_row + r;
     const float* from = input.queries + row * input.query_stride + block.head * head_floats;
-    float* to = prepared.queries.data() + r * head_floats;
+    float* to = block.queries.data() + r * head_floats;
     const float scale = row_scale(input, row);
     for (int64_t i = 0; i < head_floats; ++i) to[i] = from[i] * scale;
     if (pairs == 0) continue;
-    const PlaceRotations::View turn = input.rotations->at(input.positions[row], prepared.places.data());
-    for (int64_t i = 0; i < head_floats; i += key_dim) kernels_.rotate_pairs(to + i, turn.cos, turn.sin, pairs);
+    const PositionRotations::View rotation = rotations.at(input.positions[row], block.rotations.data());
+    for (int64_t i = 0; i < head_floats; i += key_dim)
+      kernels_.rotate_pairs(to + i, rotation.cos, rotation.sin, pairs);
   }
 }
 
 /// Makes of a selection what the kernel reads: pointers, rotations, and masks without what lies after a row or
 /// before its window.
-void Attention::read_pages(const AttentionInput& input, const QueryBlock& query, Prepared& prepared) const {
-  const Lane& lane = input.memory->lane(input.layer, query.head);
-  const PageStore& store = input.memory->store();
-  const Selection& selection = prepared.selection;
-  const size_t pairs = input.rotations->pairs();
-  prepared.reads.clear();
-  prepared.own_block = false;
-  prepared.places.resize(selection.pages.size() * 2 * pairs);
-  prepared.row_masks.resize(selection.pages.size() * query.rows);
-  const int64_t last = query.first + query.rows - 1;
+void Attention::read_pages(AttentionBlock& block) const {
+  const PageTable& table = block.kv->table(block.head);
+  const PageStore& store = block.kv->store();
+  const PositionRotations& rotations = block.kv->rotations();
+  const int64_t window = block.kv->window();
+  const Selection& selection = block.selection;
+  const size_t pairs = rotations.pairs();
+  const auto [first, last] = std::ranges::minmax(block.tokens);
   for (size_t i = 0; i < selection.pages.size(); ++i) {
     const SelectedPage& page = selection.pages[i];
-    const PageSlot& slot = lane[page.slot];
+    const PageEntry& entry = table[page.slot];
     PageRead read;
-    read.mask = page.mask & visible_mask(slot, input.window, query.first, last) & ~input.landmarks.bit();
+    read.mask = page.mask & visible_mask(entry, window, first, last);
     if (read.mask == 0) continue;
-    read.keys = page.keys ? page.keys : store.keys(slot.page);
-    read.values = store.values(slot.page);
+    read.keys = page.keys ? page.keys : store.keys(entry.page);
+    read.values = store.values(entry.page);
     if (pairs > 0) {
-      const PlaceRotations::View turn = input.rotations->at(page.place, prepared.places.data() + i * 2 * pairs);
-      read.cos = turn.cos;
-      read.sin = turn.sin;
+      const PositionRotations::View rotation = rotations.at(page.position, block.rotations.data() + i * 2 * pairs);
+      read.cos = rotation.cos;
+      read.sin = rotation.sin;
     }
-    const bool rows_differ = (read.mask & ~visible_mask(slot, input.window, last, query.first)) != 0;
+    const bool rows_differ = (read.mask & ~visible_mask(entry, window, last, first)) != 0;
     if (rows_differ || page.row_masks >= 0) {
-      uint64_t* masks = prepared.row_masks.data() + i * query.rows;
-      for (int r = 0; r < query.rows; ++r) {
-        masks[r] = visible_mask(slot, input.window, query.first + r);
+      uint64_t* masks = block.row_masks.data() + i * block.rows;
+      for (int r = 0; r < block.rows; ++r) {
+        masks[r] = visible_mask(entry, window, block.tokens[r]);
         if (page.row_masks >= 0) masks[r] &= selection.row_masks[page.row_masks + r];
-        prepared.count.attended += static_cast<int64_t>(query.group) * std::popcount(read.mask & masks[r]);
+        block.count.attended += static_cast<int64_t>(block.group) * std::popcount(read.mask & masks[r]);
       }
       read.row_masks = masks;
     } else {
-      prepared.count.attended += static_cast<int64_t>(query.group) * query.rows * std::popcount(read.mask);
+      block.count.attended += static_cast<int64_t>(block.queries_count()) * std::popcount(read.mask);
     }
-    prepared.reads.push_back(read);
-    if (!input.landmarks) continue;
-    prepared.own_block = slot.first + slot.filled > query.first;
-    if (!prepared.own_block) prepared.count.attended += static_cast<int64_t>(query.group) * query.rows;
+    block.reads.push_back(read);
+    block.last_page_end = entry.first + entry.filled;
   }
 }
 
-QueryBlock Attention::query_block(const AttentionInput& input, const Prepared& prepared) const {
-  const Block& block = prepared.block;
+/// The pages of an open draft: a node attends to the nodes of its own path, within the window.
+void Attention::read_draft(AttentionBlock& block) const {
+  const DraftTree& tree = *block.kv->draft();
+  const DraftPages& draft = block.kv->draft_pages(block.head);
+  const PositionRotations& rotations = block.kv->rotations();
+  const size_t pairs = rotations.pairs(), pages = block.selection.pages.size();
+  for (size_t p = 0; p < 2; ++p) {
+    PageRead read;
+    uint64_t* masks = block.row_masks.data() + (pages + p) * block.rows;
+    for (int r = 0; r < block.rows; ++r) {
+      const auto node = static_cast<int>(block.first_row) + r;
+      masks[r] = tree.path(node) & draft.members[p];
+      for (uint64_t left = block.kv->window() > 0 ? masks[r] : 0; left != 0; left &= left - 1) {
+        const int other = std::countr_zero(left);
+        if (tree.depth(node) - tree.depth(other) >= block.kv->window()) masks[r] &= ~(uint64_t{1} << other);
+      }
+      read.mask |= masks[r];
+      block.count.attended += static_cast<int64_t>(block.group) * std::popcount(masks[r]);
+    }
+    if (read.mask == 0) continue;
+    read.keys = block.kv->store().keys(draft.pages[p].get());
+    read.values = block.kv->store().values(draft.pages[p].get());
+    read.row_masks = masks;
+    if (pairs > 0) {
+      const PositionRotations::View rotation =
+          rotations.at(draft.positions[p], block.rotations.data() + (pages + p) * 2 * pairs);
+      read.cos = rotation.cos;
+      read.sin = rotation.sin;
+    }
+    block.reads.push_back(read);
+  }
+}
+
+QueryBlock Attention::query_block(const AttentionInput& input, const AttentionBlock& block) const {
   QueryBlock query;
   query.layer = input.layer;
   query.head = block.head;
-  query.group = input.group();
-  query.first = tokens_to(input, block.first_row) - 1;
+  query.group = block.group;
+  query.first = std::ranges::min(block.tokens);
   query.rows = block.rows;
-  query.visible_from = window_begin(input.window, query.first);
+  query.visible_from = window_begin(block.kv->window(), query.first);
   query.positions = input.positions + block.first_row;
-  query.queries = prepared.queries.data();
-  query.rotations = input.rotations;
+  query.queries = block.queries.data();
+  query.kv = block.kv;
   query.kernels = &kernels_;
-  query.state = input.memory->state(Memory::StateOf::kSelector);
+  query.state = input.selector_state;
   return query;
 }
 
-void Attention::show(const AttentionInput& input, const Prepared& prepared, const float* lse) const {
-  if (!input.watcher || !input.watcher->wants(input.layer)) return;
-  const QueryBlock query = query_block(input, prepared);
-  input.watcher->saw({*input.memory, query, prepared.selection, input.window, lse, prepared.form});
+void Attention::show(const AttentionInput& input, const AttentionBlock& block, const float* lse) const {
+  if (!input.watcher || input.kv->draft() || !input.watcher->wants(input.layer)) return;
+  const QueryBlock query = query_block(input, block);
+  input.watcher->saw({*input.kv, query, block.selection, lse, *input.form, input.form->weights(kernels_, block)});
 }
 
-void Attention::prepare(const AttentionInput& input, const Block& block, Prepared& prepared) const {
-  prepared.block = block;
-  prepared.form = {.softplus = input.form.softplus};
-  rotate_queries(input, prepared);
-  const QueryBlock query = query_block(input, prepared);
-  prepared.selection.clear();
+void Attention::prepare(const AttentionInput& input, const Rows& rows, AttentionBlock& block) const {
+  block.kv = input.kv;
+  block.layer = input.layer;
+  block.head = rows.head;
+  block.group = input.group();
+  block.first_row = rows.first;
+  block.rows = rows.count;
+  block.tokens.resize(rows.count);
+  for (int r = 0; r < rows.count; ++r) block.tokens[r] = input.token(rows.first + r);
+  block.second_pass = false;
+  rotate_queries(input, block);
+  const QueryBlock query = query_block(input, block);
+  block.selection.clear();
   const int64_t before = nanoseconds();
-  input.selector->select(input.memory->lane(input.layer, block.head), query, prepared.selection);
-  prepared.count.selecting += nanoseconds() - before;
-  read_pages(input, query, prepared);
-  for (int64_t token = query.first; token < query.first + block.rows; ++token)
-    prepared.count.visible += query.group * (token + 1 - window_begin(input.window, token));
-}
-
-/// Makes the form of the last pass. lse: [rows, group] of the first, over all pages that the block sees.
-void Attention::reweigh(const AttentionInput& input, Prepared& prepared, const float* lse) const {
-  const Block& block = prepared.block;
-  const int group = input.group();
-  prepared.reweighting.resize(static_cast<size_t>(block.rows) * group);
-  for (int q = 0; q < block.rows * group; ++q) {
-    const int64_t tokens = tokens_to(input, block.first_row + q / group);
-    prepared.reweighting[q] = {lse[q], static_cast<float>(tokens),
-                               tokens > kRowsWithoutOffset ? input.form.offset : 0.0f};
+  input.selector->select(input.kv->table(block.head), query, block.selection);
+  block.count.selecting += nanoseconds() - before;
+  const size_t pages = block.selection.pages.size() + (input.kv->draft() ? 2 : 0);
+  if (const uint64_t unattended = input.form->unattended()) {
+    for (SelectedPage& page : block.selection.pages) page.mask &= ~unattended;
   }
-  prepared.form = {true, prepared.reweighting.data(), input.form.power};
+  block.reads.clear();
+  block.rotations.resize(pages * 2 * static_cast<size_t>(input.kv->rotations().pairs()));
+  block.row_masks.resize(pages * block.rows);
+  read_pages(block);
+  if (input.kv->draft()) read_draft(block);
+  input.form->count(block);
+  for (const int64_t token : block.tokens)
+    block.count.visible += block.group * (token + 1 - window_begin(input.kv->window(), token));
 }
 
-/// out null: only lse.
-void Attention::attend_pages(const AttentionInput& input, const Prepared& prepared, int64_t begin, int64_t end,
-                             float* out, float* lse, Scratch& scratch) const {
-  if (input.landmarks) return attend_blocks(input, prepared, begin, end, out, lse, scratch);
-  attend_plainly(input, prepared, begin, end, out, lse, scratch);
-}
-
-void Attention::attend_plainly(const AttentionInput& input, const Prepared& prepared, int64_t begin, int64_t end,
-                               float* out, float* lse, Scratch& scratch) const {
-  const PageShape& shape = input.memory->store().shape();
-  AttendTask task;
-  task.format = shape.format;
-  task.key_dim = shape.key_dim;
-  task.value_dim = shape.value_dim;
-  task.rotary_dim = 2 * input.rotations->pairs();
-  task.rows = prepared.block.rows;
-  task.group = input.group();
-  task.queries = prepared.queries.data();
-  task.pages = prepared.reads.data() + begin;
-  task.page_count = end - begin;
-  task.form = prepared.form;
-  task.out = out;
-  task.lse = lse;
-  scratch.floats.reserve(attend_scratch(shape.key_dim, shape.value_dim, task.rows * task.group));
-  kernels_.attend(task, scratch.floats.data());
-}
-
-void Attention::store(const AttentionInput& input, const Block& block, const float* out, const float* lse) const {
-  const int value_dim = input.memory->store().shape().value_dim;
-  const int group = input.group();
+void Attention::store(const AttentionInput& input, const AttentionBlock& block, float* out, float* lse) const {
+  const int value_dim = block.kv->shape().value_dim, group = block.group;
+  for (int q = 0; input.form->has_finish() && q < block.queries_count(); ++q)
+    input.form->finish(block.head * group + q % group, value_dim, out + static_cast<int64_t>(q) * value_dim,
+                       lse[q]);
   for (int r = 0; r < block.rows; ++r) {
     const int64_t at = (block.first_row + r) * input.heads + static_cast<int64_t>(block.head) * group;
     std::copy_n(out + static_cast<int64_t>(r) * group * value_dim, static_cast<int64_t>(group) * value_dim,
@@ -227,12 +242,12 @@ void Attention::list_tasks(std::span<const AttentionInput> inputs) {
   tasks_.clear();
   prepared_count_ = 0;
   for (const AttentionInput& input : inputs) {
-    assert(input.heads % input.memory->kv_heads() == 0);
-    assert(!input.landmarks || input.window == 0);
-    const int heads = input.memory->kv_heads();
-    const auto pages = static_cast<int64_t>(input.memory->lane(input.layer, 0).size());
+    assert(input.heads % input.kv->heads() == 0);
+    const int heads = input.kv->heads();
+    const auto pages = static_cast<int64_t>(input.kv->table(0).size());
     const bool by_parts = input.rows * input.group() <= kPartQueries && pages > kPartPages;
-    const int64_t block_rows = std::max(1, kBlockQueries / input.group());
+    int64_t block_rows = std::max(1, kBlockQueries / input.group());
+    if (input.kv->draft() && input.selector->selects_by_query()) block_rows = 1;  // as if decoded one by one
     for (int64_t end = input.rows, first = 0; end > 0; end = first) {
       first = task_begin(input, end, block_rows);
       const int rows = static_cast<int>(end - first);
@@ -247,19 +262,21 @@ void Attention::list_tasks(std::span<const AttentionInput> inputs) {
 
 void Attention::attend_block(const Task& task, int thread) {
   const AttentionInput& input = *task.input;
-  Scratch& scratch = scratch_[thread];
-  prepare(input, task.block, scratch.prepared);
-  const int64_t queries = static_cast<int64_t>(task.block.rows) * input.group();
-  scratch.out.resize(queries * input.memory->store().shape().value_dim);
-  scratch.lse.resize(queries);
-  const auto pages = static_cast<int64_t>(scratch.prepared.reads.size());
-  if (input.form.reweights()) {
-    attend_pages(input, scratch.prepared, 0, pages, nullptr, scratch.lse.data(), scratch);
-    reweigh(input, scratch.prepared, scratch.lse.data());
+  AttentionScratch& scratch = scratch_[thread];
+  AttentionBlock& block = scratch.block;
+  prepare(input, task.rows, block);
+  scratch.out.resize(static_cast<size_t>(block.queries_count()) * input.kv->shape().value_dim);
+  scratch.lse.resize(block.queries_count());
+  float *out = scratch.out.data(), *lse = scratch.lse.data();
+  const auto pages = static_cast<int64_t>(block.reads.size());
+  if (input.form->has_second_pass()) {
+    input.form->attend(kernels_, block, 0, pages, nullptr, lse, scratch);
+    input.form->prepare_second_pass(block, lse);
+    block.second_pass = true;
   }
-  attend_pages(input, scratch.prepared, 0, pages, scratch.out.data(), scratch.lse.data(), scratch);
-  store(input, task.block, scratch.out.data(), scratch.lse.data());
-  show(input, scratch.prepared, scratch.lse.data());
+  input.form->attend(kernels_, block, 0, pages, out, lse, scratch);
+  store(input, block, out, lse);
+  show(input, block, lse);
 }
 
 void Attention::list_parts() {
@@ -267,13 +284,13 @@ void Attention::list_parts() {
   size_t out = 0, lse = 0;
   for (const Task& task : tasks_) {
     if (task.prepared < 0) continue;
-    Prepared& prepared = prepared_[task.prepared];
-    const size_t queries = static_cast<size_t>(task.block.rows) * task.input->group();
-    const auto pages = static_cast<int64_t>(prepared.reads.size());
+    AttentionBlock& block = prepared_[task.prepared];
+    const auto queries = static_cast<size_t>(block.queries_count());
+    const auto pages = static_cast<int64_t>(block.reads.size());
     int64_t begin = 0;
     do {
-      parts_.push_back({task.input, &prepared, begin, std::min(begin + kPartPages, pages), out, lse});
-      out += queries * task.input->memory->store().shape().value_dim;
+      parts_.push_back({task.input, &block, begin, std::min(begin + kPartPages, pages), out, lse});
+      out += queries * block.kv->shape().value_dim;
       lse += queries;
       begin += kPartPages;
     } while (begin < pages);
@@ -285,10 +302,11 @@ void Attention::list_parts() {
 void Attention::attend_parts(Pass pass) {
   pool_.parallel_for(parts_.size(), [&](size_t i, int thread) {
     const Part& part = parts_[i];
-    if (pass == Pass::kFirst && !part.input->form.reweights()) return;
-    attend_pages(*part.input, *part.prepared, part.begin, part.end,
-                 pass == Pass::kFirst ? nullptr : partial_out_.data() + part.out, partial_lse_.data() + part.lse,
-                 scratch_[thread]);
+    const AttentionForm& form = *part.input->form;
+    if (pass == Pass::kFirst && !form.has_second_pass()) return;
+    form.attend(kernels_, *part.block, part.begin, part.end,
+                pass == Pass::kFirst ? nullptr : partial_out_.data() + part.out, partial_lse_.data() + part.lse,
+                scratch_[thread]);
   });
 }
 
@@ -296,8 +314,8 @@ void Attention::attend_parts(Pass pass) {
 void Attention::join_parts(Pass pass) {
   for (size_t p = 0; p < parts_.size();) {
     const Part& first = parts_[p];
-    const int value_dim = pass == Pass::kFirst ? 0 : first.input->memory->store().shape().value_dim;
-    const int queries = first.prepared->block.rows * first.input->group();
+    const int value_dim = pass == Pass::kFirst ? 0 : first.input->kv->shape().value_dim;
+    const int queries = first.block->queries_count();
     float* out = partial_out_.data() + first.out;
     float* lse = partial_lse_.data() + first.lse;
     for (++p; p < parts_.size() && parts_[p].begin > 0; ++p) {
@@ -308,11 +326,14 @@ void Attention::join_parts(Pass pass) {
       }
     }
     if (pass == Pass::kFirst) {
-      if (first.input->form.reweights()) reweigh(*first.input, *first.prepared, lse);
+      if (first.input->form->has_second_pass()) {
+        first.input->form->prepare_second_pass(*first.block, lse);
+        first.block->second_pass = true;
+      }
       continue;
     }
-    store(*first.input, first.prepared->block, out, lse);
-    show(*first.input, *first.prepared, lse);
+    store(*first.input, *first.block, out, lse);
+    show(*first.input, *first.block, lse);
   }
 }
 
@@ -324,22 +345,12 @@ void Attention::add(AttentionCount& count) {
 /// What selectors and listeners do for a layer as a whole. All threads are theirs.
 void Attention::plan(std::span<const AttentionInput> inputs) {
   for (const AttentionInput& input : inputs) {
-    LayerQueries queries;
-    queries.memory = input.memory;
-    queries.layer = input.layer;
-    queries.heads = input.heads;
-    queries.first = input.memory->tokens() - input.rows;
-    queries.rows = input.rows;
-    queries.positions = input.positions;
-    queries.queries = input.queries;
-    queries.stride = input.query_stride;
-    queries.scale = row_scale(input, input.rows - 1);
-    queries.rotations = input.rotations;
-    queries.kernels = &kernels_;
-    queries.state = input.memory->state(Memory::StateOf::kSelector);
+    if (input.kv->draft()) continue;
+    LayerQueries queries = input.layer_queries(kernels_);
+    queries.state = input.selector_state;
     input.selector->plan(queries, pool_);
     if (!input.listener) continue;
-    queries.state = input.memory->state(Memory::StateOf::kEvictor);
+    queries.state = input.listener_state;
     input.listener->listen(queries, pool_);
   }
 }
@@ -359,15 +370,15 @@ void Attention::attend(std::span<const AttentionInput> inputs) {
     if (task.prepared < 0) {
       attend_block(task, thread);
     } else {
-      prepare(*task.input, task.block, prepared_[task.prepared]);
+      prepare(*task.input, task.rows, prepared_[task.prepared]);
     }
   });
-  for (Scratch& scratch : scratch_) add(scratch.prepared.count);
+  for (AttentionScratch& scratch : scratch_) add(scratch.block.count);
   for (size_t i = 0; i < prepared_count_; ++i) add(prepared_[i].count);
   if (prepared_count_ == 0) return;
   list_parts();
   const bool twice =
-      std::any_of(parts_.begin(), parts_.end(), [](const Part& p) { return p.input->form.reweights(); });
+      std::any_of(parts_.begin(), parts_.end(), [](const Part& p) { return p.input->form->has_second_pass(); });
   if (twice) {
     attend_parts(Pass::kFirst);
     join_parts(Pass::kFirst);

@@ -28,19 +28,19 @@ void AttentionMass::saw(const AttendedBlock& a) {
   const QueryBlock& block = a.block;
   const int first = static_cast<int>(std::clamp<int64_t>(first_row_ - block.first, 0, block.rows));
   if (first == block.rows) return;
-  const Lane& lane = a.memory.lane(block.layer, block.head);
-  const PackedTokens& packed = a.memory.packed(block.layer, block.head);
-  const PageStore& store = a.memory.store();
+  const PageTable& lane = a.kv.table(block.head);
+  const CompactedTokens& packed = a.kv.compacted(block.head);
+  const PageStore& store = a.kv.store();
   const int dim = store.shape().key_dim;
   const int first_query = first * block.group, queries = block.rows * block.group - first_query;
-  KeyScores keys(*block.kernels, store, *block.rotations);
+  KeyScores keys(*block.kernels, store, block.kv->rotations());
   Sums own;
-  own.grow(a.memory.tokens());
+  own.grow(a.kv.tokens());
   own.queries = queries;
   for (const SelectedPage& page : a.selection.pages) {
-    const PageSlot& slot = lane[page.slot];
+    const PageEntry& slot = lane[page.slot];
     if (page.mask == 0) continue;
-    const float* scores = keys.of_keys(page.keys ? page.keys : store.keys(slot.page), page.place,
+    const float* scores = keys.of_keys(page.keys ? page.keys : store.keys(slot.page), page.position,
                                        block.queries + static_cast<int64_t>(first_query) * dim, queries);
     for (int r = first; r < block.rows; ++r) {
       const uint64_t mask = a.mask(page, r);

@@ -27,7 +27,7 @@ void add_to(float* sum, const float* x, int64_t n) {
 }
 
 /// Rotates pairs back.
-void turn_back(float* x, PlaceRotations::View turn, int pairs) {
+void turn_back(float* x, PositionRotations::View turn, int pairs) {
   for (int i = 0; i < pairs; ++i) {
     const float even = x[2 * i], odd = x[2 * i + 1];
     x[2 * i] = even * turn.cos[i] + odd * turn.sin[i];
@@ -36,7 +36,7 @@ void turn_back(float* x, PlaceRotations::View turn, int pairs) {
 }
 
 /// sum += x, rotated. x: [dim].
-void add_turned(const float* x, int dim, PlaceRotations::View turn, int pairs, float* sum) {
+void add_turned(const float* x, int dim, PositionRotations::View turn, int pairs, float* sum) {
   for (int i = 0; i < pairs; ++i) {
     sum[2 * i] += x[2 * i] * turn.cos[i] - x[2 * i + 1] * turn.sin[i];
     sum[2 * i + 1] += x[2 * i] * turn.sin[i] + x[2 * i + 1] * turn.cos[i];
@@ -46,14 +46,14 @@ void add_turned(const float* x, int dim, PlaceRotations::View turn, int pairs, f
 
 /// Calls body(slot, mask) for each slot of a lane that holds tokens of the ranges before `end`, in order.
 template <class Body>
-void for_slots(const Lane& lane, const std::vector<TokenRange>& ranges, int64_t end, const Body& body) {
+void for_slots(const PageTable& lane, const std::vector<TokenRange>& ranges, int64_t end, const Body& body) {
   const auto slots = static_cast<uint32_t>(lane.size());
   uint32_t current = slots;
   uint64_t mask = 0;
   for (const TokenRange& range : ranges) {
     const int64_t range_end = std::min(range.end, end);
     if (range.begin >= range_end) continue;
-    const auto after = std::ranges::upper_bound(lane, range.begin, {}, &PageSlot::first);
+    const auto after = std::ranges::upper_bound(lane, range.begin, {}, &PageEntry::first);
     for (auto s = static_cast<uint32_t>(after - lane.begin()) - 1; s < slots && lane[s].first < range_end; ++s) {
       if (s != current) {
         if (current < slots) body(current, mask);
@@ -157,8 +157,8 @@ void BlockSelector::add_blocks(const LayerQueries& queries, int64_t limit, Block
 void BlockSelector::make_vectors(const LayerQueries& queries, size_t first, LayerBlocks& layer,
                                  ThreadPool& pool) const {
   const std::span blocks = std::span(layer.blocks).subspan(first);
-  const size_t width = static_cast<size_t>(queries.heads) * queries.memory->store().shape().key_dim;
-  const int kv_heads = queries.memory->kv_heads();
+  const size_t width = static_cast<size_t>(queries.heads) * queries.kv->shape().key_dim;
+  const int kv_heads = queries.kv->heads();
   for (MemoryBlock& block : blocks) block.vector = std::make_shared<std::vector<float>>(width);
   pool.parallel_for(blocks.size() * kv_heads, [&](size_t i, int) {
     fill_vector(queries, layer, blocks[i / kv_heads], static_cast<int>(i % kv_heads));
@@ -172,11 +172,11 @@ void BlockSelector::make_vectors(const LayerQueries& queries, size_t first, Laye
 /// The part of a block's vector that is for the query heads of one key/value head.
 void BlockSelector::fill_vector(const LayerQueries& queries, const LayerBlocks& layer, const MemoryBlock& block,
                                 int kv_head) const {
-  const int dim = queries.memory->store().shape().key_dim, group = queries.group();
+  const int dim = queries.kv->shape().key_dim, group = queries.group();
   const int64_t head_floats = static_cast<int64_t>(group) * dim;
   float* out = block.vector->data() + kv_head * head_floats;
   RawKeys raw;
-  read_raw_keys(queries, queries.layer, kv_head, block, raw);
+  read_raw_keys(*queries.kv, kv_head, block, raw);
   std::vector<int> all;
   for (int t = 0; t < std::ssize(raw.positions); ++t) {
     if (raw.positions[t] >= 0) all.push_back(t);
@@ -235,7 +235,7 @@ FarChoice BlockSelector::choose_far(const QueryChunk& chunk, BlockState& state, 
 
 void BlockSelector::add_queries(const QueryChunk& chunk, LayerBlocks& layer, ThreadPool& pool) {
   const LayerQueries& queries = chunk.layer;
-  const int dim = queries.memory->store().shape().key_dim, pairs = queries.rotations->pairs();
+  const int dim = queries.kv->shape().key_dim, pairs = queries.kv->rotations().pairs();
   const int64_t begin = chunk.first(), end = begin + chunk.rows;
   const int64_t first_page = begin / kPageTokens, pages = (end - 1) / kPageTokens + 1 - first_page;
   if (std::ssize(layer.query_sums) < first_page + pages) layer.query_sums.resize(first_page + pages);
@@ -253,7 +253,7 @@ void BlockSelector::add_queries(const QueryChunk& chunk, LayerBlocks& layer, Thr
     const int64_t last = std::min(end, (page + 1) * kPageTokens);
     for (int64_t t = std::max(begin, page * kPageTokens); t < last; ++t) {
       const int64_t row = t - queries.first;
-      const PlaceRotations::View turn = queries.rotations->at(queries.positions[row], spare.data());
+      const PositionRotations::View turn = queries.kv->rotations().at(queries.positions[row], spare.data());
       for (int h = 0; h < queries.heads; ++h)
         add_turned(queries.query(row, h), dim, turn, pairs,
                    layer.query_sums[page]->data() + static_cast<int64_t>(h) * dim);
@@ -268,12 +268,12 @@ void BlockSelector::forget_queries(int64_t tokens, LayerBlocks& layer) const {
 }
 
 void BlockSelector::turn_far(const LayerQueries& queries, float* x) const {
-  const int dim = queries.memory->store().shape().key_dim, pairs = queries.rotations->pairs();
+  const int dim = queries.kv->shape().key_dim, pairs = queries.kv->rotations().pairs();
   if (pairs == 0) return;
   std::vector<float> spare(2 * static_cast<size_t>(pairs));
   // no farther than rotations are made for: positions may repeat
-  const int64_t distance = std::min(options_.window - 1, queries.memory->end_position());
-  const PlaceRotations::View turn = queries.rotations->at(distance, spare.data());
+  const int64_t distance = std::min(options_.window - 1, queries.kv->end_position());
+  const PositionRotations::View turn = queries.kv->rotations().at(distance, spare.data());
   for (int h = 0; h < queries.heads; ++h)
     queries.kernels->rotate_pairs(x + static_cast<int64_t>(h) * dim, turn.cos, turn.sin, pairs);
 }
@@ -290,7 +290,7 @@ std::vector<float> BlockSelector::mean_far_query(const QueryChunk& chunk, Thread
   return mean;
 }
 
-void BlockSelector::select(const Lane& lane, const QueryBlock& block, const BlockState* state,
+void BlockSelector::select(const PageTable& lane, const QueryBlock& block, const BlockState* state,
                            Selection& selection) const {
   assert(state && "block methods choose in plan, which needs a state");
   for (const FarChoice& choice : state->layers[block.layer].choices) {
@@ -301,7 +301,7 @@ void BlockSelector::select(const Lane& lane, const QueryBlock& block, const Bloc
 
 /// Tokens before `far` are far from all these rows, tokens from `near` on near to all; between, it depends on the
 /// row.
-void BlockSelector::select_rows(const Lane& lane, const QueryBlock& block, const FarChoice& choice,
+void BlockSelector::select_rows(const PageTable& lane, const QueryBlock& block, const FarChoice& choice,
                                 Selection& selection) const {
   const int begin = static_cast<int>(std::max<int64_t>(choice.first - block.first, 0));
   const int end = static_cast<int>(std::min<int64_t>(choice.end - block.first, block.rows));
@@ -310,16 +310,16 @@ void BlockSelector::select_rows(const Lane& lane, const QueryBlock& block, const
   const int64_t place = std::min(block.positions[end - 1] - (window - 1), block.positions[begin] - kPageTokens + 1);
   RowPages rows{block, begin, end, selection};
   for_slots(lane, choice.ranges, block.first + end, [&](uint32_t s, uint64_t seen) {
-    const PageSlot& slot = lane[s];
+    const PageEntry& slot = lane[s];
     const uint64_t mask = slot.mask & seen;
-    if (!options_.far_places || slot.place >= place || slot.first >= near) {
-      rows.add(s, slot.place, mask, false, [](int64_t) { return ~uint64_t{0}; });
+    if (!options_.far_places || slot.position >= place || slot.first >= near) {
+      rows.add(s, slot.position, mask, false, [](int64_t) { return ~uint64_t{0}; });
       return;
     }
     const auto far_bits = [&](int64_t row) { return page_bits(0, row + 1 - window - slot.first); };
     const bool by_row = (mask & page_bits(far - slot.first, near - slot.first)) != 0;
     rows.add(s, place, mask & far_bits(block.first + end - 1), by_row, far_bits);
-    rows.add(s, slot.place, mask & ~far_bits(block.first + begin), by_row,
+    rows.add(s, slot.position, mask & ~far_bits(block.first + begin), by_row,
              [&](int64_t row) { return ~far_bits(row); });
   });
 }
@@ -350,16 +350,16 @@ std::vector<uint32_t> best_blocks(const std::vector<float>& scores, int64_t coun
   return order;
 }
 
-void read_raw_keys(const LayerQueries& queries, int layer, int kv_head, TokenRange tokens, RawKeys& raw) {
-  const PageStore& store = queries.memory->store();
-  const int dim = store.shape().key_dim, pairs = queries.rotations->pairs();
-  const Lane& lane = queries.memory->lane(layer, kv_head);
+void read_raw_keys(const PagedKv& kv, int head, TokenRange tokens, RawKeys& raw) {
+  const PageStore& store = kv.store();
+  const int dim = store.shape().key_dim, pairs = kv.rotations().pairs();
+  const PageTable& lane = kv.table(head);
   const int64_t count = tokens.end - tokens.begin;
   raw.keys.assign(static_cast<size_t>(count) * dim, 0.0f);
   raw.positions.assign(count, -1);
   std::vector<float> page(static_cast<size_t>(kPageTokens) * dim);
   for_slots(lane, {tokens}, tokens.end, [&](uint32_t s, uint64_t mask) {
-    const PageSlot& slot = lane[s];
+    const PageEntry& slot = lane[s];
     mask &= slot.mask;
     if (mask == 0) return;
     read_keys(store.shape().format, dim, store.keys(slot.page), slot.filled, page.data());
@@ -368,18 +368,18 @@ void read_raw_keys(const LayerQueries& queries, int layer, int kv_head, TokenRan
       const int64_t t = slot.first + o - tokens.begin;
       float* key = raw.keys.data() + t * dim;
       std::copy_n(page.data() + static_cast<int64_t>(o) * dim, dim, key);
-      if (pairs > 0) turn_back(key, queries.rotations->offset(o), pairs);
-      raw.positions[t] = slot.place + o;
+      if (pairs > 0) turn_back(key, kv.rotations().offset(o), pairs);
+      raw.positions[t] = slot.position + o;
     }
   });
 }
 
 std::vector<float> turned_keys(const LayerQueries& queries, const RawKeys& raw) {
-  const int dim = queries.memory->store().shape().key_dim, pairs = queries.rotations->pairs();
+  const int dim = queries.kv->shape().key_dim, pairs = queries.kv->rotations().pairs();
   std::vector<float> keys = raw.keys, spare(2 * static_cast<size_t>(pairs));
   for (int64_t t = 0; t < std::ssize(raw.positions) && pairs > 0; ++t) {
     if (raw.positions[t] < 0) continue;
-    const PlaceRotations::View turn = queries.rotations->at(raw.positions[t], spare.data());
+    const PositionRotations::View turn = queries.kv->rotations().at(raw.positions[t], spare.data());
     queries.kernels->rotate_pairs(keys.data() + t * dim, turn.cos, turn.sin, pairs);
   }
   return keys;

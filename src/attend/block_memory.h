@@ -63,7 +63,7 @@ struct QueryChunk {
   int64_t first() const { return layer.first + row; }
   /// [heads·key_dim]; r < rows
   const float* query(int64_t r) const { return layer.query(row + r, 0); }
-  int64_t width() const { return static_cast<int64_t>(layer.heads) * layer.memory->store().shape().key_dim; }
+  int64_t width() const { return static_cast<int64_t>(layer.heads) * layer.kv->shape().key_dim; }
 };
 
 /// InfLLM's two parts in one softmax: near, the newest tokens where they are; far, the first tokens, the chosen
@@ -86,7 +86,7 @@ class BlockSelector : public StatefulSelector<BlockState> {
     return std::make_unique<BlockState>(context().layers, options_.window);
   }
   void plan(const LayerQueries& queries, BlockState& state, ThreadPool& pool) const override;
-  void select(const Lane& lane, const QueryBlock& block, const BlockState* state,
+  void select(const PageTable& lane, const QueryBlock& block, const BlockState* state,
               Selection& selection) const override;
 
   /// The end of the block that begins at `begin`, at most `limit`; 0 if it has none yet. Must not depend on how the
@@ -118,7 +118,8 @@ class BlockSelector : public StatefulSelector<BlockState> {
   FarChoice choose_far(const QueryChunk& chunk, BlockState& state, ThreadPool& pool) const;
   static void add_queries(const QueryChunk& chunk, LayerBlocks& layer, ThreadPool& pool);
   void forget_queries(int64_t tokens, LayerBlocks& layer) const;
-  void select_rows(const Lane& lane, const QueryBlock& block, const FarChoice& choice, Selection& selection) const;
+  void select_rows(const PageTable& lane, const QueryBlock& block, const FarChoice& choice,
+                   Selection& selection) const;
 
   BlockOptions options_;
 };
@@ -169,7 +170,7 @@ struct RawKeys {
   std::vector<float> keys;         // [tokens, key_dim]; 0 for hidden ones
   std::vector<int64_t> positions;  // [tokens]; −1: hidden
 };
-void read_raw_keys(const LayerQueries& queries, int layer, int kv_head, TokenRange tokens, RawKeys& raw);
+void read_raw_keys(const PagedKv& kv, int head, TokenRange tokens, RawKeys& raw);
 /// The same keys rotated by their positions.
 std::vector<float> turned_keys(const LayerQueries& queries, const RawKeys& raw);
 /// Of these tokens the `count` whose keys score highest with a query, best first. keys: [any, dim].

@@ -143,15 +143,15 @@ struct VisibleKeys {
 };
 
 /// Of the tokens below `end`.
-VisibleKeys visible_keys(const Kernels& kernels, const PageStore& store, const Lane& lane,
-                         const PlaceRotations& rotations, int64_t end) {
-  const int dim = store.shape().key_dim;
+VisibleKeys visible_keys(const Kernels& kernels, const PagedKv& kv, int head, int64_t end) {
+  const int dim = kv.shape().key_dim;
+  const PageTable& lane = kv.table(head);
   VisibleKeys visible;
   std::vector<float> page;
   for (size_t s = 0; s < lane.size() && lane[s].first < end; ++s) {
-    const PageSlot& slot = lane[s];
+    const PageEntry& slot = lane[s];
     if (slot.mask == 0) continue;
-    read_rotated(kernels, store, slot, &rotations, page);
+    read_rotated(kernels, kv, slot, page);
     for (int t = 0; t < slot.filled && slot.first + t < end; ++t) {
       if (!(slot.mask >> t & 1)) continue;
       const float* key = page.data() + t * dim;
@@ -169,10 +169,10 @@ std::vector<int32_t> cluster_directions(const Kernels& kernels, std::span<const 
   return DirectionClusters(kernels, vectors, dim, count).run(iterations);
 }
 
-KeyClusters make_key_clusters(const Kernels& kernels, const PageStore& store, const Lane& lane,
-                              const PlaceRotations& rotations, int64_t end, double share, int iterations) {
-  const int dim = store.shape().key_dim;
-  const VisibleKeys visible = visible_keys(kernels, store, lane, rotations, end);
+KeyClusters make_key_clusters(const Kernels& kernels, const PagedKv& kv, int head, int64_t end, double share,
+                              int iterations) {
+  const int dim = kv.shape().key_dim;
+  const VisibleKeys visible = visible_keys(kernels, kv, head, end);
   KeyClusters clusters{end, {0}, {}, KeyTable(PageFormat::kF32, dim)};
   if (visible.tokens.empty()) return clusters;
   const auto n = std::ssize(visible.tokens);

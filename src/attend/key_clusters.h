@@ -27,8 +27,8 @@ struct KeyClusters {
 };
 
 /// Clusters of the tokens below `end`, one for each 1/share of them.
-KeyClusters make_key_clusters(const Kernels& kernels, const PageStore& store, const Lane& lane,
-                              const PlaceRotations& rotations, int64_t end, double share, int iterations);
+KeyClusters make_key_clusters(const Kernels& kernels, const PagedKv& kv, int head, int64_t end, double share,
+                              int iterations);
 
 /// What share of a head's attention a single key of each cluster would get if all its keys were the mean: the mean
 /// over the rows, the largest of the group's heads. queries: [rows, group, key_dim], rotated; returns [clusters].

@@ -68,36 +68,37 @@ Threshold threshold_of(std::span<const float> scores, int64_t k) {
 }  // namespace
 
 void rotate_query(const LayerQueries& queries, int64_t row, int head, float* spare, float* out) {
-  std::copy_n(queries.query(row, head), queries.memory->store().shape().key_dim, out);
-  const int pairs = queries.rotations->pairs();
+  std::copy_n(queries.query(row, head), queries.kv->shape().key_dim, out);
+  const int pairs = queries.kv->rotations().pairs();
   if (pairs == 0) return;
-  const PlaceRotations::View turn = queries.rotations->at(queries.positions[row], spare);
+  const PositionRotations::View turn = queries.kv->rotations().at(queries.positions[row], spare);
   queries.kernels->rotate_pairs(out, turn.cos, turn.sin, pairs);
 }
 
-void turn_back(const Kernels& kernels, const PlaceRotations& rotations, int64_t place, int dim,
+void turn_back(const Kernels& kernels, const PositionRotations& rotations, int64_t position, int dim,
                std::span<float> queries) {
   const int pairs = rotations.pairs();
   if (pairs == 0) return;
   std::vector<float> spare(3 * static_cast<size_t>(pairs));
-  const PlaceRotations::View turn = rotations.back(rotations.at(place, spare.data()), spare.data() + 2 * pairs);
+  const PositionRotations::View turn =
+      rotations.back(rotations.at(position, spare.data()), spare.data() + 2 * pairs);
   for (float* x = queries.data(); x < queries.data() + queries.size(); x += dim)
     kernels.rotate_pairs(x, turn.cos, turn.sin, pairs);
 }
 
-KeyScores::KeyScores(const Kernels& kernels, const PageStore& store, const PlaceRotations& rotations)
+KeyScores::KeyScores(const Kernels& kernels, const PageStore& store, const PositionRotations& rotations)
     : kernels_(kernels),
       store_(store),
       rotations_(rotations),
       tile_(static_cast<size_t>(kPageTokens) * store.shape().key_dim) {}
 
-const float* KeyScores::of_page(PageId page, int64_t place, const float* queries, int count) {
-  return of_keys(store_.keys(page), place, queries, count);
+const float* KeyScores::of_page(PageId page, int64_t position, const float* queries, int count) {
+  return of_keys(store_.keys(page), position, queries, count);
 }
 
-const float* KeyScores::of_keys(const std::byte* keys, int64_t place, const float* queries, int count) {
+const float* KeyScores::of_keys(const std::byte* keys, int64_t position, const float* queries, int count) {
   turned_.assign(queries, queries + static_cast<int64_t>(count) * store_.shape().key_dim);
-  turn_back(kernels_, rotations_, place, store_.shape().key_dim, turned_);
+  turn_back(kernels_, rotations_, position, store_.shape().key_dim, turned_);
   scores_.resize(static_cast<size_t>(count) * kPageTokens);
   ScoreTask task;
   task.format = store_.shape().format;
@@ -110,14 +111,14 @@ const float* KeyScores::of_keys(const std::byte* keys, int64_t place, const floa
   return scores_.data();
 }
 
-void KeyScores::of_slots(const Lane& lane, size_t begin, size_t end, const ScoreRange& range, const float* queries,
-                         int count, float* out, int64_t stride) {
+void KeyScores::of_slots(const PageTable& lane, size_t begin, size_t end, const ScoreRange& range,
+                         const float* queries, int count, float* out, int64_t stride) {
   for (size_t s = begin; s < end; ++s) {
-    const PageSlot& slot = lane[s];
+    const PageEntry& slot = lane[s];
     const int64_t first = std::max(slot.first, range.begin), last = std::min(slot.first + slot.filled, range.end);
     if (first >= last) continue;
-    const int64_t place = range.place < 0 ? slot.place : range.place;
-    const float* scores = slot.mask ? of_page(slot.page, place, queries, count) : nullptr;
+    const int64_t position = range.position < 0 ? slot.position : range.position;
+    const float* scores = slot.mask ? of_page(slot.page, position, queries, count) : nullptr;
     const uint64_t wanted = page_bits(first - slot.first, last - slot.first);
     const bool all = (slot.mask & wanted) == wanted;
     for (int q = 0; q < count; ++q) {
@@ -135,23 +136,23 @@ void KeyScores::of_slots(const Lane& lane, size_t begin, size_t end, const Score
 
 void score_layer(const LayerQueries& of, const ScoreRange& range, const float* queries, int count, ThreadPool& pool,
                  std::vector<float>& scores) {
-  const Memory& memory = *of.memory;
+  const PagedKv& kv = *of.kv;
   const int64_t stride = range.end - range.begin;
-  const size_t slots = memory.lane(of.layer, 0).size(), parts = (slots + kTaskSlots - 1) / kTaskSlots;
-  const int dim = memory.store().shape().key_dim;
-  scores.resize(static_cast<size_t>(memory.kv_heads()) * count * stride);
-  pool.parallel_for(parts * memory.kv_heads(), [&](size_t i, int) {
+  const size_t slots = kv.table(0).size(), parts = (slots + kTaskSlots - 1) / kTaskSlots;
+  const int dim = kv.shape().key_dim;
+  scores.resize(static_cast<size_t>(kv.heads()) * count * stride);
+  pool.parallel_for(parts * kv.heads(), [&](size_t i, int) {
     const size_t head = i / parts, begin = i % parts * kTaskSlots;
-    KeyScores keys(*of.kernels, memory.store(), *of.rotations);
-    keys.of_slots(memory.lane(of.layer, static_cast<int>(head)), begin, std::min(begin + kTaskSlots, slots), range,
+    KeyScores keys(*of.kernels, kv.store(), of.kv->rotations());
+    keys.of_slots(kv.table(static_cast<int>(head)), begin, std::min(begin + kTaskSlots, slots), range,
                   queries + head * count * dim, count, scores.data() + head * count * stride, stride);
   });
 }
 
-void hide_scores(const Lane& lane, int64_t begin, std::span<float> scores) {
+void hide_scores(const PageTable& lane, int64_t begin, std::span<float> scores) {
   const int64_t none = (lane.empty() ? begin + std::ssize(scores) : lane.front().first) - begin;
   std::fill_n(scores.begin(), std::clamp<int64_t>(none, 0, std::ssize(scores)), kHidden);
-  for (const PageSlot& slot : lane) {
+  for (const PageEntry& slot : lane) {
     if (slot.mask == page_bits(0, slot.filled)) continue;
     const int64_t end = std::min<int64_t>(slot.first + slot.filled, begin + std::ssize(scores));
     for (int64_t t = std::max(slot.first, begin); t < end; ++t)

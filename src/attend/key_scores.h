@@ -12,37 +12,37 @@ namespace fathom {
 /// A query of one row and head of a layer, rotated by the row's position. out: [key_dim]; spare: [key_dim].
 void rotate_query(const LayerQueries& queries, int64_t row, int head, float* spare, float* out);
 
-/// Turns queries that are rotated by their positions back by a place, R(−place)·q: their products with keys as they
-/// lie in a page there are the scores. queries: [count, dim].
-void turn_back(const Kernels& kernels, const PlaceRotations& rotations, int64_t place, int dim,
+/// Turns queries that are rotated by their positions back by a position, R(−position)·q: their products with keys
+/// as they lie in a page there are the scores. queries: [count, dim].
+void turn_back(const Kernels& kernels, const PositionRotations& rotations, int64_t position, int dim,
                std::span<float> queries);
 
 /// Which tokens of a sequence are scored: [begin, end).
 struct ScoreRange {
   int64_t begin = 0, end = 0;
-  int64_t place = -1;  // where every page is taken to sit; −1: where it sits
+  int64_t position = -1;  // where every page is taken to sit; −1: where it sits
 };
 
 /// Products of queries with keys, a page at a time. Keeps working memory: one for each thread.
 class KeyScores {
  public:
   /// All must outlive it.
-  KeyScores(const Kernels& kernels, const PageStore& store, const PlaceRotations& rotations);
+  KeyScores(const Kernels& kernels, const PageStore& store, const PositionRotations& rotations);
 
   /// queries: [count, key_dim], rotated by their positions; returns [count, 64], valid until the next call. The
   /// page is taken to sit at `place`; what lies behind its last token means nothing.
-  const float* of_page(PageId page, int64_t place, const float* queries, int count);
+  const float* of_page(PageId page, int64_t position, const float* queries, int count);
   /// The same of keys that are laid out as those of a page.
-  const float* of_keys(const std::byte* keys, int64_t place, const float* queries, int count);
+  const float* of_keys(const std::byte* keys, int64_t position, const float* queries, int count);
   /// The same of those tokens of slots [begin, end) of a lane that are in range: token t in column t − range.begin;
   /// hidden ones score −∞. out: query i at out + i·stride.
-  void of_slots(const Lane& lane, size_t begin, size_t end, const ScoreRange& range, const float* queries,
+  void of_slots(const PageTable& lane, size_t begin, size_t end, const ScoreRange& range, const float* queries,
                 int count, float* out, int64_t stride);
 
  private:
   const Kernels& kernels_;
   const PageStore& store_;
-  const PlaceRotations& rotations_;
+  const PositionRotations& rotations_;
   std::vector<float> turned_, scores_;
   AlignedBuffer<float> tile_;
 };
@@ -53,7 +53,7 @@ void score_layer(const LayerQueries& of, const ScoreRange& range, const float* q
                  std::vector<float>& scores);
 
 /// Scores of tokens that are hidden in a lane become −∞. scores[i]: of token begin + i.
-void hide_scores(const Lane& lane, int64_t begin, std::span<float> scores);
+void hide_scores(const PageTable& lane, int64_t begin, std::span<float> scores);
 
 /// Keys of a selector's own, laid out as those of pages.
 class KeyTable {

@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "memory/memory.h"
+#include "memory/sequence.h"
 
 namespace fathom {
 

@@ -4,20 +4,20 @@
 
 namespace fathom {
 
-uint32_t slot_of(const Lane& lane, int64_t index) {
-  const auto after = std::ranges::upper_bound(lane, index, {}, &PageSlot::first);
+uint32_t slot_of(const PageTable& lane, int64_t index) {
+  const auto after = std::ranges::upper_bound(lane, index, {}, &PageEntry::first);
   return static_cast<uint32_t>(std::max<int64_t>(1, after - lane.begin())) - 1;
 }
 
-void read_rotated(const Kernels& kernels, const PageStore& store, const PageSlot& slot,
-                  const PlaceRotations* rotations, std::vector<float>& keys) {
-  const int dim = store.shape().key_dim, pairs = rotations ? rotations->pairs() : 0;
+void read_rotated(const Kernels& kernels, const PagedKv& kv, const PageEntry& entry, std::vector<float>& keys) {
+  const int dim = kv.shape().key_dim, pairs = kv.rotations().pairs();
   keys.resize(static_cast<size_t>(kPageTokens) * dim);
-  read_keys(store.shape().format, dim, store.keys(slot.page), slot.filled, keys.data());
+  read_keys(kv.shape().format, dim, kv.store().keys(entry.page), entry.filled, keys.data());
   if (pairs == 0) return;
   std::vector<float> spare(2 * static_cast<size_t>(pairs));
-  const PlaceRotations::View turn = rotations->at(slot.place, spare.data());
-  for (int t = 0; t < slot.filled; ++t) kernels.rotate_pairs(keys.data() + t * dim, turn.cos, turn.sin, pairs);
+  const PositionRotations::View rotation = kv.rotations().at(entry.position, spare.data());
+  for (int t = 0; t < entry.filled; ++t)
+    kernels.rotate_pairs(keys.data() + t * dim, rotation.cos, rotation.sin, pairs);
 }
 
 float dot(const float* x, const float* y, int n) {
@@ -41,7 +41,8 @@ void TokenChoice::add(int64_t begin, int64_t end) {
 
 void TokenChoice::add_to(Selection& selection) const {
   for (uint32_t s = 0; s < lane_.size(); ++s) {
-    if (const uint64_t mask = masks_[s] & lane_[s].mask) selection.pages.push_back({s, lane_[s].place, mask, -1});
+    if (const uint64_t mask = masks_[s] & lane_[s].mask)
+      selection.pages.push_back({s, lane_[s].position, mask, -1});
   }
 }
 

@@ -8,12 +8,11 @@
 namespace fathom {
 
 /// The slot that holds token `index` of the sequence; the first one of a packed lane that begins later.
-uint32_t slot_of(const Lane& lane, int64_t index);
+uint32_t slot_of(const PageTable& lane, int64_t index);
 
-/// The keys of a page as floats, rotated to its place (as they are, for a model without rotations: null). keys:
-/// [64, key_dim], of which the filled ones mean something.
-void read_rotated(const Kernels& kernels, const PageStore& store, const PageSlot& slot,
-                  const PlaceRotations* rotations, std::vector<float>& keys);
+/// The keys of a page as floats, rotated to its position. keys: [64, key_dim], of which those of filled tokens are
+/// defined.
+void read_rotated(const Kernels& kernels, const PagedKv& kv, const PageEntry& entry, std::vector<float>& keys);
 
 /// The sum of x[i]·y[i], in an order that does not depend on the machine.
 float dot(const float* x, const float* y, int n);
@@ -21,7 +20,7 @@ float dot(const float* x, const float* y, int n);
 /// A set of tokens of a lane, as pages with masks at their places, in order.
 class TokenChoice {
  public:
-  explicit TokenChoice(const Lane& lane) : lane_(lane), masks_(lane.size()) {}
+  explicit TokenChoice(const PageTable& lane) : lane_(lane), masks_(lane.size()) {}
   /// Adds tokens [begin, end) of the sequence.
   void add(int64_t begin, int64_t end);
   /// Adds tokens of one slot.
@@ -29,7 +28,7 @@ class TokenChoice {
   void add_to(Selection& selection) const;
 
  private:
-  const Lane& lane_;
+  const PageTable& lane_;
   std::vector<uint64_t> masks_;
 };
 

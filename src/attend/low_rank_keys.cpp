@@ -16,33 +16,31 @@ constexpr int kBand = 64;          // rows of KᵀK that are one task
 class RawKeys {
  public:
   RawKeys(const LayerQueries& queries, int64_t end)
-      : memory_(*queries.memory),
+      : kv_(*queries.kv),
         layer_(queries.layer),
         end_(end),
-        rotations_(*queries.rotations),
+        rotations_(queries.kv->rotations()),
         kernels_(*queries.kernels),
-        key_dim_(memory_.store().shape().key_dim),
-        slots_(std::ranges::lower_bound(memory_.lane(layer_, 0), end, {}, &PageSlot::first) -
-               memory_.lane(layer_, 0).begin()) {}
+        key_dim_(kv_.shape().key_dim),
+        slots_(std::ranges::lower_bound(kv_.table(0), end, {}, &PageEntry::first) - kv_.table(0).begin()) {}
 
   const Kernels& table() const { return kernels_; }
-  int width() const { return memory_.kv_heads() * key_dim_; }
+  int width() const { return kv_.heads() * key_dim_; }
   size_t slots() const { return slots_; }
 
   /// rows: [64, width]; zero for what is hidden or lies beyond the end.
   void read(size_t slot, float* rows) const {
     std::fill_n(rows, static_cast<int64_t>(kPageTokens) * width(), 0.0f);
     std::vector<float> keys(static_cast<size_t>(kPageTokens) * key_dim_), sin(key_dim_);
-    for (int head = 0; head < memory_.kv_heads(); ++head) {
-      const PageSlot& page = memory_.lane(layer_, head)[slot];
+    for (int head = 0; head < kv_.heads(); ++head) {
+      const PageEntry& page = kv_.table(head)[slot];
       const uint64_t wanted = page.mask & page_bits(0, end_ - page.first);
       if (wanted == 0) continue;
-      read_keys(memory_.store().shape().format, key_dim_, memory_.store().keys(page.page), page.filled,
-                keys.data());
+      read_keys(kv_.shape().format, key_dim_, kv_.store().keys(page.page), page.filled, keys.data());
       for (uint64_t left = wanted; left != 0; left &= left - 1) {
         const int token = std::countr_zero(left);
         float* key = keys.data() + static_cast<int64_t>(token) * key_dim_;
-        const PlaceRotations::View back = rotations_.back(rotations_.offset(token), sin.data());
+        const PositionRotations::View back = rotations_.back(rotations_.offset(token), sin.data());
         kernels_.rotate_pairs(key, back.cos, back.sin, rotations_.pairs());
         std::copy_n(key, key_dim_, rows + static_cast<int64_t>(token) * width() + head * key_dim_);
       }
@@ -50,10 +48,10 @@ class RawKeys {
   }
 
  private:
-  const Memory& memory_;
+  const PagedKv& kv_;
   int layer_;
   int64_t end_;
-  const PlaceRotations& rotations_;
+  const PositionRotations& rotations_;
   const Kernels& kernels_;
   int key_dim_;
   size_t slots_;
@@ -99,7 +97,7 @@ std::vector<float> gram_of(const RawKeys& raw, ThreadPool& pool) {
 }  // namespace
 
 LowRankKeys::LowRankKeys(const LayerQueries& queries, int64_t end, int rank, ThreadPool& pool)
-    : rank_(rank), key_dim_(queries.memory->store().shape().key_dim) {
+    : rank_(rank), key_dim_(queries.kv->shape().key_dim) {
   const RawKeys raw(queries, end);
   const int width = raw.width();
   axes_ = principal_axes(gram_of(raw, pool), width, rank);
@@ -151,8 +149,8 @@ void RebuiltKeys::let_go(std::span<const uint64_t> tokens) {
 
 void RebuiltKeys::keep(const LayerQueries& queries, int head, std::span<const uint64_t> tokens,
                        const LowRankKeys& from) {
-  const Lane& lane = queries.memory->lane(queries.layer, head);
-  const PageStore& store = queries.memory->store();
+  const PageTable& lane = queries.kv->table(head);
+  const PageStore& store = queries.kv->store();
   let_go(tokens);
   missing_.clear();
   for (size_t s = 0; s < tokens.size(); ++s) {
@@ -177,13 +175,13 @@ void RebuiltKeys::keep(const LayerQueries& queries, int head, std::span<const ui
 
 /// The missing keys into their pages, rotated by their offsets.
 void RebuiltKeys::write(const LayerQueries& queries) {
-  const PageShape& shape = queries.memory->store().shape();
+  const PageShape& shape = queries.kv->shape();
   PageWrite write;  // of keys alone: without dimensions of a value
   write.format = shape.format;
   write.key_dim = shape.key_dim;
-  write.rotary_dim = 2 * queries.rotations->pairs();
+  write.rotary_dim = 2 * queries.kv->rotations().pairs();
   write.count = 1;
-  write.turns = queries.rotations->offset(0).cos;
+  write.turns = queries.kv->rotations().offset(0).cos;
   for (size_t i = 0; i < missing_.size(); ++i) {
     write.page_keys = write.page_values = pages_[missing_[i] / kPageTokens].keys.data();
     write.first = static_cast<int>(missing_[i] % kPageTokens);

@@ -32,7 +32,7 @@ int read_part(std::string_view method, const Values& values, std::string_view na
   fail_usage("attend method ", method, ": ", name, ": expected ", expected, " tokens, found ", part);
 }
 
-void choose_parts(const Lane& lane, const QueryBlock& block, const PageBudget& budget, int part,
+void choose_parts(const PageTable& lane, const QueryBlock& block, const PageBudget& budget, int part,
                   const std::function<void(std::span<const uint32_t>, float*)>& score, Selection& selection) {
   const int64_t end = block.first + block.rows;  // tokens that the last row sees
   const auto share = static_cast<int64_t>(std::llround(budget.share * static_cast<double>(end)));
@@ -41,7 +41,7 @@ void choose_parts(const Lane& lane, const QueryBlock& block, const PageBudget& b
   std::vector<uint32_t> others;
   TokenChoice choice(lane);
   for (uint32_t s = 0; s < lane.size() && lane[s].first < end; ++s) {
-    const PageSlot& slot = lane[s];
+    const PageEntry& slot = lane[s];
     if (slot.mask == 0) continue;
     const bool near = slot.first + slot.filled > block.first + 1 - budget.window;
     if (near || slot.first < sink_end || slot.filled < kPageTokens) {

@@ -30,7 +30,7 @@ int read_part(std::string_view method, const Values& values, std::string_view na
 /// tokens (16, 32 or 64) that score highest until the budget is used up; all if it is large enough. Pages are at
 /// their places. score(slots, scores): of all 64 / part parts of each of these full pages, whose slots grow; of
 /// equal ones the newest is taken.
-void choose_parts(const Lane& lane, const QueryBlock& block, const PageBudget& budget, int part,
+void choose_parts(const PageTable& lane, const QueryBlock& block, const PageBudget& budget, int part,
                   const std::function<void(std::span<const uint32_t> slots, float* scores)>& score,
                   Selection& selection);
 

@@ -7,7 +7,7 @@
 namespace fathom {
 
 void QueryTail::add(const LayerQueries& queries, int64_t most) {
-  const int64_t dim = queries.memory->store().shape().key_dim;
+  const int64_t dim = queries.kv->shape().key_dim;
   if (most_ != most || row_floats_ != queries.heads * dim) {
     most_ = most, key_dim_ = dim, row_floats_ = queries.heads * dim;
     rows_ = 0;

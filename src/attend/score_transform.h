@@ -15,8 +15,10 @@ class ScoreTransform : public Selector {
     then_->surprisal(surprisal, state);
   }
   float score_factor(int layer) const override { return then_->score_factor(layer); }
-  ScoreForm score_form(int layer, const ScoreForm& own) const override { return then_->score_form(layer, own); }
-  void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {
+  const AttentionForm* form(int layer) const override { return then_->form(layer); }
+  bool selects_by_query() const override { return then_->selects_by_query(); }
+  bool selects_from_plan() const override { return then_->selects_from_plan(); }
+  void select(const PageTable& lane, const QueryBlock& block, Selection& selection) const override {
     then_->select(lane, block, selection);
   }
 

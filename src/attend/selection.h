@@ -6,15 +6,14 @@
 
 namespace fathom {
 
-/// A page to be attended to, where it sits for these queries, and which of its tokens count.
+/// A page to be attended to, its position for these queries, and which of its tokens count.
 struct SelectedPage {
-  uint32_t slot = 0;  // index into the lane
-  int64_t place =
-      0;  // position of its token 0 as the queries shall see it (≥ 0; the lane's own place is the true one)
+  uint32_t slot = 0;     // index of the page-table entry
+  int64_t position = 0;  // of its token 0 for the queries (≥ 0); the entry's own is the true one
   uint64_t mask = 0;
   int64_t row_masks = -1;  // index into Selection::row_masks of `rows` words, or −1: all rows see the mask
   // Keys to be read instead of the page's own, in its format; they stay until the layer is planned again. null: its
-  // own.
+  // own. Values that are part of the keys are read from the page's own.
   const std::byte* keys = nullptr;
 };
 

@@ -10,6 +10,8 @@
 
 namespace fathom {
 
+class AttentionForm;
+
 /// Chooses which pages of a lane a block of queries sees. Thread-safe; a selector without state gives the same
 /// selection for the same pages and queries, whatever was selected before. What it remembers of a sequence is in
 /// the state, which belongs to the sequence's memory.
@@ -32,10 +34,14 @@ class Selector {
   }
   /// Multiplies the scores of a layer besides 1/√key_dim: 1/temperature.
   virtual float score_factor(int layer) const { return static_cast<void>(layer), 1.0f; }
-  /// How the scores of a layer become weights; `own`: what the model asks for.
-  virtual ScoreForm score_form(int layer, const ScoreForm& own) const { return static_cast<void>(layer), own; }
+  /// Replaces the form of a layer's attention; null: the model's own.
+  virtual const AttentionForm* form(int layer) const { return static_cast<void>(layer), nullptr; }
+  /// Whether selections depend on the queries: rows of a draft are then selected for one by one.
+  virtual bool selects_by_query() const { return true; }
+  /// Whether select() uses what plan() chose for the same rows. Rows of a draft are not planned for.
+  virtual bool selects_from_plan() const { return false; }
   /// Thread-safe. Fills `selection` (empty on entry).
-  virtual void select(const Lane& lane, const QueryBlock& block, Selection& selection) const = 0;
+  virtual void select(const PageTable& lane, const QueryBlock& block, Selection& selection) const = 0;
 };
 
 }  // namespace fathom

@@ -15,6 +15,7 @@ class StatefulSelector : public Selector {
  public:
   void attach(const AttendContext& context) override { context_ = context; }
   std::unique_ptr<SequenceState> new_state() const final { return make_state(); }
+  bool selects_from_plan() const override { return true; }
   /// Does nothing for a sequence without a state.
   void plan(const LayerQueries& queries, ThreadPool& pool) const final {
     if (queries.state) plan(queries, state_as<State>(*queries.state), pool);
@@ -22,7 +23,7 @@ class StatefulSelector : public Selector {
   void surprisal(const Surprisal& surprisal, SequenceState* state) const final {
     if (state) this->surprisal(surprisal, state_as<State>(*state));
   }
-  void select(const Lane& lane, const QueryBlock& block, Selection& selection) const final {
+  void select(const PageTable& lane, const QueryBlock& block, Selection& selection) const final {
     select(lane, block, block.state ? &state_as<const State>(*block.state) : nullptr, selection);
   }
 
@@ -36,7 +37,7 @@ class StatefulSelector : public Selector {
     static_cast<void>(surprisal), static_cast<void>(state);
   }
   /// As Selector::select. state: null if the sequence has none, so that plan was not called.
-  virtual void select(const Lane& lane, const QueryBlock& block, const State* state,
+  virtual void select(const PageTable& lane, const QueryBlock& block, const State* state,
                       Selection& selection) const = 0;
 
   /// What the method was attached to.

@@ -14,7 +14,7 @@ namespace fathom {
 /// what was found.
 class Error : public std::runtime_error {
  public:
-  enum class Kind { kFailed, kUsage, kInterrupted };
+  enum class Kind { kFailed, kUsage, kInterrupted, kOutOfMemory };
   explicit Error(const std::string& what, Kind kind = Kind::kFailed) : std::runtime_error(what), kind_(kind) {}
   Kind kind() const { return kind_; }
 

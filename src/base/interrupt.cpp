@@ -1,6 +1,5 @@
 #include "base/interrupt.h"
 
-#include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
@@ -13,18 +12,17 @@ namespace {
 
 constexpr int kSignals[] = {SIGINT, SIGTERM};
 
-std::atomic<bool> interrupt_flag{false};
-static_assert(std::atomic<bool>::is_always_lock_free, "a signal handler may only touch lock-free atomics");
+StopToken signal_token;
 
 void handle_interrupt(int) {
-  interrupt_flag.store(true, std::memory_order_relaxed);
+  signal_token.request_stop();
   for (const int number : kSignals) std::signal(number, SIG_DFL);
 }
 
 }  // namespace
 
 void install_interrupt_handler() {
-  interrupt_flag.store(false, std::memory_order_relaxed);
+  signal_token.reset();
   struct sigaction action {};
   action.sa_handler = handle_interrupt;
   action.sa_flags = SA_RESTART;  // reads and writes under way go on: only the flag stops work
@@ -36,10 +34,6 @@ void install_interrupt_handler() {
   }
 }
 
-bool interrupted() { return interrupt_flag.load(std::memory_order_relaxed); }
-
-void throw_if_interrupted() {
-  if (interrupted()) throw Error("interrupted", Error::Kind::kInterrupted);
-}
+const StopToken& interrupt_token() { return signal_token; }
 
 }  // namespace fathom

@@ -7,7 +7,7 @@
 #include <string_view>
 
 #include "base/registry.h"
-#include "models/session.h"
+#include "session/session.h"
 #include "tokens/tokenizer.h"
 
 namespace fathom {

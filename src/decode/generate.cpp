@@ -1,7 +1,6 @@
 #include "decode/generate.h"
 
 #include "base/error.h"
-#include "base/interrupt.h"
 #include "base/stopwatch.h"
 #include "decode/continuation.h"
 
@@ -43,12 +42,13 @@ Generated generate(Session& session, const Tokenizer& tokenizer, Sampler& sample
   Continuation continuation(tokenizer, options, on_text);
   std::vector<int32_t> history(prompt.begin(), prompt.end());
   const int64_t context = session.options().context;
+  const StopToken* stop = session.options().stop;
   int64_t steps = 0;
   double seconds = 0;
   while (!continuation.ended()) {
     if (history.size() > prompt.size()) {
       if (context > 0 && session.length() >= context) break;
-      if (interrupted() || !read(session, history.back(), steps, seconds)) {
+      if ((stop && stop->stop_requested()) || !read(session, history.back(), steps, seconds)) {
         continuation.end(StopReason::kInterrupted);
         break;
       }

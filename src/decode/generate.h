@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "decode/sampler.h"
-#include "models/session.h"
+#include "session/session.h"
 #include "tokens/tokenizer.h"
 
 namespace fathom {
@@ -36,8 +36,8 @@ struct Generated {
 
 /// Continues a session whose newest tokens are `prompt` (what penalties look back on; the last one's logits are
 /// there). The last token generated is chosen but not read: the session then holds prompt and tokens up to
-/// session.length(). on_text gets whole characters as they become certain. An interrupt ends it like a stop. Throws
-/// Error for logits that are no numbers.
+/// session.length(). on_text gets whole characters as they become certain. A stop requested of SessionOptions::stop
+/// ends it like a stop string. Throws Error for logits that are no numbers.
 Generated generate(Session& session, const Tokenizer& tokenizer, Sampler& sampler, std::span<const int32_t> prompt,
                    const GenerateOptions& options = {},
                    const std::function<void(std::string_view)>& on_text = nullptr);

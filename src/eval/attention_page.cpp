@@ -40,14 +40,16 @@ Json by_page(const std::vector<T>& tokens, double scale) {
 
 Json attention_json(const AttentionPicture& picture, const AttentionMass& mass, const Session& session,
                     const Tokenizer& tokenizer) {
-  const Memory& memory = session.memory();
+  const Sequence& sequence = session.sequence();
   const auto tokens = std::ssize(picture.tokens);
   Json lanes = Json::array();
   int64_t queries = 0;
-  for (int layer = 0; layer < memory.layers(); ++layer) {
-    const auto own = static_cast<double>(mass.queries(layer)) / memory.kv_heads();
-    queries = std::max(queries, mass.queries(layer) / session.model().config().heads);
-    for (int head = 0; head < memory.kv_heads(); ++head) {
+  for (int layer = 0; layer < sequence.layers(); ++layer) {
+    if (!sequence.paged(layer)) continue;
+    const int heads = sequence.kv(layer).heads();
+    const auto own = static_cast<double>(mass.queries(layer)) / heads;
+    queries = std::max(queries, mass.queries(layer) / session.model().config().layer(layer).heads);
+    for (int head = 0; head < heads; ++head) {
       lanes.push_back({{"layer", layer},
                        {"head", head},
                        {"mass", by_page(mass.mass(layer, head, tokens), own > 0 ? 1 / own : 0)},

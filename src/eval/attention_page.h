@@ -4,7 +4,7 @@
 
 #include "attend/attention_mass.h"
 #include "base/json.h"
-#include "models/session.h"
+#include "session/session.h"
 #include "tokens/tokenizer.h"
 
 namespace fathom {

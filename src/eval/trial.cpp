@@ -43,14 +43,14 @@ int32_t likeliest(std::span<const float> logits) {
   return static_cast<int32_t>(std::ranges::max_element(logits) - logits.begin());
 }
 
-size_t pages_bytes(const Memory& memory) {
-  size_t pages = 0;
-  for (int layer = 0; layer < memory.layers(); ++layer) {
-    for (int head = 0; head < memory.kv_heads(); ++head) {
-      pages += std::ranges::count_if(memory.lane(layer, head), [](const PageSlot& s) { return s.page != kNoPage; });
-    }
+/// Of pages and of recurrent states.
+size_t cache_bytes(const Sequence& sequence) {
+  size_t bytes = 0;
+  for (int layer = 0; layer < sequence.layers(); ++layer) {
+    if (const PagedKv* kv = sequence.paged(layer)) bytes += kv->page_bytes();
+    if (const RecurrentState* state = sequence.recurrent(layer)) bytes += state->bytes();
   }
-  return pages * memory.store().shape().bytes();
+  return bytes;
 }
 
 /// Counts the attention of what happens between making it and asking.
@@ -125,6 +125,7 @@ Trial::Trial(const EvalModel& model, std::span<const Sample> samples, std::span<
 SessionOptions Trial::session_options(const MethodSpecs& method) const {
   SessionOptions options = SessionOptions::of(method);
   options.chunk = options_.chunk;
+  options.stop = &interrupt_token();
   return options;
 }
 
@@ -248,7 +249,7 @@ void Trial::answer(std::span<const size_t> chosen, std::vector<Session>& session
     outcomes[i].stop = name(generated.stop);
     outcomes[i].decode_tokens_per_second = rate(static_cast<double>(steps), seconds);
     outcomes[i].answering = answering;
-    outcomes[i].cache_bytes = pages_bytes(sessions[i].memory());
+    outcomes[i].cache_bytes = cache_bytes(sessions[i].sequence());
     comparisons[i].finish(outcomes[i]);
     if (first_run_ && compare) yardsticks_[chosen[i]] = comparisons[i].yardstick(generated.text);
   }
@@ -308,7 +309,7 @@ void Trial::force(const MethodSpecs& method, size_t sample, Outcome& outcome, bo
   append(session, prompt.tokens, append_options);
   outcome.prefill_tokens_per_second = rate(static_cast<double>(prompt.tokens.size()), watch.seconds());
   outcome.reading += meter.count();
-  outcome.cache_bytes = pages_bytes(session.memory());
+  outcome.cache_bytes = cache_bytes(session.sequence());
   outcome.tokens = own.tokens;
   for (SpanScore& span : outcome.answer.spans) span.right = span.right && span.tokens > 0;
   if (yardstick && next > 0) outcome.same = static_cast<double>(same) / static_cast<double>(next);

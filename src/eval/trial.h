@@ -12,7 +12,7 @@
 #include "context/reader.h"
 #include "eval/prompts.h"
 #include "eval/sample.h"
-#include "models/session.h"
+#include "session/session.h"
 
 namespace fathom {
 

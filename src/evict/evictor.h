@@ -12,11 +12,10 @@ namespace fathom {
 struct EvictWork {
   ThreadPool& pool;
   const Kernels& kernels;
-  const PlaceRotations& rotations;  // of the sequence
 };
 
 /// Decides which tokens of a sequence leave memory for good. Thread-safe; what it remembers of a sequence is in the
-/// state (Memory::StateOf::kEvictor). It listens to the queries of each layer, for methods that judge by them.
+/// state (Sequence::StateOf::kEvictor). It listens to the queries of each layer, for methods that judge by them.
 class Evictor : public AttendListener {
  public:
   /// Called once, before anything is read. Throws Error (usage) for what does not suit the model.
@@ -34,7 +33,7 @@ class Evictor : public AttendListener {
     static_cast<void>(surprisal), static_cast<void>(state);
   }
   /// Comes after each chunk of a text and after each generated token. end: the text that is being read ends here.
-  virtual void evict(Memory& memory, bool end, const EvictWork& work) const = 0;
+  virtual void evict(Sequence& sequence, bool end, const EvictWork& work) const = 0;
 };
 
 }  // namespace fathom

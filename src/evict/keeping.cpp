@@ -70,18 +70,16 @@ class Keeping final : public Evictor {
   }
 
   void attach(const AttendContext& context) override {
-    heads_ = context.heads;
-    layers_ = context.layers;
+    context_ = context;
     if (critical_ && !context.output_norms)
       fail_usage(
           "evict method: critical=true: this model has no output projection of its heads to judge values by");
-    output_norms_ = context.output_norms;
     scorer_->attach(context);
   }
   std::unique_ptr<SequenceState> new_state() const override {
     auto state = std::make_unique<KeepState>();
     state->scorer = scorer_->new_state();
-    if (critical_) state->norms.resize(layers_);
+    if (critical_) state->norms.resize(context_.layers);
     return state;
   }
   void listen(const LayerQueries& queries, ThreadPool& pool) const override {
@@ -95,17 +93,18 @@ class Keeping final : public Evictor {
     scorer_->surprisal(surprisal, state_as<KeepState>(*state).scorer.get());
   }
 
-  void evict(Memory& memory, bool end, const EvictWork& work) const override {
-    auto& state = state_as<KeepState>(*memory.state(Memory::StateOf::kEvictor));
-    const bool text = end && memory.tokens() > state.read + 1;
+  void evict(Sequence& sequence, bool end, const EvictWork& work) const override {
+    auto& state = state_as<KeepState>(*sequence.state(Sequence::StateOf::kEvictor));
+    const bool text = end && sequence.tokens() > state.read + 1;
     if (text) scorer_->end_text(state.scorer.get(), state.read);
-    if (end) state.read = memory.tokens();
+    if (end) state.read = sequence.tokens();
     if (budget_ == 0 && !text) return;
-    const int64_t tokens = budget_ > 0 ? budget_ : std::llround(share_ * static_cast<double>(memory.tokens()));
-    for (int layer = 0; layer < memory.layers(); ++layer) {
-      const int64_t budget = layer_budget(tokens, layer, memory.layers());
-      if (visible(memory, layer) > memory.kv_heads() * (budget + (budget_ > 0 ? slack_ : 0)))
-        cut(memory, layer, budget, state, work);
+    const int64_t tokens = budget_ > 0 ? budget_ : std::llround(share_ * static_cast<double>(sequence.tokens()));
+    for (int layer = 0; layer < sequence.layers(); ++layer) {
+      PagedKv* kv = sequence.paged(layer);
+      if (!kv) continue;
+      const int64_t budget = layer_budget(tokens, layer, sequence.layers());
+      if (visible(*kv) > kv->heads() * (budget + (budget_ > 0 ? slack_ : 0))) cut(*kv, layer, budget, state, work);
     }
   }
 
@@ -121,54 +120,52 @@ class Keeping final : public Evictor {
   }
 
   /// Of all heads together.
-  static int64_t visible(const Memory& memory, int layer) {
+  static int64_t visible(const PagedKv& kv) {
     int64_t count = 0;
-    for (int h = 0; h < memory.kv_heads(); ++h)
-      for (const PageSlot& slot : memory.lane(layer, h)) count += std::popcount(slot.mask);
+    for (int h = 0; h < kv.heads(); ++h)
+      for (const PageEntry& slot : kv.table(h)) count += std::popcount(slot.mask);
     return count;
   }
 
-  void cut(Memory& memory, int layer, int64_t budget, KeepState& state, const EvictWork& work) const {
-    const int64_t tokens = memory.tokens();
-    const int kv_heads = memory.kv_heads();
+  void cut(PagedKv& kv, int layer, int64_t budget, KeepState& state, const EvictWork& work) const {
+    const int64_t tokens = kv.tokens();
+    const int kv_heads = kv.heads();
     std::vector<float> scores(kv_heads * tokens);
-    scorer_->score({memory, layer, heads_, work, state.scorer.get()}, scores);
+    scorer_->score({kv, layer, context_.attention[layer].heads, work, state.scorer.get()}, scores);
     for (float& score : scores)  // what is not a number goes first; −∞ is left to what is not there
       score = std::isnan(score) ? std::numeric_limits<float>::lowest()
                                 : std::max(score, std::numeric_limits<float>::lowest());
     const auto of_head = [&](auto& all, int h) { return std::span(all).subspan(h * tokens, tokens); };
     for (int h = 0; h < kv_heads; ++h) {
-      hide_scores(memory.lane(layer, h), 0, of_head(scores, h));
-      order_as_read(memory.packed(layer, h), of_head(scores, h));
+      hide_scores(kv.table(h), 0, of_head(scores, h));
+      order_as_read(kv.compacted(h), of_head(scores, h));
     }
-    std::vector<char> keep = critical_
-                                 ? choose_critical(memory, layer, budget, scores, state.norms[layer], work.pool)
-                                 : keep_best(scores, kv_heads, budget, rule_);
+    std::vector<char> keep = critical_ ? choose_critical(kv, layer, budget, scores, state.norms[layer], work.pool)
+                                       : keep_best(scores, kv_heads, budget, rule_);
     for (int h = 0; h < kv_heads; ++h) {
-      order_as_they_lie(memory.packed(layer, h), of_head(keep, h));
-      memory.drop(layer, h, of_head(keep, h));
+      order_as_they_lie(kv.compacted(h), of_head(keep, h));
+      kv.evict(h, of_head(keep, h));
     }
-    if (packed_) pack(memory, layer, work);
+    if (packed_) compact(kv, work);
   }
 
-  std::vector<char> choose_critical(const Memory& memory, int layer, int64_t budget, std::span<float> scores,
+  std::vector<char> choose_critical(const PagedKv& kv, int layer, int64_t budget, std::span<float> scores,
                                     ValueNorms& norms, ThreadPool& pool) const {
-    norms.add(memory, layer, output_norms_, pool);
-    const int64_t tokens = memory.tokens();
+    norms.add(kv, layer, context_.output_norms, pool);
+    const int64_t tokens = kv.tokens();
     std::vector<float> weights(scores.size());
     for (size_t i = 0; i < weights.size(); ++i)
       weights[i] = norms.of(static_cast<int>(i / tokens), static_cast<int64_t>(i % tokens));
-    return keep_critical(scores, weights, memory.kv_heads(), budget, rule_);
+    return keep_critical(scores, weights, kv.heads(), budget, rule_);
   }
 
   /// Once a page's worth is to be gained, and writing anew costs little beside it.
-  static void pack(Memory& memory, int layer, const EvictWork& work) {
-    work.pool.parallel_for(memory.kv_heads(), [&](size_t head, int) {
+  static void compact(PagedKv& kv, const EvictWork& work) {
+    work.pool.parallel_for(kv.heads(), [&](size_t head, int) {
       const int h = static_cast<int>(head);
-      const LaneGaps gaps = gaps_of(memory.lane(layer, h));
-      if (gaps.hidden >= kPageTokens &&
-          gaps.rewritten <= most_rewritten(memory.store().shape().format) * gaps.hidden)
-        memory.pack(work.kernels, layer, h, work.rotations);
+      const TableGaps gaps = gaps_of(kv.table(h));
+      if (gaps.masked >= kPageTokens && gaps.rewritten <= most_rewritten(kv.shape().format) * gaps.masked)
+        kv.compact(work.kernels, h);
     });
   }
 
@@ -178,8 +175,7 @@ class Keeping final : public Evictor {
   int64_t budget_ = 0;  // 0: a share
   double share_ = 0.25;
   KeepRule rule_;
-  int heads_ = 0, layers_ = 0;
-  OutputNorms output_norms_;
+  AttendContext context_;
 };
 
 }  // namespace

@@ -16,26 +16,25 @@ constexpr int64_t kRowsAtOnce = 8;  // whose scores with all tokens are held at 
 }  // namespace
 
 void each_key(const LayerTokens& layer, int head, const std::function<void(int64_t, const float*)>& visit) {
-  const PageStore& store = layer.memory.store();
+  const PageStore& store = layer.kv.store();
   std::vector<float> keys;
-  for (const PageSlot& slot : layer.lane(head)) {
+  for (const PageEntry& slot : layer.table(head)) {
     if (slot.mask == 0) continue;
-    read_rotated(layer.work.kernels, store, slot, &layer.work.rotations, keys);
+    read_rotated(layer.work.kernels, layer.kv, slot, keys);
     for (int t = 0; t < slot.filled; ++t) {
       if (slot.mask >> t & 1) visit(slot.first + t, keys.data() + t * store.shape().key_dim);
     }
   }
 }
 
-void add_attention(const Memory& memory, int layer, int head, const PlaceRotations& rotations,
-                   const Kernels& kernels, std::span<const float> queries, std::span<const int64_t> tokens,
-                   int group, float scale, std::span<float> sums) {
-  const Lane& lane = memory.lane(layer, head);
-  const int64_t rows = std::ssize(tokens), dim = memory.store().shape().key_dim;
-  KeyScores keys(kernels, memory.store(), rotations);
+void add_attention(const PagedKv& kv, int head, const Kernels& kernels, std::span<const float> queries,
+                   std::span<const int64_t> tokens, int group, float scale, std::span<float> sums) {
+  const PageTable& lane = kv.table(head);
+  const int64_t rows = std::ssize(tokens), dim = kv.shape().key_dim;
+  KeyScores keys(kernels, kv.store(), kv.rotations());
   std::vector<float> scores;
   // sizes that come again are met from what was freed, without asking the system
-  scores.reserve(std::bit_ceil(static_cast<size_t>(std::min(kRowsAtOnce, rows) * group * memory.tokens())));
+  scores.reserve(std::bit_ceil(static_cast<size_t>(std::min(kRowsAtOnce, rows) * group * kv.tokens())));
   for (int64_t first = 0; first < rows; first += kRowsAtOnce) {
     const int64_t count = std::min(kRowsAtOnce, rows - first);
     const int64_t end = tokens[first + count - 1] + 1;  // what the last of them sees
@@ -54,28 +53,28 @@ void add_attention(const Memory& memory, int layer, int head, const PlaceRotatio
 void mean_tail_attention(const LayerTokens& layer, const QueryTails& tails, int64_t rows, std::span<float> means) {
   const QueryTail& tail = tails.layers[layer.layer];
   const int group = layer.group();
-  const int64_t all = layer.memory.tokens(), count = std::min(rows, tail.rows());
+  const int64_t all = layer.kv.tokens(), count = std::min(rows, tail.rows());
   std::vector<int64_t> tokens(count);
   std::iota(tokens.begin(), tokens.end(), tail.end() - count);
-  layer.work.pool.parallel_for(layer.memory.kv_heads(), [&](size_t h, int) {
+  layer.work.pool.parallel_for(layer.kv.heads(), [&](size_t h, int) {
     const int head = static_cast<int>(h);
     const std::vector<float> queries = tail.of_heads(head * group, group);
     const int64_t skip = (tail.rows() - count) * std::ssize(queries) / std::max<int64_t>(1, tail.rows());
     const std::span<float> own = means.subspan(h * all, all);
-    add_attention(layer.memory, layer.layer, head, layer.work.rotations, layer.work.kernels,
-                  std::span(queries).subspan(skip), tokens, group, tails.common.of_scores, own);
+    add_attention(layer.kv, head, layer.work.kernels, std::span(queries).subspan(skip), tokens, group,
+                  tails.common.of_scores, own);
     layer.work.kernels.scale(own.data(), 1 / static_cast<float>(std::max<int64_t>(1, count * group)), all);
   });
 }
 
-void order_as_read(const PackedTokens& packed, std::span<float> scores) {
+void order_as_read(const CompactedTokens& packed, std::span<float> scores) {
   if (packed.read.empty()) return;
   const std::vector<float> lying(scores.begin() + packed.begin, scores.begin() + packed.end());
   std::fill_n(scores.begin(), packed.end(), -std::numeric_limits<float>::infinity());
   for (size_t i = 0; i < lying.size(); ++i) scores[packed.read[i]] = lying[i];
 }
 
-void order_as_they_lie(const PackedTokens& packed, std::span<char> keep) {
+void order_as_they_lie(const CompactedTokens& packed, std::span<char> keep) {
   for (int64_t i = std::ssize(packed.read); i-- > 0;) keep[packed.begin + i] = keep[packed.read[i]];
 }
 

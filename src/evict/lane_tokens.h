@@ -21,18 +21,17 @@ using QueryTails = LayerStates<QueryTail, TailScale>;
 
 /// Attention that some rows of a lane's queries give to its tokens, hidden ones and later ones aside: added up over
 /// rows and heads. queries: [rows, group, key_dim], rotated; tokens: [rows], sequence index of each, ascending;
-/// sums: [memory.tokens()].
-void add_attention(const Memory& memory, int layer, int head, const PlaceRotations& rotations,
-                   const Kernels& kernels, std::span<const float> queries, std::span<const int64_t> tokens,
-                   int group, float scale, std::span<float> sums);
+/// sums: [kv.tokens()].
+void add_attention(const PagedKv& kv, int head, const Kernels& kernels, std::span<const float> queries,
+                   std::span<const int64_t> tokens, int group, float scale, std::span<float> sums);
 
 /// The mean of what the newest `rows` queries that a scorer has heard give, over rows and the heads that share
-/// keys. means: [kv_heads, memory.tokens()], zero at first.
+/// keys. means: [kv_heads, kv.tokens()], zero at first.
 void mean_tail_attention(const LayerTokens& layer, const QueryTails& tails, int64_t rows, std::span<float> means);
 
 /// Scores by where tokens lie become scores by where they were read; others are −∞.
-void order_as_read(const PackedTokens& packed, std::span<float> scores);
+void order_as_read(const CompactedTokens& packed, std::span<float> scores);
 /// What stays, by where tokens were read, becomes that by where they lie.
-void order_as_they_lie(const PackedTokens& packed, std::span<char> keep);
+void order_as_they_lie(const CompactedTokens& packed, std::span<char> keep);
 
 }  // namespace fathom

@@ -12,14 +12,14 @@ namespace fathom {
 
 /// The tokens of one layer, to be judged.
 struct LayerTokens {
-  const Memory& memory;
+  const PagedKv& kv;
   int layer;
   int heads;  // query heads
   const EvictWork& work;
   const SequenceState* state;  // the scorer's
 
-  int group() const { return heads / memory.kv_heads(); }
-  const Lane& lane(int head) const { return memory.lane(layer, head); }
+  int group() const { return heads / kv.heads(); }
+  const PageTable& table(int head) const { return kv.table(head); }
 };
 
 /// Says how much tokens are worth keeping; what is done with that is common to all (make_keeping).
@@ -44,7 +44,7 @@ class Scorer {
   virtual double layer_share(int layer, int layers) const { return static_cast<void>(layer + layers), 1; }
   /// Whether scores can be multiplied: none is ever negative, and if they are of attention, they are means.
   virtual bool has_weights() const { return true; }
-  /// scores: [kv_heads, memory.tokens()], by where tokens lie, zero at first; the larger stay. Those of hidden
+  /// scores: [kv_heads, kv.tokens()], by where tokens lie, zero at first; the larger stay. Those of hidden
   /// tokens do not matter.
   virtual void score(const LayerTokens& layer, std::span<float> scores) const = 0;
 };

@@ -16,14 +16,14 @@ void SnapKvScorer::listen(const LayerQueries& queries, QueryTails& tails, Thread
 
 void SnapKvScorer::score(const LayerTokens& layer, const QueryTails& tails, std::span<float> scores) const {
   mean_tail_attention(layer, tails, queries_, scores);
-  const int64_t tokens = layer.memory.tokens();
-  layer.work.pool.parallel_for(layer.memory.kv_heads(), [&](size_t h, int) {
+  const int64_t tokens = layer.kv.tokens();
+  layer.work.pool.parallel_for(layer.kv.heads(), [&](size_t h, int) {
     const std::span<float> own = scores.subspan(h * tokens, tokens);
     std::vector<float> there;                  // side by side: neighbours are those that are left
     const int64_t window = tokens - queries_;  // what judges is no neighbour, as published
-    const Lane& lane = layer.lane(static_cast<int>(h));
+    const PageTable& lane = layer.table(static_cast<int>(h));
     const auto each = [&](const auto& visit) {
-      for (const PageSlot& slot : lane) {
+      for (const PageEntry& slot : lane) {
         for (int t = 0; slot.mask && t < slot.filled; ++t)
           if (slot.mask >> t & 1 && slot.first + t < window) visit(own[slot.first + t]);
       }

@@ -9,34 +9,32 @@ namespace {
 constexpr int64_t kRows = 512;  // whose values are held as floats at a time
 
 /// The values of a lane's visible tokens that were read as [first, first + rows). out: [rows, value_dim], zero.
-void read_values(const Memory& memory, int layer, int head, int64_t first, int64_t rows, float* out) {
-  const PageShape& shape = memory.store().shape();
-  const PackedTokens& packed = memory.packed(layer, head);
-  for (const PageSlot& slot : memory.lane(layer, head)) {
+void read_values(const PagedKv& kv, int head, int64_t first, int64_t rows, float* out) {
+  const int dim = kv.shape().value_dim;
+  const CompactedTokens& packed = kv.compacted(head);
+  for (const PageEntry& slot : kv.table(head)) {
     if (slot.mask == 0 || slot.first + slot.filled <= first) continue;  // nothing lies before where it was read
     for (uint64_t left = slot.mask; left != 0; left &= left - 1) {
       const int offset = std::countr_zero(left);
       const int64_t row = packed.read_at(slot.first + offset) - first;
       if (row < 0 || row >= rows) continue;
-      for (int d = 0; d < shape.value_dim; ++d)
-        out[row * shape.value_dim + d] =
-            page_value(shape.format, shape.value_dim, memory.store().values(slot.page), offset, d);
+      for (int d = 0; d < dim; ++d) out[row * dim + d] = kv.store().value(slot.page, offset, d);
     }
   }
 }
 
 }  // namespace
 
-void ValueNorms::add(const Memory& memory, int layer, const OutputNorms& norms, ThreadPool& pool) {
-  const int64_t kv_heads = memory.kv_heads(), dim = memory.store().shape().value_dim;
+void ValueNorms::add(const PagedKv& kv, int layer, const OutputNorms& norms, ThreadPool& pool) {
+  const int64_t kv_heads = kv.heads(), dim = kv.shape().value_dim;
   heads_.resize(kv_heads);
   std::vector<float> values, found;
-  for (int64_t first = std::ssize(heads_[0]); first < memory.tokens(); first += kRows) {
-    const int64_t rows = std::min(kRows, memory.tokens() - first);
+  for (int64_t first = std::ssize(heads_[0]); first < kv.tokens(); first += kRows) {
+    const int64_t rows = std::min(kRows, kv.tokens() - first);
     values.assign(kv_heads * rows * dim, 0);
     found.resize(kv_heads * rows);
     pool.parallel_for(kv_heads, [&](size_t h, int) {
-      read_values(memory, layer, static_cast<int>(h), first, rows, values.data() + h * rows * dim);
+      read_values(kv, static_cast<int>(h), first, rows, values.data() + h * rows * dim);
     });
     norms(layer, rows, values.data(), found.data(), pool);
     for (int64_t h = 0; h < kv_heads; ++h)

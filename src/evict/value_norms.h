@@ -10,7 +10,7 @@ namespace fathom {
 class ValueNorms {
  public:
   /// Adds those of the tokens read since the last time.
-  void add(const Memory& memory, int layer, const OutputNorms& norms, ThreadPool& pool);
+  void add(const PagedKv& kv, int layer, const OutputNorms& norms, ThreadPool& pool);
   void rewind(int64_t tokens);
   /// By where tokens were read; of those that were hidden when added 0.
   float of(int head, int64_t token) const { return heads_[head][token]; }

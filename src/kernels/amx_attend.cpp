@@ -394,7 +394,8 @@ void StoreResults(const AttendTask& task, const TileWork& work) {
 FATHOM_AMX_TARGET void AmxAttend(const AttendTask& task, float* scratch) {
   const int64_t queries = static_cast<int64_t>(task.rows) * task.group;
   // Softplus weights go through floats: a power would make much of what rounding queries to bfloat16 does.
-  if (queries < kTileQueries || task.format == PageFormat::kF32 || task.form.softplus || !task.out) {
+  if (queries < kTileQueries || task.format == PageFormat::kF32 || task.weights.apply || !task.out ||
+      task.value_offset >= 0) {
     return Attend(task, scratch);
   }
   TileWork work(task, scratch);

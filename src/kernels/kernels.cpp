@@ -49,6 +49,7 @@ Kernels vector_kernels(const Isa& isa) {
   fill_vector_multiply(table);
   fill_bf16_multiply(table);
   fill_vector_attend(table);
+  fill_vector_weights(table);
   fill_vector_scores(table);
   fill_vector_pages(table);
   fill_vector_elementwise(table);

@@ -9,7 +9,7 @@
 #include "kernels/pages.h"
 #include "kernels/scan.h"
 #include "kernels/types.h"
-#include "kernels/weight_form.h"
+#include "kernels/weight_function.h"
 
 namespace fathom {
 
@@ -59,7 +59,7 @@ inline constexpr size_t kReadStep = 1024;
 /// page.
 struct PageRead {
   const std::byte* keys = nullptr;
-  const std::byte* values = nullptr;
+  const std::byte* values = nullptr;    // with AttendTask::value_offset: the page's own keys, in the layout of keys
   const float* cos = nullptr;           // [rotary_dim/2] rotation by the page's place; null = no rotation
   const float* sin = nullptr;           // [rotary_dim/2]
   uint64_t mask = 0;                    // tokens that every row may see
@@ -67,19 +67,22 @@ struct PageRead {
 };
 
 /// Attention of some query rows of one key/value head over some pages: out = Σ w v / Σ w, exact over the pages'
-/// masks; the weights w are exp(q·k), which makes it softmax, or of another form.
+/// masks; the weights w are exp(q·k), which makes it softmax, unless `weights` says otherwise.
 struct AttendTask {
   PageFormat format = PageFormat::kBF16;
   int key_dim = 0;
   int value_dim = 0;
   int rotary_dim = 0;  // first dimensions of a key that rotate
-  int rows = 0;        // query tokens
-  int group = 0;       // query heads that share this key/value head
+  // -1: pages have values of their own. Otherwise the value is dimensions [value_offset, value_offset + value_dim)
+  // of the key, none of which rotates.
+  int value_offset = -1;
+  int rows = 0;   // query tokens
+  int group = 0;  // query heads that share this key/value head
   const float* queries =
       nullptr;  // [rows, group, key_dim], rotated by their own positions and scaled; rotary pairs side by side
   const PageRead* pages = nullptr;
   int64_t page_count = 0;
-  WeightForm form{};
+  WeightFunction weights{};
   // Results; NaN, in all formats of pages, for a query with an element that is not finite.
   float* out = nullptr;   // [rows, group, value_dim]; 0 where nothing has weight. Null: only lse is wanted
   float* lse = nullptr;   // [rows, group] log Σ of the weights; −infinity where nothing has any
@@ -155,6 +158,9 @@ struct Kernels {
 
   /// scratch: [attend_scratch(key_dim, value_dim, rows · group)] floats, aligned to 64 bytes.
   void (*attend)(const AttendTask& task, float* scratch);
+  /// For AttendTask::weights.
+  WeightFunction::Apply softplus_weights;  // SoftplusConstants, SoftplusQuery
+  WeightFunction::Apply capped_weights;    // CapConstants
   /// scratch: [64 · key_dim], aligned to 64 bytes.
   void (*score_page)(const ScoreTask& task, float* scratch);
   void (*largest_bounds)(const BoundTask& task);

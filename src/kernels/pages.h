@@ -47,8 +47,8 @@ size_t page_value_bytes(PageFormat format, int value_dim);
 /// Tokens to be written into one page, from offset `first` on.
 struct PageWrite {
   PageFormat format = PageFormat::kBF16;
-  int key_dim = 0;  // even
-  int value_dim = 0;
+  int key_dim = 0;     // even
+  int value_dim = 0;   // 0: keys alone are written
   int rotary_dim = 0;  // first dimensions of a key that rotate
   std::byte* page_keys = nullptr;
   std::byte* page_values = nullptr;

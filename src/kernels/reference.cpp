@@ -83,6 +83,30 @@ double score(const AttendTask& task, const float* query, const PageRead& page, i
   return total;
 }
 
+void softplus_weights(const float* constants, const float* query, int64_t count, float* scores) {
+  constexpr double kFar = -30;  // below, ln(1 + e^x) is e^x to the last digit
+  for (int64_t i = 0; i < count; ++i) {
+    const double score = scores[i], softplus = std::max(score, 0.0) + std::log1p(std::exp(-std::fabs(score)));
+    const double log_softplus = score < kFar ? score : std::log(softplus);
+    scores[i] = static_cast<float>(log_softplus);
+    if (!query) continue;
+    const SoftplusQuery row{query[0], query[1], query[2]};
+    const double above = row.tokens * std::exp(log_softplus - row.lse) - row.offset;
+    scores[i] =
+        above > 0 ? static_cast<float>(constants[0] * std::log(above)) : -std::numeric_limits<float>::infinity();
+  }
+}
+
+void capped_weights(const float* constants, const float* /*query*/, int64_t count, float* scores) {
+  for (int64_t i = 0; i < count; ++i) scores[i] = constants[0] * std::tanh(scores[i] / constants[0]);
+}
+
+/// Dimension d of a token's value.
+float value(const AttendTask& task, const PageRead& page, int token, int d) {
+  if (task.value_offset < 0) return page_value(task.format, task.value_dim, page.values, token, d);
+  return page_key(task.format, task.key_dim, page.values, token, task.value_offset + d);
+}
+
 void attend(const AttendTask& task, float* /*scratch*/) {
   const double minus_infinity = -std::numeric_limits<double>::infinity();
   for (int i = 0; i < task.rows * task.group; ++i) {
@@ -91,7 +115,11 @@ void attend(const AttendTask& task, float* /*scratch*/) {
       return page.row_masks ? page.mask & page.row_masks[i / task.group] : page.mask;
     };
     const auto log_weight_of = [&](const PageRead& page, int t) {
-      return log_weight(task.form, i, score(task, query, page, t));
+      const double own = score(task, query, page, t);
+      if (!task.weights.apply) return own;
+      auto log_weight = static_cast<float>(own);
+      task.weights(i, 1, &log_weight);
+      return static_cast<double>(log_weight);
     };
     double largest = minus_infinity, total = 0;
     for (int64_t p = 0; p < task.page_count; ++p) {
@@ -107,9 +135,7 @@ void attend(const AttendTask& task, float* /*scratch*/) {
         if (!any || !(visible(task.pages[p]) >> t & 1)) continue;
         const double weight = std::exp(log_weight_of(task.pages[p], t) - largest);
         page_total += weight;
-        for (int d = 0; task.out && d < task.value_dim; ++d) {
-          sums[d] += weight * page_value(task.format, task.value_dim, task.pages[p].values, t, d);
-        }
+        for (int d = 0; task.out && d < task.value_dim; ++d) sums[d] += weight * value(task, task.pages[p], t, d);
       }
       total += page_total;
       if (task.mass) task.mass[i * task.page_count + p] = static_cast<float>(page_total);
@@ -320,6 +346,8 @@ Kernels reference_kernels() {
           .panel_rows = 16,
           .multiply = multiply,
           .attend = attend,
+          .softplus_weights = softplus_weights,
+          .capped_weights = capped_weights,
           .score_page = score_page,
           .largest_bounds = largest_bounds,
           .write_page = write_page,

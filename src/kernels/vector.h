@@ -29,6 +29,7 @@ void fill_vector_matmul(Kernels& table);
 void fill_vector_multiply(Kernels& table);
 void fill_bf16_multiply(Kernels& table);
 void fill_vector_attend(Kernels& table);
+void fill_vector_weights(Kernels& table);
 void fill_vector_scores(Kernels& table);
 void fill_vector_pages(Kernels& table);
 void fill_vector_elementwise(Kernels& table);

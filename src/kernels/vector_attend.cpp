@@ -1,6 +1,6 @@
-// Attention over pages with an online softmax, or an online sum of weights of another form, once per instruction
-// set. A page is read either as it lies (few queries: the queries are turned back by the page's place) or through a
-// tile of floats into which it is brought, rotated to its place, once for many queries.
+// Attention over pages with an online softmax, or an online sum of weights of another function, once per
+// instruction set. A page is read either as it lies (few queries: the queries are turned back by the page's place)
+// or through a tile of floats into which it is brought, rotated to its place, once for many queries.
 #include "kernels/vector.h"
 
 #include <algorithm>
@@ -13,77 +13,16 @@
 #define HWY_TARGET_INCLUDE "kernels/vector_attend.cpp"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
-#include "hwy/contrib/math/math-inl.h"
 #include "kernels/attend_parts-inl.h"
 #include "kernels/attend_codes-inl.h"
+#include "kernels/exp-inl.h"
+#include "kernels/value_rows-inl.h"
 // clang-format on
 
 #if FATHOM_VECTOR_TARGET
 HWY_BEFORE_NAMESPACE();
 namespace fathom {
 namespace HWY_NAMESPACE {
-
-/// exp(x) for x ≤ 0: 2^n · 2^f with f in [−½, ½] by a polynomial whose relative error is at most 8e-8 (Remez); 0
-/// below −87, where floats lose their precision.
-HWY_INLINE FloatVec Exp(FloatVec x) {
-  const FloatTag d;
-  const auto log2e = hn::Set(d, 1.44269504f);
-  const auto magic = hn::Set(d, 0x1.8p23f + 127.0f);  // its sum with n has n + 127 in the lowest bits
-  const auto shifted = hn::MulAdd(x, log2e, magic);
-  const auto f = hn::MulSub(x, log2e, hn::Sub(shifted, magic));
-  auto p = hn::Set(d, 0x1.5c08e6p-10f);
-  p = hn::MulAdd(p, f, hn::Set(d, 0x1.3d0c52p-7f));
-  p = hn::MulAdd(p, f, hn::Set(d, 0x1.c6b6e4p-5f));
-  p = hn::MulAdd(p, f, hn::Set(d, 0x1.ebf918p-3f));
-  p = hn::MulAdd(p, f, hn::Set(d, 0x1.62e428p-1f));
-  p = hn::MulAdd(p, f, hn::Set(d, 0x1.000002p+0f));
-  const auto power = hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(IntTag(), shifted)));
-  return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, -87.0f)), hn::Mul(p, power));
-}
-
-/// ln(1 + t) for t in [0, 1]: t times a polynomial through the Chebyshev points of that range; the relative error
-/// is at most 1.2e-7.
-HWY_INLINE FloatVec LogOnePlus(FloatVec t) {
-  const FloatTag d;
-  auto p = hn::Set(d, -0x1.a04acap-9f);
-  p = hn::MulAdd(p, t, hn::Set(d, 0x1.402f4cp-6f));
-  p = hn::MulAdd(p, t, hn::Set(d, -0x1.cdd008p-5f));
-  p = hn::MulAdd(p, t, hn::Set(d, 0x1.afdde8p-4f));
-  p = hn::MulAdd(p, t, hn::Set(d, -0x1.38b908p-3f));
-  p = hn::MulAdd(p, t, hn::Set(d, 0x1.92b43p-3f));
-  p = hn::MulAdd(p, t, hn::Set(d, -0x1.ff0254p-3f));
-  p = hn::MulAdd(p, t, hn::Set(d, 0x1.554bd6p-2f));
-  p = hn::MulAdd(p, t, hn::Set(d, -0x1.ffffb8p-2f));
-  p = hn::MulAdd(p, t, hn::Set(d, 1.0f));
-  return hn::Mul(p, t);
-}
-
-/// Scores become logarithms of their weights (log_weight): what the softmax after it makes of them are the weights.
-/// scores: [64]; those outside the query's mask become anything.
-HWY_INLINE void ToLogWeights(const WeightForm& form, int64_t query, int vectors, float* HWY_RESTRICT scores) {
-  const FloatTag d;
-  constexpr float kFar = -15;  // below, ln(1 + e^x) is e^x to the precision of floats
-  const Reweighting row = form.reweighting ? form.reweighting[query] : Reweighting{};
-  // Of scores that are not far; an lse below is that of far ones alone, for which the factor is not used.
-  const auto factor = hn::Set(d, row.tokens * std::exp(-std::max(row.lse, kFar - 1)));
-  const auto lse = hn::Set(d, row.lse), tokens = hn::Set(d, row.tokens), offset = hn::Set(d, row.offset);
-  const auto power = hn::Set(d, form.power), zero = hn::Zero(d);
-  for (int t = 0; t < vectors * Lanes(); t += Lanes()) {
-    const auto x = hn::Load(d, scores + t);
-    const auto far = hn::Lt(x, hn::Set(d, kFar));
-    const auto softplus = hn::Add(hn::Max(x, zero), LogOnePlus(Exp(hn::Neg(hn::Abs(x)))));
-    FloatVec log_weight;
-    if (!form.reweighting) {
-      log_weight = hn::IfThenElse(far, x, hn::Log(d, softplus));
-    } else {
-      const auto far_share = hn::Mul(tokens, Exp(hn::Min(hn::Sub(x, lse), zero)));
-      const auto above = hn::Sub(hn::IfThenElse(far, far_share, hn::Mul(softplus, factor)), offset);
-      log_weight =
-          hn::IfThenElse(hn::Gt(above, zero), hn::Mul(power, hn::Log(d, above)), hn::Set(d, kMinusInfinity));
-    }
-    hn::Store(log_weight, d, scores + t);
-  }
-}
 
 constexpr int kSumLanes = 16;  // the sum of a query's weights is kept in so many parts, added up in the end
 
@@ -172,11 +111,20 @@ HWY_INLINE void TurnQueries(const AttendTask& task, const PageRead& page, int qu
   }
 }
 
+/// Pages whose values have a tile of their own.
+struct ValueTile {
+  static void AddTile(const AttendTask& task, const PageRead& /*page*/, const PageRead& /*ahead*/, int queries,
+                      Work& work) {
+    PairProductRows<true>(TilePairs{work.values}, kPageTokens / 2, task.value_dim, queries, work.scores,
+                          kPageTokens, task.out, task.value_dim);
+  }
+};
+
 /// How pages of floats and of codes are brought into a tile, or met by few queries as they lie. ahead: the page
 /// that follows. While keys of floats are read, their values are asked for, and while those are read, the next
 /// keys.
 template <class PageWords>
-struct FloatPages {
+struct FloatPages : ValueTile {
   static constexpr bool kPartly = true;  // few queries read only what is visible of a page
   using Words = PageWords;
   using Word = typename Words::Word;
@@ -191,6 +139,10 @@ struct FloatPages {
     Deinterleave(Keys(task, page, ahead), task.key_dim / 2, kPageTokens, work.keys);
     if (!task.out) return;
     Deinterleave(Values(page, ahead), kPageTokens / 2, task.value_dim, work.values);
+  }
+  static void BringInKeys(const AttendTask& task, const std::byte* keys, const std::byte* ahead, Work& work) {
+    const PagePairs<Words, InTiles> pairs{reinterpret_cast<const Word*>(keys), ahead, {task.key_dim / 2}};
+    Deinterleave(pairs, task.key_dim / 2, kPageTokens, work.keys);
   }
   static void Begin(const AttendTask& /*task*/, int /*queries*/, Work& /*work*/) {}
   static const float* Turned(const AttendTask& task, const PageRead& page, int queries, Work& work) {
@@ -209,12 +161,15 @@ struct FloatPages {
   }
 };
 template <int kBits>
-struct CodePages {
+struct CodePages : ValueTile {
   static constexpr bool kPartly = false;
   static bool NeedsTile(const AttendTask& task) { return task.value_dim % Lanes() != 0; }
   static void BringIn(const AttendTask& task, const PageRead& page, const PageRead& /*ahead*/, Work& work) {
     CodeKeyTile<kBits>(page.keys, task.key_dim, work.keys);
     if (task.out) CodeValueTile<kBits>(page.values, task.value_dim, work.values);
+  }
+  static void BringInKeys(const AttendTask& task, const std::byte* keys, const std::byte* /*ahead*/, Work& work) {
+    CodeKeyTile<kBits>(keys, task.key_dim, work.keys);
   }
   static void Begin(const AttendTask& task, int queries, Work& work) {
     ScaleQueries(task.queries, task.key_dim, queries, work.turned_stride, work.turned, work.scales);
@@ -228,12 +183,35 @@ struct CodePages {
   }
 };
 
+/// Pages whose values are dimensions of their keys: always through the tile of keys. As many of its rows at a time
+/// as the L1 holds are transposed and multiplied.
+template <class Pages>
+struct ValuesInKeys : Pages {
+  static constexpr bool kPartly = false;
+  static bool NeedsTile(const AttendTask& /*task*/) { return true; }
+  static void BringIn(const AttendTask& task, const PageRead& page, const PageRead& ahead, Work& work) {
+    Pages::BringInKeys(task, page.keys, page.keys == page.values ? ahead.keys : page.values, work);
+  }
+  static void AddTile(const AttendTask& task, const PageRead& page, const PageRead& ahead, int queries,
+                      Work& work) {
+    constexpr int kBlock = 64;  // 16 KiB of floats: half of the smallest L1
+    if (page.keys != page.values) Pages::BringInKeys(task, page.values, ahead.keys, work);
+    const float* rows = work.keys + static_cast<int64_t>(task.value_offset) * kPageTokens;
+    for (int c = 0; c < task.value_dim; c += kBlock) {
+      const int width = std::min(kBlock, task.value_dim - c);
+      ValueRows(rows + static_cast<int64_t>(c) * kPageTokens, width, work.values);
+      PairProductRows<true>(TilePairs{work.values}, kPageTokens / 2, width, queries, work.scores, kPageTokens,
+                            task.out + c, task.value_dim);
+    }
+  }
+};
+
 /// Scores of a query become weights.
 HWY_INLINE void Weigh(const AttendTask& task, int query, uint64_t mask, int vectors, int64_t page, Work& work) {
   float* scores = work.scores + static_cast<int64_t>(query) * kPageTokens;
   auto sums = hn::Zero(FloatTag());
   if (mask) {
-    if (task.form.softplus) ToLogWeights(task.form, query, vectors, scores);
+    if (task.weights.apply) task.weights(query, vectors * Lanes(), scores);
     const int value_dim = task.out ? task.value_dim : 0;
     sums = Soften(mask, vectors, scores, work.max[query], work.sums + static_cast<int64_t>(query) * kSumLanes,
                   task.out + static_cast<int64_t>(query) * value_dim, value_dim);
@@ -296,12 +274,18 @@ void AttendPages(const AttendTask& task, Work& work) {
             p, work);
     if (!task.out) continue;
     if (tiled) {
-      PairProductRows<true>(TilePairs{work.values}, kPageTokens / 2, task.value_dim, queries, work.scores,
-                            kPageTokens, task.out, task.value_dim);
+      Pages::AddTile(task, page, ahead, queries, work);
     } else {
       Pages::AddValues(task, page, ahead, queries, work);
     }
   }
+}
+
+template <class Pages>
+void AttendFormat(const AttendTask& task, Work& work) {
+  // without results the values do not matter
+  if (task.value_offset >= 0 && task.out) return AttendPages<ValuesInKeys<Pages>>(task, work);
+  AttendPages<Pages>(task, work);
 }
 
 void Attend(const AttendTask& task, float* scratch) {
@@ -320,16 +304,16 @@ void Attend(const AttendTask& task, float* scratch) {
   if (task.out) std::fill_n(task.out, queries * task.value_dim, 0.0f);
   switch (task.format) {
     case PageFormat::kBF16:
-      AttendPages<FloatPages<Bf16Words>>(task, work);
+      AttendFormat<FloatPages<Bf16Words>>(task, work);
       break;
     case PageFormat::kF32:
-      AttendPages<FloatPages<F32Words>>(task, work);
+      AttendFormat<FloatPages<F32Words>>(task, work);
       break;
     case PageFormat::kQ8:
-      AttendPages<CodePages<8>>(task, work);
+      AttendFormat<CodePages<8>>(task, work);
       break;
     case PageFormat::kQ4:
-      AttendPages<CodePages<4>>(task, work);
+      AttendFormat<CodePages<4>>(task, work);
       break;
   }
   for (int64_t i = 0; i < queries; ++i) {

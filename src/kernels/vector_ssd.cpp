@@ -68,28 +68,46 @@ HWY_INLINE void AddProducts(const float* HWY_RESTRICT a, int64_t stride, const f
   }
 }
 
+/// to[c, r] = from[r, c] for r < 4 and c < 4.
+HWY_INLINE void TransposeFours(const float* from, int64_t stride, float* to, int64_t to_stride) {
+  const hn::FixedTag<float, 4> d;
+  const auto a = hn::LoadU(d, from), b = hn::LoadU(d, from + stride);
+  const auto e = hn::LoadU(d, from + 2 * stride), f = hn::LoadU(d, from + 3 * stride);
+  const auto ab_low = hn::InterleaveLower(d, a, b), ab_high = hn::InterleaveUpper(d, a, b);
+  const auto ef_low = hn::InterleaveLower(d, e, f), ef_high = hn::InterleaveUpper(d, e, f);
+  hn::StoreU(hn::ConcatLowerLower(d, ef_low, ab_low), d, to);
+  hn::StoreU(hn::ConcatUpperUpper(d, ef_low, ab_low), d, to + to_stride);
+  hn::StoreU(hn::ConcatLowerLower(d, ef_high, ab_high), d, to + 2 * to_stride);
+  hn::StoreU(hn::ConcatUpperUpper(d, ef_high, ab_high), d, to + 3 * to_stride);
+}
+
 /// to[c, r] = from[r, c] for r < rows and c < cols.
 HWY_INLINE void TransposeFloats(const float* HWY_RESTRICT from, int64_t stride, int64_t rows, int64_t cols,
                                 float* HWY_RESTRICT to, int64_t to_stride) {
-  int64_t whole = 0;
-#if HWY_TARGET == HWY_AVX3_DL
-  for (; whole + 16 <= rows; whole += 16) {
-    int64_t c = 0;
-    for (; c + 16 <= cols; c += 16) {
-      __m512i block[16];
+  constexpr int64_t kTile = 16;  // a cache line: each is written as a whole
+  for (int64_t first = 0; first < cols; first += kTile) {
+    const int64_t end = std::min(first + kTile, cols);
+    int64_t r = 0;
+#if HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3
+    for (; r + kTile <= rows && first + kTile <= cols; r += kTile) {
+      __m512i tile[kTile];
       FATHOM_UNROLL
-      for (int i = 0; i < 16; ++i) block[i] = _mm512_loadu_si512(from + (whole + i) * stride + c);
-      Transpose(block);
+      for (int i = 0; i < kTile; ++i) tile[i] = _mm512_loadu_si512(from + (r + i) * stride + first);
+      Transpose(tile);
       FATHOM_UNROLL
-      for (int i = 0; i < 16; ++i) _mm512_storeu_si512(to + (c + i) * to_stride + whole, block[i]);
+      for (int i = 0; i < kTile; ++i) _mm512_storeu_si512(to + (first + i) * to_stride + r, tile[i]);
     }
-    for (; c < cols; ++c) {
-      for (int64_t r = whole; r < whole + 16; ++r) to[c * to_stride + r] = from[r * stride + c];
-    }
-  }
 #endif
-  for (int64_t r = whole; r < rows; ++r) {
-    for (int64_t c = 0; c < cols; ++c) to[c * to_stride + r] = from[r * stride + c];
+    for (; r + 4 <= rows; r += 4) {
+      int64_t c = first;
+      for (; c + 4 <= end; c += 4) TransposeFours(from + r * stride + c, stride, to + c * to_stride + r, to_stride);
+      for (; c < end; ++c) {
+        for (int i = 0; i < 4; ++i) to[c * to_stride + r + i] = from[(r + i) * stride + c];
+      }
+    }
+    for (; r < rows; ++r) {
+      for (int64_t c = first; c < end; ++c) to[c * to_stride + r] = from[r * stride + c];
+    }
   }
 }
 

@@ -6,8 +6,8 @@
 namespace fathom {
 namespace {
 
-/// Brings pairs (i, i + dims/2) of a head side by side. x: [dims].
-void pair_up(float* x, int dims, float* spare) {
+/// Moves the two numbers of each pair (i, i + dims/2) of a head next to each other. x: [dims].
+void interleave_pairs(float* x, int dims, float* spare) {
   std::copy_n(x, dims, spare);
   for (int i = 0; i < dims / 2; ++i) {
     x[2 * i] = spare[i];
@@ -17,8 +17,24 @@ void pair_up(float* x, int dims, float* spare) {
 
 }  // namespace
 
-AttentionMixer::AttentionMixer(AttentionWeights weights) : w_(std::move(weights)) {
-  if (w_.form.softplus) unit_.assign(w_.key_dim, 1 / std::sqrt(static_cast<float>(w_.key_dim)));
+std::unique_ptr<LayerState> AttentionMixer::new_state(const StateOptions& options) const {
+  const StateOptions::Rotations& rotations = options.rotations[w_.rotary];
+  PagedKvConfig config;
+  config.store = options.pages.store({options.format, w_.key_dim, w_.value_dim, w_.value_offset});
+  config.heads = w_.kv_heads;
+  config.rotations = rotations.table;
+  config.score_factor = rotations.score_factor;
+  config.window = w_.window;
+  config.page_tokens = options.page_tokens;
+  return std::make_unique<PagedKv>(std::move(config));
+}
+
+void AttentionMixer::describe(AttendLayer& layer) const {
+  layer.heads = w_.heads;
+  layer.kv_heads = w_.kv_heads;
+  layer.shape.key_dim = w_.key_dim;
+  layer.shape.value_dim = w_.value_dim;
+  layer.shape.value_offset = w_.value_offset;
 }
 
 /// Norms the heads of one row and brings rotary pairs side by side.
@@ -29,20 +45,30 @@ void AttentionMixer::prepare_heads(Workspace& work, int64_t row, int rotary_dims
     for (int h = 0; h < count; ++h) {
       float* head = heads + static_cast<int64_t>(h) * w_.key_dim;
       if (!norm.empty()) work.kernels.rms_norm(head, norm.data(), w_.norm_eps, w_.key_dim, head);
-      if (!unit_.empty()) work.kernels.rms_norm(head, unit_.data(), kUnitEps, w_.key_dim, head);
-      if (pairs) pair_up(head, rotary_dims, spare);
+      if (!w_.unit.empty()) work.kernels.rms_norm(head, w_.unit.data(), kUnitEps, w_.key_dim, head);
+      if (pairs) interleave_pairs(head, rotary_dims, spare);
     }
   };
   prepare(work.q.data() + row * w_.heads * w_.key_dim, w_.heads, w_.q_norm);
   prepare(work.k.data() + row * w_.kv_heads * w_.key_dim, w_.kv_heads, w_.k_norm);
 }
 
+void AttentionMixer::keep_draft_queries(const SequenceRows& rows, const AttentionInput& input) const {
+  if (!rows.draft_queries) return;
+  DraftQueries::Layer& kept = rows.draft_queries->layers.at(w_.layer);
+  kept.heads = w_.heads;
+  kept.scale = input.scale;
+  kept.form = input.form;
+  kept.queries.assign(input.queries, input.queries + input.rows * input.query_stride);
+}
+
 void AttentionMixer::forward(Workspace& work, std::span<const SequenceRows> sequences, ActivationBuffer& x,
                              float* y) const {
   const int64_t rows = x.rows();
   const int64_t q_stride = static_cast<int64_t>(w_.heads) * w_.key_dim;
+  const bool own_values = w_.value_offset < 0;
   const int64_t k_stride = static_cast<int64_t>(w_.kv_heads) * w_.key_dim,
-                v_stride = static_cast<int64_t>(w_.kv_heads) * w_.value_dim;
+                v_stride = own_values ? static_cast<int64_t>(w_.kv_heads) * w_.value_dim : 0;
   work.q.reserve(rows * q_stride);
   work.k.reserve(rows * k_stride);
   work.v.reserve(rows * v_stride);
@@ -50,38 +76,41 @@ void AttentionMixer::forward(Workspace& work, std::span<const SequenceRows> sequ
 
   const Product projections[] = {
       {&w_.q, work.q.data(), w_.q_bias}, {&w_.k, work.k.data(), w_.k_bias}, {&w_.v, work.v.data(), w_.v_bias}};
-  matmul(work.pool, work.kernels, x, projections);
+  matmul(work.pool, work.kernels, x, std::span(projections).first(own_values ? 3 : 2));
 
-  work.pool.parallel_for(rows, [&](size_t r, int) {
-    prepare_heads(work, static_cast<int64_t>(r), 2 * sequences[0].rotations->pairs());  // the model's, in all alike
-  });
+  const int rotary_dims = 2 * sequences[0].sequence->kv(w_.layer).rotations().pairs();  // the model's, in all alike
+  work.pool.parallel_for(rows, [&](size_t r, int) { prepare_heads(work, static_cast<int64_t>(r), rotary_dims); });
   work.pool.parallel_for(sequences.size() * w_.kv_heads, [&](size_t i, int) {
     const SequenceRows& s = sequences[i / w_.kv_heads];
     const int head = static_cast<int>(i % w_.kv_heads);
-    s.memory->write(work.kernels, w_.layer, head, s.rows,
-                    work.k.data() + s.first_row * k_stride + head * w_.key_dim, k_stride,
-                    work.v.data() + s.first_row * v_stride + head * w_.value_dim, v_stride, *s.rotations);
+    s.sequence->kv(w_.layer).write(
+        work.kernels, head, s.rows, work.k.data() + s.first_row * k_stride + head * w_.key_dim, k_stride,
+        own_values ? work.v.data() + s.first_row * v_stride + head * w_.value_dim : nullptr, v_stride);
   });
   work.attention_inputs.clear();
   for (const SequenceRows& s : sequences) {
     AttentionInput& input = work.attention_inputs.emplace_back();
-    input.memory = s.memory;
+    input.sequence = s.sequence;
+    input.kv = &s.sequence->kv(w_.layer);
     input.layer = w_.layer;
     input.heads = w_.heads;
     input.rows = s.rows;
     input.positions = s.positions;
     input.queries = work.q.data() + s.first_row * q_stride;
     input.query_stride = q_stride;
-    const auto key_dim = static_cast<float>(w_.key_dim);
-    input.form = s.selector->score_form(w_.layer, w_.form);
-    input.scale = s.score_factor * (w_.form.softplus ? std::log(key_dim) : 1 / std::sqrt(key_dim));
-    input.window = w_.sliding_window;
-    input.rotations = s.rotations;
-    input.landmarks = w_.landmarks;
-    input.selector = s.selector;
-    input.listener = s.listener;
-    input.watcher = s.watcher;
+    if (const AttentionForm* form = s.policy.selector->form(w_.layer)) {
+      input.form = form;
+    } else if (w_.form) {
+      input.form = w_.form.get();
+    }
+    input.scale = input.kv->score_factor() * w_.scale;
+    input.selector = s.policy.selector;
+    input.selector_state = s.sequence->state(Sequence::StateOf::kSelector);
+    input.listener = s.policy.listener;
+    input.listener_state = s.sequence->state(Sequence::StateOf::kEvictor);
+    input.watcher = s.policy.watcher;
     input.out = work.attended.row(s.first_row);
+    keep_draft_queries(s, input);
   }
   work.attention.run(work.attention_inputs);
 

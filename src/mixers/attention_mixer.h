@@ -16,30 +16,35 @@ inline constexpr float kUnitEps = 1e-12f;
 
 /// Attention with grouped key/value heads ("GQA: Training Generalized Multi-Query Transformer Models", 2023).
 struct AttentionWeights {
-  int layer = 0;  // lane of the memory
+  int layer = 0;  // of the model
   int heads = 0, kv_heads = 0, key_dim = 0, value_dim = 0;
+  int value_offset = -1;  // of PageShape; if not -1, v and v_bias are empty
   RotaryConfig::Pairing pairing = RotaryConfig::Pairing::kInterleaved;
-  int64_t sliding_window = 0;  // newest tokens that a token attends to, itself included; 0 = all
-  Landmarks landmarks;
+  size_t rotary = 0;   // index into StateOptions::rotations
+  int64_t window = 0;  // newest tokens that a token attends to, itself included; 0 = all
+  float scale = 0;     // multiplies scores
   Matrix q, k, v, out;  // [heads·key_dim | kv_heads·key_dim | kv_heads·value_dim, width], [width, heads·value_dim]
   std::vector<float> q_bias, k_bias, v_bias, out_bias;  // empty = none
   std::vector<float> q_norm, k_norm;  // [key_dim] RMS norm of each head before rotation; empty = none
   float norm_eps = 0;
-  ScoreForm form{};  // softplus: queries and keys are made unit vectors before rotation
+  std::vector<float> unit;  // [key_dim] 1/√key_dim, if heads are made unit vectors before rotation; empty = no
+  std::unique_ptr<AttentionForm> form;  // null: softmax
 };
 
 class AttentionMixer final : public Mixer {
  public:
-  explicit AttentionMixer(AttentionWeights weights);
+  explicit AttentionMixer(AttentionWeights weights) : w_(std::move(weights)) {}
+  std::unique_ptr<LayerState> new_state(const StateOptions& options) const override;
   void forward(Workspace& work, std::span<const SequenceRows> sequences, ActivationBuffer& x,
                float* y) const override;
   const Matrix* output_projection() const override { return &w_.out; }
+  void describe(AttendLayer& layer) const override;
 
  private:
   void prepare_heads(Workspace& work, int64_t row, int rotary_dims) const;
+  void keep_draft_queries(const SequenceRows& rows, const AttentionInput& input) const;
 
   AttentionWeights w_;
-  std::vector<float> unit_;  // [key_dim] 1/√key_dim, with which an RMS norm gives length 1; empty = none
 };
 
 }  // namespace fathom

@@ -1,27 +1,50 @@
-#include "models/architectures.h"
+#include <algorithm>
 
 #include "base/error.h"
-#include "base/spec.h"
+#include "base/format.h"
+#include "models/network.h"
 
 namespace fathom {
+
+// The architectures. Each is one line here and one function, `Architecture NAME_architecture()`, in architectures/.
+// clang-format off
+#define FATHOM_ARCHITECTURES(X) \
+  X(falcon_h1) \
+  X(gemma3) \
+  X(gpt2) \
+  X(gpt_oss) \
+  X(llama) \
+  X(mamba) \
+  X(mamba2) \
+  X(qwen2) \
+  X(qwen3) \
+  X(qwen3moe)
+// clang-format on
+
+#define FATHOM_DECLARE(name) Architecture name##_architecture();
+FATHOM_ARCHITECTURES(FATHOM_DECLARE)
+
 namespace {
 
-constexpr Architecture kArchitectures[] = {
-    {"llama", read_llama_config, build_llama},
-    {"qwen2", read_qwen2_config, build_qwen2},
-    {"qwen3", read_qwen3_config, build_qwen3},
-    {"gpt2", read_gpt2_config, build_gpt2},
-};
+const std::vector<Architecture>& architectures() {
+#define FATHOM_LIST(name) name##_architecture(),
+  static const std::vector<Architecture> all{FATHOM_ARCHITECTURES(FATHOM_LIST)};
+  return all;
+}
 
 }  // namespace
 
+std::vector<std::string> architecture_names() {
+  std::vector<std::string> names;
+  for (const Architecture& architecture : architectures()) names.emplace_back(architecture.name);
+  std::ranges::sort(names);
+  return names;
+}
+
 const Architecture& find_architecture(std::string_view name) {
-  std::string known;
-  for (const Architecture& a : kArchitectures) {
-    if (a.name == name) return a;
-    known += (known.empty() ? "" : ", ") + std::string(a.name);
-  }
-  fail("architecture '", name, "' is not known; known: ", known);
+  for (const Architecture& architecture : architectures())
+    if (architecture.name == name) return architecture;
+  fail("architecture '", name, "' is not known; known: ", comma_list(architecture_names()));
 }
 
 }  // namespace fathom

@@ -2,11 +2,38 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "attend/landmarks.h"
 #include "position/rotary.h"
 
 namespace fathom {
+
+/// The attention and feed-forward shape of one layer.
+struct LayerConfig {
+  int heads = 0, kv_heads = 0;  // query heads (0: no attention), key/value heads
+  int key_dim = 0, value_dim = 0;
+  int64_t window = 0;     // newest tokens that a token attends to, itself included; 0: all
+  int rotary = 0;         // index into ModelConfig::rotaries(); kNoRotary: keys are not rotated
+  int64_t ffn_width = 0;  // of the dense feed-forward; 0: none
+};
+inline constexpr int kNoRotary = -1;
+
+/// A mixture of experts.
+struct ExpertConfig {
+  int count = 0, used = 0;  // experts of a layer, and of them those used for a token
+  int64_t width = 0;        // of an expert
+};
+
+/// A state-space layer (Mamba).
+struct StateSpaceConfig {
+  int conv_width = 0;     // inputs of the convolution, the newest included
+  int64_t inner = 0;      // channels
+  int64_t state = 0;      // state per channel
+  int64_t time_step = 0;  // rank of the time steps (Mamba-1), or heads (Mamba-2)
+  int64_t groups = 0;     // groups of heads that share B and C (Mamba-2)
+  bool normed = false;    // time steps, B and C have RMS norms without weights (Mamba-1)
+};
 
 /// The shape of a model: what an architecture reads from a file's metadata.
 struct ModelConfig {
@@ -14,18 +41,33 @@ struct ModelConfig {
   std::string name;          // what the file calls itself
   int layers = 0;
   int64_t width = 0;
+  // Of all layers, unless `each_layer` says otherwise.
   int heads = 0, kv_heads = 0;
   int key_dim = 0, value_dim = 0;
   int64_t ffn_width = 0;
+  int64_t sliding_window = 0;
+  std::vector<LayerConfig> each_layer;  // [layers]; empty: all are alike
   int64_t vocabulary = 0;
   int64_t trained_context = 0;
   float norm_eps = 1e-5f;
-  RotaryConfig rotary;
-  int64_t sliding_window = 0;  // the model's own, on every layer; 0 = none
+  RotaryConfig rotary;                         // of all layers, or of those with rotary 0
+  std::vector<RotaryConfig> further_rotaries;  // rotary 1, 2, …
+  ExpertConfig experts;
+  StateSpaceConfig state_space;
   bool softplus = false;       // trained with softplus attention, not with softmax
   float softplus_power = 0;    // of its re-weighting; 0 = none
   Landmarks landmarks;         // that it was trained with
   int32_t landmark_token = 0;  // what they are
+
+  LayerConfig layer(int i) const {
+    if (!each_layer.empty()) return each_layer[i];
+    return {heads, kv_heads, key_dim, value_dim, sliding_window, rotary.dims > 0 ? 0 : kNoRotary, ffn_width};
+  }
+  std::vector<RotaryConfig> rotaries() const {
+    std::vector<RotaryConfig> all{rotary};
+    all.insert(all.end(), further_rotaries.begin(), further_rotaries.end());
+    return all;
+  }
 };
 
 }  // namespace fathom

@@ -3,7 +3,6 @@
 
 #include "base/error.h"
 #include "base/spec.h"
-#include "models/architectures.h"
 #include "models/model.h"
 #include "models/model_metadata.h"
 
@@ -74,6 +73,11 @@ class WrittenWeights final : public WeightSource {
   Matrix matrix(const std::string& name, int64_t rows, int64_t cols) override {
     const Matrix matrix = weights_.matrix(name, rows, cols);
     writer_.add_tensor(name, matrix.type, {cols, rows}, {matrix.data, matrix.bytes()});
+    return matrix;
+  }
+  Matrix stack(const std::string& name, int64_t count, int64_t rows, int64_t cols) override {
+    const Matrix matrix = weights_.stack(name, count, rows, cols);
+    writer_.add_tensor(name, matrix.type, {cols, rows, count}, {matrix.data, matrix.bytes()});
     return matrix;
   }
   std::vector<float> vector(const std::string& name, int64_t n) override {

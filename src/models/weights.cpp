@@ -16,6 +16,19 @@ Matrix GgufWeights::matrix(const std::string& name, int64_t rows, int64_t cols) 
   return {tensor.type, tensor.data, rows, cols};
 }
 
+std::vector<float> WeightSource::matrix_floats(const std::string& name, int64_t rows, int64_t cols) {
+  const Matrix from = matrix(name, rows, cols);
+  std::vector<float> values(rows * cols);
+  for (int64_t r = 0; r < rows; ++r) dequantize_row(from.type, from.row(r), values.data() + r * cols, cols);
+  return values;
+}
+
+Matrix GgufWeights::stack(const std::string& name, int64_t count, int64_t rows, int64_t cols) {
+  const int64_t shape[] = {cols, rows, count};
+  const GgufTensor& tensor = file_.tensor(name, shape);
+  return {tensor.type, tensor.data, count * rows, cols};
+}
+
 std::vector<float> GgufWeights::vector(const std::string& name, int64_t n) {
   const int64_t shape[] = {n};
   const GgufTensor& tensor = file_.tensor(name, shape);

@@ -21,6 +21,10 @@ class WeightSource {
   virtual Matrix matrix(const std::string& name, int64_t rows, int64_t cols) = 0;
   /// A norm's weight or a bias, as floats.
   virtual std::vector<float> vector(const std::string& name, int64_t n) = 0;
+  /// `count` matrices of [rows, cols] in one tensor, as experts have them: [count · rows, cols].
+  virtual Matrix stack(const std::string& name, int64_t count, int64_t rows, int64_t cols) = 0;
+  /// A matrix as floats: [rows, cols].
+  std::vector<float> matrix_floats(const std::string& name, int64_t rows, int64_t cols);
 };
 
 /// Tensors of a mapped GGUF file; matrices are not copied. The file must outlive them.
@@ -30,6 +34,7 @@ class GgufWeights final : public WeightSource {
   bool has(const std::string& name) const override { return file_.find_tensor(name) != nullptr; }
   Matrix matrix(const std::string& name, int64_t rows, int64_t cols) override;
   std::vector<float> vector(const std::string& name, int64_t n) override;
+  Matrix stack(const std::string& name, int64_t count, int64_t rows, int64_t cols) override;
 
  private:
   const Gguf& file_;
@@ -42,6 +47,9 @@ class RandomWeights final : public WeightSource {
   bool has(const std::string& name) const override;
   Matrix matrix(const std::string& name, int64_t rows, int64_t cols) override;
   std::vector<float> vector(const std::string& name, int64_t n) override;
+  Matrix stack(const std::string& name, int64_t count, int64_t rows, int64_t cols) override {
+    return matrix(name, count * rows, cols);
+  }
   /// The memory that the matrices point into.
   std::vector<AlignedBuffer<std::byte>> take() { return std::move(owned_); }
 

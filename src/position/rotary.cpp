@@ -93,7 +93,7 @@ void Rotary::angles(double position, float* cos, float* sin) const {
   }
 }
 
-PlaceRotations::PlaceRotations(const Rotary& rotary)
+PositionRotations::PositionRotations(const Rotary& rotary)
     : rotary_(&rotary), pairs_(rotary.pairs()), offsets_(static_cast<size_t>(kOffsets) * 2 * pairs_) {
   for (int o = 0; o < kOffsets; ++o) {
     float* at = offsets_.data() + static_cast<size_t>(o) * 2 * pairs_;
@@ -101,7 +101,7 @@ PlaceRotations::PlaceRotations(const Rotary& rotary)
   }
 }
 
-void PlaceRotations::reserve(int64_t last) {
+void PositionRotations::reserve(int64_t last) {
   const size_t row = 2 * static_cast<size_t>(pairs_);
   if (row == 0) return;
   const size_t have = places_.size() / row, wanted = static_cast<size_t>(last / kOffsets) + 1;
@@ -118,12 +118,12 @@ void PlaceRotations::reserve(int64_t last) {
   }
 }
 
-PlaceRotations::View PlaceRotations::offset(int offset) const {
+PositionRotations::View PositionRotations::offset(int offset) const {
   const float* at = offsets_.data() + static_cast<size_t>(offset) * 2 * pairs_;
   return {at, at + pairs_};
 }
 
-PlaceRotations::View PlaceRotations::at(int64_t place, float* spare) const {
+PositionRotations::View PositionRotations::at(int64_t place, float* spare) const {
   const float* coarse = places_.data() + static_cast<size_t>(place / kOffsets) * 2 * pairs_;
   if (place % kOffsets == 0) return {coarse, coarse + pairs_};
   const View fine = offset(static_cast<int>(place % kOffsets));
@@ -134,7 +134,7 @@ PlaceRotations::View PlaceRotations::at(int64_t place, float* spare) const {
   return {spare, spare + pairs_};
 }
 
-PlaceRotations::View PlaceRotations::back(View turn, float* sin) const {
+PositionRotations::View PositionRotations::back(View turn, float* sin) const {
   for (int i = 0; i < pairs_; ++i) sin[i] = -turn.sin[i];
   return {turn.cos, sin};
 }

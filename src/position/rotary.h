@@ -51,9 +51,9 @@ class Rotary {
 
 /// Rotations by the places of pages: multiples of 64 are kept, others are composed from one of those and an offset
 /// below 64.
-class PlaceRotations {
+class PositionRotations {
  public:
-  explicit PlaceRotations(const Rotary& rotary);
+  explicit PositionRotations(const Rotary& rotary);
   /// Makes rotations for places in [0, last]. Not thread-safe against readers. Throws Error, and keeps what it has,
   /// when memory does not suffice.
   void reserve(int64_t last);

@@ -3,7 +3,7 @@
 
 #include <limits>
 
-#include "kernels/weight_form.h"
+#include "attend/forms/softplus_form.h"
 #include "train/layer_ops.h"
 
 namespace fathom {
@@ -54,7 +54,7 @@ at::Tensor softplus_shares(const at::Tensor& scores, const at::Tensor& hidden, d
   const at::Tensor tokens = at::arange(1, length + 1, scores.options()).unsqueeze(1);  // [length, 1] up to each row
   const at::Tensor a = divided_by_sum(at::softplus(scores * tokens.log()).masked_fill(hidden, 0));
   if (power == 0) return a;
-  const at::Tensor offset = tokens.gt(kRowsWithoutOffset).to(at::kFloat);
+  const at::Tensor offset = tokens.gt(SoftplusForm::kRowsWithoutOffset).to(at::kFloat);
   const at::Tensor above = at::relu(tokens * a - offset);
   // Dividing by a constant first changes nothing but the range of the power; what is less is rounding.
   constexpr double kLeast = 1e-6;

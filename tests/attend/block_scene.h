@@ -24,17 +24,20 @@ struct BlockScene {
   /// Forgets what was read, and takes another method.
   void restart(const std::string& spec) {
     selector = attend_methods().make(spec);
-    selector->attach({scene.memory.shared_store(), 1, scene.shape.heads, scene.shape.kv_heads});
-    scene.memory.set_state(Memory::StateOf::kSelector, selector->new_state());
+    selector->attach(scene.context());
+    scene.sequence.set_state(Sequence::StateOf::kSelector, selector->new_state());
   }
 
   int64_t width() const { return static_cast<int64_t>(scene.shape.heads) * scene.shape.key_dim; }
-  BlockState& state() const { return *static_cast<BlockState*>(scene.memory.state(Memory::StateOf::kSelector)); }
+  BlockState& state() const {
+    return *static_cast<BlockState*>(scene.sequence.state(Sequence::StateOf::kSelector));
+  }
   const LayerBlocks& layer() const { return state().layers[0]; }
 
   LayerQueries rows(int64_t begin, int64_t end) const {
     LayerQueries q;
-    q.memory = &scene.memory;
+    q.sequence = &scene.sequence;
+    q.kv = &scene.sequence.kv(0);
     q.heads = scene.shape.heads;
     q.first = begin;
     q.rows = end - begin;
@@ -42,9 +45,8 @@ struct BlockScene {
     q.queries = begin < scene.first_row() ? queries.data() + begin * width()
                                           : scene.queries.data() + (begin - scene.first_row()) * width();
     q.stride = width();
-    q.rotations = &scene.rotations;
     q.kernels = &kernels();
-    q.state = scene.memory.state(Memory::StateOf::kSelector);
+    q.state = scene.sequence.state(Sequence::StateOf::kSelector);
     return q;
   }
   /// Tokens [begin, end), all before the scene's rows or all among them.
@@ -67,10 +69,10 @@ struct BlockScene {
   mutable ThreadPool pool{2};
 };
 
-/// The places at which each row sees each token, [rows, tokens]; −1: not seen. No row may see a token twice.
-inline std::vector<int64_t> seen_places(const BlockScene& test, int kv_head) {
+/// The positions at which each row sees each token, [rows, tokens]; −1: not seen. No row may see a token twice.
+inline std::vector<int64_t> seen_positions(const BlockScene& test, int kv_head) {
   const SceneShape& s = test.scene.shape;
-  const Lane& lane = test.scene.memory.lane(0, kv_head);
+  const PageTable& table = test.scene.sequence.kv(0).table(kv_head);
   test.selector->plan(test.rows(test.scene.first_row(), s.tokens), test.pool);
   QueryBlock block;
   block.head = kv_head;
@@ -78,25 +80,25 @@ inline std::vector<int64_t> seen_places(const BlockScene& test, int kv_head) {
   block.first = test.scene.first_row();
   block.rows = static_cast<int>(s.rows);
   block.positions = test.scene.positions.data() + block.first;
-  block.rotations = &test.scene.rotations;
+  block.kv = &test.scene.sequence.kv(0);
   block.kernels = &kernels();
-  block.state = test.scene.memory.state(Memory::StateOf::kSelector);
+  block.state = test.scene.sequence.state(Sequence::StateOf::kSelector);
   Selection selection;
-  test.selector->select(lane, block, selection);
-  std::vector<int64_t> places(s.rows * s.tokens, -1);
+  test.selector->select(table, block, selection);
+  std::vector<int64_t> positions(s.rows * s.tokens, -1);
   for (const SelectedPage& page : selection.pages) {
-    EXPECT_GE(page.place, 0);
+    EXPECT_GE(page.position, 0);
     for (int64_t r = 0; r < s.rows; ++r) {
       const uint64_t mask = page.row_masks < 0 ? page.mask : page.mask & selection.row_masks.at(page.row_masks + r);
       for (int o = 0; o < kPageTokens; ++o) {
-        const int64_t token = lane[page.slot].first + o;
+        const int64_t token = table[page.slot].first + o;
         if (!(mask >> o & 1) || token > block.first + r) continue;
-        EXPECT_EQ(places[r * s.tokens + token], -1) << "row " << r << " sees token " << token << " twice";
-        places[r * s.tokens + token] = page.place + o;
+        EXPECT_EQ(positions[r * s.tokens + token], -1) << "row " << r << " sees token " << token << " twice";
+        positions[r * s.tokens + token] = page.position + o;
       }
     }
   }
-  return places;
+  return positions;
 }
 
 }  // namespace fathom::test

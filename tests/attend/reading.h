@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "attend/methods.h"
+#include "memory/alike_layers.h"
 
 namespace fathom::test {
 
@@ -31,8 +32,8 @@ class Reading {
               return c;
             }(),
             4096),
-        rotations(rotary),
-        memory(std::make_shared<PageStore>(PageShape{PageFormat::kF32, s.dim, kValueDim}), 1, s.kv_heads),
+        rotations(std::make_shared<PositionRotations>(rotary)),
+        sequence(alike_layers(layer())),
         selector(attend_methods().make(spec)),
         pool(std::make_unique<ThreadPool>(1)) {
     std::mt19937 random(s.seed);
@@ -43,9 +44,15 @@ class Reading {
     for (float& x : queries) x = normal(random);
     values.resize(s.tokens * s.kv_heads * kValueDim);
     for (float& x : values) x = normal(random);
-    selector->attach({memory.shared_store(), 1, s.heads, s.kv_heads});
-    memory.set_state(Memory::StateOf::kSelector, selector->new_state());
-    rotations.reserve(s.tokens + 1);
+    selector->attach(context());
+    sequence.set_state(Sequence::StateOf::kSelector, selector->new_state());
+    rotations->reserve(s.tokens + 1);
+  }
+
+  /// What a selector is attached to.
+  AttendContext context() const {
+    return AttendContext::uniform(
+        1, AttendLayer{shape.heads, shape.kv_heads, {PageFormat::kF32, shape.dim, kValueDim}});
   }
 
   float* key(int64_t token, int kv_head) { return keys.data() + (token * shape.kv_heads + kv_head) * shape.dim; }
@@ -60,16 +67,17 @@ class Reading {
 
   /// Reads `rows` tokens as one pass. Afterwards selections are those of all its rows, one for each key/value head.
   void read(int64_t rows) {
-    const int64_t first = memory.tokens();
+    const int64_t first = sequence.tokens();
     std::vector<int64_t> positions(rows);
     std::iota(positions.begin(), positions.end(), first);
-    memory.append(positions);
+    sequence.open(positions);
     for (int h = 0; h < shape.kv_heads; ++h) {
-      memory.write(kernels(), 0, h, rows, key(first, h), shape.kv_heads * shape.dim, value(first, h),
-                   shape.kv_heads * kValueDim, rotations);
+      sequence.kv(0).write(kernels(), h, rows, key(first, h), shape.kv_heads * shape.dim, value(first, h),
+                           shape.kv_heads * kValueDim);
     }
     LayerQueries layer;
-    layer.memory = &memory;
+    layer.sequence = &sequence;
+    layer.kv = &sequence.kv(0);
     layer.heads = shape.heads;
     layer.first = first;
     layer.rows = rows;
@@ -77,22 +85,23 @@ class Reading {
     layer.queries = query(first, 0);
     layer.stride = shape.heads * shape.dim;
     layer.scale = scale();
-    layer.rotations = &rotations;
     layer.kernels = &kernels();
-    layer.state = memory.state(Memory::StateOf::kSelector);
+    layer.state = sequence.state(Sequence::StateOf::kSelector);
     selector->plan(layer, *pool);
     if (listen) listen(layer);
     selections.assign(shape.kv_heads, {});
     for (int h = 0; h < shape.kv_heads; ++h) select(h, first, static_cast<int>(rows), positions.data());
+    sequence.commit();
   }
+  void drop_newest(int64_t n) { sequence.truncate(sequence.tokens() - n); }
 
   /// What the last pass saw, its own rows included: the tokens of one head in order.
   std::vector<int64_t> seen(int kv_head) const {
     std::vector<int64_t> tokens;
-    const Lane& lane = memory.lane(0, kv_head);
+    const PageTable& table = sequence.kv(0).table(kv_head);
     for (const SelectedPage& page : selections[kv_head].pages) {
-      for (int t = 0; t < lane[page.slot].filled; ++t)
-        if (page.mask >> t & 1) tokens.push_back(lane[page.slot].first + t);
+      for (int t = 0; t < table[page.slot].filled; ++t)
+        if (page.mask >> t & 1) tokens.push_back(table[page.slot].first + t);
     }
     return tokens;
   }
@@ -114,8 +123,8 @@ class Reading {
 
   ReadingShape shape;
   Rotary rotary;
-  PlaceRotations rotations;
-  Memory memory;
+  std::shared_ptr<PositionRotations> rotations;
+  Sequence sequence;
   std::unique_ptr<Selector> selector;
   std::unique_ptr<ThreadPool> pool;
   std::function<void(LayerQueries)> listen;  // is told of each pass
@@ -134,6 +143,14 @@ class Reading {
   }
 
  private:
+  PagedKvConfig layer() const {
+    PagedKvConfig config;
+    config.store = std::make_shared<PageStore>(PageShape{PageFormat::kF32, shape.dim, kValueDim});
+    config.heads = shape.kv_heads;
+    config.rotations = rotations;
+    return config;
+  }
+
   void select(int head, int64_t first, int rows, const int64_t* positions) {
     std::vector<float> turned(rows * group() * shape.dim);
     for (int i = 0; i < rows * group(); ++i) {
@@ -148,10 +165,10 @@ class Reading {
     block.rows = rows;
     block.positions = positions;
     block.queries = turned.data();
-    block.rotations = &rotations;
+    block.kv = &sequence.kv(0);
     block.kernels = &kernels();
-    block.state = memory.state(Memory::StateOf::kSelector);
-    selector->select(memory.lane(0, head), block, selections[head]);
+    block.state = sequence.state(Sequence::StateOf::kSelector);
+    selector->select(sequence.kv(0).table(head), block, selections[head]);
   }
 };
 

@@ -10,7 +10,9 @@
 #include <vector>
 
 #include "attend/attention.h"
+#include "attend/forms/landmark_form.h"
 #include "attend/methods.h"
+#include "memory/alike_layers.h"
 
 namespace fathom::test {
 
@@ -19,10 +21,10 @@ struct SceneShape {
   int heads = 4, kv_heads = 2;
   int key_dim = 16, value_dim = 16, rotary_dim = 16;
   int64_t tokens = 200, rows = 5;
-  double gaps = 0;     // share of tokens whose position does not follow
-  double hidden = 0;   // share of tokens that are hidden, in each lane others
-  int64_t place = 0;   // where the whole sequence is moved to in the end
-  int64_t window = 0;  // the model's sliding window; 0: none
+  double gaps = 0;       // share of tokens whose position does not follow
+  double masked = 0;     // share of tokens that are masked, in each page table others
+  int64_t position = 0;  // where the whole sequence is moved to in the end
+  int64_t window = 0;    // the model's sliding window; 0: none
   Landmarks landmarks{};
   uint32_t seed = 1;
 };
@@ -33,9 +35,8 @@ class Scene {
   explicit Scene(const SceneShape& s)
       : shape(s),
         rotary(config(s), 4096),
-        rotations(rotary),
-        memory(std::make_shared<PageStore>(PageShape{PageFormat::kF32, s.key_dim, s.value_dim}), 1, s.kv_heads,
-               s.landmarks.page_tokens()) {
+        rotations(std::make_shared<PositionRotations>(rotary)),
+        sequence(alike_layers(layer())) {
     std::mt19937 random(s.seed);
     std::normal_distribution<float> normal;
     const auto fill = [&](std::vector<float>& numbers, int64_t n) {
@@ -47,34 +48,59 @@ class Scene {
     fill(queries, s.rows * s.heads * s.key_dim);
     make_positions(random);
     read(random);
-    make_hidden(random);
-    if (s.place > 0) {
-      memory.place(s.place);
-      const int64_t shift = s.place - positions[0];
+    make_masked(random);
+    if (s.position > 0) {
+      sequence.move_to(s.position);
+      const int64_t shift = s.position - positions[0];
       for (int64_t& position : positions) position += shift;
     }
-    rotations.reserve(memory.end_position());
+    rotations->reserve(sequence.end_position());
   }
 
+  /// Reads all tokens again, with the keys and values as they now are.
+  void read_again() {
+    sequence.truncate(0);
+    sequence.open(positions);
+    write(0, shape.tokens);
+    sequence.commit();
+  }
+
+  /// What a selector is attached to.
+  AttendContext context(int layers = 1) const {
+    AttendContext context = AttendContext::uniform(
+        layers, AttendLayer{shape.heads, shape.kv_heads, {PageFormat::kF32, shape.key_dim, shape.value_dim}});
+    context.landmarks = shape.landmarks;
+    return context;
+  }
   int group() const { return shape.heads / shape.kv_heads; }
   int64_t first_row() const { return shape.tokens - shape.rows; }  // sequence index of row 0
-  bool is_hidden(int64_t token, int kv_head) const { return hidden[token * shape.kv_heads + kv_head]; }
+  bool is_masked(int64_t token, int kv_head) const { return masked[token * shape.kv_heads + kv_head]; }
   float scale() const { return 1.3f / std::sqrt(static_cast<float>(shape.key_dim)); }
 
   SceneShape shape;
   Rotary rotary;
-  PlaceRotations rotations;
-  Memory memory;
+  std::shared_ptr<PositionRotations> rotations;
+  Sequence sequence;
   std::vector<float> keys, values;  // [tokens, kv_heads, dim]
   std::vector<float> queries;       // [rows, heads, key_dim]
   std::vector<int64_t> positions;   // [tokens]
-  std::vector<char> hidden;         // [tokens, kv_heads]
+  std::vector<char> masked;         // [tokens, kv_heads]
 
  private:
   static RotaryConfig config(const SceneShape& s) {
     RotaryConfig c;
     c.dims = s.rotary_dim;
     return c;
+  }
+
+  PagedKvConfig layer() const {
+    PagedKvConfig config;
+    config.store = std::make_shared<PageStore>(PageShape{PageFormat::kF32, shape.key_dim, shape.value_dim});
+    config.heads = shape.kv_heads;
+    config.rotations = rotations;
+    config.window = shape.window;
+    config.page_tokens = shape.landmarks.page_tokens();
+    return config;
   }
 
   void make_positions(std::mt19937& random) {
@@ -89,30 +115,35 @@ class Scene {
   void read(std::mt19937& random) {
     for (int64_t done = 0; done < shape.tokens;) {
       const int64_t count = std::min<int64_t>(1 + random() % 300, shape.tokens - done);
-      memory.append(std::span(positions).subspan(done, count));
-      for (int h = 0; h < shape.kv_heads; ++h) {
-        const int64_t at = done * shape.kv_heads + h;
-        memory.write(kernels(), 0, h, count, keys.data() + at * shape.key_dim, shape.kv_heads * shape.key_dim,
-                     values.data() + at * shape.value_dim, shape.kv_heads * shape.value_dim, rotations);
-      }
+      sequence.open(std::span(positions).subspan(done, count));
+      write(done, count);
+      sequence.commit();
       done += count;
     }
   }
 
-  void make_hidden(std::mt19937& random) {
-    hidden.assign(shape.tokens * shape.kv_heads, 0);
+  void write(int64_t first, int64_t count) {
+    for (int h = 0; h < shape.kv_heads; ++h) {
+      const int64_t at = first * shape.kv_heads + h;
+      sequence.kv(0).write(kernels(), h, count, keys.data() + at * shape.key_dim, shape.kv_heads * shape.key_dim,
+                           values.data() + at * shape.value_dim, shape.kv_heads * shape.value_dim);
+    }
+  }
+
+  void make_masked(std::mt19937& random) {
+    masked.assign(shape.tokens * shape.kv_heads, 0);
     for (int64_t t = 0; t < shape.tokens; ++t) {
       for (int h = 0; h < shape.kv_heads; ++h) {
-        if (random() % 1000 >= shape.hidden * 1000) continue;
+        if (random() % 1000 >= shape.masked * 1000) continue;
         const int64_t end = std::min<int64_t>(t + 1 + random() % 3, shape.tokens);
-        memory.hide(0, h, t, end);
-        for (int64_t i = t; i < end; ++i) hidden[i * shape.kv_heads + h] = 1;
+        sequence.kv(0).mask(h, t, end);
+        for (int64_t i = t; i < end; ++i) masked[i * shape.kv_heads + h] = 1;
       }
     }
   }
 };
 
-/// Whether the token with sequence index `query` sees `token` (≤ query), hidden tokens aside.
+/// Whether the token with sequence index `query` sees `token` (≤ query), masked tokens aside.
 using Sees = std::function<bool(int64_t query, int64_t token)>;
 
 inline Sees dense_sees() {
@@ -134,6 +165,8 @@ inline std::vector<Attended> attend(std::span<const Scene* const> scenes, const 
                                     AttentionWatcher* watcher = nullptr) {
   std::vector<Attended> results(scenes.size());
   std::vector<AttentionInput> inputs(scenes.size());
+  std::vector<LandmarkForm> landmark_forms;
+  for (const Scene* scene : scenes) landmark_forms.emplace_back(scene->shape.landmarks);
   for (size_t i = 0; i < scenes.size(); ++i) {
     const Scene& scene = *scenes[i];
     const SceneShape& s = scene.shape;
@@ -141,17 +174,17 @@ inline std::vector<Attended> attend(std::span<const Scene* const> scenes, const 
     result.out.assign(s.rows * s.heads * s.value_dim, std::numeric_limits<float>::quiet_NaN());
     result.lse.assign(s.rows * s.heads, std::numeric_limits<float>::quiet_NaN());
     AttentionInput& input = inputs[i];
-    input.memory = &scene.memory;
+    input.sequence = &scene.sequence;
+    input.kv = &scene.sequence.kv(0);
     input.heads = s.heads;
     input.rows = s.rows;
     input.positions = scene.positions.data() + scene.first_row();
     input.queries = scene.queries.data();
     input.query_stride = static_cast<int64_t>(s.heads) * s.key_dim;
     input.scale = scene.scale();
-    input.window = s.window;
-    input.rotations = &scene.rotations;
-    input.landmarks = s.landmarks;
+    if (s.landmarks) input.form = &landmark_forms[i];
     input.selector = &selector;
+    input.selector_state = scene.sequence.state(Sequence::StateOf::kSelector);
     input.watcher = watcher;
     input.out = result.out.data();
     input.lse = result.lse.data();
@@ -175,7 +208,7 @@ inline Attended attend(const Scene& scene, const Selector& selector, ThreadPool&
 /// The position at which a query sees a token's key.
 using KeyPosition = std::function<int64_t(int64_t token)>;
 
-/// The definition in double: softmax over all tokens that are seen, are not hidden, come no later and lie in the
+/// The definition in double: softmax over all tokens that are seen, are not masked, come no later and lie in the
 /// model's window.
 class PlainAttention {
  public:
@@ -218,7 +251,7 @@ class PlainAttention {
     std::vector<int64_t> seen;
     std::vector<double> scores;
     for (int64_t t = 0; t <= index; ++t) {
-      if (scene_.is_hidden(t, kv_head) || !sees_(index, t)) continue;
+      if (scene_.is_masked(t, kv_head) || !sees_(index, t)) continue;
       if (s_.window > 0 && t <= index - s_.window) continue;
       const double* key = turned_.data() + (t * s_.kv_heads + kv_head) * s_.key_dim;
       double score = 0;

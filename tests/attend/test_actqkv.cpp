@@ -156,12 +156,12 @@ class LayerShares : public testing::Test {
 
   LayerShares()
       : rotary(config(), 4096),
-        rotations(rotary),
-        memory(std::make_shared<PageStore>(PageShape{PageFormat::kF32, kDim, kDim}), kLayers, 1) {
+        rotations(std::make_shared<PositionRotations>(rotary)),
+        sequence(test::alike_layers(layer(), kLayers)) {
     std::vector<int64_t> positions(kTokens);
     std::iota(positions.begin(), positions.end(), 0);
-    memory.append(positions);
-    rotations.reserve(memory.end_position());
+    sequence.open(positions);
+    rotations->reserve(sequence.end_position());
     // The first layer's keys point along the queries or against them, half of its blocks each: it is the surest.
     std::mt19937 random(1);
     std::normal_distribution<float> normal;
@@ -171,18 +171,26 @@ class LayerShares : public testing::Test {
     for (int layer = 0; layer < kLayers; ++layer) {
       for (int64_t i = 0; i < std::ssize(keys); ++i)
         keys[i] = layer > 0 ? normal(random) : queries[i] * (i / kDim / 16 % 2 ? 1.0f : -1.0f);
-      memory.write(kernels(), layer, 0, kTokens, keys.data(), kDim, keys.data(), kDim, rotations);
+      sequence.kv(layer).write(kernels(), 0, kTokens, keys.data(), kDim, keys.data(), kDim);
     }
+    sequence.commit();
   }
   static RotaryConfig config() { return {}; }
+  PagedKvConfig layer() const {
+    PagedKvConfig layer;
+    layer.store = std::make_shared<PageStore>(PageShape{PageFormat::kF32, kDim, kDim});
+    layer.rotations = rotations;
+    return layer;
+  }
 
   /// The number of blocks of each layer after the rows [begin, end).
   std::vector<int64_t> read(const Selector& selector, int64_t begin, int64_t end) {
     std::vector<int64_t> counts;
-    auto& state = *static_cast<BlockState*>(memory.state(Memory::StateOf::kSelector));
+    auto& state = *static_cast<BlockState*>(sequence.state(Sequence::StateOf::kSelector));
     for (int layer = 0; layer < kLayers; ++layer) {
       LayerQueries q;
-      q.memory = &memory;
+      q.sequence = &sequence;
+      q.kv = &sequence.kv(layer);
       q.layer = layer;
       q.heads = 1;
       q.first = begin;
@@ -192,7 +200,6 @@ class LayerShares : public testing::Test {
       q.positions = positions.data();
       q.queries = queries.data() + begin * kDim;
       q.stride = kDim;
-      q.rotations = &rotations;
       q.kernels = &kernels();
       q.state = &state;
       selector.plan(q, pool);
@@ -208,16 +215,16 @@ class LayerShares : public testing::Test {
   }
 
   Rotary rotary;
-  PlaceRotations rotations;
-  Memory memory;
+  std::shared_ptr<PositionRotations> rotations;
+  Sequence sequence;
   std::vector<float> queries;
   ThreadPool pool{2};
 };
 
 TEST_F(LayerShares, TogetherTheyKeepToTheBudgetAndTheSurestSeesLeast) {
   const auto selector = attend_methods().make("actqkv:topk=40,block=16");
-  selector->attach({memory.shared_store(), kLayers, 1, 1});
-  memory.set_state(Memory::StateOf::kSelector, selector->new_state());
+  selector->attach(AttendContext::uniform(kLayers, AttendLayer{1, 1, {PageFormat::kF32, kDim, kDim}}));
+  sequence.set_state(Sequence::StateOf::kSelector, selector->new_state());
   EXPECT_EQ(read(*selector, 0, kBefore), std::vector<int64_t>(kLayers, 40));
   for (int64_t t = kBefore; t < kTokens; ++t) {
     const std::vector<int64_t> counts = read(*selector, t, t + 1);

@@ -21,28 +21,29 @@ using test::SceneShape;
 std::unique_ptr<Selector> selector(const std::string& spec) { return attend_methods().make(spec); }
 
 /// Shapes on both sides of every border: few and many queries, one page and many, grouped heads, parts of the key
-/// rotated or none, gaps, hidden tokens, a place that is no multiple of 64.
+/// rotated or none, gaps, masked tokens, a position that is no multiple of 64.
 std::vector<SceneShape> shapes() {
   const uint32_t seed = 7;
-  return {{.heads = 4, .kv_heads = 4, .tokens = 1, .rows = 1, .seed = seed},
-          {.heads = 8, .kv_heads = 2, .tokens = 65, .rows = 1, .seed = seed},
-          {.heads = 8, .kv_heads = 2, .tokens = 2600, .rows = 1, .gaps = 0.01, .hidden = 0.1, .seed = seed},
-          {.heads = 3, .kv_heads = 1, .tokens = 3100, .rows = 5, .hidden = 0.05, .place = 1'000'003, .seed = seed},
-          {.heads = 8, .kv_heads = 2, .tokens = 1500, .rows = 5, .gaps = 0.02, .place = 77, .seed = seed},
-          {.heads = 2, .kv_heads = 2, .key_dim = 12, .value_dim = 20, .rotary_dim = 4, .tokens = 1300, .rows = 5},
-          {.heads = 4, .kv_heads = 2, .rotary_dim = 0, .tokens = 700, .rows = 64, .hidden = 0.1, .seed = seed},
-          {.heads = 8, .kv_heads = 2, .tokens = 200, .rows = 200, .gaps = 0.03, .hidden = 0.2, .seed = seed},
-          {.heads = 4,
-           .kv_heads = 1,
-           .key_dim = 32,
-           .value_dim = 16,
-           .rotary_dim = 24,
-           .tokens = 1200,
-           .rows = 200,
-           .gaps = 0.01,
-           .place = 123'457,
-           .seed = seed},
-          {.heads = 300, .kv_heads = 1, .key_dim = 4, .value_dim = 4, .rotary_dim = 4, .tokens = 100, .rows = 5}};
+  return {
+      {.heads = 4, .kv_heads = 4, .tokens = 1, .rows = 1, .seed = seed},
+      {.heads = 8, .kv_heads = 2, .tokens = 65, .rows = 1, .seed = seed},
+      {.heads = 8, .kv_heads = 2, .tokens = 2600, .rows = 1, .gaps = 0.01, .masked = 0.1, .seed = seed},
+      {.heads = 3, .kv_heads = 1, .tokens = 3100, .rows = 5, .masked = 0.05, .position = 1'000'003, .seed = seed},
+      {.heads = 8, .kv_heads = 2, .tokens = 1500, .rows = 5, .gaps = 0.02, .position = 77, .seed = seed},
+      {.heads = 2, .kv_heads = 2, .key_dim = 12, .value_dim = 20, .rotary_dim = 4, .tokens = 1300, .rows = 5},
+      {.heads = 4, .kv_heads = 2, .rotary_dim = 0, .tokens = 700, .rows = 64, .masked = 0.1, .seed = seed},
+      {.heads = 8, .kv_heads = 2, .tokens = 200, .rows = 200, .gaps = 0.03, .masked = 0.2, .seed = seed},
+      {.heads = 4,
+       .kv_heads = 1,
+       .key_dim = 32,
+       .value_dim = 16,
+       .rotary_dim = 24,
+       .tokens = 1200,
+       .rows = 200,
+       .gaps = 0.01,
+       .position = 123'457,
+       .seed = seed},
+      {.heads = 300, .kv_heads = 1, .key_dim = 4, .value_dim = 4, .rotary_dim = 4, .tokens = 100, .rows = 5}};
 }
 
 TEST(Attention, DenseIsTheSoftmaxOfItsDefinition) {
@@ -72,8 +73,9 @@ TEST(Attention, WindowIsTheSoftmaxOverSinksAndWindow) {
 
 TEST(Attention, EveryInstructionSetAgrees) {
   ThreadPool pool(2);
-  const Scene few({.heads = 8, .kv_heads = 2, .tokens = 1500, .rows = 3, .gaps = 0.01, .hidden = 0.1, .place = 77});
-  const Scene many({.heads = 8, .kv_heads = 2, .tokens = 300, .rows = 90, .gaps = 0.01, .hidden = 0.1});
+  const Scene few(
+      {.heads = 8, .kv_heads = 2, .tokens = 1500, .rows = 3, .gaps = 0.01, .masked = 0.1, .position = 77});
+  const Scene many({.heads = 8, .kv_heads = 2, .tokens = 300, .rows = 90, .gaps = 0.01, .masked = 0.1});
   for (const Scene* scene : {&few, &many}) {
     const PlainAttention plain(*scene, test::window_sees(4, 1100));
     for (const std::string& isa : available_isas()) {
@@ -150,15 +152,15 @@ class Recorded final : public Selector {
  public:
   explicit Recorded(const Selector& from) : from_(from) {}
   void plan(const LayerQueries& queries, ThreadPool& pool) const override { from_.plan(queries, pool); }
-  void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {
-    from_.select(lane, block, selection);
+  void select(const PageTable& table, const QueryBlock& block, Selection& selection) const override {
+    from_.select(table, block, selection);
     const std::lock_guard lock(mutex_);
     for (const SelectedPage& page : selection.pages) {
       for (int r = 0; r < block.rows; ++r) {
         uint64_t mask = page.mask;
         if (page.row_masks >= 0) mask &= selection.row_masks[page.row_masks + r];
         for (int t = 0; t < kPageTokens; ++t)
-          if (mask >> t & 1) selected_.insert({block.first + r, lane[page.slot].first + t});
+          if (mask >> t & 1) selected_.insert({block.first + r, table[page.slot].first + t});
       }
     }
   }
@@ -179,14 +181,14 @@ TEST(Attention, TheModelsWindowCutsWhatEverySelectorSelects) {
         "hip:budget=64,window=64,sink=4,dense_layers=0", "window:sink=4,window=300"}) {
     for (const int64_t rows : {1, 90}) {
       SCOPED_TRACE(testing::Message() << spec << " rows " << rows);
-      Scene scene({.heads = 4, .kv_heads = 1, .tokens = 1500, .rows = rows, .hidden = 0.05, .window = 700});
+      Scene scene({.heads = 4, .kv_heads = 1, .tokens = 1500, .rows = rows, .masked = 0.05, .window = 700});
       const auto method = selector(spec);
-      method->attach({scene.memory.shared_store(), 1, 4, 1});
-      scene.memory.set_state(Memory::StateOf::kSelector, method->new_state());
+      method->attach(scene.context());
+      scene.sequence.set_state(Sequence::StateOf::kSelector, method->new_state());
       const Recorded recorded(*method);
       const Attended found = attend(scene, recorded, pool);
       ASSERT_NO_FATAL_FAILURE(expect_equal(found, PlainAttention(scene, recorded.sees()).result()));
-      scene.shape.window = 0;
+      scene.shape.window = 0;  // of the definition
       EXPECT_GT(PlainAttention(scene, recorded.sees()).result().count.attended, found.count.attended)
           << "the window cut nothing";
     }
@@ -217,9 +219,9 @@ TEST(Attention, ScoresDoNotChangeWhenTheSequenceMoves) {
   for (const int64_t rows : {3, 100}) {
     SceneShape shape{.heads = 4, .kv_heads = 2, .tokens = 500, .rows = rows};
     const Attended here = attend(Scene(shape), *selector("dense"), pool);
-    for (const int64_t place : {64, 77, 1'000'003}) {
-      shape.place = place;
-      ASSERT_NO_FATAL_FAILURE(expect_equal(attend(Scene(shape), *selector("dense"), pool), here)) << place;
+    for (const int64_t position : {64, 77, 1'000'003}) {
+      shape.position = position;
+      ASSERT_NO_FATAL_FAILURE(expect_equal(attend(Scene(shape), *selector("dense"), pool), here)) << position;
     }
   }
 }
@@ -227,7 +229,7 @@ TEST(Attention, ScoresDoNotChangeWhenTheSequenceMoves) {
 /// Selects nothing.
 class Nothing final : public Selector {
  public:
-  void select(const Lane&, const QueryBlock&, Selection&) const override {}
+  void select(const PageTable&, const QueryBlock&, Selection&) const override {}
 };
 
 TEST(Attention, WhatSeesNothingGivesZeros) {
@@ -241,7 +243,7 @@ TEST(Attention, WhatSeesNothingGivesZeros) {
       EXPECT_EQ(found.count.attended, 0);
     };
     expect_zeros(Nothing());
-    scene.memory.hide(-1, 0, 0, 2000);
+    scene.sequence.mask(0, 2000);
     expect_zeros(*selector("dense"));
   }
 }
@@ -249,26 +251,26 @@ TEST(Attention, WhatSeesNothingGivesZeros) {
 TEST(Attention, RowsThatSeeNothingStandBesideRowsThatDo) {
   ThreadPool pool(2);
   Scene scene({.heads = 4, .kv_heads = 2, .tokens = 100, .rows = 100});
-  scene.memory.hide(-1, 0, 0, 50);  // the first 50 rows have nothing before them
-  std::fill(scene.hidden.begin(), scene.hidden.begin() + 50 * scene.shape.kv_heads, 1);
+  scene.sequence.mask(0, 50);  // the first 50 rows have nothing before them
+  std::fill(scene.masked.begin(), scene.masked.begin() + 50 * scene.shape.kv_heads, 1);
   ASSERT_NO_FATAL_FAILURE(
       expect_equal(attend(scene, *selector("dense"), pool), PlainAttention(scene, test::dense_sees()).result()));
 }
 
-/// Shows every page as if it sat at its place modulo `period`.
+/// Shows every page as if its position were that modulo `period`.
 class Folded final : public Selector {
  public:
   explicit Folded(int64_t period) : period_(period) {}
-  void select(const Lane& lane, const QueryBlock&, Selection& selection) const override {
-    for (uint32_t s = 0; s < lane.size(); ++s)
-      selection.pages.push_back({s, lane[s].place % period_, lane[s].mask});
+  void select(const PageTable& table, const QueryBlock&, Selection& selection) const override {
+    for (uint32_t s = 0; s < table.size(); ++s)
+      selection.pages.push_back({s, table[s].position % period_, table[s].mask});
   }
 
  private:
   int64_t period_;
 };
 
-TEST(Attention, PagesSitWhereTheSelectorPlacesThem) {
+TEST(Attention, PagesHaveThePositionsThatTheSelectorGivesThem) {
   ThreadPool pool(2);
   constexpr int64_t kPeriod = 150;
   for (const int64_t rows : {2, 40}) {
@@ -279,7 +281,7 @@ TEST(Attention, PagesSitWhereTheSelectorPlacesThem) {
   }
 }
 
-/// Notes who asked; selects like dense.
+/// Records who asked; selects like dense.
 class Witness final : public Selector {
  public:
   struct Asked {
@@ -288,14 +290,14 @@ class Witness final : public Selector {
     std::vector<float> queries;  // [group, key_dim]
   };
   explicit Witness(const Scene& scene) : scene_(scene) {}
-  void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {
+  void select(const PageTable& table, const QueryBlock& block, Selection& selection) const override {
     const int64_t floats = static_cast<int64_t>(block.group) * scene_.shape.key_dim;
     const std::lock_guard lock(mutex_);
     for (int r = 0; r < block.rows; ++r) {
       const float* queries = block.queries + r * floats;
       asked_.push_back({block.head, block.first + r, block.positions[r], {queries, queries + floats}});
     }
-    for (uint32_t s = 0; s < lane.size(); ++s) selection.pages.push_back({s, lane[s].place, lane[s].mask});
+    for (uint32_t s = 0; s < table.size(); ++s) selection.pages.push_back({s, table[s].position, table[s].mask});
   }
   const std::vector<Asked>& asked() const { return asked_; }
 
@@ -357,17 +359,17 @@ TEST(Attention, CountsAddUpOverRuns) {
   Attention attention(pool, kernels());
   int64_t attended = 0, visible = 0;
   for (const int64_t rows : {1, 5, 64}) {
-    const Scene scene({.heads = 4, .kv_heads = 2, .tokens = 300, .rows = rows, .hidden = 0.1});
+    const Scene scene({.heads = 4, .kv_heads = 2, .tokens = 300, .rows = rows, .masked = 0.1});
     const auto window = make_window(4, 100);
     std::vector<float> out(rows * 4 * 16);
     AttentionInput input;
-    input.memory = &scene.memory;
+    input.sequence = &scene.sequence;
+    input.kv = &scene.sequence.kv(0);
     input.heads = 4;
     input.rows = rows;
     input.positions = scene.positions.data() + scene.first_row();
     input.queries = scene.queries.data();
     input.query_stride = 4 * 16;
-    input.rotations = &scene.rotations;
     input.selector = window.get();
     input.out = out.data();
     attention.run({&input, 1});  // without log-sum-exps

@@ -12,8 +12,8 @@ using test::SceneShape;
 
 std::vector<SceneShape> shapes() {
   return {{.heads = 8, .kv_heads = 2, .tokens = 65, .rows = 1},
-          {.heads = 4, .kv_heads = 2, .tokens = 2600, .rows = 1, .gaps = 0.01, .hidden = 0.1},
-          {.heads = 4, .kv_heads = 2, .tokens = 300, .rows = 150, .gaps = 0.03, .hidden = 0.2, .place = 777},
+          {.heads = 4, .kv_heads = 2, .tokens = 2600, .rows = 1, .gaps = 0.01, .masked = 0.1},
+          {.heads = 4, .kv_heads = 2, .tokens = 300, .rows = 150, .gaps = 0.03, .masked = 0.2, .position = 777},
           {.heads = 2, .kv_heads = 2, .rotary_dim = 0, .tokens = 200, .rows = 200},
           {.heads = 4, .kv_heads = 2, .tokens = 300, .rows = 150, .window = 45}};
 }
@@ -53,7 +53,7 @@ TEST(AttentionMass, IsWhatTheValuesAreWeightedWith) {
             const double share = masses.back()[t];
             total += share;
             ASSERT_TRUE(seen[t] || share == 0);
-            ASSERT_FALSE(seen[t] && scene.is_hidden(t, head));
+            ASSERT_FALSE(seen[t] && scene.is_masked(t, head));
             ASSERT_FALSE(seen[t] && shape.window > 0 && t <= scene.first_row() + first - shape.window);
             for (int d = 0; d < shape.value_dim; ++d)
               sum[d] += share * scene.values[(t * shape.kv_heads + head) * shape.value_dim + d];

@@ -35,7 +35,7 @@ class Authors : public Reading {
   }
 
   const std::vector<MemoryBlock>& blocks() const {
-    return static_cast<const BlockState*>(memory.state(Memory::StateOf::kSelector))->layers[0].blocks;
+    return static_cast<const BlockState*>(sequence.state(Sequence::StateOf::kSelector))->layers[0].blocks;
   }
 };
 
@@ -62,11 +62,11 @@ TEST(AuthorsAttend, ShadowKv) {
 
 /// Reads on up to `end`, some tokens at a time, with the surprise of each.
 void read_surprised(Reading& reading, const std::vector<float>& nats, int64_t end, int64_t at_once) {
-  for (int64_t t = reading.memory.tokens(); t < end; t += at_once) {
+  for (int64_t t = reading.sequence.tokens(); t < end; t += at_once) {
     const int64_t rows = std::min(at_once, end - t);
     reading.read(rows);
     reading.selector->surprisal({t, std::span(nats).subspan(t, rows)},
-                                reading.memory.state(Memory::StateOf::kSelector));
+                                reading.sequence.state(Sequence::StateOf::kSelector));
   }
 }
 
@@ -134,7 +134,7 @@ TEST(AuthorsAttend, EmLlmBordersMove) {
 /// The blocks that the newest pass sees.
 Tokens chosen(const Authors& reading) {
   const LayerBlocks& layer =
-      static_cast<const BlockState*>(reading.memory.state(Memory::StateOf::kSelector))->layers[0];
+      static_cast<const BlockState*>(reading.sequence.state(Sequence::StateOf::kSelector))->layers[0];
   const std::vector<TokenRange>& ranges = layer.choices.back().ranges;
   Tokens found;
   for (int64_t b = 0; b < std::ssize(layer.blocks); ++b) {
@@ -174,8 +174,8 @@ TEST(AuthorsAttend, EmLlmEvents) {
             one.contiguity);
     read_surprised(reading, nats, 800, 20);
     for (const Tokens& events : one.events) {
-      read_surprised(reading, nats, reading.memory.tokens() + 1, 1);
-      EXPECT_EQ(chosen(reading), events) << "contiguity " << one.contiguity << ", " << reading.memory.tokens();
+      read_surprised(reading, nats, reading.sequence.tokens() + 1, 1);
+      EXPECT_EQ(chosen(reading), events) << "contiguity " << one.contiguity << ", " << reading.sequence.tokens();
     }
   }
 }
@@ -293,7 +293,7 @@ TEST(AuthorsAttend, TokenSelect) {
     const auto chosen = [&] {
       Tokens seen = reading.seen(0);
       EXPECT_EQ(seen, reading.seen(1));
-      std::erase_if(seen, [&](int64_t t) { return t < 16 || t >= reading.memory.tokens() - 64; });
+      std::erase_if(seen, [&](int64_t t) { return t < 16 || t >= reading.sequence.tokens() - 64; });
       return seen;
     };
     for (int pass = 0; pass < 6; ++pass) reading.read(64);

@@ -144,12 +144,7 @@ struct Events {
       }
       for (int64_t d = 0; d < width; ++d) scene.keys[t * width + d] = centre[d] + 0.5f * scene.keys[t * width + d];
     }
-    scene.memory.rewind(s.tokens);
-    scene.memory.append(scene.positions);
-    for (int h = 0; h < s.kv_heads; ++h) {
-      scene.memory.write(kernels(), 0, h, s.tokens, scene.keys.data() + h * s.key_dim, width,
-                         scene.values.data() + h * s.value_dim, s.kv_heads * s.value_dim, scene.rotations);
-    }
+    scene.read_again();
     test.read_before(512);
     test.attended();
   }

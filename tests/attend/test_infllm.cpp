@@ -18,8 +18,8 @@ SceneShape shape_of(uint32_t seed, int64_t rows) {
   s.tokens = 1500;
   s.rows = rows;
   s.gaps = seed % 2 ? 0.01 : 0;
-  s.hidden = seed % 3 ? 0 : 0.1;
-  s.place = seed % 4 ? 0 : 777;
+  s.masked = seed % 3 ? 0 : 0.1;
+  s.position = seed % 4 ? 0 : 777;
   s.seed = seed;
   return s;
 }
@@ -29,7 +29,7 @@ Attended dense(const Scene& scene) {
   return test::attend(scene, *attend_methods().make("dense"), pool);
 }
 
-TEST(Blocks, AllOfThemAtTheirPlacesGiveTheBitsOfDense) {
+TEST(Blocks, AllOfThemAtTheirPositionsGiveTheBitsOfDense) {
   for (const char* spec : {"infllm:window=100k", "infllm:window=64,topk=100k,place=true,chunk=100",
                            "infllm:sink=0,window=200,block=40,topk=34,place=true", "em-llm:window=100k",
                            "em-llm:window=300,budget=100k,place=true",
@@ -59,22 +59,22 @@ TEST(Blocks, AllOfThemEqualDenseWithoutRotation) {
   }
 }
 
-/// Where a row that is alone sees a token.
-int64_t expected_place(const Scene& scene, int64_t token, int64_t window) {
+/// The position at which a row that is alone sees a token.
+int64_t expected_position(const Scene& scene, int64_t token, int64_t window) {
   const int64_t row = scene.shape.tokens - 1;
   if (token > row - window) return scene.positions[token];
-  const Lane& lane = scene.memory.lane(0, 0);
-  const auto slot = std::ranges::upper_bound(lane, token, {}, &PageSlot::first) - 1;
+  const PageTable& table = scene.sequence.kv(0).table(0);
+  const PageEntry& entry = std::ranges::upper_bound(table, token, {}, &PageEntry::first)[-1];
   const int64_t far = scene.positions[row] - window + 1;
-  return std::max(far, slot->place) + token - slot->first;
+  return std::max(far, entry.position) + token - entry.first;
 }
 
 TEST(Blocks, AllOfThemEqualAttentionWithDistancesCutOff) {
   for (uint32_t seed = 0; seed < 8; ++seed) {
     BlockScene test(shape_of(seed, 1), "infllm:window=200,topk=100k");
     test.read_before(512);
-    const auto place = [&](int64_t token) { return expected_place(test.scene, token, 200); };
-    test::expect_equal(test.attended(), PlainAttention(test.scene, test::dense_sees(), place).result());
+    const auto position = [&](int64_t token) { return expected_position(test.scene, token, 200); };
+    test::expect_equal(test.attended(), PlainAttention(test.scene, test::dense_sees(), position).result());
     EXPECT_NE(test.attended().out, dense(test.scene).out);
   }
 }
@@ -87,31 +87,31 @@ TEST(Blocks, RowsSeeSinksWindowRestAndSoManyBlocksOnce) {
     test.read_before(256);
     const SceneShape& s = test.scene.shape;
     const int head = seed % 2;
-    const std::vector<int64_t> places = test::seen_places(test, head);
+    const std::vector<int64_t> positions = test::seen_positions(test, head);
     for (int64_t r = 0; r < s.rows; ++r) {
       const int64_t row = test.scene.first_row() + r, chunk = test.scene.first_row() + r / kChunk * kChunk;
       const int64_t rest = kSink + (chunk - kWindow - kSink) / kBlock * kBlock;
       const int64_t last = std::min(chunk + kChunk, s.tokens) - 1;
       std::set<int64_t> blocks;
       for (int64_t t = 0; t <= row; ++t) {
-        const int64_t place = places[r * s.tokens + t];
-        if (test.scene.is_hidden(t, head)) {
-          EXPECT_EQ(place, -1);
+        const int64_t position = positions[r * s.tokens + t];
+        if (test.scene.is_masked(t, head)) {
+          EXPECT_EQ(position, -1);
           continue;
         }
         if (t < kSink || t >= rest) {
-          ASSERT_GE(place, 0) << "row " << r << " token " << t;
+          ASSERT_GE(position, 0) << "row " << r << " token " << t;
         }
-        if (place < 0) continue;
+        if (position < 0) continue;
         if (t >= kSink && t < rest) blocks.insert((t - kSink) / kBlock);
         if (t > row - kWindow) {
-          EXPECT_EQ(place, test.scene.positions[t]);
+          EXPECT_EQ(position, test.scene.positions[t]);
         } else {
-          const int64_t distance = test.scene.positions[row] - place;
-          EXPECT_GE(place, test.scene.positions[t]) << "no farther than it is";
+          const int64_t distance = test.scene.positions[row] - position;
+          EXPECT_GE(position, test.scene.positions[t]) << "no farther than it is";
           EXPECT_GE(distance, 0);
-          EXPECT_TRUE(place == test.scene.positions[t] ||
-                      test.scene.positions[last] - place <= std::max(kWindow - 1, last - row + 63));
+          EXPECT_TRUE(position == test.scene.positions[t] ||
+                      test.scene.positions[last] - position <= std::max(kWindow - 1, last - row + 63));
         }
       }
       EXPECT_EQ(blocks.size(), kTopk) << "row " << r;
@@ -156,7 +156,7 @@ TEST(Blocks, ForksAndRewoundSequencesChooseAsOneReadStraight) {
     };
     EXPECT_EQ(finish(), expected) << spec << " rewound";
     fork->rewind(1216);
-    test.scene.memory.set_state(Memory::StateOf::kSelector, fork->fork());
+    test.scene.sequence.set_state(Sequence::StateOf::kSelector, fork->fork());
     EXPECT_EQ(finish(), expected) << spec << " forked";
   }
 }
@@ -179,26 +179,18 @@ struct Planted {
       for (int h = 0; h < s.heads; ++h) copy(wish, test.queries.data() + t * test.width() + h * s.key_dim);
     }
     for (int h = 1; h < s.heads; ++h) copy(wish, scene.queries.data() + h * s.key_dim);
-    scene.memory.rewind(s.tokens);
-    scene.memory.append(scene.positions);
-    for (int h = 0; h < s.kv_heads; ++h) {
-      scene.memory.write(kernels(), 0, h, s.tokens, scene.keys.data() + h * s.key_dim, s.kv_heads * s.key_dim,
-                         scene.values.data() + h * s.value_dim, s.kv_heads * s.value_dim, scene.rotations);
-    }
+    scene.read_again();
   }
   static SceneShape shape(uint32_t seed) {
     SceneShape s = shape_of(seed, 1);
-    s.hidden = 0;
+    s.masked = 0;
     s.gaps = 0;
     s.tokens = 2600;
     s.key_dim = s.rotary_dim = 32;
     return s;
   }
   void copy(const float* from, float* to) const { std::copy_n(from, test.scene.shape.key_dim, to); }
-  bool found() const {
-    const std::vector<int64_t> places = test::seen_places(test, 0);
-    return places[kFirst + 20] >= 0;
-  }
+  bool found() const { return test::seen_positions(test, 0)[kFirst + 20] >= 0; }
   BlockScene test;
 };
 
@@ -245,7 +237,7 @@ TEST(InfLlm, ABlockWhoseQueriesWereNotSeenStandsForTheMeanOfItsKeys) {
         double sum = 0;
         int count = 0;
         for (int64_t t = block.begin; t < block.end; ++t) {
-          if (test.scene.is_hidden(t, kv_head)) continue;
+          if (test.scene.is_masked(t, kv_head)) continue;
           sum += test.scene.keys[(t * s.kv_heads + kv_head) * s.key_dim + d];
           ++count;
         }

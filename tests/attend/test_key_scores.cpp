@@ -78,16 +78,16 @@ TEST(KeyScores, PoolingLiftsOrEvensNeighbours) {
 TEST(KeyScores, ALayersScoresAreTheProductsAtTruePositions) {
   Reading reading({}, "dense");
   reading.read(777);
-  reading.memory.hide(0, 1, 100, 130);
+  reading.sequence.kv(0).mask(1, 100, 130);
   LayerQueries layer;
-  layer.memory = &reading.memory;
+  layer.sequence = &reading.sequence;
+  layer.kv = &reading.sequence.kv(0);
   layer.heads = 4;
   layer.first = 776;
   layer.rows = 1;
   const int64_t position = 776;
   layer.positions = &position;
   layer.queries = reading.query(776, 0);
-  layer.rotations = &reading.rotations;
   layer.kernels = &kernels();
   std::vector<float> turned(4 * 16), spare(16), scores;
   for (int h = 0; h < 4; ++h) rotate_query(layer, 0, h, spare.data(), turned.data() + h * 16);
@@ -135,14 +135,14 @@ TEST(QueryTail, HoldsTheNewestQueriesWhateverThePasses) {
     std::vector<int64_t> positions(rows);
     std::iota(positions.begin(), positions.end(), first);
     LayerQueries layer;
-    layer.memory = &reading.memory;
+    layer.sequence = &reading.sequence;
+    layer.kv = &reading.sequence.kv(0);
     layer.heads = 4;
     layer.first = first;
     layer.rows = rows;
     layer.positions = positions.data();
     layer.queries = reading.query(first, 0);
     layer.stride = 4 * 16;
-    layer.rotations = &reading.rotations;
     layer.kernels = &kernels();
     tail.add(layer, 50);
   };
@@ -192,14 +192,12 @@ TEST(KeyClusters, FindTheTopicsOfVectors) {
 TEST(KeyClusters, HoldEveryVisibleKeyOnceAndShareOutAllAttention) {
   Reading reading({}, "dense");
   reading.read(900);
-  reading.memory.hide(0, 0, 64, 100);
-  const Lane& lane = reading.memory.lane(0, 0);
-  const KeyClusters clusters =
-      make_key_clusters(kernels(), reading.memory.store(), lane, reading.rotations, 850, 0.05, 10);
+  reading.sequence.kv(0).mask(0, 64, 100);
+  const KeyClusters clusters = make_key_clusters(kernels(), reading.sequence.kv(0), 0, 850, 0.05, 10);
   std::vector<int64_t> tokens = clusters.tokens, expected;
   std::ranges::sort(tokens);
   for (int64_t t = 0; t < 850; ++t)
-    if (t < 64 || t >= 100) expected.push_back(t);  // slot · 64 + offset is the token here
+    if (t < 64 || t >= 100) expected.push_back(t);  // entry · 64 + offset is the token here
   EXPECT_EQ(tokens, expected);
   const std::vector<float> queries(reading.query(5, 0), reading.query(5, 0) + 2 * 16);
   const std::vector<float> shares = cluster_shares(kernels(), clusters, std::span(queries).first(16), 1, 1, 0.25f);
@@ -213,12 +211,10 @@ TEST(KeyClusters, OfSingleKeysShareAsAttentionDoes) {
   shape.tokens = 300;
   Reading reading(shape, "dense");
   reading.read(300);
-  const Lane& lane = reading.memory.lane(0, 0);
-  const KeyClusters clusters =
-      make_key_clusters(kernels(), reading.memory.store(), lane, reading.rotations, 200, 1, 50);
+  const KeyClusters clusters = make_key_clusters(kernels(), reading.sequence.kv(0), 0, 200, 1, 50);
   std::vector<float> query(reading.query(299, 0), reading.query(299, 0) + 16);
   std::vector<float> spare(16);
-  const PlaceRotations::View turn = reading.rotations.at(299, spare.data());
+  const PositionRotations::View turn = reading.rotations->at(299, spare.data());
   kernels().rotate_pairs(query.data(), turn.cos, turn.sin, 8);
   const std::vector<float> shares = cluster_shares(kernels(), clusters, query, 1, 1, reading.scale());
   std::vector<double> expected = reading.scores(299, 0, 0, 200);

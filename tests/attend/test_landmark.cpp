@@ -5,6 +5,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "attend/forms/landmark_form.h"
 #include "base/error.h"
 #include "scene.h"
 
@@ -18,9 +19,8 @@ constexpr float kRounding = 3e-5f;
 
 std::unique_ptr<Selector> selector(const std::string& spec, Scene& scene) {
   auto made = attend_methods().make(spec);
-  const SceneShape& s = scene.shape;
-  made->attach({scene.memory.shared_store(), 1, s.heads, s.kv_heads, {}, false, s.landmarks});
-  scene.memory.set_state(Memory::StateOf::kSelector, made->new_state());
+  made->attach(scene.context());
+  scene.sequence.set_state(Sequence::StateOf::kSelector, made->new_state());
   return made;
 }
 
@@ -38,7 +38,7 @@ SceneShape shape_of(int64_t block, int64_t tokens, int64_t rows) {
 }
 
 struct PastBlock {
-  int64_t number = 0, place = 0;  // place: of its first token
+  int64_t number = 0, position = 0;  // position: of its first token
 };
 
 /// Grouped softmax in double, from the plain lists.
@@ -48,10 +48,10 @@ class Formula {
 
   int64_t block() const { return s_.landmarks.block(); }
   int64_t own(int64_t row) const { return (scene_.first_row() + row) / block(); }
-  int64_t place(int64_t number) const { return scene_.positions[number * block()]; }
+  int64_t position(int64_t number) const { return scene_.positions[number * block()]; }
   std::vector<PastBlock> all_past(int64_t row) const {
     std::vector<PastBlock> past;
-    for (int64_t b = 0; b < own(row); ++b) past.push_back({b, place(b)});
+    for (int64_t b = 0; b < own(row); ++b) past.push_back({b, position(b)});
     return past;
   }
 
@@ -75,15 +75,16 @@ class Formula {
     std::vector<Weighted> first;  // of the first group; past blocks stand behind their landmark
     std::vector<std::vector<Weighted>> inner;
     for (const PastBlock& b : past) {
-      std::vector<Weighted> tokens = seen(row, head, b.number * block(), b.number * block() + block() - 1, b.place);
+      std::vector<Weighted> tokens =
+          seen(row, head, b.number * block(), b.number * block() + block() - 1, b.position);
       if (tokens.empty()) continue;
       softmax(tokens);
       const int64_t landmark = (b.number + 1) * block() - 1;
-      first.push_back({-1, score(row, head, landmark, b.place + block() - 1)});
+      first.push_back({-1, score(row, head, landmark, b.position + block() - 1)});
       inner.push_back(std::move(tokens));
     }
     const int64_t begin = own(row) * block();
-    for (const Weighted& w : seen(row, head, begin, std::min(index + 1, begin + block() - 1), place(own(row))))
+    for (const Weighted& w : seen(row, head, begin, std::min(index + 1, begin + block() - 1), position(own(row))))
       first.push_back(w);
     softmax(first);
     std::vector<double> sum(s_.value_dim);
@@ -101,11 +102,11 @@ class Formula {
     double weight;  // a score at first
   };
 
-  std::vector<Weighted> seen(int64_t row, int head, int64_t begin, int64_t end, int64_t place) const {
+  std::vector<Weighted> seen(int64_t row, int head, int64_t begin, int64_t end, int64_t position) const {
     std::vector<Weighted> tokens;
     for (int64_t t = begin; t < end; ++t)
-      if (!scene_.is_hidden(t, head / scene_.group()))
-        tokens.push_back({t, score(row, head, t, place + t - begin)});
+      if (!scene_.is_masked(t, head / scene_.group()))
+        tokens.push_back({t, score(row, head, t, position + t - begin)});
     return tokens;
   }
   static void softmax(std::vector<Weighted>& tokens) {
@@ -143,29 +144,34 @@ TEST(LandmarkAttention, GivesTheGoldenWeights) {
   const std::vector<float> logits{1, 2, 0.5f, 0, 3, 1.5f, 1, 0.2f};
   constexpr int kTokens = 8;
   const Rotary rotary(RotaryConfig{}, 64);  // that turns nothing
-  PlaceRotations rotations(rotary);
+  const auto rotations = std::make_shared<PositionRotations>(rotary);
   const Landmarks landmarks{2};
-  Memory memory(std::make_shared<PageStore>(PageShape{PageFormat::kF32, 2, kTokens}), 1, 1,
-                landmarks.page_tokens());
+  PagedKvConfig layer;
+  layer.store = std::make_shared<PageStore>(PageShape{PageFormat::kF32, 2, kTokens});
+  layer.rotations = rotations;
+  layer.page_tokens = landmarks.page_tokens();
+  Sequence sequence = test::alike_layers(layer);
   std::vector<float> keys(2 * kTokens), values(kTokens * kTokens), out(kTokens);
   std::vector<int64_t> positions(kTokens);
   std::iota(positions.begin(), positions.end(), 0);
   for (int t = 0; t < kTokens; ++t) keys[2 * t] = logits[t], values[t * kTokens + t] = 1;
-  memory.append(positions);
-  rotations.reserve(kTokens);
-  memory.write(kernels(), 0, 0, kTokens, keys.data(), 2, values.data(), kTokens, rotations);
-  ASSERT_EQ(memory.lane(0, 0).size(), 3) << "a block is a page";
+  sequence.open(positions);
+  rotations->reserve(kTokens);
+  sequence.kv(0).write(kernels(), 0, kTokens, keys.data(), 2, values.data(), kTokens);
+  sequence.commit();
+  ASSERT_EQ(sequence.kv(0).table(0).size(), 3) << "a block is a page";
 
   const std::array<float, 2> query{1, 0};
   const auto dense = attend_methods().make("dense");
+  const LandmarkForm form(landmarks);
   AttentionInput input;
-  input.memory = &memory;
+  input.sequence = &sequence;
+  input.kv = &sequence.kv(0);
   input.heads = 1;
   input.rows = 1;
   input.positions = &positions.back();
   input.queries = query.data();
-  input.rotations = &rotations;
-  input.landmarks = landmarks;
+  input.form = &form;
   input.selector = dense.get();
   input.out = out.data();
   Attention attention(pool(), kernels());
@@ -180,8 +186,8 @@ TEST(LandmarkAttention, IsTheGroupedSoftmaxOfItsDefinition) {
   for (const int64_t block : {1, 2, 7, 50, 63}) {
     for (const int64_t rows : {1, 3, 120}) {
       SceneShape s = shape_of(block, 130 + rows, rows);
-      s.hidden = rows == 3 ? 0.2 : 0;
-      s.place = rows == 3 ? 500 : 0;
+      s.masked = rows == 3 ? 0.2 : 0;
+      s.position = rows == 3 ? 500 : 0;
       s.heads = rows == 1 ? 8 : 4;
       s.rotary_dim = block == 7 ? 8 : 16;
       s.seed = ++seed;
@@ -213,8 +219,8 @@ void rewrite(Scene& scene, const std::function<void()>& change) {
   change();
   const SceneShape& s = scene.shape;
   for (int h = 0; h < s.kv_heads; ++h)
-    scene.memory.write(kernels(), 0, h, s.tokens, scene.keys.data() + h * s.key_dim, s.kv_heads * s.key_dim,
-                       scene.values.data() + h * s.value_dim, s.kv_heads * s.value_dim, scene.rotations);
+    scene.sequence.kv(0).write(kernels(), h, s.tokens, scene.keys.data() + h * s.key_dim, s.kv_heads * s.key_dim,
+                               scene.values.data() + h * s.value_dim, s.kv_heads * s.value_dim);
 }
 
 TEST(LandmarkAttention, WeightsSumToOne) {
@@ -240,10 +246,10 @@ TEST(LandmarkAttention, NeitherABlocksOwnLandmarkNorTheValuesOfAnyAreSeen) {
 
 /// What `landmark` chooses, by its definition: of the rows of one block together, for a key/value head.
 std::vector<PastBlock> chosen_blocks(const Formula& formula, const Scene& scene, int64_t row, int kv_head,
-                                     int64_t topk, bool true_places) {
+                                     int64_t topk, bool true_positions) {
   const int64_t own = formula.own(row), block = formula.block();
   if (own <= topk) return formula.all_past(row);
-  const int64_t base = formula.place(own) - (topk + 1) * block;
+  const int64_t base = formula.position(own) - (topk + 1) * block;
   std::vector<double> best(own);
   for (int64_t r = 0; r < scene.shape.rows; ++r) {
     if (formula.own(r) != own) continue;
@@ -251,8 +257,8 @@ std::vector<PastBlock> chosen_blocks(const Formula& formula, const Scene& scene,
       std::vector<double> shares(own);
       double total = 0;
       for (int64_t b = 0; b < own; ++b) {
-        const int64_t place = true_places || b >= own - topk ? formula.place(b) : base;
-        total += shares[b] = std::exp(formula.score(r, h, b * block + block - 1, place + block - 1));
+        const int64_t position = true_positions || b >= own - topk ? formula.position(b) : base;
+        total += shares[b] = std::exp(formula.score(r, h, b * block + block - 1, position + block - 1));
       }
       for (int64_t b = 0; b < own; ++b) best[b] = std::max(best[b], shares[b] / total);
     }
@@ -265,28 +271,28 @@ std::vector<PastBlock> chosen_blocks(const Formula& formula, const Scene& scene,
   std::vector<PastBlock> chosen;
   for (int64_t i = 0; i < topk; ++i) {
     const int64_t slot = order[i] >= own - topk ? i + 1 : i;
-    chosen.push_back({order[i], true_places ? formula.place(order[i]) : base + slot * block});
+    chosen.push_back({order[i], true_positions ? formula.position(order[i]) : base + slot * block});
   }
   return chosen;
 }
 
-TEST(LandmarkSelector, SeesTheBlocksWithTheLargestSharesOfItsRowsAtTheirPlaces) {
+TEST(LandmarkSelector, SeesTheBlocksWithTheLargestSharesOfItsRowsAtTheirPositions) {
   uint32_t seed = 10;
-  for (const bool true_places : {false, true}) {
+  for (const bool true_positions : {false, true}) {
     for (const int64_t rows : {1, 40}) {
       for (const int64_t topk : {1, 2, 5}) {
-        for (const int64_t place : {0, 333}) {
+        for (const int64_t position : {0, 333}) {
           SceneShape s = shape_of(9, 300 + rows, rows);
-          s.place = place;
+          s.position = position;
           s.seed = ++seed;
-          SCOPED_TRACE(testing::Message() << "true " << true_places << " rows " << rows << " topk " << topk);
+          SCOPED_TRACE(testing::Message() << "true " << true_positions << " rows " << rows << " topk " << topk);
           Scene scene(s);
           const auto landmark =
-              selector("landmark:topk=" + std::to_string(topk) + (true_places ? ",place=true" : ""), scene);
+              selector("landmark:topk=" + std::to_string(topk) + (true_positions ? ",place=true" : ""), scene);
           const Formula formula(scene);
           const auto found = test::attend(scene, *landmark, pool());
           ASSERT_NO_FATAL_FAILURE(expect_formula(scene, found.out, [&](int64_t row, int kv_head) {
-            return chosen_blocks(formula, scene, row, kv_head, topk, true_places);
+            return chosen_blocks(formula, scene, row, kv_head, topk, true_positions);
           }));
           EXPECT_LT(found.count.seen_share(), 0.3);
         }
@@ -305,8 +311,9 @@ TEST(LandmarkSelector, WithRoomForAllBlocksGivesTheBitsOfTheTrainingForm) {
   }
 }
 
-/// The slots and places that one row of block 7 chooses when its landmarks' scores are these.
-std::vector<std::pair<uint32_t, int64_t>> chosen_places(const std::string& spec, const std::vector<float>& scores) {
+/// The entries and positions that one row of block 7 chooses when its landmarks' scores are these.
+std::vector<std::pair<uint32_t, int64_t>> chosen_positions(const std::string& spec,
+                                                           const std::vector<float>& scores) {
   SceneShape s = shape_of(9, 74, 1);
   s.heads = s.kv_heads = 1;
   s.rotary_dim = 0;
@@ -320,13 +327,13 @@ std::vector<std::pair<uint32_t, int64_t>> chosen_places(const std::string& spec,
   });
   const auto landmark = selector(spec, scene);
   LayerQueries queries;
-  queries.memory = &scene.memory;
+  queries.sequence = &scene.sequence;
+  queries.kv = &scene.sequence.kv(0);
   queries.heads = 1;
   queries.first = 73;
   queries.rows = 1;
-  queries.rotations = &scene.rotations;
   queries.kernels = &kernels();
-  queries.state = scene.memory.state(Memory::StateOf::kSelector);
+  queries.state = scene.sequence.state(Sequence::StateOf::kSelector);
   landmark->plan(queries, pool());
   std::vector<float> query(s.key_dim, 0.0f);
   query[0] = 1;
@@ -335,30 +342,31 @@ std::vector<std::pair<uint32_t, int64_t>> chosen_places(const std::string& spec,
   block.rows = 1;
   block.positions = scene.positions.data() + 73;
   block.queries = query.data();
-  block.rotations = &scene.rotations;
+  block.kv = queries.kv;
   block.kernels = &kernels();
   block.state = queries.state;
   Selection selection;
-  landmark->select(scene.memory.lane(0, 0), block, selection);
+  landmark->select(scene.sequence.kv(0).table(0), block, selection);
   std::vector<std::pair<uint32_t, int64_t>> pages;
-  for (const SelectedPage& page : selection.pages) pages.emplace_back(page.slot, page.place);
+  for (const SelectedPage& page : selection.pages) pages.emplace_back(page.slot, page.position);
   return pages;
 }
 
 TEST(LandmarkSelector, PutsChosenBlocksIntoTheSlotsBeforeTheOwn) {
   using Pages = std::vector<std::pair<uint32_t, int64_t>>;
   // 70 tokens in full blocks of 10, slots from 70 − 3·10 on; blocks 5 and 6 are the newest
-  EXPECT_EQ(chosen_places("landmark:topk=2", {9, 0, 0, 8, 0, 0, 0}), (Pages{{0, 40}, {3, 50}, {7, 70}}));
-  EXPECT_EQ(chosen_places("landmark:topk=2", {0, 9, 0, 0, 0, 8, 0}), (Pages{{1, 40}, {5, 60}, {7, 70}}));
-  EXPECT_EQ(chosen_places("landmark:topk=2", {0, 0, 0, 0, 0, 8, 9}), (Pages{{5, 50}, {6, 60}, {7, 70}}));
-  EXPECT_EQ(chosen_places("landmark:topk=2,place=true", {0, 9, 0, 0, 0, 8, 0}), (Pages{{1, 10}, {5, 50}, {7, 70}}));
-  EXPECT_EQ(chosen_places("landmark:topk=7", {0, 9, 0, 0, 0, 8, 0}).size(), 8);
+  EXPECT_EQ(chosen_positions("landmark:topk=2", {9, 0, 0, 8, 0, 0, 0}), (Pages{{0, 40}, {3, 50}, {7, 70}}));
+  EXPECT_EQ(chosen_positions("landmark:topk=2", {0, 9, 0, 0, 0, 8, 0}), (Pages{{1, 40}, {5, 60}, {7, 70}}));
+  EXPECT_EQ(chosen_positions("landmark:topk=2", {0, 0, 0, 0, 0, 8, 9}), (Pages{{5, 50}, {6, 60}, {7, 70}}));
+  EXPECT_EQ(chosen_positions("landmark:topk=2,place=true", {0, 9, 0, 0, 0, 8, 0}),
+            (Pages{{1, 10}, {5, 50}, {7, 70}}));
+  EXPECT_EQ(chosen_positions("landmark:topk=7", {0, 9, 0, 0, 0, 8, 0}).size(), 8);
 }
 
 TEST(LandmarkSelector, RefusesAModelWithoutLandmarks) {
   const Scene scene(SceneShape{});
   try {
-    attend_methods().make("landmark")->attach({scene.memory.shared_store(), 1, 4, 2});
+    attend_methods().make("landmark")->attach(scene.context());
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), Error::Kind::kUsage);

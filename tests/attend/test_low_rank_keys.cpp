@@ -66,8 +66,8 @@ void set_keys(Reading& reading, int rank, bool decline) {
 
 LowRankKeys low_rank(Reading& reading, int64_t end, int rank) {
   LayerQueries queries;
-  queries.memory = &reading.memory;
-  queries.rotations = &reading.rotations;
+  queries.sequence = &reading.sequence;
+  queries.kv = &reading.sequence.kv(0);
   queries.kernels = &kernels();
   return {queries, end, rank, *reading.pool};
 }
@@ -133,10 +133,10 @@ TEST(LowRankKeys, TheErrorIsTheLeastOfEachRank) {
   EXPECT_LT(squared_error(reading, low_rank(reading, kTokens, kWidth), kTokens), 1e-10);
 }
 
-TEST(LowRankKeys, HiddenTokensAndThoseBehindTheEndAreZero) {
+TEST(LowRankKeys, MaskedTokensAndThoseBehindTheEndAreZero) {
   Reading reading({}, "dense");
   reading.read(700);
-  reading.memory.hide(0, 1, 100, 110);
+  reading.sequence.kv(0).mask(1, 100, 110);
   const LowRankKeys from = low_rank(reading, 680, kWidth);
   const std::vector<int64_t> rows = {99, 100, 109, 110, 679, 680, 699};
   std::vector<float> keys(rows.size() * 16);
@@ -165,9 +165,9 @@ TEST(LowRankKeys, ThreadsDoNotMatter) {
 
 /// The keys of one token as they are attended to: rotated by their offset; float32 pages.
 std::vector<float> keys_at(const Reading& reading, const SelectedPage& page, int head, int token) {
-  const PageStore& store = reading.memory.store();
+  const PageStore& store = reading.sequence.kv(0).store();
   std::vector<float> key(16);
-  const std::byte* keys = page.keys ? page.keys : store.keys(reading.memory.lane(0, head)[page.slot].page);
+  const std::byte* keys = page.keys ? page.keys : store.keys(reading.sequence.kv(0).table(head)[page.slot].page);
   read_key(PageFormat::kF32, 16, keys, token, key.data());
   return key;
 }
@@ -183,7 +183,7 @@ std::vector<std::pair<int64_t, double>> key_errors(const Reading& reading, int h
       const std::vector<float> found = keys_at(reading, page, head, t), exact = keys_at(reading, own, head, t);
       double error = 0;
       for (int d = 0; d < 16; ++d) error += std::pow(found[d] - exact[d], 2);
-      errors.emplace_back(reading.memory.lane(0, head)[page.slot].first + t, std::sqrt(error));
+      errors.emplace_back(reading.sequence.kv(0).table(head)[page.slot].first + t, std::sqrt(error));
     }
   }
   return errors;
@@ -249,8 +249,8 @@ TEST(ShadowKvRank, KeptKeysForksAndThreadsDoNotMatter) {
     one->read(1500);
     for (int i = 0; i < 12; ++i) {
       if (one == &anew) {  // a fork goes on from here with nothing rebuilt
-        Memory fork = one->memory.fork();
-        one->memory.set_state(Memory::StateOf::kSelector, fork.state(Memory::StateOf::kSelector)->fork());
+        Sequence fork = one->sequence.fork();
+        one->sequence.set_state(Sequence::StateOf::kSelector, fork.state(Sequence::StateOf::kSelector)->fork());
       }
       one->read(1);
     }
@@ -266,7 +266,7 @@ TEST(ShadowKvRank, ARewindIntoThePromptMakesTheFormAnew) {
   straight.read(1200);
   rewound.read(1500);
   rewound.read(1);
-  rewound.memory.rewind(301);
+  rewound.drop_newest(301);
   for (int i = 0; i < 2; ++i) {
     straight.read(1);
     rewound.read(1);
@@ -278,11 +278,11 @@ TEST(ShadowKvRank, ARewindIntoThePromptMakesTheFormAnew) {
 TEST(ShadowKvRank, AMoveChangesNoKeys) {
   const std::string spec = "shadowkv:budget=10k,outliers=0,rank=6";
   Reading reading({.tokens = 1000}, spec);
-  reading.rotations.reserve(2000);
+  reading.rotations->reserve(2000);
   reading.read(900);
   reading.read(1);
   const std::vector<float> before = rebuilt_keys(reading);
-  reading.memory.place(77);
+  reading.sequence.move_to(77);
   reading.read(1);
   EXPECT_GT(before.size(), 0u);
   EXPECT_EQ(rebuilt_keys(reading), before);
@@ -294,7 +294,7 @@ TEST(ShadowKvRank, PagesThatWereDroppedAreLeftAlone) {
   reading.read(1);
   std::vector<char> keep(700, 0);
   std::fill_n(keep.begin() + 130, 5, 1);
-  reading.memory.drop(0, 1, keep);
+  reading.sequence.kv(0).evict(1, keep);
   reading.read(1);
   std::vector<int64_t> expected = {130, 131, 132, 133, 134};
   for (int64_t t = 700; t < 1002; ++t) expected.push_back(t);

@@ -23,19 +23,19 @@ std::unique_ptr<Selector> selector(const std::string& spec) { return attend_meth
 /// A selector that knows the scene's pages.
 std::unique_ptr<Selector> selector(const std::string& spec, const Scene& scene, int layers = 1) {
   auto made = selector(spec);
-  made->attach({scene.memory.shared_store(), layers});
+  made->attach(scene.context(layers));
   return made;
 }
 
-/// A scene of random length with gaps and hidden tokens.
+/// A scene of random length with gaps and masked tokens.
 SceneShape random_shape(std::mt19937& random) {
   SceneShape s;
   s.key_dim = s.value_dim = s.rotary_dim = 2;
   s.tokens = 1 + random() % 500;
   s.rows = 1 + random() % std::min<int64_t>(s.tokens, 150);
   s.gaps = random() % 2 ? 0.02 : 0;
-  s.hidden = random() % 2 ? 0.2 : 0;
-  s.place = random() % 2 ? 0 : random() % 1000;
+  s.masked = random() % 2 ? 0.2 : 0;
+  s.position = random() % 2 ? 0 : random() % 1000;
   s.seed = random();
   return s;
 }
@@ -43,7 +43,7 @@ SceneShape random_shape(std::mt19937& random) {
 /// The rows of a scene, some block of them asks: every visible (row, token) pair must be one that `sees` says.
 void expect_pairs(const Scene& scene, const Selector& selector, const Sees& sees, int64_t begin_row, int rows) {
   for (int head = 0; head < scene.shape.kv_heads; ++head) {
-    const Lane& lane = scene.memory.lane(0, head);
+    const PageTable& table = scene.sequence.kv(0).table(head);
     QueryBlock block;
     block.head = head;
     block.group = scene.group();
@@ -51,19 +51,19 @@ void expect_pairs(const Scene& scene, const Selector& selector, const Sees& sees
     block.rows = rows;
     block.positions = scene.positions.data() + block.first;
     Selection selection;
-    selector.select(lane, block, selection);
+    selector.select(table, block, selection);
 
     std::vector<char> visible(rows * scene.shape.tokens, 0);
     std::set<uint32_t> slots;
     for (const SelectedPage& page : selection.pages) {
-      ASSERT_LT(page.slot, lane.size());
+      ASSERT_LT(page.slot, table.size());
       ASSERT_TRUE(slots.insert(page.slot).second) << "page " << page.slot << " twice";
-      ASSERT_EQ(page.place, lane[page.slot].place);
+      ASSERT_EQ(page.position, table[page.slot].position);
       for (int r = 0; r < rows; ++r) {
         const uint64_t mask =
             page.row_masks < 0 ? page.mask : page.mask & selection.row_masks.at(page.row_masks + r);
         for (int o = 0; o < kPageTokens; ++o) {
-          const int64_t token = lane[page.slot].first + o;
+          const int64_t token = table[page.slot].first + o;
           if (mask >> o & 1 && token <= block.first + r) visible.at(r * scene.shape.tokens + token) = 1;
         }
       }
@@ -71,7 +71,7 @@ void expect_pairs(const Scene& scene, const Selector& selector, const Sees& sees
     for (int r = 0; r < rows; ++r) {
       for (int64_t t = 0; t < scene.shape.tokens; ++t) {
         const int64_t query = block.first + r;
-        const bool expected = t <= query && !scene.is_hidden(t, head) && sees(query, t);
+        const bool expected = t <= query && !scene.is_masked(t, head) && sees(query, t);
         ASSERT_EQ(visible[r * scene.shape.tokens + t] != 0, expected)
             << "query " << query << " token " << t << " head " << head;
       }
@@ -120,7 +120,7 @@ TEST(Selectors, WindowLeavesOutPagesThatNoRowSees) {
   block.first = 6399;
   block.rows = 1;
   Selection selection;
-  selector("window:sink=4,window=128")->select(scene.memory.lane(0, 0), block, selection);
+  selector("window:sink=4,window=128")->select(scene.sequence.kv(0).table(0), block, selection);
   EXPECT_EQ(selection.pages.size(), 3);  // the sinks' page and two of the window
 }
 
@@ -147,7 +147,7 @@ SceneShape long_shape(uint32_t seed) {
   s.tokens = 1500;
   s.rows = 1 + seed % 200;
   s.gaps = seed % 2 ? 0.01 : 0;
-  s.hidden = seed % 3 ? 0 : 0.1;
+  s.masked = seed % 3 ? 0 : 0.1;
   s.seed = seed;
   return s;
 }
@@ -166,33 +166,22 @@ TEST(Selectors, ABudgetThatHoldsEverythingGivesTheBitsOfDense) {
   }
 }
 
-/// Reads the scene's keys and values again, as they now are.
-void reread(Scene& scene) {
-  const SceneShape& s = scene.shape;
-  scene.memory.rewind(s.tokens);
-  scene.memory.append(scene.positions);
-  for (int h = 0; h < s.kv_heads; ++h) {
-    scene.memory.write(kernels(), 0, h, s.tokens, scene.keys.data() + h * s.key_dim, s.kv_heads * s.key_dim,
-                       scene.values.data() + h * s.value_dim, s.kv_heads * s.value_dim, scene.rotations);
-  }
-}
-
 TEST(Selectors, QuestFindsTheBlockOfTheOneKeyThatMatters) {
   for (uint32_t seed = 0; seed < 20; ++seed) {
     SceneShape shape = long_shape(2 * seed);
     shape.rows = 1;
-    shape.hidden = 0;
+    shape.masked = 0;
     Scene scene(shape);
     const int64_t wanted = 64 + seed * 60;
     float* key = scene.keys.data() + wanted * shape.kv_heads * shape.key_dim;  // of the first head
     for (float& x : scene.keys) x *= 0.02f;
     for (int d = 0; d < shape.key_dim; ++d) key[d] *= 50;
-    reread(scene);
+    scene.read_again();
     std::vector<float> query, spare(shape.key_dim);
-    const PlaceRotations::View turn = scene.rotations.at(scene.positions[wanted], spare.data());
+    const PositionRotations::View turn = scene.rotations->at(scene.positions[wanted], spare.data());
     for (int h = 0; h < scene.group(); ++h) {
       query.insert(query.end(), key, key + shape.key_dim);
-      kernels().rotate_pairs(query.data() + h * shape.key_dim, turn.cos, turn.sin, scene.rotations.pairs());
+      kernels().rotate_pairs(query.data() + h * shape.key_dim, turn.cos, turn.sin, scene.rotations->pairs());
     }
     QueryBlock block;
     block.group = scene.group();
@@ -200,20 +189,20 @@ TEST(Selectors, QuestFindsTheBlockOfTheOneKeyThatMatters) {
     block.rows = 1;
     block.positions = scene.positions.data() + block.first;
     block.queries = query.data();
-    block.rotations = &scene.rotations;
+    block.kv = &scene.sequence.kv(0);
     block.kernels = &kernels();
-    const Lane& lane = scene.memory.lane(0, 0);
+    const PageTable& table = scene.sequence.kv(0).table(0);
     for (const char* spec :
          {"quest:budget=192,window=1,dense_layers=0,block=64", "quest:budget=192,window=1,dense_layers=0,block=32",
           "quest:budget=192,window=1,dense_layers=0"}) {
       Selection selection;
-      selector(spec, scene)->select(lane, block, selection);
+      selector(spec, scene)->select(table, block, selection);
       int64_t seen = 0;
       bool found = false;
       for (const SelectedPage& page : selection.pages) {
-        const PageSlot& slot = lane[page.slot];
+        const PageEntry& entry = table[page.slot];
         seen += std::popcount(page.mask);
-        found = found || (page.mask & page_bits(wanted - slot.first, wanted + 1 - slot.first)) != 0;
+        found = found || (page.mask & page_bits(wanted - entry.first, wanted + 1 - entry.first)) != 0;
       }
       EXPECT_TRUE(found) << spec << " seed " << seed;
       EXPECT_LE(seen, 192) << spec;
@@ -235,11 +224,11 @@ Mass mass_of(const Scene& scene, const std::string& spec) {
   std::vector<float> query(scene.queries.end() - s.key_dim, scene.queries.end());
   for (float& x : query) x *= scene.scale();
   block.queries = query.data();
-  block.rotations = &scene.rotations;
+  block.kv = &scene.sequence.kv(0);
   block.kernels = &kernels();
   Selection selection;
-  const Lane& lane = scene.memory.lane(0, 0);
-  selector(spec, scene)->select(lane, block, selection);
+  const PageTable& table = scene.sequence.kv(0).table(0);
+  selector(spec, scene)->select(table, block, selection);
   std::vector<double> weights(s.tokens);
   double sum = 0;
   for (int64_t t = 0; t < s.tokens; ++t) {
@@ -251,7 +240,7 @@ Mass mass_of(const Scene& scene, const std::string& spec) {
   for (const SelectedPage& page : selection.pages) {
     for (int o = 0; o < kPageTokens; ++o) {
       if (!(page.mask >> o & 1)) continue;
-      mass.held += weights[lane[page.slot].first + o] / sum;
+      mass.held += weights[table[page.slot].first + o] / sum;
       ++mass.keys;
     }
   }
@@ -274,7 +263,7 @@ Scene drifting_scene(double rho, uint32_t seed) {
   const auto noise = static_cast<float>(std::sqrt(1 - rho * rho));
   for (int64_t i = shape.key_dim; i < std::ssize(scene.keys); ++i)
     scene.keys[i] = static_cast<float>(rho) * scene.keys[i - shape.key_dim] + noise * scene.keys[i];
-  reread(scene);
+  scene.read_again();
   return scene;
 }
 
@@ -294,55 +283,52 @@ TEST(Selectors, HipFindsNearlyTheBestKeysWhereNeighboursAreAlike) {
   EXPECT_LT(unlike, 0.6 * unlike_best);  // that neighbours are alike is what it lives on
 }
 
-/// What is seen with notes that the sequence keeps from one pass to the next is what is seen without them.
-std::vector<float> attended_with_notes(Scene& scene, const Selector& method,
-                                       std::unique_ptr<SequenceState>& notes) {
-  constexpr auto kOwner = Memory::StateOf::kSelector;
+/// What is seen with metadata that the sequence keeps from one pass to the next is what is seen without.
+std::vector<float> attended_with_metadata(Scene& scene, const Selector& method,
+                                          std::unique_ptr<SequenceState>& metadata) {
+  constexpr auto kOwner = Sequence::StateOf::kSelector;
   const std::vector<float> without = attended(scene, method);
-  scene.memory.set_state(kOwner, std::move(notes));
+  scene.sequence.set_state(kOwner, std::move(metadata));
   const std::vector<float> with = attended(scene, method);
   EXPECT_EQ(with, without);
-  notes = scene.memory.state(kOwner)->fork();
-  scene.memory.set_state(kOwner, nullptr);
+  metadata = scene.sequence.state(kOwner)->fork();
+  scene.sequence.set_state(kOwner, nullptr);
   return with;
 }
 
-TEST(Selectors, NotesFollowPagesThatAreWrittenAnew) {
+TEST(Selectors, MetadataFollowsPagesThatAreWrittenAgain) {
   SceneShape shape = long_shape(2);
   shape.rows = 1;
   Scene scene(shape);
   const auto quest = selector("quest:budget=256,window=1,dense_layers=0", scene);
-  std::unique_ptr<SequenceState> notes = quest->new_state();
-  const std::vector<float> before = attended_with_notes(scene, *quest, notes);
+  std::unique_ptr<SequenceState> metadata = quest->new_state();
+  const std::vector<float> before = attended_with_metadata(scene, *quest, metadata);
   // Other keys in the same pages: what the old ones said must not count.
   std::ranges::reverse(scene.keys);
-  reread(scene);
-  EXPECT_NE(attended_with_notes(scene, *quest, notes), before);
+  scene.read_again();
+  EXPECT_NE(attended_with_metadata(scene, *quest, metadata), before);
 }
 
-TEST(Selectors, NotesOfASequenceThatMovedAreMadeAnew) {
+TEST(Selectors, MetadataOfASequenceThatMovedIsMadeAgain) {
   SceneShape shape = long_shape(2);
   shape.rows = 1;
   Scene scene(shape);
   const auto quest = selector("quest:budget=256,window=1,dense_layers=0", scene);
-  std::unique_ptr<SequenceState> notes = quest->new_state();
-  attended_with_notes(scene, *quest, notes);
-  scene.memory.place(777);
+  std::unique_ptr<SequenceState> metadata = quest->new_state();
+  attended_with_metadata(scene, *quest, metadata);
+  scene.sequence.move_to(777);
   for (int64_t& position : scene.positions) position += 777;
-  scene.rotations.reserve(scene.memory.end_position());
-  attended_with_notes(scene, *quest, notes);
+  scene.rotations->reserve(scene.sequence.end_position());
+  attended_with_metadata(scene, *quest, metadata);
 }
 
 TEST(Selectors, CapabilitiesSayWhatMethodsDo) {
   for (const auto& entry : attend_methods().entries()) {
     const auto method = attend_methods().make(entry.info.name);
-    const auto store = std::make_shared<PageStore>(PageShape{PageFormat::kF32, 16, 16});
-    method->attach({.store = store,
-                    .layers = 3,
-                    .heads = 2,
-                    .kv_heads = 1,
-                    .softplus = true,
-                    .landmarks = {.tokens = kMostLandmarkTokens}});
+    AttendContext context = AttendContext::uniform(3, AttendLayer{2, 1, {PageFormat::kF32, 16, 16}});
+    context.softplus = true;
+    context.landmarks.tokens = kMostLandmarkTokens;
+    method->attach(context);
     const auto state = method->new_state();
     const Capabilities& capabilities = entry.info.capabilities;
     EXPECT_EQ(capabilities.works_with_compacted, !state || !state->remembers_places()) << entry.info.name;
@@ -364,7 +350,7 @@ TEST(Selectors, RefuseTheStateOfAnotherMethod) {
   shape.rows = 1;
   Scene scene(shape);
   const auto quest = selector("quest:dense_layers=0", scene), infllm = selector("infllm", scene);
-  scene.memory.set_state(Memory::StateOf::kSelector, infllm->new_state());
+  scene.sequence.set_state(Sequence::StateOf::kSelector, infllm->new_state());
   ThreadPool pool(1);
   EXPECT_THROW(test::attend(scene, *quest, pool), Error);
 }
@@ -384,18 +370,18 @@ TEST(Selectors, LmInfiniteKeepsTheFirstTokensWithinTheLimit) {
       block.rows = rows;
       block.positions = scene.positions.data() + block.first;
       Selection selection;
-      const Lane& lane = scene.memory.lane(0, 0);
-      method->select(lane, block, selection);
+      const PageTable& table = scene.sequence.kv(0).table(0);
+      method->select(table, block, selection);
       std::vector<int> seen(rows * shape.tokens, 0);
       for (const SelectedPage& page : selection.pages) {
         for (int r = 0; r < rows; ++r) {
           const uint64_t mask =
               page.row_masks < 0 ? page.mask : page.mask & selection.row_masks[page.row_masks + r];
           for (int o = 0; o < kPageTokens; ++o) {
-            const int64_t token = lane[page.slot].first + o, query = block.first + r;
+            const int64_t token = table[page.slot].first + o, query = block.first + r;
             if (!(mask >> o & 1) || token > query) continue;
             ++seen[r * shape.tokens + token];
-            const int64_t distance = block.positions[r] - (page.place + o);
+            const int64_t distance = block.positions[r] - (page.position + o);
             const int64_t true_distance = block.positions[r] - scene.positions[token];
             EXPECT_LE(distance, true_distance);
             EXPECT_LE(distance, token < sink ? limit : true_distance);

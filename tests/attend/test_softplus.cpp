@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "attend/attention_mass.h"
+#include "attend/forms/softplus_form.h"
 #include "base/error.h"
 #include "scene.h"
 
@@ -17,26 +18,32 @@ using test::window_sees;
 
 constexpr float kScale = 0.5f;
 
+struct Softplus {
+  float power, offset;
+  SoftplusForm form() const { return {power, offset}; }
+};
+
 /// Runs the engine's attention with weights of this form.
-Attended attend(const Scene& scene, const ScoreForm& form, const std::string& spec, int threads = 1,
+Attended attend(const Scene& scene, const Softplus& softplus, const std::string& spec, int threads = 1,
                 AttentionWatcher* watcher = nullptr) {
   const test::SceneShape& s = scene.shape;
   const auto selector = attend_methods().make(spec);
+  const SoftplusForm form = softplus.form();
   ThreadPool pool(threads);
   Attention attention(pool, kernels());
   Attended result;
   result.out.assign(s.rows * s.heads * s.value_dim, NAN);
   result.lse.assign(s.rows * s.heads, NAN);
   AttentionInput input;
-  input.memory = &scene.memory;
+  input.sequence = &scene.sequence;
+  input.kv = &scene.sequence.kv(0);
   input.heads = s.heads;
   input.rows = s.rows;
   input.positions = scene.positions.data() + scene.first_row();
   input.queries = scene.queries.data();
   input.query_stride = static_cast<int64_t>(s.heads) * s.key_dim;
-  input.form = form;
+  input.form = &form;
   input.scale = kScale;
-  input.rotations = &scene.rotations;
   input.selector = selector.get();
   input.watcher = watcher;
   input.out = result.out.data();
@@ -48,7 +55,7 @@ Attended attend(const Scene& scene, const ScoreForm& form, const std::string& sp
 double softplus(double x) { return std::max(x, 0.0) + std::log1p(std::exp(-std::fabs(x))); }
 
 /// The definition: of one row the weights of the tokens that it sees, in double.
-std::vector<double> row_weights(const std::vector<double>& scores, int64_t tokens, const ScoreForm& form) {
+std::vector<double> row_weights(const std::vector<double>& scores, int64_t tokens, const Softplus& form) {
   std::vector<double> weights;
   double sum = 0;
   for (const double score : scores) sum += weights.emplace_back(softplus(score));
@@ -73,7 +80,7 @@ void turn(const Scene& scene, const float* x, int64_t position, std::vector<doub
 }
 
 /// [rows, heads, value_dim]
-std::vector<float> by_definition(const Scene& scene, const ScoreForm& form, const Sees& sees) {
+std::vector<float> by_definition(const Scene& scene, const Softplus& form, const Sees& sees) {
   const test::SceneShape& s = scene.shape;
   std::vector<float> out;
   std::vector<double> query, key;
@@ -85,7 +92,7 @@ std::vector<float> by_definition(const Scene& scene, const ScoreForm& form, cons
       std::vector<int64_t> seen;
       std::vector<double> scores;
       for (int64_t t = 0; t <= index; ++t) {
-        if (scene.is_hidden(t, kv_head) || !sees(index, t)) continue;
+        if (scene.is_masked(t, kv_head) || !sees(index, t)) continue;
         turn(scene, scene.keys.data() + (t * s.kv_heads + kv_head) * s.key_dim, scene.positions[t], key);
         double score = 0;
         for (int d = 0; d < s.key_dim; ++d) score += query[d] * key[d];
@@ -110,15 +117,16 @@ void expect_close(const std::vector<float>& found, const std::vector<float>& exp
     ASSERT_NEAR(found[i], expected[i], tolerance * (1 + std::fabs(expected[i]))) << i;
 }
 
-const std::vector<ScoreForm> kForms{{true, 0, 1}, {true, 3, 1}, {true, 15, 1}, {true, 2, 0.5f}};
+const std::vector<Softplus> kForms{{0, 1}, {3, 1}, {15, 1}, {2, 0.5f}};
 
 TEST(Softplus, IsTheDefinitionInBlocksPartsAndWindows) {
-  // the whole from its first row; few queries of so many pages that they are shared out; a tile, with hidden tokens
+  // the whole from its first row; few queries of so many pages that they are shared out; a tile, with masked tokens
   for (const test::SceneShape& shape :
        {test::SceneShape{.tokens = 150, .rows = 150}, test::SceneShape{.tokens = 3000, .rows = 2},
-        test::SceneShape{.rotary_dim = 8, .tokens = 400, .rows = 70, .gaps = 0.1, .hidden = 0.1, .place = 128}}) {
+        test::SceneShape{
+            .rotary_dim = 8, .tokens = 400, .rows = 70, .gaps = 0.1, .masked = 0.1, .position = 128}}) {
     const Scene scene(shape);
-    for (const ScoreForm& form : kForms) {
+    for (const Softplus& form : kForms) {
       SCOPED_TRACE(testing::Message() << shape.tokens << " tokens, power " << form.power);
       expect_close(attend(scene, form, "dense").out, by_definition(scene, form, dense_sees()), 2e-4f);
       expect_close(attend(scene, form, "window:sink=2,window=50").out,
@@ -131,7 +139,7 @@ TEST(Softplus, ThreadsChangeNothing) {
   for (const test::SceneShape& shape :
        {test::SceneShape{.tokens = 3000, .rows = 2}, test::SceneShape{.tokens = 300, .rows = 200}}) {
     const Scene scene(shape);
-    const Attended one = attend(scene, {true, 3, 1}, "dense"), four = attend(scene, {true, 3, 1}, "dense", 4);
+    const Attended one = attend(scene, {3, 1}, "dense"), four = attend(scene, {3, 1}, "dense", 4);
     EXPECT_EQ(one.out, four.out);
     EXPECT_EQ(one.lse, four.lse);
   }
@@ -139,7 +147,7 @@ TEST(Softplus, ThreadsChangeNothing) {
 
 TEST(Softplus, TheSharesOfAllTokensThatAWatcherSeesAreOne) {
   const Scene scene({.tokens = 400, .rows = 3});
-  for (const ScoreForm& form : kForms) {
+  for (const Softplus& form : kForms) {
     AttentionMass mass({1}, scene.shape.kv_heads, 0);
     attend(scene, form, "dense", 1, &mass);
     double total = 0;
@@ -150,26 +158,31 @@ TEST(Softplus, TheSharesOfAllTokensThatAWatcherSeesAreOne) {
 }
 
 AttendContext context_of(bool softplus) {
-  AttendContext context;
-  context.layers = context.heads = 4;
-  context.kv_heads = 2;
+  AttendContext context = AttendContext::uniform(4, AttendLayer{4, 2, {PageFormat::kF32, 16, 16}});
   context.softplus = softplus;
   return context;
 }
 
+/// The power of the form that replaces a layer's own; −1: none does.
+float power_of(const AttentionForm* form) {
+  if (!form) return -1;
+  const WeightFunction weights = form->weights(kernels(), {});
+  EXPECT_EQ(weights.apply, kernels().softplus_weights);
+  return weights.constants[0];
+}
+
 TEST(Softplus, WrappersAskTheSelectorsInside) {
-  const ScoreForm own{true, 3, 1};
   const auto made = [&](const std::string& spec) {
     auto selector = attend_methods().make(spec);
     selector->attach(context_of(true));
     return selector;
   };
-  EXPECT_EQ(made("dense")->score_form(0, own).power, 3);
-  EXPECT_EQ(made("softplus")->score_form(0, own).power, 15);
-  EXPECT_EQ(made("tempscale:then=(softplus:power=7)")->score_form(0, own).power, 7);
+  EXPECT_EQ(power_of(made("dense")->form(0)), -1);
+  EXPECT_EQ(power_of(made("softplus")->form(0)), 15);
+  EXPECT_EQ(power_of(made("tempscale:then=(softplus:power=7)")->form(0)), 7);
   const auto layers = made("layers:full=1,then=(softplus:power=7),else=dense");
-  EXPECT_EQ(layers->score_form(1, own).power, 7);
-  EXPECT_EQ(layers->score_form(0, own).power, 3);
+  EXPECT_EQ(power_of(layers->form(1)), 7);
+  EXPECT_EQ(power_of(layers->form(0)), -1);
 }
 
 TEST(Softplus, RefusesModelsOfSoftmaxAndBadValues) {

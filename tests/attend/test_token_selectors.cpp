@@ -23,7 +23,7 @@ std::vector<int64_t> all_below(int64_t end) {
   return tokens;
 }
 
-/// The places of the k largest.
+/// The indices of the k largest.
 std::set<int64_t> largest(const std::vector<double>& scores, int64_t k) {
   std::vector<int64_t> order(scores.size());
   std::iota(order.begin(), order.end(), 0);
@@ -65,9 +65,9 @@ TEST(TokenSelect, ChunksOfAPassChooseForThemselves) {
                          .group = 2,
                          .first = 1024,
                          .rows = 128,
-                         .state = whole.memory.state(Memory::StateOf::kSelector)};
+                         .state = whole.sequence.state(Sequence::StateOf::kSelector)};
   Selection selection;
-  whole.selector->select(whole.memory.lane(0, 0), block, selection);
+  whole.selector->select(whole.sequence.kv(0).table(0), block, selection);
   ASSERT_EQ(selection.pages.size(), parts.selections[0].pages.size());
   int64_t seen = 0;
   for (size_t i = 0; i < selection.pages.size(); ++i) {
@@ -118,16 +118,16 @@ TEST(TokenSelect, PackedPagesKeepOrderAndLeaveNoGaps) {
   Reading reading({}, "tokenselect:budget=100,window=70,sink=64,place=packed");
   reading.read(1999);
   reading.read(1);
-  const Lane& lane = reading.memory.lane(0, 0);
+  const PageTable& table = reading.sequence.kv(0).table(0);
   int64_t chosen = 0, last = -1;
   for (const SelectedPage& page : reading.selections[0].pages) {
-    const PageSlot& slot = lane[page.slot];
-    const int64_t newest = page.place + 63 - std::countl_zero(page.mask);
-    EXPECT_GE(page.place, slot.place) << "nothing seems farther than it is";
+    const PageEntry& entry = table[page.slot];
+    const int64_t newest = page.position + 63 - std::countl_zero(page.mask);
+    EXPECT_GE(page.position, entry.position) << "nothing seems farther than it is";
     EXPECT_GT(newest, last);
     last = newest;
-    if (slot.first + slot.filled > 1930) {
-      EXPECT_EQ(page.place, slot.place);
+    if (entry.first + entry.filled > 1930) {
+      EXPECT_EQ(page.position, entry.position);
       continue;
     }
     chosen += std::popcount(page.mask);
@@ -135,7 +135,7 @@ TEST(TokenSelect, PackedPagesKeepOrderAndLeaveNoGaps) {
     EXPECT_EQ(1930 - newest - 1, 64 + 100 - chosen - (reading.seen(0).size() - 64 - 100 - 70));
   }
   EXPECT_EQ(reading.seen(0).size(), 64u + 100 + 70);
-  EXPECT_EQ(reading.selections[0].pages[0].place, 1930 - 164) << "the first tokens, a whole page";
+  EXPECT_EQ(reading.selections[0].pages[0].position, 1930 - 164) << "the first tokens, a whole page";
 }
 
 /// What a full step at the end of `tokens` thinks of each: the largest attention of the heads that share keys,
@@ -248,10 +248,10 @@ TEST(Recycled, AfterARewindBehindTheFullStepTheNextOneIsFull) {
   reading.read(1000);
   reading.read(1);
   reading.read(1);
-  reading.memory.rewind(1);
+  reading.drop_newest(1);
   reading.read(1);
   EXPECT_EQ(reading.seen(0).size(), 64u);
-  reading.memory.rewind(3);
+  reading.drop_newest(3);
   reading.read(1);
   EXPECT_EQ(reading.seen(0).size(), 1000u);
 }
@@ -262,9 +262,9 @@ TEST(Hip, ASearchServesSoManySteps) {
   std::set<int64_t> found;
   int64_t searched = 0;  // tokens there were
   for (int step = 0; step < 6; ++step) {
-    if (step == 5) reading.memory.rewind(2);  // behind the latest search: there is a new one
+    if (step == 5) reading.drop_newest(2);  // behind the latest search: there is a new one
     reading.read(1);
-    const int64_t end = reading.memory.tokens();
+    const int64_t end = reading.sequence.tokens();
     std::set<int64_t> seen = as_set(reading.seen(1));
     for (int64_t t = end - 32; t < end; ++t) EXPECT_TRUE(seen.erase(t)) << "newest: " << t;
     if (step % 3 == 0 || step == 5) {
@@ -321,7 +321,7 @@ TEST(ShadowKv, ChunksOfOtherSizesAreChosenWhole) {
 TEST(ShadowKv, WithoutAPromptOfItsOwnTakesWhatWasThere) {
   Reading reading({}, "shadowkv:budget=64,outliers=0");
   reading.read(1000);
-  reading.memory.set_state(Memory::StateOf::kSelector, reading.selector->new_state());
+  reading.sequence.set_state(Sequence::StateOf::kSelector, reading.selector->new_state());
   reading.read(1);
   EXPECT_LT(reading.seen(0).size(), 64u + 100);
   const auto before = reading.seen(1);
@@ -381,6 +381,106 @@ TEST(Squeezed, KeepsTheAttentionOfTopicsWithATenthOfTheKeys) {
   EXPECT_GT(held, 3 * random);
 }
 
+/// Two layers that are read in turn, as a model reads them. Their keys are around 64 topics each, in another order.
+struct TwoLayers {
+  static constexpr int kDim = 32;
+  static constexpr int64_t kPrompt = 2148;
+
+  TwoLayers()
+      : sequence(test::alike_layers(layer(), 2)),
+        selector(attend_methods().make("squeezed:pruned=0.9,least=1024,iterations=20")) {
+    selector->attach(AttendContext::uniform(2, AttendLayer{1, 1, {PageFormat::kF32, kDim, kDim}}));
+    sequence.set_state(Sequence::StateOf::kSelector, selector->new_state());
+    std::mt19937 random(5);
+    std::normal_distribution<float> normal;
+    std::vector<float> topics(64 * kDim);
+    for (float& x : topics) x = normal(random);
+    for (int l = 0; l < 2; ++l) {
+      for (int64_t t = 0; t < kPrompt + 1; ++t) {
+        const int64_t topic = l == 0 ? t % 64 : t / 7 % 64, asked = t % 61;
+        for (int d = 0; d < kDim; ++d) {
+          keys[l].push_back(topics[topic * kDim + d] + 0.3f * normal(random));
+          queries[l].push_back(1.5f * topics[asked * kDim + d] + 0.5f * normal(random));
+        }
+      }
+    }
+  }
+  static PagedKvConfig layer() {
+    static const Rotary none({}, 4096);
+    PagedKvConfig config;
+    config.store = std::make_shared<PageStore>(PageShape{PageFormat::kF32, kDim, kDim});
+    config.rotations = std::make_shared<PositionRotations>(none);
+    return config;
+  }
+
+  /// Reads tokens, and returns what each layer shows the last of them.
+  std::array<Selection, 2> read(int64_t rows) {
+    const int64_t first = sequence.tokens();
+    std::vector<int64_t> positions(rows);
+    std::iota(positions.begin(), positions.end(), first);
+    sequence.open(positions);
+    std::array<Selection, 2> selections;
+    for (int l = 0; l < 2; ++l) {
+      sequence.kv(l).write(kernels(), 0, rows, &keys[l][first * kDim], kDim, &keys[l][first * kDim], kDim);
+      LayerQueries layer;
+      layer.sequence = &sequence;
+      layer.kv = &sequence.kv(l);
+      layer.layer = l;
+      layer.heads = 1;
+      layer.first = first;
+      layer.rows = rows;
+      layer.positions = positions.data();
+      layer.queries = &queries[l][first * kDim];
+      layer.stride = kDim;
+      layer.scale = kScale;
+      layer.kernels = &kernels();
+      layer.state = sequence.state(Sequence::StateOf::kSelector);
+      selector->plan(layer, pool);
+      QueryBlock block;
+      block.layer = l;
+      block.first = first + rows - 1;
+      block.rows = 1;
+      block.kv = &sequence.kv(l);
+      block.kernels = &kernels();
+      block.state = layer.state;
+      selector->select(sequence.kv(l).table(0), block, selections[l]);
+    }
+    sequence.commit();
+    return selections;
+  }
+
+  static constexpr float kScale = 0.17f;
+  Sequence sequence;
+  std::unique_ptr<Selector> selector;
+  ThreadPool pool{1};
+  std::vector<float> keys[2], queries[2];
+};
+
+TEST(Squeezed, EachLayerIsClusteredByItsOwnKeys) {
+  TwoLayers test;
+  test.read(TwoLayers::kPrompt);
+  const std::array<Selection, 2> selections = test.read(1);  // the first layer makes the clusters of both
+  for (int l = 0; l < 2; ++l) {
+    std::vector<double> mass;
+    const float* query = &test.queries[l][TwoLayers::kPrompt * TwoLayers::kDim];
+    for (int64_t t = 0; t < 2048; ++t)
+      mass.push_back(TwoLayers::kScale *
+                     std::inner_product(query, query + TwoLayers::kDim, &test.keys[l][t * TwoLayers::kDim], 0.0));
+    Reading::softmax(mass);
+    double held = 0;
+    int64_t seen = 0;
+    for (const SelectedPage& page : selections[l].pages) {
+      for (int t = 0; t < kPageTokens; ++t) {
+        const int64_t token = test.sequence.kv(l).table(0)[page.slot].first + t;
+        if (token < 2048 && page.mask >> t & 1) held += mass[token], ++seen;
+      }
+    }
+    std::ranges::sort(mass, std::greater());
+    EXPECT_LT(seen, 2048 / 3) << "layer " << l;
+    EXPECT_GT(held, 0.9 * std::accumulate(mass.begin(), mass.begin() + seen, 0.0)) << "layer " << l;
+  }
+}
+
 TEST(Squeezed, ClustersComeWithTheLengthAndGoWithARewind) {
   Reading reading({}, "squeezed:pruned=0.8,least=500,iterations=3");
   reading.read(400);
@@ -392,8 +492,8 @@ TEST(Squeezed, ClustersComeWithTheLengthAndGoWithARewind) {
   const auto count = std::ssize(reading.seen(0)) + std::ssize(reading.seen(1));
   EXPECT_LT(count, 2 * 0.8 * 602);
   EXPECT_GT(count, 2 * 102);
-  reading.memory.rewind(2);
-  reading.memory.rewind(110);
+  reading.drop_newest(2);
+  reading.drop_newest(110);
   reading.read(1);
   EXPECT_EQ(reading.seen(0).size(), 491u);
 }
@@ -401,7 +501,7 @@ TEST(Squeezed, ClustersComeWithTheLengthAndGoWithARewind) {
 TEST(Squeezed, AStateThatBeginsLateClustersByTheQueriesAtHand) {
   Reading reading({}, "squeezed:pruned=0.8,least=500,iterations=3");
   reading.read(1500);
-  reading.memory.set_state(Memory::StateOf::kSelector, reading.selector->new_state());
+  reading.sequence.set_state(Sequence::StateOf::kSelector, reading.selector->new_state());
   reading.read(7);
   EXPECT_LT(reading.seen(0).size() + reading.seen(1).size(), 2 * 0.45 * 1500);
   EXPECT_TRUE(std::ranges::binary_search(reading.seen(0), 1450));
@@ -430,7 +530,7 @@ TEST(TokenSelectors, WithoutAStateSeeEverything) {
   for (const char* spec : {"tokenselect:budget=8,window=8,sink=0", "recycled:budget=8", "shadowkv:budget=8",
                            "squeezed:least=101", "tempscale:tau=1"}) {
     const auto method = attend_methods().make(spec);
-    method->attach({scene.memory.shared_store(), 1, shape.heads, shape.kv_heads});
+    method->attach(scene.context());
     EXPECT_EQ(test::attend(scene, *method, pool).out, dense) << spec;
   }
 }

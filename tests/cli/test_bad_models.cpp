@@ -160,7 +160,7 @@ TEST_F(CliBadModel, WrongShapesAreNamed) {
       rewritten([](GgufWriter& w) { w.set("llama.feed_forward_length", GgufType::kU32, uint64_t{641}); }),
       {"blk.0.ffn_", "641", "640"});
   expect_refused(rewritten([](GgufWriter& w) { w.set("llama.attention.head_count", GgufType::kU32, uint64_t{0}); }),
-                 {"head_count"});
+                 {"head_count is 0"});
 }
 
 TEST_F(CliBadModel, VocabularyShorterThanItsEmbeddings) {

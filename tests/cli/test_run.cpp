@@ -55,6 +55,17 @@ TEST(CliRun, TextStreamsToStdoutAndNothingElse) {
   EXPECT_EQ(result.err, "");
 }
 
+TEST(CliRun, AMemoryBudgetThatIsTooSmallIsNamed) {
+  std::string text;
+  for (int i = 0; i < 100; ++i) text += kFact;
+  const Result small = run({"run", "-p", text, "-n", "1", "--memory", "64k"});
+  EXPECT_EQ(small.code, 1);
+  EXPECT_NE(small.err.find("64 KiB (--memory)"), std::string::npos) << small.err;
+  EXPECT_EQ(output({"run", "-p", kFact + kQuestion, "--stop", "\n", "--memory", "1g", "--checkpoints", "0"}),
+            " lantern.\n");
+  EXPECT_EQ(run({"run", "-p", text, "--memory", "0"}).code, 2);
+}
+
 TEST(CliRun, VerboseTellsCountsOnStderr) {
   const Result result = run({"run", "-p", kFact, "-n", "5", "--ignore-eos", "--verbose"});
   EXPECT_NE(result.err.find("wrote 5"), std::string::npos) << result.err;

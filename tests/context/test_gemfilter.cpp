@@ -34,27 +34,26 @@ class LastQueries final : public AttentionWatcher {
   void saw(const AttendedBlock& attended) override {
     const QueryBlock& block = attended.block;
     if (block.first + block.rows != tokens_) return;
-    const int64_t floats = static_cast<int64_t>(block.group) * attended.memory.store().shape().key_dim;
+    const int64_t floats = static_cast<int64_t>(block.group) * attended.kv.shape().key_dim;
     of_head[block.head].assign(block.queries + (block.rows - 1) * floats, block.queries + block.rows * floats);
-    rotations = block.rotations;
   }
   std::vector<std::vector<float>> of_head;  // [kv_heads][group, key_dim]
-  const PlaceRotations* rotations = nullptr;
 
  private:
   int layer_;
   int64_t tokens_;
 };
 
-/// All keys of a lane, [tokens, key_dim], rotated to their true positions in double precision.
-std::vector<double> keys_of(const Memory& memory, const Lane& lane, const PlaceRotations& rotations) {
-  const PageShape& shape = memory.store().shape();
+/// All keys of a head, [tokens, key_dim], rotated to their true positions in double precision.
+std::vector<double> keys_of(const PagedKv& kv, int head) {
+  const PageShape& shape = kv.shape();
+  const PositionRotations& rotations = kv.rotations();
   std::vector<double> keys;
   std::vector<float> key(shape.key_dim), spare(shape.key_dim);
-  for (const PageSlot& slot : lane) {
-    const PlaceRotations::View turn = rotations.at(slot.place, spare.data());
-    for (int t = 0; t < slot.filled; ++t) {
-      read_key(shape.format, shape.key_dim, memory.store().keys(slot.page), t, key.data());
+  for (const PageEntry& entry : kv.table(head)) {
+    const PositionRotations::View turn = rotations.at(entry.position, spare.data());
+    for (int t = 0; t < entry.filled; ++t) {
+      read_key(shape.format, shape.key_dim, kv.store().keys(entry.page), t, key.data());
       const size_t at = keys.size();
       keys.insert(keys.end(), key.begin(), key.end());
       for (int i = 0; i < rotations.pairs(); ++i) {
@@ -71,11 +70,11 @@ std::vector<double> keys_of(const Memory& memory, const Lane& lane, const PlaceR
 /// of `width` neighbours.
 std::vector<double> pooled_scores(const Session& session, int layer, const LastQueries& queries, int64_t width,
                                   bool attention) {
-  const Memory& memory = session.memory();
-  const int64_t n = memory.tokens(), dim = memory.store().shape().key_dim;
+  const PagedKv& kv = session.sequence().kv(layer);
+  const int64_t n = kv.tokens(), dim = kv.shape().key_dim;
   std::vector<double> sums(n + width - 1), pooled(n);  // with zeros at both ends
-  for (int head = 0; head < memory.kv_heads(); ++head) {
-    const std::vector<double> keys = keys_of(memory, memory.lane(layer, head), *queries.rotations);
+  for (int head = 0; head < kv.heads(); ++head) {
+    const std::vector<double> keys = keys_of(kv, head);
     const std::vector<float>& q = queries.of_head[head];
     for (size_t h = 0; h < q.size() / dim; ++h) {
       std::vector<double> scores(n);
@@ -111,7 +110,7 @@ TEST_F(GemFilter, KeepsTheTextOfTheTokensWithTheHighestScores) {
   all.insert(all.end(), question.begin(), question.end());
   for (const int layer : {0, 3}) {
     Session session(model_, runtime_);
-    LastQueries queries(layer, std::ssize(all), session.memory().kv_heads());
+    LastQueries queries(layer, std::ssize(all), session.sequence().kv(layer).heads());
     session.watch(&queries);
     session.append(all);
     for (const int pool : {1, 5, 15}) {
@@ -185,7 +184,7 @@ TEST_F(GemFilter, CharactersAreKeptWholeAndInTheirOrder) {
   }
 }
 
-TEST_F(GemFilter, WhatAnEvictorDroppedIsNotKept) {
+TEST_F(GemFilter, WhatAnEvictorEvictedIsNotKept) {
   const std::string text = long_text(60, 50);
   ReadWith own = with();
   own.session = [&](int layers) {

@@ -124,8 +124,10 @@ TEST(Generate, EndOfGenerationTokenEndsItUnlessIgnored) {
   EXPECT_TRUE(ended);
 }
 
-TEST(Generate, InterruptKeepsWhatIsWritten) {
-  Session session(loaded().model, loaded().runtime);
+TEST(Generate, AStopKeepsWhatIsWritten) {
+  SessionOptions options;
+  options.stop = &interrupt_token();
+  Session session(loaded().model, loaded().runtime, options);
   const std::vector<int32_t> prompt = loaded().tokenizer.encode(kQuestion);
   session.append(prompt);
   Sampler sampler;
@@ -134,7 +136,7 @@ TEST(Generate, InterruptKeepsWhatIsWritten) {
   const Generated found = generate(session, loaded().tokenizer, sampler, prompt, up_to(100), [&](std::string_view) {
     if (++pieces == 3) std::raise(SIGINT);
   });
-  install_interrupt_handler();  // clears the flag for the tests that follow
+  install_interrupt_handler();  // resets the token for the tests that follow
   EXPECT_EQ(found.stop, StopReason::kInterrupted);
   EXPECT_EQ(found.text, run(up_to(static_cast<int64_t>(found.tokens.size()))).result.text);
   EXPECT_LT(found.tokens.size(), 10);

@@ -17,22 +17,24 @@ class Evicting : public Reading {
  public:
   Evicting(const ReadingShape& s, const std::string& spec, const OutputNorms& norms = {})
       : Reading(s, "dense"), evictor(evict_methods().make(spec)) {
-    evictor->attach({memory.shared_store(), 1, s.heads, s.kv_heads, norms});
-    memory.set_state(Memory::StateOf::kEvictor, evictor->new_state());
+    AttendContext model = context();
+    model.output_norms = norms;
+    evictor->attach(model);
+    sequence.set_state(Sequence::StateOf::kEvictor, evictor->new_state());
     listen = [this](LayerQueries layer) {
-      layer.state = memory.state(Memory::StateOf::kEvictor);
+      layer.state = sequence.state(Sequence::StateOf::kEvictor);
       evictor->listen(layer, *pool);
     };
   }
 
-  void evict(bool end) { evictor->evict(memory, end, {*pool, kernels(), rotations}); }
+  void evict(bool end) { evictor->evict(sequence, end, {*pool, kernels()}); }
 
-  /// The tokens that are left in a head, by where they were read.
+  /// The tokens that are left in a head, by the indices at which they were read.
   std::vector<int64_t> left(int kv_head) const {
     std::vector<int64_t> tokens;
-    for (const PageSlot& slot : memory.lane(0, kv_head)) {
-      for (int t = 0; t < slot.filled; ++t)
-        if (slot.mask >> t & 1) tokens.push_back(memory.packed(0, kv_head).read_at(slot.first + t));
+    for (const PageEntry& entry : sequence.kv(0).table(kv_head)) {
+      for (int t = 0; t < entry.filled; ++t)
+        if (entry.mask >> t & 1) tokens.push_back(sequence.kv(0).compacted(kv_head).read_at(entry.first + t));
     }
     return tokens;
   }
@@ -40,7 +42,7 @@ class Evicting : public Reading {
   std::unique_ptr<Evictor> evictor;
 };
 
-/// The places of the k largest, in order.
+/// The indices of the k largest, in order.
 inline std::vector<int64_t> largest(const std::vector<double>& scores, int64_t k) {
   std::vector<int64_t> order(scores.size());
   std::iota(order.begin(), order.end(), 0);

@@ -28,21 +28,21 @@ class Authors : public Reading {
     test::fill_by_formula(queries, 2, shape.heads, shape.dim, 2);
     test::fill_by_formula(values, 3, shape.kv_heads, test::kValueDim);
     for (int i = 0; i < 4 * shape.kv_heads * shape.dim; ++i) keys[i] *= 4;
-    evictor->attach({memory.shared_store(), 1, shape.heads, shape.kv_heads});
-    memory.set_state(Memory::StateOf::kEvictor, evictor->new_state());
+    evictor->attach(context());
+    sequence.set_state(Sequence::StateOf::kEvictor, evictor->new_state());
     listen = [this](LayerQueries layer) {
-      layer.state = memory.state(Memory::StateOf::kEvictor);
+      layer.state = sequence.state(Sequence::StateOf::kEvictor);
       evictor->listen(layer, *pool);
     };
     for (const int64_t rows : {200, 99, 1}) read(rows);
-    evictor->evict(memory, true, {*pool, kernels(), rotations});
+    evictor->evict(sequence, true, {*pool, kernels()});
   }
 
   Tokens left(int kv_head) const {
     Tokens tokens;
-    for (const PageSlot& slot : memory.lane(0, kv_head)) {
-      for (int t = 0; t < slot.filled; ++t)
-        if (slot.mask >> t & 1) tokens.push_back(slot.first + t);
+    for (const PageEntry& entry : sequence.kv(0).table(kv_head)) {
+      for (int t = 0; t < entry.filled; ++t)
+        if (entry.mask >> t & 1) tokens.push_back(entry.first + t);
     }
     return tokens;
   }
@@ -78,7 +78,7 @@ TEST(AuthorsEvict, KeyDiff) {
        225, 227, 229, 230, 231, 232, 233, 235, 236, 237, 239, 266});
 }
 
-// There the last token always stays; here `recent` says so.
+// There the last token always stays; here `window` says so.
 TEST(AuthorsEvict, Tova) {
   const Tokens both = {0,   1,   2,   3,   40,  42,  80,  94,  100, 111, 131, 197,
                        199, 217, 235, 237, 238, 271, 274, 276, 277, 278, 281, 299};
@@ -119,23 +119,27 @@ Tokens kept_by_layers(const std::string& spec) {
   RotaryConfig config;
   config.dims = 8;
   const Rotary rotary(config, 4096);
-  PlaceRotations rotations(rotary);
-  rotations.reserve(512);
-  Memory memory(std::make_shared<PageStore>(PageShape{PageFormat::kF32, 8, 2}), kLayers, 1);
+  const PageShape shape{PageFormat::kF32, 8, 2};
+  PagedKvConfig layer;
+  layer.store = std::make_shared<PageStore>(shape);
+  layer.rotations = std::make_shared<PositionRotations>(rotary);
+  layer.rotations->reserve(512);
+  Sequence sequence = test::alike_layers(layer, kLayers);
   const std::unique_ptr<Evictor> evictor = evict_methods().make(spec);
-  evictor->attach({memory.shared_store(), kLayers, 1, 1});
-  memory.set_state(Memory::StateOf::kEvictor, evictor->new_state());
+  evictor->attach(AttendContext::uniform(kLayers, AttendLayer{1, 1, shape}));
+  sequence.set_state(Sequence::StateOf::kEvictor, evictor->new_state());
   Tokens positions(400);
   std::iota(positions.begin(), positions.end(), 0);
-  memory.append(positions);
+  sequence.open(positions);
   std::vector<float> keys(400 * 8), values(400 * 2);
   test::fill_by_formula(keys, 1, 1, 8);
-  for (int l = 0; l < kLayers; ++l) memory.write(kernels(), l, 0, 400, keys.data(), 8, values.data(), 2, rotations);
+  for (int l = 0; l < kLayers; ++l) sequence.kv(l).write(kernels(), 0, 400, keys.data(), 8, values.data(), 2);
+  sequence.commit();
   ThreadPool pool(1);
-  evictor->evict(memory, true, {pool, kernels(), rotations});
+  evictor->evict(sequence, true, {pool, kernels()});
   Tokens kept(kLayers);
   for (int l = 0; l < kLayers; ++l)
-    for (const PageSlot& slot : memory.lane(l, 0)) kept[l] += std::popcount(slot.mask);
+    for (const PageEntry& entry : sequence.kv(l).table(0)) kept[l] += std::popcount(entry.mask);
   return kept;
 }
 

@@ -89,16 +89,16 @@ TEST(Critical, WhatIsMultipliedAreMeansOverRowsAndHeads) {
 
 TEST(Critical, NormsAreThoseOfTheTokensHoweverTheyAreReadForkedAndMoved) {
   Evicting straight({}, "tova:budget=120,slack=0,window=40,critical=true", first_dimension);
-  Evicting packed({}, "tova:budget=120,slack=0,window=40,critical=true,places=packed", first_dimension);
-  for (Evicting* e : {&straight, &packed}) {
+  Evicting compacted({}, "tova:budget=120,slack=0,window=40,critical=true,places=packed", first_dimension);
+  for (Evicting* e : {&straight, &compacted}) {
     for (const int64_t rows : {700, 30, 100}) {
       e->read(rows);
       e->evict(false);
     }
-    e->memory.rewind(60);
+    e->drop_newest(60);
     e->read(200);
     ValueNorms norms;
-    norms.add(e->memory, 0, first_dimension, *e->pool);
+    norms.add(e->sequence.kv(0), 0, first_dimension, *e->pool);
     for (int h = 0; h < 2; ++h)
       for (const int64_t t : e->left(h)) ASSERT_FLOAT_EQ(norms.of(h, t), std::fabs(e->value(t, h)[0]));
     e->evict(true);

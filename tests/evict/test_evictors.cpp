@@ -172,7 +172,7 @@ TEST(Evictors, SirLlmKeepsWhatSurprisedAndForgetsEarlierTurns) {
     int64_t first = 0;
     for (const int64_t rows : {100, 1, 199}) {
       e.read(rows);
-      SequenceState* state = e.memory.state(Memory::StateOf::kEvictor);
+      SequenceState* state = e.sequence.state(Sequence::StateOf::kEvictor);
       e.evictor->surprisal({first, std::span(nats).subspan(first, rows)}, state);
       for (int64_t t = 0; t < 300; ++t) {
         if (t < first && rows > 1) scores[t] *= decay;
@@ -214,7 +214,7 @@ TEST(Evictors, ABudgetIsKeptWhileReadingWithSomeSlack) {
       const size_t left = e.left(0).size() + e.left(1).size();
       EXPECT_LE(left, 2u * 120) << method;
       EXPECT_GE(left, 2u * 100) << method;
-      EXPECT_TRUE(method == std::string("tova") || e.left(0).back() == e.memory.tokens() - 1) << method;
+      EXPECT_TRUE(method == std::string("tova") || e.left(0).back() == e.sequence.tokens() - 1) << method;
     }
   }
 }
@@ -240,20 +240,20 @@ TEST(Evictors, PagesOfWhichNothingIsLeftAreGivenBack) {
   Evicting e({}, "streaming:budget=100,slack=0,sink=0");
   e.read(1000);
   e.evict(false);
-  const PageStore& store = e.memory.store();
+  const PageStore& store = e.sequence.kv(0).store();
   EXPECT_EQ(store.bytes_in_use(), 2 * 2 * store.shape().bytes());  // tokens 900 to 999: two pages of each head
 }
 
 TEST(Evictors, RewindsAndForksDoNotBringBackWhatWasDropped) {
   Evicting e({}, "h2o:budget=100,slack=0");
   e.read(400);
-  Memory whole = e.memory.fork();
+  Sequence whole = e.sequence.fork();
   e.evict(false);
   const std::vector<int64_t> left = e.left(0);
   int64_t seen = 0;
-  for (const PageSlot& slot : whole.lane(0, 0)) seen += std::popcount(slot.mask);
+  for (const PageEntry& entry : whole.kv(0).table(0)) seen += std::popcount(entry.mask);
   EXPECT_EQ(seen, 400) << "the fork keeps its own";
-  e.memory.rewind(50);
+  e.drop_newest(50);
   const auto below = std::ranges::count_if(left, [](int64_t t) { return t < 350; });
   EXPECT_EQ(std::ssize(e.left(0)), below);
   e.read(200);

@@ -9,7 +9,7 @@
 namespace fathom {
 namespace {
 
-constexpr float kHidden = -std::numeric_limits<float>::infinity();
+constexpr float kMasked = -std::numeric_limits<float>::infinity();
 
 /// The tokens that stay in one head.
 std::vector<int64_t> kept(const std::vector<char>& keep, int heads, int head) {
@@ -39,7 +39,7 @@ TEST(Keep, FirstAndNewestStayAndCount) {
 }
 
 TEST(Keep, WhatIsNotThereNeitherStaysNorCounts) {
-  const std::vector<float> scores = {kHidden, 9, kHidden, 7, 6, kHidden};
+  const std::vector<float> scores = {kMasked, 9, kMasked, 7, 6, kMasked};
   EXPECT_EQ(kept(keep_best(scores, 1, 2, {.sink = 1, .window = 1}), 1, 0), (Tokens{1, 3}));
   EXPECT_EQ(kept(keep_best(scores, 1, 9, {.block = 3}), 1, 0), (Tokens{1, 3, 4}));
 }
@@ -78,7 +78,7 @@ TEST(Keep, AnyScoresLeaveAtMostTheBudget) {
     const int heads = 1 + random() % 4;
     const int64_t n = 1 + random() % 300;
     std::vector<float> scores(heads * n);
-    for (float& s : scores) s = random() % 3 ? static_cast<float>(random() % 20) : kHidden;
+    for (float& s : scores) s = random() % 3 ? static_cast<float>(random() % 20) : kMasked;
     KeepRule rule;
     rule.sink = random() % 5;
     rule.window = random() % 5;
@@ -90,7 +90,7 @@ TEST(Keep, AnyScoresLeaveAtMostTheBudget) {
     for (int h = 0; h < heads; ++h) {
       int64_t own = 0;
       for (int64_t t = 0; t < n; ++t) {
-        if (scores[h * n + t] == kHidden) {
+        if (scores[h * n + t] == kMasked) {
           ASSERT_FALSE(keep[h * n + t]);
           continue;
         }

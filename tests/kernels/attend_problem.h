@@ -14,13 +14,14 @@ namespace fathom::test {
 struct AttendCase {
   int key_dim, value_dim, rotary_dim, rows, group, pages;
   PageFormat format;
+  int value_offset = -1;  // as in AttendTask
 };
 
-/// Random pages, places, masks and queries of one case.
+/// Random pages, positions, masks and queries of one case.
 struct AttendProblem {
   explicit AttendProblem(const AttendCase& c) : shape(c), random(c.rows * 100 + c.key_dim) {
     const size_t key_bytes = page_key_bytes(c.format, c.key_dim),
-                 value_bytes = page_value_bytes(c.format, c.value_dim);
+                 value_bytes = c.value_offset < 0 ? page_value_bytes(c.format, c.value_dim) : 0;
     bytes = AlignedBuffer<std::byte>(c.pages * (key_bytes + value_bytes));
     std::fill(bytes.data(), bytes.data() + bytes.size(), std::byte{0});
     queries = gaussian(static_cast<size_t>(c.rows) * c.group * c.key_dim, random(), 0.3f);
@@ -38,7 +39,7 @@ struct AttendProblem {
       std::byte* keys = bytes.data() + p * (key_bytes + value_bytes);
       fill_page(keys, keys + key_bytes);
       page.keys = keys;
-      page.values = keys + key_bytes;
+      page.values = c.value_offset < 0 ? keys + key_bytes : keys;
       if (c.rotary_dim > 0 && p % 5 != 4) {
         page.cos = cos.data() + static_cast<size_t>(p) * c.rotary_dim / 2;
         page.sin = sin.data() + static_cast<size_t>(p) * c.rotary_dim / 2;
@@ -58,7 +59,7 @@ struct AttendProblem {
     PageWrite write;
     write.format = shape.format;
     write.key_dim = shape.key_dim;
-    write.value_dim = shape.value_dim;
+    write.value_dim = shape.value_offset < 0 ? shape.value_dim : 0;
     write.page_keys = keys;
     write.page_values = values;
     write.count = kPageTokens;
@@ -72,7 +73,7 @@ struct AttendProblem {
   struct Result {
     std::vector<float> out, lse, mass;
   };
-  Result run(const Kernels& table, int64_t first_page, int64_t page_count, const WeightForm& form = {},
+  Result run(const Kernels& table, int64_t first_page, int64_t page_count, const WeightFunction& weights = {},
              bool with_out = true, bool with_mass = true) const {
     const int queries_count = shape.rows * shape.group;
     Result r;
@@ -85,12 +86,13 @@ struct AttendProblem {
     task.key_dim = shape.key_dim;
     task.value_dim = shape.value_dim;
     task.rotary_dim = shape.rotary_dim;
+    task.value_offset = shape.value_offset;
     task.rows = shape.rows;
     task.group = shape.group;
     task.queries = queries.data();
     task.pages = reads.data() + first_page;
     task.page_count = page_count;
-    task.form = form;
+    task.weights = weights;
     task.out = with_out ? r.out.data() : nullptr;
     task.lse = r.lse.data();
     task.mass = with_mass ? r.mass.data() : nullptr;
@@ -106,6 +108,16 @@ struct AttendProblem {
   std::vector<PageRead> reads;
 };
 
+/// Weights by softplus; with numbers of each query re-weighted by a power.
+struct Softplus {
+  std::vector<SoftplusQuery> queries{};
+  SoftplusConstants constants{};
+  WeightFunction of(const Kernels& table) const {
+    return {table.softplus_weights, &constants.power, queries.empty() ? nullptr : &queries[0].lse,
+            sizeof(SoftplusQuery) / sizeof(float)};
+  }
+};
+
 inline void expect_near(const std::vector<float>& a, const std::vector<float>& b, float tolerance) {
   ASSERT_EQ(a.size(), b.size());
   for (size_t i = 0; i < a.size(); ++i) {
@@ -115,7 +127,7 @@ inline void expect_near(const std::vector<float>& a, const std::vector<float>& b
 }
 
 /// Makes one element of some queries NaN or infinite, and expects their results to be NaN and those of the others
-/// to keep their bits, for weights of each form.
+/// to keep their bits, for weights of each function.
 inline void expect_nan_of_bad_queries(const Kernels& table, const AttendCase& c) {
   const AttendProblem good(c);
   AttendProblem bad(c);
@@ -127,15 +139,16 @@ inline void expect_nan_of_bad_queries(const Kernels& table, const AttendCase& c)
     bad.queries[static_cast<size_t>(i) * c.key_dim + std::max(place, 0)] = values[i % 3];
     is_bad[i] = 1;
   }
-  const std::vector<Reweighting> reweighting(queries, {5.0f, 100.0f, 1.0f});
-  for (const WeightForm& form :
-       {WeightForm{}, WeightForm{.softplus = true}, WeightForm{true, reweighting.data(), 3}}) {
+  const Softplus plain, reweighted{std::vector<SoftplusQuery>(queries, {5.0f, 100.0f, 1.0f}), {3}};
+  const CapConstants cap{2};
+  for (const WeightFunction& form : {WeightFunction{}, plain.of(table), reweighted.of(table),
+                                     WeightFunction{table.capped_weights, &cap.cap, nullptr, 0}}) {
     for (const bool with_mass : {true, false}) {
       const AttendProblem::Result expected = good.run(table, 0, c.pages, form, true, with_mass);
       AttendProblem::Result found = bad.run(table, 0, c.pages, form, true, with_mass);
       const AttendProblem::Result only_lse = bad.run(table, 0, c.pages, form, false, false);
       for (int i = 0; i < queries; ++i) {
-        SCOPED_TRACE(testing::Message() << "query " << i << " softplus " << form.softplus);
+        SCOPED_TRACE(testing::Message() << "query " << i << " of a function " << (form.apply != nullptr));
         const auto check = [&](float value, float wanted) {
           if (is_bad[i]) {
             ASSERT_TRUE(std::isnan(value)) << value;

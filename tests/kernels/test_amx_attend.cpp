@@ -43,7 +43,17 @@ void expect_bf16_near(const std::vector<float>& expected, const std::vector<floa
   EXPECT_LT(std::sqrt(squares / static_cast<double>(expected.size())), 1.0 / 256);
 }
 
-TEST_F(AmxAttend, IsWithinRoundingOfReferenceOverShapesMasksAndPlaces) {
+TEST_F(AmxAttend, ValuesInKeysAreReadAsFloats) {
+  for (const PageFormat format : kFormats) {
+    const AttendProblem problem({96, 64, 32, 33, 2, 3, format, 32});
+    const auto expected = problem.run(kernels("reference"), 0, 3);
+    const auto found = problem.run(table_, 0, 3);
+    test::expect_near(expected.out, found.out, 1e-5f);
+    test::expect_near(expected.lse, found.lse, 1e-5f);
+  }
+}
+
+TEST_F(AmxAttend, IsWithinRoundingOfReferenceOverShapesMasksAndPositions) {
   for (const PageFormat format : kFormats) {
     for (const AttendCase c : {AttendCase{64, 64, 64, 16, 1, 3, format}, AttendCase{64, 64, 0, 20, 1, 3, format},
                                AttendCase{128, 128, 128, 5, 4, 4, format}, AttendCase{80, 80, 32, 7, 3, 4, format},

@@ -15,7 +15,7 @@ using test::expect_near;
 
 class AttendOnEachIsa : public testing::TestWithParam<std::string> {};
 
-TEST_P(AttendOnEachIsa, EqualsReferenceOverShapesMasksAndPlaces) {
+TEST_P(AttendOnEachIsa, EqualsReferenceOverShapesMasksAndPositions) {
   for (const PageFormat format : {PageFormat::kBF16, PageFormat::kF32, PageFormat::kQ8, PageFormat::kQ4}) {
     // few queries meet codes with numbers of 16 bits
     const float tolerance = code_bits(format) ? 3e-4f : 1e-5f;

@@ -8,14 +8,18 @@ namespace {
 
 constexpr int kUnlimited = -1;
 thread_local int allocations_left = kUnlimited;
+thread_local size_t bytes_given = 0;
 
-bool may_allocate() {
-  if (allocations_left == 0) return false;
+void* allocate(size_t size) {
+  if (allocations_left == 0) return nullptr;
   if (allocations_left > 0) --allocations_left;
-  return true;
+  bytes_given += size;
+  return std::malloc(size > 0 ? size : 1);
 }
 
 }  // namespace
+
+size_t allocated_bytes() { return bytes_given; }
 
 AllocationLimit::AllocationLimit(int allocations) { allocations_left = allocations; }
 AllocationLimit::~AllocationLimit() { allocations_left = kUnlimited; }
@@ -23,7 +27,7 @@ AllocationLimit::~AllocationLimit() { allocations_left = kUnlimited; }
 }  // namespace fathom::test
 
 void* operator new(size_t size) {
-  void* memory = fathom::test::may_allocate() ? std::malloc(size > 0 ? size : 1) : nullptr;
+  void* memory = fathom::test::allocate(size);
   if (!memory) throw std::bad_alloc();
   return memory;
 }

@@ -13,7 +13,7 @@
 
 #include "allocation_limit.h"
 #include "base/error.h"
-#include "memory/memory.h"
+#include "memory/paged_kv.h"
 
 namespace fathom {
 namespace {
@@ -36,7 +36,7 @@ TEST(PageShape, SizesFollowFromDimensionsAndFormat) {
 TEST(PageStore, CountsBytesOfPagesInUse) {
   PageStore store(kSmall);
   EXPECT_EQ(store.bytes_in_use(), 0u);
-  const PageId a = store.allocate(), b = store.allocate();
+  const PageId a = store.allocate().detach(), b = store.allocate().detach();
   EXPECT_NE(a, b);
   EXPECT_EQ(store.bytes_in_use(), 2 * kSmall.bytes());
   store.retain(a);
@@ -48,9 +48,31 @@ TEST(PageStore, CountsBytesOfPagesInUse) {
   EXPECT_EQ(store.bytes_in_use(), 0u);
 }
 
+TEST(PageStore, AReferenceReleasesItsPageUnlessItIsDetached) {
+  PageStore store(kSmall);
+  {
+    PageRef a = store.allocate(), b = store.allocate();
+    const PageId kept = a.get();
+    PageRef moved = std::move(a);
+    EXPECT_EQ(a.get(), kNoPage);
+    EXPECT_EQ(moved.get(), kept);
+    b = std::move(moved);  // the other's page goes with it
+    EXPECT_EQ(b.get(), kept);
+  }
+  EXPECT_EQ(store.bytes_in_use(), 0u);
+  const PageId page = store.allocate().detach();
+  EXPECT_EQ(store.owners(page), 1u);
+  store.retain(page);
+  EXPECT_EQ(store.owners(page), 2u);
+  { const PageRef one(store, page); }
+  EXPECT_EQ(store.owners(page), 1u);
+  store.release(page);
+  EXPECT_EQ(store.bytes_in_use(), 0u);
+}
+
 TEST(PageStore, IsSharedWhileThereIsMoreThanOneOwner) {
   PageStore store(kSmall);
-  const PageId page = store.allocate();
+  const PageId page = store.allocate().detach();
   EXPECT_FALSE(store.shared(page));
   store.retain(page);
   store.retain(page);
@@ -64,12 +86,12 @@ TEST(PageStore, IsSharedWhileThereIsMoreThanOneOwner) {
 
 TEST(PageStore, FreedPagesComeBackZeroedWithOneOwner) {
   PageStore store(kSmall);
-  const PageId page = store.allocate();
+  const PageId page = store.allocate().detach();
   store.retain(page);
   std::memset(store.keys(page), 0xff, kSmall.bytes());  // NaN in both formats
   store.release(page);
   store.release(page);
-  const PageId again = store.allocate();
+  const PageId again = store.allocate().detach();
   EXPECT_EQ(again, page);
   EXPECT_FALSE(store.shared(again));
   EXPECT_TRUE(all_bytes(store, again, std::byte{0}));
@@ -80,7 +102,7 @@ TEST(PageStore, ThousandsOfPagesOverManySlabsDoNotOverlap) {
   PageStore store(kSmall);  // 5 KiB a page, about 800 to a slab
   std::vector<PageId> pages(5000);
   for (size_t i = 0; i < pages.size(); ++i) {
-    pages[i] = store.allocate();
+    pages[i] = store.allocate().detach();
     std::memset(store.keys(pages[i]), static_cast<int>(i % 251), kSmall.bytes());
   }
   EXPECT_EQ(std::set<PageId>(pages.begin(), pages.end()).size(), pages.size());
@@ -97,7 +119,7 @@ TEST(PageStore, ThousandsOfPagesOverManySlabsDoNotOverlap) {
 TEST(PageStore, PagesLargerThanASlabHaveSlabsOfTheirOwn) {
   const PageShape large{PageFormat::kF32, 16384, 16384};  // 8 MiB
   PageStore store(large);
-  const PageId a = store.allocate(), b = store.allocate();
+  const PageId a = store.allocate().detach(), b = store.allocate().detach();
   std::memset(store.keys(a), 1, large.bytes());
   EXPECT_TRUE(all_bytes(store, b, std::byte{0}));
   store.release(a);
@@ -111,7 +133,7 @@ TEST(PageStore, MoreThanTheMachineHasIsAnErrorThatNamesTheSize) {
   PageStore store({PageFormat::kF32, 1 << 30, 1 << 30});  // 512 GiB a page
   for (int attempt = 0; attempt < 2; ++attempt) {         // also after a failure
     try {
-      store.release(store.allocate());
+      store.allocate();
       FAIL() << "512 GiB were there";
     } catch (const Error& error) {
       EXPECT_NE(std::string(error.what()).find("549755813888"), std::string::npos) << error.what();
@@ -127,11 +149,11 @@ TEST(PageStore, AnAllocationThatFailsChangesNothing) {
     PageId page = kNoPage;
     try {
       const test::AllocationLimit limit(allocations);
-      page = store.allocate();
+      page = store.allocate().detach();
       failed = false;
     } catch (const std::bad_alloc&) {
       EXPECT_EQ(store.bytes_in_use(), 0u) << allocations;
-      page = store.allocate();
+      page = store.allocate().detach();
     }
     EXPECT_EQ(page, 0u) << "no page was lost";
     EXPECT_EQ(store.bytes_in_use(), kSmall.bytes());
@@ -144,7 +166,7 @@ TEST(PageStore, ReleaseNeedsNoMemory) {
   PageStore store(kSmall);
   static_assert(noexcept(store.release(0)));
   std::vector<PageId> pages(5000);  // several slabs
-  for (PageId& page : pages) page = store.allocate();
+  for (PageId& page : pages) page = store.allocate().detach();
   const test::AllocationLimit limit(0);
   for (const PageId page : pages) store.release(page);
   EXPECT_EQ(store.bytes_in_use(), 0u);
@@ -153,7 +175,7 @@ TEST(PageStore, ReleaseNeedsNoMemory) {
 TEST(PageStore, OwnersOnManyThreadsLoseNoPage) {
   PageStore store(kSmall);
   std::vector<PageId> common(64);
-  for (PageId& page : common) page = store.allocate();
+  for (PageId& page : common) page = store.allocate().detach();
   std::atomic<int> wrong{0};
   std::vector<std::thread> threads;
   for (int t = 0; t < 4; ++t) {
@@ -165,7 +187,7 @@ TEST(PageStore, OwnersOnManyThreadsLoseNoPage) {
         store.retain(page);
         if (!store.shared(page)) ++wrong;
         if (own.size() < 50 && random() % 2) {
-          own.push_back(store.allocate());
+          own.push_back(store.allocate().detach());
           if (!all_bytes(store, own.back(), std::byte{0})) ++wrong;
           std::memset(store.keys(own.back()), t + 1, kSmall.bytes());
         } else if (!own.empty()) {

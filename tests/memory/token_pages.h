@@ -6,7 +6,7 @@
 #include <numeric>
 #include <vector>
 
-#include "memory/memory.h"
+#include "memory/alike_layers.h"
 
 namespace fathom::test {
 
@@ -22,8 +22,8 @@ inline const Rotary& small_rotary() {
       4096);
   return rotary;
 }
-inline const PlaceRotations& small_rotations() {
-  static const PlaceRotations rotations(small_rotary());
+inline const std::shared_ptr<PositionRotations>& small_rotations() {
+  static const auto rotations = std::make_shared<PositionRotations>(small_rotary());
   return rotations;
 }
 
@@ -31,9 +31,20 @@ inline std::shared_ptr<PageStore> small_store(PageFormat format = PageFormat::kF
   return std::make_shared<PageStore>(PageShape{format, kKeyDim, kValueDim});
 }
 
-/// Element d of the key (part 0) or value (part 1) of token `id` in one lane: any number that tells them apart.
-inline float element(int64_t id, int lane, int part, int d) {
-  return static_cast<float>(std::sin(0.37 * static_cast<double>(id) + 5.1 * lane + 2.3 * part + 0.71 * d));
+inline Sequence small_sequence(std::shared_ptr<PageStore> store, int layers, int heads,
+                               int page_tokens = kPageTokens) {
+  PagedKvConfig config;
+  config.store = std::move(store);
+  config.heads = heads;
+  config.rotations = small_rotations();
+  config.page_tokens = page_tokens;
+  return alike_layers(config, layers);
+}
+
+/// Element d of the key (part 0) or value (part 1) of token `id` in one page table: any number that tells them
+/// apart.
+inline float element(int64_t id, int table, int part, int d) {
+  return static_cast<float>(std::sin(0.37 * static_cast<double>(id) + 5.1 * table + 2.3 * part + 0.71 * d));
 }
 
 inline std::vector<int64_t> following(int64_t from, int64_t count) {
@@ -42,28 +53,42 @@ inline std::vector<int64_t> following(int64_t from, int64_t count) {
   return positions;
 }
 
-/// Opens room for tokens `ids` at `positions` and writes their keys and values in every lane.
-inline void read_tokens(Memory& memory, const std::vector<int64_t>& ids, const std::vector<int64_t>& positions) {
+/// Writes the keys and values of tokens `ids`, which are open (the nodes of a draft, if one is), in all page tables
+/// of one layer. The tables of a sequence are numbered layer by layer.
+inline void write_tokens(Sequence& sequence, int layer, const std::vector<int64_t>& ids) {
   constexpr int kKeyStride = kKeyDim + 3, kValueStride = kValueDim + 1;  // rows need not be dense
-  memory.append(positions);
   std::vector<float> keys(ids.size() * kKeyStride), values(ids.size() * kValueStride);
-  for (int layer = 0; layer < memory.layers(); ++layer) {
-    for (int head = 0; head < memory.kv_heads(); ++head) {
-      const int lane = layer * memory.kv_heads() + head;
-      for (size_t i = 0; i < ids.size(); ++i) {
-        for (int d = 0; d < kKeyDim; ++d) keys[i * kKeyStride + d] = element(ids[i], lane, 0, d);
-        for (int d = 0; d < kValueDim; ++d) values[i * kValueStride + d] = element(ids[i], lane, 1, d);
-      }
-      memory.write(kernels(), layer, head, static_cast<int64_t>(ids.size()), keys.data(), kKeyStride, values.data(),
-                   kValueStride, small_rotations());
+  PagedKv& kv = sequence.kv(layer);
+  for (int head = 0; head < kv.heads(); ++head) {
+    const int table = layer * kv.heads() + head;
+    for (size_t i = 0; i < ids.size(); ++i) {
+      for (int d = 0; d < kKeyDim; ++d) keys[i * kKeyStride + d] = element(ids[i], table, 0, d);
+      for (int d = 0; d < kValueDim; ++d) values[i * kValueStride + d] = element(ids[i], table, 1, d);
     }
+    kv.write(kernels(), head, std::ssize(ids), keys.data(), kKeyStride, values.data(), kValueStride);
   }
 }
 
-/// `count` tokens that follow the last one; their ids are their places in the sequence plus `salt`.
-inline void read_following(Memory& memory, int64_t count, int64_t salt = 0) {
-  read_tokens(memory, following(memory.tokens() + salt, count), following(memory.next_position(), count));
+/// Reads tokens `ids` at `positions`: opens room for them, writes their keys and values in every layer with pages,
+/// and commits them.
+inline void read_tokens(Sequence& sequence, const std::vector<int64_t>& ids,
+                        const std::vector<int64_t>& positions) {
+  sequence.open(positions, std::vector<int32_t>(ids.begin(), ids.end()));
+  for (int layer = 0; layer < sequence.layers(); ++layer)
+    if (sequence.paged(layer)) write_tokens(sequence, layer, ids);
+  sequence.commit();
 }
+
+/// `count` tokens that follow the last one; their ids are their indices in the sequence plus `salt`.
+inline void read_following(Sequence& sequence, int64_t count, int64_t salt = 0) {
+  read_tokens(sequence, following(sequence.tokens() + salt, count), following(sequence.next_position(), count));
+}
+
+/// The store of all layers.
+inline const PageStore& store_of(const Sequence& sequence) { return sequence.kv(0).store(); }
+
+/// Drops the newest n tokens.
+inline void drop_newest(Sequence& sequence, int64_t n) { sequence.truncate(sequence.tokens() - n); }
 
 /// How far an element of at most 1 may lie from what was written.
 inline double rounding(PageFormat format) {
@@ -73,11 +98,11 @@ inline double rounding(PageFormat format) {
 
 /// The page holds token `id` at offset o, in the layout of PageRead: the key rotated by o, within so many times
 /// twice the rounding.
-inline void expect_token(const PageStore& store, PageId page, int o, int64_t id, int lane, double times = 1) {
+inline void expect_token(const PageStore& store, PageId page, int o, int64_t id, int table, double times = 1) {
   const PageFormat format = store.shape().format;
   const double tolerance = rounding(format);
   for (int pair = 0; pair < kKeyDim / 2; ++pair) {
-    const double even = element(id, lane, 0, 2 * pair), odd = element(id, lane, 0, 2 * pair + 1);
+    const double even = element(id, table, 0, 2 * pair), odd = element(id, table, 0, 2 * pair + 1);
     const double angle = pair < kRotaryDim / 2 ? o * small_rotary().frequencies()[pair] : 0;
     const double turned[] = {even * std::cos(angle) - odd * std::sin(angle),
                              even * std::sin(angle) + odd * std::cos(angle)};
@@ -87,7 +112,7 @@ inline void expect_token(const PageStore& store, PageId page, int o, int64_t id,
     }
   }
   for (int d = 0; d < kValueDim; ++d) {
-    ASSERT_NEAR(page_value(format, kValueDim, store.values(page), o, d), element(id, lane, 1, d), tolerance)
+    ASSERT_NEAR(page_value(format, kValueDim, store.values(page), o, d), element(id, table, 1, d), tolerance)
         << "token " << id << " offset " << o << " dimension " << d;
   }
 }

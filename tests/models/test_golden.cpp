@@ -5,8 +5,8 @@
 #include <map>
 
 #include "kernels/amx_emulator.h"
-#include "models/session.h"
 #include "reference_logits.h"
+#include "session/session.h"
 #include "shared_data.h"
 
 namespace fathom {

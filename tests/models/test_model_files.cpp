@@ -2,7 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
-#include "models/session.h"
+#include "session/session.h"
 #include "tiny_model.h"
 
 namespace fathom {
@@ -67,6 +67,11 @@ TEST(ModelFile, AbsurdNumbersAreRefused) {
   TinyFile uneven;
   uneven.heads = 3;
   expect_refused(uneven, {"3 heads", "2 key/value heads"});
+  for (const std::string key : {"llama.attention.head_count", "llama.attention.head_count_kv"}) {
+    TinyFile none;
+    none.extra = [&](GgufWriter& w) { w.set(key, GgufType::kU32, uint64_t{0}); };
+    expect_refused(none, {key + " is 0"});
+  }
   TinyFile scaling;
   scaling.extra = [](GgufWriter& w) { w.set_string("llama.rope.scaling.type", "quadratic"); };
   expect_refused(scaling, {"quadratic", "yarn"});

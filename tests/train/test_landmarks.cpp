@@ -6,7 +6,7 @@
 #include <random>
 
 #include "base/error.h"
-#include "models/session.h"
+#include "session/session.h"
 #include "train/export_gguf.h"
 #include "train/landmark_batches.h"
 #include "train/tiny_net.h"

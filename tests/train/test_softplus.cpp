@@ -5,7 +5,7 @@
 #include <random>
 
 #include "base/error.h"
-#include "models/session.h"
+#include "session/session.h"
 #include "train/export_gguf.h"
 #include "train/tiny_net.h"
 

@@ -158,7 +158,7 @@ class ActQkv final : public BlockSelectorWith<ProbeState> {
     question.read = end;
     if (end < question_.end) return;
     question.vector.resize(chunk.width());
-    for (int head = 0; head < chunk.layer.memory->kv_heads(); ++head) answer(chunk.layer, head, question);
+    for (int head = 0; head < chunk.layer.kv->heads(); ++head) answer(chunk.layer, head, question);
     turn_far(chunk.layer, question.vector.data());
     question.queries = {};
   }
@@ -173,9 +173,9 @@ class ActQkv final : public BlockSelectorWith<ProbeState> {
 
   /// For the query heads of a key/value head: the mean query of the tokens that the question itself asks for most.
   void answer(const LayerQueries& queries, int kv_head, Question& question) const {
-    const int64_t dim = queries.memory->store().shape().key_dim, width = std::ssize(question.vector);
+    const int64_t dim = queries.kv->shape().key_dim, width = std::ssize(question.vector);
     RawKeys raw;
-    read_raw_keys(queries, queries.layer, kv_head, question_, raw);
+    read_raw_keys(*queries.kv, kv_head, question_, raw);
     const std::vector<float> keys = turned_keys(queries, raw);
     std::vector<int> seen;
     for (int t = 0; t < std::ssize(raw.positions); ++t) {

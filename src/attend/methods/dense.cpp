@@ -7,9 +7,10 @@ namespace {
 /// Every token sees every token before it.
 class Dense final : public Selector {
  public:
-  void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {
+  bool selects_by_query() const override { return false; }
+  void select(const PageTable& lane, const QueryBlock& block, Selection& selection) const override {
     for (uint32_t s = slot_of(lane, block.visible_from); s < lane.size(); ++s)
-      selection.pages.push_back({s, lane[s].place, lane[s].mask});
+      selection.pages.push_back({s, lane[s].position, lane[s].mask});
   }
 };
 

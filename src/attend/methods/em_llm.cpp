@@ -187,13 +187,15 @@ class EmLlm final : public BlockSelectorWith<EventState> {
   std::vector<float> key_similarity(const TokenRange& tokens, const LayerQueries& queries, ThreadPool& pool) const {
     constexpr int64_t kRowsOfPart = 32;
     const int64_t n = tokens.end - tokens.begin;
-    const int kv_heads = queries.memory->kv_heads(), layers = queries.memory->layers();
-    const int64_t dim = queries.memory->store().shape().key_dim, width = kv_heads * dim;
+    const int kv_heads = queries.kv->heads(), layers = context().layers;
+    const int64_t dim = queries.kv->shape().key_dim, width = kv_heads * dim;
     std::vector<float> keys(n * width), similarity(n * n);
-    for (int layer = layers * 5 / 8; layer < layers; ++layer) {
+    for (int layer = layers * 5 / 8; layer < std::min(layers, queries.sequence->layers()); ++layer) {
+      const PagedKv* kv = queries.sequence->paged(layer);
+      if (!kv || kv->heads() != kv_heads || kv->shape().key_dim != dim) continue;  // another kind of layer
       pool.parallel_for(kv_heads, [&](size_t head, int) {
         RawKeys raw;
-        read_raw_keys(queries, layer, static_cast<int>(head), tokens, raw);
+        read_raw_keys(*kv, static_cast<int>(head), tokens, raw);
         for (int64_t t = 0; t < n; ++t)
           std::copy_n(raw.keys.data() + t * dim, dim, keys.data() + t * width + static_cast<int64_t>(head) * dim);
       });

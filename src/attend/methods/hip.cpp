@@ -39,8 +39,8 @@ using State = LayerStates<LayerFound>;
 class BestScores {
  public:
   /// queries: [count, key_dim], rotated. All must outlive it.
-  BestScores(const Kernels& kernels, const Lane& lane, const PageStore& store, const PlaceRotations& rotations,
-             const float* queries, int count)
+  BestScores(const Kernels& kernels, const PageTable& lane, const PageStore& store,
+             const PositionRotations& rotations, const float* queries, int count)
       : lane_(lane), keys_(kernels, store, rotations), queries_(queries), count_(count), known_(lane.size(), -1) {}
 
   /// −∞ for a hidden token.
@@ -52,11 +52,11 @@ class BestScores {
 
  private:
   void score_page(uint32_t s) {
-    const PageSlot& slot = lane_[s];
+    const PageEntry& slot = lane_[s];
     known_[s] = std::ssize(best_);
     best_.resize(best_.size() + kPageTokens, -std::numeric_limits<float>::infinity());
     if (slot.mask == 0) return;
-    const float* scores = keys_.of_page(slot.page, slot.place, queries_, count_);
+    const float* scores = keys_.of_page(slot.page, slot.position, queries_, count_);
     float* best = best_.data() + known_[s];
     for (int q = 0; q < count_; ++q)
       for (int t = 0; t < kPageTokens; ++t) best[t] = std::max(best[t], scores[q * kPageTokens + t]);
@@ -64,7 +64,7 @@ class BestScores {
       if (!(slot.mask >> t & 1)) best[t] = -std::numeric_limits<float>::infinity();
   }
 
-  const Lane& lane_;
+  const PageTable& lane_;
   KeyScores keys_;
   const float* queries_;
   int count_;
@@ -91,19 +91,20 @@ class Hip final : public LayeredSelector<LayerFound> {
     if (queries.rows > 1 || sees_all(queries.layer, blocks)) return;
     found.end = queries.first + 1;
     found.blocks = blocks;
-    found.heads.resize(queries.memory->kv_heads());
+    found.heads.resize(queries.kv->heads());
     pool.parallel_for(found.heads.size(), [&](size_t head, int) {
-      const int group = queries.group(), dim = context().store->shape().key_dim;
+      const int group = queries.group(), dim = queries.kv->shape().key_dim;
       std::vector<float> rotated(static_cast<size_t>(group) * dim), spare(dim);
       for (int q = 0; q < group; ++q)
         rotate_query(queries, 0, static_cast<int>(head) * group + q, spare.data(), rotated.data() + q * dim);
-      BestScores scores(*queries.kernels, queries.memory->lane(queries.layer, static_cast<int>(head)),
-                        *context().store, *queries.rotations, rotated.data(), group);
+      BestScores scores(*queries.kernels, queries.kv->table(static_cast<int>(head)), queries.kv->store(),
+                        queries.kv->rotations(), rotated.data(), group);
       found.heads[head] = search(scores, blocks);
     });
   }
 
-  void select(const Lane& lane, const QueryBlock& block, const State* state, Selection& selection) const override {
+  void select(const PageTable& lane, const QueryBlock& block, const State* state,
+              Selection& selection) const override {
     const int64_t end = block.first + block.rows;
     TokenChoice choice(lane);
     const LayerFound* found = state ? &state->layers.at(block.layer) : nullptr;
@@ -127,11 +128,11 @@ class Hip final : public LayeredSelector<LayerFound> {
   bool sees_all(int layer, int64_t blocks) const { return layer < dense_layers_ || blocks <= groups(); }
 
   /// For some rows of a block.
-  std::vector<int64_t> search_for(const Lane& lane, const QueryBlock& block, int64_t blocks) const {
-    const int dim = context().store->shape().key_dim;
+  std::vector<int64_t> search_for(const PageTable& lane, const QueryBlock& block, int64_t blocks) const {
+    const int dim = block.kv->shape().key_dim;
     const std::vector<float> queries = drawn_queries(block, dim, kMostRows);
     const auto count = static_cast<int>(std::ssize(queries) / dim);
-    BestScores scores(*block.kernels, lane, *context().store, *block.rotations, queries.data(), count);
+    BestScores scores(*block.kernels, lane, block.kv->store(), block.kv->rotations(), queries.data(), count);
     return search(scores, blocks);
   }
 

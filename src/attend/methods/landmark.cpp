@@ -45,40 +45,42 @@ class Landmark final : public LayeredSelector<LayerLandmarks> {
   }
   std::unique_ptr<State> make_state() const override {
     auto state = LayeredSelector::make_state();
-    const PageShape& shape = context().store->shape();
-    const PageFormat format = shape.format == PageFormat::kF32 ? PageFormat::kF32 : PageFormat::kBF16;
-    for (LayerLandmarks& layer : state->layers)
-      layer = {block(), std::vector<KeyTable>(context().kv_heads, KeyTable(format, shape.key_dim))};
+    for (int i = 0; i < context().layers; ++i) {
+      const AttendLayer& layer = context().attention[i];
+      const PageFormat format = layer.shape.format == PageFormat::kF32 ? PageFormat::kF32 : PageFormat::kBF16;
+      state->layers[i] = {block(), std::vector<KeyTable>(layer.kv_heads, KeyTable(format, layer.shape.key_dim))};
+    }
     return state;
   }
 
   void plan(const LayerQueries& queries, State& state, ThreadPool& pool) const override {
-    const Memory& memory = *queries.memory;
+    const PagedKv& kv = *queries.kv;
     LayerLandmarks& layer = state.layers.at(queries.layer);
-    const int64_t blocks = memory.tokens() / block();
+    const int64_t blocks = kv.tokens() / block();
     if (layer.heads[0].size() == blocks) return;
     pool.parallel_for(layer.heads.size(), [&](size_t head, int) {
       add_keys(queries, static_cast<int>(head), blocks, layer.heads[head]);
     });
   }
 
-  void select(const Lane& lane, const QueryBlock& query, const State* state, Selection& selection) const override {
+  void select(const PageTable& lane, const QueryBlock& query, const State* state,
+              Selection& selection) const override {
     const int64_t own = query.first / block();
     const auto add = [&](int64_t b, int64_t place) {
       selection.pages.push_back({static_cast<uint32_t>(b), place, lane[b].mask, -1});
     };
     if (own <= topk_) {
-      for (int64_t b = 0; b <= own; ++b) add(b, lane[b].place);
+      for (int64_t b = 0; b <= own; ++b) add(b, lane[b].position);
       return;
     }
-    const int64_t base = lane[own].place - (topk_ + 1) * block();
+    const int64_t base = lane[own].position - (topk_ + 1) * block();
     const std::vector<int64_t> chosen =
         top_scores(largest_shares(state->layers.at(query.layer).heads[query.head], lane, query, own, base), topk_);
     for (int64_t i = 0; i < std::ssize(chosen); ++i) {
       const int64_t slot = chosen[i] >= own - topk_ ? i + 1 : i;
-      add(chosen[i], true_places_ ? lane[chosen[i]].place : base + slot * block());
+      add(chosen[i], true_places_ ? lane[chosen[i]].position : base + slot * block());
     }
-    add(own, lane[own].place);
+    add(own, lane[own].position);
   }
 
  private:
@@ -87,37 +89,36 @@ class Landmark final : public LayeredSelector<LayerLandmarks> {
   /// As they lie in their pages, or, for true places, rotated to where they are in the sequence as if it began at
   /// 0.
   void add_keys(const LayerQueries& queries, int head, int64_t blocks, KeyTable& keys) const {
-    const Lane& lane = queries.memory->lane(queries.layer, head);
-    const PlaceRotations& rotations = *queries.rotations;
-    std::vector<float> key(context().store->shape().key_dim), spare(2 * static_cast<size_t>(rotations.pairs()));
+    const PageTable& lane = queries.kv->table(head);
+    const PositionRotations& rotations = queries.kv->rotations();
+    std::vector<float> key(queries.kv->shape().key_dim), spare(2 * static_cast<size_t>(rotations.pairs()));
     while (keys.size() < blocks) {
-      const PageSlot& slot = lane[keys.size()];
-      read_landmark(slot, key.data());
+      const PageEntry& slot = lane[keys.size()];
+      read_landmark(queries.kv->store(), slot, key.data());
       if (true_places_)
-        rotate(*queries.kernels, key.data(), rotations, slot.place - lane.front().place, spare.data());
+        rotate(*queries.kernels, key.data(), rotations, slot.position - lane.front().position, spare.data());
       keys.add(key.data());
     }
   }
-  void read_landmark(const PageSlot& slot, float* key) const {
-    const PageStore& store = *context().store;
+  void read_landmark(const PageStore& store, const PageEntry& slot, float* key) const {
     read_key(store.shape().format, store.shape().key_dim, store.keys(slot.page),
              static_cast<int>(context().landmarks.tokens), key);
   }
-  static void rotate(const Kernels& kernels, float* key, const PlaceRotations& rotations, int64_t place,
+  static void rotate(const Kernels& kernels, float* key, const PositionRotations& rotations, int64_t place,
                      float* spare) {
     if (rotations.pairs() == 0) return;
-    const PlaceRotations::View turn = rotations.at(place, spare);
+    const PositionRotations::View turn = rotations.at(place, spare);
     kernels.rotate_pairs(key, turn.cos, turn.sin, rotations.pairs());
   }
 
   /// Of blocks [0, count): of the softmax over their landmarks, the most that a query gives each. base: the place
   /// of the first slot.
-  std::vector<float> largest_shares(const KeyTable& keys, const Lane& lane, const QueryBlock& query, int64_t count,
-                                    int64_t base) const {
+  std::vector<float> largest_shares(const KeyTable& keys, const PageTable& lane, const QueryBlock& query,
+                                    int64_t count, int64_t base) const {
     const int queries = query.rows * query.group;
-    const int dim = context().store->shape().key_dim;
+    const int dim = query.kv->shape().key_dim;
     std::vector<float> turned(query.queries, query.queries + static_cast<int64_t>(queries) * dim);
-    turn_back(*query.kernels, *query.rotations, true_places_ ? lane.front().place : base, dim, turned);
+    turn_back(*query.kernels, query.kv->rotations(), true_places_ ? lane.front().position : base, dim, turned);
     const int64_t stride = keys.size();  // of all there are: later rows' too
     std::vector<float> scores(queries * stride), largest(count);
     keys.score(*query.kernels, turned.data(), queries, scores.data(), stride);
@@ -133,12 +134,13 @@ class Landmark final : public LayeredSelector<LayerLandmarks> {
   }
 
   /// Scores of the `topk` newest of `count` landmarks, where they are.
-  void score_newest(const Lane& lane, const QueryBlock& query, int64_t count, float* scores, int64_t stride) const {
-    const int dim = context().store->shape().key_dim;
-    std::vector<float> key(dim), spare(2 * static_cast<size_t>(query.rotations->pairs()));
+  void score_newest(const PageTable& lane, const QueryBlock& query, int64_t count, float* scores,
+                    int64_t stride) const {
+    const int dim = query.kv->shape().key_dim;
+    std::vector<float> key(dim), spare(2 * static_cast<size_t>(query.kv->rotations().pairs()));
     for (int64_t b = count - topk_; b < count; ++b) {
-      read_landmark(lane[b], key.data());
-      rotate(*query.kernels, key.data(), *query.rotations, lane[b].place, spare.data());
+      read_landmark(query.kv->store(), lane[b], key.data());
+      rotate(*query.kernels, key.data(), query.kv->rotations(), lane[b].position, spare.data());
       for (int q = 0; q < query.rows * query.group; ++q)
         scores[q * stride + b] = dot(query.queries + static_cast<int64_t>(q) * dim, key.data(), dim);
     }

@@ -82,10 +82,10 @@ class Layers final : public StatefulSelector<BothStates> {
     if (else_->wants_surprisal()) else_->surprisal(surprisal, states.other.get());
   }
   float score_factor(int layer) const override { return selector(layer).score_factor(layer); }
-  ScoreForm score_form(int layer, const ScoreForm& own) const override {
-    return selector(layer).score_form(layer, own);
-  }
-  void select(const Lane& lane, const QueryBlock& block, const BothStates* states,
+  const AttentionForm* form(int layer) const override { return selector(layer).form(layer); }
+  bool selects_by_query() const override { return then_->selects_by_query() || else_->selects_by_query(); }
+  bool selects_from_plan() const override { return then_->selects_from_plan() || else_->selects_from_plan(); }
+  void select(const PageTable& lane, const QueryBlock& block, const BothStates* states,
               Selection& selection) const override {
     QueryBlock own = block;
     own.state = states ? state(block.layer, *states) : nullptr;

@@ -15,11 +15,11 @@ class LmInfinite final : public Selector {
   LmInfinite(int64_t sink, int64_t window, int64_t limit)
       : sink_(sink), limit_(limit), window_(make_window(sink, window)) {}
 
-  void select(const Lane& lane, const QueryBlock& block, Selection& selection) const override {
+  void select(const PageTable& lane, const QueryBlock& block, Selection& selection) const override {
     window_->select(lane, block, selection);
     const size_t pages = selection.pages.size();
     for (size_t i = 0; i < pages; ++i) {
-      const PageSlot& slot = lane[selection.pages[i].slot];
+      const PageEntry& slot = lane[selection.pages[i].slot];
       const int64_t number = slot.first - first_token(lane);
       if (number < sink_) move_far_rows(slot, number, block, i, selection);
     }
@@ -28,15 +28,15 @@ class LmInfinite final : public Selector {
  private:
   /// Parts a page with first tokens, `number` and those that follow, between the rows to which it is near and those
   /// to which it is far.
-  void move_far_rows(const PageSlot& slot, int64_t number, const QueryBlock& block, size_t index,
+  void move_far_rows(const PageEntry& slot, int64_t number, const QueryBlock& block, size_t index,
                      Selection& selection) const {
     const int64_t place = block.positions[block.rows - 1] - limit_ + number;
-    const auto far = [&](int r) { return block.positions[r] - slot.place > limit_; };
-    if (place <= slot.place || !far(block.rows - 1)) return;
+    const auto far = [&](int r) { return block.positions[r] - slot.position > limit_; };
+    if (place <= slot.position || !far(block.rows - 1)) return;
     SelectedPage& page = selection.pages[index];
     const uint64_t sinks = page_bits(0, sink_ - number);
     if (far(0) && page.row_masks < 0 && (page.mask & ~sinks) == 0) {
-      page.place = place;
+      page.position = place;
       return;
     }
     const auto masks = static_cast<int64_t>(selection.row_masks.size());

@@ -11,7 +11,7 @@
 #include "base/aligned.h"
 #include "base/common_parameters.h"
 #include "kernels/kernels.h"
-#include "memory/lane_notes.h"
+#include "memory/page_metadata.h"
 
 namespace fathom {
 namespace {
@@ -46,7 +46,7 @@ struct SpreadQueries {
 /// side.
 struct LayerBounds {
   static constexpr bool kFollowsPages = true;
-  std::vector<LaneNotes> bounds;
+  std::vector<PageMetadata> bounds;
   void rewind(int64_t /*tokens*/) {}  // pages tell what they were noted as
 };
 using State = LayerStates<LayerBounds>;
@@ -60,43 +60,51 @@ class Quest final : public LayeredSelector<LayerBounds> {
 
   void attach(const AttendContext& context) override {
     LayeredSelector::attach(context);
-    const int64_t words = static_cast<int64_t>(context.store->shape().key_dim) * blocks();
-    words_ = (words + kBoundWords - 1) / kBoundWords * kBoundWords;
-    pool_ = std::make_shared<NotePool>(words_ * sizeof(uint32_t));
+    pools_.resize(context.layers);
+    for (int layer = 0; layer < context.layers; ++layer) {
+      const int dim = context.attention[layer].shape.key_dim;
+      for (int other = 0; other < layer && !pools_[layer]; ++other)
+        if (context.attention[other].shape.key_dim == dim) pools_[layer] = pools_[other];
+      if (!pools_[layer] && dim > 0) pools_[layer] = std::make_shared<MetadataPool>(words(dim) * sizeof(uint32_t));
+    }
   }
+
+  bool selects_from_plan() const override { return false; }  // it only keeps metadata current
 
   void plan(const LayerQueries& queries, State& state, ThreadPool& pool) const override {
     if (queries.layer < dense_layers_) return;
-    std::vector<LaneNotes>& bounds = state.layers.at(queries.layer).bounds;
-    const Memory& memory = *queries.memory;
-    while (std::ssize(bounds) < memory.kv_heads()) bounds.emplace_back(pool_);
+    std::vector<PageMetadata>& bounds = state.layers.at(queries.layer).bounds;
+    const PagedKv& kv = *queries.kv;
+    while (std::ssize(bounds) < kv.heads()) bounds.emplace_back(pools_[queries.layer]);
     std::vector<int> stale;  // heads: none but where a page has become full since
-    for (int head = 0; head < memory.kv_heads(); ++head)
-      if (!bounds[head].current(memory, queries.layer, head)) stale.push_back(head);
+    for (int head = 0; head < kv.heads(); ++head)
+      if (!bounds[head].current(kv, head)) stale.push_back(head);
     pool.parallel_for(stale.size(), [&](size_t i, int) {
-      bounds[stale[i]].update(memory, queries.layer, stale[i], [&](const PageSlot& slot, std::byte* note) {
-        make_note(*queries.kernels, slot, queries.rotations, note);
+      bounds[stale[i]].update(kv, stale[i], [&](const PageEntry& entry, std::byte* record) {
+        make_record(*queries.kernels, kv, entry, record);
       });
     });
   }
 
-  void select(const Lane& lane, const QueryBlock& block, const State* state, Selection& selection) const override {
+  void select(const PageTable& lane, const QueryBlock& block, const State* state,
+              Selection& selection) const override {
     PageBudget budget = budget_;
     const bool dense = block.layer < dense_layers_;
     if (dense) budget.share = 1;
-    const int dim = context().store->shape().key_dim;
-    const SpreadQueries queries(drawn_queries(block, dim, kMostRows), dim, blocks(), words_);
-    const auto count = static_cast<int>(queries.below.size() / words_);
-    const LaneNotes* bounds = state && !dense ? &state->layers.at(block.layer).bounds.at(block.head) : nullptr;
-    std::vector<std::byte> own(bounds ? 0 : pool_->note_bytes());
+    const int dim = block.kv->shape().key_dim;
+    const int64_t n = words(dim);
+    const SpreadQueries queries(drawn_queries(block, dim, kMostRows), dim, blocks(), n);
+    const auto count = static_cast<int>(queries.below.size() / n);
+    const PageMetadata* bounds = state && !dense ? &state->layers.at(block.layer).bounds.at(block.head) : nullptr;
+    std::vector<std::byte> own(bounds ? 0 : n * sizeof(uint32_t));
     const auto score = [&](std::span<const uint32_t> slots, float* scores) {
       for (size_t i = 0, pages = 1; i < slots.size(); i += pages) {
         const uint32_t s = slots[i];
-        pages = bounds ? LaneNotes::together(slots.subspan(i)) : 1;
-        if (!bounds) make_note(*block.kernels, lane[s], block.rotations, own.data());
-        const std::byte* notes = bounds ? (*bounds)[s] : own.data();
-        block.kernels->largest_bounds({reinterpret_cast<const uint32_t*>(notes), static_cast<int64_t>(pages),
-                                       queries.below.data(), queries.above.data(), words_, count, blocks(),
+        pages = bounds ? PageMetadata::together(slots.subspan(i)) : 1;
+        if (!bounds) make_record(*block.kernels, *block.kv, lane[s], own.data());
+        const std::byte* records = bounds ? (*bounds)[s] : own.data();
+        block.kernels->largest_bounds({reinterpret_cast<const uint32_t*>(records), static_cast<int64_t>(pages),
+                                       queries.below.data(), queries.above.data(), n, count, blocks(),
                                        scores + i * blocks()});
       }
     };
@@ -106,13 +114,18 @@ class Quest final : public LayeredSelector<LayerBounds> {
  private:
   int blocks() const { return kPageTokens / block_; }
 
-  void make_note(const Kernels& kernels, const PageSlot& slot, const PlaceRotations* rotations,
-                 std::byte* note) const {
-    const int64_t dim = context().store->shape().key_dim;
+  /// Words of a record for keys of this width.
+  int64_t words(int dim) const {
+    const int64_t words = static_cast<int64_t>(dim) * blocks();
+    return (words + kBoundWords - 1) / kBoundWords * kBoundWords;
+  }
+
+  void make_record(const Kernels& kernels, const PagedKv& kv, const PageEntry& entry, std::byte* record) const {
+    const int dim = kv.shape().key_dim;
     std::vector<float> keys, least(dim), largest(dim);
-    read_rotated(kernels, *context().store, slot, rotations, keys);
-    auto* words = reinterpret_cast<uint32_t*>(note);
-    std::fill_n(words, words_, 0u);
+    read_rotated(kernels, kv, entry, keys);
+    auto* out = reinterpret_cast<uint32_t*>(record);
+    std::fill_n(out, words(dim), 0u);
     for (int b = 0; b < blocks(); ++b) {
       const float* key = keys.data() + b * block_ * dim;
       std::copy_n(key, dim, least.begin());
@@ -125,15 +138,15 @@ class Quest final : public LayeredSelector<LayerBounds> {
         }
       }
       for (int64_t d = 0; d < dim; ++d)
-        words[d * blocks() + b] = rounded_down(least[d]) | static_cast<uint32_t>(rounded_up(largest[d])) << 16;
+        out[d * blocks() + b] = rounded_down(least[d]) | static_cast<uint32_t>(rounded_up(largest[d])) << 16;
     }
   }
 
   PageBudget budget_;
   int block_;
   int64_t dense_layers_;
-  int64_t words_ = 0;  // of a page's bounds
-  std::shared_ptr<NotePool> pool_;
+  std::vector<std::shared_ptr<MetadataPool>>
+      pools_;  // [layers] of records of each layer; layers of one shape share one
 };
 
 }  // namespace

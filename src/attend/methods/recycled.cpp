@@ -98,7 +98,8 @@ class Recycled final : public LayeredSelector<LayerChoice, ScoreMemory> {
     choose(queries, layer, state.common.scores, pool);
   }
 
-  void select(const Lane& lane, const QueryBlock& block, const State* state, Selection& selection) const override {
+  void select(const PageTable& lane, const QueryBlock& block, const State* state,
+              Selection& selection) const override {
     TokenChoice choice(lane);
     const LayerChoice* layer = state ? &state->layers.at(block.layer) : nullptr;
     const int64_t end = block.first + block.rows;
@@ -138,7 +139,7 @@ class Recycled final : public LayeredSelector<LayerChoice, ScoreMemory> {
 
   /// Of the last row, not rotated: what was asked, wherever it was asked.
   static std::vector<float> mean_query(const LayerQueries& queries) {
-    const int dim = queries.memory->store().shape().key_dim;
+    const int dim = queries.kv->shape().key_dim;
     std::vector<float> mean(dim);
     for (int h = 0; h < queries.heads; ++h)
       for (int d = 0; d < dim; ++d) mean[d] += queries.query(queries.rows - 1, h)[d];
@@ -147,14 +148,14 @@ class Recycled final : public LayeredSelector<LayerChoice, ScoreMemory> {
 
   /// The attention of the last row, the largest of a group's heads, decides.
   void choose(const LayerQueries& queries, LayerChoice& layer, std::vector<float>& scores, ThreadPool& pool) const {
-    const Memory& memory = *queries.memory;
-    const int dim = memory.store().shape().key_dim, group = queries.group();
+    const PagedKv& kv = *queries.kv;
+    const int dim = kv.shape().key_dim, group = queries.group();
     std::vector<float> turned(static_cast<size_t>(queries.heads) * dim), spare(dim);
     for (int h = 0; h < queries.heads; ++h)
       rotate_query(queries, queries.rows - 1, h, spare.data(), turned.data() + static_cast<int64_t>(h) * dim);
     score_layer(queries, {0, layer.end}, turned.data(), group, pool, scores);
-    layer.chosen.resize(memory.kv_heads());
-    pool.parallel_for(memory.kv_heads(), [&](size_t head, int) {
+    layer.chosen.resize(kv.heads());
+    pool.parallel_for(kv.heads(), [&](size_t head, int) {
       const std::span<float> of_group(scores.data() + head * group * layer.end, group * layer.end);
       for (int q = 0; q < group; ++q)
         softmax_scores(*queries.kernels, of_group.subspan(q * layer.end, layer.end), queries.scale);
@@ -162,7 +163,7 @@ class Recycled final : public LayeredSelector<LayerChoice, ScoreMemory> {
       for (int q = 1; q < group; ++q)
         for (int64_t t = 0; t < layer.end; ++t) best[t] = std::max(best[t], of_group[q * layer.end + t]);
       max_pool(best, kPool);
-      const Lane& lane = memory.lane(queries.layer, static_cast<int>(head));
+      const PageTable& lane = kv.table(static_cast<int>(head));
       if (block_ > 1) share_in_blocks(lane, best);
       hide_scores(lane, 0, best);
       layer.chosen[head] = std::make_shared<const Chosen>(best_tokens(lane, best, size(layer.end)), lane.size());
@@ -170,8 +171,8 @@ class Recycled final : public LayeredSelector<LayerChoice, ScoreMemory> {
   }
 
   /// What the best token of a block of a page scores, each of them scores.
-  void share_in_blocks(const Lane& lane, std::span<float> scores) const {
-    for (const PageSlot& slot : lane) {
+  void share_in_blocks(const PageTable& lane, std::span<float> scores) const {
+    for (const PageEntry& slot : lane) {
       for (int begin = 0; begin < slot.filled; begin += block_) {
         const std::span<float> block = scores.subspan(slot.first + begin, std::min(block_, slot.filled - begin));
         std::ranges::fill(block, std::ranges::max(block));
@@ -180,7 +181,7 @@ class Recycled final : public LayeredSelector<LayerChoice, ScoreMemory> {
   }
 
   /// The k tokens that score highest.
-  static std::vector<Chosen::Token> best_tokens(const Lane& lane, std::span<const float> scores, int64_t k) {
+  static std::vector<Chosen::Token> best_tokens(const PageTable& lane, std::span<const float> scores, int64_t k) {
     std::vector<Chosen::Token> tokens;
     uint32_t s = 0;
     for (const int64_t t : top_scores(scores, k)) {

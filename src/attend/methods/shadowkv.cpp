@@ -41,7 +41,7 @@ struct HeadState {
 
 struct LayerState {
   int64_t prompt = 0;                           // tokens of it; 0: not known
-  int64_t place = 0;                            // of the sequence when the means were made
+  int64_t position = 0;                         // of the sequence when the means were made
   std::vector<HeadState> heads;                 // empty: not made yet
   std::shared_ptr<const LowRankKeys> low_rank;  // null: not made yet, or without a rank
 
@@ -67,11 +67,13 @@ class ShadowKv final : public LayeredSelector<LayerState> {
 
   void attach(const AttendContext& context) override {
     LayeredSelector::attach(context);
-    const int dim = context.store->shape().key_dim, width = context.kv_heads * dim;
-    if (rank_ <= width) return;
-    fail_usage("attend method shadowkv: rank: expected at most ", width,
-               ", the numbers of a token's keys in a layer (", context.kv_heads, " heads of ", dim, "), found ",
-               rank_);
+    for (const AttendLayer& layer : context.attention) {
+      const int dim = layer.shape.key_dim, width = layer.kv_heads * dim;
+      if (layer.heads == 0 || rank_ <= width) continue;
+      fail_usage("attend method shadowkv: rank: expected at most ", width,
+                 ", the numbers of a token's keys in a layer (", layer.kv_heads, " heads of ", dim, "), found ",
+                 rank_);
+    }
   }
 
   /// What is read several rows at a time is prompt. Without any, it is all there was when this method began.
@@ -91,7 +93,8 @@ class ShadowKv final : public LayeredSelector<LayerState> {
                       [&](size_t head, int) { choose(queries, static_cast<int>(head), layer); });
   }
 
-  void select(const Lane& lane, const QueryBlock& block, const State* state, Selection& selection) const override {
+  void select(const PageTable& lane, const QueryBlock& block, const State* state,
+              Selection& selection) const override {
     TokenChoice choice(lane);
     const LayerState* layer = state ? &state->layers.at(block.layer) : nullptr;
     if (block.rows > 1 || !layer || layer->heads.empty()) {
@@ -109,31 +112,31 @@ class ShadowKv final : public LayeredSelector<LayerState> {
 
  private:
   /// Whether the page's chunks are chosen among: full pages of the prompt but for its newest chunks.
-  bool is_chunked(const PageSlot& slot, int64_t prompt) const {
+  bool is_chunked(const PageEntry& slot, int64_t prompt) const {
     return slot.filled == kPageTokens && slot.first + kPageTokens <= prompt - kExactChunks * chunk_;
   }
 
   /// Of rotated keys: anew when the sequence has moved.
   void find_landmarks(const LayerQueries& queries, LayerState& layer, ThreadPool& pool) const {
-    const Memory& memory = *queries.memory;
-    const int64_t place = memory.lane(queries.layer, 0).front().place;
-    if (!layer.heads.empty() && layer.place == place) return;
-    layer.place = place;
-    layer.heads = std::vector<HeadState>(memory.kv_heads());
+    const PagedKv& kv = *queries.kv;
+    const int64_t position = kv.table(0).front().position;
+    if (!layer.heads.empty() && layer.position == position) return;
+    layer.position = position;
+    layer.heads = std::vector<HeadState>(kv.heads());
     pool.parallel_for(layer.heads.size(), [&](size_t head, int) {
-      layer.heads[head].landmarks = std::make_shared<const Landmarks>(landmarks_of(
-          *queries.kernels, memory.lane(queries.layer, static_cast<int>(head)), *queries.rotations, layer.prompt));
+      layer.heads[head].landmarks = std::make_shared<const Landmarks>(
+          landmarks_of(*queries.kernels, kv, static_cast<int>(head), layer.prompt));
     });
   }
 
   /// The chunks that the one row looks at, and their keys.
   void choose(const LayerQueries& queries, int number, LayerState& layer) const {
-    const int dim = context().store->shape().key_dim, group = queries.group();
+    const int dim = queries.kv->shape().key_dim, group = queries.group();
     std::vector<float> rotated(static_cast<size_t>(group) * dim), spare(dim);
     for (int q = 0; q < group; ++q)
       rotate_query(queries, 0, number * group + q, spare.data(), rotated.data() + q * dim);
     queries.kernels->scale(rotated.data(), queries.scale, std::ssize(rotated));
-    const Lane& lane = queries.memory->lane(queries.layer, number);
+    const PageTable& lane = queries.kv->table(number);
     HeadState& head = layer.heads[number];
     head.chosen.assign(lane.size(), 0);
     for (const int64_t i : best_chunks(*queries.kernels, *head.landmarks, rotated.data(), group)) {
@@ -144,15 +147,16 @@ class ShadowKv final : public LayeredSelector<LayerState> {
     if (layer.low_rank) head.rebuilt.keep(queries, number, head.chosen, *layer.low_rank);
   }
 
-  Landmarks landmarks_of(const Kernels& kernels, const Lane& lane, const PlaceRotations& rotations,
-                         int64_t prompt) const {
-    const int dim = context().store->shape().key_dim;
+  Landmarks landmarks_of(const Kernels& kernels, const PagedKv& kv, int head, int64_t prompt) const {
+    const PageTable& lane = kv.table(head);
+    const PositionRotations& rotations = kv.rotations();
+    const int dim = kv.shape().key_dim;
     std::vector<Chunk> chunks;
     std::vector<float> means, alike, keys(static_cast<size_t>(kPageTokens) * dim), spare(dim);
     for (uint32_t s = 0; s < lane.size(); ++s) {
-      const PageSlot& slot = lane[s];
+      const PageEntry& slot = lane[s];
       if (slot.mask == 0 || !is_chunked(slot, prompt)) continue;
-      read_keys(context().store->shape().format, dim, context().store->keys(slot.page), kPageTokens, keys.data());
+      read_keys(kv.shape().format, dim, kv.store().keys(slot.page), kPageTokens, keys.data());
       for (int first = 0; first < kPageTokens; first += chunk_) {
         const Chunk chunk{s, page_bits(first, first + chunk_)};
         if ((slot.mask & chunk.mask) == 0) continue;
@@ -160,11 +164,11 @@ class ShadowKv final : public LayeredSelector<LayerState> {
         means.resize(means.size() + dim);
         float* mean = means.data() + means.size() - dim;
         alike.push_back(mean_key(keys.data() + static_cast<int64_t>(first) * dim, dim, mean));
-        const PlaceRotations::View turn = rotations.at(slot.place, spare.data());
+        const PositionRotations::View turn = rotations.at(slot.position, spare.data());
         kernels.rotate_pairs(mean, turn.cos, turn.sin, rotations.pairs());
       }
     }
-    return part_outliers(chunks, means, alike);
+    return part_outliers(chunks, means, alike, dim);
   }
 
   /// The mean of a chunk's keys, [dim]; returns the least cosine of a key with it.
@@ -179,8 +183,7 @@ class ShadowKv final : public LayeredSelector<LayerState> {
 
   /// The chunks with the least cosines are outliers.
   Landmarks part_outliers(const std::vector<Chunk>& chunks, const std::vector<float>& means,
-                          const std::vector<float>& alike) const {
-    const int dim = context().store->shape().key_dim;
+                          const std::vector<float>& alike, int dim) const {
     std::vector<size_t> order(chunks.size());
     std::iota(order.begin(), order.end(), 0);
     std::ranges::stable_sort(order, {}, [&](size_t i) { return alike[i]; });

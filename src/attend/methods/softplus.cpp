@@ -6,6 +6,7 @@
 // whatever `then` chooses of it; the sums run over what is chosen. A row none of whose keys stands out (all i·a at
 // or below the offset) reads zeros. Selectors and evictors that estimate shares by a softmax do so here, too: they
 // order the keys of a query by the same scores.
+#include "attend/forms/softplus_form.h"
 #include "attend/methods.h"
 #include "attend/score_transform.h"
 #include "base/error.h"
@@ -17,7 +18,7 @@ class Softplus final : public ScoreTransform {
  public:
   explicit Softplus(const Values& values)
       : ScoreTransform(values),
-        form_{true, static_cast<float>(values.number("power")), static_cast<float>(values.number("offset"))} {}
+        form_(static_cast<float>(values.number("power")), static_cast<float>(values.number("offset"))) {}
 
   void attach(const AttendContext& context) override {
     if (!context.softplus) {
@@ -27,10 +28,10 @@ class Softplus final : public ScoreTransform {
     }
     ScoreTransform::attach(context);
   }
-  ScoreForm score_form(int /*layer*/, const ScoreForm& /*own*/) const override { return form_; }
+  const AttentionForm* form(int /*layer*/) const override { return &form_; }
 
  private:
-  ScoreForm form_;
+  SoftplusForm form_;
 };
 
 }  // namespace

@@ -19,7 +19,7 @@ constexpr int64_t kTail = 100;  // newest tokens of the context: always seen, an
 struct LayerState {
   QueryTail tail;
   int64_t context = 0;                                    // tokens there were when the clusters were made
-  int64_t place = 0;                                      // of the sequence then
+  int64_t position = 0;                                   // of the sequence then
   float threshold = 0;                                    // clusters with larger shares are seen
   std::vector<std::shared_ptr<const KeyClusters>> heads;  // empty: none yet
   std::vector<std::vector<uint64_t>> masks;  // [kv_heads, slots] of the newest pass: what is seen of the clusters
@@ -70,15 +70,16 @@ class Squeezed final : public LayeredSelector<LayerState> {
   void plan(const LayerQueries& queries, State& state, ThreadPool& pool) const override {
     if (pruned_ == 0) return;
     LayerState& layer = state.layers.at(queries.layer);
-    const int64_t place = queries.memory->lane(queries.layer, 0).front().place;
-    if (layer.place != place) layer.forget();  // means are rotated to their places
+    const int64_t position = queries.kv->table(0).front().position;
+    if (layer.position != position) layer.forget();  // means are rotated to their positions
     if (is_due(layer, queries.first)) make_clusters(state, queries, pool);
     choose(layer, queries, pool);
     layer.tail.add(queries, kTail);
-    layer.place = place;
+    layer.position = position;
   }
 
-  void select(const Lane& lane, const QueryBlock& block, const State* state, Selection& selection) const override {
+  void select(const PageTable& lane, const QueryBlock& block, const State* state,
+              Selection& selection) const override {
     TokenChoice choice(lane);
     const LayerState* layer = state ? &state->layers.at(block.layer) : nullptr;
     if (!layer || layer->masks.empty()) {
@@ -112,20 +113,23 @@ class Squeezed final : public LayeredSelector<LayerState> {
       due.push_back(queries.layer);
       state.layers[queries.layer].tail.add(queries, kTail);
     }
-    const Memory& memory = *queries.memory;
-    const size_t heads = memory.kv_heads();
+    struct Part {
+      int layer, head;
+    };
+    std::vector<Part> parts;
     for (const int i : due) {
       state.layers[i].forget();
       state.layers[i].context = queries.first;
-      state.layers[i].heads.resize(heads);
+      state.layers[i].heads.resize(queries.sequence->kv(i).heads());
+      for (int head = 0; head < queries.sequence->kv(i).heads(); ++head) parts.push_back({i, head});
     }
-    std::vector<std::vector<Shared>> shares(due.size() * heads);
-    pool.parallel_for(shares.size(), [&](size_t i, int) {
-      LayerState& layer = state.layers[due[i / heads]];
-      const int head = static_cast<int>(i % heads), group = queries.group();
+    std::vector<std::vector<Shared>> shares(parts.size());
+    pool.parallel_for(parts.size(), [&](size_t i, int) {
+      LayerState& layer = state.layers[parts[i].layer];
+      const PagedKv& kv = queries.sequence->kv(parts[i].layer);
+      const int head = parts[i].head, group = context().attention[parts[i].layer].heads / kv.heads();
       auto made = std::make_shared<const KeyClusters>(
-          make_key_clusters(*queries.kernels, memory.store(), memory.lane(due[i / heads], head), *queries.rotations,
-                            queries.first - kTail, clusters_, iterations_));
+          make_key_clusters(*queries.kernels, kv, head, queries.first - kTail, clusters_, iterations_));
       shares[i] = shares_of(*queries.kernels, *made, layer.tail.of_heads(head * group, group), layer.tail.rows(),
                             group, queries.scale);
       layer.heads[head] = std::move(made);
@@ -148,7 +152,7 @@ class Squeezed final : public LayeredSelector<LayerState> {
   static void choose(LayerState& layer, const LayerQueries& queries, ThreadPool& pool) {
     layer.masks.clear();
     if (layer.heads.empty()) return;
-    const int group = queries.group(), dim = queries.memory->store().shape().key_dim;
+    const int group = queries.group(), dim = queries.kv->shape().key_dim;
     layer.masks.resize(layer.heads.size());
     pool.parallel_for(layer.heads.size(), [&](size_t head, int) {
       std::vector<float> rows(queries.rows * group * dim), spare(dim);

@@ -53,7 +53,8 @@ class TokenSelect final : public LayeredSelector<LayerChoices, ScoreMemory> {
       layer.chunks.push_back(choose(queries, row, std::min(row + chunk_, queries.rows), state, pool));
   }
 
-  void select(const Lane& lane, const QueryBlock& block, const State* state, Selection& selection) const override {
+  void select(const PageTable& lane, const QueryBlock& block, const State* state,
+              Selection& selection) const override {
     const int64_t end = block.first + block.rows;
     const Choice* choice = state ? choice_of(state->layers.at(block.layer), block.first) : nullptr;
     TokenChoice all(lane);
@@ -64,7 +65,7 @@ class TokenSelect final : public LayeredSelector<LayerChoices, ScoreMemory> {
     for (uint32_t s = 0; s < lane.size() && lane[s].first < end; ++s) {
       uint64_t mask = page_bits(choice->local_begin - lane[s].first, kPageTokens);
       if (s < choice->masks->size()) mask |= (*choice->masks)[s];
-      if (mask &= lane[s].mask) selection.pages.push_back({s, lane[s].place, mask, -1});
+      if (mask &= lane[s].mask) selection.pages.push_back({s, lane[s].position, mask, -1});
     }
     if (packed_) pack(lane, choice->local_begin, selection);
   }
@@ -106,7 +107,7 @@ class TokenSelect final : public LayeredSelector<LayerChoices, ScoreMemory> {
 
   /// [heads, key_dim]: rotated by the rows' positions.
   static std::vector<float> mean_queries(const LayerQueries& queries, int64_t row, int64_t row_end) {
-    const int dim = queries.memory->store().shape().key_dim;
+    const int dim = queries.kv->shape().key_dim;
     std::vector<float> mean(static_cast<size_t>(queries.heads) * dim), turned(dim), spare(dim);
     for (int64_t r = row; r < row_end; ++r) {
       for (int h = 0; h < queries.heads; ++h) {
@@ -121,7 +122,7 @@ class TokenSelect final : public LayeredSelector<LayerChoices, ScoreMemory> {
   /// The first tokens and the `budget_` tokens between them and `local_begin` with most votes, as masks of slots.
   std::vector<uint64_t> tokens_for(const LayerQueries& queries, int64_t row, const std::vector<float>& mean,
                                    int64_t local_begin, std::vector<float>& scores, ThreadPool& pool) const {
-    const Lane lane = lane_of_layer(queries);
+    const PageTable lane = lane_of_layer(queries);
     // Packed tokens are judged where they will sit at most: as if all were just before what is local.
     const int64_t near = std::max<int64_t>(0, queries.positions[row] - window_ - (kPageTokens - 1));
     score_layer(queries, {sink_, local_begin, packed_ ? near : -1}, mean.data(), queries.group(), pool, scores);
@@ -139,24 +140,26 @@ class TokenSelect final : public LayeredSelector<LayerChoices, ScoreMemory> {
   }
 
   /// The slots, alike in all lanes, with the tokens that some head may see.
-  static Lane lane_of_layer(const LayerQueries& queries) {
-    Lane lane = queries.memory->lane(queries.layer, 0);
-    for (int h = 1; h < queries.memory->kv_heads(); ++h) {
-      const Lane& other = queries.memory->lane(queries.layer, h);
-      for (size_t s = 0; s < lane.size(); ++s) lane[s].mask |= other[s].mask;
+  static PageTable lane_of_layer(const LayerQueries& queries) {
+    PageTable lane = queries.kv->table(0);
+    for (int h = 1; h < queries.kv->heads(); ++h) {
+      const PageTable& other = queries.kv->table(h);
+      for (size_t s = 0; s < lane.size(); ++s)
+        if (other[s].mask & ~lane[s].mask) lane.edit(s).mask |= other[s].mask;
     }
     return lane;
   }
 
   /// Moves the pages before what is local up to it, each by as much as leaves no gap behind its last chosen token.
   /// Tokens of a page keep their distances.
-  static void pack(const Lane& lane, int64_t local_begin, Selection& selection) {
+  static void pack(const PageTable& lane, int64_t local_begin, Selection& selection) {
     int64_t next = -1;  // position before which the page ends
     for (auto page = selection.pages.rbegin(); page != selection.pages.rend(); ++page) {
-      const PageSlot& slot = lane[page->slot];
+      const PageEntry& slot = lane[page->slot];
       const int last = 63 - std::countl_zero(page->mask);
-      if (next >= 0 && slot.first + slot.filled <= local_begin) page->place = std::max(slot.place, next - 1 - last);
-      next = page->place + last + 1 - std::popcount(page->mask);
+      if (next >= 0 && slot.first + slot.filled <= local_begin)
+        page->position = std::max(slot.position, next - 1 - last);
+      next = page->position + last + 1 - std::popcount(page->mask);
     }
   }
 

@@ -25,11 +25,11 @@ class LastQueryScores final : public AttentionWatcher {
   void saw(const AttendedBlock& attended) override {
     const QueryBlock& block = attended.block;
     if (block.first + block.rows < tokens_) return;
-    const PageStore& store = attended.memory.store();
-    const Lane& lane = attended.memory.lane(block.layer, block.head);
+    const PageStore& store = attended.kv.store();
+    const PageTable& lane = attended.kv.table(block.head);
     const int64_t first_query = static_cast<int64_t>(block.rows - 1) * block.group;
     std::vector<float> scores(block.group * tokens_);  // of every query head
-    KeyScores keys(*block.kernels, store, *block.rotations);
+    KeyScores keys(*block.kernels, store, block.kv->rotations());
     keys.of_slots(lane, 0, lane.size(), {.begin = 0, .end = tokens_},
                   block.queries + first_query * store.shape().key_dim, block.group, scores.data(), tokens_);
     std::vector<float>& sums = of_head_[block.head];
@@ -51,11 +51,11 @@ class LastQueryScores final : public AttentionWatcher {
 
  private:
   static void to_shares(const AttendedBlock& attended, int64_t query, std::span<float> scores) {
-    if (attended.window > 0) {  // what lies before it has no share
-      const int64_t before = std::max<int64_t>(0, std::ssize(scores) - attended.window);
+    if (const int64_t window = attended.kv.window(); window > 0) {  // tokens before it have no share
+      const int64_t before = std::max<int64_t>(0, std::ssize(scores) - window);
       std::fill_n(scores.begin(), before, -std::numeric_limits<float>::infinity());
     }
-    if (!attended.form.softplus) return softmax_scores(*attended.block.kernels, scores, 1);
+    if (attended.form.is_softmax()) return softmax_scores(*attended.block.kernels, scores, 1);
     for (float& score : scores) score = static_cast<float>(attended.share(query, score));
   }
 
@@ -133,7 +133,7 @@ class GemFilter final : public Reader {
     std::unique_ptr<LastQueryScores> last;
     const auto watch = [&](Session& session) {
       const int64_t tokens = end + std::ssize(run.question());
-      last = std::make_unique<LastQueryScores>(layer, session.memory().kv_heads(), tokens, by_attention_);
+      last = std::make_unique<LastQueryScores>(layer, session.sequence().most_heads(), tokens, by_attention_);
       session.watch(last.get());
     };
     Session session = run.read(text, watch, {}, layer + 1);

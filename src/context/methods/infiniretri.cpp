@@ -82,21 +82,28 @@ class InfiniRetri final : public Reader {
     return chosen;
   }
 
-  /// [text]: the attention of the question's tokens in the last layer, summed over them and over all heads.
+  /// Throws Error (usage) for a model without attention.
+  static int last_attention_layer(const Sequence& sequence) {
+    for (int layer = sequence.layers(); layer-- > 0;)
+      if (sequence.paged(layer)) return layer;
+    fail_usage("read method infiniretri: this model has no attention to read by");
+  }
+
+  /// [text]: the attention of the question's tokens in the last layer with attention, summed over them and over all
+  /// heads.
   static std::vector<double> looked_at(const std::vector<int32_t>& text, ReadRun& run) {
     std::unique_ptr<AttentionMass> mass;
     const Session session = run.read(text, [&](Session& s) {
-      const int layers = s.memory().layers();
-      std::vector<char> watched(layers);
-      watched.back() = 1;
+      std::vector<char> watched(s.sequence().layers());
+      watched[last_attention_layer(s.sequence())] = 1;
       const int64_t before = run.first_text_token() + std::ssize(text);
-      mass = std::make_unique<AttentionMass>(watched, s.memory().kv_heads(), before);
+      mass = std::make_unique<AttentionMass>(watched, s.sequence().most_heads(), before);
       s.watch(mass.get());
     });
-    const Memory& memory = session.memory();
+    const int layer = last_attention_layer(session.sequence());
     std::vector<double> sums(text.size());
-    for (int head = 0; head < memory.kv_heads(); ++head) {
-      const std::vector<double> own = mass->mass(memory.layers() - 1, head, memory.tokens());
+    for (int head = 0; head < session.sequence().kv(layer).heads(); ++head) {
+      const std::vector<double> own = mass->mass(layer, head, session.sequence().tokens());
       for (size_t i = 0; i < text.size(); ++i) sums[i] += own[run.first_text_token() + i];
     }
     return sums;

@@ -42,7 +42,7 @@ class Expected final : public LayeredScorer<LayerSums, Scale> {
   void listen(const LayerQueries& queries, State& state, ThreadPool& pool) const override {
     state.common.of_scores = queries.scale;
     LayerSums& layer = state.layers.at(queries.layer);
-    const int64_t dim = queries.memory->store().shape().key_dim;
+    const int64_t dim = queries.kv->shape().key_dim;
     const int64_t skipped = std::clamp<int64_t>(kSkipped - queries.first, 0, queries.rows);
     const int64_t rows = queries.rows - skipped;
     if (rows == 0) return;
@@ -71,16 +71,16 @@ class Expected final : public LayeredScorer<LayerSums, Scale> {
     const LayerSums& sums = state.layers.at(layer.layer);
     if (sums.count < 2) return;
     const std::vector<std::complex<float>> turns = mean_turns(layer);
-    const int64_t tokens = layer.memory.tokens();
-    layer.work.pool.parallel_for(layer.memory.kv_heads(), [&](size_t h, int) {
+    const int64_t tokens = layer.kv.tokens();
+    layer.work.pool.parallel_for(layer.kv.heads(), [&](size_t h, int) {
       const int head = static_cast<int>(h), group = layer.group();
       const std::span<float> own = scores.subspan(h * tokens, tokens);
       std::vector<float> logits(group * tokens);
       for (int q = 0; q < group; ++q) {
         const std::span<float> of_head = std::span(logits).subspan(q * tokens, tokens);
         head_logits(layer, head, normal_of(sums, head * group + q), turns, state.common.of_scores, of_head);
-        hide_scores(layer.lane(head), 0, of_head);
-        hide_first(layer.lane(head), sink_, of_head);
+        hide_scores(layer.table(head), 0, of_head);
+        hide_first(layer.table(head), sink_, of_head);
         softmax_scores(layer.work.kernels, of_head, 1);
         layer.work.kernels.add(own.data(), of_head.data(), tokens);
       }
@@ -105,13 +105,13 @@ class Expected final : public LayeredScorer<LayerSums, Scale> {
 
   /// The mean rotation over the positions to come, by pairs, as a complex number: it also shortens.
   std::vector<std::complex<float>> mean_turns(const LayerTokens& layer) const {
-    const PlaceRotations& rotations = layer.work.rotations;
+    const PositionRotations& rotations = layer.kv.rotations();
     const int pairs = rotations.pairs();
     std::vector<float> spare(2 * static_cast<size_t>(pairs));
     std::vector<std::complex<float>> turns;
     if (pairs == 0) return turns;
-    const PlaceRotations::View first = rotations.at(layer.memory.next_position(), spare.data());
-    const PlaceRotations::View step = rotations.offset(1);
+    const PositionRotations::View first = rotations.at(layer.kv.next_position(), spare.data());
+    const PositionRotations::View step = rotations.offset(1);
     for (int i = 0; i < pairs; ++i) {
       const std::complex<double> one(step.cos[i], step.sin[i]);
       std::complex<double> turn(first.cos[i], first.sin[i]), sum = 0;
@@ -124,13 +124,13 @@ class Expected final : public LayeredScorer<LayerSums, Scale> {
   /// ln E exp(q·k) of all tokens of a lane: μ·k + k·Σk/2 under the mean rotation.
   static void head_logits(const LayerTokens& layer, int head, const Normal& normal,
                           const std::vector<std::complex<float>>& turns, float scale, std::span<float> logits) {
-    const PageStore& store = layer.memory.store();
+    const PageStore& store = layer.kv.store();
     const int dim = store.shape().key_dim;
     std::vector<float> keys, products(static_cast<size_t>(kPageTokens) * dim);
     AlignedBuffer<float> scratch(kMultiplyScratch);
-    for (const PageSlot& slot : layer.lane(head)) {
+    for (const PageEntry& slot : layer.table(head)) {
       if (slot.mask == 0) continue;
-      read_rotated(layer.work.kernels, store, slot, &layer.work.rotations, keys);
+      read_rotated(layer.work.kernels, layer.kv, slot, keys);
       for (int t = 0; t < slot.filled; ++t) turn_back(turns, keys.data() + t * dim);
       FloatProduct product;
       product.rows = slot.filled;
@@ -158,8 +158,8 @@ class Expected final : public LayeredScorer<LayerSums, Scale> {
   }
 
   /// What always stays takes no part, as published: how much it draws would weigh one query head against another.
-  static void hide_first(const Lane& lane, int64_t count, std::span<float> logits) {
-    for (const PageSlot& slot : lane) {
+  static void hide_first(const PageTable& lane, int64_t count, std::span<float> logits) {
+    for (const PageEntry& slot : lane) {
       for (int t = 0; t < slot.filled && count > 0; ++t) {
         if (!(slot.mask >> t & 1)) continue;
         logits[slot.first + t] = -std::numeric_limits<float>::infinity();
@@ -170,14 +170,13 @@ class Expected final : public LayeredScorer<LayerSums, Scale> {
   }
 
   static void scale_by_values(const LayerTokens& layer, int head, std::span<float> scores) {
-    const PageStore& store = layer.memory.store();
-    const PageShape& shape = store.shape();
-    for (const PageSlot& slot : layer.lane(head)) {
+    const PageStore& store = layer.kv.store();
+    for (const PageEntry& slot : layer.table(head)) {
       for (int t = 0; slot.mask && t < slot.filled; ++t) {
         if (!(slot.mask >> t & 1)) continue;
         float squares = 0;
-        for (int d = 0; d < shape.value_dim; ++d) {
-          const float v = page_value(shape.format, shape.value_dim, store.values(slot.page), t, d);
+        for (int d = 0; d < store.shape().value_dim; ++d) {
+          const float v = store.value(slot.page, t, d);
           squares += v * v;
         }
         scores[slot.first + t] *= std::sqrt(squares);

@@ -29,26 +29,26 @@ class H2o final : public LayeredScorer<LayerSums> {
 
   void listen(const LayerQueries& queries, State& state, ThreadPool& pool) const override {
     LayerSums& layer = state.layers.at(queries.layer);
-    const Memory& memory = *queries.memory;
+    const PagedKv& kv = *queries.kv;
     const int64_t count = rows_ > 0 ? std::min(rows_, queries.rows) : queries.rows;
     std::vector<int64_t> tokens(count);  // evenly drawn, the last one among them
     for (int64_t i = 0; i < count; ++i) tokens[i] = queries.first + (i + 1) * queries.rows / count - 1;
-    layer.attention.resize(memory.kv_heads());
-    layer.rows.resize(memory.tokens());
+    layer.attention.resize(kv.heads());
+    layer.rows.resize(kv.tokens());
     for (const int64_t token : tokens)
       for (int64_t t = 0; t <= token; ++t) layer.rows[t] += 1;
-    pool.parallel_for(memory.kv_heads(), [&](size_t head, int) {
-      layer.attention[head].resize(memory.tokens());
+    pool.parallel_for(kv.heads(), [&](size_t head, int) {
+      layer.attention[head].resize(kv.tokens());
       add(queries, tokens, static_cast<int>(head), layer.attention[head]);
     });
   }
 
   void score(const LayerTokens& layer, const State& state, std::span<float> scores) const override {
     const LayerSums& sums = state.layers.at(layer.layer);
-    const int64_t tokens = layer.memory.tokens();
+    const int64_t tokens = layer.kv.tokens();
     const auto group = static_cast<float>(layer.group());
     for (size_t h = 0; h < sums.attention.size(); ++h) {
-      const PackedTokens& packed = layer.memory.packed(layer.layer, static_cast<int>(h));
+      const CompactedTokens& packed = layer.kv.compacted(static_cast<int>(h));
       for (int64_t t = 0; t < std::min(tokens, std::ssize(sums.rows)); ++t) {
         const int64_t read = packed.read_at(t);
         scores[h * tokens + t] = sums.attention[h][read] / (std::max(1.0f, sums.rows[read]) * group);
@@ -62,10 +62,9 @@ class H2o final : public LayeredScorer<LayerSums> {
                   std::span<float> sums) {
     const std::vector<float> rotated = rotate(queries, tokens, head);
     const auto add_to = [&](std::span<float> to) {
-      add_attention(*queries.memory, queries.layer, head, *queries.rotations, *queries.kernels, rotated, tokens,
-                    queries.group(), queries.scale, to);
+      add_attention(*queries.kv, head, *queries.kernels, rotated, tokens, queries.group(), queries.scale, to);
     };
-    const PackedTokens& packed = queries.memory->packed(queries.layer, head);
+    const CompactedTokens& packed = queries.kv->compacted(head);
     if (packed.read.empty()) return add_to(sums);
     std::vector<float> lying(sums.size());  // by where they lie
     add_to(lying);
@@ -74,7 +73,7 @@ class H2o final : public LayeredScorer<LayerSums> {
 
   /// [tokens, group, key_dim]
   static std::vector<float> rotate(const LayerQueries& queries, const std::vector<int64_t>& tokens, int head) {
-    const int group = queries.group(), dim = queries.memory->store().shape().key_dim;
+    const int group = queries.group(), dim = queries.kv->shape().key_dim;
     std::vector<float> rotated(tokens.size() * group * dim), spare(dim);
     for (size_t i = 0; i < tokens.size() * group; ++i)
       rotate_query(queries, tokens[i / group] - queries.first, head * group + static_cast<int>(i) % group,

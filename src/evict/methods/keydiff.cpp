@@ -14,15 +14,15 @@ class KeyDiff final : public Scorer {
  public:
   bool has_weights() const override { return false; }
   void score(const LayerTokens& layer, std::span<float> scores) const override {
-    const size_t dim = layer.memory.store().shape().key_dim;
-    layer.work.pool.parallel_for(layer.memory.kv_heads(), [&](size_t h, int) {
+    const size_t dim = layer.kv.shape().key_dim;
+    layer.work.pool.parallel_for(layer.kv.heads(), [&](size_t h, int) {
       const int head = static_cast<int>(h);
       std::vector<float> mean(dim);  // of unit keys, but for a factor
       each_key(layer, head, [&](int64_t, const float* key) {
         const float length = std::sqrt(dot(key, key, static_cast<int>(dim)));
         for (size_t d = 0; length > 0 && d < dim; ++d) mean[d] += key[d] / length;
       });
-      float* out = scores.data() + h * layer.memory.tokens();
+      float* out = scores.data() + h * layer.kv.tokens();
       each_key(layer, head, [&](int64_t token, const float* key) {
         out[token] = -static_cast<float>(cosine_of(std::span(key, dim), mean));
       });

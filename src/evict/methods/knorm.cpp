@@ -12,9 +12,9 @@ class KNorm final : public Scorer {
  public:
   bool has_weights() const override { return false; }
   void score(const LayerTokens& layer, std::span<float> scores) const override {
-    const int dim = layer.memory.store().shape().key_dim;
-    layer.work.pool.parallel_for(layer.memory.kv_heads(), [&](size_t h, int) {
-      float* out = scores.data() + h * layer.memory.tokens();
+    const int dim = layer.kv.shape().key_dim;
+    layer.work.pool.parallel_for(layer.kv.heads(), [&](size_t h, int) {
+      float* out = scores.data() + h * layer.kv.tokens();
       each_key(layer, static_cast<int>(h),
                [&](int64_t token, const float* key) { out[token] = -std::sqrt(dot(key, key, dim)); });
     });

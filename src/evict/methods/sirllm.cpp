@@ -43,9 +43,9 @@ class SirLlm final : public StatefulScorer<State> {
 
   void score(const LayerTokens& layer, const State& state, std::span<float> scores) const override {
     const std::vector<float>& own = state.scores;
-    const int64_t tokens = layer.memory.tokens();
-    for (int h = 0; h < layer.memory.kv_heads(); ++h) {
-      const PackedTokens& packed = layer.memory.packed(layer.layer, h);
+    const int64_t tokens = layer.kv.tokens();
+    for (int h = 0; h < layer.kv.heads(); ++h) {
+      const CompactedTokens& packed = layer.kv.compacted(h);
       for (int64_t t = 0; t < std::min(tokens, std::ssize(own)); ++t)
         scores[h * tokens + t] = own[packed.read_at(t)];
     }

@@ -11,8 +11,8 @@ class Streaming final : public Scorer {
  public:
   bool has_weights() const override { return false; }
   void score(const LayerTokens& layer, std::span<float> scores) const override {
-    const int64_t tokens = layer.memory.tokens();
-    for (int h = 0; h < layer.memory.kv_heads(); ++h) {
+    const int64_t tokens = layer.kv.tokens();
+    for (int h = 0; h < layer.kv.heads(); ++h) {
       const std::span<float> own = scores.subspan(h * tokens, tokens);
       std::iota(own.begin(), own.end(), -static_cast<float>(tokens));  // exact where it matters: at the end
     }

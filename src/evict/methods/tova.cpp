@@ -16,12 +16,12 @@ class Tova final : public LayeredScorer<QueryTail, TailScale> {
   }
   void score(const LayerTokens& layer, const QueryTails& tails, std::span<float> scores) const override {
     mean_tail_attention(layer, tails, 1, scores);
-    const int64_t tokens = layer.memory.tokens();
+    const int64_t tokens = layer.kv.tokens();
     const std::span<float> first = scores.first(tokens);
-    for (int h = 1; h < layer.memory.kv_heads(); ++h)
+    for (int h = 1; h < layer.kv.heads(); ++h)
       layer.work.kernels.add(first.data(), scores.data() + h * tokens, tokens);
-    layer.work.kernels.scale(first.data(), 1 / static_cast<float>(layer.memory.kv_heads()), tokens);
-    for (int h = 1; h < layer.memory.kv_heads(); ++h) std::ranges::copy(first, scores.data() + h * tokens);
+    layer.work.kernels.scale(first.data(), 1 / static_cast<float>(layer.kv.heads()), tokens);
+    for (int h = 1; h < layer.kv.heads(); ++h) std::ranges::copy(first, scores.data() + h * tokens);
   }
 };
 

@@ -1,0 +1,143 @@
+// Moves the visible tokens of a page table together, so that they alone take pages and distances.
+#include <algorithm>
+#include <bit>
+
+#include "kernels/page_copy.h"
+#include "memory/paged_kv.h"
+
+namespace fathom {
+namespace {
+
+/// Entries [begin, end) of a table whose tokens are copied; those before and after have no gaps.
+struct Middle {
+  size_t begin, end;
+};
+
+Middle middle_of(const PageTable& table) {
+  const auto whole = [&](size_t s) { return table[s].mask == page_bits(0, table[s].filled); };
+  const auto full = [&](size_t s) { return whole(s) && table[s].filled == kPageTokens; };
+  Middle middle{0, table.size()};
+  if (!table.empty() && whole(table.size() - 1)) --middle.end;  // the last page goes on being filled
+  while (middle.end < table.size() && middle.end > 0 && full(middle.end - 1)) --middle.end;
+  while (middle.begin < middle.end && full(middle.begin)) ++middle.begin;
+  return middle;
+}
+
+int64_t count_visible(const PageTable& table, Middle entries) {
+  int64_t count = 0;
+  for (size_t s = entries.begin; s < entries.end; ++s) count += std::popcount(table[s].mask);
+  return count;
+}
+
+/// Fills pages with single tokens of others.
+class PageFiller {
+ public:
+  PageFiller(PageStore& store, const Kernels& kernels, const PositionRotations& rotations)
+      : store_(store),
+        rotations_(rotations),
+        kernels_(kernels),
+        key_(store.shape().key_dim),
+        sin_(rotations.pairs()) {}
+
+  void add(PageId page, int token) {
+    if (filled_.empty() || filled_.back().entry.filled == kPageTokens) filled_.push_back({{}, store_.allocate()});
+    PageEntry& entry = filled_.back().entry;
+    const PageId to = filled_.back().page.get();
+    const PageShape& shape = store_.shape();
+    if (token == entry.filled || rotations_.pairs() == 0) {
+      copy_key(shape.format, shape.key_dim, store_.keys(page), token, store_.keys(to), entry.filled);
+    } else {
+      rotate_key(store_.keys(page), token, to, entry.filled);
+    }
+    store_.copy_value(page, token, to, entry.filled);
+    entry.mask |= uint64_t{1} << entry.filled++;
+  }
+
+  struct Filled {
+    PageEntry entry;
+    PageRef page;
+  };
+  std::vector<Filled>& filled() { return filled_; }
+
+ private:
+  void rotate_key(const std::byte* keys, int token, PageId to, int offset) {
+    const PageShape& shape = store_.shape();
+    read_key(shape.format, shape.key_dim, keys, token, key_.data());
+    const PositionRotations::View rotation = rotations_.back(rotations_.offset(token), sin_.data());
+    kernels_.rotate_pairs(key_.data(), rotation.cos, rotation.sin, rotations_.pairs());
+    PageWrite write;  // of a key alone: without dimensions of a value
+    write.format = shape.format;
+    write.key_dim = shape.key_dim;
+    write.rotary_dim = 2 * rotations_.pairs();
+    write.page_keys = store_.keys(to);
+    write.page_values = store_.values(to);
+    write.first = offset;
+    write.count = 1;
+    write.keys = key_.data();
+    write.turns = rotations_.offset(0).cos;
+    kernels_.write_page(write);
+  }
+
+  PageStore& store_;
+  const PositionRotations& rotations_;
+  const Kernels& kernels_;
+  std::vector<Filled> filled_;
+  std::vector<float> key_, sin_;
+};
+
+/// The indices at which the visible tokens of a table were read.
+std::vector<int64_t> read_indices(const PageTable& table, const CompactedTokens& compacted) {
+  std::vector<int64_t> read;
+  for (const PageEntry& entry : table) {
+    for (uint64_t left = entry.mask; left != 0; left &= left - 1)
+      read.push_back(compacted.read_at(entry.first + std::countr_zero(left)));
+  }
+  return read;
+}
+
+}  // namespace
+
+TableGaps gaps_of(const PageTable& table) {
+  if (table.empty()) return {};
+  const int64_t span = table.back().first + table.back().filled - table.front().first;
+  return {span - count_visible(table, {0, table.size()}), count_visible(table, middle_of(table))};
+}
+
+bool PagedKv::compact(const Kernels& kernels, int head) {
+  PageTable& table = tables_[head];
+  CompactedTokens& compacted = compacted_[head];
+  const TableGaps gaps = gaps_of(table);
+  const int64_t shift = next_position_ - tokens_;
+  const auto follows = [&](const PageEntry& entry) { return entry.position - entry.first == shift; };
+  if (gaps.masked == 0 || !std::ranges::all_of(table, follows)) return false;
+  const Middle middle = middle_of(table);
+  PageStore& store = *config_.store;
+  PageFiller filler(store, kernels, rotations());
+  for (size_t e = middle.begin; e < middle.end; ++e) {
+    for (uint64_t left = table[e].mask; left != 0; left &= left - 1)
+      filler.add(table[e].page, std::countr_zero(left));
+  }
+  std::vector<int64_t> read = read_indices(table, compacted);
+  PageTable together(store);
+  int64_t index = tokens_ - static_cast<int64_t>(read.size());
+  const int64_t begin = index;
+  const auto append = [&](PageEntry entry, PageRef page) {
+    entry.first = index;
+    entry.position = index + shift;
+    index += entry.filled;
+    together.push_back(entry, std::move(page));
+  };
+  const auto keep = [&](const PageEntry& entry) {
+    if (entry.page != kNoPage) store.retain(entry.page);
+    append(entry, entry.page != kNoPage ? PageRef(store, entry.page) : PageRef());
+  };
+  for (size_t e = 0; e < middle.begin; ++e) keep(table[e]);
+  for (PageFiller::Filled& filled : filler.filled()) append(filled.entry, std::move(filled.page));
+  for (size_t e = middle.end; e < table.size(); ++e) keep(table[e]);
+  compacted = {begin, shift, std::move(read)};
+  table = std::move(together);
+  versions_[head].add(0);
+  return true;
+}
+
+}  // namespace fathom

@@ -1,0 +1,41 @@
+#include "memory/draft_tree.h"
+
+#include "base/error.h"
+
+namespace fathom {
+
+DraftTree DraftTree::chain(int nodes) {
+  DraftTree tree;
+  for (int i = 0; i < nodes; ++i) tree.add(i - 1);
+  return tree;
+}
+
+int DraftTree::add(int parent) {
+  const int node = size();
+  if (node == kMaxNodes) fail("a draft holds at most ", kMaxNodes, " tokens");
+  if (parent < -1 || parent >= node) fail("draft token ", node, ": there is no token ", parent, " before it");
+  const uint64_t own = uint64_t{1} << node;
+  if (parent < 0) {
+    nodes_.push_back({-1, 0, own});
+  } else {
+    nodes_.push_back({parent, nodes_[parent].depth + 1, nodes_[parent].path | own});
+  }
+  return node;
+}
+
+bool DraftTree::is_chain() const {
+  for (int i = 0; i < size(); ++i)
+    if (nodes_[i].parent != i - 1) return false;
+  return true;
+}
+
+bool DraftTree::is_path(std::span<const int> nodes) const {
+  int last = -1;
+  for (const int node : nodes) {
+    if (node < 0 || node >= size() || nodes_[node].parent != last) return false;
+    last = node;
+  }
+  return true;
+}
+
+}  // namespace fathom

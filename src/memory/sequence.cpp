@@ -1,0 +1,275 @@
+#include "memory/sequence.h"
+
+#include <algorithm>
+#include <cassert>
+
+#include "base/error.h"
+
+namespace fathom {
+
+void TokenList::append(std::span<const int32_t> ids) {
+  for (const int32_t id : ids) {
+    if (tail_.size() == kBlock) close_tail();
+    tail_.push_back(id);
+  }
+}
+
+/// The tail becomes a block. Memory is requested before anything changes, for truncating back to before it, too.
+void TokenList::close_tail() {
+  std::vector<int32_t> next;
+  next.reserve(kBlock);
+  if (blocks_.size() == blocks_.capacity()) blocks_.reserve(2 * blocks_.size() + 1);
+  blocks_.push_back(std::make_shared<const std::vector<int32_t>>(std::move(tail_)));
+  tail_ = std::move(next);
+}
+
+void TokenList::truncate(int64_t n) {
+  if (n >= size()) return;
+  const size_t whole = static_cast<size_t>(n) / kBlock;
+  if (whole < blocks_.size()) {
+    tail_ = *blocks_[whole];
+    blocks_.resize(whole);
+  }
+  tail_.resize(static_cast<size_t>(n) % kBlock);
+}
+
+std::vector<int32_t> TokenList::copy(int64_t begin, int64_t end) const {
+  std::vector<int32_t> ids;
+  ids.reserve(end - begin);
+  for (int64_t i = begin; i < end; ++i) ids.push_back((*this)[i]);
+  return ids;
+}
+
+Sequence::Sequence(std::vector<std::unique_ptr<LayerState>> layers, CheckpointPolicy checkpoints)
+    : layers_(std::move(layers)), checkpoints_(std::move(checkpoints)) {
+  index_layers();
+}
+
+void Sequence::index_layers() {
+  paged_.clear();
+  recurrent_.clear();
+  for (const auto& layer : layers_) {
+    paged_.push_back(layer->paged());
+    recurrent_.push_back(layer->recurrent());
+  }
+}
+
+Sequence Sequence::fork() const {
+  assert(committed_ == tokens_ && !draft_);
+  std::vector<std::unique_ptr<LayerState>> layers;
+  layers.reserve(layers_.size());
+  for (const auto& layer : layers_) layers.push_back(layer->fork());
+  Sequence copy(std::move(layers), checkpoints_);
+  for (size_t i = 0; i < states_.size(); ++i)
+    if (states_[i]) copy.states_[i] = states_[i]->fork();
+  copy.ids_ = ids_;
+  copy.tokens_ = copy.committed_ = tokens_;
+  copy.next_position_ = next_position_;
+  if (has_recurrent_layers()) copy.keep_checkpoints(copy.plan_checkpoints(tokens_, tokens_));
+  return copy;
+}
+
+bool Sequence::has_recurrent_layers() const {
+  return std::ranges::any_of(recurrent_, [](const RecurrentState* state) { return state != nullptr; });
+}
+
+int Sequence::most_heads() const {
+  int most = 0;
+  for (const PagedKv* kv : paged_)
+    if (kv) most = std::max(most, kv->heads());
+  return most;
+}
+
+int64_t Sequence::end_position() const {
+  int64_t end = next_position_;
+  for (const PagedKv* kv : paged_)
+    if (kv) end = std::max(end, kv->end_position());
+  return end;
+}
+
+/// Opens the layers for what follows, all or none.
+void Sequence::open_layers(const OpenedTokens& tokens) {
+  assert(committed_ == tokens_ && !draft_);
+  try {
+    for (const auto& layer : layers_) layer->open(tokens);
+  } catch (...) {
+    for (const auto& layer : layers_) layer->truncate(committed_);
+    throw;
+  }
+}
+
+/// The checkpoints wanted after tokens [begin, end): of those that there are, the state at `begin`, and some
+/// between.
+std::vector<int64_t> Sequence::plan_checkpoints(int64_t begin, int64_t end) const {
+  const auto first = std::ranges::find_if(recurrent_, [](const RecurrentState* state) { return state != nullptr; });
+  std::vector<int64_t> candidates = (*first)->checkpoints();
+  if (begin > 0 && begin < end) candidates.push_back(begin);
+  for (int64_t at = (begin / checkpoints_.spacing + 1) * checkpoints_.spacing; at < end; at += checkpoints_.spacing)
+    candidates.push_back(at);
+  return needed_checkpoints(candidates, end, checkpoints_.spacing);
+}
+
+size_t Sequence::checkpoint_bytes() const {
+  size_t bytes = 0;
+  for (const RecurrentState* state : recurrent_)
+    if (state) bytes += state->state_bytes();
+  return bytes;
+}
+
+/// Of these checkpoints the newest that the budget has room for stay.
+void Sequence::keep_checkpoints(std::span<const int64_t> kept) noexcept {
+  const size_t bytes = checkpoint_bytes();
+  checkpoint_charge_ = {};
+  while (!kept.empty()) {
+    checkpoint_charge_ = BudgetCharge::if_it_fits(checkpoints_.budget, kept.size() * bytes);
+    if (checkpoint_charge_.bytes() > 0) break;
+    kept = kept.subspan(1);
+  }
+  for (RecurrentState* state : recurrent_)
+    if (state) state->keep_checkpoints(kept);
+}
+
+void Sequence::open(std::span<const int64_t> positions, std::span<const int32_t> ids) {
+  assert(ids.empty() || ids.size() == positions.size());
+  const int64_t count = std::ssize(positions), end = tokens_ + count;
+  std::vector<int64_t> stops;
+  if (has_recurrent_layers()) {
+    wanted_checkpoints_ = plan_checkpoints(tokens_, end);
+    for (const int64_t at : wanted_checkpoints_)
+      if (at > tokens_) stops.push_back(at - tokens_);
+  }
+  if (count > 0) stops.push_back(count);
+  OpenedTokens opened;
+  opened.positions = positions;
+  opened.stops = stops;
+  open_layers(opened);
+  try {
+    ids_.append(ids.empty() ? std::vector<int32_t>(positions.size(), -1)
+                            : std::vector<int32_t>(ids.begin(), ids.end()));
+  } catch (...) {
+    abandon();
+    throw;
+  }
+  tokens_ = end;
+  if (!positions.empty()) next_position_ = positions.back() + 1;
+}
+
+void Sequence::commit() noexcept {
+  for (const auto& layer : layers_) layer->commit();
+  committed_ = tokens_;
+  if (has_recurrent_layers()) keep_checkpoints(wanted_checkpoints_);
+}
+
+void Sequence::abandon() noexcept {
+  for (const auto& layer : layers_) layer->truncate(committed_);
+  for (const auto& state : states_)  // methods may have planned for tokens, but never do for a draft
+    if (state && tokens_ > committed_) state->rewind(committed_);
+  draft_ = nullptr;
+  ids_.truncate(committed_);
+  tokens_ = committed_;
+  next_position_ = tokens_;
+  for (const PagedKv* kv : paged_)
+    if (kv) next_position_ = kv->next_position();
+}
+
+void Sequence::open_draft(const DraftTree& tree, std::span<const int32_t> ids) {
+  assert(std::ssize(ids) == tree.size());
+  std::vector<int64_t> positions(tree.size());
+  for (int node = 0; node < tree.size(); ++node) positions[node] = next_position_ + tree.depth(node);
+  OpenedTokens opened;
+  opened.positions = positions;
+  opened.draft = &tree;
+  draft_ids_.assign(ids.begin(), ids.end());
+  open_layers(opened);
+  draft_ = &tree;
+}
+
+void Sequence::accept(std::span<const int> path) {
+  if (!draft_) fail("there is no draft to accept tokens of");
+  if (!draft_->is_path(path)) {
+    abandon();
+    fail("the accepted tokens are not a path of the draft");
+  }
+  draft_ = nullptr;
+  try {
+    std::vector<int32_t> ids;
+    for (const int node : path) ids.push_back(draft_ids_[node]);
+    for (const auto& layer : layers_) layer->accept(path);
+    ids_.append(ids);
+  } catch (...) {
+    abandon();
+    throw;
+  }
+  tokens_ += std::ssize(path);
+  next_position_ += std::ssize(path);
+  committed_ = tokens_;
+  if (has_recurrent_layers()) keep_checkpoints(plan_checkpoints(tokens_, tokens_));
+}
+
+void Sequence::adopt(std::span<const std::vector<PageId>> pages, std::span<const int32_t> ids) {
+  assert(committed_ == tokens_ && !draft_ && ids.size() == kPageTokens);
+  try {
+    for (int layer = 0; layer < layers(); ++layer)
+      if (paged_[layer]) paged_[layer]->adopt(pages[layer]);
+    ids_.append(ids);
+  } catch (...) {
+    for (PagedKv* kv : paged_)
+      if (kv && kv->tokens() > committed_) kv->truncate(committed_);
+    ids_.truncate(committed_);
+    throw;
+  }
+  tokens_ += kPageTokens;
+  next_position_ += kPageTokens;
+  committed_ = tokens_;
+}
+
+void Sequence::adopt_states(std::span<const std::shared_ptr<const RecurrentState::Snapshot>> states) {
+  for (int layer = 0; layer < layers(); ++layer)
+    if (recurrent_[layer]) recurrent_[layer]->advance(tokens_, states[layer]);
+  keep_checkpoints(plan_checkpoints(tokens_, tokens_));
+}
+
+int64_t Sequence::floor(int64_t tokens) const {
+  // layers may have kept different states: a length that all can go back to
+  for (int64_t lowest = tokens;; tokens = lowest) {
+    for (const auto& layer : layers_) lowest = std::min(lowest, layer->floor(lowest));
+    if (lowest == tokens) return lowest;
+  }
+}
+
+void Sequence::truncate(int64_t tokens) {
+  if (tokens < 0 || tokens > tokens_) fail("cannot keep ", tokens, " tokens of ", tokens_);
+  for (const auto& layer : layers_) layer->truncate(tokens);
+  ids_.truncate(tokens);
+  draft_ = nullptr;
+  tokens_ = committed_ = tokens;
+  next_position_ = tokens;
+  for (const PagedKv* kv : paged_)
+    if (kv) next_position_ = kv->next_position();
+  for (const auto& state : states_)
+    if (state) state->rewind(tokens);
+  if (has_recurrent_layers()) keep_checkpoints(plan_checkpoints(tokens, tokens));
+}
+
+void Sequence::move_to(int64_t position) {
+  for (const PagedKv* kv : paged_)
+    if (kv) kv->check_move(position);
+  for (PagedKv* kv : paged_) {
+    if (!kv) continue;
+    kv->move_to(position);
+    next_position_ = kv->next_position();
+  }
+}
+
+void Sequence::mask(int64_t begin, int64_t end) {
+  for (PagedKv* kv : paged_)
+    for (int head = 0; kv && head < kv->heads(); ++head) kv->mask(head, begin, end);
+}
+
+size_t Sequence::bytes() const {
+  size_t bytes = ids_.bytes();
+  for (const auto& layer : layers_) bytes += layer->bytes();
+  return bytes;
+}
+
+}  // namespace fathom

@@ -1,0 +1,25 @@
+// Mamba, and Falcon-Mamba, whose time steps, B and C have RMS norms: one selective state space per layer, RMS
+// norms.
+#include "models/architecture.h"
+
+namespace fathom {
+namespace {
+
+ModelConfig read_config(const Gguf& file) {
+  const ConfigReader reader(file);
+  ModelConfig config = reader.common(RotaryConfig::Pairing::kInterleaved);
+  config.state_space = reader.state_space();
+  return config;
+}
+
+std::unique_ptr<Network> build(const ModelConfig& c, WeightSource& weights) {
+  DecoderBuilder b(c, weights);
+  for (int i = 0; i < c.layers; ++i) b.add(i, b.rms_norm(i, "attn_norm"), b.mamba(i));
+  return b.finish(b.rms_norm("output_norm"));
+}
+
+}  // namespace
+
+Architecture mamba_architecture() { return {"mamba", read_config, build}; }
+
+}  // namespace fathom

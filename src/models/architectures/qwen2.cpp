@@ -1,0 +1,22 @@
+// Qwen2: Llama with biases on q, k and v, and half-split rotary pairs.
+#include "models/architecture.h"
+
+namespace fathom {
+namespace {
+
+ModelConfig read_config(const Gguf& file) { return read_common_config(file, RotaryConfig::Pairing::kHalfSplit); }
+
+std::unique_ptr<Network> build(const ModelConfig& c, WeightSource& weights) {
+  DecoderBuilder b(c, weights);
+  for (int i = 0; i < c.layers; ++i) {
+    b.add(i, b.rms_norm(i, "attn_norm"), b.attention(i, {.bias = Bias::kRequired}));
+    b.add(i, b.rms_norm(i, "ffn_norm"), b.feed_forward(i, Activation::kSwiGlu));
+  }
+  return b.finish(b.rms_norm("output_norm"));
+}
+
+}  // namespace
+
+Architecture qwen2_architecture() { return {"qwen2", read_config, build}; }
+
+}  // namespace fathom

@@ -1,0 +1,53 @@
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "models/feed_forward.h"
+#include "models/network.h"
+#include "models/norm.h"
+
+namespace fathom {
+
+/// One step of a layer: x += post(Σ branches(pre(x))). A branch is a mixer or a feed-forward; all read the same
+/// rows.
+struct Block {
+  Norm pre;  // empty: branches read x itself
+  std::vector<std::unique_ptr<Mixer>> mixers;
+  std::vector<std::unique_ptr<FeedForward>> feed_forwards;
+  Norm post;  // empty: none
+};
+
+/// Blocks that run one after the other.
+struct DecoderLayer {
+  std::vector<Block> blocks;
+};
+
+/// The decoder that most architectures share: embedding, layers of residual blocks, a norm and an output
+/// projection.
+class Decoder final : public Network {
+ public:
+  std::vector<std::unique_ptr<LayerState>> new_states(const StateOptions& options, int count) const override;
+  void forward(Workspace& work, std::span<const SequenceRows> sequences, std::span<const int32_t> tokens,
+               int layers_run, const LayerHooks& hooks) const override;
+  void logits(Workspace& work, ActivationBuffer& x, float* logits) const override;
+  std::vector<AttendLayer> attention() const override;
+  const Matrix* output_projection(int layer) const override;
+  double weight_bytes(int64_t rows) const override;
+  int64_t multiply_adds() const override;
+
+  int64_t width = 0;
+  Matrix embedding;           // [vocabulary, width]
+  float embedding_scale = 1;  // multiplies embeddings
+  Matrix position_embedding;  // [trained context, width]; empty = none
+  std::vector<DecoderLayer> layers;
+  Norm output_norm;
+  Matrix output;                 // [vocabulary, width]; the embedding itself when tied
+  std::vector<Matrix> matrices;  // of mixers and the output: what decoding a token multiplies with, for accounting
+
+ private:
+  void embed(Workspace& work, const SequenceRows& rows, std::span<const int32_t> tokens) const;
+  void run_block(Workspace& work, const Block& block, std::span<const SequenceRows> sequences, int64_t rows) const;
+};
+
+}  // namespace fathom

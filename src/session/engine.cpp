@@ -1,0 +1,335 @@
+#include "session/engine.h"
+
+#include <algorithm>
+#include <numeric>
+#include <thread>
+
+#include "base/content_hash.h"
+#include "base/error.h"
+
+namespace fathom {
+namespace {
+
+/// Rows whose logits are made at once: 64 rows of a vocabulary of 128k take 32 MB.
+constexpr size_t kLogitRows = 64;
+
+int threads_or_all(int threads) {
+  return threads > 0 ? threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+int layers_to_run(const ModelConfig& model, int layers) {
+  if (layers < 0 || layers > model.layers)
+    fail_usage("expected 1 to ", model.layers, " of the model's layers to be run, or 0 for all, found ", layers);
+  return layers > 0 ? layers : model.layers;
+}
+
+/// The k largest logits of each row, the largest first; of equal ones the first token.
+void add_top(std::span<const float> logits, int k, std::vector<TokenLogit>& top) {
+  std::vector<int32_t> order(logits.size());
+  std::iota(order.begin(), order.end(), 0);
+  const auto better = [&](int32_t a, int32_t b) { return logits[a] != logits[b] ? logits[a] > logits[b] : a < b; };
+  const auto count = std::min<size_t>(k, order.size());
+  std::ranges::partial_sort(order, order.begin() + static_cast<int64_t>(count), better);
+  for (size_t i = 0; i < count; ++i) top.push_back({order[i], logits[order[i]]});
+}
+
+}  // namespace
+
+Runtime::Runtime(int threads) : Runtime(threads, kernels()) {}
+Runtime::Runtime(int threads, const Kernels& table) : pool_(threads_or_all(threads)), work_(pool_, table) {}
+
+Engine::Engine(std::shared_ptr<const Model> model, std::shared_ptr<Runtime> runtime, EngineOptions options)
+    : model_(std::move(model)),
+      runtime_(std::move(runtime)),
+      pages_(options.memory),
+      checkpoint_budget_(std::make_shared<MemoryBudget>(options.checkpoints, "--checkpoints")) {}
+
+/// The rotary tables of the model under a `--position` method, and last those that rotate nothing.
+std::vector<StateOptions::Rotations> Engine::rotations(const SequenceOptions& options) {
+  const ModelConfig& model = model_->config();
+  const int64_t context = options.context > 0 ? options.context : model.trained_context;
+  std::vector<StateOptions::Rotations>& tables = rotations_[{options.position, context}];
+  if (!tables.empty()) return tables;
+  std::vector<RotaryConfig> configs = model.rotaries();
+  const Spec spec = parse_spec(options.position);
+  const auto& method = position_methods().find(spec);
+  if (configs[0].dims == 0 && !method.info.exact)
+    fail_usage("--position ", options.position, ": this model has no rotary positions");
+  // windowed layers with a rotary base of their own never see positions far apart: theirs stays
+  method.make(check_values(spec, method.info.parameters), configs[0]);
+  configs.emplace_back();
+  std::vector<StateOptions::Rotations> made;
+  for (const RotaryConfig& config : configs) {
+    const auto both = std::make_shared<RotaryTables>(config, context);
+    made.push_back({std::shared_ptr<PositionRotations>(both, &both->table), both->rotary.score_factor()});
+  }
+  tables = std::move(made);
+  return tables;
+}
+
+Sequence Engine::new_sequence(const SequenceOptions& options) {
+  const std::vector<StateOptions::Rotations> tables = rotations(options);
+  const StateOptions states{pages_, cache_methods().make(options.cache), model_->config().landmarks.page_tokens(),
+                            tables};
+  return Sequence(model_->network().new_states(states, layers_to_run(model_->config(), options.layers)),
+                  {.budget = checkpoint_budget_});
+}
+
+namespace {
+
+/// Tells apart sequences whose pages differ for the same tokens.
+uint64_t prefix_space(const SequenceOptions& options, int64_t context) {
+  ContentHash hash;
+  hash.add(options.position);
+  hash.add(options.cache);
+  hash.add(static_cast<uint64_t>(context));
+  hash.add(static_cast<uint64_t>(options.layers));
+  return hash.value();
+}
+
+}  // namespace
+
+int64_t Engine::restore_prefix(Sequence& sequence, const SequenceOptions& options, std::span<const int32_t> tokens,
+                               int64_t block) {
+  return pages_.prefixes(block).restore(sequence, tokens, prefix_space(options, options.context));
+}
+
+void Engine::publish_prefix(const Sequence& sequence, const SequenceOptions& options, int64_t block) {
+  pages_.prefixes(block).publish(sequence, prefix_space(options, options.context));
+}
+
+void Engine::check(const Rows& rows) const {
+  const ModelConfig& model = model_->config();
+  const int64_t count = rows.count(model.width);
+  if (count == 0) fail("the prompt has no tokens");
+  if (!rows.embeddings.empty() && std::ssize(rows.embeddings) != count * model.width)
+    fail("embeddings: expected rows of ", model.width, " numbers, found ", rows.embeddings.size(), " numbers");
+  for (size_t i = 0; rows.embeddings.empty() && i < rows.tokens.size(); ++i) {
+    if (rows.tokens[i] < 0 || rows.tokens[i] >= model.vocabulary) {
+      fail("token ", rows.tokens[i], " (number ", i, ") is outside the vocabulary of ", model.vocabulary,
+           " tokens");
+    }
+  }
+  if (!rows.positions.empty() && std::ssize(rows.positions) != count)
+    fail("expected a position for each of the ", count, " tokens, found ", rows.positions.size());
+  for (const std::span<const int64_t> wanted : {rows.wanted, rows.visited}) {
+    if (!wanted.empty() && (wanted.front() < 0 || wanted.back() >= count || !std::ranges::is_sorted(wanted)))
+      fail("rows whose logits are wanted must be ascending and below ", count);
+  }
+  for (const int layer : rows.hidden_layers)
+    if (layer < 0 || layer >= rows.sequence->layers())
+      fail("hidden states of layer ", layer, " are wanted, but ", rows.sequence->layers(), " layers are run");
+  if (rows.sequence->draft()) fail("the sequence has an open draft: accept or abandon it first");
+  if (!rows.draft) return;
+  if (rows.draft->size() != count)
+    fail("expected a token for each of the ", rows.draft->size(), " nodes of the draft");
+  if (rows.policy.selector->selects_from_plan())
+    fail_usage("this --attend method selects for all heads before a layer is read, which drafts do not allow");
+}
+
+/// Opens the sequence for its rows, and rotary tables for its positions; on failure it is as it was.
+void Engine::open(Rows& rows) {
+  check(rows);
+  Sequence& sequence = *rows.sequence;
+  if (rows.draft) {
+    sequence.open_draft(*rows.draft, rows.tokens);
+  } else if (rows.positions.empty()) {
+    std::vector<int64_t> positions(rows.count(model_->config().width));
+    std::iota(positions.begin(), positions.end(), sequence.next_position());
+    sequence.open(positions, rows.tokens);
+  } else {
+    sequence.open(rows.positions, rows.tokens);
+  }
+  const int64_t end = sequence.end_position() + (rows.draft ? rows.draft->size() : 0);
+  try {
+    for (int i = 0; i < sequence.layers(); ++i)
+      if (PagedKv* kv = sequence.paged(i)) kv->reserve_rotations(end);
+  } catch (...) {
+    sequence.abandon();
+    throw;
+  }
+}
+
+void Engine::forward(std::span<Rows> batch) {
+  std::vector<Rows*> members;
+  for (Rows& rows : batch) {
+    for (const Rows& other : batch.first(&rows - batch.data()))
+      if (other.sequence == rows.sequence)
+        fail("a sequence is in this batch twice: it reads one run of tokens a pass");
+    if (rows.sequence->layers() != batch[0].sequence->layers())
+      fail("sequences of one batch must run the same layers");
+  }
+  for (Rows& rows : batch) {
+    rows.result = {};
+    try {
+      open(rows);
+      members.push_back(&rows);
+    } catch (...) {
+      rows.result.error = std::current_exception();
+    }
+  }
+  if (!members.empty()) run(members);
+}
+
+void Engine::run(std::span<Rows* const> members) {
+  const int64_t width = model_->config().width;
+  std::vector<SequenceRows> sequences;
+  std::vector<int32_t> tokens;
+  std::vector<std::vector<int64_t>> positions;
+  std::vector<int64_t> first_rows;
+  int64_t total = 0;
+  for (const Rows* rows : members) {
+    const int64_t count = rows->count(width);
+    SequenceRows& s = sequences.emplace_back();
+    s.sequence = rows->sequence;
+    s.policy = rows->policy;
+    s.first_row = total;
+    s.rows = count;
+    std::vector<int64_t>& own = positions.emplace_back(rows->positions.begin(), rows->positions.end());
+    if (own.empty()) {
+      const int64_t next = rows->sequence->next_position();  // behind the opened rows, before a draft
+      for (int64_t r = 0; r < count; ++r)
+        own.push_back(rows->draft ? next + rows->draft->depth(static_cast<int>(r)) : next - count + r);
+    }
+    s.positions = own.data();
+    s.embeddings = rows->embeddings.empty() ? nullptr : rows->embeddings.data();
+    if (rows->draft_queries) rows->draft_queries->layers.assign(rows->sequence->layers(), {});
+    s.draft_queries = rows->draft_queries;
+    if (rows->embeddings.empty()) {
+      tokens.insert(tokens.end(), rows->tokens.begin(), rows->tokens.end());
+    } else {
+      tokens.insert(tokens.end(), count, 0);
+    }
+    first_rows.push_back(total);
+    total += count;
+  }
+  LayerHooks hooks;
+  if (std::ranges::all_of(members, [](const Rows* rows) { return rows->stop != nullptr; })) {
+    hooks.before = [&] {
+      const auto wants = [](const Rows* rows) { return rows->stop->stop_requested(); };
+      if (std::ranges::all_of(members, wants)) members[0]->stop->throw_if_requested();
+    };
+  }
+  if (std::ranges::any_of(members, [](const Rows* rows) { return !rows->hidden_layers.empty(); })) {
+    hooks.after = [&](int layer, const float* hidden) {
+      for (size_t m = 0; m < members.size(); ++m) {
+        Rows& rows = *members[m];
+        if (!std::ranges::count(rows.hidden_layers, layer)) continue;
+        for (const int64_t row : rows.wanted) {
+          const float* from = hidden + (first_rows[m] + row) * width;
+          rows.result.hidden.insert(rows.result.hidden.end(), from, from + width);
+        }
+      }
+    };
+  }
+  try {
+    model_->network().forward(runtime_->work(), sequences, tokens, members[0]->sequence->layers(), hooks);
+  } catch (...) {
+    for (Rows* rows : members) {
+      rows->sequence->abandon();
+      rows->result = {};
+      rows->result.error = std::current_exception();
+    }
+    return;
+  }
+  for (const Rows* rows : members)
+    if (!rows->draft) rows->sequence->commit();
+  show_logits(members, first_rows);
+}
+
+/// Hands out the logits of visited rows, then keeps those of wanted ones, a few rows at a time.
+void Engine::show_logits(std::span<Rows* const> members, std::span<const int64_t> first_rows) {
+  Workspace& work = runtime_->work();
+  const ModelConfig& model = model_->config();
+  std::vector<float> logits;
+  const auto make = [&](std::span<const int64_t> rows) {
+    work.chosen.resize(std::ssize(rows), model.width);
+    for (size_t i = 0; i < rows.size(); ++i)
+      std::copy_n(work.normed.row(rows[i]), model.width, work.chosen.row(static_cast<int64_t>(i)));
+    logits.resize(rows.size() * model.vocabulary);
+    model_->network().logits(work, work.chosen, logits.data());
+    if (!model.landmarks) return;
+    for (size_t i = 0; i < rows.size();
+         ++i) {  // a landmark is never the caller's token: no likelier than any other
+      const std::span row = std::span(logits).subspan(i * model.vocabulary, model.vocabulary);
+      row[model.landmark_token] = *std::ranges::min_element(row);
+    }
+  };
+  const auto row_of = [&](size_t i) {
+    return std::span<const float>(logits).subspan(i * model.vocabulary, model.vocabulary);
+  };
+  for (size_t m = 0; m < members.size(); ++m) {
+    const Rows& rows = *members[m];
+    for (size_t begin = 0; rows.visit && begin < rows.visited.size(); begin += kLogitRows) {
+      std::vector<int64_t> some;
+      for (const int64_t row : rows.visited.subspan(begin, std::min(kLogitRows, rows.visited.size() - begin)))
+        some.push_back(first_rows[m] + row);
+      make(some);
+      for (size_t i = 0; i < some.size(); ++i) rows.visit(begin + i, row_of(i));
+    }
+  }
+  std::vector<int64_t> wanted;
+  std::vector<Rows*> owners;
+  for (size_t m = 0; m < members.size(); ++m) {
+    for (const int64_t row : members[m]->wanted) {
+      wanted.push_back(first_rows[m] + row);
+      owners.push_back(members[m]);
+    }
+  }
+  for (size_t begin = 0; begin < wanted.size(); begin += kLogitRows) {
+    const std::span<const int64_t> some =
+        std::span(wanted).subspan(begin, std::min(kLogitRows, wanted.size() - begin));
+    make(some);
+    for (size_t i = 0; i < some.size(); ++i) {
+      RowsResult& result = owners[begin + i]->result;
+      const std::span<const float> row = row_of(i);
+      if (owners[begin + i]->top_k > 0) {
+        add_top(row, owners[begin + i]->top_k, result.top);
+      } else {
+        result.logits.insert(result.logits.end(), row.begin(), row.end());
+      }
+    }
+  }
+}
+
+void Engine::accept(const Rows& rows, std::span<const int> path) {
+  rows.sequence->accept(path);
+  if (rows.draft_queries && !path.empty()) show_accepted(rows, path);
+}
+
+/// Selectors plan and listeners listen for the rows that stay.
+void Engine::show_accepted(const Rows& rows, std::span<const int> path) {
+  Sequence& sequence = *rows.sequence;
+  std::vector<int64_t> positions(path.size());
+  std::iota(positions.begin(), positions.end(), sequence.next_position() - std::ssize(path));
+  std::vector<float> queries;
+  for (int layer = 0; layer < sequence.layers(); ++layer) {
+    const DraftQueries::Layer& kept = rows.draft_queries->layers[layer];
+    if (kept.queries.empty()) continue;
+    AttentionInput input;
+    input.sequence = &sequence;
+    input.kv = sequence.paged(layer);
+    input.layer = layer;
+    input.heads = kept.heads;
+    input.rows = std::ssize(path);
+    input.positions = positions.data();
+    input.query_stride = static_cast<int64_t>(kept.heads) * input.kv->shape().key_dim;
+    queries.clear();
+    for (const int node : path) {
+      const auto from = kept.queries.begin() + node * input.query_stride;
+      queries.insert(queries.end(), from, from + input.query_stride);
+    }
+    input.queries = queries.data();
+    input.form = kept.form;
+    input.scale = kept.scale;
+    input.selector = rows.policy.selector;
+    LayerQueries all = input.layer_queries(runtime_->work().kernels);
+    all.state = sequence.state(Sequence::StateOf::kSelector);
+    input.selector->plan(all, runtime_->pool());
+    if (!rows.policy.listener) continue;
+    all.state = sequence.state(Sequence::StateOf::kEvictor);
+    rows.policy.listener->listen(all, runtime_->pool());
+  }
+}
+
+}  // namespace fathom

@@ -1,0 +1,405 @@
+#include "session/session.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "attend/methods.h"
+#include "base/error.h"
+#include "base/format.h"
+#include "evict/methods.h"
+#include "mixers/attention_mixer.h"
+#include "mixers/output_norms.h"
+
+namespace fathom {
+namespace {
+
+/// The method that `spec` names, attached; null: none.
+template <class Table>
+auto make_attached(const Table& methods, const std::string& spec, const AttendContext& context) {
+  auto method = methods.make(spec);
+  if (method) method->attach(context);
+  return method;
+}
+
+/// Empty if a layer with attention has no output projection.
+OutputNorms output_norms_of(const std::shared_ptr<const Model>& model, const std::vector<AttendLayer>& attention,
+                            const Kernels& table) {
+  for (size_t layer = 0; layer < attention.size(); ++layer)
+    if (attention[layer].heads > 0 && !model->network().output_projection(static_cast<int>(layer))) return {};
+  return [model, attention, &table](int layer, int64_t rows, const float* values, float* norms, ThreadPool& pool) {
+    const AttendLayer& shape = attention[layer];
+    output_norms({shape.heads, shape.kv_heads, shape.shape.value_dim, model->network().output_projection(layer)},
+                 rows, values, norms, pool, table);
+  };
+}
+
+/// −ln p(token); p = softmax(logits).
+float nats_of(std::span<const float> logits, int32_t token) {
+  const float largest = *std::ranges::max_element(logits);
+  double sum = 0;
+  for (const float logit : logits) sum += std::exp(static_cast<double>(logit - largest));
+  return static_cast<float>(std::log(sum) + largest - logits[token]);
+}
+
+/// Of the first token of a sequence, or after a rewind, nothing is known.
+float nats_or_nan(std::span<const float> logits, int32_t token) {
+  return logits.empty() ? std::numeric_limits<float>::quiet_NaN() : nats_of(logits, token);
+}
+
+SequenceOptions sequence_options(const SessionOptions& options) {
+  if (options.chunk < 1) fail_usage("the chunk must be at least 1 token, found ", options.chunk);
+  if (options.context < 0) fail_usage("the context limit must not be negative, found ", options.context);
+  return {options.position, options.cache, options.context, options.layers};
+}
+
+}  // namespace
+
+Session::Session(std::shared_ptr<const Model> model, std::shared_ptr<Runtime> runtime, SessionOptions options)
+    : Session(std::make_shared<Engine>(std::move(model), std::move(runtime)), std::move(options)) {}
+
+Session::Session(std::shared_ptr<Engine> engine, SessionOptions options)
+    : engine_(std::move(engine)),
+      options_(std::move(options)),
+      sequence_(engine_->new_sequence(sequence_options(options_))) {
+  set_selector(options_.attend);
+  evictor_ = make_attached(evict_methods(), options_.evict, attend_context());
+  if (evictor_) sequence_.set_state(Sequence::StateOf::kEvictor, evictor_->new_state());
+  check_methods();
+}
+
+Session::Session(const Session& other, Sequence sequence)
+    : engine_(other.engine_),
+      options_(other.options_),
+      selector_(other.selector_),
+      evictor_(other.evictor_),
+      sequence_(std::move(sequence)),
+      logits_(other.logits_) {}
+
+void Session::set_selector(const std::string& attend) {
+  selector_ = make_attached(attend_methods(), attend, attend_context());
+  sequence_.set_state(Sequence::StateOf::kSelector, selector_->new_state());
+}
+
+AttendContext Session::attend_context() const {
+  AttendContext context;
+  context.layers = model().config().layers;
+  context.attention = model().network().attention();
+  context.output_norms = output_norms_of(engine_->shared_model(), context.attention, runtime().work().kernels);
+  const PageFormat format = cache_methods().make(options_.cache);
+  for (AttendLayer& layer : context.attention) layer.shape.format = format;
+  context.softplus = model().config().softplus;
+  context.landmarks = landmarks();
+  return context;
+}
+
+void Session::check_methods() const {
+  const Capabilities attend = attend_methods().capabilities(options_.attend),
+                     evict = evict_methods().capabilities(options_.evict);
+  const auto expect = [&](bool works, const char* option, const std::string& spec, const char* model,
+                          const std::vector<std::string>& others) {
+    if (!works) fail_usage(option, " ", spec, ": ", model, ", expected ", or_list(others));
+  };
+  if (landmarks()) {
+    const char* trained = "this model was trained with landmarks";
+    expect(attend.works_with_landmarks, "--attend", options_.attend, trained,
+           attend_methods().names_with(&Capabilities::works_with_landmarks));
+    expect(evict.works_with_landmarks, "--evict", options_.evict, trained,
+           evict_methods().names_with(&Capabilities::works_with_landmarks));
+  }
+  if (sequence_.has_recurrent_layers()) {
+    const char* recurrent = "this model has recurrent layers";
+    expect(attend.works_on_recurrent, "--attend", options_.attend, recurrent,
+           attend_methods().names_with(&Capabilities::works_on_recurrent));
+    expect(evict.works_on_recurrent, "--evict", options_.evict, recurrent,
+           evict_methods().names_with(&Capabilities::works_on_recurrent));
+  }
+  if (!evictor_ || !evictor_->moves_tokens() || attend.works_with_compacted) return;
+  fail_usage("--evict ", options_.evict, " moves tokens, but --attend ", options_.attend,
+             " remembers where they are: expected places=true, or --attend with ",
+             or_list(attend_methods().names_with(&Capabilities::works_with_compacted)));
+}
+
+void Session::check(std::span<const int32_t> tokens) const {
+  if (tokens.empty()) fail("the prompt has no tokens");
+  if (draft_) fail("the session has an open draft: accept it first");
+  const int64_t vocabulary = model().config().vocabulary;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (tokens[i] < 0 || tokens[i] >= vocabulary) {
+      fail("token ", tokens[i], " (number ", i, ") is outside the vocabulary of ", vocabulary, " tokens");
+    }
+  }
+  const int64_t wanted = length() + static_cast<int64_t>(tokens.size());
+  if (options_.context > 0 && wanted > options_.context) {
+    fail(wanted, " tokens are more than the context limit of ", options_.context, " (-c)");
+  }
+}
+
+void Session::add_with_landmarks(std::span<const int32_t> tokens, int64_t before, std::vector<int32_t>& out) const {
+  for (const int32_t token : tokens) {
+    out.push_back(token);
+    if (landmarks() && ++before % landmarks().tokens == 0) out.push_back(model().config().landmark_token);
+  }
+}
+
+bool Session::wants_surprisal() const {
+  return selector_->wants_surprisal() || (evictor_ && evictor_->wants_surprisal());
+}
+
+void Session::tell_surprisal(std::span<const float> nats) {
+  const Surprisal surprisal{length() - std::ssize(nats), nats};
+  if (selector_->wants_surprisal()) selector_->surprisal(surprisal, sequence_.state(Sequence::StateOf::kSelector));
+  if (evictor_ && evictor_->wants_surprisal())
+    evictor_->surprisal(surprisal, sequence_.state(Sequence::StateOf::kEvictor));
+}
+
+void Session::evict(bool end) {
+  if (evictor_) evictor_->evict(sequence_, end, {runtime().pool(), runtime().work().kernels});
+}
+
+Rows Session::rows_of(std::span<const int32_t> read) {
+  Rows rows;
+  rows.sequence = &sequence_;
+  rows.policy = policy();
+  rows.tokens = read;
+  rows.stop = options_.stop;
+  return rows;
+}
+
+/// Reads one chunk, the tokens `first` and following of a call.
+void Session::read_chunk(std::span<const int32_t> tokens, std::span<const int64_t> positions, int64_t first,
+                         bool last, const AppendOptions& options) {
+  const int64_t before = length(), count = std::ssize(tokens);
+  std::vector<int32_t> read;
+  add_with_landmarks(tokens, before, read);
+  Rows rows = rows_of(read);
+  rows.positions = positions;
+
+  std::vector<int64_t> visited, row_of;  // tokens whose logits are used, and the rows in which they are read
+  for (int64_t i = 0; i < count; ++i) {
+    const bool shown = options.each_row && (!options.wants || options.wants(first + i));
+    if (!shown && !(wants_surprisal() && i + 1 < count)) continue;
+    visited.push_back(i);
+    row_of.push_back(landmarks().with(before + i + 1) - landmarks().with(before) - 1);
+  }
+  std::vector<float> nats(wants_surprisal() ? count : 0);
+  if (!nats.empty()) nats[0] = nats_or_nan(logits_, tokens[0]);
+  rows.visited = row_of;
+  rows.visit = [&](size_t i, std::span<const float> logits) {
+    const int64_t token = visited[i];
+    if (!nats.empty() && token + 1 < count) nats[token + 1] = nats_of(logits, tokens[token + 1]);
+    if (options.each_row && (!options.wants || options.wants(first + token)))
+      options.each_row(first + token, logits);
+  };
+  const int64_t end = std::ssize(read) - 1;
+  if (last || wants_surprisal()) rows.wanted = {&end, 1};
+  engine_->forward({&rows, 1});
+  if (rows.result.error) {
+    logits_.clear();
+    rows.result.throw_if_failed();
+  }
+  logits_ = std::move(rows.result.logits);
+  if (!nats.empty()) tell_surprisal(nats);
+  evict(last);
+}
+
+void Session::append(std::span<const int32_t> tokens, const AppendOptions& options) {
+  check(tokens);
+  if (!options.positions.empty() && options.positions.size() != tokens.size())
+    fail("expected a position for each of the ", tokens.size(), " tokens, found ", options.positions.size());
+  if (landmarks() && !options.positions.empty())
+    fail_usage("this model was trained with landmarks: expected tokens without positions of their own");
+  const bool shares =
+      options_.share_prefixes && !landmarks() && !evictor_ && !options.each_row && options.positions.empty();
+  const int64_t block = (options_.chunk + kPageTokens - 1) / kPageTokens * kPageTokens;
+  int64_t begin = 0;
+  if (shares && length() == 0) {
+    begin = restored_ = engine_->restore_prefix(sequence_, sequence_options(options_), tokens, block);
+    if (begin > 0 && options.progress) options.progress(begin);
+  }
+  for (int64_t done = begin; done < std::ssize(tokens);) {
+    const int64_t count = std::min<int64_t>(options_.chunk, std::ssize(tokens) - done);
+    const auto positions = options.positions.empty() ? options.positions : options.positions.subspan(done, count);
+    read_chunk(tokens.subspan(done, count), positions, done, done + count == std::ssize(tokens), options);
+    if (shares) engine_->publish_prefix(sequence_, sequence_options(options_), block);
+    done += count;
+    if (options.progress) options.progress(done);
+  }
+}
+
+std::vector<std::exception_ptr> Session::try_step(std::span<Session* const> sessions,
+                                                  std::span<const int32_t> tokens) {
+  if (tokens.size() != sessions.size())
+    fail("expected a token for each of the ", sessions.size(), " sessions, found ", tokens.size());
+  std::vector<std::exception_ptr> errors(sessions.size());
+  std::vector<std::vector<int32_t>> read(sessions.size());
+  std::vector<int64_t> last(sessions.size());
+  std::vector<Rows> batch;
+  std::vector<size_t> members;
+  for (size_t i = 0; i < sessions.size(); ++i) {
+    Session& session = *sessions[i];
+    if (&session.model() != &sessions[0]->model() || &session.runtime() != &sessions[0]->runtime())
+      fail("sessions that step together must share model and runtime");
+    if (session.sequence_.layers() != sessions[0]->sequence_.layers())
+      fail("sessions that step together must run the same layers");
+    if (std::find(sessions.begin(), sessions.begin() + i, sessions[i]) != sessions.begin() + i)
+      fail("session ", i, " is in this step twice: a session reads one token a step");
+  }
+  for (size_t i = 0; i < sessions.size(); ++i) {
+    try {
+      sessions[i]->check(tokens.subspan(i, 1));
+    } catch (...) {
+      errors[i] = std::current_exception();
+      continue;
+    }
+    sessions[i]->add_with_landmarks(tokens.subspan(i, 1), sessions[i]->length(), read[i]);
+    last[i] = std::ssize(read[i]) - 1;
+    batch.push_back(sessions[i]->rows_of(read[i]));
+    batch.back().wanted = {&last[i], 1};
+    members.push_back(i);
+  }
+  if (!batch.empty()) sessions[members[0]]->engine_->forward(batch);
+  for (size_t m = 0; m < members.size(); ++m) {
+    Session& session = *sessions[members[m]];
+    if (batch[m].result.error) {
+      errors[members[m]] = batch[m].result.error;
+      continue;
+    }
+    const float nats = session.wants_surprisal() ? nats_or_nan(session.logits_, tokens[members[m]]) : 0;
+    session.logits_ = std::move(batch[m].result.logits);
+    if (session.wants_surprisal()) session.tell_surprisal({&nats, 1});
+    session.evict(true);
+  }
+  return errors;
+}
+
+void Session::step(std::span<Session* const> sessions, std::span<const int32_t> tokens) {
+  for (const std::exception_ptr& error : try_step(sessions, tokens))
+    if (error) std::rethrow_exception(error);
+}
+
+std::vector<float> Session::draft(const DraftTree& tree, std::span<const int32_t> tokens) {
+  check(tokens);
+  if (landmarks()) fail_usage("this model was trained with landmarks, which drafts do not allow");
+  auto draft = std::make_unique<Draft>();
+  draft->tree = tree;
+  draft->tokens.assign(tokens.begin(), tokens.end());
+  std::vector<int64_t> all(tokens.size());
+  std::iota(all.begin(), all.end(), 0);
+  Rows rows = rows_of(draft->tokens);
+  rows.policy.watcher = nullptr;
+  rows.draft = &draft->tree;
+  rows.draft_queries = &draft->queries;
+  rows.wanted = all;
+  engine_->forward({&rows, 1});
+  rows.result.throw_if_failed();
+  draft->logits = std::move(rows.result.logits);
+  draft_ = std::move(draft);
+  return draft_->logits;
+}
+
+void Session::accept(std::span<const int> path) {
+  if (!draft_) fail("there is no draft to accept tokens of");
+  const std::unique_ptr<Draft> draft = std::move(draft_);
+  Rows rows = rows_of(draft->tokens);
+  rows.draft_queries = &draft->queries;
+  engine_->accept(rows, path);
+  if (path.empty()) return;
+  const int64_t vocabulary = model().config().vocabulary;
+  std::vector<float> nats;
+  for (const int node : path) {
+    nats.push_back(wants_surprisal() ? nats_or_nan(logits_, draft->tokens[node]) : 0);
+    const auto row = draft->logits.begin() + node * vocabulary;
+    logits_.assign(row, row + vocabulary);
+  }
+  if (wants_surprisal()) tell_surprisal(nats);
+  evict(true);
+}
+
+Session Session::fork() const {
+  if (draft_) fail("the session has an open draft: accept it first");
+  return Session(*this, sequence_.fork());
+}
+
+Session Session::fork(const std::string& attend) const {
+  Session forked = fork();
+  if (attend == options_.attend) return forked;
+  forked.options_.attend = attend;
+  forked.set_selector(attend);
+  forked.check_methods();
+  return forked;
+}
+
+void Session::watch(AttentionWatcher* watcher) {
+  if (watcher && landmarks())
+    fail_usage(
+        "this model was trained with landmarks: what it attends to cannot be shown, as no single softmax makes "
+        "its shares");
+  watcher_ = watcher;
+}
+
+/// Reads tokens that were read before, in chunks that begin with the first of them.
+void Session::read_again(std::span<const int32_t> ids) {
+  if (std::ranges::count(ids, -1) > 0)
+    fail(
+        "tokens that were not read as ids cannot be read again, which a rewind of this model's recurrent layers "
+        "needs");
+  for (int64_t done = 0; done < std::ssize(ids);) {
+    const int64_t count = std::min<int64_t>(options_.chunk, std::ssize(ids) - done);
+    Rows rows = rows_of(ids.subspan(done, count));
+    engine_->forward({&rows, 1});
+    rows.result.throw_if_failed();
+    done += count;
+  }
+}
+
+void Session::rewind(int64_t n) {
+  if (draft_) fail("the session has an open draft: accept it first");
+  if (n < 0 || n > length()) fail("cannot rewind ", n, " tokens of ", length());
+  const int64_t kept = landmarks().with(length() - n), floor = sequence_.floor(kept);
+  if (floor == kept) {
+    sequence_.truncate(kept);
+  } else {
+    const std::vector<int32_t> ids = sequence_.ids().copy(floor, kept);
+    Session again = fork();  // so that nothing is lost if reading fails
+    again.sequence_.truncate(floor);
+    again.read_again(ids);
+    sequence_ = std::move(again.sequence_);
+  }
+  if (n > 0) logits_.clear();
+}
+
+void Session::move_to(int64_t position) { sequence_.move_to(position); }
+
+void Session::fill_random(int64_t n) {
+  const ModelConfig& config = model().config();
+  std::vector<float> noise(std::max<size_t>(kMaxHeadDim, 1));
+  uint32_t state = 12345;
+  for (float& v : noise) {
+    state = state * 1664525u + 1013904223u;
+    v = static_cast<float>(state >> 8) / static_cast<float>(1 << 23) - 1.0f;
+  }
+  n = config.landmarks.with(length() + n) - sequence_.tokens();
+  if (n == 0) return;
+  std::vector<int64_t> positions(n);
+  std::iota(positions.begin(), positions.end(), sequence_.next_position());
+  sequence_.open(positions);
+  for (int layer = 0; layer < sequence_.layers(); ++layer) {
+    if (PagedKv* kv = sequence_.paged(layer)) {
+      kv->reserve_rotations(sequence_.end_position());
+      // stride 0: one key and value for all tokens, which the rotations by their offsets make different. A key for
+      // each token would scatter what selectors choose more than text does: they would be timed as too slow.
+      runtime().pool().parallel_for(kv->heads(), [&](size_t head, int) {
+        kv->write(runtime().work().kernels, static_cast<int>(head), n, noise.data(), 0, noise.data(), 0);
+      });
+    }
+    if (RecurrentState* recurrent = sequence_.recurrent(layer)) recurrent->fill(noise);
+  }
+  sequence_.commit();
+  logits_.clear();
+}
+
+void Session::mask(int64_t begin, int64_t end) { sequence_.mask(landmarks().with(begin), landmarks().with(end)); }
+
+}  // namespace fathom

@@ -1,0 +1,613 @@
+// Sequences whose layers differ: pages, recurrences, both, and layers that fail.
+#include "memory/sequence.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <numeric>
+#include <random>
+
+#include "allocation_limit.h"
+#include "base/error.h"
+#include "number_recurrence.h"
+#include "token_pages.h"
+
+namespace fathom {
+namespace {
+
+using test::following;
+using Numbers = std::vector<int64_t>;
+
+enum class Kind { kPaged, kRecurrent, kBoth };
+
+/// What layers of sequences are made of.
+struct Parts {
+  std::shared_ptr<PageStore> store = test::small_store();
+  std::shared_ptr<MemoryBudget> budget;  // of recurrent states
+
+  std::unique_ptr<LayerState> paged() const {
+    PagedKvConfig config;
+    config.store = store;
+    config.heads = 2;
+    config.rotations = test::small_rotations();
+    return std::make_unique<PagedKv>(config);
+  }
+  std::unique_ptr<LayerState> recurrent() const {
+    return std::make_unique<RecurrentState>(test::number_layout(), budget);
+  }
+  std::unique_ptr<LayerState> layer(Kind kind) const {
+    if (kind == Kind::kPaged) return paged();
+    if (kind == Kind::kRecurrent) return recurrent();
+    return std::make_unique<CombinedState>(paged(), recurrent());
+  }
+  Sequence sequence(const std::vector<Kind>& kinds, CheckpointPolicy checkpoints = {}) const {
+    std::vector<std::unique_ptr<LayerState>> layers;
+    for (const Kind kind : kinds) layers.push_back(layer(kind));
+    return Sequence(std::move(layers), std::move(checkpoints));
+  }
+};
+
+/// All layers write the open tokens, as mixers do.
+void write(Sequence& sequence, const Numbers& ids) {
+  for (int layer = 0; layer < sequence.layers(); ++layer) {
+    if (sequence.paged(layer)) test::write_tokens(sequence, layer, ids);
+    if (sequence.recurrent(layer)) test::write_numbers(*sequence.recurrent(layer), ids);
+  }
+}
+
+void open(Sequence& sequence, const Numbers& ids) {
+  sequence.open(following(sequence.next_position(), std::ssize(ids)), std::vector<int32_t>(ids.begin(), ids.end()));
+}
+
+void read(Sequence& sequence, const Numbers& ids) {
+  open(sequence, ids);
+  write(sequence, ids);
+  sequence.commit();
+}
+
+/// All layers hold what these tokens leave.
+void expect_tokens(Sequence& sequence, const Numbers& ids) {
+  const auto tokens = std::ssize(ids);
+  ASSERT_EQ(sequence.tokens(), tokens);
+  ASSERT_EQ(sequence.next_position(), tokens);
+  ASSERT_EQ(sequence.ids().size(), tokens);
+  for (int64_t i = 0; i < tokens; ++i) ASSERT_EQ(sequence.ids()[i], ids[i]);
+  for (int layer = 0; layer < sequence.layers(); ++layer) {
+    if (const RecurrentState* state = sequence.recurrent(layer)) {
+      ASSERT_NO_FATAL_FAILURE(test::expect_numbers(*state, ids)) << "layer " << layer;
+    }
+    const PagedKv* kv = sequence.paged(layer);
+    if (!kv) continue;
+    ASSERT_EQ(kv->tokens(), tokens);
+    for (int head = 0; head < kv->heads(); ++head) {
+      ASSERT_EQ(kv->table(head).size(), (tokens + kPageTokens - 1) / kPageTokens);
+      for (int64_t i = 0; i < tokens; ++i) {
+        ASSERT_NO_FATAL_FAILURE(test::expect_token(kv->store(), kv->table(head)[i / kPageTokens].page,
+                                                   static_cast<int>(i % kPageTokens), ids[i],
+                                                   layer * kv->heads() + head));
+      }
+    }
+  }
+}
+
+/// A layer that keeps nothing but a number of tokens, fails when it is told to, and can go back to multiples of
+/// `step`.
+class Plain final : public LayerState {
+ public:
+  struct Told {
+    bool open_fails = false, accept_fails = false;
+    int opened = 0, truncated = 0;
+  };
+  Plain(std::shared_ptr<Told> told, int64_t step) : told_(std::move(told)), step_(step) {}
+
+  std::unique_ptr<LayerState> fork() const override { return std::make_unique<Plain>(*this); }
+  void open(const OpenedTokens& tokens) override {
+    if (told_->open_fails) throw Error("this layer fails");
+    ++told_->opened;
+    open_ = std::ssize(tokens.positions);
+  }
+  void commit() noexcept override { tokens_ += std::exchange(open_, 0); }
+  void accept(std::span<const int> path) override {
+    if (told_->accept_fails) throw Error("this layer fails");
+    tokens_ += std::ssize(path);
+    open_ = 0;
+  }
+  int64_t floor(int64_t tokens) const override {
+    return tokens >= tokens_ ? std::min(tokens, tokens_) : tokens / step_ * step_;
+  }
+  void truncate(int64_t tokens) override {
+    ++told_->truncated;
+    tokens_ = std::min(tokens, tokens_);
+    open_ = 0;
+  }
+  size_t bytes() const override { return 1000; }
+
+ private:
+  std::shared_ptr<Told> told_;
+  int64_t step_, tokens_ = 0, open_ = 0;
+};
+
+/// Layers of all kinds, of which the one at `at` does what it is told.
+struct Failing {
+  explicit Failing(size_t at, int64_t step = 1) {
+    std::vector<std::unique_ptr<LayerState>> layers;
+    for (const Kind kind : {Kind::kPaged, Kind::kRecurrent, Kind::kBoth}) layers.push_back(parts.layer(kind));
+    layers.insert(layers.begin() + static_cast<std::ptrdiff_t>(at), std::make_unique<Plain>(told, step));
+    sequence = Sequence(std::move(layers));
+  }
+  Parts parts;
+  std::shared_ptr<Plain::Told> told = std::make_shared<Plain::Told>();
+  Sequence sequence{{}};
+};
+
+TEST(Sequence, OpensAllLayersOrNone) {
+  for (size_t at = 0; at <= 3; ++at) {
+    for (const int64_t before : {0, 50, 64}) {
+      SCOPED_TRACE(testing::Message() << "layer " << at << " fails after " << before << " tokens");
+      Failing f(at);
+      read(f.sequence, following(0, before));
+      const size_t bytes = f.parts.store->bytes_in_use();
+      f.told->open_fails = true;
+      for (int attempt = 0; attempt < 3; ++attempt) {
+        EXPECT_THROW(open(f.sequence, following(500, 100)), Error);
+        EXPECT_EQ(f.parts.store->bytes_in_use(), bytes);
+        ASSERT_NO_FATAL_FAILURE(expect_tokens(f.sequence, following(0, before)));
+      }
+      f.told->open_fails = false;
+      read(f.sequence, following(before, 100));
+      ASSERT_NO_FATAL_FAILURE(expect_tokens(f.sequence, following(0, before + 100)));
+    }
+  }
+}
+
+TEST(Sequence, OpensADraftInAllLayersOrNone) {
+  const DraftTree chain = DraftTree::chain(20);
+  for (size_t at = 0; at <= 3; ++at) {
+    Failing f(at);
+    read(f.sequence, following(0, 50));
+    const size_t bytes = f.parts.store->bytes_in_use();
+    f.told->open_fails = true;
+    EXPECT_THROW(f.sequence.open_draft(chain, std::vector<int32_t>(20)), Error);
+    EXPECT_EQ(f.sequence.draft(), nullptr);
+    EXPECT_EQ(f.parts.store->bytes_in_use(), bytes);
+    ASSERT_NO_FATAL_FAILURE(expect_tokens(f.sequence, following(0, 50)));
+    f.told->open_fails = false;
+    f.sequence.open_draft(chain, std::vector<int32_t>(20));
+    EXPECT_EQ(f.sequence.draft(), &chain);
+    f.sequence.abandon();
+    read(f.sequence, following(50, 9));
+    ASSERT_NO_FATAL_FAILURE(expect_tokens(f.sequence, following(0, 59)));
+  }
+}
+
+TEST(Sequence, AcceptsADraftInAllLayersOrNone) {
+  const DraftTree chain = DraftTree::chain(20);
+  const Numbers ids = following(1000, 20);
+  for (size_t at = 0; at <= 3; ++at) {
+    Failing f(at);
+    read(f.sequence, following(0, 50));
+    for (const bool fails : {true, false}) {
+      f.told->accept_fails = fails;
+      f.sequence.open_draft(chain, std::vector<int32_t>(ids.begin(), ids.end()));
+      write(f.sequence, ids);
+      std::vector<int> path(17);
+      std::iota(path.begin(), path.end(), 0);
+      Numbers expected = following(0, 50);
+      if (fails) {
+        EXPECT_THROW(f.sequence.accept(path), Error);
+      } else {
+        f.sequence.accept(path);
+        expected.insert(expected.end(), ids.begin(), ids.begin() + 17);
+      }
+      EXPECT_EQ(f.sequence.draft(), nullptr);
+      ASSERT_NO_FATAL_FAILURE(expect_tokens(f.sequence, expected)) << "layer " << at;
+    }
+    read(f.sequence, following(9000, 9));
+  }
+}
+
+TEST(Sequence, BranchesAreRefusedWhereALayerIsRecurrentAndNothingIsOpened) {
+  DraftTree tree;
+  for (const int parent : {-1, 0, 0}) tree.add(parent);
+  Parts parts;
+  Sequence mixed = parts.sequence({Kind::kPaged, Kind::kBoth}),
+           paged = parts.sequence({Kind::kPaged, Kind::kPaged});
+  read(mixed, following(0, 50));
+  read(paged, following(0, 50));
+  const size_t bytes = parts.store->bytes_in_use();
+  EXPECT_THROW(mixed.open_draft(tree, std::vector<int32_t>(3)), Error);
+  EXPECT_EQ(parts.store->bytes_in_use(), bytes);
+  EXPECT_EQ(mixed.kv(0).draft(), nullptr);
+  EXPECT_EQ(mixed.kv(1).draft(), nullptr);
+  ASSERT_NO_FATAL_FAILURE(expect_tokens(mixed, following(0, 50)));
+  paged.open_draft(tree, std::vector<int32_t>(3));
+  EXPECT_EQ(paged.kv(1).draft(), &tree);
+  paged.abandon();
+}
+
+TEST(Sequence, ABudgetThatOneRecurrentLayerExceedsUndoesTheOthers) {
+  Parts parts;
+  const RecurrentState any(test::number_layout(), nullptr);
+  parts.budget = std::make_shared<MemoryBudget>(7 * any.state_bytes());
+  Sequence sequence = parts.sequence({Kind::kRecurrent, Kind::kPaged, Kind::kRecurrent});
+  read(sequence, following(0, 50));
+  const size_t bytes = parts.store->bytes_in_use(), states = parts.budget->in_use();
+  EXPECT_THROW(open(sequence, following(50, 300)), Error) << "checkpoints within the pass do not fit";
+  EXPECT_EQ(parts.store->bytes_in_use(), bytes);
+  EXPECT_EQ(parts.budget->in_use(), states);
+  ASSERT_NO_FATAL_FAILURE(expect_tokens(sequence, following(0, 50)));
+  read(sequence, following(50, 5));
+  ASSERT_NO_FATAL_FAILURE(expect_tokens(sequence, following(0, 55)));
+}
+
+TEST(Sequence, AnAbandonedPassLeavesNothingOfItself) {
+  Parts parts;
+  for (const int64_t before : {0, 50, 64, 200}) {
+    Sequence sequence = parts.sequence({Kind::kPaged, Kind::kRecurrent, Kind::kBoth});
+    read(sequence, following(0, before));
+    const size_t bytes = sequence.bytes(), pages = parts.store->bytes_in_use();
+    for (const int64_t count : {1, 20, 200, 3000}) {
+      open(sequence, following(7000, count));
+      EXPECT_EQ(sequence.tokens(), before + count) << "those of an open pass count";
+      if (count < 1000) write(sequence, following(7000, count));
+      sequence.abandon();
+      EXPECT_EQ(sequence.bytes(), bytes);
+      EXPECT_EQ(parts.store->bytes_in_use(), pages);
+      ASSERT_NO_FATAL_FAILURE(expect_tokens(sequence, following(0, before)));
+    }
+    read(sequence, following(before, 70));
+    ASSERT_NO_FATAL_FAILURE(expect_tokens(sequence, following(0, before + 70)));
+  }
+}
+
+/// Counts rewinds.
+struct Counting final : SequenceState {
+  std::unique_ptr<SequenceState> fork() const override { return std::make_unique<Counting>(*this); }
+  void rewind(int64_t tokens) override { rewound.push_back(tokens); }
+  Numbers rewound;
+};
+
+TEST(Sequence, StatesOfMethodsAreRewoundWithTheTokensTheyHaveSeen) {
+  Parts parts;
+  Sequence sequence = parts.sequence({Kind::kPaged});
+  for (const auto owner : {Sequence::StateOf::kSelector, Sequence::StateOf::kEvictor})
+    sequence.set_state(owner, std::make_unique<Counting>());
+  const auto rewound = [&](Sequence::StateOf owner) {
+    return static_cast<Counting*>(sequence.state(owner))->rewound;
+  };
+  const auto expect = [&](const Numbers& expected) {
+    EXPECT_EQ(rewound(Sequence::StateOf::kSelector), expected);
+    EXPECT_EQ(rewound(Sequence::StateOf::kEvictor), expected);
+  };
+  read(sequence, following(0, 50));
+  sequence.truncate(30);
+  expect({30});
+  open(sequence, following(0, 9));
+  sequence.abandon();  // they may have planned for it
+  expect({30, 30});
+  const DraftTree chain = DraftTree::chain(3);
+  sequence.open_draft(chain, std::vector<int32_t>(3));
+  sequence.abandon();  // nobody plans for a draft before it is accepted
+  expect({30, 30});
+  Sequence fork = sequence.fork();
+  fork.truncate(10);
+  expect({30, 30});
+  EXPECT_EQ(static_cast<Counting*>(fork.state(Sequence::StateOf::kEvictor))->rewound, (Numbers{30, 30, 10}));
+}
+
+TEST(Sequence, GoesBackToWhereAllLayersCan) {
+  const auto told = std::make_shared<Plain::Told>();
+  const auto with_steps = [&](const Numbers& steps) {
+    std::vector<std::unique_ptr<LayerState>> layers;
+    for (const int64_t step : steps) layers.push_back(std::make_unique<Plain>(told, step));
+    Sequence sequence(std::move(layers));
+    sequence.open(following(0, 100));
+    sequence.commit();
+    return sequence;
+  };
+  EXPECT_EQ(with_steps({1, 1}).floor(77), 77);
+  EXPECT_EQ(with_steps({1, 7, 1}).floor(76), 70);
+  EXPECT_EQ(with_steps({6, 4}).floor(99), 96);
+  EXPECT_EQ(with_steps({6, 4}).floor(95), 84) << "a multiple of both";
+  EXPECT_EQ(with_steps({4, 6}).floor(95), 84);
+  EXPECT_EQ(with_steps({5, 7, 3}).floor(99), 0) << "below 105";
+  EXPECT_EQ(with_steps({5, 7, 3}).floor(100), 100) << "where it is";
+  EXPECT_EQ(with_steps({5, 7, 3}).floor(0), 0);
+}
+
+TEST(Sequence, WithoutRecurrentLayersGoesBackAnywhere) {
+  Parts parts;
+  Sequence sequence = parts.sequence({Kind::kPaged, Kind::kPaged});
+  EXPECT_FALSE(sequence.has_recurrent_layers());
+  read(sequence, following(0, 200));
+  for (const int64_t tokens : {200, 199, 64, 1, 0}) EXPECT_EQ(sequence.floor(tokens), tokens);
+}
+
+TEST(Sequence, MixedLayersGoBackToCheckpointsAndReadOn) {
+  const uint32_t seed = std::random_device()();
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  Parts parts;
+  for (int round = 0; round < 10; ++round) {
+    Sequence sequence = parts.sequence({Kind::kRecurrent, Kind::kPaged, Kind::kBoth});
+    EXPECT_TRUE(sequence.has_recurrent_layers());
+    Numbers ids;
+    int64_t next = 0;
+    for (int step = 0; step < 40; ++step) {
+      if (random() % 3) {
+        const Numbers more = following(next, 1 + static_cast<int64_t>(random() % (random() % 2 ? 3 : 200)));
+        next += std::ssize(more);
+        read(sequence, more);
+        ids.insert(ids.end(), more.begin(), more.end());
+      } else {
+        const int64_t wanted = std::max<int64_t>(0, sequence.tokens() - static_cast<int64_t>(random() % 100));
+        const int64_t floor = sequence.floor(wanted);
+        ASSERT_LE(floor, wanted);
+        sequence.truncate(floor);
+        ids.resize(floor);
+      }
+      ASSERT_NO_FATAL_FAILURE(expect_tokens(sequence, ids)) << step;
+      for (const int layer : {0, 2}) {
+        for (const int64_t at : sequence.recurrent(layer)->checkpoints()) {
+          ASSERT_EQ(sequence.floor(at), at) << "layers keep the same checkpoints";
+          ASSERT_NO_FATAL_FAILURE(test::expect_numbers(*sequence.recurrent(layer), ids, at));
+        }
+      }
+    }
+  }
+}
+
+TEST(Sequence, ARewindReadsLittleAgainWhateverThePasses) {
+  const uint32_t seed = std::random_device()();
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  Parts parts;
+  for (int round = 0; round < 6; ++round) {
+    Sequence sequence = parts.sequence({Kind::kRecurrent});
+    while (sequence.tokens() < 6000) {
+      const int64_t most[] = {1, 1, 8, 64, 512, 3000};
+      sequence.open(following(sequence.tokens(), 1 + static_cast<int64_t>(random()) % most[random() % 6]));
+      sequence.commit();
+      if (random() % 20 && sequence.tokens() < 5900) continue;
+      const int64_t end = sequence.tokens();
+      for (int64_t n = 1; n <= std::min<int64_t>(end, 4096); ++n)
+        ASSERT_LE(end - n - sequence.floor(end - n), std::max<int64_t>(64, n)) << n << " from " << end;
+    }
+  }
+}
+
+TEST(Sequence, KeepsTheNewestCheckpointsThatTheirBudgetHasRoomFor) {
+  Parts parts;
+  const RecurrentState any(test::number_layout(), nullptr);
+  const size_t two_layers = 2 * any.state_bytes();
+  const auto budget = std::make_shared<MemoryBudget>(5 * two_layers, "--checkpoints");
+  {
+    Sequence sequence = parts.sequence({Kind::kRecurrent, Kind::kBoth}, {.spacing = 64, .budget = budget});
+    read(sequence, following(0, 2000));
+    const Numbers kept = sequence.recurrent(0)->checkpoints();
+    EXPECT_EQ(kept.size(), 5u);
+    EXPECT_GE(kept.back(), 2000 - 64);
+    EXPECT_EQ(sequence.recurrent(1)->checkpoints(), kept);
+    EXPECT_EQ(budget->in_use(), 5 * two_layers);
+    {
+      Sequence fork = sequence.fork();
+      EXPECT_TRUE(fork.recurrent(0)->checkpoints().empty()) << "there is no room for another's";
+      EXPECT_EQ(budget->in_use(), 5 * two_layers);
+      EXPECT_EQ(fork.floor(1999), 0);
+      read(fork, following(2000, 5));
+      ASSERT_NO_FATAL_FAILURE(expect_tokens(fork, following(0, 2005)));
+    }
+    sequence.truncate(kept[1]);
+    EXPECT_EQ(sequence.recurrent(1)->checkpoints(), (Numbers{kept[0]}));
+    EXPECT_EQ(budget->in_use(), two_layers);
+    ASSERT_NO_FATAL_FAILURE(expect_tokens(sequence, following(0, kept[1])));
+  }
+  EXPECT_EQ(budget->in_use(), 0u);
+}
+
+TEST(Sequence, AcceptedDraftsOfMixedLayersAreWhatReadingLeaves) {
+  std::mt19937 random(4);
+  Parts parts;
+  Sequence drafted = parts.sequence({Kind::kRecurrent, Kind::kPaged, Kind::kBoth});
+  Numbers ids;
+  for (int n = 0; n < 40; ++n) {
+    const DraftTree chain = DraftTree::chain(1 + static_cast<int>(random() % 16));
+    const Numbers more = following(1000 * n, chain.size());
+    drafted.open_draft(chain, std::vector<int32_t>(more.begin(), more.end()));
+    write(drafted, more);
+    std::vector<int> path(random() % (chain.size() + 1));
+    std::iota(path.begin(), path.end(), 0);
+    drafted.accept(path);
+    ids.insert(ids.end(), more.begin(), more.begin() + std::ssize(path));
+    ASSERT_NO_FATAL_FAILURE(expect_tokens(drafted, ids)) << n;
+    ASSERT_LE(drafted.recurrent(0)->checkpoints().size(), 20u);
+    for (int64_t back = 1; back <= std::ssize(ids); ++back)
+      ASSERT_LE(std::ssize(ids) - back - drafted.floor(std::ssize(ids) - back), std::max<int64_t>(64, back));
+  }
+}
+
+TEST(Sequence, ForksOfMixedLayersGoApart) {
+  Parts parts;
+  Sequence trunk = parts.sequence({Kind::kRecurrent, Kind::kPaged, Kind::kBoth});
+  read(trunk, following(0, 100));
+  Sequence fork = trunk.fork();
+  read(fork, following(5000, 30));
+  read(trunk, following(100, 70));
+  Numbers others = following(0, 100);
+  for (int64_t i = 0; i < 30; ++i) others.push_back(5000 + i);
+  ASSERT_NO_FATAL_FAILURE(expect_tokens(fork, others));
+  ASSERT_NO_FATAL_FAILURE(expect_tokens(trunk, following(0, 170)));
+  fork.truncate(64);
+  ASSERT_NO_FATAL_FAILURE(expect_tokens(fork, following(0, 64)));
+  ASSERT_NO_FATAL_FAILURE(expect_tokens(trunk, following(0, 170)));
+  Sequence moved = std::move(fork);
+  ASSERT_NO_FATAL_FAILURE(expect_tokens(moved, following(0, 64)));
+}
+
+TEST(Sequence, APassWithoutTokensChangesNothing) {
+  Parts parts;
+  Sequence sequence = parts.sequence({Kind::kRecurrent, Kind::kPaged, Kind::kBoth});
+  read(sequence, {});
+  ASSERT_NO_FATAL_FAILURE(expect_tokens(sequence, {}));
+  read(sequence, following(0, 100));
+  const Numbers checkpoints = sequence.recurrent(0)->checkpoints();
+  sequence.open({});
+  sequence.commit();
+  ASSERT_NO_FATAL_FAILURE(expect_tokens(sequence, following(0, 100)));
+  EXPECT_EQ(sequence.recurrent(0)->checkpoints(), checkpoints);
+}
+
+TEST(Sequence, TokensWithoutIdsAreMarked) {
+  Parts parts;
+  Sequence sequence = parts.sequence({Kind::kPaged});
+  sequence.open(following(0, 3), std::vector<int32_t>{4, 5, 6});
+  sequence.commit();
+  sequence.open(following(3, 2));
+  sequence.commit();
+  EXPECT_EQ(sequence.ids().copy(0, 5), (std::vector<int32_t>{4, 5, 6, -1, -1}));
+}
+
+TEST(Sequence, AsksItsLayersForTheirPartsAndSizes) {
+  Parts parts;
+  Sequence sequence = parts.sequence({Kind::kPaged, Kind::kRecurrent, Kind::kBoth});
+  EXPECT_EQ(sequence.layers(), 3);
+  EXPECT_EQ(sequence.paged(0), &sequence.kv(0));
+  EXPECT_EQ(sequence.recurrent(0), nullptr);
+  EXPECT_EQ(sequence.paged(1), nullptr);
+  EXPECT_NE(sequence.recurrent(1), nullptr);
+  EXPECT_NE(sequence.paged(2), nullptr);
+  EXPECT_NE(sequence.recurrent(2), nullptr);
+  EXPECT_EQ(sequence.most_heads(), 2);
+  EXPECT_EQ(parts.sequence({Kind::kRecurrent}).most_heads(), 0);
+  read(sequence, following(0, 50));
+  EXPECT_GE(sequence.bytes(), 4 * parts.store->shape().bytes() + 2 * sequence.recurrent(1)->state_bytes());
+  sequence.mask(10, 20);
+  sequence.move_to(640);
+  for (const int layer : {0, 2}) {
+    EXPECT_EQ(sequence.kv(layer).table(1)[0].mask, page_bits(0, 50) & ~page_bits(10, 20));
+    EXPECT_EQ(sequence.kv(layer).table(1)[0].position, 640);
+  }
+  EXPECT_EQ(sequence.next_position(), 690);
+  EXPECT_EQ(sequence.end_position(), 690);
+  EXPECT_THROW(sequence.move_to(-1), Error);
+  EXPECT_THROW(sequence.truncate(51), Error);
+  EXPECT_THROW(sequence.truncate(-1), Error);
+  EXPECT_EQ(sequence.tokens(), 50);
+}
+
+TEST(Sequence, WhateverAllocationFailsAPassIsOpenedOrNot) {
+  const Parts parts;
+  Sequence sequence = parts.sequence({Kind::kPaged, Kind::kRecurrent, Kind::kBoth});
+  Numbers ids = following(0, 1000);  // the ids of 1,024 tokens go to a block of their own
+  read(sequence, ids);
+  const Numbers more = following(1000, 1500);
+  const std::vector<int64_t> positions = following(1000, 1500);
+  const std::vector<int32_t> more_ids(more.begin(), more.end());
+  const size_t pages = parts.store->bytes_in_use();
+  const std::vector<int32_t> before = sequence.ids().copy(0, 1000);
+  test::with_each_failing_allocation([&] { sequence.open(positions, more_ids); },
+                                     [&] {
+                                       ASSERT_EQ(sequence.tokens(), 1000);
+                                       ASSERT_EQ(sequence.ids().size(), 1000);
+                                       ASSERT_EQ(sequence.ids().copy(0, 1000), before);
+                                       ASSERT_EQ(parts.store->bytes_in_use(), pages);
+                                     });
+  write(sequence, more);
+  sequence.commit();
+  ids.insert(ids.end(), more.begin(), more.end());
+  expect_tokens(sequence, ids);
+}
+
+TEST(Sequence, AForkOf128kTokensCostsLittleMemory) {
+  constexpr int64_t kTokens = 128 * 1024;
+  const Parts parts;
+  Sequence sequence = parts.sequence({Kind::kPaged, Kind::kRecurrent, Kind::kPaged, Kind::kBoth});
+  for (int64_t read = 0; read < kTokens; read += 4096) {
+    sequence.open(following(read, 4096), std::vector<int32_t>(4096, 7));
+    sequence.commit();
+  }
+  const size_t pages = parts.store->bytes_in_use();
+  ASSERT_EQ(pages, 6 * kTokens / kPageTokens * parts.store->shape().bytes());
+  const size_t before = test::allocated_bytes();
+  Sequence fork = sequence.fork();
+  const size_t given = test::allocated_bytes() - before;
+  EXPECT_LE(given, size_t{1} << 20);
+  EXPECT_LE(given, size_t{16} << 10) << "pointers to runs of 6 tables and to blocks of ids";
+  EXPECT_EQ(parts.store->bytes_in_use(), pages);
+  EXPECT_EQ(fork.tokens(), kTokens);
+
+  const size_t before_reading = test::allocated_bytes();
+  fork.open(following(kTokens, 1), std::vector<int32_t>{7});
+  fork.commit();
+  EXPECT_LE(test::allocated_bytes() - before_reading, size_t{64} << 10) << "a run of each table";
+  EXPECT_EQ(parts.store->bytes_in_use(), pages + 6 * parts.store->shape().bytes());
+  EXPECT_EQ(sequence.tokens(), kTokens);
+}
+
+TEST(TokenList, HoldsWhatAListWould) {
+  const uint32_t seed = std::random_device()();
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  struct Pair {
+    TokenList list;
+    std::vector<int32_t> plain;
+  };
+  std::vector<Pair> pairs(1);
+  for (int n = 0; n < 1000; ++n) {
+    Pair& p = pairs[random() % pairs.size()];
+    switch (random() % 6) {
+      case 0:
+        if (pairs.size() < 5) {
+          Pair copy(p);
+          pairs.push_back(std::move(copy));
+        } else {
+          pairs.erase(pairs.begin() + static_cast<std::ptrdiff_t>(random() % 5));
+        }
+        break;
+      case 1: {
+        const size_t borders[] = {0, 1, 1023, 1024, 1025, 2048, random() % (p.plain.size() + 1)};
+        const size_t kept = borders[random() % 7];
+        p.list.truncate(static_cast<int64_t>(kept));
+        if (kept < p.plain.size()) p.plain.resize(kept);
+        break;
+      }
+      default: {
+        const size_t counts[] = {0, 1, 1, 1023, 1024, 1025, random() % 3000};
+        std::vector<int32_t> ids(counts[random() % 7]);
+        for (int32_t& id : ids) id = static_cast<int32_t>(random() % 100000) - 1;
+        p.list.append(ids);
+        p.plain.insert(p.plain.end(), ids.begin(), ids.end());
+      }
+    }
+    for (const Pair& one : pairs) {
+      ASSERT_EQ(one.list.size(), std::ssize(one.plain));
+      ASSERT_EQ(one.list.copy(0, one.list.size()), one.plain);
+      if (one.plain.empty()) continue;
+      const auto begin = static_cast<int64_t>(random() % one.plain.size());
+      const int64_t end = begin + static_cast<int64_t>(random() % (one.plain.size() - begin + 1));
+      ASSERT_EQ(one.list.copy(begin, end), std::vector(one.plain.begin() + begin, one.plain.begin() + end));
+      ASSERT_EQ(one.list[begin], one.plain[begin]);
+    }
+  }
+}
+
+TEST(TokenList, LosesNothingWhateverAllocationFails) {
+  for (const int64_t before : {0, 1000, 1023, 1024, 5000}) {
+    TokenList list;
+    std::vector<int32_t> plain(before), more(3000);
+    std::iota(plain.begin(), plain.end(), 0);
+    std::iota(more.begin(), more.end(), 10000);
+    list.append(plain);
+    test::with_each_failing_allocation([&] { list.append(more); },
+                                       [&] {
+                                         const test::AllocationLimit limit(0);
+                                         list.truncate(before);  // needs no memory to undo what was added
+                                         EXPECT_EQ(list.size(), before);
+                                       });
+    plain.insert(plain.end(), more.begin(), more.end());
+    EXPECT_EQ(list.copy(0, list.size()), plain);
+  }
+}
+
+}  // namespace
+}  // namespace fathom

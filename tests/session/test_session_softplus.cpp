@@ -1,0 +1,160 @@
+// Models trained with softplus attention, read whole, in chunks, token by token, forked and rewound.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+#include "models/model_metadata.h"
+#include "models/tiny_model.h"
+#include "seedling.h"
+
+namespace fathom {
+namespace {
+
+using test::logits_of;
+using test::runtime;
+using test::steps;
+using test::tokens;
+
+std::shared_ptr<const Model> model_of(double power, bool softplus = true) {
+  test::TinyFile file;
+  file.extra = [=](GgufWriter& writer) {
+    writer.set(std::string("llama.") + kSoftplusKey, GgufType::kBool, softplus);
+    writer.set(std::string("llama.") + kSoftplusPowerKey, GgufType::kF32, power);
+  };
+  return test::open_tiny(file);
+}
+
+std::shared_ptr<const Model> cubed() {
+  static const auto model = model_of(3);
+  return model;
+}
+
+std::vector<float> read(const std::shared_ptr<const Model>& model, const std::vector<int32_t>& ids,
+                        const SessionOptions& options) {
+  Session session(model, runtime(), options);
+  session.append(ids);
+  return logits_of(session);
+}
+
+float largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
+  float largest = a.size() == b.size() ? 0 : INFINITY;
+  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) largest = std::max(largest, std::fabs(a[i] - b[i]));
+  return largest;
+}
+
+std::string error_of(const std::function<void()>& action) {
+  try {
+    action();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(SessionSoftplus, ChunksAndSingleTokensChangeResultsByRoundingOnly) {
+  const std::vector<int32_t> prompt = tokens(300);
+  for (const double power : {0.0, 3.0, 15.0}) {
+    const auto model = model_of(power);
+    const std::vector<float> whole = read(model, prompt, {.cache = "f32"});
+    EXPECT_LE(largest_difference(whole, read(model, prompt, {.chunk = 7, .cache = "f32"})), 2e-3) << power;
+    EXPECT_LE(largest_difference(whole, read(model, prompt, {.chunk = 1, .cache = "f32"})), 2e-3) << power;
+    EXPECT_TRUE(std::isfinite(whole[0]));
+  }
+}
+
+TEST(SessionSoftplus, EveryFormatOfPagesStaysNearFloats) {
+  const std::vector<int32_t> prompt = tokens(200);
+  const std::vector<float> floats = read(model_of(0), prompt, {.cache = "f32"});
+  for (const auto& [cache, most] : {std::pair{"bf16", 0.2f}, {"q8", 0.4f}}) {
+    const float difference = largest_difference(floats, read(model_of(0), prompt, {.cache = cache}));
+    EXPECT_LT(difference, most) << cache;
+    EXPECT_GT(difference, 0) << cache;
+  }
+}
+
+TEST(SessionSoftplus, TheModelsFileSaysTheFormAndTheFlagAnother) {
+  const std::vector<int32_t> prompt = tokens(120);
+  const auto logits = [&](const std::string& attend) { return read(cubed(), prompt, {.attend = attend}); };
+  const std::vector<float> own = logits("dense");
+  for (const char* same : {"softplus:power=3", "softplus:power=3,then=(window:window=1k)", "tempscale:tau=1",
+                           "layers:full=1,then=(softplus:power=3),else=dense"}) {
+    EXPECT_EQ(logits(same), own) << same;
+  }
+  for (const char* other : {"softplus", "softplus:power=0", "softplus:power=3,offset=0.5", "window:window=20"})
+    EXPECT_GT(largest_difference(logits(other), own), 1e-2) << other;
+  EXPECT_EQ(logits("softplus:power=0"), read(model_of(0), prompt, {}));
+  EXPECT_GT(largest_difference(read(test::open_tiny({}), prompt, {}), read(model_of(0), prompt, {})), 1e-2);
+}
+
+TEST(SessionSoftplus, SelectorsWithABudgetForAllGiveDenseBitsForkedAndRewoundToo) {
+  const std::vector<int32_t> prompt = tokens(500), tail = tokens(20, 2), other = tokens(300, 3);
+  const auto run = [&](const std::string& attend) {
+    Session session(cubed(), runtime(), {.attend = attend});
+    session.append(prompt);
+    Session fork = session.fork();
+    fork.append(other);
+    fork.rewind(400);  // into pages that the two share
+    fork.append(other);
+    steps(session, tail);
+    return std::pair{logits_of(session), logits_of(fork)};
+  };
+  const auto dense = run("dense");
+  for (const char* attend :
+       {"softplus:power=3,then=(quest:budget=100k,dense_layers=0)",
+        "softplus:power=3,then=(tokenselect:budget=100k)", "recycled:budget=100k", "quest:budget=100k"})
+    EXPECT_EQ(run(attend), dense) << attend;
+}
+
+TEST(SessionSoftplus, ForksAndRewindsReadOnAsIfAlone) {
+  const std::vector<int32_t> prompt = tokens(200), tail = tokens(30, 2);
+  for (const char* attend : {"dense", "softplus:power=15"}) {
+    Session trunk(cubed(), runtime(), {.attend = attend});
+    trunk.append(prompt);
+    Session fork = trunk.fork();
+    fork.append(tokens(100, 4));
+    fork.rewind(100);
+    fork.append(tail);
+    Session alone(cubed(), runtime(), {.attend = attend});
+    alone.append(prompt);
+    alone.append(tail);
+    EXPECT_EQ(logits_of(fork), logits_of(alone)) << attend;
+  }
+}
+
+TEST(SessionSoftplus, LongSequencesArePartedWithoutAChange) {
+  // 2,200 tokens: pages of the last steps are shared out; a chunk of a few rows is not few queries.
+  std::vector<int32_t> prompt = tokens(2200);
+  Session parted(cubed(), runtime(), {.cache = "f32"}), together(cubed(), runtime(), {.cache = "f32"});
+  parted.append(prompt);
+  together.append(std::vector(prompt.begin(), prompt.end() - 20));
+  together.append(std::vector(prompt.end() - 20, prompt.end()));
+  const int32_t next = 17;
+  parted.append({&next, 1});
+  prompt.push_back(next);
+  together.rewind(20);
+  together.append(std::vector(prompt.end() - 21, prompt.end()));
+  EXPECT_LE(largest_difference(logits_of(parted), logits_of(together)), 2e-3);
+}
+
+TEST(SessionSoftplus, AModelOfSoftmaxRefusesIt) {
+  const auto plain = test::open_tiny({});
+  EXPECT_NE(
+      error_of([&] { Session(plain, runtime(), {.attend = "softplus:power=3"}); }).find("trained with softmax"),
+      std::string::npos);
+  Session session(plain, runtime());
+  session.append(tokens(20));
+  EXPECT_NE(error_of([&] { session.fork("layers:full=0,then=softplus"); }).find("trained with softmax"),
+            std::string::npos);
+}
+
+TEST(SessionSoftplus, FilesThatContradictThemselvesAreRefused) {
+  EXPECT_NE(error_of([] { model_of(3, false); }).find("attention.softplus is not set"), std::string::npos);
+  EXPECT_NE(error_of([] { model_of(-1); }).find("expected 0 to 100"), std::string::npos);
+  EXPECT_NE(error_of([] { model_of(NAN); }).find("expected 0 to 100"), std::string::npos);
+  EXPECT_FALSE(model_of(0, false)->config().softplus);
+}
+
+}  // namespace
+}  // namespace fathom
