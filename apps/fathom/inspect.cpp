@@ -100,7 +100,7 @@ Json tensors_json(const Gguf& file) {
   return list;
 }
 
-/// All that is told, as JSON; config is null if the loaded cannot run the file.
+/// What is printed, as JSON; config is null if the engine cannot run the file.
 Json describe(const Gguf& file, const ModelConfig* config) {
   const auto* tokens = file.strings("tokenizer.ggml.tokens");
   Json json = {{"file", file.name()},
@@ -202,7 +202,7 @@ std::string describe_text(const Gguf& file, const ModelConfig* config, bool tens
   return page.text();
 }
 
-/// Tells what the file holds even if the loaded cannot run it, and then why it cannot.
+/// Prints what the file holds even if the engine cannot run it, and then why it cannot.
 void run_inspect(const InspectOptions& options) {
   if (!options.attention.html.empty()) {
     AttentionMapOptions attention = options.attention;

@@ -6,6 +6,16 @@
 #include "base/error.h"
 
 namespace fathom {
+namespace {
+
+/// The position after the last token of layers with pages; without any, the number of tokens.
+int64_t position_after(std::span<PagedKv* const> paged, int64_t tokens) {
+  for (const PagedKv* kv : paged)
+    if (kv) return kv->next_position();
+  return tokens;
+}
+
+}  // namespace
 
 void TokenList::append(std::span<const int32_t> ids) {
   for (const int32_t id : ids) {
@@ -167,9 +177,7 @@ void Sequence::abandon() noexcept {
   draft_ = nullptr;
   ids_.truncate(committed_);
   tokens_ = committed_;
-  next_position_ = tokens_;
-  for (const PagedKv* kv : paged_)
-    if (kv) next_position_ = kv->next_position();
+  next_position_ = position_after(paged_, tokens_);
 }
 
 void Sequence::open_draft(const DraftTree& tree, std::span<const int32_t> ids) {
@@ -243,9 +251,7 @@ void Sequence::truncate(int64_t tokens) {
   ids_.truncate(tokens);
   draft_ = nullptr;
   tokens_ = committed_ = tokens;
-  next_position_ = tokens;
-  for (const PagedKv* kv : paged_)
-    if (kv) next_position_ = kv->next_position();
+  next_position_ = position_after(paged_, tokens);
   for (const auto& state : states_)
     if (state) state->rewind(tokens);
   if (has_recurrent_layers()) keep_checkpoints(plan_checkpoints(tokens, tokens));

@@ -98,18 +98,22 @@ void Engine::publish_prefix(const Sequence& sequence, const SequenceOptions& opt
   pages_.prefixes(block).publish(sequence, prefix_space(options, options.context));
 }
 
+void Engine::check_tokens(std::span<const int32_t> tokens) const {
+  const int64_t vocabulary = model_->config().vocabulary;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (tokens[i] < 0 || tokens[i] >= vocabulary) {
+      fail("token ", tokens[i], " (number ", i, ") is outside the vocabulary of ", vocabulary, " tokens");
+    }
+  }
+}
+
 void Engine::check(const Rows& rows) const {
   const ModelConfig& model = model_->config();
   const int64_t count = rows.count(model.width);
   if (count == 0) fail("the prompt has no tokens");
   if (!rows.embeddings.empty() && std::ssize(rows.embeddings) != count * model.width)
     fail("embeddings: expected rows of ", model.width, " numbers, found ", rows.embeddings.size(), " numbers");
-  for (size_t i = 0; rows.embeddings.empty() && i < rows.tokens.size(); ++i) {
-    if (rows.tokens[i] < 0 || rows.tokens[i] >= model.vocabulary) {
-      fail("token ", rows.tokens[i], " (number ", i, ") is outside the vocabulary of ", model.vocabulary,
-           " tokens");
-    }
-  }
+  if (rows.embeddings.empty()) check_tokens(rows.tokens);
   if (!rows.positions.empty() && std::ssize(rows.positions) != count)
     fail("expected a position for each of the ", count, " tokens, found ", rows.positions.size());
   for (const std::span<const int64_t> wanted : {rows.wanted, rows.visited}) {
@@ -121,6 +125,7 @@ void Engine::check(const Rows& rows) const {
       fail("hidden states of layer ", layer, " are wanted, but ", rows.sequence->layers(), " layers are run");
   if (rows.sequence->draft()) fail("the sequence has an open draft: accept or abandon it first");
   if (!rows.draft) return;
+  if (!rows.positions.empty()) fail("the nodes of a draft have the positions of their depths: expected none given");
   if (rows.draft->size() != count)
     fail("expected a token for each of the ", rows.draft->size(), " nodes of the draft");
   if (rows.policy.selector->selects_from_plan())
@@ -128,17 +133,20 @@ void Engine::check(const Rows& rows) const {
 }
 
 /// Opens the sequence for its rows, and rotary tables for its positions; on failure it is as it was.
-void Engine::open(Rows& rows) {
+Engine::Member Engine::open(Rows& rows) {
   check(rows);
   Sequence& sequence = *rows.sequence;
+  Member member{&rows, {rows.positions.begin(), rows.positions.end()}};
   if (rows.draft) {
+    for (int node = 0; node < rows.draft->size(); ++node)
+      member.positions.push_back(sequence.next_position() + rows.draft->depth(node));
     sequence.open_draft(*rows.draft, rows.tokens);
-  } else if (rows.positions.empty()) {
-    std::vector<int64_t> positions(rows.count(model_->config().width));
-    std::iota(positions.begin(), positions.end(), sequence.next_position());
-    sequence.open(positions, rows.tokens);
   } else {
-    sequence.open(rows.positions, rows.tokens);
+    if (rows.positions.empty()) {
+      member.positions.resize(rows.count(model_->config().width));
+      std::iota(member.positions.begin(), member.positions.end(), sequence.next_position());
+    }
+    sequence.open(member.positions, rows.tokens);
   }
   const int64_t end = sequence.end_position() + (rows.draft ? rows.draft->size() : 0);
   try {
@@ -148,10 +156,10 @@ void Engine::open(Rows& rows) {
     sequence.abandon();
     throw;
   }
+  return member;
 }
 
 void Engine::forward(std::span<Rows> batch) {
-  std::vector<Rows*> members;
   for (Rows& rows : batch) {
     for (const Rows& other : batch.first(&rows - batch.data()))
       if (other.sequence == rows.sequence)
@@ -159,11 +167,12 @@ void Engine::forward(std::span<Rows> batch) {
     if (rows.sequence->layers() != batch[0].sequence->layers())
       fail("sequences of one batch must run the same layers");
   }
+  std::vector<Member> members;
+  members.reserve(batch.size());
   for (Rows& rows : batch) {
     rows.result = {};
     try {
-      open(rows);
-      members.push_back(&rows);
+      members.push_back(open(rows));
     } catch (...) {
       rows.result.error = std::current_exception();
     }
@@ -171,74 +180,69 @@ void Engine::forward(std::span<Rows> batch) {
   if (!members.empty()) run(members);
 }
 
-void Engine::run(std::span<Rows* const> members) {
-  const int64_t width = model_->config().width;
-  std::vector<SequenceRows> sequences;
-  std::vector<int32_t> tokens;
-  std::vector<std::vector<int64_t>> positions;
-  std::vector<int64_t> first_rows;
-  int64_t total = 0;
-  for (const Rows* rows : members) {
-    const int64_t count = rows->count(width);
-    SequenceRows& s = sequences.emplace_back();
-    s.sequence = rows->sequence;
-    s.policy = rows->policy;
-    s.first_row = total;
-    s.rows = count;
-    std::vector<int64_t>& own = positions.emplace_back(rows->positions.begin(), rows->positions.end());
-    if (own.empty()) {
-      const int64_t next = rows->sequence->next_position();  // behind the opened rows, before a draft
-      for (int64_t r = 0; r < count; ++r)
-        own.push_back(rows->draft ? next + rows->draft->depth(static_cast<int>(r)) : next - count + r);
-    }
-    s.positions = own.data();
-    s.embeddings = rows->embeddings.empty() ? nullptr : rows->embeddings.data();
-    if (rows->draft_queries) rows->draft_queries->layers.assign(rows->sequence->layers(), {});
-    s.draft_queries = rows->draft_queries;
-    if (rows->embeddings.empty()) {
-      tokens.insert(tokens.end(), rows->tokens.begin(), rows->tokens.end());
-    } else {
-      tokens.insert(tokens.end(), count, 0);
-    }
-    first_rows.push_back(total);
-    total += count;
-  }
+/// Stops the pass between layers once all members want to stop, and keeps the hidden states that they want.
+LayerHooks Engine::hooks_of(std::span<const Member> members) const {
   LayerHooks hooks;
-  if (std::ranges::all_of(members, [](const Rows* rows) { return rows->stop != nullptr; })) {
-    hooks.before = [&] {
-      const auto wants = [](const Rows* rows) { return rows->stop->stop_requested(); };
-      if (std::ranges::all_of(members, wants)) members[0]->stop->throw_if_requested();
+  if (std::ranges::all_of(members, [](const Member& m) { return m.rows->stop != nullptr; })) {
+    hooks.before = [members] {
+      const auto wants = [](const Member& m) { return m.rows->stop->stop_requested(); };
+      if (std::ranges::all_of(members, wants)) members[0].rows->stop->throw_if_requested();
     };
   }
-  if (std::ranges::any_of(members, [](const Rows* rows) { return !rows->hidden_layers.empty(); })) {
-    hooks.after = [&](int layer, const float* hidden) {
-      for (size_t m = 0; m < members.size(); ++m) {
-        Rows& rows = *members[m];
+  if (std::ranges::any_of(members, [](const Member& m) { return !m.rows->hidden_layers.empty(); })) {
+    hooks.after = [members, width = model_->config().width](int layer, const float* hidden) {
+      for (const Member& member : members) {
+        Rows& rows = *member.rows;
         if (!std::ranges::count(rows.hidden_layers, layer)) continue;
         for (const int64_t row : rows.wanted) {
-          const float* from = hidden + (first_rows[m] + row) * width;
+          const float* from = hidden + (member.first_row + row) * width;
           rows.result.hidden.insert(rows.result.hidden.end(), from, from + width);
         }
       }
     };
   }
+  return hooks;
+}
+
+void Engine::run(std::span<Member> members) {
+  std::vector<SequenceRows> sequences;
+  std::vector<int32_t> tokens;
+  for (Member& member : members) {
+    const Rows& rows = *member.rows;
+    member.first_row = std::ssize(tokens);
+    SequenceRows& s = sequences.emplace_back();
+    s.sequence = rows.sequence;
+    s.policy = rows.policy;
+    s.first_row = member.first_row;
+    s.rows = std::ssize(member.positions);
+    s.positions = member.positions.data();
+    s.embeddings = rows.embeddings.empty() ? nullptr : rows.embeddings.data();
+    if (rows.draft_queries) rows.draft_queries->layers.assign(rows.sequence->layers(), {});
+    s.draft_queries = rows.draft_queries;
+    if (rows.embeddings.empty()) {
+      tokens.insert(tokens.end(), rows.tokens.begin(), rows.tokens.end());
+    } else {
+      tokens.insert(tokens.end(), s.rows, 0);
+    }
+  }
+  const int layers = members[0].rows->sequence->layers();
   try {
-    model_->network().forward(runtime_->work(), sequences, tokens, members[0]->sequence->layers(), hooks);
+    model_->network().forward(runtime_->work(), sequences, tokens, layers, hooks_of(members));
   } catch (...) {
-    for (Rows* rows : members) {
-      rows->sequence->abandon();
-      rows->result = {};
-      rows->result.error = std::current_exception();
+    for (const Member& member : members) {
+      member.rows->sequence->abandon();
+      member.rows->result = {};
+      member.rows->result.error = std::current_exception();
     }
     return;
   }
-  for (const Rows* rows : members)
-    if (!rows->draft) rows->sequence->commit();
-  show_logits(members, first_rows);
+  for (const Member& member : members)
+    if (!member.rows->draft) member.rows->sequence->commit();
+  show_logits(members);
 }
 
 /// Hands out the logits of visited rows, then keeps those of wanted ones, a few rows at a time.
-void Engine::show_logits(std::span<Rows* const> members, std::span<const int64_t> first_rows) {
+void Engine::show_logits(std::span<const Member> members) {
   Workspace& work = runtime_->work();
   const ModelConfig& model = model_->config();
   std::vector<float> logits;
@@ -249,8 +253,8 @@ void Engine::show_logits(std::span<Rows* const> members, std::span<const int64_t
     logits.resize(rows.size() * model.vocabulary);
     model_->network().logits(work, work.chosen, logits.data());
     if (!model.landmarks) return;
-    for (size_t i = 0; i < rows.size();
-         ++i) {  // a landmark is never the caller's token: no likelier than any other
+    // a landmark is never the caller's token: no likelier than any other
+    for (size_t i = 0; i < rows.size(); ++i) {
       const std::span row = std::span(logits).subspan(i * model.vocabulary, model.vocabulary);
       row[model.landmark_token] = *std::ranges::min_element(row);
     }
@@ -258,22 +262,22 @@ void Engine::show_logits(std::span<Rows* const> members, std::span<const int64_t
   const auto row_of = [&](size_t i) {
     return std::span<const float>(logits).subspan(i * model.vocabulary, model.vocabulary);
   };
-  for (size_t m = 0; m < members.size(); ++m) {
-    const Rows& rows = *members[m];
+  for (const Member& member : members) {
+    const Rows& rows = *member.rows;
     for (size_t begin = 0; rows.visit && begin < rows.visited.size(); begin += kLogitRows) {
       std::vector<int64_t> some;
       for (const int64_t row : rows.visited.subspan(begin, std::min(kLogitRows, rows.visited.size() - begin)))
-        some.push_back(first_rows[m] + row);
+        some.push_back(member.first_row + row);
       make(some);
       for (size_t i = 0; i < some.size(); ++i) rows.visit(begin + i, row_of(i));
     }
   }
   std::vector<int64_t> wanted;
   std::vector<Rows*> owners;
-  for (size_t m = 0; m < members.size(); ++m) {
-    for (const int64_t row : members[m]->wanted) {
-      wanted.push_back(first_rows[m] + row);
-      owners.push_back(members[m]);
+  for (const Member& member : members) {
+    for (const int64_t row : member.rows->wanted) {
+      wanted.push_back(member.first_row + row);
+      owners.push_back(member.rows);
     }
   }
   for (size_t begin = 0; begin < wanted.size(); begin += kLogitRows) {

@@ -61,6 +61,9 @@ class Engine {
                          int64_t block);
   void publish_prefix(const Sequence& sequence, const SequenceOptions& options, int64_t block);
 
+  /// Throws Error for a token outside the vocabulary.
+  void check_tokens(std::span<const int32_t> tokens) const;
+
   /// The one forward pass: prefill chunks, decode steps and drafts of many sequences of engines that share model
   /// and runtime. Weights are read once for all. A member that fails (a token outside the vocabulary, memory, a
   /// stop) has its error in its result, and its sequence is as it was; the others' results stand. Throws Error for
@@ -78,9 +81,15 @@ class Engine {
   };
   std::vector<StateOptions::Rotations> rotations(const SequenceOptions& options);
   void check(const Rows& rows) const;
-  void open(Rows& rows);
-  void run(std::span<Rows* const> members);
-  void show_logits(std::span<Rows* const> members, std::span<const int64_t> first_rows);
+  struct Member {  // of a batch, opened
+    Rows* rows;
+    std::vector<int64_t> positions;  // of its rows
+    int64_t first_row = 0;           // in the batch
+  };
+  Member open(Rows& rows);
+  LayerHooks hooks_of(std::span<const Member> members) const;
+  void run(std::span<Member> members);
+  void show_logits(std::span<const Member> members);
   void show_accepted(const Rows& rows, std::span<const int> path);
 
   std::shared_ptr<const Model> model_;

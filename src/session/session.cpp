@@ -124,12 +124,7 @@ void Session::check_methods() const {
 void Session::check(std::span<const int32_t> tokens) const {
   if (tokens.empty()) fail("the prompt has no tokens");
   if (draft_) fail("the session has an open draft: accept it first");
-  const int64_t vocabulary = model().config().vocabulary;
-  for (size_t i = 0; i < tokens.size(); ++i) {
-    if (tokens[i] < 0 || tokens[i] >= vocabulary) {
-      fail("token ", tokens[i], " (number ", i, ") is outside the vocabulary of ", vocabulary, " tokens");
-    }
-  }
+  engine_->check_tokens(tokens);
   const int64_t wanted = length() + static_cast<int64_t>(tokens.size());
   if (options_.context > 0 && wanted > options_.context) {
     fail(wanted, " tokens are more than the context limit of ", options_.context, " (-c)");
@@ -177,10 +172,12 @@ void Session::read_chunk(std::span<const int32_t> tokens, std::span<const int64_
   rows.positions = positions;
 
   std::vector<int64_t> visited, row_of;  // tokens whose logits are used, and the rows in which they are read
+  std::vector<char> shown;               // of those: whether the caller asked for them
   for (int64_t i = 0; i < count; ++i) {
-    const bool shown = options.each_row && (!options.wants || options.wants(first + i));
-    if (!shown && !(wants_surprisal() && i + 1 < count)) continue;
+    const bool wanted = options.each_row && (!options.wants || options.wants(first + i));
+    if (!wanted && !(wants_surprisal() && i + 1 < count)) continue;
     visited.push_back(i);
+    shown.push_back(wanted);
     row_of.push_back(landmarks().with(before + i + 1) - landmarks().with(before) - 1);
   }
   std::vector<float> nats(wants_surprisal() ? count : 0);
@@ -189,8 +186,7 @@ void Session::read_chunk(std::span<const int32_t> tokens, std::span<const int64_
   rows.visit = [&](size_t i, std::span<const float> logits) {
     const int64_t token = visited[i];
     if (!nats.empty() && token + 1 < count) nats[token + 1] = nats_of(logits, tokens[token + 1]);
-    if (options.each_row && (!options.wants || options.wants(first + token)))
-      options.each_row(first + token, logits);
+    if (shown[i]) options.each_row(first + token, logits);
   };
   const int64_t end = std::ssize(read) - 1;
   if (last || wants_surprisal()) rows.wanted = {&end, 1};
@@ -374,7 +370,7 @@ void Session::move_to(int64_t position) { sequence_.move_to(position); }
 
 void Session::fill_random(int64_t n) {
   const ModelConfig& config = model().config();
-  std::vector<float> noise(std::max<size_t>(kMaxHeadDim, 1));
+  std::vector<float> noise(kMaxHeadDim);
   uint32_t state = 12345;
   for (float& v : noise) {
     state = state * 1664525u + 1013904223u;

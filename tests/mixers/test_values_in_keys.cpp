@@ -50,7 +50,8 @@ class ValuesInKeysMixer : public testing::Test {
     return Sequence(std::move(states));
   }
   /// Reads rows of x in calls of `chunk`: [rows, width].
-  std::vector<float> read(const AttentionMixer& mixer, Sequence& sequence, const std::vector<float>& x, int64_t chunk) {
+  std::vector<float> read(const AttentionMixer& mixer, Sequence& sequence, const std::vector<float>& x,
+                          int64_t chunk) {
     std::vector<float> all;
     const int64_t rows = std::ssize(x) / kWidth;
     for (int64_t begin = 0; begin < rows; begin += chunk) {
@@ -84,7 +85,7 @@ class ValuesInKeysMixer : public testing::Test {
   std::unique_ptr<Rotary> rotary_;
   std::vector<StateOptions::Rotations> rotations_;
   Matrix q_ = random_matrix(kHeads * kKeyDim, kWidth), k_ = random_matrix(kKvHeads * kKeyDim, kWidth),
-         out_ = random_matrix(kWidth, kHeads * kValueDim);
+         out_ = random_matrix(kWidth, kHeads*kValueDim);
 };
 
 TEST_F(ValuesInKeysMixer, EqualTheSameDimensionsAsValuesOfTheirOwn) {

@@ -280,6 +280,13 @@ TEST_F(EngineTest, AnOpenDraftMustBeClosedFirst) {
   Rows next = rows(one, nodes);
   engine_->forward({&next, 1});
   EXPECT_TRUE(next.result.error);
+  const std::vector<int64_t> positions{10, 11};
+  Sequence other = sequence();
+  Rows placed = rows(other, nodes);
+  placed.draft = &tree;
+  placed.positions = positions;
+  engine_->forward({&placed, 1});
+  EXPECT_TRUE(placed.result.error) << "a draft has positions of its own";
   EXPECT_THROW(one.accept(std::vector<int>{1}), Error) << "no path";
   EXPECT_EQ(one.tokens(), 10);
   engine_->forward({&next, 1});

@@ -1,4 +1,4 @@
-// Of a model with landmarks: the blocks whose landmarks are asked for most.
+// For models with landmarks: the blocks whose landmarks have the largest shares of attention.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -86,7 +86,7 @@ class Landmark final : public LayeredSelector<LayerLandmarks> {
  private:
   int64_t block() const { return context().landmarks.block(); }
 
-  /// As they lie in their pages, or, for true places, rotated to where they are in the sequence as if it began at
+  /// As stored in their pages, or, for true positions, rotated to their positions in a sequence that begins at
   /// 0.
   void add_keys(const LayerQueries& queries, int head, int64_t blocks, KeyTable& keys) const {
     const PageTable& lane = queries.kv->table(head);

@@ -231,8 +231,8 @@ SelectorEntry shadowkv_method() {
            "O(n / block + budget + generated) per token; a rank r costs O(n·w² + w³) after a prompt, w the numbers "
            "of a token's keys in a layer, and r·w multiplications for each token that was not chosen before",
        .memory =
-           "O(n): nothing is dropped; 1/(2·block) more for the means. A rank saves nothing here, for pages hold "
-           "their keys besides: it shows what the method's low-rank keys do to answers. It takes 4·r bytes "
+           "O(n): nothing is dropped; 1/(2·block) more for the means. A rank saves nothing here, since pages still "
+           "hold their own keys: it shows what the method's low-rank keys do to answers. It takes 4·r bytes "
            "for a token and layer, and the rebuilt keys of pages with chosen chunks",
        .parameters =
            {budget_parameter({.value = "2k", .min = 8, .summary = "tokens of the prompt that are chosen"}),
