@@ -55,14 +55,14 @@ class Tasks {
     const size_t pages = std::max<size_t>(fit, kTaskPages);
     bytes_ = AlignedBuffer<std::byte>(pages * page_bytes_);  // in large pages, as the page store
     std::byte* begin = bytes_.data();
-    std::vector<float> numbers(kPageTokens * s.key_dim), turns(kPageTokens * s.key_dim, 0.5f);
+    std::vector<float> numbers(kPageTokens * s.key_dim), rotations(kPageTokens * s.key_dim, 0.5f);
     for (size_t i = 0; i < numbers.size(); ++i) numbers[i] = static_cast<float>(i % 13) * 0.1f - 0.6f;
     std::mt19937 random(1);
     for (size_t p = 0; p < pages; ++p) {
       std::byte* page = begin + p * page_bytes_;
       std::byte* values = own_values ? page + key_bytes : page;
       table.write_page({s.format, s.key_dim, own_values ? s.value_dim : 0, s.rotary_dim, page, values, 0,
-                        kPageTokens, numbers.data(), s.key_dim, numbers.data(), s.value_dim, turns.data()});
+                        kPageTokens, numbers.data(), s.key_dim, numbers.data(), s.value_dim, rotations.data()});
       const uint64_t mask = mask_of(s.chunk, random);
       if (mask != 0) reads_.push_back({page, values, turn_.data(), turn_.data(), mask, nullptr});
     }

@@ -134,7 +134,7 @@ void multiply_rows(benchmark::State& state, const std::string& isa, WeightType t
 struct TrainingShape {
   const char* name;
   int64_t rows, cols, depth;
-  bool a_turned, b_turned;
+  bool a_transposed, b_transposed;
 };
 constexpr TrainingShape kTrainingShapes[] = {{"scores", 128, 192, 64, false, true},
                                              {"weighted values", 128, 64, 192, false, false},
@@ -147,15 +147,15 @@ constexpr TrainingShape kTrainingShapes[] = {{"scores", 128, 192, 64, false, tru
 /// As they are, or rounded to bfloat16.
 void train(benchmark::State& state, const std::string& isa, bool rounded, const TrainingShape& shape) {
   const Kernels& table = kernels(isa);
-  const auto& [name, rows, cols, depth, a_turned, b_turned] = shape;
+  const auto& [name, rows, cols, depth, a_transposed, b_transposed] = shape;
   const std::vector<float> a(rows * depth, 0.5f), b(cols * depth, 0.25f);
   std::vector<float> y(rows * cols);
   AlignedBuffer<float> scratch(kMultiplyScratch);
   FloatProduct product{.rows = rows, .cols = cols, .depth = depth, .a = a.data(), .b = b.data(), .y = y.data()};
-  product.a_turned = a_turned;
-  product.a_stride = a_turned ? rows : depth;
-  product.b_turned = b_turned;
-  product.b_stride = b_turned ? depth : cols;
+  product.a_transposed = a_transposed;
+  product.a_stride = a_transposed ? rows : depth;
+  product.b_transposed = b_transposed;
+  product.b_stride = b_transposed ? depth : cols;
   product.y_stride = cols;
   for (auto _ : state) {
     (rounded ? table.multiply_bf16 : table.multiply)(product, scratch.data());

@@ -1,8 +1,9 @@
-# fathom_embed(VAR FILE SYMBOL ...): for each pair, a source file in the build tree that defines `fathom::SYMBOL()`,
-# a std::string_view of FILE's bytes; appends it to VAR. Declare the functions where they are used.
+# fathom_embed(VAR FILE SYMBOL ...): for each pair, a source file in the build tree that defines
+# `fathom::FOLDER::SYMBOL()` (FOLDER: the name of the current folder), a std::string_view of FILE's bytes; appends it to VAR. Declare the functions where they are used.
 function(fathom_embed var)
   set(sources ${${var}})
   set(pairs ${ARGN})
+  get_filename_component(folder ${CMAKE_CURRENT_SOURCE_DIR} NAME)
   while(pairs)
     list(POP_FRONT pairs input symbol)
     set(output ${PROJECT_BINARY_DIR}/embedded/${symbol}.cpp)
@@ -11,9 +12,9 @@ function(fathom_embed var)
     set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${input})
     file(CONFIGURE OUTPUT ${output} @ONLY CONTENT
 "#include <string_view>
-namespace fathom {
+namespace fathom::${folder} {
 std::string_view @symbol@() { return R\"__embedded__(@text@)__embedded__\"; }
-}  // namespace fathom
+}  // namespace fathom::${folder}
 ")
     list(APPEND sources ${output})
   endwhile()

@@ -59,6 +59,10 @@ Option Option::positive() {
   option_->check(CLI::PositiveNumber);
   return *this;
 }
+Option Option::hidden() {
+  option_->group("");
+  return *this;
+}
 
 Command Command::add_command(const std::string& name, const std::string& description) {
   return Command(app_->add_subcommand(name, description));

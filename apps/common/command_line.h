@@ -32,6 +32,8 @@ class Option {
   Option one_of(const std::vector<std::string>& values);
   /// Numbers are rejected unless above 0.
   Option positive();
+  /// Leaves the option out of the help text: for an old name that still works.
+  Option hidden();
 
  private:
   CLI::Option* option_;

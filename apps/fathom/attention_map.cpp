@@ -47,12 +47,12 @@ void map_attention(const AttentionMapOptions& options) {
   generation.stop = {"\n"};
   const Generated answer = generate(session, *loaded.tokenizer, sampler, prompt, generation);
   if (answer.stop == StopReason::kInterrupted) throw Error("interrupted", Error::Kind::kInterrupted);
-  AttentionPicture picture{std::filesystem::path(options.common.model_path()).stem().string(), answer.text, prompt};
+  eval::AttentionPicture picture{std::filesystem::path(options.common.model_path()).stem().string(), answer.text, prompt};
   picture.tokens.insert(picture.tokens.end(), answer.tokens.begin(), answer.tokens.end());
   picture.tokens.resize(session.length());  // the last one was not read
-  const Json json = attention_json(picture, mass, session, *loaded.tokenizer);
+  const Json json = eval::attention_json(picture, mass, session, *loaded.tokenizer);
   if (options.json) write_out(json.dump() + "\n");
-  const std::string page = attention_page(json);
+  const std::string page = eval::attention_page(json);
   write_file(options.html, std::as_bytes(std::span(page)));
   if (!options.json) write_out(answer.text + "\n");
 }

@@ -207,12 +207,12 @@ class Bench {
     test.label = concat("test ", ++tests_, " of ", total, ": ", figure.test, " ", format_size(test.tokens),
                         " at depth ", format_size(figure.depth));
     const int64_t measurements = meter_.measurements();
-    const MachineLimits before = limits();
-    reset_peak_resident_bytes();
+    const eval::MachineLimits before = limits();
+    eval::reset_peak_resident_bytes();
     const Timing timing =
         time_runs(test, sessions, random_tokens(test.tokens), {options_.repeat, options_.seconds}, *runtime_);
-    figure.peak_bytes = peak_resident_bytes();
-    figure.limits = larger(before, limits());
+    figure.peak_bytes = eval::peak_resident_bytes();
+    figure.limits = eval::larger(before, limits());
     figure.limits_remeasured = meter_.measurements() > measurements;
     figure.tokens = timing.tokens;
     figure.tokens_requested = test.tokens;
@@ -238,8 +238,8 @@ class Bench {
   }
 
   /// The machine's limits now. Says on stderr when they had to be measured again.
-  MachineLimits limits() {
-    const MachineLimits before = limits_;
+  eval::MachineLimits limits() {
+    const eval::MachineLimits before = limits_;
     const int64_t measurements = meter_.measurements();
     limits_ = meter_.limits();
     if (measurements > 0 && meter_.measurements() > measurements) {
@@ -263,11 +263,11 @@ class Bench {
     return static_cast<double>(model_->config().vocabulary) * model_->config().width;
   }
 
-  void print_machine(const MachineLimits& limits) {
+  void print_machine(const eval::MachineLimits& limits) {
     if (options_.json) {
       return print_line({{"test", "machine"},
                          {"isa", kernels().isa},
-                         {"processor", processor_name()},
+                         {"processor", eval::processor_name()},
                          {"threads", runtime_->pool().threads()},
                          {"read_bytes_per_second", limits.read_bytes_per_second},
                          {"flops_per_second", 2 * limits.multiply_adds_per_second},
@@ -275,7 +275,7 @@ class Bench {
     }
     const ModelConfig& config = model_->config();
     std::ostringstream out;
-    out << "machine  " << processor_name() << ", " << kernels().isa << ", " << runtime_->pool().threads()
+    out << "machine  " << eval::processor_name() << ", " << kernels().isa << ", " << runtime_->pool().threads()
         << " threads: reads " << format_bytes(limits.read_bytes_per_second) << "/s, "
         << teraflops(limits.multiply_adds_per_second) << " Tflop/s as the quantised matmul multiplies, "
         << teraflops(limits.bf16_multiply_adds_per_second) << " in bf16\n"
@@ -340,8 +340,8 @@ class Bench {
   const BenchOptions& options_;
   std::shared_ptr<const Model> model_;
   std::shared_ptr<Runtime> runtime_;
-  MachineMeter meter_;
-  MachineLimits limits_;
+  eval::MachineMeter meter_;
+  eval::MachineLimits limits_;
   std::vector<std::string> methods_;  // those of --attend and --beside
   std::vector<int64_t> depths_, prefills_, decodes_;
   int64_t tests_ = 0;  // measured so far

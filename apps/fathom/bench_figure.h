@@ -20,7 +20,7 @@ struct Figure {
   double work = 0;                   // of one run: multiply-adds of prefill, bytes that decode reads
   std::vector<double> seconds = {};  // of the runs, sorted
   double speed_up = 1;               // compared with the first method: the median over rounds
-  MachineLimits limits = {};         // the larger of those before and after the runs
+  eval::MachineLimits limits = {};         // the larger of those before and after the runs
   bool limits_remeasured = false;    // the machine's speed had changed before or after the runs
   AttentionCount attention = {};
   double waited = 0;      // share of the threads' time in which other programs had the cores

@@ -30,7 +30,7 @@ class RunTimer {
                   std::ssize(methods) * (warm_up_ + longer_warm_up() + limits.runs * test.tokens)) {}
 
   Timing time() {
-    const double waited_before = seconds_waited();
+    const double waited_before = eval::seconds_waited();
     warm_up();
     Timing timing;
     timing.tokens = fitting_tokens();
@@ -38,7 +38,7 @@ class RunTimer {
     progress_.reduce_total(std::ssize(methods_) * runs_ * (test_.tokens - timing.tokens));
     double last = 0;
     for (int64_t run = 0; run < runs_ && (run == 0 || fits(last)); ++run) last = round(timing.tokens, &timing);
-    timing.waited_share = (seconds_waited() - waited_before) / (watch_.seconds() * runtime_.pool().threads());
+    timing.waited_share = (eval::seconds_waited() - waited_before) / (watch_.seconds() * runtime_.pool().threads());
     return timing;
   }
 

@@ -36,7 +36,7 @@ struct EvalOptions {
   MethodLists methods;
   std::string lengths = "1k", haystack = "prose", chat_template, json, html;
   int64_t samples = 20, concurrency = 1, seed = 1;
-  bool apart = false, no_yardstick = false, dense_prefill = false, repeat_haystack = false, chat = false;
+  bool apart = false, no_baseline = false, no_yardstick = false, dense_prefill = false, repeat_haystack = false, chat = false;
 };
 
 std::vector<int64_t> parse_lengths(const std::string& text) {
@@ -74,7 +74,8 @@ std::vector<MethodSpecs> list_methods(const EvalOptions& options) {
     asked.insert(asked.end(), wider.begin(), wider.end());
   }
   std::vector<MethodSpecs> methods;
-  if (!options.no_yardstick) methods.push_back(plain);
+  if (options.no_yardstick) note("'--no-yardstick' is now '--no-baseline'");
+  if (!options.no_baseline && !options.no_yardstick) methods.push_back(plain);
   for (const MethodSpecs& method : asked) {
     const auto same = [&](const MethodSpecs& other) { return other == method; };
     if (std::ranges::none_of(methods, same)) methods.push_back(method);
@@ -109,11 +110,11 @@ std::string file_id(const std::string& path) {
   return text;
 }
 
-EvalModel open_model(const EvalOptions& options, const std::string& path) {
+eval::EvalModel open_model(const EvalOptions& options, const std::string& path) {
   CommonOptions common = options.common;
   common.model = path;
   LoadedModel loaded(common);
-  EvalModel model{
+  eval::EvalModel model{
       std::filesystem::path(path).stem(), file_id(path), loaded.model, nullptr, loaded.runtime, nullptr};
   if (options.chat) model.chat = open_chat_template(loaded, options.chat_template);
   model.tokenizer = std::move(loaded.tokenizer);
@@ -159,9 +160,9 @@ class EvalCommand {
   void run() {
     const std::vector<MethodSpecs> methods = list_methods(options_);
     check_specs(methods);
-    haystack_ = options_.haystack == "prose" ? prose_haystack()
-                                             : file_haystack(options_.haystack, options_.repeat_haystack);
-    EvalPlan plan{make_tasks(options_.tasks),
+    haystack_ = options_.haystack == "prose" ? eval::prose_haystack()
+                                             : eval::file_haystack(options_.haystack, options_.repeat_haystack);
+    eval::EvalPlan plan{eval::make_tasks(options_.tasks),
                   parse_lengths(options_.lengths),
                   methods,
                   options_.samples,
@@ -169,13 +170,13 @@ class EvalCommand {
                   haystack_.get(),
                   {options_.common.chunk, options_.concurrency, options_.dense_prefill}};
     plan_ = plan;
-    std::unique_ptr<RecordLog> log =
-        options_.json.empty() ? std::make_unique<RecordLog>() : std::make_unique<RecordLog>(options_.json);
-    Evaluation evaluation(std::move(plan), *log);
+    std::unique_ptr<eval::RecordLog> log =
+        options_.json.empty() ? std::make_unique<eval::RecordLog>() : std::make_unique<eval::RecordLog>(options_.json);
+    eval::Evaluation evaluation(std::move(plan), *log);
     std::vector<std::string> paths = options_.models;
     if (paths.empty()) paths.push_back(options_.common.model_path());
     for (const std::string& path : paths) {
-      const EvalModel model = open_model(options_, path);
+      const eval::EvalModel model = open_model(options_, path);
       advise(model);
       evaluation.check(model);
     }
@@ -184,7 +185,7 @@ class EvalCommand {
   }
 
  private:
-  void advise(const EvalModel& model) const {
+  void advise(const eval::EvalModel& model) const {
     if (!options_.chat && !model.tokenizer->vocabulary().chat_template.empty())
       note(concat(model.name, ": has a chat form; --chat asks in it, as models for dialogue expect"));
     const int64_t trained = model.model->config().trained_context;
@@ -193,14 +194,14 @@ class EvalCommand {
       note(concat(model.name, ": was trained on ", trained, " tokens; what comes beyond is told as it is"));
   }
 
-  void evaluate(Evaluation& evaluation, const std::vector<std::string>& paths) {
+  void evaluate(eval::Evaluation& evaluation, const std::vector<std::string>& paths) {
     Progress progress("evaluating", "tokens", evaluation.planned_tokens(static_cast<int64_t>(paths.size())));
-    const EvalProgress hooks{[&](const std::string& cell) { progress.set_note(cell); },
+    const eval::EvalProgress hooks{[&](const std::string& cell) { progress.set_note(cell); },
                              [&](int64_t tokens) { progress.update(tokens); },
                              [&](int64_t tokens) { progress.reduce_total(tokens); }};
     try {
       for (const std::string& path : paths) {
-        const EvalModel model = open_model(options_, path);
+        const eval::EvalModel model = open_model(options_, path);
         describe(model, path);
         evaluation.run(model, hooks);
       }
@@ -213,7 +214,7 @@ class EvalCommand {
     }
   }
 
-  void describe(const EvalModel& model, const std::string& path) {
+  void describe(const eval::EvalModel& model, const std::string& path) {
     const ModelConfig& config = model.model->config();
     models_.push_back({{"name", model.name},
                        {"file", path},
@@ -225,16 +226,16 @@ class EvalCommand {
     threads_ = model.runtime->pool().threads();
   }
 
-  void report(const Evaluation& evaluation) const {
-    Record labels = Record::array();
+  void report(const eval::Evaluation& evaluation) const {
+    eval::Record labels = eval::Record::array();
     for (const MethodSpecs& method : plan_.methods)
       labels.push_back(method.label() + (options_.dense_prefill ? " prefill=dense" : ""));
-    const Record run = {
+    const eval::Record run = {
         {"command", command_line()},
         {"created", now()},
         {"version", FATHOM_VERSION},
         {"seed", options_.seed},
-        {"machine", {{"processor", processor_name()}, {"isa", kernels().isa}, {"threads", threads_}}},
+        {"machine", {{"processor", eval::processor_name()}, {"isa", kernels().isa}, {"threads", threads_}}},
         {"models", models_},
         {"methods", labels},
         {"lengths", plan_.lengths},
@@ -248,17 +249,17 @@ class EvalCommand {
           {"dense_prefill", options_.dense_prefill}}},
         {"summaries", evaluation.summaries()},
         {"samples", evaluation.records()}};
-    if (options_.json != "-") write_out(terminal_table(run, terminal_width()));
+    if (options_.json != "-") write_out(eval::terminal_table(run, terminal_width()));
     if (options_.html.empty()) return;
-    const std::string page = html_report(run);
+    const std::string page = eval::html_report(run);
     write_file(options_.html, std::as_bytes(std::span(page)));
     note(concat("report written to ", options_.html));
   }
 
   const EvalOptions& options_;
-  std::unique_ptr<Haystack> haystack_;
-  EvalPlan plan_;
-  Record models_ = Record::array();
+  std::unique_ptr<eval::Haystack> haystack_;
+  eval::EvalPlan plan_;
+  eval::Record models_ = eval::Record::array();
   int threads_ = 0;
 };
 
@@ -283,8 +284,9 @@ void add_eval(Command program) {
   add_size_option(command, "--seed", o->seed, 0, "seed of the samples; same seed, same samples [1]");
   add_method_lists(command, o->methods);
   command.add_flag("--apart", o->apart, "each method on its own beside the plain way, not every combination");
-  command.add_flag("--no-yardstick", o->no_yardstick,
+  command.add_flag("--no-baseline", o->no_baseline,
                    "leave out the exact method that others are compared with, for lengths where it takes too long");
+  command.add_flag("--no-yardstick", o->no_yardstick, "old name of --no-baseline").hidden();
   command.add_flag("--dense-prefill", o->dense_prefill,
                    "read contexts densely, once for all --attend methods; question and answer under each");
   command

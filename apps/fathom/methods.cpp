@@ -26,7 +26,7 @@ std::vector<MethodInfo> all_methods() {
   std::vector<MethodInfo> all;
   for (const auto& infos :
        {attend_methods().infos(), position_methods().infos(), cache_methods().infos(), evict_methods().infos(),
-        read_methods().infos(), sample_methods().infos(), task_methods().infos()}) {
+        read_methods().infos(), sample_methods().infos(), eval::task_methods().infos()}) {
     all.insert(all.end(), infos.begin(), infos.end());
   }
   return all;

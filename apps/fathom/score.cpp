@@ -30,7 +30,7 @@ struct ScoreOptions {
 
 /// −log of the probability that a softmax over `logits` gives to `token`, in nats.
 double negative_log_likelihood(std::span<const float> logits, int32_t token) {
-  return log_sum_exp(logits) - logits[token];
+  return eval::log_sum_exp(logits) - logits[token];
 }
 
 /// Sums of nats by position, the number of tokens of the window that stand before the scored one.
@@ -155,7 +155,7 @@ void run_score(const ScoreOptions& options) {
   const std::vector<int32_t> tokens = loaded.tokenizer->encode(text, encoding);
   const Stopwatch watch;
   const Score score = score_text(loaded, options, tokens);
-  const Cost cost{rate(static_cast<int64_t>(tokens.size()), watch.seconds()), peak_resident_bytes()};
+  const Cost cost{rate(static_cast<int64_t>(tokens.size()), watch.seconds()), eval::peak_resident_bytes()};
   if (options.json) {
     print_json(score, cost);
   } else {

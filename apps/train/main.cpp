@@ -17,7 +17,7 @@
 #include "train/training_data.h"
 #include "train/training_page.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 constexpr const char* kExamples =
@@ -239,7 +239,7 @@ void add_options(Command program) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::train
 
 int main(int argc, char** argv) {
   return fathom::run_program(argc, argv, "Train a model, and its tokenizer, on texts and tasks.",

@@ -51,7 +51,7 @@ float row_scale(const AttentionInput& input, int64_t row) {
 }  // namespace
 
 uint64_t AttendedBlock::mask(const SelectedPage& page, int row) const {
-  const PageEntry& entry = kv.table(block.head)[page.slot];
+  const PageEntry& entry = kv.table(block.head)[page.entry];
   const uint64_t seen = page.mask & visible_mask(entry, kv.window(), block.first + row);
   return page.row_masks < 0 ? seen : seen & selection.row_masks[page.row_masks + row];
 }
@@ -110,7 +110,7 @@ void Attention::read_pages(AttentionBlock& block) const {
   const auto [first, last] = std::ranges::minmax(block.tokens);
   for (size_t i = 0; i < selection.pages.size(); ++i) {
     const SelectedPage& page = selection.pages[i];
-    const PageEntry& entry = table[page.slot];
+    const PageEntry& entry = table[page.entry];
     PageRead read;
     read.mask = page.mask & visible_mask(entry, window, first, last);
     if (read.mask == 0) continue;

@@ -69,7 +69,7 @@ struct AttentionScratch {
   std::vector<float> landmark_keys, shares, block_out, block_lse;  // of landmark gating
 };
 
-/// How the attention of a layer turns scores into weights, and weights into outputs. Part of the model: a layer has
+/// How the attention of a layer rotations scores into weights, and weights into outputs. Part of the model: a layer has
 /// one. The default is softmax. Immutable, thread-safe.
 class AttentionForm {
  public:

@@ -28,8 +28,8 @@ void AttentionMass::saw(const AttendedBlock& a) {
   const QueryBlock& block = a.block;
   const int first = static_cast<int>(std::clamp<int64_t>(first_row_ - block.first, 0, block.rows));
   if (first == block.rows) return;
-  const PageTable& lane = a.kv.table(block.head);
-  const CompactedTokens& packed = a.kv.compacted(block.head);
+  const PageTable& table = a.kv.table(block.head);
+  const CompactedTokens& compacted = a.kv.compacted(block.head);
   const PageStore& store = a.kv.store();
   const int dim = store.shape().key_dim;
   const int first_query = first * block.group, queries = block.rows * block.group - first_query;
@@ -38,20 +38,20 @@ void AttentionMass::saw(const AttendedBlock& a) {
   own.grow(a.kv.tokens());
   own.queries = queries;
   for (const SelectedPage& page : a.selection.pages) {
-    const PageEntry& slot = lane[page.slot];
+    const PageEntry& entry = table[page.entry];
     if (page.mask == 0) continue;
-    const float* scores = keys.of_keys(page.keys ? page.keys : store.keys(slot.page), page.position,
+    const float* scores = keys.of_keys(page.keys ? page.keys : store.keys(entry.page), page.position,
                                        block.queries + static_cast<int64_t>(first_query) * dim, queries);
     for (int r = first; r < block.rows; ++r) {
       const uint64_t mask = a.mask(page, r);
-      for (int t = 0; t < slot.filled; ++t) {
+      for (int t = 0; t < entry.filled; ++t) {
         if ((mask >> t & 1) == 0) continue;
         double sum = 0;
         for (int h = 0; h < block.group; ++h) {
           const int q = r * block.group + h;
           sum += a.share(q, scores[static_cast<int64_t>(q - first_query) * kPageTokens + t]);
         }
-        const int64_t token = packed.read_at(slot.first + t);
+        const int64_t token = compacted.read_at(entry.first + t);
         own.mass[token] += std::llround(std::min(sum, static_cast<double>(block.group)) * kUnits);
         own.seen[token] = 1;
       }

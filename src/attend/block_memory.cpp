@@ -6,7 +6,7 @@
 #include <limits>
 #include <numeric>
 
-#include "attend/lane_keys.h"
+#include "attend/token_choice.h"
 #include "base/common_parameters.h"
 
 namespace fathom {
@@ -27,43 +27,43 @@ void add_to(float* sum, const float* x, int64_t n) {
 }
 
 /// Rotates pairs back.
-void turn_back(float* x, PositionRotations::View turn, int pairs) {
+void inverse_rotate(float* x, PositionRotations::View rotation, int pairs) {
   for (int i = 0; i < pairs; ++i) {
     const float even = x[2 * i], odd = x[2 * i + 1];
-    x[2 * i] = even * turn.cos[i] + odd * turn.sin[i];
-    x[2 * i + 1] = odd * turn.cos[i] - even * turn.sin[i];
+    x[2 * i] = even * rotation.cos[i] + odd * rotation.sin[i];
+    x[2 * i + 1] = odd * rotation.cos[i] - even * rotation.sin[i];
   }
 }
 
 /// sum += x, rotated. x: [dim].
-void add_turned(const float* x, int dim, PositionRotations::View turn, int pairs, float* sum) {
+void add_rotated(const float* x, int dim, PositionRotations::View rotation, int pairs, float* sum) {
   for (int i = 0; i < pairs; ++i) {
-    sum[2 * i] += x[2 * i] * turn.cos[i] - x[2 * i + 1] * turn.sin[i];
-    sum[2 * i + 1] += x[2 * i] * turn.sin[i] + x[2 * i + 1] * turn.cos[i];
+    sum[2 * i] += x[2 * i] * rotation.cos[i] - x[2 * i + 1] * rotation.sin[i];
+    sum[2 * i + 1] += x[2 * i] * rotation.sin[i] + x[2 * i + 1] * rotation.cos[i];
   }
   add_to(sum + 2 * pairs, x + 2 * pairs, dim - 2 * pairs);
 }
 
-/// Calls body(slot, mask) for each slot of a lane that holds tokens of the ranges before `end`, in order.
+/// Calls body(entry, mask) for each entry of a table that holds tokens of the ranges before `end`, in order.
 template <class Body>
-void for_slots(const PageTable& lane, const std::vector<TokenRange>& ranges, int64_t end, const Body& body) {
-  const auto slots = static_cast<uint32_t>(lane.size());
-  uint32_t current = slots;
+void for_entries(const PageTable& table, const std::vector<TokenRange>& ranges, int64_t end, const Body& body) {
+  const auto entries = static_cast<uint32_t>(table.size());
+  uint32_t current = entries;
   uint64_t mask = 0;
   for (const TokenRange& range : ranges) {
     const int64_t range_end = std::min(range.end, end);
     if (range.begin >= range_end) continue;
-    const auto after = std::ranges::upper_bound(lane, range.begin, {}, &PageEntry::first);
-    for (auto s = static_cast<uint32_t>(after - lane.begin()) - 1; s < slots && lane[s].first < range_end; ++s) {
+    const auto after = std::ranges::upper_bound(table, range.begin, {}, &PageEntry::first);
+    for (auto s = static_cast<uint32_t>(after - table.begin()) - 1; s < entries && table[s].first < range_end; ++s) {
       if (s != current) {
-        if (current < slots) body(current, mask);
+        if (current < entries) body(current, mask);
         current = s;
         mask = 0;
       }
-      mask |= page_bits(range.begin - lane[s].first, range_end - lane[s].first);
+      mask |= page_bits(range.begin - table[s].first, range_end - table[s].first);
     }
   }
-  if (current < slots) body(current, mask);
+  if (current < entries) body(current, mask);
 }
 
 /// Selects pages for rows [begin, end) of a block of rows; row r is token `first` + r.
@@ -74,9 +74,9 @@ struct RowPages {
 
   /// row_mask(index of the row's token): what it sees of the page; needed only where `by_row`.
   template <class RowMask>
-  void add(uint32_t slot, int64_t place, uint64_t mask, bool by_row, const RowMask& row_mask) {
+  void add(uint32_t entry, int64_t place, uint64_t mask, bool by_row, const RowMask& row_mask) {
     if (mask == 0) return;
-    SelectedPage page{slot, place, mask, -1};
+    SelectedPage page{entry, place, mask, -1};
     if (by_row || begin > 0 || end < block.rows) {
       page.row_masks = static_cast<int64_t>(selection.row_masks.size());
       for (int r = 0; r < block.rows; ++r)
@@ -101,18 +101,14 @@ std::vector<Parameter> block_parameters(const BlockOptions& defaults) {
            1,
            1e6,
            {}},
-          {"place",
-           Type::kChoice,
-           defaults.far_places ? "far" : "true",
-           "where what is older than the window seems to be: far, window - 1 away; true, where it is",
-           {},
-           {},
-           {"far", "true"}}};
+          positions_parameter(defaults.clamp_positions ? "clamped" : "original", {"clamped", "original"},
+                              "positions of tokens older than the window: clamped to a distance of window - 1, or "
+                              "original")};
 }
 
 BlockOptions read_block_options(const Values& values) {
   return {values.integer("sink"), values.integer("window"), values.integer("chunk"),
-          values.integer("representatives"), values.string("place") == "far"};
+          values.integer("representatives"), values.string("positions") == "clamped"};
 }
 
 void BlockState::rewind(int64_t tokens) {
@@ -191,7 +187,7 @@ void BlockSelector::fill_vector(const LayerQueries& queries, const LayerBlocks& 
     for (int h = 1; h < group; ++h) std::copy_n(out, dim, out + static_cast<int64_t>(h) * dim);
     return;
   }
-  const std::vector<float> keys = turned_keys(queries, raw);
+  const std::vector<float> keys = rotated_keys(queries, raw);
   for (int h = 0; h < group; ++h) {
     const int64_t at = static_cast<int64_t>(h) * dim;
     mean(best_tokens(keys.data(), dim, all, asked.data() + at, options_.representatives), out + at);
@@ -253,9 +249,9 @@ void BlockSelector::add_queries(const QueryChunk& chunk, LayerBlocks& layer, Thr
     const int64_t last = std::min(end, (page + 1) * kPageTokens);
     for (int64_t t = std::max(begin, page * kPageTokens); t < last; ++t) {
       const int64_t row = t - queries.first;
-      const PositionRotations::View turn = queries.kv->rotations().at(queries.positions[row], spare.data());
+      const PositionRotations::View rotation = queries.kv->rotations().at(queries.positions[row], spare.data());
       for (int h = 0; h < queries.heads; ++h)
-        add_turned(queries.query(row, h), dim, turn, pairs,
+        add_rotated(queries.query(row, h), dim, rotation, pairs,
                    layer.query_sums[page]->data() + static_cast<int64_t>(h) * dim);
     }
   });
@@ -267,15 +263,15 @@ void BlockSelector::forget_queries(int64_t tokens, LayerBlocks& layer) const {
   for (int64_t p = needed / kPageTokens - 1; p >= 0 && layer.query_sums[p]; --p) layer.query_sums[p] = nullptr;
 }
 
-void BlockSelector::turn_far(const LayerQueries& queries, float* x) const {
+void BlockSelector::rotate_far(const LayerQueries& queries, float* x) const {
   const int dim = queries.kv->shape().key_dim, pairs = queries.kv->rotations().pairs();
   if (pairs == 0) return;
   std::vector<float> spare(2 * static_cast<size_t>(pairs));
   // no farther than rotations are made for: positions may repeat
   const int64_t distance = std::min(options_.window - 1, queries.kv->end_position());
-  const PositionRotations::View turn = queries.kv->rotations().at(distance, spare.data());
+  const PositionRotations::View rotation = queries.kv->rotations().at(distance, spare.data());
   for (int h = 0; h < queries.heads; ++h)
-    queries.kernels->rotate_pairs(x + static_cast<int64_t>(h) * dim, turn.cos, turn.sin, pairs);
+    queries.kernels->rotate_pairs(x + static_cast<int64_t>(h) * dim, rotation.cos, rotation.sin, pairs);
 }
 
 std::vector<float> BlockSelector::mean_far_query(const QueryChunk& chunk, ThreadPool& pool) const {
@@ -286,22 +282,22 @@ std::vector<float> BlockSelector::mean_far_query(const QueryChunk& chunk, Thread
     for (int64_t r = 0; r < chunk.rows; ++r) add_to(out, chunk.query(r) + static_cast<int64_t>(head) * dim, dim);
     for (int64_t d = 0; d < dim; ++d) out[d] /= static_cast<float>(chunk.rows);
   });
-  turn_far(chunk.layer, mean.data());
+  rotate_far(chunk.layer, mean.data());
   return mean;
 }
 
-void BlockSelector::select(const PageTable& lane, const QueryBlock& block, const BlockState* state,
+void BlockSelector::select(const PageTable& table, const QueryBlock& block, const BlockState* state,
                            Selection& selection) const {
   assert(state && "block methods choose in plan, which needs a state");
   for (const FarChoice& choice : state->layers[block.layer].choices) {
     if (choice.first < block.first + block.rows && choice.end > block.first)
-      select_rows(lane, block, choice, selection);
+      select_rows(table, block, choice, selection);
   }
 }
 
 /// Tokens before `far` are far from all these rows, tokens from `near` on near to all; between, it depends on the
 /// row.
-void BlockSelector::select_rows(const PageTable& lane, const QueryBlock& block, const FarChoice& choice,
+void BlockSelector::select_rows(const PageTable& table, const QueryBlock& block, const FarChoice& choice,
                                 Selection& selection) const {
   const int begin = static_cast<int>(std::max<int64_t>(choice.first - block.first, 0));
   const int end = static_cast<int>(std::min<int64_t>(choice.end - block.first, block.rows));
@@ -309,17 +305,17 @@ void BlockSelector::select_rows(const PageTable& lane, const QueryBlock& block, 
   const int64_t far = block.first + begin + 1 - window, near = block.first + end - window;
   const int64_t place = std::min(block.positions[end - 1] - (window - 1), block.positions[begin] - kPageTokens + 1);
   RowPages rows{block, begin, end, selection};
-  for_slots(lane, choice.ranges, block.first + end, [&](uint32_t s, uint64_t seen) {
-    const PageEntry& slot = lane[s];
-    const uint64_t mask = slot.mask & seen;
-    if (!options_.far_places || slot.position >= place || slot.first >= near) {
-      rows.add(s, slot.position, mask, false, [](int64_t) { return ~uint64_t{0}; });
+  for_entries(table, choice.ranges, block.first + end, [&](uint32_t s, uint64_t seen) {
+    const PageEntry& entry = table[s];
+    const uint64_t mask = entry.mask & seen;
+    if (!options_.clamp_positions || entry.position >= place || entry.first >= near) {
+      rows.add(s, entry.position, mask, false, [](int64_t) { return ~uint64_t{0}; });
       return;
     }
-    const auto far_bits = [&](int64_t row) { return page_bits(0, row + 1 - window - slot.first); };
-    const bool by_row = (mask & page_bits(far - slot.first, near - slot.first)) != 0;
+    const auto far_bits = [&](int64_t row) { return page_bits(0, row + 1 - window - entry.first); };
+    const bool by_row = (mask & page_bits(far - entry.first, near - entry.first)) != 0;
     rows.add(s, place, mask & far_bits(block.first + end - 1), by_row, far_bits);
-    rows.add(s, slot.position, mask & ~far_bits(block.first + begin), by_row,
+    rows.add(s, entry.position, mask & ~far_bits(block.first + begin), by_row,
              [&](int64_t row) { return ~far_bits(row); });
   });
 }
@@ -353,34 +349,34 @@ std::vector<uint32_t> best_blocks(const std::vector<float>& scores, int64_t coun
 void read_raw_keys(const PagedKv& kv, int head, TokenRange tokens, RawKeys& raw) {
   const PageStore& store = kv.store();
   const int dim = store.shape().key_dim, pairs = kv.rotations().pairs();
-  const PageTable& lane = kv.table(head);
+  const PageTable& table = kv.table(head);
   const int64_t count = tokens.end - tokens.begin;
   raw.keys.assign(static_cast<size_t>(count) * dim, 0.0f);
   raw.positions.assign(count, -1);
   std::vector<float> page(static_cast<size_t>(kPageTokens) * dim);
-  for_slots(lane, {tokens}, tokens.end, [&](uint32_t s, uint64_t mask) {
-    const PageEntry& slot = lane[s];
-    mask &= slot.mask;
+  for_entries(table, {tokens}, tokens.end, [&](uint32_t s, uint64_t mask) {
+    const PageEntry& entry = table[s];
+    mask &= entry.mask;
     if (mask == 0) return;
-    read_keys(store.shape().format, dim, store.keys(slot.page), slot.filled, page.data());
-    for (int o = 0; o < slot.filled; ++o) {
+    read_keys(store.shape().format, dim, store.keys(entry.page), entry.filled, page.data());
+    for (int o = 0; o < entry.filled; ++o) {
       if (!(mask >> o & 1)) continue;
-      const int64_t t = slot.first + o - tokens.begin;
+      const int64_t t = entry.first + o - tokens.begin;
       float* key = raw.keys.data() + t * dim;
       std::copy_n(page.data() + static_cast<int64_t>(o) * dim, dim, key);
-      if (pairs > 0) turn_back(key, kv.rotations().offset(o), pairs);
-      raw.positions[t] = slot.position + o;
+      if (pairs > 0) inverse_rotate(key, kv.rotations().offset(o), pairs);
+      raw.positions[t] = entry.position + o;
     }
   });
 }
 
-std::vector<float> turned_keys(const LayerQueries& queries, const RawKeys& raw) {
+std::vector<float> rotated_keys(const LayerQueries& queries, const RawKeys& raw) {
   const int dim = queries.kv->shape().key_dim, pairs = queries.kv->rotations().pairs();
   std::vector<float> keys = raw.keys, spare(2 * static_cast<size_t>(pairs));
   for (int64_t t = 0; t < std::ssize(raw.positions) && pairs > 0; ++t) {
     if (raw.positions[t] < 0) continue;
-    const PositionRotations::View turn = queries.kv->rotations().at(raw.positions[t], spare.data());
-    queries.kernels->rotate_pairs(keys.data() + t * dim, turn.cos, turn.sin, pairs);
+    const PositionRotations::View rotation = queries.kv->rotations().at(raw.positions[t], spare.data());
+    queries.kernels->rotate_pairs(keys.data() + t * dim, rotation.cos, rotation.sin, pairs);
   }
   return keys;
 }

@@ -19,7 +19,7 @@ struct BlockOptions {
   int64_t window = 0;           // newest tokens, always seen, the query's own included
   int64_t chunk = 0;            // queries that choose blocks together
   int64_t representatives = 0;  // tokens of a block whose mean key, for each query head, stands for the block
-  bool far_places = true;       // what is older than the window seems window − 1 away
+  bool clamp_positions = true;       // what is older than the window seems window − 1 away
 };
 /// The parameters sink, window, chunk, representatives and place, with these defaults.
 std::vector<Parameter> block_parameters(const BlockOptions& defaults);
@@ -86,7 +86,7 @@ class BlockSelector : public StatefulSelector<BlockState> {
     return std::make_unique<BlockState>(context().layers, options_.window);
   }
   void plan(const LayerQueries& queries, BlockState& state, ThreadPool& pool) const override;
-  void select(const PageTable& lane, const QueryBlock& block, const BlockState* state,
+  void select(const PageTable& table, const QueryBlock& block, const BlockState* state,
               Selection& selection) const override;
 
   /// The end of the block that begins at `begin`, at most `limit`; 0 if it has none yet. Must not depend on how the
@@ -104,8 +104,8 @@ class BlockSelector : public StatefulSelector<BlockState> {
 
   const BlockOptions& options() const { return options_; }
   /// Turns heads as queries that are window − 1 away from keys at 0. x: [heads, key_dim].
-  void turn_far(const LayerQueries& queries, float* x) const;
-  /// The mean query of a chunk, so turned.
+  void rotate_far(const LayerQueries& queries, float* x) const;
+  /// The mean query of a chunk, so rotated.
   std::vector<float> mean_far_query(const QueryChunk& chunk, ThreadPool& pool) const;
 
  private:
@@ -118,7 +118,7 @@ class BlockSelector : public StatefulSelector<BlockState> {
   FarChoice choose_far(const QueryChunk& chunk, BlockState& state, ThreadPool& pool) const;
   static void add_queries(const QueryChunk& chunk, LayerBlocks& layer, ThreadPool& pool);
   void forget_queries(int64_t tokens, LayerBlocks& layer) const;
-  void select_rows(const PageTable& lane, const QueryBlock& block, const FarChoice& choice,
+  void select_rows(const PageTable& table, const QueryBlock& block, const FarChoice& choice,
                    Selection& selection) const;
 
   BlockOptions options_;
@@ -165,14 +165,14 @@ std::vector<float> block_scores(const LayerBlocks& layer, const std::vector<floa
 /// The `count` best blocks, best first; of equal ones the newer.
 std::vector<uint32_t> best_blocks(const std::vector<float>& scores, int64_t count);
 
-/// Keys of consecutive tokens of a lane as they were before any rotation.
+/// Keys of consecutive tokens of a table as they were before any rotation.
 struct RawKeys {
   std::vector<float> keys;         // [tokens, key_dim]; 0 for hidden ones
   std::vector<int64_t> positions;  // [tokens]; −1: hidden
 };
 void read_raw_keys(const PagedKv& kv, int head, TokenRange tokens, RawKeys& raw);
 /// The same keys rotated by their positions.
-std::vector<float> turned_keys(const LayerQueries& queries, const RawKeys& raw);
+std::vector<float> rotated_keys(const LayerQueries& queries, const RawKeys& raw);
 /// Of these tokens the `count` whose keys score highest with a query, best first. keys: [any, dim].
 std::vector<int> best_tokens(const float* keys, int dim, const std::vector<int>& tokens, const float* query,
                              int64_t count);

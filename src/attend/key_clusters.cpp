@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "attend/lane_keys.h"
+#include "attend/token_choice.h"
 
 namespace fathom {
 namespace {
@@ -98,7 +98,7 @@ class DirectionClusters {
       product.a = units_.data() + first * dim_;
       product.a_stride = product.b_stride = dim_;
       product.b = centres_.data();
-      product.b_turned = true;
+      product.b_transposed = true;
       product.y = products_.data();
       product.y_stride = count_;
       product.add = true;
@@ -139,21 +139,21 @@ class DirectionClusters {
 
 struct VisibleKeys {
   std::vector<float> keys;      // rotated to their places
-  std::vector<int64_t> tokens;  // slot · 64 + offset
+  std::vector<int64_t> tokens;  // entry · 64 + offset
 };
 
 /// Of the tokens below `end`.
 VisibleKeys visible_keys(const Kernels& kernels, const PagedKv& kv, int head, int64_t end) {
   const int dim = kv.shape().key_dim;
-  const PageTable& lane = kv.table(head);
+  const PageTable& table = kv.table(head);
   VisibleKeys visible;
   std::vector<float> page;
-  for (size_t s = 0; s < lane.size() && lane[s].first < end; ++s) {
-    const PageEntry& slot = lane[s];
-    if (slot.mask == 0) continue;
-    read_rotated(kernels, kv, slot, page);
-    for (int t = 0; t < slot.filled && slot.first + t < end; ++t) {
-      if (!(slot.mask >> t & 1)) continue;
+  for (size_t s = 0; s < table.size() && table[s].first < end; ++s) {
+    const PageEntry& entry = table[s];
+    if (entry.mask == 0) continue;
+    read_rotated(kernels, kv, entry, page);
+    for (int t = 0; t < entry.filled && entry.first + t < end; ++t) {
+      if (!(entry.mask >> t & 1)) continue;
       const float* key = page.data() + t * dim;
       visible.keys.insert(visible.keys.end(), key, key + dim);
       visible.tokens.push_back(static_cast<int64_t>(s) * kPageTokens + t);

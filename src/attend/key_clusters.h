@@ -15,11 +15,11 @@ namespace fathom {
 std::vector<int32_t> cluster_directions(const Kernels& kernels, std::span<const float> vectors, int dim,
                                         int64_t count, int iterations);
 
-/// Clusters of the keys of a lane: what they contain and their means.
+/// Clusters of the keys of a table: what they contain and their means.
 struct KeyClusters {
   int64_t end = 0;              // tokens below are in clusters, hidden ones aside
   std::vector<int64_t> begin;   // [clusters + 1] into tokens
-  std::vector<int64_t> tokens;  // slot · 64 + offset
+  std::vector<int64_t> tokens;  // entry · 64 + offset
   KeyTable means;               // rotated, not normalised; of clusters with members only
 
   int64_t size() const { return means.size(); }

@@ -11,8 +11,8 @@
 namespace fathom {
 namespace {
 
-constexpr float kHidden = -std::numeric_limits<float>::infinity();
-constexpr size_t kTaskSlots = 32;     // 2,048 tokens: a thread streams for long
+constexpr float kMasked = -std::numeric_limits<float>::infinity();
+constexpr size_t kTaskEntries = 32;     // 2,048 tokens: a thread streams for long
 constexpr size_t kTaskTokens = 4096;  // of sums over heads
 
 /// What the k highest scores have in common: all above `least`, and of those equal to it all but the first `skip`.
@@ -25,7 +25,7 @@ struct Threshold {
 uint32_t ordered(float x) {
   const auto bits = std::bit_cast<uint32_t>(x + 0.0f);  // −0 is 0
   const uint32_t number = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-  return x > kHidden ? number : 0;
+  return x > kMasked ? number : 0;
 }
 
 /// The scores among which the k-th highest is, and which of them it is. A histogram leaves few to be ordered.
@@ -58,7 +58,7 @@ Near near_to(std::span<const float> scores, int64_t k) {
 
 Threshold threshold_of(std::span<const float> scores, int64_t k) {
   auto [near, wanted] = near_to(scores, k);
-  if (wanted > std::ssize(near)) return {kHidden, std::ssize(scores)};  // there are no more than k
+  if (wanted > std::ssize(near)) return {kMasked, std::ssize(scores)};  // there are no more than k
   std::ranges::nth_element(near, near.begin() + wanted - 1, std::greater());
   const float least = near[wanted - 1];
   const int64_t higher = std::ranges::count_if(near, [&](float score) { return score > least; });
@@ -71,19 +71,19 @@ void rotate_query(const LayerQueries& queries, int64_t row, int head, float* spa
   std::copy_n(queries.query(row, head), queries.kv->shape().key_dim, out);
   const int pairs = queries.kv->rotations().pairs();
   if (pairs == 0) return;
-  const PositionRotations::View turn = queries.kv->rotations().at(queries.positions[row], spare);
-  queries.kernels->rotate_pairs(out, turn.cos, turn.sin, pairs);
+  const PositionRotations::View rotation = queries.kv->rotations().at(queries.positions[row], spare);
+  queries.kernels->rotate_pairs(out, rotation.cos, rotation.sin, pairs);
 }
 
-void turn_back(const Kernels& kernels, const PositionRotations& rotations, int64_t position, int dim,
+void inverse_rotate(const Kernels& kernels, const PositionRotations& rotations, int64_t position, int dim,
                std::span<float> queries) {
   const int pairs = rotations.pairs();
   if (pairs == 0) return;
   std::vector<float> spare(3 * static_cast<size_t>(pairs));
-  const PositionRotations::View turn =
+  const PositionRotations::View rotation =
       rotations.back(rotations.at(position, spare.data()), spare.data() + 2 * pairs);
   for (float* x = queries.data(); x < queries.data() + queries.size(); x += dim)
-    kernels.rotate_pairs(x, turn.cos, turn.sin, pairs);
+    kernels.rotate_pairs(x, rotation.cos, rotation.sin, pairs);
 }
 
 KeyScores::KeyScores(const Kernels& kernels, const PageStore& store, const PositionRotations& rotations)
@@ -98,7 +98,7 @@ const float* KeyScores::of_page(PageId page, int64_t position, const float* quer
 
 const float* KeyScores::of_keys(const std::byte* keys, int64_t position, const float* queries, int count) {
   turned_.assign(queries, queries + static_cast<int64_t>(count) * store_.shape().key_dim);
-  turn_back(kernels_, rotations_, position, store_.shape().key_dim, turned_);
+  inverse_rotate(kernels_, rotations_, position, store_.shape().key_dim, turned_);
   scores_.resize(static_cast<size_t>(count) * kPageTokens);
   ScoreTask task;
   task.format = store_.shape().format;
@@ -111,25 +111,25 @@ const float* KeyScores::of_keys(const std::byte* keys, int64_t position, const f
   return scores_.data();
 }
 
-void KeyScores::of_slots(const PageTable& lane, size_t begin, size_t end, const ScoreRange& range,
+void KeyScores::of_entries(const PageTable& table, size_t begin, size_t end, const ScoreRange& range,
                          const float* queries, int count, float* out, int64_t stride) {
   for (size_t s = begin; s < end; ++s) {
-    const PageEntry& slot = lane[s];
-    const int64_t first = std::max(slot.first, range.begin), last = std::min(slot.first + slot.filled, range.end);
+    const PageEntry& entry = table[s];
+    const int64_t first = std::max(entry.first, range.begin), last = std::min(entry.first + entry.filled, range.end);
     if (first >= last) continue;
-    const int64_t position = range.position < 0 ? slot.position : range.position;
-    const float* scores = slot.mask ? of_page(slot.page, position, queries, count) : nullptr;
-    const uint64_t wanted = page_bits(first - slot.first, last - slot.first);
-    const bool all = (slot.mask & wanted) == wanted;
+    const int64_t position = range.position < 0 ? entry.position : range.position;
+    const float* scores = entry.mask ? of_page(entry.page, position, queries, count) : nullptr;
+    const uint64_t wanted = page_bits(first - entry.first, last - entry.first);
+    const bool all = (entry.mask & wanted) == wanted;
     for (int q = 0; q < count; ++q) {
       float* to = out + q * stride - range.begin;
       const float* from = scores ? scores + static_cast<int64_t>(q) * kPageTokens : nullptr;
       if (all) {
-        std::copy(from + (first - slot.first), from + (last - slot.first), to + first);
+        std::copy(from + (first - entry.first), from + (last - entry.first), to + first);
         continue;
       }
       for (int64_t t = first; t < last; ++t)
-        to[t] = slot.mask >> (t - slot.first) & 1 ? from[t - slot.first] : kHidden;
+        to[t] = entry.mask >> (t - entry.first) & 1 ? from[t - entry.first] : kMasked;
     }
   }
 }
@@ -138,25 +138,25 @@ void score_layer(const LayerQueries& of, const ScoreRange& range, const float* q
                  std::vector<float>& scores) {
   const PagedKv& kv = *of.kv;
   const int64_t stride = range.end - range.begin;
-  const size_t slots = kv.table(0).size(), parts = (slots + kTaskSlots - 1) / kTaskSlots;
+  const size_t entries = kv.table(0).size(), parts = (entries + kTaskEntries - 1) / kTaskEntries;
   const int dim = kv.shape().key_dim;
   scores.resize(static_cast<size_t>(kv.heads()) * count * stride);
   pool.parallel_for(parts * kv.heads(), [&](size_t i, int) {
-    const size_t head = i / parts, begin = i % parts * kTaskSlots;
+    const size_t head = i / parts, begin = i % parts * kTaskEntries;
     KeyScores keys(*of.kernels, kv.store(), of.kv->rotations());
-    keys.of_slots(kv.table(static_cast<int>(head)), begin, std::min(begin + kTaskSlots, slots), range,
+    keys.of_entries(kv.table(static_cast<int>(head)), begin, std::min(begin + kTaskEntries, entries), range,
                   queries + head * count * dim, count, scores.data() + head * count * stride, stride);
   });
 }
 
-void hide_scores(const PageTable& lane, int64_t begin, std::span<float> scores) {
-  const int64_t none = (lane.empty() ? begin + std::ssize(scores) : lane.front().first) - begin;
-  std::fill_n(scores.begin(), std::clamp<int64_t>(none, 0, std::ssize(scores)), kHidden);
-  for (const PageEntry& slot : lane) {
-    if (slot.mask == page_bits(0, slot.filled)) continue;
-    const int64_t end = std::min<int64_t>(slot.first + slot.filled, begin + std::ssize(scores));
-    for (int64_t t = std::max(slot.first, begin); t < end; ++t)
-      if (!(slot.mask >> (t - slot.first) & 1)) scores[t - begin] = kHidden;
+void mask_scores(const PageTable& table, int64_t begin, std::span<float> scores) {
+  const int64_t none = (table.empty() ? begin + std::ssize(scores) : table.front().first) - begin;
+  std::fill_n(scores.begin(), std::clamp<int64_t>(none, 0, std::ssize(scores)), kMasked);
+  for (const PageEntry& entry : table) {
+    if (entry.mask == page_bits(0, entry.filled)) continue;
+    const int64_t end = std::min<int64_t>(entry.first + entry.filled, begin + std::ssize(scores));
+    for (int64_t t = std::max(entry.first, begin); t < end; ++t)
+      if (!(entry.mask >> (t - entry.first) & 1)) scores[t - begin] = kMasked;
   }
 }
 
@@ -193,8 +193,8 @@ void KeyTable::score(const Kernels& kernels, const float* queries, int count, fl
 }
 
 void softmax_scores(const Kernels& kernels, std::span<float> scores, float scale) {
-  const float largest = scores.empty() ? kHidden : *std::ranges::max_element(scores);
-  if (!(largest > kHidden)) return std::fill(scores.begin(), scores.end(), 0.0f);
+  const float largest = scores.empty() ? kMasked : *std::ranges::max_element(scores);
+  if (!(largest > kMasked)) return std::fill(scores.begin(), scores.end(), 0.0f);
   const auto n = static_cast<int64_t>(scores.size());
   kernels.scale(scores.data(), scale, n);
   kernels.softmax(scores.data(), n);

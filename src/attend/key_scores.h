@@ -14,7 +14,7 @@ void rotate_query(const LayerQueries& queries, int64_t row, int head, float* spa
 
 /// Turns queries that are rotated by their positions back by a position, R(−position)·q: their products with keys
 /// as they lie in a page there are the scores. queries: [count, dim].
-void turn_back(const Kernels& kernels, const PositionRotations& rotations, int64_t position, int dim,
+void inverse_rotate(const Kernels& kernels, const PositionRotations& rotations, int64_t position, int dim,
                std::span<float> queries);
 
 /// Which tokens of a sequence are scored: [begin, end).
@@ -34,9 +34,9 @@ class KeyScores {
   const float* of_page(PageId page, int64_t position, const float* queries, int count);
   /// The same of keys that are laid out as those of a page.
   const float* of_keys(const std::byte* keys, int64_t position, const float* queries, int count);
-  /// The same of those tokens of slots [begin, end) of a lane that are in range: token t in column t − range.begin;
+  /// The same of those tokens of entries [begin, end) of a table that are in range: token t in column t − range.begin;
   /// hidden ones score −∞. out: query i at out + i·stride.
-  void of_slots(const PageTable& lane, size_t begin, size_t end, const ScoreRange& range, const float* queries,
+  void of_entries(const PageTable& table, size_t begin, size_t end, const ScoreRange& range, const float* queries,
                 int count, float* out, int64_t stride);
 
  private:
@@ -52,8 +52,8 @@ class KeyScores {
 void score_layer(const LayerQueries& of, const ScoreRange& range, const float* queries, int count, ThreadPool& pool,
                  std::vector<float>& scores);
 
-/// Scores of tokens that are hidden in a lane become −∞. scores[i]: of token begin + i.
-void hide_scores(const PageTable& lane, int64_t begin, std::span<float> scores);
+/// Scores of tokens that are hidden in a table become −∞. scores[i]: of token begin + i.
+void mask_scores(const PageTable& table, int64_t begin, std::span<float> scores);
 
 /// Keys of a selector's own, laid out as those of pages.
 class KeyTable {

@@ -22,18 +22,18 @@ class RawKeys {
         rotations_(queries.kv->rotations()),
         kernels_(*queries.kernels),
         key_dim_(kv_.shape().key_dim),
-        slots_(std::ranges::lower_bound(kv_.table(0), end, {}, &PageEntry::first) - kv_.table(0).begin()) {}
+        entries_(std::ranges::lower_bound(kv_.table(0), end, {}, &PageEntry::first) - kv_.table(0).begin()) {}
 
   const Kernels& table() const { return kernels_; }
   int width() const { return kv_.heads() * key_dim_; }
-  size_t slots() const { return slots_; }
+  size_t entries() const { return entries_; }
 
   /// rows: [64, width]; zero for what is hidden or lies beyond the end.
-  void read(size_t slot, float* rows) const {
+  void read(size_t entry, float* rows) const {
     std::fill_n(rows, static_cast<int64_t>(kPageTokens) * width(), 0.0f);
     std::vector<float> keys(static_cast<size_t>(kPageTokens) * key_dim_), sin(key_dim_);
     for (int head = 0; head < kv_.heads(); ++head) {
-      const PageEntry& page = kv_.table(head)[slot];
+      const PageEntry& page = kv_.table(head)[entry];
       const uint64_t wanted = page.mask & page_bits(0, end_ - page.first);
       if (wanted == 0) continue;
       read_keys(kv_.shape().format, key_dim_, kv_.store().keys(page.page), page.filled, keys.data());
@@ -54,7 +54,7 @@ class RawKeys {
   const PositionRotations& rotations_;
   const Kernels& kernels_;
   int key_dim_;
-  size_t slots_;
+  size_t entries_;
 };
 
 /// What each thread needs for products.
@@ -71,8 +71,8 @@ std::vector<float> gram_of(const RawKeys& raw, ThreadPool& pool) {
   std::vector<float> gram(static_cast<size_t>(width) * width);
   AlignedBuffer<float> joined(kStepPages * page_floats);
   std::vector<AlignedBuffer<float>> scratch = product_scratch(pool);
-  for (size_t begin = 0; begin < raw.slots(); begin += kStepPages) {
-    const size_t pages = std::min(kStepPages, raw.slots() - begin);
+  for (size_t begin = 0; begin < raw.entries(); begin += kStepPages) {
+    const size_t pages = std::min(kStepPages, raw.entries() - begin);
     pool.parallel_for(pages, [&](size_t i, int) { raw.read(begin + i, joined.data() + i * page_floats); });
     pool.parallel_for((width + kBand - 1) / kBand, [&](size_t band, int thread) {
       const int64_t first = static_cast<int64_t>(band) * kBand, rows = std::min<int64_t>(kBand, width - first);
@@ -82,7 +82,7 @@ std::vector<float> gram_of(const RawKeys& raw, ThreadPool& pool) {
       product.depth = static_cast<int64_t>(pages) * kPageTokens;
       product.a = joined.data() + first;
       product.a_stride = width;
-      product.a_turned = true;
+      product.a_transposed = true;
       product.b = joined.data();
       product.b_stride = width;
       product.y = gram.data() + first * width;
@@ -101,11 +101,11 @@ LowRankKeys::LowRankKeys(const LayerQueries& queries, int64_t end, int rank, Thr
   const RawKeys raw(queries, end);
   const int width = raw.width();
   axes_ = principal_axes(gram_of(raw, pool), width, rank);
-  shares_.resize(raw.slots() * kPageTokens * rank);
+  shares_.resize(raw.entries() * kPageTokens * rank);
   std::vector<AlignedBuffer<float>> scratch = product_scratch(pool);
-  pool.parallel_for(raw.slots(), [&](size_t slot, int thread) {
+  pool.parallel_for(raw.entries(), [&](size_t entry, int thread) {
     AlignedBuffer<float> rows(static_cast<size_t>(kPageTokens) * width);
-    raw.read(slot, rows.data());
+    raw.read(entry, rows.data());
     FloatProduct product;
     product.rows = kPageTokens;
     product.cols = rank;
@@ -114,7 +114,7 @@ LowRankKeys::LowRankKeys(const LayerQueries& queries, int64_t end, int rank, Thr
     product.a_stride = width;
     product.b = axes_.data();
     product.b_stride = rank;
-    product.y = shares_.data() + slot * kPageTokens * rank;
+    product.y = shares_.data() + entry * kPageTokens * rank;
     product.y_stride = rank;
     raw.table().multiply(product, scratch[thread].data());
   });
@@ -132,7 +132,7 @@ void LowRankKeys::rebuild(const Kernels& kernels, int head, std::span<const int6
   product.a_stride = rank_;
   product.b = axes_.data() + static_cast<int64_t>(head) * key_dim_ * rank_;
   product.b_stride = rank_;
-  product.b_turned = true;
+  product.b_transposed = true;
   product.y = keys;
   product.y_stride = key_dim_;
   kernels.multiply(product, scratch.data());
@@ -149,7 +149,7 @@ void RebuiltKeys::let_go(std::span<const uint64_t> tokens) {
 
 void RebuiltKeys::keep(const LayerQueries& queries, int head, std::span<const uint64_t> tokens,
                        const LowRankKeys& from) {
-  const PageTable& lane = queries.kv->table(head);
+  const PageTable& table = queries.kv->table(head);
   const PageStore& store = queries.kv->store();
   let_go(tokens);
   missing_.clear();
@@ -161,7 +161,7 @@ void RebuiltKeys::keep(const LayerQueries& queries, int head, std::span<const ui
       if (spare_.empty()) spare_.emplace_back(store.shape().key_bytes());
       page.keys = std::move(spare_.back());
       spare_.pop_back();
-      std::memcpy(page.keys.data(), store.keys(lane[s].page), store.shape().key_bytes());
+      std::memcpy(page.keys.data(), store.keys(table[s].page), store.shape().key_bytes());
     }
     page.rebuilt |= missing;
     for (uint64_t left = missing; left != 0; left &= left - 1)
@@ -181,7 +181,7 @@ void RebuiltKeys::write(const LayerQueries& queries) {
   write.key_dim = shape.key_dim;
   write.rotary_dim = 2 * queries.kv->rotations().pairs();
   write.count = 1;
-  write.turns = queries.kv->rotations().offset(0).cos;
+  write.rotations = queries.kv->rotations().offset(0).cos;
   for (size_t i = 0; i < missing_.size(); ++i) {
     write.page_keys = write.page_values = pages_[missing_[i] / kPageTokens].keys.data();
     write.first = static_cast<int>(missing_[i] % kPageTokens);

@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "attend/key_scores.h"
-#include "attend/lane_keys.h"
+#include "attend/token_choice.h"
 #include "base/common_parameters.h"
 #include "base/error.h"
 
@@ -32,28 +32,28 @@ int read_part(std::string_view method, const Values& values, std::string_view na
   fail_usage("attend method ", method, ": ", name, ": expected ", expected, " tokens, found ", part);
 }
 
-void choose_parts(const PageTable& lane, const QueryBlock& block, const PageBudget& budget, int part,
+void choose_parts(const PageTable& table, const QueryBlock& block, const PageBudget& budget, int part,
                   const std::function<void(std::span<const uint32_t>, float*)>& score, Selection& selection) {
   const int64_t end = block.first + block.rows;  // tokens that the last row sees
   const auto share = static_cast<int64_t>(std::llround(budget.share * static_cast<double>(end)));
-  const int64_t sink_end = first_token(lane) + budget.sink;
+  const int64_t sink_end = first_token(table) + budget.sink;
   int64_t left = std::max(budget.tokens, share), all = 0;
   std::vector<uint32_t> others;
-  TokenChoice choice(lane);
-  for (uint32_t s = 0; s < lane.size() && lane[s].first < end; ++s) {
-    const PageEntry& slot = lane[s];
-    if (slot.mask == 0) continue;
-    const bool near = slot.first + slot.filled > block.first + 1 - budget.window;
-    if (near || slot.first < sink_end || slot.filled < kPageTokens) {
-      choice.add(s, slot.mask);
-      left -= std::popcount(slot.mask);
+  TokenChoice choice(table);
+  for (uint32_t s = 0; s < table.size() && table[s].first < end; ++s) {
+    const PageEntry& entry = table[s];
+    if (entry.mask == 0) continue;
+    const bool near = entry.first + entry.filled > block.first + 1 - budget.window;
+    if (near || entry.first < sink_end || entry.filled < kPageTokens) {
+      choice.add(s, entry.mask);
+      left -= std::popcount(entry.mask);
     } else {
       others.push_back(s);
-      all += std::popcount(slot.mask);
+      all += std::popcount(entry.mask);
     }
   }
   if (all <= left) {
-    for (const uint32_t s : others) choice.add(s, lane[s].mask);
+    for (const uint32_t s : others) choice.add(s, table[s].mask);
   } else if (left >= part) {
     const int parts = kPageTokens / part;
     std::vector<float> scores(others.size() * parts);
@@ -61,7 +61,7 @@ void choose_parts(const PageTable& lane, const QueryBlock& block, const PageBudg
     for (size_t i = 0; i < others.size(); ++i) {
       for (int p = 0; p < parts; ++p) {
         float& value = scores[i * parts + p];
-        const bool seen = (lane[others[i]].mask & page_bits(p * part, (p + 1) * part)) != 0;
+        const bool seen = (table[others[i]].mask & page_bits(p * part, (p + 1) * part)) != 0;
         if (!seen || std::isnan(value)) value = -std::numeric_limits<float>::infinity();
       }
     }

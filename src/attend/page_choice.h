@@ -28,10 +28,10 @@ int read_part(std::string_view method, const Values& values, std::string_view na
 
 /// Selects the pages with the first `sink` and the newest `window` tokens, and of the others those parts of `part`
 /// tokens (16, 32 or 64) that score highest until the budget is used up; all if it is large enough. Pages are at
-/// their places. score(slots, scores): of all 64 / part parts of each of these full pages, whose slots grow; of
+/// their places. score(entries, scores): of all 64 / part parts of each of these full pages, whose entries grow; of
 /// equal ones the newest is taken.
-void choose_parts(const PageTable& lane, const QueryBlock& block, const PageBudget& budget, int part,
-                  const std::function<void(std::span<const uint32_t> slots, float* scores)>& score,
+void choose_parts(const PageTable& table, const QueryBlock& block, const PageBudget& budget, int part,
+                  const std::function<void(std::span<const uint32_t> entries, float* scores)>& score,
                   Selection& selection);
 
 /// The queries of at most `most` rows of a block, evenly drawn, the last one among them, rotated by their

@@ -10,7 +10,7 @@ class ScoreTransform : public Selector {
   void attach(const AttendContext& context) override { then_->attach(context); }
   std::unique_ptr<SequenceState> new_state() const override { return then_->new_state(); }
   void plan(const LayerQueries& queries, ThreadPool& pool) const override { then_->plan(queries, pool); }
-  bool wants_surprisal() const override { return then_->wants_surprisal(); }
+  bool needs_surprisal() const override { return then_->needs_surprisal(); }
   void surprisal(const Surprisal& surprisal, SequenceState* state) const override {
     then_->surprisal(surprisal, state);
   }
@@ -18,8 +18,8 @@ class ScoreTransform : public Selector {
   const AttentionForm* form(int layer) const override { return then_->form(layer); }
   bool selects_by_query() const override { return then_->selects_by_query(); }
   bool selects_from_plan() const override { return then_->selects_from_plan(); }
-  void select(const PageTable& lane, const QueryBlock& block, Selection& selection) const override {
-    then_->select(lane, block, selection);
+  void select(const PageTable& table, const QueryBlock& block, Selection& selection) const override {
+    then_->select(table, block, selection);
   }
 
  protected:

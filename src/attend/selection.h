@@ -8,7 +8,7 @@ namespace fathom {
 
 /// A page to be attended to, its position for these queries, and which of its tokens count.
 struct SelectedPage {
-  uint32_t slot = 0;     // index of the page-table entry
+  uint32_t entry = 0;     // index of the page-table entry
   int64_t position = 0;  // of its token 0 for the queries (≥ 0); the entry's own is the true one
   uint64_t mask = 0;
   int64_t row_masks = -1;  // index into Selection::row_masks of `rows` words, or −1: all rows see the mask

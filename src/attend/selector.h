@@ -12,7 +12,7 @@ namespace fathom {
 
 class AttentionForm;
 
-/// Chooses which pages of a lane a block of queries sees. Thread-safe; a selector without state gives the same
+/// Chooses which pages of a table a block of queries sees. Thread-safe; a selector without state gives the same
 /// selection for the same pages and queries, whatever was selected before. What it remembers of a sequence is in
 /// the state, which belongs to the sequence's memory.
 class Selector {
@@ -27,8 +27,8 @@ class Selector {
     static_cast<void>(queries), static_cast<void>(pool);
   }
   /// Whether the method uses the surprisal of tokens. If so, the session computes the logits of all tokens.
-  virtual bool wants_surprisal() const { return false; }
-  /// Called after tokens were read, if wants_surprisal().
+  virtual bool needs_surprisal() const { return false; }
+  /// Called after tokens were read, if needs_surprisal().
   virtual void surprisal(const Surprisal& surprisal, SequenceState* state) const {
     static_cast<void>(surprisal), static_cast<void>(state);
   }
@@ -41,7 +41,7 @@ class Selector {
   /// Whether select() uses what plan() chose for the same rows. Rows of a draft are not planned for.
   virtual bool selects_from_plan() const { return false; }
   /// Thread-safe. Fills `selection` (empty on entry).
-  virtual void select(const PageTable& lane, const QueryBlock& block, Selection& selection) const = 0;
+  virtual void select(const PageTable& table, const QueryBlock& block, Selection& selection) const = 0;
 };
 
 }  // namespace fathom

@@ -23,8 +23,8 @@ class StatefulSelector : public Selector {
   void surprisal(const Surprisal& surprisal, SequenceState* state) const final {
     if (state) this->surprisal(surprisal, state_as<State>(*state));
   }
-  void select(const PageTable& lane, const QueryBlock& block, Selection& selection) const final {
-    select(lane, block, block.state ? &state_as<const State>(*block.state) : nullptr, selection);
+  void select(const PageTable& table, const QueryBlock& block, Selection& selection) const final {
+    select(table, block, block.state ? &state_as<const State>(*block.state) : nullptr, selection);
   }
 
  protected:
@@ -37,7 +37,7 @@ class StatefulSelector : public Selector {
     static_cast<void>(surprisal), static_cast<void>(state);
   }
   /// As Selector::select. state: null if the sequence has none, so that plan was not called.
-  virtual void select(const PageTable& lane, const QueryBlock& block, const State* state,
+  virtual void select(const PageTable& table, const QueryBlock& block, const State* state,
                       Selection& selection) const = 0;
 
   /// What the method was attached to.

@@ -43,5 +43,17 @@ Parameter chunk_parameter(ParameterTerms terms) {
   return parameter("chunk", Parameter::Type::kInt, "queries that choose together while a text is read",
                    std::move(terms));
 }
+Parameter positions_parameter(std::string value, std::vector<std::string> choices, std::string summary) {
+  std::map<std::string, std::string> old_values = {
+      {"true", "original"}, {"far", "clamped"}, {"packed", "compacted"}, {"slots", "compacted"}};
+  std::erase_if(old_values, [&](const auto& old) { return std::ranges::count(choices, old.second) == 0; });
+  return {.name = "positions",
+          .type = Parameter::Type::kChoice,
+          .default_value = std::move(value),
+          .summary = std::move(summary),
+          .choices = std::move(choices),
+          .old_names = {"place", "places"},
+          .old_values = std::move(old_values)};
+}
 
 }  // namespace fathom

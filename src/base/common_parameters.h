@@ -29,6 +29,9 @@ Parameter share_parameter(ParameterTerms terms);
 Parameter block_parameter(ParameterTerms terms);
 /// How many of the best items (blocks, unless the summary says otherwise) are chosen.
 Parameter topk_parameter(ParameterTerms terms);
+/// The positions that selected or kept tokens take: "original" (those they were read at), "clamped" (none farther away
+/// than a limit) or "compacted" (consecutive, without gaps). choices: those the method has. Replaces `place`, `places`.
+Parameter positions_parameter(std::string value, std::vector<std::string> choices, std::string summary);
 /// Tokens of a text that are read, or choose, together.
 Parameter chunk_parameter(ParameterTerms terms);
 

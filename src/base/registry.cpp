@@ -13,10 +13,10 @@ void fail_unknown_method(std::string_view kind, std::string_view name, const std
              hint.empty() ? ". Known: " : " Known: ", known.empty() ? "none" : comma_list(known));
 }
 
-void RenamedNotes::print(std::string_view kind, std::string_view method, const Values& values) {
+void AliasWarnings::print(std::string_view kind, std::string_view method, const Values& values) {
   for (const Values::Renamed& renamed : values.renamed()) {
     const std::string text =
-        concat("note: --", kind, " ", method, ": '", renamed.old_name, "' is now called '", renamed.name, "'\n");
+        concat("note: --", kind, " ", method, ": '", renamed.old_text, "' is now '", renamed.text, "'\n");
     const std::lock_guard lock(mutex_);
     if (printed_.insert(text).second) std::fputs(text.c_str(), stderr);
   }

@@ -49,7 +49,7 @@ struct MethodInfo {
                                       const std::vector<std::string>& known);
 
 /// Tells users, once for each, on stderr, which parameters they gave by an old name. Thread-safe.
-class RenamedNotes {
+class AliasWarnings {
  public:
   void print(std::string_view kind, std::string_view method, const Values& values);
 
@@ -118,14 +118,14 @@ class MethodTable {
     const Spec spec = parse_spec(text);
     const Entry& entry = find(spec);
     const Values values = check_values(spec, entry.info.parameters);
-    notes_.print(kind_, entry.info.name, values);
+    alias_warnings_.print(kind_, entry.info.name, values);
     return entry.make(values, std::forward<Args>(args)...);
   }
 
  private:
   std::string kind_;
   std::vector<Entry> entries_;
-  mutable RenamedNotes notes_;
+  mutable AliasWarnings alias_warnings_;
 };
 
 }  // namespace fathom

@@ -33,6 +33,7 @@ struct Parameter {
   std::optional<double> min{}, max{};    // inclusive, for kInt and kFloat
   std::vector<std::string> choices{};    // for kChoice
   std::vector<std::string> old_names{};  // still accepted
+  std::map<std::string, std::string> old_values{};  // for kChoice: still accepted, by the value each stands for now
 };
 const char* name(Parameter::Type type);  // "int", "float", "bool", "string", "choice", "spec"
 
@@ -45,9 +46,9 @@ class Values {
   const std::string& string(std::string_view key) const;
   bool has(std::string_view key) const;  // given or with a default
 
-  /// A parameter that was given by an old name.
+  /// A parameter that was given by an old name or value: "size" and "window", or "positions=clamped" and "positions=clamped".
   struct Renamed {
-    std::string old_name, name;
+    std::string old_text, text;
   };
   const std::vector<Renamed>& renamed() const { return renamed_; }
 

@@ -159,15 +159,22 @@ bool Values::has(std::string_view key) const { return values_.find(key) != value
 
 Values check_values(const Spec& spec, const std::vector<Parameter>& parameters) {
   Values checked;
-  for (const auto& [key, value] : spec.values) {
+  for (const auto& [key, given] : spec.values) {
     const Parameter* parameter = find_parameter(key, parameters);
     if (!parameter) fail_unknown_key(spec, key, parameters);
+    const auto old_value = parameter->old_values.find(given);
+    const bool renamed_value = old_value != parameter->old_values.end();
+    const std::string& value = renamed_value ? old_value->second : given;
     check_value(spec, *parameter, value);
     if (!checked.values_.emplace(parameter->name, value).second) {
       fail_usage(quote(spec.name), ": ", parameter->name, " is given twice: ", comma_list(parameter->old_names),
                  parameter->old_names.size() == 1 ? " is its old name" : " are its old names");
     }
-    if (key != parameter->name) checked.renamed_.push_back({key, parameter->name});
+    if (renamed_value) {
+      checked.renamed_.push_back({key + "=" + given, parameter->name + "=" + value});
+    } else if (key != parameter->name) {
+      checked.renamed_.push_back({key, parameter->name});
+    }
   }
   for (const Parameter& parameter : parameters) {
     if (parameter.default_value.empty() || checked.has(parameter.name)) continue;

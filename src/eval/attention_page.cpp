@@ -5,7 +5,7 @@
 
 #include "eval/page.h"
 
-namespace fathom {
+namespace fathom::eval {
 
 std::string_view embedded_attention_html();
 std::string_view embedded_attention_js();
@@ -71,4 +71,4 @@ std::string attention_page(const Json& picture) {
       {"fathom inspect --attention", embedded_attention_html(), picture, std::string(embedded_attention_js())});
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

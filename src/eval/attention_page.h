@@ -7,7 +7,7 @@
 #include "session/session.h"
 #include "tokens/tokenizer.h"
 
-namespace fathom {
+namespace fathom::eval {
 
 /// What an answer looked at.
 struct AttentionPicture {
@@ -22,4 +22,4 @@ Json attention_json(const AttentionPicture& picture, const AttentionMass& mass, 
 /// The same as a page for a browser that loads nothing.
 std::string attention_page(const Json& picture);
 
-}  // namespace fathom
+}  // namespace fathom::eval

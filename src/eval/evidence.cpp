@@ -6,7 +6,7 @@
 
 #include "eval/metrics.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 std::set<std::string> words_of(std::string_view text) {
@@ -42,4 +42,4 @@ Json evidence_axes(const Sample& sample) {
   return axes;
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -3,7 +3,7 @@
 #include "base/json.h"
 #include "eval/sample.h"
 
-namespace fathom {
+namespace fathom::eval {
 
 /// How a sample's evidence lies in its prompt, along the two axes of long-context difficulty, how much is needed
 /// and how hard it is to find (Is It Really Long Context if All You Need Is Retrieval?, 2024): "scope", the share
@@ -12,4 +12,4 @@ namespace fathom {
 /// without evidence.
 Json evidence_axes(const Sample& sample);
 
-}  // namespace fathom
+}  // namespace fathom::eval

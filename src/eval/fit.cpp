@@ -4,7 +4,7 @@
 
 #include "base/error.h"
 
-namespace fathom {
+namespace fathom::eval {
 
 int64_t largest_fit(int64_t most, int64_t budget, const std::function<int64_t(int64_t)>& size) {
   int64_t low = 0, low_size = size(0);
@@ -35,4 +35,4 @@ void fail_too_short(const std::string& task, int64_t length, int64_t needed) {
   fail("task ", task, ": needs at least ", needed, " tokens, its answer included; asked for ", length);
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

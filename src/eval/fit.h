@@ -4,7 +4,7 @@
 #include <functional>
 #include <string>
 
-namespace fathom {
+namespace fathom::eval {
 
 /// The largest number of units in [0, most] whose size is at most `budget`, or −1 if even none is too large. size
 /// grows with the units, up to noise; it is asked few times.
@@ -13,4 +13,4 @@ int64_t largest_fit(int64_t most, int64_t budget, const std::function<int64_t(in
 /// Throws Error: `task` cannot be made in `length` tokens, it needs `needed`.
 [[noreturn]] void fail_too_short(const std::string& task, int64_t length, int64_t needed);
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -9,7 +9,7 @@
 #include "base/format.h"
 #include "base/utf8.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 namespace fs = std::filesystem;
@@ -53,13 +53,13 @@ class Files final : public Haystack {
 
   const std::string& name() const override { return name_; }
 
-  /// From the start of a paragraph that the dice choose among those with enough text behind them; from the
+  /// From the start of a paragraph that the rng choose among those with enough text behind them; from the
   /// beginning when no later one has.
-  std::string text(Dice& dice, int64_t words) const override {
+  std::string text(Rng& rng, int64_t words) const override {
     const auto count = static_cast<int64_t>(ends_.size());
     size_t starts = 1;
     while (starts < paragraphs_.size() && paragraphs_[starts] + words <= count) ++starts;
-    const int64_t first = paragraphs_[dice.below(static_cast<int64_t>(starts))];
+    const int64_t first = paragraphs_[rng.below(static_cast<int64_t>(starts))];
     std::string text;
     append(first, std::min(words, count - first), text);
     for (int64_t written = count - first; repeat_ && written < words; written += count) {
@@ -125,4 +125,4 @@ std::vector<std::string_view> split_sentences(std::string_view text) {
   return sentences;
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

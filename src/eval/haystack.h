@@ -6,9 +6,9 @@
 #include <string_view>
 #include <vector>
 
-#include "eval/dice.h"
+#include "eval/rng.h"
 
-namespace fathom {
+namespace fathom::eval {
 
 /// Prose to hide things in.
 class Haystack {
@@ -16,9 +16,9 @@ class Haystack {
   virtual ~Haystack() = default;
   /// "prose", or the path.
   virtual const std::string& name() const = 0;
-  /// Up to `words` words of running text, beginning where the dice say; fewer only if there are no more. Ends with
+  /// Up to `words` words of running text, beginning where the rng say; fewer only if there are no more. Ends with
   /// no blank.
-  virtual std::string text(Dice& dice, int64_t words) const = 0;
+  virtual std::string text(Rng& rng, int64_t words) const = 0;
 };
 
 /// Sentences made up by a grammar, as many as wanted: no digits, no quotation marks, nothing a task hides.
@@ -32,4 +32,4 @@ std::vector<size_t> word_ends(std::string_view text);
 /// The sentences of `text`, with the blank space after them: together they are `text`.
 std::vector<std::string_view> split_sentences(std::string_view text);
 
-}  // namespace fathom
+}  // namespace fathom::eval

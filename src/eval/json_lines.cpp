@@ -4,7 +4,7 @@
 #include "base/file_map.h"
 #include "base/format.h"
 
-namespace fathom {
+namespace fathom::eval {
 
 void read_json_lines(const std::string& path, const std::function<void(int64_t, const Json&)>& visit) {
   const FileMap file(path);
@@ -31,4 +31,4 @@ void parse_json_lines(const std::string& name, std::string_view text,
   }
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -7,7 +7,7 @@
 
 #include "base/json.h"
 
-namespace fathom {
+namespace fathom::eval {
 
 /// Calls `visit` with each object of a file of JSON lines and its line's number (from 1); empty lines are passed
 /// over. Throws Error naming file and line for what is no JSON object, and the file if it cannot be read.
@@ -17,4 +17,4 @@ void read_json_lines(const std::string& path, const std::function<void(int64_t l
 void parse_json_lines(const std::string& name, std::string_view text,
                       const std::function<void(int64_t line, const Json& object)>& visit);
 
-}  // namespace fathom
+}  // namespace fathom::eval

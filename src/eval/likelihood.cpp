@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace fathom {
+namespace fathom::eval {
 
 double log_sum_exp(std::span<const float> logits) {
   const double max = *std::ranges::max_element(logits);
@@ -12,4 +12,4 @@ double log_sum_exp(std::span<const float> logits) {
   return max + std::log(sum);
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -2,9 +2,9 @@
 
 #include <span>
 
-namespace fathom {
+namespace fathom::eval {
 
 /// log Σ exp of a row of logits, in double.
 double log_sum_exp(std::span<const float> logits);
 
-}  // namespace fathom
+}  // namespace fathom::eval

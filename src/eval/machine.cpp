@@ -15,7 +15,7 @@
 #include "base/aligned.h"
 #include "base/progress.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 // The best of them: a limit is what was reached once, on a machine that may be shared.
@@ -167,4 +167,4 @@ size_t peak_resident_bytes() {
   return static_cast<size_t>(usage.ru_maxrss) * 1024;
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -7,7 +7,7 @@
 #include "base/thread_pool.h"
 #include "kernels/kernels.h"
 
-namespace fathom {
+namespace fathom::eval {
 
 /// What the machine can do at most with the threads in use.
 struct MachineLimits {
@@ -61,4 +61,4 @@ double seconds_waited();
 size_t peak_resident_bytes();
 void reset_peak_resident_bytes();
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -2,7 +2,7 @@
 #include "eval/sets/sets.h"
 #include "eval/tasks/tasks.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 using Entries = std::vector<MethodTable<TaskMethod>::Entry>;
@@ -87,4 +87,4 @@ const MethodTable<TaskMethod>& task_methods() {
   return table;
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

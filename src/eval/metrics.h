@@ -11,7 +11,7 @@
 #include "base/error.h"
 #include "eval/sample.h"
 
-namespace fathom {
+namespace fathom::eval {
 
 // How answers are compared with references. Scores are in [0, 1]. No metric throws on any bytes: what is not UTF-8
 // is taken byte by byte.
@@ -177,4 +177,4 @@ const std::vector<NamedMetric>& metrics();
 /// Throws Error (usage) with the names nearest to `name`.
 const NamedMetric& find_metric(std::string_view name);
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -4,7 +4,7 @@
 #include "base/json.h"
 #include "eval/metrics.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 /// The highest of 1 … count that stands in `text` with `prefix` before it; 0: none.
@@ -96,4 +96,4 @@ std::vector<int64_t> answered_permutation(std::string_view answer, int64_t count
   return found;
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

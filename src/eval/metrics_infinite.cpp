@@ -4,7 +4,7 @@
 
 #include "eval/metrics.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 /// `text` with a space for each of `marks`.
@@ -127,4 +127,4 @@ bool infinite_debug(std::string_view answer, char letter, std::string_view funct
   return has_prefix && (after.starts_with(letter) || (!function.empty() && after.starts_with(function)));
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

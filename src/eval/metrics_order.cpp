@@ -4,7 +4,7 @@
 
 #include "eval/metrics.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 /// Runs of capital letters of Roman numerals that no letter or digit adjoins.
@@ -67,4 +67,4 @@ std::vector<std::string> enumerated(std::string_view text) {
   return items.empty() ? roman_numerals(text) : items;
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

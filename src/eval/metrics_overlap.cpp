@@ -4,7 +4,7 @@
 
 #include "eval/metrics.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 /// How many items two bags share, an item as often as both have it.
@@ -83,4 +83,4 @@ std::vector<std::string> comma_items(std::string_view text) {
   return items;
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -4,7 +4,7 @@
 
 #include "eval/metrics.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 using Words = std::vector<std::string_view>;
@@ -162,4 +162,4 @@ Overlap rouge_l_lines(std::string_view answer, std::string_view reference) {
   return overlap(hits, answered, wanted);
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -4,7 +4,7 @@
 
 #include "eval/metrics.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 using Letters = std::vector<int32_t>;  // characters as numbers
@@ -97,4 +97,4 @@ double code_similarity(std::string_view answer, std::string_view reference) {
   return std::nearbyint(100 * edit_similarity(code, reference)) / 100;
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -3,7 +3,7 @@
 #include "base/registry.h"
 #include "eval/metrics.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 /// The best over the references.
@@ -196,4 +196,4 @@ const NamedMetric& find_metric(std::string_view name) {
   fail_unknown_method("metric", name, known);
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -3,7 +3,7 @@
 #include "base/utf8.h"
 #include "eval/metrics.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 /// The code point of one of characters(); a stray byte is a surrogate of its own, as in Python's surrogateescape.
@@ -151,4 +151,4 @@ std::vector<std::string_view> digit_runs(std::string_view text) {
   return runs;
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -6,7 +6,7 @@
 #include "base/utf8.h"
 #include "eval/metrics.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 using Tokens = std::vector<std::string>;
@@ -190,4 +190,4 @@ double chrf(std::string_view answer, std::string_view reference, int word_order)
   return (1 + kBetaSquared) * precision * recall / (kBetaSquared * precision + recall);
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

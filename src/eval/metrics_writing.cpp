@@ -4,7 +4,7 @@
 #include "base/utf8.h"
 #include "eval/metrics.h"
 
-namespace fathom {
+namespace fathom::eval {
 
 int64_t count_words(std::string_view text) {
   int64_t count = 0;
@@ -55,4 +55,4 @@ bool ends_sentence(std::string_view text) {
   return last != all.rend() && kEnds.contains(*last);
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

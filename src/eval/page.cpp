@@ -2,7 +2,7 @@
 
 #include "base/error.h"
 
-namespace fathom {
+namespace fathom::eval {
 
 std::string_view embedded_report_page();
 std::string_view embedded_report_css();
@@ -49,4 +49,4 @@ std::string filled_page(std::string_view page, const PageParts& parts) {
   return out.append(page);
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

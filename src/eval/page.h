@@ -6,7 +6,7 @@
 
 #include "base/json.h"
 
-namespace fathom {
+namespace fathom::eval {
 
 /// The JSON as it may stand inside a script element: nothing in it can end the element; bytes that are no UTF-8
 /// become U+FFFD.
@@ -27,4 +27,4 @@ using PageParts = std::map<std::string_view, std::string>;
 /// Fills the template in one pass, so that nothing in a part is taken for a name.
 std::string filled_page(std::string_view page, const PageParts& parts);
 
-}  // namespace fathom
+}  // namespace fathom::eval

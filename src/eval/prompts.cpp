@@ -6,7 +6,7 @@
 #include "base/error.h"
 #include "tokens/prompt.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 constexpr EncodeOptions kPlain{.add_bos_eos = false, .parse_special = false};
@@ -133,4 +133,4 @@ void PromptMaker::find_asked(const Sample& sample, Prompt& prompt) const {
   }
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -9,7 +9,7 @@
 #include "tokens/chat_template.h"
 #include "tokens/tokenizer.h"
 
-namespace fathom {
+namespace fathom::eval {
 
 /// A sample in the tokens of a model.
 struct Prompt {
@@ -49,4 +49,4 @@ class PromptMaker {
   std::shared_ptr<const ChatTemplate> chat_;
 };
 
-}  // namespace fathom
+}  // namespace fathom::eval

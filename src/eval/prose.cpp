@@ -3,7 +3,7 @@
 #include "eval/haystack.h"
 #include "eval/words.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 // Slots: P Q people of the paragraph, T town, A adjective, N noun, V what one does, G going on, W when, H how, E
@@ -90,7 +90,7 @@ struct Paragraph {
   std::string_view first, second, town;
 };
 
-std::string_view fill(char slot, const Paragraph& paragraph, Dice& dice) {
+std::string_view fill(char slot, const Paragraph& paragraph, Rng& rng) {
   switch (slot) {
     case 'P':
       return paragraph.first;
@@ -99,19 +99,19 @@ std::string_view fill(char slot, const Paragraph& paragraph, Dice& dice) {
     case 'T':
       return paragraph.town;
     case 'A':
-      return dice.pick(adjectives());
+      return rng.pick(adjectives());
     case 'N':
-      return dice.pick(nouns());
+      return rng.pick(nouns());
     case 'V':
-      return dice.pick(kDid);
+      return rng.pick(kDid);
     case 'G':
-      return dice.pick(kDoing);
+      return rng.pick(kDoing);
     case 'W':
-      return dice.pick(kWhen);
+      return rng.pick(kWhen);
     case 'H':
-      return dice.pick(kHow);
+      return rng.pick(kHow);
     default:
-      return dice.pick(kHappened);
+      return rng.pick(kHappened);
   }
 }
 
@@ -123,11 +123,11 @@ void append_word(std::string& text, std::string_view word) {
   text += word;
 }
 
-void append_sentence(std::string& text, const Paragraph& paragraph, Dice& dice) {
-  const std::string_view shape = dice.pick(kSentences);
+void append_sentence(std::string& text, const Paragraph& paragraph, Rng& rng) {
+  const std::string_view shape = rng.pick(kSentences);
   for (size_t i = 0; i < shape.size(); ++i) {
     if (shape[i] == '{') {
-      append_word(text, fill(shape[i + 1], paragraph, dice));
+      append_word(text, fill(shape[i + 1], paragraph, rng));
       i += 2;
     } else {
       text += shape[i];
@@ -141,15 +141,15 @@ class Prose final : public Haystack {
  public:
   const std::string& name() const override { return name_; }
 
-  std::string text(Dice& dice, int64_t words) const override {
+  std::string text(Rng& rng, int64_t words) const override {
     std::string text;
     for (int64_t written = 0; written < words;) {
       if (!text.empty()) text += "\n";
-      const std::vector<int64_t> people = dice.distinct(static_cast<int64_t>(first_names().size()), 2);
-      const Paragraph paragraph{first_names()[people[0]], first_names()[people[1]], dice.pick(towns())};
+      const std::vector<int64_t> people = rng.distinct(static_cast<int64_t>(first_names().size()), 2);
+      const Paragraph paragraph{first_names()[people[0]], first_names()[people[1]], rng.pick(towns())};
       const size_t begin = text.size();
-      for (int64_t sentences = dice.between(4, 8); sentences > 0; --sentences) {
-        append_sentence(text, paragraph, dice);
+      for (int64_t sentences = rng.between(4, 8); sentences > 0; --sentences) {
+        append_sentence(text, paragraph, rng);
         if (sentences > 1) text += ' ';
       }
       written += count_words(std::string_view(text).substr(begin));
@@ -167,4 +167,4 @@ class Prose final : public Haystack {
 
 std::unique_ptr<Haystack> prose_haystack() { return std::make_unique<Prose>(); }
 
-}  // namespace fathom
+}  // namespace fathom::eval

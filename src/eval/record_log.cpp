@@ -14,7 +14,7 @@
 #include "base/write_file.h"
 #include "eval/json_lines.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 /// What of a summary says which cell it is of.
@@ -110,4 +110,4 @@ void RecordLog::write_line(const Record& record) {
   if (file_ >= 0) append_whole(file_, path_, line_of(record));
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -7,7 +7,7 @@
 
 #include "base/json.h"
 
-namespace fathom {
+namespace fathom::eval {
 
 using Record = Json;
 
@@ -43,4 +43,4 @@ class RecordLog {
   std::map<std::string, std::string> summaries_;  // of a cell: the line
 };
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -10,7 +10,7 @@
 #include "eval/page.h"
 #include "eval/run_view.h"
 
-namespace fathom {
+namespace fathom::eval {
 
 std::string_view embedded_report_html();
 std::string_view embedded_report_data_js();
@@ -108,10 +108,10 @@ Json answer_of(const Json& sample, const std::map<Place, double>& exact) {
     if (answer["reference"].size() == kMostReferences) break;
     if (reference.is_string()) answer["reference"].push_back(shortened(reference.get<std::string>()));
   }
-  const auto yardstick =
+  const auto baseline =
       exact.find({text_at(sample, "model"), text_at(sample, "task"), integer_at(sample, "length").value_or(-1),
                   integer_at(sample, "sample").value_or(-1)});
-  if (yardstick != exact.end()) answer["yardstick_score"] = yardstick->second;
+  if (baseline != exact.end()) answer["yardstick_score"] = baseline->second;
   return answer;
 }
 
@@ -138,7 +138,7 @@ Json wrong_answers(const RunView& view, const Json& samples) {
   std::map<Place, double> exact;
   for (const Json& sample : samples.items()) {
     const auto score = number_at(sample, "score");
-    if (!score || text_at(sample, "method") != view.yardstick()) continue;
+    if (!score || text_at(sample, "method") != view.baseline()) continue;
     exact[{text_at(sample, "model"), text_at(sample, "task"), integer_at(sample, "length").value_or(-1),
            integer_at(sample, "sample").value_or(-1)}] = *score;
   }
@@ -185,4 +185,4 @@ std::string html_report(const Json& run) {
                             embedded_report_js())});
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

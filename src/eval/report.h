@@ -4,7 +4,7 @@
 
 #include "base/json.h"
 
-namespace fathom {
+namespace fathom::eval {
 
 // Both take what a run of `fathom eval` found, as its record has it: "models", "tasks", "lengths" and "methods" in
 // the order of the run, the first method the one that the others are compared with; "summaries", one per model,
@@ -19,4 +19,4 @@ std::string html_report(const Json& run);
 /// length, then the means over tasks. What does not fit is left out, the least important columns first.
 std::string terminal_table(const Json& run, int width);
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -9,7 +9,7 @@
 #include "eval/report.h"
 #include "eval/run_view.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 using Summary = RunView::Summary;
@@ -84,7 +84,7 @@ std::string cell_of(const Summary& summary, const char* key, Format format) {
   return number ? format(*number) : kNothing;
 }
 
-/// Against the yardstick's summary; a star where the intervals have nothing in common.
+/// Against the baseline's summary; a star where the intervals have nothing in common.
 std::string difference_of(const Summary& summary, const Summary* exact) {
   if (exact == nullptr || exact == &summary) return "";
   const double difference = *number_at(summary, "score") - *number_at(*exact, "score");
@@ -133,7 +133,7 @@ void add_tasks(const RunView& view, std::vector<RowGroup>& groups) {
     for (const std::string& task : view.tasks) {
       for (const int64_t length : view.lengths) {
         RowGroup group{title_of(view, model, task, length, view.measures.at(task)), {}};
-        const Summary* exact = view.find(model, task, length, view.yardstick());
+        const Summary* exact = view.find(model, task, length, view.baseline());
         for (const std::string& method : view.methods) {
           if (const Summary* summary = view.find(model, task, length, method)) {
             group.rows.push_back(row_of(*summary, exact));
@@ -145,7 +145,7 @@ void add_tasks(const RunView& view, std::vector<RowGroup>& groups) {
   }
 }
 
-/// A group for each run of means of the same model, measure and length; the yardstick, if it is there, comes first.
+/// A group for each run of means of the same model, measure and length; the baseline, if it is there, comes first.
 void add_means(const RunView& view, const std::vector<Summary>& means, const std::string& whose,
                std::vector<RowGroup>& groups) {
   const auto same_group = [](const Summary& a, const Summary& b) {
@@ -163,7 +163,7 @@ void add_means(const RunView& view, const std::vector<Summary>& means, const std
                                  mean["length"].get<int64_t>(), measure),
                         {}});
     }
-    groups.back().rows.push_back(row_of(mean, text_at(*first, "method") == view.yardstick() ? first : nullptr));
+    groups.back().rows.push_back(row_of(mean, text_at(*first, "method") == view.baseline() ? first : nullptr));
   }
 }
 
@@ -260,4 +260,4 @@ std::string terminal_table(const Json& run, int width) {
   return table;
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

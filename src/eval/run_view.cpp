@@ -4,7 +4,7 @@
 #include <cmath>
 #include <iterator>
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 using Summary = RunView::Summary;
@@ -226,4 +226,4 @@ std::vector<Json> effective_lengths(const std::vector<Summary>& ruler_means) {
   return lengths;
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -12,7 +12,7 @@
 #include "eval/statistics.h"
 #include "eval/task.h"
 
-namespace fathom {
+namespace fathom::eval {
 
 /// A run of `fathom eval` as reports look at it. Refers to the JSON it was made from.
 struct RunView {
@@ -29,7 +29,7 @@ struct RunView {
   const Summary* find(const std::string& model, const std::string& task, int64_t length,
                       const std::string& method) const;
   /// The method others are compared with; empty if there are no methods.
-  std::string yardstick() const { return methods.empty() ? std::string() : methods.front(); }
+  std::string baseline() const { return methods.empty() ? std::string() : methods.front(); }
 };
 
 RunView view_run(const Json& run);
@@ -57,4 +57,4 @@ std::vector<RunView::Summary> ruler_means(const RunView& view);
 /// long-context language models?, 2024.
 std::vector<Json> effective_lengths(const std::vector<RunView::Summary>& ruler_means);
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -10,7 +10,7 @@
 #include "eval/evidence.h"
 #include "eval/summary.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 /// Samples of one group that are read together at most.
@@ -159,7 +159,7 @@ void Evaluation::run_cell(const Cell& cell) {
   for (const Record& summary : summarize(std::span(records_).subspan(first))) log_.add_summary(summary);
 }
 
-/// The samples to be run under a method: those that have no record, and under the yardstick also those that another
+/// The samples to be run under a method: those that have no record, and under the baseline also those that another
 /// method needs it for.
 std::vector<size_t> Evaluation::missing(const Batch& batch, size_t method) const {
   std::vector<size_t> samples;
@@ -279,4 +279,4 @@ std::vector<Record> Evaluation::task_facts() const {
   return tasks;
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

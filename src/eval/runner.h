@@ -10,7 +10,7 @@
 #include "eval/task.h"
 #include "eval/trial.h"
 
-namespace fathom {
+namespace fathom::eval {
 
 /// A task as the user named it.
 struct NamedTask {
@@ -26,7 +26,7 @@ std::vector<NamedTask> make_tasks(const std::vector<std::string>& specs);
 struct EvalPlan {
   std::vector<NamedTask> tasks;
   std::vector<int64_t> lengths;      // tokens, the answer's reserve included
-  std::vector<MethodSpecs> methods;  // the first is the yardstick of the others
+  std::vector<MethodSpecs> methods;  // the first is the baseline of the others
   int64_t samples = 20;
   uint64_t seed = 1;
   const Haystack* haystack = nullptr;
@@ -79,4 +79,4 @@ class Evaluation {
   int64_t tokens_done_ = 0;
 };
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -8,7 +8,7 @@
 
 #include "base/json.h"
 
-namespace fathom {
+namespace fathom::eval {
 
 /// Bytes [begin, end) of a sample's prompt().
 struct TextSpan {
@@ -62,4 +62,4 @@ struct Score {
   Json details = Json::object();  // further numbers, of which means are reported
 };
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -7,7 +7,7 @@
 #include <numeric>
 #include <vector>
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 constexpr double kNormalQuantile = 1.959963984540054;  // of 0.975
@@ -72,4 +72,4 @@ Interval interval_of_mean(std::span<const double> estimates, std::span<const Int
 
 bool apart(const Interval& a, const Interval& b) { return a.high < b.low || b.high < a.low; }
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <span>
 
-namespace fathom {
+namespace fathom::eval {
 
 /// A 95 % confidence interval.
 struct Interval {
@@ -31,4 +31,4 @@ Interval interval_of_mean(std::span<const double> estimates, std::span<const Int
 /// Whether the two have no value in common.
 bool apart(const Interval& a, const Interval& b);
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -5,7 +5,7 @@
 
 #include "eval/statistics.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 constexpr const char* kCellFields[] = {"model", "model_id", "task", "length", "method", "seed"};
@@ -88,4 +88,4 @@ std::vector<Record> summarize(std::span<const Record> records) {
   return summaries;
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -7,11 +7,11 @@
 #include <vector>
 
 #include "base/registry.h"
-#include "eval/dice.h"
+#include "eval/rng.h"
 #include "eval/haystack.h"
 #include "eval/sample.h"
 
-namespace fathom {
+namespace fathom::eval {
 
 /// What samples are made from, besides their number.
 struct TaskInput {
@@ -46,9 +46,9 @@ class Task {
   virtual Measure measure() const { return {}; }
 
  protected:
-  /// The dice of one sample.
-  Dice dice(const TaskInput& input, int64_t length, int64_t index) const {
-    return Dice(input.seed, name_, length, index);
+  /// The rng of one sample.
+  Rng rng(const TaskInput& input, int64_t length, int64_t index) const {
+    return Rng(input.seed, name_, length, index);
   }
 
  private:
@@ -60,4 +60,4 @@ using TaskMethod = TaskList(const Values&);
 /// The tasks of `fathom eval`: a name makes one task or, as "ruler" and the published sets, several.
 const MethodTable<TaskMethod>& task_methods();
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -11,7 +11,7 @@
 #include "eval/likelihood.h"
 #include "eval/machine.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 /// Tokens whose distributions are compared, at most: that many rows of logits are kept per sample.
@@ -66,39 +66,39 @@ class AttentionMeter {
 
 }  // namespace
 
-/// One answer beside the yardstick's: distributions at its tokens, as long as both are the same and then in a
+/// One answer beside the baseline's: distributions at its tokens, as long as both are the same and then in a
 /// replay.
 class Trial::Comparison {
  public:
-  Comparison(const Yardstick* yardstick, bool keep) : yardstick_(yardstick), keep_(keep) {}
+  Comparison(const Baseline* baseline, bool keep) : baseline_(baseline), keep_(keep) {}
 
-  /// The logits at answer token `index`, and what was chosen. Returns whether from here on the yardstick's own
+  /// The logits at answer token `index`, and what was chosen. Returns whether from here on the baseline's own
   /// answer must be read to go on comparing.
   bool observe(size_t index, std::span<const float> logits, int32_t token) {
     tokens_.push_back(token);
     if (keep_ && index < kComparedTokens) kept_.emplace_back(logits.begin(), logits.end());
     if (!follows_ || !compares(index)) return false;
     compare(index, logits);
-    follows_ = token == yardstick_->tokens[index];
+    follows_ = token == baseline_->tokens[index];
     return !follows_ && compares(index + 1);
   }
-  bool compares(size_t index) const { return yardstick_ && index < yardstick_->logits.size(); }
+  bool compares(size_t index) const { return baseline_ && index < baseline_->logits.size(); }
   void compare(size_t index, std::span<const float> logits) {
-    kl_ += divergence(yardstick_->logits[index], logits);
+    kl_ += divergence(baseline_->logits[index], logits);
     ++compared_;
   }
-  int32_t yardstick_token(size_t index) const { return yardstick_->tokens[index]; }
+  int32_t baseline_token(size_t index) const { return baseline_->tokens[index]; }
 
   void finish(Outcome& outcome) const {
     outcome.tokens = tokens_;
-    if (!yardstick_) return;
-    outcome.same = outcome.answer.text == yardstick_->text ? 1.0 : 0.0;
+    if (!baseline_) return;
+    outcome.same = outcome.answer.text == baseline_->text ? 1.0 : 0.0;
     if (compared_ > 0) outcome.kl = kl_ / static_cast<double>(compared_);
   }
-  Yardstick yardstick(const std::string& text) { return {text, tokens_, std::move(kept_)}; }
+  Baseline baseline(const std::string& text) { return {text, tokens_, std::move(kept_)}; }
 
  private:
-  const Yardstick* yardstick_;
+  const Baseline* baseline_;
   bool keep_, follows_ = true;
   std::vector<int32_t> tokens_;
   std::vector<std::vector<float>> kept_;
@@ -213,8 +213,8 @@ void Trial::answer(std::span<const size_t> chosen, std::vector<Session>& session
   for (size_t i = 0; i < chosen.size(); ++i) {
     options[i].max_tokens = samples_[chosen[i]].reserve;
     options[i].stop = samples_[chosen[i]].stop;
-    const auto yardstick = yardsticks_.find(chosen[i]);
-    comparisons.emplace_back(yardstick == yardsticks_.end() ? nullptr : &yardstick->second, first_run_ && compare);
+    const auto baseline = baselines_.find(chosen[i]);
+    comparisons.emplace_back(baseline == baselines_.end() ? nullptr : &baseline->second, first_run_ && compare);
   }
   for (size_t i = 0; i < chosen.size(); ++i) continuations.emplace_back(*model_.tokenizer, options[i]);
 
@@ -251,11 +251,11 @@ void Trial::answer(std::span<const size_t> chosen, std::vector<Session>& session
     outcomes[i].answering = answering;
     outcomes[i].cache_bytes = cache_bytes(sessions[i].sequence());
     comparisons[i].finish(outcomes[i]);
-    if (first_run_ && compare) yardsticks_[chosen[i]] = comparisons[i].yardstick(generated.text);
+    if (first_run_ && compare) baselines_[chosen[i]] = comparisons[i].baseline(generated.text);
   }
 }
 
-/// Reads the yardstick's answers on, token by token as in decoding, and compares at each.
+/// Reads the baseline's answers on, token by token as in decoding, and compares at each.
 void Trial::replay(std::vector<Replay>& replays, std::vector<Comparison>& comparisons) {
   while (!replays.empty()) {
     throw_if_interrupted();
@@ -263,7 +263,7 @@ void Trial::replay(std::vector<Replay>& replays, std::vector<Comparison>& compar
     std::vector<int32_t> tokens;
     for (Replay& replay : replays) {
       sessions.push_back(&replay.session);
-      tokens.push_back(comparisons[replay.sample].yardstick_token(replay.index));
+      tokens.push_back(comparisons[replay.sample].baseline_token(replay.index));
     }
     Session::step(sessions, tokens);
     std::vector<Replay> going_on;
@@ -280,9 +280,9 @@ void Trial::replay(std::vector<Replay>& replays, std::vector<Comparison>& compar
 void Trial::force(const MethodSpecs& method, size_t sample, Outcome& outcome, bool compare) {
   const Prompt& prompt = prompts_[sample];
   outcome.answer.spans.resize(samples_[sample].asked.size());
-  const auto found = yardsticks_.find(sample);
-  const Yardstick* yardstick = found == yardsticks_.end() ? nullptr : &found->second;
-  Yardstick own;
+  const auto found = baselines_.find(sample);
+  const Baseline* baseline = found == baselines_.end() ? nullptr : &found->second;
+  Baseline own;
   double kl = 0;
   const size_t stride = prompt.asked.size() / kComparedTokens + 1;  // compared tokens are spread over all
   size_t compared = 0, same = 0, next = 0;                          // next: in prompt.asked
@@ -295,9 +295,9 @@ void Trial::force(const MethodSpecs& method, size_t sample, Outcome& outcome, bo
     span.nll += log_sum(logits) - logits[token];
     span.right = span.right && best == token;
     ++span.tokens;
-    if (yardstick) same += best == yardstick->tokens[next] ? 1 : 0;
+    if (baseline) same += best == baseline->tokens[next] ? 1 : 0;
     if (next % stride == stride - 1) {
-      if (yardstick) kl += divergence(yardstick->logits[compared], logits), ++compared;
+      if (baseline) kl += divergence(baseline->logits[compared], logits), ++compared;
       if (first_run_ && compare) own.logits.emplace_back(logits.begin(), logits.end());
     }
     own.tokens.push_back(best);
@@ -312,9 +312,9 @@ void Trial::force(const MethodSpecs& method, size_t sample, Outcome& outcome, bo
   outcome.cache_bytes = cache_bytes(session.sequence());
   outcome.tokens = own.tokens;
   for (SpanScore& span : outcome.answer.spans) span.right = span.right && span.tokens > 0;
-  if (yardstick && next > 0) outcome.same = static_cast<double>(same) / static_cast<double>(next);
+  if (baseline && next > 0) outcome.same = static_cast<double>(same) / static_cast<double>(next);
   if (compared > 0) outcome.kl = kl / static_cast<double>(compared);
-  if (first_run_ && compare) yardsticks_[sample] = std::move(own);
+  if (first_run_ && compare) baselines_[sample] = std::move(own);
 }
 
 std::vector<Outcome> Trial::run(const MethodSpecs& method, std::span<const size_t> chosen, bool compare) {
@@ -342,4 +342,4 @@ std::vector<Outcome> Trial::run(const MethodSpecs& method, std::span<const size_
   return outcomes;
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -14,7 +14,7 @@
 #include "eval/sample.h"
 #include "session/session.h"
 
-namespace fathom {
+namespace fathom::eval {
 
 /// A model under evaluation.
 struct EvalModel {
@@ -45,8 +45,8 @@ struct Outcome {
   size_t cache_bytes = 0;               // pages of the sequence at its end
   size_t peak_rss_bytes = 0;            // of the process while its samples were run
   std::optional<double>
-      same;  // generated: 1 if the yardstick's text, else 0; kForced: share of the same likeliest tokens
-  std::optional<double> kl;  // mean KL(yardstick ‖ method) over the yardstick's answer tokens, nats
+      same;  // generated: 1 if the baseline's text, else 0; kForced: share of the same likeliest tokens
+  std::optional<double> kl;  // mean KL(baseline ‖ method) over the baseline's answer tokens, nats
 };
 
 /// Some samples of one task, to be run under one method after the other.
@@ -57,17 +57,17 @@ class Trial {
   Trial(const EvalModel& model, std::span<const Sample> samples, std::span<const Prompt> prompts,
         TrialOptions options, std::function<void(int64_t tokens)> progress);
 
-  /// Runs the chosen samples; outcomes in their order. The outcomes of the first run are the yardstick of later
+  /// Runs the chosen samples; outcomes in their order. The outcomes of the first run are the baseline of later
   /// ones, where they ran the same samples and `compare` is set. Throws Error, also when interrupted.
   std::vector<Outcome> run(const MethodSpecs& method, std::span<const size_t> chosen, bool compare);
 
  private:
-  struct Yardstick {
+  struct Baseline {
     std::string text;
     std::vector<int32_t> tokens;
     std::vector<std::vector<float>> logits;  // of the first answer tokens
   };
-  struct Replay {  // of the yardstick's answer from where another method's differs
+  struct Replay {  // of the baseline's answer from where another method's differs
     size_t sample;
     size_t index;  // of the answer token to be read next
     Session session;
@@ -91,9 +91,9 @@ class Trial {
   std::function<void(int64_t)> progress_;
   int64_t shared_tokens_ = 0;              // that all prompts begin with, if they are of one group
   std::map<std::string, Session> shared_;  // what is read once: by method, or by sample and what must agree
-  std::map<size_t, Yardstick> yardsticks_;
+  std::map<size_t, Baseline> baselines_;
   bool first_run_ = true;
   int64_t tokens_read_ = 0;
 };
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -2,7 +2,7 @@
 
 #include <cstdio>
 
-namespace fathom {
+namespace fathom::eval {
 
 // The lists in src/eval/words, a word a line (cmake/embed.cmake).
 std::string_view embedded_adjectives();
@@ -46,15 +46,15 @@ const WordList& common_words() {
   return list;
 }
 
-std::string random_number(Dice& dice, int digits) {
-  std::string number(1, static_cast<char>('1' + dice.below(9)));
-  while (static_cast<int>(number.size()) < digits) number += static_cast<char>('0' + dice.below(10));
+std::string random_number(Rng& rng, int digits) {
+  std::string number(1, static_cast<char>('1' + rng.below(9)));
+  while (static_cast<int>(number.size()) < digits) number += static_cast<char>('0' + rng.below(10));
   return number;
 }
 
-std::string random_uuid(Dice& dice) {
-  const uint64_t high = (dice.bits() & ~0xf000ull) | 0x4000;                           // version 4
-  const uint64_t low = (dice.bits() & 0x3fffffffffffffffull) | 0x8000000000000000ull;  // variant 1
+std::string random_uuid(Rng& rng) {
+  const uint64_t high = (rng.bits() & ~0xf000ull) | 0x4000;                           // version 4
+  const uint64_t low = (rng.bits() & 0x3fffffffffffffffull) | 0x8000000000000000ull;  // variant 1
   char text[40];
   std::snprintf(text, sizeof text, "%08llx-%04llx-%04llx-%04llx-%012llx",
                 static_cast<unsigned long long>(high >> 32), static_cast<unsigned long long>(high >> 16 & 0xffff),
@@ -63,21 +63,21 @@ std::string random_uuid(Dice& dice) {
   return text;
 }
 
-std::string random_letters(Dice& dice, int count, char first) {
+std::string random_letters(Rng& rng, int count, char first) {
   std::string text;
-  for (int i = 0; i < count; ++i) text += static_cast<char>(first + dice.below(26));
+  for (int i = 0; i < count; ++i) text += static_cast<char>(first + rng.below(26));
   return text;
 }
 
-std::string nonsense_word(Dice& dice, int syllables) {
+std::string nonsense_word(Rng& rng, int syllables) {
   static constexpr std::string_view kStarts = "bdfgklmnprstvz", kVowels = "aeiou";
   std::string word;
   for (int i = 0; i < syllables; ++i) {
-    word += dice.pick(kStarts);
-    word += dice.pick(kVowels);
+    word += rng.pick(kStarts);
+    word += rng.pick(kVowels);
   }
-  word += dice.pick(kStarts);
+  word += rng.pick(kStarts);
   return word;
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -4,9 +4,9 @@
 #include <string_view>
 #include <vector>
 
-#include "eval/dice.h"
+#include "eval/rng.h"
 
-namespace fathom {
+namespace fathom::eval {
 
 using WordList = std::vector<std::string_view>;
 
@@ -18,13 +18,13 @@ const WordList& towns();         // made up, "Alderby", about 100
 const WordList& common_words();  // 3,600 frequent words of English books, lower case, 4 to 10 letters
 
 /// `digits` digits, the first not 0.
-std::string random_number(Dice& dice, int digits);
+std::string random_number(Rng& rng, int digits);
 /// A random UUID, version 4.
-std::string random_uuid(Dice& dice);
+std::string random_uuid(Rng& rng);
 /// Random letters: capitals from 'A', or small ones from 'a'.
-std::string random_letters(Dice& dice, int count, char first);
+std::string random_letters(Rng& rng, int count, char first);
 /// A pronounceable nonsense word of `syllables` syllables, "bovile"; none is an English word by design, few by
 /// chance.
-std::string nonsense_word(Dice& dice, int syllables);
+std::string nonsense_word(Rng& rng, int syllables);
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -24,10 +24,10 @@ class Evictor : public AttendListener {
   void listen(const LayerQueries& queries, ThreadPool& pool) const override {
     static_cast<void>(queries), static_cast<void>(pool);
   }
-  /// Whether tokens that stay may come to lie elsewhere in their lanes (Memory::pack).
+  /// Whether tokens that stay may come to lie elsewhere in their tables (Memory::pack).
   virtual bool moves_tokens() const { return false; }
   /// Whether surprisal() is to be called: logits of all tokens are made for it.
-  virtual bool wants_surprisal() const { return false; }
+  virtual bool needs_surprisal() const { return false; }
   /// Comes after tokens were read, before evict().
   virtual void surprisal(const Surprisal& surprisal, SequenceState* state) const {
     static_cast<void>(surprisal), static_cast<void>(state);

@@ -7,7 +7,7 @@ namespace fathom {
 namespace {
 
 constexpr double kEvenPart = 0.2;  // of its even part each head keeps at least: as published with AdaKV
-constexpr float kHidden = -std::numeric_limits<float>::infinity();
+constexpr float kMasked = -std::numeric_limits<float>::infinity();
 
 /// Neighbours that stay or go together.
 struct Unit {
@@ -56,7 +56,7 @@ class Keeper {
   }
 
  private:
-  bool there(int head, int64_t token) const { return scores_[head * tokens_ + token] > kHidden; }
+  bool there(int head, int64_t token) const { return scores_[head * tokens_ + token] > kMasked; }
 
   /// Of the tokens that are not always kept.
   std::vector<Unit> units_of(int head) const {
@@ -109,7 +109,7 @@ std::vector<char> keep_critical(std::span<float> scores, std::span<const float> 
   using Limits = std::numeric_limits<float>;
   const std::vector<char> first = keep_best(scores, heads, budget / 2, rule);
   for (size_t i = 0; i < scores.size(); ++i) {
-    if (!(scores[i] > kHidden)) continue;
+    if (!(scores[i] > kMasked)) continue;
     scores[i] = first[i] ? Limits::max()
                          : std::clamp((scores[i] + kUnseen) * weights[i], Limits::lowest(), Limits::max() / 2);
   }

@@ -7,14 +7,14 @@
 #include "attend/key_scores.h"
 #include "attend/state_as.h"
 #include "base/common_parameters.h"
-#include "evict/lane_tokens.h"
+#include "evict/layer_scores.h"
 #include "evict/value_norms.h"
 
 namespace fathom {
 namespace {
 
 /// Tokens that packing may write anew for each one that it gains: where tokens go one by one from everywhere, a
-/// lane is packed when the gaps are an eighth of it; where they go from one end, each time. Keys of 4 bits lose
+/// table is compacted when the gaps are an eighth of it; where they go from one end, each time. Keys of 4 bits lose
 /// much with each rounding, and are moved less often.
 constexpr int64_t most_rewritten(PageFormat format) { return format == PageFormat::kQ4 ? 2 : 8; }
 
@@ -42,7 +42,7 @@ class Keeping final : public Evictor {
   Keeping(const Values& values, const KeepDefaults& defaults, std::unique_ptr<Scorer> scorer)
       : scorer_(std::move(scorer)),
         slack_(values.integer("slack")),
-        packed_(values.string("places") == "packed"),
+        compacted_(values.string("positions") == "compacted"),
         critical_(values.string("critical") == "true") {
     if (values.has("budget")) {
       budget_ = values.integer("budget");
@@ -87,8 +87,8 @@ class Keeping final : public Evictor {
     own.state = state_as<KeepState>(*queries.state).scorer.get();
     scorer_->listen(own, pool);
   }
-  bool moves_tokens() const override { return packed_; }
-  bool wants_surprisal() const override { return scorer_->wants_surprisal(); }
+  bool moves_tokens() const override { return compacted_; }
+  bool needs_surprisal() const override { return scorer_->needs_surprisal(); }
   void surprisal(const Surprisal& surprisal, SequenceState* state) const override {
     scorer_->surprisal(surprisal, state_as<KeepState>(*state).scorer.get());
   }
@@ -123,7 +123,7 @@ class Keeping final : public Evictor {
   static int64_t visible(const PagedKv& kv) {
     int64_t count = 0;
     for (int h = 0; h < kv.heads(); ++h)
-      for (const PageEntry& slot : kv.table(h)) count += std::popcount(slot.mask);
+      for (const PageEntry& entry : kv.table(h)) count += std::popcount(entry.mask);
     return count;
   }
 
@@ -137,16 +137,16 @@ class Keeping final : public Evictor {
                                 : std::max(score, std::numeric_limits<float>::lowest());
     const auto of_head = [&](auto& all, int h) { return std::span(all).subspan(h * tokens, tokens); };
     for (int h = 0; h < kv_heads; ++h) {
-      hide_scores(kv.table(h), 0, of_head(scores, h));
+      mask_scores(kv.table(h), 0, of_head(scores, h));
       order_as_read(kv.compacted(h), of_head(scores, h));
     }
     std::vector<char> keep = critical_ ? choose_critical(kv, layer, budget, scores, state.norms[layer], work.pool)
                                        : keep_best(scores, kv_heads, budget, rule_);
     for (int h = 0; h < kv_heads; ++h) {
-      order_as_they_lie(kv.compacted(h), of_head(keep, h));
+      order_as_stored(kv.compacted(h), of_head(keep, h));
       kv.evict(h, of_head(keep, h));
     }
-    if (packed_) compact(kv, work);
+    if (compacted_) compact(kv, work);
   }
 
   std::vector<char> choose_critical(const PagedKv& kv, int layer, int64_t budget, std::span<float> scores,
@@ -171,7 +171,7 @@ class Keeping final : public Evictor {
 
   std::unique_ptr<Scorer> scorer_;
   int64_t slack_;
-  bool packed_, critical_;
+  bool compacted_, critical_;
   int64_t budget_ = 0;  // 0: a share
   double share_ = 0.25;
   KeepRule rule_;
@@ -212,14 +212,9 @@ std::vector<Parameter> keep_parameters(const KeepDefaults& defaults) {
        {},
        {},
        {"even", "ada"}},
-      {"places",
-       Type::kChoice,
-       "true",
-       "true: what stays keeps its place; packed: it moves together, so that distances, too, stay within the "
-       "budget and pages are full again",
-       {},
-       {},
-       {"true", "packed"}},
+      positions_parameter("original", {"original", "compacted"},
+                          "positions of kept tokens: original, or compacted, so that distances stay within the budget "
+                          "and pages are full again"),
       {"critical",
        Type::kChoice,
        "false",

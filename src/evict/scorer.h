@@ -32,7 +32,7 @@ class Scorer {
   virtual void listen(const LayerQueries& queries, ThreadPool& pool) const {
     static_cast<void>(queries), static_cast<void>(pool);
   }
-  virtual bool wants_surprisal() const { return false; }
+  virtual bool needs_surprisal() const { return false; }
   virtual void surprisal(const Surprisal& surprisal, SequenceState* state) const {
     static_cast<void>(surprisal), static_cast<void>(state);
   }
@@ -56,7 +56,7 @@ struct KeepDefaults {
 };
 /// What an evictor's MethodInfo says of memory.
 inline constexpr const char* kKeptMemory =
-    "O(budget) tokens; a page of 64 is given back when none of its tokens is left: with places=true few are where "
+    "O(budget) tokens; a page of 64 is given back when none of its tokens is left: with positions=original few are where "
     "single ones stay";
 /// The parameters that all these methods have.
 std::vector<Parameter> keep_parameters(const KeepDefaults& defaults);

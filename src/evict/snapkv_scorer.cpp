@@ -21,11 +21,11 @@ void SnapKvScorer::score(const LayerTokens& layer, const QueryTails& tails, std:
     const std::span<float> own = scores.subspan(h * tokens, tokens);
     std::vector<float> there;                  // side by side: neighbours are those that are left
     const int64_t window = tokens - queries_;  // what judges is no neighbour, as published
-    const PageTable& lane = layer.table(static_cast<int>(h));
+    const PageTable& table = layer.table(static_cast<int>(h));
     const auto each = [&](const auto& visit) {
-      for (const PageEntry& slot : lane) {
-        for (int t = 0; slot.mask && t < slot.filled; ++t)
-          if (slot.mask >> t & 1 && slot.first + t < window) visit(own[slot.first + t]);
+      for (const PageEntry& entry : table) {
+        for (int t = 0; entry.mask && t < entry.filled; ++t)
+          if (entry.mask >> t & 1 && entry.first + t < window) visit(own[entry.first + t]);
       }
     };
     each([&](float& score) { there.push_back(score); });

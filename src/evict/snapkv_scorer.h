@@ -1,6 +1,6 @@
 #pragma once
 
-#include "evict/lane_tokens.h"
+#include "evict/layer_scores.h"
 #include "evict/stateful_scorer.h"
 
 namespace fathom {

@@ -8,17 +8,17 @@ namespace {
 
 constexpr int64_t kRows = 512;  // whose values are held as floats at a time
 
-/// The values of a lane's visible tokens that were read as [first, first + rows). out: [rows, value_dim], zero.
+/// The values of a table's visible tokens that were read as [first, first + rows). out: [rows, value_dim], zero.
 void read_values(const PagedKv& kv, int head, int64_t first, int64_t rows, float* out) {
   const int dim = kv.shape().value_dim;
-  const CompactedTokens& packed = kv.compacted(head);
-  for (const PageEntry& slot : kv.table(head)) {
-    if (slot.mask == 0 || slot.first + slot.filled <= first) continue;  // nothing lies before where it was read
-    for (uint64_t left = slot.mask; left != 0; left &= left - 1) {
+  const CompactedTokens& compacted = kv.compacted(head);
+  for (const PageEntry& entry : kv.table(head)) {
+    if (entry.mask == 0 || entry.first + entry.filled <= first) continue;  // nothing lies before where it was read
+    for (uint64_t left = entry.mask; left != 0; left &= left - 1) {
       const int offset = std::countr_zero(left);
-      const int64_t row = packed.read_at(slot.first + offset) - first;
+      const int64_t row = compacted.read_at(entry.first + offset) - first;
       if (row < 0 || row >= rows) continue;
-      for (int d = 0; d < dim; ++d) out[row * dim + d] = kv.store().value(slot.page, offset, d);
+      for (int d = 0; d < dim; ++d) out[row * dim + d] = kv.store().value(entry.page, offset, d);
     }
   }
 }

@@ -23,7 +23,7 @@
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
 #include "kernels/attend_floats-inl.h"
-#include "kernels/attend_codes-inl.h"
+#include "kernels/attend_quants-inl.h"
 #include "kernels/transpose-inl.h"
 // clang-format on
 
@@ -43,7 +43,7 @@ constexpr int kTileDims = kTileRowBytes / 2;  // dimensions (or tokens) that one
 constexpr int64_t RoundUp(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 /// The working memory of one task, laid out in the caller's scratch (amx_attend_scratch); all aligned to 64 bytes.
-struct TileWork {
+struct TileScratch {
   int64_t blocks;                       // of 16 queries
   int64_t key_dim, value_dim, out_dim;  // padded: to 32, to 16, and by 16 sums
   uint16_t* queries;                    // [blocks · 16, key_dim] bfloat16, times log2 e
@@ -53,9 +53,9 @@ struct TileWork {
   uint16_t* weights;                    // [16, 64] bfloat16
   uint16_t* keys;                       // [4, key_dim / 2, 16, 2] a page brought in
   uint16_t* values;                     // [32, value_dim, 2]
-  float* floats;                        // [64, key_dim or value_dim] between codes and bfloat16
+  float* floats;                        // [64, key_dim or value_dim] between quants and bfloat16
 
-  TileWork(const AttendTask& task, float* scratch)
+  TileScratch(const AttendTask& task, float* scratch)
       : blocks(RoundUp(static_cast<int64_t>(task.rows) * task.group, kBlock) / kBlock),
         key_dim(RoundUp(task.key_dim, kTileDims)),
         value_dim(RoundUp(task.value_dim, kTileRows)),
@@ -95,7 +95,7 @@ HWY_INLINE __m512 Exp2(__m512 x) {
   return _mm512_scalef_ps(p, x);
 }
 
-void BringInQueries(const AttendTask& task, TileWork& work) {
+void LoadQueries(const AttendTask& task, TileScratch& work) {
   const __m512 log2e = _mm512_set1_ps(1.44269504f);
   const int64_t queries = static_cast<int64_t>(task.rows) * task.group;
   const auto half = [&](const float* q, int64_t left) {
@@ -113,7 +113,7 @@ void BringInQueries(const AttendTask& task, TileWork& work) {
 
 /// Keys rotated to their place, in tiles.
 template <class Pairs>
-HWY_INLINE void BringInKeys(const AttendTask& task, const PageRead& page, const Pairs& pairs, TileWork& work) {
+HWY_INLINE void UnpackKeys(const AttendTask& task, const PageRead& page, const Pairs& pairs, TileScratch& work) {
   const int rotating = page.cos ? task.rotary_dim / 2 : 0;
   for (int r = 0; r < task.key_dim / 2; ++r) {
     const __m512 c = _mm512_set1_ps(r < rotating ? page.cos[r] : 1.0f);
@@ -121,17 +121,17 @@ HWY_INLINE void BringInKeys(const AttendTask& task, const PageRead& page, const 
     for (int t = 0; t < kPageTokens; t += 16) {
       FloatVec even, odd;
       pairs.Load(r, t, kPageTokens, even, odd);
-      const __m512 turned_even = _mm512_fnmadd_ps(odd.raw, s, _mm512_mul_ps(even.raw, c));
-      const __m512 turned_odd = _mm512_fmadd_ps(even.raw, s, _mm512_mul_ps(odd.raw, c));
+      const __m512 rotated_even = _mm512_fnmadd_ps(odd.raw, s, _mm512_mul_ps(even.raw, c));
+      const __m512 rotated_odd = _mm512_fmadd_ps(even.raw, s, _mm512_mul_ps(odd.raw, c));
       const int64_t at = key_pair_index(static_cast<int>(work.key_dim), r, t);
-      _mm512_store_si512(work.keys + at * 2, RoundedPairs(turned_even, turned_odd));
+      _mm512_store_si512(work.keys + at * 2, RoundedPairs(rotated_even, rotated_odd));
     }
   }
 }
 
 /// Values from pairs of rows that `load` gives: [32, value_dim], zeros behind the page's dimensions.
 template <class Load>
-HWY_INLINE void BringInValues(const AttendTask& task, TileWork& work, const Load& load) {
+HWY_INLINE void UnpackValues(const AttendTask& task, TileScratch& work, const Load& load) {
   for (int r = 0; r < kPageTokens / 2; ++r) {
     for (int c = 0; c < work.value_dim; c += 16) {
       const int left = task.value_dim - c;
@@ -148,29 +148,29 @@ struct Operands {
 };
 
 template <int kBits>
-Operands BringInCodes(const AttendTask& task, const PageRead& page, TileWork& work) {
-  CodeKeyTile<kBits>(page.keys, task.key_dim, work.floats);
-  BringInKeys(task, page, TilePairs{work.floats}, work);
-  CodeValueTile<kBits>(page.values, task.value_dim, work.floats);
-  BringInValues(task, work, [&](int r, int c, __mmask16 there) HWY_ATTR {
+Operands UnpackQuants(const AttendTask& task, const PageRead& page, TileScratch& work) {
+  QuantKeyTile<kBits>(page.keys, task.key_dim, work.floats);
+  UnpackKeys(task, page, TilePairs{work.floats}, work);
+  QuantValueTile<kBits>(page.values, task.value_dim, work.floats);
+  UnpackValues(task, work, [&](int r, int c, __mmask16 there) HWY_ATTR {
     const float* row = work.floats + static_cast<int64_t>(2 * r) * task.value_dim + c;
     return RoundedPairs(_mm512_maskz_loadu_ps(there, row), _mm512_maskz_loadu_ps(there, row + task.value_dim));
   });
   return {work.keys, work.values};
 }
 
-Operands BringIn(const AttendTask& task, const PageRead& page, const PageRead& ahead, TileWork& work) {
-  if (task.format == PageFormat::kQ8) return BringInCodes<8>(task, page, work);
-  if (task.format == PageFormat::kQ4) return BringInCodes<4>(task, page, work);
+Operands Unpack(const AttendTask& task, const PageRead& page, const PageRead& prefetch, TileScratch& work) {
+  if (task.format == PageFormat::kQ8) return UnpackQuants<8>(task, page, work);
+  if (task.format == PageFormat::kQ4) return UnpackQuants<4>(task, page, work);
   Operands operands{page.keys, page.values};
   const auto* keys = reinterpret_cast<const uint32_t*>(page.keys);
   const auto* values = reinterpret_cast<const uint32_t*>(page.values);
   if (page.cos || work.key_dim != task.key_dim) {
-    BringInKeys(task, page, PagePairs<Bf16Words, InTiles>{keys, ahead.keys, {task.key_dim / 2}}, work);
+    UnpackKeys(task, page, PagePairs<Bf16Words, InTiles>{keys, prefetch.keys, {task.key_dim / 2}}, work);
     operands.keys = work.keys;
   }
   if (work.value_dim != task.value_dim) {
-    BringInValues(task, work, [&](int r, int c, __mmask16 there) HWY_ATTR {
+    UnpackValues(task, work, [&](int r, int c, __mmask16 there) HWY_ATTR {
       return _mm512_maskz_loadu_epi32(there, values + r * task.value_dim + c);
     });
     operands.values = work.values;
@@ -231,7 +231,7 @@ FATHOM_AMX_TARGET HWY_INLINE void AddValueTiles(const uint16_t* weights, const s
 }
 
 /// out += P·V of a block of queries. weights: [16, 64]; out: [16, out_dim].
-FATHOM_AMX_TARGET HWY_INLINE void AddValues(const TileWork& work, const void* values, float* out) {
+FATHOM_AMX_TARGET HWY_INLINE void AddValues(const TileScratch& work, const void* values, float* out) {
   const size_t value_stride = work.value_dim * 2 * sizeof(uint16_t), out_stride = work.out_dim * sizeof(float);
   const auto* v = static_cast<const std::byte*>(values);
   int64_t c = 0;
@@ -259,7 +259,7 @@ HWY_INLINE __m512 RowMaxima(const float* HWY_RESTRICT scores) {
 /// Masked scores of a block become weights under the running maxima; outputs and sums are rescaled where a maximum
 /// grows. max: [16]; out: [16, out_dim]; log_sums: null, or [16] for log2 of the sums of the weights under the
 /// maxima.
-HWY_INLINE void Softmax(const float* HWY_RESTRICT scores, float* HWY_RESTRICT max, const TileWork& work,
+HWY_INLINE void Softmax(const float* HWY_RESTRICT scores, float* HWY_RESTRICT max, const TileScratch& work,
                         float* HWY_RESTRICT out, float* HWY_RESTRICT log_sums) {
   const __m512 minus_infinity = _mm512_set1_ps(kMinusInfinity);
   const __m512 before = _mm512_load_ps(max);
@@ -346,7 +346,7 @@ class VisibleBlocks {
 
 /// Softmax and values of a block whose scores are there.
 FATHOM_AMX_TARGET HWY_INLINE void FinishBlock(const AttendTask& task, int64_t p, const VisibleBlocks& at,
-                                              const void* values, float* scores, TileWork& work) {
+                                              const void* values, float* scores, TileScratch& work) {
   at.mask(scores);
   const int64_t first = at.block() * kBlock;
   float log_sums[kBlock];
@@ -356,7 +356,7 @@ FATHOM_AMX_TARGET HWY_INLINE void FinishBlock(const AttendTask& task, int64_t p,
   for (int64_t r = 0; task.mass && r < rows; ++r) task.mass[(first + r) * task.page_count + p] = log_sums[r];
 }
 
-FATHOM_AMX_TARGET void AttendPage(const AttendTask& task, int64_t p, const Operands& operands, TileWork& work) {
+FATHOM_AMX_TARGET void AttendPage(const AttendTask& task, int64_t p, const Operands& operands, TileScratch& work) {
   const auto scores = [&](const VisibleBlocks& at, float* to) HWY_ATTR {
     Scores(work.queries + at.block() * kBlock * work.key_dim, work.key_dim, operands.keys, to);
   };
@@ -364,16 +364,16 @@ FATHOM_AMX_TARGET void AttendPage(const AttendTask& task, int64_t p, const Opera
   bool more = at.next();
   if (more) scores(at, work.scores[0]);
   for (int buffer = 0; more; buffer ^= 1) {
-    VisibleBlocks ahead = at;
-    more = ahead.next();
-    if (more) scores(ahead, work.scores[buffer ^ 1]);
+    VisibleBlocks prefetch = at;
+    more = prefetch.next();
+    if (more) scores(prefetch, work.scores[buffer ^ 1]);
     FinishBlock(task, p, at, operands.values, work.scores[buffer], work);
-    at = ahead;
+    at = prefetch;
   }
 }
 
 /// Outputs divided by their sums, log-sum-exps and masses.
-void StoreResults(const AttendTask& task, const TileWork& work) {
+void StoreResults(const AttendTask& task, const TileScratch& work) {
   constexpr float kLn2 = 0.693147181f;
   for (int64_t i = 0; i < static_cast<int64_t>(task.rows) * task.group; ++i) {
     const float* out = work.out + i * work.out_dim;
@@ -398,16 +398,16 @@ FATHOM_AMX_TARGET void AmxAttend(const AttendTask& task, float* scratch) {
       task.value_offset >= 0) {
     return Attend(task, scratch);
   }
-  TileWork work(task, scratch);
-  BringInQueries(task, work);
+  TileScratch work(task, scratch);
+  LoadQueries(task, work);
   std::fill_n(work.max, work.blocks * kBlock, kMinusInfinity);
   std::fill_n(work.out, work.blocks * kBlock * work.out_dim, 0.0f);
   std::fill_n(work.keys, kPageTokens * work.key_dim, uint16_t{0});  // behind the page's dimensions they stay 0
   if (task.mass) std::fill_n(task.mass, queries * task.page_count, kMinusInfinity);
   const TileScope tiles;
   for (int64_t p = 0; p < task.page_count; ++p) {
-    const PageRead& ahead = task.pages[std::min(p + 1, task.page_count - 1)];
-    AttendPage(task, p, BringIn(task, task.pages[p], ahead, work), work);
+    const PageRead& prefetch = task.pages[std::min(p + 1, task.page_count - 1)];
+    AttendPage(task, p, Unpack(task, task.pages[p], prefetch, work), work);
   }
   StoreResults(task, work);
 }

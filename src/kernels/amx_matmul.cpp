@@ -2,7 +2,7 @@
 //
 // W is brought, a panel at a time, to bfloat16 rows, which are operand A of the tile product as they lie; the
 // activations are operand B, packed once for all products that share them. So nothing of W, the larger of the two,
-// is ever transposed; the sums come out as [rows of W, tokens] and are turned when they are stored.
+// is ever transposed; the sums come out as [rows of W, tokens] and are rotated when they are stored.
 //
 // Precision: quantised weights and their activations are rounded to bfloat16, less than half the error of 8-bit
 // activations. Float weights keep theirs: what rounding takes off the activations, and off F16 and F32
@@ -68,20 +68,20 @@ HWY_INLINE __m512i Remainder(FloatVec first, FloatVec second, __m512i rounded) {
 
 /// n columns of a row of quantised weights, as rows of tiles.
 template <class Block>
-HWY_INLINE void BringInRow(const Block* HWY_RESTRICT row, int64_t n, int64_t r, TilePanel& panel) {
+HWY_INLINE void UnpackRow(const Block* HWY_RESTRICT row, int64_t n, int64_t r, TilePanel& panel) {
   const FloatTag d;
   const hn::Rebind<int32_t, FloatTag> di;
   const hn::Rebind<uint8_t, FloatTag> d8;
   alignas(64) uint8_t q[kSuperBlock];
   alignas(64) float scale[16], min[16];
-  ForRuns(row, n, [&](const Block* HWY_RESTRICT run, int64_t k) {
-    UnpackRun(run, q, scale, min);
+  ForSuperBlocks(row, n, [&](const Block* HWY_RESTRICT run, int64_t k) {
+    UnpackSuperBlock(run, q, scale, min);
     // From memory a scale is broadcast by its load; the compiler would rather shuffle it out of a register, which
     // costs a third more.
     asm volatile("" : : : "memory");
     const auto weights = [&](int i) {
-      const auto codes = hn::ConvertTo(d, hn::PromoteTo(di, hn::Load(d8, q + 16 * i)));
-      return hn::MulSub(codes, hn::Set(d, scale[i]), hn::Set(d, min[i]));
+      const auto quants = hn::ConvertTo(d, hn::PromoteTo(di, hn::Load(d8, q + 16 * i)));
+      return hn::MulSub(quants, hn::Set(d, scale[i]), hn::Set(d, min[i]));
     };
     uint16_t* out = PanelRow(panel.high, r, k);
     const auto put = [&](int t) {
@@ -97,7 +97,7 @@ HWY_INLINE void BringInRow(const Block* HWY_RESTRICT row, int64_t n, int64_t r, 
 
 /// The same of float weights; n need not be a multiple of anything.
 template <class T>
-HWY_INLINE void BringInFloats(const T* HWY_RESTRICT row, int64_t n, int64_t r, TilePanel& panel) {
+HWY_INLINE void UnpackFloats(const T* HWY_RESTRICT row, int64_t n, int64_t r, TilePanel& panel) {
   for (int64_t k = 0; k < n; k += 32) {
     T last[32] = {};
     const T* from = row + k;
@@ -117,15 +117,15 @@ HWY_INLINE void BringInFloats(const T* HWY_RESTRICT row, int64_t n, int64_t r, T
 template <class Block>
 struct TileType {
   static constexpr bool kLowActivations = false, kLowWeights = false;
-  static HWY_INLINE void BringIn(const std::byte* row, int64_t column, int64_t n, int64_t r, TilePanel& panel) {
-    BringInRow(reinterpret_cast<const Block*>(row) + column / kBlockWeights<Block>, n, r, panel);
+  static HWY_INLINE void Unpack(const std::byte* row, int64_t column, int64_t n, int64_t r, TilePanel& panel) {
+    UnpackRow(reinterpret_cast<const Block*>(row) + column / kBlockWeights<Block>, n, r, panel);
   }
 };
 template <class T>
 struct FloatTileType {
   static constexpr bool kLowActivations = true, kLowWeights = !std::is_same_v<T, hwy::bfloat16_t>;
-  static HWY_INLINE void BringIn(const std::byte* row, int64_t column, int64_t n, int64_t r, TilePanel& panel) {
-    BringInFloats(reinterpret_cast<const T*>(row) + column, n, r, panel);
+  static HWY_INLINE void Unpack(const std::byte* row, int64_t column, int64_t n, int64_t r, TilePanel& panel) {
+    UnpackFloats(reinterpret_cast<const T*>(row) + column, n, r, panel);
   }
 };
 template <>
@@ -137,10 +137,10 @@ struct TileType<hwy::bfloat16_t> : FloatTileType<hwy::bfloat16_t> {};
 
 /// Rows [first, first + rows) and columns [column, column + n) of W; missing rows of the panel are zero.
 template <class Type>
-HWY_INLINE void BringInPanel(const Matrix& w, int64_t first, int64_t rows, int64_t column, int64_t n,
+HWY_INLINE void UnpackPanel(const Matrix& w, int64_t first, int64_t rows, int64_t column, int64_t n,
                              TilePanel& panel) {
   const size_t stride = row_bytes(w.type, w.cols);
-  for (int64_t r = 0; r < rows; ++r) Type::BringIn(w.data + (first + r) * stride, column, n, r, panel);
+  for (int64_t r = 0; r < rows; ++r) Type::Unpack(w.data + (first + r) * stride, column, n, r, panel);
   for (int64_t r = rows; r < kPairRows; ++r) {
     for (int64_t k = 0; k < n; k += 32) {
       std::memset(PanelRow(panel.high, r, k), 0, kTileRowBytes);
@@ -198,7 +198,7 @@ HWY_INLINE void MultiplyPanel(const TilePanel& panel, const ActivationRows& x, i
 }
 
 /// Turns the sums of a panel and up to 32 tokens into y[token, row].
-HWY_INLINE void StoreTurned(const float* HWY_RESTRICT sums, int64_t rows, int64_t tokens, float* HWY_RESTRICT y,
+HWY_INLINE void StoreTransposed(const float* HWY_RESTRICT sums, int64_t rows, int64_t tokens, float* HWY_RESTRICT y,
                             int64_t y_stride) {
   for (int64_t a = 0; a * kTileRows < rows; ++a) {
     const int64_t width = std::min<int64_t>(kTileRows, rows - a * kTileRows);
@@ -233,7 +233,7 @@ HWY_NOINLINE void MultiplyBlock(const Matrix& w, int64_t begin, int64_t end, con
     const int64_t n = std::min(kBlockColumns, w.cols - column);
     for (int64_t r = begin; r < end; r += kPairRows) {
       const int64_t rows = std::min(kPairRows, end - r);
-      BringInPanel<Type>(w, r, rows, column, n, panel);
+      UnpackPanel<Type>(w, r, rows, column, n, panel);
       if (r + kPairRows < end) PrefetchPanel(w, r + kPairRows, std::min(kPairRows, end - r - kPairRows), column, n);
       for (int64_t t = token; t < token_end; t += kPairRows) {
         float* block =
@@ -244,7 +244,7 @@ HWY_NOINLINE void MultiplyBlock(const Matrix& w, int64_t begin, int64_t end, con
         } else {
           MultiplyPanel<Type, 1>(panel, x, t, column, n, block);
         }
-        if (column + n == w.cols) StoreTurned(block, rows, tokens, y + t * y_stride + r, y_stride);
+        if (column + n == w.cols) StoreTransposed(block, rows, tokens, y + t * y_stride + r, y_stride);
       }
     }
   }

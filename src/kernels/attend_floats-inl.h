@@ -22,7 +22,7 @@ namespace HWY_NAMESPACE {
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
 /// Asks for the cache line at p, to the L2 cache: the few buffers of the L1 are left to what is being read.
-HWY_INLINE void FetchAhead(const void* p) { __builtin_prefetch(p, 0, 2); }
+HWY_INLINE void Prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 /// To the L1: what is asked for to the L2 alone comes late on Zen 5 (attention over float pages: by a tenth
 /// slower).
 HWY_INLINE void FetchSoon(const void* p) { __builtin_prefetch(p, 0, 3); }
@@ -74,11 +74,11 @@ struct F32Words {  // interleaved floats
 
 /// Ways in which a page's elements lie; Load gives the pairs of elements of a row from a column on as two vectors,
 /// and fetches as much of what will be read next, line by line.
-template <class Words, class Place>
+template <class Words, class TileOffset>
 struct PagePairs {
   const typename Words::Word* data;
-  const std::byte* ahead;
-  Place place;
+  const std::byte* prefetch;
+  TileOffset place;
   HWY_INLINE void Load(int64_t row, int64_t column, int64_t width, FloatVec& even, FloatVec& odd) const {
     const int64_t index = Words::kWords * place(row, column, width);
     Words::Load(data + index, even, odd);
@@ -86,7 +86,7 @@ struct PagePairs {
     const bool in_rows = kVectors * Lanes() == kPageTokens;
     const int64_t next = in_rows ? 4 * Words::kWords * (row * width + column) : 4 * index;
     FATHOM_UNROLL
-    for (int i = 0; i < Words::kWords; ++i) FetchSoon(ahead + next + 64 * i);
+    for (int i = 0; i < Words::kWords; ++i) FetchSoon(prefetch + next + 64 * i);
   }
 };
 struct TilePairs {  // rows of floats: the even row of a pair, then the odd one
@@ -145,8 +145,8 @@ HWY_INLINE void PairProductColumns(const Pairs& page, int64_t pairs, int64_t wid
 }
 
 /// The element at (pair r, column c, parity) of a page, for widths that are no multiple of the vectors.
-template <class Words, class Place>
-HWY_INLINE float Element(const PagePairs<Words, Place>& p, int64_t row, int64_t column, int64_t width, int parity) {
+template <class Words, class TileOffset>
+HWY_INLINE float Element(const PagePairs<Words, TileOffset>& p, int64_t row, int64_t column, int64_t width, int parity) {
   return Words::Element(p.data + Words::kWords * p.place(row, column, width), parity);
 }
 HWY_INLINE float Element(const TilePairs& p, int64_t row, int64_t column, int64_t width, int parity) {

@@ -109,10 +109,10 @@ struct GatheredRows {
 };
 
 /// Scores of kCols vectors of tokens of one page: out[i, j] = Σ over pairs r of q[i, r] · even + q[i, pairs + r] ·
-/// odd. tiles: where the vectors' first pairs are. ahead: an address to ask for at each load.
+/// odd. tiles: where the vectors' first pairs are. prefetch: an address to ask for at each load.
 template <int kRows, int kCols, class Words>
 HWY_INLINE void ScoreVectors(const typename Words::Word* const* tiles, int64_t pairs, const float* HWY_RESTRICT q,
-                             int64_t q_stride, const std::byte* const* ahead, float* HWY_RESTRICT out) {
+                             int64_t q_stride, const std::byte* const* prefetch, float* HWY_RESTRICT out) {
   const FloatTag d;
   constexpr bool kSplit = kCols == 1;  // sums of its own for odd elements, so that twice as many are under way
   const typename Words::Word* at[kCols];
@@ -130,7 +130,7 @@ HWY_INLINE void ScoreVectors(const typename Words::Word* const* tiles, int64_t p
     FATHOM_UNROLL
     for (int j = 0; j < kCols; ++j) {
       Words::Load(at[j], even[j], odd[j]);
-      FetchPairs<Words>(ahead[j * pairs + r]);
+      FetchPairs<Words>(prefetch[j * pairs + r]);
       at[j] += kKeyTile * Words::kWords;
     }
     FATHOM_UNROLL
@@ -159,7 +159,7 @@ HWY_INLINE void ScoreVectors(const typename Words::Word* const* tiles, int64_t p
 /// stride].
 template <int kRows, int kCols, class Words>
 HWY_INLINE void AddRows(const GatheredRows<typename Words::Word>& rows, int64_t column,
-                        const float* HWY_RESTRICT weights, const std::byte* const* ahead, float* HWY_RESTRICT out,
+                        const float* HWY_RESTRICT weights, const std::byte* const* prefetch, float* HWY_RESTRICT out,
                         int64_t stride) {
   const FloatTag d;
   FloatVec sums[kRows][kCols];
@@ -175,7 +175,7 @@ HWY_INLINE void AddRows(const GatheredRows<typename Words::Word>& rows, int64_t 
     FATHOM_UNROLL
     for (int j = 0; j < kCols; ++j) {
       Words::Load(row + j * Lanes() * Words::kWords, even[j], odd[j]);
-      FetchPairs<Words>(ahead[n * kCols + j]);
+      FetchPairs<Words>(prefetch[n * kCols + j]);
     }
     FATHOM_UNROLL
     for (int i = 0; i < kRows; ++i) {
@@ -203,9 +203,9 @@ HWY_INLINE void SplitQueries(const AttendTask& task, int queries, float* HWY_RES
   }
 }
 
-/// Split queries turned back by the page's place: R(−place)·q. What does not rotate must be there already.
-HWY_INLINE void TurnSplit(const AttendTask& task, const PageRead& page, int queries,
-                          const float* HWY_RESTRICT split, float* HWY_RESTRICT turned) {
+/// Split queries rotated back by the page's place: R(−place)·q. What does not rotate must be there already.
+HWY_INLINE void InverseRotateSplit(const AttendTask& task, const PageRead& page, int queries,
+                          const float* HWY_RESTRICT split, float* HWY_RESTRICT rotated) {
   const FloatTag d;
   const int lanes = Lanes(), pairs = task.rotary_dim / 2, odd_at = task.key_dim / 2;
   int r = 0;
@@ -214,16 +214,16 @@ HWY_INLINE void TurnSplit(const AttendTask& task, const PageRead& page, int quer
     for (int i = 0; i < queries; ++i) {
       const int64_t at = static_cast<int64_t>(i) * task.key_dim + r;
       const auto even = hn::LoadU(d, split + at), odd = hn::LoadU(d, split + at + odd_at);
-      hn::StoreU(hn::MulAdd(odd, s, hn::Mul(even, c)), d, turned + at);
-      hn::StoreU(hn::NegMulAdd(even, s, hn::Mul(odd, c)), d, turned + at + odd_at);
+      hn::StoreU(hn::MulAdd(odd, s, hn::Mul(even, c)), d, rotated + at);
+      hn::StoreU(hn::NegMulAdd(even, s, hn::Mul(odd, c)), d, rotated + at + odd_at);
     }
   }
   for (; r < pairs; ++r) {
     for (int i = 0; i < queries; ++i) {
       const int64_t at = static_cast<int64_t>(i) * task.key_dim + r;
       const float even = split[at], odd = split[at + odd_at];
-      turned[at] = even * page.cos[r] + odd * page.sin[r];
-      turned[at + odd_at] = odd * page.cos[r] - even * page.sin[r];
+      rotated[at] = even * page.cos[r] + odd * page.sin[r];
+      rotated[at + odd_at] = odd * page.cos[r] - even * page.sin[r];
     }
   }
 }
@@ -237,16 +237,16 @@ class Parts {
   using Word = typename Words::Word;
 
  public:
-  /// turned: [queries, key_dim]; room: for 64 · (key_dim + value_dim) floats. Both are written.
-  Parts(const AttendTask& task, int queries, float* turned, float* room)
-      : task_(task), queries_(queries), gathering_(task), turned_(turned) {
+  /// rotated: [queries, key_dim]; room: for 64 · (key_dim + value_dim) floats. Both are written.
+  Parts(const AttendTask& task, int queries, float* rotated, float* room)
+      : task_(task), queries_(queries), gathering_(task), rotated_(rotated) {
     // At most 8 addresses a dimension, where vectors have 4 lanes.
     const int64_t most = 8 * std::max(task.key_dim, task.value_dim);
     key_lines_.at = reinterpret_cast<const std::byte**>(room);
     value_lines_.at = key_lines_.at + most;
     split_ = reinterpret_cast<float*>(value_lines_.at + most);
     SplitQueries(task, queries, split_);
-    std::copy_n(split_, static_cast<int64_t>(queries) * task.key_dim, turned_);  // what does not turn is there
+    std::copy_n(split_, static_cast<int64_t>(queries) * task.key_dim, rotated_);  // what does not turn is there
     gathering_.Take(next_);
     next_rows_ = Rows(next_);
     ListKeys(next_);
@@ -273,12 +273,12 @@ class Parts {
       count = 1;
       while (count < kVectors && v + count < now_.count && now_.page[v + count] == now_.page[v]) ++count;
       const PageRead& page = task_.pages[now_.page[v]];
-      if (page.cos) TurnSplit(task_, page, queries_, split_, turned_);
-      const float* q = page.cos ? turned_ : split_;
+      if (page.cos) InverseRotateSplit(task_, page, queries_, split_, rotated_);
+      const float* q = page.cos ? rotated_ : split_;
       int i = 0;
       for (; i + kQueries <= queries_; i += kQueries)
-        ScoreRun<kQueries>(v, count, q + i * task_.key_dim, scores + i * kPageTokens);
-      for (; i < queries_; ++i) ScoreRun<1>(v, count, q + i * task_.key_dim, scores + i * kPageTokens);
+        ScoreTokens<kQueries>(v, count, q + i * task_.key_dim, scores + i * kPageTokens);
+      for (; i < queries_; ++i) ScoreTokens<1>(v, count, q + i * task_.key_dim, scores + i * kPageTokens);
     }
   }
 
@@ -351,13 +351,13 @@ class Parts {
   }
 
   template <int kRows>
-  void ScoreRun(int first, int count, const float* q, float* scores) const {
+  void ScoreTokens(int first, int count, const float* q, float* scores) const {
     const Word* tiles[kVectors] = {};
     for (int j = 0; j < count; ++j) tiles[j] = KeysAt(now_, first + j);
     const int64_t pairs = task_.key_dim / 2;
-    const std::byte* const* ahead = value_lines_.at + first * pairs;
+    const std::byte* const* prefetch = value_lines_.at + first * pairs;
     const auto score = [&]<int kCols>() HWY_ATTR {
-      ScoreVectors<kRows, kCols, Words>(tiles, pairs, q, task_.key_dim, ahead, scores + first * Lanes());
+      ScoreVectors<kRows, kCols, Words>(tiles, pairs, q, task_.key_dim, prefetch, scores + first * Lanes());
     };
     if (count == kVectors) return score.template operator()<kVectors>();
     if (count == 3) return score.template operator()<std::min(3, kVectors)>();
@@ -367,12 +367,12 @@ class Parts {
   template <int kRows>
   void AddColumns(const float* weights, float* out) const {
     const int64_t lanes = Lanes(), width = task_.value_dim;
-    const std::byte* const* ahead = key_lines_.at;
+    const std::byte* const* prefetch = key_lines_.at;
     int64_t column = 0;
-    for (; column + kVectors * lanes <= width; column += kVectors * lanes, ahead += kVectors * rows_.count)
-      AddRows<kRows, kVectors, Words>(rows_, column, weights, ahead, out, width);
-    for (; column + lanes <= width; column += lanes, ahead += rows_.count)
-      AddRows<kRows, 1, Words>(rows_, column, weights, ahead, out, width);
+    for (; column + kVectors * lanes <= width; column += kVectors * lanes, prefetch += kVectors * rows_.count)
+      AddRows<kRows, kVectors, Words>(rows_, column, weights, prefetch, out, width);
+    for (; column + lanes <= width; column += lanes, prefetch += rows_.count)
+      AddRows<kRows, 1, Words>(rows_, column, weights, prefetch, out, width);
     for (; column < width; ++column) {
       for (int i = 0; i < kRows; ++i) {
         for (int64_t n = 0; n < rows_.count; ++n) {
@@ -389,7 +389,7 @@ class Parts {
   Gathering gathering_;
   Gathered now_, next_;
   GatheredRows<Word> rows_, next_rows_;
-  float *turned_, *split_;  // [queries, key_dim], even dimensions and odd ones apart
+  float *rotated_, *split_;  // [queries, key_dim], even dimensions and odd ones apart
   LineList<Words> key_lines_, value_lines_;
 };
 

@@ -28,12 +28,12 @@ constexpr int kTileRows = 12;        // by two vectors of b: their sums, b and a
 constexpr int64_t kPanelWidth = 32;  // columns: two vectors
 
 // b is packed in blocks of kDepth by kColumns (512 KiB, a part of L2), which all rows of a pass; a tile's rows of a
-// (12 KiB) then stay in L1. Of a turned a, kPackedRows are packed at once: whole cache lines of each of its rows.
+// (12 KiB) then stay in L1. Of a rotated a, kPackedRows are packed at once: whole cache lines of each of its rows.
 constexpr int64_t kDepth = 512;
 constexpr int64_t kPairs = kDepth / 2;
 constexpr int64_t kColumns = 512;
 constexpr int64_t kPackedRows = 96;
-constexpr int64_t kAhead = 16;  // rows of b that are asked for before they are packed: they come from afar
+constexpr int64_t kPrefetchDistance = 16;  // rows of b that are asked for before they are packed: they come from afar
 static_assert(kPairs * (kColumns + kPackedRows) <= kMultiplyScratch && kPackedRows % kTileRows == 0);
 
 /// The first n of 16 lanes; n may be anything.
@@ -60,8 +60,8 @@ void PackRows(const float* from, int64_t stride, int64_t columns, int64_t depth,
   for (int64_t k = 0; k < depth; k += 2, to += kPanelWidth) {
     const float *first = from + k * stride, *second = k + 1 < depth ? first + stride : first;
     for (int64_t c = 0; c < kPanelWidth; c += 16) {
-      _mm_prefetch(first + c + kAhead * stride, _MM_HINT_T0);
-      _mm_prefetch(second + c + kAhead * stride, _MM_HINT_T0);
+      _mm_prefetch(first + c + kPrefetchDistance * stride, _MM_HINT_T0);
+      _mm_prefetch(second + c + kPrefetchDistance * stride, _MM_HINT_T0);
       const __mmask16 lanes = FirstLanes(columns - c), second_lanes = k + 1 < depth ? lanes : __mmask16{0};
       _mm512_store_si512(to + c, PairsOfRows(first + c, lanes, second + c, second_lanes));
     }
@@ -69,7 +69,7 @@ void PackRows(const float* from, int64_t stride, int64_t columns, int64_t depth,
 }
 
 /// to[pair, c] = (from[c, 2·pair], from[c, 2·pair + 1]), filled up likewise.
-void PackTurned(const float* from, int64_t stride, int64_t columns, int64_t depth, uint32_t* to) {
+void PackTransposed(const float* from, int64_t stride, int64_t columns, int64_t depth, uint32_t* to) {
   for (int64_t k = 0; k < depth; k += 32) {
     const int64_t pairs = std::min<int64_t>(16, (depth - k + 1) / 2);
     for (int64_t c = 0; c < kPanelWidth; c += 16) {
@@ -102,8 +102,8 @@ struct Block {
 void PackBlock(const FloatProduct& p, const Block& block, uint32_t* to) {
   for (int64_t c = 0; c < block.columns; c += kPanelWidth, to += block.pairs() * kPanelWidth) {
     const int64_t column = block.column + c, count = std::min(kPanelWidth, block.columns - c);
-    if (p.b_turned) {
-      PackTurned(p.b + column * p.b_stride + block.k, p.b_stride, count, block.depth, to);
+    if (p.b_transposed) {
+      PackTransposed(p.b + column * p.b_stride + block.k, p.b_stride, count, block.depth, to);
     } else {
       PackRows(p.b + block.k * p.b_stride + column, p.b_stride, count, block.depth, to);
     }
@@ -124,8 +124,8 @@ void PackTile(const FloatProduct& p, const Block& block, int64_t row, int64_t ro
   }
 }
 
-/// to[tile, pair, i] = pairs of the rows [row, row + rows) of a turned a, in tiles of kTileRows.
-void PackTurnedTiles(const FloatProduct& p, const Block& block, int64_t row, int64_t rows, uint32_t* to) {
+/// to[tile, pair, i] = pairs of the rows [row, row + rows) of a rotated a, in tiles of kTileRows.
+void PackTransposedTiles(const FloatProduct& p, const Block& block, int64_t row, int64_t rows, uint32_t* to) {
   for (int64_t k = 0; k < block.depth; k += 2, to += kTileRows) {
     const bool both = k + 1 < block.depth;
     const float *first = p.a + (block.k + k) * p.a_stride + row, *second = both ? first + p.a_stride : first;
@@ -138,8 +138,8 @@ void PackTurnedTiles(const FloatProduct& p, const Block& block, int64_t row, int
   }
 }
 
-/// y[kRows, columns] += a·panel. a[i, pair] at a[i·kPairs + pair], or turned: at a[pair·kTileRows + i].
-template <int kRows, bool kTurned>
+/// y[kRows, columns] += a·panel. a[i, pair] at a[i·kPairs + pair], or rotated: at a[pair·kTileRows + i].
+template <int kRows, bool kTransposed>
 HWY_NOINLINE void MultiplyTile(const uint32_t* HWY_RESTRICT a, const uint32_t* HWY_RESTRICT panel, int64_t pairs,
                                bool first, float* HWY_RESTRICT y, int64_t stride, int64_t columns) {
   const __mmask16 lanes[2] = {FirstLanes(columns), FirstLanes(columns - 16)};
@@ -156,11 +156,11 @@ HWY_NOINLINE void MultiplyTile(const uint32_t* HWY_RESTRICT a, const uint32_t* H
     const auto b1 = reinterpret_cast<__m512bh>(_mm512_load_si512(panel + 16));
     FATHOM_UNROLL
     for (int i = 0; i < kRows; ++i) {
-      const auto v = reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int>(a[kTurned ? i : i * kPairs])));
+      const auto v = reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int>(a[kTransposed ? i : i * kPairs])));
       sums[i][0] = _mm512_dpbf16_ps(sums[i][0], v, b0);
       sums[i][1] = _mm512_dpbf16_ps(sums[i][1], v, b1);
     }
-    a += kTurned ? kTileRows : 1;
+    a += kTransposed ? kTileRows : 1;
   }
   FATHOM_UNROLL
   for (int i = 0; i < kRows; ++i) {
@@ -175,7 +175,7 @@ void MultiplyRows(const FloatProduct& p, const Block& block, int64_t row, const 
   float* y = p.y + row * p.y_stride + block.column;
   const uint32_t* panel = block.panels;
   for (int64_t c = 0; c < block.columns; c += kPanelWidth, panel += block.pairs() * kPanelWidth) {
-    const auto multiply = p.a_turned ? MultiplyTile<kRows, true> : MultiplyTile<kRows, false>;
+    const auto multiply = p.a_transposed ? MultiplyTile<kRows, true> : MultiplyTile<kRows, false>;
     multiply(tile, panel, block.pairs(), block.first, y + c, p.y_stride, block.columns - c);
   }
 }
@@ -183,11 +183,11 @@ void MultiplyRows(const FloatProduct& p, const Block& block, int64_t row, const 
 void MultiplyBlock(const FloatProduct& p, const Block& block, uint32_t* scratch) {
   for (int64_t first = 0; first < p.rows; first += kPackedRows) {
     const int64_t count = std::min(kPackedRows, p.rows - first);
-    if (p.a_turned) PackTurnedTiles(p, block, first, count, scratch);
+    if (p.a_transposed) PackTransposedTiles(p, block, first, count, scratch);
     for (int64_t i = 0; i < count; i += kTileRows) {
       const int64_t rows = std::min<int64_t>(kTileRows, count - i);
-      if (!p.a_turned) PackTile(p, block, first + i, rows, scratch);
-      const uint32_t* tile = p.a_turned ? scratch + i * block.pairs() : scratch;
+      if (!p.a_transposed) PackTile(p, block, first + i, rows, scratch);
+      const uint32_t* tile = p.a_transposed ? scratch + i * block.pairs() : scratch;
       WithRows<kTileRows>(rows,
                           [&](auto number) { MultiplyRows<decltype(number)::value>(p, block, first + i, tile); });
     }

@@ -123,7 +123,7 @@ struct BlockIQ4_XS {
 };
 static_assert(sizeof(BlockIQ4_XS) == 136);
 
-/// Twice the 16 numbers of FP4 (E2M1): bit 3 is the sign; code 8 is a second zero.
+/// Twice the 16 numbers of FP4 (E2M1): bit 3 is the sign; quant 8 is a second zero.
 inline constexpr int8_t kFp4Values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
 /// OCP Microscaling FP4: w[i] = 2^(exponent − 128) · kFp4Values[q[i]]

@@ -1,4 +1,4 @@
-// Products of vectors of bytes, codes of weights by 8-bit activations, as each instruction set has them. Included
+// Products of vectors of bytes, quants of weights by 8-bit activations, as each instruction set has them. Included
 // inside Highway's target loop.
 #if defined(FATHOM_BYTE_PRODUCTS_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef FATHOM_BYTE_PRODUCTS_INL
@@ -26,10 +26,10 @@ namespace HWY_NAMESPACE {
 #undef FATHOM_BYTES
 #define FATHOM_BYTES HWY_ARCH_X86
 
-// Only x86 without VNNI needs signed codes.
+// Only x86 without VNNI needs signed quants.
 #if FATHOM_BYTES && !FATHOM_VNNI
 template <class Block>
-inline constexpr bool kDotSigned = kSignedCodes<Block>;
+inline constexpr bool kDotSigned = kSignedQuants<Block>;
 #else
 template <class Block>
 inline constexpr bool kDotSigned = false;
@@ -39,7 +39,7 @@ inline constexpr bool kDotSigned = false;
 #if HWY_TARGET == HWY_AVX2
 using ByteVec = __m256i;
 HWY_INLINE __m256i LoadBytes(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
-HWY_INLINE __m256i Signed(__m256i codes) { return _mm256_xor_si256(codes, _mm256_set1_epi8(-128)); }
+HWY_INLINE __m256i Signed(__m256i quants) { return _mm256_xor_si256(quants, _mm256_set1_epi8(-128)); }
 HWY_INLINE __m256i Magnitude(__m256i v) { return _mm256_abs_epi8(v); }
 HWY_INLINE __m256i WithSignOf(__m256i a, __m256i w) { return _mm256_sign_epi8(a, w); }
 HWY_INLINE __m256i MultiplyBytes(__m256i w, __m256i a) { return _mm256_maddubs_epi16(w, a); }
@@ -49,7 +49,7 @@ HWY_INLINE __m256i Widen(__m256i sums) { return _mm256_madd_epi16(sums, _mm256_s
 #else
 using ByteVec = __m512i;
 HWY_INLINE __m512i LoadBytes(const void* p) { return _mm512_loadu_si512(p); }
-HWY_INLINE __m512i Signed(__m512i codes) { return _mm512_xor_si512(codes, _mm512_set1_epi8(-128)); }
+HWY_INLINE __m512i Signed(__m512i quants) { return _mm512_xor_si512(quants, _mm512_set1_epi8(-128)); }
 HWY_INLINE __m512i Magnitude(__m512i v) { return _mm512_abs_epi8(v); }
 HWY_INLINE __m512i WithSignOf(__m512i a, __m512i w) {
   return _mm512_mask_sub_epi8(a, _mm512_movepi8_mask(w), _mm512_setzero_si512(), a);
@@ -61,18 +61,18 @@ HWY_INLINE __m512i Widen(__m512i sums) { return _mm512_madd_epi16(sums, _mm512_s
 #endif
 
 #if !FATHOM_VNNI
-/// Steps whose sums of pairs of products fit 16 bits: codes of b bits times 127, two a step.
+/// Steps whose sums of pairs of products fit 16 bits: quants of b bits times 127, two a step.
 template <class Block>
-constexpr int kNarrowSteps = kCodeBits<Block> <= 4   ? 8
-                             : kCodeBits<Block> == 5 ? 4
-                             : kCodeBits<Block> == 6 ? 2
+constexpr int kNarrowSteps = kQuantBits<Block> <= 4   ? 8
+                             : kQuantBits<Block> == 5 ? 4
+                             : kQuantBits<Block> == 6 ? 2
                                                      : 1;
 
-/// Sums of 16 bits of pairs of products of codes and activations (of code − 128: kDotSigned).
+/// Sums of 16 bits of pairs of products of quants and activations (of quant − 128: kDotSigned).
 template <bool kSigned>
-HWY_INLINE ByteVec MultiplyCodes(ByteVec codes, ByteVec a) {
-  if constexpr (!kSigned) return MultiplyBytes(codes, a);
-  const ByteVec w = Signed(codes);
+HWY_INLINE ByteVec MultiplyQuants(ByteVec quants, ByteVec a) {
+  if constexpr (!kSigned) return MultiplyBytes(quants, a);
+  const ByteVec w = Signed(quants);
   return MultiplyBytes(Magnitude(w), WithSignOf(a, w));
 }
 #endif

@@ -1,6 +1,6 @@
 #include <cstring>
 
-#include "kernels/block_codes.h"
+#include "kernels/block_quants.h"
 #include "kernels/blocks.h"
 #include "kernels/quantize.h"
 
@@ -14,17 +14,17 @@ void expand(const BlockQ8_0& block, float* w) {
 
 void expand(const BlockQ4_0& block, float* w) {
   const float scale = f16_to_f32(block.scale);
-  for (int i = 0; i < kBlock; ++i) w[i] = scale * (get_code<4>(block.quants, nibble_place(i)) - 8);
+  for (int i = 0; i < kBlock; ++i) w[i] = scale * (get_quant<4>(block.quants, nibble_location(i)) - 8);
 }
 
 void expand(const BlockQ4_1& block, float* w) {
   const float scale = f16_to_f32(block.scale), minimum = f16_to_f32(block.minimum);
-  for (int i = 0; i < kBlock; ++i) w[i] = scale * get_code<4>(block.quants, nibble_place(i)) + minimum;
+  for (int i = 0; i < kBlock; ++i) w[i] = scale * get_quant<4>(block.quants, nibble_location(i)) + minimum;
 }
 
 template <class Block>
 int five_bits(const Block& block, int i) {
-  return get_code<4>(block.quants, nibble_place(i)) | get_code<1>(block.high_bits, bit_place(i)) << 4;
+  return get_quant<4>(block.quants, nibble_location(i)) | get_quant<1>(block.high_bits, bit_location(i)) << 4;
 }
 
 void expand(const BlockQ5_0& block, float* w) {
@@ -42,7 +42,7 @@ void expand(const BlockQ2_K& block, float* w) {
   for (int s = 0; s < 16; ++s) {
     const float sub_scale = scale * (block.scales[s] & 15), sub_minimum = minimum * (block.scales[s] >> 4);
     for (int i = 16 * s; i < 16 * s + 16; ++i) {
-      w[i] = sub_scale * get_code<2>(block.quants, pair_place(i)) - sub_minimum;
+      w[i] = sub_scale * get_quant<2>(block.quants, pair_location(i)) - sub_minimum;
     }
   }
 }
@@ -52,8 +52,8 @@ void expand(const BlockQ3_K& block, float* w) {
   for (int s = 0; s < 16; ++s) {
     const float sub_scale = scale * (get_q3_scale(block.scales, s) - 32);
     for (int i = 16 * s; i < 16 * s + 16; ++i) {
-      const int high = get_code<1>(block.high_bits, wide_bit_place(i));
-      w[i] = sub_scale * ((get_code<2>(block.quants, pair_place(i)) | high << 2) - 4);
+      const int high = get_quant<1>(block.high_bits, wide_bit_location(i));
+      w[i] = sub_scale * ((get_quant<2>(block.quants, pair_location(i)) | high << 2) - 4);
     }
   }
 }
@@ -64,7 +64,7 @@ void expand(const BlockQ4_K& block, float* w) {
     const SubScale sub = get_sub_scale(block.scales, s);
     const float sub_scale = scale * sub.scale, sub_minimum = minimum * sub.minimum;
     for (int i = 32 * s; i < 32 * s + 32; ++i) {
-      w[i] = sub_scale * get_code<4>(block.quants, wide_nibble_place(i)) - sub_minimum;
+      w[i] = sub_scale * get_quant<4>(block.quants, wide_nibble_location(i)) - sub_minimum;
     }
   }
 }
@@ -75,8 +75,8 @@ void expand(const BlockQ5_K& block, float* w) {
     const SubScale sub = get_sub_scale(block.scales, s);
     const float sub_scale = scale * sub.scale, sub_minimum = minimum * sub.minimum;
     for (int i = 32 * s; i < 32 * s + 32; ++i) {
-      const int high = get_code<1>(block.high_bits, wide_bit_place(i));
-      w[i] = sub_scale * (get_code<4>(block.quants, wide_nibble_place(i)) | high << 4) - sub_minimum;
+      const int high = get_quant<1>(block.high_bits, wide_bit_location(i));
+      w[i] = sub_scale * (get_quant<4>(block.quants, wide_nibble_location(i)) | high << 4) - sub_minimum;
     }
   }
 }
@@ -86,15 +86,15 @@ void expand(const BlockQ6_K& block, float* w) {
   for (int s = 0; s < 16; ++s) {
     const float sub_scale = scale * block.scales[s];
     for (int i = 16 * s; i < 16 * s + 16; ++i) {
-      const int high = get_code<2>(block.high_bits, pair_place(i));
-      w[i] = sub_scale * ((get_code<4>(block.low_bits, widest_nibble_place(i)) | high << 4) - 32);
+      const int high = get_quant<2>(block.high_bits, pair_location(i));
+      w[i] = sub_scale * ((get_quant<4>(block.low_bits, widest_nibble_location(i)) | high << 4) - 32);
     }
   }
 }
 
 void expand(const BlockIQ4_NL& block, float* w) {
   const float scale = f16_to_f32(block.scale);
-  for (int i = 0; i < kBlock; ++i) w[i] = scale * kIq4Values[get_code<4>(block.quants, nibble_place(i))];
+  for (int i = 0; i < kBlock; ++i) w[i] = scale * kIq4Values[get_quant<4>(block.quants, nibble_location(i))];
 }
 
 void expand(const BlockIQ4_XS& block, float* w) {
@@ -102,14 +102,14 @@ void expand(const BlockIQ4_XS& block, float* w) {
   for (int s = 0; s < 8; ++s) {
     const float sub_scale = scale * (get_iq4_scale(block, s) - 32);
     for (int i = 32 * s; i < 32 * s + 32; ++i) {
-      w[i] = sub_scale * kIq4Values[get_code<4>(block.quants, nibble_place(i))];
+      w[i] = sub_scale * kIq4Values[get_quant<4>(block.quants, nibble_location(i))];
     }
   }
 }
 
 void expand(const BlockMXFP4& block, float* w) {
   const float scale = mxfp4_scale(block.exponent);
-  for (int i = 0; i < kBlock; ++i) w[i] = scale * kFp4Values[get_code<4>(block.quants, nibble_place(i))];
+  for (int i = 0; i < kBlock; ++i) w[i] = scale * kFp4Values[get_quant<4>(block.quants, nibble_location(i))];
 }
 
 template <class Block>

@@ -72,7 +72,7 @@ Kernels vector_kernels(const Isa& isa) {
 // Intel's hardware follows a stream only to the end of a 4 KiB page; far and near together reach nine tenths of
 // what plain reading does there, where near alone reached three quarters. Zen 5 follows it further, and what is
 // asked for nearby comes in its way: by a quarter slower. (Found by trying 256 bytes to 24 KiB.)
-StreamAhead stream_ahead() {
+StreamPrefetch stream_prefetch() {
 #if HWY_ARCH_X86
   static const bool amd = __builtin_cpu_is("amd");
   if (amd) return {8192, 8192};

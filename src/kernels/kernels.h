@@ -30,8 +30,8 @@ inline int64_t tile_elements(int64_t rows, int64_t cols) {
 }
 
 /// Where the 8-bit activation of a column lies in its row for kernels with vectors of 64 bytes
-/// (Kernels::woven_activations): of each 256, eight of every group of 32 lie side by side, then the next eight.
-inline int64_t woven_column(int64_t column) {
+/// (Kernels::interleaved_activations): of each 256, eight of every group of 32 lie side by side, then the next eight.
+inline int64_t interleaved_column(int64_t column) {
   return column / 256 * 256 + column % 32 / 8 * 64 + column % 256 / 32 * 8 + column % 8;
 }
 
@@ -94,7 +94,7 @@ struct ScoreTask {
   PageFormat format = PageFormat::kBF16;
   int key_dim = 0;
   const std::byte* keys = nullptr;
-  const float* queries = nullptr;  // [queries_count, key_dim], turned back by the page's place
+  const float* queries = nullptr;  // [queries_count, key_dim], rotated back by the page's place
   int queries_count = 0;
   float* scores = nullptr;  // [queries_count, 64]
 };
@@ -119,12 +119,12 @@ inline constexpr int64_t kBoundWords = 16;
 /// y = a·b, or y += a·b, of floats that lie in rows with strides.
 struct FloatProduct {
   int64_t rows = 0, cols = 0, depth = 0;
-  const float* a = nullptr;  // [rows, depth], or turned: [depth, rows]
+  const float* a = nullptr;  // [rows, depth], or rotated: [depth, rows]
   int64_t a_stride = 0;
-  bool a_turned = false;
-  const float* b = nullptr;  // [depth, cols], or turned: [cols, depth]
+  bool a_transposed = false;
+  const float* b = nullptr;  // [depth, cols], or rotated: [cols, depth]
   int64_t b_stride = 0;
-  bool b_turned = false;
+  bool b_transposed = false;
   float* y = nullptr;  // [rows, cols]
   int64_t y_stride = 0;
   bool add = false;  // to what y holds
@@ -139,7 +139,7 @@ struct Kernels {
 
   /// x: [cols] to 8 bits with one scale per 32; outputs as in ActivationRows, padding included.
   void (*quantize_activations)(const float* x, int64_t cols, int8_t* q, float* scale, float* sum, float* pair_sum);
-  bool woven_activations = false;  // q lies as woven_column says, not column by column
+  bool interleaved_activations = false;  // q lies as interleaved_column says, not column by column
   /// x: [rows ≤ 16, cols] to tiles as in ActivationRows, [columns/32, 16, 16, 2] each; low may be null. Null where
   /// matmul reads the other forms.
   void (*pack_activations)(const float* x, int64_t rows, int64_t cols, uint16_t* high, uint16_t* low) = nullptr;
@@ -237,7 +237,7 @@ struct Kernels {
 size_t attend_scratch(int key_dim, int value_dim, int queries);
 
 /// The best table for this machine, or the one FATHOM_ISA names. Chosen once; throws Error if FATHOM_ISA is unknown
-/// or not available here. For programs and the default of Runtime: inference code computes with the table that it
+/// or not available here. For programs and the default of Runtime: inference quant computes with the table that it
 /// is passed.
 const Kernels& kernels();
 /// The table `isa` names: "reference", "avx2", "avx512" (with VNNI where the machine has it), "avx512f" (without),

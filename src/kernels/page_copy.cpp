@@ -20,7 +20,7 @@ void copy_pairs(int key_dim, const std::byte* from, int from_token, std::byte* t
     pairs[key_pair_index(key_dim, pair, to_token)] = old[key_pair_index(key_dim, pair, from_token)];
 }
 
-/// The words of a token's key, of codes: a column of its own.
+/// The words of a token's key, of quants: a column of its own.
 void copy_words(size_t bytes, const std::byte* from, int from_token, std::byte* to, int to_token) {
   const auto* old = reinterpret_cast<const uint32_t*>(from);
   auto* words = reinterpret_cast<uint32_t*>(to);
@@ -28,12 +28,12 @@ void copy_words(size_t bytes, const std::byte* from, int from_token, std::byte* 
     words[row + to_token] = old[row + from_token];
 }
 
-/// Where a token's codes lie: a row of words, and a bit of each.
-struct CodeRow {
+/// Where a token's quants lie: a row of words, and a bit of each.
+struct QuantRow {
   int64_t word;
   int shift;
 };
-CodeRow code_row(int token, int dim, int bits) {
+QuantRow quant_row(int token, int dim, int bits) {
   const int pairs_per_word = 16 / bits;
   return {static_cast<int64_t>(token / 2 / pairs_per_word) * dim,
           token / 2 % pairs_per_word * bits + token % 2 * 16};
@@ -57,17 +57,17 @@ void copy_value(PageFormat format, int value_dim, const std::byte* from, int fro
     for (int d = 0; d < value_dim; ++d) numbers[2 * d] = old[2 * d];
     return;
   }
-  const int bits = code_bits(format) ? code_bits(format) : 16;  // a bfloat16 is a code of 16 bits
-  const CodeRow source = code_row(from_token, value_dim, bits), target = code_row(to_token, value_dim, bits);
+  const int bits = quant_bits(format) ? quant_bits(format) : 16;  // a bfloat16 is a quant of 16 bits
+  const QuantRow source = quant_row(from_token, value_dim, bits), target = quant_row(to_token, value_dim, bits);
   const auto* old = reinterpret_cast<const uint32_t*>(from) + source.word;
   auto* words = reinterpret_cast<uint32_t*>(to) + target.word;
   const uint32_t mask = (uint32_t{1} << bits) - 1;
   for (int d = 0; d < value_dim; ++d) {
-    const uint32_t code = old[d] >> source.shift & mask;
-    words[d] = (words[d] & ~(mask << target.shift)) | code << target.shift;
+    const uint32_t quant = old[d] >> source.shift & mask;
+    words[d] = (words[d] & ~(mask << target.shift)) | quant << target.shift;
   }
   const size_t scales = value_scale_offset(format, value_dim);
-  if (code_bits(format)) copy_scales(value_dim, from + scales, from_token, to + scales, to_token);
+  if (quant_bits(format)) copy_scales(value_dim, from + scales, from_token, to + scales, to_token);
 }
 
 }  // namespace fathom

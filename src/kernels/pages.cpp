@@ -13,20 +13,20 @@ namespace {
 size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 int words_for(int pairs, int bits) { return (pairs * bits + 15) / 16; }
 
-/// Index of a pair's word, and the bit of its even code.
-struct CodePlace {
+/// Index of a pair's word, and the bit of its even quant.
+struct QuantLocation {
   size_t word;
   int shift;
 };
-CodePlace code_place(int pair, int column, int width, int bits) {
+QuantLocation quant_location(int pair, int column, int width, int bits) {
   const int pairs_per_word = 16 / bits;
   return {static_cast<size_t>(pair / pairs_per_word) * width + column, pair % pairs_per_word * bits};
 }
 
-/// Where an element lies: of floats as one of the pairs, of codes as a row and column of words.
+/// Where an element lies: of floats as one of the pairs, of quants as a row and column of words.
 struct Element {
   int64_t float_pair;
-  int pair, column, width;  // of codes
+  int pair, column, width;  // of quants
   int parity;
 };
 Element key_element(int key_dim, int token, int d) {
@@ -40,12 +40,12 @@ float element(PageFormat format, const std::byte* data, size_t scale_offset, con
   const int64_t index = e.float_pair * 2 + e.parity;
   if (format == PageFormat::kBF16) return bf16_to_f32(reinterpret_cast<const uint16_t*>(data)[index]);
   if (format == PageFormat::kF32) return reinterpret_cast<const float*>(data)[index];
-  const int bits = code_bits(format), codes = 1 << bits;
-  const CodePlace at = code_place(e.pair, e.column, e.width, bits);
+  const int bits = quant_bits(format), quants = 1 << bits;
+  const QuantLocation at = quant_location(e.pair, e.column, e.width, bits);
   const uint32_t word = reinterpret_cast<const uint32_t*>(data)[at.word];
-  const auto code = static_cast<float>(word >> (at.shift + 16 * e.parity) & (codes - 1));
+  const auto quant = static_cast<float>(word >> (at.shift + 16 * e.parity) & (quants - 1));
   const float scale = bf16_to_f32(reinterpret_cast<const uint16_t*>(data + scale_offset)[scale_index]);
-  return (code - static_cast<float>(codes - 1) / 2) * scale;
+  return (quant - static_cast<float>(quants - 1) / 2) * scale;
 }
 
 void put(PageFormat format, std::byte* data, const Element& e, float value, float inverse_scale) {
@@ -55,45 +55,45 @@ void put(PageFormat format, std::byte* data, const Element& e, float value, floa
   } else if (format == PageFormat::kF32) {
     reinterpret_cast<float*>(data)[index] = value;
   } else {
-    const int bits = code_bits(format);
+    const int bits = quant_bits(format);
     const auto largest = static_cast<float>((1 << bits) - 1);
     const float scaled = std::nearbyint(value * inverse_scale + largest / 2);
-    const uint32_t code = scaled > 0 ? static_cast<uint32_t>(std::min(scaled, largest)) : 0;  // NaN: 0
-    const CodePlace at = code_place(e.pair, e.column, e.width, bits);
+    const uint32_t quant = scaled > 0 ? static_cast<uint32_t>(std::min(scaled, largest)) : 0;  // NaN: 0
+    const QuantLocation at = quant_location(e.pair, e.column, e.width, bits);
     const int shift = at.shift + 16 * e.parity;
     uint32_t& word = reinterpret_cast<uint32_t*>(data)[at.word];
-    word = (word & ~(((1u << bits) - 1) << shift)) | code << shift;
+    word = (word & ~(((1u << bits) - 1) << shift)) | quant << shift;
   }
 }
 
 /// Writes the scale of one group of a token's dimensions and returns its inverse; 0 where elements are floats.
 float put_scale(PageFormat format, std::byte* scales, int group, int token, const float* x, int n) {
-  const int bits = code_bits(format);
+  const int bits = quant_bits(format);
   if (bits == 0) return 0;
   float largest = 0;
   for (int d = 0; d < n; ++d) largest = std::max(largest, std::fabs(x[d]));
-  const uint16_t scale = code_scale(largest, bits);
+  const uint16_t scale = quant_scale(largest, bits);
   reinterpret_cast<uint16_t*>(scales)[group * kPageTokens + token] = scale;
   return scale ? 1.0f / bf16_to_f32(scale) : 0;
 }
 
 void write_key(const PageWrite& w, const float* key, int token) {
-  const float* cos = w.turns + static_cast<int64_t>(token) * w.rotary_dim;
+  const float* cos = w.rotations + static_cast<int64_t>(token) * w.rotary_dim;
   const float* sin = cos + w.rotary_dim / 2;
   std::byte* scales = w.page_keys + key_scale_offset(w.format, w.key_dim);
   for (int begin = 0; begin < w.key_dim; begin += kScaleGroup) {
-    float turned[kScaleGroup];
+    float rotated[kScaleGroup];
     const int n = std::min(kScaleGroup, w.key_dim - begin);
     for (int d = 0; d < n; d += 2) {
       const float even = key[begin + d], odd = key[begin + d + 1];
       const bool rotates = begin + d < w.rotary_dim;
       const float c = rotates ? cos[(begin + d) / 2] : 1, s = rotates ? sin[(begin + d) / 2] : 0;
-      turned[d] = even * c - odd * s;
-      turned[d + 1] = even * s + odd * c;
+      rotated[d] = even * c - odd * s;
+      rotated[d + 1] = even * s + odd * c;
     }
-    const float inverse = put_scale(w.format, scales, begin / kScaleGroup, token, turned, n);
+    const float inverse = put_scale(w.format, scales, begin / kScaleGroup, token, rotated, n);
     for (int d = 0; d < n; ++d)
-      put(w.format, w.page_keys, key_element(w.key_dim, token, begin + d), turned[d], inverse);
+      put(w.format, w.page_keys, key_element(w.key_dim, token, begin + d), rotated[d], inverse);
   }
 }
 
@@ -110,21 +110,21 @@ void write_value(const PageWrite& w, const float* value, int token) {
 }  // namespace
 
 size_t key_scale_offset(PageFormat format, int key_dim) {
-  const int bits = code_bits(format);
+  const int bits = quant_bits(format);
   if (bits == 0) return static_cast<size_t>(key_dim) * kPageTokens * (format == PageFormat::kBF16 ? 2 : 4);
   return static_cast<size_t>(words_for(key_dim / 2, bits)) * kPageTokens * 4;
 }
 size_t value_scale_offset(PageFormat format, int value_dim) {
-  const int bits = code_bits(format);
+  const int bits = quant_bits(format);
   if (bits == 0) return static_cast<size_t>(value_dim) * kPageTokens * (format == PageFormat::kBF16 ? 2 : 4);
   return static_cast<size_t>(words_for(kPageTokens / 2, bits)) * value_dim * 4;
 }
 size_t page_key_bytes(PageFormat format, int key_dim) {
-  const size_t scales = code_bits(format) ? static_cast<size_t>(scale_groups(key_dim)) * kPageTokens * 2 : 0;
+  const size_t scales = quant_bits(format) ? static_cast<size_t>(scale_groups(key_dim)) * kPageTokens * 2 : 0;
   return round_up(key_scale_offset(format, key_dim) + scales, 64);
 }
 size_t page_value_bytes(PageFormat format, int value_dim) {
-  const size_t scales = code_bits(format) ? static_cast<size_t>(scale_groups(value_dim)) * kPageTokens * 2 : 0;
+  const size_t scales = quant_bits(format) ? static_cast<size_t>(scale_groups(value_dim)) * kPageTokens * 2 : 0;
   return round_up(value_scale_offset(format, value_dim) + scales, 64);
 }
 
@@ -174,7 +174,7 @@ void read_keys(PageFormat format, int key_dim, const std::byte* keys, int tokens
   }
 }
 
-uint16_t code_scale(float largest, int bits) {
+uint16_t quant_scale(float largest, int bits) {
   constexpr float kTiny = 1e-30f;  // smaller numbers are 0, so that the inverse of a scale stays finite
   if (!(largest > kTiny)) return 0;
   const uint32_t scale = std::bit_cast<uint32_t>(largest / (static_cast<float>((1 << bits) - 1) / 2));

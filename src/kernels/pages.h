@@ -16,14 +16,14 @@ inline constexpr int kPageTokens = 64;
 ///   values  kBF16, kF32: pairs [32, value_dim]
 ///           kQ8, kQ4:    words [32/n, value_dim], then scales, bfloat16 [⌈value_dim/32⌉, 64]
 ///
-/// A word of 32 bits holds n = 16/bits pairs of codes (of 8 or 4 bits): of pair j the even one at bit j·bits, the
-/// odd one 16 bits above, so that a shift and a mask make a pair of 16-bit numbers of it. An element is (code −
+/// A word of 32 bits holds n = 16/bits pairs of quants (of 8 or 4 bits): of pair j the even one at bit j·bits, the
+/// odd one 16 bits above, so that a shift and a mask make a pair of 16-bit numbers of it. An element is (quant −
 /// (2^bits − 1)/2) · scale; 32 dimensions of one token share a scale.
 enum class PageFormat { kBF16, kF32, kQ8, kQ4 };
 
 /// Tokens of a tile of keys: a vector of words, and what can be read of a page without reading more.
 inline constexpr int kKeyTile = 16;
-/// Where a pair of a token's dimensions lies among the pairs of a page's keys; of floats, not of codes.
+/// Where a pair of a token's dimensions lies among the pairs of a page's keys; of floats, not of quants.
 constexpr int64_t key_pair_index(int key_dim, int pair, int token) {
   return (static_cast<int64_t>(token / kKeyTile) * (key_dim / 2) + pair) * kKeyTile + token % kKeyTile;
 }
@@ -31,8 +31,8 @@ constexpr int64_t key_pair_index(int key_dim, int pair, int token) {
 /// Dimensions of a token that share a scale.
 inline constexpr int kScaleGroup = 32;
 
-/// Bits of a code; 0 where elements are floats.
-constexpr int code_bits(PageFormat format) {
+/// Bits of a quant; 0 where elements are floats.
+constexpr int quant_bits(PageFormat format) {
   return format == PageFormat::kQ8 ? 8 : format == PageFormat::kQ4 ? 4 : 0;
 }
 constexpr int scale_groups(int dim) { return (dim + kScaleGroup - 1) / kScaleGroup; }
@@ -58,7 +58,7 @@ struct PageWrite {
   int64_t key_stride = 0;
   const float* values = nullptr;  // token i at values + i·value_stride: [value_dim]
   int64_t value_stride = 0;
-  const float* turns = nullptr;  // [64, 2, rotary_dim/2]: cos, then sin of the rotation by each offset
+  const float* rotations = nullptr;  // [64, 2, rotary_dim/2]: cos, then sin of the rotation by each offset
 };
 
 /// The element of a page's keys: dimension d of a token; and of its values. Plain and slow.
@@ -72,7 +72,7 @@ void read_keys(PageFormat format, int key_dim, const std::byte* keys, int tokens
 
 /// The scale of numbers that are at most `largest`, such that (largest / scale) fits `bits`: a bfloat16, rounded
 /// up.
-uint16_t code_scale(float largest, int bits);
+uint16_t quant_scale(float largest, int bits);
 
 /// Writes tokens in the plain way; Kernels::write_page is the fast one.
 void write_page(const PageWrite& write);

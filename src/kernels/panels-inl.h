@@ -29,7 +29,7 @@ constexpr int kMaxPanelRows = 32;  // two vectors of 16 lanes
 
 /// Where a column lies in a row of 8-bit activations; what is added to a column that begins a group may be placed
 /// and added apart.
-HWY_INLINE int64_t ActivationAt(int64_t column) { return HWY_MAX_BYTES == 64 ? woven_column(column) : column; }
+HWY_INLINE int64_t ActivationAt(int64_t column) { return HWY_MAX_BYTES == 64 ? interleaved_column(column) : column; }
 
 /// The sums of a micro-kernel, kRows rows of activations by one panel of two vectors: zero at first, then from and
 /// to y[i, 0 … panel rows).

@@ -42,7 +42,7 @@ struct Panel {
 
 #if FATHOM_VNNI
 /// Unpacks rows [first, first + rows) and columns [column, column + n) of W; missing rows of the panel are zero. 16
-/// rows at a time are turned in registers.
+/// rows at a time are rotated in registers.
 template <class Block>
 void PackPanel(const Matrix& w, int64_t first, int64_t rows, int64_t column, int64_t n, Panel& panel) {
   constexpr int64_t kBlocks = kSuperBlock / kBlockWeights<Block>;
@@ -64,7 +64,7 @@ void PackPanel(const Matrix& w, int64_t first, int64_t rows, int64_t column, int
       __m512i words[16];
       for (int chunk = 0; chunk < 4; ++chunk) {
         FATHOM_UNROLL
-        for (int i = 0; i < 16; ++i) words[i] = CodesAt(from[i], chunk, 0).raw;
+        for (int i = 0; i < 16; ++i) words[i] = QuantsAt(from[i], chunk, 0).raw;
         Transpose(words);
         PanelInt* values = panel.values + (k + 64 * chunk) * kMaxPanelRows + half * kStep;
         FATHOM_UNROLL
@@ -108,8 +108,8 @@ void PackPanel(const Matrix& w, int64_t first, int64_t rows, int64_t column, int
     };
     if (r < rows) {
       const Block* row = reinterpret_cast<const Block*>(w.row(first + r)) + column / kBlockWeights<Block>;
-      ForRuns(row, n, [&](const Block* HWY_RESTRICT b, int64_t k) {
-        UnpackRun(b, q, scale, min);
+      ForSuperBlocks(row, n, [&](const Block* HWY_RESTRICT b, int64_t k) {
+        UnpackSuperBlock(b, q, scale, min);
         put(k, std::min<int64_t>(kSuperBlock, n - k));
       });
     } else {

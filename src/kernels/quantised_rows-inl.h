@@ -8,7 +8,7 @@
 #endif
 
 #include "kernels/byte_products-inl.h"
-#include "kernels/woven_codes-inl.h"
+#include "kernels/interleaved_quants-inl.h"
 
 #if FATHOM_VECTOR_TARGET
 HWY_BEFORE_NAMESPACE();
@@ -21,14 +21,14 @@ namespace fathom {
 namespace HWY_NAMESPACE {
 
 #if HWY_MAX_BYTES == 64
-/// Sums of products of kCount vectors of codes with activations, four neighbours a lane and vector (of code − 128,
-/// where the instructions cannot take codes of eight bits: kDotSigned).
+/// Sums of products of kCount vectors of quants with activations, four neighbours a lane and vector (of quant − 128,
+/// where the instructions cannot take quants of eight bits: kDotSigned).
 template <class Block, int kCount>
-HWY_INLINE FloatVec DotWoven(const CodeVec* codes, const int8_t* HWY_RESTRICT x) {
+HWY_INLINE FloatVec DotInterleaved(const QuantVec* quants, const int8_t* HWY_RESTRICT x) {
 #if FATHOM_VNNI
   __m512i sums = _mm512_setzero_si512();
   FATHOM_UNROLL
-  for (int j = 0; j < kCount; ++j) sums = _mm512_dpbusd_epi32(sums, codes[j].raw, LoadBytes(x + 64 * j));
+  for (int j = 0; j < kCount; ++j) sums = _mm512_dpbusd_epi32(sums, quants[j].raw, LoadBytes(x + 64 * j));
 #else
   constexpr int kNarrow = std::min(kCount, kNarrowSteps<Block>);
   __m512i sums;
@@ -37,7 +37,7 @@ HWY_INLINE FloatVec DotWoven(const CodeVec* codes, const int8_t* HWY_RESTRICT x)
     __m512i narrow;
     FATHOM_UNROLL
     for (int j = begin; j < begin + kNarrow; ++j) {
-      const ByteVec products = MultiplyCodes<kDotSigned<Block>>(codes[j].raw, LoadBytes(x + 64 * j));
+      const ByteVec products = MultiplyQuants<kDotSigned<Block>>(quants[j].raw, LoadBytes(x + 64 * j));
       narrow = j == begin ? products : Add16(narrow, products);
     }
     sums = begin == 0 ? Widen(narrow) : Add32(sums, Widen(narrow));
@@ -48,10 +48,10 @@ HWY_INLINE FloatVec DotWoven(const CodeVec* codes, const int8_t* HWY_RESTRICT x)
 
 /// A run of 256 weights as it meets any row of activations.
 template <class Block>
-struct DotRun {
+struct SuperBlockDot {
   static constexpr bool kHalves = kGroupWeights<Block> == 16;  // the two of 32 have scales of their own
 
-  HWY_INLINE explicit DotRun(const Block* HWY_RESTRICT b) : woven(Woven(b)) {
+  HWY_INLINE explicit SuperBlockDot(const Block* HWY_RESTRICT b) : interleaved(Interleaved(b)) {
     const Scales scales = ScalesOf(b);
     min = scales.min[0];
     scale = kHalves ? hn::DupEven(scales.scale[0]) : scales.scale[0];
@@ -63,47 +63,47 @@ struct DotRun {
     const FloatTag d;
     const auto factor = hn::LoadU(d, x_scale);
     if constexpr (kHalves) {
-      sum = hn::MulAdd(DotWoven<Block, 2>(woven.vector, x), hn::Mul(scale, factor), sum);
-      other = hn::MulAdd(DotWoven<Block, 2>(woven.vector + 2, x + 128), hn::Mul(second_scale, factor), other);
+      sum = hn::MulAdd(DotInterleaved<Block, 2>(interleaved.vector, x), hn::Mul(scale, factor), sum);
+      other = hn::MulAdd(DotInterleaved<Block, 2>(interleaved.vector + 2, x + 128), hn::Mul(second_scale, factor), other);
     } else {
-      sum = hn::MulAdd(DotWoven<Block, 4>(woven.vector, x), hn::Mul(scale, factor), sum);
+      sum = hn::MulAdd(DotInterleaved<Block, 4>(interleaved.vector, x), hn::Mul(scale, factor), sum);
     }
     if constexpr (!kDotSigned<Block>) other = hn::NegMulAdd(min, hn::LoadU(d, x_sum), other);
   }
 
-  WovenCodes woven;
+  InterleavedQuants interleaved;
   FloatVec scale, second_scale, min;
 };
 #else
-/// Sums of four neighbouring products of a vector of codes with as many activations, a lane each. kSigned: of
-/// code − 128, where the instructions cannot take codes of eight bits.
+/// Sums of four neighbouring products of a vector of quants with as many activations, a lane each. kSigned: of
+/// quant − 128, where the instructions cannot take quants of eight bits.
 template <bool kSigned>
-HWY_INLINE IntVec DotCodes(CodeVec codes, const int8_t* HWY_RESTRICT x) {
+HWY_INLINE IntVec DotQuants(QuantVec quants, const int8_t* HWY_RESTRICT x) {
 #if FATHOM_BYTES
-  return IntVec{Widen(MultiplyCodes<kSigned>(codes.raw, LoadBytes(x)))};
+  return IntVec{Widen(MultiplyQuants<kSigned>(quants.raw, LoadBytes(x)))};
 #else
-  const hn::Rebind<int16_t, hn::Half<CodeTag>> d16;
-  const hn::Half<CodeTag> half;
+  const hn::Rebind<int16_t, hn::Half<QuantTag>> d16;
+  const hn::Half<QuantTag> half;
   const hn::Rebind<int8_t, decltype(half)> half_signed;
   const IntTag d;
   auto odd = hn::Zero(d);
-  const auto low = hn::ReorderWidenMulAccumulate(d, hn::PromoteTo(d16, hn::LowerHalf(half, codes)),
+  const auto low = hn::ReorderWidenMulAccumulate(d, hn::PromoteTo(d16, hn::LowerHalf(half, quants)),
                                                  hn::PromoteTo(d16, hn::LoadU(half_signed, x)), hn::Zero(d), odd);
   const auto both =
-      hn::ReorderWidenMulAccumulate(d, hn::PromoteTo(d16, hn::UpperHalf(half, codes)),
-                                    hn::PromoteTo(d16, hn::LoadU(half_signed, x + kCodeLanes / 2)), low, odd);
+      hn::ReorderWidenMulAccumulate(d, hn::PromoteTo(d16, hn::UpperHalf(half, quants)),
+                                    hn::PromoteTo(d16, hn::LoadU(half_signed, x + kQuantLanes / 2)), low, odd);
   return hn::Add(both, odd);
 #endif
 }
 
 /// A run of 256 weights as it meets any row of activations.
 template <class Block>
-struct DotRun {
+struct SuperBlockDot {
   static constexpr int kFloats = 16 / kScaleVectors;
 
-  HWY_INLINE explicit DotRun(const Block* HWY_RESTRICT b) : scales(ScalesOf(b)) {
+  HWY_INLINE explicit SuperBlockDot(const Block* HWY_RESTRICT b) : scales(ScalesOf(b)) {
     FATHOM_UNROLL
-    for (int j = 0; j < kCodeVectors; ++j) codes[j] = CodesAt(b, j / kVectorsOf64, j % kVectorsOf64);
+    for (int j = 0; j < kQuantVectors; ++j) quants[j] = QuantsAt(b, j / kVectorsOf64, j % kVectorsOf64);
   }
   /// Adds the products with the activations of the run to the sums.
   HWY_INLINE void Add(const int8_t* HWY_RESTRICT x, const float* HWY_RESTRICT x_scale,
@@ -120,16 +120,16 @@ struct DotRun {
         other = hn::NegMulAdd(scales.min[v], hn::LoadU(d, x_sum + v * kFloats), other);
     }
     FATHOM_UNROLL
-    for (int j = 0; j < kCodeVectors; ++j) {
+    for (int j = 0; j < kQuantVectors; ++j) {
       const auto groups = hn::IndicesFromVec(d, hn::Add(lane_group, hn::Set(di, kFloats / 4 * (j % 4))));
-      const auto dots = hn::ConvertTo(d, DotCodes<kDotSigned<Block>>(codes[j], x + j * kCodeLanes));
+      const auto dots = hn::ConvertTo(d, DotQuants<kDotSigned<Block>>(quants[j], x + j * kQuantLanes));
       FloatVec& to = j % 2 == 0 ? sum : other;
       to = hn::MulAdd(dots, hn::TableLookupLanes(scale[j / 4], groups), to);
     }
   }
 
   Scales scales;
-  CodeVec codes[kCodeVectors];
+  QuantVec quants[kQuantVectors];
 };
 #endif
 
@@ -142,16 +142,16 @@ constexpr int kDotRows = 2;
 // Rows of W that stay in the L1 cache until all rows of activations have seen them.
 constexpr int64_t kRowsInCache = 16;
 
-/// y[i, r] = W[r]·x[first + i] for kRows rows of activations; `last` is the end of what may be asked for ahead.
+/// y[i, r] = W[r]·x[first + i] for kRows rows of activations; `last` is the end of what may be asked for prefetch.
 template <class Block, int kRows>
 HWY_NOINLINE void DotRows(const Matrix& w, int64_t begin, int64_t end, const std::byte* last,
                           const ActivationRows& x, int64_t first, float* HWY_RESTRICT y, int64_t y_stride) {
-  constexpr int64_t kRunBytes = kSuperBlock / kBlockWeights<Block> * sizeof(Block);
+  constexpr int64_t kSuperBlockBytes = kSuperBlock / kBlockWeights<Block> * sizeof(Block);
   const int64_t row_stride = w.cols / kBlockWeights<Block> * sizeof(Block);
   const FloatTag d;
-  const StreamAhead ahead = stream_ahead();
+  const StreamPrefetch prefetch = stream_prefetch();
   const int64_t padded = padded_columns(w.cols);
-  const int8_t* HWY_RESTRICT x_codes = x.q + first * padded;
+  const int8_t* HWY_RESTRICT x_quants = x.q + first * padded;
   const float* HWY_RESTRICT x_scale = x.scale + first * padded / 16;
   const float* HWY_RESTRICT x_sum = x.sum + first * padded / 16;
   for (int64_t r = begin; r < end; ++r) {
@@ -160,18 +160,18 @@ HWY_NOINLINE void DotRows(const Matrix& w, int64_t begin, int64_t end, const std
     FATHOM_UNROLL
     for (int i = 0; i < kRows; ++i) even[i] = odd[i] = hn::Zero(d);
     const std::byte* HWY_RESTRICT row = w.data + r * row_stride;
-    ForRuns(reinterpret_cast<const Block*>(row), w.cols, [&](const Block* HWY_RESTRICT b, int64_t k) {
+    ForSuperBlocks(reinterpret_cast<const Block*>(row), w.cols, [&](const Block* HWY_RESTRICT b, int64_t k) {
       FATHOM_UNROLL
-      for (int64_t byte = 0; byte < kRunBytes; byte += 64) {
-        const std::byte* at = row + k / kSuperBlock * kRunBytes + byte;
-        __builtin_prefetch(std::min(at + ahead.far, last), 0, 2);
-        __builtin_prefetch(at + ahead.near, 0, 3);
+      for (int64_t byte = 0; byte < kSuperBlockBytes; byte += 64) {
+        const std::byte* at = row + k / kSuperBlock * kSuperBlockBytes + byte;
+        __builtin_prefetch(std::min(at + prefetch.far, last), 0, 2);
+        __builtin_prefetch(at + prefetch.near, 0, 3);
       }
-      const DotRun<Block> run(b);
+      const SuperBlockDot<Block> run(b);
       FATHOM_UNROLL
       for (int i = 0; i < kRows; ++i) {
         const int64_t group = i * (padded / 16) + k / 16;
-        run.Add(x_codes + i * padded + k, x_scale + group, x_sum + group, even[i], odd[i]);
+        run.Add(x_quants + i * padded + k, x_scale + group, x_sum + group, even[i], odd[i]);
       }
     });
     FATHOM_UNROLL

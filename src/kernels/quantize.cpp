@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "kernels/block_codes.h"
+#include "kernels/block_quants.h"
 #include "kernels/blocks.h"
 
 namespace fathom {
@@ -20,17 +20,17 @@ int round_to(float x, int low, int high) {
 
 float inverse(float x) { return x != 0 ? 1 / x : 0; }
 
-/// The levels that codes stand for: consecutive integers.
+/// The levels that quants stand for: consecutive integers.
 struct Integers {
   int low, high;
   int nearest(float x) const { return round_to(x, low, high); }
 };
 
-/// The code of the level of the IQ4 types that is nearest to x.
+/// The quant of the level of the IQ4 types that is nearest to x.
 int nearest_iq4(float x) {
-  int code = 0;
-  for (int i = 1; i < 16; ++i) code += 2 * x > static_cast<float>(kIq4Values[i - 1] + kIq4Values[i]);
-  return code;
+  int quant = 0;
+  for (int i = 1; i < 16; ++i) quant += 2 * x > static_cast<float>(kIq4Values[i - 1] + kIq4Values[i]);
+  return quant;
 }
 
 struct Iq4Levels {
@@ -75,14 +75,14 @@ struct Line {
   float minimum = 0;
 };
 
-/// The line minimum + scale · code nearest to x for given codes, in the least-squares sense.
-Line fit_line(const float* x, const float* codes, int n, bool minimum_below_zero) {
+/// The line minimum + scale · quant nearest to x for given quants, in the least-squares sense.
+Line fit_line(const float* x, const float* quants, int n, bool minimum_below_zero) {
   float sum_x = 0, sum_c = 0, sum_cc = 0, sum_xc = 0;
   for (int i = 0; i < n; ++i) {
     sum_x += x[i];
-    sum_c += codes[i];
-    sum_cc += codes[i] * codes[i];
-    sum_xc += x[i] * codes[i];
+    sum_c += quants[i];
+    sum_cc += quants[i] * quants[i];
+    sum_xc += x[i] * quants[i];
   }
   const float determinant = n * sum_cc - sum_c * sum_c;
   Line line{0, sum_x / n};
@@ -95,35 +95,35 @@ Line fit_line(const float* x, const float* codes, int n, bool minimum_below_zero
 }
 
 /// The line whose `high` + 1 points are nearest to the n ≤ 32 weights x.
-Line fit_codes(const float* x, int n, int high, bool minimum_below_zero) {
+Line fit_quants(const float* x, int n, int high, bool minimum_below_zero) {
   const auto [least, most] = std::minmax_element(x, x + n);
   const float start = minimum_below_zero ? std::min(*least, 0.0f) : *least;
   Line best{0, start};
   float best_error = INFINITY;
-  std::array<float, kBlock> codes;
+  std::array<float, kBlock> quants;
   for (int trial = 0; trial < kTrials; ++trial) {
     Line line{(*most - start) / (high * trial_reach(trial)), start};
     for (int pass = 0; pass < 2; ++pass) {  // the second pass starts from the better line of the first
       float error = 0;
       const float inverse_scale = inverse(line.scale);
       for (int i = 0; i < n; ++i) {
-        codes[i] = static_cast<float>(round_to((x[i] - line.minimum) * inverse_scale, 0, high));
-        const float difference = x[i] - (line.minimum + line.scale * codes[i]);
+        quants[i] = static_cast<float>(round_to((x[i] - line.minimum) * inverse_scale, 0, high));
+        const float difference = x[i] - (line.minimum + line.scale * quants[i]);
         error += difference * difference;
       }
       if (error < best_error) {
         best_error = error;
         best = line;
       }
-      line = fit_line(x, codes.data(), n, minimum_below_zero);
+      line = fit_line(x, quants.data(), n, minimum_below_zero);
     }
   }
   return best;
 }
 
-void put_five_bits(uint8_t* quants, uint8_t* high_bits, int i, int code) {
-  put_code(quants, nibble_place(i), code & 15);
-  put_code(high_bits, bit_place(i), code >> 4);
+void put_five_bits(uint8_t* quants, uint8_t* high_bits, int i, int quant) {
+  put_quant(quants, nibble_location(i), quant & 15);
+  put_quant(high_bits, bit_location(i), quant >> 4);
 }
 
 /// Sets the block's scale for signed levels and returns what the weights are to be multiplied with.
@@ -140,7 +140,7 @@ void compress(const float* x, BlockQ8_0& block) {
 
 void compress(const float* x, BlockQ4_0& block) {
   const float to_level = set_scale(block, fit_scale(x, kBlock, Integers{-8, 7}));
-  for (int i = 0; i < kBlock; ++i) put_code(block.quants, nibble_place(i), round_to(x[i] * to_level, -8, 7) + 8);
+  for (int i = 0; i < kBlock; ++i) put_quant(block.quants, nibble_location(i), round_to(x[i] * to_level, -8, 7) + 8);
 }
 
 void compress(const float* x, BlockQ5_0& block) {
@@ -152,15 +152,15 @@ void compress(const float* x, BlockQ5_0& block) {
 
 void compress(const float* x, BlockIQ4_NL& block) {
   const float to_level = set_scale(block, fit_scale(x, kBlock, Iq4Levels{}));
-  for (int i = 0; i < kBlock; ++i) put_code(block.quants, nibble_place(i), nearest_iq4(x[i] * to_level));
+  for (int i = 0; i < kBlock; ++i) put_quant(block.quants, nibble_location(i), nearest_iq4(x[i] * to_level));
 }
 
-/// The code of the FP4 level that is nearest to x, in units of kFp4Values.
+/// The quant of the FP4 level that is nearest to x, in units of kFp4Values.
 int nearest_fp4(float x) {
-  int code = 0;
+  int quant = 0;
   const float magnitude = std::abs(2 * x);
-  for (int i = 1; i < 8; ++i) code += magnitude > static_cast<float>(kFp4Values[i - 1] + kFp4Values[i]);
-  return x < 0 && code > 0 ? code + 8 : code;
+  for (int i = 1; i < 8; ++i) quant += magnitude > static_cast<float>(kFp4Values[i - 1] + kFp4Values[i]);
+  return x < 0 && quant > 0 ? quant + 8 : quant;
 }
 
 void compress(const float* x, BlockMXFP4& block) {
@@ -185,26 +185,26 @@ void compress(const float* x, BlockMXFP4& block) {
     }
   }
   const float scale = mxfp4_scale(block.exponent);
-  for (int i = 0; i < kBlock; ++i) put_code(block.quants, nibble_place(i), nearest_fp4(x[i] / scale));
+  for (int i = 0; i < kBlock; ++i) put_quant(block.quants, nibble_location(i), nearest_fp4(x[i] / scale));
 }
 
 void compress(const float* x, BlockQ4_1& block) {
-  const Line line = fit_codes(x, kBlock, 15, false);
-  const float to_code = set_scale(block, line.scale);
+  const Line line = fit_quants(x, kBlock, 15, false);
+  const float to_quant = set_scale(block, line.scale);
   block.minimum = f32_to_f16(line.minimum);
   const float minimum = f16_to_f32(block.minimum);
   for (int i = 0; i < kBlock; ++i) {
-    put_code(block.quants, nibble_place(i), round_to((x[i] - minimum) * to_code, 0, 15));
+    put_quant(block.quants, nibble_location(i), round_to((x[i] - minimum) * to_quant, 0, 15));
   }
 }
 
 void compress(const float* x, BlockQ5_1& block) {
-  const Line line = fit_codes(x, kBlock, 31, false);
-  const float to_code = set_scale(block, line.scale);
+  const Line line = fit_quants(x, kBlock, 31, false);
+  const float to_quant = set_scale(block, line.scale);
   block.minimum = f32_to_f16(line.minimum);
   const float minimum = f16_to_f32(block.minimum);
   for (int i = 0; i < kBlock; ++i) {
-    put_five_bits(block.quants, block.high_bits, i, round_to((x[i] - minimum) * to_code, 0, 31));
+    put_five_bits(block.quants, block.high_bits, i, round_to((x[i] - minimum) * to_quant, 0, 31));
   }
 }
 
@@ -230,9 +230,9 @@ void compress(const float* x, BlockQ3_K& block) {
       x, block, 16, Integers{-4, 3}, Integers{-32, 31},
       [&](int s, int scale) { put_q3_scale(block.scales, s, scale + 32); },
       [&](int i, float level) {
-        const int code = round_to(level, -4, 3) + 4;
-        put_code(block.quants, pair_place(i), code & 3);
-        put_code(block.high_bits, wide_bit_place(i), code >> 2);
+        const int quant = round_to(level, -4, 3) + 4;
+        put_quant(block.quants, pair_location(i), quant & 3);
+        put_quant(block.high_bits, wide_bit_location(i), quant >> 2);
       });
 }
 
@@ -241,24 +241,24 @@ void compress(const float* x, BlockQ6_K& block) {
       x, block, 16, Integers{-32, 31}, Integers{-128, 127},
       [&](int s, int scale) { block.scales[s] = static_cast<int8_t>(scale); },
       [&](int i, float level) {
-        const int code = round_to(level, -32, 31) + 32;
-        put_code(block.low_bits, widest_nibble_place(i), code & 15);
-        put_code(block.high_bits, pair_place(i), code >> 4);
+        const int quant = round_to(level, -32, 31) + 32;
+        put_quant(block.low_bits, widest_nibble_location(i), quant & 15);
+        put_quant(block.high_bits, pair_location(i), quant >> 4);
       });
 }
 
 void compress(const float* x, BlockIQ4_XS& block) {
   compress_signed(
       x, block, 32, Iq4Levels{}, Integers{-32, 31}, [&](int s, int scale) { put_iq4_scale(block, s, scale + 32); },
-      [&](int i, float level) { put_code(block.quants, nibble_place(i), nearest_iq4(level)); });
+      [&](int i, float level) { put_quant(block.quants, nibble_location(i), nearest_iq4(level)); });
 }
 
-/// The squared error of n weights on the line −depth + scale · code with codes up to `high`.
+/// The squared error of n weights on the line −depth + scale · quant with quants up to `high`.
 float line_error(const float* x, int n, float scale, float depth, int high) {
-  const float to_code = inverse(scale);
+  const float to_quant = inverse(scale);
   float error = 0;
   for (int i = 0; i < n; ++i) {
-    const float difference = x[i] + depth - scale * static_cast<float>(round_to((x[i] + depth) * to_code, 0, high));
+    const float difference = x[i] + depth - scale * static_cast<float>(round_to((x[i] + depth) * to_quant, 0, high));
     error += difference * difference;
   }
   return error;
@@ -283,15 +283,15 @@ SubScale round_line(const float* x, int n, const Line& line, const Line& unit, i
   return best;
 }
 
-/// Unsigned codes up to `high`, in sub-blocks whose scales and minimums are integers up to `most`: sets block.scale
-/// and block.minimum, calls put_scale(s, SubScale) for every sub-block and put(i, code) for every weight.
+/// Unsigned quants up to `high`, in sub-blocks whose scales and minimums are integers up to `most`: sets block.scale
+/// and block.minimum, calls put_scale(s, SubScale) for every sub-block and put(i, quant) for every weight.
 template <class Block, class PutScale, class Put>
 void compress_lines(const float* x, Block& block, int sub_block, int high, int most, PutScale put_scale, Put put) {
   std::array<Line, 16> lines;
   Line furthest;
   const int count = kSuperBlock / sub_block;
   for (int s = 0; s < count; ++s) {
-    lines[s] = fit_codes(x + s * sub_block, sub_block, high, true);
+    lines[s] = fit_quants(x + s * sub_block, sub_block, high, true);
     furthest.scale = std::max(furthest.scale, lines[s].scale);
     furthest.minimum = std::max(furthest.minimum, -lines[s].minimum);
   }
@@ -301,8 +301,8 @@ void compress_lines(const float* x, Block& block, int sub_block, int high, int m
   for (int s = 0; s < count; ++s) {
     const SubScale sub = round_line(x + s * sub_block, sub_block, lines[s], unit, high, most);
     put_scale(s, sub);
-    const float to_code = inverse(unit.scale * sub.scale), depth = unit.minimum * sub.minimum;
-    for (int i = s * sub_block; i < (s + 1) * sub_block; ++i) put(i, round_to((x[i] + depth) * to_code, 0, high));
+    const float to_quant = inverse(unit.scale * sub.scale), depth = unit.minimum * sub.minimum;
+    for (int i = s * sub_block; i < (s + 1) * sub_block; ++i) put(i, round_to((x[i] + depth) * to_quant, 0, high));
   }
 }
 
@@ -310,21 +310,21 @@ void compress(const float* x, BlockQ2_K& block) {
   compress_lines(
       x, block, 16, 3, 15,
       [&](int s, SubScale sub) { block.scales[s] = static_cast<uint8_t>(sub.scale | sub.minimum << 4); },
-      [&](int i, int code) { put_code(block.quants, pair_place(i), code); });
+      [&](int i, int quant) { put_quant(block.quants, pair_location(i), quant); });
 }
 
 void compress(const float* x, BlockQ4_K& block) {
   compress_lines(
       x, block, 32, 15, 63, [&](int s, SubScale sub) { put_sub_scale(block.scales, s, sub); },
-      [&](int i, int code) { put_code(block.quants, wide_nibble_place(i), code); });
+      [&](int i, int quant) { put_quant(block.quants, wide_nibble_location(i), quant); });
 }
 
 void compress(const float* x, BlockQ5_K& block) {
   compress_lines(
       x, block, 32, 31, 63, [&](int s, SubScale sub) { put_sub_scale(block.scales, s, sub); },
-      [&](int i, int code) {
-        put_code(block.quants, wide_nibble_place(i), code & 15);
-        put_code(block.high_bits, wide_bit_place(i), code >> 4);
+      [&](int i, int quant) {
+        put_quant(block.quants, wide_nibble_location(i), quant & 15);
+        put_quant(block.high_bits, wide_bit_location(i), quant >> 4);
       });
 }
 

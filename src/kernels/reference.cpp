@@ -328,8 +328,8 @@ void multiply(const FloatProduct& p, float* /*scratch*/) {
     for (int64_t j = 0; j < p.cols; ++j) {
       float sum = p.add ? p.y[i * p.y_stride + j] : 0.0f;
       for (int64_t k = 0; k < p.depth; ++k) {
-        sum += p.a[p.a_turned ? k * p.a_stride + i : i * p.a_stride + k] *
-               p.b[p.b_turned ? j * p.b_stride + k : k * p.b_stride + j];
+        sum += p.a[p.a_transposed ? k * p.a_stride + i : i * p.a_stride + k] *
+               p.b[p.b_transposed ? j * p.b_stride + k : k * p.b_stride + j];
       }
       p.y[i * p.y_stride + j] = sum;
     }

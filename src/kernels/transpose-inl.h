@@ -1,4 +1,4 @@
-// Blocks of 16 × 16 words, turned. AVX-512 only. Included inside Highway's target loop.
+// Blocks of 16 × 16 words, rotated. AVX-512 only. Included inside Highway's target loop.
 #if defined(FATHOM_TRANSPOSE_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef FATHOM_TRANSPOSE_INL
 #undef FATHOM_TRANSPOSE_INL

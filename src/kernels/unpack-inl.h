@@ -82,40 +82,40 @@ inline constexpr int kGroupWeights<BlockQ3_K> = 16;
 template <>
 inline constexpr int kGroupWeights<BlockQ6_K> = 16;
 
-/// Bits of a code.
+/// Bits of a quant.
 template <class Block>
-inline constexpr int kCodeBits = 8;
+inline constexpr int kQuantBits = 8;
 template <>
-inline constexpr int kCodeBits<BlockQ2_K> = 2;
+inline constexpr int kQuantBits<BlockQ2_K> = 2;
 template <>
-inline constexpr int kCodeBits<BlockQ3_K> = 3;
+inline constexpr int kQuantBits<BlockQ3_K> = 3;
 template <>
-inline constexpr int kCodeBits<BlockQ4_0> = 4;
+inline constexpr int kQuantBits<BlockQ4_0> = 4;
 template <>
-inline constexpr int kCodeBits<BlockQ4_1> = 4;
+inline constexpr int kQuantBits<BlockQ4_1> = 4;
 template <>
-inline constexpr int kCodeBits<BlockQ4_K> = 4;
+inline constexpr int kQuantBits<BlockQ4_K> = 4;
 template <>
-inline constexpr int kCodeBits<BlockQ5_0> = 5;
+inline constexpr int kQuantBits<BlockQ5_0> = 5;
 template <>
-inline constexpr int kCodeBits<BlockQ5_1> = 5;
+inline constexpr int kQuantBits<BlockQ5_1> = 5;
 template <>
-inline constexpr int kCodeBits<BlockQ5_K> = 5;
+inline constexpr int kQuantBits<BlockQ5_K> = 5;
 template <>
-inline constexpr int kCodeBits<BlockMXFP4> = 5;
+inline constexpr int kQuantBits<BlockMXFP4> = 5;
 template <>
-inline constexpr int kCodeBits<BlockQ6_K> = 6;
+inline constexpr int kQuantBits<BlockQ6_K> = 6;
 
 using Bytes16 = hn::FixedTag<uint8_t, 16>;
 using Vec16 = hn::Vec<Bytes16>;
 
-// The codes of a run of 256 weights are made a vector at a time and handed on in registers: a vector that went
+// The quants of a run of 256 weights are made a vector at a time and handed on in registers: a vector that went
 // through memory in pieces would have to wait for them.
-using CodeTag = hn::CappedTag<uint8_t, 64>;
-using CodeVec = hn::Vec<CodeTag>;
-constexpr int kCodeLanes = HWY_MAX_BYTES;
-constexpr int kCodeVectors = kSuperBlock / kCodeLanes;
-constexpr int kVectorsOf64 = 64 / kCodeLanes;  // codes are looked up by chunk (64 weights) and part (vector of it)
+using QuantTag = hn::CappedTag<uint8_t, 64>;
+using QuantVec = hn::Vec<QuantTag>;
+constexpr int kQuantLanes = HWY_MAX_BYTES;
+constexpr int kQuantVectors = kSuperBlock / kQuantLanes;
+constexpr int kVectorsOf64 = 64 / kQuantLanes;  // quants are looked up by chunk (64 weights) and part (vector of it)
 constexpr int kScaleVectors = 16 / (HWY_MAX_BYTES / 4);
 
 /// Scales and minimums of the 16 groups of a run.
@@ -138,59 +138,59 @@ HWY_INLINE FloatVec SetHalf(uint16_t half) {
 }
 
 /// Each byte moved right by `bits`; what its neighbour leaves in the upper bits is for the caller to mask.
-HWY_INLINE CodeVec ShiftBits(CodeVec v, int bits) {
-  return hn::BitCast(CodeTag(), hn::ShiftRightSame(hn::BitCast(hn::Repartition<uint64_t, CodeTag>(), v), bits));
+HWY_INLINE QuantVec ShiftBits(QuantVec v, int bits) {
+  return hn::BitCast(QuantTag(), hn::ShiftRightSame(hn::BitCast(hn::Repartition<uint64_t, QuantTag>(), v), bits));
 }
 template <int kBits>
-HWY_INLINE CodeVec ShiftUp(CodeVec v) {
-  return hn::BitCast(CodeTag(), hn::ShiftLeft<kBits>(hn::BitCast(hn::Repartition<uint16_t, CodeTag>(), v)));
+HWY_INLINE QuantVec ShiftUp(QuantVec v) {
+  return hn::BitCast(QuantTag(), hn::ShiftLeft<kBits>(hn::BitCast(hn::Repartition<uint16_t, QuantTag>(), v)));
 }
-HWY_INLINE CodeVec Masked(CodeVec v, uint8_t mask) { return hn::And(v, hn::Set(CodeTag(), mask)); }
+HWY_INLINE QuantVec Masked(QuantVec v, uint8_t mask) { return hn::And(v, hn::Set(QuantTag(), mask)); }
 
-/// One part of a chunk whose first 32 codes are the 32 bytes at `run` moved right by `first`, its other 32 the same
+/// One part of a chunk whose first 32 quants are the 32 bytes at `run` moved right by `first`, its other 32 the same
 /// bytes moved by `second`.
-HWY_INLINE CodeVec Spread(const uint8_t* HWY_RESTRICT run, int part, int first, int second) {
+HWY_INLINE QuantVec Spread(const uint8_t* HWY_RESTRICT run, int part, int first, int second) {
 #if HWY_MAX_BYTES == 64
   (void)part;
   const __m512i both = _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(run)));
-  return CodeVec{
+  return QuantVec{
       _mm512_srlv_epi64(both, _mm512_set_epi64(second, second, second, second, first, first, first, first))};
 #else
-  const int byte = part * kCodeLanes;
-  return ShiftBits(hn::LoadU(CodeTag(), run + byte % 32), byte < 32 ? first : second);
+  const int byte = part * kQuantLanes;
+  return ShiftBits(hn::LoadU(QuantTag(), run + byte % 32), byte < 32 ? first : second);
 #endif
 }
 
 /// One part of a chunk of two simple blocks with 16 bytes of nibbles each: low nibbles first, then high.
-HWY_INLINE CodeVec Nibbles(const uint8_t* HWY_RESTRICT first, const uint8_t* HWY_RESTRICT second, int part) {
+HWY_INLINE QuantVec Nibbles(const uint8_t* HWY_RESTRICT first, const uint8_t* HWY_RESTRICT second, int part) {
 #if HWY_MAX_BYTES == 64
   (void)part;
   const __m512i one = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(first)));
   const __m512i two =
       _mm512_mask_broadcast_i32x4(one, 0xff00, _mm_loadu_si128(reinterpret_cast<const __m128i*>(second)));
-  return Masked(CodeVec{_mm512_srlv_epi64(two, _mm512_set_epi64(4, 4, 0, 0, 4, 4, 0, 0))}, 15);
+  return Masked(QuantVec{_mm512_srlv_epi64(two, _mm512_set_epi64(4, 4, 0, 0, 4, 4, 0, 0))}, 15);
 #elif HWY_MAX_BYTES == 32
-  const auto both = hn::LoadDup128(CodeTag(), part == 0 ? first : second);
-  return Masked(hn::ConcatUpperLower(CodeTag(), ShiftBits(both, 4), both), 15);
+  const auto both = hn::LoadDup128(QuantTag(), part == 0 ? first : second);
+  return Masked(hn::ConcatUpperLower(QuantTag(), ShiftBits(both, 4), both), 15);
 #else
-  return Masked(ShiftBits(hn::LoadU(CodeTag(), part < 2 ? first : second), part % 2 * 4), 15);
+  return Masked(ShiftBits(hn::LoadU(QuantTag(), part < 2 ? first : second), part % 2 * 4), 15);
 #endif
 }
 
-/// 16 where bit i of the words of two simple blocks is set, for the codes of one part.
-HWY_INLINE CodeVec FifthBits(const uint8_t* HWY_RESTRICT first, const uint8_t* HWY_RESTRICT second, int part) {
+/// 16 where bit i of the words of two simple blocks is set, for the quants of one part.
+HWY_INLINE QuantVec FifthBits(const uint8_t* HWY_RESTRICT first, const uint8_t* HWY_RESTRICT second, int part) {
 #if HWY_MAX_BYTES == 64
   (void)part;
   uint32_t low, high;
   std::memcpy(&low, first, 4);
   std::memcpy(&high, second, 4);
-  return CodeVec{_mm512_maskz_mov_epi8(Join(low, high), _mm512_set1_epi8(16))};
+  return QuantVec{_mm512_maskz_mov_epi8(Join(low, high), _mm512_set1_epi8(16))};
 #else
-  const CodeTag d;
+  const QuantTag d;
   uint32_t word;
-  std::memcpy(&word, part * kCodeLanes < 32 ? first : second, 4);
-  const auto bytes = hn::BitCast(d, hn::Set(hn::Repartition<uint32_t, CodeTag>(), word));
-  const auto lane = hn::Add(hn::Iota(d, 0), hn::Set(d, static_cast<uint8_t>(part * kCodeLanes % 32)));
+  std::memcpy(&word, part * kQuantLanes < 32 ? first : second, 4);
+  const auto bytes = hn::BitCast(d, hn::Set(hn::Repartition<uint32_t, QuantTag>(), word));
+  const auto lane = hn::Add(hn::Iota(d, 0), hn::Set(d, static_cast<uint8_t>(part * kQuantLanes % 32)));
   alignas(16) static constexpr uint8_t kBitOfLane[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
   const auto bit = hn::LoadDup128(d, kBitOfLane);
   return hn::IfThenElseZero(hn::TestBit(hn::TableLookupBytes(bytes, hn::ShiftRight<3>(lane)), bit), hn::Set(d, 16));
@@ -198,85 +198,85 @@ HWY_INLINE CodeVec FifthBits(const uint8_t* HWY_RESTRICT first, const uint8_t* H
 }
 
 /// Codes of four bits through the table of the IQ4 types, moved to [0, 255] by adding 128.
-HWY_INLINE CodeVec Iq4Codes(CodeVec nibbles) {
+HWY_INLINE QuantVec Iq4Quants(QuantVec nibbles) {
   alignas(16) static constexpr uint8_t kTable[16] = {1,   24,  45,  63,  79,  93,  106, 118,
                                                      129, 141, 153, 166, 181, 197, 217, 241};
-  return hn::TableLookupBytes(hn::LoadDup128(CodeTag(), kTable), nibbles);
+  return hn::TableLookupBytes(hn::LoadDup128(QuantTag(), kTable), nibbles);
 }
 
 /// Codes of four bits through the table of FP4, moved to [0, 24] by adding 12.
-HWY_INLINE CodeVec Fp4Codes(CodeVec nibbles) {
+HWY_INLINE QuantVec Fp4Quants(QuantVec nibbles) {
   alignas(16) static constexpr uint8_t kTable[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
-  return hn::TableLookupBytes(hn::LoadDup128(CodeTag(), kTable), nibbles);
+  return hn::TableLookupBytes(hn::LoadDup128(QuantTag(), kTable), nibbles);
 }
 
-// CodesAt: the codes of one part of a chunk of a run.
+// QuantsAt: the quants of one part of a chunk of a run.
 
-HWY_INLINE CodeVec CodesAt(const BlockQ8_0* HWY_RESTRICT b, int chunk, int part) {
+HWY_INLINE QuantVec QuantsAt(const BlockQ8_0* HWY_RESTRICT b, int chunk, int part) {
 #if HWY_MAX_BYTES == 64
   (void)part;
-  const hn::Half<CodeTag> half;
+  const hn::Half<QuantTag> half;
   const auto* first = reinterpret_cast<const uint8_t*>(b[2 * chunk].quants);
   const auto* second = reinterpret_cast<const uint8_t*>(b[2 * chunk + 1].quants);
-  const CodeVec codes = hn::Combine(CodeTag(), hn::LoadU(half, second), hn::LoadU(half, first));
+  const QuantVec quants = hn::Combine(QuantTag(), hn::LoadU(half, second), hn::LoadU(half, first));
 #else
-  const int byte = part * kCodeLanes;
-  const auto* quants = reinterpret_cast<const uint8_t*>(b[2 * chunk + byte / 32].quants);
-  const CodeVec codes = hn::LoadU(CodeTag(), quants + byte % 32);
+  const int byte = part * kQuantLanes;
+  const auto* block = reinterpret_cast<const uint8_t*>(b[2 * chunk + byte / 32].quants);
+  const QuantVec quants = hn::LoadU(QuantTag(), block + byte % 32);
 #endif
-  return hn::Xor(codes, hn::Set(CodeTag(), 0x80));
+  return hn::Xor(quants, hn::Set(QuantTag(), 0x80));
 }
-HWY_INLINE CodeVec CodesAt(const BlockQ4_0* HWY_RESTRICT b, int chunk, int part) {
+HWY_INLINE QuantVec QuantsAt(const BlockQ4_0* HWY_RESTRICT b, int chunk, int part) {
   return Nibbles(b[2 * chunk].quants, b[2 * chunk + 1].quants, part);
 }
-HWY_INLINE CodeVec CodesAt(const BlockQ4_1* HWY_RESTRICT b, int chunk, int part) {
+HWY_INLINE QuantVec QuantsAt(const BlockQ4_1* HWY_RESTRICT b, int chunk, int part) {
   return Nibbles(b[2 * chunk].quants, b[2 * chunk + 1].quants, part);
 }
 template <class Block>
-HWY_INLINE CodeVec FiveBitCodes(const Block* HWY_RESTRICT b, int chunk, int part) {
+HWY_INLINE QuantVec FiveBitQuants(const Block* HWY_RESTRICT b, int chunk, int part) {
   return hn::Or(Nibbles(b[2 * chunk].quants, b[2 * chunk + 1].quants, part),
                 FifthBits(b[2 * chunk].high_bits, b[2 * chunk + 1].high_bits, part));
 }
-HWY_INLINE CodeVec CodesAt(const BlockQ5_0* HWY_RESTRICT b, int chunk, int part) {
-  return FiveBitCodes(b, chunk, part);
+HWY_INLINE QuantVec QuantsAt(const BlockQ5_0* HWY_RESTRICT b, int chunk, int part) {
+  return FiveBitQuants(b, chunk, part);
 }
-HWY_INLINE CodeVec CodesAt(const BlockQ5_1* HWY_RESTRICT b, int chunk, int part) {
-  return FiveBitCodes(b, chunk, part);
+HWY_INLINE QuantVec QuantsAt(const BlockQ5_1* HWY_RESTRICT b, int chunk, int part) {
+  return FiveBitQuants(b, chunk, part);
 }
-HWY_INLINE CodeVec CodesAt(const BlockIQ4_NL* HWY_RESTRICT b, int chunk, int part) {
-  return Iq4Codes(Nibbles(b[2 * chunk].quants, b[2 * chunk + 1].quants, part));
+HWY_INLINE QuantVec QuantsAt(const BlockIQ4_NL* HWY_RESTRICT b, int chunk, int part) {
+  return Iq4Quants(Nibbles(b[2 * chunk].quants, b[2 * chunk + 1].quants, part));
 }
-HWY_INLINE CodeVec CodesAt(const BlockMXFP4* HWY_RESTRICT b, int chunk, int part) {
-  return Fp4Codes(Nibbles(b[2 * chunk].quants, b[2 * chunk + 1].quants, part));
+HWY_INLINE QuantVec QuantsAt(const BlockMXFP4* HWY_RESTRICT b, int chunk, int part) {
+  return Fp4Quants(Nibbles(b[2 * chunk].quants, b[2 * chunk + 1].quants, part));
 }
-HWY_INLINE CodeVec CodesAt(const BlockIQ4_XS* HWY_RESTRICT b, int chunk, int part) {
-  return Iq4Codes(Nibbles(b->quants + 32 * chunk, b->quants + 32 * chunk + 16, part));
+HWY_INLINE QuantVec QuantsAt(const BlockIQ4_XS* HWY_RESTRICT b, int chunk, int part) {
+  return Iq4Quants(Nibbles(b->quants + 32 * chunk, b->quants + 32 * chunk + 16, part));
 }
-HWY_INLINE CodeVec CodesAt(const BlockQ2_K* HWY_RESTRICT b, int chunk, int part) {
+HWY_INLINE QuantVec QuantsAt(const BlockQ2_K* HWY_RESTRICT b, int chunk, int part) {
   const int shift = chunk % 2 * 4;
   return Masked(Spread(b->quants + chunk / 2 * 32, part, shift, shift + 2), 3);
 }
-HWY_INLINE CodeVec CodesAt(const BlockQ3_K* HWY_RESTRICT b, int chunk, int part) {
+HWY_INLINE QuantVec QuantsAt(const BlockQ3_K* HWY_RESTRICT b, int chunk, int part) {
   const int shift = chunk % 2 * 4;
-  const CodeVec low = Masked(Spread(b->quants + chunk / 2 * 32, part, shift, shift + 2), 3);
-  const CodeVec third = Masked(Spread(b->high_bits, part, 2 * chunk, 2 * chunk + 1), 1);
+  const QuantVec low = Masked(Spread(b->quants + chunk / 2 * 32, part, shift, shift + 2), 3);
+  const QuantVec third = Masked(Spread(b->high_bits, part, 2 * chunk, 2 * chunk + 1), 1);
   return hn::Or(low, ShiftUp<2>(third));
 }
-HWY_INLINE CodeVec CodesAt(const BlockQ4_K* HWY_RESTRICT b, int chunk, int part) {
+HWY_INLINE QuantVec QuantsAt(const BlockQ4_K* HWY_RESTRICT b, int chunk, int part) {
   return Masked(Spread(b->quants + 32 * chunk, part, 0, 4), 15);
 }
-HWY_INLINE CodeVec CodesAt(const BlockQ5_K* HWY_RESTRICT b, int chunk, int part) {
-  const CodeVec fifth = Masked(Spread(b->high_bits, part, 2 * chunk, 2 * chunk + 1), 1);
+HWY_INLINE QuantVec QuantsAt(const BlockQ5_K* HWY_RESTRICT b, int chunk, int part) {
+  const QuantVec fifth = Masked(Spread(b->high_bits, part, 2 * chunk, 2 * chunk + 1), 1);
   return hn::Or(Masked(Spread(b->quants + 32 * chunk, part, 0, 4), 15), ShiftUp<4>(fifth));
 }
-HWY_INLINE CodeVec CodesAt(const BlockQ6_K* HWY_RESTRICT b, int chunk, int part) {
+HWY_INLINE QuantVec QuantsAt(const BlockQ6_K* HWY_RESTRICT b, int chunk, int part) {
   const int half = chunk / 2, upper = chunk % 2;
-  const CodeVec low = hn::LoadU(CodeTag(), b->low_bits + 64 * half + part * kCodeLanes);
-  const CodeVec high = Masked(Spread(b->high_bits + 32 * half, part, 4 * upper, 4 * upper + 2), 3);
+  const QuantVec low = hn::LoadU(QuantTag(), b->low_bits + 64 * half + part * kQuantLanes);
+  const QuantVec high = Masked(Spread(b->high_bits + 32 * half, part, 4 * upper, 4 * upper + 2), 3);
   return hn::Or(Masked(ShiftBits(low, 4 * upper), 15), ShiftUp<4>(high));
 }
 
-/// What a simple block without a minimum of its own takes off its codes: w = scale · (code − offset).
+/// What a simple block without a minimum of its own takes off its quants: w = scale · (quant − offset).
 template <class Block>
 inline constexpr float kOffset = 0;
 template <>
@@ -291,9 +291,9 @@ template <>
 inline constexpr float kOffset<BlockMXFP4> = 12;
 
 /// Codes that fill all eight bits: an instruction that adds pairs of 16-bit products can take them only as signed
-/// numbers, code − 128, which is also what makes their minimum zero.
+/// numbers, quant − 128, which is also what makes their minimum zero.
 template <class Block>
-inline constexpr bool kSignedCodes = kCodeBits<Block> == 8;
+inline constexpr bool kSignedQuants = kQuantBits<Block> == 8;
 
 /// out = factor · bytes for 16 bytes (signed or not).
 template <class Byte>
@@ -388,7 +388,7 @@ HWY_INLINE Scales ScalesOf(const BlockMXFP4* HWY_RESTRICT b) {
   return out;
 }
 
-/// Scales that are signed bytes, of types whose codes have an offset.
+/// Scales that are signed bytes, of types whose quants have an offset.
 HWY_INLINE Scales OffsetScales(Vec16 bytes, uint16_t half, float offset) {
   Scales out;
   ScaleBytes<int8_t>(bytes, SetHalf(half), out.scale);
@@ -457,7 +457,7 @@ HWY_INLINE Scales ScalesOf(const BlockIQ4_XS* HWY_RESTRICT b) {
 /// Calls body(blocks, column) for each run of 256 weights of a row of `cols`; a last run that is shorter (simple
 /// blocks only) is copied and filled up with zeros.
 template <class Block, class Body>
-HWY_INLINE void ForRuns(const Block* HWY_RESTRICT row, int64_t cols, const Body& body) {
+HWY_INLINE void ForSuperBlocks(const Block* HWY_RESTRICT row, int64_t cols, const Body& body) {
   constexpr int64_t kBlocks = kSuperBlock / kBlockWeights<Block>;
   const int64_t whole = cols / kSuperBlock;
   for (int64_t run = 0; run < whole; ++run) body(row + run * kBlocks, run * kSuperBlock);
@@ -472,11 +472,11 @@ HWY_INLINE void ForRuns(const Block* HWY_RESTRICT row, int64_t cols, const Body&
 
 /// A run to memory: q: [256], scale, min: [16].
 template <class Block>
-HWY_INLINE void UnpackRun(const Block* HWY_RESTRICT src, uint8_t* HWY_RESTRICT q, float* HWY_RESTRICT scale,
+HWY_INLINE void UnpackSuperBlock(const Block* HWY_RESTRICT src, uint8_t* HWY_RESTRICT q, float* HWY_RESTRICT scale,
                           float* HWY_RESTRICT min) {
   FATHOM_UNROLL
-  for (int j = 0; j < kCodeVectors; ++j)
-    hn::StoreU(CodesAt(src, j / kVectorsOf64, j % kVectorsOf64), CodeTag(), q + j * kCodeLanes);
+  for (int j = 0; j < kQuantVectors; ++j)
+    hn::StoreU(QuantsAt(src, j / kVectorsOf64, j % kVectorsOf64), QuantTag(), q + j * kQuantLanes);
   const Scales scales = ScalesOf(src);
   FATHOM_UNROLL
   for (int i = 0; i < kScaleVectors; ++i) {

@@ -18,11 +18,11 @@ alignas(64) inline constexpr uint16_t kInterleave[32] = {0,  16, 1,  17, 2,  18,
                                                          21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
                                                          11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
 
-/// How far ahead of their use weights are asked for, in bytes: into the L2 cache, and from there into the L1.
-struct StreamAhead {
+/// How far prefetch of their use weights are asked for, in bytes: into the L2 cache, and from there into the L1.
+struct StreamPrefetch {
   int64_t far, near;
 };
-StreamAhead stream_ahead();
+StreamPrefetch stream_prefetch();
 
 /// Each fills its part of the table for the target that Highway has chosen.
 void fill_vector_matmul(Kernels& table);

@@ -1,5 +1,5 @@
 // Attention over pages with an online softmax, or an online sum of weights of another function, once per
-// instruction set. A page is read either as it lies (few queries: the queries are turned back by the page's place)
+// instruction set. A page is read either as it lies (few queries: the queries are rotated back by the page's place)
 // or through a tile of floats into which it is brought, rotated to its place, once for many queries.
 #include "kernels/vector.h"
 
@@ -14,7 +14,7 @@
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
 #include "kernels/attend_parts-inl.h"
-#include "kernels/attend_codes-inl.h"
+#include "kernels/attend_quants-inl.h"
 #include "kernels/exp-inl.h"
 #include "kernels/value_rows-inl.h"
 // clang-format on
@@ -58,13 +58,13 @@ HWY_INLINE FloatVec Soften(uint64_t mask, int vectors, float* HWY_RESTRICT score
 }
 
 /// The working memory of one task, laid out in the caller's scratch.
-struct Work {
+struct AttendScratch {
   float* max;     // [queries]
   float* sums;    // [queries, kSumLanes]
   float* scores;  // [queries, 64]
   float*
-      turned;  // [queries, key_dim] few queries, turned back by a page's place; or [queries, turned_stride] scaled
-  int64_t turned_stride;
+      rotated;  // [queries, key_dim] few queries, rotated back by a page's place; or [queries, rotated_stride] scaled
+  int64_t rotated_stride;
   float scales[kTileQueries];  // of scaled queries
   float* keys;                 // [key_dim, 64] tile; it and the next are room for Parts, too
   float* values;               // [64, value_dim] tile
@@ -86,14 +86,14 @@ HWY_INLINE void RotateTile(const PageRead& page, int rotary_dim, float* HWY_REST
   }
 }
 
-/// Queries turned back by the page's place: R(−place)·q.
-HWY_INLINE void TurnQueries(const AttendTask& task, const PageRead& page, int queries, float* HWY_RESTRICT turned) {
+/// Queries rotated back by the page's place: R(−place)·q.
+HWY_INLINE void InverseRotateQueries(const AttendTask& task, const PageRead& page, int queries, float* HWY_RESTRICT rotated) {
   const FloatTag d;
   const int lanes = Lanes();
   const int pairs = task.rotary_dim / 2;
   for (int i = 0; i < queries; ++i) {
     const float* HWY_RESTRICT q = task.queries + static_cast<int64_t>(i) * task.key_dim;
-    float* HWY_RESTRICT to = turned + static_cast<int64_t>(i) * task.key_dim;
+    float* HWY_RESTRICT to = rotated + static_cast<int64_t>(i) * task.key_dim;
     int r = 0;
     for (; r + lanes <= pairs; r += lanes) {
       FloatVec even, odd;
@@ -113,14 +113,14 @@ HWY_INLINE void TurnQueries(const AttendTask& task, const PageRead& page, int qu
 
 /// Pages whose values have a tile of their own.
 struct ValueTile {
-  static void AddTile(const AttendTask& task, const PageRead& /*page*/, const PageRead& /*ahead*/, int queries,
-                      Work& work) {
+  static void AddTile(const AttendTask& task, const PageRead& /*page*/, const PageRead& /*prefetch*/, int queries,
+                      AttendScratch& work) {
     PairProductRows<true>(TilePairs{work.values}, kPageTokens / 2, task.value_dim, queries, work.scores,
                           kPageTokens, task.out, task.value_dim);
   }
 };
 
-/// How pages of floats and of codes are brought into a tile, or met by few queries as they lie. ahead: the page
+/// How pages of floats and of quants are brought into a tile, or met by few queries as they lie. prefetch: the page
 /// that follows. While keys of floats are read, their values are asked for, and while those are read, the next
 /// keys.
 template <class PageWords>
@@ -128,58 +128,58 @@ struct FloatPages : ValueTile {
   static constexpr bool kPartly = true;  // few queries read only what is visible of a page
   using Words = PageWords;
   using Word = typename Words::Word;
-  static PagePairs<Words, InTiles> Keys(const AttendTask& task, const PageRead& page, const PageRead& ahead) {
-    return {reinterpret_cast<const Word*>(page.keys), task.out ? page.values : ahead.keys, {task.key_dim / 2}};
+  static PagePairs<Words, InTiles> Keys(const AttendTask& task, const PageRead& page, const PageRead& prefetch) {
+    return {reinterpret_cast<const Word*>(page.keys), task.out ? page.values : prefetch.keys, {task.key_dim / 2}};
   }
-  static PagePairs<Words, InRows> Values(const PageRead& page, const PageRead& ahead) {
-    return {reinterpret_cast<const Word*>(page.values), ahead.keys, {}};
+  static PagePairs<Words, InRows> Values(const PageRead& page, const PageRead& prefetch) {
+    return {reinterpret_cast<const Word*>(page.values), prefetch.keys, {}};
   }
   static bool NeedsTile(const AttendTask& /*task*/) { return false; }
-  static void BringIn(const AttendTask& task, const PageRead& page, const PageRead& ahead, Work& work) {
-    Deinterleave(Keys(task, page, ahead), task.key_dim / 2, kPageTokens, work.keys);
+  static void Unpack(const AttendTask& task, const PageRead& page, const PageRead& prefetch, AttendScratch& work) {
+    Deinterleave(Keys(task, page, prefetch), task.key_dim / 2, kPageTokens, work.keys);
     if (!task.out) return;
-    Deinterleave(Values(page, ahead), kPageTokens / 2, task.value_dim, work.values);
+    Deinterleave(Values(page, prefetch), kPageTokens / 2, task.value_dim, work.values);
   }
-  static void BringInKeys(const AttendTask& task, const std::byte* keys, const std::byte* ahead, Work& work) {
-    const PagePairs<Words, InTiles> pairs{reinterpret_cast<const Word*>(keys), ahead, {task.key_dim / 2}};
+  static void UnpackKeys(const AttendTask& task, const std::byte* keys, const std::byte* prefetch, AttendScratch& work) {
+    const PagePairs<Words, InTiles> pairs{reinterpret_cast<const Word*>(keys), prefetch, {task.key_dim / 2}};
     Deinterleave(pairs, task.key_dim / 2, kPageTokens, work.keys);
   }
-  static void Begin(const AttendTask& /*task*/, int /*queries*/, Work& /*work*/) {}
-  static const float* Turned(const AttendTask& task, const PageRead& page, int queries, Work& work) {
+  static void Begin(const AttendTask& /*task*/, int /*queries*/, AttendScratch& /*work*/) {}
+  static const float* InverseRotated(const AttendTask& task, const PageRead& page, int queries, AttendScratch& work) {
     if (!page.cos) return task.queries;
-    TurnQueries(task, page, queries, work.turned);
-    return work.turned;
+    InverseRotateQueries(task, page, queries, work.rotated);
+    return work.rotated;
   }
-  static void Scores(const AttendTask& task, const PageRead& page, const PageRead& ahead, int queries, Work& work) {
-    PairProductRows<false>(Keys(task, page, ahead), task.key_dim / 2, kPageTokens, queries,
-                           Turned(task, page, queries, work), task.key_dim, work.scores, kPageTokens);
+  static void Scores(const AttendTask& task, const PageRead& page, const PageRead& prefetch, int queries, AttendScratch& work) {
+    PairProductRows<false>(Keys(task, page, prefetch), task.key_dim / 2, kPageTokens, queries,
+                           InverseRotated(task, page, queries, work), task.key_dim, work.scores, kPageTokens);
   }
-  static void AddValues(const AttendTask& task, const PageRead& page, const PageRead& ahead, int queries,
-                        Work& work) {
-    PairProductRows<true>(Values(page, ahead), kPageTokens / 2, task.value_dim, queries, work.scores, kPageTokens,
+  static void AddValues(const AttendTask& task, const PageRead& page, const PageRead& prefetch, int queries,
+                        AttendScratch& work) {
+    PairProductRows<true>(Values(page, prefetch), kPageTokens / 2, task.value_dim, queries, work.scores, kPageTokens,
                           task.out, task.value_dim);
   }
 };
 template <int kBits>
-struct CodePages : ValueTile {
+struct QuantPages : ValueTile {
   static constexpr bool kPartly = false;
   static bool NeedsTile(const AttendTask& task) { return task.value_dim % Lanes() != 0; }
-  static void BringIn(const AttendTask& task, const PageRead& page, const PageRead& /*ahead*/, Work& work) {
-    CodeKeyTile<kBits>(page.keys, task.key_dim, work.keys);
-    if (task.out) CodeValueTile<kBits>(page.values, task.value_dim, work.values);
+  static void Unpack(const AttendTask& task, const PageRead& page, const PageRead& /*prefetch*/, AttendScratch& work) {
+    QuantKeyTile<kBits>(page.keys, task.key_dim, work.keys);
+    if (task.out) QuantValueTile<kBits>(page.values, task.value_dim, work.values);
   }
-  static void BringInKeys(const AttendTask& task, const std::byte* keys, const std::byte* /*ahead*/, Work& work) {
-    CodeKeyTile<kBits>(keys, task.key_dim, work.keys);
+  static void UnpackKeys(const AttendTask& task, const std::byte* keys, const std::byte* /*prefetch*/, AttendScratch& work) {
+    QuantKeyTile<kBits>(keys, task.key_dim, work.keys);
   }
-  static void Begin(const AttendTask& task, int queries, Work& work) {
-    ScaleQueries(task.queries, task.key_dim, queries, work.turned_stride, work.turned, work.scales);
+  static void Begin(const AttendTask& task, int queries, AttendScratch& work) {
+    ScaleQueries(task.queries, task.key_dim, queries, work.rotated_stride, work.rotated, work.scales);
   }
-  static void Scores(const AttendTask& task, const PageRead& page, const PageRead& ahead, int queries, Work& work) {
-    CodeScores<kBits>(task, page, ahead.keys, work.turned, work.turned_stride, work.scales, queries, work.scores);
+  static void Scores(const AttendTask& task, const PageRead& page, const PageRead& prefetch, int queries, AttendScratch& work) {
+    QuantScores<kBits>(task, page, prefetch.keys, work.rotated, work.rotated_stride, work.scales, queries, work.scores);
   }
-  static void AddValues(const AttendTask& task, const PageRead& page, const PageRead& ahead, int queries,
-                        Work& work) {
-    CodeValues<kBits>(page.values, ahead.values, task.value_dim, work.scores, queries, task.out);
+  static void AddValues(const AttendTask& task, const PageRead& page, const PageRead& prefetch, int queries,
+                        AttendScratch& work) {
+    QuantValues<kBits>(page.values, prefetch.values, task.value_dim, work.scores, queries, task.out);
   }
 };
 
@@ -189,13 +189,13 @@ template <class Pages>
 struct ValuesInKeys : Pages {
   static constexpr bool kPartly = false;
   static bool NeedsTile(const AttendTask& /*task*/) { return true; }
-  static void BringIn(const AttendTask& task, const PageRead& page, const PageRead& ahead, Work& work) {
-    Pages::BringInKeys(task, page.keys, page.keys == page.values ? ahead.keys : page.values, work);
+  static void Unpack(const AttendTask& task, const PageRead& page, const PageRead& prefetch, AttendScratch& work) {
+    Pages::UnpackKeys(task, page.keys, page.keys == page.values ? prefetch.keys : page.values, work);
   }
-  static void AddTile(const AttendTask& task, const PageRead& page, const PageRead& ahead, int queries,
-                      Work& work) {
+  static void AddTile(const AttendTask& task, const PageRead& page, const PageRead& prefetch, int queries,
+                      AttendScratch& work) {
     constexpr int kBlock = 64;  // 16 KiB of floats: half of the smallest L1
-    if (page.keys != page.values) Pages::BringInKeys(task, page.values, ahead.keys, work);
+    if (page.keys != page.values) Pages::UnpackKeys(task, page.values, prefetch.keys, work);
     const float* rows = work.keys + static_cast<int64_t>(task.value_offset) * kPageTokens;
     for (int c = 0; c < task.value_dim; c += kBlock) {
       const int width = std::min(kBlock, task.value_dim - c);
@@ -207,7 +207,7 @@ struct ValuesInKeys : Pages {
 };
 
 /// Scores of a query become weights.
-HWY_INLINE void Weigh(const AttendTask& task, int query, uint64_t mask, int vectors, int64_t page, Work& work) {
+HWY_INLINE void Weigh(const AttendTask& task, int query, uint64_t mask, int vectors, int64_t page, AttendScratch& work) {
   float* scores = work.scores + static_cast<int64_t>(query) * kPageTokens;
   auto sums = hn::Zero(FloatTag());
   if (mask) {
@@ -226,9 +226,9 @@ HWY_INLINE void Weigh(const AttendTask& task, int query, uint64_t mask, int vect
 
 /// Pages of which few queries read only what is visible.
 template <class Words>
-HWY_INLINE void AttendParts(const AttendTask& task, int queries, Work& work) {
+HWY_INLINE void AttendParts(const AttendTask& task, int queries, AttendScratch& work) {
   if (task.mass) std::fill_n(task.mass, queries * task.page_count, kMinusInfinity);
-  Parts<Words> parts(task, queries, work.turned, work.keys);
+  Parts<Words> parts(task, queries, work.rotated, work.keys);
   while (parts.Take()) {
     const Gathered& gathered = parts.gathered();
     parts.Score(work.scores);
@@ -241,12 +241,12 @@ HWY_INLINE void AttendParts(const AttendTask& task, int queries, Work& work) {
 HWY_INLINE void FetchWhole(const AttendTask& task, const PageRead& page) {
   const size_t key_bytes = page_key_bytes(task.format, task.key_dim);
   const size_t value_bytes = task.out ? page_value_bytes(task.format, task.value_dim) : 0;
-  for (size_t b = 0; b < key_bytes; b += 64) FetchAhead(page.keys + b);
-  for (size_t b = 0; b < value_bytes; b += 64) FetchAhead(page.values + b);
+  for (size_t b = 0; b < key_bytes; b += 64) Prefetch(page.keys + b);
+  for (size_t b = 0; b < value_bytes; b += 64) Prefetch(page.values + b);
 }
 
 template <class Pages>
-void AttendPages(const AttendTask& task, Work& work) {
+void AttendPages(const AttendTask& task, AttendScratch& work) {
   const int queries = task.rows * task.group;
   const bool tiled = queries >= kTileQueries || Pages::NeedsTile(task);
   if constexpr (Pages::kPartly) {
@@ -260,29 +260,29 @@ void AttendPages(const AttendTask& task, Work& work) {
   }
   for (int64_t p = 0; p < task.page_count; ++p) {
     const PageRead& page = task.pages[p];
-    const PageRead& ahead = task.pages[std::min(p + 1, task.page_count - 1)];
+    const PageRead& prefetch = task.pages[std::min(p + 1, task.page_count - 1)];
     if (tiled) {
-      Pages::BringIn(task, page, ahead, work);
+      Pages::Unpack(task, page, prefetch, work);
       if (page.cos) RotateTile(page, task.rotary_dim, work.keys);
       PairProductRows<false>(TilePairs{work.keys}, task.key_dim / 2, kPageTokens, queries, task.queries,
                              task.key_dim, work.scores, kPageTokens);
     } else {
-      Pages::Scores(task, page, ahead, queries, work);
+      Pages::Scores(task, page, prefetch, queries, work);
     }
     for (int i = 0; i < queries; ++i)
       Weigh(task, i, page.row_masks ? page.mask & page.row_masks[i / task.group] : page.mask, kPageTokens / Lanes(),
             p, work);
     if (!task.out) continue;
     if (tiled) {
-      Pages::AddTile(task, page, ahead, queries, work);
+      Pages::AddTile(task, page, prefetch, queries, work);
     } else {
-      Pages::AddValues(task, page, ahead, queries, work);
+      Pages::AddValues(task, page, prefetch, queries, work);
     }
   }
 }
 
 template <class Pages>
-void AttendFormat(const AttendTask& task, Work& work) {
+void AttendFormat(const AttendTask& task, AttendScratch& work) {
   // without results the values do not matter
   if (task.value_offset >= 0 && task.out) return AttendPages<ValuesInKeys<Pages>>(task, work);
   AttendPages<Pages>(task, work);
@@ -291,13 +291,13 @@ void AttendFormat(const AttendTask& task, Work& work) {
 void Attend(const AttendTask& task, float* scratch) {
   const int64_t queries = static_cast<int64_t>(task.rows) * task.group;
   const int64_t padded = (queries + 15) / 16 * 16;
-  Work work;
+  AttendScratch work;
   work.max = scratch;
   work.sums = work.max + padded;
   work.scores = work.sums + queries * kSumLanes;
-  work.turned = work.scores + queries * kPageTokens;
-  work.turned_stride = static_cast<int64_t>(scale_groups(task.key_dim)) * kScaleGroup;
-  work.keys = work.turned + std::min<int64_t>(queries, kTileQueries) * work.turned_stride;
+  work.rotated = work.scores + queries * kPageTokens;
+  work.rotated_stride = static_cast<int64_t>(scale_groups(task.key_dim)) * kScaleGroup;
+  work.keys = work.rotated + std::min<int64_t>(queries, kTileQueries) * work.rotated_stride;
   work.values = work.keys + static_cast<int64_t>(task.key_dim) * kPageTokens;
   std::fill_n(work.max, queries, kMinusInfinity);
   std::fill_n(work.sums, queries * kSumLanes, 0.0f);
@@ -310,10 +310,10 @@ void Attend(const AttendTask& task, float* scratch) {
       AttendFormat<FloatPages<F32Words>>(task, work);
       break;
     case PageFormat::kQ8:
-      AttendFormat<CodePages<8>>(task, work);
+      AttendFormat<QuantPages<8>>(task, work);
       break;
     case PageFormat::kQ4:
-      AttendFormat<CodePages<4>>(task, work);
+      AttendFormat<QuantPages<4>>(task, work);
       break;
   }
   for (int64_t i = 0; i < queries; ++i) {
@@ -348,8 +348,8 @@ namespace fathom {
 
 size_t attend_scratch(int key_dim, int value_dim, int queries) {
   const size_t padded = (static_cast<size_t>(queries) + 15) / 16 * 16;
-  const size_t turned = static_cast<size_t>(std::min(queries, kTileQueries)) * scale_groups(key_dim) * kScaleGroup;
-  const size_t vectors = padded + static_cast<size_t>(queries) * (16 + kPageTokens) + turned +
+  const size_t rotated = static_cast<size_t>(std::min(queries, kTileQueries)) * scale_groups(key_dim) * kScaleGroup;
+  const size_t vectors = padded + static_cast<size_t>(queries) * (16 + kPageTokens) + rotated +
                          static_cast<size_t>(key_dim + value_dim) * kPageTokens;
   return std::max(vectors, amx_attend_scratch(key_dim, value_dim, queries));
 }

@@ -13,7 +13,7 @@
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
 #include "kernels/matmul_groups-inl.h"
-#include "kernels/woven_codes-inl.h"
+#include "kernels/interleaved_quants-inl.h"
 // clang-format on
 
 #if FATHOM_VECTOR_TARGET
@@ -22,14 +22,14 @@ namespace fathom {
 namespace HWY_NAMESPACE {
 
 #if HWY_MAX_BYTES == 64
-HWY_INLINE void StoreCodes(hn::Vec<hn::Rebind<int8_t, IntTag>> codes, int vector, int8_t* HWY_RESTRICT q) {
+HWY_INLINE void StoreQuants(hn::Vec<hn::Rebind<int8_t, IntTag>> quants, int vector, int8_t* HWY_RESTRICT q) {
   const hn::FixedTag<int8_t, 8> half;
-  hn::StoreU(hn::LowerHalf(codes), half, q + woven_column(16 * vector));
-  hn::StoreU(hn::UpperHalf(half, codes), half, q + woven_column(16 * vector + 8));
+  hn::StoreU(hn::LowerHalf(quants), half, q + interleaved_column(16 * vector));
+  hn::StoreU(hn::UpperHalf(half, quants), half, q + interleaved_column(16 * vector + 8));
 }
 #else
-HWY_INLINE void StoreCodes(hn::Vec<hn::Rebind<int8_t, IntTag>> codes, int vector, int8_t* HWY_RESTRICT q) {
-  hn::StoreU(codes, hn::Rebind<int8_t, IntTag>(), q + vector * Lanes());
+HWY_INLINE void StoreQuants(hn::Vec<hn::Rebind<int8_t, IntTag>> quants, int vector, int8_t* HWY_RESTRICT q) {
+  hn::StoreU(quants, hn::Rebind<int8_t, IntTag>(), q + vector * Lanes());
 }
 #endif
 
@@ -52,7 +52,7 @@ HWY_INLINE void QuantizeBlock(const float* HWY_RESTRICT x, int8_t* HWY_RESTRICT 
   FATHOM_UNROLL
   for (int i = 0; i < kVectors; ++i) {
     const IntVec rounded = hn::NearestInt(hn::Mul(values[i], inverse));
-    StoreCodes(hn::DemoteTo(hn::Rebind<int8_t, IntTag>(), rounded), i, q);
+    StoreQuants(hn::DemoteTo(hn::Rebind<int8_t, IntTag>(), rounded), i, q);
     totals[2 * i / kVectors] = hn::Add(totals[2 * i / kVectors], rounded);
   }
   const float s = most / 127.0f;
@@ -87,7 +87,7 @@ void Matmul(const Matrix& w, int64_t begin, int64_t end, const ActivationRows& x
 
 void FillMatmul(Kernels& table) {
   table.quantize_activations = QuantizeActivations;
-  table.woven_activations = HWY_MAX_BYTES == 64;
+  table.interleaved_activations = HWY_MAX_BYTES == 64;
   table.matvec = Matvec;
   table.matmul = Matmul;
   table.panel_rows = 2 * Lanes();

@@ -1,4 +1,4 @@
-// Products of float matrices as training needs them, turned or not, once per instruction set.
+// Products of float matrices as training needs them, rotated or not, once per instruction set.
 #include "kernels/vector.h"
 
 #include <algorithm>
@@ -26,7 +26,7 @@ constexpr int kRowsOfTile = 12;
 constexpr int kRowsOfTile = 6;
 #endif
 // b is packed in blocks of kDepth by kColumns (512 kB, a part of L2), which all rows of a pass; a's rows of a tile
-// then stay in L1. Of a turned a, kPackedRows are packed at once: whole cache lines of each of its rows.
+// then stay in L1. Of a rotated a, kPackedRows are packed at once: whole cache lines of each of its rows.
 constexpr int64_t kDepth = 256;
 constexpr int64_t kColumns = 512;
 constexpr int64_t kPackedRows = 96;
@@ -63,7 +63,7 @@ HWY_NOINLINE void MultiplyTile(const float* HWY_RESTRICT a, int64_t stride, cons
 }
 
 /// to[k, c] = from[c, k] for c < columns, 0 beyond up to the panel's width.
-HWY_INLINE void PackTurned(const float* from, int64_t stride, int64_t columns, int64_t depth, float* to) {
+HWY_INLINE void PackTransposed(const float* from, int64_t stride, int64_t columns, int64_t depth, float* to) {
   const int64_t width = 2 * Lanes();
   int64_t whole = 0;
 #if HWY_TARGET == HWY_AVX3_DL
@@ -104,8 +104,8 @@ void PackBlock(const FloatProduct& p, int64_t k, int64_t depth, int64_t column, 
   const int64_t width = 2 * Lanes();
   for (int64_t c = 0; c < columns; c += width, to += depth * width) {
     const int64_t count = std::min(width, columns - c);
-    if (p.b_turned) {
-      PackTurned(p.b + (column + c) * p.b_stride + k, p.b_stride, count, depth, to);
+    if (p.b_transposed) {
+      PackTransposed(p.b + (column + c) * p.b_stride + k, p.b_stride, count, depth, to);
     } else {
       PackRows(p.b + k * p.b_stride + column + c, p.b_stride, count, depth, to);
     }
@@ -113,7 +113,7 @@ void PackBlock(const FloatProduct& p, int64_t k, int64_t depth, int64_t column, 
 }
 
 /// to[tile, k, i] = a's rows [row, row + rows) in tiles of kRowsOfTile, the last as narrow as it is.
-void PackTurnedRows(const FloatProduct& p, int64_t row, int64_t rows, int64_t k, int64_t depth, float* to) {
+void PackTransposedRows(const FloatProduct& p, int64_t row, int64_t rows, int64_t k, int64_t depth, float* to) {
   const int64_t whole = rows / kRowsOfTile * kRowsOfTile;
   for (int64_t i = 0; i < depth; ++i) {
     const float* from = p.a + (k + i) * p.a_stride + row;
@@ -159,9 +159,9 @@ void MultiplyRows(const FloatProduct& p, const Block& block, int64_t row, const 
 void MultiplyBlock(const FloatProduct& p, const Block& block, float* scratch) {
   for (int64_t first = 0; first < p.rows; first += kPackedRows) {
     const int64_t count = std::min(kPackedRows, p.rows - first);
-    if (p.a_turned) PackTurnedRows(p, first, count, block.k, block.depth, scratch);
+    if (p.a_transposed) PackTransposedRows(p, first, count, block.k, block.depth, scratch);
     for (int64_t i = 0; i < count; i += kRowsOfTile) {
-      const float* packed = p.a_turned ? scratch + i * block.depth : nullptr;
+      const float* packed = p.a_transposed ? scratch + i * block.depth : nullptr;
       WithRows<kRowsOfTile>(std::min<int64_t>(kRowsOfTile, count - i),
                             [&](auto rows) { MultiplyRows<decltype(rows)::value>(p, block, first + i, packed); });
     }

@@ -34,12 +34,12 @@ HWY_INLINE void RoundToBf16(const float* HWY_RESTRICT x, int n, uint32_t* HWY_RE
 }
 
 /// Codes of n floats under their common scale, which is returned; n is a multiple of the lanes.
-HWY_INLINE uint16_t RoundToCodes(const float* HWY_RESTRICT x, int n, int bits, uint32_t* HWY_RESTRICT out) {
+HWY_INLINE uint16_t RoundToQuants(const float* HWY_RESTRICT x, int n, int bits, uint32_t* HWY_RESTRICT out) {
   const FloatTag d;
   const int lanes = static_cast<int>(hn::Lanes(d));
   auto most = hn::Zero(d);
   for (int i = 0; i < n; i += lanes) most = hn::Max(most, hn::Abs(hn::Load(d, x + i)));
-  const uint16_t scale = code_scale(hn::GetLane(hn::MaxOfLanes(d, most)), bits);
+  const uint16_t scale = quant_scale(hn::GetLane(hn::MaxOfLanes(d, most)), bits);
   const uint32_t scale_bits = static_cast<uint32_t>(scale) << 16;
   float scale_value;
   std::memcpy(&scale_value, &scale_bits, 4);
@@ -47,22 +47,22 @@ HWY_INLINE uint16_t RoundToCodes(const float* HWY_RESTRICT x, int n, int bits, u
   const auto largest = static_cast<float>((1 << bits) - 1);
   for (int i = 0; i < n; i += lanes) {
     const auto scaled = hn::Add(hn::Mul(hn::Load(d, x + i), inverse), hn::Set(d, largest / 2));
-    const auto code = hn::Min(hn::Max(hn::Round(scaled), hn::Zero(d)), hn::Set(d, largest));
-    hn::Store(hn::BitCast(WordTag(), hn::ConvertTo(hn::Rebind<int32_t, FloatTag>(), code)), WordTag(), out + i);
+    const auto quant = hn::Min(hn::Max(hn::Round(scaled), hn::Zero(d)), hn::Set(d, largest));
+    hn::Store(hn::BitCast(WordTag(), hn::ConvertTo(hn::Rebind<int32_t, FloatTag>(), quant)), WordTag(), out + i);
   }
   return scale;
 }
 
 /// Up to 32 dimensions of a key from `begin` on, rotated; even ones first (16, zeros behind the last), then odd
 /// ones.
-HWY_INLINE void TurnGroup(const PageWrite& w, const float* HWY_RESTRICT key, int begin, int token,
-                          float* HWY_RESTRICT turned) {
+HWY_INLINE void RotateGroup(const PageWrite& w, const float* HWY_RESTRICT key, int begin, int token,
+                          float* HWY_RESTRICT rotated) {
   const int pairs = std::min(kScaleGroup, w.key_dim - begin) / 2;
-  const float* HWY_RESTRICT cos = w.turns + static_cast<int64_t>(token) * w.rotary_dim + begin / 2;
+  const float* HWY_RESTRICT cos = w.rotations + static_cast<int64_t>(token) * w.rotary_dim + begin / 2;
   const float* HWY_RESTRICT sin = cos + w.rotary_dim / 2;
   const int rotating = std::clamp((w.rotary_dim - begin) / 2, 0, pairs);
-  float* HWY_RESTRICT evens = turned;
-  float* HWY_RESTRICT odds = turned + kScaleGroup / 2;
+  float* HWY_RESTRICT evens = rotated;
+  float* HWY_RESTRICT odds = rotated + kScaleGroup / 2;
   for (int i = 0; i < rotating; ++i) {
     const float even = key[begin + 2 * i], odd = key[begin + 2 * i + 1];
     evens[i] = even * cos[i] - odd * sin[i];
@@ -78,26 +78,26 @@ HWY_INLINE void TurnGroup(const PageWrite& w, const float* HWY_RESTRICT key, int
 
 void WriteKey(const PageWrite& w, const float* HWY_RESTRICT key, int token) {
   constexpr int kPairs = kScaleGroup / 2;
-  const int bits = code_bits(w.format);
+  const int bits = quant_bits(w.format);
   const int pairs_per_word = bits ? 16 / bits : 1;
   auto* scales = reinterpret_cast<uint16_t*>(w.page_keys + key_scale_offset(w.format, w.key_dim));
-  alignas(64) float turned[kScaleGroup];
-  alignas(64) uint32_t codes[kScaleGroup];
+  alignas(64) float rotated[kScaleGroup];
+  alignas(64) uint32_t quants[kScaleGroup];
   for (int begin = 0; begin < w.key_dim; begin += kScaleGroup) {
-    TurnGroup(w, key, begin, token, turned);
+    RotateGroup(w, key, begin, token, rotated);
     const int pairs = std::min(kScaleGroup, w.key_dim - begin) / 2;
     if (w.format == PageFormat::kF32) {
       float* to = reinterpret_cast<float*>(w.page_keys) + key_pair_index(w.key_dim, begin / 2, token) * 2;
       for (int i = 0; i < pairs; ++i) {
-        to[i * kKeyTile * 2] = turned[i];
-        to[i * kKeyTile * 2 + 1] = turned[kPairs + i];
+        to[i * kKeyTile * 2] = rotated[i];
+        to[i * kKeyTile * 2 + 1] = rotated[kPairs + i];
       }
       continue;
     }
     if (bits == 0) {
-      RoundToBf16(turned, kScaleGroup, codes);
+      RoundToBf16(rotated, kScaleGroup, quants);
     } else {
-      scales[begin / kScaleGroup * kPageTokens + token] = RoundToCodes(turned, kScaleGroup, bits, codes);
+      scales[begin / kScaleGroup * kPageTokens + token] = RoundToQuants(rotated, kScaleGroup, bits, quants);
     }
     const int64_t at = bits ? static_cast<int64_t>(begin / 2 / pairs_per_word) * kPageTokens + token
                             : key_pair_index(w.key_dim, begin / 2, token);
@@ -106,17 +106,17 @@ void WriteKey(const PageWrite& w, const float* HWY_RESTRICT key, int token) {
     for (int i = 0; i < pairs; i += pairs_per_word, to += step) {
       uint32_t word = 0;
       for (int j = 0; j < pairs_per_word && i + j < pairs; ++j)
-        word |= (codes[i + j] | codes[kPairs + i + j] << 16) << (j * bits);
+        word |= (quants[i + j] | quants[kPairs + i + j] << 16) << (j * bits);
       *to = word;
     }
   }
 }
 
 void WriteValue(const PageWrite& w, const float* HWY_RESTRICT value, int token) {
-  const int bits = code_bits(w.format);
+  const int bits = quant_bits(w.format);
   auto* scales = reinterpret_cast<uint16_t*>(w.page_values + value_scale_offset(w.format, w.value_dim));
   alignas(64) float group[kScaleGroup] = {};
-  alignas(64) uint32_t codes[kScaleGroup];
+  alignas(64) uint32_t quants[kScaleGroup];
   const int pairs_per_word = bits ? 16 / bits : 1;
   const int shift = token / 2 % pairs_per_word * bits + token % 2 * 16;
   const uint32_t keep = ~(((bits ? 1u << bits : 1u << 16) - 1) << shift);
@@ -131,12 +131,12 @@ void WriteValue(const PageWrite& w, const float* HWY_RESTRICT value, int token) 
     std::copy_n(value + begin, n, group);
     std::fill(group + n, group + kScaleGroup, 0.0f);
     if (bits == 0) {
-      RoundToBf16(group, kScaleGroup, codes);
+      RoundToBf16(group, kScaleGroup, quants);
     } else {
-      scales[begin / kScaleGroup * kPageTokens + token] = RoundToCodes(group, kScaleGroup, bits, codes);
+      scales[begin / kScaleGroup * kPageTokens + token] = RoundToQuants(group, kScaleGroup, bits, quants);
     }
     uint32_t* HWY_RESTRICT to = reinterpret_cast<uint32_t*>(w.page_values) + row + begin;
-    for (int i = 0; i < n; ++i) to[i] = (to[i] & keep) | codes[i] << shift;
+    for (int i = 0; i < n; ++i) to[i] = (to[i] & keep) | quants[i] << shift;
   }
 }
 

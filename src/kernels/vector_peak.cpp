@@ -103,10 +103,10 @@ __attribute__((target("avx512bf16"))) int64_t PeakBf16Pairs(int64_t n, float* si
 }
 #endif
 
-/// Four streams side by side, prefetched: of the ways tried (one to four streams, prefetch none to 8 KiB ahead) the
+/// Four streams side by side, prefetched: of the ways tried (one to four streams, prefetch none to 8 KiB prefetch) the
 /// fastest on every page size, 1.6 times as fast as plain words on two cores of a server.
 uint32_t Read(const std::byte* bytes, size_t n) {
-  constexpr size_t kStreams = 4, kAhead = 1024;
+  constexpr size_t kStreams = 4, kPrefetchDistance = 1024;
   const hn::CappedTag<uint32_t, 16> d;
   const size_t width = hn::Lanes(d) * sizeof(uint32_t), part = n / kStreams;
   auto a = hn::Zero(d), b = hn::Zero(d), c = hn::Zero(d), e = hn::Zero(d);
@@ -115,7 +115,7 @@ uint32_t Read(const std::byte* bytes, size_t n) {
   for (size_t i = 0; i < part; i += kReadStep / kStreams) {
     for (size_t stream = 0; stream < kStreams; ++stream) {
       const std::byte* at = bytes + stream * part + i;
-      for (size_t j = 0; j < kReadStep / kStreams; j += 64) __builtin_prefetch(at + kAhead + j);
+      for (size_t j = 0; j < kReadStep / kStreams; j += 64) __builtin_prefetch(at + kPrefetchDistance + j);
       for (size_t j = 0; j < kReadStep / kStreams; j += 4 * width) {
         a = hn::Add(a, load(at + j));
         b = hn::Add(b, load(at + j + width));

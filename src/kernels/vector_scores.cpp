@@ -10,7 +10,7 @@
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
 #include "kernels/attend_floats-inl.h"
-#include "kernels/attend_codes-inl.h"
+#include "kernels/attend_quants-inl.h"
 // clang-format on
 
 #if FATHOM_VECTOR_TARGET
@@ -35,8 +35,8 @@ void ScoreFloats(const ScoreTask& task, float* HWY_RESTRICT tile) {
 }
 
 template <int kBits>
-void ScoreCodes(const ScoreTask& task, float* HWY_RESTRICT tile) {
-  CodeKeyTile<kBits>(task.keys, task.key_dim, tile);
+void ScoreQuants(const ScoreTask& task, float* HWY_RESTRICT tile) {
+  QuantKeyTile<kBits>(task.keys, task.key_dim, tile);
   ScorePairs(TilePairs{tile}, task);
 }
 
@@ -47,9 +47,9 @@ void ScorePage(const ScoreTask& task, float* scratch) {
     case PageFormat::kF32:
       return ScoreFloats<F32Words>(task, scratch);
     case PageFormat::kQ8:
-      return ScoreCodes<8>(task, scratch);
+      return ScoreQuants<8>(task, scratch);
     case PageFormat::kQ4:
-      return ScoreCodes<4>(task, scratch);
+      return ScoreQuants<4>(task, scratch);
   }
 }
 
@@ -71,7 +71,7 @@ HWY_INLINE FourVec SumsOfColumns(D d, V v) {
 
 // Words that are asked for before they are read (Zen 5, one thread, 256 MiB: 62 to 31 ns a page of two groups of 64
 // dimensions; half as far 33).
-constexpr int64_t kBoundsAhead = 2048;
+constexpr int64_t kPrefetchBounds = 2048;
 constexpr int kPagesAtOnce =
     kVectors == 4 ? 2 : 1;  // where registers are many, queries are loaded once for two pages
 
@@ -95,7 +95,7 @@ HWY_INLINE void RaiseBounds(const BoundTask& task, const uint32_t* HWY_RESTRICT 
     FATHOM_UNROLL
     for (int p = 0; p < kPages; ++p) {
       const auto pairs = hn::LoadU(dw, words + p * task.n + i);
-      FetchSoon(words + p * task.n + i + kBoundsAhead);
+      FetchSoon(words + p * task.n + i + kPrefetchBounds);
       least[p] = hn::BitCast(d, hn::ShiftLeft<16>(pairs));
       largest[p] = hn::BitCast(d, hn::And(pairs, hn::Set(dw, 0xffff0000u)));
     }

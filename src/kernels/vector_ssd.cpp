@@ -133,8 +133,8 @@ HWY_NOINLINE void MultiplyRowsOfBlock(const float* c, int64_t c_stride, const fl
 }
 
 /// One call of ssd_chunk: the head, and the parts of its scratch.
-struct SsdWork {
-  HWY_INLINE SsdWork(const SsdHead& head, float* scratch)
+struct SsdScratch {
+  HWY_INLINE SsdScratch(const SsdHead& head, float* scratch)
       : t(head),
         padded((head.width + 31) / 32 * 32),
         h(scratch),
@@ -176,7 +176,7 @@ HWY_INLINE void ScaleRow(float* row, int64_t n, float factor) {
 }
 
 /// Loads dt·x of the block into work.x.
-HWY_INLINE void LoadInputs(const SsdWork& work, int64_t first, int64_t rows) {
+HWY_INLINE void LoadInputs(const SsdScratch& work, int64_t first, int64_t rows) {
   const SsdHead& t = work.t;
   for (int64_t i = 0; i < rows; ++i) {
     float* to = work.x + i * work.padded;
@@ -187,7 +187,7 @@ HWY_INLINE void LoadInputs(const SsdWork& work, int64_t first, int64_t rows) {
 }
 
 /// work.mix from the products of the block and its decays.
-HWY_INLINE void Mix(const SsdWork& work, const float* products, int64_t rows, const double* logs) {
+HWY_INLINE void Mix(const SsdScratch& work, const float* products, int64_t rows, const double* logs) {
   const FloatTag d;
   alignas(64) float decay[kSsdBlock];
   for (int64_t i = 0; i < rows; ++i) {
@@ -206,7 +206,7 @@ HWY_INLINE void Mix(const SsdWork& work, const float* products, int64_t rows, co
 
 /// y of rows [row, row + kRows) of the block, columns [p, p + two vectors).
 template <int kRows>
-HWY_INLINE void OutputTile(const SsdWork& work, int64_t first, int64_t row, int64_t p, const float* decay) {
+HWY_INLINE void OutputTile(const SsdScratch& work, int64_t first, int64_t row, int64_t p, const float* decay) {
   const FloatTag d;
   const SsdHead& t = work.t;
   FloatVec sums[kRows][2];
@@ -233,7 +233,7 @@ HWY_INLINE void OutputTile(const SsdWork& work, int64_t first, int64_t row, int6
   }
 }
 
-HWY_NOINLINE void Outputs(const SsdWork& work, int64_t first, int64_t rows, const double* logs) {
+HWY_NOINLINE void Outputs(const SsdScratch& work, int64_t first, int64_t rows, const double* logs) {
   alignas(64) float decay[kSsdBlock];
   Decays(logs, 0, true, rows, decay);
   for (int64_t p = 0; p < work.padded; p += 2 * Lanes()) {
@@ -246,7 +246,7 @@ HWY_NOINLINE void Outputs(const SsdWork& work, int64_t first, int64_t rows, cons
 }
 
 /// work.h after the block.
-HWY_NOINLINE void UpdateState(const SsdWork& work, int64_t first, int64_t rows, const double* logs) {
+HWY_NOINLINE void UpdateState(const SsdScratch& work, int64_t first, int64_t rows, const double* logs) {
   const FloatTag d;
   const SsdHead& t = work.t;
   alignas(64) float decay[kSsdBlock];
@@ -276,7 +276,7 @@ HWY_NOINLINE void UpdateState(const SsdWork& work, int64_t first, int64_t rows, 
 
 void SsdChunk(const SsdHead& t, float* scratch) {
   assert(t.a <= 0);
-  const SsdWork work(t, scratch);
+  const SsdScratch work(t, scratch);
   if (t.width % 32 != 0) std::fill_n(work.h, t.state * work.padded, 0.0f);
   TransposeFloats(t.h, t.state, t.width, t.state, work.h, work.padded);
   for (int64_t first = 0; first < t.rows; first += kSsdBlock) {

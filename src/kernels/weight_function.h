@@ -4,7 +4,7 @@
 
 namespace fathom {
 
-/// How one task of attention turns scores into weights, where that is not w = e^score. Weights over parts of the
+/// How one task of attention rotations scores into weights, where that is not w = e^score. Weights over parts of the
 /// keys add up whatever the function, so that partial results merge by their log-sums.
 struct WeightFunction {
   /// Replaces scores by ln of their weights (−infinity: none). scores: [count], count at most 64 and a multiple

@@ -74,7 +74,7 @@ class PageFiller {
     write.first = offset;
     write.count = 1;
     write.keys = key_.data();
-    write.turns = rotations_.offset(0).cos;
+    write.rotations = rotations_.offset(0).cos;
     kernels_.write_page(write);
   }
 

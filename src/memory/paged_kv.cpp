@@ -89,7 +89,7 @@ PageWrite PagedKv::page_write(PageId page) const {
   write.key_dim = shape.key_dim;
   write.value_dim = shape.values_in_keys() ? 0 : shape.value_dim;
   write.rotary_dim = 2 * rotations().pairs();
-  write.turns = rotations().offset(0).cos;
+  write.rotations = rotations().offset(0).cos;
   write.page_keys = store.keys(page);
   write.page_values = store.values(page);
   return write;
@@ -164,7 +164,7 @@ void PagedKv::write_draft(const Kernels& kernels, int head, const float* keys, i
   const DraftPages& draft = draft_pages_[head];
   for (int node = 0; node < draft_->size(); ++node) {
     PageWrite write = page_write(draft.pages[draft.members[1] >> node & 1].get());
-    write.turns = draft.rotations->data();
+    write.rotations = draft.rotations->data();
     write.first = node;
     write.count = 1;
     write.keys = keys + node * key_stride;

@@ -15,7 +15,7 @@ class SequenceState {
   /// The sequence has only this many tokens any more.
   virtual void rewind(int64_t tokens) = 0;
   /// Whether it knows tokens by where they lie, so that they must not move (Memory::pack).
-  virtual bool remembers_places() const { return true; }
+  virtual bool remembers_positions() const { return true; }
 };
 
 /// A state of so much for each layer (copied by forks, and with a rewind of its own), and what all layers share. A
@@ -27,7 +27,7 @@ struct LayerStates final : SequenceState {
   void rewind(int64_t tokens) override {
     for (Layer& layer : layers) layer.rewind(tokens);
   }
-  bool remembers_places() const override {
+  bool remembers_positions() const override {
     return !requires { Layer::kFollowsPages; };
   }
   /// What a state of this kind keeps.

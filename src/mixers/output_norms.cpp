@@ -30,7 +30,7 @@ void add_block(const OutputShape& shape, int64_t begin, int64_t end, int64_t row
     product.a_stride = w.cols;
     product.b = values + head / group * rows * shape.value_dim;
     product.b_stride = shape.value_dim;
-    product.b_turned = true;
+    product.b_transposed = true;
     product.y = reached.data();
     product.y_stride = rows;
     kernels.multiply(product, scratch.data());

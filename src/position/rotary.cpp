@@ -11,7 +11,7 @@ namespace {
 
 constexpr int kOffsets = 64;  // tokens of a page
 
-/// Pair index below which YaRN keeps frequencies (the pair that turns `rotations` times within the trained length).
+/// Pair index below which YaRN keeps frequencies (the pair that rotations `rotations` times within the trained length).
 double yarn_boundary(const RotaryConfig& c, double rotations) {
   return c.dims * std::log(c.original_context / (2 * M_PI * rotations)) / (2 * std::log(c.base));
 }
@@ -104,16 +104,16 @@ PositionRotations::PositionRotations(const Rotary& rotary)
 void PositionRotations::reserve(int64_t last) {
   const size_t row = 2 * static_cast<size_t>(pairs_);
   if (row == 0) return;
-  const size_t have = places_.size() / row, wanted = static_cast<size_t>(last / kOffsets) + 1;
+  const size_t have = positions_.size() / row, wanted = static_cast<size_t>(last / kOffsets) + 1;
   if (wanted <= have) return;
-  if (wanted > places_.max_size() / row) fail("positions up to ", last, " are more than memory can hold");
+  if (wanted > positions_.max_size() / row) fail("positions up to ", last, " are more than memory can hold");
   try {
-    places_.resize(wanted * row);
+    positions_.resize(wanted * row);
   } catch (const std::bad_alloc&) {
     fail("out of memory: rotations for positions up to ", last, " take ", wanted * row * sizeof(float), " bytes");
   }
   for (size_t p = have; p < wanted; ++p) {
-    float* at = places_.data() + p * row;
+    float* at = positions_.data() + p * row;
     rotary_->angles(static_cast<double>(p) * kOffsets, at, at + pairs_);
   }
 }
@@ -124,7 +124,7 @@ PositionRotations::View PositionRotations::offset(int offset) const {
 }
 
 PositionRotations::View PositionRotations::at(int64_t place, float* spare) const {
-  const float* coarse = places_.data() + static_cast<size_t>(place / kOffsets) * 2 * pairs_;
+  const float* coarse = positions_.data() + static_cast<size_t>(place / kOffsets) * 2 * pairs_;
   if (place % kOffsets == 0) return {coarse, coarse + pairs_};
   const View fine = offset(static_cast<int>(place % kOffsets));
   for (int i = 0; i < pairs_; ++i) {
@@ -134,9 +134,9 @@ PositionRotations::View PositionRotations::at(int64_t place, float* spare) const
   return {spare, spare + pairs_};
 }
 
-PositionRotations::View PositionRotations::back(View turn, float* sin) const {
-  for (int i = 0; i < pairs_; ++i) sin[i] = -turn.sin[i];
-  return {turn.cos, sin};
+PositionRotations::View PositionRotations::back(View rotation, float* sin) const {
+  for (int i = 0; i < pairs_; ++i) sin[i] = -rotation.sin[i];
+  return {rotation.cos, sin};
 }
 
 }  // namespace fathom

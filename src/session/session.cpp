@@ -117,7 +117,7 @@ void Session::check_methods() const {
   }
   if (!evictor_ || !evictor_->moves_tokens() || attend.works_with_compacted) return;
   fail_usage("--evict ", options_.evict, " moves tokens, but --attend ", options_.attend,
-             " remembers where they are: expected places=true, or --attend with ",
+             " stores their positions: expected positions=original, or --attend with ",
              or_list(attend_methods().names_with(&Capabilities::works_with_compacted)));
 }
 
@@ -138,14 +138,14 @@ void Session::add_with_landmarks(std::span<const int32_t> tokens, int64_t before
   }
 }
 
-bool Session::wants_surprisal() const {
-  return selector_->wants_surprisal() || (evictor_ && evictor_->wants_surprisal());
+bool Session::needs_surprisal() const {
+  return selector_->needs_surprisal() || (evictor_ && evictor_->needs_surprisal());
 }
 
 void Session::tell_surprisal(std::span<const float> nats) {
   const Surprisal surprisal{length() - std::ssize(nats), nats};
-  if (selector_->wants_surprisal()) selector_->surprisal(surprisal, sequence_.state(Sequence::StateOf::kSelector));
-  if (evictor_ && evictor_->wants_surprisal())
+  if (selector_->needs_surprisal()) selector_->surprisal(surprisal, sequence_.state(Sequence::StateOf::kSelector));
+  if (evictor_ && evictor_->needs_surprisal())
     evictor_->surprisal(surprisal, sequence_.state(Sequence::StateOf::kEvictor));
 }
 
@@ -175,12 +175,12 @@ void Session::read_chunk(std::span<const int32_t> tokens, std::span<const int64_
   std::vector<char> shown;               // of those: whether the caller asked for them
   for (int64_t i = 0; i < count; ++i) {
     const bool wanted = options.each_row && (!options.wants || options.wants(first + i));
-    if (!wanted && !(wants_surprisal() && i + 1 < count)) continue;
+    if (!wanted && !(needs_surprisal() && i + 1 < count)) continue;
     visited.push_back(i);
     shown.push_back(wanted);
     row_of.push_back(landmarks().with(before + i + 1) - landmarks().with(before) - 1);
   }
-  std::vector<float> nats(wants_surprisal() ? count : 0);
+  std::vector<float> nats(needs_surprisal() ? count : 0);
   if (!nats.empty()) nats[0] = nats_or_nan(logits_, tokens[0]);
   rows.visited = row_of;
   rows.visit = [&](size_t i, std::span<const float> logits) {
@@ -189,7 +189,7 @@ void Session::read_chunk(std::span<const int32_t> tokens, std::span<const int64_
     if (shown[i]) options.each_row(first + token, logits);
   };
   const int64_t end = std::ssize(read) - 1;
-  if (last || wants_surprisal()) rows.wanted = {&end, 1};
+  if (last || needs_surprisal()) rows.wanted = {&end, 1};
   engine_->forward({&rows, 1});
   if (rows.result.error) {
     logits_.clear();
@@ -262,9 +262,9 @@ std::vector<std::exception_ptr> Session::try_step(std::span<Session* const> sess
       errors[members[m]] = batch[m].result.error;
       continue;
     }
-    const float nats = session.wants_surprisal() ? nats_or_nan(session.logits_, tokens[members[m]]) : 0;
+    const float nats = session.needs_surprisal() ? nats_or_nan(session.logits_, tokens[members[m]]) : 0;
     session.logits_ = std::move(batch[m].result.logits);
-    if (session.wants_surprisal()) session.tell_surprisal({&nats, 1});
+    if (session.needs_surprisal()) session.tell_surprisal({&nats, 1});
     session.evict(true);
   }
   return errors;
@@ -305,11 +305,11 @@ void Session::accept(std::span<const int> path) {
   const int64_t vocabulary = model().config().vocabulary;
   std::vector<float> nats;
   for (const int node : path) {
-    nats.push_back(wants_surprisal() ? nats_or_nan(logits_, draft->tokens[node]) : 0);
+    nats.push_back(needs_surprisal() ? nats_or_nan(logits_, draft->tokens[node]) : 0);
     const auto row = draft->logits.begin() + node * vocabulary;
     logits_.assign(row, row + vocabulary);
   }
-  if (wants_surprisal()) tell_surprisal(nats);
+  if (needs_surprisal()) tell_surprisal(nats);
   evict(true);
 }
 

@@ -120,7 +120,7 @@ class Session {
   void read_chunk(std::span<const int32_t> tokens, std::span<const int64_t> positions, int64_t first, bool last,
                   const AppendOptions& options);
   void read_again(std::span<const int32_t> ids);
-  bool wants_surprisal() const;
+  bool needs_surprisal() const;
   void tell_surprisal(std::span<const float> nats);
   void evict(bool end);
 

@@ -1,7 +1,7 @@
 #include "tokens/chat_template.h"
 
-#include "tokens/jinja_evaluator.h"
-#include "tokens/jinja_parser.h"
+#include "tokens/jinja/evaluator.h"
+#include "tokens/jinja/parser.h"
 
 namespace fathom {
 namespace {

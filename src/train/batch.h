@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <vector>
 
-namespace fathom {
+namespace fathom::train {
 
 /// Sequences of one length; none sees another.
 struct Batch {
@@ -21,4 +21,4 @@ class BatchSource {
   virtual Batch batch(int64_t step) = 0;
 };
 
-}  // namespace fathom
+}  // namespace fathom::train

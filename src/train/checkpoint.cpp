@@ -9,7 +9,7 @@
 #include "base/write_file.h"
 #include "train/train_config.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 // The file: magic, version, bytes of the header; the header (JSON, padded with spaces to a multiple of 8); values
@@ -106,4 +106,4 @@ void read_checkpoint(const std::string& path, const Json& config, TrainState& st
   state.step = header["step"].get<int64_t>();
 }
 
-}  // namespace fathom
+}  // namespace fathom::train

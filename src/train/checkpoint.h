@@ -6,7 +6,7 @@
 
 #include "base/json.h"
 
-namespace fathom {
+namespace fathom::train {
 
 /// All that a run needs to go on as if it had not stopped; batches are functions of the step.
 struct TrainState {
@@ -24,4 +24,4 @@ void write_checkpoint(const std::string& path, const Json& config, const TrainSt
 /// state is then untouched.
 void read_checkpoint(const std::string& path, const Json& config, TrainState& state);
 
-}  // namespace fathom
+}  // namespace fathom::train

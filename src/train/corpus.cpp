@@ -14,7 +14,7 @@
 #include "base/utf8.h"
 #include "train/tar_reader.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 namespace fs = std::filesystem;
@@ -120,4 +120,4 @@ CorpusFacts Corpus::facts() const {
   return facts;
 }
 
-}  // namespace fathom
+}  // namespace fathom::train

@@ -4,7 +4,7 @@
 #include <functional>
 #include <string>
 
-namespace fathom {
+namespace fathom::train {
 
 /// One text of a corpus: UTF-8, lines end in '\n' alone, no byte-order mark.
 struct Document {
@@ -43,4 +43,4 @@ class Corpus {
   CorpusOptions options_;
 };
 
-}  // namespace fathom
+}  // namespace fathom::train

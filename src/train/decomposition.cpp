@@ -3,20 +3,20 @@
 #include <numeric>
 
 #include "base/error.h"
-#include "eval/dice.h"
+#include "eval/rng.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 constexpr int32_t kMostLevel = 30;
 
 /// The level of the next piece of a document with `left` tokens: the highest that fits or, to spread, one in
 /// [least, most] that is drawn half as often as the next lower one, so that all get the same number of tokens.
-int32_t next_level(int64_t left, const DecompositionOptions& options, Dice& dice) {
+int32_t next_level(int64_t left, const DecompositionOptions& options, eval::Rng& rng) {
   int32_t level = options.most_level;
   if (left >= int64_t{1} << level && options.spread) {
     const int32_t levels = options.most_level - options.least_level + 1;
-    int64_t drawn = dice.below((int64_t{1} << levels) - 1) + 1;
+    int64_t drawn = rng.below((int64_t{1} << levels) - 1) + 1;
     for (; drawn > 1; drawn >>= 1) --level;
     return level;
   }
@@ -42,10 +42,10 @@ Decomposition::Decomposition(std::span<const int64_t> lengths, const Decompositi
   check(options_);
   buckets_.resize(options_.most_level - options_.least_level + 1);
   for (size_t document = 0; document < lengths.size(); ++document) {
-    Dice dice(options_.seed, "pieces of a document", 0, static_cast<int64_t>(document));
+    eval::Rng rng(options_.seed, "pieces of a document", 0, static_cast<int64_t>(document));
     const int64_t least = int64_t{1} << options_.least_level;
     for (int64_t begin = 0; lengths[document] - begin >= least;) {
-      const int32_t level = next_level(lengths[document] - begin, options_, dice);
+      const int32_t level = next_level(lengths[document] - begin, options_, rng);
       buckets_[level - options_.least_level].push_back({static_cast<int32_t>(document), level, begin});
       begin += int64_t{1} << level;
     }
@@ -66,14 +66,14 @@ void Decomposition::plan(int64_t epoch) {
   for (size_t i = 0; i < buckets_.size(); ++i) {
     shuffled_[i].resize(buckets_[i].size());
     std::iota(shuffled_[i].begin(), shuffled_[i].end(), 0);
-    Dice(options_.seed, "pieces of an epoch", static_cast<int64_t>(i), epoch).shuffle(shuffled_[i]);
+    eval::Rng(options_.seed, "pieces of an epoch", static_cast<int64_t>(i), epoch).shuffle(shuffled_[i]);
   }
-  Dice dice(options_.seed, "batches of an epoch", 0, epoch);
-  for (int32_t cycle = 0; cycle < options_.cycles; ++cycle) plan_cycle(cycle, dice);
+  eval::Rng rng(options_.seed, "batches of an epoch", 0, epoch);
+  for (int32_t cycle = 0; cycle < options_.cycles; ++cycle) plan_cycle(cycle, rng);
   epoch_ = epoch;
 }
 
-void Decomposition::plan_cycle(int32_t cycle, Dice& dice) {
+void Decomposition::plan_cycle(int32_t cycle, eval::Rng& rng) {
   const auto levels = static_cast<int32_t>(buckets_.size());
   std::vector<int64_t> next(levels), left(levels), weights(levels);
   for (int32_t i = 0; i < levels; ++i) {
@@ -87,7 +87,7 @@ void Decomposition::plan_cycle(int32_t cycle, Dice& dice) {
     const int64_t sum = std::accumulate(weights.begin(), weights.end(), int64_t{0});
     if (sum == 0) return;
     int32_t chosen = 0;
-    for (int64_t drawn = dice.below(sum); drawn >= weights[chosen]; ++chosen) drawn -= weights[chosen];
+    for (int64_t drawn = rng.below(sum); drawn >= weights[chosen]; ++chosen) drawn -= weights[chosen];
     order_.push_back({options_.least_level + chosen, next[chosen]++});
     --left[chosen];
   }
@@ -104,4 +104,4 @@ PieceBatch Decomposition::batch(int64_t step) {
   return batch;
 }
 
-}  // namespace fathom
+}  // namespace fathom::train

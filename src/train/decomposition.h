@@ -4,9 +4,9 @@
 #include <span>
 #include <vector>
 
-namespace fathom {
+namespace fathom::train {
 
-class Dice;
+class eval::Rng;
 
 /// Tokens [begin, begin + 2^level) of a document.
 struct TokenPiece {
@@ -64,7 +64,7 @@ class Decomposition {
   int64_t pieces_per_batch(int32_t level) const { return options_.batch_tokens >> level; }
   int64_t batches(int32_t level) const;
   void plan(int64_t epoch);
-  void plan_cycle(int32_t cycle, Dice& dice);
+  void plan_cycle(int32_t cycle, eval::Rng& rng);
 
   DecompositionOptions options_;
   std::vector<std::vector<TokenPiece>> buckets_;  // by level, from the least
@@ -75,4 +75,4 @@ class Decomposition {
   std::vector<std::vector<int64_t>> shuffled_;  // its order of each bucket's pieces
 };
 
-}  // namespace fathom
+}  // namespace fathom::train

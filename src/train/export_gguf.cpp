@@ -9,7 +9,7 @@
 #include "models/model_metadata.h"
 #include "models/network.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 constexpr const char* kRotaryDivisors = "rope_freqs.weight";
@@ -110,4 +110,4 @@ void import_gguf(const Gguf& file, Net& net) {
   net.values().copy_(values);
 }
 
-}  // namespace fathom
+}  // namespace fathom::train

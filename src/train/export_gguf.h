@@ -5,7 +5,7 @@
 #include "formats/gguf.h"
 #include "train/net.h"
 
-namespace fathom {
+namespace fathom::train {
 
 /// The net as a GGUF file that the engine reads. Matrices are rounded to `type` (where a row is no whole number of
 /// its blocks: to q8_0, or f16), norms stay f32. tokenizer: its `tokenizer.*` metadata go along; null: none. Throws
@@ -19,4 +19,4 @@ NetConfig read_net_config(const Gguf& file);
 /// missing, has another shape, or has no place in the net; values are then partly those of the file.
 void import_gguf(const Gguf& file, Net& net);
 
-}  // namespace fathom
+}  // namespace fathom::train

@@ -9,7 +9,7 @@
 #include "base/aligned.h"
 #include "train/fused_products.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 constexpr int64_t kTokens = 64;  // whose queries, of all heads that share keys, a block holds
@@ -217,4 +217,4 @@ FusedAttention::Gradients FusedAttention::backward(const Result& result, const a
   return {dq, dk, dv};
 }
 
-}  // namespace fathom
+}  // namespace fathom::train

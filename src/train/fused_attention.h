@@ -6,7 +6,7 @@
 
 #include "train/factors.h"
 
-namespace fathom {
+namespace fathom::train {
 
 /// Causal grouped-query attention of f32 sequences to themselves, block by block: memory grows with the length, not
 /// with its square.
@@ -48,4 +48,4 @@ class FusedAttention {
   int64_t window_, sequences_, length_, heads_, kv_heads_, group_, key_dim_, value_dim_;
 };
 
-}  // namespace fathom
+}  // namespace fathom::train

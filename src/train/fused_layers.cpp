@@ -15,7 +15,7 @@
 #include "train/fused_products.h"
 #include "train/layer_ops.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 using torch::autograd::AutogradContext;
@@ -375,4 +375,4 @@ const LayerOps& fused_ops(Factors factors) {
   return factors == Factors::kBF16 ? kFusedOps<Factors::kBF16> : kFusedOps<Factors::kF32>;
 }
 
-}  // namespace fathom
+}  // namespace fathom::train

@@ -10,7 +10,7 @@
 
 #include "base/aligned.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 constexpr int64_t kRowsOfTask = 32;  // of few operations each, taken at once by a thread
@@ -85,9 +85,9 @@ FloatProduct back_to_weights(const at::Tensor& dy, const at::Tensor& x, const at
 
 FloatProduct rows_of(FloatProduct product, int64_t begin, int64_t end) {
   product.rows = end - begin;
-  product.a += begin * (product.a_turned ? 1 : product.a_stride);
+  product.a += begin * (product.a_transposed ? 1 : product.a_stride);
   product.y += begin * product.y_stride;
   return product;
 }
 
-}  // namespace fathom
+}  // namespace fathom::train

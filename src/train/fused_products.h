@@ -10,7 +10,7 @@
 #include "kernels/kernels.h"
 #include "train/factors.h"
 
-namespace fathom {
+namespace fathom::train {
 
 /// The threads of hand-written layers: as many as libtorch was told to use when the first was run.
 ThreadPool& training_pool();
@@ -40,4 +40,4 @@ FloatProduct back_to_weights(const at::Tensor& dy, const at::Tensor& x, const at
 /// Rows [begin, end) of y alone.
 FloatProduct rows_of(FloatProduct product, int64_t begin, int64_t end);
 
-}  // namespace fathom
+}  // namespace fathom::train

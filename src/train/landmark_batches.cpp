@@ -1,6 +1,6 @@
 #include "train/landmark_batches.h"
 
-namespace fathom {
+namespace fathom::train {
 
 Batch LandmarkBatches::batch(int64_t step) {
   const Batch from = source_->batch(step);
@@ -18,4 +18,4 @@ Batch LandmarkBatches::batch(int64_t step) {
   return batch;
 }
 
-}  // namespace fathom
+}  // namespace fathom::train

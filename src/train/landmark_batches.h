@@ -5,7 +5,7 @@
 #include "attend/landmarks.h"
 #include "train/batch.h"
 
-namespace fathom {
+namespace fathom::train {
 
 /// The batches of another source with the landmarks that a session would put in: after every so many tokens of a
 /// row, its first one counted. Rows become that much longer; a landmark weighs in the loss what the token before it
@@ -22,4 +22,4 @@ class LandmarkBatches final : public BatchSource {
   int32_t token_;
 };
 
-}  // namespace fathom
+}  // namespace fathom::train

@@ -7,7 +7,7 @@
 #include "attend/landmarks.h"
 #include "train/factors.h"
 
-namespace fathom {
+namespace fathom::train {
 
 /// Grouped-query attention of each sequence to itself.
 struct AttentionCall {
@@ -59,4 +59,4 @@ const LayerOps& device_ops();
 /// The machine must have products of such factors.
 const LayerOps& fused_ops(Factors factors = Factors::kF32);
 
-}  // namespace fathom
+}  // namespace fathom::train

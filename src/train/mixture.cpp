@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 int64_t tokens_of_tasks(const DecompositionOptions& decomposition, const MixtureOptions& options) {
@@ -53,8 +53,8 @@ Batch Mixture::batch(int64_t step) {
   for (const TokenPiece& piece : pieces.pieces) add_book(piece, batch);
   const int64_t rows = batch.sequences + task_tokens_ / batch.length;
   while (batch.sequences < rows) {
-    Dice dice(decomposition_.options().seed, "task of a row", batch.sequences, step);
-    tasks_.add(dice, batch);
+    eval::Rng rng(decomposition_.options().seed, "task of a row", batch.sequences, step);
+    tasks_.add(rng, batch);
   }
   return batch;
 }
@@ -68,4 +68,4 @@ void Mixture::add_book(const TokenPiece& piece, Batch& batch) const {
   ++batch.sequences;
 }
 
-}  // namespace fathom
+}  // namespace fathom::train

@@ -7,7 +7,7 @@
 #include "train/decomposition.h"
 #include "train/task_rows.h"
 
-namespace fathom {
+namespace fathom::train {
 
 struct MixtureOptions {
   double task_share = 0;  // of the tokens, rounded to whole rows of the longest length
@@ -38,4 +38,4 @@ class Mixture final : public BatchSource {
   Decomposition decomposition_;
 };
 
-}  // namespace fathom
+}  // namespace fathom::train

@@ -6,7 +6,7 @@
 
 #include "train/fused_products.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 /// y = s·x + t·y
@@ -24,10 +24,10 @@ void iterate(int64_t rows, int64_t cols, std::vector<float>& square, std::vector
                            .depth = std::max(rows, cols),
                            .a = y.data(),
                            .a_stride = cols,
-                           .a_turned = tall,
+                           .a_transposed = tall,
                            .b = y.data(),
                            .b_stride = cols,
-                           .b_turned = !tall,
+                           .b_transposed = !tall,
                            .y = square.data(),
                            .y_stride = side});
   multiply(Factors::kF32, {.rows = side,
@@ -90,4 +90,4 @@ void muon_step(std::span<const MuonMatrix> matrices, double learning_rate, doubl
   });
 }
 
-}  // namespace fathom
+}  // namespace fathom::train

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <span>
 
-namespace fathom {
+namespace fathom::train {
 
 struct MuonOptions {
   double momentum = 0.95;
@@ -34,4 +34,4 @@ void orthogonalise(int64_t rows, int64_t cols, float* x);
 void muon_step(std::span<const MuonMatrix> matrices, double learning_rate, double gradient_scale,
                const MuonOptions& options);
 
-}  // namespace fathom
+}  // namespace fathom::train

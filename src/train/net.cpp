@@ -10,7 +10,7 @@
 #include "mixers/attention_mixer.h"
 #include "position/rotary.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 void check_positive(const char* what, int64_t value) {
@@ -222,4 +222,4 @@ at::Tensor Net::loss(const NetWeights& weights, const at::Tensor& tokens, const 
                             token_weights.flatten());
 }
 
-}  // namespace fathom
+}  // namespace fathom::train

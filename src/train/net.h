@@ -8,7 +8,7 @@
 #include "models/config.h"
 #include "train/layer_ops.h"
 
-namespace fathom {
+namespace fathom::train {
 
 /// The shape of a net that can be trained.
 struct NetConfig {
@@ -88,4 +88,4 @@ class Net {
   double score_scale_ = 1;
 };
 
-}  // namespace fathom
+}  // namespace fathom::train

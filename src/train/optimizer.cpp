@@ -5,7 +5,7 @@
 
 #include "train/fused_products.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 constexpr int64_t kBlock = 1 << 16;  // values that one thread takes at a time: well above the cost of asking
@@ -55,4 +55,4 @@ double global_norm(std::span<const float> values) {
 
 double clip_scale(double norm, double limit) { return limit > 0 && norm > limit ? limit / norm : 1; }
 
-}  // namespace fathom
+}  // namespace fathom::train

@@ -4,7 +4,7 @@
 #include <span>
 #include <vector>
 
-namespace fathom {
+namespace fathom::train {
 
 struct AdamWOptions {
   double beta1 = 0.9, beta2 = 0.95;  // how slowly the means of gradients and of their squares move
@@ -48,4 +48,4 @@ double global_norm(std::span<const float> values);
 /// What to multiply gradients of this norm with so that it is at most `limit`; 0 = no limit.
 double clip_scale(double norm, double limit);
 
-}  // namespace fathom
+}  // namespace fathom::train

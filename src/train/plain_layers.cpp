@@ -6,7 +6,7 @@
 #include "attend/forms/softplus_form.h"
 #include "train/layer_ops.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 at::Tensor product(const at::Tensor& x, const at::Tensor& w) { return at::linear(x, w); }
@@ -139,4 +139,4 @@ const LayerOps& device_ops() {
   return ops;
 }
 
-}  // namespace fathom
+}  // namespace fathom::train

@@ -12,7 +12,7 @@
 #include "base/file_map.h"
 #include "base/write_file.h"
 
-namespace fathom {
+namespace fathom::train {
 
 std::vector<RunLog::Line> read_run_log(const std::string& path) {
   const FileMap file(path);
@@ -63,4 +63,4 @@ double RunLog::seconds() const {
   return 0;
 }
 
-}  // namespace fathom
+}  // namespace fathom::train

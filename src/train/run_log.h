@@ -6,7 +6,7 @@
 
 #include "base/json.h"
 
-namespace fathom {
+namespace fathom::train {
 
 /// What a training run has said so far: JSON lines, in memory and in a file that a continued run goes on with.
 class RunLog {
@@ -35,4 +35,4 @@ class RunLog {
 /// The lines of a log that a run keeps or kept. Throws Error as RunLog.
 std::vector<RunLog::Line> read_run_log(const std::string& path);
 
-}  // namespace fathom
+}  // namespace fathom::train

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 /// How much of [first, last] lies before `step`, 0 to 1; 1 when it is empty and the step has reached it.
@@ -26,4 +26,4 @@ double learning_rate(const Schedule& s, int64_t step) {
   return s.peak - (s.peak - floor) * share_done(step, last - s.decay_steps, last);
 }
 
-}  // namespace fathom
+}  // namespace fathom::train

@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-namespace fathom {
+namespace fathom::train {
 
 /// How fast to learn at which step.
 struct Schedule {
@@ -22,4 +22,4 @@ struct Schedule {
 /// peak.
 double learning_rate(const Schedule& schedule, int64_t step);
 
-}  // namespace fathom
+}  // namespace fathom::train

@@ -5,7 +5,7 @@
 #include "base/error.h"
 #include "train/sentence_piece/module.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 constexpr char kFileName[] = "fathom-sentencepiece.so";
@@ -32,4 +32,4 @@ const SentencePieceModule& sentence_piece_module() {
   return *module;
 }
 
-}  // namespace fathom
+}  // namespace fathom::train

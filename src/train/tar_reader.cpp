@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "base/format.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 constexpr size_t kBlockBytes = size_t{1} << 20;
@@ -75,4 +75,4 @@ std::optional<std::string> TarReader::read(int64_t limit) {
   }
 }
 
-}  // namespace fathom
+}  // namespace fathom::train

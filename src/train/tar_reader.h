@@ -5,7 +5,7 @@
 #include <optional>
 #include <string>
 
-namespace fathom {
+namespace fathom::train {
 
 /// Reads a tar archive, plain or packed by gzip, zstd, xz or bzip2, from front to back with libarchive. What is
 /// damaged or cut off is an Error that names the archive and the entry.
@@ -33,4 +33,4 @@ class TarReader {
   std::unique_ptr<State> state_;
 };
 
-}  // namespace fathom
+}  // namespace fathom::train

@@ -4,7 +4,7 @@
 
 #include "base/error.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 constexpr int kTries = 12;           // to make a task's text fit
@@ -52,13 +52,13 @@ TaskRows::TaskRows(const TokenStore& books, const Tokenizer& tokenizer, std::vec
   }
 }
 
-void TaskRows::add(Dice& dice, Batch& batch) const {
+void TaskRows::add(eval::Rng& rng, Batch& batch) const {
   WeightedIds row;
   std::string name;
   for (int i = 0; i < kTries && row.ids.empty(); ++i) {
-    const TaskSource& kind = draw_kind(dice);
+    const TaskSource& kind = draw_kind(rng);
     name = kind.name();
-    row = fitting(kind, dice, batch.length);
+    row = fitting(kind, rng, batch.length);
   }
   if (row.ids.empty())
     fail("training task ", name, ": needs more than ", batch.length, " tokens: train on longer rows");
@@ -71,12 +71,12 @@ void TaskRows::add(Dice& dice, Batch& batch) const {
 }
 
 /// A text of at most `length` tokens, well filled if that can be had; none if the shortest has more.
-WeightedIds TaskRows::fitting(const TaskSource& kind, Dice& dice, int64_t length) const {
-  const ProseSource passages = [this](Dice& own, int64_t bytes) { return prose(own, bytes); };
+WeightedIds TaskRows::fitting(const TaskSource& kind, eval::Rng& rng, int64_t length) const {
+  const ProseSource passages = [this](eval::Rng& own, int64_t bytes) { return prose(own, bytes); };
   WeightedIds best;
   double bytes = bytes_per_token_ * static_cast<double>(length);
   for (int i = 0; i < kTries; ++i) {
-    WeightedIds made = weighted_ids(tokenizer_, kind.make(dice, passages, static_cast<int64_t>(bytes)), weights_);
+    WeightedIds made = weighted_ids(tokenizer_, kind.make(rng, passages, static_cast<int64_t>(bytes)), weights_);
     const double filled = static_cast<double>(made.ids.size()) / static_cast<double>(length);
     if (filled <= 1) best = std::move(made);
     if (!best.ids.empty() && (filled >= kFilled || i >= kTries / 2)) break;
@@ -85,26 +85,26 @@ WeightedIds TaskRows::fitting(const TaskSource& kind, Dice& dice, int64_t length
   return best;
 }
 
-const TaskSource& TaskRows::draw_kind(Dice& dice) const {
+const TaskSource& TaskRows::draw_kind(eval::Rng& rng) const {
   double sum = 0;
   for (const TaskKind& kind : kinds_) sum += kind.weight;
-  double drawn = dice.uniform() * sum;
+  double drawn = rng.uniform() * sum;
   size_t i = 0;
   while (i + 1 < kinds_.size() && drawn >= kinds_[i].weight) drawn -= kinds_[i++].weight;
   return *kinds_[i].task;
 }
 
-std::string TaskRows::prose(Dice& dice, int64_t bytes) const {
+std::string TaskRows::prose(eval::Rng& rng, int64_t bytes) const {
   const auto wanted = static_cast<int64_t>(static_cast<double>(bytes) / bytes_per_token_);
   int64_t document = 0, length = 0;
   for (int tries = 0; tries < 20 && length <= wanted; ++tries) {
-    document = dice.below(books_.documents());
+    document = rng.below(books_.documents());
     length = books_.length(document) - 1;  // without EOS
   }
   if (wanted <= 0 || length <= 0) return "";
   const int64_t count = std::min(length, wanted);
   std::vector<int32_t> ids(count);
-  books_.copy(document, dice.between(0, length - count), ids);
+  books_.copy(document, rng.between(0, length - count), ids);
   const std::string text = tokenizer_.decode(ids);
   const size_t first = text.find_first_of(" \n"), last = text.find_last_of(" \n");
   return first == last ? "" : text.substr(first + 1, last - first - 1);  // whole words
@@ -113,10 +113,10 @@ std::string TaskRows::prose(Dice& dice, int64_t bytes) const {
 Batch TaskBatches::batch(int64_t step) {
   Batch batch{.sequences = 0, .length = length_};
   while (batch.sequences < sequences_) {
-    Dice dice(seed_, "task of a row", batch.sequences, step);
-    rows_.add(dice, batch);
+    eval::Rng rng(seed_, "task of a row", batch.sequences, step);
+    rows_.add(rng, batch);
   }
   return batch;
 }
 
-}  // namespace fathom
+}  // namespace fathom::train

@@ -9,7 +9,7 @@
 #include "train/task_source.h"
 #include "train/token_store.h"
 
-namespace fathom {
+namespace fathom::train {
 
 struct TaskWeights {
   double answer = 1;  // of a task's answers in the loss; a token of a book has 1
@@ -37,13 +37,13 @@ class TaskRows {
   bool empty() const { return kinds_.empty(); }
   /// Adds a row of batch.length tokens: one task, and EOS to the row's end, which has no weight. A kind whose
   /// shortest text is longer leaves the row to another. Throws Error if none fits.
-  void add(Dice& dice, Batch& batch) const;
+  void add(eval::Rng& rng, Batch& batch) const;
   /// A passage of some book, of about `bytes` bytes or all of it.
-  std::string prose(Dice& dice, int64_t bytes) const;
+  std::string prose(eval::Rng& rng, int64_t bytes) const;
 
  private:
-  const TaskSource& draw_kind(Dice& dice) const;
-  WeightedIds fitting(const TaskSource& kind, Dice& dice, int64_t length) const;
+  const TaskSource& draw_kind(eval::Rng& rng) const;
+  WeightedIds fitting(const TaskSource& kind, eval::Rng& rng, int64_t length) const;
 
   const TokenStore& books_;
   const Tokenizer& tokenizer_;
@@ -65,4 +65,4 @@ class TaskBatches final : public BatchSource {
   uint64_t seed_;
 };
 
-}  // namespace fathom
+}  // namespace fathom::train

@@ -12,7 +12,7 @@
 #include "base/progress.h"
 #include "base/write_file.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 /// The head of the file, little-endian. Behind it: the ids, zeros up to a multiple of 8 bytes, then for each
@@ -199,4 +199,4 @@ TokenStore tokenize_corpus(const Corpus& corpus, const Tokenizer& tokenizer, con
   return TokenStore::open(path);
 }
 
-}  // namespace fathom
+}  // namespace fathom::train

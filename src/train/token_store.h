@@ -8,7 +8,7 @@
 #include "tokens/tokenizer.h"
 #include "train/corpus.h"
 
-namespace fathom {
+namespace fathom::train {
 
 /// The documents of a corpus as token ids, in a mapped file. A document is its text's ids and then EOS, if the
 /// vocabulary has one; no BOS stands before it. Documents are in order of their names.
@@ -47,4 +47,4 @@ uint64_t token_store_key(const CorpusFacts& facts, const Vocabulary& vocabulary)
 /// progress, and written whole or not at all. Throws Error if the corpus cannot be read or the file not written.
 TokenStore tokenize_corpus(const Corpus& corpus, const Tokenizer& tokenizer, const std::string& path);
 
-}  // namespace fathom
+}  // namespace fathom::train

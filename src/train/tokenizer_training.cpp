@@ -8,10 +8,10 @@
 
 #include "base/error.h"
 #include "base/progress.h"
-#include "eval/dice.h"
+#include "eval/rng.h"
 #include "train/sentence_piece/module.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 constexpr std::string_view kNewline = "\n";
@@ -105,7 +105,7 @@ std::vector<std::string> sample_paragraphs(const Corpus& corpus, int64_t bytes, 
     int64_t number = 0;
     for (size_t begin = 0, end = 0; begin < text.size(); begin = end, ++number) {
       end = paragraph_end(text, begin);
-      const uint64_t ticket = Dice(seed, document.name, 0, number).bits();
+      const uint64_t ticket = eval::Rng(seed, document.name, 0, number).bits();
       sampler.add({ticket, document.name, number, std::string(text.substr(begin, end - begin))});
       if (end < text.size() && text[end] == ' ') ++end;  // a cut, whose space stands before the next text anyway
     }
@@ -159,4 +159,4 @@ Vocabulary vocabulary_of_sentence_piece(const std::string& model) {
   return vocabulary;
 }
 
-}  // namespace fathom
+}  // namespace fathom::train

@@ -7,7 +7,7 @@
 #include "tokens/vocabulary.h"
 #include "train/corpus.h"
 
-namespace fathom {
+namespace fathom::train {
 
 /// Paragraphs of the corpus for training a tokenizer, up to `bytes` of them: each is as likely to be taken as any
 /// other, by `seed`, its document's name and its number alone. All but a document's first begin with the newline
@@ -28,4 +28,4 @@ std::string train_sentence_piece(const std::vector<std::string>& texts, const To
 /// The vocabulary of a model that train_sentence_piece() made. Throws Error for other bytes.
 Vocabulary vocabulary_of_sentence_piece(const std::string& model);
 
-}  // namespace fathom
+}  // namespace fathom::train

@@ -11,7 +11,7 @@
 #include "base/spec.h"
 #include "train/train_fields.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 std::string joined(const std::string& prefix, const std::string& name) {
@@ -238,4 +238,4 @@ std::vector<std::string> differing_fields(const Json& saved, const Json& now) {
   return differing;
 }
 
-}  // namespace fathom
+}  // namespace fathom::train

@@ -6,7 +6,7 @@
 
 #include "base/json.h"
 
-namespace fathom {
+namespace fathom::train {
 
 /// All that decides a training run. The values here are the defaults; what each means and its range stand in the
 /// table of train_fields.cpp.
@@ -101,4 +101,4 @@ Json train_config_schema();
 /// as "optimizer.beta1: 0.9, now 0.8".
 std::vector<std::string> differing_fields(const Json& saved, const Json& now);
 
-}  // namespace fathom
+}  // namespace fathom::train

@@ -4,7 +4,7 @@
 
 #include "attend/landmarks.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 constexpr double kMost = 1e12;  // tokens and steps: more than anyone trains
@@ -244,4 +244,4 @@ std::vector<FieldChild> field_children(std::string_view path) {
   return children;
 }
 
-}  // namespace fathom
+}  // namespace fathom::train

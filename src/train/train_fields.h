@@ -7,7 +7,7 @@
 
 #include "train/train_config.h"
 
-namespace fathom {
+namespace fathom::train {
 
 using FieldTarget = std::variant<int64_t*, double*, bool*, std::string*>;
 
@@ -40,4 +40,4 @@ struct FieldChild {
 };
 std::vector<FieldChild> field_children(std::string_view path);
 
-}  // namespace fathom
+}  // namespace fathom::train

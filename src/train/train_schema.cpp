@@ -1,7 +1,7 @@
 #include "train/train_config.h"
 #include "train/train_fields.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 Json object_schema(TrainConfig& defaults, const std::string& table_path);
@@ -46,4 +46,4 @@ Json train_config_schema() {
   return schema;
 }
 
-}  // namespace fathom
+}  // namespace fathom::train

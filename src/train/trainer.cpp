@@ -16,7 +16,7 @@
 #include "train/checkpoint.h"
 #include "train/optimizer.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 Schedule schedule_of(const TrainConfig& c) {
@@ -233,4 +233,4 @@ void Trainer::save() {
   log_({{"step", step_}, {"checkpoint", path}});
 }
 
-}  // namespace fathom
+}  // namespace fathom::train

@@ -10,7 +10,7 @@
 #include "train/train_config.h"
 #include "train/updater.h"
 
-namespace fathom {
+namespace fathom::train {
 
 /// The net that a config asks for; vocabulary: the tokenizer's, which model.vocabulary 0 stands for. Throws Error
 /// (usage) when both are given and differ, or none is.
@@ -69,4 +69,4 @@ class Trainer {
   int64_t saved_step_ = -1;  // of the checkpoint; -1: none
 };
 
-}  // namespace fathom
+}  // namespace fathom::train

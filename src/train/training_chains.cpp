@@ -8,7 +8,7 @@
 #include "eval/words.h"
 #include "train/training_parts.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 constexpr int64_t kMostNames = 4;
@@ -104,25 +104,25 @@ struct Sort {
 };
 
 /// One of the known ones, or words of a book: "HILL AB = 12", "all hills with 12".
-Sort draw_sort(Dice& dice, const ProseSource& prose) {
-  const std::vector<std::string> words = passage_words(dice, prose);
-  if (words.empty() || dice.below(3) == 0) {
-    const KnownSort& known = dice.pick(kSorts);
+Sort draw_sort(eval::Rng& rng, const ProseSource& prose) {
+  const std::vector<std::string> words = passage_words(rng, prose);
+  if (words.empty() || rng.below(3) == 0) {
+    const KnownSort& known = rng.pick(kSorts);
     return {std::string(known.before), std::string(known.one), std::string(known.many)};
   }
-  const std::string& noun = dice.pick(words);
+  const std::string& noun = rng.pick(words);
   Sort sort{"", noun, noun + "s"};
-  switch (dice.below(5)) {
+  switch (rng.below(5)) {
     case 0:
       break;
     case 1:
       sort.before = noun + " ";
       break;
     case 2:
-      sort.before = random_letters(dice, static_cast<int>(dice.between(2, 4)), 'A') + " ";
+      sort.before = eval::random_letters(rng, static_cast<int>(rng.between(2, 4)), 'A') + " ";
       break;
     default:
-      sort.before = (dice.below(2) == 0 ? noun.substr(0, dice.between(3, 4)) : noun) + " ";
+      sort.before = (rng.below(2) == 0 ? noun.substr(0, rng.between(3, 4)) : noun) + " ";
       for (char& c : sort.before) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
   }
   return sort;
@@ -141,27 +141,27 @@ struct Wording {
   bool counted, own_lines;
 };
 
-Wording draw_wording(Dice& dice, const ProseSource& prose) {
+Wording draw_wording(eval::Rng& rng, const ProseSource& prose) {
   Wording wording;
-  const Marks& marks = draw_marks(dice);
-  const bool small = dice.below(4) == 0;
+  const Marks& marks = draw_marks(rng);
+  const bool small = rng.below(4) == 0;
   const auto cased = [&](std::string_view text) { return small ? std::string(text) : capital(std::string(text)); };
   constexpr std::string_view kEnds[] = {"", "", ".", ";"};
-  wording.own_lines = dice.below(3) != 0;
-  wording.notation = cased(dice.below(2) == 0 ? dice.pick(kAssignments) : dice.pick(kNotations)) +
-                     std::string(wording.own_lines ? dice.pick(kEnds) : ".");
-  wording.sort = draw_sort(dice, prose);
-  wording.counted = dice.below(3) != 0;
-  if (dice.below(2) == 0) wording.preface = filled(dice.pick(kPrefaces), {{'n', wording.sort.many}});
-  if (dice.below(5) != 0) {
-    wording.question = concat(marks.question, cased(dice.pick(kAsked)), "\n", marks.answer);
-    wording.forward_question = concat(marks.question, cased(dice.pick(kAskedForward)), "\n", marks.answer);
+  wording.own_lines = rng.below(3) != 0;
+  wording.notation = cased(rng.below(2) == 0 ? rng.pick(kAssignments) : rng.pick(kNotations)) +
+                     std::string(wording.own_lines ? rng.pick(kEnds) : ".");
+  wording.sort = draw_sort(rng, prose);
+  wording.counted = rng.below(3) != 0;
+  if (rng.below(2) == 0) wording.preface = filled(rng.pick(kPrefaces), {{'n', wording.sort.many}});
+  if (rng.below(5) != 0) {
+    wording.question = concat(marks.question, cased(rng.pick(kAsked)), "\n", marks.answer);
+    wording.forward_question = concat(marks.question, cased(rng.pick(kAskedForward)), "\n", marks.answer);
   }
-  const std::string number = filled(dice.below(2) == 0 ? dice.pick(kNumbers) : "{v}", {{'t', draw_thing(dice)}});
-  wording.lead = cased(concat(dice.pick(kLeadBegins), filled(dice.pick(kLeads), {{'v', number}})));
-  wording.forward = cased(dice.pick(kForward));
-  wording.between = dice.pick(kBetween);
-  wording.end = dice.below(2) == 0 ? "\n" : ".\n";
+  const std::string number = filled(rng.below(2) == 0 ? rng.pick(kNumbers) : "{v}", {{'t', draw_thing(rng)}});
+  wording.lead = cased(concat(rng.pick(kLeadBegins), filled(rng.pick(kLeads), {{'v', number}})));
+  wording.forward = cased(rng.pick(kForward));
+  wording.between = rng.pick(kBetween);
+  wording.end = rng.below(2) == 0 ? "\n" : ".\n";
   return wording;
 }
 
@@ -172,7 +172,7 @@ bool is_said(const std::string& name) {
     add_chain_templates(forms);
     std::set<std::string, std::less<>> said;
     for (const std::string_view form : forms)
-      for (const std::string_view word : split_words(form)) said.emplace(word);
+      for (const std::string_view word : eval::split_words(form)) said.emplace(word);
     return said;
   }();
   return words.contains(name);
@@ -180,30 +180,30 @@ bool is_said(const std::string& name) {
 
 class Names {
  public:
-  explicit Names(Dice& dice) : dice_(dice) { redraw(); }
+  explicit Names(eval::Rng& rng) : rng_(rng) { redraw(); }
   /// Names of another length.
   void redraw() {
     constexpr int kLetters[] = {2, 3, 3, 4, 4, 6, 6};
-    letters_ = dice_.pick(kLetters);
-    capitals_ = dice_.below(3) != 0;
-    nonsense_ = dice_.below(4) == 0;
+    letters_ = rng_.pick(kLetters);
+    capitals_ = rng_.below(3) != 0;
+    nonsense_ = rng_.below(4) == 0;
   }
   std::string name() {
     for (;;) {
       std::string drawn =
-          nonsense_ ? nonsense_word(dice_, 2) : random_letters(dice_, letters_, capitals_ ? 'A' : 'a');
+          nonsense_ ? eval::nonsense_word(rng_, 2) : eval::random_letters(rng_, letters_, capitals_ ? 'A' : 'a');
       if (!is_said(drawn) && used_.insert(drawn).second) return drawn;
     }
   }
   std::string number(int digits) {
     for (;;) {
-      std::string drawn = random_number(dice_, digits);
+      std::string drawn = eval::random_number(rng_, digits);
       if (used_.insert(drawn).second) return drawn;
     }
   }
 
  private:
-  Dice& dice_;
+  eval::Rng& rng_;
   int letters_ = 0;
   bool capitals_ = false, nonsense_ = false;
   std::set<std::string> used_;
@@ -213,37 +213,37 @@ class Chains final : public TaskSource {
  public:
   Chains() : TaskSource("chains") {}
 
-  MarkedText make(Dice dice, const ProseSource& prose, int64_t bytes) const override {
+  MarkedText make(eval::Rng rng, const ProseSource& prose, int64_t bytes) const override {
     constexpr int64_t kExample = 800;  // bytes of a text that has room for one
-    const Wording wording = draw_wording(dice, prose);
-    const Surroundings around(dice, prose);
-    const int digits = training_digits(dice);
-    Names names(dice);
+    const Wording wording = draw_wording(rng, prose);
+    const Surroundings around(rng, prose);
+    const int digits = training_digits(rng);
+    Names names(rng);
     MarkedText marked;
-    const bool shown = bytes >= kExample && dice.below(5) != 0;
+    const bool shown = bytes >= kExample && rng.below(5) != 0;
     if (shown) {
-      add_part(wording, around, names, digits, std::min<int64_t>(bytes / 3, dice.between(250, 1500)), 1, dice,
+      add_part(wording, around, names, digits, std::min<int64_t>(bytes / 3, rng.between(250, 1500)), 1, rng,
                marked);
       marked.text += '\n';
-      if (dice.below(4) != 0) names.redraw();
+      if (rng.below(4) != 0) names.redraw();
     }
-    const bool crowded = dice.below(2) == 0;
+    const bool crowded = rng.below(2) == 0;
     const int64_t most = bytes < 800 ? 1 : crowded ? std::min<int64_t>(bytes / 500, 12) : bytes < 1500 ? 2 : 3;
-    add_part(wording, around, names, digits, bytes - std::ssize(marked.text), most, dice, marked);
+    add_part(wording, around, names, digits, bytes - std::ssize(marked.text), most, rng, marked);
     return marked;
   }
 
  private:
   /// One text of up to `most` chains, and what is asked about it.
   static void add_part(const Wording& wording, const Surroundings& around, Names& names, int digits, int64_t bytes,
-                       int64_t most, Dice& dice, MarkedText& marked) {
+                       int64_t most, eval::Rng& rng, MarkedText& marked) {
     std::vector<Chain> chains;
     std::vector<size_t> turns;  // whose line comes next
-    for (int64_t i = dice.between(1, most); i > 0; --i) {
-      turns.insert(turns.end(), draw_length(dice, bytes), chains.size());
+    for (int64_t i = rng.between(1, most); i > 0; --i) {
+      turns.insert(turns.end(), draw_length(rng, bytes), chains.size());
       chains.push_back({names.number(digits), {}});
     }
-    dice.shuffle(turns);
+    rng.shuffle(turns);
     std::vector<std::string> lines;
     for (const size_t turn : turns) {
       Chain& chain = chains[turn];
@@ -254,15 +254,15 @@ class Chains final : public TaskSource {
     }
     MarkedText end;
     for (const Chain& chain : chains) ask(wording, chain, end);
-    ask_forward(wording, chains, bytes, dice, end);
+    ask_forward(wording, chains, bytes, rng, end);
     const std::string preface = bytes < 600 || wording.preface.empty() ? "" : wording.preface + "\n";
     marked.text += preface;
-    append(around.hide(lines, end, dice, bytes - std::ssize(preface), wording.own_lines), marked);
+    append(around.hide(lines, end, rng, bytes - std::ssize(preface), wording.own_lines), marked);
   }
 
-  static int64_t draw_length(Dice& dice, int64_t bytes) {
+  static int64_t draw_length(eval::Rng& rng, int64_t bytes) {
     constexpr int64_t kLengths[] = {1, 2, 2, 3, 3, 3, kMostNames, kMostNames};
-    return bytes < 400 ? dice.between(1, 2) : dice.pick(kLengths);
+    return bytes < 400 ? rng.between(1, 2) : rng.pick(kLengths);
   }
 
   /// The names without what stands before each in the text.
@@ -278,13 +278,13 @@ class Chains final : public TaskSource {
   }
 
   /// Some names, each with the number that it comes to.
-  static void ask_forward(const Wording& wording, const std::vector<Chain>& chains, int64_t bytes, Dice& dice,
+  static void ask_forward(const Wording& wording, const std::vector<Chain>& chains, int64_t bytes, eval::Rng& rng,
                           MarkedText& end) {
     if (bytes < 500) return;
-    if (dice.below(2) == 0) return;
+    if (rng.below(2) == 0) return;
     for (const Chain& chain : chains) {
       for (const std::string& name : chain.names) {
-        if (dice.below(2) == 0) continue;
+        if (rng.below(2) == 0) continue;
         const std::string answer = concat(wording.forward_question, wording.forward);
         append_answer(filled(answer.substr(0, answer.find("{v}")), {{'k', name}}), chain.number, wording.end, end);
       }
@@ -305,4 +305,4 @@ void add_chain_templates(std::vector<std::string_view>& templates) {
   for (const KnownSort& sort : kSorts) templates.insert(templates.end(), {sort.before, sort.one, sort.many});
 }
 
-}  // namespace fathom
+}  // namespace fathom::train

@@ -14,7 +14,7 @@
 #include "train/training_tasks.h"
 #include "train/vocabulary_file.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 constexpr uint64_t kHeldoutSeed = 0x9e3779b97f4a7c15;  // apart from the seeds of training
@@ -187,4 +187,4 @@ Batch TurnBatches::batch(int64_t step) {
   }
 }
 
-}  // namespace fathom
+}  // namespace fathom::train

@@ -12,7 +12,7 @@
 #include "train/train_config.h"
 #include "train/trainer.h"
 
-namespace fathom {
+namespace fathom::train {
 
 /// What a config trains and evaluates on: texts cut into tokens, tasks, and how they come in batches.
 class TrainingData {
@@ -65,4 +65,4 @@ class TurnBatches final : public BatchSource {
   std::vector<int64_t> taken_;  // by each source, before step_
 };
 
-}  // namespace fathom
+}  // namespace fathom::train

@@ -4,7 +4,7 @@
 #include "base/error.h"
 #include "train/training_parts.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 constexpr int64_t kQuestionRoom = 200;  // bytes of text for each question, about 60 tokens
@@ -25,11 +25,11 @@ void ask(const FactWording& wording, std::string_view keys, std::string_view val
 
 /// The text in its surroundings behind the preface.
 MarkedText finished(const FactWording& wording, const std::vector<std::string>& statements, MarkedText end,
-                    const Surroundings& around, Dice& dice, int64_t bytes) {
+                    const Surroundings& around, eval::Rng& rng, int64_t bytes) {
   if (end.text.back() == ' ') end.text.back() = '\n';
   const std::string preface = std::ssize(wording.preface) * 8 < bytes ? wording.preface : "";
   MarkedText marked{preface, {}};
-  append(around.hide(statements, end, dice, bytes - std::ssize(preface), wording.own_lines), marked);
+  append(around.hide(statements, end, rng, bytes - std::ssize(preface), wording.own_lines), marked);
   return marked;
 }
 
@@ -38,19 +38,19 @@ class Facts final : public TaskSource {
  public:
   Facts(std::string_view name, bool hidden) : TaskSource(name), hidden_(hidden) {}
 
-  MarkedText make(Dice dice, const ProseSource& prose, int64_t bytes) const override {
-    const bool bare = hidden_ && dice.below(4) == 0, hex = !hidden_ && dice.below(2) == 0;
-    FactWording wording = bare ? draw_thing_wording(dice) : draw_fact_wording(dice, false);
+  MarkedText make(eval::Rng rng, const ProseSource& prose, int64_t bytes) const override {
+    const bool bare = hidden_ && rng.below(4) == 0, hex = !hidden_ && rng.below(2) == 0;
+    FactWording wording = bare ? draw_thing_wording(rng) : draw_fact_wording(rng, false);
     wording.own_lines |= !hidden_;
-    const Surroundings around = !hidden_                     ? Surroundings(dice, prose, Surroundings::Kind::kNone)
-                                : bare && dice.below(2) == 0 ? Surroundings(dice, prose, Surroundings::Kind::kDull)
-                                                             : Surroundings(dice, prose);
+    const Surroundings around = !hidden_                     ? Surroundings(rng, prose, Surroundings::Kind::kNone)
+                                : bare && rng.below(2) == 0 ? Surroundings(rng, prose, Surroundings::Kind::kDull)
+                                                             : Surroundings(rng, prose);
     const int64_t most = std::clamp<int64_t>(bytes / kQuestionRoom, 1, kMostQuestions);
-    const int64_t wanted = dice.between((most + 1) / 2, most);
-    const int64_t others = dice.between(0, std::clamp<int64_t>(bytes / 400, 0, 40));
+    const int64_t wanted = rng.between((most + 1) / 2, most);
+    const int64_t others = rng.between(0, std::clamp<int64_t>(bytes / 400, 0, 40));
     Keys keys =
-        bare ? Keys::things(dice, prose) : Keys(dice, prose, bytes, hidden_ ? wanted + others : bytes / 40, hex);
-    Worths worths(dice, prose, bytes, hex);
+        bare ? Keys::things(rng, prose) : Keys(rng, prose, bytes, hidden_ ? wanted + others : bytes / 40, hex);
+    Worths worths(rng, prose, bytes, hex);
     std::vector<Fact> facts;
     std::vector<std::string> statements;
     int64_t size = 0;
@@ -65,15 +65,15 @@ class Facts final : public TaskSource {
     const auto asked_bytes = std::ssize(question.text);  // others are about as long
     const int64_t questions = std::clamp<int64_t>(bytes * 3 / 4 / (size + asked_bytes), 1, wanted);
     const int64_t room = bytes - questions * asked_bytes, line = size;
-    const auto wants_more = [&] {
+    const auto needs_more = [&] {
       if (std::ssize(facts) < questions) return true;
       return size + line / 2 < room && (!hidden_ || std::ssize(facts) < questions + others);
     };
-    while (wants_more()) add();
+    while (needs_more()) add();
     MarkedText end;
-    for (const int64_t i : dice.distinct(std::ssize(facts), questions))
+    for (const int64_t i : rng.distinct(std::ssize(facts), questions))
       ask(wording, facts[i].key, facts[i].value, end);
-    return finished(wording, statements, std::move(end), around, dice, bytes);
+    return finished(wording, statements, std::move(end), around, rng, bytes);
   }
 
  private:
@@ -87,23 +87,23 @@ class Several final : public TaskSource {
  public:
   Several(std::string_view name, bool values) : TaskSource(name), values_(values) {}
 
-  MarkedText make(Dice dice, const ProseSource& prose, int64_t bytes) const override {
+  MarkedText make(eval::Rng rng, const ProseSource& prose, int64_t bytes) const override {
     constexpr int64_t kRoom = 700, kMostTimes = 5, kLong = 1500;  // bytes: for each question, for three facts
-    const FactWording wording = draw_fact_wording(dice, true);
-    const int64_t drawn = dice.below(6);
+    const FactWording wording = draw_fact_wording(rng, true);
+    const int64_t drawn = rng.below(6);
     const bool crowded = drawn < 2, alone = drawn >= 4;
     const Surroundings around =
-        crowded ? Surroundings(dice, prose, Surroundings::Kind::kNone) : Surroundings(dice, prose);
-    const int64_t times = alone ? 1 : dice.between(1, std::clamp<int64_t>(bytes / kRoom, 1, kMostTimes));
-    const int64_t others = alone ? 0 : dice.between(0, std::clamp<int64_t>(bytes / 500, 0, 20));
-    Keys keys(dice, prose, bytes, crowded ? bytes / 40 : times * 5 + others);
-    Worths worths(dice, prose, bytes);
-    const Joining joining = draw_joining(dice);
+        crowded ? Surroundings(rng, prose, Surroundings::Kind::kNone) : Surroundings(rng, prose);
+    const int64_t times = alone ? 1 : rng.between(1, std::clamp<int64_t>(bytes / kRoom, 1, kMostTimes));
+    const int64_t others = alone ? 0 : rng.between(0, std::clamp<int64_t>(bytes / 500, 0, 20));
+    Keys keys(rng, prose, bytes, crowded ? bytes / 40 : times * 5 + others);
+    Worths worths(rng, prose, bytes);
+    const Joining joining = draw_joining(rng);
     std::vector<std::vector<Fact>> groups;  // of the facts that are asked for at once
     std::vector<Fact> facts;
     int64_t size = 0;  // of the statements and questions so far
     const auto add_group = [&] {
-      groups.push_back(draw_group(dice, keys, worths, bytes, alone && bytes > kLong ? 3 : 2));
+      groups.push_back(draw_group(rng, keys, worths, bytes, alone && bytes > kLong ? 3 : 2));
       facts.insert(facts.end(), groups.back().begin(), groups.back().end());
       for (const Fact& fact : groups.back()) size += std::ssize(stated(wording, fact)) + 1;
       MarkedText asked;
@@ -111,25 +111,25 @@ class Several final : public TaskSource {
       size += std::ssize(asked.text);
     };
     add_group();
-    const auto wants_more = [&] {
+    const auto needs_more = [&] {
       const auto count = std::ssize(groups);
       return crowded ? size + size / (2 * count) < bytes : count < times;
     };
-    while (wants_more()) add_group();
+    while (needs_more()) add_group();
     for (int64_t i = crowded ? others : 0; i < others; ++i) facts.push_back({keys.next(), worths.next()});
-    dice.shuffle(facts);
+    rng.shuffle(facts);
     std::vector<std::string> statements;
     for (const Fact& fact : facts) statements.push_back(stated(wording, fact));
     MarkedText end;
     for (const std::vector<Fact>& group : groups) ask_group(joining, wording, facts, group, end);
-    return finished(wording, statements, std::move(end), around, dice, bytes);
+    return finished(wording, statements, std::move(end), around, rng, bytes);
   }
 
  private:
-  std::vector<Fact> draw_group(Dice& dice, Keys& keys, Worths& worths, int64_t bytes, int64_t least) const {
+  std::vector<Fact> draw_group(eval::Rng& rng, Keys& keys, Worths& worths, int64_t bytes, int64_t least) const {
     constexpr int64_t kRoom = 260, kMost = 5;  // bytes for each fact with its part of question and answer
     const int64_t most = std::clamp<int64_t>(bytes / kRoom, 2, kMost);
-    const int64_t count = dice.between(std::min(least, most), most);
+    const int64_t count = rng.between(std::min(least, most), most);
     std::vector<Fact> group;
     for (int64_t i = 0; i < count; ++i)
       group.push_back({values_ && i > 0 ? group[0].key : keys.next(), worths.next()});
@@ -159,4 +159,4 @@ TaskSources fact_tasks() {
           std::make_shared<Several>("multi_value", true), std::make_shared<Several>("multi_query", false)};
 }
 
-}  // namespace fathom
+}  // namespace fathom::train

@@ -8,7 +8,7 @@
 #include "train/training_parts.h"
 #include "train/training_words.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 // Lists. {o} which of several ("first ", "red "), {n} what it is called, {v} its items.
@@ -53,11 +53,11 @@ constexpr std::string_view kTurns[] = {
 /// Words, names, numbers or nonsense, all of one kind; words of books with small letters or capitals.
 class Items {
  public:
-  Items(Dice& dice, const ProseSource& prose)
-      : dice_(dice),
-        kind_(dice.below(10)),
-        size_(static_cast<int>(dice.between(2, 4))),
-        words_(passage_words(dice, prose)) {
+  Items(eval::Rng& rng, const ProseSource& prose)
+      : rng_(rng),
+        kind_(rng.below(10)),
+        size_(static_cast<int>(rng.between(2, 4))),
+        words_(passage_words(rng, prose)) {
     constexpr size_t kFewWords = 30;
     if (words_.size() < kFewWords && kind_ >= 5 && kind_ <= 7) kind_ = 0;
   }
@@ -74,26 +74,26 @@ class Items {
   std::string draw() {
     switch (kind_) {
       case 0:
-        return std::string(dice_.pick(training_nouns()));
+        return std::string(rng_.pick(training_nouns()));
       case 1:
-        return std::string(dice_.pick(training_adjectives()));
+        return std::string(rng_.pick(training_adjectives()));
       case 2:
-        return random_letters(dice_, size_, 'a');
+        return eval::random_letters(rng_, size_, 'a');
       case 3:
-        return random_number(dice_, size_);
+        return eval::random_number(rng_, size_);
       case 4:
-        return nonsense_word(dice_, 1 + size_ % 3);
+        return eval::nonsense_word(rng_, 1 + size_ % 3);
       case 5:
-        return dice_.pick(words_);
+        return rng_.pick(words_);
       case 6:
       case 7:
-        return capital(dice_.pick(words_));
+        return capital(rng_.pick(words_));
       default:
-        return std::string(dice_.pick(training_names()));
+        return std::string(rng_.pick(training_names()));
     }
   }
 
-  Dice& dice_;
+  eval::Rng& rng_;
   int64_t kind_;
   int size_;
   std::vector<std::string> words_;
@@ -105,50 +105,50 @@ class Lists final : public TaskSource {
  public:
   Lists() : TaskSource("lists") {}
 
-  MarkedText make(Dice dice, const ProseSource& prose, int64_t bytes) const override {
+  MarkedText make(eval::Rng rng, const ProseSource& prose, int64_t bytes) const override {
     constexpr int64_t kRoom = 1500, kMost = 4;  // bytes for each list
     constexpr std::string_view kJoins[] = {" ", " ", " ", ", ", ", ", " / ", "; "};
-    const Surroundings around(dice, prose);
-    const std::string_view called = dice.pick(kListNames), between = dice.pick(kJoins), form = dice.pick(kLists),
-                           end_mark = dice.below(2) == 0 ? "." : ";";
-    const std::string_view again = dice.below(10) < 6 ? form : dice.pick(kListsAgain);
-    const std::string question = draw_question(dice);
-    const bool alone = dice.below(2) == 0, first = alone && dice.below(3) != 0;
+    const Surroundings around(rng, prose);
+    const std::string_view called = rng.pick(kListNames), between = rng.pick(kJoins), form = rng.pick(kLists),
+                           end_mark = rng.below(2) == 0 ? "." : ";";
+    const std::string_view again = rng.below(10) < 6 ? form : rng.pick(kListsAgain);
+    const std::string question = draw_question(rng);
+    const bool alone = rng.below(2) == 0, first = alone && rng.below(3) != 0;
     const int64_t count =
-        alone ? 1 : dice.between(1, std::clamp<int64_t>(bytes / kRoom, bytes > 700 ? 2 : 1, kMost));
+        alone ? 1 : rng.between(1, std::clamp<int64_t>(bytes / kRoom, bytes > 700 ? 2 : 1, kMost));
     const int64_t most = std::clamp<int64_t>(bytes / (40 * count), 3, 24);
-    const std::vector<std::string> labels = draw_labels(dice, count);
+    const std::vector<std::string> labels = draw_labels(rng, count);
     std::vector<std::string> pieces, said;
     for (const std::string& label : labels) {
-      Items items(dice, prose);
+      Items items(rng, prose);
       std::vector<std::string> list;
-      for (int64_t i = dice.between(3, most); i > 0; --i) list.push_back(items.next());
+      for (int64_t i = rng.between(3, most); i > 0; --i) list.push_back(items.next());
       said.push_back(joined(list, between));
       pieces.push_back(capital(filled(form, {{'o', label}, {'n', called}, {'v', said.back()}})).append(end_mark));
     }
     MarkedText end;
-    for (const int64_t i : dice.distinct(count, count)) {
+    for (const int64_t i : rng.distinct(count, count)) {
       const std::string asked = capital(filled(again, {{'o', labels[i]}, {'n', called}}));
       append_answer(filled(question, {{'o', labels[i]}, {'n', called}}) + asked.substr(0, asked.find("{v}")),
                     said[i], concat(end_mark, "\n"), end);
     }
-    const bool own_lines = dice.below(2) == 0;
-    if (!first) return around.hide(pieces, end, dice, bytes, own_lines);
+    const bool own_lines = rng.below(2) == 0;
+    if (!first) return around.hide(pieces, end, rng, bytes, own_lines);
     MarkedText marked{concat(pieces[0], own_lines ? "\n" : " "), {}};
-    append(around.hide({}, end, dice, bytes - std::ssize(marked.text), own_lines), marked);
+    append(around.hide({}, end, rng, bytes - std::ssize(marked.text), own_lines), marked);
     return marked;
   }
 
  private:
-  static std::string draw_question(Dice& dice) {
-    if (dice.below(3) == 0) return "";
-    const Marks& marks = draw_marks(dice);
-    return concat(marks.question, capital(std::string(dice.pick(kListQuestions))), "\n", marks.answer);
+  static std::string draw_question(eval::Rng& rng) {
+    if (rng.below(3) == 0) return "";
+    const Marks& marks = draw_marks(rng);
+    return concat(marks.question, capital(std::string(rng.pick(kListQuestions))), "\n", marks.answer);
   }
-  static std::vector<std::string> draw_labels(Dice& dice, int64_t count) {
+  static std::vector<std::string> draw_labels(eval::Rng& rng, int64_t count) {
     std::vector<std::string> labels;
-    const bool ordinals = dice.below(2) == 0, none = count == 1 && dice.below(2) == 0;
-    for (const int64_t i : dice.distinct(std::ssize(training_adjectives()), count)) {
+    const bool ordinals = rng.below(2) == 0, none = count == 1 && rng.below(2) == 0;
+    for (const int64_t i : rng.distinct(std::ssize(training_adjectives()), count)) {
       const std::string label =
           ordinals ? std::string(kOrdinals[labels.size()]) : concat(training_adjectives()[i], " ");
       labels.push_back(none ? "" : label);
@@ -162,12 +162,12 @@ class Copy final : public TaskSource {
  public:
   Copy() : TaskSource("copy") {}
 
-  MarkedText make(Dice dice, const ProseSource& prose, int64_t bytes) const override {
+  MarkedText make(eval::Rng rng, const ProseSource& prose, int64_t bytes) const override {
     constexpr size_t kGiven = 3;  // items that tell that the sequence comes again
-    const int64_t times = dice.between(2, 3);
-    const std::string_view between = dice.below(5) == 0 ? ", " : " ";
+    const int64_t times = rng.between(2, 3);
+    const std::string_view between = rng.below(5) == 0 ? ", " : " ";
     const std::vector<std::string> sequence =
-        draw_sequence(dice, prose, bytes / times, kGiven, std::ssize(between));
+        draw_sequence(rng, prose, bytes / times, kGiven, std::ssize(between));
     const std::string given = joined({sequence.begin(), sequence.begin() + kGiven}, between) + std::string(between);
     const std::string rest = joined({sequence.begin() + kGiven, sequence.end()}, between);
     MarkedText marked{concat(given, rest, "\n"), {}};
@@ -176,11 +176,11 @@ class Copy final : public TaskSource {
   }
 
  private:
-  static std::vector<std::string> draw_sequence(Dice& dice, const ProseSource& prose, int64_t bytes, size_t given,
+  static std::vector<std::string> draw_sequence(eval::Rng& rng, const ProseSource& prose, int64_t bytes, size_t given,
                                                 int64_t gap) {
     constexpr int64_t kChanged = 6;  // one word of so many, in sentences
-    const bool sentences = gap == 1 && dice.below(3) == 0;
-    Items items(dice, prose);
+    const bool sentences = gap == 1 && rng.below(3) == 0;
+    Items items(rng, prose);
     std::vector<std::string> sequence;
     int64_t length = 0;
     const auto add = [&](std::string item) {
@@ -188,9 +188,9 @@ class Copy final : public TaskSource {
       sequence.push_back(std::move(item));
     };
     if (sentences) {
-      const std::string text = prose(dice, bytes);
-      for (const std::string_view word : split_words(text))
-        if (length < bytes) add(std::string(dice.below(kChanged) == 0 ? dice.pick(training_nouns()) : word));
+      const std::string text = prose(rng, bytes);
+      for (const std::string_view word : eval::split_words(text))
+        if (length < bytes) add(std::string(rng.below(kChanged) == 0 ? rng.pick(training_nouns()) : word));
     }
     while (length < bytes * 4 / 5 || (!sentences && length < bytes) || sequence.size() <= given) add(items.next());
     return sequence;
@@ -202,20 +202,20 @@ class Ledger final : public TaskSource {
  public:
   Ledger() : TaskSource("ledger") {}
 
-  MarkedText make(Dice dice, const ProseSource& prose, int64_t bytes) const override {
-    const Style style{dice.pick(kBefores), dice.pick(kSigns), dice.pick(kBehinds)};
-    const bool in_parts = dice.below(3) != 0, changing = in_parts && dice.below(2) == 0;
+  MarkedText make(eval::Rng rng, const ProseSource& prose, int64_t bytes) const override {
+    const Style style{rng.pick(kBefores), rng.pick(kSigns), rng.pick(kBehinds)};
+    const bool in_parts = rng.below(3) != 0, changing = in_parts && rng.below(2) == 0;
     const int64_t most = std::max<int64_t>(bytes / 60, 3);
-    const int64_t count = dice.between(std::min<int64_t>(most, dice.between(2, 12)), most);
-    Keys keys(dice, prose, bytes, count);
-    Worths worths(dice, prose, bytes);
+    const int64_t count = rng.between(std::min<int64_t>(most, rng.between(2, 12)), most);
+    Keys keys(rng, prose, bytes, count);
+    Worths worths(rng, prose, bytes);
     MarkedText marked;
-    const std::string_view head = changing ? dice.pick(kLatest) : dice.pick(kLedgerHeads);
+    const std::string_view head = changing ? rng.pick(kLatest) : rng.pick(kLedgerHeads);
     if (!head.empty() && (changing || bytes > 500)) marked.text = concat(head, "\n");
     if (in_parts) {
-      in_two_parts(style, count, changing, bytes, keys, worths, dice, marked);
+      in_two_parts(style, count, changing, bytes, keys, worths, rng, marked);
     } else {
-      mixed(style, count, bytes, keys, worths, dice, marked);
+      mixed(style, count, bytes, keys, worths, rng, marked);
     }
     while (marked.text.back() == ' ' || marked.text.back() == '/') marked.text.pop_back();
     if (marked.text.back() != '\n') marked.text += '\n';
@@ -237,11 +237,11 @@ class Ledger final : public TaskSource {
 
   /// All pairs, some with a new value later; then the keys in random order, as often as there is room.
   static void in_two_parts(const Style& style, int64_t count, bool changing, int64_t bytes, Keys& keys,
-                           Worths& worths, Dice& dice, MarkedText& marked) {
+                           Worths& worths, eval::Rng& rng, MarkedText& marked) {
     Pairs pairs;
     while (std::ssize(pairs) < count && (pairs.size() < 2 || std::ssize(marked.text) * 2 < bytes)) {
-      if (changing && !pairs.empty() && dice.below(4) == 0) {
-        auto& [key, value] = pairs[dice.below(std::ssize(pairs))];
+      if (changing && !pairs.empty() && rng.below(4) == 0) {
+        auto& [key, value] = pairs[rng.below(std::ssize(pairs))];
         value = worths.next();
         state(style, key, value, marked);
         continue;
@@ -250,10 +250,10 @@ class Ledger final : public TaskSource {
       state(style, pairs.back().first, pairs.back().second, marked);
     }
     if (marked.text.back() != '\n') marked.text += '\n';
-    marked.text += concat(dice.pick(kTurns), "\n");
+    marked.text += concat(rng.pick(kTurns), "\n");
     const auto pair_bytes = (std::ssize(marked.text) / std::ssize(pairs)) / 2;
     do {
-      dice.shuffle(pairs);
+      rng.shuffle(pairs);
       for (const auto& [key, value] : pairs) {
         if (!marked.answers.empty() && std::ssize(marked.text) + pair_bytes > bytes) return;
         ask(style, key, value, marked);
@@ -262,18 +262,18 @@ class Ledger final : public TaskSource {
   }
 
   /// New keys and old ones in turn, evenly over the text.
-  static void mixed(const Style& style, int64_t count, int64_t bytes, Keys& keys, Worths& worths, Dice& dice,
+  static void mixed(const Style& style, int64_t count, int64_t bytes, Keys& keys, Worths& worths, eval::Rng& rng,
                     MarkedText& marked) {
     Pairs pairs;
     while (marked.answers.empty() || std::ssize(marked.text) < bytes) {
       const double due =
           static_cast<double>(count) * (static_cast<double>(std::ssize(marked.text)) / static_cast<double>(bytes));
       const bool late = std::ssize(marked.text) >= bytes;
-      if (pairs.empty() || (!late && static_cast<double>(pairs.size()) < due + 2 && dice.below(3) == 0)) {
+      if (pairs.empty() || (!late && static_cast<double>(pairs.size()) < due + 2 && rng.below(3) == 0)) {
         pairs.emplace_back(keys.next(), worths.next());
         state(style, pairs.back().first, pairs.back().second, marked);
       } else {
-        const auto& [key, value] = pairs[dice.below(std::ssize(pairs))];
+        const auto& [key, value] = pairs[rng.below(std::ssize(pairs))];
         ask(style, key, value, marked);
       }
     }
@@ -285,34 +285,34 @@ class Continue final : public TaskSource {
  public:
   Continue() : TaskSource("continue") {}
 
-  MarkedText make(Dice dice, const ProseSource& prose, int64_t bytes) const override {
+  MarkedText make(eval::Rng rng, const ProseSource& prose, int64_t bytes) const override {
     constexpr int64_t kRoom = 1500, kMost = 5, kWordBytes = 6;
     constexpr size_t kGiven = 5;  // words that tell which passage it is
-    const Surroundings around(dice, prose, Surroundings::Kind::kProse);
-    const int64_t count = dice.between(1, std::clamp<int64_t>(bytes / kRoom, 1, kMost));
+    const Surroundings around(rng, prose, Surroundings::Kind::kProse);
+    const int64_t count = rng.between(1, std::clamp<int64_t>(bytes / kRoom, 1, kMost));
     std::vector<std::string> passages;
     MarkedText end;
     for (int64_t i = 0; i < count; ++i) {
       const int64_t words =
-          std::min(dice.between(30, 120), std::max<int64_t>(bytes / (kWordBytes * 5 / 2 * count), kGiven + 4));
-      passages.push_back(passage(dice, prose, words));
+          std::min(rng.between(30, 120), std::max<int64_t>(bytes / (kWordBytes * 5 / 2 * count), kGiven + 4));
+      passages.push_back(passage(rng, prose, words));
     }
-    for (const int64_t i : dice.distinct(count, count)) {
-      const size_t given = word_ends(passages[i])[kGiven - 1] + 1;
+    for (const int64_t i : rng.distinct(count, count)) {
+      const size_t given = eval::word_ends(passages[i])[kGiven - 1] + 1;
       append_answer(passages[i].substr(0, given), passages[i].substr(given), "\n", end);
     }
-    return around.hide(passages, end, dice, bytes, true);
+    return around.hide(passages, end, rng, bytes, true);
   }
 
  private:
   /// So many words in one line; made up where the books have none.
-  static std::string passage(Dice& dice, const ProseSource& prose, int64_t words) {
+  static std::string passage(eval::Rng& rng, const ProseSource& prose, int64_t words) {
     constexpr int64_t kMostWordBytes = 9;
     std::vector<std::string> taken;
-    const std::string text = prose(dice, words * kMostWordBytes);
-    for (const std::string_view word : split_words(text))
+    const std::string text = prose(rng, words * kMostWordBytes);
+    for (const std::string_view word : eval::split_words(text))
       if (std::ssize(taken) < words) taken.emplace_back(word);
-    while (std::ssize(taken) < words) taken.push_back(nonsense_word(dice, static_cast<int>(dice.between(1, 3))));
+    while (std::ssize(taken) < words) taken.push_back(eval::nonsense_word(rng, static_cast<int>(rng.between(1, 3))));
     return joined(taken, " ");
   }
 };
@@ -332,4 +332,4 @@ void add_list_templates(std::vector<std::string_view>& templates) {
   add(kLedgerHeads), add(kSigns), add(kTurns);
 }
 
-}  // namespace fathom
+}  // namespace fathom::train

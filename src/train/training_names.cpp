@@ -5,7 +5,7 @@
 #include "train/training_parts.h"
 #include "train/training_words.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 constexpr int64_t kShort = 1000;      // bytes of a text that has no room for long names
@@ -35,10 +35,10 @@ constexpr std::string_view kMixed = "abcdefghjkmnpqrstuvwxyz23456789";
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
 /// `text` and characters of `from` at random, `count` together, never five digits in a row.
-std::string random_characters(Dice& dice, std::string_view from, int count, std::string text = "") {
+std::string random_characters(eval::Rng& rng, std::string_view from, int count, std::string text = "") {
   auto digits = static_cast<int>(std::ranges::count_if(text, is_digit));
   while (static_cast<int>(text.size()) < count) {
-    const char c = dice.pick(from);
+    const char c = rng.pick(from);
     if (is_digit(c) && digits == 4) continue;
     digits = is_digit(c) ? digits + 1 : 0;
     text += c;
@@ -46,18 +46,18 @@ std::string random_characters(Dice& dice, std::string_view from, int count, std:
   return text;
 }
 
-const std::vector<int>& draw_groups(Dice& dice, int64_t bytes) {
-  return kGroups[dice.below(bytes < kShort ? kShortGroups : static_cast<int64_t>(std::size(kGroups)))];
+const std::vector<int>& draw_groups(eval::Rng& rng, int64_t bytes) {
+  return kGroups[rng.below(bytes < kShort ? kShortGroups : static_cast<int64_t>(std::size(kGroups)))];
 }
 
 bool is_evaluated(std::string_view word) {
-  return std::ranges::binary_search(nouns(), word) || std::ranges::binary_search(adjectives(), word);
+  return std::ranges::binary_search(eval::nouns(), word) || std::ranges::binary_search(eval::adjectives(), word);
 }
 
 }  // namespace
 
-std::vector<std::string> passage_words(Dice& dice, const ProseSource& prose) {
-  const std::string text = prose(dice, 400);
+std::vector<std::string> passage_words(eval::Rng& rng, const ProseSource& prose) {
+  const std::string text = prose(rng, 400);
   std::set<std::string> words;
   for (size_t begin = 0; begin < text.size();) {
     size_t end = begin;
@@ -70,31 +70,31 @@ std::vector<std::string> passage_words(Dice& dice, const ProseSource& prose) {
   return {words.begin(), words.end()};
 }
 
-HexGroups::HexGroups(Dice& dice, std::vector<int> sizes) : sizes_(std::move(sizes)), heads_(sizes_.size(), ' ') {
-  if (sizes_.size() < 2 || dice.below(2) == 0) return;
+HexGroups::HexGroups(eval::Rng& rng, std::vector<int> sizes) : sizes_(std::move(sizes)), heads_(sizes_.size(), ' ') {
+  if (sizes_.size() < 2 || rng.below(2) == 0) return;
   for (char& head : heads_)
-    if (dice.below(2) == 0) head = dice.pick(kHex);
+    if (rng.below(2) == 0) head = rng.pick(kHex);
 }
 
-std::string HexGroups::draw(Dice& dice, size_t place) const {
+std::string HexGroups::draw(eval::Rng& rng, size_t place) const {
   // further groups are in place of those that are used up
   const int size = place < sizes_.size() ? sizes_[place] : kMore;
   const bool free = place >= heads_.size() || heads_[place] == ' ';
-  return random_characters(dice, kHex, size, free ? "" : std::string(1, heads_[place]));
+  return random_characters(rng, kHex, size, free ? "" : std::string(1, heads_[place]));
 }
 
-int training_digits(Dice& dice) {
+int training_digits(eval::Rng& rng) {
   constexpr int kDigits[] = {2, 3, 3, 4, 4, 8, 8, 8, 9, 9};
-  return dice.pick(kDigits);
+  return rng.pick(kDigits);
 }
 
-Keys::Keys(Dice& dice, const ProseSource& prose, int64_t bytes, int64_t count, bool hex)
-    : dice_(dice), alike_(dice.below(3) == 0), words_(passage_words(dice, prose)) {
+Keys::Keys(eval::Rng& rng, const ProseSource& prose, int64_t bytes, int64_t count, bool hex)
+    : rng_(rng), alike_(rng.below(3) == 0), words_(passage_words(rng, prose)) {
   draw_kind(bytes, count, hex);
 }
 
-Keys Keys::things(Dice& dice, const ProseSource& prose) {
-  Keys keys(dice, prose, 0, 0);
+Keys Keys::things(eval::Rng& rng, const ProseSource& prose) {
+  Keys keys(rng, prose, 0, 0);
   keys.kind_ = Kind::kThing;
   keys.alike_ = false;
   keys.sizes_ = {1};
@@ -106,35 +106,35 @@ void Keys::draw_kind(int64_t bytes, int64_t count, bool hex) {
   constexpr Kind kKinds[] = {Kind::kName, Kind::kWords, Kind::kWords, Kind::kWords,  Kind::kNonsense,
                              Kind::kCode, Kind::kHex,   Kind::kHex,   Kind::kPassage};
   constexpr std::string_view kJoins[] = {" ", "-", "-", "_"}, kCodeJoins[] = {"", "-", "/", "."};
-  kind_ = hex ? Kind::kHex : dice_.pick(kKinds);
+  kind_ = hex ? Kind::kHex : rng_.pick(kKinds);
   if (kind_ == Kind::kPassage && words_.size() < kFewWords) kind_ = Kind::kWords;
-  capitals_ = dice_.below(3) == 0;
+  capitals_ = rng_.below(3) == 0;
   const bool many = count > 40;
   switch (kind_) {
     case Kind::kName:
-      sizes_.resize(many || dice_.below(3) == 0 ? 2 : 1);
+      sizes_.resize(many || rng_.below(3) == 0 ? 2 : 1);
       between_ = " ";
       break;
     case Kind::kWords:
-      sizes_.resize(count > 3000 || (bytes >= kShort && dice_.below(3) == 0) ? 3 : 2);
-      between_ = dice_.pick(kJoins);
-      if (between_ == " " && dice_.below(2) == 0) before_ = "the ";
+      sizes_.resize(count > 3000 || (bytes >= kShort && rng_.below(3) == 0) ? 3 : 2);
+      between_ = rng_.pick(kJoins);
+      if (between_ == " " && rng_.below(2) == 0) before_ = "the ";
       break;
     case Kind::kNonsense:
-      sizes_ = {static_cast<int>(many ? 3 : dice_.between(2, 3))};
+      sizes_ = {static_cast<int>(many ? 3 : rng_.between(2, 3))};
       break;
     case Kind::kCode:
-      sizes_ = {static_cast<int>(dice_.between(2, 3)), static_cast<int>(dice_.between(many ? 3 : 2, 4))};
-      between_ = dice_.pick(kCodeJoins);
+      sizes_ = {static_cast<int>(rng_.between(2, 3)), static_cast<int>(rng_.between(many ? 3 : 2, 4))};
+      between_ = rng_.pick(kCodeJoins);
       break;
     case Kind::kHex:
-      sizes_ = draw_groups(dice_, bytes);
-      hex_.emplace(dice_, sizes_);
+      sizes_ = draw_groups(rng_, bytes);
+      hex_.emplace(rng_, sizes_);
       between_ = "-";
       break;
     case Kind::kPassage:
-      sizes_.resize(count * 4 > std::ssize(words_) ? 3 : 1 + dice_.below(2));
-      between_ = dice_.pick(kJoins);
+      sizes_.resize(count * 4 > std::ssize(words_) ? 3 : 1 + rng_.below(2));
+      between_ = rng_.pick(kJoins);
       break;
     case Kind::kThing:  // never drawn: things()
       break;
@@ -145,19 +145,19 @@ std::string Keys::part(size_t place) {
   const int size = sizes_[place];
   switch (kind_) {
     case Kind::kName:
-      return std::string(dice_.pick(training_names()));
+      return std::string(rng_.pick(training_names()));
     case Kind::kWords:
-      return std::string(dice_.pick(place + 1 < sizes_.size() ? training_adjectives() : training_nouns()));
+      return std::string(rng_.pick(place + 1 < sizes_.size() ? training_adjectives() : training_nouns()));
     case Kind::kNonsense:
-      return capitals_ ? capital(nonsense_word(dice_, size)) : nonsense_word(dice_, size);
+      return capitals_ ? capital(eval::nonsense_word(rng_, size)) : eval::nonsense_word(rng_, size);
     case Kind::kCode:
-      return place == 0 ? random_letters(dice_, size, capitals_ ? 'A' : 'a') : random_number(dice_, size);
+      return place == 0 ? eval::random_letters(rng_, size, capitals_ ? 'A' : 'a') : eval::random_number(rng_, size);
     case Kind::kHex:
-      return hex_->draw(dice_, place);
+      return hex_->draw(rng_, place);
     case Kind::kThing:
-      return std::string(dice_.below(2) == 0 ? draw_modifier(dice_) : "").append(draw_thing(dice_));
+      return std::string(rng_.below(2) == 0 ? draw_modifier(rng_) : "").append(draw_thing(rng_));
     default:
-      return dice_.pick(words_);
+      return rng_.pick(words_);
   }
 }
 
@@ -165,9 +165,9 @@ std::string Keys::next() {
   for (int tries = 1;; ++tries) {
     if (tries % 100 == 0) sizes_.push_back(kMore);  // few are left
     std::vector<std::string> parts;
-    if (alike_ && sizes_.size() > 1 && !drawn_.empty() && dice_.below(5) < 2) parts = dice_.pick(drawn_);
+    if (alike_ && sizes_.size() > 1 && !drawn_.empty() && rng_.below(5) < 2) parts = rng_.pick(drawn_);
     if (parts.size() == sizes_.size()) {
-      const int64_t place = dice_.below(std::ssize(parts));
+      const int64_t place = rng_.below(std::ssize(parts));
       parts[place] = part(place);
     } else {
       parts.clear();
@@ -180,8 +180,8 @@ std::string Keys::next() {
   }
 }
 
-Worths::Worths(Dice& dice, const ProseSource& prose, int64_t bytes, bool hex)
-    : dice_(dice), bytes_(bytes), any_kind_(!hex && dice.below(10) == 0), words_(passage_words(dice, prose)) {
+Worths::Worths(eval::Rng& rng, const ProseSource& prose, int64_t bytes, bool hex)
+    : rng_(rng), bytes_(bytes), any_kind_(!hex && rng.below(10) == 0), words_(passage_words(rng, prose)) {
   draw_kind(hex);
 }
 
@@ -189,29 +189,29 @@ void Worths::draw_kind(bool hex) {
   constexpr Kind kKinds[] = {Kind::kNumber, Kind::kNumber,   Kind::kNumber, Kind::kNumber, Kind::kNumber,
                              Kind::kHex,    Kind::kHex,      Kind::kHex,    Kind::kWord,   Kind::kWord,
                              Kind::kWord,   Kind::kNonsense, Kind::kMixed};
-  kind_ = hex ? Kind::kHex : dice_.pick(kKinds);
-  if (kind_ == Kind::kNumber) sizes_ = {training_digits(dice_)};
-  if (kind_ == Kind::kHex) hex_.emplace(dice_, draw_groups(dice_, bytes_));
-  if (kind_ == Kind::kNonsense) sizes_ = {static_cast<int>(dice_.between(2, 3))};
-  if (kind_ == Kind::kMixed) sizes_ = {static_cast<int>(dice_.between(3, 8))};
+  kind_ = hex ? Kind::kHex : rng_.pick(kKinds);
+  if (kind_ == Kind::kNumber) sizes_ = {training_digits(rng_)};
+  if (kind_ == Kind::kHex) hex_.emplace(rng_, draw_groups(rng_, bytes_));
+  if (kind_ == Kind::kNonsense) sizes_ = {static_cast<int>(rng_.between(2, 3))};
+  if (kind_ == Kind::kMixed) sizes_ = {static_cast<int>(rng_.between(3, 8))};
 }
 
 std::string Worths::draw() {
   switch (kind_) {
     case Kind::kNumber:
-      return random_number(dice_, sizes_[0]);
+      return eval::random_number(rng_, sizes_[0]);
     case Kind::kNonsense:
-      return nonsense_word(dice_, sizes_[0]);
+      return eval::nonsense_word(rng_, sizes_[0]);
     case Kind::kMixed:
-      return random_characters(dice_, kMixed, sizes_[0]);
+      return random_characters(rng_, kMixed, sizes_[0]);
     case Kind::kHex: {
       std::vector<std::string> groups;
-      for (size_t i = 0; i < hex_->count(); ++i) groups.push_back(hex_->draw(dice_, i));
+      for (size_t i = 0; i < hex_->count(); ++i) groups.push_back(hex_->draw(rng_, i));
       return joined(groups, "-");
     }
     default:
-      if (words_.size() >= kFewWords && dice_.below(5) != 0) return dice_.pick(words_);
-      return std::string(dice_.pick(training_nouns()));
+      if (words_.size() >= kFewWords && rng_.below(5) != 0) return rng_.pick(words_);
+      return std::string(rng_.pick(training_nouns()));
   }
 }
 
@@ -224,4 +224,4 @@ std::string Worths::next() {
   return drawn;
 }
 
-}  // namespace fathom
+}  // namespace fathom::train

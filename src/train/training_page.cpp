@@ -7,7 +7,7 @@
 #include "eval/machine.h"
 #include "eval/page.h"
 
-namespace fathom {
+namespace fathom::train {
 
 std::string_view embedded_training_html();
 std::string_view embedded_training_curves_js();
@@ -48,9 +48,9 @@ std::string training_page(const Json& config, int64_t weights, const std::vector
     if (line.contains("heldout")) heldout.push_back({{"step", line["step"]}, {"losses", line["heldout"]}});
   }
   const Json data{{"name", config["name"]},    {"steps", config["steps"]}, {"weights", weights},
-                  {"tokens", tokens},          {"seconds", seconds},       {"machine", processor_name()},
+                  {"tokens", tokens},          {"seconds", seconds},       {"machine", eval::processor_name()},
                   {"trained", thinned(steps)}, {"heldout", heldout},       {"config", config}};
-  return drawn_page({"fathom train", embedded_training_html(), data, std::string(embedded_training_curves_js())});
+  return eval::drawn_page({"fathom train", embedded_training_html(), data, std::string(embedded_training_curves_js())});
 }
 
-}  // namespace fathom
+}  // namespace fathom::train

@@ -6,10 +6,10 @@
 #include "base/json.h"
 #include "train/run_log.h"
 
-namespace fathom {
+namespace fathom::train {
 
 /// A page for a browser, which needs nothing beside itself, with the curves of a run. config: to_json() of it;
 /// weights: of the net; lines: of the run's log.
 std::string training_page(const Json& config, int64_t weights, const std::vector<RunLog::Line>& lines);
 
-}  // namespace fathom
+}  // namespace fathom::train

@@ -10,17 +10,17 @@
 #include "train/training_tasks.h"
 
 // What the training tasks are made of: names and values, wordings, and what lies around them.
-namespace fathom {
+namespace fathom::train {
 
 /// The words of 4 to 10 small letters of a passage, all different, none in evaluation's lists of nouns and
 /// adjectives.
-std::vector<std::string> passage_words(Dice& dice, const ProseSource& prose);
+std::vector<std::string> passage_words(eval::Rng& rng, const ProseSource& prose);
 /// Groups of hex digits, never five decimal ones in a row. In half of the texts some groups begin alike in all that
 /// are drawn, as the third of a UUID does.
 class HexGroups {
  public:
-  HexGroups(Dice& dice, std::vector<int> sizes);
-  std::string draw(Dice& dice, size_t place) const;
+  HexGroups(eval::Rng& rng, std::vector<int> sizes);
+  std::string draw(eval::Rng& rng, size_t place) const;
   size_t count() const { return sizes_.size(); }
 
  private:
@@ -42,9 +42,9 @@ std::string capital(std::string text);
 class Keys {
  public:
   /// bytes: of the text; count: of the keys that it may need; hex: hex groups, otherwise of any kind.
-  Keys(Dice& dice, const ProseSource& prose, int64_t bytes, int64_t count, bool hex = false);
+  Keys(eval::Rng& rng, const ProseSource& prose, int64_t bytes, int64_t count, bool hex = false);
   /// Things that facts are about ("old badge", "door code").
-  static Keys things(Dice& dice, const ProseSource& prose);
+  static Keys things(eval::Rng& rng, const ProseSource& prose);
   std::string next();
 
  private:
@@ -52,7 +52,7 @@ class Keys {
   std::string part(size_t place);
   void draw_kind(int64_t bytes, int64_t count, bool hex);
 
-  Dice& dice_;
+  eval::Rng& rng_;
   Kind kind_;
   bool alike_;              // many share a part with an earlier one
   std::vector<int> sizes_;  // of the parts: letters, digits, syllables
@@ -69,7 +69,7 @@ class Keys {
 class Worths {
  public:
   /// hex: hex groups all of them.
-  Worths(Dice& dice, const ProseSource& prose, int64_t bytes, bool hex = false);
+  Worths(eval::Rng& rng, const ProseSource& prose, int64_t bytes, bool hex = false);
   std::string next();
 
  private:
@@ -77,7 +77,7 @@ class Worths {
   void draw_kind(bool hex = false);
   std::string draw();
 
-  Dice& dice_;
+  eval::Rng& rng_;
   int64_t bytes_;
   Kind kind_ = Kind::kNumber;
   bool any_kind_;
@@ -88,7 +88,7 @@ class Worths {
 };
 
 /// Digits of a number of a training task.
-int training_digits(Dice& dice);
+int training_digits(eval::Rng& rng);
 
 /// How the facts of a text are stated and asked for; {k} key, {v} value. The answer is lead, value, tail.
 struct FactWording {
@@ -98,22 +98,22 @@ struct FactWording {
   bool asks_in_lines = true;  // each question and answer on lines of their own
 };
 /// several: question and answer are about several values, or keys, at once.
-FactWording draw_fact_wording(Dice& dice, bool several);
+FactWording draw_fact_wording(eval::Rng& rng, bool several);
 /// Of facts whose key is the thing itself: "The door code is 4711."
-FactWording draw_thing_wording(Dice& dice);
+FactWording draw_thing_wording(eval::Rng& rng);
 /// "old", "private", or nothing; "badge", "door code".
-std::string_view draw_modifier(Dice& dice);
-std::string_view draw_thing(Dice& dice);
+std::string_view draw_modifier(eval::Rng& rng);
+std::string_view draw_thing(eval::Rng& rng);
 /// The beginnings of question and answer: "Q: ", "A: ".
 struct Marks {
   std::string_view question, answer;
 };
-const Marks& draw_marks(Dice& dice);
+const Marks& draw_marks(eval::Rng& rng);
 /// How several things are named: "a, b and c", "a; b; c".
 struct Joining {
   std::string_view between, last;
 };
-Joining draw_joining(Dice& dice);
+Joining draw_joining(eval::Rng& rng);
 std::string joined(const std::vector<std::string>& items, const Joining& joining);
 std::string joined(const std::vector<std::string>& items, std::string_view between);
 
@@ -125,14 +125,14 @@ void append_answer(std::string_view before, std::string_view answer, std::string
 class Surroundings {
  public:
   enum class Kind { kProse, kDull, kBoth, kNone };
-  Surroundings(Dice& dice, const ProseSource& prose, Kind kind);
+  Surroundings(eval::Rng& rng, const ProseSource& prose, Kind kind);
   /// Any kind but kNone.
-  Surroundings(Dice& dice, const ProseSource& prose);
+  Surroundings(eval::Rng& rng, const ProseSource& prose);
 
-  std::string text(Dice& dice, int64_t bytes) const;
+  std::string text(eval::Rng& rng, int64_t bytes) const;
   /// The pieces at random places between sentences, in their order, on lines of their own or not; then `end`.
   /// About `bytes` bytes.
-  MarkedText hide(const std::vector<std::string>& pieces, const MarkedText& end, Dice& dice, int64_t bytes,
+  MarkedText hide(const std::vector<std::string>& pieces, const MarkedText& end, eval::Rng& rng, int64_t bytes,
                   bool own_lines) const;
 
  private:
@@ -153,4 +153,4 @@ void add_place_templates(std::vector<std::string_view>& templates);
 void add_chain_templates(std::vector<std::string_view>& templates);
 void add_list_templates(std::vector<std::string_view>& templates);
 
-}  // namespace fathom
+}  // namespace fathom::train

@@ -6,7 +6,7 @@
 #include "train/training_parts.h"
 #include "train/training_words.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 // Dull sentences; {n} a noun, {a} an adjective, {p} a name, the same in all rounds of a text.
@@ -32,22 +32,22 @@ constexpr std::string_view kDull[] = {"The {n} is {a}.",
                                       "Cows graze behind the {a} fence."};
 
 /// What a dull text says over and over: some of the sentences above, or a few of a book.
-std::string dull_round(Dice& dice, const ProseSource& prose) {
+std::string dull_round(eval::Rng& rng, const ProseSource& prose) {
   std::string round;
-  if (dice.below(3) != 0) round = prose(dice, dice.between(40, 250));
-  if (!round.empty()) return round + (dice.below(2) == 0 ? ".\n" : ". ");
-  const std::string_view noun = dice.pick(training_nouns()), adjective = dice.pick(training_adjectives()),
-                         name = dice.pick(training_names());
-  for (const int64_t i : dice.distinct(std::ssize(kDull), dice.between(1, 5)))
+  if (rng.below(3) != 0) round = prose(rng, rng.between(40, 250));
+  if (!round.empty()) return round + (rng.below(2) == 0 ? ".\n" : ". ");
+  const std::string_view noun = rng.pick(training_nouns()), adjective = rng.pick(training_adjectives()),
+                         name = rng.pick(training_names());
+  for (const int64_t i : rng.distinct(std::ssize(kDull), rng.between(1, 5)))
     round += filled(kDull[i], {{'n', noun}, {'a', adjective}, {'p', name}}) + " ";
-  round.back() = dice.below(3) == 0 ? ' ' : '\n';
+  round.back() = rng.below(3) == 0 ? ' ' : '\n';
   return round;
 }
 
-Surroundings::Kind any_kind(Dice& dice) {
+Surroundings::Kind any_kind(eval::Rng& rng) {
   using Kind = Surroundings::Kind;
   constexpr Kind kKinds[] = {Kind::kProse, Kind::kProse, Kind::kProse, Kind::kDull, Kind::kDull, Kind::kBoth};
-  return dice.pick(kKinds);
+  return rng.pick(kKinds);
 }
 
 void end_line(std::string& text) {
@@ -94,11 +94,11 @@ std::string joined(const std::vector<std::string>& items, const Joining& joining
   return concat(joined({items.begin(), items.end() - 1}, joining.between), joining.last, items.back());
 }
 
-Joining draw_joining(Dice& dice) {
+Joining draw_joining(eval::Rng& rng) {
   constexpr Joining kJoinings[] = {{", ", " and "}, {", ", " and "}, {", ", " and "}, {", ", ", and "},
                                    {", ", ", "},    {", ", ", "},    {"; ", "; "},    {" and ", " and "},
                                    {" / ", " / "},  {" + ", " + "}};
-  return dice.pick(kJoinings);
+  return rng.pick(kJoinings);
 }
 
 void append_answer(std::string_view before, std::string_view answer, std::string_view behind, MarkedText& marked) {
@@ -110,36 +110,36 @@ void append_answer(std::string_view before, std::string_view answer, std::string
 }
 
 void append(const MarkedText& more, MarkedText& marked) {
-  for (const TextSpan& answer : more.answers)
+  for (const eval::TextSpan& answer : more.answers)
     marked.answers.push_back({marked.text.size() + answer.begin, marked.text.size() + answer.end});
   marked.text += more.text;
 }
 
-Surroundings::Surroundings(Dice& dice, const ProseSource& prose, Kind kind)
-    : prose_(prose), kind_(kind), round_(dull_round(dice, prose)) {}
-Surroundings::Surroundings(Dice& dice, const ProseSource& prose) : Surroundings(dice, prose, any_kind(dice)) {}
+Surroundings::Surroundings(eval::Rng& rng, const ProseSource& prose, Kind kind)
+    : prose_(prose), kind_(kind), round_(dull_round(rng, prose)) {}
+Surroundings::Surroundings(eval::Rng& rng, const ProseSource& prose) : Surroundings(rng, prose, any_kind(rng)) {}
 
-std::string Surroundings::text(Dice& dice, int64_t bytes) const {
+std::string Surroundings::text(eval::Rng& rng, int64_t bytes) const {
   if (bytes <= 0 || kind_ == Kind::kNone) return "";
-  if (kind_ == Kind::kProse) return prose_(dice, bytes);
+  if (kind_ == Kind::kProse) return prose_(rng, bytes);
   std::string text;
-  if (kind_ == Kind::kBoth) text = prose_(dice, bytes * dice.between(2, 8) / 10);
+  if (kind_ == Kind::kBoth) text = prose_(rng, bytes * rng.between(2, 8) / 10);
   if (!text.empty()) text += '\n';
   while (std::ssize(text) + std::ssize(round_) / 2 < bytes) text += round_;
   return text;
 }
 
-MarkedText Surroundings::hide(const std::vector<std::string>& pieces, const MarkedText& end, Dice& dice,
+MarkedText Surroundings::hide(const std::vector<std::string>& pieces, const MarkedText& end, eval::Rng& rng,
                               int64_t bytes, bool own_lines) const {
   int64_t taken = std::ssize(end.text);
   for (const std::string& piece : pieces) taken += std::ssize(piece) + 1;
-  const std::string around = text(dice, bytes - taken);
-  const std::vector<std::string_view> parts = split_sentences(around);
+  const std::string around = text(rng, bytes - taken);
+  const std::vector<std::string_view> parts = eval::split_sentences(around);
   std::vector<int64_t> places;
-  for (size_t i = 0; i < pieces.size(); ++i) places.push_back(dice.between(0, std::ssize(parts)));
+  for (size_t i = 0; i < pieces.size(); ++i) places.push_back(rng.between(0, std::ssize(parts)));
   std::ranges::sort(places);
   // what lies farthest back would else be rare in the longest rows
-  if (!places.empty() && dice.below(4) == 0) places[0] = 0;
+  if (!places.empty() && rng.below(4) == 0) places[0] = 0;
   MarkedText marked;
   size_t next = 0;
   for (size_t part = 0; part <= parts.size(); ++part) {
@@ -160,4 +160,4 @@ void add_place_templates(std::vector<std::string_view>& templates) {
   templates.insert(templates.end(), std::begin(kDull), std::end(kDull));
 }
 
-}  // namespace fathom
+}  // namespace fathom::train

@@ -2,7 +2,7 @@
 
 #include "train/training_parts.h"
 
-namespace fathom {
+namespace fathom::train {
 
 TaskSources training_tasks() {
   TaskSources tasks;
@@ -20,4 +20,4 @@ std::vector<std::string_view> training_templates() {
   return templates;
 }
 
-}  // namespace fathom
+}  // namespace fathom::train

@@ -6,7 +6,7 @@
 
 #include "train/task_source.h"
 
-namespace fathom {
+namespace fathom::train {
 
 using TaskSources = std::vector<std::shared_ptr<const TaskSource>>;
 
@@ -20,4 +20,4 @@ TaskSources training_tasks();
 /// The pieces of all wordings, with {k}, {t}, {v} and others for what differs.
 std::vector<std::string_view> training_templates();
 
-}  // namespace fathom
+}  // namespace fathom::train

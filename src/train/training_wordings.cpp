@@ -5,7 +5,7 @@
 #include "base/error.h"
 #include "train/training_parts.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 // In the forms: {a} article, {m} modifier, {t} thing, {p} preposition, {i} verb, {k} key, {v} value.
@@ -175,9 +175,9 @@ struct Parts {
   Verb verb;
 };
 
-Parts draw_parts(Dice& dice) {
-  return {dice.pick(kArticles), dice.pick(kManyArticles), dice.pick(kModifiers),
-          dice.pick(kThings),   dice.pick(kPrepositions), dice.pick(kVerbs)};
+Parts draw_parts(eval::Rng& rng) {
+  return {rng.pick(kArticles), rng.pick(kManyArticles), rng.pick(kModifiers),
+          rng.pick(kThings),   rng.pick(kPrepositions), rng.pick(kVerbs)};
 }
 
 std::string worded(std::string_view form, const Parts& parts, bool several) {
@@ -195,22 +195,22 @@ std::string worded(std::string_view form, const Parts& parts, bool several) {
                        {'i', several ? parts.verb.many : parts.verb.one}});
 }
 
-std::string_view draw_value_last(Dice& dice) { return dice.below(5) < 2 ? kPlainForm : dice.pick(kValueLast); }
-std::string_view draw_statement(Dice& dice) {
-  const int64_t drawn = dice.below(20);
-  return drawn < 1 ? dice.pick(kValueFirst) : drawn < 3 ? dice.pick(kValueInside) : draw_value_last(dice);
+std::string_view draw_value_last(eval::Rng& rng) { return rng.below(5) < 2 ? kPlainForm : rng.pick(kValueLast); }
+std::string_view draw_statement(eval::Rng& rng) {
+  const int64_t drawn = rng.below(20);
+  return drawn < 1 ? rng.pick(kValueFirst) : drawn < 3 ? rng.pick(kValueInside) : draw_value_last(rng);
 }
 bool has_value_last(std::string_view form) { return form.ends_with("{v}"); }
 
 /// Own words of the statement mostly; a value that comes first cannot begin an answer with what follows it.
-void draw_answer(Dice& dice, std::string_view form, const Parts& parts, bool several, FactWording& wording) {
+void draw_answer(eval::Rng& rng, std::string_view form, const Parts& parts, bool several, FactWording& wording) {
   constexpr int64_t kOthers = 2;  // of ten answers
-  if (dice.below(10) < kOthers || form.starts_with("{v}") || form.starts_with("({v}") ||
+  if (rng.below(10) < kOthers || form.starts_with("{v}") || form.starts_with("({v}") ||
       form.starts_with("with {v}") || (several && !has_value_last(form))) {
     Parts other = parts;
-    other.verb = dice.pick(kVerbs);
-    form = draw_value_last(dice);
-    if (dice.below(2) == 0) other.preposition = dice.pick(kPrepositions);
+    other.verb = rng.pick(kVerbs);
+    form = draw_value_last(rng);
+    if (rng.below(2) == 0) other.preposition = rng.pick(kPrepositions);
     wording.lead = worded(form, other, several);
   } else {
     wording.lead = worded(form, parts, several);
@@ -220,66 +220,66 @@ void draw_answer(Dice& dice, std::string_view form, const Parts& parts, bool sev
   wording.lead.resize(value);
 }
 
-std::string draw_preface(Dice& dice, std::string_view thing) {
-  if (dice.below(2) == 0) return "";
-  const std::string form = concat(dice.pick(kPrefaceBegins), dice.pick(kPrefaceThings), dice.pick(kPrefacePlaces),
-                                  dice.pick(kPrefaceEnds), dice.below(2) == 0 ? "\n" : "\n\n");
+std::string draw_preface(eval::Rng& rng, std::string_view thing) {
+  if (rng.below(2) == 0) return "";
+  const std::string form = concat(rng.pick(kPrefaceBegins), rng.pick(kPrefaceThings), rng.pick(kPrefacePlaces),
+                                  rng.pick(kPrefaceEnds), rng.below(2) == 0 ? "\n" : "\n\n");
   return filled(form, {{'t', thing}});
 }
 
 }  // namespace
 
-const Marks& draw_marks(Dice& dice) { return dice.pick(kMarks); }
+const Marks& draw_marks(eval::Rng& rng) { return rng.pick(kMarks); }
 
-FactWording draw_fact_wording(Dice& dice, bool several) {
-  const Parts parts = draw_parts(dice);
-  const Marks& marks = draw_marks(dice);
-  const std::string_view form = draw_statement(dice);
+FactWording draw_fact_wording(eval::Rng& rng, bool several) {
+  const Parts parts = draw_parts(rng);
+  const Marks& marks = draw_marks(rng);
+  const std::string_view form = draw_statement(rng);
   FactWording wording;
-  wording.own_lines = dice.below(2) == 0;
-  const std::string_view end = wording.own_lines ? dice.pick(kEnds) : ".";
-  draw_answer(dice, form, parts, several, wording);
-  const bool small = dice.below(6) == 0;
+  wording.own_lines = rng.below(2) == 0;
+  const std::string_view end = wording.own_lines ? rng.pick(kEnds) : ".";
+  draw_answer(rng, form, parts, several, wording);
+  const bool small = rng.below(6) == 0;
   const auto cased = [&](std::string text) { return small ? text : capital(std::move(text)); };
   wording.statement = cased(worded(form, parts, false)) + std::string(end);
   wording.lead = cased(wording.lead);
-  wording.asks_in_lines = dice.below(4) != 0;
+  wording.asks_in_lines = rng.below(4) != 0;
   wording.tail += end;
   if (!wording.asks_in_lines && wording.tail.empty()) wording.tail = ".";
-  if (dice.below(4) != 0) {
+  if (rng.below(4) != 0) {
     const std::string_view between = wording.asks_in_lines ? "\n" : " ";
-    wording.question = concat(marks.question, cased(worded(dice.pick(kQuestions), parts, several)), between);
-    wording.lead = concat(marks.answer, dice.below(12) == 0 ? "" : wording.lead);
+    wording.question = concat(marks.question, cased(worded(rng.pick(kQuestions), parts, several)), between);
+    wording.lead = concat(marks.answer, rng.below(12) == 0 ? "" : wording.lead);
   }
-  wording.preface = draw_preface(dice, parts.thing);
+  wording.preface = draw_preface(rng, parts.thing);
   return wording;
 }
 
-FactWording draw_thing_wording(Dice& dice) {
-  Parts parts = draw_parts(dice);
-  if (dice.below(2) == 0) parts.article = "the ";
-  const Marks& marks = draw_marks(dice);
+FactWording draw_thing_wording(eval::Rng& rng) {
+  Parts parts = draw_parts(rng);
+  if (rng.below(2) == 0) parts.article = "the ";
+  const Marks& marks = draw_marks(rng);
   FactWording wording;
-  wording.own_lines = dice.below(2) == 0;
-  const std::string_view end = wording.own_lines ? dice.pick(kEnds) : ".";
-  const std::string form = capital(worded(dice.pick(kThingForms), parts, false));
+  wording.own_lines = rng.below(2) == 0;
+  const std::string_view end = wording.own_lines ? rng.pick(kEnds) : ".";
+  const std::string form = capital(worded(rng.pick(kThingForms), parts, false));
   wording.statement = form + std::string(end);
-  if (dice.below(2) == 0)
-    wording.statement = concat(form, ". ", capital(worded(dice.pick(kThingAgain), parts, false)), end);
+  if (rng.below(2) == 0)
+    wording.statement = concat(form, ". ", capital(worded(rng.pick(kThingAgain), parts, false)), end);
   wording.lead = form.substr(0, form.find("{v}"));
-  wording.asks_in_lines = dice.below(4) != 0;
+  wording.asks_in_lines = rng.below(4) != 0;
   wording.tail = wording.asks_in_lines ? end : ".";
-  if (dice.below(4) != 0) {
+  if (rng.below(4) != 0) {
     const std::string_view between = wording.asks_in_lines ? "\n" : " ";
     parts.article = "the ";
-    wording.question = concat(marks.question, capital(worded(dice.pick(kThingQuestions), parts, false)), between);
-    wording.lead = concat(marks.answer, dice.below(12) == 0 ? "" : wording.lead);
+    wording.question = concat(marks.question, capital(worded(rng.pick(kThingQuestions), parts, false)), between);
+    wording.lead = concat(marks.answer, rng.below(12) == 0 ? "" : wording.lead);
   }
   return wording;
 }
 
-std::string_view draw_modifier(Dice& dice) { return dice.pick(kModifiers); }
-std::string_view draw_thing(Dice& dice) { return dice.pick(kThings); }
+std::string_view draw_modifier(eval::Rng& rng) { return rng.pick(kModifiers); }
+std::string_view draw_thing(eval::Rng& rng) { return rng.pick(kThings); }
 
 void add_fact_templates(std::vector<std::string_view>& templates) {
   const auto add = [&](const auto& forms) {
@@ -294,4 +294,4 @@ void add_fact_templates(std::vector<std::string_view>& templates) {
   for (const Marks& marks : kMarks) templates.insert(templates.end(), {marks.question, marks.answer});
 }
 
-}  // namespace fathom
+}  // namespace fathom::train

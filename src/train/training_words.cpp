@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <string_view>
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 // In alphabetical order; none is in src/eval/words.
@@ -63,8 +63,8 @@ constexpr std::string_view kNames =
     "Youssef Yusuf Zainab Zdenka Zoran Zuzana";
 
 /// Every second word, from the first on: the others are left for evaluation.
-WordList even_words(std::string_view words) {
-  WordList list;
+eval::WordList even_words(std::string_view words) {
+  eval::WordList list;
   for (size_t begin = 0, number = 0; begin < words.size(); ++number) {
     const size_t end = std::min(words.find(' ', begin), words.size());
     if (number % 2 == 0) list.push_back(words.substr(begin, end - begin));
@@ -75,17 +75,17 @@ WordList even_words(std::string_view words) {
 
 }  // namespace
 
-const WordList& training_nouns() {
-  static const WordList list = even_words(kNouns);
+const eval::WordList& training_nouns() {
+  static const eval::WordList list = even_words(kNouns);
   return list;
 }
-const WordList& training_adjectives() {
-  static const WordList list = even_words(kAdjectives);
+const eval::WordList& training_adjectives() {
+  static const eval::WordList list = even_words(kAdjectives);
   return list;
 }
-const WordList& training_names() {
-  static const WordList list = even_words(kNames);
+const eval::WordList& training_names() {
+  static const eval::WordList list = even_words(kNames);
   return list;
 }
 
-}  // namespace fathom
+}  // namespace fathom::train

@@ -9,7 +9,7 @@
 #include "train/muon.h"
 #include "train/optimizer.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 AdamWOptions adamw_options(const TrainConfig& c) {
@@ -150,4 +150,4 @@ std::unique_ptr<Updater> make_tensor_updater(const TrainConfig& config, Net& net
   return std::make_unique<TensorUpdater>(config, net);
 }
 
-}  // namespace fathom
+}  // namespace fathom::train

@@ -7,7 +7,7 @@
 #include "train/net.h"
 #include "train/train_config.h"
 
-namespace fathom {
+namespace fathom::train {
 
 /// How gradients move a net's values, as the config's optimizer says: AdamW, or Muon for the matrices of layers and
 /// AdamW for the rest.
@@ -31,4 +31,4 @@ std::unique_ptr<Updater> make_updater(const TrainConfig& config, Net& net);
 /// By libtorch's operations wherever the net is.
 std::unique_ptr<Updater> make_tensor_updater(const TrainConfig& config, Net& net);
 
-}  // namespace fathom
+}  // namespace fathom::train

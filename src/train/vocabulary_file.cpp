@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 std::string key(std::string_view name) { return concat("tokenizer.ggml.", name); }
@@ -61,4 +61,4 @@ void write_vocabulary(GgufWriter& writer, const Vocabulary& vocabulary) {
   if (!vocabulary.chat_template.empty()) writer.set_string("tokenizer.chat_template", vocabulary.chat_template);
 }
 
-}  // namespace fathom
+}  // namespace fathom::train

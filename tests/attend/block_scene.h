@@ -5,6 +5,7 @@
 
 #include "attend/block_memory.h"
 #include "scene.h"
+#include "seed.h"
 
 namespace fathom::test {
 
@@ -12,7 +13,7 @@ namespace fathom::test {
 struct BlockScene {
   BlockScene(const SceneShape& shape, const std::string& spec)
       : scene(shape), selector(attend_methods().make(spec)) {
-    std::mt19937 random(shape.seed + 77);
+    std::mt19937 random(test::seed(shape.seed + 77));
     std::normal_distribution<float> normal;
     queries.resize(scene.first_row() * width());
     for (float& q : queries) q = normal(random);
@@ -52,7 +53,7 @@ struct BlockScene {
   /// Tokens [begin, end), all before the scene's rows or all among them.
   void read(int64_t begin, int64_t end) const {
     selector->plan(rows(begin, end), pool);
-    if (selector->wants_surprisal())
+    if (selector->needs_surprisal())
       selector->surprisal({begin, std::span(nats).subspan(begin, end - begin)}, &state());
   }
   /// All tokens before the scene's rows.
@@ -91,7 +92,7 @@ inline std::vector<int64_t> seen_positions(const BlockScene& test, int kv_head) 
     for (int64_t r = 0; r < s.rows; ++r) {
       const uint64_t mask = page.row_masks < 0 ? page.mask : page.mask & selection.row_masks.at(page.row_masks + r);
       for (int o = 0; o < kPageTokens; ++o) {
-        const int64_t token = table[page.slot].first + o;
+        const int64_t token = table[page.entry].first + o;
         if (!(mask >> o & 1) || token > block.first + r) continue;
         EXPECT_EQ(positions[r * s.tokens + token], -1) << "row " << r << " sees token " << token << " twice";
         positions[r * s.tokens + token] = page.position + o;

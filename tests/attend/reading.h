@@ -8,6 +8,7 @@
 
 #include "attend/methods.h"
 #include "memory/alike_layers.h"
+#include "seed.h"
 
 namespace fathom::test {
 
@@ -36,7 +37,7 @@ class Reading {
         sequence(alike_layers(layer())),
         selector(attend_methods().make(spec)),
         pool(std::make_unique<ThreadPool>(1)) {
-    std::mt19937 random(s.seed);
+    std::mt19937 random(test::seed(s.seed));
     std::normal_distribution<float> normal;
     keys.resize(s.tokens * s.kv_heads * s.dim);
     queries.resize(s.tokens * s.heads * s.dim);
@@ -100,17 +101,17 @@ class Reading {
     std::vector<int64_t> tokens;
     const PageTable& table = sequence.kv(0).table(kv_head);
     for (const SelectedPage& page : selections[kv_head].pages) {
-      for (int t = 0; t < table[page.slot].filled; ++t)
-        if (page.mask >> t & 1) tokens.push_back(table[page.slot].first + t);
+      for (int t = 0; t < table[page.entry].filled; ++t)
+        if (page.mask >> t & 1) tokens.push_back(table[page.entry].first + t);
     }
     return tokens;
   }
 
   /// Scores of the query of a token with tokens [begin, end), true positions, in double.
   std::vector<double> scores(int64_t token, int head, int64_t begin, int64_t end) {
-    std::vector<double> all, q = turned(query(token, head), token);
+    std::vector<double> all, q = rotated(query(token, head), token);
     for (int64_t t = begin; t < end; ++t) {
-      const std::vector<double> k = turned(key(t, head / group()), t);
+      const std::vector<double> k = rotated(key(t, head / group()), t);
       all.push_back(std::inner_product(q.begin(), q.end(), k.begin(), 0.0) * scale());
     }
     return all;
@@ -132,7 +133,7 @@ class Reading {
   std::vector<Selection> selections;
 
   /// x under the rotation by a position.
-  std::vector<double> turned(const float* x, int64_t position) const {
+  std::vector<double> rotated(const float* x, int64_t position) const {
     std::vector<double> out(x, x + shape.dim);
     for (int i = 0; i < rotary.pairs(); ++i) {
       const double angle = static_cast<double>(position) * rotary.frequencies()[i];
@@ -152,11 +153,11 @@ class Reading {
   }
 
   void select(int head, int64_t first, int rows, const int64_t* positions) {
-    std::vector<float> turned(rows * group() * shape.dim);
+    std::vector<float> rotated(rows * group() * shape.dim);
     for (int i = 0; i < rows * group(); ++i) {
       const std::vector<double> q =
-          this->turned(query(first + i / group(), head * group() + i % group()), first + i / group());
-      for (int d = 0; d < shape.dim; ++d) turned[i * shape.dim + d] = static_cast<float>(q[d] * scale());
+          this->rotated(query(first + i / group(), head * group() + i % group()), first + i / group());
+      for (int d = 0; d < shape.dim; ++d) rotated[i * shape.dim + d] = static_cast<float>(q[d] * scale());
     }
     QueryBlock block;
     block.head = head;
@@ -164,7 +165,7 @@ class Reading {
     block.first = first;
     block.rows = rows;
     block.positions = positions;
-    block.queries = turned.data();
+    block.queries = rotated.data();
     block.kv = &sequence.kv(0);
     block.kernels = &kernels();
     block.state = sequence.state(Sequence::StateOf::kSelector);

@@ -13,6 +13,7 @@
 #include "attend/forms/landmark_form.h"
 #include "attend/methods.h"
 #include "memory/alike_layers.h"
+#include "seed.h"
 
 namespace fathom::test {
 
@@ -37,7 +38,7 @@ class Scene {
         rotary(config(s), 4096),
         rotations(std::make_shared<PositionRotations>(rotary)),
         sequence(alike_layers(layer())) {
-    std::mt19937 random(s.seed);
+    std::mt19937 random(test::seed(s.seed));
     std::normal_distribution<float> normal;
     const auto fill = [&](std::vector<float>& numbers, int64_t n) {
       numbers.resize(n);
@@ -219,7 +220,7 @@ class PlainAttention {
       const int64_t position = key_position ? key_position(t) : scene.positions[t];
       for (int h = 0; h < s_.kv_heads; ++h) {
         const int64_t at = (t * s_.kv_heads + h) * s_.key_dim;
-        turn(scene.keys.data() + at, position, turned_.data() + at);
+        rotation(scene.keys.data() + at, position, turned_.data() + at);
       }
     }
     result_.out.resize(s_.rows * s_.heads * s_.value_dim);
@@ -234,7 +235,7 @@ class PlainAttention {
   const Attended& result() const { return result_; }
 
  private:
-  void turn(const float* x, int64_t position, double* out) const {
+  void rotation(const float* x, int64_t position, double* out) const {
     for (int i = 0; i < s_.key_dim / 2; ++i) {
       const double angle =
           i < scene_.rotary.pairs() ? static_cast<double>(position) * scene_.rotary.frequencies()[i] : 0;
@@ -247,7 +248,7 @@ class PlainAttention {
     const int64_t index = scene_.first_row() + r;
     const int kv_head = head / scene_.group();
     std::vector<double> query(s_.key_dim), out(s_.value_dim, 0.0);
-    turn(scene_.queries.data() + (r * s_.heads + head) * s_.key_dim, scene_.positions[index], query.data());
+    rotation(scene_.queries.data() + (r * s_.heads + head) * s_.key_dim, scene_.positions[index], query.data());
     std::vector<int64_t> seen;
     std::vector<double> scores;
     for (int64_t t = 0; t <= index; ++t) {

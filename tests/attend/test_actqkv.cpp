@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "block_scene.h"
+#include "seed.h"
 
 namespace fathom {
 namespace {
@@ -30,7 +31,7 @@ std::vector<char> chosen(const BlockScene& test) {
   return seen;
 }
 
-/// Cosines of the blocks with a weighted sum of the rows, turned as if they were window − 1 from the keys.
+/// Cosines of the blocks with a weighted sum of the rows, rotated as if they were window − 1 from the keys.
 std::vector<double> cosines(const BlockScene& test, const std::vector<double>& weights, int64_t window) {
   const SceneShape& s = test.scene.shape;
   std::vector<double> probe(test.width());
@@ -79,7 +80,7 @@ int found(const std::string& spec) {
   int times = 0;
   for (uint32_t seed = 0; seed < 20; ++seed) {
     BlockScene test(shape_of(seed, 256), spec);
-    std::mt19937 random(seed);
+    std::mt19937 random(test::seed(seed));
     std::normal_distribution<float> normal;
     std::vector<float> usual(test.width());
     for (float& x : usual) x = normal(random);
@@ -92,7 +93,7 @@ int found(const std::string& spec) {
     test.read(test.scene.first_row(), test.scene.shape.tokens);
     const MemoryBlock& wanted = test.layer().blocks[20 + seed];
     float* outlier = test.scene.queries.data() + 100 * test.width();
-    // turned back by window − 1, so that it meets the block's vector
+    // rotated back by window − 1, so that it meets the block's vector
     const int dim = test.scene.shape.key_dim;
     for (int64_t i = 0; i < test.width(); i += 2) {
       const double angle = 511 * test.scene.rotary.frequencies()[i % dim / 2];
@@ -163,7 +164,7 @@ class LayerShares : public testing::Test {
     sequence.open(positions);
     rotations->reserve(sequence.end_position());
     // The first layer's keys point along the queries or against them, half of its blocks each: it is the surest.
-    std::mt19937 random(1);
+    std::mt19937 random(test::seed(1));
     std::normal_distribution<float> normal;
     std::vector<float> keys(kTokens * kDim);
     for (int64_t i = 0; i < kTokens; ++i)

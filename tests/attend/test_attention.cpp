@@ -160,7 +160,7 @@ class Recorded final : public Selector {
         uint64_t mask = page.mask;
         if (page.row_masks >= 0) mask &= selection.row_masks[page.row_masks + r];
         for (int t = 0; t < kPageTokens; ++t)
-          if (mask >> t & 1) selected_.insert({block.first + r, table[page.slot].first + t});
+          if (mask >> t & 1) selected_.insert({block.first + r, table[page.entry].first + t});
       }
     }
   }
@@ -315,15 +315,15 @@ TEST(Attention, SelectorsAreToldEveryRowOnceWithItsPositionAndRotatedQueries) {
     const Witness witness(scene);
     attend(scene, witness, pool);
     std::set<std::pair<int, int64_t>> seen;
-    std::vector<float> turn(s.rotary_dim);
+    std::vector<float> rotation(s.rotary_dim);
     for (const Witness::Asked& asked : witness.asked()) {
       ASSERT_TRUE(seen.insert({asked.head, asked.token}).second);
       ASSERT_EQ(asked.position, scene.positions[asked.token]);
-      scene.rotary.angles(static_cast<double>(asked.position), turn.data(), turn.data() + s.rotary_dim / 2);
+      scene.rotary.angles(static_cast<double>(asked.position), rotation.data(), rotation.data() + s.rotary_dim / 2);
       const float* from = scene.queries.data() +
                           ((asked.token - scene.first_row()) * s.heads + asked.head * scene.group()) * s.key_dim;
       for (size_t i = 0; i < asked.queries.size(); i += 2) {
-        const float cos = turn[i % s.key_dim / 2], sin = turn[s.rotary_dim / 2 + i % s.key_dim / 2];
+        const float cos = rotation[i % s.key_dim / 2], sin = rotation[s.rotary_dim / 2 + i % s.key_dim / 2];
         ASSERT_NEAR(asked.queries[i], scene.scale() * (from[i] * cos - from[i + 1] * sin), 1e-5);
         ASSERT_NEAR(asked.queries[i + 1], scene.scale() * (from[i] * sin + from[i + 1] * cos), 1e-5);
       }

@@ -229,7 +229,7 @@ TEST(AuthorsAttend, SqueezedShares) {
       for (int64_t t = 0; t < 160; ++t) {
         if (t * t / 97 % kClusters != c) continue;
         clusters.tokens.push_back(t);
-        const std::vector<double> key = reading.turned(reading.key(t, h), t);
+        const std::vector<double> key = reading.rotated(reading.key(t, h), t);
         for (int d = 0; d < 16; ++d) mean[d] += static_cast<float>(key[d]);
       }
       const int64_t count = std::ssize(clusters.tokens) - clusters.begin.back();
@@ -239,7 +239,7 @@ TEST(AuthorsAttend, SqueezedShares) {
     }
     std::vector<float> queries;
     for (int64_t t = 160; t < 260; ++t)
-      for (const double x : reading.turned(reading.query(t, h), t)) queries.push_back(static_cast<float>(x));
+      for (const double x : reading.rotated(reading.query(t, h), t)) queries.push_back(static_cast<float>(x));
     const std::vector<float> shares = cluster_shares(kernels(), clusters, queries, 100, 1, reading.scale());
     for (int c = 0; c < kClusters; ++c)
       EXPECT_NEAR(shares[c], expected[h][c], 2e-6) << "head " << h << " cluster " << c;
@@ -260,7 +260,7 @@ TEST(AuthorsAttend, SqueezedThreshold) {
                 {{16, 17, 21, 24, 66, 77, 87, 96, 97, 99, 100, 103, 111, 128, 132, 135, 136, 138, 143, 150, 155},
                  {0, 3, 4, 5, 9, 25, 32, 34, 47, 49, 62, 65, 67, 70, 72, 84, 86, 91, 92, 107, 108}}}};
   for (const auto& one : cases) {
-    AuthorsSqueezed reading(std::string("squeezed:clusters=1,least=200,pruned=") + one.pruned);
+    AuthorsSqueezed reading(std::string("squeezed:clusters=1,min_context=200,pruned=") + one.pruned);
     reading.read(190);
     reading.read(70);
     reading.read(8);

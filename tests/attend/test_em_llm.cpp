@@ -5,6 +5,7 @@
 #include "attend/best_split.h"
 #include "base/error.h"
 #include "block_scene.h"
+#include "seed.h"
 
 namespace fathom {
 namespace {
@@ -25,7 +26,7 @@ TEST(BestSplit, FindsTheBorderBetweenTwoPlantedEvents) {
   constexpr int kEach = 40, kDim = 16, kAll = 2 * kEach;
   int modularity = 0, conductance = 0, near = 0;
   for (uint32_t seed = 0; seed < 200; ++seed) {
-    std::mt19937 random(seed);
+    std::mt19937 random(test::seed(seed));
     std::normal_distribution<float> normal;
     std::vector<float> centres(2 * kDim), items(kAll * kDim), similarity(kAll * kAll);
     for (float& c : centres) c = normal(random);
@@ -133,7 +134,7 @@ struct Events {
     test::Scene& scene = test.scene;
     const SceneShape& s = scene.shape;
     const auto width = static_cast<int64_t>(s.kv_heads) * s.key_dim;
-    std::mt19937 random(seed);
+    std::mt19937 random(test::seed(seed));
     std::normal_distribution<float> normal;
     std::vector<float> centre(width);
     std::ranges::fill(test.nats, 1.0f);
@@ -211,7 +212,7 @@ TEST(Blocks, SpecsThatContradictThemselvesAreRefused) {
   EXPECT_NE(error_of("em-llm:refine=yes").find("modularity"), std::string::npos);
   EXPECT_NE(error_of("infllm:topk=0").find("topk"), std::string::npos);
   EXPECT_NE(error_of("infllm:window=63").find("window"), std::string::npos);
-  EXPECT_NE(error_of("infllm:place=near").find("far"), std::string::npos);
+  EXPECT_NE(error_of("infllm:positions=near").find("far"), std::string::npos);
   EXPECT_NE(error_of("actqkv:warmup=0").find("warmup"), std::string::npos);
   EXPECT_NE(error_of("actqkv:question_begin=9,question_end=5").find("question_end"), std::string::npos);
   EXPECT_EQ(error_of("infllm:topk=1,window=64,chunk=64,block=8,sink=0,representatives=1"), "");

@@ -30,11 +30,11 @@ Attended dense(const Scene& scene) {
 }
 
 TEST(Blocks, AllOfThemAtTheirPositionsGiveTheBitsOfDense) {
-  for (const char* spec : {"infllm:window=100k", "infllm:window=64,topk=100k,place=true,chunk=100",
-                           "infllm:sink=0,window=200,block=40,topk=34,place=true", "em-llm:window=100k",
-                           "em-llm:window=300,budget=100k,place=true",
-                           "em-llm:window=300,budget=100k,place=true,contiguity=0.5,sink=3,refine=modularity",
-                           "actqkv:window=100k", "actqkv:window=64,topk=100k,place=true"}) {
+  for (const char* spec : {"infllm:window=100k", "infllm:window=64,topk=100k,positions=original,chunk=100",
+                           "infllm:sink=0,window=200,block=40,topk=34,positions=original", "em-llm:window=100k",
+                           "em-llm:window=300,budget=100k,positions=original",
+                           "em-llm:window=300,budget=100k,positions=original,contiguity=0.5,sink=3,refine=modularity",
+                           "actqkv:window=100k", "actqkv:window=64,topk=100k,positions=original"}) {
     for (uint32_t seed = 0; seed < 12; ++seed) {
       for (const int64_t rows : {1, 170}) {
         BlockScene test(shape_of(seed, rows), spec);

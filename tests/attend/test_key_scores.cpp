@@ -10,6 +10,7 @@
 #include "attend/key_clusters.h"
 #include "attend/query_tail.h"
 #include "reading.h"
+#include "seed.h"
 
 namespace fathom {
 namespace {
@@ -17,7 +18,7 @@ namespace {
 using test::Reading;
 using test::ReadingShape;
 
-constexpr float kHidden = -std::numeric_limits<float>::infinity();
+constexpr float kMasked = -std::numeric_limits<float>::infinity();
 
 TEST(KeyScores, TheVoteOfHeadsIsNotTheSumOfTheirScores) {
   std::vector<float> heads = {30, 10, 0,    9, 0, 0,   0, .2f, 2,    .1f, .1f, 0,
@@ -38,25 +39,25 @@ TEST(KeyScores, TheVoteOfHeadsIsNotTheSumOfTheirScores) {
 TEST(KeyScores, TopScoresAreTheLargestAndOfEqualOnesTheLast) {
   EXPECT_EQ(top_scores(std::vector<float>{1, 3, 2, 3, 3, 0}, 2), (std::vector<int64_t>{3, 4}));
   EXPECT_EQ(top_scores(std::vector<float>{1, 3, 2, 3, 3, 0}, 4), (std::vector<int64_t>{1, 2, 3, 4}));
-  EXPECT_EQ(top_scores(std::vector<float>{1, kHidden, NAN, 0}, 9), (std::vector<int64_t>{0, 3}));
-  EXPECT_EQ(top_scores(std::vector<float>{1, kHidden, 2, 0}, 1), (std::vector<int64_t>{2}));
+  EXPECT_EQ(top_scores(std::vector<float>{1, kMasked, NAN, 0}, 9), (std::vector<int64_t>{0, 3}));
+  EXPECT_EQ(top_scores(std::vector<float>{1, kMasked, 2, 0}, 1), (std::vector<int64_t>{2}));
   EXPECT_TRUE(top_scores(std::vector<float>{1, 2}, 0).empty());
   EXPECT_TRUE(top_scores({}, 3).empty());
 }
 
 TEST(KeyScores, TopScoresOfManyAreThoseOfASort) {
-  std::mt19937 random(5);
+  std::mt19937 random(test::seed(5));
   for (const int64_t n : {100, 513, 5000}) {
     for (const int values : {3, 1000000}) {  // many equal ones, or few
       std::vector<float> scores(n);
       for (float& score : scores) {
         score = static_cast<float>(random() % values) / static_cast<float>(values) - 0.3f;
-        if (random() % 10 == 0) score = random() % 2 == 0 ? kHidden : NAN;
+        if (random() % 10 == 0) score = random() % 2 == 0 ? kMasked : NAN;
       }
       for (const int64_t k : {int64_t{1}, n / 4, n - 1, n, 2 * n}) {
         std::vector<int64_t> order;
         for (int64_t i = 0; i < n; ++i)
-          if (scores[i] > kHidden) order.push_back(i);
+          if (scores[i] > kMasked) order.push_back(i);
         std::ranges::sort(
             order, [&](int64_t a, int64_t b) { return scores[a] != scores[b] ? scores[a] > scores[b] : a > b; });
         order.resize(std::min<int64_t>(k, std::ssize(order)));
@@ -89,16 +90,16 @@ TEST(KeyScores, ALayersScoresAreTheProductsAtTruePositions) {
   layer.positions = &position;
   layer.queries = reading.query(776, 0);
   layer.kernels = &kernels();
-  std::vector<float> turned(4 * 16), spare(16), scores;
-  for (int h = 0; h < 4; ++h) rotate_query(layer, 0, h, spare.data(), turned.data() + h * 16);
+  std::vector<float> rotated(4 * 16), spare(16), scores;
+  for (int h = 0; h < 4; ++h) rotate_query(layer, 0, h, spare.data(), rotated.data() + h * 16);
   ThreadPool pool(3);
-  score_layer(layer, {50, 700}, turned.data(), 2, pool, scores);
+  score_layer(layer, {50, 700}, rotated.data(), 2, pool, scores);
   ASSERT_EQ(scores.size(), 4u * 650);
   for (int h = 0; h < 4; ++h) {
     const std::vector<double> expected = reading.scores(776, h, 50, 700);
     for (int64_t t = 0; t < 650; ++t) {
       if (h >= 2 && t >= 50 && t < 80) {
-        EXPECT_EQ(scores[h * 650 + t], kHidden);
+        EXPECT_EQ(scores[h * 650 + t], kMasked);
       } else {
         EXPECT_NEAR(scores[h * 650 + t] * reading.scale(), expected[t], 1e-4);
       }
@@ -107,7 +108,7 @@ TEST(KeyScores, ALayersScoresAreTheProductsAtTruePositions) {
 }
 
 TEST(KeyScores, AKeyTableGivesTheProductsOfItsKeys) {
-  std::mt19937 random(3);
+  std::mt19937 random(test::seed(3));
   std::normal_distribution<float> normal;
   std::vector<float> keys(150 * 12), queries(3 * 12), scores(3 * 200);
   for (float& x : keys) x = normal(random);
@@ -164,7 +165,7 @@ TEST(QueryTail, HoldsTheNewestQueriesWhateverThePasses) {
 
 /// Vectors around 64 directions.
 std::vector<float> topics(int64_t n, int dim, uint32_t seed) {
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(seed));
   std::normal_distribution<float> normal;
   std::vector<float> centres(64 * dim), vectors(n * dim);
   for (float& x : centres) x = normal(random);
@@ -214,8 +215,8 @@ TEST(KeyClusters, OfSingleKeysShareAsAttentionDoes) {
   const KeyClusters clusters = make_key_clusters(kernels(), reading.sequence.kv(0), 0, 200, 1, 50);
   std::vector<float> query(reading.query(299, 0), reading.query(299, 0) + 16);
   std::vector<float> spare(16);
-  const PositionRotations::View turn = reading.rotations->at(299, spare.data());
-  kernels().rotate_pairs(query.data(), turn.cos, turn.sin, 8);
+  const PositionRotations::View rotation = reading.rotations->at(299, spare.data());
+  kernels().rotate_pairs(query.data(), rotation.cos, rotation.sin, 8);
   const std::vector<float> shares = cluster_shares(kernels(), clusters, query, 1, 1, reading.scale());
   std::vector<double> expected = reading.scores(299, 0, 0, 200);
   Reading::softmax(expected);

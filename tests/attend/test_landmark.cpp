@@ -143,7 +143,7 @@ TEST(LandmarkAttention, GivesTheGoldenWeights) {
   // two blocks of two tokens, and two tokens of the row's own; the value of token t is 1 in dimension t
   const std::vector<float> logits{1, 2, 0.5f, 0, 3, 1.5f, 1, 0.2f};
   constexpr int kTokens = 8;
-  const Rotary rotary(RotaryConfig{}, 64);  // that turns nothing
+  const Rotary rotary(RotaryConfig{}, 64);  // that rotations nothing
   const auto rotations = std::make_shared<PositionRotations>(rotary);
   const Landmarks landmarks{2};
   PagedKvConfig layer;
@@ -270,8 +270,8 @@ std::vector<PastBlock> chosen_blocks(const Formula& formula, const Scene& scene,
   std::ranges::sort(order);
   std::vector<PastBlock> chosen;
   for (int64_t i = 0; i < topk; ++i) {
-    const int64_t slot = order[i] >= own - topk ? i + 1 : i;
-    chosen.push_back({order[i], true_positions ? formula.position(order[i]) : base + slot * block});
+    const int64_t entry = order[i] >= own - topk ? i + 1 : i;
+    chosen.push_back({order[i], true_positions ? formula.position(order[i]) : base + entry * block});
   }
   return chosen;
 }
@@ -288,7 +288,7 @@ TEST(LandmarkSelector, SeesTheBlocksWithTheLargestSharesOfItsRowsAtTheirPosition
           SCOPED_TRACE(testing::Message() << "true " << true_positions << " rows " << rows << " topk " << topk);
           Scene scene(s);
           const auto landmark =
-              selector("landmark:topk=" + std::to_string(topk) + (true_positions ? ",place=true" : ""), scene);
+              selector("landmark:topk=" + std::to_string(topk) + (true_positions ? ",positions=original" : ""), scene);
           const Formula formula(scene);
           const auto found = test::attend(scene, *landmark, pool());
           ASSERT_NO_FATAL_FAILURE(expect_formula(scene, found.out, [&](int64_t row, int kv_head) {
@@ -305,7 +305,7 @@ TEST(LandmarkSelector, WithRoomForAllBlocksGivesTheBitsOfTheTrainingForm) {
   for (const int64_t rows : {1, 150}) {
     Scene scene(shape_of(50, 500, rows));
     const auto all = test::attend(scene, *selector("dense", scene), pool()).out;
-    for (const char* spec : {"landmark:topk=9", "landmark:topk=9,place=true", "landmark:topk=1000"})
+    for (const char* spec : {"landmark:topk=9", "landmark:topk=9,positions=original", "landmark:topk=1000"})
       EXPECT_EQ(test::attend(scene, *selector(spec, scene), pool()).out, all) << spec;
     EXPECT_NE(test::attend(scene, *selector("landmark:topk=2", scene), pool()).out, all);
   }
@@ -348,17 +348,17 @@ std::vector<std::pair<uint32_t, int64_t>> chosen_positions(const std::string& sp
   Selection selection;
   landmark->select(scene.sequence.kv(0).table(0), block, selection);
   std::vector<std::pair<uint32_t, int64_t>> pages;
-  for (const SelectedPage& page : selection.pages) pages.emplace_back(page.slot, page.position);
+  for (const SelectedPage& page : selection.pages) pages.emplace_back(page.entry, page.position);
   return pages;
 }
 
 TEST(LandmarkSelector, PutsChosenBlocksIntoTheSlotsBeforeTheOwn) {
   using Pages = std::vector<std::pair<uint32_t, int64_t>>;
-  // 70 tokens in full blocks of 10, slots from 70 − 3·10 on; blocks 5 and 6 are the newest
+  // 70 tokens in full blocks of 10, entries from 70 − 3·10 on; blocks 5 and 6 are the newest
   EXPECT_EQ(chosen_positions("landmark:topk=2", {9, 0, 0, 8, 0, 0, 0}), (Pages{{0, 40}, {3, 50}, {7, 70}}));
   EXPECT_EQ(chosen_positions("landmark:topk=2", {0, 9, 0, 0, 0, 8, 0}), (Pages{{1, 40}, {5, 60}, {7, 70}}));
   EXPECT_EQ(chosen_positions("landmark:topk=2", {0, 0, 0, 0, 0, 8, 9}), (Pages{{5, 50}, {6, 60}, {7, 70}}));
-  EXPECT_EQ(chosen_positions("landmark:topk=2,place=true", {0, 9, 0, 0, 0, 8, 0}),
+  EXPECT_EQ(chosen_positions("landmark:topk=2,positions=original", {0, 9, 0, 0, 0, 8, 0}),
             (Pages{{1, 10}, {5, 50}, {7, 70}}));
   EXPECT_EQ(chosen_positions("landmark:topk=7", {0, 9, 0, 0, 0, 8, 0}).size(), 8);
 }
@@ -373,7 +373,7 @@ TEST(LandmarkSelector, RefusesAModelWithoutLandmarks) {
     EXPECT_NE(std::string(error.what()).find("trained with landmarks"), std::string::npos) << error.what();
   }
   EXPECT_THROW(attend_methods().make("landmark:topk=0"), Error);
-  EXPECT_THROW(attend_methods().make("landmark:place=far"), Error);
+  EXPECT_THROW(attend_methods().make("landmark:positions=clamped"), Error);
 }
 
 TEST(Landmarks, CountsWithThemAndWithout) {

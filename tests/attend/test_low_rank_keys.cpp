@@ -12,6 +12,7 @@
 #include "attend/principal_axes.h"
 #include "base/error.h"
 #include "reading.h"
+#include "seed.h"
 
 namespace fathom {
 namespace {
@@ -21,7 +22,7 @@ using test::ReadingShape;
 
 constexpr int kWidth = 32;  // two heads of 16
 
-/// The squared singular values of a matrix, largest first: columns are turned in pairs until all are at right
+/// The squared singular values of a matrix, largest first: columns are rotated in pairs until all are at right
 /// angles (one-sided Jacobi). k: [rows, columns].
 std::vector<double> squared_singular_values(std::vector<double> k, int64_t rows, int columns) {
   const auto product = [&](int a, int b) {
@@ -50,7 +51,7 @@ std::vector<double> squared_singular_values(std::vector<double> k, int64_t rows,
 
 /// Keys of `rank` directions, each half as long as the one before if they decline, heads joined.
 void set_keys(Reading& reading, int rank, bool decline) {
-  std::mt19937 random(7);
+  std::mt19937 random(test::seed(7));
   std::normal_distribution<float> normal;
   std::vector<float> directions(static_cast<size_t>(rank) * kWidth);
   for (float& x : directions) x = normal(random);
@@ -167,7 +168,7 @@ TEST(LowRankKeys, ThreadsDoNotMatter) {
 std::vector<float> keys_at(const Reading& reading, const SelectedPage& page, int head, int token) {
   const PageStore& store = reading.sequence.kv(0).store();
   std::vector<float> key(16);
-  const std::byte* keys = page.keys ? page.keys : store.keys(reading.sequence.kv(0).table(head)[page.slot].page);
+  const std::byte* keys = page.keys ? page.keys : store.keys(reading.sequence.kv(0).table(head)[page.entry].page);
   read_key(PageFormat::kF32, 16, keys, token, key.data());
   return key;
 }
@@ -183,7 +184,7 @@ std::vector<std::pair<int64_t, double>> key_errors(const Reading& reading, int h
       const std::vector<float> found = keys_at(reading, page, head, t), exact = keys_at(reading, own, head, t);
       double error = 0;
       for (int d = 0; d < 16; ++d) error += std::pow(found[d] - exact[d], 2);
-      errors.emplace_back(reading.sequence.kv(0).table(head)[page.slot].first + t, std::sqrt(error));
+      errors.emplace_back(reading.sequence.kv(0).table(head)[page.entry].first + t, std::sqrt(error));
     }
   }
   return errors;

@@ -10,6 +10,7 @@
 #include "attend/methods/window.h"
 #include "base/error.h"
 #include "scene.h"
+#include "seed.h"
 
 namespace fathom {
 namespace {
@@ -54,16 +55,16 @@ void expect_pairs(const Scene& scene, const Selector& selector, const Sees& sees
     selector.select(table, block, selection);
 
     std::vector<char> visible(rows * scene.shape.tokens, 0);
-    std::set<uint32_t> slots;
+    std::set<uint32_t> entries;
     for (const SelectedPage& page : selection.pages) {
-      ASSERT_LT(page.slot, table.size());
-      ASSERT_TRUE(slots.insert(page.slot).second) << "page " << page.slot << " twice";
-      ASSERT_EQ(page.position, table[page.slot].position);
+      ASSERT_LT(page.entry, table.size());
+      ASSERT_TRUE(entries.insert(page.entry).second) << "page " << page.entry << " twice";
+      ASSERT_EQ(page.position, table[page.entry].position);
       for (int r = 0; r < rows; ++r) {
         const uint64_t mask =
             page.row_masks < 0 ? page.mask : page.mask & selection.row_masks.at(page.row_masks + r);
         for (int o = 0; o < kPageTokens; ++o) {
-          const int64_t token = table[page.slot].first + o;
+          const int64_t token = table[page.entry].first + o;
           if (mask >> o & 1 && token <= block.first + r) visible.at(r * scene.shape.tokens + token) = 1;
         }
       }
@@ -82,7 +83,7 @@ void expect_pairs(const Scene& scene, const Selector& selector, const Sees& sees
 TEST(Selectors, DenseSeesEveryTokenThatIsNotHidden) {
   const uint32_t seed = std::random_device()();
   SCOPED_TRACE(testing::Message() << "seed " << seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(seed));
   const auto dense = selector("dense");
   for (int n = 0; n < 30; ++n) {
     const Scene scene(random_shape(random));
@@ -95,7 +96,7 @@ TEST(Selectors, DenseSeesEveryTokenThatIsNotHidden) {
 TEST(Selectors, WindowSeesItsSinksAndTheNewestTokens) {
   const uint32_t seed = std::random_device()();
   SCOPED_TRACE(testing::Message() << "seed " << seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(seed));
   const int64_t edges[] = {0, 1, 2, 63, 64, 65, 128, 1000};
   for (int n = 0; n < 120; ++n) {
     const Scene scene(random_shape(random));
@@ -178,10 +179,10 @@ TEST(Selectors, QuestFindsTheBlockOfTheOneKeyThatMatters) {
     for (int d = 0; d < shape.key_dim; ++d) key[d] *= 50;
     scene.read_again();
     std::vector<float> query, spare(shape.key_dim);
-    const PositionRotations::View turn = scene.rotations->at(scene.positions[wanted], spare.data());
+    const PositionRotations::View rotation = scene.rotations->at(scene.positions[wanted], spare.data());
     for (int h = 0; h < scene.group(); ++h) {
       query.insert(query.end(), key, key + shape.key_dim);
-      kernels().rotate_pairs(query.data() + h * shape.key_dim, turn.cos, turn.sin, scene.rotations->pairs());
+      kernels().rotate_pairs(query.data() + h * shape.key_dim, rotation.cos, rotation.sin, scene.rotations->pairs());
     }
     QueryBlock block;
     block.group = scene.group();
@@ -200,7 +201,7 @@ TEST(Selectors, QuestFindsTheBlockOfTheOneKeyThatMatters) {
       int64_t seen = 0;
       bool found = false;
       for (const SelectedPage& page : selection.pages) {
-        const PageEntry& entry = table[page.slot];
+        const PageEntry& entry = table[page.entry];
         seen += std::popcount(page.mask);
         found = found || (page.mask & page_bits(wanted - entry.first, wanted + 1 - entry.first)) != 0;
       }
@@ -240,7 +241,7 @@ Mass mass_of(const Scene& scene, const std::string& spec) {
   for (const SelectedPage& page : selection.pages) {
     for (int o = 0; o < kPageTokens; ++o) {
       if (!(page.mask >> o & 1)) continue;
-      mass.held += weights[table[page.slot].first + o] / sum;
+      mass.held += weights[table[page.entry].first + o] / sum;
       ++mass.keys;
     }
   }
@@ -331,8 +332,8 @@ TEST(Selectors, CapabilitiesSayWhatMethodsDo) {
     method->attach(context);
     const auto state = method->new_state();
     const Capabilities& capabilities = entry.info.capabilities;
-    EXPECT_EQ(capabilities.works_with_compacted, !state || !state->remembers_places()) << entry.info.name;
-    EXPECT_EQ(capabilities.reads_surprisal, method->wants_surprisal()) << entry.info.name;
+    EXPECT_EQ(capabilities.works_with_compacted, !state || !state->remembers_positions()) << entry.info.name;
+    EXPECT_EQ(capabilities.reads_surprisal, method->needs_surprisal()) << entry.info.name;
   }
 }
 
@@ -378,7 +379,7 @@ TEST(Selectors, LmInfiniteKeepsTheFirstTokensWithinTheLimit) {
           const uint64_t mask =
               page.row_masks < 0 ? page.mask : page.mask & selection.row_masks[page.row_masks + r];
           for (int o = 0; o < kPageTokens; ++o) {
-            const int64_t token = table[page.slot].first + o, query = block.first + r;
+            const int64_t token = table[page.entry].first + o, query = block.first + r;
             if (!(mask >> o & 1) || token > query) continue;
             ++seen[r * shape.tokens + token];
             const int64_t distance = block.positions[r] - (page.position + o);

@@ -70,7 +70,7 @@ std::vector<double> row_weights(const std::vector<double>& scores, int64_t token
   return weights;
 }
 
-void turn(const Scene& scene, const float* x, int64_t position, std::vector<double>& out) {
+void rotation(const Scene& scene, const float* x, int64_t position, std::vector<double>& out) {
   out.assign(x, x + scene.shape.key_dim);
   for (int i = 0; i < scene.rotary.pairs(); ++i) {
     const double angle = static_cast<double>(position) * scene.rotary.frequencies()[i];
@@ -88,12 +88,12 @@ std::vector<float> by_definition(const Scene& scene, const Softplus& form, const
     const int64_t index = scene.first_row() + r;
     for (int h = 0; h < s.heads; ++h) {
       const int kv_head = h / scene.group();
-      turn(scene, scene.queries.data() + (r * s.heads + h) * s.key_dim, scene.positions[index], query);
+      rotation(scene, scene.queries.data() + (r * s.heads + h) * s.key_dim, scene.positions[index], query);
       std::vector<int64_t> seen;
       std::vector<double> scores;
       for (int64_t t = 0; t <= index; ++t) {
         if (scene.is_masked(t, kv_head) || !sees(index, t)) continue;
-        turn(scene, scene.keys.data() + (t * s.kv_heads + kv_head) * s.key_dim, scene.positions[t], key);
+        rotation(scene, scene.keys.data() + (t * s.kv_heads + kv_head) * s.key_dim, scene.positions[t], key);
         double score = 0;
         for (int d = 0; d < s.key_dim; ++d) score += query[d] * key[d];
         seen.push_back(t);

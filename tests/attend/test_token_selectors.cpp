@@ -8,6 +8,7 @@
 
 #include "reading.h"
 #include "scene.h"
+#include "seed.h"
 
 namespace fathom {
 namespace {
@@ -71,7 +72,7 @@ TEST(TokenSelect, ChunksOfAPassChooseForThemselves) {
   ASSERT_EQ(selection.pages.size(), parts.selections[0].pages.size());
   int64_t seen = 0;
   for (size_t i = 0; i < selection.pages.size(); ++i) {
-    EXPECT_EQ(selection.pages[i].slot, parts.selections[0].pages[i].slot);
+    EXPECT_EQ(selection.pages[i].entry, parts.selections[0].pages[i].entry);
     EXPECT_EQ(selection.pages[i].mask, parts.selections[0].pages[i].mask);
     seen += std::popcount(selection.pages[i].mask);
   }
@@ -115,13 +116,13 @@ TEST(TokenSelect, AChoiceIsUsedAgainOnlyForQueriesThatAreAlike) {
 }
 
 TEST(TokenSelect, PackedPagesKeepOrderAndLeaveNoGaps) {
-  Reading reading({}, "tokenselect:budget=100,window=70,sink=64,place=packed");
+  Reading reading({}, "tokenselect:budget=100,window=70,sink=64,positions=compacted");
   reading.read(1999);
   reading.read(1);
   const PageTable& table = reading.sequence.kv(0).table(0);
   int64_t chosen = 0, last = -1;
   for (const SelectedPage& page : reading.selections[0].pages) {
-    const PageEntry& entry = table[page.slot];
+    const PageEntry& entry = table[page.entry];
     const int64_t newest = page.position + 63 - std::countl_zero(page.mask);
     EXPECT_GE(page.position, entry.position) << "nothing seems farther than it is";
     EXPECT_GT(newest, last);
@@ -351,7 +352,7 @@ TEST(Squeezed, KeepsTheAttentionOfTopicsWithATenthOfTheKeys) {
   double held = 0, possible = 0, random = 0;
   for (uint32_t seed = 1; seed <= 3; ++seed) {
     shape.seed = seed;
-    Reading reading(shape, "squeezed:pruned=0.9,least=1024,iterations=20");
+    Reading reading(shape, "squeezed:pruned=0.9,min_context=1024,iterations=20");
     for (int64_t t = 64; t < shape.tokens; ++t)  // 64 topics; queries ask for one
       for (int d = 0; d < 32; ++d) {
         reading.key(t, 0)[d] = reading.key(t % 64, 0)[d] + 0.3f * reading.key(t, 0)[d];
@@ -388,10 +389,10 @@ struct TwoLayers {
 
   TwoLayers()
       : sequence(test::alike_layers(layer(), 2)),
-        selector(attend_methods().make("squeezed:pruned=0.9,least=1024,iterations=20")) {
+        selector(attend_methods().make("squeezed:pruned=0.9,min_context=1024,iterations=20")) {
     selector->attach(AttendContext::uniform(2, AttendLayer{1, 1, {PageFormat::kF32, kDim, kDim}}));
     sequence.set_state(Sequence::StateOf::kSelector, selector->new_state());
-    std::mt19937 random(5);
+    std::mt19937 random(test::seed(5));
     std::normal_distribution<float> normal;
     std::vector<float> topics(64 * kDim);
     for (float& x : topics) x = normal(random);
@@ -471,7 +472,7 @@ TEST(Squeezed, EachLayerIsClusteredByItsOwnKeys) {
     int64_t seen = 0;
     for (const SelectedPage& page : selections[l].pages) {
       for (int t = 0; t < kPageTokens; ++t) {
-        const int64_t token = test.sequence.kv(l).table(0)[page.slot].first + t;
+        const int64_t token = test.sequence.kv(l).table(0)[page.entry].first + t;
         if (token < 2048 && page.mask >> t & 1) held += mass[token], ++seen;
       }
     }
@@ -482,7 +483,7 @@ TEST(Squeezed, EachLayerIsClusteredByItsOwnKeys) {
 }
 
 TEST(Squeezed, ClustersComeWithTheLengthAndGoWithARewind) {
-  Reading reading({}, "squeezed:pruned=0.8,least=500,iterations=3");
+  Reading reading({}, "squeezed:pruned=0.8,min_context=500,iterations=3");
   reading.read(400);
   reading.read(1);
   EXPECT_EQ(reading.seen(0).size(), 401u);
@@ -499,7 +500,7 @@ TEST(Squeezed, ClustersComeWithTheLengthAndGoWithARewind) {
 }
 
 TEST(Squeezed, AStateThatBeginsLateClustersByTheQueriesAtHand) {
-  Reading reading({}, "squeezed:pruned=0.8,least=500,iterations=3");
+  Reading reading({}, "squeezed:pruned=0.8,min_context=500,iterations=3");
   reading.read(1500);
   reading.sequence.set_state(Sequence::StateOf::kSelector, reading.selector->new_state());
   reading.read(7);
@@ -528,7 +529,7 @@ TEST(TokenSelectors, WithoutAStateSeeEverything) {
   ThreadPool pool(1);
   const auto dense = test::attend(scene, *attend_methods().make("dense"), pool).out;
   for (const char* spec : {"tokenselect:budget=8,window=8,sink=0", "recycled:budget=8", "shadowkv:budget=8",
-                           "squeezed:least=101", "tempscale:tau=1"}) {
+                           "squeezed:min_context=101", "tempscale:tau=1"}) {
     const auto method = attend_methods().make(spec);
     method->attach(scene.context());
     EXPECT_EQ(test::attend(scene, *method, pool).out, dense) << spec;
@@ -539,7 +540,7 @@ TEST(TokenSelectors, RefuseWhatContradictsItself) {
   for (const char* spec :
        {"tokenselect:budget=0", "tokenselect:pool=2", "tokenselect:theta=2", "recycled:share=0",
         "recycled:stride=0", "recycled:block=24", "shadowkv:budget=7", "shadowkv:block=12", "shadowkv:block=4",
-        "squeezed:pruned=1.1", "squeezed:least=100", "tempscale:tau=0", "tempscale:then=nothing"}) {
+        "squeezed:pruned=1.1", "squeezed:min_context=100", "tempscale:tau=0", "tempscale:then=nothing"}) {
     try {
       attend_methods().make(spec);
       ADD_FAILURE() << spec;
@@ -552,7 +553,7 @@ TEST(TokenSelectors, RefuseWhatContradictsItself) {
 TEST(TokenSelectors, ThreadsDoNotMatter) {
   for (const char* spec :
        {"tokenselect:budget=50,window=20", "recycled:budget=50", "recycled:budget=50,block=16",
-        "shadowkv:budget=64", "shadowkv:budget=64,outliers=2,block=32", "squeezed:least=500,iterations=3"}) {
+        "shadowkv:budget=64", "shadowkv:budget=64,outliers=2,block=32", "squeezed:min_context=500,iterations=3"}) {
     std::vector<std::vector<int64_t>> seen;
     for (const int threads : {1, 3}) {
       Reading reading({}, spec);

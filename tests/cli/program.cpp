@@ -1,5 +1,6 @@
 #include "program.h"
 #include "paths.h"
+#include "seed.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -200,7 +201,7 @@ std::string prose(size_t bytes, uint32_t seed) {
   static const char* const kWords[] = {"the",  "sea",  "old",   "captain", "saw",  "a",    "white", "ship",
                                        "and",  "went", "below", "where",   "wind", "rose", "again", "slowly",
                                        "over", "all",  "its",   "sails",   "in",   "rain", "he",    "waited"};
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(seed));
   std::string text;
   while (text.size() < bytes) {
     text += kWords[random() % std::size(kWords)];

@@ -8,6 +8,7 @@
 
 #include "formats/gguf.h"
 #include "program.h"
+#include "seed.h"
 
 namespace fathom::test {
 namespace {
@@ -81,7 +82,7 @@ TEST_F(CliBadModel, HeaderCutAtEveryFourKilobytes) {
 TEST_F(CliBadModel, HeaderCutAtRandomPlaces) {
   const uint32_t seed = std::random_device{}();
   SCOPED_TRACE(seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(seed));
   for (int i = 0; i < 20; ++i) {
     const size_t bytes = random() % header_bytes();
     SCOPED_TRACE(bytes);

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "program.h"
+#include "seed.h"
 
 namespace fathom::test {
 namespace {
@@ -12,7 +13,7 @@ namespace {
 TEST(CliTokens, RandomBytesComeBackWhole) {
   const uint32_t seed = std::random_device{}();
   SCOPED_TRACE(seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(seed));
   for (const size_t size : {1, 7, 1000, 200000}) {
     std::string bytes(size, '\0');
     for (char& byte : bytes) byte = static_cast<char>(random());

@@ -6,6 +6,7 @@
 
 #include "paths.h"
 #include "program.h"
+#include "seed.h"
 
 namespace fathom::test {
 namespace {
@@ -91,7 +92,7 @@ TEST(CliTrain, KilledTenTimesItComesToTheSameWeights) {
   Workshop whole, killed;
   for (Workshop* shop : {&whole, &killed}) shop->config["evaluation"]["interval"] = 0;
   ASSERT_EQ(run(whole.command()).code, 0);
-  std::mt19937 random(7);
+  std::mt19937 random(test::seed(7));
   for (int i = 0; i < 10; ++i) {
     Program program(killed.command());
     std::this_thread::sleep_for(std::chrono::milliseconds(100 + random() % 600));

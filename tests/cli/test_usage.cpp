@@ -143,10 +143,10 @@ TEST(CliMethods, OldNamesOfParametersWorkAndAreNoted) {
   const Result now = with("window:sink=0,window=2"), before = with("window:sink=0,size=2");
   EXPECT_EQ(before.code, 0);
   EXPECT_EQ(before.out, now.out);
-  const std::string note = "note: --attend window: 'size' is now called 'window'\n";
+  const std::string note = "note: --attend window: 'size' is now 'window'\n";
   EXPECT_EQ(before.err.find(note), before.err.rfind(note));
   EXPECT_NE(before.err.find(note), std::string::npos);
-  EXPECT_EQ(now.err.find("is now called"), std::string::npos);
+  EXPECT_EQ(now.err.find("is now '"), std::string::npos);
   expect_error(with("window:size=2,window=2"), 2, {"window is given twice"});
 }
 

@@ -51,15 +51,15 @@ std::vector<double> keys_of(const PagedKv& kv, int head) {
   std::vector<double> keys;
   std::vector<float> key(shape.key_dim), spare(shape.key_dim);
   for (const PageEntry& entry : kv.table(head)) {
-    const PositionRotations::View turn = rotations.at(entry.position, spare.data());
+    const PositionRotations::View rotation = rotations.at(entry.position, spare.data());
     for (int t = 0; t < entry.filled; ++t) {
       read_key(shape.format, shape.key_dim, kv.store().keys(entry.page), t, key.data());
       const size_t at = keys.size();
       keys.insert(keys.end(), key.begin(), key.end());
       for (int i = 0; i < rotations.pairs(); ++i) {
         const double even = key[2 * i], odd = key[2 * i + 1];
-        keys[at + 2 * i] = even * turn.cos[i] - odd * turn.sin[i];
-        keys[at + 2 * i + 1] = even * turn.sin[i] + odd * turn.cos[i];
+        keys[at + 2 * i] = even * rotation.cos[i] - odd * rotation.sin[i];
+        keys[at + 2 * i + 1] = even * rotation.sin[i] + odd * rotation.cos[i];
       }
     }
   }

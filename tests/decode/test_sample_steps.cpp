@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "decode/sampler.h"
+#include "seed.h"
 
 namespace fathom {
 namespace {
@@ -89,7 +90,7 @@ TEST(SampleSteps, TopPSeesWhatEarlierStepsLeft) {
 TEST(SampleSteps, TopPOfALargeVocabularyEqualsAFullSort) {
   const uint32_t seed = std::random_device{}();
   SCOPED_TRACE(seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(seed));
   std::normal_distribution<float> normal(0, 2);
   std::vector<float> logits(5000);
   for (float& logit : logits) logit = normal(random);

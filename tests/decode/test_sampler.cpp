@@ -7,6 +7,7 @@
 
 #include "decode/random.h"
 #include "decode/sampler.h"
+#include "seed.h"
 
 namespace fathom {
 namespace {
@@ -54,7 +55,7 @@ TEST(Sampler, FrequenciesMatchProbabilitiesAfterTruncation) {
 TEST(Sampler, SkippingHopelessTokensChangesNoDraw) {
   const uint32_t seed = std::random_device{}();
   SCOPED_TRACE(seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(seed));
   std::normal_distribution<float> normal(0, 3);
   std::vector<float> logits(2000);
   for (float& logit : logits) logit = normal(random);

@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-namespace fathom {
+namespace fathom::eval {
 
 /// RULER's tasks in the order of its publication.
 inline const std::vector<std::string> kRulerNames = {"niah_single_1",
@@ -20,4 +20,4 @@ inline const std::vector<std::string> kRulerNames = {"niah_single_1",
                                                      "qa_1",
                                                      "qa_2"};
 
-}  // namespace fathom
+}  // namespace fathom::eval

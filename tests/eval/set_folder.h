@@ -8,7 +8,7 @@
 #include <string>
 #include <string_view>
 
-namespace fathom {
+namespace fathom::eval {
 
 /// A temporary folder for the files of a set, gone afterwards.
 class SetFolder {
@@ -34,4 +34,4 @@ class SetFolder {
   std::filesystem::path path_;
 };
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -14,7 +14,7 @@
 #include "tokens/tokenizer.h"
 
 // What tests of tasks need.
-namespace fathom {
+namespace fathom::eval {
 
 /// The only task of a spec.
 inline std::shared_ptr<const Task> task_of(const std::string& spec) {
@@ -95,4 +95,4 @@ inline void expect_chance(double right, double of, double chance) {
   EXPECT_NEAR(right / of, chance, 3 * std::sqrt(chance * (1 - chance) / of)) << right << " of " << of;
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -1,4 +1,4 @@
-// What all tasks stand on: dice, fitting to a length, haystacks, words.
+// What all tasks stand on: rng, fitting to a length, haystacks, words.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -16,29 +16,29 @@
 #include "eval/words.h"
 #include "task_bench.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
-TEST(Dice, GiveTheSameNumbersForever) {
-  Dice dice(1, "task", 1024, 0);
-  EXPECT_EQ(dice.bits(), 1272976250118950650u);  // SplitMix64, worked out by another program
-  EXPECT_EQ(dice.below(1000), 647);
+TEST(Rng, GiveTheSameNumbersForever) {
+  Rng rng(1, "task", 1024, 0);
+  EXPECT_EQ(rng.bits(), 1272976250118950650u);  // SplitMix64, worked out by another program
+  EXPECT_EQ(rng.below(1000), 647);
 }
 
-TEST(Dice, AreUniformAndIndependentOfEachOther) {
+TEST(Rng, AreUniformAndIndependentOfEachOther) {
   std::vector<int> counts(10);
-  for (int64_t index = 0; index < 10000; ++index) ++counts[Dice(1, "task", 1024, index).below(10)];
+  for (int64_t index = 0; index < 10000; ++index) ++counts[Rng(1, "task", 1024, index).below(10)];
   for (const int count : counts) EXPECT_NEAR(count, 1000, 100);  // 3.3 standard deviations
 }
 
-TEST(Dice, DistinctIsAPermutationOfWhatWasAsked) {
-  Dice dice(7, "", 0, 0);
+TEST(Rng, DistinctIsAPermutationOfWhatWasAsked) {
+  Rng rng(7, "", 0, 0);
   for (int64_t n : {1, 2, 10, 1000}) {
-    std::vector<int64_t> all = dice.distinct(n, n);
+    std::vector<int64_t> all = rng.distinct(n, n);
     std::ranges::sort(all);
     for (int64_t i = 0; i < n; ++i) ASSERT_EQ(all[i], i);
   }
-  const std::vector<int64_t> some = dice.distinct(int64_t{1} << 40, 100);
+  const std::vector<int64_t> some = rng.distinct(int64_t{1} << 40, 100);
   EXPECT_EQ(std::set<int64_t>(some.begin(), some.end()).size(), 100u);
 }
 
@@ -69,11 +69,11 @@ TEST(LargestFit, CopesWithSizesThatJump) {
 TEST(Prose, HasTheWordsAskedForAndNothingThatTasksHide) {
   const auto prose = prose_haystack();
   for (const int64_t words : {0, 1, 37, 20000}) {
-    Dice dice(1, "prose", 0, words);
-    EXPECT_EQ(static_cast<int64_t>(word_ends(prose->text(dice, words)).size()), words);
+    Rng rng(1, "prose", 0, words);
+    EXPECT_EQ(static_cast<int64_t>(word_ends(prose->text(rng, words)).size()), words);
   }
-  Dice dice(2, "prose", 0, 0);
-  const std::string text = prose->text(dice, 50000);
+  Rng rng(2, "prose", 0, 0);
+  const std::string text = prose->text(rng, 50000);
   EXPECT_FALSE(std::regex_search(text, std::regex("[0-9\"{}]|magic|secret code|pass key| a [aeiou]")));
   const std::vector<std::string_view> sentences = split_sentences(text);
   EXPECT_GT(std::set<std::string_view>(sentences.begin(), sentences.end()).size(), sentences.size() * 9 / 10);
@@ -136,10 +136,10 @@ TEST_F(Files, HaystackOfAFolderIsItsTextsInOrderOfTheirNames) {
   write("sub/c.md", "five");
   write("a.txt", "one  two");
   write("ignored.bin", "\xff\xfe");
-  Dice dice(1, "", 0, 0);
-  EXPECT_EQ(file_haystack(folder_, false)->text(dice, 100), "one  two\n\nthree four\n\n\nfive");
-  EXPECT_EQ(word_ends(file_haystack(folder_, true)->text(dice, 12)).size(), 12u);
-  EXPECT_EQ(file_haystack(folder_, true)->text(dice, 6), "one  two\n\nthree four\n\n\nfive\n\none");
+  Rng rng(1, "", 0, 0);
+  EXPECT_EQ(file_haystack(folder_, false)->text(rng, 100), "one  two\n\nthree four\n\n\nfive");
+  EXPECT_EQ(word_ends(file_haystack(folder_, true)->text(rng, 12)).size(), 12u);
+  EXPECT_EQ(file_haystack(folder_, true)->text(rng, 6), "one  two\n\nthree four\n\n\nfive\n\none");
 }
 
 TEST_F(Files, HaystackBeginsAtParagraphsWithEnoughBehindThem) {
@@ -148,8 +148,8 @@ TEST_F(Files, HaystackBeginsAtParagraphsWithEnoughBehindThem) {
   const auto haystack = file_haystack(write("a.txt", text), false);
   std::set<std::string> starts;
   for (int64_t index = 0; index < 200; ++index) {
-    Dice dice(1, "", 0, index);
-    const std::string some = haystack->text(dice, 40);
+    Rng rng(1, "", 0, index);
+    const std::string some = haystack->text(rng, 40);
     EXPECT_EQ(word_ends(some).size(), 40u);
     EXPECT_TRUE(some.starts_with("start")) << some;
     starts.insert(some.substr(0, some.find(' ')));
@@ -196,4 +196,4 @@ TEST_F(Files, JsonLinesNameTheLineThatIsWrong) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -6,7 +6,7 @@
 
 #include "eval/metrics.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 double by_name(std::string_view metric, const std::string& answer, const Sample& sample) {
@@ -326,4 +326,4 @@ TEST(Metrics, AreListedInAlphabeticalOrderAndFoundByName) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::eval

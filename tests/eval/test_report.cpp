@@ -11,7 +11,7 @@
 #include "eval/run_view.h"
 #include "ruler_names.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 Json summary(const std::string& task, int64_t length, const std::string& method, double score) {
@@ -291,4 +291,4 @@ TEST(TerminalTable, ColumnsWithoutNumbersAreLeftOut) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::eval

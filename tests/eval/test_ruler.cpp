@@ -15,7 +15,7 @@
 #include "ruler_names.h"
 #include "task_bench.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 struct Found {
@@ -200,8 +200,8 @@ TEST(RulerNeedleText, IsTheHaystackFromOnePlaceOnWithoutTheNeedles) {
     const Sample sample = task_of(name)->make(input, 3000, 0);
     std::string text = sample.context.substr(sample.context.find("\n\n") + 2);
     text = std::regex_replace(text, std::regex(" ?A magic number for [a-z-]+ is [0-9]+\\."), "");
-    Dice dice(input.seed, name, 3000, 0);
-    const std::string haystack = input.haystack->text(dice, 3000);
+    Rng rng(input.seed, name, 3000, 0);
+    const std::string haystack = input.haystack->text(rng, 3000);
     std::string words;
     for (const std::string& line : {text, haystack}) {
       std::string flat;
@@ -439,4 +439,4 @@ TEST_F(RulerFiles, OtherFilesAreErrorsThatNameTheFile) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -17,7 +17,7 @@
 #include "paths.h"
 #include "task_bench.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 const EvalModel& seedling() {
@@ -491,4 +491,4 @@ TEST(RecordLog, WritesASummaryOnceUntilItChanges) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -7,7 +7,7 @@
 #include "eval/sets/records.h"
 #include "set_folder.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 /// The text of the Error that `act` throws; empty if it throws none.
@@ -171,4 +171,4 @@ TEST(SetTask, SamplesOfOneDocumentFollowEachOtherInAGroup) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::eval

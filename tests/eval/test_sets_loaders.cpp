@@ -6,7 +6,7 @@
 #include "eval/task.h"
 #include "set_folder.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 constexpr int64_t kLength = 100000;
@@ -463,4 +463,4 @@ TEST(RulerFile, TasksAreNamedByTheirFolders) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::eval

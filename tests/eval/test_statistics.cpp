@@ -5,7 +5,7 @@
 #include <cmath>
 #include <vector>
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 TEST(Statistics, WilsonIntervalIsAsPublishedForCounts) {
@@ -82,4 +82,4 @@ TEST(Statistics, IntervalsThatTouchAreNotApart) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::eval

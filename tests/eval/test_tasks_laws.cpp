@@ -1,7 +1,7 @@
 // What holds for every task that makes its own text.
 #include "task_bench.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 struct Case {
@@ -108,4 +108,4 @@ INSTANTIATE_TEST_SUITE_P(
     case_name);
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::eval

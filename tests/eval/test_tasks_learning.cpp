@@ -7,7 +7,7 @@
 #include "task_bench.h"
 #include "text_match.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 /// Items of the context with their labels.
@@ -99,11 +99,11 @@ TEST(Classify, FirstLineCountsInAnyCase) {
 
 TEST(Classify, GuessingALabelIsRightOnceInTheNumberOfClasses) {
   const auto task = task_of("classify:classes=5");
-  Dice dice(9, "guess", 0, 0);
+  Rng rng(9, "guess", 0, 0);
   double right = 0;
   for (int64_t index = 0; index < 400; ++index) {
     const Sample sample = task->make(bytes_input(), 500, index);
-    right += value_of(*task, sample, dice.pick(demonstrations(sample)).second);
+    right += value_of(*task, sample, rng.pick(demonstrations(sample)).second);
   }
   expect_chance(right, 400, 1.0 / 5);
 }
@@ -288,4 +288,4 @@ TEST(RegularLanguage, AskedSymbolsCanBeLearnedFromTheStringsBefore) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::eval

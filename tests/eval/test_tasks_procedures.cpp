@@ -4,7 +4,7 @@
 #include "task_bench.h"
 #include "text_match.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 double partial(const Task& task, const Sample& sample, const std::string& text) {
@@ -222,4 +222,4 @@ TEST(TomTracking, PartialIsTheShareBeforeTheFirstWrongLine) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -6,7 +6,7 @@
 #include "task_bench.h"
 #include "text_match.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 const std::string kUuid = "[0-9a-f*]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}";
@@ -112,7 +112,7 @@ class Numbers final : public Haystack {
  public:
   explicit Numbers(int64_t most = 1 << 30) : most_(most) {}
   const std::string& name() const override { return name_; }
-  std::string text(Dice&, int64_t words) const override {
+  std::string text(Rng&, int64_t words) const override {
     std::string text;
     for (int64_t i = 0; i < std::min(words, most_); ++i) {
       text += (i > 0 ? " " : "") + std::to_string(100000 + i) + (i % 8 == 7 ? "." : "");
@@ -164,11 +164,11 @@ TEST(TextSort, AnswersAreReadAsListOrAsTheOnlyOrderInIt) {
 
 TEST(TextSort, GuessingIsRightOnceInTwentyFour) {
   const auto task = task_of("text_sort");
-  Dice dice(7, "guess", 0, 0);
+  Rng rng(7, "guess", 0, 0);
   double right = 0;
   for (int64_t index = 0; index < 600; ++index) {
     Strings guess = {"1", "2", "3", "4"};
-    dice.shuffle(guess);
+    rng.shuffle(guess);
     right += value_of(*task, task->make(bytes_input(), 600, index), "[" + joined(guess, ", ") + "]");
   }
   expect_chance(right, 600, 1.0 / 24);
@@ -225,12 +225,12 @@ TEST(BestAnswer, TheHighestLabelCountsAndElseTheFirstNumber) {
 
 TEST(BestAnswer, GuessingIsRightOnceInTheNumberOfAnswers) {
   const auto task = task_of("best_answer");
-  Dice dice(8, "guess", 0, 0);
+  Rng rng(8, "guess", 0, 0);
   double right = 0;
   for (int64_t index = 0; index < 300; ++index) {
     const Sample sample = task->make(bytes_input(), 1024, index);
     ASSERT_EQ(sample.details["answers"], 8);
-    right += value_of(*task, sample, "A" + std::to_string(1 + dice.below(8)));
+    right += value_of(*task, sample, "A" + std::to_string(1 + rng.below(8)));
   }
   expect_chance(right, 300, 1.0 / 8);
 }
@@ -269,4 +269,4 @@ TEST(Reorder, DeviationsAreZeroForTheOrderAndKnownForItsReverse) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::eval

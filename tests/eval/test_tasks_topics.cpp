@@ -5,7 +5,7 @@
 #include "task_bench.h"
 #include "text_match.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 /// Words of each article, by its number.
@@ -85,18 +85,18 @@ TEST(Topics, SetsAreScoredByF1AndTopicsByTheFirstNamed) {
 }
 
 TEST(Topics, GuessingATopicIsRightOnceInTenAndACountOnceInSix) {
-  Dice dice(4, "guess", 0, 0);
+  Rng rng(4, "guess", 0, 0);
   const std::string names[] = {"sailing",   "cooking", "music",   "farming", "medicine",
                                "astronomy", "law",     "weaving", "chess",   "mining"};
   double topics = 0, counts = 0;
   for (int64_t index = 0; index < 300; ++index) {
     const auto topic = task_of("topic_of"), count = task_of("count_topic");
-    topics += value_of(*topic, topic->make(bytes_input(), 1100, index), dice.pick(names));
-    counts += value_of(*count, count->make(bytes_input(), 1100, index), std::to_string(dice.between(1, 6)));
+    topics += value_of(*topic, topic->make(bytes_input(), 1100, index), rng.pick(names));
+    counts += value_of(*count, count->make(bytes_input(), 1100, index), std::to_string(rng.between(1, 6)));
   }
   expect_chance(topics, 300, 1.0 / 10);
   expect_chance(counts, 300, 1.0 / 6);
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -14,7 +14,7 @@
 #include <vector>
 
 // To read prompts without the code that made them.
-namespace fathom {
+namespace fathom::eval {
 
 using Strings = std::vector<std::string>;
 
@@ -50,4 +50,4 @@ inline std::string joined(const Strings& parts, const std::string& between) {
   return text;
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -1,4 +1,4 @@
-// What stays moves together: places=packed.
+// What stays moves together: positions=compacted.
 #include <gtest/gtest.h>
 
 #include <bit>
@@ -12,7 +12,7 @@ namespace {
 using test::Evicting;
 using test::Reading;
 
-std::string compacting(const std::string& spec) { return spec + ",places=packed"; }
+std::string compacting(const std::string& spec) { return spec + ",positions=compacted"; }
 
 /// Pages that all page tables hold, and what they would have to hold at least.
 int64_t pages(const Evicting& e) {
@@ -129,11 +129,11 @@ TEST(Compacted, AttentionSeesTokensAtTheirNewPositions) {
     ASSERT_GT(query + 1, 3 * std::ssize(tokens));
     const TableGaps gaps = gaps_of(e.sequence.kv(0).table(head / 2));
     ASSERT_EQ(gaps.masked, 0);
-    const std::vector<double> q = e.turned(e.query(query, head), query);
+    const std::vector<double> q = e.rotated(e.query(query, head), query);
     std::vector<double> weights, expected(test::kValueDim);
     for (size_t i = 0; i < tokens.size(); ++i) {
       const int64_t position = query + 1 - std::ssize(tokens) + static_cast<int64_t>(i);
-      const std::vector<double> k = e.turned(e.key(tokens[i], head / 2), position);
+      const std::vector<double> k = e.rotated(e.key(tokens[i], head / 2), position);
       weights.push_back(std::inner_product(q.begin(), q.end(), k.begin(), 0.0) * e.scale());
     }
     Reading::softmax(weights);

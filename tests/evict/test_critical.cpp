@@ -44,9 +44,9 @@ std::vector<int64_t> critical(Evicting& e, std::vector<double> scores, int head,
 }
 
 TEST(Critical, OfSnapKvAgainstItsDefinition) {
-  for (const char* places : {"true", "packed"}) {
+  for (const char* positions : {"original", "compacted"}) {
     Evicting e({},
-               std::string("snapkv:budget=150,slack=0,pool=1,queries=10,window=10,critical=true,places=") + places,
+               std::string("snapkv:budget=150,slack=0,pool=1,queries=10,window=10,critical=true,positions=") + positions,
                first_dimension);
     for (const int64_t rows : {300, 70, 30}) e.read(rows);
     e.evict(false);
@@ -89,7 +89,7 @@ TEST(Critical, WhatIsMultipliedAreMeansOverRowsAndHeads) {
 
 TEST(Critical, NormsAreThoseOfTheTokensHoweverTheyAreReadForkedAndMoved) {
   Evicting straight({}, "tova:budget=120,slack=0,window=40,critical=true", first_dimension);
-  Evicting compacted({}, "tova:budget=120,slack=0,window=40,critical=true,places=packed", first_dimension);
+  Evicting compacted({}, "tova:budget=120,slack=0,window=40,critical=true,positions=compacted", first_dimension);
   for (Evicting* e : {&straight, &compacted}) {
     for (const int64_t rows : {700, 30, 100}) {
       e->read(rows);

@@ -47,7 +47,7 @@ TEST(Evictors, KeyDiffKeepsKeysUnlikeTheMean) {
     std::vector<std::vector<double>> keys;
     std::vector<double> mean(16), scores;
     for (int64_t t = 0; t < 400; ++t) {
-      keys.push_back(e.turned(e.key(t, h), t));
+      keys.push_back(e.rotated(e.key(t, h), t));
       const double length = std::sqrt(std::inner_product(keys[t].begin(), keys[t].end(), keys[t].begin(), 0.0));
       for (double& x : keys[t]) x /= length;
       for (int d = 0; d < 16; ++d) mean[d] += keys[t][d];
@@ -114,20 +114,20 @@ std::vector<double> expected_logits(Reading& e, int head, int64_t tokens) {
         covariance[i * dim + j] +=
             (e.query(t, head)[i] - mean[i]) * (e.query(t, head)[j] - mean[j]) / static_cast<double>(tokens - 4);
   }
-  std::vector<double> turn(dim * dim);  // the mean rotation
+  std::vector<double> rotation(dim * dim);  // the mean rotation
   for (int j = 0; j < dim; ++j) {
     std::vector<float> unit(dim);
     unit[j] = 1;
     for (int64_t n = 0; n < 512; ++n) {
-      const std::vector<double> turned = e.turned(unit.data(), tokens + n);
-      for (int i = 0; i < dim; ++i) turn[i * dim + j] += turned[i] / 512;
+      const std::vector<double> rotated = e.rotated(unit.data(), tokens + n);
+      for (int i = 0; i < dim; ++i) rotation[i * dim + j] += rotated[i] / 512;
     }
   }
   for (int64_t t = 0; t < tokens; ++t) {
-    const std::vector<double> key = e.turned(e.key(t, head / e.group()), t);
+    const std::vector<double> key = e.rotated(e.key(t, head / e.group()), t);
     std::vector<double> back(dim);
     for (int i = 0; i < dim; ++i)
-      for (int j = 0; j < dim; ++j) back[j] += turn[i * dim + j] * key[i];
+      for (int j = 0; j < dim; ++j) back[j] += rotation[i * dim + j] * key[i];
     double logit = 0;
     for (int i = 0; i < dim; ++i) {
       logit += back[i] * mean[i] * e.scale();
@@ -164,7 +164,7 @@ TEST(Evictors, ExpectedKeepsWhatQueriesToComeShouldAttendTo) {
 TEST(Evictors, SirLlmKeepsWhatSurprisedAndForgetsEarlierTurns) {
   for (const double decay : {1.0, 0.5}) {
     Evicting e({}, "sirllm:budget=40,slack=0,decay=" + std::to_string(decay));
-    EXPECT_TRUE(e.evictor->wants_surprisal());
+    EXPECT_TRUE(e.evictor->needs_surprisal());
     std::vector<float> nats(300);
     for (int i = 0; i < 300; ++i) nats[i] = static_cast<float>(i * 7 % 100) / 10 + (i < 100 ? 3 : 0);
     nats[0] = NAN;
@@ -264,7 +264,7 @@ TEST(Evictors, RewindsAndForksDoNotBringBackWhatWasDropped) {
 TEST(EvictMethods, RefuseWhatContradictsItself) {
   for (const char* spec : {"knorm:budget=0", "knorm:budget=100,share=0.5", "knorm:share=0", "knorm:share=1.5",
                            "knorm:budget=36", "snapkv:budget=64", "snapkv:pool=4", "tova:block=0", "h2o:heads=odd",
-                           "pyramidkv:beta=0", "sirllm:decay=2", "nkorm", "knorm:places=far", "knorm:critical=true",
+                           "pyramidkv:beta=0", "sirllm:decay=2", "nkorm", "knorm:positions=clamped", "knorm:critical=true",
                            "streaming:critical=true", "keydiff:critical=true", "tova:critical=1"}) {
     try {
       evict_methods().make(spec);

@@ -1,4 +1,5 @@
 #include "evict/keep.h"
+#include "seed.h"
 
 #include <gtest/gtest.h>
 
@@ -55,7 +56,7 @@ TEST(Keep, NeighboursStayOrGoTogether) {
 }
 
 TEST(Keep, HeadsShareABudgetByWhatTheyNeed) {
-  std::mt19937 random(1);
+  std::mt19937 random(test::seed(1));
   std::uniform_real_distribution<float> uniform;
   std::vector<float> scores(3 * 100);
   for (int i = 0; i < 300; ++i) scores[i] = uniform(random) + (i < 100 ? 1 : 0);  // the first head scores higher
@@ -73,7 +74,7 @@ TEST(Keep, HeadsShareABudgetByWhatTheyNeed) {
 TEST(Keep, AnyScoresLeaveAtMostTheBudget) {
   const uint32_t seed = std::random_device()();
   SCOPED_TRACE(testing::Message() << "seed " << seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(seed));
   for (int round = 0; round < 200; ++round) {
     const int heads = 1 + random() % 4;
     const int64_t n = 1 + random() % 300;

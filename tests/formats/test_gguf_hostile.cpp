@@ -9,6 +9,7 @@
 #include "formats/gguf.h"
 #include "kernels/quantize.h"
 #include "sample_gguf.h"
+#include "seed.h"
 
 namespace fathom::test {
 namespace {
@@ -279,7 +280,7 @@ TEST(Mutated, FilesEitherParseOrThrowError) {
   constexpr uint32_t kSeed = 20;
   constexpr int kMutations = 10000;
   SCOPED_TRACE("seed " + std::to_string(kSeed));
-  std::mt19937 random(kSeed);
+  std::mt19937 random(test::seed(kSeed));
   const std::vector<std::byte> whole = sample_writer().bytes();
   int parsed = 0;
   for (int i = 0; i < kMutations; ++i) {

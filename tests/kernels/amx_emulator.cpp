@@ -51,15 +51,15 @@ T read(const uint8_t* at) {
   return value;
 }
 
-/// The memory operand that begins with the ModRM byte at `code[at]`; sets base, stride, has_sib and length.
-void decode_memory(const ucontext_t& context, const uint8_t* code, int at, bool x, bool b, Instruction& out) {
-  const int mod = code[at] >> 6, rm = code[at] & 7;
+/// The memory operand that begins with the ModRM byte at `quant[at]`; sets base, stride, has_sib and length.
+void decode_memory(const ucontext_t& context, const uint8_t* quant, int at, bool x, bool b, Instruction& out) {
+  const int mod = quant[at] >> 6, rm = quant[at] & 7;
   ++at;
   bool relative = false, no_base = false;
   int base = rm | (b << 3);
   if (rm == 4) {
     out.has_sib = true;
-    const uint8_t sib = code[at++];
+    const uint8_t sib = quant[at++];
     const int index = ((sib >> 3) & 7) | (x << 3);
     if (index != 4) out.stride = register_value(context, index) << (sib >> 6);
     base = (sib & 7) | (b << 3);
@@ -69,33 +69,33 @@ void decode_memory(const ucontext_t& context, const uint8_t* code, int at, bool 
   }
   int64_t displacement = 0;
   if (mod == 1) {
-    displacement = static_cast<int8_t>(code[at]);
+    displacement = static_cast<int8_t>(quant[at]);
     at += 1;
   } else if (mod == 2 || no_base || relative) {
-    displacement = read<int32_t>(code + at);
+    displacement = read<int32_t>(quant + at);
     at += 4;
   }
   out.length = at;
-  const uint64_t start = relative  ? reinterpret_cast<uint64_t>(code) + out.length
+  const uint64_t start = relative  ? reinterpret_cast<uint64_t>(quant) + out.length
                          : no_base ? 0
                                    : register_value(context, base);
   out.base = start + displacement;
 }
 
 /// False when it is no VEX instruction of map 0F38 with W0 and L0.
-bool decode(const ucontext_t& context, const uint8_t* code, Instruction& out) {
-  if (code[0] != 0xc4) return false;
-  const bool r = !(code[1] & 0x80), x = !(code[1] & 0x40), b = !(code[1] & 0x20);
-  if ((code[1] & 0x1f) != 2 || (code[2] & 0x84) != 0) return false;
-  out.vvvv = ~(code[2] >> 3) & 15;
-  out.prefix = code[2] & 3;
-  out.opcode = code[3];
-  const uint8_t modrm = code[4];
+bool decode(const ucontext_t& context, const uint8_t* quant, Instruction& out) {
+  if (quant[0] != 0xc4) return false;
+  const bool r = !(quant[1] & 0x80), x = !(quant[1] & 0x40), b = !(quant[1] & 0x20);
+  if ((quant[1] & 0x1f) != 2 || (quant[2] & 0x84) != 0) return false;
+  out.vvvv = ~(quant[2] >> 3) & 15;
+  out.prefix = quant[2] & 3;
+  out.opcode = quant[3];
+  const uint8_t modrm = quant[4];
   out.reg = ((modrm >> 3) & 7) | (r << 3);
   out.rm = (modrm & 7) | (b << 3);
   out.length = 5;
   out.has_memory = modrm >> 6 != 3;
-  if (out.has_memory) decode_memory(context, code, 4, x, b, out);
+  if (out.has_memory) decode_memory(context, quant, 4, x, b, out);
   return true;
 }
 

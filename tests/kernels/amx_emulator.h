@@ -2,7 +2,7 @@
 
 namespace fathom::test {
 
-/// Runs AMX machine code on machines without AMX: while the object lives, tile instructions that trap are carried
+/// Runs AMX machine quant on machines without AMX: while the object lives, tile instructions that trap are carried
 /// out in the handler of SIGILL, with tiles and configuration of each thread's own. What the processor would refuse
 /// (an unconfigured tile, shapes that do not match, a bad configuration) ends the program with a message, as
 /// SIGILL. Where the machine has AMX nothing is installed, and the instructions run as they are. One object at a
@@ -15,7 +15,7 @@ class AmxEmulator {
 
   /// Whether this machine needs it: false where amx_usable().
   static bool needed();
-  /// Whether AMX code can run here at all, emulated or not: Linux on x86-64.
+  /// Whether AMX quant can run here at all, emulated or not: Linux on x86-64.
   static bool possible();
 };
 

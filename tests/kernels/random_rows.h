@@ -7,6 +7,7 @@
 #include "base/aligned.h"
 #include "kernels/kernels.h"
 #include "kernels/quantize.h"
+#include "seed.h"
 
 namespace fathom::test {
 
@@ -25,7 +26,7 @@ inline std::vector<std::string> isas_like_the_reference() {
 }
 
 inline std::vector<float> gaussian(size_t n, uint32_t seed, float deviation = 1.0f) {
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(seed));
   std::normal_distribution<float> normal(0.0f, deviation);
   std::vector<float> values(n);
   for (float& v : values) v = normal(random);
@@ -59,9 +60,9 @@ struct OwnedActivations {
       plain.quantize_activations(f32.data() + i * cols, cols, q.data() + at, scale.data() + at / 16,
                                  sum.data() + at / 16, pair_sum.data() + at / 32);
     }
-    if (reader.woven_activations) {
+    if (reader.interleaved_activations) {
       const std::vector<int8_t> plain_order = q;
-      for (size_t i = 0; i < q.size(); ++i) q[woven_column(static_cast<int64_t>(i))] = plain_order[i];
+      for (size_t i = 0; i < q.size(); ++i) q[interleaved_column(static_cast<int64_t>(i))] = plain_order[i];
     }
     view = {rows, cols, f32.data(), q.data(), scale.data(), sum.data(), pair_sum.data()};
   }

@@ -10,6 +10,7 @@
 #include "kernels/amx.h"
 #include "kernels/amx_tiles.h"
 #include "kernels/quantize.h"
+#include "seed.h"
 
 namespace fathom::test {
 namespace {
@@ -64,7 +65,7 @@ class AmxTiles : public testing::Test {
     return values;
   }
 
-  std::mt19937 random_{7};
+  std::mt19937 random_{test::seed(7)};
   AmxEmulator emulator_;
 };
 

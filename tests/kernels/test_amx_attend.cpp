@@ -17,7 +17,7 @@ using test::AttendProblem;
 
 constexpr PageFormat kFormats[] = {PageFormat::kBF16, PageFormat::kQ8, PageFormat::kQ4, PageFormat::kF32};
 
-/// The machine code of the tiles, on the processor or emulated.
+/// The machine quant of the tiles, on the processor or emulated.
 class AmxAttend : public testing::Test {
  protected:
   void SetUp() override {

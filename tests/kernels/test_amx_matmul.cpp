@@ -16,7 +16,7 @@ using test::gaussian;
 using test::kAllTypes;
 using test::OwnedMatrix;
 
-/// The machine code of the tiles, on the processor or emulated.
+/// The machine quant of the tiles, on the processor or emulated.
 class AmxMatmul : public testing::Test {
  protected:
   void SetUp() override {

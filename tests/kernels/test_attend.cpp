@@ -17,8 +17,8 @@ class AttendOnEachIsa : public testing::TestWithParam<std::string> {};
 
 TEST_P(AttendOnEachIsa, EqualsReferenceOverShapesMasksAndPositions) {
   for (const PageFormat format : {PageFormat::kBF16, PageFormat::kF32, PageFormat::kQ8, PageFormat::kQ4}) {
-    // few queries meet codes with numbers of 16 bits
-    const float tolerance = code_bits(format) ? 3e-4f : 1e-5f;
+    // few queries meet quants with numbers of 16 bits
+    const float tolerance = quant_bits(format) ? 3e-4f : 1e-5f;
     for (const AttendCase c : {AttendCase{64, 64, 64, 1, 4, 9, format}, AttendCase{128, 128, 128, 3, 2, 5, format},
                                AttendCase{64, 64, 0, 20, 1, 3, format}, AttendCase{80, 80, 32, 7, 3, 4, format},
                                AttendCase{128, 64, 64, 64, 4, 4, format}, AttendCase{12, 20, 4, 2, 5, 3, format},

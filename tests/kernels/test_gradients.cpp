@@ -24,12 +24,12 @@ template <class F>
 void expect_gradient(const Floats& x, const Floats& dy, const Floats& gradient, const F& f) {
   const Floats direction = gaussian(static_cast<int64_t>(x.size()), 77);
   const double step = 1e-2 / std::sqrt(static_cast<double>(x.size()));
-  Floats ahead = x, behind = x;
+  Floats prefetch = x, behind = x;
   for (size_t i = 0; i < x.size(); ++i) {
-    ahead[i] += static_cast<float>(step * direction[i]);
+    prefetch[i] += static_cast<float>(step * direction[i]);
     behind[i] -= static_cast<float>(step * direction[i]);
   }
-  const double measured = (dot(dy, f(ahead)) - dot(dy, f(behind))) / (2 * step);
+  const double measured = (dot(dy, f(prefetch)) - dot(dy, f(behind))) / (2 * step);
   EXPECT_NEAR(dot(gradient, direction), measured, 2e-3 * (1 + std::fabs(measured) + std::sqrt(x.size())));
 }
 

@@ -5,6 +5,7 @@
 #include <random>
 
 #include "random_rows.h"
+#include "seed.h"
 
 namespace fathom {
 namespace {
@@ -50,7 +51,7 @@ TEST_P(MatmulOnEachIsa, EqualsReferenceForEveryWeightType) {
 
 TEST_P(MatmulOnEachIsa, EqualsReferenceForAllCodesAndScalesOfMXFP4) {
   constexpr int64_t kRows = 37, kCols = 352, kXRows = 9;
-  std::mt19937 random(5);
+  std::mt19937 random(test::seed(5));
   std::vector<std::byte> bytes(kRows * row_bytes(WeightType::kMXFP4, kCols));
   for (size_t i = 0; i < bytes.size(); ++i)
     bytes[i] = static_cast<std::byte>(i % 17 == 0 ? 100 + random() % 40 : random() % 256);
@@ -101,8 +102,8 @@ TEST_P(MatmulOnEachIsa, ActivationsRoundToNearestOf127Steps) {
     EXPECT_EQ(sum, expected.sum);
     EXPECT_EQ(pair_sum, expected.pair_sum);
     for (int64_t i = 0; i < cols; ++i) {
-      const int8_t code = q[table.woven_activations ? woven_column(i) : i];
-      EXPECT_NEAR(code * scale[i / 16], x[i], scale[i / 16] * 0.5001f);
+      const int8_t quant = q[table.interleaved_activations ? interleaved_column(i) : i];
+      EXPECT_NEAR(quant * scale[i / 16], x[i], scale[i / 16] * 0.5001f);
     }
   }
 }

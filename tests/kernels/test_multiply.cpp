@@ -1,4 +1,4 @@
-// Products of floats for training: what the sums say, whichever sides lie turned, of floats as they are or rounded.
+// Products of floats for training: what the sums say, whichever sides lie rotated, of floats as they are or rounded.
 #include <gtest/gtest.h>
 
 #include <bit>
@@ -30,17 +30,17 @@ Floats seen(Floats values, bool rounded) {
   return values;
 }
 
-void expect_product(Multiply multiply, bool rounded, const Shape& shape, bool a_turned, bool b_turned, bool add) {
+void expect_product(Multiply multiply, bool rounded, const Shape& shape, bool a_transposed, bool b_transposed, bool add) {
   const auto& [rows, cols, depth] = shape;
-  const int64_t a_stride = (a_turned ? rows : depth) + kMore, b_stride = (b_turned ? depth : cols) + kMore;
-  const Floats given_a = gaussian((a_turned ? depth : rows) * a_stride, 1),
-               given_b = gaussian((b_turned ? cols : depth) * b_stride, 2);
+  const int64_t a_stride = (a_transposed ? rows : depth) + kMore, b_stride = (b_transposed ? depth : cols) + kMore;
+  const Floats given_a = gaussian((a_transposed ? depth : rows) * a_stride, 1),
+               given_b = gaussian((b_transposed ? cols : depth) * b_stride, 2);
   const Floats a = seen(given_a, rounded), b = seen(given_b, rounded);
   const int64_t y_stride = cols + kMore;
   const Floats before = gaussian(rows * y_stride, 3);
   Floats y = before;
   AlignedBuffer<float> scratch(kMultiplyScratch);
-  multiply({rows, cols, depth, given_a.data(), a_stride, a_turned, given_b.data(), b_stride, b_turned, y.data(),
+  multiply({rows, cols, depth, given_a.data(), a_stride, a_transposed, given_b.data(), b_stride, b_transposed, y.data(),
             y_stride, add},
            scratch.data());
   for (int64_t i = 0; i < rows; ++i) {
@@ -52,8 +52,8 @@ void expect_product(Multiply multiply, bool rounded, const Shape& shape, bool a_
       }
       double sum = add ? old : 0;
       for (int64_t k = 0; k < depth; ++k) {
-        sum += static_cast<double>(a[a_turned ? k * a_stride + i : i * a_stride + k]) *
-               b[b_turned ? j * b_stride + k : k * b_stride + j];
+        sum += static_cast<double>(a[a_transposed ? k * a_stride + i : i * a_stride + k]) *
+               b[b_transposed ? j * b_stride + k : k * b_stride + j];
       }
       ASSERT_NEAR(found, sum, 2e-6 * (4 + std::sqrt(depth) * 4))
           << rows << " " << cols << " " << depth << " at " << i << ", " << j;
@@ -63,9 +63,9 @@ void expect_product(Multiply multiply, bool rounded, const Shape& shape, bool a_
 
 void expect_products(Multiply multiply, bool rounded) {
   for (const Shape& shape : kShapes) {
-    for (const bool a_turned : {false, true}) {
-      for (const bool b_turned : {false, true}) {
-        for (const bool add : {false, true}) expect_product(multiply, rounded, shape, a_turned, b_turned, add);
+    for (const bool a_transposed : {false, true}) {
+      for (const bool b_transposed : {false, true}) {
+        for (const bool add : {false, true}) expect_product(multiply, rounded, shape, a_transposed, b_transposed, add);
       }
     }
   }

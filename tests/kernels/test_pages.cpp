@@ -25,7 +25,7 @@ struct Page {
       for (int half = 0; half < 2; ++half) {
         for (int i = 0; i < rotary_dim / 2; ++i) {
           const double angle = o / (1.0 + i);
-          turns.push_back(static_cast<float>(half ? std::sin(angle) : std::cos(angle)));
+          rotations.push_back(static_cast<float>(half ? std::sin(angle) : std::cos(angle)));
         }
       }
     }
@@ -40,7 +40,7 @@ struct Page {
     write.key_stride = key_dim;
     write.values = values.data();
     write.value_stride = value_dim;
-    write.turns = turns.data();
+    write.rotations = rotations.data();
   }
 
   /// Token i of the source goes to offset i.
@@ -57,7 +57,7 @@ struct Page {
     return page_value(write.format, write.value_dim, write.page_values, token, d);
   }
 
-  std::vector<float> keys, values, turns;
+  std::vector<float> keys, values, rotations;
   AlignedBuffer<std::byte> bytes;
   PageWrite write;
 };
@@ -80,7 +80,7 @@ TEST(Pages, HoldWhatWasWrittenWithinTheFormatsStep) {
     for (const auto& [key_dim, value_dim] : {std::pair{64, 64}, std::pair{80, 20}, std::pair{6, 5}}) {
       Page page(format, key_dim, value_dim, 0, 3);
       page.put(write_page, 0, kPageTokens);
-      const int bits = code_bits(format);
+      const int bits = quant_bits(format);
       for (int t = 0; t < kPageTokens; ++t) {
         const auto expect_row = [&](const float* row, int dim, const auto& stored) {
           for (int d = 0; d < dim; ++d) {

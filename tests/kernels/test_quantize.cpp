@@ -13,6 +13,7 @@
 
 #include "kernels/blocks.h"
 #include "shared_data.h"
+#include "seed.h"
 
 namespace fathom {
 namespace {
@@ -49,7 +50,7 @@ double relative_error(const std::vector<float>& a, const std::vector<float>& b) 
 }
 
 std::vector<float> normal_row(size_t n, float deviation, uint32_t seed) {
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(seed));
   std::normal_distribution<float> normal(0, deviation);
   std::vector<float> row(n);
   for (float& x : row) x = normal(random);

@@ -119,7 +119,7 @@ TEST_P(ValuesInKeys, AreTheTrueKeysWhereOthersGiveTheScores) {
 TEST_P(ValuesInKeys, LogSumsAloneNeedNoValues) {
   for (const PageFormat format : kFormats) {
     const float tolerance =
-        code_bits(format) ? 3e-4f : kTolerance;  // few queries meet codes with numbers of 16 bits
+        quant_bits(format) ? 3e-4f : kTolerance;  // few queries meet quants with numbers of 16 bits
     for (const AttendCase& c : cases(format)) {
       SCOPED_TRACE(describe(c));
       AttendProblem problem(c);

@@ -118,7 +118,7 @@ TEST_P(SoftplusOnEachIsa, OfKeysThatAreAllAlikeNoneNeedStandOut) {
 
 TEST_P(SoftplusOnEachIsa, EqualsReferenceOverShapesMasksAndPlaces) {
   for (const PageFormat format : kFormats) {
-    const float tolerance = code_bits(format) ? 1e-3f : 2e-5f;
+    const float tolerance = quant_bits(format) ? 1e-3f : 2e-5f;
     for (const AttendCase c : {AttendCase{64, 64, 64, 1, 4, 9, format}, AttendCase{128, 128, 128, 3, 2, 5, format},
                                AttendCase{80, 80, 32, 7, 3, 4, format}, AttendCase{128, 64, 64, 16, 4, 4, format},
                                AttendCase{12, 20, 4, 2, 5, 3, format}, AttendCase{12, 20, 4, 33, 2, 3, format}}) {

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "token_pages.h"
+#include "seed.h"
 
 namespace fathom {
 namespace {
@@ -55,7 +56,7 @@ std::set<PageId> pages_of(const Sequence& sequence, int layer = 0, int head = 0)
 }
 
 TEST(Compact, TokensAreAsIfWrittenAtTheirNewPositions) {
-  std::mt19937 random(3);
+  std::mt19937 random(test::seed(3));
   for (const PageFormat format : kFormats) {
     for (const double share : {0.02, 0.3, 0.5, 0.97}) {
       SCOPED_TRACE(testing::Message() << "format " << static_cast<int>(format) << " share " << share);
@@ -136,7 +137,7 @@ TEST(Compact, AForkKeepsWhatItHad) {
   test::read_following(sequence, 500);
   const Sequence fork = sequence.fork();
   const std::set<PageId> pages = pages_of(fork, 1, 1);
-  std::mt19937 random(5);
+  std::mt19937 random(test::seed(5));
   for (int t = 0; t < 4; ++t) {
     sequence.kv(t / 2).evict(t % 2, scattered(500, 0.3, random));
     ASSERT_TRUE(compact(sequence, t / 2, t % 2));
@@ -160,7 +161,7 @@ TEST(Compact, AForkKeepsWhatItHad) {
 TEST(Compact, TruncatingLeavesWhatWasReadBefore) {
   Sequence sequence = test::small_sequence(test::small_store(), 1, 2);
   test::read_following(sequence, 600);
-  std::mt19937 random(6);
+  std::mt19937 random(test::seed(6));
   const std::vector<char> keep = scattered(600, 0.25, random);
   sequence.kv(0).evict(1, keep);
   ASSERT_TRUE(compact(sequence, 0, 1));  // the other head stays as it is
@@ -183,7 +184,7 @@ TEST(Compact, TruncatingLeavesWhatWasReadBefore) {
 TEST(Compact, TruncatingChangesOnlyTheTablesWhosePagesItMoves) {
   Sequence sequence = test::small_sequence(test::small_store(), 1, 2);
   test::read_following(sequence, 600);
-  std::mt19937 random(8);
+  std::mt19937 random(test::seed(8));
   sequence.kv(0).evict(1, scattered(600, 0.25, random));
   ASSERT_TRUE(compact(sequence, 0, 1));
   test::read_following(sequence, 10);
@@ -205,7 +206,7 @@ TEST(Compact, AModelWithoutRotaryKeepsTheBitsOfKeys) {
     Sequence sequence = test::alike_layers(config);
     sequence.open(test::following(0, 200));
     std::vector<float> numbers(200 * 8);
-    std::mt19937 random(7);
+    std::mt19937 random(test::seed(7));
     for (float& x : numbers) x = std::normal_distribution<float>()(random);
     sequence.kv(0).write(kernels(), 0, 200, numbers.data(), 8, numbers.data(), 8);
     sequence.commit();
@@ -230,7 +231,7 @@ TEST(Compact, AModelWithoutRotaryKeepsTheBitsOfKeys) {
 /// The largest difference of a key's element from what was written, and of a value's, after each 64 tokens that
 /// were read
 std::pair<double, double> drift(PageFormat format, int times) {
-  std::mt19937 random(8);
+  std::mt19937 random(test::seed(8));
   Sequence sequence = test::small_sequence(test::small_store(format), 1, 1);
   test::read_following(sequence, 512);
   for (int n = 0; n < times; ++n) {

@@ -9,6 +9,7 @@
 #include "allocation_limit.h"
 #include "base/error.h"
 #include "token_pages.h"
+#include "seed.h"
 
 namespace fathom {
 namespace {
@@ -181,7 +182,7 @@ class Drafts : public testing::TestWithParam<PageFormat> {};
 TEST_P(Drafts, AcceptedTokensHaveTheBytesOfTokensReadOneByOne) {
   const uint32_t seed = std::random_device()();
   SCOPED_TRACE(testing::Message() << "seed " << seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(seed));
   for (int64_t filled = 0; filled < kPageTokens; ++filled) {
     for (const int64_t full_pages : {0, 1}) {
       const int64_t before = full_pages * kPageTokens + filled;
@@ -211,7 +212,7 @@ TEST_P(Drafts, AcceptedTokensHaveTheBytesOfTokensReadOneByOne) {
 }
 
 TEST_P(Drafts, TakeAtMostTwoPagesAHead) {
-  std::mt19937 random(1);
+  std::mt19937 random(test::seed(1));
   for (int64_t before = 0; before < 2 * kPageTokens; before += 7) {
     Sequence sequence = read_before(GetParam(), before);
     const size_t page = store_of(sequence).shape().bytes(), bytes = store_of(sequence).bytes_in_use();
@@ -229,7 +230,7 @@ TEST_P(Drafts, TakeAtMostTwoPagesAHead) {
 }
 
 TEST_P(Drafts, NodesLieAsIfTheyFollowedTheirPaths) {
-  std::mt19937 random(2);
+  std::mt19937 random(test::seed(2));
   for (const int64_t before : {0, 1, 50, 63, 64, 100}) {
     Sequence sequence = read_before(GetParam(), before);
     const DraftTree tree = random_tree(random, 64);
@@ -266,7 +267,7 @@ TEST_P(Drafts, NodesLieAsIfTheyFollowedTheirPaths) {
 }
 
 TEST_P(Drafts, ThatAreAbandonedLeaveEverythingAsItWas) {
-  std::mt19937 random(3);
+  std::mt19937 random(test::seed(3));
   for (const int64_t before : {0, 1, 63, 64, 100}) {
     Sequence drafted = read_before(GetParam(), before), plain = read_before(GetParam(), before);
     const uint64_t version = drafted.kv(0).version(1);
@@ -294,12 +295,12 @@ TEST_P(Drafts, ThatAreAbandonedLeaveEverythingAsItWas) {
 }
 
 TEST_P(Drafts, FollowGapsEvictionsAndMoves) {
-  std::mt19937 random(4);
+  std::mt19937 random(test::seed(4));
   const auto begin = [&] {
     Sequence sequence = small_sequence(small_store(GetParam()), 1, 2);
     test::read_following(sequence, 200);
     std::vector<char> keep(200, 1);
-    std::mt19937 same(5);
+    std::mt19937 same(test::seed(5));
     for (char& k : keep) k = same() % 3 != 0;
     sequence.kv(0).evict(1, keep);
     EXPECT_TRUE(sequence.kv(0).compact(kernels(), 1));
@@ -342,7 +343,7 @@ TEST_P(Drafts, AcceptedByOneForkLeaveTheOtherAlone) {
 TEST_P(Drafts, AnyOperationsLeaveWhatReadingOneByOneWould) {
   const uint32_t seed = std::random_device()();
   SCOPED_TRACE(testing::Message() << "seed " << seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(seed));
   struct Both {
     Sequence drafted, plain;
   };

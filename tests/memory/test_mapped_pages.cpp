@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "memory/page_metadata.h"
 #include "token_pages.h"
+#include "seed.h"
 
 namespace fathom {
 namespace {
@@ -110,7 +111,7 @@ TEST(MappedPages, NeitherCountTowardsTheBudgetNorTakePagesFromIt) {
 TEST(MappedPages, NumbersOfReleasedMappingsAreUsedAgain) {
   PageStore store(kLarge);  // two pages to a slab
   const AlignedBuffer<std::byte> buffer(8 * kLarge.bytes());
-  std::mt19937 random(1);
+  std::mt19937 random(test::seed(1));
   PageId largest = 0;
   for (int round = 0; round < 500; ++round) {
     struct Extent {
@@ -232,7 +233,7 @@ TEST(MappedPages, OwnersOnManyThreadsLetGoOfThemOnce) {
     for (int t = 0; t < 4; ++t) {
       for (PageId page = first; page < first + 64; ++page) store.retain(page);
       threads.emplace_back([&, t] {
-        std::mt19937 random(t);
+        std::mt19937 random(test::seed(t));
         for (int n = 0; n < 200; ++n) {
           const PageId page = first + static_cast<PageId>(random() % 64);
           store.retain(page);

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "memory/page_pool.h"
 #include "token_pages.h"
+#include "seed.h"
 
 namespace fathom {
 namespace {
@@ -141,7 +142,7 @@ TEST(MemoryBudget, TakesOnManyThreadsNeverExceedIt) {
   std::vector<std::thread> threads;
   for (int t = 0; t < 4; ++t) {
     threads.emplace_back([&, t] {
-      std::mt19937 random(t);
+      std::mt19937 random(test::seed(t));
       std::vector<size_t> own;
       for (int n = 0; n < 5000; ++n) {
         const size_t bytes = 1 + random() % 300;

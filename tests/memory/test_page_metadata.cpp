@@ -8,6 +8,7 @@
 
 #include "memory/page_metadata.h"
 #include "token_pages.h"
+#include "seed.h"
 
 namespace fathom {
 namespace {
@@ -157,9 +158,9 @@ TEST(PageMetadata, TruncatingAForkMakesOnlyItsOwnRecordsAgain) {
 }
 
 TEST(PageMetadata, IsRightAfterAnyOperations) {
-  const int seed = testing::UnitTest::GetInstance()->random_seed();
+  const int seed = test::seed(0);
   SCOPED_TRACE(testing::Message() << "--gtest_random_seed=" << seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(seed));
   Recorded recorded(300);
   for (int step = 0; step < 400; ++step) {
     const int64_t tokens = recorded.sequence.tokens();

@@ -14,6 +14,7 @@
 #include "allocation_limit.h"
 #include "base/error.h"
 #include "memory/paged_kv.h"
+#include "seed.h"
 
 namespace fathom {
 namespace {
@@ -180,7 +181,7 @@ TEST(PageStore, OwnersOnManyThreadsLoseNoPage) {
   std::vector<std::thread> threads;
   for (int t = 0; t < 4; ++t) {
     threads.emplace_back([&, t] {
-      std::mt19937 random(t);
+      std::mt19937 random(test::seed(t));
       std::vector<PageId> own;
       for (int n = 0; n < 4000; ++n) {
         const PageId page = common[random() % common.size()];

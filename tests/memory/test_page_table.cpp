@@ -12,6 +12,7 @@
 #include <type_traits>
 
 #include "allocation_limit.h"
+#include "seed.h"
 
 namespace fathom {
 namespace {
@@ -396,7 +397,7 @@ TEST(PageTable, ForksOnManyThreadsWriteEachTheirOwn) {
     std::vector<std::thread> threads;
     for (int t = 0; t < 4; ++t) {
       threads.emplace_back([&, fork = PageTable(trunk), t]() mutable {
-        std::mt19937 random(t);
+        std::mt19937 random(test::seed(t));
         std::vector<int64_t> expected = firsts(fork);
         for (int n = 0; n < 300; ++n) {
           const size_t i = random() % fork.size();

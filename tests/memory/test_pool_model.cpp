@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "memory/page_pool.h"
 #include "token_pages.h"
+#include "seed.h"
 
 namespace fathom {
 namespace {
@@ -251,7 +252,7 @@ class PoolModel {
 };
 
 TEST(PoolModel, ForksRewindsDeathsAndPressureLoseNothing) {
-  const auto seed = static_cast<uint64_t>(testing::UnitTest::GetInstance()->random_seed());
+  const auto seed = test::seed(0);
   SCOPED_TRACE(testing::Message() << "seed " << seed);
   PoolModel model(seed);
   for (int64_t i = 0; i < steps(); ++i) {

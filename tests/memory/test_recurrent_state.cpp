@@ -9,6 +9,7 @@
 #include "allocation_limit.h"
 #include "base/error.h"
 #include "number_recurrence.h"
+#include "seed.h"
 
 namespace fathom {
 namespace {
@@ -384,7 +385,7 @@ TEST(NeededCheckpoints, AreSomeOfTheCandidatesAndEnough) {
   EXPECT_TRUE(needed_checkpoints(Numbers{10, 20, 30}, 60, 64).empty()) << "0 is near enough";
   EXPECT_EQ(needed_checkpoints(Numbers{64}, 128, 64), (Numbers{64}));
   EXPECT_EQ(needed_checkpoints(Numbers{1, 2, 3, 64, 65, 66, 126}, 127, 64).size(), 1u);
-  std::mt19937 random(1);
+  std::mt19937 random(test::seed(1));
   for (int round = 0; round < 200; ++round) {
     Numbers candidates;
     for (int64_t at = 1; at < 3000; at += 1 + static_cast<int64_t>(random() % 64)) candidates.push_back(at);
@@ -410,7 +411,7 @@ Numbers random_passes(std::mt19937& random, int64_t tokens) {
 TEST(NeededCheckpoints, BoundWhatIsReadAgainWhateverThePasses) {
   const uint32_t seed = std::random_device()();
   SCOPED_TRACE(testing::Message() << "seed " << seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(seed));
   for (int round = 0; round < 30; ++round) {
     const int64_t spacing = round % 3 == 0 ? 16 : 64;
     Numbers kept;

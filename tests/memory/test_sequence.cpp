@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "number_recurrence.h"
 #include "token_pages.h"
+#include "seed.h"
 
 namespace fathom {
 namespace {
@@ -326,7 +327,7 @@ TEST(Sequence, WithoutRecurrentLayersGoesBackAnywhere) {
 TEST(Sequence, MixedLayersGoBackToCheckpointsAndReadOn) {
   const uint32_t seed = std::random_device()();
   SCOPED_TRACE(testing::Message() << "seed " << seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(seed));
   Parts parts;
   for (int round = 0; round < 10; ++round) {
     Sequence sequence = parts.sequence({Kind::kRecurrent, Kind::kPaged, Kind::kBoth});
@@ -360,7 +361,7 @@ TEST(Sequence, MixedLayersGoBackToCheckpointsAndReadOn) {
 TEST(Sequence, ARewindReadsLittleAgainWhateverThePasses) {
   const uint32_t seed = std::random_device()();
   SCOPED_TRACE(testing::Message() << "seed " << seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(seed));
   Parts parts;
   for (int round = 0; round < 6; ++round) {
     Sequence sequence = parts.sequence({Kind::kRecurrent});
@@ -406,7 +407,7 @@ TEST(Sequence, KeepsTheNewestCheckpointsThatTheirBudgetHasRoomFor) {
 }
 
 TEST(Sequence, AcceptedDraftsOfMixedLayersAreWhatReadingLeaves) {
-  std::mt19937 random(4);
+  std::mt19937 random(test::seed(4));
   Parts parts;
   Sequence drafted = parts.sequence({Kind::kRecurrent, Kind::kPaged, Kind::kBoth});
   Numbers ids;
@@ -547,7 +548,7 @@ TEST(Sequence, AForkOf128kTokensCostsLittleMemory) {
 TEST(TokenList, HoldsWhatAListWould) {
   const uint32_t seed = std::random_device()();
   SCOPED_TRACE(testing::Message() << "seed " << seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(seed));
   struct Pair {
     TokenList list;
     std::vector<int32_t> plain;

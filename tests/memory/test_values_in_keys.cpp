@@ -6,6 +6,7 @@
 
 #include "memory/page_pool.h"
 #include "token_pages.h"
+#include "seed.h"
 
 namespace fathom {
 namespace {
@@ -122,8 +123,8 @@ TEST_P(ValuesInKeys, ForksAndTruncationLeaveTheOtherSideAlone) {
 TEST_P(ValuesInKeys, CompactingMovesThemWithTheirKeys) {
   KeysAlone memory(GetParam());
   memory.read(memory.sequence, following(0, 300));
-  std::mt19937 random(testing::UnitTest::GetInstance()->random_seed());
-  SCOPED_TRACE(testing::Message() << "seed " << testing::UnitTest::GetInstance()->random_seed());
+  std::mt19937 random(test::seed(0));
+  SCOPED_TRACE(testing::Message() << "seed " << test::seed(0));
   std::vector<char> keep(300);
   std::vector<int64_t> kept;
   for (int64_t i = 0; i < 300; ++i) {
@@ -134,7 +135,7 @@ TEST_P(ValuesInKeys, CompactingMovesThemWithTheirKeys) {
     memory.sequence.kv(0).evict(head, keep);
     ASSERT_TRUE(memory.sequence.kv(0).compact(kernels(), head));
   }
-  const double rounded = code_bits(GetParam()) ? 3 : 2;
+  const double rounded = quant_bits(GetParam()) ? 3 : 2;
   KeysAlone::expect(memory.sequence, kept, rounded);
   memory.read(memory.sequence, following(500, 70));
   for (const int64_t id : following(500, 70)) kept.push_back(id);

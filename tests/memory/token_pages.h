@@ -93,7 +93,7 @@ inline void drop_newest(Sequence& sequence, int64_t n) { sequence.truncate(seque
 /// How far an element of at most 1 may lie from what was written.
 inline double rounding(PageFormat format) {
   if (format == PageFormat::kBF16) return 1.0 / 256;
-  return code_bits(format) ? 1.02 / ((1 << code_bits(format)) - 1) : 1e-6;
+  return quant_bits(format) ? 1.02 / ((1 << quant_bits(format)) - 1) : 1e-6;
 }
 
 /// The page holds token `id` at offset o, in the layout of PageRead: the key rotated by o, within so many times
@@ -104,10 +104,10 @@ inline void expect_token(const PageStore& store, PageId page, int o, int64_t id,
   for (int pair = 0; pair < kKeyDim / 2; ++pair) {
     const double even = element(id, table, 0, 2 * pair), odd = element(id, table, 0, 2 * pair + 1);
     const double angle = pair < kRotaryDim / 2 ? o * small_rotary().frequencies()[pair] : 0;
-    const double turned[] = {even * std::cos(angle) - odd * std::sin(angle),
+    const double rotated[] = {even * std::cos(angle) - odd * std::sin(angle),
                              even * std::sin(angle) + odd * std::cos(angle)};
     for (int i = 0; i < 2; ++i) {
-      ASSERT_NEAR(page_key(format, kKeyDim, store.keys(page), o, 2 * pair + i), turned[i], tolerance * 2 * times)
+      ASSERT_NEAR(page_key(format, kKeyDim, store.keys(page), o, 2 * pair + i), rotated[i], tolerance * 2 * times)
           << "token " << id << " offset " << o << " pair " << pair;
     }
   }

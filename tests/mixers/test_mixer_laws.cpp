@@ -13,6 +13,7 @@
 #include "mixers/mamba2_mixer.h"
 #include "mixers/mamba_mixer.h"
 #include "scalar_mixers.h"
+#include "seed.h"
 
 namespace fathom {
 namespace {
@@ -163,7 +164,7 @@ class Laws : public testing::TestWithParam<Kind> {
     }
   }
 
-  static uint32_t seed() { return static_cast<uint32_t>(testing::UnitTest::GetInstance()->random_seed()); }
+  static uint32_t seed() { return test::seed(0); }
   Numbers inputs(int64_t rows) { return random_.vector(rows * kWidth, 1); }
   static std::span<const float> part(const Numbers& x, int64_t begin, int64_t end) {
     return std::span(x).subspan(begin * kWidth, (end - begin) * kWidth);
@@ -347,15 +348,15 @@ TEST_P(Laws, SequencesOfABatchDoNotInfluenceEachOther) {
   for (const auto& [a, b, history] : {std::tuple{1, 1, 40}, {3, 4, 7}, {20, 70, 33}, {100, 9, 1}}) {
     SCOPED_TRACE(testing::Message() << a << " and " << b << " rows");
     const Numbers first = inputs(history + a), second = inputs(b);
-    Sequence alone[] = {new_sequence(), new_sequence()}, packed[] = {new_sequence(), new_sequence()};
+    Sequence alone[] = {new_sequence(), new_sequence()}, compacted[] = {new_sequence(), new_sequence()};
     read(alone[0], part(first, 0, history));
-    read(packed[0], part(first, 0, history));
+    read(compacted[0], part(first, 0, history));
     Numbers expected = read(alone[0], part(first, history, history + a));
     const Numbers rest = read(alone[1], second);
     expected.insert(expected.end(), rest.begin(), rest.end());
-    const Part both[] = {{&packed[0], part(first, history, history + a)}, {&packed[1], second}};
+    const Part both[] = {{&compacted[0], part(first, history, history + a)}, {&compacted[1], second}};
     EXPECT_EQ(expected, read(both, work_));
-    for (int i = 0; i < 2; ++i) EXPECT_EQ(state_of(alone[i]), state_of(packed[i]));
+    for (int i = 0; i < 2; ++i) EXPECT_EQ(state_of(alone[i]), state_of(compacted[i]));
   }
 }
 

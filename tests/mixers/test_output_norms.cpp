@@ -7,12 +7,13 @@
 #include <vector>
 
 #include "kernels/quantize.h"
+#include "seed.h"
 
 namespace fathom {
 namespace {
 
 std::vector<float> noise(int64_t n, uint32_t seed) {
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(seed));
   std::vector<float> numbers(n);
   for (float& x : numbers) x = std::normal_distribution<float>()(random);
   return numbers;

@@ -8,6 +8,7 @@
 
 #include "attend/methods.h"
 #include "mixers/attention_mixer.h"
+#include "seed.h"
 
 namespace fathom {
 namespace {
@@ -76,7 +77,7 @@ class ValuesInKeysMixer : public testing::Test {
     return all;
   }
 
-  std::mt19937 random_{7};
+  std::mt19937 random_{test::seed(7)};
   std::deque<std::vector<float>> owned_;
   ThreadPool pool_{2};
   Workspace work_;

@@ -8,6 +8,7 @@
 
 #include "formats/gguf.h"
 #include "models/model.h"
+#include "seed.h"
 
 namespace fathom::test {
 
@@ -38,7 +39,7 @@ struct TinyFile {
     integer(a + "attention.head_count_kv", kv_heads);
     writer.set(a + "attention.layer_norm_rms_epsilon", GgufType::kF32, 1e-5);
     extra(writer);
-    std::mt19937 random(42);
+    std::mt19937 random(test::seed(42));
     const auto tensor = [&](const std::string& name, std::vector<int64_t> shape, float deviation, float mean = 0) {
       if (!keep(name)) return;
       reshape(name, shape);

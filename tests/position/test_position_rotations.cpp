@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "position/rotary.h"
+#include "seed.h"
 
 namespace fathom {
 namespace {
@@ -54,7 +55,7 @@ TEST(PositionRotations, PositionsUpToTwoMillionAreThoseOfDoubleAngles) {
   }
   const uint32_t seed = std::random_device()();
   SCOPED_TRACE(testing::Message() << "seed " << seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(seed));
   for (int n = 0; n < 2000; ++n) {
     const int64_t position = random() % 2'000'001;
     expect_rotation(rotary, static_cast<double>(position), rotations.at(position, spare.data()));
@@ -73,10 +74,10 @@ TEST(PositionRotations, BackUndoesARotationInItsOwnRoomToo) {
   rotations.reserve(5000);
   std::vector<float> spare(32), apart(16);
   for (const int64_t position : {0, 64, 65, 4999}) {
-    const PositionRotations::View turn = rotations.at(position, spare.data());
-    expect_rotation(rotary, static_cast<double>(-position), rotations.back(turn, apart.data()));
-    expect_rotation(rotary, static_cast<double>(position), turn);
-    expect_rotation(rotary, static_cast<double>(-position), rotations.back(turn, spare.data() + 16));
+    const PositionRotations::View rotation = rotations.at(position, spare.data());
+    expect_rotation(rotary, static_cast<double>(-position), rotations.back(rotation, apart.data()));
+    expect_rotation(rotary, static_cast<double>(position), rotation);
+    expect_rotation(rotary, static_cast<double>(-position), rotations.back(rotation, spare.data() + 16));
   }
   expect_rotation(rotary, -7, rotations.back(rotations.offset(7), apart.data()));
 }
@@ -128,7 +129,7 @@ TEST(PositionRotations, ScoresDependOnDistanceAloneAroundAMillion) {
   std::vector<float> spare_q(rotary.dims()), spare_k(rotary.dims());
   const uint32_t seed = std::random_device()();
   SCOPED_TRACE(testing::Message() << "seed " << seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(seed));
   std::normal_distribution<double> normal;
   Pairs q(rotary.dims()), k(rotary.dims());
   for (int n = 0; n < 200; ++n) {

@@ -30,7 +30,7 @@ std::vector<double> frequencies(const RotaryConfig& c, int64_t context = 4096) {
   return Rotary(c, context).frequencies();
 }
 
-/// How many times slower each pair turns than without scaling.
+/// How many times slower each pair rotations than without scaling.
 std::vector<double> slowed(const RotaryConfig& c, int64_t context = 4096) {
   const std::vector<double> plain = frequencies(config(c.base)), scaled = frequencies(c, context);
   std::vector<double> ratio(plain.size());

@@ -12,6 +12,7 @@
 #include "models/decoder.h"
 #include "models/tiny_model.h"
 #include "session/session.h"
+#include "seed.h"
 
 namespace fathom {
 namespace {
@@ -20,7 +21,7 @@ using test::floats;
 
 /// Tokens of a random text.
 std::vector<int32_t> text(int64_t n, uint32_t seed = 1) {
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(seed));
   std::vector<int32_t> tokens(n);
   for (int32_t& token : tokens) token = static_cast<int32_t>(random() % 512);
   return tokens;

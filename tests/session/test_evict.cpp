@@ -46,7 +46,7 @@ TEST(Evict, ABudgetForAllGivesTheBitsOfNoneForkedAndRewoundToo) {
   const auto none = run("none");
   for (const std::string method : kMethods) {
     EXPECT_EQ(run(method + ":budget=100k"), none) << method;
-    EXPECT_EQ(run(method + ":budget=100k,places=packed"), none) << method;
+    EXPECT_EQ(run(method + ":budget=100k,positions=compacted"), none) << method;
     const bool weighs = method != "streaming" && method != "knorm" && method != "keydiff";
     if (weighs) {
       EXPECT_EQ(run(method + ":budget=100k,critical=true"), none) << method;

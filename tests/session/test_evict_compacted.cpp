@@ -37,7 +37,7 @@ TEST(EvictCompacted, PagesAreFullWhateverStaysForkedAndRewound) {
     const std::string critical = method == "snapkv" ? ",critical=true,heads=ada" : "";
     for (const std::string cache : {"bf16", "q8", "q4"}) {
       Session session(seedling(), runtime(),
-                      {.chunk = 128, .cache = cache, .evict = method + ":budget=200,places=packed" + critical});
+                      {.chunk = 128, .cache = cache, .evict = method + ":budget=200,positions=compacted" + critical});
       session.append(tokens(1000));
       const int64_t layers = session.sequence().layers();
       EXPECT_LE(pages(session), layers * (cache == "q4" ? 9 : 7)) << "200 tokens, gaps, and a page begun";
@@ -58,7 +58,7 @@ TEST(EvictCompacted, PagesAreFullWhateverStaysForkedAndRewound) {
 
 // As drafts do it: what is taken back before it drives anything out leaves no trace.
 TEST(EvictCompacted, AShortRewindIsExact) {
-  Session session(seedling(), runtime(), {.chunk = 128, .evict = "knorm:budget=200,slack=64,places=packed"});
+  Session session(seedling(), runtime(), {.chunk = 128, .evict = "knorm:budget=200,slack=64,positions=compacted"});
   session.append(tokens(500));
   EXPECT_GT(session.sequence().kv(0).table(0).front().first, 0) << "compacted";
   steps(session, tokens(10, 2));
@@ -71,7 +71,7 @@ TEST(EvictCompacted, AShortRewindIsExact) {
 
 TEST(EvictCompacted, StatelessMethodsOfAttentionGoAlongAndOthersAreRefused) {
   const std::vector<int32_t> prompt = tokens(900), tail = tokens(5, 2);
-  SessionOptions options{.chunk = 128, .evict = "streaming:budget=200,places=packed"};
+  SessionOptions options{.chunk = 128, .evict = "streaming:budget=200,positions=compacted"};
   Session dense(seedling(), runtime(), options);
   dense.append(prompt);
   steps(dense, tail);
@@ -115,14 +115,14 @@ double far_loss(const std::string& evict) {
   return total / static_cast<double>(count);
 }
 
-// The model was trained to 1,024 tokens. Measured: 5.55 packed, 5.56 without first tokens, 6.12 at true places.
+// The model was trained to 1,024 tokens. Measured: 5.55 compacted, 5.56 without first tokens, 6.12 at true places.
 TEST(EvictCompacted, FirstTokensThatMoveAlongDoNotHurtHoweverLongTheText) {
-  const double packed = far_loss("streaming:budget=512,sink=64,places=packed");
+  const double compacted = far_loss("streaming:budget=512,sink=64,positions=compacted");
   const double trained = far_loss("streaming:budget=512,sink=0");  // all distances are below the trained length
   const double far = far_loss("streaming:budget=512,sink=64");
-  EXPECT_LT(packed, trained + 0.1);
-  EXPECT_GT(far, packed + 0.3);
-  RecordProperty("packed", std::to_string(packed));
+  EXPECT_LT(compacted, trained + 0.1);
+  EXPECT_GT(far, compacted + 0.3);
+  RecordProperty("packed", std::to_string(compacted));
   RecordProperty("trained", std::to_string(trained));
   RecordProperty("far", std::to_string(far));
 }

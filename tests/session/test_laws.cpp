@@ -10,6 +10,7 @@
 #include "models/tiny_model.h"
 #include "session/session.h"
 #include "shared_data.h"
+#include "seed.h"
 
 namespace fathom {
 namespace {
@@ -29,7 +30,7 @@ class SessionLaws : public testing::TestWithParam<Law> {
     const std::string name = GetParam().model;
     if (name != "random-floats") FATHOM_NEEDS(test::golden(name) + ".gguf");
     model_ = open_model(name);
-    random_.seed(static_cast<uint32_t>(testing::UnitTest::GetInstance()->random_seed()));
+    random_.seed(test::seed(0));
     tokens_ = text(500);
   }
   std::vector<int32_t> text(int64_t n) {

@@ -276,7 +276,7 @@ TEST(Session, AnInterruptedPassLeavesNoTraceInPagesOrMethods) {
   };
   for (const char* attend :
        {"dense", "quest:budget=128,dense_layers=0", "tokenselect:budget=64,window=64",
-        "shadowkv:budget=64,outliers=4", "squeezed:least=200,pruned=0.8,iterations=3",
+        "shadowkv:budget=64,outliers=4", "squeezed:min_context=200,pruned=0.8,iterations=3",
         "hip:budget=64,window=32,dense_layers=0,refresh=3", "infllm:window=64,sink=16,block=32,topk=2",
         "layers:full=1,then=(tokenselect:budget=64,window=64),else=(shadowkv:budget=64)"})
     expect_no_trace({.attend = attend});
@@ -313,8 +313,8 @@ TEST(Session, SelectorsWithABudgetForAllGiveDenseBitsForkedAndRewoundToo) {
   const auto dense = run("dense");
   for (const char* attend :
        {"quest:budget=100k,dense_layers=0", "lm-infinite:window=100k", "layers:full=1,then=quest",
-        "tokenselect:budget=100k", "tokenselect:budget=100k,place=packed,theta=0.5", "recycled:budget=100k",
-        "recycled:stride=1,cosine=1", "shadowkv:budget=100k", "squeezed:pruned=0,least=128", "tempscale:tau=1",
+        "tokenselect:budget=100k", "tokenselect:budget=100k,positions=compacted,theta=0.5", "recycled:budget=100k",
+        "recycled:stride=1,cosine=1", "shadowkv:budget=100k", "squeezed:pruned=0,min_context=128", "tempscale:tau=1",
         "layers:full=1,then=(recycled:stride=1,cosine=1),else=(tokenselect:budget=100k)"})
     EXPECT_EQ(run(attend), dense) << attend;
 }
@@ -334,9 +334,9 @@ TEST(Session, AForkUnderAnotherSelectorSeesThePagesThatAreThere) {
 TEST(Session, SelectorsWithAStateReadOnAfterForksAndRewindsAsIfAlone) {
   const std::vector<int32_t> prompt = tokens(700), tail = tokens(20, 2), other = tokens(9, 3);
   for (const char* attend :
-       {"tokenselect:budget=64,window=64,sink=4", "tokenselect:budget=64,window=64,sink=4,place=packed",
+       {"tokenselect:budget=64,window=64,sink=4", "tokenselect:budget=64,window=64,sink=4,positions=compacted",
         "tokenselect:budget=64,window=64,theta=0.9", "recycled:budget=64,stride=4", "shadowkv:budget=64,outliers=4",
-        "shadowkv:budget=64,outliers=4,rank=24", "squeezed:least=200,pruned=0.8,iterations=3"}) {
+        "shadowkv:budget=64,outliers=4,rank=24", "squeezed:min_context=200,pruned=0.8,iterations=3"}) {
     Session alone(seedling(), runtime(), {.attend = attend}), trunk(seedling(), runtime(), {.attend = attend});
     alone.append(prompt);
     trunk.append(prompt);

@@ -178,13 +178,13 @@ TEST(SessionArrays, MethodsWithABudgetForAllGiveDenseBits) {
   const std::vector<float> dense = run({});
   for (const char* attend :
        {"window:window=4k", "quest:budget=100k,dense_layers=0", "hip:budget=100k,dense_layers=0",
-        "tokenselect:budget=100k", "recycled:budget=100k", "shadowkv:budget=100k", "squeezed:pruned=0,least=128",
+        "tokenselect:budget=100k", "recycled:budget=100k", "shadowkv:budget=100k", "squeezed:pruned=0,min_context=128",
         "infllm:window=100k", "em-llm:window=100k", "actqkv:window=100k", "layers:full=1,then=quest",
         "tempscale:tau=1"})
     EXPECT_EQ(run({.attend = attend}), dense) << attend;
   for (const std::string evict : {"streaming", "knorm", "keydiff", "tova", "snapkv", "h2o", "sirllm", "expected"}) {
     EXPECT_EQ(run({.evict = evict + ":budget=100k"}), dense) << evict;
-    EXPECT_EQ(run({.evict = evict + ":budget=100k,places=packed"}), dense) << evict;
+    EXPECT_EQ(run({.evict = evict + ":budget=100k,positions=compacted"}), dense) << evict;
   }
 }
 
@@ -193,7 +193,7 @@ TEST(SessionArrays, MethodsWithASmallBudgetReadEachLayerWithItsOwnHeads) {
   for (const char* attend :
        {"quest:budget=128,dense_layers=0", "hip:budget=64,window=32,dense_layers=0",
         "tokenselect:budget=64,window=64", "recycled:budget=64,stride=4", "shadowkv:budget=64,outliers=2",
-        "shadowkv:budget=64,outliers=2,rank=8", "squeezed:least=200,pruned=0.5,iterations=3",
+        "shadowkv:budget=64,outliers=2,rank=8", "squeezed:min_context=200,pruned=0.5,iterations=3",
         "infllm:window=64,sink=16,block=32,topk=2", "em-llm:window=64,sink=16,max=32,budget=64",
         "actqkv:window=64,sink=16,topk=2"}) {
     const std::vector<float> found = run({.attend = attend});
@@ -204,7 +204,7 @@ TEST(SessionArrays, MethodsWithASmallBudgetReadEachLayerWithItsOwnHeads) {
 
 TEST(SessionArrays, EvictorsKeepTheirBudgetInEachLayer) {
   for (const std::string evict : {"streaming", "knorm", "keydiff", "tova", "snapkv", "h2o", "sirllm", "expected"}) {
-    for (const char* more : {"", ",places=packed", ",heads=ada", ",critical=true"}) {
+    for (const char* more : {"", ",positions=compacted", ",heads=ada", ",critical=true"}) {
       if (more == std::string(",critical=true") && (evict == "streaming" || evict == "knorm" || evict == "keydiff"))
         continue;
       SCOPED_TRACE(evict + more);

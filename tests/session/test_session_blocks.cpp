@@ -28,10 +28,10 @@ TEST(SessionBlocks, BudgetsForAllGiveDenseBitsForkedAndRewoundToo) {
   };
   const auto dense = run("dense");
   for (const char* attend :
-       {"infllm:window=100k", "infllm:window=64,sink=4,topk=100k,place=true",
-        "em-llm:window=64,sink=4,max=32,budget=100k,place=true,refine=modularity", "em-llm:window=100k",
-        "actqkv:window=64,topk=100k,place=true", "actqkv:window=100k",
-        "layers:full=1,then=(infllm:window=64,topk=100k,place=true),else=(em-llm:window=100k)"})
+       {"infllm:window=100k", "infllm:window=64,sink=4,topk=100k,positions=original",
+        "em-llm:window=64,sink=4,max=32,budget=100k,positions=original,refine=modularity", "em-llm:window=100k",
+        "actqkv:window=64,topk=100k,positions=original", "actqkv:window=100k",
+        "layers:full=1,then=(infllm:window=64,topk=100k,positions=original),else=(em-llm:window=100k)"})
     EXPECT_EQ(run(attend), dense) << attend;
 }
 

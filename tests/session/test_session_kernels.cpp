@@ -20,11 +20,11 @@ constexpr const char* kAttend[] = {"dense",
                                    "em-llm:sink=4,window=64,chunk=64,min=8,max=32,budget=64",
                                    "actqkv:sink=4,window=64,chunk=64,block=16,topk=2,question_end=20",
                                    "shadowkv:budget=64,outliers=2,rank=16",
-                                   "squeezed:least=128,clusters=0.1",
+                                   "squeezed:min_context=128,clusters=0.1",
                                    "layers:full=0,then=quest,else=(tokenselect:budget=32,window=16,sink=4)"};
 constexpr const char* kEvict[] = {"expected:budget=100",
                                   "h2o:budget=100",
-                                  "h2o:budget=100,places=packed",
+                                  "h2o:budget=100,positions=compacted",
                                   "keydiff:budget=100",
                                   "knorm:budget=100",
                                   "pyramidkv:budget=100",
@@ -68,7 +68,7 @@ void expect_own_kernels(const std::shared_ptr<const Model>& model, SessionOption
 
 TEST(SessionKernels, SelectorsUseTheTableOfTheRuntimeAlone) {
   for (const char* attend : kAttend) expect_own_kernels(test::floats(), {.attend = attend});
-  for (const char* attend : {"dense", "landmark:topk=2", "landmark:topk=2,place=true"})
+  for (const char* attend : {"dense", "landmark:topk=2", "landmark:topk=2,positions=original"})
     expect_own_kernels(with_landmarks(), {.attend = attend});
 }
 

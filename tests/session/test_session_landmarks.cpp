@@ -124,7 +124,7 @@ TEST(SessionLandmarks, RowLogitsAreThoseOfReadingUpToTheRow) {
 }
 
 TEST(SessionLandmarks, ForksAndRewindsAnywhereReadOnAsIfAlone) {
-  for (const char* attend : {"dense", "landmark:topk=2", "landmark:topk=1,place=true"}) {
+  for (const char* attend : {"dense", "landmark:topk=2", "landmark:topk=1,positions=original"}) {
     for (const int64_t left : {0, 1, 49, 50, 51, 99, 100, 125, 200}) {
       SCOPED_TRACE(testing::Message() << attend << ", " << left << " left");
       const std::vector<int32_t> prompt = tokens(230), kept(prompt.begin(), prompt.begin() + left),
@@ -190,7 +190,7 @@ TEST(SessionLandmarks, RoomForAllBlocksGivesTheTrainingFormForkedAndRewoundToo) 
     return both;
   };
   const auto dense = run("dense");
-  for (const char* attend : {"landmark:topk=11", "landmark:topk=100,place=true"}) EXPECT_EQ(run(attend), dense);
+  for (const char* attend : {"landmark:topk=11", "landmark:topk=100,positions=original"}) EXPECT_EQ(run(attend), dense);
   const auto few = run("landmark:topk=3");
   EXPECT_NE(few, dense);
   EXPECT_GT(test::cosine(few, dense), 0.3);
@@ -211,7 +211,7 @@ TEST(SessionLandmarks, AForkUnderLandmarkCatchesUpWithWhatWasReadDensely) {
 
 TEST(SessionLandmarks, MovedAndMaskedSequencesKeepToTheBlocks) {
   const std::vector<int32_t> prompt = tokens(150), tail = tokens(70, 5);
-  for (const char* attend : {"dense", "landmark:topk=2", "landmark:topk=2,place=true"}) {
+  for (const char* attend : {"dense", "landmark:topk=2", "landmark:topk=2,positions=original"}) {
     Session still = session(attend), moved = session(attend);
     still.append(prompt);
     moved.append(prompt);

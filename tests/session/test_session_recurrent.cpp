@@ -9,6 +9,7 @@
 #include "evict/methods.h"
 #include "session/session.h"
 #include "shared_data.h"
+#include "seed.h"
 
 namespace fathom {
 namespace {
@@ -16,7 +17,7 @@ namespace {
 class RecurrentSession : public testing::TestWithParam<const char*> {
  protected:
   static std::string path() { return test::golden("architectures/tiny-" + std::string(GetParam()) + "-f16.gguf"); }
-  static int seed() { return testing::UnitTest::GetInstance()->random_seed(); }
+  static int seed() { return test::seed(0); }
   /// Loads the model.
   void load() {
     engine_ = std::make_shared<Engine>(Model::open(path()), std::make_shared<Runtime>(2));

@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "eval/dice.h"
+#include "eval/rng.h"
 #include "eval/haystack.h"
 #include "train/corpus.h"
 
@@ -70,10 +70,10 @@ inline NamedTexts documents_of(const Corpus& corpus) {
 
 /// Paragraphs of made-up prose.
 inline std::string prose(uint64_t seed, int64_t paragraphs, int64_t words = 120) {
-  Dice dice(seed, "prose", 0, 0);
-  const auto haystack = prose_haystack();
+  eval::Rng rng(seed, "prose", 0, 0);
+  const auto haystack = eval::prose_haystack();
   std::string text;
-  for (int64_t i = 0; i < paragraphs; ++i) text += haystack->text(dice, words) + "\n";
+  for (int64_t i = 0; i < paragraphs; ++i) text += haystack->text(rng, words) + "\n";
   return text;
 }
 

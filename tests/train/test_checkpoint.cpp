@@ -16,14 +16,15 @@
 
 #include "base/error.h"
 #include "train/train_config.h"
+#include "seed.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 /// Arrays and the state that points to them.
 struct Arrays {
   explicit Arrays(size_t count, unsigned seed = 0) : values(count), first(count), second(count) {
-    std::mt19937 random(seed);
+    std::mt19937 random(test::seed(seed));
     for (auto* array : {&values, &first, &second}) {
       for (float& x : *array) x = std::bit_cast<float>(static_cast<uint32_t>(random()));
     }
@@ -84,7 +85,7 @@ TEST_F(Checkpoint, AnyTruncationAndAnyFlippedBitIsRefusedAndChangesNothing) {
   const Arrays before = into;
   write_checkpoint(path_, config_, saved.state(5));
   const std::string good = content();
-  std::mt19937 random(3);
+  std::mt19937 random(test::seed(3));
   for (int i = 0; i < 300; ++i) {
     std::string bad = good;
     if (i % 2 == 0) {
@@ -149,4 +150,4 @@ TEST_F(Checkpoint, WhatIsNoCheckpointIsRefused) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::train

@@ -9,7 +9,7 @@
 #include "train/train_config.h"
 #include "train/train_fields.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 /// The error that a config text gives; empty when it is good.
@@ -157,4 +157,4 @@ TEST(TrainConfig, AFieldThatARunDidNotKnowHadItsDefault) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::train

@@ -7,16 +7,16 @@
 #include <tuple>
 
 #include "base/error.h"
-#include "eval/dice.h"
+#include "eval/rng.h"
 #include "train/decomposition.h"
 
 namespace fathom::test {
 namespace {
 
 std::vector<int64_t> random_lengths(int64_t documents, int64_t most) {
-  Dice dice(5, "lengths", 0, 0);
+  eval::Rng rng(5, "lengths", 0, 0);
   std::vector<int64_t> lengths{0, 1, most, most - 1};
-  while (std::ssize(lengths) < documents) lengths.push_back(dice.between(0, dice.between(1, most)));
+  while (std::ssize(lengths) < documents) lengths.push_back(rng.between(0, rng.between(1, most)));
   return lengths;
 }
 

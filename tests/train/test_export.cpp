@@ -12,8 +12,9 @@
 #include "session/session.h"
 #include "train/export_gguf.h"
 #include "train/tiny_net.h"
+#include "seed.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 using test::tiny_config;
@@ -46,7 +47,7 @@ NetConfig random_config(std::mt19937& random) {
 /// Norms that are not all 1, too.
 void randomise(Net& net, uint64_t seed) {
   net.initialise(seed, 0.15);
-  std::mt19937_64 random(seed);
+  std::mt19937_64 random(test::seed(seed));
   for (int64_t i = net.matrix_values(); i < net.values().numel(); ++i) {
     net.values().data_ptr<float>()[i] += 0.2f * (static_cast<float>(random() % 1000) / 500 - 1);
   }
@@ -94,7 +95,7 @@ double deviation(const std::vector<float>& a) {
 TEST(Export, TheEngineGivesTheNetsLogits) {
   for (unsigned seed = 0; seed < 24; ++seed) {
     SCOPED_TRACE(testing::Message() << "seed " << seed);
-    std::mt19937 random(seed);
+    std::mt19937 random(test::seed(seed));
     Net net(random_config(random));
     randomise(net, seed);
     const auto tokens = random_tokens(random, 100, net.config().model.vocabulary);
@@ -106,7 +107,7 @@ TEST(Export, TheEngineGivesTheNetsLogits) {
 }
 
 TEST(Export, BfloatComputationStaysNearTheEnginesFloats) {
-  std::mt19937 random(7);
+  std::mt19937 random(test::seed(7));
   Net net(tiny_config());
   randomise(net, 7);
   const auto tokens = random_tokens(random, 100, net.config().model.vocabulary);
@@ -118,7 +119,7 @@ TEST(Export, BfloatComputationStaysNearTheEnginesFloats) {
 
 TEST(Export, ImportGivesBackTheSameBitsAndShape) {
   for (unsigned seed = 0; seed < 8; ++seed) {
-    std::mt19937 random(seed);
+    std::mt19937 random(test::seed(seed));
     Net net(random_config(random));
     randomise(net, seed);
     const auto bytes = to_gguf(net, WeightType::kF32, nullptr).bytes();
@@ -206,4 +207,4 @@ TEST(Export, ImportRefusesWhatDoesNotFit) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::train

@@ -11,7 +11,7 @@
 #include "train/net.h"
 #include "train/tiny_net.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 using Tensors = std::vector<at::Tensor>;
@@ -151,4 +151,4 @@ INSTANTIATE_TEST_SUITE_P(Factors, FusedLayers, testing::Values(Factors::kF32, Fa
                          [](const auto& param) { return param.param == Factors::kF32 ? "f32" : "bf16"; });
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::train

@@ -11,8 +11,9 @@
 #include "train/landmark_batches.h"
 #include "train/tiny_net.h"
 #include "train/train_config.h"
+#include "seed.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 /// A row that counts, its token i weighing i.
@@ -107,21 +108,21 @@ TEST(TrainLandmarks, TheEngineGivesTheNetsLogits) {
   for (const int64_t block : {1, 3, 17, 50, 63}) {
     for (int i = 0; i < 3; ++i) {
       SCOPED_TRACE(testing::Message() << "block " << block << " seed " << ++seed);
-      std::mt19937 random(seed);
+      std::mt19937 random(test::seed(seed));
       Net net(config_of(random, block));
       net.initialise(seed, 0.3);
       const auto tokens = random_tokens(random, 170, net.config().model.vocabulary);
       const auto bytes = to_gguf(net, WeightType::kF32, nullptr).bytes();
       const auto ours = net_logits(net, tokens);
       EXPECT_LT(largest_difference(ours, engine_logits(bytes, tokens, "dense")), 1e-3);
-      EXPECT_LT(largest_difference(ours, engine_logits(bytes, tokens, "landmark:topk=1000,place=true")), 1e-3);
+      EXPECT_LT(largest_difference(ours, engine_logits(bytes, tokens, "landmark:topk=1000,positions=original")), 1e-3);
       EXPECT_GT(largest_difference(ours, engine_logits(bytes, tokens, "landmark:topk=1")), 1e-3);
     }
   }
 }
 
 TEST(TrainLandmarks, AFileKeepsThem) {
-  std::mt19937 random(1);
+  std::mt19937 random(test::seed(1));
   Net net(config_of(random, 50));
   const auto bytes = to_gguf(net, WeightType::kF32, nullptr).bytes();
   const NetConfig read = read_net_config(Gguf::parse(bytes, "exported.gguf"));
@@ -130,7 +131,7 @@ TEST(TrainLandmarks, AFileKeepsThem) {
 }
 
 TEST(TrainLandmarks, FusedLayersGiveThePlainLossAndGradients) {
-  std::mt19937 random(2);
+  std::mt19937 random(test::seed(2));
   const NetConfig config = config_of(random, 5);
   at::manual_seed(3);
   const at::Tensor tokens = at::randint(40, {2, 24}, at::kLong), weights = at::rand({2, 23});
@@ -177,4 +178,4 @@ TEST(TrainLandmarks, ACheckpointFromBeforeThereWereAnyGoesOnWithoutThem) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::train

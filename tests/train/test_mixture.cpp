@@ -90,8 +90,8 @@ TEST(Mixture, WeightsAreThoseOfTheAnswersTokens) {
   const Shelf shelf;
   const TaskWeights weights{.answer = 2, .rest = 0.5};
   for (const auto& task : training_tasks()) {
-    const auto source = [](Dice&, int64_t) { return "The inn, then.\nAn \xf0\x9f\x8c\x8a eel. "; };
-    const MarkedText marked = task->make(Dice(1, "weights", 0, 0), source, 600);
+    const auto source = [](eval::Rng&, int64_t) { return "The inn, then.\nAn \xf0\x9f\x8c\x8a eel. "; };
+    const MarkedText marked = task->make(eval::Rng(1, "weights", 0, 0), source, 600);
     const WeightedIds row = weighted_ids(shelf.tokenizer, marked, weights);
     ASSERT_EQ(row.ids.size(), row.weights.size());
     EXPECT_EQ(row.ids.back(), 2);
@@ -100,7 +100,7 @@ TEST(Mixture, WeightsAreThoseOfTheAnswersTokens) {
     std::string weighed, answers;
     for (size_t i = 0; i + 1 < row.ids.size(); ++i)
       if (row.weights[i] == 2) weighed += shelf.tokenizer.piece(row.ids[i]);
-    for (const TextSpan span : marked.answers) answers += marked.text.substr(span.begin, span.end - span.begin);
+    for (const eval::TextSpan span : marked.answers) answers += marked.text.substr(span.begin, span.end - span.begin);
     // a piece may begin with the space before an answer
     std::erase(weighed, ' '), std::erase(answers, ' ');
     EXPECT_EQ(weighed, answers) << task->name();

@@ -4,7 +4,7 @@
 #include "train/muon.h"
 #include "train/optimizer.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 at::Tensor orthogonalised(const at::Tensor& x) {
@@ -79,4 +79,4 @@ TEST(Muon, AdamWLeavesItsValuesAlone) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::train

@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "train/tiny_net.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 using test::tiny_config;
@@ -169,4 +169,4 @@ TEST(Net, RefusesShapesThatContradictThemselves) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::train

@@ -8,8 +8,9 @@
 #include <random>
 
 #include "train/optimizer.h"
+#include "seed.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 constexpr double kNear = 1e-12;
@@ -93,7 +94,7 @@ TEST(Optimizer, NormAndClippingAreGlobal) {
 }
 
 TEST(Optimizer, ThreadsChangeNoBit) {
-  std::mt19937 random(1);
+  std::mt19937 random(test::seed(1));
   std::normal_distribution<float> normal;
   std::vector<float> start(300000), gradients(start.size());
   for (float& x : start) x = normal(random);
@@ -114,4 +115,4 @@ TEST(Optimizer, ThreadsChangeNoBit) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::train

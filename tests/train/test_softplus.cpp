@@ -8,8 +8,9 @@
 #include "session/session.h"
 #include "train/export_gguf.h"
 #include "train/tiny_net.h"
+#include "seed.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 NetConfig softplus_config(double power) {
@@ -20,7 +21,7 @@ NetConfig softplus_config(double power) {
 }
 
 at::Tensor random_ids(int64_t sequences, int64_t length, unsigned seed) {
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(seed));
   const at::Tensor ids = at::empty({sequences, length}, at::kLong);
   for (int64_t i = 0; i < ids.numel(); ++i) ids.data_ptr<int64_t>()[i] = static_cast<int64_t>(random() % 40);
   return ids;
@@ -127,4 +128,4 @@ TEST(TrainSoftplus, FilesKeepTheForm) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::train

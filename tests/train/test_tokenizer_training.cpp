@@ -12,6 +12,7 @@
 #include "train/small_corpus.h"
 #include "train/tokenizer_training.h"
 #include "train/vocabulary_file.h"
+#include "seed.h"
 
 namespace fathom::test {
 namespace {
@@ -72,7 +73,7 @@ TEST(TokenizerTraining, TokenizerGivesTheIdsThatSentencePieceGives) {
   const Tokenizer tokenizer(vocabulary_of_sentence_piece(trained_model()));
   const uint32_t seed = std::random_device{}();
   SCOPED_TRACE(seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(seed));
   std::vector<std::string> texts{prose(1000, 5), "", " ", "a", "1234567890", "x  y   z", "\xf0\x9f\xa6\x99"};
   for (int i = 0; i < 5000; ++i) texts.push_back(random_valid_text(random));
   for (std::string& text : texts) {

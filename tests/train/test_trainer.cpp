@@ -14,8 +14,9 @@
 
 #include "base/error.h"
 #include "base/interrupt.h"
+#include "seed.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 constexpr int kSymbols = 12;
@@ -25,7 +26,7 @@ class CopyTask final : public BatchSource {
  public:
   explicit CopyTask(int64_t half = 8, int64_t sequences = 16) : half_(half), sequences_(sequences) {}
   Batch batch(int64_t step) override {
-    std::mt19937_64 random(static_cast<uint64_t>(step) + 1000);
+    std::mt19937_64 random(test::seed(static_cast<uint64_t>(step) + 1000));
     Batch batch{sequences_, 2 * half_ - 1, {}, {}};
     for (int64_t s = 0; s < sequences_; ++s) {
       std::vector<int32_t> row(half_);
@@ -164,7 +165,7 @@ TEST_F(Training, StoppingAtRandomStepsAndGoingOnGivesTheSameBits) {
     config.precision = way.precision;
     const at::Tensor expected = trained_values(config, way.ops);
     config.checkpoint = {.file = checkpoint() + way.name, .interval = 3};
-    std::mt19937 random(1);
+    std::mt19937 random(test::seed(1));
     int stops = 0;
     for (bool done = false; !done;) {
       CopyTask task;
@@ -344,4 +345,4 @@ TEST_F(Training, TheVocabularyIsTheConfigsOrTheTokenizers) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::train

@@ -14,20 +14,20 @@
 namespace fathom::test {
 namespace {
 
-std::string blank_prose(Dice&, int64_t) { return ""; }
-std::string dull_prose(Dice&, int64_t bytes) {
+std::string blank_prose(eval::Rng&, int64_t) { return ""; }
+std::string dull_prose(eval::Rng&, int64_t bytes) {
   std::string text;
   while (std::ssize(text) + 10 < bytes) text += "Zzzzz zzz. ";
   return text;
 }
 
-std::string at(const MarkedText& marked, TextSpan span) {
+std::string at(const MarkedText& marked, eval::TextSpan span) {
   return marked.text.substr(span.begin, span.end - span.begin);
 }
 
 TEST(TrainingWords, NoneIsAWordOfEvaluation) {
   std::set<std::string_view> evaluated;
-  for (const auto& list : {adjectives(), nouns(), first_names(), towns(), common_words()})
+  for (const auto& list : {eval::adjectives(), eval::nouns(), eval::first_names(), eval::towns(), eval::common_words()})
     evaluated.insert(list.begin(), list.end());
   for (const auto* list : {&training_nouns(), &training_adjectives(), &training_names()}) {
     EXPECT_GE(list->size(), 80u);
@@ -37,10 +37,10 @@ TEST(TrainingWords, NoneIsAWordOfEvaluation) {
   }
 }
 
-class ZzzHaystack final : public Haystack {
+class ZzzHaystack final : public eval::Haystack {
  public:
   const std::string& name() const override { return name_; }
-  std::string text(Dice&, int64_t words) const override {
+  std::string text(eval::Rng&, int64_t words) const override {
     std::string text = "Zzzzz";
     for (int64_t i = 1; i < words; ++i) text += i % 8 ? " zzz" : ". Zzzzz";
     return text;
@@ -77,14 +77,14 @@ std::set<std::string> runs_of(std::string text) {
 
 TEST(TrainingTasks, WordingsAreNotThoseOfEvaluation) {
   const ZzzHaystack haystack;
-  TaskInput input;
+  eval::TaskInput input;
   input.count = [](std::string_view text) { return static_cast<int64_t>(text.size() + 3) / 4; };
-  input.measure = [&](const Sample& sample) { return input.count(sample.prompt()); };
+  input.measure = [&](const eval::Sample& sample) { return input.count(sample.prompt()); };
   input.haystack = &haystack;
   std::set<std::string> evaluated;
   for (const char* spec : {"ruler", "needle", "passkey", "lines", "kv_threads", "mqar", "classify", "text_sort",
                            "best_answer", "reorder", "path_traversal", "word_recall"}) {
-    for (const auto& task : task_methods().make(spec)) {
+    for (const auto& task : eval::task_methods().make(spec)) {
       std::string prompt = task->make(input, 8192, 0).prompt();
       std::ranges::replace(prompt, '{', ' ');
       const std::set<std::string> runs = runs_of(prompt);
@@ -102,13 +102,13 @@ TEST(TrainingTasks, WordingsAreNotThoseOfEvaluation) {
   for (const std::string_view form : training_templates()) expect_new(std::string(form));
   EXPECT_GE(runs, 100);
   for (const auto& task : training_tasks())
-    for (int64_t i = 0; i < 400; ++i) expect_new(task->make(Dice(1, "wordings", 0, i), blank_prose, 1500).text);
+    for (int64_t i = 0; i < 400; ++i) expect_new(task->make(eval::Rng(1, "wordings", 0, i), blank_prose, 1500).text);
 }
 
 TEST(TrainingTasks, NumbersAreNoLongerOrShorterThanPromised) {
   for (const auto& task : training_tasks()) {
     for (int64_t i = 0; i < 200; ++i) {
-      const std::string text = task->make(Dice(1, "numbers", 0, i), blank_prose, 2000).text;
+      const std::string text = task->make(eval::Rng(1, "numbers", 0, i), blank_prose, 2000).text;
       for (size_t begin = 0, end; begin < text.size(); begin = end + 1) {
         end = std::min(text.find_first_not_of("0123456789", begin), text.size());
         EXPECT_TRUE((std::set<size_t>{0, 1, 2, 3, 4, 8, 9}.contains(end - begin)))
@@ -137,10 +137,10 @@ TEST(TrainingTasks, EachAnswerIsToBeFoundInTheTextBeforeIt) {
   for (const auto& task : training_tasks()) {
     for (int64_t i = 0; i < 100; ++i) {
       SCOPED_TRACE(task->name() + " " + std::to_string(i));
-      const MarkedText marked = task->make(Dice(1, "answers", 0, i), dull_prose, 400 + 100 * i);
+      const MarkedText marked = task->make(eval::Rng(1, "answers", 0, i), dull_prose, 400 + 100 * i);
       ASSERT_FALSE(marked.answers.empty());
       size_t previous = 0;
-      for (const TextSpan answer : marked.answers) {
+      for (const eval::TextSpan answer : marked.answers) {
         ASSERT_GE(answer.begin, previous);
         ASSERT_LT(answer.begin, answer.end);
         ASSERT_LE(answer.end, marked.text.size());
@@ -155,7 +155,7 @@ TEST(TrainingTasks, EachAnswerIsToBeFoundInTheTextBeforeIt) {
 }
 
 /// Whether what follows the same words earlier, the latest of the longest run of them, is the answer.
-bool leads_to_answer(const MarkedText& marked, TextSpan answer, size_t least) {
+bool leads_to_answer(const MarkedText& marked, eval::TextSpan answer, size_t least) {
   const std::string_view text = marked.text;
   const std::string_view value = text.substr(answer.begin, answer.end - answer.begin - 1);
   for (size_t length = std::min<size_t>(answer.begin, 80); length >= least; --length) {
@@ -171,8 +171,8 @@ TEST(TrainingTasks, WordsBeforeTheAnswerLeadToItMostly) {
     if (task->name() != "facts" && task->name() != "multi_key" && task->name() != "ledger") continue;
     int64_t right = 0, all = 0;
     for (int64_t i = 0; i < 100; ++i) {
-      const MarkedText marked = task->make(Dice(1, "leads", 0, i), dull_prose, 1500);
-      for (const TextSpan answer : marked.answers) {
+      const MarkedText marked = task->make(eval::Rng(1, "leads", 0, i), dull_prose, 1500);
+      for (const eval::TextSpan answer : marked.answers) {
         right += leads_to_answer(marked, answer, 4);
         ++all;
       }
@@ -198,7 +198,7 @@ TEST(TrainingTasks, NamesOfAChainComeInOrder) {
     if (task->name() != "chains") continue;
     int64_t chains = 0;
     for (int64_t i = 0; i < 300; ++i) {
-      const MarkedText marked = task->make(Dice(1, "chains", 0, i), blank_prose, 700);
+      const MarkedText marked = task->make(eval::Rng(1, "chains", 0, i), blank_prose, 700);
       const std::vector<std::string> names = items_of(at(marked, marked.answers[0]));
       EXPECT_LE(names.size(), 4u);
       chains += names.size() == 2 || names.size() == 3;
@@ -216,8 +216,8 @@ TEST(TrainingTasks, NamesOfAChainComeInOrder) {
 TEST(TrainingTasks, StatementsAreWordedInManyWays) {
   std::set<std::string> statements, leads;
   for (int64_t i = 0; i < 500; ++i) {
-    Dice dice(1, "variety", 0, i);
-    const FactWording wording = draw_fact_wording(dice, false);
+    eval::Rng rng(1, "variety", 0, i);
+    const FactWording wording = draw_fact_wording(rng, false);
     statements.insert(wording.statement);
     leads.insert(wording.lead);
   }
@@ -226,17 +226,17 @@ TEST(TrainingTasks, StatementsAreWordedInManyWays) {
   for (const auto& task : training_tasks()) {
     std::set<std::string> openings;
     for (int64_t i = 0; i < 500; ++i)
-      openings.insert(task->make(Dice(1, "openings", 0, i), blank_prose, 1000).text.substr(0, 20));
+      openings.insert(task->make(eval::Rng(1, "openings", 0, i), blank_prose, 1000).text.substr(0, 20));
     EXPECT_GE(openings.size(), 150u) << task->name();
   }
 }
 
 TEST(TrainingTasks, NoKeyIsPartOfAnother) {
-  const auto haystack = prose_haystack();
-  const ProseSource prose = [&](Dice& dice, int64_t bytes) { return haystack->text(dice, bytes / 5); };
+  const auto haystack = eval::prose_haystack();
+  const ProseSource prose = [&](eval::Rng& rng, int64_t bytes) { return haystack->text(rng, bytes / 5); };
   for (int64_t i = 0; i < 150; ++i) {
-    Dice dice(1, "keys", 0, i);
-    Keys keys(dice, i % 3 == 0 ? blank_prose : prose, 3000, i % 2 == 0 ? 30 : 60);
+    eval::Rng rng(1, "keys", 0, i);
+    Keys keys(rng, i % 3 == 0 ? blank_prose : prose, 3000, i % 2 == 0 ? 30 : 60);
     std::vector<std::string> drawn;
     for (int64_t k = 0; k < (i % 2 == 0 ? 30 : 60); ++k) {
       drawn.push_back(keys.next());
@@ -253,7 +253,7 @@ TEST(TrainingTasks, LengthIsAboutWhatIsAskedFor) {
     for (const int64_t bytes : {1000, 8000, 32000, 60000}) {
       for (int64_t i = 0; i < 20; ++i) {
         const auto size =
-            static_cast<double>(task->make(Dice(1, "length", i, bytes), dull_prose, bytes).text.size());
+            static_cast<double>(task->make(eval::Rng(1, "length", i, bytes), dull_prose, bytes).text.size());
         EXPECT_NEAR(size / static_cast<double>(bytes), 1, 0.3) << task->name() << " " << bytes << " " << i;
       }
     }
@@ -263,12 +263,12 @@ TEST(TrainingTasks, LengthIsAboutWhatIsAskedFor) {
 TEST(TrainingTasks, LeastTextIsShort) {
   for (const auto& task : training_tasks())
     for (int64_t i = 0; i < 500; ++i)
-      EXPECT_LE(task->make(Dice(1, "short", 0, i), dull_prose, 150).text.size(), 400u) << task->name() << " " << i;
+      EXPECT_LE(task->make(eval::Rng(1, "short", 0, i), dull_prose, 150).text.size(), 400u) << task->name() << " " << i;
 }
 
 TEST(TrainingTasks, SameDiceGiveTheSameText) {
   for (const auto& task : training_tasks()) {
-    const auto text = [&](int64_t i) { return task->make(Dice(1, "same", 0, i), dull_prose, 3000).text; };
+    const auto text = [&](int64_t i) { return task->make(eval::Rng(1, "same", 0, i), dull_prose, 3000).text; };
     EXPECT_EQ(text(1), text(1));
     EXPECT_NE(text(1), text(2));
   }

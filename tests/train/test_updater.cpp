@@ -7,7 +7,7 @@
 #include "train/trainer.h"
 #include "train/updater.h"
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 TrainConfig small_config(const std::string& kind) {
@@ -51,4 +51,4 @@ TEST(Updater, AskingForAGpuThatIsNotThereIsExplained) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::train

@@ -26,7 +26,7 @@ void LandmarkForm::share_by_landmarks(const Kernels& kernels, const AttentionBlo
   FloatProduct scores;
   scores.rows = queries, scores.cols = blocks, scores.depth = shape.key_dim;
   scores.a = block.queries.data(), scores.a_stride = shape.key_dim;
-  scores.b = scratch.landmark_keys.data(), scores.b_stride = shape.key_dim, scores.b_turned = true;
+  scores.b = scratch.landmark_keys.data(), scores.b_stride = shape.key_dim, scores.b_transposed = true;
   scores.y = scratch.shares.data(), scores.y_stride = blocks;
   scratch.floats.reserve(kMultiplyScratch);
   kernels.multiply(scores, scratch.floats.data());

@@ -5,7 +5,7 @@
 #include <numeric>
 
 #include "attend/block_memory.h"
-#include "attend/lane_keys.h"
+#include "attend/token_choice.h"
 #include "attend/methods.h"
 #include "base/common_parameters.h"
 
@@ -159,7 +159,7 @@ class ActQkv final : public BlockSelectorWith<ProbeState> {
     if (end < question_.end) return;
     question.vector.resize(chunk.width());
     for (int head = 0; head < chunk.layer.kv->heads(); ++head) answer(chunk.layer, head, question);
-    turn_far(chunk.layer, question.vector.data());
+    rotate_far(chunk.layer, question.vector.data());
     question.queries = {};
   }
 
@@ -176,7 +176,7 @@ class ActQkv final : public BlockSelectorWith<ProbeState> {
     const int64_t dim = queries.kv->shape().key_dim, width = std::ssize(question.vector);
     RawKeys raw;
     read_raw_keys(*queries.kv, kv_head, question_, raw);
-    const std::vector<float> keys = turned_keys(queries, raw);
+    const std::vector<float> keys = rotated_keys(queries, raw);
     std::vector<int> seen;
     for (int t = 0; t < std::ssize(raw.positions); ++t) {
       if (raw.positions[t] >= 0) seen.push_back(t);
@@ -184,10 +184,10 @@ class ActQkv final : public BlockSelectorWith<ProbeState> {
     for (int h = kv_head * queries.group(); h < (kv_head + 1) * queries.group(); ++h) {
       RawKeys own = raw;  // the queries in place of the keys
       for (const int t : seen) std::copy_n(question.queries.data() + t * width + h * dim, dim, &own.keys[t * dim]);
-      const std::vector<float> turned = turned_keys(queries, own);
+      const std::vector<float> rotated = rotated_keys(queries, own);
       std::vector<float> sum(dim);
       for (const int t : seen) {
-        for (int64_t d = 0; d < dim; ++d) sum[d] += turned[t * dim + d];
+        for (int64_t d = 0; d < dim; ++d) sum[d] += rotated[t * dim + d];
       }
       float* out = question.vector.data() + h * dim;
       const auto best =
@@ -205,7 +205,7 @@ class ActQkv final : public BlockSelectorWith<ProbeState> {
     const auto read = [&](size_t r, int) {
       float* query = queries.data() + static_cast<int64_t>(r) * width;
       std::copy_n(chunk.query(static_cast<int64_t>(r)), width, query);
-      turn_far(chunk.layer, query);
+      rotate_far(chunk.layer, query);
     };
     pool.parallel_for(chunk.rows, read);
     const double share = static_cast<double>(chunk.rows) / static_cast<double>(options().chunk);

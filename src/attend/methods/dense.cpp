@@ -1,4 +1,4 @@
-#include "attend/lane_keys.h"
+#include "attend/token_choice.h"
 #include "attend/methods.h"
 
 namespace fathom {
@@ -8,9 +8,9 @@ namespace {
 class Dense final : public Selector {
  public:
   bool selects_by_query() const override { return false; }
-  void select(const PageTable& lane, const QueryBlock& block, Selection& selection) const override {
-    for (uint32_t s = slot_of(lane, block.visible_from); s < lane.size(); ++s)
-      selection.pages.push_back({s, lane[s].position, lane[s].mask});
+  void select(const PageTable& table, const QueryBlock& block, Selection& selection) const override {
+    for (uint32_t s = entry_of(table, block.visible_from); s < table.size(); ++s)
+      selection.pages.push_back({s, table[s].position, table[s].mask});
   }
 };
 

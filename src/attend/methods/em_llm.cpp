@@ -67,7 +67,7 @@ class EmLlm final : public BlockSelectorWith<EventState> {
     if (refine == "conductance") measure_ = SplitMeasure::kConductance;
   }
 
-  bool wants_surprisal() const override { return true; }
+  bool needs_surprisal() const override { return true; }
 
  protected:
   void surprisal(const Surprisal& surprisal, EventState& known) const override {
@@ -209,7 +209,7 @@ class EmLlm final : public BlockSelectorWith<EventState> {
                                    .a_stride = width,
                                    .b = keys.data(),
                                    .b_stride = width,
-                                   .b_turned = true,
+                                   .b_transposed = true,
                                    .y = similarity.data() + row * n,
                                    .y_stride = n,
                                    .add = true},

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "attend/key_scores.h"
-#include "attend/lane_keys.h"
+#include "attend/token_choice.h"
 #include "attend/methods.h"
 #include "attend/page_choice.h"
 #include "attend/stateful_selector.h"
@@ -39,36 +39,36 @@ using State = LayerStates<LayerFound>;
 class BestScores {
  public:
   /// queries: [count, key_dim], rotated. All must outlive it.
-  BestScores(const Kernels& kernels, const PageTable& lane, const PageStore& store,
+  BestScores(const Kernels& kernels, const PageTable& table, const PageStore& store,
              const PositionRotations& rotations, const float* queries, int count)
-      : lane_(lane), keys_(kernels, store, rotations), queries_(queries), count_(count), known_(lane.size(), -1) {}
+      : table_(table), keys_(kernels, store, rotations), queries_(queries), count_(count), known_(table.size(), -1) {}
 
   /// −∞ for a hidden token.
   float of(int64_t token) {
-    const uint32_t s = slot_of(lane_, token);
+    const uint32_t s = entry_of(table_, token);
     if (known_[s] < 0) score_page(s);
-    return best_[known_[s] + token - lane_[s].first];
+    return best_[known_[s] + token - table_[s].first];
   }
 
  private:
   void score_page(uint32_t s) {
-    const PageEntry& slot = lane_[s];
+    const PageEntry& entry = table_[s];
     known_[s] = std::ssize(best_);
     best_.resize(best_.size() + kPageTokens, -std::numeric_limits<float>::infinity());
-    if (slot.mask == 0) return;
-    const float* scores = keys_.of_page(slot.page, slot.position, queries_, count_);
+    if (entry.mask == 0) return;
+    const float* scores = keys_.of_page(entry.page, entry.position, queries_, count_);
     float* best = best_.data() + known_[s];
     for (int q = 0; q < count_; ++q)
       for (int t = 0; t < kPageTokens; ++t) best[t] = std::max(best[t], scores[q * kPageTokens + t]);
     for (int t = 0; t < kPageTokens; ++t)
-      if (!(slot.mask >> t & 1)) best[t] = -std::numeric_limits<float>::infinity();
+      if (!(entry.mask >> t & 1)) best[t] = -std::numeric_limits<float>::infinity();
   }
 
-  const PageTable& lane_;
+  const PageTable& table_;
   KeyScores keys_;
   const float* queries_;
   int count_;
-  std::vector<int64_t> known_;  // where in best_ the scores of a slot begin; −1: not yet scored
+  std::vector<int64_t> known_;  // where in best_ the scores of a entry begin; −1: not yet scored
   std::vector<float> best_;
 };
 
@@ -103,10 +103,10 @@ class Hip final : public LayeredSelector<LayerFound> {
     });
   }
 
-  void select(const PageTable& lane, const QueryBlock& block, const State* state,
+  void select(const PageTable& table, const QueryBlock& block, const State* state,
               Selection& selection) const override {
     const int64_t end = block.first + block.rows;
-    TokenChoice choice(lane);
+    TokenChoice choice(table);
     const LayerFound* found = state ? &state->layers.at(block.layer) : nullptr;
     if (found && found->heads.empty()) found = nullptr;
     const int64_t blocks = found ? found->blocks : blocks_before(block.first);
@@ -116,7 +116,7 @@ class Hip final : public LayeredSelector<LayerFound> {
     }
     choice.add(0, sink_);
     choice.add(sink_ + blocks * block_, end);
-    for (const int64_t number : found ? found->heads[block.head] : search_for(lane, block, blocks))
+    for (const int64_t number : found ? found->heads[block.head] : search_for(table, block, blocks))
       choice.add(sink_ + number * block_, sink_ + (number + 1) * block_);
     choice.add_to(selection);
   }
@@ -128,11 +128,11 @@ class Hip final : public LayeredSelector<LayerFound> {
   bool sees_all(int layer, int64_t blocks) const { return layer < dense_layers_ || blocks <= groups(); }
 
   /// For some rows of a block.
-  std::vector<int64_t> search_for(const PageTable& lane, const QueryBlock& block, int64_t blocks) const {
+  std::vector<int64_t> search_for(const PageTable& table, const QueryBlock& block, int64_t blocks) const {
     const int dim = block.kv->shape().key_dim;
     const std::vector<float> queries = drawn_queries(block, dim, kMostRows);
     const auto count = static_cast<int>(std::ssize(queries) / dim);
-    BestScores scores(*block.kernels, lane, block.kv->store(), block.kv->rotations(), queries.data(), count);
+    BestScores scores(*block.kernels, table, block.kv->store(), block.kv->rotations(), queries.data(), count);
     return search(scores, blocks);
   }
 

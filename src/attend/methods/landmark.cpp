@@ -4,7 +4,7 @@
 #include <limits>
 
 #include "attend/key_scores.h"
-#include "attend/lane_keys.h"
+#include "attend/token_choice.h"
 #include "attend/methods.h"
 #include "attend/stateful_selector.h"
 #include "base/common_parameters.h"
@@ -27,13 +27,13 @@ using State = LayerStates<LayerLandmarks>;
 /// Blocks are chosen for each key/value head by a task's rows together (the way of the authors' code when the cache
 /// lies in other memory): the largest share that a landmark has for one of the queries.
 ///
-/// Chosen blocks lie in `topk` + 1 slots just before the rows' own block: in order from the first slot on, or, if
+/// Chosen blocks lie in `topk` + 1 entries just before the rows' own block: in order from the first entry on, or, if
 /// it is one of the `topk` newest, from the second one on. So no block seems farther away than in training. To
-/// choose, older landmarks are taken to be in the first slot, the newest where they are.
+/// choose, older landmarks are taken to be in the first entry, the newest where they are.
 class Landmark final : public LayeredSelector<LayerLandmarks> {
  public:
   explicit Landmark(const Values& values)
-      : topk_(values.integer("topk")), true_places_(values.string("place") == "true") {}
+      : topk_(values.integer("topk")), original_positions_(values.string("positions") == "original") {}
 
   void attach(const AttendContext& context) override {
     if (!context.landmarks) {
@@ -63,24 +63,24 @@ class Landmark final : public LayeredSelector<LayerLandmarks> {
     });
   }
 
-  void select(const PageTable& lane, const QueryBlock& query, const State* state,
+  void select(const PageTable& table, const QueryBlock& query, const State* state,
               Selection& selection) const override {
     const int64_t own = query.first / block();
     const auto add = [&](int64_t b, int64_t place) {
-      selection.pages.push_back({static_cast<uint32_t>(b), place, lane[b].mask, -1});
+      selection.pages.push_back({static_cast<uint32_t>(b), place, table[b].mask, -1});
     };
     if (own <= topk_) {
-      for (int64_t b = 0; b <= own; ++b) add(b, lane[b].position);
+      for (int64_t b = 0; b <= own; ++b) add(b, table[b].position);
       return;
     }
-    const int64_t base = lane[own].position - (topk_ + 1) * block();
+    const int64_t base = table[own].position - (topk_ + 1) * block();
     const std::vector<int64_t> chosen =
-        top_scores(largest_shares(state->layers.at(query.layer).heads[query.head], lane, query, own, base), topk_);
+        top_scores(largest_shares(state->layers.at(query.layer).heads[query.head], table, query, own, base), topk_);
     for (int64_t i = 0; i < std::ssize(chosen); ++i) {
-      const int64_t slot = chosen[i] >= own - topk_ ? i + 1 : i;
-      add(chosen[i], true_places_ ? lane[chosen[i]].position : base + slot * block());
+      const int64_t entry = chosen[i] >= own - topk_ ? i + 1 : i;
+      add(chosen[i], original_positions_ ? table[chosen[i]].position : base + entry * block());
     }
-    add(own, lane[own].position);
+    add(own, table[own].position);
   }
 
  private:
@@ -89,44 +89,44 @@ class Landmark final : public LayeredSelector<LayerLandmarks> {
   /// As stored in their pages, or, for true positions, rotated to their positions in a sequence that begins at
   /// 0.
   void add_keys(const LayerQueries& queries, int head, int64_t blocks, KeyTable& keys) const {
-    const PageTable& lane = queries.kv->table(head);
+    const PageTable& table = queries.kv->table(head);
     const PositionRotations& rotations = queries.kv->rotations();
     std::vector<float> key(queries.kv->shape().key_dim), spare(2 * static_cast<size_t>(rotations.pairs()));
     while (keys.size() < blocks) {
-      const PageEntry& slot = lane[keys.size()];
-      read_landmark(queries.kv->store(), slot, key.data());
-      if (true_places_)
-        rotate(*queries.kernels, key.data(), rotations, slot.position - lane.front().position, spare.data());
+      const PageEntry& entry = table[keys.size()];
+      read_landmark(queries.kv->store(), entry, key.data());
+      if (original_positions_)
+        rotate(*queries.kernels, key.data(), rotations, entry.position - table.front().position, spare.data());
       keys.add(key.data());
     }
   }
-  void read_landmark(const PageStore& store, const PageEntry& slot, float* key) const {
-    read_key(store.shape().format, store.shape().key_dim, store.keys(slot.page),
+  void read_landmark(const PageStore& store, const PageEntry& entry, float* key) const {
+    read_key(store.shape().format, store.shape().key_dim, store.keys(entry.page),
              static_cast<int>(context().landmarks.tokens), key);
   }
   static void rotate(const Kernels& kernels, float* key, const PositionRotations& rotations, int64_t place,
                      float* spare) {
     if (rotations.pairs() == 0) return;
-    const PositionRotations::View turn = rotations.at(place, spare);
-    kernels.rotate_pairs(key, turn.cos, turn.sin, rotations.pairs());
+    const PositionRotations::View rotation = rotations.at(place, spare);
+    kernels.rotate_pairs(key, rotation.cos, rotation.sin, rotations.pairs());
   }
 
   /// Of blocks [0, count): of the softmax over their landmarks, the most that a query gives each. base: the place
-  /// of the first slot.
-  std::vector<float> largest_shares(const KeyTable& keys, const PageTable& lane, const QueryBlock& query,
+  /// of the first entry.
+  std::vector<float> largest_shares(const KeyTable& keys, const PageTable& table, const QueryBlock& query,
                                     int64_t count, int64_t base) const {
     const int queries = query.rows * query.group;
     const int dim = query.kv->shape().key_dim;
-    std::vector<float> turned(query.queries, query.queries + static_cast<int64_t>(queries) * dim);
-    turn_back(*query.kernels, query.kv->rotations(), true_places_ ? lane.front().position : base, dim, turned);
+    std::vector<float> rotated(query.queries, query.queries + static_cast<int64_t>(queries) * dim);
+    inverse_rotate(*query.kernels, query.kv->rotations(), original_positions_ ? table.front().position : base, dim, rotated);
     const int64_t stride = keys.size();  // of all there are: later rows' too
     std::vector<float> scores(queries * stride), largest(count);
-    keys.score(*query.kernels, turned.data(), queries, scores.data(), stride);
-    if (!true_places_) score_newest(lane, query, count, scores.data(), stride);
+    keys.score(*query.kernels, rotated.data(), queries, scores.data(), stride);
+    if (!original_positions_) score_newest(table, query, count, scores.data(), stride);
     for (int q = 0; q < queries; ++q) {
       const std::span row(scores.data() + q * stride, count);
       for (int64_t b = 0; b < count; ++b)
-        if ((lane[b].mask & ~context().landmarks.bit()) == 0) row[b] = -std::numeric_limits<float>::infinity();
+        if ((table[b].mask & ~context().landmarks.bit()) == 0) row[b] = -std::numeric_limits<float>::infinity();
       softmax_scores(*query.kernels, row, 1);
       for (int64_t b = 0; b < count; ++b) largest[b] = std::max(largest[b], row[b]);
     }
@@ -134,26 +134,25 @@ class Landmark final : public LayeredSelector<LayerLandmarks> {
   }
 
   /// Scores of the `topk` newest of `count` landmarks, where they are.
-  void score_newest(const PageTable& lane, const QueryBlock& query, int64_t count, float* scores,
+  void score_newest(const PageTable& table, const QueryBlock& query, int64_t count, float* scores,
                     int64_t stride) const {
     const int dim = query.kv->shape().key_dim;
     std::vector<float> key(dim), spare(2 * static_cast<size_t>(query.kv->rotations().pairs()));
     for (int64_t b = count - topk_; b < count; ++b) {
-      read_landmark(query.kv->store(), lane[b], key.data());
-      rotate(*query.kernels, key.data(), query.kv->rotations(), lane[b].position, spare.data());
+      read_landmark(query.kv->store(), table[b], key.data());
+      rotate(*query.kernels, key.data(), query.kv->rotations(), table[b].position, spare.data());
       for (int q = 0; q < query.rows * query.group; ++q)
         scores[q * stride + b] = dot(query.queries + static_cast<int64_t>(q) * dim, key.data(), dim);
     }
   }
 
   int64_t topk_;
-  bool true_places_;
+  bool original_positions_;
 };
 
 }  // namespace
 
 SelectorEntry landmark_method() {
-  using Type = Parameter::Type;
   return {{.name = "landmark",
            .summary = "the blocks whose landmark tokens have the largest shares, and the query's own block",
            .paper = "Landmark Attention: Random-Access Infinite Context Length for Transformers, 2023",
@@ -163,14 +162,9 @@ SelectorEntry landmark_method() {
            .parameters =
                {topk_parameter(
                     {.value = "4", .min = 1, .max = 1e9, .summary = "past blocks visible to a block of queries"}),
-                {"place",
-                 Type::kChoice,
-                 "slots",
-                 "where past blocks seem to be: slots, topk + 1 just before the query's block; true, where "
-                 "they are",
-                 {},
-                 {},
-                 {"slots", "true"}}},
+                positions_parameter("compacted", {"compacted", "original"},
+                                    "positions of past blocks: compacted to just before the query's block, as in "
+                                    "training, or original")},
            .capabilities = {.needs_host_pages = true, .works_with_landmarks = true}},
           [](const Values& values) { return std::make_unique<Landmark>(values); }};
 }

@@ -47,8 +47,8 @@ struct BothStates final : SequenceState {
     if (then) then->rewind(tokens);
     if (other) other->rewind(tokens);
   }
-  bool remembers_places() const override {
-    return (then && then->remembers_places()) || (other && other->remembers_places());
+  bool remembers_positions() const override {
+    return (then && then->remembers_positions()) || (other && other->remembers_positions());
   }
 };
 
@@ -76,20 +76,20 @@ class Layers final : public StatefulSelector<BothStates> {
     own.state = state(queries.layer, states);
     selector(queries.layer).plan(own, pool);
   }
-  bool wants_surprisal() const override { return then_->wants_surprisal() || else_->wants_surprisal(); }
+  bool needs_surprisal() const override { return then_->needs_surprisal() || else_->needs_surprisal(); }
   void surprisal(const Surprisal& surprisal, BothStates& states) const override {
-    if (then_->wants_surprisal()) then_->surprisal(surprisal, states.then.get());
-    if (else_->wants_surprisal()) else_->surprisal(surprisal, states.other.get());
+    if (then_->needs_surprisal()) then_->surprisal(surprisal, states.then.get());
+    if (else_->needs_surprisal()) else_->surprisal(surprisal, states.other.get());
   }
   float score_factor(int layer) const override { return selector(layer).score_factor(layer); }
   const AttentionForm* form(int layer) const override { return selector(layer).form(layer); }
   bool selects_by_query() const override { return then_->selects_by_query() || else_->selects_by_query(); }
   bool selects_from_plan() const override { return then_->selects_from_plan() || else_->selects_from_plan(); }
-  void select(const PageTable& lane, const QueryBlock& block, const BothStates* states,
+  void select(const PageTable& table, const QueryBlock& block, const BothStates* states,
               Selection& selection) const override {
     QueryBlock own = block;
     own.state = states ? state(block.layer, *states) : nullptr;
-    selector(block.layer).select(lane, own, selection);
+    selector(block.layer).select(table, own, selection);
   }
 
  private:

@@ -15,24 +15,24 @@ class LmInfinite final : public Selector {
   LmInfinite(int64_t sink, int64_t window, int64_t limit)
       : sink_(sink), limit_(limit), window_(make_window(sink, window)) {}
 
-  void select(const PageTable& lane, const QueryBlock& block, Selection& selection) const override {
-    window_->select(lane, block, selection);
+  void select(const PageTable& table, const QueryBlock& block, Selection& selection) const override {
+    window_->select(table, block, selection);
     const size_t pages = selection.pages.size();
     for (size_t i = 0; i < pages; ++i) {
-      const PageEntry& slot = lane[selection.pages[i].slot];
-      const int64_t number = slot.first - first_token(lane);
-      if (number < sink_) move_far_rows(slot, number, block, i, selection);
+      const PageEntry& entry = table[selection.pages[i].entry];
+      const int64_t number = entry.first - first_token(table);
+      if (number < sink_) move_far_rows(entry, number, block, i, selection);
     }
   }
 
  private:
   /// Parts a page with first tokens, `number` and those that follow, between the rows to which it is near and those
   /// to which it is far.
-  void move_far_rows(const PageEntry& slot, int64_t number, const QueryBlock& block, size_t index,
+  void move_far_rows(const PageEntry& entry, int64_t number, const QueryBlock& block, size_t index,
                      Selection& selection) const {
     const int64_t place = block.positions[block.rows - 1] - limit_ + number;
-    const auto far = [&](int r) { return block.positions[r] - slot.position > limit_; };
-    if (place <= slot.position || !far(block.rows - 1)) return;
+    const auto far = [&](int r) { return block.positions[r] - entry.position > limit_; };
+    if (place <= entry.position || !far(block.rows - 1)) return;
     SelectedPage& page = selection.pages[index];
     const uint64_t sinks = page_bits(0, sink_ - number);
     if (far(0) && page.row_masks < 0 && (page.mask & ~sinks) == 0) {
@@ -47,7 +47,7 @@ class LmInfinite final : public Selector {
     }
     for (int r = 0; r < block.rows; ++r) selection.row_masks.push_back(far(r) ? sinks : 0);
     page.row_masks = near_masks;
-    selection.pages.push_back({page.slot, place, page.mask & sinks, far_masks});
+    selection.pages.push_back({page.entry, place, page.mask & sinks, far_masks});
   }
 
   int64_t sink_, limit_;

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <vector>
 
-#include "attend/lane_keys.h"
+#include "attend/token_choice.h"
 #include "attend/methods.h"
 #include "attend/page_choice.h"
 #include "attend/stateful_selector.h"
@@ -86,7 +86,7 @@ class Quest final : public LayeredSelector<LayerBounds> {
     });
   }
 
-  void select(const PageTable& lane, const QueryBlock& block, const State* state,
+  void select(const PageTable& table, const QueryBlock& block, const State* state,
               Selection& selection) const override {
     PageBudget budget = budget_;
     const bool dense = block.layer < dense_layers_;
@@ -97,18 +97,18 @@ class Quest final : public LayeredSelector<LayerBounds> {
     const auto count = static_cast<int>(queries.below.size() / n);
     const PageMetadata* bounds = state && !dense ? &state->layers.at(block.layer).bounds.at(block.head) : nullptr;
     std::vector<std::byte> own(bounds ? 0 : n * sizeof(uint32_t));
-    const auto score = [&](std::span<const uint32_t> slots, float* scores) {
-      for (size_t i = 0, pages = 1; i < slots.size(); i += pages) {
-        const uint32_t s = slots[i];
-        pages = bounds ? PageMetadata::together(slots.subspan(i)) : 1;
-        if (!bounds) make_record(*block.kernels, *block.kv, lane[s], own.data());
+    const auto score = [&](std::span<const uint32_t> entries, float* scores) {
+      for (size_t i = 0, pages = 1; i < entries.size(); i += pages) {
+        const uint32_t s = entries[i];
+        pages = bounds ? PageMetadata::together(entries.subspan(i)) : 1;
+        if (!bounds) make_record(*block.kernels, *block.kv, table[s], own.data());
         const std::byte* records = bounds ? (*bounds)[s] : own.data();
         block.kernels->largest_bounds({reinterpret_cast<const uint32_t*>(records), static_cast<int64_t>(pages),
                                        queries.below.data(), queries.above.data(), n, count, blocks(),
                                        scores + i * blocks()});
       }
     };
-    choose_parts(lane, block, budget, block_, score, selection);
+    choose_parts(table, block, budget, block_, score, selection);
   }
 
  private:

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "attend/key_scores.h"
-#include "attend/lane_keys.h"
+#include "attend/token_choice.h"
 #include "attend/methods.h"
 #include "attend/page_choice.h"
 #include "attend/stateful_selector.h"
@@ -23,11 +23,11 @@ class Chosen {
  public:
   struct Token {
     float score;
-    uint32_t slot;
+    uint32_t entry;
     uint8_t offset;
   };
-  Chosen(std::vector<Token> tokens, size_t slots)
-      : tokens_(std::move(tokens)), masks_(slots), sure_(std::ssize(tokens_)) {
+  Chosen(std::vector<Token> tokens, size_t entries)
+      : tokens_(std::move(tokens)), masks_(entries), sure_(std::ssize(tokens_)) {
     order(std::ssize(tokens_));
   }
 
@@ -35,7 +35,7 @@ class Chosen {
   void order(int64_t count) {
     constexpr int64_t kAhead = 64;  // steps until the next time
     const auto better = [](const Token& a, const Token& b) {
-      return std::tuple(a.score, a.slot, a.offset) > std::tuple(b.score, b.slot, b.offset);
+      return std::tuple(a.score, a.entry, a.offset) > std::tuple(b.score, b.entry, b.offset);
     };
     const auto begin = tokens_.begin(), end = begin + sure_;
     const int64_t sure = std::clamp<int64_t>(count - kAhead, 0, sure_);
@@ -43,7 +43,7 @@ class Chosen {
     std::sort(begin + sure, end, better);
     sure_ = sure;
     std::ranges::fill(masks_, 0);
-    for (int64_t i = 0; i < sure; ++i) masks_[tokens_[i].slot] |= uint64_t{1} << tokens_[i].offset;
+    for (int64_t i = 0; i < sure; ++i) masks_[tokens_[i].entry] |= uint64_t{1} << tokens_[i].offset;
   }
   bool tells(int64_t count) const { return std::max<int64_t>(count, 0) >= sure_; }
 
@@ -51,12 +51,12 @@ class Chosen {
   void add_to(int64_t count, TokenChoice& choice) const {
     for (uint32_t s = 0; s < masks_.size(); ++s) choice.add(s, masks_[s]);
     for (int64_t i = sure_; i < std::min(count, std::ssize(tokens_)); ++i)
-      choice.add(tokens_[i].slot, uint64_t{1} << tokens_[i].offset);
+      choice.add(tokens_[i].entry, uint64_t{1} << tokens_[i].offset);
   }
 
  private:
   std::vector<Token> tokens_;    // the best `sure_` in any order, then the others, best first
-  std::vector<uint64_t> masks_;  // of the slots: the best `sure_`
+  std::vector<uint64_t> masks_;  // of the entries: the best `sure_`
   int64_t sure_ = 0;
 };
 
@@ -98,9 +98,9 @@ class Recycled final : public LayeredSelector<LayerChoice, ScoreMemory> {
     choose(queries, layer, state.common.scores, pool);
   }
 
-  void select(const PageTable& lane, const QueryBlock& block, const State* state,
+  void select(const PageTable& table, const QueryBlock& block, const State* state,
               Selection& selection) const override {
-    TokenChoice choice(lane);
+    TokenChoice choice(table);
     const LayerChoice* layer = state ? &state->layers.at(block.layer) : nullptr;
     const int64_t end = block.first + block.rows;
     if (!layer || layer->full) {
@@ -150,10 +150,10 @@ class Recycled final : public LayeredSelector<LayerChoice, ScoreMemory> {
   void choose(const LayerQueries& queries, LayerChoice& layer, std::vector<float>& scores, ThreadPool& pool) const {
     const PagedKv& kv = *queries.kv;
     const int dim = kv.shape().key_dim, group = queries.group();
-    std::vector<float> turned(static_cast<size_t>(queries.heads) * dim), spare(dim);
+    std::vector<float> rotated(static_cast<size_t>(queries.heads) * dim), spare(dim);
     for (int h = 0; h < queries.heads; ++h)
-      rotate_query(queries, queries.rows - 1, h, spare.data(), turned.data() + static_cast<int64_t>(h) * dim);
-    score_layer(queries, {0, layer.end}, turned.data(), group, pool, scores);
+      rotate_query(queries, queries.rows - 1, h, spare.data(), rotated.data() + static_cast<int64_t>(h) * dim);
+    score_layer(queries, {0, layer.end}, rotated.data(), group, pool, scores);
     layer.chosen.resize(kv.heads());
     pool.parallel_for(kv.heads(), [&](size_t head, int) {
       const std::span<float> of_group(scores.data() + head * group * layer.end, group * layer.end);
@@ -163,30 +163,30 @@ class Recycled final : public LayeredSelector<LayerChoice, ScoreMemory> {
       for (int q = 1; q < group; ++q)
         for (int64_t t = 0; t < layer.end; ++t) best[t] = std::max(best[t], of_group[q * layer.end + t]);
       max_pool(best, kPool);
-      const PageTable& lane = kv.table(static_cast<int>(head));
-      if (block_ > 1) share_in_blocks(lane, best);
-      hide_scores(lane, 0, best);
-      layer.chosen[head] = std::make_shared<const Chosen>(best_tokens(lane, best, size(layer.end)), lane.size());
+      const PageTable& table = kv.table(static_cast<int>(head));
+      if (block_ > 1) share_in_blocks(table, best);
+      mask_scores(table, 0, best);
+      layer.chosen[head] = std::make_shared<const Chosen>(best_tokens(table, best, size(layer.end)), table.size());
     });
   }
 
   /// What the best token of a block of a page scores, each of them scores.
-  void share_in_blocks(const PageTable& lane, std::span<float> scores) const {
-    for (const PageEntry& slot : lane) {
-      for (int begin = 0; begin < slot.filled; begin += block_) {
-        const std::span<float> block = scores.subspan(slot.first + begin, std::min(block_, slot.filled - begin));
+  void share_in_blocks(const PageTable& table, std::span<float> scores) const {
+    for (const PageEntry& entry : table) {
+      for (int begin = 0; begin < entry.filled; begin += block_) {
+        const std::span<float> block = scores.subspan(entry.first + begin, std::min(block_, entry.filled - begin));
         std::ranges::fill(block, std::ranges::max(block));
       }
     }
   }
 
   /// The k tokens that score highest.
-  static std::vector<Chosen::Token> best_tokens(const PageTable& lane, std::span<const float> scores, int64_t k) {
+  static std::vector<Chosen::Token> best_tokens(const PageTable& table, std::span<const float> scores, int64_t k) {
     std::vector<Chosen::Token> tokens;
     uint32_t s = 0;
     for (const int64_t t : top_scores(scores, k)) {
-      while (lane[s].first + lane[s].filled <= t) ++s;
-      tokens.push_back({scores[t], s, static_cast<uint8_t>(t - lane[s].first)});
+      while (table[s].first + table[s].filled <= t) ++s;
+      tokens.push_back({scores[t], s, static_cast<uint8_t>(t - table[s].first)});
     }
     return tokens;
   }

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "attend/key_scores.h"
-#include "attend/lane_keys.h"
+#include "attend/token_choice.h"
 #include "attend/low_rank_keys.h"
 #include "attend/methods.h"
 #include "attend/page_choice.h"
@@ -21,11 +21,11 @@ constexpr int64_t kExactChunks = 4;  // newest of the prompt, always seen
 
 /// A chunk of a page.
 struct Chunk {
-  uint32_t slot;
+  uint32_t entry;
   uint64_t mask;  // its tokens
 };
 
-/// The chunks of the prompt in one lane.
+/// The chunks of the prompt in one table.
 struct Landmarks {
   std::vector<Chunk> outliers;  // always seen
   std::vector<Chunk> chunks;    // of the means
@@ -35,7 +35,7 @@ struct Landmarks {
 /// Of one key/value head.
 struct HeadState {
   std::shared_ptr<const Landmarks> landmarks;
-  std::vector<uint64_t> chosen;  // tokens of each slot, by the latest query
+  std::vector<uint64_t> chosen;  // tokens of each entry, by the latest query
   RebuiltKeys rebuilt;           // empty without a rank
 };
 
@@ -93,27 +93,27 @@ class ShadowKv final : public LayeredSelector<LayerState> {
                       [&](size_t head, int) { choose(queries, static_cast<int>(head), layer); });
   }
 
-  void select(const PageTable& lane, const QueryBlock& block, const State* state,
+  void select(const PageTable& table, const QueryBlock& block, const State* state,
               Selection& selection) const override {
-    TokenChoice choice(lane);
+    TokenChoice choice(table);
     const LayerState* layer = state ? &state->layers.at(block.layer) : nullptr;
     if (block.rows > 1 || !layer || layer->heads.empty()) {
       choice.add(0, block.first + block.rows);
       return choice.add_to(selection);
     }
-    for (uint32_t s = 0; s < lane.size(); ++s)
-      if (!is_chunked(lane[s], layer->prompt)) choice.add(s, lane[s].mask);
+    for (uint32_t s = 0; s < table.size(); ++s)
+      if (!is_chunked(table[s], layer->prompt)) choice.add(s, table[s].mask);
     const HeadState& head = layer->heads[block.head];
-    for (const Chunk& chunk : head.landmarks->outliers) choice.add(chunk.slot, chunk.mask);
+    for (const Chunk& chunk : head.landmarks->outliers) choice.add(chunk.entry, chunk.mask);
     for (uint32_t s = 0; s < head.chosen.size(); ++s) choice.add(s, head.chosen[s]);
     choice.add_to(selection);
-    for (SelectedPage& page : selection.pages) page.keys = head.rebuilt.page(page.slot);
+    for (SelectedPage& page : selection.pages) page.keys = head.rebuilt.page(page.entry);
   }
 
  private:
   /// Whether the page's chunks are chosen among: full pages of the prompt but for its newest chunks.
-  bool is_chunked(const PageEntry& slot, int64_t prompt) const {
-    return slot.filled == kPageTokens && slot.first + kPageTokens <= prompt - kExactChunks * chunk_;
+  bool is_chunked(const PageEntry& entry, int64_t prompt) const {
+    return entry.filled == kPageTokens && entry.first + kPageTokens <= prompt - kExactChunks * chunk_;
   }
 
   /// Of rotated keys: anew when the sequence has moved.
@@ -136,36 +136,36 @@ class ShadowKv final : public LayeredSelector<LayerState> {
     for (int q = 0; q < group; ++q)
       rotate_query(queries, 0, number * group + q, spare.data(), rotated.data() + q * dim);
     queries.kernels->scale(rotated.data(), queries.scale, std::ssize(rotated));
-    const PageTable& lane = queries.kv->table(number);
+    const PageTable& table = queries.kv->table(number);
     HeadState& head = layer.heads[number];
-    head.chosen.assign(lane.size(), 0);
+    head.chosen.assign(table.size(), 0);
     for (const int64_t i : best_chunks(*queries.kernels, *head.landmarks, rotated.data(), group)) {
       const Chunk& chunk = head.landmarks->chunks[i];
-      head.chosen[chunk.slot] |= chunk.mask;
+      head.chosen[chunk.entry] |= chunk.mask;
     }
-    for (size_t s = 0; s < lane.size(); ++s) head.chosen[s] &= lane[s].mask;
+    for (size_t s = 0; s < table.size(); ++s) head.chosen[s] &= table[s].mask;
     if (layer.low_rank) head.rebuilt.keep(queries, number, head.chosen, *layer.low_rank);
   }
 
   Landmarks landmarks_of(const Kernels& kernels, const PagedKv& kv, int head, int64_t prompt) const {
-    const PageTable& lane = kv.table(head);
+    const PageTable& table = kv.table(head);
     const PositionRotations& rotations = kv.rotations();
     const int dim = kv.shape().key_dim;
     std::vector<Chunk> chunks;
     std::vector<float> means, alike, keys(static_cast<size_t>(kPageTokens) * dim), spare(dim);
-    for (uint32_t s = 0; s < lane.size(); ++s) {
-      const PageEntry& slot = lane[s];
-      if (slot.mask == 0 || !is_chunked(slot, prompt)) continue;
-      read_keys(kv.shape().format, dim, kv.store().keys(slot.page), kPageTokens, keys.data());
+    for (uint32_t s = 0; s < table.size(); ++s) {
+      const PageEntry& entry = table[s];
+      if (entry.mask == 0 || !is_chunked(entry, prompt)) continue;
+      read_keys(kv.shape().format, dim, kv.store().keys(entry.page), kPageTokens, keys.data());
       for (int first = 0; first < kPageTokens; first += chunk_) {
         const Chunk chunk{s, page_bits(first, first + chunk_)};
-        if ((slot.mask & chunk.mask) == 0) continue;
+        if ((entry.mask & chunk.mask) == 0) continue;
         chunks.push_back(chunk);
         means.resize(means.size() + dim);
         float* mean = means.data() + means.size() - dim;
         alike.push_back(mean_key(keys.data() + static_cast<int64_t>(first) * dim, dim, mean));
-        const PositionRotations::View turn = rotations.at(slot.position, spare.data());
-        kernels.rotate_pairs(mean, turn.cos, turn.sin, rotations.pairs());
+        const PositionRotations::View rotation = rotations.at(entry.position, spare.data());
+        kernels.rotate_pairs(mean, rotation.cos, rotation.sin, rotations.pairs());
       }
     }
     return part_outliers(chunks, means, alike, dim);

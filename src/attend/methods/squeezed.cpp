@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "attend/key_clusters.h"
-#include "attend/lane_keys.h"
+#include "attend/token_choice.h"
 #include "attend/methods.h"
 #include "attend/query_tail.h"
 #include "attend/stateful_selector.h"
@@ -22,7 +22,7 @@ struct LayerState {
   int64_t position = 0;                                   // of the sequence then
   float threshold = 0;                                    // clusters with larger shares are seen
   std::vector<std::shared_ptr<const KeyClusters>> heads;  // empty: none yet
-  std::vector<std::vector<uint64_t>> masks;  // [kv_heads, slots] of the newest pass: what is seen of the clusters
+  std::vector<std::vector<uint64_t>> masks;  // [kv_heads, entries] of the newest pass: what is seen of the clusters
 
   void forget() {
     context = 0;
@@ -64,7 +64,7 @@ class Squeezed final : public LayeredSelector<LayerState> {
   explicit Squeezed(const Values& values)
       : pruned_(values.number("pruned")),
         clusters_(values.number("clusters")),
-        least_(values.integer("least")),
+        min_context_(values.integer("min_context")),
         iterations_(static_cast<int>(values.integer("iterations"))) {}
 
   void plan(const LayerQueries& queries, State& state, ThreadPool& pool) const override {
@@ -78,9 +78,9 @@ class Squeezed final : public LayeredSelector<LayerState> {
     layer.position = position;
   }
 
-  void select(const PageTable& lane, const QueryBlock& block, const State* state,
+  void select(const PageTable& table, const QueryBlock& block, const State* state,
               Selection& selection) const override {
-    TokenChoice choice(lane);
+    TokenChoice choice(table);
     const LayerState* layer = state ? &state->layers.at(block.layer) : nullptr;
     if (!layer || layer->masks.empty()) {
       choice.add(0, block.first + block.rows);
@@ -95,12 +95,12 @@ class Squeezed final : public LayeredSelector<LayerState> {
  private:
   /// When the context is long enough, and again when it has doubled.
   bool is_due(const LayerState& layer, int64_t context) const {
-    return context >= least_ && context >= 2 * layer.context;
+    return context >= min_context_ && context >= 2 * layer.context;
   }
 
   /// For all layers that are due and whose newest queries are known: they share one threshold, so that layers and
   /// heads get what they need of one budget. A layer read before this method began has no such queries: it is
-  /// clustered when its turn comes, and the queries of that pass set a threshold of its own.
+  /// clustered when its rotation comes, and the queries of that pass set a threshold of its own.
   void make_clusters(State& state, const LayerQueries& queries, ThreadPool& pool) const {
     std::vector<int> due;
     const auto is_known = [&](const LayerState& layer) {
@@ -173,7 +173,7 @@ class Squeezed final : public LayeredSelector<LayerState> {
   }
 
   double pruned_, clusters_;
-  int64_t least_;
+  int64_t min_context_;
   int iterations_;
 };
 
@@ -190,13 +190,13 @@ SelectorEntry squeezed_method() {
            .parameters =
                {{"pruned", Type::kFloat, "0.7", "share of the context's keys that is left out", 0, 1, {}},
                 {"clusters", Type::kFloat, "0.05", "clusters as a share of the context's tokens", 0.0001, 1, {}},
-                {"least",
-                 Type::kInt,
-                 "1k",
-                 "tokens of the shortest context that is clustered; again when it has doubled",
-                 kTail + 1,
-                 1e12,
-                 {}},
+                {.name = "min_context",
+                 .type = Type::kInt,
+                 .default_value = "1k",
+                 .summary = "tokens of the shortest context that is clustered; clustered again when it has doubled",
+                 .min = kTail + 1,
+                 .max = 1e12,
+                 .old_names = {"least"}},
                 {"iterations", Type::kInt, "10", "most steps of k-means", 1, 1000, {}}},
            .capabilities = {.needs_host_pages = true, .works_on_recurrent = true}},
           [](const Values& values) { return std::make_unique<Squeezed>(values); }};

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "attend/key_scores.h"
-#include "attend/lane_keys.h"
+#include "attend/token_choice.h"
 #include "attend/methods.h"
 #include "attend/stateful_selector.h"
 #include "base/common_parameters.h"
@@ -18,7 +18,7 @@ namespace {
 struct Choice {
   int64_t first = 0, end = 0;  // rows, as tokens of the sequence
   int64_t local_begin = 0;
-  std::shared_ptr<const std::vector<uint64_t>> masks;  // [slots of a lane]; null: all is seen
+  std::shared_ptr<const std::vector<uint64_t>> masks;  // [entries of a table]; null: all is seen
 };
 
 struct LayerChoices {
@@ -42,7 +42,7 @@ class TokenSelect final : public LayeredSelector<LayerChoices, ScoreMemory> {
         chunk_(values.integer("chunk")),
         pool_(values.integer("pool")),
         theta_(values.number("theta")),
-        packed_(values.string("place") == "packed") {
+        compacted_(values.string("positions") == "compacted") {
     if (pool_ % 2 == 0) fail_usage("attend method tokenselect: pool: expected an odd number, found ", pool_);
   }
 
@@ -53,21 +53,21 @@ class TokenSelect final : public LayeredSelector<LayerChoices, ScoreMemory> {
       layer.chunks.push_back(choose(queries, row, std::min(row + chunk_, queries.rows), state, pool));
   }
 
-  void select(const PageTable& lane, const QueryBlock& block, const State* state,
+  void select(const PageTable& table, const QueryBlock& block, const State* state,
               Selection& selection) const override {
     const int64_t end = block.first + block.rows;
     const Choice* choice = state ? choice_of(state->layers.at(block.layer), block.first) : nullptr;
-    TokenChoice all(lane);
+    TokenChoice all(table);
     if (!choice || !choice->masks) {  // without a state there is no plan either
       all.add(0, end);
       return all.add_to(selection);
     }
-    for (uint32_t s = 0; s < lane.size() && lane[s].first < end; ++s) {
-      uint64_t mask = page_bits(choice->local_begin - lane[s].first, kPageTokens);
+    for (uint32_t s = 0; s < table.size() && table[s].first < end; ++s) {
+      uint64_t mask = page_bits(choice->local_begin - table[s].first, kPageTokens);
       if (s < choice->masks->size()) mask |= (*choice->masks)[s];
-      if (mask &= lane[s].mask) selection.pages.push_back({s, lane[s].position, mask, -1});
+      if (mask &= table[s].mask) selection.pages.push_back({s, table[s].position, mask, -1});
     }
-    if (packed_) pack(lane, choice->local_begin, selection);
+    if (compacted_) pack(table, choice->local_begin, selection);
   }
 
  private:
@@ -108,64 +108,64 @@ class TokenSelect final : public LayeredSelector<LayerChoices, ScoreMemory> {
   /// [heads, key_dim]: rotated by the rows' positions.
   static std::vector<float> mean_queries(const LayerQueries& queries, int64_t row, int64_t row_end) {
     const int dim = queries.kv->shape().key_dim;
-    std::vector<float> mean(static_cast<size_t>(queries.heads) * dim), turned(dim), spare(dim);
+    std::vector<float> mean(static_cast<size_t>(queries.heads) * dim), rotated(dim), spare(dim);
     for (int64_t r = row; r < row_end; ++r) {
       for (int h = 0; h < queries.heads; ++h) {
-        rotate_query(queries, r, h, spare.data(), turned.data());
-        for (int d = 0; d < dim; ++d) mean[static_cast<size_t>(h) * dim + d] += turned[d];
+        rotate_query(queries, r, h, spare.data(), rotated.data());
+        for (int d = 0; d < dim; ++d) mean[static_cast<size_t>(h) * dim + d] += rotated[d];
       }
     }
     for (float& x : mean) x /= static_cast<float>(row_end - row);
     return mean;
   }
 
-  /// The first tokens and the `budget_` tokens between them and `local_begin` with most votes, as masks of slots.
+  /// The first tokens and the `budget_` tokens between them and `local_begin` with most votes, as masks of entries.
   std::vector<uint64_t> tokens_for(const LayerQueries& queries, int64_t row, const std::vector<float>& mean,
                                    int64_t local_begin, std::vector<float>& scores, ThreadPool& pool) const {
-    const PageTable lane = lane_of_layer(queries);
+    const PageTable table = table_of_layer(queries);
     // Packed tokens are judged where they will sit at most: as if all were just before what is local.
     const int64_t near = std::max<int64_t>(0, queries.positions[row] - window_ - (kPageTokens - 1));
-    score_layer(queries, {sink_, local_begin, packed_ ? near : -1}, mean.data(), queries.group(), pool, scores);
+    score_layer(queries, {sink_, local_begin, compacted_ ? near : -1}, mean.data(), queries.group(), pool, scores);
     std::vector<float> votes = soft_vote(*queries.kernels, scores, queries.heads, queries.scale, pool);
     max_pool(votes, pool_);
-    hide_scores(lane, sink_, votes);
-    std::vector<uint64_t> masks(lane.size());
-    for (size_t s = 0; s < lane.size(); ++s) masks[s] = page_bits(0, sink_ - lane[s].first);
+    mask_scores(table, sink_, votes);
+    std::vector<uint64_t> masks(table.size());
+    for (size_t s = 0; s < table.size(); ++s) masks[s] = page_bits(0, sink_ - table[s].first);
     size_t s = 0;
     for (const int64_t i : top_scores(votes, budget_)) {
-      while (lane[s].first + lane[s].filled <= sink_ + i) ++s;
-      masks[s] |= uint64_t{1} << (sink_ + i - lane[s].first);
+      while (table[s].first + table[s].filled <= sink_ + i) ++s;
+      masks[s] |= uint64_t{1} << (sink_ + i - table[s].first);
     }
     return masks;
   }
 
-  /// The slots, alike in all lanes, with the tokens that some head may see.
-  static PageTable lane_of_layer(const LayerQueries& queries) {
-    PageTable lane = queries.kv->table(0);
+  /// The entries, alike in all tables, with the tokens that some head may see.
+  static PageTable table_of_layer(const LayerQueries& queries) {
+    PageTable table = queries.kv->table(0);
     for (int h = 1; h < queries.kv->heads(); ++h) {
       const PageTable& other = queries.kv->table(h);
-      for (size_t s = 0; s < lane.size(); ++s)
-        if (other[s].mask & ~lane[s].mask) lane.edit(s).mask |= other[s].mask;
+      for (size_t s = 0; s < table.size(); ++s)
+        if (other[s].mask & ~table[s].mask) table.edit(s).mask |= other[s].mask;
     }
-    return lane;
+    return table;
   }
 
   /// Moves the pages before what is local up to it, each by as much as leaves no gap behind its last chosen token.
   /// Tokens of a page keep their distances.
-  static void pack(const PageTable& lane, int64_t local_begin, Selection& selection) {
+  static void pack(const PageTable& table, int64_t local_begin, Selection& selection) {
     int64_t next = -1;  // position before which the page ends
     for (auto page = selection.pages.rbegin(); page != selection.pages.rend(); ++page) {
-      const PageEntry& slot = lane[page->slot];
+      const PageEntry& entry = table[page->entry];
       const int last = 63 - std::countl_zero(page->mask);
-      if (next >= 0 && slot.first + slot.filled <= local_begin)
-        page->position = std::max(slot.position, next - 1 - last);
+      if (next >= 0 && entry.first + entry.filled <= local_begin)
+        page->position = std::max(entry.position, next - 1 - last);
       next = page->position + last + 1 - std::popcount(page->mask);
     }
   }
 
   int64_t budget_, window_, sink_, chunk_, pool_;
   double theta_;
-  bool packed_;
+  bool compacted_;
 };
 
 }  // namespace
@@ -198,13 +198,8 @@ SelectorEntry tokenselect_method() {
              -1,
              1,
              {}},
-            {"place",
-             Type::kChoice,
-             "true",
-             "where chosen tokens seem to be: where they are, or packed before the window",
-             {},
-             {},
-             {"true", "packed"}}},
+            positions_parameter("original", {"original", "compacted"},
+                                "positions of chosen tokens: original, or compacted to just before the window")},
        .capabilities = {.needs_host_pages = true, .works_on_recurrent = true}},
       [](const Values& values) { return std::make_unique<TokenSelect>(values); }};
 }

@@ -13,22 +13,22 @@ class Window final : public Selector {
  public:
   Window(int64_t sink, int64_t window) : sink_(sink), window_(window) {}
 
-  void select(const PageTable& lane, const QueryBlock& block, Selection& selection) const override {
+  void select(const PageTable& table, const QueryBlock& block, Selection& selection) const override {
     const int64_t last = block.first + block.rows - 1;
     const int64_t window_begin =
         block.first - window_ + 1;  // of the first row: the earliest token any row's window holds
     const int64_t window_begin_last = last - window_ + 1;  // of the last row: from here on all rows' windows agree
-    const int64_t sink_end = first_token(lane) + sink_;
-    for (uint32_t s = 0; s < lane.size(); ++s) {
-      const PageEntry& slot = lane[s];
-      const uint64_t sinks = page_bits(0, sink_end - slot.first);
-      const uint64_t reach = sinks | page_bits(window_begin - slot.first, kPageTokens);
-      if ((slot.mask & reach) == 0) continue;
-      SelectedPage page{s, slot.position, slot.mask & reach, -1};
-      if (slot.first < window_begin_last) {  // the window's edge crosses this page, row by row
+    const int64_t sink_end = first_token(table) + sink_;
+    for (uint32_t s = 0; s < table.size(); ++s) {
+      const PageEntry& entry = table[s];
+      const uint64_t sinks = page_bits(0, sink_end - entry.first);
+      const uint64_t reach = sinks | page_bits(window_begin - entry.first, kPageTokens);
+      if ((entry.mask & reach) == 0) continue;
+      SelectedPage page{s, entry.position, entry.mask & reach, -1};
+      if (entry.first < window_begin_last) {  // the window's edge crosses this page, row by row
         page.row_masks = static_cast<int64_t>(selection.row_masks.size());
         for (int r = 0; r < block.rows; ++r) {
-          selection.row_masks.push_back(sinks | page_bits(window_begin + r - slot.first, kPageTokens));
+          selection.row_masks.push_back(sinks | page_bits(window_begin + r - entry.first, kPageTokens));
         }
       }
       selection.pages.push_back(page);

@@ -26,11 +26,11 @@ class LastQueryScores final : public AttentionWatcher {
     const QueryBlock& block = attended.block;
     if (block.first + block.rows < tokens_) return;
     const PageStore& store = attended.kv.store();
-    const PageTable& lane = attended.kv.table(block.head);
+    const PageTable& table = attended.kv.table(block.head);
     const int64_t first_query = static_cast<int64_t>(block.rows - 1) * block.group;
     std::vector<float> scores(block.group * tokens_);  // of every query head
     KeyScores keys(*block.kernels, store, block.kv->rotations());
-    keys.of_slots(lane, 0, lane.size(), {.begin = 0, .end = tokens_},
+    keys.of_entries(table, 0, table.size(), {.begin = 0, .end = tokens_},
                   block.queries + first_query * store.shape().key_dim, block.group, scores.data(), tokens_);
     std::vector<float>& sums = of_head_[block.head];
     sums.assign(tokens_, 0);
@@ -61,10 +61,10 @@ class LastQueryScores final : public AttentionWatcher {
 
   /// What an evictor dropped has no score any more: it counts as the least of the others.
   static void level_dropped(std::span<float> scores) {
-    constexpr float kHidden = -std::numeric_limits<float>::infinity();
-    float least = -kHidden;
-    for (const float score : scores) least = score > kHidden ? std::min(least, score) : least;
-    std::ranges::replace(scores, kHidden, least);
+    constexpr float kMasked = -std::numeric_limits<float>::infinity();
+    float least = -kMasked;
+    for (const float score : scores) least = score > kMasked ? std::min(least, score) : least;
+    std::ranges::replace(scores, kMasked, least);
   }
 
   int layer_;

@@ -5,7 +5,7 @@
 #include "eval/sets/records.h"
 #include "eval/sets/sets.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 constexpr int64_t kReserve = 16384;
@@ -76,4 +76,4 @@ TaskList make_hellobench(const Values& values) {
   return tasks;
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -5,7 +5,7 @@
 #include "eval/sets/records.h"
 #include "eval/sets/sets.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 constexpr const char* kHiddenPrompt =
@@ -138,4 +138,4 @@ TaskList make_infinitebench(const Values& values) {
   return tasks;
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -3,7 +3,7 @@
 #include "eval/sets/records.h"
 #include "eval/sets/sets.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 constexpr int64_t kReserve = 128;
@@ -60,4 +60,4 @@ TaskList make_longbench_v2(const Values& values) {
   return {std::move(task)};
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

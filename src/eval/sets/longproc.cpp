@@ -9,7 +9,7 @@
 #include "eval/sets/records.h"
 #include "eval/sets/sets.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 namespace fs = std::filesystem;
@@ -347,4 +347,4 @@ TaskList make_longproc(const Values& values) {
   return tasks;
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -7,7 +7,7 @@
 
 #include "eval/metrics.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 std::vector<std::string_view> lines_of(std::string_view text) {
@@ -282,4 +282,4 @@ ProcedureScore score_table(std::string_view answer, std::string_view table) {
   return {2 * precision * recall / (precision + recall), recall};
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-namespace fathom {
+namespace fathom::eval {
 
 // LongProc's rules (LongProc: Benchmarking Long-Context Language Models on Long Procedural Generation, 2025).
 
@@ -34,4 +34,4 @@ ProcedureScore score_travel(std::string_view answer, const std::vector<std::stri
 /// many or few cells none is right. The table may stand in a ```tsv block.
 ProcedureScore score_table(std::string_view answer, std::string_view table);
 
-}  // namespace fathom
+}  // namespace fathom::eval

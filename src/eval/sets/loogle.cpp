@@ -8,7 +8,7 @@
 #include "eval/sets/records.h"
 #include "eval/sets/sets.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 namespace fs = std::filesystem;
@@ -181,4 +181,4 @@ TaskList make_loogle(const Values& values) {
   return tasks;
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

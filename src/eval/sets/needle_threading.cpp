@@ -7,7 +7,7 @@
 #include "eval/sets/records.h"
 #include "eval/sets/sets.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 struct NeedleTask {
@@ -105,4 +105,4 @@ TaskList make_needle_threading(const Values& values) {
   return tasks;
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -6,7 +6,7 @@
 #include "base/format.h"
 #include "base/utf8.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
@@ -179,4 +179,4 @@ class Reader {
 
 Json parse_python_literal(std::string_view text, const std::string& where) { return Reader(text, where).whole(); }
 
-}  // namespace fathom
+}  // namespace fathom::eval

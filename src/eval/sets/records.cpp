@@ -11,7 +11,7 @@
 #include "eval/json_lines.h"
 #include "eval/metrics.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 /// The objects of the array that `text` is, one after the other in memory.
@@ -212,4 +212,4 @@ Sample published_sample(int64_t reserve, std::vector<std::string> references, in
   return sample;
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

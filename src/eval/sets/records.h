@@ -11,7 +11,7 @@
 #include "base/json.h"
 #include "eval/task.h"
 
-namespace fathom {
+namespace fathom::eval {
 
 // What the readers of published sets share.
 
@@ -132,4 +132,4 @@ SetTask::Scorer score_by(const std::string& metric);
 /// A sample for a published prompt: its middle may be cut.
 Sample published_sample(int64_t reserve, std::vector<std::string> references, int64_t line);
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -6,7 +6,7 @@
 #include "eval/sets/records.h"
 #include "eval/sets/sets.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 namespace fs = std::filesystem;
@@ -85,4 +85,4 @@ TaskList make_ruler_file(const Values& values) {
   return tasks;
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

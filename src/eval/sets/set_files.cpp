@@ -5,7 +5,7 @@
 #include "base/format.h"
 #include "eval/sets/records.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 namespace fs = std::filesystem;
@@ -86,4 +86,4 @@ std::vector<SetFile> find_set_files(const Values& values, const SetSource& sourc
   return files;
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

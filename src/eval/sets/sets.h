@@ -2,7 +2,7 @@
 
 #include "eval/task.h"
 
-namespace fathom {
+namespace fathom::eval {
 
 // Published sets, read from a local path, one a file of this folder.
 MethodInfo longbench_info();
@@ -26,4 +26,4 @@ TaskList make_needle_threading(const Values& values);
 MethodInfo ruler_file_info();
 TaskList make_ruler_file(const Values& values);
 
-}  // namespace fathom
+}  // namespace fathom::eval

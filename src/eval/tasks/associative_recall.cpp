@@ -3,7 +3,7 @@
 #include "eval/tasks/parts.h"
 #include "eval/tasks/tasks.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 constexpr int64_t kMostPairs = 15000;  // of words with two syllables, of which there are 68,600
@@ -14,14 +14,14 @@ class Mqar final : public Task {
   Mqar(std::string name, int64_t pairs) : Task(std::move(name)), pairs_(pairs) {}
 
   Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
-    Dice dice = this->dice(input, length, index);
-    const Dice start = dice;
+    Rng rng = this->rng(input, length, index);
+    const Rng start = rng;
     if (pairs_ == 0) {
       const int64_t most = length < kLong ? std::min(kMostPairs, length) : length;
       return fit_sample(*this, input, length, 1, most,
                         [&](int64_t pairs) { return build(pairs, length < kLong ? 2 : 3, "", start); });
     }
-    return fit_prose_sample(*this, input, length, dice, 0,
+    return fit_prose_sample(*this, input, length, rng, 0,
                             [&](std::string_view prose) { return build(pairs_, 2, prose, start); });
   }
 
@@ -33,12 +33,12 @@ class Mqar final : public Task {
   }
 
  private:
-  static Sample build(int64_t pairs, int syllables, std::string_view prose, Dice dice) {
+  static Sample build(int64_t pairs, int syllables, std::string_view prose, Rng rng) {
     FreshWords fresh;
     std::vector<std::pair<std::string, std::string>> said;
     for (int64_t i = 0; i < pairs; ++i) {
-      std::string key = fresh.draw(dice, syllables);
-      said.emplace_back(std::move(key), fresh.draw(dice, syllables));
+      std::string key = fresh.draw(rng, syllables);
+      said.emplace_back(std::move(key), fresh.draw(rng, syllables));
     }
     Sample sample;
     sample.mode = Sample::Mode::kForced;
@@ -49,7 +49,7 @@ class Mqar final : public Task {
     }
     sample.context += concat("\n", prose, prose.empty() ? "" : "\n\n");
     sample.question = "The same words with their partners once more, in another order:\n";
-    dice.shuffle(said);
+    rng.shuffle(said);
     const size_t offset = sample.context.size() + sample.question.size();
     for (const auto& [key, value] : said) {
       sample.lead += key + ": ";
@@ -85,4 +85,4 @@ TaskList make_mqar(const Values& values) {
   return {std::make_shared<Mqar>(pairs == 0 ? "mqar" : "mqar/" + std::to_string(pairs), pairs)};
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -6,7 +6,7 @@
 #include "eval/tasks/tasks.h"
 #include "eval/words.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 constexpr int64_t kThings = 3, kLeastWords = 12;  // words of prose in each answer
@@ -21,17 +21,17 @@ std::string things(const std::vector<std::string_view>& nouns) {
 }
 
 /// An advice that names all of the things in `wanted`, in some order, or as a distractor one or two of them.
-std::string advice(Dice& dice, std::vector<std::string_view> wanted, bool best) {
-  dice.shuffle(wanted);
+std::string advice(Rng& rng, std::vector<std::string_view> wanted, bool best) {
+  rng.shuffle(wanted);
   if (!best) {
     const std::vector<std::string_view> asked = wanted;
-    for (int64_t keep = dice.between(1, kThings - 1); keep < kThings; ++keep) {
-      do wanted[keep] = dice.pick(nouns());
+    for (int64_t keep = rng.between(1, kThings - 1); keep < kThings; ++keep) {
+      do wanted[keep] = rng.pick(nouns());
       while (std::ranges::count(asked, wanted[keep]) > 0 || std::ranges::count(wanted, wanted[keep]) > 1);
     }
-    dice.shuffle(wanted);
+    rng.shuffle(wanted);
   }
-  return concat(dice.pick(first_names()), " recommends ", things(wanted), ".");
+  return concat(rng.pick(first_names()), " recommends ", things(wanted), ".");
 }
 
 class BestAnswer final : public Task {
@@ -39,10 +39,10 @@ class BestAnswer final : public Task {
   BestAnswer(std::string name, int64_t tokens) : Task(std::move(name)), tokens_(tokens) {}
 
   Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
-    Dice dice = this->dice(input, length, index);
+    Rng rng = this->rng(input, length, index);
     const int64_t answers = std::max<int64_t>(2, length / tokens_);
-    const Dice start = dice;
-    return fit_prose_sample(*this, input, length, dice, answers * kLeastWords,
+    const Rng start = rng;
+    return fit_prose_sample(*this, input, length, rng, answers * kLeastWords,
                             [&](std::string_view prose) { return build(input, prose, answers, start); });
   }
 
@@ -60,19 +60,19 @@ class BestAnswer final : public Task {
   }
 
  private:
-  static Sample build(const TaskInput& input, std::string_view prose, int64_t answers, Dice dice) {
+  static Sample build(const TaskInput& input, std::string_view prose, int64_t answers, Rng rng) {
     std::vector<std::string_view> wanted;
-    for (const int64_t noun : dice.distinct(std::ssize(nouns()), kThings)) wanted.push_back(nouns()[noun]);
-    const int64_t best = dice.below(answers);
+    for (const int64_t noun : rng.distinct(std::ssize(nouns()), kThings)) wanted.push_back(nouns()[noun]);
+    const int64_t best = rng.below(answers);
     std::vector<double> cuts;
     for (int64_t i = 1; i < answers; ++i) cuts.push_back(static_cast<double>(i) / static_cast<double>(answers));
     const std::vector<std::string_view> pieces = cut_prose(prose, cuts, 0.3 / static_cast<double>(answers));
     Sample sample;
     sample.context = "Below are a number of answers, labelled A1, A2 and so on.\n\n";
     for (int64_t i = 0; i < answers; ++i) {
-      const std::vector<std::string_view> halves = cut_prose(pieces[i], {dice.uniform()}, 1);
+      const std::vector<std::string_view> halves = cut_prose(pieces[i], {rng.uniform()}, 1);
       sample.context += concat("A", i + 1, ": ", halves[0], halves[0].empty() ? "" : " ");
-      const TextSpan said = append_part(sample.context, advice(dice, wanted, i == best));
+      const TextSpan said = append_part(sample.context, advice(rng, wanted, i == best));
       if (i == best) sample.evidence = {said};
       sample.context += concat(halves[1].empty() ? "" : " ", halves[1], "\n\n");
     }
@@ -105,4 +105,4 @@ TaskList make_best_answer(const Values& values) {
   return {std::make_shared<BestAnswer>("best_answer", values.integer("tokens"))};
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

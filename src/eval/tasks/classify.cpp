@@ -7,7 +7,7 @@
 #include "eval/tasks/parts.h"
 #include "eval/tasks/tasks.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 constexpr int64_t kClassWords = 8, kItemWords = 12;
@@ -19,23 +19,23 @@ struct Class {
 
 /// Each class uses 8 words of a vocabulary that all share, some four times as often as others. The vocabulary holds
 /// about two classes' worth of words for each four, so that a word alone seldom tells the class.
-std::vector<Class> draw_classes(Dice& dice, int64_t count) {
+std::vector<Class> draw_classes(Rng& rng, int64_t count) {
   FreshWords fresh;
-  const std::vector<std::string> vocabulary = fresh.draw(dice, 2, 24 + kClassWords * count / 2);
+  const std::vector<std::string> vocabulary = fresh.draw(rng, 2, 24 + kClassWords * count / 2);
   std::vector<Class> classes;
   for (int64_t i = 0; i < count; ++i) {
-    Class drawn{fresh.draw(dice, 2), {}};
-    for (const int64_t word : dice.distinct(std::ssize(vocabulary), kClassWords)) {
-      drawn.words.insert(drawn.words.end(), dice.between(1, 4), vocabulary[word]);
+    Class drawn{fresh.draw(rng, 2), {}};
+    for (const int64_t word : rng.distinct(std::ssize(vocabulary), kClassWords)) {
+      drawn.words.insert(drawn.words.end(), rng.between(1, 4), vocabulary[word]);
     }
     classes.push_back(std::move(drawn));
   }
   return classes;
 }
 
-std::string draw_item(Dice& dice, const Class& of) {
+std::string draw_item(Rng& rng, const Class& of) {
   std::vector<std::string> words;
-  for (int64_t i = 0; i < kItemWords; ++i) words.push_back(dice.pick(of.words));
+  for (int64_t i = 0; i < kItemWords; ++i) words.push_back(rng.pick(of.words));
   return join(words, " ");
 }
 
@@ -45,7 +45,7 @@ class Classify final : public Task {
       : Task(std::move(name)), classes_(classes), name_labels_(name_labels), grouped_(grouped) {}
 
   Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
-    const Dice start = dice(input, length, index);
+    const Rng start = rng(input, length, index);
     return fit_sample(*this, input, length, classes_, std::max(classes_, length),
                       [&](int64_t items) { return build(input, items, start); });
   }
@@ -58,24 +58,24 @@ class Classify final : public Task {
  private:
   /// The class of each demonstration: rounds in which each class has one, the last round cut short. Grouped: the
   /// same demonstrations, those of a class together.
-  std::vector<int64_t> draw_order(Dice& dice, int64_t items) const {
+  std::vector<int64_t> draw_order(Rng& rng, int64_t items) const {
     std::vector<int64_t> order, round(classes_);
     std::iota(round.begin(), round.end(), 0);
-    dice.shuffle(round);
+    rng.shuffle(round);
     std::vector<int64_t> rank(classes_);
     for (int64_t i = 0; i < classes_; ++i) rank[round[i]] = i;
     while (std::ssize(order) < items) {
       order.insert(order.end(), round.begin(), round.begin() + std::min(classes_, items - std::ssize(order)));
-      dice.shuffle(round);
+      rng.shuffle(round);
     }
     if (grouped_) std::ranges::stable_sort(order, {}, [&](int64_t of) { return rank[of]; });
     return order;
   }
 
-  Sample build(const TaskInput& input, int64_t items, Dice dice) const {
-    const std::vector<Class> classes = draw_classes(dice, classes_);
-    const int64_t asked = dice.below(classes_);
-    const std::string query = draw_item(dice, classes[asked]);
+  Sample build(const TaskInput& input, int64_t items, Rng rng) const {
+    const std::vector<Class> classes = draw_classes(rng, classes_);
+    const int64_t asked = rng.below(classes_);
+    const std::string query = draw_item(rng, classes[asked]);
     Sample sample;
     sample.context =
         "Items are sorted by the words that they are made of. Each item below is followed by its label.\n";
@@ -85,9 +85,9 @@ class Classify final : public Task {
       sample.context += "The labels are: " + join(labels, ", ") + ".\n";
     }
     sample.context += '\n';
-    for (const int64_t of : draw_order(dice, items)) {
+    for (const int64_t of : draw_order(rng, items)) {
       const TextSpan item =
-          append_part(sample.context, "item: " + draw_item(dice, classes[of]) + "\nlabel: " + classes[of].label);
+          append_part(sample.context, "item: " + draw_item(rng, classes[of]) + "\nlabel: " + classes[of].label);
       if (of == asked) sample.evidence.push_back(item);
       sample.context += "\n\n";
     }
@@ -128,4 +128,4 @@ TaskList make_classify(const Values& values) {
   return {std::make_shared<Classify>(name, classes, labels, grouped)};
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

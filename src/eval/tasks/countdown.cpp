@@ -5,7 +5,7 @@
 #include "eval/tasks/parts.h"
 #include "eval/tasks/tasks.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 using Numbers = std::vector<int64_t>;
@@ -108,7 +108,7 @@ class Countdown final : public Task {
   Countdown(std::string name, int64_t tier) : Task(std::move(name)), tier_(tier) {}
 
   Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
-    const Problem problem = draw_problem(input, dice(input, length, index));
+    const Problem problem = draw_problem(input, rng(input, length, index));
     return fit_sample(*this, input, length, 0, 0, [&](int64_t) { return build(problem); });
   }
 
@@ -132,11 +132,11 @@ class Countdown final : public Task {
   }
 
   /// By rejection: one whose answer has between half of `tier` tokens and all of them.
-  Problem draw_problem(const TaskInput& input, Dice dice) const {
+  Problem draw_problem(const TaskInput& input, Rng rng) const {
     for (int64_t draw = 0; draw < kMostDraws; ++draw) {
       Problem problem;
-      for (const int64_t number : dice.distinct(49, 4)) problem.numbers.push_back(number + 1);
-      problem.target = dice.between(10, 50);
+      for (const int64_t number : rng.distinct(49, 4)) problem.numbers.push_back(number + 1);
+      problem.target = rng.between(10, 50);
       Search search(problem.target, 8 * tier_);
       if (!search.run(problem.numbers)) continue;
       problem.answer = concat("\n", search.trace, "<Solution>\n", search.solution(), "\n");
@@ -195,4 +195,4 @@ TaskList make_countdown(const Values& values) {
   return {std::make_shared<Countdown>("countdown/" + std::to_string(tier), tier)};
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -6,7 +6,7 @@
 #include "base/error.h"
 #include "eval/metrics.h"
 
-namespace fathom {
+namespace fathom::eval {
 
 const std::string_view kNoiseLine =
     "We walk up the hill. We walk down the lane. The wind blows on. The river runs by. Home again we come.";
@@ -59,4 +59,4 @@ double grid_depth(int64_t index, int64_t depths, bool logistic) {
   return 1 / (1 + std::exp(-8 * (linear - 0.5)));  // closer together towards both ends
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -7,7 +7,7 @@
 #include "eval/task.h"
 #include "eval/tasks/parts.h"
 
-namespace fathom {
+namespace fathom::eval {
 
 /// Five short sentences that are repeated to make a text without content.
 extern const std::string_view kNoiseLine;
@@ -31,4 +31,4 @@ Score recall_score(const Sample& sample, const Answer& answer);
 /// depths: where the places of a grid are, `depths` of them, the sample's by its index.
 double grid_depth(int64_t index, int64_t depths, bool logistic);
 
-}  // namespace fathom
+}  // namespace fathom::eval

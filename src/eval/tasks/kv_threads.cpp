@@ -8,7 +8,7 @@
 #include "eval/tasks/tasks.h"
 #include "eval/words.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 enum class Kind { kSingle, kMultiple, kConditional, kThread, kMultiThread, kBranched };
@@ -42,7 +42,7 @@ class KvThreads final : public Task {
   KvThreads(std::string name, Shape shape) : Task(std::move(name)), shape_(std::move(shape)) {}
 
   Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
-    const Dice start = dice(input, length, index);
+    const Rng start = rng(input, length, index);
     return fit_sample(*this, input, length, needed_pairs(), std::max(needed_pairs(), length),
                       [&](int64_t pairs) { return build(input, pairs, start); });
   }
@@ -78,14 +78,14 @@ class KvThreads final : public Task {
     return chains() * shape_.hops + dead_ends();
   }
 
-  Needles lookups(Dice& dice, int64_t pairs) const {
+  Needles lookups(Rng& rng, int64_t pairs) const {
     Needles needles;
-    std::vector<int64_t> places = dice.distinct(pairs, needed_pairs());
+    std::vector<int64_t> places = rng.distinct(pairs, needed_pairs());
     if (shape_.kind == Kind::kConditional) std::ranges::sort(places);
     for (const int64_t place : places) {
-      std::string key = random_uuid(dice);
-      if (shape_.kind == Kind::kConditional) key[dice.below(8)] = kMark;
-      needles.pairs.push_back({key, random_uuid(dice), place});
+      std::string key = random_uuid(rng);
+      if (shape_.kind == Kind::kConditional) key[rng.below(8)] = kMark;
+      needles.pairs.push_back({key, random_uuid(rng), place});
       needles.asked.push_back(key);
       needles.values.push_back(needles.pairs.back().value);
     }
@@ -94,24 +94,24 @@ class KvThreads final : public Task {
 
   /// The value at place i of a chain is its key at i + 1. Branches are further pairs with the same key whose values
   /// lead nowhere; the last key has one value only, which makes that chain the longest.
-  Needles chained(Dice& dice, int64_t pairs) const {
-    std::vector<int64_t> places = dice.distinct(pairs, needed_pairs());
+  Needles chained(Rng& rng, int64_t pairs) const {
+    std::vector<int64_t> places = rng.distinct(pairs, needed_pairs());
     Needles needles;
     for (int64_t thread = 0; thread < chains(); ++thread) {
       const auto first = places.begin() + thread * shape_.hops;
       if (shape_.direction == "forward") std::sort(first, first + shape_.hops);
       if (shape_.direction == "backward") std::sort(first, first + shape_.hops, std::greater<>());
-      std::string key = random_uuid(dice);
+      std::string key = random_uuid(rng);
       needles.asked.push_back(key);
       for (int64_t hop = 0; hop < shape_.hops; ++hop) {
-        needles.pairs.push_back({key, random_uuid(dice), first[hop]});
+        needles.pairs.push_back({key, random_uuid(rng), first[hop]});
         key = needles.pairs.back().value;
       }
       needles.values.push_back(key);
     }
     for (int64_t i = 0; i < dead_ends(); ++i) {
       needles.pairs.push_back(
-          {needles.pairs[i % (shape_.hops - 1)].key, random_uuid(dice), places[shape_.hops + i]});
+          {needles.pairs[i % (shape_.hops - 1)].key, random_uuid(rng), places[shape_.hops + i]});
     }
     return needles;
   }
@@ -146,10 +146,10 @@ class KvThreads final : public Task {
     return needles.values.size() == 1 ? "Answer: The last value is" : "Answer: The values are";
   }
 
-  Sample build(const TaskInput& input, int64_t pairs, Dice dice) const {
+  Sample build(const TaskInput& input, int64_t pairs, Rng rng) const {
     const bool lookup = shape_.kind <= Kind::kConditional;
-    const double depth = dice.uniform();
-    Needles needles = lookup ? lookups(dice, pairs) : chained(dice, pairs);
+    const double depth = rng.uniform();
+    Needles needles = lookup ? lookups(rng, pairs) : chained(rng, pairs);
     if (shape_.kind == Kind::kSingle) {
       needles.pairs[0].place = static_cast<int64_t>(depth * static_cast<double>(pairs));
     }
@@ -160,7 +160,7 @@ class KvThreads final : public Task {
     for (int64_t i = 0; i < pairs; ++i) {
       const auto needle = at.find(i);
       if (needle == at.end()) {
-        sample.context += concat(" \"", random_uuid(dice), "\": \"", random_uuid(dice), "\",\n");
+        sample.context += concat(" \"", random_uuid(rng), "\": \"", random_uuid(rng), "\",\n");
         continue;
       }
       const auto& [key, value, place] = *needle->second;
@@ -233,4 +233,4 @@ TaskList make_kv_threads(const Values& values) {
   return {std::make_shared<KvThreads>(name_of(shape), shape)};
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -8,7 +8,7 @@
 #include "eval/tasks/tasks.h"
 #include "eval/words.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 /// What is hidden, how it is asked for, and how the answer begins.
@@ -24,16 +24,16 @@ class Needle : public Task {
         logistic_(values.string("spacing") == "logistic") {}
 
   Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
-    Dice dice = this->dice(input, length, index);
+    Rng rng = this->rng(input, length, index);
     const double depth = grid_depth(index, depths_, logistic_);
-    return make_at(input, length, depth, dice);
+    return make_at(input, length, depth, rng);
   }
   Score score(const Sample& sample, const Answer& answer) const override {
     return {find_metric("substr_any").score(answer.text, sample), {}};
   }
 
  protected:
-  virtual Sample make_at(const TaskInput& input, int64_t length, double depth, Dice& dice) const = 0;
+  virtual Sample make_at(const TaskInput& input, int64_t length, double depth, Rng& rng) const = 0;
 
   static Sample build(const Secret& secret, const std::string& text, double depth) {
     Sample sample;
@@ -58,9 +58,9 @@ class NeedleInHaystack final : public Needle {
   explicit NeedleInHaystack(const Values& values) : Needle("needle", values) {}
 
  protected:
-  Sample make_at(const TaskInput& input, int64_t length, double depth, Dice& dice) const override {
-    const std::string text = input.haystack->text(dice, length);
-    const Secret secret = draw(dice, text);
+  Sample make_at(const TaskInput& input, int64_t length, double depth, Rng& rng) const override {
+    const std::string text = input.haystack->text(rng, length);
+    const Secret secret = draw(rng, text);
     const std::vector<size_t> ends = word_ends(text);
     const auto build_of = [&](int64_t words) {
       const std::string_view some = std::string_view(text).substr(0, words > 0 ? ends[words - 1] : 0);
@@ -71,9 +71,9 @@ class NeedleInHaystack final : public Needle {
 
  private:
   /// A secret code, of which the text around it holds nothing.
-  static Secret draw(Dice& dice, const std::string& text) {
+  static Secret draw(Rng& rng, const std::string& text) {
     for (;;) {
-      const std::string number = random_number(dice, 6), name(dice.pick(first_names()));
+      const std::string number = random_number(rng, 6), name(rng.pick(first_names()));
       if (text.find(number) != std::string::npos) continue;
       return {concat("The secret code of ", name, " is ", number, "."),
               "Read the text below and remember the secret code that stands in it.",
@@ -87,8 +87,8 @@ class PassKey final : public Needle {
   explicit PassKey(const Values& values) : Needle("passkey", values) {}
 
  protected:
-  Sample make_at(const TaskInput& input, int64_t length, double depth, Dice& dice) const override {
-    const std::string key = random_number(dice, 5);
+  Sample make_at(const TaskInput& input, int64_t length, double depth, Rng& rng) const override {
+    const std::string key = random_number(rng, 5);
     const Secret secret{concat("The pass key is ", key, ". Remember it. ", key, " is the pass key."),
                         "Pass over the idle words below and remember the pass key that stands among them.",
                         "What is the pass key?", "The pass key is", key};
@@ -105,12 +105,12 @@ class Lines final : public Task {
   Lines() : Task("lines") {}
 
   Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
-    Dice dice = this->dice(input, length, index);
+    Rng rng = this->rng(input, length, index);
     const int64_t most = length / 8;  // a line has far more than eight tokens
-    const std::vector<std::string> names = draw_names(dice, most);
+    const std::vector<std::string> names = draw_names(rng, most);
     std::vector<std::string> numbers;
-    for (int64_t i = 0; i < most; ++i) numbers.push_back(random_number(dice, 5));
-    const double asked = dice.uniform();
+    for (int64_t i = 0; i < most; ++i) numbers.push_back(random_number(rng, 5));
+    const double asked = rng.uniform();
     return fit_sample(*this, input, length, 1, std::max<int64_t>(most, 1), [&](int64_t lines) {
       return build(names, numbers, lines, static_cast<int64_t>(asked * static_cast<double>(lines)));
     });
@@ -121,11 +121,11 @@ class Lines final : public Task {
 
  private:
   /// Different pairs; three words from where pairs run out.
-  static std::vector<std::string> draw_names(Dice& dice, int64_t count) {
+  static std::vector<std::string> draw_names(Rng& rng, int64_t count) {
     const auto nouns_count = static_cast<int64_t>(nouns().size());
     const int64_t pairs = static_cast<int64_t>(adjectives().size()) * nouns_count;
     std::vector<std::string> names;
-    for (const int64_t i : dice.distinct(std::max(pairs, pairs * nouns_count), count + 1)) {
+    for (const int64_t i : rng.distinct(std::max(pairs, pairs * nouns_count), count + 1)) {
       std::string name = concat(adjectives()[i % pairs / nouns_count], "-", nouns()[i % nouns_count]);
       if (count > pairs / 2) name += concat("-", nouns()[i / pairs]);
       names.push_back(std::move(name));
@@ -192,4 +192,4 @@ MethodInfo lines_info() {
 }
 TaskList make_lines(const Values&) { return {std::make_shared<Lines>()}; }
 
-}  // namespace fathom
+}  // namespace fathom::eval

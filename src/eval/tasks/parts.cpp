@@ -8,7 +8,7 @@
 #include "eval/metrics.h"
 #include "eval/words.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 /// A number of units beyond `least`, at most `most`, that overfills `length` if so many can: from what a few cost.
@@ -61,9 +61,9 @@ TextSource haystack_source(const TaskInput& input) {
       "out for made-up prose"};
 }
 
-Sample fit_prose_sample(const Task& task, const TaskInput& input, int64_t length, Dice& dice, int64_t least,
+Sample fit_prose_sample(const Task& task, const TaskInput& input, int64_t length, Rng& rng, int64_t least,
                         const std::function<Sample(std::string_view)>& build) {
-  const std::string prose = input.haystack->text(dice, std::max(length, least));
+  const std::string prose = input.haystack->text(rng, std::max(length, least));
   const std::vector<size_t> ends = word_ends(prose);
   const auto words = static_cast<int64_t>(ends.size());
   const TextSource source = haystack_source(input);
@@ -107,16 +107,16 @@ int64_t reserve_for(const TaskInput& input, std::string_view answer) {
   return tokens + tokens / 50 + 8;
 }
 
-std::string FreshWords::draw(Dice& dice, int syllables) {
+std::string FreshWords::draw(Rng& rng, int syllables) {
   while (true) {
-    std::string word = nonsense_word(dice, syllables);
+    std::string word = nonsense_word(rng, syllables);
     if (taken_.insert(word).second) return word;
   }
 }
 
-std::vector<std::string> FreshWords::draw(Dice& dice, int syllables, int64_t count) {
+std::vector<std::string> FreshWords::draw(Rng& rng, int syllables, int64_t count) {
   std::vector<std::string> words;
-  while (static_cast<int64_t>(words.size()) < count) words.push_back(draw(dice, syllables));
+  while (static_cast<int64_t>(words.size()) < count) words.push_back(draw(rng, syllables));
   return words;
 }
 
@@ -160,4 +160,4 @@ double right_prefix(const std::vector<std::string_view>& given, const std::vecto
   return static_cast<double>(right) / static_cast<double>(reference.size());
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

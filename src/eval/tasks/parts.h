@@ -10,7 +10,7 @@
 #include "eval/task.h"
 
 // What several tasks are made of.
-namespace fathom {
+namespace fathom::eval {
 
 /// A text that may be too short, for messages: what it is, and what to do about it.
 struct TextSource {
@@ -27,7 +27,7 @@ Sample fit_sample(const Task& task, const TaskInput& input, int64_t length, int6
 
 /// The same with words of the haystack for units: build gets running text of `least` words or more. Throws Error
 /// for a haystack that ends before the length is reached, too.
-Sample fit_prose_sample(const Task& task, const TaskInput& input, int64_t length, Dice& dice, int64_t least,
+Sample fit_prose_sample(const Task& task, const TaskInput& input, int64_t length, Rng& rng, int64_t least,
                         const std::function<Sample(std::string_view prose)>& build);
 
 /// Cuts `prose` at the shares of it (in [0, 1], ascending) into one piece more, blanks around each taken off. A cut
@@ -43,8 +43,8 @@ int64_t reserve_for(const TaskInput& input, std::string_view answer);
 /// Nonsense words, no two the same. There are 68,600 of two syllables; drawing most of them takes long.
 class FreshWords {
  public:
-  std::string draw(Dice& dice, int syllables);
-  std::vector<std::string> draw(Dice& dice, int syllables, int64_t count);
+  std::string draw(Rng& rng, int syllables);
+  std::vector<std::string> draw(Rng& rng, int syllables, int64_t count);
 
  private:
   std::unordered_set<std::string> taken_;
@@ -75,4 +75,4 @@ std::string join(const Strings& parts, std::string_view between) {
 /// The share of the reference that stands before the first line where `given` differs.
 double right_prefix(const std::vector<std::string_view>& given, const std::vector<std::string_view>& reference);
 
-}  // namespace fathom
+}  // namespace fathom::eval

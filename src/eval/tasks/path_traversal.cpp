@@ -6,7 +6,7 @@
 #include "eval/tasks/parts.h"
 #include "eval/tasks/tasks.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 constexpr std::string_view kMeans[] = {"train", "bus", "boat", "coach", "plane", "ferry", "tram", "sledge"};
@@ -18,8 +18,8 @@ struct Way {
   std::string_view means;
 };
 
-std::string draw_town(Dice& dice, FreshWords& fresh) {
-  std::string town = fresh.draw(dice, 2);
+std::string draw_town(Rng& rng, FreshWords& fresh) {
+  std::string town = fresh.draw(rng, 2);
   town[0] = static_cast<char>(town[0] - 'a' + 'A');
   return town;
 }
@@ -38,7 +38,7 @@ class PathTraversal final : public Task {
   PathTraversal(std::string name, int64_t tier) : Task(std::move(name)), tier_(tier) {}
 
   Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
-    const Dice start = dice(input, length, index);
+    const Rng start = rng(input, length, index);
     return fit_sample(*this, input, length, 0, 0, [&](int64_t) { return build(input, start); });
   }
 
@@ -51,11 +51,11 @@ class PathTraversal final : public Task {
 
  private:
   /// As many ways of a journey as can be told in `tier` tokens.
-  std::vector<Way> draw_journey(const TaskInput& input, Dice& dice, FreshWords& fresh) const {
+  std::vector<Way> draw_journey(const TaskInput& input, Rng& rng, FreshWords& fresh) const {
     std::vector<Way> ways(tier_ / 6);  // a line has more than six tokens
-    std::string town = draw_town(dice, fresh);
+    std::string town = draw_town(rng, fresh);
     for (Way& way : ways) {
-      way = {town, draw_town(dice, fresh), dice.pick(kMeans)};
+      way = {town, draw_town(rng, fresh), rng.pick(kMeans)};
       town = way.to;
     }
     const int64_t hops = largest_fit(
@@ -65,28 +65,28 @@ class PathTraversal final : public Task {
   }
 
   /// As many ways again, one from the end of the journey and the others from towns that are not on it.
-  static void add_strays(Dice& dice, FreshWords& fresh, std::vector<Way>& ways) {
+  static void add_strays(Rng& rng, FreshWords& fresh, std::vector<Way>& ways) {
     const int64_t hops = std::ssize(ways);
     std::vector<std::string> towns = {ways.back().to};
-    while (std::ssize(towns) < hops) towns.push_back(draw_town(dice, fresh));
+    while (std::ssize(towns) < hops) towns.push_back(draw_town(rng, fresh));
     for (const std::string& town : towns) {
-      const int64_t other = dice.below(2 * hops);
+      const int64_t other = rng.below(2 * hops);
       const std::string& to = other < hops ? ways[other].from : towns[other - hops];
-      ways.push_back({town, to == town ? ways[0].from : to, dice.pick(kMeans)});
+      ways.push_back({town, to == town ? ways[0].from : to, rng.pick(kMeans)});
     }
   }
 
-  Sample build(const TaskInput& input, Dice dice) const {
+  Sample build(const TaskInput& input, Rng rng) const {
     FreshWords fresh;
-    std::vector<Way> ways = draw_journey(input, dice, fresh);
+    std::vector<Way> ways = draw_journey(input, rng, fresh);
     Sample sample;
     const std::string from = ways.front().from, to = ways.back().to;
     sample.references = {route_text(ways, std::ssize(ways))};
     sample.reserve = std::max(tier_ + 8, reserve_for(input, sample.references[0]));
     sample.details["hops"] = ways.size();
-    std::vector<int64_t> order = dice.distinct(2 * std::ssize(ways), 2 * std::ssize(ways));
+    std::vector<int64_t> order = rng.distinct(2 * std::ssize(ways), 2 * std::ssize(ways));
     const int64_t hops = std::ssize(ways);
-    add_strays(dice, fresh, ways);
+    add_strays(rng, fresh, ways);
     sample.context = "From each of these towns one way leads on:\n\n";
     for (const int64_t i : order) {
       const TextSpan told = append_part(
@@ -121,4 +121,4 @@ TaskList make_path_traversal(const Values& values) {
   return {std::make_shared<PathTraversal>("path_traversal/" + std::to_string(tier), tier)};
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -7,7 +7,7 @@
 #include "eval/tasks/parts.h"
 #include "eval/tasks/tasks.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 constexpr int64_t kFirstBucket = 256;  // positions; each later bucket ends at twice where it begins
@@ -19,8 +19,8 @@ class Perplexity final : public Task {
   Measure measure() const override { return {"nats per token", false}; }
 
   Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
-    Dice dice = this->dice(input, length, index);
-    return fit_prose_sample(*this, input, length, dice, 2, [](std::string_view text) {
+    Rng rng = this->rng(input, length, index);
+    return fit_prose_sample(*this, input, length, rng, 2, [](std::string_view text) {
       Sample sample;
       sample.mode = Sample::Mode::kForced;
       sample.chat = false;
@@ -71,4 +71,4 @@ MethodInfo perplexity_info() {
 }
 TaskList make_perplexity(const Values&) { return {std::make_shared<Perplexity>()}; }
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -11,7 +11,7 @@
 #include "eval/tasks/parts.h"
 #include "eval/tasks/tasks.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 constexpr int64_t kAskedStrings = 5, kLeastSymbols = 300, kShortest = 10, kLongest = 30;
@@ -22,14 +22,14 @@ struct Edge {
 };
 using Automaton = std::vector<std::vector<Edge>>;
 
-Automaton draw_automaton(Dice& dice, int64_t states, int64_t symbols) {
-  const std::vector<int64_t> cycle = dice.distinct(states, states);
+Automaton draw_automaton(Rng& rng, int64_t states, int64_t symbols) {
+  const std::vector<int64_t> cycle = rng.distinct(states, states);
   Automaton automaton(states);
   for (int64_t i = 0; i < states; ++i) {
     const int64_t most = std::min({int64_t{4}, states, symbols});
-    const int64_t edges = i % 2 == 0 ? 1 : dice.between(2, most);
-    const std::vector<int64_t> letters = dice.distinct(symbols, edges);
-    std::vector<int64_t> targets = dice.distinct(states, edges);
+    const int64_t edges = i % 2 == 0 ? 1 : rng.between(2, most);
+    const std::vector<int64_t> letters = rng.distinct(symbols, edges);
+    std::vector<int64_t> targets = rng.distinct(states, edges);
     const int64_t next = cycle[(i + 1) % states];
     if (std::ranges::count(targets, next) == 0) targets[0] = next;
     for (int64_t edge = 0; edge < edges; ++edge) {
@@ -39,10 +39,10 @@ Automaton draw_automaton(Dice& dice, int64_t states, int64_t symbols) {
   return automaton;
 }
 
-std::string draw_string(Dice& dice, const Automaton& automaton, int64_t length) {
+std::string draw_string(Rng& rng, const Automaton& automaton, int64_t length) {
   std::string symbols;
   for (int64_t state = 0; std::ssize(symbols) < length;) {
-    const Edge edge = dice.pick(automaton[state]);
+    const Edge edge = rng.pick(automaton[state]);
     symbols += edge.symbol;
     state = edge.to;
   }
@@ -59,7 +59,7 @@ class RegularLanguage final : public Task {
       : Task(std::move(name)), states_(states), symbols_(symbols) {}
 
   Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
-    const Dice start = dice(input, length, index);
+    const Rng start = rng(input, length, index);
     const int64_t most = kLeastSymbols + 4 * length;  // a symbol and its blank are a token, or less by some counts
     return fit_sample(*this, input, length, kLeastSymbols, most,
                       [&](int64_t symbols) { return build(symbols, start); });
@@ -74,11 +74,11 @@ class RegularLanguage final : public Task {
 
  private:
   /// Drawn from the last string to the first, which is cut so that there are as many symbols as wanted.
-  Sample build(int64_t symbols, Dice dice) const {
-    const Automaton automaton = draw_automaton(dice, states_, symbols_);
+  Sample build(int64_t symbols, Rng rng) const {
+    const Automaton automaton = draw_automaton(rng, states_, symbols_);
     std::vector<std::string> strings;
     for (int64_t left = symbols; left > 0; left -= std::ssize(strings.back())) {
-      strings.push_back(draw_string(dice, automaton, std::min(left, dice.between(kShortest, kLongest))));
+      strings.push_back(draw_string(rng, automaton, std::min(left, rng.between(kShortest, kLongest))));
     }
     std::ranges::reverse(strings);
     Sample sample;
@@ -138,4 +138,4 @@ TaskList make_regular_language(const Values& values) {
   return {std::make_shared<RegularLanguage>(concat("regular_language/", states, "_", symbols), states, symbols)};
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -8,7 +8,7 @@
 #include "eval/tasks/tasks.h"
 #include "eval/words.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 using Order = std::vector<int64_t>;
@@ -23,13 +23,13 @@ struct Event {
   int64_t year;
 };
 
-std::vector<Event> draw_events(Dice& dice, int64_t count) {
-  const std::vector<int64_t> years = dice.distinct(kLastYear - kFirstYear + 1, count);
-  const std::vector<int64_t> people = dice.distinct(std::ssize(first_names()), count);
-  const std::vector<int64_t> things = dice.distinct(std::ssize(nouns()), count);
+std::vector<Event> draw_events(Rng& rng, int64_t count) {
+  const std::vector<int64_t> years = rng.distinct(kLastYear - kFirstYear + 1, count);
+  const std::vector<int64_t> people = rng.distinct(std::ssize(first_names()), count);
+  const std::vector<int64_t> things = rng.distinct(std::ssize(nouns()), count);
   std::vector<Event> events;
   for (int64_t i = 0; i < count; ++i) {
-    events.push_back({concat(first_names()[people[i]], " ", dice.pick(kDeeds), " the ", dice.pick(adjectives()),
+    events.push_back({concat(first_names()[people[i]], " ", rng.pick(kDeeds), " the ", rng.pick(adjectives()),
                              " ", nouns()[things[i]]),
                       kFirstYear + years[i]});
   }
@@ -64,13 +64,13 @@ class Reorder final : public Task {
   Reorder(std::string name, int64_t events) : Task(std::move(name)), events_(events) {}
 
   Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
-    Dice dice = this->dice(input, length, index);
-    const std::vector<Event> events = draw_events(dice, events_);
+    Rng rng = this->rng(input, length, index);
+    const std::vector<Event> events = draw_events(rng, events_);
     std::vector<double> places;
-    for (int64_t i = 0; i < events_; ++i) places.push_back(dice.uniform());
+    for (int64_t i = 0; i < events_; ++i) places.push_back(rng.uniform());
     std::ranges::sort(places);
-    Order listed = dice.distinct(events_, events_);
-    return fit_prose_sample(*this, input, length, dice, 2 * events_, [&](std::string_view prose) {
+    Order listed = rng.distinct(events_, events_);
+    return fit_prose_sample(*this, input, length, rng, 2 * events_, [&](std::string_view prose) {
       return build(input, events, listed, cut_prose(prose, places, 1));
     });
   }
@@ -129,4 +129,4 @@ TaskList make_reorder(const Values& values) {
   return {std::make_shared<Reorder>("reorder/" + std::to_string(events), events)};
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -7,7 +7,7 @@
 #include "eval/tasks/tasks.h"
 #include "eval/words.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 constexpr int64_t kReserve = 128;
@@ -34,7 +34,7 @@ std::string listed(const std::vector<std::string>& items) {
 /// An adjective and a noun joined by a hyphen; with a second adjective when there are too few pairs.
 class Keys {
  public:
-  Keys(Dice& dice, int64_t count, bool uuid) : dice_(dice), uuid_(uuid) {
+  Keys(Rng& rng, int64_t count, bool uuid) : rng_(rng), uuid_(uuid) {
     const auto pairs = static_cast<int64_t>(adjectives().size() * nouns().size());
     triples_ = count > pairs / 2;
   }
@@ -47,11 +47,11 @@ class Keys {
 
  private:
   std::string draw() {
-    if (uuid_) return random_uuid(dice_);
-    const std::string pair = concat(dice_.pick(adjectives()), "-", dice_.pick(nouns()));
-    return triples_ ? concat(dice_.pick(adjectives()), "-", pair) : pair;
+    if (uuid_) return random_uuid(rng_);
+    const std::string pair = concat(rng_.pick(adjectives()), "-", rng_.pick(nouns()));
+    return triples_ ? concat(rng_.pick(adjectives()), "-", pair) : pair;
   }
-  Dice& dice_;
+  Rng& rng_;
   bool uuid_, triples_;
   std::set<std::string> used_;
 };
@@ -61,15 +61,15 @@ class RulerNeedles final : public Task {
   RulerNeedles(std::string name, NeedleSettings settings) : Task(std::move(name)), settings_(std::move(settings)) {}
 
   Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
-    Dice dice = this->dice(input, length, index);
-    const std::string text = settings_.haystack == "text" ? input.haystack->text(dice, length) : "";
-    const std::vector<Needle> needles = draw_needles(dice, text);
+    Rng rng = this->rng(input, length, index);
+    const std::string text = settings_.haystack == "text" ? input.haystack->text(rng, length) : "";
+    const std::vector<Needle> needles = draw_needles(rng, text);
     std::vector<Needle> order = needles;
-    dice.shuffle(order);
-    const Dice rest = dice;  // every size of the sample goes on from the same numbers
+    rng.shuffle(order);
+    const Rng rest = rng;  // every size of the sample goes on from the same numbers
     const std::vector<size_t> ends = word_ends(text);
     const auto build_of = [&](int64_t units) {
-      Dice own = rest;
+      Rng own = rest;
       return build(needles, settings_.haystack == "noise"  ? hide_in_noise(units, places(order, units, own))
                             : settings_.haystack == "text" ? hide_in_text(text, ends, units, order, own)
                                                            : among_needles(order, units, own));
@@ -85,20 +85,20 @@ class RulerNeedles final : public Task {
   std::string sentence(const Needle& needle) const {
     return concat("A magic ", type(), " for ", needle.key, " is ", needle.value, ".");
   }
-  std::string draw_value(Dice& dice) const {
-    return settings_.uuid_values ? random_uuid(dice) : random_number(dice, 7);
+  std::string draw_value(Rng& rng) const {
+    return settings_.uuid_values ? random_uuid(rng) : random_number(rng, 7);
   }
 
   /// Keys in random order with their values; no value occurs in `text` or twice.
-  std::vector<Needle> draw_needles(Dice& dice, const std::string& text) const {
+  std::vector<Needle> draw_needles(Rng& rng, const std::string& text) const {
     const int64_t count = std::max(settings_.keys, settings_.queries);
-    Keys keys(dice, count, settings_.uuid_keys);
+    Keys keys(rng, count, settings_.uuid_keys);
     std::set<std::string> used;
     std::vector<Needle> needles;
     for (int64_t k = 0; k < count; ++k) {
       const std::string key = keys.next();
       for (int64_t v = 0; v < settings_.values;) {
-        const std::string value = draw_value(dice);
+        const std::string value = draw_value(rng);
         if (text.find(value) != std::string::npos || !used.insert(value).second) continue;
         needles.push_back({key, value});
         ++v;
@@ -114,19 +114,19 @@ class RulerNeedles final : public Task {
   }
 
   /// In noise: before different lines.
-  Hiding places(const std::vector<Needle>& order, int64_t lines, Dice& dice) const {
+  Hiding places(const std::vector<Needle>& order, int64_t lines, Rng& rng) const {
     Hiding hiding = sentences(order);
     const auto count = static_cast<int64_t>(order.size());
-    for (const int64_t line : dice.distinct(std::max(lines, count), count))
+    for (const int64_t line : rng.distinct(std::max(lines, count), count))
       hiding.depths.push_back(static_cast<double>(line) / static_cast<double>(std::max(lines, count)));
     std::ranges::sort(hiding.depths);
     return hiding;
   }
 
   std::string hide_in_text(const std::string& text, const std::vector<size_t>& ends, int64_t words,
-                           const std::vector<Needle>& order, Dice& dice) const {
+                           const std::vector<Needle>& order, Rng& rng) const {
     Hiding hiding = sentences(order);
-    for (const int64_t depth : dice.distinct(kDepths, static_cast<int64_t>(order.size())))
+    for (const int64_t depth : rng.distinct(kDepths, static_cast<int64_t>(order.size())))
       hiding.depths.push_back(static_cast<double>(depth) / (kDepths - 1));
     std::ranges::sort(hiding.depths);
     const size_t bytes = words == 0 ? 0 : ends[words - 1];
@@ -134,11 +134,11 @@ class RulerNeedles final : public Task {
   }
 
   /// All lines are needles; those asked for lie before different ones of the others.
-  std::string among_needles(const std::vector<Needle>& order, int64_t lines, Dice& dice) const {
-    const Hiding hiding = places(order, lines, dice);
+  std::string among_needles(const std::vector<Needle>& order, int64_t lines, Rng& rng) const {
+    const Hiding hiding = places(order, lines, rng);
     std::set<std::string> taken;
     for (const Needle& needle : order) taken.insert({needle.key, needle.value});
-    Keys keys(dice, lines, settings_.uuid_keys);
+    Keys keys(rng, lines, settings_.uuid_keys);
     std::string text;
     size_t next = 0;
     for (int64_t line = 0; line <= lines; ++line) {
@@ -146,9 +146,9 @@ class RulerNeedles final : public Task {
       for (; next < order.size() && (hiding.depths[next] <= depth || line == lines); ++next)
         text += hiding.pieces[next] + "\n";
       if (line == lines) break;
-      Needle other{keys.next(), draw_value(dice)};
+      Needle other{keys.next(), draw_value(rng)};
       while (taken.count(other.key) > 0) other.key = keys.next();
-      while (!taken.insert(other.value).second) other.value = draw_value(dice);
+      while (!taken.insert(other.value).second) other.value = draw_value(rng);
       text += sentence(other) + "\n";
     }
     return text;
@@ -227,4 +227,4 @@ std::vector<MethodTable<TaskMethod>::Entry> ruler_needle_tasks() {
   };
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -11,7 +11,7 @@
 #include "eval/tasks/tasks.h"
 #include "eval/words.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 constexpr int64_t kReserve = 32;
@@ -31,7 +31,7 @@ class Questions {
   virtual int64_t available() const { return -1; }
   virtual const std::string& source() const = 0;  // for errors
   /// Item `index` with up to `documents` documents besides the gold ones.
-  virtual Item item(Dice& dice, int64_t index, int64_t documents) const = 0;
+  virtual Item item(Rng& rng, int64_t index, int64_t documents) const = 0;
 };
 
 // --- made-up people
@@ -53,22 +53,22 @@ constexpr std::string_view kAnimals[] = {"parrot", "donkey", "tortoise", "falcon
 
 class People {
  public:
-  explicit People(Dice& dice) : dice_(dice) {}
+  explicit People(Rng& rng) : rng_(rng) {}
 
   /// Nobody twice.
   std::string name() {
     for (;;) {
-      std::string surname(dice_.pick(nouns()));
+      std::string surname(rng_.pick(nouns()));
       surname[0] = static_cast<char>(surname[0] - 'a' + 'A');
-      std::string name = concat(dice_.pick(first_names()), " ", surname);
+      std::string name = concat(rng_.pick(first_names()), " ", surname);
       if (names_.insert(name).second) return name;
     }
   }
   Person person() {
     Person p{name(), {}, {}, {}, {}, name()};
-    p.town = dice_.pick(towns()), p.trade = dice_.pick(kTrades);
-    p.instrument = dice_.pick(kInstruments), p.animal = dice_.pick(kAnimals);
-    p.year = dice_.between(1701, 1899);
+    p.town = rng_.pick(towns()), p.trade = rng_.pick(kTrades);
+    p.instrument = rng_.pick(kInstruments), p.animal = rng_.pick(kAnimals);
+    p.year = rng_.between(1701, 1899);
     return p;
   }
 
@@ -81,7 +81,7 @@ class People {
   }
 
  private:
-  Dice& dice_;
+  Rng& rng_;
   std::set<std::string> names_;
 };
 
@@ -103,11 +103,11 @@ class MadeUpQuestions final : public Questions {
   explicit MadeUpQuestions(int hops) : hops_(hops) {}
   const std::string& source() const override { return source_; }
 
-  Item item(Dice& dice, int64_t, int64_t documents) const override {
-    People people(dice);
+  Item item(Rng& rng, int64_t, int64_t documents) const override {
+    People people(rng);
     Person asked = people.person(), pupil = people.person();
     pupil.teacher = asked.name;
-    const Asked& what = dice.pick(kAsked);
+    const Asked& what = rng.pick(kAsked);
     const std::string& answer = asked.*what.answer;
     while (pupil.*what.answer == answer) pupil.*what.answer = people.person().*what.answer;
     Item item;
@@ -147,7 +147,7 @@ class FileQuestions : public Questions {
   const std::string& source() const override { return path_; }
   int64_t available() const override { return static_cast<int64_t>(records_.size()); }
 
-  Item item(Dice& dice, int64_t index, int64_t documents) const override {
+  Item item(Rng& rng, int64_t index, int64_t documents) const override {
     const Record& record = records_[index];
     Item item{record.question, record.answers, {}, {}};
     std::set<int64_t> used;
@@ -158,7 +158,7 @@ class FileQuestions : public Questions {
     for (const int64_t id : record.related)
       if (static_cast<int64_t>(item.documents.size()) < documents) take(id, item.documents);
     const auto count = static_cast<int64_t>(documents_.size());
-    for (const int64_t id : dice.distinct(count, count))
+    for (const int64_t id : rng.distinct(count, count))
       if (static_cast<int64_t>(item.documents.size()) < documents) take(id, item.documents);
     return item;
   }
@@ -245,9 +245,9 @@ class RulerQa final : public Task {
   int64_t available() const override { return questions_->available(); }
 
   Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
-    Dice dice = this->dice(input, length, index);
-    const Item item = questions_->item(dice, index, length / 12);  // a document has far more tokens than twelve
-    const Dice order = dice;
+    Rng rng = this->rng(input, length, index);
+    const Item item = questions_->item(rng, index, length / 12);  // a document has far more tokens than twelve
+    const Rng order = rng;
     const auto most = static_cast<int64_t>(item.documents.size());
     const auto make = [&](int64_t documents) { return build(item, documents, order); };
     return fit_sample(*this, input, length, 0, most, make, TextSource{questions_->source(), ""});
@@ -259,11 +259,11 @@ class RulerQa final : public Task {
   }
 
  private:
-  static Sample build(const Item& item, int64_t documents, Dice dice) {
+  static Sample build(const Item& item, int64_t documents, Rng rng) {
     std::vector<const std::string*> order;
     for (const std::string& text : item.gold) order.push_back(&text);
     for (int64_t i = 0; i < documents; ++i) order.push_back(&item.documents[i]);
-    dice.shuffle(order);
+    rng.shuffle(order);
     Sample sample;
     sample.context = "Answer the question from the documents below. Give only the answer.\n";
     for (size_t i = 0; i < order.size(); ++i)
@@ -319,4 +319,4 @@ TaskList make_ruler_qa_2(const Values& values) {
   return {std::make_shared<RulerQa>("qa_2", std::make_unique<Hotpot>(file))};
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

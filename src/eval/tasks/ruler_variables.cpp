@@ -6,7 +6,7 @@
 #include "eval/tasks/tasks.h"
 #include "eval/words.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 constexpr int64_t kReserve = 30;
@@ -31,14 +31,14 @@ class RulerVariables final : public Task {
       : Task(std::move(name)), chains_(chains), hops_(hops) {}
 
   Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
-    Dice dice = this->dice(input, length, index);
+    Rng rng = this->rng(input, length, index);
     std::set<std::string> used;
-    const std::vector<Chain> example_chains = draw(dice, 3, used);
-    const std::vector<Chain> chains = draw(dice, 5, used);
-    const Dice places = dice;
+    const std::vector<Chain> example_chains = draw(rng, 3, used);
+    const std::vector<Chain> chains = draw(rng, 5, used);
+    const Rng places = rng;
     const std::string example = fit_example(input, example_chains, places, std::min(kExampleTokens, length / 3));
     return fit_sample(*this, input, length, 0, length, [&](int64_t lines) {
-      Dice own = places;
+      Rng own = places;
       return build(example, chains, scatter(chains, lines, own));
     });
   }
@@ -46,15 +46,15 @@ class RulerVariables final : public Task {
   Score score(const Sample& sample, const Answer& answer) const override { return recall_score(sample, answer); }
 
  private:
-  std::vector<Chain> draw(Dice& dice, int letters, std::set<std::string>& used) const {
+  std::vector<Chain> draw(Rng& rng, int letters, std::set<std::string>& used) const {
     std::vector<Chain> chains;
     for (int64_t c = 0; c < chains_; ++c) {
       Chain chain;
       do {
-        chain.value = random_number(dice, 5);
+        chain.value = random_number(rng, 5);
       } while (!used.insert(chain.value).second);
       while (static_cast<int64_t>(chain.names.size()) <= hops_) {
-        const std::string name = random_letters(dice, letters, 'A');
+        const std::string name = random_letters(rng, letters, 'A');
         if (name != "VAR" && used.insert(name).second) chain.names.push_back(name);
       }
       chains.push_back(chain);
@@ -63,15 +63,15 @@ class RulerVariables final : public Task {
   }
 
   /// The lines of all chains in noise: each chain's in order, at random places.
-  static std::string scatter(const std::vector<Chain>& chains, int64_t lines, Dice& dice) {
+  static std::string scatter(const std::vector<Chain>& chains, int64_t lines, Rng& rng) {
     std::vector<size_t> turns;  // whose line comes next
     for (size_t c = 0; c < chains.size(); ++c) turns.insert(turns.end(), chains[c].names.size(), c);
-    dice.shuffle(turns);
+    rng.shuffle(turns);
     Hiding hiding;
     std::vector<size_t> next(chains.size());
     for (const size_t c : turns) hiding.pieces.push_back(chains[c].lines()[next[c]++]);
     const auto count = static_cast<int64_t>(turns.size());
-    for (const int64_t line : dice.distinct(std::max(lines, count), count))
+    for (const int64_t line : rng.distinct(std::max(lines, count), count))
       hiding.depths.push_back(static_cast<double>(line) / static_cast<double>(std::max(lines, count)));
     std::ranges::sort(hiding.depths);
     return hide_in_noise(lines, hiding);
@@ -86,17 +86,17 @@ class RulerVariables final : public Task {
   }
 
   /// A text with its question and answer: what is wanted, shown once.
-  static std::string example(const std::vector<Chain>& chains, int64_t lines, Dice dice) {
-    std::string text = scatter(chains, lines, dice) + question(chains[0]) + lead(chains[0]);
+  static std::string example(const std::vector<Chain>& chains, int64_t lines, Rng rng) {
+    std::string text = scatter(chains, lines, rng) + question(chains[0]) + lead(chains[0]);
     for (const std::string& name : chains[0].names) text += " " + name;
     return text + "\n";
   }
-  static std::string fit_example(const TaskInput& input, const std::vector<Chain>& chains, const Dice& dice,
+  static std::string fit_example(const TaskInput& input, const std::vector<Chain>& chains, const Rng& rng,
                                  int64_t tokens) {
-    const auto size = [&](int64_t lines) { return input.count(example(chains, lines, dice)); };
+    const auto size = [&](int64_t lines) { return input.count(example(chains, lines, rng)); };
     int64_t lines = 0;
     while (lines < tokens && size(lines + 1) <= tokens) ++lines;
-    return example(chains, lines, dice);
+    return example(chains, lines, rng);
   }
 
   static Sample build(const std::string& example, const std::vector<Chain>& chains, const std::string& text) {
@@ -136,4 +136,4 @@ TaskList make_ruler_variables(const Values& values) {
   return {std::make_shared<RulerVariables>("vt", values.integer("chains"), values.integer("hops"))};
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

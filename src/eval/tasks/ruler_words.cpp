@@ -8,7 +8,7 @@
 #include "eval/tasks/tasks.h"
 #include "eval/words.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 constexpr const char* kPaper = "RULER: What's the Real Context Size of Your Long-Context Language Models?, 2024";
@@ -16,17 +16,17 @@ constexpr const char* kPaper = "RULER: What's the Real Context Size of Your Long
 /// Different words in random order: common English ones, then made-up ones.
 class WordStream {
  public:
-  explicit WordStream(Dice& dice) : dice_(dice), words_(common_words()) { dice_.shuffle(words_); }
+  explicit WordStream(Rng& rng) : rng_(rng), words_(common_words()) { rng_.shuffle(words_); }
   std::string next() {
     if (next_ < words_.size()) return std::string(words_[next_++]);
     for (;;) {
-      std::string word = nonsense_word(dice_, 3);
+      std::string word = nonsense_word(rng_, 3);
       if (made_.insert(word).second) return word;
     }
   }
 
  private:
-  Dice& dice_;
+  Rng& rng_;
   WordList words_;
   size_t next_ = 0;
   std::set<std::string> made_;
@@ -46,13 +46,13 @@ class CommonWords final : public Task {
 
   Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
     const CommonCounts& counts = length < kLongFrom ? kShort : kLong;
-    Dice dice = this->dice(input, length, index);
-    WordStream stream(dice);
+    Rng rng = this->rng(input, length, index);
+    WordStream stream(rng);
     const List example = draw(stream, counts.example_words);
-    const std::string shown = numbered(example, counts.example_often, counts.example_seldom, Dice(dice));
+    const std::string shown = numbered(example, counts.example_often, counts.example_seldom, Rng(rng));
     // a list entry takes three tokens or more, so no more different words than this are needed
     const List list = draw(stream, kCommon + length / (3 * counts.seldom));
-    const Dice order = dice;
+    const Rng order = rng;
     return fit_sample(*this, input, length, 0, static_cast<int64_t>(list.seldom.size()), [&](int64_t words) {
       List some = list;
       some.seldom.resize(words);
@@ -72,11 +72,11 @@ class CommonWords final : public Task {
     return list;
   }
 
-  static std::string numbered(const List& list, int64_t often, int64_t seldom, Dice dice) {
+  static std::string numbered(const List& list, int64_t often, int64_t seldom, Rng rng) {
     std::vector<const std::string*> words;
     for (const std::string& word : list.often) words.insert(words.end(), often, &word);
     for (const std::string& word : list.seldom) words.insert(words.end(), seldom, &word);
-    dice.shuffle(words);
+    rng.shuffle(words);
     std::string text;
     for (size_t i = 0; i < words.size(); ++i) {
       if (i > 0) text += ' ';
@@ -115,11 +115,11 @@ class FrequentWords final : public Task {
   explicit FrequentWords(double alpha) : Task("fwe"), alpha_(alpha) {}
 
   Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
-    Dice dice = this->dice(input, length, index);
-    const std::vector<std::string> words = draw(dice, std::max<int64_t>(kRanks, (length - kReserve) / 50));
-    const Dice order = dice;
+    Rng rng = this->rng(input, length, index);
+    const std::vector<std::string> words = draw(rng, std::max<int64_t>(kRanks, (length - kReserve) / 50));
+    const Rng order = rng;
     return fit_sample(*this, input, length, least_words(), 2 * length, [&](int64_t total) {
-      Dice own = order;
+      Rng own = order;
       return build(words, coded(words, total, own));
     });
   }
@@ -136,11 +136,11 @@ class FrequentWords final : public Task {
     return static_cast<int64_t>(std::ceil(zeta() / apart));
   }
 
-  static std::vector<std::string> draw(Dice& dice, int64_t count) {
+  static std::vector<std::string> draw(Rng& rng, int64_t count) {
     std::vector<std::string> words;
     std::set<std::string> used;
     while (static_cast<int64_t>(words.size()) < count) {
-      std::string word = random_letters(dice, 6, 'a');
+      std::string word = random_letters(rng, 6, 'a');
       if (used.insert(word).second) words.push_back(std::move(word));
     }
     return words;
@@ -155,7 +155,7 @@ class FrequentWords final : public Task {
   }
 
   /// `total` words by Zipf's law, shuffled; the most frequent is written as dots.
-  std::string coded(const std::vector<std::string>& words, int64_t total, Dice& dice) const {
+  std::string coded(const std::vector<std::string>& words, int64_t total, Rng& rng) const {
     const double scale = static_cast<double>(total) / zeta();
     std::vector<const std::string*> text;
     static const std::string kDots = "...";
@@ -163,7 +163,7 @@ class FrequentWords final : public Task {
       const auto count = static_cast<size_t>(scale * std::pow(static_cast<double>(rank), -alpha_));
       text.insert(text.end(), count, rank == 1 ? &kDots : &words[rank - 1]);
     }
-    dice.shuffle(text);
+    rng.shuffle(text);
     std::string joined;
     for (const std::string* word : text) joined += (joined.empty() ? "" : " ") + *word;
     return joined + "\n";
@@ -208,4 +208,4 @@ TaskList make_ruler_frequent_words(const Values& values) {
   return {std::make_shared<FrequentWords>(values.number("alpha"))};
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

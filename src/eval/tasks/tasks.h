@@ -4,7 +4,7 @@
 
 #include "eval/task.h"
 
-namespace fathom {
+namespace fathom::eval {
 
 // Tasks that make their own text, one family a file of this folder.
 
@@ -59,4 +59,4 @@ TaskList make_same_topic(const Values& values);
 MethodInfo count_topic_info();
 TaskList make_count_topic(const Values& values);
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -6,7 +6,7 @@
 #include "eval/tasks/parts.h"
 #include "eval/tasks/tasks.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 using Order = std::vector<int64_t>;
@@ -52,10 +52,10 @@ class TextSort final : public Task {
   using Task::Task;
 
   Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
-    Dice dice = this->dice(input, length, index);
+    Rng rng = this->rng(input, length, index);
     std::vector<size_t> shown = {0, 1, 2, 3};
-    dice.shuffle(shown);
-    return fit_prose_sample(*this, input, length, dice, kLeastWords,
+    rng.shuffle(shown);
+    return fit_prose_sample(*this, input, length, rng, kLeastWords,
                             [&](std::string_view prose) { return build(input, prose, shown); });
   }
 
@@ -111,4 +111,4 @@ MethodInfo text_sort_info() {
 
 TaskList make_text_sort(const Values&) { return {std::make_shared<TextSort>("text_sort")}; }
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -9,7 +9,7 @@
 #include "eval/tasks/tasks.h"
 #include "eval/words.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 constexpr std::string_view kRooms[] = {"kitchen", "garden", "cellar", "attic", "hall", "barn", "study", "workshop"};
@@ -34,26 +34,26 @@ struct World {
 };
 
 template <size_t n, class Words>
-void draw_names(Dice& dice, const Words& from, std::array<std::string_view, n>& names) {
-  const std::vector<int64_t> drawn = dice.distinct(std::ssize(from), n);
+void draw_names(Rng& rng, const Words& from, std::array<std::string_view, n>& names) {
+  const std::vector<int64_t> drawn = rng.distinct(std::ssize(from), n);
   for (size_t i = 0; i < n; ++i) names[i] = from[drawn[i]];
 }
 
-World draw_world(Dice& dice) {
+World draw_world(Rng& rng) {
   World world{};
-  draw_names(dice, first_names(), world.people);
-  draw_names(dice, kRooms, world.rooms);
-  draw_names(dice, kThings, world.things);
-  draw_names(dice, kContainers, world.containers);
-  for (int64_t& room : world.room) room = dice.below(2);
-  for (int64_t& container : world.container) container = dice.below(4);
+  draw_names(rng, first_names(), world.people);
+  draw_names(rng, kRooms, world.rooms);
+  draw_names(rng, kThings, world.things);
+  draw_names(rng, kContainers, world.containers);
+  for (int64_t& room : world.room) room = rng.below(2);
+  for (int64_t& container : world.container) container = rng.below(4);
   world.belief = {world.container, world.container};
   return world;
 }
 
 /// Someone goes to the other room, or moves a thing that is in theirs: within the room, or with them to the other.
-std::string act(Dice& dice, World& world) {
-  const int64_t person = dice.below(2), thing = dice.below(2), chance = dice.below(10);
+std::string act(Rng& rng, World& world) {
+  const int64_t person = rng.below(2), thing = rng.below(2), chance = rng.below(10);
   const std::string_view name = world.people[person], what = world.things[thing];
   const bool here = world.sees(person, thing);
   int64_t& container = world.container[thing];
@@ -64,7 +64,7 @@ std::string act(Dice& dice, World& world) {
   world.room[person] ^= 1;
   const std::string_view room = world.rooms[world.room[person]];
   if (here && chance < 7) {
-    container = 2 * world.room[person] + dice.below(2);
+    container = 2 * world.room[person] + rng.below(2);
     return concat(name, " takes the ", what, " to the ", room, " and puts it into the ",
                   world.containers[container], ".");
   }
@@ -94,10 +94,10 @@ struct Story {
   std::string told, notes;  // the steps, and what is to be written about them
 };
 
-Story tell(World world, int64_t steps, Dice dice) {
+Story tell(World world, int64_t steps, Rng rng) {
   Story story{.told = "", .notes = "\n"};
   for (int64_t i = 1; i <= steps; ++i) {
-    story.told += concat("Step ", i, ": ", act(dice, world), "\n");
+    story.told += concat("Step ", i, ": ", act(rng, world), "\n");
     world.look();
     story.notes += concat("Step ", i, "\n", note(world));
   }
@@ -119,13 +119,13 @@ class TomTracking final : public Task {
   TomTracking(std::string name, int64_t tier) : Task(std::move(name)), tier_(tier) {}
 
   Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
-    Dice dice = this->dice(input, length, index);
-    const World world = draw_world(dice);
+    Rng rng = this->rng(input, length, index);
+    const World world = draw_world(rng);
     const int64_t most = tier_ / 16;  // the notes on a step have more tokens
     const int64_t steps = std::max<int64_t>(
-        1, largest_fit(most, tier_, [&](int64_t units) { return input.count(tell(world, units, dice).notes); }));
+        1, largest_fit(most, tier_, [&](int64_t units) { return input.count(tell(world, units, rng).notes); }));
     return fit_sample(*this, input, length, steps, steps,
-                      [&](int64_t) { return build(input, world, steps, tell(world, steps, dice)); });
+                      [&](int64_t) { return build(input, world, steps, tell(world, steps, rng)); });
   }
 
   /// 1 if all notes are right. partial: the share of them before the first wrong one.
@@ -184,4 +184,4 @@ TaskList make_tom_tracking(const Values& values) {
   return {std::make_shared<TomTracking>("tom_tracking/" + std::to_string(tier), tier)};
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -8,7 +8,7 @@
 #include "eval/tasks/tasks.h"
 #include "eval/words.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 /// What articles on a topic speak of; no word belongs to two topics.
@@ -71,8 +71,8 @@ constexpr std::string_view kSentences[] = {
     "What the old {W} wrote about the {T} is still read by many.",
 };
 
-std::string draw_sentence(Dice& dice, const Topic& topic) {
-  const std::string_view shape = dice.pick(kSentences);
+std::string draw_sentence(Rng& rng, const Topic& topic) {
+  const std::string_view shape = rng.pick(kSentences);
   std::string text;
   for (size_t i = 0; i < shape.size(); ++i) {
     if (shape[i] != '{') {
@@ -80,10 +80,10 @@ std::string draw_sentence(Dice& dice, const Topic& topic) {
       continue;
     }
     const char slot = shape[i + 1];
-    text += slot == 'W'   ? dice.pick(topic.who)
-            : slot == 'T' ? dice.pick(topic.thing)
-            : slot == 'D' ? dice.pick(topic.did)
-                          : dice.pick(first_names());
+    text += slot == 'W'   ? rng.pick(topic.who)
+            : slot == 'T' ? rng.pick(topic.thing)
+            : slot == 'D' ? rng.pick(topic.did)
+                          : rng.pick(first_names());
     i += 2;
   }
   return text;
@@ -91,17 +91,17 @@ std::string draw_sentence(Dice& dice, const Topic& topic) {
 
 enum class Asked { kTopic, kNumbers, kCount };
 
-std::string draw_id(Dice& dice) {
+std::string draw_id(Rng& rng) {
   std::string id;
-  for (int i = 0; i < 6; ++i) id += "0123456789abcdef"[dice.below(16)];
+  for (int i = 0; i < 6; ++i) id += "0123456789abcdef"[rng.below(16)];
   return id;
 }
 
-std::vector<std::string> draw_ids(Dice& dice, int64_t count) {
+std::vector<std::string> draw_ids(Rng& rng, int64_t count) {
   std::set<std::string> taken;
   std::vector<std::string> ids;
   while (std::ssize(ids) < count) {
-    const auto [id, fresh] = taken.insert(draw_id(dice));
+    const auto [id, fresh] = taken.insert(draw_id(rng));
     if (fresh) ids.push_back(*id);
   }
   return ids;
@@ -125,7 +125,7 @@ class Topics final : public Task {
   Topics(std::string name, Asked asked, int64_t tokens) : Task(std::move(name)), asked_(asked), tokens_(tokens) {}
 
   Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
-    const Dice start = dice(input, length, index);
+    const Rng start = rng(input, length, index);
     const int64_t articles = std::max(kLeastArticles, length / tokens_);
     return fit_sample(*this, input, length, articles, articles + length,
                       [&](int64_t sentences) { return build(input, articles, sentences, start); });
@@ -159,23 +159,23 @@ class Topics final : public Task {
     return first;
   }
 
-  Sample build(const TaskInput& input, int64_t articles, int64_t sentences, Dice dice) const {
-    const int64_t asked = dice.below(kTopicCount);
+  Sample build(const TaskInput& input, int64_t articles, int64_t sentences, Rng rng) const {
+    const int64_t asked = rng.below(kTopicCount);
     // The articles that are asked for. Only they are on the topic, but where one topic is the answer.
     const int64_t most = asked_ == Asked::kTopic ? 1 : std::min(kMostMembers, articles - 1);
     std::vector<bool> wanted(articles, false);
     const int64_t least = asked_ == Asked::kNumbers ? 2 : 1;
-    for (const int64_t article : dice.distinct(articles, dice.between(least, most))) wanted[article] = true;
-    const std::vector<std::string> ids = draw_ids(dice, articles);
+    for (const int64_t article : rng.distinct(articles, rng.between(least, most))) wanted[article] = true;
+    const std::vector<std::string> ids = draw_ids(rng, articles);
     std::vector<std::string> found;
     Sample sample;
     sample.context = "Below are articles, each with a number.\n\n";
     for (int64_t i = 0; i < articles; ++i) {
-      const int64_t apart = dice.between(asked_ == Asked::kTopic ? 0 : 1, kTopicCount - 1);
+      const int64_t apart = rng.between(asked_ == Asked::kTopic ? 0 : 1, kTopicCount - 1);
       const Topic& topic = kTopics[(asked + (wanted[i] ? 0 : apart)) % kTopicCount];
       std::string text = "Article " + ids[i] + ":";
       const int64_t share = sentences / articles + (i < sentences % articles);
-      for (int64_t sentence = 0; sentence < share; ++sentence) text += " " + draw_sentence(dice, topic);
+      for (int64_t sentence = 0; sentence < share; ++sentence) text += " " + draw_sentence(rng, topic);
       const TextSpan span = append_part(sample.context, text);
       sample.context += "\n\n";
       if (!wanted[i]) continue;
@@ -243,4 +243,4 @@ MethodInfo count_topic_info() {
 }
 TaskList make_count_topic(const Values& values) { return topics_task("count_topic", Asked::kCount, values); }
 
-}  // namespace fathom
+}  // namespace fathom::eval

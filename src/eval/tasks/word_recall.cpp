@@ -7,7 +7,7 @@
 #include "eval/tasks/tasks.h"
 #include "eval/words.h"
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 constexpr int64_t kLeastWords = 8;  // of the gap
@@ -16,13 +16,13 @@ bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z')
 
 /// `prose` with other names, drawn from `others`, for those in `names`: the gap must not say the lists.
 std::string without(std::string_view prose, const std::set<std::string_view>& names, const WordList& others,
-                    Dice dice) {
+                    Rng rng) {
   std::string text;
   for (size_t begin = 0; begin < prose.size();) {
     size_t end = begin;
     while (end < prose.size() && is_letter(prose[end])) ++end;
     const std::string_view word = prose.substr(begin, end - begin);
-    text += names.contains(word) ? dice.pick(others) : word;
+    text += names.contains(word) ? rng.pick(others) : word;
     if (end < prose.size()) text += prose[end];
     begin = end + 1;
   }
@@ -35,12 +35,12 @@ class WordRecall final : public Task {
       : Task(std::move(name)), words_(words), condition_(std::move(condition)), generate_(generate) {}
 
   Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
-    Dice dice = this->dice(input, length, index);
-    const WordList names = draw_names(input, dice);
+    Rng rng = this->rng(input, length, index);
+    const WordList names = draw_names(input, rng);
     const WordList first(names.begin(), names.begin() + words_);
-    const WordList second = second_list(names, dice);
-    const Dice start = dice;
-    return fit_prose_sample(*this, input, length, dice, kLeastWords, [&](std::string_view prose) {
+    const WordList second = second_list(names, rng);
+    const Rng start = rng;
+    return fit_prose_sample(*this, input, length, rng, kLeastWords, [&](std::string_view prose) {
       const WordList others(names.begin() + 2 * words_, names.end());
       const std::string gap = without(prose, {names.begin(), names.begin() + 2 * words_}, others, start);
       return build(input, first, second, gap);
@@ -56,18 +56,18 @@ class WordRecall final : public Task {
  private:
   /// All names in random order, those of fewer tokens first: models know them better, and words of a list are
   /// alike.
-  static WordList draw_names(const TaskInput& input, Dice& dice) {
+  static WordList draw_names(const TaskInput& input, Rng& rng) {
     WordList names = first_names();
-    dice.shuffle(names);
+    rng.shuffle(names);
     std::ranges::stable_sort(names, {}, [&](std::string_view name) { return input.count(concat(" ", name)); });
     return names;
   }
 
-  WordList second_list(const WordList& names, Dice& dice) const {
+  WordList second_list(const WordList& names, Rng& rng) const {
     const auto begin = names.begin() + (condition_ == "control" ? words_ : 0);
     const WordList first(begin, begin + words_);
     WordList second = first;
-    while (condition_ == "permute" && second == first) dice.shuffle(second);
+    while (condition_ == "permute" && second == first) rng.shuffle(second);
     return second;
   }
 
@@ -167,4 +167,4 @@ TaskList make_word_recall(const Values& values) {
   return {std::make_shared<WordRecall>(name, words, condition, generate)};
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

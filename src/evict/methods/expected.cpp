@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "attend/key_scores.h"
-#include "attend/lane_keys.h"
+#include "attend/token_choice.h"
 #include "base/error.h"
-#include "evict/lane_tokens.h"
+#include "evict/layer_scores.h"
 #include "evict/methods.h"
 #include "evict/stateful_scorer.h"
 
@@ -58,7 +58,7 @@ class Expected final : public LayeredScorer<LayerSums, Scale> {
       product.depth = rows;
       product.a = product.b = first;
       product.a_stride = product.b_stride = queries.stride;
-      product.a_turned = true;
+      product.a_transposed = true;
       product.y = layer.products.data() + head * dim * dim;
       product.y_stride = dim;
       product.add = true;
@@ -70,7 +70,7 @@ class Expected final : public LayeredScorer<LayerSums, Scale> {
   void score(const LayerTokens& layer, const State& state, std::span<float> scores) const override {
     const LayerSums& sums = state.layers.at(layer.layer);
     if (sums.count < 2) return;
-    const std::vector<std::complex<float>> turns = mean_turns(layer);
+    const std::vector<std::complex<float>> rotations = mean_rotations(layer);
     const int64_t tokens = layer.kv.tokens();
     layer.work.pool.parallel_for(layer.kv.heads(), [&](size_t h, int) {
       const int head = static_cast<int>(h), group = layer.group();
@@ -78,8 +78,8 @@ class Expected final : public LayeredScorer<LayerSums, Scale> {
       std::vector<float> logits(group * tokens);
       for (int q = 0; q < group; ++q) {
         const std::span<float> of_head = std::span(logits).subspan(q * tokens, tokens);
-        head_logits(layer, head, normal_of(sums, head * group + q), turns, state.common.of_scores, of_head);
-        hide_scores(layer.table(head), 0, of_head);
+        head_logits(layer, head, normal_of(sums, head * group + q), rotations, state.common.of_scores, of_head);
+        mask_scores(layer.table(head), 0, of_head);
         hide_first(layer.table(head), sink_, of_head);
         softmax_scores(layer.work.kernels, of_head, 1);
         layer.work.kernels.add(own.data(), of_head.data(), tokens);
@@ -104,65 +104,65 @@ class Expected final : public LayeredScorer<LayerSums, Scale> {
   }
 
   /// The mean rotation over the positions to come, by pairs, as a complex number: it also shortens.
-  std::vector<std::complex<float>> mean_turns(const LayerTokens& layer) const {
+  std::vector<std::complex<float>> mean_rotations(const LayerTokens& layer) const {
     const PositionRotations& rotations = layer.kv.rotations();
     const int pairs = rotations.pairs();
     std::vector<float> spare(2 * static_cast<size_t>(pairs));
-    std::vector<std::complex<float>> turns;
-    if (pairs == 0) return turns;
+    std::vector<std::complex<float>> means;
+    if (pairs == 0) return means;
     const PositionRotations::View first = rotations.at(layer.kv.next_position(), spare.data());
     const PositionRotations::View step = rotations.offset(1);
     for (int i = 0; i < pairs; ++i) {
       const std::complex<double> one(step.cos[i], step.sin[i]);
-      std::complex<double> turn(first.cos[i], first.sin[i]), sum = 0;
-      for (int64_t n = 0; n < future_; ++n, turn *= one) sum += turn;
-      turns.emplace_back(sum / static_cast<double>(future_));
+      std::complex<double> rotation(first.cos[i], first.sin[i]), sum = 0;
+      for (int64_t n = 0; n < future_; ++n, rotation *= one) sum += rotation;
+      means.emplace_back(sum / static_cast<double>(future_));
     }
-    return turns;
+    return means;
   }
 
-  /// ln E exp(q·k) of all tokens of a lane: μ·k + k·Σk/2 under the mean rotation.
+  /// ln E exp(q·k) of all tokens of a table: μ·k + k·Σk/2 under the mean rotation.
   static void head_logits(const LayerTokens& layer, int head, const Normal& normal,
-                          const std::vector<std::complex<float>>& turns, float scale, std::span<float> logits) {
+                          const std::vector<std::complex<float>>& rotations, float scale, std::span<float> logits) {
     const PageStore& store = layer.kv.store();
     const int dim = store.shape().key_dim;
     std::vector<float> keys, products(static_cast<size_t>(kPageTokens) * dim);
     AlignedBuffer<float> scratch(kMultiplyScratch);
-    for (const PageEntry& slot : layer.table(head)) {
-      if (slot.mask == 0) continue;
-      read_rotated(layer.work.kernels, layer.kv, slot, keys);
-      for (int t = 0; t < slot.filled; ++t) turn_back(turns, keys.data() + t * dim);
+    for (const PageEntry& entry : layer.table(head)) {
+      if (entry.mask == 0) continue;
+      read_rotated(layer.work.kernels, layer.kv, entry, keys);
+      for (int t = 0; t < entry.filled; ++t) inverse_rotate(rotations, keys.data() + t * dim);
       FloatProduct product;
-      product.rows = slot.filled;
+      product.rows = entry.filled;
       product.cols = product.depth = dim;
       product.a = keys.data();
       product.b = normal.covariance.data();
       product.y = products.data();
       product.a_stride = product.b_stride = product.y_stride = dim;
       layer.work.kernels.multiply(product, scratch.data());
-      for (int t = 0; t < slot.filled; ++t) {
+      for (int t = 0; t < entry.filled; ++t) {
         const float* key = keys.data() + t * dim;
-        logits[slot.first + t] = scale * dot(key, normal.mean.data(), dim) +
+        logits[entry.first + t] = scale * dot(key, normal.mean.data(), dim) +
                                  scale * scale / 2 * dot(key, products.data() + t * dim, dim);
       }
     }
   }
 
-  /// q turned by R and met with k is q met with k turned back.
-  static void turn_back(const std::vector<std::complex<float>>& turns, float* key) {
-    for (size_t i = 0; i < turns.size(); ++i) {
-      const std::complex<float> turned = std::complex(key[2 * i], key[2 * i + 1]) * std::conj(turns[i]);
-      key[2 * i] = turned.real();
-      key[2 * i + 1] = turned.imag();
+  /// q rotated by R and met with k is q met with k rotated back.
+  static void inverse_rotate(const std::vector<std::complex<float>>& rotations, float* key) {
+    for (size_t i = 0; i < rotations.size(); ++i) {
+      const std::complex<float> rotated = std::complex(key[2 * i], key[2 * i + 1]) * std::conj(rotations[i]);
+      key[2 * i] = rotated.real();
+      key[2 * i + 1] = rotated.imag();
     }
   }
 
   /// What always stays takes no part, as published: how much it draws would weigh one query head against another.
-  static void hide_first(const PageTable& lane, int64_t count, std::span<float> logits) {
-    for (const PageEntry& slot : lane) {
-      for (int t = 0; t < slot.filled && count > 0; ++t) {
-        if (!(slot.mask >> t & 1)) continue;
-        logits[slot.first + t] = -std::numeric_limits<float>::infinity();
+  static void hide_first(const PageTable& table, int64_t count, std::span<float> logits) {
+    for (const PageEntry& entry : table) {
+      for (int t = 0; t < entry.filled && count > 0; ++t) {
+        if (!(entry.mask >> t & 1)) continue;
+        logits[entry.first + t] = -std::numeric_limits<float>::infinity();
         --count;
       }
       if (count == 0) return;
@@ -171,15 +171,15 @@ class Expected final : public LayeredScorer<LayerSums, Scale> {
 
   static void scale_by_values(const LayerTokens& layer, int head, std::span<float> scores) {
     const PageStore& store = layer.kv.store();
-    for (const PageEntry& slot : layer.table(head)) {
-      for (int t = 0; slot.mask && t < slot.filled; ++t) {
-        if (!(slot.mask >> t & 1)) continue;
+    for (const PageEntry& entry : layer.table(head)) {
+      for (int t = 0; entry.mask && t < entry.filled; ++t) {
+        if (!(entry.mask >> t & 1)) continue;
         float squares = 0;
         for (int d = 0; d < store.shape().value_dim; ++d) {
-          const float v = store.value(slot.page, t, d);
+          const float v = store.value(entry.page, t, d);
           squares += v * v;
         }
-        scores[slot.first + t] *= std::sqrt(squares);
+        scores[entry.first + t] *= std::sqrt(squares);
       }
     }
   }

@@ -4,7 +4,7 @@
 
 #include "attend/key_scores.h"
 #include "base/error.h"
-#include "evict/lane_tokens.h"
+#include "evict/layer_scores.h"
 #include "evict/methods.h"
 #include "evict/stateful_scorer.h"
 
@@ -48,9 +48,9 @@ class H2o final : public LayeredScorer<LayerSums> {
     const int64_t tokens = layer.kv.tokens();
     const auto group = static_cast<float>(layer.group());
     for (size_t h = 0; h < sums.attention.size(); ++h) {
-      const CompactedTokens& packed = layer.kv.compacted(static_cast<int>(h));
+      const CompactedTokens& compacted = layer.kv.compacted(static_cast<int>(h));
       for (int64_t t = 0; t < std::min(tokens, std::ssize(sums.rows)); ++t) {
-        const int64_t read = packed.read_at(t);
+        const int64_t read = compacted.read_at(t);
         scores[h * tokens + t] = sums.attention[h][read] / (std::max(1.0f, sums.rows[read]) * group);
       }
     }
@@ -64,11 +64,11 @@ class H2o final : public LayeredScorer<LayerSums> {
     const auto add_to = [&](std::span<float> to) {
       add_attention(*queries.kv, head, *queries.kernels, rotated, tokens, queries.group(), queries.scale, to);
     };
-    const CompactedTokens& packed = queries.kv->compacted(head);
-    if (packed.read.empty()) return add_to(sums);
+    const CompactedTokens& compacted = queries.kv->compacted(head);
+    if (compacted.read.empty()) return add_to(sums);
     std::vector<float> lying(sums.size());  // by where they lie
     add_to(lying);
-    for (int64_t t = packed.begin; t < std::ssize(sums); ++t) sums[packed.read_at(t)] += lying[t];
+    for (int64_t t = compacted.begin; t < std::ssize(sums); ++t) sums[compacted.read_at(t)] += lying[t];
   }
 
   /// [tokens, group, key_dim]

@@ -3,8 +3,8 @@
 #include <vector>
 
 #include "attend/key_scores.h"
-#include "attend/lane_keys.h"
-#include "evict/lane_tokens.h"
+#include "attend/token_choice.h"
+#include "evict/layer_scores.h"
 #include "evict/methods.h"
 
 namespace fathom {

@@ -1,8 +1,8 @@
 // Keys of small norm draw attention: they stay.
 #include <cmath>
 
-#include "attend/lane_keys.h"
-#include "evict/lane_tokens.h"
+#include "attend/token_choice.h"
+#include "evict/layer_scores.h"
 #include "evict/methods.h"
 
 namespace fathom {

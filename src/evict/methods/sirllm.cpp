@@ -1,4 +1,4 @@
-// Keeps the tokens of highest surprisal; scores decay with each turn.
+// Keeps the tokens of highest surprisal; scores decay with each rotation.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -21,7 +21,7 @@ class SirLlm final : public StatefulScorer<State> {
  public:
   explicit SirLlm(double decay) : decay_(static_cast<float>(decay)) {}
 
-  bool wants_surprisal() const override { return true; }
+  bool needs_surprisal() const override { return true; }
 
  protected:
   std::unique_ptr<State> make_state() const override { return std::make_unique<State>(); }
@@ -45,9 +45,9 @@ class SirLlm final : public StatefulScorer<State> {
     const std::vector<float>& own = state.scores;
     const int64_t tokens = layer.kv.tokens();
     for (int h = 0; h < layer.kv.heads(); ++h) {
-      const CompactedTokens& packed = layer.kv.compacted(h);
+      const CompactedTokens& compacted = layer.kv.compacted(h);
       for (int64_t t = 0; t < std::min(tokens, std::ssize(own)); ++t)
-        scores[h * tokens + t] = own[packed.read_at(t)];
+        scores[h * tokens + t] = own[compacted.read_at(t)];
     }
   }
 
@@ -72,7 +72,7 @@ EvictEntry sirllm_method() {
       {.name = "sirllm",
        .summary =
            "keeps the tokens of highest surprisal, the same in all layers and heads; scores of earlier turns decay",
-       .paper = "SirLLM: Streaming Infinite Retentive LLM, 2024 (as there: places=packed)",
+       .paper = "SirLLM: Streaming Infinite Retentive LLM, 2024 (as there: positions=compacted)",
        .needs = "any model; logits of all tokens are made",
        .time = "O(1) per token, and its logits",
        .memory = kKeptMemory,

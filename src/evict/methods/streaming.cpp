@@ -24,7 +24,7 @@ class Streaming final : public Scorer {
 EvictEntry streaming_method() {
   return {{.name = "streaming",
            .summary = "keeps the first tokens and the newest",
-           .paper = "Efficient Streaming Language Models with Attention Sinks, 2023 (as there: places=packed)",
+           .paper = "Efficient Streaming Language Models with Attention Sinks, 2023 (as there: positions=compacted)",
            .needs = "any model",
            .time = "O(kept) per cut",
            .memory = kKeptMemory,

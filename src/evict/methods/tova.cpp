@@ -1,7 +1,7 @@
 // What the newest token attends to stays, the same in all heads of a layer.
 #include <algorithm>
 
-#include "evict/lane_tokens.h"
+#include "evict/layer_scores.h"
 #include "evict/methods.h"
 #include "evict/stateful_scorer.h"
 

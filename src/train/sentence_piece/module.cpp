@@ -6,7 +6,7 @@
 
 #include <exception>
 
-namespace fathom {
+namespace fathom::train {
 namespace {
 
 class Sentences final : public sentencepiece::SentenceIterator {
@@ -68,6 +68,6 @@ std::string encode(const std::string& model, const std::vector<std::string>& tex
 constexpr SentencePieceModule kModule{train, pieces, encode};
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::train
 
 extern "C" const fathom::SentencePieceModule* fathom_sentence_piece_module() { return &fathom::kModule; }

@@ -5,7 +5,7 @@
 #include <unordered_map>
 #include <vector>
 
-namespace fathom {
+namespace fathom::train {
 
 /// SentencePiece behind a wall: the system's library brings its own protobuf, whose symbols collide with those of
 /// libtorch's in one process. A module of its own links it, and is loaded so that it sees its own symbols first.
@@ -34,4 +34,4 @@ inline constexpr char kSentencePieceSymbol[] = "fathom_sentence_piece_module";
 /// Loads the module, which lies beside the program, once. Throws Error if it is not there.
 const SentencePieceModule& sentence_piece_module();
 
-}  // namespace fathom
+}  // namespace fathom::train

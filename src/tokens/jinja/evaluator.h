@@ -4,8 +4,8 @@
 #include <map>
 #include <string>
 
-#include "tokens/jinja_ast.h"
-#include "tokens/jinja_library.h"
+#include "tokens/jinja/ast.h"
+#include "tokens/jinja/library.h"
 
 namespace fathom::jinja {
 

@@ -5,6 +5,7 @@
 #include <random>
 
 #include "base/error.h"
+#include "seed.h"
 
 namespace fathom {
 namespace {
@@ -118,7 +119,7 @@ TEST(Spec, ManyKeysAndDeepNestingAreRead) {
 TEST(Spec, MutatedTextEitherParsesAndRoundTripsOrIsAUsageError) {
   const uint64_t seed = std::random_device{}();
   SCOPED_TRACE(concat("seed ", seed));
-  std::mt19937_64 random(seed);
+  std::mt19937_64 random(test::seed(seed));
   const std::string original = "layers:full=0+4,else=(window:sink=4,window=1k),x=((a)(b))";
   const std::string alphabet = "(),:= ab0\n";
   int parsed = 0, refused = 0;

@@ -1,10 +1,10 @@
-#include "eval/dice.h"
+#include "eval/rng.h"
 
 #include <cassert>
 #include <numeric>
 #include <unordered_map>
 
-namespace fathom {
+namespace fathom::eval {
 namespace {
 
 /// SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
@@ -17,15 +17,15 @@ constexpr uint64_t kStep = 0x9e3779b97f4a7c15u;
 
 }  // namespace
 
-Dice::Dice(uint64_t seed, std::string_view name, int64_t length, int64_t index) : state_(mix(seed + kStep)) {
+Rng::Rng(uint64_t seed, std::string_view name, int64_t length, int64_t index) : state_(mix(seed + kStep)) {
   for (const char c : name) state_ = mix(state_ ^ static_cast<unsigned char>(c));
   state_ = mix(state_ ^ static_cast<uint64_t>(length));
   state_ = mix(state_ ^ static_cast<uint64_t>(index));
 }
 
-uint64_t Dice::bits() { return mix(state_ += kStep); }
+uint64_t Rng::bits() { return mix(state_ += kStep); }
 
-int64_t Dice::below(int64_t n) {
+int64_t Rng::below(int64_t n) {
   assert(n >= 1);
   const auto range = static_cast<uint64_t>(n);
   const uint64_t unfair = -range % range;  // the lowest 2^64 mod n numbers would make some results likelier
@@ -34,7 +34,7 @@ int64_t Dice::below(int64_t n) {
   return static_cast<int64_t>(drawn % range);
 }
 
-std::vector<int64_t> Dice::distinct(int64_t n, int64_t k) {
+std::vector<int64_t> Rng::distinct(int64_t n, int64_t k) {
   assert(k <= n);
   std::unordered_map<int64_t, int64_t> moved;  // a shuffle of [0, n) of which only what moved is kept
   const auto at = [&](int64_t i) {
@@ -51,4 +51,4 @@ std::vector<int64_t> Dice::distinct(int64_t n, int64_t k) {
   return drawn;
 }
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "tokens/jinja_value.h"
+#include "tokens/jinja/value.h"
 
 namespace fathom::jinja {
 

@@ -9,7 +9,7 @@
 
 namespace fathom {
 
-/// Calls visit(token, key) for each visible token of a lane, in order. key: [key_dim], rotated to its place.
+/// Calls visit(token, key) for each visible token of a table, in order. key: [key_dim], rotated to its place.
 void each_key(const LayerTokens& layer, int head,
               const std::function<void(int64_t token, const float* key)>& visit);
 
@@ -19,7 +19,7 @@ struct TailScale {
 };
 using QueryTails = LayerStates<QueryTail, TailScale>;
 
-/// Attention that some rows of a lane's queries give to its tokens, hidden ones and later ones aside: added up over
+/// Attention that some rows of a table's queries give to its tokens, hidden ones and later ones aside: added up over
 /// rows and heads. queries: [rows, group, key_dim], rotated; tokens: [rows], sequence index of each, ascending;
 /// sums: [kv.tokens()].
 void add_attention(const PagedKv& kv, int head, const Kernels& kernels, std::span<const float> queries,
@@ -30,8 +30,8 @@ void add_attention(const PagedKv& kv, int head, const Kernels& kernels, std::spa
 void mean_tail_attention(const LayerTokens& layer, const QueryTails& tails, int64_t rows, std::span<float> means);
 
 /// Scores by where tokens lie become scores by where they were read; others are −∞.
-void order_as_read(const CompactedTokens& packed, std::span<float> scores);
+void order_as_read(const CompactedTokens& compacted, std::span<float> scores);
 /// What stays, by where tokens were read, becomes that by where they lie.
-void order_as_they_lie(const CompactedTokens& packed, std::span<char> keep);
+void order_as_stored(const CompactedTokens& compacted, std::span<char> keep);
 
 }  // namespace fathom

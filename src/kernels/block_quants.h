@@ -7,34 +7,34 @@
 
 namespace fathom {
 
-/// Where the code of weight i lies in the packed arrays of blocks.h, and how sub-scales are packed: for the plain
+/// Where the quant of weight i lies in the packed arrays of blocks.h, and how sub-scales are packed: for the plain
 /// conversions.
-struct CodePlace {
+struct QuantLocation {
   int byte;
   int shift;
 };
 
 /// Four bits, low nibbles first, in runs of 32 weights.
-constexpr CodePlace nibble_place(int i) { return {i / 32 * 16 + i % 16, i / 16 % 2 * 4}; }
+constexpr QuantLocation nibble_location(int i) { return {i / 32 * 16 + i % 16, i / 16 % 2 * 4}; }
 /// Four bits as in BlockQ4_K.
-constexpr CodePlace wide_nibble_place(int i) { return {i / 64 * 32 + i % 32, i / 32 % 2 * 4}; }
+constexpr QuantLocation wide_nibble_location(int i) { return {i / 64 * 32 + i % 32, i / 32 % 2 * 4}; }
 /// The low four bits of BlockQ6_K.
-constexpr CodePlace widest_nibble_place(int i) { return {i / 128 * 64 + i % 64, i / 64 % 2 * 4}; }
+constexpr QuantLocation widest_nibble_location(int i) { return {i / 128 * 64 + i % 64, i / 64 % 2 * 4}; }
 /// Two bits as in BlockQ2_K.
-constexpr CodePlace pair_place(int i) { return {i / 128 * 32 + i % 32, i / 32 % 4 * 2}; }
+constexpr QuantLocation pair_location(int i) { return {i / 128 * 32 + i % 32, i / 32 % 4 * 2}; }
 /// One bit in the order of the weights.
-constexpr CodePlace bit_place(int i) { return {i / 8, i % 8}; }
+constexpr QuantLocation bit_location(int i) { return {i / 8, i % 8}; }
 /// One bit as in BlockQ5_K and BlockQ3_K.
-constexpr CodePlace wide_bit_place(int i) { return {i % 32, i / 32}; }
+constexpr QuantLocation wide_bit_location(int i) { return {i % 32, i / 32}; }
 
 template <int kBits>
-int get_code(const uint8_t* packed, CodePlace at) {
+int get_quant(const uint8_t* packed, QuantLocation at) {
   return packed[at.byte] >> at.shift & ((1 << kBits) - 1);
 }
 
 /// The place must hold zeros.
-inline void put_code(uint8_t* packed, CodePlace at, int code) {
-  packed[at.byte] = static_cast<uint8_t>(packed[at.byte] | code << at.shift);
+inline void put_quant(uint8_t* packed, QuantLocation at, int quant) {
+  packed[at.byte] = static_cast<uint8_t>(packed[at.byte] | quant << at.shift);
 }
 
 /// Scale and minimum of a sub-block, unsigned.
@@ -52,30 +52,30 @@ inline SubScale get_sub_scale(const uint8_t (&scales)[12], int s) {
 /// The twelve bytes must be zero at first.
 inline void put_sub_scale(uint8_t (&scales)[12], int s, SubScale value) {
   if (s < 4) {
-    put_code(scales, {s, 0}, value.scale);
-    put_code(scales, {s + 4, 0}, value.minimum);
+    put_quant(scales, {s, 0}, value.scale);
+    put_quant(scales, {s + 4, 0}, value.minimum);
     return;
   }
-  put_code(scales, {s + 4, 0}, value.scale & 15);
-  put_code(scales, {s + 4, 4}, value.minimum & 15);
-  put_code(scales, {s - 4, 6}, value.scale >> 4);
-  put_code(scales, {s, 6}, value.minimum >> 4);
+  put_quant(scales, {s + 4, 0}, value.scale & 15);
+  put_quant(scales, {s + 4, 4}, value.minimum & 15);
+  put_quant(scales, {s - 4, 6}, value.scale >> 4);
+  put_quant(scales, {s, 6}, value.minimum >> 4);
 }
 
 /// The six-bit scale of sub-block s < 16 of BlockQ3_K, biased by 32.
 inline int get_q3_scale(const uint8_t (&scales)[12], int s) {
-  return get_code<4>(scales, {s % 8, s / 8 * 4}) | get_code<2>(scales, {8 + s % 4, s / 4 * 2}) << 4;
+  return get_quant<4>(scales, {s % 8, s / 8 * 4}) | get_quant<2>(scales, {8 + s % 4, s / 4 * 2}) << 4;
 }
 
 /// The twelve bytes must be zero at first.
 inline void put_q3_scale(uint8_t (&scales)[12], int s, int value) {
-  put_code(scales, {s % 8, s / 8 * 4}, value & 15);
-  put_code(scales, {8 + s % 4, s / 4 * 2}, value >> 4);
+  put_quant(scales, {s % 8, s / 8 * 4}, value & 15);
+  put_quant(scales, {8 + s % 4, s / 4 * 2}, value >> 4);
 }
 
 /// The six-bit scale of sub-block s < 8 of BlockIQ4_XS, biased by 32.
 inline int get_iq4_scale(const BlockIQ4_XS& block, int s) {
-  return get_code<4>(block.scales_low, {s / 2, s % 2 * 4}) | (block.scales_high >> 2 * s & 3) << 4;
+  return get_quant<4>(block.scales_low, {s / 2, s % 2 * 4}) | (block.scales_high >> 2 * s & 3) << 4;
 }
 
 /// What kFp4Values of a block are multiplied by, exact for every exponent: 2^(exponent − 128), subnormal below 2.
@@ -86,7 +86,7 @@ inline float mxfp4_scale(uint8_t exponent) {
 
 /// The block must be zero at first.
 inline void put_iq4_scale(BlockIQ4_XS& block, int s, int value) {
-  put_code(block.scales_low, {s / 2, s % 2 * 4}, value & 15);
+  put_quant(block.scales_low, {s / 2, s % 2 * 4}, value & 15);
   block.scales_high = static_cast<uint16_t>(block.scales_high | (value >> 4) << 2 * s);
 }
 

@@ -1,4 +1,4 @@
-#include "tokens/jinja_lexer.h"
+#include "tokens/jinja/lexer.h"
 
 #include <algorithm>
 #include <array>

@@ -1,4 +1,4 @@
-#include "evict/lane_tokens.h"
+#include "evict/layer_scores.h"
 
 #include <algorithm>
 #include <bit>
@@ -6,7 +6,7 @@
 #include <numeric>
 
 #include "attend/key_scores.h"
-#include "attend/lane_keys.h"
+#include "attend/token_choice.h"
 
 namespace fathom {
 namespace {
@@ -18,18 +18,18 @@ constexpr int64_t kRowsAtOnce = 8;  // whose scores with all tokens are held at 
 void each_key(const LayerTokens& layer, int head, const std::function<void(int64_t, const float*)>& visit) {
   const PageStore& store = layer.kv.store();
   std::vector<float> keys;
-  for (const PageEntry& slot : layer.table(head)) {
-    if (slot.mask == 0) continue;
-    read_rotated(layer.work.kernels, layer.kv, slot, keys);
-    for (int t = 0; t < slot.filled; ++t) {
-      if (slot.mask >> t & 1) visit(slot.first + t, keys.data() + t * store.shape().key_dim);
+  for (const PageEntry& entry : layer.table(head)) {
+    if (entry.mask == 0) continue;
+    read_rotated(layer.work.kernels, layer.kv, entry, keys);
+    for (int t = 0; t < entry.filled; ++t) {
+      if (entry.mask >> t & 1) visit(entry.first + t, keys.data() + t * store.shape().key_dim);
     }
   }
 }
 
 void add_attention(const PagedKv& kv, int head, const Kernels& kernels, std::span<const float> queries,
                    std::span<const int64_t> tokens, int group, float scale, std::span<float> sums) {
-  const PageTable& lane = kv.table(head);
+  const PageTable& table = kv.table(head);
   const int64_t rows = std::ssize(tokens), dim = kv.shape().key_dim;
   KeyScores keys(kernels, kv.store(), kv.rotations());
   std::vector<float> scores;
@@ -39,7 +39,7 @@ void add_attention(const PagedKv& kv, int head, const Kernels& kernels, std::spa
     const int64_t count = std::min(kRowsAtOnce, rows - first);
     const int64_t end = tokens[first + count - 1] + 1;  // what the last of them sees
     scores.assign(count * group * end, -std::numeric_limits<float>::infinity());
-    keys.of_slots(lane, 0, lane.size(), {0, end}, queries.data() + first * group * dim,
+    keys.of_entries(table, 0, table.size(), {0, end}, queries.data() + first * group * dim,
                   static_cast<int>(count) * group, scores.data(), end);
     for (int64_t i = 0; i < count * group; ++i) {
       const int64_t seen = tokens[first + i / group] + 1;
@@ -67,15 +67,15 @@ void mean_tail_attention(const LayerTokens& layer, const QueryTails& tails, int6
   });
 }
 
-void order_as_read(const CompactedTokens& packed, std::span<float> scores) {
-  if (packed.read.empty()) return;
-  const std::vector<float> lying(scores.begin() + packed.begin, scores.begin() + packed.end());
-  std::fill_n(scores.begin(), packed.end(), -std::numeric_limits<float>::infinity());
-  for (size_t i = 0; i < lying.size(); ++i) scores[packed.read[i]] = lying[i];
+void order_as_read(const CompactedTokens& compacted, std::span<float> scores) {
+  if (compacted.read.empty()) return;
+  const std::vector<float> lying(scores.begin() + compacted.begin, scores.begin() + compacted.end());
+  std::fill_n(scores.begin(), compacted.end(), -std::numeric_limits<float>::infinity());
+  for (size_t i = 0; i < lying.size(); ++i) scores[compacted.read[i]] = lying[i];
 }
 
-void order_as_they_lie(const CompactedTokens& packed, std::span<char> keep) {
-  for (int64_t i = std::ssize(packed.read); i-- > 0;) keep[packed.begin + i] = keep[packed.read[i]];
+void order_as_stored(const CompactedTokens& compacted, std::span<char> keep) {
+  for (int64_t i = std::ssize(compacted.read); i-- > 0;) keep[compacted.begin + i] = keep[compacted.read[i]];
 }
 
 }  // namespace fathom

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "random_text.h"
 #include "vocabularies.h"
+#include "seed.h"
 
 namespace fathom {
 namespace {
@@ -149,7 +150,7 @@ TEST(Vocabulary, DuplicateAndEmptyPiecesAreHarmless) {
 TEST(Vocabulary, RandomTypesAndScoresNeverBreakEncoding) {
   const uint32_t seed = std::random_device{}();
   SCOPED_TRACE(seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(seed));
   for (int trial = 0; trial < 300; ++trial) {
     Vocabulary vocabulary = test::sentence_pieces({"▁", "a", "b", "ab", "▁a", "b▁", "\xff\xfe", "é"}, random() % 2);
     vocabulary.kind = static_cast<VocabularyKind>(random() % 4);

@@ -38,7 +38,7 @@ TEST(MethodTable, NotesAnOldNameOnce) {
   const Table methods = table();
   testing::internal::CaptureStderr();
   for (int i = 0; i < 3; ++i) EXPECT_EQ(methods.make("infllm:blocks=4", 7), "4 of 7");
-  EXPECT_EQ(testing::internal::GetCapturedStderr(), "note: --attend infllm: 'blocks' is now called 'topk'\n");
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "note: --attend infllm: 'blocks' is now 'topk'\n");
 }
 
 TEST(MethodTable, EntriesKnowTheirKind) {

@@ -1,9 +1,9 @@
-#include "tokens/jinja_parser.h"
+#include "tokens/jinja/parser.h"
 
 #include <algorithm>
 
 #include "base/error.h"
-#include "tokens/jinja_expression_parser.h"
+#include "tokens/jinja/expression_parser.h"
 
 namespace fathom::jinja {
 namespace {

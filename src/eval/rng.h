@@ -6,13 +6,13 @@
 #include <utility>
 #include <vector>
 
-namespace fathom {
+namespace fathom::eval {
 
 /// Random choices of a task's samples: the same numbers on every machine and with every library.
-class Dice {
+class Rng {
  public:
   /// Different names, lengths and indices draw independently. name: of the task.
-  Dice(uint64_t seed, std::string_view name, int64_t length, int64_t index);
+  Rng(uint64_t seed, std::string_view name, int64_t length, int64_t index);
 
   uint64_t bits();
   /// Uniform in [0, n); n ≥ 1.
@@ -37,4 +37,4 @@ class Dice {
   uint64_t state_;
 };
 
-}  // namespace fathom
+}  // namespace fathom::eval

@@ -3,8 +3,8 @@
 #include <string>
 #include <vector>
 
-#include "tokens/jinja_ast.h"
-#include "tokens/jinja_lexer.h"
+#include "tokens/jinja/ast.h"
+#include "tokens/jinja/lexer.h"
 
 namespace fathom::jinja {
 

@@ -1,4 +1,4 @@
-#include "tokens/jinja_expression_parser.h"
+#include "tokens/jinja/expression_parser.h"
 
 #include <algorithm>
 #include <charconv>

@@ -2,7 +2,7 @@
 
 #include <string_view>
 
-#include "tokens/jinja_ast.h"
+#include "tokens/jinja/ast.h"
 
 namespace fathom::jinja {
 

@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 #include "base/format.h"
-#include "tokens/jinja_library.h"
+#include "tokens/jinja/library.h"
 
 namespace fathom::jinja {
 namespace {

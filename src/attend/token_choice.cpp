@@ -1,12 +1,12 @@
-#include "attend/lane_keys.h"
+#include "attend/token_choice.h"
 
 #include <algorithm>
 
 namespace fathom {
 
-uint32_t slot_of(const PageTable& lane, int64_t index) {
-  const auto after = std::ranges::upper_bound(lane, index, {}, &PageEntry::first);
-  return static_cast<uint32_t>(std::max<int64_t>(1, after - lane.begin())) - 1;
+uint32_t entry_of(const PageTable& table, int64_t index) {
+  const auto after = std::ranges::upper_bound(table, index, {}, &PageEntry::first);
+  return static_cast<uint32_t>(std::max<int64_t>(1, after - table.begin())) - 1;
 }
 
 void read_rotated(const Kernels& kernels, const PagedKv& kv, const PageEntry& entry, std::vector<float>& keys) {
@@ -25,7 +25,7 @@ float dot(const float* x, const float* y, int n) {
   float sums[kLanes] = {};
   int i = 0;
   for (; i + kLanes <= n; i += kLanes) {
-    for (int lane = 0; lane < kLanes; ++lane) sums[lane] += x[i + lane] * y[i + lane];
+    for (int table = 0; table < kLanes; ++table) sums[table] += x[i + table] * y[i + table];
   }
   for (; i < n; ++i) sums[i % kLanes] += x[i] * y[i];
   float total = 0;
@@ -34,15 +34,15 @@ float dot(const float* x, const float* y, int n) {
 }
 
 void TokenChoice::add(int64_t begin, int64_t end) {
-  if (begin >= end || lane_.empty()) return;
-  for (uint32_t s = slot_of(lane_, std::max<int64_t>(begin, 0)); s < lane_.size() && lane_[s].first < end; ++s)
-    masks_[s] |= page_bits(begin - lane_[s].first, end - lane_[s].first);
+  if (begin >= end || table_.empty()) return;
+  for (uint32_t s = entry_of(table_, std::max<int64_t>(begin, 0)); s < table_.size() && table_[s].first < end; ++s)
+    masks_[s] |= page_bits(begin - table_[s].first, end - table_[s].first);
 }
 
 void TokenChoice::add_to(Selection& selection) const {
-  for (uint32_t s = 0; s < lane_.size(); ++s) {
-    if (const uint64_t mask = masks_[s] & lane_[s].mask)
-      selection.pages.push_back({s, lane_[s].position, mask, -1});
+  for (uint32_t s = 0; s < table_.size(); ++s) {
+    if (const uint64_t mask = masks_[s] & table_[s].mask)
+      selection.pages.push_back({s, table_[s].position, mask, -1});
   }
 }
 

@@ -1,10 +1,10 @@
-// Products of attention with quantised pages (PageFormat): few queries meet the codes as 16-bit integers, many a
+// Products of attention with quantised pages (PageFormat): few queries meet the quants as 16-bit integers, many a
 // tile of floats. Included inside Highway's target loop.
-#if defined(FATHOM_ATTEND_CODES_INL) == defined(HWY_TARGET_TOGGLE)
-#ifdef FATHOM_ATTEND_CODES_INL
-#undef FATHOM_ATTEND_CODES_INL
+#if defined(FATHOM_ATTEND_QUANTS_INL) == defined(HWY_TARGET_TOGGLE)
+#ifdef FATHOM_ATTEND_QUANTS_INL
+#undef FATHOM_ATTEND_QUANTS_INL
 #else
-#define FATHOM_ATTEND_CODES_INL
+#define FATHOM_ATTEND_QUANTS_INL
 #endif
 
 #include <algorithm>
@@ -29,10 +29,10 @@ namespace HWY_NAMESPACE {
 template <int kBits>
 constexpr int kPairsOfWord = 16 / kBits;
 template <int kBits>
-constexpr uint32_t kCodePairMask = ((1u << kBits) - 1) * 0x10001u;
-/// A code of this value would mean 0; it lies between two codes.
+constexpr uint32_t kQuantPairMask = ((1u << kBits) - 1) * 0x10001u;
+/// A quant of this value would mean 0; it lies between two quants.
 template <int kBits>
-constexpr float kCodeZero = static_cast<float>((1 << kBits) - 1) / 2;
+constexpr float kQuantZero = static_cast<float>((1 << kBits) - 1) / 2;
 
 HWY_INLINE float LoadBf16(uint16_t bits) {
   const uint32_t word = static_cast<uint32_t>(bits) << 16;
@@ -45,14 +45,14 @@ HWY_INLINE FloatVec LoadBf16s(const uint16_t* p) {
   return hn::BitCast(FloatTag(), hn::ShiftLeft<16>(words));
 }
 
-/// sums += products of a lane's two codes with a lane's two 16-bit numbers.
-HWY_INLINE IntVec DotPair(IntVec sums, WordVec codes, IntVec numbers) {
+/// sums += products of a lane's two quants with a lane's two 16-bit numbers.
+HWY_INLINE IntVec DotPair(IntVec sums, WordVec quants, IntVec numbers) {
 #if HWY_TARGET == HWY_AVX3_DL
-  return IntVec{_mm512_dpwssd_epi32(sums.raw, codes.raw, numbers.raw)};
+  return IntVec{_mm512_dpwssd_epi32(sums.raw, quants.raw, numbers.raw)};
 #else
   const IntTag d;
   const hn::Repartition<int16_t, IntTag> d16;
-  const auto c = hn::BitCast(d16, codes), n = hn::BitCast(d16, numbers);
+  const auto c = hn::BitCast(d16, quants), n = hn::BitCast(d16, numbers);
   auto odd = hn::Zero(d);
 #if HWY_ARCH_X86  // the products of neighbours are added in their lane, and nothing goes to `odd`
   return hn::ReorderWidenMulAccumulate(d, c, n, sums, odd);
@@ -63,11 +63,11 @@ HWY_INLINE IntVec DotPair(IntVec sums, WordVec codes, IntVec numbers) {
 #endif
 }
 
-/// Rows of numbers rounded to 16 bits, as few queries meet codes: x = q · scale.
+/// Rows of numbers rounded to 16 bits, as few queries meet quants: x = q · scale.
 struct RoundedRows {
   alignas(64) uint32_t pairs[kTileQueries][kPageTokens / 2];  // even element below, odd one above
   float scale[kTileQueries];
-  int32_t start[kTileQueries];  // −Σ q · kCodeZero: where sums of q · code begin
+  int32_t start[kTileQueries];  // −Σ q · kQuantZero: where sums of q · quant begin
 };
 // Rounded numbers stay below this: 2 % of what 16 bits hold are left for the rounding of bounds.
 constexpr float kLargestRounded = 32000.0f;
@@ -82,7 +82,7 @@ HWY_INLINE int32_t StartOfSum(IntVec sums) {
   return -hn::GetLane(hn::SumOfLanes(IntTag(), sums)) * ((1 << kBits) - 1) / 2;
 }
 
-/// Queries as CodeScores reads them: apart into even and odd elements, scaled to kLargestRounded. The rotation by a
+/// Queries as QuantScores reads them: apart into even and odd elements, scaled to kLargestRounded. The rotation by a
 /// place keeps the length of a pair, so that one scale serves all pages. A query that is not finite, for which
 /// integers have no value, becomes 0 (SetNonFiniteToNan sets its results). rows: [queries, 2, stride / 2].
 HWY_NOINLINE inline void ScaleQueries(const float* HWY_RESTRICT queries, int key_dim, int count, int64_t stride,
@@ -119,7 +119,7 @@ HWY_INLINE FloatVec LoadUpTo(const float* HWY_RESTRICT p, int n, float rest) {
   return hn::Load(d, some);
 }
 
-/// The 16 pairs of scaled queries from `first` on, turned back by the page's place and rounded. rotating: pairs
+/// The 16 pairs of scaled queries from `first` on, rotated back by the page's place and rounded. rotating: pairs
 /// that rotate.
 template <int kBits>
 HWY_INLINE void RoundQueries(const float* HWY_RESTRICT scaled, int64_t stride, int first, const float* cos,
@@ -137,9 +137,9 @@ HWY_INLINE void RoundQueries(const float* HWY_RESTRICT scaled, int64_t stride, i
       if (first + r < rotating) {
         const auto c = LoadUpTo(cos + first + r, rotating - first - r, 1.0f);
         const auto s = LoadUpTo(sin + first + r, rotating - first - r, 0.0f);
-        const auto turned = hn::MulAdd(odd, s, hn::Mul(even, c));
+        const auto rotated = hn::MulAdd(odd, s, hn::Mul(even, c));
         odd = hn::NegMulAdd(even, s, hn::Mul(odd, c));
-        even = turned;
+        even = rotated;
       }
       const auto low = hn::And(hn::BitCast(dw, hn::Add(even, magic)), hn::Set(dw, 0xffffu));
       const auto high = hn::ShiftLeft<16>(hn::BitCast(dw, hn::Add(odd, magic)));
@@ -176,18 +176,18 @@ HWY_INLINE void RoundWeights(const float* HWY_RESTRICT weights, const float* HWY
   }
 }
 
-/// out[i, c] (+)= scale of row i · (scale of column c) · Σ over elements e of q[i, e] · code(e, c), for kRows rows
-/// from `row` on and kCols vectors of columns. words: [word_rows, width]; what lies at `ahead` in the same way will
+/// out[i, c] (+)= scale of row i · (scale of column c) · Σ over elements e of q[i, e] · quant(e, c), for kRows rows
+/// from `row` on and kCols vectors of columns. words: [word_rows, width]; what lies at `prefetch` in the same way will
 /// be read next.
 template <int kBits, int kRows, int kCols, bool kAdd>
-HWY_INLINE void CodeProductColumns(const uint32_t* HWY_RESTRICT words, const uint32_t* ahead, int64_t word_rows,
+HWY_INLINE void QuantProductColumns(const uint32_t* HWY_RESTRICT words, const uint32_t* prefetch, int64_t word_rows,
                                    int64_t width, const uint16_t* HWY_RESTRICT column_scales,
                                    const RoundedRows& rows, int row, float* HWY_RESTRICT out, int64_t out_stride) {
   const FloatTag d;
   const IntTag di;
   const WordTag dw;
   const int64_t lanes = Lanes();
-  const auto mask = hn::Set(dw, kCodePairMask<kBits>);
+  const auto mask = hn::Set(dw, kQuantPairMask<kBits>);
   IntVec sums[kRows][kCols];
   FATHOM_UNROLL
   for (int i = 0; i < kRows; ++i) {
@@ -199,21 +199,21 @@ HWY_INLINE void CodeProductColumns(const uint32_t* HWY_RESTRICT words, const uin
     FATHOM_UNROLL
     for (int j = 0; j < kCols; ++j) {
       word[j] = hn::LoadU(dw, words + r * width + j * lanes);
-      FetchAhead(ahead + r * width + j * lanes);
+      Prefetch(prefetch + r * width + j * lanes);
     }
     FATHOM_UNROLL
     for (int p = 0; p < kPairsOfWord<kBits>; ++p) {
-      WordVec codes[kCols];
+      WordVec quants[kCols];
       FATHOM_UNROLL
       for (int j = 0; j < kCols; ++j) {
-        codes[j] = hn::And(word[j], mask);
+        quants[j] = hn::And(word[j], mask);
         word[j] = hn::ShiftRight<kBits>(word[j]);
       }
       FATHOM_UNROLL
       for (int i = 0; i < kRows; ++i) {
         const auto numbers = hn::BitCast(di, hn::Set(dw, rows.pairs[row + i][r * kPairsOfWord<kBits> + p]));
         FATHOM_UNROLL
-        for (int j = 0; j < kCols; ++j) sums[i][j] = DotPair(sums[i][j], codes[j], numbers);
+        for (int j = 0; j < kCols; ++j) sums[i][j] = DotPair(sums[i][j], quants[j], numbers);
       }
     }
   }
@@ -230,35 +230,35 @@ HWY_INLINE void CodeProductColumns(const uint32_t* HWY_RESTRICT words, const uin
   }
 }
 
-/// CodeProductColumns for all queries and kCols vectors of columns from `column` on.
+/// QuantProductColumns for all queries and kCols vectors of columns from `column` on.
 template <int kBits, int kCols, bool kAdd>
-HWY_INLINE void CodeProductRows(const uint32_t* words, const uint32_t* ahead, int64_t word_rows, int64_t width,
+HWY_INLINE void QuantProductRows(const uint32_t* words, const uint32_t* prefetch, int64_t word_rows, int64_t width,
                                 int column, const uint16_t* column_scales, const RoundedRows& rows, int queries,
                                 float* out, int64_t out_stride) {
   const uint16_t* scales = column_scales ? column_scales + column : nullptr;
   out += column;
   int i = 0;
   for (; i + kQueries <= queries; i += kQueries) {
-    CodeProductColumns<kBits, kQueries, kCols, kAdd>(words + column, ahead + column, word_rows, width, scales, rows,
+    QuantProductColumns<kBits, kQueries, kCols, kAdd>(words + column, prefetch + column, word_rows, width, scales, rows,
                                                      i, out + i * out_stride, out_stride);
   }
   for (; i < queries; ++i) {
-    CodeProductColumns<kBits, 1, kCols, kAdd>(words + column, ahead + column, word_rows, width, scales, rows, i,
+    QuantProductColumns<kBits, 1, kCols, kAdd>(words + column, prefetch + column, word_rows, width, scales, rows, i,
                                               out + i * out_stride, out_stride);
   }
 }
 
-/// scores[i, t] = queries[i] · key t for few queries, as ScaleQueries made them. ahead: the keys of the page to
+/// scores[i, t] = queries[i] · key t for few queries, as ScaleQueries made them. prefetch: the keys of the page to
 /// come.
 template <int kBits>
-HWY_NOINLINE void CodeScores(const AttendTask& task, const PageRead& page, const std::byte* ahead,
+HWY_NOINLINE void QuantScores(const AttendTask& task, const PageRead& page, const std::byte* prefetch,
                              const float* HWY_RESTRICT scaled, int64_t stride, const float* HWY_RESTRICT scales,
                              int count, float* HWY_RESTRICT scores) {
   constexpr PageFormat kFormat = kBits == 8 ? PageFormat::kQ8 : PageFormat::kQ4;
   constexpr int kGroupRows = kScaleGroup / 2 / kPairsOfWord<kBits>;
   const size_t scale_offset = key_scale_offset(kFormat, task.key_dim);
   const auto* words = reinterpret_cast<const uint32_t*>(page.keys);
-  const auto* words_ahead = reinterpret_cast<const uint32_t*>(ahead);
+  const auto* prefetch_words = reinterpret_cast<const uint32_t*>(prefetch);
   const int word_rows = (task.key_dim / 2 + kPairsOfWord<kBits> - 1) / kPairsOfWord<kBits>;
   const int rotating = page.cos ? task.rotary_dim / 2 : 0;
   RoundedRows rows;
@@ -269,13 +269,13 @@ HWY_NOINLINE void CodeScores(const AttendTask& task, const PageRead& page, const
     const int64_t at = static_cast<int64_t>(g) * kGroupRows * kPageTokens;
     const size_t scales_at = scale_offset + g * kPageTokens * sizeof(uint16_t);
     const auto* group_scales = reinterpret_cast<const uint16_t*>(page.keys + scales_at);
-    for (size_t byte = 0; byte < kPageTokens * sizeof(uint16_t); byte += 64) FetchAhead(ahead + scales_at + byte);
+    for (size_t byte = 0; byte < kPageTokens * sizeof(uint16_t); byte += 64) Prefetch(prefetch + scales_at + byte);
     for (int c = 0; c < kPageTokens; c += kVectors * Lanes()) {
       if (g == 0) {
-        CodeProductRows<kBits, kVectors, false>(words + at, words_ahead + at, n, kPageTokens, c, group_scales, rows,
+        QuantProductRows<kBits, kVectors, false>(words + at, prefetch_words + at, n, kPageTokens, c, group_scales, rows,
                                                 count, scores, kPageTokens);
       } else {
-        CodeProductRows<kBits, kVectors, true>(words + at, words_ahead + at, n, kPageTokens, c, group_scales, rows,
+        QuantProductRows<kBits, kVectors, true>(words + at, prefetch_words + at, n, kPageTokens, c, group_scales, rows,
                                                count, scores, kPageTokens);
       }
     }
@@ -304,9 +304,9 @@ HWY_INLINE void BoundWeights(const float* HWY_RESTRICT weights, const uint16_t* 
 }
 
 /// out[i] += Σ over tokens t of weights[i, t] · value t for few queries; value_dim is a multiple of the lanes.
-/// ahead: the values of the page to come.
+/// prefetch: the values of the page to come.
 template <int kBits>
-HWY_NOINLINE void CodeValues(const std::byte* values, const std::byte* ahead, int value_dim,
+HWY_NOINLINE void QuantValues(const std::byte* values, const std::byte* prefetch, int value_dim,
                              const float* HWY_RESTRICT weights, int count, float* HWY_RESTRICT out) {
   constexpr PageFormat kFormat = kBits == 8 ? PageFormat::kQ8 : PageFormat::kQ4;
   constexpr int kCols = kScaleGroup / 16;
@@ -315,7 +315,7 @@ HWY_NOINLINE void CodeValues(const std::byte* values, const std::byte* ahead, in
   const int lanes = Lanes();
   const int groups = scale_groups(value_dim);
   const auto* words = reinterpret_cast<const uint32_t*>(values);
-  const auto* words_ahead = reinterpret_cast<const uint32_t*>(ahead);
+  const auto* prefetch_words = reinterpret_cast<const uint32_t*>(prefetch);
   const size_t scale_offset = value_scale_offset(kFormat, value_dim);
   const auto* scales = reinterpret_cast<const uint16_t*>(values + scale_offset);
   RoundedRows rows;
@@ -326,23 +326,23 @@ HWY_NOINLINE void CodeValues(const std::byte* values, const std::byte* ahead, in
     const size_t at = g * kPageTokens;
     for (int t = 0; t < kPageTokens; t += lanes) hn::Store(LoadBf16s(scales + at + t), d, token_scales + t);
     for (size_t byte = 0; byte < kPageTokens * sizeof(uint16_t); byte += 64)
-      FetchAhead(ahead + scale_offset + at * sizeof(uint16_t) + byte);
+      Prefetch(prefetch + scale_offset + at * sizeof(uint16_t) + byte);
     RoundWeights<kBits>(weights, token_scales, to_rounded, count, rows);
     const int end = std::min((g + 1) * kScaleGroup, value_dim);
     int c = g * kScaleGroup;
     for (; c + kCols * lanes <= end; c += kCols * lanes) {
-      CodeProductRows<kBits, kCols, true>(words, words_ahead, kWordRows, value_dim, c, nullptr, rows, count, out,
+      QuantProductRows<kBits, kCols, true>(words, prefetch_words, kWordRows, value_dim, c, nullptr, rows, count, out,
                                           value_dim);
     }
     for (; c < end; c += lanes)
-      CodeProductRows<kBits, 1, true>(words, words_ahead, kWordRows, value_dim, c, nullptr, rows, count, out,
+      QuantProductRows<kBits, 1, true>(words, prefetch_words, kWordRows, value_dim, c, nullptr, rows, count, out,
                                       value_dim);
   }
 }
 
-/// A page of codes as floats. keys: [key_dim, 64].
+/// A page of quants as floats. keys: [key_dim, 64].
 template <int kBits>
-HWY_NOINLINE void CodeKeyTile(const std::byte* keys, int key_dim, float* HWY_RESTRICT tile) {
+HWY_NOINLINE void QuantKeyTile(const std::byte* keys, int key_dim, float* HWY_RESTRICT tile) {
   constexpr PageFormat kFormat = kBits == 8 ? PageFormat::kQ8 : PageFormat::kQ4;
   const FloatTag d;
   const WordTag dw;
@@ -350,7 +350,7 @@ HWY_NOINLINE void CodeKeyTile(const std::byte* keys, int key_dim, float* HWY_RES
   const auto* words = reinterpret_cast<const uint32_t*>(keys);
   const auto* scales = reinterpret_cast<const uint16_t*>(keys + key_scale_offset(kFormat, key_dim));
   const auto mask = hn::Set(dw, (1u << kBits) - 1);
-  const auto zero = hn::Set(d, kCodeZero<kBits>);
+  const auto zero = hn::Set(d, kQuantZero<kBits>);
   for (int pair = 0; pair < key_dim / 2; ++pair) {
     const int shift = pair % kPairsOfWord<kBits> * kBits;
     const uint32_t* row = words + pair / kPairsOfWord<kBits> * kPageTokens;
@@ -368,7 +368,7 @@ HWY_NOINLINE void CodeKeyTile(const std::byte* keys, int key_dim, float* HWY_RES
 
 /// values: [64, value_dim].
 template <int kBits>
-HWY_NOINLINE void CodeValueTile(const std::byte* values, int value_dim, float* HWY_RESTRICT tile) {
+HWY_NOINLINE void QuantValueTile(const std::byte* values, int value_dim, float* HWY_RESTRICT tile) {
   constexpr PageFormat kFormat = kBits == 8 ? PageFormat::kQ8 : PageFormat::kQ4;
   const FloatTag d;
   const WordTag dw;
@@ -376,7 +376,7 @@ HWY_NOINLINE void CodeValueTile(const std::byte* values, int value_dim, float* H
   const auto* words = reinterpret_cast<const uint32_t*>(values);
   const auto* scales = reinterpret_cast<const uint16_t*>(values + value_scale_offset(kFormat, value_dim));
   const auto mask = hn::Set(dw, (1u << kBits) - 1);
-  const auto zero = hn::Set(d, kCodeZero<kBits>);
+  const auto zero = hn::Set(d, kQuantZero<kBits>);
   const int whole = value_dim / lanes * lanes;
   for (int pair = 0; pair < kPageTokens / 2; ++pair) {
     const int shift = pair % kPairsOfWord<kBits> * kBits;

@@ -2,7 +2,7 @@
 #include <limits>
 
 #include "base/error.h"
-#include "tokens/jinja_library.h"
+#include "tokens/jinja/library.h"
 
 namespace fathom::jinja {
 namespace {

@@ -2,7 +2,7 @@
 
 #include "base/error.h"
 #include "base/utf8.h"
-#include "tokens/jinja_library.h"
+#include "tokens/jinja/library.h"
 #include "tokens/regex.h"
 
 namespace fathom::jinja {

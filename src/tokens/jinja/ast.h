@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include "tokens/jinja_value.h"
+#include "tokens/jinja/value.h"
 
 namespace fathom::jinja {
 

@@ -1,4 +1,4 @@
-#include "tokens/jinja_value.h"
+#include "tokens/jinja/value.h"
 
 #include <algorithm>
 #include <charconv>

@@ -1,4 +1,5 @@
 #include "tokens/merge.h"
+#include "seed.h"
 
 #include <gtest/gtest.h>
 
@@ -31,7 +32,7 @@ bool same(const std::vector<Symbol>& a, const std::vector<Symbol>& b) {
 TEST(Merge, QueueEqualsScanOverRandomMerges) {
   const uint32_t seed = std::random_device{}();
   SCOPED_TRACE(seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(seed));
   for (int trial = 0; trial < 2000; ++trial) {
     const RandomMerges merges(random);
     std::vector<Symbol> scanned(random() % 60);

@@ -1,10 +1,10 @@
-#include "tokens/jinja_evaluator.h"
+#include "tokens/jinja/evaluator.h"
 
 #include <ctime>
 
 #include "base/error.h"
 #include "base/format.h"
-#include "tokens/jinja_lexer.h"
+#include "tokens/jinja/lexer.h"
 
 namespace fathom::jinja {
 namespace {
