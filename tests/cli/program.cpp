@@ -41,6 +41,12 @@ std::vector<std::string> environment_with(std::map<std::string, std::string> cha
   return all;
 }
 
+std::vector<std::string> words_of(const std::vector<std::string>& arguments) {
+  std::vector<std::string> words = {program_path()};
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  return words;
+}
+
 void close_end(int& end) {
   if (end >= 0) ::close(end);
   end = -1;
@@ -59,7 +65,10 @@ void drain(int& end, std::string& text) {
 
 }  // namespace
 
-Program::Program(const std::vector<std::string>& arguments, const std::map<std::string, std::string>& environment) {
+Program::Program(const std::vector<std::string>& arguments, const std::map<std::string, std::string>& environment)
+    : Program(Start{words_of(arguments), "", environment_with(environment)}) {}
+
+Program::Program(Start start) {
   std::signal(SIGPIPE, SIG_IGN);
   int pipes[3][2];
   for (auto& pair : pipes) {
@@ -70,12 +79,10 @@ Program::Program(const std::vector<std::string>& arguments, const std::map<std::
   posix_spawn_file_actions_adddup2(&actions, pipes[0][0], 0);
   posix_spawn_file_actions_adddup2(&actions, pipes[1][1], 1);
   posix_spawn_file_actions_adddup2(&actions, pipes[2][1], 2);
-  const std::string program = program_path();
-  std::vector<std::string> words = {program};
-  words.insert(words.end(), arguments.begin(), arguments.end());
-  std::vector<std::string> variables = environment_with(environment);
-  const int failed = ::posix_spawn(&process_, program.c_str(), &actions, nullptr, pointers(words).data(),
-                                   pointers(variables).data());
+  if (!start.folder.empty()) posix_spawn_file_actions_addchdir_np(&actions, start.folder.c_str());
+  const std::string program = start.words[0];
+  const int failed = ::posix_spawn(&process_, program.c_str(), &actions, nullptr, pointers(start.words).data(),
+                                   pointers(start.variables).data());
   posix_spawn_file_actions_destroy(&actions);
   if (failed) throw std::runtime_error(program + ": " + std::strerror(failed));
   close_end(pipes[0][0]);

@@ -29,12 +29,21 @@ struct Result {
   int64_t peak_bytes = 0;  // most memory it held at once
 };
 
+/// A program to start: its words, the folder in which it runs (empty: the current one) and all its variables, as
+/// NAME=VALUE.
+struct Start {
+  std::vector<std::string> words;
+  std::string folder;
+  std::vector<std::string> variables;
+};
+
 /// The built program, running, with its three streams in pipes. FATHOM_MODEL is the default model unless
 /// `environment` says otherwise (empty value: not set).
 class Program {
  public:
   explicit Program(const std::vector<std::string>& arguments,
                    const std::map<std::string, std::string>& environment = {});
+  explicit Program(Start start);
   ~Program();
   Program(const Program&) = delete;
 
