@@ -38,7 +38,7 @@ void map_attention(const AttentionMapOptions& options) {
   if (prompt.empty()) fail("the prompt has no tokens");
   // the last token of the prompt asks for the first of the answer
   const Sequence& sequence = session.sequence();
-  AttentionMass mass(std::vector<char>(sequence.layers(), 1), sequence.most_heads(), std::ssize(prompt) - 1);
+  AttentionMass mass(std::vector<char>(sequence.layers(), 1), sequence.max_heads(), std::ssize(prompt) - 1);
   session.watch(&mass);
   read_tokens(session, prompt);
   Sampler sampler;
@@ -47,7 +47,8 @@ void map_attention(const AttentionMapOptions& options) {
   generation.stop = {"\n"};
   const Generated answer = generate(session, *loaded.tokenizer, sampler, prompt, generation);
   if (answer.stop == StopReason::kInterrupted) throw Error("interrupted", Error::Kind::kInterrupted);
-  eval::AttentionPicture picture{std::filesystem::path(options.common.model_path()).stem().string(), answer.text, prompt};
+  eval::AttentionPicture picture{std::filesystem::path(options.common.model_path()).stem().string(), answer.text,
+                                 prompt};
   picture.tokens.insert(picture.tokens.end(), answer.tokens.begin(), answer.tokens.end());
   picture.tokens.resize(session.length());  // the last one was not read
   const Json json = eval::attention_json(picture, mass, session, *loaded.tokenizer);

@@ -53,8 +53,8 @@ void run_logits(const LogitsOptions& options) {
   for (const int64_t position : positions) rows[position];
   Progress progress("reading", "tokens", static_cast<int64_t>(tokens.size()));
   AppendOptions append;
-  append.wants = [&](int64_t index) { return rows.contains(index); };
-  append.each_row = [&](int64_t index, std::span<const float> logits) {
+  append.needs_logits = [&](int64_t index) { return rows.contains(index); };
+  append.on_logits = [&](int64_t index, std::span<const float> logits) {
     rows[index].assign(logits.begin(), logits.end());
   };
   append.progress = [&](int64_t done) {

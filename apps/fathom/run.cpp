@@ -74,7 +74,7 @@ void print_json(const Generated& result, int64_t prompt_tokens, double prefill_s
                      {"stop", name(result.stop)},
                      {"prefill_tokens_per_second", rate(prompt_tokens, prefill_seconds)},
                      {"decode_tokens_per_second", rate(result.steps, result.seconds)},
-                     {"keys_attended_share", count.seen_share()}};
+                     {"keys_attended_share", count.attended_share()}};
   write_out(line.dump() + "\n");
 }
 
@@ -83,7 +83,7 @@ void print_summary(const Generated& result, int64_t prompt_tokens, double prefil
   note(concat("read ", prompt_tokens, " tokens in ", format_seconds(prefill_seconds), " (",
               format_size(rate(prompt_tokens, prefill_seconds)), " tokens/s), wrote ", result.tokens.size(), " (",
               format_size(rate(result.steps, result.seconds)), " tokens/s), saw ",
-              std::llround(100 * count.seen_share()), " % of the keys, stopped by ", name(result.stop)));
+              std::llround(100 * count.attended_share()), " % of the keys, stopped by ", name(result.stop)));
 }
 
 void run(const RunOptions& options) {

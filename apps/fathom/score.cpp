@@ -81,8 +81,8 @@ void score_window(Session& session, std::span<const int32_t> tokens, int64_t sta
                   const std::function<void(int64_t)>& progress) {
   const auto count = static_cast<int64_t>(tokens.size());
   AppendOptions append;
-  append.wants = [&](int64_t index) { return index + 1 < count; };
-  append.each_row = [&](int64_t index, std::span<const float> logits) {
+  append.needs_logits = [&](int64_t index) { return index + 1 < count; };
+  append.on_logits = [&](int64_t index, std::span<const float> logits) {
     score.add(index + 1 - start, negative_log_likelihood(logits, tokens[index + 1]));
   };
   append.progress = progress;
@@ -90,7 +90,7 @@ void score_window(Session& session, std::span<const int32_t> tokens, int64_t sta
 }
 
 Score score_text(const LoadedModel& loaded, const ScoreOptions& options, const std::vector<int32_t>& text) {
-  const std::vector<int32_t> start = beginning(*loaded.tokenizer);
+  const std::vector<int32_t> start = bos_tokens(*loaded.tokenizer);
   const auto count = static_cast<int64_t>(text.size());
   const int64_t window = options.window > 0 ? options.window : count;
   Progress progress("scoring", "tokens", count);

@@ -188,9 +188,10 @@ QueryBlock Attention::query_block(const AttentionInput& input, const AttentionBl
 }
 
 void Attention::show(const AttentionInput& input, const AttentionBlock& block, const float* lse) const {
-  if (!input.watcher || input.kv->draft() || !input.watcher->wants(input.layer)) return;
+  if (!input.watcher || input.kv->draft() || !input.watcher->watches(input.layer)) return;
   const QueryBlock query = query_block(input, block);
-  input.watcher->saw({*input.kv, query, block.selection, lse, *input.form, input.form->weights(kernels_, block)});
+  input.watcher->observe(
+      {*input.kv, query, block.selection, lse, *input.form, input.form->weights(kernels_, block)});
 }
 
 void Attention::prepare(const AttentionInput& input, const Rows& rows, AttentionBlock& block) const {

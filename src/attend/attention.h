@@ -29,8 +29,8 @@ struct AttendedBlock {
 class AttentionWatcher {
  public:
   virtual ~AttentionWatcher() = default;
-  virtual bool wants(int layer) const = 0;
-  virtual void saw(const AttendedBlock& attended) = 0;
+  virtual bool watches(int layer) const = 0;
+  virtual void observe(const AttendedBlock& attended) = 0;
 };
 
 /// Attention of the newest tokens of one sequence in one layer, or of the nodes of its open draft.

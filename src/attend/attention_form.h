@@ -19,7 +19,7 @@ struct AttentionCount {
   int64_t selecting = 0, running = 0;
 
   /// Of the pairs of dense attention: that were attended to. 1 for none.
-  double seen_share() const { return share(attended, visible, 1); }
+  double attended_share() const { return share(attended, visible, 1); }
   /// Of the time: that selecting took. 0 for none.
   double selecting_share() const { return share(selecting, running, 0); }
 
@@ -69,8 +69,8 @@ struct AttentionScratch {
   std::vector<float> landmark_keys, shares, block_out, block_lse;  // of landmark gating
 };
 
-/// How the attention of a layer rotations scores into weights, and weights into outputs. Part of the model: a layer has
-/// one. The default is softmax. Immutable, thread-safe.
+/// How the attention of a layer rotations scores into weights, and weights into outputs. Part of the model: a layer
+/// has one. The default is softmax. Immutable, thread-safe.
 class AttentionForm {
  public:
   virtual ~AttentionForm() = default;

@@ -24,7 +24,7 @@ void AttentionMass::Sums::grow(int64_t tokens) {
   seen.resize(tokens);
 }
 
-void AttentionMass::saw(const AttendedBlock& a) {
+void AttentionMass::observe(const AttendedBlock& a) {
   const QueryBlock& block = a.block;
   const int first = static_cast<int>(std::clamp<int64_t>(first_row_ - block.first, 0, block.rows));
   if (first == block.rows) return;
@@ -51,7 +51,7 @@ void AttentionMass::saw(const AttendedBlock& a) {
           const int q = r * block.group + h;
           sum += a.share(q, scores[static_cast<int64_t>(q - first_query) * kPageTokens + t]);
         }
-        const int64_t token = compacted.read_at(entry.first + t);
+        const int64_t token = compacted.original_index(entry.first + t);
         own.mass[token] += std::llround(std::min(sum, static_cast<double>(block.group)) * kUnits);
         own.seen[token] = 1;
       }
@@ -75,7 +75,7 @@ std::vector<double> AttentionMass::mass(int layer, int kv_head, int64_t tokens) 
   return mass;
 }
 
-std::vector<char> AttentionMass::seen(int layer, int kv_head, int64_t tokens) const {
+std::vector<char> AttentionMass::visible_tokens(int layer, int kv_head, int64_t tokens) const {
   std::vector<char> seen = sums(layer, kv_head).seen;
   seen.resize(tokens);
   return seen;

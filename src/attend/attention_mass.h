@@ -15,14 +15,14 @@ class AttentionMass final : public AttentionWatcher {
   /// first_row: sequence index of the first query that counts. layers: for each layer whether it is watched.
   AttentionMass(std::vector<char> layers, int kv_heads, int64_t first_row);
 
-  bool wants(int layer) const override { return layers_[layer]; }
-  void saw(const AttendedBlock& attended) override;
+  bool watches(int layer) const override { return layers_[layer]; }
+  void observe(const AttendedBlock& attended) override;
 
   /// [tokens]: the sum over the watched queries of all query heads of this key/value head; each query gives 1 in
   /// all.
   std::vector<double> mass(int layer, int kv_head, int64_t tokens) const;
   /// [tokens]: whether any of them was to see the token at all.
-  std::vector<char> seen(int layer, int kv_head, int64_t tokens) const;
+  std::vector<char> visible_tokens(int layer, int kv_head, int64_t tokens) const;
   /// Watched queries of a layer, each query head for itself.
   int64_t queries(int layer) const;
 

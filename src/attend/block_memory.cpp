@@ -6,7 +6,7 @@
 #include <limits>
 #include <numeric>
 
-#include "attend/token_choice.h"
+#include "attend/token_set.h"
 #include "base/common_parameters.h"
 
 namespace fathom {
@@ -54,7 +54,8 @@ void for_entries(const PageTable& table, const std::vector<TokenRange>& ranges, 
     const int64_t range_end = std::min(range.end, end);
     if (range.begin >= range_end) continue;
     const auto after = std::ranges::upper_bound(table, range.begin, {}, &PageEntry::first);
-    for (auto s = static_cast<uint32_t>(after - table.begin()) - 1; s < entries && table[s].first < range_end; ++s) {
+    for (auto s = static_cast<uint32_t>(after - table.begin()) - 1; s < entries && table[s].first < range_end;
+         ++s) {
       if (s != current) {
         if (current < entries) body(current, mask);
         current = s;
@@ -252,7 +253,7 @@ void BlockSelector::add_queries(const QueryChunk& chunk, LayerBlocks& layer, Thr
       const PositionRotations::View rotation = queries.kv->rotations().at(queries.positions[row], spare.data());
       for (int h = 0; h < queries.heads; ++h)
         add_rotated(queries.query(row, h), dim, rotation, pairs,
-                   layer.query_sums[page]->data() + static_cast<int64_t>(h) * dim);
+                    layer.query_sums[page]->data() + static_cast<int64_t>(h) * dim);
     }
   });
 }

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "attend/token_choice.h"
+#include "attend/token_set.h"
 
 namespace fathom {
 namespace {

@@ -12,7 +12,7 @@ namespace fathom {
 namespace {
 
 constexpr float kMasked = -std::numeric_limits<float>::infinity();
-constexpr size_t kTaskEntries = 32;     // 2,048 tokens: a thread streams for long
+constexpr size_t kTaskEntries = 32;   // 2,048 tokens: a thread streams for long
 constexpr size_t kTaskTokens = 4096;  // of sums over heads
 
 /// What the k highest scores have in common: all above `least`, and of those equal to it all but the first `skip`.
@@ -76,12 +76,12 @@ void rotate_query(const LayerQueries& queries, int64_t row, int head, float* spa
 }
 
 void inverse_rotate(const Kernels& kernels, const PositionRotations& rotations, int64_t position, int dim,
-               std::span<float> queries) {
+                    std::span<float> queries) {
   const int pairs = rotations.pairs();
   if (pairs == 0) return;
   std::vector<float> spare(3 * static_cast<size_t>(pairs));
   const PositionRotations::View rotation =
-      rotations.back(rotations.at(position, spare.data()), spare.data() + 2 * pairs);
+      rotations.inverse(rotations.at(position, spare.data()), spare.data() + 2 * pairs);
   for (float* x = queries.data(); x < queries.data() + queries.size(); x += dim)
     kernels.rotate_pairs(x, rotation.cos, rotation.sin, pairs);
 }
@@ -112,10 +112,11 @@ const float* KeyScores::of_keys(const std::byte* keys, int64_t position, const f
 }
 
 void KeyScores::of_entries(const PageTable& table, size_t begin, size_t end, const ScoreRange& range,
-                         const float* queries, int count, float* out, int64_t stride) {
+                           const float* queries, int count, float* out, int64_t stride) {
   for (size_t s = begin; s < end; ++s) {
     const PageEntry& entry = table[s];
-    const int64_t first = std::max(entry.first, range.begin), last = std::min(entry.first + entry.filled, range.end);
+    const int64_t first = std::max(entry.first, range.begin),
+                  last = std::min(entry.first + entry.filled, range.end);
     if (first >= last) continue;
     const int64_t position = range.position < 0 ? entry.position : range.position;
     const float* scores = entry.mask ? of_page(entry.page, position, queries, count) : nullptr;
@@ -145,7 +146,7 @@ void score_layer(const LayerQueries& of, const ScoreRange& range, const float* q
     const size_t head = i / parts, begin = i % parts * kTaskEntries;
     KeyScores keys(*of.kernels, kv.store(), of.kv->rotations());
     keys.of_entries(kv.table(static_cast<int>(head)), begin, std::min(begin + kTaskEntries, entries), range,
-                  queries + head * count * dim, count, scores.data() + head * count * stride, stride);
+                    queries + head * count * dim, count, scores.data() + head * count * stride, stride);
   });
 }
 

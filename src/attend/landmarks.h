@@ -7,7 +7,7 @@
 namespace fathom {
 
 /// Memory keeps a block of tokens and its landmark on one page.
-inline constexpr int64_t kMostLandmarkTokens = kPageTokens - 1;
+inline constexpr int64_t kMaxLandmarkTokens = kPageTokens - 1;
 
 /// Where the landmarks of a sequence lie: after every `tokens` others comes one. All counts stay as they are for a
 /// model without.

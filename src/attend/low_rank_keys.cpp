@@ -40,7 +40,7 @@ class RawKeys {
       for (uint64_t left = wanted; left != 0; left &= left - 1) {
         const int token = std::countr_zero(left);
         float* key = keys.data() + static_cast<int64_t>(token) * key_dim_;
-        const PositionRotations::View back = rotations_.back(rotations_.offset(token), sin.data());
+        const PositionRotations::View back = rotations_.inverse(rotations_.offset(token), sin.data());
         kernels_.rotate_pairs(key, back.cos, back.sin, rotations_.pairs());
         std::copy_n(key, key_dim_, rows + static_cast<int64_t>(token) * width() + head * key_dim_);
       }

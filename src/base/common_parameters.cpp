@@ -5,7 +5,7 @@
 namespace fathom {
 namespace {
 
-Parameter parameter(const char* name, Parameter::Type type, const char* summary, ParameterTerms terms) {
+Parameter parameter(const char* name, Parameter::Type type, const char* summary, ParameterOverrides terms) {
   return {.name = name,
           .type = type,
           .default_value = std::move(terms.value),
@@ -17,29 +17,29 @@ Parameter parameter(const char* name, Parameter::Type type, const char* summary,
 
 }  // namespace
 
-Parameter sink_parameter(ParameterTerms terms) {
+Parameter sink_parameter(ParameterOverrides terms) {
   return parameter("sink", Parameter::Type::kInt, "first tokens, always visible", std::move(terms));
 }
-Parameter window_parameter(ParameterTerms terms) {
+Parameter window_parameter(ParameterOverrides terms) {
   return parameter("window", Parameter::Type::kInt, "newest tokens, always visible, the query's own included",
                    std::move(terms));
 }
-Parameter budget_parameter(ParameterTerms terms) {
+Parameter budget_parameter(ParameterOverrides terms) {
   return parameter("budget", Parameter::Type::kInt, "tokens visible to a query", std::move(terms));
 }
-Parameter share_parameter(ParameterTerms terms) {
+Parameter share_parameter(ParameterOverrides terms) {
   terms.max = std::min(terms.max, 1.0);
   return parameter("share", Parameter::Type::kFloat,
                    "tokens visible to a query as a share of all, if that is more than the budget",
                    std::move(terms));
 }
-Parameter block_parameter(ParameterTerms terms) {
+Parameter block_parameter(ParameterOverrides terms) {
   return parameter("block", Parameter::Type::kInt, "tokens that are chosen together", std::move(terms));
 }
-Parameter topk_parameter(ParameterTerms terms) {
+Parameter topk_parameter(ParameterOverrides terms) {
   return parameter("topk", Parameter::Type::kInt, "blocks that are chosen", std::move(terms));
 }
-Parameter chunk_parameter(ParameterTerms terms) {
+Parameter chunk_parameter(ParameterOverrides terms) {
   return parameter("chunk", Parameter::Type::kInt, "queries that choose together while a text is read",
                    std::move(terms));
 }

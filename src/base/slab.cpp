@@ -7,13 +7,13 @@
 namespace fathom {
 
 std::byte* map_slab(size_t bytes) {
-  void* data = ::mmap(nullptr, bytes + kSlabUnit, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* data = ::mmap(nullptr, bytes + kHugePageBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (data == MAP_FAILED) return nullptr;
   auto* begin = static_cast<std::byte*>(data);
-  const size_t before = (kSlabUnit - reinterpret_cast<uintptr_t>(begin) % kSlabUnit) % kSlabUnit;
+  const size_t before = (kHugePageBytes - reinterpret_cast<uintptr_t>(begin) % kHugePageBytes) % kHugePageBytes;
   if (before > 0) ::munmap(begin, before);
   begin += before;
-  ::munmap(begin + bytes, kSlabUnit - before);
+  ::munmap(begin + bytes, kHugePageBytes - before);
   prefer_large_pages(begin, bytes);
   return begin;
 }

@@ -13,7 +13,7 @@
 namespace fathom {
 
 /// A model that reads parts of a text.
-struct ReadWith {
+struct ReaderContext {
   std::function<Session(int layers)> session;  // a new, empty one of the model's first layers; 0: all
   const Tokenizer& tokenizer;
   int64_t window = 0;                            // tokens that the model reads at once and that it was trained on
@@ -28,7 +28,8 @@ class Reader {
   /// What of `context` the model is to answer from, in the order of the text; `question` comes behind it. With the
   /// question it has at most the window's tokens; a text that may all be kept is returned as it is. Throws Error if
   /// the question leaves no room for a text.
-  virtual std::string read(std::string_view context, std::string_view question, const ReadWith& with) const = 0;
+  virtual std::string read(std::string_view context, std::string_view question,
+                           const ReaderContext& with) const = 0;
 };
 
 }  // namespace fathom

@@ -73,9 +73,9 @@ std::string joined_units(const std::vector<Unit>& units, const std::vector<size_
   return text;
 }
 
-ReadRun::ReadRun(std::string_view question, const ReadWith& with, int64_t window)
+ReadRun::ReadRun(std::string_view question, const ReaderContext& with, int64_t window)
     : with_(with),
-      beginning_(beginning(with.tokenizer)),
+      beginning_(bos_tokens(with.tokenizer)),
       question_(with.tokenizer.encode(question, {.add_bos_eos = false})) {
   const auto special = first_text_token() + kAnswer;
   room_ = window - std::ssize(question_) - special;

@@ -26,7 +26,7 @@ std::string joined_units(const std::vector<Unit>& units, const std::vector<size_
 class ReadRun {
  public:
   /// reserve: tokens of the window kept for the answer. Throws Error if no room is left for a text.
-  ReadRun(std::string_view question, const ReadWith& with, int64_t window);
+  ReadRun(std::string_view question, const ReaderContext& with, int64_t window);
 
   const std::vector<int32_t>& question() const { return question_; }
   int64_t room() const { return room_; }
@@ -35,12 +35,12 @@ class ReadRun {
   /// Whether the text and the question fit into the window.
   bool fits(std::string_view text) const;
   /// Reads `text` and the question in a session of their own; `before` may prepare it, `options` as in append(),
-  /// `layers` as in ReadWith::session.
+  /// `layers` as in ReaderContext::session.
   Session read(std::span<const int32_t> text, const std::function<void(Session&)>& before = nullptr,
                const AppendOptions& options = {}, int layers = 0);
 
  private:
-  const ReadWith& with_;
+  const ReaderContext& with_;
   std::vector<int32_t> beginning_, question_;
   int64_t room_;
   int64_t done_ = 0;

@@ -53,7 +53,7 @@ Json attention_json(const AttentionPicture& picture, const AttentionMass& mass, 
       lanes.push_back({{"layer", layer},
                        {"head", head},
                        {"mass", by_page(mass.mass(layer, head, tokens), own > 0 ? 1 / own : 0)},
-                       {"seen", by_page(mass.seen(layer, head, tokens), 1)}});
+                       {"seen", by_page(mass.visible_tokens(layer, head, tokens), 1)}});
     }
   }
   return {{"model", picture.model},

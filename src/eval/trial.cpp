@@ -171,7 +171,7 @@ Session Trial::read_kept(const MethodSpecs& method, const Reader& reader, size_t
     options.layers = layers;
     return Session(model_.model, model_.runtime, std::move(options));
   };
-  ReadWith with{make, *model_.tokenizer, model_.model->config().trained_context, {}};
+  ReaderContext with{make, *model_.tokenizer, model_.model->config().trained_context, {}};
   const int64_t before = tokens_read_;
   with.progress = [&](int64_t tokens) {
     tokens_read_ = before + tokens;
@@ -287,8 +287,8 @@ void Trial::force(const MethodSpecs& method, size_t sample, Outcome& outcome, bo
   const size_t stride = prompt.asked.size() / kComparedTokens + 1;  // compared tokens are spread over all
   size_t compared = 0, same = 0, next = 0;                          // next: in prompt.asked
   AppendOptions append_options;
-  append_options.wants = [&](int64_t row) { return std::ranges::binary_search(prompt.asked, row + 1); };
-  append_options.each_row = [&](int64_t row, std::span<const float> logits) {
+  append_options.needs_logits = [&](int64_t row) { return std::ranges::binary_search(prompt.asked, row + 1); };
+  append_options.on_logits = [&](int64_t row, std::span<const float> logits) {
     const int32_t token = prompt.tokens[row + 1], best = likeliest(logits);
     SpanScore& span = outcome.answer.spans[prompt.span_of[next]];
     if (span.tokens == 0) span.position = row + 1;

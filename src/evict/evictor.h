@@ -9,7 +9,7 @@
 namespace fathom {
 
 /// What an evictor works with besides the sequence.
-struct EvictWork {
+struct EvictResources {
   ThreadPool& pool;
   const Kernels& kernels;
 };
@@ -33,7 +33,7 @@ class Evictor : public AttendListener {
     static_cast<void>(surprisal), static_cast<void>(state);
   }
   /// Comes after each chunk of a text and after each generated token. end: the text that is being read ends here.
-  virtual void evict(Sequence& sequence, bool end, const EvictWork& work) const = 0;
+  virtual void evict(Sequence& sequence, bool end, const EvictResources& work) const = 0;
 };
 
 }  // namespace fathom

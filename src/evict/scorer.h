@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "evict/evictor.h"
-#include "evict/keep.h"
+#include "evict/keep_rule.h"
 
 namespace fathom {
 
@@ -15,7 +15,7 @@ struct LayerTokens {
   const PagedKv& kv;
   int layer;
   int heads;  // query heads
-  const EvictWork& work;
+  const EvictResources& work;
   const SequenceState* state;  // the scorer's
 
   int group() const { return heads / kv.heads(); }
@@ -56,7 +56,8 @@ struct KeepDefaults {
 };
 /// What an evictor's MethodInfo says of memory.
 inline constexpr const char* kKeptMemory =
-    "O(budget) tokens; a page of 64 is given back when none of its tokens is left: with positions=original few are where "
+    "O(budget) tokens; a page of 64 is given back when none of its tokens is left: with positions=original few are "
+    "where "
     "single ones stay";
 /// The parameters that all these methods have.
 std::vector<Parameter> keep_parameters(const KeepDefaults& defaults);

@@ -1,7 +1,7 @@
 #pragma once
 
-#include "evict/layer_scores.h"
 #include "evict/stateful_scorer.h"
+#include "evict/token_scoring.h"
 
 namespace fathom {
 

@@ -16,7 +16,7 @@ void read_values(const PagedKv& kv, int head, int64_t first, int64_t rows, float
     if (entry.mask == 0 || entry.first + entry.filled <= first) continue;  // nothing lies before where it was read
     for (uint64_t left = entry.mask; left != 0; left &= left - 1) {
       const int offset = std::countr_zero(left);
-      const int64_t row = compacted.read_at(entry.first + offset) - first;
+      const int64_t row = compacted.original_index(entry.first + offset) - first;
       if (row < 0 || row >= rows) continue;
       for (int d = 0; d < dim; ++d) out[row * dim + d] = kv.store().value(entry.page, offset, d);
     }

@@ -63,7 +63,7 @@ class PageFiller {
   void rotate_key(const std::byte* keys, int token, PageId to, int offset) {
     const PageShape& shape = store_.shape();
     read_key(shape.format, shape.key_dim, keys, token, key_.data());
-    const PositionRotations::View rotation = rotations_.back(rotations_.offset(token), sin_.data());
+    const PositionRotations::View rotation = rotations_.inverse(rotations_.offset(token), sin_.data());
     kernels_.rotate_pairs(key_.data(), rotation.cos, rotation.sin, rotations_.pairs());
     PageWrite write;  // of a key alone: without dimensions of a value
     write.format = shape.format;
@@ -90,7 +90,7 @@ std::vector<int64_t> read_indices(const PageTable& table, const CompactedTokens&
   std::vector<int64_t> read;
   for (const PageEntry& entry : table) {
     for (uint64_t left = entry.mask; left != 0; left &= left - 1)
-      read.push_back(compacted.read_at(entry.first + std::countr_zero(left)));
+      read.push_back(compacted.original_index(entry.first + std::countr_zero(left)));
   }
   return read;
 }

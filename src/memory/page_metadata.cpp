@@ -12,7 +12,7 @@ namespace fathom {
 static_assert(MetadataPool::kRun % kAlignment == 0, "runs of records of any size start at cache lines");
 
 MetadataPool::MetadataPool(size_t bytes)
-    : bytes_(bytes), run_bytes_(kRun * bytes), slab_bytes_(whole_slab(run_bytes_)) {}
+    : bytes_(bytes), run_bytes_(kRun * bytes), slab_bytes_(round_up_to_huge_page(run_bytes_)) {}
 
 MetadataPool::~MetadataPool() {
   for (std::byte* slab : slabs_) unmap_slab(slab, slab_bytes_);

@@ -75,7 +75,7 @@ class PageMetadata {
   }
 
   /// How many of these entries, from the first on, have records that lie one after the other.
-  static size_t together(std::span<const uint32_t> entries) {
+  static size_t contiguous_records(std::span<const uint32_t> entries) {
     size_t count = 1;
     while (count < entries.size() && entries[count] == entries[count - 1] + 1 &&
            entries[count] % MetadataPool::kRun != 0)

@@ -15,7 +15,7 @@ PageStore::PageStore(PageShape shape, std::shared_ptr<MemoryBudget> budget)
       values_at_(shape.values_in_keys() ? 0 : shape.key_bytes()),
       budget_(std::move(budget)),
       pages_per_slab_(std::max<size_t>(1, kSlabBytes / shape.bytes())),
-      slab_bytes_(whole_slab(pages_per_slab_ * shape.bytes())),
+      slab_bytes_(round_up_to_huge_page(pages_per_slab_ * shape.bytes())),
       slabs_(std::make_unique<Slab[]>(kMaxSlabs)) {
   assert(!shape.values_in_keys() || shape.value_offset + shape.value_dim <= shape.key_dim);
 }

@@ -214,7 +214,8 @@ void PagedKv::truncate_table(int head, int64_t tokens) {
   std::optional<size_t> changed;  // the first entry whose full page is removed, shortened or moved
   int64_t end = tokens;           // of what stays, as it lies
   if (tokens < compacted.end()) {
-    compacted.read.resize(std::ranges::lower_bound(compacted.read, tokens) - compacted.read.begin());
+    compacted.original_indices.resize(std::ranges::lower_bound(compacted.original_indices, tokens) -
+                                      compacted.original_indices.begin());
     end = compacted.end();
   }
   size_t kept = table.size();

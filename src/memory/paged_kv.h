@@ -28,12 +28,14 @@ inline uint64_t page_bits(int64_t begin, int64_t end) {
 /// the sequence on.
 struct CompactedTokens {
   int64_t begin = 0;
-  int64_t shift = 0;          // positions minus indices
-  std::vector<int64_t> read;  // the index at which each was read; empty: none has moved
+  int64_t shift = 0;                      // positions minus indices
+  std::vector<int64_t> original_indices;  // the index at which each was read; empty: none has moved
 
-  int64_t end() const { return begin + static_cast<int64_t>(read.size()); }
+  int64_t end() const { return begin + static_cast<int64_t>(original_indices.size()); }
   /// The index at which the token that lies at `index` was read.
-  int64_t read_at(int64_t index) const { return index >= begin && index < end() ? read[index - begin] : index; }
+  int64_t original_index(int64_t index) const {
+    return index >= begin && index < end() ? original_indices[index - begin] : index;
+  }
 };
 
 /// What compacting a page table would do.

@@ -40,7 +40,7 @@ bool PrefixIndex::is_whole(const Sequence& sequence, int64_t begin, int64_t end)
     const PagedKv* kv = sequence.paged(layer);
     for (int head = 0; kv && head < kv->heads(); ++head) {
       const PageTable& table = kv->table(head);
-      if (!kv->compacted(head).read.empty() || std::ssize(table) * kPageTokens < end) return false;
+      if (!kv->compacted(head).original_indices.empty() || std::ssize(table) * kPageTokens < end) return false;
       for (int64_t at = begin; at < end; at += kPageTokens) {
         const PageEntry& entry = table[at / kPageTokens];
         if (entry.first != at || entry.position != at || entry.filled != kPageTokens || entry.mask != ~uint64_t{0})

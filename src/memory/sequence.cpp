@@ -83,7 +83,7 @@ bool Sequence::has_recurrent_layers() const {
   return std::ranges::any_of(recurrent_, [](const RecurrentState* state) { return state != nullptr; });
 }
 
-int Sequence::most_heads() const {
+int Sequence::max_heads() const {
   int most = 0;
   for (const PagedKv* kv : paged_)
     if (kv) most = std::max(most, kv->heads());

@@ -67,7 +67,7 @@ class Sequence {
   const RecurrentState* recurrent(int i) const { return recurrent_[i]; }
   bool has_recurrent_layers() const;
   /// The largest number of key/value heads of a layer.
-  int most_heads() const;
+  int max_heads() const;
 
   /// Tokens read so far, those of an open pass included, and their ids: −1 where embeddings were read.
   int64_t tokens() const { return tokens_; }

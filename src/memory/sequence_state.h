@@ -15,11 +15,11 @@ class SequenceState {
   /// The sequence has only this many tokens any more.
   virtual void rewind(int64_t tokens) = 0;
   /// Whether it knows tokens by where they lie, so that they must not move (Memory::pack).
-  virtual bool remembers_positions() const { return true; }
+  virtual bool stores_positions() const { return true; }
 };
 
 /// A state of so much for each layer (copied by forks, and with a rewind of its own), and what all layers share. A
-/// Layer that has a kFollowsPages notices by itself where tokens have moved.
+/// Layer that has a kDetectsMovedTokens notices by itself where tokens have moved.
 template <class Layer, class Common = std::monostate>
 struct LayerStates final : SequenceState {
   explicit LayerStates(int count) : layers(count) {}
@@ -27,8 +27,8 @@ struct LayerStates final : SequenceState {
   void rewind(int64_t tokens) override {
     for (Layer& layer : layers) layer.rewind(tokens);
   }
-  bool remembers_positions() const override {
-    return !requires { Layer::kFollowsPages; };
+  bool stores_positions() const override {
+    return !requires { Layer::kDetectsMovedTokens; };
   }
   /// What a state of this kind keeps.
   static LayerStates& of(SequenceState* state) { return static_cast<LayerStates&>(*state); }

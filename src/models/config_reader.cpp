@@ -168,7 +168,7 @@ void ConfigReader::read_each_layer(ModelConfig& c) const {
 /// Keys of Fathom's own.
 void ConfigReader::read_landmarks(ModelConfig& c) const {
   const std::string block = "attention.landmark_block";
-  c.landmarks.tokens = integer(block, 0, kMostLandmarkTokens, 0);
+  c.landmarks.tokens = integer(block, 0, kMaxLandmarkTokens, 0);
   if (!c.landmarks) return;
   c.landmark_token = static_cast<int32_t>(integer("attention.landmark_token_id", 0, c.vocabulary - 1));
   if (c.sliding_window > 0) fail(file_.name(), ": ", key(block), " and a sliding window do not go together");

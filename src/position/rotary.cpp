@@ -11,7 +11,8 @@ namespace {
 
 constexpr int kOffsets = 64;  // tokens of a page
 
-/// Pair index below which YaRN keeps frequencies (the pair that rotations `rotations` times within the trained length).
+/// Pair index below which YaRN keeps frequencies (the pair that rotations `rotations` times within the trained
+/// length).
 double yarn_boundary(const RotaryConfig& c, double rotations) {
   return c.dims * std::log(c.original_context / (2 * M_PI * rotations)) / (2 * std::log(c.base));
 }
@@ -134,7 +135,7 @@ PositionRotations::View PositionRotations::at(int64_t place, float* spare) const
   return {spare, spare + pairs_};
 }
 
-PositionRotations::View PositionRotations::back(View rotation, float* sin) const {
+PositionRotations::View PositionRotations::inverse(View rotation, float* sin) const {
   for (int i = 0; i < pairs_; ++i) sin[i] = -rotation.sin[i];
   return {rotation.cos, sin};
 }

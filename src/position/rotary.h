@@ -64,7 +64,7 @@ class PositionRotations {
   /// place in [0, reserved]; `spare`: [dims] floats, used for places that are no multiples of 64. Thread-safe.
   View at(int64_t place, float* spare) const;
   /// The rotation that undoes another: its cos, and its sin negated in sin: [dims/2], which may be its own.
-  View back(View rotation, float* sin) const;
+  View inverse(View rotation, float* sin) const;
   /// The rotation by an offset inside a page, [0, 64); those of the next offsets follow: [64, 2, dims/2] in all.
   View offset(int offset) const;
   int pairs() const { return pairs_; }
@@ -72,8 +72,8 @@ class PositionRotations {
  private:
   const Rotary* rotary_;
   int pairs_;
-  std::vector<float> offsets_;  // [64, 2, pairs]: cos, then sin
-  std::vector<float> positions_;   // [reserved/64 + 1, 2, pairs]
+  std::vector<float> offsets_;    // [64, 2, pairs]: cos, then sin
+  std::vector<float> positions_;  // [reserved/64 + 1, 2, pairs]
 };
 
 /// The `--position` methods: each changes the config that the model file gave.

@@ -174,7 +174,7 @@ void Session::read_chunk(std::span<const int32_t> tokens, std::span<const int64_
   std::vector<int64_t> visited, row_of;  // tokens whose logits are used, and the rows in which they are read
   std::vector<char> shown;               // of those: whether the caller asked for them
   for (int64_t i = 0; i < count; ++i) {
-    const bool wanted = options.each_row && (!options.wants || options.wants(first + i));
+    const bool wanted = options.on_logits && (!options.needs_logits || options.needs_logits(first + i));
     if (!wanted && !(needs_surprisal() && i + 1 < count)) continue;
     visited.push_back(i);
     shown.push_back(wanted);
@@ -186,7 +186,7 @@ void Session::read_chunk(std::span<const int32_t> tokens, std::span<const int64_
   rows.visit = [&](size_t i, std::span<const float> logits) {
     const int64_t token = visited[i];
     if (!nats.empty() && token + 1 < count) nats[token + 1] = nats_of(logits, tokens[token + 1]);
-    if (shown[i]) options.each_row(first + token, logits);
+    if (shown[i]) options.on_logits(first + token, logits);
   };
   const int64_t end = std::ssize(read) - 1;
   if (last || needs_surprisal()) rows.wanted = {&end, 1};
@@ -207,7 +207,7 @@ void Session::append(std::span<const int32_t> tokens, const AppendOptions& optio
   if (landmarks() && !options.positions.empty())
     fail_usage("this model was trained with landmarks: expected tokens without positions of their own");
   const bool shares =
-      options_.share_prefixes && !landmarks() && !evictor_ && !options.each_row && options.positions.empty();
+      options_.share_prefixes && !landmarks() && !evictor_ && !options.on_logits && options.positions.empty();
   const int64_t block = (options_.chunk + kPageTokens - 1) / kPageTokens * kPageTokens;
   int64_t begin = 0;
   if (shares && length() == 0) {

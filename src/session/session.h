@@ -38,8 +38,8 @@ struct AppendOptions {
   std::span<const int64_t> positions;  // of the tokens; empty: they follow the last one
   /// Asked for logits of each row for which `wants` is true (or of all rows when it is empty); index: the token's
   /// place in `tokens`.
-  std::function<void(int64_t index, std::span<const float> logits)> each_row;
-  std::function<bool(int64_t index)> wants;
+  std::function<void(int64_t index, std::span<const float> logits)> on_logits;
+  std::function<bool(int64_t index)> needs_logits;
   std::function<void(int64_t done)> progress;  // tokens read so far of this call
 };
 

@@ -4,7 +4,7 @@
 
 namespace fathom {
 
-std::vector<int32_t> beginning(const Tokenizer& tokenizer) {
+std::vector<int32_t> bos_tokens(const Tokenizer& tokenizer) {
   const Vocabulary& vocabulary = tokenizer.vocabulary();
   if (vocabulary.add_bos && vocabulary.bos != kNoToken) return {vocabulary.bos};
   return {};
@@ -16,7 +16,7 @@ std::vector<int32_t> encode_prompt(const Tokenizer& tokenizer, std::string_view 
   options.parse_special = special;
   const std::vector<int32_t> ids = tokenizer.encode(text, options);
   if (ids.empty()) fail("the prompt has no tokens");
-  std::vector<int32_t> tokens = beginning(tokenizer);
+  std::vector<int32_t> tokens = bos_tokens(tokenizer);
   if (!tokens.empty() && ids.front() == tokens.front()) tokens.clear();
   tokens.insert(tokens.end(), ids.begin(), ids.end());
   return tokens;

@@ -51,8 +51,8 @@ void check(const ModelConfig& c) {
     fail_usage("re-weighting by the power ", c.softplus_power, " cannot be trained; 0, and 1 or more can");
   }
   if (c.landmarks && c.softplus) fail_usage("landmarks and softplus attention cannot be trained together");
-  if (c.landmarks.tokens < 0 || c.landmarks.tokens > kMostLandmarkTokens || (c.landmarks && c.sliding_window > 0)) {
-    fail_usage("landmarks after every ", c.landmarks.tokens, " tokens: expected 0 (none) to ", kMostLandmarkTokens,
+  if (c.landmarks.tokens < 0 || c.landmarks.tokens > kMaxLandmarkTokens || (c.landmarks && c.sliding_window > 0)) {
+    fail_usage("landmarks after every ", c.landmarks.tokens, " tokens: expected 0 (none) to ", kMaxLandmarkTokens,
                ", and no sliding window");
   }
   check_rotary(c);

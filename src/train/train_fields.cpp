@@ -54,7 +54,7 @@ const std::vector<TrainField>& train_fields() {
       {"model.softplus_power", [](C& c, size_t) -> T { return &c.model.softplus_power; },
        "softplus: power of the re-weighting that sharpens the shares, 1 or more; 0: none", 0, 100},
       {"model.landmark_block", [](C& c, size_t) -> T { return &c.model.landmark_block; },
-       "tokens between landmarks, which the tokenizer's unknown token becomes; 0: none", 0, kMostLandmarkTokens},
+       "tokens between landmarks, which the tokenizer's unknown token becomes; 0: none", 0, kMaxLandmarkTokens},
       {"model.tied_output", [](C& c, size_t) -> T { return &c.model.tied_output; },
        "whether the output matrix is the embedding"},
       {"model.norm_eps", [](C& c, size_t) -> T { return &c.model.norm_eps; }, "added under the root of a norm",

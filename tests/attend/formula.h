@@ -5,8 +5,8 @@
 
 namespace fathom::test {
 
-/// Numbers in [−1, 1) as if random, the same in any language: integers are mixed, and are exact as floats.
-inline double mixed(uint32_t i) {
+/// Numbers in [−1, 1) as if random, the same in any language: integers are pseudo_random, and are exact as floats.
+inline double pseudo_random(uint32_t i) {
   i *= 2654435761u;
   i ^= i >> 15;
   i *= 2246822519u;
@@ -20,7 +20,8 @@ inline double mixed(uint32_t i) {
 inline void fill_by_formula(std::span<float> x, uint32_t salt, int heads, int dim, float factor = 1) {
   const uint32_t row = static_cast<uint32_t>(heads * dim), topics = (salt + 7) * 1000003;
   for (uint32_t i = 0; i < x.size(); ++i)
-    x[i] = factor * static_cast<float>(mixed(i + salt * 1000003) + mixed(i / row / 16 * row + i % row + topics));
+    x[i] = factor * static_cast<float>(pseudo_random(i + salt * 1000003) +
+                                       pseudo_random(i / row / 16 * row + i % row + topics));
 }
 
 }  // namespace fathom::test

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "attend/methods.h"
-#include "memory/alike_layers.h"
+#include "memory/identical_layers.h"
 #include "seed.h"
 
 namespace fathom::test {
@@ -34,7 +34,7 @@ class Reading {
             }(),
             4096),
         rotations(std::make_shared<PositionRotations>(rotary)),
-        sequence(alike_layers(layer())),
+        sequence(identical_layers(layer())),
         selector(attend_methods().make(spec)),
         pool(std::make_unique<ThreadPool>(1)) {
     std::mt19937 random(test::seed(s.seed));
@@ -94,7 +94,7 @@ class Reading {
     for (int h = 0; h < shape.kv_heads; ++h) select(h, first, static_cast<int>(rows), positions.data());
     sequence.commit();
   }
-  void drop_newest(int64_t n) { sequence.truncate(sequence.tokens() - n); }
+  void remove_newest(int64_t n) { sequence.truncate(sequence.tokens() - n); }
 
   /// What the last pass saw, its own rows included: the tokens of one head in order.
   std::vector<int64_t> seen(int kv_head) const {

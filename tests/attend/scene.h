@@ -12,7 +12,7 @@
 #include "attend/attention.h"
 #include "attend/forms/landmark_form.h"
 #include "attend/methods.h"
-#include "memory/alike_layers.h"
+#include "memory/identical_layers.h"
 #include "seed.h"
 
 namespace fathom::test {
@@ -37,7 +37,7 @@ class Scene {
       : shape(s),
         rotary(config(s), 4096),
         rotations(std::make_shared<PositionRotations>(rotary)),
-        sequence(alike_layers(layer())) {
+        sequence(identical_layers(layer())) {
     std::mt19937 random(test::seed(s.seed));
     std::normal_distribution<float> normal;
     const auto fill = [&](std::vector<float>& numbers, int64_t n) {

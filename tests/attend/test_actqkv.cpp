@@ -158,7 +158,7 @@ class LayerShares : public testing::Test {
   LayerShares()
       : rotary(config(), 4096),
         rotations(std::make_shared<PositionRotations>(rotary)),
-        sequence(test::alike_layers(layer(), kLayers)) {
+        sequence(test::identical_layers(layer(), kLayers)) {
     std::vector<int64_t> positions(kTokens);
     std::iota(positions.begin(), positions.end(), 0);
     sequence.open(positions);

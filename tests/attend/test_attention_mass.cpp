@@ -46,7 +46,7 @@ TEST(AttentionMass, IsWhatTheValuesAreWeightedWith) {
         EXPECT_EQ(mass.queries(0), (shape.rows - first) * shape.heads);
         for (int head = 0; head < shape.kv_heads; ++head) {
           masses.push_back(mass.mass(0, head, shape.tokens));
-          const std::vector<char> seen = mass.seen(0, head, shape.tokens);
+          const std::vector<char> seen = mass.visible_tokens(0, head, shape.tokens);
           std::vector<double> sum(shape.value_dim);
           double total = 0;
           for (int64_t t = 0; t < shape.tokens; ++t) {

@@ -150,7 +150,7 @@ TEST(LandmarkAttention, GivesTheGoldenWeights) {
   layer.store = std::make_shared<PageStore>(PageShape{PageFormat::kF32, 2, kTokens});
   layer.rotations = rotations;
   layer.page_tokens = landmarks.page_tokens();
-  Sequence sequence = test::alike_layers(layer);
+  Sequence sequence = test::identical_layers(layer);
   std::vector<float> keys(2 * kTokens), values(kTokens * kTokens), out(kTokens);
   std::vector<int64_t> positions(kTokens);
   std::iota(positions.begin(), positions.end(), 0);
@@ -287,14 +287,14 @@ TEST(LandmarkSelector, SeesTheBlocksWithTheLargestSharesOfItsRowsAtTheirPosition
           s.seed = ++seed;
           SCOPED_TRACE(testing::Message() << "true " << true_positions << " rows " << rows << " topk " << topk);
           Scene scene(s);
-          const auto landmark =
-              selector("landmark:topk=" + std::to_string(topk) + (true_positions ? ",positions=original" : ""), scene);
+          const auto landmark = selector(
+              "landmark:topk=" + std::to_string(topk) + (true_positions ? ",positions=original" : ""), scene);
           const Formula formula(scene);
           const auto found = test::attend(scene, *landmark, pool());
           ASSERT_NO_FATAL_FAILURE(expect_formula(scene, found.out, [&](int64_t row, int kv_head) {
             return chosen_blocks(formula, scene, row, kv_head, topk, true_positions);
           }));
-          EXPECT_LT(found.count.seen_share(), 0.3);
+          EXPECT_LT(found.count.attended_share(), 0.3);
         }
       }
     }

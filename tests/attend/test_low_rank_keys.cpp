@@ -267,7 +267,7 @@ TEST(ShadowKvRank, ARewindIntoThePromptMakesTheFormAnew) {
   straight.read(1200);
   rewound.read(1500);
   rewound.read(1);
-  rewound.drop_newest(301);
+  rewound.remove_newest(301);
   for (int i = 0; i < 2; ++i) {
     straight.read(1);
     rewound.read(1);

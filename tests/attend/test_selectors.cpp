@@ -182,7 +182,8 @@ TEST(Selectors, QuestFindsTheBlockOfTheOneKeyThatMatters) {
     const PositionRotations::View rotation = scene.rotations->at(scene.positions[wanted], spare.data());
     for (int h = 0; h < scene.group(); ++h) {
       query.insert(query.end(), key, key + shape.key_dim);
-      kernels().rotate_pairs(query.data() + h * shape.key_dim, rotation.cos, rotation.sin, scene.rotations->pairs());
+      kernels().rotate_pairs(query.data() + h * shape.key_dim, rotation.cos, rotation.sin,
+                             scene.rotations->pairs());
     }
     QueryBlock block;
     block.group = scene.group();
@@ -328,11 +329,11 @@ TEST(Selectors, CapabilitiesSayWhatMethodsDo) {
     const auto method = attend_methods().make(entry.info.name);
     AttendContext context = AttendContext::uniform(3, AttendLayer{2, 1, {PageFormat::kF32, 16, 16}});
     context.softplus = true;
-    context.landmarks.tokens = kMostLandmarkTokens;
+    context.landmarks.tokens = kMaxLandmarkTokens;
     method->attach(context);
     const auto state = method->new_state();
     const Capabilities& capabilities = entry.info.capabilities;
-    EXPECT_EQ(capabilities.works_with_compacted, !state || !state->remembers_positions()) << entry.info.name;
+    EXPECT_EQ(capabilities.works_with_compacted, !state || !state->stores_positions()) << entry.info.name;
     EXPECT_EQ(capabilities.reads_surprisal, method->needs_surprisal()) << entry.info.name;
   }
 }

@@ -249,10 +249,10 @@ TEST(Recycled, AfterARewindBehindTheFullStepTheNextOneIsFull) {
   reading.read(1000);
   reading.read(1);
   reading.read(1);
-  reading.drop_newest(1);
+  reading.remove_newest(1);
   reading.read(1);
   EXPECT_EQ(reading.seen(0).size(), 64u);
-  reading.drop_newest(3);
+  reading.remove_newest(3);
   reading.read(1);
   EXPECT_EQ(reading.seen(0).size(), 1000u);
 }
@@ -263,7 +263,7 @@ TEST(Hip, ASearchServesSoManySteps) {
   std::set<int64_t> found;
   int64_t searched = 0;  // tokens there were
   for (int step = 0; step < 6; ++step) {
-    if (step == 5) reading.drop_newest(2);  // behind the latest search: there is a new one
+    if (step == 5) reading.remove_newest(2);  // behind the latest search: there is a new one
     reading.read(1);
     const int64_t end = reading.sequence.tokens();
     std::set<int64_t> seen = as_set(reading.seen(1));
@@ -388,7 +388,7 @@ struct TwoLayers {
   static constexpr int64_t kPrompt = 2148;
 
   TwoLayers()
-      : sequence(test::alike_layers(layer(), 2)),
+      : sequence(test::identical_layers(layer(), 2)),
         selector(attend_methods().make("squeezed:pruned=0.9,min_context=1024,iterations=20")) {
     selector->attach(AttendContext::uniform(2, AttendLayer{1, 1, {PageFormat::kF32, kDim, kDim}}));
     sequence.set_state(Sequence::StateOf::kSelector, selector->new_state());
@@ -493,8 +493,8 @@ TEST(Squeezed, ClustersComeWithTheLengthAndGoWithARewind) {
   const auto count = std::ssize(reading.seen(0)) + std::ssize(reading.seen(1));
   EXPECT_LT(count, 2 * 0.8 * 602);
   EXPECT_GT(count, 2 * 102);
-  reading.drop_newest(2);
-  reading.drop_newest(110);
+  reading.remove_newest(2);
+  reading.remove_newest(110);
   reading.read(1);
   EXPECT_EQ(reading.seen(0).size(), 491u);
 }

@@ -21,7 +21,7 @@ class SmallReader : public testing::Test {
     runtime_ = std::make_shared<Runtime>(2);
   }
 
-  ReadWith with(int64_t window = 1024) {
+  ReaderContext with(int64_t window = 1024) {
     return {[this](int layers) { return Session(model_, runtime_, {.layers = layers}); }, *tokenizer_, window,
             [this](int64_t done) { read_ = done; }};
   }

@@ -18,7 +18,7 @@ using test::long_text;
 
 class GemFilter : public test::SmallReader {
  protected:
-  static std::string read(const std::string& spec, std::string_view text, const ReadWith& with) {
+  static std::string read(const std::string& spec, std::string_view text, const ReaderContext& with) {
     return read_methods().make(spec)->read(text, kQuestion, with);
   }
   static std::vector<int32_t> encode(std::string_view text) {
@@ -30,8 +30,8 @@ class GemFilter : public test::SmallReader {
 class LastQueries final : public AttentionWatcher {
  public:
   LastQueries(int layer, int64_t tokens, int kv_heads) : of_head(kv_heads), layer_(layer), tokens_(tokens) {}
-  bool wants(int layer) const override { return layer == layer_; }
-  void saw(const AttendedBlock& attended) override {
+  bool watches(int layer) const override { return layer == layer_; }
+  void observe(const AttendedBlock& attended) override {
     const QueryBlock& block = attended.block;
     if (block.first + block.rows != tokens_) return;
     const int64_t floats = static_cast<int64_t>(block.group) * attended.kv.shape().key_dim;
@@ -104,7 +104,7 @@ std::string text_of_best(const std::vector<int32_t>& ids, const double* scores, 
 TEST_F(GemFilter, KeepsTheTextOfTheTokensWithTheHighestScores) {
   const std::string text = long_text(40, 17);
   const std::vector<int32_t> ids = encode(text), question = encode(kQuestion);
-  std::vector<int32_t> all = beginning(*tokenizer_);
+  std::vector<int32_t> all = bos_tokens(*tokenizer_);
   const auto first = std::ssize(all);
   all.insert(all.end(), ids.begin(), ids.end());
   all.insert(all.end(), question.begin(), question.end());
@@ -141,7 +141,7 @@ TEST_F(GemFilter, ReadsTheTextOnceInItsFirstLayers) {
   const std::string text = long_text(120, 70);
   std::vector<int> layers;
   int64_t progress = 0;
-  ReadWith own = with();
+  ReaderContext own = with();
   own.session = [&](int first) {
     layers.push_back(first);
     return Session(model_, runtime_, {.layers = first});
@@ -152,7 +152,7 @@ TEST_F(GemFilter, ReadsTheTextOnceInItsFirstLayers) {
   };
   read("gemfilter:layer=1,budget=100", text, own);
   EXPECT_EQ(layers, (std::vector{0, 2})) << "the first only says how many layers there are";
-  EXPECT_EQ(progress, std::ssize(beginning(*tokenizer_)) + count(text) + count(kQuestion));
+  EXPECT_EQ(progress, std::ssize(bos_tokens(*tokenizer_)) + count(text) + count(kQuestion));
   layers.clear();
   progress = 0;
   read("gemfilter:budget=100", text, own);
@@ -186,7 +186,7 @@ TEST_F(GemFilter, CharactersAreKeptWholeAndInTheirOrder) {
 
 TEST_F(GemFilter, WhatAnEvictorEvictedIsNotKept) {
   const std::string text = long_text(60, 50);
-  ReadWith own = with();
+  ReaderContext own = with();
   own.session = [&](int layers) {
     return Session(model_, runtime_, {.chunk = 128, .evict = "streaming:budget=256", .layers = layers});
   };

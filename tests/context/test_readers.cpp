@@ -63,7 +63,7 @@ TEST_F(Readers, UseTheKernelsOfTheirSessionsAlone) {
     const std::string expected = read_methods().make(spec)->read(text, kQuestion, with());
     const Kernels own = kernels();
     const auto runtime = std::make_shared<Runtime>(2, own);
-    ReadWith with_own = with();
+    ReaderContext with_own = with();
     with_own.session = [&](int layers) { return Session(model_, runtime, {.layers = layers}); };
     const test::WatchedKernels watched;
     EXPECT_EQ(read_methods().make(spec)->read(text, kQuestion, with_own), expected);

@@ -244,7 +244,7 @@ TEST(Trial, ForcedSpansHaveTheLossOfTheirTokens) {
   int64_t tokens = 0;
   Session session(seedling().model, seedling().runtime);
   AppendOptions options;
-  options.each_row = [&](int64_t row, std::span<const float> logits) {
+  options.on_logits = [&](int64_t row, std::span<const float> logits) {
     if (row + 1 < static_cast<int64_t>(made.prompts[0].tokens.size()))
       expected -= log_softmax(logits)[made.prompts[0].tokens[row + 1]];
   };

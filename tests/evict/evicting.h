@@ -34,7 +34,8 @@ class Evicting : public Reading {
     std::vector<int64_t> tokens;
     for (const PageEntry& entry : sequence.kv(0).table(kv_head)) {
       for (int t = 0; t < entry.filled; ++t)
-        if (entry.mask >> t & 1) tokens.push_back(sequence.kv(0).compacted(kv_head).read_at(entry.first + t));
+        if (entry.mask >> t & 1)
+          tokens.push_back(sequence.kv(0).compacted(kv_head).original_index(entry.first + t));
     }
     return tokens;
   }

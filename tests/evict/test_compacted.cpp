@@ -59,12 +59,12 @@ TEST(Compacted, SirLlmAndH2oFindTheirRecordsAgain) {
       e->evictor->surprisal({first, std::span(nats).subspan(first, 100)},
                             e->sequence.state(Sequence::StateOf::kEvictor));
       e->evict(first % 300 == 0);
-      if (first == 600) e->drop_newest(0);
+      if (first == 600) e->remove_newest(0);
     }
     ASSERT_EQ(moved.left(0), straight.left(0));
     ASSERT_EQ(moved.left(1), straight.left(1));
   }
-  EXPECT_FALSE(moved.sequence.kv(0).compacted(0).read.empty());
+  EXPECT_FALSE(moved.sequence.kv(0).compacted(0).original_indices.empty());
 
   // Queries that give all tokens the same weight: of what was there as long, the newest stays.
   Evicting h2o({}, compacting("h2o:budget=100,slack=0,window=0,rows=0"));
@@ -154,7 +154,7 @@ TEST(Compacted, AllMethodsStayWithinTheirBudgetForkedAndRewound) {
     const std::vector<int64_t> left = e.left(0);
     e.read(130);
     e.evict(true);
-    e.drop_newest(330);
+    e.remove_newest(330);
     for (const int64_t token : e.left(0)) EXPECT_LT(token, 200);
     EXPECT_EQ(e.sequence.next_position(), 200);
     for (int step = 0; step < 60; ++step) {
@@ -167,7 +167,7 @@ TEST(Compacted, AllMethodsStayWithinTheirBudgetForkedAndRewound) {
     std::vector<int64_t> still;
     for (const PageEntry& entry : fork.kv(0).table(0)) {
       for (int t = 0; t < entry.filled; ++t)
-        if (entry.mask >> t & 1) still.push_back(fork.kv(0).compacted(0).read_at(entry.first + t));
+        if (entry.mask >> t & 1) still.push_back(fork.kv(0).compacted(0).original_index(entry.first + t));
     }
     EXPECT_EQ(still, left);
   }
@@ -178,7 +178,7 @@ TEST(Compacted, ABudgetForAllMovesNothing) {
     Evicting e({}, compacting(std::string(method) + ":budget=2k"));
     e.read(1000);
     e.evict(true);
-    EXPECT_TRUE(e.sequence.kv(0).compacted(0).read.empty());
+    EXPECT_TRUE(e.sequence.kv(0).compacted(0).original_indices.empty());
     EXPECT_EQ(e.left(0).size(), 1000u);
   }
 }

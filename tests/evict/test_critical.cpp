@@ -2,7 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
-#include "evict/keep.h"
+#include "evict/keep_rule.h"
 #include "evict/value_norms.h"
 #include "evicting.h"
 
@@ -45,9 +45,10 @@ std::vector<int64_t> critical(Evicting& e, std::vector<double> scores, int head,
 
 TEST(Critical, OfSnapKvAgainstItsDefinition) {
   for (const char* positions : {"original", "compacted"}) {
-    Evicting e({},
-               std::string("snapkv:budget=150,slack=0,pool=1,queries=10,window=10,critical=true,positions=") + positions,
-               first_dimension);
+    Evicting e(
+        {},
+        std::string("snapkv:budget=150,slack=0,pool=1,queries=10,window=10,critical=true,positions=") + positions,
+        first_dimension);
     for (const int64_t rows : {300, 70, 30}) e.read(rows);
     e.evict(false);
     for (int h = 0; h < 2; ++h) {
@@ -95,7 +96,7 @@ TEST(Critical, NormsAreThoseOfTheTokensHoweverTheyAreReadForkedAndMoved) {
       e->read(rows);
       e->evict(false);
     }
-    e->drop_newest(60);
+    e->remove_newest(60);
     e->read(200);
     ValueNorms norms;
     norms.add(e->sequence.kv(0), 0, first_dimension, *e->pool);

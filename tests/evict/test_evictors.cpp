@@ -253,7 +253,7 @@ TEST(Evictors, RewindsAndForksDoNotBringBackWhatWasDropped) {
   int64_t seen = 0;
   for (const PageEntry& entry : whole.kv(0).table(0)) seen += std::popcount(entry.mask);
   EXPECT_EQ(seen, 400) << "the fork keeps its own";
-  e.drop_newest(50);
+  e.remove_newest(50);
   const auto below = std::ranges::count_if(left, [](int64_t t) { return t < 350; });
   EXPECT_EQ(std::ssize(e.left(0)), below);
   e.read(200);
@@ -262,10 +262,11 @@ TEST(Evictors, RewindsAndForksDoNotBringBackWhatWasDropped) {
 }
 
 TEST(EvictMethods, RefuseWhatContradictsItself) {
-  for (const char* spec : {"knorm:budget=0", "knorm:budget=100,share=0.5", "knorm:share=0", "knorm:share=1.5",
-                           "knorm:budget=36", "snapkv:budget=64", "snapkv:pool=4", "tova:block=0", "h2o:heads=odd",
-                           "pyramidkv:beta=0", "sirllm:decay=2", "nkorm", "knorm:positions=clamped", "knorm:critical=true",
-                           "streaming:critical=true", "keydiff:critical=true", "tova:critical=1"}) {
+  for (const char* spec :
+       {"knorm:budget=0", "knorm:budget=100,share=0.5", "knorm:share=0", "knorm:share=1.5", "knorm:budget=36",
+        "snapkv:budget=64", "snapkv:pool=4", "tova:block=0", "h2o:heads=odd", "pyramidkv:beta=0", "sirllm:decay=2",
+        "nkorm", "knorm:positions=clamped", "knorm:critical=true", "streaming:critical=true",
+        "keydiff:critical=true", "tova:critical=1"}) {
     try {
       evict_methods().make(spec);
       ADD_FAILURE() << spec;

@@ -7,8 +7,8 @@
 #include <random>
 #include <set>
 
-#include "token_pages.h"
 #include "seed.h"
+#include "token_pages.h"
 
 namespace fathom {
 namespace {
@@ -34,7 +34,7 @@ std::vector<Seen> seen(const Sequence& sequence, int layer = 0, int head = 0) {
       if (entry.mask >> o & 1) {
         const int64_t index = entry.first + o;
         all.push_back(
-            {index, sequence.kv(layer).compacted(head).read_at(index), entry.position + o, entry.page, o});
+            {index, sequence.kv(layer).compacted(head).original_index(index), entry.position + o, entry.page, o});
       }
     }
   }
@@ -96,7 +96,7 @@ TEST(Compact, NothingMaskedChangesNothing) {
   EXPECT_FALSE(compact(sequence));
   EXPECT_EQ(pages_of(sequence), pages);
   EXPECT_EQ(sequence.kv(0).table(0).size(), table.size());
-  EXPECT_TRUE(sequence.kv(0).compacted(0).read.empty());
+  EXPECT_TRUE(sequence.kv(0).compacted(0).original_indices.empty());
   sequence.kv(0).mask(0, 100, 150);
   EXPECT_TRUE(compact(sequence));
   EXPECT_FALSE(compact(sequence)) << "no gaps are left";
@@ -203,7 +203,7 @@ TEST(Compact, AModelWithoutRotaryKeepsTheBitsOfKeys) {
     PagedKvConfig config;
     config.store = test::small_store(format);
     config.rotations = std::make_shared<PositionRotations>(none);
-    Sequence sequence = test::alike_layers(config);
+    Sequence sequence = test::identical_layers(config);
     sequence.open(test::following(0, 200));
     std::vector<float> numbers(200 * 8);
     std::mt19937 random(test::seed(7));
@@ -340,7 +340,7 @@ void expect_modelled(const Modelled& m) {
         const Token& token = lying.at(index - begin);
         ASSERT_EQ(entry.mask >> o & 1, token.masked ? 0u : 1u);
         if (token.masked) continue;
-        ASSERT_EQ(m.sequence.kv(0).compacted(h).read_at(index), token.read);
+        ASSERT_EQ(m.sequence.kv(0).compacted(h).original_index(index), token.read);
         ASSERT_NO_FATAL_FAILURE(test::expect_token(store_of(m.sequence), entry.page, o, token.id, h, 20));
       }
     }

@@ -7,8 +7,8 @@
 #include <utility>
 
 #include "memory/page_metadata.h"
-#include "token_pages.h"
 #include "seed.h"
+#include "token_pages.h"
 
 namespace fathom {
 namespace {
@@ -252,7 +252,7 @@ TEST(PageMetadata, TellsWhichRecordsLieTogether) {
   const std::vector<uint32_t> some{3, 4, 5, 7, kRun - 2, kRun - 1, kRun, kRun + 1};
   const std::vector<size_t> expected{3, 2, 1, 1, 2, 1, 2, 1};
   for (size_t i = 0; i < some.size(); ++i) {
-    const size_t count = PageMetadata::together(std::span(some).subspan(i));
+    const size_t count = PageMetadata::contiguous_records(std::span(some).subspan(i));
     EXPECT_EQ(count, expected[i]) << some[i];
     for (size_t j = 1; j < count; ++j)
       EXPECT_EQ(recorded.metadata[some[i] + j], recorded.metadata[some[i]] + j * sizeof(Recorded::Record));

@@ -10,8 +10,8 @@
 #include "allocation_limit.h"
 #include "base/error.h"
 #include "number_recurrence.h"
-#include "token_pages.h"
 #include "seed.h"
+#include "token_pages.h"
 
 namespace fathom {
 namespace {
@@ -478,8 +478,8 @@ TEST(Sequence, AsksItsLayersForTheirPartsAndSizes) {
   EXPECT_NE(sequence.recurrent(1), nullptr);
   EXPECT_NE(sequence.paged(2), nullptr);
   EXPECT_NE(sequence.recurrent(2), nullptr);
-  EXPECT_EQ(sequence.most_heads(), 2);
-  EXPECT_EQ(parts.sequence({Kind::kRecurrent}).most_heads(), 0);
+  EXPECT_EQ(sequence.max_heads(), 2);
+  EXPECT_EQ(parts.sequence({Kind::kRecurrent}).max_heads(), 0);
   read(sequence, following(0, 50));
   EXPECT_GE(sequence.bytes(), 4 * parts.store->shape().bytes() + 2 * sequence.recurrent(1)->state_bytes());
   sequence.mask(10, 20);

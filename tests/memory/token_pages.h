@@ -6,7 +6,7 @@
 #include <numeric>
 #include <vector>
 
-#include "memory/alike_layers.h"
+#include "memory/identical_layers.h"
 
 namespace fathom::test {
 
@@ -38,7 +38,7 @@ inline Sequence small_sequence(std::shared_ptr<PageStore> store, int layers, int
   config.heads = heads;
   config.rotations = small_rotations();
   config.page_tokens = page_tokens;
-  return alike_layers(config, layers);
+  return identical_layers(config, layers);
 }
 
 /// Element d of the key (part 0) or value (part 1) of token `id` in one page table: any number that tells them
@@ -105,7 +105,7 @@ inline void expect_token(const PageStore& store, PageId page, int o, int64_t id,
     const double even = element(id, table, 0, 2 * pair), odd = element(id, table, 0, 2 * pair + 1);
     const double angle = pair < kRotaryDim / 2 ? o * small_rotary().frequencies()[pair] : 0;
     const double rotated[] = {even * std::cos(angle) - odd * std::sin(angle),
-                             even * std::sin(angle) + odd * std::cos(angle)};
+                              even * std::sin(angle) + odd * std::cos(angle)};
     for (int i = 0; i < 2; ++i) {
       ASSERT_NEAR(page_key(format, kKeyDim, store.keys(page), o, 2 * pair + i), rotated[i], tolerance * 2 * times)
           << "token " << id << " offset " << o << " pair " << pair;

@@ -45,8 +45,10 @@ LogitRows read_in_chunks(const std::shared_ptr<const Model>& model, const Refere
   Session session(model, std::make_shared<Runtime>(threads, table), options);
   LogitRows rows;
   AppendOptions append;
-  append.wants = [&](int64_t i) { return std::ranges::count(reference.positions, i) > 0; };
-  append.each_row = [&](int64_t i, std::span<const float> logits) { rows[i].assign(logits.begin(), logits.end()); };
+  append.needs_logits = [&](int64_t i) { return std::ranges::count(reference.positions, i) > 0; };
+  append.on_logits = [&](int64_t i, std::span<const float> logits) {
+    rows[i].assign(logits.begin(), logits.end());
+  };
   session.append(reference.tokens, append);
   return rows;
 }

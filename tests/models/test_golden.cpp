@@ -51,10 +51,12 @@ Rows read_in_chunks(const std::shared_ptr<const Model>& model, const ReferenceLo
   Session session(model, std::make_shared<Runtime>(threads, table), options);
   Rows rows;
   AppendOptions append;
-  append.wants = [&](int64_t i) {
+  append.needs_logits = [&](int64_t i) {
     return std::count(reference.positions.begin(), reference.positions.end(), i) > 0;
   };
-  append.each_row = [&](int64_t i, std::span<const float> logits) { rows[i].assign(logits.begin(), logits.end()); };
+  append.on_logits = [&](int64_t i, std::span<const float> logits) {
+    rows[i].assign(logits.begin(), logits.end());
+  };
   session.append(reference.tokens, append);
   return rows;
 }

@@ -75,11 +75,11 @@ TEST(PositionRotations, BackUndoesARotationInItsOwnRoomToo) {
   std::vector<float> spare(32), apart(16);
   for (const int64_t position : {0, 64, 65, 4999}) {
     const PositionRotations::View rotation = rotations.at(position, spare.data());
-    expect_rotation(rotary, static_cast<double>(-position), rotations.back(rotation, apart.data()));
+    expect_rotation(rotary, static_cast<double>(-position), rotations.inverse(rotation, apart.data()));
     expect_rotation(rotary, static_cast<double>(position), rotation);
-    expect_rotation(rotary, static_cast<double>(-position), rotations.back(rotation, spare.data() + 16));
+    expect_rotation(rotary, static_cast<double>(-position), rotations.inverse(rotation, spare.data() + 16));
   }
-  expect_rotation(rotary, -7, rotations.back(rotations.offset(7), apart.data()));
+  expect_rotation(rotary, -7, rotations.inverse(rotations.offset(7), apart.data()));
 }
 
 TEST(PositionRotations, GrowingKeepsEarlierRotationsAndNeverShrinks) {

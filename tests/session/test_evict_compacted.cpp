@@ -36,8 +36,9 @@ TEST(EvictCompacted, PagesAreFullWhateverStaysForkedAndRewound) {
     SCOPED_TRACE(method);
     const std::string critical = method == "snapkv" ? ",critical=true,heads=ada" : "";
     for (const std::string cache : {"bf16", "q8", "q4"}) {
-      Session session(seedling(), runtime(),
-                      {.chunk = 128, .cache = cache, .evict = method + ":budget=200,positions=compacted" + critical});
+      Session session(
+          seedling(), runtime(),
+          {.chunk = 128, .cache = cache, .evict = method + ":budget=200,positions=compacted" + critical});
       session.append(tokens(1000));
       const int64_t layers = session.sequence().layers();
       EXPECT_LE(pages(session), layers * (cache == "q4" ? 9 : 7)) << "200 tokens, gaps, and a page begun";
@@ -104,8 +105,8 @@ double far_loss(const std::string& evict) {
   double total = 0;
   int64_t count = 0;
   AppendOptions append;
-  append.wants = [&](int64_t i) { return i >= 4096 && i + 1 < std::ssize(ids); };
-  append.each_row = [&](int64_t i, std::span<const float> logits) {
+  append.needs_logits = [&](int64_t i) { return i >= 4096 && i + 1 < std::ssize(ids); };
+  append.on_logits = [&](int64_t i, std::span<const float> logits) {
     double sum = 0;
     for (const float logit : logits) sum += std::exp(static_cast<double>(logit));
     total += std::log(sum) - logits[ids[i + 1]];

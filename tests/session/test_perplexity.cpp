@@ -27,7 +27,7 @@ double loss(const Kernels& table, const std::string& cache, size_t count) {
   Session session(model, std::make_shared<Runtime>(2, table), options);
   double total = 0;
   AppendOptions append;
-  append.each_row = [&](int64_t i, std::span<const float> logits) {
+  append.on_logits = [&](int64_t i, std::span<const float> logits) {
     if (i + 1 == static_cast<int64_t>(tokens.size())) return;
     const float largest = *std::max_element(logits.begin(), logits.end());
     double sum = 0;

@@ -200,8 +200,8 @@ TEST(Session, RowLogitsAreThoseOfReadingUpToTheRow) {
                   options);  // of its own: the rows are compared while it is at work
   std::vector<int64_t> seen;
   AppendOptions append;
-  append.wants = [](int64_t i) { return i % 50 == 49 || i == 129; };
-  append.each_row = [&](int64_t i, std::span<const float> logits) {
+  append.needs_logits = [](int64_t i) { return i % 50 == 49 || i == 129; };
+  append.on_logits = [&](int64_t i, std::span<const float> logits) {
     seen.push_back(i);
     const std::vector<float> expected = read_straight({prompt.begin(), prompt.begin() + i + 1}, options);
     EXPECT_GT(test::cosine(expected, logits), 0.9999) << i;
@@ -232,8 +232,8 @@ TEST(Session, WrongTokensAreRefusedAndNothingIsLost) {
 class StopAt final : public AttentionWatcher {
  public:
   StopAt(int layer, StopToken& stop) : layer_(layer), stop_(stop) {}
-  bool wants(int layer) const override { return layer == layer_; }
-  void saw(const AttendedBlock&) override { stop_.request_stop(); }
+  bool watches(int layer) const override { return layer == layer_; }
+  void observe(const AttendedBlock&) override { stop_.request_stop(); }
 
  private:
   int layer_;
@@ -314,8 +314,8 @@ TEST(Session, SelectorsWithABudgetForAllGiveDenseBitsForkedAndRewoundToo) {
   for (const char* attend :
        {"quest:budget=100k,dense_layers=0", "lm-infinite:window=100k", "layers:full=1,then=quest",
         "tokenselect:budget=100k", "tokenselect:budget=100k,positions=compacted,theta=0.5", "recycled:budget=100k",
-        "recycled:stride=1,cosine=1", "shadowkv:budget=100k", "squeezed:pruned=0,min_context=128", "tempscale:tau=1",
-        "layers:full=1,then=(recycled:stride=1,cosine=1),else=(tokenselect:budget=100k)"})
+        "recycled:stride=1,cosine=1", "shadowkv:budget=100k", "squeezed:pruned=0,min_context=128",
+        "tempscale:tau=1", "layers:full=1,then=(recycled:stride=1,cosine=1),else=(tokenselect:budget=100k)"})
     EXPECT_EQ(run(attend), dense) << attend;
 }
 

@@ -75,7 +75,7 @@ void expect_close(const std::vector<float>& a, const std::vector<float>& b) {
 TEST(SessionArrays, EachLayerHasTheHeadsThatTheFileSays) {
   Session session(narrow(), runtime());
   ASSERT_EQ(session.sequence().layers(), 3);
-  EXPECT_EQ(session.sequence().most_heads(), 4);
+  EXPECT_EQ(session.sequence().max_heads(), 4);
   session.append(tokens(100));
   for (int layer = 0; layer < 3; ++layer) {
     EXPECT_EQ(narrow()->config().layer(layer).kv_heads, kKvHeads[layer]);
@@ -178,9 +178,9 @@ TEST(SessionArrays, MethodsWithABudgetForAllGiveDenseBits) {
   const std::vector<float> dense = run({});
   for (const char* attend :
        {"window:window=4k", "quest:budget=100k,dense_layers=0", "hip:budget=100k,dense_layers=0",
-        "tokenselect:budget=100k", "recycled:budget=100k", "shadowkv:budget=100k", "squeezed:pruned=0,min_context=128",
-        "infllm:window=100k", "em-llm:window=100k", "actqkv:window=100k", "layers:full=1,then=quest",
-        "tempscale:tau=1"})
+        "tokenselect:budget=100k", "recycled:budget=100k", "shadowkv:budget=100k",
+        "squeezed:pruned=0,min_context=128", "infllm:window=100k", "em-llm:window=100k", "actqkv:window=100k",
+        "layers:full=1,then=quest", "tempscale:tau=1"})
     EXPECT_EQ(run({.attend = attend}), dense) << attend;
   for (const std::string evict : {"streaming", "knorm", "keydiff", "tova", "snapkv", "h2o", "sirllm", "expected"}) {
     EXPECT_EQ(run({.evict = evict + ":budget=100k"}), dense) << evict;

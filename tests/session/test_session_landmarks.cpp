@@ -112,8 +112,8 @@ TEST(SessionLandmarks, RowLogitsAreThoseOfReadingUpToTheRow) {
     Session one(trained_with_landmarks(), std::make_shared<Runtime>(2), {.chunk = chunk, .cache = "f32"});
     std::vector<int64_t> seen;
     AppendOptions options;
-    options.wants = [](int64_t i) { return i % 7 == 0 || i % 50 >= 48; };
-    options.each_row = [&](int64_t i, std::span<const float> logits) {
+    options.needs_logits = [](int64_t i) { return i % 7 == 0 || i % 50 >= 48; };
+    options.on_logits = [&](int64_t i, std::span<const float> logits) {
       seen.push_back(i);
       const std::vector<float> expected = read({prompt.begin(), prompt.begin() + i + 1});
       EXPECT_LT(largest_difference(expected, {logits.begin(), logits.end()}), kRounding) << i;
@@ -190,7 +190,8 @@ TEST(SessionLandmarks, RoomForAllBlocksGivesTheTrainingFormForkedAndRewoundToo) 
     return both;
   };
   const auto dense = run("dense");
-  for (const char* attend : {"landmark:topk=11", "landmark:topk=100,positions=original"}) EXPECT_EQ(run(attend), dense);
+  for (const char* attend : {"landmark:topk=11", "landmark:topk=100,positions=original"})
+    EXPECT_EQ(run(attend), dense);
   const auto few = run("landmark:topk=3");
   EXPECT_NE(few, dense);
   EXPECT_GT(test::cosine(few, dense), 0.3);
@@ -266,8 +267,8 @@ TEST(SessionLandmarks, WhatDoesNotGoWithThemIsRefused) {
       },
       "without positions");
   struct Watcher final : AttentionWatcher {
-    bool wants(int) const override { return true; }
-    void saw(const AttendedBlock&) override {}
+    bool watches(int) const override { return true; }
+    void observe(const AttendedBlock&) override {}
   } watcher;
   expect_usage([&] { session().watch(&watcher); }, "trained with landmarks");
 }

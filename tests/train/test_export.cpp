@@ -9,10 +9,10 @@
 
 #include "base/error.h"
 #include "paths.h"
+#include "seed.h"
 #include "session/session.h"
 #include "train/export_gguf.h"
 #include "train/tiny_net.h"
-#include "seed.h"
 
 namespace fathom::train {
 namespace {
@@ -67,7 +67,7 @@ std::vector<float> engine_logits(std::span<const std::byte> file, std::span<cons
   Session session(model, std::make_shared<Runtime>(1), options);
   std::vector<float> all;
   AppendOptions append;
-  append.each_row = [&](int64_t, std::span<const float> row) { all.insert(all.end(), row.begin(), row.end()); };
+  append.on_logits = [&](int64_t, std::span<const float> row) { all.insert(all.end(), row.begin(), row.end()); };
   session.append(tokens, append);
   return all;
 }

@@ -6,12 +6,12 @@
 #include <random>
 
 #include "base/error.h"
+#include "seed.h"
 #include "session/session.h"
 #include "train/export_gguf.h"
 #include "train/landmark_batches.h"
 #include "train/tiny_net.h"
 #include "train/train_config.h"
-#include "seed.h"
 
 namespace fathom::train {
 namespace {
@@ -92,7 +92,7 @@ std::vector<float> engine_logits(std::span<const std::byte> file, std::span<cons
                   {.attend = attend, .cache = "f32"});
   std::vector<float> all;
   AppendOptions append;
-  append.each_row = [&](int64_t, std::span<const float> row) { all.insert(all.end(), row.begin(), row.end()); };
+  append.on_logits = [&](int64_t, std::span<const float> row) { all.insert(all.end(), row.begin(), row.end()); };
   session.append(tokens, append);
   return all;
 }
@@ -115,7 +115,8 @@ TEST(TrainLandmarks, TheEngineGivesTheNetsLogits) {
       const auto bytes = to_gguf(net, WeightType::kF32, nullptr).bytes();
       const auto ours = net_logits(net, tokens);
       EXPECT_LT(largest_difference(ours, engine_logits(bytes, tokens, "dense")), 1e-3);
-      EXPECT_LT(largest_difference(ours, engine_logits(bytes, tokens, "landmark:topk=1000,positions=original")), 1e-3);
+      EXPECT_LT(largest_difference(ours, engine_logits(bytes, tokens, "landmark:topk=1000,positions=original")),
+                1e-3);
       EXPECT_GT(largest_difference(ours, engine_logits(bytes, tokens, "landmark:topk=1")), 1e-3);
     }
   }

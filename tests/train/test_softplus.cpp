@@ -5,10 +5,10 @@
 #include <random>
 
 #include "base/error.h"
+#include "seed.h"
 #include "session/session.h"
 #include "train/export_gguf.h"
 #include "train/tiny_net.h"
-#include "seed.h"
 
 namespace fathom::train {
 namespace {
@@ -32,7 +32,7 @@ std::vector<float> engine_logits(const Net& net, const at::Tensor& ids) {
   Session session(Model::from(Gguf::parse(bytes, "exported.gguf")), std::make_shared<Runtime>(1), {.cache = "f32"});
   std::vector<float> all;
   AppendOptions append;
-  append.each_row = [&](int64_t, std::span<const float> row) { all.insert(all.end(), row.begin(), row.end()); };
+  append.on_logits = [&](int64_t, std::span<const float> row) { all.insert(all.end(), row.begin(), row.end()); };
   std::vector<int32_t> tokens(ids.data_ptr<int64_t>(), ids.data_ptr<int64_t>() + ids.numel());
   session.append(tokens, append);
   return all;

@@ -5,8 +5,8 @@
 #include <numeric>
 
 #include "attend/block_memory.h"
-#include "attend/token_choice.h"
 #include "attend/methods.h"
+#include "attend/token_set.h"
 #include "base/common_parameters.h"
 
 namespace fathom {

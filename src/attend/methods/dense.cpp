@@ -1,5 +1,5 @@
-#include "attend/token_choice.h"
 #include "attend/methods.h"
+#include "attend/token_set.h"
 
 namespace fathom {
 namespace {

@@ -6,10 +6,10 @@
 #include <vector>
 
 #include "attend/key_scores.h"
-#include "attend/token_choice.h"
 #include "attend/methods.h"
-#include "attend/page_choice.h"
+#include "attend/page_blocks.h"
 #include "attend/stateful_selector.h"
+#include "attend/token_set.h"
 #include "base/common_parameters.h"
 
 namespace fathom {
@@ -41,7 +41,11 @@ class BestScores {
   /// queries: [count, key_dim], rotated. All must outlive it.
   BestScores(const Kernels& kernels, const PageTable& table, const PageStore& store,
              const PositionRotations& rotations, const float* queries, int count)
-      : table_(table), keys_(kernels, store, rotations), queries_(queries), count_(count), known_(table.size(), -1) {}
+      : table_(table),
+        keys_(kernels, store, rotations),
+        queries_(queries),
+        count_(count),
+        known_(table.size(), -1) {}
 
   /// −∞ for a hidden token.
   float of(int64_t token) {
@@ -106,7 +110,7 @@ class Hip final : public LayeredSelector<LayerFound> {
   void select(const PageTable& table, const QueryBlock& block, const State* state,
               Selection& selection) const override {
     const int64_t end = block.first + block.rows;
-    TokenChoice choice(table);
+    TokenSet choice(table);
     const LayerFound* found = state ? &state->layers.at(block.layer) : nullptr;
     if (found && found->heads.empty()) found = nullptr;
     const int64_t blocks = found ? found->blocks : blocks_before(block.first);
@@ -130,7 +134,7 @@ class Hip final : public LayeredSelector<LayerFound> {
   /// For some rows of a block.
   std::vector<int64_t> search_for(const PageTable& table, const QueryBlock& block, int64_t blocks) const {
     const int dim = block.kv->shape().key_dim;
-    const std::vector<float> queries = drawn_queries(block, dim, kMostRows);
+    const std::vector<float> queries = sampled_queries(block, dim, kMostRows);
     const auto count = static_cast<int>(std::ssize(queries) / dim);
     BestScores scores(*block.kernels, table, block.kv->store(), block.kv->rotations(), queries.data(), count);
     return search(scores, blocks);

@@ -4,9 +4,9 @@
 #include <limits>
 
 #include "attend/key_scores.h"
-#include "attend/token_choice.h"
 #include "attend/methods.h"
 #include "attend/stateful_selector.h"
+#include "attend/token_set.h"
 #include "base/common_parameters.h"
 #include "base/error.h"
 
@@ -27,8 +27,8 @@ using State = LayerStates<LayerLandmarks>;
 /// Blocks are chosen for each key/value head by a task's rows together (the way of the authors' code when the cache
 /// lies in other memory): the largest share that a landmark has for one of the queries.
 ///
-/// Chosen blocks lie in `topk` + 1 entries just before the rows' own block: in order from the first entry on, or, if
-/// it is one of the `topk` newest, from the second one on. So no block seems farther away than in training. To
+/// Chosen blocks lie in `topk` + 1 entries just before the rows' own block: in order from the first entry on, or,
+/// if it is one of the `topk` newest, from the second one on. So no block seems farther away than in training. To
 /// choose, older landmarks are taken to be in the first entry, the newest where they are.
 class Landmark final : public LayeredSelector<LayerLandmarks> {
  public:
@@ -118,7 +118,8 @@ class Landmark final : public LayeredSelector<LayerLandmarks> {
     const int queries = query.rows * query.group;
     const int dim = query.kv->shape().key_dim;
     std::vector<float> rotated(query.queries, query.queries + static_cast<int64_t>(queries) * dim);
-    inverse_rotate(*query.kernels, query.kv->rotations(), original_positions_ ? table.front().position : base, dim, rotated);
+    inverse_rotate(*query.kernels, query.kv->rotations(), original_positions_ ? table.front().position : base, dim,
+                   rotated);
     const int64_t stride = keys.size();  // of all there are: later rows' too
     std::vector<float> scores(queries * stride), largest(count);
     keys.score(*query.kernels, rotated.data(), queries, scores.data(), stride);

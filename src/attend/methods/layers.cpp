@@ -47,8 +47,8 @@ struct BothStates final : SequenceState {
     if (then) then->rewind(tokens);
     if (other) other->rewind(tokens);
   }
-  bool remembers_positions() const override {
-    return (then && then->remembers_positions()) || (other && other->remembers_positions());
+  bool stores_positions() const override {
+    return (then && then->stores_positions()) || (other && other->stores_positions());
   }
 };
 

@@ -4,10 +4,10 @@
 #include <cmath>
 #include <vector>
 
-#include "attend/token_choice.h"
 #include "attend/methods.h"
-#include "attend/page_choice.h"
+#include "attend/page_blocks.h"
 #include "attend/stateful_selector.h"
+#include "attend/token_set.h"
 #include "base/aligned.h"
 #include "base/common_parameters.h"
 #include "kernels/kernels.h"
@@ -45,7 +45,7 @@ struct SpreadQueries {
 /// place, by key/value head. As BoundTask has them: dimensions one after the other, the blocks of each side by
 /// side.
 struct LayerBounds {
-  static constexpr bool kFollowsPages = true;
+  static constexpr bool kDetectsMovedTokens = true;
   std::vector<PageMetadata> bounds;
   void rewind(int64_t /*tokens*/) {}  // pages tell what they were noted as
 };
@@ -55,7 +55,7 @@ class Quest final : public LayeredSelector<LayerBounds> {
  public:
   explicit Quest(const Values& values)
       : budget_(read_budget(values)),
-        block_(read_part("quest", values, "block", 16)),
+        block_(read_page_block("quest", values, "block", 16)),
         dense_layers_(values.integer("dense_layers")) {}
 
   void attach(const AttendContext& context) override {
@@ -93,14 +93,14 @@ class Quest final : public LayeredSelector<LayerBounds> {
     if (dense) budget.share = 1;
     const int dim = block.kv->shape().key_dim;
     const int64_t n = words(dim);
-    const SpreadQueries queries(drawn_queries(block, dim, kMostRows), dim, blocks(), n);
+    const SpreadQueries queries(sampled_queries(block, dim, kMostRows), dim, blocks(), n);
     const auto count = static_cast<int>(queries.below.size() / n);
     const PageMetadata* bounds = state && !dense ? &state->layers.at(block.layer).bounds.at(block.head) : nullptr;
     std::vector<std::byte> own(bounds ? 0 : n * sizeof(uint32_t));
     const auto score = [&](std::span<const uint32_t> entries, float* scores) {
       for (size_t i = 0, pages = 1; i < entries.size(); i += pages) {
         const uint32_t s = entries[i];
-        pages = bounds ? PageMetadata::together(entries.subspan(i)) : 1;
+        pages = bounds ? PageMetadata::contiguous_records(entries.subspan(i)) : 1;
         if (!bounds) make_record(*block.kernels, *block.kv, table[s], own.data());
         const std::byte* records = bounds ? (*bounds)[s] : own.data();
         block.kernels->largest_bounds({reinterpret_cast<const uint32_t*>(records), static_cast<int64_t>(pages),
@@ -108,7 +108,7 @@ class Quest final : public LayeredSelector<LayerBounds> {
                                        scores + i * blocks()});
       }
     };
-    choose_parts(table, block, budget, block_, score, selection);
+    select_page_blocks(table, block, budget, block_, score, selection);
   }
 
  private:

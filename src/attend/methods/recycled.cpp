@@ -6,10 +6,10 @@
 #include <vector>
 
 #include "attend/key_scores.h"
-#include "attend/token_choice.h"
 #include "attend/methods.h"
-#include "attend/page_choice.h"
+#include "attend/page_blocks.h"
 #include "attend/stateful_selector.h"
+#include "attend/token_set.h"
 #include "base/common_parameters.h"
 #include "base/error.h"
 
@@ -48,7 +48,7 @@ class Chosen {
   bool tells(int64_t count) const { return std::max<int64_t>(count, 0) >= sure_; }
 
   /// The best `count`, which order() was told of.
-  void add_to(int64_t count, TokenChoice& choice) const {
+  void add_to(int64_t count, TokenSet& choice) const {
     for (uint32_t s = 0; s < masks_.size(); ++s) choice.add(s, masks_[s]);
     for (int64_t i = sure_; i < std::min(count, std::ssize(tokens_)); ++i)
       choice.add(tokens_[i].entry, uint64_t{1} << tokens_[i].offset);
@@ -79,7 +79,7 @@ class Recycled final : public LayeredSelector<LayerChoice, ScoreMemory> {
   explicit Recycled(const Values& values)
       : budget_(values.integer("budget")),
         stride_(values.integer("stride")),
-        block_(read_part("recycled", values, "block", 1)),
+        block_(read_page_block("recycled", values, "block", 1)),
         share_(values.number("share")),
         cosine_(values.number("cosine")) {
     if (budget_ == 0 && share_ == 0)
@@ -100,7 +100,7 @@ class Recycled final : public LayeredSelector<LayerChoice, ScoreMemory> {
 
   void select(const PageTable& table, const QueryBlock& block, const State* state,
               Selection& selection) const override {
-    TokenChoice choice(table);
+    TokenSet choice(table);
     const LayerChoice* layer = state ? &state->layers.at(block.layer) : nullptr;
     const int64_t end = block.first + block.rows;
     if (!layer || layer->full) {

@@ -6,11 +6,11 @@
 #include <vector>
 
 #include "attend/key_scores.h"
-#include "attend/token_choice.h"
 #include "attend/low_rank_keys.h"
 #include "attend/methods.h"
-#include "attend/page_choice.h"
+#include "attend/page_blocks.h"
 #include "attend/stateful_selector.h"
+#include "attend/token_set.h"
 #include "base/common_parameters.h"
 #include "base/error.h"
 
@@ -62,7 +62,7 @@ class ShadowKv final : public LayeredSelector<LayerState> {
   explicit ShadowKv(const Values& values)
       : budget_(values.integer("budget")),
         outliers_(values.integer("outliers")),
-        chunk_(read_part("shadowkv", values, "block", 8)),
+        chunk_(read_page_block("shadowkv", values, "block", 8)),
         rank_(static_cast<int>(values.integer("rank"))) {}
 
   void attach(const AttendContext& context) override {
@@ -95,7 +95,7 @@ class ShadowKv final : public LayeredSelector<LayerState> {
 
   void select(const PageTable& table, const QueryBlock& block, const State* state,
               Selection& selection) const override {
-    TokenChoice choice(table);
+    TokenSet choice(table);
     const LayerState* layer = state ? &state->layers.at(block.layer) : nullptr;
     if (block.rows > 1 || !layer || layer->heads.empty()) {
       choice.add(0, block.first + block.rows);

@@ -5,10 +5,10 @@
 #include <vector>
 
 #include "attend/key_clusters.h"
-#include "attend/token_choice.h"
 #include "attend/methods.h"
 #include "attend/query_tail.h"
 #include "attend/stateful_selector.h"
+#include "attend/token_set.h"
 #include "base/error.h"
 
 namespace fathom {
@@ -80,7 +80,7 @@ class Squeezed final : public LayeredSelector<LayerState> {
 
   void select(const PageTable& table, const QueryBlock& block, const State* state,
               Selection& selection) const override {
-    TokenChoice choice(table);
+    TokenSet choice(table);
     const LayerState* layer = state ? &state->layers.at(block.layer) : nullptr;
     if (!layer || layer->masks.empty()) {
       choice.add(0, block.first + block.rows);

@@ -5,9 +5,9 @@
 #include <vector>
 
 #include "attend/key_scores.h"
-#include "attend/token_choice.h"
 #include "attend/methods.h"
 #include "attend/stateful_selector.h"
+#include "attend/token_set.h"
 #include "base/common_parameters.h"
 #include "base/error.h"
 
@@ -57,7 +57,7 @@ class TokenSelect final : public LayeredSelector<LayerChoices, ScoreMemory> {
               Selection& selection) const override {
     const int64_t end = block.first + block.rows;
     const Choice* choice = state ? choice_of(state->layers.at(block.layer), block.first) : nullptr;
-    TokenChoice all(table);
+    TokenSet all(table);
     if (!choice || !choice->masks) {  // without a state there is no plan either
       all.add(0, end);
       return all.add_to(selection);

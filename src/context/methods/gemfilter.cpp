@@ -19,10 +19,10 @@ class LastQueryScores final : public AttentionWatcher {
   LastQueryScores(int layer, int kv_heads, int64_t tokens, bool by_attention)
       : layer_(layer), tokens_(tokens), by_attention_(by_attention), of_head_(kv_heads) {}
 
-  bool wants(int layer) const override { return layer == layer_; }
+  bool watches(int layer) const override { return layer == layer_; }
 
   /// Each key/value head comes once with the last token, on any thread.
-  void saw(const AttendedBlock& attended) override {
+  void observe(const AttendedBlock& attended) override {
     const QueryBlock& block = attended.block;
     if (block.first + block.rows < tokens_) return;
     const PageStore& store = attended.kv.store();
@@ -31,7 +31,7 @@ class LastQueryScores final : public AttentionWatcher {
     std::vector<float> scores(block.group * tokens_);  // of every query head
     KeyScores keys(*block.kernels, store, block.kv->rotations());
     keys.of_entries(table, 0, table.size(), {.begin = 0, .end = tokens_},
-                  block.queries + first_query * store.shape().key_dim, block.group, scores.data(), tokens_);
+                    block.queries + first_query * store.shape().key_dim, block.group, scores.data(), tokens_);
     std::vector<float>& sums = of_head_[block.head];
     sums.assign(tokens_, 0);
     for (int64_t h = 0; h < block.group; ++h) {
@@ -105,7 +105,7 @@ class GemFilter final : public Reader {
     if (pool_ % 2 == 0) fail_usage("read method gemfilter: pool: expected an odd number, found ", pool_);
   }
 
-  std::string read(std::string_view context, std::string_view question, const ReadWith& with) const override {
+  std::string read(std::string_view context, std::string_view question, const ReaderContext& with) const override {
     const int layer = layer_of(with.session(0).model().config().layers);
     ReadRun run(question, with, with.window);
     const std::vector<int32_t> text = with.tokenizer.encode(context, {.add_bos_eos = false});
@@ -133,7 +133,7 @@ class GemFilter final : public Reader {
     std::unique_ptr<LastQueryScores> last;
     const auto watch = [&](Session& session) {
       const int64_t tokens = end + std::ssize(run.question());
-      last = std::make_unique<LastQueryScores>(layer, session.sequence().most_heads(), tokens, by_attention_);
+      last = std::make_unique<LastQueryScores>(layer, session.sequence().max_heads(), tokens, by_attention_);
       session.watch(last.get());
     };
     Session session = run.read(text, watch, {}, layer + 1);

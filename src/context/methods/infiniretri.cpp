@@ -30,7 +30,7 @@ class InfiniRetri final : public Reader {
   explicit InfiniRetri(const Values& values)
       : chunk_(values.integer("chunk")), topk_(values.integer("topk")), phrase_(values.integer("phrase")) {}
 
-  std::string read(std::string_view context, std::string_view question, const ReadWith& with) const override {
+  std::string read(std::string_view context, std::string_view question, const ReaderContext& with) const override {
     ReadRun run(question, with, chunk_ > 0 ? std::min(chunk_, with.window) : with.window);
     if (run.fits(context)) return std::string(context);
     const std::vector<Unit> units = units_of(context, with.tokenizer, run.room() / 4);
@@ -97,7 +97,7 @@ class InfiniRetri final : public Reader {
       std::vector<char> watched(s.sequence().layers());
       watched[last_attention_layer(s.sequence())] = 1;
       const int64_t before = run.first_text_token() + std::ssize(text);
-      mass = std::make_unique<AttentionMass>(watched, s.sequence().most_heads(), before);
+      mass = std::make_unique<AttentionMass>(watched, s.sequence().max_heads(), before);
       s.watch(mass.get());
     });
     const int layer = last_attention_layer(session.sequence());

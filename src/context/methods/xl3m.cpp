@@ -38,7 +38,7 @@ class Xl3m final : public Reader {
       fail_usage("read method xl3m: chunk: expected fewer tokens than the budget of ", budget_, ", found ", chunk_);
   }
 
-  std::string read(std::string_view context, std::string_view question, const ReadWith& with) const override {
+  std::string read(std::string_view context, std::string_view question, const ReaderContext& with) const override {
     ReadRun run(question, with, budget_ > 0 ? std::min(budget_, with.window) : with.window);
     if (run.fits(context)) return std::string(context);
     const int64_t size = std::min(chunk_, run.room());
@@ -93,8 +93,8 @@ class Xl3m final : public Reader {
     double sum = 0;
     AppendOptions options;
     if (by_mean_) {
-      options.wants = [&](int64_t index) { return index >= first; };
-      options.each_row = [&](int64_t, std::span<const float> logits) { sum += entropy(logits); };
+      options.needs_logits = [&](int64_t index) { return index >= first; };
+      options.on_logits = [&](int64_t, std::span<const float> logits) { sum += entropy(logits); };
     }
     const Session session = run.read(text, nullptr, options);
     return by_mean_ ? sum / static_cast<double>(run.question().size()) : entropy(session.logits());

@@ -7,11 +7,11 @@
 #include <vector>
 
 #include "attend/key_scores.h"
-#include "attend/token_choice.h"
+#include "attend/token_set.h"
 #include "base/error.h"
-#include "evict/layer_scores.h"
 #include "evict/methods.h"
 #include "evict/stateful_scorer.h"
+#include "evict/token_scoring.h"
 
 namespace fathom {
 namespace {
@@ -143,7 +143,7 @@ class Expected final : public LayeredScorer<LayerSums, Scale> {
       for (int t = 0; t < entry.filled; ++t) {
         const float* key = keys.data() + t * dim;
         logits[entry.first + t] = scale * dot(key, normal.mean.data(), dim) +
-                                 scale * scale / 2 * dot(key, products.data() + t * dim, dim);
+                                  scale * scale / 2 * dot(key, products.data() + t * dim, dim);
       }
     }
   }

@@ -4,9 +4,9 @@
 
 #include "attend/key_scores.h"
 #include "base/error.h"
-#include "evict/layer_scores.h"
 #include "evict/methods.h"
 #include "evict/stateful_scorer.h"
+#include "evict/token_scoring.h"
 
 namespace fathom {
 namespace {
@@ -50,7 +50,7 @@ class H2o final : public LayeredScorer<LayerSums> {
     for (size_t h = 0; h < sums.attention.size(); ++h) {
       const CompactedTokens& compacted = layer.kv.compacted(static_cast<int>(h));
       for (int64_t t = 0; t < std::min(tokens, std::ssize(sums.rows)); ++t) {
-        const int64_t read = compacted.read_at(t);
+        const int64_t read = compacted.original_index(t);
         scores[h * tokens + t] = sums.attention[h][read] / (std::max(1.0f, sums.rows[read]) * group);
       }
     }
@@ -65,10 +65,10 @@ class H2o final : public LayeredScorer<LayerSums> {
       add_attention(*queries.kv, head, *queries.kernels, rotated, tokens, queries.group(), queries.scale, to);
     };
     const CompactedTokens& compacted = queries.kv->compacted(head);
-    if (compacted.read.empty()) return add_to(sums);
+    if (compacted.original_indices.empty()) return add_to(sums);
     std::vector<float> lying(sums.size());  // by where they lie
     add_to(lying);
-    for (int64_t t = compacted.begin; t < std::ssize(sums); ++t) sums[compacted.read_at(t)] += lying[t];
+    for (int64_t t = compacted.begin; t < std::ssize(sums); ++t) sums[compacted.original_index(t)] += lying[t];
   }
 
   /// [tokens, group, key_dim]

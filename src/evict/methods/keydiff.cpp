@@ -3,9 +3,9 @@
 #include <vector>
 
 #include "attend/key_scores.h"
-#include "attend/token_choice.h"
-#include "evict/layer_scores.h"
+#include "attend/token_set.h"
 #include "evict/methods.h"
+#include "evict/token_scoring.h"
 
 namespace fathom {
 namespace {

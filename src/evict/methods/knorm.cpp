@@ -1,9 +1,9 @@
 // Keys of small norm draw attention: they stay.
 #include <cmath>
 
-#include "attend/token_choice.h"
-#include "evict/layer_scores.h"
+#include "attend/token_set.h"
 #include "evict/methods.h"
+#include "evict/token_scoring.h"
 
 namespace fathom {
 namespace {

@@ -47,7 +47,7 @@ class SirLlm final : public StatefulScorer<State> {
     for (int h = 0; h < layer.kv.heads(); ++h) {
       const CompactedTokens& compacted = layer.kv.compacted(h);
       for (int64_t t = 0; t < std::min(tokens, std::ssize(own)); ++t)
-        scores[h * tokens + t] = own[compacted.read_at(t)];
+        scores[h * tokens + t] = own[compacted.original_index(t)];
     }
   }
 

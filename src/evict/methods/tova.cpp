@@ -1,9 +1,9 @@
 // What the newest token attends to stays, the same in all heads of a layer.
 #include <algorithm>
 
-#include "evict/layer_scores.h"
 #include "evict/methods.h"
 #include "evict/stateful_scorer.h"
+#include "evict/token_scoring.h"
 
 namespace fathom {
 namespace {

@@ -7,7 +7,7 @@
 #include "attend/key_scores.h"
 #include "attend/state_as.h"
 #include "base/common_parameters.h"
-#include "evict/layer_scores.h"
+#include "evict/token_scoring.h"
 #include "evict/value_norms.h"
 
 namespace fathom {
@@ -93,7 +93,7 @@ class Keeping final : public Evictor {
     scorer_->surprisal(surprisal, state_as<KeepState>(*state).scorer.get());
   }
 
-  void evict(Sequence& sequence, bool end, const EvictWork& work) const override {
+  void evict(Sequence& sequence, bool end, const EvictResources& work) const override {
     auto& state = state_as<KeepState>(*sequence.state(Sequence::StateOf::kEvictor));
     const bool text = end && sequence.tokens() > state.read + 1;
     if (text) scorer_->end_text(state.scorer.get(), state.read);
@@ -127,7 +127,7 @@ class Keeping final : public Evictor {
     return count;
   }
 
-  void cut(PagedKv& kv, int layer, int64_t budget, KeepState& state, const EvictWork& work) const {
+  void cut(PagedKv& kv, int layer, int64_t budget, KeepState& state, const EvictResources& work) const {
     const int64_t tokens = kv.tokens();
     const int kv_heads = kv.heads();
     std::vector<float> scores(kv_heads * tokens);
@@ -160,7 +160,7 @@ class Keeping final : public Evictor {
   }
 
   /// Once a page's worth is to be gained, and writing anew costs little beside it.
-  static void compact(PagedKv& kv, const EvictWork& work) {
+  static void compact(PagedKv& kv, const EvictResources& work) {
     work.pool.parallel_for(kv.heads(), [&](size_t head, int) {
       const int h = static_cast<int>(head);
       const TableGaps gaps = gaps_of(kv.table(h));
@@ -212,9 +212,10 @@ std::vector<Parameter> keep_parameters(const KeepDefaults& defaults) {
        {},
        {},
        {"even", "ada"}},
-      positions_parameter("original", {"original", "compacted"},
-                          "positions of kept tokens: original, or compacted, so that distances stay within the budget "
-                          "and pages are full again"),
+      positions_parameter(
+          "original", {"original", "compacted"},
+          "positions of kept tokens: original, or compacted, so that distances stay within the budget "
+          "and pages are full again"),
       {"critical",
        Type::kChoice,
        "false",

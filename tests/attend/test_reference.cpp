@@ -83,7 +83,7 @@ void expect_begins(const Authors& reading, Tokens expected, const std::string& w
 std::vector<float> some_surprises() {
   std::vector<float> nats(900);
   for (uint32_t t = 0; t < nats.size(); ++t)
-    nats[t] = static_cast<float>(std::abs(test::mixed(t + 5000) + test::mixed(t + 9000)) * 2);
+    nats[t] = static_cast<float>(std::abs(test::pseudo_random(t + 5000) + test::pseudo_random(t + 9000)) * 2);
   return nats;
 }
 

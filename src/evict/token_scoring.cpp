@@ -1,4 +1,4 @@
-#include "evict/layer_scores.h"
+#include "evict/token_scoring.h"
 
 #include <algorithm>
 #include <bit>
@@ -6,7 +6,7 @@
 #include <numeric>
 
 #include "attend/key_scores.h"
-#include "attend/token_choice.h"
+#include "attend/token_set.h"
 
 namespace fathom {
 namespace {
@@ -40,7 +40,7 @@ void add_attention(const PagedKv& kv, int head, const Kernels& kernels, std::spa
     const int64_t end = tokens[first + count - 1] + 1;  // what the last of them sees
     scores.assign(count * group * end, -std::numeric_limits<float>::infinity());
     keys.of_entries(table, 0, table.size(), {0, end}, queries.data() + first * group * dim,
-                  static_cast<int>(count) * group, scores.data(), end);
+                    static_cast<int>(count) * group, scores.data(), end);
     for (int64_t i = 0; i < count * group; ++i) {
       const int64_t seen = tokens[first + i / group] + 1;
       const std::span<float> row(scores.data() + i * end, seen);
@@ -68,14 +68,15 @@ void mean_tail_attention(const LayerTokens& layer, const QueryTails& tails, int6
 }
 
 void order_as_read(const CompactedTokens& compacted, std::span<float> scores) {
-  if (compacted.read.empty()) return;
+  if (compacted.original_indices.empty()) return;
   const std::vector<float> lying(scores.begin() + compacted.begin, scores.begin() + compacted.end());
   std::fill_n(scores.begin(), compacted.end(), -std::numeric_limits<float>::infinity());
-  for (size_t i = 0; i < lying.size(); ++i) scores[compacted.read[i]] = lying[i];
+  for (size_t i = 0; i < lying.size(); ++i) scores[compacted.original_indices[i]] = lying[i];
 }
 
 void order_as_stored(const CompactedTokens& compacted, std::span<char> keep) {
-  for (int64_t i = std::ssize(compacted.read); i-- > 0;) keep[compacted.begin + i] = keep[compacted.read[i]];
+  for (int64_t i = std::ssize(compacted.original_indices); i-- > 0;)
+    keep[compacted.begin + i] = keep[compacted.original_indices[i]];
 }
 
 }  // namespace fathom

@@ -1,4 +1,4 @@
-#include "attend/token_choice.h"
+#include "attend/token_set.h"
 
 #include <algorithm>
 
@@ -33,13 +33,13 @@ float dot(const float* x, const float* y, int n) {
   return total;
 }
 
-void TokenChoice::add(int64_t begin, int64_t end) {
+void TokenSet::add(int64_t begin, int64_t end) {
   if (begin >= end || table_.empty()) return;
   for (uint32_t s = entry_of(table_, std::max<int64_t>(begin, 0)); s < table_.size() && table_[s].first < end; ++s)
     masks_[s] |= page_bits(begin - table_[s].first, end - table_[s].first);
 }
 
-void TokenChoice::add_to(Selection& selection) const {
+void TokenSet::add_to(Selection& selection) const {
   for (uint32_t s = 0; s < table_.size(); ++s) {
     if (const uint64_t mask = masks_[s] & table_[s].mask)
       selection.pages.push_back({s, table_[s].position, mask, -1});

@@ -10,7 +10,7 @@
 
 #include "attend/formula.h"
 #include "attend/reading.h"
-#include "evict/keep.h"
+#include "evict/keep_rule.h"
 #include "evict/methods.h"
 
 namespace fathom {
@@ -124,7 +124,7 @@ Tokens kept_by_layers(const std::string& spec) {
   layer.store = std::make_shared<PageStore>(shape);
   layer.rotations = std::make_shared<PositionRotations>(rotary);
   layer.rotations->reserve(512);
-  Sequence sequence = test::alike_layers(layer, kLayers);
+  Sequence sequence = test::identical_layers(layer, kLayers);
   const std::unique_ptr<Evictor> evictor = evict_methods().make(spec);
   evictor->attach(AttendContext::uniform(kLayers, AttendLayer{1, 1, shape}));
   sequence.set_state(Sequence::StateOf::kEvictor, evictor->new_state());
@@ -159,7 +159,8 @@ std::vector<float> given_scores() {
   constexpr double kFactors[] = {1, 0.4, 2};
   std::vector<float> scores;
   for (uint32_t h = 0; h < 3; ++h)
-    for (uint32_t t = 0; t < 60; ++t) scores.push_back(static_cast<float>(test::mixed(t + 100 * h) * kFactors[h]));
+    for (uint32_t t = 0; t < 60; ++t)
+      scores.push_back(static_cast<float>(test::pseudo_random(t + 100 * h) * kFactors[h]));
   return scores;
 }
 
@@ -199,8 +200,8 @@ TEST(AuthorsEvict, CriticalKv) {
   std::vector<float> scores, norms;
   for (uint32_t i = 0; i < 180; ++i) {
     const uint32_t at = i % 60 + 100 * (i / 60);
-    scores.push_back(static_cast<float>(std::pow(test::mixed(at) + 1, 4) * 2e-5));
-    norms.push_back(static_cast<float>(test::mixed(at + 1000) + 1.25));
+    scores.push_back(static_cast<float>(std::pow(test::pseudo_random(at) + 1, 4) * 2e-5));
+    norms.push_back(static_cast<float>(test::pseudo_random(at + 1000) + 1.25));
   }
   const std::vector<char> keep = keep_critical(scores, norms, 3, 20, {});
   EXPECT_EQ(kept(keep, 0, 60),

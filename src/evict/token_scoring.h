@@ -19,9 +19,9 @@ struct TailScale {
 };
 using QueryTails = LayerStates<QueryTail, TailScale>;
 
-/// Attention that some rows of a table's queries give to its tokens, hidden ones and later ones aside: added up over
-/// rows and heads. queries: [rows, group, key_dim], rotated; tokens: [rows], sequence index of each, ascending;
-/// sums: [kv.tokens()].
+/// Attention that some rows of a table's queries give to its tokens, hidden ones and later ones aside: added up
+/// over rows and heads. queries: [rows, group, key_dim], rotated; tokens: [rows], sequence index of each,
+/// ascending; sums: [kv.tokens()].
 void add_attention(const PagedKv& kv, int head, const Kernels& kernels, std::span<const float> queries,
                    std::span<const int64_t> tokens, int group, float scale, std::span<float> sums);
 

@@ -18,9 +18,9 @@ void read_rotated(const Kernels& kernels, const PagedKv& kv, const PageEntry& en
 float dot(const float* x, const float* y, int n);
 
 /// A set of tokens of a table, as pages with masks at their places, in order.
-class TokenChoice {
+class TokenSet {
  public:
-  explicit TokenChoice(const PageTable& table) : table_(table), masks_(table.size()) {}
+  explicit TokenSet(const PageTable& table) : table_(table), masks_(table.size()) {}
   /// Adds tokens [begin, end) of the sequence.
   void add(int64_t begin, int64_t end);
   /// Adds tokens of one entry.

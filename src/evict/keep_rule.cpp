@@ -1,4 +1,4 @@
-#include "evict/keep.h"
+#include "evict/keep_rule.h"
 
 #include <algorithm>
 #include <limits>

@@ -1,4 +1,4 @@
-#include "evict/keep.h"
+#include "evict/keep_rule.h"
 #include "seed.h"
 
 #include <gtest/gtest.h>

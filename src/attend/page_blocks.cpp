@@ -1,4 +1,4 @@
-#include "attend/page_choice.h"
+#include "attend/page_blocks.h"
 
 #include <algorithm>
 #include <bit>
@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "attend/key_scores.h"
-#include "attend/token_choice.h"
+#include "attend/token_set.h"
 #include "base/common_parameters.h"
 #include "base/error.h"
 
@@ -22,7 +22,7 @@ PageBudget read_budget(const Values& values) {
   return {values.integer("budget"), values.number("share"), values.integer("sink"), values.integer("window")};
 }
 
-int read_part(std::string_view method, const Values& values, std::string_view name, int least) {
+int read_page_block(std::string_view method, const Values& values, std::string_view name, int least) {
   const int64_t part = values.integer(name);
   std::string expected;
   for (int64_t p = least; p <= kPageTokens; p *= 2) {
@@ -32,14 +32,14 @@ int read_part(std::string_view method, const Values& values, std::string_view na
   fail_usage("attend method ", method, ": ", name, ": expected ", expected, " tokens, found ", part);
 }
 
-void choose_parts(const PageTable& table, const QueryBlock& block, const PageBudget& budget, int part,
-                  const std::function<void(std::span<const uint32_t>, float*)>& score, Selection& selection) {
+void select_page_blocks(const PageTable& table, const QueryBlock& block, const PageBudget& budget, int part,
+                        const std::function<void(std::span<const uint32_t>, float*)>& score, Selection& selection) {
   const int64_t end = block.first + block.rows;  // tokens that the last row sees
   const auto share = static_cast<int64_t>(std::llround(budget.share * static_cast<double>(end)));
   const int64_t sink_end = first_token(table) + budget.sink;
   int64_t left = std::max(budget.tokens, share), all = 0;
   std::vector<uint32_t> others;
-  TokenChoice choice(table);
+  TokenSet choice(table);
   for (uint32_t s = 0; s < table.size() && table[s].first < end; ++s) {
     const PageEntry& entry = table[s];
     if (entry.mask == 0) continue;
@@ -73,7 +73,7 @@ void choose_parts(const PageTable& table, const QueryBlock& block, const PageBud
   choice.add_to(selection);
 }
 
-std::vector<float> drawn_queries(const QueryBlock& block, int key_dim, int most) {
+std::vector<float> sampled_queries(const QueryBlock& block, int key_dim, int most) {
   const int rows = std::min(block.rows, most);
   const int64_t row_floats = static_cast<int64_t>(block.group) * key_dim;
   std::vector<float> queries(rows * row_floats);
