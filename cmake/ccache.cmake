@@ -1,6 +1,6 @@
-# Compiles through ccache, if it is there, so that a checkout in another folder reuses what this one compiled: paths are
-# made relative to the source tree, in commands and in debug information. Precompiled headers need the
-# sloppiness, and a checksum beside them (precompile.cmake).
+# Compiles through ccache, if installed, so that checkouts in other folders reuse compiled files: paths in commands and
+# debug information are relative to the source tree. Precompiled headers need the sloppiness settings and a checksum file
+# next to the header (precompile.cmake).
 find_program(CCACHE ccache)
 if(CCACHE)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_BASEDIR=${PROJECT_SOURCE_DIR} CCACHE_NOHASHDIR=1 CCACHE_PCH_EXTSUM=1

@@ -1,5 +1,6 @@
-# fathom_embed(VAR FILE SYMBOL ...): for each pair, a source file in the build tree that defines
-# `fathom::FOLDER::SYMBOL()` (FOLDER: the name of the current folder), a std::string_view of FILE's bytes; appends it to VAR. Declare the functions where they are used.
+# fathom_embed(VAR FILE SYMBOL ...): for each pair, writes a source file to the build tree and appends its path to VAR. The
+# source file defines `std::string_view fathom::FOLDER::SYMBOL()` (FOLDER: the name of the current folder), which returns
+# the bytes of FILE. Declare the functions where they are used.
 function(fathom_embed var)
   set(sources ${${var}})
   set(pairs ${ARGN})

@@ -1,8 +1,8 @@
-# fathom_layer(FOLDER SOURCES FILE...): the static library fathom_FOLDER of one folder of src/, linked to the layers added
-# before it. fathom_layer_sources(VAR) lists the sources of the current folder.
-#   LIGHT      the code parses and prints: compiled for build time, not for speed
-#   FAST       the code computes: compiled for speed
-#   RAW_MEMORY the code reads and writes raw memory: every pointer is checked under the sanitizers
+# fathom_layer(FOLDER SOURCES FILE...): adds the static library fathom_FOLDER of a folder of src/, linked to the layers
+# added before it. fathom_layer_sources(VAR) sets VAR to the sources of the current folder.
+#   LIGHT      code that parses and prints: compiled for short build times instead of speed
+#   FAST       numeric code: compiled for speed
+#   RAW_MEMORY code that reads and writes raw memory: the sanitizers check every pointer
 #   NO_PCH     without the precompiled header of standard headers
 function(fathom_layer folder)
   cmake_parse_arguments(PARSE_ARGV 1 layer "LIGHT;FAST;RAW_MEMORY;NO_PCH" "" "SOURCES")
@@ -24,7 +24,7 @@ function(fathom_layer folder)
   if(NOT layer_NO_PCH)
     fathom_precompile(${target} ${kind})
   endif()
-  set_property(GLOBAL PROPERTY FATHOM_LAYERS ${target} ${below})  # from the highest to the lowest, as linkers want them
+  set_property(GLOBAL PROPERTY FATHOM_LAYERS ${target} ${below})  # from the highest to the lowest, the order that linkers need
 endfunction()
 
 function(fathom_layer_sources var)

@@ -1,4 +1,4 @@
-# Links with mold, if it is there: the programs, and the tests of each folder, are linked again after every change.
+# Links with mold, if installed: every change relinks the programs and the tests of each folder.
 find_program(MOLD mold)
 if(MOLD)
   add_link_options(-fuse-ld=mold)

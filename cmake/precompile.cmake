@@ -1,13 +1,13 @@
-# fathom_precompile(TARGET KIND): compiles TARGET with the precompiled header of a kind of code: engine, fast, light or tests,
-# compiled with FATHOM_CODE_KIND (CMakeLists.txt). Reading the standard headers, and GoogleTest's for tests, takes up to half
-# of the time of a source file. One header serves all targets of the kind, whose options are the same.
-# Sources must include what they use all the same: FATHOM_PCH=OFF (the preset tsan) shows what does not.
+# fathom_precompile(TARGET KIND): compiles TARGET with the precompiled header of a kind of code: engine, fast, light or
+# tests. The header is compiled with FATHOM_CODE_KIND (CMakeLists.txt) and shared by all targets of the kind, which have
+# the same options. Parsing the standard headers, and for tests those of GoogleTest, takes up to half of the compile time
+# of a source file. Sources must still include what they use: builds with FATHOM_PCH=OFF (the preset tsan) fail otherwise.
 option(FATHOM_PCH "Precompile standard headers" ON)
 if(NOT CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   set(FATHOM_PCH OFF)
 endif()
 
-# What precompiled headers hold beside the compiler's own headers.
+# Checksum of the content of precompiled headers apart from the headers of the compiler.
 find_path(gtest_folder gtest/gtest.h NO_CACHE)
 file(GLOB_RECURSE gtest_headers ${gtest_folder}/gtest/*.h)
 set(FATHOM_PCH_CHECKSUM ${CMAKE_CXX_COMPILER_VERSION})
@@ -22,8 +22,8 @@ function(fathom_precompile target kind)
   endif()
   set(header fathom_pch_${kind})
   if(NOT TARGET ${header})
-    # For ccache, in place of the header's bytes, which differ from run to run. The compiler and its options are part of
-    # ccache's keys anyway.
+    # ccache reads this file instead of the bytes of the compiled header, which differ from run to run. Its keys already
+    # contain the compiler and its options.
     file(WRITE ${CMAKE_CURRENT_BINARY_DIR}/CMakeFiles/${header}.dir/cmake_pch.hxx.gch.sum "${FATHOM_PCH_CHECKSUM}")
     add_library(${header} OBJECT ${PROJECT_SOURCE_DIR}/cmake/precompile.cpp)
     target_link_libraries(${header} PRIVATE Threads::Threads)

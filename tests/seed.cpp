@@ -23,8 +23,6 @@ class SeedPrinter final : public testing::EmptyTestEventListener {
 
 }  // namespace
 
-uint32_t seed(uint32_t number) {
-  return number + 0x9E3779B9u * static_cast<uint32_t>(GTEST_FLAG_GET(random_seed));
-}
+uint32_t seed(uint32_t number) { return number + 0x9E3779B9u * static_cast<uint32_t>(GTEST_FLAG_GET(random_seed)); }
 
 }  // namespace fathom::test

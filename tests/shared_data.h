@@ -9,7 +9,8 @@
 
 namespace fathom::test {
 
-/// Path, without its ending, of a tiny model and its reference logits: the project's own copy if it has one.
+/// Returns the path, without extension, of a tiny model and its reference logits: in tests/data if it is there,
+/// otherwise in the optional reference data.
 inline std::string golden(const std::string& name) {
   const std::string own = data_path(name);
   return std::filesystem::exists(own + ".gguf") ? own : shared_path("golden/" + name);
@@ -17,6 +18,7 @@ inline std::string golden(const std::string& name) {
 
 }  // namespace fathom::test
 
-/// Skips the test, saying why, when reference data is not there.
-#define FATHOM_NEEDS(path) \
-  if (!std::filesystem::exists(path)) GTEST_SKIP() << path << " is not here: reference data beside the project"
+/// Skips the test if reference data is missing.
+#define FATHOM_NEEDS(path)            \
+  if (!std::filesystem::exists(path)) \
+  GTEST_SKIP() << path << " is missing (optional reference data, see FATHOM_SHARED)"

@@ -7,14 +7,14 @@
 
 namespace fathom {
 
-/// 64 bytes: a cache line, and the widest vector register.
+/// Alignment of numeric buffers in bytes: one cache line, and one of the widest vector registers.
 inline constexpr size_t kAlignment = 64;
 
-/// Memory that starts at a multiple of kAlignment, in large pages of the machine if it is large; for std::free.
-/// null for 0 bytes. Throws std::bad_alloc.
+/// Returns kAlignment-aligned memory, backed by huge pages when large. Free it with std::free. Returns null for
+/// 0 bytes. Throws std::bad_alloc.
 void* allocate_aligned(size_t bytes);
 
-/// A fixed-size array of trivially copyable T, aligned to kAlignment; contents are uninitialised.
+/// A fixed-size array of trivially copyable T, aligned to kAlignment. Its contents are uninitialised.
 template <class T>
 class AlignedBuffer {
  public:
@@ -27,7 +27,7 @@ class AlignedBuffer {
   const T& operator[](size_t i) const { return data_.get()[i]; }
   std::span<T> span() { return {data(), size_}; }
   std::span<const T> span() const { return {data(), size_}; }
-  /// Grows to at least `size` elements; contents are lost when it grows.
+  /// Grows to at least `size` elements. Growing discards the contents.
   void reserve(size_t size) {
     if (size > size_) *this = AlignedBuffer(size);
   }

@@ -18,29 +18,39 @@ Parameter parameter(const char* name, Parameter::Type type, const char* summary,
 }  // namespace
 
 Parameter sink_parameter(ParameterOverrides terms) {
-  return parameter("sink", Parameter::Type::kInt, "first tokens, always visible", std::move(terms));
+  return parameter("sink", Parameter::Type::kInt,
+                   "first tokens, always visible; models rely on a few of them, more only costs time",
+                   std::move(terms));
 }
 Parameter window_parameter(ParameterOverrides terms) {
-  return parameter("window", Parameter::Type::kInt, "newest tokens, always visible, the query's own included",
+  return parameter("window", Parameter::Type::kInt,
+                   "newest tokens, always visible, the query's own included; more is closer to dense attention and "
+                   "slower",
                    std::move(terms));
 }
 Parameter budget_parameter(ParameterOverrides terms) {
-  return parameter("budget", Parameter::Type::kInt, "tokens visible to a query", std::move(terms));
+  return parameter("budget", Parameter::Type::kInt,
+                   "tokens visible to a query; more is closer to dense attention and slower", std::move(terms));
 }
 Parameter share_parameter(ParameterOverrides terms) {
   terms.max = std::min(terms.max, 1.0);
-  return parameter("share", Parameter::Type::kFloat,
-                   "tokens visible to a query as a share of all, if that is more than the budget",
-                   std::move(terms));
+  return parameter(
+      "share", Parameter::Type::kFloat,
+      "visible tokens as a share of all tokens, if more than the budget; more is closer to dense attention "
+      "and slower",
+      std::move(terms));
 }
 Parameter block_parameter(ParameterOverrides terms) {
-  return parameter("block", Parameter::Type::kInt, "tokens that are chosen together", std::move(terms));
+  return parameter("block", Parameter::Type::kInt,
+                   "consecutive tokens selected together; larger is faster and less selective", std::move(terms));
 }
 Parameter topk_parameter(ParameterOverrides terms) {
-  return parameter("topk", Parameter::Type::kInt, "blocks that are chosen", std::move(terms));
+  return parameter("topk", Parameter::Type::kInt, "blocks selected; more is closer to dense attention and slower",
+                   std::move(terms));
 }
 Parameter chunk_parameter(ParameterOverrides terms) {
-  return parameter("chunk", Parameter::Type::kInt, "queries that choose together while a text is read",
+  return parameter("chunk", Parameter::Type::kInt,
+                   "queries that share one selection while a text is read; more is faster and less precise",
                    std::move(terms));
 }
 Parameter positions_parameter(std::string value, std::vector<std::string> choices, std::string summary) {

@@ -7,33 +7,33 @@
 
 namespace fathom {
 
-/// What methods differ in that have one of the parameters below.
+/// The properties of a common parameter that differ between methods.
 struct ParameterOverrides {
-  std::string value{};  // the default; empty: none
+  std::string value{};  // default; empty: no default
   double min = 0, max = 1e12;
-  std::string summary{};  // empty: the common one
+  std::string summary{};  // empty: the common summary
   std::vector<std::string> old_names{};
 };
 
-// The parameters that many methods have: the same name means the same thing in all of them.
+// Parameters that many methods share. A name has the same meaning in every method.
 
-/// First tokens of a sequence, which stay visible.
+/// `sink`: number of first tokens of a sequence that stay visible.
 Parameter sink_parameter(ParameterOverrides terms);
-/// Newest tokens, which are always visible.
+/// `window`: number of newest tokens, which are always visible.
 Parameter window_parameter(ParameterOverrides terms);
-/// Tokens that are visible, or kept, in all.
+/// `budget`: total number of tokens that are visible, or kept.
 Parameter budget_parameter(ParameterOverrides terms);
-/// The same as a share of all tokens. terms: from 0 to 1 unless they say otherwise.
+/// `share`: the budget as a share of all tokens, in [0, 1] or the narrower range in `terms`.
 Parameter share_parameter(ParameterOverrides terms);
-/// Tokens that are chosen together or not at all.
+/// `block`: number of consecutive tokens that are selected together.
 Parameter block_parameter(ParameterOverrides terms);
-/// How many of the best items (blocks, unless the summary says otherwise) are chosen.
+/// `topk`: number of best items (blocks, unless the summary names others) that are selected.
 Parameter topk_parameter(ParameterOverrides terms);
-/// The positions that selected or kept tokens take: "original" (those they were read at), "clamped" (none farther
-/// away than a limit) or "compacted" (consecutive, without gaps). choices: those the method has. Replaces `place`,
-/// `places`.
+/// `positions`: the positions given to selected or kept tokens: "original" (where they were read), "clamped" (no
+/// farther away than a limit) or "compacted" (consecutive, without gaps). choices: those the method supports.
+/// Accepts the old names `place` and `places` and the old values.
 Parameter positions_parameter(std::string value, std::vector<std::string> choices, std::string summary);
-/// Tokens of a text that are read, or choose, together.
+/// `chunk`: number of tokens of a text that are read together, or share one selection.
 Parameter chunk_parameter(ParameterOverrides terms);
 
 }  // namespace fathom

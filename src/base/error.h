@@ -10,8 +10,8 @@
 
 namespace fathom {
 
-/// The one exception of the engine. Its text says what is wrong, where (file, field, byte), what was expected and
-/// what was found.
+/// The only exception type of the engine. Its text says what is wrong, where (file, field, byte), what was expected
+/// and what was found.
 class Error : public std::runtime_error {
  public:
   enum class Kind { kFailed, kUsage, kInterrupted, kOutOfMemory };
@@ -22,15 +22,15 @@ class Error : public std::runtime_error {
   Kind kind_;
 };
 
-/// One part of a text: a string, a character or a number. Refers to the string that it was made from. Not a stream
-/// insertion, because `concat` is called nearly everywhere and streams are slow to compile.
+/// One part of a text: a string, a character or a number. It refers to the string it was made from. `concat` uses
+/// it instead of streams, because it is called nearly everywhere and streams are slow to compile.
 class TextPart {
  public:
   TextPart(std::string_view text) : text_(text) {}
   TextPart(const std::string& text) : text_(text) {}
   TextPart(const char* text) : text_(text) {}
   TextPart(char c) : digits_{c}, text_(digits_, 1) {}
-  TextPart(double number)  // as printf's %g
+  TextPart(double number)  // formatted with %g
       : text_(digits_, static_cast<size_t>(std::snprintf(digits_, sizeof digits_, "%g", number))) {}
   template <std::integral T>
   TextPart(T number) {
@@ -52,23 +52,25 @@ class TextPart {
   std::string_view text_;
 };
 
-/// The parts written one after the other.
+/// Returns the parts joined into one string.
 std::string join_parts(std::initializer_list<TextPart> parts);
+/// Returns the arguments joined into one string.
 template <class... Parts>
 std::string concat(const Parts&... parts) {
   return join_parts({TextPart(parts)...});
 }
 
-/// Throws Error.
+/// Throws Error with the joined parts as its text.
 [[noreturn]] void throw_error(Error::Kind kind, std::initializer_list<TextPart> parts);
 
-/// Throws Error with the parts as its text.
+/// Throws Error of kind kFailed with the joined parts as its text.
 template <class... Parts>
 [[noreturn]] void fail(const Parts&... parts) {
   throw_error(Error::Kind::kFailed, {TextPart(parts)...});
 }
 
-/// Throws Error of kind kUsage: the caller asked for something that does not exist or does not fit.
+/// Throws Error of kind kUsage with the joined parts as its text: the user requested something that does not exist
+/// or is invalid.
 template <class... Parts>
 [[noreturn]] void fail_usage(const Parts&... parts) {
   throw_error(Error::Kind::kUsage, {TextPart(parts)...});

@@ -7,7 +7,7 @@
 
 namespace fathom {
 
-/// A whole file mapped read-only into memory; nothing is copied. Movable, unmapped when destroyed.
+/// A whole file mapped read-only into memory, without a copy. Movable; the destructor unmaps it.
 class FileMap {
  public:
   /// Throws Error if the file cannot be opened or mapped, or is not a regular file.
@@ -17,7 +17,7 @@ class FileMap {
   ~FileMap();
 
   std::span<const std::byte> bytes() const { return {data_, size_}; }
-  /// The same bytes as characters, of any encoding.
+  /// The bytes as characters; their encoding is not checked.
   std::string_view text() const { return {reinterpret_cast<const char*>(data_), size_}; }
 
  private:

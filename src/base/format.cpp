@@ -11,7 +11,7 @@ namespace fathom {
 
 namespace {
 
-/// Three digits, without zeros at the end: 1.5, 12.3, 100, 1023.
+/// Returns a number with three digits (four from 1000 to 1023), without trailing zeros: 1.5, 12.3, 100, 1023.
 std::string three_digits(double value) {
   char text[32];
   const int decimals = value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2;
@@ -23,15 +23,15 @@ std::string three_digits(double value) {
   return digits;
 }
 
-/// `value` divided by 1024 until it is below that, and how often.
-struct Scaled {
+/// A value divided by 1024 `steps` times, until it is below 1024.
+struct BinaryScaled {
   double value;
   int steps;
 };
 
-Scaled scale(double value, int max_steps) {
-  Scaled scaled{value, 0};
-  // 1023.5 would be shown as 1024.
+BinaryScaled scale(double value, int max_steps) {
+  BinaryScaled scaled{value, 0};
+  // 1023.5 would be rounded to 1024.
   while (scaled.steps < max_steps && scaled.value >= 1023.5) {
     scaled.value /= 1024;
     ++scaled.steps;
@@ -40,7 +40,7 @@ Scaled scale(double value, int max_steps) {
 }
 
 std::string with_unit(double value, const char* const (&units)[5]) {
-  const Scaled scaled = scale(std::abs(value), 4);
+  const BinaryScaled scaled = scale(std::abs(value), 4);
   return concat(value < 0 ? "-" : "", three_digits(scaled.value), units[scaled.steps]);
 }
 
@@ -67,10 +67,10 @@ std::string format_seconds(double seconds) {
 }
 
 std::string quote(std::string_view text) {
-  constexpr size_t kLongest = 60;  // enough to recognise it, and the message stays one line
+  constexpr size_t kMaxQuotedBytes = 60;  // enough to recognise the text, short enough for a message of one line
   std::string result = "'";
   size_t at = 0;
-  while (at < text.size() && at < kLongest) {
+  while (at < text.size() && at < kMaxQuotedBytes) {
     const unsigned char c = text[at];
     const size_t length = c < 0x20 || c == 0x7f ? 0 : utf8_length(text.substr(at));
     if (length == 0) {

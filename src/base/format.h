@@ -5,21 +5,21 @@
 
 namespace fathom {
 
-/// A count or rate as a person would write it, three digits: "0.35", "950", "12.3k", "4m", "1.5g"; k = 1024, as in
-/// parse_size.
+/// Returns a count or rate with three digits and a suffix: "0.35", "950", "12.3k", "4m", "1.5g". Suffixes are
+/// binary (k = 1024), as in parse_size.
 std::string format_size(double size);
 
-/// Bytes with their unit, three digits: "512 B", "1.5 KiB", "12.3 GiB".
+/// Returns a number of bytes with three digits and its unit: "512 B", "1.5 KiB", "12.3 GiB".
 std::string format_bytes(double bytes);
 
-/// A duration: "1.5 ms", "0.42 s", "59 s", "2 min 05 s", "1 h 03 min".
+/// Returns a duration with its unit: "1.5 ms", "0.42 s", "59 s", "2 min 05 s", "1 h 03 min".
 std::string format_seconds(double seconds);
 
-/// Foreign text for an error message: in quotes, control characters and what is not UTF-8 escaped, cut after 60
-/// bytes.
+/// Returns untrusted text for an error message: in quotes, with control characters and invalid UTF-8 escaped, and
+/// cut after 60 bytes.
 std::string quote(std::string_view text);
 
-/// The parts joined by ", ".
+/// Returns the strings joined by ", ".
 template <class Strings>
 std::string comma_list(const Strings& strings) {
   std::string list;
@@ -30,7 +30,7 @@ std::string comma_list(const Strings& strings) {
   return list;
 }
 
-/// The parts joined by ", " and, before the last one, " or ".
+/// Returns the strings joined by ", ", with " or " before the last one.
 template <class Strings>
 std::string or_list(const Strings& strings) {
   std::string list;

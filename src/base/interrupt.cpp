@@ -25,7 +25,7 @@ void install_interrupt_handler() {
   signal_token.reset();
   struct sigaction action {};
   action.sa_handler = handle_interrupt;
-  action.sa_flags = SA_RESTART;  // reads and writes under way go on: only the flag stops work
+  action.sa_flags = SA_RESTART;  // restart interrupted reads and writes; only the token stops an operation
   ::sigemptyset(&action.sa_mask);
   for (const int number : kSignals) {
     if (::sigaction(number, &action, nullptr) != 0) {

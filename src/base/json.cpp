@@ -7,9 +7,9 @@
 namespace fathom {
 namespace {
 
-using Library = nlohmann::json;
+using NlohmannJson = nlohmann::json;
 
-/// Removes all but the last of fields with the same name, which takes the place of the first.
+/// Removes repeated field names: the value of the last field with a name replaces that of the first one.
 void keep_last_of_same_name(Json::Object& fields) {
   if (fields.size() < 2) return;
   std::unordered_map<std::string_view, size_t> first;
@@ -27,10 +27,11 @@ void keep_last_of_same_name(Json::Object& fields) {
   fields = std::move(kept);
 }
 
-/// Builds values from the parser's events. With `visit`, items of the outermost array go there one by one.
-class Builder final : public Library::json_sax_t {
+/// Builds a value from the parser's events. If `visit` is set, calls it with each item of the outermost array
+/// instead of keeping the items.
+class JsonBuilder final : public NlohmannJson::json_sax_t {
  public:
-  explicit Builder(const std::function<void(const Json&)>* visit = nullptr) : visit_(visit) {}
+  explicit JsonBuilder(const std::function<void(const Json&)>* visit = nullptr) : visit_(visit) {}
 
   Json take() { return std::move(result_); }
   const std::string& error() const { return error_; }
@@ -41,7 +42,7 @@ class Builder final : public Library::json_sax_t {
   bool number_unsigned(number_unsigned_t value) override { return add(value); }
   bool number_float(number_float_t value, const string_t&) override { return add(value); }
   bool string(string_t& value) override { return add(std::move(value)); }
-  bool binary(binary_t&) override { return false; }  // not in text
+  bool binary(binary_t&) override { return false; }  // does not occur in text
   bool start_object(size_t) override { return open(Json::object()); }
   bool start_array(size_t) override { return open(Json::array()); }
   bool key(string_t& key) override {
@@ -59,7 +60,7 @@ class Builder final : public Library::json_sax_t {
   }
 
  private:
-  struct Open {
+  struct OpenContainer {
     bool is_object;
     Json::Array items;
     Json::Object fields;
@@ -92,23 +93,23 @@ class Builder final : public Library::json_sax_t {
   }
 
   const std::function<void(const Json&)>* visit_;
-  std::vector<Open> open_;
+  std::vector<OpenContainer> open_;
   Json result_;
   std::string error_;
 };
 
-/// False if the text is no JSON, with the reason in builder.error().
-bool run(std::string_view text, Builder& builder) {
-  return Library::sax_parse(text.data(), text.data() + text.size(), &builder);
+/// Parses `text` into `builder`. Returns false if the text is malformed; builder.error() then has the reason.
+bool parse_into(std::string_view text, JsonBuilder& builder) {
+  return NlohmannJson::sax_parse(text.data(), text.data() + text.size(), &builder);
 }
 
-std::string print_scalar(const Library& value) {
-  return value.dump(-1, ' ', false, Library::error_handler_t::replace);
+std::string print_scalar(const NlohmannJson& value) {
+  return value.dump(-1, ' ', false, NlohmannJson::error_handler_t::replace);
 }
 
-class Printer {
+class JsonPrinter {
  public:
-  Printer(int indent, std::string& out) : indent_(indent), out_(out) {}
+  JsonPrinter(int indent, std::string& out) : indent_(indent), out_(out) {}
 
   void print(const Json& value, int level) {
     if (value.is_object()) {
@@ -177,25 +178,25 @@ Json::Json(std::initializer_list<Json> items) {
 }
 
 Json Json::parse(std::string_view text) {
-  Builder builder;
-  if (!run(text, builder)) throw JsonError(builder.error());
+  JsonBuilder builder;
+  if (!parse_into(text, builder)) throw JsonError(builder.error());
   return builder.take();
 }
 
 Json Json::parse_or_null(std::string_view text) {
-  Builder builder;
-  return run(text, builder) ? builder.take() : Json();
+  JsonBuilder builder;
+  return parse_into(text, builder) ? builder.take() : Json();
 }
 
 void Json::parse_items(std::string_view text, const std::function<void(const Json&)>& visit) {
-  Builder builder(&visit);
-  if (!run(text, builder)) throw JsonError(builder.error());
+  JsonBuilder builder(&visit);
+  if (!parse_into(text, builder)) throw JsonError(builder.error());
   if (const Json whole = builder.take(); !whole.is_array()) whole.fail_type("an array");
 }
 
 std::string Json::dump(int indent) const {
   std::string out;
-  Printer(indent, out).print(*this, 0);
+  JsonPrinter(indent, out).print(*this, 0);
   return out;
 }
 
@@ -251,12 +252,12 @@ const Json* Json::find(std::string_view key) const {
 const Json& Json::at(std::string_view key) const {
   if (!is_object()) fail_type("an object");
   if (const Json* found = find(key)) return *found;
-  throw JsonError(concat("there is no field \"", key, "\""));
+  throw JsonError(concat("field \"", key, "\" is missing"));
 }
 
 const Json& Json::at(size_t index) const {
   if (index < items().size()) return items()[index];
-  throw JsonError(concat("there is no item ", index, " of ", size()));
+  throw JsonError(concat("item ", index, " is missing: the array has ", size(), " items"));
 }
 
 Json& Json::operator[](std::string_view key) {
@@ -283,7 +284,7 @@ void Json::update(const Json& other) {
 
 bool Json::operator==(const Json& other) const {
   if (is_number_integer() && other.is_number_integer() && value_.index() != other.value_.index()) {
-    const int64_t a = integer(), b = other.integer();  // one of them is signed: equal only if both are ≥ 0
+    const int64_t a = integer(), b = other.integer();  // one is signed, one unsigned: equal only if both are ≥ 0
     return a == b && a >= 0;
   }
   if (is_number() && other.is_number() && value_.index() != other.value_.index()) return number() == other.number();

@@ -15,19 +15,19 @@
 
 namespace fathom {
 
-/// What is wrong with a JSON text, or with a value of another type than was expected.
+/// Thrown for a malformed JSON text, and for a value of another type than expected.
 class JsonError : public Error {
  public:
   using Error::Error;
 };
 
-/// A JSON value; objects keep the order of their fields. Parsing and printing are nlohmann-json's, which only
-/// json.cpp includes: in every file it would take longer to compile than the rest of it.
+/// A JSON value; objects keep the order of their fields. nlohmann-json parses and prints. Only json.cpp includes
+/// it, because it takes longer to compile than the rest of a typical source file.
 class Json {
  public:
   using Array = std::vector<Json>;
   using Object = std::vector<std::pair<std::string, Json>>;
-  /// Deeper nesting is refused when parsing, so that recursion over a value is bounded.
+  /// Deepest nesting that parsing accepts, so that recursion over a value is bounded.
   static constexpr int kMaxDepth = 500;
 
   Json() = default;
@@ -47,22 +47,26 @@ class Json {
   template <class T>
   requires(!std::same_as<T, Json> && std::constructible_from<Json, const T&>) Json(const std::vector<T>& items)
       : value_(Array(items.begin(), items.end())) {}
-  /// An object if every item is an array of two that begins with a string, {{"a", 1}, {"b", 2}}; else an array.
+  /// Makes an object if every item is an array of two that begins with a string, as in {{"a", 1}, {"b", 2}}; else
+  /// an array.
   Json(std::initializer_list<Json> items);
 
   static Json object() { return Json(Object()); }
   static Json array() { return Json(Array()); }
   static Json array(std::initializer_list<Json> items) { return Json(Array(items)); }
 
-  /// Throws JsonError that names line and column: no JSON, text after the value, or nested deeper than kMaxDepth.
-  /// Of fields with the same name the last one counts.
+  /// Parses a JSON text. If several fields have the same name, the last one is used. Throws JsonError, with line
+  /// and column, if the text is malformed or continues after the value, and JsonError if it is nested deeper than
+  /// kMaxDepth.
   static Json parse(std::string_view text);
-  /// As parse(), but null for what is no JSON.
+  /// Like parse(), but returns null where parse() throws.
   static Json parse_or_null(std::string_view text);
-  /// Visits the items of the array that the text is, one by one, without keeping them all.
+  /// Parses a JSON array and calls `visit` with each item, without keeping all items in memory. Throws JsonError,
+  /// also if the text is not an array.
   static void parse_items(std::string_view text, const std::function<void(const Json& item)>& visit);
 
-  /// On one line if indent < 0; bytes that are not UTF-8 are replaced by U+FFFD.
+  /// Returns the JSON text, on one line if indent < 0. Invalid UTF-8 is replaced by U+FFFD, numbers that are not
+  /// finite by null.
   std::string dump(int indent = -1) const;
 
   bool is_null() const { return holds<std::monostate>(); }
@@ -74,16 +78,18 @@ class Json {
   bool is_array() const { return holds<Array>(); }
   bool is_object() const { return holds<Object>(); }
 
-  /// Items of an array, fields of an object, 0 of null, 1 of anything else.
+  /// Number of items of an array or fields of an object; 0 for null, 1 for any other value.
   size_t size() const;
   bool empty() const { return size() == 0; }
 
-  /// The value as a bool, number, std::string or vector of these. Throws JsonError if it has another type; a whole
-  /// number converts to any arithmetic type but bool.
+  /// Returns the value as a bool, number, std::string or vector of these. Numbers convert to every arithmetic type
+  /// but bool; conversion to an integer truncates. Throws JsonError if the value has another type.
   template <class T>
   T get() const;
+  /// Returns the string. Throws JsonError if the value has another type.
   const std::string& text() const;
-  // Of a temporary by value, so that a loop over them is safe.
+  /// Return the items of an array and the fields of an object. Throw JsonError if the value has another type. On a
+  /// temporary they return a copy, so that a loop over the result is safe.
   const Array& items() const&;
   Array& items() & { return const_cast<Array&>(std::as_const(*this).items()); }
   Array items() && { return std::move(items()); }
@@ -91,23 +97,22 @@ class Json {
   Object fields() && { return std::as_const(*this).fields(); }
 
   bool contains(std::string_view key) const { return find(key) != nullptr; }
-  /// The field of an object; null if there is none, or if this is no object.
+  /// Returns the field of an object; null if it is absent, or if this is not an object.
   const Json* find(std::string_view key) const;
   Json* find(std::string_view key) { return const_cast<Json*>(std::as_const(*this).find(key)); }
-  /// The field of an object, if there is one.
+  /// Returns the field of an object, or `fallback` if it is absent.
   template <class T>
-  T value(std::string_view key, T otherwise) const {
+  T value(std::string_view key, T fallback) const {
     const Json* found = find(key);
-    return found ? found->get<T>() : otherwise;
+    return found ? found->get<T>() : fallback;
   }
-  std::string value(std::string_view key, const char* otherwise) const {
-    return value(key, std::string(otherwise));
-  }
-  /// Throws JsonError if there is none.
+  std::string value(std::string_view key, const char* fallback) const { return value(key, std::string(fallback)); }
+  /// Returns the field or item. Throws JsonError if it is absent.
   const Json& at(std::string_view key) const;
   const Json& at(size_t index) const;
 
-  /// Adds the field, null, if there is none; null becomes an object.
+  /// Returns the field; adds it as null if it is absent. A null value becomes an empty object first. Throws
+  /// JsonError if this is another type of value.
   Json& operator[](std::string_view key);
   const Json& operator[](std::string_view key) const { return at(key); }
   template <std::integral T>
@@ -118,10 +123,12 @@ class Json {
   Json& operator[](T index) {
     return const_cast<Json&>(at(static_cast<size_t>(index)));
   }
-  /// Null becomes an array.
+  /// Appends an item to an array. A null value becomes an empty array first. Throws JsonError if this is another
+  /// type of value.
   void push_back(Json item);
+  /// Removes a field. Does nothing if it is absent, or if this is not an object.
   void erase(std::string_view key);
-  /// Sets all fields of another object.
+  /// Copies all fields of `other` into this object, replacing those of the same name.
   void update(const Json& other);
 
   bool operator==(const Json& other) const;

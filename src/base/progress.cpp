@@ -13,9 +13,9 @@ namespace fathom {
 
 namespace {
 
-constexpr std::chrono::milliseconds kBetweenLines{100};  // faster than that nobody can read
-constexpr std::chrono::seconds kBeforeFirstLine{1};      // work that is over by then needs no line
-constexpr const char* kEraseLine = "\r\x1b[K";           // back to the first column, clear to the end
+constexpr std::chrono::milliseconds kRedrawInterval{100};  // faster updates are not readable
+constexpr std::chrono::seconds kFirstDrawDelay{1};         // shorter work needs no line
+constexpr const char* kEraseLine = "\r\x1b[K";             // go to the first column, clear to the end of the line
 
 }  // namespace
 
@@ -34,7 +34,7 @@ Progress::~Progress() {
 void Progress::update(int64_t done) {
   if (!show_) return;
   const auto now = std::chrono::steady_clock::now();
-  if (shown_ ? now - last_ < kBetweenLines : now - start_ < kBeforeFirstLine) return;
+  if (shown_ ? now - last_ < kRedrawInterval : now - start_ < kFirstDrawDelay) return;
   std::string text = line(label_, unit_, done, total_, std::chrono::duration<double>(now - start_).count());
   if (!note_.empty()) text += "  " + note_;
   std::fprintf(stderr, "%s%s", kEraseLine, text.c_str());

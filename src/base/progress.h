@@ -7,22 +7,23 @@
 
 namespace fathom {
 
-/// One line on stderr for long work: done of total, rate, time left; rewritten in place at most ten times a second.
-/// Silent when stderr is no terminal (unless `always`), and for work that is over within a second. Erased when
-/// destroyed.
+/// A progress line on stderr for long work: done of total, rate and time left. It is rewritten at most ten times a
+/// second and erased by the destructor. It is not shown if stderr is not a terminal (unless kAlways), nor for work
+/// that ends within a second.
 class Progress {
  public:
   enum class Show { kTerminal, kNever, kAlways };
-  /// label: "reading"; unit: "tokens".
+  /// label: for example "reading"; unit: for example "tokens".
   Progress(std::string label, std::string unit, int64_t total, Show show = Show::kTerminal);
   ~Progress();
   Progress(const Progress&) = delete;
+  /// Sets the amount of work done, and redraws the line if it is due.
   void update(int64_t done);
-  /// What the work is at now, put behind the numbers.
+  /// Sets a text that is shown after the numbers, such as the current item.
   void set_note(std::string note) { note_ = std::move(note); }
-  /// Work that was found not to be needed.
+  /// Subtracts work that is not needed after all.
   void reduce_total(int64_t by) { total_ -= by; }
-  /// The text of the line for a state of affairs: "reading 12.3k/100k tokens  1.5k tokens/s  59 s left".
+  /// Returns the text of the line after `seconds` of work: "reading 12.3k/100k tokens  1.5k tokens/s  59 s left".
   static std::string line(const std::string& label, const std::string& unit, int64_t done, int64_t total,
                           double seconds);
 

@@ -16,7 +16,7 @@ void fail_unknown_method(std::string_view kind, std::string_view name, const std
 void AliasWarnings::print(std::string_view kind, std::string_view method, const Values& values) {
   for (const Values::Renamed& renamed : values.renamed()) {
     const std::string text =
-        concat("note: --", kind, " ", method, ": '", renamed.old_text, "' is now '", renamed.text, "'\n");
+        concat("fathom: --", kind, " ", method, ": '", renamed.old_text, "' is now '", renamed.text, "'\n");
     const std::lock_guard lock(mutex_);
     if (printed_.insert(text).second) std::fputs(text.c_str(), stderr);
   }

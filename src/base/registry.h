@@ -13,16 +13,17 @@
 
 namespace fathom {
 
-/// What a method reads, and what it can be combined with. A flag of a method that has others as parameters
-/// (`layers:then=...`) is about the method itself: MethodTable::capabilities joins them.
+/// What a method reads, and what it can be combined with. For a method that has other methods as parameters
+/// (`layers:then=...`) the flags describe the method alone; MethodTable::capabilities combines them with those of
+/// the parameters.
 struct Capabilities {
-  bool needs_host_pages = false;      // reads keys or values, so pages must be in the host's memory
+  bool needs_host_pages = false;      // reads keys or values, so pages must be in host memory
   bool reads_surprisal = false;       // needs the logits of all tokens
-  bool works_with_compacted = false;  // when an evictor moves tokens within their page tables
-  bool works_with_landmarks = false;  // with models that were trained with landmarks
-  bool works_on_recurrent = false;    // with models some of whose layers are recurrent and have no pages
+  bool works_with_compacted = false;  // with evictors that move tokens within their page tables
+  bool works_with_landmarks = false;  // with models trained with landmarks
+  bool works_on_recurrent = false;    // with models that have recurrent layers, which have no pages
 
-  /// Of two methods that are used together.
+  /// Returns the capabilities of two methods used together.
   Capabilities operator&(const Capabilities& other) const {
     return {needs_host_pages || other.needs_host_pages, reads_surprisal || other.reads_surprisal,
             works_with_compacted && other.works_with_compacted, works_with_landmarks && other.works_with_landmarks,
@@ -30,13 +31,13 @@ struct Capabilities {
   }
 };
 
-/// What `fathom methods` says of a method.
+/// Description of a method, as printed by `fathom methods`.
 struct MethodInfo {
   std::string kind{};  // "attend", "position", "cache", "sample", …: the option it belongs to
   std::string name;
   std::string summary{};  // one line: what it does
-  std::string paper{};    // title, year; empty for common knowledge
-  bool exact = false;     // same result as the plain method
+  std::string paper{};    // title, year; empty if no paper introduced it
+  bool exact = false;     // same result as the default method of the kind
   std::string needs{};    // "any model", "rotary model", "trained weights"
   std::string time{};     // cost as a formula
   std::string memory{};   // cost as a formula
@@ -44,11 +45,11 @@ struct MethodInfo {
   Capabilities capabilities{};  // of attend, evict and read methods
 };
 
-/// Throws Error (usage): unknown `name` of this kind, with the nearest names and all known ones.
+/// Throws Error (usage) saying that `name` is unknown. The text lists the nearest names and all known ones.
 [[noreturn]] void fail_unknown_method(std::string_view kind, std::string_view name,
                                       const std::vector<std::string>& known);
 
-/// Tells users, once for each, on stderr, which parameters they gave by an old name. Thread-safe.
+/// Prints a note on stderr for each parameter that was given by an old name or value, each note once. Thread-safe.
 class AliasWarnings {
  public:
   void print(std::string_view kind, std::string_view method, const Values& values);
@@ -58,8 +59,8 @@ class AliasWarnings {
   std::set<std::string> printed_;
 };
 
-/// The methods of one kind; Make is the signature of their factories: `std::unique_ptr<Selector>(const Values&,
-/// const Context&)`. A folder defines its table in one file (`methods.cpp`), one line a method.
+/// The methods of one kind. Make is the signature of their factories, such as `std::unique_ptr<Selector>(const
+/// Values&, const Context&)`. A folder defines its table in one file (`methods.cpp`), with one line per method.
 template <class Make>
 class MethodTable {
  public:
@@ -79,7 +80,7 @@ class MethodTable {
     return all;
   }
 
-  /// The method `spec` names. Throws Error (usage) with the nearest names.
+  /// Returns the method that `spec` names. Throws Error (usage) with the nearest names if it is unknown.
   const Entry& find(const Spec& spec) const {
     std::vector<std::string> known;
     for (const Entry& entry : entries_) {
@@ -89,8 +90,8 @@ class MethodTable {
     fail_unknown_method(kind_, spec.name, known);
   }
 
-  /// Of the method that `text` names, joined with those of the methods of this table that its parameters name.
-  /// Throws Error (usage).
+  /// Returns the capabilities of the method that `text` names, combined with those of the methods of this table
+  /// that its parameters name. Throws Error (usage).
   Capabilities capabilities(std::string_view text) const {
     const Spec spec = parse_spec(text);
     const MethodInfo& info = find(spec).info;
@@ -103,7 +104,7 @@ class MethodTable {
     return all;
   }
 
-  /// The names of the methods that have a capability.
+  /// Returns the names of the methods that have a capability.
   std::vector<std::string> names_with(bool Capabilities::*capability) const {
     std::vector<std::string> names;
     for (const Entry& entry : entries_)
@@ -111,8 +112,8 @@ class MethodTable {
     return names;
   }
 
-  /// Parses `text`, checks its parameters, and makes the method. Parameters given by an old name are noted on
-  /// stderr.
+  /// Parses `text`, checks its parameters and makes the method. Prints a note on stderr for parameters given by an
+  /// old name or value. Throws Error (usage).
   template <class... Args>
   auto make(std::string_view text, Args&&... args) const {
     const Spec spec = parse_spec(text);

@@ -14,13 +14,13 @@ std::byte* map_slab(size_t bytes) {
   if (before > 0) ::munmap(begin, before);
   begin += before;
   ::munmap(begin + bytes, kHugePageBytes - before);
-  prefer_large_pages(begin, bytes);
+  advise_huge_pages(begin, bytes);
   return begin;
 }
 
 void unmap_slab(std::byte* slab, size_t bytes) { ::munmap(slab, bytes); }
 
-void prefer_large_pages(void* data, size_t bytes) {
+void advise_huge_pages(void* data, size_t bytes) {
 #ifdef MADV_HUGEPAGE
   ::madvise(data, bytes, MADV_HUGEPAGE);
 #else

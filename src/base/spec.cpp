@@ -10,8 +10,8 @@ namespace fathom {
 
 namespace {
 
-// Far longer than any spec a person or a program means, short enough to be cheap to refuse.
-constexpr size_t kLongestSpec = 64 * 1024;
+// Limits the cost of parsing; useful specs are far shorter.
+constexpr size_t kMaxSpecBytes = 64 * 1024;
 
 std::string_view trimmed(std::string_view text) {
   const size_t first = text.find_first_not_of(' ');
@@ -19,9 +19,8 @@ std::string_view trimmed(std::string_view text) {
   return text.substr(first, text.find_last_not_of(' ') - first + 1);
 }
 
-/// Whether `value` is one group: its first character opens the parenthesis that its last one closes. Parentheses
-/// are balanced.
-bool is_group(std::string_view value) {
+/// Returns whether one pair of parentheses encloses all of `value`, whose parentheses are balanced.
+bool is_parenthesised(std::string_view value) {
   if (value.size() < 2 || value.front() != '(' || value.back() != ')') return false;
   int depth = 0;
   for (size_t i = 0; i + 1 < value.size(); ++i) {
@@ -31,7 +30,7 @@ bool is_group(std::string_view value) {
   return true;
 }
 
-/// Reads one spec; every part is a view of the text.
+/// Parses one spec.
 class SpecParser {
  public:
   explicit SpecParser(std::string_view text) : text_(text) {}
@@ -57,7 +56,7 @@ class SpecParser {
   }
 
   void check_characters() const {
-    if (text_.size() > kLongestSpec) malformed(kLongestSpec, "longer than 64 KiB (", text_.size(), " bytes)");
+    if (text_.size() > kMaxSpecBytes) malformed(kMaxSpecBytes, "longer than 64 KiB (", text_.size(), " bytes)");
     std::vector<size_t> open;
     for (size_t i = 0; i < text_.size(); ++i) {
       const unsigned char c = text_[i];
@@ -69,8 +68,8 @@ class SpecParser {
     if (!open.empty()) malformed(open.back(), "'(' is never closed");
   }
 
-  /// text[begin, end) without the spaces around it; a name or key, which is not empty and has none of the
-  /// characters with a meaning.
+  /// Returns text[begin, end), a name or key, without surrounding spaces. Throws if it is empty or contains one of
+  /// `(),=:`. what: for messages.
   std::string plain_part(size_t begin, size_t end, const char* what) const {
     const std::string_view part = text_.substr(begin, end - begin);
     if (trimmed(part).empty()) malformed(begin, "expected ", what);
@@ -81,7 +80,7 @@ class SpecParser {
     return std::string(trimmed(part));
   }
 
-  /// The first comma outside of parentheses from `at` on, or the end of the text.
+  /// Returns the position of the first comma outside parentheses from `at` on, or the end of the text.
   size_t end_of_pair(size_t at) const {
     int depth = 0;
     while (at < text_.size() && (depth > 0 || text_[at] != ',')) {
@@ -99,7 +98,7 @@ class SpecParser {
     std::string key = plain_part(begin, begin + equals, "a parameter's name");
     if (!keys_.insert(key).second) malformed(begin, "parameter ", quote(key), " is given twice");
     std::string_view value = trimmed(part.substr(equals + 1));
-    if (is_group(value)) value = trimmed(value.substr(1, value.size() - 2));
+    if (is_parenthesised(value)) value = trimmed(value.substr(1, value.size() - 2));
     return {std::move(key), std::string(value)};
   }
 

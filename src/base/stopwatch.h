@@ -4,7 +4,7 @@
 
 namespace fathom {
 
-/// Counts from its making.
+/// Measures the time since its construction.
 class Stopwatch {
  public:
   double seconds() const {

@@ -19,10 +19,11 @@ namespace fathom {
 
 namespace {
 
-// Between the regions of a decode step pass a few microseconds; waking a sleeper costs tens. Waiting this long in a
-// spin keeps the workers awake within a step, and costs a busy machine little more than one wake-up after it.
+// The jobs of a decode step are a few microseconds apart; waking a sleeping thread takes tens of microseconds.
+// Spinning this long keeps the workers awake within a step, and on a busy machine costs little more than one
+// wake-up after it.
 constexpr std::chrono::microseconds kSpinTime{50};
-// The clock costs about as much as one pause: look at it now and then.
+// Number of pauses between two readings of the clock. One reading takes about as long as one pause.
 constexpr int kPausesPerClock = 16;
 
 inline void pause() {
@@ -33,7 +34,7 @@ inline void pause() {
 #endif
 }
 
-/// Waits in a spin until `ready()`, kSpinTime at most; returns the last ready().
+/// Spins until `ready()`, for at most kSpinTime. Returns the last result of ready().
 template <class Ready>
 bool spin_until(const Ready& ready) {
   const auto start = std::chrono::steady_clock::now();
@@ -46,15 +47,15 @@ bool spin_until(const Ready& ready) {
   return ready();
 }
 
-// The indices of a job still to be handed out, in one word: the count above, the next index below. A claim is one
-// fetch_add, which also tells whether there was anything to claim, so that a worker that comes late to a job that
-// is over finds it empty and the caller never waits for it.
+// The unclaimed indices of a job in one word: the count in the upper half, the next index in the lower half. One
+// fetch_add claims an index and returns whether one was left. A worker that arrives after the end of a job
+// therefore finds no index, and the caller never waits for it.
 using Ticket = uint64_t;
 constexpr Ticket ticket(uint64_t count, uint64_t next) { return count << 32 | next; }
 constexpr uint32_t count_of(Ticket word) { return static_cast<uint32_t>(word >> 32); }
 constexpr uint32_t next_of(Ticket word) { return static_cast<uint32_t>(word); }
 constexpr bool has_work(Ticket word) { return next_of(word) < count_of(word); }
-// Each thread can go past the count by one claim; below this the two halves never meet.
+// Each thread can increment past the count once. Up to this count the lower half does not overflow.
 constexpr size_t kMaxCount = std::numeric_limits<uint32_t>::max() / 2;
 
 }  // namespace
@@ -62,39 +63,42 @@ constexpr size_t kMaxCount = std::numeric_limits<uint32_t>::max() / 2;
 struct ThreadPool::State {
   using Body = std::function<void(size_t, int)>;
 
-  // What idle threads look at: one cache line, apart from what threads at work write.
+  // Read by idle threads: on a cache line that working threads write only to claim indices.
   alignas(kAlignment) std::atomic<Ticket> tickets{0};
-  // A sleeper counts itself, then looks again; who has news publishes them, then looks for sleepers: with
-  // sequentially consistent order one of the two sees the other.
+  // A thread about to sleep marks itself as sleeping, then checks its condition once more. A thread that makes the
+  // condition true does so first, then checks for sleepers. With sequentially consistent order at least one of the
+  // two checks succeeds.
   std::atomic<int> sleeping_workers{0};
   std::atomic<bool> caller_sleeps{false};
   std::atomic<bool> stop{false};
 
-  // Of the job: written by the caller before it publishes the tickets, read only by who holds a ticket.
+  // The current job: written by the caller before it publishes the tickets, read only by threads with a ticket.
   alignas(kAlignment) const Body* body = nullptr;
-  std::exception_ptr error;  // of the first to set `failed`
+  std::exception_ptr error;  // of the first thread that set `failed`
   std::atomic<bool> failed{false};
   std::atomic<uint32_t> done{0};  // indices finished or skipped
 
-  std::mutex mutex;  // held by who is about to sleep
+  std::mutex mutex;  // held by a thread that is about to sleep
   std::condition_variable wake_workers, wake_caller;
   std::vector<std::thread> workers;
 
-  /// Works on the current job until no index is left. Returns once its own are done; others may still be at work.
-  void take_part(int thread) {
+  /// Works on the current job until no index is left. Returns when the indices of this thread are done; other
+  /// threads may still be working.
+  void work_on_job(int thread) {
     uint32_t finished = 0, count = 0;
     while (has_work(tickets.load(std::memory_order_relaxed))) {
       const Ticket mine = tickets.fetch_add(1, std::memory_order_acq_rel);
       if (!has_work(mine)) break;
       count = count_of(mine);
-      finished += run(next_of(mine), count, thread);
+      finished += run_index(next_of(mine), count, thread);
     }
     if (finished == 0) return;
     if (done.fetch_add(finished) + finished == count && caller_sleeps.load()) wake(wake_caller);
   }
 
-  /// Runs one index; if it throws, takes all the others that nobody has claimed. Returns how many are now settled.
-  uint32_t run(uint32_t index, uint32_t count, int thread) {
+  /// Runs one index. If it throws, also claims all unclaimed indices, to skip them. Returns the number of indices
+  /// finished or skipped.
+  uint32_t run_index(uint32_t index, uint32_t count, int thread) {
     try {
       (*body)(index, thread);
       return 1;
@@ -106,20 +110,21 @@ struct ThreadPool::State {
   }
 
   void wake(std::condition_variable& sleepers) {
-    { const std::lock_guard lock(mutex); }  // a sleeper that has looked and not yet slept holds it
+    // Waits for a thread that has checked for work but does not sleep yet: it holds the mutex.
+    { const std::lock_guard lock(mutex); }
     sleepers.notify_all();
   }
 
-  void work(int thread) {
-    const auto called = [this] { return has_work(tickets.load()) || stop.load(); };
+  void worker_loop(int thread) {
+    const auto job_or_stop = [this] { return has_work(tickets.load()) || stop.load(); };
     while (!stop.load()) {
-      if (!spin_until(called)) {
+      if (!spin_until(job_or_stop)) {
         std::unique_lock lock(mutex);
         ++sleeping_workers;
-        wake_workers.wait(lock, called);
+        wake_workers.wait(lock, job_or_stop);
         --sleeping_workers;
       }
-      take_part(thread);
+      work_on_job(thread);
     }
   }
 
@@ -143,7 +148,7 @@ ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()), threads
   if (threads < 1) fail_usage("number of threads must be at least 1, found ", threads);
   try {
     for (int thread = 1; thread < threads; ++thread) {
-      state_->workers.emplace_back([state = state_.get(), thread] { state->work(thread); });
+      state_->workers.emplace_back([state = state_.get(), thread] { state->worker_loop(thread); });
     }
   } catch (const std::exception& error) {
     state_->stop_all();
@@ -158,14 +163,14 @@ void ThreadPool::parallel_for(size_t count, const std::function<void(size_t inde
     for (size_t index = 0; index < count; ++index) body(index, 0);
     return;
   }
-  if (count > kMaxCount) fail("parallel_for: at most ", kMaxCount, " indices, found ", count);
+  if (count > kMaxCount) fail("parallel_for: expected at most ", kMaxCount, " indices, found ", count);
   State& state = *state_;
   state.body = &body;
   state.failed = false;
   state.done = 0;
   state.tickets = ticket(count, 0);
   if (state.sleeping_workers.load() > 0) state.wake(state.wake_workers);
-  state.take_part(0);
+  state.work_on_job(0);
   state.wait_until_done(static_cast<uint32_t>(count));
   if (state.failed) std::rethrow_exception(std::exchange(state.error, nullptr));
 }

@@ -6,20 +6,20 @@
 
 namespace fathom {
 
-/// A fixed set of threads that work together on one job at a time. Between jobs they spin for a moment, then sleep.
+/// A fixed set of threads that work on one job at a time. Between jobs they spin briefly, then sleep.
 class ThreadPool {
  public:
-  /// threads ≥ 1, the caller included. Throws Error if they cannot be started.
+  /// threads: at least 1, the calling thread included. Throws Error if they cannot be started.
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
 
   int threads() const { return threads_; }
 
-  /// Calls body(index, thread) once for each index in [0, count), spread over the threads in order of demand;
-  /// returns when all are done. thread in [0, threads()). The first exception a body throws is rethrown here. Not
-  /// reentrant: bodies must not call it. What a body computes must not depend on `thread`, so that results are the
-  /// same with any number of threads.
+  /// Calls body(index, thread) once for each index in [0, count) and returns when all calls are done. A thread
+  /// takes the next index whenever it is free; thread is in [0, threads()). If a body throws, the remaining indices
+  /// are skipped and the first exception is rethrown here. Not reentrant: a body must not call it. The result of a
+  /// body must not depend on `thread`, so that results are the same with any number of threads.
   void parallel_for(size_t count, const std::function<void(size_t index, int thread)>& body);
 
  private:

@@ -6,13 +6,13 @@
 namespace fathom {
 namespace {
 
-/// The range a second byte must lie in after `first`, which excludes overlong forms, surrogates and what is above
+/// The range of the second byte of a character. It excludes overlong forms, surrogates and code points above
 /// U+10FFFF.
-struct SecondByte {
+struct SecondByteRange {
   unsigned char low, high;
 };
 
-SecondByte second_byte(unsigned char first) {
+SecondByteRange second_byte_range(unsigned char first) {
   switch (first) {
     case 0xe0:
       return {0xa0, 0xbf};
@@ -27,8 +27,8 @@ SecondByte second_byte(unsigned char first) {
   }
 }
 
-/// Bytes of a character by its first byte; 0 if none begins so.
-size_t announced_length(unsigned char first) {
+/// Returns the length in bytes of a character with this first byte; 0 if it cannot start a character.
+size_t length_by_first_byte(unsigned char first) {
   if (first < 0x80) return 1;
   if (first < 0xc2) return 0;
   if (first < 0xe0) return 2;
@@ -36,9 +36,9 @@ size_t announced_length(unsigned char first) {
   return first < 0xf5 ? 4 : 0;
 }
 
-/// Whether all bytes of `text` after the first may stand in a character that begins so.
-bool continues_well(std::string_view text) {
-  const SecondByte second = second_byte(text[0]);
+/// Returns whether all bytes of `text` after the first are valid in a character with that first byte.
+bool has_valid_continuation(std::string_view text) {
+  const SecondByteRange second = second_byte_range(text[0]);
   for (size_t i = 1; i < text.size(); ++i) {
     const unsigned char byte = text[i];
     if (i == 1 ? byte < second.low || byte > second.high : (byte & 0xc0) != 0x80) return false;
@@ -50,9 +50,9 @@ bool continues_well(std::string_view text) {
 
 size_t utf8_length(std::string_view text) {
   if (text.empty()) return 0;
-  const size_t length = announced_length(text[0]);
+  const size_t length = length_by_first_byte(text[0]);
   if (length <= 1) return length;
-  return length <= text.size() && continues_well(text.substr(0, length)) ? length : 0;
+  return length <= text.size() && has_valid_continuation(text.substr(0, length)) ? length : 0;
 }
 
 uint32_t utf8_code_point(std::string_view text) {
@@ -87,7 +87,7 @@ size_t utf8_unfinished(std::string_view text) {
   for (size_t count = 1; count <= std::min<size_t>(3, text.size()); ++count) {
     const std::string_view end = text.substr(text.size() - count);
     if ((end[0] & 0xc0) == 0x80) continue;
-    return announced_length(end[0]) > count && continues_well(end) ? count : 0;
+    return length_by_first_byte(end[0]) > count && has_valid_continuation(end) ? count : 0;
   }
   return 0;
 }

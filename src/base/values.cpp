@@ -11,7 +11,7 @@ namespace fathom {
 
 namespace {
 
-/// Digits with an optional sign and size suffix.
+/// Parses digits with an optional minus sign and size suffix.
 std::optional<int64_t> parse_integer(std::string_view text) {
   const bool negative = text.starts_with('-');
   const std::optional<int64_t> size = parse_size(text.substr(negative));
@@ -37,7 +37,7 @@ bool in_range(double value, const Parameter& parameter) {
   return !(parameter.min && value < *parameter.min) && !(parameter.max && value > *parameter.max);
 }
 
-/// A bound as short as it can be: 4096, 0.5. Bounds that are sizes read better as digits than as 4.1e+03.
+/// Returns the shortest text of a bound: 4096, 0.5. Integers are printed as digits, not as 4.1e+03.
 std::string bound(double value) {
   char text[64];
   const auto [end, error] = std::to_chars(text, text + sizeof text, value);
@@ -52,7 +52,7 @@ std::string range(const Parameter& parameter) {
   return "";
 }
 
-/// What a value of this parameter must be; empty when `value` is that.
+/// Returns what a value of this parameter must be; empty if `value` is valid.
 std::string expectation(const Parameter& parameter, std::string_view value) {
   switch (parameter.type) {
     case Parameter::Type::kInt: {
@@ -133,19 +133,19 @@ const char* name(Parameter::Type type) {
 
 int64_t Values::integer(std::string_view key) const {
   const std::optional<int64_t> value = parse_integer(string(key));
-  if (!value) fail("parameter ", quote(key), " is no integer: ", quote(string(key)));
+  if (!value) fail("parameter ", quote(key), " is not an integer: ", quote(string(key)));
   return *value;
 }
 
 double Values::number(std::string_view key) const {
   const std::optional<double> value = parse_number(string(key));
-  if (!value) fail("parameter ", quote(key), " is no number: ", quote(string(key)));
+  if (!value) fail("parameter ", quote(key), " is not a number: ", quote(string(key)));
   return *value;
 }
 
 bool Values::boolean(std::string_view key) const {
   const std::optional<bool> value = parse_bool(string(key));
-  if (!value) fail("parameter ", quote(key), " is no bool: ", quote(string(key)));
+  if (!value) fail("parameter ", quote(key), " is not a bool: ", quote(string(key)));
   return *value;
 }
 

@@ -17,7 +17,7 @@
 namespace fathom {
 namespace {
 
-/// An open file; closed when destroyed, for when something failed before close().
+/// An open file. The destructor closes it if an error occurred before close().
 class OpenFile {
  public:
   OpenFile(int file, std::string path) : file_(file), path_(std::move(path)) {}
@@ -27,7 +27,7 @@ class OpenFile {
   }
 
   void write(std::span<const std::byte> bytes) {
-    constexpr size_t kChunk = size_t{1} << 30;  // one write() moves less than 2 GiB
+    constexpr size_t kChunk = size_t{1} << 30;  // one write() transfers less than 2 GiB
     for (size_t done = 0; done < bytes.size();) {
       const ssize_t count = ::write(file_, bytes.data() + done, std::min(kChunk, bytes.size() - done));
       if (count < 0 && errno == EINTR) continue;
@@ -38,7 +38,7 @@ class OpenFile {
     }
   }
 
-  /// Devices that have nothing to sync say EINVAL or EROFS.
+  /// Syncs the file. Ignores EINVAL and EROFS, which devices without support for it return.
   void sync() {
     if (::fsync(file_) != 0 && errno != EINVAL && errno != EROFS) {
       fail(path_, ": cannot sync: ", std::strerror(errno));
@@ -69,31 +69,31 @@ void write_directly(const std::string& path, std::span<const std::byte> bytes) {
   out.close();
 }
 
-/// Removes the temporary unless it was renamed.
-struct Temporary {
+/// A temporary file; the destructor removes it unless it was renamed.
+struct TemporaryFile {
   std::string path;
   bool kept = false;
-  ~Temporary() {
+  ~TemporaryFile() {
     if (!kept) ::unlink(path.c_str());
   }
 };
 
-/// Creates a file beside `target` under a name that nobody uses; sets `name`. Throws Error that names `path`.
-int create_beside(const std::string& target, const std::string& path, std::string& name) {
+/// Creates a file with an unused name in the folder of `target` and sets `name`. Throws Error that names `path`.
+int create_temporary(const std::string& target, const std::string& path, std::string& name) {
   static std::atomic<uint32_t> counter{0};
-  constexpr int kTries = 100;  // names left behind by killed processes of the same number
+  constexpr int kTries = 100;  // killed processes with the same id may have left files with these names
   for (int i = 0; i < kTries; ++i) {
     name = concat(target, ".", ::getpid(), "-", counter++, ".tmp");
     const int file = ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (file >= 0) return file;
     if (errno != EEXIST) break;
   }
-  fail(path, ": cannot create a temporary file beside it: ", std::strerror(errno));
+  fail(path, ": cannot create a temporary file in its folder: ", std::strerror(errno));
 }
 
 void sync_folder(const std::filesystem::path& folder) {
   const int file = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (file < 0) return;  // a folder that may be written but not read cannot be synced
+  if (file < 0) return;  // a folder that is writable but not readable cannot be synced
   OpenFile(file, folder.string()).sync();
 }
 
@@ -105,12 +105,12 @@ void write_file(const std::string& path, std::span<const std::byte> bytes) {
   if (std::filesystem::is_directory(status)) fail(path, ": cannot write: is a folder");
   if (std::filesystem::is_other(status)) return write_directly(path, bytes);
 
-  // Where a link points to is what is replaced, not the link.
+  // The target of a link is replaced, not the link.
   std::filesystem::path target = std::filesystem::weakly_canonical(path, error);
   if (error) target = path;
   std::string name;
-  OpenFile out(create_beside(target.string(), path, name), path);
-  Temporary temporary{name};
+  OpenFile out(create_temporary(target.string(), path, name), path);
+  TemporaryFile temporary{name};
   struct stat before {};
   if (::stat(target.c_str(), &before) == 0) out.set_mode(before.st_mode & 0777);
   out.write(bytes);
@@ -131,8 +131,8 @@ void append_whole(int file, const std::string& path, std::string_view text) {
     if (count <= 0) {
       const int error = errno;
       if (before < 0 || ::ftruncate(file, before) != 0)
-        fail(path, ": a line could not be written whole: ", std::strerror(error));
-      fail(path, ": lines cannot be written: ", std::strerror(error), "; what was written before is kept");
+        fail(path, ": a line was written only in part: ", std::strerror(error));
+      fail(path, ": cannot append a line: ", std::strerror(error), "; earlier lines are kept");
     }
     done += static_cast<size_t>(count);
   }

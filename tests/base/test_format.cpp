@@ -23,7 +23,7 @@ TEST(Format, SizesHaveThreeDigits) {
   EXPECT_EQ(format_size(3LL << 40), "3t");
 }
 
-TEST(Format, WholeSizesParseBack) {
+TEST(Format, WholeSizesRoundTrip) {
   for (int64_t unit : {int64_t{1}, int64_t{1} << 10, int64_t{1} << 20, int64_t{1} << 30}) {
     for (const int64_t count : {1, 2, 10, 64, 100, 512, 1000, 1023}) {
       EXPECT_EQ(parse_size(format_size(static_cast<double>(count * unit))), count * unit);
@@ -31,13 +31,13 @@ TEST(Format, WholeSizesParseBack) {
   }
 }
 
-TEST(Format, BytesHaveTheirUnit) {
+TEST(Format, BytesHaveAUnit) {
   EXPECT_EQ(format_bytes(512), "512 B");
   EXPECT_EQ(format_bytes(1536), "1.5 KiB");
   EXPECT_EQ(format_bytes(12.34 * (1 << 30)), "12.3 GiB");
 }
 
-TEST(Format, SecondsReadLikeAClock) {
+TEST(Format, DurationsHaveUnits) {
   EXPECT_EQ(format_seconds(0), "0 s");
   EXPECT_EQ(format_seconds(0.0015), "1.5 ms");
   EXPECT_EQ(format_seconds(0.42), "0.42 s");
@@ -48,7 +48,7 @@ TEST(Format, SecondsReadLikeAClock) {
   EXPECT_EQ(format_seconds(3780), "1 h 03 min");
 }
 
-TEST(Format, NoNumberIsTooStrange) {
+TEST(Format, ExtremeNumbersAreFormatted) {
   for (const double value :
        {std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN(), 1e308, -1e308, 5e-324}) {
     EXPECT_FALSE(format_size(value).empty());

@@ -9,7 +9,7 @@
 namespace fathom {
 namespace {
 
-/// Leaves the signals as they were for the other tests of the program.
+/// Restores the default signal handlers, and resets the token, for the other tests of the program.
 class Interrupt : public ::testing::TestWithParam<int> {
  protected:
   ~Interrupt() override {
@@ -19,7 +19,7 @@ class Interrupt : public ::testing::TestWithParam<int> {
 };
 INSTANTIATE_TEST_SUITE_P(Signals, Interrupt, ::testing::Values(SIGINT, SIGTERM));
 
-TEST_P(Interrupt, FirstSignalIsSeenAndThrown) {
+TEST_P(Interrupt, FirstSignalIsReportedAndThrown) {
   install_interrupt_handler();
   EXPECT_FALSE(interrupted());
   EXPECT_NO_THROW(throw_if_interrupted());
@@ -43,7 +43,7 @@ TEST_P(Interrupt, SecondSignalEndsTheProcess) {
   EXPECT_EXIT(twice(), ::testing::KilledBySignal(GetParam()), "");
 }
 
-TEST_P(Interrupt, InstallingAgainArmsItAgain) {
+TEST_P(Interrupt, InstallingAgainRearms) {
   for (int round = 0; round < 3; ++round) {
     install_interrupt_handler();
     EXPECT_FALSE(interrupted());

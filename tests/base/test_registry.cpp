@@ -34,19 +34,19 @@ TEST(MethodTable, MakesTheNamedMethodWithItsValues) {
   EXPECT_EQ(table().make("infllm:topk=1k", 7), "1024 of 7");
 }
 
-TEST(MethodTable, NotesAnOldNameOnce) {
+TEST(MethodTable, PrintsANoteForAnOldNameOnce) {
   const Table methods = table();
   testing::internal::CaptureStderr();
   for (int i = 0; i < 3; ++i) EXPECT_EQ(methods.make("infllm:blocks=4", 7), "4 of 7");
-  EXPECT_EQ(testing::internal::GetCapturedStderr(), "note: --attend infllm: 'blocks' is now 'topk'\n");
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "fathom: --attend infllm: 'blocks' is now 'topk'\n");
 }
 
-TEST(MethodTable, EntriesKnowTheirKind) {
+TEST(MethodTable, EntriesHaveTheirKind) {
   for (const MethodInfo& info : table().infos()) EXPECT_EQ(info.kind, "attend");
   EXPECT_EQ(table().infos().size(), 2u);
 }
 
-TEST(MethodTable, UnknownNameGivesTheNearestAndAllInOneLine) {
+TEST(MethodTable, UnknownNameErrorListsNearestAndAllNames) {
   EXPECT_EQ(usage_error([] { table().make("inflm", 7); }),
             "unknown attend method 'inflm'; did you mean infllm? Known: dense, infllm");
   EXPECT_EQ(usage_error([] { table().make("quantum", 7); }),
@@ -54,7 +54,7 @@ TEST(MethodTable, UnknownNameGivesTheNearestAndAllInOneLine) {
   EXPECT_EQ(usage_error([] { fail_unknown_method("cache", "x", {}); }), "unknown cache method 'x'. Known: none");
 }
 
-TEST(MethodTable, HostileNameIsShownShortAndEscaped) {
+TEST(MethodTable, LongNameIsCutAndEscaped) {
   const std::string message =
       usage_error([] { fail_unknown_method("attend", std::string(1 << 20, '\n'), {"dense"}); });
   EXPECT_LT(message.size(), 400u);

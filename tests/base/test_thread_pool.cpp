@@ -13,25 +13,25 @@
 namespace fathom {
 namespace {
 
-class ThreadPoolOf : public ::testing::TestWithParam<int> {};
-INSTANTIATE_TEST_SUITE_P(Threads, ThreadPoolOf, ::testing::Values(1, 2, 3, 8));
+class ThreadPoolSize : public ::testing::TestWithParam<int> {};
+INSTANTIATE_TEST_SUITE_P(Threads, ThreadPoolSize, ::testing::Values(1, 2, 3, 8));
 
-TEST_P(ThreadPoolOf, EveryIndexRunsOnceOnAThreadOfThePool) {
+TEST_P(ThreadPoolSize, EveryIndexRunsOnceOnAThreadOfThePool) {
   ThreadPool pool(GetParam());
   EXPECT_EQ(pool.threads(), GetParam());
   for (const size_t count : {0, 1, 2, 3, 7, 64, 1000, 100000}) {
     std::vector<int> runs(count, 0);
-    std::atomic<bool> strange_thread{false};
+    std::atomic<bool> invalid_thread{false};
     pool.parallel_for(count, [&](size_t index, int thread) {
       ++runs[index];
-      if (thread < 0 || thread >= GetParam()) strange_thread = true;
+      if (thread < 0 || thread >= GetParam()) invalid_thread = true;
     });
     EXPECT_EQ(runs, std::vector<int>(count, 1));
-    EXPECT_FALSE(strange_thread);
+    EXPECT_FALSE(invalid_thread);
   }
 }
 
-TEST_P(ThreadPoolOf, ThreadNumberIsUsedByOneThreadAtATime) {
+TEST_P(ThreadPoolSize, ThreadNumberIsUsedByOneThreadAtATime) {
   ThreadPool pool(GetParam());
   std::vector<std::atomic<int>> inside(GetParam());
   std::atomic<bool> shared{false};
@@ -44,9 +44,9 @@ TEST_P(ThreadPoolOf, ThreadNumberIsUsedByOneThreadAtATime) {
   EXPECT_FALSE(shared);
 }
 
-TEST_P(ThreadPoolOf, EachJobSeesWhatTheJobsBeforeWrote) {
+TEST_P(ThreadPoolSize, EachJobReadsTheWritesOfEarlierJobs) {
   ThreadPool pool(GetParam());
-  // Plain ints on purpose: the pool alone must make writes of one job visible to all threads of the next.
+  // Not atomic, so that only the pool makes the writes of one job visible to all threads of the next job.
   constexpr size_t kSize = 97;
   std::vector<int64_t> now(kSize), next(kSize);
   std::iota(now.begin(), now.end(), 0);
@@ -63,7 +63,7 @@ TEST_P(ThreadPoolOf, EachJobSeesWhatTheJobsBeforeWrote) {
   EXPECT_EQ(now, expected_now);
 }
 
-TEST_P(ThreadPoolOf, ThousandsOfTinyJobsAllComplete) {
+TEST_P(ThreadPoolSize, ManyTinyJobsComplete) {
   ThreadPool pool(GetParam());
   std::atomic<int64_t> sum{0};
   int64_t expected = 0;
@@ -75,20 +75,22 @@ TEST_P(ThreadPoolOf, ThousandsOfTinyJobsAllComplete) {
   }
 }
 
-TEST_P(ThreadPoolOf, JobsAfterASleepComplete) {
+TEST_P(ThreadPoolSize, JobsCompleteAfterWorkersSleep) {
   ThreadPool pool(GetParam());
   for (int job = 0; job < 50; ++job) {
-    std::this_thread::sleep_for(std::chrono::microseconds(job * 10));  // the workers fall asleep in some of these
+    std::this_thread::sleep_for(
+        std::chrono::microseconds(job * 10));  // long enough in some rounds for the workers to sleep
     std::vector<int> runs(GetParam() * 2, 0);
     pool.parallel_for(runs.size(), [&](size_t index, int) {
-      if (index == 0) std::this_thread::sleep_for(std::chrono::microseconds(200));  // and now and then the caller
+      if (index == 0)
+        std::this_thread::sleep_for(std::chrono::microseconds(200));  // long enough for the caller to sleep
       ++runs[index];
     });
     EXPECT_EQ(runs, std::vector<int>(runs.size(), 1));
   }
 }
 
-TEST_P(ThreadPoolOf, ExceptionComesBackAndTheRestIsSkipped) {
+TEST_P(ThreadPoolSize, RethrowsAnExceptionAndSkipsTheRest) {
   ThreadPool pool(GetParam());
   constexpr size_t kCount = 10'000'000;
   for (int round = 0; round < 50; ++round) {
@@ -104,14 +106,14 @@ TEST_P(ThreadPoolOf, ExceptionComesBackAndTheRestIsSkipped) {
     }
     EXPECT_GE(runs, 1u);
     EXPECT_LT(runs, kCount);
-    // The pool is as good as new.
+    // The pool remains usable.
     std::vector<int> after(10, 0);
     pool.parallel_for(10, [&](size_t index, int) { ++after[index]; });
     EXPECT_EQ(after, std::vector<int>(10, 1));
   }
 }
 
-TEST_P(ThreadPoolOf, OneOfManyExceptionsComesBack) {
+TEST_P(ThreadPoolSize, RethrowsOneOfManyExceptions) {
   ThreadPool pool(GetParam());
   for (int round = 0; round < 500; ++round) {
     EXPECT_THROW(pool.parallel_for(20, [](size_t, int) { throw std::runtime_error("each"); }), std::runtime_error);
@@ -119,7 +121,7 @@ TEST_P(ThreadPoolOf, OneOfManyExceptionsComesBack) {
   }
 }
 
-TEST_P(ThreadPoolOf, PoolsComeAndGo) {
+TEST_P(ThreadPoolSize, PoolsCanBeCreatedRepeatedly) {
   for (int round = 0; round < 200; ++round) {
     ThreadPool pool(GetParam());
     if (round % 2) {
@@ -133,7 +135,7 @@ TEST_P(ThreadPoolOf, PoolsComeAndGo) {
 TEST(ThreadPool, TwoThreadsWorkAtTheSameTime) {
   ThreadPool pool(2);
   std::atomic<int> arrived{0};
-  // Each index waits for the other: with one thread this would never end.
+  // Each index waits for the other, so one thread alone would never finish.
   pool.parallel_for(2, [&](size_t, int) {
     ++arrived;
     while (arrived < 2) std::this_thread::yield();
@@ -141,7 +143,7 @@ TEST(ThreadPool, TwoThreadsWorkAtTheSameTime) {
   EXPECT_EQ(arrived, 2);
 }
 
-TEST(ThreadPool, SingleIndexRunsOnTheCaller) {
+TEST(ThreadPool, SingleIndexRunsOnTheCallingThread) {
   ThreadPool pool(4);
   std::thread::id ran_on;
   pool.parallel_for(1, [&](size_t, int thread) {
@@ -151,7 +153,7 @@ TEST(ThreadPool, SingleIndexRunsOnTheCaller) {
   EXPECT_EQ(ran_on, std::this_thread::get_id());
 }
 
-TEST(ThreadPool, PoolsDoNotDisturbEachOther) {
+TEST(ThreadPool, PoolsAreIndependent) {
   std::atomic<int> runs{0};
   const auto use = [&] {
     ThreadPool pool(2);

@@ -11,7 +11,7 @@ std::string character(uint32_t code_point) {
   return text;
 }
 
-TEST(Utf8, EveryCodePointReadsBackAsWritten) {
+TEST(Utf8, EveryCodePointRoundTrips) {
   for (uint32_t code_point = 0; code_point < 0x110000; ++code_point) {
     const std::string text = character(code_point);
     if (code_point >= 0xd800 && code_point < 0xe000) {
@@ -24,7 +24,7 @@ TEST(Utf8, EveryCodePointReadsBackAsWritten) {
   }
 }
 
-TEST(Utf8, StartsOfCharactersAreUnfinishedAndNotCharacters) {
+TEST(Utf8, PrefixesOfCharactersAreUnfinished) {
   for (const uint32_t code_point :
        {0x80u, 0x7ffu, 0x800u, 0xfffu, 0xd7ffu, 0xe000u, 0xffffu, 0x10000u, 0x10ffffu}) {
     const std::string text = character(code_point);

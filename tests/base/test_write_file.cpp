@@ -32,7 +32,7 @@ std::string write_error(const std::string& path, const std::string& text) {
   return "";
 }
 
-/// A folder of its own for each test, so that what is left behind can be counted.
+/// Creates a folder for each test, so that the test can count the remaining files.
 class WriteFile : public testing::Test {
  protected:
   void SetUp() override {
@@ -50,7 +50,7 @@ class WriteFile : public testing::Test {
   std::string folder_;
 };
 
-TEST_F(WriteFile, WritesWhatItIsGivenAndLeavesNothingElse) {
+TEST_F(WriteFile, WritesTheBytesAndLeavesNoOtherFile) {
   write_file(path("a"), bytes_of("first, and longer"));
   EXPECT_EQ(content(path("a")), "first, and longer");
   write_file(path("a"), bytes_of("second"));
@@ -67,7 +67,7 @@ TEST_F(WriteFile, KeepsThePermissionsOfTheFileItReplaces) {
   EXPECT_EQ(std::filesystem::status(path("a")).permissions(), std::filesystem::perms{0640});
 }
 
-TEST_F(WriteFile, ReplacesWhatALinkPointsTo) {
+TEST_F(WriteFile, ReplacesTheTargetOfALink) {
   write_file(path("a"), bytes_of("old"));
   std::filesystem::create_symlink(path("a"), path("link"));
   write_file(path("link"), bytes_of("new"));
@@ -76,7 +76,7 @@ TEST_F(WriteFile, ReplacesWhatALinkPointsTo) {
   EXPECT_EQ(files(), 2);
 }
 
-TEST_F(WriteFile, AWriteThatFailsHalfwayLeavesTheOldFileAndNoTemporary) {
+TEST_F(WriteFile, FailedWriteKeepsTheOldFileAndLeavesNoTemporary) {
   write_file(path("a"), bytes_of("old"));
   rlimit before;
   ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
@@ -92,20 +92,20 @@ TEST_F(WriteFile, AWriteThatFailsHalfwayLeavesTheOldFileAndNoTemporary) {
   EXPECT_EQ(files(), 1);
 }
 
-TEST_F(WriteFile, NamesTheFileThatCannotBeWritten) {
+TEST_F(WriteFile, ErrorsNameTheFile) {
   EXPECT_NE(write_error(path("no/folder"), "x").find(path("no/folder")), std::string::npos);
   EXPECT_NE(write_error(folder_, "x").find(folder_ + ": cannot write: is a folder"), std::string::npos);
   EXPECT_NE(write_error("", "x"), "");
 }
 
-TEST_F(WriteFile, FullDeviceIsAnErrorAndStaysADevice) {
+TEST_F(WriteFile, FullDeviceIsAnErrorAndRemainsADevice) {
   EXPECT_NE(write_error("/dev/full", "x").find("/dev/full: cannot write byte 0 of 1: No space left"),
             std::string::npos);
   EXPECT_EQ(write_error("/dev/null", "x"), "");
   EXPECT_TRUE(std::filesystem::is_character_file("/dev/null"));
 }
 
-TEST_F(WriteFile, PipesAreWrittenThrough) {
+TEST_F(WriteFile, PipesAreWrittenDirectly) {
   ASSERT_EQ(::mkfifo(path("pipe").c_str(), 0600), 0);
   const std::string text(300000, 'p');  // more than a pipe holds
   std::string read;
