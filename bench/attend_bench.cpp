@@ -1,5 +1,5 @@
-// Attention over pages on one thread: multiply-adds and bytes of pages per second, by instruction set, page format
-// and shape. "deep" reads more pages than any cache holds, as decoding at a depth does.
+// Attention over pages on one thread: multiply-adds and page bytes per second, by instruction set, page format and
+// shape. "deep" reads more pages than any cache holds, as decoding after a long context does.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -14,15 +14,15 @@
 namespace fathom {
 namespace {
 
-struct Shape {
+struct AttendShape {
   PageFormat format;
   int key_dim, value_dim, rotary_dim, group, rows;
   bool deep;
-  int chunk = 0;          // a quarter of the tokens is seen, in chunks of so many; 0: all
+  int chunk = 0;          // a quarter of the tokens is visible, in chunks of this many; 0: all
   int value_offset = -1;  // as in AttendTask
 };
 
-constexpr int kTaskPages = 32;  // what decoding gives to a task
+constexpr int kTaskPages = 32;  // pages of a task when decoding
 constexpr size_t kNearBytes = size_t{1} << 20, kDeepBytes = size_t{512} << 20;
 
 std::string name_of(PageFormat format) {
@@ -39,21 +39,21 @@ std::string name_of(PageFormat format) {
   return "";
 }
 
-/// Tasks that together read all pages once.
-class Tasks {
+/// The tasks that together read all pages once.
+class AttendTasks {
  public:
-  Tasks(const Kernels& table, const Shape& s)
+  AttendTasks(const Kernels& table, const AttendShape& s)
       : queries_(s.rows * s.group * s.key_dim, 0.1f),
         out_(s.rows * s.group * s.value_dim),
         lse_(s.rows * s.group),
-        turn_(s.key_dim, 0.7f),
+        rotation_(s.key_dim, 0.7f),
         scratch_(attend_scratch(s.key_dim, s.value_dim, s.rows * s.group)) {
     const bool own_values = s.value_offset < 0;
     const size_t key_bytes = page_key_bytes(s.format, s.key_dim);
     page_bytes_ = key_bytes + (own_values ? page_value_bytes(s.format, s.value_dim) : 0);
     const size_t fit = (s.deep ? kDeepBytes : kNearBytes) / page_bytes_ / kTaskPages * kTaskPages;
     const size_t pages = std::max<size_t>(fit, kTaskPages);
-    bytes_ = AlignedBuffer<std::byte>(pages * page_bytes_);  // in large pages, as the page store
+    bytes_ = AlignedBuffer<std::byte>(pages * page_bytes_);  // in huge pages, as in the page store
     std::byte* begin = bytes_.data();
     std::vector<float> numbers(kPageTokens * s.key_dim), rotations(kPageTokens * s.key_dim, 0.5f);
     for (size_t i = 0; i < numbers.size(); ++i) numbers[i] = static_cast<float>(i % 13) * 0.1f - 0.6f;
@@ -64,7 +64,7 @@ class Tasks {
       table.write_page({s.format, s.key_dim, own_values ? s.value_dim : 0, s.rotary_dim, page, values, 0,
                         kPageTokens, numbers.data(), s.key_dim, numbers.data(), s.value_dim, rotations.data()});
       const uint64_t mask = mask_of(s.chunk, random);
-      if (mask != 0) reads_.push_back({page, values, turn_.data(), turn_.data(), mask, nullptr});
+      if (mask != 0) reads_.push_back({page, values, rotation_.data(), rotation_.data(), mask, nullptr});
     }
     reads_.resize(reads_.size() / kTaskPages * kTaskPages);
     task_.format = s.format;
@@ -99,7 +99,7 @@ class Tasks {
     return mask;
   }
 
-  std::vector<float> queries_, out_, lse_, turn_;
+  std::vector<float> queries_, out_, lse_, rotation_;
   AlignedBuffer<float> scratch_;
   AlignedBuffer<std::byte> bytes_;
   size_t page_bytes_;
@@ -107,9 +107,9 @@ class Tasks {
   AttendTask task_;
 };
 
-void attend(benchmark::State& state, const std::string& isa, Shape shape) {
+void attend(benchmark::State& state, const std::string& isa, AttendShape shape) {
   const Kernels& table = kernels(isa);
-  Tasks tasks(table, shape);
+  AttendTasks tasks(table, shape);
   for (auto _ : state) tasks.run(table);
   const double rounds = static_cast<double>(state.iterations());
   const double operations =
@@ -127,16 +127,16 @@ const int kRegistered = [] {
                                  "/group:" + std::to_string(group) + "/rows:" + std::to_string(rows) +
                                  (deep ? "/deep" : "") + (chunk ? "/quarter by:" + std::to_string(chunk) : "");
         benchmark::RegisterBenchmark(name.c_str(), attend, isa,
-                                     Shape{format, dim, dim, dim, group, rows, deep, chunk});
+                                     AttendShape{format, dim, dim, dim, group, rows, deep, chunk});
       };
-      // latent attention, and the same with a copy of the latent as values
+      // latent attention, and the same with copies of the latents as values
       const auto add_latent = [&](int group, int rows, bool deep) {
         for (const bool in_keys : {true, false}) {
           const std::string name = "attend/" + isa + "/" + name_of(format) +
                                    (in_keys ? "/latent" : "/latent copied") + "/group:" + std::to_string(group) +
                                    "/rows:" + std::to_string(rows) + (deep ? "/deep" : "");
           benchmark::RegisterBenchmark(name.c_str(), attend, isa,
-                                       Shape{format, 576, 512, 64, group, rows, deep, 0, in_keys ? 64 : -1});
+                                       AttendShape{format, 576, 512, 64, group, rows, deep, 0, in_keys ? 64 : -1});
         }
       };
       for (const int group : {1, 16}) add_latent(group, 1, true);

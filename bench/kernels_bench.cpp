@@ -1,5 +1,5 @@
-// Matrix products on one thread, by instruction set and weight type: what they do per second, and as a share of
-// what the machine can do, which is measured first.
+// Matrix products on one thread, by instruction set and weight type: their rates, also as shares of the machine's
+// limits, which are measured first.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -17,11 +17,11 @@
 namespace fathom {
 namespace {
 
-constexpr int64_t kRows = 2048, kCols = 2048;       // a projection of a 1B model: beyond the L2 cache in any type
-constexpr size_t kStreamBytes = size_t{512} << 20;  // beyond the last-level cache
+constexpr int64_t kRows = 2048, kCols = 2048;  // a projection of a 1B model: larger than the L2 cache in any type
+constexpr size_t kStreamBytes = size_t{512} << 20;  // larger than the last-level cache
 
-/// What one thread can reach with the instructions of a table.
-struct Limits {
+/// The rates that one thread can reach with the instructions of a table.
+struct PeakRates {
   double quantised = 0;  // multiply-adds per second of 8-bit numbers
   double floats = 0;     // of floats or bfloat16 numbers
 };
@@ -38,16 +38,16 @@ double best_rate(int64_t (*peak)(int64_t, float*)) {
   return best;
 }
 
-const Limits& limits(const Kernels& table) {
-  static std::map<std::string, Limits> known;
-  Limits& limits = known[table.isa];
+const PeakRates& limits(const Kernels& table) {
+  static std::map<std::string, PeakRates> known;
+  PeakRates& limits = known[table.isa];
   if (limits.quantised == 0) {
     limits = {best_rate(table.peak), std::max(best_rate(table.peak_f32), best_rate(table.peak_bf16))};
   }
   return limits;
 }
 
-/// Bytes per second that one thread can read of this memory.
+/// Returns the bytes per second that one thread can read of this memory.
 double best_read_rate(const Kernels& table, std::span<const std::byte> memory) {
   double best = 0;
   for (int round = 0; round < 3; ++round) {
@@ -59,16 +59,16 @@ double best_read_rate(const Kernels& table, std::span<const std::byte> memory) {
   return best;
 }
 
-/// Adds the rate of `amount` an iteration, and its share of `limit`.
+/// Adds the rate of `amount` per iteration, and its share of `limit`.
 void count(benchmark::State& state, const char* what, double amount, double limit) {
   const double total = static_cast<double>(state.iterations()) * amount;
   state.counters[what] = benchmark::Counter(total, benchmark::Counter::kIsRate);
   state.counters["share of limit"] = benchmark::Counter(total / limit, benchmark::Counter::kIsRate);
 }
 
-struct Weights {
-  /// Some random rows, over and over.
-  Weights(WeightType type, int64_t rows) : bytes(rows * row_bytes(type, kCols)) {
+struct BenchWeights {
+  /// Repeats a few random rows.
+  BenchWeights(WeightType type, int64_t rows) : bytes(rows * row_bytes(type, kCols)) {
     constexpr int64_t kDifferent = 64;
     std::mt19937 random(1);
     std::normal_distribution<float> normal(0, 0.02f);
@@ -88,8 +88,8 @@ struct Weights {
   Matrix matrix;
 };
 
-struct Rows {
-  Rows(const Kernels& table, int64_t rows) {
+struct BenchActivations {
+  BenchActivations(const Kernels& table, int64_t rows) {
     buffer.resize(rows, kCols);
     for (int64_t i = 0; i < rows * kCols; ++i) buffer.data()[i] = static_cast<float>(i % 17) - 8;
     ThreadPool pool(1);
@@ -102,8 +102,8 @@ struct Rows {
 /// Decode: one row or a few, and more weights than the caches hold.
 void multiply_vector(benchmark::State& state, const std::string& isa, WeightType type, int64_t rows) {
   const Kernels& table = kernels(isa);
-  const Weights weights(type, static_cast<int64_t>(kStreamBytes / row_bytes(type, kCols)));
-  const Rows x(table, rows);
+  const BenchWeights weights(type, static_cast<int64_t>(kStreamBytes / row_bytes(type, kCols)));
+  const BenchActivations x(table, rows);
   const ActivationRows view = x.buffer.view();
   std::vector<float> y(rows * weights.matrix.rows);
   for (auto _ : state) {
@@ -117,8 +117,8 @@ void multiply_vector(benchmark::State& state, const std::string& isa, WeightType
 /// Prefill.
 void multiply_rows(benchmark::State& state, const std::string& isa, WeightType type, int64_t rows) {
   const Kernels& table = kernels(isa);
-  const Weights weights(type, kRows);
-  const Rows x(table, rows);
+  const BenchWeights weights(type, kRows);
+  const BenchActivations x(table, rows);
   const ActivationRows view = x.buffer.view();
   std::vector<float> y(rows * kRows);
   for (auto _ : state) {
@@ -130,7 +130,7 @@ void multiply_rows(benchmark::State& state, const std::string& isa, WeightType t
         floats ? limits(table).floats : limits(table).quantised);
 }
 
-/// A product of training. The strides are those of whole rows.
+/// A matrix product of training. The strides are those of whole rows.
 struct TrainingShape {
   const char* name;
   int64_t rows, cols, depth;
@@ -140,11 +140,11 @@ constexpr TrainingShape kTrainingShapes[] = {{"scores", 128, 192, 64, false, tru
                                              {"weighted values", 128, 64, 192, false, false},
                                              {"gradient of values", 192, 64, 128, true, false},
                                              {"layer", 264, 512, 192, false, true},
-                                             {"back through a layer", 264, 192, 512, false, false},
+                                             {"gradient through a layer", 264, 192, 512, false, false},
                                              {"gradient of weights", 96, 192, 4096, true, false},
                                              {"logits", 132, 4096, 192, false, true}};
 
-/// As they are, or rounded to bfloat16.
+/// rounded: with factors rounded to bfloat16.
 void train(benchmark::State& state, const std::string& isa, bool rounded, const TrainingShape& shape) {
   const Kernels& table = kernels(isa);
   const auto& [name, rows, cols, depth, a_transposed, b_transposed] = shape;
@@ -165,7 +165,7 @@ void train(benchmark::State& state, const std::string& isa, bool rounded, const 
         best_rate(rounded ? table.peak_bf16 : table.peak_f32));
 }
 
-/// A head of Mamba-2 as its models have them, by the form of its recurrence.
+/// One head of Mamba-2 of a usual size, for each form of its recurrence.
 enum class SsdForm { kScan, kChunk, kChunkOfProducts };
 
 void ssd(benchmark::State& state, const std::string& isa, SsdForm form) {
@@ -229,7 +229,7 @@ void selective_scan(benchmark::State& state, const std::string& isa) {
       static_cast<double>(state.iterations()) * kTokens * kChannels * kState, benchmark::Counter::kIsRate);
 }
 
-/// What the kernels above are measured against.
+/// The limits that the kernels above are compared with.
 void peak(benchmark::State& state, int64_t (*function)(int64_t, float*)) {
   float sink = 0;
   double operations = 0;

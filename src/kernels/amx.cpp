@@ -19,26 +19,26 @@ thread_local sigjmp_buf* trial_escape = nullptr;  // set while this thread runs 
 
 constexpr int kTrapSignals[] = {SIGILL, SIGSEGV};
 
-/// Catches the trap signals as long as it lives.
+/// Catches the trap signals while the object lives.
 class TrapHandlers {
  public:
   TrapHandlers() {
     struct sigaction action {};
     action.sa_handler = leave;
     sigemptyset(&action.sa_mask);
-    for (int i = 0; i < 2; ++i) sigaction(kTrapSignals[i], &action, &before_[i]);
+    for (int i = 0; i < 2; ++i) sigaction(kTrapSignals[i], &action, &previous_[i]);
   }
   ~TrapHandlers() {
-    for (int i = 0; i < 2; ++i) sigaction(kTrapSignals[i], &before_[i], nullptr);
+    for (int i = 0; i < 2; ++i) sigaction(kTrapSignals[i], &previous_[i], nullptr);
   }
   TrapHandlers(const TrapHandlers&) = delete;
 
  private:
   static void leave(int signal) {
     if (trial_escape) siglongjmp(*trial_escape, 1);
-    std::signal(signal, SIG_DFL);  // another thread's own fault: it faults again and ends the process
+    std::signal(signal, SIG_DFL);  // a fault of another thread: the instruction faults again and ends the process
   }
-  struct sigaction before_[2]{};
+  struct sigaction previous_[2]{};
 };
 
 #if FATHOM_AMX
@@ -50,7 +50,7 @@ bool processor_has_amx() {
   return (edx & kBf16) && (edx & kTile) && (edx & kInt8);
 }
 
-/// Whether the system saves the tiles' configuration and data when it switches threads.
+/// Returns whether the operating system saves the configuration and data of tiles when it switches threads.
 bool system_saves_tiles() {
   unsigned low = 0, high = 0;
   asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
@@ -58,17 +58,17 @@ bool system_saves_tiles() {
   return (low & kTileStates) == kTileStates;
 }
 
-/// Linux gives the large tile state only to processes that ask.
+/// Linux grants the large tile state only to processes that request it.
 bool permitted() {
   constexpr int kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 
-bool look_up() {
-  return processor_has_amx() && system_saves_tiles() && permitted() && trial_succeeds(amx_product_is_right);
+bool detect_amx() {
+  return processor_has_amx() && system_saves_tiles() && permitted() && trial_succeeds(amx_product_is_correct);
 }
 #else
-bool look_up() { return false; }
+bool detect_amx() { return false; }
 #endif
 
 }  // namespace
@@ -88,7 +88,7 @@ bool trial_succeeds(bool (*trial)()) {
 }
 
 #if FATHOM_AMX
-FATHOM_AMX_TARGET bool amx_product_is_right() {
+FATHOM_AMX_TARGET bool amx_product_is_correct() {
   alignas(64) uint16_t a[kTileRows][32], b[kTileRows][32];
   alignas(64) float c[kTileRows][16] = {};
   constexpr uint16_t kOne = 0x3f80, kTwo = 0x4000;
@@ -114,11 +114,11 @@ FATHOM_AMX_TARGET bool amx_product_is_right() {
   return true;
 }
 #else
-bool amx_product_is_right() { return false; }
+bool amx_product_is_correct() { return false; }
 #endif
 
 bool amx_usable() {
-  static const bool usable = look_up();
+  static const bool usable = detect_amx();
   return usable;
 }
 

@@ -1,13 +1,13 @@
 // Attention of many queries over pages on AMX tiles.
 //
-// Scores are Q·Kᵀ with 16 queries by 32 dimensions of Q as operand A; a page's keys, tiles of 16 tokens with pairs
-// of dimensions side by side, are operand B as they lie. Weighted values are P·V in the same way: pairs of tokens
-// lie side by side. So a bfloat16 page whose place asks for no rotation is read where it is; others are brought
-// once for all queries into that layout, rotated in float and rounded once. Queries, keys, weights and values are
+// Scores are Q·Kᵀ, with 16 queries by 32 dimensions of Q as operand A. A page's keys, tiles of 16 tokens with
+// interleaved pairs of dimensions, are operand B as stored. Weighted values are P·V in the same way, with
+// interleaved pairs of tokens. So a bfloat16 page without a rotation is read in place; others are unpacked into
+// that layout once for all queries, rotated in float and rounded once. Queries, keys, weights and values are
 // bfloat16; scores and all sums are float.
 //
-// Sixteen queries at a time go through scores, softmax and values. The scores of the next sixteen are asked for
-// before the softmax of these, so that the tile unit and the vector units are at work at once.
+// Scores, softmax and values are computed for blocks of sixteen queries. The scores of the next block are started
+// before the softmax of the current one, so that the tile unit and the vector units work at the same time.
 #include "kernels/vector.h"
 
 #include <algorithm>
@@ -16,7 +16,7 @@
 
 #include "kernels/amx_tiles.h"
 
-// Highway's order: the target loop first, then what it compiles once per target.
+// Highway requires this order: the target loop first, then what it compiles once per target.
 // clang-format off
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/amx_attend.cpp"
@@ -27,7 +27,7 @@
 #include "kernels/transpose-inl.h"
 // clang-format on
 
-// Every machine with AMX has all of AVX-512; for other targets there is nothing to compile.
+// Compiled only for AVX-512 targets: every machine with AMX has all of AVX-512.
 #if FATHOM_AMX && HWY_TARGET == HWY_AVX3_DL
 HWY_BEFORE_NAMESPACE();
 #pragma GCC push_options
@@ -37,7 +37,7 @@ namespace HWY_NAMESPACE {
 
 void Attend(const AttendTask& task, float* scratch);  // vector_attend.cpp
 
-constexpr int kBlock = kTileRows;             // queries that go through a page together
+constexpr int kBlock = kTileRows;             // queries that are processed together
 constexpr int kTileDims = kTileRowBytes / 2;  // dimensions (or tokens) that one product sums over
 
 constexpr int64_t RoundUp(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
@@ -45,15 +45,15 @@ constexpr int64_t RoundUp(int64_t n, int64_t to) { return (n + to - 1) / to * to
 /// The working memory of one task, laid out in the caller's scratch (amx_attend_scratch); all aligned to 64 bytes.
 struct TileScratch {
   int64_t blocks;                       // of 16 queries
-  int64_t key_dim, value_dim, out_dim;  // padded: to 32, to 16, and by 16 sums
+  int64_t key_dim, value_dim, out_dim;  // padded: to 32, to 16, and by 16 partial sums
   uint16_t* queries;                    // [blocks · 16, key_dim] bfloat16, times log2 e
-  float* max;                           // [blocks · 16] of scores in powers of two
-  float* out;                           // [blocks · 16, out_dim]: values, then the sum of weights in 16 parts
-  float* scores[2];                     // [16, 64] of this block and of the next
+  float* max;                           // [blocks · 16]: maxima of the scores, as powers of two
+  float* out;                           // [blocks · 16, out_dim]: values, then 16 partial sums of the weights
+  float* scores[2];                     // [16, 64]: of the current block and of the next
   uint16_t* weights;                    // [16, 64] bfloat16
-  uint16_t* keys;                       // [4, key_dim / 2, 16, 2] a page brought in
+  uint16_t* keys;                       // [4, key_dim / 2, 16, 2]: an unpacked page
   uint16_t* values;                     // [32, value_dim, 2]
-  float* floats;                        // [64, key_dim or value_dim] between quants and bfloat16
+  float* floats;  // [64, key_dim or value_dim]: a quantised page as floats, before rounding to bfloat16
 
   TileScratch(const AttendTask& task, float* scratch)
       : blocks(RoundUp(static_cast<int64_t>(task.rows) * task.group, kBlock) / kBlock),
@@ -74,18 +74,18 @@ struct TileScratch {
   }
 };
 
-/// 32 floats as bfloat16, in order.
+/// Rounds 32 floats to bfloat16, in order.
 HWY_INLINE __m512i Rounded(__m512 first, __m512 second) {
   return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(second, first));
 }
 
-/// 16 pairs of floats as pairs of bfloat16.
+/// Rounds 16 pairs of floats to pairs of bfloat16.
 HWY_INLINE __m512i RoundedPairs(__m512 even, __m512 odd) {
   return _mm512_permutexvar_epi16(_mm512_load_si512(kInterleave), Rounded(even, odd));
 }
 
-/// 2^x for x ≤ 0; −∞ gives 0. The polynomial of the fraction has a relative error of at most 8e-5 (Remez), a small
-/// part of the rounding to bfloat16 that follows.
+/// Returns 2^x for x ≤ 0; 0 for −∞. The polynomial of the fraction has a relative error of at most 8e-5 (Remez), a
+/// small part of the rounding to bfloat16 that follows.
 HWY_INLINE __m512 Exp2(__m512 x) {
   const __m512 f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);  // x − ⌊x⌋
   __m512 p = _mm512_set1_ps(0x1.3f96a4p-4f);
@@ -99,8 +99,8 @@ void LoadQueries(const AttendTask& task, TileScratch& work) {
   const __m512 log2e = _mm512_set1_ps(1.44269504f);
   const int64_t queries = static_cast<int64_t>(task.rows) * task.group;
   const auto half = [&](const float* q, int64_t left) {
-    const __mmask16 there = left >= 16 ? 0xffff : static_cast<__mmask16>((1u << std::max<int64_t>(left, 0)) - 1);
-    return _mm512_mul_ps(_mm512_maskz_loadu_ps(there, q), log2e);
+    const __mmask16 lanes = left >= 16 ? 0xffff : static_cast<__mmask16>((1u << std::max<int64_t>(left, 0)) - 1);
+    return _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes, q), log2e);
   };
   for (int64_t i = 0; i < work.blocks * kBlock; ++i) {
     for (int64_t d = 0; d < work.key_dim; d += kTileDims) {
@@ -111,7 +111,7 @@ void LoadQueries(const AttendTask& task, TileScratch& work) {
   }
 }
 
-/// Keys rotated to their place, in tiles.
+/// Unpacks keys into tiles, rotated by the page's position.
 template <class Pairs>
 HWY_INLINE void UnpackKeys(const AttendTask& task, const PageRead& page, const Pairs& pairs, TileScratch& work) {
   const int rotating = page.cos ? task.rotary_dim / 2 : 0;
@@ -129,73 +129,73 @@ HWY_INLINE void UnpackKeys(const AttendTask& task, const PageRead& page, const P
   }
 }
 
-/// Values from pairs of rows that `load` gives: [32, value_dim], zeros behind the page's dimensions.
+/// Unpacks values from pairs of rows that `load` returns: [32, value_dim], zeros beyond the page's dimensions.
 template <class Load>
 HWY_INLINE void UnpackValues(const AttendTask& task, TileScratch& work, const Load& load) {
   for (int r = 0; r < kPageTokens / 2; ++r) {
     for (int c = 0; c < work.value_dim; c += 16) {
       const int left = task.value_dim - c;
-      const __mmask16 there = left >= 16 ? 0xffff : static_cast<__mmask16>((1u << left) - 1);
-      _mm512_store_si512(work.values + (r * work.value_dim + c) * 2, load(r, c, there));
+      const __mmask16 lanes = left >= 16 ? 0xffff : static_cast<__mmask16>((1u << left) - 1);
+      _mm512_store_si512(work.values + (r * work.value_dim + c) * 2, load(r, c, lanes));
     }
   }
 }
 
-/// A page as operands B.
-struct Operands {
+/// A page in the layout of operand B.
+struct PageOperands {
   const void* keys;
   const void* values;
 };
 
 template <int kBits>
-Operands UnpackQuants(const AttendTask& task, const PageRead& page, TileScratch& work) {
+PageOperands UnpackQuants(const AttendTask& task, const PageRead& page, TileScratch& work) {
   QuantKeyTile<kBits>(page.keys, task.key_dim, work.floats);
   UnpackKeys(task, page, TilePairs{work.floats}, work);
   QuantValueTile<kBits>(page.values, task.value_dim, work.floats);
-  UnpackValues(task, work, [&](int r, int c, __mmask16 there) HWY_ATTR {
+  UnpackValues(task, work, [&](int r, int c, __mmask16 lanes) HWY_ATTR {
     const float* row = work.floats + static_cast<int64_t>(2 * r) * task.value_dim + c;
-    return RoundedPairs(_mm512_maskz_loadu_ps(there, row), _mm512_maskz_loadu_ps(there, row + task.value_dim));
+    return RoundedPairs(_mm512_maskz_loadu_ps(lanes, row), _mm512_maskz_loadu_ps(lanes, row + task.value_dim));
   });
   return {work.keys, work.values};
 }
 
-Operands Unpack(const AttendTask& task, const PageRead& page, const PageRead& prefetch, TileScratch& work) {
+PageOperands Unpack(const AttendTask& task, const PageRead& page, const PageRead& next_page, TileScratch& work) {
   if (task.format == PageFormat::kQ8) return UnpackQuants<8>(task, page, work);
   if (task.format == PageFormat::kQ4) return UnpackQuants<4>(task, page, work);
-  Operands operands{page.keys, page.values};
+  PageOperands operands{page.keys, page.values};
   const auto* keys = reinterpret_cast<const uint32_t*>(page.keys);
   const auto* values = reinterpret_cast<const uint32_t*>(page.values);
   if (page.cos || work.key_dim != task.key_dim) {
-    UnpackKeys(task, page, PagePairs<Bf16Words, InTiles>{keys, prefetch.keys, {task.key_dim / 2}}, work);
+    UnpackKeys(task, page, PagePairs<Bf16Words, TileLayout>{keys, next_page.keys, {task.key_dim / 2}}, work);
     operands.keys = work.keys;
   }
   if (work.value_dim != task.value_dim) {
-    UnpackValues(task, work, [&](int r, int c, __mmask16 there) HWY_ATTR {
-      return _mm512_maskz_loadu_epi32(there, values + r * task.value_dim + c);
+    UnpackValues(task, work, [&](int r, int c, __mmask16 lanes) HWY_ATTR {
+      return _mm512_maskz_loadu_epi32(lanes, values + r * task.value_dim + c);
     });
     operands.values = work.values;
   }
   return operands;
 }
 
-/// scores = Q·Kᵀ of a block of queries. queries: [16, key_dim]; scores: [16, 64].
+/// Computes scores = Q·Kᵀ of a block of queries. queries: [16, key_dim]; scores: [16, 64].
 FATHOM_AMX_TARGET HWY_INLINE void Scores(const uint16_t* queries, int64_t key_dim, const void* keys,
                                          float* scores) {
   tile_zero<0>();
   tile_zero<1>();
   tile_zero<2>();
   tile_zero<3>();
-  const int64_t of_tokens = key_dim / 2 * kTileRowBytes;  // bytes from 16 tokens to the next
+  const int64_t tile_stride = key_dim / 2 * kTileRowBytes;  // bytes from 16 tokens to the next
   const auto* k = static_cast<const std::byte*>(keys);
   for (int64_t d = 0; d < key_dim; d += kTileDims, k += kTileRows * kTileRowBytes) {
     tile_load<4>(queries + d, key_dim * sizeof(uint16_t));
     tile_load<5>(k, kTileRowBytes);
     tile_dp_bf16<0, 4, 5>();
-    tile_load<6>(k + of_tokens, kTileRowBytes);
+    tile_load<6>(k + tile_stride, kTileRowBytes);
     tile_dp_bf16<1, 4, 6>();
-    tile_load<7>(k + 2 * of_tokens, kTileRowBytes);
+    tile_load<7>(k + 2 * tile_stride, kTileRowBytes);
     tile_dp_bf16<2, 4, 7>();
-    tile_load<5>(k + 3 * of_tokens, kTileRowBytes);
+    tile_load<5>(k + 3 * tile_stride, kTileRowBytes);
     tile_dp_bf16<3, 4, 5>();
   }
   constexpr size_t kStride = kPageTokens * sizeof(float);
@@ -205,7 +205,7 @@ FATHOM_AMX_TARGET HWY_INLINE void Scores(const uint16_t* queries, int64_t key_di
   tile_store<3>(scores + 48, kStride);
 }
 
-/// Two tiles of tokens times kTiles tiles of values, added to out from its column 0 on.
+/// Adds the products of two tiles of weights with kCols tiles of values to out, from its column 0 on.
 template <int kCols>
 FATHOM_AMX_TARGET HWY_INLINE void AddValueTiles(const uint16_t* weights, const std::byte* values,
                                                 size_t value_stride, float* out, size_t out_stride) {
@@ -230,7 +230,7 @@ FATHOM_AMX_TARGET HWY_INLINE void AddValueTiles(const uint16_t* weights, const s
   if constexpr (kCols > 1) tile_store<1>(out + 16, out_stride);
 }
 
-/// out += P·V of a block of queries. weights: [16, 64]; out: [16, out_dim].
+/// Computes out += P·V of a block of queries. weights: [16, 64]; out: [16, out_dim].
 FATHOM_AMX_TARGET HWY_INLINE void AddValues(const TileScratch& work, const void* values, float* out) {
   const size_t value_stride = work.value_dim * 2 * sizeof(uint16_t), out_stride = work.out_dim * sizeof(float);
   const auto* v = static_cast<const std::byte*>(values);
@@ -240,7 +240,7 @@ FATHOM_AMX_TARGET HWY_INLINE void AddValues(const TileScratch& work, const void*
   if (c < work.value_dim) AddValueTiles<1>(work.weights, v + c * 4, value_stride, out + c, out_stride);
 }
 
-/// The largest score of each of 16 rows.
+/// Returns the largest score of each of 16 rows.
 HWY_INLINE __m512 RowMaxima(const float* HWY_RESTRICT scores) {
   __m512i rows[16];
   FATHOM_UNROLL
@@ -256,9 +256,9 @@ HWY_INLINE __m512 RowMaxima(const float* HWY_RESTRICT scores) {
   return largest;
 }
 
-/// Masked scores of a block become weights under the running maxima; outputs and sums are rescaled where a maximum
-/// grows. max: [16]; out: [16, out_dim]; log_sums: null, or [16] for log2 of the sums of the weights under the
-/// maxima.
+/// Replaces the masked scores of a block by weights relative to the running maxima. Outputs and sums are rescaled
+/// where a maximum grows. max: [16]; out: [16, out_dim]; log_sums: null, or [16]: log2 of the sums of 2^score over
+/// this page.
 HWY_INLINE void Softmax(const float* HWY_RESTRICT scores, float* HWY_RESTRICT max, const TileScratch& work,
                         float* HWY_RESTRICT out, float* HWY_RESTRICT log_sums) {
   const __m512 minus_infinity = _mm512_set1_ps(kMinusInfinity);
@@ -277,7 +277,7 @@ HWY_INLINE void Softmax(const float* HWY_RESTRICT scores, float* HWY_RESTRICT ma
       }
     }
   }
-  alignas(64) float shift[16];  // where nothing has been visible yet scores are −∞, and weights shall be 0
+  alignas(64) float shift[16];  // while no token has been visible, scores are −∞ and weights must be 0
   _mm512_store_ps(shift, _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(now, minus_infinity, _CMP_NEQ_UQ), now));
   for (int r = 0; r < kBlock; ++r) {
     const __m512 s = _mm512_set1_ps(shift[r]);
@@ -295,16 +295,16 @@ HWY_INLINE void Softmax(const float* HWY_RESTRICT scores, float* HWY_RESTRICT ma
   }
 }
 
-/// What each query of block b sees of a page; returns what any of them sees. For pages that differ between rows,
-/// and the last block.
+/// Writes the mask of each query of block b over a page and returns their union. For pages with row masks, and for
+/// the last block.
 HWY_NOINLINE inline uint64_t BlockMasks(const AttendTask& task, const PageRead& page, int64_t b,
                                         uint64_t* HWY_RESTRICT masks) {
   const int64_t first = b * kBlock, queries = static_cast<int64_t>(task.rows) * task.group;
   int64_t row = first / task.group, left = task.group - first % task.group;
   uint64_t any = 0;
   for (int r = 0; r < kBlock; ++r) {
-    const bool there = first + r < queries;
-    masks[r] = !there ? 0 : page.row_masks ? page.mask & page.row_masks[row] : page.mask;
+    const bool exists = first + r < queries;
+    masks[r] = !exists ? 0 : page.row_masks ? page.mask & page.row_masks[row] : page.mask;
     any |= masks[r];
     if (--left == 0) {
       ++row;
@@ -314,12 +314,12 @@ HWY_NOINLINE inline uint64_t BlockMasks(const AttendTask& task, const PageRead& 
   return any;
 }
 
-/// The blocks of queries that see something of a page, with what they see.
+/// Iterates over the blocks of queries to which a token of a page is visible, with their masks.
 class VisibleBlocks {
  public:
   VisibleBlocks(const AttendTask& task, const PageRead& page, int64_t blocks)
       : task_(&task), page_(&page), blocks_(blocks) {}
-  /// Goes to the next block; false when there is none.
+  /// Advances to the next block; returns false if there is none.
   bool next() {
     while (++block_ < blocks_) {
       all_ = !page_->row_masks && page_->mask == ~uint64_t{0} &&
@@ -329,7 +329,7 @@ class VisibleBlocks {
     return false;
   }
   int64_t block() const { return block_; }
-  /// What nobody sees becomes −∞. scores: [16, 64].
+  /// Sets the scores of tokens outside the masks to −∞. scores: [16, 64].
   HWY_INLINE void mask(float* scores) const {
     for (int r = 0; !all_ && r < kBlock; ++r) {
       if (masks_[r] != ~uint64_t{0}) MaskScores(masks_[r], kPageTokens / Lanes(), scores + r * kPageTokens);
@@ -340,11 +340,11 @@ class VisibleBlocks {
   const AttendTask* task_;
   const PageRead* page_;
   int64_t blocks_, block_ = -1;
-  bool all_ = false;  // every query sees every token: there are no masks
+  bool all_ = false;  // every token is visible to every query: there are no masks
   uint64_t masks_[kBlock];
 };
 
-/// Softmax and values of a block whose scores are there.
+/// Computes softmax and values of a block whose scores are complete.
 FATHOM_AMX_TARGET HWY_INLINE void FinishBlock(const AttendTask& task, int64_t p, const VisibleBlocks& at,
                                               const void* values, float* scores, TileScratch& work) {
   at.mask(scores);
@@ -356,7 +356,8 @@ FATHOM_AMX_TARGET HWY_INLINE void FinishBlock(const AttendTask& task, int64_t p,
   for (int64_t r = 0; task.mass && r < rows; ++r) task.mass[(first + r) * task.page_count + p] = log_sums[r];
 }
 
-FATHOM_AMX_TARGET void AttendPage(const AttendTask& task, int64_t p, const Operands& operands, TileScratch& work) {
+FATHOM_AMX_TARGET void AttendPage(const AttendTask& task, int64_t p, const PageOperands& operands,
+                                  TileScratch& work) {
   const auto scores = [&](const VisibleBlocks& at, float* to) HWY_ATTR {
     Scores(work.queries + at.block() * kBlock * work.key_dim, work.key_dim, operands.keys, to);
   };
@@ -364,15 +365,15 @@ FATHOM_AMX_TARGET void AttendPage(const AttendTask& task, int64_t p, const Opera
   bool more = at.next();
   if (more) scores(at, work.scores[0]);
   for (int buffer = 0; more; buffer ^= 1) {
-    VisibleBlocks prefetch = at;
-    more = prefetch.next();
-    if (more) scores(prefetch, work.scores[buffer ^ 1]);
+    VisibleBlocks next = at;
+    more = next.next();
+    if (more) scores(next, work.scores[buffer ^ 1]);
     FinishBlock(task, p, at, operands.values, work.scores[buffer], work);
-    at = prefetch;
+    at = next;
   }
 }
 
-/// Outputs divided by their sums, log-sum-exps and masses.
+/// Stores outputs divided by their sums, log-sum-exps and masses.
 void StoreResults(const AttendTask& task, const TileScratch& work) {
   constexpr float kLn2 = 0.693147181f;
   for (int64_t i = 0; i < static_cast<int64_t>(task.rows) * task.group; ++i) {
@@ -393,7 +394,8 @@ void StoreResults(const AttendTask& task, const TileScratch& work) {
 
 FATHOM_AMX_TARGET void AmxAttend(const AttendTask& task, float* scratch) {
   const int64_t queries = static_cast<int64_t>(task.rows) * task.group;
-  // Softplus weights go through floats: a power would make much of what rounding queries to bfloat16 does.
+  // Weight functions are computed from float scores: the power of softplus weights would amplify the rounding of
+  // queries to bfloat16.
   if (queries < kTileQueries || task.format == PageFormat::kF32 || task.weights.apply || !task.out ||
       task.value_offset >= 0) {
     return Attend(task, scratch);
@@ -402,12 +404,12 @@ FATHOM_AMX_TARGET void AmxAttend(const AttendTask& task, float* scratch) {
   LoadQueries(task, work);
   std::fill_n(work.max, work.blocks * kBlock, kMinusInfinity);
   std::fill_n(work.out, work.blocks * kBlock * work.out_dim, 0.0f);
-  std::fill_n(work.keys, kPageTokens * work.key_dim, uint16_t{0});  // behind the page's dimensions they stay 0
+  std::fill_n(work.keys, kPageTokens * work.key_dim, uint16_t{0});  // elements beyond the page's dimensions stay 0
   if (task.mass) std::fill_n(task.mass, queries * task.page_count, kMinusInfinity);
   const TileScope tiles;
   for (int64_t p = 0; p < task.page_count; ++p) {
-    const PageRead& prefetch = task.pages[std::min(p + 1, task.page_count - 1)];
-    AttendPage(task, p, Unpack(task, task.pages[p], prefetch, work), work);
+    const PageRead& next_page = task.pages[std::min(p + 1, task.page_count - 1)];
+    AttendPage(task, p, Unpack(task, task.pages[p], next_page, work), work);
   }
   StoreResults(task, work);
 }
@@ -431,9 +433,9 @@ namespace fathom {
 size_t amx_attend_scratch(int key_dim, int value_dim, int queries) {
   const auto up = [](size_t n, size_t to) { return (n + to - 1) / to * to; };
   const size_t rows = up(queries, 16), k = up(key_dim, 32), v = up(value_dim, 16);
-  const size_t of_query = k / 2 + 1 + v + 16;                     // bfloat16, maximum, output and sums
-  const size_t of_page = (k + v) / 2 + std::max(k, v);            // brought in, by way of floats
-  return rows * of_query + kPageTokens * (of_page + 16 * 5 / 2);  // and scores twice, weights
+  const size_t per_query = k / 2 + 1 + v + 16;                      // bfloat16 query, maximum, output and sums
+  const size_t per_page = (k + v) / 2 + std::max(k, v);             // unpacked to floats, then to bfloat16
+  return rows * per_query + kPageTokens * (per_page + 16 * 5 / 2);  // and two blocks of scores, weights
 }
 
 HWY_EXPORT(FillAmxAttend);

@@ -1,12 +1,12 @@
 // Matrix products on AMX tiles: y = x·Wᵀ for many rows of activations, every weight type.
 //
-// W is brought, a panel at a time, to bfloat16 rows, which are operand A of the tile product as they lie; the
-// activations are operand B, packed once for all products that share them. So nothing of W, the larger of the two,
-// is ever transposed; the sums come out as [rows of W, tokens] and are rotated when they are stored.
+// W is unpacked, a panel at a time, to bfloat16 rows, which are operand A of the tile product without
+// rearrangement. The activations are operand B, packed once for all products that share them. So W, the larger of
+// the two, is never transposed; the sums come out as [rows of W, tokens] and are transposed when they are stored.
 //
 // Precision: quantised weights and their activations are rounded to bfloat16, less than half the error of 8-bit
-// activations. Float weights keep theirs: what rounding takes off the activations, and off F16 and F32
-// weights, is multiplied as well (high·high + high·low + low·high), which leaves 2⁻¹⁶ of each factor.
+// activations. Float weights keep their precision: the rounding remainders of the activations, and of F16 and F32
+// weights, are multiplied as well (high·high + high·low + low·high), which leaves an error of 2⁻¹⁶ of each factor.
 #include "kernels/vector.h"
 
 #include <algorithm>
@@ -14,7 +14,7 @@
 
 #include "kernels/amx_tiles.h"
 
-// Highway's order: the target loop first, then what it compiles once per target.
+// Highway requires this order: the target loop first, then what it compiles once per target.
 // clang-format off
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/amx_matmul.cpp"
@@ -26,7 +26,7 @@
 #include "kernels/transpose-inl.h"
 // clang-format on
 
-// Every machine with AMX has all of AVX-512; for other targets there is nothing to compile.
+// Compiled only for AVX-512 targets: every machine with AMX has all of AVX-512.
 #if FATHOM_AMX && HWY_TARGET == HWY_AVX3_DL
 HWY_BEFORE_NAMESPACE();
 #pragma GCC push_options
@@ -36,28 +36,29 @@ namespace HWY_NAMESPACE {
 
 constexpr int64_t kTileElements = kTileBytes / 2;  // of bfloat16
 constexpr int64_t kPairRows = 2 * kTileRows;       // of W, or of activations: two tiles
-// A panel of 32 rows by this many columns takes 32 KiB and stays in the L1 cache while all activations pass by.
+// A panel of 32 rows by this many columns takes 32 KiB and stays in the L1 cache while all activations are
+// multiplied with it.
 constexpr int64_t kBlockColumns = 512;
 // The sums of this many rows and tokens (512 KiB) and the activations of a block of columns (as much) stay in the
-// L2 cache while the panels of those rows pass by.
+// L2 cache while the panels of those rows are multiplied.
 constexpr int64_t kBlockRows = 256;
 constexpr int64_t kBlockTokens = 512;
 
 /// 32 rows of W by a block of columns: [columns/32, 2, 16, 32], the tiles in the order of their use.
 struct TilePanel {
   alignas(64) uint16_t high[kPairRows * kBlockColumns];
-  alignas(64) uint16_t low[kPairRows * kBlockColumns];  // what rounding took off; F16 and F32 only
+  alignas(64) uint16_t low[kPairRows * kBlockColumns];  // the rounding remainders; F16 and F32 only
 };
 
 HWY_INLINE uint16_t* PanelRow(uint16_t* panel, int64_t row, int64_t column) {
   return panel + (column / 32 * 2 + row / kTileRows) * kTileElements + row % kTileRows * 32;
 }
 
-/// 32 floats as one row of a tile.
+/// Rounds 32 floats to one row of a tile.
 HWY_INLINE __m512i Rounded(FloatVec first, FloatVec second) {
   return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(second.raw, first.raw));
 }
-/// What Rounded took off them.
+/// Returns the rounding remainders of the floats, themselves rounded.
 HWY_INLINE __m512i Remainder(FloatVec first, FloatVec second, __m512i rounded) {
   const auto widened = [](__m256i half) {
     return FloatVec{_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16))};
@@ -66,7 +67,7 @@ HWY_INLINE __m512i Remainder(FloatVec first, FloatVec second, __m512i rounded) {
                  hn::Sub(second, widened(_mm512_extracti64x4_epi64(rounded, 1))));
 }
 
-/// n columns of a row of quantised weights, as rows of tiles.
+/// Unpacks n columns of a row of quantised weights to rows of tiles.
 template <class Block>
 HWY_INLINE void UnpackRow(const Block* HWY_RESTRICT row, int64_t n, int64_t r, TilePanel& panel) {
   const FloatTag d;
@@ -74,10 +75,10 @@ HWY_INLINE void UnpackRow(const Block* HWY_RESTRICT row, int64_t n, int64_t r, T
   const hn::Rebind<uint8_t, FloatTag> d8;
   alignas(64) uint8_t q[kSuperBlock];
   alignas(64) float scale[16], min[16];
-  ForSuperBlocks(row, n, [&](const Block* HWY_RESTRICT run, int64_t k) {
-    UnpackSuperBlock(run, q, scale, min);
-    // From memory a scale is broadcast by its load; the compiler would rather shuffle it out of a register, which
-    // costs a third more.
+  ForSuperBlocks(row, n, [&](const Block* HWY_RESTRICT super_block, int64_t k) {
+    UnpackSuperBlock(super_block, q, scale, min);
+    // A scale is broadcast by its load from memory. Without the barrier, the compiler would shuffle it out of a
+    // register, which costs a third more.
     asm volatile("" : : : "memory");
     const auto weights = [&](int i) {
       const auto quants = hn::ConvertTo(d, hn::PromoteTo(di, hn::Load(d8, q + 16 * i)));
@@ -95,7 +96,7 @@ HWY_INLINE void UnpackRow(const Block* HWY_RESTRICT row, int64_t n, int64_t r, T
   });
 }
 
-/// The same of float weights; n need not be a multiple of anything.
+/// Unpacks float weights in the same way; n may be any number.
 template <class T>
 HWY_INLINE void UnpackFloats(const T* HWY_RESTRICT row, int64_t n, int64_t r, TilePanel& panel) {
   for (int64_t k = 0; k < n; k += 32) {
@@ -113,7 +114,7 @@ HWY_INLINE void UnpackFloats(const T* HWY_RESTRICT row, int64_t n, int64_t r, Ti
   }
 }
 
-/// How a weight type gets into tiles, and the products that its precision asks for.
+/// Defines how a weight type is unpacked to tiles, and which products its precision needs.
 template <class Block>
 struct TileType {
   static constexpr bool kLowActivations = false, kLowWeights = false;
@@ -135,10 +136,10 @@ struct TileType<hwy::float16_t> : FloatTileType<hwy::float16_t> {};
 template <>
 struct TileType<hwy::bfloat16_t> : FloatTileType<hwy::bfloat16_t> {};
 
-/// Rows [first, first + rows) and columns [column, column + n) of W; missing rows of the panel are zero.
+/// Unpacks rows [first, first + rows) and columns [column, column + n) of W; missing rows of the panel are zero.
 template <class Type>
 HWY_INLINE void UnpackPanel(const Matrix& w, int64_t first, int64_t rows, int64_t column, int64_t n,
-                             TilePanel& panel) {
+                            TilePanel& panel) {
   const size_t stride = row_bytes(w.type, w.cols);
   for (int64_t r = 0; r < rows; ++r) Type::Unpack(w.data + (first + r) * stride, column, n, r, panel);
   for (int64_t r = rows; r < kPairRows; ++r) {
@@ -149,7 +150,8 @@ HWY_INLINE void UnpackPanel(const Matrix& w, int64_t first, int64_t rows, int64_
   }
 }
 
-/// Tiles 0…3 += two tiles of rows of W by kTokenTiles tiles of activations, over `steps` steps of 32 columns.
+/// Adds to tiles 0…3 the products of two tiles of rows of W with kTokenTiles tiles of activations, over `steps`
+/// steps of 32 columns.
 template <int kTokenTiles>
 HWY_INLINE void MultiplySteps(const uint16_t* HWY_RESTRICT a, const uint16_t* HWY_RESTRICT first,
                               const uint16_t* HWY_RESTRICT second, int64_t steps) {
@@ -167,7 +169,8 @@ HWY_INLINE void MultiplySteps(const uint16_t* HWY_RESTRICT a, const uint16_t* HW
   }
 }
 
-/// Sums of a panel with 16 or 32 tokens from column `column` on, kept in `sums`: [4, 16, 16] between calls.
+/// Adds the products of a panel with 16 or 32 tokens, for its columns, from `column` on. `sums`: [4, 16, 16] holds
+/// the sums between calls.
 template <class Type, int kTokenTiles>
 HWY_INLINE void MultiplyPanel(const TilePanel& panel, const ActivationRows& x, int64_t token, int64_t column,
                               int64_t n, float* HWY_RESTRICT sums) {
@@ -197,9 +200,9 @@ HWY_INLINE void MultiplyPanel(const TilePanel& panel, const ActivationRows& x, i
   tile_store<3>(sums + 3 * kSum, kTileRowBytes);
 }
 
-/// Turns the sums of a panel and up to 32 tokens into y[token, row].
+/// Transposes the sums of a panel and up to 32 tokens into y[token, row].
 HWY_INLINE void StoreTransposed(const float* HWY_RESTRICT sums, int64_t rows, int64_t tokens, float* HWY_RESTRICT y,
-                            int64_t y_stride) {
+                                int64_t y_stride) {
   for (int64_t a = 0; a * kTileRows < rows; ++a) {
     const int64_t width = std::min<int64_t>(kTileRows, rows - a * kTileRows);
     const auto mask = static_cast<__mmask16>((1u << width) - 1);
@@ -213,7 +216,7 @@ HWY_INLINE void StoreTransposed(const float* HWY_RESTRICT sums, int64_t rows, in
   }
 }
 
-/// Asks for the bytes of a panel: rows of W lie far apart, which the hardware does not foresee.
+/// Prefetches the bytes of a panel: rows of W are far apart, so the hardware prefetcher does not predict them.
 HWY_INLINE void PrefetchPanel(const Matrix& w, int64_t first, int64_t rows, int64_t column, int64_t n) {
   const size_t stride = row_bytes(w.type, w.cols);
   const size_t begin = row_bytes(w.type, column), bytes = row_bytes(w.type, n);
@@ -222,7 +225,7 @@ HWY_INLINE void PrefetchPanel(const Matrix& w, int64_t first, int64_t rows, int6
   }
 }
 
-/// Rows [begin, end) of W, at most kBlockRows, with tokens [token, token_end), at most kBlockTokens.
+/// Multiplies rows [begin, end) of W, at most kBlockRows, with tokens [token, token_end), at most kBlockTokens.
 template <class Type>
 HWY_NOINLINE void MultiplyBlock(const Matrix& w, int64_t begin, int64_t end, const ActivationRows& x, int64_t token,
                                 int64_t token_end, float* HWY_RESTRICT y, int64_t y_stride) {
@@ -270,7 +273,7 @@ void AmxMatmul(const Matrix& w, int64_t begin, int64_t end, const ActivationRows
   }
 }
 
-/// 32 columns of up to 16 rows as one tile of pairs: [16 pairs, 16 tokens, 2].
+/// Packs 32 columns of up to 16 rows into one tile of pairs: [16 pairs, 16 tokens, 2].
 HWY_INLINE void PackTile(const float* HWY_RESTRICT x, int64_t rows, int64_t cols, int64_t n,
                          uint16_t* HWY_RESTRICT high, uint16_t* HWY_RESTRICT low) {
   const FloatTag d;

@@ -5,13 +5,13 @@ namespace fathom {
 
 #if FATHOM_AMX
 
-/// Four tiles of sums hide the latency of a product (52 cycles, one begun every 16); two tiles of rows and two of
-/// columns stay where they are.
+/// Four tiles of sums hide the latency of a product (52 cycles, one started every 16). The two tiles of rows and
+/// two tiles of columns stay constant.
 FATHOM_AMX_TARGET int64_t amx_peak_bf16(int64_t n, float* sink) {
   alignas(64) float corner[kTileRows][16] = {};
   constexpr int64_t kProducts = 4, kPerProduct = 16 * 16 * 32;
   int64_t done = 0;
-  const TileScope tiles;  // all zero: the speed does not depend on the numbers
+  const TileScope tiles;  // all zero: the speed does not depend on the values
   for (; done < n; done += kProducts * kPerProduct) {
     tile_dp_bf16<0, 4, 6>();
     tile_dp_bf16<1, 4, 7>();

@@ -1,5 +1,5 @@
-// The instructions of AMX, one wrapper each. Tile registers have numbers known at compile time, 0…7. Call them only
-// where amx_usable(), between the construction of a TileScope and its end.
+// A wrapper for each AMX instruction. Tile registers are numbered 0…7 at compile time. Call these functions only if
+// amx_usable(), and within the lifetime of a TileScope.
 #pragma once
 
 #include <cstddef>
@@ -13,9 +13,9 @@
 
 #if FATHOM_AMX
 
-// The compilers' own intrinsics are macros that want literal tile numbers, and g++ 12's loads do not tell the
-// compiler that they read memory. clang checks inline assembly against the target of the function it stands in
-// (which then only inlines into functions with this attribute), g++ does not.
+// The compilers' own intrinsics are macros that require literal tile numbers, and the loads of g++ 12 do not tell
+// the compiler that they read memory. clang checks inline assembly against the target of the enclosing function,
+// which then only inlines into functions with this attribute; g++ does not.
 #ifdef __clang__
 #define FATHOM_AMX_TARGET __attribute__((target("amx-tile,amx-bf16,amx-int8")))
 #else
@@ -37,7 +37,7 @@ struct alignas(64) TileConfig {
   uint16_t row_bytes[16] = {};  // of tiles 0…7, at most 64; the rest 0
   uint8_t rows[16] = {};        // of tiles 0…7, at most 16; the rest 0
 
-  /// All eight tiles of the largest shape, 16 rows of 64 bytes.
+  /// Returns a configuration in which all eight tiles have the largest shape, 16 rows of 64 bytes.
   static constexpr TileConfig whole_tiles() {
     TileConfig config;
     for (int t = 0; t < kTiles; ++t) {
@@ -53,10 +53,11 @@ static_assert(sizeof(TileConfig) == 64);
 FATHOM_AMX_TARGET inline void tile_configure(const TileConfig& config) {
   asm volatile("ldtilecfg %0" : : "m"(config) : "memory");
 }
-/// Tiles back to their initial state: the system no longer has to save them when it switches threads.
+/// Resets the tiles to their initial state, so that the system need not save them when it switches threads.
 FATHOM_AMX_TARGET inline void tile_release() { asm volatile("tilerelease" : : : "memory"); }
 
-/// Whole tiles as long as the object lives. Tiles are lost where a function that uses them itself is called.
+/// Configures all tiles with the largest shape for its lifetime. Calling a function that itself uses tiles loses
+/// their contents.
 class TileScope {
  public:
   FATHOM_AMX_TARGET TileScope() { tile_configure(kConfig); }
@@ -74,21 +75,21 @@ FATHOM_AMX_TARGET inline void tile_zero() {
   asm volatile("tilezero %%tmm%c0" : : "i"(T));
 }
 
-/// Row r of tile T from base + r · stride.
+/// Loads row r of tile T from base + r · stride_bytes.
 template <int T>
 FATHOM_AMX_TARGET inline void tile_load(const void* base, size_t stride_bytes) {
   static_assert(T >= 0 && T < kTiles);
   asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(base), "r"(stride_bytes), "i"(T) : "memory");
 }
 
-/// The same for data that will not be read again soon: they need not stay in the caches.
+/// Like tile_load, with the hint that the data will not be read again soon and need not stay in the caches.
 template <int T>
 FATHOM_AMX_TARGET inline void tile_load_stream(const void* base, size_t stride_bytes) {
   static_assert(T >= 0 && T < kTiles);
   asm volatile("tileloaddt1 (%0,%1,1), %%tmm%c2" : : "r"(base), "r"(stride_bytes), "i"(T) : "memory");
 }
 
-/// Row r of tile T to base + r · stride.
+/// Stores row r of tile T to base + r · stride_bytes.
 template <int T>
 FATHOM_AMX_TARGET inline void tile_store(void* base, size_t stride_bytes) {
   static_assert(T >= 0 && T < kTiles);
@@ -111,7 +112,7 @@ FATHOM_AMX_TARGET inline void tile_dp_u8s8() {
   asm volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B));
 }
 
-/// The same of signed bytes in A.
+/// Like tile_dp_u8s8, with signed bytes in A.
 template <int C, int A, int B>
 FATHOM_AMX_TARGET inline void tile_dp_s8s8() {
   static_assert(C != A && C != B && A != B);

@@ -1,5 +1,5 @@
-// Products of attention with pages of floats, as they lie or brought into a tile. Included inside Highway's target
-// loop.
+// Products of attention with pages of floats, read as stored or unpacked into a tile. Included inside Highway's
+// target loop.
 #if defined(FATHOM_ATTEND_FLOATS_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef FATHOM_ATTEND_FLOATS_INL
 #undef FATHOM_ATTEND_FLOATS_INL
@@ -21,11 +21,10 @@ namespace HWY_NAMESPACE {
 
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
-/// Asks for the cache line at p, to the L2 cache: the few buffers of the L1 are left to what is being read.
-HWY_INLINE void Prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
-/// To the L1: what is asked for to the L2 alone comes late on Zen 5 (attention over float pages: by a tenth
-/// slower).
-HWY_INLINE void FetchSoon(const void* p) { __builtin_prefetch(p, 0, 3); }
+/// Prefetches the cache line at p to the L2 cache. The few fill buffers of the L1 stay free for current loads.
+HWY_INLINE void PrefetchToL2(const void* p) { __builtin_prefetch(p, 0, 2); }
+/// Prefetches to the L1. On Zen 5, attention over float pages is 10 % slower with prefetches to the L2 only.
+HWY_INLINE void PrefetchToL1(const void* p) { __builtin_prefetch(p, 0, 3); }
 
 // Queries and vectors of a register tile: 4 × 4 sums and the operands fit 32 registers, 4 × 2 fit 16.
 constexpr int kQueries = 4;
@@ -35,18 +34,18 @@ constexpr int kVectors = 4;
 constexpr int kVectors = 2;
 #endif
 
-/// How pairs lie: in rows of the width (values), or in tiles of kKeyTile columns of so many rows (keys).
-struct InRows {
+/// The layout of pairs: in rows of `width` (values), or in tiles of kKeyTile columns by `rows` rows (keys).
+struct RowLayout {
   HWY_INLINE int64_t operator()(int64_t row, int64_t column, int64_t width) const { return row * width + column; }
 };
-struct InTiles {
+struct TileLayout {
   int64_t rows;
   HWY_INLINE int64_t operator()(int64_t row, int64_t column, int64_t /*width*/) const {
     return (column / kKeyTile * rows + row) * kKeyTile + column % kKeyTile;
   }
 };
 
-/// Pairs of elements as they lie in pages: what Lanes() of them from p on become as two vectors.
+/// Pairs of elements as stored in pages. Load returns Lanes() pairs from p on as two vectors.
 struct Bf16Words {  // interleaved bfloat16: the even element is the low half of a word
   using Word = uint32_t;
   static constexpr int kWords = 1;  // of a pair
@@ -72,21 +71,21 @@ struct F32Words {  // interleaved floats
   static float Element(const Word* p, int parity) { return p[parity]; }
 };
 
-/// Ways in which a page's elements lie; Load gives the pairs of elements of a row from a column on as two vectors,
-/// and fetches as much of what will be read next, line by line.
-template <class Words, class TileOffset>
+/// Sources of pairs of elements. Load returns the pairs of a row from a column on as two vectors. PagePairs reads a
+/// page as stored. With each load it also prefetches the same amount of the data that is read next.
+template <class Words, class Layout>
 struct PagePairs {
   const typename Words::Word* data;
-  const std::byte* prefetch;
-  TileOffset place;
+  const std::byte* next_data;
+  Layout layout;
   HWY_INLINE void Load(int64_t row, int64_t column, int64_t width, FloatVec& even, FloatVec& odd) const {
-    const int64_t index = Words::kWords * place(row, column, width);
+    const int64_t index = Words::kWords * layout(row, column, width);
     Words::Load(data + index, even, odd);
-    // PairProduct goes through one tile after the other, or, where its vectors span a page, through all row by row.
+    // PairProduct reads one tile after the other, or all tiles row by row if its vectors span a page.
     const bool in_rows = kVectors * Lanes() == kPageTokens;
     const int64_t next = in_rows ? 4 * Words::kWords * (row * width + column) : 4 * index;
     FATHOM_UNROLL
-    for (int i = 0; i < Words::kWords; ++i) FetchSoon(prefetch + next + 64 * i);
+    for (int i = 0; i < Words::kWords; ++i) PrefetchToL1(next_data + next + 64 * i);
   }
 };
 struct TilePairs {  // rows of floats: the even row of a pair, then the odd one
@@ -98,15 +97,15 @@ struct TilePairs {  // rows of floats: the even row of a pair, then the odd one
 };
 
 /// out[i, c] (+)= Σ over pairs r of a[i, 2r]·even(r, c) + a[i, 2r+1]·odd(r, c) for kRows rows of a and kCols
-/// vectors of columns. The product at the heart of attention: scores (r: dimensions, c: tokens) and weighted values
-/// (r: tokens, c: dimensions).
+/// vectors of columns. The main product of attention: scores (r: dimensions, c: tokens) and weighted values (r:
+/// tokens, c: dimensions).
 template <int kRows, int kCols, bool kAdd, class Pairs>
 HWY_INLINE void PairProductColumns(const Pairs& page, int64_t pairs, int64_t width, int64_t column,
                                    const float* HWY_RESTRICT a, int64_t a_stride, float* HWY_RESTRICT out,
                                    int64_t out_stride) {
   const FloatTag d;
   const int64_t lanes = Lanes();
-  // A single vector has sums of its own for odd elements, so that twice as many are under way.
+  // A single vector has separate sums for odd elements: twice as many independent chains.
   constexpr bool kSplit = kCols == 1;
   FloatVec sums[kRows][kCols], odd_sums[kRows];
   FATHOM_UNROLL
@@ -144,10 +143,11 @@ HWY_INLINE void PairProductColumns(const Pairs& page, int64_t pairs, int64_t wid
   }
 }
 
-/// The element at (pair r, column c, parity) of a page, for widths that are no multiple of the vectors.
-template <class Words, class TileOffset>
-HWY_INLINE float Element(const PagePairs<Words, TileOffset>& p, int64_t row, int64_t column, int64_t width, int parity) {
-  return Words::Element(p.data + Words::kWords * p.place(row, column, width), parity);
+/// Returns the element at (pair r, column c, parity) of a page, for widths that are not a multiple of the vectors.
+template <class Words, class Layout>
+HWY_INLINE float Element(const PagePairs<Words, Layout>& p, int64_t row, int64_t column, int64_t width,
+                         int parity) {
+  return Words::Element(p.data + Words::kWords * p.layout(row, column, width), parity);
 }
 HWY_INLINE float Element(const TilePairs& p, int64_t row, int64_t column, int64_t width, int parity) {
   return p.data[(2 * row + parity) * width + column];
@@ -190,7 +190,7 @@ HWY_INLINE void PairProductRows(const Pairs& page, int64_t pairs, int64_t width,
     PairProduct<1, kAdd>(page, pairs, width, a + i * a_stride, a_stride, out + i * out_stride, out_stride);
 }
 
-/// Rows of even and odd elements [pairs][2][width] of interleaved pairs, as floats.
+/// Writes interleaved pairs as rows of even and odd elements, as floats: [pairs][2][width].
 template <class Pairs>
 HWY_INLINE void Deinterleave(const Pairs& page, int64_t pairs, int64_t width, float* HWY_RESTRICT tile) {
   const FloatTag d;
@@ -213,7 +213,7 @@ HWY_INLINE void Deinterleave(const Pairs& page, int64_t pairs, int64_t width, fl
 HWY_INLINE bool AllFinite(const float* HWY_RESTRICT x, int n) {
   const FloatTag d;
   const auto zero = hn::Zero(d);
-  auto sum = zero;  // of 0 · x, which is NaN where x is not finite
+  auto sum = zero;  // Σ 0 · x, which is NaN if an x is not finite
   int i = 0;
   for (; i + Lanes() <= n; i += Lanes()) sum = hn::MulAdd(zero, hn::LoadU(d, x + i), sum);
   float rest = 0;
@@ -221,8 +221,8 @@ HWY_INLINE bool AllFinite(const float* HWY_RESTRICT x, int n) {
   return hn::AllTrue(d, hn::Eq(sum, zero)) && rest == 0;
 }
 
-/// Sets the results of queries that are not finite to NaN. Quantised pages are multiplied with queries that are
-/// rounded to integers, and maxima may lose a NaN, so that the results need not be NaN by themselves.
+/// Sets the results of queries that are not finite to NaN. Quantised pages are multiplied with queries rounded to
+/// integers, and a maximum may ignore NaN, so the results are not always NaN otherwise.
 HWY_NOINLINE inline void SetNonFiniteToNan(const AttendTask& task) {
   constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
   for (int64_t i = 0; i < static_cast<int64_t>(task.rows) * task.group; ++i) {
@@ -233,7 +233,7 @@ HWY_NOINLINE inline void SetNonFiniteToNan(const AttendTask& task) {
   }
 }
 
-/// scores: [vectors · Lanes()]; those outside the mask become −infinity.
+/// Sets scores outside the mask to −infinity. scores: [vectors · Lanes()].
 HWY_INLINE void MaskScores(uint64_t mask, int vectors, float* HWY_RESTRICT scores) {
   const FloatTag d;
   const int lanes = Lanes();

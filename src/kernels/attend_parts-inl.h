@@ -1,5 +1,5 @@
-// Few queries over pages of floats of which they see a part: what is visible is gathered, vectors of tokens from
-// several pages under one softmax. Included inside Highway's target loop.
+// Attention of few queries over pages of floats that are partly visible: vectors of visible tokens are gathered
+// from several pages and processed in one step of the online softmax. Included inside Highway's target loop.
 #if defined(FATHOM_ATTEND_PARTS_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef FATHOM_ATTEND_PARTS_INL
 #undef FATHOM_ATTEND_PARTS_INL
@@ -18,37 +18,37 @@ HWY_BEFORE_NAMESPACE();
 namespace fathom {
 namespace HWY_NAMESPACE {
 
-/// Vectors of tokens that are read together, one after the other where their scores are: vector v has those from
-/// v · Lanes() on.
-struct Gathered {
-  static constexpr int kMost = kPageTokens / 4;
+/// Vectors of tokens that are processed together. The scores of vector v begin at v · Lanes().
+struct GatheredTokens {
+  static constexpr int kMaxVectors = kPageTokens / 4;
   int count = 0;
-  int64_t page[kMost];    // of each vector
-  uint8_t column[kMost];  // of its first token in the page
-  uint64_t mask = 0;      // of the tokens gathered that a row may see
-  bool by_rows = false;   // rows see different ones of them
+  int64_t page[kMaxVectors];    // the page of each vector
+  uint8_t column[kMaxVectors];  // the offset of its first token in the page
+  uint64_t mask = 0;            // the gathered tokens in their pages' masks
+  bool has_row_masks = false;   // whether any of their pages has row masks
 };
 
-/// Goes through what may be seen of a task's pages, in their order.
-class Gathering {
+/// Iterates over the tokens in the masks of a task's pages, in order.
+class VisibleTokens {
  public:
-  explicit Gathering(const AttendTask& task) : task_(task) { Begin(); }
+  explicit VisibleTokens(const AttendTask& task) : task_(task) { Begin(); }
 
-  /// The next vectors, as many as a page has; of one page alone where its mass is asked for. False at the end.
-  bool Take(Gathered& gathered) {
-    const int lanes = Lanes(), most = kPageTokens / lanes;
+  /// Gathers the next vectors, at most as many as a page has. If the masses of pages are computed, all vectors are
+  /// of one page. Returns false at the end.
+  bool Take(GatheredTokens& gathered) {
+    const int lanes = Lanes(), max_vectors = kPageTokens / lanes;
     const uint64_t one = (uint64_t{1} << lanes) - 1;
     gathered.count = 0;
     gathered.mask = 0;
-    gathered.by_rows = false;
+    gathered.has_row_masks = false;
     for (; page_ < task_.page_count; ++page_, Begin()) {
       const PageRead& page = task_.pages[page_];
-      while (left_ != 0 && gathered.count < most) {
+      while (left_ != 0 && gathered.count < max_vectors) {
         const int column = std::countr_zero(left_) / lanes * lanes, v = gathered.count++;
         gathered.page[v] = page_;
         gathered.column[v] = static_cast<uint8_t>(column);
         gathered.mask |= (page.mask >> column & one) << (v * lanes);
-        gathered.by_rows |= page.row_masks != nullptr;
+        gathered.has_row_masks |= page.row_masks != nullptr;
         left_ &= ~(one << column);
       }
       if (left_ != 0) return true;
@@ -65,9 +65,9 @@ class Gathering {
   uint64_t left_;
 };
 
-/// What one row may see of the tokens gathered.
-inline uint64_t RowMask(const AttendTask& task, const Gathered& gathered, int row) {
-  if (!gathered.by_rows) return gathered.mask;
+/// Returns the gathered tokens that are visible to one row.
+inline uint64_t RowMask(const AttendTask& task, const GatheredTokens& gathered, int row) {
+  if (!gathered.has_row_masks) return gathered.mask;
   const int lanes = Lanes();
   const uint64_t one = (uint64_t{1} << lanes) - 1;
   uint64_t mask = 0;
@@ -79,42 +79,43 @@ inline uint64_t RowMask(const AttendTask& task, const Gathered& gathered, int ro
 }
 
 template <class Words>
-HWY_INLINE void FetchPairs(const std::byte* p) {
+HWY_INLINE void PrefetchPairs(const std::byte* p) {
   FATHOM_UNROLL
-  for (int i = 0; i < Words::kWords; ++i) FetchSoon(p + 64 * i);
+  for (int i = 0; i < Words::kWords; ++i) PrefetchToL1(p + 64 * i);
 }
 
-/// Addresses that will be read, in their order.
+/// Addresses that will be read, in the order of the reads.
 template <class Words>
-struct LineList {
+struct PrefetchList {
   const std::byte** at;
   int64_t count = 0;
 
-  void Fetch(int64_t from) const {
-    for (int64_t i = from; i < count; ++i) FetchPairs<Words>(at[i]);
+  void PrefetchFrom(int64_t from) const {
+    for (int64_t i = from; i < count; ++i) PrefetchPairs<Words>(at[i]);
   }
-  /// Makes it one for each of so many steps: what is beyond is asked for at once, what is missing is `near`.
-  void Fit(int64_t steps, const void* near) {
-    Fetch(steps);
-    for (int64_t i = count; i < steps; ++i) at[i] = static_cast<const std::byte*>(near);
+  /// Changes the list to one address per step. Prefetches the addresses after the first `steps` at once; pads a
+  /// shorter list with `cached`, an address that is in the caches.
+  void Fit(int64_t steps, const void* cached) {
+    PrefetchFrom(steps);
+    for (int64_t i = count; i < steps; ++i) at[i] = static_cast<const std::byte*>(cached);
   }
 };
 
-/// The rows of values that are read for what is gathered: pairs of tokens, one of which at least may be seen.
+/// The rows of values that are read for the gathered tokens: pairs of tokens of which at least one is visible.
 template <class Word>
-struct GatheredRows {
+struct GatheredValueRows {
   int64_t count = 0;
   const Word* row[kPageTokens / 2];
-  uint8_t weight[kPageTokens / 2];  // where the weight of the first token is
+  uint8_t weight[kPageTokens / 2];  // index of the first token's weight
 };
 
-/// Scores of kCols vectors of tokens of one page: out[i, j] = Σ over pairs r of q[i, r] · even + q[i, pairs + r] ·
-/// odd. tiles: where the vectors' first pairs are. prefetch: an address to ask for at each load.
+/// Computes the scores of kCols vectors of tokens of one page: out[i, j] = Σ over pairs r of q[i, r] · even + q[i,
+/// pairs + r] · odd. tiles: the first pairs of the vectors. prefetch_list: an address to prefetch at each load.
 template <int kRows, int kCols, class Words>
 HWY_INLINE void ScoreVectors(const typename Words::Word* const* tiles, int64_t pairs, const float* HWY_RESTRICT q,
-                             int64_t q_stride, const std::byte* const* prefetch, float* HWY_RESTRICT out) {
+                             int64_t q_stride, const std::byte* const* prefetch_list, float* HWY_RESTRICT out) {
   const FloatTag d;
-  constexpr bool kSplit = kCols == 1;  // sums of its own for odd elements, so that twice as many are under way
+  constexpr bool kSplit = kCols == 1;  // separate sums for odd elements: twice as many independent chains
   const typename Words::Word* at[kCols];
   FATHOM_UNROLL
   for (int j = 0; j < kCols; ++j) at[j] = tiles[j];
@@ -130,7 +131,7 @@ HWY_INLINE void ScoreVectors(const typename Words::Word* const* tiles, int64_t p
     FATHOM_UNROLL
     for (int j = 0; j < kCols; ++j) {
       Words::Load(at[j], even[j], odd[j]);
-      FetchPairs<Words>(prefetch[j * pairs + r]);
+      PrefetchPairs<Words>(prefetch_list[j * pairs + r]);
       at[j] += kKeyTile * Words::kWords;
     }
     FATHOM_UNROLL
@@ -156,11 +157,11 @@ HWY_INLINE void ScoreVectors(const typename Words::Word* const* tiles, int64_t p
 }
 
 /// Adds the weighted values of kCols vectors of columns from `column` on. weights: [kRows, 64]; out: [kRows,
-/// stride].
+/// stride]. prefetch_list: an address to prefetch at each load.
 template <int kRows, int kCols, class Words>
-HWY_INLINE void AddRows(const GatheredRows<typename Words::Word>& rows, int64_t column,
-                        const float* HWY_RESTRICT weights, const std::byte* const* prefetch, float* HWY_RESTRICT out,
-                        int64_t stride) {
+HWY_INLINE void AddRows(const GatheredValueRows<typename Words::Word>& rows, int64_t column,
+                        const float* HWY_RESTRICT weights, const std::byte* const* prefetch_list,
+                        float* HWY_RESTRICT out, int64_t stride) {
   const FloatTag d;
   FloatVec sums[kRows][kCols];
   FATHOM_UNROLL
@@ -175,7 +176,7 @@ HWY_INLINE void AddRows(const GatheredRows<typename Words::Word>& rows, int64_t 
     FATHOM_UNROLL
     for (int j = 0; j < kCols; ++j) {
       Words::Load(row + j * Lanes() * Words::kWords, even[j], odd[j]);
-      FetchPairs<Words>(prefetch[n * kCols + j]);
+      PrefetchPairs<Words>(prefetch_list[n * kCols + j]);
     }
     FATHOM_UNROLL
     for (int i = 0; i < kRows; ++i) {
@@ -191,7 +192,8 @@ HWY_INLINE void AddRows(const GatheredRows<typename Words::Word>& rows, int64_t 
   }
 }
 
-/// Even dimensions of each query, then the odd ones: what the parts of pages are met with. to: [queries, key_dim]
+/// Writes the even dimensions of each query, followed by the odd ones, for products with vectors of pairs. to:
+/// [queries, key_dim].
 HWY_INLINE void SplitQueries(const AttendTask& task, int queries, float* HWY_RESTRICT to) {
   const int64_t pairs = task.key_dim / 2;
   for (int i = 0; i < queries; ++i) {
@@ -203,9 +205,10 @@ HWY_INLINE void SplitQueries(const AttendTask& task, int queries, float* HWY_RES
   }
 }
 
-/// Split queries rotated back by the page's place: R(−place)·q. What does not rotate must be there already.
+/// Inverse-rotates split queries by the page's position p: R(−p)·q. Elements without a rotation must already be in
+/// `rotated`.
 HWY_INLINE void InverseRotateSplit(const AttendTask& task, const PageRead& page, int queries,
-                          const float* HWY_RESTRICT split, float* HWY_RESTRICT rotated) {
+                                   const float* HWY_RESTRICT split, float* HWY_RESTRICT rotated) {
   const FloatTag d;
   const int lanes = Lanes(), pairs = task.rotary_dim / 2, odd_at = task.key_dim / 2;
   int r = 0;
@@ -228,51 +231,53 @@ HWY_INLINE void InverseRotateSplit(const AttendTask& task, const PageRead& page,
   }
 }
 
-/// Reads a task's pages of floats for few queries, gathered by gathered. While keys are read, the values that
-/// belong to them are asked for, and while those are read, the keys that come next. What comes after that is
-/// touched, so that it is on its way from memory: read, for what is only asked for does not teach the machine what
-/// follows (Zen 5, parts of 16 tokens, 512 MiB of pages: 9 to 11 ms, where asking for it has 12 to 17).
+/// Computes the attention of few queries to the visible tokens of a task's pages of floats. While keys are read,
+/// the values of the same tokens are prefetched; while values are read, the keys of the next tokens. Take() also
+/// loads parts of the next tokens' data, because loads start the hardware prefetcher and prefetch instructions do
+/// not (Zen 5, parts of 16 tokens, 512 MiB of pages: 9 to 11 ms instead of 12 to 17).
 template <class Words>
-class Parts {
+class GatheredPages {
   using Word = typename Words::Word;
 
  public:
-  /// rotated: [queries, key_dim]; room: for 64 · (key_dim + value_dim) floats. Both are written.
-  Parts(const AttendTask& task, int queries, float* rotated, float* room)
-      : task_(task), queries_(queries), gathering_(task), rotated_(rotated) {
-    // At most 8 addresses a dimension, where vectors have 4 lanes.
-    const int64_t most = 8 * std::max(task.key_dim, task.value_dim);
-    key_lines_.at = reinterpret_cast<const std::byte**>(room);
-    value_lines_.at = key_lines_.at + most;
-    split_ = reinterpret_cast<float*>(value_lines_.at + most);
+  /// rotated: [queries, key_dim]; buffer: 64 · (key_dim + value_dim) floats. Both are overwritten.
+  GatheredPages(const AttendTask& task, int queries, float* rotated, float* buffer)
+      : task_(task), queries_(queries), visible_(task), rotated_(rotated) {
+    // At most 8 addresses per dimension, with vectors of 4 lanes.
+    const int64_t max_lines = 8 * std::max(task.key_dim, task.value_dim);
+    key_lines_.at = reinterpret_cast<const std::byte**>(buffer);
+    value_lines_.at = key_lines_.at + max_lines;
+    split_ = reinterpret_cast<float*>(value_lines_.at + max_lines);
     SplitQueries(task, queries, split_);
-    std::copy_n(split_, static_cast<int64_t>(queries) * task.key_dim, rotated_);  // what does not turn is there
-    gathering_.Take(next_);
+    std::copy_n(split_, static_cast<int64_t>(queries) * task.key_dim,
+                rotated_);  // for the elements without a rotation
+    visible_.Take(next_);
     next_rows_ = Rows(next_);
     ListKeys(next_);
-    key_lines_.Fetch(0);
+    key_lines_.PrefetchFrom(0);
   }
 
-  /// Goes on to what is read next; false at the end.
+  /// Advances to the next tokens; returns false at the end.
   bool Take() {
     if (next_.count == 0) return false;
-    now_ = next_;
+    current_ = next_;
     rows_ = next_rows_;
-    gathering_.Take(next_);
+    visible_.Take(next_);
     next_rows_ = Rows(next_);
-    Touch();
+    LoadNext();
     return true;
   }
-  const Gathered& gathered() const { return now_; }
+  const GatheredTokens& gathered() const { return current_; }
 
-  /// scores: [queries, 64]
+  /// Computes the scores of the current tokens: [queries, 64].
   void Score(float* HWY_RESTRICT scores) {
     ListValues();
     value_lines_.Fit(key_lines_.count, task_.queries);
-    for (int v = 0, count = 0; v < now_.count; v += count) {
+    for (int v = 0, count = 0; v < current_.count; v += count) {
       count = 1;
-      while (count < kVectors && v + count < now_.count && now_.page[v + count] == now_.page[v]) ++count;
-      const PageRead& page = task_.pages[now_.page[v]];
+      while (count < kVectors && v + count < current_.count && current_.page[v + count] == current_.page[v])
+        ++count;
+      const PageRead& page = task_.pages[current_.page[v]];
       if (page.cos) InverseRotateSplit(task_, page, queries_, split_, rotated_);
       const float* q = page.cos ? rotated_ : split_;
       int i = 0;
@@ -282,7 +287,7 @@ class Parts {
     }
   }
 
-  /// weights: [queries, 64]
+  /// Adds the weighted values of the current tokens to the task's out. weights: [queries, 64].
   void AddValues(const float* HWY_RESTRICT weights) {
     ListKeys(next_);
     key_lines_.Fit(value_lines_.count, task_.queries);
@@ -294,13 +299,13 @@ class Parts {
   }
 
  private:
-  const Word* KeysAt(const Gathered& gathered, int vector) const {
-    const InTiles place{task_.key_dim / 2};
+  const Word* KeysAt(const GatheredTokens& gathered, int vector) const {
+    const TileLayout layout{task_.key_dim / 2};
     return reinterpret_cast<const Word*>(task_.pages[gathered.page[vector]].keys) +
-           Words::kWords * place(0, gathered.column[vector], kPageTokens);
+           Words::kWords * layout(0, gathered.column[vector], kPageTokens);
   }
-  GatheredRows<Word> Rows(const Gathered& gathered) const {
-    GatheredRows<Word> rows;
+  GatheredValueRows<Word> Rows(const GatheredTokens& gathered) const {
+    GatheredValueRows<Word> rows;
     if (!task_.out) return rows;
     for (uint64_t left = (gathered.mask | gathered.mask >> 1) & 0x5555555555555555; left != 0; left &= left - 1) {
       const int at = std::countr_zero(left), v = at / Lanes();
@@ -312,7 +317,7 @@ class Parts {
     return rows;
   }
 
-  void ListKeys(const Gathered& gathered) {
+  void ListKeys(const GatheredTokens& gathered) {
     const int64_t pairs = task_.key_dim / 2;
     const std::byte** HWY_RESTRICT at = key_lines_.at;
     for (int v = 0; v < gathered.count; ++v) {
@@ -321,7 +326,7 @@ class Parts {
     }
     key_lines_.count = pairs * gathered.count;
   }
-  /// In the order of AddColumns.
+  /// Lists the values in the order in which AddColumns reads them.
   void ListValues() {
     const int64_t lanes = Lanes();
     const std::byte** HWY_RESTRICT at = value_lines_.at;
@@ -337,27 +342,27 @@ class Parts {
     for (; column + lanes <= task_.value_dim; column += lanes) list.template operator()<1>(column);
     value_lines_.count = at - value_lines_.at;
   }
-  /// Reads one line of each kilobyte of what comes next: the machine asks for their neighbours by itself then.
-  void Touch() const {
+  /// Loads one line of each kilobyte of the next tokens' data. The hardware then prefetches the neighbouring lines.
+  void LoadNext() const {
     constexpr int64_t kStep = 1024;
-    const auto touch = [](const void* p) { static_cast<void>(*static_cast<const volatile uint8_t*>(p)); };
+    const auto load = [](const void* p) { static_cast<void>(*static_cast<const volatile uint8_t*>(p)); };
     const int64_t tile_bytes = 2 * Words::kWords * kKeyTile * task_.key_dim;
     for (int v = 0; v < next_.count; ++v) {
       const auto* key = reinterpret_cast<const std::byte*>(KeysAt(next_, v));
-      for (int64_t b = 0; b < tile_bytes; b += kStep) touch(key + b);
+      for (int64_t b = 0; b < tile_bytes; b += kStep) load(key + b);
     }
     const int64_t row_bytes = 4 * Words::kWords * task_.value_dim, every = std::max<int64_t>(1, kStep / row_bytes);
-    for (int64_t n = 0; n < next_rows_.count; n += every) touch(next_rows_.row[n]);
+    for (int64_t n = 0; n < next_rows_.count; n += every) load(next_rows_.row[n]);
   }
 
   template <int kRows>
   void ScoreTokens(int first, int count, const float* q, float* scores) const {
     const Word* tiles[kVectors] = {};
-    for (int j = 0; j < count; ++j) tiles[j] = KeysAt(now_, first + j);
+    for (int j = 0; j < count; ++j) tiles[j] = KeysAt(current_, first + j);
     const int64_t pairs = task_.key_dim / 2;
-    const std::byte* const* prefetch = value_lines_.at + first * pairs;
+    const std::byte* const* prefetch_list = value_lines_.at + first * pairs;
     const auto score = [&]<int kCols>() HWY_ATTR {
-      ScoreVectors<kRows, kCols, Words>(tiles, pairs, q, task_.key_dim, prefetch, scores + first * Lanes());
+      ScoreVectors<kRows, kCols, Words>(tiles, pairs, q, task_.key_dim, prefetch_list, scores + first * Lanes());
     };
     if (count == kVectors) return score.template operator()<kVectors>();
     if (count == 3) return score.template operator()<std::min(3, kVectors)>();
@@ -367,12 +372,12 @@ class Parts {
   template <int kRows>
   void AddColumns(const float* weights, float* out) const {
     const int64_t lanes = Lanes(), width = task_.value_dim;
-    const std::byte* const* prefetch = key_lines_.at;
+    const std::byte* const* prefetch_list = key_lines_.at;
     int64_t column = 0;
-    for (; column + kVectors * lanes <= width; column += kVectors * lanes, prefetch += kVectors * rows_.count)
-      AddRows<kRows, kVectors, Words>(rows_, column, weights, prefetch, out, width);
-    for (; column + lanes <= width; column += lanes, prefetch += rows_.count)
-      AddRows<kRows, 1, Words>(rows_, column, weights, prefetch, out, width);
+    for (; column + kVectors * lanes <= width; column += kVectors * lanes, prefetch_list += kVectors * rows_.count)
+      AddRows<kRows, kVectors, Words>(rows_, column, weights, prefetch_list, out, width);
+    for (; column + lanes <= width; column += lanes, prefetch_list += rows_.count)
+      AddRows<kRows, 1, Words>(rows_, column, weights, prefetch_list, out, width);
     for (; column < width; ++column) {
       for (int i = 0; i < kRows; ++i) {
         for (int64_t n = 0; n < rows_.count; ++n) {
@@ -386,11 +391,11 @@ class Parts {
 
   const AttendTask& task_;
   int queries_;
-  Gathering gathering_;
-  Gathered now_, next_;
-  GatheredRows<Word> rows_, next_rows_;
-  float *rotated_, *split_;  // [queries, key_dim], even dimensions and odd ones apart
-  LineList<Words> key_lines_, value_lines_;
+  VisibleTokens visible_;
+  GatheredTokens current_, next_;
+  GatheredValueRows<Word> rows_, next_rows_;
+  float *rotated_, *split_;  // [queries, key_dim], even dimensions followed by odd ones
+  PrefetchList<Words> key_lines_, value_lines_;
 };
 
 // NOLINTNEXTLINE(google-readability-namespace-comments)

@@ -1,5 +1,6 @@
-// Products of attention with quantised pages (PageFormat): few queries meet the quants as 16-bit integers, many a
-// tile of floats. Included inside Highway's target loop.
+// Products of attention with quantised pages (PageFormat). Few queries are rounded to 16-bit integers and
+// multiplied with the quantised values. For many queries, the page is unpacked into a tile of floats. Included
+// inside Highway's target loop.
 #if defined(FATHOM_ATTEND_QUANTS_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef FATHOM_ATTEND_QUANTS_INL
 #undef FATHOM_ATTEND_QUANTS_INL
@@ -30,7 +31,7 @@ template <int kBits>
 constexpr int kPairsOfWord = 16 / kBits;
 template <int kBits>
 constexpr uint32_t kQuantPairMask = ((1u << kBits) - 1) * 0x10001u;
-/// A quant of this value would mean 0; it lies between two quants.
+/// The quantised value that would represent 0. It is halfway between two integers.
 template <int kBits>
 constexpr float kQuantZero = static_cast<float>((1 << kBits) - 1) / 2;
 
@@ -45,7 +46,7 @@ HWY_INLINE FloatVec LoadBf16s(const uint16_t* p) {
   return hn::BitCast(FloatTag(), hn::ShiftLeft<16>(words));
 }
 
-/// sums += products of a lane's two quants with a lane's two 16-bit numbers.
+/// Returns sums + the products of a lane's two quantised values with its two 16-bit numbers.
 HWY_INLINE IntVec DotPair(IntVec sums, WordVec quants, IntVec numbers) {
 #if HWY_TARGET == HWY_AVX3_DL
   return IntVec{_mm512_dpwssd_epi32(sums.raw, quants.raw, numbers.raw)};
@@ -54,7 +55,7 @@ HWY_INLINE IntVec DotPair(IntVec sums, WordVec quants, IntVec numbers) {
   const hn::Repartition<int16_t, IntTag> d16;
   const auto c = hn::BitCast(d16, quants), n = hn::BitCast(d16, numbers);
   auto odd = hn::Zero(d);
-#if HWY_ARCH_X86  // the products of neighbours are added in their lane, and nothing goes to `odd`
+#if HWY_ARCH_X86  // the products of neighbours are added in their lane; `odd` stays 0
   return hn::ReorderWidenMulAccumulate(d, c, n, sums, odd);
 #else
   const auto even = hn::ReorderWidenMulAccumulate(d, c, n, hn::Zero(d), odd);
@@ -63,16 +64,17 @@ HWY_INLINE IntVec DotPair(IntVec sums, WordVec quants, IntVec numbers) {
 #endif
 }
 
-/// Rows of numbers rounded to 16 bits, as few queries meet quants: x = q · scale.
+/// Rows of numbers rounded to 16 bits, for products of few queries with quantised values: x = q · scale.
 struct RoundedRows {
-  alignas(64) uint32_t pairs[kTileQueries][kPageTokens / 2];  // even element below, odd one above
+  // even element in the low half of a word, odd element in the high half
+  alignas(64) uint32_t pairs[kTileQueries][kPageTokens / 2];
   float scale[kTileQueries];
-  int32_t start[kTileQueries];  // −Σ q · kQuantZero: where sums of q · quant begin
+  int32_t start[kTileQueries];  // −Σ q · kQuantZero: the start of sums of q · value
 };
-// Rounded numbers stay below this: 2 % of what 16 bits hold are left for the rounding of bounds.
+// Rounded numbers stay below this. The remaining 2 % of the range of 16 bits allow for the rounding of bounds.
 constexpr float kLargestRounded = 32000.0f;
-constexpr float kTiny = 1e-30f;  // what is smaller is 0, so that inverses stay finite
-// Its sum with a number of less than 2^22 has that number, rounded, in its lowest bits.
+constexpr float kTiny = 1e-30f;  // smaller numbers count as 0, so that inverses stay finite
+// The lowest bits of its sum with x, |x| < 2^22, are x rounded to an integer.
 constexpr float kRoundingMagic = 0x1.8p23f;
 
 HWY_INLINE float ScaleToRounded(float largest) { return largest > kTiny ? kLargestRounded / largest : 0.0f; }
@@ -82,9 +84,9 @@ HWY_INLINE int32_t StartOfSum(IntVec sums) {
   return -hn::GetLane(hn::SumOfLanes(IntTag(), sums)) * ((1 << kBits) - 1) / 2;
 }
 
-/// Queries as QuantScores reads them: apart into even and odd elements, scaled to kLargestRounded. The rotation by a
-/// place keeps the length of a pair, so that one scale serves all pages. A query that is not finite, for which
-/// integers have no value, becomes 0 (SetNonFiniteToNan sets its results). rows: [queries, 2, stride / 2].
+/// Prepares queries for QuantScores: even elements followed by odd ones, scaled to kLargestRounded. The rotation by
+/// a position preserves the length of a pair, so one scale serves all pages. Integers cannot represent a query that
+/// is not finite; it is replaced by 0, and SetNonFiniteToNan sets its results. rows: [queries, 2, stride / 2].
 HWY_NOINLINE inline void ScaleQueries(const float* HWY_RESTRICT queries, int key_dim, int count, int64_t stride,
                                       float* HWY_RESTRICT rows, float* HWY_RESTRICT scales) {
   for (int i = 0; i < count; ++i) {
@@ -109,7 +111,7 @@ HWY_NOINLINE inline void ScaleQueries(const float* HWY_RESTRICT queries, int key
   }
 }
 
-/// The first n numbers at p, then `rest`.
+/// Returns the first n numbers at p, padded with `rest`.
 HWY_INLINE FloatVec LoadUpTo(const float* HWY_RESTRICT p, int n, float rest) {
   const FloatTag d;
   if (n >= Lanes()) return hn::LoadU(d, p);
@@ -119,8 +121,8 @@ HWY_INLINE FloatVec LoadUpTo(const float* HWY_RESTRICT p, int n, float rest) {
   return hn::Load(d, some);
 }
 
-/// The 16 pairs of scaled queries from `first` on, rotated back by the page's place and rounded. rotating: pairs
-/// that rotate.
+/// Inverse-rotates 16 pairs of scaled queries, from `first` on, by the page's position and rounds them. rotating:
+/// the number of rotated pairs.
 template <int kBits>
 HWY_INLINE void RoundQueries(const float* HWY_RESTRICT scaled, int64_t stride, int first, const float* cos,
                              const float* sin, int rotating, int count, RoundedRows& rows) {
@@ -151,8 +153,8 @@ HWY_INLINE void RoundQueries(const float* HWY_RESTRICT scaled, int64_t stride, i
   }
 }
 
-/// weights[i, t] · scales[t] for the 64 tokens of a page, rounded; to_rounded: [count], so that all of them stay
-/// below kLargestRounded.
+/// Rounds weights[i, t] · scales[t] · to_rounded[i] for the 64 tokens of a page. to_rounded: [count]; it keeps all
+/// results below kLargestRounded.
 template <int kBits>
 HWY_INLINE void RoundWeights(const float* HWY_RESTRICT weights, const float* HWY_RESTRICT scales,
                              const float* HWY_RESTRICT to_rounded, int count, RoundedRows& rows) {
@@ -177,12 +179,12 @@ HWY_INLINE void RoundWeights(const float* HWY_RESTRICT weights, const float* HWY
 }
 
 /// out[i, c] (+)= scale of row i · (scale of column c) · Σ over elements e of q[i, e] · quant(e, c), for kRows rows
-/// from `row` on and kCols vectors of columns. words: [word_rows, width]; what lies at `prefetch` in the same way will
-/// be read next.
+/// from `row` on and kCols vectors of columns. words: [word_rows, width]; next_words: the data that is read next,
+/// in the same layout; it is prefetched.
 template <int kBits, int kRows, int kCols, bool kAdd>
-HWY_INLINE void QuantProductColumns(const uint32_t* HWY_RESTRICT words, const uint32_t* prefetch, int64_t word_rows,
-                                   int64_t width, const uint16_t* HWY_RESTRICT column_scales,
-                                   const RoundedRows& rows, int row, float* HWY_RESTRICT out, int64_t out_stride) {
+HWY_INLINE void QuantProductColumns(const uint32_t* HWY_RESTRICT words, const uint32_t* next_words,
+                                    int64_t word_rows, int64_t width, const uint16_t* HWY_RESTRICT column_scales,
+                                    const RoundedRows& rows, int row, float* HWY_RESTRICT out, int64_t out_stride) {
   const FloatTag d;
   const IntTag di;
   const WordTag dw;
@@ -199,7 +201,7 @@ HWY_INLINE void QuantProductColumns(const uint32_t* HWY_RESTRICT words, const ui
     FATHOM_UNROLL
     for (int j = 0; j < kCols; ++j) {
       word[j] = hn::LoadU(dw, words + r * width + j * lanes);
-      Prefetch(prefetch + r * width + j * lanes);
+      PrefetchToL2(next_words + r * width + j * lanes);
     }
     FATHOM_UNROLL
     for (int p = 0; p < kPairsOfWord<kBits>; ++p) {
@@ -230,35 +232,35 @@ HWY_INLINE void QuantProductColumns(const uint32_t* HWY_RESTRICT words, const ui
   }
 }
 
-/// QuantProductColumns for all queries and kCols vectors of columns from `column` on.
+/// QuantProductColumns for all queries, and kCols vectors of columns from `column` on.
 template <int kBits, int kCols, bool kAdd>
-HWY_INLINE void QuantProductRows(const uint32_t* words, const uint32_t* prefetch, int64_t word_rows, int64_t width,
-                                int column, const uint16_t* column_scales, const RoundedRows& rows, int queries,
-                                float* out, int64_t out_stride) {
+HWY_INLINE void QuantProductRows(const uint32_t* words, const uint32_t* next_words, int64_t word_rows,
+                                 int64_t width, int column, const uint16_t* column_scales, const RoundedRows& rows,
+                                 int queries, float* out, int64_t out_stride) {
   const uint16_t* scales = column_scales ? column_scales + column : nullptr;
   out += column;
   int i = 0;
   for (; i + kQueries <= queries; i += kQueries) {
-    QuantProductColumns<kBits, kQueries, kCols, kAdd>(words + column, prefetch + column, word_rows, width, scales, rows,
-                                                     i, out + i * out_stride, out_stride);
+    QuantProductColumns<kBits, kQueries, kCols, kAdd>(words + column, next_words + column, word_rows, width, scales,
+                                                      rows, i, out + i * out_stride, out_stride);
   }
   for (; i < queries; ++i) {
-    QuantProductColumns<kBits, 1, kCols, kAdd>(words + column, prefetch + column, word_rows, width, scales, rows, i,
-                                              out + i * out_stride, out_stride);
+    QuantProductColumns<kBits, 1, kCols, kAdd>(words + column, next_words + column, word_rows, width, scales, rows,
+                                               i, out + i * out_stride, out_stride);
   }
 }
 
-/// scores[i, t] = queries[i] · key t for few queries, as ScaleQueries made them. prefetch: the keys of the page to
-/// come.
+/// scores[i, t] = queries[i] · key t for few queries, as prepared by ScaleQueries. next_keys: the keys of the next
+/// page.
 template <int kBits>
-HWY_NOINLINE void QuantScores(const AttendTask& task, const PageRead& page, const std::byte* prefetch,
-                             const float* HWY_RESTRICT scaled, int64_t stride, const float* HWY_RESTRICT scales,
-                             int count, float* HWY_RESTRICT scores) {
+HWY_NOINLINE void QuantScores(const AttendTask& task, const PageRead& page, const std::byte* next_keys,
+                              const float* HWY_RESTRICT scaled, int64_t stride, const float* HWY_RESTRICT scales,
+                              int count, float* HWY_RESTRICT scores) {
   constexpr PageFormat kFormat = kBits == 8 ? PageFormat::kQ8 : PageFormat::kQ4;
   constexpr int kGroupRows = kScaleGroup / 2 / kPairsOfWord<kBits>;
   const size_t scale_offset = key_scale_offset(kFormat, task.key_dim);
   const auto* words = reinterpret_cast<const uint32_t*>(page.keys);
-  const auto* prefetch_words = reinterpret_cast<const uint32_t*>(prefetch);
+  const auto* next_words = reinterpret_cast<const uint32_t*>(next_keys);
   const int word_rows = (task.key_dim / 2 + kPairsOfWord<kBits> - 1) / kPairsOfWord<kBits>;
   const int rotating = page.cos ? task.rotary_dim / 2 : 0;
   RoundedRows rows;
@@ -269,20 +271,22 @@ HWY_NOINLINE void QuantScores(const AttendTask& task, const PageRead& page, cons
     const int64_t at = static_cast<int64_t>(g) * kGroupRows * kPageTokens;
     const size_t scales_at = scale_offset + g * kPageTokens * sizeof(uint16_t);
     const auto* group_scales = reinterpret_cast<const uint16_t*>(page.keys + scales_at);
-    for (size_t byte = 0; byte < kPageTokens * sizeof(uint16_t); byte += 64) Prefetch(prefetch + scales_at + byte);
+    for (size_t byte = 0; byte < kPageTokens * sizeof(uint16_t); byte += 64)
+      PrefetchToL2(next_keys + scales_at + byte);
     for (int c = 0; c < kPageTokens; c += kVectors * Lanes()) {
       if (g == 0) {
-        QuantProductRows<kBits, kVectors, false>(words + at, prefetch_words + at, n, kPageTokens, c, group_scales, rows,
-                                                count, scores, kPageTokens);
+        QuantProductRows<kBits, kVectors, false>(words + at, next_words + at, n, kPageTokens, c, group_scales, rows,
+                                                 count, scores, kPageTokens);
       } else {
-        QuantProductRows<kBits, kVectors, true>(words + at, prefetch_words + at, n, kPageTokens, c, group_scales, rows,
-                                               count, scores, kPageTokens);
+        QuantProductRows<kBits, kVectors, true>(words + at, next_words + at, n, kPageTokens, c, group_scales, rows,
+                                                count, scores, kPageTokens);
       }
     }
   }
 }
 
-/// For each query, the factor that brings its largest weight · scale to kLargestRounded; scales: [groups, 64].
+/// Computes, for each query, the factor that scales its largest weight · scale to kLargestRounded. scales: [groups,
+/// 64].
 HWY_INLINE void BoundWeights(const float* HWY_RESTRICT weights, const uint16_t* scales, int groups, int count,
                              float* HWY_RESTRICT to_rounded, RoundedRows& rows) {
   const FloatTag d;
@@ -294,20 +298,21 @@ HWY_INLINE void BoundWeights(const float* HWY_RESTRICT weights, const uint16_t* 
     hn::Store(largest, d, largest_scale + t);
   }
   for (int i = 0; i < count; ++i) {
-    auto most = hn::Zero(d);
+    auto max_product = hn::Zero(d);
     for (int t = 0; t < kPageTokens; t += lanes)
-      most = hn::Max(most, hn::Mul(hn::Load(d, weights + i * kPageTokens + t), hn::Load(d, largest_scale + t)));
-    const float largest = hn::GetLane(hn::MaxOfLanes(d, most));
+      max_product =
+          hn::Max(max_product, hn::Mul(hn::Load(d, weights + i * kPageTokens + t), hn::Load(d, largest_scale + t)));
+    const float largest = hn::GetLane(hn::MaxOfLanes(d, max_product));
     to_rounded[i] = ScaleToRounded(largest);
     rows.scale[i] = largest / kLargestRounded;
   }
 }
 
 /// out[i] += Σ over tokens t of weights[i, t] · value t for few queries; value_dim is a multiple of the lanes.
-/// prefetch: the values of the page to come.
+/// next_values: the values of the next page.
 template <int kBits>
-HWY_NOINLINE void QuantValues(const std::byte* values, const std::byte* prefetch, int value_dim,
-                             const float* HWY_RESTRICT weights, int count, float* HWY_RESTRICT out) {
+HWY_NOINLINE void QuantValues(const std::byte* values, const std::byte* next_values, int value_dim,
+                              const float* HWY_RESTRICT weights, int count, float* HWY_RESTRICT out) {
   constexpr PageFormat kFormat = kBits == 8 ? PageFormat::kQ8 : PageFormat::kQ4;
   constexpr int kCols = kScaleGroup / 16;
   constexpr int kWordRows = kPageTokens / 2 / kPairsOfWord<kBits>;
@@ -315,7 +320,7 @@ HWY_NOINLINE void QuantValues(const std::byte* values, const std::byte* prefetch
   const int lanes = Lanes();
   const int groups = scale_groups(value_dim);
   const auto* words = reinterpret_cast<const uint32_t*>(values);
-  const auto* prefetch_words = reinterpret_cast<const uint32_t*>(prefetch);
+  const auto* next_words = reinterpret_cast<const uint32_t*>(next_values);
   const size_t scale_offset = value_scale_offset(kFormat, value_dim);
   const auto* scales = reinterpret_cast<const uint16_t*>(values + scale_offset);
   RoundedRows rows;
@@ -326,21 +331,21 @@ HWY_NOINLINE void QuantValues(const std::byte* values, const std::byte* prefetch
     const size_t at = g * kPageTokens;
     for (int t = 0; t < kPageTokens; t += lanes) hn::Store(LoadBf16s(scales + at + t), d, token_scales + t);
     for (size_t byte = 0; byte < kPageTokens * sizeof(uint16_t); byte += 64)
-      Prefetch(prefetch + scale_offset + at * sizeof(uint16_t) + byte);
+      PrefetchToL2(next_values + scale_offset + at * sizeof(uint16_t) + byte);
     RoundWeights<kBits>(weights, token_scales, to_rounded, count, rows);
     const int end = std::min((g + 1) * kScaleGroup, value_dim);
     int c = g * kScaleGroup;
     for (; c + kCols * lanes <= end; c += kCols * lanes) {
-      QuantProductRows<kBits, kCols, true>(words, prefetch_words, kWordRows, value_dim, c, nullptr, rows, count, out,
-                                          value_dim);
+      QuantProductRows<kBits, kCols, true>(words, next_words, kWordRows, value_dim, c, nullptr, rows, count, out,
+                                           value_dim);
     }
     for (; c < end; c += lanes)
-      QuantProductRows<kBits, 1, true>(words, prefetch_words, kWordRows, value_dim, c, nullptr, rows, count, out,
-                                      value_dim);
+      QuantProductRows<kBits, 1, true>(words, next_words, kWordRows, value_dim, c, nullptr, rows, count, out,
+                                       value_dim);
   }
 }
 
-/// A page of quants as floats. keys: [key_dim, 64].
+/// Unpacks a page's quantised keys to floats. tile: [key_dim, 64].
 template <int kBits>
 HWY_NOINLINE void QuantKeyTile(const std::byte* keys, int key_dim, float* HWY_RESTRICT tile) {
   constexpr PageFormat kFormat = kBits == 8 ? PageFormat::kQ8 : PageFormat::kQ4;
@@ -366,7 +371,7 @@ HWY_NOINLINE void QuantKeyTile(const std::byte* keys, int key_dim, float* HWY_RE
   }
 }
 
-/// values: [64, value_dim].
+/// Unpacks a page's quantised values to floats. tile: [64, value_dim].
 template <int kBits>
 HWY_NOINLINE void QuantValueTile(const std::byte* values, int value_dim, float* HWY_RESTRICT tile) {
   constexpr PageFormat kFormat = kBits == 8 ? PageFormat::kQ8 : PageFormat::kQ4;

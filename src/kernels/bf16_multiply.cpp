@@ -1,11 +1,11 @@
 // Products of float matrices whose factors are rounded to bfloat16, for processors that multiply pairs of such
-// numbers at once (AVX512-BF16): twice the rate of floats. Factors are rounded, and put side by side in pairs of
-// depth, while they are packed; sums are float.
+// numbers at once (AVX512-BF16): twice the rate of floats. Packing rounds the factors and interleaves pairs of
+// consecutive depths; sums are float.
 #include "kernels/vector.h"
 
 #include <algorithm>
 
-// Highway's order: the target loop first, then what it compiles once per target.
+// Highway requires this order: the target loop first, then what it compiles once per target.
 // clang-format off
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/bf16_multiply.cpp"
@@ -15,7 +15,7 @@
 #include "kernels/transpose-inl.h"
 // clang-format on
 
-// What has the instruction has all of AVX-512; for other targets there is nothing to compile.
+// Compiled only for AVX-512 targets: processors with the instruction have all of AVX-512.
 #if HWY_TARGET == HWY_AVX3_DL
 HWY_BEFORE_NAMESPACE();
 #pragma GCC push_options
@@ -24,24 +24,25 @@ namespace fathom {
 namespace HWY_NAMESPACE {
 namespace {
 
-constexpr int kTileRows = 12;        // by two vectors of b: their sums, b and a number of a fill 27 of 32 registers
+constexpr int kTileRows = 12;  // times two vectors of b: the sums, b and a number of a fill 27 of 32 registers
 constexpr int64_t kPanelWidth = 32;  // columns: two vectors
 
-// b is packed in blocks of kDepth by kColumns (512 KiB, a part of L2), which all rows of a pass; a tile's rows of a
-// (12 KiB) then stay in L1. Of a rotated a, kPackedRows are packed at once: whole cache lines of each of its rows.
+// b is packed in blocks of kDepth by kColumns (512 KiB, a part of L2), which all rows of a are multiplied with; a
+// tile's rows of a (12 KiB) then stay in L1. kPackedRows rows of a transposed a are packed at once, so that whole
+// cache lines of its stored rows are read.
 constexpr int64_t kDepth = 512;
 constexpr int64_t kPairs = kDepth / 2;
 constexpr int64_t kColumns = 512;
 constexpr int64_t kPackedRows = 96;
-constexpr int64_t kPrefetchDistance = 16;  // rows of b that are asked for before they are packed: they come from afar
+constexpr int64_t kPrefetchDistance = 16;  // rows of b between prefetch and packing; b is read from main memory
 static_assert(kPairs * (kColumns + kPackedRows) <= kMultiplyScratch && kPackedRows % kTileRows == 0);
 
-/// The first n of 16 lanes; n may be anything.
+/// Returns the mask of the first n of 16 lanes; n may be any number.
 HWY_INLINE __mmask16 FirstLanes(int64_t n) {
   return static_cast<__mmask16>((1u << std::clamp<int64_t>(n, 0, 16)) - 1);
 }
 
-/// Pairs (first[i], second[i]) of the lanes that the masks name, 0 for others.
+/// Returns pairs (first[i], second[i]) in the lanes of the masks, 0 in others.
 HWY_INLINE __m512i PairsOfRows(const float* first, __mmask16 first_lanes, const float* second,
                                __mmask16 second_lanes) {
   const __m512bh rows =
@@ -49,7 +50,7 @@ HWY_INLINE __m512i PairsOfRows(const float* first, __mmask16 first_lanes, const 
   return _mm512_permutexvar_epi16(_mm512_load_si512(kInterleave), reinterpret_cast<__m512i>(rows));
 }
 
-/// The first n of 32 numbers that lie in a row, as 16 pairs; 0 beyond.
+/// Returns the first n of 32 adjacent numbers as 16 pairs, 0 beyond.
 HWY_INLINE __m512i PairsOfRow(const float* from, int64_t n) {
   return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(FirstLanes(n - 16), from + 16),
                                                        _mm512_maskz_loadu_ps(FirstLanes(n), from)));
@@ -68,7 +69,7 @@ void PackRows(const float* from, int64_t stride, int64_t columns, int64_t depth,
   }
 }
 
-/// to[pair, c] = (from[c, 2·pair], from[c, 2·pair + 1]), filled up likewise.
+/// to[pair, c] = (from[c, 2·pair], from[c, 2·pair + 1]), padded in the same way.
 void PackTransposed(const float* from, int64_t stride, int64_t columns, int64_t depth, uint32_t* to) {
   for (int64_t k = 0; k < depth; k += 32) {
     const int64_t pairs = std::min<int64_t>(16, (depth - k + 1) / 2);
@@ -91,15 +92,15 @@ void PackTransposed(const float* from, int64_t stride, int64_t columns, int64_t 
 }
 
 /// A block of a product: `depth` terms of the sums of `columns` columns.
-struct Block {
+struct Bf16ProductBlock {
   int64_t k, depth, column, columns;
-  const uint32_t* panels;  // of b, packed: [panels, pairs, kPanelWidth]
-  bool first;              // what y holds does not count
+  const uint32_t* panels;  // packed columns of b: [panels, pairs, kPanelWidth]
+  bool first;              // y is overwritten, not added to
 
   int64_t pairs() const { return (depth + 1) / 2; }
 };
 
-void PackBlock(const FloatProduct& p, const Block& block, uint32_t* to) {
+void PackBlock(const FloatProduct& p, const Bf16ProductBlock& block, uint32_t* to) {
   for (int64_t c = 0; c < block.columns; c += kPanelWidth, to += block.pairs() * kPanelWidth) {
     const int64_t column = block.column + c, count = std::min(kPanelWidth, block.columns - c);
     if (p.b_transposed) {
@@ -110,8 +111,8 @@ void PackBlock(const FloatProduct& p, const Block& block, uint32_t* to) {
   }
 }
 
-/// to[i, pair] = pairs of the rows of a tile as they lie, in rows of kPairs. The next tile's rows are asked for.
-void PackTile(const FloatProduct& p, const Block& block, int64_t row, int64_t rows, uint32_t* to) {
+/// to[i, pair] = pairs of the rows of a tile, in rows of kPairs. Prefetches the rows of the next tile.
+void PackTile(const FloatProduct& p, const Bf16ProductBlock& block, int64_t row, int64_t rows, uint32_t* to) {
   for (int64_t i = 0; i < rows; ++i, to += kPairs) {
     const float *from = p.a + (row + i) * p.a_stride + block.k, *next = from + kTileRows * p.a_stride;
     int64_t k = 0;
@@ -124,8 +125,9 @@ void PackTile(const FloatProduct& p, const Block& block, int64_t row, int64_t ro
   }
 }
 
-/// to[tile, pair, i] = pairs of the rows [row, row + rows) of a rotated a, in tiles of kTileRows.
-void PackTransposedTiles(const FloatProduct& p, const Block& block, int64_t row, int64_t rows, uint32_t* to) {
+/// to[tile, pair, i] = pairs of the rows [row, row + rows) of a transposed a, in tiles of kTileRows.
+void PackTransposedTiles(const FloatProduct& p, const Bf16ProductBlock& block, int64_t row, int64_t rows,
+                         uint32_t* to) {
   for (int64_t k = 0; k < block.depth; k += 2, to += kTileRows) {
     const bool both = k + 1 < block.depth;
     const float *first = p.a + (block.k + k) * p.a_stride + row, *second = both ? first + p.a_stride : first;
@@ -138,7 +140,7 @@ void PackTransposedTiles(const FloatProduct& p, const Block& block, int64_t row,
   }
 }
 
-/// y[kRows, columns] += a·panel. a[i, pair] at a[i·kPairs + pair], or rotated: at a[pair·kTileRows + i].
+/// y[kRows, columns] += a·panel. a[i, pair] at a[i·kPairs + pair], or transposed: at a[pair·kTileRows + i].
 template <int kRows, bool kTransposed>
 HWY_NOINLINE void MultiplyTile(const uint32_t* HWY_RESTRICT a, const uint32_t* HWY_RESTRICT panel, int64_t pairs,
                                bool first, float* HWY_RESTRICT y, int64_t stride, int64_t columns) {
@@ -156,7 +158,8 @@ HWY_NOINLINE void MultiplyTile(const uint32_t* HWY_RESTRICT a, const uint32_t* H
     const auto b1 = reinterpret_cast<__m512bh>(_mm512_load_si512(panel + 16));
     FATHOM_UNROLL
     for (int i = 0; i < kRows; ++i) {
-      const auto v = reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int>(a[kTransposed ? i : i * kPairs])));
+      const auto v =
+          reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int>(a[kTransposed ? i : i * kPairs])));
       sums[i][0] = _mm512_dpbf16_ps(sums[i][0], v, b0);
       sums[i][1] = _mm512_dpbf16_ps(sums[i][1], v, b1);
     }
@@ -169,9 +172,9 @@ HWY_NOINLINE void MultiplyTile(const uint32_t* HWY_RESTRICT a, const uint32_t* H
   }
 }
 
-/// kRows rows of y in a block; `tile` are their rows of a.
+/// Computes kRows rows of y in a block; `tile` holds their rows of a.
 template <int kRows>
-void MultiplyRows(const FloatProduct& p, const Block& block, int64_t row, const uint32_t* tile) {
+void MultiplyRows(const FloatProduct& p, const Bf16ProductBlock& block, int64_t row, const uint32_t* tile) {
   float* y = p.y + row * p.y_stride + block.column;
   const uint32_t* panel = block.panels;
   for (int64_t c = 0; c < block.columns; c += kPanelWidth, panel += block.pairs() * kPanelWidth) {
@@ -180,7 +183,7 @@ void MultiplyRows(const FloatProduct& p, const Block& block, int64_t row, const 
   }
 }
 
-void MultiplyBlock(const FloatProduct& p, const Block& block, uint32_t* scratch) {
+void MultiplyBlock(const FloatProduct& p, const Bf16ProductBlock& block, uint32_t* scratch) {
   for (int64_t first = 0; first < p.rows; first += kPackedRows) {
     const int64_t count = std::min(kPackedRows, p.rows - first);
     if (p.a_transposed) PackTransposedTiles(p, block, first, count, scratch);
@@ -199,7 +202,7 @@ void MultiplyRounded(const FloatProduct& p, float* scratch) {
   for (int64_t column = 0; column < p.cols; column += kColumns) {
     const int64_t columns = std::min(kColumns, p.cols - column);
     for (int64_t k = 0; k < p.depth; k += kDepth) {
-      const Block block{k, std::min(kDepth, p.depth - k), column, columns, panels, k == 0 && !p.add};
+      const Bf16ProductBlock block{k, std::min(kDepth, p.depth - k), column, columns, panels, k == 0 && !p.add};
       PackBlock(p, block, panels);
       MultiplyBlock(p, block, panels + kPairs * kColumns);
     }
@@ -219,7 +222,7 @@ void FillRoundedMultiply(Kernels& table) {
 HWY_AFTER_NAMESPACE();
 #else
 namespace fathom::HWY_NAMESPACE {
-void FillRoundedMultiply(Kernels& /*table*/) {}  // the table keeps null
+void FillRoundedMultiply(Kernels& /*table*/) {}  // multiply_bf16 stays null
 }  // namespace fathom::HWY_NAMESPACE
 #endif
 

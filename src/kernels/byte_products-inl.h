@@ -1,5 +1,5 @@
-// Products of vectors of bytes, quants of weights by 8-bit activations, as each instruction set has them. Included
-// inside Highway's target loop.
+// Products of vectors of bytes, quantised weights by 8-bit activations, on each instruction set. Included inside
+// Highway's target loop.
 #if defined(FATHOM_BYTE_PRODUCTS_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef FATHOM_BYTE_PRODUCTS_INL
 #undef FATHOM_BYTE_PRODUCTS_INL
@@ -19,14 +19,14 @@ HWY_BEFORE_NAMESPACE();
 namespace fathom {
 namespace HWY_NAMESPACE {
 
-// VNNI multiplies four unsigned by four signed bytes a lane; other x86 the same in three instructions, with sums of
-// 16 bits in between; elsewhere pairs of 16-bit numbers are multiplied.
+// VNNI multiplies four unsigned by four signed bytes per lane. Other x86 targets need three instructions, with
+// intermediate 16-bit sums. All other targets multiply pairs of 16-bit numbers.
 #undef FATHOM_VNNI
 #define FATHOM_VNNI (HWY_TARGET == HWY_AVX3_DL)
 #undef FATHOM_BYTES
 #define FATHOM_BYTES HWY_ARCH_X86
 
-// Only x86 without VNNI needs signed quants.
+// Only x86 without VNNI needs signed values.
 #if FATHOM_BYTES && !FATHOM_VNNI
 template <class Block>
 inline constexpr bool kDotSigned = kSignedQuants<Block>;
@@ -61,14 +61,16 @@ HWY_INLINE __m512i Widen(__m512i sums) { return _mm512_madd_epi16(sums, _mm512_s
 #endif
 
 #if !FATHOM_VNNI
-/// Steps whose sums of pairs of products fit 16 bits: quants of b bits times 127, two a step.
+/// The number of steps whose 16-bit sums cannot overflow. Each step adds two products of a value of kQuantBits bits
+/// and a number of magnitude up to 127.
 template <class Block>
 constexpr int kNarrowSteps = kQuantBits<Block> <= 4   ? 8
                              : kQuantBits<Block> == 5 ? 4
                              : kQuantBits<Block> == 6 ? 2
-                                                     : 1;
+                                                      : 1;
 
-/// Sums of 16 bits of pairs of products of quants and activations (of quant − 128: kDotSigned).
+/// Returns 16-bit sums of pairs of products of quantised values, or of value − 128 if kSigned (kDotSigned), and
+/// activations.
 template <bool kSigned>
 HWY_INLINE ByteVec MultiplyQuants(ByteVec quants, ByteVec a) {
   if constexpr (!kSigned) return MultiplyBytes(quants, a);

@@ -42,7 +42,7 @@ void expand(const BlockQ2_K& block, float* w) {
   for (int s = 0; s < 16; ++s) {
     const float sub_scale = scale * (block.scales[s] & 15), sub_minimum = minimum * (block.scales[s] >> 4);
     for (int i = 16 * s; i < 16 * s + 16; ++i) {
-      w[i] = sub_scale * get_quant<2>(block.quants, pair_location(i)) - sub_minimum;
+      w[i] = sub_scale * get_quant<2>(block.quants, two_bit_location(i)) - sub_minimum;
     }
   }
 }
@@ -52,8 +52,8 @@ void expand(const BlockQ3_K& block, float* w) {
   for (int s = 0; s < 16; ++s) {
     const float sub_scale = scale * (get_q3_scale(block.scales, s) - 32);
     for (int i = 16 * s; i < 16 * s + 16; ++i) {
-      const int high = get_quant<1>(block.high_bits, wide_bit_location(i));
-      w[i] = sub_scale * ((get_quant<2>(block.quants, pair_location(i)) | high << 2) - 4);
+      const int high = get_quant<1>(block.high_bits, strided_bit_location(i));
+      w[i] = sub_scale * ((get_quant<2>(block.quants, two_bit_location(i)) | high << 2) - 4);
     }
   }
 }
@@ -64,7 +64,7 @@ void expand(const BlockQ4_K& block, float* w) {
     const SubScale sub = get_sub_scale(block.scales, s);
     const float sub_scale = scale * sub.scale, sub_minimum = minimum * sub.minimum;
     for (int i = 32 * s; i < 32 * s + 32; ++i) {
-      w[i] = sub_scale * get_quant<4>(block.quants, wide_nibble_location(i)) - sub_minimum;
+      w[i] = sub_scale * get_quant<4>(block.quants, nibble_location_64(i)) - sub_minimum;
     }
   }
 }
@@ -75,8 +75,8 @@ void expand(const BlockQ5_K& block, float* w) {
     const SubScale sub = get_sub_scale(block.scales, s);
     const float sub_scale = scale * sub.scale, sub_minimum = minimum * sub.minimum;
     for (int i = 32 * s; i < 32 * s + 32; ++i) {
-      const int high = get_quant<1>(block.high_bits, wide_bit_location(i));
-      w[i] = sub_scale * (get_quant<4>(block.quants, wide_nibble_location(i)) | high << 4) - sub_minimum;
+      const int high = get_quant<1>(block.high_bits, strided_bit_location(i));
+      w[i] = sub_scale * (get_quant<4>(block.quants, nibble_location_64(i)) | high << 4) - sub_minimum;
     }
   }
 }
@@ -86,8 +86,8 @@ void expand(const BlockQ6_K& block, float* w) {
   for (int s = 0; s < 16; ++s) {
     const float sub_scale = scale * block.scales[s];
     for (int i = 16 * s; i < 16 * s + 16; ++i) {
-      const int high = get_quant<2>(block.high_bits, pair_location(i));
-      w[i] = sub_scale * ((get_quant<4>(block.low_bits, widest_nibble_location(i)) | high << 4) - 32);
+      const int high = get_quant<2>(block.high_bits, two_bit_location(i));
+      w[i] = sub_scale * ((get_quant<4>(block.low_bits, nibble_location_128(i)) | high << 4) - 32);
     }
   }
 }

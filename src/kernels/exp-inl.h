@@ -1,4 +1,4 @@
-// e^x as attention needs it. Included inside Highway's target loop.
+// e^x for attention. Included inside Highway's target loop.
 #if defined(FATHOM_EXP_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef FATHOM_EXP_INL
 #undef FATHOM_EXP_INL
@@ -13,8 +13,8 @@ HWY_BEFORE_NAMESPACE();
 namespace fathom {
 namespace HWY_NAMESPACE {
 
-/// exp(x) for x ≤ 0: 2^n · 2^f with f in [−½, ½] by a polynomial whose relative error is at most 8e-8 (Remez); 0
-/// below −87, where floats lose their precision.
+/// Returns exp(x) for x ≤ 0: 2^n · 2^f with f in [−½, ½] by a polynomial whose relative error is at most 8e-8
+/// (Remez). Returns 0 below −87, where floats lose their precision.
 HWY_INLINE FloatVec Exp(FloatVec x) {
   const FloatTag d;
   const auto log2e = hn::Set(d, 1.44269504f);

@@ -7,32 +7,32 @@
 namespace fathom {
 namespace {
 
-/// As in matmul.cpp: a piece is this part of a thread's fair share of what is left.
-constexpr int64_t kShareOfRest = 2;
+/// As in matmul.cpp: the next piece is a thread's fair share of the remaining work, divided by this.
+constexpr int64_t kPieceDivisor = 2;
 
 /// The rows of one expert.
-struct Group {
+struct ExpertRows {
   size_t expert;
   int64_t begin, end;
-  int64_t first_tile;  // of matrix tiles, where there are any
+  int64_t first_tile;  // first of its matrix tiles, if any
 
   int64_t rows() const { return end - begin; }
   bool few() const { return rows() <= kMatvecRows; }
-  /// Of a row of weights. Few rows cost what reading the weights costs.
+  /// Cost of a row of weights. With few rows it is the cost of reading the weights.
   int64_t cost() const { return std::max(rows(), kMatvecRows); }
 };
 
-/// Rows [begin, end) of the weights of a product for a group.
-struct Piece {
+/// Rows [begin, end) of the weights of a product, for the rows of one expert.
+struct ExpertMatmulPiece {
   const ExpertProduct* product;
-  const Group* group;
+  const ExpertRows* group;
   int64_t begin, end;
 
   const Matrix& weights() const { return product->experts[group->expert]; }
 };
 
-std::vector<Group> groups_of(std::span<const int64_t> offsets) {
-  std::vector<Group> groups;
+std::vector<ExpertRows> groups_of(std::span<const int64_t> offsets) {
+  std::vector<ExpertRows> groups;
   int64_t tile = 0;
   for (size_t e = 0; e + 1 < offsets.size(); ++e) {
     assert(offsets[e] <= offsets[e + 1]);
@@ -43,21 +43,21 @@ std::vector<Group> groups_of(std::span<const int64_t> offsets) {
   return groups;
 }
 
-std::vector<Piece> divide(std::span<const ExpertProduct> products, std::span<const Group> groups, int threads,
-                          int64_t panel_rows) {
-  int64_t rest = 0;
+std::vector<ExpertMatmulPiece> divide(std::span<const ExpertProduct> products, std::span<const ExpertRows> groups,
+                                      int threads, int64_t panel_rows) {
+  int64_t remaining = 0;
   for (const ExpertProduct& p : products) {
-    for (const Group& g : groups) rest += p.experts[g.expert].rows * g.cost();
+    for (const ExpertRows& g : groups) remaining += p.experts[g.expert].rows * g.cost();
   }
-  std::vector<Piece> pieces;
-  for (const Group& g : groups) {
+  std::vector<ExpertMatmulPiece> pieces;
+  for (const ExpertRows& g : groups) {
     for (const ExpertProduct& p : products) {
       const int64_t rows = p.experts[g.expert].rows;
       for (int64_t r = 0; r < rows;) {
-        const int64_t panels = std::max<int64_t>(1, rest / (kShareOfRest * threads * panel_rows * g.cost()));
+        const int64_t panels = std::max<int64_t>(1, remaining / (kPieceDivisor * threads * panel_rows * g.cost()));
         const int64_t end = std::min(r + panels * panel_rows, rows);
         pieces.push_back({&p, &g, r, end});
-        rest -= (end - r) * g.cost();
+        remaining -= (end - r) * g.cost();
         r = end;
       }
     }
@@ -65,12 +65,12 @@ std::vector<Piece> divide(std::span<const ExpertProduct> products, std::span<con
   return pieces;
 }
 
-/// Makes the forms of x that the groups need.
-void make_forms(ThreadPool& pool, const Kernels& kernels, ActivationBuffer& x, std::span<const Group> groups,
+/// Computes the forms of x that the groups need.
+void make_forms(ThreadPool& pool, const Kernels& kernels, ActivationBuffer& x, std::span<const ExpertRows> groups,
                 std::span<const ExpertProduct> products) {
   bool eight_bits = false, exact = false;
   std::vector<RowRange> tiled;
-  for (const Group& g : groups) {
+  for (const ExpertRows& g : groups) {
     const bool tiles = !g.few() && kernels.pack_activations;
     if (tiles) tiled.push_back({g.begin, g.end});
     for (const ExpertProduct& p : products) {
@@ -89,12 +89,12 @@ void make_forms(ThreadPool& pool, const Kernels& kernels, ActivationBuffer& x, s
 void expert_matmul(ThreadPool& pool, const Kernels& kernels, ActivationBuffer& x, std::span<const int64_t> offsets,
                    std::span<const ExpertProduct> products) {
   assert(!offsets.empty() && offsets.front() == 0 && offsets.back() == x.rows());
-  const std::vector<Group> groups = groups_of(offsets);
+  const std::vector<ExpertRows> groups = groups_of(offsets);
   make_forms(pool, kernels, x, groups, products);
-  const std::vector<Piece> pieces = divide(products, groups, pool.threads(), kernels.panel_rows);
+  const std::vector<ExpertMatmulPiece> pieces = divide(products, groups, pool.threads(), kernels.panel_rows);
   pool.parallel_for(pieces.size(), [&](size_t i, int) {
-    const Piece& piece = pieces[i];
-    const Group& group = *piece.group;
+    const ExpertMatmulPiece& piece = pieces[i];
+    const ExpertRows& group = *piece.group;
     const Matrix& w = piece.weights();
     const ActivationRows rows = x.view(group.begin, group.end, group.first_tile);
     float* y = piece.product->y + group.begin * w.rows;

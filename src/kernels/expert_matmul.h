@@ -7,18 +7,18 @@
 
 namespace fathom {
 
-/// One product of several that share their routed rows: y[i] = x[i]·Wᵀ (+ bias) with the weights of the expert that
+/// One of several products with the same routed rows: y[i] = x[i]·Wᵀ (+ bias) with the weights of the expert that
 /// row i is routed to.
 struct ExpertProduct {
-  const Matrix* experts;        // [experts], all [rows, cols]; types may differ
+  const Matrix* experts;        // one matrix per expert, all [rows, cols]; types may differ
   float* y;                     // [x.rows, rows]
   const float* bias = nullptr;  // [experts, rows], or null
 };
 
-/// Computes the products in one parallel region; first makes the forms of x that they need. x has the routed rows,
-/// a row for each pair of token and expert, grouped by expert: those of expert e are offsets[e] … offsets[e + 1] −
-/// 1, and offsets ends with x.rows(). Weights of experts without rows are not read. What is computed for a row
-/// depends on how many rows its expert has (matvec or matmul), not on the threads.
+/// Computes the forms of x that the products need, then the products in one parallel region. x has one row per pair
+/// of token and expert, grouped by expert: expert e has rows offsets[e] … offsets[e + 1] − 1, and the last offset
+/// is x.rows(). Weights of experts without rows are not read. The results of a row depend on the number of rows of
+/// its expert (matvec or matmul), not on the number of threads.
 void expert_matmul(ThreadPool& pool, const Kernels& kernels, ActivationBuffer& x, std::span<const int64_t> offsets,
                    std::span<const ExpertProduct> products);
 

@@ -16,9 +16,9 @@ HWY_BEFORE_NAMESPACE();
 namespace fathom {
 namespace HWY_NAMESPACE {
 
-constexpr int kFloatPanelColumns = 256;  // 32 rows of floats stay within the L1 cache
+constexpr int kFloatPanelColumns = 256;  // 32 rows of floats stay in the L1 cache
 
-/// n weights of a float type at p, as floats.
+/// LoadFloats and LoadFloat load a vector of weights, or one weight, of a float type as float.
 HWY_INLINE FloatVec LoadFloats(const float* p) { return hn::LoadU(FloatTag(), p); }
 HWY_INLINE FloatVec LoadFloats(const hwy::float16_t* p) {
   return hn::PromoteTo(FloatTag(), hn::LoadU(hn::Rebind<hwy::float16_t, FloatTag>(), p));
@@ -55,7 +55,8 @@ void MatvecFloat(const Matrix& w, int64_t begin, int64_t end, const ActivationRo
   }
 }
 
-/// y[i, 0 … panel rows) = (first) or += products of a float panel [n, panel rows] with kRows rows of activations.
+/// y[i, 0 … panel rows) = (if `first`) or += products of a float panel [n, panel rows] with kRows rows of
+/// activations.
 template <int kRows>
 HWY_NOINLINE void MicroFloat(const float* HWY_RESTRICT panel, int64_t n, bool first, const float* HWY_RESTRICT x,
                              int64_t x_stride, float* HWY_RESTRICT y, int64_t y_stride) {

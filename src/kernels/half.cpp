@@ -22,7 +22,7 @@ uint16_t f32_to_f16(float value) {
   if (magnitude > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u | (magnitude >> 13 & 0x3ffu));  // NaN
   if (magnitude >= std::bit_cast<uint32_t>(65520.0f)) return static_cast<uint16_t>(sign | 0x7c00u);
   if (magnitude < std::bit_cast<uint32_t>(0x1p-14f)) {
-    // Numbers from 0.5 on are 2^-24 apart, as subnormal halves are: the addition does the rounding.
+    // Floats from 0.5 on are 2^-24 apart, as are subnormal halves, so the addition rounds.
     const float shifted = std::bit_cast<float>(magnitude) + 0.5f;
     return static_cast<uint16_t>(sign | (std::bit_cast<uint32_t>(shifted) - std::bit_cast<uint32_t>(0.5f)));
   }

@@ -1,4 +1,4 @@
-// The vectors that all kernels count in. Included inside Highway's target loop.
+// The vector types of all kernels. Included inside Highway's target loop.
 #if defined(FATHOM_LANES_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef FATHOM_LANES_INL
 #undef FATHOM_LANES_INL
@@ -17,7 +17,7 @@ namespace fathom {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// At most 16 lanes: wider vectors than panels and pages are made for do not exist among the targets.
+// At most 16 lanes: panels and pages are laid out for vectors of up to 64 bytes, the widest of all targets.
 using FloatTag = hn::CappedTag<float, 16>;
 using FloatVec = hn::Vec<FloatTag>;
 using IntTag = hn::Rebind<int32_t, FloatTag>;

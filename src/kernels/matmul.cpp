@@ -7,26 +7,27 @@
 namespace fathom {
 namespace {
 
-/// A piece is this part of a thread's fair share of what is left: large pieces first, so that streams of weights
-/// are long, then ever smaller ones, so that all threads end together on a busy machine.
-constexpr int64_t kShareOfRest = 2;
+/// The next piece is a thread's fair share of the remaining rows, divided by this. Large pieces first make long
+/// streams of weights; ever smaller ones make all threads finish together on a busy machine.
+constexpr int64_t kPieceDivisor = 2;
 
-struct Piece {
+struct MatmulPiece {
   const Product* product;
   int64_t begin, end;
 };
 
-/// The division depends on the threads, what is computed for a row does not.
-std::vector<Piece> divide(std::span<const Product> products, int threads, int64_t panel_rows) {
-  int64_t rest = 0;
-  for (const Product& p : products) rest += p.weights->rows;
-  std::vector<Piece> pieces;
+/// Divides the rows of the products into pieces. The division depends on the number of threads, the result of a row
+/// does not.
+std::vector<MatmulPiece> divide(std::span<const Product> products, int threads, int64_t panel_rows) {
+  int64_t remaining = 0;
+  for (const Product& p : products) remaining += p.weights->rows;
+  std::vector<MatmulPiece> pieces;
   for (const Product& p : products) {
     for (int64_t r = 0; r < p.weights->rows;) {
-      const int64_t panels = std::max<int64_t>(1, rest / (kShareOfRest * threads * panel_rows));
+      const int64_t panels = std::max<int64_t>(1, remaining / (kPieceDivisor * threads * panel_rows));
       const int64_t end = std::min(r + panels * panel_rows, p.weights->rows);
       pieces.push_back({&p, r, end});
-      rest -= end - r;
+      remaining -= end - r;
       r = end;
     }
   }
@@ -61,7 +62,7 @@ void ActivationBuffer::pack(ThreadPool& pool, const Kernels& kernels, bool exact
 
 void ActivationBuffer::pack(ThreadPool& pool, const Kernels& kernels, bool exact,
                             std::span<const RowRange> ranges) {
-  std::vector<RowRange> tiles;  // the rows of each
+  std::vector<RowRange> tiles;  // the rows of each tile
   for (const RowRange& range : ranges) {
     for (int64_t first = range.begin; first < range.end; first += kTileTokens)
       tiles.push_back({first, std::min(first + kTileTokens, range.end)});
@@ -105,10 +106,10 @@ void matmul(ThreadPool& pool, const Kernels& kernels, ActivationBuffer& x, std::
   } else if (quantised) {
     x.quantize(pool, kernels);
   }
-  const std::vector<Piece> pieces = divide(products, pool.threads(), kernels.panel_rows);
+  const std::vector<MatmulPiece> pieces = divide(products, pool.threads(), kernels.panel_rows);
   const ActivationRows rows = x.view();
   pool.parallel_for(pieces.size(), [&](size_t i, int) {
-    const Piece& piece = pieces[i];
+    const MatmulPiece& piece = pieces[i];
     const Matrix& w = *piece.product->weights;
     float* y = piece.product->y;
     (few ? kernels.matvec : kernels.matmul)(w, piece.begin, piece.end, rows, y, w.rows);

@@ -9,17 +9,18 @@
 
 namespace fathom {
 
+/// Rows [begin, end).
 struct RowRange {
   int64_t begin, end;
 };
 
-/// Tiles of so many rows of activations.
+/// Returns the number of row tiles (of kTileTokens rows) of `rows` rows of activations.
 inline int64_t tiles_of(int64_t rows) { return (rows + kTileTokens - 1) / kTileTokens; }
 
-/// Activation rows with room for all their forms; grows as needed and is reused.
+/// Rows of activations, with memory for all forms of ActivationRows. The memory grows as needed and is reused.
 class ActivationBuffer {
  public:
-  /// Room for rows × cols floats, to be filled through data().
+  /// Reserves memory for rows × cols floats, to be filled through data().
   void resize(int64_t rows, int64_t cols);
   float* data() { return f32_.data(); }
   const float* data() const { return f32_.data(); }
@@ -28,11 +29,12 @@ class ActivationBuffer {
   int64_t rows() const { return rows_; }
   int64_t cols() const { return cols_; }
 
-  /// Makes the 8-bit form of the rows as they are now.
+  /// Computes the 8-bit form of the current rows.
   void quantize(ThreadPool& pool, const Kernels& kernels);
-  /// Makes the tiles of the rows as they are now, with the low form if `exact`.
+  /// Computes `tiles` of the current rows, and `tiles_low` if `exact`.
   void pack(ThreadPool& pool, const Kernels& kernels, bool exact);
-  /// The same of some rows: each range begins with a tile of its own, behind the tiles of those before.
+  /// Computes the tiles of ranges of rows. Each range starts a new tile; its tiles follow those of the previous
+  /// range.
   void pack(ThreadPool& pool, const Kernels& kernels, bool exact, std::span<const RowRange> ranges);
   ActivationRows view() const {
     return {rows_,
@@ -45,7 +47,7 @@ class ActivationBuffer {
             tiles_.data(),
             tiles_low_.data()};
   }
-  /// Rows [begin, end), whose tiles, if any, begin with tile `first_tile`.
+  /// Returns a view of rows [begin, end), whose tiles, if any, start at tile `first_tile`.
   ActivationRows view(int64_t begin, int64_t end, int64_t first_tile) const;
 
  private:
@@ -55,14 +57,14 @@ class ActivationBuffer {
   AlignedBuffer<uint16_t> tiles_, tiles_low_;
 };
 
-/// One product of several that share their activations: y = x·Wᵀ (+ bias); y: [x.rows, w.rows].
+/// One of several products with the same activations: y = x·Wᵀ (+ bias); y: [x.rows, w.rows].
 struct Product {
   const Matrix* weights;
   float* y;
   std::span<const float> bias = {};  // [w.rows], or empty
 };
 
-/// Computes the products in one parallel region; first makes the forms of x that they need.
+/// Computes the forms of x that the products need, then the products in one parallel region.
 void matmul(ThreadPool& pool, const Kernels& kernels, ActivationBuffer& x, std::span<const Product> products);
 
 }  // namespace fathom

@@ -1,5 +1,5 @@
-// The products of one group of weight types (FATHOM_*_TYPES), each defined in its source file matmul_*.cpp for
-// every instruction set. Included inside Highway's target loop.
+// Declares the products of each group of weight types (FATHOM_*_TYPES), which are defined in the group's source
+// file matmul_*.cpp for every instruction set. Included inside Highway's target loop.
 #if defined(FATHOM_MATMUL_GROUPS_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef FATHOM_MATMUL_GROUPS_INL
 #undef FATHOM_MATMUL_GROUPS_INL
@@ -14,7 +14,7 @@ HWY_BEFORE_NAMESPACE();
 namespace fathom {
 namespace HWY_NAMESPACE {
 
-/// As Kernels::matvec and Kernels::matmul, for a matrix whose type is in the group.
+/// Like Kernels::matvec and Kernels::matmul, for a matrix whose type is in the group.
 using GroupProduct = void(const Matrix& w, int64_t begin, int64_t end, const ActivationRows& x, float* y,
                           int64_t y_stride);
 GroupProduct MatvecFloats, MatmulFloats;
@@ -23,7 +23,7 @@ GroupProduct MatvecLowK, MatmulLowK;
 GroupProduct MatvecHighK, MatmulHighK;
 
 #ifndef FATHOM_BY_GROUP
-/// The product of the group that the type of w is in; product: Matvec or Matmul.
+/// Calls the product of the group that the type of w is in; product: Matvec or Matmul.
 #define FATHOM_BY_GROUP(product)                                \
   switch (w.type) {                                             \
     FATHOM_FLOAT_TYPES(FATHOM_TYPE_LABEL, )                     \

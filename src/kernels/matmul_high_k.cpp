@@ -1,7 +1,7 @@
 // Matrix products with super-blocks of 256 weights of 4 (IQ4_XS) to 6 bits, once per instruction set.
 #include "kernels/vector.h"
 
-// Highway's order: the target loop first, then what it compiles once per target.
+// Highway requires this order: the target loop first, then what it compiles once per target.
 // clang-format off
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/matmul_high_k.cpp"

@@ -3,7 +3,7 @@
 namespace fathom {
 namespace {
 
-/// Scales of one token, of all groups of its dimensions.
+/// Copies the scales of one token, for all groups of its dimensions.
 void copy_scales(int dim, const std::byte* from, int from_token, std::byte* to, int to_token) {
   const auto* old = reinterpret_cast<const uint16_t*>(from);
   auto* scales = reinterpret_cast<uint16_t*>(to);
@@ -11,7 +11,7 @@ void copy_scales(int dim, const std::byte* from, int from_token, std::byte* to, 
     scales[g * kPageTokens + to_token] = old[g * kPageTokens + from_token];
 }
 
-/// The pairs of a token's key, of floats.
+/// Copies the pairs of a token's key in a float format.
 template <class Pair>
 void copy_pairs(int key_dim, const std::byte* from, int from_token, std::byte* to, int to_token) {
   const auto* old = reinterpret_cast<const Pair*>(from);
@@ -20,7 +20,7 @@ void copy_pairs(int key_dim, const std::byte* from, int from_token, std::byte* t
     pairs[key_pair_index(key_dim, pair, to_token)] = old[key_pair_index(key_dim, pair, from_token)];
 }
 
-/// The words of a token's key, of quants: a column of its own.
+/// Copies the words of a token's key in a quantised format, where each token has a column of words.
 void copy_words(size_t bytes, const std::byte* from, int from_token, std::byte* to, int to_token) {
   const auto* old = reinterpret_cast<const uint32_t*>(from);
   auto* words = reinterpret_cast<uint32_t*>(to);
@@ -28,7 +28,7 @@ void copy_words(size_t bytes, const std::byte* from, int from_token, std::byte* 
     words[row + to_token] = old[row + from_token];
 }
 
-/// Where a token's quants lie: a row of words, and a bit of each.
+/// Location of a token's quantised values: its row of words, and the shift within each word.
 struct QuantRow {
   int64_t word;
   int shift;
@@ -57,7 +57,8 @@ void copy_value(PageFormat format, int value_dim, const std::byte* from, int fro
     for (int d = 0; d < value_dim; ++d) numbers[2 * d] = old[2 * d];
     return;
   }
-  const int bits = quant_bits(format) ? quant_bits(format) : 16;  // a bfloat16 is a quant of 16 bits
+  // A bfloat16 is treated as a quantised value of 16 bits.
+  const int bits = quant_bits(format) ? quant_bits(format) : 16;
   const QuantRow source = quant_row(from_token, value_dim, bits), target = quant_row(to_token, value_dim, bits);
   const auto* old = reinterpret_cast<const uint32_t*>(from) + source.word;
   auto* words = reinterpret_cast<uint32_t*>(to) + target.word;

@@ -4,9 +4,9 @@
 
 namespace fathom {
 
-/// Copies the key of one token as it lies, bits and all, to another page: rotated by the offset that it had.
+/// Copies the stored bits of one token's key to another page. The key stays rotated by its offset in the old page.
 void copy_key(PageFormat format, int key_dim, const std::byte* from, int from_token, std::byte* to, int to_token);
-/// The same of its value.
+/// Copies the stored bits of one token's value to another page.
 void copy_value(PageFormat format, int value_dim, const std::byte* from, int from_token, std::byte* to,
                 int to_token);
 

@@ -1,4 +1,4 @@
-// The layout of pages, and the plain way to read and write them.
+// The layout of pages, and the reference functions that read and write them.
 #include "kernels/pages.h"
 
 #include <algorithm>
@@ -13,42 +13,43 @@ namespace {
 size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 int words_for(int pairs, int bits) { return (pairs * bits + 15) / 16; }
 
-/// Index of a pair's word, and the bit of its even quant.
-struct QuantLocation {
+/// Location of a pair of quantised values: the index of its word, and the bit of its even value.
+struct QuantPairLocation {
   size_t word;
   int shift;
 };
-QuantLocation quant_location(int pair, int column, int width, int bits) {
+QuantPairLocation quant_pair_location(int pair, int column, int width, int bits) {
   const int pairs_per_word = 16 / bits;
   return {static_cast<size_t>(pair / pairs_per_word) * width + column, pair % pairs_per_word * bits};
 }
 
-/// Where an element lies: of floats as one of the pairs, of quants as a row and column of words.
-struct Element {
+/// Location of an element: its pair in a float format; its row and column of words in a quantised format.
+struct ElementLocation {
   int64_t float_pair;
-  int pair, column, width;  // of quants
+  int pair, column, width;  // in a quantised format
   int parity;
 };
-Element key_element(int key_dim, int token, int d) {
+ElementLocation key_element(int key_dim, int token, int d) {
   return {key_pair_index(key_dim, d / 2, token), d / 2, token, kPageTokens, d % 2};
 }
-Element value_element(int value_dim, int token, int d) {
+ElementLocation value_element(int value_dim, int token, int d) {
   return {static_cast<int64_t>(token / 2) * value_dim + d, token / 2, d, value_dim, token % 2};
 }
 
-float element(PageFormat format, const std::byte* data, size_t scale_offset, const Element& e, size_t scale_index) {
+float element(PageFormat format, const std::byte* data, size_t scale_offset, const ElementLocation& e,
+              size_t scale_index) {
   const int64_t index = e.float_pair * 2 + e.parity;
   if (format == PageFormat::kBF16) return bf16_to_f32(reinterpret_cast<const uint16_t*>(data)[index]);
   if (format == PageFormat::kF32) return reinterpret_cast<const float*>(data)[index];
   const int bits = quant_bits(format), quants = 1 << bits;
-  const QuantLocation at = quant_location(e.pair, e.column, e.width, bits);
+  const QuantPairLocation at = quant_pair_location(e.pair, e.column, e.width, bits);
   const uint32_t word = reinterpret_cast<const uint32_t*>(data)[at.word];
   const auto quant = static_cast<float>(word >> (at.shift + 16 * e.parity) & (quants - 1));
   const float scale = bf16_to_f32(reinterpret_cast<const uint16_t*>(data + scale_offset)[scale_index]);
   return (quant - static_cast<float>(quants - 1) / 2) * scale;
 }
 
-void put(PageFormat format, std::byte* data, const Element& e, float value, float inverse_scale) {
+void put(PageFormat format, std::byte* data, const ElementLocation& e, float value, float inverse_scale) {
   const int64_t index = e.float_pair * 2 + e.parity;
   if (format == PageFormat::kBF16) {
     reinterpret_cast<uint16_t*>(data)[index] = f32_to_bf16(value);
@@ -59,14 +60,14 @@ void put(PageFormat format, std::byte* data, const Element& e, float value, floa
     const auto largest = static_cast<float>((1 << bits) - 1);
     const float scaled = std::nearbyint(value * inverse_scale + largest / 2);
     const uint32_t quant = scaled > 0 ? static_cast<uint32_t>(std::min(scaled, largest)) : 0;  // NaN: 0
-    const QuantLocation at = quant_location(e.pair, e.column, e.width, bits);
+    const QuantPairLocation at = quant_pair_location(e.pair, e.column, e.width, bits);
     const int shift = at.shift + 16 * e.parity;
     uint32_t& word = reinterpret_cast<uint32_t*>(data)[at.word];
     word = (word & ~(((1u << bits) - 1) << shift)) | quant << shift;
   }
 }
 
-/// Writes the scale of one group of a token's dimensions and returns its inverse; 0 where elements are floats.
+/// Writes the scale of one group of a token's dimensions and returns its inverse; 0 for the float formats.
 float put_scale(PageFormat format, std::byte* scales, int group, int token, const float* x, int n) {
   const int bits = quant_bits(format);
   if (bits == 0) return 0;
@@ -175,7 +176,7 @@ void read_keys(PageFormat format, int key_dim, const std::byte* keys, int tokens
 }
 
 uint16_t quant_scale(float largest, int bits) {
-  constexpr float kTiny = 1e-30f;  // smaller numbers are 0, so that the inverse of a scale stays finite
+  constexpr float kTiny = 1e-30f;  // smaller numbers count as 0, so that the inverse of a scale stays finite
   if (!(largest > kTiny)) return 0;
   const uint32_t scale = std::bit_cast<uint32_t>(largest / (static_cast<float>((1 << bits) - 1) / 2));
   return static_cast<uint16_t>((scale + 0xffff) >> 16);

@@ -1,4 +1,4 @@
-// What the matmuls of all weight types share: vectors, panels of weight rows, and the loops around a micro-kernel.
+// Code shared by the matmuls of all weight types: panels of weight rows and the loops around a micro-kernel.
 // Included inside Highway's target loop.
 #if defined(FATHOM_PANELS_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef FATHOM_PANELS_INL
@@ -18,8 +18,8 @@ HWY_BEFORE_NAMESPACE();
 namespace fathom {
 namespace HWY_NAMESPACE {
 
-// Rows of activations a micro-kernel holds in registers: two vectors of sums each, twice for integers (32
-// registers, or 16 for AVX2).
+// Rows of activations that a micro-kernel holds in registers: two vectors of sums each, and twice that for integers
+// (32 registers; 16 for AVX2).
 #if HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3
 constexpr int kMicroRows = 6;
 #else
@@ -27,12 +27,14 @@ constexpr int kMicroRows = 3;
 #endif
 constexpr int kMaxPanelRows = 32;  // two vectors of 16 lanes
 
-/// Where a column lies in a row of 8-bit activations; what is added to a column that begins a group may be placed
-/// and added apart.
-HWY_INLINE int64_t ActivationAt(int64_t column) { return HWY_MAX_BYTES == 64 ? interleaved_column(column) : column; }
+/// Returns the index of a column in a row of 8-bit activations. For a column k that begins a group and an offset o
+/// in the group, ActivationAt(k + o) = ActivationAt(k) + ActivationAt(o).
+HWY_INLINE int64_t ActivationAt(int64_t column) {
+  return HWY_MAX_BYTES == 64 ? interleaved_column(column) : column;
+}
 
-/// The sums of a micro-kernel, kRows rows of activations by one panel of two vectors: zero at first, then from and
-/// to y[i, 0 … panel rows).
+/// LoadSums and StoreSums load and store the sums of a micro-kernel, kRows rows of activations by one panel of two
+/// vectors, at y[i, 0 … panel rows). If `first`, LoadSums returns zeros.
 template <int kRows>
 HWY_INLINE void LoadSums(bool first, const float* HWY_RESTRICT y, int64_t stride, FloatVec (&sums)[kRows][2]) {
   const FloatTag d;
@@ -51,7 +53,7 @@ HWY_INLINE void StoreSums(const FloatVec (&sums)[kRows][2], float* HWY_RESTRICT 
   }
 }
 
-/// Calls micro(std::integral_constant<int, R>) for R = rows, 1 ≤ rows ≤ kMicroRows.
+/// Calls micro(std::integral_constant<int, R>) with R = rows, 1 ≤ rows ≤ kRows.
 template <int kRows = kMicroRows, class Micro>
 HWY_INLINE void WithRows(int64_t rows, const Micro& micro) {
   if constexpr (kRows > 0) {
@@ -63,8 +65,8 @@ HWY_INLINE void WithRows(int64_t rows, const Micro& micro) {
   }
 }
 
-/// Loops over panels, blocks of columns and blocks of rows of activations; `pack(first, rows, column, n)` fills a
-/// panel, `multiply(row, rows, column, n, y, stride)` puts its products to y, or adds them when column > 0.
+/// Loops over panels, blocks of columns and blocks of rows of activations. `pack(first, rows, column, n)` fills a
+/// panel; `multiply(row, rows, column, n, y, stride)` stores its products in y, or adds them if column > 0.
 template <class Pack, class Multiply>
 HWY_INLINE void ForPanels(const Matrix& w, int64_t begin, int64_t end, int64_t x_rows, float* y, int64_t y_stride,
                           int64_t columns, const Pack& pack, const Multiply& multiply) {

@@ -1,4 +1,4 @@
-// Vectors at the end of a row. Included inside Highway's target loop.
+// Loads and stores of partial vectors at the end of a row. Included inside Highway's target loop.
 #if defined(FATHOM_PARTIAL_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef FATHOM_PARTIAL_INL
 #undef FATHOM_PARTIAL_INL
@@ -16,7 +16,7 @@ HWY_BEFORE_NAMESPACE();
 namespace fathom {
 namespace HWY_NAMESPACE {
 
-/// The first `left` floats at p, zeros behind them; a whole vector where that many are left.
+/// Returns the first `left` floats at p, padded with zeros; a whole vector if `left` ≥ Lanes().
 HWY_INLINE FloatVec LoadUpTo(const float* p, int64_t left) {
   const FloatTag d;
   if (HWY_LIKELY(left >= Lanes())) return hn::LoadU(d, p);
@@ -25,7 +25,7 @@ HWY_INLINE FloatVec LoadUpTo(const float* p, int64_t left) {
   return hn::Load(d, part);
 }
 
-/// Writes no more than `left` floats.
+/// Stores the first `left` floats of v; the whole vector if `left` ≥ Lanes().
 HWY_INLINE void StoreUpTo(FloatVec v, float* p, int64_t left) {
   const FloatTag d;
   if (HWY_LIKELY(left >= Lanes())) {

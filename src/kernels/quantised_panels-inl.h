@@ -1,6 +1,6 @@
-// Quantised weights by many rows of activations (prefill): a panel of rows of W is unpacked into the order in which
-// the multiply-add instructions read it, then multiplied with all rows of activations. Included inside Highway's
-// target loop.
+// Products of quantised weights with many rows of activations (prefill): a panel of rows of W is unpacked in the
+// order in which the multiply-add instructions read it, then multiplied with all rows of activations. Included
+// inside Highway's target loop.
 #if defined(FATHOM_QUANTISED_PANELS_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef FATHOM_QUANTISED_PANELS_INL
 #undef FATHOM_QUANTISED_PANELS_INL
@@ -22,19 +22,19 @@ namespace fathom {
 namespace HWY_NAMESPACE {
 
 #if FATHOM_BYTES
-constexpr int kStep = 4;  // columns that one instruction multiplies in a lane
+constexpr int kStep = 4;  // columns that one instruction multiplies per lane
 using PanelInt = uint8_t;
 #else
 constexpr int kStep = 2;
 using PanelInt = int16_t;
 #endif
 
-// 32 rows of as many bytes, and scales, stay within the L1 cache or the nearest part of the L2.
+// Columns of a panel. A panel of 32 rows, with its scales, stays in the L1 cache, or partly in the L2.
 constexpr int kPanelColumns = 1024;
 
 /// A panel of rows of W, unpacked: values [columns/kStep, panel rows, kStep], scales and mins [columns/16, panel
 /// rows].
-struct Panel {
+struct QuantisedPanel {
   alignas(64) PanelInt values[kPanelColumns * kMaxPanelRows];
   alignas(64) float scale[kPanelColumns / 16 * kMaxPanelRows];
   alignas(64) float min[kPanelColumns / 16 * kMaxPanelRows];
@@ -42,24 +42,24 @@ struct Panel {
 
 #if FATHOM_VNNI
 /// Unpacks rows [first, first + rows) and columns [column, column + n) of W; missing rows of the panel are zero. 16
-/// rows at a time are rotated in registers.
+/// rows at a time are transposed in registers.
 template <class Block>
-void PackPanel(const Matrix& w, int64_t first, int64_t rows, int64_t column, int64_t n, Panel& panel) {
+void PackPanel(const Matrix& w, int64_t first, int64_t rows, int64_t column, int64_t n, QuantisedPanel& panel) {
   constexpr int64_t kBlocks = kSuperBlock / kBlockWeights<Block>;
   const size_t stride = row_bytes(w.type, w.cols);
   for (int64_t half = 0; half < kMaxPanelRows; half += 16) {
     for (int64_t k = 0; k < n; k += kSuperBlock) {
-      const int64_t run = std::min<int64_t>(kSuperBlock, n - k);
-      Block spare[16][kBlocks];
+      const int64_t columns = std::min<int64_t>(kSuperBlock, n - k);
+      Block padded[16][kBlocks];
       const Block* from[16];
       for (int64_t i = 0; i < 16; ++i) {
-        const bool there = half + i < rows;
+        const bool exists = half + i < rows;
         from[i] = reinterpret_cast<const Block*>(w.data + (first + half + i) * stride) +
                   (column + k) / kBlockWeights<Block>;
-        if (there && run == kSuperBlock) continue;
-        std::memset(spare[i], 0, sizeof spare[i]);
-        if (there) std::copy_n(from[i], run / kBlockWeights<Block>, spare[i]);
-        from[i] = spare[i];
+        if (exists && columns == kSuperBlock) continue;
+        std::memset(padded[i], 0, sizeof padded[i]);
+        if (exists) std::copy_n(from[i], columns / kBlockWeights<Block>, padded[i]);
+        from[i] = padded[i];
       }
       __m512i words[16];
       for (int chunk = 0; chunk < 4; ++chunk) {
@@ -73,7 +73,7 @@ void PackPanel(const Matrix& w, int64_t first, int64_t rows, int64_t column, int
       __m512i mins[16];
       FATHOM_UNROLL
       for (int i = 0; i < 16; ++i) {
-        const Scales scales = ScalesOf(from[i]);
+        const GroupScales scales = ScalesOf(from[i]);
         words[i] = _mm512_castps_si512(scales.scale[0].raw);
         mins[i] = _mm512_castps_si512(scales.min[0].raw);
       }
@@ -91,17 +91,17 @@ void PackPanel(const Matrix& w, int64_t first, int64_t rows, int64_t column, int
 #else
 /// Unpacks rows [first, first + rows) and columns [column, column + n) of W; missing rows of the panel are zero.
 template <class Block>
-void PackPanel(const Matrix& w, int64_t first, int64_t rows, int64_t column, int64_t n, Panel& panel) {
+void PackPanel(const Matrix& w, int64_t first, int64_t rows, int64_t column, int64_t n, QuantisedPanel& panel) {
   const int64_t panel_rows = 2 * Lanes();
   alignas(64) uint8_t q[kSuperBlock];
   alignas(64) float scale[16], min[16];
   for (int64_t r = 0; r < panel_rows; ++r) {
-    const auto put = [&](int64_t k, int64_t run) {
+    const auto put = [&](int64_t k, int64_t columns) {
       PanelInt* HWY_RESTRICT values = panel.values + k * panel_rows + r * kStep;
-      for (int64_t i = 0; i < run; i += kStep) {
+      for (int64_t i = 0; i < columns; i += kStep) {
         for (int s = 0; s < kStep; ++s) values[i * panel_rows + s] = q[i + s];
       }
-      for (int64_t g = 0; g < run / 16; ++g) {
+      for (int64_t g = 0; g < columns / 16; ++g) {
         panel.scale[(k / 16 + g) * panel_rows + r] = scale[g];
         panel.min[(k / 16 + g) * panel_rows + r] = min[g];
       }
@@ -122,7 +122,8 @@ void PackPanel(const Matrix& w, int64_t first, int64_t rows, int64_t column, int
 }
 #endif
 
-/// The four, or on machines without byte products two, activations that one step multiplies, in every lane.
+/// Broadcasts the activations that one step multiplies (four, or two on targets without byte products) to every
+/// lane.
 template <class T>
 HWY_INLINE IntVec LoadStep(const T* p) {
   int32_t bits;
@@ -130,7 +131,7 @@ HWY_INLINE IntVec LoadStep(const T* p) {
   return hn::Set(IntTag(), bits);
 }
 
-// DotGroup: dots = products of the panel's next kGroup columns with kRows rows of activations.
+// DotGroup: sets dots to the products of the panel's next kGroup columns with kRows rows of activations.
 #if FATHOM_VNNI
 using MicroInt = int8_t;  // activations as the micro-kernel reads them
 
@@ -216,9 +217,9 @@ HWY_INLINE void DotGroup(const PanelInt* HWY_RESTRICT weights, const MicroInt* H
 }
 #endif
 
-/// y[i, 0 … panel rows) = (first) or += products of the panel with kRows rows of activations.
+/// y[i, 0 … panel rows) = (if `first`) or += products of the panel with kRows rows of activations.
 template <class Block, int kRows>
-HWY_NOINLINE void MicroQuantised(const Panel& panel, int64_t n, bool first, const MicroInt* HWY_RESTRICT q,
+HWY_NOINLINE void MicroQuantised(const QuantisedPanel& panel, int64_t n, bool first, const MicroInt* HWY_RESTRICT q,
                                  int64_t q_stride, const float* HWY_RESTRICT scale, const float* HWY_RESTRICT sum,
                                  int64_t padded, float* HWY_RESTRICT y, int64_t y_stride) {
   constexpr int kGroup = kGroupWeights<Block>;
@@ -252,7 +253,7 @@ template <class Block>
 void MatmulQuantised(const Matrix& w, int64_t begin, int64_t end, const ActivationRows& x, float* y,
                      int64_t y_stride) {
   static_assert(kMicroRows <= 8);
-  Panel panel;
+  QuantisedPanel panel;
   const int64_t padded = padded_columns(w.cols);
   const auto pack = [&](int64_t first, int64_t rows, int64_t column, int64_t n) {
     PackPanel<Block>(w, first, rows, column, n, panel);

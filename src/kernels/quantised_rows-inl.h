@@ -1,5 +1,5 @@
-// Quantised weights by few rows of activations (decode): each row of W is unpacked and multiplied in registers, 256
-// weights at a time. Included inside Highway's target loop.
+// Products of quantised weights with few rows of activations (decode): each row of W is unpacked and multiplied in
+// registers, one super-block at a time. Included inside Highway's target loop.
 #if defined(FATHOM_QUANTISED_ROWS_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef FATHOM_QUANTISED_ROWS_INL
 #undef FATHOM_QUANTISED_ROWS_INL
@@ -21,8 +21,8 @@ namespace fathom {
 namespace HWY_NAMESPACE {
 
 #if HWY_MAX_BYTES == 64
-/// Sums of products of kCount vectors of quants with activations, four neighbours a lane and vector (of quant − 128,
-/// where the instructions cannot take quants of eight bits: kDotSigned).
+/// Multiplies kCount vectors of quantised values with activations. Returns in each lane the sum over the vectors of
+/// its four products. Multiplies value − 128 if the instructions do not support values of eight bits (kDotSigned).
 template <class Block, int kCount>
 HWY_INLINE FloatVec DotInterleaved(const QuantVec* quants, const int8_t* HWY_RESTRICT x) {
 #if FATHOM_VNNI
@@ -46,25 +46,26 @@ HWY_INLINE FloatVec DotInterleaved(const QuantVec* quants, const int8_t* HWY_RES
   return hn::ConvertTo(FloatTag(), IntVec{sums});
 }
 
-/// A run of 256 weights as it meets any row of activations.
+/// A super-block of weights, unpacked for products with any row of activations.
 template <class Block>
 struct SuperBlockDot {
-  static constexpr bool kHalves = kGroupWeights<Block> == 16;  // the two of 32 have scales of their own
+  static constexpr bool kHalves = kGroupWeights<Block> == 16;  // the two halves of 32 weights have separate scales
 
   HWY_INLINE explicit SuperBlockDot(const Block* HWY_RESTRICT b) : interleaved(Interleaved(b)) {
-    const Scales scales = ScalesOf(b);
+    const GroupScales scales = ScalesOf(b);
     min = scales.min[0];
     scale = kHalves ? hn::DupEven(scales.scale[0]) : scales.scale[0];
     second_scale = kHalves ? hn::DupOdd(scales.scale[0]) : scale;
   }
-  /// Adds the products with the activations of the run to the sums.
+  /// Adds the products with the activations of the super-block to the sums.
   HWY_INLINE void Add(const int8_t* HWY_RESTRICT x, const float* HWY_RESTRICT x_scale,
                       const float* HWY_RESTRICT x_sum, FloatVec& sum, FloatVec& other) const {
     const FloatTag d;
     const auto factor = hn::LoadU(d, x_scale);
     if constexpr (kHalves) {
       sum = hn::MulAdd(DotInterleaved<Block, 2>(interleaved.vector, x), hn::Mul(scale, factor), sum);
-      other = hn::MulAdd(DotInterleaved<Block, 2>(interleaved.vector + 2, x + 128), hn::Mul(second_scale, factor), other);
+      other = hn::MulAdd(DotInterleaved<Block, 2>(interleaved.vector + 2, x + 128), hn::Mul(second_scale, factor),
+                         other);
     } else {
       sum = hn::MulAdd(DotInterleaved<Block, 4>(interleaved.vector, x), hn::Mul(scale, factor), sum);
     }
@@ -75,8 +76,8 @@ struct SuperBlockDot {
   FloatVec scale, second_scale, min;
 };
 #else
-/// Sums of four neighbouring products of a vector of quants with as many activations, a lane each. kSigned: of
-/// quant − 128, where the instructions cannot take quants of eight bits.
+/// Multiplies a vector of quantised values with activations. Returns in each lane the sum of four neighbouring
+/// products. kSigned: multiplies value − 128, for instructions that do not support values of eight bits.
 template <bool kSigned>
 HWY_INLINE IntVec DotQuants(QuantVec quants, const int8_t* HWY_RESTRICT x) {
 #if FATHOM_BYTES
@@ -96,7 +97,7 @@ HWY_INLINE IntVec DotQuants(QuantVec quants, const int8_t* HWY_RESTRICT x) {
 #endif
 }
 
-/// A run of 256 weights as it meets any row of activations.
+/// A super-block of weights, unpacked for products with any row of activations.
 template <class Block>
 struct SuperBlockDot {
   static constexpr int kFloats = 16 / kScaleVectors;
@@ -105,7 +106,7 @@ struct SuperBlockDot {
     FATHOM_UNROLL
     for (int j = 0; j < kQuantVectors; ++j) quants[j] = QuantsAt(b, j / kVectorsOf64, j % kVectorsOf64);
   }
-  /// Adds the products with the activations of the run to the sums.
+  /// Adds the products with the activations of the super-block to the sums.
   HWY_INLINE void Add(const int8_t* HWY_RESTRICT x, const float* HWY_RESTRICT x_scale,
                       const float* HWY_RESTRICT x_sum, FloatVec& sum, FloatVec& other) const {
     const FloatTag d;
@@ -128,34 +129,35 @@ struct SuperBlockDot {
     }
   }
 
-  Scales scales;
+  GroupScales scales;
   QuantVec quants[kQuantVectors];
 };
 #endif
 
-// Rows of activations that one unpacking of a row of W serves: their sums and scales stay in registers.
+// Rows of activations that are multiplied with one unpacked row of W; their sums and scales stay in registers.
 #if HWY_MAX_BYTES == 64
 constexpr int kDotRows = kMatvecRows;
 #else
 constexpr int kDotRows = 2;
 #endif
-// Rows of W that stay in the L1 cache until all rows of activations have seen them.
+// Rows of W that stay in the L1 cache until all rows of activations are multiplied with them.
 constexpr int64_t kRowsInCache = 16;
 
-/// y[i, r] = W[r]·x[first + i] for kRows rows of activations; `last` is the end of what may be asked for prefetch.
+/// y[first + i, r] = W[r]·x[first + i] for kRows rows of activations. Weights are prefetched up to `last`.
 template <class Block, int kRows>
 HWY_NOINLINE void DotRows(const Matrix& w, int64_t begin, int64_t end, const std::byte* last,
                           const ActivationRows& x, int64_t first, float* HWY_RESTRICT y, int64_t y_stride) {
   constexpr int64_t kSuperBlockBytes = kSuperBlock / kBlockWeights<Block> * sizeof(Block);
   const int64_t row_stride = w.cols / kBlockWeights<Block> * sizeof(Block);
   const FloatTag d;
-  const StreamPrefetch prefetch = stream_prefetch();
+  const StreamPrefetch distance = stream_prefetch();
   const int64_t padded = padded_columns(w.cols);
   const int8_t* HWY_RESTRICT x_quants = x.q + first * padded;
   const float* HWY_RESTRICT x_scale = x.scale + first * padded / 16;
   const float* HWY_RESTRICT x_sum = x.sum + first * padded / 16;
   for (int64_t r = begin; r < end; ++r) {
-    // two chains of sums, for the latency of adding; always two, so that a row comes out the same beside any others
+    // Two chains of sums hide the latency of additions. Always two, so that the result of a row does not depend on
+    // the other rows.
     FloatVec even[kRows], odd[kRows];
     FATHOM_UNROLL
     for (int i = 0; i < kRows; ++i) even[i] = odd[i] = hn::Zero(d);
@@ -164,14 +166,14 @@ HWY_NOINLINE void DotRows(const Matrix& w, int64_t begin, int64_t end, const std
       FATHOM_UNROLL
       for (int64_t byte = 0; byte < kSuperBlockBytes; byte += 64) {
         const std::byte* at = row + k / kSuperBlock * kSuperBlockBytes + byte;
-        __builtin_prefetch(std::min(at + prefetch.far, last), 0, 2);
-        __builtin_prefetch(at + prefetch.near, 0, 3);
+        __builtin_prefetch(std::min(at + distance.far, last), 0, 2);
+        __builtin_prefetch(at + distance.near, 0, 3);
       }
-      const SuperBlockDot<Block> run(b);
+      const SuperBlockDot<Block> super_block(b);
       FATHOM_UNROLL
       for (int i = 0; i < kRows; ++i) {
         const int64_t group = i * (padded / 16) + k / 16;
-        run.Add(x_quants + i * padded + k, x_scale + group, x_sum + group, even[i], odd[i]);
+        super_block.Add(x_quants + i * padded + k, x_scale + group, x_sum + group, even[i], odd[i]);
       }
     });
     FATHOM_UNROLL
@@ -183,7 +185,8 @@ HWY_NOINLINE void DotRows(const Matrix& w, int64_t begin, int64_t end, const std
 template <class Block>
 void MatvecQuantised(const Matrix& w, int64_t begin, int64_t end, const ActivationRows& x, float* HWY_RESTRICT y,
                      int64_t y_stride) {
-  const std::byte* last = w.data + end * row_bytes(w.type, w.cols);  // what follows is another thread's
+  // Another thread reads the rows that follow.
+  const std::byte* last = w.data + end * row_bytes(w.type, w.cols);
   const int64_t step = x.rows > kDotRows ? kRowsInCache : end - begin;
   for (int64_t r = begin; r < end; r += step) {
     for (int64_t first = 0; first < x.rows; first += kDotRows) {

@@ -11,7 +11,7 @@
 namespace fathom {
 namespace {
 
-/// x to the nearest integer of [low, high]; NaN to low.
+/// Returns the integer of [low, high] that is nearest to x; low for NaN.
 int round_to(float x, int low, int high) {
   if (!(x > static_cast<float>(low))) return low;
   if (x >= static_cast<float>(high)) return high;
@@ -20,13 +20,13 @@ int round_to(float x, int low, int high) {
 
 float inverse(float x) { return x != 0 ? 1 / x : 0; }
 
-/// The levels that quants stand for: consecutive integers.
-struct Integers {
+/// The levels of quantised values: consecutive integers.
+struct IntegerLevels {
   int low, high;
   int nearest(float x) const { return round_to(x, low, high); }
 };
 
-/// The quant of the level of the IQ4 types that is nearest to x.
+/// Returns the index of the level of the IQ4 types that is nearest to x.
 int nearest_iq4(float x) {
   int quant = 0;
   for (int i = 1; i < 16; ++i) quant += 2 * x > static_cast<float>(kIq4Values[i - 1] + kIq4Values[i]);
@@ -38,19 +38,19 @@ struct Iq4Levels {
   int nearest(float x) const { return kIq4Values[nearest_iq4(x)]; }
 };
 
-/// Where the extreme weight may come to lie when a scale is sought, in units of the outermost level: 0.76 to 1.36,
-/// exactly 1 among them. On normal weights 0.5 to 1.6 in steps of 0.02 takes three times as long and lessens the
-/// error by 3 % at best (q5_1), by under 0.5 % for most types.
+/// The search for a scale tries scales that put the extreme weight at 0.76 to 1.36 times the outermost level,
+/// including exactly 1. Tuned on normal weights: 0.5 to 1.6 in steps of 0.02 takes three times as long and reduces
+/// the error by at most 3 % (q5_1), by under 0.5 % for most types.
 constexpr int kTrials = 16;
 float trial_reach(int trial) { return 0.04f * static_cast<float>(19 + trial); }
 
-/// The scale of either sign that makes scale · level nearest to the n weights x, in the least-squares sense. Tries
-/// scales that put the extreme weight near an outermost level, and for the levels that follow from each takes the
-/// best scale.
+/// Returns the scale, of either sign, for which scale · level is nearest to the n weights x in the least-squares
+/// sense. Tries scales that put the extreme weight near an outermost level, and computes the best scale for the
+/// levels that each gives.
 template <class Levels>
 float fit_scale(const float* x, int n, const Levels& levels) {
   const float extreme = *std::max_element(x, x + n, [](float a, float b) { return std::abs(a) < std::abs(b); });
-  float best_scale = 0, best_gain = 0;  // gain: how much of Σ x² the scale explains
+  float best_scale = 0, best_gain = 0;  // gain: by how much the scale reduces the squared error Σ x²
   if (extreme == 0) return best_scale;
   for (int outermost : {levels.low, levels.high}) {
     for (int trial = 0; trial < kTrials; ++trial) {
@@ -70,13 +70,15 @@ float fit_scale(const float* x, int n, const Levels& levels) {
   return best_scale;
 }
 
-struct Line {
+/// Weights are approximated by minimum + scale · quant.
+struct AffineScale {
   float scale = 0;
   float minimum = 0;
 };
 
-/// The line minimum + scale · quant nearest to x for given quants, in the least-squares sense.
-Line fit_line(const float* x, const float* quants, int n, bool minimum_below_zero) {
+/// Returns the scale and minimum for which minimum + scale · quant is nearest to x in the least-squares sense, for
+/// given quantised values.
+AffineScale fit_affine(const float* x, const float* quants, int n, bool minimum_below_zero) {
   float sum_x = 0, sum_c = 0, sum_cc = 0, sum_xc = 0;
   for (int i = 0; i < n; ++i) {
     sum_x += x[i];
@@ -85,37 +87,37 @@ Line fit_line(const float* x, const float* quants, int n, bool minimum_below_zer
     sum_xc += x[i] * quants[i];
   }
   const float determinant = n * sum_cc - sum_c * sum_c;
-  Line line{0, sum_x / n};
+  AffineScale fit{0, sum_x / n};
   if (determinant > 0) {
-    line.scale = (n * sum_xc - sum_x * sum_c) / determinant;
-    line.minimum = (sum_x - line.scale * sum_c) / n;
+    fit.scale = (n * sum_xc - sum_x * sum_c) / determinant;
+    fit.minimum = (sum_x - fit.scale * sum_c) / n;
   }
-  if (minimum_below_zero && line.minimum > 0) line = {sum_xc * inverse(sum_cc), 0};
-  return line;
+  if (minimum_below_zero && fit.minimum > 0) fit = {sum_xc * inverse(sum_cc), 0};
+  return fit;
 }
 
-/// The line whose `high` + 1 points are nearest to the n ≤ 32 weights x.
-Line fit_quants(const float* x, int n, int high, bool minimum_below_zero) {
+/// Returns the scale and minimum whose `high` + 1 levels are nearest to the n ≤ 32 weights x.
+AffineScale fit_affine_levels(const float* x, int n, int high, bool minimum_below_zero) {
   const auto [least, most] = std::minmax_element(x, x + n);
   const float start = minimum_below_zero ? std::min(*least, 0.0f) : *least;
-  Line best{0, start};
+  AffineScale best{0, start};
   float best_error = INFINITY;
   std::array<float, kBlock> quants;
   for (int trial = 0; trial < kTrials; ++trial) {
-    Line line{(*most - start) / (high * trial_reach(trial)), start};
-    for (int pass = 0; pass < 2; ++pass) {  // the second pass starts from the better line of the first
+    AffineScale fit{(*most - start) / (high * trial_reach(trial)), start};
+    for (int pass = 0; pass < 2; ++pass) {  // the second pass starts from the better fit of the first
       float error = 0;
-      const float inverse_scale = inverse(line.scale);
+      const float inverse_scale = inverse(fit.scale);
       for (int i = 0; i < n; ++i) {
-        quants[i] = static_cast<float>(round_to((x[i] - line.minimum) * inverse_scale, 0, high));
-        const float difference = x[i] - (line.minimum + line.scale * quants[i]);
+        quants[i] = static_cast<float>(round_to((x[i] - fit.minimum) * inverse_scale, 0, high));
+        const float difference = x[i] - (fit.minimum + fit.scale * quants[i]);
         error += difference * difference;
       }
       if (error < best_error) {
         best_error = error;
-        best = line;
+        best = fit;
       }
-      line = fit_line(x, quants.data(), n, minimum_below_zero);
+      fit = fit_affine(x, quants.data(), n, minimum_below_zero);
     }
   }
   return best;
@@ -126,7 +128,7 @@ void put_five_bits(uint8_t* quants, uint8_t* high_bits, int i, int quant) {
   put_quant(high_bits, bit_location(i), quant >> 4);
 }
 
-/// Sets the block's scale for signed levels and returns what the weights are to be multiplied with.
+/// Sets the block's scale for signed levels and returns the factor from weights to levels.
 template <class Block>
 float set_scale(Block& block, float scale) {
   block.scale = f32_to_f16(scale);
@@ -134,17 +136,18 @@ float set_scale(Block& block, float scale) {
 }
 
 void compress(const float* x, BlockQ8_0& block) {
-  const float to_level = set_scale(block, fit_scale(x, kBlock, Integers{-128, 127}));
+  const float to_level = set_scale(block, fit_scale(x, kBlock, IntegerLevels{-128, 127}));
   for (int i = 0; i < kBlock; ++i) block.quants[i] = static_cast<int8_t>(round_to(x[i] * to_level, -128, 127));
 }
 
 void compress(const float* x, BlockQ4_0& block) {
-  const float to_level = set_scale(block, fit_scale(x, kBlock, Integers{-8, 7}));
-  for (int i = 0; i < kBlock; ++i) put_quant(block.quants, nibble_location(i), round_to(x[i] * to_level, -8, 7) + 8);
+  const float to_level = set_scale(block, fit_scale(x, kBlock, IntegerLevels{-8, 7}));
+  for (int i = 0; i < kBlock; ++i)
+    put_quant(block.quants, nibble_location(i), round_to(x[i] * to_level, -8, 7) + 8);
 }
 
 void compress(const float* x, BlockQ5_0& block) {
-  const float to_level = set_scale(block, fit_scale(x, kBlock, Integers{-16, 15}));
+  const float to_level = set_scale(block, fit_scale(x, kBlock, IntegerLevels{-16, 15}));
   for (int i = 0; i < kBlock; ++i) {
     put_five_bits(block.quants, block.high_bits, i, round_to(x[i] * to_level, -16, 15) + 16);
   }
@@ -155,7 +158,7 @@ void compress(const float* x, BlockIQ4_NL& block) {
   for (int i = 0; i < kBlock; ++i) put_quant(block.quants, nibble_location(i), nearest_iq4(x[i] * to_level));
 }
 
-/// The quant of the FP4 level that is nearest to x, in units of kFp4Values.
+/// Returns the index of the FP4 level that is nearest to x, in units of kFp4Values.
 int nearest_fp4(float x) {
   int quant = 0;
   const float magnitude = std::abs(2 * x);
@@ -164,12 +167,12 @@ int nearest_fp4(float x) {
 }
 
 void compress(const float* x, BlockMXFP4& block) {
-  float most = 0;
-  for (int i = 0; i < kBlock; ++i) most = std::max(most, std::abs(x[i]));
-  if (!(most > 0 && std::isfinite(most))) return;
-  // The scale of the first exponent puts the largest weight on the outermost level or beyond, that of the next one
-  // within.
-  const int first = std::ilogb(most / static_cast<float>(kFp4Values[7])) + 128;
+  float largest = 0;
+  for (int i = 0; i < kBlock; ++i) largest = std::max(largest, std::abs(x[i]));
+  if (!(largest > 0 && std::isfinite(largest))) return;
+  // With exponent `first` the largest weight is on the outermost level or beyond it; with the next exponent it is
+  // within the levels.
+  const int first = std::ilogb(largest / static_cast<float>(kFp4Values[7])) + 128;
   float best_error = INFINITY;
   for (int exponent = std::max(first, 0); exponent <= first + 1; ++exponent) {
     const float scale = mxfp4_scale(static_cast<uint8_t>(exponent));
@@ -189,9 +192,9 @@ void compress(const float* x, BlockMXFP4& block) {
 }
 
 void compress(const float* x, BlockQ4_1& block) {
-  const Line line = fit_quants(x, kBlock, 15, false);
-  const float to_quant = set_scale(block, line.scale);
-  block.minimum = f32_to_f16(line.minimum);
+  const AffineScale fit = fit_affine_levels(x, kBlock, 15, false);
+  const float to_quant = set_scale(block, fit.scale);
+  block.minimum = f32_to_f16(fit.minimum);
   const float minimum = f16_to_f32(block.minimum);
   for (int i = 0; i < kBlock; ++i) {
     put_quant(block.quants, nibble_location(i), round_to((x[i] - minimum) * to_quant, 0, 15));
@@ -199,26 +202,26 @@ void compress(const float* x, BlockQ4_1& block) {
 }
 
 void compress(const float* x, BlockQ5_1& block) {
-  const Line line = fit_quants(x, kBlock, 31, false);
-  const float to_quant = set_scale(block, line.scale);
-  block.minimum = f32_to_f16(line.minimum);
+  const AffineScale fit = fit_affine_levels(x, kBlock, 31, false);
+  const float to_quant = set_scale(block, fit.scale);
+  block.minimum = f32_to_f16(fit.minimum);
   const float minimum = f16_to_f32(block.minimum);
   for (int i = 0; i < kBlock; ++i) {
     put_five_bits(block.quants, block.high_bits, i, round_to((x[i] - minimum) * to_quant, 0, 31));
   }
 }
 
-/// Signed levels, in sub-blocks whose scales are themselves integers: sets block.scale, calls put_scale(s, integer)
-/// for every sub-block, and put_level(i, x / scale of its sub-block) for every weight.
+/// Quantises to signed levels, in sub-blocks whose scales are integers: sets block.scale, calls put_scale(s,
+/// integer) for every sub-block, and put_level(i, x / scale of its sub-block) for every weight.
 template <class Block, class Levels, class PutScale, class PutLevel>
-void compress_signed(const float* x, Block& block, int sub_block, Levels levels, Integers scales,
+void compress_signed(const float* x, Block& block, int sub_block, Levels levels, IntegerLevels scales,
                      PutScale put_scale, PutLevel put_level) {
-  std::array<float, 16> wanted;
+  std::array<float, 16> fitted;
   const int count = kSuperBlock / sub_block;
-  for (int s = 0; s < count; ++s) wanted[s] = fit_scale(x + s * sub_block, sub_block, levels);
-  const float to_integer = set_scale(block, fit_scale(wanted.data(), count, scales));
+  for (int s = 0; s < count; ++s) fitted[s] = fit_scale(x + s * sub_block, sub_block, levels);
+  const float to_integer = set_scale(block, fit_scale(fitted.data(), count, scales));
   for (int s = 0; s < count; ++s) {
-    const int integer = scales.nearest(wanted[s] * to_integer);
+    const int integer = scales.nearest(fitted[s] * to_integer);
     put_scale(s, integer);
     const float to_level = inverse(f16_to_f32(block.scale) * static_cast<float>(integer));
     for (int i = s * sub_block; i < (s + 1) * sub_block; ++i) put_level(i, x[i] * to_level);
@@ -227,53 +230,56 @@ void compress_signed(const float* x, Block& block, int sub_block, Levels levels,
 
 void compress(const float* x, BlockQ3_K& block) {
   compress_signed(
-      x, block, 16, Integers{-4, 3}, Integers{-32, 31},
+      x, block, 16, IntegerLevels{-4, 3}, IntegerLevels{-32, 31},
       [&](int s, int scale) { put_q3_scale(block.scales, s, scale + 32); },
       [&](int i, float level) {
         const int quant = round_to(level, -4, 3) + 4;
-        put_quant(block.quants, pair_location(i), quant & 3);
-        put_quant(block.high_bits, wide_bit_location(i), quant >> 2);
+        put_quant(block.quants, two_bit_location(i), quant & 3);
+        put_quant(block.high_bits, strided_bit_location(i), quant >> 2);
       });
 }
 
 void compress(const float* x, BlockQ6_K& block) {
   compress_signed(
-      x, block, 16, Integers{-32, 31}, Integers{-128, 127},
+      x, block, 16, IntegerLevels{-32, 31}, IntegerLevels{-128, 127},
       [&](int s, int scale) { block.scales[s] = static_cast<int8_t>(scale); },
       [&](int i, float level) {
         const int quant = round_to(level, -32, 31) + 32;
-        put_quant(block.low_bits, widest_nibble_location(i), quant & 15);
-        put_quant(block.high_bits, pair_location(i), quant >> 4);
+        put_quant(block.low_bits, nibble_location_128(i), quant & 15);
+        put_quant(block.high_bits, two_bit_location(i), quant >> 4);
       });
 }
 
 void compress(const float* x, BlockIQ4_XS& block) {
   compress_signed(
-      x, block, 32, Iq4Levels{}, Integers{-32, 31}, [&](int s, int scale) { put_iq4_scale(block, s, scale + 32); },
+      x, block, 32, Iq4Levels{}, IntegerLevels{-32, 31},
+      [&](int s, int scale) { put_iq4_scale(block, s, scale + 32); },
       [&](int i, float level) { put_quant(block.quants, nibble_location(i), nearest_iq4(level)); });
 }
 
-/// The squared error of n weights on the line −depth + scale · quant with quants up to `high`.
-float line_error(const float* x, int n, float scale, float depth, int high) {
+/// Returns the squared error of n weights approximated by −depth + scale · quant, with quantised values up to
+/// `high`.
+float affine_error(const float* x, int n, float scale, float depth, int high) {
   const float to_quant = inverse(scale);
   float error = 0;
   for (int i = 0; i < n; ++i) {
-    const float difference = x[i] + depth - scale * static_cast<float>(round_to((x[i] + depth) * to_quant, 0, high));
+    const float difference =
+        x[i] + depth - scale * static_cast<float>(round_to((x[i] + depth) * to_quant, 0, high));
     error += difference * difference;
   }
   return error;
 }
 
-/// Integers up to `most` for a line, in units of `unit`: of those next to the line, whichever are best for the n
-/// weights x.
-SubScale round_line(const float* x, int n, const Line& line, const Line& unit, int high, int most) {
-  const int scale = round_to(line.scale * inverse(unit.scale), 0, most);
-  const int depth = round_to(-line.minimum * inverse(unit.minimum), 0, most);
+/// Returns integers up to `limit` for the scale and minimum of a fit, in units of `unit`: among the integers next
+/// to the fit, those with the least error for the n weights x.
+SubScale round_affine(const float* x, int n, const AffineScale& fit, const AffineScale& unit, int high, int limit) {
+  const int scale = round_to(fit.scale * inverse(unit.scale), 0, limit);
+  const int depth = round_to(-fit.minimum * inverse(unit.minimum), 0, limit);
   SubScale best{scale, depth};
   float best_error = INFINITY;
-  for (int s = std::max(scale - 1, 0); s <= std::min(scale + 1, most); ++s) {
-    for (int d = std::max(depth - 1, 0); d <= std::min(depth + 1, most); ++d) {
-      const float error = line_error(x, n, unit.scale * s, unit.minimum * d, high);
+  for (int s = std::max(scale - 1, 0); s <= std::min(scale + 1, limit); ++s) {
+    for (int d = std::max(depth - 1, 0); d <= std::min(depth + 1, limit); ++d) {
+      const float error = affine_error(x, n, unit.scale * s, unit.minimum * d, high);
       if (error < best_error) {
         best_error = error;
         best = {s, d};
@@ -283,23 +289,25 @@ SubScale round_line(const float* x, int n, const Line& line, const Line& unit, i
   return best;
 }
 
-/// Unsigned quants up to `high`, in sub-blocks whose scales and minimums are integers up to `most`: sets block.scale
-/// and block.minimum, calls put_scale(s, SubScale) for every sub-block and put(i, quant) for every weight.
+/// Quantises to unsigned values up to `high`, in sub-blocks whose scales and minimums are integers up to `limit`:
+/// sets block.scale and block.minimum, calls put_scale(s, SubScale) for every sub-block and put(i, quant) for every
+/// weight.
 template <class Block, class PutScale, class Put>
-void compress_lines(const float* x, Block& block, int sub_block, int high, int most, PutScale put_scale, Put put) {
-  std::array<Line, 16> lines;
-  Line furthest;
+void compress_affine(const float* x, Block& block, int sub_block, int high, int limit, PutScale put_scale,
+                     Put put) {
+  std::array<AffineScale, 16> fits;
+  AffineScale largest;
   const int count = kSuperBlock / sub_block;
   for (int s = 0; s < count; ++s) {
-    lines[s] = fit_quants(x + s * sub_block, sub_block, high, true);
-    furthest.scale = std::max(furthest.scale, lines[s].scale);
-    furthest.minimum = std::max(furthest.minimum, -lines[s].minimum);
+    fits[s] = fit_affine_levels(x + s * sub_block, sub_block, high, true);
+    largest.scale = std::max(largest.scale, fits[s].scale);
+    largest.minimum = std::max(largest.minimum, -fits[s].minimum);
   }
-  block.scale = f32_to_f16(furthest.scale / most);
-  block.minimum = f32_to_f16(furthest.minimum / most);
-  const Line unit{f16_to_f32(block.scale), f16_to_f32(block.minimum)};
+  block.scale = f32_to_f16(largest.scale / limit);
+  block.minimum = f32_to_f16(largest.minimum / limit);
+  const AffineScale unit{f16_to_f32(block.scale), f16_to_f32(block.minimum)};
   for (int s = 0; s < count; ++s) {
-    const SubScale sub = round_line(x + s * sub_block, sub_block, lines[s], unit, high, most);
+    const SubScale sub = round_affine(x + s * sub_block, sub_block, fits[s], unit, high, limit);
     put_scale(s, sub);
     const float to_quant = inverse(unit.scale * sub.scale), depth = unit.minimum * sub.minimum;
     for (int i = s * sub_block; i < (s + 1) * sub_block; ++i) put(i, round_to((x[i] + depth) * to_quant, 0, high));
@@ -307,24 +315,24 @@ void compress_lines(const float* x, Block& block, int sub_block, int high, int m
 }
 
 void compress(const float* x, BlockQ2_K& block) {
-  compress_lines(
+  compress_affine(
       x, block, 16, 3, 15,
       [&](int s, SubScale sub) { block.scales[s] = static_cast<uint8_t>(sub.scale | sub.minimum << 4); },
-      [&](int i, int quant) { put_quant(block.quants, pair_location(i), quant); });
+      [&](int i, int quant) { put_quant(block.quants, two_bit_location(i), quant); });
 }
 
 void compress(const float* x, BlockQ4_K& block) {
-  compress_lines(
+  compress_affine(
       x, block, 32, 15, 63, [&](int s, SubScale sub) { put_sub_scale(block.scales, s, sub); },
-      [&](int i, int quant) { put_quant(block.quants, wide_nibble_location(i), quant); });
+      [&](int i, int quant) { put_quant(block.quants, nibble_location_64(i), quant); });
 }
 
 void compress(const float* x, BlockQ5_K& block) {
-  compress_lines(
+  compress_affine(
       x, block, 32, 31, 63, [&](int s, SubScale sub) { put_sub_scale(block.scales, s, sub); },
       [&](int i, int quant) {
-        put_quant(block.quants, wide_nibble_location(i), quant & 15);
-        put_quant(block.high_bits, wide_bit_location(i), quant >> 4);
+        put_quant(block.quants, nibble_location_64(i), quant & 15);
+        put_quant(block.high_bits, strided_bit_location(i), quant >> 4);
       });
 }
 

@@ -1,4 +1,4 @@
-// The plain version of every kernel: what the fast ones are compared with.
+// The reference version of every kernel, which the fast versions are compared with.
 #include "kernels/reference.h"
 
 #include <algorithm>
@@ -34,7 +34,7 @@ void quantize_activations(const float* x, int64_t cols, int8_t* q, float* scale,
   }
 }
 
-/// W[r]·x[i] with float weights, in double.
+/// Returns W[r]·x with float weights, summed in double.
 float dot_float(const Matrix& w, int64_t r, const float* x) {
   double total = 0;
   float block[256];
@@ -46,8 +46,8 @@ float dot_float(const Matrix& w, int64_t r, const float* x) {
   return static_cast<float>(total);
 }
 
-/// W[r]·x[i] with quantised weights: Σ over groups of 16 of scale_w·scale_x·Σ q_w·q_x, the weights' meaning taken
-/// from dequantize_row.
+/// Returns W[r]·x with quantised weights: Σ over groups of 16 of scale_w·scale_x·Σ q_w·q_x. dequantize_row defines
+/// the weights.
 float dot_quantised(const Matrix& w, int64_t r, const int8_t* q, const float* scale) {
   double total = 0;
   float block[256];
@@ -70,7 +70,7 @@ void matvec(const Matrix& w, int64_t begin, int64_t end, const ActivationRows& x
   }
 }
 
-/// q·k for one token of a page, the key rotated by the page's place.
+/// Returns q·k for one token of a page, the key rotated by the page's position.
 double score(const AttendTask& task, const float* query, const PageRead& page, int token) {
   double total = 0;
   for (int pair = 0; pair < task.key_dim / 2; ++pair) {
@@ -84,10 +84,10 @@ double score(const AttendTask& task, const float* query, const PageRead& page, i
 }
 
 void softplus_weights(const float* constants, const float* query, int64_t count, float* scores) {
-  constexpr double kFar = -30;  // below, ln(1 + e^x) is e^x to the last digit
+  constexpr double kLowScore = -30;  // below it, ln(1 + e^x) equals e^x to the last digit
   for (int64_t i = 0; i < count; ++i) {
     const double score = scores[i], softplus = std::max(score, 0.0) + std::log1p(std::exp(-std::fabs(score)));
-    const double log_softplus = score < kFar ? score : std::log(softplus);
+    const double log_softplus = score < kLowScore ? score : std::log(softplus);
     scores[i] = static_cast<float>(log_softplus);
     if (!query) continue;
     const SoftplusQuery row{query[0], query[1], query[2]};
@@ -101,7 +101,7 @@ void capped_weights(const float* constants, const float* /*query*/, int64_t coun
   for (int64_t i = 0; i < count; ++i) scores[i] = constants[0] * std::tanh(scores[i] / constants[0]);
 }
 
-/// Dimension d of a token's value.
+/// Returns dimension d of a token's value.
 float value(const AttendTask& task, const PageRead& page, int token, int d) {
   if (task.value_offset < 0) return page_value(task.format, task.value_dim, page.values, token, d);
   return page_key(task.format, task.key_dim, page.values, token, task.value_offset + d);
@@ -115,9 +115,9 @@ void attend(const AttendTask& task, float* /*scratch*/) {
       return page.row_masks ? page.mask & page.row_masks[i / task.group] : page.mask;
     };
     const auto log_weight_of = [&](const PageRead& page, int t) {
-      const double own = score(task, query, page, t);
-      if (!task.weights.apply) return own;
-      auto log_weight = static_cast<float>(own);
+      const double dot = score(task, query, page, t);
+      if (!task.weights.apply) return dot;
+      auto log_weight = static_cast<float>(dot);
       task.weights(i, 1, &log_weight);
       return static_cast<double>(log_weight);
     };
@@ -172,10 +172,10 @@ void largest_bounds(const BoundTask& task) {
       std::array<double, 4> sums{};
       for (int64_t i = 0; i < task.n; ++i) {
         const uint32_t word = task.bounds[p * task.n + i];
-        const float least = bf16_to_f32(static_cast<uint16_t>(word)),
-                    largest = bf16_to_f32(static_cast<uint16_t>(word >> 16));
-        sums[i % task.columns] += static_cast<double>(task.below[q * task.n + i]) * least +
-                                  static_cast<double>(task.above[q * task.n + i]) * largest;
+        const float minimum = bf16_to_f32(static_cast<uint16_t>(word)),
+                    maximum = bf16_to_f32(static_cast<uint16_t>(word >> 16));
+        sums[i % task.columns] += static_cast<double>(task.below[q * task.n + i]) * minimum +
+                                  static_cast<double>(task.above[q * task.n + i]) * maximum;
       }
       for (int c = 0; c < task.columns; ++c) {
         float& out = task.out[p * task.columns + c];
@@ -265,15 +265,15 @@ float softmax(float* x, int64_t n) {
 
 void rms_norm_backward(const float* x, const float* weight, const float* dy, float eps, int64_t n, float* dx,
                        float* dweight) {
-  double squares = 0, along = 0;
+  double squares = 0, dot = 0;
   for (int64_t i = 0; i < n; ++i) {
     squares += static_cast<double>(x[i]) * x[i];
-    along += static_cast<double>(weight[i]) * dy[i] * x[i];
+    dot += static_cast<double>(weight[i]) * dy[i] * x[i];
   }
   const double inverse = 1.0 / std::sqrt(squares / n + eps);
   for (int64_t i = 0; i < n; ++i) {
     dweight[i] += static_cast<float>(dy[i] * x[i] * inverse);
-    dx[i] = static_cast<float>(inverse * (weight[i] * dy[i] - x[i] * inverse * inverse * along / n));
+    dx[i] = static_cast<float>(inverse * (weight[i] * dy[i] - x[i] * inverse * inverse * dot / n));
   }
 }
 
@@ -285,10 +285,10 @@ void swiglu_backward(const float* gate, const float* up, const float* dy, int64_
   }
 }
 
-void softmax_backward(float lse, float along, int64_t n, float* x, float* dy) {
+void softmax_backward(float lse, float dy_dot_p, int64_t n, float* x, float* dy) {
   for (int64_t i = 0; i < n; ++i) {
     x[i] = std::exp(x[i] - lse);
-    dy[i] = x[i] * (dy[i] - along);
+    dy[i] = x[i] * (dy[i] - dy_dot_p);
   }
 }
 
@@ -305,7 +305,7 @@ void scale(float* x, float factor, int64_t n) {
 }
 
 int64_t peak(int64_t n, float* sink) {
-  double sums[8] = {0, 1, 2, 3, 4, 5, 6, 7};  // they differ, or the compiler would make one of them
+  double sums[8] = {0, 1, 2, 3, 4, 5, 6, 7};  // different, or the compiler would merge them into one
   for (int64_t i = 0; i < n; i += 8) {
     for (double& sum : sums) sum = sum * 0.999 + 1e-3;
   }

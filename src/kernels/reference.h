@@ -4,10 +4,10 @@
 
 namespace fathom {
 
-/// The table of plain kernels.
+/// Returns the table of reference kernels.
 Kernels reference_kernels();
 
-/// Those of state-space layers.
+/// Reference kernels of state-space layers.
 namespace reference {
 void causal_conv(const ConvTask& t);
 void selective_scan(const SelectiveScan& t);

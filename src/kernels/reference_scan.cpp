@@ -1,4 +1,4 @@
-// The plain version of the state-space kernels.
+// The reference version of the state-space kernels.
 #include <algorithm>
 #include <cassert>
 #include <cmath>
@@ -10,7 +10,7 @@ namespace {
 
 double silu_of(double v) { return v / (1.0 + std::exp(-v)); }
 
-/// h = decay · h + input · b for `n` elements; returns Σ h · c.
+/// Sets h = decay · h + input · b for `n` elements and returns Σ h · c.
 template <class Decay>
 double step(float* h, int64_t n, const Decay& decay, double input, const float* b, const float* c) {
   double sum = 0;

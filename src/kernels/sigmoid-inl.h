@@ -1,4 +1,4 @@
-// The sigmoid of all activations. Included inside Highway's target loop.
+// The sigmoid function, for all activations. Included inside Highway's target loop.
 #if defined(FATHOM_SIGMOID_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef FATHOM_SIGMOID_INL
 #undef FATHOM_SIGMOID_INL
@@ -14,7 +14,7 @@ HWY_BEFORE_NAMESPACE();
 namespace fathom {
 namespace HWY_NAMESPACE {
 
-/// 1 / (1 + e⁻ᵛ)
+/// Returns 1 / (1 + e⁻ᵛ).
 HWY_INLINE FloatVec Sigmoid(FloatVec v) {
   const FloatTag d;
   const auto one = hn::Set(d, 1.0f);

@@ -1,4 +1,4 @@
-// Blocks of 16 × 16 words, rotated. AVX-512 only. Included inside Highway's target loop.
+// Transposes blocks of 16 × 16 words. AVX-512 only. Included inside Highway's target loop.
 #if defined(FATHOM_TRANSPOSE_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef FATHOM_TRANSPOSE_INL
 #undef FATHOM_TRANSPOSE_INL
@@ -13,7 +13,7 @@ HWY_BEFORE_NAMESPACE();
 namespace fathom {
 namespace HWY_NAMESPACE {
 
-/// Word (i, j) becomes (j, i): pairs of rows, then fours within 128 bits, then 128-bit blocks.
+/// Exchanges words (i, j) and (j, i): first pairs of rows, then fours within 128 bits, then 128-bit blocks.
 HWY_INLINE void Transpose(__m512i (&rows)[16]) {
   __m512i a[16], b[16];
   FATHOM_UNROLL
@@ -42,7 +42,7 @@ HWY_INLINE void Transpose(__m512i (&rows)[16]) {
   }
 }
 
-/// from, to: [16, 16] words at addresses that are multiples of 64.
+/// Transpose while loading or storing. from, to: [16, 16] words at addresses that are multiples of 64.
 HWY_INLINE void LoadTransposed(const void* from, __m512i (&rows)[16]) {
   FATHOM_UNROLL
   for (int i = 0; i < 16; ++i) rows[i] = _mm512_load_si512(static_cast<const char*>(from) + 64 * i);

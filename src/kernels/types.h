@@ -6,7 +6,7 @@
 
 namespace fathom {
 
-/// Number formats of weights, with GGUF's numbers.
+/// Number formats of weights, numbered as in GGUF.
 enum class WeightType : uint32_t {
   kF32 = 0,
   kF16 = 1,
@@ -33,25 +33,26 @@ struct WeightTypeInfo {
   uint32_t bytes;    // bytes of a block
 };
 
-/// Null if GGUF type number `type` is not one the engine reads.
+/// Returns the type with this GGUF number, or null if the engine does not read it.
 const WeightTypeInfo* find_weight_type(uint32_t type);
-/// Null if there is no type of that name (any case).
+/// Returns the type with this name in any case, or null if there is none.
 const WeightTypeInfo* find_weight_type(std::string_view name);
-/// All known types, for messages and tests: "f32, f16, …".
+/// Returns the names of all known types, for messages and tests: "f32, f16, …".
 std::string_view weight_type_names();
 
+/// Returns the name and block size of a type.
 const WeightTypeInfo& info(WeightType type);
 
-/// Bytes of a row of n weights; n must be a multiple of the block.
+/// Returns the bytes of a row of n weights. n must be a multiple of the type's block size.
 inline size_t row_bytes(WeightType type, size_t n) { return n / info(type).block * info(type).bytes; }
 
-/// Float types are multiplied as floats; all others with 8-bit activations.
+/// Returns whether a type is multiplied with float activations. All others are multiplied with 8-bit activations.
 inline bool is_float(WeightType type) {
   return type == WeightType::kF32 || type == WeightType::kF16 || type == WeightType::kBF16;
 }
 
-/// A weight matrix as it lies in a mapped file: row-major, each row a run of blocks. rows × cols, y = W·x with x:
-/// [cols], y: [rows].
+/// A weight matrix as stored in a mapped file: [rows, cols], row-major, each row a sequence of blocks. y = W·x with
+/// x: [cols], y: [rows].
 struct Matrix {
   WeightType type = WeightType::kF32;
   const std::byte* data = nullptr;

@@ -1,5 +1,5 @@
-// Every quantised weight type as one form: w = scale · q − min with q in [0, 255], scale and min per group of 16
-// weights. Included inside Highway's target loop.
+// Unpacks every quantised weight type to one form: w = scale · q − min with q in [0, 255], with a scale and a min
+// per group of 16 weights. Included inside Highway's target loop.
 #if defined(FATHOM_UNPACK_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef FATHOM_UNPACK_INL
 #undef FATHOM_UNPACK_INL
@@ -18,7 +18,8 @@
 #ifndef FATHOM_TYPE_GROUPS
 #define FATHOM_TYPE_GROUPS
 // The weight types, each as CASE(WeightType, element or block, product), in the groups in which products are
-// compiled: one source file for each, since the products of one type and instruction set take seconds to compile.
+// compiled. Each group has a source file, since the products of one type and instruction set take seconds to
+// compile.
 #define FATHOM_FLOAT_TYPES(CASE, product) \
   CASE(kF32, float, product) CASE(kF16, hwy::float16_t, product) CASE(kBF16, hwy::bfloat16_t, product)
 #define FATHOM_SMALL_BLOCK_TYPES(CASE, product) \
@@ -33,7 +34,8 @@
 #define FATHOM_HIGH_K_TYPES(CASE, product) \
   CASE(kQ5_K, BlockQ5_K, product) CASE(kQ6_K, BlockQ6_K, product) CASE(kIQ4_XS, BlockIQ4_XS, product)
 
-/// The product for the type of w, one of TYPES: the body of a function with the parameters of Kernels::matvec.
+/// Calls the product for the type of w, which is one of TYPES. Expands to the body of a function with the
+/// parameters of Kernels::matvec.
 #define FATHOM_BY_TYPE(TYPES, product)  \
   switch (w.type) {                     \
     TYPES(FATHOM_TYPE_PRODUCT, product) \
@@ -58,7 +60,7 @@ HWY_INLINE float HalfToFloat(uint16_t half) {
   return hn::GetLane(hn::PromoteTo(df, hn::BitCast(dh, hn::Set(du, half))));
 }
 
-/// Weights in a block, and how many share a scale.
+/// kBlockWeights: weights in a block. kGroupWeights: weights that share a scale.
 template <class Block>
 inline constexpr int kBlockWeights = kBlock;
 template <>
@@ -82,7 +84,7 @@ inline constexpr int kGroupWeights<BlockQ3_K> = 16;
 template <>
 inline constexpr int kGroupWeights<BlockQ6_K> = 16;
 
-/// Bits of a quant.
+/// Bits of a quantised value.
 template <class Block>
 inline constexpr int kQuantBits = 8;
 template <>
@@ -109,24 +111,25 @@ inline constexpr int kQuantBits<BlockQ6_K> = 6;
 using Bytes16 = hn::FixedTag<uint8_t, 16>;
 using Vec16 = hn::Vec<Bytes16>;
 
-// The quants of a run of 256 weights are made a vector at a time and handed on in registers: a vector that went
-// through memory in pieces would have to wait for them.
+// The quantised values of a super-block are unpacked one vector at a time and passed in registers. If a vector were
+// stored to memory in pieces, loading it would have to wait for the stores.
 using QuantTag = hn::CappedTag<uint8_t, 64>;
 using QuantVec = hn::Vec<QuantTag>;
 constexpr int kQuantLanes = HWY_MAX_BYTES;
 constexpr int kQuantVectors = kSuperBlock / kQuantLanes;
-constexpr int kVectorsOf64 = 64 / kQuantLanes;  // quants are looked up by chunk (64 weights) and part (vector of it)
+// Quantised values are indexed by chunk (64 weights) and part (vector of a chunk).
+constexpr int kVectorsOf64 = 64 / kQuantLanes;
 constexpr int kScaleVectors = 16 / (HWY_MAX_BYTES / 4);
 
-/// Scales and minimums of the 16 groups of a run.
-struct Scales {
-  HWY_INLINE Scales() {}  // an implicit one would be compiled without the target's instructions
+/// The scale and the minimum of each of the 16 groups of a super-block.
+struct GroupScales {
+  HWY_INLINE GroupScales() {}  // an implicit one would be compiled without the target's instructions
   FloatVec scale[kScaleVectors], min[kScaleVectors];
 };
 
 HWY_INLINE uint64_t Join(uint32_t low, uint32_t high) { return low | static_cast<uint64_t>(high) << 32; }
 
-/// Two words as 16 bytes, without a way through memory.
+/// Returns two 64-bit words as 16 bytes, without a store to memory.
 HWY_INLINE Vec16 Bytes16Of(uint64_t low, uint64_t high) {
   const hn::FixedTag<uint64_t, 2> d;
   return hn::BitCast(Bytes16(), hn::OddEven(hn::Set(d, high), hn::Set(d, low)));
@@ -137,7 +140,7 @@ HWY_INLINE FloatVec SetHalf(uint16_t half) {
   return hn::PromoteTo(FloatTag(), hn::BitCast(dh, hn::Set(hn::Rebind<uint16_t, FloatTag>(), half)));
 }
 
-/// Each byte moved right by `bits`; what its neighbour leaves in the upper bits is for the caller to mask.
+/// Shifts each byte right by `bits`. The upper bits then come from the next byte, and the caller masks them.
 HWY_INLINE QuantVec ShiftBits(QuantVec v, int bits) {
   return hn::BitCast(QuantTag(), hn::ShiftRightSame(hn::BitCast(hn::Repartition<uint64_t, QuantTag>(), v), bits));
 }
@@ -147,21 +150,22 @@ HWY_INLINE QuantVec ShiftUp(QuantVec v) {
 }
 HWY_INLINE QuantVec Masked(QuantVec v, uint8_t mask) { return hn::And(v, hn::Set(QuantTag(), mask)); }
 
-/// One part of a chunk whose first 32 quants are the 32 bytes at `run` moved right by `first`, its other 32 the same
-/// bytes moved by `second`.
-HWY_INLINE QuantVec Spread(const uint8_t* HWY_RESTRICT run, int part, int first, int second) {
+/// Returns one part of a chunk whose first 32 values are the 32 bytes at `bytes` shifted right by `first`, and
+/// whose other 32 values are the same bytes shifted by `second`.
+HWY_INLINE QuantVec Spread(const uint8_t* HWY_RESTRICT bytes, int part, int first, int second) {
 #if HWY_MAX_BYTES == 64
   (void)part;
-  const __m512i both = _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(run)));
+  const __m512i both = _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes)));
   return QuantVec{
       _mm512_srlv_epi64(both, _mm512_set_epi64(second, second, second, second, first, first, first, first))};
 #else
   const int byte = part * kQuantLanes;
-  return ShiftBits(hn::LoadU(QuantTag(), run + byte % 32), byte < 32 ? first : second);
+  return ShiftBits(hn::LoadU(QuantTag(), bytes + byte % 32), byte < 32 ? first : second);
 #endif
 }
 
-/// One part of a chunk of two simple blocks with 16 bytes of nibbles each: low nibbles first, then high.
+/// Returns one part of a chunk of two simple blocks with 16 bytes of nibbles each: low nibbles first, then high
+/// ones.
 HWY_INLINE QuantVec Nibbles(const uint8_t* HWY_RESTRICT first, const uint8_t* HWY_RESTRICT second, int part) {
 #if HWY_MAX_BYTES == 64
   (void)part;
@@ -177,7 +181,8 @@ HWY_INLINE QuantVec Nibbles(const uint8_t* HWY_RESTRICT first, const uint8_t* HW
 #endif
 }
 
-/// 16 where bit i of the words of two simple blocks is set, for the quants of one part.
+/// Returns 16 for each value of one part whose fifth bit is set, 0 for the others. first, second: the 32-bit words
+/// of fifth bits of two simple blocks.
 HWY_INLINE QuantVec FifthBits(const uint8_t* HWY_RESTRICT first, const uint8_t* HWY_RESTRICT second, int part) {
 #if HWY_MAX_BYTES == 64
   (void)part;
@@ -197,20 +202,20 @@ HWY_INLINE QuantVec FifthBits(const uint8_t* HWY_RESTRICT first, const uint8_t* 
 #endif
 }
 
-/// Codes of four bits through the table of the IQ4 types, moved to [0, 255] by adding 128.
+/// Maps four-bit indices through the table of the IQ4 types, shifted to [0, 255] by adding 128.
 HWY_INLINE QuantVec Iq4Quants(QuantVec nibbles) {
   alignas(16) static constexpr uint8_t kTable[16] = {1,   24,  45,  63,  79,  93,  106, 118,
                                                      129, 141, 153, 166, 181, 197, 217, 241};
   return hn::TableLookupBytes(hn::LoadDup128(QuantTag(), kTable), nibbles);
 }
 
-/// Codes of four bits through the table of FP4, moved to [0, 24] by adding 12.
+/// Maps four-bit indices through the table of FP4, shifted to [0, 24] by adding 12.
 HWY_INLINE QuantVec Fp4Quants(QuantVec nibbles) {
   alignas(16) static constexpr uint8_t kTable[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
   return hn::TableLookupBytes(hn::LoadDup128(QuantTag(), kTable), nibbles);
 }
 
-// QuantsAt: the quants of one part of a chunk of a run.
+// QuantsAt: returns the quantised values of one part of a chunk of a super-block.
 
 HWY_INLINE QuantVec QuantsAt(const BlockQ8_0* HWY_RESTRICT b, int chunk, int part) {
 #if HWY_MAX_BYTES == 64
@@ -276,7 +281,7 @@ HWY_INLINE QuantVec QuantsAt(const BlockQ6_K* HWY_RESTRICT b, int chunk, int par
   return hn::Or(Masked(ShiftBits(low, 4 * upper), 15), ShiftUp<4>(high));
 }
 
-/// What a simple block without a minimum of its own takes off its quants: w = scale · (quant − offset).
+/// The offset of the quantised values of a simple block without a minimum: w = scale · (value − offset).
 template <class Block>
 inline constexpr float kOffset = 0;
 template <>
@@ -290,12 +295,12 @@ inline constexpr float kOffset<BlockIQ4_NL> = 128;
 template <>
 inline constexpr float kOffset<BlockMXFP4> = 12;
 
-/// Codes that fill all eight bits: an instruction that adds pairs of 16-bit products can take them only as signed
-/// numbers, quant − 128, which is also what makes their minimum zero.
+/// Whether values use all eight bits. For instructions that add pairs of products in 16 bits, such values must be
+/// signed: value − 128. Their minimum is then zero.
 template <class Block>
 inline constexpr bool kSignedQuants = kQuantBits<Block> == 8;
 
-/// out = factor · bytes for 16 bytes (signed or not).
+/// out = factor · bytes for 16 bytes, signed or unsigned.
 template <class Byte>
 HWY_INLINE void ScaleBytes(Vec16 bytes, FloatVec factor, FloatVec (&out)[kScaleVectors]) {
   const FloatTag d;
@@ -334,21 +339,21 @@ HWY_INLINE void ScaleHalves(const uint16_t (&halves)[8], float factor, FloatVec 
 }
 
 /// out.min = out.scale · offset.
-HWY_INLINE void SetOffset(float offset, Scales& out) {
+HWY_INLINE void SetOffset(float offset, GroupScales& out) {
   FATHOM_UNROLL
   for (int i = 0; i < kScaleVectors; ++i) out.min[i] = hn::Mul(out.scale[i], hn::Set(FloatTag(), offset));
 }
 
-/// The scales of eight simple blocks.
+/// Returns the scales of eight simple blocks.
 template <class Block>
-HWY_INLINE Scales ScalesOf(const Block* HWY_RESTRICT b) {
+HWY_INLINE GroupScales ScalesOf(const Block* HWY_RESTRICT b) {
   uint16_t scales[8], minimums[8] = {};
   FATHOM_UNROLL
   for (int i = 0; i < 8; ++i) {
     scales[i] = b[i].scale;
     if constexpr (kOffset<Block> == 0) minimums[i] = b[i].minimum;
   }
-  Scales out;
+  GroupScales out;
   ScaleHalves(scales, 1, out.scale);
   if constexpr (kOffset<Block> == 0) {
     ScaleHalves(minimums, -1, out.min);
@@ -358,7 +363,7 @@ HWY_INLINE Scales ScalesOf(const Block* HWY_RESTRICT b) {
   return out;
 }
 
-/// 2^(exponent − 128), as mxfp4_scale makes them.
+/// Returns 2^(exponent − 128), computed as in mxfp4_scale.
 HWY_INLINE FloatVec PowersOfTwo(IntVec exponent) {
   const IntTag di;
   const IntVec normal = hn::ShiftLeft<23>(hn::Sub(exponent, hn::Set(di, 1)));
@@ -366,13 +371,13 @@ HWY_INLINE FloatVec PowersOfTwo(IntVec exponent) {
   return hn::BitCast(FloatTag(), hn::IfThenElse(hn::Lt(exponent, hn::Set(di, 2)), subnormal, normal));
 }
 
-HWY_INLINE Scales ScalesOf(const BlockMXFP4* HWY_RESTRICT b) {
+HWY_INLINE GroupScales ScalesOf(const BlockMXFP4* HWY_RESTRICT b) {
   uint64_t exponents = 0;
   FATHOM_UNROLL
   for (int i = 0; i < 8; ++i) exponents |= static_cast<uint64_t>(b[i].exponent) << (8 * i);
   const auto bytes = Bytes16Of(exponents, exponents);
   const auto doubled = hn::InterleaveLower(bytes, bytes);
-  Scales out;
+  GroupScales out;
 #if HWY_MAX_BYTES == 64
   out.scale[0] = PowersOfTwo(hn::PromoteTo(IntTag(), doubled));
 #else
@@ -388,24 +393,24 @@ HWY_INLINE Scales ScalesOf(const BlockMXFP4* HWY_RESTRICT b) {
   return out;
 }
 
-/// Scales that are signed bytes, of types whose quants have an offset.
-HWY_INLINE Scales OffsetScales(Vec16 bytes, uint16_t half, float offset) {
-  Scales out;
+/// Returns the scales of a type whose scales are signed bytes and whose quantised values have an offset.
+HWY_INLINE GroupScales OffsetScales(Vec16 bytes, uint16_t half, float offset) {
+  GroupScales out;
   ScaleBytes<int8_t>(bytes, SetHalf(half), out.scale);
   SetOffset(offset, out);
   return out;
 }
 
-HWY_INLINE Scales ScalesOf(const BlockQ2_K* HWY_RESTRICT b) {
+HWY_INLINE GroupScales ScalesOf(const BlockQ2_K* HWY_RESTRICT b) {
   const Bytes16 d;
   const auto packed = hn::LoadU(d, b->scales);
-  Scales out;
+  GroupScales out;
   ScaleBytes<uint8_t>(hn::And(packed, hn::Set(d, 15)), SetHalf(b->scale), out.scale);
   ScaleBytes<uint8_t>(hn::ShiftRight<4>(packed), SetHalf(b->minimum), out.min);
   return out;
 }
 
-HWY_INLINE Scales ScalesOf(const BlockQ3_K* HWY_RESTRICT b) {
+HWY_INLINE GroupScales ScalesOf(const BlockQ3_K* HWY_RESTRICT b) {
   uint64_t low;   // 16 low halves of six-bit scales: those of scales 0…7 are the low nibbles
   uint32_t high;  // their two high bits
   std::memcpy(&low, b->scales, 8);
@@ -417,9 +422,9 @@ HWY_INLINE Scales ScalesOf(const BlockQ3_K* HWY_RESTRICT b) {
   return OffsetScales(hn::Sub(six, hn::Set(Bytes16(), 32)), b->scale, 4);
 }
 
-/// Q4_K and Q5_K: 8 scales and 8 minimums, each of two groups of 16.
+/// Returns the 8 scales and 8 minimums of Q4_K and Q5_K, each for two groups of 16.
 template <class Block>
-HWY_INLINE Scales SixBitScales(const Block* HWY_RESTRICT b) {
+HWY_INLINE GroupScales SixBitScales(const Block* HWY_RESTRICT b) {
   uint64_t first;   // scales 0…3, minimums 0…3, and the high bits of the others
   uint32_t second;  // the low halves of scales 4…7 and minimums 4…7
   std::memcpy(&first, b->scales, 8);
@@ -429,21 +434,21 @@ HWY_INLINE Scales SixBitScales(const Block* HWY_RESTRICT b) {
   const Bytes16 d;
   const auto six = Bytes16Of(lower, upper);  // scales 0…3, minimums 0…3, scales 4…7, minimums 4…7
   alignas(16) static constexpr uint8_t kScale[16] = {0, 0, 1, 1, 2, 2, 3, 3, 8, 8, 9, 9, 10, 10, 11, 11};
-  Scales out;
+  GroupScales out;
   const auto order = hn::Load(d, kScale);
   ScaleBytes<uint8_t>(hn::TableLookupBytes(six, order), SetHalf(b->scale), out.scale);
   ScaleBytes<uint8_t>(hn::TableLookupBytes(six, hn::Add(order, hn::Set(d, 4))), SetHalf(b->minimum), out.min);
   return out;
 }
-HWY_INLINE Scales ScalesOf(const BlockQ4_K* HWY_RESTRICT b) { return SixBitScales(b); }
-HWY_INLINE Scales ScalesOf(const BlockQ5_K* HWY_RESTRICT b) { return SixBitScales(b); }
+HWY_INLINE GroupScales ScalesOf(const BlockQ4_K* HWY_RESTRICT b) { return SixBitScales(b); }
+HWY_INLINE GroupScales ScalesOf(const BlockQ5_K* HWY_RESTRICT b) { return SixBitScales(b); }
 
-HWY_INLINE Scales ScalesOf(const BlockQ6_K* HWY_RESTRICT b) {
+HWY_INLINE GroupScales ScalesOf(const BlockQ6_K* HWY_RESTRICT b) {
   const auto bytes = hn::LoadU(Bytes16(), reinterpret_cast<const uint8_t*>(b->scales));
   return OffsetScales(bytes, b->scale, 32);
 }
 
-HWY_INLINE Scales ScalesOf(const BlockIQ4_XS* HWY_RESTRICT b) {
+HWY_INLINE GroupScales ScalesOf(const BlockIQ4_XS* HWY_RESTRICT b) {
   uint64_t six = 0;  // 8 six-bit scales in bytes
   FATHOM_UNROLL
   for (int s = 0; s < 8; ++s) {
@@ -454,13 +459,13 @@ HWY_INLINE Scales ScalesOf(const BlockIQ4_XS* HWY_RESTRICT b) {
   return OffsetScales(hn::Sub(hn::InterleaveLower(bytes, bytes), hn::Set(Bytes16(), 32)), b->scale, 128);
 }
 
-/// Calls body(blocks, column) for each run of 256 weights of a row of `cols`; a last run that is shorter (simple
-/// blocks only) is copied and filled up with zeros.
+/// Calls body(blocks, column) for each super-block of a row of `cols` weights. A shorter last one (simple blocks
+/// only) is copied and padded with zeros.
 template <class Block, class Body>
 HWY_INLINE void ForSuperBlocks(const Block* HWY_RESTRICT row, int64_t cols, const Body& body) {
   constexpr int64_t kBlocks = kSuperBlock / kBlockWeights<Block>;
   const int64_t whole = cols / kSuperBlock;
-  for (int64_t run = 0; run < whole; ++run) body(row + run * kBlocks, run * kSuperBlock);
+  for (int64_t i = 0; i < whole; ++i) body(row + i * kBlocks, i * kSuperBlock);
   if constexpr (kBlocks > 1) {
     const int64_t left = (cols - whole * kSuperBlock) / kBlockWeights<Block>;
     if (left == 0) return;
@@ -470,14 +475,14 @@ HWY_INLINE void ForSuperBlocks(const Block* HWY_RESTRICT row, int64_t cols, cons
   }
 }
 
-/// A run to memory: q: [256], scale, min: [16].
+/// Unpacks a super-block to memory: q: [256], scale, min: [16].
 template <class Block>
 HWY_INLINE void UnpackSuperBlock(const Block* HWY_RESTRICT src, uint8_t* HWY_RESTRICT q, float* HWY_RESTRICT scale,
-                          float* HWY_RESTRICT min) {
+                                 float* HWY_RESTRICT min) {
   FATHOM_UNROLL
   for (int j = 0; j < kQuantVectors; ++j)
     hn::StoreU(QuantsAt(src, j / kVectorsOf64, j % kVectorsOf64), QuantTag(), q + j * kQuantLanes);
-  const Scales scales = ScalesOf(src);
+  const GroupScales scales = ScalesOf(src);
   FATHOM_UNROLL
   for (int i = 0; i < kScaleVectors; ++i) {
     hn::StoreU(scales.scale[i], FloatTag(), scale + i * (16 / kScaleVectors));

@@ -1,4 +1,5 @@
-// Values that are dimensions of keys, out of a tile of keys. Included inside Highway's target loop.
+// Transposes values that are dimensions of keys from a tile of keys to rows of values. Included inside Highway's
+// target loop.
 #if defined(FATHOM_VALUE_ROWS_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef FATHOM_VALUE_ROWS_INL
 #undef FATHOM_VALUE_ROWS_INL
@@ -15,7 +16,7 @@ HWY_BEFORE_NAMESPACE();
 namespace fathom {
 namespace HWY_NAMESPACE {
 
-/// Stores lanes [4m, 4m + 4) of a vector in row 4m.
+/// Stores lanes [4m, 4m + 4) of a vector in row 4m of `to`.
 template <class D>
 HWY_INLINE void StoreFours(D d, hn::Vec<D> v, float* HWY_RESTRICT to, int64_t stride) {
   if constexpr (hn::MaxLanes(D()) == 4) {
@@ -27,7 +28,8 @@ HWY_INLINE void StoreFours(D d, hn::Vec<D> v, float* HWY_RESTRICT to, int64_t st
   }
 }
 
-/// Four dimensions of Lanes() tokens. dims: rows of 64 tokens; to: a row of `stride` for each token.
+/// Transposes four dimensions of Lanes() tokens. dims: rows of 64 tokens; to: a row of `stride` floats for each
+/// token.
 HWY_INLINE void FourDimensions(const float* HWY_RESTRICT dims, float* HWY_RESTRICT to, int64_t stride) {
   const FloatTag d;
   const hn::Repartition<double, FloatTag> d64;
@@ -44,9 +46,9 @@ HWY_INLINE void FourDimensions(const float* HWY_RESTRICT dims, float* HWY_RESTRI
   StoreFours(d, hn::BitCast(d, hn::InterleaveUpper(d64, high01, high23)), to + 3 * stride, stride);
 }
 
-/// The transpose of rows of a key tile. dims: [value_dim, 64]; values: [64, value_dim].
+/// Transposes rows of a key tile. dims: [value_dim, 64]; values: [64, value_dim].
 HWY_NOINLINE inline void ValueRows(const float* HWY_RESTRICT dims, int value_dim, float* HWY_RESTRICT values) {
-  // a few tokens at a time, whose rows stay in the L1 while they fill
+  // a few tokens at a time, so that their rows stay in the L1 cache while they are filled
   for (int t = 0; t < kPageTokens; t += Lanes()) {
     float* to = values + static_cast<int64_t>(t) * value_dim;
     int c = 0;

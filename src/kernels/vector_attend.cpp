@@ -1,13 +1,13 @@
-// Attention over pages with an online softmax, or an online sum of weights of another function, once per
-// instruction set. A page is read either as it lies (few queries: the queries are rotated back by the page's place)
-// or through a tile of floats into which it is brought, rotated to its place, once for many queries.
+// Attention over pages with an online softmax, or an online sum of other weights, once per instruction set. For few
+// queries a page is read as stored, and the queries are inverse-rotated by the page's position. For many queries
+// the page is unpacked once into a tile of floats and rotated by its position.
 #include "kernels/vector.h"
 
 #include <algorithm>
 #include <bit>
 #include <cmath>
 
-// Highway's order: the target loop first, then what it compiles once per target.
+// Highway requires this order: the target loop first, then what it compiles once per target.
 // clang-format off
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/vector_attend.cpp"
@@ -24,13 +24,13 @@ HWY_BEFORE_NAMESPACE();
 namespace fathom {
 namespace HWY_NAMESPACE {
 
-constexpr int kSumLanes = 16;  // the sum of a query's weights is kept in so many parts, added up in the end
+constexpr int kSumLanes = 16;  // partial sums of a query's weights, which are added at the end
 
-/// Turns scores of one query into weights exp(score − max) under the running maximum, 0 outside the mask.
-/// scores: [vectors · Lanes()]; sums: [kSumLanes] and out: [value_dim] are rescaled when the maximum grows. Where
-/// all are −infinity nothing changes.
-HWY_INLINE FloatVec Soften(uint64_t mask, int vectors, float* HWY_RESTRICT scores, float& running_max,
-                           float* HWY_RESTRICT running_sums, float* HWY_RESTRICT out, int value_dim) {
+/// Replaces scores of one query by weights exp(score − max) under the running maximum, 0 outside the mask. scores:
+/// [vectors · Lanes()]. running_sums: [kSumLanes] and out: [value_dim] are rescaled if the maximum grows, and do
+/// not change if all scores are −infinity. Returns the sums of the weights.
+HWY_INLINE FloatVec UpdateSoftmax(uint64_t mask, int vectors, float* HWY_RESTRICT scores, float& running_max,
+                                  float* HWY_RESTRICT running_sums, float* HWY_RESTRICT out, int value_dim) {
   const FloatTag d;
   const int lanes = Lanes();
   if (mask != ~uint64_t{0}) MaskScores(mask, vectors, scores);
@@ -62,15 +62,16 @@ struct AttendScratch {
   float* max;     // [queries]
   float* sums;    // [queries, kSumLanes]
   float* scores;  // [queries, 64]
-  float*
-      rotated;  // [queries, key_dim] few queries, rotated back by a page's place; or [queries, rotated_stride] scaled
+  // For few queries: [queries, key_dim], inverse-rotated by a page's position, or [queries, rotated_stride],
+  // scaled.
+  float* rotated;
   int64_t rotated_stride;
   float scales[kTileQueries];  // of scaled queries
-  float* keys;                 // [key_dim, 64] tile; it and the next are room for Parts, too
+  float* keys;                 // [key_dim, 64] tile; with the next one also the buffer of GatheredPages
   float* values;               // [64, value_dim] tile
 };
 
-/// Rotates a key tile to its place: one constant rotation per pair of rows.
+/// Rotates a key tile by the page's position: one constant rotation per pair of rows.
 HWY_INLINE void RotateTile(const PageRead& page, int rotary_dim, float* HWY_RESTRICT tile) {
   const FloatTag d;
   const int lanes = Lanes();
@@ -86,8 +87,9 @@ HWY_INLINE void RotateTile(const PageRead& page, int rotary_dim, float* HWY_REST
   }
 }
 
-/// Queries rotated back by the page's place: R(−place)·q.
-HWY_INLINE void InverseRotateQueries(const AttendTask& task, const PageRead& page, int queries, float* HWY_RESTRICT rotated) {
+/// Inverse-rotates queries by the page's position p: R(−p)·q.
+HWY_INLINE void InverseRotateQueries(const AttendTask& task, const PageRead& page, int queries,
+                                     float* HWY_RESTRICT rotated) {
   const FloatTag d;
   const int lanes = Lanes();
   const int pairs = task.rotary_dim / 2;
@@ -111,91 +113,98 @@ HWY_INLINE void InverseRotateQueries(const AttendTask& task, const PageRead& pag
   }
 }
 
-/// Pages whose values have a tile of their own.
+/// Base of page types whose values are unpacked into a tile of their own.
 struct ValueTile {
-  static void AddTile(const AttendTask& task, const PageRead& /*page*/, const PageRead& /*prefetch*/, int queries,
+  static void AddTile(const AttendTask& task, const PageRead& /*page*/, const PageRead& /*next_page*/, int queries,
                       AttendScratch& work) {
     PairProductRows<true>(TilePairs{work.values}, kPageTokens / 2, task.value_dim, queries, work.scores,
                           kPageTokens, task.out, task.value_dim);
   }
 };
 
-/// How pages of floats and of quants are brought into a tile, or met by few queries as they lie. prefetch: the page
-/// that follows. While keys of floats are read, their values are asked for, and while those are read, the next
-/// keys.
+/// FloatPages and QuantPages unpack pages into tiles, or read them as stored for few queries. While float keys are
+/// read, the values of the page are prefetched; while values are read, the keys of the next page.
 template <class PageWords>
 struct FloatPages : ValueTile {
-  static constexpr bool kPartly = true;  // few queries read only what is visible of a page
+  static constexpr bool kReadsVisibleOnly = true;  // few queries read only the visible parts of a page
   using Words = PageWords;
   using Word = typename Words::Word;
-  static PagePairs<Words, InTiles> Keys(const AttendTask& task, const PageRead& page, const PageRead& prefetch) {
-    return {reinterpret_cast<const Word*>(page.keys), task.out ? page.values : prefetch.keys, {task.key_dim / 2}};
+  static PagePairs<Words, TileLayout> Keys(const AttendTask& task, const PageRead& page,
+                                           const PageRead& next_page) {
+    return {reinterpret_cast<const Word*>(page.keys), task.out ? page.values : next_page.keys, {task.key_dim / 2}};
   }
-  static PagePairs<Words, InRows> Values(const PageRead& page, const PageRead& prefetch) {
-    return {reinterpret_cast<const Word*>(page.values), prefetch.keys, {}};
+  static PagePairs<Words, RowLayout> Values(const PageRead& page, const PageRead& next_page) {
+    return {reinterpret_cast<const Word*>(page.values), next_page.keys, {}};
   }
   static bool NeedsTile(const AttendTask& /*task*/) { return false; }
-  static void Unpack(const AttendTask& task, const PageRead& page, const PageRead& prefetch, AttendScratch& work) {
-    Deinterleave(Keys(task, page, prefetch), task.key_dim / 2, kPageTokens, work.keys);
+  static void Unpack(const AttendTask& task, const PageRead& page, const PageRead& next_page, AttendScratch& work) {
+    Deinterleave(Keys(task, page, next_page), task.key_dim / 2, kPageTokens, work.keys);
     if (!task.out) return;
-    Deinterleave(Values(page, prefetch), kPageTokens / 2, task.value_dim, work.values);
+    Deinterleave(Values(page, next_page), kPageTokens / 2, task.value_dim, work.values);
   }
-  static void UnpackKeys(const AttendTask& task, const std::byte* keys, const std::byte* prefetch, AttendScratch& work) {
-    const PagePairs<Words, InTiles> pairs{reinterpret_cast<const Word*>(keys), prefetch, {task.key_dim / 2}};
+  static void UnpackKeys(const AttendTask& task, const std::byte* keys, const std::byte* next_keys,
+                         AttendScratch& work) {
+    const PagePairs<Words, TileLayout> pairs{reinterpret_cast<const Word*>(keys), next_keys, {task.key_dim / 2}};
     Deinterleave(pairs, task.key_dim / 2, kPageTokens, work.keys);
   }
   static void Begin(const AttendTask& /*task*/, int /*queries*/, AttendScratch& /*work*/) {}
-  static const float* InverseRotated(const AttendTask& task, const PageRead& page, int queries, AttendScratch& work) {
+  static const float* InverseRotated(const AttendTask& task, const PageRead& page, int queries,
+                                     AttendScratch& work) {
     if (!page.cos) return task.queries;
     InverseRotateQueries(task, page, queries, work.rotated);
     return work.rotated;
   }
-  static void Scores(const AttendTask& task, const PageRead& page, const PageRead& prefetch, int queries, AttendScratch& work) {
-    PairProductRows<false>(Keys(task, page, prefetch), task.key_dim / 2, kPageTokens, queries,
+  static void Scores(const AttendTask& task, const PageRead& page, const PageRead& next_page, int queries,
+                     AttendScratch& work) {
+    PairProductRows<false>(Keys(task, page, next_page), task.key_dim / 2, kPageTokens, queries,
                            InverseRotated(task, page, queries, work), task.key_dim, work.scores, kPageTokens);
   }
-  static void AddValues(const AttendTask& task, const PageRead& page, const PageRead& prefetch, int queries,
+  static void AddValues(const AttendTask& task, const PageRead& page, const PageRead& next_page, int queries,
                         AttendScratch& work) {
-    PairProductRows<true>(Values(page, prefetch), kPageTokens / 2, task.value_dim, queries, work.scores, kPageTokens,
-                          task.out, task.value_dim);
+    PairProductRows<true>(Values(page, next_page), kPageTokens / 2, task.value_dim, queries, work.scores,
+                          kPageTokens, task.out, task.value_dim);
   }
 };
 template <int kBits>
 struct QuantPages : ValueTile {
-  static constexpr bool kPartly = false;
+  static constexpr bool kReadsVisibleOnly = false;
   static bool NeedsTile(const AttendTask& task) { return task.value_dim % Lanes() != 0; }
-  static void Unpack(const AttendTask& task, const PageRead& page, const PageRead& /*prefetch*/, AttendScratch& work) {
+  static void Unpack(const AttendTask& task, const PageRead& page, const PageRead& /*next_page*/,
+                     AttendScratch& work) {
     QuantKeyTile<kBits>(page.keys, task.key_dim, work.keys);
     if (task.out) QuantValueTile<kBits>(page.values, task.value_dim, work.values);
   }
-  static void UnpackKeys(const AttendTask& task, const std::byte* keys, const std::byte* /*prefetch*/, AttendScratch& work) {
+  static void UnpackKeys(const AttendTask& task, const std::byte* keys, const std::byte* /*next_keys*/,
+                         AttendScratch& work) {
     QuantKeyTile<kBits>(keys, task.key_dim, work.keys);
   }
   static void Begin(const AttendTask& task, int queries, AttendScratch& work) {
     ScaleQueries(task.queries, task.key_dim, queries, work.rotated_stride, work.rotated, work.scales);
   }
-  static void Scores(const AttendTask& task, const PageRead& page, const PageRead& prefetch, int queries, AttendScratch& work) {
-    QuantScores<kBits>(task, page, prefetch.keys, work.rotated, work.rotated_stride, work.scales, queries, work.scores);
+  static void Scores(const AttendTask& task, const PageRead& page, const PageRead& next_page, int queries,
+                     AttendScratch& work) {
+    QuantScores<kBits>(task, page, next_page.keys, work.rotated, work.rotated_stride, work.scales, queries,
+                       work.scores);
   }
-  static void AddValues(const AttendTask& task, const PageRead& page, const PageRead& prefetch, int queries,
+  static void AddValues(const AttendTask& task, const PageRead& page, const PageRead& next_page, int queries,
                         AttendScratch& work) {
-    QuantValues<kBits>(page.values, prefetch.values, task.value_dim, work.scores, queries, task.out);
+    QuantValues<kBits>(page.values, next_page.values, task.value_dim, work.scores, queries, task.out);
   }
 };
 
-/// Pages whose values are dimensions of their keys: always through the tile of keys. As many of its rows at a time
-/// as the L1 holds are transposed and multiplied.
+/// Pages whose values are dimensions of their keys. They are always unpacked into a tile of keys. Its rows are
+/// transposed and multiplied in blocks that fit the L1 cache.
 template <class Pages>
-struct ValuesInKeys : Pages {
-  static constexpr bool kPartly = false;
+struct PagesWithValuesInKeys : Pages {
+  static constexpr bool kReadsVisibleOnly = false;
   static bool NeedsTile(const AttendTask& /*task*/) { return true; }
-  static void Unpack(const AttendTask& task, const PageRead& page, const PageRead& prefetch, AttendScratch& work) {
-    Pages::UnpackKeys(task, page.keys, page.keys == page.values ? prefetch.keys : page.values, work);
+  static void Unpack(const AttendTask& task, const PageRead& page, const PageRead& next_page, AttendScratch& work) {
+    Pages::UnpackKeys(task, page.keys, page.keys == page.values ? next_page.keys : page.values, work);
   }
-  static void AddTile(const AttendTask& task, const PageRead& page, const PageRead& prefetch, int queries,
+  static void AddTile(const AttendTask& task, const PageRead& page, const PageRead& next_page, int queries,
                       AttendScratch& work) {
     constexpr int kBlock = 64;  // 16 KiB of floats: half of the smallest L1
-    if (page.keys != page.values) Pages::UnpackKeys(task, page.values, prefetch.keys, work);
+    if (page.keys != page.values) Pages::UnpackKeys(task, page.values, next_page.keys, work);
     const float* rows = work.keys + static_cast<int64_t>(task.value_offset) * kPageTokens;
     for (int c = 0; c < task.value_dim; c += kBlock) {
       const int width = std::min(kBlock, task.value_dim - c);
@@ -206,85 +215,87 @@ struct ValuesInKeys : Pages {
   }
 };
 
-/// Scores of a query become weights.
-HWY_INLINE void Weigh(const AttendTask& task, int query, uint64_t mask, int vectors, int64_t page, AttendScratch& work) {
+/// Replaces the scores of a query by weights.
+HWY_INLINE void ComputeWeights(const AttendTask& task, int query, uint64_t mask, int vectors, int64_t page,
+                               AttendScratch& work) {
   float* scores = work.scores + static_cast<int64_t>(query) * kPageTokens;
   auto sums = hn::Zero(FloatTag());
   if (mask) {
     if (task.weights.apply) task.weights(query, vectors * Lanes(), scores);
     const int value_dim = task.out ? task.value_dim : 0;
-    sums = Soften(mask, vectors, scores, work.max[query], work.sums + static_cast<int64_t>(query) * kSumLanes,
-                  task.out + static_cast<int64_t>(query) * value_dim, value_dim);
+    sums =
+        UpdateSoftmax(mask, vectors, scores, work.max[query], work.sums + static_cast<int64_t>(query) * kSumLanes,
+                      task.out + static_cast<int64_t>(query) * value_dim, value_dim);
   } else {
     std::fill_n(scores, vectors * Lanes(), 0.0f);
   }
-  if (task.mass) {  // under the maximum so far, and brought under the last one in the end
+  if (task.mass) {  // relative to the maximum so far; Attend() makes it relative to the final one
     const float sum = hn::GetLane(hn::SumOfLanes(FloatTag(), sums));
     task.mass[query * task.page_count + page] = sum > 0 ? std::log(sum) + work.max[query] : kMinusInfinity;
   }
 }
 
-/// Pages of which few queries read only what is visible.
+/// Computes the attention of few queries, reading only the visible parts of pages.
 template <class Words>
-HWY_INLINE void AttendParts(const AttendTask& task, int queries, AttendScratch& work) {
+HWY_INLINE void AttendGathered(const AttendTask& task, int queries, AttendScratch& work) {
   if (task.mass) std::fill_n(task.mass, queries * task.page_count, kMinusInfinity);
-  Parts<Words> parts(task, queries, work.rotated, work.keys);
+  GatheredPages<Words> parts(task, queries, work.rotated, work.keys);
   while (parts.Take()) {
-    const Gathered& gathered = parts.gathered();
+    const GatheredTokens& gathered = parts.gathered();
     parts.Score(work.scores);
     for (int i = 0; i < queries; ++i)
-      Weigh(task, i, RowMask(task, gathered, i / task.group), gathered.count, gathered.page[0], work);
+      ComputeWeights(task, i, RowMask(task, gathered, i / task.group), gathered.count, gathered.page[0], work);
     parts.AddValues(work.scores);
   }
 }
 
-HWY_INLINE void FetchWhole(const AttendTask& task, const PageRead& page) {
+HWY_INLINE void PrefetchPage(const AttendTask& task, const PageRead& page) {
   const size_t key_bytes = page_key_bytes(task.format, task.key_dim);
   const size_t value_bytes = task.out ? page_value_bytes(task.format, task.value_dim) : 0;
-  for (size_t b = 0; b < key_bytes; b += 64) Prefetch(page.keys + b);
-  for (size_t b = 0; b < value_bytes; b += 64) Prefetch(page.values + b);
+  for (size_t b = 0; b < key_bytes; b += 64) PrefetchToL2(page.keys + b);
+  for (size_t b = 0; b < value_bytes; b += 64) PrefetchToL2(page.values + b);
 }
 
 template <class Pages>
 void AttendPages(const AttendTask& task, AttendScratch& work) {
   const int queries = task.rows * task.group;
   const bool tiled = queries >= kTileQueries || Pages::NeedsTile(task);
-  if constexpr (Pages::kPartly) {
+  if constexpr (Pages::kReadsVisibleOnly) {
     const bool whole = std::all_of(task.pages, task.pages + task.page_count,
                                    [](const PageRead& page) { return page.mask == ~uint64_t{0}; });
-    if (!tiled && !whole) return AttendParts<typename Pages::Words>(task, queries, work);
+    if (!tiled && !whole) return AttendGathered<typename Pages::Words>(task, queries, work);
   }
   if (!tiled) {
-    if (task.page_count > 0) FetchWhole(task, task.pages[0]);
+    if (task.page_count > 0) PrefetchPage(task, task.pages[0]);
     Pages::Begin(task, queries, work);
   }
   for (int64_t p = 0; p < task.page_count; ++p) {
     const PageRead& page = task.pages[p];
-    const PageRead& prefetch = task.pages[std::min(p + 1, task.page_count - 1)];
+    const PageRead& next_page = task.pages[std::min(p + 1, task.page_count - 1)];
     if (tiled) {
-      Pages::Unpack(task, page, prefetch, work);
+      Pages::Unpack(task, page, next_page, work);
       if (page.cos) RotateTile(page, task.rotary_dim, work.keys);
       PairProductRows<false>(TilePairs{work.keys}, task.key_dim / 2, kPageTokens, queries, task.queries,
                              task.key_dim, work.scores, kPageTokens);
     } else {
-      Pages::Scores(task, page, prefetch, queries, work);
+      Pages::Scores(task, page, next_page, queries, work);
     }
     for (int i = 0; i < queries; ++i)
-      Weigh(task, i, page.row_masks ? page.mask & page.row_masks[i / task.group] : page.mask, kPageTokens / Lanes(),
-            p, work);
+      ComputeWeights(task, i, page.row_masks ? page.mask & page.row_masks[i / task.group] : page.mask,
+                     kPageTokens / Lanes(), p, work);
     if (!task.out) continue;
     if (tiled) {
-      Pages::AddTile(task, page, prefetch, queries, work);
+      Pages::AddTile(task, page, next_page, queries, work);
     } else {
-      Pages::AddValues(task, page, prefetch, queries, work);
+      Pages::AddValues(task, page, next_page, queries, work);
     }
   }
 }
 
 template <class Pages>
 void AttendFormat(const AttendTask& task, AttendScratch& work) {
-  // without results the values do not matter
-  if (task.value_offset >= 0 && task.out) return AttendPages<ValuesInKeys<Pages>>(task, work);
+  // without `out`, values are not used
+  if (task.value_offset >= 0 && task.out) return AttendPages<PagesWithValuesInKeys<Pages>>(task, work);
   AttendPages<Pages>(task, work);
 }
 
@@ -339,7 +350,7 @@ void FillAttend(Kernels& table) { table.attend = Attend; }
 HWY_AFTER_NAMESPACE();
 #else
 namespace fathom::HWY_NAMESPACE {
-void FillAttend(Kernels& /*table*/) {}  // the machine has no such target: kernels() does not offer it
+void FillAttend(Kernels& /*table*/) {}  // no vector target: kernels() does not list this table
 }  // namespace fathom::HWY_NAMESPACE
 #endif
 

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <limits>
 
-// Highway's order: the target loop first, then what it compiles once per target.
+// Highway requires this order: the target loop first, then what it compiles once per target.
 // clang-format off
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/vector_elementwise.cpp"
@@ -21,7 +21,7 @@ HWY_BEFORE_NAMESPACE();
 namespace fathom {
 namespace HWY_NAMESPACE {
 
-/// x[i] = f(x[i], y[i]) for all i; y may be null when f ignores it.
+/// out[i] = f(x[i], y[i]) for all i. y must be readable even if f ignores it.
 template <class F>
 HWY_INLINE void Map2(const float* x, const float* y, int64_t n, float* out, const F& f) {
   const FloatTag d;
@@ -36,7 +36,7 @@ HWY_INLINE void Map2(const float* x, const float* y, int64_t n, float* out, cons
   std::copy_n(a, n - i, out + i);
 }
 
-/// Σ f(x[i]) with four sums in flight.
+/// Returns Σ f(x[i]), with four independent sums.
 template <class F>
 HWY_INLINE float Sum(const float* x, int64_t n, const F& f) {
   const FloatTag d;
@@ -113,7 +113,7 @@ void SwigluOai(float* gate, const float* up, int64_t n) {
   const FloatTag d;
   const auto limit = hn::Set(d, 7.0f), slope = hn::Set(d, 1.702f), one = hn::Set(d, 1.0f);
   Map2(gate, up, n, gate, [&](auto x, auto y) {
-    // the limits come first: then NaN stays NaN on x86, too
+    // the limits are the first operands, so that NaN stays NaN on x86, too
     const auto g = hn::Min(limit, x), u = hn::Max(hn::Neg(limit), hn::Min(limit, y));
     return hn::Mul(hn::Mul(g, Sigmoid(hn::Mul(slope, g))), hn::Add(u, one));
   });
@@ -181,7 +181,7 @@ void FillElementwise(Kernels& table) {
 HWY_AFTER_NAMESPACE();
 #else
 namespace fathom::HWY_NAMESPACE {
-void FillElementwise(Kernels& /*table*/) {}  // the machine has no such target: kernels() does not offer it
+void FillElementwise(Kernels& /*table*/) {}  // no vector target: kernels() does not list this table
 }  // namespace fathom::HWY_NAMESPACE
 #endif
 

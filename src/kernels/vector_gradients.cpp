@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
-// Highway's order: the target loop first, then what it compiles once per target.
+// Highway requires this order: the target loop first, then what it compiles once per target.
 // clang-format off
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/vector_gradients.cpp"
@@ -19,8 +19,8 @@ HWY_BEFORE_NAMESPACE();
 namespace fathom {
 namespace HWY_NAMESPACE {
 
-/// Loads and stores of `count` floats from `at` on, a vector or less; what is less is 0 and stays away.
-struct Part {
+/// Loads and stores `count` floats from `at` on, a vector or less. Missing lanes are loaded as 0 and not stored.
+struct VectorPart {
   int64_t at, count;
   bool whole;
   HWY_INLINE FloatVec Load(const float* x) const {
@@ -39,39 +39,39 @@ struct Part {
   }
 };
 
-/// Calls f(part) for n floats, a vector at a time; the last may be a part of one.
+/// Calls f(part) for n floats, one vector at a time; the last vector may be partial.
 template <class F>
 HWY_INLINE void ForParts(int64_t n, const F& f) {
   const auto lanes = static_cast<int64_t>(hn::Lanes(FloatTag()));
   int64_t i = 0;
-  for (; i + lanes <= n; i += lanes) f(Part{i, lanes, true});
-  if (i < n) f(Part{i, n - i, false});
+  for (; i + lanes <= n; i += lanes) f(VectorPart{i, lanes, true});
+  if (i < n) f(VectorPart{i, n - i, false});
 }
 
 void RmsNormBackward(const float* x, const float* weight, const float* dy, float eps, int64_t n, float* dx,
                      float* dweight) {
   const FloatTag d;
-  FloatVec squares = hn::Zero(d), along = hn::Zero(d);
-  ForParts(n, [&](const Part& at) {
+  FloatVec squares = hn::Zero(d), dot = hn::Zero(d);
+  ForParts(n, [&](const VectorPart& at) {
     const auto v = at.Load(x);
     squares = hn::MulAdd(v, v, squares);
-    along = hn::MulAdd(hn::Mul(at.Load(weight), at.Load(dy)), v, along);
+    dot = hn::MulAdd(hn::Mul(at.Load(weight), at.Load(dy)), v, dot);
   });
   const auto count = static_cast<float>(n);
   const float inverse = 1.0f / std::sqrt(hn::GetLane(hn::SumOfLanes(d, squares)) / count + eps);
   const auto scale = hn::Set(d, inverse);
-  const auto back = hn::Set(d, inverse * inverse * inverse * hn::GetLane(hn::SumOfLanes(d, along)) / count);
-  ForParts(n, [&](const Part& at) {
+  const auto correction = hn::Set(d, inverse * inverse * inverse * hn::GetLane(hn::SumOfLanes(d, dot)) / count);
+  ForParts(n, [&](const VectorPart& at) {
     const auto v = at.Load(x), up = hn::Mul(at.Load(dy), scale);
     at.Store(hn::MulAdd(up, v, at.Load(dweight)), dweight);
-    at.Store(hn::NegMulAdd(v, back, hn::Mul(at.Load(weight), up)), dx);
+    at.Store(hn::NegMulAdd(v, correction, hn::Mul(at.Load(weight), up)), dx);
   });
 }
 
 void SwigluBackward(const float* gate, const float* up, const float* dy, int64_t n, float* dgate, float* dup) {
   const FloatTag d;
   const auto one = hn::Set(d, 1.0f);
-  ForParts(n, [&](const Part& at) {
+  ForParts(n, [&](const VectorPart& at) {
     const auto g = at.Load(gate), u = at.Load(up), dv = at.Load(dy);
     const auto sigmoid = Sigmoid(g);
     const auto through = hn::Mul(dv, sigmoid);
@@ -80,12 +80,13 @@ void SwigluBackward(const float* gate, const float* up, const float* dy, int64_t
   });
 }
 
-/// exp(x), within 3e-7 of it; 0 below about −87. x ≤ 88.
+/// Returns exp(x) within a relative error of 3e-7; 0 below about −87. x ≤ 88.
 HWY_INLINE FloatVec Power(FloatVec x) {
   const FloatTag d;
   const auto smallest = hn::Set(d, -87.0f);
   const auto whole = hn::Round(hn::Mul(x, hn::Set(d, 1.44269504f)));
-  // x − whole·ln 2, with ln 2 in two parts, is at most 0.35: six terms of the series of e^x
+  // x − whole·ln 2, with ln 2 split into two parts, is at most 0.35: the series of e^x up to the sixth power is
+  // enough
   const auto rest =
       hn::NegMulAdd(whole, hn::Set(d, -2.12194440e-4f), hn::NegMulAdd(whole, hn::Set(d, 0.693359375f), x));
   auto sum = hn::Set(d, 1.0f / 720);
@@ -94,13 +95,13 @@ HWY_INLINE FloatVec Power(FloatVec x) {
   }
   const auto power = hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(IntTag(), whole), hn::Set(IntTag(), 127)));
   const auto result = hn::Mul(sum, hn::BitCast(d, power));
-  return hn::IfThenZeroElse(hn::Lt(x, smallest), result);  // what is no number stays none
+  return hn::IfThenZeroElse(hn::Lt(x, smallest), result);  // NaN stays NaN
 }
 
-void SoftmaxBackward(float lse, float along, int64_t n, float* x, float* dy) {
+void SoftmaxBackward(float lse, float dy_dot_p, int64_t n, float* x, float* dy) {
   const FloatTag d;
-  const auto total = hn::Set(d, lse), shift = hn::Set(d, along);
-  ForParts(n, [&](const Part& at) {
+  const auto total = hn::Set(d, lse), shift = hn::Set(d, dy_dot_p);
+  ForParts(n, [&](const VectorPart& at) {
     const auto p = Power(hn::Sub(at.Load(x), total));
     at.Store(p, x);
     at.Store(hn::Mul(p, hn::Sub(at.Load(dy), shift)), dy);
@@ -135,7 +136,7 @@ float Exponentials(float* x, int64_t n, float* sum) {
 
 void Scale(float* x, float factor, int64_t n) {
   const auto by = hn::Set(FloatTag(), factor);
-  ForParts(n, [&](const Part& at) { at.Store(hn::Mul(at.Load(x), by), x); });
+  ForParts(n, [&](const VectorPart& at) { at.Store(hn::Mul(at.Load(x), by), x); });
 }
 
 void FillGradients(Kernels& table) {
@@ -152,7 +153,7 @@ void FillGradients(Kernels& table) {
 HWY_AFTER_NAMESPACE();
 #else
 namespace fathom::HWY_NAMESPACE {
-void FillGradients(Kernels& /*table*/) {}  // the machine has no such target: kernels() does not offer it
+void FillGradients(Kernels& /*table*/) {}  // no vector target: kernels() does not list this table
 }  // namespace fathom::HWY_NAMESPACE
 #endif
 

@@ -1,12 +1,12 @@
-// Matrix products, once per instruction set: activations to 8 bits, and the choice of the product by weight type.
-// The products themselves are in matmul_*.cpp.
+// Matrix products, once per instruction set: quantisation of activations, and the choice of the product by weight
+// type. The products themselves are in matmul_*.cpp.
 #include "kernels/vector.h"
 
 #include <algorithm>
 #include <cmath>
 #include <type_traits>
 
-// Highway's order: the target loop first, then what it compiles once per target.
+// Highway requires this order: the target loop first, then what it compiles once per target.
 // clang-format off
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/vector_matmul.cpp"
@@ -33,7 +33,7 @@ HWY_INLINE void StoreQuants(hn::Vec<hn::Rebind<int8_t, IntTag>> quants, int vect
 }
 #endif
 
-/// 32 activations to 8 bits; see QuantizeActivations.
+/// Quantises 32 activations to 8 bits; see QuantizeActivations.
 HWY_INLINE void QuantizeBlock(const float* HWY_RESTRICT x, int8_t* HWY_RESTRICT q, float* HWY_RESTRICT scale,
                               float* HWY_RESTRICT sum, float* HWY_RESTRICT pair_sum) {
   const FloatTag d;
@@ -99,7 +99,7 @@ void FillMatmul(Kernels& table) {
 HWY_AFTER_NAMESPACE();
 #else
 namespace fathom::HWY_NAMESPACE {
-void FillMatmul(Kernels& /*table*/) {}  // the machine has no such target: kernels() does not offer it
+void FillMatmul(Kernels& /*table*/) {}  // no vector target: kernels() does not list this table
 }  // namespace fathom::HWY_NAMESPACE
 #endif
 

@@ -1,9 +1,9 @@
-// Products of float matrices as training needs them, rotated or not, once per instruction set.
+// Products of float matrices for training, transposed or not, once per instruction set.
 #include "kernels/vector.h"
 
 #include <algorithm>
 
-// Highway's order: the target loop first, then what it compiles once per target.
+// Highway requires this order: the target loop first, then what it compiles once per target.
 // clang-format off
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/vector_multiply.cpp"
@@ -18,15 +18,16 @@ HWY_BEFORE_NAMESPACE();
 namespace fathom {
 namespace HWY_NAMESPACE {
 
-// Rows of a that a micro-kernel multiplies with two vectors of b: their sums, two vectors of b and one number of a
-// fill the registers (32 or 16).
+// Rows of a that a micro-kernel multiplies with two vectors of b: the sums, two vectors of b and one number of a
+// fit the registers (32 or 16).
 #if HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3
 constexpr int kRowsOfTile = 12;
 #else
 constexpr int kRowsOfTile = 6;
 #endif
-// b is packed in blocks of kDepth by kColumns (512 kB, a part of L2), which all rows of a pass; a's rows of a tile
-// then stay in L1. Of a rotated a, kPackedRows are packed at once: whole cache lines of each of its rows.
+// b is packed in blocks of kDepth by kColumns (512 KiB, a part of L2), which all rows of a are multiplied with; a
+// tile's rows of a then stay in L1. kPackedRows rows of a transposed a are packed at once, so that whole cache
+// lines of its stored rows are read.
 constexpr int64_t kDepth = 256;
 constexpr int64_t kColumns = 512;
 constexpr int64_t kPackedRows = 96;
@@ -41,7 +42,7 @@ HWY_NOINLINE void MultiplyTile(const float* HWY_RESTRICT a, int64_t stride, cons
   FloatVec total[kRows][2];
   LoadSums(first, y, y_stride, total);
   constexpr int kGroups = (kRows + 2) / 3;
-  const float* group[kGroups];  // a pointer for three rows: more would not fit into registers
+  const float* group[kGroups];  // a pointer per three rows: more pointers would not fit into registers
   for (int g = 0; g < kGroups; ++g) group[g] = a + 3 * g * stride;
   for (int64_t k = 0; k < depth; ++k) {
     const FloatVec b0 = hn::Load(d, panel), b1 = hn::Load(d, panel + Lanes());
@@ -99,7 +100,7 @@ HWY_INLINE void PackRows(const float* from, int64_t stride, int64_t columns, int
   }
 }
 
-/// The block of b at (k, column) as panels of two vectors: [panels, depth, two vectors].
+/// Packs the block of b at (k, column) as panels of two vectors: [panels, depth, two vectors].
 void PackBlock(const FloatProduct& p, int64_t k, int64_t depth, int64_t column, int64_t columns, float* to) {
   const int64_t width = 2 * Lanes();
   for (int64_t c = 0; c < columns; c += width, to += depth * width) {
@@ -112,7 +113,8 @@ void PackBlock(const FloatProduct& p, int64_t k, int64_t depth, int64_t column, 
   }
 }
 
-/// to[tile, k, i] = a's rows [row, row + rows) in tiles of kRowsOfTile, the last as narrow as it is.
+/// to[tile, k, i] = rows [row, row + rows) of a transposed a, in tiles of kRowsOfTile; the last one may be
+/// narrower.
 void PackTransposedRows(const FloatProduct& p, int64_t row, int64_t rows, int64_t k, int64_t depth, float* to) {
   const int64_t whole = rows / kRowsOfTile * kRowsOfTile;
   for (int64_t i = 0; i < depth; ++i) {
@@ -126,15 +128,15 @@ void PackTransposedRows(const FloatProduct& p, int64_t row, int64_t rows, int64_
 }
 
 /// A block of a product: `depth` terms of the sums of `columns` columns.
-struct Block {
+struct ProductBlock {
   int64_t k, depth, column, columns;
-  const float* panels;  // of b, packed
-  bool first;           // what y holds does not count
+  const float* panels;  // packed columns of b
+  bool first;           // y is overwritten, not added to
 };
 
-/// kRows rows of y in a block; `packed` are a's rows, or null where they are read as they lie.
+/// Computes kRows rows of y in a block. `packed` holds the rows of a, or is null if they are read from p.a.
 template <int kRows>
-void MultiplyRows(const FloatProduct& p, const Block& block, int64_t row, const float* packed) {
+void MultiplyRows(const FloatProduct& p, const ProductBlock& block, int64_t row, const float* packed) {
   const int64_t width = 2 * Lanes();
   const float* rows = p.a + row * p.a_stride + block.k;
   const auto tile = [&](const float* panel, float* out, int64_t stride) {
@@ -156,7 +158,7 @@ void MultiplyRows(const FloatProduct& p, const Block& block, int64_t row, const 
   for (int i = 0; i < kRows; ++i) std::copy_n(edge + i * width, rest, y + i * p.y_stride + c);
 }
 
-void MultiplyBlock(const FloatProduct& p, const Block& block, float* scratch) {
+void MultiplyBlock(const FloatProduct& p, const ProductBlock& block, float* scratch) {
   for (int64_t first = 0; first < p.rows; first += kPackedRows) {
     const int64_t count = std::min(kPackedRows, p.rows - first);
     if (p.a_transposed) PackTransposedRows(p, first, count, block.k, block.depth, scratch);
@@ -187,7 +189,7 @@ void FillMultiply(Kernels& table) { table.multiply = Multiply; }
 HWY_AFTER_NAMESPACE();
 #else
 namespace fathom::HWY_NAMESPACE {
-void FillMultiply(Kernels& /*table*/) {}  // the machine has no such target: kernels() does not offer it
+void FillMultiply(Kernels& /*table*/) {}  // no vector target: kernels() does not list this table
 }  // namespace fathom::HWY_NAMESPACE
 #endif
 

@@ -1,10 +1,11 @@
-// Keys and values of new tokens into their pages, once per instruction set: the same bits as the plain way.
+// Writes keys and values of new tokens into their pages, once per instruction set, with the same bits as
+// write_page().
 #include "kernels/vector.h"
 
 #include <algorithm>
 #include <cstring>
 
-// Highway's order: the target loop first, then what it compiles once per target.
+// Highway requires this order: the target loop first, then what it compiles once per target.
 // clang-format off
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/vector_pages.cpp"
@@ -18,7 +19,7 @@ HWY_BEFORE_NAMESPACE();
 namespace fathom {
 namespace HWY_NAMESPACE {
 
-/// bfloat16 of n floats, to nearest even; n is a multiple of the lanes.
+/// Rounds n floats to bfloat16, to nearest, ties to even; n is a multiple of the lanes.
 HWY_INLINE void RoundToBf16(const float* HWY_RESTRICT x, int n, uint32_t* HWY_RESTRICT out) {
   const FloatTag d;
   const WordTag dw;
@@ -33,30 +34,30 @@ HWY_INLINE void RoundToBf16(const float* HWY_RESTRICT x, int n, uint32_t* HWY_RE
   }
 }
 
-/// Codes of n floats under their common scale, which is returned; n is a multiple of the lanes.
+/// Quantises n floats under a common scale and returns that scale; n is a multiple of the lanes.
 HWY_INLINE uint16_t RoundToQuants(const float* HWY_RESTRICT x, int n, int bits, uint32_t* HWY_RESTRICT out) {
   const FloatTag d;
   const int lanes = static_cast<int>(hn::Lanes(d));
-  auto most = hn::Zero(d);
-  for (int i = 0; i < n; i += lanes) most = hn::Max(most, hn::Abs(hn::Load(d, x + i)));
-  const uint16_t scale = quant_scale(hn::GetLane(hn::MaxOfLanes(d, most)), bits);
+  auto max_magnitude = hn::Zero(d);
+  for (int i = 0; i < n; i += lanes) max_magnitude = hn::Max(max_magnitude, hn::Abs(hn::Load(d, x + i)));
+  const uint16_t scale = quant_scale(hn::GetLane(hn::MaxOfLanes(d, max_magnitude)), bits);
   const uint32_t scale_bits = static_cast<uint32_t>(scale) << 16;
   float scale_value;
   std::memcpy(&scale_value, &scale_bits, 4);
   const auto inverse = hn::Set(d, scale ? 1.0f / scale_value : 0.0f);
-  const auto largest = static_cast<float>((1 << bits) - 1);
+  const auto max_quant = static_cast<float>((1 << bits) - 1);
   for (int i = 0; i < n; i += lanes) {
-    const auto scaled = hn::Add(hn::Mul(hn::Load(d, x + i), inverse), hn::Set(d, largest / 2));
-    const auto quant = hn::Min(hn::Max(hn::Round(scaled), hn::Zero(d)), hn::Set(d, largest));
+    const auto scaled = hn::Add(hn::Mul(hn::Load(d, x + i), inverse), hn::Set(d, max_quant / 2));
+    const auto quant = hn::Min(hn::Max(hn::Round(scaled), hn::Zero(d)), hn::Set(d, max_quant));
     hn::Store(hn::BitCast(WordTag(), hn::ConvertTo(hn::Rebind<int32_t, FloatTag>(), quant)), WordTag(), out + i);
   }
   return scale;
 }
 
-/// Up to 32 dimensions of a key from `begin` on, rotated; even ones first (16, zeros behind the last), then odd
-/// ones.
+/// Rotates up to 32 dimensions of a key from `begin` on. Stores the even ones first (16, padded with zeros), then
+/// the odd ones.
 HWY_INLINE void RotateGroup(const PageWrite& w, const float* HWY_RESTRICT key, int begin, int token,
-                          float* HWY_RESTRICT rotated) {
+                            float* HWY_RESTRICT rotated) {
   const int pairs = std::min(kScaleGroup, w.key_dim - begin) / 2;
   const float* HWY_RESTRICT cos = w.rotations + static_cast<int64_t>(token) * w.rotary_dim + begin / 2;
   const float* HWY_RESTRICT sin = cos + w.rotary_dim / 2;
@@ -155,7 +156,7 @@ void FillPages(Kernels& table) { table.write_page = WritePage; }
 HWY_AFTER_NAMESPACE();
 #else
 namespace fathom::HWY_NAMESPACE {
-void FillPages(Kernels& /*table*/) {}  // the machine has no such target: kernels() does not offer it
+void FillPages(Kernels& /*table*/) {}  // no vector target: kernels() does not list this table
 }  // namespace fathom::HWY_NAMESPACE
 #endif
 

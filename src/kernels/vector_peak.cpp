@@ -1,10 +1,10 @@
-// What the machine can do at most, once per instruction set: multiply-adds in registers, and reading. Not used by
-// models, but by those who measure them.
+// Measures the limits of the machine, once per instruction set: multiply-adds in registers, and reading memory.
+// Used by benchmarks, not by models.
 #include "kernels/vector.h"
 
 #include <cstring>
 
-// Highway's order: the target loop first, then what it compiles once per target.
+// Highway requires this order: the target loop first, then what it compiles once per target.
 // clang-format off
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/vector_peak.cpp"
@@ -15,24 +15,24 @@
 
 #if FATHOM_VECTOR_TARGET
 HWY_BEFORE_NAMESPACE();
-#if HWY_TARGET == HWY_AVX3_DL  // as in vector_matmul.cpp
+#if HWY_TARGET == HWY_AVX3_DL  // as in byte_products-inl.h
 #pragma GCC push_options
 #pragma GCC target("avx512vnni")
 #endif
 namespace fathom {
 namespace HWY_NAMESPACE {
 
-// Sums in flight: they hide the latency of the multiply-adds (6 cycles, two begun in each) and leave registers for
-// the rest.
+// Independent sums: they hide the latency of the multiply-adds (6 cycles, two started per cycle) and leave
+// registers for the other operands.
 constexpr int kSums = HWY_TARGET == HWY_AVX2 ? 10 : 12;
 
-/// sums += products of kStep neighbours a lane: the multiply-add of the quantised matmul.
+/// Adds products of kStep neighbours per lane: the multiply-add of the quantised matmul.
 #if HWY_TARGET == HWY_AVX3_DL
 constexpr int kStep = 4;
 HWY_INLINE IntVec DotStep(IntVec sums, IntVec a, IntVec b) {
   return IntVec{_mm512_dpbusd_epi32(sums.raw, a.raw, b.raw)};
 }
-#elif HWY_TARGET == HWY_AVX3  // sums of 16 bits, which the matmul widens now and then
+#elif HWY_TARGET == HWY_AVX3  // 16-bit sums, which the matmul widens at intervals
 constexpr int kStep = 4;
 HWY_INLINE IntVec DotStep(IntVec sums, IntVec a, IntVec b) {
   return IntVec{_mm512_add_epi16(sums.raw, _mm512_maddubs_epi16(a.raw, b.raw))};
@@ -53,8 +53,8 @@ HWY_INLINE IntVec DotStep(IntVec sums, IntVec a, IntVec b) {
 }
 #endif
 
-/// Repeats sums[i] = step(sums[i]) until n multiply-adds are done, `per_step` each; returns how many they were. The
-/// sums begin differently, or the compiler would make one of them.
+/// Repeats sums[i] = step(sums[i]) until n multiply-adds are done, `per_step` each, and returns their number. The
+/// sums start with different values, or the compiler would merge them into one.
 template <class V, class D, class Step>
 HWY_INLINE int64_t Repeat(int64_t n, int64_t per_step, float* sink, D d, const Step& step) {
   V sums[kSums];
@@ -70,7 +70,7 @@ HWY_INLINE int64_t Repeat(int64_t n, int64_t per_step, float* sink, D d, const S
   return done;
 }
 
-/// The sums are an operand too: a product that stays the same would be taken out of the loop.
+/// The sums are also an operand: the compiler would move a constant product out of the loop.
 int64_t Peak(int64_t n, float* sink) {
   const IntTag d;
   const auto a = hn::Set(d, 0x01010101);
@@ -86,7 +86,8 @@ int64_t PeakFloat(int64_t n, float* sink) {
 }
 
 #if HWY_TARGET == HWY_AVX3_DL
-/// Pairs of bfloat16. Written out: this instruction is no part of the target that Highway compiles for.
+/// Products of pairs of bfloat16. Uses an intrinsic: the instruction is not part of the target that Highway
+/// compiles for.
 __attribute__((target("avx512bf16"))) int64_t PeakBf16Pairs(int64_t n, float* sink) {
   const auto a = reinterpret_cast<__m512bh>(_mm512_set1_epi32(0x3c003c00));
   __m512 sums[kSums];
@@ -103,8 +104,9 @@ __attribute__((target("avx512bf16"))) int64_t PeakBf16Pairs(int64_t n, float* si
 }
 #endif
 
-/// Four streams side by side, prefetched: of the ways tried (one to four streams, prefetch none to 8 KiB prefetch) the
-/// fastest on every page size, 1.6 times as fast as plain words on two cores of a server.
+/// Reads four streams in parallel, with prefetches. This was the fastest variant for every size of memory page,
+/// among one to four streams and prefetch distances from none to 8 KiB: 1.6 times as fast as a plain loop over
+/// words on two cores of a server.
 uint32_t Read(const std::byte* bytes, size_t n) {
   constexpr size_t kStreams = 4, kPrefetchDistance = 1024;
   const hn::CappedTag<uint32_t, 16> d;
@@ -124,7 +126,7 @@ uint32_t Read(const std::byte* bytes, size_t n) {
       }
     }
   }
-  // not SumOfLanes, which adds signed words at last, and may not wrap around
+  // not SumOfLanes, which adds signed words at the end; these must not wrap around
   alignas(64) uint32_t lanes[16];
   hn::Store(hn::Add(hn::Add(a, b), hn::Add(c, e)), d, lanes);
   uint32_t sum = 0;
@@ -151,7 +153,7 @@ void FillPeak(Kernels& table) {
 HWY_AFTER_NAMESPACE();
 #else
 namespace fathom::HWY_NAMESPACE {
-void FillPeak(Kernels& /*table*/) {}  // the machine has no such target: kernels() does not offer it
+void FillPeak(Kernels& /*table*/) {}  // no vector target: kernels() does not list this table
 }  // namespace fathom::HWY_NAMESPACE
 #endif
 

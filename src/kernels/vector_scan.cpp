@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cassert>
 
-// Highway's order: the target loop first, then what it compiles once per target.
+// Highway requires this order: the target loop first, then what it compiles once per target.
 // clang-format off
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/vector_scan.cpp"
@@ -21,9 +21,10 @@ HWY_BEFORE_NAMESPACE();
 namespace fathom {
 namespace HWY_NAMESPACE {
 
-// Additions of products are written as MulAdd: what the compiler fuses could differ between the copies of a loop.
+// Sums of products are written with MulAdd; otherwise the compiler could fuse them differently in different copies
+// of a loop.
 
-/// Channels [channel, channel + left), at most a vector of them, for all rows.
+/// Convolves channels [channel, channel + left), at most one vector of them, for all rows.
 template <int kWidth>
 HWY_INLINE void ConvVector(const ConvTask& t, int64_t channel, int64_t left) {
   const FloatTag d;
@@ -79,7 +80,7 @@ HWY_INLINE void StepRows(float* HWY_RESTRICT h, int64_t n, const FloatVec (&inpu
   }
 }
 
-/// Σ of the lanes of total + d · x.
+/// Returns the sum of the lanes of total, plus d · x.
 HWY_INLINE float Output(FloatVec total, float d, float x) {
   const FloatTag tag;
   return hn::GetLane(hn::MulAdd(hn::Set(tag, d), hn::Set(tag, x), hn::SumOfLanes(tag, total)));
@@ -154,7 +155,7 @@ void FillScan(Kernels& table) {
 HWY_AFTER_NAMESPACE();
 #else
 namespace fathom::HWY_NAMESPACE {
-void FillScan(Kernels& /*table*/) {}  // the machine has no such target: kernels() does not offer it
+void FillScan(Kernels& /*table*/) {}  // no vector target: kernels() does not list this table
 }  // namespace fathom::HWY_NAMESPACE
 #endif
 

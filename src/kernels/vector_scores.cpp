@@ -1,9 +1,9 @@
-// Products of queries with the keys of a page, for those who choose among keys, once per instruction set.
+// Dot products of queries with the keys of a page, for selectors, once per instruction set.
 #include "kernels/vector.h"
 
 #include <algorithm>
 
-// Highway's order: the target loop first, then what it compiles once per target.
+// Highway requires this order: the target loop first, then what it compiles once per target.
 // clang-format off
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/vector_scores.cpp"
@@ -24,10 +24,10 @@ HWY_INLINE void ScorePairs(const Pairs& pairs, const ScoreTask& task) {
                          task.scores, kPageTokens);
 }
 
-/// Few queries meet floats as they lie, many a tile of them.
+/// For few queries the floats are read as stored; for many they are unpacked into a tile.
 template <class Words>
 void ScoreFloats(const ScoreTask& task, float* HWY_RESTRICT tile) {
-  const PagePairs<Words, InTiles> pairs{
+  const PagePairs<Words, TileLayout> pairs{
       reinterpret_cast<const typename Words::Word*>(task.keys), task.keys, {task.key_dim / 2}};
   if (task.queries_count < kTileQueries) return ScorePairs(pairs, task);
   Deinterleave(pairs, task.key_dim / 2, kPageTokens, tile);
@@ -56,7 +56,7 @@ void ScorePage(const ScoreTask& task, float* scratch) {
 using FourTag = hn::FixedTag<float, 4>;
 using FourVec = hn::Vec<FourTag>;
 
-/// Lane c: the sum of lanes c, c + kColumns, … of a vector, for c < kColumns.
+/// Returns in lane c, for c < kColumns, the sum of lanes c, c + kColumns, … of a vector.
 template <int kColumns, class D, class V = hn::Vec<D>>
 HWY_INLINE FourVec SumsOfColumns(D d, V v) {
   if constexpr (hn::MaxLanes(D()) > 4) {
@@ -69,67 +69,67 @@ HWY_INLINE FourVec SumsOfColumns(D d, V v) {
   }
 }
 
-// Words that are asked for before they are read (Zen 5, one thread, 256 MiB: 62 to 31 ns a page of two groups of 64
-// dimensions; half as far 33).
+// Words between prefetch and use (Zen 5, one thread, 256 MiB: 31 instead of 62 ns per page of two groups of 64
+// dimensions; 33 at half the distance).
 constexpr int64_t kPrefetchBounds = 2048;
-constexpr int kPagesAtOnce =
-    kVectors == 4 ? 2 : 1;  // where registers are many, queries are loaded once for two pages
+// With many registers, queries are loaded once for two pages.
+constexpr int kPagesAtOnce = kVectors == 4 ? 2 : 1;
 
-/// Page p: the largest of most[p] and the bounds of kQueriesHere queries from `first` on, a column a lane; NaN
-/// counts for nothing. words: of the first of the pages.
-template <int kColumns, int kPages, int kQueriesHere>
+/// Raises bounds[p], of page p, to the bounds of kQueryCount queries from `first` on, one column per lane. NaN is
+/// ignored. words: those of the first page.
+template <int kColumns, int kPages, int kQueryCount>
 HWY_INLINE void RaiseBounds(const BoundTask& task, const uint32_t* HWY_RESTRICT words, int64_t first,
-                            FourVec* most) {
+                            FourVec* bounds) {
   const FloatTag d;
   const WordTag dw;
   const float* HWY_RESTRICT below = task.below + first * task.n;
   const float* HWY_RESTRICT above = task.above + first * task.n;
-  FloatVec low[kPages][kQueriesHere], high[kPages][kQueriesHere];
+  FloatVec low[kPages][kQueryCount], high[kPages][kQueryCount];
   FATHOM_UNROLL
   for (int p = 0; p < kPages; ++p) {
     FATHOM_UNROLL
-    for (int q = 0; q < kQueriesHere; ++q) low[p][q] = high[p][q] = hn::Zero(d);
+    for (int q = 0; q < kQueryCount; ++q) low[p][q] = high[p][q] = hn::Zero(d);
   }
   for (int64_t i = 0; i < task.n; i += Lanes()) {
-    FloatVec least[kPages], largest[kPages];
+    FloatVec minimum[kPages], maximum[kPages];
     FATHOM_UNROLL
     for (int p = 0; p < kPages; ++p) {
       const auto pairs = hn::LoadU(dw, words + p * task.n + i);
-      FetchSoon(words + p * task.n + i + kPrefetchBounds);
-      least[p] = hn::BitCast(d, hn::ShiftLeft<16>(pairs));
-      largest[p] = hn::BitCast(d, hn::And(pairs, hn::Set(dw, 0xffff0000u)));
+      PrefetchToL1(words + p * task.n + i + kPrefetchBounds);
+      minimum[p] = hn::BitCast(d, hn::ShiftLeft<16>(pairs));
+      maximum[p] = hn::BitCast(d, hn::And(pairs, hn::Set(dw, 0xffff0000u)));
     }
     FATHOM_UNROLL
-    for (int q = 0; q < kQueriesHere; ++q) {
+    for (int q = 0; q < kQueryCount; ++q) {
       const auto negative = hn::LoadU(d, below + q * task.n + i), positive = hn::LoadU(d, above + q * task.n + i);
       FATHOM_UNROLL
       for (int p = 0; p < kPages; ++p) {
-        low[p][q] = hn::MulAdd(negative, least[p], low[p][q]);
-        high[p][q] = hn::MulAdd(positive, largest[p], high[p][q]);
+        low[p][q] = hn::MulAdd(negative, minimum[p], low[p][q]);
+        high[p][q] = hn::MulAdd(positive, maximum[p], high[p][q]);
       }
     }
   }
   FATHOM_UNROLL
   for (int p = 0; p < kPages; ++p) {
     FATHOM_UNROLL
-    for (int q = 0; q < kQueriesHere; ++q)  // Max is, of x86, the second where one is NaN
-      most[p] = hn::Max(SumsOfColumns<kColumns>(d, hn::Add(low[p][q], high[p][q])), most[p]);
+    for (int q = 0; q < kQueryCount; ++q)  // on x86, Max returns its second operand if one is NaN
+      bounds[p] = hn::Max(SumsOfColumns<kColumns>(d, hn::Add(low[p][q], high[p][q])), bounds[p]);
   }
 }
 
 template <int kColumns, int kPages>
 HWY_INLINE void LargestBoundsOf(const BoundTask& task, int64_t page) {
   const uint32_t* words = task.bounds + page * task.n;
-  FourVec most[kPages];
+  FourVec bounds[kPages];
   FATHOM_UNROLL
-  for (int p = 0; p < kPages; ++p) most[p] = hn::Set(FourTag(), kMinusInfinity);
+  for (int p = 0; p < kPages; ++p) bounds[p] = hn::Set(FourTag(), kMinusInfinity);
   int64_t q = 0;
-  for (; q + kQueries <= task.count; q += kQueries) RaiseBounds<kColumns, kPages, kQueries>(task, words, q, most);
-  for (; q < task.count; ++q) RaiseBounds<kColumns, kPages, 1>(task, words, q, most);
+  for (; q + kQueries <= task.count; q += kQueries) RaiseBounds<kColumns, kPages, kQueries>(task, words, q, bounds);
+  for (; q < task.count; ++q) RaiseBounds<kColumns, kPages, 1>(task, words, q, bounds);
   FATHOM_UNROLL
   for (int p = 0; p < kPages; ++p) {
     float all[4];
-    hn::StoreU(most[p], FourTag(), all);
+    hn::StoreU(bounds[p], FourTag(), all);
     std::copy_n(all, kColumns, task.out + (page + p) * kColumns);
   }
 }
@@ -159,7 +159,7 @@ void FillScores(Kernels& table) {
 HWY_AFTER_NAMESPACE();
 #else
 namespace fathom::HWY_NAMESPACE {
-void FillScores(Kernels& /*table*/) {}  // the machine has no such target: kernels() does not offer it
+void FillScores(Kernels& /*table*/) {}  // no vector target: kernels() does not list this table
 }  // namespace fathom::HWY_NAMESPACE
 #endif
 

@@ -3,15 +3,15 @@
 // With l[i] = Σ_{k ≤ i} dt[k]·a the log-decay since the start of a block, and H the state before it:
 //   y[i]  = e^l[i] · c[i]·H + Σ_{j ≤ i} c[i]·b[j] · e^(l[i] − l[j]) · dt[j] x[j]  (+ d x[i])
 //   H'    = e^l[last] · H + Σ_j e^(l[last] − l[j]) · b[j]ᵀ dt[j] x[j]
-// No exponent is above 0. All products have `width` as their columns: the state is kept transposed during a call,
-// so that only b is packed.
+// No exponent is above 0. The columns of all products are `width`: the state is kept transposed during a call, so
+// that only b is packed.
 #include "kernels/vector.h"
 
 #include <algorithm>
 #include <cassert>
 #include <cmath>
 
-// Highway's order: the target loop first, then what it compiles once per target.
+// Highway requires this order: the target loop first, then what it compiles once per target.
 // clang-format off
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/vector_ssd.cpp"
@@ -30,16 +30,16 @@ namespace HWY_NAMESPACE {
 
 static_assert(kSsdBlock % kMaxPanelRows == 0);
 
-// Rows of a product that a micro-kernel computes with two vectors of columns: as many chains of sums as the
-// latency of the multiply-add needs, within the registers (32 or 16).
+// Rows of a product that a micro-kernel computes with two vectors of columns: enough independent sums to hide the
+// latency of the multiply-add, within the registers (32 or 16).
 #if HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3
 constexpr int kSsdRows = 8;
 #else
 constexpr int kSsdRows = 4;
 #endif
 
-// e^x is 0 for floats below −104. Log-decays are cut off here, so that sums of them keep their precision.
-constexpr double kLeastLog = -128;
+// Log-decays are clamped to this, so that their sums keep their precision: e^x is 0 in float below −104.
+constexpr double kMinLog = -128;
 
 /// sums[kRows, two vectors] += a·b over `depth` steps. a[i, k] at a[i·stride + k], or transposed at a[k·stride +
 /// i].
@@ -48,7 +48,7 @@ HWY_INLINE void AddProducts(const float* HWY_RESTRICT a, int64_t stride, const f
                             int64_t b_stride, int64_t depth, FloatVec (&sums)[kRows][2]) {
   const FloatTag d;
   constexpr int kGroups = (kRows + 2) / 3;
-  const float* group[kGroups];  // a pointer for three rows: more would not fit into registers
+  const float* group[kGroups];  // a pointer per three rows: more pointers would not fit into registers
   for (int g = 0; g < kGroups; ++g) group[g] = a + 3 * g * stride;
   for (int64_t k = 0; k < depth; ++k) {
     const FloatVec b0 = hn::Load(d, b), b1 = hn::Load(d, b + Lanes());
@@ -84,7 +84,7 @@ HWY_INLINE void TransposeFours(const float* from, int64_t stride, float* to, int
 /// to[c, r] = from[r, c] for r < rows and c < cols.
 HWY_INLINE void TransposeFloats(const float* HWY_RESTRICT from, int64_t stride, int64_t rows, int64_t cols,
                                 float* HWY_RESTRICT to, int64_t to_stride) {
-  constexpr int64_t kTile = 16;  // a cache line: each is written as a whole
+  constexpr int64_t kTile = 16;  // a cache line, so that each line is written as a whole
   for (int64_t first = 0; first < cols; first += kTile) {
     const int64_t end = std::min(first + kTile, cols);
     int64_t r = 0;
@@ -111,8 +111,8 @@ HWY_INLINE void TransposeFloats(const float* HWY_RESTRICT from, int64_t stride, 
   }
 }
 
-/// out[i, j] = c[i]·b[j] for j ≤ i of up to kSsdBlock rows; out: [rows, kSsdBlock]. transposed_b: scratch, [state,
-/// kSsdBlock].
+/// out[i, j] = c[i]·b[j] for j ≤ i, for up to kSsdBlock rows; out: [rows, kSsdBlock]. transposed_b: scratch,
+/// [state, kSsdBlock].
 HWY_NOINLINE void MultiplyRowsOfBlock(const float* c, int64_t c_stride, const float* b, int64_t b_stride,
                                       int64_t rows, int64_t state, float* HWY_RESTRICT transposed_b,
                                       float* HWY_RESTRICT out) {
@@ -132,7 +132,7 @@ HWY_NOINLINE void MultiplyRowsOfBlock(const float* c, int64_t c_stride, const fl
   }
 }
 
-/// One call of ssd_chunk: the head, and the parts of its scratch.
+/// The arguments of one call of ssd_chunk, and the parts of its scratch.
 struct SsdScratch {
   HWY_INLINE SsdScratch(const SsdHead& head, float* scratch)
       : t(head),
@@ -143,18 +143,18 @@ struct SsdScratch {
         mix(transposed_b + head.state * kSsdBlock) {}
 
   const SsdHead& t;
-  int64_t padded;       // columns of h and x, zeros behind those of the head
+  int64_t padded;       // columns of h and x, padded with zeros
   float* h;             // [state, padded]: the state, transposed
-  float* x;             // [kSsdBlock, padded]: dt·x, for the new state with the decay up to the end of the block
+  float* x;             // [kSsdBlock, padded]: dt·x; for the new state, times the decay up to the end of the block
   float* transposed_b;  // [state, kSsdBlock]
-  float* mix;           // [kSsdBlock, kSsdBlock]: c·b with decays; 0 above the diagonal
+  float* mix;           // [kSsdBlock, kSsdBlock]: c·b times the decays; 0 above the diagonal
 };
 
 /// logs[i] = Σ_{k ≤ i} of the log-decays of rows [first, first + rows).
 HWY_INLINE void CumulateLogs(const SsdHead& t, int64_t first, int64_t rows, double* logs) {
   double sum = 0;
   for (int64_t i = 0; i < rows; ++i) {
-    sum += std::max(static_cast<double>(t.dt[(first + i) * t.dt_stride]) * t.a, kLeastLog);
+    sum += std::max(static_cast<double>(t.dt[(first + i) * t.dt_stride]) * t.a, kMinLog);
     logs[i] = sum;
   }
 }
@@ -175,7 +175,7 @@ HWY_INLINE void ScaleRow(float* row, int64_t n, float factor) {
   for (int64_t k = 0; k < n; k += Lanes()) hn::Store(hn::Mul(hn::Load(d, row + k), f), d, row + k);
 }
 
-/// Loads dt·x of the block into work.x.
+/// Sets work.x to dt·x of the block.
 HWY_INLINE void LoadInputs(const SsdScratch& work, int64_t first, int64_t rows) {
   const SsdHead& t = work.t;
   for (int64_t i = 0; i < rows; ++i) {
@@ -186,7 +186,7 @@ HWY_INLINE void LoadInputs(const SsdScratch& work, int64_t first, int64_t rows) 
   }
 }
 
-/// work.mix from the products of the block and its decays.
+/// Computes work.mix from the products of the block and its decays.
 HWY_INLINE void Mix(const SsdScratch& work, const float* products, int64_t rows, const double* logs) {
   const FloatTag d;
   alignas(64) float decay[kSsdBlock];
@@ -204,7 +204,7 @@ HWY_INLINE void Mix(const SsdScratch& work, const float* products, int64_t rows,
   }
 }
 
-/// y of rows [row, row + kRows) of the block, columns [p, p + two vectors).
+/// Computes y for rows [row, row + kRows) of the block and columns [p, p + two vectors).
 template <int kRows>
 HWY_INLINE void OutputTile(const SsdScratch& work, int64_t first, int64_t row, int64_t p, const float* decay) {
   const FloatTag d;
@@ -245,7 +245,7 @@ HWY_NOINLINE void Outputs(const SsdScratch& work, int64_t first, int64_t rows, c
   }
 }
 
-/// work.h after the block.
+/// Updates work.h to the state after the block.
 HWY_NOINLINE void UpdateState(const SsdScratch& work, int64_t first, int64_t rows, const double* logs) {
   const FloatTag d;
   const SsdHead& t = work.t;
@@ -314,7 +314,7 @@ void FillSsd(Kernels& table) {
 HWY_AFTER_NAMESPACE();
 #else
 namespace fathom::HWY_NAMESPACE {
-void FillSsd(Kernels& /*table*/) {}  // the machine has no such target: kernels() does not offer it
+void FillSsd(Kernels& /*table*/) {}  // no vector target: kernels() does not list this table
 }  // namespace fathom::HWY_NAMESPACE
 #endif
 

@@ -1,12 +1,11 @@
-// Weights of attention that are not e^score, once per instruction set: softplus with re-weighting, and capped
-// scores.
+// Attention weights other than e^score, once per instruction set: softplus with re-weighting, and capped scores.
 #include "kernels/vector.h"
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
-// Highway's order: the target loop first, then what it compiles once per target.
+// Highway requires this order: the target loop first, then what it compiles once per target.
 // clang-format off
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/vector_weights.cpp"
@@ -21,8 +20,8 @@ HWY_BEFORE_NAMESPACE();
 namespace fathom {
 namespace HWY_NAMESPACE {
 
-/// ln(1 + t) for t in [0, 1]: t times a polynomial through the Chebyshev points of that range; the relative error
-/// is at most 1.2e-7.
+/// Returns ln(1 + t) for t in [0, 1]: t times a polynomial through the Chebyshev points of that range, with a
+/// relative error of at most 1.2e-7.
 HWY_INLINE FloatVec LogOnePlus(FloatVec t) {
   const FloatTag d;
   auto p = hn::Set(d, -0x1.a04acap-9f);
@@ -40,22 +39,22 @@ HWY_INLINE FloatVec LogOnePlus(FloatVec t) {
 
 void SoftplusWeights(const float* constants, const float* query, int64_t count, float* HWY_RESTRICT scores) {
   const FloatTag d;
-  constexpr float kFar = -15;  // below, ln(1 + e^x) is e^x to the precision of floats
+  constexpr float kLowScore = -15;  // below it, ln(1 + e^x) equals e^x to the precision of floats
   const SoftplusQuery row = query ? SoftplusQuery{query[0], query[1], query[2]} : SoftplusQuery{};
-  // Of scores that are not far; an lse below is that of far ones alone, for which the factor is not used.
-  const auto factor = hn::Set(d, row.tokens * std::exp(-std::max(row.lse, kFar - 1)));
+  // Used for scores above kLowScore. If lse is below it, all scores are below it and do not use the factor.
+  const auto factor = hn::Set(d, row.tokens * std::exp(-std::max(row.lse, kLowScore - 1)));
   const auto lse = hn::Set(d, row.lse), tokens = hn::Set(d, row.tokens), offset = hn::Set(d, row.offset);
   const auto power = hn::Set(d, query ? constants[0] : 0.0f), zero = hn::Zero(d);
   for (int64_t t = 0; t < count; t += Lanes()) {
     const auto x = hn::LoadU(d, scores + t);
-    const auto far = hn::Lt(x, hn::Set(d, kFar));
+    const auto is_low = hn::Lt(x, hn::Set(d, kLowScore));
     const auto softplus = hn::Add(hn::Max(x, zero), LogOnePlus(Exp(hn::Neg(hn::Abs(x)))));
     FloatVec log_weight;
     if (!query) {
-      log_weight = hn::IfThenElse(far, x, hn::Log(d, softplus));
+      log_weight = hn::IfThenElse(is_low, x, hn::Log(d, softplus));
     } else {
-      const auto far_share = hn::Mul(tokens, Exp(hn::Min(hn::Sub(x, lse), zero)));
-      const auto above = hn::Sub(hn::IfThenElse(far, far_share, hn::Mul(softplus, factor)), offset);
+      const auto low_share = hn::Mul(tokens, Exp(hn::Min(hn::Sub(x, lse), zero)));
+      const auto above = hn::Sub(hn::IfThenElse(is_low, low_share, hn::Mul(softplus, factor)), offset);
       log_weight = hn::IfThenElse(hn::Gt(above, zero), hn::Mul(power, hn::Log(d, above)),
                                   hn::Set(d, -std::numeric_limits<float>::infinity()));
     }
@@ -83,7 +82,7 @@ void FillWeights(Kernels& table) {
 HWY_AFTER_NAMESPACE();
 #else
 namespace fathom::HWY_NAMESPACE {
-void FillWeights(Kernels& /*table*/) {}  // the machine has no such target: kernels() does not offer it
+void FillWeights(Kernels& /*table*/) {}  // no vector target: kernels() does not list this table
 }  // namespace fathom::HWY_NAMESPACE
 #endif
 

@@ -4,11 +4,12 @@
 
 namespace fathom {
 
-/// How one task of attention rotations scores into weights, where that is not w = e^score. Weights over parts of the
-/// keys add up whatever the function, so that partial results merge by their log-sums.
+/// A function from attention scores to weights, for weights other than e^score. For any function the weights of
+/// disjoint parts of the keys add up, so partial results are merged by the logarithms of their sums.
 struct WeightFunction {
-  /// Replaces scores by ln of their weights (−infinity: none). scores: [count], count at most 64 and a multiple
-  /// of 16. constants: of the form of attention; query: of one query, or null.
+  /// Replaces scores by the logarithms of their weights (−infinity for weight 0). scores: [count]; count is at most
+  /// 64 and a multiple of the table's vector lanes. constants: parameters of the function; query: parameters of one
+  /// query, or null.
   using Apply = void (*)(const float* constants, const float* query, int64_t count, float* scores);
 
   Apply apply = nullptr;  // null: weights are e^score
@@ -21,15 +22,15 @@ struct WeightFunction {
   }
 };
 
-/// Constants of Kernels::softplus_weights, and its numbers of a query, found by a first pass over all its keys
-/// without such numbers. Without them the weight is softplus(score) = ln(1 + e^score); with them max(0, tokens ·
-/// softplus(score) / e^lse − offset)^power.
+/// Constants and query parameters of Kernels::softplus_weights. Without query parameters the weight is
+/// softplus(score) = ln(1 + e^score). A first pass over all keys with this weight gives `lse`. With query
+/// parameters the weight is max(0, tokens · softplus(score) / e^lse − offset)^power.
 struct SoftplusConstants {
   float power = 0;
 };
 struct SoftplusQuery {
   float lse = 0;     // ln of the sum of softplus(score)
-  float tokens = 0;  // of the sequence up to the query, itself included
+  float tokens = 0;  // number of tokens of the sequence up to and including the query
   float offset = 0;
 };
 

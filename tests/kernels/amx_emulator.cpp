@@ -26,9 +26,9 @@ struct TileState {
   alignas(64) Tile tiles[kTiles];
 };
 thread_local TileState state;
-struct sigaction before;
+struct sigaction previous_action;
 
-/// A VEX-encoded instruction of the opcode map 0F38, as far as AMX needs it.
+/// A VEX-encoded instruction of the opcode map 0F38, with the fields that AMX uses.
 struct Instruction {
   enum Prefix { kNone = 0, k66 = 1, kF3 = 2, kF2 = 3 };
   int prefix = 0, opcode = 0;
@@ -51,15 +51,15 @@ T read(const uint8_t* at) {
   return value;
 }
 
-/// The memory operand that begins with the ModRM byte at `quant[at]`; sets base, stride, has_sib and length.
-void decode_memory(const ucontext_t& context, const uint8_t* quant, int at, bool x, bool b, Instruction& out) {
-  const int mod = quant[at] >> 6, rm = quant[at] & 7;
+/// Decodes the memory operand that begins with the ModRM byte at `code[at]`; sets base, stride, has_sib and length.
+void decode_memory(const ucontext_t& context, const uint8_t* code, int at, bool x, bool b, Instruction& out) {
+  const int mod = code[at] >> 6, rm = code[at] & 7;
   ++at;
   bool relative = false, no_base = false;
   int base = rm | (b << 3);
   if (rm == 4) {
     out.has_sib = true;
-    const uint8_t sib = quant[at++];
+    const uint8_t sib = code[at++];
     const int index = ((sib >> 3) & 7) | (x << 3);
     if (index != 4) out.stride = register_value(context, index) << (sib >> 6);
     base = (sib & 7) | (b << 3);
@@ -69,33 +69,33 @@ void decode_memory(const ucontext_t& context, const uint8_t* quant, int at, bool
   }
   int64_t displacement = 0;
   if (mod == 1) {
-    displacement = static_cast<int8_t>(quant[at]);
+    displacement = static_cast<int8_t>(code[at]);
     at += 1;
   } else if (mod == 2 || no_base || relative) {
-    displacement = read<int32_t>(quant + at);
+    displacement = read<int32_t>(code + at);
     at += 4;
   }
   out.length = at;
-  const uint64_t start = relative  ? reinterpret_cast<uint64_t>(quant) + out.length
+  const uint64_t start = relative  ? reinterpret_cast<uint64_t>(code) + out.length
                          : no_base ? 0
                                    : register_value(context, base);
   out.base = start + displacement;
 }
 
-/// False when it is no VEX instruction of map 0F38 with W0 and L0.
-bool decode(const ucontext_t& context, const uint8_t* quant, Instruction& out) {
-  if (quant[0] != 0xc4) return false;
-  const bool r = !(quant[1] & 0x80), x = !(quant[1] & 0x40), b = !(quant[1] & 0x20);
-  if ((quant[1] & 0x1f) != 2 || (quant[2] & 0x84) != 0) return false;
-  out.vvvv = ~(quant[2] >> 3) & 15;
-  out.prefix = quant[2] & 3;
-  out.opcode = quant[3];
-  const uint8_t modrm = quant[4];
+/// Returns false if this is not a VEX instruction of map 0F38 with W0 and L0.
+bool decode(const ucontext_t& context, const uint8_t* code, Instruction& out) {
+  if (code[0] != 0xc4) return false;
+  const bool r = !(code[1] & 0x80), x = !(code[1] & 0x40), b = !(code[1] & 0x20);
+  if ((code[1] & 0x1f) != 2 || (code[2] & 0x84) != 0) return false;
+  out.vvvv = ~(code[2] >> 3) & 15;
+  out.prefix = code[2] & 3;
+  out.opcode = code[3];
+  const uint8_t modrm = code[4];
   out.reg = ((modrm >> 3) & 7) | (r << 3);
   out.rm = (modrm & 7) | (b << 3);
   out.length = 5;
   out.has_memory = modrm >> 6 != 3;
-  if (out.has_memory) decode_memory(context, quant, 4, x, b, out);
+  if (out.has_memory) decode_memory(context, code, 4, x, b, out);
   return true;
 }
 
@@ -108,14 +108,14 @@ bool load_config(const void* from) {
     state = TileState{};
     return true;
   }
-  bool good = config.palette == 1 && config.start_row == 0;
-  for (const uint8_t byte : config.reserved_low) good &= byte == 0;
+  bool valid = config.palette == 1 && config.start_row == 0;
+  for (const uint8_t byte : config.reserved_low) valid &= byte == 0;
   for (int t = 0; t < 16; ++t) {
-    good &= config.rows[t] <= (t < kTiles ? kTileRows : 0);
-    good &= config.row_bytes[t] <= (t < kTiles ? kTileRowBytes : 0);
-    good &= (config.rows[t] == 0) == (config.row_bytes[t] == 0);
+    valid &= config.rows[t] <= (t < kTiles ? kTileRows : 0);
+    valid &= config.row_bytes[t] <= (t < kTiles ? kTileRowBytes : 0);
+    valid &= (config.rows[t] == 0) == (config.row_bytes[t] == 0);
   }
-  if (!good) return false;
+  if (!valid) return false;
   state = TileState{};
   state.configured = true;
   state.config = config;
@@ -153,8 +153,9 @@ bool store_tile(const Instruction& in) {
 
 float widen(uint16_t bf16) { return std::bit_cast<float>(uint32_t{bf16} << 16); }
 
-/// One row of C. Even and odd products are summed apart with fused multiply-adds, then together, then onto C
-/// (Intel's manual, TDPBF16PS). Not inlined, so that no operation leaves the control word that its caller sets.
+/// Multiplies one row of C. Even and odd products are summed separately with fused multiply-adds, then added
+/// together, then to C (Intel's manual, TDPBF16PS). Not inlined, so that the compiler moves no operation before or
+/// after the caller's change of the control word.
 __attribute__((noinline, target("avx2,fma"))) void multiply_row_bf16(uint8_t* c, const uint8_t* a, const Tile& b,
                                                                      int steps, int columns) {
   float even[16] = {}, odd[16] = {}, sums[16];
@@ -173,7 +174,7 @@ __attribute__((noinline, target("avx2,fma"))) void multiply_row_bf16(uint8_t* c,
   std::memcpy(c, sums, sizeof(sums));
 }
 
-/// Rounds to nearest even, with denormals as zero on the way in and out, whatever this thread has set.
+/// Rounds to nearest even, with denormal operands and results as zero, regardless of this thread's settings.
 void multiply_bf16(Tile& c, const Tile& a, const Tile& b, int rows, int steps, int columns) {
   constexpr unsigned kAllMasked = 0x1f80, kFlushToZero = 0x8000, kDenormalsAreZero = 0x40;
   const unsigned control = _mm_getcsr();
@@ -198,10 +199,10 @@ void multiply_bytes(Tile& c, const Tile& a, const Tile& b, int rows, int steps, 
   }
 }
 
-using Multiply = void (*)(Tile& c, const Tile& a, const Tile& b, int rows, int steps, int columns);
+using TileMultiply = void (*)(Tile& c, const Tile& a, const Tile& b, int rows, int steps, int columns);
 
-/// Checks the operands' shapes, multiplies, and zeroes what lies outside C's shape.
-bool dot(const Instruction& in, Multiply multiply) {
+/// Checks the operands' shapes, multiplies, and zeroes the part of tile C outside its shape.
+bool dot(const Instruction& in, TileMultiply multiply) {
   const int c = in.reg, a = in.rm, b = in.vvvv;
   if (!configured(c) || !configured(a) || !configured(b) || c == a || c == b || a == b) return false;
   const TileConfig& config = state.config;
@@ -249,12 +250,12 @@ bool execute_move(const Instruction& in) {  // opcode 4B
 }
 
 bool execute_bytes(const Instruction& in) {  // opcode 5E
-  static constexpr Multiply kByPrefix[] = {multiply_bytes<uint8_t, uint8_t>, multiply_bytes<uint8_t, int8_t>,
-                                           multiply_bytes<int8_t, uint8_t>, multiply_bytes<int8_t, int8_t>};
+  static constexpr TileMultiply kByPrefix[] = {multiply_bytes<uint8_t, uint8_t>, multiply_bytes<uint8_t, int8_t>,
+                                               multiply_bytes<int8_t, uint8_t>, multiply_bytes<int8_t, int8_t>};
   return !in.has_memory && dot(in, kByPrefix[in.prefix]);
 }
 
-/// False when this is no instruction of AMX, or one that the processor would refuse.
+/// Returns false if this is not an AMX instruction, or one that the processor would reject.
 bool execute(const Instruction& in) {
   switch (in.opcode) {
     case 0x49:
@@ -270,9 +271,9 @@ bool execute(const Instruction& in) {
   }
 }
 
-void complain(const char* text) { (void)!::write(STDERR_FILENO, text, std::strlen(text)); }
+void report(const char* text) { (void)!::write(STDERR_FILENO, text, std::strlen(text)); }
 
-void on_illegal(int /*signal*/, siginfo_t* /*about*/, void* raw_context) {
+void on_illegal(int /*signal*/, siginfo_t* /*info*/, void* raw_context) {
   auto& context = *static_cast<ucontext_t*>(raw_context);
   auto& next = context.uc_mcontext.gregs[REG_RIP];
   Instruction instruction;
@@ -280,8 +281,8 @@ void on_illegal(int /*signal*/, siginfo_t* /*about*/, void* raw_context) {
     next += instruction.length;
     return;
   }
-  complain("AmxEmulator: not an instruction of AMX, or one with operands that the processor would refuse\n");
-  sigaction(SIGILL, &before, nullptr);  // it traps again, there
+  report("AmxEmulator: not an instruction of AMX, or one with operands that the processor would reject\n");
+  sigaction(SIGILL, &previous_action, nullptr);  // it traps again, with the previous action
 }
 
 }  // namespace
@@ -292,11 +293,11 @@ AmxEmulator::AmxEmulator() {
   action.sa_sigaction = on_illegal;
   action.sa_flags = SA_SIGINFO;
   sigemptyset(&action.sa_mask);
-  sigaction(SIGILL, &action, &before);
+  sigaction(SIGILL, &action, &previous_action);
 }
 
 AmxEmulator::~AmxEmulator() {
-  if (needed()) sigaction(SIGILL, &before, nullptr);
+  if (needed()) sigaction(SIGILL, &previous_action, nullptr);
 }
 
 bool AmxEmulator::needed() { return possible() && !amx_usable(); }

@@ -2,20 +2,19 @@
 
 namespace fathom::test {
 
-/// Runs AMX machine quant on machines without AMX: while the object lives, tile instructions that trap are carried
-/// out in the handler of SIGILL, with tiles and configuration of each thread's own. What the processor would refuse
-/// (an unconfigured tile, shapes that do not match, a bad configuration) ends the program with a message, as
-/// SIGILL. Where the machine has AMX nothing is installed, and the instructions run as they are. One object at a
-/// time.
+/// Runs AMX machine code on machines without AMX. While the object lives, tile instructions that trap are executed
+/// in a handler of SIGILL, with tiles and a configuration per thread. Code that the processor would reject (an
+/// unconfigured tile, shapes that do not match, an invalid configuration) ends the program with a message and
+/// SIGILL. On machines with AMX no handler is installed, and the instructions run natively. One object at a time.
 class AmxEmulator {
  public:
   AmxEmulator();
   ~AmxEmulator();
   AmxEmulator(const AmxEmulator&) = delete;
 
-  /// Whether this machine needs it: false where amx_usable().
+  /// Returns whether this machine needs the emulator: false if amx_usable().
   static bool needed();
-  /// Whether AMX quant can run here at all, emulated or not: Linux on x86-64.
+  /// Returns whether AMX code can run here, emulated or not: Linux on x86-64, with AMX or FMA.
   static bool possible();
 };
 

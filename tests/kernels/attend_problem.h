@@ -11,6 +11,7 @@
 
 namespace fathom::test {
 
+/// The shape of one task of attention.
 struct AttendCase {
   int key_dim, value_dim, rotary_dim, rows, group, pages;
   PageFormat format;
@@ -45,14 +46,15 @@ struct AttendProblem {
         page.sin = sin.data() + static_cast<size_t>(p) * c.rotary_dim / 2;
       }
       page.mask = p % 3 == 0 ? ~uint64_t{0} : (static_cast<uint64_t>(random()) << 32) | random();
-      for (int thinner = p % 4; p % 3 != 0 && thinner > 0; --thinner)  // whole stretches without a token, too
+      for (int passes = p % 4; p % 3 != 0 && passes > 0;
+           --passes)  // some pages have long ranges without a visible token
         page.mask &= (static_cast<uint64_t>(random()) << 32) | random();
       if (p % 2 == 1) page.row_masks = row_masks.data() + static_cast<size_t>(p) * c.rows;
       reads.push_back(page);
     }
   }
 
-  /// 64 random tokens, as they lie: rotations by offsets are the memory's matter.
+  /// Fills a page with 64 random tokens, without rotations by their offsets.
   void fill_page(std::byte* keys, std::byte* values) {
     const std::vector<float> key = gaussian(static_cast<size_t>(kPageTokens) * shape.key_dim, random());
     const std::vector<float> value = gaussian(static_cast<size_t>(kPageTokens) * shape.value_dim, random());
@@ -108,8 +110,8 @@ struct AttendProblem {
   std::vector<PageRead> reads;
 };
 
-/// Weights by softplus; with numbers of each query re-weighted by a power.
-struct Softplus {
+/// Weights by softplus; with parameters of each query, re-weighted by a power.
+struct SoftplusFunction {
   std::vector<SoftplusQuery> queries{};
   SoftplusConstants constants{};
   WeightFunction of(const Kernels& table) const {
@@ -126,8 +128,8 @@ inline void expect_near(const std::vector<float>& a, const std::vector<float>& b
   }
 }
 
-/// Makes one element of some queries NaN or infinite, and expects their results to be NaN and those of the others
-/// to keep their bits, for weights of each function.
+/// Makes one element of some queries NaN or infinite. Expects their results to be NaN, and those of the others to
+/// keep their bits, with each weight function.
 inline void expect_nan_of_bad_queries(const Kernels& table, const AttendCase& c) {
   const AttendProblem good(c);
   AttendProblem bad(c);
@@ -135,11 +137,11 @@ inline void expect_nan_of_bad_queries(const Kernels& table, const AttendCase& c)
   const float values[] = {NAN, INFINITY, -INFINITY};
   std::vector<char> is_bad(queries, 0);
   for (int i = 0; i < queries; i += 1 + i % 3) {
-    const int place = i % 2 ? c.key_dim - 1 - i % 5 : i % c.key_dim;
-    bad.queries[static_cast<size_t>(i) * c.key_dim + std::max(place, 0)] = values[i % 3];
+    const int dim = i % 2 ? c.key_dim - 1 - i % 5 : i % c.key_dim;
+    bad.queries[static_cast<size_t>(i) * c.key_dim + std::max(dim, 0)] = values[i % 3];
     is_bad[i] = 1;
   }
-  const Softplus plain, reweighted{std::vector<SoftplusQuery>(queries, {5.0f, 100.0f, 1.0f}), {3}};
+  const SoftplusFunction plain, reweighted{std::vector<SoftplusQuery>(queries, {5.0f, 100.0f, 1.0f}), {3}};
   const CapConstants cap{2};
   for (const WeightFunction& form : {WeightFunction{}, plain.of(table), reweighted.of(table),
                                      WeightFunction{table.capped_weights, &cap.cap, nullptr, 0}}) {
@@ -148,12 +150,12 @@ inline void expect_nan_of_bad_queries(const Kernels& table, const AttendCase& c)
       AttendProblem::Result found = bad.run(table, 0, c.pages, form, true, with_mass);
       const AttendProblem::Result only_lse = bad.run(table, 0, c.pages, form, false, false);
       for (int i = 0; i < queries; ++i) {
-        SCOPED_TRACE(testing::Message() << "query " << i << " of a function " << (form.apply != nullptr));
-        const auto check = [&](float value, float wanted) {
+        SCOPED_TRACE(testing::Message() << "query " << i << " of a weight function " << (form.apply != nullptr));
+        const auto check = [&](float value, float original) {
           if (is_bad[i]) {
             ASSERT_TRUE(std::isnan(value)) << value;
           } else {
-            ASSERT_EQ(value, wanted);
+            ASSERT_EQ(value, original);
           }
         };
         ASSERT_NO_FATAL_FAILURE(check(found.lse[i], expected.lse[i]));
@@ -163,7 +165,7 @@ inline void expect_nan_of_bad_queries(const Kernels& table, const AttendCase& c)
         for (int p = 0; with_mass && p < c.pages; ++p)
           ASSERT_NO_FATAL_FAILURE(check(found.mass[i * c.pages + p], expected.mass[i * c.pages + p]));
         if (!is_bad[i] || c.value_dim > 64) continue;
-        for (const bool bad_first : {true, false}) {  // joined with another part of the pages
+        for (const bool bad_first : {true, false}) {  // merged with another part of the pages
           std::vector<float> a(c.value_dim, 1.0f), b(c.value_dim, NAN);
           float lse_a = 3, lse_b = found.lse[i];
           if (bad_first) std::swap(a, b), std::swap(lse_a, lse_b);

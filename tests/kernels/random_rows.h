@@ -17,9 +17,9 @@ inline constexpr WeightType kAllTypes[] = {
     WeightType::kQ2_K, WeightType::kQ3_K,   WeightType::kQ4_K,   WeightType::kQ5_K,
     WeightType::kQ6_K, WeightType::kIQ4_NL, WeightType::kIQ4_XS, WeightType::kMXFP4};
 
-/// The instruction sets whose products are those of the reference but for the order of summing. Matrix tiles round
-/// to bfloat16: test_amx_matmul.cpp and test_amx_attend.cpp hold them against exact results.
-inline std::vector<std::string> isas_like_the_reference() {
+/// Returns the instruction sets whose products equal the reference except for the order of summation. Matrix tiles
+/// round to bfloat16; test_amx_matmul.cpp and test_amx_attend.cpp compare them with exact results.
+inline std::vector<std::string> isas_without_tiles() {
   std::vector<std::string> isas = available_isas();
   std::erase(isas, "amx");
   return isas;
@@ -45,7 +45,7 @@ struct OwnedMatrix {
   Matrix matrix;
 };
 
-/// Activation rows that own their values, 8-bit form included, in the order in which a table reads it.
+/// Activation rows that own their values, including the 8-bit form in the order in which a table reads it.
 struct OwnedActivations {
   OwnedActivations(std::vector<float> rows_of_values, int64_t rows, int64_t cols,
                    const Kernels& reader = kernels("reference"))

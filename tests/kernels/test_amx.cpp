@@ -15,7 +15,7 @@
 namespace fathom::test {
 namespace {
 
-TEST(AmxTrial, TrapsAndWrongResultsAreRefused) {
+TEST(AmxTrial, FailsOnTrapsAndWrongResults) {
   EXPECT_TRUE(trial_succeeds([] { return true; }));
   EXPECT_FALSE(trial_succeeds([] { return false; }));
 #if FATHOM_AMX
@@ -30,7 +30,7 @@ TEST(AmxTrial, TrapsAndWrongResultsAreRefused) {
   }));
 }
 
-TEST(AmxTrial, HandlersBeforeItAreInPlaceAgain) {
+TEST(AmxTrial, RestoresThePreviousHandlers) {
   const auto mine = +[](int) {};
   for (const int signal : {SIGILL, SIGSEGV}) {
     auto* const original = std::signal(signal, mine);
@@ -39,7 +39,7 @@ TEST(AmxTrial, HandlersBeforeItAreInPlaceAgain) {
   }
 }
 
-TEST(AmxUsable, StaysTheSame) { EXPECT_EQ(amx_usable(), amx_usable()); }
+TEST(AmxUsable, ReturnsTheSameEveryTime) { EXPECT_EQ(amx_usable(), amx_usable()); }
 
 #if FATHOM_AMX
 
@@ -49,16 +49,16 @@ class AmxTiles : public testing::Test {
     if (!AmxEmulator::possible()) GTEST_SKIP() << "this machine has neither AMX nor what its emulator needs";
   }
 
-  /// [rows, cols] of anything.
+  /// [rows, cols] with random bytes.
   template <class T>
-  std::vector<T> any(int rows, int cols) {
+  std::vector<T> random_values(int rows, int cols) {
     std::vector<T> values(rows * cols);
     std::uniform_int_distribution<int> byte(0, 255);
     auto* bytes = reinterpret_cast<uint8_t*>(values.data());
     for (size_t i = 0; i < values.size() * sizeof(T); ++i) bytes[i] = static_cast<uint8_t>(byte(random_));
     return values;
   }
-  std::vector<uint16_t> any_bf16(int rows, int cols) {
+  std::vector<uint16_t> random_bf16(int rows, int cols) {
     std::normal_distribution<float> normal(0, 1);
     std::vector<uint16_t> values(rows * cols);
     for (uint16_t& v : values) v = f32_to_bf16(normal(random_));
@@ -69,7 +69,8 @@ class AmxTiles : public testing::Test {
   AmxEmulator emulator_;
 };
 
-/// Tiles 0 (C), 1 (A) and 2 (B) for a product of [rows, 4·steps bytes] with [steps, columns, 4 bytes].
+/// Returns a configuration of tiles 0 (C), 1 (A) and 2 (B) for a product of [rows, 4·steps bytes] with [steps,
+/// columns, 4 bytes].
 TileConfig product_config(int rows, int steps, int columns) {
   TileConfig config;
   config.rows[0] = config.rows[1] = static_cast<uint8_t>(rows);
@@ -81,9 +82,9 @@ TileConfig product_config(int rows, int steps, int columns) {
 
 const int kShapes[][3] = {{16, 16, 16}, {1, 1, 1}, {5, 3, 11}, {16, 2, 7}, {2, 16, 1}, {13, 8, 16}};
 
-TEST_F(AmxTiles, TrialOfTheMachineSucceedsWhereInstructionsDo) { EXPECT_TRUE(amx_product_is_right()); }
+TEST_F(AmxTiles, TrialProductIsCorrect) { EXPECT_TRUE(amx_product_is_correct()); }
 
-TEST_F(AmxTiles, PeakDoesAtLeastWhatItIsAskedFor) {
+TEST_F(AmxTiles, PeakDoesAtLeastTheRequestedMultiplyAdds) {
   float sink = 0;
   for (const int64_t n : {1, 100000}) EXPECT_GE(amx_peak_bf16(n, &sink), n);
   EXPECT_EQ(sink, 0);
@@ -91,8 +92,8 @@ TEST_F(AmxTiles, PeakDoesAtLeastWhatItIsAskedFor) {
 
 TEST_F(AmxTiles, StoreWritesWhatLoadRead) {
   for (const size_t stride : {64, 80, 200, 4096}) {
-    const auto from = any<uint8_t>(kTileRows, static_cast<int>(stride));
-    auto to = any<uint8_t>(kTileRows, static_cast<int>(stride));
+    const auto from = random_values<uint8_t>(kTileRows, static_cast<int>(stride));
+    auto to = random_values<uint8_t>(kTileRows, static_cast<int>(stride));
     auto expected = to;
     for (int r = 0; r < kTileRows; ++r) std::memcpy(&expected[r * stride], &from[r * stride], kTileRowBytes);
     {
@@ -110,8 +111,8 @@ TEST_F(AmxTiles, StoreWritesWhatLoadRead) {
   }
 }
 
-TEST_F(AmxTiles, EachOfTheEightTilesHoldsItsOwn) {
-  const auto from = any<uint8_t>(8 * kTileRows, kTileRowBytes);
+TEST_F(AmxTiles, EachOfTheEightTilesHoldsItsOwnData) {
+  const auto from = random_values<uint8_t>(8 * kTileRows, kTileRowBytes);
   std::vector<uint8_t> to(from.size());
   const auto each = [](const auto& f) {
     [&]<int... T>(std::integer_sequence<int, T...>) { (f.template operator()<T>(), ...); }
@@ -125,8 +126,8 @@ TEST_F(AmxTiles, EachOfTheEightTilesHoldsItsOwn) {
   EXPECT_EQ(to, from);
 }
 
-TEST_F(AmxTiles, ConfiguringAndZeroClear) {
-  const auto from = any<uint8_t>(kTileRows, kTileRowBytes);
+TEST_F(AmxTiles, ConfiguringAndZeroingClearTiles) {
+  const auto from = random_values<uint8_t>(kTileRows, kTileRowBytes);
   const std::vector<uint8_t> zeros(kTileBytes);
   auto to = from;
   {
@@ -147,8 +148,8 @@ TEST_F(AmxTiles, ConfiguringAndZeroClear) {
 
 TEST_F(AmxTiles, SmallTilesMoveOnlyTheirRowsAndBytes) {
   for (const auto& [rows, steps, columns] : kShapes) {
-    const auto from = any<uint8_t>(kTileRows, 96);
-    auto to = any<uint8_t>(kTileRows, 96);
+    const auto from = random_values<uint8_t>(kTileRows, 96);
+    auto to = random_values<uint8_t>(kTileRows, 96);
     auto expected = to;
     for (int r = 0; r < rows; ++r) std::memcpy(&expected[r * 96], &from[r * 96], 4 * steps);
     tile_configure(product_config(rows, steps, columns));
@@ -161,7 +162,7 @@ TEST_F(AmxTiles, SmallTilesMoveOnlyTheirRowsAndBytes) {
 
 TEST_F(AmxTiles, Bf16ProductEqualsPlainSums) {
   for (const auto& [rows, steps, columns] : kShapes) {
-    const auto a = any_bf16(rows, 2 * steps), b = any_bf16(steps, 2 * columns);
+    const auto a = random_bf16(rows, 2 * steps), b = random_bf16(steps, 2 * columns);
     std::vector<float> c(rows * columns, 0.25f);
     tile_configure(product_config(rows, steps, columns));
     tile_load<0>(c.data(), 4 * columns);
@@ -185,7 +186,7 @@ TEST_F(AmxTiles, Bf16ProductEqualsPlainSums) {
   }
 }
 
-TEST_F(AmxTiles, Bf16ProductTakesDenormalsForZero) {
+TEST_F(AmxTiles, Bf16ProductTreatsDenormalsAsZero) {
   constexpr uint16_t kTiny = 0x1f80, kDenormal = 0x0040, kOne = 0x3f80;  // 2⁻⁶⁴, 2⁻¹²⁷, 1
   const struct {
     uint16_t a, b;
@@ -205,7 +206,7 @@ TEST_F(AmxTiles, Bf16ProductTakesDenormalsForZero) {
   }
 }
 
-/// C + A·B of bytes, A as type `Left`; the sums wrap around.
+/// Returns C + A·B of bytes, A as type `Left`; the sums wrap around.
 template <class Left>
 std::vector<int32_t> plain_bytes(std::vector<int32_t> c, const std::vector<uint8_t>& a,
                                  const std::vector<int8_t>& b, int rows, int steps, int columns) {
@@ -224,9 +225,9 @@ std::vector<int32_t> plain_bytes(std::vector<int32_t> c, const std::vector<uint8
 
 TEST_F(AmxTiles, ByteProductsEqualPlainSums) {
   for (const auto& [rows, steps, columns] : kShapes) {
-    const auto a = any<uint8_t>(rows, 4 * steps);
-    const auto b = any<int8_t>(steps, 4 * columns);
-    const auto before = any<int32_t>(rows, columns);
+    const auto a = random_values<uint8_t>(rows, 4 * steps);
+    const auto b = random_values<int8_t>(steps, 4 * columns);
+    const auto before = random_values<int32_t>(rows, columns);
     for (const bool is_signed : {false, true}) {
       auto c = before;
       tile_configure(product_config(rows, steps, columns));
@@ -248,8 +249,8 @@ TEST_F(AmxTiles, ByteProductsEqualPlainSums) {
 }
 
 TEST_F(AmxTiles, OperandsMayBeAnyTiles) {
-  const auto a = any<uint8_t>(16, 64);
-  const auto b = any<int8_t>(16, 64);
+  const auto a = random_values<uint8_t>(16, 64);
+  const auto b = random_values<int8_t>(16, 64);
   std::vector<int32_t> c(256), expected = plain_bytes<uint8_t>(c, a, b, 16, 16, 16);
   {
     const TileScope tiles;
@@ -270,7 +271,7 @@ TEST_F(AmxTiles, OperandsMayBeAnyTiles) {
   EXPECT_EQ(c, expected);
 }
 
-// What the compiler may choose for an address: every kind of base and index register, displacement and scale.
+// The address forms that the compiler may choose: every kind of base and index register, displacement and scale.
 #define FATHOM_EXPECT_LOADS(base_register, index_register, operand, row, scale)                                 \
   {                                                                                                             \
     std::vector<uint8_t> to(kTileBytes), expected(kTileBytes);                                                  \
@@ -285,8 +286,8 @@ TEST_F(AmxTiles, OperandsMayBeAnyTiles) {
     EXPECT_EQ(to, expected) << operand;                                                                         \
   }
 
-TEST_F(AmxTiles, EveryFormOfAddressIsUnderstood) {
-  const auto from = any<uint8_t>(128, 128);
+TEST_F(AmxTiles, DecodesEveryFormOfAddress) {
+  const auto from = random_values<uint8_t>(128, 128);
   FATHOM_EXPECT_LOADS("rbx", "rcx", "(%%rbx,%%rcx,1)", 512, 1)
   FATHOM_EXPECT_LOADS("rsi", "rdi", "8(%%rsi,%%rdi,2)", 520, 2)
   FATHOM_EXPECT_LOADS("rdi", "r8", "-16(%%rdi,%%r8,4)", 496, 4)
@@ -299,7 +300,7 @@ TEST_F(AmxTiles, EveryFormOfAddressIsUnderstood) {
   FATHOM_EXPECT_LOADS("rbx", "rcx", "8(%%rbx)", 520, 0)
 }
 
-/// A chain of products that only one thread's tiles can give.
+/// A chain of products whose result is correct only if the thread has its own tiles.
 std::vector<int32_t> chain(const std::vector<uint8_t>& a, const std::vector<int8_t>& b, int rounds) {
   std::vector<int32_t> c(256);
   const TileScope tiles;
@@ -313,13 +314,13 @@ std::vector<int32_t> chain(const std::vector<uint8_t>& a, const std::vector<int8
   return c;
 }
 
-TEST_F(AmxTiles, ThreadsHaveTilesOfTheirOwn) {
+TEST_F(AmxTiles, ThreadsHaveSeparateTiles) {
   constexpr int kRounds = 200;
   std::vector<int32_t> results[2], expected[2];
   std::vector<std::thread> threads;
   for (int t = 0; t < 2; ++t) {
-    const auto a = any<uint8_t>(16, 64);
-    const auto b = any<int8_t>(16, 64);
+    const auto a = random_values<uint8_t>(16, 64);
+    const auto b = random_values<int8_t>(16, 64);
     expected[t].resize(256);
     for (int i = 0; i < kRounds; ++i) expected[t] = plain_bytes<uint8_t>(expected[t], a, b, 16, 16, 16);
     threads.emplace_back([&results, a, b, t] { results[t] = chain(a, b, kRounds); });
@@ -331,25 +332,25 @@ TEST_F(AmxTiles, ThreadsHaveTilesOfTheirOwn) {
 
 using AmxEmulatorDeathTest = AmxTiles;
 
-TEST_F(AmxEmulatorDeathTest, RefusesWhatTheProcessorWould) {
+TEST_F(AmxEmulatorDeathTest, RejectsWhatTheProcessorRejects) {
   if (!AmxEmulator::needed()) GTEST_SKIP() << "this machine has AMX";
-  const auto refused = testing::KilledBySignal(SIGILL);
-  EXPECT_EXIT(asm volatile("ud2"), refused, "AmxEmulator");
-  EXPECT_EXIT(tile_zero<0>(), refused, "AmxEmulator") << "no configuration";
-  EXPECT_EXIT(tile_configure(product_config(17, 4, 4)), refused, "AmxEmulator") << "too many rows";
+  const auto rejected = testing::KilledBySignal(SIGILL);
+  EXPECT_EXIT(asm volatile("ud2"), rejected, "AmxEmulator");
+  EXPECT_EXIT(tile_zero<0>(), rejected, "AmxEmulator") << "no configuration";
+  EXPECT_EXIT(tile_configure(product_config(17, 4, 4)), rejected, "AmxEmulator") << "too many rows";
   const auto load_without_rows = [] {
     std::vector<uint8_t> memory(kTileBytes);
     tile_configure(product_config(4, 4, 4));
     tile_load<3>(memory.data(), 64);
   };
-  EXPECT_EXIT(load_without_rows(), refused, "AmxEmulator");
+  EXPECT_EXIT(load_without_rows(), rejected, "AmxEmulator");
   const auto multiply_unmatched = [] {
     TileConfig config = product_config(4, 4, 4);
-    config.rows[2] = 5;  // not as many as the pairs of A
+    config.rows[2] = 5;  // must equal the number of pairs of A, 4
     tile_configure(config);
     tile_dp_bf16<0, 1, 2>();
   };
-  EXPECT_EXIT(multiply_unmatched(), refused, "AmxEmulator");
+  EXPECT_EXIT(multiply_unmatched(), rejected, "AmxEmulator");
 }
 
 #endif

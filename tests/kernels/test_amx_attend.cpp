@@ -17,12 +17,12 @@ using test::AttendProblem;
 
 constexpr PageFormat kFormats[] = {PageFormat::kBF16, PageFormat::kQ8, PageFormat::kQ4, PageFormat::kF32};
 
-/// The machine quant of the tiles, on the processor or emulated.
+/// Runs the tile kernels on the processor, or on the emulator.
 class AmxAttend : public testing::Test {
  protected:
   void SetUp() override {
     const std::optional<Kernels> table = amx_kernels();
-    if (!table || !AmxEmulator::possible()) GTEST_SKIP() << "no AMX here, and no emulation of it";
+    if (!table || !AmxEmulator::possible()) GTEST_SKIP() << "no AMX available, and no emulation of it";
     emulator_ = std::make_unique<AmxEmulator>();
     table_ = *table;
   }
@@ -30,8 +30,8 @@ class AmxAttend : public testing::Test {
   Kernels table_;
 };
 
-/// Queries, keys, weights and values are rounded to 8 bits once: each result stays within a few of these roundings,
-/// and all of them together within less than one.
+/// Queries, keys, weights and values are rounded once to bfloat16 (8 significant bits). Each result is within a few
+/// of these roundings; the root mean square error is less than one.
 void expect_bf16_near(const std::vector<float>& expected, const std::vector<float>& found) {
   ASSERT_EQ(expected.size(), found.size());
   double squares = 0;
@@ -72,7 +72,7 @@ TEST_F(AmxAttend, IsWithinRoundingOfReferenceOverShapesMasksAndPositions) {
   }
 }
 
-TEST_F(AmxAttend, EveryNumberOfRowsGivesTheSameRows) {
+TEST_F(AmxAttend, RowsDoNotDependOnTheNumberOfRows) {
   const AttendProblem all({64, 64, 64, 70, 1, 3, PageFormat::kBF16});
   const auto expected = all.run(table_, 0, 3);
   for (int rows = 16; rows < 70; rows += 1 + rows % 5) {
@@ -86,21 +86,21 @@ TEST_F(AmxAttend, EveryNumberOfRowsGivesTheSameRows) {
   }
 }
 
-TEST_F(AmxAttend, NothingVisibleGivesZeroAndMinusInfinity) {
+TEST_F(AmxAttend, RowsWithoutVisibleTokensGiveZeroAndMinusInfinity) {
   AttendProblem problem({64, 64, 64, 20, 2, 3, PageFormat::kBF16});
   std::vector<uint64_t> none(20, ~uint64_t{0});
   none[7] = 0;
   for (PageRead& page : problem.reads) page.row_masks = none.data();
   const auto result = problem.run(table_, 0, 3);
   for (int i = 0; i < 40; ++i) {
-    const bool hidden = i / 2 == 7;
-    EXPECT_EQ(result.lse[i] == -std::numeric_limits<float>::infinity(), hidden);
-    for (int p = 0; p < 3; ++p) EXPECT_EQ(result.mass[i * 3 + p] == 0.0f, hidden);
-    for (int d = 0; hidden && d < 64; ++d) EXPECT_EQ(result.out[i * 64 + d], 0.0f);
+    const bool masked = i / 2 == 7;
+    EXPECT_EQ(result.lse[i] == -std::numeric_limits<float>::infinity(), masked);
+    for (int p = 0; p < 3; ++p) EXPECT_EQ(result.mass[i * 3 + p] == 0.0f, masked);
+    for (int d = 0; masked && d < 64; ++d) EXPECT_EQ(result.out[i * 64 + d], 0.0f);
   }
 }
 
-TEST_F(AmxAttend, AQueryThatIsNotFiniteGivesNanAndLeavesTheOthersAlone) {
+TEST_F(AmxAttend, NonFiniteQueriesGiveNanAndDoNotAffectOthers) {
   for (const PageFormat format : kFormats) {
     for (const AttendCase c : {AttendCase{64, 64, 64, 20, 1, 3, format}, AttendCase{80, 48, 32, 7, 3, 2, format},
                                AttendCase{64, 64, 64, 1, 4, 2, format}}) {
@@ -119,7 +119,7 @@ TEST_F(AmxAttend, LargeScoresDoNotOverflow) {
   for (const float v : result.lse) ASSERT_TRUE(std::isfinite(v));
 }
 
-TEST_F(AmxAttend, ThreadsHaveTilesOfTheirOwn) {
+TEST_F(AmxAttend, ThreadsHaveSeparateTiles) {
   const AttendProblem problem({64, 64, 64, 40, 1, 4, PageFormat::kQ8});
   const auto alone = problem.run(table_, 0, 4);
   std::vector<AttendProblem::Result> results(2);

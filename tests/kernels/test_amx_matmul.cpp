@@ -16,16 +16,16 @@ using test::gaussian;
 using test::kAllTypes;
 using test::OwnedMatrix;
 
-/// The machine quant of the tiles, on the processor or emulated.
+/// Runs the tile kernels on the processor, or on the emulator.
 class AmxMatmul : public testing::Test {
  protected:
   void SetUp() override {
     const std::optional<Kernels> table = amx_kernels();
-    if (!table || !AmxEmulator::possible()) GTEST_SKIP() << "no AMX here, and no emulation of it";
+    if (!table || !AmxEmulator::possible()) GTEST_SKIP() << "no AMX available, and no emulation of it";
     emulator_ = std::make_unique<AmxEmulator>();
     table_ = *table;
   }
-  /// y = x·Wᵀ through tiles: [x_rows, w.rows].
+  /// Returns y = x·Wᵀ computed on tiles: [x_rows, w.rows].
   std::vector<float> product(const Matrix& w, const std::vector<float>& x, int64_t x_rows, int threads = 1) {
     ThreadPool pool(threads);
     ActivationBuffer rows;
@@ -41,8 +41,8 @@ class AmxMatmul : public testing::Test {
   Kernels table_;
 };
 
-/// Whether |found − Σ w·x| stays within `error` of the length of the sum, four standard deviations of rounding each
-/// factor by that much.
+/// Expects |found − Σ w·x| to be at most 4 · error · √Σ (w·x)²: four standard deviations, if each factor is rounded
+/// by a relative `error`.
 void expect_close(const Matrix& w, const std::vector<float>& x, const std::vector<float>& found, int64_t x_rows,
                   double error) {
   std::vector<float> row(w.cols);
@@ -74,7 +74,7 @@ TEST_F(AmxMatmul, IsWithinRoundingOfTheExactProductForEveryTypeAndShape) {
                                       << shape.x_rows << " rows");
       const OwnedMatrix w(type, shape.rows, shape.cols, 7);
       const std::vector<float> x = gaussian(shape.x_rows * shape.cols, 11);
-      // bfloat16 rounds by 2⁻⁸ at most; with the second terms by its square
+      // bfloat16 rounds by at most 2⁻⁸; with the remainders, by at most its square
       expect_close(w.matrix, x, product(w.matrix, x, shape.x_rows), shape.x_rows,
                    is_float(type) ? std::ldexp(1, -16) : std::ldexp(1, -8));
     }
@@ -103,7 +103,7 @@ TEST_F(AmxMatmul, RoundsLessThanEightBitActivations) {
   EXPECT_LT(std::sqrt(error_of_tiles), 0.5 * std::sqrt(error_of_eight_bits));
 }
 
-TEST_F(AmxMatmul, BlocksOfRowsAndTokensMeetWithoutASeam) {
+TEST_F(AmxMatmul, ResultsDoNotDependOnBlocksThreadsOrOtherTokens) {
   // more than kBlockRows rows, kBlockTokens tokens and kBlockColumns columns
   const OwnedMatrix w(WeightType::kQ4_K, 300, 768, 3);
   const std::vector<float> x = gaussian(530 * 768, 4);
@@ -112,7 +112,8 @@ TEST_F(AmxMatmul, BlocksOfRowsAndTokensMeetWithoutASeam) {
   EXPECT_EQ(whole, product(w.matrix, x, 530, 2)) << "the division among threads must not matter";
   const std::vector<float> few(x.begin() + 500 * 768, x.end());
   const std::vector<float> tail = product(w.matrix, few, 30);
-  EXPECT_TRUE(std::equal(tail.begin(), tail.end(), whole.begin() + 500 * 300)) << "nor the tokens beside a token";
+  EXPECT_TRUE(std::equal(tail.begin(), tail.end(), whole.begin() + 500 * 300))
+      << "the other tokens must not matter";
 }
 
 }  // namespace

@@ -70,24 +70,24 @@ TEST_P(ElementwiseOnEachIsa, EqualsReferenceForEveryLength) {
   }
 }
 
-TEST_P(ElementwiseOnEachIsa, ActivationsOfExtremeNumbersAreTheirLimits) {
+TEST_P(ElementwiseOnEachIsa, ActivationsOfExtremeNumbersEqualTheirLimits) {
   const Kernels& table = kernels(GetParam());
-  const std::vector<float> given = {0.0f, -90.0f, 90.0f, -1000.0f, 1000.0f, -1e30f, 20.0f, 20.5f, NAN};
-  const auto n = static_cast<int64_t>(given.size());
-  std::vector<float> x = given;
+  const std::vector<float> input = {0.0f, -90.0f, 90.0f, -1000.0f, 1000.0f, -1e30f, 20.0f, 20.5f, NAN};
+  const auto n = static_cast<int64_t>(input.size());
+  std::vector<float> x = input;
   table.silu(x.data(), n);
   expect_near({0, 0, 90, 0, 1000, 0, 20, 20.5f}, {x.begin(), x.end() - 1}, 1e-6f);
   EXPECT_TRUE(std::isnan(x.back()));
-  x = given;
+  x = input;
   table.softplus(x.data(), n);
   expect_near({std::log(2.0f), 0, 90, 0, 1000, 0, 20, 20.5f}, {x.begin(), x.end() - 1}, 1e-6f);
   EXPECT_TRUE(std::isnan(x.back()));
   EXPECT_EQ(x[2], 90);
-  x = given;
+  x = input;
   table.relu_squared(x.data(), n);
   expect_near({0, 0, 8100, 0, 1e6f, 0, 400, 420.25f}, {x.begin(), x.end() - 1}, 1e-6f);
   EXPECT_TRUE(std::isnan(x.back()));
-  x = given;
+  x = input;
   const std::vector<float> up = {9, 1, 9, 1, -9, 1, 0, -1, 1};
   table.swiglu_oai(x.data(), up.data(), n);
   const float seven = 7.0f / (1.0f + std::exp(-1.702f * 7.0f));
@@ -95,7 +95,7 @@ TEST_P(ElementwiseOnEachIsa, ActivationsOfExtremeNumbersAreTheirLimits) {
   EXPECT_TRUE(std::isnan(x.back()));
 }
 
-TEST_P(ElementwiseOnEachIsa, SoftplusKeepsItsPrecisionFarBelowZero) {
+TEST_P(ElementwiseOnEachIsa, SoftplusIsPreciseFarBelowZero) {
   std::vector<float> x(80);
   for (int i = 0; i < 80; ++i) x[i] = -static_cast<float>(i);
   std::vector<float> found = x;
@@ -106,7 +106,7 @@ TEST_P(ElementwiseOnEachIsa, SoftplusKeepsItsPrecisionFarBelowZero) {
   }
 }
 
-TEST_P(ElementwiseOnEachIsa, GatedGroupNormEqualsReferenceAndMayReplaceItsInput) {
+TEST_P(ElementwiseOnEachIsa, GatedGroupNormEqualsReferenceAndWorksInPlace) {
   const Kernels& plain = kernels("reference");
   const Kernels& fast = kernels(GetParam());
   for (const auto& [groups, width] : {std::pair<int64_t, int64_t>{1, 64}, {8, 16}, {3, 7}, {2, 1000}}) {

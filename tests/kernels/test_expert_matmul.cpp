@@ -21,9 +21,10 @@ constexpr WeightType kTypes[] = {WeightType::kF32, WeightType::kF16, WeightType:
                                  WeightType::kMXFP4};
 
 /// Rows of activations routed to experts, with the weights of two products.
-struct Routing {
-  /// rows_of_experts: how many; the weights of experts without rows must not be read: they are null.
-  Routing(WeightType type, std::vector<int64_t> rows_of_experts, int64_t rows, int64_t more_rows, int64_t columns)
+struct RoutedProblem {
+  /// rows_of_experts: the number of rows of each. Weights of experts without rows are null: they must not be read.
+  RoutedProblem(WeightType type, std::vector<int64_t> rows_of_experts, int64_t rows, int64_t more_rows,
+                int64_t columns)
       : sizes(std::move(rows_of_experts)), shapes{rows, more_rows}, cols(columns) {
     offsets.push_back(0);
     for (const int64_t size : sizes) offsets.push_back(offsets.back() + size);
@@ -39,7 +40,7 @@ struct Routing {
     bias = gaussian(static_cast<int64_t>(sizes.size()) * rows, 4);
   }
 
-  /// Of the first product, which has a bias, and of the second.
+  /// Returns the results of the first product, which has a bias, and of the second.
   std::vector<std::vector<float>> run(const Kernels& table, int threads) const {
     ThreadPool pool(threads);
     ActivationBuffer buffer;
@@ -53,7 +54,7 @@ struct Routing {
     return y;
   }
 
-  /// Whether the results are Σ w·x (+ bias), up to an error of each factor of so much.
+  /// Expects the results to be Σ w·x (+ bias), with each factor rounded by a relative `error`.
   void expect_close(const std::vector<std::vector<float>>& y, double error) const {
     std::vector<float> weights(cols);
     for (int p = 0; p < 2; ++p) {
@@ -90,7 +91,7 @@ void expect_experts(const Kernels& table, double float_error, double quantised_e
   for (const WeightType type : kTypes) {
     for (const auto& sizes : kSizes) {
       SCOPED_TRACE(testing::Message() << info(type).name << ", " << sizes.size() << " experts");
-      const Routing routing(type, sizes, 50, 70, 256);
+      const RoutedProblem routing(type, sizes, 50, 70, 256);
       const auto y = routing.run(table, 1);
       routing.expect_close(y, is_float(type) ? float_error : quantised_error);
       for (const int threads : {2, 3}) EXPECT_EQ(routing.run(table, threads), y) << threads << " threads";
@@ -100,17 +101,17 @@ void expect_experts(const Kernels& table, double float_error, double quantised_e
 
 class ExpertsOnEachIsa : public testing::TestWithParam<std::string> {};
 
-TEST_P(ExpertsOnEachIsa, EqualTheProductOfEachRowWithItsExpertForAnyThreads) {
+TEST_P(ExpertsOnEachIsa, MultiplyEachRowWithItsExpertForAnyNumberOfThreads) {
   expect_experts(kernels(GetParam()), std::ldexp(1, -16), std::ldexp(1, -7));
 }
 
-TEST_P(ExpertsOnEachIsa, RandomRoutingsEqualASeparateProductOfEachExpert) {
+TEST_P(ExpertsOnEachIsa, RandomRoutingsEqualSeparateProductsOfEachExpert) {
   const Kernels& table = kernels(GetParam());
   std::mt19937 random(test::seed(7));
   for (int round = 0; round < 5; ++round) {
     std::vector<int64_t> sizes(1 + random() % 9);
     for (int64_t& size : sizes) size = random() % 3 == 0 ? 0 : static_cast<int64_t>(random() % 24);
-    const Routing routing(kTypes[round], sizes, 33, 96, 512);
+    const RoutedProblem routing(kTypes[round], sizes, 33, 96, 512);
     const auto y = routing.run(table, 2);
     ThreadPool pool(1);
     for (size_t e = 0; e < sizes.size(); ++e) {
@@ -129,9 +130,9 @@ TEST_P(ExpertsOnEachIsa, RandomRoutingsEqualASeparateProductOfEachExpert) {
 INSTANTIATE_TEST_SUITE_P(Isa, ExpertsOnEachIsa, testing::ValuesIn(available_isas()),
                          [](const auto& param) { return param.param; });
 
-TEST(ExpertsOnTiles, EqualTheProductOfEachRowWithItsExpertForAnyThreads) {
+TEST(ExpertsOnTiles, MultiplyEachRowWithItsExpertForAnyNumberOfThreads) {
   const std::optional<Kernels> table = amx_kernels();
-  if (!table || !AmxEmulator::possible()) GTEST_SKIP() << "no AMX here, and no emulation of it";
+  if (!table || !AmxEmulator::possible()) GTEST_SKIP() << "no AMX available, and no emulation of it";
   const AmxEmulator emulator;
   expect_experts(*table, std::ldexp(1, -16), std::ldexp(1, -7));
 }

@@ -1,4 +1,4 @@
-// Gradients of norms, activations and softmax: what the functions themselves do when their input changes a little.
+// Gradients of norms, activations and softmax, compared with finite differences of the functions.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -19,17 +19,17 @@ double dot(const Floats& a, const Floats& b) {
   return sum;
 }
 
-/// That the derivative of Σ dy·f(x) along a random direction is what `gradient` says. f: in the reference kernels.
+/// Expects `gradient` to give the derivative of Σ dy·f(x) along a random direction. f: in the reference kernels.
 template <class F>
 void expect_gradient(const Floats& x, const Floats& dy, const Floats& gradient, const F& f) {
   const Floats direction = gaussian(static_cast<int64_t>(x.size()), 77);
   const double step = 1e-2 / std::sqrt(static_cast<double>(x.size()));
-  Floats prefetch = x, behind = x;
+  Floats forward = x, backward = x;
   for (size_t i = 0; i < x.size(); ++i) {
-    prefetch[i] += static_cast<float>(step * direction[i]);
-    behind[i] -= static_cast<float>(step * direction[i]);
+    forward[i] += static_cast<float>(step * direction[i]);
+    backward[i] -= static_cast<float>(step * direction[i]);
   }
-  const double measured = (dot(dy, f(prefetch)) - dot(dy, f(behind))) / (2 * step);
+  const double measured = (dot(dy, f(forward)) - dot(dy, f(backward))) / (2 * step);
   EXPECT_NEAR(dot(gradient, direction), measured, 2e-3 * (1 + std::fabs(measured) + std::sqrt(x.size())));
 }
 
@@ -38,7 +38,7 @@ class GradientsOnEachIsa : public testing::TestWithParam<std::string> {};
 constexpr int64_t kLengths[] = {1, 2, 7, 16, 31, 64, 100, 192, 1000};
 constexpr float kEps = 1e-5f;
 
-TEST_P(GradientsOnEachIsa, RmsNormGoesBackAsItGoesForth) {
+TEST_P(GradientsOnEachIsa, RmsNormGradientMatchesFiniteDifferences) {
   const Kernels& fast = kernels(GetParam());
   const Kernels& plain = kernels("reference");
   for (const int64_t n : kLengths) {
@@ -56,7 +56,7 @@ TEST_P(GradientsOnEachIsa, RmsNormGoesBackAsItGoesForth) {
   }
 }
 
-TEST_P(GradientsOnEachIsa, SwigluOfGatesFarBelowZeroHasNoGradient) {
+TEST_P(GradientsOnEachIsa, SwigluGradientOfGatesFarBelowZeroIsZero) {
   const Floats gate = {-90, -200, -1000}, ones(3, 1.0f);
   Floats dgate(3), dup(3);
   kernels(GetParam()).swiglu_backward(gate.data(), ones.data(), ones.data(), 3, dgate.data(), dup.data());
@@ -66,7 +66,7 @@ TEST_P(GradientsOnEachIsa, SwigluOfGatesFarBelowZeroHasNoGradient) {
   }
 }
 
-TEST_P(GradientsOnEachIsa, SwigluGoesBackAsItGoesForth) {
+TEST_P(GradientsOnEachIsa, SwigluGradientMatchesFiniteDifferences) {
   const Kernels& fast = kernels(GetParam());
   const Kernels& plain = kernels("reference");
   for (const int64_t n : kLengths) {
@@ -82,7 +82,7 @@ TEST_P(GradientsOnEachIsa, SwigluGoesBackAsItGoesForth) {
   }
 }
 
-TEST_P(GradientsOnEachIsa, SoftmaxGoesBackAsItGoesForth) {
+TEST_P(GradientsOnEachIsa, SoftmaxGradientMatchesFiniteDifferences) {
   const Kernels& fast = kernels(GetParam());
   const Kernels& plain = kernels("reference");
   for (const int64_t n : kLengths) {
@@ -91,15 +91,15 @@ TEST_P(GradientsOnEachIsa, SoftmaxGoesBackAsItGoesForth) {
       plain.softmax(in.data(), n);
       return in;
     };
-    Floats shares = x, again = x, dx = dy;
+    Floats shares = x, recomputed = x, dx = dy;
     const float lse = plain.softmax(shares.data(), n);
-    fast.softmax_backward(lse, static_cast<float>(dot(shares, dy)), n, again.data(), dx.data());
-    for (int64_t i = 0; i < n; ++i) ASSERT_NEAR(again[i], shares[i], 2e-6f * shares[i]);
+    fast.softmax_backward(lse, static_cast<float>(dot(shares, dy)), n, recomputed.data(), dx.data());
+    for (int64_t i = 0; i < n; ++i) ASSERT_NEAR(recomputed[i], shares[i], 2e-6f * shares[i]);
     expect_gradient(x, dy, dx, softmax);
   }
 }
 
-TEST_P(GradientsOnEachIsa, ExponentialsAreThoseBelowTheLargest) {
+TEST_P(GradientsOnEachIsa, ExponentialsAreRelativeToTheLargest) {
   const Kernels& fast = kernels(GetParam());
   for (const int64_t n : kLengths) {
     const Floats x = gaussian(n, 5, 20.0f);
@@ -120,7 +120,7 @@ TEST_P(GradientsOnEachIsa, ExponentialsAreThoseBelowTheLargest) {
   }
 }
 
-TEST_P(GradientsOnEachIsa, ExponentialsKeepWhatIsNoNumber) {
+TEST_P(GradientsOnEachIsa, ExponentialsKeepNan) {
   Floats x(40, -std::numeric_limits<float>::infinity());
   x[3] = 1;
   x[5] = std::numeric_limits<float>::quiet_NaN();
@@ -129,7 +129,7 @@ TEST_P(GradientsOnEachIsa, ExponentialsKeepWhatIsNoNumber) {
   EXPECT_TRUE(std::isnan(sum));
 }
 
-TEST_P(GradientsOnEachIsa, WriteNothingBehindTheirEnds) {
+TEST_P(GradientsOnEachIsa, WriteNothingBeyondTheirEnds) {
   const Kernels& fast = kernels(GetParam());
   for (const int64_t n : {1, 5, 17}) {
     const Floats x = gaussian(64, 1), w = gaussian(64, 2), dy = gaussian(64, 3);

@@ -15,9 +15,9 @@ using test::gaussian;
 
 constexpr PageFormat kFormats[] = {PageFormat::kBF16, PageFormat::kF32, PageFormat::kQ8, PageFormat::kQ4};
 
-/// A page and what is written into it.
-struct Page {
-  Page(PageFormat format, int key_dim, int value_dim, int rotary_dim, uint32_t seed)
+/// A page and the data that is written into it.
+struct TestPage {
+  TestPage(PageFormat format, int key_dim, int value_dim, int rotary_dim, uint32_t seed)
       : keys(gaussian(static_cast<size_t>(kPageTokens) * key_dim, seed)),
         values(gaussian(static_cast<size_t>(kPageTokens) * value_dim, seed + 1)),
         bytes(page_key_bytes(format, key_dim) + page_value_bytes(format, value_dim)) {
@@ -62,9 +62,9 @@ struct Page {
   PageWrite write;
 };
 
-bool same_bytes(const Page& a, const Page& b) { return std::ranges::equal(a.bytes.span(), b.bytes.span()); }
+bool same_bytes(const TestPage& a, const TestPage& b) { return std::ranges::equal(a.bytes.span(), b.bytes.span()); }
 
-TEST(Pages, QuantisedOnesTakeHalfAndAQuarterOfTheBytesAndScales) {
+TEST(Pages, QuantisedPagesTakeAHalfOrAQuarterOfTheBytesPlusScales) {
   const size_t scales = 64 / 32 * kPageTokens * 2;
   EXPECT_EQ(page_key_bytes(PageFormat::kBF16, 64), 64u * 64 * 2);
   EXPECT_EQ(page_key_bytes(PageFormat::kQ8, 64), 64u * 64 + scales);
@@ -75,10 +75,10 @@ TEST(Pages, QuantisedOnesTakeHalfAndAQuarterOfTheBytesAndScales) {
   EXPECT_EQ(page_value_bytes(PageFormat::kQ4, 5) % 64, 0u);
 }
 
-TEST(Pages, HoldWhatWasWrittenWithinTheFormatsStep) {
+TEST(Pages, HoldTheWrittenValuesWithinTheFormatsStep) {
   for (const PageFormat format : kFormats) {
     for (const auto& [key_dim, value_dim] : {std::pair{64, 64}, std::pair{80, 20}, std::pair{6, 5}}) {
-      Page page(format, key_dim, value_dim, 0, 3);
+      TestPage page(format, key_dim, value_dim, 0, 3);
       page.put(write_page, 0, kPageTokens);
       const int bits = quant_bits(format);
       for (int t = 0; t < kPageTokens; ++t) {
@@ -102,7 +102,7 @@ TEST(Pages, HoldWhatWasWrittenWithinTheFormatsStep) {
 }
 
 TEST(Pages, KeysAreRotatedByTheirOffset) {
-  Page page(PageFormat::kF32, 8, 4, 4, 5);
+  TestPage page(PageFormat::kF32, 8, 4, 4, 5);
   page.put(write_page, 0, kPageTokens);
   for (int t = 0; t < kPageTokens; ++t) {
     for (int i = 0; i < 4; ++i) {
@@ -116,12 +116,12 @@ TEST(Pages, KeysAreRotatedByTheirOffset) {
 
 class PagesOnEachIsa : public testing::TestWithParam<std::string> {};
 
-TEST_P(PagesOnEachIsa, AreWrittenToTheSameBitsInAnyPieces) {
+TEST_P(PagesOnEachIsa, HaveTheSameBitsForAnySplitOfTheWrites) {
   for (const PageFormat format : kFormats) {
     for (const auto& [key_dim, value_dim, rotary_dim] :
          {std::tuple{64, 64, 64}, std::tuple{128, 96, 128}, std::tuple{80, 20, 24}, std::tuple{6, 5, 4}}) {
       SCOPED_TRACE(testing::Message() << "format " << static_cast<int>(format) << " key " << key_dim);
-      Page plain(format, key_dim, value_dim, rotary_dim, 7), fast(format, key_dim, value_dim, rotary_dim, 7);
+      TestPage plain(format, key_dim, value_dim, rotary_dim, 7), fast(format, key_dim, value_dim, rotary_dim, 7);
       plain.put(write_page, 0, kPageTokens);
       for (const auto& [first, count] : {std::pair{0, 1}, std::pair{1, 30}, std::pair{31, 2}, std::pair{33, 31}})
         fast.put(kernels(GetParam()).write_page, first, count);
@@ -130,9 +130,9 @@ TEST_P(PagesOnEachIsa, AreWrittenToTheSameBitsInAnyPieces) {
   }
 }
 
-TEST_P(PagesOnEachIsa, ATokenWrittenAnewLeavesTheOthersAlone) {
+TEST_P(PagesOnEachIsa, RewritingATokenDoesNotChangeOthers) {
   for (const PageFormat format : kFormats) {
-    Page page(format, 40, 12, 16, 11), expected(format, 40, 12, 16, 11);
+    TestPage page(format, 40, 12, 16, 11), expected(format, 40, 12, 16, 11);
     page.put(kernels(GetParam()).write_page, 0, kPageTokens);
     std::fill(page.keys.begin() + 9 * 40, page.keys.begin() + 10 * 40, 3.0f);
     std::fill(page.values.begin() + 9 * 12, page.values.begin() + 10 * 12, -5.0f);
@@ -146,9 +146,9 @@ TEST_P(PagesOnEachIsa, ATokenWrittenAnewLeavesTheOthersAlone) {
   }
 }
 
-TEST_P(PagesOnEachIsa, ExtremeNumbersStayNumbers) {
+TEST_P(PagesOnEachIsa, ExtremeNumbersStayFinite) {
   for (const PageFormat format : {PageFormat::kQ8, PageFormat::kQ4}) {
-    Page page(format, 32, 32, 0, 13);
+    TestPage page(format, 32, 32, 0, 13);
     const float extremes[] = {0.0f,  -0.0f, 1e-38f, -1e-31f, std::numeric_limits<float>::denorm_min(),
                               1e30f, -1e30f};
     for (size_t i = 0; i < page.keys.size(); ++i) page.keys[i] = extremes[i % 7];

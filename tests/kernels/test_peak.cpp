@@ -9,7 +9,7 @@ namespace {
 
 class PeakOnEachIsa : public testing::TestWithParam<std::string> {};
 
-TEST_P(PeakOnEachIsa, DoesAtLeastWhatItIsAskedForAndLittleMore) {
+TEST_P(PeakOnEachIsa, DoesAtLeastTheRequestedMultiplyAddsAndFewMore) {
   const Kernels& table = kernels(GetParam());
   for (auto* const peak : {table.peak, table.peak_f32, table.peak_bf16}) {
     if (!peak) continue;

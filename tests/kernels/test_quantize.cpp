@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "kernels/blocks.h"
-#include "shared_data.h"
 #include "seed.h"
+#include "shared_data.h"
 
 namespace fathom {
 namespace {
@@ -39,7 +39,7 @@ std::vector<float> round_trip(WeightType type, const std::vector<float>& row) {
   return back;
 }
 
-/// |a − b| / |a| over whole rows.
+/// Returns |a − b| / |a| over whole rows.
 double relative_error(const std::vector<float>& a, const std::vector<float>& b) {
   double error = 0, square = 0;
   for (size_t i = 0; i < a.size(); ++i) {
@@ -93,7 +93,7 @@ TEST(Half, EveryHalfHasItsIeeeValue) {
   }
 }
 
-TEST(Half, EveryHalfSurvivesTheWayToFloatAndBack) {
+TEST(Half, EveryHalfSurvivesTheRoundTripThroughFloat) {
   for (uint32_t bits = 0; bits < 0x10000; ++bits) {
     const float value = f16_to_f32(static_cast<uint16_t>(bits));
     const uint16_t back = f32_to_f16(value);
@@ -136,7 +136,7 @@ TEST(Bfloat, RoundsToNearestAndTiesToEven) {
   }
 }
 
-TEST(Bfloat, NanStaysNanWhateverItsPayload) {
+TEST(Bfloat, NanStaysNanForEveryPayload) {
   for (uint32_t bits : {0x7f800001u, 0x7fffffffu, 0xff800001u, 0xffffffffu, 0x7fc00000u}) {
     EXPECT_TRUE(std::isnan(bf16_to_f32(f32_to_bf16(std::bit_cast<float>(bits))))) << bits;
   }
@@ -312,7 +312,7 @@ TEST(HandMadeBlock, MXFP4) {
   EXPECT_EQ(w[21], 0);    // the second zero
 }
 
-TEST(HandMadeBlock, MXFP4ReachesSubnormalAndLargeScales) {
+TEST(HandMadeBlock, MXFP4HasSubnormalAndLargeScales) {
   for (const int exponent : {0, 1, 2, 127, 252}) {
     BlockMXFP4 block{static_cast<uint8_t>(exponent), {}};
     block.quants[0] = 0x02;
@@ -348,13 +348,13 @@ TEST(Quantize, MoreBitsOfOneFamilyMeanLessError) {
   }
 }
 
-TEST(Quantize, WeightsOfAnySizeKeepTheirRelativeError) {
+TEST(Quantize, RelativeErrorDoesNotDependOnTheMagnitude) {
   constexpr uint32_t kSeed = 11;
   for (WeightType type : kTypes) {
-    const double usual = normal_error(type);
+    const double reference = normal_error(type);
     for (float deviation : {1e-2f, 1.0f, 100.0f}) {
       const std::vector<float> row = normal_row(256 * 64, deviation, kSeed);
-      EXPECT_LE(relative_error(row, round_trip(type, row)), 1.1 * usual + 1e-9)
+      EXPECT_LE(relative_error(row, round_trip(type, row)), 1.1 * reference + 1e-9)
           << info(type).name << " " << deviation;
     }
   }
@@ -365,7 +365,7 @@ TEST(Quantize, ZerosStayZeros) {
   for (WeightType type : kTypes) EXPECT_EQ(round_trip(type, row), row) << info(type).name;
 }
 
-TEST(Quantize, ConstantRowsSurviveWithinTwoPercent) {
+TEST(Quantize, ConstantRowsKeepTheirValueWithinTwoPercent) {
   for (WeightType type : kTypes) {
     if (type == WeightType::kMXFP4) continue;  // its scales are powers of two
     for (float value : {0.03f, -0.03f, 5.0f, -5.0f}) {
@@ -375,7 +375,7 @@ TEST(Quantize, ConstantRowsSurviveWithinTwoPercent) {
   }
 }
 
-TEST(Quantize, WeightsOnTheGridOfASimpleBlockComeBackExactly) {
+TEST(Quantize, WeightsOnTheGridOfASimpleBlockAreExact) {
   std::vector<float> symmetric4(32), symmetric5(32), line4(32), line5(32), codebook(32), fp4(32), bytes(32);
   for (int i = 0; i < 32; ++i) {
     symmetric4[i] = 0.5f * static_cast<float>(i % 16 - 8);
@@ -395,15 +395,15 @@ TEST(Quantize, WeightsOnTheGridOfASimpleBlockComeBackExactly) {
   EXPECT_EQ(round_trip(WeightType::kQ8_0, bytes), bytes);
 }
 
-TEST(Quantize, OneOutlierCostsOnlyItsOwnBlock) {
+TEST(Quantize, OneOutlierAffectsOnlyItsOwnBlock) {
   constexpr uint32_t kSeed = 3;
   std::vector<float> row = normal_row(1024, 0.02f, kSeed);
   for (WeightType type : kTypes) {
     std::vector<std::byte> before = quantized(type, row);
     for (float outlier : {1000.0f, kInfinity, std::numeric_limits<float>::quiet_NaN()}) {
-      std::vector<float> hit = row;
-      hit[300] = outlier;
-      std::vector<std::byte> after = quantized(type, hit);
+      std::vector<float> changed = row;
+      changed[300] = outlier;
+      std::vector<std::byte> after = quantized(type, changed);
       const size_t first = 300 / info(type).block * info(type).bytes, last = first + info(type).bytes;
       EXPECT_TRUE(std::equal(before.begin(), before.begin() + first, after.begin())) << info(type).name;
       EXPECT_TRUE(std::equal(before.begin() + last, before.end(), after.begin() + last)) << info(type).name;
@@ -411,7 +411,8 @@ TEST(Quantize, OneOutlierCostsOnlyItsOwnBlock) {
   }
 }
 
-/// A file of rows in shared/golden/weight-types: type, rows, cols, the blocks, and the weights as floats.
+/// Expects dequantised rows to equal a file in shared/golden/weight-types: type, rows, cols, the blocks, and the
+/// weights as floats.
 void expect_golden_rows(WeightType type, const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   int32_t head[3] = {};

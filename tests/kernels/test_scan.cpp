@@ -1,4 +1,4 @@
-// State-space kernels: against their definition in double, for any split of the rows, and at the limits of decays.
+// State-space kernels, compared with their definition in double, for any split of the rows, and at extreme decays.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -18,7 +18,7 @@ class ScanOnEachIsa : public testing::TestWithParam<std::string> {
   const Kernels& table() const { return kernels(GetParam()); }
 };
 
-/// |a − b| within `tolerance` of the largest of a.
+/// Expects |a − b| to be within `tolerance` of the largest of a.
 void expect_near(const Floats& a, const Floats& b, double tolerance) {
   ASSERT_EQ(a.size(), b.size());
   double largest = 0;
@@ -26,10 +26,10 @@ void expect_near(const Floats& a, const Floats& b, double tolerance) {
   for (size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], tolerance * largest) << i << " of " << a.size();
 }
 
-/// Numbers of rows that a sequence may be divided into.
+/// Ways to split the rows of a sequence into calls.
 const std::vector<int64_t> kSplits[] = {{1, 1, 1, 1, 1}, {2, 100}, {100}, {33, 1, 64}, {3, 2, 100}};
 
-/// Calls body(first, rows) for the parts of `total` rows.
+/// Calls body(first, rows) for each part of `total` rows.
 template <class Body>
 void for_parts(const std::vector<int64_t>& split, int64_t total, const Body& body) {
   int64_t first = 0;
@@ -41,11 +41,11 @@ void for_parts(const std::vector<int64_t>& split, int64_t total, const Body& bod
   if (first < total) body(first, total - first);
 }
 
-struct Conv {
+struct ConvProblem {
   int64_t rows, channels;
   int width;
   bool silu, with_bias;
-  int64_t stride = channels + 3;  // what lies between the rows must stay as it is
+  int64_t stride = channels + 3;  // the floats between the rows must not change
   Floats x = gaussian(rows * stride, 1), weight = gaussian(channels * width, 2), bias = gaussian(channels, 3);
   Floats ring = gaussian(std::max(1, width - 1) * channels, 4);
 
@@ -71,7 +71,7 @@ struct Conv {
     });
     return result;
   }
-  /// By definition, over the inputs of the ring and those of x.
+  /// Returns the result by definition, from the inputs of the ring and those of x.
   Result expected() const {
     Result result{Floats(rows * stride, 5.0f), ring};
     const int64_t before = width - 1;
@@ -91,12 +91,12 @@ struct Conv {
   }
 };
 
-TEST_P(ScanOnEachIsa, ConvolutionIsItsDefinitionForEveryWidthAndKeepsTheLastInputs) {
+TEST_P(ScanOnEachIsa, ConvolutionMatchesItsDefinitionForEveryWidthAndKeepsTheLastInputs) {
   for (const int64_t rows : {1, 2, 5, 40}) {
     for (int width = 1; width <= kMaxConvWidth; ++width) {
       for (const int64_t channels : {1, 16, 53}) {
         SCOPED_TRACE(testing::Message() << rows << " rows, width " << width << ", " << channels << " channels");
-        const Conv conv{rows, channels, width, width % 2 == 0, width % 3 != 0};
+        const ConvProblem conv{rows, channels, width, width % 2 == 0, width % 3 != 0};
         const auto expected = conv.expected(), found = conv.run(table(), {rows}, channels);
         expect_near(expected.y, found.y, 1e-6);
         EXPECT_EQ(expected.ring, found.ring);
@@ -107,7 +107,7 @@ TEST_P(ScanOnEachIsa, ConvolutionIsItsDefinitionForEveryWidthAndKeepsTheLastInpu
 
 TEST_P(ScanOnEachIsa, ConvolutionHasTheSameBitsForAnySplit) {
   for (const int width : {2, 4, 8}) {
-    const Conv conv{70, 37, width, true, true};
+    const ConvProblem conv{70, 37, width, true, true};
     const auto whole = conv.run(table(), {70}, 37);
     for (const auto& split : kSplits) {
       for (const int64_t channel_split : {0, 3, 16, 36}) EXPECT_EQ(conv.run(table(), split, channel_split), whole);
@@ -116,7 +116,7 @@ TEST_P(ScanOnEachIsa, ConvolutionHasTheSameBitsForAnySplit) {
 }
 
 /// A problem of Mamba-1. dt is near 0.1, unless a test replaces it.
-struct Mamba {
+struct MambaProblem {
   int64_t rows, channels, state;
   int64_t stride = channels + 1, state_stride = state + 2;
   Floats x = gaussian(rows * stride, 1), dt = positive(gaussian(rows * stride, 2, 0.1f)),
@@ -160,7 +160,7 @@ struct Mamba {
     });
     return result;
   }
-  /// By definition, the state in double.
+  /// Returns the result by definition, with the state in double.
   Result expected() const {
     Result result{Floats(rows * stride), h};
     std::vector<double> state_of_all(h.begin(), h.end());
@@ -182,11 +182,11 @@ struct Mamba {
   }
 };
 
-TEST_P(ScanOnEachIsa, SelectiveScanIsItsDefinition) {
+TEST_P(ScanOnEachIsa, SelectiveScanMatchesItsDefinition) {
   for (const int64_t state : {1, 8, 16, 20, 64}) {
     for (const int64_t channels : {1, 6, 19}) {
       SCOPED_TRACE(testing::Message() << channels << " channels, state " << state);
-      Mamba problem{50, channels, state};
+      MambaProblem problem{50, channels, state};
       if (channels == 6) problem.d.clear();
       const auto expected = problem.expected(), found = problem.run(table(), {50}, channels);
       expect_near(expected.y, found.y, 1e-5);
@@ -196,7 +196,7 @@ TEST_P(ScanOnEachIsa, SelectiveScanIsItsDefinition) {
 }
 
 TEST_P(ScanOnEachIsa, SelectiveScanHasTheSameBitsForAnySplitAndInPlace) {
-  const Mamba problem{70, 11, 16};
+  const MambaProblem problem{70, 11, 16};
   const auto whole = problem.run(table(), {70}, 11);
   for (const auto& split : kSplits) {
     for (const int64_t channel_split : {0, 1, 4, 7}) EXPECT_EQ(problem.run(table(), split, channel_split), whole);
@@ -204,8 +204,8 @@ TEST_P(ScanOnEachIsa, SelectiveScanHasTheSameBitsForAnySplitAndInPlace) {
   EXPECT_EQ(problem.run(table(), {70}, 11, true), whole);
 }
 
-TEST_P(ScanOnEachIsa, SelectiveScanForgetsAllWithALargeStepAndNothingWithNone) {
-  Mamba problem{1, 5, 16};
+TEST_P(ScanOnEachIsa, SelectiveScanClearsTheStateWithALargeStepAndKeepsItWithAZeroStep) {
+  MambaProblem problem{1, 5, 16};
   for (float& v : problem.a) v = std::min(v, -0.01f);
   std::fill(problem.x.begin(), problem.x.end(), 0.0f);
   for (const float large : {1e6f, 1e30f}) {
@@ -217,14 +217,14 @@ TEST_P(ScanOnEachIsa, SelectiveScanForgetsAllWithALargeStepAndNothingWithNone) {
 }
 
 /// A problem of Mamba-2.
-struct Head {
+struct SsdProblem {
   int64_t rows, width, state;
   int64_t stride = width + 1, state_stride = state + 2, dt_stride = 3;
   float a = -0.7f, d = 0.6f;
-  Floats x = gaussian(rows * stride, 1), dt = Mamba::positive(gaussian(rows * dt_stride, 2, 0.3f)),
+  Floats x = gaussian(rows * stride, 1), dt = MambaProblem::positive(gaussian(rows * dt_stride, 2, 0.3f)),
          b = gaussian(rows * state_stride, 4), c = gaussian(rows * state_stride, 5), h = gaussian(width * state, 7);
 
-  using Result = Mamba::Result;
+  using Result = MambaProblem::Result;
   enum class Form { kScan, kChunk, kChunkOfProducts };
 
   Result run(const Kernels& table, Form form, const std::vector<int64_t>& split, bool in_place = false) const {
@@ -254,7 +254,7 @@ struct Head {
     });
     return result;
   }
-  /// By definition, the state in double.
+  /// Returns the result by definition, with the state in double.
   Result expected() const {
     Result result{Floats(rows * stride), h};
     std::vector<double> state_of_all(h.begin(), h.end());
@@ -277,11 +277,12 @@ struct Head {
   }
 };
 
-constexpr Head::Form kForms[] = {Head::Form::kScan, Head::Form::kChunk, Head::Form::kChunkOfProducts};
+constexpr SsdProblem::Form kForms[] = {SsdProblem::Form::kScan, SsdProblem::Form::kChunk,
+                                       SsdProblem::Form::kChunkOfProducts};
 
-void expect_head(const Kernels& table, const Head& problem) {
+void expect_head(const Kernels& table, const SsdProblem& problem) {
   const auto expected = problem.expected();
-  for (const Head::Form form : kForms) {
+  for (const SsdProblem::Form form : kForms) {
     SCOPED_TRACE(testing::Message() << problem.rows << " rows, " << problem.width << "×" << problem.state
                                     << ", form " << static_cast<int>(form));
     const auto found = problem.run(table, form, {problem.rows});
@@ -290,7 +291,7 @@ void expect_head(const Kernels& table, const Head& problem) {
   }
 }
 
-TEST_P(ScanOnEachIsa, SsdIsItsDefinitionInEveryForm) {
+TEST_P(ScanOnEachIsa, SsdMatchesItsDefinitionInEveryForm) {
   struct Shape {
     int64_t rows, width, state;
   };
@@ -299,60 +300,61 @@ TEST_P(ScanOnEachIsa, SsdIsItsDefinitionInEveryForm) {
 }
 
 TEST_P(ScanOnEachIsa, SsdScanHasTheSameBitsForAnySplitAndInPlace) {
-  const Head problem{70, 19, 40};
-  const auto whole = problem.run(table(), Head::Form::kScan, {70});
-  for (const auto& split : kSplits) EXPECT_EQ(problem.run(table(), Head::Form::kScan, split), whole);
-  EXPECT_EQ(problem.run(table(), Head::Form::kScan, {70}, true), whole);
+  const SsdProblem problem{70, 19, 40};
+  const auto whole = problem.run(table(), SsdProblem::Form::kScan, {70});
+  for (const auto& split : kSplits) EXPECT_EQ(problem.run(table(), SsdProblem::Form::kScan, split), whole);
+  EXPECT_EQ(problem.run(table(), SsdProblem::Form::kScan, {70}, true), whole);
 }
 
 TEST_P(ScanOnEachIsa, SsdChunkCarriesItsStateAndWorksInPlace) {
-  const Head problem{150, 19, 40};
-  const auto whole = problem.run(table(), Head::Form::kChunk, {150});
+  const SsdProblem problem{150, 19, 40};
+  const auto whole = problem.run(table(), SsdProblem::Form::kChunk, {150});
   for (const auto& split : kSplits) {
-    const auto parts = problem.run(table(), Head::Form::kChunk, split);
+    const auto parts = problem.run(table(), SsdProblem::Form::kChunk, split);
     expect_near(whole.y, parts.y, 1e-5);
     expect_near(whole.h, parts.h, 1e-5);
   }
-  EXPECT_EQ(problem.run(table(), Head::Form::kChunk, {150}, true), whole);
-  // blocks begin with the call: parts of whole blocks are the same computation
-  EXPECT_EQ(problem.run(table(), Head::Form::kChunk, {2 * kSsdBlock, kSsdBlock}), whole);
+  EXPECT_EQ(problem.run(table(), SsdProblem::Form::kChunk, {150}, true), whole);
+  // blocks begin with the call, so parts of whole blocks are the same computation
+  EXPECT_EQ(problem.run(table(), SsdProblem::Form::kChunk, {2 * kSsdBlock, kSsdBlock}), whole);
 }
 
-TEST_P(ScanOnEachIsa, SsdChunkDoesNotLookAhead) {
-  const Head problem{90, 32, 32};
-  Head other = problem;
-  const auto whole = problem.run(table(), Head::Form::kChunk, {90});
+TEST_P(ScanOnEachIsa, SsdChunkIsCausal) {
+  const SsdProblem problem{90, 32, 32};
+  SsdProblem other = problem;
+  const auto whole = problem.run(table(), SsdProblem::Form::kChunk, {90});
   for (int64_t i = 45 * problem.stride; i < 90 * problem.stride; ++i) other.x[i] = 100;
   for (int64_t i = 45 * problem.state_stride; i < 90 * problem.state_stride; ++i) other.b[i] = -100;
   for (int64_t i = 45 * problem.dt_stride; i < 90 * problem.dt_stride; ++i) other.dt[i] = 7;
-  const auto changed = other.run(table(), Head::Form::kChunk, {90});
+  const auto changed = other.run(table(), SsdProblem::Form::kChunk, {90});
   EXPECT_TRUE(std::equal(whole.y.begin(), whole.y.begin() + 45 * problem.stride, changed.y.begin()));
 }
 
-TEST_P(ScanOnEachIsa, SsdOfExtremeStepsIsItsDefinition) {
-  Head forgetful{100, 16, 32};
-  forgetful.a = -50;
-  for (int64_t r = 0; r < forgetful.rows; r += 7) forgetful.dt[r * forgetful.dt_stride] = 1000;  // the decay is 0
-  for (int64_t r = 3; r < forgetful.rows; r += 7) forgetful.dt[r * forgetful.dt_stride] = 0;
-  expect_head(table(), forgetful);
+TEST_P(ScanOnEachIsa, SsdMatchesItsDefinitionForExtremeSteps) {
+  SsdProblem strong_decay{100, 16, 32};
+  strong_decay.a = -50;
+  for (int64_t r = 0; r < strong_decay.rows; r += 7)
+    strong_decay.dt[r * strong_decay.dt_stride] = 1000;  // the decay is 0
+  for (int64_t r = 3; r < strong_decay.rows; r += 7) strong_decay.dt[r * strong_decay.dt_stride] = 0;
+  expect_head(table(), strong_decay);
 
-  // steps after one that forgets all keep their own decays, however large that one was
-  Head precise{40, 16, 32};
+  // steps after one that clears the state keep their own decays, however large that step is
+  SsdProblem precise{40, 16, 32};
   std::fill(precise.x.begin(), precise.x.begin() + 6 * precise.stride, 0.0f);
   precise.dt[5 * precise.dt_stride] = 1e30f;
   expect_head(table(), precise);
 
-  Head still{40, 16, 32};
-  std::fill(still.dt.begin(), still.dt.end(), 0.0f);
-  for (const Head::Form form : kForms) EXPECT_EQ(still.run(table(), form, {40}).h, still.h);
+  SsdProblem zero_steps{40, 16, 32};
+  std::fill(zero_steps.dt.begin(), zero_steps.dt.end(), 0.0f);
+  for (const SsdProblem::Form form : kForms) EXPECT_EQ(zero_steps.run(table(), form, {40}).h, zero_steps.h);
 }
 
-TEST_P(ScanOnEachIsa, NoRowsChangeNothing) {
-  const Head head{0, 16, 32};
-  for (const Head::Form form : kForms) EXPECT_EQ(head.run(table(), form, {0}).h, head.h);
-  const Mamba mamba{0, 5, 16};
+TEST_P(ScanOnEachIsa, ZeroRowsChangeNothing) {
+  const SsdProblem head{0, 16, 32};
+  for (const SsdProblem::Form form : kForms) EXPECT_EQ(head.run(table(), form, {0}).h, head.h);
+  const MambaProblem mamba{0, 5, 16};
   EXPECT_EQ(mamba.run(table(), {0}, 5).h, mamba.h);
-  const Conv conv{0, 20, 4, true, true};
+  const ConvProblem conv{0, 20, 4, true, true};
   EXPECT_EQ(conv.run(table(), {0}, 20).ring, conv.ring);
 }
 

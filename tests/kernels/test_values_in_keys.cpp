@@ -13,9 +13,9 @@ using test::AttendProblem;
 using test::expect_near;
 
 constexpr PageFormat kFormats[] = {PageFormat::kBF16, PageFormat::kF32, PageFormat::kQ8, PageFormat::kQ4};
-constexpr float kTolerance = 1e-5f;  // pages go through floats in all formats
+constexpr float kTolerance = 1e-5f;  // pages are read as floats in all formats
 
-/// Few queries and many, with rotations and without, offsets and dimensions that are no multiple of a vector.
+/// Few and many queries, with and without rotations, and offsets and dimensions that are not multiples of a vector.
 std::vector<AttendCase> cases(PageFormat format) {
   return {
       {64, 48, 16, 1, 1, 9, format, 16},   {96, 64, 32, 3, 2, 5, format, 32},    {80, 80, 0, 7, 1, 3, format, 0},
@@ -29,8 +29,8 @@ testing::Message describe(const AttendCase& c) {
                             << static_cast<int>(c.format);
 }
 
-/// The same queries, masks and rotations over ordinary pages of floats: of the numbers that the keys are read as,
-/// and of copies of them as values.
+/// Returns the same queries, masks and rotations over ordinary pages of floats, with the same keys and with copies
+/// of key dimensions as values.
 AttendProblem with_copies(const AttendProblem& problem) {
   AttendCase c = problem.shape;
   const PageFormat format = c.format;
@@ -73,7 +73,7 @@ void expect_same(const AttendProblem::Result& expected, const AttendProblem::Res
 
 class ValuesInKeys : public testing::TestWithParam<std::string> {};
 
-TEST_P(ValuesInKeys, GiveWhatPagesOfCopiesGive) {
+TEST_P(ValuesInKeys, EqualPagesWithCopiesAsValues) {
   for (const PageFormat format : kFormats) {
     for (const AttendCase& c : cases(format)) {
       SCOPED_TRACE(describe(c));
@@ -87,7 +87,7 @@ TEST_P(ValuesInKeys, GiveWhatPagesOfCopiesGive) {
   }
 }
 
-TEST_P(ValuesInKeys, FollowWeightFunctions) {
+TEST_P(ValuesInKeys, WorkWithWeightFunctions) {
   const Kernels& table = kernels(GetParam());
   const CapConstants cap{2};
   for (const PageFormat format : kFormats) {
@@ -100,7 +100,7 @@ TEST_P(ValuesInKeys, FollowWeightFunctions) {
   }
 }
 
-TEST_P(ValuesInKeys, AreTheTrueKeysWhereOthersGiveTheScores) {
+TEST_P(ValuesInKeys, ComeFromTheirOwnKeysWhenOthersGiveTheScores) {
   for (const PageFormat format : kFormats) {
     for (const AttendCase& c : cases(format)) {
       SCOPED_TRACE(describe(c));
@@ -119,7 +119,8 @@ TEST_P(ValuesInKeys, AreTheTrueKeysWhereOthersGiveTheScores) {
 TEST_P(ValuesInKeys, LogSumsAloneNeedNoValues) {
   for (const PageFormat format : kFormats) {
     const float tolerance =
-        quant_bits(format) ? 3e-4f : kTolerance;  // few queries meet quants with numbers of 16 bits
+        quant_bits(format) ? 3e-4f
+                           : kTolerance;  // few queries are multiplied with quantised values as numbers of 16 bits
     for (const AttendCase& c : cases(format)) {
       SCOPED_TRACE(describe(c));
       AttendProblem problem(c);
@@ -130,7 +131,7 @@ TEST_P(ValuesInKeys, LogSumsAloneNeedNoValues) {
   }
 }
 
-TEST_P(ValuesInKeys, AQueryThatIsNotFiniteGivesNanAndLeavesTheOthersAlone) {
+TEST_P(ValuesInKeys, NonFiniteQueriesGiveNanAndDoNotAffectOthers) {
   for (const PageFormat format : kFormats) {
     for (const int rows : {3, 33}) {
       ASSERT_NO_FATAL_FAILURE(

@@ -11,28 +11,29 @@ namespace {
 using test::AttendCase;
 using test::AttendProblem;
 using test::expect_near;
-using test::Softplus;
+using test::SoftplusFunction;
 
 constexpr PageFormat kFormats[] = {PageFormat::kBF16, PageFormat::kF32, PageFormat::kQ8, PageFormat::kQ4};
 
-/// Of the first pass over all pages: what the second needs. The first query is one of the first rows.
+/// Returns the query parameters of the second pass, from a first pass over all pages. The first query has offset 0,
+/// as the first rows of a sequence have.
 std::vector<SoftplusQuery> reweighting(const AttendProblem& problem, const Kernels& table, float tokens) {
   std::vector<SoftplusQuery> queries;
-  for (const float lse : problem.run(table, 0, problem.shape.pages, Softplus().of(table)).lse)
+  for (const float lse : problem.run(table, 0, problem.shape.pages, SoftplusFunction().of(table)).lse)
     queries.push_back({lse, tokens, queries.empty() ? 0.0f : 1.0f});
   return queries;
 }
 
-/// Tokens that do not rotate, in a page of floats.
+/// Writes tokens without rotations into a page of floats.
 void write_tokens(std::byte* page_keys, std::byte* page_values, int value_dim, const std::vector<float>& keys,
                   const std::vector<float>& values) {
-  const float no_turns[1] = {};
+  const float no_rotations[1] = {};
   write_page({PageFormat::kF32, 2, value_dim, 0, page_keys, page_values, 0, static_cast<int>(keys.size() / 2),
-              keys.data(), 2, values.data(), value_dim, no_turns});
+              keys.data(), 2, values.data(), value_dim, no_rotations});
 }
 
-/// What the first keys get of one query that has these cosines with its keys, at the head width 64: in the pages
-/// the keys have 2 dimensions, and the first values are unit vectors.
+/// Returns the weights of the first keys for one query whose cosines with its keys are given, at the head width 64.
+/// In the pages, keys have 2 dimensions and the first values are unit vectors.
 std::vector<float> shares(const Kernels& table, const std::vector<float>& cosines, float power) {
   const int n = static_cast<int>(cosines.size()), pages = (n + kPageTokens - 1) / kPageTokens;
   const int value_dim = 8;
@@ -68,14 +69,14 @@ std::vector<float> shares(const Kernels& table, const std::vector<float>& cosine
   task.queries = query;
   task.pages = reads.data();
   task.page_count = pages;
-  task.weights = Softplus().of(table);
+  task.weights = SoftplusFunction().of(table);
   task.out = power > 0 ? nullptr : out.data();
   task.lse = &lse;
   AlignedBuffer<float> scratch(attend_scratch(2, value_dim, 1));
   table.attend(task, scratch.data());
   if (power == 0) return out;
-  const Softplus again{{{lse, static_cast<float>(n), n > 3 ? 1.0f : 0.0f}}, {power}};
-  task.weights = again.of(table);
+  const SoftplusFunction reweighted{{{lse, static_cast<float>(n), n > 3 ? 1.0f : 0.0f}}, {power}};
+  task.weights = reweighted.of(table);
   task.out = out.data();
   table.attend(task, scratch.data());
   return out;
@@ -86,7 +87,7 @@ class SoftplusOnEachIsa : public testing::TestWithParam<std::string> {
   const Kernels& table() const { return kernels(GetParam()); }
 };
 
-TEST_P(SoftplusOnEachIsa, GivesTheSharesComputedByHand) {
+TEST_P(SoftplusOnEachIsa, MatchesSharesComputedByHand) {
   const std::vector<float> cosines{.35f, .30f, .25f, .2f, .1f, 0, -.1f, .28f};
   const std::vector<float> plain{.209528f, .181740f, .154783f, .129015f, .082897f, .047243f, .023954f, .170840f};
   const std::vector<float> cubed{.664103f, .200861f, .029051f, .000071f, 0, 0, 0, .105915f};
@@ -97,7 +98,7 @@ TEST_P(SoftplusOnEachIsa, GivesTheSharesComputedByHand) {
   }
 }
 
-TEST_P(SoftplusOnEachIsa, AnOnlyKeyHasAllTheWeight) {
+TEST_P(SoftplusOnEachIsa, ASingleKeyHasAllTheWeight) {
   for (const float power : {0.0f, 3.0f, 15.0f}) EXPECT_NEAR(shares(table(), {0.4f}, power)[0], 1, 1e-6) << power;
 }
 
@@ -105,10 +106,10 @@ TEST_P(SoftplusOnEachIsa, AStrongKeyAmongManyKeepsItsWeight) {
   std::vector<float> cosines(16384, 0.0f);
   cosines[3] = 0.8f;
   EXPECT_GT(shares(table(), cosines, 15)[3], 0.999f);
-  EXPECT_LT(shares(table(), cosines, 0)[3], 0.01f) << "without re-weighting it drowns";
+  EXPECT_LT(shares(table(), cosines, 0)[3], 0.01f) << "without re-weighting it is small";
 }
 
-TEST_P(SoftplusOnEachIsa, OfKeysThatAreAllAlikeNoneNeedStandOut) {
+TEST_P(SoftplusOnEachIsa, EqualKeysHaveEqualWeightsOrNone) {
   const std::vector<float> cosines(8, 0.25f);
   for (const float share : shares(table(), cosines, 0)) EXPECT_NEAR(share, 0.125f, 1e-6);
   float sum = 0;
@@ -116,7 +117,7 @@ TEST_P(SoftplusOnEachIsa, OfKeysThatAreAllAlikeNoneNeedStandOut) {
   EXPECT_TRUE(sum == 0 || std::fabs(sum - 1) < 1e-5) << sum;
 }
 
-TEST_P(SoftplusOnEachIsa, EqualsReferenceOverShapesMasksAndPlaces) {
+TEST_P(SoftplusOnEachIsa, EqualsReferenceOverShapesMasksAndPositions) {
   for (const PageFormat format : kFormats) {
     const float tolerance = quant_bits(format) ? 1e-3f : 2e-5f;
     for (const AttendCase c : {AttendCase{64, 64, 64, 1, 4, 9, format}, AttendCase{128, 128, 128, 3, 2, 5, format},
@@ -126,7 +127,7 @@ TEST_P(SoftplusOnEachIsa, EqualsReferenceOverShapesMasksAndPlaces) {
                                       << " format " << static_cast<int>(format) << " group " << c.group);
       const AttendProblem problem(c);
       const auto queries = reweighting(problem, kernels("reference"), 64.0f * static_cast<float>(c.pages));
-      for (const Softplus& form : {Softplus(), Softplus{queries, {3}}}) {
+      for (const SoftplusFunction& form : {SoftplusFunction(), SoftplusFunction{queries, {3}}}) {
         const auto expected = problem.run(kernels("reference"), 0, c.pages, form.of(kernels("reference")));
         const auto found = problem.run(table(), 0, c.pages, form.of(table()));
         expect_near(expected.out, found.out, tolerance);
@@ -143,8 +144,8 @@ TEST_P(SoftplusOnEachIsa, EqualsReferenceOverShapesMasksAndPlaces) {
 TEST_P(SoftplusOnEachIsa, WithoutAnOutputTheLogSumIsTheSame) {
   for (const int rows : {1, 20}) {
     const AttendProblem problem({64, 64, 64, rows, 2, 5, PageFormat::kBF16});
-    const auto whole = problem.run(table(), 0, 5, Softplus().of(table()));
-    const auto sums = problem.run(table(), 0, 5, Softplus().of(table()), false);
+    const auto whole = problem.run(table(), 0, 5, SoftplusFunction().of(table()));
+    const auto sums = problem.run(table(), 0, 5, SoftplusFunction().of(table()), false);
     EXPECT_EQ(sums.lse, whole.lse);
     for (const float v : sums.out) EXPECT_TRUE(std::isnan(v)) << "written to";
   }
@@ -154,7 +155,7 @@ TEST_P(SoftplusOnEachIsa, PartsOfThePagesMergeToTheWhole) {
   for (const int rows : {5, 40}) {
     const AttendProblem problem({64, 64, 64, rows, 3, 8, PageFormat::kF32});
     const auto queries = reweighting(problem, table(), 512);
-    for (const Softplus& form : {Softplus(), Softplus{queries, {15}}}) {
+    for (const SoftplusFunction& form : {SoftplusFunction(), SoftplusFunction{queries, {15}}}) {
       const auto whole = problem.run(table(), 0, 8, form.of(table()));
       auto left = problem.run(table(), 0, 3, form.of(table()));
       const auto right = problem.run(table(), 3, 5, form.of(table()));
@@ -166,12 +167,12 @@ TEST_P(SoftplusOnEachIsa, PartsOfThePagesMergeToTheWhole) {
   }
 }
 
-TEST_P(SoftplusOnEachIsa, HugeScoresGiveNumbers) {
+TEST_P(SoftplusOnEachIsa, HugeScoresGiveFiniteResults) {
   for (const float factor : {-1e6f, -300.0f, -30.0f, 300.0f, 1e6f}) {
     AttendProblem problem({64, 64, 64, 20, 2, 3, PageFormat::kF32});
     for (float& q : problem.queries) q *= factor;
     const auto queries = reweighting(problem, table(), 192);
-    for (const Softplus& form : {Softplus(), Softplus{queries, {15}}}) {
+    for (const SoftplusFunction& form : {SoftplusFunction(), SoftplusFunction{queries, {15}}}) {
       const auto expected = problem.run(kernels("reference"), 0, 3, form.of(kernels("reference")));
       const auto found = problem.run(table(), 0, 3, form.of(table()));
       for (const float v : found.out) ASSERT_TRUE(std::isfinite(v)) << factor;
@@ -181,8 +182,8 @@ TEST_P(SoftplusOnEachIsa, HugeScoresGiveNumbers) {
   }
 }
 
-TEST_P(SoftplusOnEachIsa, FarScoresAreWeighedLikeASoftmax) {
-  // ln(1 + e^x) is e^x far below 0, where neither it nor its sum is a float any more.
+TEST_P(SoftplusOnEachIsa, LowScoresAreWeightedLikeASoftmax) {
+  // Far below 0, ln(1 + e^x) is e^x, even where neither it nor its sum is representable as a float.
   AttendProblem problem({2, 8, 0, 1, 1, 1, PageFormat::kF32});
   std::fill(problem.bytes.data(), problem.bytes.data() + problem.bytes.size(), std::byte{0});
   std::vector<float> keys(2 * kPageTokens), values(8 * kPageTokens);
@@ -191,36 +192,36 @@ TEST_P(SoftplusOnEachIsa, FarScoresAreWeighedLikeASoftmax) {
   write_tokens(problem.bytes.data(), problem.bytes.data() + page_key_bytes(PageFormat::kF32, 2), 8, keys, values);
   problem.queries = {1, 0};
   const float sum = 63 + std::exp(1.0f);
-  const auto plain = problem.run(table(), 0, 1, Softplus().of(table()));
+  const auto plain = problem.run(table(), 0, 1, SoftplusFunction().of(table()));
   EXPECT_NEAR(plain.out[0], 1 / sum, 1e-6);
   EXPECT_NEAR(plain.out[5], std::exp(1.0f) / sum, 1e-5);
   EXPECT_NEAR(plain.lse[0], -200 + std::log(sum), 1e-4);
-  const Softplus again{{{plain.lse[0], 64, 1}}, {3}};
-  EXPECT_NEAR(problem.run(table(), 0, 1, again.of(table())).out[5], 1, 1e-6);
+  const SoftplusFunction reweighted{{{plain.lse[0], 64, 1}}, {3}};
+  EXPECT_NEAR(problem.run(table(), 0, 1, reweighted.of(table())).out[5], 1, 1e-6);
 }
 
-TEST_P(SoftplusOnEachIsa, CappedScoresAreThoseOfTheReference) {
+TEST_P(SoftplusOnEachIsa, CappedScoresEqualTheReference) {
   const CapConstants cap{1.5f};
   const auto weights = [&](const Kernels& of) { return WeightFunction{of.capped_weights, &cap.cap, nullptr, 0}; };
   for (const int rows : {1, 20}) {
     AttendProblem problem({64, 64, 64, rows, 2, 5, PageFormat::kF32});
-    for (float& q : problem.queries) q *= 4;  // so that caps bite
+    for (float& q : problem.queries) q *= 4;  // so that the cap has an effect
     const auto expected = problem.run(kernels("reference"), 0, 5, weights(kernels("reference")));
     const auto found = problem.run(table(), 0, 5, weights(table()));
     expect_near(expected.out, found.out, 2e-5f);
     expect_near(expected.lse, found.lse, 2e-5f);
-    const float most = cap.cap + std::log(5.0f * kPageTokens);
-    for (const float lse : found.lse) EXPECT_LE(lse, most) << "no score is above the cap";
+    const float limit = cap.cap + std::log(5.0f * kPageTokens);
+    for (const float lse : found.lse) EXPECT_LE(lse, limit) << "no score is above the cap";
     EXPECT_NE(problem.run(table(), 0, 5).lse, found.lse);
   }
 }
 
-TEST(SoftplusOnTiles, GoesThroughFloats) {
+TEST(SoftplusOnTiles, UsesTheFloatKernel) {
   const auto tiles = amx_kernels();
-  if (!tiles) GTEST_SKIP() << "no AVX-512 here, which these kernels use besides tiles";
+  if (!tiles) GTEST_SKIP() << "no AVX-512 here, which these kernels also use";
   const AttendProblem problem({64, 64, 64, 20, 2, 3, PageFormat::kBF16});
-  const auto expected = problem.run(kernels("avx512"), 0, 3, Softplus().of(kernels("avx512")));
-  const auto found = problem.run(*tiles, 0, 3, Softplus().of(*tiles));
+  const auto expected = problem.run(kernels("avx512"), 0, 3, SoftplusFunction().of(kernels("avx512")));
+  const auto found = problem.run(*tiles, 0, 3, SoftplusFunction().of(*tiles));
   EXPECT_EQ(found.out, expected.out);
   EXPECT_EQ(found.lse, expected.lse);
 }

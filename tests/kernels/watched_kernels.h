@@ -7,8 +7,8 @@
 
 namespace fathom::test {
 
-/// While it lives, calls through the process-wide table, kernels(), are counted; their results stay the same. One
-/// object at a time.
+/// Counts the calls through the process-wide table, kernels(), while the object lives; their results stay the same.
+/// One object at a time.
 class WatchedKernels {
  public:
   WatchedKernels() {
@@ -51,7 +51,7 @@ class WatchedKernels {
   int64_t calls() const { return calls_; }
 
  private:
-  /// The tables are made as objects that are not const.
+  /// The tables are created as non-const objects.
   static Kernels& process_wide() { return const_cast<Kernels&>(kernels()); }
 
   template <auto kMember, class Function>
