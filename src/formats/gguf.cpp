@@ -17,12 +17,12 @@ namespace {
 
 using gguf::quoted;
 
-/// Reads forward through the header; every step first checks that its bytes are there.
-class Cursor {
+/// Reads the header from start to end. Every step first checks that its bytes exist.
+class GgufCursor {
  public:
-  Cursor(std::span<const std::byte> bytes, const std::string& file) : bytes_(bytes), file_(file) {}
+  GgufCursor(std::span<const std::byte> bytes, const std::string& file) : bytes_(bytes), file_(file) {}
 
-  /// What is being read, for messages: "metadata key 'general.name'".
+  /// Sets the name of the part that is read, for messages: "metadata key 'general.name'".
   void enter(std::string subject) { subject_ = std::move(subject); }
   const std::string& subject() const { return subject_; }
   uint64_t position() const { return position_; }
@@ -46,12 +46,13 @@ class Cursor {
     return value;
   }
 
-  /// A number of things of at least `least_bytes` each that follow.
-  uint64_t count(const char* what, uint64_t least_bytes) {
+  /// Reads the number of items that follow. Throws Error unless that many items of `min_item_bytes` fit in the rest
+  /// of the file.
+  uint64_t count(const char* what, uint64_t min_item_bytes) {
     const auto n = number<uint64_t>(what);
-    if (n > remaining() / least_bytes) {
-      fail(where(), ": ", what, " before byte ", position_, " is ", n, ", but at most ", remaining() / least_bytes,
-           " fit in a file of ", bytes_.size(), " bytes; it is truncated or damaged");
+    if (n > remaining() / min_item_bytes) {
+      fail(where(), ": ", what, " before byte ", position_, " is ", n, ", but at most ",
+           remaining() / min_item_bytes, " fit in a file of ", bytes_.size(), " bytes; it is truncated or damaged");
     }
     return n;
   }
@@ -61,7 +62,7 @@ class Cursor {
     return {reinterpret_cast<const char*>(take(length, what)), length};
   }
 
-  /// A metadata key or tensor name.
+  /// Reads a metadata key or tensor name.
   std::string_view name(const char* what) {
     const std::string_view text = string(what);
     if (text.empty() || text.size() > gguf::kMaxNameBytes) {
@@ -92,18 +93,18 @@ class Cursor {
   uint64_t position_ = 0;
 };
 
-/// What a file that is not GGUF seems to be.
+/// Returns a description of a file that is not GGUF, for messages. start: its first bytes.
 std::string describe(std::string_view start) {
   constexpr std::pair<std::string_view, const char*> kKinds[] = {
       {"\xff\xd8\xff", "a JPEG picture"},
       {"\x89PNG", "a PNG picture"},
-      {"PK\x03\x04", "a zip archive (PyTorch checkpoints are such)"},
+      {"PK\x03\x04", "a zip archive, perhaps a PyTorch checkpoint"},
       {"\x1f\x8b", "a gzip archive"},
       {"\x7f"
        "ELF",
-       "a program"},
-      {"version https://git-lfs", "a Git LFS pointer, not the file it stands for: fetch it with `git lfs pull`"},
-      {"<", "HTML or XML, perhaps an error page saved in place of the download"},
+       "an executable"},
+      {"version https://git-lfs", "a Git LFS pointer instead of the file: fetch the file with `git lfs pull`"},
+      {"<", "HTML or XML, perhaps an error page saved instead of the download"},
       {"tjgg", "an old GGML file: convert it to GGUF"},
       {"lmgg", "an old GGML file: convert it to GGUF"},
       {"FUGG", "a file with its bytes in reverse order"},
@@ -115,7 +116,7 @@ std::string describe(std::string_view start) {
   return quoted(start.substr(0, 16));
 }
 
-uint32_t read_version(Cursor& in, std::span<const std::byte> bytes, const std::string& file) {
+uint32_t read_version(GgufCursor& in, std::span<const std::byte> bytes, const std::string& file) {
   const std::string_view start(reinterpret_cast<const char*>(bytes.data()), std::min<size_t>(bytes.size(), 64));
   if (!start.starts_with(gguf::kMagic)) fail(file, ": expected a GGUF file, found ", describe(start));
   in.take(gguf::kMagic.size(), "magic");
@@ -127,7 +128,7 @@ uint32_t read_version(Cursor& in, std::span<const std::byte> bytes, const std::s
   return version;
 }
 
-GgufArray read_array(Cursor& in) {
+GgufArray read_array(GgufCursor& in) {
   GgufArray array;
   array.type = in.type("element type");
   if (array.type == GgufType::kArray) {
@@ -143,14 +144,14 @@ GgufArray read_array(Cursor& in) {
   const size_t size = gguf::scalar_bytes(array.type);
   array.count = in.count("element count", size);
   if (array.type == GgufType::kBool) {
-    Cursor elements = in;
+    GgufCursor elements = in;
     for (uint64_t i = 0; i < array.count; ++i) elements.boolean("bool in array");
   }
   array.data = in.take(array.count * size, "array");
   return array;
 }
 
-GgufScalar read_scalar(Cursor& in, GgufType type) {
+GgufScalar read_scalar(GgufCursor& in, GgufType type) {
   switch (type) {
     case GgufType::kU8:
       return uint64_t{in.number<uint8_t>("value")};
@@ -179,10 +180,10 @@ GgufScalar read_scalar(Cursor& in, GgufType type) {
     case GgufType::kArray:
       break;
   }
-  return uint64_t{0};  // an array: its elements are elsewhere
+  return uint64_t{0};  // read_array reads arrays
 }
 
-GgufValue read_value(Cursor& in) {
+GgufValue read_value(GgufCursor& in) {
   GgufValue value;
   value.type = in.type("value type");
   if (value.type == GgufType::kArray) {
@@ -193,13 +194,13 @@ GgufValue read_value(Cursor& in) {
   return value;
 }
 
-/// A tensor's entry in the header: `data` is still unset, the offset is relative to the start of the data.
+/// A tensor's entry in the header. tensor.data is not set yet; `offset` is relative to the start of the data.
 struct TensorEntry {
   GgufTensor tensor;
   uint64_t offset = 0;
 };
 
-TensorEntry read_tensor_entry(Cursor& in) {
+TensorEntry read_tensor_entry(GgufCursor& in) {
   in.enter("tensor list");
   TensorEntry entry;
   GgufTensor& tensor = entry.tensor;
@@ -219,7 +220,7 @@ TensorEntry read_tensor_entry(Cursor& in) {
   }
   const auto type = in.number<uint32_t>("type");
   const WeightTypeInfo* format = find_weight_type(type);
-  if (!format) fail(in.where(), ": unknown weight type ", type, "; known are ", weight_type_names());
+  if (!format) fail(in.where(), ": unknown weight type ", type, "; known: ", weight_type_names());
   tensor.type = format->type;
   tensor.bytes = gguf::tensor_bytes(tensor.type, tensor.shape, in.where());
   entry.offset = in.number<uint64_t>("offset");
@@ -227,13 +228,13 @@ TensorEntry read_tensor_entry(Cursor& in) {
 }
 
 void check_no_overlap(const std::vector<GgufTensor>& tensors, const std::string& file) {
-  std::vector<const GgufTensor*> by_place;
-  by_place.reserve(tensors.size());
-  for (const GgufTensor& tensor : tensors) by_place.push_back(&tensor);
-  std::sort(by_place.begin(), by_place.end(), [](const auto* a, const auto* b) { return a->data < b->data; });
-  for (size_t i = 1; i < by_place.size(); ++i) {
-    const GgufTensor& before = *by_place[i - 1];
-    const GgufTensor& after = *by_place[i];
+  std::vector<const GgufTensor*> by_address;
+  by_address.reserve(tensors.size());
+  for (const GgufTensor& tensor : tensors) by_address.push_back(&tensor);
+  std::sort(by_address.begin(), by_address.end(), [](const auto* a, const auto* b) { return a->data < b->data; });
+  for (size_t i = 1; i < by_address.size(); ++i) {
+    const GgufTensor& before = *by_address[i - 1];
+    const GgufTensor& after = *by_address[i];
     if (static_cast<size_t>(after.data - before.data) < before.bytes) {
       fail(file, ": the data of tensors ", quoted(before.name), " and ", quoted(after.name), " overlap");
     }
@@ -258,32 +259,32 @@ Gguf Gguf::parse(std::span<const std::byte> bytes, std::string name) {
 }
 
 void Gguf::read(std::span<const std::byte> bytes) {
-  constexpr uint64_t kLeastTensorBytes = 8 + 4 + 8 + 4 + 8;  // name length, dimensions, one of them, type, offset
-  constexpr uint64_t kLeastValueBytes = 8 + 4 + 1;           // key length, type, value
+  constexpr uint64_t kMinTensorBytes = 8 + 4 + 8 + 4 + 8;  // name length, dimensions, one of them, type, offset
+  constexpr uint64_t kMinValueBytes = 8 + 4 + 1;           // key length, type, value
   bytes_ = bytes;
-  Cursor in(bytes, name_);
+  GgufCursor in(bytes, name_);
   version_ = read_version(in, bytes, name_);
-  const uint64_t tensor_count = in.count("tensor count", kLeastTensorBytes);
-  const uint64_t value_count = in.count("metadata count", kLeastValueBytes);
+  const uint64_t tensor_count = in.count("tensor count", kMinTensorBytes);
+  const uint64_t value_count = in.count("metadata count", kMinValueBytes);
 
   for (uint64_t i = 0; i < value_count; ++i) {
     in.enter("metadata");
     const std::string_view key = in.name("key");
     in.enter("metadata key " + quoted(key));
-    if (!values_.emplace(key, read_value(in)).second) fail(in.where(), ": is there twice");
+    if (!values_.emplace(key, read_value(in)).second) fail(in.where(), ": occurs twice");
     keys_.push_back(key);
   }
   std::vector<uint64_t> offsets;
   for (uint64_t i = 0; i < tensor_count; ++i) {
     TensorEntry entry = read_tensor_entry(in);
-    if (!tensor_index_.emplace(entry.tensor.name, i).second) fail(in.where(), ": is there twice");
+    if (!tensor_index_.emplace(entry.tensor.name, i).second) fail(in.where(), ": occurs twice");
     tensors_.push_back(std::move(entry.tensor));
     offsets.push_back(entry.offset);
   }
-  place_tensors(offsets, in.position());
+  locate_tensors(offsets, in.position());
 }
 
-void Gguf::place_tensors(const std::vector<uint64_t>& offsets, uint64_t header_bytes) {
+void Gguf::locate_tensors(const std::vector<uint64_t>& offsets, uint64_t header_bytes) {
   const GgufValue* given = find(gguf::kAlignmentKey);
   const uint64_t alignment =
       given ? gguf::checked_alignment(given->scalar, name_ + ": metadata key " + quoted(gguf::kAlignmentKey))

@@ -14,7 +14,7 @@
 
 namespace fathom {
 
-/// GGUF metadata value types, with the format's numbers.
+/// Types of GGUF metadata values. The numbers are those of the format.
 enum class GgufType : uint32_t {
   kU8 = 0,
   kI8 = 1,
@@ -30,17 +30,18 @@ enum class GgufType : uint32_t {
   kI64 = 11,
   kF64 = 12,
 };
+/// Returns the name of a type for messages: "uint8", "string", …
 const char* name(GgufType type);
 
-/// An array value: strings are views into the file, numbers lie packed (unaligned) as in the file.
+/// An array value. Strings are views into the file. Numbers are contiguous and may be unaligned, as in the file.
 struct GgufArray {
   GgufType type = GgufType::kU8;
   uint64_t count = 0;
-  const std::byte* data = nullptr;        // numbers: count packed elements
-  std::vector<std::string_view> strings;  // strings
+  const std::byte* data = nullptr;        // `count` numbers; null for strings
+  std::vector<std::string_view> strings;  // `count` strings; empty for numbers
 };
 
-/// All integers widened to 64 bits, both float types to double.
+/// A scalar value: integers are widened to 64 bits, floats to double.
 using GgufScalar = std::variant<uint64_t, int64_t, double, bool, std::string_view>;
 struct GgufValue {
   GgufType type = GgufType::kU8;
@@ -48,6 +49,7 @@ struct GgufValue {
   GgufArray array;  // when type is kArray
 };
 
+/// A tensor of a file. `name` and `data` point into the file.
 struct GgufTensor {
   std::string_view name;
   WeightType type = WeightType::kF32;
@@ -58,13 +60,14 @@ struct GgufTensor {
   int64_t dim(size_t i) const { return i < shape.size() ? shape[i] : 1; }
 };
 
-/// A GGUF v2/v3 file, mapped; every length, type and offset is checked when it is opened. Views live as long as the
-/// object.
+/// A mapped GGUF v2/v3 file. Opening checks every length, type and offset. Views are valid as long as the object
+/// exists.
 class Gguf {
  public:
-  /// Throws Error naming the file, the field and what was expected.
+  /// Maps and checks a file. Throws Error naming the file, the field and what was expected.
   static Gguf open(const std::string& path);
-  /// Reads from memory (not copied; must outlive the result); `name` stands for the file in errors.
+  /// Reads a file in memory, which is not copied and must outlive the result. `name` is used as the file name in
+  /// errors.
   static Gguf parse(std::span<const std::byte> bytes, std::string name);
 
   const std::string& name() const { return name_; }
@@ -73,11 +76,12 @@ class Gguf {
   const std::vector<std::string_view>& keys() const { return keys_; }  // in file order
   const std::vector<GgufTensor>& tensors() const { return tensors_; }
 
+  /// Returns the value of a metadata key, or null if it is absent.
   const GgufValue* find(std::string_view key) const;
   bool has(std::string_view key) const { return find(key) != nullptr; }
 
-  /// Typed access. The `optional` forms are empty when the key is absent; a key of the wrong type, or out of
-  /// int64's range, throws.
+  /// Typed access to metadata. Returns nothing if the key is absent. Throws Error if the value has another type or
+  /// does not fit in int64.
   std::optional<int64_t> integer(std::string_view key) const;
   std::optional<double> number(std::string_view key) const;  // integers are accepted
   std::optional<bool> boolean(std::string_view key) const;
@@ -85,19 +89,19 @@ class Gguf {
   const std::vector<std::string_view>* strings(std::string_view key) const;  // null when absent
   std::optional<std::vector<float>> floats(std::string_view key) const;
   std::optional<std::vector<int64_t>> integers(std::string_view key) const;  // bools count as 0 and 1
-  /// Like integer(), but absent throws.
+  /// Like integer(), but throws Error if the key is absent.
   int64_t required_integer(std::string_view key) const;
 
-  /// Null when absent.
+  /// Returns the tensor, or null if it is absent.
   const GgufTensor* find_tensor(std::string_view name) const;
-  /// Throws an Error that names the tensor when absent, or when its shape differs from `shape` (GGUF order;
-  /// trailing 1s may be left out).
+  /// Returns the tensor. Throws Error that names it if it is absent or if its shape differs from `shape` (GGUF
+  /// order; trailing 1s may be omitted).
   const GgufTensor& tensor(std::string_view name, std::span<const int64_t> shape) const;
 
  private:
   Gguf() = default;
   void read(std::span<const std::byte> bytes);
-  void place_tensors(const std::vector<uint64_t>& offsets, uint64_t header_bytes);
+  void locate_tensors(const std::vector<uint64_t>& offsets, uint64_t header_bytes);
 
   std::optional<FileMap> map_;
   std::span<const std::byte> bytes_;
@@ -109,24 +113,26 @@ class Gguf {
   std::map<std::string_view, size_t> tensor_index_;
 };
 
-/// Collects metadata and tensors, then writes a GGUF v3 file: to a temporary beside `path`, synced, renamed.
+/// Collects metadata and tensors and writes them as a GGUF v3 file.
 class GgufWriter {
  public:
-  /// A key that is set again keeps its place and takes the new value. Throws Error when the value does not fit
-  /// `type`: numbers are narrowed, integers and floats are not mixed. `general.alignment` takes effect.
+  /// Sets a metadata value. A key that is set again keeps its position in the file and takes the new value. Numbers
+  /// are narrowed to `type`; integers and floats are not converted into each other. `general.alignment` sets the
+  /// alignment of the tensors. Throws Error if the value does not fit `type`.
   void set(std::string key, GgufType type, GgufScalar value);
   void set_string(std::string key, std::string_view value);
   void set_strings(std::string key, const std::vector<std::string>& values);
   void set_floats(std::string key, const std::vector<float>& values);
   void set_integers(std::string key, const std::vector<int32_t>& values);
-  /// A value as it was read, to carry it over from another file.
+  /// Copies a value read from another file.
   void set_value(std::string key, const GgufValue& value);
-  /// The data are copied. shape in GGUF order. Throws Error when the shape does not suit the type or the data, or
-  /// the name is taken.
+  /// Adds a tensor and copies its data. shape: GGUF order. Throws Error if the shape does not fit the type or the
+  /// data, or if there is already a tensor of that name.
   void add_tensor(std::string name, WeightType type, std::vector<int64_t> shape, std::span<const std::byte> data);
-  /// The whole file in memory.
+  /// Returns the bytes of the whole file.
   std::vector<std::byte> bytes() const;
-  /// Throws Error if it cannot be written whole (full disk, no permission); `path` is then as it was before.
+  /// Writes the file to a temporary file, syncs it and renames it to `path`. Throws Error if a step fails (full
+  /// disk, no permission); `path` is then unchanged.
   void write(const std::string& path) const;
 
  private:

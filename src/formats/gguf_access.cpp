@@ -35,7 +35,7 @@ T element(const GgufArray& array, uint64_t i) {
   return value;
 }
 
-/// Calls visit(element) with each number of the array in its own type.
+/// Calls visit(number) for each number of the array, with the type that it has in the file.
 template <class Visit>
 void for_each_number(const GgufArray& array, Visit&& visit) {
   const auto visit_all = [&]<class T>(T) {

@@ -70,7 +70,7 @@ uint64_t checked_alignment(const GgufScalar& value, const std::string& where) {
   if (const auto* number = std::get_if<int64_t>(&value)) alignment = static_cast<uint64_t>(*number);
   if (alignment < kMinAlignment || alignment > kMaxAlignment || !std::has_single_bit(alignment)) {
     fail(where, ": expected a power of two from ", kMinAlignment, " to ", kMaxAlignment, ", found ",
-         alignment ? std::to_string(alignment) : "no such number");
+         alignment ? std::to_string(alignment) : "0 or not an integer");
   }
   return alignment;
 }

@@ -15,7 +15,7 @@ namespace {
 using gguf::quoted;
 
 void put_bytes(std::vector<std::byte>& out, const void* data, size_t size) {
-  if (size == 0) return;  // data may be null then
+  if (size == 0) return;  // data may be null
   out.resize(out.size() + size);
   std::memcpy(out.data() + out.size() - size, data, size);
 }
@@ -61,7 +61,7 @@ void put_float(std::vector<std::byte>& out, std::string_view key, GgufType type,
   put(out, static_cast<T>(*number));
 }
 
-/// Type and value as they stand in the file.
+/// Returns the type and value as encoded in the file.
 std::vector<std::byte> encode_scalar(std::string_view key, GgufType type, const GgufScalar& value) {
   std::vector<std::byte> out;
   put(out, type);
@@ -179,7 +179,7 @@ void GgufWriter::add_tensor(std::string name, WeightType type, std::vector<int64
          ", found ", data.size());
   }
   if (std::any_of(tensors_.begin(), tensors_.end(), [&](const Tensor& t) { return t.name == name; })) {
-    fail(where, ": is there twice");
+    fail(where, ": occurs twice");
   }
   tensors_.push_back({std::move(name), type, std::move(shape), {data.begin(), data.end()}});
 }

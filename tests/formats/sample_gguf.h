@@ -40,7 +40,7 @@ inline GgufWriter sample_writer() {
   return writer;
 }
 
-/// The text of the Error that `action` throws; empty when it throws none.
+/// Returns the text of the Error that `action` throws; empty if it throws none.
 template <class Action>
 std::string error_of(Action&& action) {
   try {

@@ -20,7 +20,7 @@ class SampleGguf : public testing::Test {
   const Gguf file_ = Gguf::parse(bytes_, "sample.gguf");
 };
 
-TEST_F(SampleGguf, EveryScalarComesBackWidened) {
+TEST_F(SampleGguf, ScalarsAreReadAndWidened) {
   EXPECT_EQ(file_.version(), 3);
   EXPECT_EQ(file_.file_bytes(), bytes_.size());
   EXPECT_EQ(file_.integer("u8"), 200);
@@ -39,7 +39,7 @@ TEST_F(SampleGguf, EveryScalarComesBackWidened) {
   EXPECT_EQ(file_.string("string"), "a line\nand \xc3\xa9");
 }
 
-TEST_F(SampleGguf, ArraysComeBackInOrder) {
+TEST_F(SampleGguf, ArraysAreReadInOrder) {
   EXPECT_THAT(*file_.strings("strings"), ElementsAre("", "one", "two"));
   EXPECT_THAT(*file_.floats("floats"), ElementsAre(1.5f, -2.5f));
   EXPECT_THAT(*file_.integers("integers"), ElementsAre(7, -8, 9));
@@ -54,7 +54,7 @@ TEST_F(SampleGguf, KeysAndTensorsKeepTheirOrder) {
   EXPECT_EQ(file_.tensors()[2].name, "third");
 }
 
-TEST_F(SampleGguf, TensorsLieAlignedInTheFileWithTheirBytes) {
+TEST_F(SampleGguf, TensorsAreAlignedAndKeepTheirBytes) {
   const GgufTensor& second = file_.tensor("second", std::vector<int64_t>{32, 2});
   EXPECT_EQ(second.type, WeightType::kQ8_0);
   EXPECT_EQ(second.bytes, 68);
@@ -80,7 +80,7 @@ TEST_F(SampleGguf, AbsentKeysAreEmpty) {
   EXPECT_EQ(file_.find_tensor("nothing"), nullptr);
 }
 
-TEST_F(SampleGguf, WrongTypesAreErrorsThatNameKeyAndBothTypes) {
+TEST_F(SampleGguf, WrongTypeErrorsNameTheKeyAndBothTypes) {
   const auto expect = [](const std::string& text, const char* key, const char* expected, const char* found) {
     for (const char* part : {"sample.gguf", key, expected, found}) EXPECT_THAT(text, HasSubstr(part));
   };
@@ -101,18 +101,18 @@ TEST_F(SampleGguf, IntegersBeyondInt64AreErrors) {
   EXPECT_THAT(error_of([&] { file_.integer("u64"); }), HasSubstr("9223372036854775808"));
 }
 
-TEST_F(SampleGguf, MissingRequiredKeyIsNamed) {
+TEST_F(SampleGguf, MissingRequiredKeyErrorNamesIt) {
   EXPECT_EQ(file_.required_integer("u8"), 200);
   EXPECT_THAT(error_of([&] { file_.required_integer("llama.block_count"); }), HasSubstr("'llama.block_count'"));
 }
 
-TEST_F(SampleGguf, MissingTensorIsNamedWithTheShapeSought) {
+TEST_F(SampleGguf, MissingTensorErrorNamesItAndTheExpectedShape) {
   const std::string text = error_of([&] { file_.tensor("blk.7.attn_q.weight", std::vector<int64_t>{64, 32}); });
   EXPECT_THAT(text, HasSubstr("'blk.7.attn_q.weight' is missing"));
   EXPECT_THAT(text, HasSubstr("[64, 32]"));
 }
 
-TEST_F(SampleGguf, WrongShapesAreErrorsThatShowBoth) {
+TEST_F(SampleGguf, WrongShapeErrorsShowBothShapes) {
   const std::vector<int64_t> wrong[] = {{3, 4}, {4}, {4, 3, 2}, {4, 4}, {}};
   for (const auto& shape : wrong) {
     EXPECT_THAT(error_of([&] { file_.tensor("first", shape); }), HasSubstr("found [4, 3]"));
@@ -129,7 +129,7 @@ TEST(Gguf, VersionTwoReadsLikeVersionThree) {
   EXPECT_EQ(file.tensors().size(), 3);
 }
 
-TEST(Gguf, MovesWithItsMapping) {
+TEST(Gguf, MovedFileStaysMapped) {
   const std::string path = testing::TempDir() + "fathom_move.gguf";
   sample_writer().write(path);
   Gguf first = Gguf::open(path);
@@ -140,7 +140,7 @@ TEST(Gguf, MovesWithItsMapping) {
   std::filesystem::remove(path);
 }
 
-TEST(GgufWriter, CopyOfAFileIsTheSameBytes) {
+TEST(GgufWriter, CopyHasTheSameBytes) {
   const std::vector<std::byte> bytes = sample_writer().bytes();
   const Gguf file = Gguf::parse(bytes, "sample.gguf");
   GgufWriter copy;
@@ -157,7 +157,7 @@ TEST(GgufWriter, EmptyFileIsValid) {
   EXPECT_TRUE(file.tensors().empty());
 }
 
-TEST(GgufWriter, AlignmentKeyMovesTheTensors) {
+TEST(GgufWriter, AlignmentKeyAlignsTheTensors) {
   for (uint64_t alignment : {8, 64, 4096}) {
     GgufWriter writer = sample_writer();
     writer.set("general.alignment", GgufType::kU32, alignment);
@@ -197,7 +197,7 @@ TEST(GgufWriter, ValuesThatDoNotFitTheirTypeAreErrors) {
   EXPECT_TRUE(Gguf::parse(writer.bytes(), "empty").keys().empty());
 }
 
-TEST(GgufWriter, TensorsThatDoNotAddUpAreErrors) {
+TEST(GgufWriter, InconsistentTensorsAreErrors) {
   GgufWriter writer;
   const std::vector<std::byte> data(68);
   writer.add_tensor("a", WeightType::kQ8_0, {32, 2}, data);
@@ -213,7 +213,7 @@ TEST(GgufWriter, TensorsThatDoNotAddUpAreErrors) {
   EXPECT_THAT(error("b", WeightType::kF32, {INT64_MAX, INT64_MAX}), HasSubstr("2^63"));
 }
 
-TEST(GgufWriter, FailedWriteNamesTheFileAndLeavesItAsItWas) {
+TEST(GgufWriter, FailedWriteErrorNamesTheFile) {
   EXPECT_THAT(error_of([] { sample_writer().write("/dev/full"); }), HasSubstr("/dev/full"));
   EXPECT_THAT(error_of([] { sample_writer().write("/nowhere/at/all.gguf"); }), HasSubstr("/nowhere/at/all.gguf"));
 }

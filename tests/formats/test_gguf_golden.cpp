@@ -33,8 +33,9 @@ double relative_error(const std::vector<float>& reference, const std::vector<flo
 
 class GoldenWeights : public testing::TestWithParam<const char*> {};
 
-/// The same weights in other formats, rounded by another engine. Bounds: the largest error measured, and 2 %.
-TEST_P(GoldenWeights, ExpandToThoseOfTheHalfPrecisionFile) {
+/// Compares the same weights in other formats, quantised by another engine. Each bound is the largest measured
+/// error plus 2 %.
+TEST_P(GoldenWeights, DequantiseCloseToTheHalfPrecisionFile) {
   const std::map<WeightType, double> kBounds = {
       {WeightType::kF32, 0},       {WeightType::kBF16, 0.00173}, {WeightType::kQ8_0, 0.0055},
       {WeightType::kQ6_K, 0.0182}, {WeightType::kQ5_K, 0.037},   {WeightType::kQ5_0, 0.0439},
@@ -75,12 +76,12 @@ TEST(GoldenFiles, RewrittenFilesHaveTheSameBytes) {
   }
 }
 
-TEST(GoldenFiles, TruncatedAnywhereTheyAreErrors) {
+TEST(GoldenFiles, TruncatedFilesAreErrors) {
   const std::string path = shared_path("golden/tiny-llama-q4_0.gguf");
   FATHOM_NEEDS(path);
   const FileMap map(path);
   for (size_t size = 0; size < map.bytes().size(); size += 4096) {
-    // A copy, so that a read past the end is seen by the address sanitiser.
+    // A copy, so that the address sanitiser detects a read past the end.
     const std::vector<std::byte> start(map.bytes().begin(), map.bytes().begin() + static_cast<ptrdiff_t>(size));
     EXPECT_THROW(Gguf::parse(start, "truncated"), Error) << size;
   }

@@ -19,7 +19,7 @@ using testing::HasSubstr;
 
 constexpr uint64_t kHuge[] = {uint64_t{1} << 63, UINT64_MAX, UINT64_MAX - 31, uint64_t{1} << 32, 1'000'000};
 
-/// A GGUF file put together by hand, so that it can say what no writer would.
+/// A GGUF file assembled field by field, so that it can contain values that no writer produces.
 class RawFile {
  public:
   RawFile(uint64_t tensors, uint64_t values) { text("GGUF").put<uint32_t>(3).put(tensors).put(values); }
@@ -41,7 +41,7 @@ class RawFile {
     for (uint64_t dim : shape) put(dim);
     return put(type).put(offset);
   }
-  /// Pads to 32 bytes, then `count` bytes of data.
+  /// Pads to 32 bytes, then appends `count` bytes of data.
   RawFile& data(size_t count) {
     bytes_.resize((bytes_.size() + 31) / 32 * 32 + count);
     return *this;
@@ -56,12 +56,12 @@ constexpr uint32_t kF32 = 0, kQ8_0 = 8;
 
 void write_text(const std::string& path, std::string_view text) { std::ofstream(path, std::ios::binary) << text; }
 
-TEST(NotGguf, AbsentFileAndFolderAreNamed) {
+TEST(NotGguf, AbsentFileAndFolderErrorsNameThePath) {
   EXPECT_THAT(error_of([] { Gguf::open("/no/such/file.gguf"); }), HasSubstr("/no/such/file.gguf"));
   EXPECT_THAT(error_of([] { Gguf::open("/"); }), HasSubstr("not a regular file"));
 }
 
-TEST(NotGguf, OtherFilesAreToldByTheirFirstBytes) {
+TEST(NotGguf, OtherFormatsAreRecognisedByTheirFirstBytes) {
   const std::pair<std::string_view, const char*> kFiles[] = {
       {"", "an empty file"},
       {"\xff\xd8\xff\xe0JFIF", "a JPEG picture"},
@@ -80,7 +80,7 @@ TEST(NotGguf, OtherFilesAreToldByTheirFirstBytes) {
   std::filesystem::remove(path);
 }
 
-TEST(NotGguf, OtherVersionsAndByteOrdersAreTold) {
+TEST(NotGguf, UnsupportedVersionsAndByteOrdersAreReported) {
   for (uint32_t version : {0u, 1u, 4u, 0xffffffffu}) {
     std::vector<std::byte> bytes = sample_writer().bytes();
     std::memcpy(bytes.data() + 4, &version, sizeof(version));
@@ -103,7 +103,7 @@ TEST(Truncated, EveryPrefixIsAnErrorThatNamesTheFile) {
   EXPECT_EQ(parse_error(std::span(whole).first(needed)), "");
 }
 
-TEST(Truncated, BigFilesAreErrorsAtEveryPageBoundaryOfHeaderAndData) {
+TEST(Truncated, LargeFilesCutAtAnyPageBoundaryAreErrors) {
   GgufWriter writer;
   writer.set_strings("tokens", std::vector<std::string>(5000, "a word"));
   writer.add_tensor("big", WeightType::kF32, {64, 256}, std::vector<std::byte>(64 * 256 * 4));
@@ -114,7 +114,7 @@ TEST(Truncated, BigFilesAreErrorsAtEveryPageBoundaryOfHeaderAndData) {
   }
 }
 
-TEST(HostileCounts, MoreThingsThanFitAreErrors) {
+TEST(HostileCounts, CountsThatExceedTheFileAreErrors) {
   for (uint64_t count : kHuge) {
     const std::string number = std::to_string(count);
     EXPECT_THAT(RawFile(count, 0).data(64).error(), AllOf(HasSubstr("tensor count"), HasSubstr(number)));
@@ -161,11 +161,11 @@ TEST(HostileMetadata, DuplicateAndEmptyKeysAreErrors) {
   RawFile twice(0, 2), empty(0, 1);
   twice.key("k", GgufType::kU8).put(uint8_t{1}).key("k", GgufType::kBool).put(uint8_t{1});
   empty.key("", GgufType::kU8).put(uint8_t{1});
-  EXPECT_THAT(twice.error(), HasSubstr("'k': is there twice"));
+  EXPECT_THAT(twice.error(), HasSubstr("'k': occurs twice"));
   EXPECT_THAT(empty.error(), HasSubstr("found 0"));
 }
 
-TEST(HostileMetadata, AlignmentThatIsNoSanePowerOfTwoIsAnError) {
+TEST(HostileMetadata, InvalidAlignmentIsAnError) {
   for (uint32_t alignment : {0u, 1u, 4u, 33u, 48u, 1u << 21, 0x80000000u, 0xffffffffu}) {
     RawFile file(0, 1);
     file.key("general.alignment", GgufType::kU32).put(alignment);
@@ -178,7 +178,7 @@ TEST(HostileMetadata, AlignmentThatIsNoSanePowerOfTwoIsAnError) {
   EXPECT_THAT(negative.error(), HasSubstr("power of two"));
 }
 
-TEST(HostileTensors, UnknownWeightTypesNameTensorNumberAndTheKnownOnes) {
+TEST(HostileTensors, UnknownWeightTypeErrorsListKnownTypes) {
   for (uint32_t type : {4u, 9u, 31u, 0xffffffffu}) {
     EXPECT_THAT(RawFile(1, 0).tensor("t", {32}, type, 0).data(128).error(),
                 AllOf(HasSubstr("'t'"), HasSubstr(std::to_string(type)), HasSubstr("q4_k")));
@@ -196,7 +196,7 @@ TEST(HostileTensors, DimensionsOutOfRangeAreErrors) {
 
 TEST(HostileTensors, SizesThatOverflowAreErrors) {
   const std::vector<uint64_t> kShapes[] = {
-      {uint64_t{1} << 62},                           // × 4 bytes is 2^64
+      {uint64_t{1} << 62},                           // times 4 bytes is 2^64
       {uint64_t{1} << 32, uint64_t{1} << 32},        // 2^64 weights
       {uint64_t{1} << 31, uint64_t{1} << 31, 4, 1},  // wraps to a small number
       {uint64_t{1} << 62, uint64_t{1} << 62, uint64_t{1} << 62, 8},
@@ -208,12 +208,12 @@ TEST(HostileTensors, SizesThatOverflowAreErrors) {
   }
 }
 
-TEST(HostileTensors, RowsThatBreakABlockAreErrors) {
+TEST(HostileTensors, RowsWithPartialBlocksAreErrors) {
   EXPECT_THAT(RawFile(1, 0).tensor("t", {33, 32}, kQ8_0, 0).data(4096).error(),
               AllOf(HasSubstr("'t'"), HasSubstr("multiple of 32"), HasSubstr("[33, 32]")));
 }
 
-TEST(HostileTensors, DataOutsideTheFileAreErrors) {
+TEST(HostileTensors, DataOutsideTheFileIsAnError) {
   EXPECT_EQ(RawFile(1, 0).tensor("t", {16}, kF32, 0).data(64).error(), "");
   EXPECT_THAT(RawFile(1, 0).tensor("t", {16}, kF32, 0).data(63).error(), HasSubstr("'t': its 64 bytes"));
   EXPECT_THAT(RawFile(1, 0).tensor("t", {16}, kF32, 32).data(64).error(), HasSubstr("'t': its 64 bytes"));
@@ -231,24 +231,24 @@ TEST(HostileTensors, MisalignedOffsetsAreErrors) {
   }
 }
 
-TEST(HostileTensors, OverlapsNameBothTensors) {
-  RawFile partly(3, 0), same(2, 0), inside(2, 0), apart(2, 0);
-  partly.tensor("c", {8}, kF32, 128).tensor("a", {17}, kF32, 0).tensor("b", {8}, kF32, 64).data(256);
+TEST(HostileTensors, OverlapErrorsNameBothTensors) {
+  RawFile partial(3, 0), same(2, 0), inside(2, 0), separate(2, 0);
+  partial.tensor("c", {8}, kF32, 128).tensor("a", {17}, kF32, 0).tensor("b", {8}, kF32, 64).data(256);
   same.tensor("a", {8}, kF32, 32).tensor("b", {8}, kF32, 32).data(256);
   inside.tensor("b", {1}, kF32, 32).tensor("a", {64}, kF32, 0).data(256);
-  apart.tensor("b", {8}, kF32, 64).tensor("a", {16}, kF32, 0).data(256);
-  EXPECT_THAT(partly.error(), AllOf(HasSubstr("'a'"), HasSubstr("'b'"), HasSubstr("overlap")));
+  separate.tensor("b", {8}, kF32, 64).tensor("a", {16}, kF32, 0).data(256);
+  EXPECT_THAT(partial.error(), AllOf(HasSubstr("'a'"), HasSubstr("'b'"), HasSubstr("overlap")));
   EXPECT_THAT(same.error(), AllOf(HasSubstr("'a'"), HasSubstr("'b'"), HasSubstr("overlap")));
   EXPECT_THAT(inside.error(), AllOf(HasSubstr("'a'"), HasSubstr("'b'"), HasSubstr("overlap")));
-  EXPECT_EQ(apart.error(), "");
+  EXPECT_EQ(separate.error(), "");
 }
 
 TEST(HostileTensors, DuplicateNamesAreErrors) {
   EXPECT_THAT(RawFile(2, 0).tensor("t", {8}, kF32, 0).tensor("t", {8}, kF32, 32).data(64).error(),
-              HasSubstr("'t': is there twice"));
+              HasSubstr("'t': occurs twice"));
 }
 
-TEST(HostileTensors, NamesAreShownWithoutControlCharactersAndCut) {
+TEST(HostileTensors, NamesInErrorsAreEscapedAndCut) {
   const std::string name = "\x1b]0;evil\a" + std::string(500, 'x');
   const std::string text = RawFile(1, 0).tensor(name, {8}, 77, 0).data(64).error();
   EXPECT_THAT(text, HasSubstr("'\\x1b]0;evil\\x07xxx"));
@@ -256,17 +256,17 @@ TEST(HostileTensors, NamesAreShownWithoutControlCharactersAndCut) {
   EXPECT_TRUE(std::none_of(text.begin(), text.end(), [](unsigned char c) { return c < 0x20; }));
 }
 
-/// Asks for everything in every way; only Error may come out.
-void touch_everything(const Gguf& file) {
+/// Reads every value as every type, and all weights. Only Error may be thrown.
+void read_everything(const Gguf& file) {
   for (std::string_view key : file.keys()) {
-    const auto ask = [&](auto accessor) { error_of([&] { (file.*accessor)(key); }); };
-    ask(&Gguf::integer);
-    ask(&Gguf::number);
-    ask(&Gguf::boolean);
-    ask(&Gguf::string);
-    ask(&Gguf::strings);
-    ask(&Gguf::floats);
-    ask(&Gguf::integers);
+    const auto read = [&](auto accessor) { error_of([&] { (file.*accessor)(key); }); };
+    read(&Gguf::integer);
+    read(&Gguf::number);
+    read(&Gguf::boolean);
+    read(&Gguf::string);
+    read(&Gguf::strings);
+    read(&Gguf::floats);
+    read(&Gguf::integers);
   }
   for (const GgufTensor& tensor : file.tensors()) {
     int64_t n = 1;
@@ -305,7 +305,7 @@ TEST(Mutated, FilesEitherParseOrThrowError) {
     }
     bytes.shrink_to_fit();
     const std::string text = error_of([&] {
-      touch_everything(Gguf::parse(bytes, "sample.gguf"));
+      read_everything(Gguf::parse(bytes, "sample.gguf"));
       ++parsed;
     });
     EXPECT_TRUE(text.empty() || text.starts_with("sample.gguf: ")) << text;

@@ -13,7 +13,7 @@
 namespace fathom {
 namespace {
 
-/// Only Error may come out of `action`.
+/// Runs `action`; only Error may be thrown.
 template <class Action>
 void allow_error(Action&& action) {
   try {
@@ -22,7 +22,7 @@ void allow_error(Action&& action) {
   }
 }
 
-void ask_every_way(const Gguf& file, std::string_view key) {
+void read_as_every_type(const Gguf& file, std::string_view key) {
   allow_error([&] { file.integer(key); });
   allow_error([&] { file.number(key); });
   allow_error([&] { file.boolean(key); });
@@ -32,7 +32,7 @@ void ask_every_way(const Gguf& file, std::string_view key) {
   allow_error([&] { file.integers(key); });
 }
 
-/// Reads all bytes of all strings and tensors, so that the sanitiser sees where they lie.
+/// Reads all bytes of all strings and tensors, so that the sanitiser checks their addresses.
 size_t sum_of_bytes(const Gguf& file) {
   size_t sum = 0;
   const auto add = [&](const auto& bytes) {
@@ -50,7 +50,7 @@ size_t sum_of_bytes(const Gguf& file) {
   return sum;
 }
 
-/// What was read can be written, and reads the same again.
+/// Checks that a parsed file can be written and reads the same again.
 void check_rewritten(const Gguf& file) {
   GgufWriter writer;
   for (std::string_view key : file.keys()) writer.set_value(std::string(key), *file.find(key));
@@ -70,7 +70,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::optional<Gguf> file;
   allow_error([&] { file = Gguf::parse(std::as_bytes(std::span(data, size)), "fuzzed"); });
   if (!file) return 0;
-  for (std::string_view key : file->keys()) ask_every_way(*file, key);
+  for (std::string_view key : file->keys()) read_as_every_type(*file, key);
   check_rewritten(*file);
   return 0;
 }

@@ -9,7 +9,7 @@
 namespace fathom {
 namespace {
 
-/// What is parsed comes back from its own text, on one line and indented.
+/// Checks that a parsed value round-trips through its text, on one line and indented.
 void check(std::string_view text) {
   const Json json = Json::parse(text);
   if (!(Json::parse(json.dump()) == json) || !(Json::parse(json.dump(1)) == json)) std::terminate();

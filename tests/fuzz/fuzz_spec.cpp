@@ -10,7 +10,7 @@
 namespace fathom {
 namespace {
 
-/// One parameter of every type.
+/// Returns one parameter of every type.
 const std::vector<Parameter>& parameters() {
   using Type = Parameter::Type;
   static const std::vector<Parameter> all = {
