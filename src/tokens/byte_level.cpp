@@ -15,18 +15,18 @@
 namespace fathom {
 namespace {
 
-/// GPT-2's alphabet: printable bytes of Latin-1 are spelt as themselves, the others as U+0100 and on.
+/// GPT-2's alphabet: each printable byte of Latin-1 is spelt as its character, the others as U+0100, U+0101, …
 class ByteAlphabet {
  public:
   ByteAlphabet() {
-    uint32_t spare = 0x100;
+    uint32_t next_unused = 0x100;
     for (int byte = 0; byte < 256; ++byte) {
       const bool printable = (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte != 0xad);
-      byte_of_[printable ? byte : spare++] = byte;
+      byte_of_[printable ? byte : next_unused++] = byte;
     }
   }
 
-  /// The bytes that `piece` spells; nothing if it has a character outside the alphabet.
+  /// Returns the bytes that `piece` spells; nothing if it has a character outside the alphabet.
   std::optional<std::string> bytes(std::string_view piece) const {
     std::string out;
     for (size_t length; !piece.empty(); piece.remove_prefix(length)) {
@@ -46,12 +46,12 @@ class ByteAlphabet {
   }();
 };
 
-/// Merges by the ids of two neighbours: an open hash table.
+/// Maps the ids of two neighbours to their Merge with an open-addressing hash table.
 class MergeTable {
  public:
   explicit MergeTable(size_t count) : slots_(std::bit_ceil(2 * count + 2)) {}
 
-  /// Of equal pairs the first added counts.
+  /// Of equal pairs the first added is kept.
   void add(int32_t left, int32_t right, Merge merge) {
     Slot& slot = slots_[locate(pair(left, right))];
     if (slot.pair == kFree) slot = {pair(left, right), merge};
@@ -77,7 +77,8 @@ class MergeTable {
   std::vector<Slot> slots_;  // a power of two, at most half full
 };
 
-/// BPE over the bytes of words.
+/// Byte-level BPE: merges the bytes of each word by rank (Language Models are Unsupervised Multitask Learners,
+/// 2019).
 class ByteLevelEncoder final : public TextEncoder {
  public:
   explicit ByteLevelEncoder(const Vocabulary& vocabulary)
@@ -105,12 +106,12 @@ class ByteLevelEncoder final : public TextEncoder {
   }
 
  private:
-  /// A merge of texts that are no pieces can never take place, and is left out.
+  /// Ignores a merge whose parts or result are no pieces, because it can never be applied.
   void add_merge(std::string_view merge, size_t rank) {
     const size_t space = merge.find(' ', 1);
     if (space == std::string_view::npos || space + 1 == merge.size()) {
       fail(vocabulary_.source, ": metadata key 'tokenizer.ggml.merges': entry ", rank,
-           ": expected two pieces with a space between, found ", quote(merge));
+           ": expected two pieces separated by a space, found ", quote(merge));
     }
     const auto left = alphabet_.bytes(merge.substr(0, space));
     const auto right = alphabet_.bytes(merge.substr(space + 1));
@@ -125,7 +126,8 @@ class ByteLevelEncoder final : public TextEncoder {
     if (info_.ignore_merges) {
       if (const int32_t whole = pieces_.find(word); whole != kNoToken) return ids.push_back(whole);
     }
-    if (word.size() > std::numeric_limits<int32_t>::max()) fail("a word of over 2 GiB cannot be cut into tokens");
+    if (word.size() > std::numeric_limits<int32_t>::max())
+      fail("the text has a word of ", word.size(), " bytes; expected less than 2 GiB");
     thread_local std::vector<Symbol> symbols;
     symbols.clear();
     for (uint32_t at = 0; at < word.size(); ++at) {
@@ -149,7 +151,7 @@ class ByteLevelEncoder final : public TextEncoder {
   const PretokenizerInfo& info_;
   const ByteAlphabet alphabet_;
   Pretokenizer pretokenizer_;
-  PieceIndex pieces_;  // by the bytes they spell
+  PieceIndex pieces_;  // by their bytes
   std::array<int32_t, 256> byte_ids_{};
   MergeTable merges_;
 };

@@ -7,8 +7,9 @@
 namespace fathom {
 namespace {
 
-// A unit: bit 31 marks a value (31 bits); otherwise bits 0-7 are the byte that leads here, bit 8 says that a value
-// hangs below, and bits 10-30 are the offset to the children, shifted by 8 more where bit 9 is set.
+// A unit with bit 31 set holds a value in the other 31 bits. Otherwise bits 0-7 are the byte on the edge to this
+// node, bit 8 is set if the node has a value, and bits 10-30 are the offset to the children, shifted left by 8 if
+// bit 9 is set.
 bool has_value(uint32_t unit) { return unit >> 8 & 1; }
 uint32_t value(uint32_t unit) { return unit & 0x7fffffff; }
 uint32_t label(uint32_t unit) { return unit & 0x800000ff; }
@@ -22,8 +23,8 @@ Charsmap::Charsmap(std::string_view blob, std::string_view source) {
   if (blob.size() >= sizeof trie_bytes) std::memcpy(&trie_bytes, blob.data(), sizeof trie_bytes);
   const size_t room = blob.size() < sizeof trie_bytes ? 0 : blob.size() - sizeof trie_bytes;
   if (trie_bytes == 0 || trie_bytes % sizeof(uint32_t) != 0 || trie_bytes >= room || blob.back() != '\0') {
-    fail(source, ": metadata key 'tokenizer.ggml.precompiled_charsmap': expected a trie of some 32-bit units and ",
-         "replacements that end with a zero byte, found ", trie_bytes, " bytes of trie in ", blob.size(), " bytes");
+    fail(source, ": metadata key 'tokenizer.ggml.precompiled_charsmap': expected a trie of 32-bit units and ",
+         "zero-terminated replacements, found a trie of ", trie_bytes, " bytes in ", blob.size(), " bytes");
   }
   units_.resize(trie_bytes / sizeof(uint32_t));
   std::memcpy(units_.data(), blob.data() + sizeof trie_bytes, trie_bytes);

@@ -7,22 +7,22 @@
 
 namespace fathom {
 
-/// SentencePiece's compiled normalisation rules: a double-array trie of byte strings, each with its replacement.
-/// Layout: uint32 trie bytes (little-endian), the trie's units of 32 bits, then the replacements, each ended by a
-/// zero byte.
+/// SentencePiece's compiled normalisation rules: a double-array trie of byte strings, each with a replacement.
+/// Layout: a little-endian uint32 with the trie's size in bytes, the trie's 32-bit units, then the zero-terminated
+/// replacements.
 class Charsmap {
  public:
   Charsmap() = default;
-  /// Throws Error if the parts do not fit; `source` names the file.
+  /// Throws Error if the layout is inconsistent. source: the file, for messages.
   Charsmap(std::string_view blob, std::string_view source);
 
   bool empty() const { return units_.empty(); }
 
   struct Match {
-    size_t bytes = 0;  // of the text; 0: no rule
+    size_t bytes = 0;  // matched bytes of the text; 0: no rule matches
     std::string_view replacement;
   };
-  /// The rule with the longest pattern that `text` begins with.
+  /// Returns the rule with the longest pattern that is a prefix of `text`.
   Match longest_prefix(std::string_view text) const;
 
  private:

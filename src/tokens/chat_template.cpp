@@ -6,8 +6,8 @@
 namespace fathom {
 namespace {
 
-// What a template may do: ample for itself, and for each byte of the messages (a template scans them a few times;
-// 16 bytes of text count as one step).
+// Maximum number of steps of a template: a fixed number plus a number per byte of the messages. A template scans
+// the messages a few times, and 16 bytes of text count as one step.
 constexpr int64_t kSteps = 10'000'000;
 constexpr int64_t kStepsPerByte = 4;
 
@@ -31,14 +31,14 @@ std::string ChatTemplate::render(const std::vector<ChatMessage>& messages, bool 
     steps += kStepsPerByte * static_cast<int64_t>(message.role.size() + message.content.size());
     list.push_back(Value::make_dict({{"role", message.role}, {"content", message.content}}));
   }
-  jinja::Names names{{"messages", Value::make_list(std::move(list))},
-                     {"add_generation_prompt", add_generation_prompt},
-                     {"bos_token", bos_},
-                     {"eos_token", eos_},
-                     {"tools", Value::none()},
-                     {"documents", Value::none()}};
-  for (const auto& [name, on] : switches) names.insert_or_assign(name, Value(on));
-  return jinja::Evaluator(std::move(names), steps).render(parsed_->body);
+  jinja::Variables variables{{"messages", Value::make_list(std::move(list))},
+                             {"add_generation_prompt", add_generation_prompt},
+                             {"bos_token", bos_},
+                             {"eos_token", eos_},
+                             {"tools", Value::none()},
+                             {"documents", Value::none()}};
+  for (const auto& [name, on] : switches) variables.insert_or_assign(name, Value(on));
+  return jinja::Evaluator(std::move(variables), steps).render(parsed_->body);
 }
 
 }  // namespace fathom

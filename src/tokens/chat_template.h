@@ -12,17 +12,18 @@ struct ChatMessage {
   std::string content;
 };
 
-/// The Jinja template by which a model file writes a chat as one text (tokenizer.chat_template). Thread-safe.
+/// The Jinja template of a model file that turns the messages of a chat into one text (tokenizer.chat_template).
+/// Thread-safe.
 class ChatTemplate {
  public:
-  /// bos, eos: the texts of those tokens, which templates put in. Throws Error that names the line and what is not
-  /// understood.
+  /// Parses the template. bos, eos: the texts of those tokens, available to the template as bos_token and
+  /// eos_token. Throws Error that names the line and the unsupported or invalid construct.
   ChatTemplate(std::string source, std::string bos, std::string eos);
   ~ChatTemplate();
 
-  /// The text before the model's next turn. add_generation_prompt: with the beginning of that turn. switches:
-  /// further names the template asks for, such as enable_thinking. Throws Error if the template refuses the
-  /// messages, fails, or does not end.
+  /// Returns the text of the messages. add_generation_prompt: also the beginning of the model's next turn.
+  /// switches: further boolean variables of the template, such as enable_thinking. Throws Error if the template
+  /// rejects the messages, fails, or exceeds its step limit.
   std::string render(const std::vector<ChatMessage>& messages, bool add_generation_prompt,
                      const std::map<std::string, bool>& switches = {}) const;
 

@@ -8,14 +8,14 @@
 namespace fathom {
 namespace {
 
-struct Decomposition {
+struct CanonicalDecomposition {
   uint32_t code_point;
-  uint32_t parts[4];  // in order; 0 fills up
+  uint32_t parts[4];  // in order, padded with 0
 };
 
-// From the Unicode character database, version 14.0.0, without Hangul and Chinese compatibility characters.
+// From the Unicode character database, version 14.0.0, without Hangul and CJK compatibility characters.
 // clang-format off
-constexpr Decomposition kDecompositions[] = {
+constexpr CanonicalDecomposition kDecompositions[] = {
   {0xc0,{0x41,0x300}},{0xc1,{0x41,0x301}},{0xc2,{0x41,0x302}},{0xc3,{0x41,0x303}},{0xc4,{0x41,0x308}},
   {0xc5,{0x41,0x30a}},{0xc7,{0x43,0x327}},{0xc8,{0x45,0x300}},{0xc9,{0x45,0x301}},{0xca,{0x45,0x302}},
   {0xcb,{0x45,0x308}},{0xcc,{0x49,0x300}},{0xcd,{0x49,0x301}},{0xce,{0x49,0x302}},{0xcf,{0x49,0x308}},
@@ -278,7 +278,8 @@ void append_syllable(uint32_t index, std::string& text) {
 
 void append_decomposed(uint32_t code_point, std::string& text) {
   if (code_point - kFirstSyllable < kSyllables) return append_syllable(code_point - kFirstSyllable, text);
-  const auto* found = std::ranges::lower_bound(kDecompositions, code_point, {}, &Decomposition::code_point);
+  const auto* found =
+      std::ranges::lower_bound(kDecompositions, code_point, {}, &CanonicalDecomposition::code_point);
   if (found == std::end(kDecompositions) || found->code_point != code_point) return append_utf8(code_point, text);
   for (const uint32_t part : found->parts) {
     if (part != 0) append_utf8(part, text);

@@ -11,13 +11,14 @@
 
 namespace fathom {
 
-/// A stretch of a word on its way to being a token.
+/// A part of a word while its pairs are being merged.
 struct Symbol {
   uint32_t begin = 0, bytes = 0;  // in the word
-  int32_t id = kNoToken;          // kNoToken: no piece is this text
+  int32_t id = kNoToken;          // of the piece with this text; kNoToken if there is none
 };
 
-/// What two neighbours may become. Lower ranks come first; of equal ranks the leftmost.
+/// The result of merging two neighbours. The pair with the lowest rank is merged first; among equal ranks, the
+/// leftmost pair.
 struct Merge {
   static constexpr uint32_t kNever = std::numeric_limits<uint32_t>::max();
   uint32_t rank = kNever;
@@ -26,7 +27,8 @@ struct Merge {
 
 namespace merging {
 
-/// Few symbols: looks for the best pair over and over; the ranks of pairs lie in one short array.
+/// For few symbols: scans all pairs for the best one after each merge. Quadratic, but all ranks are in one short
+/// array.
 template <class FindMerge>
 void merge_few(std::vector<Symbol>& symbols, const FindMerge& find_merge) {
   thread_local std::vector<Merge> merges;  // of symbol i with symbol i + 1
@@ -45,23 +47,23 @@ void merge_few(std::vector<Symbol>& symbols, const FindMerge& find_merge) {
   }
 }
 
-/// A pair in the queue, valid while the two still have `bytes` together.
-struct Candidate {
+/// A pair in the queue. It is valid while its two symbols together still have `bytes` bytes.
+struct MergeCandidate {
   uint32_t rank, left, right, bytes;
   int32_t id;
-  bool operator<(const Candidate& other) const {
+  bool operator<(const MergeCandidate& other) const {
     return rank != other.rank ? rank > other.rank : left > other.left;  // the top of a queue is its greatest
   }
 };
 
-/// Many symbols: a linked list and a priority queue, n log n.
+/// For many symbols: a linked list and a priority queue, O(n log n).
 template <class FindMerge>
 void merge_many(std::vector<Symbol>& symbols, const FindMerge& find_merge) {
   const auto count = static_cast<uint32_t>(symbols.size());
   std::vector<uint32_t> next(count), previous(count);
-  std::vector<Candidate> storage;
+  std::vector<MergeCandidate> storage;
   storage.reserve(count);
-  std::priority_queue<Candidate> queue({}, std::move(storage));
+  std::priority_queue<MergeCandidate> queue({}, std::move(storage));
   const auto offer = [&](uint32_t left, uint32_t right) {
     const Merge merge = find_merge(symbols[left], symbols[right]);
     if (merge.rank == Merge::kNever) return;
@@ -73,7 +75,7 @@ void merge_many(std::vector<Symbol>& symbols, const FindMerge& find_merge) {
     if (i > 0) offer(i - 1, i);
   }
   while (!queue.empty()) {
-    const Candidate best = queue.top();
+    const MergeCandidate best = queue.top();
     queue.pop();
     Symbol& left = symbols[best.left];
     Symbol& right = symbols[best.right];
@@ -93,11 +95,11 @@ void merge_many(std::vector<Symbol>& symbols, const FindMerge& find_merge) {
 
 }  // namespace merging
 
-/// Merges neighbours, best first, until none may be merged. find_merge(left, right) → Merge; symbols are adjacent
-/// and not empty.
+/// Merges neighbouring symbols, best pair first, until no pair can be merged. find_merge(left, right) returns a
+/// Merge. symbols: adjacent, none empty.
 template <class FindMerge>
 void merge_symbols(std::vector<Symbol>& symbols, const FindMerge& find_merge) {
-  constexpr size_t kFew = 48;  // where the queue overtakes the scan
+  constexpr size_t kFew = 48;  // symbols up to which the scan is faster than the queue
   if (symbols.size() <= kFew) {
     merging::merge_few(symbols, find_merge);
   } else {

@@ -46,7 +46,7 @@ void PieceIndex::add(std::string_view text, int32_t id) {
   Slot& slot = slots_[locate(text, hash)];
   if (slot.id != kNoToken) return;
   if (texts_.size() + text.size() > std::numeric_limits<uint32_t>::max())
-    fail("a vocabulary is over 4 GiB of text");
+    fail("the pieces of the vocabulary exceed 4 GiB of text");
   slot = {static_cast<uint32_t>(hash >> 32), id, static_cast<uint32_t>(texts_.size()),
           static_cast<uint32_t>(text.size())};
   texts_ += text;

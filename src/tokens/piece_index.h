@@ -9,20 +9,20 @@
 
 namespace fathom {
 
-/// 64 well-mixed bits of `text`.
+/// Returns a 64-bit hash of `text`.
 uint64_t hash_text(std::string_view text);
 
-/// Ids by exact text: an open hash table. Of equal texts the first added counts.
+/// Maps texts to ids with an open-addressing hash table. Of equal texts the first added is kept.
 class PieceIndex {
  public:
   void add(std::string_view text, int32_t id);
-  /// kNoToken if no piece is `text`.
+  /// Returns the id of `text`; kNoToken if there is none.
   int32_t find(std::string_view text) const;
   size_t max_bytes() const { return max_bytes_; }  // of the longest piece
 
  private:
   struct Slot {
-    uint32_t tag = 0;  // upper half of the hash, to compare texts seldom
+    uint32_t tag = 0;  // upper half of the hash, compared before the texts
     int32_t id = kNoToken;
     uint32_t begin = 0, bytes = 0;  // in texts_
   };

@@ -13,7 +13,7 @@ PieceTrie::PieceTrie(std::vector<std::pair<std::string, int32_t>> pieces) {
   };
   nodes_.emplace_back();
   std::vector<Range> ranges{{0, 0, pieces.size(), 0}};
-  for (size_t r = 0; r < ranges.size(); ++r) {  // breadth first, so that children lie together
+  for (size_t r = 0; r < ranges.size(); ++r) {  // breadth first, so that the children of a node are consecutive
     auto [node, begin, end, depth] = ranges[r];
     for (; begin < end && pieces[begin].first.size() == depth; ++begin) {
       if (nodes_[node].id == kNoToken) nodes_[node].id = pieces[begin].second;

@@ -10,18 +10,18 @@
 
 namespace fathom {
 
-/// Ids by prefix of a text: a tree of bytes, fixed once built.
+/// Finds the pieces that are prefixes of a text: an immutable trie over bytes.
 class PieceTrie {
  public:
   PieceTrie() = default;
-  /// Empty texts are left out; of equal texts the lowest id counts.
+  /// Ignores empty texts. Of equal texts the lowest id is kept.
   explicit PieceTrie(std::vector<std::pair<std::string, int32_t>> pieces);
 
   bool empty() const { return nodes_.size() <= 1; }
-  /// Whether a piece begins with this byte.
+  /// Returns whether a piece begins with this byte.
   bool starts(unsigned char byte) const { return root_[byte] != 0; }
 
-  /// Calls visit(bytes, id) for every piece that `text` begins with, shortest first.
+  /// Calls visit(bytes, id) for every piece that is a prefix of `text`, shortest first.
   template <class Visit>
   void for_each_prefix(std::string_view text, Visit&& visit) const {
     if (text.empty()) return;
@@ -34,19 +34,20 @@ class PieceTrie {
   }
 
   struct Match {
-    size_t bytes = 0;  // 0: none
+    size_t bytes = 0;  // 0: no piece matches
     int32_t id = kNoToken;
   };
-  /// The longest piece that `text` begins with.
+  /// Returns the longest piece that is a prefix of `text`.
   Match longest_prefix(std::string_view text) const;
 
  private:
   struct Node {
     uint32_t first_child = 0;
-    uint16_t children = 0;  // next to each other, ascending by byte
+    uint16_t children = 0;  // consecutive nodes, ascending by byte
     unsigned char byte = 0;
     int32_t id = kNoToken;
   };
+  /// Returns the child of a node by byte; 0 if there is none.
   uint32_t child(uint32_t node, unsigned char byte) const;
 
   std::vector<Node> nodes_;

@@ -41,15 +41,15 @@ void Pretokenizer::split(std::string_view text, const OnWord& on_word) const {
 void Pretokenizer::split_from(size_t step, std::string_view text, Regex::Matcher& matcher,
                               const OnWord& on_word) const {
   if (step == steps_.size()) return on_word(text);
-  const auto pass_on = [&](std::string_view word) { split_from(step + 1, word, matcher, on_word); };
+  const auto next_step = [&](std::string_view word) { split_from(step + 1, word, matcher, on_word); };
   for (size_t at = 0; at < text.size();) {
     const auto [begin, end] = matcher.find(steps_[step].regex, text, at);
-    if (begin > at) pass_on(text.substr(at, begin - at));
+    if (begin > at) next_step(text.substr(at, begin - at));
     const std::string_view match = text.substr(begin, end - begin);
     if (steps_[step].thousands && !match.empty()) {
-      split_thousands(match, pass_on);
+      split_thousands(match, next_step);
     } else if (!match.empty()) {
-      pass_on(match);
+      next_step(match);
     }
     at = end;
   }

@@ -9,32 +9,35 @@
 
 namespace fathom {
 
-/// One pass over the words cut so far: what the pattern matches, and what lies between matches, become words.
+/// One pass over the words of the previous pass. Matches of the pattern, and the text between matches, become
+/// words.
 struct SplitStep {
   const char* pattern;     // PCRE2, UTF-8
-  bool thousands = false;  // matches are cut further, into groups of three characters from the right
+  bool thousands = false;  // matches are split further into groups of three characters, counted from the right
 };
 
-/// How byte-level BPE cuts text into words, by the names of tokenizer.ggml.pre that mean it.
+/// How byte-level BPE splits text into words, and the values of tokenizer.ggml.pre that select it.
 struct PretokenizerInfo {
   std::vector<std::string_view> names;
   std::vector<SplitStep> steps;
-  bool ignore_merges = false;  // a word that is a piece is taken whole
-  bool add_bos = false;        // what files mean that do not say
+  bool ignore_merges = false;  // a word that is a piece becomes one token, whatever the merges
+  bool add_bos = false;        // the default where the file has no add_bos_token
 };
 
-/// Throws Error that lists the known names; `source` is the file it came from.
+/// Returns the pre-tokenizer with this name. Throws Error that lists the known names. source: the file, for
+/// messages.
 const PretokenizerInfo& find_pretokenizer(std::string_view name, std::string_view source);
+/// Returns all pre-tokenizers.
 std::span<const PretokenizerInfo> pretokenizers();
 
-/// Cuts text into words, step by step. Thread-safe.
+/// Splits text into words by a sequence of steps. Thread-safe.
 class Pretokenizer {
  public:
   explicit Pretokenizer(std::span<const SplitStep> steps);
 
   using OnWord = std::function<void(std::string_view word)>;
-  /// Calls on_word for all words of `text`, which make up the text in order; none is empty. A run of bytes that are
-  /// not UTF-8 is a word of its own.
+  /// Calls on_word for the words of `text` in order. No word is empty, and joined they are the text. Consecutive
+  /// bytes that are not UTF-8 form one word.
   void split(std::string_view text, const OnWord& on_word) const;
 
  private:

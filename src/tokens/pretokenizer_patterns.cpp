@@ -5,7 +5,7 @@
 #include "tokens/pretokenizer.h"
 
 // clang-format off
-// Patterns are pasted together from these parts, so that each rule is written once.
+// Parts of which the patterns below are composed.
 #define CONTRACTION R"~('(?:[sStTmMdD]|[rR][eE]|[vV][eE]|[lL][lL]))~"
 #define WORD R"~([^\r\n\p{L}\p{N}]?\p{L}+)~"
 #define MARKED_WORD R"~([^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+)~"
@@ -24,7 +24,7 @@ constexpr const char* kLlama3 = CONTRACTION "|" WORD R"~(|\p{N}{1,3}|)~" SYMBOLS
 constexpr const char* kQwen2 = CONTRACTION "|" WORD R"~(|\p{N}|)~" SYMBOLS "|" SPACE;
 constexpr const char* kQwen35 =
     CONTRACTION "|" MARKED_WORD R"~(|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|)~" SPACE;
-// Runs of spaces that are words are cut into powers of two; one with a line end stays whole.
+// Splits a word of spaces into powers of two. A word with a line end is not split.
 constexpr const char* kJais2Spaces =
     R"~(\A\s*[\r\n]+|[^\S\r\n]{512}|[^\S\r\n]{256}|[^\S\r\n]{128}|[^\S\r\n]{64}|[^\S\r\n]{32}|[^\S\r\n]{16})~"
     R"~(|[^\S\r\n]{8}|[^\S\r\n]{4}|[^\S\r\n]{2})~";
@@ -33,7 +33,8 @@ constexpr const char* kGpt4o = CASED_WORD("(?:" CONTRACTION ")?") R"~(|\p{N}{1,3
 constexpr const char* kYoutu = CASED_WORD("(?:" CONTRACTION ")?") R"~(|\p{N}|)~" SYMBOLS_OR_PATH "|" SPACE;
 constexpr const char* kYoutuScripts =
     R"~([가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|[一-龥぀-ゟ゠-ヿ]+)~";
-// Letters and marks but Han, with and without lower (upper) case: a class can only be cut down by naming all the rest.
+// Letters and marks except Han, excluding lower or upper case. A character class cannot be subtracted from another, so
+// each class is written as the complement of all other categories.
 constexpr const char* kKimi =
     R"~(\p{sc:Han}+)~"
     R"~(|[^\r\n\p{L}\p{N}]?[^\p{Ll}\p{N}\p{P}\p{S}\p{Z}\p{C}\p{sc:Han}]*)~"

@@ -8,11 +8,11 @@
 
 namespace fathom {
 
-/// The BOS token if the vocabulary asks for one before a text, else nothing.
+/// Returns the BOS token if the vocabulary requires one before a text, else nothing.
 std::vector<int32_t> bos_tokens(const Tokenizer& tokenizer);
 
-/// The text's tokens behind bos_tokens(); a BOS that the text itself begins with (special) is not doubled. Throws
-/// Error for a text without tokens.
+/// Returns bos_tokens() and the tokens of the text. special: control tokens are recognised in the text; a BOS at
+/// its start is not doubled. Throws Error for a text without tokens.
 std::vector<int32_t> encode_prompt(const Tokenizer& tokenizer, std::string_view text, bool special);
 
 }  // namespace fathom

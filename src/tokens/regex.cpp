@@ -10,7 +10,7 @@
 namespace fathom {
 namespace {
 
-constexpr size_t kJitStackBytes = 16 << 20;  // our patterns need little; this is the most a hostile text may take
+constexpr size_t kJitStackBytes = 16 << 20;  // limit for hostile texts; the built-in patterns need far less
 
 template <auto Release>
 struct Releaser {
@@ -48,7 +48,7 @@ Regex::Regex(const char* pattern) : compiled_(std::make_unique<Compiled>()) {
   compiled_->code.reset(pcre2_compile(units(pattern), PCRE2_ZERO_TERMINATED,
                                       PCRE2_UTF | PCRE2_UCP | PCRE2_DOLLAR_ENDONLY, &error, &at, nullptr));
   if (!compiled_->code) fail("pattern '", pattern, "', byte ", at, ": ", message(error));
-  pcre2_jit_compile(compiled_->code.get(), PCRE2_JIT_COMPLETE);  // without it the interpreter matches, slower
+  pcre2_jit_compile(compiled_->code.get(), PCRE2_JIT_COMPLETE);  // on failure PCRE2 uses its slower interpreter
 }
 
 Regex::~Regex() = default;
@@ -63,7 +63,7 @@ std::string Regex::replace(std::string_view text, const char* replacement) const
         PCRE2_NO_UTF_CHECK | PCRE2_SUBSTITUTE_GLOBAL | PCRE2_SUBSTITUTE_EXTENDED | PCRE2_SUBSTITUTE_OVERFLOW_LENGTH,
         nullptr, nullptr, units(replacement), PCRE2_ZERO_TERMINATED, reinterpret_cast<PCRE2_UCHAR*>(out.data()),
         &bytes);
-    if (count < 0 && count != PCRE2_ERROR_NOMEMORY) fail("replacing text by pattern failed: ", message(count));
+    if (count < 0 && count != PCRE2_ERROR_NOMEMORY) fail("replacing matches of a pattern failed: ", message(count));
     out.resize(bytes);
     if (count >= 0) return out;
   }

@@ -6,18 +6,20 @@
 
 namespace fathom {
 
-/// A compiled PCRE2 pattern over UTF-8 with Unicode properties; `$` is the end of the text only. Thread-safe.
+/// A compiled PCRE2 pattern over UTF-8 with Unicode properties. `$` matches only at the end of the text.
+/// Thread-safe.
 class Regex {
  public:
-  /// Throws Error that quotes the pattern and names the byte when it is malformed.
+  /// Throws Error that quotes the pattern and names the byte if it is malformed.
   explicit Regex(const char* pattern);
   ~Regex();
   Regex(Regex&&) noexcept;
 
-  /// All matches in `text` (UTF-8) replaced; `replacement` as in pcre2_substitute's extended form ("\\L$0").
+  /// Returns `text` (UTF-8) with all matches replaced. replacement: in the extended form of pcre2_substitute
+  /// ("\\L$0").
   std::string replace(std::string_view text, const char* replacement) const;
 
-  /// The scratch memory of matching; one per thread at work.
+  /// The scratch memory of matching. Not thread-safe: use one per thread.
   class Matcher {
    public:
     Matcher();
@@ -25,8 +27,8 @@ class Regex {
     struct Match {
       size_t begin, end;
     };
-    /// The first match in `text` (UTF-8) at or behind `from` that is not empty; {size, size} if there is none.
-    /// Throws Error if it needs more memory than is sensible.
+    /// Returns the first non-empty match in `text` (UTF-8) that begins at byte `from` or later; {size, size} if
+    /// there is none. Throws Error if PCRE2 fails, for example at its stack limit of 16 MiB.
     Match find(const Regex& regex, std::string_view text, size_t from);
 
    private:

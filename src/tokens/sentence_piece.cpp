@@ -10,8 +10,9 @@
 namespace fathom {
 namespace {
 
-/// SentencePiece's BPE: characters, of which the neighbours that make the piece of the highest score are merged
-/// first.
+/// SentencePiece's BPE: merges neighbouring characters; the pair that forms the piece with the highest score is
+/// merged first (SentencePiece: A simple and language independent subword tokenizer and detokenizer for Neural Text
+/// Processing, 2018).
 class SentencePieceEncoder final : public SpacedEncoder {
  public:
   explicit SentencePieceEncoder(const Vocabulary& vocabulary)
@@ -35,7 +36,8 @@ class SentencePieceEncoder final : public SpacedEncoder {
   void encode_run(std::string_view run, std::vector<int32_t>& ids) const override {
     thread_local std::vector<Symbol> symbols;
     symbols.clear();
-    if (run.size() > std::numeric_limits<int32_t>::max()) fail("a word of over 2 GiB cannot be cut into tokens");
+    if (run.size() > std::numeric_limits<int32_t>::max())
+      fail("the text has a word of ", run.size(), " bytes; expected less than 2 GiB");
     for (size_t at = 0; at < run.size();) {
       const size_t bytes = utf8_length(run.substr(at));
       symbols.push_back(
@@ -56,7 +58,7 @@ class SentencePieceEncoder final : public SpacedEncoder {
   }
 
   PieceIndex pieces_;
-  std::vector<uint32_t> ranks_;  // by id: 0 for the highest score, the same for equal ones
+  std::vector<uint32_t> ranks_;  // [ids]: 0 for the highest score; equal scores have equal ranks
 };
 
 }  // namespace

@@ -10,7 +10,7 @@ namespace {
 
 int hex_value(char digit) { return digit <= '9' ? digit - '0' : (digit | 0x20) - 'a' + 10; }
 
-/// Whether a space mark follows something that is no space mark.
+/// Returns whether a space mark follows another character.
 bool holds_inner_space(std::string_view piece) {
   while (piece.starts_with(kSpaceMark)) piece.remove_prefix(kSpaceMark.size());
   return piece.find(kSpaceMark) != std::string_view::npos;

@@ -6,9 +6,9 @@
 
 namespace fathom {
 
-/// What SentencePiece's two algorithms share: spaces are written as U+2581 in pieces, one may be put before the
-/// text, and what no piece covers becomes byte tokens. Bytes that are not UTF-8, and U+2581 itself, always become
-/// byte tokens where there are any, so that decoding gives them back.
+/// The common part of SentencePiece's two algorithms. Pieces spell a space as U+2581, a space may be inserted
+/// before the text, and characters that no piece covers are encoded as byte tokens. Bytes that are not UTF-8, and
+/// U+2581 itself, are always encoded as byte tokens if the vocabulary has them, so that decoding restores them.
 class SpacedEncoder : public TextEncoder {
  public:
   void encode(std::string_view text, bool begins, std::vector<int32_t>& ids, WordCache& cache) const override;
@@ -18,10 +18,10 @@ class SpacedEncoder : public TextEncoder {
  protected:
   explicit SpacedEncoder(const Vocabulary& vocabulary);
 
-  /// Appends the ids of one run, UTF-8 with spaces written as U+2581. No piece reaches beyond its ends.
+  /// Appends the ids of one run: UTF-8 text with spaces spelt as U+2581. No token extends beyond a run.
   virtual void encode_run(std::string_view run, std::vector<int32_t>& ids) const = 0;
 
-  /// Appends byte tokens for a character of a run, or the unknown token where they lack.
+  /// Appends byte tokens for a character of a run, or the unknown token if the vocabulary lacks them.
   void append_bytes(std::string_view character, std::vector<int32_t>& ids) const;
   bool has_all_bytes() const { return has_all_bytes_; }
 
@@ -34,7 +34,7 @@ class SpacedEncoder : public TextEncoder {
 
   std::array<int32_t, 256> byte_ids_;
   bool has_all_bytes_ = true;
-  bool words_are_independent_ = true;  // no piece holds a space behind something else
+  bool words_are_independent_ = true;  // no piece has a space after another character
 };
 
 }  // namespace fathom

@@ -11,24 +11,23 @@
 
 namespace fathom {
 
-/// How one kind of vocabulary cuts text without special tokens into ids. Thread-safe.
+/// Encodes text without special tokens for one kind of vocabulary. Thread-safe.
 class TextEncoder {
  public:
   virtual ~TextEncoder() = default;
 
-  /// Appends the ids of `text`, which is not empty; begins: it stands at the start or behind a control token, not
-  /// behind a user-defined one. Any bytes are taken. Throws Error for a byte that the vocabulary can express in no
-  /// way.
+  /// Appends the ids of `text`: any bytes, not empty. begins: the text is at the start or follows a control token.
+  /// Throws Error for a byte for which the vocabulary has neither a token nor an unknown token.
   virtual void encode(std::string_view text, bool begins, std::vector<int32_t>& ids, WordCache& cache) const = 0;
 
-  /// The text that a normal piece stands for.
+  /// Returns the text of a normal piece.
   virtual std::string text_of(std::string_view piece) const = 0;
 
-  /// Whether a space at the front of a text that `begins` was put there by encode().
+  /// Returns whether encode() inserts a space before a text that `begins`, which decoding must remove.
   virtual bool adds_space() const { return false; }
 };
 
-/// The encoders keep a reference to the vocabulary, which must have passed check().
+/// Return the encoder of each kind. They keep a reference to the vocabulary, which must have passed check().
 std::unique_ptr<TextEncoder> make_sentence_piece_encoder(const Vocabulary& vocabulary);
 std::unique_ptr<TextEncoder> make_unigram_encoder(const Vocabulary& vocabulary);
 std::unique_ptr<TextEncoder> make_byte_level_encoder(const Vocabulary& vocabulary);

@@ -62,7 +62,7 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, EncodeOptions opti
 
 void Tokenizer::append_ids(std::string_view text, const PieceTrie& specials, std::vector<int32_t>& ids) const {
   WordCache cache(text.size());
-  size_t begin = 0;  // of the text that no special token covers
+  size_t begin = 0;  // of the text since the last special token
   bool begins = true;
   const auto end_text = [&](size_t end) {
     if (end == begin) return;
@@ -119,13 +119,13 @@ std::string Tokenizer::decode(std::span<const int32_t> ids, bool show_special) c
 }
 
 std::string StreamDecoder::add(int32_t id) {
-  tokenizer_.append_text(id, show_special_, at_start_, held_);
-  const size_t complete = held_.size() - utf8_unfinished(held_);
-  std::string text = held_.substr(0, complete);
-  held_.erase(0, complete);
+  tokenizer_.append_text(id, show_special_, at_start_, pending_);
+  const size_t complete = pending_.size() - utf8_unfinished(pending_);
+  std::string text = pending_.substr(0, complete);
+  pending_.erase(0, complete);
   return text;
 }
 
-std::string StreamDecoder::flush() { return std::exchange(held_, {}); }
+std::string StreamDecoder::flush() { return std::exchange(pending_, {}); }
 
 }  // namespace fathom

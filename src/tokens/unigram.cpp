@@ -10,7 +10,7 @@
 namespace fathom {
 namespace {
 
-/// An unknown character costs this much more than the least likely piece, as in SentencePiece.
+/// The score of an unknown character is this much below the lowest score of a piece, as in SentencePiece.
 constexpr double kUnknownPenalty = 10;
 
 std::vector<std::pair<std::string, int32_t>> normal_pieces(const Vocabulary& vocabulary) {
@@ -21,19 +21,19 @@ std::vector<std::pair<std::string, int32_t>> normal_pieces(const Vocabulary& voc
   return pieces;
 }
 
-/// The sequence of pieces whose scores (log probabilities) have the greatest sum.
-/// Subword Regularization: Improving Neural Network Translation Models with Multiple Subword Candidates, 2018.
+/// Encodes text as the sequence of pieces with the highest sum of scores, which are log probabilities (Subword
+/// Regularization: Improving Neural Network Translation Models with Multiple Subword Candidates, 2018).
 class UnigramEncoder final : public SpacedEncoder {
  public:
   explicit UnigramEncoder(const Vocabulary& vocabulary)
       : SpacedEncoder(vocabulary),
         pieces_(normal_pieces(vocabulary)),
         rules_(vocabulary.charsmap, vocabulary.source) {
-    double least = 0;
+    double lowest = 0;
     for (int32_t id = 0; id < vocabulary.size(); ++id) {
-      if (vocabulary.type(id) == TokenType::kNormal) least = std::min<double>(least, vocabulary.score(id));
+      if (vocabulary.type(id) == TokenType::kNormal) lowest = std::min<double>(lowest, vocabulary.score(id));
     }
-    unknown_score_ = least - kUnknownPenalty;
+    unknown_score_ = lowest - kUnknownPenalty;
   }
 
   void encode(std::string_view text, bool begins, std::vector<int32_t>& ids, WordCache& cache) const override {
@@ -46,13 +46,15 @@ class UnigramEncoder final : public SpacedEncoder {
   }
 
  private:
-  /// The best way to write the text up to some byte: its last piece, and where that begins.
+  /// The best encoding of the text up to some byte: its score, its last piece, and where that piece begins.
   struct Step {
     double score = -std::numeric_limits<double>::infinity();
     uint32_t begin = 0;
     int32_t id = kNoToken;
   };
 
+  /// Applies the normalisation rules and, with remove_extra_whitespaces, merges spaces and strips them at both
+  /// ends.
   std::string normalise(std::string_view text) const {
     std::string out;
     const bool merge_spaces = vocabulary_.remove_extra_whitespaces;
@@ -73,9 +75,10 @@ class UnigramEncoder final : public SpacedEncoder {
   }
 
   void encode_run(std::string_view run, std::vector<int32_t>& ids) const override {
-    if (run.size() > std::numeric_limits<int32_t>::max()) fail("a word of over 2 GiB cannot be cut into tokens");
+    if (run.size() > std::numeric_limits<int32_t>::max())
+      fail("the text has a word of ", run.size(), " bytes; expected less than 2 GiB");
     const std::vector<Step> best = best_steps(run);
-    std::vector<Stretch> backwards;
+    std::vector<PieceSpan> backwards;
     for (size_t end = run.size(); end > 0; end = best[end].begin) {
       backwards.push_back({best[end].begin, static_cast<uint32_t>(end), best[end].id});
     }
@@ -85,12 +88,13 @@ class UnigramEncoder final : public SpacedEncoder {
       if (id != kNoToken) {
         ids.push_back(id);
       } else if (has_all_bytes() || !after_unknown) {
-        append_bytes(run.substr(begin, end - begin), ids);  // one unknown token for a run of them
+        append_bytes(run.substr(begin, end - begin), ids);  // consecutive unknown characters give one unknown token
       }
       after_unknown = id == kNoToken;
     }
   }
 
+  /// Returns the best step for each prefix of `run`, by its length in bytes: [bytes + 1].
   std::vector<Step> best_steps(std::string_view run) const {
     std::vector<Step> best(run.size() + 1);
     best[0].score = 0;
@@ -111,7 +115,7 @@ class UnigramEncoder final : public SpacedEncoder {
     return best;
   }
 
-  struct Stretch {
+  struct PieceSpan {
     uint32_t begin, end;
     int32_t id;
   };

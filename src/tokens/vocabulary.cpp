@@ -14,7 +14,7 @@
 namespace fathom {
 namespace {
 
-/// Far above any real piece (the longest known are runs of 512 spaces); keeps matching linear in the text.
+/// Maximum bytes of a piece, which bounds the cost of matching. The longest known pieces have 512 spaces.
 constexpr size_t kMaxPieceBytes = 4096;
 
 std::string key(std::string_view name) { return concat("tokenizer.ggml.", name); }
@@ -34,8 +34,8 @@ VocabularyKind read_kind(const Gguf& file) {
     if (name == *model) return kind;
     known.push_back(name);
   }
-  fail(file.name(), ": metadata key 'tokenizer.ggml.model': ", quote(*model),
-       " is not a known kind of vocabulary (", comma_list(known), ")");
+  fail(file.name(), ": metadata key 'tokenizer.ggml.model': expected one of ", comma_list(known), ", found ",
+       quote(*model));
 }
 
 struct NamedId {
@@ -53,7 +53,7 @@ constexpr NamedId kIds[] = {
     {"mask_token_id", &Vocabulary::mask},
 };
 
-/// What a file of this kind means when it does not say.
+/// Sets the defaults for keys that the file lacks; they depend on the kind.
 void set_defaults(Vocabulary& vocabulary) {
   switch (vocabulary.kind) {
     case VocabularyKind::kSentencePiece:
@@ -94,19 +94,20 @@ void read_ids(const Gguf& file, Vocabulary& vocabulary) {
       }
       vocabulary.*named.id = static_cast<int32_t>(*id);
     } else if (vocabulary.*named.id >= vocabulary.size()) {
-      vocabulary.*named.id = kNoToken;  // the usual id of its kind does not exist here
+      vocabulary.*named.id = kNoToken;  // the default id is outside this vocabulary
     }
   }
   if (vocabulary.kind == VocabularyKind::kWordPiece && vocabulary.eos == kNoToken)
     vocabulary.eos = vocabulary.separator;
 }
 
-/// Texts by which chat models end a turn.
+/// Texts of the tokens with which chat models end their answer.
 constexpr std::string_view kEndTexts[] = {
     "<|im_end|>", "<|eot_id|>", "<|eom_id|>",      "<end_of_turn>", "<|endoftext|>",      "<|end|>",
     "</s>",       "<|return|>", "<|end_of_text|>", "<EOT>",         "<end_of_utterance>", "<｜end▁of▁sentence｜>",
 };
 
+/// Returns the ids of tokens that end a generated text, ascending.
 std::vector<int32_t> ends_of_generation(const Vocabulary& vocabulary) {
   std::set<int32_t> ends;
   for (const int32_t id : {vocabulary.eos, vocabulary.eot, vocabulary.eom}) {

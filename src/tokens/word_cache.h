@@ -6,15 +6,15 @@
 
 namespace fathom {
 
-/// Remembers which ids words gave earlier in the same text: a table without chains, where a newcomer takes the
-/// place of whoever sits there. Words are views and ids are ranges of the output, so nothing is copied to remember.
+/// Caches the ids of words of one text: a hash table without probing, in which a new word replaces the one in its
+/// slot. Words are views of the text and ids are ranges of the output, so nothing is copied.
 class WordCache {
  public:
-  /// bytes: of the text to come, which bounds the table.
+  /// bytes: length of the text, which bounds the size of the table.
   explicit WordCache(size_t bytes);
 
-  /// Appends the ids of `word` to `ids` by calling make(ids), or from an earlier time. `word` must outlive the
-  /// cache, and `ids` be the same vector in all calls, which only grows.
+  /// Appends the ids of `word` to `ids`: copied from an earlier call if cached, else by make(ids). `word` must
+  /// outlive the cache. `ids` must be the same vector in all calls and must only grow.
   template <class Make>
   void append(std::string_view word, std::vector<int32_t>& ids, Make&& make) {
     Slot& slot = slots_[locate(word)];
@@ -30,7 +30,7 @@ class WordCache {
   }
 
  private:
-  static constexpr size_t kMaxWordBytes = 64;  // longer ones seldom come again
+  static constexpr size_t kMaxWordBytes = 64;  // longer words rarely repeat
   struct Slot {
     std::string_view word;  // empty: free
     size_t begin = 0, count = 0;

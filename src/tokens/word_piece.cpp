@@ -12,17 +12,19 @@ namespace {
 
 constexpr std::string_view kContinuationMark = "##";
 
-// Spaces, then punctuation, ASCII symbols and Chinese characters, each by itself.
+// Splits at spaces; punctuation, ASCII symbols and Chinese characters are words of one character.
 constexpr SplitStep kSteps[] = {
     {" "},
     {R"([\p{P}$+<=>^`|~\x{3400}-\x{4dbf}\x{4e00}-\x{9fff}\x{f900}-\x{faff}\x{20000}-\x{2a6df}\x{2a700}-\x{2ebef}\x{2f800}-\x{2fa1f}])"},
 };
 
-/// BERT's: accents and case dropped, then each word cut into the longest pieces from the left.
+/// BERT's WordPiece: removes accents and case, then splits each word into the longest pieces, from the left (BERT:
+/// Pre-training of Deep Bidirectional Transformers for Language Understanding, 2018).
 class WordPieceEncoder final : public TextEncoder {
  public:
   explicit WordPieceEncoder(const Vocabulary& vocabulary) : vocabulary_(vocabulary), words_(kSteps) {
-    if (vocabulary.unknown == kNoToken) fail(vocabulary.source, ": a WordPiece vocabulary needs an unknown token");
+    if (vocabulary.unknown == kNoToken)
+      fail(vocabulary.source, ": a WordPiece vocabulary needs an unknown token (tokenizer.ggml.unknown_token_id)");
     const bool marks_starts = std::ranges::any_of(
         vocabulary.pieces, [](const std::string& piece) { return piece.starts_with(kSpaceMark); });
     std::vector<std::pair<std::string, int32_t>> starts, continuations;
@@ -60,14 +62,15 @@ class WordPieceEncoder final : public TextEncoder {
   bool adds_space() const override { return true; }
 
  private:
-  /// Lower case without accents, control characters or bytes that are not UTF-8; one space where there was any.
+  /// Returns the text in lower case without accents, control characters and bytes that are not UTF-8. Each run of
+  /// white space becomes one space.
   std::string simplify(std::string_view text) const {
     std::string decomposed;
     for (size_t at = 0, bytes; at < text.size(); at += std::max<size_t>(bytes, 1)) {
       bytes = utf8_length(text.substr(at));
       if (bytes > 0) append_decomposed(utf8_code_point(text.substr(at)), decomposed);
     }
-    return spaces_.replace(upper_case_.replace(dropped_.replace(decomposed, ""), "\\L$0"), " ");
+    return spaces_.replace(upper_case_.replace(removed_.replace(decomposed, ""), "\\L$0"), " ");
   }
 
   void encode_word(std::string_view word, std::vector<int32_t>& ids) const {
@@ -88,7 +91,7 @@ class WordPieceEncoder final : public TextEncoder {
 
   const Vocabulary& vocabulary_;
   Pretokenizer words_;
-  Regex dropped_{R"((?![\t\n\r])[\p{Cc}\p{Cf}\p{Mn}\x{fffd}])"};
+  Regex removed_{R"((?![\t\n\r])[\p{Cc}\p{Cf}\p{Mn}\x{fffd}])"};
   Regex upper_case_{R"(\p{Lu}+|\p{Lt}+)"};
   Regex spaces_{R"(\s+)"};
   PieceTrie starts_, continuations_;

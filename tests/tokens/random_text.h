@@ -7,12 +7,13 @@
 #include <string>
 
 #include "base/utf8.h"
-#include "tokens/tokenizer.h"
 #include "seed.h"
+#include "tokens/tokenizer.h"
 
 namespace fathom::test {
 
-/// A text of bytes, ASCII, characters of all planes, spaces, space marks and broken characters, in any mixture.
+/// Returns a random mixture of bytes, ASCII, characters of all planes, spaces, space marks and truncated
+/// characters.
 inline std::string random_text(std::mt19937& random) {
   std::string text;
   const int parts = random() % 40;
@@ -43,19 +44,19 @@ inline std::string random_text(std::mt19937& random) {
   return text;
 }
 
-/// Whether byte `at` lies inside a character of `text`.
+/// Returns whether byte `at` is inside a character of `text`.
 inline bool inside_character(std::string_view text, size_t at) {
   size_t begin = 0;
   while (begin < at) begin += std::max<size_t>(utf8_length(text.substr(begin)), 1);
   return begin != at;
 }
 
-/// decode(encode(text)) == text for single bytes, pairs of bytes, and random texts; and streamed as well, never
-/// within a character.
+/// Expects decode(encode(text)) == text for single bytes, pairs of bytes and random texts. Also expects that a
+/// StreamDecoder returns the text without splitting a character.
 inline void expect_round_trips(const Tokenizer& tokenizer) {
-  const uint32_t seed = std::random_device{}();
+  const uint32_t seed = test::seed(1);
   SCOPED_TRACE(seed);
-  std::mt19937 random(test::seed(seed));
+  std::mt19937 random(seed);
   std::vector<std::string> texts;
   for (int byte = 0; byte < 256; ++byte) texts.emplace_back(1, static_cast<char>(byte));
   for (int i = 0; i < 256; ++i) texts.push_back({static_cast<char>(random()), static_cast<char>(random())});

@@ -14,14 +14,14 @@ using test::byte_level;
 using test::kPlain;
 using test::pieces_of;
 
-TEST(ByteLevel, MergesGoByRankInsideWords) {
+TEST(ByteLevel, PairsMergeByRankInsideWords) {
   const Tokenizer tokenizer(byte_level({{"b", "c"}, {"a", "b"}, {" ", "a"}, {"c", " "}}));
   EXPECT_EQ(pieces_of(tokenizer, "abc"), "a|bc");
   EXPECT_EQ(pieces_of(tokenizer, "ab"), "ab");
-  EXPECT_EQ(pieces_of(tokenizer, "c a"), "c| a");  // "c " would cross words
+  EXPECT_EQ(pieces_of(tokenizer, "c a"), "c| a");  // "c " would cross a word boundary
 }
 
-TEST(ByteLevel, MergesThatNameNoTokenAreLeftOut) {
+TEST(ByteLevel, MergesThatNameNoTokenAreIgnored) {
   Vocabulary vocabulary = byte_level({{"a", "b"}});
   vocabulary.merges.insert(vocabulary.merges.begin(), {"x y", "ab c", "\xff\xff z"});
   EXPECT_EQ(pieces_of(Tokenizer(vocabulary), "xyabc"), "x|y|ab|c");
@@ -35,7 +35,7 @@ TEST(ByteLevel, MergeWithoutTwoPartsIsAnError) {
   }
 }
 
-TEST(ByteLevel, WholeWordsComeFirstWhereMergesAreIgnored) {
+TEST(ByteLevel, AWordThatIsAPieceIsOneTokenWhereMergesAreIgnored) {
   for (const bool ignored : {true, false}) {
     Vocabulary vocabulary = byte_level({{"h", "e"}}, ignored ? "llama-bpe" : "qwen2");
     test::add_piece(vocabulary, "hey", 0, TokenType::kNormal);
@@ -43,7 +43,7 @@ TEST(ByteLevel, WholeWordsComeFirstWhereMergesAreIgnored) {
   }
 }
 
-TEST(ByteLevel, UnknownPretokenizerIsAnErrorThatListsTheKnownOnes) {
+TEST(ByteLevel, UnknownPretokenizerIsAnErrorThatListsKnownNames) {
   try {
     Tokenizer tokenizer(byte_level({}, "qwen3000"));
     FAIL();
@@ -62,7 +62,7 @@ TEST(ByteLevel, BytesWithoutTokenAreUnknownOrAnError) {
   EXPECT_EQ(Tokenizer(vocabulary).encode("q"), (std::vector<int32_t>{vocabulary.eos}));
 }
 
-TEST(ByteLevel, ControlTextIsATokenOnlyWhenAsked) {
+TEST(ByteLevel, ControlTextIsATokenOnlyWithParseSpecial) {
   const Vocabulary vocabulary = byte_level({});
   const Tokenizer tokenizer(vocabulary);
   EXPECT_EQ(tokenizer.encode("a<|end|>", {.add_bos_eos = false, .parse_special = true}),
@@ -72,7 +72,7 @@ TEST(ByteLevel, ControlTextIsATokenOnlyWhenAsked) {
   EXPECT_EQ(tokenizer.decode(std::vector<int32_t>{'a', vocabulary.eos}, true), "a<|end|>");
 }
 
-TEST(ByteLevel, BosAndEosStandWhereTheVocabularyAsks) {
+TEST(ByteLevel, BosAndEosAreAddedWhereTheVocabularyRequiresThem) {
   Vocabulary vocabulary = byte_level({});
   vocabulary.bos = vocabulary.eos;
   vocabulary.add_bos = vocabulary.add_eos = true;
@@ -109,7 +109,7 @@ TEST(ByteLevel, AnyBytesRoundTripThroughStoredVocabularies) {
   }
 }
 
-TEST(ByteLevel, LongTextsOfOneKindRoundTripThroughEveryPretokenizer) {
+TEST(ByteLevel, LongRepetitiveTextsRoundTripThroughEveryPretokenizer) {
   for (const PretokenizerInfo& info : pretokenizers()) {
     SCOPED_TRACE(info.names[0]);
     test::expect_long_texts_round_trip(

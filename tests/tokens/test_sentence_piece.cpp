@@ -17,13 +17,13 @@ using test::sentence_pieces;
 
 const std::vector<std::string> kPieces{"▁", "he", "ll", "▁he", "llo", "▁hello", "▁▁", "h", "e", "l", "o", "w"};
 
-TEST(SentencePiece, PairsOfTheHighestScoreMergeFirst) {
+TEST(SentencePiece, PairsWithTheHighestScoreMergeFirst) {
   const Tokenizer tokenizer(sentence_pieces({"▁", "bc", "ab", "a", "b", "c"}, false));
   EXPECT_EQ(pieces_of(tokenizer, "abc"), "a|bc");
   EXPECT_EQ(pieces_of(tokenizer, "abab"), "ab|ab");
 }
 
-TEST(SentencePiece, SpaceIsAddedBeforeTextAndTakenOffAgain) {
+TEST(SentencePiece, SpaceIsAddedBeforeTextAndRemovedInDecoding) {
   const Tokenizer tokenizer(sentence_pieces(kPieces));
   EXPECT_EQ(pieces_of(tokenizer, "hello"), " hello");
   EXPECT_EQ(pieces_of(tokenizer, " hello"), " | hello");
@@ -32,19 +32,19 @@ TEST(SentencePiece, SpaceIsAddedBeforeTextAndTakenOffAgain) {
   EXPECT_TRUE(tokenizer.encode("", kPlain).empty());
 }
 
-TEST(SentencePiece, NoSpaceIsAddedWhereTheVocabularySaysSo) {
+TEST(SentencePiece, NoSpaceIsAddedWithoutAddSpacePrefix) {
   const Tokenizer tokenizer(sentence_pieces(kPieces, false));
   EXPECT_EQ(pieces_of(tokenizer, "hello"), "he|llo");
   EXPECT_EQ(tokenizer.decode(tokenizer.encode(" hello")), " hello");
 }
 
-TEST(SentencePiece, CharactersWithoutPieceBecomeBytes) {
+TEST(SentencePiece, CharactersWithoutPieceBecomeByteTokens) {
   const Tokenizer tokenizer(sentence_pieces(kPieces, false));
   EXPECT_EQ(tokenizer.encode("é", kPlain), (std::vector<int32_t>{3 + 0xc3, 3 + 0xa9}));
   EXPECT_EQ(tokenizer.encode("\xff", kPlain), (std::vector<int32_t>{3 + 0xff}));
 }
 
-TEST(SentencePiece, SpaceMarkInTheTextIsNoSpace) {
+TEST(SentencePiece, SpaceMarkInTheTextIsNotASpace) {
   const Tokenizer tokenizer(sentence_pieces(kPieces, false));
   EXPECT_EQ(tokenizer.encode("▁", kPlain), (std::vector<int32_t>{3 + 0xe2, 3 + 0x96, 3 + 0x81}));
   EXPECT_EQ(tokenizer.decode(tokenizer.encode("he▁llo hello")), "he▁llo hello");
@@ -58,7 +58,7 @@ TEST(SentencePiece, WithoutByteTokensCharactersAreUnknown) {
   EXPECT_THROW(Tokenizer(vocabulary).encode("é", kPlain), Error);
 }
 
-TEST(SentencePiece, ControlTextIsATokenOnlyWhenAsked) {
+TEST(SentencePiece, ControlTextIsATokenOnlyWithParseSpecial) {
   Vocabulary vocabulary = sentence_pieces(kPieces);
   for (const char* piece : {"<", "s", ">", "<s", "s>"}) test::add_piece(vocabulary, piece, -20, TokenType::kNormal);
   const Tokenizer tokenizer(vocabulary);
@@ -68,7 +68,7 @@ TEST(SentencePiece, ControlTextIsATokenOnlyWhenAsked) {
   EXPECT_EQ(tokenizer.decode(plain), "<s>he");
 }
 
-TEST(SentencePiece, UserDefinedTokensAreFoundInAnyTextTheLongestFirst) {
+TEST(SentencePiece, UserDefinedTokensAreRecognisedInAnyTextLongestFirst) {
   Vocabulary vocabulary = sentence_pieces(kPieces);
   test::add_piece(vocabulary, "\n", 0, TokenType::kUserDefined);
   test::add_piece(vocabulary, "\n\n", 0, TokenType::kUserDefined);
@@ -110,7 +110,7 @@ TEST(SentencePiece, AnyBytesRoundTripWithAndWithoutSpacePrefix) {
   test::expect_round_trips(Tokenizer(sentence_pieces({}, true)));  // no piece for a space
 }
 
-TEST(SentencePiece, LongTextsOfOneKindRoundTrip) {
+TEST(SentencePiece, LongRepetitiveTextsRoundTrip) {
   const Tokenizer tokenizer(sentence_pieces({"▁", "a", "aa", "aaaa", "▁a", "▁▁"}));
   test::expect_long_texts_round_trip(tokenizer);
 }

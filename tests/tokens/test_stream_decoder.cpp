@@ -5,7 +5,7 @@
 namespace fathom {
 namespace {
 
-TEST(StreamDecoder, CharactersAreHeldBackUntilTheyAreWhole) {
+TEST(StreamDecoder, CharactersAreHeldBackUntilComplete) {
   const Tokenizer tokenizer(test::byte_level({}));
   StreamDecoder decoder(tokenizer);
   EXPECT_EQ(decoder.add(0xf0), "");
@@ -16,7 +16,7 @@ TEST(StreamDecoder, CharactersAreHeldBackUntilTheyAreWhole) {
   EXPECT_EQ(decoder.flush(), "");
 }
 
-TEST(StreamDecoder, BytesThatCannotBecomeACharacterPassAsTheyAre) {
+TEST(StreamDecoder, InvalidBytesAreReturnedUnchanged) {
   const Tokenizer tokenizer(test::byte_level({}));
   StreamDecoder decoder(tokenizer);
   EXPECT_EQ(decoder.add(0xff), "\xff");
@@ -36,7 +36,7 @@ TEST(StreamDecoder, LeadingSpaceIsTextWhenTheTokensContinue) {
   EXPECT_EQ(StreamDecoder(tokenizer, false, true).add(a), " a");
 }
 
-TEST(StreamDecoder, SpecialTokensAreShownOnlyWhenAsked) {
+TEST(StreamDecoder, SpecialTokensAreShownOnlyWithShowSpecial) {
   const Vocabulary vocabulary = test::byte_level({});
   const Tokenizer tokenizer(vocabulary);
   EXPECT_EQ(StreamDecoder(tokenizer).add(vocabulary.eos), "");

@@ -18,7 +18,7 @@ std::string contents(const std::string& path) {
   return text.str();
 }
 
-std::vector<std::string> cut(const std::string& text, const std::string& separator) {
+std::vector<std::string> split(const std::string& text, const std::string& separator) {
   std::vector<std::string> parts;
   for (size_t at = 0, end; at <= text.size(); at = end + separator.size()) {
     end = std::min(text.find(separator, at), text.size());
@@ -34,15 +34,15 @@ std::vector<int32_t> numbers(const std::string& line) {
 
 class Vectors : public testing::TestWithParam<const char*> {};
 
-TEST_P(Vectors, IdsEqualAnIndependentEngines) {
+TEST_P(Vectors, IdsEqualThoseOfAnIndependentEngine) {
   const std::string path =
       test::shared_path(std::string("thirdparty/tokenizers/ggml-vocab-") + GetParam() + ".gguf");
   FATHOM_NEEDS(path);
   const Tokenizer tokenizer(Vocabulary::read(Gguf::open(path)));
-  const auto texts = cut(contents(path + ".inp"), "\n__ggml_vocab_test__\n");
-  const auto lines = cut(contents(path + ".out"), "\n");
+  const auto texts = split(contents(path + ".inp"), "\n__ggml_vocab_test__\n");
+  const auto lines = split(contents(path + ".out"), "\n");
   ASSERT_GE(lines.size(), 40u);
-  ASSERT_EQ(texts.size(), lines.size());  // both end with an empty one
+  ASSERT_EQ(texts.size(), lines.size());  // both end with an empty element
   for (size_t i = 0; i + 1 < lines.size(); ++i) {
     EXPECT_EQ(tokenizer.encode(texts[i], test::kPlain), numbers(lines[i])) << "text " << i << ": " << texts[i];
   }

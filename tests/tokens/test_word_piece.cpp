@@ -25,7 +25,7 @@ const std::vector<std::string> kMarked{"▁un",   "▁unaffect", "able", "a",   
 const std::vector<std::string> kHashed{"un",   "unaffect", "##able", "##a", "##ff",
                                        "cafe", ",",        "你",     "好",  "straße"};
 
-TEST(WordPiece, LongestPiecesAreTakenFromTheLeftInBothSpellings) {
+TEST(WordPiece, LongestPiecesAreSelectedFromTheLeftInBothSpellings) {
   for (const auto& pieces : {kMarked, kHashed}) {
     const Tokenizer tokenizer(word_pieces(pieces));
     EXPECT_EQ(pieces_of(tokenizer, "unaffectable UNAFF"), " unaffect|able| un|a|ff");
@@ -33,29 +33,29 @@ TEST(WordPiece, LongestPiecesAreTakenFromTheLeftInBothSpellings) {
   }
 }
 
-TEST(WordPiece, CaseAndAccentsAreDropped) {
+TEST(WordPiece, CaseAndAccentsAreRemoved) {
   const Tokenizer tokenizer(word_pieces(kMarked));
   EXPECT_EQ(pieces_of(tokenizer, "Café CAFÉ cafe\u0301"), " cafe| cafe| cafe");
   EXPECT_EQ(pieces_of(tokenizer, "STRASSE Straße"), "[UNK]| straße");
 }
 
-TEST(WordPiece, PunctuationAndChineseStandAlone) {
+TEST(WordPiece, PunctuationAndChineseCharactersAreSeparateWords) {
   const Tokenizer tokenizer(word_pieces(kMarked));
   EXPECT_EQ(pieces_of(tokenizer, "cafe,un\t\n你好"), " cafe| ,| un| 你| 好");
 }
 
-TEST(WordPiece, WordsThatNoPiecesMakeUpAreUnknownAsAWhole) {
+TEST(WordPiece, AWordThatPiecesDoNotCoverIsOneUnknownToken) {
   const Tokenizer tokenizer(word_pieces(kMarked));
   EXPECT_EQ(pieces_of(tokenizer, "unaffx un"), "[UNK]| un");
 }
 
-TEST(WordPiece, ControlCharactersAndBrokenBytesAreDropped) {
+TEST(WordPiece, ControlCharactersAndInvalidBytesAreRemoved) {
   const Tokenizer tokenizer(word_pieces(kMarked));
   EXPECT_EQ(pieces_of(tokenizer, "u\x01n\xff \xc3 u\xe2\x80\x8bn"), " un| un");
   EXPECT_EQ(pieces_of(tokenizer, "\x01\xff"), "");
 }
 
-TEST(WordPiece, SentencesAreFramed) {
+TEST(WordPiece, BosAndEosAreAdded) {
   const Tokenizer tokenizer(word_pieces(kMarked));
   EXPECT_EQ(tokenizer.encode("un"), (std::vector<int32_t>{1, 3, 2}));
 }
@@ -66,7 +66,7 @@ TEST(WordPiece, AVocabularyWithoutUnknownTokenIsAnError) {
   EXPECT_THROW(Tokenizer{vocabulary}, Error);
 }
 
-TEST(Decompose, CharactersFallIntoTheirCanonicalParts) {
+TEST(Decompose, CharactersAreDecomposedCanonically) {
   const auto decomposed = [](uint32_t code_point) {
     std::string text;
     append_decomposed(code_point, text);

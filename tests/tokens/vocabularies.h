@@ -23,7 +23,8 @@ inline int32_t add_piece(Vocabulary& vocabulary, std::string piece, float score,
   return vocabulary.size() - 1;
 }
 
-/// <unk> 0, <s> 1, </s> 2, bytes from 3, then the pieces, of which earlier ones score higher.
+/// Returns a SentencePiece vocabulary: <unk> 0, <s> 1, </s> 2, byte tokens from 3, then the pieces in order of
+/// descending score.
 inline Vocabulary sentence_pieces(const std::vector<std::string>& pieces, bool space_prefix = true) {
   Vocabulary vocabulary;
   add_piece(vocabulary, "<unk>", 0, TokenType::kUnknown);
@@ -40,7 +41,7 @@ inline Vocabulary sentence_pieces(const std::vector<std::string>& pieces, bool s
   return vocabulary;
 }
 
-/// A byte as byte-level vocabularies spell it.
+/// Returns a byte as byte-level vocabularies spell it.
 inline std::string spelt(unsigned char byte) {
   const auto printable = [](int b) { return (b >= 0x21 && b <= 0x7e) || (b >= 0xa1 && b != 0xad); };
   uint32_t character = byte;
@@ -59,7 +60,8 @@ inline std::string spelt(const std::string& bytes) {
   return text;
 }
 
-/// Bytes 0 to 255 have their value as id; then come the merges' results, then <|end|> as a control token.
+/// Returns a byte-level vocabulary: ids 0 to 255 are the bytes, then the results of the merges, then <|end|> as a
+/// control token.
 inline Vocabulary byte_level(const std::vector<std::pair<std::string, std::string>>& merges,
                              std::string pre = "gpt-2") {
   Vocabulary vocabulary;
@@ -77,7 +79,7 @@ inline Vocabulary byte_level(const std::vector<std::pair<std::string, std::strin
   return vocabulary;
 }
 
-/// The tokens' own texts, joined by "|".
+/// Returns the texts of the tokens of `text`, joined by "|".
 inline std::string pieces_of(const Tokenizer& tokenizer, const std::string& text, bool parse_special = false) {
   std::string pieces;
   for (const int32_t id : tokenizer.encode(text, {.add_bos_eos = false, .parse_special = parse_special})) {

@@ -12,6 +12,7 @@ namespace fathom::jinja {
 struct Expression;
 using ExpressionPtr = std::unique_ptr<Expression>;
 
+/// A node of an expression tree. The comments list the members that each kind uses.
 struct Expression {
   enum class Kind {
     kLiteral,      // value
@@ -21,7 +22,7 @@ struct Expression {
     kDict,         // parts: key, value, key, value, …
     kAttribute,    // parts[0].name
     kSubscript,    // parts[0][parts[1]]
-    kSlice,        // parts[0][parts[1]:parts[2]:parts[3]], null where left out
+    kSlice,        // parts[0][parts[1]:parts[2]:parts[3]]; omitted parts are null
     kCall,         // parts[0](parts[1], …, named)
     kFilter,       // parts[0] | name(parts[1], …, named)
     kTest,         // parts[0] is name(parts[1], …)
@@ -30,13 +31,13 @@ struct Expression {
     kPositive,     // parts[0]
     kAnd,          // parts[0], parts[1]
     kOr,           // parts[0], parts[1]
-    kConditional,  // parts[0] if parts[1] else parts[2], null where left out
+    kConditional,  // parts[0] if parts[1] else parts[2]; an omitted part is null
     kBinary,       // parts[0] name parts[1]: + - ~ * / // % **
     kCompare,      // parts[0] names[0] parts[1] names[1] parts[2] …: == != < <= > >= in, not in
   };
   Kind kind = Kind::kLiteral;
   int line = 0;
-  int depth = 1;  // of the tree below
+  int depth = 1;  // levels of the tree from this node down
   Value value;
   std::string name;
   std::vector<std::string> names;
@@ -47,18 +48,19 @@ struct Expression {
 struct Statement;
 using Body = std::vector<Statement>;
 
-struct Parameter {
+struct MacroParameter {
   std::string name;
   ExpressionPtr default_value;  // null: none
 };
 
-/// What an assignment or a loop binds: one name, several, or an attribute of a namespace.
-struct Target {
+/// The target of an assignment or a loop: one name, several names, or an attribute of a namespace.
+struct AssignTarget {
   std::vector<std::string> names;
-  bool is_tuple = false;  // unpack, even into one name
-  std::string attribute;  // empty: the names themselves
+  bool is_tuple = false;  // unpack the value, even into one name
+  std::string attribute;  // of the namespace names[0]; empty: assign to the names
 };
 
+/// A statement of a template. The comments list the members that each kind uses.
 struct Statement {
   enum class Kind {
     kText,      // text
@@ -66,8 +68,8 @@ struct Statement {
     kIf,        // branches; the condition of "else" is null
     kFor,       // target, expression, condition (null: none), bodies[0], bodies[1] for "else"
     kSet,       // target, expression
-    kSetBlock,  // target, bodies[0], then filters on top: expression whose innermost name is kBlockText
-    kMacro,     // text is its name; parameters, bodies[0]
+    kSetBlock,  // target, bodies[0], expression: filters applied to the name kBlockText
+    kMacro,     // text (the name), parameters, bodies[0]
     kBody,      // bodies[0]: {% generation %}
     kBreak,
     kContinue,
@@ -75,14 +77,14 @@ struct Statement {
   Kind kind = Kind::kText;
   int line = 0;
   std::string text;
-  Target target;
+  AssignTarget target;
   ExpressionPtr expression, condition;
   std::vector<std::pair<ExpressionPtr, Body>> branches;
   std::vector<Body> bodies;
-  std::vector<Parameter> parameters;
+  std::vector<MacroParameter> parameters;
 };
 
-/// The name under which the text of a {% set %} block meets its filters; no template can spell it.
+/// The variable that holds the text of a {% set %} block for its filters. It is no valid name in a template.
 inline constexpr const char* kBlockText = "{% set %}";
 
 }  // namespace fathom::jinja

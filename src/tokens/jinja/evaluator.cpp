@@ -9,7 +9,7 @@
 namespace fathom::jinja {
 namespace {
 
-/// Deep enough for any template in use, and far from the end of a thread's stack.
+/// Maximum nesting. No known template needs as much, and a thread's stack holds far more.
 constexpr int kMaxDepth = 500;
 
 Value range(const Arguments& arguments, Budget& budget) {
@@ -18,7 +18,7 @@ Value range(const Arguments& arguments, Budget& budget) {
   const int64_t start = single ? 0 : args[0].integer();
   const int64_t stop = single ? args[0].integer() : args[1].integer();
   const int64_t step = args[2].is_undefined() ? 1 : args[2].integer();
-  if (step == 0) fail("range: the step is 0");
+  if (step == 0) fail("range: expected a step other than 0");
   std::vector<Value> items;
   for (int64_t i = start; step > 0 ? i < stop : i > stop;) {
     budget.spend(1);
@@ -29,7 +29,9 @@ Value range(const Arguments& arguments, Budget& budget) {
 }
 
 Value dict_of(const Arguments& arguments, bool is_namespace) {
-  if (arguments.positional.size() > 1) fail("dict and namespace take one dict and names");
+  if (arguments.positional.size() > 1)
+    fail("dict and namespace: expected at most one dict and named arguments, found ", arguments.positional.size(),
+         " positional arguments");
   Value made = Value::make_dict({}, is_namespace);
   if (!arguments.positional.empty()) {
     const Value::Dict* given = arguments.positional[0].dict();
@@ -42,7 +44,7 @@ Value dict_of(const Arguments& arguments, bool is_namespace) {
 
 Value time_text(const Arguments& arguments) {
   const std::string& format = expect_text(bind("strftime_now", arguments, {"format"})[0], "strftime_now");
-  if (format.size() > 100) fail("strftime_now: the format is over 100 bytes long");
+  if (format.size() > 100) fail("strftime_now: expected a format of at most 100 bytes, found ", format.size());
   const std::time_t now = std::time(nullptr);
   std::tm local{};
   localtime_r(&now, &local);
@@ -51,7 +53,7 @@ Value time_text(const Arguments& arguments) {
 }
 
 Value raise(const Arguments& arguments) {
-  fail("the template refuses this chat: ", bind("raise_exception", arguments, {"message"})[0].to_text());
+  fail("the template rejects this chat: ", bind("raise_exception", arguments, {"message"})[0].to_text());
 }
 
 Value loop_state(const std::vector<Value>& items, size_t index) {
@@ -66,7 +68,7 @@ Value loop_state(const std::vector<Value>& items, size_t index) {
 
 }  // namespace
 
-/// Names set while it lives are gone afterwards. parent: where other names are found.
+/// Opens a scope for its lifetime. parent: the scope in which other variables are looked up.
 class Evaluator::ScopeGuard {
  public:
   ScopeGuard(Evaluator& evaluator, Scope* parent) : evaluator_(evaluator), outer_(evaluator.scope_) {
@@ -86,7 +88,7 @@ class Evaluator::DepthGuard {
  public:
   explicit DepthGuard(Evaluator& evaluator) : evaluator_(evaluator) {
     evaluator_.budget_.spend(1);
-    if (++evaluator_.depth_ > kMaxDepth) fail("macros and blocks are nested over ", kMaxDepth, " deep");
+    if (++evaluator_.depth_ > kMaxDepth) fail("macros and blocks are nested more than ", kMaxDepth, " levels deep");
   }
   ~DepthGuard() { --evaluator_.depth_; }
   DepthGuard(const DepthGuard&) = delete;
@@ -95,10 +97,10 @@ class Evaluator::DepthGuard {
   Evaluator& evaluator_;
 };
 
-Evaluator::Evaluator(Names names, int64_t steps) : budget_(steps) {
-  top_.names = std::move(names);
+Evaluator::Evaluator(Variables variables, int64_t steps) : budget_(steps) {
+  top_.variables = std::move(variables);
   const auto define = [&](const char* name, std::function<Value(const Arguments&)> call) {
-    top_.names.emplace(name, Value::make_function(name, std::move(call)));
+    top_.variables.emplace(name, Value::make_function(name, std::move(call)));
   };
   define("range", [this](const Arguments& arguments) { return range(arguments, budget_); });
   define("dict", [](const Arguments& arguments) { return dict_of(arguments, false); });
@@ -146,7 +148,7 @@ Evaluator::Flow Evaluator::run(const Statement& statement) {
       assign(statement.target, evaluate(*statement.expression));
       return Flow::kNext;
     case Statement::Kind::kSetBlock:
-      scope_->names.insert_or_assign(kBlockText, Value(capture(statement.bodies[0])));
+      scope_->variables.insert_or_assign(kBlockText, Value(capture(statement.bodies[0])));
       assign(statement.target, evaluate(*statement.expression));
       return Flow::kNext;
     case Statement::Kind::kMacro:
@@ -187,13 +189,13 @@ Evaluator::Flow Evaluator::run_for(const Statement& statement) {
 
 Evaluator::Flow Evaluator::run_item(const Statement& statement, const std::vector<Value>& items, size_t index) {
   const ScopeGuard scope(*this, scope_);
-  scope_->names.emplace("loop", loop_state(items, index));
+  scope_->variables.emplace("loop", loop_state(items, index));
   assign(statement.target, items[index]);
   return run(statement.bodies[0]);
 }
 
 void Evaluator::define_macro(const Statement& statement) {
-  scope_->names.insert_or_assign(
+  scope_->variables.insert_or_assign(
       statement.text, Value::make_function(statement.text, [this, &statement](const Arguments& arguments) {
         return call_macro(statement, arguments);
       }));
@@ -207,18 +209,18 @@ Value Evaluator::call_macro(const Statement& macro, const Arguments& arguments) 
   }
   const ScopeGuard scope(*this, &top_);
   for (size_t i = 0; i < macro.parameters.size(); ++i) {
-    const Parameter& parameter = macro.parameters[i];
+    const MacroParameter& parameter = macro.parameters[i];
     Value value = Value::undefined(parameter.name);
     if (i < arguments.positional.size()) {
       value = arguments.positional[i];
     } else if (parameter.default_value) {
       value = evaluate(*parameter.default_value);
     }
-    scope_->names.insert_or_assign(parameter.name, std::move(value));
+    scope_->variables.insert_or_assign(parameter.name, std::move(value));
   }
   for (const auto& [name, value] : arguments.named) {
-    const auto found = scope_->names.find(name);
-    if (found == scope_->names.end()) fail("macro ", quote(macro.text), ": no argument is called ", quote(name));
+    const auto found = scope_->variables.find(name);
+    if (found == scope_->variables.end()) fail("macro ", quote(macro.text), ": unexpected argument ", quote(name));
     found->second = value;
   }
   return capture(macro.bodies[0]);
@@ -231,28 +233,28 @@ std::string Evaluator::capture(const Body& body) {
   return outer;
 }
 
-void Evaluator::assign(const Target& target, const Value& value) {
+void Evaluator::assign(const AssignTarget& target, const Value& value) {
   if (!target.attribute.empty()) {
     const Value* found = nullptr;
     for (Scope* scope = scope_; scope && !found; scope = scope->parent) {
-      const auto entry = scope->names.find(target.names[0]);
-      if (entry != scope->names.end()) found = &entry->second;
+      const auto variable = scope->variables.find(target.names[0]);
+      if (variable != scope->variables.end()) found = &variable->second;
     }
     if (!found || !found->dict() || !found->dict()->is_namespace) {
-      fail(quote(target.names[0]), " is no namespace, so its attribute ", quote(target.attribute),
+      fail(quote(target.names[0]), " is not a namespace, so its attribute ", quote(target.attribute),
            " cannot be set");
     }
     return found->dict()->set(target.attribute, value);
   }
   if (!target.is_tuple) {
-    scope_->names.insert_or_assign(target.names[0], value);
+    scope_->variables.insert_or_assign(target.names[0], value);
     return;
   }
   const std::vector<Value> items = items_of(value, budget_);
   if (items.size() != target.names.size()) {
-    fail("expected ", target.names.size(), " values for as many names, found ", items.size());
+    fail("expected ", target.names.size(), " values to unpack, found ", items.size());
   }
-  for (size_t i = 0; i < items.size(); ++i) scope_->names.insert_or_assign(target.names[i], items[i]);
+  for (size_t i = 0; i < items.size(); ++i) scope_->variables.insert_or_assign(target.names[i], items[i]);
 }
 
 Value Evaluator::evaluate(const Expression& expression) {
@@ -308,8 +310,8 @@ Value Evaluator::evaluate(const Expression& expression) {
 
 Value Evaluator::evaluate_name(const Expression& expression) const {
   for (const Scope* scope = scope_; scope; scope = scope->parent) {
-    const auto found = scope->names.find(expression.name);
-    if (found != scope->names.end()) return found->second;
+    const auto found = scope->variables.find(expression.name);
+    if (found != scope->variables.end()) return found->second;
   }
   return Value::undefined(expression.name);
 }

@@ -9,21 +9,21 @@
 
 namespace fathom::jinja {
 
-using Names = std::map<std::string, Value, std::less<>>;
+using Variables = std::map<std::string, Value, std::less<>>;
 
 /// Renders a parsed template once.
 class Evaluator {
  public:
-  /// steps: the work it may do; see Budget.
-  Evaluator(Names names, int64_t steps);
+  /// variables: the global variables. steps: the limit of Budget.
+  Evaluator(Variables variables, int64_t steps);
 
-  /// Throws Error that names the line of what failed.
+  /// Returns the rendered text. Throws Error that names the line of the failed statement.
   std::string render(const Body& body);
 
  private:
   enum class Flow { kNext, kBreak, kContinue };
   struct Scope {
-    Names names;
+    Variables variables;
     Scope* parent = nullptr;
   };
   class ScopeGuard;
@@ -37,7 +37,7 @@ class Evaluator {
   void define_macro(const Statement& statement);
   Value call_macro(const Statement& macro, const Arguments& arguments);
   std::string capture(const Body& body);
-  void assign(const Target& target, const Value& value);
+  void assign(const AssignTarget& target, const Value& value);
 
   Value evaluate(const Expression& expression);
   Value evaluate_name(const Expression& expression) const;
@@ -53,8 +53,8 @@ class Evaluator {
   Scope* scope_ = &top_;
   std::string out_;
   Budget budget_;
-  int depth_ = 0;  // of statements, expressions and macros under way
-  int line_ = 0;   // of what is under way
+  int depth_ = 0;  // nesting of the statements, expressions and macros being evaluated
+  int line_ = 0;   // of the statement or expression being evaluated
 };
 
 }  // namespace fathom::jinja

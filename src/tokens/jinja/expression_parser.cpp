@@ -9,7 +9,7 @@
 namespace fathom::jinja {
 namespace {
 
-/// Operators between two operands that group to the left, from the loosest.
+/// Left-associative binary operators, from the lowest precedence to the highest.
 constexpr std::string_view kLevels[][4] = {{"+", "-"}, {"~"}, {"*", "/", "//", "%"}, {"**"}};
 
 }  // namespace
@@ -31,7 +31,7 @@ void ExpressionParser::expect_operator(std::string_view symbol) {
 }
 
 std::string ExpressionParser::expect_name() {
-  if (current().kind != Token::Kind::kName) fail_here("a name");
+  if (current().kind != TemplateToken::Kind::kName) fail_here("a name");
   return take().text;
 }
 
@@ -49,7 +49,7 @@ ExpressionPtr ExpressionParser::make(Kind kind, int line, std::string name) cons
 
 void ExpressionParser::add_part(Expression& parent, ExpressionPtr part) const {
   if (part) parent.depth = std::max(parent.depth, part->depth + 1);
-  if (parent.depth > kMaxDepth) fail_at(parent.line, "expected less than 300 operators in a chain");
+  if (parent.depth > kMaxDepth) fail_at(parent.line, "expected at most 300 operators in a chain");
   parent.parts.push_back(std::move(part));
 }
 
@@ -66,8 +66,8 @@ ExpressionPtr ExpressionParser::parse_tuple(bool with_conditional) {
   ExpressionPtr tuple = make(Kind::kTuple, first->line);
   add_part(*tuple, std::move(first));
   while (take_operator(",")) {
-    const bool ends = current().kind == Token::Kind::kTagEnd || current().kind == Token::Kind::kPrintEnd ||
-                      current().is_operator(")");
+    const bool ends = current().kind == TemplateToken::Kind::kTagEnd ||
+                      current().kind == TemplateToken::Kind::kPrintEnd || current().is_operator(")");
     if (ends) break;
     add_part(*tuple, with_conditional ? parse_expression() : parse_or());
   }
@@ -105,7 +105,7 @@ ExpressionPtr ExpressionParser::parse_not() {
   return expression;
 }
 
-/// The comparison that stands here, taken; empty if none does.
+/// Consumes a comparison operator and returns it; empty if there is none.
 std::string ExpressionParser::take_comparison() {
   for (const std::string_view symbol : {"==", "!=", "<=", ">=", "<", ">"}) {
     if (take_operator(symbol)) return std::string(symbol);
@@ -133,7 +133,7 @@ ExpressionPtr ExpressionParser::parse_compare() {
 ExpressionPtr ExpressionParser::parse_binary(size_t level) {
   if (level == std::size(kLevels)) return parse_unary(true);
   ExpressionPtr left = parse_binary(level + 1);
-  while (current().kind == Token::Kind::kOperator &&
+  while (current().kind == TemplateToken::Kind::kOperator &&
          std::ranges::find(kLevels[level], current().text) != std::end(kLevels[level])) {
     std::string symbol = take().text;
     left = binary(Kind::kBinary, std::move(symbol), std::move(left), parse_binary(level + 1));
@@ -156,26 +156,26 @@ ExpressionPtr ExpressionParser::parse_unary(bool with_filters) {
 }
 
 ExpressionPtr ExpressionParser::parse_primary() {
-  const Token token = current();
+  const TemplateToken token = current();
   const auto literal = [&](Value value) {
     ExpressionPtr expression = make(Kind::kLiteral, token.line);
     expression->value = std::move(value);
     return expression;
   };
   switch (token.kind) {
-    case Token::Kind::kName:
+    case TemplateToken::Kind::kName:
       take();
       if (token.text == "true" || token.text == "True") return literal(true);
       if (token.text == "false" || token.text == "False") return literal(false);
       if (token.text == "none" || token.text == "None") return literal(Value::none());
       return make(Kind::kName, token.line, token.text);
-    case Token::Kind::kInteger:
-    case Token::Kind::kFloat:
+    case TemplateToken::Kind::kInteger:
+    case TemplateToken::Kind::kFloat:
       take();
       return parse_number(token);
-    case Token::Kind::kString: {
+    case TemplateToken::Kind::kString: {
       std::string text;
-      while (current().kind == Token::Kind::kString) text += take().text;
+      while (current().kind == TemplateToken::Kind::kString) text += take().text;
       return literal(std::move(text));
     }
     default:
@@ -190,11 +190,11 @@ ExpressionPtr ExpressionParser::parse_primary() {
   return inner;
 }
 
-ExpressionPtr ExpressionParser::parse_number(const Token& token) const {
+ExpressionPtr ExpressionParser::parse_number(const TemplateToken& token) const {
   ExpressionPtr expression = make(Kind::kLiteral, token.line);
   const char* end = token.text.data() + token.text.size();
   std::from_chars_result result;
-  if (token.kind == Token::Kind::kFloat) {
+  if (token.kind == TemplateToken::Kind::kFloat) {
     double number = 0;
     result = std::from_chars(token.text.data(), end, number);
     expression->value = number;
@@ -237,8 +237,8 @@ ExpressionPtr ExpressionParser::parse_postfix(ExpressionPtr operand) {
     } else if (current().is_operator("[")) {
       operand = parse_subscript(std::move(operand));
     } else if (take_operator(".")) {
-      const Token token = current();
-      if (token.kind == Token::Kind::kInteger) {
+      const TemplateToken token = current();
+      if (token.kind == TemplateToken::Kind::kInteger) {
         take();
         operand = binary(Kind::kSubscript, {}, std::move(operand), parse_number(token));
       } else {
@@ -284,8 +284,9 @@ void ExpressionParser::parse_arguments(Expression& call) {
   for (bool first = true; !take_operator(")"); first = false) {
     if (!first) expect_operator(",");
     if (take_operator(")")) return;
-    if (current().is_operator("*") || current().is_operator("**")) fail_here("an argument, not an unpacked list");
-    if (current().kind == Token::Kind::kName && ahead().is_operator("=")) {
+    if (current().is_operator("*") || current().is_operator("**"))
+      fail_here("an argument; unpacked arguments are not supported");
+    if (current().kind == TemplateToken::Kind::kName && ahead().is_operator("=")) {
       std::string name = take().text;
       take();
       ExpressionPtr value = parse_expression();
@@ -323,12 +324,13 @@ ExpressionPtr ExpressionParser::parse_test(ExpressionPtr operand) {
   const bool negated = take_name("not");
   ExpressionPtr test = make(Kind::kTest, line, expect_name());
   add_part(*test, std::move(operand));
-  const Token& next = current();
-  const bool is_word = next.kind == Token::Kind::kName && next.text != "else" && next.text != "or" &&
+  const TemplateToken& next = current();
+  const bool is_word = next.kind == TemplateToken::Kind::kName && next.text != "else" && next.text != "or" &&
                        next.text != "and" && next.text != "is" && next.text != "if" && next.text != "in" &&
                        next.text != "not";
-  const bool is_literal = next.kind == Token::Kind::kString || next.kind == Token::Kind::kInteger ||
-                          next.kind == Token::Kind::kFloat || next.is_operator("[") || next.is_operator("{");
+  const bool is_literal = next.kind == TemplateToken::Kind::kString || next.kind == TemplateToken::Kind::kInteger ||
+                          next.kind == TemplateToken::Kind::kFloat || next.is_operator("[") ||
+                          next.is_operator("{");
   if (next.is_operator("(")) {
     parse_arguments(*test);
   } else if (is_word || is_literal) {

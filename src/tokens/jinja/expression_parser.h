@@ -8,32 +8,34 @@
 
 namespace fathom::jinja {
 
-/// Reads expressions from a list of tokens; the parser of statements builds upon it.
+/// Parses expressions from a list of tokens. Base class of the parser of statements.
 class ExpressionParser {
  protected:
-  explicit ExpressionParser(std::vector<Token> tokens) : tokens_(std::move(tokens)) {}
+  explicit ExpressionParser(std::vector<TemplateToken> tokens) : tokens_(std::move(tokens)) {}
 
-  const Token& current() const { return tokens_[at_]; }
-  const Token& ahead() const { return tokens_[std::min(at_ + 1, tokens_.size() - 1)]; }
-  Token take() { return at_ + 1 < tokens_.size() ? tokens_[at_++] : tokens_[at_]; }
+  const TemplateToken& current() const { return tokens_[at_]; }
+  const TemplateToken& ahead() const { return tokens_[std::min(at_ + 1, tokens_.size() - 1)]; }
+  TemplateToken take() { return at_ + 1 < tokens_.size() ? tokens_[at_++] : tokens_[at_]; }
+  /// Consume the current token if it matches, and return whether it did.
   bool take_operator(std::string_view symbol);
   bool take_name(std::string_view name);
+  /// Consume the current token. Throw Error if it does not match.
   void expect_operator(std::string_view symbol);
   std::string expect_name();
   [[noreturn]] void fail_here(const std::string& expected) const;
 
-  /// Several expressions with commas between make a tuple. with_conditional: "a if b" may stand here.
+  /// Parses an expression, or several separated by commas as a tuple. with_conditional: "a if b" is allowed.
   ExpressionPtr parse_tuple(bool with_conditional = true);
   ExpressionPtr parse_expression();
-  /// "| filter" and "is test", over and over.
+  /// Parses any number of "| filter" and "is test" after an operand.
   ExpressionPtr parse_filters(ExpressionPtr operand);
 
   static constexpr int kMaxDepth = 300;  // of nested expressions and statements
-  /// Counts one level of nesting for as long as it lives.
+  /// Counts one level of nesting for its lifetime. Throws Error beyond kMaxDepth.
   class Level {
    public:
     explicit Level(ExpressionParser& parser) : parser_(parser) {
-      if (++parser_.level_ > kMaxDepth) parser_.fail_here("less than 300 levels of nesting");
+      if (++parser_.level_ > kMaxDepth) parser_.fail_here("at most 300 levels of nesting");
     }
     ~Level() { --parser_.level_; }
     Level(const Level&) = delete;
@@ -56,7 +58,7 @@ class ExpressionParser {
   ExpressionPtr parse_binary(size_t level);
   ExpressionPtr parse_unary(bool with_filters);
   ExpressionPtr parse_primary();
-  ExpressionPtr parse_number(const Token& token) const;
+  ExpressionPtr parse_number(const TemplateToken& token) const;
   ExpressionPtr parse_list();
   ExpressionPtr parse_dict();
   ExpressionPtr parse_postfix(ExpressionPtr operand);
@@ -66,7 +68,7 @@ class ExpressionParser {
   ExpressionPtr parse_test(ExpressionPtr operand);
   void parse_arguments(Expression& call);
 
-  std::vector<Token> tokens_;
+  std::vector<TemplateToken> tokens_;
   size_t at_ = 0;
   int level_ = 0;
 };

@@ -10,11 +10,11 @@
 namespace fathom::jinja {
 namespace {
 
-using Filter = Value (*)(const Value& subject, const Arguments& arguments, Budget& budget);
+using FilterFunction = Value (*)(const Value& subject, const Arguments& arguments, Budget& budget);
 
 bool given(const Value& value) { return !value.is_undefined() && !value.is_none(); }
 
-/// An attribute named by a text such as "function.name", or an index.
+/// Returns the item at an index, or the attribute at a path such as "function.name".
 Value attribute_of(Value value, const Value& attribute) {
   if (attribute.is_integer()) return get_item(value, attribute);
   std::string_view path = expect_text(attribute, "attribute");
@@ -55,7 +55,7 @@ Value join(const Value& subject, const Arguments& arguments, Budget& budget) {
 
 Value to_json(const Value& subject, const Arguments& arguments, Budget& budget) {
   const std::vector<Value> args = bind("tojson", arguments, {"indent", "ensure_ascii", "separators", "sort_keys"});
-  if (given(args[2])) fail("tojson: separators cannot be chosen");
+  if (given(args[2])) fail("tojson: the argument separators is not supported");
   const int64_t indent = given(args[0]) ? std::clamp<int64_t>(args[0].integer(), 0, 64) : -1;
   std::string json = subject.to_json(indent);
   budget.spend_text(json.size());
@@ -71,7 +71,8 @@ Value default_value(const Value& subject, const Arguments& arguments, Budget&) {
 
 Value end_item(const Value& subject, Budget& budget, bool last) {
   const std::vector<Value> items = items_of(subject, budget);
-  if (items.empty()) return Value::undefined(last ? "the last of no items" : "the first of no items");
+  if (items.empty())
+    return Value::undefined(last ? "the last item of an empty list" : "the first item of an empty list");
   return last ? items.back() : items.front();
 }
 
@@ -90,11 +91,11 @@ Value items(const Value& subject, const Arguments& arguments, Budget& budget) {
   return *call_method(subject, "items", arguments, budget);
 }
 
-/// What `map`, `select` and their kin do to each item: a filter or test by name with arguments.
-struct Inner {
+/// The filter or test, by name and with its arguments, that `map`, `select` and similar filters apply to each item.
+struct ItemCall {
   std::string name;
   Arguments arguments;
-  explicit Inner(const Arguments& outer, size_t name_at, const char* otherwise) : name(otherwise) {
+  explicit ItemCall(const Arguments& outer, size_t name_at, const char* fallback) : name(fallback) {
     arguments.named = outer.named;
     if (outer.positional.size() <= name_at) return;
     name = expect_text(outer.positional[name_at], "the name of a filter or test");
@@ -102,7 +103,7 @@ struct Inner {
   }
 };
 
-/// What `map` and `select` go through: nothing, where the subject is none, 0 or the like.
+/// Returns the items for `map` and `select`; none if the subject is false, such as none or 0.
 std::vector<Value> items_if_any(const Value& subject, Budget& budget) {
   return subject.truth() ? items_of(subject, budget) : std::vector<Value>();
 }
@@ -118,27 +119,28 @@ Value map(const Value& subject, const Arguments& arguments, Budget& budget) {
       if (item.is_undefined() && given(args[1])) item = args[1];
     }
   } else {
-    const Inner inner(arguments, 0, "");
-    for (Value& item : mapped) item = apply_filter(inner.name, item, inner.arguments, budget);
+    const ItemCall call(arguments, 0, "");
+    for (Value& item : mapped) item = apply_filter(call.name, item, call.arguments, budget);
   }
   return Value::make_list(std::move(mapped));
 }
 
-/// by_attribute: the first argument names what of each item is tested. Without a test, truth is.
-Value pick(const Value& subject, const Arguments& arguments, Budget& budget, bool by_attribute, bool wanted) {
+/// Returns the items for which the test gives `keep_when`. by_attribute: the first argument names the attribute of
+/// an item that is tested. Without a test, the truth of the value is tested.
+Value select_items(const Value& subject, const Arguments& arguments, Budget& budget, bool by_attribute,
+                   bool keep_when) {
   if (by_attribute && arguments.positional.empty()) fail("selectattr: expected the name of an attribute");
-  const Inner inner(arguments, by_attribute, "");
+  const ItemCall call(arguments, by_attribute, "");
   std::vector<Value> picked;
   for (const Value& item : items_if_any(subject, budget)) {
     const Value tested = by_attribute ? attribute_of(item, arguments.positional[0]) : item;
-    const bool holds =
-        inner.name.empty() ? tested.truth() : apply_test(inner.name, tested, inner.arguments, budget);
-    if (holds == wanted) picked.push_back(item);
+    const bool holds = call.name.empty() ? tested.truth() : apply_test(call.name, tested, call.arguments, budget);
+    if (holds == keep_when) picked.push_back(item);
   }
   return Value::make_list(std::move(picked));
 }
 
-/// The number that `text` begins and ends with, white space around it dropped.
+/// Parses a text that is a number apart from surrounding white space. Returns whether it is one.
 template <class Number>
 bool parse(const std::string& text, Number& number) {
   const std::string digits = stripped(text, Value());
@@ -148,12 +150,12 @@ bool parse(const std::string& text, Number& number) {
   return error == std::errc() && stop == end && begin != end;
 }
 
-/// 2^63: the first float that is no 64-bit integer.
+/// 2^63: the smallest positive float that exceeds 64-bit integers.
 constexpr double kIntegerLimit = 9223372036854775808.0;
 
 Value to_integer(const Value& subject, const Arguments& arguments, Budget&) {
   const std::vector<Value> args = bind("int", arguments, {"default", "base"});
-  const Value otherwise = given(args[0]) ? args[0] : Value(int64_t{0});
+  const Value fallback = given(args[0]) ? args[0] : Value(int64_t{0});
   double number = 0;
   if (subject.is_number()) {
     if (!subject.is_float()) return subject.integer();
@@ -161,9 +163,9 @@ Value to_integer(const Value& subject, const Arguments& arguments, Budget&) {
   } else {
     int64_t whole = 0;
     if (subject.text() && parse(*subject.text(), whole)) return whole;
-    if (!subject.text() || !parse(*subject.text(), number)) return otherwise;
+    if (!subject.text() || !parse(*subject.text(), number)) return fallback;
   }
-  if (!(std::abs(number) < kIntegerLimit)) return otherwise;
+  if (!(std::abs(number) < kIntegerLimit)) return fallback;
   return static_cast<int64_t>(number);
 }
 
@@ -175,12 +177,12 @@ Value to_float(const Value& subject, const Arguments& arguments, Budget&) {
   return given(args[0]) ? args[0] : Value(0.0);
 }
 
-/// Texts without regard to case, as Jinja compares them unless asked otherwise.
+/// Returns the value by which items are compared: strings in lower case unless case_sensitive.
 Value sort_key(const Value& value, bool case_sensitive) {
   return value.text() && !case_sensitive ? Value(lower(*value.text())) : value;
 }
 
-/// Sorts by precomputed keys; equal ones keep their order.
+/// Sorts stably by precomputed keys.
 std::vector<Value> sorted(std::vector<Value> values, const std::vector<Value>& keys, bool reversed) {
   std::vector<size_t> order(values.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = i;
@@ -233,12 +235,12 @@ Value indent(const Value& subject, const Arguments& arguments, Budget& budget) {
 
 Value unique(const Value& subject, const Arguments& arguments, Budget& budget) {
   const std::vector<Value> args = bind("unique", arguments, {"case_sensitive", "attribute"});
-  std::vector<Value> seen, kept;
+  std::vector<Value> keys, kept;
   for (const Value& item : items_of(subject, budget)) {
     Value key = sort_key(given(args[1]) ? attribute_of(item, args[1]) : item, args[0].truth());
-    budget.spend(static_cast<int64_t>(seen.size()) + key.weight());
-    if (std::ranges::find(seen, key) != seen.end()) continue;
-    seen.push_back(std::move(key));
+    budget.spend(static_cast<int64_t>(keys.size()) + key.weight());
+    if (std::ranges::find(keys, key) != keys.end()) continue;
+    keys.push_back(std::move(key));
     kept.push_back(item);
   }
   return Value::make_list(std::move(kept));
@@ -255,7 +257,7 @@ Value sum(const Value& subject, const Arguments& arguments, Budget& budget) {
 
 Value extreme(const Value& subject, Budget& budget, bool greatest) {
   const std::vector<Value> items = items_of(subject, budget);
-  if (items.empty()) return Value::undefined("the extreme of no items");
+  if (items.empty()) return Value::undefined("the extreme of an empty list");
   const auto less = [](const Value& a, const Value& b) { return a.less(b); };
   return greatest ? *std::ranges::max_element(items, less) : *std::ranges::min_element(items, less);
 }
@@ -271,7 +273,7 @@ Value absolute(const Value& subject, const Arguments&, Budget&) {
   return subject.number() < 0 ? negative(subject) : subject;
 }
 
-/// A filter that changes the text of whatever it meets and takes no arguments.
+/// A filter without arguments that changes the text of a value.
 template <auto Change>
 Value change_text(const Value& subject, const Arguments& arguments, Budget& budget) {
   bind("filter", arguments, {});
@@ -280,9 +282,9 @@ Value change_text(const Value& subject, const Arguments& arguments, Budget& budg
   return text;
 }
 
-const std::map<std::string_view, Filter>& filters() {
+const std::map<std::string_view, FilterFunction>& filters() {
   static constexpr auto kSame = [](const std::string& text) { return text; };
-  static const std::map<std::string_view, Filter> kFilters = {
+  static const std::map<std::string_view, FilterFunction> kFilters = {
       {"trim",
        [](const Value& v, const Arguments& a, Budget&) -> Value {
          return stripped(v.to_text(), bind("trim", a, {"chars"})[0]);
@@ -305,10 +307,12 @@ const std::map<std::string_view, Filter>& filters() {
       {"d", default_value},
       {"replace", replace},
       {"map", map},
-      {"select", [](const Value& v, const Arguments& a, Budget& b) { return pick(v, a, b, false, true); }},
-      {"reject", [](const Value& v, const Arguments& a, Budget& b) { return pick(v, a, b, false, false); }},
-      {"selectattr", [](const Value& v, const Arguments& a, Budget& b) { return pick(v, a, b, true, true); }},
-      {"rejectattr", [](const Value& v, const Arguments& a, Budget& b) { return pick(v, a, b, true, false); }},
+      {"select", [](const Value& v, const Arguments& a, Budget& b) { return select_items(v, a, b, false, true); }},
+      {"reject", [](const Value& v, const Arguments& a, Budget& b) { return select_items(v, a, b, false, false); }},
+      {"selectattr",
+       [](const Value& v, const Arguments& a, Budget& b) { return select_items(v, a, b, true, true); }},
+      {"rejectattr",
+       [](const Value& v, const Arguments& a, Budget& b) { return select_items(v, a, b, true, false); }},
       {"int", to_integer},
       {"float", to_float},
       {"abs", absolute},

@@ -11,13 +11,13 @@
 namespace fathom::jinja {
 namespace {
 
-using Kind = Token::Kind;
+using TokenKind = TemplateToken::Kind;
 
 bool is_space(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r' || c == '\v' || c == '\f'; }
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 bool is_name_start(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
 
-// Longer ones first.
+// Longer ones first, because the first match is taken.
 constexpr std::array<std::string_view, 26> kOperators{"==", "!=", "<=", ">=", "**", "//", "+", "-", "*",
                                                       "/",  "%",  "~",  "<",  ">",  "=",  "(", ")", "[",
                                                       "]",  "{",  "}",  ",",  ".",  ":",  "|", ";"};
@@ -25,19 +25,19 @@ constexpr std::array<std::string_view, 26> kOperators{"==", "!=", "<=", ">=", "*
 class Lexer {
  public:
   explicit Lexer(std::string_view source) {
-    for (size_t i = 0; i < source.size(); ++i) {  // every line end is "\n"
+    for (size_t i = 0; i < source.size(); ++i) {  // converts line ends to "\n"
       if (source[i] == '\r' && i + 1 < source.size() && source[i + 1] == '\n') continue;
       source_ += source[i] == '\r' ? '\n' : source[i];
     }
-    if (source_.ends_with('\n')) source_.pop_back();  // the last line end is the file's, not the template's
+    if (source_.ends_with('\n')) source_.pop_back();  // as in Jinja, a final line end is not part of the template
   }
 
-  std::vector<Token> run() {
+  std::vector<TemplateToken> run() {
     while (at_ < source_.size()) {
       read_text();
       if (at_ < source_.size()) read_tag();
     }
-    push(Kind::kEnd, "");
+    push(TokenKind::kEnd, "");
     return std::move(tokens_);
   }
 
@@ -49,9 +49,9 @@ class Lexer {
     at_ += bytes;
   }
 
-  void push(Kind kind, std::string text) { tokens_.push_back({kind, std::move(text), line_}); }
+  void push(TokenKind kind, std::string text) { tokens_.push_back({kind, std::move(text), line_}); }
 
-  /// Text up to the next "{{", "{%" or "{#", cut at its end as that tag asks.
+  /// Reads text up to the next "{{", "{%" or "{#", and trims its end as that tag requires.
   void read_text() {
     size_t end = at_;
     while (true) {
@@ -65,12 +65,12 @@ class Lexer {
     }
     std::string_view text = rest().substr(0, end - at_);
     if (end < source_.size()) text = cut_end(text, end);
-    if (!text.empty()) push(Kind::kText, std::string(text));
+    if (!text.empty()) push(TokenKind::kText, std::string(text));
     advance(end - at_);
   }
 
-  /// "-" takes all space before the tag; a tag that is no print takes the spaces that indent it, unless "+" keeps
-  /// them.
+  /// Trims the end of the text before a tag: "-" removes all white space; "{%" and "{#" remove the indentation
+  /// before them, unless marked "+".
   std::string_view cut_end(std::string_view text, size_t tag) const {
     const char mark = tag + 2 < source_.size() ? source_[tag + 2] : ' ';
     if (mark == '-') {
@@ -88,7 +88,7 @@ class Lexer {
     const char type = source_[at_ + 1];
     if (type == '#') return read_comment();
     const int begin_line = line_;
-    push(type == '{' ? Kind::kPrintBegin : Kind::kTagBegin, type == '{' ? "{{" : "{%");
+    push(type == '{' ? TokenKind::kPrintBegin : TokenKind::kTagBegin, type == '{' ? "{{" : "{%");
     advance(2);
     if (at_ < source_.size() && (source_[at_] == '-' || source_[at_] == '+')) advance(1);
     const size_t first = tokens_.size();
@@ -104,7 +104,7 @@ class Lexer {
     cut_start(mark, true);
   }
 
-  /// White space behind a tag: "-" takes all, a tag that is no print takes one line end, unless "+" keeps it.
+  /// Skips white space after a tag: "-" skips all; a tag other than "{{" skips one line end, unless marked "+".
   void cut_start(char mark, bool is_block) {
     size_t bytes = 0;
     if (mark == '-') {
@@ -116,7 +116,7 @@ class Lexer {
     advance(bytes);
   }
 
-  /// Whether the tag ends here; passes over white space before.
+  /// Skips white space. If the tag ends there, consumes its end and returns true.
   bool read_end(char type, int begin_line) {
     size_t spaces = 0;
     while (spaces < rest().size() && is_space(rest()[spaces])) ++spaces;
@@ -126,7 +126,7 @@ class Lexer {
     const char mark = rest()[0];
     const bool marked = (mark == '-' || mark == '+') && rest().substr(1).starts_with(end);
     if (!marked && (!rest().starts_with(end) || braces_ > 0)) return false;
-    push(type == '{' ? Kind::kPrintEnd : Kind::kTagEnd, std::string(end));
+    push(type == '{' ? TokenKind::kPrintEnd : TokenKind::kTagEnd, std::string(end));
     advance(end.size() + marked);
     braces_ = 0;
     cut_start(marked ? mark : ' ', type == '%');
@@ -135,21 +135,22 @@ class Lexer {
 
   void read_token() {
     const char c = rest()[0];
-    if (is_name_start(c)) return read_while(Kind::kName, [](char x) { return is_name_start(x) || is_digit(x); });
+    if (is_name_start(c))
+      return read_while(TokenKind::kName, [](char x) { return is_name_start(x) || is_digit(x); });
     if (is_digit(c)) return read_number();
     if (c == '"' || c == '\'') return read_string(c);
     for (const std::string_view symbol : kOperators) {
       if (!rest().starts_with(symbol)) continue;
       if (symbol == "{") ++braces_;
       if (symbol == "}" && braces_ > 0) --braces_;
-      push(Kind::kOperator, std::string(symbol));
+      push(TokenKind::kOperator, std::string(symbol));
       return advance(symbol.size());
     }
     fail_at(line_, "unexpected character " + quote(rest().substr(0, std::max<size_t>(utf8_length(rest()), 1))));
   }
 
   template <class Accepts>
-  void read_while(Kind kind, const Accepts& accepts) {
+  void read_while(TokenKind kind, const Accepts& accepts) {
     size_t bytes = 0;
     while (bytes < rest().size() && accepts(rest()[bytes])) ++bytes;
     push(kind, std::string(rest().substr(0, bytes)));
@@ -178,7 +179,7 @@ class Lexer {
     }
     std::string digits(text.substr(0, end));
     std::erase(digits, '_');
-    push(is_float ? Kind::kFloat : Kind::kInteger, digits);
+    push(is_float ? TokenKind::kFloat : TokenKind::kInteger, digits);
     advance(end);
   }
 
@@ -195,12 +196,12 @@ class Lexer {
       }
     }
     if (i >= text.size()) fail_at(begin_line, concat("a string has no closing ", quote_mark));
-    push(Kind::kString, std::move(value));
+    push(TokenKind::kString, std::move(value));
     advance(i + 1);
   }
 
-  /// Appends the character that the escape whose letter stands at `i` means; returns where its last character
-  /// stands.
+  /// Appends the character of an escape sequence. i: index of the letter after the backslash. Returns the index of
+  /// the last character of the sequence.
   size_t unescape(std::string_view text, size_t i, std::string& value) const {
     constexpr std::string_view kLetters = "ntrabfv0\\'\"", kMeanings("\n\t\r\a\b\f\v\0\\'\"", 11);
     const size_t simple = kLetters.find(text[i]);
@@ -209,7 +210,7 @@ class Lexer {
       return i;
     }
     const size_t digits = text[i] == 'x' ? 2 : text[i] == 'u' ? 4 : text[i] == 'U' ? 8 : 0;
-    if (digits == 0) {  // no escape: both characters stand
+    if (digits == 0) {  // not an escape: keeps both characters
       if (text[i] != '\n') value.append({'\\', text[i]});
       return i;
     }
@@ -221,12 +222,13 @@ class Lexer {
       const char digit = text[i + d];
       code_point = code_point << 4 | (is_digit(digit) ? digit - '0' : (digit | 0x20) - 'a' + 10);
     }
-    if (code_point > 0x10ffff) fail_at(line_, "a string names a character beyond U+10FFFF");
+    if (code_point > 0x10ffff) fail_at(line_, "a string has an escape beyond U+10FFFF");
     append_utf8(code_point, value);
     return i + digits;
   }
 
-  /// {% raw %} was read: all up to {% endraw %} is text. The tag's tokens begin at `first`.
+  /// Reads everything up to {% endraw %} as text. first: index of the first token of the {% raw %} tag, whose
+  /// tokens are removed.
   void read_raw(size_t first) {
     const int begin_line = tokens_[first].line;
     tokens_.resize(first);
@@ -236,7 +238,7 @@ class Lexer {
       while (name < source_.size() && is_space(source_[name])) ++name;
       if (source_.compare(name, 6, "endraw") != 0) continue;
       const std::string_view text = cut_end(rest().substr(0, tag - at_), tag);
-      if (!text.empty()) push(Kind::kText, std::string(text));
+      if (!text.empty()) push(TokenKind::kText, std::string(text));
       advance(name + 6 - at_);
       const size_t tokens = tokens_.size();
       while (!read_end('%', begin_line)) read_token();
@@ -249,20 +251,20 @@ class Lexer {
   std::string source_;
   size_t at_ = 0;
   int line_ = 1;
-  int braces_ = 0;               // open "{" inside the tag, whose "}}" does not end it
-  bool after_line_end_ = false;  // the tag before took the line end with it
-  std::vector<Token> tokens_;
+  int braces_ = 0;               // open "{" inside the tag, so that "}}" does not end it
+  bool after_line_end_ = false;  // the previous tag skipped a line end
+  std::vector<TemplateToken> tokens_;
 };
 
 }  // namespace
 
-std::string Token::description() const {
-  if (kind == Kind::kEnd) return "the end of the template";
-  if (kind == Kind::kText) return "text";
-  return kind == Kind::kString ? "the string " + quote(text) : quote(text);
+std::string TemplateToken::description() const {
+  if (kind == TokenKind::kEnd) return "the end of the template";
+  if (kind == TokenKind::kText) return "text";
+  return kind == TokenKind::kString ? "the string " + quote(text) : quote(text);
 }
 
-std::vector<Token> tokenize(std::string_view source) { return Lexer(source).run(); }
+std::vector<TemplateToken> tokenize(std::string_view source) { return Lexer(source).run(); }
 
 void fail_at(int line, const std::string& what) { fail("chat template, line ", line, ": ", what); }
 

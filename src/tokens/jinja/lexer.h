@@ -6,8 +6,8 @@
 
 namespace fathom::jinja {
 
-/// A token of a template. Text outside tags is one token, white space already cut as the tags around it ask.
-struct Token {
+/// A token of a template. Text between tags is one token, already trimmed as the tags around it require.
+struct TemplateToken {
   enum class Kind {
     kText,
     kTagBegin,
@@ -27,12 +27,12 @@ struct Token {
 
   bool is_operator(std::string_view symbol) const { return kind == Kind::kOperator && text == symbol; }
   bool is_name(std::string_view name) const { return kind == Kind::kName && text == name; }
-  std::string description() const;  // for messages
+  std::string description() const;  // for error messages
 };
 
-/// Cuts a template into tokens, the last of kind kEnd; trim_blocks and lstrip_blocks are on, as chat templates
+/// Splits a template into tokens; the last is of kind kEnd. Uses trim_blocks and lstrip_blocks, as chat templates
 /// expect. Throws Error that names the line.
-std::vector<Token> tokenize(std::string_view source);
+std::vector<TemplateToken> tokenize(std::string_view source);
 
 /// Throws Error: "chat template, line N: …".
 [[noreturn]] void fail_at(int line, const std::string& what);

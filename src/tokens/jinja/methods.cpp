@@ -7,11 +7,11 @@
 namespace fathom::jinja {
 namespace {
 
-int64_t count_or(const Value& value, int64_t otherwise) {
-  return value.is_undefined() || value.is_none() ? otherwise : value.integer();
+int64_t count_or(const Value& value, int64_t fallback) {
+  return value.is_undefined() || value.is_none() ? fallback : value.integer();
 }
 
-/// At runs of white space where no separator is given; at most `limit` cuts unless negative.
+/// Splits at a separator, or at runs of white space if none is given; at most `limit` times unless negative.
 Value split(const std::string& text, const Value& separator_value, int64_t limit, Budget& budget) {
   std::vector<Value> parts;
   budget.spend_text(text.size());
@@ -34,7 +34,7 @@ Value split(const std::string& text, const Value& separator_value, int64_t limit
     return Value::make_list(std::move(parts));
   }
   const std::string& separator = expect_text(separator_value, "split");
-  if (separator.empty()) fail("split: the separator is empty");
+  if (separator.empty()) fail("split: expected a separator that is not empty");
   for (size_t at; limit != 0 && (at = rest.find(separator)) != std::string_view::npos; --limit) {
     add(rest.substr(0, at));
     rest.remove_prefix(at + separator.size());
@@ -43,7 +43,7 @@ Value split(const std::string& text, const Value& separator_value, int64_t limit
   return Value::make_list(std::move(parts));
 }
 
-/// From the right; only with a separator.
+/// Splits from the right at a separator, at most `limit` times unless negative.
 Value split_right(const std::string& text, const Value& separator_value, int64_t limit, Budget& budget) {
   const std::string& separator = expect_text(separator_value, "rsplit");
   if (separator.empty()) fail("rsplit: the separator is empty");
@@ -65,14 +65,14 @@ bool affix_matches(const std::string& text, const Value& affix, bool at_start) {
     return std::ranges::any_of(affix.list()->items,
                                [&](const Value& one) { return affix_matches(text, one, at_start); });
   }
-  const std::string& wanted = expect_text(affix, at_start ? "startswith" : "endswith");
-  return at_start ? text.starts_with(wanted) : text.ends_with(wanted);
+  const std::string& part = expect_text(affix, at_start ? "startswith" : "endswith");
+  return at_start ? text.starts_with(part) : text.ends_with(part);
 }
 
-int64_t occurrences(std::string_view text, std::string_view wanted) {
-  if (wanted.empty()) return static_cast<int64_t>(characters(text).size()) + 1;
+int64_t occurrences(std::string_view text, std::string_view part) {
+  if (part.empty()) return static_cast<int64_t>(characters(text).size()) + 1;
   int64_t count = 0;
-  for (size_t at = 0; (at = text.find(wanted, at)) != std::string_view::npos; at += wanted.size()) ++count;
+  for (size_t at = 0; (at = text.find(part, at)) != std::string_view::npos; at += part.size()) ++count;
   return count;
 }
 
@@ -125,7 +125,7 @@ std::optional<Value> call_text_method(const std::string& text, std::string_view 
 
 std::optional<Value> call_dict_method(const Value::Dict& dict, std::string_view name, const Arguments& arguments,
                                       Budget& budget) {
-  std::vector<Value> all;
+  std::vector<Value> result;
   if (name == "get") {
     const std::vector<Value> given = bind(name, arguments, {"key", "default"});
     if (const Value* found = dict.find(given[0])) return *found;
@@ -135,9 +135,9 @@ std::optional<Value> call_dict_method(const Value::Dict& dict, std::string_view 
   bind(name, arguments, {});
   budget.spend(static_cast<int64_t>(dict.entries.size()));
   for (const auto& [key, value] : dict.entries) {
-    all.push_back(name == "items" ? Value::make_list({key, value}, true) : name == "keys" ? key : value);
+    result.push_back(name == "items" ? Value::make_list({key, value}, true) : name == "keys" ? key : value);
   }
-  return Value::make_list(std::move(all));
+  return Value::make_list(std::move(result));
 }
 
 }  // namespace

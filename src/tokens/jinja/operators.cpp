@@ -14,14 +14,14 @@ namespace {
     return value.is_undefined() ? quote(value.undefined_name()) + ", which is undefined"
                                 : std::string(value.kind());
   };
-  fail("'", symbol, "' has no meaning for ", shown(left), " and ", shown(right));
+  fail("'", symbol, "' is not supported for ", shown(left), " and ", shown(right));
 }
 
 int64_t checked_power(int64_t base, int64_t exponent) {
   int64_t power = 1;
   for (; exponent > 0; exponent >>= 1) {
-    if ((exponent & 1) && __builtin_mul_overflow(power, base, &power)) fail("'**' exceeds 64 bits");
-    if (exponent > 1 && __builtin_mul_overflow(base, base, &base)) fail("'**' exceeds 64 bits");
+    if ((exponent & 1) && __builtin_mul_overflow(power, base, &power)) fail("the result of '**' exceeds 64 bits");
+    if (exponent > 1 && __builtin_mul_overflow(base, base, &base)) fail("the result of '**' exceeds 64 bits");
   }
   return power;
 }
@@ -44,7 +44,7 @@ Value integer_operator(std::string_view symbol, int64_t a, int64_t b) {
     const bool rounds_up = rest != 0 && (rest < 0) != (b < 0);
     result = symbol == "//" ? a / b - rounds_up : rest + (rounds_up ? b : 0);
   }
-  if (overflow) fail("'", symbol, "' exceeds 64 bits");
+  if (overflow) fail("the result of '", symbol, "' exceeds 64 bits");
   return result;
 }
 
@@ -86,18 +86,18 @@ Value repeated(const Value& value, int64_t count, Budget& budget) {
 
 bool contains(const Value& container, const Value& item) {
   if (const std::string* text = container.text()) {
-    if (!item.text()) fail("'in' a string: expected a string before it, found ", item.kind());
+    if (!item.text()) fail("'in' with a string after it: expected a string before it, found ", item.kind());
     return text->find(*item.text()) != std::string::npos;
   }
   if (container.list()) return std::ranges::find(container.list()->items, item) != container.list()->items.end();
   if (container.dict()) return container.dict()->find(item) != nullptr;
   if (container.is_undefined()) return false;
-  fail("'in' needs a list, dict or string behind it, found ", container.kind());
+  fail("'in': expected a list, dict or string after it, found ", container.kind());
 }
 
-/// A bound of a slice as Python takes it: from the end if negative, and never outside.
-int64_t bound(const Value& value, int64_t size, int64_t step, int64_t otherwise) {
-  if (value.is_undefined() || value.is_none()) return otherwise;
+/// Returns a bound of a slice with Python's meaning: counted from the end if negative, and clamped to the range.
+int64_t bound(const Value& value, int64_t size, int64_t step, int64_t fallback) {
+  if (value.is_undefined() || value.is_none()) return fallback;
   int64_t at = value.integer();
   if (at < 0) at = std::max<int64_t>(at, -size - 1) + size;
   return step > 0 ? std::clamp<int64_t>(at, 0, size) : std::clamp<int64_t>(at, -1, size - 1);
@@ -108,7 +108,7 @@ Items sliced(const Items& items, const Value& from, const Value& to, const Value
   const bool given = !step_value.is_undefined() && !step_value.is_none();
   const auto size = static_cast<int64_t>(items.size());
   const int64_t step = given ? std::clamp<int64_t>(step_value.integer(), -size - 1, size + 1) : 1;
-  if (given && step_value.integer() == 0) fail("a slice cannot have a step of 0");
+  if (given && step_value.integer() == 0) fail("slice: expected a step other than 0");
   const int64_t begin = bound(from, size, step, step > 0 ? 0 : size - 1);
   const int64_t end = bound(to, size, step, step > 0 ? size : -1);
   Items out;
@@ -120,7 +120,7 @@ Items sliced(const Items& items, const Value& from, const Value& to, const Value
 
 void Budget::spend(int64_t steps) {
   left_ = steps > left_ ? -1 : left_ - steps;
-  if (left_ < 0) fail("the template does more work than any chat needs; it may never end");
+  if (left_ < 0) fail("the template exceeds its step limit; it may have an endless loop");
 }
 
 Value apply_operator(std::string_view symbol, const Value& left, const Value& right, Budget& budget) {
@@ -159,7 +159,7 @@ bool compare(std::string_view symbol, const Value& left, const Value& right, Bud
 }
 
 Value negative(const Value& value) {
-  if (!value.is_number()) fail("'-' has no meaning for ", value.kind());
+  if (!value.is_number()) fail("'-' is not supported for ", value.kind());
   return value.is_float() ? Value(-value.number()) : integer_operator("-", 0, value.integer());
 }
 
@@ -186,7 +186,7 @@ Value slice(const Value& object, const Value& from, const Value& to, const Value
     budget.spend(static_cast<int64_t>(list->items.size()));
     return Value::make_list(sliced(list->items, from, to, step), list->is_tuple);
   }
-  if (!object.text()) fail("a slice needs a list or string, found ", object.kind());
+  if (!object.text()) fail("slice: expected a list or string, found ", object.kind());
   budget.spend_text(object.text()->size());
   std::string text;
   for (const std::string_view character : sliced(characters(*object.text()), from, to, step)) text += character;
@@ -202,7 +202,7 @@ std::vector<Value> items_of(const Value& value, Budget& budget) {
   } else if (value.dict()) {
     for (const auto& [key, item] : value.dict()->entries) items.push_back(key);
   } else if (!value.is_undefined()) {
-    fail("expected a list, dict or string to go through, found ", value.kind());
+    fail("expected a list, dict or string to iterate over, found ", value.kind());
   }
   budget.spend(static_cast<int64_t>(items.size()));
   return items;
@@ -217,7 +217,7 @@ std::vector<Value> bind(std::string_view function, const Arguments& arguments,
   bound.resize(parameters.size());
   for (const auto& [name, value] : arguments.named) {
     const auto* found = std::ranges::find(parameters, name);
-    if (found == parameters.end()) fail(function, ": no argument is called ", quote(name));
+    if (found == parameters.end()) fail(function, ": unexpected argument ", quote(name));
     bound[found - parameters.begin()] = value;
   }
   return bound;

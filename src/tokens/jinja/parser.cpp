@@ -8,32 +8,32 @@
 namespace fathom::jinja {
 namespace {
 
-/// Reads statements by their keyword.
-class Parser : private ExpressionParser {
+/// Parses statements by their keyword.
+class StatementParser : private ExpressionParser {
  public:
-  explicit Parser(std::string_view source) : ExpressionParser(tokenize(source)) {}
+  explicit StatementParser(std::string_view source) : ExpressionParser(tokenize(source)) {}
 
   Body parse_all() {
     Body body = parse_body({});
-    if (current().kind != Token::Kind::kEnd) fail_here("the end of the template");
+    if (current().kind != TemplateToken::Kind::kEnd) fail_here("the end of the template");
     return body;
   }
 
  private:
-  /// Statements up to a tag that begins with one of `ends`, whose keyword is then current.
+  /// Parses statements up to a tag that begins with one of `ends`; that keyword is then the current token.
   Body parse_body(std::initializer_list<std::string_view> ends) {
     const Level level(*this);
     Body body;
-    while (current().kind != Token::Kind::kEnd) {
-      const Token token = take();
+    while (current().kind != TemplateToken::Kind::kEnd) {
+      const TemplateToken token = take();
       switch (token.kind) {
-        case Token::Kind::kText:
+        case TemplateToken::Kind::kText:
           body.push_back(make(Statement::Kind::kText, token.line, token.text));
           break;
-        case Token::Kind::kPrintBegin:
+        case TemplateToken::Kind::kPrintBegin:
           body.push_back(make(Statement::Kind::kPrint, token.line));
           body.back().expression = parse_tuple();
-          if (current().kind != Token::Kind::kPrintEnd) fail_here("'}}'");
+          if (current().kind != TemplateToken::Kind::kPrintEnd) fail_here("'}}'");
           take();
           break;
         default:
@@ -54,7 +54,7 @@ class Parser : private ExpressionParser {
   }
 
   void end_tag() {
-    if (current().kind != Token::Kind::kTagEnd) fail_here("'%}'");
+    if (current().kind != TemplateToken::Kind::kTagEnd) fail_here("'%}'");
     take();
   }
 
@@ -72,14 +72,14 @@ class Parser : private ExpressionParser {
     }
     if (current().is_name("break") || current().is_name("continue")) {
       const bool is_break = take().text == "break";
-      if (loops_ == 0) fail_at(line, "'break' and 'continue' need a loop around them");
+      if (loops_ == 0) fail_at(line, "'break' and 'continue' are allowed only inside a loop");
       end_tag();
       return make(is_break ? Statement::Kind::kBreak : Statement::Kind::kContinue, line);
     }
     fail_here("if, for, set, macro, generation, break or continue");
   }
 
-  /// The body up to `end`, and that tag.
+  /// Parses statements up to the tag `end`, and consumes that tag.
   Body parse_block(std::string_view end) {
     Body body = parse_body({end});
     take();
@@ -142,8 +142,8 @@ class Parser : private ExpressionParser {
     return statement;
   }
 
-  Target parse_target() {
-    Target target;
+  AssignTarget parse_target() {
+    AssignTarget target;
     const bool in_parentheses = take_operator("(");
     target.names.push_back(expect_name());
     if (take_operator(".")) {
@@ -152,7 +152,7 @@ class Parser : private ExpressionParser {
     }
     while (take_operator(",")) {
       target.is_tuple = true;
-      if (current().kind != Token::Kind::kName || current().is_name("in")) break;
+      if (current().kind != TemplateToken::Kind::kName || current().is_name("in")) break;
       target.names.push_back(expect_name());
     }
     if (in_parentheses) expect_operator(")");
@@ -164,7 +164,7 @@ class Parser : private ExpressionParser {
     expect_operator("(");
     while (!take_operator(")")) {
       if (!statement.parameters.empty()) expect_operator(",");
-      Parameter parameter{expect_name(), nullptr};
+      MacroParameter parameter{expect_name(), nullptr};
       if (take_operator("=")) parameter.default_value = parse_expression();
       statement.parameters.push_back(std::move(parameter));
     }
@@ -175,11 +175,11 @@ class Parser : private ExpressionParser {
     return statement;
   }
 
-  int loops_ = 0;  // around the current statement
+  int loops_ = 0;  // enclosing loops of the current statement
 };
 
 }  // namespace
 
-Body parse(std::string_view source) { return Parser(source).parse_all(); }
+Body parse(std::string_view source) { return StatementParser(source).parse_all(); }
 
 }  // namespace fathom::jinja

@@ -6,7 +6,7 @@
 
 namespace fathom::jinja {
 
-/// Throws Error that names the line and the token that is not understood, or that it is nested too deeply.
+/// Parses a template. Throws Error that names the line and the unexpected token, or for nesting beyond 300 levels.
 Body parse(std::string_view source);
 
 }  // namespace fathom::jinja

@@ -8,11 +8,11 @@
 namespace fathom::jinja {
 namespace {
 
-using Test = bool (*)(const Value&, const Value&, Budget&);  // the subject and, where there is one, the argument
+using TestFunction = bool (*)(const Value&, const Value&, Budget&);  // subject, argument (undefined without one)
 
 struct TestInfo {
   size_t arguments;
-  Test test;
+  TestFunction test;
 };
 
 const std::map<std::string_view, TestInfo>& tests() {
@@ -56,7 +56,7 @@ const std::map<std::string_view, TestInfo>& tests() {
   return kTests;
 }
 
-/// Other names of the same tests.
+/// Returns the main name of a test.
 std::string_view plain_name(std::string_view name) {
   static const std::map<std::string_view, std::string_view> kNames = {
       {"equalto", "eq"},  {"sameas", "eq"},      {"==", "eq"}, {"!=", "ne"}, {"<", "lt"},

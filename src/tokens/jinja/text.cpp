@@ -10,7 +10,7 @@ namespace {
 
 constexpr std::string_view kWhiteSpace = " \t\n\r\v\f";
 
-/// The case of letters changed by Unicode's rules, or of ASCII letters alone where the text is not UTF-8.
+/// Changes the case of letters by the rules of Unicode; of ASCII letters only, if the text is not UTF-8.
 std::string change_case(const std::string& text, const char* replacement, int (*change_ascii)(int)) {
   static const Regex kLetters(R"(\p{L}+)");
   const bool is_ascii = std::ranges::all_of(text, [](unsigned char c) { return c < 0x80; });
@@ -65,16 +65,18 @@ std::string stripped(std::string_view text, const Value& set, bool left, bool ri
   const bool given = !set.is_undefined() && !set.is_none();
   const std::string chars = given ? expect_text(set, "strip") : std::string(kWhiteSpace);
   const std::vector<std::string_view> strip = characters(chars);
-  const auto takes = [&](std::string_view character) { return std::ranges::find(strip, character) != strip.end(); };
+  const auto strips = [&](std::string_view character) {
+    return std::ranges::find(strip, character) != strip.end();
+  };
   while (left && !text.empty()) {
     const size_t bytes = std::max<size_t>(utf8_length(text), 1);
-    if (!takes(text.substr(0, bytes))) break;
+    if (!strips(text.substr(0, bytes))) break;
     text.remove_prefix(bytes);
   }
   while (right && !text.empty()) {
     size_t bytes = 1;
     while (bytes < 4 && bytes < text.size() && (text[text.size() - bytes] & 0xc0) == 0x80) ++bytes;
-    if (!takes(text.substr(text.size() - bytes))) break;
+    if (!strips(text.substr(text.size() - bytes))) break;
     text.remove_suffix(bytes);
   }
   return std::string(text);
@@ -92,7 +94,7 @@ std::string replaced(std::string_view text, std::string_view old, std::string_vi
     if (at == std::string_view::npos) break;
     append(text.substr(0, at));
     append(with);
-    if (old.empty()) {  // between all characters
+    if (old.empty()) {  // inserts `with` between all characters
       if (text.empty()) return out;
       append(text.substr(0, std::max<size_t>(utf8_length(text), 1)));
       text.remove_prefix(std::max<size_t>(utf8_length(text), 1));

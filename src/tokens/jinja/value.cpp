@@ -10,10 +10,10 @@
 namespace fathom::jinja {
 namespace {
 
-constexpr int kMaxDepth = 100;           // of lists in lists
-constexpr int64_t kMaxWeight = 1 << 30;  // 16 GiB of text
+constexpr int kMaxDepth = 100;           // maximum nesting of lists and dicts
+constexpr int64_t kMaxWeight = 1 << 30;  // corresponds to 16 GiB of text
 
-/// As Python writes it: the fewest digits that read back, with a point or an exponent.
+/// Formats a float like Python: the fewest digits that parse to the same value, with a point or an exponent.
 std::string float_text(double value) {
   if (std::isnan(value)) return "nan";
   if (std::isinf(value)) return value > 0 ? "inf" : "-inf";
@@ -76,7 +76,7 @@ class JsonWriter {
     } else if (value.is_number()) {
       out += value.to_text();
     } else {
-      fail("tojson: ", value.kind(), " has no JSON form");
+      fail("tojson: ", value.kind(), " cannot be represented in JSON");
     }
   }
 
@@ -107,7 +107,7 @@ void Value::count(Container& container, Value& item) {
   if (item.dict() && item.dict()->is_namespace) item = make_dict(item.dict()->entries);
   container.weight += item.weight();
   container.depth = std::max(container.depth, item.depth() + 1);
-  if (container.depth > kMaxDepth) fail("lists are nested over ", kMaxDepth, " deep");
+  if (container.depth > kMaxDepth) fail("lists and dicts are nested more than ", kMaxDepth, " levels deep");
   if (container.weight > kMaxWeight) fail("a list or dict is too large");
 }
 
@@ -161,20 +161,20 @@ Value Value::make_function(std::string name, std::function<Value(const Arguments
 }
 
 const std::string* Value::text() const {
-  const auto* held = std::get_if<std::shared_ptr<const std::string>>(&data_);
-  return held ? held->get() : nullptr;
+  const auto* pointer = std::get_if<std::shared_ptr<const std::string>>(&data_);
+  return pointer ? pointer->get() : nullptr;
 }
 const Value::List* Value::list() const {
-  const auto* held = std::get_if<std::shared_ptr<const List>>(&data_);
-  return held ? held->get() : nullptr;
+  const auto* pointer = std::get_if<std::shared_ptr<const List>>(&data_);
+  return pointer ? pointer->get() : nullptr;
 }
 Value::Dict* Value::dict() const {
-  const auto* held = std::get_if<std::shared_ptr<Dict>>(&data_);
-  return held ? held->get() : nullptr;
+  const auto* pointer = std::get_if<std::shared_ptr<Dict>>(&data_);
+  return pointer ? pointer->get() : nullptr;
 }
 const Value::Function* Value::function() const {
-  const auto* held = std::get_if<std::shared_ptr<const Function>>(&data_);
-  return held ? held->get() : nullptr;
+  const auto* pointer = std::get_if<std::shared_ptr<const Function>>(&data_);
+  return pointer ? pointer->get() : nullptr;
 }
 
 int64_t Value::integer() const {

@@ -13,18 +13,19 @@ namespace fathom::jinja {
 
 class Value;
 
+/// The arguments of a call.
 struct Arguments {
   std::vector<Value> positional;
   std::vector<std::pair<std::string, Value>> named;
 };
 
-/// A value of a template, with Python's meaning of truth, equality, order and text. Cheap to copy: text, lists and
-/// dicts are shared. Only namespaces change; what is put into another value is a dict of what they hold then, so
-/// that no value can hold itself.
+/// A value of a template, with Python's rules for truth, equality, order and printing. Cheap to copy: strings,
+/// lists and dicts are shared. Only namespaces are mutable. A namespace that is stored in another value is copied
+/// to a dict, so that no value can contain itself.
 class Value {
  public:
   struct Undefined {
-    std::string name;  // of what was looked for
+    std::string name;  // the name that was looked up
   };
   struct List {
     std::vector<Value> items;
@@ -54,7 +55,7 @@ class Value {
   Value(const char* text) : Value(std::string(text)) {}
   static Value none() { return Value(Data(nullptr)); }
   static Value undefined(std::string name) { return Value(Data(Undefined{std::move(name)})); }
-  /// Both throw Error if the whole is too deep or too large to be of use.
+  /// Both throw Error for nesting beyond 100 levels or a weight() beyond 2^30.
   static Value make_list(std::vector<Value> items, bool is_tuple = false);
   static Value make_dict(std::vector<std::pair<Value, Value>> entries = {}, bool is_namespace = false);
   static Value make_function(std::string name, std::function<Value(const Arguments&)> call);
@@ -66,7 +67,7 @@ class Value {
   bool is_float() const { return std::holds_alternative<double>(data_); }
   bool is_number() const { return is_integer() || is_float() || is_bool(); }
 
-  /// Null if the value is of another kind.
+  /// Return null if the value is of another kind.
   const std::string* text() const;
   const List* list() const;
   Dict* dict() const;
@@ -76,17 +77,19 @@ class Value {
   int64_t integer() const;  // of an integer or bool
   double number() const;    // of a number
 
-  /// Work to copy, compare or print the value: items in the tree below, and 16 bytes of text count as one.
+  /// Returns the cost of copying, comparing or printing the value: the number of nested items, plus one per 16
+  /// bytes of text.
   int64_t weight() const;
   bool truth() const;
   bool operator==(const Value& other) const;
-  /// Throws Error if the two have no order. Numbers with numbers, texts with texts, lists with lists.
+  /// Orders numbers with numbers, strings with strings and lists with lists. Throws Error for other pairs.
   bool less(const Value& other) const;
 
-  const char* kind() const;     // "a string", "a list", … for messages
+  const char* kind() const;     // "a string", "a list", … for error messages
   std::string to_text() const;  // as {{ … }} prints it
-  std::string repr() const;     // as it stands inside a printed list
-  /// JSON as Python writes it: `indent` spaces a level, or one line if negative. Throws Error for what JSON lacks.
+  std::string repr() const;     // as inside a printed list
+  /// Returns JSON in the form of Python's json.dumps: `indent` spaces per level, or one line if negative. Throws
+  /// Error for values that JSON cannot represent.
   std::string to_json(int64_t indent = -1) const;
 
  private:
