@@ -11,14 +11,14 @@ namespace {
 
 constexpr int kOffsets = 64;  // tokens of a page
 
-/// Pair index below which YaRN keeps frequencies (the pair that rotations `rotations` times within the trained
-/// length).
+/// Returns the (fractional) index of the pair that completes `rotations` rotations within the trained length. YaRN
+/// keeps the frequencies of faster pairs and interpolates those of slower ones.
 double yarn_boundary(const RotaryConfig& c, double rotations) {
   return c.dims * std::log(c.original_context / (2 * M_PI * rotations)) / (2 * std::log(c.base));
 }
 
-/// YaRN, "Efficient Context Window Extension of Large Language Models" (2023): slow pairs are interpolated, fast
-/// ones kept, a linear ramp between.
+/// Returns the share of the interpolated frequency for a pair: 0 for fast pairs, 1 for slow pairs, with a linear
+/// ramp between them ("YaRN: Efficient Context Window Extension of Large Language Models", 2023).
 double yarn_share_interpolated(const RotaryConfig& c, int pair) {
   const double low = std::max(0.0, std::floor(yarn_boundary(c, c.yarn_beta_fast)));
   const double high = std::min(c.dims - 1.0, std::ceil(yarn_boundary(c, c.yarn_beta_slow)));
@@ -37,20 +37,20 @@ void check_yarn(const RotaryConfig& c) {
 }
 
 void check(const RotaryConfig& c) {
-  if (c.dims < 0 || c.dims % 2 != 0) fail("rotary dimensions must be even, found ", c.dims);
-  if (!(c.base > 1) || !std::isfinite(c.base)) fail("rotary base must be above 1, found ", c.base);
+  if (c.dims < 0 || c.dims % 2 != 0) fail("rotary dimensions must be even and not negative, found ", c.dims);
+  if (!(c.base > 1) || !std::isfinite(c.base)) fail("rotary base must be finite and above 1, found ", c.base);
   if (!is_positive(c.factor)) fail("rotary scaling factor must be positive, found ", c.factor);
   if (!is_positive(c.attention_factor))
     fail("rotary attention factor must be positive, found ", c.attention_factor);
   const bool yarn = c.scaling == RotaryConfig::Scaling::kYarn;
   if (yarn || c.scaling == RotaryConfig::Scaling::kLongRope) {
     if (!(c.original_context >= 1) || !std::isfinite(c.original_context))
-      fail("this rotary scaling needs the trained context length, found ", c.original_context);
+      fail("this rotary scaling needs a trained context length of at least 1, found ", c.original_context);
   }
   if (yarn) check_yarn(c);
   for (const auto* divisors : {&c.divisors, &c.long_divisors, &c.short_divisors}) {
     if (!divisors->empty() && divisors->size() != static_cast<size_t>(c.dims) / 2) {
-      fail("rotary factors: expected ", c.dims / 2, " numbers, found ", divisors->size());
+      fail("rotary factors: expected ", c.dims / 2, " numbers, one per rotary pair, found ", divisors->size());
     }
     for (const float d : *divisors) {
       if (!(d > 0)) fail("rotary factors must be positive, found ", d);
@@ -105,15 +105,16 @@ PositionRotations::PositionRotations(const Rotary& rotary)
 void PositionRotations::reserve(int64_t last) {
   const size_t row = 2 * static_cast<size_t>(pairs_);
   if (row == 0) return;
-  const size_t have = positions_.size() / row, wanted = static_cast<size_t>(last / kOffsets) + 1;
-  if (wanted <= have) return;
-  if (wanted > positions_.max_size() / row) fail("positions up to ", last, " are more than memory can hold");
+  const size_t have = positions_.size() / row, needed = static_cast<size_t>(last / kOffsets) + 1;
+  if (needed <= have) return;
+  if (needed > positions_.max_size() / row)
+    fail("rotations for positions up to ", last, " do not fit into the address space");
   try {
-    positions_.resize(wanted * row);
+    positions_.resize(needed * row);
   } catch (const std::bad_alloc&) {
-    fail("out of memory: rotations for positions up to ", last, " take ", wanted * row * sizeof(float), " bytes");
+    fail("out of memory: rotations for positions up to ", last, " take ", needed * row * sizeof(float), " bytes");
   }
-  for (size_t p = have; p < wanted; ++p) {
+  for (size_t p = have; p < needed; ++p) {
     float* at = positions_.data() + p * row;
     rotary_->angles(static_cast<double>(p) * kOffsets, at, at + pairs_);
   }
@@ -124,10 +125,10 @@ PositionRotations::View PositionRotations::offset(int offset) const {
   return {at, at + pairs_};
 }
 
-PositionRotations::View PositionRotations::at(int64_t place, float* spare) const {
-  const float* coarse = positions_.data() + static_cast<size_t>(place / kOffsets) * 2 * pairs_;
-  if (place % kOffsets == 0) return {coarse, coarse + pairs_};
-  const View fine = offset(static_cast<int>(place % kOffsets));
+PositionRotations::View PositionRotations::at(int64_t position, float* spare) const {
+  const float* coarse = positions_.data() + static_cast<size_t>(position / kOffsets) * 2 * pairs_;
+  if (position % kOffsets == 0) return {coarse, coarse + pairs_};
+  const View fine = offset(static_cast<int>(position % kOffsets));
   for (int i = 0; i < pairs_; ++i) {
     spare[i] = coarse[i] * fine.cos[i] - coarse[pairs_ + i] * fine.sin[i];
     spare[pairs_ + i] = coarse[i] * fine.sin[i] + coarse[pairs_ + i] * fine.cos[i];

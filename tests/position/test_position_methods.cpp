@@ -10,7 +10,7 @@ namespace {
 
 using Scaling = RotaryConfig::Scaling;
 
-/// What a file of a model trained for 8192 tokens with Llama-3 bands could say.
+/// Returns a config as in the file of a model that was trained for 8192 tokens with Llama-3 bands.
 RotaryConfig file_config() {
   RotaryConfig c;
   c.dims = 16;
@@ -44,7 +44,7 @@ TEST(PositionMethods, FileChangesNothing) {
   EXPECT_EQ(Rotary(after("file"), 8192).score_factor(), 1.5625f);
 }
 
-TEST(PositionMethods, PlainTakesAwayEveryScaling) {
+TEST(PositionMethods, PlainRemovesEveryScaling) {
   RotaryConfig bare;
   bare.dims = 16;
   bare.base = 500000;
@@ -59,7 +59,7 @@ TEST(PositionMethods, PlainTakesAwayEveryScaling) {
   }
 }
 
-TEST(PositionMethods, LinearAndNtkTakeTheFactorAndKeepTheFilesDivisors) {
+TEST(PositionMethods, LinearAndNtkApplyTheFactorAndKeepTheFilesDivisors) {
   const std::vector<double> before = frequencies(file_config()), linear = frequencies(after("linear:factor=4")),
                             ntk = frequencies(after("ntk:factor=4"));
   for (size_t i = 0; i < before.size(); ++i) EXPECT_NEAR(before[i] / linear[i], 4, 1e-12);
@@ -67,11 +67,11 @@ TEST(PositionMethods, LinearAndNtkTakeTheFactorAndKeepTheFilesDivisors) {
   EXPECT_NEAR(before[7] / ntk[7], 4, 1e-9);
 }
 
-TEST(PositionMethods, TheFactorIsTwoUnlessGiven) {
+TEST(PositionMethods, TheDefaultFactorIsTwo) {
   for (const char* name : {"linear", "ntk", "yarn"}) EXPECT_EQ(after(name).factor, 2) << name;
 }
 
-TEST(PositionMethods, YarnStretchesTheTrainedLengthOfTheFileUnlessGiven) {
+TEST(PositionMethods, YarnUsesTheFilesTrainedLengthUnlessGiven) {
   EXPECT_EQ(after("yarn:factor=4").original_context, 8192);
   const RotaryConfig c = after("yarn:factor=4,original=2k");
   EXPECT_EQ(c.scaling, Scaling::kYarn);
@@ -90,7 +90,7 @@ TEST(PositionMethods, AFactorOfOneIsExact) {
   }
 }
 
-TEST(PositionMethods, WrongSpecsAreUsageErrorsThatHelp) {
+TEST(PositionMethods, InvalidSpecsAreUsageErrorsWithSuggestions) {
   EXPECT_NE(error_of("yarm").find("yarn"), std::string::npos);
   EXPECT_NE(error_of("yarn:facto=4").find("factor"), std::string::npos);
   EXPECT_NE(error_of("linear:factor=0"), "");

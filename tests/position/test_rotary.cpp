@@ -30,18 +30,18 @@ std::vector<double> frequencies(const RotaryConfig& c, int64_t context = 4096) {
   return Rotary(c, context).frequencies();
 }
 
-/// How many times slower each pair rotations than without scaling.
-std::vector<double> slowed(const RotaryConfig& c, int64_t context = 4096) {
+/// Returns for each pair the ratio of the unscaled to the scaled frequency.
+std::vector<double> slowdown(const RotaryConfig& c, int64_t context = 4096) {
   const std::vector<double> plain = frequencies(config(c.base)), scaled = frequencies(c, context);
   std::vector<double> ratio(plain.size());
   for (size_t i = 0; i < ratio.size(); ++i) ratio[i] = plain[i] / scaled[i];
   return ratio;
 }
 
-/// The text of the error that a config gives; empty if it gives none.
-std::string error_of(const std::function<void(RotaryConfig&)>& spoil) {
+/// Returns the error of a valid config after `change` is applied to it; empty if there is no error.
+std::string error_of(const std::function<void(RotaryConfig&)>& change) {
   RotaryConfig c = config(10000, Scaling::kYarn, 4, 4096);
-  spoil(c);
+  change(c);
   try {
     const Rotary rotary(c, 4096);
   } catch (const Error& error) {
@@ -59,7 +59,7 @@ TEST(Rotary, PlainFrequenciesFallGeometricallyFromOneToTheBase) {
   EXPECT_EQ(Rotary(config(10000), 1).score_factor(), 1.0f);
 }
 
-TEST(Rotary, NoDimensionsMeansNoPairs) {
+TEST(Rotary, ZeroDimensionsHaveNoPairs) {
   RotaryConfig c;
   const Rotary rotary(c, 4096);
   EXPECT_EQ(rotary.pairs(), 0);
@@ -68,15 +68,15 @@ TEST(Rotary, NoDimensionsMeansNoPairs) {
 }
 
 TEST(Rotary, LinearDividesEveryFrequency) {
-  for (const double ratio : slowed(config(500000, Scaling::kLinear, 2.5))) EXPECT_NEAR(ratio, 2.5, 1e-12);
+  for (const double ratio : slowdown(config(500000, Scaling::kLinear, 2.5))) EXPECT_NEAR(ratio, 2.5, 1e-12);
 }
 
-TEST(Rotary, NtkRaisesTheBaseToTheGoldenNumber) {
+TEST(Rotary, NtkRaisesTheBaseToTheGoldenValue) {
   const std::vector<double> f = frequencies(config(10000, Scaling::kNtk, 8));
   EXPECT_NEAR(std::pow(f[1], -kDims / 2.0), 82684.62, 0.01);
   EXPECT_EQ(f[0], 1.0);
-  // the slowest pair is stretched by the whole factor
-  EXPECT_NEAR(slowed(config(10000, Scaling::kNtk, 8)).back(), 8, 1e-9);
+  // the slowest pair is slowed by the whole factor
+  EXPECT_NEAR(slowdown(config(10000, Scaling::kNtk, 8)).back(), 8, 1e-9);
 }
 
 TEST(Rotary, NtkOfATwoDimensionalHeadKeepsItsOnlyPair) {
@@ -93,7 +93,7 @@ TEST(Rotary, YarnRampsBetweenTheGoldenBoundaries) {
   for (const Golden g : {Golden{10000, 2048, 16, 41}, Golden{10000, 4096, 20, 46}, Golden{500000, 8192, 18, 35},
                          Golden{1e6, 32768, 23, 40}}) {
     SCOPED_TRACE(testing::Message() << "base " << g.base << " original " << g.original);
-    const std::vector<double> ratio = slowed(config(g.base, Scaling::kYarn, 8, g.original));
+    const std::vector<double> ratio = slowdown(config(g.base, Scaling::kYarn, 8, g.original));
     for (int i = 0; i < kDims / 2; ++i) {
       if (i <= g.low) {
         EXPECT_NEAR(ratio[i], 1, 1e-12) << i;
@@ -109,7 +109,7 @@ TEST(Rotary, YarnRampsBetweenTheGoldenBoundaries) {
 
 TEST(Rotary, YarnGivesTheGoldenRatiosAndFactor) {
   const RotaryConfig c = config(10000, Scaling::kYarn, 8, 4096);
-  const std::vector<double> ratio = slowed(c);
+  const std::vector<double> ratio = slowdown(c);
   EXPECT_NEAR(ratio[20], 1, 1e-12);
   EXPECT_NEAR(ratio[21], 1.03483, 1e-5);
   EXPECT_NEAR(ratio[33], 1.77778, 1e-5);
@@ -119,10 +119,10 @@ TEST(Rotary, YarnGivesTheGoldenRatiosAndFactor) {
   EXPECT_NEAR(Rotary(c, 4096).score_factor(), 1.2079442 * 1.2079442, 1e-6);
 }
 
-TEST(Rotary, YarnWithoutExtrapolationIsLinearAndLeavesScoresAlone) {
+TEST(Rotary, YarnWithoutExtrapolationIsLinearAndKeepsScores) {
   RotaryConfig c = config(10000, Scaling::kYarn, 8, 4096);
   c.yarn_ext_factor = 0;
-  for (const double ratio : slowed(c)) EXPECT_NEAR(ratio, 8, 1e-12);
+  for (const double ratio : slowdown(c)) EXPECT_NEAR(ratio, 8, 1e-12);
   EXPECT_EQ(Rotary(c, 4096).score_factor(), 1.0f);
   c.yarn_attn_factor = 1.5;
   EXPECT_FLOAT_EQ(Rotary(c, 4096).score_factor(), 2.25f);
@@ -130,13 +130,13 @@ TEST(Rotary, YarnWithoutExtrapolationIsLinearAndLeavesScoresAlone) {
 
 TEST(Rotary, AttentionFactorsMultiply) {
   RotaryConfig c = config(10000, Scaling::kYarn, 8, 4096);
-  c.attention_factor = 1 / 1.2079442;  // what cancels YaRN's own
+  c.attention_factor = 1 / 1.2079442;  // cancels YaRN's own factor
   EXPECT_NEAR(Rotary(c, 4096).score_factor(), 1, 1e-6);
   c.yarn_attn_factor = 2;
   EXPECT_NEAR(Rotary(c, 4096).score_factor(), 4, 1e-5);
 }
 
-TEST(Rotary, LongRopeChoosesDivisorsByTheContext) {
+TEST(Rotary, LongRopeSelectsDivisorsByTheContext) {
   RotaryConfig c = config(10000, Scaling::kLongRope, 32, 4096);
   for (int i = 0; i < kDims / 2; ++i) {
     c.short_divisors.push_back(1 + 0.01f * i);
@@ -146,13 +146,13 @@ TEST(Rotary, LongRopeChoosesDivisorsByTheContext) {
   for (const auto& [context, divisors] :
        {std::pair{int64_t{100}, &c.short_divisors}, std::pair{int64_t{4096}, &c.short_divisors},
         std::pair{int64_t{4097}, &c.long_divisors}, std::pair{int64_t{131072}, &c.long_divisors}}) {
-    const std::vector<double> ratio = slowed(c, context);
+    const std::vector<double> ratio = slowdown(c, context);
     for (int i = 0; i < kDims / 2; ++i) EXPECT_NEAR(ratio[i], (*divisors)[i], 1e-12 * ratio[i]) << context;
     EXPECT_NEAR(Rotary(c, context).score_factor(), 1 + std::log(32) / std::log(4096), 1e-6);
   }
 }
 
-/// Llama-3's bands for base 500000 and factor 8.
+/// Returns the divisors of Llama-3's bands for base 500000 and factor 8.
 std::vector<float> llama3_divisors() {
   std::vector<float> divisors(kDims / 2, 1.0f);
   const float ramp[] = {1.207484f, 1.553415f, 2.026313f, 2.694530f, 3.684253f, 5.257327f};
@@ -164,18 +164,18 @@ std::vector<float> llama3_divisors() {
 TEST(Rotary, Llama3DivisorsDivideTheAngles) {
   RotaryConfig c = config(500000);
   c.divisors = llama3_divisors();
-  const std::vector<double> ratio = slowed(c);
+  const std::vector<double> ratio = slowdown(c);
   for (int i = 0; i < kDims / 2; ++i) EXPECT_NEAR(ratio[i], c.divisors[i], 1e-12 * ratio[i]) << i;
-  // the divisors are what the bands' formula gives for these frequencies: pair 32 lies in the ramp
+  // the divisors agree with the formula of the bands for these frequencies; pair 32 is in the ramp
   const double wavelength = 2 * M_PI / frequencies(config(500000))[32];
   const double sharpness = (8192 / wavelength - 1) / (4 - 1);
   EXPECT_NEAR(ratio[32], 1 / ((1 - sharpness) / 8 + sharpness), 1e-5);
 }
 
-TEST(Rotary, DivisorsComeBeforeTheScaling) {
+TEST(Rotary, DivisorsAndScalingMultiply) {
   RotaryConfig c = config(500000, Scaling::kLinear, 4);
   c.divisors = llama3_divisors();
-  const std::vector<double> ratio = slowed(c);
+  const std::vector<double> ratio = slowdown(c);
   for (int i = 0; i < kDims / 2; ++i) EXPECT_NEAR(ratio[i], 4 * c.divisors[i], 1e-12 * ratio[i]) << i;
 }
 
@@ -189,7 +189,7 @@ TEST(Rotary, AnInfiniteDivisorStopsAPair) {
   EXPECT_EQ(sin[63], 0.0f);
 }
 
-TEST(Rotary, AnglesAreFormedInDouble) {
+TEST(Rotary, AnglesAreComputedInDouble) {
   const Rotary rotary(config(10000), 4096);
   std::vector<float> cos(kDims / 2), sin(kDims / 2);
   for (const double position : {0.0, 1.0, 0.5, 1e6 + 3, 123456789.25}) {
@@ -202,7 +202,7 @@ TEST(Rotary, AnglesAreFormedInDouble) {
   }
 }
 
-TEST(RotaryErrors, ASoundConfigGivesNone) {
+TEST(RotaryErrors, AValidConfigHasNoError) {
   EXPECT_EQ(error_of([](RotaryConfig&) {}), "");
 }
 
@@ -211,7 +211,7 @@ TEST(RotaryErrors, OddOrNegativeDimensionsAreNamed) {
   EXPECT_NE(error_of([](RotaryConfig& c) { c.dims = -2; }).find("-2"), std::string::npos);
 }
 
-TEST(RotaryErrors, NumbersThatMakeNoAnglesAreRefused) {
+TEST(RotaryErrors, NonPositiveOrNonFiniteNumbersAreRefused) {
   for (const double bad : {0.0, -1.0, kNan, kInfinity}) {
     SCOPED_TRACE(bad);
     EXPECT_NE(error_of([&](RotaryConfig& c) { c.factor = bad; }), "");
@@ -226,7 +226,7 @@ TEST(RotaryErrors, NumbersThatMakeNoAnglesAreRefused) {
   EXPECT_NE(error_of([](RotaryConfig& c) { c.yarn_ext_factor = kNan; }), "");
 }
 
-TEST(RotaryErrors, DivisorsOfTheWrongLengthAreCounted) {
+TEST(RotaryErrors, AWrongNumberOfDivisorsIsReported) {
   for (auto member : {&RotaryConfig::divisors, &RotaryConfig::short_divisors, &RotaryConfig::long_divisors}) {
     const std::string text = error_of([&](RotaryConfig& c) { (c.*member).assign(63, 1.0f); });
     EXPECT_NE(text.find("64"), std::string::npos) << text;
@@ -245,7 +245,7 @@ TEST(RotaryErrors, DivisorsMustBePositive) {
   }
 }
 
-TEST(RotaryErrors, ScalingsByTheTrainedLengthNeedIt) {
+TEST(RotaryErrors, YarnAndLongRopeNeedTheTrainedLength) {
   for (const Scaling scaling : {Scaling::kYarn, Scaling::kLongRope}) {
     EXPECT_NE(error_of([&](RotaryConfig& c) {
                 c.scaling = scaling;
