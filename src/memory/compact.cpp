@@ -1,4 +1,5 @@
-// Moves the visible tokens of a page table together, so that they alone take pages and distances.
+// PagedKv::compact: moves the visible tokens of a page table together, so that masked tokens occupy neither pages
+// nor positions.
 #include <algorithm>
 #include <bit>
 
@@ -8,28 +9,29 @@
 namespace fathom {
 namespace {
 
-/// Entries [begin, end) of a table whose tokens are copied; those before and after have no gaps.
-struct Middle {
+/// Entries [begin, end) of a page table. Compaction copies the tokens of these entries; the pages before and after
+/// them have no gaps and are kept.
+struct CopiedEntries {
   size_t begin, end;
 };
 
-Middle middle_of(const PageTable& table) {
-  const auto whole = [&](size_t s) { return table[s].mask == page_bits(0, table[s].filled); };
-  const auto full = [&](size_t s) { return whole(s) && table[s].filled == kPageTokens; };
-  Middle middle{0, table.size()};
-  if (!table.empty() && whole(table.size() - 1)) --middle.end;  // the last page goes on being filled
-  while (middle.end < table.size() && middle.end > 0 && full(middle.end - 1)) --middle.end;
-  while (middle.begin < middle.end && full(middle.begin)) ++middle.begin;
-  return middle;
+CopiedEntries copied_entries_of(const PageTable& table) {
+  const auto without_gaps = [&](size_t e) { return table[e].mask == page_bits(0, table[e].filled); };
+  const auto full = [&](size_t e) { return without_gaps(e) && table[e].filled == kPageTokens; };
+  CopiedEntries copied{0, table.size()};
+  if (!table.empty() && without_gaps(table.size() - 1)) --copied.end;  // the last page may be partly filled
+  while (copied.end < table.size() && copied.end > 0 && full(copied.end - 1)) --copied.end;
+  while (copied.begin < copied.end && full(copied.begin)) ++copied.begin;
+  return copied;
 }
 
-int64_t count_visible(const PageTable& table, Middle entries) {
+int64_t count_visible(const PageTable& table, CopiedEntries entries) {
   int64_t count = 0;
-  for (size_t s = entries.begin; s < entries.end; ++s) count += std::popcount(table[s].mask);
+  for (size_t e = entries.begin; e < entries.end; ++e) count += std::popcount(table[e].mask);
   return count;
 }
 
-/// Fills pages with single tokens of others.
+/// Appends copies of single tokens to new pages.
 class PageFiller {
  public:
   PageFiller(PageStore& store, const Kernels& kernels, const PositionRotations& rotations)
@@ -60,12 +62,13 @@ class PageFiller {
   std::vector<Filled>& filled() { return filled_; }
 
  private:
+  /// Copies a key to another offset: inverse-rotates it by its old offset, then rotates it by the new one.
   void rotate_key(const std::byte* keys, int token, PageId to, int offset) {
     const PageShape& shape = store_.shape();
     read_key(shape.format, shape.key_dim, keys, token, key_.data());
     const PositionRotations::View rotation = rotations_.inverse(rotations_.offset(token), sin_.data());
     kernels_.rotate_pairs(key_.data(), rotation.cos, rotation.sin, rotations_.pairs());
-    PageWrite write;  // of a key alone: without dimensions of a value
+    PageWrite write;  // a key only: value_dim is 0
     write.format = shape.format;
     write.key_dim = shape.key_dim;
     write.rotary_dim = 2 * rotations_.pairs();
@@ -85,14 +88,14 @@ class PageFiller {
   std::vector<float> key_, sin_;
 };
 
-/// The indices at which the visible tokens of a table were read.
-std::vector<int64_t> read_indices(const PageTable& table, const CompactedTokens& compacted) {
-  std::vector<int64_t> read;
+/// Returns the original indices of the visible tokens of a table.
+std::vector<int64_t> original_indices(const PageTable& table, const CompactedTokens& compacted) {
+  std::vector<int64_t> indices;
   for (const PageEntry& entry : table) {
     for (uint64_t left = entry.mask; left != 0; left &= left - 1)
-      read.push_back(compacted.original_index(entry.first + std::countr_zero(left)));
+      indices.push_back(compacted.original_index(entry.first + std::countr_zero(left)));
   }
-  return read;
+  return indices;
 }
 
 }  // namespace
@@ -100,7 +103,7 @@ std::vector<int64_t> read_indices(const PageTable& table, const CompactedTokens&
 TableGaps gaps_of(const PageTable& table) {
   if (table.empty()) return {};
   const int64_t span = table.back().first + table.back().filled - table.front().first;
-  return {span - count_visible(table, {0, table.size()}), count_visible(table, middle_of(table))};
+  return {span - count_visible(table, {0, table.size()}), count_visible(table, copied_entries_of(table))};
 }
 
 bool PagedKv::compact(const Kernels& kernels, int head) {
@@ -108,34 +111,34 @@ bool PagedKv::compact(const Kernels& kernels, int head) {
   CompactedTokens& compacted = compacted_[head];
   const TableGaps gaps = gaps_of(table);
   const int64_t shift = next_position_ - tokens_;
-  const auto follows = [&](const PageEntry& entry) { return entry.position - entry.first == shift; };
-  if (gaps.masked == 0 || !std::ranges::all_of(table, follows)) return false;
-  const Middle middle = middle_of(table);
+  const auto is_consecutive = [&](const PageEntry& entry) { return entry.position - entry.first == shift; };
+  if (gaps.masked == 0 || !std::ranges::all_of(table, is_consecutive)) return false;
+  const CopiedEntries copied = copied_entries_of(table);
   PageStore& store = *config_.store;
   PageFiller filler(store, kernels, rotations());
-  for (size_t e = middle.begin; e < middle.end; ++e) {
+  for (size_t e = copied.begin; e < copied.end; ++e) {
     for (uint64_t left = table[e].mask; left != 0; left &= left - 1)
       filler.add(table[e].page, std::countr_zero(left));
   }
-  std::vector<int64_t> read = read_indices(table, compacted);
-  PageTable together(store);
-  int64_t index = tokens_ - static_cast<int64_t>(read.size());
+  std::vector<int64_t> original = original_indices(table, compacted);
+  PageTable result(store);
+  int64_t index = tokens_ - static_cast<int64_t>(original.size());
   const int64_t begin = index;
   const auto append = [&](PageEntry entry, PageRef page) {
     entry.first = index;
     entry.position = index + shift;
     index += entry.filled;
-    together.push_back(entry, std::move(page));
+    result.push_back(entry, std::move(page));
   };
   const auto keep = [&](const PageEntry& entry) {
     if (entry.page != kNoPage) store.retain(entry.page);
     append(entry, entry.page != kNoPage ? PageRef(store, entry.page) : PageRef());
   };
-  for (size_t e = 0; e < middle.begin; ++e) keep(table[e]);
+  for (size_t e = 0; e < copied.begin; ++e) keep(table[e]);
   for (PageFiller::Filled& filled : filler.filled()) append(filled.entry, std::move(filled.page));
-  for (size_t e = middle.end; e < table.size(); ++e) keep(table[e]);
-  compacted = {begin, shift, std::move(read)};
-  table = std::move(together);
+  for (size_t e = copied.end; e < table.size(); ++e) keep(table[e]);
+  compacted = {begin, shift, std::move(original)};
+  table = std::move(result);
   versions_[head].add(0);
   return true;
 }

@@ -12,8 +12,9 @@ DraftTree DraftTree::chain(int nodes) {
 
 int DraftTree::add(int parent) {
   const int node = size();
-  if (node == kMaxNodes) fail("a draft holds at most ", kMaxNodes, " tokens");
-  if (parent < -1 || parent >= node) fail("draft token ", node, ": there is no token ", parent, " before it");
+  if (node == kMaxNodes) fail("draft: expected at most ", kMaxNodes, " tokens");
+  if (parent < -1 || parent >= node)
+    fail("draft token ", node, ": expected a parent from -1 to ", node - 1, ", found ", parent);
   const uint64_t own = uint64_t{1} << node;
   if (parent < 0) {
     nodes_.push_back({-1, 0, own});

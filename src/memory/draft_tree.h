@@ -6,28 +6,29 @@
 
 namespace fathom {
 
-/// Tokens proposed for a sequence, before it is known which of them it takes: a forest in which the tokens from a
-/// root to any node are one continuation. Nodes are numbered in the order of add(); parents come before their
-/// children.
+/// Draft tokens proposed as continuations of a sequence. They form a forest: the tokens on the path from a root to
+/// any node are one candidate continuation. Nodes are numbered in the order of add(), so a parent has a smaller
+/// number than its children.
 class DraftTree {
  public:
-  static constexpr int kMaxNodes = 64;  // the ancestors of a node are one word
+  static constexpr int kMaxNodes = 64;  // the path to a node fits in one 64-bit word
 
-  /// A draft without branches: node i follows node i − 1.
+  /// Returns a draft without branches: the parent of node i is node i − 1.
   static DraftTree chain(int nodes);
 
-  /// Adds a node behind `parent`, or a root (−1), and returns its number. Throws Error for a parent that does not
-  /// exist and for more than kMaxNodes.
+  /// Adds a child of `parent`, or a root if `parent` is −1, and returns its number. Throws Error if the parent does
+  /// not exist or the tree already has kMaxNodes nodes.
   int add(int parent);
 
   int size() const { return static_cast<int>(nodes_.size()); }
   int parent(int node) const { return nodes_[node].parent; }
-  /// Tokens before the node on its path: 0 for a root.
+  /// Number of ancestors: 0 for a root.
   int depth(int node) const { return nodes_[node].depth; }
-  /// The nodes of the path to the node, itself included: bit i is node i.
+  /// The ancestors of the node and the node itself; bit i is node i.
   uint64_t path(int node) const { return nodes_[node].path; }
+  /// Returns whether the draft has no branches.
   bool is_chain() const;
-  /// Whether each node is the parent of the next one, and the first is a root.
+  /// Returns whether the first of `nodes` is a root and each is the parent of the next. True for no nodes.
   bool is_path(std::span<const int> nodes) const;
 
  private:

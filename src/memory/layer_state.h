@@ -12,49 +12,51 @@ namespace fathom {
 class PagedKv;
 class RecurrentState;
 
-/// The tokens of a pass, as layer states open room for them.
+/// The tokens of a forward pass for which layer states allocate room.
 struct OpenedTokens {
-  std::span<const int64_t> positions;
-  /// Numbers of tokens of the pass, ascending, after which recurrent states are kept; the last is all of them.
+  std::span<const int64_t> positions;  // of the tokens
+  /// Numbers of tokens of the pass after which recurrent states are stored, ascending; the last is the number of
+  /// all tokens.
   std::span<const int64_t> stops;
-  /// Of a draft: the tokens are its nodes, and positions are those of their depths. null: tokens that follow each
-  /// other.
+  /// If not null, the tokens are the nodes of this draft, and their positions follow from their depths. null: the
+  /// tokens are consecutive.
   const DraftTree* draft = nullptr;
 };
 
-/// What one layer keeps of one sequence. A pass opens room for tokens, the layer's mixer writes it, and then the
-/// tokens are committed, accepted in part (of a draft), or truncated again.
+/// The state of one sequence in one layer. A forward pass opens room for tokens, the layer's mixer writes them, and
+/// then they are committed, accepted in part (drafts), or truncated.
 class LayerState {
  public:
   virtual ~LayerState() = default;
-  /// A copy that shares memory with this one until either changes. Not while tokens are open.
+  /// Returns a copy that shares memory with this state until either changes. No tokens may be open.
   virtual std::unique_ptr<LayerState> fork() const = 0;
 
-  /// Opens room for tokens. On failure truncate(tokens before) restores what it held.
+  /// Opens room for tokens. If it throws, truncate(number of tokens before) restores the previous state.
   virtual void open(const OpenedTokens& tokens) = 0;
-  /// The opened tokens have been written and stay. Throws nothing.
+  /// Keeps the opened tokens, which have been written.
   virtual void commit() noexcept {}
-  /// Of an opened draft the nodes of one path stay, in their order; the others are forgotten.
+  /// Keeps the nodes of one path of the opened draft as the next tokens and discards the other nodes.
   virtual void accept(std::span<const int> path) = 0;
 
-  /// The largest number of tokens, at most `tokens`, to which truncate can go back.
+  /// Returns the largest number of tokens, at most `tokens`, to which truncate can shorten the state.
   virtual int64_t floor(int64_t tokens) const = 0;
-  /// Keeps the first `tokens` tokens, for which floor(tokens) = tokens must hold. Forgets what is open.
+  /// Keeps the first `tokens` tokens; floor(tokens) = tokens must hold. Discards open tokens.
   virtual void truncate(int64_t tokens) = 0;
 
-  /// Bytes held, those shared with forks included.
+  /// Bytes held, including bytes shared with forks.
   virtual size_t bytes() const = 0;
 
-  /// The part of the state that is pages, or null.
+  /// Returns the paged keys and values of the state, or null.
   virtual PagedKv* paged() { return nullptr; }
-  /// The part of the state that is a recurrence, or null.
+  /// Returns the recurrent part of the state, or null.
   virtual RecurrentState* recurrent() { return nullptr; }
 };
 
-/// The state of a layer without a mixer, or with several that read the same rows: pages and a recurrence.
+/// The state of a layer with both attention and a recurrence that read the same rows, or of a layer without a
+/// mixer.
 class CombinedState final : public LayerState {
  public:
-  /// Either may be null.
+  /// Either part may be null.
   CombinedState(std::unique_ptr<LayerState> paged, std::unique_ptr<LayerState> recurrent)
       : parts_{std::move(paged), std::move(recurrent)} {}
   std::unique_ptr<LayerState> fork() const override;

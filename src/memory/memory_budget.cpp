@@ -18,7 +18,7 @@ void MemoryBudget::take(size_t bytes) {
     if (reclaim_ && reclaim_()) continue;
     throw Error(concat("out of memory: the budget of ", format_bytes(static_cast<double>(limit_)), " (", option_,
                        ") has ", format_bytes(static_cast<double>(in_use())), " in use, and ",
-                       format_bytes(static_cast<double>(bytes)), " more were wanted"),
+                       format_bytes(static_cast<double>(bytes)), " more are needed"),
                 Error::Kind::kOutOfMemory);
   }
 }

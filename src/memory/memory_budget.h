@@ -9,25 +9,28 @@
 
 namespace fathom {
 
-/// Bytes that several owners share: pages and recurrent states of all sequences of an engine. Thread-safe.
+/// Counts the bytes in use against a limit. The pages and recurrent states of all sequences of an engine share one
+/// budget. Thread-safe.
 class MemoryBudget {
  public:
-  /// limit: bytes; 0: no limit. option: what a user sets it with, for messages.
+  /// limit: bytes; 0: no limit. option: the command-line option that sets the limit, for error messages.
   explicit MemoryBudget(size_t limit = 0, std::string option = "--memory")
       : limit_(limit), option_(std::move(option)) {}
   MemoryBudget(const MemoryBudget&) = delete;
 
-  /// Takes bytes. Where they do not fit, the reclaimer is called until they do. Throws Error (out of memory),
-  /// taking nothing, when nothing is left to reclaim.
+  /// Takes bytes from the budget. Calls the reclaimer until they fit. Throws Error (out of memory) and takes
+  /// nothing if they do not fit and the reclaimer has nothing left to free.
   void take(size_t bytes);
-  /// The same without an error and without reclaiming; false: they do not fit.
+  /// Takes bytes if they fit and returns whether they did. Does not call the reclaimer.
   bool try_take(size_t bytes) noexcept;
-  void give_back(size_t bytes) noexcept { in_use_.fetch_sub(bytes, std::memory_order_relaxed); }
+  /// Returns bytes to the budget.
+  void release(size_t bytes) noexcept { in_use_.fetch_sub(bytes, std::memory_order_relaxed); }
 
   size_t limit() const { return limit_; }
   size_t in_use() const { return in_use_.load(std::memory_order_relaxed); }
 
-  /// `reclaim` frees something that no sequence uses and returns whether it did. Set before the budget is shared.
+  /// Sets the function that frees memory which no sequence uses and returns whether it freed any. Not thread-safe:
+  /// call it before the budget is shared between threads.
   void set_reclaimer(std::function<bool()> reclaim) { reclaim_ = std::move(reclaim); }
 
  private:
@@ -37,17 +40,17 @@ class MemoryBudget {
   std::function<bool()> reclaim_;
 };
 
-/// Bytes taken from a budget until destruction. Movable.
+/// Holds bytes taken from a budget and releases them on destruction. Movable.
 class BudgetCharge {
  public:
   BudgetCharge() = default;
-  /// budget null: no limit. Throws what MemoryBudget::take throws.
+  /// Takes `bytes` from `budget`. budget null: no limit. Throws what MemoryBudget::take throws.
   BudgetCharge(std::shared_ptr<MemoryBudget> budget, size_t bytes) : bytes_(bytes) {
     if (budget) budget->take(bytes);
     budget_ = std::move(budget);
   }
-  /// A charge of the bytes, or of none where they do not fit.
-  static BudgetCharge if_it_fits(const std::shared_ptr<MemoryBudget>& budget, size_t bytes) noexcept {
+  /// Returns a charge of `bytes`, or an empty charge if they do not fit.
+  static BudgetCharge try_take(const std::shared_ptr<MemoryBudget>& budget, size_t bytes) noexcept {
     BudgetCharge charge;
     if (budget && !budget->try_take(bytes)) return charge;
     charge.budget_ = budget;
@@ -62,11 +65,11 @@ class BudgetCharge {
     return *this;
   }
   ~BudgetCharge() {
-    if (budget_) budget_->give_back(bytes_);
+    if (budget_) budget_->release(bytes_);
   }
   size_t bytes() const { return bytes_; }
-  /// The bytes stay taken; who gives them back is the caller's business.
-  void release() { budget_.reset(); }
+  /// Detaches the charge from the budget without releasing its bytes; the caller must release them.
+  void detach() { budget_.reset(); }
 
  private:
   std::shared_ptr<MemoryBudget> budget_;

@@ -22,9 +22,9 @@ std::byte* MetadataPool::take() {
   const std::lock_guard lock(mutex_);
   if (free_.empty()) {
     std::byte* slab = map_slab(slab_bytes_);
-    if (!slab) fail("out of memory: cannot get ", slab_bytes_, " more bytes for page metadata");
+    if (!slab) fail("out of memory: cannot allocate ", slab_bytes_, " more bytes for page metadata");
     slabs_.push_back(slab);
-    free_.reserve(slabs_.size() * (slab_bytes_ / run_bytes_));  // giving back needs no memory
+    free_.reserve(slabs_.size() * (slab_bytes_ / run_bytes_));  // so that release() allocates nothing
     for (size_t i = slab_bytes_ / run_bytes_; i-- > 0;) free_.push_back(slab + i * run_bytes_);
   }
   std::byte* run = free_.back();
@@ -32,7 +32,7 @@ std::byte* MetadataPool::take() {
   return run;
 }
 
-void MetadataPool::give_back(std::byte* run) {
+void MetadataPool::release(std::byte* run) {
   const std::lock_guard lock(mutex_);
   free_.push_back(run);
 }
@@ -42,18 +42,18 @@ PageMetadata::Run::Run(const Run& other) : pool(other.pool), bytes(pool->take())
 }
 
 PageMetadata::PageMetadata(const PageMetadata& other)
-    : pool_(other.pool_), runs_(other.runs_), version_(other.version_), certain_(other.certain_) {
+    : pool_(other.pool_), runs_(other.runs_), version_(other.version_), current_(other.current_) {
   for (std::shared_ptr<Run>& run : runs_)
     if (run && !run->sealed) run = std::make_shared<Run>(*run);
 }
 
 bool PageMetadata::current(const PagedKv& kv, int head) const {
   const PageTable& table = kv.table(head);
-  if (version_ != kv.version(head) || certain_ + 1 < table.size()) return false;
-  return certain_ == table.size() || table[certain_].filled < kPageTokens;
+  if (version_ != kv.version(head) || current_ + 1 < table.size()) return false;
+  return current_ == table.size() || table[current_].filled < kPageTokens;
 }
 
-PageMetadata::Run& PageMetadata::own_run(size_t index) {
+PageMetadata::Run& PageMetadata::unshare_run(size_t index) {
   std::shared_ptr<Run>& run = runs_[index];
   if (!run) {
     run = std::make_shared<Run>(pool_);

@@ -12,20 +12,21 @@
 
 namespace fathom {
 
-/// Memory for runs of page metadata, backed by huge pages. Thread-safe.
+/// Allocates runs of kRun page-metadata records from slabs, which are backed by huge pages. Thread-safe.
 class MetadataPool {
  public:
-  static constexpr size_t kRun = 64;  // records of a run
+  static constexpr size_t kRun = 64;  // records per run
 
-  /// bytes: of a record; records lie at multiples of it in a run that starts at a cache line.
+  /// bytes: size of a record. Records are contiguous in a run, and a run starts at a cache line.
   explicit MetadataPool(size_t bytes);
   ~MetadataPool();
   MetadataPool(const MetadataPool&) = delete;
 
   size_t record_bytes() const { return bytes_; }
-  /// A run with arbitrary contents. Throws Error when there is no memory.
+  /// Returns an uninitialised run. Throws Error when memory is exhausted.
   std::byte* take();
-  void give_back(std::byte* run);
+  /// Returns a run to the pool.
+  void release(std::byte* run);
 
  private:
   size_t bytes_, run_bytes_, slab_bytes_;
@@ -33,9 +34,9 @@ class MetadataPool {
   std::vector<std::byte*> slabs_, free_;
 };
 
-/// What a method derives from the full pages of one page table: a record for each, side by side in the order of the
-/// table, so that reading all of them is one stream. Copies, for forks of a sequence, share the runs in which no
-/// record is missing.
+/// Page metadata: one record of fixed size for each full page of one page table, which a method derives from the
+/// page. Records are stored in the order of the table, so a scan of all of them reads memory sequentially. Copies
+/// (for forks of a sequence) share the runs in which no record is missing.
 class PageMetadata {
  public:
   explicit PageMetadata(std::shared_ptr<MetadataPool> pool) : pool_(std::move(pool)) {}
@@ -43,38 +44,39 @@ class PageMetadata {
   PageMetadata(PageMetadata&&) = default;
   PageMetadata& operator=(PageMetadata&&) = default;
 
-  /// Whether each full page of this table has a record, and nothing has changed since it was made.
+  /// Returns whether every full page of this table has an up-to-date record. May return false for a table with a
+  /// partly filled page before its last entry.
   bool current(const PagedKv& kv, int head) const;
-  /// make(entry, record) fills the bytes of the record of each full page that has none, or was written to or moved
-  /// since.
+  /// Calls make(entry, record), which fills the bytes of the record, for each full page without an up-to-date
+  /// record: a new page, or one that was written to or moved.
   template <class Make>
   void update(const PagedKv& kv, int head, const Make& make) {
     const PageStore& store = kv.store();
     const PageTable& table = kv.table(head);
     runs_.resize((table.size() + MetadataPool::kRun - 1) / MetadataPool::kRun);
-    certain_ = std::min(certain_, kv.first_changed(head, version_));
+    current_ = std::min(current_, kv.first_changed(head, version_));
     version_ = kv.version(head);
-    for (size_t e = certain_; e < table.size(); ++e) {
+    for (size_t e = current_; e < table.size(); ++e) {
       const PageEntry& entry = table[e];
       if (entry.filled < kPageTokens || entry.page == kNoPage) continue;
       const Source source{entry.page, store.version(entry.page), entry.position};
       const Run* run = runs_[e / MetadataPool::kRun].get();
       const size_t i = e % MetadataPool::kRun;
       if (run && run->sources[i] == source) continue;
-      Run& own = own_run(e / MetadataPool::kRun);
-      own.sources[i] = {};  // until it is made
+      Run& own = unshare_run(e / MetadataPool::kRun);
+      own.sources[i] = {};  // invalid until make returns
       make(entry, own.record(i));
       own.sources[i] = source;
     }
-    while (certain_ < table.size() && table[certain_].filled == kPageTokens) ++certain_;
+    while (current_ < table.size() && table[current_].filled == kPageTokens) ++current_;
     seal();
   }
-  /// The record of the full page of a page-table entry, as of the last update.
+  /// Returns the record of a page-table entry, which must hold a full page, as of the last update.
   const std::byte* operator[](size_t entry) const {
     return runs_[entry / MetadataPool::kRun]->record(entry % MetadataPool::kRun);
   }
 
-  /// How many of these entries, from the first on, have records that lie one after the other.
+  /// Returns how many of the first `entries` (indices of page-table entries) have contiguous records; at least 1.
   static size_t contiguous_records(std::span<const uint32_t> entries) {
     size_t count = 1;
     while (count < entries.size() && entries[count] == entries[count - 1] + 1 &&
@@ -84,7 +86,7 @@ class PageMetadata {
   }
 
  private:
-  struct Source {  // what a record was made from
+  struct Source {  // the page state from which a record was made
     PageId page = kNoPage;
     uint32_t version = 0;
     int64_t position = 0;
@@ -93,23 +95,24 @@ class PageMetadata {
   struct Run {
     explicit Run(std::shared_ptr<MetadataPool> from) : pool(std::move(from)), bytes(pool->take()) {}
     Run(const Run& other);
-    ~Run() { pool->give_back(bytes); }
+    ~Run() { pool->release(bytes); }
     std::byte* record(size_t i) const { return bytes + i * pool->record_bytes(); }
 
     std::shared_ptr<MetadataPool> pool;
     std::byte* bytes;
     std::array<Source, MetadataPool::kRun> sources;
-    bool sealed = false;  // others may hold it: never written to again
+    bool sealed = false;  // may be shared, so it must not be written to
   };
 
-  /// A run to be written to.
-  Run& own_run(size_t index);
+  /// Returns a run for writing; copies it first if it is sealed.
+  Run& unshare_run(size_t index);
+  /// Seals the runs in which no record is missing.
   void seal();
 
   std::shared_ptr<MetadataPool> pool_;
   std::vector<std::shared_ptr<Run>> runs_;
-  uint64_t version_ = ~uint64_t{0};  // of the table at the last update
-  size_t certain_ = 0;               // first entries, all full, whose records are current at that version
+  uint64_t version_ = ~uint64_t{0};  // page-table version at the last update
+  size_t current_ = 0;  // number of leading entries that are full and have up-to-date records at that version
 };
 
 }  // namespace fathom

@@ -10,24 +10,26 @@
 
 namespace fathom {
 
-/// The pages of all sequences of an engine: a store per shape, and one budget for all of them. Thread-safe.
+/// The page memory of one engine: one PageStore per page shape, one MemoryBudget for all of them, and the prefix
+/// index. Thread-safe.
 class PagePool {
  public:
-  /// budget: bytes of pages and recurrent states; 0: no limit.
+  /// budget: limit in bytes for pages and recurrent states together; 0: no limit.
   explicit PagePool(size_t budget = 0) : budget_(std::make_shared<MemoryBudget>(budget)) {}
   ~PagePool() { budget_->set_reclaimer(nullptr); }
   PagePool(const PagePool&) = delete;
 
   const std::shared_ptr<MemoryBudget>& budget() const { return budget_; }
-  /// The store of a shape, made when it is first wanted.
+  /// Returns the store of a shape. Creates it at the first call.
   std::shared_ptr<PageStore> store(const PageShape& shape) {
     const std::lock_guard lock(mutex_);
     for (const auto& store : stores_)
       if (store->shape() == shape) return store;
     return stores_.emplace_back(std::make_shared<PageStore>(shape, budget_));
   }
-  /// Blocks of tokens that sequences share, of so many tokens; made at the first call, whose block counts. When the
-  /// budget is exhausted, those that no sequence uses are dropped.
+  /// Returns the index of shared prefixes. The first call creates it with blocks of `block` tokens; later calls
+  /// ignore `block`. When the budget is exhausted, blocks that no sequence uses are evicted. Throws what the
+  /// constructor of PrefixIndex throws.
   PrefixIndex& prefixes(int64_t block) {
     const std::lock_guard lock(mutex_);
     if (!prefixes_) {
@@ -41,7 +43,7 @@ class PagePool {
   std::shared_ptr<MemoryBudget> budget_;
   std::mutex mutex_;
   std::vector<std::shared_ptr<PageStore>> stores_;
-  std::unique_ptr<PrefixIndex> prefixes_;  // before the stores that its pages are in
+  std::unique_ptr<PrefixIndex> prefixes_;  // declared last: destroyed before the stores of its pages
 };
 
 }  // namespace fathom

@@ -17,14 +17,15 @@ namespace fathom {
 using PageId = uint32_t;
 inline constexpr PageId kNoPage = ~PageId{0};
 
-/// What a page holds: the keys and values of 64 tokens of one layer and one key/value head (layouts at PageFormat).
+/// The contents of a page: keys and values of 64 consecutive tokens of one layer and one key/value head. PageFormat
+/// documents the memory layouts.
 struct PageShape {
   PageFormat format = PageFormat::kBF16;
   int key_dim = 0;  // even
   int value_dim = 0;
-  // -1: values of their own. Otherwise pages hold keys alone, and the value of a token is dimensions
-  // [value_offset, value_offset + value_dim) of its key, behind those that rotate (latent attention: DeepSeek-V2,
-  // 2024).
+  // -1: values are stored separately. Otherwise pages hold only keys, and the value of a token is dimensions
+  // [value_offset, value_offset + value_dim) of its key, after the rotary dimensions (latent attention:
+  // "DeepSeek-V2", 2024).
   int value_offset = -1;
 
   bool values_in_keys() const { return value_offset >= 0; }
@@ -36,11 +37,11 @@ struct PageShape {
 
 class PageStore;
 
-/// One owner of a page: releases it on destruction. Movable.
+/// Owns one reference to a page and releases it on destruction. Movable.
 class PageRef {
  public:
   PageRef() = default;
-  /// Takes over an owner that exists already.
+  /// Takes over a reference that was already counted.
   PageRef(PageStore& store, PageId page) : store_(&store), page_(page) {}
   PageRef(PageRef&& other) noexcept : store_(other.store_), page_(std::exchange(other.page_, kNoPage)) {}
   PageRef& operator=(PageRef&& other) noexcept {
@@ -51,9 +52,9 @@ class PageRef {
   ~PageRef();
 
   PageId get() const { return page_; }
-  /// Owners of the page, this one included.
+  /// Reference count of the page, this reference included.
   uint32_t owners() const;
-  /// The caller becomes the owner.
+  /// Returns the page and transfers the reference to the caller, which must release it.
   PageId detach() { return std::exchange(page_, kNoPage); }
 
  private:
@@ -61,73 +62,77 @@ class PageRef {
   PageId page_ = kNoPage;
 };
 
-/// Pages of one shape with reference counts, shared by sequences and their forks. Pages lie in slabs of memory, or
-/// in extents that the caller has mapped, which are only read. Thread-safe.
+/// Reference-counted pages of one shape, shared by sequences and their forks. Pages are stored in slabs, which the
+/// store allocates, or in read-only extents, which the caller maps. Thread-safe.
 class PageStore {
  public:
-  /// budget: what pages in memory are taken from; null: no limit.
+  /// budget: charged for pages in slabs; null: no limit.
   explicit PageStore(PageShape shape, std::shared_ptr<MemoryBudget> budget = nullptr);
   ~PageStore();
   PageStore(const PageStore&) = delete;
 
   const PageShape& shape() const { return shape_; }
 
-  /// Returns a page with one owner; its contents are zero. Throws Error or std::bad_alloc, changing nothing, when
+  /// Returns a zeroed page with one owner. Throws Error (out of memory) or std::bad_alloc, changing nothing, when
   /// memory is exhausted.
   PageRef allocate();
-  /// Returns the first of `count` consecutive pages, one owner each, whose bytes lie in a read-only mapping from
-  /// `pages` on, shape().bytes() each, aligned to 64 bytes. They count as shared, so that whoever writes copies
-  /// them, and not towards the budget. `mapping` is kept until the last of them is released. Throws Error when the
-  /// store has no numbers left.
+  /// Adds an extent of `count` read-only pages that are stored at `pages`, shape().bytes() each, aligned to 64
+  /// bytes. Returns the id of the first; ids are consecutive, and each page has one owner. Mapped pages count as
+  /// shared, so they are copied before a write, and they are not charged to the budget. `mapping` is kept until the
+  /// last of these pages is released. Throws Error for too few bytes, wrong alignment, or when the store has no
+  /// page ids left.
   PageId map(std::span<const std::byte> pages, size_t count, std::shared_ptr<const void> mapping);
+  /// Adds an owner.
   void retain(PageId page) noexcept;
-  /// Removes an owner; the last one's release frees the page. Needs no memory.
+  /// Removes an owner and frees the page if it was the last one. Allocates no memory.
   void release(PageId page) noexcept;
-  /// Another number whenever the page may hold something else than before; never 0.
+  /// Returns a number, never 0, that changes whenever the contents of the page may have changed.
   uint32_t version(PageId page) const { return at(page).version.load(std::memory_order_acquire); }
-  /// Its owner is about to write into it.
-  void touch(PageId page) { at(page).version.fetch_add(1, std::memory_order_release); }
-  /// Whether it must be copied before it is written to.
+  /// Changes version(page). Call it before writing into the page.
+  void mark_written(PageId page) { at(page).version.fetch_add(1, std::memory_order_release); }
+  /// Returns whether the page must be copied before a write: it has several owners or is mapped.
   bool shared(PageId page) const {
     return at(page).owners.load(std::memory_order_acquire) > 1 || slab_of(page).mapping != nullptr;
   }
   uint32_t owners(PageId page) const { return at(page).owners.load(std::memory_order_acquire); }
 
+  /// Start of the page's keys.
   std::byte* keys(PageId page) { return slab_of(page).data + (page % pages_per_slab_) * shape_.bytes(); }
   const std::byte* keys(PageId page) const {
     return slab_of(page).data + (page % pages_per_slab_) * shape_.bytes();
   }
-  /// The keys themselves where they hold the values.
-  std::byte* values(PageId page) { return keys(page) + values_at_; }
-  const std::byte* values(PageId page) const { return keys(page) + values_at_; }
-  /// Dimension d of the value of one token. Slow.
+  /// Start of the page's values; equals keys(page) if values are part of the keys.
+  std::byte* values(PageId page) { return keys(page) + values_offset_; }
+  const std::byte* values(PageId page) const { return keys(page) + values_offset_; }
+  /// Returns dimension d of the value of one token. Slow.
   float value(PageId page, int token, int d) const;
-  /// Copies the value of one token to another page, bits and all; nothing where it is part of the key.
+  /// Copies the value of one token to another page without changing its bits. Does nothing if values are part of
+  /// the keys.
   void copy_value(PageId from, int from_token, PageId to, int to_token);
 
-  /// Pages in memory that are in use, times their size; mapped ones are not counted.
+  /// Bytes of the pages in slabs that are in use; mapped pages are not counted.
   size_t bytes_in_use() const { return in_use_.load() * shape_.bytes(); }
 
-  /// Above every page's number.
-  size_t most_pages() const { return kMaxSlabs * pages_per_slab_; }
+  /// Upper bound of page ids, exclusive.
+  size_t max_pages() const { return kMaxSlabs * pages_per_slab_; }
 
  private:
   static constexpr size_t kMaxSlabs = 1 << 16;  // 256 GiB of pages
-  static constexpr size_t kSlabBytes =
-      size_t{4} << 20;  // large enough that mapping costs nothing, small enough to waste little
+  // large enough that the cost of mapping is negligible, small enough to waste little memory
+  static constexpr size_t kSlabBytes = size_t{4} << 20;
 
   struct PageState {
     std::atomic<uint32_t> owners{0}, version{1};
   };
   struct Mapping {  // an extent of read-only pages
-    std::shared_ptr<const void> kept;
+    std::shared_ptr<const void> memory;
     std::atomic<size_t> live;  // pages with owners
     size_t first_slab, slabs;
   };
   struct Slab {
     std::byte* data = nullptr;
     std::unique_ptr<PageState[]> pages;  // [pages_per_slab_]
-    std::shared_ptr<Mapping> mapping;    // null: memory of our own
+    std::shared_ptr<Mapping> mapping;    // null: allocated by the store
   };
   struct Extent {  // consecutive slabs
     size_t first_slab, slabs;
@@ -139,18 +144,19 @@ class PageStore {
   PageState& at(PageId page) const { return slabs_[page / pages_per_slab_].pages[page % pages_per_slab_]; }
 
   PageShape shape_;
-  size_t values_at_;  // bytes from the start of a page to its values
+  size_t values_offset_;  // bytes from the start of a page to its values
   std::shared_ptr<MemoryBudget> budget_;
   size_t pages_per_slab_;
   size_t slab_bytes_;
-  std::unique_ptr<Slab[]> slabs_;  // [kMaxSlabs], filled from the front: readers need no lock
+  std::unique_ptr<Slab[]> slabs_;  // [kMaxSlabs], never reallocated: readers need no lock
   std::mutex mutex_;
   size_t slab_count_ = 0;
-  size_t memory_slabs_ = 0;  // of them in memory
+  size_t memory_slabs_ = 0;  // allocated by the store
   size_t mapped_extents_ = 0;
-  uint32_t latest_mapping_ = 0;       // the version of its pages: others had their numbers before
-  std::vector<Extent> free_extents_;  // that are mapped no more: ascending, not side by side
-  std::vector<PageId> free_;          // has room for all pages of all slabs in memory
+  // Initial version of the pages of the latest mapping. It grows with each mapping, because page ids are reused.
+  uint32_t mapping_version_ = 0;
+  std::vector<Extent> free_extents_;  // no longer mapped; ascending, neighbours are joined
+  std::vector<PageId> free_;          // capacity: all pages of all slabs in memory
   std::atomic<size_t> in_use_{0};
 };
 

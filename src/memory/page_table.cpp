@@ -20,7 +20,7 @@ PageTable::RunRef::~RunRef() {
   if (run_ && run_->owners.fetch_sub(1, std::memory_order_acq_rel) == 1) std::default_delete<Run>()(run_);
 }
 
-PageTable::Run& PageTable::own_run(size_t r) {
+PageTable::Run& PageTable::unshare_run(size_t r) {
   if (!runs_[r].unique()) runs_[r] = RunRef(std::make_unique<Run>(*runs_[r], runs_[r]->count).release());
   return *runs_[r];
 }
@@ -31,7 +31,7 @@ void PageTable::push_back(PageEntry entry, PageRef page) {
     runs_.emplace_back();
     runs_.back() = RunRef(run.release());
   }
-  Run& run = own_run(size_ / kRun);
+  Run& run = unshare_run(size_ / kRun);
   entry.page = page.detach();
   run.entries[run.count++] = entry;
   ++size_;

@@ -13,18 +13,19 @@
 
 namespace fathom {
 
-/// One entry of a page table: a page, its position, and which of its tokens may be attended to.
+/// One entry of a page table: a page, its position, and the mask of its visible tokens.
 struct PageEntry {
   PageId page = 0;
   int filled = 0;        // tokens written, from offset 0
-  int64_t first = 0;     // sequence index of the token at offset 0: the order in which tokens were read
-  int64_t position = 0;  // of the token at offset 0
-  uint64_t mask = 0;     // tokens that may be attended to; 0: the page may be kNoPage
+  int64_t first = 0;     // sequence index (order of reading) of the token at offset 0
+  int64_t position = 0;  // rotary position of the token at offset 0
+  uint64_t mask = 0;     // visible tokens, bit i = offset i; if 0, the page may be kNoPage
 };
 
-/// The page table of one layer and one key/value head: without gaps up to the newest token, from the first one on
-/// or, when it has been compacted, from a later one. Entries lie in runs of 32, and copies share the runs until one
-/// of the two writes: copying a table of n entries costs n/32 pointers. A run owns the pages of its entries.
+/// The page table of one layer and one key/value head. Its entries cover consecutive token indices up to the newest
+/// token, starting at the first token or, after compaction, at a later one. Entries are stored in runs of 32, and
+/// copies of a table share runs until one of them writes (copy on write): copying a table of n entries costs n/32
+/// pointers. A run owns the pages of its entries.
 class PageTable {
  public:
   static constexpr size_t kRun = 32;  // entries of a run: 1 KiB
@@ -81,17 +82,19 @@ class PageTable {
   Iterator begin() const { return {this, 0}; }
   Iterator end() const { return {this, size_}; }
 
-  /// An entry to be changed; its page by set_page alone. Throws std::bad_alloc when a shared run cannot be copied.
-  PageEntry& edit(size_t i) { return own_run(i / kRun).entries[i % kRun]; }
-  /// Appends an entry with a page, or with none (kNoPage) if `page` holds none. On failure nothing changes.
+  /// Returns entry i for writing. Its page must only be changed by set_page. Throws std::bad_alloc when a shared
+  /// run cannot be copied.
+  PageEntry& edit(size_t i) { return unshare_run(i / kRun).entries[i % kRun]; }
+  /// Appends an entry with this page, or with kNoPage if `page` is empty. Throws std::bad_alloc, changing nothing.
   void push_back(PageEntry entry, PageRef page);
-  /// Gives an entry another page, or none, and releases the one it had.
+  /// Replaces the page of an entry, by kNoPage if `page` is empty, and releases the old one. Throws what edit
+  /// throws.
   void set_page(size_t i, PageRef page);
-  /// Keeps the first n entries and releases the pages of the others. Throws std::bad_alloc, changing nothing, where
-  /// n ends inside a shared run that cannot be copied.
+  /// Keeps the first n entries and releases the pages of the others. Throws std::bad_alloc, changing nothing, if n
+  /// is inside a shared run that cannot be copied.
   void truncate(size_t n);
 
-  /// Bytes of the table itself, its share of runs that others hold included.
+  /// Bytes of the table itself, without pages; shared runs are counted in full.
   size_t bytes() const { return runs_.size() * (sizeof(Run) + sizeof(RunRef)); }
 
  private:
@@ -104,7 +107,7 @@ class PageTable {
     uint32_t count = 0;  // entries
     std::array<PageEntry, kRun> entries;
   };
-  /// Counts owners with acquire and release, so that the only owner may write without a lock.
+  /// A reference to a run. The count uses acquire and release order, so a sole owner can write without a lock.
   class RunRef {
    public:
     RunRef() = default;
@@ -125,7 +128,8 @@ class PageTable {
    private:
     Run* run_ = nullptr;
   };
-  Run& own_run(size_t r);
+  /// Returns run r for writing; copies it first if it is shared.
+  Run& unshare_run(size_t r);
 
   PageStore* store_;
   size_t size_ = 0;

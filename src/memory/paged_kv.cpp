@@ -13,7 +13,7 @@ namespace {
 
 void check_position(int64_t position) {
   if (position < 0 || position >= kPositionLimit)
-    fail("positions must lie in [0, ", kPositionLimit, "), found ", position);
+    fail("expected a position in [0, ", kPositionLimit, "), found ", position);
 }
 
 bool is_full(const PageEntry& entry) { return entry.filled == kPageTokens; }
@@ -62,8 +62,8 @@ void PagedKv::append(PageTable& table, std::span<const int64_t> positions) {
     if (!fits) {
       table.push_back({kNoPage, 0, index, positions[i], 0}, config_.store->allocate());
     } else if (i == 0) {
-      own_last(table);
-      config_.store->touch(table.back().page);
+      unshare_last(table);
+      config_.store->mark_written(table.back().page);
     }
     PageEntry& entry = table.edit(table.size() - 1);
     entry.mask |= uint64_t{1} << entry.filled;
@@ -71,10 +71,10 @@ void PagedKv::append(PageTable& table, std::span<const int64_t> positions) {
   }
 }
 
-void PagedKv::own_last(PageTable& table) {
+void PagedKv::unshare_last(PageTable& table) {
   PageStore& store = *config_.store;
   const size_t last = table.size() - 1;
-  const PageId page = table.edit(last).page;  // a shared run is copied first, and owns the page, too
+  const PageId page = table.edit(last).page;  // copies a shared run first: the copy then also owns the page
   if (!store.shared(page)) return;
   PageRef copy = store.allocate();
   std::memcpy(store.keys(copy.get()), store.keys(page), store.shape().bytes());
@@ -117,7 +117,7 @@ void PagedKv::write(const Kernels& kernels, int head, int64_t rows, const float*
 }
 
 DraftPages PagedKv::make_draft_pages(const DraftTree& tree, int head) const {
-  int64_t offset = 0, position = next_position_;  // of a root, in the page that it would go to
+  int64_t offset = 0, position = next_position_;  // offset of the roots in their page; position of that page
   if (const PageTable& table = tables_[head]; !table.empty()) {
     const PageEntry& last = table.back();
     if (last.filled < kPageTokens && last.position + last.filled == next_position_) {
@@ -148,7 +148,8 @@ DraftPages PagedKv::make_draft_pages(const DraftTree& tree, int head) const {
 }
 
 void PagedKv::open_draft(const DraftTree& tree) {
-  if (config_.page_tokens != kPageTokens) fail_usage("a model with landmarks takes no drafts");
+  if (config_.page_tokens != kPageTokens)
+    fail_usage("this model was trained with landmarks: drafts are not supported");
   draft_pages_.reserve(tables_.size());
   for (int head = 0; head < heads(); ++head) draft_pages_.push_back(make_draft_pages(tree, head));
   draft_ = &tree;
@@ -202,7 +203,7 @@ void PagedKv::accept(std::span<const int> path) {
 
 void PagedKv::truncate(int64_t tokens) {
   close_draft();
-  if (tokens < 0 || tokens > tokens_) fail("cannot keep ", tokens, " tokens of ", tokens_);
+  if (tokens < 0 || tokens > tokens_) fail("cannot truncate a layer of ", tokens_, " tokens to ", tokens);
   tokens_ = tokens;
   for (int head = 0; head < heads(); ++head) truncate_table(head, tokens);
   refresh_end();
@@ -211,8 +212,8 @@ void PagedKv::truncate(int64_t tokens) {
 void PagedKv::truncate_table(int head, int64_t tokens) {
   PageTable& table = tables_[head];
   CompactedTokens& compacted = compacted_[head];
-  std::optional<size_t> changed;  // the first entry whose full page is removed, shortened or moved
-  int64_t end = tokens;           // of what stays, as it lies
+  std::optional<size_t> changed;  // first entry whose full page is removed, shortened or moved
+  int64_t end = tokens;           // end of the kept tokens, before they are shifted
   if (tokens < compacted.end()) {
     compacted.original_indices.resize(std::ranges::lower_bound(compacted.original_indices, tokens) -
                                       compacted.original_indices.begin());
@@ -244,7 +245,7 @@ void PagedKv::truncate_table(int head, int64_t tokens) {
     }
   }
   if (changed) versions_[head].add(*changed);
-  // what is written next needs a page again
+  // the last entry was evicted and is now partly filled: the next token needs a page
   if (!table.empty() && table.back().page == kNoPage && !is_full(table.back()))
     table.set_page(table.size() - 1, config_.store->allocate());
 }
@@ -252,7 +253,7 @@ void PagedKv::truncate_table(int head, int64_t tokens) {
 void PagedKv::refresh_end() {
   end_position_ = next_position_ = 0;
   if (tables_.empty() || tokens_ == 0) return;
-  if (tables_[0].empty()) {  // compacted, and nothing of it is left
+  if (tables_[0].empty()) {  // no visible token is left after compaction
     end_position_ = next_position_ = tokens_ + compacted_[0].shift;
     return;
   }
@@ -262,8 +263,8 @@ void PagedKv::refresh_end() {
 
 int64_t PagedKv::shift_to(int64_t position) const {
   if (tables_.empty() || tokens_ == 0) return 0;
-  const PageTable& some = tables_[0];
-  return position - (some.empty() ? compacted_[0].shift : some.front().position - some.front().first);
+  const PageTable& table = tables_[0];
+  return position - (table.empty() ? compacted_[0].shift : table.front().position - table.front().first);
 }
 
 void PagedKv::check_move(int64_t position) const {
@@ -310,7 +311,7 @@ void PagedKv::evict(int head, std::span<const char> keep) {
 void PagedKv::adopt(std::span<const PageId> pages) {
   assert(std::ssize(pages) == heads() && tokens_ % kPageTokens == 0);
   check_position(next_position_ + kPageTokens - 1);
-  tokens_ += kPageTokens;  // before the tables, so that truncate can undo a failure in the middle
+  tokens_ += kPageTokens;  // before the tables, so that truncate can undo a partial failure
   for (int head = 0; head < heads(); ++head) {
     config_.store->retain(pages[head]);
     PageRef page(*config_.store, pages[head]);

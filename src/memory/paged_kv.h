@@ -12,10 +12,11 @@
 
 namespace fathom {
 
-/// Positions stay below this, so that sums of them and tables by them cannot overflow.
+/// Upper bound of positions, exclusive. It keeps sums of positions and the sizes of tables indexed by position from
+/// overflowing.
 inline constexpr int64_t kPositionLimit = int64_t{1} << 40;
 
-/// Bits [begin, end) of a page's mask; 0 ≤ begin, end ≤ 64, empty when begin ≥ end.
+/// Returns a page mask with bits [begin, end) set. Bounds are clamped to [0, 64]; 0 if begin ≥ end.
 inline uint64_t page_bits(int64_t begin, int64_t end) {
   if (begin < 0) begin = 0;
   if (end > 64) end = 64;
@@ -24,63 +25,66 @@ inline uint64_t page_bits(int64_t begin, int64_t end) {
   return below_end & ~((uint64_t{1} << begin) - 1);
 }
 
-/// Tokens of a page table that have been moved together (PagedKv::compact): they lie in order from index `begin` of
-/// the sequence on.
+/// The tokens of a page table that PagedKv::compact moved together. In their original order they occupy the
+/// consecutive sequence indices [begin, end()).
 struct CompactedTokens {
   int64_t begin = 0;
-  int64_t shift = 0;                      // positions minus indices
-  std::vector<int64_t> original_indices;  // the index at which each was read; empty: none has moved
+  int64_t shift = 0;                      // position minus index, equal for all tokens
+  std::vector<int64_t> original_indices;  // original index of each token, ascending; empty: never compacted
 
   int64_t end() const { return begin + static_cast<int64_t>(original_indices.size()); }
-  /// The index at which the token that lies at `index` was read.
+  /// Returns the original index (order of reading) of the token that is now at `index`.
   int64_t original_index(int64_t index) const {
     return index >= begin && index < end() ? original_indices[index - begin] : index;
   }
 };
 
-/// What compacting a page table would do.
+/// The effect that compacting a page table would have.
 struct TableGaps {
-  int64_t masked = 0;     // tokens of its span of which nothing is visible
-  int64_t rewritten = 0;  // tokens that compacting copies
+  int64_t masked = 0;     // masked tokens between the table's first and last index
+  int64_t rewritten = 0;  // tokens that compacting would copy
 };
+/// Computes the effect of compacting a table.
 TableGaps gaps_of(const PageTable& table);
 
-/// The nodes of an open draft in one head, on at most two pages of their own. Node j lies in entry j of its page,
-/// rotated as if it followed the committed tokens on its path, so that accepting a path copies bits.
+/// The nodes of an open draft in one head, on at most two pages of their own. Node j is stored at offset j of its
+/// page, but its key is rotated by the offset that the node has once its path is accepted. Accepting a path
+/// therefore copies bits.
 struct DraftPages {
-  std::array<uint64_t, 2> members{};   // nodes of each page
-  std::array<int64_t, 2> positions{};  // of offset 0 of each page
+  std::array<uint64_t, 2> members{};   // nodes stored on each page, bit j = node j
+  std::array<int64_t, 2> positions{};  // position of offset 0 of each page
   std::array<PageRef, 2> pages;
-  std::shared_ptr<const std::vector<float>> rotations;  // [nodes, 2, pairs]: of node j in row j
+  std::shared_ptr<const std::vector<float>> rotations;  // [nodes, 2, pairs]: row j rotates node j
 };
 
-/// What distinguishes one attention layer of a model from another.
+/// The parameters of one attention layer's state.
 struct PagedKvConfig {
   std::shared_ptr<PageStore> store;              // pages of the layer's shape
-  int heads = 1;                                 // key/value heads: one page table each
-  std::shared_ptr<PositionRotations> rotations;  // of the layer's rotary positions
-  float score_factor = 1;                        // of the rotary scaling: multiplies attention scores
+  int heads = 1;                                 // key/value heads, each with one page table
+  std::shared_ptr<PositionRotations> rotations;  // rotary tables of the layer
+  float score_factor = 1;                        // attention scores are multiplied by it (rotary scaling)
   int64_t window = 0;                            // newest tokens that a token attends to, itself included; 0: all
-  int page_tokens = kPageTokens;                 // tokens after which a page counts as full, ≤ 64
+  int page_tokens = kPageTokens;                 // tokens per page, ≤ 64; fewer for models with landmarks
 };
 
-/// The keys and values of one sequence in one attention layer: a page table per key/value head. Forks share pages
-/// until one of them writes.
+/// The keys and values of one sequence in one attention layer, with one page table per key/value head. Forks share
+/// pages until one of them writes to them.
 class PagedKv final : public LayerState {
  public:
   explicit PagedKv(PagedKvConfig config);
 
   std::unique_ptr<LayerState> fork() const override;
-  /// A position that does not follow its predecessor starts a page. Throws Error, changing nothing, for a position
-  /// outside [0, kPositionLimit).
+  /// Appends to the last page or to new pages. A position that is not its predecessor's plus 1 starts a new page.
+  /// Throws Error, changing nothing, for a position outside [0, kPositionLimit).
   void open(const OpenedTokens& tokens) override;
   void accept(std::span<const int> path) override;
   int64_t floor(int64_t tokens) const override { return tokens < tokens_ ? tokens : tokens_; }
-  /// The next token then follows the last position. Of a compacted table those tokens go that were read last, and
-  /// the others follow, so that the newest of them are the newest of the sequence again.
+  /// The next token continues at the position after the last kept one. In a compacted table the tokens with
+  /// original index ≥ `tokens` are removed, and the others are shifted so that the last of them is at index
+  /// `tokens` − 1.
   void truncate(int64_t tokens) override;
   size_t bytes() const override;
-  /// Bytes of the pages alone.
+  /// Bytes of the pages, without page tables.
   size_t page_bytes() const;
   PagedKv* paged() override { return this; }
 
@@ -88,67 +92,71 @@ class PagedKv final : public LayerState {
   int64_t window() const { return config_.window; }
   float score_factor() const { return config_.score_factor; }
   const PageStore& store() const { return *config_.store; }
-  std::shared_ptr<PageStore> own_store() const { return config_.store; }
+  std::shared_ptr<PageStore> shared_store() const { return config_.store; }
   const PageShape& shape() const { return config_.store->shape(); }
   const PositionRotations& rotations() const { return *config_.rotations; }
-  /// Makes rotations up to this position. Not while others read the table, which layers and sequences share.
+  /// Extends the rotary table to cover positions below `position`. Layers and sequences share the table: no other
+  /// thread may read it meanwhile.
   void reserve_rotations(int64_t position) { config_.rotations->reserve(position); }
   const PageTable& table(int head) const { return tables_[head]; }
   const CompactedTokens& compacted(int head) const { return compacted_[head]; }
-  /// The open draft, or null, and where its nodes lie.
+  /// Returns the open draft, or null.
   const DraftTree* draft() const { return draft_; }
+  /// Returns the pages of the open draft.
   const DraftPages& draft_pages(int head) const { return draft_pages_[head]; }
 
-  /// Counts the changes of a page table's full pages (64 tokens): how often truncate, move_to or compact removed,
-  /// shortened, replaced or moved some. While it stays the same, so do they.
+  /// Returns the page-table version: the number of changes to existing full pages (64 tokens) of the table. A
+  /// change is a call of truncate, move_to or compact that removed, shortened, replaced or moved a full page. While
+  /// the version is the same, existing full pages are unchanged.
   uint64_t version(int head) const { return versions_[head].count; }
-  /// Of the page-table entries that hold full pages, those before the one returned are what they were when
-  /// version() was `since`.
+  /// Returns an index e such that full pages in entries before e have not changed since version() was `since`.
   size_t first_changed(int head, uint64_t since) const {
     const TableVersion& version = versions_[head];
     if (since == version.count) return table(head).size();
     return since + 1 == version.count ? version.first : 0;
   }
 
-  /// Tokens read so far, those of an open pass included but not those of a draft; and the position after the last
-  /// one.
+  /// Number of tokens, including those of an open pass but not the nodes of an open draft.
   int64_t tokens() const { return tokens_; }
+  /// The position after the last token.
   int64_t next_position() const { return next_position_; }
-  /// One past the largest position of any page: what the rotations must cover.
+  /// One past the largest position of any token. Rotary tables must cover all positions below it.
   int64_t end_position() const { return end_position_; }
 
   /// Writes the newest `rows` tokens of one head, or the nodes of the open draft. keys: row i at keys +
-  /// i·key_stride, key_dim floats, unrotated, rotary pairs side by side; values likewise, or null with stride 0
-  /// where they are part of the keys. Keys are rotated by their offset in the page.
+  /// i·key_stride, key_dim floats, unrotated, rotary pairs adjacent. values: row i at values + i·value_stride,
+  /// value_dim floats; null with stride 0 if values are part of the keys. Stored keys are rotated by their offset
+  /// in the page.
   void write(const Kernels& kernels, int head, int64_t rows, const float* keys, int64_t key_stride,
              const float* values, int64_t value_stride);
 
-  /// Moves all tokens so that the first one has this position. Throws Error, changing nothing, if a token would get
-  /// a position outside [0, kPositionLimit).
+  /// Shifts the positions of all tokens so that the first one has this position. Rewrites no page. Throws Error,
+  /// changing nothing, if a position would be outside [0, kPositionLimit).
   void move_to(int64_t position);
-  /// Throws what move_to would throw.
+  /// Throws what move_to(position) would throw.
   void check_move(int64_t position) const;
-  /// Masks tokens [begin, end) of the sequence for all later queries, of one head. Keys and values stay in their
-  /// pages.
+  /// Masks tokens [begin, end) of one head for all later queries. Keys and values are not removed.
   void mask(int head, int64_t begin, int64_t end);
-  /// Masks all tokens below `end` for which keep[token] is 0, and releases full pages of which nothing is visible.
-  /// keep: [end].
+  /// Masks each token t < keep.size() with keep[t] = 0, and releases full pages without visible tokens.
   void evict(int head, std::span<const char> keep);
-  /// Moves the visible tokens of a table together: they become the newest of the sequence, at the positions that
-  /// end with the last one, in full pages, and nothing is left before them. Pages without gaps stay as they are; of
-  /// the others keys are rotated, and in quantised formats rounded again, unless their offset stays. False, and
-  /// nothing is changed, if there are no gaps or the sequence's positions do not follow each other. Throws Error,
-  /// changing nothing, when memory is exhausted. Different heads may be compacted at the same time.
+  /// Compacts a page table: the visible tokens move together into full pages, at the consecutive positions that end
+  /// with the last position of the sequence; masked tokens are removed. Pages without gaps at the beginning and the
+  /// end of the table are kept. Other tokens are copied; a key whose offset in the page changes is rotated, and
+  /// rounded again in quantised formats. Returns false, changing nothing, if there are no gaps or the positions of
+  /// the sequence are not consecutive. Throws Error, changing nothing, when memory is exhausted. Different heads
+  /// may be compacted in parallel.
   bool compact(const Kernels& kernels, int head);
 
-  /// Appends whole pages that another sequence has written, for tokens that follow the last one: pages[head] holds
-  /// 64 tokens each, and is shared from now on. The sequence must end at a page's end.
+  /// Appends 64 tokens that another sequence has written, at the next positions. pages: [heads], one full page
+  /// each, shared from now on. The number of tokens must be a multiple of 64. Throws Error for a position outside
+  /// [0, kPositionLimit), and std::bad_alloc; after std::bad_alloc, truncate(tokens before) restores the previous
+  /// state.
   void adopt(std::span<const PageId> pages);
 
  private:
   struct TableVersion {
     uint64_t count = 0;
-    size_t first = 0;  // the first entry that the latest change affects
+    size_t first = 0;  // first entry that the latest change affects
     void add(size_t at) { first = at, ++count; }
   };
   void append(PageTable& table, std::span<const int64_t> positions);
@@ -158,11 +166,12 @@ class PagedKv final : public LayerState {
   void write_draft(const Kernels& kernels, int head, const float* keys, int64_t key_stride, const float* values,
                    int64_t value_stride);
   PageWrite page_write(PageId page) const;
-  /// Makes the last page of a table this sequence's own.
-  void own_last(PageTable& table);
-  /// How far move_to(position) would move tokens.
+  /// Copies the last page of a table if it is shared, so that it can be written to.
+  void unshare_last(PageTable& table);
+  /// Returns the number that move_to(position) adds to all positions.
   int64_t shift_to(int64_t position) const;
   void truncate_table(int head, int64_t tokens);
+  /// Recomputes next_position_ and end_position_ from the first table.
   void refresh_end();
 
   PagedKvConfig config_;
@@ -170,8 +179,8 @@ class PagedKv final : public LayerState {
   std::vector<CompactedTokens> compacted_;  // [heads]
   std::vector<TableVersion> versions_;      // [heads]
   int64_t tokens_ = 0, next_position_ = 0, end_position_ = 0;
-  const DraftTree* draft_ = nullptr;     // open
-  std::vector<DraftPages> draft_pages_;  // [heads]
+  const DraftTree* draft_ = nullptr;     // the open draft
+  std::vector<DraftPages> draft_pages_;  // [heads] of the open draft
 };
 
 }  // namespace fathom

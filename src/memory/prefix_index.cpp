@@ -9,7 +9,7 @@ namespace fathom {
 
 PrefixIndex::PrefixIndex(int64_t block) : block_(block) {
   if (block <= 0 || block % kPageTokens != 0)
-    fail_usage("a block of a prefix must be a multiple of ", kPageTokens, " tokens, found ", block);
+    fail_usage("prefix block: expected a positive multiple of ", kPageTokens, " tokens, found ", block);
 }
 
 size_t PrefixIndex::size() const {
@@ -24,7 +24,8 @@ uint64_t PrefixIndex::key_of(uint64_t parent, std::span<const int32_t> tokens) c
   return hash.value();
 }
 
-/// Null if there is none. Tokens are compared, so that two blocks whose keys agree by accident are not confused.
+/// Returns the block of these tokens after `parent`, or null. Compares the tokens as well, in case of a hash
+/// collision.
 PrefixIndex::Block* PrefixIndex::find(uint64_t parent, std::span<const int32_t> tokens) {
   const auto found = blocks_.find(key_of(parent, tokens));
   if (found == blocks_.end()) return nullptr;
@@ -32,10 +33,11 @@ PrefixIndex::Block* PrefixIndex::find(uint64_t parent, std::span<const int32_t> 
   return block.parent == parent && std::ranges::equal(block.tokens, tokens) ? &block : nullptr;
 }
 
-void PrefixIndex::touch(Block& block) { used_.splice(used_.end(), used_, block.use); }
+void PrefixIndex::mark_used(Block& block) { lru_.splice(lru_.end(), lru_, block.use); }
 
-/// Whether tokens [begin, end) lie in pages of 64, at their indices, all visible.
-bool PrefixIndex::is_whole(const Sequence& sequence, int64_t begin, int64_t end) {
+/// Returns whether tokens [begin, end) were read as ids and are visible, at positions equal to their indices, in
+/// full pages of 64.
+bool PrefixIndex::is_complete(const Sequence& sequence, int64_t begin, int64_t end) {
   for (int layer = 0; layer < sequence.layers(); ++layer) {
     const PagedKv* kv = sequence.paged(layer);
     for (int head = 0; kv && head < kv->heads(); ++head) {
@@ -53,18 +55,18 @@ bool PrefixIndex::is_whole(const Sequence& sequence, int64_t begin, int64_t end)
   return true;
 }
 
-/// Adds the block that begins at token `begin`; false if its key is taken by another.
+/// Adds the block that begins at token `begin`. Returns false if another block has the same key.
 bool PrefixIndex::add(const Sequence& sequence, int64_t begin, uint64_t parent, std::vector<int32_t> tokens) {
   Block block;
   block.key = key_of(parent, tokens);
   block.parent = parent;
   block.tokens = std::move(tokens);
   block.pages.resize(sequence.layers());
-  bool kept = true;  // states of all recurrent layers at the block's end
+  bool has_states = true;  // all recurrent layers have a checkpoint at the end of the block
   std::vector<std::shared_ptr<const RecurrentState::Snapshot>> states(sequence.layers());
   for (int layer = 0; layer < sequence.layers(); ++layer) {
     if (const PagedKv* kv = sequence.paged(layer)) {
-      const std::shared_ptr<PageStore> store = kv->own_store();
+      const std::shared_ptr<PageStore> store = kv->shared_store();
       for (int64_t at = begin; at < begin + block_; at += kPageTokens) {
         for (int head = 0; head < kv->heads(); ++head) {
           const PageId page = kv->table(head)[at / kPageTokens].page;
@@ -75,17 +77,17 @@ bool PrefixIndex::add(const Sequence& sequence, int64_t begin, uint64_t parent, 
     }
     if (const RecurrentState* state = sequence.recurrent(layer)) {
       if (state->floor(begin + block_) != begin + block_) {
-        kept = false;
+        has_states = false;
       } else {
         states[layer] = state->snapshot(begin + block_);
       }
     }
   }
-  if (kept && sequence.has_recurrent_layers()) block.states = std::move(states);
+  if (has_states && sequence.has_recurrent_layers()) block.states = std::move(states);
   const auto [at, added] = blocks_.emplace(block.key, std::move(block));
   if (!added) return false;
-  used_.push_back(at->first);
-  at->second.use = std::prev(used_.end());
+  lru_.push_back(at->first);
+  at->second.use = std::prev(lru_.end());
   if (const auto before = blocks_.find(parent); before != blocks_.end()) ++before->second.children;
   return true;
 }
@@ -96,11 +98,11 @@ void PrefixIndex::publish(const Sequence& sequence, uint64_t space) {
   for (int64_t begin = 0; begin + block_ <= sequence.tokens(); begin += block_) {
     std::vector<int32_t> tokens = sequence.ids().copy(begin, begin + block_);
     if (Block* known = find(parent, tokens)) {
-      touch(*known);
+      mark_used(*known);
       parent = known->key;
       continue;
     }
-    if (!is_whole(sequence, begin, begin + block_)) return;
+    if (!is_complete(sequence, begin, begin + block_)) return;
     const uint64_t key = key_of(parent, tokens);
     if (!add(sequence, begin, parent, std::move(tokens))) return;
     parent = key;
@@ -108,10 +110,11 @@ void PrefixIndex::publish(const Sequence& sequence, uint64_t space) {
 }
 
 int64_t PrefixIndex::restore(Sequence& sequence, std::span<const int32_t> tokens, uint64_t space) {
-  if (sequence.tokens() > 0) fail("only an empty sequence can begin with blocks of others");
+  if (sequence.tokens() > 0)
+    fail("cannot restore a prefix: expected an empty sequence, found one of ", sequence.tokens(), " tokens");
   const std::lock_guard lock(mutex_);
   std::vector<Block*> found;
-  size_t usable = 0;  // blocks up to the last one with states, if the sequence needs some
+  size_t usable = 0;  // blocks up to the last one with recurrent states, if the sequence has recurrent layers
   for (uint64_t parent = space;;) {
     const int64_t begin = std::ssize(found) * block_;
     if (begin + block_ >= std::ssize(tokens)) break;
@@ -123,7 +126,7 @@ int64_t PrefixIndex::restore(Sequence& sequence, std::span<const int32_t> tokens
   }
   found.resize(usable);
   for (const Block* block : found) {
-    touch(*const_cast<Block*>(block));
+    mark_used(*const_cast<Block*>(block));
     for (int64_t at = 0; at < block_; at += kPageTokens) {
       std::vector<std::vector<PageId>> pages(sequence.layers());
       for (int layer = 0; layer < sequence.layers(); ++layer) {
@@ -138,8 +141,8 @@ int64_t PrefixIndex::restore(Sequence& sequence, std::span<const int32_t> tokens
   return static_cast<int64_t>(usable) * block_;
 }
 
-/// Whether a sequence holds one of its pages or states, so that dropping it frees nothing.
-bool PrefixIndex::is_used(const Block& block) {
+/// Returns whether a sequence holds one of the block's pages or states. Evicting the block would not free those.
+bool PrefixIndex::in_use(const Block& block) {
   for (const auto& layer : block.pages)
     for (const PageRef& page : layer)
       if (page.owners() > 1) return true;
@@ -148,11 +151,11 @@ bool PrefixIndex::is_used(const Block& block) {
 
 bool PrefixIndex::reclaim() {
   const std::lock_guard lock(mutex_);
-  for (const uint64_t key : used_) {
+  for (const uint64_t key : lru_) {
     const Block& block = blocks_.at(key);
-    if (block.children > 0 || is_used(block)) continue;
+    if (block.children > 0 || in_use(block)) continue;
     if (const auto before = blocks_.find(block.parent); before != blocks_.end()) --before->second.children;
-    used_.erase(block.use);
+    lru_.erase(block.use);
     blocks_.erase(key);
     return true;
   }

@@ -38,13 +38,13 @@ std::unique_ptr<LayerState> RecurrentState::fork() const {
 void RecurrentState::open(const OpenedTokens& tokens) {
   assert(opened_.empty());
   if (tokens.draft && !tokens.draft->is_chain())
-    fail_usage("this model has recurrent layers: a draft must be a chain of tokens, without branches");
+    fail_usage("this model has recurrent layers: expected a draft without branches");
   stops_.assign(tokens.stops.begin(), tokens.stops.end());
   if (tokens.draft) {
     stops_.resize(tokens.positions.size());
     for (size_t i = 0; i < stops_.size(); ++i) stops_[i] = static_cast<int64_t>(i) + 1;
   }
-  checkpoints_.reserve(checkpoints_.size() + 1 + stops_.size());  // commit needs no memory
+  checkpoints_.reserve(checkpoints_.size() + 1 + stops_.size());  // so that commit() allocates nothing
   opened_.reserve(stops_.size());
   for (size_t i = 0; i < stops_.size(); ++i)
     opened_.push_back(spare_ ? std::move(spare_) : std::make_shared<Snapshot>(budget_, layout_->floats()));
@@ -87,7 +87,7 @@ std::shared_ptr<const RecurrentState::Snapshot> RecurrentState::snapshot(int64_t
   if (tokens == tokens_) return committed_;
   for (const Checkpoint& checkpoint : checkpoints_)
     if (checkpoint.tokens == tokens) return checkpoint.state;
-  if (tokens != 0) fail("the recurrent state after ", tokens, " tokens has not been kept");
+  if (tokens != 0) fail("the recurrent state after ", tokens, " tokens was not stored as a checkpoint");
   return nullptr;
 }
 
@@ -139,9 +139,9 @@ void RecurrentState::keep_checkpoints(std::span<const int64_t> kept) noexcept {
 
 std::vector<int64_t> needed_checkpoints(std::span<const int64_t> candidates, int64_t end, int64_t spacing) {
   std::vector<int64_t> kept;
-  int64_t next = end;  // the nearest kept one from above
+  int64_t next = end;  // the nearest kept checkpoint above the candidate
   for (size_t i = candidates.size(); i-- > 0;) {
-    // without this one, the last token before `next` is read again from the one before it
+    // Without this candidate, a rewind to the last token before `next` re-reads from the candidate before it.
     const int64_t before = i > 0 ? candidates[i - 1] : 0;
     if (next - before <= std::max(spacing, end - next)) continue;
     kept.push_back(candidates[i]);

@@ -10,8 +10,8 @@
 
 namespace fathom {
 
-/// The tensors of float32 of which a recurrence's state is made, such as a convolution's last inputs and the state
-/// of its scan. All are zero before the first token.
+/// The layout of a recurrent state: its float32 tensors, such as the last inputs of a convolution and the state of
+/// a scan. All are zero before the first token.
 struct RecurrentLayout {
   struct Tensor {
     std::string name;
@@ -19,24 +19,26 @@ struct RecurrentLayout {
   };
   std::vector<Tensor> tensors;
 
-  /// Floats of all tensors, each padded to a cache line.
+  /// Number of floats of all tensors, each padded to whole cache lines.
   int64_t floats() const;
-  /// Where a tensor begins.
+  /// Index of the first float of a tensor.
   int64_t offset(size_t tensor) const;
 };
 
-/// The state of a recurrence after the newest token, and checkpoints of it after earlier ones. States are written
-/// once and then shared: forks and checkpoints cost pointers.
+/// The state of a recurrence after the newest token, and checkpoints: its states after some earlier tokens. A state
+/// is written once and then shared, so a fork or a checkpoint costs one pointer.
 class RecurrentState final : public LayerState {
  public:
-  /// budget: what states are taken from; null: no limit.
+  /// budget: charged for states; null: no limit.
   RecurrentState(std::shared_ptr<const RecurrentLayout> layout, std::shared_ptr<MemoryBudget> budget);
 
   std::unique_ptr<LayerState> fork() const override;
-  /// Makes a state for each stop. The state before them becomes a checkpoint; keep_checkpoints drops it.
+  /// Allocates a state for each stop. At commit, the state before the pass and the states of all stops but the last
+  /// become checkpoints, until keep_checkpoints discards them. Throws Error (usage) for a draft with branches and
+  /// Error (out of memory).
   void open(const OpenedTokens& tokens) override;
   void commit() noexcept override;
-  /// The draft must be a chain.
+  /// The opened draft must be a chain.
   void accept(std::span<const int> path) override;
   int64_t floor(int64_t tokens) const override;
   void truncate(int64_t tokens) override;
@@ -44,36 +46,40 @@ class RecurrentState final : public LayerState {
   RecurrentState* recurrent() override { return this; }
 
   const RecurrentLayout& layout() const { return *layout_; }
+  /// Number of committed tokens.
   int64_t tokens() const { return tokens_; }
 
-  /// For the mixer: the segments of the opened rows, which end at these rows.
+  /// For the mixer: the end of each segment of the opened rows, ascending.
   std::span<const int64_t> stops() const { return stops_; }
-  /// The tensor before the segment's first row; null: zeros.
+  /// Returns the tensor before the first row of a segment; null: zeros.
   const float* before(size_t segment, size_t tensor) const;
-  /// The tensor after the segment's last row, to be written: uninitialised.
+  /// Returns the tensor after the last row of a segment, uninitialised, for writing.
   float* after(size_t segment, size_t tensor) { return opened_[segment]->floats.data() + layout_->offset(tensor); }
 
-  /// Writes numbers, over and over, to all that is open: for measuring.
+  /// Fills all opened states with `numbers`, repeated. For benchmarks.
   void fill(std::span<const float> numbers);
 
-  /// The numbers of tokens of the checkpoints, ascending.
+  /// Returns the number of tokens of each checkpoint, ascending.
   std::vector<int64_t> checkpoints() const;
-  /// Drops the checkpoints that are not among `kept` (ascending).
+  /// Discards the checkpoints that are not in `kept` (numbers of tokens, ascending).
   void keep_checkpoints(std::span<const int64_t> kept) noexcept;
-  /// Bytes of one state.
+  /// Size of one state in bytes.
   size_t state_bytes() const { return layout_->floats() * sizeof(float); }
 
-  /// The state after the newest token, or after a checkpoint: shared, never written again. null: zeros.
+  /// An immutable, shared state.
   struct Snapshot {
     explicit Snapshot(std::shared_ptr<MemoryBudget> budget, size_t count)
         : charge(std::move(budget), count * sizeof(float)), floats(count) {}
     BudgetCharge charge;
     AlignedBuffer<float> floats;
   };
+  /// Returns the state after `tokens` tokens: the newest state or a checkpoint; null: zeros. Throws Error if it was
+  /// not stored.
   std::shared_ptr<const Snapshot> snapshot(int64_t tokens) const;
-  /// The state after more tokens, which another sequence has read; the present one becomes a checkpoint.
+  /// Sets the state after `tokens` tokens, which another sequence has computed. The current state becomes a
+  /// checkpoint.
   void advance(int64_t tokens, std::shared_ptr<const Snapshot> state);
-  /// Replaces all by a state after `tokens` tokens.
+  /// Replaces the state by one after `tokens` tokens and discards checkpoints that are not before it.
   void restore(int64_t tokens, std::shared_ptr<const Snapshot> state);
 
  private:
@@ -88,15 +94,16 @@ class RecurrentState final : public LayerState {
   std::shared_ptr<const RecurrentLayout> layout_;
   std::shared_ptr<MemoryBudget> budget_;
   int64_t tokens_ = 0;                             // committed
-  std::shared_ptr<const Snapshot> committed_;      // null: zeros
+  std::shared_ptr<const Snapshot> committed_;      // state after them; null: zeros
   std::vector<Checkpoint> checkpoints_;            // ascending
-  std::vector<int64_t> stops_;                     // of what is open
+  std::vector<int64_t> stops_;                     // of the open tokens
   std::vector<std::shared_ptr<Snapshot>> opened_;  // after each stop
-  std::shared_ptr<Snapshot> spare_;                // memory of a state that nobody holds any more
+  std::shared_ptr<Snapshot> spare_;                // a discarded state, kept for reuse
 };
 
-/// Where checkpoints lie: which of `candidates` (numbers of tokens, ascending, below `end`) must be kept so that a
-/// rewind of n tokens from `end` reads at most max(spacing, n) tokens again. 0 needs no checkpoint.
+/// Returns which of `candidates` (numbers of tokens, ascending, below `end`) must be kept as checkpoints so that,
+/// as far as the candidates allow, a rewind of n tokens from `end` re-reads at most max(spacing, n) tokens. The
+/// state after 0 tokens needs no checkpoint. The number of checkpoints grows with the logarithm of `end`.
 std::vector<int64_t> needed_checkpoints(std::span<const int64_t> candidates, int64_t end, int64_t spacing);
 
 }  // namespace fathom

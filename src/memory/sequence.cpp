@@ -8,7 +8,7 @@
 namespace fathom {
 namespace {
 
-/// The position after the last token of layers with pages; without any, the number of tokens.
+/// Returns the next position of the layers with pages, or the number of tokens if there are none.
 int64_t position_after(std::span<PagedKv* const> paged, int64_t tokens) {
   for (const PagedKv* kv : paged)
     if (kv) return kv->next_position();
@@ -24,7 +24,8 @@ void TokenList::append(std::span<const int32_t> ids) {
   }
 }
 
-/// The tail becomes a block. Memory is requested before anything changes, for truncating back to before it, too.
+/// Moves the tail to a new block. Allocates before changing anything, including the memory that truncate needs to
+/// undo it.
 void TokenList::close_tail() {
   std::vector<int32_t> next;
   next.reserve(kBlock);
@@ -84,10 +85,10 @@ bool Sequence::has_recurrent_layers() const {
 }
 
 int Sequence::max_heads() const {
-  int most = 0;
+  int max = 0;
   for (const PagedKv* kv : paged_)
-    if (kv) most = std::max(most, kv->heads());
-  return most;
+    if (kv) max = std::max(max, kv->heads());
+  return max;
 }
 
 int64_t Sequence::end_position() const {
@@ -97,7 +98,7 @@ int64_t Sequence::end_position() const {
   return end;
 }
 
-/// Opens the layers for what follows, all or none.
+/// Opens tokens in all layers, or in none if one throws.
 void Sequence::open_layers(const OpenedTokens& tokens) {
   assert(committed_ == tokens_ && !draft_);
   try {
@@ -108,8 +109,8 @@ void Sequence::open_layers(const OpenedTokens& tokens) {
   }
 }
 
-/// The checkpoints wanted after tokens [begin, end): of those that there are, the state at `begin`, and some
-/// between.
+/// Returns the checkpoints to keep once tokens [begin, end) are committed. Candidates are the existing checkpoints,
+/// the state at `begin`, and multiples of the spacing between `begin` and `end`.
 std::vector<int64_t> Sequence::plan_checkpoints(int64_t begin, int64_t end) const {
   const auto first = std::ranges::find_if(recurrent_, [](const RecurrentState* state) { return state != nullptr; });
   std::vector<int64_t> candidates = (*first)->checkpoints();
@@ -126,12 +127,12 @@ size_t Sequence::checkpoint_bytes() const {
   return bytes;
 }
 
-/// Of these checkpoints the newest that the budget has room for stay.
+/// Keeps the newest of these checkpoints that fit in the budget.
 void Sequence::keep_checkpoints(std::span<const int64_t> kept) noexcept {
   const size_t bytes = checkpoint_bytes();
   checkpoint_charge_ = {};
   while (!kept.empty()) {
-    checkpoint_charge_ = BudgetCharge::if_it_fits(checkpoints_.budget, kept.size() * bytes);
+    checkpoint_charge_ = BudgetCharge::try_take(checkpoints_.budget, kept.size() * bytes);
     if (checkpoint_charge_.bytes() > 0) break;
     kept = kept.subspan(1);
   }
@@ -144,8 +145,8 @@ void Sequence::open(std::span<const int64_t> positions, std::span<const int32_t>
   const int64_t count = std::ssize(positions), end = tokens_ + count;
   std::vector<int64_t> stops;
   if (has_recurrent_layers()) {
-    wanted_checkpoints_ = plan_checkpoints(tokens_, end);
-    for (const int64_t at : wanted_checkpoints_)
+    planned_checkpoints_ = plan_checkpoints(tokens_, end);
+    for (const int64_t at : planned_checkpoints_)
       if (at > tokens_) stops.push_back(at - tokens_);
   }
   if (count > 0) stops.push_back(count);
@@ -167,12 +168,12 @@ void Sequence::open(std::span<const int64_t> positions, std::span<const int32_t>
 void Sequence::commit() noexcept {
   for (const auto& layer : layers_) layer->commit();
   committed_ = tokens_;
-  if (has_recurrent_layers()) keep_checkpoints(wanted_checkpoints_);
+  if (has_recurrent_layers()) keep_checkpoints(planned_checkpoints_);
 }
 
 void Sequence::abandon() noexcept {
   for (const auto& layer : layers_) layer->truncate(committed_);
-  for (const auto& state : states_)  // methods may have planned for tokens, but never do for a draft
+  for (const auto& state : states_)  // selectors may have planned for open tokens, but never plan for a draft
     if (state && tokens_ > committed_) state->rewind(committed_);
   draft_ = nullptr;
   ids_.truncate(committed_);
@@ -193,7 +194,7 @@ void Sequence::open_draft(const DraftTree& tree, std::span<const int32_t> ids) {
 }
 
 void Sequence::accept(std::span<const int> path) {
-  if (!draft_) fail("there is no draft to accept tokens of");
+  if (!draft_) fail("cannot accept tokens: the sequence has no open draft");
   if (!draft_->is_path(path)) {
     abandon();
     fail("the accepted tokens are not a path of the draft");
@@ -238,7 +239,7 @@ void Sequence::adopt_states(std::span<const std::shared_ptr<const RecurrentState
 }
 
 int64_t Sequence::floor(int64_t tokens) const {
-  // layers may have kept different states: a length that all can go back to
+  // Layers may have different checkpoints: lower the length until all can be truncated to it.
   for (int64_t lowest = tokens;; tokens = lowest) {
     for (const auto& layer : layers_) lowest = std::min(lowest, layer->floor(lowest));
     if (lowest == tokens) return lowest;
@@ -246,7 +247,7 @@ int64_t Sequence::floor(int64_t tokens) const {
 }
 
 void Sequence::truncate(int64_t tokens) {
-  if (tokens < 0 || tokens > tokens_) fail("cannot keep ", tokens, " tokens of ", tokens_);
+  if (tokens < 0 || tokens > tokens_) fail("cannot truncate a sequence of ", tokens_, " tokens to ", tokens);
   for (const auto& layer : layers_) layer->truncate(tokens);
   ids_.truncate(tokens);
   draft_ = nullptr;

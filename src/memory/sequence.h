@@ -13,7 +13,7 @@
 
 namespace fathom {
 
-/// Token ids of a sequence. Copies share all but the newest ones.
+/// The token ids of a sequence. Copies share all full blocks of 1,024 ids and copy only the last ones.
 class TokenList {
  public:
   int64_t size() const { return static_cast<int64_t>(blocks_.size() * kBlock + tail_.size()); }
@@ -21,107 +21,112 @@ class TokenList {
     const auto block = static_cast<size_t>(i) / kBlock;
     return block < blocks_.size() ? (*blocks_[block])[i % kBlock] : tail_[i % kBlock];
   }
-  /// Throws std::bad_alloc; truncating to what there was before then needs no memory.
+  /// Appends ids. If it throws std::bad_alloc, truncating to the size before allocates nothing.
   void append(std::span<const int32_t> ids);
+  /// Keeps the first n ids.
   void truncate(int64_t n);
-  /// Ids [begin, end).
+  /// Returns ids [begin, end).
   std::vector<int32_t> copy(int64_t begin, int64_t end) const;
   size_t bytes() const { return blocks_.size() * sizeof(blocks_[0]) + tail_.size() * sizeof(int32_t); }
 
  private:
-  static constexpr size_t kBlock = 1024;
+  static constexpr size_t kBlock = 1024;  // ids per block
   void close_tail();
 
-  std::vector<std::shared_ptr<const std::vector<int32_t>>> blocks_;  // full ones
-  std::vector<int32_t> tail_;                                        // at most a block
+  std::vector<std::shared_ptr<const std::vector<int32_t>>> blocks_;  // full blocks
+  std::vector<int32_t> tail_;                                        // at most one block
 };
 
-/// Where recurrent states of a sequence are kept, so that a rewind reads little again.
+/// How many checkpoints of recurrent states a sequence keeps, so that a rewind re-reads few tokens.
 struct CheckpointPolicy {
-  int64_t spacing = 64;                  // most tokens that a rewind of up to as many reads again
-  std::shared_ptr<MemoryBudget> budget;  // of the checkpoints of all sequences; null: no limit
+  int64_t spacing = 64;                  // a rewind of n tokens re-reads at most max(spacing, n) tokens
+  std::shared_ptr<MemoryBudget> budget;  // for the checkpoints of all sequences; null: no limit
 };
 
-/// One sequence of tokens: their ids, what each layer keeps of them, and what methods keep. A pass opens tokens,
-/// writes them layer by layer, and commits them.
+/// One sequence of tokens: their ids, one LayerState per layer, and the states of methods. A forward pass opens
+/// tokens, writes them layer by layer, and commits them.
 class Sequence {
  public:
   explicit Sequence(std::vector<std::unique_ptr<LayerState>> layers, CheckpointPolicy checkpoints = {});
   Sequence(Sequence&& other) noexcept = default;
   Sequence& operator=(Sequence&& other) noexcept = default;
 
-  /// Copies the sequence; memory is shared until either side writes to it. Throws std::bad_alloc, or what a state's
-  /// fork() throws. Not while tokens are open.
+  /// Returns a copy that shares memory with this sequence until either side writes to it. No tokens may be open.
+  /// Throws std::bad_alloc, or what fork() of a method's state throws.
   Sequence fork() const;
 
   int layers() const { return static_cast<int>(layers_.size()); }
   LayerState& layer(int i) { return *layers_[i]; }
-  /// The pages of a layer; null for a layer without.
+  /// Returns the paged keys and values of a layer, or null if it has none.
   PagedKv* paged(int i) { return paged_[i]; }
   const PagedKv* paged(int i) const { return paged_[i]; }
-  /// The pages of a layer that has some.
+  /// Returns the paged keys and values of a layer, which must have some.
   PagedKv& kv(int i) { return *paged_[i]; }
   const PagedKv& kv(int i) const { return *paged_[i]; }
-  /// The recurrence of a layer; null for a layer without.
+  /// Returns the recurrent state of a layer, or null if it has none.
   RecurrentState* recurrent(int i) { return recurrent_[i]; }
   const RecurrentState* recurrent(int i) const { return recurrent_[i]; }
   bool has_recurrent_layers() const;
-  /// The largest number of key/value heads of a layer.
+  /// Returns the largest number of key/value heads of any layer.
   int max_heads() const;
 
-  /// Tokens read so far, those of an open pass included, and their ids: −1 where embeddings were read.
+  /// Number of tokens, including those of an open pass.
   int64_t tokens() const { return tokens_; }
+  /// The ids of the tokens; −1 for a token that was read as an embedding.
   const TokenList& ids() const { return ids_; }
   /// The position after the last token.
   int64_t next_position() const { return next_position_; }
-  /// One past the largest position: what rotations must cover.
+  /// One past the largest position. Rotary tables must cover all positions below it.
   int64_t end_position() const;
 
-  /// Opens room for tokens in all layers. ids: [positions], or empty. Throws Error, changing nothing, for a
-  /// position outside [0, kPositionLimit) and when memory is exhausted.
+  /// Opens room for tokens in all layers. ids: one per position, or empty for embeddings. Throws Error or
+  /// std::bad_alloc, changing nothing, for a position outside [0, kPositionLimit) and when memory is exhausted.
   void open(std::span<const int64_t> positions, std::span<const int32_t> ids = {});
-  /// What was opened has been written by all layers and stays.
+  /// Keeps the opened tokens, which all layers have written.
   void commit() noexcept;
-  /// What was opened is forgotten, in states of methods, too.
+  /// Discards the opened tokens or draft, also in the states of methods.
   void abandon() noexcept;
 
-  /// Opens room for a draft behind the newest token; `tree` must stay until accept or abandon. ids: [nodes].
+  /// Opens room for a draft after the newest token. `tree` must stay valid until accept or abandon. ids: [nodes].
+  /// Throws Error or std::bad_alloc, changing nothing, if a layer cannot hold the draft.
   void open_draft(const DraftTree& tree, std::span<const int32_t> ids);
-  /// The draft that is open, or null.
+  /// Returns the open draft, or null.
   const DraftTree* draft() const { return draft_; }
-  /// Of the draft, which all layers have written, the nodes of one path stay (none: nothing stays). Throws Error,
-  /// keeping nothing of the draft, for what is not a path and when memory is exhausted.
+  /// Appends the nodes of one path of the open draft, which all layers have written, and discards the other nodes.
+  /// An empty path discards the whole draft. Throws Error or std::bad_alloc, discarding the draft, if `path` is not
+  /// a path of it or memory is exhausted.
   void accept(std::span<const int> path);
 
-  /// Appends 64 tokens that another sequence has read, in pages that both share from now on. pages: [layers],
-  /// [heads]; ids: [64]. The sequence must end at a page's end. Recurrent layers need adopt_states when all are
-  /// appended. Throws std::bad_alloc, changing nothing.
+  /// Appends 64 tokens that another sequence has read; both share their pages from now on. pages: [layers][heads];
+  /// ids: [64]. The number of tokens must be a multiple of 64. If the sequence has recurrent layers, call
+  /// adopt_states after the last call of adopt. Throws Error or std::bad_alloc, changing nothing.
   void adopt(std::span<const std::vector<PageId>> pages, std::span<const int32_t> ids);
-  /// The states of recurrent layers after the newest token: [layers], null for others.
+  /// Sets the states of recurrent layers after the newest token. states: [layers], null for other layers.
   void adopt_states(std::span<const std::shared_ptr<const RecurrentState::Snapshot>> states);
 
-  /// The largest number of tokens, at most `tokens`, to which truncate can go back: `tokens` itself unless a layer
-  /// is recurrent.
+  /// Returns the largest number of tokens, at most `tokens`, to which truncate can shorten the sequence: `tokens`
+  /// itself unless a layer is recurrent.
   int64_t floor(int64_t tokens) const;
-  /// Keeps the first `tokens` tokens, for which floor(tokens) = tokens must hold, in states of methods, too.
+  /// Keeps the first `tokens` tokens, also in the states of methods; floor(tokens) = tokens must hold. Throws Error
+  /// if `tokens` is negative or more than tokens().
   void truncate(int64_t tokens);
 
-  /// Moves the whole sequence so that its first token has this position. Throws Error, changing nothing, if a token
-  /// would get a position outside [0, kPositionLimit).
+  /// Shifts the positions of all tokens so that the first one has this position. Throws Error, changing nothing, if
+  /// a position would be outside [0, kPositionLimit).
   void move_to(int64_t position);
-  /// Masks tokens [begin, end) for all later queries of all attention layers. Keys and values stay in their pages.
+  /// Masks tokens [begin, end) for all later queries in all attention layers. Keys and values are not removed.
   void mask(int64_t begin, int64_t end);
 
-  /// Whose state: a sequence has one of each.
+  /// The owner of a method state. A sequence has at most one state per owner.
   enum class StateOf { kSelector, kEvictor };
-  /// Replaces the state by another, or by none.
+  /// Replaces the state; null removes it.
   void set_state(StateOf owner, std::unique_ptr<SequenceState> state) {
     states_[static_cast<size_t>(owner)] = std::move(state);
   }
-  /// null: none
+  /// Returns the state, or null if there is none.
   SequenceState* state(StateOf owner) const { return states_[static_cast<size_t>(owner)].get(); }
 
-  /// Bytes held by layers, those shared with forks included.
+  /// Bytes held by ids and layers, including bytes shared with forks.
   size_t bytes() const;
 
  private:
@@ -136,7 +141,7 @@ class Sequence {
   std::vector<RecurrentState*> recurrent_;  // [layers]
   CheckpointPolicy checkpoints_;
   BudgetCharge checkpoint_charge_;
-  std::vector<int64_t> wanted_checkpoints_;  // after the open pass
+  std::vector<int64_t> planned_checkpoints_;  // to keep at commit of the open pass
   TokenList ids_;
   int64_t tokens_ = 0, next_position_ = 0;
   int64_t committed_ = 0;

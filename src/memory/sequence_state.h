@@ -7,19 +7,22 @@
 
 namespace fathom {
 
-/// What a method keeps of one sequence beside its pages. It belongs to the memory: forked with it, rewound with it.
+/// The state of a method (selector or evictor) for one sequence. The Sequence owns it, forks it and rewinds it.
 class SequenceState {
  public:
   virtual ~SequenceState() = default;
+  /// Returns a copy for a fork of the sequence.
   virtual std::unique_ptr<SequenceState> fork() const = 0;
-  /// The sequence has only this many tokens any more.
+  /// Called after the sequence was truncated to `tokens` tokens.
   virtual void rewind(int64_t tokens) = 0;
-  /// Whether it knows tokens by where they lie, so that they must not move (Memory::pack).
+  /// Returns whether the state refers to tokens by index or position. Then no evictor may compact the sequence
+  /// (PagedKv::compact).
   virtual bool stores_positions() const { return true; }
 };
 
-/// A state of so much for each layer (copied by forks, and with a rewind of its own), and what all layers share. A
-/// Layer that has a kDetectsMovedTokens notices by itself where tokens have moved.
+/// A method state that consists of one Layer per layer and a Common part. Forks copy them. Layer has a member
+/// function rewind(tokens). A Layer with a member kDetectsMovedTokens detects moved tokens itself, so it does not
+/// forbid compaction.
 template <class Layer, class Common = std::monostate>
 struct LayerStates final : SequenceState {
   explicit LayerStates(int count) : layers(count) {}
@@ -30,7 +33,7 @@ struct LayerStates final : SequenceState {
   bool stores_positions() const override {
     return !requires { Layer::kDetectsMovedTokens; };
   }
-  /// What a state of this kind keeps.
+  /// Casts a state that is known to be of this type.
   static LayerStates& of(SequenceState* state) { return static_cast<LayerStates&>(*state); }
   static const LayerStates& of(const SequenceState* state) { return static_cast<const LayerStates&>(*state); }
 

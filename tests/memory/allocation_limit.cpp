@@ -8,18 +8,18 @@ namespace {
 
 constexpr int kUnlimited = -1;
 thread_local int allocations_left = kUnlimited;
-thread_local size_t bytes_given = 0;
+thread_local size_t bytes_requested = 0;
 
 void* allocate(size_t size) {
   if (allocations_left == 0) return nullptr;
   if (allocations_left > 0) --allocations_left;
-  bytes_given += size;
+  bytes_requested += size;
   return std::malloc(size > 0 ? size : 1);
 }
 
 }  // namespace
 
-size_t allocated_bytes() { return bytes_given; }
+size_t allocated_bytes() { return bytes_requested; }
 
 AllocationLimit::AllocationLimit(int allocations) { allocations_left = allocations; }
 AllocationLimit::~AllocationLimit() { allocations_left = kUnlimited; }

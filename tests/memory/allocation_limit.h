@@ -8,7 +8,7 @@
 
 namespace fathom::test {
 
-/// While it lives, operator new throws std::bad_alloc on this thread after `allocations` more calls.
+/// Until its destruction, operator new throws std::bad_alloc on this thread after `allocations` more calls.
 class AllocationLimit {
  public:
   explicit AllocationLimit(int allocations);
@@ -16,18 +16,17 @@ class AllocationLimit {
   AllocationLimit(const AllocationLimit&) = delete;
 };
 
-/// The bytes that operator new has given to this thread so far.
+/// Returns the total bytes that this thread has requested from operator new so far.
 size_t allocated_bytes();
 
-/// Calls `attempt`, which is to throw, with no allocation allowed, then with one, two and so on until it succeeds;
-/// `check` runs after each failure.
+/// Calls `attempt` with 0, 1, 2, … allocations allowed until it succeeds. Calls `check` after each std::bad_alloc.
 inline void with_each_failing_allocation(const std::function<void()>& attempt, const std::function<void()>& check) {
   for (int allocations = 0;; ++allocations) {
     ASSERT_LT(allocations, 1000);
     try {
       const AllocationLimit limit(allocations);
       attempt();
-      ASSERT_GT(allocations, 0) << "nothing is allocated: the test would test nothing";
+      ASSERT_GT(allocations, 0) << "attempt allocates nothing, so nothing was tested";
       return;
     } catch (const std::bad_alloc&) {
       check();

@@ -10,25 +10,25 @@
 
 namespace fathom::test {
 
-/// Two tensors whose sizes are no multiples of a cache line.
+/// Returns a layout of two tensors whose sizes are not multiples of a cache line.
 inline std::shared_ptr<const RecurrentLayout> number_layout() {
   static const auto layout = std::make_shared<const RecurrentLayout>(RecurrentLayout{{{"conv", 3}, {"scan", 21}}});
   return layout;
 }
 
-/// A recurrence on whole numbers, exact in floats, that tells orders of tokens apart.
+/// Returns the next state of a recurrence on integers. It is exact in float32 and depends on the order of tokens.
 inline float next_number(float state, int64_t id, int64_t element) {
   return static_cast<float>((static_cast<int64_t>(state) * 5 + id * (element + 3) + 1) % 99991);
 }
 
-/// Element i of a tensor after these tokens, from zeros.
+/// Returns element i of a tensor after these tokens, starting from zero.
 inline float number_after(const std::vector<int64_t>& ids, size_t tensor, int64_t i) {
   float state = 0;
   for (const int64_t id : ids) state = next_number(state, id, 100 * static_cast<int64_t>(tensor) + i);
   return state;
 }
 
-/// What a mixer does: makes the state after each segment of the opened tokens. ids: of the tokens.
+/// Writes the state after each segment of the opened tokens, as a mixer does. ids: of the tokens.
 inline void write_numbers(RecurrentState& state, const std::vector<int64_t>& ids) {
   int64_t row = 0;
   for (size_t segment = 0; segment < state.stops().size(); ++segment) {
@@ -46,7 +46,7 @@ inline void write_numbers(RecurrentState& state, const std::vector<int64_t>& ids
   }
 }
 
-/// The state is that after these tokens; `at`: of them, if it is that of a checkpoint.
+/// Expects the state after tokens `ids`, or its checkpoint after the first `at` of them if `at` ≥ 0.
 inline void expect_numbers(const RecurrentState& state, std::vector<int64_t> ids, int64_t at = -1) {
   if (at < 0) {
     ASSERT_EQ(state.tokens(), std::ssize(ids));

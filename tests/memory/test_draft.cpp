@@ -1,4 +1,4 @@
-// Drafts: trees of tokens, and what accepting a path of one leaves in pages.
+// DraftTree, and the pages of sequences after drafts are accepted or abandoned.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -8,8 +8,8 @@
 
 #include "allocation_limit.h"
 #include "base/error.h"
-#include "token_pages.h"
 #include "seed.h"
+#include "token_pages.h"
 
 namespace fathom {
 namespace {
@@ -21,7 +21,8 @@ using test::store_of;
 
 constexpr PageFormat kFormats[] = {PageFormat::kF32, PageFormat::kBF16, PageFormat::kQ8, PageFormat::kQ4};
 
-std::string refused(const std::function<void()>& action) {
+/// Returns the message of the Error that `action` throws; empty: none.
+std::string error_of(const std::function<void()>& action) {
   try {
     action();
   } catch (const Error& error) {
@@ -30,7 +31,7 @@ std::string refused(const std::function<void()>& action) {
   return "";
 }
 
-TEST(DraftTree, NumbersNodesInTheOrderInWhichTheyAreAdded) {
+TEST(DraftTree, NumbersNodesInOrderOfAdd) {
   DraftTree tree;
   EXPECT_EQ(tree.size(), 0);
   EXPECT_EQ(tree.add(-1), 0);  //  0   4
@@ -49,7 +50,7 @@ TEST(DraftTree, NumbersNodesInTheOrderInWhichTheyAreAdded) {
   EXPECT_FALSE(tree.is_chain());
 }
 
-TEST(DraftTree, PathsBeginAtARootAndGoFromParentToChild) {
+TEST(DraftTree, PathsStartAtARootAndFollowParentToChild) {
   DraftTree tree;
   for (const int parent : {-1, 0, 0, 2, -1}) tree.add(parent);
   using Path = std::vector<int>;
@@ -58,7 +59,7 @@ TEST(DraftTree, PathsBeginAtARootAndGoFromParentToChild) {
     EXPECT_FALSE(tree.is_path(path)) << testing::PrintToString(path);
 }
 
-TEST(DraftTree, AChainIsOnePath) {
+TEST(DraftTree, AllNodesOfAChainAreOnePath) {
   for (const int nodes : {0, 1, 2, 64}) {
     const DraftTree chain = DraftTree::chain(nodes);
     EXPECT_EQ(chain.size(), nodes);
@@ -74,21 +75,21 @@ TEST(DraftTree, AChainIsOnePath) {
   EXPECT_EQ(DraftTree::chain(64).path(63), ~uint64_t{0});
 }
 
-TEST(DraftTree, RefusesWhatHasNoParentAndMoreThanAWordHolds) {
+TEST(DraftTree, RejectsInvalidParentsAndMoreThan64Nodes) {
   DraftTree tree;
-  EXPECT_EQ(refused([&] { tree.add(0); }), "draft token 0: there is no token 0 before it");
-  EXPECT_EQ(refused([&] { tree.add(-2); }), "draft token 0: there is no token -2 before it");
+  EXPECT_EQ(error_of([&] { tree.add(0); }), "draft token 0: expected a parent from -1 to -1, found 0");
+  EXPECT_EQ(error_of([&] { tree.add(-2); }), "draft token 0: expected a parent from -1 to -1, found -2");
   tree.add(-1);
-  EXPECT_EQ(refused([&] { tree.add(1); }), "draft token 1: there is no token 1 before it");
+  EXPECT_EQ(error_of([&] { tree.add(1); }), "draft token 1: expected a parent from -1 to 0, found 1");
   EXPECT_EQ(tree.size(), 1);
   for (int node = 1; node < 64; ++node) tree.add(-1);
-  EXPECT_EQ(refused([&] { tree.add(63); }), "a draft holds at most 64 tokens");
+  EXPECT_EQ(error_of([&] { tree.add(63); }), "draft: expected at most 64 tokens");
   EXPECT_EQ(tree.size(), 64);
   EXPECT_EQ(tree.path(63), uint64_t{1} << 63);
-  EXPECT_NE(refused([] { DraftTree::chain(65); }), "");
+  EXPECT_NE(error_of([] { DraftTree::chain(65); }), "");
 }
 
-/// A tree whose nodes mostly follow the newest ones.
+/// Returns a random tree in which the parent of most nodes is the previous node.
 DraftTree random_tree(std::mt19937& random, int nodes) {
   DraftTree tree;
   for (int node = 0; node < nodes; ++node)
@@ -96,7 +97,7 @@ DraftTree random_tree(std::mt19937& random, int nodes) {
   return tree;
 }
 
-/// A path from a root to some node; at times none.
+/// Returns the path from a root to a random node, or an empty path.
 std::vector<int> random_path(std::mt19937& random, const DraftTree& tree) {
   std::vector<int> path;
   for (int node = static_cast<int>(random() % (tree.size() + 1)) - 1; node >= 0; node = tree.parent(node))
@@ -104,20 +105,20 @@ std::vector<int> random_path(std::mt19937& random, const DraftTree& tree) {
   return path;
 }
 
-/// Opens a draft whose nodes have ids from `first` on, and writes it.
+/// Opens and writes a draft whose nodes have the ids first, first + 1, …
 void draft(Sequence& sequence, const DraftTree& tree, int64_t first) {
   const std::vector<int64_t> ids = following(first, tree.size());
   sequence.open_draft(tree, std::vector<int32_t>(ids.begin(), ids.end()));
   for (int layer = 0; layer < sequence.layers(); ++layer) test::write_tokens(sequence, layer, ids);
 }
 
-/// The nodes of a path, read one by one.
+/// Appends the nodes of a path one by one.
 void read_one_by_one(Sequence& sequence, const std::vector<int>& path, int64_t first) {
   for (const int node : path) test::read_tokens(sequence, {first + node}, {sequence.next_position()});
 }
 
-/// How far pages are compared: tokens that were given up may have left bytes behind the newest one.
-enum class Bytes { kAll, kOfTokens };
+/// The bytes of pages to compare. Discarded tokens may leave bytes after the newest token.
+enum class ComparedBytes { kAll, kTokens };
 
 bool same_token(const PageStore& a, PageId page, const PageStore& b, PageId other, int offset) {
   const PageFormat format = a.shape().format;
@@ -134,7 +135,7 @@ bool same_token(const PageStore& a, PageId page, const PageStore& b, PageId othe
   return true;
 }
 
-void expect_same_table(const Sequence& found, const Sequence& expected, int layer, int head, Bytes bytes) {
+void expect_same_table(const Sequence& found, const Sequence& expected, int layer, int head, ComparedBytes bytes) {
   const PageStore &in_found = store_of(found), &in_expected = store_of(expected);
   const PageTable &a = found.kv(layer).table(head), &b = expected.kv(layer).table(head);
   ASSERT_EQ(a.size(), b.size());
@@ -149,14 +150,14 @@ void expect_same_table(const Sequence& found, const Sequence& expected, int laye
       ASSERT_TRUE(same_token(in_found, a[e].page, in_expected, b[e].page, offset))
           << "page " << e << " token " << offset << " of layer " << layer << " head " << head;
     }
-    if (bytes == Bytes::kOfTokens) continue;
+    if (bytes == ComparedBytes::kTokens) continue;
     ASSERT_EQ(std::memcmp(in_found.keys(a[e].page), in_expected.keys(b[e].page), in_found.shape().bytes()), 0)
         << "page " << e << " of layer " << layer << " head " << head;
   }
 }
 
-/// Both hold the same tokens, and their pages the same bytes.
-void expect_same(const Sequence& found, const Sequence& expected, Bytes bytes = Bytes::kAll) {
+/// Expects the same tokens and the same bytes in their pages.
+void expect_same(const Sequence& found, const Sequence& expected, ComparedBytes bytes = ComparedBytes::kAll) {
   ASSERT_EQ(found.draft(), nullptr);
   ASSERT_EQ(found.tokens(), expected.tokens());
   ASSERT_EQ(found.next_position(), expected.next_position());
@@ -170,8 +171,8 @@ void expect_same(const Sequence& found, const Sequence& expected, Bytes bytes = 
   }
 }
 
-/// What a sequence with this many tokens is: each read one by one.
-Sequence read_before(PageFormat format, int64_t tokens, int layers = 2) {
+/// Returns a sequence of this many tokens, appended one by one.
+Sequence sequence_of(PageFormat format, int64_t tokens, int layers = 2) {
   Sequence sequence = small_sequence(small_store(format), layers, 2);
   for (int64_t i = 0; i < tokens; ++i) test::read_tokens(sequence, {i}, {i});
   return sequence;
@@ -179,21 +180,21 @@ Sequence read_before(PageFormat format, int64_t tokens, int layers = 2) {
 
 class Drafts : public testing::TestWithParam<PageFormat> {};
 
-TEST_P(Drafts, AcceptedTokensHaveTheBytesOfTokensReadOneByOne) {
-  const uint32_t seed = std::random_device()();
+TEST_P(Drafts, AcceptedTokensEqualTokensReadOneByOne) {
+  const uint32_t seed = test::seed(1);
   SCOPED_TRACE(testing::Message() << "seed " << seed);
-  std::mt19937 random(test::seed(seed));
+  std::mt19937 random(seed);
   for (int64_t filled = 0; filled < kPageTokens; ++filled) {
     for (const int64_t full_pages : {0, 1}) {
       const int64_t before = full_pages * kPageTokens + filled;
-      Sequence drafted = read_before(GetParam(), before), plain = read_before(GetParam(), before);
-      // as deep and as wide as a draft can be, and others
+      Sequence drafted = sequence_of(GetParam(), before), plain = sequence_of(GetParam(), before);
+      // the largest number of nodes, the smallest, and a random one
       const int nodes[] = {64, 1, static_cast<int>(1 + random() % 64)};
       for (int n = 0; n < 3; ++n) {
         SCOPED_TRACE(testing::Message() << before << " tokens, draft " << n << " of " << nodes[n]);
         const DraftTree tree = n == 0 && full_pages == 0 ? DraftTree::chain(64) : random_tree(random, nodes[n]);
         std::vector<int> path = random_path(random, tree);
-        if (n == 0 && filled % 2 == 0) {  // to the end
+        if (n == 0 && filled % 2 == 0) {  // up to the last node
           path.clear();
           for (int node = tree.size() - 1; node >= 0; node = tree.parent(node)) path.insert(path.begin(), node);
         }
@@ -206,7 +207,7 @@ TEST_P(Drafts, AcceptedTokensHaveTheBytesOfTokensReadOneByOne) {
       }
       test::read_following(drafted, 70, 7000);
       test::read_following(plain, 70, 7000);
-      ASSERT_NO_FATAL_FAILURE(expect_same(drafted, plain)) << "what follows";
+      ASSERT_NO_FATAL_FAILURE(expect_same(drafted, plain)) << "after reading more tokens";
     }
   }
 }
@@ -214,7 +215,7 @@ TEST_P(Drafts, AcceptedTokensHaveTheBytesOfTokensReadOneByOne) {
 TEST_P(Drafts, TakeAtMostTwoPagesAHead) {
   std::mt19937 random(test::seed(1));
   for (int64_t before = 0; before < 2 * kPageTokens; before += 7) {
-    Sequence sequence = read_before(GetParam(), before);
+    Sequence sequence = sequence_of(GetParam(), before);
     const size_t page = store_of(sequence).shape().bytes(), bytes = store_of(sequence).bytes_in_use();
     for (const DraftTree& tree : {DraftTree::chain(64), DraftTree::chain(1), random_tree(random, 40)}) {
       draft(sequence, tree, 1000);
@@ -222,17 +223,17 @@ TEST_P(Drafts, TakeAtMostTwoPagesAHead) {
       for (int node = 0; node < tree.size(); ++node) deepest = std::max(deepest, tree.depth(node));
       const size_t pages = before % kPageTokens + deepest >= kPageTokens ? 2 : 1;
       EXPECT_EQ(store_of(sequence).bytes_in_use(), bytes + 4 * pages * page);
-      EXPECT_EQ(sequence.tokens(), before) << "a draft is not read yet";
+      EXPECT_EQ(sequence.tokens(), before) << "draft nodes do not count";
       sequence.abandon();
       EXPECT_EQ(store_of(sequence).bytes_in_use(), bytes);
     }
   }
 }
 
-TEST_P(Drafts, NodesLieAsIfTheyFollowedTheirPaths) {
+TEST_P(Drafts, NodesAreRotatedByTheOffsetOfTheirPosition) {
   std::mt19937 random(test::seed(2));
   for (const int64_t before : {0, 1, 50, 63, 64, 100}) {
-    Sequence sequence = read_before(GetParam(), before);
+    Sequence sequence = sequence_of(GetParam(), before);
     const DraftTree tree = random_tree(random, 64);
     draft(sequence, tree, 1000);
     for (int table = 0; table < 4; ++table) {
@@ -247,7 +248,7 @@ TEST_P(Drafts, NodesLieAsIfTheyFollowedTheirPaths) {
         const int64_t position = before + tree.depth(node);
         const size_t p = pages.members[1] >> node & 1;
         ASSERT_EQ(pages.positions[p], position / kPageTokens * kPageTokens) << node;
-        // the page that would follow has it at the offset of its position
+        // rotated by the offset that it has once it is accepted
         const auto offset = static_cast<int>(position % kPageTokens);
         std::vector<float> key(test::kKeyDim);
         read_key(GetParam(), test::kKeyDim, store_of(sequence).keys(pages.pages[p].get()), node, key.data());
@@ -266,10 +267,10 @@ TEST_P(Drafts, NodesLieAsIfTheyFollowedTheirPaths) {
   }
 }
 
-TEST_P(Drafts, ThatAreAbandonedLeaveEverythingAsItWas) {
+TEST_P(Drafts, AbandonedDraftsChangeNothing) {
   std::mt19937 random(test::seed(3));
   for (const int64_t before : {0, 1, 63, 64, 100}) {
-    Sequence drafted = read_before(GetParam(), before), plain = read_before(GetParam(), before);
+    Sequence drafted = sequence_of(GetParam(), before), plain = sequence_of(GetParam(), before);
     const uint64_t version = drafted.kv(0).version(1);
     for (int n = 0; n < 5; ++n) {
       const DraftTree tree = random_tree(random, 1 + static_cast<int>(random() % 64));
@@ -294,7 +295,7 @@ TEST_P(Drafts, ThatAreAbandonedLeaveEverythingAsItWas) {
   }
 }
 
-TEST_P(Drafts, FollowGapsEvictionsAndMoves) {
+TEST_P(Drafts, WorkAfterGapsEvictionsAndMoves) {
   std::mt19937 random(test::seed(4));
   const auto begin = [&] {
     Sequence sequence = small_sequence(small_store(GetParam()), 1, 2);
@@ -312,7 +313,7 @@ TEST_P(Drafts, FollowGapsEvictionsAndMoves) {
       drafted.move_to(640 + n);
       plain.move_to(640 + n);
     }
-    if (n == 8) {  // a position that does not follow
+    if (n == 8) {  // a gap between positions
       for (Sequence* one : {&drafted, &plain}) test::read_tokens(*one, {500, 501}, {3000, 3001});
     }
     const DraftTree tree = random_tree(random, 30);
@@ -324,11 +325,11 @@ TEST_P(Drafts, FollowGapsEvictionsAndMoves) {
   }
 }
 
-TEST_P(Drafts, AcceptedByOneForkLeaveTheOtherAlone) {
+TEST_P(Drafts, AcceptingInOneForkDoesNotChangeTheOther) {
   for (const int64_t before : {40, 64, 100}) {
-    Sequence drafted = read_before(GetParam(), before);
-    const Sequence fork = drafted.fork(), plain = read_before(GetParam(), before);
-    Sequence read_on = read_before(GetParam(), before);
+    Sequence drafted = sequence_of(GetParam(), before);
+    const Sequence fork = drafted.fork(), plain = sequence_of(GetParam(), before);
+    Sequence read_on = sequence_of(GetParam(), before);
     const DraftTree tree = DraftTree::chain(40);
     draft(drafted, tree, 1000);
     std::vector<int> path(33);
@@ -340,18 +341,18 @@ TEST_P(Drafts, AcceptedByOneForkLeaveTheOtherAlone) {
   }
 }
 
-TEST_P(Drafts, AnyOperationsLeaveWhatReadingOneByOneWould) {
-  const uint32_t seed = std::random_device()();
+TEST_P(Drafts, RandomOperationsMatchReadingOneByOne) {
+  const uint32_t seed = test::seed(1);
   SCOPED_TRACE(testing::Message() << "seed " << seed);
-  std::mt19937 random(test::seed(seed));
-  struct Both {
+  std::mt19937 random(seed);
+  struct DraftedAndPlain {
     Sequence drafted, plain;
   };
-  std::vector<Both> pairs;
+  std::vector<DraftedAndPlain> pairs;
   pairs.push_back({small_sequence(small_store(GetParam()), 2, 2), small_sequence(small_store(GetParam()), 2, 2)});
   for (int n = 0; n < 150; ++n) {
     SCOPED_TRACE(testing::Message() << "operation " << n);
-    Both& both = pairs[random() % pairs.size()];
+    DraftedAndPlain& both = pairs[random() % pairs.size()];
     const int64_t first = 100 * n;
     switch (random() % 7) {
       case 0: {
@@ -367,7 +368,7 @@ TEST_P(Drafts, AnyOperationsLeaveWhatReadingOneByOneWould) {
       }
       case 2:
         if (pairs.size() < 4) {
-          Both copy{both.drafted.fork(), both.plain.fork()};
+          DraftedAndPlain copy{both.drafted.fork(), both.plain.fork()};
           pairs.push_back(std::move(copy));
         } else {
           pairs.erase(pairs.begin() + static_cast<std::ptrdiff_t>(random() % 4));
@@ -381,7 +382,7 @@ TEST_P(Drafts, AnyOperationsLeaveWhatReadingOneByOneWould) {
         read_one_by_one(both.plain, path, first);
       }
     }
-    for (const Both& one : pairs) ASSERT_NO_FATAL_FAILURE(expect_same(one.drafted, one.plain));
+    for (const DraftedAndPlain& one : pairs) ASSERT_NO_FATAL_FAILURE(expect_same(one.drafted, one.plain));
     ASSERT_EQ(store_of(pairs[0].drafted).bytes_in_use(), store_of(pairs[0].plain).bytes_in_use());
   }
 }
@@ -390,22 +391,23 @@ constexpr const char* kFormatNames[] = {"f32", "bf16", "q8", "q4"};
 INSTANTIATE_TEST_SUITE_P(Formats, Drafts, testing::ValuesIn(kFormats),
                          [](const auto& format) { return std::string(kFormatNames[format.index]); });
 
-TEST(Draft, WhatIsNotAPathIsRefusedAndNothingIsKept) {
-  Sequence sequence = read_before(PageFormat::kF32, 50);
-  const Sequence plain = read_before(PageFormat::kF32, 50);
+TEST(Draft, RejectsInvalidPathsAndDiscardsTheDraft) {
+  Sequence sequence = sequence_of(PageFormat::kF32, 50);
+  const Sequence plain = sequence_of(PageFormat::kF32, 50);
   DraftTree tree;
   for (const int parent : {-1, 0, 0, 2}) tree.add(parent);
   for (const std::vector<int>& path : {std::vector{1}, {0, 3}, {0, 1, 2}, {4}, {-1}}) {
     draft(sequence, tree, 1000);
-    EXPECT_EQ(refused([&] { sequence.accept(path); }), "the accepted tokens are not a path of the draft");
+    EXPECT_EQ(error_of([&] { sequence.accept(path); }), "the accepted tokens are not a path of the draft");
     ASSERT_NO_FATAL_FAILURE(expect_same(sequence, plain));
   }
-  EXPECT_EQ(refused([&] { sequence.accept(std::vector{0}); }), "there is no draft to accept tokens of");
+  EXPECT_EQ(error_of([&] { sequence.accept(std::vector{0}); }),
+            "cannot accept tokens: the sequence has no open draft");
   ASSERT_NO_FATAL_FAILURE(expect_same(sequence, plain));
   EXPECT_EQ(store_of(sequence).bytes_in_use(), store_of(plain).bytes_in_use());
 }
 
-TEST(Draft, ALayerWithLandmarksTakesNone) {
+TEST(Draft, IsRejectedByLayersWithLandmarks) {
   Sequence sequence = small_sequence(small_store(), 1, 1, 51);
   test::read_following(sequence, 30);
   const DraftTree tree = DraftTree::chain(2);
@@ -414,16 +416,16 @@ TEST(Draft, ALayerWithLandmarksTakesNone) {
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), Error::Kind::kUsage);
-    EXPECT_STREQ(error.what(), "a model with landmarks takes no drafts");
+    EXPECT_STREQ(error.what(), "this model was trained with landmarks: drafts are not supported");
   }
   EXPECT_EQ(sequence.draft(), nullptr);
   test::read_following(sequence, 30);
   EXPECT_EQ(sequence.tokens(), 60);
 }
 
-TEST(Draft, PositionsPastTheLimitAreRefusedAndChangeNothing) {
+TEST(Draft, RejectsPositionsPastTheLimitAndChangesNothing) {
   for (const int64_t room : {3, 2}) {
-    Sequence sequence = read_before(PageFormat::kF32, 50), plain = read_before(PageFormat::kF32, 50);
+    Sequence sequence = sequence_of(PageFormat::kF32, 50), plain = sequence_of(PageFormat::kF32, 50);
     for (Sequence* one : {&sequence, &plain}) one->move_to(kPositionLimit - 50 - room);
     const DraftTree tree = DraftTree::chain(3);
     if (room == 3) {
@@ -438,9 +440,9 @@ TEST(Draft, PositionsPastTheLimitAreRefusedAndChangeNothing) {
   }
 }
 
-TEST(Draft, OpeningThatFailsForLackOfMemoryChangesNothing) {
-  Sequence sequence = read_before(PageFormat::kF32, 50);
-  const Sequence plain = read_before(PageFormat::kF32, 50);
+TEST(Draft, OpeningWithoutMemoryChangesNothing) {
+  Sequence sequence = sequence_of(PageFormat::kF32, 50);
+  const Sequence plain = sequence_of(PageFormat::kF32, 50);
   const DraftTree tree = DraftTree::chain(40);
   const std::vector<int32_t> ids(40, 7);
   test::with_each_failing_allocation([&] { sequence.open_draft(tree, ids); },
@@ -451,10 +453,10 @@ TEST(Draft, OpeningThatFailsForLackOfMemoryChangesNothing) {
   EXPECT_EQ(sequence.draft(), &tree);
 }
 
-TEST(Draft, AcceptingThatFailsForLackOfMemoryKeepsNothing) {
-  for (const bool forked : {false, true}) {  // the last page has to be copied, or another begins
-    Sequence sequence = read_before(PageFormat::kF32, 50);
-    const Sequence plain = read_before(PageFormat::kF32, 50);
+TEST(Draft, AcceptingWithoutMemoryDiscardsTheDraft) {
+  for (const bool forked : {false, true}) {  // true: the shared last page must be copied
+    Sequence sequence = sequence_of(PageFormat::kF32, 50);
+    const Sequence plain = sequence_of(PageFormat::kF32, 50);
     const DraftTree tree = DraftTree::chain(40);
     std::vector<int> path(40);
     std::iota(path.begin(), path.end(), 0);
@@ -467,24 +469,24 @@ TEST(Draft, AcceptingThatFailsForLackOfMemoryKeepsNothing) {
         sequence.accept(path);
         break;
       } catch (const std::bad_alloc&) {
-        ASSERT_NO_FATAL_FAILURE(expect_same(sequence, plain, Bytes::kOfTokens)) << allocations;
+        ASSERT_NO_FATAL_FAILURE(expect_same(sequence, plain, ComparedBytes::kTokens)) << allocations;
       }
       ASSERT_LT(allocations, 1000);
     }
-    Sequence read_on = read_before(PageFormat::kF32, 50);
+    Sequence read_on = sequence_of(PageFormat::kF32, 50);
     read_one_by_one(read_on, path, 1000);
     ASSERT_NO_FATAL_FAILURE(expect_same(sequence, read_on));
     for (const Sequence& fork : forks) ASSERT_NO_FATAL_FAILURE(expect_same(fork, plain));
   }
 }
 
-TEST(Draft, ABudgetWithoutRoomForOneIsAnError) {
+TEST(Draft, IsRejectedIfTheBudgetIsTooSmall) {
   const PageShape shape{PageFormat::kF32, test::kKeyDim, test::kValueDim};
   const auto budget = std::make_shared<MemoryBudget>(9 * shape.bytes());
   Sequence sequence = small_sequence(std::make_shared<PageStore>(shape, budget), 2, 2);
   test::read_following(sequence, 50);
-  const DraftTree spills = DraftTree::chain(20), fits = DraftTree::chain(10);
-  EXPECT_NE(refused([&] { sequence.open_draft(spills, std::vector<int32_t>(20)); }).find("(--memory)"),
+  const DraftTree too_long = DraftTree::chain(20), fits = DraftTree::chain(10);
+  EXPECT_NE(error_of([&] { sequence.open_draft(too_long, std::vector<int32_t>(20)); }).find("(--memory)"),
             std::string::npos);
   EXPECT_EQ(budget->in_use(), 4 * shape.bytes());
   draft(sequence, fits, 1000);

@@ -1,4 +1,4 @@
-// Pages that lie in memory which the caller has mapped, and sequences that take them over.
+// Mapped pages (PageStore::map), and sequences that adopt them (PagedKv::adopt).
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 
@@ -13,22 +13,22 @@
 #include "base/aligned.h"
 #include "base/error.h"
 #include "memory/page_metadata.h"
-#include "token_pages.h"
 #include "seed.h"
+#include "token_pages.h"
 
 namespace fathom {
 namespace {
 
-constexpr PageShape kLarge{PageFormat::kF32, 4096, 4096};  // 2 MiB a page: two of them have numbers side by side
+constexpr PageShape kLarge{PageFormat::kF32, 4096, 4096};  // 2 MiB per page, two pages per slab
 
-/// Pages of arbitrary bytes, as a file would be mapped.
-struct Mapped {
-  Mapped(size_t bytes, std::byte fill) : buffer(std::make_shared<AlignedBuffer<std::byte>>(bytes)) {
+/// A buffer of pages in place of a mapped file.
+struct MappedBuffer {
+  MappedBuffer(size_t bytes, std::byte fill) : buffer(std::make_shared<AlignedBuffer<std::byte>>(bytes)) {
     std::ranges::fill(buffer->span(), fill);
   }
-  /// The mapping is gone: nobody has pages of it any more.
-  bool gone() const { return watch.expired(); }
-  /// Hands the memory over to a store: the number of the first page.
+  /// Returns whether the mapping was destroyed, because none of its pages has owners.
+  bool destroyed() const { return watch.expired(); }
+  /// Maps the buffer into a store, transfers its ownership, and returns the id of the first page.
   PageId map(PageStore& store, size_t count) {
     const std::span<const std::byte> pages = bytes();
     watch = buffer;
@@ -44,11 +44,11 @@ void release_all(PageStore& store, PageId first, size_t count) {
   for (size_t i = 0; i < count; ++i) store.release(first + static_cast<PageId>(i));
 }
 
-TEST(MappedPages, AreReadWhereTheyLie) {
+TEST(MappedPages, AreReadWithoutACopy) {
   const PageShape shape{PageFormat::kBF16, 16, 24};
   PageStore store(shape);
-  for (const size_t count : {size_t{1}, size_t{7}, size_t{3000}}) {  // of which about 800 have numbers of one slab
-    Mapped mapped(count * shape.bytes(), std::byte{0});
+  for (const size_t count : {size_t{1}, size_t{7}, size_t{3000}}) {  // about 800 pages per slab
+    MappedBuffer mapped(count * shape.bytes(), std::byte{0});
     const std::byte* data = mapped.bytes().data();
     for (size_t i = 0; i < count; ++i)
       std::memset(mapped.buffer->data() + i * shape.bytes(), static_cast<int>(i % 251), shape.bytes());
@@ -60,43 +60,43 @@ TEST(MappedPages, AreReadWhereTheyLie) {
       ASSERT_EQ(store.values(page), store.keys(page) + shape.key_bytes());
       ASSERT_EQ(store.keys(page)[shape.bytes() - 1], static_cast<std::byte>(i % 251));
       ASSERT_EQ(store.owners(page), 1u);
-      ASSERT_TRUE(store.shared(page)) << "whoever writes must copy it";
+      ASSERT_TRUE(store.shared(page)) << "must be copied before a write";
       ASSERT_NE(page, own.get());
     }
-    EXPECT_LT(first + count, store.most_pages());
+    EXPECT_LT(first + count, store.max_pages());
     EXPECT_EQ(store.bytes_in_use(), shape.bytes()) << "mapped pages do not count";
-    EXPECT_FALSE(mapped.gone());
+    EXPECT_FALSE(mapped.destroyed());
     release_all(store, first, count);
-    EXPECT_TRUE(mapped.gone());
+    EXPECT_TRUE(mapped.destroyed());
   }
 }
 
-TEST(MappedPages, TheMappingIsKeptUntilTheLastPageIsReleased) {
+TEST(MappedPages, KeepTheMappingUntilTheLastPageIsReleased) {
   PageStore store(kLarge);
-  Mapped mapped(5 * kLarge.bytes(), std::byte{7});
+  MappedBuffer mapped(5 * kLarge.bytes(), std::byte{7});
   const PageId first = mapped.map(store, 5);
   store.retain(first + 3);
   release_all(store, first, 5);
-  EXPECT_FALSE(mapped.gone());
+  EXPECT_FALSE(mapped.destroyed());
   EXPECT_EQ(store.keys(first + 3)[0], std::byte{7});
   EXPECT_EQ(store.owners(first + 3), 1u);
   store.release(first + 3);
-  EXPECT_TRUE(mapped.gone());
+  EXPECT_TRUE(mapped.destroyed());
 }
 
-TEST(MappedPages, AStoreThatGoesLetsGoOfItsMappings) {
-  Mapped mapped(2 * kLarge.bytes(), std::byte{7});
+TEST(MappedPages, DestroyingTheStoreReleasesTheMapping) {
+  MappedBuffer mapped(2 * kLarge.bytes(), std::byte{7});
   {
     PageStore store(kLarge);
     mapped.map(store, 2);
   }
-  EXPECT_TRUE(mapped.gone());
+  EXPECT_TRUE(mapped.destroyed());
 }
 
-TEST(MappedPages, NeitherCountTowardsTheBudgetNorTakePagesFromIt) {
+TEST(MappedPages, AreNotChargedToTheBudget) {
   const auto budget = std::make_shared<MemoryBudget>(kLarge.bytes());
   PageStore store(kLarge, budget);
-  Mapped mapped(3 * kLarge.bytes(), std::byte{7});
+  MappedBuffer mapped(3 * kLarge.bytes(), std::byte{7});
   const PageId first = mapped.map(store, 3);
   EXPECT_EQ(budget->in_use(), 0u);
   {
@@ -108,7 +108,7 @@ TEST(MappedPages, NeitherCountTowardsTheBudgetNorTakePagesFromIt) {
   EXPECT_EQ(budget->in_use(), 0u);
 }
 
-TEST(MappedPages, NumbersOfReleasedMappingsAreUsedAgain) {
+TEST(MappedPages, ReuseThePageIdsOfReleasedMappings) {
   PageStore store(kLarge);  // two pages to a slab
   const AlignedBuffer<std::byte> buffer(8 * kLarge.bytes());
   std::mt19937 random(test::seed(1));
@@ -132,10 +132,10 @@ TEST(MappedPages, NumbersOfReleasedMappingsAreUsedAgain) {
     std::ranges::shuffle(extents, random);
     for (const Extent& one : extents) release_all(store, one.first, one.count);
   }
-  EXPECT_LT(largest, 5u * 8) << "free numbers side by side are joined";
+  EXPECT_LT(largest, 5u * 8) << "adjacent free extents are joined";
 }
 
-TEST(MappedPages, ANumberThatIsUsedAgainHasAnotherVersion) {
+TEST(MappedPages, AReusedPageIdHasANewVersion) {
   PageStore store(kLarge);
   const AlignedBuffer<std::byte> buffer(kLarge.bytes());
   std::set<uint32_t> versions;
@@ -144,17 +144,17 @@ TEST(MappedPages, ANumberThatIsUsedAgainHasAnotherVersion) {
     page = store.map(buffer.span(), 1, nullptr);
     EXPECT_EQ(page, 0u);
     EXPECT_NE(store.version(page), 0u);
-    EXPECT_TRUE(versions.insert(store.version(page)).second) << "may hold something else than before";
+    EXPECT_TRUE(versions.insert(store.version(page)).second) << "the contents may have changed";
     store.release(page);
   }
   const PageRef own = store.allocate();
-  EXPECT_EQ(own.get() / 2, page / 2) << "a slab of that number";
+  EXPECT_EQ(own.get() / 2, page / 2) << "the slab index is reused";
   EXPECT_TRUE(versions.insert(store.version(0)).second);
 }
 
-TEST(MappedPages, ReleasingNeedsNoMemory) {
+TEST(MappedPages, ReleasingAllocatesNothing) {
   PageStore store(kLarge);
-  std::vector<Mapped> mapped;
+  std::vector<MappedBuffer> mapped;
   std::vector<PageId> firsts;
   for (int i = 0; i < 9; ++i) {
     mapped.emplace_back(kLarge.bytes(), std::byte{1});
@@ -164,23 +164,23 @@ TEST(MappedPages, ReleasingNeedsNoMemory) {
     const test::AllocationLimit limit(0);
     for (const PageId first : firsts) store.release(first);
   }
-  for (const Mapped& one : mapped) EXPECT_TRUE(one.gone());
+  for (const MappedBuffer& one : mapped) EXPECT_TRUE(one.destroyed());
 }
 
-TEST(MappedPages, AMappingThatFailsForLackOfMemoryLeavesNothingBehind) {
+TEST(MappedPages, MappingWithoutMemoryChangesNothing) {
   const PageShape shape{PageFormat::kBF16, 16, 24};
   PageStore store(shape);
   AlignedBuffer<std::byte> bytes(3000 * shape.bytes());
   test::with_each_failing_allocation(
       [&] {
         const PageId first = store.map(std::as_const(bytes).span(), 3000, nullptr);
-        EXPECT_EQ(first, 0u) << "no number was lost";
+        EXPECT_EQ(first, 0u) << "no page id was lost";
         release_all(store, first, 3000);
       },
       [&] { EXPECT_EQ(store.bytes_in_use(), 0u); });
 }
 
-std::string refused(PageStore& store, std::span<const std::byte> pages, size_t count) {
+std::string error_of(PageStore& store, std::span<const std::byte> pages, size_t count) {
   try {
     store.map(pages, count, nullptr);
   } catch (const Error& error) {
@@ -189,45 +189,44 @@ std::string refused(PageStore& store, std::span<const std::byte> pages, size_t c
   return "";
 }
 
-TEST(MappedPages, WrongSizesAndAlignmentAreRefused) {
+TEST(MappedPages, RejectWrongSizesAndAlignment) {
   const PageShape shape{PageFormat::kBF16, 16, 24};  // 5,120 bytes
   PageStore store(shape);
   AlignedBuffer<std::byte> buffer(4 * shape.bytes());
   const std::span<const std::byte> bytes = std::as_const(buffer).span();
-  EXPECT_EQ(refused(store, bytes, 5), "mapped pages: expected 5 of 5120 bytes, found 20480 bytes");
-  EXPECT_EQ(refused(store, bytes.first(4 * shape.bytes() - 1), 4),
-            "mapped pages: expected 4 of 5120 bytes, found 20479 bytes");
-  EXPECT_EQ(refused(store, bytes, 0), "mapped pages: expected 0 of 5120 bytes, found 20480 bytes");
-  EXPECT_EQ(refused(store, {}, 1), "mapped pages: expected 1 of 5120 bytes, found 0 bytes");
-  EXPECT_NE(refused(store, bytes, std::numeric_limits<size_t>::max()), "");
+  EXPECT_EQ(error_of(store, bytes, 5), "mapped pages: expected 5 pages of 5120 bytes, found 20480 bytes");
+  EXPECT_EQ(error_of(store, bytes.first(4 * shape.bytes() - 1), 4),
+            "mapped pages: expected 4 pages of 5120 bytes, found 20479 bytes");
+  EXPECT_EQ(error_of(store, bytes, 0), "mapped pages: expected 0 pages of 5120 bytes, found 20480 bytes");
+  EXPECT_EQ(error_of(store, {}, 1), "mapped pages: expected 1 pages of 5120 bytes, found 0 bytes");
+  EXPECT_NE(error_of(store, bytes, std::numeric_limits<size_t>::max()), "");
   for (const size_t offset : {1, 4, 32, 63})
-    EXPECT_EQ(refused(store, bytes.subspan(offset), 3), "mapped pages must be aligned to 64 bytes") << offset;
-  EXPECT_EQ(refused(store, bytes.subspan(64), 3), "");
+    EXPECT_EQ(error_of(store, bytes.subspan(offset), 3), "mapped pages must be aligned to 64 bytes") << offset;
+  EXPECT_EQ(error_of(store, bytes.subspan(64), 3), "");
 }
 
-TEST(MappedPages, MoreThanThereAreNumbersForIsAnError) {
-  const PageShape shape{PageFormat::kF32, 16384,
-                        16384};  // 8 MiB: a number for each slab, of which there are 65,536
+TEST(MappedPages, MorePagesThanPageIdsAreAnError) {
+  const PageShape shape{PageFormat::kF32, 16384, 16384};  // 8 MiB: one page per slab, 65,536 slabs
   PageStore store(shape);
-  const size_t most = store.most_pages(), bytes = (most + 1) * shape.bytes();
+  const size_t most = store.max_pages(), bytes = (most + 1) * shape.bytes();
   void* reserved = mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (reserved == MAP_FAILED) GTEST_SKIP() << "no room for 512 GiB of addresses";
+  if (reserved == MAP_FAILED) GTEST_SKIP() << "cannot reserve 512 GiB of address space";
   const std::span pages(static_cast<const std::byte*>(reserved), bytes);  // never read
-  EXPECT_NE(refused(store, pages, most + 1), "");
+  EXPECT_NE(error_of(store, pages, most + 1), "");
   const PageId first = store.map(pages, most, nullptr);
-  EXPECT_NE(refused(store, pages, 1), "");
+  EXPECT_NE(error_of(store, pages, 1), "");
   EXPECT_THROW(store.allocate(), Error);
   release_all(store, first, most);
   { const PageRef page = store.allocate(); }
-  EXPECT_EQ(refused(store, pages, 1), "");
+  EXPECT_EQ(error_of(store, pages, 1), "");
   munmap(reserved, bytes);
 }
 
-TEST(MappedPages, OwnersOnManyThreadsLetGoOfThemOnce) {
+TEST(MappedPages, OwnersOnManyThreadsReleaseTheMappingOnce) {
   const PageShape shape{PageFormat::kBF16, 16, 24};
   PageStore store(shape);
   for (int round = 0; round < 20; ++round) {
-    Mapped mapped(64 * shape.bytes(), std::byte{3});
+    MappedBuffer mapped(64 * shape.bytes(), std::byte{3});
     const PageId first = mapped.map(store, 64);
     std::vector<std::thread> threads;
     for (int t = 0; t < 4; ++t) {
@@ -244,16 +243,15 @@ TEST(MappedPages, OwnersOnManyThreadsLetGoOfThemOnce) {
     }
     release_all(store, first, 64);
     for (std::thread& thread : threads) thread.join();
-    EXPECT_TRUE(mapped.gone());
+    EXPECT_TRUE(mapped.destroyed());
   }
 }
 
-/// Full pages of a sequence of one layer, copied to where they can be mapped: those of each head one after the
-/// other.
-Mapped copy_pages(const Sequence& sequence, size_t entries) {
+/// Returns a copy of the first `entries` full pages of each head of a sequence of one layer, ordered by head.
+MappedBuffer copy_pages(const Sequence& sequence, size_t entries) {
   const PagedKv& kv = sequence.kv(0);
   const size_t bytes = kv.shape().bytes();
-  Mapped mapped(kv.heads() * entries * bytes, std::byte{0});
+  MappedBuffer mapped(kv.heads() * entries * bytes, std::byte{0});
   for (int head = 0; head < kv.heads(); ++head)
     for (size_t e = 0; e < entries; ++e)
       std::memcpy(mapped.buffer->data() + (head * entries + e) * bytes, kv.store().keys(kv.table(head)[e].page),
@@ -261,7 +259,7 @@ Mapped copy_pages(const Sequence& sequence, size_t entries) {
   return mapped;
 }
 
-/// A sequence of one layer with two heads has tokens with these ids.
+/// Expects tokens with these ids in a layer with two heads.
 void expect_ids(const PagedKv& kv, const std::vector<int64_t>& ids) {
   ASSERT_EQ(kv.tokens(), std::ssize(ids));
   for (int head = 0; head < 2; ++head) {
@@ -285,7 +283,7 @@ PagedKv empty_layer(const std::shared_ptr<PageStore>& store) {
   return PagedKv(config);
 }
 
-/// Opens room for tokens with these ids behind the last one, and writes them.
+/// Appends tokens with these ids at the next positions.
 void read(PagedKv& kv, const std::vector<int64_t>& ids) {
   const std::vector<int64_t> positions = test::following(kv.next_position(), std::ssize(ids));
   OpenedTokens opened;
@@ -308,12 +306,12 @@ class AdoptedPages : public testing::TestWithParam<PageFormat> {
   AdoptedPages() {
     Sequence written = test::small_sequence(test::small_store(GetParam()), 1, 2);
     test::read_following(written, kEntries * kPageTokens);
-    mapped_ = std::make_unique<Mapped>(copy_pages(written, kEntries));
+    mapped_ = std::make_unique<MappedBuffer>(copy_pages(written, kEntries));
     data_ = mapped_->bytes().data();
     before_.assign(data_, data_ + mapped_->bytes().size());
     first_ = mapped_->map(*store_, 2 * kEntries);
   }
-  /// Takes the pages over that are numbered `entry` in each head.
+  /// Adopts the mapped pages with index `entry` of both heads.
   void adopt(PagedKv& kv, size_t entry) const {
     const PageId pages[] = {first_ + static_cast<PageId>(entry), first_ + static_cast<PageId>(kEntries + entry)};
     kv.adopt(pages);
@@ -327,13 +325,13 @@ class AdoptedPages : public testing::TestWithParam<PageFormat> {
   void expect_mapping_unchanged() const { EXPECT_TRUE(std::equal(before_.begin(), before_.end(), data_)); }
 
   std::shared_ptr<PageStore> store_ = test::small_store(GetParam());
-  std::unique_ptr<Mapped> mapped_;
+  std::unique_ptr<MappedBuffer> mapped_;
   const std::byte* data_ = nullptr;
   std::vector<std::byte> before_;
   PageId first_ = kNoPage;
 };
 
-TEST_P(AdoptedPages, HoldTheTokensThatAnotherSequenceWrote) {
+TEST_P(AdoptedPages, HoldTheTokensOfTheSequenceThatWroteThem) {
   {
     const PagedKv kv = adopted();
     release_own();  // the tables are the only owners now
@@ -341,12 +339,12 @@ TEST_P(AdoptedPages, HoldTheTokensThatAnotherSequenceWrote) {
     EXPECT_EQ(kv.end_position(), 192);
     EXPECT_EQ(store_->bytes_in_use(), 0u);
     expect_ids(kv, test::following(0, 192));
-    EXPECT_FALSE(mapped_->gone());
+    EXPECT_FALSE(mapped_->destroyed());
   }
-  EXPECT_TRUE(mapped_->gone());
+  EXPECT_TRUE(mapped_->destroyed());
 }
 
-TEST_P(AdoptedPages, AreFollowedByPagesOfOnesOwn) {
+TEST_P(AdoptedPages, CanBeFollowedByOwnPages) {
   PagedKv kv = adopted();
   release_own();
   read(kv, test::following(192, 70));
@@ -355,12 +353,12 @@ TEST_P(AdoptedPages, AreFollowedByPagesOfOnesOwn) {
   expect_mapping_unchanged();
 }
 
-TEST_P(AdoptedPages, AreCopiedWhenTheyAreWrittenTo) {
+TEST_P(AdoptedPages, AreCopiedBeforeAWrite) {
   for (const int64_t kept : {1, 63, 64, 100, 150, 191}) {
     SCOPED_TRACE(kept);
     PagedKv kv = adopted();
     kv.truncate(kept);
-    EXPECT_EQ(store_->bytes_in_use(), 0u) << "nothing has been written";
+    EXPECT_EQ(store_->bytes_in_use(), 0u) << "nothing was written";
     read(kv, test::following(5000, 30));
     std::vector<int64_t> ids = test::following(0, kept);
     for (int64_t i = 0; i < 30; ++i) ids.push_back(5000 + i);
@@ -379,7 +377,7 @@ TEST_P(AdoptedPages, AreCopiedWhenTheyAreWrittenTo) {
   release_own();
 }
 
-TEST_P(AdoptedPages, AreSharedByForksAndEachOther) {
+TEST_P(AdoptedPages, AreSharedBetweenSequencesAndForks) {
   PagedKv one = adopted(), other = adopted();
   const std::unique_ptr<LayerState> forked = one.fork();
   release_own();
@@ -397,7 +395,7 @@ TEST_P(AdoptedPages, AreSharedByForksAndEachOther) {
   expect_mapping_unchanged();
 }
 
-TEST_P(AdoptedPages, AreReleasedWithTheTokensTheyHold) {
+TEST_P(AdoptedPages, AreReleasedWhenTheirTokensAreRemoved) {
   PagedKv kv = adopted();
   release_own();
   std::vector<char> keep(192, 1);
@@ -405,12 +403,12 @@ TEST_P(AdoptedPages, AreReleasedWithTheTokensTheyHold) {
   for (int head = 0; head < 2; ++head) kv.evict(head, keep);
   EXPECT_EQ(kv.table(0)[1].page, kNoPage);
   kv.truncate(128);
-  EXPECT_FALSE(mapped_->gone());
+  EXPECT_FALSE(mapped_->destroyed());
   kv.truncate(0);
-  EXPECT_TRUE(mapped_->gone());
+  EXPECT_TRUE(mapped_->destroyed());
 }
 
-TEST_P(AdoptedPages, KeepTheOffsetsOfTheirTokensWhereverTheyGo) {
+TEST_P(AdoptedPages, HoldTheSameTokensAtOtherPositions) {
   PagedKv kv = empty_layer(store_);
   read(kv, test::following(9000, 64));
   adopt(kv, 1);
@@ -426,7 +424,7 @@ TEST_P(AdoptedPages, KeepTheOffsetsOfTheirTokensWhereverTheyGo) {
   release_own();
 }
 
-TEST_P(AdoptedPages, OfAnotherMappingWithTheSameNumbersGetOtherMetadata) {
+TEST_P(AdoptedPages, OfANewMappingWithReusedIdsGetNewMetadata) {
   PageMetadata metadata(std::make_shared<MetadataPool>(sizeof(float)));
   const auto update = [&](const PagedKv& kv) {
     int made = 0;
@@ -442,10 +440,10 @@ TEST_P(AdoptedPages, OfAnotherMappingWithTheSameNumbersGetOtherMetadata) {
   EXPECT_EQ(update(kv), 0);
   release_own();
   kv.truncate(0);
-  ASSERT_TRUE(mapped_->gone());
+  ASSERT_TRUE(mapped_->destroyed());
   Sequence other = test::small_sequence(test::small_store(GetParam()), 1, 2);
   test::read_following(other, kEntries * kPageTokens, 4000);
-  Mapped mapped = copy_pages(other, kEntries);
+  MappedBuffer mapped = copy_pages(other, kEntries);
   ASSERT_EQ(mapped.map(*store_, 2 * kEntries), first_);
   for (size_t e = 0; e < kEntries; ++e) adopt(kv, e);
   EXPECT_EQ(update(kv), 3);
@@ -457,7 +455,7 @@ TEST_P(AdoptedPages, OfAnotherMappingWithTheSameNumbersGetOtherMetadata) {
   release_own();
 }
 
-TEST_P(AdoptedPages, PastTheLastPositionAreRefused) {
+TEST_P(AdoptedPages, PastTheLastPositionAreRejected) {
   PagedKv kv = empty_layer(store_);
   read(kv, test::following(0, 64));
   kv.move_to(kPositionLimit - 64 - 63);

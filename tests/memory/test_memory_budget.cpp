@@ -11,18 +11,18 @@
 
 #include "base/error.h"
 #include "memory/page_pool.h"
-#include "token_pages.h"
 #include "seed.h"
+#include "token_pages.h"
 
 namespace fathom {
 namespace {
 
 constexpr size_t kKiB = 1024;
-constexpr PageShape kShape{PageFormat::kBF16, 64, 64};  // 16 KiB a page
+constexpr PageShape kShape{PageFormat::kBF16, 64, 64};  // 16 KiB per page
 
-/// What an action that runs out of memory says.
+/// Returns the message of the out-of-memory Error that `action` throws; empty: none.
 template <class Action>
-std::string out_of_memory(const Action& action) {
+std::string out_of_memory_error(const Action& action) {
   try {
     action();
   } catch (const Error& error) {
@@ -32,7 +32,7 @@ std::string out_of_memory(const Action& action) {
   return "";
 }
 
-TEST(MemoryBudget, GivesUpToItsLimit) {
+TEST(MemoryBudget, TakesUpToItsLimit) {
   MemoryBudget budget(100);
   EXPECT_EQ(budget.limit(), 100u);
   budget.take(60);
@@ -42,23 +42,23 @@ TEST(MemoryBudget, GivesUpToItsLimit) {
   EXPECT_THROW(budget.take(1), Error);
   EXPECT_FALSE(budget.try_take(1));
   EXPECT_TRUE(budget.try_take(0));
-  EXPECT_EQ(budget.in_use(), 100u) << "what was refused is not taken";
-  budget.give_back(40);
+  EXPECT_EQ(budget.in_use(), 100u) << "a failed take takes nothing";
+  budget.release(40);
   EXPECT_FALSE(budget.try_take(41));
   EXPECT_TRUE(budget.try_take(40));
   EXPECT_EQ(budget.in_use(), 100u);
 }
 
-TEST(MemoryBudget, ALimitOfZeroIsNoneButCounts) {
+TEST(MemoryBudget, ZeroMeansNoLimitAndBytesAreCounted) {
   MemoryBudget budget;
   budget.take(size_t{1} << 50);
   EXPECT_TRUE(budget.try_take(size_t{1} << 50));
   EXPECT_EQ(budget.in_use(), size_t{2} << 50);
-  budget.give_back(size_t{2} << 50);
+  budget.release(size_t{2} << 50);
   EXPECT_EQ(budget.in_use(), 0u);
 }
 
-TEST(MemoryBudget, NumbersThatWouldWrapAroundDoNotFit) {
+TEST(MemoryBudget, SizesThatWouldOverflowDoNotFit) {
   MemoryBudget budget(100);
   budget.take(10);
   for (const size_t bytes : {std::numeric_limits<size_t>::max(), std::numeric_limits<size_t>::max() - 5})
@@ -69,37 +69,37 @@ TEST(MemoryBudget, NumbersThatWouldWrapAroundDoNotFit) {
 TEST(MemoryBudget, TheErrorNamesTheBudgetAndTheOption) {
   MemoryBudget budget(64 * kKiB);
   budget.take(48 * kKiB);
-  EXPECT_EQ(out_of_memory([&] { budget.take(32 * kKiB); }),
-            "out of memory: the budget of 64 KiB (--memory) has 48 KiB in use, and 32 KiB more were wanted");
+  EXPECT_EQ(out_of_memory_error([&] { budget.take(32 * kKiB); }),
+            "out of memory: the budget of 64 KiB (--memory) has 48 KiB in use, and 32 KiB more are needed");
   MemoryBudget other(kKiB, "--checkpoints");
-  EXPECT_EQ(out_of_memory([&] { other.take(2 * kKiB); }),
-            "out of memory: the budget of 1 KiB (--checkpoints) has 0 B in use, and 2 KiB more were wanted");
+  EXPECT_EQ(out_of_memory_error([&] { other.take(2 * kKiB); }),
+            "out of memory: the budget of 1 KiB (--checkpoints) has 0 B in use, and 2 KiB more are needed");
 }
 
-TEST(MemoryBudget, TheReclaimerIsCalledUntilWhatIsWantedFits) {
+TEST(MemoryBudget, ReclaimsUntilTheRequestFits) {
   MemoryBudget budget(100);
-  int calls = 0, kept = 5;  // of 20 bytes each
+  int calls = 0, reclaimable = 5;  // items of 20 bytes
   budget.set_reclaimer([&] {
     ++calls;
-    if (kept == 0) return false;
-    --kept;
-    budget.give_back(20);
+    if (reclaimable == 0) return false;
+    --reclaimable;
+    budget.release(20);
     return true;
   });
   budget.take(100);
-  EXPECT_EQ(calls, 0) << "it fitted";
+  EXPECT_EQ(calls, 0) << "the bytes fit";
   budget.take(50);
   EXPECT_EQ(calls, 3);
   EXPECT_EQ(budget.in_use(), 90u);
   EXPECT_FALSE(budget.try_take(50));
-  EXPECT_EQ(calls, 3) << "try_take reclaims nothing";
-  EXPECT_EQ(out_of_memory([&] { budget.take(70); }),
-            "out of memory: the budget of 100 B (--memory) has 50 B in use, and 70 B more were wanted");
-  EXPECT_EQ(calls, 6) << "two more were freed, then none was left";
+  EXPECT_EQ(calls, 3) << "try_take does not reclaim";
+  EXPECT_EQ(out_of_memory_error([&] { budget.take(70); }),
+            "out of memory: the budget of 100 B (--memory) has 50 B in use, and 70 B more are needed");
+  EXPECT_EQ(calls, 6) << "two more calls freed bytes, the third did not";
   EXPECT_EQ(budget.in_use(), 50u);
 }
 
-TEST(BudgetCharge, IsGivenBackOnce) {
+TEST(BudgetCharge, IsReleasedOnce) {
   const auto budget = std::make_shared<MemoryBudget>(100);
   {
     BudgetCharge charge(budget, 60);
@@ -114,30 +114,30 @@ TEST(BudgetCharge, IsGivenBackOnce) {
     other = std::move(moved);
     EXPECT_EQ(other.bytes(), 60u);
     other = {};
-    EXPECT_EQ(budget->in_use(), 30u) << "what it was assigned from still holds the other's";
+    EXPECT_EQ(budget->in_use(), 30u) << "the moved-from charge holds the other's bytes";
   }
   EXPECT_EQ(budget->in_use(), 0u);
   {
-    BudgetCharge kept(budget, 10);
-    kept.release();
+    BudgetCharge charge(budget, 10);
+    charge.detach();
   }
-  EXPECT_EQ(budget->in_use(), 10u) << "somebody else gives it back";
+  EXPECT_EQ(budget->in_use(), 10u) << "a detached charge releases nothing";
 }
 
-TEST(BudgetCharge, OfWhatMayNotFit) {
+TEST(BudgetCharge, TryTakeReturnsAnEmptyChargeIfTheBytesDoNotFit) {
   const auto budget = std::make_shared<MemoryBudget>(100);
-  const BudgetCharge fits = BudgetCharge::if_it_fits(budget, 70), not_so = BudgetCharge::if_it_fits(budget, 40);
+  const BudgetCharge fits = BudgetCharge::try_take(budget, 70), does_not_fit = BudgetCharge::try_take(budget, 40);
   EXPECT_EQ(fits.bytes(), 70u);
-  EXPECT_EQ(not_so.bytes(), 0u);
+  EXPECT_EQ(does_not_fit.bytes(), 0u);
   EXPECT_EQ(budget->in_use(), 70u);
-  EXPECT_EQ(BudgetCharge::if_it_fits(nullptr, 1000).bytes(), 1000u) << "without a budget all fits";
+  EXPECT_EQ(BudgetCharge::try_take(nullptr, 1000).bytes(), 1000u) << "no budget: no limit";
   EXPECT_EQ(BudgetCharge(nullptr, 1000).bytes(), 1000u);
 }
 
-TEST(MemoryBudget, TakesOnManyThreadsNeverExceedIt) {
+TEST(MemoryBudget, IsNeverExceededByManyThreads) {
   constexpr size_t kLimit = 1000;
   MemoryBudget budget(kLimit);
-  std::atomic<size_t> held{0};  // what was given: counted after taking, and no more before giving back
+  std::atomic<size_t> held{0};  // bytes taken: added after take, subtracted before release
   std::atomic<int> wrong{0}, refused{0};
   std::vector<std::thread> threads;
   for (int t = 0; t < 4; ++t) {
@@ -146,33 +146,33 @@ TEST(MemoryBudget, TakesOnManyThreadsNeverExceedIt) {
       std::vector<size_t> own;
       for (int n = 0; n < 5000; ++n) {
         const size_t bytes = 1 + random() % 300;
-        bool given = true;
+        bool taken = true;
         if (random() % 2) {
-          given = budget.try_take(bytes);
+          taken = budget.try_take(bytes);
         } else {
           try {
             budget.take(bytes);
           } catch (const Error&) {
-            given = false;
+            taken = false;
           }
         }
-        if (given) {
+        if (taken) {
           own.push_back(bytes);
           if (held += bytes; held > kLimit) ++wrong;
         } else {
           ++refused;
         }
         if (budget.in_use() > kLimit) ++wrong;
-        while (!own.empty() && (!given || random() % 2)) {
+        while (!own.empty() && (!taken || random() % 2)) {
           held -= own.back();
-          budget.give_back(own.back());
+          budget.release(own.back());
           own.pop_back();
-          given = true;
+          taken = true;
         }
       }
       for (const size_t bytes : own) {
         held -= bytes;
-        budget.give_back(bytes);
+        budget.release(bytes);
       }
     });
   }
@@ -182,7 +182,7 @@ TEST(MemoryBudget, TakesOnManyThreadsNeverExceedIt) {
   EXPECT_EQ(budget.in_use(), 0u);
 }
 
-TEST(MemoryBudget, OfPagesIsThatOfAllStores) {
+TEST(MemoryBudget, IsSharedByAllStoresOfAPool) {
   PagePool pool(5 * kShape.bytes());
   const auto store = pool.store(kShape);
   EXPECT_EQ(pool.store(kShape), store);
@@ -193,12 +193,12 @@ TEST(MemoryBudget, OfPagesIsThatOfAllStores) {
   pages.push_back(small->allocate());
   pages.push_back(small->allocate());
   EXPECT_EQ(pool.budget()->in_use(), 5 * kShape.bytes());
-  EXPECT_EQ(out_of_memory([&] { small->allocate(); }),
-            "out of memory: the budget of 80 KiB (--memory) has 80 KiB in use, and 8 KiB more were wanted");
+  EXPECT_EQ(out_of_memory_error([&] { small->allocate(); }),
+            "out of memory: the budget of 80 KiB (--memory) has 80 KiB in use, and 8 KiB more are needed");
   EXPECT_EQ(pool.budget()->in_use(), 5 * kShape.bytes());
   EXPECT_EQ(store->bytes_in_use(), 4 * kShape.bytes());
   pages.pop_back();
-  EXPECT_THROW(store->allocate(), Error) << "half a page is free";
+  EXPECT_THROW(store->allocate(), Error) << "only half a page is free";
   pages.push_back(small->allocate());
   pages.clear();
   EXPECT_EQ(pool.budget()->in_use(), 0u);
@@ -219,18 +219,18 @@ TEST(MemoryBudget, SharedPagesCountOnce) {
   EXPECT_EQ(budget->in_use(), 0u);
 }
 
-TEST(MemoryBudget, PagesThatTheMachineRefusesAreNotCharged) {
+TEST(MemoryBudget, PagesThatCannotBeAllocatedAreNotCharged) {
   const auto budget = std::make_shared<MemoryBudget>();
   PageStore store({PageFormat::kF32, 1 << 30, 1 << 30}, budget);  // 512 GiB a page
   try {
     const PageRef page = store.allocate();
-    GTEST_SKIP() << "this system promises memory that it does not have";
+    GTEST_SKIP() << "this system overcommits memory";
   } catch (const Error&) {
     EXPECT_EQ(budget->in_use(), 0u);
   }
 }
 
-TEST(MemoryBudget, TheReclaimerMayFreePagesOfTheStoreThatAsks) {
+TEST(MemoryBudget, TheReclaimerMayReleasePagesOfTheAllocatingStore) {
   const auto budget = std::make_shared<MemoryBudget>(3 * kShape.bytes());
   PageStore store(kShape, budget);
   std::vector<PageRef> cached, used;
@@ -247,14 +247,14 @@ TEST(MemoryBudget, TheReclaimerMayFreePagesOfTheStoreThatAsks) {
   budget->set_reclaimer({});
 }
 
-TEST(MemoryBudget, ASequenceThatRunsOutKeepsWhatItHad) {
+TEST(MemoryBudget, ASequenceIsUnchangedWhenTheBudgetIsExhausted) {
   const PageShape shape{PageFormat::kF32, test::kKeyDim, test::kValueDim};
   const auto budget = std::make_shared<MemoryBudget>(11 * shape.bytes());
   const auto store = std::make_shared<PageStore>(shape, budget);
   {
     Sequence sequence = test::small_sequence(store, 2, 2);
     test::read_following(sequence, 100);  // two pages in each of four tables
-    const auto expect_kept = [&](const Sequence& of) {
+    const auto expect_unchanged = [&](const Sequence& of) {
       EXPECT_EQ(of.tokens(), 100);
       EXPECT_EQ(of.next_position(), 100);
       EXPECT_EQ(of.ids().size(), 100);
@@ -265,17 +265,18 @@ TEST(MemoryBudget, ASequenceThatRunsOutKeepsWhatItHad) {
       for (int64_t i = 0; i < 100; ++i)
         ASSERT_NO_FATAL_FAILURE(test::expect_token(*store, of.kv(1).table(1)[i / 64].page, i % 64, i, 3));
     };
-    EXPECT_NE(out_of_memory([&] { sequence.open(test::following(100, 29)); }), "") << "four more pages, three free";
-    expect_kept(sequence);
+    EXPECT_NE(out_of_memory_error([&] { sequence.open(test::following(100, 29)); }), "")
+        << "needs four pages, three are free";
+    expect_unchanged(sequence);
     EXPECT_EQ(budget->in_use(), 8 * shape.bytes());
     {
-      Sequence fork = sequence.fork();  // its last pages would have to be copied
-      EXPECT_NE(out_of_memory([&] { fork.open(test::following(100, 1)); }), "");
-      expect_kept(fork);
-      expect_kept(sequence);
+      Sequence fork = sequence.fork();  // a write must copy its last pages
+      EXPECT_NE(out_of_memory_error([&] { fork.open(test::following(100, 1)); }), "");
+      expect_unchanged(fork);
+      expect_unchanged(sequence);
     }
-    EXPECT_EQ(budget->in_use(), 8 * shape.bytes()) << "pages that the fork had copied go with it";
-    test::read_following(sequence, 28);  // into the pages that are there
+    EXPECT_EQ(budget->in_use(), 8 * shape.bytes()) << "pages copied by the fork are released with it";
+    test::read_following(sequence, 28);  // fits in the existing pages
     EXPECT_EQ(sequence.tokens(), 128);
   }
   EXPECT_EQ(budget->in_use(), 0u);

@@ -21,6 +21,7 @@ namespace {
 
 const PageShape kSmall{PageFormat::kBF16, 16, 24};
 
+/// Returns whether all bytes of a page equal `value`.
 bool all_bytes(const PageStore& store, PageId page, std::byte value) {
   const std::byte* bytes = store.keys(page);
   return std::all_of(bytes, bytes + store.shape().bytes(), [&](std::byte b) { return b == value; });
@@ -57,7 +58,7 @@ TEST(PageStore, AReferenceReleasesItsPageUnlessItIsDetached) {
     PageRef moved = std::move(a);
     EXPECT_EQ(a.get(), kNoPage);
     EXPECT_EQ(moved.get(), kept);
-    b = std::move(moved);  // the other's page goes with it
+    b = std::move(moved);  // releases the page of b
     EXPECT_EQ(b.get(), kept);
   }
   EXPECT_EQ(store.bytes_in_use(), 0u);
@@ -71,7 +72,7 @@ TEST(PageStore, AReferenceReleasesItsPageUnlessItIsDetached) {
   EXPECT_EQ(store.bytes_in_use(), 0u);
 }
 
-TEST(PageStore, IsSharedWhileThereIsMoreThanOneOwner) {
+TEST(PageStore, PagesAreSharedWhileTheyHaveSeveralOwners) {
   PageStore store(kSmall);
   const PageId page = store.allocate().detach();
   EXPECT_FALSE(store.shared(page));
@@ -85,22 +86,22 @@ TEST(PageStore, IsSharedWhileThereIsMoreThanOneOwner) {
   store.release(page);
 }
 
-TEST(PageStore, FreedPagesComeBackZeroedWithOneOwner) {
+TEST(PageStore, ReusedPagesAreZeroedAndHaveOneOwner) {
   PageStore store(kSmall);
   const PageId page = store.allocate().detach();
   store.retain(page);
   std::memset(store.keys(page), 0xff, kSmall.bytes());  // NaN in both formats
   store.release(page);
   store.release(page);
-  const PageId again = store.allocate().detach();
-  EXPECT_EQ(again, page);
-  EXPECT_FALSE(store.shared(again));
-  EXPECT_TRUE(all_bytes(store, again, std::byte{0}));
-  store.release(again);
+  const PageId reused = store.allocate().detach();
+  EXPECT_EQ(reused, page);
+  EXPECT_FALSE(store.shared(reused));
+  EXPECT_TRUE(all_bytes(store, reused, std::byte{0}));
+  store.release(reused);
 }
 
 TEST(PageStore, ThousandsOfPagesOverManySlabsDoNotOverlap) {
-  PageStore store(kSmall);  // 5 KiB a page, about 800 to a slab
+  PageStore store(kSmall);  // 5 KiB per page, about 800 pages per slab
   std::vector<PageId> pages(5000);
   for (size_t i = 0; i < pages.size(); ++i) {
     pages[i] = store.allocate().detach();
@@ -117,7 +118,7 @@ TEST(PageStore, ThousandsOfPagesOverManySlabsDoNotOverlap) {
   EXPECT_EQ(store.bytes_in_use(), 0u);
 }
 
-TEST(PageStore, PagesLargerThanASlabHaveSlabsOfTheirOwn) {
+TEST(PageStore, PagesLargerThanASlabGetTheirOwnSlabs) {
   const PageShape large{PageFormat::kF32, 16384, 16384};  // 8 MiB
   PageStore store(large);
   const PageId a = store.allocate().detach(), b = store.allocate().detach();
@@ -127,15 +128,15 @@ TEST(PageStore, PagesLargerThanASlabHaveSlabsOfTheirOwn) {
   store.release(b);
 }
 
-TEST(PageStore, MoreThanTheMachineHasIsAnErrorThatNamesTheSize) {
+TEST(PageStore, AllocationErrorsNameTheSize) {
   int overcommit = 0;
   std::ifstream("/proc/sys/vm/overcommit_memory") >> overcommit;
-  if (overcommit == 1) GTEST_SKIP() << "this system promises memory that it does not have";
-  PageStore store({PageFormat::kF32, 1 << 30, 1 << 30});  // 512 GiB a page
-  for (int attempt = 0; attempt < 2; ++attempt) {         // also after a failure
+  if (overcommit == 1) GTEST_SKIP() << "this system overcommits memory";
+  PageStore store({PageFormat::kF32, 1 << 30, 1 << 30});  // 512 GiB per page
+  for (int attempt = 0; attempt < 2; ++attempt) {         // the second attempt follows a failure
     try {
       store.allocate();
-      FAIL() << "512 GiB were there";
+      FAIL() << "512 GiB were allocated";
     } catch (const Error& error) {
       EXPECT_NE(std::string(error.what()).find("549755813888"), std::string::npos) << error.what();
     }
@@ -143,7 +144,7 @@ TEST(PageStore, MoreThanTheMachineHasIsAnErrorThatNamesTheSize) {
   EXPECT_EQ(store.bytes_in_use(), 0u);
 }
 
-TEST(PageStore, AnAllocationThatFailsChangesNothing) {
+TEST(PageStore, FailedAllocationsChangeNothing) {
   bool failed = true;
   for (int allocations = 0; failed; ++allocations) {
     PageStore store(kSmall);
@@ -159,11 +160,11 @@ TEST(PageStore, AnAllocationThatFailsChangesNothing) {
     EXPECT_EQ(page, 0u) << "no page was lost";
     EXPECT_EQ(store.bytes_in_use(), kSmall.bytes());
     store.release(page);
-    ASSERT_TRUE(allocations > 0 || failed) << "a slab needs memory: the test would test nothing";
+    ASSERT_TRUE(allocations > 0 || failed) << "no allocation failed, so nothing was tested";
   }
 }
 
-TEST(PageStore, ReleaseNeedsNoMemory) {
+TEST(PageStore, ReleaseAllocatesNothing) {
   PageStore store(kSmall);
   static_assert(noexcept(store.release(0)));
   std::vector<PageId> pages(5000);  // several slabs
@@ -211,7 +212,7 @@ TEST(PageStore, OwnersOnManyThreadsLoseNoPage) {
   EXPECT_EQ(store.bytes_in_use(), 0u);
 }
 
-TEST(PageBits, EqualABitByBitCountForAllBounds) {
+TEST(PageBits, EqualABitwiseReferenceForAllBounds) {
   for (int64_t begin = -70; begin <= 70; ++begin) {
     for (int64_t end = -70; end <= 140; ++end) {
       uint64_t expected = 0;

@@ -22,8 +22,8 @@ using test::with_each_failing_allocation;
 constexpr size_t kRun = PageTable::kRun;
 constexpr PageShape kShape{PageFormat::kBF16, 4, 4};
 
-/// A table of full pages.
-PageTable filled(PageStore& store, size_t entries) {
+/// Returns a table of full pages.
+PageTable filled_table(PageStore& store, size_t entries) {
   PageTable table(store);
   for (size_t i = 0; i < entries; ++i)
     table.push_back({kNoPage, kPageTokens, static_cast<int64_t>(64 * i), static_cast<int64_t>(64 * i), 1 + i},
@@ -31,16 +31,17 @@ PageTable filled(PageStore& store, size_t entries) {
   return table;
 }
 
-/// Two tables have this entry in one run.
+/// Returns whether two tables share the run of entry i.
 bool shared(const PageTable& a, const PageTable& b, size_t i) { return &a[i] == &b[i]; }
 
+/// Returns PageEntry::first of all entries.
 std::vector<int64_t> firsts(const PageTable& table) {
   std::vector<int64_t> all;
   for (const PageEntry& entry : table) all.push_back(entry.first);
   return all;
 }
 
-TEST(PageTable, HoldsWhatWasAppended) {
+TEST(PageTable, HoldsAppendedEntries) {
   PageStore store(kShape);
   {
     PageTable table(store);
@@ -71,20 +72,20 @@ TEST(PageTable, HoldsWhatWasAppended) {
 
 TEST(PageTable, ForksShareRunsAndPages) {
   PageStore store(kShape);
-  const PageTable trunk = filled(store, 5 * kRun + 3);
+  const PageTable trunk = filled_table(store, 5 * kRun + 3);
   const size_t bytes = store.bytes_in_use(), before = test::allocated_bytes();
   const PageTable fork(trunk);
-  EXPECT_LE(test::allocated_bytes() - before, 6 * 2 * sizeof(void*)) << "a pointer for each run";
+  EXPECT_LE(test::allocated_bytes() - before, 6 * 2 * sizeof(void*)) << "one pointer per run";
   EXPECT_EQ(store.bytes_in_use(), bytes);
   for (size_t i = 0; i < trunk.size(); ++i) {
     EXPECT_TRUE(shared(trunk, fork, i)) << i;
-    EXPECT_EQ(store.owners(trunk[i].page), 1u) << "the run is the owner";
+    EXPECT_EQ(store.owners(trunk[i].page), 1u) << "the shared run is the only owner";
   }
 }
 
 TEST(PageTable, WritingCopiesOneRun) {
   PageStore store(kShape);
-  PageTable trunk = filled(store, 5 * kRun + 3);
+  PageTable trunk = filled_table(store, 5 * kRun + 3);
   const std::vector<int64_t> before = firsts(trunk);
   for (const size_t written : {size_t{0}, 2 * kRun + 7, 5 * kRun + 2}) {
     PageTable fork(trunk);
@@ -99,18 +100,18 @@ TEST(PageTable, WritingCopiesOneRun) {
     EXPECT_EQ(fork[written].first, -1);
     const PageEntry* at = &fork[written];
     fork.edit(written).first = -2;
-    EXPECT_EQ(&fork[written], at) << "its own run is written in place";
+    EXPECT_EQ(&fork[written], at) << "an unshared run is written in place";
   }
   const PageEntry* at = &trunk[0];
   trunk.edit(0).mask = 9;
-  EXPECT_EQ(&trunk[0], at) << "no fork is left";
+  EXPECT_EQ(&trunk[0], at) << "all forks were destroyed";
   for (const PageEntry& entry : trunk) EXPECT_EQ(store.owners(entry.page), 1u);
 }
 
-TEST(PageTable, ForksThatAppendGoApart) {
+TEST(PageTable, ForksAppendIndependently) {
   PageStore store(kShape);
   for (const size_t entries : {kRun - 1, kRun, kRun + 1}) {
-    PageTable trunk = filled(store, entries);
+    PageTable trunk = filled_table(store, entries);
     PageTable fork(trunk);
     fork.push_back({kNoPage, 1, -5, 0, 0}, store.allocate());
     trunk.push_back({kNoPage, 1, -7, 0, 0}, store.allocate());
@@ -123,9 +124,9 @@ TEST(PageTable, ForksThatAppendGoApart) {
   EXPECT_EQ(store.bytes_in_use(), 0u);
 }
 
-TEST(PageTable, TruncatingInsideASharedRunLeavesTheOtherSideAlone) {
+TEST(PageTable, TruncatingInsideASharedRunDoesNotChangeTheOtherTable) {
   PageStore store(kShape);
-  const PageTable trunk = filled(store, 4 * kRun + 9);
+  const PageTable trunk = filled_table(store, 4 * kRun + 9);
   const std::vector<int64_t> before = firsts(trunk);
   for (const size_t kept : {size_t{0}, size_t{1}, kRun - 1, kRun, kRun + 1, 3 * kRun, 4 * kRun + 8, 4 * kRun + 9}) {
     SCOPED_TRACE(kept);
@@ -147,9 +148,9 @@ TEST(PageTable, TruncatingInsideASharedRunLeavesTheOtherSideAlone) {
   }
 }
 
-TEST(PageTable, TruncatingReleasesThePagesOfWhatGoes) {
+TEST(PageTable, TruncatingReleasesThePagesOfRemovedEntries) {
   PageStore store(kShape);
-  PageTable table = filled(store, 3 * kRun);
+  PageTable table = filled_table(store, 3 * kRun);
   const PageEntry* at = &table[0];
   for (const size_t kept : {3 * kRun, 3 * kRun - 1, 2 * kRun, kRun + 3, size_t{5}, size_t{0}}) {
     table.truncate(kept);
@@ -163,9 +164,9 @@ TEST(PageTable, TruncatingReleasesThePagesOfWhatGoes) {
   EXPECT_TRUE(table.empty());
 }
 
-TEST(PageTable, AnEntryChangesItsPageInOneForkAlone) {
+TEST(PageTable, SetPageChangesOnlyOneFork) {
   PageStore store(kShape);
-  PageTable trunk = filled(store, 10);
+  PageTable trunk = filled_table(store, 10);
   PageTable fork(trunk);
   const PageId old = trunk[4].page;
   fork.set_page(4, store.allocate());
@@ -179,9 +180,9 @@ TEST(PageTable, AnEntryChangesItsPageInOneForkAlone) {
   EXPECT_EQ(store.bytes_in_use(), 9 * store.shape().bytes());
 }
 
-TEST(PageTable, MovingAndAssigningHandOverThePages) {
+TEST(PageTable, MovingAndAssigningTransferThePages) {
   PageStore store(kShape);
-  PageTable a = filled(store, 40), b = filled(store, 3);
+  PageTable a = filled_table(store, 40), b = filled_table(store, 3);
   const std::vector<int64_t> before = firsts(a);
   b = a;
   EXPECT_EQ(store.bytes_in_use(), 40 * store.shape().bytes());
@@ -191,16 +192,16 @@ TEST(PageTable, MovingAndAssigningHandOverThePages) {
   const PageTable c = std::move(a);
   EXPECT_EQ(firsts(c), before);
   EXPECT_TRUE(a.empty());
-  a.push_back({kNoPage, 1, 5, 5, 1}, store.allocate());  // of use again
+  a.push_back({kNoPage, 1, 5, 5, 1}, store.allocate());  // a moved-from table can be reused
   EXPECT_EQ(a.back().first, 5);
   b = std::move(a);
   EXPECT_EQ(firsts(b), (std::vector<int64_t>{5}));
   EXPECT_EQ(store.bytes_in_use(), 41 * store.shape().bytes());
 }
 
-TEST(PageTable, WhatFailsForLackOfMemoryChangesNothing) {
+TEST(PageTable, OperationsWithoutMemoryChangeNothing) {
   PageStore store(kShape);
-  PageTable trunk = filled(store, 2 * kRun + 4);
+  PageTable trunk = filled_table(store, 2 * kRun + 4);
   const std::vector<int64_t> before = firsts(trunk);
   const size_t bytes = store.bytes_in_use();
   PageTable fork(trunk);
@@ -229,11 +230,11 @@ TEST(PageTable, WhatFailsForLackOfMemoryChangesNothing) {
                                });
 }
 
-TEST(PageTable, IteratorsAreOfRandomAccess) {
+TEST(PageTable, HasRandomAccessIterators) {
   static_assert(std::random_access_iterator<PageTable::Iterator>);
   static_assert(std::is_same_v<std::iter_reference_t<PageTable::Iterator>, const PageEntry&>);
   PageStore store(kShape);
-  const PageTable table = filled(store, 2 * kRun + 5);
+  const PageTable table = filled_table(store, 2 * kRun + 5);
   const auto n = static_cast<std::ptrdiff_t>(table.size());
   EXPECT_EQ(table.end() - table.begin(), n);
   EXPECT_EQ(std::ranges::distance(table), n);
@@ -260,10 +261,10 @@ TEST(PageTable, IteratorsAreOfRandomAccess) {
   EXPECT_EQ(none.begin(), none.end());
 }
 
-/// Random operations on tables that are forks of each other, each done to plain lists, too.
-class Operations {
+/// Applies random operations to forks of a page table and to lists of entries that model them.
+class PageTableOperations {
  public:
-  explicit Operations(uint32_t seed) : random_(seed) { pairs_.push_back({PageTable(store_), {}}); }
+  explicit PageTableOperations(uint32_t seed) : random_(seed) { pairs_.push_back({PageTable(store_), {}}); }
 
   void one() {
     Pair& p = pairs_[below(pairs_.size())];
@@ -299,7 +300,7 @@ class Operations {
   }
 
   void expect_all() const {
-    std::map<PageId, std::set<const PageEntry*>> owners;  // entries in different runs that have the page
+    std::map<PageId, std::set<const PageEntry*>> owners;  // page to its entries in different runs
     for (const Pair& p : pairs_) {
       ASSERT_EQ(p.table.size(), p.plain.size());
       ASSERT_EQ(p.table.empty(), p.plain.empty());
@@ -317,7 +318,7 @@ class Operations {
     ASSERT_EQ(store_.bytes_in_use(), owners.size() * store_.shape().bytes());
   }
 
-  size_t bytes_after_all_are_gone() {
+  size_t bytes_after_clear() {
     pairs_.clear();
     return store_.bytes_in_use();
   }
@@ -336,7 +337,7 @@ class Operations {
     entry.mask = random_();
     return entry;
   }
-  /// None, a new one, or one that is there already.
+  /// Returns no page, a new page, or a page that some table already has.
   PageRef any_page() {
     if (below(8) == 0) return {};
     const Pair& p = pairs_[below(pairs_.size())];
@@ -376,23 +377,23 @@ class Operations {
   std::vector<Pair> pairs_;
 };
 
-TEST(PageTable, AnyOperationsLeaveWhatListsWouldHold) {
+TEST(PageTable, RandomOperationsMatchAListModel) {
   for (int round = 0; round < 10; ++round) {
-    const uint32_t seed = std::random_device()();
+    const uint32_t seed = test::seed(1);
     SCOPED_TRACE(testing::Message() << "seed " << seed);
-    Operations operations(seed);
+    PageTableOperations operations(seed);
     for (int n = 0; n < 400; ++n) {
       operations.one();
       ASSERT_NO_FATAL_FAILURE(operations.expect_all()) << "after operation " << n;
     }
-    EXPECT_EQ(operations.bytes_after_all_are_gone(), 0u);
+    EXPECT_EQ(operations.bytes_after_clear(), 0u);
   }
 }
 
-TEST(PageTable, ForksOnManyThreadsWriteEachTheirOwn) {
+TEST(PageTable, ForksOnManyThreadsAreIndependent) {
   PageStore store(kShape);
   {
-    const PageTable trunk = filled(store, 4 * kRun);
+    const PageTable trunk = filled_table(store, 4 * kRun);
     std::atomic<int> wrong{0};
     std::vector<std::thread> threads;
     for (int t = 0; t < 4; ++t) {

@@ -14,28 +14,30 @@
 namespace fathom {
 namespace {
 
-using test::drop_newest;
 using test::expect_token;
 using test::following;
 using test::read_following;
 using test::read_tokens;
+using test::remove_newest;
 using test::small_sequence;
 using test::small_store;
 using test::store_of;
 using test::with_each_failing_allocation;
 
+/// Returns the bytes of a page.
 std::vector<std::byte> bytes_of(const Sequence& sequence, PageId page) {
   const std::byte* begin = store_of(sequence).keys(page);
   return {begin, begin + store_of(sequence).shape().bytes()};
 }
 
+/// Returns the bytes of all pages of the first table of layer 0.
 std::vector<std::vector<std::byte>> all_bytes(const Sequence& sequence) {
   std::vector<std::vector<std::byte>> pages;
   for (const PageEntry& entry : sequence.kv(0).table(0)) pages.push_back(bytes_of(sequence, entry.page));
   return pages;
 }
 
-/// Every token i of the sequence is where the page table says, with id i + salt from token `from` on.
+/// Expects token i of the sequence at its page-table entry and offset. Its id is i, or i + salt if i ≥ `from`.
 void expect_tokens(const Sequence& sequence, int64_t from = 0, int64_t salt = 0) {
   for (int layer = 0; layer < sequence.layers(); ++layer) {
     for (int head = 0; head < sequence.kv(0).heads(); ++head) {
@@ -59,7 +61,7 @@ TEST(PagedKv, IsEmptyAtFirst) {
   EXPECT_TRUE(sequence.kv(1).table(2).empty());
 }
 
-TEST(PagedKv, FollowingTokensFillPagesOf64) {
+TEST(PagedKv, ConsecutiveTokensFillPagesOf64) {
   for (const int64_t length : {1, 2, 63, 64, 65, 127, 128, 129, 200}) {
     SCOPED_TRACE(length);
     Sequence sequence = small_sequence(small_store(), 2, 2);
@@ -83,7 +85,7 @@ TEST(PagedKv, FollowingTokensFillPagesOf64) {
   }
 }
 
-TEST(PagedKv, PagesMayBeFullAfterFewerTokens) {
+TEST(PagedKv, PagesHoldFewerTokensIfConfigured) {
   const auto filled = [](const Sequence& sequence) {
     std::vector<int> counts;
     for (const PageEntry& entry : sequence.kv(1).table(0)) counts.push_back(entry.filled);
@@ -94,7 +96,7 @@ TEST(PagedKv, PagesMayBeFullAfterFewerTokens) {
   EXPECT_EQ(filled(sequence), (std::vector{51, 51, 18}));
   expect_tokens(sequence);
   Sequence fork = sequence.fork();
-  drop_newest(fork, 20);
+  remove_newest(fork, 20);
   EXPECT_EQ(filled(fork), (std::vector{51, 49}));
   read_following(fork, 3);
   EXPECT_EQ(filled(fork), (std::vector{51, 51, 1}));
@@ -103,7 +105,7 @@ TEST(PagedKv, PagesMayBeFullAfterFewerTokens) {
   EXPECT_EQ(filled(moved), (std::vector{51, 51, 1}));
 }
 
-TEST(PagedKv, TheSamePagesComeOfAnyChunks) {
+TEST(PagedKv, ChunksDoNotChangePages) {
   Sequence whole = small_sequence(small_store(), 1, 1), parts = small_sequence(small_store(), 1, 1);
   read_following(whole, 333);
   for (const int64_t chunk : {1, 62, 2, 63, 64, 0, 100, 41}) read_following(parts, chunk);
@@ -113,7 +115,7 @@ TEST(PagedKv, TheSamePagesComeOfAnyChunks) {
 
 constexpr PageFormat kFormats[] = {PageFormat::kF32, PageFormat::kBF16, PageFormat::kQ8, PageFormat::kQ4};
 
-TEST(PagedKv, ReadsBackWhatWasWrittenInEveryFormat) {
+TEST(PagedKv, HoldsWrittenTokensInEveryFormat) {
   for (const PageFormat format : kFormats) {
     Sequence sequence = small_sequence(small_store(format), 2, 2);
     read_following(sequence, 150);
@@ -121,13 +123,13 @@ TEST(PagedKv, ReadsBackWhatWasWrittenInEveryFormat) {
   }
 }
 
-/// Both hold the same numbers, bit for bit, as far as they are filled.
+/// Expects bit-identical keys and values of all tokens.
 void expect_same_tokens(const Sequence& a, const Sequence& b) {
   ASSERT_EQ(a.tokens(), b.tokens());
   const PageStore &in_a = store_of(a), &in_b = store_of(b);
   const PageFormat format = in_a.shape().format;
-  for (size_t s = 0; s < a.kv(0).table(0).size(); ++s) {
-    const PageEntry &x = a.kv(0).table(0)[s], &y = b.kv(0).table(0)[s];
+  for (size_t e = 0; e < a.kv(0).table(0).size(); ++e) {
+    const PageEntry &x = a.kv(0).table(0)[e], &y = b.kv(0).table(0)[e];
     for (int o = 0; o < x.filled; ++o) {
       for (int d = 0; d < test::kKeyDim; ++d) {
         ASSERT_EQ(page_key(format, test::kKeyDim, in_a.keys(x.page), o, d),
@@ -141,7 +143,7 @@ void expect_same_tokens(const Sequence& a, const Sequence& b) {
   }
 }
 
-TEST(PagedKv, ForksAndTruncationsAreExactInEveryFormat) {
+TEST(PagedKv, ForkingAndTruncatingAreExactInEveryFormat) {
   for (const PageFormat format : kFormats) {
     Sequence trunk = small_sequence(small_store(format), 1, 1),
              straight = small_sequence(small_store(format), 1, 1);
@@ -149,17 +151,17 @@ TEST(PagedKv, ForksAndTruncationsAreExactInEveryFormat) {
     read_following(trunk, 90);
     Sequence fork = trunk.fork();
     read_following(fork, 50, 4000);
-    drop_newest(fork, 50);  // into the page that it shared before it wrote
+    remove_newest(fork, 50);  // ends inside the page that was shared before the write
     read_following(fork, 10);
     expect_same_tokens(fork, straight);
     read_following(trunk, 60, 3000);
-    drop_newest(trunk, 60);  // leaves other tokens behind the last one
+    remove_newest(trunk, 60);  // leaves the bytes of removed tokens in the page
     read_following(trunk, 10);
     expect_same_tokens(trunk, straight);
   }
 }
 
-TEST(PagedKv, PositionsThatDoNotFollowStartPages) {
+TEST(PagedKv, NonConsecutivePositionsStartPages) {
   Sequence sequence = small_sequence(small_store(), 1, 2);
   const std::vector<int64_t> positions = {10, 11, 12, 20, 21, 5, 6, 6, 7};
   read_tokens(sequence, following(0, 9), positions);
@@ -176,7 +178,7 @@ TEST(PagedKv, PositionsThatDoNotFollowStartPages) {
   expect_tokens(sequence);
 }
 
-TEST(PagedKv, AGapBetweenPassesStartsAPageAndNoGapDoesNot) {
+TEST(PagedKv, OnlyAGapBetweenPassesStartsAPage) {
   Sequence sequence = small_sequence(small_store(), 1, 1);
   read_following(sequence, 10);
   read_tokens(sequence, following(10, 5), following(10, 5));
@@ -189,7 +191,7 @@ TEST(PagedKv, AGapBetweenPassesStartsAPageAndNoGapDoesNot) {
   expect_tokens(sequence);
 }
 
-TEST(PagedKv, PositionsOutOfRangeAreRefusedAndChangeNothing) {
+TEST(PagedKv, RejectsPositionsOutOfRangeAndChangesNothing) {
   Sequence sequence = small_sequence(small_store(), 2, 2);
   read_following(sequence, 70);
   for (const int64_t bad :
@@ -201,7 +203,7 @@ TEST(PagedKv, PositionsOutOfRangeAreRefusedAndChangeNothing) {
     EXPECT_EQ(sequence.next_position(), 70);
     EXPECT_EQ(sequence.kv(1).table(1).back().filled, 6);
   }
-  EXPECT_THROW(small_sequence(small_store(), 1, 1).move_to(-1), Error) << "also without tokens";
+  EXPECT_THROW(small_sequence(small_store(), 1, 1).move_to(-1), Error) << "without tokens";
   sequence.open(std::vector<int64_t>{kPositionLimit - 1});
   EXPECT_EQ(sequence.end_position(), kPositionLimit);
 }
@@ -231,13 +233,13 @@ TEST(PagedKv, ForksShareAllPagesUntilOneWrites) {
   expect_tokens(trunk, 100, 2000);
 }
 
-/// A state that cannot be copied.
+/// A method state whose fork() throws.
 struct Unforkable final : SequenceState {
   std::unique_ptr<SequenceState> fork() const override { throw std::bad_alloc(); }
   void rewind(int64_t) override {}
 };
 
-TEST(PagedKv, AForkThatFailsReleasesNoPage) {
+TEST(PagedKv, AFailedForkReleasesNoPage) {
   for (const Sequence::StateOf owner : {Sequence::StateOf::kSelector, Sequence::StateOf::kEvictor}) {
     Sequence sequence = small_sequence(small_store(), 2, 2);
     read_following(sequence, 100);
@@ -249,11 +251,11 @@ TEST(PagedKv, AForkThatFailsReleasesNoPage) {
     for (int t = 0; t < 4; ++t) {
       const PageTable& table = sequence.kv(t / 2).table(t % 2);
       for (const PageEntry& entry : table)
-        EXPECT_EQ(store_of(sequence).owners(entry.page), 1u) << "of the shared run";
+        EXPECT_EQ(store_of(sequence).owners(entry.page), 1u) << "the shared run is the only owner";
     }
     expect_tokens(sequence);
     sequence.set_state(owner, nullptr);
-    const Sequence third = sequence.fork();  // runs are owned three times
+    const Sequence third = sequence.fork();  // runs have three owners
     expect_tokens(third);
     EXPECT_EQ(store_of(sequence).bytes_in_use(), bytes);
     read_following(sequence, 20, 900);
@@ -262,7 +264,7 @@ TEST(PagedKv, AForkThatFailsReleasesNoPage) {
   }
 }
 
-TEST(PagedKv, AForkReleasesNoPageWhicheverAllocationFails) {
+TEST(PagedKv, AForkWithoutMemoryReleasesNoPage) {
   Sequence sequence = small_sequence(small_store(), 2, 2);
   read_following(sequence, 100);
   const size_t bytes = store_of(sequence).bytes_in_use();
@@ -277,7 +279,7 @@ TEST(PagedKv, AForkReleasesNoPageWhicheverAllocationFails) {
   expect_tokens(sequence);
 }
 
-TEST(PagedKv, AnOpeningThatFailsChangesNothingWhicheverAllocationFails) {
+TEST(PagedKv, OpeningWithoutMemoryChangesNothing) {
   constexpr int64_t kMore = 64 * 20;
   const std::vector<int64_t> positions = following(100, kMore);
   const std::shared_ptr<PageStore> store = small_store();
@@ -300,7 +302,7 @@ TEST(PagedKv, AnOpeningThatFailsChangesNothingWhicheverAllocationFails) {
   EXPECT_EQ(store->bytes_in_use(), 0u);
 }
 
-TEST(PagedKv, TheSideThatIsLeftAloneWritesInPlace) {
+TEST(PagedKv, WritesInPlaceAfterTheForkIsDestroyed) {
   Sequence trunk = small_sequence(small_store(), 1, 1);
   read_following(trunk, 10);
   const PageId page = trunk.kv(0).table(0)[0].page;
@@ -309,7 +311,7 @@ TEST(PagedKv, TheSideThatIsLeftAloneWritesInPlace) {
   EXPECT_EQ(trunk.kv(0).table(0)[0].page, page);
 }
 
-TEST(PagedKv, AFullSharedPageIsNeverCopied) {
+TEST(PagedKv, FullSharedPagesAreNotCopied) {
   Sequence trunk = small_sequence(small_store(), 1, 1);
   read_following(trunk, 64);
   Sequence fork = trunk.fork();
@@ -318,12 +320,12 @@ TEST(PagedKv, AFullSharedPageIsNeverCopied) {
   EXPECT_EQ(trunk.kv(0).table(0).size(), 1);
 }
 
-TEST(PagedKv, TruncatingCrossesPagesAndGivesThemBack) {
+TEST(PagedKv, TruncatingReleasesPages) {
   for (const int64_t keep : {199, 192, 191, 128, 100, 64, 63, 1, 0}) {
     SCOPED_TRACE(keep);
     Sequence sequence = small_sequence(small_store(), 2, 1);
     read_following(sequence, 200);
-    drop_newest(sequence, 200 - keep);
+    remove_newest(sequence, 200 - keep);
     EXPECT_EQ(sequence.tokens(), keep);
     EXPECT_EQ(sequence.next_position(), keep);
     EXPECT_EQ(sequence.end_position(), keep);
@@ -342,19 +344,19 @@ TEST(PagedKv, VersionsCountOnlyChangesOfFullPages) {
   Sequence sequence = small_sequence(small_store(), 1, 1);
   read_following(sequence, 64 * 5 + 20);
   const uint64_t start = sequence.kv(0).version(0);
-  EXPECT_EQ(sequence.kv(0).first_changed(0, start), 6u) << "none";
+  EXPECT_EQ(sequence.kv(0).first_changed(0, start), 6u) << "no full page changed";
   sequence.truncate(sequence.tokens());
-  drop_newest(sequence, 7);
-  drop_newest(sequence, 13);  // the last page, which is not full
+  remove_newest(sequence, 7);
+  remove_newest(sequence, 13);  // the partly filled last page
   read_following(sequence, 30);
   sequence.kv(0).mask(0, 3, 5);
   EXPECT_EQ(sequence.kv(0).version(0), start);
-  drop_newest(sequence, 31);  // into the fifth page
+  remove_newest(sequence, 31);  // ends inside the fifth page
   EXPECT_EQ(sequence.kv(0).version(0), start + 1);
   EXPECT_EQ(sequence.kv(0).first_changed(0, start), 4u);
   read_following(sequence, 1);
   const Sequence fork = sequence.fork();
-  drop_newest(sequence, 64 * 2 + 1);  // into the third page
+  remove_newest(sequence, 64 * 2 + 1);  // ends inside the third page
   EXPECT_EQ(sequence.kv(0).version(0), start + 2);
   EXPECT_EQ(sequence.kv(0).first_changed(0, start + 1), 2u);
   EXPECT_LE(sequence.kv(0).first_changed(0, start), 2u);
@@ -363,32 +365,32 @@ TEST(PagedKv, VersionsCountOnlyChangesOfFullPages) {
   EXPECT_EQ(sequence.kv(0).first_changed(0, start + 2), 0u);
 }
 
-TEST(PagedKv, TruncatingOverAGapReturnsToThePositionBeforeIt) {
+TEST(PagedKv, TruncatingOverAGapRestoresThePositionBeforeIt) {
   Sequence sequence = small_sequence(small_store(), 1, 1);
   read_tokens(sequence, following(0, 5), {50, 51, 52, 7, 8});
-  drop_newest(sequence, 1);
+  remove_newest(sequence, 1);
   EXPECT_EQ(sequence.next_position(), 8);
   EXPECT_EQ(sequence.end_position(), 53);
-  drop_newest(sequence, 1);
+  remove_newest(sequence, 1);
   EXPECT_EQ(sequence.next_position(), 53);
-  drop_newest(sequence, 1);
+  remove_newest(sequence, 1);
   EXPECT_EQ(sequence.next_position(), 52);
   EXPECT_EQ(sequence.end_position(), 52);
 }
 
-TEST(PagedKv, TruncatingInsideASharedPageThenReadingLeavesTheOtherSideAlone) {
+TEST(PagedKv, TruncatingAForkInsideASharedPageDoesNotChangeTheTrunk) {
   Sequence trunk = small_sequence(small_store(), 1, 1);
   read_following(trunk, 150);
   Sequence fork = trunk.fork();
   const auto trunk_bytes = all_bytes(trunk);
-  drop_newest(fork, 100);  // into the first page
+  remove_newest(fork, 100);  // ends inside the first page
   read_following(fork, 30, 7000);
   EXPECT_EQ(all_bytes(trunk), trunk_bytes);
   expect_tokens(trunk);
   expect_tokens(fork, 50, 7000);
 }
 
-TEST(PagedKv, TruncatingToWhatThereIsNotIsRefused) {
+TEST(PagedKv, RejectsTruncatingToInvalidLengths) {
   Sequence sequence = small_sequence(small_store(), 1, 1);
   read_following(sequence, 5);
   EXPECT_THROW(sequence.truncate(sequence.tokens() - 6), Error);
@@ -398,7 +400,7 @@ TEST(PagedKv, TruncatingToWhatThereIsNotIsRefused) {
   expect_tokens(sequence);
 }
 
-TEST(PagedKv, MovingShiftsEveryPageAndWritesNothing) {
+TEST(PagedKv, MoveToShiftsAllPositionsAndWritesNoPage) {
   Sequence sequence = small_sequence(small_store(), 2, 1);
   read_tokens(sequence, following(0, 5), {3, 4, 10, 11, 12});
   const auto bytes = all_bytes(sequence);
@@ -418,7 +420,7 @@ TEST(PagedKv, MovingShiftsEveryPageAndWritesNothing) {
   expect_tokens(sequence);
 }
 
-TEST(PagedKv, AMoveThatWouldPutAPageBelowZeroIsRefused) {
+TEST(PagedKv, MoveToRejectsPositionsBelowZero) {
   Sequence sequence = small_sequence(small_store(), 1, 2);
   read_tokens(sequence, following(0, 4), {10, 11, 5, 6});
   EXPECT_THROW(sequence.move_to(4), Error);  // the token at 5 would move to -1
@@ -429,7 +431,7 @@ TEST(PagedKv, AMoveThatWouldPutAPageBelowZeroIsRefused) {
   EXPECT_EQ(sequence.end_position(), 7);
 }
 
-TEST(PagedKv, AMoveThatWouldPutAPagePastTheLimitIsRefused) {
+TEST(PagedKv, MoveToRejectsPositionsPastTheLimit) {
   Sequence sequence = small_sequence(small_store(), 1, 1);
   read_tokens(sequence, following(0, 4), {0, 1, 10, 11});
   EXPECT_THROW(sequence.move_to(kPositionLimit - 11), Error);
@@ -437,7 +439,7 @@ TEST(PagedKv, AMoveThatWouldPutAPagePastTheLimitIsRefused) {
   EXPECT_EQ(sequence.end_position(), kPositionLimit);
 }
 
-TEST(PagedKv, AForkMovesAlone) {
+TEST(PagedKv, MovingAForkDoesNotChangeTheTrunk) {
   Sequence trunk = small_sequence(small_store(), 1, 1);
   read_following(trunk, 100);
   Sequence fork = trunk.fork();
@@ -449,7 +451,7 @@ TEST(PagedKv, AForkMovesAlone) {
   EXPECT_EQ(fork.kv(0).table(0)[0].page, trunk.kv(0).table(0)[0].page);
 }
 
-TEST(PagedKv, MaskingTakesTokensFromTheMaskOfOneTableOrAll) {
+TEST(PagedKv, MasksTokensInOneTableOrInAll) {
   Sequence sequence = small_sequence(small_store(), 2, 2);
   read_following(sequence, 130);
   sequence.kv(1).mask(0, 60, 129);
@@ -461,9 +463,9 @@ TEST(PagedKv, MaskingTakesTokensFromTheMaskOfOneTableOrAll) {
   EXPECT_EQ(sequence.kv(0).table(1)[1].mask, page_bits(2, 64));
   EXPECT_EQ(sequence.tokens(), 130);
   EXPECT_EQ(sequence.next_position(), 130);
-  sequence.mask(20, 10);     // empty
+  sequence.mask(20, 10);     // empty range
   sequence.mask(500, 1000);  // past the end
-  sequence.mask(-50, 1);     // from before the start
+  sequence.mask(-50, 1);     // begins before the first token
   EXPECT_EQ(sequence.kv(0).table(0)[0].mask, page_bits(1, 64));
   expect_tokens(sequence);
 }
@@ -474,13 +476,13 @@ TEST(PagedKv, TokensReadAfterMaskingAreVisible) {
   sequence.mask(0, 1000);
   read_following(sequence, 5);
   EXPECT_EQ(sequence.kv(0).table(0)[0].mask, page_bits(10, 15));
-  drop_newest(sequence, 10);
+  remove_newest(sequence, 10);
   EXPECT_EQ(sequence.kv(0).table(0)[0].mask, 0u);
   read_following(sequence, 2);
   EXPECT_EQ(sequence.kv(0).table(0)[0].mask, page_bits(5, 7));
 }
 
-TEST(PagedKv, MovingHandsOverThePages) {
+TEST(PagedKv, MoveAssignmentTransfersThePages) {
   const auto store = small_store();
   Sequence a = small_sequence(store, 1, 1), b = small_sequence(store, 1, 1);
   read_following(a, 100);
@@ -490,7 +492,7 @@ TEST(PagedKv, MovingHandsOverThePages) {
   Sequence c = std::move(b);
   EXPECT_EQ(c.tokens(), 100);
   expect_tokens(c);
-  { const Sequence gone = std::move(c); }
+  { const Sequence destroyed = std::move(c); }
   EXPECT_EQ(store->bytes_in_use(), 0u);
 }
 

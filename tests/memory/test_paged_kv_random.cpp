@@ -5,6 +5,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "seed.h"
 #include "token_pages.h"
 
 namespace fathom {
@@ -12,18 +13,19 @@ namespace {
 
 constexpr int kLayers = 2, kHeads = 2, kTables = kLayers * kHeads;
 
-/// What a sequence is without pages: a list of tokens.
-struct Token {
+/// The model of a sequence: a list of tokens.
+struct TokenModel {
   int64_t id = 0, position = 0;
   bool masked[kTables] = {};
 };
-struct Modelled {
+struct ModelledSequence {
   Sequence sequence;
-  std::vector<Token> tokens;
+  std::vector<TokenModel> tokens;
 };
 
-/// A page table follows from the tokens alone: pages end when full or where positions do not follow.
-void expect_table(const Sequence& sequence, const std::vector<Token>& tokens, int number) {
+/// Expects the page table that follows from the tokens: a page ends when it is full or the next position is not
+/// consecutive.
+void expect_table(const Sequence& sequence, const std::vector<TokenModel>& tokens, int number) {
   const PageTable& table = sequence.kv(number / kHeads).table(number % kHeads);
   size_t e = 0;
   int o = 0;
@@ -47,31 +49,31 @@ void expect_table(const Sequence& sequence, const std::vector<Token>& tokens, in
   }
 }
 
-void expect_modelled(const Modelled& m) {
+void expect_equal_to_model(const ModelledSequence& m) {
   ASSERT_EQ(m.sequence.tokens(), static_cast<int64_t>(m.tokens.size()));
   ASSERT_EQ(m.sequence.next_position(), m.tokens.empty() ? 0 : m.tokens.back().position + 1);
   int64_t end = 0;
-  for (const Token& token : m.tokens) end = std::max(end, token.position + 1);
+  for (const TokenModel& token : m.tokens) end = std::max(end, token.position + 1);
   ASSERT_EQ(m.sequence.end_position(), end);
   ASSERT_EQ(m.sequence.ids().size(), m.sequence.tokens());
   for (size_t i = 0; i < m.tokens.size(); ++i) ASSERT_EQ(m.sequence.ids()[static_cast<int64_t>(i)], m.tokens[i].id);
   for (int t = 0; t < kTables; ++t) ASSERT_NO_FATAL_FAILURE(expect_table(m.sequence, m.tokens, t));
 }
 
-/// Random operations on sequences of one store, each done to the pages and to the lists.
-class Operations {
+/// Applies random operations to sequences of one store and to their models.
+class SequenceOperations {
  public:
-  Operations(uint32_t seed, PageFormat format) : random_(seed), store_(test::small_store(format)) {
+  SequenceOperations(uint32_t seed, PageFormat format) : random_(seed), store_(test::small_store(format)) {
     sequences_.push_back({test::small_sequence(store_, kLayers, kHeads), {}});
   }
 
   void one() {
-    Modelled& m = sequences_[below(sequences_.size())];
+    ModelledSequence& m = sequences_[below(sequences_.size())];
     switch (below(10)) {
       case 0:
         return fork(m);
       case 1:
-        return forget();
+        return destroy();
       case 2:
         return move(m);
       case 3:
@@ -86,8 +88,8 @@ class Operations {
 
   void expect_all() {
     std::set<PageId> pages;
-    for (const Modelled& m : sequences_) {
-      ASSERT_NO_FATAL_FAILURE(expect_modelled(m));
+    for (const ModelledSequence& m : sequences_) {
+      ASSERT_NO_FATAL_FAILURE(expect_equal_to_model(m));
       for (int t = 0; t < kTables; ++t) {
         for (const PageEntry& entry : m.sequence.kv(t / kHeads).table(t % kHeads)) pages.insert(entry.page);
       }
@@ -95,7 +97,7 @@ class Operations {
     ASSERT_EQ(store_->bytes_in_use(), pages.size() * store_->shape().bytes());
   }
 
-  size_t bytes_after_all_are_gone() {
+  size_t bytes_after_clear() {
     sequences_.clear();
     return store_->bytes_in_use();
   }
@@ -103,7 +105,7 @@ class Operations {
  private:
   int64_t below(size_t n) { return static_cast<int64_t>(random_() % n); }
 
-  void read(Modelled& m) {
+  void read(ModelledSequence& m) {
     std::vector<int64_t> ids, positions;
     int64_t position = m.sequence.next_position();
     for (int64_t n = below(4) ? below(90) : below(4); n-- > 0;) {
@@ -112,45 +114,45 @@ class Operations {
       positions.push_back(position++);
       m.tokens.push_back({ids.back(), positions.back(), {}});
     }
-    if (below(4) == 0) {  // a pass that fails
+    if (below(4) == 0) {  // an abandoned pass
       m.sequence.open(positions);
       m.sequence.abandon();
     }
     test::read_tokens(m.sequence, ids, positions);
   }
 
-  void truncate(Modelled& m) {
+  void truncate(ModelledSequence& m) {
     const int64_t n = below(std::min<size_t>(m.tokens.size(), below(5) ? 40 : 300) + 1);
-    test::drop_newest(m.sequence, n);
+    test::remove_newest(m.sequence, n);
     m.tokens.resize(m.tokens.size() - n);
   }
 
-  void fork(Modelled& m) {
+  void fork(ModelledSequence& m) {
     if (sequences_.size() < 6) {
-      Modelled copy{m.sequence.fork(), m.tokens};
+      ModelledSequence copy{m.sequence.fork(), m.tokens};
       sequences_.push_back(std::move(copy));
     }
   }
 
-  void forget() {
+  void destroy() {
     if (sequences_.size() > 1) sequences_.erase(sequences_.begin() + below(sequences_.size()));
   }
 
-  void move(Modelled& m) {
+  void move(ModelledSequence& m) {
     const int64_t to = below(2000);
     if (m.tokens.empty()) return m.sequence.move_to(to);
     const int64_t shift = to - m.tokens[0].position;
     const bool fits = std::all_of(m.tokens.begin(), m.tokens.end(),
-                                  [&](const Token& token) { return token.position + shift >= 0; });
+                                  [&](const TokenModel& token) { return token.position + shift >= 0; });
     if (!fits) {
       EXPECT_THROW(m.sequence.move_to(to), Error);
       return;
     }
     m.sequence.move_to(to);
-    for (Token& token : m.tokens) token.position += shift;
+    for (TokenModel& token : m.tokens) token.position += shift;
   }
 
-  void mask(Modelled& m) {
+  void mask(ModelledSequence& m) {
     const int64_t begin = below(m.tokens.size() + 1), end = begin + below(100);
     const int only = below(2) ? static_cast<int>(below(kTables)) : -1;
     if (only < 0) {
@@ -165,16 +167,16 @@ class Operations {
 
   std::mt19937 random_;
   std::shared_ptr<PageStore> store_;
-  std::vector<Modelled> sequences_;
+  std::vector<ModelledSequence> sequences_;
   int64_t next_id_ = 0;
 };
 
-TEST(PagedKvRandom, AnyOperationsLeaveWhatAListOfTokensWouldHold) {
+TEST(PagedKvRandom, RandomOperationsMatchAListModel) {
   for (const PageFormat format :
        {PageFormat::kF32, PageFormat::kF32, PageFormat::kBF16, PageFormat::kQ8, PageFormat::kQ4}) {
-    const uint32_t seed = std::random_device()();
+    const uint32_t seed = test::seed(1);
     SCOPED_TRACE(testing::Message() << "seed " << seed << " format " << static_cast<int>(format));
-    Operations operations(seed, format);
+    SequenceOperations operations(seed, format);
     for (int n = 0; n < 250; ++n) {
       operations.one();
       if (n % 5 == 0) {
@@ -182,7 +184,7 @@ TEST(PagedKvRandom, AnyOperationsLeaveWhatAListOfTokensWouldHold) {
       }
     }
     ASSERT_NO_FATAL_FAILURE(operations.expect_all());
-    EXPECT_EQ(operations.bytes_after_all_are_gone(), 0u);
+    EXPECT_EQ(operations.bytes_after_clear(), 0u);
   }
 }
 

@@ -1,4 +1,4 @@
-// Sequences of one pool under memory pressure, against lists of token ids.
+// Random operations on the sequences of one pool under memory pressure, compared with lists of token ids.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -9,8 +9,8 @@
 
 #include "base/error.h"
 #include "memory/page_pool.h"
-#include "token_pages.h"
 #include "seed.h"
+#include "token_pages.h"
 
 namespace fathom {
 namespace {
@@ -19,8 +19,9 @@ constexpr int kDim = 2, kValues = 14;  // pages of 4 KiB
 constexpr size_t kBudget = size_t{64} << 20;
 constexpr int kSequences = 200;
 
+/// Returns the number of operations of the test.
 int64_t steps() {
-  if (const char* given = std::getenv("FATHOM_MODEL_STEPS")) return std::atoll(given);
+  if (const char* value = std::getenv("FATHOM_MODEL_STEPS")) return std::atoll(value);
 #ifdef NDEBUG
   return 200'000;
 #else
@@ -28,86 +29,89 @@ int64_t steps() {
 #endif
 }
 
-/// One sequence and what it must hold: attention in two layers, a recurrence in the third.
-struct Pair {
+/// A sequence and its expected contents. Layers 0 and 1 have attention, layer 2 a recurrence.
+struct PooledSequence {
   Sequence sequence;
   std::vector<int32_t> ids;       // of its tokens
   std::vector<int64_t> masked{};  // tokens, ascending
-  // First tokens whose checkpoints were chosen by others, or for a longer sequence: a rewind to them may read more.
+  // Tokens before this one may have sparse checkpoints, planned by another sequence or for a longer one. A rewind
+  // to them may re-read more tokens.
   int64_t sparse = 0;
 };
 
+/// Applies random operations to sequences and to their expected contents.
 class PoolModel {
  public:
   explicit PoolModel(uint64_t seed) : random_(seed), pool_(kBudget), prefixes_(pool_.prefixes(64)) {
     layout_ = std::make_shared<RecurrentLayout>();
     const_cast<RecurrentLayout&>(*layout_).tensors = {{"count", 1}, {"sum", 1}};
     rotations_ = std::make_shared<PositionRotations>(rotary_);
-    while (pairs_.size() < kSequences) pairs_.push_back({make(), {}});
+    while (sequences_.size() < kSequences) sequences_.push_back({make(), {}});
   }
 
   void step() {
-    Pair& pair = pairs_[below(kSequences)];
+    PooledSequence& pooled = sequences_[below(kSequences)];
     switch (below(16)) {
       case 0:
-        return below(4) == 0 ? fork(pair, pairs_[below(kSequences)]) : append(pair, 1);
+        return below(4) == 0 ? fork(pooled, sequences_[below(kSequences)]) : append(pooled, 1);
       case 1:
-        return rewind(pair, below(32) == 0 ? below(std::ssize(pair.ids) + 1) : below(70));
+        return rewind(pooled, below(32) == 0 ? below(std::ssize(pooled.ids) + 1) : below(70));
       case 2:
         if (below(32) > 0) return;
-        pair = {make(), {}};
+        pooled = {make(), {}};
         return;
       case 3:
-        return mask(pair);
+        return mask(pooled);
       case 4:
-        return prefixes_.publish(pair.sequence, 1);
+        return prefixes_.publish(pooled.sequence, 1);
       case 5:
-        return below(32) == 0 ? restore(pair) : append(pair, 64);
+        return below(32) == 0 ? restore(pooled) : append(pooled, 64);
       default:
-        return append(pair, 1 + below(below(16) == 0 ? 700 : 20));
+        return append(pooled, 1 + below(below(16) == 0 ? 700 : 20));
     }
   }
 
-  /// A token of each layer of one sequence, and its recurrent state.
+  /// Checks one random token in each layer of a random sequence, and its recurrent state.
   void check_some() {
-    const Pair& pair = pairs_[below(kSequences)];
-    ASSERT_EQ(pair.sequence.tokens(), std::ssize(pair.ids));
-    if (pair.ids.empty()) return;
-    check_token(pair, below(std::ssize(pair.ids)));
-    check_recurrence(pair);
+    const PooledSequence& pooled = sequences_[below(kSequences)];
+    ASSERT_EQ(pooled.sequence.tokens(), std::ssize(pooled.ids));
+    if (pooled.ids.empty()) return;
+    check_token(pooled, below(std::ssize(pooled.ids)));
+    check_recurrence(pooled);
   }
+  /// Checks all sequences and the memory accounting.
   void check_all() {
     size_t expected = 0;
     std::set<PageId> pages;
-    for (const Pair& pair : pairs_) {
-      ASSERT_EQ(pair.sequence.tokens(), std::ssize(pair.ids));
-      for (int64_t i = 0; i < std::ssize(pair.ids); i += 1 + below(200))
-        ASSERT_NO_FATAL_FAILURE(check_token(pair, i));
-      ASSERT_NO_FATAL_FAILURE(check_recurrence(pair));
+    for (const PooledSequence& pooled : sequences_) {
+      ASSERT_EQ(pooled.sequence.tokens(), std::ssize(pooled.ids));
+      for (int64_t i = 0; i < std::ssize(pooled.ids); i += 1 + below(200))
+        ASSERT_NO_FATAL_FAILURE(check_token(pooled, i));
+      ASSERT_NO_FATAL_FAILURE(check_recurrence(pooled));
       for (int layer = 0; layer < 2; ++layer)
-        for (const PageEntry& entry : pair.sequence.kv(layer).table(0)) pages.insert(entry.page);
+        for (const PageEntry& entry : pooled.sequence.kv(layer).table(0)) pages.insert(entry.page);
     }
-    expected = pages.size() * pair_store().shape().bytes();
-    EXPECT_LE(expected, pair_store().bytes_in_use()) << "the index holds some besides";
+    expected = pages.size() * store().shape().bytes();
+    EXPECT_LE(expected, store().bytes_in_use()) << "the prefix index holds further pages";
     EXPECT_LE(pool_.budget()->in_use(), kBudget);
   }
-  /// All die: nothing may be left.
+  /// Destroys all sequences and prefixes, and expects that no memory is in use.
   void finish() {
-    pairs_.clear();
+    sequences_.clear();
     while (prefixes_.reclaim()) {
     }
     EXPECT_EQ(prefixes_.size(), 0);
-    EXPECT_EQ(pair_store().bytes_in_use(), 0);
-    EXPECT_EQ(pool_.budget()->in_use(), 0) << "leaked";
+    EXPECT_EQ(store().bytes_in_use(), 0);
+    EXPECT_EQ(pool_.budget()->in_use(), 0) << "memory leaked";
   }
-  int64_t refused() const { return refused_; }
+  int64_t exhausted() const { return exhausted_; }
   int64_t restored() const { return restored_; }
 
  private:
   int64_t below(int64_t n) {
     return static_cast<int64_t>(random_() % static_cast<uint64_t>(std::max<int64_t>(n, 1)));
   }
-  PageStore& pair_store() { return *pool_.store({PageFormat::kF32, kDim, kValues}); }
+  PageStore& store() { return *pool_.store({PageFormat::kF32, kDim, kValues}); }
 
   Sequence make() {
     std::vector<std::unique_ptr<LayerState>> layers;
@@ -121,7 +125,7 @@ class PoolModel {
     return Sequence(std::move(layers), {.budget = checkpoints_});
   }
 
-  /// Reads tokens; where memory is exhausted the sequence must be as it was, and another dies.
+  /// Reads tokens and returns true. If memory is exhausted, expects an unchanged sequence and returns false.
   bool read(Sequence& sequence, std::span<const int32_t> ids) {
     const int64_t before = sequence.tokens();
     try {
@@ -129,7 +133,7 @@ class PoolModel {
     } catch (const Error& error) {
       EXPECT_EQ(error.kind(), Error::Kind::kOutOfMemory) << error.what();
       EXPECT_EQ(sequence.tokens(), before);
-      ++refused_;
+      ++exhausted_;
       return false;
     }
     std::vector<float> keys, values;
@@ -159,57 +163,59 @@ class PoolModel {
     return static_cast<float>((static_cast<int64_t>(sum) * 31 + id) % 65521);
   }
 
-  void append(Pair& pair, int64_t count) {
-    if (std::ssize(pair.ids) > 20'000) return;
+  void append(PooledSequence& pooled, int64_t count) {
+    if (std::ssize(pooled.ids) > 20'000) return;
     std::vector<int32_t> ids;
-    // few different tokens at first, so that sequences begin alike
+    // only two different tokens at first, so that sequences share prefixes
     for (int64_t i = 0; i < count; ++i)
-      ids.push_back(static_cast<int32_t>(below(std::ssize(pair.ids) + i < 256 ? 2 : 10'000)));
-    if (read(pair.sequence, ids)) {
-      pair.ids.insert(pair.ids.end(), ids.begin(), ids.end());
+      ids.push_back(static_cast<int32_t>(below(std::ssize(pooled.ids) + i < 256 ? 2 : 10'000)));
+    if (read(pooled.sequence, ids)) {
+      pooled.ids.insert(pooled.ids.end(), ids.begin(), ids.end());
     } else {
-      pairs_[below(kSequences)] = {make(), {}};
+      sequences_[below(kSequences)] = {make(), {}};
     }
   }
-  void fork(const Pair& from, Pair& to) {
+  void fork(const PooledSequence& from, PooledSequence& to) {
     if (&from == &to) return;
     to = {from.sequence.fork(), from.ids, from.masked, from.sparse};
   }
-  void rewind(Pair& pair, int64_t n) {
-    const int64_t kept = std::max<int64_t>(0, std::ssize(pair.ids) - n), floor = pair.sequence.floor(kept);
-    if (n <= 4096 && n <= std::ssize(pair.ids) && kept >= pair.sparse) {
-      EXPECT_LE(kept - floor, std::max<int64_t>(64, n)) << "of " << pair.ids.size() << " tokens, back " << n;
+  void rewind(PooledSequence& pooled, int64_t n) {
+    const int64_t kept = std::max<int64_t>(0, std::ssize(pooled.ids) - n), floor = pooled.sequence.floor(kept);
+    if (n <= 4096 && n <= std::ssize(pooled.ids) && kept >= pooled.sparse) {
+      EXPECT_LE(kept - floor, std::max<int64_t>(64, n))
+          << "of " << pooled.ids.size() << " tokens, rewound by " << n;
     }
-    pair.sequence.truncate(floor);
-    pair.sparse = std::max(pair.sparse, floor);
-    const std::vector<int32_t> again(pair.ids.begin() + floor, pair.ids.begin() + kept);
-    pair.ids.resize(floor);
-    std::erase_if(pair.masked, [&](int64_t token) { return token >= floor; });
-    if (!again.empty() && read(pair.sequence, again)) pair.ids.insert(pair.ids.end(), again.begin(), again.end());
+    pooled.sequence.truncate(floor);
+    pooled.sparse = std::max(pooled.sparse, floor);
+    const std::vector<int32_t> reread(pooled.ids.begin() + floor, pooled.ids.begin() + kept);
+    pooled.ids.resize(floor);
+    std::erase_if(pooled.masked, [&](int64_t token) { return token >= floor; });
+    if (!reread.empty() && read(pooled.sequence, reread))
+      pooled.ids.insert(pooled.ids.end(), reread.begin(), reread.end());
   }
-  void mask(Pair& pair) {
-    if (below(8) > 0 || pair.ids.empty()) return;
-    const int64_t begin = below(std::ssize(pair.ids)),
-                  end = std::min<int64_t>(begin + below(100), std::ssize(pair.ids));
-    pair.sequence.mask(begin, end);
+  void mask(PooledSequence& pooled) {
+    if (below(8) > 0 || pooled.ids.empty()) return;
+    const int64_t begin = below(std::ssize(pooled.ids)),
+                  end = std::min<int64_t>(begin + below(100), std::ssize(pooled.ids));
+    pooled.sequence.mask(begin, end);
     for (int64_t i = begin; i < end; ++i)
-      if (!std::ranges::binary_search(pair.masked, i))
-        pair.masked.insert(std::ranges::upper_bound(pair.masked, i), i);
+      if (!std::ranges::binary_search(pooled.masked, i))
+        pooled.masked.insert(std::ranges::upper_bound(pooled.masked, i), i);
   }
-  void restore(Pair& pair) {
-    const std::vector<int32_t> ids = pairs_[below(kSequences)].ids;
-    pair = {make(), {}};
-    const int64_t count = prefixes_.restore(pair.sequence, ids, 1);
+  void restore(PooledSequence& pooled) {
+    const std::vector<int32_t> ids = sequences_[below(kSequences)].ids;
+    pooled = {make(), {}};
+    const int64_t count = prefixes_.restore(pooled.sequence, ids, 1);
     restored_ += count;
-    pair.sparse = count;
-    pair.ids.assign(ids.begin(), ids.begin() + count);
+    pooled.sparse = count;
+    pooled.ids.assign(ids.begin(), ids.begin() + count);
   }
 
-  void check_token(const Pair& pair, int64_t i) {
-    const auto id = static_cast<float>(pair.ids[i]);
-    ASSERT_EQ(pair.sequence.ids()[i], pair.ids[i]);
+  void check_token(const PooledSequence& pooled, int64_t i) {
+    const auto id = static_cast<float>(pooled.ids[i]);
+    ASSERT_EQ(pooled.sequence.ids()[i], pooled.ids[i]);
     for (int layer = 0; layer < 2; ++layer) {
-      const PagedKv& kv = pair.sequence.kv(layer);
+      const PagedKv& kv = pooled.sequence.kv(layer);
       const PageTable& table = kv.table(0);
       ASSERT_EQ(table[i / kPageTokens].first, i / kPageTokens * kPageTokens);
       const PageEntry& entry = table[i / kPageTokens];
@@ -219,18 +225,18 @@ class PoolModel {
       float key[kDim];
       read_key(PageFormat::kF32, kDim, kv.store().keys(entry.page), at, key);
       ASSERT_NEAR(std::hypot(key[0], key[1]), std::hypot(id, 1.0f), 1e-3 + 1e-6 * id);
-      ASSERT_EQ(entry.mask >> at & 1, std::ranges::binary_search(pair.masked, i) ? 0 : 1) << "token " << i;
+      ASSERT_EQ(entry.mask >> at & 1, std::ranges::binary_search(pooled.masked, i) ? 0 : 1) << "token " << i;
     }
   }
-  void check_recurrence(const Pair& pair) {
-    const auto state = pair.sequence.recurrent(2)->snapshot(std::ssize(pair.ids));
-    if (pair.ids.empty()) {
+  void check_recurrence(const PooledSequence& pooled) {
+    const auto state = pooled.sequence.recurrent(2)->snapshot(std::ssize(pooled.ids));
+    if (pooled.ids.empty()) {
       ASSERT_EQ(state, nullptr);
       return;
     }
     float sum = 0;
-    for (const int32_t id : pair.ids) sum = next_sum(sum, id);
-    ASSERT_EQ(state->floats[layout_->offset(0)], static_cast<float>(pair.ids.size()));
+    for (const int32_t id : pooled.ids) sum = next_sum(sum, id);
+    ASSERT_EQ(state->floats[layout_->offset(0)], static_cast<float>(pooled.ids.size()));
     ASSERT_EQ(state->floats[layout_->offset(1)], sum);
   }
 
@@ -247,11 +253,11 @@ class PoolModel {
   std::shared_ptr<MemoryBudget> checkpoints_ = std::make_shared<MemoryBudget>(size_t{1} << 30, "--checkpoints");
   PagePool pool_;
   PrefixIndex& prefixes_;
-  std::vector<Pair> pairs_;
-  int64_t refused_ = 0, restored_ = 0;
+  std::vector<PooledSequence> sequences_;
+  int64_t exhausted_ = 0, restored_ = 0;
 };
 
-TEST(PoolModel, ForksRewindsDeathsAndPressureLoseNothing) {
+TEST(PoolModel, RandomOperationsUnderMemoryPressureMatchLists) {
   const auto seed = test::seed(0);
   SCOPED_TRACE(testing::Message() << "seed " << seed);
   PoolModel model(seed);
@@ -267,7 +273,7 @@ TEST(PoolModel, ForksRewindsDeathsAndPressureLoseNothing) {
   }
   ASSERT_NO_FATAL_FAILURE(model.check_all());
   if (steps() >= 1'000'000) {
-    EXPECT_GT(model.refused(), 0) << "the pool was never full: this tests no pressure";
+    EXPECT_GT(model.exhausted(), 0) << "the pool was never full, so memory pressure was not tested";
     EXPECT_GT(model.restored(), 0);
   }
   model.finish();

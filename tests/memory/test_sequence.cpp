@@ -1,4 +1,4 @@
-// Sequences whose layers differ: pages, recurrences, both, and layers that fail.
+// Sequences with different kinds of layers: paged, recurrent, both, and layers that fail.
 #include "memory/sequence.h"
 
 #include <gtest/gtest.h>
@@ -17,14 +17,14 @@ namespace fathom {
 namespace {
 
 using test::following;
-using Numbers = std::vector<int64_t>;
+using Int64List = std::vector<int64_t>;
 
-enum class Kind { kPaged, kRecurrent, kBoth };
+enum class LayerKind { kPaged, kRecurrent, kBoth };
 
-/// What layers of sequences are made of.
-struct Parts {
+/// Creates layers and sequences that share a page store and a budget.
+struct LayerFactory {
   std::shared_ptr<PageStore> store = test::small_store();
-  std::shared_ptr<MemoryBudget> budget;  // of recurrent states
+  std::shared_ptr<MemoryBudget> budget;  // for recurrent states
 
   std::unique_ptr<LayerState> paged() const {
     PagedKvConfig config;
@@ -36,38 +36,38 @@ struct Parts {
   std::unique_ptr<LayerState> recurrent() const {
     return std::make_unique<RecurrentState>(test::number_layout(), budget);
   }
-  std::unique_ptr<LayerState> layer(Kind kind) const {
-    if (kind == Kind::kPaged) return paged();
-    if (kind == Kind::kRecurrent) return recurrent();
+  std::unique_ptr<LayerState> layer(LayerKind kind) const {
+    if (kind == LayerKind::kPaged) return paged();
+    if (kind == LayerKind::kRecurrent) return recurrent();
     return std::make_unique<CombinedState>(paged(), recurrent());
   }
-  Sequence sequence(const std::vector<Kind>& kinds, CheckpointPolicy checkpoints = {}) const {
+  Sequence sequence(const std::vector<LayerKind>& kinds, CheckpointPolicy checkpoints = {}) const {
     std::vector<std::unique_ptr<LayerState>> layers;
-    for (const Kind kind : kinds) layers.push_back(layer(kind));
+    for (const LayerKind kind : kinds) layers.push_back(layer(kind));
     return Sequence(std::move(layers), std::move(checkpoints));
   }
 };
 
-/// All layers write the open tokens, as mixers do.
-void write(Sequence& sequence, const Numbers& ids) {
+/// Writes the opened tokens in all layers, as mixers do.
+void write(Sequence& sequence, const Int64List& ids) {
   for (int layer = 0; layer < sequence.layers(); ++layer) {
     if (sequence.paged(layer)) test::write_tokens(sequence, layer, ids);
     if (sequence.recurrent(layer)) test::write_numbers(*sequence.recurrent(layer), ids);
   }
 }
 
-void open(Sequence& sequence, const Numbers& ids) {
+void open(Sequence& sequence, const Int64List& ids) {
   sequence.open(following(sequence.next_position(), std::ssize(ids)), std::vector<int32_t>(ids.begin(), ids.end()));
 }
 
-void read(Sequence& sequence, const Numbers& ids) {
+void read(Sequence& sequence, const Int64List& ids) {
   open(sequence, ids);
   write(sequence, ids);
   sequence.commit();
 }
 
-/// All layers hold what these tokens leave.
-void expect_tokens(Sequence& sequence, const Numbers& ids) {
+/// Expects that all layers hold these tokens.
+void expect_tokens(Sequence& sequence, const Int64List& ids) {
   const auto tokens = std::ssize(ids);
   ASSERT_EQ(sequence.tokens(), tokens);
   ASSERT_EQ(sequence.next_position(), tokens);
@@ -91,25 +91,24 @@ void expect_tokens(Sequence& sequence, const Numbers& ids) {
   }
 }
 
-/// A layer that keeps nothing but a number of tokens, fails when it is told to, and can go back to multiples of
-/// `step`.
-class Plain final : public LayerState {
+/// A layer that counts tokens, throws if its switches say so, and can only be truncated to multiples of `step`.
+class FakeLayer final : public LayerState {
  public:
-  struct Told {
+  struct Switches {
     bool open_fails = false, accept_fails = false;
-    int opened = 0, truncated = 0;
+    int opened = 0, truncated = 0;  // numbers of calls
   };
-  Plain(std::shared_ptr<Told> told, int64_t step) : told_(std::move(told)), step_(step) {}
+  FakeLayer(std::shared_ptr<Switches> switches, int64_t step) : switches_(std::move(switches)), step_(step) {}
 
-  std::unique_ptr<LayerState> fork() const override { return std::make_unique<Plain>(*this); }
+  std::unique_ptr<LayerState> fork() const override { return std::make_unique<FakeLayer>(*this); }
   void open(const OpenedTokens& tokens) override {
-    if (told_->open_fails) throw Error("this layer fails");
-    ++told_->opened;
+    if (switches_->open_fails) throw Error("this layer fails");
+    ++switches_->opened;
     open_ = std::ssize(tokens.positions);
   }
   void commit() noexcept override { tokens_ += std::exchange(open_, 0); }
   void accept(std::span<const int> path) override {
-    if (told_->accept_fails) throw Error("this layer fails");
+    if (switches_->accept_fails) throw Error("this layer fails");
     tokens_ += std::ssize(path);
     open_ = 0;
   }
@@ -117,27 +116,28 @@ class Plain final : public LayerState {
     return tokens >= tokens_ ? std::min(tokens, tokens_) : tokens / step_ * step_;
   }
   void truncate(int64_t tokens) override {
-    ++told_->truncated;
+    ++switches_->truncated;
     tokens_ = std::min(tokens, tokens_);
     open_ = 0;
   }
   size_t bytes() const override { return 1000; }
 
  private:
-  std::shared_ptr<Told> told_;
+  std::shared_ptr<Switches> switches_;
   int64_t step_, tokens_ = 0, open_ = 0;
 };
 
-/// Layers of all kinds, of which the one at `at` does what it is told.
-struct Failing {
-  explicit Failing(size_t at, int64_t step = 1) {
+/// A sequence of layers of all kinds and, at index `at`, a FakeLayer.
+struct SequenceWithFakeLayer {
+  explicit SequenceWithFakeLayer(size_t at, int64_t step = 1) {
     std::vector<std::unique_ptr<LayerState>> layers;
-    for (const Kind kind : {Kind::kPaged, Kind::kRecurrent, Kind::kBoth}) layers.push_back(parts.layer(kind));
-    layers.insert(layers.begin() + static_cast<std::ptrdiff_t>(at), std::make_unique<Plain>(told, step));
+    for (const LayerKind kind : {LayerKind::kPaged, LayerKind::kRecurrent, LayerKind::kBoth})
+      layers.push_back(factory.layer(kind));
+    layers.insert(layers.begin() + static_cast<std::ptrdiff_t>(at), std::make_unique<FakeLayer>(switches, step));
     sequence = Sequence(std::move(layers));
   }
-  Parts parts;
-  std::shared_ptr<Plain::Told> told = std::make_shared<Plain::Told>();
+  LayerFactory factory;
+  std::shared_ptr<FakeLayer::Switches> switches = std::make_shared<FakeLayer::Switches>();
   Sequence sequence{{}};
 };
 
@@ -145,16 +145,16 @@ TEST(Sequence, OpensAllLayersOrNone) {
   for (size_t at = 0; at <= 3; ++at) {
     for (const int64_t before : {0, 50, 64}) {
       SCOPED_TRACE(testing::Message() << "layer " << at << " fails after " << before << " tokens");
-      Failing f(at);
+      SequenceWithFakeLayer f(at);
       read(f.sequence, following(0, before));
-      const size_t bytes = f.parts.store->bytes_in_use();
-      f.told->open_fails = true;
+      const size_t bytes = f.factory.store->bytes_in_use();
+      f.switches->open_fails = true;
       for (int attempt = 0; attempt < 3; ++attempt) {
         EXPECT_THROW(open(f.sequence, following(500, 100)), Error);
-        EXPECT_EQ(f.parts.store->bytes_in_use(), bytes);
+        EXPECT_EQ(f.factory.store->bytes_in_use(), bytes);
         ASSERT_NO_FATAL_FAILURE(expect_tokens(f.sequence, following(0, before)));
       }
-      f.told->open_fails = false;
+      f.switches->open_fails = false;
       read(f.sequence, following(before, 100));
       ASSERT_NO_FATAL_FAILURE(expect_tokens(f.sequence, following(0, before + 100)));
     }
@@ -164,15 +164,15 @@ TEST(Sequence, OpensAllLayersOrNone) {
 TEST(Sequence, OpensADraftInAllLayersOrNone) {
   const DraftTree chain = DraftTree::chain(20);
   for (size_t at = 0; at <= 3; ++at) {
-    Failing f(at);
+    SequenceWithFakeLayer f(at);
     read(f.sequence, following(0, 50));
-    const size_t bytes = f.parts.store->bytes_in_use();
-    f.told->open_fails = true;
+    const size_t bytes = f.factory.store->bytes_in_use();
+    f.switches->open_fails = true;
     EXPECT_THROW(f.sequence.open_draft(chain, std::vector<int32_t>(20)), Error);
     EXPECT_EQ(f.sequence.draft(), nullptr);
-    EXPECT_EQ(f.parts.store->bytes_in_use(), bytes);
+    EXPECT_EQ(f.factory.store->bytes_in_use(), bytes);
     ASSERT_NO_FATAL_FAILURE(expect_tokens(f.sequence, following(0, 50)));
-    f.told->open_fails = false;
+    f.switches->open_fails = false;
     f.sequence.open_draft(chain, std::vector<int32_t>(20));
     EXPECT_EQ(f.sequence.draft(), &chain);
     f.sequence.abandon();
@@ -183,17 +183,17 @@ TEST(Sequence, OpensADraftInAllLayersOrNone) {
 
 TEST(Sequence, AcceptsADraftInAllLayersOrNone) {
   const DraftTree chain = DraftTree::chain(20);
-  const Numbers ids = following(1000, 20);
+  const Int64List ids = following(1000, 20);
   for (size_t at = 0; at <= 3; ++at) {
-    Failing f(at);
+    SequenceWithFakeLayer f(at);
     read(f.sequence, following(0, 50));
     for (const bool fails : {true, false}) {
-      f.told->accept_fails = fails;
+      f.switches->accept_fails = fails;
       f.sequence.open_draft(chain, std::vector<int32_t>(ids.begin(), ids.end()));
       write(f.sequence, ids);
       std::vector<int> path(17);
       std::iota(path.begin(), path.end(), 0);
-      Numbers expected = following(0, 50);
+      Int64List expected = following(0, 50);
       if (fails) {
         EXPECT_THROW(f.sequence.accept(path), Error);
       } else {
@@ -207,17 +207,17 @@ TEST(Sequence, AcceptsADraftInAllLayersOrNone) {
   }
 }
 
-TEST(Sequence, BranchesAreRefusedWhereALayerIsRecurrentAndNothingIsOpened) {
+TEST(Sequence, RejectsBranchesIfALayerIsRecurrentAndOpensNothing) {
   DraftTree tree;
   for (const int parent : {-1, 0, 0}) tree.add(parent);
-  Parts parts;
-  Sequence mixed = parts.sequence({Kind::kPaged, Kind::kBoth}),
-           paged = parts.sequence({Kind::kPaged, Kind::kPaged});
+  LayerFactory factory;
+  Sequence mixed = factory.sequence({LayerKind::kPaged, LayerKind::kBoth}),
+           paged = factory.sequence({LayerKind::kPaged, LayerKind::kPaged});
   read(mixed, following(0, 50));
   read(paged, following(0, 50));
-  const size_t bytes = parts.store->bytes_in_use();
+  const size_t bytes = factory.store->bytes_in_use();
   EXPECT_THROW(mixed.open_draft(tree, std::vector<int32_t>(3)), Error);
-  EXPECT_EQ(parts.store->bytes_in_use(), bytes);
+  EXPECT_EQ(factory.store->bytes_in_use(), bytes);
   EXPECT_EQ(mixed.kv(0).draft(), nullptr);
   EXPECT_EQ(mixed.kv(1).draft(), nullptr);
   ASSERT_NO_FATAL_FAILURE(expect_tokens(mixed, following(0, 50)));
@@ -226,34 +226,34 @@ TEST(Sequence, BranchesAreRefusedWhereALayerIsRecurrentAndNothingIsOpened) {
   paged.abandon();
 }
 
-TEST(Sequence, ABudgetThatOneRecurrentLayerExceedsUndoesTheOthers) {
-  Parts parts;
+TEST(Sequence, ExceedingTheBudgetInOneLayerUndoesTheOthers) {
+  LayerFactory factory;
   const RecurrentState any(test::number_layout(), nullptr);
-  parts.budget = std::make_shared<MemoryBudget>(7 * any.state_bytes());
-  Sequence sequence = parts.sequence({Kind::kRecurrent, Kind::kPaged, Kind::kRecurrent});
+  factory.budget = std::make_shared<MemoryBudget>(7 * any.state_bytes());
+  Sequence sequence = factory.sequence({LayerKind::kRecurrent, LayerKind::kPaged, LayerKind::kRecurrent});
   read(sequence, following(0, 50));
-  const size_t bytes = parts.store->bytes_in_use(), states = parts.budget->in_use();
-  EXPECT_THROW(open(sequence, following(50, 300)), Error) << "checkpoints within the pass do not fit";
-  EXPECT_EQ(parts.store->bytes_in_use(), bytes);
-  EXPECT_EQ(parts.budget->in_use(), states);
+  const size_t bytes = factory.store->bytes_in_use(), states = factory.budget->in_use();
+  EXPECT_THROW(open(sequence, following(50, 300)), Error) << "the checkpoints of the pass do not fit";
+  EXPECT_EQ(factory.store->bytes_in_use(), bytes);
+  EXPECT_EQ(factory.budget->in_use(), states);
   ASSERT_NO_FATAL_FAILURE(expect_tokens(sequence, following(0, 50)));
   read(sequence, following(50, 5));
   ASSERT_NO_FATAL_FAILURE(expect_tokens(sequence, following(0, 55)));
 }
 
-TEST(Sequence, AnAbandonedPassLeavesNothingOfItself) {
-  Parts parts;
+TEST(Sequence, AnAbandonedPassChangesNothing) {
+  LayerFactory factory;
   for (const int64_t before : {0, 50, 64, 200}) {
-    Sequence sequence = parts.sequence({Kind::kPaged, Kind::kRecurrent, Kind::kBoth});
+    Sequence sequence = factory.sequence({LayerKind::kPaged, LayerKind::kRecurrent, LayerKind::kBoth});
     read(sequence, following(0, before));
-    const size_t bytes = sequence.bytes(), pages = parts.store->bytes_in_use();
+    const size_t bytes = sequence.bytes(), pages = factory.store->bytes_in_use();
     for (const int64_t count : {1, 20, 200, 3000}) {
       open(sequence, following(7000, count));
-      EXPECT_EQ(sequence.tokens(), before + count) << "those of an open pass count";
+      EXPECT_EQ(sequence.tokens(), before + count) << "opened tokens count";
       if (count < 1000) write(sequence, following(7000, count));
       sequence.abandon();
       EXPECT_EQ(sequence.bytes(), bytes);
-      EXPECT_EQ(parts.store->bytes_in_use(), pages);
+      EXPECT_EQ(factory.store->bytes_in_use(), pages);
       ASSERT_NO_FATAL_FAILURE(expect_tokens(sequence, following(0, before)));
     }
     read(sequence, following(before, 70));
@@ -261,22 +261,22 @@ TEST(Sequence, AnAbandonedPassLeavesNothingOfItself) {
   }
 }
 
-/// Counts rewinds.
-struct Counting final : SequenceState {
-  std::unique_ptr<SequenceState> fork() const override { return std::make_unique<Counting>(*this); }
+/// A method state that records rewinds.
+struct RewindRecorder final : SequenceState {
+  std::unique_ptr<SequenceState> fork() const override { return std::make_unique<RewindRecorder>(*this); }
   void rewind(int64_t tokens) override { rewound.push_back(tokens); }
-  Numbers rewound;
+  Int64List rewound;
 };
 
-TEST(Sequence, StatesOfMethodsAreRewoundWithTheTokensTheyHaveSeen) {
-  Parts parts;
-  Sequence sequence = parts.sequence({Kind::kPaged});
+TEST(Sequence, MethodStatesAreRewoundWithTheTokens) {
+  LayerFactory factory;
+  Sequence sequence = factory.sequence({LayerKind::kPaged});
   for (const auto owner : {Sequence::StateOf::kSelector, Sequence::StateOf::kEvictor})
-    sequence.set_state(owner, std::make_unique<Counting>());
+    sequence.set_state(owner, std::make_unique<RewindRecorder>());
   const auto rewound = [&](Sequence::StateOf owner) {
-    return static_cast<Counting*>(sequence.state(owner))->rewound;
+    return static_cast<RewindRecorder*>(sequence.state(owner))->rewound;
   };
-  const auto expect = [&](const Numbers& expected) {
+  const auto expect = [&](const Int64List& expected) {
     EXPECT_EQ(rewound(Sequence::StateOf::kSelector), expected);
     EXPECT_EQ(rewound(Sequence::StateOf::kEvictor), expected);
   };
@@ -284,23 +284,24 @@ TEST(Sequence, StatesOfMethodsAreRewoundWithTheTokensTheyHaveSeen) {
   sequence.truncate(30);
   expect({30});
   open(sequence, following(0, 9));
-  sequence.abandon();  // they may have planned for it
+  sequence.abandon();  // selectors may have planned for the open tokens
   expect({30, 30});
   const DraftTree chain = DraftTree::chain(3);
   sequence.open_draft(chain, std::vector<int32_t>(3));
-  sequence.abandon();  // nobody plans for a draft before it is accepted
+  sequence.abandon();  // selectors do not plan for open drafts
   expect({30, 30});
   Sequence fork = sequence.fork();
   fork.truncate(10);
   expect({30, 30});
-  EXPECT_EQ(static_cast<Counting*>(fork.state(Sequence::StateOf::kEvictor))->rewound, (Numbers{30, 30, 10}));
+  EXPECT_EQ(static_cast<RewindRecorder*>(fork.state(Sequence::StateOf::kEvictor))->rewound,
+            (Int64List{30, 30, 10}));
 }
 
-TEST(Sequence, GoesBackToWhereAllLayersCan) {
-  const auto told = std::make_shared<Plain::Told>();
-  const auto with_steps = [&](const Numbers& steps) {
+TEST(Sequence, FloorIsALengthThatAllLayersSupport) {
+  const auto switches = std::make_shared<FakeLayer::Switches>();
+  const auto with_steps = [&](const Int64List& steps) {
     std::vector<std::unique_ptr<LayerState>> layers;
-    for (const int64_t step : steps) layers.push_back(std::make_unique<Plain>(told, step));
+    for (const int64_t step : steps) layers.push_back(std::make_unique<FakeLayer>(switches, step));
     Sequence sequence(std::move(layers));
     sequence.open(following(0, 100));
     sequence.commit();
@@ -309,48 +310,48 @@ TEST(Sequence, GoesBackToWhereAllLayersCan) {
   EXPECT_EQ(with_steps({1, 1}).floor(77), 77);
   EXPECT_EQ(with_steps({1, 7, 1}).floor(76), 70);
   EXPECT_EQ(with_steps({6, 4}).floor(99), 96);
-  EXPECT_EQ(with_steps({6, 4}).floor(95), 84) << "a multiple of both";
+  EXPECT_EQ(with_steps({6, 4}).floor(95), 84) << "a multiple of both steps";
   EXPECT_EQ(with_steps({4, 6}).floor(95), 84);
-  EXPECT_EQ(with_steps({5, 7, 3}).floor(99), 0) << "below 105";
-  EXPECT_EQ(with_steps({5, 7, 3}).floor(100), 100) << "where it is";
+  EXPECT_EQ(with_steps({5, 7, 3}).floor(99), 0) << "the least common multiple is 105";
+  EXPECT_EQ(with_steps({5, 7, 3}).floor(100), 100) << "the current length";
   EXPECT_EQ(with_steps({5, 7, 3}).floor(0), 0);
 }
 
-TEST(Sequence, WithoutRecurrentLayersGoesBackAnywhere) {
-  Parts parts;
-  Sequence sequence = parts.sequence({Kind::kPaged, Kind::kPaged});
+TEST(Sequence, WithoutRecurrentLayersFloorIsExact) {
+  LayerFactory factory;
+  Sequence sequence = factory.sequence({LayerKind::kPaged, LayerKind::kPaged});
   EXPECT_FALSE(sequence.has_recurrent_layers());
   read(sequence, following(0, 200));
   for (const int64_t tokens : {200, 199, 64, 1, 0}) EXPECT_EQ(sequence.floor(tokens), tokens);
 }
 
-TEST(Sequence, MixedLayersGoBackToCheckpointsAndReadOn) {
-  const uint32_t seed = std::random_device()();
+TEST(Sequence, MixedLayersTruncateToCheckpointsAndContinue) {
+  const uint32_t seed = test::seed(1);
   SCOPED_TRACE(testing::Message() << "seed " << seed);
-  std::mt19937 random(test::seed(seed));
-  Parts parts;
+  std::mt19937 random(seed);
+  LayerFactory factory;
   for (int round = 0; round < 10; ++round) {
-    Sequence sequence = parts.sequence({Kind::kRecurrent, Kind::kPaged, Kind::kBoth});
+    Sequence sequence = factory.sequence({LayerKind::kRecurrent, LayerKind::kPaged, LayerKind::kBoth});
     EXPECT_TRUE(sequence.has_recurrent_layers());
-    Numbers ids;
+    Int64List ids;
     int64_t next = 0;
     for (int step = 0; step < 40; ++step) {
       if (random() % 3) {
-        const Numbers more = following(next, 1 + static_cast<int64_t>(random() % (random() % 2 ? 3 : 200)));
+        const Int64List more = following(next, 1 + static_cast<int64_t>(random() % (random() % 2 ? 3 : 200)));
         next += std::ssize(more);
         read(sequence, more);
         ids.insert(ids.end(), more.begin(), more.end());
       } else {
-        const int64_t wanted = std::max<int64_t>(0, sequence.tokens() - static_cast<int64_t>(random() % 100));
-        const int64_t floor = sequence.floor(wanted);
-        ASSERT_LE(floor, wanted);
+        const int64_t target = std::max<int64_t>(0, sequence.tokens() - static_cast<int64_t>(random() % 100));
+        const int64_t floor = sequence.floor(target);
+        ASSERT_LE(floor, target);
         sequence.truncate(floor);
         ids.resize(floor);
       }
       ASSERT_NO_FATAL_FAILURE(expect_tokens(sequence, ids)) << step;
       for (const int layer : {0, 2}) {
         for (const int64_t at : sequence.recurrent(layer)->checkpoints()) {
-          ASSERT_EQ(sequence.floor(at), at) << "layers keep the same checkpoints";
+          ASSERT_EQ(sequence.floor(at), at) << "all layers have the same checkpoints";
           ASSERT_NO_FATAL_FAILURE(test::expect_numbers(*sequence.recurrent(layer), ids, at));
         }
       }
@@ -358,13 +359,13 @@ TEST(Sequence, MixedLayersGoBackToCheckpointsAndReadOn) {
   }
 }
 
-TEST(Sequence, ARewindReadsLittleAgainWhateverThePasses) {
-  const uint32_t seed = std::random_device()();
+TEST(Sequence, ARewindRereadsFewTokensForRandomPasses) {
+  const uint32_t seed = test::seed(1);
   SCOPED_TRACE(testing::Message() << "seed " << seed);
-  std::mt19937 random(test::seed(seed));
-  Parts parts;
+  std::mt19937 random(seed);
+  LayerFactory factory;
   for (int round = 0; round < 6; ++round) {
-    Sequence sequence = parts.sequence({Kind::kRecurrent});
+    Sequence sequence = factory.sequence({LayerKind::kRecurrent});
     while (sequence.tokens() < 6000) {
       const int64_t most[] = {1, 1, 8, 64, 512, 3000};
       sequence.open(following(sequence.tokens(), 1 + static_cast<int64_t>(random()) % most[random() % 6]));
@@ -377,43 +378,44 @@ TEST(Sequence, ARewindReadsLittleAgainWhateverThePasses) {
   }
 }
 
-TEST(Sequence, KeepsTheNewestCheckpointsThatTheirBudgetHasRoomFor) {
-  Parts parts;
+TEST(Sequence, KeepsTheNewestCheckpointsThatFitInTheBudget) {
+  LayerFactory factory;
   const RecurrentState any(test::number_layout(), nullptr);
   const size_t two_layers = 2 * any.state_bytes();
   const auto budget = std::make_shared<MemoryBudget>(5 * two_layers, "--checkpoints");
   {
-    Sequence sequence = parts.sequence({Kind::kRecurrent, Kind::kBoth}, {.spacing = 64, .budget = budget});
+    Sequence sequence =
+        factory.sequence({LayerKind::kRecurrent, LayerKind::kBoth}, {.spacing = 64, .budget = budget});
     read(sequence, following(0, 2000));
-    const Numbers kept = sequence.recurrent(0)->checkpoints();
+    const Int64List kept = sequence.recurrent(0)->checkpoints();
     EXPECT_EQ(kept.size(), 5u);
     EXPECT_GE(kept.back(), 2000 - 64);
     EXPECT_EQ(sequence.recurrent(1)->checkpoints(), kept);
     EXPECT_EQ(budget->in_use(), 5 * two_layers);
     {
       Sequence fork = sequence.fork();
-      EXPECT_TRUE(fork.recurrent(0)->checkpoints().empty()) << "there is no room for another's";
+      EXPECT_TRUE(fork.recurrent(0)->checkpoints().empty()) << "the budget is exhausted";
       EXPECT_EQ(budget->in_use(), 5 * two_layers);
       EXPECT_EQ(fork.floor(1999), 0);
       read(fork, following(2000, 5));
       ASSERT_NO_FATAL_FAILURE(expect_tokens(fork, following(0, 2005)));
     }
     sequence.truncate(kept[1]);
-    EXPECT_EQ(sequence.recurrent(1)->checkpoints(), (Numbers{kept[0]}));
+    EXPECT_EQ(sequence.recurrent(1)->checkpoints(), (Int64List{kept[0]}));
     EXPECT_EQ(budget->in_use(), two_layers);
     ASSERT_NO_FATAL_FAILURE(expect_tokens(sequence, following(0, kept[1])));
   }
   EXPECT_EQ(budget->in_use(), 0u);
 }
 
-TEST(Sequence, AcceptedDraftsOfMixedLayersAreWhatReadingLeaves) {
+TEST(Sequence, AcceptedDraftsOfMixedLayersEqualReadTokens) {
   std::mt19937 random(test::seed(4));
-  Parts parts;
-  Sequence drafted = parts.sequence({Kind::kRecurrent, Kind::kPaged, Kind::kBoth});
-  Numbers ids;
+  LayerFactory factory;
+  Sequence drafted = factory.sequence({LayerKind::kRecurrent, LayerKind::kPaged, LayerKind::kBoth});
+  Int64List ids;
   for (int n = 0; n < 40; ++n) {
     const DraftTree chain = DraftTree::chain(1 + static_cast<int>(random() % 16));
-    const Numbers more = following(1000 * n, chain.size());
+    const Int64List more = following(1000 * n, chain.size());
     drafted.open_draft(chain, std::vector<int32_t>(more.begin(), more.end()));
     write(drafted, more);
     std::vector<int> path(random() % (chain.size() + 1));
@@ -427,14 +429,14 @@ TEST(Sequence, AcceptedDraftsOfMixedLayersAreWhatReadingLeaves) {
   }
 }
 
-TEST(Sequence, ForksOfMixedLayersGoApart) {
-  Parts parts;
-  Sequence trunk = parts.sequence({Kind::kRecurrent, Kind::kPaged, Kind::kBoth});
+TEST(Sequence, ForksOfMixedLayersAreIndependent) {
+  LayerFactory factory;
+  Sequence trunk = factory.sequence({LayerKind::kRecurrent, LayerKind::kPaged, LayerKind::kBoth});
   read(trunk, following(0, 100));
   Sequence fork = trunk.fork();
   read(fork, following(5000, 30));
   read(trunk, following(100, 70));
-  Numbers others = following(0, 100);
+  Int64List others = following(0, 100);
   for (int64_t i = 0; i < 30; ++i) others.push_back(5000 + i);
   ASSERT_NO_FATAL_FAILURE(expect_tokens(fork, others));
   ASSERT_NO_FATAL_FAILURE(expect_tokens(trunk, following(0, 170)));
@@ -446,21 +448,21 @@ TEST(Sequence, ForksOfMixedLayersGoApart) {
 }
 
 TEST(Sequence, APassWithoutTokensChangesNothing) {
-  Parts parts;
-  Sequence sequence = parts.sequence({Kind::kRecurrent, Kind::kPaged, Kind::kBoth});
+  LayerFactory factory;
+  Sequence sequence = factory.sequence({LayerKind::kRecurrent, LayerKind::kPaged, LayerKind::kBoth});
   read(sequence, {});
   ASSERT_NO_FATAL_FAILURE(expect_tokens(sequence, {}));
   read(sequence, following(0, 100));
-  const Numbers checkpoints = sequence.recurrent(0)->checkpoints();
+  const Int64List checkpoints = sequence.recurrent(0)->checkpoints();
   sequence.open({});
   sequence.commit();
   ASSERT_NO_FATAL_FAILURE(expect_tokens(sequence, following(0, 100)));
   EXPECT_EQ(sequence.recurrent(0)->checkpoints(), checkpoints);
 }
 
-TEST(Sequence, TokensWithoutIdsAreMarked) {
-  Parts parts;
-  Sequence sequence = parts.sequence({Kind::kPaged});
+TEST(Sequence, EmbeddingsHaveTheIdMinusOne) {
+  LayerFactory factory;
+  Sequence sequence = factory.sequence({LayerKind::kPaged});
   sequence.open(following(0, 3), std::vector<int32_t>{4, 5, 6});
   sequence.commit();
   sequence.open(following(3, 2));
@@ -468,9 +470,9 @@ TEST(Sequence, TokensWithoutIdsAreMarked) {
   EXPECT_EQ(sequence.ids().copy(0, 5), (std::vector<int32_t>{4, 5, 6, -1, -1}));
 }
 
-TEST(Sequence, AsksItsLayersForTheirPartsAndSizes) {
-  Parts parts;
-  Sequence sequence = parts.sequence({Kind::kPaged, Kind::kRecurrent, Kind::kBoth});
+TEST(Sequence, GivesAccessToItsLayersAndTheirSizes) {
+  LayerFactory factory;
+  Sequence sequence = factory.sequence({LayerKind::kPaged, LayerKind::kRecurrent, LayerKind::kBoth});
   EXPECT_EQ(sequence.layers(), 3);
   EXPECT_EQ(sequence.paged(0), &sequence.kv(0));
   EXPECT_EQ(sequence.recurrent(0), nullptr);
@@ -479,9 +481,9 @@ TEST(Sequence, AsksItsLayersForTheirPartsAndSizes) {
   EXPECT_NE(sequence.paged(2), nullptr);
   EXPECT_NE(sequence.recurrent(2), nullptr);
   EXPECT_EQ(sequence.max_heads(), 2);
-  EXPECT_EQ(parts.sequence({Kind::kRecurrent}).max_heads(), 0);
+  EXPECT_EQ(factory.sequence({LayerKind::kRecurrent}).max_heads(), 0);
   read(sequence, following(0, 50));
-  EXPECT_GE(sequence.bytes(), 4 * parts.store->shape().bytes() + 2 * sequence.recurrent(1)->state_bytes());
+  EXPECT_GE(sequence.bytes(), 4 * factory.store->shape().bytes() + 2 * sequence.recurrent(1)->state_bytes());
   sequence.mask(10, 20);
   sequence.move_to(640);
   for (const int layer : {0, 2}) {
@@ -496,22 +498,22 @@ TEST(Sequence, AsksItsLayersForTheirPartsAndSizes) {
   EXPECT_EQ(sequence.tokens(), 50);
 }
 
-TEST(Sequence, WhateverAllocationFailsAPassIsOpenedOrNot) {
-  const Parts parts;
-  Sequence sequence = parts.sequence({Kind::kPaged, Kind::kRecurrent, Kind::kBoth});
-  Numbers ids = following(0, 1000);  // the ids of 1,024 tokens go to a block of their own
+TEST(Sequence, OpeningWithoutMemoryChangesNothing) {
+  const LayerFactory factory;
+  Sequence sequence = factory.sequence({LayerKind::kPaged, LayerKind::kRecurrent, LayerKind::kBoth});
+  Int64List ids = following(0, 1000);  // blocks of ids have 1,024 tokens
   read(sequence, ids);
-  const Numbers more = following(1000, 1500);
+  const Int64List more = following(1000, 1500);
   const std::vector<int64_t> positions = following(1000, 1500);
   const std::vector<int32_t> more_ids(more.begin(), more.end());
-  const size_t pages = parts.store->bytes_in_use();
+  const size_t pages = factory.store->bytes_in_use();
   const std::vector<int32_t> before = sequence.ids().copy(0, 1000);
   test::with_each_failing_allocation([&] { sequence.open(positions, more_ids); },
                                      [&] {
                                        ASSERT_EQ(sequence.tokens(), 1000);
                                        ASSERT_EQ(sequence.ids().size(), 1000);
                                        ASSERT_EQ(sequence.ids().copy(0, 1000), before);
-                                       ASSERT_EQ(parts.store->bytes_in_use(), pages);
+                                       ASSERT_EQ(factory.store->bytes_in_use(), pages);
                                      });
   write(sequence, more);
   sequence.commit();
@@ -519,36 +521,37 @@ TEST(Sequence, WhateverAllocationFailsAPassIsOpenedOrNot) {
   expect_tokens(sequence, ids);
 }
 
-TEST(Sequence, AForkOf128kTokensCostsLittleMemory) {
+TEST(Sequence, AForkOf128kTokensUsesLittleMemory) {
   constexpr int64_t kTokens = 128 * 1024;
-  const Parts parts;
-  Sequence sequence = parts.sequence({Kind::kPaged, Kind::kRecurrent, Kind::kPaged, Kind::kBoth});
+  const LayerFactory factory;
+  Sequence sequence =
+      factory.sequence({LayerKind::kPaged, LayerKind::kRecurrent, LayerKind::kPaged, LayerKind::kBoth});
   for (int64_t read = 0; read < kTokens; read += 4096) {
     sequence.open(following(read, 4096), std::vector<int32_t>(4096, 7));
     sequence.commit();
   }
-  const size_t pages = parts.store->bytes_in_use();
-  ASSERT_EQ(pages, 6 * kTokens / kPageTokens * parts.store->shape().bytes());
+  const size_t pages = factory.store->bytes_in_use();
+  ASSERT_EQ(pages, 6 * kTokens / kPageTokens * factory.store->shape().bytes());
   const size_t before = test::allocated_bytes();
   Sequence fork = sequence.fork();
-  const size_t given = test::allocated_bytes() - before;
-  EXPECT_LE(given, size_t{1} << 20);
-  EXPECT_LE(given, size_t{16} << 10) << "pointers to runs of 6 tables and to blocks of ids";
-  EXPECT_EQ(parts.store->bytes_in_use(), pages);
+  const size_t allocated = test::allocated_bytes() - before;
+  EXPECT_LE(allocated, size_t{1} << 20);
+  EXPECT_LE(allocated, size_t{16} << 10) << "pointers to the runs of 6 tables and to blocks of ids";
+  EXPECT_EQ(factory.store->bytes_in_use(), pages);
   EXPECT_EQ(fork.tokens(), kTokens);
 
   const size_t before_reading = test::allocated_bytes();
   fork.open(following(kTokens, 1), std::vector<int32_t>{7});
   fork.commit();
-  EXPECT_LE(test::allocated_bytes() - before_reading, size_t{64} << 10) << "a run of each table";
-  EXPECT_EQ(parts.store->bytes_in_use(), pages + 6 * parts.store->shape().bytes());
+  EXPECT_LE(test::allocated_bytes() - before_reading, size_t{64} << 10) << "one run per table";
+  EXPECT_EQ(factory.store->bytes_in_use(), pages + 6 * factory.store->shape().bytes());
   EXPECT_EQ(sequence.tokens(), kTokens);
 }
 
-TEST(TokenList, HoldsWhatAListWould) {
-  const uint32_t seed = std::random_device()();
+TEST(TokenList, RandomOperationsMatchAListModel) {
+  const uint32_t seed = test::seed(1);
   SCOPED_TRACE(testing::Message() << "seed " << seed);
-  std::mt19937 random(test::seed(seed));
+  std::mt19937 random(seed);
   struct Pair {
     TokenList list;
     std::vector<int32_t> plain;
@@ -592,7 +595,7 @@ TEST(TokenList, HoldsWhatAListWould) {
   }
 }
 
-TEST(TokenList, LosesNothingWhateverAllocationFails) {
+TEST(TokenList, AppendingWithoutMemoryCanBeUndone) {
   for (const int64_t before : {0, 1000, 1023, 1024, 5000}) {
     TokenList list;
     std::vector<int32_t> plain(before), more(3000);
@@ -602,7 +605,7 @@ TEST(TokenList, LosesNothingWhateverAllocationFails) {
     test::with_each_failing_allocation([&] { list.append(more); },
                                        [&] {
                                          const test::AllocationLimit limit(0);
-                                         list.truncate(before);  // needs no memory to undo what was added
+                                         list.truncate(before);  // undoing the append allocates nothing
                                          EXPECT_EQ(list.size(), before);
                                        });
     plain.insert(plain.end(), more.begin(), more.end());

@@ -1,12 +1,12 @@
-// Pages that hold keys alone, whose values are dimensions of the keys.
+// Pages that hold only keys; the values are dimensions of the keys (PageShape::value_offset).
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <random>
 
 #include "memory/page_pool.h"
-#include "token_pages.h"
 #include "seed.h"
+#include "token_pages.h"
 
 namespace fathom {
 namespace {
@@ -22,12 +22,13 @@ static_assert(kOffset >= kRotaryDim && kOffset + kValues == kKeyDim);
 
 PageShape shape_of(PageFormat format) { return {format, kKeyDim, kValues, kOffset}; }
 
-class KeysAlone {
+/// A sequence of one layer whose pages hold only keys.
+class KeyOnlySequence {
  public:
-  explicit KeysAlone(PageFormat format)
+  explicit KeyOnlySequence(PageFormat format)
       : store(std::make_shared<PageStore>(shape_of(format))), sequence(test::small_sequence(store, 1, kHeads)) {}
 
-  /// Writes rows of tokens `ids` in all heads, without values.
+  /// Writes the keys of tokens `ids` in all heads.
   static void write(Sequence& to, const std::vector<int64_t>& ids) {
     std::vector<float> keys(ids.size() * kKeyDim);
     for (int head = 0; head < kHeads; ++head) {
@@ -42,7 +43,7 @@ class KeysAlone {
     to.commit();
   }
 
-  /// The visible tokens of each head are these. rounded: how often a key may have been rounded.
+  /// Expects these visible tokens in each head. rounded: number of times a key may have been rounded.
   static void expect(const Sequence& found, const std::vector<int64_t>& ids, double rounded = 1) {
     const PagedKv& kv = found.kv(0);
     for (int head = 0; head < kHeads; ++head) {
@@ -82,20 +83,20 @@ class KeysAlone {
   }
 };
 
-class ValuesInKeys : public testing::TestWithParam<PageFormat> {};
+class ValuesInKeysTest : public testing::TestWithParam<PageFormat> {};
 
-TEST_P(ValuesInKeys, TakeNoBytesOfTheirOwn) {
+TEST_P(ValuesInKeysTest, UseNoBytes) {
   const PageShape shape = shape_of(GetParam());
   EXPECT_EQ(shape.value_bytes(), 0u);
   EXPECT_EQ(shape.bytes(), page_key_bytes(shape.format, kKeyDim));
-  KeysAlone memory(GetParam());
+  KeyOnlySequence memory(GetParam());
   memory.read(memory.sequence, following(0, 200));
   EXPECT_EQ(memory.sequence.kv(0).page_bytes(), 4 * kHeads * page_key_bytes(shape.format, kKeyDim));
   EXPECT_EQ(memory.store->bytes_in_use(), memory.sequence.kv(0).page_bytes());
-  KeysAlone::expect(memory.sequence, following(0, 200));
+  KeyOnlySequence::expect(memory.sequence, following(0, 200));
 }
 
-TEST_P(ValuesInKeys, HaveAStoreOfTheirOwn) {
+TEST_P(ValuesInKeysTest, HaveASeparateStorePerShape) {
   PagePool pool;
   const PageShape keys = shape_of(GetParam());
   PageShape own = keys, other = keys;
@@ -106,22 +107,22 @@ TEST_P(ValuesInKeys, HaveAStoreOfTheirOwn) {
   EXPECT_NE(pool.store(keys), pool.store(other));
 }
 
-TEST_P(ValuesInKeys, ForksAndTruncationLeaveTheOtherSideAlone) {
-  KeysAlone memory(GetParam());
+TEST_P(ValuesInKeysTest, ForkingAndTruncatingAreIndependent) {
+  KeyOnlySequence memory(GetParam());
   memory.read(memory.sequence, following(0, 150));
   Sequence fork = memory.sequence.fork();
-  memory.read(fork, following(1000, 90));  // into a page that both share
+  memory.read(fork, following(1000, 90));  // writes to a page that both share
   memory.sequence.truncate(140);
   memory.read(memory.sequence, following(2000, 30));
   std::vector<int64_t> first = following(0, 140), second = following(0, 150);
   for (const int64_t id : following(2000, 30)) first.push_back(id);
   for (const int64_t id : following(1000, 90)) second.push_back(id);
-  KeysAlone::expect(memory.sequence, first);
-  KeysAlone::expect(fork, second);
+  KeyOnlySequence::expect(memory.sequence, first);
+  KeyOnlySequence::expect(fork, second);
 }
 
-TEST_P(ValuesInKeys, CompactingMovesThemWithTheirKeys) {
-  KeysAlone memory(GetParam());
+TEST_P(ValuesInKeysTest, AreMovedWithTheirKeysByCompacting) {
+  KeyOnlySequence memory(GetParam());
   memory.read(memory.sequence, following(0, 300));
   std::mt19937 random(test::seed(0));
   SCOPED_TRACE(testing::Message() << "seed " << test::seed(0));
@@ -136,29 +137,29 @@ TEST_P(ValuesInKeys, CompactingMovesThemWithTheirKeys) {
     ASSERT_TRUE(memory.sequence.kv(0).compact(kernels(), head));
   }
   const double rounded = quant_bits(GetParam()) ? 3 : 2;
-  KeysAlone::expect(memory.sequence, kept, rounded);
+  KeyOnlySequence::expect(memory.sequence, kept, rounded);
   memory.read(memory.sequence, following(500, 70));
   for (const int64_t id : following(500, 70)) kept.push_back(id);
-  KeysAlone::expect(memory.sequence, kept, rounded);
+  KeyOnlySequence::expect(memory.sequence, kept, rounded);
   const int64_t pages = (std::ssize(kept) + kPageTokens) / kPageTokens + 1;
   EXPECT_LE(memory.store->bytes_in_use(), pages * kHeads * memory.store->shape().key_bytes());
 }
 
-TEST_P(ValuesInKeys, AcceptedDraftsAreWhatReadingThemGives) {
-  for (const int64_t before : {20, 60}) {  // a draft within a page, and across its end
-    KeysAlone memory(GetParam());
+TEST_P(ValuesInKeysTest, AcceptedDraftsEqualReadTokens) {
+  for (const int64_t before : {20, 60}) {  // a draft inside a page, and one across two pages
+    KeyOnlySequence memory(GetParam());
     memory.read(memory.sequence, following(0, before));
     DraftTree tree;
     tree.add(-1), tree.add(0), tree.add(0);
     for (int node = 2; node < 8; ++node) tree.add(node);
     std::vector<int64_t> ids = following(3000, tree.size());
     memory.sequence.open_draft(tree, std::vector<int32_t>(tree.size()));
-    KeysAlone::write(memory.sequence, ids);
+    KeyOnlySequence::write(memory.sequence, ids);
     const std::vector<int> path{0, 2, 3, 4, 5, 6};
     memory.sequence.accept(path);
     std::vector<int64_t> expected = following(0, before);
     for (const int node : path) expected.push_back(3000 + node);
-    KeysAlone::expect(memory.sequence, expected);
+    KeyOnlySequence::expect(memory.sequence, expected);
   }
 }
 
@@ -167,7 +168,7 @@ std::string name_of(const testing::TestParamInfo<PageFormat>& format) {
   return kNames[static_cast<size_t>(format.param)];
 }
 
-INSTANTIATE_TEST_SUITE_P(Formats, ValuesInKeys, testing::ValuesIn(kFormats), name_of);
+INSTANTIATE_TEST_SUITE_P(Formats, ValuesInKeysTest, testing::ValuesIn(kFormats), name_of);
 
 }  // namespace
 }  // namespace fathom

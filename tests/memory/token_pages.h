@@ -41,19 +41,20 @@ inline Sequence small_sequence(std::shared_ptr<PageStore> store, int layers, int
   return identical_layers(config, layers);
 }
 
-/// Element d of the key (part 0) or value (part 1) of token `id` in one page table: any number that tells them
-/// apart.
+/// Returns element d of the key (part 0) or value (part 1) of token `id` in one page table: arbitrary but distinct
+/// values.
 inline float element(int64_t id, int table, int part, int d) {
   return static_cast<float>(std::sin(0.37 * static_cast<double>(id) + 5.1 * table + 2.3 * part + 0.71 * d));
 }
 
+/// Returns `count` consecutive integers starting with `from`.
 inline std::vector<int64_t> following(int64_t from, int64_t count) {
   std::vector<int64_t> positions(count);
   std::iota(positions.begin(), positions.end(), from);
   return positions;
 }
 
-/// Writes the keys and values of tokens `ids`, which are open (the nodes of a draft, if one is), in all page tables
+/// Writes the keys and values of the opened tokens (or nodes of the open draft) with these ids in all page tables
 /// of one layer. The tables of a sequence are numbered layer by layer.
 inline void write_tokens(Sequence& sequence, int layer, const std::vector<int64_t>& ids) {
   constexpr int kKeyStride = kKeyDim + 3, kValueStride = kValueDim + 1;  // rows need not be dense
@@ -69,8 +70,8 @@ inline void write_tokens(Sequence& sequence, int layer, const std::vector<int64_
   }
 }
 
-/// Reads tokens `ids` at `positions`: opens room for them, writes their keys and values in every layer with pages,
-/// and commits them.
+/// Appends tokens `ids` at `positions`: opens them, writes their keys and values in each layer with pages, and
+/// commits them.
 inline void read_tokens(Sequence& sequence, const std::vector<int64_t>& ids,
                         const std::vector<int64_t>& positions) {
   sequence.open(positions, std::vector<int32_t>(ids.begin(), ids.end()));
@@ -79,25 +80,25 @@ inline void read_tokens(Sequence& sequence, const std::vector<int64_t>& ids,
   sequence.commit();
 }
 
-/// `count` tokens that follow the last one; their ids are their indices in the sequence plus `salt`.
+/// Appends `count` tokens at the next positions. Their ids are their indices in the sequence plus `salt`.
 inline void read_following(Sequence& sequence, int64_t count, int64_t salt = 0) {
   read_tokens(sequence, following(sequence.tokens() + salt, count), following(sequence.next_position(), count));
 }
 
-/// The store of all layers.
+/// Returns the store that all layers share.
 inline const PageStore& store_of(const Sequence& sequence) { return sequence.kv(0).store(); }
 
-/// Drops the newest n tokens.
-inline void drop_newest(Sequence& sequence, int64_t n) { sequence.truncate(sequence.tokens() - n); }
+/// Removes the newest n tokens.
+inline void remove_newest(Sequence& sequence, int64_t n) { sequence.truncate(sequence.tokens() - n); }
 
-/// How far an element of at most 1 may lie from what was written.
+/// Returns the largest rounding error of a stored element whose absolute value is at most 1.
 inline double rounding(PageFormat format) {
   if (format == PageFormat::kBF16) return 1.0 / 256;
   return quant_bits(format) ? 1.02 / ((1 << quant_bits(format)) - 1) : 1e-6;
 }
 
-/// The page holds token `id` at offset o, in the layout of PageRead: the key rotated by o, within so many times
-/// twice the rounding.
+/// Expects token `id` at offset o of the page, with its key rotated by o. Tolerance: `times` · 2 · rounding(format)
+/// for keys, rounding(format) for values.
 inline void expect_token(const PageStore& store, PageId page, int o, int64_t id, int table, double times = 1) {
   const PageFormat format = store.shape().format;
   const double tolerance = rounding(format);
