@@ -9,20 +9,21 @@
 namespace fathom {
 namespace {
 
-/// Queries (rows × group) of one task: a page is unpacked once for all of them, and their sums stay in the L2
-/// cache.
+/// Maximum number of queries (rows × group) of one task. A page is unpacked once for all of them, and their sums
+/// fit into the L2 cache.
 constexpr int kBlockQueries = 256;
-/// With few queries the pages of a head are shared out among tasks of this many (2,048 tokens), so that all threads
-/// have work and each streams for long; the number does not depend on the threads, so that results do not either.
+/// With at most kPartQueries queries, the pages of a head are split into parts of kPartPages pages (2,048 tokens).
+/// All threads then have work, and each reads long contiguous ranges of memory. The parts do not depend on the
+/// number of threads, so results do not either.
 constexpr int64_t kPartPages = 32;
 constexpr int kPartQueries = 16;
 
-/// The first token of the sequence that token `index` may attend to.
+/// Returns the index of the first token that token `index` may attend to.
 int64_t window_begin(int64_t window, int64_t index) {
   return window > 0 ? std::max<int64_t>(0, index + 1 - window) : 0;
 }
 
-/// The tokens of a page that lie in the window of token `first` or of a later one, and not after token `last`.
+/// Returns the tokens of a page that are inside the window of token `first` or a later token, up to token `last`.
 uint64_t visible_mask(const PageEntry& entry, int64_t window, int64_t first, int64_t last) {
   return page_bits(window_begin(window, first) - entry.first, last + 1 - entry.first);
 }
@@ -35,14 +36,14 @@ int64_t nanoseconds() {
       .count();
 }
 
-/// The first row of the task that ends before row `end`: tasks begin every `most` rows, and where the form wants
-/// it.
-int64_t task_begin(const AttentionInput& input, int64_t end, int64_t most) {
-  const int64_t from = std::max<int64_t>(0, end - input.form->rows_together(input.token(end - 1)));
-  return from + (end - 1 - from) / most * most;
+/// Returns the first row of the task that ends before row `end`. Tasks begin every `max_rows` rows, counted from
+/// the first row that the attention form allows in the same block.
+int64_t task_begin(const AttentionInput& input, int64_t end, int64_t max_rows) {
+  const int64_t from = std::max<int64_t>(0, end - input.form->max_block_rows(input.token(end - 1)));
+  return from + (end - 1 - from) / max_rows * max_rows;
 }
 
-/// What the scores of a row are multiplied with.
+/// Returns the factor on the scores of a row.
 float row_scale(const AttentionInput& input, int64_t row) {
   const float scale = input.scale * input.selector->score_factor(input.layer);
   return scale * input.form->row_scale(input.token(row) + 1);
@@ -52,12 +53,12 @@ float row_scale(const AttentionInput& input, int64_t row) {
 
 uint64_t AttendedBlock::mask(const SelectedPage& page, int row) const {
   const PageEntry& entry = kv.table(block.head)[page.entry];
-  const uint64_t seen = page.mask & visible_mask(entry, kv.window(), block.first + row);
-  return page.row_masks < 0 ? seen : seen & selection.row_masks[page.row_masks + row];
+  const uint64_t visible = page.mask & visible_mask(entry, kv.window(), block.first + row);
+  return page.row_masks < 0 ? visible : visible & selection.row_masks[page.row_masks + row];
 }
 
 double AttendedBlock::share(int64_t query, double score) const {
-  if (!std::isfinite(lse[query])) return 0;        // nothing had weight, or the query was not finite
+  if (!std::isfinite(lse[query])) return 0;        // no token has weight, or the query is not finite
   float weight[16] = {static_cast<float>(score)};  // kernels take whole vectors
   if (weights.apply) weights(query, std::ssize(weight), weight);
   return std::exp(static_cast<double>(weight[0]) - lse[query]);
@@ -98,8 +99,8 @@ void Attention::rotate_queries(const AttentionInput& input, AttentionBlock& bloc
   }
 }
 
-/// Makes of a selection what the kernel reads: pointers, rotations, and masks without what lies after a row or
-/// before its window.
+/// Converts the selection to the kernel's input: pointers, rotations and masks. Masks exclude tokens after a row
+/// and tokens before its window.
 void Attention::read_pages(AttentionBlock& block) const {
   const PageTable& table = block.kv->table(block.head);
   const PageStore& store = block.kv->store();
@@ -138,7 +139,7 @@ void Attention::read_pages(AttentionBlock& block) const {
   }
 }
 
-/// The pages of an open draft: a node attends to the nodes of its own path, within the window.
+/// Adds the pages of an open draft. A node attends to the nodes on its own path that are inside the window.
 void Attention::read_draft(AttentionBlock& block) const {
   const DraftTree& tree = *block.kv->draft();
   const DraftPages& draft = block.kv->draft_pages(block.head);
@@ -187,14 +188,14 @@ QueryBlock Attention::query_block(const AttentionInput& input, const AttentionBl
   return query;
 }
 
-void Attention::show(const AttentionInput& input, const AttentionBlock& block, const float* lse) const {
+void Attention::notify_watcher(const AttentionInput& input, const AttentionBlock& block, const float* lse) const {
   if (!input.watcher || input.kv->draft() || !input.watcher->watches(input.layer)) return;
   const QueryBlock query = query_block(input, block);
   input.watcher->observe(
       {*input.kv, query, block.selection, lse, *input.form, input.form->weights(kernels_, block)});
 }
 
-void Attention::prepare(const AttentionInput& input, const Rows& rows, AttentionBlock& block) const {
+void Attention::prepare(const AttentionInput& input, const HeadRows& rows, AttentionBlock& block) const {
   block.kv = input.kv;
   block.layer = input.layer;
   block.head = rows.head;
@@ -237,8 +238,9 @@ void Attention::store(const AttentionInput& input, const AttentionBlock& block, 
   }
 }
 
-/// A block of rows is a task with all its pages; later rows see more and go first, so that what is left at the end
-/// is small. Few queries of many pages are prepared head by head, and their pages shared out afterwards.
+/// Each block of rows is one task that covers all its pages. Later rows attend to more tokens; they are scheduled
+/// first, so that the last tasks are small. Few queries over many pages are only prepared here, one task per head;
+/// their pages are split into parts afterwards.
 void Attention::list_tasks(std::span<const AttentionInput> inputs) {
   tasks_.clear();
   prepared_count_ = 0;
@@ -248,7 +250,8 @@ void Attention::list_tasks(std::span<const AttentionInput> inputs) {
     const auto pages = static_cast<int64_t>(input.kv->table(0).size());
     const bool by_parts = input.rows * input.group() <= kPartQueries && pages > kPartPages;
     int64_t block_rows = std::max(1, kBlockQueries / input.group());
-    if (input.kv->draft() && input.selector->selects_by_query()) block_rows = 1;  // as if decoded one by one
+    if (input.kv->draft() && input.selector->selects_by_query())
+      block_rows = 1;  // so that selections are the same as when the rows are decoded one by one
     for (int64_t end = input.rows, first = 0; end > 0; end = first) {
       first = task_begin(input, end, block_rows);
       const int rows = static_cast<int>(end - first);
@@ -261,7 +264,7 @@ void Attention::list_tasks(std::span<const AttentionInput> inputs) {
   if (prepared_.size() < prepared_count_) prepared_.resize(prepared_count_);
 }
 
-void Attention::attend_block(const Task& task, int thread) {
+void Attention::attend_block(const BlockTask& task, int thread) {
   const AttentionInput& input = *task.input;
   AttentionScratch& scratch = scratch_[thread];
   AttentionBlock& block = scratch.block;
@@ -277,13 +280,13 @@ void Attention::attend_block(const Task& task, int thread) {
   }
   input.form->attend(kernels_, block, 0, pages, out, lse, scratch);
   store(input, block, out, lse);
-  show(input, block, lse);
+  notify_watcher(input, block, lse);
 }
 
 void Attention::list_parts() {
   parts_.clear();
   size_t out = 0, lse = 0;
-  for (const Task& task : tasks_) {
+  for (const BlockTask& task : tasks_) {
     if (task.prepared < 0) continue;
     AttentionBlock& block = prepared_[task.prepared];
     const auto queries = static_cast<size_t>(block.queries_count());
@@ -300,22 +303,22 @@ void Attention::list_parts() {
   partial_lse_.resize(lse);
 }
 
-void Attention::attend_parts(Pass pass) {
+void Attention::attend_parts(AttendPass pass) {
   pool_.parallel_for(parts_.size(), [&](size_t i, int thread) {
-    const Part& part = parts_[i];
+    const PagePart& part = parts_[i];
     const AttentionForm& form = *part.input->form;
-    if (pass == Pass::kFirst && !form.has_second_pass()) return;
+    if (pass == AttendPass::kFirst && !form.has_second_pass()) return;
     form.attend(kernels_, *part.block, part.begin, part.end,
-                pass == Pass::kFirst ? nullptr : partial_out_.data() + part.out, partial_lse_.data() + part.lse,
-                scratch_[thread]);
+                pass == AttendPass::kFirst ? nullptr : partial_out_.data() + part.out,
+                partial_lse_.data() + part.lse, scratch_[thread]);
   });
 }
 
-/// Joins the parts of each head in their order: of the first pass only their log-sums.
-void Attention::join_parts(Pass pass) {
+/// Merges the parts of each head in order. In the first pass only log-sum-exps are merged.
+void Attention::merge_parts(AttendPass pass) {
   for (size_t p = 0; p < parts_.size();) {
-    const Part& first = parts_[p];
-    const int value_dim = pass == Pass::kFirst ? 0 : first.input->kv->shape().value_dim;
+    const PagePart& first = parts_[p];
+    const int value_dim = pass == AttendPass::kFirst ? 0 : first.input->kv->shape().value_dim;
     const int queries = first.block->queries_count();
     float* out = partial_out_.data() + first.out;
     float* lse = partial_lse_.data() + first.lse;
@@ -326,7 +329,7 @@ void Attention::join_parts(Pass pass) {
                         partial_lse_[parts_[p].lse + q], value_dim);
       }
     }
-    if (pass == Pass::kFirst) {
+    if (pass == AttendPass::kFirst) {
       if (first.input->form->has_second_pass()) {
         first.input->form->prepare_second_pass(*first.block, lse);
         first.block->second_pass = true;
@@ -334,7 +337,7 @@ void Attention::join_parts(Pass pass) {
       continue;
     }
     store(*first.input, *first.block, out, lse);
-    show(*first.input, *first.block, lse);
+    notify_watcher(*first.input, *first.block, lse);
   }
 }
 
@@ -343,7 +346,7 @@ void Attention::add(AttentionCount& count) {
   count = {};
 }
 
-/// What selectors and listeners do for a layer as a whole. All threads are theirs.
+/// Runs the selectors' plan() and the listeners, which work on a whole layer and may use all threads.
 void Attention::plan(std::span<const AttentionInput> inputs) {
   for (const AttentionInput& input : inputs) {
     if (input.kv->draft()) continue;
@@ -367,7 +370,7 @@ void Attention::run(std::span<const AttentionInput> inputs) {
 void Attention::attend(std::span<const AttentionInput> inputs) {
   list_tasks(inputs);
   pool_.parallel_for(tasks_.size(), [&](size_t i, int thread) {
-    const Task& task = tasks_[i];
+    const BlockTask& task = tasks_[i];
     if (task.prepared < 0) {
       attend_block(task, thread);
     } else {
@@ -379,13 +382,13 @@ void Attention::attend(std::span<const AttentionInput> inputs) {
   if (prepared_count_ == 0) return;
   list_parts();
   const bool twice =
-      std::any_of(parts_.begin(), parts_.end(), [](const Part& p) { return p.input->form->has_second_pass(); });
+      std::any_of(parts_.begin(), parts_.end(), [](const PagePart& p) { return p.input->form->has_second_pass(); });
   if (twice) {
-    attend_parts(Pass::kFirst);
-    join_parts(Pass::kFirst);
+    attend_parts(AttendPass::kFirst);
+    merge_parts(AttendPass::kFirst);
   }
-  attend_parts(Pass::kLast);
-  join_parts(Pass::kLast);
+  attend_parts(AttendPass::kLast);
+  merge_parts(AttendPass::kLast);
 }
 
 }  // namespace fathom

@@ -10,114 +10,120 @@
 
 namespace fathom {
 
-/// What a block of queries attended to.
+/// The result of attention for one block of queries, for watchers.
 struct AttendedBlock {
   const PagedKv& kv;
   const QueryBlock& block;
-  const Selection& selection;  // causality and window not yet applied
-  const float* lse;            // [rows, group] log Σ of the weights
+  const Selection& selection;  // before causality and the model's window are applied
+  const float* lse;            // [rows, group] logarithm of the sum of the weights
   const AttentionForm& form;
   WeightFunction weights{};
 
-  /// The tokens of a selected page that row `row` attended to.
+  /// Returns the tokens of a selected page that row `row` attended to.
   uint64_t mask(const SelectedPage& page, int row) const;
-  /// The share of the weights of `query` (of rows · group) that a key with this score has.
+  /// Returns the share of a query's total weight that a key with this score gets. query: index in [0, rows ·
+  /// group).
   double share(int64_t query, double score) const;
 };
 
-/// Is shown what queries attended to; rows of drafts are not shown. Thread-safe.
+/// Observes the attention of each block of queries, except the rows of drafts. Implementations are thread-safe.
 class AttentionWatcher {
  public:
   virtual ~AttentionWatcher() = default;
+  /// Returns whether the layer is observed.
   virtual bool watches(int layer) const = 0;
+  /// Called for each block of an observed layer.
   virtual void observe(const AttendedBlock& attended) = 0;
 };
 
-/// Attention of the newest tokens of one sequence in one layer, or of the nodes of its open draft.
+/// One attention of the newest tokens of a sequence in one layer, or of the nodes of its open draft.
 struct AttentionInput {
-  /// Keys and values of the rows have been written. The layer's window applies whatever is selected: a row attends
-  /// to the newest `window` tokens at most, itself included. Rotations are reserved up to kv->end_position().
+  /// The keys and values of the layer, including those of the rows. The layer's window limits every selection: a
+  /// row attends to at most the newest `window` tokens, including itself. Rotations must be reserved up to
+  /// kv->end_position().
   const PagedKv* kv = nullptr;
-  const Sequence* sequence = nullptr;  // of the layer
+  const Sequence* sequence = nullptr;  // owns kv
   int layer = 0;
   int heads = 0;                       // query heads, a multiple of the key/value heads
   int64_t rows = 0;                    // the newest tokens of the sequence, or all nodes of the draft
   const int64_t* positions = nullptr;  // [rows]
-  const float* queries =
-      nullptr;  // row i at queries + i·query_stride: [heads, key_dim], unrotated, rotary pairs side by side
+  /// Row i at queries + i·query_stride: [heads, key_dim], unrotated, rotary pairs adjacent.
+  const float* queries = nullptr;
   int64_t query_stride = 0;
   const AttentionForm* form = &softmax_form();
   float scale = 1;  // multiplies scores
   const Selector* selector = nullptr;
-  SequenceState* selector_state = nullptr;   // of the sequence; null: none
+  SequenceState* selector_state = nullptr;   // of this sequence; null: none
   const AttendListener* listener = nullptr;  // null: none
   SequenceState* listener_state = nullptr;
   AttentionWatcher* watcher = nullptr;  // null: none
   float* out = nullptr;                 // [rows, heads, value_dim]
-  float* lse = nullptr;                 // null, or [rows, heads]
+  float* lse = nullptr;                 // null, or [rows, heads]: logarithm of the sum of the weights
 
   int group() const { return heads / kv->heads(); }
-  /// The sequence index of a row.
+  /// Returns the sequence index of a row. A draft node has the index that follows the tokens on its path.
   int64_t token(int64_t row) const {
     return kv->draft() ? kv->tokens() + kv->draft()->depth(static_cast<int>(row)) : kv->tokens() - rows + row;
   }
-  /// All queries, for selectors and listeners.
+  /// Returns all queries of the layer, for selectors and listeners.
   LayerQueries layer_queries(const Kernels& kernels) const;
 };
 
-/// The one attention of the engine: select, then attend exactly. Keeps working memory between calls.
+/// The engine's attention: selects pages, then computes exact attention over the selection. Keeps working memory
+/// between calls.
 class Attention {
  public:
   Attention(ThreadPool& pool, const Kernels& kernels) : pool_(pool), kernels_(kernels), scratch_(pool.threads()) {}
 
-  /// Of several sequences at once, each with its own number of rows and pages: nothing is padded. Results depend
-  /// neither on the number of threads nor on what else is in the batch. Selectors plan and listeners listen, unless
-  /// the rows are a draft.
+  /// Runs the attention of several sequences. Each has its own number of rows and pages; nothing is padded. Results
+  /// depend neither on the number of threads nor on the rest of the batch. Calls Selector::plan and
+  /// AttendListener::listen first, unless the rows are a draft.
   void run(std::span<const AttentionInput> inputs);
+  /// Returns the totals over all calls of run().
   const AttentionCount& count() const { return count_; }
 
  private:
-  struct Rows {  // some rows of one key/value head
+  struct HeadRows {  // rows [first, first + count) of one key/value head
     int head;
     int64_t first;
     int count;
   };
-  struct Task {  // rows to attend with, or only to prepare because their pages are shared out among parts
+  struct BlockTask {  // a block of rows: attended in one task, or only prepared if its pages are split into parts
     const AttentionInput* input;
-    Rows rows;
-    int64_t prepared;  // index in prepared_; −1: attend
+    HeadRows rows;
+    int64_t prepared;  // index in prepared_; −1: attended in this task
   };
-  struct Part {  // pages [begin, end) of a prepared block, and where its partial results go
+  struct PagePart {  // pages [begin, end) of a prepared block, and the location of its partial results
     const AttentionInput* input;
     AttentionBlock* block;
     int64_t begin, end;
-    size_t out, lse;  // in partial_out_ and partial_lse_
+    size_t out, lse;  // indices in partial_out_ and partial_lse_
   };
-  enum class Pass { kFirst, kLast };
+  enum class AttendPass { kFirst, kLast };
 
   void plan(std::span<const AttentionInput> inputs);
   void attend(std::span<const AttentionInput> inputs);
-  void prepare(const AttentionInput& input, const Rows& rows, AttentionBlock& block) const;
+  void prepare(const AttentionInput& input, const HeadRows& rows, AttentionBlock& block) const;
   QueryBlock query_block(const AttentionInput& input, const AttentionBlock& block) const;
-  void show(const AttentionInput& input, const AttentionBlock& block, const float* lse) const;
+  void notify_watcher(const AttentionInput& input, const AttentionBlock& block, const float* lse) const;
   void rotate_queries(const AttentionInput& input, AttentionBlock& block) const;
   void read_pages(AttentionBlock& block) const;
   void read_draft(AttentionBlock& block) const;
   void store(const AttentionInput& input, const AttentionBlock& block, float* out, float* lse) const;
   void list_tasks(std::span<const AttentionInput> inputs);
-  void attend_block(const Task& task, int thread);
+  void attend_block(const BlockTask& task, int thread);
   void list_parts();
-  void attend_parts(Pass pass);
-  void join_parts(Pass pass);
+  void attend_parts(AttendPass pass);
+  void merge_parts(AttendPass pass);
   void add(AttentionCount& count);
 
   ThreadPool& pool_;
   const Kernels& kernels_;
   std::vector<AttentionScratch> scratch_;  // one per thread
-  std::vector<Task> tasks_;
-  std::vector<AttentionBlock> prepared_;  // kept for their working memory: the first prepared_count_ count
+  std::vector<BlockTask> tasks_;
+  std::vector<AttentionBlock> prepared_;  // the first prepared_count_ are in use, the others keep their memory
   size_t prepared_count_ = 0;
-  std::vector<Part> parts_;
+  std::vector<PagePart> parts_;
   std::vector<float> partial_out_, partial_lse_;
   AttentionCount count_;
 };

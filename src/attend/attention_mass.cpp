@@ -8,7 +8,7 @@
 namespace fathom {
 namespace {
 
-constexpr double kUnits = 1099511627776.0;  // 2^40: whole numbers, so that the order of sums does not matter
+constexpr double kUnits = 1099511627776.0;  // 2^40: sums of integers do not depend on the order
 
 }  // namespace
 
@@ -21,7 +21,7 @@ AttentionMass::AttentionMass(std::vector<char> layers, int kv_heads, int64_t fir
 void AttentionMass::Sums::grow(int64_t tokens) {
   if (std::ssize(mass) >= tokens) return;
   mass.resize(tokens);
-  seen.resize(tokens);
+  visible.resize(tokens);
 }
 
 void AttentionMass::observe(const AttendedBlock& a) {
@@ -53,7 +53,7 @@ void AttentionMass::observe(const AttendedBlock& a) {
         }
         const int64_t token = compacted.original_index(entry.first + t);
         own.mass[token] += std::llround(std::min(sum, static_cast<double>(block.group)) * kUnits);
-        own.seen[token] = 1;
+        own.visible[token] = 1;
       }
     }
   }
@@ -63,7 +63,7 @@ void AttentionMass::observe(const AttendedBlock& a) {
   all.queries += own.queries;
   for (size_t i = 0; i < own.mass.size(); ++i) {
     all.mass[i] += own.mass[i];
-    all.seen[i] |= own.seen[i];
+    all.visible[i] |= own.visible[i];
   }
 }
 
@@ -76,9 +76,9 @@ std::vector<double> AttentionMass::mass(int layer, int kv_head, int64_t tokens) 
 }
 
 std::vector<char> AttentionMass::visible_tokens(int layer, int kv_head, int64_t tokens) const {
-  std::vector<char> seen = sums(layer, kv_head).seen;
-  seen.resize(tokens);
-  return seen;
+  std::vector<char> visible = sums(layer, kv_head).visible;
+  visible.resize(tokens);
+  return visible;
 }
 
 int64_t AttentionMass::queries(int layer) const {

@@ -7,13 +7,13 @@
 namespace fathom {
 namespace {
 
-/// Of the items before a split: the sum of similarities among them, and of those with all items.
-struct Side {
+/// Sums over the items before a split: their similarities to each other, and to all items.
+struct SplitSide {
   double inside = 0, degree = 0;
 };
 
-/// Higher is better.
-double quality(const Side& before, double total, SplitMeasure measure) {
+/// Returns the quality of a split; conductance is negated, so that larger is better for both measures.
+double quality(const SplitSide& before, double total, SplitMeasure measure) {
   const double across = before.degree - before.inside, rest = total - before.degree;
   if (measure == SplitMeasure::kModularity) {
     const double after_inside = rest - across;
@@ -35,7 +35,7 @@ int64_t best_split(std::span<const float> similarity, int64_t n, int64_t begin, 
   int64_t best = end - 1;
   if (!(total > 0)) return best;
   double best_quality = -std::numeric_limits<double>::infinity();
-  Side before;
+  SplitSide before;
   for (int64_t split = 1; split < end; ++split) {
     const int64_t added = split - 1;
     const float* row = similarity.data() + added * n;

@@ -5,12 +5,13 @@
 
 namespace fathom {
 
-/// How well two groups of items are told apart: modularity (larger is better) or conductance (smaller is better).
+/// The quality of a split of items into two groups: modularity (larger is better) or conductance (smaller is
+/// better).
 enum class SplitMeasure { kModularity, kConductance };
 
-/// Where to part n items in order so that those on either side are most alike: the first item of the second part,
-/// in [begin, end); of equal ones the last. end − 1 where similarities do not make a graph (their sum is not
-/// positive). similarity: [n, n], symmetric. 0 < begin < end ≤ n.
+/// Splits n ordered items into two groups with the best measure. Returns the index of the first item of the second
+/// group, in [begin, end); among equal splits the last one. If the sum of the similarities is not positive, they do
+/// not define a graph, and the result is end − 1. similarity: [n, n], symmetric. Requires 0 < begin < end ≤ n.
 int64_t best_split(std::span<const float> similarity, int64_t n, int64_t begin, int64_t end, SplitMeasure measure);
 
 }  // namespace fathom

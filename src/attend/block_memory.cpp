@@ -12,13 +12,13 @@
 namespace fathom {
 namespace {
 
-constexpr int64_t kScoredTogether =
-    64;  // blocks: few enough that threads share the work, many enough to be worth it
+// Blocks scored by one task: few enough that all threads get work, enough to outweigh the overhead of a task.
+constexpr int64_t kScoredTogether = 64;
 
-/// Calls body(i) for i in [0, count), on all threads if there is enough to do.
+/// Calls body(i) for i in [0, count), on all threads if `parallel`.
 template <class Body>
-void for_each(size_t count, bool much, ThreadPool& pool, const Body& body) {
-  if (much) return pool.parallel_for(count, [&](size_t i, int) { body(i); });
+void for_each(size_t count, bool parallel, ThreadPool& pool, const Body& body) {
+  if (parallel) return pool.parallel_for(count, [&](size_t i, int) { body(i); });
   for (size_t i = 0; i < count; ++i) body(i);
 }
 
@@ -26,7 +26,7 @@ void add_to(float* sum, const float* x, int64_t n) {
   for (int64_t i = 0; i < n; ++i) sum[i] += x[i];
 }
 
-/// Rotates pairs back.
+/// Applies the inverse of a rotation to adjacent pairs.
 void inverse_rotate(float* x, PositionRotations::View rotation, int pairs) {
   for (int i = 0; i < pairs; ++i) {
     const float even = x[2 * i], odd = x[2 * i + 1];
@@ -35,7 +35,7 @@ void inverse_rotate(float* x, PositionRotations::View rotation, int pairs) {
   }
 }
 
-/// sum += x, rotated. x: [dim].
+/// Adds x, rotated, to sum. x, sum: [dim].
 void add_rotated(const float* x, int dim, PositionRotations::View rotation, int pairs, float* sum) {
   for (int i = 0; i < pairs; ++i) {
     sum[2 * i] += x[2 * i] * rotation.cos[i] - x[2 * i + 1] * rotation.sin[i];
@@ -44,7 +44,8 @@ void add_rotated(const float* x, int dim, PositionRotations::View rotation, int 
   add_to(sum + 2 * pairs, x + 2 * pairs, dim - 2 * pairs);
 }
 
-/// Calls body(entry, mask) for each entry of a table that holds tokens of the ranges before `end`, in order.
+/// Calls body(entry, mask) in order for each page-table entry that holds tokens of the ranges before `end`. ranges:
+/// ordered and disjoint.
 template <class Body>
 void for_entries(const PageTable& table, const std::vector<TokenRange>& ranges, int64_t end, const Body& body) {
   const auto entries = static_cast<uint32_t>(table.size());
@@ -54,30 +55,31 @@ void for_entries(const PageTable& table, const std::vector<TokenRange>& ranges, 
     const int64_t range_end = std::min(range.end, end);
     if (range.begin >= range_end) continue;
     const auto after = std::ranges::upper_bound(table, range.begin, {}, &PageEntry::first);
-    for (auto s = static_cast<uint32_t>(after - table.begin()) - 1; s < entries && table[s].first < range_end;
-         ++s) {
-      if (s != current) {
+    for (auto entry_index = static_cast<uint32_t>(after - table.begin()) - 1;
+         entry_index < entries && table[entry_index].first < range_end; ++entry_index) {
+      if (entry_index != current) {
         if (current < entries) body(current, mask);
-        current = s;
+        current = entry_index;
         mask = 0;
       }
-      mask |= page_bits(range.begin - table[s].first, range_end - table[s].first);
+      mask |= page_bits(range.begin - table[entry_index].first, range_end - table[entry_index].first);
     }
   }
   if (current < entries) body(current, mask);
 }
 
-/// Selects pages for rows [begin, end) of a block of rows; row r is token `first` + r.
+/// Adds pages to the selection of rows [begin, end) of a block of rows.
 struct RowPages {
   const QueryBlock& block;
   int begin, end;
   Selection& selection;
 
-  /// row_mask(index of the row's token): what it sees of the page; needed only where `by_row`.
+  /// row_mask(sequence index of a row) returns the tokens of the page that are visible to the row. Without `by_row`
+  /// all rows have the same mask.
   template <class RowMask>
-  void add(uint32_t entry, int64_t place, uint64_t mask, bool by_row, const RowMask& row_mask) {
+  void add(uint32_t entry, int64_t position, uint64_t mask, bool by_row, const RowMask& row_mask) {
     if (mask == 0) return;
-    SelectedPage page{entry, place, mask, -1};
+    SelectedPage page{entry, position, mask, -1};
     if (by_row || begin > 0 || end < block.rows) {
       page.row_masks = static_cast<int64_t>(selection.row_masks.size());
       for (int r = 0; r < block.rows; ++r)
@@ -98,13 +100,13 @@ std::vector<Parameter> block_parameters(const BlockOptions& defaults) {
           {"representatives",
            Type::kInt,
            text(defaults.representatives),
-           "tokens of a block that stand for it, chosen by each query head",
+           "keys whose mean represents a block for each query head; more smooths out single strong keys",
            1,
            1e6,
            {}},
-          positions_parameter(defaults.clamp_positions ? "clamped" : "original", {"clamped", "original"},
-                              "positions of tokens older than the window: clamped to a distance of window - 1, or "
-                              "original")};
+          positions_parameter(
+              defaults.clamp_positions ? "clamped" : "original", {"clamped", "original"},
+              "clamped: older tokens appear at most window - 1 positions away; original: at their own positions")};
 }
 
 BlockOptions read_block_options(const Values& values) {
@@ -114,7 +116,7 @@ BlockOptions read_block_options(const Values& values) {
 
 void BlockState::rewind(int64_t tokens) {
   for (LayerBlocks& layer : layers) {
-    layer.choices.clear();
+    layer.attended.clear();
     while (!layer.blocks.empty() && layer.blocks.back().end + window > tokens) layer.blocks.pop_back();
     const auto pages = static_cast<size_t>(tokens / kPageTokens);
     if (layer.query_sums.size() > pages) layer.query_sums.resize(pages);
@@ -123,18 +125,18 @@ void BlockState::rewind(int64_t tokens) {
 
 void BlockSelector::plan(const LayerQueries& queries, BlockState& state, ThreadPool& pool) const {
   LayerBlocks& layer = state.layers[queries.layer];
-  layer.choices.clear();
+  layer.attended.clear();
   for (int64_t row = 0; row < queries.rows; row += options_.chunk) {
     const QueryChunk chunk{queries, row, std::min(options_.chunk, queries.rows - row)};
     add_blocks(queries, chunk.first() - options_.window, state, pool);
-    layer.choices.push_back(choose_far(chunk, state, pool));
+    layer.attended.push_back(select_ranges(chunk, state, pool));
     add_queries(chunk, layer, pool);
-    note(chunk, state);
+    after_selection(chunk, state);
   }
-  forget_queries(queries.first + queries.rows, layer);
+  release_queries(queries.first + queries.rows, layer);
 }
 
-/// All blocks that end at or before `limit`.
+/// Adds all blocks that end at or before `limit`.
 void BlockSelector::add_blocks(const LayerQueries& queries, int64_t limit, BlockState& state,
                                ThreadPool& pool) const {
   LayerBlocks& layer = state.layers[queries.layer];
@@ -166,14 +168,14 @@ void BlockSelector::make_vectors(const LayerQueries& queries, size_t first, Laye
   }
 }
 
-/// The part of a block's vector that is for the query heads of one key/value head.
+/// Computes the part of a block's vector that belongs to the query heads of one key/value head.
 void BlockSelector::fill_vector(const LayerQueries& queries, const LayerBlocks& layer, const MemoryBlock& block,
                                 int kv_head) const {
   const int dim = queries.kv->shape().key_dim, group = queries.group();
   const int64_t head_floats = static_cast<int64_t>(group) * dim;
   float* out = block.vector->data() + kv_head * head_floats;
-  RawKeys raw;
-  read_raw_keys(*queries.kv, kv_head, block, raw);
+  UnrotatedKeys raw;
+  read_unrotated_keys(*queries.kv, kv_head, block, raw);
   std::vector<int> all;
   for (int t = 0; t < std::ssize(raw.positions); ++t) {
     if (raw.positions[t] >= 0) all.push_back(t);
@@ -182,8 +184,8 @@ void BlockSelector::fill_vector(const LayerQueries& queries, const LayerBlocks& 
     for (const int t : tokens) add_to(to, raw.keys.data() + static_cast<int64_t>(t) * dim, dim);
     for (int d = 0; d < dim && !tokens.empty(); ++d) to[d] /= static_cast<float>(tokens.size());
   };
-  std::vector<float> asked(head_floats);
-  if (!sum_queries(layer, block, kv_head * head_floats, asked)) {
+  std::vector<float> query_sum(head_floats);
+  if (!sum_queries(layer, block, kv_head * head_floats, query_sum)) {
     mean(all, out);
     for (int h = 1; h < group; ++h) std::copy_n(out, dim, out + static_cast<int64_t>(h) * dim);
     return;
@@ -191,11 +193,12 @@ void BlockSelector::fill_vector(const LayerQueries& queries, const LayerBlocks& 
   const std::vector<float> keys = rotated_keys(queries, raw);
   for (int h = 0; h < group; ++h) {
     const int64_t at = static_cast<int64_t>(h) * dim;
-    mean(best_tokens(keys.data(), dim, all, asked.data() + at, options_.representatives), out + at);
+    mean(best_tokens(keys.data(), dim, all, query_sum.data() + at, options_.representatives), out + at);
   }
 }
 
-/// The sum of some heads of the queries of the window after a block; false if none was seen.
+/// Adds the recorded queries of the window after a block to `sum`, for the heads from float `offset` on. Returns
+/// false if none was recorded.
 bool BlockSelector::sum_queries(const LayerBlocks& layer, const MemoryBlock& block, int64_t offset,
                                 std::vector<float>& sum) const {
   const auto& sums = layer.query_sums;
@@ -209,25 +212,25 @@ bool BlockSelector::sum_queries(const LayerBlocks& layer, const MemoryBlock& blo
   return any;
 }
 
-FarChoice BlockSelector::choose_far(const QueryChunk& chunk, BlockState& state, ThreadPool& pool) const {
-  FarChoice choice{chunk.first(), chunk.first() + chunk.rows, {}};
+AttendedRanges BlockSelector::select_ranges(const QueryChunk& chunk, BlockState& state, ThreadPool& pool) const {
+  AttendedRanges attended{chunk.first(), chunk.first() + chunk.rows, {}};
   const std::vector<MemoryBlock>& blocks = state.layers[chunk.layer.layer].blocks;
   const int64_t rest = blocks.empty() ? options_.sink : blocks.back().end;
-  std::vector<uint32_t> chosen;
+  std::vector<uint32_t> selected;
   if (!blocks.empty())
-    chosen = choose(chunk, std::max<int64_t>(0, chunk.first() - options_.window + 1 - rest), state, pool);
-  std::ranges::sort(chosen);
+    selected = select_blocks(chunk, std::max<int64_t>(0, chunk.first() - options_.window + 1 - rest), state, pool);
+  std::ranges::sort(selected);
   std::vector<TokenRange> all{{0, options_.sink}};
-  for (const uint32_t b : chosen) all.push_back(blocks[b]);
+  for (const uint32_t b : selected) all.push_back(blocks[b]);
   all.push_back({rest, std::numeric_limits<int64_t>::max()});
   for (const TokenRange& range : all) {
-    if (!choice.ranges.empty() && choice.ranges.back().end == range.begin) {
-      choice.ranges.back().end = range.end;
+    if (!attended.ranges.empty() && attended.ranges.back().end == range.begin) {
+      attended.ranges.back().end = range.end;
     } else {
-      choice.ranges.push_back(range);
+      attended.ranges.push_back(range);
     }
   }
-  return choice;
+  return attended;
 }
 
 void BlockSelector::add_queries(const QueryChunk& chunk, LayerBlocks& layer, ThreadPool& pool) {
@@ -240,7 +243,7 @@ void BlockSelector::add_queries(const QueryChunk& chunk, LayerBlocks& layer, Thr
     auto& sum = layer.query_sums[p];
     if (!sum) {
       sum = std::make_shared<std::vector<float>>(static_cast<size_t>(chunk.width()));
-    } else if (sum.use_count() > 1) {  // a fork's as well
+    } else if (sum.use_count() > 1) {  // shared with a fork
       sum = std::make_shared<std::vector<float>>(*sum);
     }
   }
@@ -258,8 +261,9 @@ void BlockSelector::add_queries(const QueryChunk& chunk, LayerBlocks& layer, Thr
   });
 }
 
-/// Of queries before the last two windows no block asks any more, unless more than a window is rewound.
-void BlockSelector::forget_queries(int64_t tokens, LayerBlocks& layer) const {
+/// Releases the query sums before the last two windows. Blocks need them again only after a rewind of more than one
+/// window.
+void BlockSelector::release_queries(int64_t tokens, LayerBlocks& layer) const {
   const int64_t needed = tokens - 2 * options_.window - options_.chunk;
   for (int64_t p = needed / kPageTokens - 1; p >= 0 && layer.query_sums[p]; --p) layer.query_sums[p] = nullptr;
 }
@@ -268,7 +272,7 @@ void BlockSelector::rotate_far(const LayerQueries& queries, float* x) const {
   const int dim = queries.kv->shape().key_dim, pairs = queries.kv->rotations().pairs();
   if (pairs == 0) return;
   std::vector<float> spare(2 * static_cast<size_t>(pairs));
-  // no farther than rotations are made for: positions may repeat
+  // positions may repeat, so end_position(), up to which rotations are reserved, may be below the window
   const int64_t distance = std::min(options_.window - 1, queries.kv->end_position());
   const PositionRotations::View rotation = queries.kv->rotations().at(distance, spare.data());
   for (int h = 0; h < queries.heads; ++h)
@@ -289,34 +293,35 @@ std::vector<float> BlockSelector::mean_far_query(const QueryChunk& chunk, Thread
 
 void BlockSelector::select(const PageTable& table, const QueryBlock& block, const BlockState* state,
                            Selection& selection) const {
-  assert(state && "block methods choose in plan, which needs a state");
-  for (const FarChoice& choice : state->layers[block.layer].choices) {
-    if (choice.first < block.first + block.rows && choice.end > block.first)
-      select_rows(table, block, choice, selection);
+  assert(state && "block methods select in plan(), which needs a state");
+  for (const AttendedRanges& attended : state->layers[block.layer].attended) {
+    if (attended.first < block.first + block.rows && attended.end > block.first)
+      select_rows(table, block, attended, selection);
   }
 }
 
-/// Tokens before `far` are far from all these rows, tokens from `near` on near to all; between, it depends on the
-/// row.
-void BlockSelector::select_rows(const PageTable& table, const QueryBlock& block, const FarChoice& choice,
+/// Tokens before `far_end` are far for all rows; tokens from `near_begin` on are near for all rows. Tokens between
+/// are near for some of the rows.
+void BlockSelector::select_rows(const PageTable& table, const QueryBlock& block, const AttendedRanges& attended,
                                 Selection& selection) const {
-  const int begin = static_cast<int>(std::max<int64_t>(choice.first - block.first, 0));
-  const int end = static_cast<int>(std::min<int64_t>(choice.end - block.first, block.rows));
+  const int begin = static_cast<int>(std::max<int64_t>(attended.first - block.first, 0));
+  const int end = static_cast<int>(std::min<int64_t>(attended.end - block.first, block.rows));
   const int64_t window = options_.window;
-  const int64_t far = block.first + begin + 1 - window, near = block.first + end - window;
-  const int64_t place = std::min(block.positions[end - 1] - (window - 1), block.positions[begin] - kPageTokens + 1);
+  const int64_t far_end = block.first + begin + 1 - window, near_begin = block.first + end - window;
+  const int64_t far_position =
+      std::min(block.positions[end - 1] - (window - 1), block.positions[begin] - kPageTokens + 1);
   RowPages rows{block, begin, end, selection};
-  for_entries(table, choice.ranges, block.first + end, [&](uint32_t s, uint64_t seen) {
-    const PageEntry& entry = table[s];
-    const uint64_t mask = entry.mask & seen;
-    if (!options_.clamp_positions || entry.position >= place || entry.first >= near) {
-      rows.add(s, entry.position, mask, false, [](int64_t) { return ~uint64_t{0}; });
+  for_entries(table, attended.ranges, block.first + end, [&](uint32_t entry_index, uint64_t visible) {
+    const PageEntry& entry = table[entry_index];
+    const uint64_t mask = entry.mask & visible;
+    if (!options_.clamp_positions || entry.position >= far_position || entry.first >= near_begin) {
+      rows.add(entry_index, entry.position, mask, false, [](int64_t) { return ~uint64_t{0}; });
       return;
     }
     const auto far_bits = [&](int64_t row) { return page_bits(0, row + 1 - window - entry.first); };
-    const bool by_row = (mask & page_bits(far - entry.first, near - entry.first)) != 0;
-    rows.add(s, place, mask & far_bits(block.first + end - 1), by_row, far_bits);
-    rows.add(s, entry.position, mask & ~far_bits(block.first + begin), by_row,
+    const bool by_row = (mask & page_bits(far_end - entry.first, near_begin - entry.first)) != 0;
+    rows.add(entry_index, far_position, mask & far_bits(block.first + end - 1), by_row, far_bits);
+    rows.add(entry_index, entry.position, mask & ~far_bits(block.first + begin), by_row,
              [&](int64_t row) { return ~far_bits(row); });
   });
 }
@@ -347,7 +352,7 @@ std::vector<uint32_t> best_blocks(const std::vector<float>& scores, int64_t coun
   return order;
 }
 
-void read_raw_keys(const PagedKv& kv, int head, TokenRange tokens, RawKeys& raw) {
+void read_unrotated_keys(const PagedKv& kv, int head, TokenRange tokens, UnrotatedKeys& raw) {
   const PageStore& store = kv.store();
   const int dim = store.shape().key_dim, pairs = kv.rotations().pairs();
   const PageTable& table = kv.table(head);
@@ -355,8 +360,8 @@ void read_raw_keys(const PagedKv& kv, int head, TokenRange tokens, RawKeys& raw)
   raw.keys.assign(static_cast<size_t>(count) * dim, 0.0f);
   raw.positions.assign(count, -1);
   std::vector<float> page(static_cast<size_t>(kPageTokens) * dim);
-  for_entries(table, {tokens}, tokens.end, [&](uint32_t s, uint64_t mask) {
-    const PageEntry& entry = table[s];
+  for_entries(table, {tokens}, tokens.end, [&](uint32_t entry_index, uint64_t mask) {
+    const PageEntry& entry = table[entry_index];
     mask &= entry.mask;
     if (mask == 0) return;
     read_keys(store.shape().format, dim, store.keys(entry.page), entry.filled, page.data());
@@ -371,7 +376,7 @@ void read_raw_keys(const PagedKv& kv, int head, TokenRange tokens, RawKeys& raw)
   });
 }
 
-std::vector<float> rotated_keys(const LayerQueries& queries, const RawKeys& raw) {
+std::vector<float> rotated_keys(const LayerQueries& queries, const UnrotatedKeys& raw) {
   const int dim = queries.kv->shape().key_dim, pairs = queries.kv->rotations().pairs();
   std::vector<float> keys = raw.keys, spare(2 * static_cast<size_t>(pairs));
   for (int64_t t = 0; t < std::ssize(raw.positions) && pairs > 0; ++t) {

@@ -13,40 +13,43 @@ struct TokenRange {
   int64_t begin = 0, end = 0;
 };
 
-/// What the methods share that look back by blocks.
+/// The options of the methods that select older tokens by blocks.
 struct BlockOptions {
-  int64_t sink = 0;             // first tokens, always seen
-  int64_t window = 0;           // newest tokens, always seen, the query's own included
-  int64_t chunk = 0;            // queries that choose blocks together
-  int64_t representatives = 0;  // tokens of a block whose mean key, for each query head, stands for the block
-  bool clamp_positions = true;       // what is older than the window seems window − 1 away
+  int64_t sink = 0;             // first tokens, always visible
+  int64_t window = 0;           // newest tokens, always visible, the query's own included
+  int64_t chunk = 0;            // queries that share one selection of blocks
+  int64_t representatives = 0;  // keys of a block whose mean represents the block, for each query head
+  bool clamp_positions = true;  // whether tokens older than the window are moved to a distance of window − 1
 };
-/// The parameters sink, window, chunk, representatives and place, with these defaults.
+/// Returns the parameters sink, window, chunk, representatives and positions, with these defaults.
 std::vector<Parameter> block_parameters(const BlockOptions& defaults);
+/// Reads the parameters of block_parameters().
 BlockOptions read_block_options(const Values& values);
 
-/// Tokens that are chosen together or not at all.
+/// A block of tokens, which is selected as a whole.
 struct MemoryBlock : TokenRange {
-  std::shared_ptr<std::vector<float>> vector;  // [heads, key_dim], not rotated; the same for all forks
-  float norm = 0;                              // of the vector
+  std::shared_ptr<std::vector<float>> vector;  // [heads, key_dim], unrotated; shared by all forks
+  float norm = 0;                              // Euclidean norm of the vector
 };
 
-/// What rows [first, end) of a forward pass see of what is older than the window: in order, disjoint. The last one
-/// has no end.
-struct FarChoice {
+/// The tokens that rows [first, end) of a forward pass attend to, as ordered, disjoint ranges. The last range has
+/// no end and includes the window.
+struct AttendedRanges {
   int64_t first = 0, end = 0;
   std::vector<TokenRange> ranges;
 };
 
+/// The blocks of one layer.
 struct LayerBlocks {
-  std::vector<MemoryBlock> blocks;  // in order, without gaps, from the sinks on
-  // [tokens / 64]: the sum of the queries of 64 tokens, rotated, [heads, key_dim]; null: not seen, or long ago
+  std::vector<MemoryBlock> blocks;  // in order, without gaps, from the end of the sink on
+  // [tokens / 64]: the sum of the rotated queries of 64 tokens, [heads, key_dim]; null: not recorded, or released
   std::vector<std::shared_ptr<std::vector<float>>> query_sums;
-  std::vector<FarChoice> choices;  // of the present forward pass
+  std::vector<AttendedRanges> attended;  // of the current forward pass, by chunk
 };
 
-/// A fork shares vectors and sums. A rewind forgets the blocks that would not be there yet, and the queries of the
-/// 64 tokens that it ends in, so that what stands for later blocks rests on a few queries less.
+/// The state of a block method. Forks share vectors and query sums. A rewind removes the blocks that did not exist
+/// at that length, and the query sum of the page in which it ends. Vectors of later blocks therefore use up to 63
+/// fewer queries.
 struct BlockState : SequenceState {
   BlockState(int layer_count, int64_t window_size) : layers(layer_count), window(window_size) {}
   std::unique_ptr<SequenceState> fork() const override { return std::make_unique<BlockState>(*this); }
@@ -56,27 +59,32 @@ struct BlockState : SequenceState {
   int64_t window;
 };
 
-/// Some rows of a forward pass that choose together.
+/// Rows of a forward pass that share one selection.
 struct QueryChunk {
   const LayerQueries& layer;
-  int64_t row, rows;  // of the layer's
+  int64_t row, rows;  // first row in the layer's queries, and number of rows
+  /// Returns the sequence index of the first row.
   int64_t first() const { return layer.first + row; }
-  /// [heads·key_dim]; r < rows
+  /// Returns the query of row r < rows: [heads · key_dim].
   const float* query(int64_t r) const { return layer.query(row + r, 0); }
   int64_t width() const { return static_cast<int64_t>(layer.heads) * layer.kv->shape().key_dim; }
 };
 
-/// InfLLM's two parts in one softmax: near, the newest tokens where they are; far, the first tokens, the chosen
-/// blocks, and what is older than the window and fills no block yet. All heads of a layer see the same.
+/// Selects near and far tokens, which are attended to in one softmax ("InfLLM: Training-Free Long-Context
+/// Extrapolation for LLMs with an Efficient Context Memory", 2024). Near tokens are the window, at their original
+/// positions. Far tokens are the sink, the selected blocks, and tokens older than the window that no block holds
+/// yet. All heads of a layer attend to the same tokens.
 ///
-/// Far pages move along so that the first token of each seems window − 1 before the last of a block of rows: other
-/// tokens and earlier rows seem nearer by up to 63 and by the rows between, but never behind a row, and no page
-/// seems farther than it is.
+/// With clamped positions, a far page is moved so that its first token is window − 1 positions before the last row
+/// of a block of rows. The page's other tokens are nearer by up to 63 positions, and earlier rows are nearer by
+/// their distance to the last row. A far token never comes after a row, and no page is moved farther away than its
+/// original position.
 ///
-/// A block stands for the keys that the queries of the next window score highest, by the sum of their products: one
-/// product with the sum of the queries. Sums are of whole pages of 64 queries, from the block's end to the
-/// window's. For blocks of which no such query was seen (the method came after they were read): the mean of their
-/// keys.
+/// The vector of a block is, for each query head, the mean of its `representatives` keys with the highest total
+/// score. The total is over the queries of the window that follows the block, computed as one product with the sum
+/// of these queries. Sums cover whole pages of 64 queries, from the end of the block to the end of the window. If
+/// none of these queries was recorded (the method was enabled after they were read), the vector is the mean of all
+/// keys of the block.
 class BlockSelector : public StatefulSelector<BlockState> {
  public:
   explicit BlockSelector(const BlockOptions& options) : options_(options) {}
@@ -89,23 +97,25 @@ class BlockSelector : public StatefulSelector<BlockState> {
   void select(const PageTable& table, const QueryBlock& block, const BlockState* state,
               Selection& selection) const override;
 
-  /// The end of the block that begins at `begin`, at most `limit`; 0 if it has none yet. Must not depend on how the
-  /// sequence was cut into forward passes.
+  /// Returns the end of the block that begins at `begin` (sequence indices), or 0 if it is not known yet. The
+  /// caller adds a block that ends after `limit` in a later pass. The result must not depend on how the sequence
+  /// was split into forward passes.
   virtual int64_t block_end(int64_t begin, int64_t limit, const LayerQueries& queries, BlockState& state,
                             ThreadPool& pool) const = 0;
-  /// The blocks that a chunk sees, in any order; there are some. remainder: tokens that the chunk's first row sees
-  /// besides.
-  virtual std::vector<uint32_t> choose(const QueryChunk& chunk, int64_t remainder, BlockState& state,
-                                       ThreadPool& pool) const = 0;
-  /// Called after the choice of each chunk.
-  virtual void note(const QueryChunk& chunk, BlockState& state) const {
+  /// Returns the blocks that a chunk attends to, in any order; the layer has at least one block. remainder: tokens
+  /// older than the window of the chunk's first row that no block holds yet; they are always attended to.
+  virtual std::vector<uint32_t> select_blocks(const QueryChunk& chunk, int64_t remainder, BlockState& state,
+                                              ThreadPool& pool) const = 0;
+  /// Called after the selection of each chunk.
+  virtual void after_selection(const QueryChunk& chunk, BlockState& state) const {
     static_cast<void>(chunk), static_cast<void>(state);
   }
 
   const BlockOptions& options() const { return options_; }
-  /// Turns heads as queries that are window − 1 away from keys at 0. x: [heads, key_dim].
+  /// Rotates queries by window − 1 positions, so that their products with unrotated keys are scores at that
+  /// distance. x: [heads, key_dim].
   void rotate_far(const LayerQueries& queries, float* x) const;
-  /// The mean query of a chunk, so rotated.
+  /// Returns the mean query of a chunk, rotated by rotate_far().
   std::vector<float> mean_far_query(const QueryChunk& chunk, ThreadPool& pool) const;
 
  private:
@@ -115,16 +125,16 @@ class BlockSelector : public StatefulSelector<BlockState> {
                    int kv_head) const;
   bool sum_queries(const LayerBlocks& layer, const MemoryBlock& block, int64_t offset,
                    std::vector<float>& sum) const;
-  FarChoice choose_far(const QueryChunk& chunk, BlockState& state, ThreadPool& pool) const;
+  AttendedRanges select_ranges(const QueryChunk& chunk, BlockState& state, ThreadPool& pool) const;
   static void add_queries(const QueryChunk& chunk, LayerBlocks& layer, ThreadPool& pool);
-  void forget_queries(int64_t tokens, LayerBlocks& layer) const;
-  void select_rows(const PageTable& table, const QueryBlock& block, const FarChoice& choice,
+  void release_queries(int64_t tokens, LayerBlocks& layer) const;
+  void select_rows(const PageTable& table, const QueryBlock& block, const AttendedRanges& attended,
                    Selection& selection) const;
 
   BlockOptions options_;
 };
 
-/// A BlockSelector whose State adds to BlockState what the method itself keeps. Methods override the hooks below.
+/// A BlockSelector with a state type that extends BlockState. Methods override the hooks below.
 template <class State>
 class BlockSelectorWith : public BlockSelector {
  public:
@@ -133,9 +143,9 @@ class BlockSelectorWith : public BlockSelector {
  protected:
   virtual int64_t block_end(int64_t begin, int64_t limit, const LayerQueries& queries, State& state,
                             ThreadPool& pool) const = 0;
-  virtual std::vector<uint32_t> choose(const QueryChunk& chunk, int64_t remainder, State& state,
-                                       ThreadPool& pool) const = 0;
-  virtual void note(const QueryChunk& chunk, State& state) const {
+  virtual std::vector<uint32_t> select_blocks(const QueryChunk& chunk, int64_t remainder, State& state,
+                                              ThreadPool& pool) const = 0;
+  virtual void after_selection(const QueryChunk& chunk, State& state) const {
     static_cast<void>(chunk), static_cast<void>(state);
   }
   virtual void surprisal(const Surprisal& surprisal, State& state) const {
@@ -150,30 +160,34 @@ class BlockSelectorWith : public BlockSelector {
                     ThreadPool& pool) const final {
     return block_end(begin, limit, queries, state_as<State>(state), pool);
   }
-  std::vector<uint32_t> choose(const QueryChunk& chunk, int64_t remainder, BlockState& state,
-                               ThreadPool& pool) const final {
-    return choose(chunk, remainder, state_as<State>(state), pool);
+  std::vector<uint32_t> select_blocks(const QueryChunk& chunk, int64_t remainder, BlockState& state,
+                                      ThreadPool& pool) const final {
+    return select_blocks(chunk, remainder, state_as<State>(state), pool);
   }
-  void note(const QueryChunk& chunk, BlockState& state) const final { note(chunk, state_as<State>(state)); }
+  void after_selection(const QueryChunk& chunk, BlockState& state) const final {
+    after_selection(chunk, state_as<State>(state));
+  }
   void surprisal(const Surprisal& surprisal, BlockState& state) const final {
     this->surprisal(surprisal, state_as<State>(state));
   }
 };
 
-/// Of each block vector with a query of the same width.
+/// Returns the dot product of each block vector with `query`: [heads · key_dim].
 std::vector<float> block_scores(const LayerBlocks& layer, const std::vector<float>& query, ThreadPool& pool);
-/// The `count` best blocks, best first; of equal ones the newer.
+/// Returns the `count` blocks with the highest scores, best first; among equal scores the newer block comes first.
 std::vector<uint32_t> best_blocks(const std::vector<float>& scores, int64_t count);
 
-/// Keys of consecutive tokens of a table as they were before any rotation.
-struct RawKeys {
-  std::vector<float> keys;         // [tokens, key_dim]; 0 for hidden ones
-  std::vector<int64_t> positions;  // [tokens]; −1: hidden
+/// Unrotated keys of consecutive tokens.
+struct UnrotatedKeys {
+  std::vector<float> keys;         // [tokens, key_dim]; 0 for masked tokens
+  std::vector<int64_t> positions;  // [tokens]; −1: masked
 };
-void read_raw_keys(const PagedKv& kv, int head, TokenRange tokens, RawKeys& raw);
-/// The same keys rotated by their positions.
-std::vector<float> rotated_keys(const LayerQueries& queries, const RawKeys& raw);
-/// Of these tokens the `count` whose keys score highest with a query, best first. keys: [any, dim].
+/// Reads the keys of a range of tokens of one key/value head into `raw`.
+void read_unrotated_keys(const PagedKv& kv, int head, TokenRange tokens, UnrotatedKeys& raw);
+/// Returns the keys rotated by their positions: [tokens, key_dim].
+std::vector<float> rotated_keys(const LayerQueries& queries, const UnrotatedKeys& raw);
+/// Returns the `count` tokens among `tokens` whose keys have the highest scores with a query, best first. tokens:
+/// row numbers of keys; keys: [rows, dim].
 std::vector<int> best_tokens(const float* keys, int dim, const std::vector<int>& tokens, const float* query,
                              int64_t count);
 

@@ -11,21 +11,21 @@
 
 namespace fathom {
 
-/// ‖W_o v‖₁ of values of a layer, on all threads: what of them reaches the width of the model. values: [kv_heads,
-/// rows, value_dim]; norms: [kv_heads, rows], the mean over the heads that share a value.
+/// Computes ‖W_o v‖₁ for values v of a layer, with the layer's output projection W_o, on all threads. values:
+/// [kv_heads, rows, value_dim]; norms: [kv_heads, rows], the mean over the query heads that share a value.
 using OutputNorms =
     std::function<void(int layer, int64_t rows, const float* values, float* norms, ThreadPool& pool)>;
 
-/// The attention of one layer of a model.
+/// The attention shape of one layer of a model.
 struct AttendLayer {
   int heads = 0;     // query heads; 0: the layer has no attention
   int kv_heads = 0;  // key/value heads
   PageShape shape{};
 };
 
-/// The model that a selector or an evictor works with.
+/// The properties of a model that selectors and evictors use.
 struct AttendContext {
-  /// For a model whose layers are all alike.
+  /// Returns the context of a model whose layers all have the same shape.
   static AttendContext uniform(int layers, const AttendLayer& layer) {
     AttendContext context;
     context.layers = layers;
@@ -36,7 +36,7 @@ struct AttendContext {
   int layers = 0;
   std::vector<AttendLayer> attention;  // [layers]
   OutputNorms output_norms{};          // empty: the model's layers have no output projection
-  bool softplus = false;               // the model was trained with softplus attention, not with softmax
+  bool softplus = false;               // whether the model was trained with softplus attention instead of softmax
   Landmarks landmarks{};
 };
 

@@ -8,11 +8,11 @@
 namespace fathom {
 namespace {
 
-constexpr int64_t kDrawn = 5;        // vectors for each centre to draw from
-constexpr int64_t kRowsAtOnce = 64;  // of vectors met with all centres
+constexpr int64_t kCandidates = 5;    // candidates of k-means++ per centre
+constexpr int64_t kProductRows = 64;  // vectors of one product with all centres
 
-/// Numbers in [0, 1) that are the same on every machine (SplitMix64).
-class Draws {
+/// A random number generator with values in [0, 1), the same on every machine (SplitMix64).
+class SplitMixRng {
  public:
   double next() {
     state_ += 0x9e3779b97f4a7c15;
@@ -26,8 +26,8 @@ class Draws {
   uint64_t state_ = 0;
 };
 
-/// Where the largest of n numbers is, the first of equal ones.
-int64_t place_of_largest(const float* x, int64_t n) {
+/// Returns the index of the largest of n numbers; the first of equal ones.
+int64_t index_of_largest(const float* x, int64_t n) {
   constexpr int kLanes = 8;
   float most[kLanes];
   std::fill_n(most, kLanes, x[0]);
@@ -48,7 +48,7 @@ class DirectionClusters {
         n_(std::ssize(vectors) / dim),
         units_(vectors.begin(), vectors.end()),
         labels_(n_, -1),
-        products_(kRowsAtOnce * count),
+        products_(kProductRows * count),
         scratch_(kMultiplyScratch) {
     for (int64_t i = 0; i < n_; ++i) {
       float* unit = units_.data() + i * dim_;
@@ -65,16 +65,17 @@ class DirectionClusters {
   }
 
  private:
-  /// k-means++: the farther a vector is from all centres, the likelier it becomes the next.
+  /// Draws the initial centres by k-means++: the probability of a vector is proportional to its squared distance to
+  /// the nearest centre drawn before.
   void draw_centres() {
-    const int64_t drawn = std::min(n_, kDrawn * count_);
+    const int64_t drawn = std::min(n_, kCandidates * count_);
     const auto vector = [&](int64_t i) { return units_.data() + i * n_ / drawn * dim_; };
     std::vector<double> distances(drawn, 4);
-    Draws draws;
+    SplitMixRng rng;
     for (int64_t c = 0; c < count_; ++c) {
       double total = 0;
       for (const double distance : distances) total += distance;
-      double left = draws.next() * total;
+      double left = rng.next() * total;
       int64_t next = 0;
       while (next + 1 < drawn && (left -= distances[next]) >= 0) ++next;
       const float* centre = vector(next);
@@ -84,15 +85,15 @@ class DirectionClusters {
     }
   }
 
-  /// Each vector to its nearest centre; returns whether one changed.
+  /// Assigns each vector to its nearest centre. Returns whether an assignment changed.
   bool assign() {
     std::vector<float> bias(count_);  // |u − c|² = 1 − 2 (u·c − |c|²/2)
     for (int64_t c = 0; c < count_; ++c)
       bias[c] = -dot(centres_.data() + c * dim_, centres_.data() + c * dim_, dim_) / 2;
     bool changed = false;
-    for (int64_t first = 0; first < n_; first += kRowsAtOnce) {
+    for (int64_t first = 0; first < n_; first += kProductRows) {
       FloatProduct product;
-      product.rows = std::min(kRowsAtOnce, n_ - first);
+      product.rows = std::min(kProductRows, n_ - first);
       product.cols = count_;
       product.depth = dim_;
       product.a = units_.data() + first * dim_;
@@ -105,7 +106,7 @@ class DirectionClusters {
       for (int64_t r = 0; r < product.rows; ++r) std::ranges::copy(bias, product.y + r * count_);
       kernels_.multiply(product, scratch_.data());
       for (int64_t r = 0; r < product.rows; ++r) {
-        const auto label = static_cast<int32_t>(place_of_largest(product.y + r * count_, count_));
+        const auto label = static_cast<int32_t>(index_of_largest(product.y + r * count_, count_));
         changed = changed || label != labels_[first + r];
         labels_[first + r] = label;
       }
@@ -113,7 +114,7 @@ class DirectionClusters {
     return changed;
   }
 
-  /// Each centre to the mean of its vectors; one without any stays.
+  /// Moves each centre to the mean of its vectors. A centre without vectors does not move.
   void move_centres() {
     std::vector<double> sums(count_ * dim_);
     std::vector<int64_t> sizes(count_);
@@ -138,11 +139,11 @@ class DirectionClusters {
 };
 
 struct VisibleKeys {
-  std::vector<float> keys;      // rotated to their places
-  std::vector<int64_t> tokens;  // entry · 64 + offset
+  std::vector<float> keys;      // rotated by their positions
+  std::vector<int64_t> tokens;  // page-table entry · 64 + offset
 };
 
-/// Of the tokens below `end`.
+/// Reads the keys of the visible tokens before sequence index `end`.
 VisibleKeys visible_keys(const Kernels& kernels, const PagedKv& kv, int head, int64_t end) {
   const int dim = kv.shape().key_dim;
   const PageTable& table = kv.table(head);

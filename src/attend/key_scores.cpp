@@ -12,32 +12,34 @@ namespace fathom {
 namespace {
 
 constexpr float kMasked = -std::numeric_limits<float>::infinity();
-constexpr size_t kTaskEntries = 32;   // 2,048 tokens: a thread streams for long
-constexpr size_t kTaskTokens = 4096;  // of sums over heads
+constexpr size_t kTaskEntries = 32;   // page-table entries per task, 2,048 tokens: long contiguous reads
+constexpr size_t kTaskTokens = 4096;  // tokens per task when votes are summed over heads
 
-/// What the k highest scores have in common: all above `least`, and of those equal to it all but the first `skip`.
-struct Threshold {
+/// Describes the k highest scores: all scores above `least`, and those equal to it except the first `skip`.
+struct ScoreThreshold {
   float least;
   int64_t skip;
 };
 
-/// Numbers in the order of floats; 0 of what is hidden or no number.
+/// Maps floats to integers of the same order; −∞ and NaN map to 0.
 uint32_t ordered(float x) {
   const auto bits = std::bit_cast<uint32_t>(x + 0.0f);  // −0 is 0
   const uint32_t number = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
   return x > kMasked ? number : 0;
 }
 
-/// The scores among which the k-th highest is, and which of them it is. A histogram leaves few to be ordered.
-struct Near {
+/// A subset of the scores whose k-th highest is the k-th highest of all.
+struct RankCandidates {
   std::vector<float> scores;  // above −∞
-  int64_t k;
+  int64_t k;                  // rank within the subset
 };
-Near near_to(std::span<const float> scores, int64_t k) {
-  constexpr int kBits = 11, kShift = 32 - kBits, kRows = 4;  // rows: equal scores do not wait for each other
-  constexpr size_t kFew = 512;                               // that are ordered sooner than counted
+/// Reduces the scores to those in one bin of a histogram, so that few remain to be sorted.
+RankCandidates candidates_of(std::span<const float> scores, int64_t k) {
+  // Each row has separate counts, so that consecutive increments of the same bin do not depend on each other.
+  constexpr int kBits = 11, kShift = 32 - kBits, kRows = 4;
+  constexpr size_t kFew = 512;  // up to this many scores, a direct selection is faster than a histogram
   uint32_t bin = 0;
-  int64_t higher = 0;  // scores in bins above
+  int64_t higher = 0;  // scores in higher bins
   if (scores.size() > kFew) {
     std::array<std::array<int32_t, 1 << kBits>, kRows> counts{};
     for (size_t i = 0; i < scores.size(); ++i) ++counts[i % kRows][ordered(scores[i]) >> kShift];
@@ -48,21 +50,21 @@ Near near_to(std::span<const float> scores, int64_t k) {
       higher += here;
     }
   }
-  Near near{{}, k - higher};
+  RankCandidates candidates{{}, k - higher};
   for (const float score : scores) {
     const uint32_t number = ordered(score);
-    if (number > 0 && (scores.size() <= kFew || number >> kShift == bin)) near.scores.push_back(score);
+    if (number > 0 && (scores.size() <= kFew || number >> kShift == bin)) candidates.scores.push_back(score);
   }
-  return near;
+  return candidates;
 }
 
-Threshold threshold_of(std::span<const float> scores, int64_t k) {
-  auto [near, wanted] = near_to(scores, k);
-  if (wanted > std::ssize(near)) return {kMasked, std::ssize(scores)};  // there are no more than k
-  std::ranges::nth_element(near, near.begin() + wanted - 1, std::greater());
-  const float least = near[wanted - 1];
-  const int64_t higher = std::ranges::count_if(near, [&](float score) { return score > least; });
-  return {least, std::ranges::count(near, least) - (wanted - higher)};
+ScoreThreshold threshold_of(std::span<const float> scores, int64_t k) {
+  auto [candidates, rank] = candidates_of(scores, k);
+  if (rank > std::ssize(candidates)) return {kMasked, std::ssize(scores)};  // fewer than k scores are above −∞
+  std::ranges::nth_element(candidates, candidates.begin() + rank - 1, std::greater());
+  const float least = candidates[rank - 1];
+  const int64_t higher = std::ranges::count_if(candidates, [&](float score) { return score > least; });
+  return {least, std::ranges::count(candidates, least) - (rank - higher)};
 }
 
 }  // namespace
@@ -97,14 +99,14 @@ const float* KeyScores::of_page(PageId page, int64_t position, const float* quer
 }
 
 const float* KeyScores::of_keys(const std::byte* keys, int64_t position, const float* queries, int count) {
-  turned_.assign(queries, queries + static_cast<int64_t>(count) * store_.shape().key_dim);
-  inverse_rotate(kernels_, rotations_, position, store_.shape().key_dim, turned_);
+  rotated_.assign(queries, queries + static_cast<int64_t>(count) * store_.shape().key_dim);
+  inverse_rotate(kernels_, rotations_, position, store_.shape().key_dim, rotated_);
   scores_.resize(static_cast<size_t>(count) * kPageTokens);
   ScoreTask task;
   task.format = store_.shape().format;
   task.key_dim = store_.shape().key_dim;
   task.keys = keys;
-  task.queries = turned_.data();
+  task.queries = rotated_.data();
   task.queries_count = count;
   task.scores = scores_.data();
   kernels_.score_page(task, tile_.data());
@@ -120,12 +122,12 @@ void KeyScores::of_entries(const PageTable& table, size_t begin, size_t end, con
     if (first >= last) continue;
     const int64_t position = range.position < 0 ? entry.position : range.position;
     const float* scores = entry.mask ? of_page(entry.page, position, queries, count) : nullptr;
-    const uint64_t wanted = page_bits(first - entry.first, last - entry.first);
-    const bool all = (entry.mask & wanted) == wanted;
+    const uint64_t in_range = page_bits(first - entry.first, last - entry.first);
+    const bool all_visible = (entry.mask & in_range) == in_range;
     for (int q = 0; q < count; ++q) {
       float* to = out + q * stride - range.begin;
       const float* from = scores ? scores + static_cast<int64_t>(q) * kPageTokens : nullptr;
-      if (all) {
+      if (all_visible) {
         std::copy(from + (first - entry.first), from + (last - entry.first), to + first);
         continue;
       }
@@ -135,16 +137,16 @@ void KeyScores::of_entries(const PageTable& table, size_t begin, size_t end, con
   }
 }
 
-void score_layer(const LayerQueries& of, const ScoreRange& range, const float* queries, int count, ThreadPool& pool,
-                 std::vector<float>& scores) {
-  const PagedKv& kv = *of.kv;
+void score_layer(const LayerQueries& layer, const ScoreRange& range, const float* queries, int count,
+                 ThreadPool& pool, std::vector<float>& scores) {
+  const PagedKv& kv = *layer.kv;
   const int64_t stride = range.end - range.begin;
   const size_t entries = kv.table(0).size(), parts = (entries + kTaskEntries - 1) / kTaskEntries;
   const int dim = kv.shape().key_dim;
   scores.resize(static_cast<size_t>(kv.heads()) * count * stride);
   pool.parallel_for(parts * kv.heads(), [&](size_t i, int) {
     const size_t head = i / parts, begin = i % parts * kTaskEntries;
-    KeyScores keys(*of.kernels, kv.store(), of.kv->rotations());
+    KeyScores keys(*layer.kernels, kv.store(), layer.kv->rotations());
     keys.of_entries(kv.table(static_cast<int>(head)), begin, std::min(begin + kTaskEntries, entries), range,
                     queries + head * count * dim, count, scores.data() + head * count * stride, stride);
   });
@@ -219,10 +221,10 @@ void max_pool(std::span<float> scores, int64_t width) {
   if (width <= 1) return;
   const std::vector<float> old(scores.begin(), scores.end());
   const int64_t n = std::ssize(scores), reach = std::min(width / 2, n - 1);
-  // a pass over all for each neighbour: many at a time, which a search around each is not
-  for (int64_t by = 1; by <= reach; ++by) {
-    for (int64_t i = by; i < n; ++i) scores[i] = std::max(scores[i], old[i - by]);
-    for (int64_t i = 0; i < n - by; ++i) scores[i] = std::max(scores[i], old[i + by]);
+  // One pass over all scores per distance: these loops vectorise, a search around each score does not.
+  for (int64_t distance = 1; distance <= reach; ++distance) {
+    for (int64_t i = distance; i < n; ++i) scores[i] = std::max(scores[i], old[i - distance]);
+    for (int64_t i = 0; i < n - distance; ++i) scores[i] = std::max(scores[i], old[i + distance]);
   }
 }
 
@@ -238,19 +240,20 @@ void mean_pool(std::span<float> scores, int64_t width) {
 }
 
 std::vector<int64_t> top_scores(std::span<const float> scores, int64_t k) {
-  std::vector<int64_t> chosen;
-  if (k <= 0) return chosen;
-  const Threshold threshold = threshold_of(scores, k);
-  chosen.resize(std::min<int64_t>(k, std::ssize(scores)) + 1);  // the last is written to in vain
+  std::vector<int64_t> selected;
+  if (k <= 0) return selected;
+  const ScoreThreshold threshold = threshold_of(scores, k);
+  selected.resize(std::min<int64_t>(k, std::ssize(scores)) +
+                  1);  // one spare element, because the branchless loop may write beyond the last index
   int64_t count = 0, skip = threshold.skip;
   for (int64_t i = 0; i < std::ssize(scores); ++i) {
     const bool equal = scores[i] == threshold.least;
-    chosen[count] = i;
+    selected[count] = i;
     count += scores[i] > threshold.least || (equal && skip <= 0) ? 1 : 0;
     skip -= equal ? 1 : 0;
   }
-  chosen.resize(count);
-  return chosen;
+  selected.resize(count);
+  return selected;
 }
 
 double cosine_of(std::span<const float> x, std::span<const float> y) {

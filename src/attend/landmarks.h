@@ -6,23 +6,24 @@
 
 namespace fathom {
 
-/// Memory keeps a block of tokens and its landmark on one page.
+/// The maximum number of tokens between landmarks: a page holds one block of tokens and its landmark.
 inline constexpr int64_t kMaxLandmarkTokens = kPageTokens - 1;
 
-/// Where the landmarks of a sequence lie: after every `tokens` others comes one. All counts stay as they are for a
-/// model without.
+/// The spacing of landmark tokens: one follows every `tokens` ordinary tokens. Without landmarks, with() and
+/// without() return their argument.
 struct Landmarks {
-  int64_t tokens = 0;  // 0: the model has none
+  int64_t tokens = 0;  // ordinary tokens of a block; 0: the model has no landmarks
 
   explicit operator bool() const { return tokens > 0; }
-  /// A block and its landmark.
+  /// Returns the tokens of a block, its landmark included.
   int64_t block() const { return tokens + 1; }
-  /// How many tokens n become with their landmarks, and the other way round.
+  /// Returns the length of n tokens after their landmarks are inserted.
   int64_t with(int64_t n) const { return tokens > 0 ? n + n / tokens : n; }
+  /// Returns the number of ordinary tokens among the first n tokens of a sequence with landmarks.
   int64_t without(int64_t n) const { return tokens > 0 ? n - n / block() : n; }
-  /// A page's bit of its landmark; none for a model without.
+  /// Returns the bit of the landmark in a page's mask; 0 if the model has no landmarks.
   uint64_t bit() const { return tokens > 0 ? uint64_t{1} << tokens : 0; }
-  /// Tokens after which a page is full.
+  /// Returns the number of tokens of a full page.
   int page_tokens() const { return tokens > 0 ? static_cast<int>(block()) : kPageTokens; }
 };
 

@@ -5,8 +5,8 @@
 
 namespace fathom {
 
-/// Receives the queries of each layer of a forward pass, once for each sequence: after Selector::plan and before
-/// any selection of that layer. Keys and values of the pass are in memory already.
+/// Receives the queries of each layer of a forward pass, once per sequence, after Selector::plan and before any
+/// selection of that layer. The keys and values of the pass have been written.
 class AttendListener {
  public:
   virtual ~AttendListener() = default;

@@ -9,13 +9,13 @@
 namespace fathom {
 namespace {
 
-constexpr size_t kStepPages = 16;  // whose keys are joined at a time
-constexpr int kBand = 64;          // rows of KᵀK that are one task
+constexpr size_t kStepPages = 16;  // pages whose keys are multiplied in one product
+constexpr int kBand = 64;          // rows of KᵀK per task
 
-/// Reads the keys of a layer page by page as they were before their rotation.
-class RawKeys {
+/// Reads the unrotated keys of a layer page by page.
+class LayerKeyReader {
  public:
-  RawKeys(const LayerQueries& queries, int64_t end)
+  LayerKeyReader(const LayerQueries& queries, int64_t end)
       : kv_(*queries.kv),
         layer_(queries.layer),
         end_(end),
@@ -24,24 +24,24 @@ class RawKeys {
         key_dim_(kv_.shape().key_dim),
         entries_(std::ranges::lower_bound(kv_.table(0), end, {}, &PageEntry::first) - kv_.table(0).begin()) {}
 
-  const Kernels& table() const { return kernels_; }
+  const Kernels& kernels() const { return kernels_; }
   int width() const { return kv_.heads() * key_dim_; }
   size_t entries() const { return entries_; }
 
-  /// rows: [64, width]; zero for what is hidden or lies beyond the end.
+  /// Reads the keys of one page-table entry to rows: [64, width]; 0 for masked tokens and for tokens after the end.
   void read(size_t entry, float* rows) const {
     std::fill_n(rows, static_cast<int64_t>(kPageTokens) * width(), 0.0f);
     std::vector<float> keys(static_cast<size_t>(kPageTokens) * key_dim_), sin(key_dim_);
     for (int head = 0; head < kv_.heads(); ++head) {
       const PageEntry& page = kv_.table(head)[entry];
-      const uint64_t wanted = page.mask & page_bits(0, end_ - page.first);
-      if (wanted == 0) continue;
+      const uint64_t visible = page.mask & page_bits(0, end_ - page.first);
+      if (visible == 0) continue;
       read_keys(kv_.shape().format, key_dim_, kv_.store().keys(page.page), page.filled, keys.data());
-      for (uint64_t left = wanted; left != 0; left &= left - 1) {
+      for (uint64_t left = visible; left != 0; left &= left - 1) {
         const int token = std::countr_zero(left);
         float* key = keys.data() + static_cast<int64_t>(token) * key_dim_;
-        const PositionRotations::View back = rotations_.inverse(rotations_.offset(token), sin.data());
-        kernels_.rotate_pairs(key, back.cos, back.sin, rotations_.pairs());
+        const PositionRotations::View inverse = rotations_.inverse(rotations_.offset(token), sin.data());
+        kernels_.rotate_pairs(key, inverse.cos, inverse.sin, rotations_.pairs());
         std::copy_n(key, key_dim_, rows + static_cast<int64_t>(token) * width() + head * key_dim_);
       }
     }
@@ -57,23 +57,23 @@ class RawKeys {
   size_t entries_;
 };
 
-/// What each thread needs for products.
+/// Allocates the scratch of matrix products, one buffer per thread.
 std::vector<AlignedBuffer<float>> product_scratch(const ThreadPool& pool) {
   std::vector<AlignedBuffer<float>> scratch(pool.threads());
-  for (AlignedBuffer<float>& one : scratch) one.reserve(kMultiplyScratch);
+  for (AlignedBuffer<float>& buffer : scratch) buffer.reserve(kMultiplyScratch);
   return scratch;
 }
 
-/// The lower half of KᵀK: [width, width].
-std::vector<float> gram_of(const RawKeys& raw, ThreadPool& pool) {
-  const int width = raw.width();
+/// Returns KᵀK, [width, width]; only the lower triangle is complete.
+std::vector<float> gram_of(const LayerKeyReader& reader, ThreadPool& pool) {
+  const int width = reader.width();
   const int64_t page_floats = static_cast<int64_t>(kPageTokens) * width;
   std::vector<float> gram(static_cast<size_t>(width) * width);
   AlignedBuffer<float> joined(kStepPages * page_floats);
   std::vector<AlignedBuffer<float>> scratch = product_scratch(pool);
-  for (size_t begin = 0; begin < raw.entries(); begin += kStepPages) {
-    const size_t pages = std::min(kStepPages, raw.entries() - begin);
-    pool.parallel_for(pages, [&](size_t i, int) { raw.read(begin + i, joined.data() + i * page_floats); });
+  for (size_t begin = 0; begin < reader.entries(); begin += kStepPages) {
+    const size_t pages = std::min(kStepPages, reader.entries() - begin);
+    pool.parallel_for(pages, [&](size_t i, int) { reader.read(begin + i, joined.data() + i * page_floats); });
     pool.parallel_for((width + kBand - 1) / kBand, [&](size_t band, int thread) {
       const int64_t first = static_cast<int64_t>(band) * kBand, rows = std::min<int64_t>(kBand, width - first);
       FloatProduct product;
@@ -88,7 +88,7 @@ std::vector<float> gram_of(const RawKeys& raw, ThreadPool& pool) {
       product.y = gram.data() + first * width;
       product.y_stride = width;
       product.add = true;
-      raw.table().multiply(product, scratch[thread].data());
+      reader.kernels().multiply(product, scratch[thread].data());
     });
   }
   return gram;
@@ -98,14 +98,14 @@ std::vector<float> gram_of(const RawKeys& raw, ThreadPool& pool) {
 
 LowRankKeys::LowRankKeys(const LayerQueries& queries, int64_t end, int rank, ThreadPool& pool)
     : rank_(rank), key_dim_(queries.kv->shape().key_dim) {
-  const RawKeys raw(queries, end);
-  const int width = raw.width();
-  axes_ = principal_axes(gram_of(raw, pool), width, rank);
-  shares_.resize(raw.entries() * kPageTokens * rank);
+  const LayerKeyReader reader(queries, end);
+  const int width = reader.width();
+  axes_ = principal_axes(gram_of(reader, pool), width, rank);
+  coefficients_.resize(reader.entries() * kPageTokens * rank);
   std::vector<AlignedBuffer<float>> scratch = product_scratch(pool);
-  pool.parallel_for(raw.entries(), [&](size_t entry, int thread) {
+  pool.parallel_for(reader.entries(), [&](size_t entry, int thread) {
     AlignedBuffer<float> rows(static_cast<size_t>(kPageTokens) * width);
-    raw.read(entry, rows.data());
+    reader.read(entry, rows.data());
     FloatProduct product;
     product.rows = kPageTokens;
     product.cols = rank;
@@ -114,21 +114,21 @@ LowRankKeys::LowRankKeys(const LayerQueries& queries, int64_t end, int rank, Thr
     product.a_stride = width;
     product.b = axes_.data();
     product.b_stride = rank;
-    product.y = shares_.data() + entry * kPageTokens * rank;
+    product.y = coefficients_.data() + entry * kPageTokens * rank;
     product.y_stride = rank;
-    raw.table().multiply(product, scratch[thread].data());
+    reader.kernels().multiply(product, scratch[thread].data());
   });
 }
 
 void LowRankKeys::rebuild(const Kernels& kernels, int head, std::span<const int64_t> rows, float* keys) const {
-  AlignedBuffer<float> shares(rows.size() * rank_), scratch(kMultiplyScratch);
+  AlignedBuffer<float> coefficients(rows.size() * rank_), scratch(kMultiplyScratch);
   for (size_t i = 0; i < rows.size(); ++i)
-    std::copy_n(shares_.data() + rows[i] * rank_, rank_, shares.data() + i * rank_);
+    std::copy_n(coefficients_.data() + rows[i] * rank_, rank_, coefficients.data() + i * rank_);
   FloatProduct product;
   product.rows = std::ssize(rows);
   product.cols = key_dim_;
   product.depth = rank_;
-  product.a = shares.data();
+  product.a = coefficients.data();
   product.a_stride = rank_;
   product.b = axes_.data() + static_cast<int64_t>(head) * key_dim_ * rank_;
   product.b_stride = rank_;
@@ -138,7 +138,7 @@ void LowRankKeys::rebuild(const Kernels& kernels, int head, std::span<const int6
   kernels.multiply(product, scratch.data());
 }
 
-void RebuiltKeys::let_go(std::span<const uint64_t> tokens) {
+void RebuiltKeys::release_pages(std::span<const uint64_t> tokens) {
   for (size_t s = 0; s < pages_.size(); ++s) {
     if (pages_[s].rebuilt == 0 || (s < tokens.size() && tokens[s] != 0)) continue;
     spare_.push_back(std::move(pages_[s].keys));
@@ -151,7 +151,7 @@ void RebuiltKeys::keep(const LayerQueries& queries, int head, std::span<const ui
                        const LowRankKeys& from) {
   const PageTable& table = queries.kv->table(head);
   const PageStore& store = queries.kv->store();
-  let_go(tokens);
+  release_pages(tokens);
   missing_.clear();
   for (size_t s = 0; s < tokens.size(); ++s) {
     Page& page = pages_[s];
@@ -168,15 +168,15 @@ void RebuiltKeys::keep(const LayerQueries& queries, int head, std::span<const ui
       missing_.push_back(static_cast<int64_t>(s) * kPageTokens + std::countr_zero(left));
   }
   if (missing_.empty()) return;
-  made_.resize(missing_.size() * store.shape().key_dim);
-  from.rebuild(*queries.kernels, head, missing_, made_.data());
+  rebuilt_.resize(missing_.size() * store.shape().key_dim);
+  from.rebuild(*queries.kernels, head, missing_, rebuilt_.data());
   write(queries);
 }
 
-/// The missing keys into their pages, rotated by their offsets.
+/// Writes the missing keys into their pages, rotated by their offsets.
 void RebuiltKeys::write(const LayerQueries& queries) {
   const PageShape& shape = queries.kv->shape();
-  PageWrite write;  // of keys alone: without dimensions of a value
+  PageWrite write;  // value_dim stays 0: only keys are written
   write.format = shape.format;
   write.key_dim = shape.key_dim;
   write.rotary_dim = 2 * queries.kv->rotations().pairs();
@@ -185,7 +185,7 @@ void RebuiltKeys::write(const LayerQueries& queries) {
   for (size_t i = 0; i < missing_.size(); ++i) {
     write.page_keys = write.page_values = pages_[missing_[i] / kPageTokens].keys.data();
     write.first = static_cast<int>(missing_[i] % kPageTokens);
-    write.keys = made_.data() + i * shape.key_dim;
+    write.keys = rebuilt_.data() + i * shape.key_dim;
     queries.kernels->write_page(write);
   }
 }

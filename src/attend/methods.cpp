@@ -2,7 +2,7 @@
 
 namespace fathom {
 
-// The table of `--attend` methods. Each is one line here and one function, `SelectorEntry NAME_method()`, in
+// The table of the `--attend` methods. Each method is one line here and a function `SelectorEntry NAME_method()` in
 // methods/.
 // clang-format off
 #define FATHOM_METHODS(X) \

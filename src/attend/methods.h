@@ -10,7 +10,7 @@ namespace fathom {
 using SelectorMethod = std::unique_ptr<Selector>(const Values&);
 using SelectorEntry = MethodTable<SelectorMethod>::Entry;
 
-/// The `--attend` methods.
+/// Returns the table of the `--attend` methods.
 const MethodTable<SelectorMethod>& attend_methods();
 
 }  // namespace fathom

@@ -13,8 +13,11 @@
 namespace fathom {
 
 std::vector<Parameter> budget_parameters(const PageBudget& defaults) {
-  return {budget_parameter({.value = std::to_string(defaults.tokens), .min = 64}), share_parameter({.value = "0"}),
-          sink_parameter({.value = std::to_string(defaults.sink)}),
+  return {budget_parameter({.value = std::to_string(defaults.tokens),
+                            .min = 64,
+                            .summary = "tokens visible to a query, sink and window included; more is closer to "
+                                       "dense attention and slower"}),
+          share_parameter({.value = "0"}), sink_parameter({.value = std::to_string(defaults.sink)}),
           window_parameter({.value = std::to_string(defaults.window), .min = 1, .old_names = {"local"}})};
 }
 
@@ -22,59 +25,59 @@ PageBudget read_budget(const Values& values) {
   return {values.integer("budget"), values.number("share"), values.integer("sink"), values.integer("window")};
 }
 
-int read_page_block(std::string_view method, const Values& values, std::string_view name, int least) {
-  const int64_t part = values.integer(name);
+int read_page_block(std::string_view method, const Values& values, std::string_view name, int min_block) {
+  const int64_t block_tokens = values.integer(name);
   std::string expected;
-  for (int64_t p = least; p <= kPageTokens; p *= 2) {
-    if (part == p) return static_cast<int>(part);
+  for (int64_t p = min_block; p <= kPageTokens; p *= 2) {
+    if (block_tokens == p) return static_cast<int>(block_tokens);
     expected += concat(p, p == kPageTokens ? "" : p == kPageTokens / 2 ? " or " : ", ");
   }
-  fail_usage("attend method ", method, ": ", name, ": expected ", expected, " tokens, found ", part);
+  fail_usage("attend method ", method, ": ", name, ": expected ", expected, " tokens, found ", block_tokens);
 }
 
-void select_page_blocks(const PageTable& table, const QueryBlock& block, const PageBudget& budget, int part,
+void select_page_blocks(const PageTable& table, const QueryBlock& block, const PageBudget& budget, int block_tokens,
                         const std::function<void(std::span<const uint32_t>, float*)>& score, Selection& selection) {
-  const int64_t end = block.first + block.rows;  // tokens that the last row sees
+  const int64_t end = block.first + block.rows;  // tokens that the last row may attend to
   const auto share = static_cast<int64_t>(std::llround(budget.share * static_cast<double>(end)));
   const int64_t sink_end = first_token(table) + budget.sink;
   int64_t left = std::max(budget.tokens, share), all = 0;
-  std::vector<uint32_t> others;
-  TokenSet choice(table);
+  std::vector<uint32_t> candidates;
+  TokenSet selected(table);
   for (uint32_t s = 0; s < table.size() && table[s].first < end; ++s) {
     const PageEntry& entry = table[s];
     if (entry.mask == 0) continue;
     const bool near = entry.first + entry.filled > block.first + 1 - budget.window;
     if (near || entry.first < sink_end || entry.filled < kPageTokens) {
-      choice.add(s, entry.mask);
+      selected.add(s, entry.mask);
       left -= std::popcount(entry.mask);
     } else {
-      others.push_back(s);
+      candidates.push_back(s);
       all += std::popcount(entry.mask);
     }
   }
   if (all <= left) {
-    for (const uint32_t s : others) choice.add(s, table[s].mask);
-  } else if (left >= part) {
-    const int parts = kPageTokens / part;
-    std::vector<float> scores(others.size() * parts);
-    score(others, scores.data());
-    for (size_t i = 0; i < others.size(); ++i) {
-      for (int p = 0; p < parts; ++p) {
-        float& value = scores[i * parts + p];
-        const bool seen = (table[others[i]].mask & page_bits(p * part, (p + 1) * part)) != 0;
-        if (!seen || std::isnan(value)) value = -std::numeric_limits<float>::infinity();
+    for (const uint32_t s : candidates) selected.add(s, table[s].mask);
+  } else if (left >= block_tokens) {
+    const int page_blocks = kPageTokens / block_tokens;
+    std::vector<float> scores(candidates.size() * page_blocks);
+    score(candidates, scores.data());
+    for (size_t i = 0; i < candidates.size(); ++i) {
+      for (int p = 0; p < page_blocks; ++p) {
+        float& value = scores[i * page_blocks + p];
+        const bool visible = (table[candidates[i]].mask & page_bits(p * block_tokens, (p + 1) * block_tokens)) != 0;
+        if (!visible || std::isnan(value)) value = -std::numeric_limits<float>::infinity();
       }
     }
-    for (const int64_t i : top_scores(scores, left / part)) {
-      const int64_t first = i % parts * part;
-      choice.add(others[i / parts], page_bits(first, first + part));
+    for (const int64_t i : top_scores(scores, left / block_tokens)) {
+      const int64_t first = i % page_blocks * block_tokens;
+      selected.add(candidates[i / page_blocks], page_bits(first, first + block_tokens));
     }
   }
-  choice.add_to(selection);
+  selected.add_to(selection);
 }
 
-std::vector<float> sampled_queries(const QueryBlock& block, int key_dim, int most) {
-  const int rows = std::min(block.rows, most);
+std::vector<float> sampled_queries(const QueryBlock& block, int key_dim, int max_rows) {
+  const int rows = std::min(block.rows, max_rows);
   const int64_t row_floats = static_cast<int64_t>(block.group) * key_dim;
   std::vector<float> queries(rows * row_floats);
   for (int r = 0; r < rows; ++r) {

@@ -11,7 +11,8 @@ std::vector<float> principal_axes(std::span<const float> gram, int n, int rank) 
   const Eigen::MatrixXd products = Eigen::Map<const Rows>(gram.data(), n, n).cast<double>();
   const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> solver(products);
   if (solver.info() != Eigen::Success)
-    fail("the main directions of ", n, " dimensions were not found: are they finite?");
+    fail("low-rank keys: no eigenvectors found for a matrix of ", n, " x ", n,
+         " key products; expected finite keys");
   std::vector<float> axes(static_cast<size_t>(n) * rank);
   // Eigenvalues come in increasing order.
   Eigen::Map<Rows>(axes.data(), n, rank) = solver.eigenvectors().rightCols(rank).rowwise().reverse().cast<float>();

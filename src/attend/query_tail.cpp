@@ -6,17 +6,17 @@
 
 namespace fathom {
 
-void QueryTail::add(const LayerQueries& queries, int64_t most) {
+void QueryTail::add(const LayerQueries& queries, int64_t max_rows) {
   const int64_t dim = queries.kv->shape().key_dim;
-  if (most_ != most || row_floats_ != queries.heads * dim) {
-    most_ = most, key_dim_ = dim, row_floats_ = queries.heads * dim;
+  if (max_rows_ != max_rows || row_floats_ != queries.heads * dim) {
+    max_rows_ = max_rows, key_dim_ = dim, row_floats_ = queries.heads * dim;
     rows_ = 0;
   }
   if (end_ != queries.first) rows_ = 0;
-  ring_.resize(most_ * row_floats_);
+  ring_.resize(max_rows_ * row_floats_);
   end_ = queries.first + queries.rows;
-  const int64_t count = std::min(queries.rows, most_);
-  rows_ = std::min(rows_ + count, most_);
+  const int64_t count = std::min(queries.rows, max_rows_);
+  rows_ = std::min(rows_ + count, max_rows_);
   std::vector<float> spare(dim);
   for (int64_t r = queries.rows - count; r < queries.rows; ++r) {
     for (int h = 0; h < queries.heads; ++h)
@@ -33,7 +33,7 @@ void QueryTail::rewind(int64_t tokens) {
 std::vector<float> QueryTail::of_heads(int head, int group) const {
   std::vector<float> queries(rows_ * group * key_dim_);
   for (int64_t i = 0; i < rows_; ++i) {
-    const float* from = ring_.data() + (begin() + i) % most_ * row_floats_ + head * key_dim_;
+    const float* from = ring_.data() + (begin() + i) % max_rows_ * row_floats_ + head * key_dim_;
     std::copy_n(from, group * key_dim_, queries.data() + i * group * key_dim_);
   }
   return queries;

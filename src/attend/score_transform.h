@@ -4,7 +4,7 @@
 
 namespace fathom {
 
-/// Changes scores, or what becomes of them; what is seen, another selector says: the spec's `then`.
+/// A selector that changes scores or weights and leaves the selection to another selector, the spec's `then`.
 class ScoreTransform : public Selector {
  public:
   void attach(const AttendContext& context) override { then_->attach(context); }

@@ -6,19 +6,19 @@
 
 namespace fathom {
 
-/// A page to be attended to, its position for these queries, and which of its tokens count.
+/// A selected page: its position for these queries and its selected tokens.
 struct SelectedPage {
-  uint32_t entry = 0;     // index of the page-table entry
-  int64_t position = 0;  // of its token 0 for the queries (≥ 0); the entry's own is the true one
-  uint64_t mask = 0;
-  int64_t row_masks = -1;  // index into Selection::row_masks of `rows` words, or −1: all rows see the mask
-  // Keys to be read instead of the page's own, in its format; they stay until the layer is planned again. null: its
-  // own. Values that are part of the keys are read from the page's own.
+  uint32_t entry = 0;    // index of the page-table entry
+  int64_t position = 0;  // position of token 0 for the queries (≥ 0); may differ from the entry's original position
+  uint64_t mask = 0;     // selected tokens
+  int64_t row_masks = -1;  // index in Selection::row_masks of one word per row, ANDed with the mask; −1: none
+  // Keys to read instead of the page's own, in the format of the page; null: the page's own. They must stay valid
+  // until the next plan() of the layer. Values that are part of the keys are read from the page's own keys.
   const std::byte* keys = nullptr;
 };
 
-/// What a block of queries attends to. Selectors need regard neither causality nor the model's sliding window: both
-/// are applied to their selection.
+/// The pages that a block of queries attends to. The engine applies causality and the model's sliding window
+/// afterwards, so selectors may ignore both.
 struct Selection {
   std::vector<SelectedPage> pages;
   std::vector<uint64_t> row_masks;

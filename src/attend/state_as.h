@@ -5,7 +5,7 @@
 
 namespace fathom {
 
-/// `state` as the type that its method made. Throws Error for a state of another type.
+/// Casts a state to the type that its method created. Throws Error if the state has another type.
 template <class State, class Base>
 State& state_as(Base& state) {
   auto* typed = dynamic_cast<State*>(&state);

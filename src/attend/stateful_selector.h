@@ -8,8 +8,8 @@
 
 namespace fathom {
 
-/// A selector that keeps a State for each sequence. Methods override the hooks below, which get the state with its
-/// type; the conversion from SequenceState is checked here.
+/// A selector with a State for each sequence. Methods override the hooks below, which receive the state with its
+/// type; this class checks the conversion from SequenceState.
 template <class State>
 class StatefulSelector : public Selector {
  public:
@@ -28,7 +28,7 @@ class StatefulSelector : public Selector {
   }
 
  protected:
-  /// The state of a new sequence.
+  /// Returns the state of a new sequence.
   virtual std::unique_ptr<State> make_state() const = 0;
   /// As Selector::plan.
   virtual void plan(const LayerQueries& queries, State& state, ThreadPool& pool) const = 0;
@@ -36,11 +36,11 @@ class StatefulSelector : public Selector {
   virtual void surprisal(const Surprisal& surprisal, State& state) const {
     static_cast<void>(surprisal), static_cast<void>(state);
   }
-  /// As Selector::select. state: null if the sequence has none, so that plan was not called.
+  /// As Selector::select. state: null if the sequence has none; plan() was not called then.
   virtual void select(const PageTable& table, const QueryBlock& block, const State* state,
                       Selection& selection) const = 0;
 
-  /// What the method was attached to.
+  /// Returns the model that the method was attached to.
   const AttendContext& context() const { return context_; }
 
  private:

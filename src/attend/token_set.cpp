@@ -25,7 +25,7 @@ float dot(const float* x, const float* y, int n) {
   float sums[kLanes] = {};
   int i = 0;
   for (; i + kLanes <= n; i += kLanes) {
-    for (int table = 0; table < kLanes; ++table) sums[table] += x[i + table] * y[i + table];
+    for (int lane = 0; lane < kLanes; ++lane) sums[lane] += x[i + lane] * y[i + lane];
   }
   for (; i < n; ++i) sums[i % kLanes] += x[i] * y[i];
   float total = 0;

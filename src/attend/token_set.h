@@ -7,24 +7,26 @@
 
 namespace fathom {
 
-/// The entry that holds token `index` of the sequence; the first one of a compacted table that begins later.
+/// Returns the index of the page-table entry that holds token `index` of the sequence. If a compacted table begins
+/// after this token, returns 0.
 uint32_t entry_of(const PageTable& table, int64_t index);
 
-/// The keys of a page as floats, rotated to its position. keys: [64, key_dim], of which those of filled tokens are
-/// defined.
+/// Reads the keys of a page as floats, rotated by the page's position. Resizes keys to [64, key_dim]; rows after
+/// the filled tokens are undefined.
 void read_rotated(const Kernels& kernels, const PagedKv& kv, const PageEntry& entry, std::vector<float>& keys);
 
-/// The sum of x[i]·y[i], in an order that does not depend on the machine.
+/// Returns Σ x[i]·y[i], summed in an order that does not depend on the machine.
 float dot(const float* x, const float* y, int n);
 
-/// A set of tokens of a table, as pages with masks at their places, in order.
+/// A set of tokens of a page table, stored as one mask per entry.
 class TokenSet {
  public:
   explicit TokenSet(const PageTable& table) : table_(table), masks_(table.size()) {}
   /// Adds tokens [begin, end) of the sequence.
   void add(int64_t begin, int64_t end);
-  /// Adds tokens of one entry.
+  /// Adds tokens of one page-table entry.
   void add(uint32_t entry, uint64_t mask) { masks_[entry] |= mask; }
+  /// Appends the pages that have visible tokens in the set to a selection, in order and at their own positions.
   void add_to(Selection& selection) const;
 
  private:

@@ -9,7 +9,7 @@
 
 namespace fathom::test {
 
-/// A scene whose earlier tokens have been read under a method, too.
+/// A scene with a block method, which can also read the tokens before the scene's rows.
 struct BlockScene {
   BlockScene(const SceneShape& shape, const std::string& spec)
       : scene(shape), selector(attend_methods().make(spec)) {
@@ -22,7 +22,7 @@ struct BlockScene {
     restart(spec);
   }
 
-  /// Forgets what was read, and takes another method.
+  /// Discards the state and switches to another method.
   void restart(const std::string& spec) {
     selector = attend_methods().make(spec);
     selector->attach(scene.context());
@@ -50,17 +50,17 @@ struct BlockScene {
     q.state = scene.sequence.state(Sequence::StateOf::kSelector);
     return q;
   }
-  /// Tokens [begin, end), all before the scene's rows or all among them.
+  /// Reads tokens [begin, end), which must all be before the scene's rows or all among them.
   void read(int64_t begin, int64_t end) const {
     selector->plan(rows(begin, end), pool);
     if (selector->needs_surprisal())
       selector->surprisal({begin, std::span(nats).subspan(begin, end - begin)}, &state());
   }
-  /// All tokens before the scene's rows.
+  /// Reads all tokens before the scene's rows.
   void read_before(int64_t at_once) const {
     for (int64_t t = 0; t < scene.first_row(); t += at_once) read(t, std::min(t + at_once, scene.first_row()));
   }
-  /// What the scene's rows then see.
+  /// Returns the attention of the scene's rows.
   Attended attended() const { return attend(scene, *selector, pool); }
 
   Scene scene;
@@ -70,8 +70,9 @@ struct BlockScene {
   mutable ThreadPool pool{2};
 };
 
-/// The positions at which each row sees each token, [rows, tokens]; −1: not seen. No row may see a token twice.
-inline std::vector<int64_t> seen_positions(const BlockScene& test, int kv_head) {
+/// Returns [rows, tokens]: the position at which each row attends to each token; −1: not at all. Expects that no
+/// row attends to a token twice.
+inline std::vector<int64_t> attended_positions(const BlockScene& test, int kv_head) {
   const SceneShape& s = test.scene.shape;
   const PageTable& table = test.scene.sequence.kv(0).table(kv_head);
   test.selector->plan(test.rows(test.scene.first_row(), s.tokens), test.pool);
@@ -94,7 +95,7 @@ inline std::vector<int64_t> seen_positions(const BlockScene& test, int kv_head) 
       for (int o = 0; o < kPageTokens; ++o) {
         const int64_t token = table[page.entry].first + o;
         if (!(mask >> o & 1) || token > block.first + r) continue;
-        EXPECT_EQ(positions[r * s.tokens + token], -1) << "row " << r << " sees token " << token << " twice";
+        EXPECT_EQ(positions[r * s.tokens + token], -1) << "row " << r << " attends to token " << token << " twice";
         positions[r * s.tokens + token] = page.position + o;
       }
     }

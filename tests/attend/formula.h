@@ -5,7 +5,8 @@
 
 namespace fathom::test {
 
-/// Numbers in [−1, 1) as if random, the same in any language: integers are pseudo_random, and are exact as floats.
+/// Returns a pseudo-random number in [−1, 1), the same in any programming language: the result of integer
+/// operations that is exact as a float.
 inline double pseudo_random(uint32_t i) {
   i *= 2654435761u;
   i ^= i >> 15;
@@ -16,7 +17,8 @@ inline double pseudo_random(uint32_t i) {
   return static_cast<double>(i >> 8) / 8388608.0 - 1.0;
 }
 
-/// x[token, head, d] = factor · (a number of its own + one that 16 neighbours share). x: [tokens, heads, dim].
+/// Sets x[token, head, d] to factor · (a number of its own + a number shared by 16 consecutive tokens). x: [tokens,
+/// heads, dim].
 inline void fill_by_formula(std::span<float> x, uint32_t salt, int heads, int dim, float factor = 1) {
   const uint32_t row = static_cast<uint32_t>(heads * dim), topics = (salt + 7) * 1000003;
   for (uint32_t i = 0; i < x.size(); ++i)

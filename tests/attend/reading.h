@@ -21,7 +21,7 @@ struct ReadingShape {
   uint32_t seed = 1;
 };
 
-/// One layer of random keys and queries that is read on, pass by pass, under a selector.
+/// A sequence with one layer of random keys and queries, read pass by pass with a selector.
 class Reading {
  public:
   Reading(const ReadingShape& s, const std::string& spec)
@@ -50,7 +50,7 @@ class Reading {
     rotations->reserve(s.tokens + 1);
   }
 
-  /// What a selector is attached to.
+  /// Returns the context that a selector is attached to.
   AttendContext context() const {
     return AttendContext::uniform(
         1, AttendLayer{shape.heads, shape.kv_heads, {PageFormat::kF32, shape.dim, kValueDim}});
@@ -64,9 +64,9 @@ class Reading {
   int group() const { return shape.heads / shape.kv_heads; }
   float scale() const { return 1 / std::sqrt(static_cast<float>(shape.dim)); }
 
-  void plan_threads(int threads) { pool = std::make_unique<ThreadPool>(threads); }
+  void use_threads(int threads) { pool = std::make_unique<ThreadPool>(threads); }
 
-  /// Reads `rows` tokens as one pass. Afterwards selections are those of all its rows, one for each key/value head.
+  /// Reads `rows` tokens as one pass. Sets `selections` to those of all its rows, one per key/value head.
   void read(int64_t rows) {
     const int64_t first = sequence.tokens();
     std::vector<int64_t> positions(rows);
@@ -96,8 +96,8 @@ class Reading {
   }
   void remove_newest(int64_t n) { sequence.truncate(sequence.tokens() - n); }
 
-  /// What the last pass saw, its own rows included: the tokens of one head in order.
-  std::vector<int64_t> seen(int kv_head) const {
+  /// Returns the tokens that the last pass selected for one head, in order, its own rows included.
+  std::vector<int64_t> attended(int kv_head) const {
     std::vector<int64_t> tokens;
     const PageTable& table = sequence.kv(0).table(kv_head);
     for (const SelectedPage& page : selections[kv_head].pages) {
@@ -107,7 +107,7 @@ class Reading {
     return tokens;
   }
 
-  /// Scores of the query of a token with tokens [begin, end), true positions, in double.
+  /// Returns the scores of the query of a token with tokens [begin, end) at original positions, in double.
   std::vector<double> scores(int64_t token, int head, int64_t begin, int64_t end) {
     std::vector<double> all, q = rotated(query(token, head), token);
     for (int64_t t = begin; t < end; ++t) {
@@ -128,11 +128,11 @@ class Reading {
   Sequence sequence;
   std::unique_ptr<Selector> selector;
   std::unique_ptr<ThreadPool> pool;
-  std::function<void(LayerQueries)> listen;  // is told of each pass
+  std::function<void(LayerQueries)> listen;  // called for each pass
   std::vector<float> keys, queries, values;  // [tokens, heads, dim]
   std::vector<Selection> selections;
 
-  /// x under the rotation by a position.
+  /// Returns x rotated by a position.
   std::vector<double> rotated(const float* x, int64_t position) const {
     std::vector<double> out(x, x + shape.dim);
     for (int i = 0; i < rotary.pairs(); ++i) {

@@ -17,20 +17,20 @@
 
 namespace fathom::test {
 
-/// What a scene is made of. The newest `rows` tokens ask.
+/// The size and properties of a scene. The newest `rows` tokens are the queries.
 struct SceneShape {
   int heads = 4, kv_heads = 2;
   int key_dim = 16, value_dim = 16, rotary_dim = 16;
   int64_t tokens = 200, rows = 5;
-  double gaps = 0;       // share of tokens whose position does not follow
-  double masked = 0;     // share of tokens that are masked, in each page table others
-  int64_t position = 0;  // where the whole sequence is moved to in the end
+  double gaps = 0;       // share of tokens whose position does not follow the previous one
+  double masked = 0;     // share of masked tokens, drawn for each page table separately
+  int64_t position = 0;  // if above 0, the whole sequence is moved to this position after reading
   int64_t window = 0;    // the model's sliding window; 0: none
   Landmarks landmarks{};
   uint32_t seed = 1;
 };
 
-/// A sequence in float32 pages and, beside it, the plain lists it was made from.
+/// A sequence in float32 pages, together with the arrays that it was made from.
 class Scene {
  public:
   explicit Scene(const SceneShape& s)
@@ -58,7 +58,7 @@ class Scene {
     rotations->reserve(sequence.end_position());
   }
 
-  /// Reads all tokens again, with the keys and values as they now are.
+  /// Reads all tokens again with the current keys and values.
   void read_again() {
     sequence.truncate(0);
     sequence.open(positions);
@@ -66,7 +66,7 @@ class Scene {
     sequence.commit();
   }
 
-  /// What a selector is attached to.
+  /// Returns the context that a selector is attached to.
   AttendContext context(int layers = 1) const {
     AttendContext context = AttendContext::uniform(
         layers, AttendLayer{shape.heads, shape.kv_heads, {PageFormat::kF32, shape.key_dim, shape.value_dim}});
@@ -112,7 +112,7 @@ class Scene {
     }
   }
 
-  /// In chunks, so that pages are opened and continued.
+  /// Reads in chunks of random size, so that pages are opened and continued.
   void read(std::mt19937& random) {
     for (int64_t done = 0; done < shape.tokens;) {
       const int64_t count = std::min<int64_t>(1 + random() % 300, shape.tokens - done);
@@ -144,13 +144,14 @@ class Scene {
   }
 };
 
-/// Whether the token with sequence index `query` sees `token` (≤ query), masked tokens aside.
-using Sees = std::function<bool(int64_t query, int64_t token)>;
+/// Returns whether token `query` may attend to `token` (≤ query), regardless of masked tokens. Both are sequence
+/// indices.
+using Visibility = std::function<bool(int64_t query, int64_t token)>;
 
-inline Sees dense_sees() {
+inline Visibility dense_visibility() {
   return [](int64_t, int64_t) { return true; };
 }
-inline Sees window_sees(int64_t sink, int64_t size) {
+inline Visibility window_visibility(int64_t sink, int64_t size) {
   return [=](int64_t query, int64_t token) { return token < sink || token > query - size; };
 }
 
@@ -192,7 +193,7 @@ inline std::vector<Attended> attend(std::span<const Scene* const> scenes, const 
   }
   Attention attention(pool, table);
   attention.run(inputs);
-  results[0].count = attention.count();  // of all
+  results[0].count = attention.count();  // of all scenes
   return results;
 }
 inline Attended attend(const Scene& scene, const Selector& selector, ThreadPool& pool,
@@ -200,27 +201,27 @@ inline Attended attend(const Scene& scene, const Selector& selector, ThreadPool&
   const Scene* scenes[] = {&scene};
   return attend(scenes, selector, pool, table)[0];
 }
-/// The same, watched.
+/// The same, with a watcher.
 inline Attended attend(const Scene& scene, const Selector& selector, ThreadPool& pool, AttentionWatcher& watcher) {
   const Scene* scenes[] = {&scene};
   return attend(scenes, selector, pool, kernels(), &watcher)[0];
 }
 
-/// The position at which a query sees a token's key.
+/// Returns the position at which queries attend to a token's key.
 using KeyPosition = std::function<int64_t(int64_t token)>;
 
-/// The definition in double: softmax over all tokens that are seen, are not masked, come no later and lie in the
-/// model's window.
+/// The definition of attention in double: softmax over all visible tokens that are not masked, not later than the
+/// query and inside the model's window.
 class PlainAttention {
  public:
-  PlainAttention(const Scene& scene, Sees sees, KeyPosition key_position = nullptr)
-      : scene_(scene), s_(scene.shape), sees_(std::move(sees)) {
-    turned_.resize(scene.keys.size());
+  PlainAttention(const Scene& scene, Visibility visible, KeyPosition key_position = nullptr)
+      : scene_(scene), s_(scene.shape), visible_(std::move(visible)) {
+    rotated_keys_.resize(scene.keys.size());
     for (int64_t t = 0; t < s_.tokens; ++t) {
       const int64_t position = key_position ? key_position(t) : scene.positions[t];
       for (int h = 0; h < s_.kv_heads; ++h) {
         const int64_t at = (t * s_.kv_heads + h) * s_.key_dim;
-        rotation(scene.keys.data() + at, position, turned_.data() + at);
+        rotate(scene.keys.data() + at, position, rotated_keys_.data() + at);
       }
     }
     result_.out.resize(s_.rows * s_.heads * s_.value_dim);
@@ -235,7 +236,7 @@ class PlainAttention {
   const Attended& result() const { return result_; }
 
  private:
-  void rotation(const float* x, int64_t position, double* out) const {
+  void rotate(const float* x, int64_t position, double* out) const {
     for (int i = 0; i < s_.key_dim / 2; ++i) {
       const double angle =
           i < scene_.rotary.pairs() ? static_cast<double>(position) * scene_.rotary.frequencies()[i] : 0;
@@ -248,42 +249,43 @@ class PlainAttention {
     const int64_t index = scene_.first_row() + r;
     const int kv_head = head / scene_.group();
     std::vector<double> query(s_.key_dim), out(s_.value_dim, 0.0);
-    rotation(scene_.queries.data() + (r * s_.heads + head) * s_.key_dim, scene_.positions[index], query.data());
-    std::vector<int64_t> seen;
+    rotate(scene_.queries.data() + (r * s_.heads + head) * s_.key_dim, scene_.positions[index], query.data());
+    std::vector<int64_t> attended;
     std::vector<double> scores;
     for (int64_t t = 0; t <= index; ++t) {
-      if (scene_.is_masked(t, kv_head) || !sees_(index, t)) continue;
+      if (scene_.is_masked(t, kv_head) || !visible_(index, t)) continue;
       if (s_.window > 0 && t <= index - s_.window) continue;
-      const double* key = turned_.data() + (t * s_.kv_heads + kv_head) * s_.key_dim;
+      const double* key = rotated_keys_.data() + (t * s_.kv_heads + kv_head) * s_.key_dim;
       double score = 0;
       for (int d = 0; d < s_.key_dim; ++d) score += query[d] * key[d];
-      seen.push_back(t);
+      attended.push_back(t);
       scores.push_back(score * scene_.scale());
     }
-    const double largest = seen.empty() ? 0 : *std::max_element(scores.begin(), scores.end());
+    const double largest = attended.empty() ? 0 : *std::max_element(scores.begin(), scores.end());
     double total = 0;
-    for (size_t i = 0; i < seen.size(); ++i) {
+    for (size_t i = 0; i < attended.size(); ++i) {
       const double weight = std::exp(scores[i] - largest);
-      const float* value = scene_.values.data() + (seen[i] * s_.kv_heads + kv_head) * s_.value_dim;
+      const float* value = scene_.values.data() + (attended[i] * s_.kv_heads + kv_head) * s_.value_dim;
       total += weight;
       for (int d = 0; d < s_.value_dim; ++d) out[d] += weight * value[d];
     }
     for (int d = 0; d < s_.value_dim; ++d) {
-      result_.out[(r * s_.heads + head) * s_.value_dim + d] = seen.empty() ? 0 : static_cast<float>(out[d] / total);
+      result_.out[(r * s_.heads + head) * s_.value_dim + d] =
+          attended.empty() ? 0 : static_cast<float>(out[d] / total);
     }
     result_.lse[r * s_.heads + head] = static_cast<float>(largest + std::log(total));
-    result_.count.attended += static_cast<int64_t>(seen.size());
+    result_.count.attended += static_cast<int64_t>(attended.size());
   }
 
   const Scene& scene_;
   const SceneShape& s_;
-  Sees sees_;
-  std::vector<double> turned_;  // [tokens, kv_heads, key_dim] keys rotated by their positions
+  Visibility visible_;
+  std::vector<double> rotated_keys_;  // [tokens, kv_heads, key_dim] keys rotated by their positions
   Attended result_;
 };
 
 inline void expect_equal(const Attended& found, const Attended& expected) {
-  constexpr float kRounding = 2e-5f;  // of float32 sums over a few thousand tokens
+  constexpr float kRounding = 2e-5f;  // rounding error of float32 sums over a few thousand tokens
   ASSERT_EQ(found.out.size(), expected.out.size());
   for (size_t i = 0; i < expected.lse.size(); ++i) {
     if (std::isinf(expected.lse[i])) {

@@ -20,18 +20,18 @@ SceneShape shape_of(uint32_t seed, int64_t rows) {
   return s;
 }
 
-/// The blocks that the first chunk of the scene's rows sees.
-std::vector<char> chosen(const BlockScene& test) {
-  std::vector<char> seen;
+/// Returns for each block whether the first chunk of the scene's rows attends to it.
+std::vector<char> selected_blocks(const BlockScene& test) {
+  std::vector<char> selected;
   for (const MemoryBlock& block : test.layer().blocks) {
-    seen.push_back(std::ranges::any_of(test.layer().choices[0].ranges, [&](const TokenRange& range) {
+    selected.push_back(std::ranges::any_of(test.layer().attended[0].ranges, [&](const TokenRange& range) {
       return range.begin <= block.begin && block.end <= range.end;
     }));
   }
-  return seen;
+  return selected;
 }
 
-/// Cosines of the blocks with a weighted sum of the rows, rotated as if they were window − 1 from the keys.
+/// Returns the cosines of the blocks with a weighted sum of the rows' queries, rotated to distance window − 1.
 std::vector<double> cosines(const BlockScene& test, const std::vector<double>& weights, int64_t window) {
   const SceneShape& s = test.scene.shape;
   std::vector<double> probe(test.width());
@@ -56,7 +56,7 @@ std::vector<double> cosines(const BlockScene& test, const std::vector<double>& w
   return values;
 }
 
-TEST(ActQkv, UnweighedItTakesTheBlocksNearestToTheMeanQuery) {
+TEST(ActQkv, SelectsTheBlocksNearestToTheMeanQueryWithoutWeights) {
   for (const int64_t rows : {1, 100}) {
     for (uint32_t seed = 0; seed < 5; ++seed) {
       BlockScene test(shape_of(seed, rows), "actqkv:window=512,topk=10,warmup=1e9");
@@ -65,18 +65,19 @@ TEST(ActQkv, UnweighedItTakesTheBlocksNearestToTheMeanQuery) {
       const std::vector<double> values = cosines(test, std::vector<double>(rows, 1.0 / rows), 512);
       std::vector<double> sorted = values;
       std::ranges::sort(sorted, std::greater());
-      const std::vector<char> seen = chosen(test);
+      const std::vector<char> selected = selected_blocks(test);
       for (size_t b = 0; b < values.size(); ++b) {
         if (std::fabs(values[b] - sorted[9]) < 1e-5 || std::fabs(values[b] - sorted[10]) < 1e-5) continue;
-        EXPECT_EQ(seen[b] != 0, values[b] > sorted[10]) << "seed " << seed << " block " << b;
+        EXPECT_EQ(selected[b] != 0, values[b] > sorted[10]) << "seed " << seed << " block " << b;
       }
-      EXPECT_EQ(std::accumulate(seen.begin(), seen.end(), 0), 10);
+      EXPECT_EQ(std::accumulate(selected.begin(), selected.end(), 0), 10);
     }
   }
 }
 
-/// 255 queries like all before them, and one unlike them that points at a block. How many of 20 times it is seen.
-int found(const std::string& spec) {
+/// Reads 255 queries that are similar to all earlier ones, and one unusual query in the direction of a block's
+/// vector. Returns in how many of 20 trials this block is selected.
+int times_selected(const std::string& spec) {
   int times = 0;
   for (uint32_t seed = 0; seed < 20; ++seed) {
     BlockScene test(shape_of(seed, 256), spec);
@@ -91,30 +92,31 @@ int found(const std::string& spec) {
     make_usual(test.scene.queries);
     test.read_before(256);
     test.read(test.scene.first_row(), test.scene.shape.tokens);
-    const MemoryBlock& wanted = test.layer().blocks[20 + seed];
+    const MemoryBlock& target = test.layer().blocks[20 + seed];
     float* outlier = test.scene.queries.data() + 100 * test.width();
-    // rotated back by window − 1, so that it meets the block's vector
+    // inverse-rotated by window − 1, so that its rotation for far keys gives the block's vector
     const int dim = test.scene.shape.key_dim;
     for (int64_t i = 0; i < test.width(); i += 2) {
       const double angle = 511 * test.scene.rotary.frequencies()[i % dim / 2];
-      const double x = (*wanted.vector)[i] * 40, y = (*wanted.vector)[i + 1] * 40;
+      const double x = (*target.vector)[i] * 40, y = (*target.vector)[i + 1] * 40;
       outlier[i] = static_cast<float>(x * std::cos(angle) + y * std::sin(angle));
       outlier[i + 1] = static_cast<float>(y * std::cos(angle) - x * std::sin(angle));
     }
     test.read(test.scene.first_row(), test.scene.shape.tokens);
-    times += chosen(test)[20 + seed];
+    times += selected_blocks(test)[20 + seed];
   }
   return times;
 }
 
-TEST(ActQkv, AProbeFindsWhatOneQueryOfManyAsksFor) {
-  const int probe = found("actqkv:window=512,topk=4,warmup=2"), mean = found("actqkv:window=512,topk=4,warmup=1e9");
+TEST(ActQkv, ProbeFindsTheBlockOfOneUnusualQuery) {
+  const int probe = times_selected("actqkv:window=512,topk=4,warmup=2");
+  const int mean = times_selected("actqkv:window=512,topk=4,warmup=1e9");
   EXPECT_GE(probe, 18);
   EXPECT_LE(mean, 6);
   RecordProperty("found", std::to_string(probe) + " by the probe, " + std::to_string(mean) + " by the mean");
 }
 
-TEST(ActQkv, WhileATextIsReadTheQuestionHasItsSay) {
+TEST(ActQkv, QuestionInfluencesTheSelectionWhileATextIsRead) {
   constexpr int64_t kBegin = 70, kEnd = 90;
   for (const int64_t rows : {1, 100}) {
     for (uint32_t seed = 0; seed < 5; ++seed) {
@@ -122,10 +124,10 @@ TEST(ActQkv, WhileATextIsReadTheQuestionHasItsSay) {
       BlockScene test(shape_of(seed, rows), spec);
       test.read_before(256);
       test.attended();
-      const std::vector<char> plain = chosen(test);
-      // the question asks like the representatives of a block that nothing else asks for
-      const auto wanted = static_cast<size_t>(std::ranges::find(plain, 0) - plain.begin()) + seed;
-      const std::vector<float> vector = *test.layer().blocks[wanted].vector;
+      const std::vector<char> plain = selected_blocks(test);
+      // the question's queries equal the vector of a block that is not selected otherwise
+      const auto target = static_cast<size_t>(std::ranges::find(plain, 0) - plain.begin()) + seed;
+      const std::vector<float> vector = *test.layer().blocks[target].vector;
       const int dim = test.scene.shape.key_dim;
       for (int64_t t = kBegin; t < kEnd; ++t) {
         for (int64_t i = 0; i < test.width(); i += 2) {
@@ -140,16 +142,16 @@ TEST(ActQkv, WhileATextIsReadTheQuestionHasItsSay) {
         test.read_before(at_once);
         test.attended();
         if (rows > 1) {
-          EXPECT_TRUE(chosen(test)[wanted]) << "seed " << seed;
+          EXPECT_TRUE(selected_blocks(test)[target]) << "seed " << seed;
         } else {
-          EXPECT_EQ(chosen(test), plain) << "single tokens speak for themselves";
+          EXPECT_EQ(selected_blocks(test), plain) << "the question does not apply to single tokens";
         }
       }
     }
   }
 }
 
-/// Four layers of random keys, read token by token: how many blocks each sees.
+/// Four layers of random keys, read token by token, to count the blocks of each layer.
 class LayerShares : public testing::Test {
  protected:
   static constexpr int kLayers = 4, kDim = 16;
@@ -163,7 +165,8 @@ class LayerShares : public testing::Test {
     std::iota(positions.begin(), positions.end(), 0);
     sequence.open(positions);
     rotations->reserve(sequence.end_position());
-    // The first layer's keys point along the queries or against them, half of its blocks each: it is the surest.
+    // The first layer's keys point along the queries in half of its blocks and against them in the other half: its
+    // block scores are the most concentrated.
     std::mt19937 random(test::seed(1));
     std::normal_distribution<float> normal;
     std::vector<float> keys(kTokens * kDim);
@@ -184,7 +187,7 @@ class LayerShares : public testing::Test {
     return layer;
   }
 
-  /// The number of blocks of each layer after the rows [begin, end).
+  /// Reads rows [begin, end) and returns the number of selected blocks of each layer.
   std::vector<int64_t> read(const Selector& selector, int64_t begin, int64_t end) {
     std::vector<int64_t> counts;
     auto& state = *static_cast<BlockState*>(sequence.state(Sequence::StateOf::kSelector));
@@ -206,7 +209,7 @@ class LayerShares : public testing::Test {
       selector.plan(q, pool);
       int64_t count = 0;
       for (const MemoryBlock& block : state.layers[layer].blocks) {
-        count += std::ranges::any_of(state.layers[layer].choices.back().ranges, [&](const TokenRange& range) {
+        count += std::ranges::any_of(state.layers[layer].attended.back().ranges, [&](const TokenRange& range) {
           return range.begin <= block.begin && block.end <= range.end;
         });
       }
@@ -222,7 +225,7 @@ class LayerShares : public testing::Test {
   ThreadPool pool{2};
 };
 
-TEST_F(LayerShares, TogetherTheyKeepToTheBudgetAndTheSurestSeesLeast) {
+TEST_F(LayerShares, LayersKeepTheTotalBudgetAndTheMostConcentratedGetsLeast) {
   const auto selector = attend_methods().make("actqkv:topk=40,block=16");
   selector->attach(AttendContext::uniform(kLayers, AttendLayer{1, 1, {PageFormat::kF32, kDim, kDim}}));
   sequence.set_state(Sequence::StateOf::kSelector, selector->new_state());
@@ -232,7 +235,7 @@ TEST_F(LayerShares, TogetherTheyKeepToTheBudgetAndTheSurestSeesLeast) {
     EXPECT_LE(std::accumulate(counts.begin(), counts.end(), int64_t{0}), 40 * kLayers) << t;
     for (const int64_t count : counts) EXPECT_LE(count, 80);
     if (t < kBefore + 80) {
-      EXPECT_EQ(counts, std::vector<int64_t>(kLayers, 40)) << "not all is known yet";
+      EXPECT_EQ(counts, std::vector<int64_t>(kLayers, 40)) << "too few entropies yet";
     }
     if (t > kBefore + 120) {
       EXPECT_LE(counts[0], 38);

@@ -20,8 +20,8 @@ using test::SceneShape;
 
 std::unique_ptr<Selector> selector(const std::string& spec) { return attend_methods().make(spec); }
 
-/// Shapes on both sides of every border: few and many queries, one page and many, grouped heads, parts of the key
-/// rotated or none, gaps, masked tokens, a position that is no multiple of 64.
+/// Shapes on both sides of every limit: few and many queries, one page and many, grouped heads, partly rotated and
+/// unrotated keys, gaps, masked tokens, a position that is not a multiple of 64.
 std::vector<SceneShape> shapes() {
   const uint32_t seed = 7;
   return {
@@ -46,18 +46,18 @@ std::vector<SceneShape> shapes() {
       {.heads = 300, .kv_heads = 1, .key_dim = 4, .value_dim = 4, .rotary_dim = 4, .tokens = 100, .rows = 5}};
 }
 
-TEST(Attention, DenseIsTheSoftmaxOfItsDefinition) {
+TEST(Attention, DenseEqualsTheDefinitionOfSoftmax) {
   ThreadPool pool(2);
   const std::vector<SceneShape> all = shapes();
   for (size_t i = 0; i < all.size(); ++i) {
     SCOPED_TRACE(testing::Message() << "shape " << i);
     const Scene scene(all[i]);
-    ASSERT_NO_FATAL_FAILURE(
-        expect_equal(attend(scene, *selector("dense"), pool), PlainAttention(scene, test::dense_sees()).result()));
+    ASSERT_NO_FATAL_FAILURE(expect_equal(attend(scene, *selector("dense"), pool),
+                                         PlainAttention(scene, test::dense_visibility()).result()));
   }
 }
 
-TEST(Attention, WindowIsTheSoftmaxOverSinksAndWindow) {
+TEST(Attention, WindowEqualsSoftmaxOverSinkAndWindow) {
   ThreadPool pool(2);
   const std::vector<SceneShape> all = shapes();
   for (size_t i = 0; i < all.size(); ++i) {
@@ -66,18 +66,18 @@ TEST(Attention, WindowIsTheSoftmaxOverSinksAndWindow) {
       SCOPED_TRACE(testing::Message() << "shape " << i << " sink " << sink << " size " << size);
       const auto window = make_window(sink, size);
       ASSERT_NO_FATAL_FAILURE(expect_equal(attend(scene, *window, pool),
-                                           PlainAttention(scene, test::window_sees(sink, size)).result()));
+                                           PlainAttention(scene, test::window_visibility(sink, size)).result()));
     }
   }
 }
 
-TEST(Attention, EveryInstructionSetAgrees) {
+TEST(Attention, InstructionSetsAgree) {
   ThreadPool pool(2);
   const Scene few(
       {.heads = 8, .kv_heads = 2, .tokens = 1500, .rows = 3, .gaps = 0.01, .masked = 0.1, .position = 77});
   const Scene many({.heads = 8, .kv_heads = 2, .tokens = 300, .rows = 90, .gaps = 0.01, .masked = 0.1});
   for (const Scene* scene : {&few, &many}) {
-    const PlainAttention plain(*scene, test::window_sees(4, 1100));
+    const PlainAttention plain(*scene, test::window_visibility(4, 1100));
     for (const std::string& isa : available_isas()) {
       SCOPED_TRACE(isa);
       ASSERT_NO_FATAL_FAILURE(
@@ -101,7 +101,7 @@ TEST(Attention, BitsDoNotDependOnTheNumberOfThreads) {
   }
 }
 
-TEST(Attention, AWindowThatHoldsEverythingGivesTheBitsOfDense) {
+TEST(Attention, WindowOfTheWholeSequenceGivesTheBitsOfDense) {
   ThreadPool pool(2);
   for (const SceneShape& shape : shapes()) {
     const Scene scene(shape);
@@ -123,10 +123,10 @@ TEST(Attention, TheModelsWindowIsIntersectedWithTheSelection) {
       const Scene scene(shape);
       SCOPED_TRACE(testing::Message() << shape.tokens << " tokens, " << shape.rows << " rows, window " << window);
       ASSERT_NO_FATAL_FAILURE(expect_equal(attend(scene, *selector("dense"), pool),
-                                           PlainAttention(scene, test::dense_sees()).result()));
+                                           PlainAttention(scene, test::dense_visibility()).result()));
       for (const auto& [sink, size] : {std::pair{4, 50}, std::pair{70, 1000}}) {
         ASSERT_NO_FATAL_FAILURE(expect_equal(attend(scene, *make_window(sink, size), pool),
-                                             PlainAttention(scene, test::window_sees(sink, size)).result()));
+                                             PlainAttention(scene, test::window_visibility(sink, size)).result()));
       }
     }
   }
@@ -147,10 +147,10 @@ TEST(Attention, DenseUnderTheModelsWindowGivesTheBitsOfAWindowSelector) {
   }
 }
 
-/// Selects what another selector selects, and records for each row which tokens those are; for one key/value head.
-class Recorded final : public Selector {
+/// Forwards to another selector and records the selected tokens of each row, for models with one key/value head.
+class RecordingSelector final : public Selector {
  public:
-  explicit Recorded(const Selector& from) : from_(from) {}
+  explicit RecordingSelector(const Selector& from) : from_(from) {}
   void plan(const LayerQueries& queries, ThreadPool& pool) const override { from_.plan(queries, pool); }
   void select(const PageTable& table, const QueryBlock& block, Selection& selection) const override {
     from_.select(table, block, selection);
@@ -164,7 +164,7 @@ class Recorded final : public Selector {
       }
     }
   }
-  test::Sees sees() const {
+  test::Visibility visibility() const {
     return [this](int64_t query, int64_t token) { return selected_.contains({query, token}); };
   }
 
@@ -174,7 +174,7 @@ class Recorded final : public Selector {
   mutable std::set<std::pair<int64_t, int64_t>> selected_;  // query, token
 };
 
-TEST(Attention, TheModelsWindowCutsWhatEverySelectorSelects) {
+TEST(Attention, TheModelsWindowLimitsEverySelector) {
   ThreadPool pool(2);
   for (const std::string spec :
        {"quest:budget=128,dense_layers=0", "recycled:budget=100", "tokenselect:budget=60,window=30,sink=4",
@@ -185,12 +185,12 @@ TEST(Attention, TheModelsWindowCutsWhatEverySelectorSelects) {
       const auto method = selector(spec);
       method->attach(scene.context());
       scene.sequence.set_state(Sequence::StateOf::kSelector, method->new_state());
-      const Recorded recorded(*method);
+      const RecordingSelector recorded(*method);
       const Attended found = attend(scene, recorded, pool);
-      ASSERT_NO_FATAL_FAILURE(expect_equal(found, PlainAttention(scene, recorded.sees()).result()));
-      scene.shape.window = 0;  // of the definition
-      EXPECT_GT(PlainAttention(scene, recorded.sees()).result().count.attended, found.count.attended)
-          << "the window cut nothing";
+      ASSERT_NO_FATAL_FAILURE(expect_equal(found, PlainAttention(scene, recorded.visibility()).result()));
+      scene.shape.window = 0;  // in the definition
+      EXPECT_GT(PlainAttention(scene, recorded.visibility()).result().count.attended, found.count.attended)
+          << "the window removed nothing";
     }
   }
 }
@@ -227,12 +227,12 @@ TEST(Attention, ScoresDoNotChangeWhenTheSequenceMoves) {
 }
 
 /// Selects nothing.
-class Nothing final : public Selector {
+class EmptySelector final : public Selector {
  public:
   void select(const PageTable&, const QueryBlock&, Selection&) const override {}
 };
 
-TEST(Attention, WhatSeesNothingGivesZeros) {
+TEST(Attention, EmptySelectionsGiveZeros) {
   ThreadPool pool(2);
   for (const int64_t rows : {1, 100}) {
     Scene scene({.heads = 4, .kv_heads = 2, .tokens = 2000, .rows = rows});
@@ -242,25 +242,25 @@ TEST(Attention, WhatSeesNothingGivesZeros) {
       EXPECT_EQ(found.lse, std::vector<float>(found.lse.size(), -std::numeric_limits<float>::infinity()));
       EXPECT_EQ(found.count.attended, 0);
     };
-    expect_zeros(Nothing());
+    expect_zeros(EmptySelector());
     scene.sequence.mask(0, 2000);
     expect_zeros(*selector("dense"));
   }
 }
 
-TEST(Attention, RowsThatSeeNothingStandBesideRowsThatDo) {
+TEST(Attention, RowsWithoutVisibleTokensMayShareABlockWithOthers) {
   ThreadPool pool(2);
   Scene scene({.heads = 4, .kv_heads = 2, .tokens = 100, .rows = 100});
-  scene.sequence.mask(0, 50);  // the first 50 rows have nothing before them
+  scene.sequence.mask(0, 50);  // the first 50 rows have no visible token
   std::fill(scene.masked.begin(), scene.masked.begin() + 50 * scene.shape.kv_heads, 1);
-  ASSERT_NO_FATAL_FAILURE(
-      expect_equal(attend(scene, *selector("dense"), pool), PlainAttention(scene, test::dense_sees()).result()));
+  ASSERT_NO_FATAL_FAILURE(expect_equal(attend(scene, *selector("dense"), pool),
+                                       PlainAttention(scene, test::dense_visibility()).result()));
 }
 
-/// Shows every page as if its position were that modulo `period`.
-class Folded final : public Selector {
+/// Selects every page at its position modulo `period`.
+class FoldedPositions final : public Selector {
  public:
-  explicit Folded(int64_t period) : period_(period) {}
+  explicit FoldedPositions(int64_t period) : period_(period) {}
   void select(const PageTable& table, const QueryBlock&, Selection& selection) const override {
     for (uint32_t s = 0; s < table.size(); ++s)
       selection.pages.push_back({s, table[s].position % period_, table[s].mask});
@@ -270,72 +270,72 @@ class Folded final : public Selector {
   int64_t period_;
 };
 
-TEST(Attention, PagesHaveThePositionsThatTheSelectorGivesThem) {
+TEST(Attention, PagesAreReadAtTheSelectedPositions) {
   ThreadPool pool(2);
   constexpr int64_t kPeriod = 150;
   for (const int64_t rows : {2, 40}) {
     const Scene scene({.heads = 4, .kv_heads = 2, .tokens = 1500, .rows = rows});
-    const PlainAttention plain(scene, test::dense_sees(),
+    const PlainAttention plain(scene, test::dense_visibility(),
                                [](int64_t token) { return token / 64 * 64 % kPeriod + token % 64; });
-    ASSERT_NO_FATAL_FAILURE(expect_equal(attend(scene, Folded(kPeriod), pool), plain.result()));
+    ASSERT_NO_FATAL_FAILURE(expect_equal(attend(scene, FoldedPositions(kPeriod), pool), plain.result()));
   }
 }
 
-/// Records who asked; selects like dense.
-class Witness final : public Selector {
+/// Records the query rows that it receives; selects like dense.
+class QueryRecorder final : public Selector {
  public:
-  struct Asked {
+  struct QueryRow {
     int head;
     int64_t token, position;
     std::vector<float> queries;  // [group, key_dim]
   };
-  explicit Witness(const Scene& scene) : scene_(scene) {}
+  explicit QueryRecorder(const Scene& scene) : scene_(scene) {}
   void select(const PageTable& table, const QueryBlock& block, Selection& selection) const override {
     const int64_t floats = static_cast<int64_t>(block.group) * scene_.shape.key_dim;
     const std::lock_guard lock(mutex_);
     for (int r = 0; r < block.rows; ++r) {
       const float* queries = block.queries + r * floats;
-      asked_.push_back({block.head, block.first + r, block.positions[r], {queries, queries + floats}});
+      received_.push_back({block.head, block.first + r, block.positions[r], {queries, queries + floats}});
     }
     for (uint32_t s = 0; s < table.size(); ++s) selection.pages.push_back({s, table[s].position, table[s].mask});
   }
-  const std::vector<Asked>& asked() const { return asked_; }
+  const std::vector<QueryRow>& received() const { return received_; }
 
  private:
   const Scene& scene_;
   mutable std::mutex mutex_;
-  mutable std::vector<Asked> asked_;
+  mutable std::vector<QueryRow> received_;
 };
 
-TEST(Attention, SelectorsAreToldEveryRowOnceWithItsPositionAndRotatedQueries) {
+TEST(Attention, SelectorsReceiveEveryRowOnceWithItsPositionAndRotatedQueries) {
   ThreadPool pool(2);
   for (const int64_t rows : {3, 100}) {
     const Scene scene({.heads = 8, .kv_heads = 2, .tokens = 300, .rows = rows, .gaps = 0.1});
     const SceneShape& s = scene.shape;
-    const Witness witness(scene);
-    attend(scene, witness, pool);
-    std::set<std::pair<int, int64_t>> seen;
+    const QueryRecorder recorder(scene);
+    attend(scene, recorder, pool);
+    std::set<std::pair<int, int64_t>> distinct;
     std::vector<float> rotation(s.rotary_dim);
-    for (const Witness::Asked& asked : witness.asked()) {
-      ASSERT_TRUE(seen.insert({asked.head, asked.token}).second);
-      ASSERT_EQ(asked.position, scene.positions[asked.token]);
-      scene.rotary.angles(static_cast<double>(asked.position), rotation.data(), rotation.data() + s.rotary_dim / 2);
-      const float* from = scene.queries.data() +
-                          ((asked.token - scene.first_row()) * s.heads + asked.head * scene.group()) * s.key_dim;
-      for (size_t i = 0; i < asked.queries.size(); i += 2) {
+    for (const QueryRecorder::QueryRow& row : recorder.received()) {
+      ASSERT_TRUE(distinct.insert({row.head, row.token}).second);
+      ASSERT_EQ(row.position, scene.positions[row.token]);
+      scene.rotary.angles(static_cast<double>(row.position), rotation.data(), rotation.data() + s.rotary_dim / 2);
+      const float* from =
+          scene.queries.data() + ((row.token - scene.first_row()) * s.heads + row.head * scene.group()) * s.key_dim;
+      for (size_t i = 0; i < row.queries.size(); i += 2) {
         const float cos = rotation[i % s.key_dim / 2], sin = rotation[s.rotary_dim / 2 + i % s.key_dim / 2];
-        ASSERT_NEAR(asked.queries[i], scene.scale() * (from[i] * cos - from[i + 1] * sin), 1e-5);
-        ASSERT_NEAR(asked.queries[i + 1], scene.scale() * (from[i] * sin + from[i + 1] * cos), 1e-5);
+        ASSERT_NEAR(row.queries[i], scene.scale() * (from[i] * cos - from[i + 1] * sin), 1e-5);
+        ASSERT_NEAR(row.queries[i + 1], scene.scale() * (from[i] * sin + from[i + 1] * cos), 1e-5);
       }
     }
-    EXPECT_EQ(seen.size(), rows * s.kv_heads);
+    EXPECT_EQ(distinct.size(), rows * s.kv_heads);
   }
 }
 
-TEST(Attention, SequencesOfAnyLengthsTogetherEqualEachAlone) {
+TEST(Attention, BatchedSequencesOfAnyLengthsEqualEachAlone) {
   ThreadPool pool(2);
   const auto dense = attend_methods().make("dense");
-  // some with their pages shared out among parts, some by blocks of rows
+  // some are split into parts of pages, some into blocks of rows
   const Scene one({.heads = 4, .kv_heads = 2, .tokens = 3000, .rows = 1});
   const Scene short_one({.heads = 4, .kv_heads = 2, .tokens = 70, .rows = 3});
   const Scene many({.heads = 4, .kv_heads = 2, .tokens = 1500, .rows = 130});
@@ -372,8 +372,8 @@ TEST(Attention, CountsAddUpOverRuns) {
     input.query_stride = 4 * 16;
     input.selector = window.get();
     input.out = out.data();
-    attention.run({&input, 1});  // without log-sum-exps
-    const PlainAttention plain(scene, test::window_sees(4, 100));
+    attention.run({&input, 1});  // without log-sum-exp
+    const PlainAttention plain(scene, test::window_visibility(4, 100));
     attended += plain.result().count.attended;
     visible += plain.result().count.visible;
     EXPECT_EQ(attention.count().attended, attended);

@@ -18,8 +18,8 @@ std::vector<SceneShape> shapes() {
           {.heads = 4, .kv_heads = 2, .tokens = 300, .rows = 150, .window = 45}};
 }
 
-/// The outputs of the rows from `first` on, summed over rows and the heads that share a key/value head:
-/// [value_dim].
+/// Returns [value_dim]: the outputs of the rows from `first` on, summed over rows and the heads that share a
+/// key/value head.
 std::vector<double> summed_out(const Scene& scene, const test::Attended& attended, int kv_head, int64_t first) {
   const SceneShape& s = scene.shape;
   std::vector<double> sum(s.value_dim);
@@ -31,7 +31,7 @@ std::vector<double> summed_out(const Scene& scene, const test::Attended& attende
   return sum;
 }
 
-TEST(AttentionMass, IsWhatTheValuesAreWeightedWith) {
+TEST(AttentionMass, EqualsTheWeightsOfTheValues) {
   for (const SceneShape& shape : shapes()) {
     for (const std::string spec : {"dense", "window:sink=4,window=50", "lm-infinite:sink=10,window=40"}) {
       SCOPED_TRACE(testing::Message() << spec << " " << shape.tokens << " tokens");
@@ -40,21 +40,21 @@ TEST(AttentionMass, IsWhatTheValuesAreWeightedWith) {
       std::vector<std::vector<double>> masses;
       for (const int threads : {1, 2}) {
         ThreadPool pool(threads);
-        const int64_t first = shape.rows / 3;  // rows before do not count
+        const int64_t first = shape.rows / 3;  // earlier rows are not counted
         AttentionMass mass({1}, shape.kv_heads, scene.first_row() + first);
         const test::Attended attended = attend(scene, *selector, pool, mass);
         EXPECT_EQ(mass.queries(0), (shape.rows - first) * shape.heads);
         for (int head = 0; head < shape.kv_heads; ++head) {
           masses.push_back(mass.mass(0, head, shape.tokens));
-          const std::vector<char> seen = mass.visible_tokens(0, head, shape.tokens);
+          const std::vector<char> visible = mass.visible_tokens(0, head, shape.tokens);
           std::vector<double> sum(shape.value_dim);
           double total = 0;
           for (int64_t t = 0; t < shape.tokens; ++t) {
             const double share = masses.back()[t];
             total += share;
-            ASSERT_TRUE(seen[t] || share == 0);
-            ASSERT_FALSE(seen[t] && scene.is_masked(t, head));
-            ASSERT_FALSE(seen[t] && shape.window > 0 && t <= scene.first_row() + first - shape.window);
+            ASSERT_TRUE(visible[t] || share == 0);
+            ASSERT_FALSE(visible[t] && scene.is_masked(t, head));
+            ASSERT_FALSE(visible[t] && shape.window > 0 && t <= scene.first_row() + first - shape.window);
             for (int d = 0; d < shape.value_dim; ++d)
               sum[d] += share * scene.values[(t * shape.kv_heads + head) * shape.value_dim + d];
           }
@@ -64,12 +64,12 @@ TEST(AttentionMass, IsWhatTheValuesAreWeightedWith) {
         }
       }
       for (int head = 0; head < shape.kv_heads; ++head)
-        EXPECT_EQ(masses[head], masses[shape.kv_heads + head]) << "one thread and two differ";
+        EXPECT_EQ(masses[head], masses[shape.kv_heads + head]) << "results of one and two threads differ";
     }
   }
 }
 
-TEST(AttentionMass, LayersThatAreNotWatchedAreNotCounted) {
+TEST(AttentionMass, UnobservedLayersAreNotCounted) {
   const Scene scene({.tokens = 100, .rows = 3});
   ThreadPool pool(1);
   AttentionMass mass({0}, scene.shape.kv_heads, 0);

@@ -20,7 +20,7 @@ using test::ReadingShape;
 
 constexpr float kMasked = -std::numeric_limits<float>::infinity();
 
-TEST(KeyScores, TheVoteOfHeadsIsNotTheSumOfTheirScores) {
+TEST(KeyScores, SoftVoteSumsProbabilitiesAndNotScores) {
   std::vector<float> heads = {30, 10, 0,    9, 0, 0,   0, .2f, 2,    .1f, .1f, 0,
                               0,  0,  2.2f, 0, 0, .1f, 0, .3f, 1.9f, 0,   .2f, 0};
   std::vector<float> sums(6);
@@ -28,7 +28,7 @@ TEST(KeyScores, TheVoteOfHeadsIsNotTheSumOfTheirScores) {
   EXPECT_EQ(top_scores(sums, 2), (std::vector<int64_t>{0, 1}));
   ThreadPool pool(2);
   std::vector<float> raised = heads;
-  for (int i = 0; i < 6; ++i) raised[i] += 5;  // one head's logits, all by as much
+  for (int i = 0; i < 6; ++i) raised[i] += 5;  // one head's scores, all by the same amount
   const std::vector<float> votes = soft_vote(kernels(), heads, 4, 1, pool);
   EXPECT_EQ(top_scores(votes, 1), (std::vector<int64_t>{2}));
   EXPECT_EQ(top_scores(votes, 2), (std::vector<int64_t>{0, 2}));
@@ -36,7 +36,7 @@ TEST(KeyScores, TheVoteOfHeadsIsNotTheSumOfTheirScores) {
   for (int i = 0; i < 6; ++i) EXPECT_NEAR(again[i], votes[i], 1e-6);
 }
 
-TEST(KeyScores, TopScoresAreTheLargestAndOfEqualOnesTheLast) {
+TEST(KeyScores, TopScoresAreTheHighestAndAmongEqualOnesTheLast) {
   EXPECT_EQ(top_scores(std::vector<float>{1, 3, 2, 3, 3, 0}, 2), (std::vector<int64_t>{3, 4}));
   EXPECT_EQ(top_scores(std::vector<float>{1, 3, 2, 3, 3, 0}, 4), (std::vector<int64_t>{1, 2, 3, 4}));
   EXPECT_EQ(top_scores(std::vector<float>{1, kMasked, NAN, 0}, 9), (std::vector<int64_t>{0, 3}));
@@ -45,10 +45,10 @@ TEST(KeyScores, TopScoresAreTheLargestAndOfEqualOnesTheLast) {
   EXPECT_TRUE(top_scores({}, 3).empty());
 }
 
-TEST(KeyScores, TopScoresOfManyAreThoseOfASort) {
+TEST(KeyScores, TopScoresOfManyEqualThoseOfASort) {
   std::mt19937 random(test::seed(5));
   for (const int64_t n : {100, 513, 5000}) {
-    for (const int values : {3, 1000000}) {  // many equal ones, or few
+    for (const int values : {3, 1000000}) {  // many equal scores, or few
       std::vector<float> scores(n);
       for (float& score : scores) {
         score = static_cast<float>(random() % values) / static_cast<float>(values) - 0.3f;
@@ -68,7 +68,7 @@ TEST(KeyScores, TopScoresOfManyAreThoseOfASort) {
   }
 }
 
-TEST(KeyScores, PoolingLiftsOrEvensNeighbours) {
+TEST(KeyScores, PoolingTakesTheMaximumOrMeanOfNeighbours) {
   std::vector<float> most = {0, 0, 5, 0, 0, 1}, mean = {3, 0, 6, 0, 0, 3};
   max_pool(most, 3);
   mean_pool(mean, 3);
@@ -76,7 +76,7 @@ TEST(KeyScores, PoolingLiftsOrEvensNeighbours) {
   EXPECT_EQ(mean, (std::vector<float>{1, 3, 2, 2, 1, 1}));
 }
 
-TEST(KeyScores, ALayersScoresAreTheProductsAtTruePositions) {
+TEST(KeyScores, LayerScoresAreProductsAtOriginalPositions) {
   Reading reading({}, "dense");
   reading.read(777);
   reading.sequence.kv(0).mask(1, 100, 130);
@@ -107,7 +107,7 @@ TEST(KeyScores, ALayersScoresAreTheProductsAtTruePositions) {
   }
 }
 
-TEST(KeyScores, AKeyTableGivesTheProductsOfItsKeys) {
+TEST(KeyScores, KeyTableScoresAreProductsWithItsKeys) {
   std::mt19937 random(test::seed(3));
   std::normal_distribution<float> normal;
   std::vector<float> keys(150 * 12), queries(3 * 12), scores(3 * 200);
@@ -128,7 +128,7 @@ TEST(KeyScores, AKeyTableGivesTheProductsOfItsKeys) {
   }
 }
 
-TEST(QueryTail, HoldsTheNewestQueriesWhateverThePasses) {
+TEST(QueryTail, HoldsTheNewestQueriesForAnyLengthOfPasses) {
   Reading reading({}, "dense");
   reading.read(400);
   QueryTail whole, parts;
@@ -163,7 +163,7 @@ TEST(QueryTail, HoldsTheNewestQueriesWhateverThePasses) {
   EXPECT_EQ(parts.begin(), 100);
 }
 
-/// Vectors around 64 directions.
+/// Returns [n, dim]: vectors around 64 directions.
 std::vector<float> topics(int64_t n, int dim, uint32_t seed) {
   std::mt19937 random(test::seed(seed));
   std::normal_distribution<float> normal;
@@ -174,7 +174,7 @@ std::vector<float> topics(int64_t n, int dim, uint32_t seed) {
   return vectors;
 }
 
-TEST(KeyClusters, FindTheTopicsOfVectors) {
+TEST(KeyClusters, ClustersMatchTheTopicsOfVectors) {
   const std::vector<float> vectors = topics(2048, 32, 5);
   const std::vector<int32_t> labels = cluster_directions(kernels(), vectors, 32, 102, 20);
   ASSERT_EQ(labels.size(), 2048u);
@@ -187,10 +187,10 @@ TEST(KeyClusters, FindTheTopicsOfVectors) {
     mixed += topic_of[labels[i]] != i % 64;
   }
   EXPECT_LT(mixed, 2048 / 20);
-  EXPECT_EQ(labels, cluster_directions(kernels(), vectors, 32, 102, 20)) << "the same again";
+  EXPECT_EQ(labels, cluster_directions(kernels(), vectors, 32, 102, 20)) << "not deterministic";
 }
 
-TEST(KeyClusters, HoldEveryVisibleKeyOnceAndShareOutAllAttention) {
+TEST(KeyClusters, HoldEveryVisibleKeyOnceAndTheirSharesSumToOne) {
   Reading reading({}, "dense");
   reading.read(900);
   reading.sequence.kv(0).mask(0, 64, 100);
@@ -207,7 +207,7 @@ TEST(KeyClusters, HoldEveryVisibleKeyOnceAndShareOutAllAttention) {
   EXPECT_NEAR(total, 1, 1e-5);
 }
 
-TEST(KeyClusters, OfSingleKeysShareAsAttentionDoes) {
+TEST(KeyClusters, SharesOfSingleKeysEqualAttentionProbabilities) {
   ReadingShape shape;
   shape.tokens = 300;
   Reading reading(shape, "dense");

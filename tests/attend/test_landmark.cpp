@@ -38,13 +38,13 @@ SceneShape shape_of(int64_t block, int64_t tokens, int64_t rows) {
 }
 
 struct PastBlock {
-  int64_t number = 0, position = 0;  // position: of its first token
+  int64_t number = 0, position = 0;  // position of its first token
 };
 
-/// Grouped softmax in double, from the plain lists.
-class Formula {
+/// The grouped softmax of landmark attention in double, from the scene's arrays.
+class GroupedSoftmax {
  public:
-  explicit Formula(const Scene& scene) : scene_(scene), s_(scene.shape) {}
+  explicit GroupedSoftmax(const Scene& scene) : scene_(scene), s_(scene.shape) {}
 
   int64_t block() const { return s_.landmarks.block(); }
   int64_t own(int64_t row) const { return (scene_.first_row() + row) / block(); }
@@ -55,7 +55,7 @@ class Formula {
     return past;
   }
 
-  /// Of a row and head, with a token at some position.
+  /// Returns the score of a row and head with a token at a given position.
   double score(int64_t row, int head, int64_t token, int64_t position) const {
     const float* q = scene_.queries.data() + (row * s_.heads + head) * s_.key_dim;
     const float* k = scene_.keys.data() + (token * s_.kv_heads + head / scene_.group()) * s_.key_dim;
@@ -72,11 +72,12 @@ class Formula {
 
   std::vector<double> out(int64_t row, int head, const std::vector<PastBlock>& past) const {
     const int64_t index = scene_.first_row() + row;
-    std::vector<Weighted> first;  // of the first group; past blocks stand behind their landmark
+    std::vector<Weighted>
+        first;  // the outer softmax: one landmark per past block, then the tokens of the own block
     std::vector<std::vector<Weighted>> inner;
     for (const PastBlock& b : past) {
       std::vector<Weighted> tokens =
-          seen(row, head, b.number * block(), b.number * block() + block() - 1, b.position);
+          weighted_tokens(row, head, b.number * block(), b.number * block() + block() - 1, b.position);
       if (tokens.empty()) continue;
       softmax(tokens);
       const int64_t landmark = (b.number + 1) * block() - 1;
@@ -84,7 +85,8 @@ class Formula {
       inner.push_back(std::move(tokens));
     }
     const int64_t begin = own(row) * block();
-    for (const Weighted& w : seen(row, head, begin, std::min(index + 1, begin + block() - 1), position(own(row))))
+    for (const Weighted& w :
+         weighted_tokens(row, head, begin, std::min(index + 1, begin + block() - 1), position(own(row))))
       first.push_back(w);
     softmax(first);
     std::vector<double> sum(s_.value_dim);
@@ -99,10 +101,10 @@ class Formula {
  private:
   struct Weighted {
     int64_t token;
-    double weight;  // a score at first
+    double weight;  // before softmax(): the score
   };
 
-  std::vector<Weighted> seen(int64_t row, int head, int64_t begin, int64_t end, int64_t position) const {
+  std::vector<Weighted> weighted_tokens(int64_t row, int head, int64_t begin, int64_t end, int64_t position) const {
     std::vector<Weighted> tokens;
     for (int64_t t = begin; t < end; ++t)
       if (!scene_.is_masked(t, head / scene_.group()))
@@ -127,7 +129,7 @@ class Formula {
 using PastOf = std::function<std::vector<PastBlock>(int64_t row, int kv_head)>;
 
 void expect_formula(const Scene& scene, const std::vector<float>& out, const PastOf& past) {
-  const Formula formula(scene);
+  const GroupedSoftmax formula(scene);
   const SceneShape& s = scene.shape;
   for (int64_t r = 0; r < s.rows; ++r) {
     for (int h = 0; h < s.heads; ++h) {
@@ -140,10 +142,10 @@ void expect_formula(const Scene& scene, const std::vector<float>& out, const Pas
 }
 
 TEST(LandmarkAttention, GivesTheGoldenWeights) {
-  // two blocks of two tokens, and two tokens of the row's own; the value of token t is 1 in dimension t
+  // two blocks of two tokens, and two tokens of the row's own block; the value of token t is 1 in dimension t
   const std::vector<float> logits{1, 2, 0.5f, 0, 3, 1.5f, 1, 0.2f};
   constexpr int kTokens = 8;
-  const Rotary rotary(RotaryConfig{}, 64);  // that rotations nothing
+  const Rotary rotary(RotaryConfig{}, 64);  // without rotation
   const auto rotations = std::make_shared<PositionRotations>(rotary);
   const Landmarks landmarks{2};
   PagedKvConfig layer;
@@ -159,7 +161,7 @@ TEST(LandmarkAttention, GivesTheGoldenWeights) {
   rotations->reserve(kTokens);
   sequence.kv(0).write(kernels(), 0, kTokens, keys.data(), 2, values.data(), kTokens);
   sequence.commit();
-  ASSERT_EQ(sequence.kv(0).table(0).size(), 3) << "a block is a page";
+  ASSERT_EQ(sequence.kv(0).table(0).size(), 3) << "one page per block";
 
   const std::array<float, 2> query{1, 0};
   const auto dense = attend_methods().make("dense");
@@ -181,7 +183,7 @@ TEST(LandmarkAttention, GivesTheGoldenWeights) {
   EXPECT_NEAR(std::accumulate(out.begin(), out.end(), 0.0), 1, 1e-6);
 }
 
-TEST(LandmarkAttention, IsTheGroupedSoftmaxOfItsDefinition) {
+TEST(LandmarkAttention, EqualsTheDefinitionOfGroupedSoftmax) {
   uint32_t seed = 1;
   for (const int64_t block : {1, 2, 7, 50, 63}) {
     for (const int64_t rows : {1, 3, 120}) {
@@ -194,7 +196,7 @@ TEST(LandmarkAttention, IsTheGroupedSoftmaxOfItsDefinition) {
       SCOPED_TRACE(testing::Message() << "block " << block << " rows " << rows);
       Scene scene(s);
       const auto dense = selector("dense", scene);
-      const Formula formula(scene);
+      const GroupedSoftmax formula(scene);
       const PastOf past = [&](int64_t row, int) { return formula.all_past(row); };
       for (const std::string& isa : available_isas())
         ASSERT_NO_FATAL_FAILURE(expect_formula(scene, test::attend(scene, *dense, pool(), kernels(isa)).out, past))
@@ -203,18 +205,18 @@ TEST(LandmarkAttention, IsTheGroupedSoftmaxOfItsDefinition) {
   }
 }
 
-TEST(LandmarkAttention, PartsOfManyPagesAreJoinedExactlyWhateverTheThreads) {
+TEST(LandmarkAttention, PartsOfManyPagesAreMergedExactlyWithAnyNumberOfThreads) {
   Scene scene(shape_of(5, 2000, 2));
   const auto dense = selector("dense", scene);
   ThreadPool one(1);
   const auto found = test::attend(scene, *dense, pool());
   EXPECT_EQ(found.out, test::attend(scene, *dense, one).out);
-  EXPECT_EQ(found.count.attended, 4 * (1999 + 2000)) << "all tokens so far and the landmarks of past blocks";
-  const Formula formula(scene);
+  EXPECT_EQ(found.count.attended, 4 * (1999 + 2000)) << "all tokens up to the row and the landmarks of past blocks";
+  const GroupedSoftmax formula(scene);
   expect_formula(scene, found.out, [&](int64_t row, int) { return formula.all_past(row); });
 }
 
-/// Writes keys and values of a scene again, after `change` was made to them.
+/// Applies `change` to the keys and values of a scene and writes them again.
 void rewrite(Scene& scene, const std::function<void()>& change) {
   change();
   const SceneShape& s = scene.shape;
@@ -229,7 +231,7 @@ TEST(LandmarkAttention, WeightsSumToOne) {
   for (const float x : test::attend(scene, *selector("dense", scene), pool()).out) ASSERT_NEAR(x, 1, 1e-5);
 }
 
-TEST(LandmarkAttention, NeitherABlocksOwnLandmarkNorTheValuesOfAnyAreSeen) {
+TEST(LandmarkAttention, TheOwnLandmarkAndValuesOfLandmarksHaveNoEffect) {
   Scene scene(shape_of(9, 200, 10));  // rows 190 to 199, the last one a landmark
   const auto dense = selector("dense", scene);
   const auto before = test::attend(scene, *dense, pool()).out;
@@ -241,12 +243,12 @@ TEST(LandmarkAttention, NeitherABlocksOwnLandmarkNorTheValuesOfAnyAreSeen) {
   });
   EXPECT_EQ(test::attend(scene, *dense, pool()).out, before);
   rewrite(scene, [&] { std::fill_n(scene.keys.begin() + 9 * key_floats, key_floats, 3.0f); });
-  EXPECT_NE(test::attend(scene, *dense, pool()).out, before) << "the key of a past landmark counts";
+  EXPECT_NE(test::attend(scene, *dense, pool()).out, before) << "the key of a past landmark has an effect";
 }
 
-/// What `landmark` chooses, by its definition: of the rows of one block together, for a key/value head.
-std::vector<PastBlock> chosen_blocks(const Formula& formula, const Scene& scene, int64_t row, int kv_head,
-                                     int64_t topk, bool true_positions) {
+/// Returns the selection of `landmark` by its definition, for a key/value head and all rows of the block of `row`.
+std::vector<PastBlock> selected_blocks(const GroupedSoftmax& formula, const Scene& scene, int64_t row, int kv_head,
+                                       int64_t topk, bool original_positions) {
   const int64_t own = formula.own(row), block = formula.block();
   if (own <= topk) return formula.all_past(row);
   const int64_t base = formula.position(own) - (topk + 1) * block;
@@ -257,7 +259,7 @@ std::vector<PastBlock> chosen_blocks(const Formula& formula, const Scene& scene,
       std::vector<double> shares(own);
       double total = 0;
       for (int64_t b = 0; b < own; ++b) {
-        const int64_t position = true_positions || b >= own - topk ? formula.position(b) : base;
+        const int64_t position = original_positions || b >= own - topk ? formula.position(b) : base;
         total += shares[b] = std::exp(formula.score(r, h, b * block + block - 1, position + block - 1));
       }
       for (int64_t b = 0; b < own; ++b) best[b] = std::max(best[b], shares[b] / total);
@@ -268,31 +270,32 @@ std::vector<PastBlock> chosen_blocks(const Formula& formula, const Scene& scene,
   std::ranges::sort(order, [&](int64_t a, int64_t b) { return best[a] > best[b]; });
   order.resize(topk);
   std::ranges::sort(order);
-  std::vector<PastBlock> chosen;
+  std::vector<PastBlock> selected;
   for (int64_t i = 0; i < topk; ++i) {
-    const int64_t entry = order[i] >= own - topk ? i + 1 : i;
-    chosen.push_back({order[i], true_positions ? formula.position(order[i]) : base + entry * block});
+    const int64_t index = order[i] >= own - topk ? i + 1 : i;
+    selected.push_back({order[i], original_positions ? formula.position(order[i]) : base + index * block});
   }
-  return chosen;
+  return selected;
 }
 
-TEST(LandmarkSelector, SeesTheBlocksWithTheLargestSharesOfItsRowsAtTheirPositions) {
+TEST(LandmarkSelector, SelectsTheBlocksWithTheLargestSharesAtTheirPositions) {
   uint32_t seed = 10;
-  for (const bool true_positions : {false, true}) {
+  for (const bool original_positions : {false, true}) {
     for (const int64_t rows : {1, 40}) {
       for (const int64_t topk : {1, 2, 5}) {
         for (const int64_t position : {0, 333}) {
           SceneShape s = shape_of(9, 300 + rows, rows);
           s.position = position;
           s.seed = ++seed;
-          SCOPED_TRACE(testing::Message() << "true " << true_positions << " rows " << rows << " topk " << topk);
+          SCOPED_TRACE(testing::Message()
+                       << "original positions " << original_positions << " rows " << rows << " topk " << topk);
           Scene scene(s);
           const auto landmark = selector(
-              "landmark:topk=" + std::to_string(topk) + (true_positions ? ",positions=original" : ""), scene);
-          const Formula formula(scene);
+              "landmark:topk=" + std::to_string(topk) + (original_positions ? ",positions=original" : ""), scene);
+          const GroupedSoftmax formula(scene);
           const auto found = test::attend(scene, *landmark, pool());
           ASSERT_NO_FATAL_FAILURE(expect_formula(scene, found.out, [&](int64_t row, int kv_head) {
-            return chosen_blocks(formula, scene, row, kv_head, topk, true_positions);
+            return selected_blocks(formula, scene, row, kv_head, topk, original_positions);
           }));
           EXPECT_LT(found.count.attended_share(), 0.3);
         }
@@ -301,7 +304,7 @@ TEST(LandmarkSelector, SeesTheBlocksWithTheLargestSharesOfItsRowsAtTheirPosition
   }
 }
 
-TEST(LandmarkSelector, WithRoomForAllBlocksGivesTheBitsOfTheTrainingForm) {
+TEST(LandmarkSelector, ATopkOfAllBlocksGivesTheBitsOfDense) {
   for (const int64_t rows : {1, 150}) {
     Scene scene(shape_of(50, 500, rows));
     const auto all = test::attend(scene, *selector("dense", scene), pool()).out;
@@ -311,9 +314,9 @@ TEST(LandmarkSelector, WithRoomForAllBlocksGivesTheBitsOfTheTrainingForm) {
   }
 }
 
-/// The entries and positions that one row of block 7 chooses when its landmarks' scores are these.
-std::vector<std::pair<uint32_t, int64_t>> chosen_positions(const std::string& spec,
-                                                           const std::vector<float>& scores) {
+/// Returns the page-table entries and positions that one row of block 7 selects for these scores of its landmarks.
+std::vector<std::pair<uint32_t, int64_t>> selected_positions(const std::string& spec,
+                                                             const std::vector<float>& scores) {
   SceneShape s = shape_of(9, 74, 1);
   s.heads = s.kv_heads = 1;
   s.rotary_dim = 0;
@@ -352,15 +355,15 @@ std::vector<std::pair<uint32_t, int64_t>> chosen_positions(const std::string& sp
   return pages;
 }
 
-TEST(LandmarkSelector, PutsChosenBlocksIntoTheSlotsBeforeTheOwn) {
+TEST(LandmarkSelector, MovesSelectedBlocksToJustBeforeTheOwnBlock) {
   using Pages = std::vector<std::pair<uint32_t, int64_t>>;
-  // 70 tokens in full blocks of 10, entries from 70 − 3·10 on; blocks 5 and 6 are the newest
-  EXPECT_EQ(chosen_positions("landmark:topk=2", {9, 0, 0, 8, 0, 0, 0}), (Pages{{0, 40}, {3, 50}, {7, 70}}));
-  EXPECT_EQ(chosen_positions("landmark:topk=2", {0, 9, 0, 0, 0, 8, 0}), (Pages{{1, 40}, {5, 60}, {7, 70}}));
-  EXPECT_EQ(chosen_positions("landmark:topk=2", {0, 0, 0, 0, 0, 8, 9}), (Pages{{5, 50}, {6, 60}, {7, 70}}));
-  EXPECT_EQ(chosen_positions("landmark:topk=2,positions=original", {0, 9, 0, 0, 0, 8, 0}),
+  // 70 tokens in full blocks of 10; compacted positions begin at 70 − 3·10; blocks 5 and 6 are the newest
+  EXPECT_EQ(selected_positions("landmark:topk=2", {9, 0, 0, 8, 0, 0, 0}), (Pages{{0, 40}, {3, 50}, {7, 70}}));
+  EXPECT_EQ(selected_positions("landmark:topk=2", {0, 9, 0, 0, 0, 8, 0}), (Pages{{1, 40}, {5, 60}, {7, 70}}));
+  EXPECT_EQ(selected_positions("landmark:topk=2", {0, 0, 0, 0, 0, 8, 9}), (Pages{{5, 50}, {6, 60}, {7, 70}}));
+  EXPECT_EQ(selected_positions("landmark:topk=2,positions=original", {0, 9, 0, 0, 0, 8, 0}),
             (Pages{{1, 10}, {5, 50}, {7, 70}}));
-  EXPECT_EQ(chosen_positions("landmark:topk=7", {0, 9, 0, 0, 0, 8, 0}).size(), 8);
+  EXPECT_EQ(selected_positions("landmark:topk=7", {0, 9, 0, 0, 0, 8, 0}).size(), 8);
 }
 
 TEST(LandmarkSelector, RefusesAModelWithoutLandmarks) {
@@ -376,7 +379,7 @@ TEST(LandmarkSelector, RefusesAModelWithoutLandmarks) {
   EXPECT_THROW(attend_methods().make("landmark:positions=clamped"), Error);
 }
 
-TEST(Landmarks, CountsWithThemAndWithout) {
+TEST(Landmarks, WithAndWithoutAreInverse) {
   const Landmarks landmarks{50};
   for (int64_t n = 0; n < 500; ++n) {
     EXPECT_EQ(landmarks.without(landmarks.with(n)), n);

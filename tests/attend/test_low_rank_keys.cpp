@@ -22,8 +22,8 @@ using test::ReadingShape;
 
 constexpr int kWidth = 32;  // two heads of 16
 
-/// The squared singular values of a matrix, largest first: columns are rotated in pairs until all are at right
-/// angles (one-sided Jacobi). k: [rows, columns].
+/// Returns the squared singular values of a matrix, largest first, by the one-sided Jacobi method: pairs of columns
+/// are rotated until all are orthogonal. k: [rows, columns].
 std::vector<double> squared_singular_values(std::vector<double> k, int64_t rows, int columns) {
   const auto product = [&](int a, int b) {
     double sum = 0;
@@ -49,7 +49,8 @@ std::vector<double> squared_singular_values(std::vector<double> k, int64_t rows,
   return values;
 }
 
-/// Keys of `rank` directions, each half as long as the one before if they decline, heads joined.
+/// Sets keys of a given rank, heads concatenated. With `decline`, the variance of each direction is half that of
+/// the previous one.
 void set_keys(Reading& reading, int rank, bool decline) {
   std::mt19937 random(test::seed(7));
   std::normal_distribution<float> normal;
@@ -73,7 +74,7 @@ LowRankKeys low_rank(Reading& reading, int64_t end, int rank) {
   return {queries, end, rank, *reading.pool};
 }
 
-/// ‖K' − K‖² / ‖K‖² over the first tokens of both heads.
+/// Returns ‖K' − K‖² / ‖K‖² over the first tokens of both heads.
 double squared_error(Reading& reading, const LowRankKeys& from, int64_t tokens) {
   std::vector<int64_t> rows(tokens);
   std::iota(rows.begin(), rows.end(), 0);
@@ -91,7 +92,7 @@ double squared_error(Reading& reading, const LowRankKeys& from, int64_t tokens) 
   return error / all;
 }
 
-TEST(PrincipalAxes, OfThreeRowsOfTwo) {
+TEST(PrincipalAxes, MatchAKnownDecomposition) {
   const double k[3][2] = {{3, 2}, {2, 3}, {2, -2}};  // singular values 5 and 3
   const float unread = std::numeric_limits<float>::quiet_NaN();
   const std::vector<float> gram = {17, unread, 8, 17}, axes = principal_axes(gram, 2, 2);
@@ -107,7 +108,7 @@ TEST(PrincipalAxes, OfThreeRowsOfTwo) {
   EXPECT_EQ(first, (std::vector<float>{axes[0], axes[2]}));
 }
 
-TEST(LowRankKeys, KeysOfAKnownRankAreRebuiltWithItAndNotWithLess) {
+TEST(LowRankKeys, KeysAreRebuiltExactlyWithTheirRankAndNotWithLess) {
   Reading reading({}, "dense");
   set_keys(reading, 5, false);
   reading.read(1000);
@@ -115,7 +116,7 @@ TEST(LowRankKeys, KeysOfAKnownRankAreRebuiltWithItAndNotWithLess) {
   EXPECT_GT(squared_error(reading, low_rank(reading, 1000, 4), 1000), 1e-2);
 }
 
-TEST(LowRankKeys, TheErrorIsTheLeastOfEachRank) {
+TEST(LowRankKeys, TheErrorIsTheSmallestPossibleForEachRank) {
   Reading reading({}, "dense");
   set_keys(reading, kWidth, true);
   constexpr int64_t kTokens = 700;  // the last page is partly filled
@@ -127,14 +128,15 @@ TEST(LowRankKeys, TheErrorIsTheLeastOfEachRank) {
   for (const int rank : {1, 2, 5, 9, 13, 24, 31}) {
     const double least = std::accumulate(values.begin() + rank, values.end(), 0.0) / all;
     const double error = squared_error(reading, low_rank(reading, kTokens, rank), kTokens);
-    EXPECT_NEAR(error, least, 1e-3 * least + 1e-7) << rank;  // KᵀK is in float32; bfloat16 keys are off by 1e-6
+    EXPECT_NEAR(error, least, 1e-3 * least + 1e-7)
+        << rank;  // KᵀK is in float32; with bfloat16 keys the difference is 1e-6
     EXPECT_LT(error, before) << rank;
     before = error;
   }
   EXPECT_LT(squared_error(reading, low_rank(reading, kTokens, kWidth), kTokens), 1e-10);
 }
 
-TEST(LowRankKeys, MaskedTokensAndThoseBehindTheEndAreZero) {
+TEST(LowRankKeys, MaskedTokensAndTokensAfterTheEndAreZero) {
   Reading reading({}, "dense");
   reading.read(700);
   reading.sequence.kv(0).mask(1, 100, 110);
@@ -151,11 +153,11 @@ TEST(LowRankKeys, MaskedTokensAndThoseBehindTheEndAreZero) {
   }
 }
 
-TEST(LowRankKeys, ThreadsDoNotMatter) {
+TEST(LowRankKeys, ResultsDoNotDependOnTheNumberOfThreads) {
   std::vector<std::vector<float>> made;
   for (const int threads : {1, 3}) {
     Reading reading({}, "dense");
-    reading.plan_threads(threads);
+    reading.use_threads(threads);
     reading.read(1900);
     const std::vector<int64_t> rows = {0, 5, 700, 1899};
     made.emplace_back(rows.size() * 16);
@@ -164,7 +166,7 @@ TEST(LowRankKeys, ThreadsDoNotMatter) {
   EXPECT_EQ(made[0], made[1]);
 }
 
-/// The keys of one token as they are attended to: rotated by their offset; float32 pages.
+/// Returns the key of one token as the attention reads it, rotated by its offset, from float32 pages.
 std::vector<float> keys_at(const Reading& reading, const SelectedPage& page, int head, int token) {
   const PageStore& store = reading.sequence.kv(0).store();
   std::vector<float> key(16);
@@ -173,15 +175,15 @@ std::vector<float> keys_at(const Reading& reading, const SelectedPage& page, int
   return key;
 }
 
-/// How far the keys of the last selection are from those in the pages: of each token that is seen.
+/// Returns each token of the last selection with the distance of its key from the one stored in the page.
 std::vector<std::pair<int64_t, double>> key_errors(const Reading& reading, int head) {
   std::vector<std::pair<int64_t, double>> errors;
   for (const SelectedPage& page : reading.selections[head].pages) {
-    SelectedPage own = page;
-    own.keys = nullptr;
+    SelectedPage stored = page;
+    stored.keys = nullptr;
     for (int t = 0; t < kPageTokens; ++t) {
       if ((page.mask >> t & 1) == 0) continue;
-      const std::vector<float> found = keys_at(reading, page, head, t), exact = keys_at(reading, own, head, t);
+      const std::vector<float> found = keys_at(reading, page, head, t), exact = keys_at(reading, stored, head, t);
       double error = 0;
       for (int d = 0; d < 16; ++d) error += std::pow(found[d] - exact[d], 2);
       errors.emplace_back(reading.sequence.kv(0).table(head)[page.entry].first + t, std::sqrt(error));
@@ -190,14 +192,14 @@ std::vector<std::pair<int64_t, double>> key_errors(const Reading& reading, int h
   return errors;
 }
 
-TEST(ShadowKvRank, KeysOfChosenChunksAreRebuiltAndAllOthersAreExact) {
+TEST(ShadowKvRank, KeysOfSelectedChunksAreRebuiltAndAllOthersAreExact) {
   Reading plain({}, "shadowkv:budget=64,outliers=5"), reading({}, "shadowkv:budget=64,outliers=5,rank=4");
   for (Reading* one : {&plain, &reading}) {
     one->read(1500);
     for (int i = 0; i < 3; ++i) one->read(1);
   }
   for (int head = 0; head < 2; ++head) {
-    EXPECT_EQ(reading.seen(head), plain.seen(head)) << "what is chosen does not depend on the rank";
+    EXPECT_EQ(reading.attended(head), plain.attended(head)) << "the selection depends on the rank";
     std::set<int64_t> rebuilt;  // chunks
     int64_t exact = 0;
     for (const auto& [token, error] : key_errors(reading, head)) {
@@ -210,11 +212,11 @@ TEST(ShadowKvRank, KeysOfChosenChunksAreRebuiltAndAllOthersAreExact) {
       }
     }
     EXPECT_EQ(rebuilt.size(), 8u) << "the budget";
-    EXPECT_EQ(exact, 5 * 8 + 1503 - 1408) << "outliers, the newest pages of the prompt, what was generated";
+    EXPECT_EQ(exact, 5 * 8 + 1503 - 1408) << "outliers, the newest pages of the prompt and generated tokens";
   }
 }
 
-TEST(ShadowKvRank, TheErrorOfKeysFallsAndIsGoneAtTheWidth) {
+TEST(ShadowKvRank, KeyErrorsFallWithTheRankAndVanishAtTheFullWidth) {
   double before = 1e9;
   for (const int rank : {2, 8, 16, 24, 32}) {
     Reading reading({}, "shadowkv:budget=10k,outliers=0,rank=" + std::to_string(rank));
@@ -229,7 +231,7 @@ TEST(ShadowKvRank, TheErrorOfKeysFallsAndIsGoneAtTheWidth) {
   EXPECT_LT(before / (2 * 1501), 1e-5);
 }
 
-/// The bytes of all keys that the last selection brings along.
+/// Returns all keys that the last selection provides instead of those in the pages.
 std::vector<float> rebuilt_keys(const Reading& reading) {
   std::vector<float> all;
   for (int head = 0; head < 2; ++head)
@@ -242,26 +244,26 @@ std::vector<float> rebuilt_keys(const Reading& reading) {
   return all;
 }
 
-TEST(ShadowKvRank, KeptKeysForksAndThreadsDoNotMatter) {
+TEST(ShadowKvRank, ResultsDoNotDependOnCachedKeysForksAndThreads) {
   const std::string spec = "shadowkv:budget=160,outliers=3,rank=6";
-  Reading kept({}, spec), anew({}, spec), threads({}, spec);
-  threads.plan_threads(3);
-  for (Reading* one : {&kept, &anew, &threads}) {
+  Reading cached({}, spec), uncached({}, spec), threads({}, spec);
+  threads.use_threads(3);
+  for (Reading* one : {&cached, &uncached, &threads}) {
     one->read(1500);
     for (int i = 0; i < 12; ++i) {
-      if (one == &anew) {  // a fork goes on from here with nothing rebuilt
+      if (one == &uncached) {  // continues with the state of a fork, which has no rebuilt keys
         Sequence fork = one->sequence.fork();
         one->sequence.set_state(Sequence::StateOf::kSelector, fork.state(Sequence::StateOf::kSelector)->fork());
       }
       one->read(1);
     }
   }
-  EXPECT_GT(rebuilt_keys(kept).size(), 0u);
-  EXPECT_EQ(rebuilt_keys(anew), rebuilt_keys(kept));
-  EXPECT_EQ(rebuilt_keys(threads), rebuilt_keys(kept));
+  EXPECT_GT(rebuilt_keys(cached).size(), 0u);
+  EXPECT_EQ(rebuilt_keys(uncached), rebuilt_keys(cached));
+  EXPECT_EQ(rebuilt_keys(threads), rebuilt_keys(cached));
 }
 
-TEST(ShadowKvRank, ARewindIntoThePromptMakesTheFormAnew) {
+TEST(ShadowKvRank, RewindingIntoThePromptRecomputesTheLowRankKeys) {
   const std::string spec = "shadowkv:budget=160,outliers=3,rank=6";
   Reading straight({}, spec), rewound({}, spec);
   straight.read(1200);
@@ -276,7 +278,7 @@ TEST(ShadowKvRank, ARewindIntoThePromptMakesTheFormAnew) {
   EXPECT_EQ(rebuilt_keys(rewound), rebuilt_keys(straight));
 }
 
-TEST(ShadowKvRank, AMoveChangesNoKeys) {
+TEST(ShadowKvRank, MovingTheSequenceChangesNoKeys) {
   const std::string spec = "shadowkv:budget=10k,outliers=0,rank=6";
   Reading reading({.tokens = 1000}, spec);
   reading.rotations->reserve(2000);
@@ -289,7 +291,7 @@ TEST(ShadowKvRank, AMoveChangesNoKeys) {
   EXPECT_EQ(rebuilt_keys(reading), before);
 }
 
-TEST(ShadowKvRank, PagesThatWereDroppedAreLeftAlone) {
+TEST(ShadowKvRank, EvictedPagesAreNotRead) {
   Reading reading({}, "shadowkv:budget=10k,outliers=0,rank=6");
   reading.read(1000);
   reading.read(1);
@@ -299,10 +301,10 @@ TEST(ShadowKvRank, PagesThatWereDroppedAreLeftAlone) {
   reading.read(1);
   std::vector<int64_t> expected = {130, 131, 132, 133, 134};
   for (int64_t t = 700; t < 1002; ++t) expected.push_back(t);
-  EXPECT_EQ(reading.seen(1), expected);
+  EXPECT_EQ(reading.attended(1), expected);
 }
 
-TEST(ShadowKvRank, MoreThanTheWidthIsRefused) {
+TEST(ShadowKvRank, RanksAboveTheWidthAreRefused) {
   const Reading largest({}, "shadowkv:rank=32");
   try {
     const Reading reading({}, "shadowkv:rank=33");

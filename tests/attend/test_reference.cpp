@@ -1,5 +1,5 @@
-// What the authors' own code chooses among the same numbers. It was run on tensors made by the formulas here; only
-// what came out is written down, with the repository, file and commit of each.
+// Compares selections with those of the papers' authors' code on the same input. The authors' code was run on
+// tensors made by the formulas below; its results are stored here, with the repository, file and commit of each.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -14,7 +14,7 @@ namespace {
 
 using test::Reading;
 using test::ReadingShape;
-using Tokens = std::vector<int64_t>;
+using TokenList = std::vector<int64_t>;
 
 ReadingShape shape_of(int64_t tokens, int dim, int heads, int rotated) {
   ReadingShape shape;
@@ -25,10 +25,11 @@ ReadingShape shape_of(int64_t tokens, int dim, int heads, int rotated) {
   return shape;
 }
 
-/// Query heads on 2 key/value heads; rotated: dimensions that are rotated, −1: all.
-class Authors : public Reading {
+/// A reading of keys and queries made by formulas, with 2 key/value heads. heads: query heads; rotated: rotated
+/// dimensions, −1: all.
+class FormulaReading : public Reading {
  public:
-  Authors(int64_t tokens, int dim, const std::string& spec, int heads = 4, int rotated = -1)
+  FormulaReading(int64_t tokens, int dim, const std::string& spec, int heads = 4, int rotated = -1)
       : Reading(shape_of(tokens, dim, heads, rotated), spec) {
     test::fill_by_formula(keys, 1, shape.kv_heads, dim);
     test::fill_by_formula(queries, 2, shape.heads, dim);
@@ -39,29 +40,30 @@ class Authors : public Reading {
   }
 };
 
-// bytedance/ShadowKV, models/kv_cache.py, ShadowKVCache at a21f5a9e: 12 outliers and 12 chosen of 80 chunks. Keys
-// of 128 numbers, for which its scores are scaled.
-TEST(AuthorsAttend, ShadowKv) {
-  const Tokens chunks[2][2] = {
+// bytedance/ShadowKV, models/kv_cache.py, ShadowKVCache at a21f5a9e: 12 outliers and 12 selected chunks of 80. Keys
+// have 128 dimensions, the width that its scale of scores assumes.
+TEST(ReferenceAttend, ShadowKv) {
+  const TokenList chunks[2][2] = {
       {{5, 8, 19, 38, 44, 45, 48, 52, 58, 60, 69, 73},  // outliers
        {0, 15, 20, 23, 29, 32, 33, 64, 65, 68, 76, 77}},
       {{5, 28, 29, 30, 42, 45, 51, 52, 54, 65, 76, 78}, {3, 7, 22, 23, 32, 33, 36, 37, 57, 69, 73, 77}}};
-  Authors reading(678, 128, "shadowkv:outliers=12,budget=96");
+  FormulaReading reading(678, 128, "shadowkv:outliers=12,budget=96");
   reading.read(677);
   reading.read(1);
   for (int h = 0; h < 2; ++h) {
-    Tokens expected;
-    for (const Tokens& some : chunks[h])
+    TokenList expected;
+    for (const TokenList& some : chunks[h])
       for (const int64_t chunk : some)
         for (int64_t t = 0; t < 8; ++t) expected.push_back(chunk * 8 + t);
-    for (int64_t t = 640; t < 678; ++t) expected.push_back(t);  // the newest chunks of the prompt, and what follows
+    for (int64_t t = 640; t < 678; ++t)
+      expected.push_back(t);  // the newest chunks of the prompt and all later tokens
     std::ranges::sort(expected);
-    EXPECT_EQ(reading.seen(h), expected) << "head " << h;
+    EXPECT_EQ(reading.attended(h), expected) << "head " << h;
   }
 }
 
-/// Reads on up to `end`, some tokens at a time, with the surprise of each.
-void read_surprised(Reading& reading, const std::vector<float>& nats, int64_t end, int64_t at_once) {
+/// Reads up to token `end`, `at_once` tokens per pass, and reports their surprisal.
+void read_with_surprisal(Reading& reading, const std::vector<float>& nats, int64_t end, int64_t at_once) {
   for (int64_t t = reading.sequence.tokens(); t < end; t += at_once) {
     const int64_t rows = std::min(at_once, end - t);
     reading.read(rows);
@@ -70,9 +72,9 @@ void read_surprised(Reading& reading, const std::vector<float>& nats, int64_t en
   }
 }
 
-/// The first tokens of all blocks are these; the newest may not be made yet.
-void expect_begins(const Authors& reading, Tokens expected, const std::string& where) {
-  Tokens all;
+/// Expects that blocks begin at these tokens. Up to 5 of the newest blocks may be missing.
+void expect_begins(const FormulaReading& reading, TokenList expected, const std::string& where) {
+  TokenList all;
   for (const MemoryBlock& block : reading.blocks()) all.push_back(block.begin);
   ASSERT_GE(all.size() + 5, expected.size()) << where;
   ASSERT_LE(all.size(), expected.size()) << where;
@@ -80,21 +82,21 @@ void expect_begins(const Authors& reading, Tokens expected, const std::string& w
   EXPECT_EQ(all, expected) << where;
 }
 
-std::vector<float> some_surprises() {
+std::vector<float> surprisal_by_formula() {
   std::vector<float> nats(900);
   for (uint32_t t = 0; t < nats.size(); ++t)
     nats[t] = static_cast<float>(std::abs(test::pseudo_random(t + 5000) + test::pseudo_random(t + 9000)) * 2);
   return nats;
 }
 
-// em-llm/EM-LLM-model, em_llm/attention/context_manager.py, update_memory at e911d1f1, one token at a time: there
-// the mean and deviation are those before the tokens read together, so that events depend on how many these are;
-// here they are always those before the token. Nearest to its threshold is a surprise by 6e-4.
-TEST(AuthorsAttend, EmLlmEventsBeginAtSurprises) {
-  const std::vector<float> nats = some_surprises();
+// em-llm/EM-LLM-model, em_llm/attention/context_manager.py, update_memory at e911d1f1, one token at a time. Their
+// mean and deviation are those before the tokens of a pass, so their events depend on the length of passes; Fathom
+// always uses those before the token. The surprisal nearest to its threshold differs from it by 6e-4.
+TEST(ReferenceAttend, EmLlmEventsBeginAtHighSurprisal) {
+  const std::vector<float> nats = surprisal_by_formula();
   const struct {
     const char* gamma;
-    Tokens begins;
+    TokenList begins;
   } cases[] = {
       {"1", {16,  25,  39,  47,  75,  84,  93,  106, 128, 137, 149, 157, 170, 186, 197, 211, 220, 232, 249,
              257, 268, 284, 293, 302, 310, 322, 337, 349, 357, 367, 399, 408, 420, 429, 438, 449, 458, 473,
@@ -104,25 +106,25 @@ TEST(AuthorsAttend, EmLlmEventsBeginAtSurprises) {
                539, 564, 574, 588, 597, 610, 623, 636, 698, 707, 726, 734, 742}},
       {"2.2", {16, 43, 107, 129, 193, 257, 302, 366, 430, 488, 498, 516, 564, 574, 636, 700, 726, 734}}};
   for (const auto& one : cases) {
-    Authors reading(900, 16, std::string("em-llm:window=128,sink=16,min=8,max=64,gamma=") + one.gamma);
-    read_surprised(reading, nats, 900, 20);
+    FormulaReading reading(900, 16, std::string("em-llm:window=128,sink=16,min=8,max=64,gamma=") + one.gamma);
+    read_with_surprisal(reading, nats, 900, 20);
     expect_begins(reading, one.begins, one.gamma);
   }
 }
 
-// The same repository, similarity_refinement/segmentation.py, events_with_similarity_adjustment. Borders lie where
-// nothing begins, the neighbours that are alike begin at multiples of 16. There only places before a border are
-// tried, here the border, too: by modularity it is never the best. By conductance it is at 241 and 431, where
-// theirs go to 237 and 430; they also count only what joins items of a side, and not all that these have, as that
-// side's volume. All others agree.
-TEST(AuthorsAttend, EmLlmBordersMove) {
+// The same repository, similarity_refinement/segmentation.py, events_with_similarity_adjustment. The borders found
+// by surprisal are not at multiples of 16, where groups of similar keys begin. Their code tries only positions
+// before a border; Fathom also tries the border itself. By modularity the border itself is never the best. By
+// conductance it is the best at 241 and 431, where their borders are 237 and 430. Their volume of a side also
+// counts only the weights between items of that side, not all weights of these items. All other borders agree.
+TEST(ReferenceAttend, EmLlmRefinementMovesBorders) {
   std::vector<float> nats(700, 1.0f);
   for (const int t :
        {26, 55, 78, 110, 131, 152, 184, 214, 241, 270, 291, 313, 346, 375, 405, 431, 461, 490, 521, 550})
     nats[t] = 30;
-  const auto expect = [&](const std::string& refine, const Tokens& borders) {
-    Authors reading(700, 16, "em-llm:window=160,sink=0,min=8,max=80,refine=" + refine);
-    read_surprised(reading, nats, 700, 20);
+  const auto expect = [&](const std::string& refine, const TokenList& borders) {
+    FormulaReading reading(700, 16, "em-llm:window=160,sink=0,min=8,max=80,refine=" + refine);
+    read_with_surprisal(reading, nats, 700, 20);
     expect_begins(reading, borders, refine);
   };
   expect("modularity",
@@ -131,12 +133,12 @@ TEST(AuthorsAttend, EmLlmBordersMove) {
          {0, 16, 32, 64, 96, 128, 144, 160, 192, 241, 256, 288, 304, 336, 352, 368, 431, 448, 480, 496, 512});
 }
 
-/// The blocks that the newest pass sees.
-Tokens chosen(const Authors& reading) {
+/// Returns the blocks that the newest pass attends to.
+TokenList selected_blocks(const FormulaReading& reading) {
   const LayerBlocks& layer =
       static_cast<const BlockState*>(reading.sequence.state(Sequence::StateOf::kSelector))->layers[0];
-  const std::vector<TokenRange>& ranges = layer.choices.back().ranges;
-  Tokens found;
+  const std::vector<TokenRange>& ranges = layer.attended.back().ranges;
+  TokenList found;
   for (int64_t b = 0; b < std::ssize(layer.blocks); ++b) {
     const MemoryBlock& block = layer.blocks[b];
     for (const TokenRange& range : ranges)
@@ -145,14 +147,14 @@ Tokens chosen(const Authors& reading) {
   return found;
 }
 
-// _calc_topk_blocks and _update_contiguity_buffer of the same file, on these events: all tokens of an event stand
-// for it. There the budget grows by the most tokens that are read together; here it does not, and neither did it
-// for this.
-TEST(AuthorsAttend, EmLlmEvents) {
-  const std::vector<float> nats = some_surprises();
+// _calc_topk_blocks and _update_contiguity_buffer of the same file, on these events. All tokens of an event are
+// representatives. Their budget grows by the largest number of tokens of a pass; it was kept constant for these
+// results, as it is here.
+TEST(ReferenceAttend, EmLlmEvents) {
+  const std::vector<float> nats = surprisal_by_formula();
   const struct {
     const char* contiguity;
-    Tokens events[6];
+    TokenList events[6];
   } cases[] = {{"0",
                 {{2, 3, 19, 20, 21, 24, 25, 26, 27, 28, 34, 35, 40, 44},
                  {2, 3, 18, 19, 24, 25, 27, 28, 34, 35, 38, 41, 43, 44},
@@ -168,60 +170,62 @@ TEST(AuthorsAttend, EmLlmEvents) {
                  {2, 3, 23, 24, 25, 26, 27, 33, 34, 35, 39, 40, 41, 48, 49},
                  {7, 18, 19, 20, 21, 23, 24, 25, 26, 28, 35, 42, 43, 44}}}};
   for (const auto& one : cases) {
-    Authors reading(
+    FormulaReading reading(
         900, 16,
         std::string("em-llm:window=128,sink=16,min=8,max=64,budget=200,representatives=64,contiguity=") +
             one.contiguity);
-    read_surprised(reading, nats, 800, 20);
-    for (const Tokens& events : one.events) {
-      read_surprised(reading, nats, reading.sequence.tokens() + 1, 1);
-      EXPECT_EQ(chosen(reading), events) << "contiguity " << one.contiguity << ", " << reading.sequence.tokens();
+    read_with_surprisal(reading, nats, 800, 20);
+    for (const TokenList& events : one.events) {
+      read_with_surprisal(reading, nats, reading.sequence.tokens() + 1, 1);
+      EXPECT_EQ(selected_blocks(reading), events)
+          << "contiguity " << one.contiguity << ", " << reading.sequence.tokens();
     }
   }
 }
 
-// thunlp/InfLLM, inf_llm/attention/context_manager.py at 12b70798, all of it, on its plain attention. All tokens of
-// a block stand for it: with fewer, theirs are those that drew most attention while they were in the window, ours,
-// as in the paper, those that the queries of the next window score highest.
-TEST(AuthorsAttend, InfLlmBlocks) {
-  Authors reading(771, 16, "infllm:window=128,sink=16,block=32,topk=4,representatives=32,chunk=64");
-  const Tokens expected[] = {{},
-                             {},
-                             {},
-                             {0},
-                             {0, 1, 2},
-                             {0, 1, 3, 4},
-                             {0, 1, 2, 3},
-                             {2, 4, 5, 6},
-                             {3, 4, 9, 10},
-                             {3, 4, 10, 12},
-                             {0, 7, 8, 11},
-                             {4, 12, 13, 14},
-                             {1, 9, 17, 18},
-                             {8, 10, 13, 18},
-                             {8, 10, 13, 15}};
+// thunlp/InfLLM, inf_llm/attention/context_manager.py at 12b70798, the whole file, with its plain attention. All
+// tokens of a block are representatives. With fewer, their code takes the tokens with most attention while they
+// were in the window; Fathom takes, as in the paper, those with the highest scores from the queries of the next
+// window.
+TEST(ReferenceAttend, InfLlmBlocks) {
+  FormulaReading reading(771, 16, "infllm:window=128,sink=16,block=32,topk=4,representatives=32,chunk=64");
+  const TokenList expected[] = {{},
+                                {},
+                                {},
+                                {0},
+                                {0, 1, 2},
+                                {0, 1, 3, 4},
+                                {0, 1, 2, 3},
+                                {2, 4, 5, 6},
+                                {3, 4, 9, 10},
+                                {3, 4, 10, 12},
+                                {0, 7, 8, 11},
+                                {4, 12, 13, 14},
+                                {1, 9, 17, 18},
+                                {8, 10, 13, 18},
+                                {8, 10, 13, 15}};
   for (size_t pass = 0; pass < std::size(expected); ++pass) {
     reading.read(pass < 12 ? 64 : 1);
-    EXPECT_EQ(chosen(reading), expected[pass]) << "pass " << pass;
+    EXPECT_EQ(selected_blocks(reading), expected[pass]) << "pass " << pass;
   }
 }
 
-// SqueezeAILab/SqueezedAttention, squeezedattention/clustering.py, run_global_threshold at 4a50c64e: shares of
-// given clusters, the mean over the newest 100 queries, and which keys are then above the threshold for a question
-// of eight tokens when each key is a cluster of its own. A key/value head has one query head, as the models there.
-class AuthorsSqueezed : public Authors {
+// SqueezeAILab/SqueezedAttention, squeezedattention/clustering.py, run_global_threshold at 4a50c64e: the shares of
+// given clusters as the mean over the newest 100 queries, and the keys above the threshold for a question of eight
+// tokens when each key is its own cluster. Each key/value head has one query head, as in their models.
+class SqueezedReading : public FormulaReading {
  public:
-  explicit AuthorsSqueezed(const std::string& spec) : Authors(268, 16, spec, 2) {
+  explicit SqueezedReading(const std::string& spec) : FormulaReading(268, 16, spec, 2) {
     test::fill_by_formula(queries, 2, shape.heads, shape.dim, 3);
   }
 };
 
-TEST(AuthorsAttend, SqueezedShares) {
+TEST(ReferenceAttend, SqueezedShares) {
   constexpr int kClusters = 8;
   const float expected[2][kClusters] = {
       {0.007478f, 0.006052f, 0.007348f, 0.005435f, 0.004996f, 0.006110f, 0.005365f, 0.007249f},
       {0.005654f, 0.006610f, 0.006161f, 0.006261f, 0.006011f, 0.006491f, 0.006732f, 0.006026f}};
-  AuthorsSqueezed reading("dense");
+  SqueezedReading reading("dense");
   for (int h = 0; h < 2; ++h) {
     KeyClusters clusters{160, {0}, {}, KeyTable(PageFormat::kF32, 16)};
     for (int64_t c = 0; c < kClusters; ++c) {
@@ -246,10 +250,10 @@ TEST(AuthorsAttend, SqueezedShares) {
   }
 }
 
-TEST(AuthorsAttend, SqueezedThreshold) {
+TEST(ReferenceAttend, SqueezedThreshold) {
   const struct {
     const char* pruned;
-    Tokens seen[2];
+    TokenList attended[2];
   } cases[] = {{"0.7",
                 {{4,   6,   16,  17,  19,  20,  21,  23,  24,  25,  29,  50,  66,  72,  74,  75,  77,
                   79,  83,  87,  89,  90,  91,  96,  97,  98,  99,  100, 103, 105, 108, 109, 111, 114,
@@ -260,25 +264,26 @@ TEST(AuthorsAttend, SqueezedThreshold) {
                 {{16, 17, 21, 24, 66, 77, 87, 96, 97, 99, 100, 103, 111, 128, 132, 135, 136, 138, 143, 150, 155},
                  {0, 3, 4, 5, 9, 25, 32, 34, 47, 49, 62, 65, 67, 70, 72, 84, 86, 91, 92, 107, 108}}}};
   for (const auto& one : cases) {
-    AuthorsSqueezed reading(std::string("squeezed:clusters=1,min_context=200,pruned=") + one.pruned);
+    SqueezedReading reading(std::string("squeezed:clusters=1,min_context=200,pruned=") + one.pruned);
     reading.read(190);
     reading.read(70);
     reading.read(8);
     for (int h = 0; h < 2; ++h) {
-      Tokens seen = reading.seen(h);
-      std::erase_if(seen, [](int64_t t) { return t >= 160; });
-      EXPECT_EQ(seen, one.seen[h]) << "pruned " << one.pruned << " head " << h;
+      TokenList attended = reading.attended(h);
+      std::erase_if(attended, [](int64_t t) { return t >= 160; });
+      EXPECT_EQ(attended, one.attended[h]) << "pruned " << one.pruned << " head " << h;
     }
   }
 }
 
-// pzs19/TokenSelect, patcher/token_retrieval.py, TokenRetriever at 8e1e97f0, its product of queries and keys in
-// float. It judges by vectors that are not rotated and does not scale: here a model without positions and larger
-// queries. With more query heads than key/value heads it would take others' keys (0.6 of the notes on memory).
-TEST(AuthorsAttend, TokenSelect) {
+// pzs19/TokenSelect, patcher/token_retrieval.py, TokenRetriever at 8e1e97f0, with its product of queries and keys
+// in float32. Their code scores unrotated vectors and does not scale them, so this test uses a model without
+// positions and larger queries. With more query heads than key/value heads, their code would use the keys of other
+// heads.
+TEST(ReferenceAttend, TokenSelect) {
   const struct {
     const char* spec;
-    Tokens chunk, token;  // what 64 rows choose, and then a single one; empty: not looked at
+    TokenList chunk, token;  // selection of 64 rows, and of a single row after them; empty: not compared
   } cases[] = {
       {"budget=40",
        {16,  69,  71,  78,  79,  100, 102, 107, 109, 110, 111, 114, 116, 118, 121, 122, 123, 124, 126, 197,
@@ -288,39 +293,39 @@ TEST(AuthorsAttend, TokenSelect) {
       {"budget=32,pool=5", {}, {46,  47,  48,  49,  50,  60,  61,  62,  63,  64,  255, 256, 257, 258, 259, 260,
                                 261, 263, 264, 265, 266, 267, 268, 269, 270, 271, 272, 306, 307, 308, 309, 310}}};
   for (const auto& one : cases) {
-    Authors reading(385, 16, std::string("tokenselect:window=64,sink=16,chunk=64,") + one.spec, 2, 0);
+    FormulaReading reading(385, 16, std::string("tokenselect:window=64,sink=16,chunk=64,") + one.spec, 2, 0);
     test::fill_by_formula(reading.queries, 2, 2, 16, 2);
-    const auto chosen = [&] {
-      Tokens seen = reading.seen(0);
-      EXPECT_EQ(seen, reading.seen(1));
-      std::erase_if(seen, [&](int64_t t) { return t < 16 || t >= reading.sequence.tokens() - 64; });
-      return seen;
+    const auto selected = [&] {
+      TokenList attended = reading.attended(0);
+      EXPECT_EQ(attended, reading.attended(1));
+      std::erase_if(attended, [&](int64_t t) { return t < 16 || t >= reading.sequence.tokens() - 64; });
+      return attended;
     };
     for (int pass = 0; pass < 6; ++pass) reading.read(64);
-    EXPECT_TRUE(one.chunk.empty() || chosen() == one.chunk) << one.spec;
+    EXPECT_TRUE(one.chunk.empty() || selected() == one.chunk) << one.spec;
     reading.read(1);
-    EXPECT_EQ(chosen(), one.token) << one.spec;
+    EXPECT_EQ(selected(), one.token) << one.spec;
   }
 }
 
 // DeepAuto-AI/hip-attention, src/hip_attn/v1_1/attention2_draft_causal_batch.py, masking_iteration_draft at
-// fea42c77, with each half judged by its middle, as attention2_draft_prefetch.py there does unless told otherwise
-// (this older file takes the first). 32 rows look for 32 of 256 blocks of two keys; what is not searched counts
-// from the last row there, from the first here.
-TEST(AuthorsAttend, HipBlocks) {
-  const Tokens expected[2] = {{24, 25, 27,  34,  35,  48,  49,  51,  52,  54,  55,  61,  64,  69,  70,  71,
-                               80, 81, 104, 106, 107, 111, 134, 136, 137, 138, 150, 167, 177, 191, 213, 226},
-                              {4,   11,  17,  28,  30,  31,  32,  37,  38,  57,  60,  61,  65,  72,  74,  87,
-                               125, 136, 137, 138, 139, 140, 142, 144, 145, 146, 147, 192, 193, 194, 217, 223}};
-  Authors reading(672, 16, "hip:budget=64,block=2,window=129,sink=0,dense_layers=0", 2);
+// fea42c77, changed to score each half by its middle, which is the default of attention2_draft_prefetch.py there
+// (this older file uses the first block). 32 rows search for 32 of 256 blocks of two keys. Their window, which is
+// not searched, counts from the last row; Fathom's counts from the first row.
+TEST(ReferenceAttend, HipBlocks) {
+  const TokenList expected[2] = {{24, 25, 27,  34,  35,  48,  49,  51,  52,  54,  55,  61,  64,  69,  70,  71,
+                                  80, 81, 104, 106, 107, 111, 134, 136, 137, 138, 150, 167, 177, 191, 213, 226},
+                                 {4,   11,  17,  28,  30,  31,  32,  37,  38,  57,  60,  61,  65,  72,  74,  87,
+                                  125, 136, 137, 138, 139, 140, 142, 144, 145, 146, 147, 192, 193, 194, 217, 223}};
+  FormulaReading reading(672, 16, "hip:budget=64,block=2,window=129,sink=0,dense_layers=0", 2);
   reading.read(640);
   reading.read(32);
   for (int h = 0; h < 2; ++h) {
-    Tokens blocks;
-    for (const int64_t t : reading.seen(h))
+    TokenList blocks;
+    for (const int64_t t : reading.attended(h))
       if (t < 512 && t % 2 == 0) blocks.push_back(t / 2);
     EXPECT_EQ(blocks, expected[h]) << "head " << h;
-    EXPECT_EQ(std::ssize(reading.seen(h)), 64 + 672 - 512);
+    EXPECT_EQ(std::ssize(reading.attended(h)), 64 + 672 - 512);
   }
 }
 

@@ -17,18 +17,18 @@ namespace {
 
 using test::Scene;
 using test::SceneShape;
-using test::Sees;
+using test::Visibility;
 
 std::unique_ptr<Selector> selector(const std::string& spec) { return attend_methods().make(spec); }
 
-/// A selector that knows the scene's pages.
+/// Returns a selector that is attached to the scene's context.
 std::unique_ptr<Selector> selector(const std::string& spec, const Scene& scene, int layers = 1) {
   auto made = selector(spec);
   made->attach(scene.context(layers));
   return made;
 }
 
-/// A scene of random length with gaps and masked tokens.
+/// Returns the shape of a scene of random length, with gaps and masked tokens.
 SceneShape random_shape(std::mt19937& random) {
   SceneShape s;
   s.key_dim = s.value_dim = s.rotary_dim = 2;
@@ -41,8 +41,10 @@ SceneShape random_shape(std::mt19937& random) {
   return s;
 }
 
-/// The rows of a scene, some block of them asks: every visible (row, token) pair must be one that `sees` says.
-void expect_pairs(const Scene& scene, const Selector& selector, const Sees& sees, int64_t begin_row, int rows) {
+/// Selects for a block of a scene's rows and expects that exactly the (row, token) pairs of `visibility` are
+/// selected.
+void expect_pairs(const Scene& scene, const Selector& selector, const Visibility& visibility, int64_t begin_row,
+                  int rows) {
   for (int head = 0; head < scene.shape.kv_heads; ++head) {
     const PageTable& table = scene.sequence.kv(0).table(head);
     QueryBlock block;
@@ -72,7 +74,7 @@ void expect_pairs(const Scene& scene, const Selector& selector, const Sees& sees
     for (int r = 0; r < rows; ++r) {
       for (int64_t t = 0; t < scene.shape.tokens; ++t) {
         const int64_t query = block.first + r;
-        const bool expected = t <= query && !scene.is_masked(t, head) && sees(query, t);
+        const bool expected = t <= query && !scene.is_masked(t, head) && visibility(query, t);
         ASSERT_EQ(visible[r * scene.shape.tokens + t] != 0, expected)
             << "query " << query << " token " << t << " head " << head;
       }
@@ -80,23 +82,23 @@ void expect_pairs(const Scene& scene, const Selector& selector, const Sees& sees
   }
 }
 
-TEST(Selectors, DenseSeesEveryTokenThatIsNotHidden) {
-  const uint32_t seed = std::random_device()();
+TEST(Selectors, DenseSelectsEveryTokenThatIsNotMasked) {
+  const uint32_t seed = test::seed(1);
   SCOPED_TRACE(testing::Message() << "seed " << seed);
-  std::mt19937 random(test::seed(seed));
+  std::mt19937 random(seed);
   const auto dense = selector("dense");
   for (int n = 0; n < 30; ++n) {
     const Scene scene(random_shape(random));
     const int64_t begin = random() % scene.shape.rows;
     const int rows = 1 + random() % (scene.shape.rows - begin);
-    ASSERT_NO_FATAL_FAILURE(expect_pairs(scene, *dense, test::dense_sees(), begin, rows));
+    ASSERT_NO_FATAL_FAILURE(expect_pairs(scene, *dense, test::dense_visibility(), begin, rows));
   }
 }
 
-TEST(Selectors, WindowSeesItsSinksAndTheNewestTokens) {
-  const uint32_t seed = std::random_device()();
+TEST(Selectors, WindowSelectsTheSinkAndTheNewestTokens) {
+  const uint32_t seed = test::seed(1);
   SCOPED_TRACE(testing::Message() << "seed " << seed);
-  std::mt19937 random(test::seed(seed));
+  std::mt19937 random(seed);
   const int64_t edges[] = {0, 1, 2, 63, 64, 65, 128, 1000};
   for (int n = 0; n < 120; ++n) {
     const Scene scene(random_shape(random));
@@ -107,11 +109,11 @@ TEST(Selectors, WindowSeesItsSinksAndTheNewestTokens) {
     SCOPED_TRACE(testing::Message() << "sink " << sink << " size " << size << " tokens " << scene.shape.tokens
                                     << " rows " << begin << "+" << rows);
     const auto window = selector("window:sink=" + std::to_string(sink) + ",window=" + std::to_string(size));
-    ASSERT_NO_FATAL_FAILURE(expect_pairs(scene, *window, test::window_sees(sink, size), begin, rows));
+    ASSERT_NO_FATAL_FAILURE(expect_pairs(scene, *window, test::window_visibility(sink, size), begin, rows));
   }
 }
 
-TEST(Selectors, WindowLeavesOutPagesThatNoRowSees) {
+TEST(Selectors, WindowSkipsPagesThatNoRowAttendsTo) {
   SceneShape s;
   s.tokens = 6400;
   s.rows = 1;
@@ -122,21 +124,21 @@ TEST(Selectors, WindowLeavesOutPagesThatNoRowSees) {
   block.rows = 1;
   Selection selection;
   selector("window:sink=4,window=128")->select(scene.sequence.kv(0).table(0), block, selection);
-  EXPECT_EQ(selection.pages.size(), 3);  // the sinks' page and two of the window
+  EXPECT_EQ(selection.pages.size(), 3);  // the page of the sink and two of the window
 }
 
-TEST(Selectors, TheWindowOfAModelFileCountsTheQueryItself) {
+TEST(Selectors, TheWindowIncludesTheQueryItself) {
   SceneShape s;
   s.key_dim = s.value_dim = s.rotary_dim = 2;
   s.tokens = s.rows = 100;
   const Scene scene(s);
   for (const int64_t size : {1, 2, 64, 99, 100, 5000}) {
     ASSERT_NO_FATAL_FAILURE(
-        expect_pairs(scene, *make_window(0, size), test::window_sees(0, size), 0, static_cast<int>(s.rows)));
+        expect_pairs(scene, *make_window(0, size), test::window_visibility(0, size), 0, static_cast<int>(s.rows)));
   }
 }
 
-/// Attention under a method, as numbers.
+/// Returns the attention outputs of a scene with a method.
 std::vector<float> attended(const Scene& scene, const Selector& method) {
   ThreadPool pool(1);
   const Scene* scenes[] = {&scene};
@@ -153,7 +155,7 @@ SceneShape long_shape(uint32_t seed) {
   return s;
 }
 
-TEST(Selectors, ABudgetThatHoldsEverythingGivesTheBitsOfDense) {
+TEST(Selectors, ABudgetOfTheWholeSequenceGivesTheBitsOfDense) {
   for (uint32_t seed = 0; seed < 12; ++seed) {
     const Scene scene(long_shape(seed));
     const std::vector<float> dense = attended(scene, *selector("dense"));
@@ -167,19 +169,19 @@ TEST(Selectors, ABudgetThatHoldsEverythingGivesTheBitsOfDense) {
   }
 }
 
-TEST(Selectors, QuestFindsTheBlockOfTheOneKeyThatMatters) {
+TEST(Selectors, QuestFindsTheBlockOfTheOnlyRelevantKey) {
   for (uint32_t seed = 0; seed < 20; ++seed) {
     SceneShape shape = long_shape(2 * seed);
     shape.rows = 1;
     shape.masked = 0;
     Scene scene(shape);
-    const int64_t wanted = 64 + seed * 60;
-    float* key = scene.keys.data() + wanted * shape.kv_heads * shape.key_dim;  // of the first head
+    const int64_t target = 64 + seed * 60;
+    float* key = scene.keys.data() + target * shape.kv_heads * shape.key_dim;  // the first head's
     for (float& x : scene.keys) x *= 0.02f;
     for (int d = 0; d < shape.key_dim; ++d) key[d] *= 50;
     scene.read_again();
     std::vector<float> query, spare(shape.key_dim);
-    const PositionRotations::View rotation = scene.rotations->at(scene.positions[wanted], spare.data());
+    const PositionRotations::View rotation = scene.rotations->at(scene.positions[target], spare.data());
     for (int h = 0; h < scene.group(); ++h) {
       query.insert(query.end(), key, key + shape.key_dim);
       kernels().rotate_pairs(query.data() + h * shape.key_dim, rotation.cos, rotation.sin,
@@ -199,25 +201,26 @@ TEST(Selectors, QuestFindsTheBlockOfTheOneKeyThatMatters) {
           "quest:budget=192,window=1,dense_layers=0"}) {
       Selection selection;
       selector(spec, scene)->select(table, block, selection);
-      int64_t seen = 0;
+      int64_t selected = 0;
       bool found = false;
       for (const SelectedPage& page : selection.pages) {
         const PageEntry& entry = table[page.entry];
-        seen += std::popcount(page.mask);
-        found = found || (page.mask & page_bits(wanted - entry.first, wanted + 1 - entry.first)) != 0;
+        selected += std::popcount(page.mask);
+        found = found || (page.mask & page_bits(target - entry.first, target + 1 - entry.first)) != 0;
       }
       EXPECT_TRUE(found) << spec << " seed " << seed;
-      EXPECT_LE(seen, 192) << spec;
+      EXPECT_LE(selected, 192) << spec;
     }
   }
 }
 
-/// Softmax mass of the last query that a method's choice holds, and that the best choice of as many keys holds.
-struct Mass {
+/// The softmax probability that the last query gives to the tokens that a method selects, and to the same number of
+/// best tokens.
+struct SelectedMass {
   double held, best;
   int64_t keys;
 };
-Mass mass_of(const Scene& scene, const std::string& spec) {
+SelectedMass mass_of(const Scene& scene, const std::string& spec) {
   const SceneShape& s = scene.shape;
   QueryBlock block;
   block.first = s.tokens - 1;
@@ -238,7 +241,7 @@ Mass mass_of(const Scene& scene, const std::string& spec) {
     for (int d = 0; d < s.key_dim; ++d) score += static_cast<double>(query[d]) * scene.keys[t * s.key_dim + d];
     sum += weights[t] = std::exp(score);
   }
-  Mass mass{0, 0, 0};
+  SelectedMass mass{0, 0, 0};
   for (const SelectedPage& page : selection.pages) {
     for (int o = 0; o < kPageTokens; ++o) {
       if (!(page.mask >> o & 1)) continue;
@@ -251,7 +254,8 @@ Mass mass_of(const Scene& scene, const std::string& spec) {
   return mass;
 }
 
-/// Keys that drift, k ← ρ·k + noise, without positions: neighbours resemble each other.
+/// Returns a scene without rotary positions whose keys change slowly, k ← ρ·k + noise, so that neighbours are
+/// similar.
 Scene drifting_scene(double rho, uint32_t seed) {
   SceneShape shape;
   shape.heads = shape.kv_heads = 1;
@@ -269,23 +273,23 @@ Scene drifting_scene(double rho, uint32_t seed) {
   return scene;
 }
 
-TEST(Selectors, HipFindsNearlyTheBestKeysWhereNeighboursAreAlike) {
-  double held = 0, best = 0, window = 0, unlike = 0, unlike_best = 0;
+TEST(Selectors, HipFindsNearlyTheBestKeysIfNeighboursAreSimilar) {
+  double held = 0, best = 0, window = 0, independent = 0, independent_best = 0;
   for (uint32_t seed = 1; seed <= 4; ++seed) {
     const char* spec = "hip:budget=512,window=64,sink=4,dense_layers=0";
-    const Mass mass = mass_of(drifting_scene(0.98, seed), spec);
+    const SelectedMass mass = mass_of(drifting_scene(0.98, seed), spec);
     EXPECT_LE(mass.keys, 512 + 64 + 4 + 2);
     held += mass.held, best += mass.best;
     window += mass_of(drifting_scene(0.98, seed), "window:sink=4,window=576").held;
-    const Mass random = mass_of(drifting_scene(0, seed), spec);
-    unlike += random.held, unlike_best += random.best;
+    const SelectedMass random = mass_of(drifting_scene(0, seed), spec);
+    independent += random.held, independent_best += random.best;
   }
   EXPECT_GT(held, 0.85 * best);
   EXPECT_GT(held, 3 * window);
-  EXPECT_LT(unlike, 0.6 * unlike_best);  // that neighbours are alike is what it lives on
+  EXPECT_LT(independent, 0.6 * independent_best);  // the method depends on similar neighbours
 }
 
-/// What is seen with metadata that the sequence keeps from one pass to the next is what is seen without.
+/// Expects equal outputs with page metadata from earlier passes and without it. Returns the outputs.
 std::vector<float> attended_with_metadata(Scene& scene, const Selector& method,
                                           std::unique_ptr<SequenceState>& metadata) {
   constexpr auto kOwner = Sequence::StateOf::kSelector;
@@ -298,20 +302,20 @@ std::vector<float> attended_with_metadata(Scene& scene, const Selector& method,
   return with;
 }
 
-TEST(Selectors, MetadataFollowsPagesThatAreWrittenAgain) {
+TEST(Selectors, MetadataOfRewrittenPagesIsUpdated) {
   SceneShape shape = long_shape(2);
   shape.rows = 1;
   Scene scene(shape);
   const auto quest = selector("quest:budget=256,window=1,dense_layers=0", scene);
   std::unique_ptr<SequenceState> metadata = quest->new_state();
   const std::vector<float> before = attended_with_metadata(scene, *quest, metadata);
-  // Other keys in the same pages: what the old ones said must not count.
+  // The pages now hold other keys: the old metadata must not be used.
   std::ranges::reverse(scene.keys);
   scene.read_again();
   EXPECT_NE(attended_with_metadata(scene, *quest, metadata), before);
 }
 
-TEST(Selectors, MetadataOfASequenceThatMovedIsMadeAgain) {
+TEST(Selectors, MetadataOfAMovedSequenceIsUpdated) {
   SceneShape shape = long_shape(2);
   shape.rows = 1;
   Scene scene(shape);
@@ -324,7 +328,7 @@ TEST(Selectors, MetadataOfASequenceThatMovedIsMadeAgain) {
   attended_with_metadata(scene, *quest, metadata);
 }
 
-TEST(Selectors, CapabilitiesSayWhatMethodsDo) {
+TEST(Selectors, CapabilitiesMatchTheMethods) {
   for (const auto& entry : attend_methods().entries()) {
     const auto method = attend_methods().make(entry.info.name);
     AttendContext context = AttendContext::uniform(3, AttendLayer{2, 1, {PageFormat::kF32, 16, 16}});
@@ -338,7 +342,7 @@ TEST(Selectors, CapabilitiesSayWhatMethodsDo) {
   }
 }
 
-TEST(Selectors, CapabilitiesOfWrappersAreThoseOfWhatTheyWrap) {
+TEST(Selectors, WrappersHaveTheCapabilitiesOfTheirSelectors) {
   const Capabilities wrapped = attend_methods().capabilities("layers:then=quest,else=(tempscale:then=em-llm)");
   EXPECT_TRUE(wrapped.reads_surprisal);
   EXPECT_TRUE(wrapped.needs_host_pages);
@@ -374,7 +378,7 @@ TEST(Selectors, LmInfiniteKeepsTheFirstTokensWithinTheLimit) {
       Selection selection;
       const PageTable& table = scene.sequence.kv(0).table(0);
       method->select(table, block, selection);
-      std::vector<int> seen(rows * shape.tokens, 0);
+      std::vector<int> times(rows * shape.tokens, 0);
       for (const SelectedPage& page : selection.pages) {
         for (int r = 0; r < rows; ++r) {
           const uint64_t mask =
@@ -382,7 +386,7 @@ TEST(Selectors, LmInfiniteKeepsTheFirstTokensWithinTheLimit) {
           for (int o = 0; o < kPageTokens; ++o) {
             const int64_t token = table[page.entry].first + o, query = block.first + r;
             if (!(mask >> o & 1) || token > query) continue;
-            ++seen[r * shape.tokens + token];
+            ++times[r * shape.tokens + token];
             const int64_t distance = block.positions[r] - (page.position + o);
             const int64_t true_distance = block.positions[r] - scene.positions[token];
             EXPECT_LE(distance, true_distance);
@@ -393,7 +397,7 @@ TEST(Selectors, LmInfiniteKeepsTheFirstTokensWithinTheLimit) {
       }
       for (int r = 0; r < rows; ++r) {
         for (int64_t t = 0; t <= block.first + r; ++t) {
-          EXPECT_EQ(seen[r * shape.tokens + t], t < sink || t > block.first + r - size)
+          EXPECT_EQ(times[r * shape.tokens + t], t < sink || t > block.first + r - size)
               << "token " << t << " row " << r;
         }
       }
@@ -411,7 +415,7 @@ std::string error_of(const std::string& spec) {
   return "";
 }
 
-TEST(AttendMethods, AnUnknownNameGivesTheNearest) {
+TEST(AttendMethods, ErrorsSuggestTheNearestName) {
   EXPECT_NE(error_of("windw").find("window"), std::string::npos);
   EXPECT_NE(error_of("dens").find("dense"), std::string::npos);
   EXPECT_NE(error_of("window:windoww=4").find("did you mean window"), std::string::npos);

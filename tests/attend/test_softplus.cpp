@@ -11,20 +11,21 @@ namespace fathom {
 namespace {
 
 using test::Attended;
-using test::dense_sees;
+using test::dense_visibility;
 using test::Scene;
-using test::Sees;
-using test::window_sees;
+using test::Visibility;
+using test::window_visibility;
 
 constexpr float kScale = 0.5f;
 
-struct Softplus {
+/// The parameters of a softplus form.
+struct FormParameters {
   float power, offset;
   SoftplusForm form() const { return {power, offset}; }
 };
 
-/// Runs the engine's attention with weights of this form.
-Attended attend(const Scene& scene, const Softplus& softplus, const std::string& spec, int threads = 1,
+/// Runs the engine's attention with a softplus form.
+Attended attend(const Scene& scene, const FormParameters& softplus, const std::string& spec, int threads = 1,
                 AttentionWatcher* watcher = nullptr) {
   const test::SceneShape& s = scene.shape;
   const auto selector = attend_methods().make(spec);
@@ -54,8 +55,9 @@ Attended attend(const Scene& scene, const Softplus& softplus, const std::string&
 
 double softplus(double x) { return std::max(x, 0.0) + std::log1p(std::exp(-std::fabs(x))); }
 
-/// The definition: of one row the weights of the tokens that it sees, in double.
-std::vector<double> row_weights(const std::vector<double>& scores, int64_t tokens, const Softplus& form) {
+/// Returns the weights of one row by the definition, in double. scores: of the visible tokens; tokens: length of
+/// the sequence up to the row.
+std::vector<double> row_weights(const std::vector<double>& scores, int64_t tokens, const FormParameters& form) {
   std::vector<double> weights;
   double sum = 0;
   for (const double score : scores) sum += weights.emplace_back(softplus(score));
@@ -70,7 +72,7 @@ std::vector<double> row_weights(const std::vector<double>& scores, int64_t token
   return weights;
 }
 
-void rotation(const Scene& scene, const float* x, int64_t position, std::vector<double>& out) {
+void rotate(const Scene& scene, const float* x, int64_t position, std::vector<double>& out) {
   out.assign(x, x + scene.shape.key_dim);
   for (int i = 0; i < scene.rotary.pairs(); ++i) {
     const double angle = static_cast<double>(position) * scene.rotary.frequencies()[i];
@@ -79,8 +81,8 @@ void rotation(const Scene& scene, const float* x, int64_t position, std::vector<
   }
 }
 
-/// [rows, heads, value_dim]
-std::vector<float> by_definition(const Scene& scene, const Softplus& form, const Sees& sees) {
+/// Returns the attention outputs by the definition: [rows, heads, value_dim].
+std::vector<float> by_definition(const Scene& scene, const FormParameters& form, const Visibility& visible) {
   const test::SceneShape& s = scene.shape;
   std::vector<float> out;
   std::vector<double> query, key;
@@ -88,22 +90,22 @@ std::vector<float> by_definition(const Scene& scene, const Softplus& form, const
     const int64_t index = scene.first_row() + r;
     for (int h = 0; h < s.heads; ++h) {
       const int kv_head = h / scene.group();
-      rotation(scene, scene.queries.data() + (r * s.heads + h) * s.key_dim, scene.positions[index], query);
-      std::vector<int64_t> seen;
+      rotate(scene, scene.queries.data() + (r * s.heads + h) * s.key_dim, scene.positions[index], query);
+      std::vector<int64_t> tokens_attended;
       std::vector<double> scores;
       for (int64_t t = 0; t <= index; ++t) {
-        if (scene.is_masked(t, kv_head) || !sees(index, t)) continue;
-        rotation(scene, scene.keys.data() + (t * s.kv_heads + kv_head) * s.key_dim, scene.positions[t], key);
+        if (scene.is_masked(t, kv_head) || !visible(index, t)) continue;
+        rotate(scene, scene.keys.data() + (t * s.kv_heads + kv_head) * s.key_dim, scene.positions[t], key);
         double score = 0;
         for (int d = 0; d < s.key_dim; ++d) score += query[d] * key[d];
-        seen.push_back(t);
+        tokens_attended.push_back(t);
         scores.push_back(score * kScale * std::log(static_cast<double>(index + 1)));
       }
       const std::vector<double> weights = row_weights(scores, index + 1, form);
       for (int d = 0; d < s.value_dim; ++d) {
         double sum = 0;
-        for (size_t i = 0; i < seen.size(); ++i)
-          sum += weights[i] * scene.values[(seen[i] * s.kv_heads + kv_head) * s.value_dim + d];
+        for (size_t i = 0; i < tokens_attended.size(); ++i)
+          sum += weights[i] * scene.values[(tokens_attended[i] * s.kv_heads + kv_head) * s.value_dim + d];
         out.push_back(static_cast<float>(sum));
       }
     }
@@ -117,25 +119,25 @@ void expect_close(const std::vector<float>& found, const std::vector<float>& exp
     ASSERT_NEAR(found[i], expected[i], tolerance * (1 + std::fabs(expected[i]))) << i;
 }
 
-const std::vector<Softplus> kForms{{0, 1}, {3, 1}, {15, 1}, {2, 0.5f}};
+const std::vector<FormParameters> kForms{{0, 1}, {3, 1}, {15, 1}, {2, 0.5f}};
 
-TEST(Softplus, IsTheDefinitionInBlocksPartsAndWindows) {
-  // the whole from its first row; few queries of so many pages that they are shared out; a tile, with masked tokens
+TEST(SoftplusAttention, EqualsTheDefinitionInBlocksPartsAndWindows) {
+  // all rows of a sequence; few queries over enough pages for several parts; many rows, with masked tokens
   for (const test::SceneShape& shape :
        {test::SceneShape{.tokens = 150, .rows = 150}, test::SceneShape{.tokens = 3000, .rows = 2},
         test::SceneShape{
             .rotary_dim = 8, .tokens = 400, .rows = 70, .gaps = 0.1, .masked = 0.1, .position = 128}}) {
     const Scene scene(shape);
-    for (const Softplus& form : kForms) {
+    for (const FormParameters& form : kForms) {
       SCOPED_TRACE(testing::Message() << shape.tokens << " tokens, power " << form.power);
-      expect_close(attend(scene, form, "dense").out, by_definition(scene, form, dense_sees()), 2e-4f);
+      expect_close(attend(scene, form, "dense").out, by_definition(scene, form, dense_visibility()), 2e-4f);
       expect_close(attend(scene, form, "window:sink=2,window=50").out,
-                   by_definition(scene, form, window_sees(2, 50)), 2e-4f);
+                   by_definition(scene, form, window_visibility(2, 50)), 2e-4f);
     }
   }
 }
 
-TEST(Softplus, ThreadsChangeNothing) {
+TEST(SoftplusAttention, ResultsDoNotDependOnTheNumberOfThreads) {
   for (const test::SceneShape& shape :
        {test::SceneShape{.tokens = 3000, .rows = 2}, test::SceneShape{.tokens = 300, .rows = 200}}) {
     const Scene scene(shape);
@@ -145,9 +147,9 @@ TEST(Softplus, ThreadsChangeNothing) {
   }
 }
 
-TEST(Softplus, TheSharesOfAllTokensThatAWatcherSeesAreOne) {
+TEST(SoftplusAttention, ObservedSharesSumToOnePerQuery) {
   const Scene scene({.tokens = 400, .rows = 3});
-  for (const Softplus& form : kForms) {
+  for (const FormParameters& form : kForms) {
     AttentionMass mass({1}, scene.shape.kv_heads, 0);
     attend(scene, form, "dense", 1, &mass);
     double total = 0;
@@ -163,7 +165,7 @@ AttendContext context_of(bool softplus) {
   return context;
 }
 
-/// The power of the form that replaces a layer's own; −1: none does.
+/// Returns the power of a softplus form; −1 if `form` is null.
 float power_of(const AttentionForm* form) {
   if (!form) return -1;
   const WeightFunction weights = form->weights(kernels(), {});
@@ -171,7 +173,7 @@ float power_of(const AttentionForm* form) {
   return weights.constants[0];
 }
 
-TEST(Softplus, WrappersAskTheSelectorsInside) {
+TEST(SoftplusAttention, WrappersForwardTheFormOfTheirSelectors) {
   const auto made = [&](const std::string& spec) {
     auto selector = attend_methods().make(spec);
     selector->attach(context_of(true));
@@ -185,7 +187,7 @@ TEST(Softplus, WrappersAskTheSelectorsInside) {
   EXPECT_EQ(power_of(layers->form(0)), -1);
 }
 
-TEST(Softplus, RefusesModelsOfSoftmaxAndBadValues) {
+TEST(SoftplusAttention, RefusesSoftmaxModelsAndInvalidValues) {
   const auto error_of = [](const std::string& spec) -> std::string {
     try {
       attend_methods().make(spec)->attach(context_of(false));

@@ -1,4 +1,4 @@
-// Selectors that choose single tokens, chunks or clusters, with a memory of the sequence.
+// Selectors of single tokens, chunks or clusters, which keep a state for each sequence.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -24,7 +24,7 @@ std::vector<int64_t> all_below(int64_t end) {
   return tokens;
 }
 
-/// The indices of the k largest.
+/// Returns the indices of the k largest scores.
 std::set<int64_t> largest(const std::vector<double>& scores, int64_t k) {
   std::vector<int64_t> order(scores.size());
   std::iota(order.begin(), order.end(), 0);
@@ -32,7 +32,7 @@ std::set<int64_t> largest(const std::vector<double>& scores, int64_t k) {
   return {order.begin(), order.begin() + k};
 }
 
-TEST(TokenSelect, SeesSinksTheNewestAndTheTokensWithMostVotes) {
+TEST(TokenSelect, SelectsTheSinkTheWindowAndTheTokensWithMostVotes) {
   for (uint32_t seed = 1; seed <= 4; ++seed) {
     ReadingShape shape;
     shape.seed = seed;
@@ -49,18 +49,18 @@ TEST(TokenSelect, SeesSinksTheNewestAndTheTokensWithMostVotes) {
     for (const int64_t t : largest(votes, 100)) expected.insert(t + 10);
     for (int64_t t = 0; t < 10; ++t) expected.insert(t);
     for (int64_t t = 1430; t < 1500; ++t) expected.insert(t);
-    EXPECT_EQ(as_set(reading.seen(0)), expected);
-    EXPECT_EQ(reading.seen(0), reading.seen(1)) << "all heads of a layer see the same";
+    EXPECT_EQ(as_set(reading.attended(0)), expected);
+    EXPECT_EQ(reading.attended(0), reading.attended(1)) << "heads of a layer differ";
   }
 }
 
-TEST(TokenSelect, ChunksOfAPassChooseForThemselves) {
+TEST(TokenSelect, EachChunkOfAPassHasItsOwnSelection) {
   Reading whole({}, "tokenselect:budget=64,window=200,sink=0,chunk=128");
   Reading parts({}, "tokenselect:budget=64,window=200,sink=0,chunk=128");
   whole.read(1024 + 128);
   for (int i = 0; i < 9; ++i) parts.read(128);
-  // the selections of the whole pass are those of its first chunk, which sees all
-  EXPECT_EQ(whole.seen(0), all_below(1152));
+  // the selections of the whole pass are those of its first chunk, which attends to all tokens
+  EXPECT_EQ(whole.attended(0), all_below(1152));
   const QueryBlock block{.layer = 0,
                          .head = 0,
                          .group = 2,
@@ -70,28 +70,28 @@ TEST(TokenSelect, ChunksOfAPassChooseForThemselves) {
   Selection selection;
   whole.selector->select(whole.sequence.kv(0).table(0), block, selection);
   ASSERT_EQ(selection.pages.size(), parts.selections[0].pages.size());
-  int64_t seen = 0;
+  int64_t attended = 0;
   for (size_t i = 0; i < selection.pages.size(); ++i) {
     EXPECT_EQ(selection.pages[i].entry, parts.selections[0].pages[i].entry);
     EXPECT_EQ(selection.pages[i].mask, parts.selections[0].pages[i].mask);
-    seen += std::popcount(selection.pages[i].mask);
+    attended += std::popcount(selection.pages[i].mask);
   }
-  EXPECT_EQ(seen, 64 + 200);
+  EXPECT_EQ(attended, 64 + 200);
 }
 
-TEST(TokenSelect, RowsOfAChunkSeeTheChunkHoweverShortTheLocalPart) {
+TEST(TokenSelect, RowsAttendToTheirChunkEvenIfTheWindowIsShorter) {
   Reading reading({}, "tokenselect:budget=64,window=16,sink=0,chunk=128");
   for (int i = 0; i < 9; ++i) reading.read(128);
-  const std::vector<int64_t> seen = reading.seen(0);
-  EXPECT_EQ(seen.size(), 64u + 128);
-  EXPECT_EQ(seen[64], 1024);
+  const std::vector<int64_t> attended = reading.attended(0);
+  EXPECT_EQ(attended.size(), 64u + 128);
+  EXPECT_EQ(attended[64], 1024);
 }
 
-TEST(TokenSelect, AChoiceIsUsedAgainOnlyForQueriesThatAreAlike) {
+TEST(TokenSelect, SelectionsAreReusedOnlyForSimilarQueries) {
   for (const double theta : {0.9, 1.0}) {
     Reading reading({}, "tokenselect:budget=64,window=16,sink=0,theta=" + std::to_string(theta));
     reading.read(1000);
-    // without rotation by distance: the same query at the next position is nearly the same
+    // only slow rotary pairs: the same query at the next position is nearly unchanged
     for (int h = 0; h < 4; ++h) {
       for (int d = 0; d < 16; ++d) {
         for (int64_t t = 1000; t < 1004; ++t)
@@ -99,49 +99,49 @@ TEST(TokenSelect, AChoiceIsUsedAgainOnlyForQueriesThatAreAlike) {
         if (d == 12) reading.query(1001, h)[d] += 0.3f;
       }
     }
-    const auto chosen = [&] {
+    const auto selected = [&] {
       std::set<int64_t> tokens;
-      for (const int64_t t : reading.seen(0))
+      for (const int64_t t : reading.attended(0))
         if (t < 980) tokens.insert(t);
       return tokens;
     };
     reading.read(1);
-    const std::set<int64_t> first = chosen();
+    const std::set<int64_t> first = selected();
     reading.read(1);
-    EXPECT_EQ(chosen() == first, theta < 1);
+    EXPECT_EQ(selected() == first, theta < 1);
     reading.read(1);
     reading.read(1);  // the opposite query
-    EXPECT_NE(chosen(), first);
+    EXPECT_NE(selected(), first);
   }
 }
 
-TEST(TokenSelect, PackedPagesKeepOrderAndLeaveNoGaps) {
+TEST(TokenSelect, CompactedPagesKeepTheirOrderAndLeaveNoGaps) {
   Reading reading({}, "tokenselect:budget=100,window=70,sink=64,positions=compacted");
   reading.read(1999);
   reading.read(1);
   const PageTable& table = reading.sequence.kv(0).table(0);
-  int64_t chosen = 0, last = -1;
+  int64_t selected = 0, last = -1;
   for (const SelectedPage& page : reading.selections[0].pages) {
     const PageEntry& entry = table[page.entry];
     const int64_t newest = page.position + 63 - std::countl_zero(page.mask);
-    EXPECT_GE(page.position, entry.position) << "nothing seems farther than it is";
+    EXPECT_GE(page.position, entry.position) << "farther away than the original position";
     EXPECT_GT(newest, last);
     last = newest;
     if (entry.first + entry.filled > 1930) {
       EXPECT_EQ(page.position, entry.position);
       continue;
     }
-    chosen += std::popcount(page.mask);
-    // its last token is just before what is chosen after it
-    EXPECT_EQ(1930 - newest - 1, 64 + 100 - chosen - (reading.seen(0).size() - 64 - 100 - 70));
+    selected += std::popcount(page.mask);
+    // the last selected token of the page is just before the next selected token
+    EXPECT_EQ(1930 - newest - 1, 64 + 100 - selected - (reading.attended(0).size() - 64 - 100 - 70));
   }
-  EXPECT_EQ(reading.seen(0).size(), 64u + 100 + 70);
-  EXPECT_EQ(reading.selections[0].pages[0].position, 1930 - 164) << "the first tokens, a whole page";
+  EXPECT_EQ(reading.attended(0).size(), 64u + 100 + 70);
+  EXPECT_EQ(reading.selections[0].pages[0].position, 1930 - 164) << "the sink is a whole page";
 }
 
-/// What a full step at the end of `tokens` thinks of each: the largest attention of the heads that share keys,
-/// lifted by neighbours.
-std::vector<double> liked(Reading& reading, int kv_head, int64_t tokens) {
+/// Returns the scores of a full step at the end of `tokens`: the maximum attention over the heads that share keys,
+/// with max-pooling over neighbours.
+std::vector<double> full_step_scores(Reading& reading, int kv_head, int64_t tokens) {
   std::vector<double> best(tokens), pooled(tokens);
   for (int h = kv_head * 2; h < kv_head * 2 + 2; ++h) {
     std::vector<double> row = reading.scores(tokens - 1, h, 0, tokens);
@@ -154,83 +154,83 @@ std::vector<double> liked(Reading& reading, int kv_head, int64_t tokens) {
   return pooled;
 }
 
-TEST(Recycled, AFewStepsSeeWhatTheLatestFullOneLiked) {
+TEST(Recycled, StepsAttendToTheBestTokensOfTheLatestFullStep) {
   for (uint32_t seed = 1; seed <= 3; ++seed) {
     ReadingShape shape;
     shape.seed = seed;
     Reading reading(shape, "recycled:budget=50,share=0,stride=4,cosine=1");
     reading.read(1200);
-    EXPECT_EQ(reading.seen(0), all_below(1200)) << "a prompt is read in full";
+    EXPECT_EQ(reading.attended(0), all_below(1200)) << "a prompt is read in full";
     int64_t full = 1200;
     for (int step = 1; step <= 9; ++step) {
       reading.read(1);
       const int64_t end = 1200 + step;
       for (int head = 0; head < 2; ++head) {
-        const std::vector<int64_t> seen = reading.seen(head);
+        const std::vector<int64_t> attended = reading.attended(head);
         if (step % 4 == 0) {
-          EXPECT_EQ(seen, all_below(end));
+          EXPECT_EQ(attended, all_below(end));
           continue;
         }
-        EXPECT_EQ(seen.size(), 50u);
-        const std::vector<double> pooled = liked(reading, head, full);
-        // of equal ones, neighbours of one high score, any may be chosen
+        EXPECT_EQ(attended.size(), 50u);
+        const std::vector<double> pooled = full_step_scores(reading, head, full);
+        // among equal scores (neighbours of one high score) any token may be selected
         std::vector<double> sorted = pooled;
         std::ranges::sort(sorted, std::greater());
         const double least = sorted[50 - (end - full) - 1];
-        for (const int64_t t : seen) EXPECT_TRUE(t >= full || pooled[t] >= least * (1 - 1e-4)) << t;
-        for (int64_t t = full; t < end; ++t) EXPECT_TRUE(std::ranges::binary_search(seen, t)) << "new: " << t;
+        for (const int64_t t : attended) EXPECT_TRUE(t >= full || pooled[t] >= least * (1 - 1e-4)) << t;
+        for (int64_t t = full; t < end; ++t) EXPECT_TRUE(std::ranges::binary_search(attended, t)) << "new: " << t;
       }
       if (step % 4 == 0) full = end;
     }
   }
 }
 
-TEST(Recycled, BlocksAreChosenByTheirBestToken) {
+TEST(Recycled, BlocksAreSelectedByTheirBestToken) {
   constexpr int64_t kPrompt = 1200, kBlock = 16, kBlocks = kPrompt / kBlock;
   Reading reading({}, "recycled:budget=161,share=0,cosine=-1,block=16");
   reading.read(kPrompt);
   reading.read(1);
   for (int head = 0; head < 2; ++head) {
-    const std::vector<double> pooled = liked(reading, head, kPrompt);
+    const std::vector<double> pooled = full_step_scores(reading, head, kPrompt);
     std::vector<double> best;
     for (int64_t b = 0; b < kBlocks; ++b)
       best.push_back(*std::max_element(pooled.begin() + b * kBlock, pooled.begin() + (b + 1) * kBlock));
     std::vector<double> sorted = best;
     std::ranges::sort(sorted, std::greater());
-    std::map<int64_t, int64_t> seen;  // tokens by block
-    for (const int64_t t : reading.seen(head))
-      if (t < kPrompt) ++seen[t / kBlock];
-    EXPECT_EQ(seen.size(), 160u / kBlock);
-    for (const auto& [block, tokens] : seen) {
+    std::map<int64_t, int64_t> attended;  // tokens by block
+    for (const int64_t t : reading.attended(head))
+      if (t < kPrompt) ++attended[t / kBlock];
+    EXPECT_EQ(attended.size(), 160u / kBlock);
+    for (const auto& [block, tokens] : attended) {
       EXPECT_EQ(tokens, kBlock) << block;
       EXPECT_GE(best[block], sorted[160 / kBlock - 1] * (1 - 1e-4)) << block;
     }
   }
 }
 
-TEST(Recycled, TheWorstLeaveFirstHoweverManyStepsPass) {
+TEST(Recycled, TheLowestScoresAreReplacedFirst) {
   constexpr int64_t kPrompt = 1000, kBudget = 170;
   Reading reading({}, "recycled:budget=170,share=0,cosine=-1");  // no further full step
   reading.read(kPrompt);
-  std::vector<double> pooled[2] = {liked(reading, 0, kPrompt), liked(reading, 1, kPrompt)};
+  std::vector<double> pooled[2] = {full_step_scores(reading, 0, kPrompt), full_step_scores(reading, 1, kPrompt)};
   for (int64_t step = 1; step <= kBudget + 3; ++step) {
     reading.read(1);
     for (int head = 0; head < 2; ++head) {
-      const std::vector<int64_t> seen = reading.seen(head);
-      EXPECT_EQ(std::ssize(seen), std::max(kBudget, step));
+      const std::vector<int64_t> attended = reading.attended(head);
+      EXPECT_EQ(std::ssize(attended), std::max(kBudget, step));
       std::vector<double> sorted = pooled[head];
       std::ranges::sort(sorted, std::greater());
       const double least = step < kBudget ? sorted[kBudget - step - 1] : 2;
-      for (const int64_t t : seen) {
+      for (const int64_t t : attended) {
         const double score = t < kPrompt ? pooled[head][t] : 2;
         ASSERT_GE(score, least * (1 - 1e-4)) << t << " in step " << step;
       }
-      for (int64_t t = kPrompt; t < kPrompt + step; ++t) ASSERT_TRUE(std::ranges::binary_search(seen, t)) << t;
+      for (int64_t t = kPrompt; t < kPrompt + step; ++t) ASSERT_TRUE(std::ranges::binary_search(attended, t)) << t;
     }
   }
 }
 
-TEST(Recycled, TheFullStepIsPutOffWhileQueriesStayAlike) {
+TEST(Recycled, FullStepsArePostponedWhileQueriesAreSimilar) {
   Reading reading({}, "recycled:budget=64,share=0,stride=2,cosine=0.5");
   for (int64_t t = 999; t < 1008; ++t)
     for (int h = 0; h < 4; ++h)
@@ -239,49 +239,50 @@ TEST(Recycled, TheFullStepIsPutOffWhileQueriesStayAlike) {
   std::vector<int64_t> full;
   for (int64_t t = 1000; t < 1008; ++t) {
     reading.read(1);
-    if (reading.seen(0).size() > 64) full.push_back(t);
+    if (reading.attended(0).size() > 64) full.push_back(t);
   }
-  EXPECT_EQ(full, (std::vector<int64_t>{1005}));  // compared at 1001, 1003, 1005 (another), 1007
+  EXPECT_EQ(full, (std::vector<int64_t>{1005}));  // compared at 1001, 1003, 1005 (different) and 1007
 }
 
-TEST(Recycled, AfterARewindBehindTheFullStepTheNextOneIsFull) {
+TEST(Recycled, TheStepAfterARewindToBeforeTheFullStepIsFull) {
   Reading reading({}, "recycled:budget=64,share=0,stride=9,cosine=1");
   reading.read(1000);
   reading.read(1);
   reading.read(1);
   reading.remove_newest(1);
   reading.read(1);
-  EXPECT_EQ(reading.seen(0).size(), 64u);
+  EXPECT_EQ(reading.attended(0).size(), 64u);
   reading.remove_newest(3);
   reading.read(1);
-  EXPECT_EQ(reading.seen(0).size(), 1000u);
+  EXPECT_EQ(reading.attended(0).size(), 1000u);
 }
 
-TEST(Hip, ASearchServesSoManySteps) {
+TEST(Hip, SearchesAreReusedForRefreshSteps) {
   Reading reading({}, "hip:budget=64,window=32,sink=4,dense_layers=0,refresh=3");
   reading.read(1000);
   std::set<int64_t> found;
-  int64_t searched = 0;  // tokens there were
+  int64_t searched = 0;  // length of the sequence at the latest search
   for (int step = 0; step < 6; ++step) {
-    if (step == 5) reading.remove_newest(2);  // behind the latest search: there is a new one
+    if (step == 5) reading.remove_newest(2);  // to before the latest search: the next step searches
     reading.read(1);
     const int64_t end = reading.sequence.tokens();
-    std::set<int64_t> seen = as_set(reading.seen(1));
-    for (int64_t t = end - 32; t < end; ++t) EXPECT_TRUE(seen.erase(t)) << "newest: " << t;
+    std::set<int64_t> attended = as_set(reading.attended(1));
+    for (int64_t t = end - 32; t < end; ++t) EXPECT_TRUE(attended.erase(t)) << "newest: " << t;
     if (step % 3 == 0 || step == 5) {
-      searched = end, found = seen;
-      EXPECT_LE(std::ssize(seen), 64 + 4 + 2);
+      searched = end, found = attended;
+      EXPECT_LE(std::ssize(attended), 64 + 4 + 2);
       continue;
     }
-    for (int64_t t = searched - 32; t < end - 32; ++t) EXPECT_TRUE(seen.erase(t)) << "since the search: " << t;
-    EXPECT_EQ(seen, found);
+    for (int64_t t = searched - 32; t < end - 32; ++t) EXPECT_TRUE(attended.erase(t)) << "since the search: " << t;
+    EXPECT_EQ(attended, found);
   }
 }
 
-TEST(ShadowKv, SeesOutliersTheNewestAndTheChunkThatIsAskedFor) {
+TEST(ShadowKv, SelectsOutliersTheNewestTokensAndTheMatchingChunk) {
   Reading reading({}, "shadowkv:budget=64,outliers=5");
   for (float& x : reading.keys) x *= 0.1f;
-  const auto set_chunk = [&](int64_t chunk, float sign) {  // one direction in all its keys, or two opposite ones
+  const auto set_chunk = [&](int64_t chunk,
+                             float sign) {  // one direction in all keys of the chunk, or two opposite ones
     for (int64_t t = chunk * 8; t < chunk * 8 + 8; ++t)
       for (int d = 0; d < 16; ++d) reading.key(t, 0)[d] += d >= 14 ? 5 * (t % 2 ? sign : 1.0f) : 0;
   };
@@ -290,57 +291,58 @@ TEST(ShadowKv, SeesOutliersTheNewestAndTheChunkThatIsAskedFor) {
   for (int h = 0; h < 2; ++h)
     for (int d = 0; d < 16; ++d) reading.query(1500, h)[d] = d >= 14 ? 3 : 0;
   reading.read(1500);
-  EXPECT_EQ(reading.seen(0), all_below(1500));
+  EXPECT_EQ(reading.attended(0), all_below(1500));
   reading.read(1);
-  const std::set<int64_t> seen = as_set(reading.seen(0));
-  for (int64_t t = 0; t < 8; ++t) EXPECT_TRUE(seen.contains(77 * 8 + t));
+  const std::set<int64_t> attended = as_set(reading.attended(0));
+  for (int64_t t = 0; t < 8; ++t) EXPECT_TRUE(attended.contains(77 * 8 + t));
   const int64_t exact = 1500 / 64 * 64 - 64 + (1500 - 32 >= 1500 / 64 * 64 ? 64 : 0);
-  for (int64_t t = exact; t < 1501; ++t) EXPECT_TRUE(seen.contains(t)) << t;
-  EXPECT_EQ(std::ssize(seen), 64 + 5 * 8 + 1501 - exact);
+  for (int64_t t = exact; t < 1501; ++t) EXPECT_TRUE(attended.contains(t)) << t;
+  EXPECT_EQ(std::ssize(attended), 64 + 5 * 8 + 1501 - exact);
 }
 
-TEST(ShadowKv, ChunksOfOtherSizesAreChosenWhole) {
+TEST(ShadowKv, ChunksOfOtherSizesAreSelectedWhole) {
   for (const int64_t chunk : {16, 32, 64}) {
     Reading reading({}, "shadowkv:budget=128,outliers=1,block=" + std::to_string(chunk));
     reading.read(1500);
     reading.read(1);
-    const std::vector<int64_t> seen = reading.seen(0);
-    const std::set<int64_t> all = as_set(seen);
-    const int64_t exact = (1500 - 4 * chunk) / 64 * 64;  // from the page on that holds one of the newest chunks
-    int64_t chosen = 0;
+    const std::vector<int64_t> attended = reading.attended(0);
+    const std::set<int64_t> all = as_set(attended);
+    // Tokens from the first page that holds one of the newest chunks are exact.
+    const int64_t exact = (1500 - 4 * chunk) / 64 * 64;
+    int64_t selected = 0;
     for (int64_t first = 0; first < exact; first += chunk) {
       int64_t here = 0;
       for (int64_t t = first; t < first + chunk; ++t) here += all.contains(t) ? 1 : 0;
       EXPECT_TRUE(here == 0 || here == chunk) << "chunk of " << chunk << " at " << first;
-      chosen += here;
+      selected += here;
     }
-    EXPECT_EQ(chosen, 128 + chunk) << "and an outlier";
-    EXPECT_EQ(std::ssize(seen) - chosen, 1501 - exact);
+    EXPECT_EQ(selected, 128 + chunk) << "the budget and one outlier";
+    EXPECT_EQ(std::ssize(attended) - selected, 1501 - exact);
   }
 }
 
-TEST(ShadowKv, WithoutAPromptOfItsOwnTakesWhatWasThere) {
+TEST(ShadowKv, AStateCreatedLateTreatsEarlierTokensAsThePrompt) {
   Reading reading({}, "shadowkv:budget=64,outliers=0");
   reading.read(1000);
   reading.sequence.set_state(Sequence::StateOf::kSelector, reading.selector->new_state());
   reading.read(1);
-  EXPECT_LT(reading.seen(0).size(), 64u + 100);
-  const auto before = reading.seen(1);
+  EXPECT_LT(reading.attended(0).size(), 64u + 100);
+  const auto before = reading.attended(1);
   for (int i = 0; i < 5; ++i) reading.read(1);
-  for (int64_t t = 1000; t < 1006; ++t) EXPECT_TRUE(std::ranges::binary_search(reading.seen(0), t));
+  for (int64_t t = 1000; t < 1006; ++t) EXPECT_TRUE(std::ranges::binary_search(reading.attended(0), t));
   EXPECT_EQ(before.back(), 1000);
 }
 
-TEST(ShadowKv, OutliersAreTheChunksThatTheirMeanDoesNotDescribe) {
+TEST(ShadowKv, OutliersAreTheChunksLeastSimilarToTheirMean) {
   Reading reading({}, "shadowkv:budget=8,outliers=1");
-  for (int64_t t = 0; t < 2000; ++t)  // neighbours are alike, but in one chunk
+  for (int64_t t = 0; t < 2000; ++t)  // neighbours are similar, except in one chunk
     for (int d = 0; d < 16; ++d)
       reading.key(t, 0)[d] =
           (t / 8 == 40 && t % 2 ? -1.0f : 1.0f) * reading.key(t / 8 * 8, 0)[d] * (d < 10 ? 0 : 1);
   reading.read(1500);
   reading.read(1);
-  const std::set<int64_t> seen = as_set(reading.seen(0));
-  for (int64_t t = 320; t < 328; ++t) EXPECT_TRUE(seen.contains(t));
+  const std::set<int64_t> attended = as_set(reading.attended(0));
+  for (int64_t t = 320; t < 328; ++t) EXPECT_TRUE(attended.contains(t));
 }
 
 TEST(Squeezed, KeepsTheAttentionOfTopicsWithATenthOfTheKeys) {
@@ -353,25 +355,25 @@ TEST(Squeezed, KeepsTheAttentionOfTopicsWithATenthOfTheKeys) {
   for (uint32_t seed = 1; seed <= 3; ++seed) {
     shape.seed = seed;
     Reading reading(shape, "squeezed:pruned=0.9,min_context=1024,iterations=20");
-    for (int64_t t = 64; t < shape.tokens; ++t)  // 64 topics; queries ask for one
+    for (int64_t t = 64; t < shape.tokens; ++t)  // 64 topics; each query is near one
       for (int d = 0; d < 32; ++d) {
         reading.key(t, 0)[d] = reading.key(t % 64, 0)[d] + 0.3f * reading.key(t, 0)[d];
         reading.query(t, 0)[d] = 1.5f * reading.key(t % 61, 0)[d] + 0.5f * reading.query(t, 0)[d];
       }
     reading.read(2148);
-    EXPECT_EQ(reading.seen(0), all_below(2148));
+    EXPECT_EQ(reading.attended(0), all_below(2148));
     for (int64_t step = 0; step < 8; ++step) {
       reading.read(1);
       std::vector<double> mass = reading.scores(2148 + step, 0, 0, 2048);
       Reading::softmax(mass);
-      const std::vector<int64_t> seen = reading.seen(0);
+      const std::vector<int64_t> attended = reading.attended(0);
       int64_t keys = 0;
-      for (const int64_t t : seen) {
+      for (const int64_t t : attended) {
         if (t < 2048) held += mass[t], ++keys;
       }
-      EXPECT_EQ(std::ranges::lower_bound(seen, 2048) - seen.begin(), keys);
-      EXPECT_EQ(seen.back(), 2148 + step);
-      EXPECT_EQ(std::ssize(seen) - keys, 2149 + step - 2048) << "the newest are all seen";
+      EXPECT_EQ(std::ranges::lower_bound(attended, 2048) - attended.begin(), keys);
+      EXPECT_EQ(attended.back(), 2148 + step);
+      EXPECT_EQ(std::ssize(attended) - keys, 2149 + step - 2048) << "not all of the newest tokens";
       random += static_cast<double>(keys) / 2048;
       std::ranges::sort(mass, std::greater());
       possible += std::accumulate(mass.begin(), mass.begin() + keys, 0.0);
@@ -382,7 +384,8 @@ TEST(Squeezed, KeepsTheAttentionOfTopicsWithATenthOfTheKeys) {
   EXPECT_GT(held, 3 * random);
 }
 
-/// Two layers that are read in turn, as a model reads them. Their keys are around 64 topics each, in another order.
+/// Two layers that are read one after the other, as in a model. The keys of each are around 64 topics, in different
+/// orders.
 struct TwoLayers {
   static constexpr int kDim = 32;
   static constexpr int64_t kPrompt = 2148;
@@ -398,10 +401,10 @@ struct TwoLayers {
     for (float& x : topics) x = normal(random);
     for (int l = 0; l < 2; ++l) {
       for (int64_t t = 0; t < kPrompt + 1; ++t) {
-        const int64_t topic = l == 0 ? t % 64 : t / 7 % 64, asked = t % 61;
+        const int64_t topic = l == 0 ? t % 64 : t / 7 % 64, query_topic = t % 61;
         for (int d = 0; d < kDim; ++d) {
           keys[l].push_back(topics[topic * kDim + d] + 0.3f * normal(random));
-          queries[l].push_back(1.5f * topics[asked * kDim + d] + 0.5f * normal(random));
+          queries[l].push_back(1.5f * topics[query_topic * kDim + d] + 0.5f * normal(random));
         }
       }
     }
@@ -414,7 +417,7 @@ struct TwoLayers {
     return config;
   }
 
-  /// Reads tokens, and returns what each layer shows the last of them.
+  /// Reads tokens and returns the selection of the last one in each layer.
   std::array<Selection, 2> read(int64_t rows) {
     const int64_t first = sequence.tokens();
     std::vector<int64_t> positions(rows);
@@ -457,7 +460,7 @@ struct TwoLayers {
   std::vector<float> keys[2], queries[2];
 };
 
-TEST(Squeezed, EachLayerIsClusteredByItsOwnKeys) {
+TEST(Squeezed, EachLayerHasClustersOfItsOwnKeys) {
   TwoLayers test;
   test.read(TwoLayers::kPrompt);
   const std::array<Selection, 2> selections = test.read(1);  // the first layer makes the clusters of both
@@ -469,43 +472,43 @@ TEST(Squeezed, EachLayerIsClusteredByItsOwnKeys) {
                      std::inner_product(query, query + TwoLayers::kDim, &test.keys[l][t * TwoLayers::kDim], 0.0));
     Reading::softmax(mass);
     double held = 0;
-    int64_t seen = 0;
+    int64_t attended = 0;
     for (const SelectedPage& page : selections[l].pages) {
       for (int t = 0; t < kPageTokens; ++t) {
         const int64_t token = test.sequence.kv(l).table(0)[page.entry].first + t;
-        if (token < 2048 && page.mask >> t & 1) held += mass[token], ++seen;
+        if (token < 2048 && page.mask >> t & 1) held += mass[token], ++attended;
       }
     }
     std::ranges::sort(mass, std::greater());
-    EXPECT_LT(seen, 2048 / 3) << "layer " << l;
-    EXPECT_GT(held, 0.9 * std::accumulate(mass.begin(), mass.begin() + seen, 0.0)) << "layer " << l;
+    EXPECT_LT(attended, 2048 / 3) << "layer " << l;
+    EXPECT_GT(held, 0.9 * std::accumulate(mass.begin(), mass.begin() + attended, 0.0)) << "layer " << l;
   }
 }
 
-TEST(Squeezed, ClustersComeWithTheLengthAndGoWithARewind) {
+TEST(Squeezed, LongTextsGetClustersAndRewindsRemoveThem) {
   Reading reading({}, "squeezed:pruned=0.8,min_context=500,iterations=3");
   reading.read(400);
   reading.read(1);
-  EXPECT_EQ(reading.seen(0).size(), 401u);
+  EXPECT_EQ(reading.attended(0).size(), 401u);
   reading.read(200);
-  EXPECT_EQ(reading.seen(0).size(), 601u) << "what was read before is too short";
+  EXPECT_EQ(reading.attended(0).size(), 601u) << "the text before this pass is too short";
   reading.read(1);
-  const auto count = std::ssize(reading.seen(0)) + std::ssize(reading.seen(1));
+  const auto count = std::ssize(reading.attended(0)) + std::ssize(reading.attended(1));
   EXPECT_LT(count, 2 * 0.8 * 602);
   EXPECT_GT(count, 2 * 102);
   reading.remove_newest(2);
   reading.remove_newest(110);
   reading.read(1);
-  EXPECT_EQ(reading.seen(0).size(), 491u);
+  EXPECT_EQ(reading.attended(0).size(), 491u);
 }
 
-TEST(Squeezed, AStateThatBeginsLateClustersByTheQueriesAtHand) {
+TEST(Squeezed, AStateCreatedLateUsesTheQueriesOfTheCurrentPass) {
   Reading reading({}, "squeezed:pruned=0.8,min_context=500,iterations=3");
   reading.read(1500);
   reading.sequence.set_state(Sequence::StateOf::kSelector, reading.selector->new_state());
   reading.read(7);
-  EXPECT_LT(reading.seen(0).size() + reading.seen(1).size(), 2 * 0.45 * 1500);
-  EXPECT_TRUE(std::ranges::binary_search(reading.seen(0), 1450));
+  EXPECT_LT(reading.attended(0).size() + reading.attended(1).size(), 2 * 0.45 * 1500);
+  EXPECT_TRUE(std::ranges::binary_search(reading.attended(0), 1450));
 }
 
 TEST(TempScale, DividesScores) {
@@ -517,12 +520,12 @@ TEST(TempScale, DividesScores) {
   ThreadPool pool(1);
   const auto method = attend_methods().make("tempscale:tau=0.5");
   test::expect_equal(test::attend(scene, *method, pool),
-                     test::PlainAttention(sharper, test::dense_sees()).result());
+                     test::PlainAttention(sharper, test::dense_visibility()).result());
   EXPECT_EQ(test::attend(scene, *attend_methods().make("tempscale:tau=1,then=(window:window=50)"), pool).out,
             test::attend(scene, *attend_methods().make("window:window=50"), pool).out);
 }
 
-TEST(TokenSelectors, WithoutAStateSeeEverything) {
+TEST(TokenSelectors, SelectAllTokensWithoutAState) {
   test::SceneShape shape;
   shape.tokens = 700;
   const test::Scene scene(shape);
@@ -536,7 +539,7 @@ TEST(TokenSelectors, WithoutAStateSeeEverything) {
   }
 }
 
-TEST(TokenSelectors, RefuseWhatContradictsItself) {
+TEST(TokenSelectors, RefuseInvalidParameters) {
   for (const char* spec :
        {"tokenselect:budget=0", "tokenselect:pool=2", "tokenselect:theta=2", "recycled:share=0",
         "recycled:stride=0", "recycled:block=24", "shadowkv:budget=7", "shadowkv:block=12", "shadowkv:block=4",
@@ -550,21 +553,21 @@ TEST(TokenSelectors, RefuseWhatContradictsItself) {
   }
 }
 
-TEST(TokenSelectors, ThreadsDoNotMatter) {
+TEST(TokenSelectors, ResultsDoNotDependOnTheNumberOfThreads) {
   for (const char* spec :
        {"tokenselect:budget=50,window=20", "recycled:budget=50", "recycled:budget=50,block=16",
         "shadowkv:budget=64", "shadowkv:budget=64,outliers=2,block=32", "squeezed:min_context=500,iterations=3"}) {
-    std::vector<std::vector<int64_t>> seen;
+    std::vector<std::vector<int64_t>> attended;
     for (const int threads : {1, 3}) {
       Reading reading({}, spec);
-      reading.plan_threads(threads);
+      reading.use_threads(threads);
       reading.read(900);
       reading.read(1);
       reading.read(1);
-      seen.push_back(reading.seen(0));
+      attended.push_back(reading.attended(0));
     }
-    EXPECT_EQ(seen[0], seen[1]) << spec;
-    EXPECT_LT(seen[0].size(), 902u) << spec;
+    EXPECT_EQ(attended[0], attended[1]) << spec;
+    EXPECT_LT(attended[0].size(), 902u) << spec;
   }
 }
 

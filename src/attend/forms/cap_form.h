@@ -5,8 +5,8 @@
 
 namespace fathom {
 
-/// Softmax of scores that are capped smoothly: cap · tanh(score / cap) ("Gemma 2: Improving Open Language Models at
-/// a Practical Size", 2024).
+/// Softmax of soft-capped scores, cap · tanh(score / cap) ("Gemma 2: Improving Open Language Models at a Practical
+/// Size", 2024).
 class CapForm final : public AttentionForm {
  public:
   explicit CapForm(float cap) : constants_{cap} {}

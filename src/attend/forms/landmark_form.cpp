@@ -9,8 +9,8 @@ void LandmarkForm::count(AttentionBlock& block) const {
   block.count.attended += past * block.queries_count();
 }
 
-/// The softmax over the landmarks of pages [begin, end), blocks that are past, for all queries: scratch.shares
-/// becomes [queries, end − begin], lse the log Σ exp of the scores.
+/// Computes the softmax over the landmarks of the past pages [begin, end) for all queries. Sets scratch.shares to
+/// [queries, end − begin] and lse to the log-sum-exp of the scores.
 void LandmarkForm::share_by_landmarks(const Kernels& kernels, const AttentionBlock& block, int64_t begin,
                                       int64_t end, float* lse, AttentionScratch& scratch) const {
   const PageShape& shape = block.kv->shape();

@@ -5,23 +5,24 @@
 
 namespace fathom {
 
-/// Landmark gating ("Landmark Attention: Random-Access Infinite Context Length for Transformers", 2023): pages are
-/// the blocks of the sequence. Each past block is attended to by a softmax of its own and counts by the share that
-/// its landmark has among landmarks and the tokens of the row's own block. Landmarks' values are never read.
+/// Landmark gating ("Landmark Attention: Random-Access Infinite Context Length for Transformers", 2023). Each page
+/// holds one block of the sequence. Each past block has its own softmax; its result is weighted by the probability
+/// of its landmark in a softmax over all landmarks and the tokens of the row's own block. Values of landmarks are
+/// not read.
 class LandmarkForm final : public AttentionForm {
  public:
   explicit LandmarkForm(Landmarks landmarks) : landmarks_(landmarks) {}
 
-  /// For all rows of a block the same blocks of the sequence are past.
-  int64_t rows_together(int64_t token) const override { return token % landmarks_.block() + 1; }
+  /// Limits a block of rows to one landmark block, so that all its rows have the same past blocks.
+  int64_t max_block_rows(int64_t token) const override { return token % landmarks_.block() + 1; }
   uint64_t unattended() const override { return landmarks_.bit(); }
-  /// Each past block is one more pair, of its landmark.
+  /// Counts one more pair per query and past block: its landmark.
   void count(AttentionBlock& block) const override;
   void attend(const Kernels& kernels, const AttentionBlock& block, int64_t begin, int64_t end, float* out,
               float* lse, AttentionScratch& scratch) const override;
 
  private:
-  /// Whether the last page read is the one on which the rows themselves lie.
+  /// Returns whether the last page read contains the rows themselves.
   static bool reads_own_page(const AttentionBlock& block) {
     return !block.reads.empty() && block.last_page_end > block.tokens.front();
   }

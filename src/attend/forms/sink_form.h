@@ -6,11 +6,12 @@
 
 namespace fathom {
 
-/// Softmax with a sink per query head: a score of no token, whose weight counts in the sum alone ("gpt-oss-120b &
-/// gpt-oss-20b Model Card", 2025). The result of softmax without it is multiplied with sigmoid(lse − sink).
+/// Softmax with one sink score per query head, which is part of the normalising sum but belongs to no token
+/// ("gpt-oss-120b & gpt-oss-20b Model Card", 2025). The result of the softmax without the sink is multiplied by
+/// sigmoid(lse − sink).
 class SinkForm final : public AttentionForm {
  public:
-  /// sinks: [heads]
+  /// sinks: [heads], query heads.
   explicit SinkForm(std::vector<float> sinks) : sinks_(std::move(sinks)) {}
   void finish(int head, int value_dim, float* out, float& lse) const override;
   bool has_finish() const override { return true; }

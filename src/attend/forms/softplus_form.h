@@ -6,12 +6,12 @@
 namespace fathom {
 
 /// Softplus attention with re-weighting ("Softplus Attention with Re-weighting Boosts Length Extrapolation in Large
-/// Language Models", 2025). Scores of row i, which may see i keys, are multiplied with ln i; weights are ln(1 +
-/// e^score), divided by their sum. If the power is not 0, a second pass makes them max(0, i·weight − offset)^power.
-/// The offset is 0 in the first three rows.
+/// Language Models", 2025). Row i may attend to i keys. Its scores are multiplied by ln i; its weights are ln(1 +
+/// e^score), divided by their sum. If the power is not 0, a second pass replaces them by max(0, i · weight −
+/// offset)^power. The offset is 0 in the first three rows.
 class SoftplusForm final : public AttentionForm {
  public:
-  /// Rows that see too few keys for any to stand out: their offset is 0.
+  /// The first rows, which attend to too few keys for an offset; their offset is 0.
   static constexpr int64_t kRowsWithoutOffset = 3;
 
   SoftplusForm(float power, float offset) : constants_{power}, offset_(offset) {}

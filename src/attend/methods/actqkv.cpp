@@ -1,4 +1,5 @@
-// InfLLM asked by a probe: queries that differ from those before weigh more; layers that are sure see fewer blocks.
+// InfLLM with probe queries: in the mean query of a chunk, unusual queries have more weight. Layers with
+// concentrated block scores get fewer blocks.
 #include <algorithm>
 #include <cmath>
 #include <deque>
@@ -12,19 +13,20 @@
 namespace fathom {
 namespace {
 
-constexpr size_t kSamples = 100;         // of a layer's entropy, whose mean says how many blocks it needs
-constexpr double kLeast = 32.0 / 46;     // of topk: so many blocks a layer sees in any case
-constexpr float kVarianceFloor = 0.01f;  // of the mean variance: so much is added to that of each channel
+constexpr size_t kSamples = 100;  // the mean of this many entropies of a layer determines its number of blocks
+constexpr double kMinShare = 32.0 / 46;  // minimum number of blocks of a layer, as a share of topk
+constexpr float kVarianceFloor = 0.01f;  // share of the mean variance that is added to each channel's variance
 
-/// What the queries of a layer have been like: mean and variance of each channel, over whole chunks. Once it has
-/// seen `memory` of them, older ones fade.
+/// Mean and variance of each channel of a layer's queries. After `memory` chunks it is an exponential moving
+/// average.
 struct QueryStatistics {
-  std::vector<float> mean, variance;  // [heads·key_dim]
-  double chunks = 0;                  // a short one counts for its share
+  std::vector<float> mean, variance;  // [heads · key_dim]
+  double chunks = 0;                  // a short chunk counts as a fraction of a whole one
 
-  /// queries: [rows, width]
+  /// Adds the queries of a chunk: [rows, width].
   void add(const std::vector<float>& queries, int64_t rows, double share, double memory, ThreadPool& pool);
-  /// [rows] summing to 1: by how far each query is from the mean, in deviations, squared.
+  /// Returns [rows] weights that sum to 1, in proportion to the squared distance of each query from the mean, in
+  /// units of the channels' standard deviations.
   std::vector<float> weights(const std::vector<float>& queries, int64_t rows, ThreadPool& pool) const;
 };
 
@@ -46,16 +48,16 @@ void QueryStatistics::add(const std::vector<float>& queries, int64_t rows, doubl
     for (int64_t r = 0; r < rows; ++r) {
       const float* query = queries.data() + r * width + begin;
       for (int64_t c = 0; c < n; ++c) {
-        const float off = query[c] - sums[c] / static_cast<float>(rows);
-        squares[c] += off * off;
+        const float deviation = query[c] - sums[c] / static_cast<float>(rows);
+        squares[c] += deviation * deviation;
       }
     }
     for (int64_t c = 0; c < n; ++c) {
       float& m = mean[begin + c];
       float& v = variance[begin + c];
-      const float off = sums[c] / static_cast<float>(rows) - m;
-      v += weight * (squares[c] / static_cast<float>(rows) + (1 - weight) * off * off - v);
-      m += weight * off;
+      const float deviation = sums[c] / static_cast<float>(rows) - m;
+      v += weight * (squares[c] / static_cast<float>(rows) + (1 - weight) * deviation * deviation - v);
+      m += weight * deviation;
     }
   });
   chunks += share;
@@ -70,8 +72,8 @@ std::vector<float> QueryStatistics::weights(const std::vector<float>& queries, i
   pool.parallel_for(rows, [&](size_t r, int) {
     const float* query = queries.data() + static_cast<int64_t>(r) * width;
     for (int64_t c = 0; c < width; ++c) {
-      const float off = query[c] - mean[c];
-      weights[r] += off * off / std::max(variance[c] + floor, 1e-30f);
+      const float deviation = query[c] - mean[c];
+      weights[r] += deviation * deviation / std::max(variance[c] + floor, 1e-30f);
     }
   });
   const float sum = std::accumulate(weights.begin(), weights.end(), 0.0f);
@@ -79,14 +81,14 @@ std::vector<float> QueryStatistics::weights(const std::vector<float>& queries, i
   return weights;
 }
 
-/// What a text is read for, if its tokens are known beforehand.
-struct Question {
-  int64_t read = 0;            // tokens of the sequence up to here are known of it
-  std::vector<float> queries;  // [read tokens of it, heads, key_dim], until all are there
-  std::vector<float> vector;   // [heads, key_dim] as it meets far keys; empty: not all is there
+/// The queries, in one layer, of a question that precedes the text.
+struct QuestionQueries {
+  int64_t read = 0;            // sequence index after the last recorded token of the question
+  std::vector<float> queries;  // [recorded tokens, heads, key_dim]; empty once `vector` is set
+  std::vector<float> vector;   // [heads, key_dim] rotated by rotate_far(); empty until the question is complete
 };
 
-/// A rewind brings back neither the statistics nor the entropies: they are of the text as a whole.
+/// The statistics and entropies describe the text as a whole; a rewind does not restore earlier ones.
 struct ProbeState final : BlockState {
   ProbeState(int layer_count, int64_t window_size)
       : BlockState(layer_count, window_size),
@@ -98,16 +100,16 @@ struct ProbeState final : BlockState {
   void rewind(int64_t tokens) override;
 
   std::vector<QueryStatistics> statistics;   // [layers]
-  std::vector<std::deque<float>> entropies;  // [layers] at most kSamples
-  std::vector<Question> questions;           // [layers]
-  int64_t first = -1;                        // of the forward pass that shares out what is left
-  int last_layer = -1;                       // that has taken its share
-  int64_t left = 0;                          // blocks for the layers after it
+  std::vector<std::deque<float>> entropies;  // [layers] the newest, at most kSamples
+  std::vector<QuestionQueries> questions;    // [layers]
+  int64_t first = -1;   // sequence index of the first token of the forward pass that `left` is for
+  int last_layer = -1;  // the latest layer whose number of blocks was determined
+  int64_t left = 0;     // blocks that remain for the layers after it
 };
 
 void ProbeState::rewind(int64_t tokens) {
   BlockState::rewind(tokens);
-  for (Question& question : questions) {
+  for (QuestionQueries& question : questions) {
     if (question.read > tokens) question = {};
   }
 }
@@ -123,8 +125,8 @@ class ActQkv final : public BlockSelectorWith<ProbeState> {
         question_{values.integer("question_begin"), values.integer("question_end")},
         question_weight_(static_cast<float>(values.number("question_weight"))) {
     if (question_.end < question_.begin) {
-      fail_usage("attend method actqkv: expected a question_end of at least question_begin, found ", question_.end,
-                 " and ", question_.begin);
+      fail_usage("attend method actqkv: expected a question_end of at least question_begin, found question_begin=",
+                 question_.begin, " and question_end=", question_.end);
     }
   }
 
@@ -133,8 +135,8 @@ class ActQkv final : public BlockSelectorWith<ProbeState> {
     return begin + block_;
   }
 
-  std::vector<uint32_t> choose(const QueryChunk& chunk, int64_t, ProbeState& state,
-                               ThreadPool& pool) const override {
+  std::vector<uint32_t> select_blocks(const QueryChunk& chunk, int64_t, ProbeState& state,
+                                      ThreadPool& pool) const override {
     const LayerBlocks& layer = state.layers[chunk.layer.layer];
     const std::vector<float> probe = probe_of(chunk, state.statistics[chunk.layer.layer], pool);
     std::vector<float> scores = cosines(layer, probe, pool);
@@ -143,12 +145,12 @@ class ActQkv final : public BlockSelectorWith<ProbeState> {
       const std::vector<float> more = cosines(layer, question, pool);
       for (size_t b = 0; b < scores.size(); ++b) scores[b] += question_weight_ * more[b];
     }
-    return best_blocks(scores, share_of(chunk, scores, state));
+    return best_blocks(scores, block_count(chunk, scores, state));
   }
 
-  /// Keeps the queries of the question until all are there.
-  void note(const QueryChunk& chunk, ProbeState& state) const override {
-    Question& question = state.questions[chunk.layer.layer];
+  /// Records the queries of the question until it is complete.
+  void after_selection(const QueryChunk& chunk, ProbeState& state) const override {
+    QuestionQueries& question = state.questions[chunk.layer.layer];
     const int64_t begin = std::max(chunk.first(), question_.begin);
     const int64_t end = std::min(chunk.first() + chunk.rows, question_.end);
     if (begin >= end || begin != (question.queries.empty() ? question_.begin : question.read)) return;
@@ -158,7 +160,7 @@ class ActQkv final : public BlockSelectorWith<ProbeState> {
     question.read = end;
     if (end < question_.end) return;
     question.vector.resize(chunk.width());
-    for (int head = 0; head < chunk.layer.kv->heads(); ++head) answer(chunk.layer, head, question);
+    for (int head = 0; head < chunk.layer.kv->heads(); ++head) represent_question(chunk.layer, head, question);
     rotate_far(chunk.layer, question.vector.data());
     question.queries = {};
   }
@@ -171,34 +173,36 @@ class ActQkv final : public BlockSelectorWith<ProbeState> {
     return scores;
   }
 
-  /// For the query heads of a key/value head: the mean query of the tokens that the question itself asks for most.
-  void answer(const LayerQueries& queries, int kv_head, Question& question) const {
+  /// Computes question.vector for the query heads of one key/value head: the mean query of those question tokens
+  /// whose keys score highest with the sum of the question's queries.
+  void represent_question(const LayerQueries& queries, int kv_head, QuestionQueries& question) const {
     const int64_t dim = queries.kv->shape().key_dim, width = std::ssize(question.vector);
-    RawKeys raw;
-    read_raw_keys(*queries.kv, kv_head, question_, raw);
+    UnrotatedKeys raw;
+    read_unrotated_keys(*queries.kv, kv_head, question_, raw);
     const std::vector<float> keys = rotated_keys(queries, raw);
-    std::vector<int> seen;
+    std::vector<int> visible;
     for (int t = 0; t < std::ssize(raw.positions); ++t) {
-      if (raw.positions[t] >= 0) seen.push_back(t);
+      if (raw.positions[t] >= 0) visible.push_back(t);
     }
     for (int h = kv_head * queries.group(); h < (kv_head + 1) * queries.group(); ++h) {
-      RawKeys own = raw;  // the queries in place of the keys
-      for (const int t : seen) std::copy_n(question.queries.data() + t * width + h * dim, dim, &own.keys[t * dim]);
+      UnrotatedKeys own = raw;  // with queries in place of the keys
+      for (const int t : visible)
+        std::copy_n(question.queries.data() + t * width + h * dim, dim, &own.keys[t * dim]);
       const std::vector<float> rotated = rotated_keys(queries, own);
       std::vector<float> sum(dim);
-      for (const int t : seen) {
+      for (const int t : visible) {
         for (int64_t d = 0; d < dim; ++d) sum[d] += rotated[t * dim + d];
       }
       float* out = question.vector.data() + h * dim;
       const auto best =
-          best_tokens(keys.data(), static_cast<int>(dim), seen, sum.data(), options().representatives);
+          best_tokens(keys.data(), static_cast<int>(dim), visible, sum.data(), options().representatives);
       for (const int t : best) {
         for (int64_t d = 0; d < dim; ++d) out[d] += own.keys[t * dim + d] / static_cast<float>(best.size());
       }
     }
   }
 
-  /// The weighted mean of a chunk's queries, as they meet far keys.
+  /// Returns the weighted mean of a chunk's queries, rotated by rotate_far().
   std::vector<float> probe_of(const QueryChunk& chunk, QueryStatistics& statistics, ThreadPool& pool) const {
     const int64_t width = chunk.width();
     std::vector<float> queries(chunk.rows * width), probe(width);
@@ -220,9 +224,9 @@ class ActQkv final : public BlockSelectorWith<ProbeState> {
     return probe;
   }
 
-  /// How many blocks a layer sees: topk, or, when single tokens are read and all is known of the layers, a share of
-  /// what they have together, by how undecided each is used to be.
-  int64_t share_of(const QueryChunk& chunk, const std::vector<float>& scores, ProbeState& state) const {
+  /// Returns the number of blocks of a layer. With by_layer, single rows and kSamples entropies, the layers share
+  /// topk · layers blocks in proportion to their mean entropies. Otherwise it is topk.
+  int64_t block_count(const QueryChunk& chunk, const std::vector<float>& scores, ProbeState& state) const {
     const int number = chunk.layer.layer;
     std::deque<float>& samples = state.entropies[number];
     samples.push_back(entropy(*chunk.layer.kernels, scores));
@@ -231,7 +235,7 @@ class ActQkv final : public BlockSelectorWith<ProbeState> {
     double later = 0;
     int64_t layers = 0, after = 0;
     for (int l = 0; l < std::ssize(state.entropies); ++l) {
-      if (state.entropies[l].empty()) continue;  // another method's
+      if (state.entropies[l].empty()) continue;  // a layer with another method
       ++layers;
       if (l >= number) later += mean(state.entropies[l]);
       if (l > number) ++after;
@@ -239,7 +243,7 @@ class ActQkv final : public BlockSelectorWith<ProbeState> {
     if (state.first != chunk.layer.first || number <= state.last_layer) state.left = topk_ * layers;
     state.first = chunk.layer.first;
     state.last_layer = number;
-    const auto fewest = static_cast<int64_t>(std::llround(kLeast * static_cast<double>(topk_)));
+    const auto fewest = static_cast<int64_t>(std::llround(kMinShare * static_cast<double>(topk_)));
     const int64_t most = std::min(2 * topk_, state.left - after * fewest);
     const double share = later > 0 ? mean(samples) / later : 1 / static_cast<double>(after + 1);
     const int64_t count =
@@ -252,7 +256,7 @@ class ActQkv final : public BlockSelectorWith<ProbeState> {
     return std::accumulate(samples.begin(), samples.end(), 0.0) / static_cast<double>(samples.size());
   }
 
-  /// Of softmax(scores), as a share of the largest there can be.
+  /// Returns the entropy of softmax(scores) as a share of its maximum.
   static float entropy(const Kernels& kernels, std::vector<float> scores) {
     if (scores.size() < 2) return 1;
     kernels.softmax(scores.data(), std::ssize(scores));
@@ -277,27 +281,56 @@ SelectorEntry actqkv_method() {
   parameters.insert(
       parameters.end(),
       {block_parameter({.value = "32", .min = 8, .max = 1e9}),
-       topk_parameter({.value = "46", .min = 1, .max = 1e9, .summary = "blocks visible to a layer, on average"}),
-       {"warmup", Type::kFloat, "31", "chunks until queries are weighed, and that are remembered", 0.01, 1e9, {}},
-       {"by_layer", Type::kBool, "true", "whether layers share out blocks when single tokens are read", {}, {}, {}},
-       {"question_begin", Type::kInt, "0", "first token of the question, where a text opens with it", 0, 1e12, {}},
-       {"question_end", Type::kInt, "0", "token after the question; 0: none is known", 0, 1e12, {}},
+       topk_parameter(
+           {.value = "46",
+            .min = 1,
+            .max = 1e9,
+            .summary =
+                "older blocks visible to a layer, on average; more is closer to dense attention and slower"}),
+       {"warmup",
+        Type::kFloat,
+        "31",
+        "chunks before queries are weighted, and over which their statistics are averaged; more adapts slower",
+        0.01,
+        1e9,
+        {}},
+       {"by_layer",
+        Type::kBool,
+        "true",
+        "true: while generating, layers with evenly spread block scores get more blocks, the others fewer",
+        {},
+        {},
+        {}},
+       {"question_begin",
+        Type::kInt,
+        "0",
+        "index of the question's first token, if the question precedes the text",
+        0,
+        1e12,
+        {}},
+       {"question_end",
+        Type::kInt,
+        "0",
+        "index of the token after the question; 0: no question is known",
+        0,
+        1e12,
+        {}},
        {"question_weight",
         Type::kFloat,
         "4",
-        "of the question's cosine, beside the queries' own, while a text is read",
+        "weight of similarity to the question while a text is read; more favours blocks about it",
         0,
         1e6,
         {}}});
   return {
       {.name = "actqkv",
-       .summary = "infllm asked by the queries that differ from those before; layers that are sure of their blocks "
-                  "see fewer",
+       .summary = "infllm with probe queries that weight unusual queries more; layers with concentrated block "
+                  "scores get fewer blocks",
        .paper = "Activation-aware Probe-Query: Effective Key-Value Retrieval for Long-Context LLMs Inference, 2025",
        .needs = "any model",
        .time = "O(sink + topk * block + window + n / block) per token",
-       .memory =
-           "O(n): nothing is dropped; a vector of all query heads for each block and for 64 tokens of two windows",
+       .memory = "O(n): nothing is evicted; a vector of all query heads for each block and for each 64 tokens of "
+                 "the last two windows",
        .parameters = std::move(parameters),
        .capabilities = {.needs_host_pages = true, .works_on_recurrent = true}},
       [](const Values& values) { return std::make_unique<ActQkv>(values); }};

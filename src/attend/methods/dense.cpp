@@ -4,8 +4,7 @@
 namespace fathom {
 namespace {
 
-/// Every token sees every token before it.
-class Dense final : public Selector {
+class DenseSelector final : public Selector {
  public:
   bool selects_by_query() const override { return false; }
   void select(const PageTable& table, const QueryBlock& block, Selection& selection) const override {
@@ -19,14 +18,14 @@ class Dense final : public Selector {
 SelectorEntry dense_method() {
   return {
       {.name = "dense",
-       .summary = "every token sees every token before it",
+       .summary = "every token attends to all tokens before it",
        .paper = "Attention Is All You Need, 2017",
        .exact = true,
        .needs = "any model",
        .time = "O(n) per token",
        .memory = "O(n)",
        .capabilities = {.works_with_compacted = true, .works_with_landmarks = true, .works_on_recurrent = true}},
-      [](const Values&) { return std::make_unique<Dense>(); }};
+      [](const Values&) { return std::make_unique<DenseSelector>(); }};
 }
 
 }  // namespace fathom

@@ -1,4 +1,5 @@
-// The keys that score highest, found by a tree: groups are halved, each half is judged by the keys at its middle.
+// The blocks of keys that score highest, found by a tree search: groups of blocks are halved, and each half is
+// scored by the block at its middle.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -15,30 +16,32 @@
 namespace fathom {
 namespace {
 
-constexpr int kMostRows = 16;  // of a block of prefill that are looked at
+constexpr int kMaxRows = 16;  // rows of a prefill block whose queries are used
 
-struct Group {  // blocks [begin, end)
+/// Blocks [begin, end) of the search.
+struct BlockGroup {
   int64_t begin, end;
   float score;
 };
 
-/// What the latest search of a layer found, for steps of one row.
-struct LayerFound {
-  int64_t end = 0;                          // tokens there were
-  int64_t steps = 0;                        // since
-  int64_t blocks = 0;                       // that were searched
-  std::vector<std::vector<int64_t>> heads;  // [kv_heads] numbers of blocks; empty: there was no search
+/// The result of a layer's latest search, reused by steps of one row.
+struct SearchResult {
+  int64_t end = 0;                          // length of the sequence at the search
+  int64_t steps = 0;                        // steps since the search
+  int64_t blocks = 0;                       // number of blocks searched
+  std::vector<std::vector<int64_t>> heads;  // [kv_heads] block numbers; empty: no search
 
   void rewind(int64_t tokens) {
     if (end > tokens) *this = {};
   }
 };
-using State = LayerStates<LayerFound>;
+using HipState = LayerStates<SearchResult>;
 
-/// The highest score of some queries with a key; a page is scored whole when one of its keys is first asked for.
+/// The highest score of several queries with each key. All keys of a page are scored when the first of them is
+/// needed.
 class BestScores {
  public:
-  /// queries: [count, key_dim], rotated. All must outlive it.
+  /// queries: [count, key_dim], rotated. The arguments must outlive the object.
   BestScores(const Kernels& kernels, const PageTable& table, const PageStore& store,
              const PositionRotations& rotations, const float* queries, int count)
       : table_(table),
@@ -47,7 +50,7 @@ class BestScores {
         count_(count),
         known_(table.size(), -1) {}
 
-  /// −∞ for a hidden token.
+  /// Returns the highest score with a token; −∞ for a masked token.
   float of(int64_t token) {
     const uint32_t s = entry_of(table_, token);
     if (known_[s] < 0) score_page(s);
@@ -72,11 +75,11 @@ class BestScores {
   KeyScores keys_;
   const float* queries_;
   int count_;
-  std::vector<int64_t> known_;  // where in best_ the scores of a entry begin; −1: not yet scored
+  std::vector<int64_t> known_;  // [entries] index of the entry's scores in best_; −1: not scored yet
   std::vector<float> best_;
 };
 
-class Hip final : public LayeredSelector<LayerFound> {
+class Hip final : public LayeredSelector<SearchResult> {
  public:
   explicit Hip(const Values& values)
       : budget_(values.integer("budget")),
@@ -86,13 +89,14 @@ class Hip final : public LayeredSelector<LayerFound> {
         dense_layers_(values.integer("dense_layers")),
         refresh_(values.integer("refresh")) {}
 
-  /// A step of one row looks for keys now and then, for all heads. Blocks of several rows do so each for itself.
-  void plan(const LayerQueries& queries, State& state, ThreadPool& pool) const override {
-    LayerFound& found = state.layers.at(queries.layer);
+  /// In passes of one row, searches for all heads every `refresh` steps. For blocks of several rows, select()
+  /// searches.
+  void plan(const LayerQueries& queries, HipState& state, ThreadPool& pool) const override {
+    SearchResult& found = state.layers.at(queries.layer);
     if (queries.rows == 1 && !found.heads.empty() && ++found.steps < refresh_) return;
     found = {};
     const int64_t blocks = blocks_before(queries.first);
-    if (queries.rows > 1 || sees_all(queries.layer, blocks)) return;
+    if (queries.rows > 1 || attends_to_all(queries.layer, blocks)) return;
     found.end = queries.first + 1;
     found.blocks = blocks;
     found.heads.resize(queries.kv->heads());
@@ -107,56 +111,56 @@ class Hip final : public LayeredSelector<LayerFound> {
     });
   }
 
-  void select(const PageTable& table, const QueryBlock& block, const State* state,
+  void select(const PageTable& table, const QueryBlock& block, const HipState* state,
               Selection& selection) const override {
     const int64_t end = block.first + block.rows;
-    TokenSet choice(table);
-    const LayerFound* found = state ? &state->layers.at(block.layer) : nullptr;
+    TokenSet selected(table);
+    const SearchResult* found = state ? &state->layers.at(block.layer) : nullptr;
     if (found && found->heads.empty()) found = nullptr;
     const int64_t blocks = found ? found->blocks : blocks_before(block.first);
-    if (sees_all(block.layer, blocks)) {
-      choice.add(0, end);
-      return choice.add_to(selection);
+    if (attends_to_all(block.layer, blocks)) {
+      selected.add(0, end);
+      return selected.add_to(selection);
     }
-    choice.add(0, sink_);
-    choice.add(sink_ + blocks * block_, end);
+    selected.add(0, sink_);
+    selected.add(sink_ + blocks * block_, end);
     for (const int64_t number : found ? found->heads[block.head] : search_for(table, block, blocks))
-      choice.add(sink_ + number * block_, sink_ + (number + 1) * block_);
-    choice.add_to(selection);
+      selected.add(sink_ + number * block_, sink_ + (number + 1) * block_);
+    selected.add_to(selection);
   }
 
  private:
-  /// Whole blocks between the first tokens and the window of token `row`.
+  /// Returns the number of whole blocks between the sink and the window of token `row`.
   int64_t blocks_before(int64_t row) const { return (std::max<int64_t>(0, row + 1 - window_) - sink_) / block_; }
   int64_t groups() const { return std::max<int64_t>(1, budget_ / block_); }
-  bool sees_all(int layer, int64_t blocks) const { return layer < dense_layers_ || blocks <= groups(); }
+  bool attends_to_all(int layer, int64_t blocks) const { return layer < dense_layers_ || blocks <= groups(); }
 
-  /// For some rows of a block.
+  /// Searches with the queries of at most kMaxRows rows of a block.
   std::vector<int64_t> search_for(const PageTable& table, const QueryBlock& block, int64_t blocks) const {
     const int dim = block.kv->shape().key_dim;
-    const std::vector<float> queries = sampled_queries(block, dim, kMostRows);
+    const std::vector<float> queries = sampled_queries(block, dim, kMaxRows);
     const auto count = static_cast<int>(std::ssize(queries) / dim);
     BestScores scores(*block.kernels, table, block.kv->store(), block.kv->rotations(), queries.data(), count);
     return search(scores, blocks);
   }
 
-  /// The numbers of the blocks found.
+  /// Returns the numbers of the selected blocks.
   std::vector<int64_t> search(BestScores& scores, int64_t blocks) const {
     const int64_t count = groups();
-    std::vector<Group> groups;
+    std::vector<BlockGroup> groups;
     for (int64_t i = 0; i < count; ++i) groups.push_back({blocks * i / count, blocks * (i + 1) / count, 0});
-    const auto whole = [](const Group& group) { return group.end - group.begin > 1; };
-    std::vector<Group> halves;
+    const auto whole = [](const BlockGroup& group) { return group.end - group.begin > 1; };
+    std::vector<BlockGroup> halves;
     while (std::ranges::any_of(groups, whole)) {
       halves.clear();
-      for (const Group& group : groups) {
+      for (const BlockGroup& group : groups) {
         const int64_t middle = (group.begin + group.end + 1) / 2;
         halves.push_back({group.begin, middle, 0});
         if (middle < group.end) halves.push_back({middle, group.end, 0});
       }
-      for (Group& half : halves) half.score = score(scores, (half.begin + half.end) / 2);
-      // the newer of two that score the same
-      const auto better = [](const Group& a, const Group& b) {
+      for (BlockGroup& half : halves) half.score = score(scores, (half.begin + half.end) / 2);
+      // Among equal scores the newer half is selected.
+      const auto better = [](const BlockGroup& a, const BlockGroup& b) {
         return a.score != b.score ? a.score > b.score : a.begin > b.begin;
       };
       const auto kept = std::min<int64_t>(count, std::ssize(halves));
@@ -165,7 +169,7 @@ class Hip final : public LayeredSelector<LayerFound> {
       groups.swap(halves);
     }
     std::vector<int64_t> found;
-    for (const Group& group : groups) found.push_back(group.begin);
+    for (const BlockGroup& group : groups) found.push_back(group.begin);
     return found;
   }
 
@@ -184,22 +188,41 @@ SelectorEntry hip_method() {
   using Type = Parameter::Type;
   return {
       {.name = "hip",
-       .summary = "the keys that score highest, found by halving groups and judging each half by its middle",
+       .summary =
+           "the keys that score highest, found by repeatedly halving groups and testing the middle of each half",
        .paper = "A Training-free Sub-quadratic Cost Transformer Model Serving Framework With Hierarchically Pruned "
                 "Attention, 2025",
        .needs = "any model",
-       .time = "O(budget · log n) per block of queries or `refresh` steps; pages that are touched are scored whole",
-       .memory = "O(n): nothing is dropped",
-       .parameters = {budget_parameter({.value = "512",
-                                        .min = 2,
-                                        .max = 1e9,
-                                        .summary = "tokens found for a block of queries",
-                                        .old_names = {"keys"}}),
-                      block_parameter({.value = "2", .min = 1, .max = 64}),
-                      window_parameter({.value = "256", .min = 1}),
-                      sink_parameter({.value = "16"}),
-                      {"dense_layers", Type::kInt, "3", "first layers, which see all", 0, 1e6, {}},
-                      {"refresh", Type::kInt, "8", "generated tokens from one search to the next", 1, 1e6, {}}},
+       .time =
+           "O(budget · log n) per block of queries or `refresh` steps; each page with a tested key is scored whole",
+       .memory = "O(n): nothing is evicted",
+       .parameters =
+           {budget_parameter(
+                {.value = "512",
+                 .min = 2,
+                 .max = 1e9,
+                 .summary = "tokens found for a block of queries; more is closer to dense attention and slower",
+                 .old_names = {"keys"}}),
+            block_parameter({.value = "2",
+                             .min = 1,
+                             .max = 64,
+                             .summary = "consecutive tokens found together; larger is faster and less selective"}),
+            window_parameter({.value = "256", .min = 1}),
+            sink_parameter({.value = "16"}),
+            {"dense_layers",
+             Type::kInt,
+             "3",
+             "first layers that attend to all tokens; more is closer to dense attention and slower",
+             0,
+             1e6,
+             {}},
+            {"refresh",
+             Type::kInt,
+             "8",
+             "generated tokens between two searches; more is faster and follows the query more slowly",
+             1,
+             1e6,
+             {}}},
        .capabilities = {.needs_host_pages = true, .works_on_recurrent = true}},
       [](const Values& values) { return std::make_unique<Hip>(values); }};
 }

@@ -1,4 +1,4 @@
-// For models with landmarks: the blocks whose landmarks have the largest shares of attention.
+// For models with landmark tokens: selects the blocks whose landmarks have the highest attention probability.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -13,24 +13,25 @@
 namespace fathom {
 namespace {
 
-/// The keys of the landmarks so far. What was read before this method came is caught up with.
-struct LayerLandmarks {
-  int64_t block = 1;
+/// The keys of a layer's landmarks. Landmarks that were read before the method was enabled are added later.
+struct LandmarkKeys {
+  int64_t block = 1;            // tokens of a block, its landmark included
   std::vector<KeyTable> heads;  // [kv_heads]
 
   void rewind(int64_t tokens) {
     for (KeyTable& keys : heads) keys.shorten(tokens / block);
   }
 };
-using State = LayerStates<LayerLandmarks>;
+using LandmarkState = LayerStates<LandmarkKeys>;
 
-/// Blocks are chosen for each key/value head by a task's rows together (the way of the authors' code when the cache
-/// lies in other memory): the largest share that a landmark has for one of the queries.
+/// Selects blocks per key/value head for all rows of a block together, by the largest probability that a landmark
+/// gets from any of their queries. The authors' code does the same when the cache is offloaded.
 ///
-/// Chosen blocks lie in `topk` + 1 entries just before the rows' own block: in order from the first entry on, or,
-/// if it is one of the `topk` newest, from the second one on. So no block seems farther away than in training. To
-/// choose, older landmarks are taken to be in the first entry, the newest where they are.
-class Landmark final : public LayeredSelector<LayerLandmarks> {
+/// With compacted positions, the selected blocks take `topk` + 1 block positions just before the rows' own block.
+/// They fill these in order from the first one on; the `topk` newest blocks are moved up by one. No block is then
+/// farther away than in training. When landmarks are scored, the `topk` newest are at their own positions and all
+/// older ones at the first of the compacted positions.
+class Landmark final : public LayeredSelector<LandmarkKeys> {
  public:
   explicit Landmark(const Values& values)
       : topk_(values.integer("topk")), original_positions_(values.string("positions") == "original") {}
@@ -38,12 +39,12 @@ class Landmark final : public LayeredSelector<LayerLandmarks> {
   void attach(const AttendContext& context) override {
     if (!context.landmarks) {
       fail_usage(
-          "attend method landmark: expected a model that was trained with landmarks (its file says "
-          "attention.landmark_block), and on its own; this model has none");
+          "attend method landmark: expected a model that was trained with landmarks (attention.landmark_block in "
+          "its file), found a model without landmarks");
     }
     LayeredSelector::attach(context);
   }
-  std::unique_ptr<State> make_state() const override {
+  std::unique_ptr<LandmarkState> make_state() const override {
     auto state = LayeredSelector::make_state();
     for (int i = 0; i < context().layers; ++i) {
       const AttendLayer& layer = context().attention[i];
@@ -53,9 +54,9 @@ class Landmark final : public LayeredSelector<LayerLandmarks> {
     return state;
   }
 
-  void plan(const LayerQueries& queries, State& state, ThreadPool& pool) const override {
+  void plan(const LayerQueries& queries, LandmarkState& state, ThreadPool& pool) const override {
     const PagedKv& kv = *queries.kv;
-    LayerLandmarks& layer = state.layers.at(queries.layer);
+    LandmarkKeys& layer = state.layers.at(queries.layer);
     const int64_t blocks = kv.tokens() / block();
     if (layer.heads[0].size() == blocks) return;
     pool.parallel_for(layer.heads.size(), [&](size_t head, int) {
@@ -63,22 +64,22 @@ class Landmark final : public LayeredSelector<LayerLandmarks> {
     });
   }
 
-  void select(const PageTable& table, const QueryBlock& query, const State* state,
+  void select(const PageTable& table, const QueryBlock& query, const LandmarkState* state,
               Selection& selection) const override {
     const int64_t own = query.first / block();
-    const auto add = [&](int64_t b, int64_t place) {
-      selection.pages.push_back({static_cast<uint32_t>(b), place, table[b].mask, -1});
+    const auto add = [&](int64_t b, int64_t position) {
+      selection.pages.push_back({static_cast<uint32_t>(b), position, table[b].mask, -1});
     };
     if (own <= topk_) {
       for (int64_t b = 0; b <= own; ++b) add(b, table[b].position);
       return;
     }
     const int64_t base = table[own].position - (topk_ + 1) * block();
-    const std::vector<int64_t> chosen =
+    const std::vector<int64_t> selected =
         top_scores(largest_shares(state->layers.at(query.layer).heads[query.head], table, query, own, base), topk_);
-    for (int64_t i = 0; i < std::ssize(chosen); ++i) {
-      const int64_t entry = chosen[i] >= own - topk_ ? i + 1 : i;
-      add(chosen[i], original_positions_ ? table[chosen[i]].position : base + entry * block());
+    for (int64_t i = 0; i < std::ssize(selected); ++i) {
+      const int64_t index = selected[i] >= own - topk_ ? i + 1 : i;
+      add(selected[i], original_positions_ ? table[selected[i]].position : base + index * block());
     }
     add(own, table[own].position);
   }
@@ -86,8 +87,8 @@ class Landmark final : public LayeredSelector<LayerLandmarks> {
  private:
   int64_t block() const { return context().landmarks.block(); }
 
-  /// As stored in their pages, or, for true positions, rotated to their positions in a sequence that begins at
-  /// 0.
+  /// Adds the keys of new landmarks: as stored in their pages for compacted positions; for original positions,
+  /// rotated by their positions relative to the start of the sequence.
   void add_keys(const LayerQueries& queries, int head, int64_t blocks, KeyTable& keys) const {
     const PageTable& table = queries.kv->table(head);
     const PositionRotations& rotations = queries.kv->rotations();
@@ -104,15 +105,15 @@ class Landmark final : public LayeredSelector<LayerLandmarks> {
     read_key(store.shape().format, store.shape().key_dim, store.keys(entry.page),
              static_cast<int>(context().landmarks.tokens), key);
   }
-  static void rotate(const Kernels& kernels, float* key, const PositionRotations& rotations, int64_t place,
+  static void rotate(const Kernels& kernels, float* key, const PositionRotations& rotations, int64_t position,
                      float* spare) {
     if (rotations.pairs() == 0) return;
-    const PositionRotations::View rotation = rotations.at(place, spare);
+    const PositionRotations::View rotation = rotations.at(position, spare);
     kernels.rotate_pairs(key, rotation.cos, rotation.sin, rotations.pairs());
   }
 
-  /// Of blocks [0, count): of the softmax over their landmarks, the most that a query gives each. base: the place
-  /// of the first entry.
+  /// Returns [count]: for blocks [0, count), the largest probability that any query gives the block's landmark in a
+  /// softmax over these landmarks. base: the first of the compacted positions.
   std::vector<float> largest_shares(const KeyTable& keys, const PageTable& table, const QueryBlock& query,
                                     int64_t count, int64_t base) const {
     const int queries = query.rows * query.group;
@@ -120,7 +121,7 @@ class Landmark final : public LayeredSelector<LayerLandmarks> {
     std::vector<float> rotated(query.queries, query.queries + static_cast<int64_t>(queries) * dim);
     inverse_rotate(*query.kernels, query.kv->rotations(), original_positions_ ? table.front().position : base, dim,
                    rotated);
-    const int64_t stride = keys.size();  // of all there are: later rows' too
+    const int64_t stride = keys.size();  // all landmarks, those after these rows included
     std::vector<float> scores(queries * stride), largest(count);
     keys.score(*query.kernels, rotated.data(), queries, scores.data(), stride);
     if (!original_positions_) score_newest(table, query, count, scores.data(), stride);
@@ -134,7 +135,7 @@ class Landmark final : public LayeredSelector<LayerLandmarks> {
     return largest;
   }
 
-  /// Scores of the `topk` newest of `count` landmarks, where they are.
+  /// Sets the scores of the `topk` newest of `count` landmarks, at their own positions.
   void score_newest(const PageTable& table, const QueryBlock& query, int64_t count, float* scores,
                     int64_t stride) const {
     const int dim = query.kv->shape().key_dim;
@@ -154,20 +155,26 @@ class Landmark final : public LayeredSelector<LayerLandmarks> {
 }  // namespace
 
 SelectorEntry landmark_method() {
-  return {{.name = "landmark",
-           .summary = "the blocks whose landmark tokens have the largest shares, and the query's own block",
-           .paper = "Landmark Attention: Random-Access Infinite Context Length for Transformers, 2023",
-           .needs = "a model trained with landmarks",
-           .time = "O(topk * block + n / block) per token; blocks are chosen by up to a block of rows together",
-           .memory = "O(n): nothing is dropped; the key of each landmark once more",
-           .parameters =
-               {topk_parameter(
-                    {.value = "4", .min = 1, .max = 1e9, .summary = "past blocks visible to a block of queries"}),
-                positions_parameter("compacted", {"compacted", "original"},
-                                    "positions of past blocks: compacted to just before the query's block, as in "
-                                    "training, or original")},
-           .capabilities = {.needs_host_pages = true, .works_with_landmarks = true}},
-          [](const Values& values) { return std::make_unique<Landmark>(values); }};
+  return {
+      {.name = "landmark",
+       .summary =
+           "for models with landmark tokens: the blocks whose landmarks score highest, and the current block",
+       .paper = "Landmark Attention: Random-Access Infinite Context Length for Transformers, 2023",
+       .needs = "a model trained with landmarks",
+       .time = "O(topk * block + n / block) per token; up to one block of rows shares a selection",
+       .memory = "O(n): nothing is evicted; a copy of each landmark's key",
+       .parameters =
+           {topk_parameter(
+                {.value = "4",
+                 .min = 1,
+                 .max = 1e9,
+                 .summary =
+                     "past blocks visible to a block of queries; more is closer to dense attention and slower"}),
+            positions_parameter(
+                "compacted", {"compacted", "original"},
+                "compacted: past blocks appear just before the query's block; original: at their own positions")},
+       .capabilities = {.needs_host_pages = true, .works_with_landmarks = true}},
+      [](const Values& values) { return std::make_unique<Landmark>(values); }};
 }
 
 }  // namespace fathom

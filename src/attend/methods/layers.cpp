@@ -1,4 +1,4 @@
-// A selector for some layers and another for the rest.
+// One selector for some layers and another for the other layers.
 #include <set>
 
 #include "attend/methods.h"
@@ -8,7 +8,8 @@
 namespace fathom {
 namespace {
 
-/// "0+4+8-11": layers by number and range; negative: from the last one back; "middle": the middle third.
+/// Parses a set of layers: numbers and ranges such as "0+4+8-11", or "middle" for the middle third. count: layers
+/// of the model. Throws Error (usage) if the text is invalid or the model has no such layer.
 std::set<int> layers_of(const std::string& text, int count) {
   std::set<int> layers;
   if (text == "middle") {
@@ -24,8 +25,7 @@ std::set<int> layers_of(const std::string& text, int count) {
     if (!first || !last || *first > *last)
       fail_usage("attend method layers: full: expected layers as 0+4+8-11, or middle, found ", quote(text));
     if (*last >= count) {
-      fail_usage("attend method layers: full: there is no layer ", *last, ", the model has ", count, ", 0 to ",
-                 count - 1);
+      fail_usage("attend method layers: full: expected layers from 0 to ", count - 1, ", found ", *last);
     }
     for (int64_t i = *first; i <= *last; ++i) layers.insert(static_cast<int>(i));
     begin = end + 1;
@@ -52,9 +52,9 @@ struct BothStates final : SequenceState {
   }
 };
 
-class Layers final : public StatefulSelector<BothStates> {
+class LayersSelector final : public StatefulSelector<BothStates> {
  public:
-  explicit Layers(const Values& values)
+  explicit LayersSelector(const Values& values)
       : named_(values.string("full")),
         then_(attend_methods().make(values.string("then"))),
         else_(attend_methods().make(values.string("else"))) {}
@@ -107,18 +107,25 @@ class Layers final : public StatefulSelector<BothStates> {
 
 SelectorEntry layers_method() {
   using Type = Parameter::Type;
-  return {{.name = "layers",
-           .summary = "some layers see all (or what `then` says), the others what `else` says",
-           .paper = "MASFormer, 2023; LongGen: A Little Goes a Long Way, 2024",
-           .needs = "any model",
-           .time = "that of the two, by their layers",
-           .memory = "O(n): nothing is dropped",
-           .parameters =
-               {{"full", Type::kString, "middle", "layers as 0+4+8-11, or middle: the middle third", {}, {}, {}},
-                {"then", Type::kSpec, "dense", "what these layers see", {}, {}, {}},
-                {"else", Type::kSpec, "window", "what the others see", {}, {}, {}}},
-           .capabilities = {.works_with_compacted = true, .works_on_recurrent = true}},
-          [](const Values& values) { return std::make_unique<Layers>(values); }};
+  return {
+      {.name = "layers",
+       .summary = "one selector for the named layers, another for the other layers",
+       .paper = "MASFormer, 2023; LongGen: A Little Goes a Long Way, 2024",
+       .needs = "any model",
+       .time = "in each layer that of its selector",
+       .memory = "O(n): nothing is evicted",
+       .parameters =
+           {{"full",
+             Type::kString,
+             "middle",
+             "layers that use `then`, as 0+4+8-11, or middle (the middle third); more of them is usually slower",
+             {},
+             {},
+             {}},
+            {"then", Type::kSpec, "dense", "selector of the named layers", {}, {}, {}},
+            {"else", Type::kSpec, "window", "selector of all other layers", {}, {}, {}}},
+       .capabilities = {.works_with_compacted = true, .works_on_recurrent = true}},
+      [](const Values& values) { return std::make_unique<LayersSelector>(values); }};
 }
 
 }  // namespace fathom

@@ -1,4 +1,5 @@
-// Blocks of tokens by an upper bound of what their keys can score: the least and the largest of each dimension.
+// Selects blocks of tokens by an upper bound of their keys' scores, computed from each dimension's minimum and
+// maximum.
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -16,19 +17,20 @@
 namespace fathom {
 namespace {
 
-constexpr int kMostRows = 16;  // of a block of prefill that are looked at
+constexpr int kMaxRows = 16;  // rows of a prefill block whose queries are used
 
-/// The nearest bfloat16 that is not above x, and not below.
+/// Returns the largest bfloat16 that is not above x.
 uint16_t rounded_down(float x) {
   const auto bits = std::bit_cast<uint32_t>(x);
   const bool cut = (bits & 0xffff) != 0 && std::isfinite(x);
   return static_cast<uint16_t>((bits >> 16) + (cut && std::signbit(x) ? 1 : 0));
 }
+/// Returns the smallest bfloat16 that is not below x.
 uint16_t rounded_up(float x) { return static_cast<uint16_t>(rounded_down(-x) ^ 0x8000); }
 
-/// Queries as BoundTask has them: each number as often as a page has blocks.
+/// Queries in the layout of BoundTask: each number is repeated for each block of a page.
 struct SpreadQueries {
-  AlignedBuffer<float> below, above;  // [count, n]
+  AlignedBuffer<float> below, above;  // [count, n] the negative and the positive parts
   SpreadQueries(const std::vector<float>& queries, int64_t dim, int blocks, int64_t n)
       : below(queries.size() / dim * n), above(below.size()) {
     std::ranges::fill(below.span(), 0.0f);
@@ -41,15 +43,15 @@ struct SpreadQueries {
   }
 };
 
-/// Of a layer: the least and the largest of each dimension of the keys of each block of a page, rotated to its
-/// place, by key/value head. As BoundTask has them: dimensions one after the other, the blocks of each side by
-/// side.
+/// The bounds of a layer, stored as page metadata for each key/value head: the minimum and maximum of each
+/// dimension over the rotated keys of each block of a page. The layout is that of BoundTask: dimension by
+/// dimension, with the blocks of a dimension adjacent.
 struct LayerBounds {
   static constexpr bool kDetectsMovedTokens = true;
   std::vector<PageMetadata> bounds;
-  void rewind(int64_t /*tokens*/) {}  // pages tell what they were noted as
+  void rewind(int64_t /*tokens*/) {}  // PageMetadata detects changed pages itself
 };
-using State = LayerStates<LayerBounds>;
+using QuestState = LayerStates<LayerBounds>;
 
 class Quest final : public LayeredSelector<LayerBounds> {
  public:
@@ -69,14 +71,14 @@ class Quest final : public LayeredSelector<LayerBounds> {
     }
   }
 
-  bool selects_from_plan() const override { return false; }  // it only keeps metadata current
+  bool selects_from_plan() const override { return false; }  // plan() only updates the metadata
 
-  void plan(const LayerQueries& queries, State& state, ThreadPool& pool) const override {
+  void plan(const LayerQueries& queries, QuestState& state, ThreadPool& pool) const override {
     if (queries.layer < dense_layers_) return;
     std::vector<PageMetadata>& bounds = state.layers.at(queries.layer).bounds;
     const PagedKv& kv = *queries.kv;
     while (std::ssize(bounds) < kv.heads()) bounds.emplace_back(pools_[queries.layer]);
-    std::vector<int> stale;  // heads: none but where a page has become full since
+    std::vector<int> stale;  // heads whose metadata is not current
     for (int head = 0; head < kv.heads(); ++head)
       if (!bounds[head].current(kv, head)) stale.push_back(head);
     pool.parallel_for(stale.size(), [&](size_t i, int) {
@@ -86,14 +88,14 @@ class Quest final : public LayeredSelector<LayerBounds> {
     });
   }
 
-  void select(const PageTable& table, const QueryBlock& block, const State* state,
+  void select(const PageTable& table, const QueryBlock& block, const QuestState* state,
               Selection& selection) const override {
     PageBudget budget = budget_;
     const bool dense = block.layer < dense_layers_;
     if (dense) budget.share = 1;
     const int dim = block.kv->shape().key_dim;
     const int64_t n = words(dim);
-    const SpreadQueries queries(sampled_queries(block, dim, kMostRows), dim, blocks(), n);
+    const SpreadQueries queries(sampled_queries(block, dim, kMaxRows), dim, blocks(), n);
     const auto count = static_cast<int>(queries.below.size() / n);
     const PageMetadata* bounds = state && !dense ? &state->layers.at(block.layer).bounds.at(block.head) : nullptr;
     std::vector<std::byte> own(bounds ? 0 : n * sizeof(uint32_t));
@@ -114,7 +116,7 @@ class Quest final : public LayeredSelector<LayerBounds> {
  private:
   int blocks() const { return kPageTokens / block_; }
 
-  /// Words of a record for keys of this width.
+  /// Returns the number of words of a record for keys of this width.
   int64_t words(int dim) const {
     const int64_t words = static_cast<int64_t>(dim) * blocks();
     return (words + kBoundWords - 1) / kBoundWords * kBoundWords;
@@ -146,7 +148,7 @@ class Quest final : public LayeredSelector<LayerBounds> {
   int block_;
   int64_t dense_layers_;
   std::vector<std::shared_ptr<MetadataPool>>
-      pools_;  // [layers] of records of each layer; layers of one shape share one
+      pools_;  // [layers] record pools, shared by layers of the same key width
 };
 
 }  // namespace
@@ -154,16 +156,26 @@ class Quest final : public LayeredSelector<LayerBounds> {
 SelectorEntry quest_method() {
   using Type = Parameter::Type;
   std::vector<Parameter> parameters = budget_parameters({.tokens = 2048, .sink = 0, .window = 64});
-  parameters.push_back(block_parameter(
-      {.value = "16", .min = 16, .max = 64, .summary = "tokens that are chosen together: 16, 32 or 64"}));
-  parameters.push_back({"dense_layers", Type::kInt, "2", "first layers, which see all", 0, 1e6, {}});
+  parameters.push_back(
+      block_parameter({.value = "16",
+                       .min = 16,
+                       .max = 64,
+                       .summary = "tokens selected together: 16, 32 or 64; larger is faster and less selective"}));
+  parameters.push_back({"dense_layers",
+                        Type::kInt,
+                        "2",
+                        "first layers that attend to all tokens; more is closer to dense attention and slower",
+                        0,
+                        1e6,
+                        {}});
   return {
       {.name = "quest",
-       .summary = "the blocks of tokens whose keys could score highest, by the least and largest of each dimension",
+       .summary =
+           "the blocks of tokens whose keys could score highest, by an upper bound from their minimum and maximum",
        .paper = "Quest: Query-Aware Sparsity for Efficient Long-Context LLM Inference, 2024",
        .needs = "any model",
        .time = "O(n / block + budget) per token",
-       .memory = "O(n): nothing is dropped; 1/block more for the bounds",
+       .memory = "O(n): nothing is evicted; 1/block more for the bounds",
        .parameters = std::move(parameters),
        .capabilities = {.needs_host_pages = true, .works_with_compacted = true, .works_on_recurrent = true}},
       [](const Values& values) { return std::make_unique<Quest>(values); }};

@@ -1,4 +1,5 @@
-// Most steps see few tokens, those that the latest step over all tokens liked best; such steps come now and then.
+// A full step attends to all tokens. The decode steps between two full steps attend only to the tokens with the
+// highest attention in the latest full step.
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -16,65 +17,66 @@
 namespace fathom {
 namespace {
 
-constexpr int kPool = 7;  // neighbours that a high score lifts: the paper's
+constexpr int kPool = 7;  // width of the max-pooling of scores, as in the paper
 
-/// Tokens that a full step chose. New ones take the places of the worst, one by one.
-class Chosen {
+/// The tokens that a full step selected. Each token generated later replaces the token with the lowest score.
+class RecycledTokens {
  public:
   struct Token {
     float score;
     uint32_t entry;
     uint8_t offset;
   };
-  Chosen(std::vector<Token> tokens, size_t entries)
-      : tokens_(std::move(tokens)), masks_(entries), sure_(std::ssize(tokens_)) {
+  RecycledTokens(std::vector<Token> tokens, size_t entries)
+      : tokens_(std::move(tokens)), masks_(entries), unordered_(std::ssize(tokens_)) {
     order(std::ssize(tokens_));
   }
 
-  /// Puts in order what is needed to tell the best `count`.
+  /// Sorts tokens as far as needed to find the best `count` tokens.
   void order(int64_t count) {
-    constexpr int64_t kAhead = 64;  // steps until the next time
+    constexpr int64_t kAhead = 64;  // steps until the next sort
     const auto better = [](const Token& a, const Token& b) {
       return std::tuple(a.score, a.entry, a.offset) > std::tuple(b.score, b.entry, b.offset);
     };
-    const auto begin = tokens_.begin(), end = begin + sure_;
-    const int64_t sure = std::clamp<int64_t>(count - kAhead, 0, sure_);
-    std::nth_element(begin, begin + sure, end, better);
-    std::sort(begin + sure, end, better);
-    sure_ = sure;
+    const auto begin = tokens_.begin(), end = begin + unordered_;
+    const int64_t unordered = std::clamp<int64_t>(count - kAhead, 0, unordered_);
+    std::nth_element(begin, begin + unordered, end, better);
+    std::sort(begin + unordered, end, better);
+    unordered_ = unordered;
     std::ranges::fill(masks_, 0);
-    for (int64_t i = 0; i < sure; ++i) masks_[tokens_[i].entry] |= uint64_t{1} << tokens_[i].offset;
+    for (int64_t i = 0; i < unordered; ++i) masks_[tokens_[i].entry] |= uint64_t{1} << tokens_[i].offset;
   }
-  bool tells(int64_t count) const { return std::max<int64_t>(count, 0) >= sure_; }
+  /// Returns whether the best `count` tokens can be found without another order().
+  bool is_ordered(int64_t count) const { return std::max<int64_t>(count, 0) >= unordered_; }
 
-  /// The best `count`, which order() was told of.
-  void add_to(int64_t count, TokenSet& choice) const {
-    for (uint32_t s = 0; s < masks_.size(); ++s) choice.add(s, masks_[s]);
-    for (int64_t i = sure_; i < std::min(count, std::ssize(tokens_)); ++i)
-      choice.add(tokens_[i].entry, uint64_t{1} << tokens_[i].offset);
+  /// Adds the best `count` tokens; requires is_ordered(count).
+  void add_to(int64_t count, TokenSet& visible) const {
+    for (uint32_t s = 0; s < masks_.size(); ++s) visible.add(s, masks_[s]);
+    for (int64_t i = unordered_; i < std::min(count, std::ssize(tokens_)); ++i)
+      visible.add(tokens_[i].entry, uint64_t{1} << tokens_[i].offset);
   }
 
  private:
-  std::vector<Token> tokens_;    // the best `sure_` in any order, then the others, best first
-  std::vector<uint64_t> masks_;  // of the entries: the best `sure_`
-  int64_t sure_ = 0;
+  std::vector<Token> tokens_;    // the best `unordered_` in any order, then the others, best first
+  std::vector<uint64_t> masks_;  // [entries] the best `unordered_` tokens
+  int64_t unordered_ = 0;
 };
 
-/// What a layer remembers of its latest full step.
-struct LayerChoice {
-  int64_t end = 0;                                    // tokens there were then; 0: no such step yet
-  bool full = true;                                   // of the step under way
-  int64_t steps = 0;                                  // since, or since queries were last compared
-  std::vector<float> mean;                            // query of that step, the mean over heads: [key_dim]
-  std::vector<std::shared_ptr<const Chosen>> chosen;  // by each key/value head
+/// The result of a layer's latest full step.
+struct FullStep {
+  int64_t end = 0;          // length of the sequence at that step; 0: no full step yet
+  bool full = true;         // whether the current step is a full one
+  int64_t steps = 0;        // steps since that step, or since the last comparison of queries
+  std::vector<float> mean;  // [key_dim] query of that step, summed over heads
+  std::vector<std::shared_ptr<const RecycledTokens>> selected;  // [kv_heads]
 
   void rewind(int64_t left) {
     if (end > left) *this = {};  // the next step is a full one
   }
 };
-using State = LayerStates<LayerChoice, ScoreMemory>;
+using RecycledState = LayerStates<FullStep, ScoreMemory>;
 
-class Recycled final : public LayeredSelector<LayerChoice, ScoreMemory> {
+class Recycled final : public LayeredSelector<FullStep, ScoreMemory> {
  public:
   explicit Recycled(const Values& values)
       : budget_(values.integer("budget")),
@@ -83,61 +85,61 @@ class Recycled final : public LayeredSelector<LayerChoice, ScoreMemory> {
         share_(values.number("share")),
         cosine_(values.number("cosine")) {
     if (budget_ == 0 && share_ == 0)
-      fail_usage("attend method recycled: expected a budget or a share of more than 0: a step must see something");
+      fail_usage("attend method recycled: expected budget or share above 0, found budget=0 and share=0");
   }
 
-  /// What is read several rows at a time is seen in full, and its last row chooses.
-  void plan(const LayerQueries& queries, State& state, ThreadPool& pool) const override {
-    LayerChoice& layer = state.layers.at(queries.layer);
+  /// A pass of several rows is a full step; the attention of its last row makes the selection.
+  void plan(const LayerQueries& queries, RecycledState& state, ThreadPool& pool) const override {
+    FullStep& layer = state.layers.at(queries.layer);
     const std::vector<float> mean = mean_query(queries);
     layer.full = queries.rows > 1 || is_due(layer, mean);
     if (!layer.full) return order(layer, size(layer, queries.first + 1));
     layer.end = queries.first + queries.rows;
     layer.steps = 0;
     layer.mean = mean;
-    choose(queries, layer, state.common.scores, pool);
+    select_tokens(queries, layer, state.common.scores, pool);
   }
 
-  void select(const PageTable& table, const QueryBlock& block, const State* state,
+  void select(const PageTable& table, const QueryBlock& block, const RecycledState* state,
               Selection& selection) const override {
-    TokenSet choice(table);
-    const LayerChoice* layer = state ? &state->layers.at(block.layer) : nullptr;
+    TokenSet visible(table);
+    const FullStep* layer = state ? &state->layers.at(block.layer) : nullptr;
     const int64_t end = block.first + block.rows;
     if (!layer || layer->full) {
-      choice.add(0, end);
-      return choice.add_to(selection);
+      visible.add(0, end);
+      return visible.add_to(selection);
     }
-    choice.add(layer->end, end);
-    layer->chosen[block.head]->add_to(size(*layer, end), choice);
-    choice.add_to(selection);
+    visible.add(layer->end, end);
+    layer->selected[block.head]->add_to(size(*layer, end), visible);
+    visible.add_to(selection);
   }
 
  private:
   int64_t size(int64_t tokens) const {
     return std::max(budget_, static_cast<int64_t>(std::llround(share_ * static_cast<double>(tokens))));
   }
-  /// Of the tokens chosen by the latest full step when there are `end`: each new one takes the place of one.
-  int64_t size(const LayerChoice& layer, int64_t end) const { return size(layer.end) - (end - layer.end); }
+  /// Returns how many of the selected tokens remain at sequence length `end`: each new token replaces one.
+  int64_t size(const FullStep& layer, int64_t end) const { return size(layer.end) - (end - layer.end); }
 
-  /// Forks keep the order they know.
-  static void order(LayerChoice& layer, int64_t count) {
-    for (std::shared_ptr<const Chosen>& chosen : layer.chosen) {
-      if (chosen->tells(count)) continue;
-      auto ordered = std::make_shared<Chosen>(*chosen);
+  /// Sorts the selected tokens as needed. Copies them first, because forks share them.
+  static void order(FullStep& layer, int64_t count) {
+    for (std::shared_ptr<const RecycledTokens>& selected : layer.selected) {
+      if (selected->is_ordered(count)) continue;
+      auto ordered = std::make_shared<RecycledTokens>(*selected);
       ordered->order(count);
-      chosen = std::move(ordered);
+      selected = std::move(ordered);
     }
   }
 
-  /// Whether a step is to see everything: every `stride` steps, if the query has changed since.
-  bool is_due(LayerChoice& layer, const std::vector<float>& mean) const {
+  /// Returns whether this step is a full one: checked every `stride` steps, true if the query has changed enough.
+  bool is_due(FullStep& layer, const std::vector<float>& mean) const {
     if (layer.end == 0) return true;
     if (++layer.steps < stride_) return false;
     layer.steps = 0;
     return cosine_ >= 1 || cosine_of(mean, layer.mean) < cosine_;
   }
 
-  /// Of the last row, not rotated: what was asked, wherever it was asked.
+  /// Returns the unrotated query of the last row, summed over heads. It does not depend on the position.
   static std::vector<float> mean_query(const LayerQueries& queries) {
     const int dim = queries.kv->shape().key_dim;
     std::vector<float> mean(dim);
@@ -146,15 +148,16 @@ class Recycled final : public LayeredSelector<LayerChoice, ScoreMemory> {
     return mean;
   }
 
-  /// The attention of the last row, the largest of a group's heads, decides.
-  void choose(const LayerQueries& queries, LayerChoice& layer, std::vector<float>& scores, ThreadPool& pool) const {
+  /// Selects tokens by the attention of the last row, with the maximum over the heads of a group.
+  void select_tokens(const LayerQueries& queries, FullStep& layer, std::vector<float>& scores,
+                     ThreadPool& pool) const {
     const PagedKv& kv = *queries.kv;
     const int dim = kv.shape().key_dim, group = queries.group();
     std::vector<float> rotated(static_cast<size_t>(queries.heads) * dim), spare(dim);
     for (int h = 0; h < queries.heads; ++h)
       rotate_query(queries, queries.rows - 1, h, spare.data(), rotated.data() + static_cast<int64_t>(h) * dim);
     score_layer(queries, {0, layer.end}, rotated.data(), group, pool, scores);
-    layer.chosen.resize(kv.heads());
+    layer.selected.resize(kv.heads());
     pool.parallel_for(kv.heads(), [&](size_t head, int) {
       const std::span<float> of_group(scores.data() + head * group * layer.end, group * layer.end);
       for (int q = 0; q < group; ++q)
@@ -164,14 +167,15 @@ class Recycled final : public LayeredSelector<LayerChoice, ScoreMemory> {
         for (int64_t t = 0; t < layer.end; ++t) best[t] = std::max(best[t], of_group[q * layer.end + t]);
       max_pool(best, kPool);
       const PageTable& table = kv.table(static_cast<int>(head));
-      if (block_ > 1) share_in_blocks(table, best);
+      if (block_ > 1) max_over_blocks(table, best);
       mask_scores(table, 0, best);
-      layer.chosen[head] = std::make_shared<const Chosen>(best_tokens(table, best, size(layer.end)), table.size());
+      layer.selected[head] =
+          std::make_shared<const RecycledTokens>(best_tokens(table, best, size(layer.end)), table.size());
     });
   }
 
-  /// What the best token of a block of a page scores, each of them scores.
-  void share_in_blocks(const PageTable& table, std::span<float> scores) const {
+  /// Replaces each score by the highest score of its block.
+  void max_over_blocks(const PageTable& table, std::span<float> scores) const {
     for (const PageEntry& entry : table) {
       for (int begin = 0; begin < entry.filled; begin += block_) {
         const std::span<float> block = scores.subspan(entry.first + begin, std::min(block_, entry.filled - begin));
@@ -180,9 +184,10 @@ class Recycled final : public LayeredSelector<LayerChoice, ScoreMemory> {
     }
   }
 
-  /// The k tokens that score highest.
-  static std::vector<Chosen::Token> best_tokens(const PageTable& table, std::span<const float> scores, int64_t k) {
-    std::vector<Chosen::Token> tokens;
+  /// Returns the k tokens with the highest scores.
+  static std::vector<RecycledTokens::Token> best_tokens(const PageTable& table, std::span<const float> scores,
+                                                        int64_t k) {
+    std::vector<RecycledTokens::Token> tokens;
     uint32_t s = 0;
     for (const int64_t t : top_scores(scores, k)) {
       while (table[s].first + table[s].filled <= t) ++s;
@@ -201,23 +206,34 @@ class Recycled final : public LayeredSelector<LayerChoice, ScoreMemory> {
 SelectorEntry recycled_method() {
   using Type = Parameter::Type;
   return {{.name = "recycled",
-           .summary = "generated tokens see what the latest step over all tokens liked best",
+           .summary = "generated tokens attend to the tokens with the highest attention in the last full step",
            .paper = "Recycled Attention: Efficient inference for long-context language models, 2024",
            .needs = "any model; prompts are read in full",
            .time = "O(budget) per token, and O(n) every `stride` tokens at most",
-           .memory = "O(n): nothing is dropped",
-           .parameters = {budget_parameter({.value = "0", .summary = "tokens visible to a step"}),
-                          share_parameter({.value = "0.125"}),
+           .memory = "O(n): nothing is evicted",
+           .parameters = {budget_parameter({.value = "0",
+                                            .summary = "tokens visible to a generated token, if more than share "
+                                                       "gives; more is closer to dense attention and slower"}),
+                          share_parameter({.value = "0.125",
+                                           .summary = "share of all tokens visible to a generated token; more is "
+                                                      "closer to dense attention and slower"}),
                           block_parameter({.value = "1",
                                            .min = 1,
                                            .max = 64,
-                                           .summary = "tokens that are chosen together, a power of two: by 16 they "
-                                                      "are read twice as fast as one by one"}),
-                          {"stride", Type::kInt, "5", "steps from one possible full step to the next", 1, 1e9, {}},
+                                           .summary = "tokens selected together, a power of two; 16 is read twice "
+                                                      "as fast as 1 and keeps neighbours"}),
+                          {"stride",
+                           Type::kInt,
+                           "5",
+                           "generated tokens between two checks for a full step; more is faster and reacts later",
+                           1,
+                           1e9,
+                           {}},
                           {"cosine",
                            Type::kFloat,
                            "0.85",
-                           "a full step comes when the query is less alike the last one's than this; 1: always",
+                           "a full step runs if the cosine to the last full step's query is below this; more: more "
+                           "full steps; 1: always",
                            -1,
                            1,
                            {}}},

@@ -1,5 +1,5 @@
-// Chunks of the prompt by their mean keys; chunks that a mean does not describe are always seen. The keys of chosen
-// chunks may be rebuilt from a form of low rank.
+// Selects chunks of the prompt by their mean keys. Outliers, the chunks whose keys differ most from their mean, are
+// always visible. The keys of selected chunks may be rebuilt from a low-rank form.
 #include <algorithm>
 #include <memory>
 #include <numeric>
@@ -17,47 +17,48 @@
 namespace fathom {
 namespace {
 
-constexpr int64_t kExactChunks = 4;  // newest of the prompt, always seen
+constexpr int64_t kExactChunks = 4;  // newest chunks of the prompt, always visible
 
-/// A chunk of a page.
-struct Chunk {
+/// A chunk of consecutive tokens on one page.
+struct KeyChunk {
   uint32_t entry;
-  uint64_t mask;  // its tokens
+  uint64_t mask;  // tokens of the chunk
 };
 
-/// The chunks of the prompt in one table.
-struct Landmarks {
-  std::vector<Chunk> outliers;  // always seen
-  std::vector<Chunk> chunks;    // of the means
-  KeyTable means;               // of rotated keys
+/// The chunks of the prompt in one page table.
+struct ChunkLandmarks {
+  std::vector<KeyChunk> outliers;  // always visible
+  std::vector<KeyChunk> chunks;    // chunks with a mean
+  KeyTable means;                  // [chunks] means of the rotated keys
 };
 
-/// Of one key/value head.
-struct HeadState {
-  std::shared_ptr<const Landmarks> landmarks;
-  std::vector<uint64_t> chosen;  // tokens of each entry, by the latest query
-  RebuiltKeys rebuilt;           // empty without a rank
+/// The state of one key/value head.
+struct ShadowKvHead {
+  std::shared_ptr<const ChunkLandmarks> landmarks;
+  std::vector<uint64_t> selected;  // [entries] tokens selected by the latest query
+  RebuiltKeys rebuilt;             // empty without a rank
 };
 
-struct LayerState {
-  int64_t prompt = 0;                           // tokens of it; 0: not known
-  int64_t position = 0;                         // of the sequence when the means were made
-  std::vector<HeadState> heads;                 // empty: not made yet
-  std::shared_ptr<const LowRankKeys> low_rank;  // null: not made yet, or without a rank
+/// The state of one layer.
+struct ShadowKvLayer {
+  int64_t prompt = 0;                           // tokens of the prompt; 0: not known
+  int64_t position = 0;                         // position of the sequence when the means were computed
+  std::vector<ShadowKvHead> heads;              // empty: not computed yet
+  std::shared_ptr<const LowRankKeys> low_rank;  // null: not computed yet, or without a rank
 
-  void forget() {
+  void clear() {
     heads.clear();
     low_rank.reset();
   }
   void rewind(int64_t tokens) {
     if (prompt <= tokens) return;
     prompt = tokens;
-    forget();
+    clear();
   }
 };
-using State = LayerStates<LayerState>;
+using ShadowKvState = LayerStates<ShadowKvLayer>;
 
-class ShadowKv final : public LayeredSelector<LayerState> {
+class ShadowKv final : public LayeredSelector<ShadowKvLayer> {
  public:
   explicit ShadowKv(const Values& values)
       : budget_(values.integer("budget")),
@@ -71,107 +72,109 @@ class ShadowKv final : public LayeredSelector<LayerState> {
       const int dim = layer.shape.key_dim, width = layer.kv_heads * dim;
       if (layer.heads == 0 || rank_ <= width) continue;
       fail_usage("attend method shadowkv: rank: expected at most ", width,
-                 ", the numbers of a token's keys in a layer (", layer.kv_heads, " heads of ", dim, "), found ",
+                 ", the width of a token's keys in a layer (", layer.kv_heads, " heads of ", dim, "), found ",
                  rank_);
     }
   }
 
-  /// What is read several rows at a time is prompt. Without any, it is all there was when this method began.
-  void plan(const LayerQueries& queries, State& state, ThreadPool& pool) const override {
-    LayerState& layer = state.layers.at(queries.layer);
+  /// Tokens up to the last pass of several rows are the prompt. Without such a pass, the prompt is everything that
+  /// was read before the method was enabled.
+  void plan(const LayerQueries& queries, ShadowKvState& state, ThreadPool& pool) const override {
+    ShadowKvLayer& layer = state.layers.at(queries.layer);
     if (queries.rows > 1) {
       layer.prompt = queries.first + queries.rows;
-      return layer.forget();
+      return layer.clear();
     }
     if (layer.prompt == 0) layer.prompt = queries.first;
     find_landmarks(queries, layer, pool);
-    const auto has_chunks = [](const HeadState& head) { return head.landmarks->means.size() > 0; };
+    const auto has_chunks = [](const ShadowKvHead& head) { return head.landmarks->means.size() > 0; };
     if (rank_ > 0 && !layer.low_rank && std::ranges::any_of(layer.heads, has_chunks)) {
       layer.low_rank = std::make_shared<const LowRankKeys>(queries, layer.prompt, rank_, pool);
     }
     pool.parallel_for(layer.heads.size(),
-                      [&](size_t head, int) { choose(queries, static_cast<int>(head), layer); });
+                      [&](size_t head, int) { select_chunks(queries, static_cast<int>(head), layer); });
   }
 
-  void select(const PageTable& table, const QueryBlock& block, const State* state,
+  void select(const PageTable& table, const QueryBlock& block, const ShadowKvState* state,
               Selection& selection) const override {
-    TokenSet choice(table);
-    const LayerState* layer = state ? &state->layers.at(block.layer) : nullptr;
+    TokenSet visible(table);
+    const ShadowKvLayer* layer = state ? &state->layers.at(block.layer) : nullptr;
     if (block.rows > 1 || !layer || layer->heads.empty()) {
-      choice.add(0, block.first + block.rows);
-      return choice.add_to(selection);
+      visible.add(0, block.first + block.rows);
+      return visible.add_to(selection);
     }
     for (uint32_t s = 0; s < table.size(); ++s)
-      if (!is_chunked(table[s], layer->prompt)) choice.add(s, table[s].mask);
-    const HeadState& head = layer->heads[block.head];
-    for (const Chunk& chunk : head.landmarks->outliers) choice.add(chunk.entry, chunk.mask);
-    for (uint32_t s = 0; s < head.chosen.size(); ++s) choice.add(s, head.chosen[s]);
-    choice.add_to(selection);
+      if (!is_chunked(table[s], layer->prompt)) visible.add(s, table[s].mask);
+    const ShadowKvHead& head = layer->heads[block.head];
+    for (const KeyChunk& chunk : head.landmarks->outliers) visible.add(chunk.entry, chunk.mask);
+    for (uint32_t s = 0; s < head.selected.size(); ++s) visible.add(s, head.selected[s]);
+    visible.add_to(selection);
     for (SelectedPage& page : selection.pages) page.keys = head.rebuilt.page(page.entry);
   }
 
  private:
-  /// Whether the page's chunks are chosen among: full pages of the prompt but for its newest chunks.
+  /// Returns whether the page's chunks can be selected: it must be full and precede the newest chunks of the
+  /// prompt.
   bool is_chunked(const PageEntry& entry, int64_t prompt) const {
     return entry.filled == kPageTokens && entry.first + kPageTokens <= prompt - kExactChunks * chunk_;
   }
 
-  /// Of rotated keys: anew when the sequence has moved.
-  void find_landmarks(const LayerQueries& queries, LayerState& layer, ThreadPool& pool) const {
+  /// Computes the means of the rotated keys. Recomputes them after the sequence was moved to another position.
+  void find_landmarks(const LayerQueries& queries, ShadowKvLayer& layer, ThreadPool& pool) const {
     const PagedKv& kv = *queries.kv;
     const int64_t position = kv.table(0).front().position;
     if (!layer.heads.empty() && layer.position == position) return;
     layer.position = position;
-    layer.heads = std::vector<HeadState>(kv.heads());
+    layer.heads = std::vector<ShadowKvHead>(kv.heads());
     pool.parallel_for(layer.heads.size(), [&](size_t head, int) {
-      layer.heads[head].landmarks = std::make_shared<const Landmarks>(
+      layer.heads[head].landmarks = std::make_shared<const ChunkLandmarks>(
           landmarks_of(*queries.kernels, kv, static_cast<int>(head), layer.prompt));
     });
   }
 
-  /// The chunks that the one row looks at, and their keys.
-  void choose(const LayerQueries& queries, int number, LayerState& layer) const {
+  /// Selects the chunks for the row and rebuilds their keys.
+  void select_chunks(const LayerQueries& queries, int number, ShadowKvLayer& layer) const {
     const int dim = queries.kv->shape().key_dim, group = queries.group();
     std::vector<float> rotated(static_cast<size_t>(group) * dim), spare(dim);
     for (int q = 0; q < group; ++q)
       rotate_query(queries, 0, number * group + q, spare.data(), rotated.data() + q * dim);
     queries.kernels->scale(rotated.data(), queries.scale, std::ssize(rotated));
     const PageTable& table = queries.kv->table(number);
-    HeadState& head = layer.heads[number];
-    head.chosen.assign(table.size(), 0);
+    ShadowKvHead& head = layer.heads[number];
+    head.selected.assign(table.size(), 0);
     for (const int64_t i : best_chunks(*queries.kernels, *head.landmarks, rotated.data(), group)) {
-      const Chunk& chunk = head.landmarks->chunks[i];
-      head.chosen[chunk.entry] |= chunk.mask;
+      const KeyChunk& chunk = head.landmarks->chunks[i];
+      head.selected[chunk.entry] |= chunk.mask;
     }
-    for (size_t s = 0; s < table.size(); ++s) head.chosen[s] &= table[s].mask;
-    if (layer.low_rank) head.rebuilt.keep(queries, number, head.chosen, *layer.low_rank);
+    for (size_t s = 0; s < table.size(); ++s) head.selected[s] &= table[s].mask;
+    if (layer.low_rank) head.rebuilt.keep(queries, number, head.selected, *layer.low_rank);
   }
 
-  Landmarks landmarks_of(const Kernels& kernels, const PagedKv& kv, int head, int64_t prompt) const {
+  ChunkLandmarks landmarks_of(const Kernels& kernels, const PagedKv& kv, int head, int64_t prompt) const {
     const PageTable& table = kv.table(head);
     const PositionRotations& rotations = kv.rotations();
     const int dim = kv.shape().key_dim;
-    std::vector<Chunk> chunks;
-    std::vector<float> means, alike, keys(static_cast<size_t>(kPageTokens) * dim), spare(dim);
+    std::vector<KeyChunk> chunks;
+    std::vector<float> means, cosines, keys(static_cast<size_t>(kPageTokens) * dim), spare(dim);
     for (uint32_t s = 0; s < table.size(); ++s) {
       const PageEntry& entry = table[s];
       if (entry.mask == 0 || !is_chunked(entry, prompt)) continue;
       read_keys(kv.shape().format, dim, kv.store().keys(entry.page), kPageTokens, keys.data());
       for (int first = 0; first < kPageTokens; first += chunk_) {
-        const Chunk chunk{s, page_bits(first, first + chunk_)};
+        const KeyChunk chunk{s, page_bits(first, first + chunk_)};
         if ((entry.mask & chunk.mask) == 0) continue;
         chunks.push_back(chunk);
         means.resize(means.size() + dim);
         float* mean = means.data() + means.size() - dim;
-        alike.push_back(mean_key(keys.data() + static_cast<int64_t>(first) * dim, dim, mean));
+        cosines.push_back(mean_key(keys.data() + static_cast<int64_t>(first) * dim, dim, mean));
         const PositionRotations::View rotation = rotations.at(entry.position, spare.data());
         kernels.rotate_pairs(mean, rotation.cos, rotation.sin, rotations.pairs());
       }
     }
-    return part_outliers(chunks, means, alike, dim);
+    return split_outliers(chunks, means, cosines, dim);
   }
 
-  /// The mean of a chunk's keys, [dim]; returns the least cosine of a key with it.
+  /// Adds the mean of a chunk's keys to `mean`, [dim], and returns the lowest cosine of a key with it.
   float mean_key(const float* keys, int dim, float* mean) const {
     for (int t = 0; t < chunk_; ++t)
       for (int d = 0; d < dim; ++d) mean[d] += keys[t * dim + d] / static_cast<float>(chunk_);
@@ -181,15 +184,15 @@ class ShadowKv final : public LayeredSelector<LayerState> {
     return static_cast<float>(least);
   }
 
-  /// The chunks with the least cosines are outliers.
-  Landmarks part_outliers(const std::vector<Chunk>& chunks, const std::vector<float>& means,
-                          const std::vector<float>& alike, int dim) const {
+  /// Separates the outliers: the chunks with the lowest cosines.
+  ChunkLandmarks split_outliers(const std::vector<KeyChunk>& chunks, const std::vector<float>& means,
+                                const std::vector<float>& cosines, int dim) const {
     std::vector<size_t> order(chunks.size());
     std::iota(order.begin(), order.end(), 0);
-    std::ranges::stable_sort(order, {}, [&](size_t i) { return alike[i]; });
+    std::ranges::stable_sort(order, {}, [&](size_t i) { return cosines[i]; });
     const size_t count = std::min<size_t>(outliers_, order.size());
     std::ranges::sort(order.begin() + count, order.end());
-    Landmarks landmarks{{}, {}, KeyTable(PageFormat::kBF16, dim)};
+    ChunkLandmarks landmarks{{}, {}, KeyTable(PageFormat::kBF16, dim)};
     for (size_t i = 0; i < count; ++i) landmarks.outliers.push_back(chunks[order[i]]);
     for (size_t i = count; i < order.size(); ++i) {
       landmarks.chunks.push_back(chunks[order[i]]);
@@ -198,8 +201,9 @@ class ShadowKv final : public LayeredSelector<LayerState> {
     return landmarks;
   }
 
-  /// By the softmax over the means, the largest of the heads that share the keys.
-  std::vector<int64_t> best_chunks(const Kernels& kernels, const Landmarks& landmarks, const float* queries,
+  /// Returns the chunks with the highest probabilities in a softmax over the means, with the maximum over the heads
+  /// that share the keys.
+  std::vector<int64_t> best_chunks(const Kernels& kernels, const ChunkLandmarks& landmarks, const float* queries,
                                    int group) const {
     const int64_t n = landmarks.means.size();
     std::vector<float> scores(group * n);
@@ -212,7 +216,7 @@ class ShadowKv final : public LayeredSelector<LayerState> {
   }
 
   int64_t budget_, outliers_;
-  int chunk_;  // tokens
+  int chunk_;  // tokens of a chunk
   int rank_;
 };
 
@@ -222,32 +226,36 @@ SelectorEntry shadowkv_method() {
   using Type = Parameter::Type;
   return {
       {.name = "shadowkv",
-       .summary =
-           "generated tokens see the prompt's chunks whose mean key scores highest, with their own keys or with "
-           "keys rebuilt from a form of low rank",
+       .summary = "generated tokens attend to the chunks of the prompt whose mean key scores highest",
        .paper = "ShadowKV: KV Cache in Shadows for High-Throughput Long-Context LLM Inference, 2024",
        .needs = "any model; prompts are read in full",
-       .time =
-           "O(n / block + budget + generated) per token; a rank r costs O(n·w² + w³) after a prompt, w the numbers "
-           "of a token's keys in a layer, and r·w multiplications for each token that was not chosen before",
-       .memory =
-           "O(n): nothing is dropped; 1/(2·block) more for the means. A rank saves nothing here, since pages still "
-           "hold their own keys: it shows what the method's low-rank keys do to answers. It takes 4·r bytes "
-           "for a token and layer, and the rebuilt keys of pages with chosen chunks",
+       .time = "O(n / block + budget + generated) per token. With rank r also O(n·w² + w³) after a prompt, where w "
+               "is the width of a token's keys in a layer, and r·w multiplications for each newly selected token",
+       .memory = "O(n): nothing is evicted; 1/(2·block) more for the means. With rank r, 4·r bytes more per token "
+                 "and layer, and the rebuilt keys of pages with selected chunks; a rank saves no memory, because "
+                 "pages still hold the original keys: it shows how low-rank keys change the answers",
        .parameters =
-           {budget_parameter({.value = "2k", .min = 8, .summary = "tokens of the prompt that are chosen"}),
-            {"outliers", Type::kInt, "48", "chunks least like their mean, always seen", 0, 1e9, {}},
-            block_parameter(
-                {.value = "8",
+           {budget_parameter(
+                {.value = "2k",
                  .min = 8,
-                 .max = 64,
-                 .summary = "tokens of a chunk, chosen together: 8, 16, 32 or 64; 16 take half the time of 8",
-                 .old_names = {"chunk"}}),
+                 .summary = "tokens of the prompt selected; more is closer to dense attention and slower"}),
+            {"outliers",
+             Type::kInt,
+             "48",
+             "chunks least similar to their own mean, always visible; more is more accurate and slower",
+             0,
+             1e9,
+             {}},
+            block_parameter({.value = "8",
+                             .min = 8,
+                             .max = 64,
+                             .summary = "tokens of a chunk: 8, 16, 32 or 64; larger is faster and less selective "
+                                        "(16 takes half the time of 8)",
+                             .old_names = {"chunk"}}),
             {"rank",
              Type::kInt,
              "0",
-             "of the keys of chosen chunks, before rotation and heads joined (the paper's: 160); 0: as "
-             "they are, which is cheaper and better where keys are at hand",
+             "rank of the keys rebuilt for selected chunks (paper: 160); more is more accurate; 0: the stored keys",
              0,
              1e6,
              {}}},

@@ -1,11 +1,11 @@
-// Softplus attention with another re-weighting than the model's file asks for.
+// Softplus attention with a re-weighting that differs from the model file's.
 //
-// Row i of a sequence (it may see i keys, itself included) scores keys by s = ln d · ln i · cos(q, k), d the width
-// of a head: a = softplus(s) / Σ softplus(s), then b = max(0, i·a − offset)^power / Σ of the same; offset is 0 in
-// the first three rows, and power 0 leaves a as it is. i counts what the row may causally see in the sequence,
-// whatever `then` chooses of it; the sums run over what is chosen. A row none of whose keys stands out (all i·a at
-// or below the offset) reads zeros. Selectors and evictors that estimate shares by a softmax do so here, too: they
-// order the keys of a query by the same scores.
+// Row i of a sequence may attend to i keys, itself included. Its scores are s = ln d · ln i · cos(q, k), with the
+// head width d. The weights are a = softplus(s) / Σ softplus(s), then b = max(0, i·a − offset)^power / Σ max(0, i·a
+// − offset)^power. The offset is 0 in the first three rows; power 0 leaves a unchanged. i counts all tokens that
+// the row may causally attend to, whatever `then` selects; the sums run over the selected tokens. If all i·a of a
+// row are at or below the offset, its output is zero. Selectors and evictors that estimate shares by a softmax
+// still do so: the order of a query's keys is the same.
 #include "attend/forms/softplus_form.h"
 #include "attend/methods.h"
 #include "attend/score_transform.h"
@@ -14,17 +14,17 @@
 namespace fathom {
 namespace {
 
-class Softplus final : public ScoreTransform {
+class SoftplusSelector final : public ScoreTransform {
  public:
-  explicit Softplus(const Values& values)
+  explicit SoftplusSelector(const Values& values)
       : ScoreTransform(values),
         form_(static_cast<float>(values.number("power")), static_cast<float>(values.number("offset"))) {}
 
   void attach(const AttendContext& context) override {
     if (!context.softplus) {
       fail_usage(
-          "attend method softplus: this model was trained with softmax, whose weights mean nothing to softplus: "
-          "expected a model whose file says attention.softplus (trained with model.attention softplus)");
+          "attend method softplus: expected a model trained with softplus attention (attention.softplus in its "
+          "file, model.attention=softplus in training), found a model trained with softmax");
     }
     ScoreTransform::attach(context);
   }
@@ -40,28 +40,30 @@ SelectorEntry softplus_method() {
   using Type = Parameter::Type;
   return {
       {.name = "softplus",
-       .summary = "softplus attention re-weighted by another power than the model's; what is seen, `then` says",
+       .summary = "for models with softplus attention: a re-weighting that replaces the model file's",
        .paper = "Softplus Attention with Re-weighting Boosts Length Extrapolation in Large Language Models, 2025",
        .needs = "a model trained with softplus attention (model.attention in the trainer's config)",
-       .time = "keys are read twice where the power is not 0; that of `then`",
+       .time = "that of `then`; keys are read twice if the power is not 0",
        .memory = "that of `then`",
-       .parameters = {{"power",
-                       Type::kFloat,
-                       "15",
-                       "of the re-weighting: 15 far beyond the trained length, 3 within it, 0: none",
-                       0,
-                       100,
-                       {}},
-                      {"offset",
-                       Type::kFloat,
-                       "1",
-                       "a share of 1/tokens, times this, has no weight; 0 in the first three rows",
-                       0,
-                       1000,
-                       {}},
-                      {"then", Type::kSpec, "dense", "what is seen", {}, {}, {}}},
+       .parameters =
+           {{"power",
+             Type::kFloat,
+             "15",
+             "exponent of the re-weighting; more is sharper: 15 for texts far beyond the trained length, 3 within "
+             "it, 0: none",
+             0,
+             100,
+             {}},
+            {"offset",
+             Type::kFloat,
+             "1",
+             "weights below offset / tokens count as 0; more removes more tokens (unused in the first three rows)",
+             0,
+             1000,
+             {}},
+            {"then", Type::kSpec, "dense", "the selector of the tokens that are attended to", {}, {}, {}}},
        .capabilities = {.works_with_compacted = true, .works_on_recurrent = true}},
-      [](const Values& values) { return std::make_unique<Softplus>(values); }};
+      [](const Values& values) { return std::make_unique<SoftplusSelector>(values); }};
 }
 
 }  // namespace fathom

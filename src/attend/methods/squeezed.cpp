@@ -1,4 +1,4 @@
-// Keys of a fixed context by clusters: those are read whose cluster could matter to the query.
+// Clusters the keys of a text. A query attends to the clusters whose estimated attention is above a threshold.
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -14,42 +14,43 @@
 namespace fathom {
 namespace {
 
-constexpr int64_t kTail = 100;  // newest tokens of the context: always seen, and their queries set the threshold
+constexpr int64_t kTail = 100;  // newest tokens of the text: always visible, and their queries set the threshold
 
-struct LayerState {
+/// The state of one layer.
+struct SqueezedLayer {
   QueryTail tail;
-  int64_t context = 0;                                    // tokens there were when the clusters were made
-  int64_t position = 0;                                   // of the sequence then
-  float threshold = 0;                                    // clusters with larger shares are seen
-  std::vector<std::shared_ptr<const KeyClusters>> heads;  // empty: none yet
-  std::vector<std::vector<uint64_t>> masks;  // [kv_heads, entries] of the newest pass: what is seen of the clusters
+  int64_t context = 0;                                    // length of the sequence when the clusters were made
+  int64_t position = 0;                                   // position of the sequence at the latest pass
+  float threshold = 0;                                    // clusters with a larger estimated share are visible
+  std::vector<std::shared_ptr<const KeyClusters>> heads;  // [kv_heads]; empty: no clusters yet
+  std::vector<std::vector<uint64_t>> masks;  // [kv_heads, entries] clustered tokens visible to the newest pass
 
-  void forget() {
+  void clear() {
     context = 0;
     heads.clear();
     masks.clear();
   }
   void rewind(int64_t tokens) {
     tail.rewind(tokens);
-    if (context > tokens) forget();
+    if (context > tokens) clear();
   }
 };
-using State = LayerStates<LayerState>;
+using SqueezedState = LayerStates<SqueezedLayer>;
 
-/// A cluster's share of attention for each of its keys, and how many they are.
-struct Shared {
+/// The estimated attention probability of each key of a cluster, and the number of its keys.
+struct ClusterShare {
   float share;
   int64_t keys;
 };
 
-/// The share below or at which `pruned` of all keys lie; between two keys' shares in proportion.
-float quantile(std::vector<Shared> shares, double pruned) {
+/// Returns the `pruned` quantile of the shares of all keys, interpolated linearly between neighbouring keys.
+float quantile(std::vector<ClusterShare> shares, double pruned) {
   if (shares.empty()) return 0;
-  std::ranges::sort(shares, {}, &Shared::share);
+  std::ranges::sort(shares, {}, &ClusterShare::share);
   int64_t keys = 0;
-  for (const Shared& s : shares) keys += s.keys;
+  for (const ClusterShare& s : shares) keys += s.keys;
   const auto share_of = [&](int64_t key) {
-    for (const Shared& s : shares) {
+    for (const ClusterShare& s : shares) {
       if ((key -= s.keys) < 0) return s.share;
     }
     return shares.back().share;
@@ -59,7 +60,7 @@ float quantile(std::vector<Shared> shares, double pruned) {
   return std::lerp(share_of(below), share_of(below + 1), static_cast<float>(at - static_cast<double>(below)));
 }
 
-class Squeezed final : public LayeredSelector<LayerState> {
+class Squeezed final : public LayeredSelector<SqueezedLayer> {
  public:
   explicit Squeezed(const Values& values)
       : pruned_(values.number("pruned")),
@@ -67,43 +68,44 @@ class Squeezed final : public LayeredSelector<LayerState> {
         min_context_(values.integer("min_context")),
         iterations_(static_cast<int>(values.integer("iterations"))) {}
 
-  void plan(const LayerQueries& queries, State& state, ThreadPool& pool) const override {
+  void plan(const LayerQueries& queries, SqueezedState& state, ThreadPool& pool) const override {
     if (pruned_ == 0) return;
-    LayerState& layer = state.layers.at(queries.layer);
+    SqueezedLayer& layer = state.layers.at(queries.layer);
     const int64_t position = queries.kv->table(0).front().position;
-    if (layer.position != position) layer.forget();  // means are rotated to their positions
+    if (layer.position != position) layer.clear();  // means are rotated to their positions
     if (is_due(layer, queries.first)) make_clusters(state, queries, pool);
-    choose(layer, queries, pool);
+    select_clusters(layer, queries, pool);
     layer.tail.add(queries, kTail);
     layer.position = position;
   }
 
-  void select(const PageTable& table, const QueryBlock& block, const State* state,
+  void select(const PageTable& table, const QueryBlock& block, const SqueezedState* state,
               Selection& selection) const override {
-    TokenSet choice(table);
-    const LayerState* layer = state ? &state->layers.at(block.layer) : nullptr;
+    TokenSet visible(table);
+    const SqueezedLayer* layer = state ? &state->layers.at(block.layer) : nullptr;
     if (!layer || layer->masks.empty()) {
-      choice.add(0, block.first + block.rows);
-      return choice.add_to(selection);
+      visible.add(0, block.first + block.rows);
+      return visible.add_to(selection);
     }
     const std::vector<uint64_t>& masks = layer->masks[block.head];
-    for (uint32_t s = 0; s < masks.size(); ++s) choice.add(s, masks[s]);
-    choice.add(layer->heads[block.head]->end, block.first + block.rows);
-    choice.add_to(selection);
+    for (uint32_t s = 0; s < masks.size(); ++s) visible.add(s, masks[s]);
+    visible.add(layer->heads[block.head]->end, block.first + block.rows);
+    visible.add_to(selection);
   }
 
  private:
-  /// When the context is long enough, and again when it has doubled.
-  bool is_due(const LayerState& layer, int64_t context) const {
+  /// Returns whether clusters must be made: when the text is long enough, and again when its length has doubled.
+  bool is_due(const SqueezedLayer& layer, int64_t context) const {
     return context >= min_context_ && context >= 2 * layer.context;
   }
 
-  /// For all layers that are due and whose newest queries are known: they share one threshold, so that layers and
-  /// heads get what they need of one budget. A layer read before this method began has no such queries: it is
-  /// clustered when its rotation comes, and the queries of that pass set a threshold of its own.
-  void make_clusters(State& state, const LayerQueries& queries, ThreadPool& pool) const {
+  /// Makes the clusters of all layers that need them and whose newest queries are known. These layers share one
+  /// threshold, so layers and heads with more important keys get a larger part of the budget. A layer that was read
+  /// before the method was enabled has no such queries. It is clustered when its own plan() runs, and the queries
+  /// of that pass set its own threshold.
+  void make_clusters(SqueezedState& state, const LayerQueries& queries, ThreadPool& pool) const {
     std::vector<int> due;
-    const auto is_known = [&](const LayerState& layer) {
+    const auto is_known = [&](const SqueezedLayer& layer) {
       return layer.tail.rows() > 0 && layer.tail.end() == queries.first;
     };
     if (is_known(state.layers[queries.layer])) {
@@ -113,43 +115,44 @@ class Squeezed final : public LayeredSelector<LayerState> {
       due.push_back(queries.layer);
       state.layers[queries.layer].tail.add(queries, kTail);
     }
-    struct Part {
+    struct LayerHead {
       int layer, head;
     };
-    std::vector<Part> parts;
+    std::vector<LayerHead> layer_heads;
     for (const int i : due) {
-      state.layers[i].forget();
+      state.layers[i].clear();
       state.layers[i].context = queries.first;
       state.layers[i].heads.resize(queries.sequence->kv(i).heads());
-      for (int head = 0; head < queries.sequence->kv(i).heads(); ++head) parts.push_back({i, head});
+      for (int head = 0; head < queries.sequence->kv(i).heads(); ++head) layer_heads.push_back({i, head});
     }
-    std::vector<std::vector<Shared>> shares(parts.size());
-    pool.parallel_for(parts.size(), [&](size_t i, int) {
-      LayerState& layer = state.layers[parts[i].layer];
-      const PagedKv& kv = queries.sequence->kv(parts[i].layer);
-      const int head = parts[i].head, group = context().attention[parts[i].layer].heads / kv.heads();
+    std::vector<std::vector<ClusterShare>> shares(layer_heads.size());
+    pool.parallel_for(layer_heads.size(), [&](size_t i, int) {
+      SqueezedLayer& layer = state.layers[layer_heads[i].layer];
+      const PagedKv& kv = queries.sequence->kv(layer_heads[i].layer);
+      const int head = layer_heads[i].head, group = context().attention[layer_heads[i].layer].heads / kv.heads();
       auto made = std::make_shared<const KeyClusters>(
           make_key_clusters(*queries.kernels, kv, head, queries.first - kTail, clusters_, iterations_));
       shares[i] = shares_of(*queries.kernels, *made, layer.tail.of_heads(head * group, group), layer.tail.rows(),
                             group, queries.scale);
       layer.heads[head] = std::move(made);
     });
-    std::vector<Shared> all;
-    for (const std::vector<Shared>& some : shares) all.insert(all.end(), some.begin(), some.end());
+    std::vector<ClusterShare> all;
+    for (const std::vector<ClusterShare>& some : shares) all.insert(all.end(), some.begin(), some.end());
     const float threshold = quantile(std::move(all), pruned_);
     for (const int i : due) state.layers[i].threshold = threshold;
   }
 
-  static std::vector<Shared> shares_of(const Kernels& kernels, const KeyClusters& clusters,
-                                       const std::vector<float>& queries, int64_t rows, int group, float scale) {
+  static std::vector<ClusterShare> shares_of(const Kernels& kernels, const KeyClusters& clusters,
+                                             const std::vector<float>& queries, int64_t rows, int group,
+                                             float scale) {
     const std::vector<float> shares = cluster_shares(kernels, clusters, queries, rows, group, scale);
-    std::vector<Shared> all;
+    std::vector<ClusterShare> all;
     for (int64_t c = 0; c < clusters.size(); ++c) all.push_back({shares[c], clusters.members(c)});
     return all;
   }
 
-  /// The rows of a pass choose together.
-  static void choose(LayerState& layer, const LayerQueries& queries, ThreadPool& pool) {
+  /// Makes one selection for all rows of a pass.
+  static void select_clusters(SqueezedLayer& layer, const LayerQueries& queries, ThreadPool& pool) {
     layer.masks.clear();
     if (layer.heads.empty()) return;
     const int group = queries.group(), dim = queries.kv->shape().key_dim;
@@ -181,25 +184,44 @@ class Squeezed final : public LayeredSelector<LayerState> {
 
 SelectorEntry squeezed_method() {
   using Type = Parameter::Type;
-  return {{.name = "squeezed",
-           .summary = "the context's keys whose clusters promise enough attention; clusters of one level",
-           .paper = "Squeezed Attention: Accelerating Long Context Length LLM Inference, 2024",
-           .needs = "any model",
-           .time = "O(clusters · n + (1 − pruned) · n) per token; O(clusters · n² · iterations) once",
-           .memory = "O(n): nothing is dropped; 1/20 more for the means",
-           .parameters =
-               {{"pruned", Type::kFloat, "0.7", "share of the context's keys that is left out", 0, 1, {}},
-                {"clusters", Type::kFloat, "0.05", "clusters as a share of the context's tokens", 0.0001, 1, {}},
-                {.name = "min_context",
-                 .type = Type::kInt,
-                 .default_value = "1k",
-                 .summary = "tokens of the shortest context that is clustered; clustered again when it has doubled",
-                 .min = kTail + 1,
-                 .max = 1e12,
-                 .old_names = {"least"}},
-                {"iterations", Type::kInt, "10", "most steps of k-means", 1, 1000, {}}},
-           .capabilities = {.needs_host_pages = true, .works_on_recurrent = true}},
-          [](const Values& values) { return std::make_unique<Squeezed>(values); }};
+  return {
+      {.name = "squeezed",
+       .summary = "keys of the text in clusters; a query attends to the clusters with enough estimated attention",
+       .paper = "Squeezed Attention: Accelerating Long Context Length LLM Inference, 2024",
+       .needs = "any model",
+       .time = "O(clusters · n + (1 − pruned) · n) per token; O(clusters · n² · iterations) once",
+       .memory = "O(n): nothing is evicted; the default clusters take 1/20 more for their means",
+       .parameters = {{"pruned",
+                       Type::kFloat,
+                       "0.7",
+                       "share of the text's keys left out; more is faster and less accurate",
+                       0,
+                       1,
+                       {}},
+                      {"clusters",
+                       Type::kFloat,
+                       "0.05",
+                       "clusters per token of the text; more selects more finely and scores more slowly",
+                       0.0001,
+                       1,
+                       {}},
+                      {.name = "min_context",
+                       .type = Type::kInt,
+                       .default_value = "1k",
+                       .summary =
+                           "shorter texts are attended to in full; clusters are rebuilt when the text has doubled",
+                       .min = kTail + 1,
+                       .max = 1e12,
+                       .old_names = {"least"}},
+                      {"iterations",
+                       Type::kInt,
+                       "10",
+                       "maximum steps of k-means; more gives tighter clusters, which take longer to make",
+                       1,
+                       1000,
+                       {}}},
+       .capabilities = {.needs_host_pages = true, .works_on_recurrent = true}},
+      [](const Values& values) { return std::make_unique<Squeezed>(values); }};
 }
 
 }  // namespace fathom

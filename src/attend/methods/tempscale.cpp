@@ -1,4 +1,4 @@
-// Sharper (or flatter) attention: scores are divided by a temperature.
+// Divides attention scores by a temperature, which sharpens or flattens attention.
 #include "attend/methods.h"
 #include "attend/score_transform.h"
 
@@ -22,13 +22,20 @@ class TempScale final : public ScoreTransform {
 SelectorEntry tempscale_method() {
   using Type = Parameter::Type;
   return {{.name = "tempscale",
-           .summary = "attention scores divided by tau, in every layer and head; what is seen, `then` says",
+           .summary = "attention scores divided by a temperature, in every layer and head",
            .paper = "Length-Induced Embedding Collapse in PLM-based Models, 2024",
-           .needs = "any model; meant for embedding models: a language model's predictions become other ones",
+           .needs = "any model; meant for embedding models, changes the predictions of a language model",
            .time = "that of `then`",
            .memory = "that of `then`",
-           .parameters = {{"tau", Type::kFloat, "0.9", "temperature; below 1 is sharper", 0.01, 100, {}},
-                          {"then", Type::kSpec, "dense", "what is seen", {}, {}, {}}},
+           .parameters =
+               {{"tau",
+                 Type::kFloat,
+                 "0.9",
+                 "temperature; below 1 sharpens attention, above 1 flattens it",
+                 0.01,
+                 100,
+                 {}},
+                {"then", Type::kSpec, "dense", "the selector of the tokens that are attended to", {}, {}, {}}},
            .capabilities = {.works_with_compacted = true, .works_on_recurrent = true}},
           [](const Values& values) { return std::make_unique<TempScale>(values); }};
 }

@@ -1,4 +1,4 @@
-// Single tokens by the vote of all heads of a layer: each head's softmax, summed.
+// Selects single tokens by a soft vote of all heads of a layer: the sum of the heads' softmax probabilities.
 #include <algorithm>
 #include <bit>
 #include <memory>
@@ -14,26 +14,27 @@
 namespace fathom {
 namespace {
 
-/// What the rows of a chunk see: tokens with bits in `masks`, and all from local_begin on.
-struct Choice {
-  int64_t first = 0, end = 0;  // rows, as tokens of the sequence
+/// The selection of a chunk of rows: tokens in `masks`, and all tokens from local_begin on.
+struct ChunkSelection {
+  int64_t first = 0, end = 0;  // rows, as sequence indices
   int64_t local_begin = 0;
-  std::shared_ptr<const std::vector<uint64_t>> masks;  // [entries of a table]; null: all is seen
+  std::shared_ptr<const std::vector<uint64_t>> masks;  // [entries]; null: all tokens
 };
 
-struct LayerChoices {
-  std::vector<Choice> chunks;    // of the newest forward pass
-  Choice last;                   // the newest that left something out
-  std::vector<float> last_mean;  // queries that it was made for: [heads, key_dim]; empty: none
+/// The state of one layer.
+struct TokenSelectLayer {
+  std::vector<ChunkSelection> chunks;  // selections of the newest forward pass
+  ChunkSelection last;                 // the newest selection that is not of all tokens
+  std::vector<float> last_mean;        // [heads, key_dim] mean query of `last`; empty: none
 
   void rewind(int64_t tokens) {
     chunks.clear();
     if (last.end > tokens) last_mean.clear();
   }
 };
-using State = LayerStates<LayerChoices, ScoreMemory>;
+using TokenSelectState = LayerStates<TokenSelectLayer, ScoreMemory>;
 
-class TokenSelect final : public LayeredSelector<LayerChoices, ScoreMemory> {
+class TokenSelect final : public LayeredSelector<TokenSelectLayer, ScoreMemory> {
  public:
   explicit TokenSelect(const Values& values)
       : budget_(values.integer("budget")),
@@ -46,66 +47,68 @@ class TokenSelect final : public LayeredSelector<LayerChoices, ScoreMemory> {
     if (pool_ % 2 == 0) fail_usage("attend method tokenselect: pool: expected an odd number, found ", pool_);
   }
 
-  void plan(const LayerQueries& queries, State& state, ThreadPool& pool) const override {
-    LayerChoices& layer = state.layers.at(queries.layer);
+  void plan(const LayerQueries& queries, TokenSelectState& state, ThreadPool& pool) const override {
+    TokenSelectLayer& layer = state.layers.at(queries.layer);
     layer.chunks.clear();
     for (int64_t row = 0; row < queries.rows; row += chunk_)
-      layer.chunks.push_back(choose(queries, row, std::min(row + chunk_, queries.rows), state, pool));
+      layer.chunks.push_back(select_chunk(queries, row, std::min(row + chunk_, queries.rows), state, pool));
   }
 
-  void select(const PageTable& table, const QueryBlock& block, const State* state,
+  void select(const PageTable& table, const QueryBlock& block, const TokenSelectState* state,
               Selection& selection) const override {
     const int64_t end = block.first + block.rows;
-    const Choice* choice = state ? choice_of(state->layers.at(block.layer), block.first) : nullptr;
+    const ChunkSelection* selected = state ? selection_of(state->layers.at(block.layer), block.first) : nullptr;
     TokenSet all(table);
-    if (!choice || !choice->masks) {  // without a state there is no plan either
+    if (!selected || !selected->masks) {  // without a state, plan() was not called
       all.add(0, end);
       return all.add_to(selection);
     }
     for (uint32_t s = 0; s < table.size() && table[s].first < end; ++s) {
-      uint64_t mask = page_bits(choice->local_begin - table[s].first, kPageTokens);
-      if (s < choice->masks->size()) mask |= (*choice->masks)[s];
+      uint64_t mask = page_bits(selected->local_begin - table[s].first, kPageTokens);
+      if (s < selected->masks->size()) mask |= (*selected->masks)[s];
       if (mask &= table[s].mask) selection.pages.push_back({s, table[s].position, mask, -1});
     }
-    if (compacted_) pack(table, choice->local_begin, selection);
+    if (compacted_) compact(table, selected->local_begin, selection);
   }
 
  private:
-  /// That of the block's first row: a block that reaches into the next chunk stays with it.
-  static const Choice* choice_of(const LayerChoices& layer, int64_t first) {
-    const Choice* found = nullptr;
-    for (const Choice& choice : layer.chunks) {
-      if (choice.first <= first) found = &choice;
+  /// Returns the selection of a block's first row, which also applies if the block extends into the next chunk.
+  static const ChunkSelection* selection_of(const TokenSelectLayer& layer, int64_t first) {
+    const ChunkSelection* found = nullptr;
+    for (const ChunkSelection& selected : layer.chunks) {
+      if (selected.first <= first) found = &selected;
     }
     return found;
   }
 
-  Choice choose(const LayerQueries& queries, int64_t row, int64_t row_end, State& state, ThreadPool& pool) const {
-    LayerChoices& layer = state.layers.at(queries.layer);
-    Choice choice{queries.first + row, queries.first + row_end, 0, nullptr};
-    // A chunk is local to its rows, and tokens before it if `window` is longer.
-    const int64_t local_begin = std::min(choice.first, choice.end - window_);
-    if (local_begin - sink_ <= budget_) return choice;
+  ChunkSelection select_chunk(const LayerQueries& queries, int64_t row, int64_t row_end, TokenSelectState& state,
+                              ThreadPool& pool) const {
+    TokenSelectLayer& layer = state.layers.at(queries.layer);
+    ChunkSelection selected{queries.first + row, queries.first + row_end, 0, nullptr};
+    // local tokens: the chunk itself, and earlier tokens if `window` is longer than the chunk
+    const int64_t local_begin = std::min(selected.first, selected.end - window_);
+    if (local_begin - sink_ <= budget_) return selected;
     std::vector<float> mean = mean_queries(queries, row, row_end);
-    if (may_use_again(layer, mean, choice.end)) {
-      choice.masks = layer.last.masks;
-      choice.local_begin = layer.last.local_begin;  // what has come since is not among its candidates
-      return choice;
+    if (can_reuse(layer, mean, selected.end)) {
+      selected.masks = layer.last.masks;
+      // Later tokens were not scored for the last selection, so they are all visible.
+      selected.local_begin = layer.last.local_begin;
+      return selected;
     }
-    choice.local_begin = local_begin;
-    choice.masks = std::make_shared<std::vector<uint64_t>>(
+    selected.local_begin = local_begin;
+    selected.masks = std::make_shared<std::vector<uint64_t>>(
         tokens_for(queries, row, mean, local_begin, state.common.scores, pool));
-    layer.last = choice;
+    layer.last = selected;
     layer.last_mean = std::move(mean);
-    return choice;
+    return selected;
   }
 
-  bool may_use_again(const LayerChoices& layer, const std::vector<float>& mean, int64_t end) const {
+  bool can_reuse(const TokenSelectLayer& layer, const std::vector<float>& mean, int64_t end) const {
     if (theta_ >= 1 || layer.last_mean.empty() || layer.last.end + window_ < end) return false;
     return cosine_of(mean, layer.last_mean) >= theta_;
   }
 
-  /// [heads, key_dim]: rotated by the rows' positions.
+  /// Returns [heads, key_dim]: the mean of the rows' queries, rotated by their positions.
   static std::vector<float> mean_queries(const LayerQueries& queries, int64_t row, int64_t row_end) {
     const int dim = queries.kv->shape().key_dim;
     std::vector<float> mean(static_cast<size_t>(queries.heads) * dim), rotated(dim), spare(dim);
@@ -119,11 +122,12 @@ class TokenSelect final : public LayeredSelector<LayerChoices, ScoreMemory> {
     return mean;
   }
 
-  /// The first tokens and the `budget_` tokens between them and `local_begin` with most votes, as masks of entries.
+  /// Returns [entries] masks of the sink and of the `budget_` tokens with the most votes between it and
+  /// `local_begin`.
   std::vector<uint64_t> tokens_for(const LayerQueries& queries, int64_t row, const std::vector<float>& mean,
                                    int64_t local_begin, std::vector<float>& scores, ThreadPool& pool) const {
     const PageTable table = table_of_layer(queries);
-    // Packed tokens are judged where they will sit at most: as if all were just before what is local.
+    // Compacted tokens are scored as if all were just before the local tokens, the nearest position they can get.
     const int64_t near = std::max<int64_t>(0, queries.positions[row] - window_ - (kPageTokens - 1));
     score_layer(queries, {sink_, local_begin, compacted_ ? near : -1}, mean.data(), queries.group(), pool, scores);
     std::vector<float> votes = soft_vote(*queries.kernels, scores, queries.heads, queries.scale, pool);
@@ -139,7 +143,8 @@ class TokenSelect final : public LayeredSelector<LayerChoices, ScoreMemory> {
     return masks;
   }
 
-  /// The entries, alike in all tables, with the tokens that some head may see.
+  /// Returns the layer's page table with the tokens that are visible to at least one head. All heads have the same
+  /// entries.
   static PageTable table_of_layer(const LayerQueries& queries) {
     PageTable table = queries.kv->table(0);
     for (int h = 1; h < queries.kv->heads(); ++h) {
@@ -150,9 +155,9 @@ class TokenSelect final : public LayeredSelector<LayerChoices, ScoreMemory> {
     return table;
   }
 
-  /// Moves the pages before what is local up to it, each by as much as leaves no gap behind its last chosen token.
-  /// Tokens of a page keep their distances.
-  static void pack(const PageTable& table, int64_t local_begin, Selection& selection) {
+  /// Moves the pages up to the local tokens, so that no gap follows the last selected token of a page. Tokens of a
+  /// page keep their distances.
+  static void compact(const PageTable& table, int64_t local_begin, Selection& selection) {
     int64_t next = -1;  // position before which the page ends
     for (auto page = selection.pages.rbegin(); page != selection.pages.rend(); ++page) {
       const PageEntry& entry = table[page->entry];
@@ -174,32 +179,43 @@ SelectorEntry tokenselect_method() {
   using Type = Parameter::Type;
   return {
       {.name = "tokenselect",
-       .summary = "the tokens that most votes of a layer's heads choose; packed places go by pages",
+       .summary = "single tokens, selected by the summed votes of all heads of a layer",
        .paper = "TokenSelect: Efficient Long-Context Inference and Length Extrapolation for LLMs via Dynamic "
                 "Token-Level KV Cache Selection, 2024",
        .needs = "any model",
-       .time = "O(n) scores per chunk and O(budget + window + sink) per token; of pages, vectors of tokens with a "
-               "chosen one are read",
-       .memory = "O(n): nothing is dropped",
+       .time = "O(n) scores per chunk and O(budget + window + sink) per token; of a page, only the vectors of "
+               "tokens with a selected token are read",
+       .memory = "O(n): nothing is evicted",
        .parameters =
-           {budget_parameter(
-                {.value = "2k", .min = 1, .summary = "tokens that are chosen by vote", .old_names = {"topk"}}),
+           {budget_parameter({.value = "2k",
+                              .min = 1,
+                              .summary = "tokens selected by vote; more is closer to dense attention and slower",
+                              .old_names = {"topk"}}),
             window_parameter({.value = "512",
                               .min = 1,
-                              .summary = "newest tokens, always visible; those of a chunk of prefill count",
+                              .summary =
+                                  "newest tokens, always visible, including the chunk being read; more is closer "
+                                  "to dense attention and slower",
                               .old_names = {"local"}}),
             sink_parameter({.value = "128"}),
             chunk_parameter({.value = "512", .min = 1, .max = 1e9}),
-            {"pool", Type::kInt, "1", "width of the max-pooling of votes, odd", 1, 1023, {}},
+            {"pool",
+             Type::kInt,
+             "1",
+             "width of the max-pooling over votes, odd; more also selects the neighbours of tokens with many votes",
+             1,
+             1023,
+             {}},
             {"theta",
              Type::kFloat,
              "1",
-             "a choice is used again for queries at least that cosine alike; 1: never",
+             "reuse the last selection while the cosine of the queries is at least this; lower is faster; 1: never",
              -1,
              1,
              {}},
-            positions_parameter("original", {"original", "compacted"},
-                                "positions of chosen tokens: original, or compacted to just before the window")},
+            positions_parameter(
+                "original", {"original", "compacted"},
+                "original: selected tokens keep their positions; compacted: their pages move up to the window")},
        .capabilities = {.needs_host_pages = true, .works_on_recurrent = true}},
       [](const Values& values) { return std::make_unique<TokenSelect>(values); }};
 }

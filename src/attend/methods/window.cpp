@@ -7,17 +7,16 @@
 namespace fathom {
 namespace {
 
-/// The first `sink` tokens of the sequence and the newest `window`, the query's own included, at their own
-/// positions.
-class Window final : public Selector {
+/// Selects the first `sink` tokens of the sequence and the newest `window`, the query's own included, at their
+/// original positions.
+class WindowSelector final : public Selector {
  public:
-  Window(int64_t sink, int64_t window) : sink_(sink), window_(window) {}
+  WindowSelector(int64_t sink, int64_t window) : sink_(sink), window_(window) {}
 
   void select(const PageTable& table, const QueryBlock& block, Selection& selection) const override {
     const int64_t last = block.first + block.rows - 1;
-    const int64_t window_begin =
-        block.first - window_ + 1;  // of the first row: the earliest token any row's window holds
-    const int64_t window_begin_last = last - window_ + 1;  // of the last row: from here on all rows' windows agree
+    const int64_t window_begin = block.first - window_ + 1;  // of the first row, the earliest of all rows
+    const int64_t window_begin_last = last - window_ + 1;  // of the last row; later tokens are in all rows' windows
     const int64_t sink_end = first_token(table) + sink_;
     for (uint32_t s = 0; s < table.size(); ++s) {
       const PageEntry& entry = table[s];
@@ -25,7 +24,7 @@ class Window final : public Selector {
       const uint64_t reach = sinks | page_bits(window_begin - entry.first, kPageTokens);
       if ((entry.mask & reach) == 0) continue;
       SelectedPage page{s, entry.position, entry.mask & reach, -1};
-      if (entry.first < window_begin_last) {  // the window's edge crosses this page, row by row
+      if (entry.first < window_begin_last) {  // some rows' windows begin in this page
         page.row_masks = static_cast<int64_t>(selection.row_masks.size());
         for (int r = 0; r < block.rows; ++r) {
           selection.row_masks.push_back(sinks | page_bits(window_begin + r - entry.first, kPageTokens));
@@ -43,11 +42,11 @@ class Window final : public Selector {
 
 SelectorEntry window_method() {
   return {{.name = "window",
-           .summary = "the first tokens (sinks) and a sliding window of the newest",
+           .summary = "the first tokens (attention sinks) and a sliding window of the newest tokens",
            .paper = "Efficient Streaming Language Models with Attention Sinks, 2023",
            .needs = "any model",
            .time = "O(sink + window) per token",
-           .memory = "O(n): nothing is dropped",
+           .memory = "O(n): nothing is evicted",
            .parameters = {sink_parameter({.value = "4"}),
                           window_parameter({.value = "1k", .min = 1, .old_names = {"size"}})},
            .capabilities = {.works_with_compacted = true, .works_on_recurrent = true}},
@@ -55,7 +54,7 @@ SelectorEntry window_method() {
 }
 
 std::unique_ptr<Selector> make_window(int64_t sink, int64_t window) {
-  return std::make_unique<Window>(sink, window);
+  return std::make_unique<WindowSelector>(sink, window);
 }
 
 }  // namespace fathom
