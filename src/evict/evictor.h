@@ -8,31 +8,34 @@
 
 namespace fathom {
 
-/// What an evictor works with besides the sequence.
+/// The thread pool and kernels that an evictor runs on.
 struct EvictResources {
   ThreadPool& pool;
   const Kernels& kernels;
 };
 
-/// Decides which tokens of a sequence leave memory for good. Thread-safe; what it remembers of a sequence is in the
-/// state (Sequence::StateOf::kEvictor). It listens to the queries of each layer, for methods that judge by them.
+/// Decides which tokens of a sequence are removed from memory permanently. Thread-safe: everything an evictor
+/// stores about a sequence is in that sequence's state (Sequence::StateOf::kEvictor). As an AttendListener it
+/// receives the queries of each layer, for methods whose scores depend on them.
 class Evictor : public AttendListener {
  public:
-  /// Called once, before anything is read. Throws Error (usage) for what does not suit the model.
+  /// Called once, before anything is read. Throws Error (usage) if the method does not suit the model.
   virtual void attach(const AttendContext& context) { static_cast<void>(context); }
+  /// Returns the state of an empty sequence; null for a method without state.
   virtual std::unique_ptr<SequenceState> new_state() const { return nullptr; }
   void listen(const LayerQueries& queries, ThreadPool& pool) const override {
     static_cast<void>(queries), static_cast<void>(pool);
   }
-  /// Whether tokens that stay may come to lie elsewhere in their tables (Memory::pack).
+  /// Whether kept tokens may change their positions and page-table entries (PagedKv::compact).
   virtual bool moves_tokens() const { return false; }
-  /// Whether surprisal() is to be called: logits of all tokens are made for it.
+  /// Whether surprisal() must be called. The session then computes the logits of all tokens.
   virtual bool needs_surprisal() const { return false; }
-  /// Comes after tokens were read, before evict().
+  /// Reports the surprisal of tokens after they were read and before evict().
   virtual void surprisal(const Surprisal& surprisal, SequenceState* state) const {
     static_cast<void>(surprisal), static_cast<void>(state);
   }
-  /// Comes after each chunk of a text and after each generated token. end: the text that is being read ends here.
+  /// Evicts tokens. Called after each chunk of a text and after each generated token. end: false if further chunks
+  /// of the same text follow, else true.
   virtual void evict(Sequence& sequence, bool end, const EvictResources& work) const = 0;
 };
 

@@ -6,24 +6,28 @@
 namespace fathom {
 namespace {
 
-constexpr double kEvenPart = 0.2;  // of its even part each head keeps at least: as published with AdaKV
+// With by_layer each head keeps at minimum this share of an even budget. 0.2 is the value of the paper: Ada-KV:
+// Optimizing KV Cache Eviction by Adaptive Budget Allocation for Efficient LLM Inference, 2024.
+constexpr double kMinHeadShare = 0.2;
 constexpr float kMasked = -std::numeric_limits<float>::infinity();
 
-/// Neighbours that stay or go together.
-struct Unit {
-  double score;  // the mean of those that are there
+/// Neighbouring tokens of a head that are kept or evicted together.
+struct TokenBlock {
+  double score;  // the mean over the present tokens
   int head;
-  int64_t begin, end, count;  // tokens, and those of them that are there
+  int64_t begin, end;  // tokens
+  int64_t count;       // present tokens among them
 };
 
-bool better(const Unit& a, const Unit& b) {
+bool better(const TokenBlock& a, const TokenBlock& b) {
   if (a.score != b.score) return a.score > b.score;
   return a.begin != b.begin ? a.begin > b.begin : a.head < b.head;
 }
 
-class Keeper {
+/// Selects the tokens of a layer to keep. Tokens with a score of −∞ are absent.
+class KeepSelection {
  public:
-  Keeper(std::span<const float> scores, int heads, const KeepRule& rule)
+  KeepSelection(std::span<const float> scores, int heads, const KeepRule& rule)
       : scores_(scores),
         rule_(rule),
         heads_(heads),
@@ -33,19 +37,19 @@ class Keeper {
     for (int h = 0; h < heads; ++h) {
       for (int64_t t = 0; t < tokens_; ++t) {
         if (t >= rule.sink && t < tokens_ - rule.window) continue;
-        held_[h] += keep_[h * tokens_ + t] = there(h, t);
+        held_[h] += keep_[h * tokens_ + t] = present(h, t);
       }
     }
   }
 
   std::vector<char> run(int64_t budget) {
-    std::vector<Unit> rest;
+    std::vector<TokenBlock> rest;
     for (int h = 0; h < heads_; ++h) {
-      std::vector<Unit> units = units_of(h);
-      std::ranges::sort(units, better);
-      const auto least = static_cast<int64_t>(kEvenPart * static_cast<double>(budget));
-      const size_t taken = take(units, held_[h], rule_.by_layer ? least : budget);
-      rest.insert(rest.end(), units.begin() + static_cast<int64_t>(taken), units.end());
+      std::vector<TokenBlock> blocks = blocks_of(h);
+      std::ranges::sort(blocks, better);
+      const auto minimum = static_cast<int64_t>(kMinHeadShare * static_cast<double>(budget));
+      const size_t taken = take(blocks, held_[h], rule_.by_layer ? minimum : budget);
+      rest.insert(rest.end(), blocks.begin() + static_cast<int64_t>(taken), blocks.end());
     }
     if (!rule_.by_layer) return std::move(keep_);
     std::ranges::sort(rest, better);
@@ -56,34 +60,35 @@ class Keeper {
   }
 
  private:
-  bool there(int head, int64_t token) const { return scores_[head * tokens_ + token] > kMasked; }
+  bool present(int head, int64_t token) const { return scores_[head * tokens_ + token] > kMasked; }
 
-  /// Of the tokens that are not always kept.
-  std::vector<Unit> units_of(int head) const {
-    std::vector<Unit> units;
+  /// Returns the blocks with a present token, sink and window excluded.
+  std::vector<TokenBlock> blocks_of(int head) const {
+    std::vector<TokenBlock> blocks;
     const int64_t last = tokens_ - rule_.window;
     for (int64_t begin = rule_.sink; begin < last;) {
       const int64_t end = std::min((begin / rule_.block + 1) * rule_.block, last);
-      Unit unit{0, head, begin, end, 0};
+      TokenBlock block{0, head, begin, end, 0};
       for (int64_t t = begin; t < end; ++t) {
-        if (!there(head, t)) continue;
-        unit.score += scores_[head * tokens_ + t];
-        ++unit.count;
+        if (!present(head, t)) continue;
+        block.score += scores_[head * tokens_ + t];
+        ++block.count;
       }
-      unit.score /= static_cast<double>(std::max<int64_t>(1, unit.count));
-      if (unit.count > 0) units.push_back(unit);
+      block.score /= static_cast<double>(std::max<int64_t>(1, block.count));
+      if (block.count > 0) blocks.push_back(block);
       begin = end;
     }
-    return units;
+    return blocks;
   }
 
-  /// Keeps units, best first, as long as no more than `budget` tokens are held; returns how many.
-  size_t take(const std::vector<Unit>& units, int64_t& held, int64_t budget) {
+  /// Keeps blocks in the given order until the next one would exceed `budget` tokens. Returns the number of blocks
+  /// kept.
+  size_t take(const std::vector<TokenBlock>& blocks, int64_t& held, int64_t budget) {
     size_t taken = 0;
-    for (; taken < units.size() && held + units[taken].count <= budget; ++taken) {
-      const Unit& unit = units[taken];
-      for (int64_t t = unit.begin; t < unit.end; ++t) keep_[unit.head * tokens_ + t] = there(unit.head, t);
-      held += unit.count;
+    for (; taken < blocks.size() && held + blocks[taken].count <= budget; ++taken) {
+      const TokenBlock& block = blocks[taken];
+      for (int64_t t = block.begin; t < block.end; ++t) keep_[block.head * tokens_ + t] = present(block.head, t);
+      held += block.count;
     }
     return taken;
   }
@@ -93,25 +98,26 @@ class Keeper {
   int heads_;
   int64_t tokens_;
   std::vector<char> keep_;
-  std::vector<int64_t> held_;  // by each head
+  std::vector<int64_t> held_;  // [heads], tokens kept
 };
 
 }  // namespace
 
 std::vector<char> keep_best(std::span<const float> scores, int heads, int64_t budget, const KeepRule& rule) {
-  return Keeper(scores, heads, rule).run(budget);
+  return KeepSelection(scores, heads, rule).run(budget);
 }
 
 std::vector<char> keep_critical(std::span<float> scores, std::span<const float> weights, int heads, int64_t budget,
                                 const KeepRule& rule) {
-  // What a token that nobody attends to counts for, beside mean attention: kvpress's.
-  constexpr float kUnseen = 1e-4f;
+  // Added to the mean attention, so that a token without attention still counts by its weight. The value is that of
+  // NVIDIA's kvpress.
+  constexpr float kScoreOffset = 1e-4f;
   using Limits = std::numeric_limits<float>;
   const std::vector<char> first = keep_best(scores, heads, budget / 2, rule);
   for (size_t i = 0; i < scores.size(); ++i) {
     if (!(scores[i] > kMasked)) continue;
     scores[i] = first[i] ? Limits::max()
-                         : std::clamp((scores[i] + kUnseen) * weights[i], Limits::lowest(), Limits::max() / 2);
+                         : std::clamp((scores[i] + kScoreOffset) * weights[i], Limits::lowest(), Limits::max() / 2);
   }
   return keep_best(scores, heads, budget, rule);
 }

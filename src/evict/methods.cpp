@@ -2,7 +2,7 @@
 
 namespace fathom {
 
-// The table of `--evict` methods. Each is one line here and one function, `EvictEntry NAME_method()`, in methods/.
+// Each `--evict` method has one line here and one function, `EvictEntry NAME_method()`, in methods/.
 // clang-format off
 #define FATHOM_METHODS(X) \
   X(none) \

@@ -10,7 +10,7 @@ namespace fathom {
 using EvictMethod = std::unique_ptr<Evictor>(const Values&);
 using EvictEntry = MethodTable<EvictMethod>::Entry;
 
-/// The `--evict` methods; "none" makes none (null).
+/// Returns the table of `--evict` methods. "none" makes a null evictor.
 const MethodTable<EvictMethod>& evict_methods();
 
 }  // namespace fathom

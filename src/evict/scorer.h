@@ -10,7 +10,7 @@
 
 namespace fathom {
 
-/// The tokens of one layer, to be judged.
+/// The tokens of one layer that a Scorer scores.
 struct LayerTokens {
   const PagedKv& kv;
   int layer;
@@ -22,47 +22,53 @@ struct LayerTokens {
   const PageTable& table(int head) const { return kv.table(head); }
 };
 
-/// Says how much tokens are worth keeping; what is done with that is common to all (make_keeping).
+/// Scores the tokens of a sequence. Eviction methods differ in their scorers. They share the evictor, which decides
+/// when tokens are evicted and how many (make_budget_evictor).
 class Scorer {
  public:
   virtual ~Scorer() = default;
+  /// As Evictor::attach.
   virtual void attach(const AttendContext& context) { static_cast<void>(context); }
+  /// As Evictor::new_state.
   virtual std::unique_ptr<SequenceState> new_state() const { return nullptr; }
-  /// queries.state: the scorer's.
+  /// As Evictor::listen; queries.state is the scorer's state.
   virtual void listen(const LayerQueries& queries, ThreadPool& pool) const {
     static_cast<void>(queries), static_cast<void>(pool);
   }
+  /// As Evictor::needs_surprisal and Evictor::surprisal; state: the scorer's.
   virtual bool needs_surprisal() const { return false; }
   virtual void surprisal(const Surprisal& surprisal, SequenceState* state) const {
     static_cast<void>(surprisal), static_cast<void>(state);
   }
-  /// A text of more than one token has been read: tokens from `begin` on.
+  /// Reports that a text of more than one token has been read completely: the tokens from `begin` on.
   virtual void end_text(SequenceState* state, int64_t begin) const {
     static_cast<void>(state), static_cast<void>(begin);
   }
-  /// How much of an even budget a layer gets, of what is not always kept; 1 on average.
+  /// Returns a layer's share of the mean budget, sink and window excluded. The mean over all layers is 1.
   virtual double layer_share(int layer, int layers) const { return static_cast<void>(layer + layers), 1; }
-  /// Whether scores can be multiplied: none is ever negative, and if they are of attention, they are means.
-  virtual bool has_weights() const { return true; }
-  /// scores: [kv_heads, kv.tokens()], by where tokens lie, zero at first; the larger stay. Those of hidden
-  /// tokens do not matter.
+  /// Whether scores may be multiplied by weights (critical=true). This requires scores that are never negative;
+  /// scores from attention must be means.
+  virtual bool accepts_weights() const { return true; }
+  /// Computes the score of each token of a layer; tokens with the highest scores are kept. scores: [kv_heads,
+  /// kv.tokens()], by the index at which a token is stored, initially zero. Scores of masked tokens are ignored.
   virtual void score(const LayerTokens& layer, std::span<float> scores) const = 0;
 };
 
-/// What the parameters are unless given.
+/// Defaults of keep_parameters(), which differ between methods.
 struct KeepDefaults {
   int64_t budget = 0;  // 0: a share of 0.25
   int64_t sink = 4, window = 0;
 };
-/// What an evictor's MethodInfo says of memory.
+/// MethodInfo::memory of the methods that use make_budget_evictor().
 inline constexpr const char* kKeptMemory =
-    "O(budget) tokens; a page of 64 is given back when none of its tokens is left: with positions=original few are "
-    "where "
-    "single ones stay";
-/// The parameters that all these methods have.
+    "O(budget) tokens; a page of 64 tokens is released when all of them are evicted, so with positions=original "
+    "few pages are released where single tokens are kept";
+/// Returns the parameters that make_budget_evictor() reads: `budget`, `share`, `sink`, `window`, `slack`, `block`,
+/// `heads`, `positions` and `critical`.
 std::vector<Parameter> keep_parameters(const KeepDefaults& defaults);
-/// The evictor that keeps what scores highest. Throws Error (usage) for values that contradict each other.
-std::unique_ptr<Evictor> make_keeping(const Values& values, const KeepDefaults& defaults,
-                                      std::unique_ptr<Scorer> scorer);
+/// Returns an evictor that keeps the tokens with the highest scores within a budget. Throws Error (usage) for
+/// values that contradict each other.
+std::unique_ptr<Evictor> make_budget_evictor(const Values& values, const KeepDefaults& defaults,
+                                             std::unique_ptr<Scorer> scorer);
 
 }  // namespace fathom

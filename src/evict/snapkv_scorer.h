@@ -5,9 +5,11 @@
 
 namespace fathom {
 
-/// The mean attention that the newest `queries` queries give, pooled over `pool` neighbours that are there.
+/// Scores a token by the mean attention of the newest `queries` queries, averaged over `pool` neighbouring visible
+/// tokens. SnapKV: LLM Knows What You are Looking for Before Generation, 2024.
 class SnapKvScorer : public LayeredScorer<QueryTail, TailScale> {
  public:
+  /// Throws Error (usage) if `pool` is even.
   SnapKvScorer(int64_t queries, int64_t pool);
 
  protected:
@@ -18,8 +20,9 @@ class SnapKvScorer : public LayeredScorer<QueryTail, TailScale> {
   int64_t queries_, pool_;
 };
 
-/// The parameters of keep_parameters, and queries and pool.
+/// Returns the parameters of keep_parameters, and `queries` and `pool`.
 std::vector<Parameter> snapkv_parameters();
+/// The default of `window` and of `queries`.
 inline constexpr int64_t kSnapKvWindow = 64;
 
 }  // namespace fathom

@@ -8,8 +8,8 @@
 
 namespace fathom {
 
-/// A scorer that keeps a State for each sequence. Methods override the hooks below, which get the state with its
-/// type; the conversion from SequenceState is checked here.
+/// A scorer with a state of type State for each sequence. Methods override the protected functions, which receive
+/// the state with its type. Throws Error if a sequence's state has another type.
 template <class State>
 class StatefulScorer : public Scorer {
  public:
@@ -27,9 +27,9 @@ class StatefulScorer : public Scorer {
   }
 
  protected:
-  /// The state of a new sequence.
+  /// Returns the state of an empty sequence.
   virtual std::unique_ptr<State> make_state() const = 0;
-  // As the functions of Scorer of the same names.
+  // As the functions of Scorer with the same names.
   virtual void listen(const LayerQueries& queries, State& state, ThreadPool& pool) const {
     static_cast<void>(queries), static_cast<void>(state), static_cast<void>(pool);
   }
@@ -39,14 +39,14 @@ class StatefulScorer : public Scorer {
   virtual void end_text(State& state, int64_t begin) const { static_cast<void>(state), static_cast<void>(begin); }
   virtual void score(const LayerTokens& layer, const State& state, std::span<float> scores) const = 0;
 
-  /// Layers of the model.
+  /// The number of layers of the model.
   int layers() const { return layers_; }
 
  private:
   int layers_ = 0;
 };
 
-/// A StatefulScorer whose state has one part for each layer of the model.
+/// A StatefulScorer whose state has one Layer for each layer of the model, and one Common.
 template <class Layer, class Common = std::monostate>
 class LayeredScorer : public StatefulScorer<LayerStates<Layer, Common>> {
  protected:

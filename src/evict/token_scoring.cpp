@@ -11,7 +11,7 @@
 namespace fathom {
 namespace {
 
-constexpr int64_t kRowsAtOnce = 8;  // whose scores with all tokens are held at a time
+constexpr int64_t kRowsAtOnce = 8;  // query rows whose scores of all tokens are held at the same time
 
 }  // namespace
 
@@ -33,19 +33,19 @@ void add_attention(const PagedKv& kv, int head, const Kernels& kernels, std::spa
   const int64_t rows = std::ssize(tokens), dim = kv.shape().key_dim;
   KeyScores keys(kernels, kv.store(), kv.rotations());
   std::vector<float> scores;
-  // sizes that come again are met from what was freed, without asking the system
+  // Rounded up to a power of two: later calls reuse the freed memory instead of allocating from the system.
   scores.reserve(std::bit_ceil(static_cast<size_t>(std::min(kRowsAtOnce, rows) * group * kv.tokens())));
   for (int64_t first = 0; first < rows; first += kRowsAtOnce) {
     const int64_t count = std::min(kRowsAtOnce, rows - first);
-    const int64_t end = tokens[first + count - 1] + 1;  // what the last of them sees
+    const int64_t end = tokens[first + count - 1] + 1;  // of the tokens visible to the last row
     scores.assign(count * group * end, -std::numeric_limits<float>::infinity());
     keys.of_entries(table, 0, table.size(), {0, end}, queries.data() + first * group * dim,
                     static_cast<int>(count) * group, scores.data(), end);
     for (int64_t i = 0; i < count * group; ++i) {
-      const int64_t seen = tokens[first + i / group] + 1;
-      const std::span<float> row(scores.data() + i * end, seen);
+      const int64_t visible = tokens[first + i / group] + 1;
+      const std::span<float> row(scores.data() + i * end, visible);
       softmax_scores(kernels, row, scale);
-      kernels.add(sums.data(), row.data(), seen);
+      kernels.add(sums.data(), row.data(), visible);
     }
   }
 }
@@ -60,21 +60,21 @@ void mean_tail_attention(const LayerTokens& layer, const QueryTails& tails, int6
     const int head = static_cast<int>(h);
     const std::vector<float> queries = tail.of_heads(head * group, group);
     const int64_t skip = (tail.rows() - count) * std::ssize(queries) / std::max<int64_t>(1, tail.rows());
-    const std::span<float> own = means.subspan(h * all, all);
+    const std::span<float> head_means = means.subspan(h * all, all);
     add_attention(layer.kv, head, layer.work.kernels, std::span(queries).subspan(skip), tokens, group,
-                  tails.common.of_scores, own);
-    layer.work.kernels.scale(own.data(), 1 / static_cast<float>(std::max<int64_t>(1, count * group)), all);
+                  tails.common.scale, head_means);
+    layer.work.kernels.scale(head_means.data(), 1 / static_cast<float>(std::max<int64_t>(1, count * group)), all);
   });
 }
 
-void order_as_read(const CompactedTokens& compacted, std::span<float> scores) {
+void to_read_order(const CompactedTokens& compacted, std::span<float> scores) {
   if (compacted.original_indices.empty()) return;
-  const std::vector<float> lying(scores.begin() + compacted.begin, scores.begin() + compacted.end());
+  const std::vector<float> stored(scores.begin() + compacted.begin, scores.begin() + compacted.end());
   std::fill_n(scores.begin(), compacted.end(), -std::numeric_limits<float>::infinity());
-  for (size_t i = 0; i < lying.size(); ++i) scores[compacted.original_indices[i]] = lying[i];
+  for (size_t i = 0; i < stored.size(); ++i) scores[compacted.original_indices[i]] = stored[i];
 }
 
-void order_as_stored(const CompactedTokens& compacted, std::span<char> keep) {
+void to_stored_order(const CompactedTokens& compacted, std::span<char> keep) {
   for (int64_t i = std::ssize(compacted.original_indices); i-- > 0;)
     keep[compacted.begin + i] = keep[compacted.original_indices[i]];
 }

@@ -6,14 +6,16 @@
 namespace fathom {
 namespace {
 
-constexpr int64_t kRows = 512;  // whose values are held as floats at a time
+constexpr int64_t kRows = 512;  // tokens whose values are held as floats at the same time
 
-/// The values of a table's visible tokens that were read as [first, first + rows). out: [rows, value_dim], zero.
+/// Copies the values of the visible tokens that were read at indices [first, first + rows). out: [rows, value_dim],
+/// initially zero.
 void read_values(const PagedKv& kv, int head, int64_t first, int64_t rows, float* out) {
   const int dim = kv.shape().value_dim;
   const CompactedTokens& compacted = kv.compacted(head);
   for (const PageEntry& entry : kv.table(head)) {
-    if (entry.mask == 0 || entry.first + entry.filled <= first) continue;  // nothing lies before where it was read
+    if (entry.mask == 0 || entry.first + entry.filled <= first)
+      continue;  // no token is stored at an index below the one at which it was read
     for (uint64_t left = entry.mask; left != 0; left &= left - 1) {
       const int offset = std::countr_zero(left);
       const int64_t row = compacted.original_index(entry.first + offset) - first;
@@ -28,17 +30,17 @@ void read_values(const PagedKv& kv, int head, int64_t first, int64_t rows, float
 void ValueNorms::add(const PagedKv& kv, int layer, const OutputNorms& norms, ThreadPool& pool) {
   const int64_t kv_heads = kv.heads(), dim = kv.shape().value_dim;
   heads_.resize(kv_heads);
-  std::vector<float> values, found;
+  std::vector<float> values, new_norms;
   for (int64_t first = std::ssize(heads_[0]); first < kv.tokens(); first += kRows) {
     const int64_t rows = std::min(kRows, kv.tokens() - first);
     values.assign(kv_heads * rows * dim, 0);
-    found.resize(kv_heads * rows);
+    new_norms.resize(kv_heads * rows);
     pool.parallel_for(kv_heads, [&](size_t h, int) {
       read_values(kv, static_cast<int>(h), first, rows, values.data() + h * rows * dim);
     });
-    norms(layer, rows, values.data(), found.data(), pool);
+    norms(layer, rows, values.data(), new_norms.data(), pool);
     for (int64_t h = 0; h < kv_heads; ++h)
-      heads_[h].insert(heads_[h].end(), found.begin() + h * rows, found.begin() + (h + 1) * rows);
+      heads_[h].insert(heads_[h].end(), new_norms.begin() + h * rows, new_norms.begin() + (h + 1) * rows);
   }
 }
 

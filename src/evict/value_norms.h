@@ -6,13 +6,15 @@
 
 namespace fathom {
 
-/// ‖W_o v‖₁ of the tokens of one layer, computed once for each: a value does not change.
+/// The norms ‖W_o v‖₁ of the values of one layer (output_norms). Each is computed once, because values never
+/// change.
 class ValueNorms {
  public:
-  /// Adds those of the tokens read since the last time.
+  /// Adds the norms of the tokens read since the last call.
   void add(const PagedKv& kv, int layer, const OutputNorms& norms, ThreadPool& pool);
+  /// Keeps the norms of the first `tokens` tokens.
   void rewind(int64_t tokens);
-  /// By where tokens were read; of those that were hidden when added 0.
+  /// Returns the norm of a token, by the index at which it was read; 0 if the token was masked when it was added.
   float of(int head, int64_t token) const { return heads_[head][token]; }
 
  private:

@@ -12,7 +12,7 @@
 
 namespace fathom::test {
 
-/// A reading from which an evictor drops.
+/// A Reading with an evictor.
 class Evicting : public Reading {
  public:
   Evicting(const ReadingShape& s, const std::string& spec, const OutputNorms& norms = {})
@@ -29,8 +29,8 @@ class Evicting : public Reading {
 
   void evict(bool end) { evictor->evict(sequence, end, {*pool, kernels()}); }
 
-  /// The tokens that are left in a head, by the indices at which they were read.
-  std::vector<int64_t> left(int kv_head) const {
+  /// Returns the kept tokens of a head by the index at which they were read.
+  std::vector<int64_t> kept_tokens(int kv_head) const {
     std::vector<int64_t> tokens;
     for (const PageEntry& entry : sequence.kv(0).table(kv_head)) {
       for (int t = 0; t < entry.filled; ++t)
@@ -43,7 +43,7 @@ class Evicting : public Reading {
   std::unique_ptr<Evictor> evictor;
 };
 
-/// The indices of the k largest, in order.
+/// Returns the indices of the k largest scores, ascending.
 inline std::vector<int64_t> largest(const std::vector<double>& scores, int64_t k) {
   std::vector<int64_t> order(scores.size());
   std::iota(order.begin(), order.end(), 0);
@@ -53,7 +53,7 @@ inline std::vector<int64_t> largest(const std::vector<double>& scores, int64_t k
   return order;
 }
 
-/// Mean attention of rows [begin, end) and heads [first, first + count), as far as each row sees.
+/// Returns the mean attention of rows [begin, end) and query heads [first, first + count) to each token: [end].
 inline std::vector<double> attention(Reading& reading, int64_t begin, int64_t end, int first, int count) {
   std::vector<double> mean(end);
   for (int64_t row = begin; row < end; ++row) {

@@ -1,4 +1,4 @@
-// What stays moves together: positions=compacted.
+// positions=compacted: kept tokens are compacted together.
 #include <gtest/gtest.h>
 
 #include <bit>
@@ -14,99 +14,101 @@ using test::Reading;
 
 std::string compacting(const std::string& spec) { return spec + ",positions=compacted"; }
 
-/// Pages that all page tables hold, and what they would have to hold at least.
+/// The pages of all page tables.
 int64_t pages(const Evicting& e) {
   return static_cast<int64_t>(e.sequence.kv(0).store().bytes_in_use() / e.sequence.kv(0).store().shape().bytes());
 }
-int64_t full_pages(const Evicting& e) {
+/// The least number of pages that can hold the kept tokens.
+int64_t min_pages(const Evicting& e) {
   int64_t count = 0;
-  for (int h = 0; h < 2; ++h) count += (std::ssize(e.left(h)) + 63) / 64;
+  for (int h = 0; h < 2; ++h) count += (std::ssize(e.kept_tokens(h)) + 63) / 64;
   return count;
 }
-/// How far the first token that is left lies before the next one to come.
-int64_t reach(const Evicting& e, int head) {
+/// The distance from the next position to the first kept token.
+int64_t first_distance(const Evicting& e, int head) {
   for (const PageEntry& entry : e.sequence.kv(0).table(head))
     if (entry.mask) return e.sequence.next_position() - (entry.position + std::countr_zero(entry.mask));
   return 0;
 }
 
-TEST(Compacted, MethodsKeepTheSameTokensAsLongAsPositionsDoNotCount) {
+TEST(Compacted, MethodsWhoseScoresIgnorePositionsKeepTheSameTokens) {
   for (const std::string spec :
        {"streaming:budget=100,slack=20", "knorm:budget=200,slack=10", "knorm:budget=150,block=20,window=32",
         "knorm:budget=130,heads=ada", "streaming:budget=90,sink=0,slack=0"}) {
     SCOPED_TRACE(spec);
-    Evicting straight({}, spec), moved({}, compacting(spec));
-    EXPECT_FALSE(straight.evictor->moves_tokens());
-    EXPECT_TRUE(moved.evictor->moves_tokens());
+    Evicting original({}, spec), compacted({}, compacting(spec));
+    EXPECT_FALSE(original.evictor->moves_tokens());
+    EXPECT_TRUE(compacted.evictor->moves_tokens());
     for (const int64_t rows : {300, 100, 1, 1, 1, 250, 64, 64, 1, 500}) {
-      for (Evicting* e : {&straight, &moved}) {
+      for (Evicting* e : {&original, &compacted}) {
         e->read(rows);
         e->evict(rows == 1);
       }
-      for (int h = 0; h < 2; ++h) ASSERT_EQ(moved.left(h), straight.left(h));
+      for (int h = 0; h < 2; ++h) ASSERT_EQ(compacted.kept_tokens(h), original.kept_tokens(h));
     }
   }
 }
 
-TEST(Compacted, SirLlmAndH2oFindTheirRecordsAgain) {
-  Evicting straight({}, "sirllm:budget=60,slack=0,decay=0.5"),
-      moved({}, compacting("sirllm:budget=60,slack=0,decay=0.5"));
+TEST(Compacted, SirLlmAndH2oTrackMovedTokens) {
+  Evicting original({}, "sirllm:budget=60,slack=0,decay=0.5"),
+      compacted({}, compacting("sirllm:budget=60,slack=0,decay=0.5"));
   std::vector<float> nats(1500);
   for (int i = 0; i < 1500; ++i) nats[i] = static_cast<float>(i * 7919 % 1499);
   for (int64_t first = 0; first < 1500; first += 100) {
-    for (Evicting* e : {&straight, &moved}) {
+    for (Evicting* e : {&original, &compacted}) {
       e->read(100);
       e->evictor->surprisal({first, std::span(nats).subspan(first, 100)},
                             e->sequence.state(Sequence::StateOf::kEvictor));
       e->evict(first % 300 == 0);
       if (first == 600) e->remove_newest(0);
     }
-    ASSERT_EQ(moved.left(0), straight.left(0));
-    ASSERT_EQ(moved.left(1), straight.left(1));
+    ASSERT_EQ(compacted.kept_tokens(0), original.kept_tokens(0));
+    ASSERT_EQ(compacted.kept_tokens(1), original.kept_tokens(1));
   }
-  EXPECT_FALSE(moved.sequence.kv(0).compacted(0).original_indices.empty());
+  EXPECT_FALSE(compacted.sequence.kv(0).compacted(0).original_indices.empty());
 
-  // Queries that give all tokens the same weight: of what was there as long, the newest stays.
+  // Zero queries give all visible tokens the same attention.
   Evicting h2o({}, compacting("h2o:budget=100,slack=0,window=0,rows=0"));
   std::ranges::fill(h2o.queries, 0.0f);
   for (int n = 0; n < 10; ++n) {
     h2o.read(100);
     h2o.evict(false);
-    EXPECT_EQ(std::ssize(h2o.left(0)), 100);
+    EXPECT_EQ(std::ssize(h2o.kept_tokens(0)), 100);
   }
-  // once it saw 1/1 of the attention, then 1/2, …: the mean of the first tokens is the largest
+  // The query at index i gives 1/(i + 1) to each token, so the first tokens have the largest mean.
   std::vector<int64_t> first(100);
   std::iota(first.begin(), first.end(), 0);
-  EXPECT_EQ(h2o.left(0), first);
+  EXPECT_EQ(h2o.kept_tokens(0), first);
 }
 
-TEST(Compacted, ASequenceTakesRoomAndDistancesOfItsBudget) {
-  Evicting straight({.tokens = 6000}, "knorm:budget=256"), moved({.tokens = 6000}, compacting("knorm:budget=256"));
+TEST(Compacted, PagesAndDistancesAreBoundedByTheBudget) {
+  Evicting original({.tokens = 6000}, "knorm:budget=256"),
+      compacted({.tokens = 6000}, compacting("knorm:budget=256"));
   Evicting window({.tokens = 6000}, compacting("streaming:budget=256"));
   for (int64_t read = 0; read < 5900; read += 100) {
-    for (Evicting* e : {&straight, &moved, &window}) {
+    for (Evicting* e : {&original, &compacted, &window}) {
       e->read(100);
       e->evict(false);
     }
     for (int h = 0; h < 2; ++h) {
-      ASSERT_LE(reach(moved, h), (256 + 64) * 9 / 8 + 64);
-      ASSERT_LE(reach(window, h), 256 + 64);
-      ASSERT_LE(moved.sequence.kv(0).table(h).size(), 8u) << "of any length";
+      ASSERT_LE(first_distance(compacted, h), (256 + 64) * 9 / 8 + 64);
+      ASSERT_LE(first_distance(window, h), 256 + 64);
+      ASSERT_LE(compacted.sequence.kv(0).table(h).size(), 8u) << "whatever the length of the text";
     }
-    ASSERT_LE(pages(moved), full_pages(moved) + 2 * 2);
-    ASSERT_LE(pages(window), full_pages(window) + 2);
+    ASSERT_LE(pages(compacted), min_pages(compacted) + 2 * 2);
+    ASSERT_LE(pages(window), min_pages(window) + 2);
   }
-  EXPECT_GT(pages(straight), 5 * pages(moved)) << "where single tokens stay, pages do";
-  EXPECT_GT(reach(straight, 0), 5000);
+  EXPECT_GT(pages(original), 5 * pages(compacted)) << "without compaction, single kept tokens keep their pages";
+  EXPECT_GT(first_distance(original, 0), 5000);
 }
 
-TEST(Compacted, AttentionSeesTokensAtTheirNewPositions) {
+TEST(Compacted, AttentionUsesTheNewPositions) {
   Evicting e({}, compacting("knorm:budget=150,slack=0"));
   for (int n = 0; n < 7; ++n) {
     e.read(130);
     e.evict(false);
   }
-  const std::vector<int64_t> kept[] = {e.left(0), e.left(1)};
+  const std::vector<int64_t> kept[] = {e.kept_tokens(0), e.kept_tokens(1)};
   e.read(1);
   const int64_t query = e.sequence.tokens() - 1;
   std::vector<float> out(4 * test::kValueDim);
@@ -143,43 +145,43 @@ TEST(Compacted, AttentionSeesTokensAtTheirNewPositions) {
   }
 }
 
-TEST(Compacted, AllMethodsStayWithinTheirBudgetForkedAndRewound) {
+TEST(Compacted, AllMethodsStayWithinTheirBudgetAfterForkAndRewind) {
   for (const char* method : {"streaming", "knorm", "keydiff", "tova", "snapkv", "h2o", "pyramidkv", "expected"}) {
     SCOPED_TRACE(method);
     Evicting e({}, compacting(std::string(method) + ":budget=100,slack=20"));
     e.read(400);
     e.evict(false);
-    EXPECT_EQ(std::ssize(e.left(0)), 100);
+    EXPECT_EQ(std::ssize(e.kept_tokens(0)), 100);
     const Sequence fork = e.sequence.fork();
-    const std::vector<int64_t> left = e.left(0);
+    const std::vector<int64_t> kept = e.kept_tokens(0);
     e.read(130);
     e.evict(true);
     e.remove_newest(330);
-    for (const int64_t token : e.left(0)) EXPECT_LT(token, 200);
+    for (const int64_t token : e.kept_tokens(0)) EXPECT_LT(token, 200);
     EXPECT_EQ(e.sequence.next_position(), 200);
     for (int step = 0; step < 60; ++step) {
       e.read(step == 30 ? 300 : 1);
       e.evict(step % 2);
-      const size_t held = e.left(0).size() + e.left(1).size();
+      const size_t held = e.kept_tokens(0).size() + e.kept_tokens(1).size();
       ASSERT_LE(held, 2u * 120);
     }
-    EXPECT_GE(e.left(0).size() + e.left(1).size(), 2u * 100 - 2);
-    std::vector<int64_t> still;
+    EXPECT_GE(e.kept_tokens(0).size() + e.kept_tokens(1).size(), 2u * 100 - 2);
+    std::vector<int64_t> fork_kept;
     for (const PageEntry& entry : fork.kv(0).table(0)) {
       for (int t = 0; t < entry.filled; ++t)
-        if (entry.mask >> t & 1) still.push_back(fork.kv(0).compacted(0).original_index(entry.first + t));
+        if (entry.mask >> t & 1) fork_kept.push_back(fork.kv(0).compacted(0).original_index(entry.first + t));
     }
-    EXPECT_EQ(still, left);
+    EXPECT_EQ(fork_kept, kept);
   }
 }
 
-TEST(Compacted, ABudgetForAllMovesNothing) {
+TEST(Compacted, ABudgetAboveTheLengthMovesNothing) {
   for (const char* method : {"streaming", "knorm", "tova", "snapkv", "h2o"}) {
     Evicting e({}, compacting(std::string(method) + ":budget=2k"));
     e.read(1000);
     e.evict(true);
     EXPECT_TRUE(e.sequence.kv(0).compacted(0).original_indices.empty());
-    EXPECT_EQ(e.left(0).size(), 1000u);
+    EXPECT_EQ(e.kept_tokens(0).size(), 1000u);
   }
 }
 

@@ -1,5 +1,5 @@
-// Tokens that queries to come are expected to attend to stay: queries are taken to be normally distributed, as
-// those so far.
+// Keeps the tokens that future queries are expected to attend to. Future queries are assumed to have a normal
+// distribution with the mean and covariance of the queries so far.
 #include <algorithm>
 #include <cmath>
 #include <complex>
@@ -16,32 +16,33 @@
 namespace fathom {
 namespace {
 
-constexpr int64_t kSkipped = 4;  // first tokens, whose queries are unlike all others
+constexpr int64_t kSkipped = 4;  // number of first tokens, whose queries are excluded: they differ from all others
 
-/// Sums over the queries of a layer, not rotated.
-struct LayerSums {
-  double count = 0;
+/// Sums over the unrotated queries of a layer.
+struct QuerySums {
+  double count = 0;             // queries
   std::vector<float> queries;   // [heads, key_dim]
   std::vector<float> products;  // [heads, key_dim, key_dim]
-  void rewind(int64_t) {}       // what was counted stays
+  void rewind(int64_t) {}       // the sums still include the queries of removed tokens
 };
-struct Scale {
-  float of_scores = 0;
+/// The factor that a model applies to its attention scores.
+struct ExpectedScale {
+  float scale = 0;
 };
-using State = LayerStates<LayerSums, Scale>;
+using ExpectedState = LayerStates<QuerySums, ExpectedScale>;
 
-/// Mean and covariance of one head's queries.
-struct Normal {
+/// Mean and covariance of one head's queries. mean: [key_dim]; covariance: [key_dim, key_dim].
+struct QueryDistribution {
   std::vector<float> mean, covariance;
 };
 
-class Expected final : public LayeredScorer<LayerSums, Scale> {
+class Expected final : public LayeredScorer<QuerySums, ExpectedScale> {
  public:
   Expected(int64_t future, int64_t sink) : future_(future), sink_(sink) {}
 
-  void listen(const LayerQueries& queries, State& state, ThreadPool& pool) const override {
-    state.common.of_scores = queries.scale;
-    LayerSums& layer = state.layers.at(queries.layer);
+  void listen(const LayerQueries& queries, ExpectedState& state, ThreadPool& pool) const override {
+    state.common.scale = queries.scale;
+    QuerySums& layer = state.layers.at(queries.layer);
     const int64_t dim = queries.kv->shape().key_dim;
     const int64_t skipped = std::clamp<int64_t>(kSkipped - queries.first, 0, queries.rows);
     const int64_t rows = queries.rows - skipped;
@@ -67,50 +68,52 @@ class Expected final : public LayeredScorer<LayerSums, Scale> {
     });
   }
 
-  void score(const LayerTokens& layer, const State& state, std::span<float> scores) const override {
-    const LayerSums& sums = state.layers.at(layer.layer);
+  void score(const LayerTokens& layer, const ExpectedState& state, std::span<float> scores) const override {
+    const QuerySums& sums = state.layers.at(layer.layer);
     if (sums.count < 2) return;
     const std::vector<std::complex<float>> rotations = mean_rotations(layer);
     const int64_t tokens = layer.kv.tokens();
     layer.work.pool.parallel_for(layer.kv.heads(), [&](size_t h, int) {
       const int head = static_cast<int>(h), group = layer.group();
-      const std::span<float> own = scores.subspan(h * tokens, tokens);
+      const std::span<float> head_scores = scores.subspan(h * tokens, tokens);
       std::vector<float> logits(group * tokens);
       for (int q = 0; q < group; ++q) {
-        const std::span<float> of_head = std::span(logits).subspan(q * tokens, tokens);
-        head_logits(layer, head, normal_of(sums, head * group + q), rotations, state.common.of_scores, of_head);
-        mask_scores(layer.table(head), 0, of_head);
-        hide_first(layer.table(head), sink_, of_head);
-        softmax_scores(layer.work.kernels, of_head, 1);
-        layer.work.kernels.add(own.data(), of_head.data(), tokens);
+        const std::span<float> query_logits = std::span(logits).subspan(q * tokens, tokens);
+        head_logits(layer, head, distribution_of(sums, head * group + q), rotations, state.common.scale,
+                    query_logits);
+        mask_scores(layer.table(head), 0, query_logits);
+        mask_first(layer.table(head), sink_, query_logits);
+        softmax_scores(layer.work.kernels, query_logits, 1);
+        layer.work.kernels.add(head_scores.data(), query_logits.data(), tokens);
       }
-      layer.work.kernels.scale(own.data(), 1 / static_cast<float>(group), tokens);
-      scale_by_values(layer, head, own);
+      layer.work.kernels.scale(head_scores.data(), 1 / static_cast<float>(group), tokens);
+      scale_by_values(layer, head, head_scores);
     });
   }
 
  private:
-  static Normal normal_of(const LayerSums& sums, int head) {
+  static QueryDistribution distribution_of(const QuerySums& sums, int head) {
     const size_t dim = static_cast<size_t>(std::ssize(sums.products) / std::ssize(sums.queries));
-    Normal normal;
-    normal.mean.assign(sums.queries.begin() + head * dim, sums.queries.begin() + (head + 1) * dim);
-    for (float& x : normal.mean) x = static_cast<float>(x / sums.count);
-    normal.covariance.assign(sums.products.begin() + head * dim * dim,
-                             sums.products.begin() + (head + 1) * dim * dim);
+    QueryDistribution distribution;
+    distribution.mean.assign(sums.queries.begin() + head * dim, sums.queries.begin() + (head + 1) * dim);
+    for (float& x : distribution.mean) x = static_cast<float>(x / sums.count);
+    distribution.covariance.assign(sums.products.begin() + head * dim * dim,
+                                   sums.products.begin() + (head + 1) * dim * dim);
     for (size_t i = 0; i < dim * dim; ++i)
-      normal.covariance[i] =
-          static_cast<float>(normal.covariance[i] / sums.count) - normal.mean[i / dim] * normal.mean[i % dim];
-    return normal;
+      distribution.covariance[i] = static_cast<float>(distribution.covariance[i] / sums.count) -
+                                   distribution.mean[i / dim] * distribution.mean[i % dim];
+    return distribution;
   }
 
-  /// The mean rotation over the positions to come, by pairs, as a complex number: it also shortens.
+  /// Returns the mean rotation over the next future_ positions, one complex number for each rotary pair. Its
+  /// absolute value is below 1 where the rotations differ.
   std::vector<std::complex<float>> mean_rotations(const LayerTokens& layer) const {
     const PositionRotations& rotations = layer.kv.rotations();
     const int pairs = rotations.pairs();
-    std::vector<float> spare(2 * static_cast<size_t>(pairs));
+    std::vector<float> scratch(2 * static_cast<size_t>(pairs));
     std::vector<std::complex<float>> means;
     if (pairs == 0) return means;
-    const PositionRotations::View first = rotations.at(layer.kv.next_position(), spare.data());
+    const PositionRotations::View first = rotations.at(layer.kv.next_position(), scratch.data());
     const PositionRotations::View step = rotations.offset(1);
     for (int i = 0; i < pairs; ++i) {
       const std::complex<double> one(step.cos[i], step.sin[i]);
@@ -121,8 +124,9 @@ class Expected final : public LayeredScorer<LayerSums, Scale> {
     return means;
   }
 
-  /// ln E exp(q·k) of all tokens of a table: μ·k + k·Σk/2 under the mean rotation.
-  static void head_logits(const LayerTokens& layer, int head, const Normal& normal,
+  /// Computes ln E exp(scale·q·k) for the tokens of a page table, by sequence index: scale·μ·k + scale²·k·Σk/2,
+  /// with k inverse-rotated by the mean rotation.
+  static void head_logits(const LayerTokens& layer, int head, const QueryDistribution& distribution,
                           const std::vector<std::complex<float>>& rotations, float scale, std::span<float> logits) {
     const PageStore& store = layer.kv.store();
     const int dim = store.shape().key_dim;
@@ -136,19 +140,19 @@ class Expected final : public LayeredScorer<LayerSums, Scale> {
       product.rows = entry.filled;
       product.cols = product.depth = dim;
       product.a = keys.data();
-      product.b = normal.covariance.data();
+      product.b = distribution.covariance.data();
       product.y = products.data();
       product.a_stride = product.b_stride = product.y_stride = dim;
       layer.work.kernels.multiply(product, scratch.data());
       for (int t = 0; t < entry.filled; ++t) {
         const float* key = keys.data() + t * dim;
-        logits[entry.first + t] = scale * dot(key, normal.mean.data(), dim) +
+        logits[entry.first + t] = scale * dot(key, distribution.mean.data(), dim) +
                                   scale * scale / 2 * dot(key, products.data() + t * dim, dim);
       }
     }
   }
 
-  /// q rotated by R and met with k is q met with k rotated back.
+  /// Inverse-rotates a key in place: (Rq)·k = q·(R⁻¹k).
   static void inverse_rotate(const std::vector<std::complex<float>>& rotations, float* key) {
     for (size_t i = 0; i < rotations.size(); ++i) {
       const std::complex<float> rotated = std::complex(key[2 * i], key[2 * i + 1]) * std::conj(rotations[i]);
@@ -157,8 +161,9 @@ class Expected final : public LayeredScorer<LayerSums, Scale> {
     }
   }
 
-  /// What always stays takes no part, as published: how much it draws would weigh one query head against another.
-  static void hide_first(const PageTable& table, int64_t count, std::span<float> logits) {
+  /// Excludes the first `count` visible tokens from the softmax, as in the paper. They are always kept, and their
+  /// share of the attention would otherwise determine the weight of each query head.
+  static void mask_first(const PageTable& table, int64_t count, std::span<float> logits) {
     for (const PageEntry& entry : table) {
       for (int t = 0; t < entry.filled && count > 0; ++t) {
         if (!(entry.mask >> t & 1)) continue;
@@ -169,6 +174,7 @@ class Expected final : public LayeredScorer<LayerSums, Scale> {
     }
   }
 
+  /// Multiplies the scores by the norms of the values.
   static void scale_by_values(const LayerTokens& layer, int head, std::span<float> scores) {
     const PageStore& store = layer.kv.store();
     for (const PageEntry& entry : layer.table(head)) {
@@ -191,21 +197,28 @@ class Expected final : public LayeredScorer<LayerSums, Scale> {
 
 EvictEntry expected_method() {
   std::vector<Parameter> parameters = keep_parameters({.window = 32});
-  parameters.push_back(
-      {"future", Parameter::Type::kInt, "512", "positions to come whose rotations are averaged", 1, 1e6, {}});
-  return {{.name = "expected",
-           .summary = "keeps what queries to come are expected to attend to, times the norm of its value",
-           .paper = "Expected Attention: KV Cache Compression by Estimating Attention from Future Queries "
-                    "Distribution, 2025",
-           .needs = "any model",
-           .time = "O(key_dim²) per query head and token read, and the same per kept token and cut",
-           .memory = concat(kKeptMemory, "; key_dim² numbers per query head"),
-           .parameters = std::move(parameters),
-           .capabilities = {.needs_host_pages = true, .works_on_recurrent = true}},
-          [](const Values& values) {
-            return make_keeping(values, {},
-                                std::make_unique<Expected>(values.integer("future"), values.integer("sink")));
-          }};
+  parameters.push_back({"future",
+                        Parameter::Type::kInt,
+                        "512",
+                        "next positions over which the expected attention is averaged; more predicts further ahead",
+                        1,
+                        1e6,
+                        {}});
+  return {
+      {.name = "expected",
+       .summary =
+           "keeps the tokens that future queries are expected to attend to, weighted by the norm of their value",
+       .paper = "Expected Attention: KV Cache Compression by Estimating Attention from Future Queries "
+                "Distribution, 2025",
+       .needs = "any model",
+       .time = "O(key_dim²) per query head and token read, and as much per kept token at each eviction",
+       .memory = concat(kKeptMemory, "; key_dim² numbers per query head"),
+       .parameters = std::move(parameters),
+       .capabilities = {.needs_host_pages = true, .works_on_recurrent = true}},
+      [](const Values& values) {
+        return make_budget_evictor(values, {},
+                                   std::make_unique<Expected>(values.integer("future"), values.integer("sink")));
+      }};
 }
 
 }  // namespace fathom

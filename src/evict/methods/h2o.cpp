@@ -1,4 +1,4 @@
-// Tokens that have drawn most attention so far stay.
+// Keeps the tokens that have received most attention so far.
 #include <algorithm>
 #include <vector>
 
@@ -11,27 +11,28 @@
 namespace fathom {
 namespace {
 
-/// By where tokens were read. After a rewind the sums still hold what later tokens gave to those that stay.
-struct LayerSums {
-  std::vector<std::vector<float>> attention;  // [kv_heads, tokens], of all rows that were looked at
-  std::vector<float> rows;                    // [tokens]: how many of them could see the token
+/// Attention received by each token of a layer, by the index at which it was read. After a rewind the sums of the
+/// remaining tokens still include the attention of the removed ones.
+struct AttentionSums {
+  std::vector<std::vector<float>> attention;  // [kv_heads, tokens], summed over the counted rows
+  std::vector<float> rows;                    // [tokens]: counted rows that could attend to the token
   void rewind(int64_t tokens) {
     if (std::ssize(rows) <= tokens) return;
     rows.resize(tokens);
     for (std::vector<float>& sums : attention) sums.resize(tokens);
   }
 };
-using State = LayerStates<LayerSums>;
+using H2oState = LayerStates<AttentionSums>;
 
-class H2o final : public LayeredScorer<LayerSums> {
+class H2o final : public LayeredScorer<AttentionSums> {
  public:
   explicit H2o(int64_t rows) : rows_(rows) {}
 
-  void listen(const LayerQueries& queries, State& state, ThreadPool& pool) const override {
-    LayerSums& layer = state.layers.at(queries.layer);
+  void listen(const LayerQueries& queries, H2oState& state, ThreadPool& pool) const override {
+    AttentionSums& layer = state.layers.at(queries.layer);
     const PagedKv& kv = *queries.kv;
     const int64_t count = rows_ > 0 ? std::min(rows_, queries.rows) : queries.rows;
-    std::vector<int64_t> tokens(count);  // evenly drawn, the last one among them
+    std::vector<int64_t> tokens(count);  // evenly spaced, including the last one
     for (int64_t i = 0; i < count; ++i) tokens[i] = queries.first + (i + 1) * queries.rows / count - 1;
     layer.attention.resize(kv.heads());
     layer.rows.resize(kv.tokens());
@@ -43,8 +44,8 @@ class H2o final : public LayeredScorer<LayerSums> {
     });
   }
 
-  void score(const LayerTokens& layer, const State& state, std::span<float> scores) const override {
-    const LayerSums& sums = state.layers.at(layer.layer);
+  void score(const LayerTokens& layer, const H2oState& state, std::span<float> scores) const override {
+    const AttentionSums& sums = state.layers.at(layer.layer);
     const int64_t tokens = layer.kv.tokens();
     const auto group = static_cast<float>(layer.group());
     for (size_t h = 0; h < sums.attention.size(); ++h) {
@@ -57,7 +58,7 @@ class H2o final : public LayeredScorer<LayerSums> {
   }
 
  private:
-  /// Adds what these tokens attend to.
+  /// Adds the attention of the queries of `tokens` to `sums`, by read index.
   static void add(const LayerQueries& queries, const std::vector<int64_t>& tokens, int head,
                   std::span<float> sums) {
     const std::vector<float> rotated = rotate(queries, tokens, head);
@@ -66,18 +67,18 @@ class H2o final : public LayeredScorer<LayerSums> {
     };
     const CompactedTokens& compacted = queries.kv->compacted(head);
     if (compacted.original_indices.empty()) return add_to(sums);
-    std::vector<float> lying(sums.size());  // by where they lie
-    add_to(lying);
-    for (int64_t t = compacted.begin; t < std::ssize(sums); ++t) sums[compacted.original_index(t)] += lying[t];
+    std::vector<float> stored(sums.size());  // by the index at which tokens are stored
+    add_to(stored);
+    for (int64_t t = compacted.begin; t < std::ssize(sums); ++t) sums[compacted.original_index(t)] += stored[t];
   }
 
-  /// [tokens, group, key_dim]
+  /// Returns the queries of `tokens`, rotated by their positions: [tokens, group, key_dim].
   static std::vector<float> rotate(const LayerQueries& queries, const std::vector<int64_t>& tokens, int head) {
     const int group = queries.group(), dim = queries.kv->shape().key_dim;
-    std::vector<float> rotated(tokens.size() * group * dim), spare(dim);
+    std::vector<float> rotated(tokens.size() * group * dim), scratch(dim);
     for (size_t i = 0; i < tokens.size() * group; ++i)
       rotate_query(queries, tokens[i / group] - queries.first, head * group + static_cast<int>(i) % group,
-                   spare.data(), rotated.data() + i * dim);
+                   scratch.data(), rotated.data() + i * dim);
     return rotated;
   }
 
@@ -89,17 +90,25 @@ class H2o final : public LayeredScorer<LayerSums> {
 EvictEntry h2o_method() {
   std::vector<Parameter> parameters = keep_parameters({.sink = 0, .window = 32});
   parameters.push_back(
-      {"rows", Parameter::Type::kInt, "64", "rows of a chunk whose attention is looked at; 0: all", 0, 1e9, {}});
+      {"rows",
+       Parameter::Type::kInt,
+       "64",
+       "queries of each chunk whose attention is counted; more is more accurate and slower; 0: all",
+       0,
+       1e9,
+       {}});
   return {
       {.name = "h2o",
-       .summary = "keeps what has drawn most attention, as a mean over the rows that could see it",
+       .summary = "keeps the tokens that have received most attention so far, per query that could attend to them",
        .paper = "H2O: Heavy-Hitter Oracle for Efficient Generative Inference of Large Language Models, 2023",
        .needs = "any model",
-       .time = "scores of `rows` rows of each chunk, and of each generated token, with all that is kept",
+       .time = "scores of `rows` queries of each chunk, and of each generated token, with all kept tokens",
        .memory = concat(kKeptMemory, "; 4 bytes per token and head"),
        .parameters = std::move(parameters),
        .capabilities = {.needs_host_pages = true, .works_on_recurrent = true}},
-      [](const Values& values) { return make_keeping(values, {}, std::make_unique<H2o>(values.integer("rows"))); }};
+      [](const Values& values) {
+        return make_budget_evictor(values, {}, std::make_unique<H2o>(values.integer("rows")));
+      }};
 }
 
 }  // namespace fathom

@@ -1,4 +1,4 @@
-// Keys of small norm draw attention: they stay.
+// Keeps the tokens whose keys have the smallest norm, because these tend to receive most attention.
 #include <cmath>
 
 #include "attend/token_set.h"
@@ -10,7 +10,7 @@ namespace {
 
 class KNorm final : public Scorer {
  public:
-  bool has_weights() const override { return false; }
+  bool accepts_weights() const override { return false; }
   void score(const LayerTokens& layer, std::span<float> scores) const override {
     const int dim = layer.kv.shape().key_dim;
     layer.work.pool.parallel_for(layer.kv.heads(), [&](size_t h, int) {
@@ -25,14 +25,14 @@ class KNorm final : public Scorer {
 
 EvictEntry knorm_method() {
   return {{.name = "knorm",
-           .summary = "keeps the keys of smallest norm",
+           .summary = "keeps the tokens whose keys have the smallest norm",
            .paper = "A Simple and Effective L2 Norm-Based Strategy for KV Cache Compression, 2024",
            .needs = "any model",
-           .time = "O(kept) per cut",
+           .time = "O(kept) per eviction",
            .memory = kKeptMemory,
            .parameters = keep_parameters({.window = 32}),
            .capabilities = {.needs_host_pages = true, .works_on_recurrent = true}},
-          [](const Values& values) { return make_keeping(values, {}, std::make_unique<KNorm>()); }};
+          [](const Values& values) { return make_budget_evictor(values, {}, std::make_unique<KNorm>()); }};
 }
 
 }  // namespace fathom

@@ -1,4 +1,4 @@
-// What the newest token attends to stays, the same in all heads of a layer.
+// Keeps the tokens that the newest token attends to most, the same ones in all heads of a layer.
 #include <algorithm>
 
 #include "evict/methods.h"
@@ -12,7 +12,7 @@ class Tova final : public LayeredScorer<QueryTail, TailScale> {
  public:
   void listen(const LayerQueries& queries, QueryTails& tails, ThreadPool&) const override {
     tails.layers.at(queries.layer).add(queries, 1);
-    tails.common.of_scores = queries.scale;
+    tails.common.scale = queries.scale;
   }
   void score(const LayerTokens& layer, const QueryTails& tails, std::span<float> scores) const override {
     mean_tail_attention(layer, tails, 1, scores);
@@ -29,14 +29,14 @@ class Tova final : public LayeredScorer<QueryTail, TailScale> {
 
 EvictEntry tova_method() {
   return {{.name = "tova",
-           .summary = "keeps what the newest token attends to, by the mean of a layer's heads",
+           .summary = "keeps the tokens that the newest token attends to most, averaged over the heads of a layer",
            .paper = "Transformers are Multi-State RNNs, 2024",
            .needs = "any model",
-           .time = "O(kept) per cut",
+           .time = "O(kept) per eviction",
            .memory = kKeptMemory,
            .parameters = keep_parameters({.sink = 0}),
            .capabilities = {.needs_host_pages = true, .works_on_recurrent = true}},
-          [](const Values& values) { return make_keeping(values, {.sink = 0}, std::make_unique<Tova>()); }};
+          [](const Values& values) { return make_budget_evictor(values, {.sink = 0}, std::make_unique<Tova>()); }};
 }
 
 }  // namespace fathom
