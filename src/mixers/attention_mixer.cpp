@@ -6,7 +6,7 @@
 namespace fathom {
 namespace {
 
-/// Moves the two numbers of each pair (i, i + dims/2) of a head next to each other. x: [dims].
+/// Reorders a head from half-split pairs (i, i + dims/2) to interleaved pairs (2i, 2i + 1). x, spare: [dims].
 void interleave_pairs(float* x, int dims, float* spare) {
   std::copy_n(x, dims, spare);
   for (int i = 0; i < dims / 2; ++i) {
@@ -37,7 +37,7 @@ void AttentionMixer::describe(AttendLayer& layer) const {
   layer.shape.value_offset = w_.value_offset;
 }
 
-/// Norms the heads of one row and brings rotary pairs side by side.
+/// Normalises the query and key heads of one row and makes their rotary pairs adjacent.
 void AttentionMixer::prepare_heads(Workspace& work, int64_t row, int rotary_dims) const {
   const bool pairs = w_.pairing == RotaryConfig::Pairing::kHalfSplit && rotary_dims > 0;
   float spare[kMaxHeadDim];
@@ -66,9 +66,9 @@ void AttentionMixer::forward(Workspace& work, std::span<const SequenceRows> sequ
                              float* y) const {
   const int64_t rows = x.rows();
   const int64_t q_stride = static_cast<int64_t>(w_.heads) * w_.key_dim;
-  const bool own_values = w_.value_offset < 0;
+  const bool separate_values = w_.value_offset < 0;
   const int64_t k_stride = static_cast<int64_t>(w_.kv_heads) * w_.key_dim,
-                v_stride = own_values ? static_cast<int64_t>(w_.kv_heads) * w_.value_dim : 0;
+                v_stride = separate_values ? static_cast<int64_t>(w_.kv_heads) * w_.value_dim : 0;
   work.q.reserve(rows * q_stride);
   work.k.reserve(rows * k_stride);
   work.v.reserve(rows * v_stride);
@@ -76,16 +76,16 @@ void AttentionMixer::forward(Workspace& work, std::span<const SequenceRows> sequ
 
   const Product projections[] = {
       {&w_.q, work.q.data(), w_.q_bias}, {&w_.k, work.k.data(), w_.k_bias}, {&w_.v, work.v.data(), w_.v_bias}};
-  matmul(work.pool, work.kernels, x, std::span(projections).first(own_values ? 3 : 2));
+  matmul(work.pool, work.kernels, x, std::span(projections).first(separate_values ? 3 : 2));
 
-  const int rotary_dims = 2 * sequences[0].sequence->kv(w_.layer).rotations().pairs();  // the model's, in all alike
+  const int rotary_dims = 2 * sequences[0].sequence->kv(w_.layer).rotations().pairs();  // equal for all sequences
   work.pool.parallel_for(rows, [&](size_t r, int) { prepare_heads(work, static_cast<int64_t>(r), rotary_dims); });
   work.pool.parallel_for(sequences.size() * w_.kv_heads, [&](size_t i, int) {
     const SequenceRows& s = sequences[i / w_.kv_heads];
     const int head = static_cast<int>(i % w_.kv_heads);
     s.sequence->kv(w_.layer).write(
         work.kernels, head, s.rows, work.k.data() + s.first_row * k_stride + head * w_.key_dim, k_stride,
-        own_values ? work.v.data() + s.first_row * v_stride + head * w_.value_dim : nullptr, v_stride);
+        separate_values ? work.v.data() + s.first_row * v_stride + head * w_.value_dim : nullptr, v_stride);
   });
   work.attention_inputs.clear();
   for (const SequenceRows& s : sequences) {

@@ -1,3 +1,4 @@
+// Mamba-2, as equations (u: input, y: output of the scan, the last term is the output of the mixer):
 // z, x, b, c, t = in·u;  x, b, c = silu(conv(x, b, c));  dt = softplus(t + bias)
 // h = exp(dt·a)·h + dt·x·b;  y = h·c + d·x;  out·norm(y·silu(z))
 #include "mixers/mamba2_mixer.h"
@@ -7,10 +8,11 @@
 namespace fathom {
 namespace {
 
-enum Tensor : size_t { kConv, kScan };
+enum Mamba2Tensor : size_t { kConv, kScan };
 
-/// Up to so many rows of a block are scanned row by row. (Products are faster beyond 6 to 16 rows, the more the
-/// narrower the vectors; at 8 neither is a fifth slower.)
+/// Blocks of at most this many rows are scanned row by row, longer ones by matrix products. Measured: products
+/// become faster at 6 to 16 rows, later for narrower vectors; at 8 rows neither is more than a fifth slower than
+/// the other.
 constexpr int64_t kScanRows = 8;
 
 }  // namespace
@@ -36,7 +38,7 @@ void Mamba2Mixer::make_time_steps(Workspace& work, int64_t rows) const {
 }
 
 /// Divides rows into blocks that begin at multiples of kSsdBlock tokens of the sequence, so that results do not
-/// depend on where states are kept.
+/// depend on where a pass begins or a state is stored.
 void Mamba2Mixer::plan_blocks(Workspace& work, std::span<const SequenceRows> sequences) const {
   RecurrenceBuffers& r = work.recurrence;
   r.blocks.clear();
@@ -54,7 +56,7 @@ void Mamba2Mixer::plan_blocks(Workspace& work, std::span<const SequenceRows> seq
   }
 }
 
-/// c·b of the rows of each block, for all heads of a group.
+/// Computes the products c·b between the rows of each block, which all heads of a group share.
 void Mamba2Mixer::multiply_rows(Workspace& work, int64_t rows) const {
   RecurrenceBuffers& r = work.recurrence;
   r.products.reserve(w_.groups * rows * kSsdBlock);
@@ -75,7 +77,7 @@ void Mamba2Mixer::multiply_rows(Workspace& work, int64_t rows) const {
   });
 }
 
-/// One head of one sequence.
+/// Scans one head of one sequence.
 void Mamba2Mixer::scan(Workspace& work, RecurrentState& state, std::span<const RecurrenceBuffers::Block> blocks,
                        int64_t head, float* scratch) const {
   RecurrenceBuffers& r = work.recurrence;
@@ -102,7 +104,7 @@ void Mamba2Mixer::scan(Workspace& work, RecurrentState& state, std::span<const R
       ++i;
       continue;
     }
-    // whole blocks and what follows them are one call
+    // consecutive whole blocks and the block after them take one call
     for (++i; i < blocks.size() && blocks[i].by_products && blocks[i].segment == first.segment &&
               blocks[i - 1].rows == kSsdBlock;
          ++i)

@@ -7,23 +7,24 @@
 
 namespace fathom {
 
-/// A state space whose heads have one decay each ("Transformers are SSMs", 2024).
+/// The weights of a Mamba-2 layer: a state space model with one decay per head ("Transformers are SSMs", 2024).
 struct Mamba2Weights {
-  int layer = 0;      // of the model
-  int64_t inner = 0;  // heads · width of a head
+  int layer = 0;      // index in the model
+  int64_t inner = 0;  // heads · head width
   int64_t heads = 0;
-  int64_t groups = 0;            // of heads that share b and c
-  int64_t state = 0;             // per channel
+  int64_t groups = 0;            // the heads of a group share b and c
+  int64_t state = 0;             // state size per channel
   Matrix in;                     // [2·inner + 2·groups·state + heads, width]: z, x, b, c, time steps
-  ShortConv conv;                // of x, b and c
+  ShortConv conv;                // over x, b and c
   std::vector<float> time_bias;  // [heads]
   std::vector<float> a;          // [heads], ≤ 0
   std::vector<float> d;          // [heads]
-  std::vector<float> norm;       // [inner] RMS norm of each group's y·silu(z); empty: no norm
+  std::vector<float> norm;       // [inner] RMS norm weights of y·silu(z), per group; empty: no norm
   float norm_eps = 0;
   Matrix out;  // [width, inner]
 };
 
+/// Mamba-2 with a convolution and a scan state.
 class Mamba2Mixer final : public Mixer {
  public:
   explicit Mamba2Mixer(Mamba2Weights weights);

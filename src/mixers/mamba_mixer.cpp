@@ -1,3 +1,4 @@
+// Mamba, as equations (u: input, y: output of the scan, the last term is the output of the mixer):
 // x, z = in·u;  x = silu(conv(x));  t, b, c = select·x;  dt = softplus(time·t + bias)
 // h = exp(dt·a)·h + dt·x·b;  y = h·c + d·x;  out·(y·silu(z))
 #include "mixers/mamba_mixer.h"
@@ -7,10 +8,10 @@
 namespace fathom {
 namespace {
 
-enum Tensor : size_t { kConv, kScan };
+enum MambaTensor : size_t { kConv, kScan };
 
-/// Channels of a task, and rows that it reads of them at a time. They are copied next to each other: where rows lie
-/// a power of two apart, as most do, caches hold few of them at once.
+/// Channels of a task, and rows that it processes at a time. Their values are copied to contiguous scratch memory,
+/// because most row strides are powers of two, which map to few cache sets.
 constexpr int64_t kScanChannels = 64, kScanRows = 32;
 
 /// Copies `rows` rows of n floats.
@@ -29,7 +30,7 @@ std::unique_ptr<LayerState> MambaMixer::new_state(const StateOptions& options) c
   return std::make_unique<RecurrentState>(layout_, options.pages.budget());
 }
 
-/// Time steps before softplus, and b and c with their norms.
+/// Computes the time steps before softplus, and normalised b and c.
 void MambaMixer::make_coefficients(Workspace& work, int64_t rows) const {
   RecurrenceBuffers& r = work.recurrence;
   const int64_t stride = w_.select.rows;
@@ -52,7 +53,7 @@ void MambaMixer::make_coefficients(Workspace& work, int64_t rows) const {
   matmul(work.pool, work.kernels, r.low_rank, time);
 }
 
-/// Rows of one sequence in the batch, channels [begin, end); h: the state of all channels, updated.
+/// Scans and gates at most kScanRows rows of the batch, channels [begin, end). h: state of all channels, updated.
 void MambaMixer::scan_rows(Workspace& work, int64_t first_row, int64_t rows, int64_t begin, int64_t end, float* h,
                            float* scratch) const {
   RecurrenceBuffers& r = work.recurrence;

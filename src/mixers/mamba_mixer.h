@@ -7,25 +7,27 @@
 
 namespace fathom {
 
-/// A selective state space ("Mamba: Linear-Time Sequence Modeling with Selective State Spaces", 2023).
+/// The weights of a Mamba layer: a selective state space model ("Mamba: Linear-Time Sequence Modeling with
+/// Selective State Spaces", 2023).
 struct MambaWeights {
-  int layer = 0;                 // of the model
+  int layer = 0;                 // index in the model
   int64_t inner = 0;             // channels
-  int64_t state = 0;             // per channel
-  int64_t rank = 0;              // of time steps
+  int64_t state = 0;             // state size per channel
+  int64_t rank = 0;              // rank of the time-step projection
   Matrix in;                     // [2·inner, width]: x, z
-  ShortConv conv;                // of x
+  ShortConv conv;                // over x
   Matrix select;                 // [rank + 2·state, inner]: time steps, b, c
   Matrix time;                   // [inner, rank]
   std::vector<float> time_bias;  // [inner]
   std::vector<float> a;          // [inner, state], ≤ 0
   std::vector<float> d;          // [inner]
-  std::vector<float> time_norm, b_norm,
-      c_norm;  // [rank], [state], [state] RMS norms of what `select` gives; empty = none
+  // [rank], [state], [state] weights of RMS norms over the outputs of `select`; empty: no norm
+  std::vector<float> time_norm, b_norm, c_norm;
   float norm_eps = 0;
   Matrix out;  // [width, inner]
 };
 
+/// Mamba with a convolution and a scan state.
 class MambaMixer final : public Mixer {
  public:
   explicit MambaMixer(MambaWeights weights);

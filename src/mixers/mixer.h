@@ -11,15 +11,16 @@
 
 namespace fathom {
 
-/// What the user chose for a sequence's attention. The model's own window is a mask after selection, like
-/// causality.
+/// The methods that the user chose for a sequence. They do not include the sliding window of the model, which is a
+/// mask applied after selection, like the causal mask.
 struct AttendPolicy {
   const Selector* selector = nullptr;
   const AttendListener* listener = nullptr;  // null: none
   AttentionWatcher* watcher = nullptr;       // null: none
 };
 
-/// Queries of a draft, kept until it is known which of its tokens stay: then selectors plan and listeners listen.
+/// The queries of a draft, stored until Engine::accept passes those of the accepted nodes to selectors and
+/// listeners.
 struct DraftQueries {
   struct Layer {
     int heads = 0;
@@ -27,41 +28,41 @@ struct DraftQueries {
     const AttentionForm* form = nullptr;
     std::vector<float> queries;  // [nodes, heads, key_dim]
   };
-  std::vector<Layer> layers;  // of the model; without queries for layers that have no attention
+  std::vector<Layer> layers;  // [layers]; `queries` is empty for layers without attention
 };
 
-/// The rows that one sequence has in a batch: its newest tokens, for which it has been opened, or a draft.
+/// The rows of one sequence in a batch: its opened tokens or its open draft.
 struct SequenceRows {
   Sequence* sequence = nullptr;
   AttendPolicy policy;
   int64_t first_row = 0;  // in the batch
   int64_t rows = 0;
   const int64_t* positions = nullptr;     // [rows]
-  const float* embeddings = nullptr;      // [rows, width] in place of token ids; null: ids
-  DraftQueries* draft_queries = nullptr;  // filled for a draft; null: not wanted
+  const float* embeddings = nullptr;      // [rows, width] instead of token ids; null: ids
+  DraftQueries* draft_queries = nullptr;  // filled for a draft; null: not stored
 };
 
 /// Working memory of recurrences.
 struct RecurrenceBuffers {
-  /// Rows of one block of a chunked scan.
+  /// A block of rows of a chunked scan.
   struct Block {
-    size_t segment = 0;     // of the state (RecurrentState::stops)
+    size_t segment = 0;     // index in RecurrentState::stops
     int64_t first_row = 0;  // in the batch
     int64_t rows = 0;
-    bool by_products = false;  // scanned by matrix products, not row by row
+    bool by_products = false;  // scanned by matrix products instead of row by row
   };
   AlignedBuffer<float> projected;     // [rows, columns of the input projection]
   ActivationBuffer convolved;         // [rows, channels]
-  AlignedBuffer<float> coefficients;  // [rows, rank + 2·state] of time steps and of the scan, before norms
-  ActivationBuffer low_rank;          // [rows, rank] of time steps
+  AlignedBuffer<float> coefficients;  // [rows, rank + 2·state] low-rank time steps, b, c
+  ActivationBuffer low_rank;          // [rows, rank] low-rank time steps
   AlignedBuffer<float> time_steps;    // [rows, heads or channels]
-  AlignedBuffer<float> products;      // [groups, rows, kSsdBlock]
-  std::vector<Block> blocks;          // of all sequences, one sequence after the other
-  std::vector<size_t> first_block;    // [sequences + 1]
-  ActivationBuffer gated;             // [rows, inner] what the output projection reads
+  AlignedBuffer<float> products;      // [groups, rows, kSsdBlock] c·b
+  std::vector<Block> blocks;          // of all sequences, ordered by sequence
+  std::vector<size_t> first_block;    // [sequences + 1] index in `blocks`
+  ActivationBuffer gated;             // [rows, inner] input of the output projection
 };
 
-/// Threads, kernels and working memory of a forward pass; reused from call to call.
+/// Thread pool, kernels and working memory of a forward pass, reused between passes.
 struct Workspace {
   Workspace(ThreadPool& threads, const Kernels& table) : pool(threads), kernels(table), attention(threads, table) {}
   ThreadPool& pool;
@@ -69,45 +70,45 @@ struct Workspace {
   Attention attention;
   std::vector<AttentionInput> attention_inputs;  // one per sequence
   AlignedBuffer<float> hidden;                   // [rows, width]
-  AlignedBuffer<float> update;                   // [rows, width] what a mixer or feed-forward adds
-  AlignedBuffer<float> branch;                   // [rows, width] of a further branch of a block
+  AlignedBuffer<float> update;                   // [rows, width] output of a mixer or feed-forward
+  AlignedBuffer<float> branch;                   // [rows, width] output of a further branch of a block
   ActivationBuffer normed;                       // [rows, width]
   AlignedBuffer<float> q, k, v;                  // [rows, heads · dim]
-  ActivationBuffer chosen;                       // [rows, width] of which logits are made
+  ActivationBuffer logit_rows;                   // [rows, width] rows for which logits are computed
   ActivationBuffer attended;                     // [rows, heads · value_dim]
   ActivationBuffer inner;                        // [rows, ffn width]
   AlignedBuffer<float> up;                       // [rows, ffn width]
   ActivationBuffer routed;                       // [rows · experts used, width] grouped by expert
   RecurrenceBuffers recurrence;
-  AlignedBuffer<float> scratch;  // of one mixer or feed-forward
+  AlignedBuffer<float> scratch;  // used within one mixer or feed-forward
 };
 
-/// What mixers make the states of a new sequence of.
+/// Parameters for the layer states of a new sequence.
 struct StateOptions {
   PagePool& pages;
   PageFormat format;
-  int page_tokens = kPageTokens;
+  int page_tokens = kPageTokens;  // tokens per page
   struct Rotations {
     std::shared_ptr<PositionRotations> table;
     float score_factor = 1;
   };
-  std::span<const Rotations> rotations;  // of ModelConfig::rotaries(), and last those that rotate nothing
+  std::span<const Rotations> rotations;  // one per ModelConfig::rotaries(), then one without rotation
 };
 
-/// Mixes information along the sequences of a batch: attention, or a recurrence. Immutable weights; the state is in
-/// the sequences.
+/// Mixes information between the tokens of each sequence of a batch: attention or a recurrence. A mixer holds
+/// immutable weights; its state is in the sequences.
 class Mixer {
  public:
   virtual ~Mixer() = default;
-  /// The state of a new sequence in this mixer's layer.
+  /// Returns the state of a new sequence for this mixer's layer.
   virtual std::unique_ptr<LayerState> new_state(const StateOptions& options) const = 0;
-  /// x: [rows, width], normed; y: [rows, width]. Rows of a sequence are consecutive tokens in order, or a draft.
-  /// May be called with any split of a sequence into calls: the result is the same up to rounding.
+  /// Computes y from x, both [rows, width]; x is normalised. The rows of a sequence are consecutive tokens or a
+  /// draft. The split of a sequence into calls changes results only by rounding.
   virtual void forward(Workspace& work, std::span<const SequenceRows> sequences, ActivationBuffer& x,
                        float* y) const = 0;
-  /// The projection of the values that heads have read to the width: [width, heads·value_dim]; null: it has none.
+  /// Returns the output projection of the heads, [width, heads·value_dim], or null if the mixer has none.
   virtual const Matrix* output_projection() const { return nullptr; }
-  /// Adds the attention shape of the layer, for selectors and evictors.
+  /// Sets the attention shape of the layer, for selectors and evictors. A mixer without attention sets nothing.
   virtual void describe(AttendLayer& layer) const { static_cast<void>(layer); }
 };
 

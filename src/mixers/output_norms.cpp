@@ -10,13 +10,13 @@
 namespace fathom {
 namespace {
 
-constexpr int64_t kBlockRows = 128;  // of the projection, unpacked at a time: 2 MB at a width of 4,096
+constexpr int64_t kBlockRows = 128;  // rows of the projection unpacked at a time: 2 MB at a width of 4,096
 
-/// What some rows of the projection add to the norms: sums of |W v|, [kv_heads, rows].
+/// Adds the contribution of rows [begin, end) of the projection W, the sums of |W v|, to sums: [kv_heads, rows].
 void add_block(const OutputShape& shape, int64_t begin, int64_t end, int64_t rows, const float* values,
                const Kernels& kernels, float* sums) {
   const Matrix& w = *shape.projection;
-  std::vector<float> weights((end - begin) * w.cols), reached(rows * (end - begin));
+  std::vector<float> weights((end - begin) * w.cols), projected(rows * (end - begin));
   for (int64_t r = begin; r < end; ++r)
     dequantize_row(w.type, w.row(r), weights.data() + (r - begin) * w.cols, w.cols);
   AlignedBuffer<float> scratch(kMultiplyScratch);
@@ -31,12 +31,12 @@ void add_block(const OutputShape& shape, int64_t begin, int64_t end, int64_t row
     product.b = values + head / group * rows * shape.value_dim;
     product.b_stride = shape.value_dim;
     product.b_transposed = true;
-    product.y = reached.data();
+    product.y = projected.data();
     product.y_stride = rows;
     kernels.multiply(product, scratch.data());
     float* own = sums + head / group * rows;
     for (int64_t r = 0; r < end - begin; ++r)
-      for (int64_t i = 0; i < rows; ++i) own[i] += std::fabs(reached[r * rows + i]);
+      for (int64_t i = 0; i < rows; ++i) own[i] += std::fabs(projected[r * rows + i]);
   }
 }
 
@@ -46,7 +46,7 @@ void output_norms(const OutputShape& shape, int64_t rows, const float* values, f
                   const Kernels& kernels) {
   const int64_t width = shape.projection->rows, blocks = (width + kBlockRows - 1) / kBlockRows;
   const int64_t count = shape.kv_heads * rows;
-  std::vector<float> sums(blocks * count);  // by blocks, so that their order does not depend on threads
+  std::vector<float> sums(blocks * count);  // per block, so that the order of addition does not depend on threads
   pool.parallel_for(blocks, [&](size_t b, int) {
     const int64_t begin = static_cast<int64_t>(b) * kBlockRows;
     add_block(shape, begin, std::min(begin + kBlockRows, width), rows, values, kernels, sums.data() + b * count);

@@ -5,14 +5,15 @@
 
 namespace fathom {
 
-/// How heads share values, and what brings them back to the width of the model.
+/// The heads of an attention layer and its output projection.
 struct OutputShape {
   int heads = 0, kv_heads = 0, value_dim = 0;
   const Matrix* projection = nullptr;  // [width, heads·value_dim]
 };
 
-/// ‖W v‖₁ of values, W the columns of a head: the mean over the heads that share a value. values: [kv_heads, rows,
-/// value_dim]; norms: [kv_heads, rows]. Costs the projection once, unpacked, and its multiply-adds for each row.
+/// Computes norms[i] = the mean of ‖W v‖₁ over the query heads that share value v, where W are the columns of the
+/// output projection for a head. values: [kv_heads, rows, value_dim]; norms: [kv_heads, rows]. Cost: unpacks the
+/// projection once, plus the multiply-adds of the projection for each row.
 void output_norms(const OutputShape& shape, int64_t rows, const float* values, float* norms, ThreadPool& pool,
                   const Kernels& kernels);
 

@@ -5,8 +5,7 @@
 namespace fathom {
 namespace {
 
-/// Channels of a task, and rows that a kernel call reads of them: they stay in the first-level cache. (Tuned with
-/// 4096 channels.)
+/// Channels of a task and rows of a kernel call. Together they fit in the L1 cache. Tuned with 4,096 channels.
 constexpr int64_t kConvChannels = 512, kConvRows = 16;
 
 }  // namespace

@@ -8,7 +8,8 @@
 
 namespace fathom {
 
-/// Calls body(segment, begin, end) for each segment of the opened rows of a recurrence: rows [begin, end).
+/// Calls body(segment, begin, end) for each segment of the opened rows of a recurrent state; the segment has rows
+/// [begin, end).
 template <class Body>
 void for_each_segment(const RecurrentState& state, const Body& body) {
   int64_t begin = 0;
@@ -18,20 +19,21 @@ void for_each_segment(const RecurrentState& state, const Body& body) {
   }
 }
 
-/// Copies n floats at `offset` of a tensor from before a segment to after it; returns the copy, to be updated in
-/// place.
+/// Copies n floats at `offset` of a tensor from the state before a segment to the state after it. Returns the copy,
+/// which the caller updates in place.
 float* carry_state(RecurrentState& state, size_t segment, size_t tensor, int64_t offset, int64_t n);
 
-/// Causal convolution of each channel with a few weights, then SiLU.
+/// A causal convolution over the last `width` tokens of each channel, followed by SiLU.
 struct ShortConv {
   int64_t channels = 0;
   int width = 0;
   std::vector<float> weight;  // [channels, width]
   std::vector<float> bias;    // [channels]; empty: none
 
-  /// Floats of the tensor in which a state keeps the last inputs.
+  /// Number of floats of the state tensor that holds the last inputs.
   int64_t state_size() const { return (width - 1) * channels; }
-  /// x: [rows, x_stride ≥ channels]; y: [rows, channels]; layer, tensor: of the states in the sequences.
+  /// Computes y: [rows, channels] from x: rows of stride x_stride ≥ channels. layer, tensor: locate the state
+  /// tensor in each sequence.
   void forward(Workspace& work, std::span<const SequenceRows> sequences, int layer, size_t tensor, const float* x,
                int64_t x_stride, float* y) const;
 };

@@ -9,17 +9,18 @@
 #include "mixers/mamba2_mixer.h"
 #include "mixers/mamba_mixer.h"
 
-// Mixers by their definitions in double: for each head or channel the T × T matrix that mixes tokens.
+// Reference mixers in double precision. They follow the definitions: a T × T matrix per head or channel mixes
+// tokens.
 
 namespace fathom::test {
 
 using Rows64 = std::vector<std::vector<double>>;  // [tokens, columns]
-/// [tokens, width] to [tokens, width], of one sequence from its first token on.
+/// Maps the inputs of a whole sequence, [tokens, width], to outputs of the same shape.
 using ScalarMixer = std::function<Rows64(const Rows64&)>;
 
 inline Rows64 zeros(size_t tokens, int64_t columns) { return Rows64(tokens, std::vector<double>(columns)); }
 
-/// Owns a copy of a matrix of float32.
+/// A copy of a float32 matrix in double.
 struct ScalarMatrix {
   ScalarMatrix() = default;
   explicit ScalarMatrix(const Matrix& m) : rows(m.rows), cols(m.cols) {
@@ -40,13 +41,14 @@ struct ScalarMatrix {
 inline double silu(double v) { return v / (1 + std::exp(-v)); }
 inline double softplus(double v) { return std::log1p(std::exp(v)); }
 
-/// Columns [begin, begin + n).
+/// Returns columns [begin, begin + n).
 inline Rows64 columns(const Rows64& x, int64_t begin, int64_t n) {
   Rows64 y;
   for (const auto& row : x) y.emplace_back(row.begin() + begin, row.begin() + begin + n);
   return y;
 }
 
+/// Returns the causal convolution of each channel, followed by SiLU.
 inline Rows64 convolve(const ShortConv& conv, const Rows64& x) {
   Rows64 y = zeros(x.size(), conv.channels);
   for (size_t t = 0; t < x.size(); ++t) {
@@ -62,7 +64,7 @@ inline Rows64 convolve(const ShortConv& conv, const Rows64& x) {
   return y;
 }
 
-/// x / rms(x) · weight of columns [begin, begin + n); weight may be null: unchanged.
+/// Applies an RMS norm with `weight` to columns [begin, begin + n) of x. weight null: does nothing.
 inline void normalise(std::vector<double>& x, int64_t begin, int64_t n, const float* weight, double eps) {
   if (!weight) return;
   double squares = 0;
@@ -71,7 +73,7 @@ inline void normalise(std::vector<double>& x, int64_t begin, int64_t n, const fl
   for (int64_t i = 0; i < n; ++i) x[begin + i] *= inverse * weight[i];
 }
 
-/// y[i, columns of out] += Σ_j mix(i, j) · x[j, columns of in], j ≤ i.
+/// Adds Σ_{j ≤ i} mix(i, j) · x[j, x_begin + c] to y[i, y_begin + c] for c < n.
 template <class Mix>
 void mix_columns(const Rows64& x, int64_t x_begin, int64_t n, Rows64& y, int64_t y_begin, const Mix& mix) {
   for (size_t i = 0; i < x.size(); ++i) {
@@ -88,7 +90,7 @@ inline double dot(const double* a, const double* b, int64_t n) {
   return sum;
 }
 
-/// Rotates pairs (2i, 2i + 1) of each head.
+/// Rotates the pairs (2i, 2i + 1) of each head by the position of the row.
 inline void rotate(Rows64& x, int heads, int dim, const std::vector<double>& frequencies) {
   for (size_t t = 0; t < x.size(); ++t) {
     for (int h = 0; h < heads; ++h) {
@@ -103,7 +105,7 @@ inline void rotate(Rows64& x, int heads, int dim, const std::vector<double>& fre
   }
 }
 
-/// Of weights without biases and norms.
+/// Returns the reference of attention without biases and norms.
 inline ScalarMixer scalar_attention(const AttentionWeights& w, const Rotary& rotary) {
   struct Shape {
     int heads, group, dim;
@@ -134,7 +136,7 @@ inline ScalarMixer scalar_attention(const AttentionWeights& w, const Rotary& rot
   };
 }
 
-/// The sum of log-decays of tokens (j, i].
+/// Returns the sum of the log-decays of tokens j + 1 to i.
 template <class Time>
 double log_decay(const Time& time, size_t j, size_t i, double a) {
   double sum = 0;
@@ -142,6 +144,7 @@ double log_decay(const Time& time, size_t j, size_t i, double a) {
   return sum;
 }
 
+/// Returns the reference of MambaMixer.
 inline ScalarMixer scalar_mamba(const MambaWeights& w) {
   return [in = ScalarMatrix(w.in), select = ScalarMatrix(w.select), time = ScalarMatrix(w.time),
           out = ScalarMatrix(w.out), inner = w.inner, state = w.state, rank = w.rank, conv = w.conv,
@@ -174,6 +177,7 @@ inline ScalarMixer scalar_mamba(const MambaWeights& w) {
   };
 }
 
+/// Returns the reference of Mamba2Mixer.
 inline ScalarMixer scalar_mamba2(const Mamba2Weights& w) {
   return [in = ScalarMatrix(w.in), out = ScalarMatrix(w.out), inner = w.inner, heads = w.heads, groups = w.groups,
           state = w.state, conv = w.conv, bias = w.time_bias, a = w.a, d = w.d, norm = w.norm,

@@ -1,4 +1,4 @@
-// The laws of all mixers, whatever their state is.
+// Properties that all mixers share.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -23,12 +23,14 @@ using test::ScalarMixer;
 
 constexpr int64_t kWidth = 48;
 
-// "Plain": without what may be absent.
-enum class Kind { kAttention, kWindow, kMamba, kPlainMamba, kMamba2, kPlainMamba2, kCombined };
-bool has_pages(Kind kind) { return kind == Kind::kAttention || kind == Kind::kWindow || kind == Kind::kCombined; }
-bool is_recurrent(Kind kind) { return kind != Kind::kAttention && kind != Kind::kWindow; }
+/// The tested mixers. kPlain…: without optional biases and norms.
+enum class MixerKind { kAttention, kWindow, kMamba, kPlainMamba, kMamba2, kPlainMamba2, kCombined };
+bool has_pages(MixerKind kind) {
+  return kind == MixerKind::kAttention || kind == MixerKind::kWindow || kind == MixerKind::kCombined;
+}
+bool is_recurrent(MixerKind kind) { return kind != MixerKind::kAttention && kind != MixerKind::kWindow; }
 
-/// Random float32 weights, which mixers point into.
+/// Creates and owns random float32 weights.
 class RandomFloats {
  public:
   explicit RandomFloats(uint32_t seed) : random_(seed) {}
@@ -42,7 +44,7 @@ class RandomFloats {
     return {WeightType::kF32, reinterpret_cast<const std::byte*>(owned_.back().data()), rows, cols};
   }
   ShortConv conv(int64_t channels) { return {channels, 4, vector(channels * 4, 0.5f), vector(channels, 0.3f)}; }
-  /// Decays of a state, ≤ 0.
+  /// Returns random decays, ≤ 0.
   std::vector<float> decays(int64_t n) {
     std::vector<float> a = vector(n, 0.7f);
     for (float& x : a) x = -std::exp(x);
@@ -69,7 +71,7 @@ AttentionWeights attention_weights(RandomFloats& random, int64_t window) {
   return w;
 }
 
-/// Channels, states and ranks that are no multiples of vectors or of blocks.
+/// The numbers of channels, states and ranks are not multiples of vector or block sizes.
 MambaWeights mamba_weights(RandomFloats& random) {
   MambaWeights w;
   w.inner = 83;
@@ -108,7 +110,7 @@ Mamba2Weights mamba2_weights(RandomFloats& random) {
   return w;
 }
 
-/// The sum of two mixers that read the same rows, as layers with several branches have it.
+/// The sum of two mixers that read the same rows, as in layers with two branches.
 class SumMixer final : public Mixer {
  public:
   SumMixer(std::unique_ptr<Mixer> paged, std::unique_ptr<Mixer> recurrent)
@@ -128,25 +130,25 @@ class SumMixer final : public Mixer {
   std::unique_ptr<Mixer> paged_, recurrent_;
 };
 
-using Numbers = std::vector<float>;
+using FloatList = std::vector<float>;
 
-/// A mixer, and sequences in its one layer.
-class Laws : public testing::TestWithParam<Kind> {
+/// A mixer and sequences of one layer.
+class MixerLaws : public testing::TestWithParam<MixerKind> {
  protected:
-  Laws() {
-    const Kind kind = GetParam();
-    if (kind == Kind::kAttention || kind == Kind::kWindow) {
-      attention_ = attention_weights(random_, kind == Kind::kWindow ? 17 : 0);
+  MixerLaws() {
+    const MixerKind kind = GetParam();
+    if (kind == MixerKind::kAttention || kind == MixerKind::kWindow) {
+      attention_ = attention_weights(random_, kind == MixerKind::kWindow ? 17 : 0);
       scalar_ = test::scalar_attention(attention_, rotary_);
       mixer_ = std::make_unique<AttentionMixer>(std::move(attention_));
-    } else if (kind == Kind::kMamba || kind == Kind::kPlainMamba) {
+    } else if (kind == MixerKind::kMamba || kind == MixerKind::kPlainMamba) {
       MambaWeights w = mamba_weights(random_);
-      if (kind == Kind::kPlainMamba) w.conv.bias = w.time_norm = w.b_norm = w.c_norm = {};
+      if (kind == MixerKind::kPlainMamba) w.conv.bias = w.time_norm = w.b_norm = w.c_norm = {};
       scalar_ = test::scalar_mamba(w);
       mixer_ = std::make_unique<MambaMixer>(std::move(w));
-    } else if (kind == Kind::kMamba2 || kind == Kind::kPlainMamba2) {
+    } else if (kind == MixerKind::kMamba2 || kind == MixerKind::kPlainMamba2) {
       Mamba2Weights w = mamba2_weights(random_);
-      if (kind == Kind::kPlainMamba2) w.conv.bias = w.norm = {};
+      if (kind == MixerKind::kPlainMamba2) w.conv.bias = w.norm = {};
       scalar_ = test::scalar_mamba2(w);
       mixer_ = std::make_unique<Mamba2Mixer>(std::move(w));
     } else {
@@ -165,8 +167,8 @@ class Laws : public testing::TestWithParam<Kind> {
   }
 
   static uint32_t seed() { return test::seed(0); }
-  Numbers inputs(int64_t rows) { return random_.vector(rows * kWidth, 1); }
-  static std::span<const float> part(const Numbers& x, int64_t begin, int64_t end) {
+  FloatList inputs(int64_t rows) { return random_.vector(rows * kWidth, 1); }
+  static std::span<const float> part(const FloatList& x, int64_t begin, int64_t end) {
     return std::span(x).subspan(begin * kWidth, (end - begin) * kWidth);
   }
 
@@ -185,8 +187,8 @@ class Laws : public testing::TestWithParam<Kind> {
     std::span<const float> x;  // [rows, kWidth]
     const DraftTree* draft = nullptr;
   };
-  /// Reads rows of several sequences in one pass: [rows of all, kWidth].
-  Numbers read(std::span<const Part> parts, Workspace& work) const {
+  /// Runs one pass over rows of several sequences. Returns the outputs, [total rows, kWidth].
+  FloatList read(std::span<const Part> parts, Workspace& work) const {
     std::vector<SequenceRows> sequences;
     std::deque<std::vector<int64_t>> positions;
     ActivationBuffer x;
@@ -213,31 +215,31 @@ class Laws : public testing::TestWithParam<Kind> {
       s.positions = own.data();
       total += rows;
     }
-    Numbers y(total * kWidth);
+    FloatList y(total * kWidth);
     mixer_->forward(work, sequences, x, y.data());
     for (const Part& part : parts)
       if (!part.draft) part.sequence->commit();
     return y;
   }
-  Numbers read(Sequence& sequence, std::span<const float> x) {
+  FloatList read(Sequence& sequence, std::span<const float> x) {
     const Part all[] = {{&sequence, x}};
     return read(all, work_);
   }
-  Numbers read_one_by_one(Sequence& sequence, std::span<const float> x) {
-    Numbers y;
+  FloatList read_one_by_one(Sequence& sequence, std::span<const float> x) {
+    FloatList y;
     for (size_t at = 0; at < x.size(); at += kWidth) {
-      const Numbers row = read(sequence, x.subspan(at, kWidth));
+      const FloatList row = read(sequence, x.subspan(at, kWidth));
       y.insert(y.end(), row.begin(), row.end());
     }
     return y;
   }
 
-  /// All that a sequence's recurrence holds after its newest token.
-  static Numbers state_of(Sequence& sequence) {
+  /// Returns all tensors of a sequence's recurrent state after the newest token.
+  static FloatList state_of(Sequence& sequence) {
     RecurrentState* state = sequence.recurrent(0);
     if (!state || state->tokens() == 0) return {};
     const auto snapshot = state->snapshot(state->tokens());
-    Numbers all;
+    FloatList all;
     for (size_t i = 0; i < state->layout().tensors.size(); ++i) {
       const float* begin = snapshot->floats.data() + state->layout().offset(i);
       all.insert(all.end(), begin, begin + state->layout().tensors[i].size);
@@ -272,53 +274,53 @@ class Laws : public testing::TestWithParam<Kind> {
   std::unique_ptr<Mixer> mixer_;
 };
 
-// Beyond two blocks of a scan and a page of keys.
+// More than a page of keys and several blocks of a scan.
 constexpr int64_t kTokens = 100;
 
-TEST_P(Laws, AnySplitIntoCallsGivesTheSame) {
-  const Numbers x = inputs(kTokens);
+TEST_P(MixerLaws, SplitsIntoCallsChangeOnlyRounding) {
+  const FloatList x = inputs(kTokens);
   Sequence all = new_sequence();
-  const Numbers expected = read(all, x);
+  const FloatList expected = read(all, x);
   for (int64_t split = 1; split < kTokens; ++split) {
     Sequence sequence = new_sequence();
-    Numbers found = read(sequence, part(x, 0, split));
-    const Numbers rest = read(sequence, part(x, split, kTokens));
+    FloatList found = read(sequence, part(x, 0, split));
+    const FloatList rest = read(sequence, part(x, split, kTokens));
     found.insert(found.end(), rest.begin(), rest.end());
     SCOPED_TRACE("split at " + std::to_string(split));
     expect_near(expected, found, 1e-5f);
   }
 }
 
-TEST_P(Laws, TokenByTokenGivesTheSameAsAtOnce) {
-  const Numbers x = inputs(kTokens);
+TEST_P(MixerLaws, TokenByTokenEqualsOneCall) {
+  const FloatList x = inputs(kTokens);
   Sequence all = new_sequence(), single = new_sequence();
   expect_near(read(all, x), read_one_by_one(single, x), 1e-5f);
   if (is_recurrent(GetParam())) expect_near(state_of(all), state_of(single), 1e-5f);
 }
 
-TEST_P(Laws, LaterInputsDoNotChangeEarlierOutputs) {
-  const Numbers x = inputs(kTokens);
+TEST_P(MixerLaws, LaterInputsDoNotChangeEarlierOutputs) {
+  const FloatList x = inputs(kTokens);
   Sequence plain = new_sequence();
-  const Numbers expected = read(plain, x);
+  const FloatList expected = read(plain, x);
   for (const int64_t changed : {0, 1, 8, 31, 32, 63, 64, 65, 99}) {
-    Numbers other = x;
+    FloatList other = x;
     for (int64_t i = 0; i < kWidth; ++i) other[changed * kWidth + i] += 1;
     Sequence sequence = new_sequence();
-    const Numbers found = read(sequence, other);
+    const FloatList found = read(sequence, other);
     const int64_t before = changed * kWidth;
     EXPECT_TRUE(std::equal(found.begin(), found.begin() + before, expected.begin())) << changed;
     EXPECT_FALSE(std::equal(found.begin() + before, found.begin() + before + kWidth, expected.begin() + before));
   }
 }
 
-TEST_P(Laws, OnlyKeysAndValuesGrowWithTheTokens) {
+TEST_P(MixerLaws, OnlyKeysAndValuesGrowWithTheLength) {
   constexpr int64_t kChunk = 1000;
   Sequence sequence = new_sequence(int64_t{1} << 40);  // without checkpoints
-  const Numbers x = inputs(kChunk);
+  const FloatList x = inputs(kChunk);
   read(sequence, part(x, 0, 1));
   const auto bytes_of = [](const LayerState* state) { return state ? state->bytes() : 0; };
   const size_t recurrent = bytes_of(sequence.recurrent(0)), paged = bytes_of(sequence.paged(0));
-  const int chunks = has_pages(GetParam()) ? 2 : 100;  // attention to 1e5 tokens would take long
+  const int chunks = has_pages(GetParam()) ? 2 : 100;  // attention over 100,000 tokens would be slow
   for (int i = 0; i < chunks; ++i) read(sequence, x);
   EXPECT_EQ(recurrent > 0, is_recurrent(GetParam()));
   EXPECT_EQ(bytes_of(sequence.recurrent(0)), recurrent);
@@ -326,12 +328,12 @@ TEST_P(Laws, OnlyKeysAndValuesGrowWithTheTokens) {
   for (const float v : state_of(sequence)) ASSERT_TRUE(std::isfinite(v));
 }
 
-TEST_P(Laws, OutputsAreThoseOfTheDefinition) {
+TEST_P(MixerLaws, OutputsEqualTheReference) {
   for (const int64_t tokens : {1, 2, 9, 33, 64}) {
-    const Numbers x = inputs(tokens);
+    const FloatList x = inputs(tokens);
     Rows64 rows(tokens);
     for (int64_t t = 0; t < tokens; ++t) rows[t].assign(x.begin() + t * kWidth, x.begin() + (t + 1) * kWidth);
-    Numbers expected;
+    FloatList expected;
     for (const std::vector<double>& row : scalar_(rows)) expected.insert(expected.end(), row.begin(), row.end());
     for (const std::string& isa : available_isas()) {
       Workspace work(pool_, kernels(isa));
@@ -343,37 +345,37 @@ TEST_P(Laws, OutputsAreThoseOfTheDefinition) {
   }
 }
 
-TEST_P(Laws, SequencesOfABatchDoNotInfluenceEachOther) {
-  // sums of rows that are multiplied in the same way as the rows alone
+TEST_P(MixerLaws, SequencesOfABatchAreIndependent) {
+  // numbers of rows that use the same matrix product in the batch and alone
   for (const auto& [a, b, history] : {std::tuple{1, 1, 40}, {3, 4, 7}, {20, 70, 33}, {100, 9, 1}}) {
     SCOPED_TRACE(testing::Message() << a << " and " << b << " rows");
-    const Numbers first = inputs(history + a), second = inputs(b);
-    Sequence alone[] = {new_sequence(), new_sequence()}, compacted[] = {new_sequence(), new_sequence()};
+    const FloatList first = inputs(history + a), second = inputs(b);
+    Sequence alone[] = {new_sequence(), new_sequence()}, batched[] = {new_sequence(), new_sequence()};
     read(alone[0], part(first, 0, history));
-    read(compacted[0], part(first, 0, history));
-    Numbers expected = read(alone[0], part(first, history, history + a));
-    const Numbers rest = read(alone[1], second);
+    read(batched[0], part(first, 0, history));
+    FloatList expected = read(alone[0], part(first, history, history + a));
+    const FloatList rest = read(alone[1], second);
     expected.insert(expected.end(), rest.begin(), rest.end());
-    const Part both[] = {{&compacted[0], part(first, history, history + a)}, {&compacted[1], second}};
+    const Part both[] = {{&batched[0], part(first, history, history + a)}, {&batched[1], second}};
     EXPECT_EQ(expected, read(both, work_));
-    for (int i = 0; i < 2; ++i) EXPECT_EQ(state_of(alone[i]), state_of(compacted[i]));
+    for (int i = 0; i < 2; ++i) EXPECT_EQ(state_of(alone[i]), state_of(batched[i]));
   }
 }
 
-TEST_P(Laws, ATruncatedSequenceIsOneThatStoppedThere) {
+TEST_P(MixerLaws, TruncationEqualsAShorterSequence) {
   constexpr int64_t kChunk = 75, kAll = 600;
-  const Numbers x = inputs(kAll), next = inputs(11);
+  const FloatList x = inputs(kAll), next = inputs(11);
   Sequence sequence = new_sequence();
   for (int64_t at = 0; at < kAll; at += kChunk) read(sequence, part(x, at, at + kChunk));
   int64_t last = -1;
-  for (const int64_t wanted : {0, 64, 300, 400, 500, 540, 575, 599, 600}) {
-    const int64_t kept = sequence.floor(wanted);
+  for (const int64_t target : {0, 64, 300, 400, 500, 540, 575, 599, 600}) {
+    const int64_t kept = sequence.floor(target);
     if (kept == last) continue;
     last = kept;
     SCOPED_TRACE("truncated to " + std::to_string(kept));
     Sequence truncated = sequence.fork(), stopped = new_sequence();
     truncated.truncate(kept);
-    // products of few rows are others: so no chunk has less than 9
+    // few rows use another matrix product, so every chunk has at least 9 rows
     for (int64_t at = 0; at < kept; at += kChunk) read(stopped, part(x, at, std::min(at + kChunk, kept)));
     EXPECT_EQ(truncated.tokens(), kept);
     EXPECT_EQ(state_of(truncated), state_of(stopped));
@@ -383,12 +385,12 @@ TEST_P(Laws, ATruncatedSequenceIsOneThatStoppedThere) {
   EXPECT_GT(last, 0);
 }
 
-TEST_P(Laws, ForksAreIndependent) {
-  const Numbers x = inputs(50), left = inputs(30), right = inputs(20);
+TEST_P(MixerLaws, ForksAreIndependent) {
+  const FloatList x = inputs(50), left = inputs(30), right = inputs(20);
   Sequence trunk = new_sequence();
   read(trunk, x);
   Sequence fork = trunk.fork(), deep = fork.fork();
-  const Numbers from_trunk = read(trunk, left), from_fork = read(fork, right);
+  const FloatList from_trunk = read(trunk, left), from_fork = read(fork, right);
   Sequence expected_left = new_sequence(), expected_right = new_sequence();
   read(expected_left, x);
   read(expected_right, x);
@@ -396,22 +398,22 @@ TEST_P(Laws, ForksAreIndependent) {
   EXPECT_EQ(from_fork, read(expected_right, right));
   EXPECT_EQ(state_of(trunk), state_of(expected_left));
   EXPECT_EQ(state_of(fork), state_of(expected_right));
-  EXPECT_EQ(read(deep, left), from_trunk) << "what the others read is not in a fork";
+  EXPECT_EQ(read(deep, left), from_trunk) << "a fork does not contain tokens that others read";
 }
 
-TEST_P(Laws, TheNumberOfThreadsDoesNotChangeABit) {
-  const Numbers x = inputs(kTokens), y = inputs(13), z = inputs(1);
-  std::vector<Numbers> results;
+TEST_P(MixerLaws, ThreadsDoNotChangeResults) {
+  const FloatList x = inputs(kTokens), y = inputs(13), z = inputs(1);
+  std::vector<FloatList> results;
   for (const int threads : {1, 2, 3}) {
     ThreadPool pool(threads);
     Workspace work(pool, kernels());
     Sequence first = new_sequence(), second = new_sequence();
     const Part both[] = {{&first, x}, {&second, y}}, one[] = {{&second, z}};
-    Numbers all = read(both, work);
-    const Numbers step = read(one, work);
+    FloatList all = read(both, work);
+    const FloatList step = read(one, work);
     all.insert(all.end(), step.begin(), step.end());
     for (Sequence* sequence : {&first, &second}) {
-      const Numbers state = state_of(*sequence);
+      const FloatList state = state_of(*sequence);
       all.insert(all.end(), state.begin(), state.end());
     }
     results.push_back(std::move(all));
@@ -420,8 +422,8 @@ TEST_P(Laws, TheNumberOfThreadsDoesNotChangeABit) {
   EXPECT_EQ(results[0], results[2]);
 }
 
-TEST_P(Laws, AcceptedTokensOfADraftAreAsIfReadOneByOne) {
-  const Numbers x = inputs(37), draft = inputs(8), next = inputs(5);
+TEST_P(MixerLaws, AcceptedTokensEqualTokensReadOneByOne) {
+  const FloatList x = inputs(37), draft = inputs(8), next = inputs(5);
   const DraftTree chain = DraftTree::chain(8);
   for (int accepted = 0; accepted <= 8; ++accepted) {
     SCOPED_TRACE(std::to_string(accepted) + " tokens accepted");
@@ -429,11 +431,11 @@ TEST_P(Laws, AcceptedTokensOfADraftAreAsIfReadOneByOne) {
     read(drafted, x);
     read(plain, x);
     const Part open[] = {{&drafted, draft, &chain}};
-    const Numbers of_draft = read(open, work_);
+    const FloatList of_draft = read(open, work_);
     std::vector<int> path(accepted);
     std::iota(path.begin(), path.end(), 0);
     drafted.accept(path);
-    const Numbers expected = read_one_by_one(plain, part(draft, 0, accepted));
+    const FloatList expected = read_one_by_one(plain, part(draft, 0, accepted));
     if (accepted > 0) expect_near(expected, part(of_draft, 0, accepted), 1e-5f);
     EXPECT_EQ(drafted.tokens(), 37 + accepted);
     EXPECT_EQ(state_of(plain), state_of(drafted));
@@ -443,9 +445,10 @@ TEST_P(Laws, AcceptedTokensOfADraftAreAsIfReadOneByOne) {
 
 constexpr const char* kNames[] = {"Attention", "Window",      "Mamba",   "PlainMamba",
                                   "Mamba2",    "PlainMamba2", "Combined"};
-INSTANTIATE_TEST_SUITE_P(Mixers, Laws,
-                         testing::Values(Kind::kAttention, Kind::kWindow, Kind::kMamba, Kind::kPlainMamba,
-                                         Kind::kMamba2, Kind::kPlainMamba2, Kind::kCombined),
+INSTANTIATE_TEST_SUITE_P(Mixers, MixerLaws,
+                         testing::Values(MixerKind::kAttention, MixerKind::kWindow, MixerKind::kMamba,
+                                         MixerKind::kPlainMamba, MixerKind::kMamba2, MixerKind::kPlainMamba2,
+                                         MixerKind::kCombined),
                          [](const auto& kind) { return std::string(kNames[static_cast<int>(kind.param)]); });
 
 }  // namespace

@@ -19,8 +19,9 @@ std::vector<float> noise(int64_t n, uint32_t seed) {
   return numbers;
 }
 
-// The definition in double, over heads that share values and widths that are no multiple of anything.
-TEST(OutputNorms, AreTheMeanOfWhatHeadsAddInSumsOfAbsoluteValues) {
+// The reference follows the definition in double. Heads share values, and the width is not a multiple of block
+// sizes.
+TEST(OutputNorms, EqualTheReference) {
   for (const WeightType type : {WeightType::kF32, WeightType::kQ8_0, WeightType::kQ4_0}) {
     const int heads = 6, kv_heads = 2, dim = 32;
     const int64_t width = 131, rows = 37, cols = heads * dim;
@@ -37,7 +38,7 @@ TEST(OutputNorms, AreTheMeanOfWhatHeadsAddInSumsOfAbsoluteValues) {
     ThreadPool two(2), one(1);
     output_norms({heads, kv_heads, dim, &projection}, rows, values.data(), found.data(), two, kernels());
     output_norms({heads, kv_heads, dim, &projection}, rows, values.data(), alone.data(), one, kernels());
-    EXPECT_EQ(found, alone) << "threads do not matter";
+    EXPECT_EQ(found, alone) << "threads do not change results";
     for (int64_t i = 0; i < kv_heads * rows; ++i) {
       double expected = 0;
       for (int64_t head = i / rows * 3; head < (i / rows + 1) * 3; ++head) {

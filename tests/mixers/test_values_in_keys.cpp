@@ -1,4 +1,4 @@
-// Attention whose values are dimensions of its keys, as latent attention has them.
+// Attention whose values are dimensions of its keys (latent attention).
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -50,7 +50,7 @@ class ValuesInKeysMixer : public testing::Test {
     states.push_back(mixer.new_state({pages_, PageFormat::kF32, kPageTokens, rotations_}));
     return Sequence(std::move(states));
   }
-  /// Reads rows of x in calls of `chunk`: [rows, width].
+  /// Reads x in calls of `chunk` rows. Returns the outputs, [rows, width].
   std::vector<float> read(const AttentionMixer& mixer, Sequence& sequence, const std::vector<float>& x,
                           int64_t chunk) {
     std::vector<float> all;
@@ -89,26 +89,26 @@ class ValuesInKeysMixer : public testing::Test {
          out_ = random_matrix(kWidth, kHeads*kValueDim);
 };
 
-TEST_F(ValuesInKeysMixer, EqualTheSameDimensionsAsValuesOfTheirOwn) {
+TEST_F(ValuesInKeysMixer, EqualSeparateValuesOfTheSameDimensions) {
   AttentionWeights latent = weights(), plain = weights();
   latent.value_offset = kRotary;
-  std::vector<float>& v = owned_.emplace_back();  // the same rows of k as a projection of values
+  std::vector<float>& v = owned_.emplace_back();  // a value projection with the same rows as k
   for (int head = 0; head < kKvHeads; ++head) {
     const auto* from = reinterpret_cast<const float*>(k_.row(head * kKeyDim + kRotary));
     v.insert(v.end(), from, from + kValueDim * kWidth);
   }
   plain.v = matrix_of(v, kKvHeads * kValueDim, kWidth);
-  const AttentionMixer in_keys(std::move(latent)), of_their_own(std::move(plain));
+  const AttentionMixer in_keys(std::move(latent)), separate(std::move(plain));
   std::normal_distribution<float> normal;
   std::vector<float> x(200 * kWidth);
   for (float& number : x) number = normal(random_);
   for (const int64_t chunk : {200, 64, 7, 1}) {
     SCOPED_TRACE(chunk);
-    Sequence one = sequence(in_keys), other = sequence(of_their_own);
-    const std::vector<float> found = read(in_keys, one, x, chunk), expected = read(of_their_own, other, x, chunk);
+    Sequence one = sequence(in_keys), other = sequence(separate);
+    const std::vector<float> found = read(in_keys, one, x, chunk), expected = read(separate, other, x, chunk);
     ASSERT_EQ(found.size(), expected.size());
     for (size_t i = 0; i < found.size(); ++i) ASSERT_NEAR(found[i], expected[i], 1e-5) << "row " << i / kWidth;
-    EXPECT_EQ(one.kv(0).shape().value_bytes(), 0) << "pages hold keys alone";
+    EXPECT_EQ(one.kv(0).shape().value_bytes(), 0) << "pages hold only keys";
     EXPECT_LT(one.kv(0).page_bytes(), other.kv(0).page_bytes());
   }
 }
