@@ -4,5 +4,5 @@
 #include "models/decoder_builder.h"
 #include "models/network.h"
 
-// What files in architectures/ need: each defines one function `Architecture NAME_architecture()`, listed in
-// architectures.cpp.
+// The includes of the files in architectures/. Each file defines one function `Architecture NAME_architecture()`,
+// listed in architectures.cpp.

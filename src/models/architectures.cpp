@@ -6,7 +6,8 @@
 
 namespace fathom {
 
-// The architectures. Each is one line here and one function, `Architecture NAME_architecture()`, in architectures/.
+// All architectures. Each has one line here and one function, `Architecture NAME_architecture()`, in
+// architectures/.
 // clang-format off
 #define FATHOM_ARCHITECTURES(X) \
   X(falcon_h1) \

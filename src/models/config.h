@@ -9,55 +9,55 @@
 
 namespace fathom {
 
-/// The attention and feed-forward shape of one layer.
+/// The shape of the attention and the feed-forward of one layer.
 struct LayerConfig {
   int heads = 0, kv_heads = 0;  // query heads (0: no attention), key/value heads
   int key_dim = 0, value_dim = 0;
   int64_t window = 0;     // newest tokens that a token attends to, itself included; 0: all
   int rotary = 0;         // index into ModelConfig::rotaries(); kNoRotary: keys are not rotated
-  int64_t ffn_width = 0;  // of the dense feed-forward; 0: none
+  int64_t ffn_width = 0;  // width of the dense feed-forward; 0: none
 };
 inline constexpr int kNoRotary = -1;
 
-/// A mixture of experts.
+/// The shape of a mixture of experts.
 struct ExpertConfig {
-  int count = 0, used = 0;  // experts of a layer, and of them those used for a token
-  int64_t width = 0;        // of an expert
+  int count = 0, used = 0;  // experts of a layer, and experts used per token
+  int64_t width = 0;        // feed-forward width of an expert
 };
 
-/// A state-space layer (Mamba).
+/// The shape of a state-space layer (Mamba).
 struct StateSpaceConfig {
-  int conv_width = 0;     // inputs of the convolution, the newest included
+  int conv_width = 0;     // inputs of the convolution, the newest one included
   int64_t inner = 0;      // channels
-  int64_t state = 0;      // state per channel
+  int64_t state = 0;      // state size per channel
   int64_t time_step = 0;  // rank of the time steps (Mamba-1), or heads (Mamba-2)
   int64_t groups = 0;     // groups of heads that share B and C (Mamba-2)
-  bool normed = false;    // time steps, B and C have RMS norms without weights (Mamba-1)
+  bool normed = false;    // whether time steps, B and C have RMS norms, without weights (Mamba-1)
 };
 
-/// The shape of a model: what an architecture reads from a file's metadata.
+/// The shape of a model, which an architecture reads from the metadata of a file.
 struct ModelConfig {
   std::string architecture;  // "llama"
-  std::string name;          // what the file calls itself
+  std::string name;          // general.name of the file
   int layers = 0;
   int64_t width = 0;
-  // Of all layers, unless `each_layer` says otherwise.
+  // The values of all layers, unless `each_layer` is set.
   int heads = 0, kv_heads = 0;
   int key_dim = 0, value_dim = 0;
   int64_t ffn_width = 0;
   int64_t sliding_window = 0;
-  std::vector<LayerConfig> each_layer;  // [layers]; empty: all are alike
+  std::vector<LayerConfig> each_layer;  // [layers]; empty: all layers are equal
   int64_t vocabulary = 0;
   int64_t trained_context = 0;
   float norm_eps = 1e-5f;
-  RotaryConfig rotary;                         // of all layers, or of those with rotary 0
-  std::vector<RotaryConfig> further_rotaries;  // rotary 1, 2, …
+  RotaryConfig rotary;                         // of all layers, or of layers with rotary 0
+  std::vector<RotaryConfig> further_rotaries;  // of layers with rotary 1, 2, …
   ExpertConfig experts;
   StateSpaceConfig state_space;
-  bool softplus = false;       // trained with softplus attention, not with softmax
-  float softplus_power = 0;    // of its re-weighting; 0 = none
-  Landmarks landmarks;         // that it was trained with
-  int32_t landmark_token = 0;  // what they are
+  bool softplus = false;       // trained with softplus instead of softmax attention
+  float softplus_power = 0;    // exponent of its re-weighting; 0: none
+  Landmarks landmarks;         // landmarks that the model was trained with
+  int32_t landmark_token = 0;  // token id of the landmarks
 
   LayerConfig layer(int i) const {
     if (!each_layer.empty()) return each_layer[i];

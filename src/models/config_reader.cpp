@@ -39,19 +39,19 @@ ConfigReader::ConfigReader(const Gguf& file)
     : file_(file), prefix_(concat(*file.string("general.architecture"), ".")) {}
 
 int64_t ConfigReader::integer(const std::string& name, int64_t low, int64_t high,
-                              std::optional<int64_t> otherwise) const {
+                              std::optional<int64_t> fallback) const {
   const std::string full = key(name);
-  const int64_t value = otherwise && !file_.has(full) ? *otherwise : file_.required_integer(full);
+  const int64_t value = fallback && !file_.has(full) ? *fallback : file_.required_integer(full);
   check_range(file_, full, value, low, high);
   return value;
 }
 
 std::vector<int64_t> ConfigReader::each_layer(const std::string& name, int64_t low, int64_t high, int layers,
-                                              std::optional<int64_t> otherwise) const {
+                                              std::optional<int64_t> fallback) const {
   const std::string full = key(name);
   const GgufValue* value = file_.find(full);
   if (!value || value->type != GgufType::kArray)
-    return std::vector<int64_t>(layers, integer(name, low, high, otherwise));
+    return std::vector<int64_t>(layers, integer(name, low, high, fallback));
   const std::vector<int64_t> all = *file_.integers(full);
   if (std::ssize(all) != layers)
     fail(file_.name(), ": ", full, " has ", all.size(), " numbers, expected one for each of ", layers, " layers");
@@ -59,8 +59,8 @@ std::vector<int64_t> ConfigReader::each_layer(const std::string& name, int64_t l
   return all;
 }
 
-double ConfigReader::number(const std::string& name, double otherwise) const {
-  return file_.number(key(name)).value_or(otherwise);
+double ConfigReader::number(const std::string& name, double fallback) const {
+  return file_.number(key(name)).value_or(fallback);
 }
 
 void ConfigReader::read_rotary_scaling(RotaryConfig& rotary, int64_t trained_context) const {
@@ -70,7 +70,7 @@ void ConfigReader::read_rotary_scaling(RotaryConfig& rotary, int64_t trained_con
   rotary.long_divisors = rotary_factors(file_, "rope_factors_long.weight", rotary.dims);
   rotary.short_divisors = rotary_factors(file_, "rope_factors_short.weight", rotary.dims);
   rotary.factor = file_.number(scaling + "factor").value_or(file_.number(key("rope.scale_linear")).value_or(1.0));
-  if (rotary.factor == 0) rotary.factor = 1;  // files write 0 for "none"
+  if (rotary.factor == 0) rotary.factor = 1;  // some files write 0 for no scaling
   rotary.original_context =
       file_.number(scaling + "original_context_length").value_or(static_cast<double>(trained_context));
   rotary.attention_factor = file_.number(scaling + "attn_factor").value_or(1.0);
@@ -118,7 +118,7 @@ ModelConfig ConfigReader::common(RotaryConfig::Pairing pairing) const {
   for (const char* name : {"attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"})
     c.norm_eps = static_cast<float>(number(name, c.norm_eps));
   if (!(c.norm_eps > 0 && c.norm_eps < 1))
-    fail(file_.name(), ": norm epsilon is ", c.norm_eps, ", expected a small positive number");
+    fail(file_.name(), ": norm epsilon is ", c.norm_eps, ", expected a number above 0 and below 1");
   c.rotary.pairing = pairing;
   c.rotary.base = number("rope.freq_base", 10000.0);
   if (c.heads > 0) c.rotary.dims = static_cast<int>(integer("rope.dimension_count", 0, c.key_dim, c.key_dim));
@@ -127,7 +127,7 @@ ModelConfig ConfigReader::common(RotaryConfig::Pairing pairing) const {
   return c;
 }
 
-/// Head counts and widths: the largest of all layers.
+/// Sets head counts and widths to the largest of all layers.
 void ConfigReader::read_attention_shape(ModelConfig& c) const {
   const std::vector<int64_t> heads = each_layer("attention.head_count", 0, kMaxHeads, c.layers);
   c.heads = static_cast<int>(std::ranges::max(heads));
@@ -147,7 +147,7 @@ void ConfigReader::read_attention_shape(ModelConfig& c) const {
     fail(file_.name(), ": ", key("attention.key_length"), " is ", c.key_dim, ", expected an even number");
 }
 
-/// ModelConfig::each_layer, where layers differ. A layer without key/value heads has no attention.
+/// Sets ModelConfig::each_layer if layers differ. A layer without key/value heads has no attention.
 void ConfigReader::read_each_layer(ModelConfig& c) const {
   const std::vector<int64_t> heads = each_layer("attention.head_count", 0, kMaxHeads, c.layers);
   const std::vector<int64_t> kv_heads = each_layer("attention.head_count_kv", 0, kMaxHeads, c.layers, c.heads);
@@ -165,14 +165,14 @@ void ConfigReader::read_each_layer(ModelConfig& c) const {
   if (differ) c.each_layer = std::move(all);
 }
 
-/// Keys of Fathom's own.
+/// Reads Fathom's own metadata keys.
 void ConfigReader::read_landmarks(ModelConfig& c) const {
   const std::string block = "attention.landmark_block";
   c.landmarks.tokens = integer(block, 0, kMaxLandmarkTokens, 0);
   if (!c.landmarks) return;
   c.landmark_token = static_cast<int32_t>(integer("attention.landmark_token_id", 0, c.vocabulary - 1));
-  if (c.sliding_window > 0) fail(file_.name(), ": ", key(block), " and a sliding window do not go together");
-  if (c.softplus) fail(file_.name(), ": ", key(block), " and softplus attention do not go together");
+  if (c.sliding_window > 0) fail(file_.name(), ": ", key(block), " and a sliding window cannot be combined");
+  if (c.softplus) fail(file_.name(), ": ", key(block), " and softplus attention cannot be combined");
 }
 
 ExpertConfig ConfigReader::experts() const {

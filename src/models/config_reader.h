@@ -9,32 +9,38 @@
 
 namespace fathom {
 
-/// Reads the metadata of one architecture, "{architecture}.KEY", with checks. All throw Error naming file and key.
+/// Reads and checks the metadata of one architecture, "{architecture}.KEY". All functions throw Error naming the
+/// file and the key.
 class ConfigReader {
  public:
   explicit ConfigReader(const Gguf& file);
 
   const Gguf& file() const { return file_; }
-  /// The full name of a key.
+  /// Returns the full name of a key.
   std::string key(const std::string& name) const { return prefix_ + name; }
   bool has(const std::string& name) const { return file_.has(key(name)); }
 
-  /// An integer in [low, high]; `otherwise` where the key is absent, which without it is an error.
-  int64_t integer(const std::string& name, int64_t low, int64_t high, std::optional<int64_t> otherwise = {}) const;
-  /// The same of a key that may be one number or an array of one per layer: [layers].
+  /// Returns an integer in [low, high]. If the key is absent, returns `fallback`, or throws if there is none.
+  int64_t integer(const std::string& name, int64_t low, int64_t high, std::optional<int64_t> fallback = {}) const;
+  /// Returns one integer per layer: [layers]. The value of the key is one number for all layers, or an array.
   std::vector<int64_t> each_layer(const std::string& name, int64_t low, int64_t high, int layers,
-                                  std::optional<int64_t> otherwise = {}) const;
-  double number(const std::string& name, double otherwise) const;
+                                  std::optional<int64_t> fallback = {}) const;
+  /// Returns a number, or `fallback` if the key is absent.
+  double number(const std::string& name, double fallback) const;
 
-  /// The rotary scaling that the file asks for ({architecture}.rope.scaling.*, and tensors of factors), added to a
-  /// configuration whose dims and base are set.
+  /// Adds the rotary scaling of the file ({architecture}.rope.scaling.*, and tensors of factors) to `rotary`, whose
+  /// dims and base are set.
   void read_rotary_scaling(RotaryConfig& rotary, int64_t trained_context) const;
 
-  /// What all architectures have: shape, norms, rotary positions with `pairing`, and arrays by layer.
+  /// Returns the configuration that all architectures have: shape, norms, rotary positions with `pairing`, and
+  /// values per layer.
   ModelConfig common(RotaryConfig::Pairing pairing) const;
+  /// Returns the shape of the mixture of experts.
   ExpertConfig experts() const;
+  /// Returns the shape of the state-space layers.
   StateSpaceConfig state_space() const;
-  /// The same where the rank of time steps is the number of heads, which share channels and groups evenly.
+  /// Like state_space(), for Mamba-2, where ssm.time_step_rank is the number of heads. Throws Error unless the
+  /// number of heads divides the number of channels, and the number of groups that of heads.
   StateSpaceConfig state_space_of_heads() const;
 
  private:
@@ -46,7 +52,7 @@ class ConfigReader {
   std::string prefix_;
 };
 
-/// ConfigReader::common of a file.
+/// Returns ConfigReader::common of a file.
 ModelConfig read_common_config(const Gguf& file, RotaryConfig::Pairing pairing);
 
 }  // namespace fathom

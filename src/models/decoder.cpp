@@ -8,7 +8,7 @@
 namespace fathom {
 namespace {
 
-/// x += y, [rows, width].
+/// x += y; both [rows, width].
 void add_rows(Workspace& work, float* x, const float* y, int64_t rows, int64_t width) {
   work.pool.parallel_for(rows, [&](size_t r, int) { work.kernels.add(x + r * width, y + r * width, width); });
 }
@@ -29,15 +29,15 @@ void Norm::apply(Workspace& work, const float* x, int64_t rows, float* out) cons
 std::vector<std::unique_ptr<LayerState>> Decoder::new_states(const StateOptions& options, int count) const {
   std::vector<std::unique_ptr<LayerState>> states;
   for (const DecoderLayer& layer : std::span(layers).first(count)) {
-    std::vector<std::unique_ptr<LayerState>> own;
-    for (const Block& block : layer.blocks)
-      for (const auto& mixer : block.mixers) own.push_back(mixer->new_state(options));
-    if (own.size() == 1) {
-      states.push_back(std::move(own[0]));
+    std::vector<std::unique_ptr<LayerState>> layer_states;
+    for (const ResidualBlock& block : layer.blocks)
+      for (const auto& mixer : block.mixers) layer_states.push_back(mixer->new_state(options));
+    if (layer_states.size() == 1) {
+      states.push_back(std::move(layer_states[0]));
       continue;
     }
     std::unique_ptr<LayerState> paged, recurrent;
-    for (auto& state : own) (state->paged() ? paged : recurrent) = std::move(state);
+    for (auto& state : layer_states) (state->paged() ? paged : recurrent) = std::move(state);
     states.push_back(std::make_unique<CombinedState>(std::move(paged), std::move(recurrent)));
   }
   return states;
@@ -57,15 +57,15 @@ void Decoder::embed(Workspace& work, const SequenceRows& rows, std::span<const i
   std::vector<float> position(width);
   for (int64_t r = 0; r < rows.rows; ++r) {
     if (rows.positions[r] >= position_embedding.rows) {
-      fail("position ", rows.positions[r], " is beyond the ", position_embedding.rows,
-           " positions this model has learned");
+      fail("position ", rows.positions[r], " is out of range: this model has ", position_embedding.rows,
+           " learned positions");
     }
     dequantize_row(position_embedding.type, position_embedding.row(rows.positions[r]), position.data(), width);
     work.kernels.add(x + r * width, position.data(), width);
   }
 }
 
-void Decoder::run_block(Workspace& work, const Block& block, std::span<const SequenceRows> sequences,
+void Decoder::run_block(Workspace& work, const ResidualBlock& block, std::span<const SequenceRows> sequences,
                         int64_t rows) const {
   float* x = work.hidden.data();       // [rows, width]
   float* update = work.update.data();  // [rows, width]
@@ -100,7 +100,7 @@ void Decoder::forward(Workspace& work, std::span<const SequenceRows> sequences, 
   for (const SequenceRows& s : sequences) embed(work, s, tokens);
   for (int i = 0; i < layers_run; ++i) {
     if (hooks.before) hooks.before();
-    for (const Block& block : layers[i].blocks) run_block(work, block, sequences, rows);
+    for (const ResidualBlock& block : layers[i].blocks) run_block(work, block, sequences, rows);
     if (hooks.after) hooks.after(i, work.hidden.data());
   }
   output_norm.apply(work, work.hidden.data(), rows, work.normed.data());
@@ -114,13 +114,13 @@ void Decoder::logits(Workspace& work, ActivationBuffer& x, float* logits) const 
 std::vector<AttendLayer> Decoder::attention() const {
   std::vector<AttendLayer> all(layers.size());
   for (size_t i = 0; i < layers.size(); ++i)
-    for (const Block& block : layers[i].blocks)
+    for (const ResidualBlock& block : layers[i].blocks)
       for (const auto& mixer : block.mixers) mixer->describe(all[i]);
   return all;
 }
 
 const Matrix* Decoder::output_projection(int layer) const {
-  for (const Block& block : layers[layer].blocks)
+  for (const ResidualBlock& block : layers[layer].blocks)
     for (const auto& mixer : block.mixers)
       if (const Matrix* projection = mixer->output_projection()) return projection;
   return nullptr;
@@ -130,7 +130,7 @@ double Decoder::weight_bytes(int64_t rows) const {
   double bytes = 0;
   for (const Matrix& m : matrices) bytes += static_cast<double>(m.bytes());
   for (const DecoderLayer& layer : layers)
-    for (const Block& block : layer.blocks)
+    for (const ResidualBlock& block : layer.blocks)
       for (const auto& ffn : block.feed_forwards) bytes += ffn->weight_bytes(rows);
   return bytes;
 }
@@ -139,7 +139,7 @@ int64_t Decoder::multiply_adds() const {
   int64_t total = 0;
   for (const Matrix& m : matrices) total += m.rows * m.cols;
   for (const DecoderLayer& layer : layers)
-    for (const Block& block : layer.blocks)
+    for (const ResidualBlock& block : layer.blocks)
       for (const auto& ffn : block.feed_forwards) total += ffn->multiply_adds();
   return total;
 }

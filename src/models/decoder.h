@@ -9,21 +9,21 @@
 
 namespace fathom {
 
-/// One step of a layer: x += post(Σ branches(pre(x))). A branch is a mixer or a feed-forward; all read the same
-/// rows.
-struct Block {
-  Norm pre;  // empty: branches read x itself
+/// One step of a layer: x += post(Σ branches(pre(x))). A branch is a mixer or a feed-forward; all branches read the
+/// same rows.
+struct ResidualBlock {
+  Norm pre;  // empty: branches read x
   std::vector<std::unique_ptr<Mixer>> mixers;
   std::vector<std::unique_ptr<FeedForward>> feed_forwards;
-  Norm post;  // empty: none
+  Norm post;  // empty: no norm
 };
 
-/// Blocks that run one after the other.
+/// The residual blocks of a layer, in the order of execution.
 struct DecoderLayer {
-  std::vector<Block> blocks;
+  std::vector<ResidualBlock> blocks;
 };
 
-/// The decoder that most architectures share: embedding, layers of residual blocks, a norm and an output
+/// The decoder shared by most architectures: embedding, layers of residual blocks, a norm and an output
 /// projection.
 class Decoder final : public Network {
  public:
@@ -39,15 +39,18 @@ class Decoder final : public Network {
   int64_t width = 0;
   Matrix embedding;           // [vocabulary, width]
   float embedding_scale = 1;  // multiplies embeddings
-  Matrix position_embedding;  // [trained context, width]; empty = none
+  Matrix position_embedding;  // [trained context, width]; empty: none
   std::vector<DecoderLayer> layers;
   Norm output_norm;
-  Matrix output;                 // [vocabulary, width]; the embedding itself when tied
-  std::vector<Matrix> matrices;  // of mixers and the output: what decoding a token multiplies with, for accounting
+  Matrix output;  // [vocabulary, width]; equal to `embedding` if tied
+  /// The matrices of mixers and of the output, with which each decoded token is multiplied; for weight_bytes() and
+  /// multiply_adds().
+  std::vector<Matrix> matrices;
 
  private:
   void embed(Workspace& work, const SequenceRows& rows, std::span<const int32_t> tokens) const;
-  void run_block(Workspace& work, const Block& block, std::span<const SequenceRows> sequences, int64_t rows) const;
+  void run_block(Workspace& work, const ResidualBlock& block, std::span<const SequenceRows> sequences,
+                 int64_t rows) const;
 };
 
 }  // namespace fathom

@@ -9,10 +9,10 @@
 namespace fathom {
 namespace {
 
-/// Rows [begin, begin + rows) of a matrix.
+/// Returns rows [begin, begin + rows) of a matrix.
 Matrix slice(const Matrix& m, int64_t begin, int64_t rows) { return {m.type, m.row(begin), rows, m.cols}; }
 
-/// The matrices of `count` experts that lie one after the other: [count · rows, cols].
+/// Splits the stacked matrices of `count` experts, [count · rows, cols], into one matrix per expert.
 std::vector<Matrix> split(const Matrix& all, int count) {
   std::vector<Matrix> parts;
   const int64_t rows = all.rows / count;

@@ -8,16 +8,17 @@
 namespace fathom {
 namespace {
 
-constexpr float kLeastSum =
-    6.103515625e-5f;  // the smallest normal number of float16: weights are divided by at least it
+// Lower bound of the sum that weights are divided by: the smallest normal number of float16.
+constexpr float kMinWeightSum = 6.103515625e-5f;
 
-/// Sets the scores of all experts but those of the best groups to −∞. A group counts by the sum of its two best.
-void keep_best_groups(const Routing& routing, std::span<float> choice) {
-  const size_t size = choice.size() / routing.groups;
+/// Sets the scores of all experts outside the best groups to −∞. The score of a group is the sum of its two best
+/// scores.
+void keep_best_groups(const Routing& routing, std::span<float> selection_scores) {
+  const size_t size = selection_scores.size() / routing.groups;
   std::vector<std::pair<float, int>> groups(routing.groups);
   for (int g = 0; g < routing.groups; ++g) {
     float best = -INFINITY, second = -INFINITY;
-    for (const float score : choice.subspan(g * size, size)) {
+    for (const float score : selection_scores.subspan(g * size, size)) {
       second = std::max(second, std::min(best, score));
       best = std::max(best, score);
     }
@@ -25,13 +26,13 @@ void keep_best_groups(const Routing& routing, std::span<float> choice) {
   }
   std::ranges::stable_sort(groups, [](const auto& a, const auto& b) { return a.first > b.first; });
   for (size_t i = routing.groups_used; i < groups.size(); ++i)
-    std::ranges::fill(choice.subspan(groups[i].second * size, size), -INFINITY);
+    std::ranges::fill(selection_scores.subspan(groups[i].second * size, size), -INFINITY);
 }
 
 void softmax(std::span<float> x) {
-  const float most = std::ranges::max(x);
+  const float max = std::ranges::max(x);
   float sum = 0;
-  for (float& v : x) sum += v = std::exp(v - most);
+  for (float& v : x) sum += v = std::exp(v - max);
   for (float& v : x) v /= sum;
 }
 
@@ -43,8 +44,8 @@ class ExpertFeedForward final : public FeedForward {
 
   double weight_bytes(int64_t rows) const override {
     const auto experts = static_cast<double>(w_.up.size());
-    const double read =
-        experts * (1 - std::pow(1 - w_.routing.used / experts, static_cast<double>(rows)));  // if all are as likely
+    // The expected number of experts used by `rows` tokens if all experts are equally likely.
+    const double read = experts * (1 - std::pow(1 - w_.routing.used / experts, static_cast<double>(rows)));
     return static_cast<double>(w_.router.bytes()) + read * static_cast<double>(expert_bytes()) +
            (w_.shared ? w_.shared->weight_bytes(rows) : 0);
   }
@@ -64,12 +65,13 @@ class ExpertFeedForward final : public FeedForward {
   ExpertWeights w_;
 };
 
-/// Which rows go to which expert: rows of a token are side by side until they are grouped.
+/// The experts of each token, and the rows of the tokens after grouping by expert. Before grouping, the rows of a
+/// token are consecutive.
 struct RoutedRows {
   std::vector<int32_t> experts;  // [tokens, used]
   std::vector<float> weights;    // [tokens, used]
-  std::vector<int64_t> offsets;  // [experts + 1] grouped rows of each expert
-  std::vector<int64_t> grouped;  // [tokens, used] the grouped row of each
+  std::vector<int64_t> offsets;  // [experts + 1]: expert e has the grouped rows [offsets[e], offsets[e + 1])
+  std::vector<int64_t> grouped;  // [tokens, used]: the grouped row of each token and expert
 };
 
 RoutedRows group_by_expert(std::vector<int32_t> experts, std::vector<float> weights, size_t count) {
@@ -122,7 +124,8 @@ void ExpertFeedForward::forward(Workspace& work, ActivationBuffer& x, float* y) 
   work.pool.parallel_for(tokens, [&](size_t t, int) {
     float* out = y + t * width;
     std::fill_n(out, width, 0.0f);
-    for (int i = 0; i < used; ++i) {  // in the order of the token's own choice, whatever else is in the batch
+    // In the order of the token's selection, so that the sum does not depend on the batch.
+    for (int i = 0; i < used; ++i) {
       const float* from = work.scratch.data() + rows.grouped[t * used + i] * width;
       const float weight = rows.weights[t * used + i];
       for (int64_t d = 0; d < width; ++d) out[d] += weight * from[d];
@@ -152,13 +155,15 @@ void route(const Routing& routing, std::span<float> scores, std::span<int32_t> e
   if (routing.gate == Routing::Gate::kSoftmax) softmax(scores);
   if (routing.gate == Routing::Gate::kSigmoid)
     for (float& score : scores) score = 1 / (1 + std::exp(-score));
-  std::vector<float> choice(scores.begin(), scores.end());
-  for (size_t e = 0; e < routing.bias.size(); ++e) choice[e] += routing.bias[e];
-  if (routing.groups > 1) keep_best_groups(routing, choice);
+  std::vector<float> selection_scores(scores.begin(), scores.end());
+  for (size_t e = 0; e < routing.bias.size(); ++e) selection_scores[e] += routing.bias[e];
+  if (routing.groups > 1) keep_best_groups(routing, selection_scores);
   std::vector<int32_t> order(scores.size());
   std::iota(order.begin(), order.end(), 0);
-  const auto better = [&](int32_t a, int32_t b) { return choice[a] != choice[b] ? choice[a] > choice[b] : a < b; };
-  std::ranges::partial_sort(order, order.begin() + routing.used, better);
+  const auto comes_first = [&](int32_t a, int32_t b) {
+    return selection_scores[a] != selection_scores[b] ? selection_scores[a] > selection_scores[b] : a < b;
+  };
+  std::ranges::partial_sort(order, order.begin() + routing.used, comes_first);
   float sum = 0;
   for (int i = 0; i < routing.used; ++i) {
     experts[i] = order[i];
@@ -168,7 +173,7 @@ void route(const Routing& routing, std::span<float> scores, std::span<int32_t> e
   if (routing.gate == Routing::Gate::kSoftmaxOfChosen) {
     softmax(weights.first(routing.used));
   } else if (routing.normalise) {
-    for (float& weight : weights) weight /= std::max(sum, kLeastSum);
+    for (float& weight : weights) weight /= std::max(sum, kMinWeightSum);
   }
   for (float& weight : weights) weight *= routing.scale;
 }

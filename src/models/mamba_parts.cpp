@@ -1,4 +1,4 @@
-// The state-space layers of DecoderBuilder.
+// Functions of DecoderBuilder that build state-space layers.
 #include "mixers/mamba2_mixer.h"
 #include "mixers/mamba_mixer.h"
 #include "models/decoder_builder.h"

@@ -8,19 +8,21 @@
 
 namespace fathom {
 
-/// A loaded model: configuration and weights, read-only and shared by sessions.
+/// A loaded model: configuration and weights. Immutable and shared by sessions.
 class Model {
  public:
-  /// Maps a GGUF file; nothing is copied but norms and biases. Throws Error naming the file and the field.
+  /// Maps a GGUF file without copying matrices; norms and biases are copied. Throws Error naming the file and the
+  /// field.
   static std::shared_ptr<const Model> open(const std::string& path);
-  /// The same from an already opened file.
+  /// Builds the model of an open file. Throws Error like open().
   static std::shared_ptr<const Model> from(Gguf file);
-  /// A random model of a named shape in a weight type, "llama-1b:q4_k". Throws Error (usage) listing the shapes.
+  /// Makes a model of random weights in a named shape and weight type, such as "llama-1b:q4_k". Throws Error
+  /// (usage) listing the known ones.
   static std::shared_ptr<const Model> random(const std::string& shape);
 
   const ModelConfig& config() const { return config_; }
   const Network& network() const { return *network_; }
-  /// The file, for its tokenizer and chat template; null for a random model.
+  /// Returns the file, for its tokenizer and chat template; null for a random model.
   const Gguf* file() const { return file_.get(); }
 
  private:
@@ -31,12 +33,12 @@ class Model {
   std::unique_ptr<Network> network_;
 };
 
-/// Writes the model that Model::random(shape) makes as a GGUF file that other engines can measure too: with the
-/// metadata of its architecture and a vocabulary of placeholders. Throws Error (usage) as random does, or if the
-/// file cannot be written.
+/// Writes the model that Model::random(shape) makes as a GGUF file that other engines can load for measurements:
+/// with the metadata of its architecture and a placeholder vocabulary. Throws Error (usage) like random(), and
+/// Error if the file cannot be written.
 void write_random_model(const std::string& shape, const std::string& path);
 
-/// The named shapes of random models, for messages: "llama-1b, llama-8b, …".
+/// Returns the names of the shapes of random models, for messages: "llama-1b, llama-8b, …".
 std::string shape_names();
 
 }  // namespace fathom

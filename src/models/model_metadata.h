@@ -5,11 +5,13 @@
 
 namespace fathom {
 
-/// Keys, behind "{architecture}.", of models trained with softplus attention; no other engine knows them.
+/// Keys of models trained with softplus attention, without the prefix "{architecture}.". They are specific to
+/// Fathom.
 inline constexpr const char* kSoftplusKey = "attention.softplus";
 inline constexpr const char* kSoftplusPowerKey = "attention.softplus_power";
 
-/// Sets the keys from which an architecture reads a model's shape: names, sizes, norms; rotary positions not.
+/// Sets the keys from which an architecture reads the shape of a model: names, sizes and norms, but not rotary
+/// positions.
 void set_shape_metadata(GgufWriter& writer, const ModelConfig& config);
 
 }  // namespace fathom

@@ -13,45 +13,45 @@
 
 namespace fathom {
 
-/// What a caller does between the layers of a forward pass.
+/// Functions called between the layers of a forward pass.
 struct LayerHooks {
-  std::function<void()> before;  // each layer; may throw to end the pass. Empty: nothing
-  /// After each layer: its output, [rows, width]. Empty: nothing.
+  std::function<void()> before;  // called before each layer; may throw to end the pass; may be empty
+  /// Called after each layer with its output, [rows, width]; may be empty.
   std::function<void(int layer, const float* hidden)> after;
 };
 
-/// The weights of a model and its forward pass. Immutable and shared.
+/// The weights of a model and its forward pass. Immutable; shared by sessions.
 class Network {
  public:
   virtual ~Network() = default;
-  /// The states of a new sequence, one for each of the first `layers` layers.
+  /// Returns the states of a new sequence, one for each of the first `layers` layers.
   virtual std::vector<std::unique_ptr<LayerState>> new_states(const StateOptions& options, int layers) const = 0;
-  /// tokens: [rows] of all sequences one after the other; layers: how many are run. Leaves the last one's normed
-  /// output in work.normed: [rows, width].
+  /// Runs the first `layers` layers and leaves the normalised output of the last one in work.normed: [rows, width].
+  /// tokens: [rows], those of all sequences concatenated.
   virtual void forward(Workspace& work, std::span<const SequenceRows> sequences, std::span<const int32_t> tokens,
                        int layers, const LayerHooks& hooks) const = 0;
-  /// logits: [x.rows, vocabulary].
+  /// Writes the logits of x, the output of forward(): [x.rows, vocabulary].
   virtual void logits(Workspace& work, ActivationBuffer& x, float* logits) const = 0;
-  /// The attention of each layer; shapes are without a format.
+  /// Returns the attention shape of each layer; its page format is not set.
   virtual std::vector<AttendLayer> attention() const = 0;
-  /// Of the mixer with pages in this layer (Mixer::output_projection).
+  /// Returns Mixer::output_projection of the mixer with pages in this layer; null if there is none.
   virtual const Matrix* output_projection(int layer) const = 0;
-  /// Bytes of all weights that a pass over so many tokens reads; where tokens choose experts, the expected number.
+  /// Returns the bytes of all weights that a pass over `rows` tokens reads; with experts, the expected value.
   virtual double weight_bytes(int64_t rows) const = 0;
-  /// Multiply-adds of all weight matrices for one token.
+  /// Returns the number of multiply-adds with all weight matrices per token.
   virtual int64_t multiply_adds() const = 0;
 };
 
-/// An architecture: how its file is read and its layers are built.
+/// An architecture: the functions that read its configuration and build its network.
 struct Architecture {
   const char* name;
   ModelConfig (*read_config)(const Gguf& file);
   std::unique_ptr<Network> (*build)(const ModelConfig& config, WeightSource& weights);
 };
 
-/// Throws Error listing the known ones.
+/// Returns the architecture of a name. Throws Error listing the known ones.
 const Architecture& find_architecture(std::string_view name);
-/// The names of all architectures, sorted.
+/// Returns the names of all architectures, sorted.
 std::vector<std::string> architecture_names();
 
 }  // namespace fathom

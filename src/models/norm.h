@@ -6,14 +6,14 @@
 
 namespace fathom {
 
-/// RMS norm, or LayerNorm when there is a bias.
+/// An RMS norm, or a LayerNorm if it has a bias.
 struct Norm {
   std::vector<float> weight;  // [width]; empty: no norm
   std::vector<float> bias;    // empty: RMS norm
   float eps = 0;
 
   bool empty() const { return weight.empty(); }
-  /// out row i = norm(x row i); x, out: [rows, width]. out may be x.
+  /// Writes the norm of each row of x to out; both [rows, width]. out may be x.
   void apply(Workspace& work, const float* x, int64_t rows, float* out) const;
 };
 

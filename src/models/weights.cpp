@@ -44,8 +44,10 @@ std::vector<float> RandomWeights::vector(const std::string&, int64_t n) { return
 Matrix RandomWeights::matrix(const std::string&, int64_t rows, int64_t cols) {
   const WeightTypeInfo& type = info(type_);
   if (cols % type.block != 0)
-    fail("shape: rows of ", cols, " weights are no whole number of ", type.name, " blocks of ", type.block);
-  // A few blocks of well-scaled, bell-shaped weights, repeated in random order: real values at the cost of a copy.
+    fail("shape: expected rows of a multiple of ", type.block, " weights (a block of ", type.name, "), found ",
+         cols);
+  // A few blocks of scaled, approximately normal weights are copied in random order: realistic values at the cost
+  // of a copy.
   constexpr int64_t kPatterns = 64;
   const int64_t blocks = cols / type.block;
   std::vector<float> values(type.block);
@@ -59,7 +61,7 @@ Matrix RandomWeights::matrix(const std::string&, int64_t rows, int64_t cols) {
   const float deviation = 1.0f / std::sqrt(static_cast<float>(cols));
   for (int64_t p = 0; p < kPatterns; ++p) {
     for (float& v : values) {
-      float sum = 0;  // of four uniform numbers: close enough to a bell
+      float sum = 0;  // the sum of four uniform numbers is approximately normal
       for (int i = 0; i < 4; ++i) sum += static_cast<float>(next() >> 40) / static_cast<float>(1 << 24) - 0.5f;
       v = sum * std::sqrt(3.0f) * deviation;
     }

@@ -11,23 +11,22 @@
 
 namespace fathom {
 
-/// Where an architecture gets its tensors from. Every matrix is checked against the shape the configuration asks
-/// for.
+/// Source of the tensors of an architecture. The shape of every tensor is checked.
 class WeightSource {
  public:
   virtual ~WeightSource() = default;
   virtual bool has(const std::string& name) const = 0;
-  /// W: [rows, cols] with y = W·x. Throws Error naming the tensor when it is missing or has another shape.
+  /// Returns W, [rows, cols], with y = W·x. Throws Error naming the tensor if it is missing or has another shape.
   virtual Matrix matrix(const std::string& name, int64_t rows, int64_t cols) = 0;
-  /// A norm's weight or a bias, as floats.
+  /// Returns the weight of a norm or a bias as floats: [n].
   virtual std::vector<float> vector(const std::string& name, int64_t n) = 0;
-  /// `count` matrices of [rows, cols] in one tensor, as experts have them: [count · rows, cols].
+  /// Returns `count` matrices of [rows, cols] stored in one tensor, such as those of experts: [count · rows, cols].
   virtual Matrix stack(const std::string& name, int64_t count, int64_t rows, int64_t cols) = 0;
-  /// A matrix as floats: [rows, cols].
+  /// Returns a matrix as floats: [rows, cols].
   std::vector<float> matrix_floats(const std::string& name, int64_t rows, int64_t cols);
 };
 
-/// Tensors of a mapped GGUF file; matrices are not copied. The file must outlive them.
+/// Tensors of a mapped GGUF file. Matrices are not copied; the file must outlive them.
 class GgufWeights final : public WeightSource {
  public:
   explicit GgufWeights(const Gguf& file) : file_(file) {}
@@ -40,7 +39,8 @@ class GgufWeights final : public WeightSource {
   const Gguf& file_;
 };
 
-/// Random tensors of one weight type, for measuring without a file; scaled so that activations stay near 1.
+/// Random tensors of one weight type, for measurements without a file. They are scaled so that activations stay
+/// near 1.
 class RandomWeights final : public WeightSource {
  public:
   RandomWeights(WeightType type, bool tied_output) : type_(type), tied_output_(tied_output) {}
@@ -50,7 +50,7 @@ class RandomWeights final : public WeightSource {
   Matrix stack(const std::string& name, int64_t count, int64_t rows, int64_t cols) override {
     return matrix(name, count * rows, cols);
   }
-  /// The memory that the matrices point into.
+  /// Returns the memory that the matrices point into; it must outlive them.
   std::vector<AlignedBuffer<std::byte>> take() { return std::move(owned_); }
 
  private:

@@ -11,13 +11,14 @@
 
 namespace fathom::test {
 
-/// Logits that an independent engine gives for a model: tokens read as one prompt, and rows at four positions.
+/// Logits of a model computed by an independent engine: the tokens, read as one prompt, and the rows of four
+/// positions.
 struct ReferenceLogits {
   std::vector<int32_t> tokens;
   std::vector<int32_t> positions;
   std::vector<std::vector<float>> rows;
 
-  /// Keeps the first `count` tokens and the positions among them.
+  /// Keeps the first `count` tokens and their positions.
   void cut(size_t count) {
     while (!positions.empty() && positions.back() >= static_cast<int32_t>(count)) {
       positions.pop_back();
@@ -27,6 +28,8 @@ struct ReferenceLogits {
   }
 };
 
+/// Reads a file of reference logits: counts of tokens and vocabulary, tokens, then a position and its row four
+/// times. Throws std::runtime_error.
 inline ReferenceLogits read_reference(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
   const auto integer = [&] {
@@ -47,6 +50,7 @@ inline ReferenceLogits read_reference(const std::string& path) {
   return reference;
 }
 
+/// Returns the cosine similarity of two vectors.
 inline double cosine(std::span<const float> a, std::span<const float> b) {
   double ab = 0, aa = 0, bb = 0;
   for (size_t i = 0; i < a.size(); ++i) {

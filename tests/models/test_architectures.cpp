@@ -1,4 +1,5 @@
-// Architectures against the logits of an independent engine, which ran them with weights expanded to float32.
+// Compares architectures with the logits of an independent engine, which ran them with weights dequantised to
+// float32.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -14,12 +15,12 @@ namespace {
 
 using test::ReferenceLogits;
 
-struct Golden {
+struct ArchitectureCase {
   const char* name;
   float absolute = 3e-4f, relative = 5e-5f;  // tolerance of a logit
-  bool quantised = false;                    // activations are: only the direction and the best token agree
+  bool quantised = false;                    // quantised activations: only direction and best token must agree
 };
-constexpr Golden kGoldens[] = {
+constexpr ArchitectureCase kArchitectureCases[] = {
     {"architectures/tiny-mamba-f16"},
     {"architectures/tiny-mamba-rms-f16"},
     {"architectures/tiny-mamba2-f16"},
@@ -36,7 +37,7 @@ constexpr Golden kGoldens[] = {
 
 using LogitRows = std::map<int64_t, std::vector<float>>;
 
-/// Logits at the reference's positions, the prompt read in chunks.
+/// Returns the logits at the positions of the reference, with the prompt read in chunks.
 LogitRows read_in_chunks(const std::shared_ptr<const Model>& model, const ReferenceLogits& reference,
                          const Kernels& table, int threads, int64_t chunk) {
   SessionOptions options;
@@ -55,7 +56,7 @@ LogitRows read_in_chunks(const std::shared_ptr<const Model>& model, const Refere
 
 int64_t best_token(const std::vector<float>& logits) { return std::ranges::max_element(logits) - logits.begin(); }
 
-void expect_agreement(const ReferenceLogits& reference, const LogitRows& rows, const Golden& golden) {
+void expect_agreement(const ReferenceLogits& reference, const LogitRows& rows, const ArchitectureCase& golden) {
   for (size_t p = 0; p < reference.positions.size(); ++p) {
     SCOPED_TRACE("position " + std::to_string(reference.positions[p]));
     const std::vector<float>& expected = reference.rows[p];
@@ -72,9 +73,9 @@ void expect_agreement(const ReferenceLogits& reference, const LogitRows& rows, c
   }
 }
 
-class ArchitectureGolden : public testing::TestWithParam<Golden> {};
+class ArchitectureGolden : public testing::TestWithParam<ArchitectureCase> {};
 
-TEST_P(ArchitectureGolden, AgreesWithAnIndependentEngineInEveryChunkingWithAnyNumberOfThreads) {
+TEST_P(ArchitectureGolden, MatchesReferenceLogitsForEveryChunkSizeAndThreadCount) {
   const std::string path = test::golden(GetParam().name);
   FATHOM_NEEDS(path + ".gguf");
   const auto model = Model::open(path + ".gguf");
@@ -83,11 +84,11 @@ TEST_P(ArchitectureGolden, AgreesWithAnIndependentEngineInEveryChunkingWithAnyNu
     SCOPED_TRACE("chunks of " + std::to_string(chunk));
     const LogitRows one = read_in_chunks(model, reference, kernels(), 1, chunk);
     expect_agreement(reference, one, GetParam());
-    EXPECT_TRUE(one == read_in_chunks(model, reference, kernels(), 2, chunk)) << "other bits with two threads";
+    EXPECT_TRUE(one == read_in_chunks(model, reference, kernels(), 2, chunk)) << "results differ with two threads";
   }
 }
 
-TEST_P(ArchitectureGolden, AgreesOnEveryIsa) {
+TEST_P(ArchitectureGolden, MatchesReferenceLogitsOnEveryIsa) {
   const std::string path = test::golden(GetParam().name);
   FATHOM_NEEDS(path + ".gguf");
   const auto model = Model::open(path + ".gguf");
@@ -98,14 +99,15 @@ TEST_P(ArchitectureGolden, AgreesOnEveryIsa) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Files, ArchitectureGolden, testing::ValuesIn(kGoldens), [](const auto& param) {
+INSTANTIATE_TEST_SUITE_P(Files, ArchitectureGolden, testing::ValuesIn(kArchitectureCases), [](const auto& param) {
   std::string name = param.param.name;
   std::ranges::replace_if(
       name, [](char c) { return c == '-' || c == '/'; }, '_');
   return name;
 });
 
-/// A golden file with other tensors or metadata. It must outlive its models.
+/// Returns the bytes of a golden file with renamed tensors (an empty name removes one) and changed metadata. They
+/// must outlive their models.
 std::vector<std::byte> rewritten(const std::string& path, const std::function<std::string(std::string)>& name_of,
                                  const std::function<void(GgufWriter&)>& change = {}) {
   const Gguf file = Gguf::open(path);
@@ -121,7 +123,7 @@ std::vector<std::byte> rewritten(const std::string& path, const std::function<st
 
 std::string same_name(std::string name) { return name; }
 
-TEST(FalconH1, NamesTheNormOfTheFeedForwardWithoutOrWithWeight) {
+TEST(FalconH1, FeedForwardNormMayHaveEitherName) {
   const std::string path = test::golden("architectures/tiny-falcon-h1-f16");
   FATHOM_NEEDS(path + ".gguf");
   const std::vector<std::byte> bytes = rewritten(
@@ -132,7 +134,7 @@ TEST(FalconH1, NamesTheNormOfTheFeedForwardWithoutOrWithWeight) {
             read_in_chunks(plain, reference, kernels(), 2, 512));
 }
 
-TEST(FalconH1, MayLackTheNormOfTheStateSpace) {
+TEST(FalconH1, StateSpaceNormIsOptional) {
   const std::string path = test::golden("architectures/tiny-falcon-h1-f16");
   FATHOM_NEEDS(path + ".gguf");
   const std::vector<std::byte> bytes = rewritten(
@@ -143,7 +145,7 @@ TEST(FalconH1, MayLackTheNormOfTheStateSpace) {
     for (const float v : logits) ASSERT_TRUE(std::isfinite(v)) << position;
 }
 
-TEST(Mamba2, RefusesHeadsThatCannotShareChannelsAndGroupsEvenly) {
+TEST(Mamba2, RejectsHeadsThatDoNotDivideChannelsAndGroups) {
   const std::string path = test::golden("architectures/tiny-mamba2-f16.gguf");
   FATHOM_NEEDS(path);
   for (const auto& [key, value] : {std::pair{"time_step_rank", 3}, {"group_count", 3}}) {
@@ -160,7 +162,7 @@ TEST(Mamba2, RefusesHeadsThatCannotShareChannelsAndGroupsEvenly) {
   }
 }
 
-TEST(Mamba, RefusesAConvolutionOfAnotherWidthThanTheFileSays) {
+TEST(Mamba, RejectsConvolutionWidthThatDiffersFromMetadata) {
   const std::string path = test::golden("architectures/tiny-mamba-f16.gguf");
   FATHOM_NEEDS(path);
   const std::vector<std::byte> bytes = rewritten(

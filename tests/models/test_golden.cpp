@@ -1,4 +1,4 @@
-// Whole models against the logits of an independent engine.
+// Compares whole models with the logits of an independent engine.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -15,11 +15,11 @@ namespace {
 using test::ReferenceLogits;
 
 enum class Agreement { kFloat, kGelu, kQuantised };
-struct Golden {
+struct ModelCase {
   const char* name;
   Agreement agreement;
 };
-constexpr Golden kGoldens[] = {
+constexpr ModelCase kModelCases[] = {
     {"tiny-llama-f16", Agreement::kFloat},
     {"tiny-llama-bf16", Agreement::kFloat},
     {"tiny-llama-untied-mha-f16", Agreement::kFloat},
@@ -40,16 +40,16 @@ constexpr Golden kGoldens[] = {
     {"tiny-llama-iq4_xs", Agreement::kQuantised},
 };
 
-using Rows = std::map<int64_t, std::vector<float>>;
+using LogitRows = std::map<int64_t, std::vector<float>>;
 
-/// Logits at the reference's positions, the prompt read in chunks.
-Rows read_in_chunks(const std::shared_ptr<const Model>& model, const ReferenceLogits& reference,
-                    const Kernels& table, int threads, int64_t chunk, const std::string& cache = "f32") {
+/// Returns the logits at the positions of the reference, with the prompt read in chunks.
+LogitRows read_in_chunks(const std::shared_ptr<const Model>& model, const ReferenceLogits& reference,
+                         const Kernels& table, int threads, int64_t chunk, const std::string& cache = "f32") {
   SessionOptions options;
   options.cache = cache;
   options.chunk = chunk;
   Session session(model, std::make_shared<Runtime>(threads, table), options);
-  Rows rows;
+  LogitRows rows;
   AppendOptions append;
   append.needs_logits = [&](int64_t i) {
     return std::count(reference.positions.begin(), reference.positions.end(), i) > 0;
@@ -61,7 +61,7 @@ Rows read_in_chunks(const std::shared_ptr<const Model>& model, const ReferenceLo
   return rows;
 }
 
-void expect_agreement(const ReferenceLogits& reference, const Rows& rows, Agreement agreement) {
+void expect_agreement(const ReferenceLogits& reference, const LogitRows& rows, Agreement agreement) {
   for (size_t p = 0; p < reference.positions.size(); ++p) {
     const std::vector<float>& expected = reference.rows[p];
     const std::vector<float>& found = rows.at(reference.positions[p]);
@@ -83,39 +83,40 @@ void expect_agreement(const ReferenceLogits& reference, const Rows& rows, Agreem
   }
 }
 
-/// Whether no file before it has the same weight type and kinds of layers: others differ in what no kernel knows.
-bool has_own_kernels(const Golden& golden) {
+/// Returns whether no earlier file has the same weight type and kinds of layers. The other files differ only in
+/// properties that do not affect kernels.
+bool covers_other_kernels(const ModelCase& golden) {
   const std::string_view name = golden.name;
   return golden.agreement == Agreement::kQuantised || name == "tiny-llama-f16" || name == "tiny-llama-bf16" ||
          name == "tiny-gpt2-f16";
 }
 
-class GoldenModel : public testing::TestWithParam<Golden> {};
+class GoldenModel : public testing::TestWithParam<ModelCase> {};
 
-TEST_P(GoldenModel, AgreesWithAnIndependentEngineOnEveryIsaAndChunking) {
+TEST_P(GoldenModel, MatchesReferenceLogitsOnEveryIsaAndChunkSize) {
   const std::string path = test::golden(GetParam().name);
   FATHOM_NEEDS(path + ".gguf");
   const auto model = Model::open(path + ".gguf");
   const ReferenceLogits reference = test::read_reference(path + ".logits");
   std::vector<std::string> isas = available_isas();
-  if (!has_own_kernels(GetParam())) isas.erase(isas.begin(), isas.end() - 1);
+  if (!covers_other_kernels(GetParam())) isas.erase(isas.begin(), isas.end() - 1);
   for (const std::string& isa : isas) {
     for (const int64_t chunk : {int64_t{512}, int64_t{7}, int64_t{1}}) {
-      if (isa == "reference" && chunk < 512) continue;  // the same code for each row, and slow
+      if (isa == "reference" && chunk < 512) continue;  // slow, and the code of a row does not depend on the chunk
       SCOPED_TRACE(isa + ", chunks of " + std::to_string(chunk));
       expect_agreement(reference, read_in_chunks(model, reference, kernels(isa), 2, chunk), GetParam().agreement);
     }
   }
 }
 
-TEST_P(GoldenModel, QuantisedPagesStayNear) {
+TEST_P(GoldenModel, QuantisedPagesStayNearTheReferenceLogits) {
   const std::string path = test::golden(GetParam().name);
   FATHOM_NEEDS(path + ".gguf");
   const auto model = Model::open(path + ".gguf");
   const ReferenceLogits reference = test::read_reference(path + ".logits");
   for (const auto& [cache, least] : {std::pair{"q8", 0.999}, std::pair{"q4", 0.95}}) {
     for (const int64_t chunk : {int64_t{512}, int64_t{7}}) {
-      const Rows rows = read_in_chunks(model, reference, kernels(), 2, chunk, cache);
+      const LogitRows rows = read_in_chunks(model, reference, kernels(), 2, chunk, cache);
       for (size_t p = 0; p < reference.positions.size(); ++p) {
         EXPECT_GT(test::cosine(reference.rows[p], rows.at(reference.positions[p])), least)
             << cache << ", position " << reference.positions[p];
@@ -124,41 +125,41 @@ TEST_P(GoldenModel, QuantisedPagesStayNear) {
   }
 }
 
-TEST_P(GoldenModel, AgreesOnMatrixTilesEmulatedIfNeedBe) {
+TEST_P(GoldenModel, MatchesReferenceLogitsOnAmxTiles) {
   const std::optional<Kernels> table = amx_kernels();
-  if (!table || !test::AmxEmulator::possible()) GTEST_SKIP() << "no AMX here, and no emulation of it";
-  if (test::AmxEmulator::needed() && !has_own_kernels(GetParam()))
-    GTEST_SKIP() << "emulation is slow; others have this type";
+  if (!table || !test::AmxEmulator::possible()) GTEST_SKIP() << "this machine has no AMX and cannot emulate it";
+  if (test::AmxEmulator::needed() && !covers_other_kernels(GetParam()))
+    GTEST_SKIP() << "emulation is slow, and another file has this weight type";
   const std::string path = test::golden(GetParam().name);
   FATHOM_NEEDS(path + ".gguf");
   const test::AmxEmulator emulator;
   const auto model = Model::open(path + ".gguf");
   ReferenceLogits reference = test::read_reference(path + ".logits");
   if (test::AmxEmulator::needed()) reference.cut(160);
-  // attention on tiles takes bfloat16 pages, which only the tolerance of quantised weights has room for
+  // Attention on tiles requires bfloat16 pages, whose error only the tolerance of quantised weights allows.
   const char* cache = GetParam().agreement == Agreement::kQuantised ? "bf16" : "f32";
   expect_agreement(reference, read_in_chunks(model, reference, *table, 2, 512, cache), GetParam().agreement);
 }
 
-TEST_P(GoldenModel, GivesTheSameBitsWithAnyNumberOfThreads) {
+TEST_P(GoldenModel, LogitsAreBitIdenticalWithAnyNumberOfThreads) {
   const std::string path = test::golden(GetParam().name);
   FATHOM_NEEDS(path + ".gguf");
   const auto model = Model::open(path + ".gguf");
   const ReferenceLogits reference = test::read_reference(path + ".logits");
   for (const int64_t chunk : {int64_t{512}, int64_t{7}, int64_t{1}}) {
-    const Rows one = read_in_chunks(model, reference, kernels(), 1, chunk, "bf16");
+    const LogitRows one = read_in_chunks(model, reference, kernels(), 1, chunk, "bf16");
     EXPECT_EQ(one, read_in_chunks(model, reference, kernels(), 2, chunk, "bf16")) << chunk;
     EXPECT_EQ(one, read_in_chunks(model, reference, kernels(), 3, chunk, "bf16")) << chunk;
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Files, GoldenModel, testing::ValuesIn(kGoldens), [](const auto& param) {
+INSTANTIATE_TEST_SUITE_P(Files, GoldenModel, testing::ValuesIn(kModelCases), [](const auto& param) {
   std::string name = param.param.name;
   std::replace(name.begin(), name.end(), '-', '_');
   return name;
 });
 
-TEST(GoldenStories, AgreeWithAnIndependentEngine) {
+TEST(GoldenStories, MatchReferenceLogits) {
   const std::string path = test::shared_path("thirdparty/stories260k/stories260k-f32");
   FATHOM_NEEDS(path + ".gguf");
   const auto model = Model::open(path + ".gguf");

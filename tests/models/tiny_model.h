@@ -12,12 +12,12 @@
 
 namespace fathom::test {
 
-/// A small Llama of random float weights as a GGUF file in memory: what tests change to see what happens.
+/// A small Llama model of random float weights as a GGUF file in memory, which tests can modify.
 struct TinyFile {
   int layers = 3, heads = 4, kv_heads = 2, head_dim = 16;
   int64_t width = 64, ffn = 96, vocabulary = 512, context = 512;
   std::string architecture = "llama";
-  std::function<void(GgufWriter&)> extra = [](GgufWriter&) {};  // more metadata or tensors
+  std::function<void(GgufWriter&)> extra = [](GgufWriter&) {};  // adds metadata or tensors
   std::function<bool(const std::string&)> keep = [](const std::string&) {
     return true;
   };  // which tensors are written
@@ -68,14 +68,15 @@ struct TinyFile {
   }
 };
 
-/// A model that lives as long as the program.
+/// Opens a file whose bytes exist until the program ends.
 inline std::shared_ptr<const Model> open_tiny(const TinyFile& file) {
   static std::vector<std::unique_ptr<std::vector<std::byte>>> kept;
   kept.push_back(std::make_unique<std::vector<std::byte>>(file.bytes()));
   return Model::from(Gguf::parse(*kept.back(), "tiny.gguf"));
 }
 
-/// Float weights: results differ by rounding only, where 8-bit activations may round to the next step.
+/// Returns the unmodified tiny model. With its float weights results differ only by float rounding; with quantised
+/// weights 8-bit activations could round to a neighbouring step.
 inline std::shared_ptr<const Model> floats() {
   static const auto model = open_tiny({});
   return model;

@@ -1,5 +1,5 @@
-// Falcon-H1: attention and Mamba-2 read the same normed rows side by side, then SwiGLU; RMS norms, half-split
-// rotary pairs. Its multipliers are part of the weights.
+// Falcon-H1: attention and Mamba-2 in parallel on the same normalised rows, then SwiGLU; RMS norms, half-split
+// rotary pairs. Files contain its multipliers folded into the weights.
 #include "models/architecture.h"
 
 namespace fathom {
@@ -12,7 +12,7 @@ ModelConfig read_config(const Gguf& file) {
   return config;
 }
 
-/// Files name it with ".weight" or without.
+/// Reads the norm before the feed-forward, whose name may or may not end with ".weight".
 Norm ffn_norm(DecoderBuilder& b, int layer) {
   const std::string name = b.name(layer, "ffn_norm");
   if (b.weights().has(name)) return {b.vector(name, b.config().width), {}, b.config().norm_eps};

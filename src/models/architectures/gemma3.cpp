@@ -1,5 +1,6 @@
-// Gemma 3: five windowed layers with one rotary base, then one that sees all with another and its scaling; RMS
-// norms before and after attention and feed-forward, norms of query and key heads, GeGLU, scaled embeddings.
+// Gemma 3: groups of five sliding-window layers and one full-attention layer. The two kinds have different rotary
+// bases, and only full attention has rotary scaling. RMS norms before and after attention and feed-forward, RMS
+// norms of query and key heads, GeGLU, scaled embeddings.
 #include <cmath>
 
 #include "base/error.h"
@@ -8,8 +9,8 @@
 namespace fathom {
 namespace {
 
-constexpr int64_t kWindowPattern = 6;  // the last of so many layers has no window
-constexpr int kLayersOf27B = 62;       // whose scores are scaled by the width per head, not by the head's own
+constexpr int64_t kWindowPattern = 6;  // default: every sixth layer has no window
+constexpr int kLayersOf27B = 62;       // scales attention scores by 1/√(width / heads) instead of 1/√key_dim
 
 ModelConfig read_config(const Gguf& file) {
   const ConfigReader reader(file);
@@ -36,10 +37,10 @@ ModelConfig read_config(const Gguf& file) {
 std::unique_ptr<Network> build(const ModelConfig& c, WeightSource& weights) {
   DecoderBuilder b(c, weights);
   b.decoder().embedding_scale = std::sqrt(static_cast<float>(c.width));
-  const int64_t scored = c.layers == kLayersOf27B ? c.width / c.heads : c.key_dim;
+  const int64_t scale_dim = c.layers == kLayersOf27B ? c.width / c.heads : c.key_dim;
   for (int i = 0; i < c.layers; ++i) {
     b.add(i, b.rms_norm(i, "attn_norm"),
-          b.attention(i, {.head_norms = HeadNorms::kRms, .scale = 1 / std::sqrt(static_cast<float>(scored))}),
+          b.attention(i, {.head_norms = HeadNorms::kRms, .scale = 1 / std::sqrt(static_cast<float>(scale_dim))}),
           b.rms_norm(i, "post_attention_norm"));
     b.add(i, b.rms_norm(i, "ffn_norm"), b.feed_forward(i, Activation::kGeGlu), b.rms_norm(i, "post_ffw_norm"));
   }

@@ -1,5 +1,5 @@
-// gpt-oss: attention sinks, a window in every other layer, biases everywhere, and experts whose weights are a
-// softmax over the chosen ones.
+// gpt-oss: attention sinks, a window in every other layer, biases of all projections, and experts weighted by a
+// softmax over the selected ones.
 #include "attend/forms/sink_form.h"
 #include "models/architecture.h"
 

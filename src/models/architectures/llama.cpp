@@ -1,4 +1,4 @@
-// Llama, and what uses its file format: Mistral, Yi, SmolLM. RMS norms, interleaved rotary pairs, SwiGLU.
+// Llama, and models with its file format: Mistral, Yi, SmolLM. RMS norms, interleaved rotary pairs, SwiGLU.
 #include "models/architecture.h"
 
 namespace fathom {

@@ -1,5 +1,5 @@
-// Mamba, and Falcon-Mamba, whose time steps, B and C have RMS norms: one selective state space per layer, RMS
-// norms.
+// Mamba: one selective state space per layer, RMS norms. Also Falcon-Mamba, which adds RMS norms of time steps, B
+// and C.
 #include "models/architecture.h"
 
 namespace fathom {

@@ -1,4 +1,4 @@
-// Mamba-2: one state space of heads with a decay each per layer, RMS norms.
+// Mamba-2: one state space per layer, with one decay per head; RMS norms.
 #include "models/architecture.h"
 
 namespace fathom {

@@ -1,5 +1,5 @@
-// Qwen3 with a mixture of experts in place of each feed-forward: softmax over all experts, weights of the chosen
-// ones divided by their sum.
+// Qwen3 with a mixture of experts instead of each feed-forward: softmax over all experts, and the weights of the
+// selected ones divided by their sum.
 #include "models/architecture.h"
 
 namespace fathom {
