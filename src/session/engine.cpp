@@ -10,21 +10,21 @@
 namespace fathom {
 namespace {
 
-/// Rows whose logits are made at once: 64 rows of a vocabulary of 128k take 32 MB.
+/// Rows whose logits are computed at once: 64 rows of a vocabulary of 128k take 32 MB.
 constexpr size_t kLogitRows = 64;
 
-int threads_or_all(int threads) {
+int thread_count(int threads) {
   return threads > 0 ? threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
 int layers_to_run(const ModelConfig& model, int layers) {
   if (layers < 0 || layers > model.layers)
-    fail_usage("expected 1 to ", model.layers, " of the model's layers to be run, or 0 for all, found ", layers);
+    fail_usage("expected 1 to ", model.layers, " of the model's layers, or 0 for all, found ", layers);
   return layers > 0 ? layers : model.layers;
 }
 
-/// The k largest logits of each row, the largest first; of equal ones the first token.
-void add_top(std::span<const float> logits, int k, std::vector<TokenLogit>& top) {
+/// Appends the k largest logits of one row, the largest first; equal logits are ordered by token id.
+void append_top_logits(std::span<const float> logits, int k, std::vector<TokenLogit>& top) {
   std::vector<int32_t> order(logits.size());
   std::iota(order.begin(), order.end(), 0);
   const auto better = [&](int32_t a, int32_t b) { return logits[a] != logits[b] ? logits[a] > logits[b] : a < b; };
@@ -36,7 +36,7 @@ void add_top(std::span<const float> logits, int k, std::vector<TokenLogit>& top)
 }  // namespace
 
 Runtime::Runtime(int threads) : Runtime(threads, kernels()) {}
-Runtime::Runtime(int threads, const Kernels& table) : pool_(threads_or_all(threads)), work_(pool_, table) {}
+Runtime::Runtime(int threads, const Kernels& table) : pool_(thread_count(threads)), work_(pool_, table) {}
 
 Engine::Engine(std::shared_ptr<const Model> model, std::shared_ptr<Runtime> runtime, EngineOptions options)
     : model_(std::move(model)),
@@ -44,7 +44,8 @@ Engine::Engine(std::shared_ptr<const Model> model, std::shared_ptr<Runtime> runt
       pages_(options.memory),
       checkpoint_budget_(std::make_shared<MemoryBudget>(options.checkpoints, "--checkpoints")) {}
 
-/// The rotary tables of the model under a `--position` method, and last those that rotate nothing.
+/// Returns the model's rotary tables under a `--position` method, followed by a table without rotation. Caches
+/// them.
 std::vector<StateOptions::Rotations> Engine::rotations(const SequenceOptions& options) {
   const ModelConfig& model = model_->config();
   const int64_t context = options.context > 0 ? options.context : model.trained_context;
@@ -54,8 +55,8 @@ std::vector<StateOptions::Rotations> Engine::rotations(const SequenceOptions& op
   const Spec spec = parse_spec(options.position);
   const auto& method = position_methods().find(spec);
   if (configs[0].dims == 0 && !method.info.exact)
-    fail_usage("--position ", options.position, ": this model has no rotary positions");
-  // windowed layers with a rotary base of their own never see positions far apart: theirs stays
+    fail_usage("--position ", options.position, ": this model has no rotary positions, expected --position file");
+  // Only the first config is scaled: windowed layers with their own rotary base never attend over long distances.
   method.make(check_values(spec, method.info.parameters), configs[0]);
   configs.emplace_back();
   std::vector<StateOptions::Rotations> made;
@@ -77,7 +78,7 @@ Sequence Engine::new_sequence(const SequenceOptions& options) {
 
 namespace {
 
-/// Tells apart sequences whose pages differ for the same tokens.
+/// Returns a hash of the options on which the pages of given tokens depend.
 uint64_t prefix_space(const SequenceOptions& options, int64_t context) {
   ContentHash hash;
   hash.add(options.position);
@@ -102,7 +103,7 @@ void Engine::check_tokens(std::span<const int32_t> tokens) const {
   const int64_t vocabulary = model_->config().vocabulary;
   for (size_t i = 0; i < tokens.size(); ++i) {
     if (tokens[i] < 0 || tokens[i] >= vocabulary) {
-      fail("token ", tokens[i], " (number ", i, ") is outside the vocabulary of ", vocabulary, " tokens");
+      fail("token ", i, ": expected an id from 0 to ", vocabulary - 1, ", found ", tokens[i]);
     }
   }
 }
@@ -112,27 +113,31 @@ void Engine::check(const Rows& rows) const {
   const int64_t count = rows.count(model.width);
   if (count == 0) fail("the prompt has no tokens");
   if (!rows.embeddings.empty() && std::ssize(rows.embeddings) != count * model.width)
-    fail("embeddings: expected rows of ", model.width, " numbers, found ", rows.embeddings.size(), " numbers");
+    fail("embeddings: expected a multiple of the model width ", model.width, ", found ", rows.embeddings.size(),
+         " numbers");
   if (rows.embeddings.empty()) check_tokens(rows.tokens);
   if (!rows.positions.empty() && std::ssize(rows.positions) != count)
-    fail("expected a position for each of the ", count, " tokens, found ", rows.positions.size());
-  for (const std::span<const int64_t> wanted : {rows.wanted, rows.visited}) {
-    if (!wanted.empty() && (wanted.front() < 0 || wanted.back() >= count || !std::ranges::is_sorted(wanted)))
-      fail("rows whose logits are wanted must be ascending and below ", count);
+    fail("positions: expected one for each of the ", count, " tokens, found ", rows.positions.size());
+  for (const std::span<const int64_t> outputs : {rows.output_rows, rows.visited_rows}) {
+    if (!outputs.empty() && (outputs.front() < 0 || outputs.back() >= count || !std::ranges::is_sorted(outputs)))
+      fail("output rows: expected ascending indices from 0 to ", count - 1);
   }
   for (const int layer : rows.hidden_layers)
     if (layer < 0 || layer >= rows.sequence->layers())
-      fail("hidden states of layer ", layer, " are wanted, but ", rows.sequence->layers(), " layers are run");
+      fail("hidden states: expected layers from 0 to ", rows.sequence->layers() - 1, ", found ", layer);
   if (rows.sequence->draft()) fail("the sequence has an open draft: accept or abandon it first");
   if (!rows.draft) return;
-  if (!rows.positions.empty()) fail("the nodes of a draft have the positions of their depths: expected none given");
+  if (!rows.positions.empty()) fail("draft: expected no positions, since they follow from the depths of the nodes");
   if (rows.draft->size() != count)
-    fail("expected a token for each of the ", rows.draft->size(), " nodes of the draft");
+    fail("draft: expected one token for each of the ", rows.draft->size(), " nodes, found ", count);
   if (rows.policy.selector->selects_from_plan())
-    fail_usage("this --attend method selects for all heads before a layer is read, which drafts do not allow");
+    fail_usage(
+        "this --attend method plans selections before attention, which does not work with drafts: expected another "
+        "--attend method or no draft");
 }
 
-/// Opens the sequence for its rows, and rotary tables for its positions; on failure it is as it was.
+/// Opens the sequence for its rows and extends the rotary tables to their positions. If it throws, the sequence is
+/// unchanged.
 Engine::Member Engine::open(Rows& rows) {
   check(rows);
   Sequence& sequence = *rows.sequence;
@@ -162,10 +167,10 @@ Engine::Member Engine::open(Rows& rows) {
 void Engine::forward(std::span<Rows> batch) {
   for (Rows& rows : batch) {
     for (const Rows& other : batch.first(&rows - batch.data()))
-      if (other.sequence == rows.sequence)
-        fail("a sequence is in this batch twice: it reads one run of tokens a pass");
+      if (other.sequence == rows.sequence) fail("batch: expected each sequence once, found one twice");
     if (rows.sequence->layers() != batch[0].sequence->layers())
-      fail("sequences of one batch must run the same layers");
+      fail("batch: expected sequences that run ", batch[0].sequence->layers(), " layers, found one that runs ",
+           rows.sequence->layers());
   }
   std::vector<Member> members;
   members.reserve(batch.size());
@@ -180,13 +185,14 @@ void Engine::forward(std::span<Rows> batch) {
   if (!members.empty()) run(members);
 }
 
-/// Stops the pass between layers once all members want to stop, and keeps the hidden states that they want.
-LayerHooks Engine::hooks_of(std::span<const Member> members) const {
+/// Returns hooks that stop the pass between layers once all members request it, and that copy the requested hidden
+/// states.
+LayerHooks Engine::make_hooks(std::span<const Member> members) const {
   LayerHooks hooks;
   if (std::ranges::all_of(members, [](const Member& m) { return m.rows->stop != nullptr; })) {
     hooks.before = [members] {
-      const auto wants = [](const Member& m) { return m.rows->stop->stop_requested(); };
-      if (std::ranges::all_of(members, wants)) members[0].rows->stop->throw_if_requested();
+      const auto stops = [](const Member& m) { return m.rows->stop->stop_requested(); };
+      if (std::ranges::all_of(members, stops)) members[0].rows->stop->throw_if_requested();
     };
   }
   if (std::ranges::any_of(members, [](const Member& m) { return !m.rows->hidden_layers.empty(); })) {
@@ -194,7 +200,7 @@ LayerHooks Engine::hooks_of(std::span<const Member> members) const {
       for (const Member& member : members) {
         Rows& rows = *member.rows;
         if (!std::ranges::count(rows.hidden_layers, layer)) continue;
-        for (const int64_t row : rows.wanted) {
+        for (const int64_t row : rows.output_rows) {
           const float* from = hidden + (member.first_row + row) * width;
           rows.result.hidden.insert(rows.result.hidden.end(), from, from + width);
         }
@@ -227,7 +233,7 @@ void Engine::run(std::span<Member> members) {
   }
   const int layers = members[0].rows->sequence->layers();
   try {
-    model_->network().forward(runtime_->work(), sequences, tokens, layers, hooks_of(members));
+    model_->network().forward(runtime_->work(), sequences, tokens, layers, make_hooks(members));
   } catch (...) {
     for (const Member& member : members) {
       member.rows->sequence->abandon();
@@ -238,22 +244,24 @@ void Engine::run(std::span<Member> members) {
   }
   for (const Member& member : members)
     if (!member.rows->draft) member.rows->sequence->commit();
-  show_logits(members);
+  compute_logits(members);
 }
 
-/// Hands out the logits of visited rows, then keeps those of wanted ones, a few rows at a time.
-void Engine::show_logits(std::span<const Member> members) {
+/// Passes the logits of visited rows to their callbacks, then stores those of output rows; kLogitRows rows at a
+/// time.
+void Engine::compute_logits(std::span<const Member> members) {
   Workspace& work = runtime_->work();
   const ModelConfig& model = model_->config();
   std::vector<float> logits;
-  const auto make = [&](std::span<const int64_t> rows) {
-    work.chosen.resize(std::ssize(rows), model.width);
+  const auto compute = [&](std::span<const int64_t> rows) {
+    work.logit_rows.resize(std::ssize(rows), model.width);
     for (size_t i = 0; i < rows.size(); ++i)
-      std::copy_n(work.normed.row(rows[i]), model.width, work.chosen.row(static_cast<int64_t>(i)));
+      std::copy_n(work.normed.row(rows[i]), model.width, work.logit_rows.row(static_cast<int64_t>(i)));
     logits.resize(rows.size() * model.vocabulary);
-    model_->network().logits(work, work.chosen, logits.data());
+    model_->network().logits(work, work.logit_rows, logits.data());
     if (!model.landmarks) return;
-    // a landmark is never the caller's token: no likelier than any other
+    // The session inserts landmarks itself, so a landmark must never be sampled: it gets the lowest logit of the
+    // row.
     for (size_t i = 0; i < rows.size(); ++i) {
       const std::span row = std::span(logits).subspan(i * model.vocabulary, model.vocabulary);
       row[model.landmark_token] = *std::ranges::min_element(row);
@@ -264,31 +272,32 @@ void Engine::show_logits(std::span<const Member> members) {
   };
   for (const Member& member : members) {
     const Rows& rows = *member.rows;
-    for (size_t begin = 0; rows.visit && begin < rows.visited.size(); begin += kLogitRows) {
+    for (size_t begin = 0; rows.visit && begin < rows.visited_rows.size(); begin += kLogitRows) {
       std::vector<int64_t> some;
-      for (const int64_t row : rows.visited.subspan(begin, std::min(kLogitRows, rows.visited.size() - begin)))
+      for (const int64_t row :
+           rows.visited_rows.subspan(begin, std::min(kLogitRows, rows.visited_rows.size() - begin)))
         some.push_back(member.first_row + row);
-      make(some);
+      compute(some);
       for (size_t i = 0; i < some.size(); ++i) rows.visit(begin + i, row_of(i));
     }
   }
-  std::vector<int64_t> wanted;
+  std::vector<int64_t> outputs;
   std::vector<Rows*> owners;
   for (const Member& member : members) {
-    for (const int64_t row : member.rows->wanted) {
-      wanted.push_back(member.first_row + row);
+    for (const int64_t row : member.rows->output_rows) {
+      outputs.push_back(member.first_row + row);
       owners.push_back(member.rows);
     }
   }
-  for (size_t begin = 0; begin < wanted.size(); begin += kLogitRows) {
+  for (size_t begin = 0; begin < outputs.size(); begin += kLogitRows) {
     const std::span<const int64_t> some =
-        std::span(wanted).subspan(begin, std::min(kLogitRows, wanted.size() - begin));
-    make(some);
+        std::span(outputs).subspan(begin, std::min(kLogitRows, outputs.size() - begin));
+    compute(some);
     for (size_t i = 0; i < some.size(); ++i) {
       RowsResult& result = owners[begin + i]->result;
       const std::span<const float> row = row_of(i);
       if (owners[begin + i]->top_k > 0) {
-        add_top(row, owners[begin + i]->top_k, result.top);
+        append_top_logits(row, owners[begin + i]->top_k, result.top);
       } else {
         result.logits.insert(result.logits.end(), row.begin(), row.end());
       }
@@ -298,11 +307,11 @@ void Engine::show_logits(std::span<const Member> members) {
 
 void Engine::accept(const Rows& rows, std::span<const int> path) {
   rows.sequence->accept(path);
-  if (rows.draft_queries && !path.empty()) show_accepted(rows, path);
+  if (rows.draft_queries && !path.empty()) plan_accepted(rows, path);
 }
 
-/// Selectors plan and listeners listen for the rows that stay.
-void Engine::show_accepted(const Rows& rows, std::span<const int> path) {
+/// Calls Selector::plan and AttendListener::listen with the queries of the accepted nodes, layer by layer.
+void Engine::plan_accepted(const Rows& rows, std::span<const int> path) {
   Sequence& sequence = *rows.sequence;
   std::vector<int64_t> positions(path.size());
   std::iota(positions.begin(), positions.end(), sequence.next_position() - std::ssize(path));

@@ -12,10 +12,11 @@
 
 namespace fathom {
 
-/// Threads and working memory, which engines can share. Used by one thread at a time.
+/// A thread pool and working memory, which several engines can share. Not thread-safe: one thread uses it at a
+/// time.
 class Runtime {
  public:
-  /// threads 0: as many as the machine has cores. Kernels are the process's choice (FATHOM_ISA).
+  /// threads 0: one per hardware thread. Uses the default kernels of the process (environment variable FATHOM_ISA).
   explicit Runtime(int threads = 0);
   Runtime(int threads, const Kernels& kernels);
   ThreadPool& pool() { return pool_; }
@@ -28,19 +29,19 @@ class Runtime {
 
 struct EngineOptions {
   size_t memory = 0;                       // bytes of pages and recurrent states of all sequences; 0: no limit
-  size_t checkpoints = size_t{256} << 20;  // of them at most for checkpoints of recurrent states
+  size_t checkpoints = size_t{256} << 20;  // limit in bytes for the checkpoints of recurrent states; 0: no limit
 };
 
-/// What distinguishes the sequences of an engine.
+/// The options of one sequence of an engine.
 struct SequenceOptions {
-  std::string position = "file";  // spec of a rotary scaling
-  std::string cache = "bf16";     // format of pages: bf16, q8, q4, or f32 for tests
-  int64_t context = 0;  // most tokens it will hold, which chooses between LongRoPE's factors; 0: as trained
-  int layers = 0;       // only the model's first layers are run; 0: all
+  std::string position = "file";  // spec of a --position method
+  std::string cache = "bf16";     // page format: bf16, q8, q4, or f32 for tests
+  int64_t context = 0;  // expected length in tokens: selects LongRoPE's short or long factors; 0: trained length
+  int layers = 0;       // number of the model's first layers that are run; 0: all
 };
 
-/// A model with what runs it: threads, kernels, pages and rotary tables. Sequences of an engine are used by one
-/// thread at a time.
+/// A model together with its runtime, page pool and rotary tables. Not thread-safe: one thread uses an engine and
+/// its sequences at a time.
 class Engine {
  public:
   Engine(std::shared_ptr<const Model> model, std::shared_ptr<Runtime> runtime, EngineOptions options = {});
@@ -51,26 +52,30 @@ class Engine {
   const std::shared_ptr<Runtime>& shared_runtime() const { return runtime_; }
   PagePool& pages() { return pages_; }
 
-  /// Throws Error (usage) for unknown methods and wrong numbers.
+  /// Returns an empty sequence. Throws Error (usage) for unknown methods and invalid numbers.
   Sequence new_sequence(const SequenceOptions& options);
 
-  /// Makes an empty sequence begin with what other sequences of this engine have published of `tokens`, in blocks
-  /// of so many tokens: returns the tokens restored, fewer than there are. Options are those that the sequence was
-  /// made with.
+  /// Restores into an empty sequence the longest prefix of `tokens` that sequences of this engine have published,
+  /// in blocks of `block` tokens (PrefixIndex). Returns the number of restored tokens, less than tokens.size().
+  /// options: those the sequence was created with.
   int64_t restore_prefix(Sequence& sequence, const SequenceOptions& options, std::span<const int32_t> tokens,
                          int64_t block);
+  /// Adds the complete blocks of a sequence to the prefix index.
   void publish_prefix(const Sequence& sequence, const SequenceOptions& options, int64_t block);
 
-  /// Throws Error for a token outside the vocabulary.
+  /// Throws Error for a token id outside the vocabulary.
   void check_tokens(std::span<const int32_t> tokens) const;
 
-  /// The one forward pass: prefill chunks, decode steps and drafts of many sequences of engines that share model
-  /// and runtime. Weights are read once for all. A member that fails (a token outside the vocabulary, memory, a
-  /// stop) has its error in its result, and its sequence is as it was; the others' results stand. Throws Error for
-  /// what is wrong with the batch itself: a sequence that is in it twice, or sequences that run different layers.
+  /// Runs a forward pass over a batch: any mixture of prefill chunks, decode steps and drafts of sequences whose
+  /// engines share model and runtime. Weights are read once for the whole batch. If a member fails before the pass
+  /// (invalid rows, memory exhausted), its result holds the error, its sequence is unchanged, and the others are
+  /// run. If the pass itself fails or is stopped, all results hold the error and all sequences are unchanged.
+  /// Throws Error for an invalid batch: a sequence that appears twice, or sequences that run different numbers of
+  /// layers.
   void forward(std::span<Rows> batch);
-  /// Of the open draft of these rows the nodes of one path stay; selectors and listeners are then shown their
-  /// queries. Throws Error, keeping nothing of the draft, for what is not a path and when memory is exhausted.
+  /// Appends the nodes of one path of the open draft of these rows and discards the others. Then passes the queries
+  /// of the appended tokens to selectors (plan) and listeners (listen). Throws Error or std::bad_alloc, discarding
+  /// the draft, if `path` is not a path of it or memory is exhausted.
   void accept(const Rows& rows, std::span<const int> path);
 
  private:
@@ -81,16 +86,16 @@ class Engine {
   };
   std::vector<StateOptions::Rotations> rotations(const SequenceOptions& options);
   void check(const Rows& rows) const;
-  struct Member {  // of a batch, opened
+  struct Member {  // rows of one sequence in a batch, opened
     Rows* rows;
-    std::vector<int64_t> positions;  // of its rows
+    std::vector<int64_t> positions;  // [rows]
     int64_t first_row = 0;           // in the batch
   };
   Member open(Rows& rows);
-  LayerHooks hooks_of(std::span<const Member> members) const;
+  LayerHooks make_hooks(std::span<const Member> members) const;
   void run(std::span<Member> members);
-  void show_logits(std::span<const Member> members);
-  void show_accepted(const Rows& rows, std::span<const int> path);
+  void compute_logits(std::span<const Member> members);
+  void plan_accepted(const Rows& rows, std::span<const int> path);
 
   std::shared_ptr<const Model> model_;
   std::shared_ptr<Runtime> runtime_;
@@ -99,7 +104,7 @@ class Engine {
   std::map<std::pair<std::string, int64_t>, std::vector<StateOptions::Rotations>> rotations_;
 };
 
-/// The `--cache` methods.
+/// The `--cache` methods. Each returns a page format.
 using CacheMethod = PageFormat(const Values&);
 const MethodTable<CacheMethod>& cache_methods();
 

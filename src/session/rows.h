@@ -17,12 +17,12 @@ struct TokenLogit {
   float logit = 0;
 };
 
-/// What a pass gives for the rows of one sequence.
+/// The results of a forward pass for the rows of one sequence.
 struct RowsResult {
-  std::vector<float> logits;    // [wanted, vocabulary], unless top_k was set
-  std::vector<TokenLogit> top;  // [wanted, top_k], the largest first
-  std::vector<float> hidden;    // [hidden_layers, wanted, width]
-  /// Why this member of the batch failed; its sequence is then as it was before. null: it did not.
+  std::vector<float> logits;    // [output_rows, vocabulary], unless top_k was set
+  std::vector<TokenLogit> top;  // [output_rows, top_k], the largest first
+  std::vector<float> hidden;    // [hidden_layers, output_rows, width]
+  /// The error of this member of the batch, whose sequence is then unchanged; null: it succeeded.
   std::exception_ptr error;
 
   void throw_if_failed() const {
@@ -30,27 +30,30 @@ struct RowsResult {
   }
 };
 
-/// The rows of one sequence in a pass (Engine::forward): tokens that follow the newest one, or a draft.
+/// The rows of one sequence in a forward pass (Engine::forward): tokens after the newest one, or a draft, and the
+/// outputs that the caller needs.
 struct Rows {
   Sequence* sequence = nullptr;
   AttendPolicy policy{};
-  std::span<const int32_t> tokens{};     // token ids; of a draft those of its nodes
-  std::span<const float> embeddings{};   // [rows, width] in place of ids; empty: ids
-  std::span<const int64_t> positions{};  // of the tokens; empty: they follow the last one. Not for drafts
-  /// The tokens are a draft, to be accepted in part (Engine::accept) or abandoned. null: they are not.
+  std::span<const int32_t> tokens{};    // [rows] token ids; of the nodes of a draft
+  std::span<const float> embeddings{};  // [rows, width] instead of ids; empty: ids
+  /// [rows]; empty: consecutive after the last token. Must be empty for drafts.
+  std::span<const int64_t> positions{};
+  /// The draft whose nodes the tokens are, to be accepted in part (Engine::accept) or abandoned; null: no draft.
   const DraftTree* draft = nullptr;
-  DraftQueries* draft_queries = nullptr;  // filled for Engine::accept; null: selectors and listeners need none
+  DraftQueries* draft_queries = nullptr;  // filled for Engine::accept; null: not stored
 
-  std::span<const int64_t> wanted{};     // rows for which result has logits and hidden states, ascending
-  int top_k = 0;                         // > 0: result.top in place of result.logits
-  std::span<const int> hidden_layers{};  // layers whose output result.hidden has, ascending
-  /// Rows whose logits are shown to `visit` a few at a time and not kept; i: index into `visited`.
-  std::span<const int64_t> visited{};
+  std::span<const int64_t> output_rows{};  // rows whose logits and hidden states are returned, ascending
+  int top_k = 0;                           // > 0: result.top is filled instead of result.logits
+  std::span<const int> hidden_layers{};    // layers whose outputs are returned in result.hidden, ascending
+  /// Rows whose logits are passed to `visit`, a few rows at a time, and not stored; i: index into visited_rows.
+  std::span<const int64_t> visited_rows{};
   std::function<void(size_t i, std::span<const float> logits)> visit{};
 
-  const StopToken* stop = nullptr;  // ends the pass between layers once all its members want to stop; null: never
+  const StopToken* stop = nullptr;  // the pass stops between layers once all members request it; null: never
   RowsResult result{};
 
+  /// Number of rows. width: of the model.
   int64_t count(int64_t width) const {
     return embeddings.empty() ? std::ssize(tokens) : std::ssize(embeddings) / width;
   }

@@ -15,7 +15,7 @@
 namespace fathom {
 namespace {
 
-/// The method that `spec` names, attached; null: none.
+/// Returns the method that `spec` names, attached to `context`; null for a method that does nothing.
 template <class Table>
 auto make_attached(const Table& methods, const std::string& spec, const AttendContext& context) {
   auto method = methods.make(spec);
@@ -23,7 +23,7 @@ auto make_attached(const Table& methods, const std::string& spec, const AttendCo
   return method;
 }
 
-/// Empty if a layer with attention has no output projection.
+/// Returns the function that computes output norms; empty if a layer with attention has no output projection.
 OutputNorms output_norms_of(const std::shared_ptr<const Model>& model, const std::vector<AttendLayer>& attention,
                             const Kernels& table) {
   for (size_t layer = 0; layer < attention.size(); ++layer)
@@ -35,22 +35,22 @@ OutputNorms output_norms_of(const std::shared_ptr<const Model>& model, const std
   };
 }
 
-/// −ln p(token); p = softmax(logits).
-float nats_of(std::span<const float> logits, int32_t token) {
+/// Returns the surprisal −ln p(token) in nats, p = softmax(logits).
+float surprisal_of(std::span<const float> logits, int32_t token) {
   const float largest = *std::ranges::max_element(logits);
   double sum = 0;
   for (const float logit : logits) sum += std::exp(static_cast<double>(logit - largest));
   return static_cast<float>(std::log(sum) + largest - logits[token]);
 }
 
-/// Of the first token of a sequence, or after a rewind, nothing is known.
-float nats_or_nan(std::span<const float> logits, int32_t token) {
-  return logits.empty() ? std::numeric_limits<float>::quiet_NaN() : nats_of(logits, token);
+/// Like surprisal_of, but returns NaN if there are no logits: for the first token of a sequence, or after a rewind.
+float surprisal_or_nan(std::span<const float> logits, int32_t token) {
+  return logits.empty() ? std::numeric_limits<float>::quiet_NaN() : surprisal_of(logits, token);
 }
 
 SequenceOptions sequence_options(const SessionOptions& options) {
-  if (options.chunk < 1) fail_usage("the chunk must be at least 1 token, found ", options.chunk);
-  if (options.context < 0) fail_usage("the context limit must not be negative, found ", options.context);
+  if (options.chunk < 1) fail_usage("chunk: expected at least 1 token, found ", options.chunk);
+  if (options.context < 0) fail_usage("context limit: expected 0 or more tokens, found ", options.context);
   return {options.position, options.cache, options.context, options.layers};
 }
 
@@ -125,9 +125,9 @@ void Session::check(std::span<const int32_t> tokens) const {
   if (tokens.empty()) fail("the prompt has no tokens");
   if (draft_) fail("the session has an open draft: accept it first");
   engine_->check_tokens(tokens);
-  const int64_t wanted = length() + static_cast<int64_t>(tokens.size());
-  if (options_.context > 0 && wanted > options_.context) {
-    fail(wanted, " tokens are more than the context limit of ", options_.context, " (-c)");
+  const int64_t needed = length() + static_cast<int64_t>(tokens.size());
+  if (options_.context > 0 && needed > options_.context) {
+    fail(needed, " tokens are more than the context limit of ", options_.context, " (-c)");
   }
 }
 
@@ -142,7 +142,7 @@ bool Session::needs_surprisal() const {
   return selector_->needs_surprisal() || (evictor_ && evictor_->needs_surprisal());
 }
 
-void Session::tell_surprisal(std::span<const float> nats) {
+void Session::report_surprisal(std::span<const float> nats) {
   const Surprisal surprisal{length() - std::ssize(nats), nats};
   if (selector_->needs_surprisal()) selector_->surprisal(surprisal, sequence_.state(Sequence::StateOf::kSelector));
   if (evictor_ && evictor_->needs_surprisal())
@@ -162,7 +162,7 @@ Rows Session::rows_of(std::span<const int32_t> read) {
   return rows;
 }
 
-/// Reads one chunk, the tokens `first` and following of a call.
+/// Reads one chunk. first: index of its first token in the call of append; last: whether it is the last chunk.
 void Session::read_chunk(std::span<const int32_t> tokens, std::span<const int64_t> positions, int64_t first,
                          bool last, const AppendOptions& options) {
   const int64_t before = length(), count = std::ssize(tokens);
@@ -171,41 +171,41 @@ void Session::read_chunk(std::span<const int32_t> tokens, std::span<const int64_
   Rows rows = rows_of(read);
   rows.positions = positions;
 
-  std::vector<int64_t> visited, row_of;  // tokens whose logits are used, and the rows in which they are read
-  std::vector<char> shown;               // of those: whether the caller asked for them
+  std::vector<int64_t> visited, row_of;  // tokens whose logits are used, and their rows (which include landmarks)
+  std::vector<char> requested;           // for each of them, whether the caller requested its logits
   for (int64_t i = 0; i < count; ++i) {
-    const bool wanted = options.on_logits && (!options.needs_logits || options.needs_logits(first + i));
-    if (!wanted && !(needs_surprisal() && i + 1 < count)) continue;
+    const bool request = options.on_logits && (!options.needs_logits || options.needs_logits(first + i));
+    if (!request && !(needs_surprisal() && i + 1 < count)) continue;
     visited.push_back(i);
-    shown.push_back(wanted);
+    requested.push_back(request);
     row_of.push_back(landmarks().with(before + i + 1) - landmarks().with(before) - 1);
   }
   std::vector<float> nats(needs_surprisal() ? count : 0);
-  if (!nats.empty()) nats[0] = nats_or_nan(logits_, tokens[0]);
-  rows.visited = row_of;
+  if (!nats.empty()) nats[0] = surprisal_or_nan(logits_, tokens[0]);
+  rows.visited_rows = row_of;
   rows.visit = [&](size_t i, std::span<const float> logits) {
     const int64_t token = visited[i];
-    if (!nats.empty() && token + 1 < count) nats[token + 1] = nats_of(logits, tokens[token + 1]);
-    if (shown[i]) options.on_logits(first + token, logits);
+    if (!nats.empty() && token + 1 < count) nats[token + 1] = surprisal_of(logits, tokens[token + 1]);
+    if (requested[i]) options.on_logits(first + token, logits);
   };
   const int64_t end = std::ssize(read) - 1;
-  if (last || needs_surprisal()) rows.wanted = {&end, 1};
+  if (last || needs_surprisal()) rows.output_rows = {&end, 1};
   engine_->forward({&rows, 1});
   if (rows.result.error) {
     logits_.clear();
     rows.result.throw_if_failed();
   }
   logits_ = std::move(rows.result.logits);
-  if (!nats.empty()) tell_surprisal(nats);
+  if (!nats.empty()) report_surprisal(nats);
   evict(last);
 }
 
 void Session::append(std::span<const int32_t> tokens, const AppendOptions& options) {
   check(tokens);
   if (!options.positions.empty() && options.positions.size() != tokens.size())
-    fail("expected a position for each of the ", tokens.size(), " tokens, found ", options.positions.size());
+    fail("positions: expected one for each of the ", tokens.size(), " tokens, found ", options.positions.size());
   if (landmarks() && !options.positions.empty())
-    fail_usage("this model was trained with landmarks: expected tokens without positions of their own");
+    fail_usage("this model was trained with landmarks: expected tokens without explicit positions");
   const bool shares =
       options_.share_prefixes && !landmarks() && !evictor_ && !options.on_logits && options.positions.empty();
   const int64_t block = (options_.chunk + kPageTokens - 1) / kPageTokens * kPageTokens;
@@ -227,7 +227,7 @@ void Session::append(std::span<const int32_t> tokens, const AppendOptions& optio
 std::vector<std::exception_ptr> Session::try_step(std::span<Session* const> sessions,
                                                   std::span<const int32_t> tokens) {
   if (tokens.size() != sessions.size())
-    fail("expected a token for each of the ", sessions.size(), " sessions, found ", tokens.size());
+    fail("step: expected one token for each of the ", sessions.size(), " sessions, found ", tokens.size());
   std::vector<std::exception_ptr> errors(sessions.size());
   std::vector<std::vector<int32_t>> read(sessions.size());
   std::vector<int64_t> last(sessions.size());
@@ -236,11 +236,12 @@ std::vector<std::exception_ptr> Session::try_step(std::span<Session* const> sess
   for (size_t i = 0; i < sessions.size(); ++i) {
     Session& session = *sessions[i];
     if (&session.model() != &sessions[0]->model() || &session.runtime() != &sessions[0]->runtime())
-      fail("sessions that step together must share model and runtime");
+      fail("step: expected sessions that share model and runtime; session ", i, " does not");
     if (session.sequence_.layers() != sessions[0]->sequence_.layers())
-      fail("sessions that step together must run the same layers");
+      fail("step: expected sessions that run ", sessions[0]->sequence_.layers(), " layers; session ", i, " runs ",
+           session.sequence_.layers());
     if (std::find(sessions.begin(), sessions.begin() + i, sessions[i]) != sessions.begin() + i)
-      fail("session ", i, " is in this step twice: a session reads one token a step");
+      fail("step: expected each session once; session ", i, " appears twice");
   }
   for (size_t i = 0; i < sessions.size(); ++i) {
     try {
@@ -252,7 +253,7 @@ std::vector<std::exception_ptr> Session::try_step(std::span<Session* const> sess
     sessions[i]->add_with_landmarks(tokens.subspan(i, 1), sessions[i]->length(), read[i]);
     last[i] = std::ssize(read[i]) - 1;
     batch.push_back(sessions[i]->rows_of(read[i]));
-    batch.back().wanted = {&last[i], 1};
+    batch.back().output_rows = {&last[i], 1};
     members.push_back(i);
   }
   if (!batch.empty()) sessions[members[0]]->engine_->forward(batch);
@@ -262,9 +263,9 @@ std::vector<std::exception_ptr> Session::try_step(std::span<Session* const> sess
       errors[members[m]] = batch[m].result.error;
       continue;
     }
-    const float nats = session.needs_surprisal() ? nats_or_nan(session.logits_, tokens[members[m]]) : 0;
+    const float nats = session.needs_surprisal() ? surprisal_or_nan(session.logits_, tokens[members[m]]) : 0;
     session.logits_ = std::move(batch[m].result.logits);
-    if (session.needs_surprisal()) session.tell_surprisal({&nats, 1});
+    if (session.needs_surprisal()) session.report_surprisal({&nats, 1});
     session.evict(true);
   }
   return errors;
@@ -277,7 +278,7 @@ void Session::step(std::span<Session* const> sessions, std::span<const int32_t> 
 
 std::vector<float> Session::draft(const DraftTree& tree, std::span<const int32_t> tokens) {
   check(tokens);
-  if (landmarks()) fail_usage("this model was trained with landmarks, which drafts do not allow");
+  if (landmarks()) fail_usage("this model was trained with landmarks: drafts are not supported");
   auto draft = std::make_unique<Draft>();
   draft->tree = tree;
   draft->tokens.assign(tokens.begin(), tokens.end());
@@ -287,7 +288,7 @@ std::vector<float> Session::draft(const DraftTree& tree, std::span<const int32_t
   rows.policy.watcher = nullptr;
   rows.draft = &draft->tree;
   rows.draft_queries = &draft->queries;
-  rows.wanted = all;
+  rows.output_rows = all;
   engine_->forward({&rows, 1});
   rows.result.throw_if_failed();
   draft->logits = std::move(rows.result.logits);
@@ -296,7 +297,7 @@ std::vector<float> Session::draft(const DraftTree& tree, std::span<const int32_t
 }
 
 void Session::accept(std::span<const int> path) {
-  if (!draft_) fail("there is no draft to accept tokens of");
+  if (!draft_) fail("cannot accept tokens: the session has no open draft");
   const std::unique_ptr<Draft> draft = std::move(draft_);
   Rows rows = rows_of(draft->tokens);
   rows.draft_queries = &draft->queries;
@@ -305,11 +306,11 @@ void Session::accept(std::span<const int> path) {
   const int64_t vocabulary = model().config().vocabulary;
   std::vector<float> nats;
   for (const int node : path) {
-    nats.push_back(needs_surprisal() ? nats_or_nan(logits_, draft->tokens[node]) : 0);
+    nats.push_back(needs_surprisal() ? surprisal_or_nan(logits_, draft->tokens[node]) : 0);
     const auto row = draft->logits.begin() + node * vocabulary;
     logits_.assign(row, row + vocabulary);
   }
-  if (needs_surprisal()) tell_surprisal(nats);
+  if (needs_surprisal()) report_surprisal(nats);
   evict(true);
 }
 
@@ -330,17 +331,16 @@ Session Session::fork(const std::string& attend) const {
 void Session::watch(AttentionWatcher* watcher) {
   if (watcher && landmarks())
     fail_usage(
-        "this model was trained with landmarks: what it attends to cannot be shown, as no single softmax makes "
-        "its shares");
+        "this model was trained with landmarks: its attention cannot be shown, because it is not a single softmax");
   watcher_ = watcher;
 }
 
-/// Reads tokens that were read before, in chunks that begin with the first of them.
-void Session::read_again(std::span<const int32_t> ids) {
+/// Reads tokens again, in chunks, after the recurrent layers were rewound to an earlier checkpoint.
+void Session::reread(std::span<const int32_t> ids) {
   if (std::ranges::count(ids, -1) > 0)
     fail(
-        "tokens that were not read as ids cannot be read again, which a rewind of this model's recurrent layers "
-        "needs");
+        "cannot rewind: this model has recurrent layers and must read tokens again, but some were read as "
+        "embeddings");
   for (int64_t done = 0; done < std::ssize(ids);) {
     const int64_t count = std::min<int64_t>(options_.chunk, std::ssize(ids) - done);
     Rows rows = rows_of(ids.subspan(done, count));
@@ -358,10 +358,10 @@ void Session::rewind(int64_t n) {
     sequence_.truncate(kept);
   } else {
     const std::vector<int32_t> ids = sequence_.ids().copy(floor, kept);
-    Session again = fork();  // so that nothing is lost if reading fails
-    again.sequence_.truncate(floor);
-    again.read_again(ids);
-    sequence_ = std::move(again.sequence_);
+    Session copy = fork();  // keeps this session unchanged if reading fails
+    copy.sequence_.truncate(floor);
+    copy.reread(ids);
+    sequence_ = std::move(copy.sequence_);
   }
   if (n > 0) logits_.clear();
 }
@@ -384,8 +384,9 @@ void Session::fill_random(int64_t n) {
   for (int layer = 0; layer < sequence_.layers(); ++layer) {
     if (PagedKv* kv = sequence_.paged(layer)) {
       kv->reserve_rotations(sequence_.end_position());
-      // stride 0: one key and value for all tokens, which the rotations by their offsets make different. A key for
-      // each token would scatter what selectors choose more than text does: they would be timed as too slow.
+      // Stride 0: all tokens have the same key and value, but stored keys differ by their rotations. With a random
+      // key per token, the selected pages would be more scattered than for text, and measured times of selectors
+      // would be too long.
       runtime().pool().parallel_for(kv->heads(), [&](size_t head, int) {
         kv->write(runtime().work().kernels, static_cast<int>(head), n, noise.data(), 0, noise.data(), 0);
       });

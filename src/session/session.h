@@ -13,90 +13,97 @@
 
 namespace fathom {
 
+/// The methods and limits of a Session.
 struct SessionOptions {
-  int64_t context = 0;            // most tokens the session may hold; 0: no limit but memory
-  int64_t chunk = 512;            // tokens read at once in prefill: bounds the working memory
-  std::string attend = "dense";   // spec of a selector
-  std::string position = "file";  // spec of a rotary scaling
-  std::string cache = "bf16";     // format of pages: bf16, q8, q4, or f32 for tests
-  std::string evict = "none";     // spec of what is dropped from memory for good
-  int layers = 0;  // only the model's first layers are run, and the output reads the last of them; 0: all
-  /// Tokens that the engine's earlier sequences have read are not read again, if this sequence begins with them.
-  /// Dense attention without eviction then gives the same bits; other methods attend to the pages as if they had
-  /// just begun.
+  int64_t context = 0;            // maximum number of tokens; 0: limited only by memory
+  int64_t chunk = 512;            // tokens per prefill chunk: bounds the working memory
+  std::string attend = "dense";   // spec of an --attend method
+  std::string position = "file";  // spec of a --position method
+  std::string cache = "bf16";     // page format: bf16, q8, q4, or f32 for tests
+  std::string evict = "none";     // spec of an --evict method
+  int layers = 0;  // number of the model's first layers that are run; logits come from the last of them; 0: all
+  /// Whether to restore prefixes that earlier sequences of the engine have read, instead of reading them again.
+  /// With dense attention and without eviction the results are bit-identical. The states of other methods start
+  /// empty: they do not cover the restored tokens.
   bool share_prefixes = false;
-  const StopToken* stop = nullptr;  // ends reading between layers; must outlive the session. null: nothing does
+  const StopToken* stop = nullptr;  // stops a pass between layers; must outlive the session. null: never
 
-  /// The defaults with these methods; `read` is not a session's.
+  /// Returns the default options with these methods. Ignores methods.read, which is not a session option.
   static SessionOptions of(const MethodSpecs& methods) {
     return {.attend = methods.attend, .position = methods.position, .cache = methods.cache, .evict = methods.evict};
   }
 };
 
-/// What to do while tokens are read.
+/// Positions of the tokens of Session::append, and callbacks.
 struct AppendOptions {
-  std::span<const int64_t> positions;  // of the tokens; empty: they follow the last one
-  /// Asked for logits of each row for which `wants` is true (or of all rows when it is empty); index: the token's
-  /// place in `tokens`.
+  std::span<const int64_t> positions;  // [tokens]; empty: consecutive after the last token
+  /// Receives the logits after each token for which `needs_logits` returns true, or after all tokens if it is
+  /// empty. index: of the token in `tokens`.
   std::function<void(int64_t index, std::span<const float> logits)> on_logits;
   std::function<bool(int64_t index)> needs_logits;
-  std::function<void(int64_t done)> progress;  // tokens read so far of this call
+  std::function<void(int64_t done)> progress;  // called after each chunk; done: tokens of this call read so far
 };
 
-/// A sequence being read and continued under chosen methods: a convenience over Engine::forward. Landmarks of a
-/// model that was trained with them are put in by the session: all numbers of tokens here are without, those of
-/// sequence() with them.
+/// Reads and continues one sequence with the chosen methods; a thin layer over Engine::forward. For a model
+/// that was trained with landmarks, the session inserts the landmark tokens: token counts and indices of this class
+/// do not include them, those of sequence() do.
 class Session {
  public:
-  /// Throws Error (usage) for unknown methods.
+  /// Throws Error (usage) for unknown methods, and for methods that do not work together or with the model.
   Session(std::shared_ptr<Engine> engine, SessionOptions options = {});
-  /// The same with an engine of its own.
+  /// Creates an engine for this session.
   Session(std::shared_ptr<const Model> model, std::shared_ptr<Runtime> runtime, SessionOptions options = {});
 
-  /// Reads tokens, in chunks. Afterwards logits() are those of the last one. Throws Error for no tokens, a token
-  /// outside the vocabulary or more tokens than the context; on any error, interrupts included, the session holds
-  /// what it held before the unfinished chunk.
+  /// Reads tokens in chunks. Afterwards logits() are those of the last token. Throws Error for no tokens, a token
+  /// outside the vocabulary, or more tokens than the context limit. After any error, interrupts included, the
+  /// session holds the tokens before the unfinished chunk.
   void append(std::span<const int32_t> tokens, const AppendOptions& options = {});
-  /// One token each for several sessions of one runtime and model: weights are read once for all. Returns the error
-  /// of each session that failed, whose state is as it was; the others have read their token. Throws Error for what
-  /// is wrong with the batch itself.
+  /// Reads one token in each of several sessions that share model and runtime, in one batch: weights are read once.
+  /// Returns one entry per session: null, or the error if the session failed, which is then unchanged. Throws Error
+  /// for an invalid batch.
   static std::vector<std::exception_ptr> try_step(std::span<Session* const> sessions,
                                                   std::span<const int32_t> tokens);
-  /// The same; throws the first error.
+  /// Calls try_step and throws the first error.
   static void step(std::span<Session* const> sessions, std::span<const int32_t> tokens);
 
-  /// Reads a draft behind the newest token: returns the logits of its nodes, [nodes, vocabulary]. tokens: of the
-  /// nodes. Nothing else may be read until accept(). Throws Error, changing nothing, for a selector that cannot
-  /// read drafts, and for branches where the model has recurrent layers.
+  /// Reads a draft after the newest token and returns the logits of its nodes, [nodes, vocabulary]. tokens:
+  /// [nodes]. The session cannot read anything else until accept(). Throws Error, changing nothing, for an --attend
+  /// method that does not work with drafts, and for a draft with branches if the model has recurrent layers.
   std::vector<float> draft(const DraftTree& tree, std::span<const int32_t> tokens);
-  /// Of the draft the nodes of one path stay (none: nothing stays). Afterwards logits() are those of the last one.
+  /// Appends the nodes of one path of the draft and discards the others; an empty path discards the whole draft.
+  /// Afterwards logits() are those of the last appended token. Throws Error, discarding the draft, if `path` is not
+  /// a path of it.
   void accept(std::span<const int> path);
 
-  /// Of the last token read: [vocabulary]. Empty before the first token and after a rewind. A model's landmark is
-  /// no likelier in them than any other token.
+  /// The logits after the last token, [vocabulary]. Empty before the first token and after a rewind. A landmark
+  /// token has the lowest logit.
   std::span<const float> logits() const { return logits_; }
 
-  /// The same sequence again, sharing pages until one of the two writes.
+  /// Returns a copy that shares pages with this session until one of the two writes to them. Throws Error if a
+  /// draft is open.
   Session fork() const;
-  /// The same, read on under another `--attend` method. Throws Error (usage) for an unknown one.
+  /// Returns a copy that continues with another `--attend` method. Throws Error (usage) for an unknown or
+  /// unsuitable method.
   Session fork(const std::string& attend) const;
-  /// Drops the newest n tokens. Where layers are recurrent, some of those before are read again: at most max(64, n)
-  /// for n up to 4k, unless the budget of checkpoints is too small, or earlier rewinds went back to checkpoints
-  /// that are spaced for a longer sequence.
+  /// Removes the newest n tokens. If the model has recurrent layers, some of the tokens before them are read again:
+  /// at most max(64, n) for n up to 4k, unless the checkpoint budget is too small or earlier rewinds left
+  /// checkpoints that are spaced for a longer sequence. Throws Error if n is negative or more than length(). If
+  /// reading them again fails, the session is unchanged.
   void rewind(int64_t n);
-  /// Moves the whole sequence to start at `position`.
+  /// Shifts the positions of all tokens so that the first one has this position.
   void move_to(int64_t position);
-  /// Masks tokens [begin, end) for all later ones. Recurrent layers have read them all the same.
+  /// Masks tokens [begin, end) for all later tokens in all attention layers. Does not change recurrent states.
   void mask(int64_t begin, int64_t end);
-  /// From now on the watcher is shown what is attended to; null: nobody. Forks are not watched. Throws Error
-  /// (usage) for a model with landmarks: no single softmax makes its shares.
+  /// Sets the watcher that is notified of the attention of all later passes; null: none. Forks have no watcher.
+  /// Throws Error (usage) for a model with landmarks, because its attention weights are not those of a single
+  /// softmax.
   void watch(AttentionWatcher* watcher);
-  /// Adds n tokens of random keys, values and states without reading anything: for measuring at a depth.
+  /// Appends n tokens with random keys, values and states without a forward pass. For benchmarks at a given length.
   void fill_random(int64_t n);
 
-  /// Of the tokens read: those that were restored, not read (SessionOptions::share_prefixes).
+  /// Number of tokens that were restored instead of read (SessionOptions::share_prefixes).
   int64_t restored() const { return restored_; }
-  /// Tokens read.
+  /// Number of tokens.
   int64_t length() const { return landmarks().without(sequence_.tokens()); }
   const Model& model() const { return engine_->model(); }
   const SessionOptions& options() const { return options_; }
@@ -107,21 +114,22 @@ class Session {
  private:
   Session(const Session& other, Sequence sequence);
   const Landmarks& landmarks() const { return model().config().landmarks; }
-  /// Adds tokens that come next to `out`, with their landmarks; `before`: those that were read or added before.
+  /// Appends `tokens` and the landmarks between them to `out`. before: number of tokens before them, without
+  /// landmarks.
   void add_with_landmarks(std::span<const int32_t> tokens, int64_t before, std::vector<int32_t>& out) const;
   void set_selector(const std::string& attend);
-  /// What methods are attached to.
+  /// Returns the context that selector and evictor are attached to.
   AttendContext attend_context() const;
-  /// Throws Error (usage) if the chosen methods do not go together.
+  /// Throws Error (usage) if the methods do not work together or with the model.
   void check_methods() const;
   void check(std::span<const int32_t> tokens) const;
   AttendPolicy policy() const { return {selector_.get(), evictor_.get(), watcher_}; }
   Rows rows_of(std::span<const int32_t> read);
   void read_chunk(std::span<const int32_t> tokens, std::span<const int64_t> positions, int64_t first, bool last,
                   const AppendOptions& options);
-  void read_again(std::span<const int32_t> ids);
+  void reread(std::span<const int32_t> ids);
   bool needs_surprisal() const;
-  void tell_surprisal(std::span<const float> nats);
+  void report_surprisal(std::span<const float> nats);
   void evict(bool end);
 
   std::shared_ptr<Engine> engine_;
@@ -138,7 +146,7 @@ class Session {
     DraftQueries queries;
     std::vector<float> logits;  // [nodes, vocabulary]
   };
-  std::unique_ptr<Draft> draft_;  // open
+  std::unique_ptr<Draft> draft_;  // the open draft, or null
 };
 
 }  // namespace fathom

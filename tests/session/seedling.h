@@ -10,17 +10,18 @@
 
 namespace fathom::test {
 
-/// The small model in models/.
+/// Returns the small model in models/.
 inline std::shared_ptr<const Model> seedling() {
   static const auto model = Model::open(seedling_path());
   return model;
 }
+/// Returns a runtime with two threads that all tests share.
 inline std::shared_ptr<Runtime> runtime() {
   static const auto shared = std::make_shared<Runtime>(2);
   return shared;
 }
 
-/// Some token sequence of the model's vocabulary, without control tokens.
+/// Returns pseudo-random tokens of the model's vocabulary, without control tokens.
 inline std::vector<int32_t> tokens(int64_t n, uint32_t seed = 1) {
   std::vector<int32_t> ids(n);
   for (int32_t& id : ids) {
@@ -30,7 +31,7 @@ inline std::vector<int32_t> tokens(int64_t n, uint32_t seed = 1) {
   return ids;
 }
 
-/// Reads tokens one by one.
+/// Appends tokens one by one.
 inline void steps(Session& session, const std::vector<int32_t>& ids) {
   for (const int32_t id : ids) session.append({&id, 1});
 }

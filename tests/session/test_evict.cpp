@@ -1,4 +1,4 @@
-// Sessions that drop tokens.
+// Sessions with eviction.
 #include <gtest/gtest.h>
 
 #include <bit>
@@ -16,11 +16,13 @@ using test::seedling;
 using test::steps;
 using test::tokens;
 
+/// Returns the number of visible tokens of one head.
 int64_t visible(const Session& session, int layer, int head) {
   int64_t count = 0;
   for (const PageEntry& entry : session.sequence().kv(layer).table(head)) count += std::popcount(entry.mask);
   return count;
 }
+/// Returns the number of visible tokens of all heads.
 int64_t visible(const Session& session) {
   int64_t count = 0;
   for (int layer = 0; layer < session.sequence().layers(); ++layer)
@@ -31,7 +33,7 @@ int64_t visible(const Session& session) {
 const char* const kMethods[] = {"streaming", "knorm",  "keydiff",  "tova",     "snapkv",
                                 "h2o",       "sirllm", "expected", "pyramidkv"};
 
-TEST(Evict, ABudgetForAllGivesTheBitsOfNoneForkedAndRewoundToo) {
+TEST(Evict, BudgetsThatCoverTheLengthEqualNoEviction) {
   const std::vector<int32_t> prompt = tokens(500), tail = tokens(40, 2), other = tokens(300, 3);
   const auto run = [&](const std::string& evict) {
     Session session(seedling(), runtime(), {.chunk = 128, .evict = evict});
@@ -47,16 +49,16 @@ TEST(Evict, ABudgetForAllGivesTheBitsOfNoneForkedAndRewoundToo) {
   for (const std::string method : kMethods) {
     EXPECT_EQ(run(method + ":budget=100k"), none) << method;
     EXPECT_EQ(run(method + ":budget=100k,positions=compacted"), none) << method;
-    const bool weighs = method != "streaming" && method != "knorm" && method != "keydiff";
-    if (weighs) {
+    const bool accepts_weights = method != "streaming" && method != "knorm" && method != "keydiff";
+    if (accepts_weights) {
       EXPECT_EQ(run(method + ":budget=100k,critical=true"), none) << method;
     }
-    if (method == "pyramidkv") continue;  // its last layers keep less
+    if (method == "pyramidkv") continue;  // later layers keep fewer tokens
     EXPECT_EQ(run(method + ":share=1"), none) << method;
   }
 }
 
-TEST(Evict, HeldTokensAreThoseOfTheBudget) {
+TEST(Evict, KeepsAsManyTokensAsTheBudget) {
   for (const std::string method : kMethods) {
     SCOPED_TRACE(method);
     const std::string ada = method == "snapkv" ? ",heads=ada" : "";
@@ -72,19 +74,19 @@ TEST(Evict, HeldTokensAreThoseOfTheBudget) {
     shared.append(tokens(800));
     EXPECT_NEAR(visible(shared), 200 * tables, tables);
     steps(shared, tokens(10, 2));
-    EXPECT_NEAR(visible(shared), 210 * tables, tables) << "what is generated is not cut";
+    EXPECT_NEAR(visible(shared), 210 * tables, tables) << "generated tokens are not evicted";
     Session fork = shared.fork();
     fork.append(tokens(100, 3));
     EXPECT_NEAR(visible(fork), 228 * tables, tables) << "a quarter of 910";
     fork.rewind(400);
-    EXPECT_LT(visible(fork), 228 * tables) << "what was dropped stays away";
+    EXPECT_LT(visible(fork), 228 * tables) << "a rewind does not restore evicted tokens";
     fork.append(tokens(300, 4));
     EXPECT_EQ(fork.length(), 810);
-    EXPECT_NEAR(visible(shared), 210 * tables, tables) << "untouched by its fork";
+    EXPECT_NEAR(visible(shared), 210 * tables, tables) << "unchanged by its fork";
   }
 }
 
-TEST(Evict, PyramidsAreWideAtTheFirstLayer) {
+TEST(Evict, PyramidKvKeepsMostTokensInTheFirstLayer) {
   Session session(seedling(), runtime(), {.evict = "pyramidkv:budget=200,beta=4,queries=8,window=8"});
   session.append(tokens(900));
   const int layers = session.sequence().layers();
@@ -97,7 +99,7 @@ TEST(Evict, PyramidsAreWideAtTheFirstLayer) {
   EXPECT_EQ(before, 8 + 48);
 }
 
-TEST(Evict, MemoryStaysWithinTheBudgetHoweverLongTheText) {
+TEST(Evict, MemoryIsBoundedForLongTexts) {
   Session session(seedling(), runtime(), {.chunk = 64, .evict = "streaming:budget=128,sink=0"});
   session.append(tokens(256));
   const size_t before = session.sequence().kv(0).store().bytes_in_use();
@@ -105,7 +107,7 @@ TEST(Evict, MemoryStaysWithinTheBudgetHoweverLongTheText) {
   EXPECT_LE(session.sequence().kv(0).store().bytes_in_use(), before + before / 2);
 }
 
-TEST(Evict, MethodsChangeWhatComesNextButNotBeyondRecognition) {
+TEST(Evict, SmallBudgetsChangeLogitsModerately) {
   const std::vector<int32_t> prompt = tokens(600);
   Session none(seedling(), runtime(), {.chunk = 128});
   none.append(prompt);

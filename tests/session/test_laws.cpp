@@ -1,5 +1,5 @@
-// Laws of reading, for attention, recurrent and hybrid models: forks, rewinds, batches and threads change no bit,
-// and splits of a text only the rounding of matrix products.
+// Properties of sessions with attention, recurrent and hybrid models: forks, rewinds, batches and threads give
+// bit-identical results; the split of a text into calls changes only the rounding of matrix products.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -8,14 +8,14 @@
 #include <random>
 
 #include "models/tiny_model.h"
+#include "seed.h"
 #include "session/session.h"
 #include "shared_data.h"
-#include "seed.h"
 
 namespace fathom {
 namespace {
 
-struct Law {
+struct LawCase {
   const char* model;
   const char* cache;
 };
@@ -24,7 +24,7 @@ std::shared_ptr<const Model> open_model(const std::string& name) {
   return name == "random-floats" ? test::floats() : Model::open(test::golden(name) + ".gguf");
 }
 
-class SessionLaws : public testing::TestWithParam<Law> {
+class SessionLaws : public testing::TestWithParam<LawCase> {
  protected:
   void SetUp() override {
     const std::string name = GetParam().model;
@@ -43,7 +43,7 @@ class SessionLaws : public testing::TestWithParam<Law> {
     return Session(model_, threads == 2 ? runtime_ : std::make_shared<Runtime>(threads),
                    {.cache = GetParam().cache});
   }
-  /// Reads tokens in parts of at least `least`.
+  /// Appends tokens in random parts of at least `least` tokens.
   void read_in_parts(Session& session, std::span<const int32_t> tokens, int64_t least) {
     while (!tokens.empty()) {
       int64_t count = std::min<int64_t>(std::ssize(tokens), least + static_cast<int64_t>(random_() % 150));
@@ -62,7 +62,7 @@ class SessionLaws : public testing::TestWithParam<Law> {
   std::vector<int32_t> tokens_;
 };
 
-TEST_P(SessionLaws, AnySplitGivesTheSameUpToRounding) {
+TEST_P(SessionLaws, SplitsChangeOnlyRounding) {
   Session whole = session();
   whole.append(tokens_);
   const double tolerance = std::string(GetParam().cache) == "f32" ? 1e-3 : 0.06;
@@ -76,7 +76,7 @@ TEST_P(SessionLaws, AnySplitGivesTheSameUpToRounding) {
   }
 }
 
-TEST_P(SessionLaws, ForksReadOnWithTheBitsOfTheTrunkAndLeaveItAlone) {
+TEST_P(SessionLaws, ForksAreIndependentAndBitIdentical) {
   Session trunk = session();
   trunk.append(std::span(tokens_).first(300));
   Session straight = session();
@@ -87,20 +87,20 @@ TEST_P(SessionLaws, ForksReadOnWithTheBitsOfTheTrunkAndLeaveItAlone) {
   straight.append(std::span(tokens_).subspan(300));
   trunk.append(std::span(tokens_).subspan(300));
   EXPECT_EQ(logits(trunk), logits(straight));
-  Session again = straight.fork();
+  Session copy = straight.fork();
   const int32_t next = tokens_[7];
-  again.append({&next, 1});
+  copy.append({&next, 1});
   straight.append({&next, 1});
-  EXPECT_EQ(logits(again), logits(straight));
+  EXPECT_EQ(logits(copy), logits(straight));
 }
 
-TEST_P(SessionLaws, ARewindReadsOnWithTheBitsOfAFreshReadWithTheSameChunks) {
+TEST_P(SessionLaws, RewindsEqualAFreshReadWithTheSameChunks) {
   for (const int64_t n : {1, 5, 64, 65, 130, 300, 500}) {
     SCOPED_TRACE(n);
     Session rewound = session();
     rewound.append(tokens_);
     const int64_t kept = std::ssize(tokens_) - n, floor = rewound.sequence().floor(kept);
-    EXPECT_LE(kept - floor, std::max<int64_t>(64, n)) << "tokens that are read again";
+    EXPECT_LE(kept - floor, std::max<int64_t>(64, n)) << "tokens read again";
     rewound.rewind(n);
     ASSERT_EQ(rewound.length(), kept);
     Session fresh = session();
@@ -113,7 +113,7 @@ TEST_P(SessionLaws, ARewindReadsOnWithTheBitsOfAFreshReadWithTheSameChunks) {
   }
 }
 
-TEST_P(SessionLaws, AMixedBatchAndTheNumberOfThreadsChangeNoBit) {
+TEST_P(SessionLaws, BatchesAndThreadsDoNotChangeResults) {
   std::vector<std::vector<float>> found;
   for (const int threads : {1, 2, 3}) {
     Session one = session(threads);
@@ -143,19 +143,19 @@ TEST_P(SessionLaws, AMixedBatchAndTheNumberOfThreadsChangeNoBit) {
   EXPECT_EQ(logits(*batch[5]), found[1]);
 }
 
-constexpr Law kLaws[] = {{"random-floats", "f32"},
-                         {"random-floats", "bf16"},
-                         {"tiny-llama-q4_k_m", "bf16"},
-                         {"architectures/tiny-gemma3-f16", "f32"},
-                         {"architectures/tiny-gemma3-f16", "bf16"},
-                         {"architectures/tiny-qwen3moe-f16", "f32"},
-                         {"architectures/tiny-gpt-oss-f16", "bf16"},
-                         {"architectures/tiny-mamba-f16", "f32"},
-                         {"architectures/tiny-mamba2-f16", "f32"},
-                         {"architectures/tiny-falcon-h1-f16", "f32"},
-                         {"architectures/tiny-falcon-h1-f16", "bf16"}};
+constexpr LawCase kLawCases[] = {{"random-floats", "f32"},
+                                 {"random-floats", "bf16"},
+                                 {"tiny-llama-q4_k_m", "bf16"},
+                                 {"architectures/tiny-gemma3-f16", "f32"},
+                                 {"architectures/tiny-gemma3-f16", "bf16"},
+                                 {"architectures/tiny-qwen3moe-f16", "f32"},
+                                 {"architectures/tiny-gpt-oss-f16", "bf16"},
+                                 {"architectures/tiny-mamba-f16", "f32"},
+                                 {"architectures/tiny-mamba2-f16", "f32"},
+                                 {"architectures/tiny-falcon-h1-f16", "f32"},
+                                 {"architectures/tiny-falcon-h1-f16", "bf16"}};
 
-INSTANTIATE_TEST_SUITE_P(Models, SessionLaws, testing::ValuesIn(kLaws), [](const auto& param) {
+INSTANTIATE_TEST_SUITE_P(Models, SessionLaws, testing::ValuesIn(kLawCases), [](const auto& param) {
   std::string name = std::string(param.param.model) + "_" + param.param.cache;
   std::ranges::replace_if(
       name, [](char c) { return !std::isalnum(static_cast<unsigned char>(c)); }, '_');

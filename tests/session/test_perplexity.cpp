@@ -1,4 +1,5 @@
-// The loss of the default model on prose that it has not seen, the project's own, by every path through the engine.
+// The loss of the default model on the project's prose, which is not in its training data, for all kernels and page
+// formats.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -14,7 +15,7 @@
 namespace fathom {
 namespace {
 
-/// Mean negative log-likelihood of the first tokens, in nats per token.
+/// Returns the mean negative log-likelihood of the first `count` tokens, in nats per token.
 double loss(const Kernels& table, const std::string& cache, size_t count) {
   const auto model = Model::open(test::seedling_path());
   std::ifstream file(test::data_path("prose.txt"));
@@ -38,8 +39,8 @@ double loss(const Kernels& table, const std::string& cache, size_t count) {
   return total / static_cast<double>(tokens.size() - 1);
 }
 
-// Over so few tokens rounding alone moves the loss by a thousandth; over a book a tenth of that is left.
-TEST(Perplexity, IsThatOfTheReferenceOnEveryIsa) {
+// Over 512 tokens, rounding changes the loss by about 0.001; over a book by a tenth of that.
+TEST(Perplexity, EqualsTheReferenceOnEveryIsa) {
   constexpr size_t kTokens = 512;
   const double plain = loss(kernels("reference"), "f32", kTokens);
   ASSERT_GT(plain, 1.0);
@@ -51,9 +52,9 @@ TEST(Perplexity, IsThatOfTheReferenceOnEveryIsa) {
   EXPECT_NEAR(loss(kernels(), "q4", kTokens), plain, 0.05);
 }
 
-TEST(Perplexity, IsThatOfTheReferenceOnMatrixTiles) {
+TEST(Perplexity, EqualsTheReferenceOnAmxTiles) {
   const std::optional<Kernels> table = amx_kernels();
-  if (!table || !test::AmxEmulator::possible()) GTEST_SKIP() << "no AMX here, and no emulation of it";
+  if (!table || !test::AmxEmulator::possible()) GTEST_SKIP() << "this machine has no AMX and cannot emulate it";
   const size_t tokens = test::AmxEmulator::needed() ? 128 : 512;  // emulation is slow
   const double plain = loss(kernels("reference"), "f32", tokens);
   const test::AmxEmulator emulator;

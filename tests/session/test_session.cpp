@@ -20,6 +20,7 @@ using test::seedling;
 using test::steps;
 using test::tokens;
 
+/// Returns the logits after reading `ids` in one call of append.
 std::vector<float> read_straight(const std::vector<int32_t>& ids, const SessionOptions& options = {},
                                  const std::shared_ptr<const Model>& model = seedling()) {
   Session session(model, runtime(), options);
@@ -27,7 +28,7 @@ std::vector<float> read_straight(const std::vector<int32_t>& ids, const SessionO
   return logits_of(session);
 }
 
-/// Of float32 sums over a few hundred terms through three layers.
+/// Rounding of float32 sums over a few hundred terms in three layers.
 constexpr float kRounding = 2e-3f;
 
 void expect_close(const std::vector<float>& a, const std::vector<float>& b, float tolerance) {
@@ -37,7 +38,7 @@ void expect_close(const std::vector<float>& a, const std::vector<float>& b, floa
   EXPECT_LE(largest, tolerance);
 }
 
-TEST(Session, ForkRewindAndExtendGiveTheBitsOfAStraightRun) {
+TEST(Session, ForkAndRewindEqualAnUninterruptedRead) {
   const std::vector<int32_t> prompt = tokens(200), left = tokens(30, 2), right = tokens(41, 3);
   Session trunk(seedling(), runtime());
   trunk.append(prompt);
@@ -47,7 +48,7 @@ TEST(Session, ForkRewindAndExtendGiveTheBitsOfAStraightRun) {
   b.append(tokens(100, 4));
   b.rewind(100);
   b.append(right);
-  trunk.append(right);  // writes to a page that the forks share
+  trunk.append(right);  // writes to a shared page
 
   const auto chunks = [&](const std::vector<int32_t>& tail) {
     Session session(seedling(), runtime());
@@ -60,7 +61,7 @@ TEST(Session, ForkRewindAndExtendGiveTheBitsOfAStraightRun) {
   EXPECT_EQ(logits_of(trunk), chunks(right));
 }
 
-TEST(Session, RewindToNothingReadsAsIfNew) {
+TEST(Session, RewindToZeroEqualsANewSession) {
   Session session(seedling(), runtime());
   session.append(tokens(150, 9));
   session.rewind(150);
@@ -82,7 +83,7 @@ TEST(Session, ForksShareAllPagesUntilOneWrites) {
             before + tables * trunk.sequence().kv(0).store().shape().bytes());
 }
 
-TEST(Session, ReleasedForksGiveTheirPagesBack) {
+TEST(Session, DestroyedForksReleaseTheirPages) {
   Session trunk(seedling(), runtime());
   trunk.append(tokens(100));
   const size_t before = trunk.sequence().kv(0).store().bytes_in_use();
@@ -105,32 +106,31 @@ TEST(Session, ChunksChangeResultsByRoundingOnly) {
   expect_close(expected, read_straight(prompt, ones, floats()), kRounding);
 }
 
-TEST(Session, AMovedSequenceGivesTheSameLogits) {
-  // Rotary positions are relative: reading, then moving all pages, then continuing far away equals continuing in
-  // place.
+TEST(Session, MoveToDoesNotChangeLogits) {
+  // Rotary positions are relative, so moving all pages before continuing changes nothing.
   SessionOptions options;
   options.cache = "f32";
   const std::vector<int32_t> prompt = tokens(150), tail = tokens(20, 5);
   for (const int64_t position : {64, 1000, 100000}) {
-    Session still(floats(), runtime(), options), moved(floats(), runtime(), options);
-    still.append(prompt);
+    Session unmoved(floats(), runtime(), options), moved(floats(), runtime(), options);
+    unmoved.append(prompt);
     moved.append(prompt);
     moved.move_to(position);
-    still.append(tail);
+    unmoved.append(tail);
     moved.append(tail);
     EXPECT_EQ(moved.sequence().next_position(), position + 170);
-    expect_close(logits_of(still), logits_of(moved), kRounding);
+    expect_close(logits_of(unmoved), logits_of(moved), kRounding);
   }
 }
 
-TEST(Session, MaskedTokensEqualADenseRunOverTheRestAtItsPositions) {
-  // Tokens are masked before anything after them is read, so that the kept ones never saw them in any layer.
+TEST(Session, MaskingEqualsReadingTheOtherTokensAtTheirPositions) {
+  // Tokens are masked before later tokens are read, so the later tokens attend to them in no layer.
   SessionOptions options;
   options.cache = "f32";
-  const std::vector<int32_t> head = tokens(90), unseen = tokens(77, 6), tail = tokens(60, 7);
+  const std::vector<int32_t> head = tokens(90), masked_tokens = tokens(77, 6), tail = tokens(60, 7);
   Session masked(floats(), runtime(), options);
   masked.append(head);
-  masked.append(unseen);
+  masked.append(masked_tokens);
   masked.mask(90, 167);
   masked.append(tail);
 
@@ -145,7 +145,7 @@ TEST(Session, MaskedTokensEqualADenseRunOverTheRestAtItsPositions) {
   EXPECT_LT(test::cosine(masked.logits(), read_straight(
                                               [&] {
                                                 std::vector<int32_t> all = head;
-                                                all.insert(all.end(), unseen.begin(), unseen.end());
+                                                all.insert(all.end(), masked_tokens.begin(), masked_tokens.end());
                                                 all.insert(all.end(), tail.begin(), tail.end());
                                                 return all;
                                               }(),
@@ -153,13 +153,13 @@ TEST(Session, MaskedTokensEqualADenseRunOverTheRestAtItsPositions) {
             0.999);
 }
 
-TEST(Session, WindowWithRoomForAllEqualsDense) {
+TEST(Session, AWindowThatCoversTheLengthEqualsDense) {
   SessionOptions dense, window;
   window.attend = "window:sink=0,window=1000";
   EXPECT_EQ(read_straight(tokens(400), dense), read_straight(tokens(400), window));
 }
 
-TEST(Session, SteppingTogetherEqualsSteppingAlone) {
+TEST(Session, BatchedStepsEqualSeparateSteps) {
   std::vector<Session> alone, together;
   for (int i = 0; i < 5; ++i) {
     Session session(seedling(), runtime());
@@ -181,36 +181,36 @@ TEST(Session, SteppingTogetherEqualsSteppingAlone) {
   }
 }
 
-TEST(Session, AStepTakesEachSessionOnceAndATokenForEach) {
+TEST(Session, StepRejectsRepeatedSessionsAndWrongTokenCounts) {
   Session session(seedling(), runtime());
   session.append(tokens(20));
   Session other = session.fork();
   Session* twice[] = {&session, &other, &session};
   EXPECT_THROW(Session::step(twice, tokens(3)), Error);
   EXPECT_THROW(Session::step(twice, tokens(2)), Error);
-  EXPECT_EQ(session.length(), 20) << "nothing was read";
+  EXPECT_EQ(session.length(), 20) << "no token was read";
   EXPECT_EQ(other.length(), 20);
 }
 
-TEST(Session, RowLogitsAreThoseOfReadingUpToTheRow) {
+TEST(Session, RowLogitsEqualReadingUpToTheRow) {
   const std::vector<int32_t> prompt = tokens(130);
   SessionOptions options;
   options.chunk = 64;
   Session session(seedling(), std::make_shared<Runtime>(2),
-                  options);  // of its own: the rows are compared while it is at work
-  std::vector<int64_t> seen;
+                  options);  // its own runtime: the callback runs other sessions during the pass
+  std::vector<int64_t> visited;
   AppendOptions append;
   append.needs_logits = [](int64_t i) { return i % 50 == 49 || i == 129; };
   append.on_logits = [&](int64_t i, std::span<const float> logits) {
-    seen.push_back(i);
+    visited.push_back(i);
     const std::vector<float> expected = read_straight({prompt.begin(), prompt.begin() + i + 1}, options);
     EXPECT_GT(test::cosine(expected, logits), 0.9999) << i;
   };
   session.append(prompt, append);
-  EXPECT_EQ(seen, (std::vector<int64_t>{49, 99, 129}));
+  EXPECT_EQ(visited, (std::vector<int64_t>{49, 99, 129}));
 }
 
-TEST(Session, WrongTokensAreRefusedAndNothingIsLost) {
+TEST(Session, RejectsInvalidTokensAndChangesNothing) {
   SessionOptions options;
   options.context = 100;
   Session session(seedling(), runtime(), options);
@@ -228,7 +228,7 @@ TEST(Session, WrongTokensAreRefusedAndNothingIsLost) {
   EXPECT_EQ(session.length(), 100);
 }
 
-/// Asks to stop while a layer is attended to.
+/// Requests a stop while a layer is computed.
 class StopAt final : public AttentionWatcher {
  public:
   StopAt(int layer, StopToken& stop) : layer_(layer), stop_(stop) {}
@@ -240,9 +240,9 @@ class StopAt final : public AttentionWatcher {
   StopToken& stop_;
 };
 
-TEST(Session, AnInterruptedPassLeavesNoTraceInPagesOrMethods) {
+TEST(Session, AnInterruptedPassChangesNeitherPagesNorMethodStates) {
   const std::vector<int32_t> prompt = tokens(640), other = tokens(128, 3), tail = tokens(20, 2);
-  const auto expect_no_trace = [&](SessionOptions options, bool same_bits = true) {
+  const auto expect_unchanged = [&](SessionOptions options, bool same_bits = true) {
     SCOPED_TRACE(testing::Message() << "attend " << options.attend << " evict " << options.evict);
     StopToken stop;
     options.stop = &stop;
@@ -255,7 +255,7 @@ TEST(Session, AnInterruptedPassLeavesNoTraceInPagesOrMethods) {
       interrupted.watch(&watcher);
       try {
         interrupted.append(other);
-        FAIL() << "not interrupted";
+        FAIL() << "the pass was not interrupted";
       } catch (const Error& error) {
         EXPECT_EQ(error.kind(), Error::Kind::kInterrupted);
       }
@@ -279,14 +279,14 @@ TEST(Session, AnInterruptedPassLeavesNoTraceInPagesOrMethods) {
         "shadowkv:budget=64,outliers=4", "squeezed:min_context=200,pruned=0.8,iterations=3",
         "hip:budget=64,window=32,dense_layers=0,refresh=3", "infllm:window=64,sink=16,block=32,topk=2",
         "layers:full=1,then=(tokenselect:budget=64,window=64),else=(shadowkv:budget=64)"})
-    expect_no_trace({.attend = attend});
-  // after a rewind its next step is a full one
-  expect_no_trace({.attend = "recycled:budget=64,stride=4"}, false);
+    expect_unchanged({.attend = attend});
+  // recycled: the first step after a rewind is a full one, so bits differ
+  expect_unchanged({.attend = "recycled:budget=64,stride=4"}, false);
   for (const char* evict : {"h2o:budget=700", "snapkv:budget=700", "tova:budget=700", "expected:budget=700"})
-    expect_no_trace({.evict = evict});
+    expect_unchanged({.evict = evict});
 }
 
-TEST(Session, UnknownMethodsNameTheNearest) {
+TEST(Session, UnknownMethodErrorsNameTheNearestMethod) {
   SessionOptions options;
   options.attend = "windw:sink=4";
   try {
@@ -298,14 +298,14 @@ TEST(Session, UnknownMethodsNameTheNearest) {
   }
 }
 
-TEST(Session, SelectorsWithABudgetForAllGiveDenseBitsForkedAndRewoundToo) {
+TEST(Session, SelectorsWhoseBudgetCoversTheLengthEqualDense) {
   const std::vector<int32_t> prompt = tokens(500), tail = tokens(40, 2), other = tokens(300, 3);
   const auto run = [&](const std::string& attend) {
     Session session(seedling(), runtime(), {.attend = attend});
     session.append(prompt);
     Session fork = session.fork();
     fork.append(other);
-    fork.rewind(400);  // into pages that the two share
+    fork.rewind(400);  // ends inside shared pages
     fork.append(other);
     for (const int32_t token : tail) session.append({&token, 1});
     return std::pair{logits_of(session), logits_of(fork)};
@@ -319,19 +319,19 @@ TEST(Session, SelectorsWithABudgetForAllGiveDenseBitsForkedAndRewoundToo) {
     EXPECT_EQ(run(attend), dense) << attend;
 }
 
-TEST(Session, AForkUnderAnotherSelectorSeesThePagesThatAreThere) {
+TEST(Session, AForkWithAnotherSelectorUsesExistingPages) {
   const char* quest = "quest:budget=128,window=16,dense_layers=1";
   Session dense(seedling(), runtime());
   dense.append(tokens(600));
-  Session fork = dense.fork(quest), again = dense.fork(quest);
+  Session fork = dense.fork(quest), twin = dense.fork(quest);
   fork.append(tokens(3, 5));
-  again.append(tokens(3, 5));
+  twin.append(tokens(3, 5));
   dense.append(tokens(3, 5));
-  EXPECT_EQ(logits_of(fork), logits_of(again));
+  EXPECT_EQ(logits_of(fork), logits_of(twin));
   EXPECT_NE(logits_of(fork), logits_of(dense));
 }
 
-TEST(Session, SelectorsWithAStateReadOnAfterForksAndRewindsAsIfAlone) {
+TEST(Session, SelectorStatesAreIndependentOfForksAndRewinds) {
   const std::vector<int32_t> prompt = tokens(700), tail = tokens(20, 2), other = tokens(9, 3);
   for (const char* attend :
        {"tokenselect:budget=64,window=64,sink=4", "tokenselect:budget=64,window=64,sink=4,positions=compacted",
@@ -350,11 +350,11 @@ TEST(Session, SelectorsWithAStateReadOnAfterForksAndRewindsAsIfAlone) {
     steps(dense, tail);
     EXPECT_NE(logits_of(trunk), logits_of(dense)) << attend;
     EXPECT_GT(test::cosine(logits_of(trunk), logits_of(dense)), 0.5) << attend;
-    fork.rewind(9 + 60);  // into the prompt
+    fork.rewind(9 + 60);  // ends inside the prompt
     fork.append(tokens(60, 4));
     steps(fork, other);
     EXPECT_EQ(fork.length(), 709);
-    Session late = dense.fork(attend);  // knows nothing of what was read
+    Session late = dense.fork(attend);  // its method state starts empty
     steps(late, other);
     late.rewind(4);
     steps(late, other);
@@ -362,7 +362,7 @@ TEST(Session, SelectorsWithAStateReadOnAfterForksAndRewindsAsIfAlone) {
   }
 }
 
-TEST(Session, LongInputsTakeMemoryForPagesOnly) {
+TEST(Session, LongInputsUseMemoryOnlyForPages) {
   Session session(seedling(), runtime());
   session.append(tokens(4096));
   const auto& shape = session.sequence().kv(0).store().shape();

@@ -1,4 +1,4 @@
-// Models whose file has arrays by layer: layers with different numbers of key/value heads, and other widths.
+// Models whose file has per-layer arrays: layers with different numbers of key/value heads or feed-forward widths.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -19,16 +19,17 @@ using test::tokens;
 
 constexpr int kHeads = 4;
 const std::vector<int32_t> kKvHeads = {1, 4, 2}, kWidths = {96, 32, 64};
-constexpr float kRounding = 2e-3f;  // of float32 sums through three layers
+constexpr float kRounding = 2e-3f;  // rounding of float32 sums in three layers
 
+/// Opens a model and keeps the bytes of its file alive.
 std::shared_ptr<const Model> open_kept(GgufWriter& writer) {
   static std::vector<std::unique_ptr<std::vector<std::byte>>> kept;
   kept.push_back(std::make_unique<std::vector<std::byte>>(writer.bytes()));
   return Model::from(Gguf::parse(*kept.back(), "arrays.gguf"));
 }
 
-/// The first `heads` heads of a matrix of kHeads, each repeated so many times in a row.
-std::vector<std::byte> some_heads(const GgufTensor& tensor, int heads, int times) {
+/// Returns the first `heads` heads of a matrix of kHeads heads, each repeated `times` times.
+std::vector<std::byte> repeat_heads(const GgufTensor& tensor, int heads, int times) {
   const size_t bytes = tensor.bytes / kHeads;
   std::vector<std::byte> data;
   for (int h = 0; h < heads; ++h)
@@ -36,8 +37,8 @@ std::vector<std::byte> some_heads(const GgufTensor& tensor, int heads, int times
   return data;
 }
 
-/// Layers with kKvHeads key/value heads, or (repeated) with kHeads that are the same numbers again: what they
-/// compute is the same.
+/// Returns a model with kKvHeads key/value heads per layer, or (repeated) with kHeads heads that repeat the same
+/// weights. Both compute the same function.
 std::shared_ptr<const Model> with_heads(bool repeated) {
   test::TinyFile tiny;
   tiny.heads = tiny.kv_heads = kHeads;
@@ -51,7 +52,7 @@ std::shared_ptr<const Model> with_heads(bool repeated) {
     std::vector<int64_t> shape = tensor.shape;
     if (tensor.name.ends_with("attn_k.weight") || tensor.name.ends_with("attn_v.weight")) {
       const int kv_heads = kKvHeads[tensor.name[4] - '0'];  // blk.N.
-      data = some_heads(tensor, kv_heads, repeated ? kHeads / kv_heads : 1);
+      data = repeat_heads(tensor, kv_heads, repeated ? kHeads / kv_heads : 1);
       if (!repeated) shape[1] = shape[1] * kv_heads / kHeads;
     }
     writer.add_tensor(std::string(tensor.name), tensor.type, shape, data);
@@ -72,7 +73,7 @@ void expect_close(const std::vector<float>& a, const std::vector<float>& b) {
   EXPECT_TRUE(std::isfinite(a[0]));
 }
 
-TEST(SessionArrays, EachLayerHasTheHeadsThatTheFileSays) {
+TEST(SessionArrays, LayersHaveTheHeadsOfTheFile) {
   Session session(narrow(), runtime());
   ASSERT_EQ(session.sequence().layers(), 3);
   EXPECT_EQ(session.sequence().max_heads(), 4);
@@ -88,7 +89,7 @@ TEST(SessionArrays, EachLayerHasTheHeadsThatTheFileSays) {
   EXPECT_EQ(store.bytes_in_use(), 2 * (1 + 4 + 2) * store.shape().bytes());
 }
 
-TEST(SessionArrays, FewerHeadsGiveWhatTheSameHeadsRepeatedDo) {
+TEST(SessionArrays, FewerHeadsEqualTheSameHeadsRepeated) {
   const auto repeated = with_heads(true);
   const SessionOptions options{.cache = "f32"};
   Session few(narrow(), runtime(), options), many(repeated, runtime(), options);
@@ -118,7 +119,7 @@ TEST(SessionArrays, ChunksAndSingleTokensChangeResultsByRoundingOnly) {
   expect_close(read(1), whole);
 }
 
-TEST(SessionArrays, FeedForwardsMayDifferToo) {
+TEST(SessionArrays, FeedForwardWidthsMayDiffer) {
   const auto model = [](const std::vector<int32_t>& widths) {
     test::TinyFile tiny;
     tiny.extra = [&](GgufWriter& writer) { writer.set_integers("llama.feed_forward_length", widths); };
@@ -128,10 +129,10 @@ TEST(SessionArrays, FeedForwardsMayDifferToo) {
     };
     return test::open_tiny(tiny);
   };
-  Session differ(model(kWidths), runtime()), alike(model({96, 96, 96}), runtime()),
+  Session differ(model(kWidths), runtime()), equal(model({96, 96, 96}), runtime()),
       plain(test::floats(), runtime());
-  for (Session* session : {&differ, &alike, &plain}) session->append(tokens(100));
-  EXPECT_EQ(logits_of(alike), logits_of(plain)) << "an array of one number";
+  for (Session* session : {&differ, &equal, &plain}) session->append(tokens(100));
+  EXPECT_EQ(logits_of(equal), logits_of(plain)) << "an array of equal numbers";
   EXPECT_NE(logits_of(differ), logits_of(plain));
   Session whole(model(kWidths), runtime(), {.cache = "f32"}), ones(model(kWidths), runtime(), {.cache = "f32"});
   whole.append(tokens(100));
@@ -140,7 +141,7 @@ TEST(SessionArrays, FeedForwardsMayDifferToo) {
   EXPECT_EQ(differ.model().config().layer(1).ffn_width, 32);
 }
 
-TEST(SessionArrays, FilesThatContradictThemselvesAreRefused) {
+TEST(SessionArrays, RejectsInconsistentFiles) {
   const auto error_of = [](const std::vector<int32_t>& kv_heads) -> std::string {
     test::TinyFile tiny;
     tiny.extra = [&](GgufWriter& writer) { writer.set_integers("llama.attention.head_count_kv", kv_heads); };
@@ -160,7 +161,7 @@ TEST(SessionArrays, FilesThatContradictThemselvesAreRefused) {
   EXPECT_NE(error_of({2, 0, 2}).find("llama.attention.head_count_kv is 0 in layer 1"), std::string::npos);
 }
 
-/// Logits of a text, of a fork that was rewound, and of what is generated.
+/// Returns the logits of a session after reading and decoding, and those of a fork after a rewind.
 std::vector<float> run(const SessionOptions& options) {
   Session session(narrow(), runtime(), options);
   session.append(tokens(500));
@@ -174,7 +175,7 @@ std::vector<float> run(const SessionOptions& options) {
   return both;
 }
 
-TEST(SessionArrays, MethodsWithABudgetForAllGiveDenseBits) {
+TEST(SessionArrays, MethodsWhoseBudgetCoversTheLengthEqualDense) {
   const std::vector<float> dense = run({});
   for (const char* attend :
        {"window:window=4k", "quest:budget=100k,dense_layers=0", "hip:budget=100k,dense_layers=0",
@@ -188,7 +189,7 @@ TEST(SessionArrays, MethodsWithABudgetForAllGiveDenseBits) {
   }
 }
 
-TEST(SessionArrays, MethodsWithASmallBudgetReadEachLayerWithItsOwnHeads) {
+TEST(SessionArrays, MethodsWithASmallBudgetWorkWithDifferentHeads) {
   const std::vector<float> dense = run({});
   for (const char* attend :
        {"quest:budget=128,dense_layers=0", "hip:budget=64,window=32,dense_layers=0",

@@ -14,7 +14,7 @@ using test::runtime;
 using test::seedling;
 using test::tokens;
 
-TEST(SessionBlocks, BudgetsForAllGiveDenseBitsForkedAndRewoundToo) {
+TEST(SessionBlocks, BudgetsThatCoverTheLengthEqualDense) {
   const std::vector<int32_t> prompt = tokens(500), tail = tokens(40, 2), other = tokens(300, 3);
   const auto run = [&](const std::string& attend) {
     Session session(seedling(), runtime(), {.attend = attend});
@@ -35,26 +35,26 @@ TEST(SessionBlocks, BudgetsForAllGiveDenseBitsForkedAndRewoundToo) {
     EXPECT_EQ(run(attend), dense) << attend;
 }
 
-TEST(SessionBlocks, AForkUnderAnotherMethodChoosesAmongWhatIsThere) {
+TEST(SessionBlocks, AForkWithAnotherMethodSelectsFromExistingPages) {
   for (const char* attend : {"infllm:window=64,sink=16,block=32,topk=2",
                              "em-llm:window=64,sink=16,max=32,budget=64,refine=conductance,contiguity=0.3",
                              "actqkv:window=64,sink=16,topk=2"}) {
     Session dense(seedling(), runtime());
     dense.append(tokens(600));
-    Session fork = dense.fork(attend), again = dense.fork(attend);
+    Session fork = dense.fork(attend), twin = dense.fork(attend);
     for (int i = 0; i < 40; ++i) {
       const std::vector<int32_t> next = tokens(1, i);
       fork.append(next);
-      again.append(next);
+      twin.append(next);
       dense.append(next);
     }
-    EXPECT_EQ(logits_of(fork), logits_of(again)) << attend;
+    EXPECT_EQ(logits_of(fork), logits_of(twin)) << attend;
     EXPECT_NE(logits_of(fork), logits_of(dense)) << attend;
     for (const float logit : logits_of(fork)) ASSERT_TRUE(std::isfinite(logit)) << attend;
   }
 }
 
-TEST(SessionBlocks, RewoundToTheEndOfAPageItChoosesAsIfReadStraight) {
+TEST(SessionBlocks, RewindToAPageEndEqualsAnUninterruptedRead) {
   const SessionOptions options{.attend = "infllm:window=64,sink=16,block=32,topk=2"};
   const auto finish = [](Session& session) {
     session.append(tokens(100, 3));
@@ -76,7 +76,7 @@ TEST(SessionBlocks, RewoundToTheEndOfAPageItChoosesAsIfReadStraight) {
   EXPECT_NE(finish(dense), expected);
 }
 
-TEST(SessionBlocks, ThreadsChangeNothing) {
+TEST(SessionBlocks, ThreadsDoNotChangeResults) {
   for (const char* attend : {"infllm:window=64,sink=16,block=32,topk=2",
                              "em-llm:window=64,sink=16,max=32,budget=64,refine=modularity,contiguity=0.3",
                              "actqkv:window=64,sink=16,topk=2,warmup=1"}) {

@@ -1,5 +1,5 @@
-// Drafts: every node has the logits of a plain read along its path, and accepted ones read on as if read one by
-// one.
+// Session::draft and accept: the logits of a node equal a plain read along its path, and accepted tokens equal
+// tokens read one by one.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -7,8 +7,8 @@
 
 #include "base/error.h"
 #include "models/tiny_model.h"
-#include "session/session.h"
 #include "seed.h"
+#include "session/session.h"
 
 namespace fathom {
 namespace {
@@ -29,7 +29,7 @@ void expect_near(std::span<const float> expected, std::span<const float> found, 
   for (size_t i = 0; i < expected.size(); ++i) ASSERT_NEAR(expected[i], found[i], tolerance) << "token " << i;
 }
 
-/// Nodes from a root to this one.
+/// Returns the path from a root to a node.
 std::vector<int> path_to(const DraftTree& tree, int node) {
   std::vector<int> path;
   for (; node >= 0; node = tree.parent(node)) path.insert(path.begin(), node);
@@ -42,10 +42,10 @@ DraftTree random_tree(std::mt19937& random, int nodes) {
   return tree;
 }
 
-struct Case {
-  int64_t depth;
+struct DraftCase {
+  int64_t depth;  // tokens before the draft
   std::string cache;
-  int64_t window = 0;  // of the model
+  int64_t window = 0;  // sliding window of the model
   std::string attend = "dense";
 };
 
@@ -58,11 +58,12 @@ std::shared_ptr<const Model> model_of(int64_t window) {
   return test::open_tiny(file);
 }
 
-TEST(SessionDraft, EveryNodeHasTheLogitsOfAPlainReadAlongItsPath) {
+TEST(SessionDraft, NodeLogitsEqualAPlainReadAlongTheirPath) {
   std::mt19937 random(test::seed(0));
-  for (const Case& c : {Case{1, "f32"}, Case{60, "f32"}, Case{64, "f32"}, Case{130, "f32"}, Case{200, "f32", 20},
-                        Case{190, "f32", 5}, Case{150, "bf16"}, Case{250, "f32", 0, "window:sink=4,window=100"},
-                        Case{300, "f32", 0, "quest:budget=64,dense_layers=0"}}) {
+  for (const DraftCase& c : {DraftCase{1, "f32"}, DraftCase{60, "f32"}, DraftCase{64, "f32"}, DraftCase{130, "f32"},
+                             DraftCase{200, "f32", 20}, DraftCase{190, "f32", 5}, DraftCase{150, "bf16"},
+                             DraftCase{250, "f32", 0, "window:sink=4,window=100"},
+                             DraftCase{300, "f32", 0, "quest:budget=64,dense_layers=0"}}) {
     SCOPED_TRACE(testing::Message() << c.depth << " tokens, " << c.cache << ", window " << c.window << ", "
                                     << c.attend);
     const auto model = model_of(c.window);
@@ -75,12 +76,12 @@ TEST(SessionDraft, EveryNodeHasTheLogitsOfAPlainReadAlongItsPath) {
     const Sequence& sequence = session.sequence();
     EXPECT_LE(sequence.kv(0).store().bytes_in_use() - before,
               2u * sequence.layers() * sequence.kv(0).heads() * sequence.kv(0).shape().bytes())
-        << "more than two pages per layer and head";
+        << "at most two pages per layer and head";
     session.accept({});
     EXPECT_EQ(session.length(), c.depth);
     EXPECT_EQ(session.sequence().kv(0).store().bytes_in_use(), before);
     for (int node = 0; node < tree.size(); node += 3) {
-      // selectors with a budget choose among whole pages, of which a draft's own are never a part
+      // selectors with a budget select among full pages, and draft pages are never among them
       if (c.attend.starts_with("quest")) break;
       Session plain = session.fork();
       for (const int step : path_to(tree, node)) plain.append({&tokens[step], 1});
@@ -91,7 +92,7 @@ TEST(SessionDraft, EveryNodeHasTheLogitsOfAPlainReadAlongItsPath) {
   }
 }
 
-TEST(SessionDraft, AcceptedTokensReadOnAsIfReadOneByOne) {
+TEST(SessionDraft, AcceptedTokensEqualTokensReadOneByOne) {
   std::mt19937 random(test::seed(0));
   for (const std::string cache : {"f32", "bf16", "q8", "q4"}) {
     for (const int64_t depth : {3, 62, 64, 127, 200}) {
@@ -100,8 +101,8 @@ TEST(SessionDraft, AcceptedTokensReadOnAsIfReadOneByOne) {
       drafted.append(random_text(random, depth));
       Session plain = drafted.fork();
       for (int round = 0; round < 4; ++round) {
-        const DraftTree tree =
-            random_tree(random, 1 + static_cast<int>(random() % 8));  // as few rows as one product has
+        const DraftTree tree = random_tree(
+            random, 1 + static_cast<int>(random() % 8));  // few rows use the same matrix product as one row
         const std::vector<int32_t> tokens = random_text(random, tree.size());
         drafted.draft(tree, tokens);
         const std::vector<int> path = path_to(tree, static_cast<int>(random() % tree.size()));
@@ -118,7 +119,7 @@ TEST(SessionDraft, AcceptedTokensReadOnAsIfReadOneByOne) {
   }
 }
 
-TEST(SessionDraft, EvictorsAndSelectorsAreShownAcceptedRowsOnly) {
+TEST(SessionDraft, EvictorsAndSelectorsReceiveOnlyAcceptedRows) {
   std::mt19937 random(test::seed(5));
   for (const auto& [attend, evict] : {std::pair<std::string, std::string>{"quest:budget=1k,dense_layers=0", "none"},
                                       {"dense", "h2o:budget=100,slack=8"},
@@ -145,20 +146,20 @@ TEST(SessionDraft, EvictorsAndSelectorsAreShownAcceptedRowsOnly) {
   }
 }
 
-TEST(SessionDraft, WhatCannotReadDraftsSaysSo) {
-  Session chooses(test::floats(), runtime(), {.attend = "tokenselect:budget=64"});
-  chooses.append(std::vector<int32_t>(100, 3));
+TEST(SessionDraft, RejectsUnsupportedMethodsAndInvalidDrafts) {
+  Session tokenselect(test::floats(), runtime(), {.attend = "tokenselect:budget=64"});
+  tokenselect.append(std::vector<int32_t>(100, 3));
   const DraftTree tree = DraftTree::chain(2);
-  const std::vector<int32_t> tokens{1, 2}, wrong{1, 700}, few{1};
-  EXPECT_THROW(chooses.draft(tree, tokens), Error);
-  EXPECT_EQ(chooses.length(), 100);
+  const std::vector<int32_t> tokens{1, 2}, invalid{1, 700}, few{1};
+  EXPECT_THROW(tokenselect.draft(tree, tokens), Error);
+  EXPECT_EQ(tokenselect.length(), 100);
   Session session(test::floats(), runtime());
   session.append(tokens);
-  EXPECT_THROW(session.draft(tree, wrong), Error);
+  EXPECT_THROW(session.draft(tree, invalid), Error);
   EXPECT_THROW(session.draft(tree, few), Error);
-  EXPECT_THROW(session.accept({}), Error) << "there is none";
+  EXPECT_THROW(session.accept({}), Error) << "no draft is open";
   session.draft(tree, tokens);
-  EXPECT_THROW(session.append(tokens), Error) << "it is open";
+  EXPECT_THROW(session.append(tokens), Error) << "a draft is open";
   EXPECT_THROW(session.fork(), Error);
   EXPECT_THROW(session.rewind(1), Error);
   session.accept(std::vector<int>{0, 1});

@@ -1,4 +1,4 @@
-// A session computes with the kernels of its runtime alone, whatever methods are attached to it.
+// A session uses only the kernels of its runtime, with all methods.
 #include <gtest/gtest.h>
 
 #include "kernels/watched_kernels.h"
@@ -34,7 +34,7 @@ constexpr const char* kEvict[] = {"expected:budget=100",
                                   "tova:budget=100",
                                   "snapkv:budget=100,critical=true"};
 
-std::shared_ptr<const Model> with_landmarks() {
+std::shared_ptr<const Model> landmark_model() {
   test::TinyFile file;
   file.extra = [](GgufWriter& w) {
     w.set("llama.attention.landmark_block", GgufType::kU32, uint64_t{15});
@@ -43,7 +43,7 @@ std::shared_ptr<const Model> with_landmarks() {
   return test::open_tiny(file);
 }
 
-/// Logits after a text of 400 tokens, read in chunks, and after 20 more, read one by one.
+/// Returns the logits after a text of 400 tokens, read in chunks, and after 20 more tokens, read one by one.
 std::vector<float> logits(const std::shared_ptr<const Model>& model, const Kernels& table,
                           const SessionOptions& options) {
   Session session(model, std::make_shared<Runtime>(2, table), options);
@@ -63,20 +63,20 @@ void expect_own_kernels(const std::shared_ptr<const Model>& model, SessionOption
   EXPECT_EQ(logits(model, own, options), expected);
   EXPECT_EQ(watched.calls(), 0) << "calls through the process-wide table";
   logits(model, kernels(), options);
-  EXPECT_GT(watched.calls(), 0) << "nothing is counted: the test would test nothing";
+  EXPECT_GT(watched.calls(), 0) << "no call was counted, so nothing was tested";
 }
 
-TEST(SessionKernels, SelectorsUseTheTableOfTheRuntimeAlone) {
+TEST(SessionKernels, SelectorsUseOnlyTheKernelsOfTheRuntime) {
   for (const char* attend : kAttend) expect_own_kernels(test::floats(), {.attend = attend});
   for (const char* attend : {"dense", "landmark:topk=2", "landmark:topk=2,positions=original"})
-    expect_own_kernels(with_landmarks(), {.attend = attend});
+    expect_own_kernels(landmark_model(), {.attend = attend});
 }
 
-TEST(SessionKernels, EvictorsUseTheTableOfTheRuntimeAlone) {
+TEST(SessionKernels, EvictorsUseOnlyTheKernelsOfTheRuntime) {
   for (const char* evict : kEvict) expect_own_kernels(test::floats(), {.evict = evict});
 }
 
-TEST(SessionKernels, TheReferenceTableServesAWholeSession) {
+TEST(SessionKernels, TheReferenceKernelsRunAWholeSession) {
   SessionOptions options;
   options.attend = "quest:budget=128,dense_layers=0";
   options.evict = "h2o:budget=200";

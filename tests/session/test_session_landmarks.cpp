@@ -20,7 +20,7 @@ using test::tokens;
 
 constexpr int64_t kBlock = 50;
 constexpr int32_t kLandmark = 0;
-constexpr float kRounding = 2e-3f;  // of float32 sums through three layers
+constexpr float kRounding = 2e-3f;  // rounding of float32 sums in three layers
 const Landmarks kLandmarks{kBlock};
 
 std::shared_ptr<const Model> trained_with_landmarks() {
@@ -51,7 +51,7 @@ std::vector<float> read(const std::vector<int32_t>& ids, const std::string& atte
   return logits_of(one);
 }
 
-TEST(SessionLandmarks, StandBehindEveryBlockAndAreNotCounted) {
+TEST(SessionLandmarks, FollowEveryBlockAndAreNotCounted) {
   Session one = session();
   for (const int64_t count : {49, 1, 1, 99, 150, 27}) {
     const int64_t before = one.length();
@@ -60,26 +60,26 @@ TEST(SessionLandmarks, StandBehindEveryBlockAndAreNotCounted) {
     EXPECT_EQ(one.sequence().tokens(), kLandmarks.with(one.length()));
     EXPECT_EQ(one.sequence().next_position(), one.sequence().tokens());
     EXPECT_EQ(one.sequence().kv(0).table(0).size(), (one.sequence().tokens() + kBlock) / (kBlock + 1))
-        << "a page a block";
+        << "one page per block";
   }
 }
 
-TEST(SessionLandmarks, AreWhatTheModelFileSays) {
-  // without landmarks in the file, landmarks among the tokens are tokens as any other
+TEST(SessionLandmarks, FollowTheModelFile) {
+  // A model without landmarks reads landmark tokens as ordinary tokens.
   const auto plain = test::open_tiny({});
   Session other(plain, runtime(), {.cache = "f32"});
   std::vector<int32_t> ids;
-  const std::vector<int32_t> given = tokens(60);
-  for (size_t i = 0; i < given.size(); ++i) {
-    ids.push_back(given[i]);
+  const std::vector<int32_t> text = tokens(60);
+  for (size_t i = 0; i < text.size(); ++i) {
+    ids.push_back(text[i]);
     if (i == 49) ids.push_back(kLandmark);
   }
   other.append(ids);
   Session one = session();
-  one.append(given);
+  one.append(text);
   EXPECT_EQ(one.sequence().tokens(), other.sequence().tokens());
-  EXPECT_GT(largest_difference(logits_of(one), logits_of(other)), 0.01) << "blocks have a softmax each";
-  // in the first block there is no difference yet
+  EXPECT_GT(largest_difference(logits_of(one), logits_of(other)), 0.01) << "each block has its own softmax";
+  // within the first block the models agree
   Session first(plain, runtime(), {.cache = "f32"});
   first.append(tokens(49));
   std::vector<float> expected = logits_of(first);
@@ -87,7 +87,7 @@ TEST(SessionLandmarks, AreWhatTheModelFileSays) {
   EXPECT_LT(largest_difference(read(tokens(49)), expected), kRounding);
 }
 
-TEST(SessionLandmarks, WholePromptAndTokenByTokenGiveTheSame) {
+TEST(SessionLandmarks, ChunksAndSingleTokensChangeResultsByRoundingOnly) {
   for (const int64_t length : {49, 50, 51, 175, 300}) {
     const std::vector<int32_t> prompt = tokens(length);
     const std::vector<float> whole = read(prompt);
@@ -99,59 +99,60 @@ TEST(SessionLandmarks, WholePromptAndTokenByTokenGiveTheSame) {
   }
 }
 
-TEST(SessionLandmarks, AreNoLikelierThanAnyOtherToken) {
+TEST(SessionLandmarks, HaveTheLowestLogit) {
   for (const int64_t length : {1, 49, 50, 51}) {
     const std::vector<float> logits = read(tokens(length));
     EXPECT_EQ(logits[kLandmark], *std::ranges::min_element(logits));
   }
 }
 
-TEST(SessionLandmarks, RowLogitsAreThoseOfReadingUpToTheRow) {
+TEST(SessionLandmarks, RowLogitsEqualReadingUpToTheRow) {
   const std::vector<int32_t> prompt = tokens(170);
   for (const int64_t chunk : {512, 50, 33}) {
     Session one(trained_with_landmarks(), std::make_shared<Runtime>(2), {.chunk = chunk, .cache = "f32"});
-    std::vector<int64_t> seen;
+    std::vector<int64_t> visited;
     AppendOptions options;
     options.needs_logits = [](int64_t i) { return i % 7 == 0 || i % 50 >= 48; };
     options.on_logits = [&](int64_t i, std::span<const float> logits) {
-      seen.push_back(i);
+      visited.push_back(i);
       const std::vector<float> expected = read({prompt.begin(), prompt.begin() + i + 1});
       EXPECT_LT(largest_difference(expected, {logits.begin(), logits.end()}), kRounding) << i;
     };
     one.append(prompt, options);
-    EXPECT_EQ(seen.size(), 29);
+    EXPECT_EQ(visited.size(), 29);
   }
 }
 
-TEST(SessionLandmarks, ForksAndRewindsAnywhereReadOnAsIfAlone) {
+TEST(SessionLandmarks, ForksAndRewindsEqualAFreshRead) {
   for (const char* attend : {"dense", "landmark:topk=2", "landmark:topk=1,positions=original"}) {
-    for (const int64_t left : {0, 1, 49, 50, 51, 99, 100, 125, 200}) {
-      SCOPED_TRACE(testing::Message() << attend << ", " << left << " left");
-      const std::vector<int32_t> prompt = tokens(230), kept(prompt.begin(), prompt.begin() + left),
+    for (const int64_t kept_tokens : {0, 1, 49, 50, 51, 99, 100, 125, 200}) {
+      SCOPED_TRACE(testing::Message() << attend << ", " << kept_tokens << " tokens kept");
+      const std::vector<int32_t> prompt = tokens(230), kept(prompt.begin(), prompt.begin() + kept_tokens),
                                  tail = tokens(120, 5);
       Session trunk = session(attend);
       trunk.append(prompt);
       Session fork = trunk.fork();
       fork.append(tokens(33, 3));
-      fork.rewind(33 + 230 - left);
-      EXPECT_EQ(fork.length(), left);
-      EXPECT_EQ(fork.sequence().tokens(), kLandmarks.with(left));
+      fork.rewind(33 + 230 - kept_tokens);
+      EXPECT_EQ(fork.length(), kept_tokens);
+      EXPECT_EQ(fork.sequence().tokens(), kLandmarks.with(kept_tokens));
       fork.append(tail);
       Session alone = session(attend);
-      if (left > 0) alone.append(kept);
+      if (kept_tokens > 0) alone.append(kept);
       alone.append(tail);
-      // `kept` was read with what followed: for `landmark` rows that chose together with others chose other blocks
+      // `kept` was read together with later tokens. With `landmark`, rows select blocks together, so results
+      // differ.
       if (attend == std::string("dense")) {
         EXPECT_LT(largest_difference(logits_of(fork), logits_of(alone)), kRounding);
       }
-      trunk.rewind(230 - left);
+      trunk.rewind(230 - kept_tokens);
       trunk.append(tail);
       EXPECT_EQ(logits_of(trunk), logits_of(fork));
     }
   }
 }
 
-TEST(SessionLandmarks, SteppingTogetherEqualsSteppingAlone) {
+TEST(SessionLandmarks, BatchedStepsEqualSeparateSteps) {
   std::vector<Session> alone, together;
   for (const int64_t length : {30, 49, 50, 148, 199}) {
     Session one = session();
@@ -175,7 +176,7 @@ TEST(SessionLandmarks, SteppingTogetherEqualsSteppingAlone) {
   }
 }
 
-TEST(SessionLandmarks, RoomForAllBlocksGivesTheTrainingFormForkedAndRewoundToo) {
+TEST(SessionLandmarks, ATopkThatCoversAllBlocksEqualsDense) {
   const std::vector<int32_t> prompt = tokens(420), tail = tokens(120, 2);
   const auto run = [&](const std::string& attend) {
     Session one = session(attend);
@@ -197,29 +198,29 @@ TEST(SessionLandmarks, RoomForAllBlocksGivesTheTrainingFormForkedAndRewoundToo) 
   EXPECT_GT(test::cosine(few, dense), 0.3);
 }
 
-TEST(SessionLandmarks, AForkUnderLandmarkCatchesUpWithWhatWasReadDensely) {
+TEST(SessionLandmarks, AForkWithLandmarkUsesTokensReadDensely) {
   Session dense = session();
   dense.append(tokens(420));
-  Session late = dense.fork("landmark:topk=2"), again = dense.fork("landmark:topk=2");
+  Session late = dense.fork("landmark:topk=2"), twin = dense.fork("landmark:topk=2");
   steps(late, tokens(60, 4));
   late.rewind(60);
   steps(late, tokens(60, 4));
-  steps(again, tokens(60, 4));
-  EXPECT_EQ(logits_of(late), logits_of(again));
+  steps(twin, tokens(60, 4));
+  EXPECT_EQ(logits_of(late), logits_of(twin));
   steps(dense, tokens(60, 4));
   EXPECT_NE(logits_of(late), logits_of(dense));
 }
 
-TEST(SessionLandmarks, MovedAndMaskedSequencesKeepToTheBlocks) {
+TEST(SessionLandmarks, MovingAndMaskingKeepTheBlocks) {
   const std::vector<int32_t> prompt = tokens(150), tail = tokens(70, 5);
   for (const char* attend : {"dense", "landmark:topk=2", "landmark:topk=2,positions=original"}) {
-    Session still = session(attend), moved = session(attend);
-    still.append(prompt);
+    Session unmoved = session(attend), moved = session(attend);
+    unmoved.append(prompt);
     moved.append(prompt);
     moved.move_to(1000);
-    still.append(tail);
+    unmoved.append(tail);
     moved.append(tail);
-    EXPECT_LT(largest_difference(logits_of(still), logits_of(moved)), kRounding) << attend;
+    EXPECT_LT(largest_difference(logits_of(unmoved), logits_of(moved)), kRounding) << attend;
   }
   Session some = session(), none = session();
   some.append(prompt);
@@ -231,7 +232,7 @@ TEST(SessionLandmarks, MovedAndMaskedSequencesKeepToTheBlocks) {
   EXPECT_TRUE(std::isfinite(none.logits()[5]));
 }
 
-TEST(SessionLandmarks, RandomDepthsHaveLandmarksToo) {
+TEST(SessionLandmarks, FillRandomAddsLandmarks) {
   Session one = session("landmark:topk=2");
   one.fill_random(1000);
   EXPECT_EQ(one.length(), 1000);
@@ -250,7 +251,7 @@ void expect_usage(const std::function<void()>& action, const std::string& part) 
   }
 }
 
-TEST(SessionLandmarks, WhatDoesNotGoWithThemIsRefused) {
+TEST(SessionLandmarks, RejectsUnsupportedOptions) {
   const auto open = [](const SessionOptions& options) { Session(trained_with_landmarks(), runtime(), options); };
   for (const char* attend : {"window:window=100", "layers:then=landmark,else=dense", "tempscale:tau=0.9"})
     expect_usage([&] { open({.attend = attend}); }, "expected dense or landmark");
@@ -265,7 +266,7 @@ TEST(SessionLandmarks, WhatDoesNotGoWithThemIsRefused) {
         options.positions = positions;
         one.append(tokens(1), options);
       },
-      "without positions");
+      "without explicit positions");
   struct Watcher final : AttentionWatcher {
     bool watches(int) const override { return true; }
     void observe(const AttendedBlock&) override {}
@@ -273,7 +274,7 @@ TEST(SessionLandmarks, WhatDoesNotGoWithThemIsRefused) {
   expect_usage([&] { session().watch(&watcher); }, "trained with landmarks");
 }
 
-TEST(SessionLandmarks, AFileThatContradictsItselfIsRefused) {
+TEST(SessionLandmarks, RejectsInconsistentFiles) {
   const auto error = [](std::initializer_list<std::pair<const char*, uint64_t>> keys) -> std::string {
     test::TinyFile file;
     file.extra = [&](GgufWriter& writer) {

@@ -13,12 +13,12 @@ using test::runtime;
 using test::tokens;
 
 std::shared_ptr<const Model> tiny(int layers) {
-  test::TinyFile file;  // of several the first layers have the same weights
+  test::TinyFile file;  // the weights of a layer do not depend on the number of layers
   file.layers = layers;
   return test::open_tiny(file);
 }
 
-TEST(SessionLayers, FirstLayersAreAModelOfThatManyLayers) {
+TEST(SessionLayers, FirstLayersEqualAModelWithFewerLayers) {
   for (const int layers : {1, 2, 3}) {
     Session first(tiny(3), runtime(), {.layers = layers}), small(tiny(layers), runtime());
     for (Session* session : {&first, &small}) session->append(tokens(300));
@@ -36,9 +36,9 @@ TEST(SessionLayers, FirstLayersAreAModelOfThatManyLayers) {
   }
 }
 
-TEST(SessionLayers, SelectorsCountTheLayersOfTheModel) {
+TEST(SessionLayers, SelectorsReferToAllLayersOfTheModel) {
   const auto model = tiny(3);
-  // the middle third of three layers is layer 1: after two layers the rest is the window
+  // `middle` refers to all three layers of the model: layer 1, although only two layers are run
   Session named(model, runtime(), {.attend = "layers:full=1,else=window", .layers = 2});
   Session middle(model, runtime(), {.attend = "layers:full=middle,else=window", .layers = 2});
   Session beyond(model, runtime(), {.attend = "layers:full=2,else=dense", .layers = 2}),
@@ -48,7 +48,7 @@ TEST(SessionLayers, SelectorsCountTheLayersOfTheModel) {
   EXPECT_EQ(logits_of(beyond), logits_of(dense));
 }
 
-TEST(SessionLayers, WrongNumbersAreRefused) {
+TEST(SessionLayers, RejectsInvalidNumbers) {
   for (const int layers : {-1, 4}) {
     try {
       Session session(tiny(3), runtime(), {.layers = layers});

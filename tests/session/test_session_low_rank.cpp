@@ -1,4 +1,4 @@
-// Sessions whose selectors bring keys of their own along.
+// Sessions whose selector attends to keys rebuilt from a low rank (shadowkv).
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -20,20 +20,21 @@ using test::seedling;
 using test::steps;
 using test::tokens;
 
-float largest_gap(const std::vector<float>& a, const std::vector<float>& b) {
+/// Returns the largest absolute difference.
+float largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
   float largest = 0;
   for (size_t i = 0; i < a.size(); ++i) largest = std::max(largest, std::fabs(a[i] - b[i]));
   return largest;
 }
 
-TEST(SessionLowRank, AllChunksWithAllDirectionsGiveDenseLogitsForkedAndRewoundToo) {
+TEST(SessionLowRank, AllChunksWithFullRankEqualDense) {
   const auto run = [&](const std::string& attend) {
     Session session(floats(), runtime(), {.attend = attend});
     session.append(tokens(450));
     steps(session, tokens(30, 2));
     Session fork = session.fork();
     steps(fork, tokens(20, 3));
-    fork.rewind(20 + 30 + 50);  // into the prompt
+    fork.rewind(20 + 30 + 50);  // ends inside the prompt
     steps(fork, tokens(40, 4));
     steps(session, tokens(10, 5));
     std::vector<float> both = logits_of(session);
@@ -44,11 +45,11 @@ TEST(SessionLowRank, AllChunksWithAllDirectionsGiveDenseLogitsForkedAndRewoundTo
   const std::vector<float> dense = run("dense");
   for (const char* attend : {"shadowkv:budget=100k,outliers=0,rank=32", "shadowkv:budget=100k,outliers=10,rank=32",
                              "layers:full=1,then=(shadowkv:budget=100k,rank=32),else=(shadowkv:budget=100k)"})
-    EXPECT_LE(largest_gap(run(attend), dense), 1e-3) << attend;
-  EXPECT_GT(largest_gap(run("shadowkv:budget=100k,outliers=0,rank=16"), dense), 1e-2);
+    EXPECT_LE(largest_difference(run(attend), dense), 1e-3) << attend;
+  EXPECT_GT(largest_difference(run("shadowkv:budget=100k,outliers=0,rank=16"), dense), 1e-2);
 }
 
-TEST(SessionLowRank, AnswersComeNearerToDenseWithTheRank) {
+TEST(SessionLowRank, LogitsApproachDenseAsTheRankGrows) {
   const auto run = [&](const std::string& attend, const std::string& cache) {
     Session session(seedling(), runtime(), {.attend = attend, .cache = cache});
     session.append(tokens(600));
@@ -68,7 +69,7 @@ TEST(SessionLowRank, AnswersComeNearerToDenseWithTheRank) {
   }
 }
 
-TEST(SessionLowRank, SessionsThatStepTogetherEachReadTheirOwnKeys) {
+TEST(SessionLowRank, BatchedSessionsUseTheirOwnKeys) {
   const std::string attend = "shadowkv:budget=64,outliers=4,rank=16";
   const auto start = [&](int64_t length, uint32_t seed) {
     auto session = std::make_unique<Session>(seedling(), runtime(), SessionOptions{.attend = attend});
@@ -88,7 +89,7 @@ TEST(SessionLowRank, SessionsThatStepTogetherEachReadTheirOwnKeys) {
   EXPECT_GT(test::cosine(logits_of(*b), logits_of(alone_b)), 0.9999);
 }
 
-TEST(SessionLowRank, WatchersSeeWhatRebuiltKeysWereGiven) {
+TEST(SessionLowRank, WatchersReceiveTheMassOfRebuiltKeys) {
   Session session(seedling(), runtime(), {.attend = "shadowkv:budget=100k,outliers=0,rank=4"});
   session.append(tokens(500));
   AttentionMass mass(std::vector<char>(session.sequence().layers(), 1), session.sequence().kv(0).heads(), 500);
@@ -101,7 +102,7 @@ TEST(SessionLowRank, WatchersSeeWhatRebuiltKeysWereGiven) {
   }
 }
 
-TEST(SessionLowRank, ARankBeyondTheModelsIsAnError) {
+TEST(SessionLowRank, RejectsARankAboveTheMaximum) {
   EXPECT_THROW(Session(seedling(), runtime(), {.attend = "shadowkv:rank=65"}), Error);
   EXPECT_THROW(Session(seedling(), runtime()).fork("layers:then=(shadowkv:rank=65)"), Error);
 }

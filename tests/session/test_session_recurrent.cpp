@@ -1,4 +1,4 @@
-// Sessions of models with recurrent layers: rewinds, and drafts of which a part is accepted.
+// Sessions of models with recurrent layers: rewinds, drafts that are accepted in part, batches and methods.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -7,9 +7,9 @@
 
 #include "attend/methods.h"
 #include "evict/methods.h"
+#include "seed.h"
 #include "session/session.h"
 #include "shared_data.h"
-#include "seed.h"
 
 namespace fathom {
 namespace {
@@ -45,7 +45,7 @@ class RecurrentSession : public testing::TestWithParam<const char*> {
     ASSERT_EQ(a.size(), b.size());
     for (size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], exact ? 0 : 1e-4f) << "token " << i;
   }
-  /// Reads [begin, end) of ids; nothing if they are none.
+  /// Appends ids [begin, end), if there are any.
   static void read(Session& session, const std::vector<int32_t>& ids, int64_t begin, int64_t end) {
     if (begin < end) session.append(std::span(ids).subspan(begin, end - begin));
   }
@@ -54,7 +54,7 @@ class RecurrentSession : public testing::TestWithParam<const char*> {
   std::mt19937 random_;
 };
 
-TEST_P(RecurrentSession, RewindsReadLittleAgainAndAreExact) {
+TEST_P(RecurrentSession, RewindsRereadFewTokensAndAreExact) {
   FATHOM_NEEDS(path());
   load();
   SCOPED_TRACE(testing::Message() << "--gtest_random_seed=" << seed());
@@ -81,7 +81,7 @@ TEST_P(RecurrentSession, RewindsReadLittleAgainAndAreExact) {
   }
 }
 
-TEST_P(RecurrentSession, AcceptedTokensOfADraftAreAsIfReadOneByOne) {
+TEST_P(RecurrentSession, AcceptedTokensEqualTokensReadOneByOne) {
   FATHOM_NEEDS(path());
   load();
   SCOPED_TRACE(testing::Message() << "--gtest_random_seed=" << seed());
@@ -89,7 +89,7 @@ TEST_P(RecurrentSession, AcceptedTokensOfADraftAreAsIfReadOneByOne) {
   const std::vector<int32_t> ids = tokens(90), draft = tokens(kNodes), next = tokens(30);
   Session before = new_session(512);
   before.append(ids);
-  // attention to several rows rounds differently than to one; recurrences do not
+  // Attention over several rows rounds differently from attention over one row; recurrences do not.
   const bool exact = !has_attention();
   for (int accepted = 0; accepted <= kNodes; ++accepted) {
     SCOPED_TRACE(testing::Message() << accepted << " tokens accepted");
@@ -113,7 +113,7 @@ TEST_P(RecurrentSession, AcceptedTokensOfADraftAreAsIfReadOneByOne) {
   }
 }
 
-TEST_P(RecurrentSession, ADraftWithBranchesIsRefused) {
+TEST_P(RecurrentSession, RejectsADraftWithBranches) {
   FATHOM_NEEDS(path());
   load();
   const std::vector<int32_t> ids = tokens(10), two = tokens(2);
@@ -127,7 +127,7 @@ TEST_P(RecurrentSession, ADraftWithBranchesIsRefused) {
   EXPECT_NO_THROW(session.append(two));
 }
 
-TEST_P(RecurrentSession, StepsOfABatchAreThoseOfSessionsAlone) {
+TEST_P(RecurrentSession, BatchedStepsEqualSeparateSteps) {
   FATHOM_NEEDS(path());
   load();
   SCOPED_TRACE(testing::Message() << "--gtest_random_seed=" << seed());
@@ -146,7 +146,7 @@ TEST_P(RecurrentSession, StepsOfABatchAreThoseOfSessionsAlone) {
   }
 }
 
-TEST_P(RecurrentSession, MethodsForAttentionChangeNothingWithoutAttention) {
+TEST_P(RecurrentSession, AttentionMethodsChangeNothingWithoutAttention) {
   FATHOM_NEEDS(path());
   load();
   SCOPED_TRACE(testing::Message() << "--gtest_random_seed=" << seed());
@@ -167,7 +167,7 @@ TEST_P(RecurrentSession, MethodsForAttentionChangeNothingWithoutAttention) {
     EXPECT_TRUE(has_attention() || found == plain);
   };
   for (const std::string& method : attend_methods().names_with(&Capabilities::works_on_recurrent)) {
-    if (method == "softplus") continue;  // for models that were trained with it
+    if (method == "softplus") continue;  // only for models that were trained with it
     SCOPED_TRACE("--attend " + method);
     expect_plain(read_under(method, "none"));
   }
@@ -177,7 +177,7 @@ TEST_P(RecurrentSession, MethodsForAttentionChangeNothingWithoutAttention) {
   }
 }
 
-TEST_P(RecurrentSession, OtherMethodsAreRefused) {
+TEST_P(RecurrentSession, RejectsUnsupportedMethods) {
   FATHOM_NEEDS(path());
   load();
   for (const auto& entry : attend_methods().entries()) {
@@ -188,7 +188,7 @@ TEST_P(RecurrentSession, OtherMethodsAreRefused) {
   }
 }
 
-TEST_P(RecurrentSession, RandomStatesCanBeReadOnFrom) {
+TEST_P(RecurrentSession, ContinuesFromRandomStates) {
   FATHOM_NEEDS(path());
   load();
   const std::vector<int32_t> next = tokens(10);

@@ -1,4 +1,4 @@
-// Models trained with softplus attention, read whole, in chunks, token by token, forked and rewound.
+// Models trained with softplus attention: read at once, in chunks, token by token, forked and rewound.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -44,6 +44,7 @@ float largest_difference(const std::vector<float>& a, const std::vector<float>& 
   return largest;
 }
 
+/// Returns the message of the Error that `action` throws; empty: none.
 std::string error_of(const std::function<void()>& action) {
   try {
     action();
@@ -64,7 +65,7 @@ TEST(SessionSoftplus, ChunksAndSingleTokensChangeResultsByRoundingOnly) {
   }
 }
 
-TEST(SessionSoftplus, EveryFormatOfPagesStaysNearFloats) {
+TEST(SessionSoftplus, PageFormatsStayCloseToFloats) {
   const std::vector<int32_t> prompt = tokens(200);
   const std::vector<float> floats = read(model_of(0), prompt, {.cache = "f32"});
   for (const auto& [cache, most] : {std::pair{"bf16", 0.2f}, {"q8", 0.4f}}) {
@@ -74,7 +75,7 @@ TEST(SessionSoftplus, EveryFormatOfPagesStaysNearFloats) {
   }
 }
 
-TEST(SessionSoftplus, TheModelsFileSaysTheFormAndTheFlagAnother) {
+TEST(SessionSoftplus, TheFlagOverridesTheFormOfTheFile) {
   const std::vector<int32_t> prompt = tokens(120);
   const auto logits = [&](const std::string& attend) { return read(cubed(), prompt, {.attend = attend}); };
   const std::vector<float> own = logits("dense");
@@ -88,14 +89,14 @@ TEST(SessionSoftplus, TheModelsFileSaysTheFormAndTheFlagAnother) {
   EXPECT_GT(largest_difference(read(test::open_tiny({}), prompt, {}), read(model_of(0), prompt, {})), 1e-2);
 }
 
-TEST(SessionSoftplus, SelectorsWithABudgetForAllGiveDenseBitsForkedAndRewoundToo) {
+TEST(SessionSoftplus, SelectorsWhoseBudgetCoversTheLengthEqualDense) {
   const std::vector<int32_t> prompt = tokens(500), tail = tokens(20, 2), other = tokens(300, 3);
   const auto run = [&](const std::string& attend) {
     Session session(cubed(), runtime(), {.attend = attend});
     session.append(prompt);
     Session fork = session.fork();
     fork.append(other);
-    fork.rewind(400);  // into pages that the two share
+    fork.rewind(400);  // ends inside shared pages
     fork.append(other);
     steps(session, tail);
     return std::pair{logits_of(session), logits_of(fork)};
@@ -107,7 +108,7 @@ TEST(SessionSoftplus, SelectorsWithABudgetForAllGiveDenseBitsForkedAndRewoundToo
     EXPECT_EQ(run(attend), dense) << attend;
 }
 
-TEST(SessionSoftplus, ForksAndRewindsReadOnAsIfAlone) {
+TEST(SessionSoftplus, ForksAndRewindsEqualAFreshRead) {
   const std::vector<int32_t> prompt = tokens(200), tail = tokens(30, 2);
   for (const char* attend : {"dense", "softplus:power=15"}) {
     Session trunk(cubed(), runtime(), {.attend = attend});
@@ -123,22 +124,22 @@ TEST(SessionSoftplus, ForksAndRewindsReadOnAsIfAlone) {
   }
 }
 
-TEST(SessionSoftplus, LongSequencesArePartedWithoutAChange) {
-  // 2,200 tokens: pages of the last steps are shared out; a chunk of a few rows is not few queries.
+TEST(SessionSoftplus, SplittingPagesOfLongSequencesDoesNotChangeResults) {
+  // With 2,200 tokens, attention of a single row splits its pages into parts; attention of 21 rows does not.
   std::vector<int32_t> prompt = tokens(2200);
-  Session parted(cubed(), runtime(), {.cache = "f32"}), together(cubed(), runtime(), {.cache = "f32"});
-  parted.append(prompt);
-  together.append(std::vector(prompt.begin(), prompt.end() - 20));
-  together.append(std::vector(prompt.end() - 20, prompt.end()));
+  Session split(cubed(), runtime(), {.cache = "f32"}), unsplit(cubed(), runtime(), {.cache = "f32"});
+  split.append(prompt);
+  unsplit.append(std::vector(prompt.begin(), prompt.end() - 20));
+  unsplit.append(std::vector(prompt.end() - 20, prompt.end()));
   const int32_t next = 17;
-  parted.append({&next, 1});
+  split.append({&next, 1});
   prompt.push_back(next);
-  together.rewind(20);
-  together.append(std::vector(prompt.end() - 21, prompt.end()));
-  EXPECT_LE(largest_difference(logits_of(parted), logits_of(together)), 2e-3);
+  unsplit.rewind(20);
+  unsplit.append(std::vector(prompt.end() - 21, prompt.end()));
+  EXPECT_LE(largest_difference(logits_of(split), logits_of(unsplit)), 2e-3);
 }
 
-TEST(SessionSoftplus, AModelOfSoftmaxRefusesIt) {
+TEST(SessionSoftplus, IsRejectedByModelsTrainedWithSoftmax) {
   const auto plain = test::open_tiny({});
   EXPECT_NE(
       error_of([&] { Session(plain, runtime(), {.attend = "softplus:power=3"}); }).find("trained with softmax"),
@@ -149,7 +150,7 @@ TEST(SessionSoftplus, AModelOfSoftmaxRefusesIt) {
             std::string::npos);
 }
 
-TEST(SessionSoftplus, FilesThatContradictThemselvesAreRefused) {
+TEST(SessionSoftplus, RejectsInconsistentFiles) {
   EXPECT_NE(error_of([] { model_of(3, false); }).find("attention.softplus is not set"), std::string::npos);
   EXPECT_NE(error_of([] { model_of(-1); }).find("expected 0 to 100"), std::string::npos);
   EXPECT_NE(error_of([] { model_of(NAN); }).find("expected 0 to 100"), std::string::npos);
