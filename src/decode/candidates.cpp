@@ -19,13 +19,14 @@ void Candidates::assign(std::span<const float> logits) {
   bool possible = false;
   for (size_t i = 0; i < logits.size(); ++i) {
     if (!(logits[i] < kInfinity)) {
-      fail("the model gave ", logits[i], " as the logit of token ", i,
-           ": the weights or the text broke the arithmetic");
+      fail(
+          "the logit of token ", i, " is ", logits[i],
+          ", expected a finite number or -inf: the arithmetic of the model overflowed, or its weights are damaged");
     }
     possible |= logits[i] > -kInfinity;
     all_[i] = {static_cast<int32_t>(i), logits[i]};
   }
-  if (!possible) fail("there are no logits to choose a token from: all ", logits.size(), " tokens are ruled out");
+  if (!possible) fail("no token can be sampled: all ", logits.size(), " logits are -inf");
 }
 
 std::span<const Candidate> Candidates::best(size_t n) {

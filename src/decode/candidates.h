@@ -6,31 +6,33 @@
 
 namespace fathom {
 
+/// A token and its logit.
 struct Candidate {
   int32_t id;
   float logit;
 };
 
-/// The tokens that may come next, with their logits: what the steps of sampling change. Never empty once assigned.
+/// The tokens that can be sampled next, with their logits. Sampling steps modify them. Never empty after assign().
 class Candidates {
  public:
-  /// All tokens of the vocabulary, in order of their ids. Throws Error if a logit is not a number or infinitely
-  /// large, or if all are −∞.
+  /// Sets all tokens of the vocabulary, in order of their ids. Throws Error if a logit is NaN or +∞, or if all
+  /// logits are −∞.
   void assign(std::span<const float> logits);
 
   std::span<Candidate> all() { return all_; }
   std::span<const Candidate> all() const { return all_; }
   size_t size() const { return all_.size(); }
 
-  /// Moves the best n (all if there are fewer) to the front, the best first, of equals the lowest id first.
+  /// Moves the n best candidates (all if there are fewer) to the front and returns them, best first. Ties are
+  /// ordered by id, lowest first.
   std::span<const Candidate> best(size_t n);
   float max_logit() const;
-  /// Natural logarithm of Σ exp(logit): the log-probability of a candidate is its logit less this.
+  /// Returns ln Σ exp(logit). The log-probability of a candidate is its logit minus this.
   double log_sum() const;
 
-  /// Keeps the first n (at least one) and drops the rest.
+  /// Keeps the first n candidates, at least one, and removes the others.
   void keep_first(size_t n);
-  /// Keeps those of at least this logit; the best always stays.
+  /// Keeps the candidates with at least this logit, and always the best one.
   void keep_above(double logit);
 
  private:

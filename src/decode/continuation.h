@@ -9,20 +9,19 @@
 
 namespace fathom {
 
-/// What has been generated behind a prompt: takes tokens as they are chosen, makes them text, and says when it
-/// ends.
+/// The text generated after a prompt. Decodes sampled tokens one by one and detects the end of the generation.
 class Continuation {
  public:
   /// The tokenizer and the options must outlive this.
   Continuation(const Tokenizer& tokenizer, const GenerateOptions& options,
                std::function<void(std::string_view)> on_text = nullptr);
 
-  /// Takes the token chosen next; nothing may be taken after the end. Returns whether there is more to come.
+  /// Adds the next sampled token. Returns whether generation continues. Must not be called after the end.
   bool take(int32_t token);
   bool ended() const { return ended_; }
-  /// Ends it from outside.
+  /// Ends the generation for another reason than a token, such as an interruption.
   void end(StopReason reason);
-  /// Gives out what the text held back; call once, at the end. steps and seconds are the caller's.
+  /// Emits the text that was held back and returns the result, without steps and seconds. Call it once, at the end.
   Generated finish();
 
  private:

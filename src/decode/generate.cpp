@@ -7,7 +7,8 @@
 namespace fathom {
 namespace {
 
-/// Reads one token; false if it was interrupted, with the session as it was.
+/// Appends one token, and adds to `steps` and `seconds`. Returns false if it was interrupted; the session is then
+/// unchanged.
 bool read(Session& session, int32_t token, int64_t& steps, double& seconds) {
   const Stopwatch watch;
   try {

@@ -16,14 +16,14 @@ namespace fathom {
 
 struct GenerateOptions {
   int64_t max_tokens = std::numeric_limits<int64_t>::max();
-  std::vector<std::string> stop;  // the text ends before the first of these
-  bool ignore_eos = false;        // goes on after end-of-generation tokens
+  std::vector<std::string> stop;  // stop strings; the text ends before the first of them
+  bool ignore_eos = false;        // continue after end-of-generation tokens
   bool show_special = false;      // control tokens appear in the text
-  bool continues = true;          // the text goes on from the prompt's: a leading space is text
+  bool continues = true;          // the text continues that of the prompt: a leading space is kept
 };
 
 enum class StopReason { kLength, kEos, kString, kInterrupted };
-/// "length", "eos", "string", "interrupted".
+/// Returns "length", "eos", "string" or "interrupted".
 const char* name(StopReason reason);
 
 struct Generated {
@@ -31,13 +31,14 @@ struct Generated {
   std::vector<int32_t> tokens;  // without the end-of-generation token
   StopReason stop = StopReason::kLength;
   int64_t steps = 0;   // tokens read by the model, one at a time
-  double seconds = 0;  // that it took
+  double seconds = 0;  // duration of these steps
 };
 
-/// Continues a session whose newest tokens are `prompt` (what penalties look back on; the last one's logits are
-/// there). The last token generated is chosen but not read: the session then holds prompt and tokens up to
-/// session.length(). on_text gets whole characters as they become certain. A stop requested of SessionOptions::stop
-/// ends it like a stop string. Throws Error for logits that are no numbers.
+/// Continues a session whose newest tokens are `prompt` and which has the logits of the last one. Penalties apply
+/// to the tokens of `prompt` and the generated ones. The last sampled token is not read: it is the last token of
+/// the result, or an end-of-generation token, which the result does not contain. on_text receives whole characters
+/// as soon as they are final. A stop requested on SessionOptions::stop ends the generation without an error. Throws
+/// Error if a logit is NaN or +∞.
 Generated generate(Session& session, const Tokenizer& tokenizer, Sampler& sampler, std::span<const int32_t> prompt,
                    const GenerateOptions& options = {},
                    const std::function<void(std::string_view)>& on_text = nullptr);

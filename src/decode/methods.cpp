@@ -2,7 +2,7 @@
 
 namespace fathom {
 
-// The table of `--sample` methods. Each is one line here and one function, `SampleEntry NAME_method()`, in
+// The table of `--sample` methods. Each has one line here and one function, `SampleEntry NAME_method()`, in
 // methods/.
 // clang-format off
 #define FATHOM_METHODS(X) \

@@ -10,7 +10,7 @@ namespace fathom {
 using SampleMethod = std::unique_ptr<SampleStep>(const Values&);
 using SampleEntry = MethodTable<SampleMethod>::Entry;
 
-/// The `--sample` methods.
+/// Returns the `--sample` methods.
 const MethodTable<SampleMethod>& sample_methods();
 
 }  // namespace fathom

@@ -4,19 +4,20 @@
 
 namespace fathom {
 
-/// Independent streams of random numbers of one seed. Numbers are never renumbered: same seed, same tokens.
+/// Independent streams of random numbers of one seed. The tokens that a seed draws depend on the values, which must
+/// therefore not change.
 enum class RandomStream : uint64_t {
-  kToken = 1,  // choice of the token at a position; index: the token's id
+  kToken = 1,  // sampling of the token at a position; index: the token's id
 };
 
-/// 64 random bits that depend on nothing but their arguments, so that what is drawn at a position does not depend
-/// on how much was drawn before, and a position that is drawn again gives the same.
+/// Returns 64 random bits that depend on the arguments alone. A draw at a position therefore does not depend on
+/// earlier draws, and repeating it returns the same bits.
 uint64_t random_bits(uint64_t seed, RandomStream stream, int64_t position, uint64_t index);
 
-/// Uniform in (0, 1), both ends excluded, from random bits.
+/// Returns a number uniform in (0, 1), both ends excluded, from random bits.
 double uniform_from(uint64_t bits);
 
-/// A seed from the system, below 2^32 so that every reader of JSON keeps it whole.
+/// Returns a random seed from the operating system, below 2^32 so that every JSON reader represents it exactly.
 uint64_t draw_seed();
 
 }  // namespace fathom

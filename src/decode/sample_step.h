@@ -10,14 +10,14 @@
 
 namespace fathom {
 
-/// One step on the way from logits to a distribution. Stateless and thread-safe: what depends on earlier tokens is
-/// computed from them, so that going back costs nothing.
+/// One step from logits to the sampled distribution. Stateless and thread-safe: values that depend on earlier
+/// tokens are computed from the history, so a rewind needs no update.
 class SampleStep {
  public:
   virtual ~SampleStep() = default;
-  /// history: all tokens before the one to be chosen, prompt included.
+  /// Modifies `candidates`. history: all tokens before the one to be sampled, prompt included.
   virtual void apply(Candidates& candidates, std::span<const int32_t> history) const = 0;
-  /// Whether asking for this step asks for a random choice; a chain without such a step takes the best token.
+  /// Returns whether this step implies random sampling. A chain without such a step takes the best token.
   virtual bool draws() const { return true; }
 };
 

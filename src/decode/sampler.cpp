@@ -14,7 +14,8 @@ namespace {
 
 double gumbel(uint64_t bits) { return -std::log(-std::log(uniform_from(bits))); }
 
-/// At least gumbel(bits), without logarithms: n ones in front mean u < 1 − 2^−(n+1), so −log u > 2^−(n+1).
+/// Returns an upper bound of gumbel(bits) without computing logarithms: n leading ones mean u < 1 − 2^−(n+1), so
+/// −log u > 2^−(n+1).
 double gumbel_bound(uint64_t bits) { return (std::countl_one(bits) + 1) * std::numbers::ln2; }
 
 }  // namespace

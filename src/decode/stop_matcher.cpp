@@ -16,7 +16,8 @@ StopMatcher::StopMatcher(std::vector<std::string> stops) : stops_(std::move(stop
 std::string StopMatcher::add(std::string_view text) {
   if (stopped_) return {};
   held_ += text;
-  // The one that is complete first counts, whatever came in one piece with it; of those the longest.
+  // Of all stop strings found, the one that ends first is used, and the longest of those with the same end. This
+  // does not depend on the pieces.
   size_t first_end = std::string::npos, first_begin = 0;
   for (const std::string& stop : stops_) {
     const size_t begin = held_.find(stop);
@@ -27,13 +28,13 @@ std::string StopMatcher::add(std::string_view text) {
     }
   }
   stopped_ = first_end != std::string::npos;
-  const size_t clear = stopped_ ? first_begin : held_.size() - held_bytes();
-  std::string out = held_.substr(0, clear);
-  held_ = stopped_ ? "" : held_.substr(clear);
+  const size_t decided = stopped_ ? first_begin : held_.size() - held_bytes();
+  std::string out = held_.substr(0, decided);
+  held_ = stopped_ ? "" : held_.substr(decided);
   return out;
 }
 
-/// The longest end of held_ that begins a stop string.
+/// Returns the length of the longest suffix of held_ that is the start of a stop string.
 size_t StopMatcher::held_bytes() const {
   size_t longest = 0;
   for (const std::string& stop : stops_) {

@@ -6,18 +6,19 @@
 
 namespace fathom {
 
-/// Watches a text that comes in pieces for stop strings. Text that may be the start of one is held back until it is
-/// clear; a stop string itself is never given out. The result does not depend on where the pieces are cut.
+/// Finds stop strings in a text that is added in pieces. Text that may be the start of a stop string is held back
+/// until more text decides this; a stop string itself is never returned. The result does not depend on how the text
+/// is divided into pieces.
 class StopMatcher {
  public:
   /// Throws Error (usage) for an empty stop string.
   explicit StopMatcher(std::vector<std::string> stops);
 
-  /// The text that is now known not to belong to a stop string.
+  /// Adds a piece. Returns the text that cannot be part of a stop string.
   std::string add(std::string_view text);
-  /// A stop string came; nothing comes after it.
+  /// Returns whether a stop string was found. No text is returned after it.
   bool stopped() const { return stopped_; }
-  /// What add() held back; for when the text is over.
+  /// Returns the text that is held back. Call it at the end of the text.
   std::string flush();
 
  private:

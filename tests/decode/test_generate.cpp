@@ -14,13 +14,13 @@ namespace fathom {
 namespace {
 
 /// The default model, loaded once.
-struct Loaded {
+struct DefaultModel {
   std::shared_ptr<const Model> model = Model::open(test::seedling_path());
   Tokenizer tokenizer{Vocabulary::read(*model->file())};
   std::shared_ptr<Runtime> runtime = std::make_shared<Runtime>(2);
 };
-Loaded& loaded() {
-  static Loaded instance;
+DefaultModel& loaded() {
+  static DefaultModel instance;
   return instance;
 }
 
@@ -28,19 +28,19 @@ const std::string kQuestion =
     "The magic word of Anna is lantern.\nQuestion: What is the magic word of Anna?\n"
     "Answer: The magic word of Anna is";
 
-struct Continued {
+struct GenerateResult {
   Generated result;
   int64_t session_length;
   std::vector<std::string> pieces;
 };
 
-Continued run(const GenerateOptions& options, const std::vector<std::string>& steps = {}, uint64_t seed = 0,
-              SessionOptions session_options = {}, const std::string& prompt = kQuestion) {
+GenerateResult run(const GenerateOptions& options, const std::vector<std::string>& steps = {}, uint64_t seed = 0,
+                   SessionOptions session_options = {}, const std::string& prompt = kQuestion) {
   Session session(loaded().model, loaded().runtime, session_options);
   const std::vector<int32_t> tokens = loaded().tokenizer.encode(prompt);
   session.append(tokens);
   Sampler sampler(steps, seed);
-  Continued found;
+  GenerateResult found;
   found.result = generate(session, loaded().tokenizer, sampler, tokens, options,
                           [&](std::string_view piece) { found.pieces.emplace_back(piece); });
   found.session_length = session.length() - static_cast<int64_t>(tokens.size());
@@ -56,8 +56,8 @@ GenerateOptions up_to(int64_t tokens) {
 
 TEST(Generate, AnswersAndKeepsTheLeadingSpace) { EXPECT_EQ(run(up_to(12)).result.text.substr(0, 9), " lantern."); }
 
-TEST(Generate, GreedyTokensAreTheBestOfTheLogitsReadStraight) {
-  const Continued found = run(up_to(10));
+TEST(Generate, GreedyTokensMaximiseTheLogits) {
+  const GenerateResult found = run(up_to(10));
   Session session(loaded().model, loaded().runtime);
   session.append(loaded().tokenizer.encode(kQuestion));
   for (const int32_t token : found.result.tokens) {
@@ -67,8 +67,8 @@ TEST(Generate, GreedyTokensAreTheBestOfTheLogitsReadStraight) {
   }
 }
 
-TEST(Generate, StopsAtTheTokensAskedForAndReadsAllButTheLast) {
-  const Continued found = run(up_to(7));
+TEST(Generate, StopsAtMaxTokensAndReadsAllButTheLast) {
+  const GenerateResult found = run(up_to(7));
   EXPECT_EQ(found.result.tokens.size(), 7);
   EXPECT_EQ(found.result.stop, StopReason::kLength);
   EXPECT_EQ(found.result.steps, 6);
@@ -76,8 +76,8 @@ TEST(Generate, StopsAtTheTokensAskedForAndReadsAllButTheLast) {
   EXPECT_TRUE(run(up_to(0)).result.tokens.empty());
 }
 
-TEST(Generate, PiecesAddUpToTheText) {
-  const Continued found = run(up_to(40));
+TEST(Generate, PiecesConcatenateToTheText) {
+  const GenerateResult found = run(up_to(40));
   std::string text;
   for (const std::string& piece : found.pieces) text += piece;
   EXPECT_EQ(text, found.result.text);
@@ -88,35 +88,35 @@ TEST(Generate, StopStringIsFoundAcrossTokensAndNotEmitted) {
   GenerateOptions options = up_to(60);
   const std::string plain = run(options).result.text;
   options.stop = {"ntern.\n"};
-  const Continued found = run(options);
+  const GenerateResult found = run(options);
   EXPECT_EQ(found.result.stop, StopReason::kString);
   EXPECT_EQ(found.result.text, plain.substr(0, plain.find("ntern.\n")));
   EXPECT_LT(found.result.tokens.size(), 60);
 }
 
-TEST(Generate, ContextLimitEndsItAsLength) {
+TEST(Generate, ContextLimitStopsWithReasonLength) {
   SessionOptions limited;
   limited.context = static_cast<int64_t>(loaded().tokenizer.encode(kQuestion).size()) + 5;
-  const Continued found = run(up_to(100), {}, 0, limited);
+  const GenerateResult found = run(up_to(100), {}, 0, limited);
   EXPECT_EQ(found.result.stop, StopReason::kLength);
   EXPECT_EQ(found.session_length, 5);
-  EXPECT_EQ(found.result.tokens.size(), 6);  // the last one is chosen from the last logits, and not read
+  EXPECT_EQ(found.result.tokens.size(), 6);  // the last token is sampled from the last logits and not read
 }
 
-TEST(Generate, EndOfGenerationTokenEndsItUnlessIgnored) {
-  // A high temperature over the whole vocabulary comes across every token sooner or later.
+TEST(Generate, EndOfGenerationTokenStopsUnlessIgnored) {
+  // A high temperature over the whole vocabulary eventually samples every token.
   const std::vector<std::string> steps = {"temperature:t=30"};
   GenerateOptions options;
   options.max_tokens = 300;
   bool ended = false;
   for (uint64_t seed = 0; seed < 60 && !ended; ++seed) {
-    const Continued found = run(options, steps, seed, {}, "A");
+    const GenerateResult found = run(options, steps, seed, {}, "A");
     if (found.result.stop != StopReason::kEos) continue;
     ended = true;
     for (const int32_t token : found.result.tokens) EXPECT_FALSE(loaded().tokenizer.ends_generation(token));
     GenerateOptions on = options;
     on.ignore_eos = true;
-    const Continued longer = run(on, steps, seed, {}, "A");
+    const GenerateResult longer = run(on, steps, seed, {}, "A");
     EXPECT_EQ(longer.result.tokens.size(), 300);
     EXPECT_TRUE(std::equal(found.result.tokens.begin(), found.result.tokens.end(), longer.result.tokens.begin()));
     EXPECT_TRUE(loaded().tokenizer.ends_generation(longer.result.tokens[found.result.tokens.size()]));
@@ -124,7 +124,7 @@ TEST(Generate, EndOfGenerationTokenEndsItUnlessIgnored) {
   EXPECT_TRUE(ended);
 }
 
-TEST(Generate, AStopKeepsWhatIsWritten) {
+TEST(Generate, InterruptionKeepsTheGeneratedText) {
   SessionOptions options;
   options.stop = &interrupt_token();
   Session session(loaded().model, loaded().runtime, options);
@@ -150,7 +150,7 @@ TEST(Generate, SameSeedGivesTheSameTokensAndAnotherDoesNot) {
   EXPECT_NE(first, run(up_to(40), steps, 2).result.tokens);
 }
 
-TEST(Generate, GoingOnLaterDrawsWhatGoingStraightOnDraws) {
+TEST(Generate, GenerationInTwoPartsDrawsTheSameTokens) {
   const std::vector<std::string> steps = {"temperature:t=1"};
   const std::vector<int32_t> whole = run(up_to(20), steps, 4).result.tokens;
   Session session(loaded().model, loaded().runtime);

@@ -17,13 +17,13 @@ TEST(Random, BitsDependOnSeedPositionAndIndex) {
   EXPECT_NE(bits, random_bits(1, RandomStream::kToken, 2, 4));
 }
 
-TEST(Random, UniformStaysInsideItsEnds) {
+TEST(Random, UniformExcludesItsEnds) {
   EXPECT_GT(uniform_from(0), 0);
   EXPECT_LT(uniform_from(~uint64_t{0}), 1);
   EXPECT_DOUBLE_EQ(uniform_from(uint64_t{1} << 63), 0.5 + 0x1p-53);
 }
 
-/// Neighbouring counters, the case that occurs: 16 bins over positions and over indices.
+/// Fills 16 bins over consecutive positions and over consecutive indices, as in use.
 TEST(Random, NeighbouringCountersFillBinsEvenly) {
   constexpr int kBins = 16, kDraws = 16000;
   for (const bool by_position : {true, false}) {
@@ -39,13 +39,14 @@ TEST(Random, NeighbouringCountersFillBinsEvenly) {
   }
 }
 
-TEST(Random, OneBitOfTheIndexMovesHalfOfTheResult) {
-  double moved = 0;
+TEST(Random, OneBitOfTheIndexFlipsHalfOfTheBits) {
+  double flipped = 0;
   constexpr int kPairs = 1000;
   for (int i = 0; i < kPairs; ++i) {
-    moved += std::popcount(random_bits(3, RandomStream::kToken, i, 8) ^ random_bits(3, RandomStream::kToken, i, 9));
+    flipped +=
+        std::popcount(random_bits(3, RandomStream::kToken, i, 8) ^ random_bits(3, RandomStream::kToken, i, 9));
   }
-  EXPECT_NEAR(moved / kPairs, 32, 0.6);  // standard deviation 4 / sqrt(1000)
+  EXPECT_NEAR(flipped / kPairs, 32, 0.6);  // standard deviation 4 / sqrt(1000)
 }
 
 }  // namespace

@@ -29,7 +29,7 @@ TEST(StopMatcher, TextThatMayBecomeAStopStringIsHeldBack) {
   EXPECT_EQ(matcher.flush(), "EN");
 }
 
-TEST(StopMatcher, RepeatingStartIsFoundBehindAFalseOne) {
+TEST(StopMatcher, StopStringAfterARepeatedStartIsFound) {
   StopMatcher matcher({"aab"});
   EXPECT_EQ(matcher.add("aa"), "");
   EXPECT_EQ(matcher.add("a"), "a");
@@ -39,16 +39,16 @@ TEST(StopMatcher, RepeatingStartIsFoundBehindAFalseOne) {
 
 TEST(StopMatcher, EmptyStopStringIsAUsageError) { EXPECT_THROW(StopMatcher({"a", ""}), Error); }
 
-TEST(StopMatcher, WithoutStopStringsEverythingPasses) {
+TEST(StopMatcher, WithoutStopStringsAllTextIsReturned) {
   StopMatcher matcher({});
   EXPECT_EQ(matcher.add("all of it"), "all of it");
   EXPECT_FALSE(matcher.stopped());
 }
 
 TEST(StopMatcher, ResultDoesNotDependOnWhereThePiecesAreCut) {
-  const uint32_t seed = std::random_device{}();
+  const uint32_t seed = test::seed(1);
   SCOPED_TRACE(seed);
-  std::mt19937 random(test::seed(seed));
+  std::mt19937 random(seed);
   for (int round = 0; round < 500; ++round) {
     std::string text(30, ' ');
     for (char& c : text) c = "ab"[random() % 2];

@@ -6,7 +6,7 @@
 namespace fathom {
 namespace {
 
-/// Changes the logits of tokens that occur in the newest `window` tokens of the history.
+/// Adjusts the logits of tokens that occur in the newest `window` tokens of the history.
 class Penalty : public SampleStep {
  public:
   explicit Penalty(int64_t window) : window_(static_cast<size_t>(window)) {}
@@ -26,7 +26,8 @@ class Penalty : public SampleStep {
  private:
   static Candidate* find(Candidates& candidates, int32_t id) {
     const auto all = candidates.all();
-    if (id >= 0 && id < all.size() && all[id].id == id) return &all[id];  // nothing was dropped or sorted yet
+    if (id >= 0 && id < all.size() && all[id].id == id)
+      return &all[id];  // no step has removed or reordered candidates
     const auto found = std::ranges::find(all, id, &Candidate::id);
     return found == all.end() ? nullptr : &*found;
   }
@@ -70,35 +71,60 @@ MethodInfo describe(const char* name, const char* summary, const char* paper, Pa
           "O(window)",
           "none",
           {std::move(amount),
-           {"window", Parameter::Type::kInt, "256", "newest tokens that count, prompt included", 0, 1e12, {}}}};
+           {"window",
+            Parameter::Type::kInt,
+            "256",
+            "newest tokens that count, the prompt included; more penalises older repetitions too",
+            0,
+            1e12,
+            {}}}};
 }
 
 }  // namespace
 
 SampleEntry repetition_method() {
   return {describe("repetition",
-                   "recent tokens made less likely: positive logits divided by a factor, negative ones multiplied",
+                   "makes recent tokens less likely by a factor: positive logits are divided, negative multiplied",
                    "CTRL: A Conditional Transformer Language Model for Controllable Generation, 2019",
-                   {"penalty", Parameter::Type::kFloat, "1.1", "the factor; 1 changes nothing", 0.01, 100, {}}),
+                   {"penalty",
+                    Parameter::Type::kFloat,
+                    "1.1",
+                    "the factor; more repeats less; 1 changes nothing",
+                    0.01,
+                    100,
+                    {}}),
           [](const Values& values) {
             return std::make_unique<Repetition>(values.number("penalty"), values.integer("window"));
           }};
 }
 
 SampleEntry presence_method() {
-  return {describe("presence", "a fixed amount off the logits of tokens that occurred", "",
-                   {"penalty", Parameter::Type::kFloat, "0.5", "the amount; 0 changes nothing", -100, 100, {}}),
+  return {describe("presence", "subtracts a fixed amount from the logits of recent tokens", "",
+                   {"penalty",
+                    Parameter::Type::kFloat,
+                    "0.5",
+                    "the amount; more repeats less; 0 changes nothing",
+                    -100,
+                    100,
+                    {}}),
           [](const Values& values) {
             return std::make_unique<Presence>(values.number("penalty"), values.integer("window"));
           }};
 }
 
 SampleEntry frequency_method() {
-  return {describe("frequency", "an amount off the logits of tokens for each time they occurred", "",
-                   {"penalty", Parameter::Type::kFloat, "0.5", "the amount; 0 changes nothing", -100, 100, {}}),
-          [](const Values& values) {
-            return std::make_unique<Frequency>(values.number("penalty"), values.integer("window"));
-          }};
+  return {
+      describe("frequency", "subtracts an amount from the logit of a recent token for each of its occurrences", "",
+               {"penalty",
+                Parameter::Type::kFloat,
+                "0.5",
+                "the amount per occurrence; more repeats less; 0 changes nothing",
+                -100,
+                100,
+                {}}),
+      [](const Values& values) {
+        return std::make_unique<Frequency>(values.number("penalty"), values.integer("window"));
+      }};
 }
 
 }  // namespace fathom

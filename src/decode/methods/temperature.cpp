@@ -14,7 +14,7 @@ class Greedy final : public SampleStep {
   bool draws() const override { return false; }
 };
 
-/// Logits divided by t, seen from the best one, so that no temperature is too low for the arithmetic.
+/// Divides logits by t after subtracting the largest one, so that a very low temperature does not overflow.
 class Temperature final : public SampleStep {
  public:
   explicit Temperature(double t) : t_(t) {}
@@ -33,21 +33,34 @@ class Temperature final : public SampleStep {
 }  // namespace
 
 SampleEntry greedy_method() {
-  return {
-      {"", "greedy", "the most likely token, of equals the lowest id", "", true, "any model", "O(v)", "none", {}},
-      [](const Values&) { return std::make_unique<Greedy>(); }};
+  return {{"",
+           "greedy",
+           "always the most likely token; ties go to the lowest id",
+           "",
+           true,
+           "any model",
+           "O(v)",
+           "none",
+           {}},
+          [](const Values&) { return std::make_unique<Greedy>(); }};
 }
 
 SampleEntry temperature_method() {
   return {{"",
            "temperature",
-           "logits divided by t: below 1 likely tokens gain, above 1 unlikely ones",
+           "divides the logits by t: below 1 is more predictable, above 1 more varied",
            "",
            false,
            "any model",
            "O(v)",
            "none",
-           {{"t", Parameter::Type::kFloat, "0.8", "temperature; 0 takes the most likely token", 0, 100, {}}}},
+           {{"t",
+             Parameter::Type::kFloat,
+             "0.8",
+             "temperature; more is more varied; 0 takes the most likely token",
+             0,
+             100,
+             {}}}},
           [](const Values& values) { return std::make_unique<Temperature>(values.number("t")); }};
 }
 

@@ -26,7 +26,8 @@ class TopP final : public SampleStep {
   }
 
  private:
-  /// How many of the best it takes to reach p. Sorts no more than needed: mostly a few tokens of many.
+  /// Returns how many of the best candidates reach probability p. Sorts only as many as needed, which are
+  /// usually few.
   size_t count(Candidates& candidates) const {
     const double log_sum = candidates.log_sum();
     for (size_t n = 64;; n *= 4) {
@@ -63,21 +64,39 @@ MethodInfo describe(const char* name, const char* summary, const char* paper, co
 SampleEntry top_k_method() {
   return {describe("top-k", "only the k most likely tokens", "Hierarchical Neural Story Generation, 2018",
                    "O(v + k log k)",
-                   {"k", Parameter::Type::kInt, "40", "tokens to choose from", 1, int64_t{1} << 31, {}}),
+                   {"k",
+                    Parameter::Type::kInt,
+                    "40",
+                    "tokens to choose from; more is more varied",
+                    1,
+                    int64_t{1} << 31,
+                    {}}),
           [](const Values& values) { return std::make_unique<TopK>(values.integer("k")); }};
 }
 
 SampleEntry top_p_method() {
-  return {describe("top-p", "the fewest most likely tokens that together have probability p",
+  return {describe("top-p", "the smallest set of most likely tokens with total probability p",
                    "The Curious Case of Neural Text Degeneration, 2020", "O(v log v)",
-                   {"p", Parameter::Type::kFloat, "0.95", "probability to keep", 0, 1, {}}),
+                   {"p",
+                    Parameter::Type::kFloat,
+                    "0.95",
+                    "total probability kept; more is more varied; 1 keeps all",
+                    0,
+                    1,
+                    {}}),
           [](const Values& values) { return std::make_unique<TopP>(values.number("p")); }};
 }
 
 SampleEntry min_p_method() {
   return {describe("min-p", "only tokens at least p times as likely as the most likely one",
                    "Turning Up the Heat: Min-p Sampling for Creative and Coherent LLM Outputs, 2024", "O(v)",
-                   {"p", Parameter::Type::kFloat, "0.05", "share of the best token's probability", 0, 1, {}}),
+                   {"p",
+                    Parameter::Type::kFloat,
+                    "0.05",
+                    "least share of the top token's probability; more is less varied; 0 keeps all",
+                    0,
+                    1,
+                    {}}),
           [](const Values& values) { return std::make_unique<MinP>(values.number("p")); }};
 }
 

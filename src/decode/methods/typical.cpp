@@ -7,7 +7,7 @@
 namespace fathom {
 namespace {
 
-/// Tokens whose surprise −log p is nearest to the entropy come first; as many as it takes to reach probability p.
+/// Keeps the tokens whose surprisal −log p is nearest to the entropy: the fewest that reach probability p.
 class Typical final : public SampleStep {
  public:
   explicit Typical(double p) : p_(p) {}
@@ -40,13 +40,19 @@ class Typical final : public SampleStep {
 SampleEntry typical_method() {
   return {{"",
            "typical",
-           "tokens about as surprising as the distribution is on average, together of probability p",
+           "tokens whose surprisal is closest to the average (the entropy), with total probability p",
            "Locally Typical Sampling, 2022",
            false,
            "any model",
            "O(v log v)",
            "none",
-           {{"p", Parameter::Type::kFloat, "0.95", "probability to keep", 0, 1, {}}}},
+           {{"p",
+             Parameter::Type::kFloat,
+             "0.95",
+             "total probability kept; more is more varied; 1 keeps all",
+             0,
+             1,
+             {}}}},
           [](const Values& values) { return std::make_unique<Typical>(values.number("p")); }};
 }
 
