@@ -2,7 +2,7 @@
 
 namespace fathom {
 
-// The table of `--read` methods. Each is one line here and one function, `ReadEntry NAME_method()`, in methods/.
+// Each `--read` method has one line here and one function, `ReadEntry NAME_method()`, in methods/.
 // clang-format off
 #define FATHOM_METHODS(X) \
   X(gemfilter) \

@@ -10,7 +10,7 @@ namespace fathom {
 using ReadMethod = std::unique_ptr<Reader>(const Values&);
 using ReadEntry = MethodTable<ReadMethod>::Entry;
 
-/// The `--read` methods; "whole" makes none (null).
+/// Returns the table of `--read` methods. "whole" makes a null reader.
 const MethodTable<ReadMethod>& read_methods();
 
 }  // namespace fathom

@@ -12,24 +12,26 @@
 
 namespace fathom {
 
-/// A model that reads parts of a text.
+/// The model that a Reader reads with.
 struct ReaderContext {
-  std::function<Session(int layers)> session;  // a new, empty one of the model's first layers; 0: all
+  /// Returns an empty session that runs the first `layers` layers of the model; 0: all.
+  std::function<Session(int layers)> session;
   const Tokenizer& tokenizer;
-  int64_t window = 0;                            // tokens that the model reads at once and that it was trained on
-  std::function<void(int64_t tokens)> progress;  // tokens read so far; may throw to end it; empty: none
+  int64_t window = 0;  // tokens read at once, at most the model's trained length
+  /// Receives the number of tokens read so far. May throw to cancel; may be empty.
+  std::function<void(int64_t tokens)> progress;
 };
 
-/// Reads a text that may be far longer than the model's window, part by part, and keeps of it what a question
+/// Reads a text that may be far longer than the model's window in parts, and selects the parts that a question
 /// needs. Thread-safe.
 class Reader {
  public:
   virtual ~Reader() = default;
-  /// What of `context` the model is to answer from, in the order of the text; `question` comes behind it. With the
-  /// question it has at most the window's tokens; a text that may all be kept is returned as it is. Throws Error if
-  /// the question leaves no room for a text.
+  /// Returns the parts of `context` that the model needs to answer, in the order of the text. The caller appends
+  /// `question` to them. The result and the question together have at most `model.window` tokens. Returns the whole
+  /// context if it fits. Throws Error if the question leaves no room for a text.
   virtual std::string read(std::string_view context, std::string_view question,
-                           const ReaderContext& with) const = 0;
+                           const ReaderContext& model) const = 0;
 };
 
 }  // namespace fathom

@@ -8,11 +8,11 @@
 namespace fathom {
 namespace {
 
-constexpr size_t kLeastBytes = 9;   // of a sentence
-constexpr int64_t kAnswer = 64;     // tokens of the window that are left for the answer
-constexpr int64_t kLeastRoom = 16;  // tokens of text below which reading makes no sense
+constexpr size_t kMinSentenceBytes = 9;  // shorter fragments are appended to the sentence before them
+constexpr int64_t kAnswerTokens = 64;    // of the window, reserved for the answer
+constexpr int64_t kMinTextTokens = 16;   // required room for a text
 
-/// Bytes of the mark that ends a sentence at `at`; 0: none.
+/// Returns the length in bytes of the punctuation mark or line end at `at`; 0 if there is none.
 size_t end_mark(std::string_view text, size_t at) {
   if (std::string_view(":.?!\n").find(text[at]) != std::string_view::npos) return 1;
   for (const std::string_view mark : {"\uff1a", "\u3002", "\uff1f", "\uff01"}) {
@@ -28,8 +28,7 @@ std::vector<std::string_view> sentences_of(std::string_view text) {
   size_t begin = 0;
   const auto add = [&](size_t end) {
     if (end == begin) return;
-    // a fragment goes with the sentence before it
-    if (end - begin < kLeastBytes && !sentences.empty() && !sentences.back().ends_with('\n')) {
+    if (end - begin < kMinSentenceBytes && !sentences.empty() && !sentences.back().ends_with('\n')) {
       sentences.back() = {sentences.back().data(), sentences.back().size() + end - begin};
     } else {
       sentences.push_back(text.substr(begin, end - begin));
@@ -48,11 +47,11 @@ std::vector<std::string_view> sentences_of(std::string_view text) {
   return sentences;
 }
 
-std::vector<Unit> units_of(std::string_view text, const Tokenizer& tokenizer, int64_t most) {
-  std::vector<Unit> units;
+std::vector<TextUnit> text_units(std::string_view text, const Tokenizer& tokenizer, int64_t max_tokens) {
+  std::vector<TextUnit> units;
   const std::function<void(std::string_view)> add = [&](std::string_view part) {
     std::vector<int32_t> tokens = tokenizer.encode(part, {.add_bos_eos = false});
-    if (std::ssize(tokens) <= most || part.size() < 2) {
+    if (std::ssize(tokens) <= max_tokens || part.size() < 2) {
       units.push_back({part, std::move(tokens)});
       return;
     }
@@ -67,38 +66,39 @@ std::vector<Unit> units_of(std::string_view text, const Tokenizer& tokenizer, in
   return units;
 }
 
-std::string joined_units(const std::vector<Unit>& units, const std::vector<size_t>& chosen) {
+std::string join_units(const std::vector<TextUnit>& units, const std::vector<size_t>& chosen) {
   std::string text;
   for (const size_t i : chosen) text += units[i].text;
   return text;
 }
 
-ReadRun::ReadRun(std::string_view question, const ReaderContext& with, int64_t window)
-    : with_(with),
-      beginning_(bos_tokens(with.tokenizer)),
-      question_(with.tokenizer.encode(question, {.add_bos_eos = false})) {
-  const auto special = first_text_token() + kAnswer;
-  room_ = window - std::ssize(question_) - special;
-  if (room_ < kLeastRoom) {
-    fail("the question has ", question_.size(), " tokens, which leaves no room for a text in a window of ", window,
-         " tokens (", special, " are kept for the answer)");
+WindowReader::WindowReader(std::string_view question, const ReaderContext& model, int64_t window)
+    : model_(model),
+      bos_(bos_tokens(model.tokenizer)),
+      question_(model.tokenizer.encode(question, {.add_bos_eos = false})) {
+  const auto reserved = first_text_token() + kAnswerTokens;
+  room_ = window - std::ssize(question_) - reserved;
+  if (room_ < kMinTextTokens) {
+    fail("the question has ", question_.size(), " tokens and leaves fewer than ", kMinTextTokens,
+         " for a text in a window of ", window, " tokens, of which ", reserved,
+         " are reserved for BOS and the answer");
   }
 }
 
-bool ReadRun::fits(std::string_view text) const {
-  return std::ssize(with_.tokenizer.encode(text, {.add_bos_eos = false})) <= room_;
+bool WindowReader::fits(std::string_view text) const {
+  return std::ssize(model_.tokenizer.encode(text, {.add_bos_eos = false})) <= room_;
 }
 
-Session ReadRun::read(std::span<const int32_t> text, const std::function<void(Session&)>& before,
-                      const AppendOptions& options, int layers) {
-  Session session = with_.session(layers);
+Session WindowReader::read(std::span<const int32_t> text, const std::function<void(Session&)>& before,
+                           const AppendOptions& options, int layers) {
+  Session session = model_.session(layers);
   if (before) before(session);
-  std::vector<int32_t> tokens = beginning_;
+  std::vector<int32_t> tokens = bos_;
   tokens.insert(tokens.end(), text.begin(), text.end());
   tokens.insert(tokens.end(), question_.begin(), question_.end());
-  AppendOptions counted = options;
-  if (with_.progress) counted.progress = [this](int64_t done) { with_.progress(done_ + done); };
-  session.append(tokens, counted);
+  AppendOptions reported = options;
+  if (model_.progress) reported.progress = [this](int64_t done) { model_.progress(done_ + done); };
+  session.append(tokens, reported);
   done_ += std::ssize(tokens);
   return session;
 }

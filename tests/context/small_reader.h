@@ -11,7 +11,8 @@
 
 namespace fathom::test {
 
-/// A model of models/; the seedling was trained on 1,024 tokens and finds what it read before.
+/// A fixture with a small model of models/. fathom-seedling was trained on 1,024 tokens and finds facts in its
+/// context.
 class SmallReader : public testing::Test {
  protected:
   static void SetUpTestSuite() { open("fathom-seedling-q8_0.gguf"); }
@@ -21,7 +22,7 @@ class SmallReader : public testing::Test {
     runtime_ = std::make_shared<Runtime>(2);
   }
 
-  ReaderContext with(int64_t window = 1024) {
+  ReaderContext reader_context(int64_t window = 1024) {
     return {[this](int layers) { return Session(model_, runtime_, {.layers = layers}); }, *tokenizer_, window,
             [this](int64_t done) { read_ = done; }};
   }
@@ -32,17 +33,17 @@ class SmallReader : public testing::Test {
   static inline std::shared_ptr<const Model> model_;
   static inline std::unique_ptr<const Tokenizer> tokenizer_;
   static inline std::shared_ptr<Runtime> runtime_;
-  int64_t read_ = 0;  // tokens
+  int64_t read_ = 0;  // tokens, as reported by the last progress call
 };
 
 inline constexpr const char* kQuestion =
     "\nQuestion: What is the secret code of Anna?\nAnswer: The secret code of Anna is";
 
-/// Dull sentences, all different, and at `place` of `count` the fact.
-inline std::string long_text(int count, int place) {
+/// Returns `count` different filler sentences, with the fact before the one at index `fact_index`.
+inline std::string long_text(int count, int fact_index) {
   std::string text;
   for (int i = 0; i < count; ++i) {
-    if (i == place) text += "The secret code of Anna is 483920. ";
+    if (i == fact_index) text += "The secret code of Anna is 483920. ";
     text += "The captain walked " + std::to_string(i) + " miles down to the river and spoke of the weather. ";
   }
   return text;

@@ -16,17 +16,17 @@ namespace {
 using test::kQuestion;
 using test::long_text;
 
-class GemFilter : public test::SmallReader {
+class GemFilterTest : public test::SmallReader {
  protected:
-  static std::string read(const std::string& spec, std::string_view text, const ReaderContext& with) {
-    return read_methods().make(spec)->read(text, kQuestion, with);
+  static std::string read(const std::string& spec, std::string_view text, const ReaderContext& model) {
+    return read_methods().make(spec)->read(text, kQuestion, model);
   }
   static std::vector<int32_t> encode(std::string_view text) {
     return tokenizer_->encode(text, {.add_bos_eos = false});
   }
 };
 
-/// Keeps the queries of a sequence's last token in one layer.
+/// Records the queries of a sequence's last token in one layer.
 class LastQueries final : public AttentionWatcher {
  public:
   LastQueries(int layer, int64_t tokens, int kv_heads) : of_head(kv_heads), layer_(layer), tokens_(tokens) {}
@@ -44,7 +44,7 @@ class LastQueries final : public AttentionWatcher {
   int64_t tokens_;
 };
 
-/// All keys of a head, [tokens, key_dim], rotated to their true positions in double precision.
+/// Returns all keys of a head, rotated to their positions in double precision: [tokens, key_dim].
 std::vector<double> keys_of(const PagedKv& kv, int head) {
   const PageShape& shape = kv.shape();
   const PositionRotations& rotations = kv.rotations();
@@ -66,13 +66,13 @@ std::vector<double> keys_of(const PagedKv& kv, int head) {
   return keys;
 }
 
-/// By the definition, of all tokens of a session: the sum over heads of q·k, or of its softmax, and then the mean
-/// of `width` neighbours.
+/// Returns the scores of all tokens by definition: q·k, or with `attention` its softmax, summed over heads and over
+/// `width` neighbours.
 std::vector<double> pooled_scores(const Session& session, int layer, const LastQueries& queries, int64_t width,
                                   bool attention) {
   const PagedKv& kv = session.sequence().kv(layer);
   const int64_t n = kv.tokens(), dim = kv.shape().key_dim;
-  std::vector<double> sums(n + width - 1), pooled(n);  // with zeros at both ends
+  std::vector<double> sums(n + width - 1), pooled(n);  // sums is padded with zeros at both ends
   for (int head = 0; head < kv.heads(); ++head) {
     const std::vector<double> keys = keys_of(kv, head);
     const std::vector<float>& q = queries.of_head[head];
@@ -89,7 +89,7 @@ std::vector<double> pooled_scores(const Session& session, int layer, const LastQ
   return pooled;
 }
 
-/// The text of the highest of `scores`, those of the tokens' own.
+/// Returns the text of the `count` tokens with the highest scores. scores: [ids].
 std::string text_of_best(const std::vector<int32_t>& ids, const double* scores, int64_t count,
                          const Tokenizer& tokenizer) {
   std::vector<int64_t> order(ids.size());
@@ -98,10 +98,10 @@ std::string text_of_best(const std::vector<int32_t>& ids, const double* scores, 
   std::ranges::sort(order.begin(), order.begin() + count);
   std::string text;
   for (int64_t i = 0; i < count; ++i) text += tokenizer.piece(ids[order[i]]);
-  return text.starts_with(' ') ? text.substr(1) : text;  // the tokenizer puts it there again
+  return text.starts_with(' ') ? text.substr(1) : text;  // encoding adds the space again
 }
 
-TEST_F(GemFilter, KeepsTheTextOfTheTokensWithTheHighestScores) {
+TEST_F(GemFilterTest, KeepsTheTextOfTheTokensWithTheHighestScores) {
   const std::string text = long_text(40, 17);
   const std::vector<int32_t> ids = encode(text), question = encode(kQuestion);
   std::vector<int32_t> all = bos_tokens(*tokenizer_);
@@ -120,59 +120,60 @@ TEST_F(GemFilter, KeepsTheTextOfTheTokensWithTheHighestScores) {
           std::string spec = concat("gemfilter:layer=", layer, ",budget=", count);
           if (pool != 5) spec += concat(",pool=", pool);
           if (attention) spec += ",by=attention";
-          EXPECT_EQ(read(spec, text, with()), text_of_best(ids, &scores[first], count, *tokenizer_)) << spec;
+          EXPECT_EQ(read(spec, text, reader_context()), text_of_best(ids, &scores[first], count, *tokenizer_))
+              << spec;
         }
       }
     }
   }
 }
 
-TEST_F(GemFilter, ATextWithoutMoreTokensThanAreKeptStaysAsItIs) {
+TEST_F(GemFilterTest, ATextWithinTheBudgetIsReturnedUnchanged) {
   const std::string text = long_text(30, 7);
   const int64_t n = count(text);
-  EXPECT_EQ(read(concat("gemfilter:budget=", n), text, with()), text);
-  EXPECT_EQ(read_, 0) << "nothing is to be chosen";
-  const std::string kept = read(concat("gemfilter:budget=", n - 1), text, with());
+  EXPECT_EQ(read(concat("gemfilter:budget=", n), text, reader_context()), text);
+  EXPECT_EQ(read_, 0) << "nothing is read";
+  const std::string kept = read(concat("gemfilter:budget=", n - 1), text, reader_context());
   EXPECT_LT(kept.size(), text.size());
-  EXPECT_EQ(read("gemfilter", "", with()), "");
+  EXPECT_EQ(read("gemfilter", "", reader_context()), "");
 }
 
-TEST_F(GemFilter, ReadsTheTextOnceInItsFirstLayers) {
+TEST_F(GemFilterTest, ReadsTheTextOnceInItsFirstLayers) {
   const std::string text = long_text(120, 70);
   std::vector<int> layers;
   int64_t progress = 0;
-  ReaderContext own = with();
-  own.session = [&](int first) {
+  ReaderContext custom = reader_context();
+  custom.session = [&](int first) {
     layers.push_back(first);
     return Session(model_, runtime_, {.layers = first});
   };
-  own.progress = [&](int64_t done) {
+  custom.progress = [&](int64_t done) {
     EXPECT_GT(done, progress);
     progress = done;
   };
-  read("gemfilter:layer=1,budget=100", text, own);
-  EXPECT_EQ(layers, (std::vector{0, 2})) << "the first only says how many layers there are";
+  read("gemfilter:layer=1,budget=100", text, custom);
+  EXPECT_EQ(layers, (std::vector{0, 2})) << "the first session is opened only to get the number of layers";
   EXPECT_EQ(progress, std::ssize(bos_tokens(*tokenizer_)) + count(text) + count(kQuestion));
   layers.clear();
   progress = 0;
-  read("gemfilter:budget=100", text, own);
-  EXPECT_EQ(layers, (std::vector{0, 3})) << "40 % of four layers come before the one that chooses";
+  read("gemfilter:budget=100", text, custom);
+  EXPECT_EQ(layers, (std::vector{0, 3})) << "40 % of four layers, rounded, precede the layer that selects";
 }
 
-TEST_F(GemFilter, WhatIsKeptFitsTheWindow) {
+TEST_F(GemFilterTest, TheResultFitsTheWindow) {
   const std::string text = long_text(150, 70);
   for (const int64_t window : {200, 500, 1024}) {
-    const std::string kept = read("gemfilter:budget=10k", text, with(window));
+    const std::string kept = read("gemfilter:budget=10k", text, reader_context(window));
     EXPECT_LE(count(kept) + count(kQuestion), window);
-    EXPECT_GE(count(kept) + count(kQuestion), window * 2 / 3) << "room is not left for nothing";
+    EXPECT_GE(count(kept) + count(kQuestion), window * 2 / 3) << "most of the window is used";
   }
 }
 
-TEST_F(GemFilter, CharactersAreKeptWholeAndInTheirOrder) {
+TEST_F(GemFilterTest, CharactersAreCompleteAndInOrder) {
   std::string text;
   for (int i = 0; i < 60; ++i) text += "Ω𝄞漢字 ünï " + std::to_string(i) + " 🙂🙃…\n";
   for (const int tokens : {5, 37, 200, 500}) {
-    const std::string kept = read(concat("gemfilter:layer=1,budget=", tokens), text, with());
+    const std::string kept = read(concat("gemfilter:layer=1,budget=", tokens), text, reader_context());
     EXPECT_EQ(utf8_valid_prefix(kept), kept.size());
     size_t at = 0;
     for (size_t i = 0; i < kept.size(); i += utf8_length(std::string_view(kept).substr(i))) {
@@ -184,30 +185,30 @@ TEST_F(GemFilter, CharactersAreKeptWholeAndInTheirOrder) {
   }
 }
 
-TEST_F(GemFilter, WhatAnEvictorEvictedIsNotKept) {
+TEST_F(GemFilterTest, EvictedTokensAreNotKept) {
   const std::string text = long_text(60, 50);
-  ReaderContext own = with();
-  own.session = [&](int layers) {
+  ReaderContext custom = reader_context();
+  custom.session = [&](int layers) {
     return Session(model_, runtime_, {.chunk = 128, .evict = "streaming:budget=256", .layers = layers});
   };
-  const std::string kept = read("gemfilter:layer=1,budget=60", text, own);
+  const std::string kept = read("gemfilter:layer=1,budget=60", text, custom);
   EXPECT_FALSE(kept.empty());
   EXPECT_EQ(kept.find(" 20 "), std::string::npos) << kept;
-  EXPECT_EQ(read("gemfilter:layer=1,budget=60", text, own), kept);
+  EXPECT_EQ(read("gemfilter:layer=1,budget=60", text, custom), kept);
 }
 
-class GemFilterOnReader : public GemFilter {
+class GemFilterWithFathomReader : public GemFilterTest {
  protected:
   static void SetUpTestSuite() { open("fathom-reader-q8_0.gguf"); }
 };
 
-/// Of six layers the fifth knows what the question is about; the first does not.
-TEST_F(GemFilterOnReader, AnEighthOfTheTextHoldsTheFactWhereTheLayerKnowsIt) {
+/// In this model of six layers, the fifth layer finds the fact that answers the question; the first layer does not.
+TEST_F(GemFilterWithFathomReader, AnEighthOfTheTextContainsTheFactForALayerThatFindsIt) {
   const auto found = [&](const std::string& spec) {
     int facts = 0;
     for (int depth = 0; depth < 5; ++depth) {
       const std::string text = long_text(80, depth * 16 + 3);
-      const std::string kept = read(spec, text, with(2048));
+      const std::string kept = read(spec, text, reader_context(2048));
       EXPECT_LT(kept.size(), text.size() / 6);
       facts += kept.find("483920") != std::string::npos;
     }
@@ -217,14 +218,15 @@ TEST_F(GemFilterOnReader, AnEighthOfTheTextHoldsTheFactWhereTheLayerKnowsIt) {
   EXPECT_LE(found("gemfilter:layer=0,budget=200,pool=15,by=attention"), 1);
 }
 
-TEST_F(GemFilter, ALayerThatIsNotThereIsRefused) {
+TEST_F(GemFilterTest, ALayerOutsideTheModelIsAUsageError) {
   for (const char* text : {"", "A short text."}) {
     try {
-      read("gemfilter:layer=4", text, with());
+      read("gemfilter:layer=4", text, reader_context());
       FAIL();
     } catch (const Error& error) {
       EXPECT_EQ(error.kind(), Error::Kind::kUsage);
-      EXPECT_NE(std::string(error.what()).find("there is no layer 4, the model has 4, 0 to 3"), std::string::npos)
+      EXPECT_NE(std::string(error.what()).find("layer: expected 0 to 3 (the model has 4 layers) or -1, found 4"),
+                std::string::npos)
           << error.what();
     }
   }

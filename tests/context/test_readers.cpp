@@ -12,7 +12,7 @@ using test::kQuestion;
 using test::long_text;
 using Readers = test::SmallReader;
 
-TEST(Sentences, TogetherTheyAreTheText) {
+TEST(Sentences, JoinedTheyAreTheText) {
   const std::string text =
       "One is here. Two? Yes! And a line\nthat breaks:\n\nthen 3.14 of it… 全角文はこれです。もう一つの文です？ "
       "end";
@@ -29,18 +29,19 @@ TEST(Sentences, TogetherTheyAreTheText) {
 
 const std::string kAll[] = {"infiniretri", "infiniretri:chunk=400,topk=50", "xl3m", "xl3m:chunk=200,by=mean"};
 
-TEST_F(Readers, ATextThatFitsIsReadAsItIs) {
+TEST_F(Readers, ATextThatFitsIsReturnedUnchanged) {
   const std::string text = long_text(6, 3);
-  for (const std::string& spec : kAll) EXPECT_EQ(read_methods().make(spec)->read(text, kQuestion, with()), text);
-  EXPECT_EQ(read_methods().make("xl3m")->read("", kQuestion, with()), "");
+  for (const std::string& spec : kAll)
+    EXPECT_EQ(read_methods().make(spec)->read(text, kQuestion, reader_context()), text);
+  EXPECT_EQ(read_methods().make("xl3m")->read("", kQuestion, reader_context()), "");
   EXPECT_EQ(read_methods().make("whole"), nullptr);
 }
 
-TEST_F(Readers, WhatIsKeptFitsAndIsSentencesOfTheTextInTheirOrder) {
+TEST_F(Readers, TheResultFitsAndConsistsOfSentencesInOrder) {
   const std::string text = long_text(150, 70);
   for (const std::string& spec : kAll) {
     SCOPED_TRACE(spec);
-    const std::string kept = read_methods().make(spec)->read(text, kQuestion, with());
+    const std::string kept = read_methods().make(spec)->read(text, kQuestion, reader_context());
     EXPECT_GT(kept.size(), 0u);
     EXPECT_LE(count(kept) + count(kQuestion), 1024);
     size_t at = 0;
@@ -49,53 +50,53 @@ TEST_F(Readers, WhatIsKeptFitsAndIsSentencesOfTheTextInTheirOrder) {
       ASSERT_NE(found, std::string::npos) << sentence;
       at = found + sentence.size();
     }
-    EXPECT_GE(read_, count(text)) << "all of it was read";
+    EXPECT_GE(read_, count(text)) << "the whole text was read";
     EXPECT_LE(read_, 4 * count(text));
-    EXPECT_EQ(read_methods().make(spec)->read(text, kQuestion, with()), kept);
+    EXPECT_EQ(read_methods().make(spec)->read(text, kQuestion, reader_context()), kept);
   }
 }
 
-TEST_F(Readers, UseTheKernelsOfTheirSessionsAlone) {
+TEST_F(Readers, UseOnlyTheKernelsOfTheirSessions) {
   const std::string text = long_text(60, 30);
   for (const std::string spec : {"gemfilter:budget=200", "gemfilter:budget=200,by=attention",
                                  "infiniretri:chunk=400,topk=50", "xl3m:chunk=200"}) {
     SCOPED_TRACE(spec);
-    const std::string expected = read_methods().make(spec)->read(text, kQuestion, with());
+    const std::string expected = read_methods().make(spec)->read(text, kQuestion, reader_context());
     const Kernels own = kernels();
     const auto runtime = std::make_shared<Runtime>(2, own);
-    ReaderContext with_own = with();
-    with_own.session = [&](int layers) { return Session(model_, runtime, {.layers = layers}); };
+    ReaderContext custom = reader_context();
+    custom.session = [&](int layers) { return Session(model_, runtime, {.layers = layers}); };
     const test::WatchedKernels watched;
-    EXPECT_EQ(read_methods().make(spec)->read(text, kQuestion, with_own), expected);
+    EXPECT_EQ(read_methods().make(spec)->read(text, kQuestion, custom), expected);
     EXPECT_EQ(watched.calls(), 0) << "calls through the process-wide table";
   }
 }
 
-TEST_F(Readers, TheFactIsKeptAndTheRestIsNot) {
-  for (const auto& [spec, least] : {std::pair("infiniretri", 6), std::pair("xl3m:chunk=256", 6)}) {
+TEST_F(Readers, TheFactIsKeptAndMostOfTheRestIsNot) {
+  for (const auto& [spec, min_found] : {std::pair("infiniretri", 6), std::pair("xl3m:chunk=256", 6)}) {
     int found = 0;
     for (int depth = 0; depth < 10; ++depth) {
-      const std::string text = long_text(200, depth * 20 + 5);  // five windows
-      const std::string kept = read_methods().make(spec)->read(text, kQuestion, with());
+      const std::string text = long_text(200, depth * 20 + 5);  // as long as five windows
+      const std::string kept = read_methods().make(spec)->read(text, kQuestion, reader_context());
       found += kept.find("483920") != std::string::npos;
-      EXPECT_LT(kept.size(), text.size() / 3);  // chance would keep the fact in fewer than 4 of 10
+      EXPECT_LT(kept.size(), text.size() / 3);  // a random choice would keep the fact in fewer than 4 of 10 texts
     }
-    EXPECT_GE(found, least) << spec;
+    EXPECT_GE(found, min_found) << spec;
   }
 }
 
-TEST_F(Readers, AnyBytesAreATextAndAWindowMayBeTooSmall) {
+TEST_F(Readers, AnyBytesAreReadAndAQuestionTooLongIsAnError) {
   std::string bytes(2500, '\0');
   for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<char>(i * 7919 >> 3);
   const std::string one_word(4000, 'x');
   for (const std::string& spec : kAll) {
     const auto reader = read_methods().make(spec);
     for (const std::string& text : {bytes, one_word}) {
-      const std::string kept = reader->read(text, kQuestion, with());
+      const std::string kept = reader->read(text, kQuestion, reader_context());
       EXPECT_LE(count(kept) + count(kQuestion), 1024) << spec;
     }
     try {
-      reader->read(one_word, long_text(100, 1), with());
+      reader->read(one_word, long_text(100, 1), reader_context());
       FAIL() << spec;
     } catch (const Error& error) {
       EXPECT_NE(std::string(error.what()).find("the question has"), std::string::npos) << error.what();

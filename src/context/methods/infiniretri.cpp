@@ -1,5 +1,5 @@
-// A window slides over the text; the last layer's attention from the question picks the sentences that are carried
-// on.
+// Reads the text in windows. The sentences that the question attends to most in the last layer are kept and read
+// again with the next window.
 #include <algorithm>
 #include <numeric>
 
@@ -12,7 +12,7 @@
 namespace fathom {
 namespace {
 
-/// Sums of each token's neighbours within a phrase of `width` tokens.
+/// Returns for each token the sum of the scores of the `width` tokens around it.
 std::vector<double> phrase_sums(const std::vector<double>& scores, int64_t width) {
   std::vector<double> sums(scores.size() + 1);
   std::partial_sum(scores.begin(), scores.end(), sums.begin() + 1);
@@ -30,46 +30,48 @@ class InfiniRetri final : public Reader {
   explicit InfiniRetri(const Values& values)
       : chunk_(values.integer("chunk")), topk_(values.integer("topk")), phrase_(values.integer("phrase")) {}
 
-  std::string read(std::string_view context, std::string_view question, const ReaderContext& with) const override {
-    ReadRun run(question, with, chunk_ > 0 ? std::min(chunk_, with.window) : with.window);
-    if (run.fits(context)) return std::string(context);
-    const std::vector<Unit> units = units_of(context, with.tokenizer, run.room() / 4);
+  std::string read(std::string_view context, std::string_view question, const ReaderContext& model) const override {
+    WindowReader reader(question, model, chunk_ > 0 ? std::min(chunk_, model.window) : model.window);
+    if (reader.fits(context)) return std::string(context);
+    const std::vector<TextUnit> units = text_units(context, model.tokenizer, reader.room() / 4);
     std::vector<size_t> carried;
     for (size_t next = 0; next < units.size();) {
       int64_t used = count(units, carried);
       const size_t begin = next;
-      while (next < units.size() && (next == begin || used + std::ssize(units[next].tokens) <= run.room())) {
+      while (next < units.size() && (next == begin || used + std::ssize(units[next].tokens) <= reader.room())) {
         used += std::ssize(units[next].tokens);
         carried.push_back(next++);
       }
-      carried = best(units, carried, run);
+      carried = best(units, carried, reader);
     }
-    return joined_units(units, carried);
+    return join_units(units, carried);
   }
 
  private:
-  static int64_t count(const std::vector<Unit>& units, const std::vector<size_t>& chosen) {
+  static int64_t count(const std::vector<TextUnit>& units, const std::vector<size_t>& chosen) {
     int64_t tokens = 0;
     for (const size_t i : chosen) tokens += std::ssize(units[i].tokens);
     return tokens;
   }
 
-  /// Of the units that are read together, those to which the question looks; at most half the room, so that new
-  /// ones find a place beside them.
-  std::vector<size_t> best(const std::vector<Unit>& units, const std::vector<size_t>& read, ReadRun& run) const {
+  /// Reads units together with the question and returns those that contain the topk_ tokens with most attention.
+  /// The units of the best tokens are added first, until they fill half the room; the other half is for new units.
+  /// read, result: indices of units.
+  std::vector<size_t> best(const std::vector<TextUnit>& units, const std::vector<size_t>& read,
+                           WindowReader& reader) const {
     std::vector<int32_t> text;
     for (const size_t i : read) text.insert(text.end(), units[i].tokens.begin(), units[i].tokens.end());
-    const std::vector<double> scores = phrase_sums(looked_at(text, run), phrase_);
+    const std::vector<double> scores = phrase_sums(question_attention(text, reader), phrase_);
     std::vector<int64_t> order(text.size());
     std::iota(order.begin(), order.end(), int64_t{0});
     std::ranges::stable_sort(order, [&](int64_t a, int64_t b) { return scores[a] > scores[b]; });
     order.resize(std::min<size_t>(order.size(), topk_));
-    std::vector<size_t> owner;  // of each token, an index into `read`
-    for (size_t i = 0; i < read.size(); ++i) owner.insert(owner.end(), units[read[i]].tokens.size(), i);
+    std::vector<size_t> unit_of;  // [tokens], indices into `read`
+    for (size_t i = 0; i < read.size(); ++i) unit_of.insert(unit_of.end(), units[read[i]].tokens.size(), i);
     std::vector<char> kept(read.size());
-    int64_t left = run.room() / 2;
+    int64_t left = reader.room() / 2;
     for (const int64_t token : order) {
-      const size_t i = owner[token];
+      const size_t i = unit_of[token];
       const auto size = std::ssize(units[read[i]].tokens);
       if (kept[i] || size > left) continue;
       kept[i] = 1;
@@ -86,25 +88,25 @@ class InfiniRetri final : public Reader {
   static int last_attention_layer(const Sequence& sequence) {
     for (int layer = sequence.layers(); layer-- > 0;)
       if (sequence.paged(layer)) return layer;
-    fail_usage("read method infiniretri: this model has no attention to read by");
+    fail_usage("read method infiniretri: expected a model with attention, this model has none");
   }
 
-  /// [text]: the attention of the question's tokens in the last layer with attention, summed over them and over all
-  /// heads.
-  static std::vector<double> looked_at(const std::vector<int32_t>& text, ReadRun& run) {
+  /// Returns the attention that each token of the text receives from the question in the last layer with attention,
+  /// summed over the question's tokens and all heads: [text].
+  static std::vector<double> question_attention(const std::vector<int32_t>& text, WindowReader& reader) {
     std::unique_ptr<AttentionMass> mass;
-    const Session session = run.read(text, [&](Session& s) {
+    const Session session = reader.read(text, [&](Session& s) {
       std::vector<char> watched(s.sequence().layers());
       watched[last_attention_layer(s.sequence())] = 1;
-      const int64_t before = run.first_text_token() + std::ssize(text);
+      const int64_t before = reader.first_text_token() + std::ssize(text);
       mass = std::make_unique<AttentionMass>(watched, s.sequence().max_heads(), before);
       s.watch(mass.get());
     });
     const int layer = last_attention_layer(session.sequence());
     std::vector<double> sums(text.size());
     for (int head = 0; head < session.sequence().kv(layer).heads(); ++head) {
-      const std::vector<double> own = mass->mass(layer, head, session.sequence().tokens());
-      for (size_t i = 0; i < text.size(); ++i) sums[i] += own[run.first_text_token() + i];
+      const std::vector<double> head_mass = mass->mass(layer, head, session.sequence().tokens());
+      for (size_t i = 0; i < text.size(); ++i) sums[i] += head_mass[reader.first_text_token() + i];
     }
     return sums;
   }
@@ -118,28 +120,30 @@ ReadEntry infiniretri_method() {
   using Type = Parameter::Type;
   return {
       {.name = "infiniretri",
-       .summary =
-           "a window slides over the text; sentences to which the question looks are carried on and answered from",
+       .summary = "reads the text in windows; each repeats the earlier sentences the question attends to most",
        .paper = "Infinite Retrieval: Attention Enhanced LLMs in Long-Context Processing, 2025",
-       .needs = "any model",
+       .needs = "any model with attention",
        .time = "O(n · chunk)",
        .memory = "O(chunk): no keys are kept",
-       .parameters = {chunk_parameter({.value = "0",
-                                       .max = 1e9,
-                                       .summary = "tokens read at once; 0: the length the model was trained on",
-                                       .old_names = {"window"}}),
-                      topk_parameter({.value = "300",
-                                      .min = 1,
-                                      .max = 1e9,
-                                      .summary = "tokens with most attention, whose sentences are kept",
-                                      .old_names = {"tokens"}}),
-                      {"phrase",
-                       Type::kInt,
-                       "8",
-                       "neighbours whose scores are summed: about an answer's tokens",
-                       1,
-                       1e6,
-                       {}}},
+       .parameters =
+           {chunk_parameter(
+                {.value = "0",
+                 .max = 1e9,
+                 .summary = "tokens of a window; more is slower and divides fewer passages; 0: the trained length",
+                 .old_names = {"window"}}),
+            topk_parameter(
+                {.value = "300",
+                 .min = 1,
+                 .max = 1e9,
+                 .summary = "tokens with most attention whose sentences are kept; more keeps more sentences",
+                 .old_names = {"tokens"}}),
+            {"phrase",
+             Type::kInt,
+             "8",
+             "neighbouring tokens whose scores are summed; set it to about the answer's length",
+             1,
+             1e6,
+             {}}},
        .capabilities = {.needs_host_pages = true}},
       [](const Values& values) { return std::make_unique<InfiniRetri>(values); }};
 }

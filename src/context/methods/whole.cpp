@@ -4,7 +4,7 @@ namespace fathom {
 
 ReadEntry whole_method() {
   return {{.name = "whole",
-           .summary = "the text is read whole",
+           .summary = "the model reads the whole text",
            .exact = true,
            .needs = "any model",
            .time = "O(n²)",

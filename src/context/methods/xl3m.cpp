@@ -1,4 +1,5 @@
-// Each segment is read with the question; those that make the model surest of what comes next are answered from.
+// Reads each segment of the text with the question. Keeps the segments after which the prediction of the model has
+// the lowest entropy.
 #include <algorithm>
 #include <cmath>
 
@@ -10,7 +11,7 @@
 namespace fathom {
 namespace {
 
-/// In nats; p = softmax(logits).
+/// Returns the entropy of softmax(logits), in nats.
 double entropy(std::span<const float> logits) {
   const double largest = *std::ranges::max_element(logits);
   double sum = 0, weighted = 0;
@@ -22,9 +23,9 @@ double entropy(std::span<const float> logits) {
   return std::log(sum) - weighted / sum;
 }
 
-struct Segment {
+struct ScoredSegment {
   size_t begin, end;  // units
-  double doubt;       // the less, the better
+  double entropy;     // lower is better
 };
 
 class Xl3m final : public Reader {
@@ -38,17 +39,17 @@ class Xl3m final : public Reader {
       fail_usage("read method xl3m: chunk: expected fewer tokens than the budget of ", budget_, ", found ", chunk_);
   }
 
-  std::string read(std::string_view context, std::string_view question, const ReaderContext& with) const override {
-    ReadRun run(question, with, budget_ > 0 ? std::min(budget_, with.window) : with.window);
-    if (run.fits(context)) return std::string(context);
-    const int64_t size = std::min(chunk_, run.room());
-    const std::vector<Unit> units = units_of(context, with.tokenizer, std::max<int64_t>(size / 4, 1));
-    std::vector<Segment> segments = cut(units, size);
-    for (Segment& segment : segments) segment.doubt = doubt(units, segment, run);
-    std::ranges::stable_sort(segments, {}, &Segment::doubt);
+  std::string read(std::string_view context, std::string_view question, const ReaderContext& model) const override {
+    WindowReader reader(question, model, budget_ > 0 ? std::min(budget_, model.window) : model.window);
+    if (reader.fits(context)) return std::string(context);
+    const int64_t size = std::min(chunk_, reader.room());
+    const std::vector<TextUnit> units = text_units(context, model.tokenizer, std::max<int64_t>(size / 4, 1));
+    std::vector<ScoredSegment> segments = cut(units, size);
+    for (ScoredSegment& segment : segments) segment.entropy = question_entropy(units, segment, reader);
+    std::ranges::stable_sort(segments, {}, &ScoredSegment::entropy);
     std::vector<char> kept(units.size());
-    int64_t left = run.room();
-    for (const Segment& segment : segments) {
+    int64_t left = reader.room();
+    for (const ScoredSegment& segment : segments) {
       int64_t more = 0;
       for (size_t i = segment.begin; i < segment.end; ++i) more += kept[i] ? 0 : std::ssize(units[i].tokens);
       if (more > left) break;
@@ -59,13 +60,13 @@ class Xl3m final : public Reader {
     for (size_t i = 0; i < units.size(); ++i) {
       if (kept[i]) chosen.push_back(i);
     }
-    return joined_units(units, chosen);
+    return join_units(units, chosen);
   }
 
  private:
-  /// Units one after the other, at most `size` tokens; each segment begins with the last ones of the one before.
-  std::vector<Segment> cut(const std::vector<Unit>& units, int64_t size) const {
-    std::vector<Segment> segments;
+  /// Splits the text into segments of at most `size` tokens. Each repeats the last units of the one before.
+  std::vector<ScoredSegment> cut(const std::vector<TextUnit>& units, int64_t size) const {
+    std::vector<ScoredSegment> segments;
     for (size_t begin = 0; begin < units.size();) {
       size_t end = begin;
       for (int64_t used = 0; end < units.size(); ++end) {
@@ -84,20 +85,22 @@ class Xl3m final : public Reader {
     return segments;
   }
 
-  /// How unsure the model is of what follows the question, or of each token after one of the question's.
-  double doubt(const std::vector<Unit>& units, const Segment& segment, ReadRun& run) const {
+  /// Returns the entropy of the prediction after the question, or with by=mean the mean over the predictions after
+  /// each of its tokens.
+  double question_entropy(const std::vector<TextUnit>& units, const ScoredSegment& segment,
+                          WindowReader& reader) const {
     std::vector<int32_t> text;
     for (size_t i = segment.begin; i < segment.end; ++i)
       text.insert(text.end(), units[i].tokens.begin(), units[i].tokens.end());
-    const int64_t first = run.first_text_token() + std::ssize(text);
+    const int64_t first = reader.first_text_token() + std::ssize(text);
     double sum = 0;
     AppendOptions options;
     if (by_mean_) {
       options.needs_logits = [&](int64_t index) { return index >= first; };
       options.on_logits = [&](int64_t, std::span<const float> logits) { sum += entropy(logits); };
     }
-    const Session session = run.read(text, nullptr, options);
-    return by_mean_ ? sum / static_cast<double>(run.question().size()) : entropy(session.logits());
+    const Session session = reader.read(text, nullptr, options);
+    return by_mean_ ? sum / static_cast<double>(reader.question().size()) : entropy(session.logits());
   }
 
   int64_t budget_, chunk_;
@@ -111,29 +114,38 @@ ReadEntry xl3m_method() {
   using Type = Parameter::Type;
   return {
       {.name = "xl3m",
-       .summary = "segments are read with the question; those that make the model surest are answered from",
+       .summary = "reads each segment with the question and keeps those after which the prediction is most certain",
        .paper = "XL3M: A Training-free Framework for LLM Length Extension Based on Segment-wise Inference, 2024",
        .needs = "any model",
        .time = "O(n · chunk)",
        .memory = "O(budget): no keys are kept",
-       .parameters = {budget_parameter(
-                          {.value = "0",
-                           .max = 1e9,
-                           .summary = "tokens the answer is read from; 0: the length the model was trained on",
-                           .old_names = {"window"}}),
-                      chunk_parameter({.value = "512",
-                                       .min = 1,
-                                       .max = 1e9,
-                                       .summary = "tokens read at once with the question",
-                                       .old_names = {"segment"}}),
-                      {"overlap", Type::kFloat, "0.2", "share of a segment that the next one has, too", 0, 0.9, {}},
-                      {"by",
-                       Type::kChoice,
-                       "last",
-                       "entropy after the question's last token, or the mean over all of its tokens",
-                       {},
-                       {},
-                       {"last", "mean"}}},
+       .parameters =
+           {budget_parameter(
+                {.value = "0",
+                 .max = 1e9,
+                 .summary = "tokens from which the model answers; more keeps more segments; 0: the trained length",
+                 .old_names = {"window"}}),
+            chunk_parameter(
+                {.value = "512",
+                 .min = 1,
+                 .max = 1e9,
+                 .summary =
+                     "tokens of a segment, read together with the question; more gives fewer, longer segments",
+                 .old_names = {"segment"}}),
+            {"overlap",
+             Type::kFloat,
+             "0.2",
+             "share of a segment repeated in the next one; more cuts fewer facts in two and is slower",
+             0,
+             0.9,
+             {}},
+            {"by",
+             Type::kChoice,
+             "last",
+             "last: entropy after the question's last token; mean: averaged over all tokens of the question",
+             {},
+             {},
+             {"last", "mean"}}},
        .capabilities = {.works_with_landmarks = true, .works_on_recurrent = true}},
       [](const Values& values) { return std::make_unique<Xl3m>(values); }};
 }
