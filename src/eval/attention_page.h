@@ -9,17 +9,19 @@
 
 namespace fathom::eval {
 
-/// What an answer looked at.
+/// The sequence and the answer whose attention is shown.
 struct AttentionPicture {
   std::string model, answer;
-  std::vector<int32_t> tokens;  // of the sequence, the prompt and the answer
+  std::vector<int32_t> tokens;  // prompt and answer
 };
 
-/// Pages of 64 tokens with their texts, and for each layer and key/value head the share of the watched queries'
-/// attention that went to each page (their sum is 1) and the tokens of it that any of them saw.
+/// Returns the attention of an answer as JSON. "pages": the first token, the number of tokens and the beginning of
+/// the text of each page (64 tokens). "lanes": for each layer and key/value head, "mass", the share of the observed
+/// queries' attention that each page received (the shares sum to 1), and "seen", the number of its tokens that at
+/// least one of these queries attended to.
 Json attention_json(const AttentionPicture& picture, const AttentionMass& mass, const Session& session,
                     const Tokenizer& tokenizer);
-/// The same as a page for a browser that loads nothing.
+/// Returns a self-contained HTML page that draws the JSON of attention_json; it loads nothing.
 std::string attention_page(const Json& picture);
 
 }  // namespace fathom::eval

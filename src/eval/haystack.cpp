@@ -21,7 +21,8 @@ std::string read_text(const std::string& path) {
   std::string text(file.text());
   const size_t valid = utf8_valid_prefix(text);
   if (valid < text.size() || text.find('\0') != std::string::npos) {
-    fail("haystack ", path, ": expected UTF-8 text, found other bytes at byte ", std::min(valid, text.find('\0')));
+    fail("haystack ", path, ": expected UTF-8 text, found invalid bytes at byte ",
+         std::min(valid, text.find('\0')));
   }
   std::erase(text, '\r');
   return text;
@@ -35,26 +36,25 @@ std::vector<fs::path> text_files(const std::string& folder) {
     if (entry->is_regular_file() && (extension == ".txt" || extension == ".md")) files.push_back(entry->path());
   }
   if (error) fail("haystack ", folder, ": cannot be read: ", error.message());
-  if (files.empty()) fail("haystack ", folder, ": holds no .txt or .md file");
+  if (files.empty()) fail("haystack ", folder, ": contains no .txt or .md file");
   std::ranges::sort(files);
   return files;
 }
 
-class Files final : public Haystack {
+class FileHaystack final : public Haystack {
  public:
-  Files(const std::string& path, bool repeat) : name_(path), repeat_(repeat) {
+  FileHaystack(const std::string& path, bool repeat) : name_(path), repeat_(repeat) {
     if (fs::is_directory(path)) {
       for (const fs::path& file : text_files(path)) add(read_text(file));
     } else {
       add(read_text(path));
     }
-    if (ends_.empty()) fail("haystack ", path, ": has no words");
+    if (ends_.empty()) fail("haystack ", path, ": contains no words");
   }
 
   const std::string& name() const override { return name_; }
 
-  /// From the start of a paragraph that the rng choose among those with enough text behind them; from the
-  /// beginning when no later one has.
+  /// Starts at a random paragraph among those with enough text after them, or at the beginning if no later one has.
   std::string text(Rng& rng, int64_t words) const override {
     const auto count = static_cast<int64_t>(ends_.size());
     size_t starts = 1;
@@ -92,14 +92,14 @@ class Files final : public Haystack {
 
   std::string name_, text_;
   bool repeat_;
-  std::vector<size_t> ends_;         // of words
-  std::vector<int64_t> paragraphs_;  // their first words
+  std::vector<size_t> ends_;         // ends of words
+  std::vector<int64_t> paragraphs_;  // index of the first word of each
 };
 
 }  // namespace
 
 std::unique_ptr<Haystack> file_haystack(const std::string& path, bool repeat) {
-  return std::make_unique<Files>(path, repeat);
+  return std::make_unique<FileHaystack>(path, repeat);
 }
 
 std::vector<size_t> word_ends(std::string_view text) {
@@ -114,10 +114,11 @@ std::vector<std::string_view> split_sentences(std::string_view text) {
   std::vector<std::string_view> sentences;
   size_t begin = 0;
   for (size_t i = 0; i < text.size(); ++i) {
-    const bool line = text[i] == '\n' && (i + 1 == text.size() || text[i + 1] != '\n');
-    const bool stop = i > 0 && is_blank(text[i]) &&
-                      std::string_view(".!?").find(text[i - 1]) != std::string_view::npos && text[i] != '\n';
-    if (!line && !stop) continue;
+    const bool line_end = text[i] == '\n' && (i + 1 == text.size() || text[i + 1] != '\n');
+    const bool sentence_end = i > 0 && is_blank(text[i]) &&
+                              std::string_view(".!?").find(text[i - 1]) != std::string_view::npos &&
+                              text[i] != '\n';
+    if (!line_end && !sentence_end) continue;
     sentences.push_back(text.substr(begin, i + 1 - begin));
     begin = i + 1;
   }

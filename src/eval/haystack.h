@@ -10,26 +10,28 @@
 
 namespace fathom::eval {
 
-/// Prose to hide things in.
+/// A source of running text in which tasks hide facts.
 class Haystack {
  public:
   virtual ~Haystack() = default;
-  /// "prose", or the path.
+  /// "prose" for generated text, or the path of the file or folder.
   virtual const std::string& name() const = 0;
-  /// Up to `words` words of running text, beginning where the rng say; fewer only if there are no more. Ends with
-  /// no blank.
+  /// Returns `words` words of running text from a random start, or fewer if the text is too short. The text does
+  /// not end with white space.
   virtual std::string text(Rng& rng, int64_t words) const = 0;
 };
 
-/// Sentences made up by a grammar, as many as wanted: no digits, no quotation marks, nothing a task hides.
+/// Returns a generator of sentences from a grammar, of any length. They contain no digits, no quotation marks and
+/// none of the statements that tasks hide.
 std::unique_ptr<Haystack> prose_haystack();
-/// The text of a file, or of all .txt and .md files below a folder, in order of their names. repeat: begins again
-/// when it ends. Throws Error if it cannot be read, is empty or is no UTF-8 text.
+/// Opens the text of a file, or of all .txt and .md files below a folder in the order of their paths. repeat: the
+/// text starts again at its end. Throws Error if a file cannot be read or is not UTF-8, or if there are no words.
 std::unique_ptr<Haystack> file_haystack(const std::string& path, bool repeat);
 
-/// The end of each word of `text`, a byte offset: text.substr(0, ends[n - 1]) is its first n words.
+/// Returns the end of each word of `text` as a byte offset: text.substr(0, ends[n - 1]) contains the first n words.
 std::vector<size_t> word_ends(std::string_view text);
-/// The sentences of `text`, with the blank space after them: together they are `text`.
+/// Splits `text` after sentences and lines. Each part includes the white space after it; the parts joined are
+/// `text`.
 std::vector<std::string_view> split_sentences(std::string_view text);
 
 }  // namespace fathom::eval

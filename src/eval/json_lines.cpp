@@ -24,7 +24,7 @@ void parse_json_lines(const std::string& name, std::string_view text,
     try {
       object = Json::parse(line);
     } catch (const JsonError& error) {
-      fail(name, ": line ", number, ": no JSON: ", error.what());
+      fail(name, ": line ", number, ": invalid JSON: ", error.what());
     }
     if (!object.is_object()) fail(name, ": line ", number, ": expected an object, found ", quote(line));
     visit(number, object);

@@ -9,11 +9,11 @@
 
 namespace fathom::eval {
 
-/// Calls `visit` with each object of a file of JSON lines and its line's number (from 1); empty lines are passed
-/// over. Throws Error naming file and line for what is no JSON object, and the file if it cannot be read.
+/// Calls `visit` with each object of a JSON-lines file and its line number (from 1). Empty lines are skipped.
+/// Throws Error with file and line for a line that is not a JSON object, and with the file if it cannot be read.
 void read_json_lines(const std::string& path, const std::function<void(int64_t line, const Json& object)>& visit);
 
-/// The same of a text; name: of the file, for errors.
+/// Like read_json_lines for a text in memory; `name` replaces the path in errors.
 void parse_json_lines(const std::string& name, std::string_view text,
                       const std::function<void(int64_t line, const Json& object)>& visit);
 

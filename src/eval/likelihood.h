@@ -4,7 +4,7 @@
 
 namespace fathom::eval {
 
-/// log Σ exp of a row of logits, in double.
+/// Returns log Σ exp(logit) of a row, accumulated in double.
 double log_sum_exp(std::span<const float> logits);
 
 }  // namespace fathom::eval

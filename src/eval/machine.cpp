@@ -18,19 +18,19 @@
 namespace fathom::eval {
 namespace {
 
-// The best of them: a limit is what was reached once, on a machine that may be shared.
+// Numbers of rounds. The best round is used, because other programs may slow down the machine.
 constexpr int kReadRounds = 6, kPeakRounds = 5;
-constexpr double kPeakSeconds = 0.05;           // at least
-constexpr size_t kReadBytes = size_t{1} << 30;  // servers have last-level caches of hundreds of megabytes
+constexpr double kPeakSeconds = 0.05;           // minimum of all rounds together
+constexpr size_t kReadBytes = size_t{1} << 30;  // exceeds the last-level caches of servers (hundreds of megabytes)
 constexpr size_t kPieceBytes = size_t{1} << 20;
 constexpr int64_t kPeakOperations = int64_t{1} << 30;  // per thread and round: 1 to 20 ms
 
 constexpr int kProbeRounds = 2;
 constexpr size_t kProbeBytes = kReadBytes / 2;
 constexpr double kProbeAge = 2;  // seconds until the next probe
-constexpr double kDrift = 0.15;  // of a rate: above the noise of probes on shared machines, below what misleads
+constexpr double kDrift = 0.15;  // relative change of a rate; above the noise of probes on shared machines
 
-/// `bytes`, or an eighth of the memory if that is less; a multiple of kPieceBytes.
+/// Returns `bytes`, at most an eighth of the memory, as a multiple of kPieceBytes.
 size_t bytes_to_read(size_t bytes) {
   const auto memory = static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE));
   return std::max(std::min(bytes, memory / 8) / kPieceBytes, size_t{1}) * kPieceBytes;
@@ -38,9 +38,9 @@ size_t bytes_to_read(size_t bytes) {
 
 using RoundDone = std::function<void()>;
 
-double best_read_rate(ThreadPool& pool, const Kernels& kernels, size_t most_bytes, int rounds,
+double best_read_rate(ThreadPool& pool, const Kernels& kernels, size_t max_bytes, int rounds,
                       const RoundDone& done) {
-  const size_t bytes = bytes_to_read(most_bytes), pieces = bytes / kPieceBytes;
+  const size_t bytes = bytes_to_read(max_bytes), pieces = bytes / kPieceBytes;
   AlignedBuffer<std::byte> memory(bytes);
   pool.parallel_for(pieces, [&](size_t i, int) {
     std::memset(memory.data() + i * kPieceBytes, static_cast<int>(i), kPieceBytes);
@@ -57,16 +57,16 @@ double best_read_rate(ThreadPool& pool, const Kernels& kernels, size_t most_byte
   return best;
 }
 
-/// At least `rounds`, and `least_seconds`.
+/// Runs at least `rounds` rounds and at least `min_seconds`.
 double best_peak(ThreadPool& pool, const Kernels& kernels, int64_t (*peak)(int64_t, float*), int rounds,
-                 double least_seconds, const RoundDone& done) {
-  // the plain kernels would take minutes for what the vector units do in a moment
+                 double min_seconds, const RoundDone& done) {
+  // the reference kernels are orders of magnitude slower
   const int64_t operations = kernels.isa == "reference" ? kPeakOperations / 64 : kPeakOperations;
   std::vector<int64_t> counts(pool.threads());
   std::vector<float> sinks(pool.threads());
   double best = 0;
   const Stopwatch all;
-  for (int round = 0; round < rounds || all.seconds() < least_seconds; ++round) {
+  for (int round = 0; round < rounds || all.seconds() < min_seconds; ++round) {
     const Stopwatch watch;
     pool.parallel_for(pool.threads(), [&](size_t i, int) { counts[i] = peak(operations, &sinks[i]); });
     const double seconds = watch.seconds();
@@ -97,20 +97,20 @@ MachineLimits measure_machine(ThreadPool& pool, const Kernels& kernels) {
 }
 
 MachineMeter::Probe MachineMeter::probe() const {
-  const RoundDone nothing = [] {};
-  return {best_read_rate(pool_, kernels_, kProbeBytes, kProbeRounds, nothing),
-          best_peak(pool_, kernels_, kernels_.peak, kProbeRounds, 0, nothing)};
+  const RoundDone no_progress = [] {};
+  return {best_read_rate(pool_, kernels_, kProbeBytes, kProbeRounds, no_progress),
+          best_peak(pool_, kernels_, kernels_.peak, kProbeRounds, 0, no_progress)};
 }
 
 bool MachineMeter::drifted() const {
-  const auto far = [](double before, double now) { return std::abs(now / before - 1) > kDrift; };
+  const auto exceeds_drift = [](double before, double now) { return std::abs(now / before - 1) > kDrift; };
   const auto differs = [&](const Probe& now) {
-    return far(probe_.read_bytes_per_second, now.read_bytes_per_second) ||
-           far(probe_.multiply_adds_per_second, now.multiply_adds_per_second);
+    return exceeds_drift(probe_.read_bytes_per_second, now.read_bytes_per_second) ||
+           exceeds_drift(probe_.multiply_adds_per_second, now.multiply_adds_per_second);
   };
   const Probe first = probe();
   if (!differs(first)) return false;
-  const Probe second = probe();  // another program may have disturbed the first
+  const Probe second = probe();  // another program may have disturbed the first probe
   return differs({std::max(first.read_bytes_per_second, second.read_bytes_per_second),
                   std::max(first.multiply_adds_per_second, second.multiply_adds_per_second)});
 }
@@ -162,7 +162,7 @@ size_t peak_resident_bytes() {
   for (std::string line; std::getline(status, line);) {
     if (line.starts_with("VmHWM:")) return std::stoull(line.substr(6)) * 1024;
   }
-  rusage usage{};  // no /proc: the peak of the whole process, which cannot be reset
+  rusage usage{};  // without /proc: the peak of the whole process, which cannot be reset
   getrusage(RUSAGE_SELF, &usage);
   return static_cast<size_t>(usage.ru_maxrss) * 1024;
 }

@@ -9,56 +9,58 @@
 
 namespace fathom::eval {
 
-/// What the machine can do at most with the threads in use.
+/// Peak rates of the machine with the threads in use.
 struct MachineLimits {
-  double read_bytes_per_second = 0;          // of memory larger than the caches
+  double read_bytes_per_second = 0;          // reading memory that exceeds the caches
   double multiply_adds_per_second = 0;       // with the instructions of the quantised matmul
-  double bf16_multiply_adds_per_second = 0;  // of bfloat16 numbers: with their own instructions, or as floats
+  double bf16_multiply_adds_per_second = 0;  // of bfloat16 values, with bfloat16 instructions or as floats
 };
 
-/// Measures the limits, which takes a second or more; each is the best of several rounds. Shows progress.
+/// Measures the limits, each as the best of several rounds. Takes a second or more and shows progress.
 MachineLimits measure_machine(ThreadPool& pool, const Kernels& kernels);
 
-/// Limits of a machine whose speed may drift (other tenants, heat). They are measured once; later calls make a
-/// short probe and measure them again only if it has changed by more than 15 %.
+/// Limits of a machine whose speed may drift (other tenants, heat). They are measured once. Later calls run a short
+/// probe and measure again only if its rates differ from those of the first probe by more than 15 %.
 class MachineMeter {
  public:
   MachineMeter(ThreadPool& pool, const Kernels& kernels) : pool_(pool), kernels_(kernels) {}
-  /// Probed at most two seconds ago.
+  /// Returns the limits. A probe checks them unless the last one was less than two seconds ago.
   const MachineLimits& limits();
-  /// How often limits were measured.
+  /// Returns the number of measurements of the limits so far.
   int64_t measurements() const { return measurements_; }
 
  private:
-  /// Rates of a short measurement, for comparison with each other only: caches hold a part of what it reads.
+  /// Rates of a short measurement. They are comparable only with each other, because a part of the memory that a
+  /// probe reads is in the caches.
   struct Probe {
     double read_bytes_per_second = 0, multiply_adds_per_second = 0;
   };
   Probe probe() const;
-  /// Whether rates now differ from probe_, in the better of two probes.
+  /// Returns whether the better of up to two probes differs from probe_ by more than the tolerance.
   bool drifted() const;
 
   ThreadPool& pool_;
   const Kernels& kernels_;
   MachineLimits limits_;
-  Probe probe_;  // just after limits_ were measured
+  Probe probe_;  // taken just after limits_ were measured
   int64_t measurements_ = 0;
-  Stopwatch age_;  // of the last probe
+  Stopwatch age_;  // time since the last probe
 };
 
-/// Of each limit the larger.
+/// Returns the larger value of each limit.
 MachineLimits larger(const MachineLimits& a, const MachineLimits& b);
 
-/// What the processor calls itself, "Intel(R) Xeon(R) …"; where the system does not tell, its architecture.
+/// Returns the processor's model name ("Intel(R) Xeon(R) …"), or the architecture if the system does not report it.
 std::string processor_name();
 
-/// Seconds that this process's threads were ready to run while others had the cores, all of them together, so far;
-/// 0 where the system does not tell. What has waited is measured too slow.
+/// Returns the seconds that this process's threads have been ready to run without a core so far, summed over the
+/// threads; 0 if the system does not report it. If this grows during a measurement, the measured speed is too low.
 double seconds_waited();
 
-/// The largest resident size of this process since the last reset, in bytes; where the system cannot reset it, so
-/// far.
+/// Returns the largest resident size of this process in bytes since the last reset; since its start if the system
+/// cannot reset it.
 size_t peak_resident_bytes();
+/// Starts a new peak for peak_resident_bytes().
 void reset_peak_resident_bytes();
 
 }  // namespace fathom::eval

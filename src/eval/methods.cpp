@@ -1,14 +1,14 @@
-// The tasks of `fathom eval`: one line each.
+// The table of the tasks of `fathom eval`.
 #include "eval/sets/sets.h"
 #include "eval/tasks/tasks.h"
 
 namespace fathom::eval {
 namespace {
 
-using Entries = std::vector<MethodTable<TaskMethod>::Entry>;
+using TaskEntries = std::vector<MethodTable<TaskMethod>::Entry>;
 
-Entries ruler_tasks() {
-  Entries tasks = ruler_needle_tasks();
+TaskEntries ruler_tasks() {
+  TaskEntries tasks = ruler_needle_tasks();
   tasks.insert(tasks.end(), {
                                 {ruler_variables_info(), make_ruler_variables},
                                 {ruler_common_words_info(), make_ruler_common_words},
@@ -19,7 +19,7 @@ Entries ruler_tasks() {
   return tasks;
 }
 
-/// All 13 with their defaults.
+/// Makes the 13 tasks of RULER with their defaults.
 TaskList make_ruler(const Values&) {
   TaskList all;
   for (const auto& [info, make] : ruler_tasks()) {
@@ -30,12 +30,12 @@ TaskList make_ruler(const Values&) {
 MethodInfo ruler_info() {
   MethodInfo info = ruler_variables_info();
   info.name = "ruler";
-  info.summary = "the 13 tasks of RULER: those from here to qa_2";
+  info.summary = "all 13 tasks of RULER with their defaults";
   info.parameters.clear();
   return info;
 }
 
-Entries other_tasks() {
+TaskEntries other_tasks() {
   return {
       {needle_info(), make_needle},
       {passkey_info(), make_passkey},
@@ -58,7 +58,7 @@ Entries other_tasks() {
   };
 }
 
-Entries published_sets() {
+TaskEntries published_sets() {
   return {
       {ruler_file_info(), make_ruler_file},
       {longbench_info(), make_longbench},
@@ -73,10 +73,10 @@ Entries published_sets() {
   };
 }
 
-Entries all_tasks() {
-  Entries all = {{ruler_info(), make_ruler}};
-  for (const Entries& some : {ruler_tasks(), other_tasks(), published_sets()})
-    all.insert(all.end(), some.begin(), some.end());
+TaskEntries all_tasks() {
+  TaskEntries all = {{ruler_info(), make_ruler}};
+  for (const TaskEntries& entries : {ruler_tasks(), other_tasks(), published_sets()})
+    all.insert(all.end(), entries.begin(), entries.end());
   return all;
 }
 

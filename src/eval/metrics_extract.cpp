@@ -7,7 +7,7 @@
 namespace fathom::eval {
 namespace {
 
-/// The highest of 1 … count that stands in `text` with `prefix` before it; 0: none.
+/// Returns the highest number of 1 … count that occurs in `text` directly after `prefix`, or 0.
 int64_t highest(std::string_view text, std::string_view prefix, int64_t count) {
   for (int64_t i = count; i >= 1; --i) {
     if (text.find(std::string(prefix) + std::to_string(i)) != std::string_view::npos) return i;
@@ -25,7 +25,7 @@ bool is_subsequence(const std::vector<int64_t>& digits, std::string_view text) {
   return true;
 }
 
-/// The permutation of 1 … count that `text` is as JSON; empty: it is none.
+/// Parses `text` as a JSON list. Returns an empty list unless it is a permutation of 1 … count.
 std::vector<int64_t> as_json(std::string_view text, int64_t count) {
   const auto list = Json::parse_or_null(text);
   if (!list.is_array() || static_cast<int64_t>(list.size()) != count) return {};
@@ -44,10 +44,10 @@ std::vector<int64_t> as_json(std::string_view text, int64_t count) {
 
 }  // namespace
 
-double number_score(std::string_view answer, std::string_view wanted) {
+double number_score(std::string_view answer, std::string_view expected) {
   const std::vector<std::string_view> numbers = digit_runs(answer);
   if (numbers.empty()) return 0;
-  return static_cast<double>(std::ranges::count(numbers, wanted)) / static_cast<double>(numbers.size());
+  return static_cast<double>(std::ranges::count(numbers, expected)) / static_cast<double>(numbers.size());
 }
 
 double class_score(std::string_view answer, const std::vector<std::string>& classes, const std::string& gold) {

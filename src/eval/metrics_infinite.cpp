@@ -7,7 +7,7 @@
 namespace fathom::eval {
 namespace {
 
-/// `text` with a space for each of `marks`.
+/// Replaces each of `marks` by a space.
 std::string without(std::string_view text, std::string_view marks) {
   std::string plain(text);
   for (char& c : plain) {
@@ -16,16 +16,17 @@ std::string without(std::string_view text, std::string_view marks) {
   return plain;
 }
 
-/// Runs of spaces made one.
+/// Replaces runs of spaces by one space.
 std::string single_spaced(std::string text) {
   const auto end = std::ranges::unique(text, [](char a, char b) { return a == ' ' && b == ' '; }).begin();
   text.erase(end, text.end());
   return text;
 }
 
-/// What stands behind the first of `prefixes` that `text` has, a character left out; has_prefix: whether it has
-/// one.
-std::string_view behind(std::string_view text, std::span<const std::string_view> prefixes, bool& has_prefix) {
+/// Returns the text after the first of `prefixes` that occurs in `text` and one more character. has_prefix: set to
+/// whether a prefix occurs.
+std::string_view text_after_prefix(std::string_view text, std::span<const std::string_view> prefixes,
+                                   bool& has_prefix) {
   has_prefix = false;
   for (const std::string_view prefix : prefixes) {
     const size_t at = text.find(prefix);
@@ -40,7 +41,7 @@ std::string_view without_leading_zeros(std::string_view digits) {
   return digits.substr(std::min(digits.find_first_not_of('0'), digits.size()));
 }
 
-/// Whether `word` is an integer of the value `reference` is.
+/// Returns whether `word` is an integer with the value of `reference`.
 bool same_integer(std::string_view word, std::string_view reference) {
   const auto negative = [](std::string_view& number) {
     const bool minus = number.starts_with('-');
@@ -65,9 +66,9 @@ bool infinite_first_integer(std::string_view answer, std::string_view reference)
 
 bool infinite_word(std::string_view answer, std::string_view reference, bool any_case) {
   const std::string plain = without(answer, kMarks);
-  const std::string wanted = any_case ? lower_case(reference) : std::string(reference);
+  const std::string expected = any_case ? lower_case(reference) : std::string(reference);
   return std::ranges::any_of(split_words(plain), [&](std::string_view word) {
-    return any_case ? lower_case(word) == wanted : word == wanted;
+    return any_case ? lower_case(word) == expected : word == expected;
   });
 }
 
@@ -86,12 +87,13 @@ bool infinite_first_number(std::string_view answer, double reference) {
   return read.ec == std::errc() && number == reference;
 }
 
-double infinite_prefix(std::string_view answer, const std::vector<std::string>& wanted) {
-  if (wanted.empty()) return 0;
+double infinite_prefix(std::string_view answer, const std::vector<std::string>& expected) {
+  if (expected.empty()) return 0;
   const std::vector<std::string_view> numbers = digit_runs(answer);
-  size_t right = 0;
-  while (right < wanted.size() && right < numbers.size() && same_integer(numbers[right], wanted[right])) ++right;
-  return static_cast<double>(right) / static_cast<double>(wanted.size());
+  size_t correct = 0;
+  while (correct < expected.size() && correct < numbers.size() && same_integer(numbers[correct], expected[correct]))
+    ++correct;
+  return static_cast<double>(correct) / static_cast<double>(expected.size());
 }
 
 bool infinite_choice(std::string_view answer, char letter, std::string_view option) {
@@ -103,7 +105,7 @@ bool infinite_choice(std::string_view answer, char letter, std::string_view opti
   const std::string plain = single_spaced(without(trimmed, "\n\"'.,?!{}"));
   constexpr std::array<std::string_view, 4> kPrefixes{"answer is:", "answer:", "answer is", "option is"};
   bool has_prefix = false;
-  const std::string_view after = behind(plain, kPrefixes, has_prefix);
+  const std::string_view after = text_after_prefix(plain, kPrefixes, has_prefix);
   if (has_prefix) return after.starts_with(letter) || (!option.empty() && after.starts_with(option));
   const std::vector<std::string_view> words = split_words(plain);
   const auto first = std::ranges::find_if(words, is_letter);
@@ -123,7 +125,7 @@ bool infinite_debug(std::string_view answer, char letter, std::string_view funct
   plain = single_spaced(plain);
   constexpr std::array<std::string_view, 4> kPrefixes{"answer is:", "is:", "answer:", "correct option is:"};
   bool has_prefix = false;
-  const std::string_view after = behind(plain, kPrefixes, has_prefix);
+  const std::string_view after = text_after_prefix(plain, kPrefixes, has_prefix);
   return has_prefix && (after.starts_with(letter) || (!function.empty() && after.starts_with(function)));
 }
 

@@ -7,7 +7,7 @@
 namespace fathom::eval {
 namespace {
 
-/// Runs of capital letters of Roman numerals that no letter or digit adjoins.
+/// Returns runs of capital Roman digits that are not adjacent to other letters or digits.
 std::vector<std::string> roman_numerals(std::string_view text) {
   const auto joins = [](char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
@@ -30,14 +30,14 @@ OrderDistances order_distances(std::span<const int64_t> order) {
   const auto n = static_cast<double>(order.size());
   if (order.empty()) return {};
   double squares = 0, steps = 0, cycles = 0;
-  std::vector<bool> seen(order.size());
+  std::vector<bool> visited(order.size());
   for (size_t i = 0; i < order.size(); ++i) {
-    const auto away = std::abs(static_cast<double>(order[i]) - static_cast<double>(i));
-    squares += away * away;
-    steps += away;
-    if (seen[i]) continue;
+    const auto distance = std::abs(static_cast<double>(order[i]) - static_cast<double>(i));
+    squares += distance * distance;
+    steps += distance;
+    if (visited[i]) continue;
     ++cycles;
-    for (size_t k = i; !seen[k]; k = order[k]) seen[k] = true;
+    for (size_t k = i; !visited[k]; k = order[k]) visited[k] = true;
   }
   return {squares / n, steps / n, n - cycles, steps / 2};
 }
@@ -45,20 +45,21 @@ OrderDistances order_distances(std::span<const int64_t> order) {
 OrderDistances worst_order_distances(int64_t n) {
   if (n < 1) return {};
   const auto size = static_cast<double>(n);
-  const auto steps = static_cast<double>(n * n / 2);  // of the reversed order, none has more
+  const auto steps = static_cast<double>(n * n / 2);  // Σ|p_i − i| of the reversed order, the maximum
   return {(size * size - 1) / 3, steps / size, size - 1, steps / 2};
 }
 
-std::vector<int64_t> places_in(const std::vector<std::string>& answered, const std::vector<std::string>& wanted) {
-  if (answered.size() != wanted.size()) return {};
-  std::vector<int64_t> places;
-  std::set<int64_t> taken;
+std::vector<int64_t> positions_in(const std::vector<std::string>& answered,
+                                  const std::vector<std::string>& expected) {
+  if (answered.size() != expected.size()) return {};
+  std::vector<int64_t> positions;
+  std::set<int64_t> used;
   for (const std::string& item : answered) {
-    const auto place = std::ranges::find(wanted, item) - wanted.begin();
-    if (place == static_cast<int64_t>(wanted.size()) || !taken.insert(place).second) return {};
-    places.push_back(place);
+    const auto position = std::ranges::find(expected, item) - expected.begin();
+    if (position == static_cast<int64_t>(expected.size()) || !used.insert(position).second) return {};
+    positions.push_back(position);
   }
-  return places;
+  return positions;
 }
 
 std::vector<std::string> enumerated(std::string_view text) {

@@ -7,14 +7,14 @@
 namespace fathom::eval {
 namespace {
 
-/// How many items two bags share, an item as often as both have it.
+/// Returns the number of items that two bags share, with multiplicity.
 int64_t shared(const std::vector<std::string_view>& a, const std::vector<std::string_view>& b) {
-  std::map<std::string_view, int64_t> left;
-  for (const std::string_view item : b) ++left[item];
+  std::map<std::string_view, int64_t> remaining;
+  for (const std::string_view item : b) ++remaining[item];
   int64_t count = 0;
   for (const std::string_view item : a) {
-    const auto found = left.find(item);
-    if (found == left.end() || found->second == 0) continue;
+    const auto found = remaining.find(item);
+    if (found == remaining.end() || found->second == 0) continue;
     --found->second;
     ++count;
   }
@@ -29,10 +29,10 @@ double bag_f1(const std::vector<std::string_view>& answer, const std::vector<std
 
 }  // namespace
 
-Overlap overlap(double matched, double answered, double wanted) {
-  if (matched <= 0 || answered <= 0 || wanted <= 0) return {};
+Overlap overlap(double matched, double answered, double expected) {
+  if (matched <= 0 || answered <= 0 || expected <= 0) return {};
   const double precision = matched / answered;
-  const double recall = matched / wanted;
+  const double recall = matched / expected;
   return {precision, recall, 2 * precision * recall / (precision + recall)};
 }
 

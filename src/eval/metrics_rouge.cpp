@@ -7,10 +7,10 @@
 namespace fathom::eval {
 namespace {
 
-using Words = std::vector<std::string_view>;
+using WordViews = std::vector<std::string_view>;
 
-/// Length of the longest common subsequence; memory for two rows.
-int64_t common_length(const Words& a, const Words& b) {
+/// Returns the length of the longest common subsequence; keeps two rows of the table.
+int64_t common_length(const WordViews& a, const WordViews& b) {
   std::vector<int64_t> above(b.size() + 1, 0);
   std::vector<int64_t> row(b.size() + 1, 0);
   for (const std::string_view word : a) {
@@ -22,29 +22,30 @@ int64_t common_length(const Words& a, const Words& b) {
   return above.back();
 }
 
-/// A place in each of two texts.
-struct Match {
+/// Positions of a matching word in two texts.
+struct WordMatch {
   size_t a, b;
 };
 
-/// The matches of one longest common subsequence, from the last to the first; where several are as long, the one
-/// that steps back in b first, which is what the published packages do.
-std::vector<Match> common_matches(const Words& a, const Words& b) {
-  std::vector<bool> back_in_a(a.size() * b.size());  // where leaving out a's word keeps more than leaving out b's
-  std::vector<int64_t> above(b.size() + 1, 0);       // lengths for the words of a so far
+/// Returns the matches of one longest common subsequence, from the last to the first. If there are several, the
+/// search from the end prefers to skip words of b, as the published packages do.
+std::vector<WordMatch> common_matches(const WordViews& a, const WordViews& b) {
+  std::vector<bool> skip_in_a(
+      a.size() * b.size());  // true if skipping word i of a leaves a longer subsequence than skipping word j of b
+  std::vector<int64_t> above(b.size() + 1, 0);  // lengths for the words of a so far
   std::vector<int64_t> row(b.size() + 1, 0);
   for (size_t i = 0; i < a.size(); ++i) {
     for (size_t j = 0; j < b.size(); ++j) {
-      back_in_a[i * b.size() + j] = above[j + 1] > row[j];
+      skip_in_a[i * b.size() + j] = above[j + 1] > row[j];
       row[j + 1] = a[i] == b[j] ? above[j] + 1 : std::max(above[j + 1], row[j]);
     }
     std::swap(above, row);
   }
-  std::vector<Match> matches;
+  std::vector<WordMatch> matches;
   for (size_t i = a.size(), j = b.size(); i > 0 && j > 0;) {
     if (a[i - 1] == b[j - 1]) {
       matches.push_back({--i, --j});
-    } else if (back_in_a[(i - 1) * b.size() + j - 1]) {
+    } else if (skip_in_a[(i - 1) * b.size() + j - 1]) {
       --i;
     } else {
       --j;
@@ -53,16 +54,17 @@ std::vector<Match> common_matches(const Words& a, const Words& b) {
   return matches;
 }
 
-/// The pieces of `text` between `separator`s that have words, as words.
-std::vector<Words> sentences_of(std::string_view text, char separator, bool chinese) {
-  std::vector<Words> sentences;
+/// Splits `text` at `separator` and returns the words of the parts that have any.
+std::vector<WordViews> sentences_of(std::string_view text, char separator, bool chinese) {
+  std::vector<WordViews> sentences;
   for (size_t begin = 0; begin <= text.size();) {
     const size_t end = std::min(text.find(separator, begin), text.size());
-    Words words = split_words(text.substr(begin, end - begin));
+    WordViews words = split_words(text.substr(begin, end - begin));
     if (chinese) {
-      Words single;
-      for (const std::string_view word : words) std::ranges::copy(characters(word), std::back_inserter(single));
-      words = std::move(single);
+      WordViews single_characters;
+      for (const std::string_view word : words)
+        std::ranges::copy(characters(word), std::back_inserter(single_characters));
+      words = std::move(single_characters);
     }
     if (!words.empty()) sentences.push_back(std::move(words));
     begin = end + 1;
@@ -70,21 +72,21 @@ std::vector<Words> sentences_of(std::string_view text, char separator, bool chin
   return sentences;
 }
 
-std::set<std::string_view> all_words(const std::vector<Words>& sentences) {
+std::set<std::string_view> all_words(const std::vector<WordViews>& sentences) {
   std::set<std::string_view> all;
-  for (const Words& words : sentences) all.insert(words.begin(), words.end());
+  for (const WordViews& words : sentences) all.insert(words.begin(), words.end());
   return all;
 }
 
-std::map<std::string_view, int64_t> count_all(const std::vector<Words>& sentences) {
+std::map<std::string_view, int64_t> count_all(const std::vector<WordViews>& sentences) {
   std::map<std::string_view, int64_t> counts;
-  for (const Words& words : sentences) {
+  for (const WordViews& words : sentences) {
     for (const std::string_view word : words) ++counts[word];
   }
   return counts;
 }
 
-/// Lower case, what is no ASCII letter or digit a space; line ends stay.
+/// Converts to lower case and replaces everything but ASCII letters, digits and line ends by spaces.
 std::string plain_lines(std::string_view text) {
   std::string plain = lower_case(text);
   for (char& c : plain) {
@@ -99,37 +101,37 @@ std::string plain_lines(std::string_view text) {
 Overlap rouge_n(std::string_view answer, std::string_view reference, int n) {
   using Counts = std::map<std::vector<std::string_view>, int64_t>;
   const auto count = [n](std::string_view text) {
-    const Words words = split_words(text);
+    const WordViews words = split_words(text);
     Counts counts;
-    for (size_t i = 0; i + n <= words.size(); ++i) ++counts[Words(words.begin() + i, words.begin() + i + n)];
+    for (size_t i = 0; i + n <= words.size(); ++i) ++counts[WordViews(words.begin() + i, words.begin() + i + n)];
     return counts;
   };
   const Counts a = count(answer);
   const Counts b = count(reference);
-  int64_t matched = 0, answered = 0, wanted = 0;
+  int64_t matched = 0, answered = 0, expected = 0;
   for (const auto& [gram, times] : a) {
     answered += times;
     const auto found = b.find(gram);
     if (found != b.end()) matched += std::min(times, found->second);
   }
-  for (const auto& [gram, times] : b) wanted += times;
-  return overlap(static_cast<double>(matched), static_cast<double>(answered), static_cast<double>(wanted));
+  for (const auto& [gram, times] : b) expected += times;
+  return overlap(static_cast<double>(matched), static_cast<double>(answered), static_cast<double>(expected));
 }
 
 Overlap rouge_l(std::string_view answer, std::string_view reference) {
-  const Words a = split_words(answer);
-  const Words b = split_words(reference);
+  const WordViews a = split_words(answer);
+  const WordViews b = split_words(reference);
   return overlap(static_cast<double>(common_length(a, b)), static_cast<double>(a.size()),
                  static_cast<double>(b.size()));
 }
 
 Overlap rouge_l_sentences(std::string_view answer, std::string_view reference, bool chinese) {
-  const std::vector<Words> a = sentences_of(answer, '.', chinese);
-  const std::vector<Words> b = sentences_of(reference, '.', chinese);
+  const std::vector<WordViews> a = sentences_of(answer, '.', chinese);
+  const std::vector<WordViews> b = sentences_of(reference, '.', chinese);
   std::set<std::string_view> united;
-  for (const Words& wanted : b) {
-    for (const Words& answered : a) {
-      for (const Match& match : common_matches(wanted, answered)) united.insert(wanted[match.a]);
+  for (const WordViews& expected : b) {
+    for (const WordViews& answered : a) {
+      for (const WordMatch& match : common_matches(expected, answered)) united.insert(expected[match.a]);
     }
   }
   return overlap(static_cast<double>(united.size()), static_cast<double>(all_words(a).size()),
@@ -139,27 +141,27 @@ Overlap rouge_l_sentences(std::string_view answer, std::string_view reference, b
 Overlap rouge_l_lines(std::string_view answer, std::string_view reference) {
   const std::string answer_text = plain_lines(answer);
   const std::string reference_text = plain_lines(reference);
-  const std::vector<Words> a = sentences_of(answer_text, '\n', false);
-  const std::vector<Words> b = sentences_of(reference_text, '\n', false);
-  std::map<std::string_view, int64_t> a_left = count_all(a);
-  std::map<std::string_view, int64_t> b_left = count_all(b);
-  double hits = 0, answered = 0, wanted = 0;
-  for (const Words& words : a) answered += static_cast<double>(words.size());
-  for (const Words& words : b) {
-    wanted += static_cast<double>(words.size());
-    std::set<size_t> places;
-    for (const Words& other : a) {
-      for (const Match& match : common_matches(other, words)) places.insert(match.b);
+  const std::vector<WordViews> a = sentences_of(answer_text, '\n', false);
+  const std::vector<WordViews> b = sentences_of(reference_text, '\n', false);
+  std::map<std::string_view, int64_t> a_remaining = count_all(a);
+  std::map<std::string_view, int64_t> b_remaining = count_all(b);
+  double hits = 0, answered = 0, expected = 0;
+  for (const WordViews& words : a) answered += static_cast<double>(words.size());
+  for (const WordViews& words : b) {
+    expected += static_cast<double>(words.size());
+    std::set<size_t> positions;
+    for (const WordViews& other : a) {
+      for (const WordMatch& match : common_matches(other, words)) positions.insert(match.b);
     }
-    for (const size_t place : places) {
-      const auto found = a_left.find(words[place]);
-      if (found == a_left.end() || found->second == 0 || b_left[words[place]] == 0) continue;
+    for (const size_t position : positions) {
+      const auto found = a_remaining.find(words[position]);
+      if (found == a_remaining.end() || found->second == 0 || b_remaining[words[position]] == 0) continue;
       --found->second;
-      --b_left[words[place]];
+      --b_remaining[words[position]];
       ++hits;
     }
   }
-  return overlap(hits, answered, wanted);
+  return overlap(hits, answered, expected);
 }
 
 }  // namespace fathom::eval

@@ -7,32 +7,33 @@
 namespace fathom::eval {
 namespace {
 
-using Letters = std::vector<int32_t>;  // characters as numbers
+using CharacterIds = std::vector<int32_t>;  // one id per character
 
-struct Block {
+struct MatchingBlock {
   int64_t a = 0, b = 0, size = 0;
 };
 
-/// Where in b each character stands, in order.
-using Places = std::vector<std::vector<int64_t>>;
+/// The ascending positions in b of each character id.
+using CharacterPositions = std::vector<std::vector<int64_t>>;
 
-/// The stretch of both texts still to be compared.
-struct Stretch {
+/// The ranges of both texts that are still to be compared.
+struct ComparedRange {
   int64_t a_begin, a_end, b_begin, b_end;
 };
 
-/// The longest common substring; of equal ones the earliest in a, then in b. lengths: scratch, [b.size() + 1]
-/// zeros, left so.
-Block longest_block(const Letters& a, const Places& places, const Stretch& in, std::vector<int64_t>& lengths) {
-  Block best{in.a_begin, in.b_begin, 0};
-  std::vector<int64_t> used;  // places of b with a length, of the row before
+/// Finds the longest common substring; among equal ones the earliest in a, then in b. lengths: scratch, [b.size() +
+/// 1] zeros, restored to zeros.
+MatchingBlock longest_block(const CharacterIds& a, const CharacterPositions& positions, const ComparedRange& in,
+                            std::vector<int64_t>& lengths) {
+  MatchingBlock best{in.a_begin, in.b_begin, 0};
+  std::vector<int64_t> used;  // positions in b whose length is set, of the previous row
   std::vector<int64_t> ends;
   for (int64_t i = in.a_begin; i < in.a_end; ++i) {
     ends.clear();
-    for (const int64_t j : places[a[i]]) {
+    for (const int64_t j : positions[a[i]]) {
       if (j >= in.b_begin && j < in.b_end) ends.push_back(j);
     }
-    std::vector<int64_t> sizes(ends.size());  // all are read before any of the row before is overwritten
+    std::vector<int64_t> sizes(ends.size());  // computed before entries of the previous row are overwritten
     for (size_t k = 0; k < ends.size(); ++k) sizes[k] = lengths[ends[k]] + 1;
     for (const int64_t j : used) lengths[j + 1] = 0;
     for (size_t k = 0; k < ends.size(); ++k) {
@@ -45,21 +46,21 @@ Block longest_block(const Letters& a, const Places& places, const Stretch& in, s
   return best;
 }
 
-/// Characters in matching blocks.
-int64_t matched(const Letters& a, const Letters& b, const Places& places) {
+/// Returns the number of characters in matching blocks.
+int64_t matched(const CharacterIds& a, const CharacterIds& b, const CharacterPositions& positions) {
   std::vector<int64_t> lengths(b.size() + 1, 0);
-  std::vector<Stretch> open{{0, static_cast<int64_t>(a.size()), 0, static_cast<int64_t>(b.size())}};
+  std::vector<ComparedRange> pending{{0, static_cast<int64_t>(a.size()), 0, static_cast<int64_t>(b.size())}};
   int64_t total = 0;
-  while (!open.empty()) {
-    const Stretch in = open.back();
-    open.pop_back();
-    const Block block = longest_block(a, places, in, lengths);
+  while (!pending.empty()) {
+    const ComparedRange in = pending.back();
+    pending.pop_back();
+    const MatchingBlock block = longest_block(a, positions, in, lengths);
     if (block.size == 0) continue;
     total += block.size;
-    if (in.a_begin < block.a && in.b_begin < block.b) open.push_back({in.a_begin, block.a, in.b_begin, block.b});
+    if (in.a_begin < block.a && in.b_begin < block.b) pending.push_back({in.a_begin, block.a, in.b_begin, block.b});
     const int64_t a_next = block.a + block.size;
     const int64_t b_next = block.b + block.size;
-    if (a_next < in.a_end && b_next < in.b_end) open.push_back({a_next, in.a_end, b_next, in.b_end});
+    if (a_next < in.a_end && b_next < in.b_end) pending.push_back({a_next, in.a_end, b_next, in.b_end});
   }
   return total;
 }
@@ -67,20 +68,20 @@ int64_t matched(const Letters& a, const Letters& b, const Places& places) {
 }  // namespace
 
 double edit_similarity(std::string_view answer, std::string_view reference) {
-  std::map<std::string_view, int32_t> numbers;
-  const auto letters = [&](std::string_view text) {
-    Letters all;
+  std::map<std::string_view, int32_t> ids;
+  const auto ids_of = [&](std::string_view text) {
+    CharacterIds all;
     for (const std::string_view c : characters(text)) {
-      all.push_back(numbers.emplace(c, static_cast<int32_t>(numbers.size())).first->second);
+      all.push_back(ids.emplace(c, static_cast<int32_t>(ids.size())).first->second);
     }
     return all;
   };
-  const Letters a = letters(answer);
-  const Letters b = letters(reference);
+  const CharacterIds a = ids_of(answer);
+  const CharacterIds b = ids_of(reference);
   if (a.empty() && b.empty()) return 1;
-  Places places(numbers.size());
-  for (size_t j = 0; j < b.size(); ++j) places[b[j]].push_back(static_cast<int64_t>(j));
-  return 2.0 * static_cast<double>(matched(a, b, places)) / static_cast<double>(a.size() + b.size());
+  CharacterPositions positions(ids.size());
+  for (size_t j = 0; j < b.size(); ++j) positions[b[j]].push_back(static_cast<int64_t>(j));
+  return 2.0 * static_cast<double>(matched(a, b, positions)) / static_cast<double>(a.size() + b.size());
 }
 
 double code_similarity(std::string_view answer, std::string_view reference) {

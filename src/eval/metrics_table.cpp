@@ -6,15 +6,15 @@
 namespace fathom::eval {
 namespace {
 
-/// The best over the references.
+/// Returns a metric: the best score of `compare` over the references.
 template <class Compare>
 std::function<Metric> best(Compare compare) {
   return [compare](const std::string& answer, const Sample& sample) {
-    double most = 0;
+    double highest = 0;
     for (const std::string& reference : sample.references) {
-      most = std::max(most, static_cast<double>(compare(answer, reference)));
+      highest = std::max(highest, static_cast<double>(compare(answer, reference)));
     }
-    return most;
+    return highest;
   };
 }
 
@@ -46,7 +46,7 @@ double substr_all(const std::string& answer, const Sample& sample) {
   return static_cast<double>(found) / static_cast<double>(sample.references.size());
 }
 
-/// BLEU against all references together.
+/// Returns a metric: BLEU against all references together.
 std::function<Metric> bleu_metric(std::vector<double> weights,
                                   std::vector<std::string> (*tokens)(std::string_view)) {
   return [weights, tokens](const std::string& answer, const Sample& sample) {
@@ -67,25 +67,25 @@ double comma_f1(std::string_view answer, std::string_view reference) {
   return set_f1(comma_items(answer), comma_items(reference)).f1;
 }
 
-/// 1 less the mean distance of the items from their places, as a part of the worst.
+/// Returns 1 minus the mean distance of the items from their positions, relative to the largest possible mean.
 double order_metric(std::string_view answer, std::string_view reference) {
-  const std::vector<std::string> wanted = enumerated(reference);
-  const std::vector<int64_t> places = places_in(enumerated(answer), wanted);
-  if (places.empty()) return 0;
-  if (places.size() == 1) return 1;
-  return 1 - order_distances(places).mean / worst_order_distances(static_cast<int64_t>(places.size())).mean;
+  const std::vector<std::string> expected = enumerated(reference);
+  const std::vector<int64_t> positions = positions_in(enumerated(answer), expected);
+  if (positions.empty()) return 0;
+  if (positions.size() == 1) return 1;
+  return 1 - order_distances(positions).mean / worst_order_distances(static_cast<int64_t>(positions.size())).mean;
 }
 
-/// The first run of digits of the reference is what the integers of the answer should be.
-double wanted_number(std::string_view answer, std::string_view reference) {
+/// Compares the integers of the answer with the first integer of the reference.
+double number_metric(std::string_view answer, std::string_view reference) {
   const std::vector<std::string_view> numbers = digit_runs(reference);
   return numbers.empty() ? 0 : number_score(answer, numbers.front());
 }
 
 double permutation_metric(std::string_view answer, std::string_view reference) {
   constexpr int64_t kSegments = 4;
-  const std::vector<int64_t> wanted = answered_permutation(reference, kSegments);
-  return !wanted.empty() && answered_permutation(answer, kSegments) == wanted ? 1 : 0;
+  const std::vector<int64_t> expected = answered_permutation(reference, kSegments);
+  return !expected.empty() && answered_permutation(answer, kSegments) == expected ? 1 : 0;
 }
 
 double best_answer_metric(const std::string& answer, const Sample& sample) {
@@ -107,14 +107,14 @@ double last_integer(std::string_view answer, std::string_view reference) {
 double first_number(std::string_view answer, std::string_view reference) {
   const std::string number(trim(reference));
   char* end = nullptr;
-  const double wanted = std::strtod(number.c_str(), &end);
-  return end != number.c_str() && infinite_first_number(answer, wanted) ? 1 : 0;
+  const double expected = std::strtod(number.c_str(), &end);
+  return end != number.c_str() && infinite_first_number(answer, expected) ? 1 : 0;
 }
 
 double integer_prefix(std::string_view answer, std::string_view reference) {
-  std::vector<std::string> wanted;
-  for (const std::string_view run : digit_runs(reference)) wanted.emplace_back(run);
-  return infinite_prefix(answer, wanted);
+  std::vector<std::string> expected;
+  for (const std::string_view run : digit_runs(reference)) expected.emplace_back(run);
+  return infinite_prefix(answer, expected);
 }
 
 double infinite_choice_metric(const std::string& answer, const Sample& sample) {
@@ -131,29 +131,30 @@ using Text = std::string_view;
 
 std::vector<NamedMetric> make_table() {
   return {
-      {"best_answer", "highest label A<n> equals the reference; details.choices is their number",
+      {"best_answer", "the highest label A<n> equals the reference; details.choices is the number of labels",
        best_answer_metric},
       {"bleu", "BLEU-4, mteval-13a tokens", bleu_metric({0.25, 0.25, 0.25, 0.25}, english_tokens)},
       {"bleu_1", "BLEU-1, words", bleu_metric({1}, plain_tokens)},
       {"bleu_4", "BLEU-4, words", bleu_metric({0.25, 0.25, 0.25, 0.25}, plain_tokens)},
-      {"bleu_zh", "BLEU-4, CJK characters apart", bleu_metric({0.25, 0.25, 0.25, 0.25}, chinese_tokens)},
+      {"bleu_zh", "BLEU-4, each CJK character a token", bleu_metric({0.25, 0.25, 0.25, 0.25}, chinese_tokens)},
       {"chrf", "chrF", best([](Text a, Text b) { return chrf(a, b); })},
       {"chrf++", "chrF++", best([](Text a, Text b) { return chrf(a, b, 2); })},
-      {"class", "share of the reference among the classes named; details.classes has all", class_metric},
+      {"class", "1/n if the reference is among the n classes named; details.classes lists all classes",
+       class_metric},
       {"code_similarity", "edit similarity of the first line of code, in hundredths", best(code_similarity)},
       {"comma_f1", "F1 of sets of items between commas", best(comma_f1)},
-      {"edit_similarity", "matching blocks of characters", best(edit_similarity)},
+      {"edit_similarity", "share of characters in matching blocks", best(edit_similarity)},
       {"exact_match", "equal after normalisation", best(exact_match)},
       {"first_integer", "the first integer is the reference", best(infinite_first_integer)},
       {"first_number", "the first number equals the reference", best(first_number)},
-      {"infinite_choice", "letter of a choice; details.letter, details.option", infinite_choice_metric},
-      {"infinite_debug", "letter or function; details.letter, details.option", infinite_debug_metric},
+      {"infinite_choice", "letter or text of the choice; details.letter, details.option", infinite_choice_metric},
+      {"infinite_debug", "letter or name of the function; details.letter, details.option", infinite_debug_metric},
       {"integer_prefix", "share of the reference's integers before the first wrong one", best(integer_prefix)},
       {"last_integer", "the last word is the reference, an integer", best(last_integer)},
       {"letter", "letter after \"correct answer is\"", best(letter_metric)},
-      {"number", "share of the answer's integers that equal the reference's first", best(wanted_number)},
-      {"order", "nearness of an order to the right one", best(order_metric)},
-      {"permutation", "permutation of 1 to 4", best(permutation_metric)},
+      {"number", "share of the answer's integers that equal the reference's first", best(number_metric)},
+      {"order", "1 - mean distance from the correct order, relative to the worst", best(order_metric)},
+      {"permutation", "the permutation of 1 to 4 equals the reference", best(permutation_metric)},
       {"qa_f1", "F1 of normalised words", best(qa_f1)},
       {"qa_f1_zh", "F1 of characters", best(qa_f1_chinese)},
       {"rouge_1", "F1 of words", best([](Text a, Text b) { return rouge_n(a, b, 1).f1; })},
@@ -166,16 +167,16 @@ std::vector<NamedMetric> make_table() {
        best([](Text a, Text b) { return rouge_l_sentences(a, b).f1; })},
       {"rouge_l_sentences_recall", "recall of united subsequences of sentences",
        best([](Text a, Text b) { return rouge_l_sentences(a, b).recall; })},
-      {"rouge_l_sentences_recall_zh", "the same over characters",
+      {"rouge_l_sentences_recall_zh", "recall of united subsequences of sentences over characters",
        best([](Text a, Text b) { return rouge_l_sentences(a, b, true).recall; })},
       {"rouge_l_sentences_zh", "F1 of united subsequences of sentences over characters",
        best([](Text a, Text b) { return rouge_l_sentences(a, b, true).f1; })},
-      {"same_text", "equal but for the case of letters", best(same_text)},
-      {"substr_all", "share of the references that occur", substr_all},
-      {"substr_any", "a reference occurs", best(contains_text)},
+      {"same_text", "equal, ignoring the case of letters", best(same_text)},
+      {"substr_all", "share of the references that occur in the answer", substr_all},
+      {"substr_any", "a reference occurs in the answer", best(contains_text)},
       {"word", "the reference is a word of the answer",
        best([](Text a, Text b) { return infinite_word(a, b, false); })},
-      {"word_any_case", "the same, whatever the case of letters",
+      {"word_any_case", "the reference is a word of the answer, ignoring the case of letters",
        best([](Text a, Text b) { return infinite_word(a, b, true); })},
   };
 }

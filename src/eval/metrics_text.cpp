@@ -6,7 +6,8 @@
 namespace fathom::eval {
 namespace {
 
-/// The code point of one of characters(); a stray byte is a surrogate of its own, as in Python's surrogateescape.
+/// Returns the code point of one of characters(); an invalid byte maps to a surrogate, as in Python's
+/// surrogateescape.
 uint32_t code_point(std::string_view character) {
   if (utf8_length(character) == 0) return 0xdc00 + static_cast<unsigned char>(character.front());
   return utf8_code_point(character);
@@ -21,7 +22,8 @@ bool is_ascii_punctuation(uint32_t c) {
   return (c >= '!' && c <= '/') || (c >= ':' && c <= '@') || (c >= '[' && c <= '`') || (c >= '{' && c <= '~');
 }
 
-/// The marks that LongBench and InfiniteBench take out of Chinese text besides ASCII's.
+/// Returns whether LongBench and InfiniteBench remove this mark from Chinese text, in addition to ASCII
+/// punctuation.
 bool is_cjk_punctuation(uint32_t c) {
   const bool full_width = (c >= 0xff01 && c <= 0xff0f) || (c >= 0xff1a && c <= 0xff20) ||
                           (c >= 0xff3b && c <= 0xff40) || (c >= 0xff5b && c <= 0xff64);
@@ -35,7 +37,7 @@ bool is_cjk_punctuation(uint32_t c) {
 uint32_t lower(uint32_t c) {
   if (c >= 'A' && c <= 'Z') return c + 32;
   if (c >= 0xc0 && c <= 0xde && c != 0xd7) return c + 32;     // Latin-1
-  if (c >= 0x100 && c <= 0x12f) return c | 1;                 // Latin Extended-A, in pairs
+  if (c >= 0x100 && c <= 0x12f) return c | 1;                 // Latin Extended-A; upper and lower case alternate
   if (c >= 0x391 && c <= 0x3a9 && c != 0x3a2) return c + 32;  // Greek
   if (c >= 0x410 && c <= 0x42f) return c + 32;                // Cyrillic
   if (c >= 0x400 && c <= 0x40f) return c + 80;
@@ -44,7 +46,7 @@ uint32_t lower(uint32_t c) {
 
 bool is_article(std::string_view word) { return word == "a" || word == "an" || word == "the"; }
 
-/// `text` with a space for each article that no letter or digit adjoins.
+/// Replaces each article that is not adjacent to a letter or digit by a space.
 std::string without_articles(std::string_view text) {
   std::string kept;
   std::string word;
@@ -85,7 +87,7 @@ std::vector<std::string_view> characters(std::string_view text) {
 
 std::vector<std::string_view> split_words(std::string_view text) {
   std::vector<std::string_view> words;
-  const char* begin = nullptr;  // of the word we are in
+  const char* begin = nullptr;  // of the current word
   const char* end = text.data() + text.size();
   for (const std::string_view c : characters(text)) {
     if (!is_space(code_point(c))) {

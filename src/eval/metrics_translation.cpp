@@ -9,11 +9,11 @@
 namespace fathom::eval {
 namespace {
 
-using Tokens = std::vector<std::string>;
-using Counts = std::map<std::string, int64_t>;  // of n-grams: tokens, each with a byte 0xff behind it
+using TokenTexts = std::vector<std::string>;
+using GramCounts = std::map<std::string, int64_t>;  // counts of n-grams; each token of the key ends with byte 0xff
 
-Counts count_grams(const Tokens& tokens, size_t n) {
-  Counts counts;
+GramCounts count_grams(const TokenTexts& tokens, size_t n) {
+  GramCounts counts;
   for (size_t i = 0; i + n <= tokens.size(); ++i) {
     std::string gram;
     for (size_t k = 0; k < n; ++k) gram += tokens[i + k] + '\xff';
@@ -22,13 +22,13 @@ Counts count_grams(const Tokens& tokens, size_t n) {
   return counts;
 }
 
-int64_t sum(const Counts& counts) {
+int64_t sum(const GramCounts& counts) {
   int64_t total = 0;
   for (const auto& [gram, times] : counts) total += times;
   return total;
 }
 
-int64_t shared(const Counts& a, const Counts& b) {
+int64_t shared(const GramCounts& a, const GramCounts& b) {
   int64_t count = 0;
   for (const auto& [gram, times] : a) {
     const auto found = b.find(gram);
@@ -37,24 +37,24 @@ int64_t shared(const Counts& a, const Counts& b) {
   return count;
 }
 
-/// For each n-gram the most that any reference has.
-Counts most_of(const std::vector<Tokens>& references, size_t n) {
-  Counts most;
-  for (const Tokens& reference : references) {
-    for (const auto& [gram, times] : count_grams(reference, n)) most[gram] = std::max(most[gram], times);
+/// Returns the largest count of each n-gram in any reference.
+GramCounts largest_counts(const std::vector<TokenTexts>& references, size_t n) {
+  GramCounts largest;
+  for (const TokenTexts& reference : references) {
+    for (const auto& [gram, times] : count_grams(reference, n)) largest[gram] = std::max(largest[gram], times);
   }
-  return most;
+  return largest;
 }
 
-/// Of the reference nearest in length, of two the shorter.
-double nearest_length(const std::vector<Tokens>& references, int64_t length) {
+/// Returns the length of the reference nearest in length; of two equally near ones the shorter.
+double nearest_length(const std::vector<TokenTexts>& references, int64_t length) {
   int64_t nearest = 0;
-  int64_t least = -1;
-  for (const Tokens& reference : references) {
+  int64_t best_distance = -1;
+  for (const TokenTexts& reference : references) {
     const auto size = static_cast<int64_t>(reference.size());
-    const int64_t away = std::abs(size - length);
-    if (least < 0 || away < least || (away == least && size < nearest)) {
-      least = away;
+    const int64_t distance = std::abs(size - length);
+    if (best_distance < 0 || distance < best_distance || (distance == best_distance && size < nearest)) {
+      best_distance = distance;
       nearest = size;
     }
   }
@@ -81,17 +81,17 @@ void replace_all(std::string& text, std::string_view from, std::string_view to) 
   }
 }
 
-/// Words with one punctuation mark at their end or else at their start apart, as chrF++ counts them.
-Tokens chrf_words(std::string_view text) {
-  Tokens words;
+/// Splits one punctuation mark off the end, or else off the beginning, of each word, as chrF++ does.
+TokenTexts chrf_words(std::string_view text) {
+  TokenTexts words;
   for (const std::string_view word : split_words(text)) {
-    const std::vector<std::string_view> letters = characters(word);
-    if (letters.size() > 1 && is_punctuation(letters.back())) {
-      words.emplace_back(word.substr(0, word.size() - letters.back().size()));
-      words.emplace_back(letters.back());
-    } else if (letters.size() > 1 && is_punctuation(letters.front())) {
-      words.emplace_back(letters.front());
-      words.emplace_back(word.substr(letters.front().size()));
+    const std::vector<std::string_view> word_characters = characters(word);
+    if (word_characters.size() > 1 && is_punctuation(word_characters.back())) {
+      words.emplace_back(word.substr(0, word.size() - word_characters.back().size()));
+      words.emplace_back(word_characters.back());
+    } else if (word_characters.size() > 1 && is_punctuation(word_characters.front())) {
+      words.emplace_back(word_characters.front());
+      words.emplace_back(word.substr(word_characters.front().size()));
     } else {
       words.emplace_back(word);
     }
@@ -99,23 +99,23 @@ Tokens chrf_words(std::string_view text) {
   return words;
 }
 
-Tokens chrf_letters(std::string_view text) {
-  Tokens letters;
+TokenTexts chrf_characters(std::string_view text) {
+  TokenTexts word_characters;
   for (const std::string_view word : split_words(text)) {
-    for (const std::string_view letter : characters(word)) letters.emplace_back(letter);
+    for (const std::string_view character : characters(word)) word_characters.emplace_back(character);
   }
-  return letters;
+  return word_characters;
 }
 
-/// Sums precisions and recalls of the orders that both texts have.
+/// Sums of the precisions and recalls over the n-gram orders that both texts have.
 struct ChrfSums {
   double precision = 0, recall = 0;
   int orders = 0;
 
-  void add(const Tokens& answer, const Tokens& reference, int most) {
-    for (int n = 1; n <= most; ++n) {
-      const Counts a = count_grams(answer, n);
-      const Counts b = count_grams(reference, n);
+  void add(const TokenTexts& answer, const TokenTexts& reference, int max_order) {
+    for (int n = 1; n <= max_order; ++n) {
+      const GramCounts a = count_grams(answer, n);
+      const GramCounts b = count_grams(reference, n);
       if (a.empty() || b.empty()) continue;
       const auto common = static_cast<double>(shared(a, b));
       precision += common / static_cast<double>(sum(a));
@@ -127,13 +127,13 @@ struct ChrfSums {
 
 }  // namespace
 
-Tokens plain_tokens(std::string_view text) {
-  Tokens tokens;
+TokenTexts plain_tokens(std::string_view text) {
+  TokenTexts tokens;
   for (const std::string_view word : split_words(text)) tokens.emplace_back(word);
   return tokens;
 }
 
-Tokens translation_tokens(std::string_view text, bool chinese) {
+TokenTexts translation_tokens(std::string_view text, bool chinese) {
   std::string line(text);
   replace_all(line, "<skipped>", "");
   replace_all(line, "-\n", "");
@@ -147,34 +147,34 @@ Tokens translation_tokens(std::string_view text, bool chinese) {
     const std::string_view c = all[i];
     const bool after_digit = i > 0 && is_digit(all[i - 1].front());
     const bool before_digit = i + 1 < all.size() && is_digit(all[i + 1].front());
-    bool apart = is_punctuation(c) && c != "'" && c != "-";
-    if (c == "." || c == ",") apart = !(after_digit && before_digit);
-    if (c == "-") apart = after_digit;
-    if (chinese && is_cjk(c)) apart = true;
-    if (apart) spaced += ' ';
+    bool separate = is_punctuation(c) && c != "'" && c != "-";
+    if (c == "." || c == ",") separate = !(after_digit && before_digit);
+    if (c == "-") separate = after_digit;
+    if (chinese && is_cjk(c)) separate = true;
+    if (separate) spaced += ' ';
     spaced += c;
-    if (apart) spaced += ' ';
+    if (separate) spaced += ' ';
   }
   return plain_tokens(spaced);
 }
 
-double bleu(const Tokens& answer, const std::vector<Tokens>& references, std::span<const double> weights) {
+double bleu(const TokenTexts& answer, const std::vector<TokenTexts>& references, std::span<const double> weights) {
   if (answer.empty() || references.empty()) return 0;
   double log_sum = 0;
   double weight_sum = 0;
   for (size_t n = 1; n <= weights.size(); ++n) {
-    const Counts grams = count_grams(answer, n);
-    const Counts wanted = most_of(references, n);
-    if (weights[n - 1] == 0 || (grams.empty() && wanted.empty())) continue;
-    const int64_t matched = shared(grams, wanted);
+    const GramCounts grams = count_grams(answer, n);
+    const GramCounts expected = largest_counts(references, n);
+    if (weights[n - 1] == 0 || (grams.empty() && expected.empty())) continue;
+    const int64_t matched = shared(grams, expected);
     if (matched == 0) return 0;
     log_sum += weights[n - 1] * std::log(static_cast<double>(matched) / static_cast<double>(sum(grams)));
     weight_sum += weights[n - 1];
   }
   if (weight_sum == 0) return 0;
   const auto length = static_cast<double>(answer.size());
-  const double wanted_length = nearest_length(references, static_cast<int64_t>(answer.size()));
-  const double brevity = length >= wanted_length ? 0 : 1 - wanted_length / length;
+  const double reference_length = nearest_length(references, static_cast<int64_t>(answer.size()));
+  const double brevity = length >= reference_length ? 0 : 1 - reference_length / length;
   return std::exp(log_sum / weight_sum + brevity);
 }
 
@@ -182,7 +182,7 @@ double chrf(std::string_view answer, std::string_view reference, int word_order)
   constexpr int kLetterOrder = 6;
   constexpr double kBetaSquared = 4;
   ChrfSums sums;
-  sums.add(chrf_letters(answer), chrf_letters(reference), kLetterOrder);
+  sums.add(chrf_characters(answer), chrf_characters(reference), kLetterOrder);
   sums.add(chrf_words(answer), chrf_words(reference), word_order);
   if (sums.orders == 0 || sums.precision + sums.recall == 0) return 0;
   const double precision = sums.precision / sums.orders;

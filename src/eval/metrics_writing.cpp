@@ -9,7 +9,7 @@ namespace fathom::eval {
 int64_t count_words(std::string_view text) {
   int64_t count = 0;
   bool in_word = false;
-  bool letters = true;  // the word so far has nothing else
+  bool letters = true;  // whether the word so far consists of ASCII letters only
   const auto end_word = [&] {
     if (in_word && letters) ++count;
     in_word = false;
@@ -31,9 +31,9 @@ int64_t count_words(std::string_view text) {
   return count;
 }
 
-double length_score(double wanted, double words) {
-  if (wanted <= 0 || words <= 0) return 0;
-  const double excess = words > wanted ? (words / wanted - 1) / 3 : (wanted / words - 1) / 2;
+double length_score(double expected, double words) {
+  if (expected <= 0 || words <= 0) return 0;
+  const double excess = words > expected ? (words / expected - 1) / 3 : (expected / words - 1) / 2;
   return std::max(0.0, 1 - excess);
 }
 

@@ -11,7 +11,7 @@ namespace {
 
 constexpr EncodeOptions kPlain{.add_bos_eos = false, .parse_special = false};
 
-/// For each token the end of its text in `text`, in bytes. Throws Error if the tokens' texts are not `text`.
+/// Returns the end of each token in `text` in bytes. Throws Error if the decoded tokens differ from `text`.
 std::vector<size_t> token_ends(const Tokenizer& tokenizer, const std::vector<int32_t>& tokens,
                                const std::string& text) {
   StreamDecoder decoder(tokenizer);
@@ -25,8 +25,8 @@ std::vector<size_t> token_ends(const Tokenizer& tokenizer, const std::vector<int
   decoded += decoder.flush();
   if (decoded != text) {
     fail(tokenizer.vocabulary().source,
-         ": this tokenizer does not keep text as it is, so a task that looks at how ",
-         "single words are predicted cannot be run with it");
+         ": the tokenizer changes the text when it encodes and decodes it; tasks that measure predictions of ",
+         "single words need one that preserves text");
   }
   if (!ends.empty()) ends.back() = decoded.size();
   return ends;
@@ -46,7 +46,7 @@ int64_t PromptMaker::count(std::string_view text) const {
   return static_cast<int64_t>(tokenizer_.encode(text, kPlain).size());
 }
 
-/// Predictions are looked at in plain text.
+/// Returns whether the chat template is applied. Samples whose predictions are measured are plain text.
 bool PromptMaker::in_chat(const Sample& sample) const {
   return chat_ && sample.chat && sample.mode == Sample::Mode::kGenerate;
 }
@@ -56,7 +56,7 @@ std::string PromptMaker::text_of(const Sample& sample) const {
   return chat_->render({{"user", sample.context + sample.question}}, true) + sample.lead;
 }
 
-/// What stands before the question: the beginning of text_of().
+/// Returns the beginning of text_of() up to the question.
 std::string PromptMaker::head_of(const Sample& sample) const {
   if (!in_chat(sample)) return sample.context;
   const std::string rendered = text_of(sample);
@@ -72,16 +72,18 @@ int64_t PromptMaker::measure(const Sample& sample) const {
   return static_cast<int64_t>(encode(sample, text_of(sample)).size());
 }
 
-/// The first and the last half of what the text around the lead may have, in tokens.
+/// Keeps the first and the last half of the tokens of context + question that fit together with the lead and the
+/// reserve.
 Sample PromptMaker::cut(const Sample& sample, int64_t length) const {
   Sample empty = sample;
   empty.context = " ", empty.question = "";
   const int64_t room = length - sample.reserve - measure(empty);
   if (room < 2)
-    fail("a length of ", length, " tokens leaves no room for the text: the answer alone may take ", sample.reserve);
+    fail("a length of ", length, " tokens leaves no room for the text: the reserve for the answer is ",
+         sample.reserve);
   const std::vector<int32_t> tokens = tokenizer_.encode(sample.context + sample.question, kPlain);
   Sample shorter = sample;
-  // decoding and encoding again may give some tokens more: then the halves give some up
+  // encoding the decoded halves may give a few more tokens; then shorten the halves
   for (int64_t half = room / 2;; half -= half / 64 + 1) {
     shorter.context = tokenizer_.decode({tokens.begin(), tokens.begin() + half}) +
                       tokenizer_.decode({tokens.end() - half, tokens.end()});
@@ -97,7 +99,7 @@ Prompt PromptMaker::make(const Sample& sample, int64_t length) const {
   const auto tokens = static_cast<int64_t>(prompt.tokens.size()) + sample.reserve;
   if (tokens > length) {
     if (!sample.cut_middle)
-      fail("a prompt has ", tokens, " tokens with the reserve for its answer, more than ", length);
+      fail("a prompt has ", tokens, " tokens including the reserve for the answer, more than the length ", length);
     const Sample shorter = cut(sample, length);
     prompt.tokens = encode(shorter, text_of(shorter));
     prompt.cut = true;
@@ -106,28 +108,28 @@ Prompt PromptMaker::make(const Sample& sample, int64_t length) const {
   const std::string head = head_of(sample);
   if (!head.empty()) {
     prompt.context_tokens = static_cast<int64_t>(common_prefix(encode(sample, head), prompt.tokens));
-    // something must be left to be read for the question
+    // the question must have at least one token of its own
     prompt.context_tokens =
         std::min<int64_t>(prompt.context_tokens, static_cast<int64_t>(prompt.tokens.size()) - 1);
   }
-  if (sample.mode == Sample::Mode::kForced) find_asked(sample, prompt);
+  if (sample.mode == Sample::Mode::kForced) find_scored(sample, prompt);
   return prompt;
 }
 
-/// A token belongs to the span that holds its last byte; a span without such a token to the one that covers its
-/// end.
-void PromptMaker::find_asked(const Sample& sample, Prompt& prompt) const {
+/// A token belongs to the span that contains its last byte. A span without such a token gets the token that covers
+/// its end.
+void PromptMaker::find_scored(const Sample& sample, Prompt& prompt) const {
   const std::vector<size_t> ends = token_ends(tokenizer_, prompt.tokens, sample.prompt());
   const auto count = static_cast<int64_t>(ends.size());
   int64_t token = 0;
-  for (size_t s = 0; s < sample.asked.size(); ++s) {
-    const TextSpan& span = sample.asked[s];
+  for (size_t s = 0; s < sample.scored.size(); ++s) {
+    const TextSpan& span = sample.scored[s];
     while (token < count && ends[token] <= span.begin) ++token;
     const int64_t first = token;
     while (token < count && ends[token] <= span.end) ++token;
     if (token == first && token < count) ++token;
-    for (int64_t t = std::max<int64_t>(first, 1); t < token; ++t) {  // nothing predicts the first token
-      prompt.asked.push_back(t);
+    for (int64_t t = std::max<int64_t>(first, 1); t < token; ++t) {  // the first token has no prediction
+      prompt.scored.push_back(t);
       prompt.span_of.push_back(static_cast<int32_t>(s));
     }
   }

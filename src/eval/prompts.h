@@ -11,30 +11,31 @@
 
 namespace fathom::eval {
 
-/// A sample in the tokens of a model.
+/// A sample as tokens of a model.
 struct Prompt {
   std::vector<int32_t> tokens;
-  int64_t context_tokens =
-      0;  // at the beginning: those that hold nothing but the context (and what a chat has before)
-  std::vector<int64_t> asked;    // kForced: indices of the tokens whose prediction counts, ascending
-  std::vector<int32_t> span_of;  // of each asked token: its index in Sample::asked
-  bool cut = false;              // the middle was left out
-  /// Of the tokens: two samples with the same number are the same to the model.
+  /// Tokens at the beginning that contain only the context and the part of the chat template before it.
+  int64_t context_tokens = 0;
+  std::vector<int64_t> scored;   // kForced: indices of the tokens whose prediction is scored, ascending
+  std::vector<int32_t> span_of;  // index in Sample::scored of each scored token
+  bool cut = false;              // the middle of the text was left out
+  /// Hash of the tokens: samples with equal hashes have the same prompt.
   uint64_t hash() const;
 };
 
-/// How samples become prompts of one model. chat: null, or the form of a chat.
+/// Makes prompts of one model from samples. chat: the chat template, or null for plain text.
 class PromptMaker {
  public:
   PromptMaker(const Tokenizer& tokenizer, std::shared_ptr<const ChatTemplate> chat)
       : tokenizer_(tokenizer), chat_(std::move(chat)) {}
 
-  /// Tokens of a text alone.
+  /// Returns the number of tokens of a text, without BOS.
   int64_t count(std::string_view text) const;
-  /// Tokens of the whole prompt.
+  /// Returns the number of tokens of the whole prompt.
   int64_t measure(const Sample& sample) const;
-  /// length: the most tokens, reserve included; a sample with cut_middle loses its middle to fit. Throws Error if
-  /// the prompt does not fit, or asks for spans in a text that this tokenizer changes.
+  /// Makes a prompt of at most `length` tokens, the reserve for the answer included. If a sample with cut_middle is
+  /// too long, the middle of its text is left out. Throws Error if the prompt does not fit, or if the sample scores
+  /// spans and the tokenizer changes the text.
   Prompt make(const Sample& sample, int64_t length) const;
 
  private:
@@ -43,7 +44,7 @@ class PromptMaker {
   std::string head_of(const Sample& sample) const;
   Sample cut(const Sample& sample, int64_t length) const;
   std::vector<int32_t> encode(const Sample& sample, const std::string& text) const;
-  void find_asked(const Sample& sample, Prompt& prompt) const;
+  void find_scored(const Sample& sample, Prompt& prompt) const;
 
   const Tokenizer& tokenizer_;
   std::shared_ptr<const ChatTemplate> chat_;

@@ -17,7 +17,7 @@
 namespace fathom::eval {
 namespace {
 
-/// What of a summary says which cell it is of.
+/// Returns the key of the cell (model, task, length, method, seed) of a record or summary.
 std::string cell_of(const Record& summary) {
   std::string cell;
   for (const char* field : {"model_id", "task", "length", "method", "seed"})
@@ -27,7 +27,7 @@ std::string cell_of(const Record& summary) {
 
 std::string line_of(const Record& record) { return record.dump() + "\n"; }
 
-/// Whether this may be the beginning of a line that a killed run did not finish.
+/// Returns whether `end`, the end of a file after its last newline, may be the beginning of an unfinished line.
 bool unfinished(std::string_view end) {
   for (const std::string_view start : {std::string_view("{\"task\":"), std::string_view("{\"summary\":")}) {
     if (end.starts_with(start.substr(0, end.size()))) return true;
@@ -53,7 +53,7 @@ RecordLog::RecordLog(const std::string& path) : path_(path) {
   if (file_ < 0) fail(path, ": cannot be opened for writing: ", std::strerror(errno));
   try {
     if (::flock(file_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
-      fail(path, ": another evaluation is writing to it; wait for it, or name another file");
+      fail(path, ": another evaluation is writing to this file; wait for it or give another file");
     read(path);
   } catch (...) {
     ::close(file_);
@@ -66,17 +66,20 @@ RecordLog::~RecordLog() {
 }
 
 void RecordLog::read(const std::string& path) {
-  if (!std::filesystem::is_regular_file(path)) fail(path, ": results are appended, so it must be a regular file");
+  if (!std::filesystem::is_regular_file(path))
+    fail(path, ": not a regular file; results can only be appended to a regular file");
   size_t whole = 0, size = 0;
   {
     const FileMap file(path);
     const std::string_view text = file.text();
     size = text.size();
     whole = text.rfind('\n') == std::string_view::npos ? 0 : text.rfind('\n') + 1;
-    if (!unfinished(text.substr(whole))) fail(path, ": its end is no result of an evaluation; name another file");
+    if (!unfinished(text.substr(whole)))
+      fail(path, ": the last line is not a result of an evaluation; give another file");
     parse_json_lines(path, text.substr(0, whole), [&](int64_t line, const Record& record) {
       if (!record.contains("task") || !record.contains("method"))
-        fail(path, ": line ", line, ": no result of an evaluation (no \"task\" and \"method\"); name another file");
+        fail(path, ": line ", line,
+             ": not a result of an evaluation (no \"task\" and \"method\"); give another file");
       if (record.contains("summary")) {
         summaries_[cell_of(record)] = line_of(record);
       } else {
@@ -85,7 +88,7 @@ void RecordLog::read(const std::string& path) {
     });
   }
   if (whole < size && ::ftruncate(file_, static_cast<off_t>(whole)) != 0)
-    fail(path, ": cannot be cut after its last whole line: ", std::strerror(errno));
+    fail(path, ": the unfinished last line cannot be removed: ", std::strerror(errno));
 }
 
 const Record* RecordLog::find(const std::string& key) const {

@@ -11,26 +11,26 @@ namespace fathom::eval {
 
 using Record = Json;
 
-/// The results of an evaluation as JSON lines: in memory, and in a file that a killed run finds again.
+/// Results of an evaluation as JSON lines, in memory and in a file from which an interrupted run continues.
 class RecordLog {
  public:
-  /// No file: results are kept in memory only.
+  /// Keeps results in memory only.
   RecordLog() = default;
-  /// Opens or makes the file, reads the records of earlier runs, and cuts off a last line that was not finished.
-  /// Throws Error if it cannot be read or written, holds something else (naming the line), or another run has it
-  /// open.
+  /// Opens or creates the file, reads the records of earlier runs, and removes an unfinished last line. "-" is
+  /// standard output. Throws Error if the file cannot be read or written, contains anything else (with the line),
+  /// or is open in another run.
   explicit RecordLog(const std::string& path);
   ~RecordLog();
   RecordLog(const RecordLog&) = delete;
 
-  /// The record of this key, or null.
+  /// Returns the record of this key, or null.
   const Record* find(const std::string& key) const;
-  /// Adds a record at its key and writes its line. Throws Error if it cannot be written whole; the file then ends
-  /// as before.
+  /// Adds a record under its key and writes its line. Throws Error if the line cannot be written completely; the
+  /// file is then unchanged.
   void add(const std::string& key, Record record);
-  /// Writes a summary's line, unless the file's last one of the same cell says the same.
+  /// Writes the line of a summary unless the last line of the same cell in the file is equal.
   void add_summary(const Record& summary);
-  /// What a record is found by.
+  /// Returns the key of a record: its cell, sample number and prompt hash.
   static std::string key(const Record& record);
 
  private:
@@ -40,7 +40,7 @@ class RecordLog {
   std::string path_;
   int file_ = -1;
   std::map<std::string, Record> records_;
-  std::map<std::string, std::string> summaries_;  // of a cell: the line
+  std::map<std::string, std::string> summaries_;  // line of the last summary of a cell
 };
 
 }  // namespace fathom::eval

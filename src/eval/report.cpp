@@ -20,8 +20,8 @@ std::string_view embedded_report_js();
 
 namespace {
 
-using Group = std::array<std::string, 3>;                              // model, task, method
-using Place = std::tuple<std::string, std::string, int64_t, int64_t>;  // model, task, length, sample
+using SampleGroup = std::array<std::string, 3>;                            // model, task, method
+using SampleKey = std::tuple<std::string, std::string, int64_t, int64_t>;  // model, task, length, sample
 
 std::optional<int64_t> integer_at(const Json& object, std::string_view key) {
   const auto number = number_at(object, key);
@@ -29,18 +29,18 @@ std::optional<int64_t> integer_at(const Json& object, std::string_view key) {
   return static_cast<int64_t>(*number);
 }
 
-Group group_of(const Json& sample) {
+SampleGroup group_of(const Json& sample) {
   return {text_at(sample, "model"), text_at(sample, "task"), text_at(sample, "method")};
 }
 
-/// How a task's depths are divided: at each of its depths, or in tenths if there are too many.
+/// The depth bins of a task: one for each of its depths, or ten equal bins if there are too many depths.
 class DepthBins {
  public:
   void add(double depth) { depths_.insert(depth); }
 
   std::array<double, 2> bin_of(double depth) const {
-    constexpr size_t kMostRows = 15;  // a map that is read at a glance
-    if (depths_.size() <= kMostRows) return {depth, depth};
+    constexpr size_t kMaxRows = 15;  // readable at a glance
+    if (depths_.size() <= kMaxRows) return {depth, depth};
     const double tenth = std::clamp(std::floor(depth * 10), 0.0, 9.0);
     return {tenth / 10, (tenth + 1) / 10};
   }
@@ -49,7 +49,8 @@ class DepthBins {
   std::set<double> depths_;
 };
 
-/// The cells of the heat maps: the mean score of the samples of a model, task, method and length at a depth.
+/// Returns the cells of the heat maps: the mean score of the samples of a model, task, method and length in a depth
+/// bin.
 Json depth_cells(const Json& samples) {
   struct Cell {
     double sum = 0;
@@ -59,7 +60,7 @@ Json depth_cells(const Json& samples) {
   for (const Json& sample : samples.items()) {
     if (const auto depth = number_at(sample, "depth")) bins[text_at(sample, "task")].add(*depth);
   }
-  std::map<std::tuple<Group, int64_t, std::array<double, 2>>, Cell> cells;
+  std::map<std::tuple<SampleGroup, int64_t, std::array<double, 2>>, Cell> cells;
   for (const Json& sample : samples.items()) {
     const auto depth = number_at(sample, "depth"), score = number_at(sample, "score");
     const auto length = integer_at(sample, "length");
@@ -87,17 +88,17 @@ Json depth_cells(const Json& samples) {
   return list;
 }
 
-/// At most so many bytes of a text, whole characters, and "…" for the rest.
+/// Cuts a text to at most kMaxBytes bytes of whole characters, followed by "…".
 std::string shortened(const std::string& text) {
-  constexpr size_t kMostBytes = 600;
-  if (text.size() <= kMostBytes) return text;
-  const std::string_view start = std::string_view(text).substr(0, kMostBytes);
+  constexpr size_t kMaxBytes = 600;
+  if (text.size() <= kMaxBytes) return text;
+  const std::string_view start = std::string_view(text).substr(0, kMaxBytes);
   return concat(start.substr(0, start.size() - utf8_unfinished(start)), "…");
 }
 
-/// What the page shows of a sample.
-Json answer_of(const Json& sample, const std::map<Place, double>& exact) {
-  constexpr size_t kMostReferences = 10;
+/// Returns the fields of a sample that the page shows.
+Json answer_of(const Json& sample, const std::map<SampleKey, double>& baseline_scores) {
+  constexpr size_t kMaxReferences = 10;
   Json answer;
   for (const char* key : {"model", "task", "length", "method", "sample", "score", "depth", "prompt_tokens"}) {
     if (sample.contains(key) && !sample[key].is_null()) answer[key] = sample[key];
@@ -105,19 +106,19 @@ Json answer_of(const Json& sample, const std::map<Place, double>& exact) {
   answer["answer"] = shortened(text_at(sample, "answer"));
   answer["reference"] = Json::array();
   for (const Json& reference : items_at(sample, "reference").items()) {
-    if (answer["reference"].size() == kMostReferences) break;
+    if (answer["reference"].size() == kMaxReferences) break;
     if (reference.is_string()) answer["reference"].push_back(shortened(reference.get<std::string>()));
   }
   const auto baseline =
-      exact.find({text_at(sample, "model"), text_at(sample, "task"), integer_at(sample, "length").value_or(-1),
-                  integer_at(sample, "sample").value_or(-1)});
-  if (baseline != exact.end()) answer["yardstick_score"] = baseline->second;
+      baseline_scores.find({text_at(sample, "model"), text_at(sample, "task"),
+                            integer_at(sample, "length").value_or(-1), integer_at(sample, "sample").value_or(-1)});
+  if (baseline != baseline_scores.end()) answer["baseline_score"] = baseline->second;
   return answer;
 }
 
-/// The samples that fell short of a full score, by model, task and method; of each the worst first.
-std::map<Group, std::vector<const Json*>> shortfalls(const RunView& view, const Json& samples) {
-  std::map<Group, std::vector<const Json*>> groups;
+/// Returns the samples without a full score by model, task and method, each list with the worst first.
+std::map<SampleGroup, std::vector<const Json*>> shortfalls(const RunView& view, const Json& samples) {
+  std::map<SampleGroup, std::vector<const Json*>> groups;
   for (const Json& sample : samples.items()) {
     const auto score = number_at(sample, "score");
     const auto measure = view.measures.find(text_at(sample, "task"));
@@ -132,32 +133,33 @@ std::map<Group, std::vector<const Json*>> shortfalls(const RunView& view, const 
   return groups;
 }
 
-/// {"total", "shown"}: the answers for the page, taken from all models, tasks and methods in turn.
+/// Returns {"total", "shown"}: the answers for the page, taken round-robin from all models, tasks and methods.
 Json wrong_answers(const RunView& view, const Json& samples) {
-  constexpr size_t kMost = 2000;  // a few megabytes
-  std::map<Place, double> exact;
+  constexpr size_t kMaxAnswers = 2000;  // a few megabytes
+  std::map<SampleKey, double> baseline_scores;
   for (const Json& sample : samples.items()) {
     const auto score = number_at(sample, "score");
     if (!score || text_at(sample, "method") != view.baseline()) continue;
-    exact[{text_at(sample, "model"), text_at(sample, "task"), integer_at(sample, "length").value_or(-1),
-           integer_at(sample, "sample").value_or(-1)}] = *score;
+    baseline_scores[{text_at(sample, "model"), text_at(sample, "task"), integer_at(sample, "length").value_or(-1),
+                     integer_at(sample, "sample").value_or(-1)}] = *score;
   }
   const auto groups = shortfalls(view, samples);
-  size_t total = 0, most = 0;
+  size_t total = 0, longest = 0;
   for (const auto& [group, members] : groups) {
     total += members.size();
-    most = std::max(most, members.size());
+    longest = std::max(longest, members.size());
   }
   Json shown = Json::array();
-  for (size_t turn = 0; turn < most && shown.size() < kMost; ++turn) {
+  for (size_t rank = 0; rank < longest && shown.size() < kMaxAnswers; ++rank) {
     for (const auto& [group, members] : groups) {
-      if (turn < members.size() && shown.size() < kMost) shown.push_back(answer_of(*members[turn], exact));
+      if (rank < members.size() && shown.size() < kMaxAnswers)
+        shown.push_back(answer_of(*members[rank], baseline_scores));
     }
   }
   return {{"total", total}, {"shown", std::move(shown)}};
 }
 
-/// What the page's script reads: the run, with its samples reduced to what is shown of them.
+/// Returns the data of the page: the run with samples reduced to the fields that the page shows.
 Json page_data(const Json& run) {
   const RunView view = view_run(run);
   const Json& samples = items_at(run, "samples");

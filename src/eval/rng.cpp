@@ -28,15 +28,17 @@ uint64_t Rng::bits() { return mix(state_ += kStep); }
 int64_t Rng::below(int64_t n) {
   assert(n >= 1);
   const auto range = static_cast<uint64_t>(n);
-  const uint64_t unfair = -range % range;  // the lowest 2^64 mod n numbers would make some results likelier
+  const uint64_t rejected =
+      -range % range;  // the lowest 2^64 mod n values are drawn again, so that the result is uniform
   uint64_t drawn = bits();
-  while (drawn < unfair) drawn = bits();
+  while (drawn < rejected) drawn = bits();
   return static_cast<int64_t>(drawn % range);
 }
 
 std::vector<int64_t> Rng::distinct(int64_t n, int64_t k) {
   assert(k <= n);
-  std::unordered_map<int64_t, int64_t> moved;  // a shuffle of [0, n) of which only what moved is kept
+  std::unordered_map<int64_t, int64_t>
+      moved;  // a sparse Fisher-Yates shuffle of [0, n) that stores only moved entries
   const auto at = [&](int64_t i) {
     const auto found = moved.find(i);
     return found == moved.end() ? i : found->second;

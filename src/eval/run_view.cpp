@@ -7,8 +7,6 @@
 namespace fathom::eval {
 namespace {
 
-using Summary = RunView::Summary;
-
 template <class T>
 void add_once(std::vector<T>& list, const T& item) {
   if (std::find(list.begin(), list.end(), item) == list.end()) list.push_back(item);
@@ -21,8 +19,8 @@ std::optional<int64_t> length_of(const Json& value) {
   return static_cast<int64_t>(length);
 }
 
-/// What the run says it was about, in its order.
-void add_announced(const Json& run, RunView& view) {
+/// Adds the models, tasks, methods and lengths that the run lists, in its order.
+void add_listed(const Json& run, RunView& view) {
   for (const Json& model : items_at(run, "models").items()) {
     if (model.is_object()) add_once(view.models, text_at(model, "name"));
   }
@@ -42,52 +40,53 @@ void add_announced(const Json& run, RunView& view) {
   }
 }
 
-/// The numbers that the summaries have at `key`.
-std::vector<double> numbers_at(const std::vector<const Summary*>& summaries, std::string_view key) {
+/// Returns the numbers that the summaries have at `key`.
+std::vector<double> numbers_at(const std::vector<const RunSummary*>& summaries, std::string_view key) {
   std::vector<double> numbers;
-  for (const Summary* summary : summaries) {
+  for (const RunSummary* summary : summaries) {
     if (const auto number = number_at(*summary, key)) numbers.push_back(*number);
   }
   return numbers;
 }
 
-/// null for what is not finite.
+/// Returns null for a value that is not finite.
 Json finite(double value) { return std::isfinite(value) ? Json(value) : Json(); }
 
-/// One summary of several tasks' summaries; all have scores.
-Summary combine(const std::vector<const Summary*>& parts) {
+/// Combines the summaries of several tasks into one; all must have scores.
+RunSummary combine(const std::vector<const RunSummary*>& parts) {
   std::vector<Interval> intervals;
-  for (const Summary* part : parts) intervals.push_back(interval_of(*part));
+  for (const RunSummary* part : parts) intervals.push_back(interval_of(*part));
   const std::vector<double> scores = numbers_at(parts, "score");
   const Interval interval = interval_of_mean(scores, intervals);
   const std::vector<double> peaks = numbers_at(parts, "peak_rss_bytes");
-  Summary all;
-  all["tasks"] = parts.size();
-  all["score"] = mean(scores);
-  all["low"] = finite(interval.low);
-  all["high"] = finite(interval.high);
+  RunSummary combined;
+  combined["tasks"] = parts.size();
+  combined["score"] = mean(scores);
+  combined["low"] = finite(interval.low);
+  combined["high"] = finite(interval.high);
   for (const char* key : {"prefill_tokens_per_second", "decode_tokens_per_second", "cache_bytes"}) {
-    all[key] = finite(median(numbers_at(parts, key)));
+    combined[key] = finite(median(numbers_at(parts, key)));
   }
   for (const char* key : {"keys_attended_share", "same_answer_share", "kl"}) {
-    all[key] = finite(mean(numbers_at(parts, key)));
+    combined[key] = finite(mean(numbers_at(parts, key)));
   }
-  all["peak_rss_bytes"] = peaks.empty() ? Json() : Json(*std::max_element(peaks.begin(), peaks.end()));
-  return all;
+  combined["peak_rss_bytes"] = peaks.empty() ? Json() : Json(*std::max_element(peaks.begin(), peaks.end()));
+  return combined;
 }
 
-/// The summaries of those tasks that `method` has.
-std::vector<const Summary*> summaries_of(const RunView& view, const std::string& model,
-                                         const std::vector<std::string>& tasks, int64_t length,
-                                         const std::string& method) {
-  std::vector<const Summary*> found;
+/// Returns the summaries of `method` for those of the tasks that have one.
+std::vector<const RunSummary*> summaries_of(const RunView& view, const std::string& model,
+                                            const std::vector<std::string>& tasks, int64_t length,
+                                            const std::string& method) {
+  std::vector<const RunSummary*> found;
   for (const std::string& task : tasks) {
-    if (const Summary* summary = view.find(model, task, length, method)) found.push_back(summary);
+    if (const RunSummary* summary = view.find(model, task, length, method)) found.push_back(summary);
   }
   return found;
 }
 
-Summary place(const std::string& model, const Measure& measure, int64_t length, const std::string& method) {
+RunSummary mean_fields(const std::string& model, const Measure& measure, int64_t length,
+                       const std::string& method) {
   return {{"model", model},
           {"measure", measure.name},
           {"higher_is_better", measure.higher_is_better},
@@ -95,10 +94,10 @@ Summary place(const std::string& model, const Measure& measure, int64_t length, 
           {"method", method}};
 }
 
-/// The methods' means over those of `tasks`, all of one measure, that each of the methods has. A method without any
-/// of them is passed over.
+/// Adds for each method the mean over the tasks that all methods have. `tasks` have the same measure. Methods
+/// without any of the tasks are ignored.
 void add_means(const RunView& view, const std::string& model, const Measure& measure,
-               const std::vector<std::string>& tasks, int64_t length, std::vector<Summary>& means) {
+               const std::vector<std::string>& tasks, int64_t length, std::vector<RunSummary>& means) {
   std::vector<std::string> present, shared;
   for (const std::string& method : view.methods) {
     if (!summaries_of(view, model, tasks, length, method).empty()) present.push_back(method);
@@ -110,23 +109,23 @@ void add_means(const RunView& view, const std::string& model, const Measure& mea
   });
   if (shared.empty()) return;
   for (const std::string& method : present) {
-    Summary all = place(model, measure, length, method);
-    all.update(combine(summaries_of(view, model, shared, length, method)));
-    means.push_back(std::move(all));
+    RunSummary combined = mean_fields(model, measure, length, method);
+    combined.update(combine(summaries_of(view, model, shared, length, method)));
+    means.push_back(std::move(combined));
   }
 }
 
 }  // namespace
 
-const Summary* RunView::find(const std::string& model, const std::string& task, int64_t length,
-                             const std::string& method) const {
+const RunSummary* RunView::find(const std::string& model, const std::string& task, int64_t length,
+                                const std::string& method) const {
   const auto found = summaries.find({model, task, length, method});
   return found == summaries.end() ? nullptr : found->second;
 }
 
 RunView view_run(const Json& run) {
   RunView view;
-  add_announced(run, view);
+  add_listed(run, view);
   for (const Json& summary : items_at(run, "summaries").items()) {
     if (!summary.is_object()) continue;
     const auto length = summary.contains("length") ? length_of(summary["length"]) : std::nullopt;
@@ -162,12 +161,12 @@ const Json& items_at(const Json& object, std::string_view key) {
   return found && found->is_array() ? *found : kNone;
 }
 
-Interval interval_of(const Summary& summary) {
+Interval interval_of(const RunSummary& summary) {
   const double score = number_at(summary, "score").value_or(0);
   return {number_at(summary, "low").value_or(score), number_at(summary, "high").value_or(score)};
 }
 
-std::vector<Summary> task_means(const RunView& view) {
+std::vector<RunSummary> task_means(const RunView& view) {
   std::vector<std::pair<Measure, std::vector<std::string>>> groups;
   for (const std::string& task : view.tasks) {
     const Measure& measure = view.measures.at(task);
@@ -180,7 +179,7 @@ std::vector<Summary> task_means(const RunView& view) {
       groups.push_back({measure, {task}});
     }
   }
-  std::vector<Summary> means;
+  std::vector<RunSummary> means;
   for (const std::string& model : view.models) {
     for (const auto& [measure, tasks] : groups) {
       for (const int64_t length : view.lengths) add_means(view, model, measure, tasks, length, means);
@@ -189,28 +188,28 @@ std::vector<Summary> task_means(const RunView& view) {
   return means;
 }
 
-std::vector<Summary> ruler_means(const RunView& view) {
+std::vector<RunSummary> ruler_means(const RunView& view) {
   std::vector<std::string> tasks;
   for (const auto& task : task_methods().make("ruler")) tasks.push_back(task->name());
-  std::vector<Summary> means;
+  std::vector<RunSummary> means;
   for (const std::string& model : view.models) {
     for (const int64_t length : view.lengths) {
       for (const std::string& method : view.methods) {
         const auto parts = summaries_of(view, model, tasks, length, method);
         if (parts.size() < tasks.size()) continue;
-        Summary all = place(model, Measure(), length, method);
-        all.update(combine(parts));
-        means.push_back(std::move(all));
+        RunSummary combined = mean_fields(model, Measure(), length, method);
+        combined.update(combine(parts));
+        means.push_back(std::move(combined));
       }
     }
   }
   return means;
 }
 
-std::vector<Json> effective_lengths(const std::vector<Summary>& ruler_means) {
-  constexpr double kGoodEnough = 0.856;
+std::vector<Json> effective_lengths(const std::vector<RunSummary>& ruler_means) {
+  constexpr double kThreshold = 0.856;
   std::vector<Json> lengths;
-  for (const Summary& mean : ruler_means) {
+  for (const RunSummary& mean : ruler_means) {
     auto entry = std::find_if(lengths.begin(), lengths.end(), [&](const Json& other) {
       return other["model"] == mean["model"] && other["method"] == mean["method"];
     });
@@ -220,7 +219,7 @@ std::vector<Json> effective_lengths(const std::vector<Summary>& ruler_means) {
     }
     Json& best = (*entry)["length"];
     const int64_t length = mean["length"].get<int64_t>();
-    if (mean["score"].get<double>() >= kGoodEnough && (best.is_null() || length > best.get<int64_t>()))
+    if (mean["score"].get<double>() >= kThreshold && (best.is_null() || length > best.get<int64_t>()))
       best = length;
   }
   return lengths;

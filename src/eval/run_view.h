@@ -14,47 +14,51 @@
 
 namespace fathom::eval {
 
-/// A run of `fathom eval` as reports look at it. Refers to the JSON it was made from.
+/// The results of one model, task, length and method, or their means.
+using RunSummary = Json;
+
+/// A run of `fathom eval` indexed for reports. Refers to the JSON from which it was made.
 struct RunView {
-  using Summary = Json;
   using Key = std::tuple<std::string, std::string, int64_t, std::string>;  // model, task, length, method
 
-  // In the order of the run; what only summaries name comes last.
+  // In the order of the run; names that only occur in summaries come last.
   std::vector<std::string> models, tasks, methods;
-  std::vector<int64_t> lengths;             // ascending
-  std::map<std::string, Measure> measures;  // of each task
-  std::map<Key, const Summary*> summaries;  // with a score
+  std::vector<int64_t> lengths;                // ascending
+  std::map<std::string, Measure> measures;     // of each task
+  std::map<Key, const RunSummary*> summaries;  // those with a score
 
-  /// nullptr if there is none.
-  const Summary* find(const std::string& model, const std::string& task, int64_t length,
-                      const std::string& method) const;
-  /// The method others are compared with; empty if there are no methods.
+  /// Returns the summary of these names, or nullptr if there is none.
+  const RunSummary* find(const std::string& model, const std::string& task, int64_t length,
+                         const std::string& method) const;
+  /// Returns the method with which others are compared; empty if there are no methods.
   std::string baseline() const { return methods.empty() ? std::string() : methods.front(); }
 };
 
+/// Indexes the record of a run. Ignores summaries without length or score.
 RunView view_run(const Json& run);
 
-/// The number at `key`; none if it is missing, no number or not finite.
+/// Returns the number at `key`, or nothing if it is missing, not a number or not finite.
 std::optional<double> number_at(const Json& object, std::string_view key);
-/// The text at `key`; empty if it is missing or no text.
+/// Returns the text at `key`, or an empty text if it is missing or not a text.
 std::string text_at(const Json& object, std::string_view key);
-/// The items of the array at `key`; none if it is missing or no array.
+/// Returns the array at `key`, or an empty array if it is missing or not an array.
 const Json& items_at(const Json& object, std::string_view key);
 
-/// The interval of a summary; its score alone if it has none.
-Interval interval_of(const RunView::Summary& summary);
+/// Returns the interval of a summary; an interval of width 0 at its score if it has none.
+Interval interval_of(const RunSummary& summary);
 
-/// For each model, measure, length and method a summary of the tasks with that measure which all methods have
-/// there: the mean of the scores, the median of rates and cache sizes, the mean of shares. Has "measure" and
-/// "higher_is_better"; "tasks" is how many.
-std::vector<RunView::Summary> task_means(const RunView& view);
+/// Returns, for each model, measure, length and method, a summary over the tasks of that measure that all methods
+/// have at that length: the mean of scores and shares, the median of rates and cache sizes. Adds "measure",
+/// "higher_is_better" and "tasks", the number of tasks.
+std::vector<RunSummary> task_means(const RunView& view);
 
-/// The mean of RULER's 13 tasks, in the same form, for each model, length and method that has them all.
-std::vector<RunView::Summary> ruler_means(const RunView& view);
+/// Returns the mean over RULER's 13 tasks, in the same form, for each model, length and method that has all of
+/// them.
+std::vector<RunSummary> ruler_means(const RunView& view);
 
-/// {"model", "method", "length"} for each model and method of `ruler_means`: the largest length whose mean is at
-/// least that of Llama-2-7B at 4k, 0.856; null if there is none. RULER: What's the real context size of your
-/// long-context language models?, 2024.
-std::vector<Json> effective_lengths(const std::vector<RunView::Summary>& ruler_means);
+/// Returns {"model", "method", "length"} for each model and method of `ruler_means`: the largest length whose mean
+/// is at least 0.856, the score of Llama-2-7B at 4k; null if there is none (RULER: What's the Real Context Size of
+/// Your Long-Context Language Models?, 2024).
+std::vector<Json> effective_lengths(const std::vector<RunSummary>& ruler_means);
 
 }  // namespace fathom::eval

@@ -13,9 +13,9 @@
 namespace fathom::eval {
 namespace {
 
-/// Samples of one group that are read together at most.
+/// Maximum number of samples of one group that run together.
 constexpr int64_t kGroupSamples = 64;
-/// Samples of a task whose evidence is measured.
+/// Number of samples of a task whose evidence_axes are computed.
 constexpr size_t kMeasuredSamples = 8;
 
 std::string hex(uint64_t number) {
@@ -33,7 +33,7 @@ Record value_or_null(const std::optional<T>& value) {
 
 }  // namespace
 
-/// What is run now.
+/// The model, task and length that are being evaluated.
 struct Evaluation::Cell {
   const EvalModel& model;
   const PromptMaker& maker;
@@ -42,7 +42,7 @@ struct Evaluation::Cell {
   const EvalProgress& progress;
 };
 
-/// Consecutive samples that are run together.
+/// Consecutive samples that run together.
 struct Evaluation::Batch {
   std::vector<int64_t> indices;
   std::vector<Sample> samples;
@@ -58,9 +58,9 @@ std::vector<NamedTask> make_tasks(const std::vector<std::string>& specs) {
     const Spec spec = parse_spec(text);
     const MethodInfo& info = task_methods().find(spec).info;
     for (auto& task : task_methods().make(text)) {
-      const bool alone = task->name() == info.name;
-      std::string label = alone && !spec.values.empty() ? spec.to_string() : task->name();
-      if (!labels.insert(label).second) fail_usage("task ", label, " is named twice");
+      const bool single = task->name() == info.name;
+      std::string label = single && !spec.values.empty() ? spec.to_string() : task->name();
+      if (!labels.insert(label).second) fail_usage("task ", label, " is given twice");
       tasks.push_back({std::move(label), info.summary, std::move(task)});
     }
   }
@@ -87,15 +87,16 @@ TaskInput Evaluation::input(const PromptMaker& maker) const {
 
 void Evaluation::check(const EvalModel& model) const {
   const PromptMaker maker(*model.tokenizer, model.chat);
-  const auto reads_parts = [](const MethodSpecs& method) { return read_methods().make(method.read) != nullptr; };
-  const bool parts = std::ranges::any_of(plan_.methods, reads_parts);
+  const auto has_reader = [](const MethodSpecs& method) { return read_methods().make(method.read) != nullptr; };
+  const bool any_reader = std::ranges::any_of(plan_.methods, has_reader);
   for (const NamedTask& task : plan_.tasks) {
     for (const int64_t length : plan_.lengths) {
       if (count(*task.task) == 0) continue;
       const Sample sample = task.task->make(input(maker), length, 0);
       maker.make(sample, length);
-      if (parts && sample.mode == Sample::Mode::kForced)
-        fail_usage("task ", task.task->name(), " judges how the text itself is read: --read has no meaning for it");
+      if (any_reader && sample.mode == Sample::Mode::kForced)
+        fail_usage("task ", task.task->name(),
+                   " measures predictions of the whole text, which --read shortens; leave out --read");
     }
   }
   for (const MethodSpecs& method : plan_.methods)
@@ -110,7 +111,7 @@ void Evaluation::run(const EvalModel& model, const EvalProgress& progress) {
   }
 }
 
-/// The next samples that share a group, or as many as are answered together.
+/// Makes the next samples: those of one group, or up to `concurrency` samples without a group.
 Evaluation::Batch Evaluation::next_batch(const Cell& cell, int64_t& index) const {
   Batch batch;
   const int64_t end = count(*cell.task.task);
@@ -149,7 +150,7 @@ void Evaluation::run_cell(const Cell& cell) {
   std::vector<std::vector<Record>> by_method(plan_.methods.size());
   for (int64_t index = 0; index < count(*cell.task.task);) {
     Batch batch = next_batch(cell, index);
-    observe(cell, batch);
+    measure_evidence(cell, batch);
     run_batch(cell, batch);
     for (size_t m = 0; m < plan_.methods.size(); ++m) {
       for (const std::string& key : batch.keys[m]) by_method[m].push_back(*log_.find(key));
@@ -159,14 +160,14 @@ void Evaluation::run_cell(const Cell& cell) {
   for (const Record& summary : summarize(std::span(records_).subspan(first))) log_.add_summary(summary);
 }
 
-/// The samples to be run under a method: those that have no record, and under the baseline also those that another
-/// method needs it for.
+/// Returns the samples to run under a method: those without a record and, for the baseline, also those that another
+/// method needs for comparison.
 std::vector<size_t> Evaluation::missing(const Batch& batch, size_t method) const {
   std::vector<size_t> samples;
   for (size_t s = 0; s < batch.samples.size(); ++s) {
-    bool wanted = !batch.done[method][s];
-    for (size_t m = 1; method == 0 && m < plan_.methods.size(); ++m) wanted = wanted || !batch.done[m][s];
-    if (wanted) samples.push_back(s);
+    bool needed = !batch.done[method][s];
+    for (size_t m = 1; method == 0 && m < plan_.methods.size(); ++m) needed = needed || !batch.done[m][s];
+    if (needed) samples.push_back(s);
   }
   return samples;
 }
@@ -176,9 +177,9 @@ void Evaluation::run_batch(const Cell& cell, Batch& batch) {
     if (cell.progress.done) cell.progress.done(tokens_done_ + tokens);
   });
   for (size_t m = 0; m < plan_.methods.size(); ++m) {
-    if (cell.progress.at)
-      cell.progress.at(concat(cell.task.label, " ", format_size(static_cast<double>(cell.length)), " ",
-                              plan_.methods[m].label()));
+    if (cell.progress.cell)
+      cell.progress.cell(concat(cell.task.label, " ", format_size(static_cast<double>(cell.length)), " ",
+                                plan_.methods[m].label()));
     const std::vector<size_t> chosen = missing(batch, m);
     const auto skipped = static_cast<int64_t>(batch.samples.size() - chosen.size());
     if (cell.progress.skipped) cell.progress.skipped(skipped * cell.length);
@@ -196,7 +197,7 @@ void Evaluation::run_batch(const Cell& cell, Batch& batch) {
   }
 }
 
-/// What a record is found by, and what is known before the sample is run.
+/// Returns the fields of a record that are known before the sample runs. They include those of its key.
 Record Evaluation::describe(const Cell& cell, const Batch& batch, size_t sample, size_t method) const {
   std::string label = plan_.methods[method].label();
   if (plan_.trial.share_prefill) label += " prefill=dense";
@@ -248,7 +249,7 @@ Record Evaluation::record(const Cell& cell, const Batch& batch, size_t s, size_t
   return record;
 }
 
-void Evaluation::observe(const Cell& cell, const Batch& batch) {
+void Evaluation::measure_evidence(const Cell& cell, const Batch& batch) {
   std::vector<Record>& facts = facts_[cell.task.label];
   for (const Sample& sample : batch.samples) {
     if (facts.size() < kMeasuredSamples) facts.push_back(evidence_axes(sample));

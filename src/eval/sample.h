@@ -15,51 +15,51 @@ struct TextSpan {
   size_t begin = 0, end = 0;
 };
 
-/// One question put to a model, and what is right.
+/// One question to a model with its references.
 struct Sample {
   enum class Mode {
-    kGenerate,  // the model continues the prompt, greedily
-    kForced,    // the model reads the whole prompt; how it predicts the `asked` spans is looked at
+    kGenerate,  // the model continues the prompt greedily
+    kForced,    // the model reads the whole prompt; its predictions of the `scored` spans are scored
   };
   Mode mode = Mode::kGenerate;
 
   // The prompt is context + question + lead. In a chat, context + question are the user's message and the lead is
-  // the beginning of the answer. Blank space between the parts belongs to the parts.
-  std::string context;   // what is read; samples of one group have the same
-  std::string question;  // what is asked about it
-  std::string lead;      // how the answer begins
-  std::string group;  // samples that follow each other and share a context have the same; empty: shares with none
-  bool chat = true;   // may be put in the form of a chat, if the model continues it
-  bool cut_middle = false;  // context + question too long for the length lose their middle (published sets)
+  // the beginning of the answer. The parts contain the white space between them.
+  std::string context;   // the text to read; the same for all samples of a group
+  std::string question;  // the question about it
+  std::string lead;      // the beginning of the answer
+  std::string group;     // consecutive samples with the same context have the same group; empty: no shared context
+  bool chat = true;      // the chat template may be applied, in mode kGenerate
+  bool cut_middle = false;  // if too long, the middle of context + question is left out (published sets)
 
-  int64_t reserve = 0;            // most tokens of the answer; the length asked for includes them
+  int64_t reserve = 0;            // maximum tokens of the answer; included in the length of the sample
   std::vector<std::string> stop;  // the answer ends before the first of these
   std::vector<std::string> references;
-  std::vector<TextSpan> asked;     // kForced: spans of prompt() in order
-  std::vector<TextSpan> evidence;  // what the answer rests on, in the order of the text
-  std::optional<double> depth;  // of the one thing that is looked for: 0 at the start of the context, 1 at its end
-  Json details = Json::object();  // further facts, for scores; "about" in records
+  std::vector<TextSpan> scored;    // kForced: spans of prompt() whose prediction is scored, in order
+  std::vector<TextSpan> evidence;  // the parts of the text on which the answer depends, in order
+  std::optional<double> depth;     // position of the fact to find: 0 at the start of the context, 1 at its end
+  Json details = Json::object();   // further facts for scoring; "about" in records
 
   std::string prompt() const { return context + question + lead; }
 };
 
-/// How a model predicted one span.
+/// Prediction of one span.
 struct SpanScore {
-  double nll = 0;  // −log probability of all its tokens, nats
+  double nll = 0;  // −log probability of its tokens, in nats
   int64_t tokens = 0;
-  bool right = true;     // each token was the likeliest at its place
-  int64_t position = 0;  // of its first token: the number of tokens before it
+  bool correct = true;   // each token was the most likely one at its position
+  int64_t position = 0;  // position of its first token
 };
 
-/// What a model made of a sample.
+/// A model's answer to a sample.
 struct Answer {
   std::string text;              // kGenerate
-  std::vector<SpanScore> spans;  // kForced: one per asked span
+  std::vector<SpanScore> spans;  // kForced: one per scored span
 };
 
 struct Score {
   double value = 0;
-  Json details = Json::object();  // further numbers, of which means are reported
+  Json details = Json::object();  // further numbers; summaries contain their means
 };
 
 }  // namespace fathom::eval

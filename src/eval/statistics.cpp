@@ -10,16 +10,16 @@
 namespace fathom::eval {
 namespace {
 
-constexpr double kNormalQuantile = 1.959963984540054;  // of 0.975
+constexpr double kNormalQuantile = 1.959963984540054;  // 0.975 quantile of the normal distribution
 
-/// Student's t of 0.975.
+/// 0.975 quantile of Student's t distribution.
 double t_quantile(int64_t degrees) {
   static constexpr double kTable[] = {
       12.706205, 4.302653, 3.182446, 2.776445, 2.570582, 2.446912, 2.364624, 2.306004, 2.262157, 2.228139,
       2.200985,  2.178813, 2.160369, 2.144787, 2.131450, 2.119905, 2.109816, 2.100922, 2.093024, 2.085963,
       2.079614,  2.073873, 2.068658, 2.063899, 2.059539, 2.055529, 2.051831, 2.048407, 2.045230, 2.042272};
   if (degrees <= static_cast<int64_t>(std::size(kTable))) return kTable[degrees - 1];
-  // The expansion in 1/degrees about the normal distribution, to four digits after the point and better here.
+  // The expansion in 1/degrees about the normal quantile; accurate to at least four decimals here.
   const double z = kNormalQuantile, z3 = z * z * z, z5 = z3 * z * z, v = static_cast<double>(degrees);
   return z + (z3 + z) / (4 * v) + (5 * z5 + 16 * z3 + 3 * z) / (96 * v * v);
 }
@@ -45,7 +45,7 @@ Interval wilson_interval(double mean, int64_t n) {
   const double centre = (mean + z * z / (2 * count)) / shrink;
   const double half =
       z / shrink * std::sqrt(std::max(0.0, mean * (1 - mean) / count + z * z / (4 * count * count)));
-  // Rounding must not leave the mean itself outside.
+  // rounding must not exclude the mean itself
   return {std::max(0.0, std::min(mean, centre - half)), std::min(1.0, std::max(mean, centre + half))};
 }
 
@@ -70,6 +70,6 @@ Interval interval_of_mean(std::span<const double> estimates, std::span<const Int
   return {centre - std::sqrt(below) / count, centre + std::sqrt(above) / count};
 }
 
-bool apart(const Interval& a, const Interval& b) { return a.high < b.low || b.high < a.low; }
+bool disjoint(const Interval& a, const Interval& b) { return a.high < b.low || b.high < a.low; }
 
 }  // namespace fathom::eval

@@ -10,7 +10,7 @@ namespace {
 
 constexpr const char* kCellFields[] = {"model", "model_id", "task", "length", "method", "seed"};
 
-/// The numbers of one field, where it has one.
+/// Returns the numbers that the records have at `field`.
 std::vector<double> numbers(std::span<const Record* const> records, const std::string& field) {
   std::vector<double> values;
   for (const Record* record : records) {
@@ -20,8 +20,8 @@ std::vector<double> numbers(std::span<const Record* const> records, const std::s
   return values;
 }
 
-Record or_null(const std::vector<double>& values, double (*middle)(std::span<const double>)) {
-  return values.empty() ? Record() : Record(middle(values));
+Record or_null(const std::vector<double>& values, double (*statistic)(std::span<const double>)) {
+  return values.empty() ? Record() : Record(statistic(values));
 }
 
 double largest(std::span<const double> values) { return *std::ranges::max_element(values); }

@@ -14,21 +14,21 @@
 namespace fathom::eval {
 namespace {
 
-/// Tokens whose distributions are compared, at most: that many rows of logits are kept per sample.
+/// Maximum number of tokens of a sample whose distributions are compared. Limits the rows of logits that are kept.
 constexpr size_t kComparedTokens = 64;
-/// A common beginning shorter than this is not worth a session of its own.
-constexpr int64_t kLeastShared = 64;
+/// Minimum length of a common prefix that is read once in a session of its own.
+constexpr int64_t kMinShared = 64;
 
 double rate(double tokens, double seconds) { return seconds > 0 ? tokens / seconds : 0; }
 
-/// log Σ exp of a row. Throws Error if it is no number.
+/// Returns log Σ exp(logit) of a row. Throws Error if it is not finite.
 double log_sum(std::span<const float> logits) {
   const double result = log_sum_exp(logits);
-  if (!std::isfinite(result)) fail("the model's logits are no numbers");
+  if (!std::isfinite(result)) fail("the model's logits are not finite");
   return result;
 }
 
-/// KL(p ‖ q) of the softmaxes of two rows, in nats.
+/// Returns KL(p ‖ q) of the softmaxes of two rows, in nats.
 double divergence(std::span<const float> p, std::span<const float> q) {
   const double p_sum = log_sum(p), q_sum = log_sum(q);
   double kl = 0;
@@ -36,14 +36,14 @@ double divergence(std::span<const float> p, std::span<const float> q) {
     const double log_p = p[i] - p_sum;
     kl += std::exp(log_p) * (log_p - (q[i] - q_sum));
   }
-  return std::max(kl, 0.0);  // rounding may leave a little less
+  return std::max(kl, 0.0);  // rounding can make it slightly negative
 }
 
-int32_t likeliest(std::span<const float> logits) {
+int32_t most_likely(std::span<const float> logits) {
   return static_cast<int32_t>(std::ranges::max_element(logits) - logits.begin());
 }
 
-/// Of pages and of recurrent states.
+/// Returns the bytes of pages and recurrent states.
 size_t cache_bytes(const Sequence& sequence) {
   size_t bytes = 0;
   for (int layer = 0; layer < sequence.layers(); ++layer) {
@@ -53,7 +53,7 @@ size_t cache_bytes(const Sequence& sequence) {
   return bytes;
 }
 
-/// Counts the attention of what happens between making it and asking.
+/// Counts the attention computed since its construction.
 class AttentionMeter {
  public:
   explicit AttentionMeter(Runtime& runtime) : attention_(runtime.work().attention), before_(attention_.count()) {}
@@ -66,14 +66,14 @@ class AttentionMeter {
 
 }  // namespace
 
-/// One answer beside the baseline's: distributions at its tokens, as long as both are the same and then in a
-/// replay.
+/// Compares an answer with the baseline's. While both answers are equal, it uses the distributions of the answer's
+/// own session, after that those of a replay.
 class Trial::Comparison {
  public:
   Comparison(const Baseline* baseline, bool keep) : baseline_(baseline), keep_(keep) {}
 
-  /// The logits at answer token `index`, and what was chosen. Returns whether from here on the baseline's own
-  /// answer must be read to go on comparing.
+  /// Records the logits at answer token `index` and the chosen token. Returns whether the rest of the baseline's
+  /// answer must be read in a replay to continue the comparison.
   bool observe(size_t index, std::span<const float> logits, int32_t token) {
     tokens_.push_back(token);
     if (keep_ && index < kComparedTokens) kept_.emplace_back(logits.begin(), logits.end());
@@ -119,7 +119,7 @@ Trial::Trial(const EvalModel& model, std::span<const Sample> samples, std::span<
     common = std::min(common, prompts[i].tokens.size() - 1);
   }
   common = std::min(common, first.size() - 1);
-  if (static_cast<int64_t>(common) >= kLeastShared) shared_tokens_ = static_cast<int64_t>(common);
+  if (static_cast<int64_t>(common) >= kMinShared) shared_tokens_ = static_cast<int64_t>(common);
 }
 
 SessionOptions Trial::session_options(const MethodSpecs& method) const {
@@ -140,8 +140,7 @@ void Trial::append(Session& session, std::span<const int32_t> tokens, const Appe
   session.append(tokens, own);
 }
 
-/// A fork of the session that has read the first `tokens` tokens, which is read now if it is the first to be asked
-/// for.
+/// Returns a fork of the session that has read the first `tokens` tokens; reads them at the first call.
 Session Trial::read_shared(const MethodSpecs& method, size_t sample, int64_t tokens, Outcome& outcome) {
   MethodSpecs reader = method;
   std::string key = "all";
@@ -161,7 +160,7 @@ Session Trial::read_shared(const MethodSpecs& method, size_t sample, int64_t tok
   return found->second.fork(method.attend);
 }
 
-/// Reads of a sample's context what the method keeps of it, and then the question.
+/// Reads the part of a sample's context that the method keeps, then the question.
 Session Trial::read_kept(const MethodSpecs& method, const Reader& reader, size_t index, Outcome& outcome) {
   const Stopwatch watch;
   const AttentionMeter meter(*model_.runtime);
@@ -182,12 +181,12 @@ Session Trial::read_kept(const MethodSpecs& method, const Reader& reader, size_t
   Session session = make(0);
   append(session, prompt.tokens);
   outcome.reading += meter.count();
-  // of the text as it was: what a reader who waits sees
+  // tokens of the whole text, not only of the kept part: the rate that a user experiences
   outcome.prefill_tokens_per_second = rate(static_cast<double>(prompts_[index].tokens.size()), watch.seconds());
   return session;
 }
 
-/// Reads a sample's prompt.
+/// Reads a sample's prompt and returns the session.
 Session Trial::read(const MethodSpecs& method, size_t sample, Outcome& outcome) {
   if (const auto reader = read_methods().make(method.read)) return read_kept(method, *reader, sample, outcome);
   const Prompt& prompt = prompts_[sample];
@@ -203,7 +202,7 @@ Session Trial::read(const MethodSpecs& method, size_t sample, Outcome& outcome) 
   return session;
 }
 
-/// Continues the sessions together, greedily, to the end of each answer.
+/// Decodes the sessions together, greedily, to the end of each answer.
 void Trial::answer(std::span<const size_t> chosen, std::vector<Session>& sessions, std::span<Outcome> outcomes,
                    bool compare) {
   std::vector<GenerateOptions> options(chosen.size());
@@ -255,7 +254,8 @@ void Trial::answer(std::span<const size_t> chosen, std::vector<Session>& session
   }
 }
 
-/// Reads the baseline's answers on, token by token as in decoding, and compares at each.
+/// Reads the rest of the baselines' answers token by token, as in decoding, and compares the distributions at each
+/// token.
 void Trial::replay(std::vector<Replay>& replays, std::vector<Comparison>& comparisons) {
   while (!replays.empty()) {
     throw_if_interrupted();
@@ -266,34 +266,35 @@ void Trial::replay(std::vector<Replay>& replays, std::vector<Comparison>& compar
       tokens.push_back(comparisons[replay.sample].baseline_token(replay.index));
     }
     Session::step(sessions, tokens);
-    std::vector<Replay> going_on;
+    std::vector<Replay> unfinished;
     for (Replay& replay : replays) {
       Comparison& comparison = comparisons[replay.sample];
       comparison.compare(++replay.index, replay.session.logits());
-      if (comparison.compares(replay.index + 1)) going_on.push_back(std::move(replay));
+      if (comparison.compares(replay.index + 1)) unfinished.push_back(std::move(replay));
     }
-    replays = std::move(going_on);
+    replays = std::move(unfinished);
   }
 }
 
-/// Reads a whole prompt and looks at how the asked tokens are predicted.
+/// Reads a whole prompt and measures the predictions of the scored tokens.
 void Trial::force(const MethodSpecs& method, size_t sample, Outcome& outcome, bool compare) {
   const Prompt& prompt = prompts_[sample];
-  outcome.answer.spans.resize(samples_[sample].asked.size());
+  outcome.answer.spans.resize(samples_[sample].scored.size());
   const auto found = baselines_.find(sample);
   const Baseline* baseline = found == baselines_.end() ? nullptr : &found->second;
   Baseline own;
   double kl = 0;
-  const size_t stride = prompt.asked.size() / kComparedTokens + 1;  // compared tokens are spread over all
-  size_t compared = 0, same = 0, next = 0;                          // next: in prompt.asked
+  // Every stride-th scored token is compared; next: index in prompt.scored.
+  const size_t stride = prompt.scored.size() / kComparedTokens + 1;
+  size_t compared = 0, same = 0, next = 0;
   AppendOptions append_options;
-  append_options.needs_logits = [&](int64_t row) { return std::ranges::binary_search(prompt.asked, row + 1); };
+  append_options.needs_logits = [&](int64_t row) { return std::ranges::binary_search(prompt.scored, row + 1); };
   append_options.on_logits = [&](int64_t row, std::span<const float> logits) {
-    const int32_t token = prompt.tokens[row + 1], best = likeliest(logits);
+    const int32_t token = prompt.tokens[row + 1], best = most_likely(logits);
     SpanScore& span = outcome.answer.spans[prompt.span_of[next]];
     if (span.tokens == 0) span.position = row + 1;
     span.nll += log_sum(logits) - logits[token];
-    span.right = span.right && best == token;
+    span.correct = span.correct && best == token;
     ++span.tokens;
     if (baseline) same += best == baseline->tokens[next] ? 1 : 0;
     if (next % stride == stride - 1) {
@@ -311,7 +312,7 @@ void Trial::force(const MethodSpecs& method, size_t sample, Outcome& outcome, bo
   outcome.reading += meter.count();
   outcome.cache_bytes = cache_bytes(session.sequence());
   outcome.tokens = own.tokens;
-  for (SpanScore& span : outcome.answer.spans) span.right = span.right && span.tokens > 0;
+  for (SpanScore& span : outcome.answer.spans) span.correct = span.correct && span.tokens > 0;
   if (baseline && next > 0) outcome.same = static_cast<double>(same) / static_cast<double>(next);
   if (compared > 0) outcome.kl = kl / static_cast<double>(compared);
   if (first_run_ && compare) baselines_[sample] = std::move(own);
@@ -323,20 +324,20 @@ std::vector<Outcome> Trial::run(const MethodSpecs& method, std::span<const size_
   tokens_read_ = 0;
   for (size_t begin = 0; begin < chosen.size();) {
     const size_t count = std::min<size_t>(options_.concurrency, chosen.size() - begin);
-    const auto some = chosen.subspan(begin, count);
+    const auto batch = chosen.subspan(begin, count);
     const auto results = std::span(outcomes).subspan(begin, count);
     std::vector<Session> sessions;
     for (size_t i = 0; i < count; ++i) {
-      if (samples_[some[i]].mode == Sample::Mode::kForced) {
-        force(method, some[i], results[i], compare);
+      if (samples_[batch[i]].mode == Sample::Mode::kForced) {
+        force(method, batch[i], results[i], compare);
       } else {
-        sessions.push_back(read(method, some[i], results[i]));
+        sessions.push_back(read(method, batch[i], results[i]));
       }
     }
-    if (!sessions.empty()) answer(some, sessions, results, compare);
+    if (!sessions.empty()) answer(batch, sessions, results, compare);
     begin += count;
   }
-  if (!options_.share_prefill) shared_.clear();  // other methods read for themselves
+  if (!options_.share_prefill) shared_.clear();  // other methods need their own prefill
   for (Outcome& outcome : outcomes) outcome.peak_rss_bytes = peak_resident_bytes();
   first_run_ = false;
   return outcomes;

@@ -18,58 +18,62 @@ namespace fathom::eval {
 
 /// A model under evaluation.
 struct EvalModel {
-  std::string name;  // of its file, without the ending
-  std::string id;    // tells files apart that have the same name
+  std::string name;  // file name without extension
+  std::string id;    // distinguishes files with the same name
   std::shared_ptr<const Model> model;
   std::shared_ptr<const Tokenizer> tokenizer;
   std::shared_ptr<Runtime> runtime;
-  std::shared_ptr<const ChatTemplate> chat;  // null: samples are put as plain text
+  std::shared_ptr<const ChatTemplate> chat;  // null: prompts are plain text
 };
 
 struct TrialOptions {
-  int64_t chunk = 512;         // tokens read at once
-  int64_t concurrency = 1;     // samples answered together
-  bool share_prefill = false;  // contexts are read densely, once for all methods; only the rest under each method
+  int64_t chunk = 512;      // tokens per prefill chunk
+  int64_t concurrency = 1;  // samples decoded together
+  /// Contexts are read once with dense attention for all methods; the rest is read under each method.
+  bool share_prefill = false;
 };
 
-/// What a model made of a sample under a method.
+/// Result of a sample under a method.
 struct Outcome {
   Answer answer;
-  std::vector<int32_t>
-      tokens;  // of the answer, the end of generation included; of a kForced sample the likeliest ones
-  const char* stop = "";
+  /// Tokens of the answer, including the end-of-generation token; for a kForced sample, the most likely tokens.
+  std::vector<int32_t> tokens;
+  const char* stop = "";  // reason for which generation ended
   double prefill_tokens_per_second = 0;
-  double decode_tokens_per_second = 0;  // of all samples answered together; 0: nothing was decoded
-  AttentionCount reading;               // of the sample's prompt
-  AttentionCount answering;             // of all samples answered together
-  size_t cache_bytes = 0;               // pages of the sequence at its end
-  size_t peak_rss_bytes = 0;            // of the process while its samples were run
-  std::optional<double>
-      same;  // generated: 1 if the baseline's text, else 0; kForced: share of the same likeliest tokens
-  std::optional<double> kl;  // mean KL(baseline ‖ method) over the baseline's answer tokens, nats
+  double decode_tokens_per_second = 0;  // of all samples decoded together; 0: nothing was decoded
+  AttentionCount reading;               // attention while the prompt was read
+  AttentionCount answering;             // attention of all samples decoded together
+  size_t cache_bytes = 0;               // pages and recurrent states of the sequence at its end
+  size_t peak_rss_bytes = 0;            // of the process while its samples ran
+  /// kGenerate: 1 if the text equals the baseline's, else 0; kForced: share of equal most likely tokens.
+  std::optional<double> same;
+  std::optional<double> kl;  // mean KL(baseline ‖ method) over tokens of the baseline's answer, in nats
 };
 
-/// Some samples of one task, to be run under one method after the other.
+/// Runs samples of one task under one method after another.
 class Trial {
  public:
-  /// samples and prompts: in step; they and the model outlive this. Samples of one group share the reading of what
-  /// their prompts have in common. progress: tokens read so far of the current run.
+  /// samples and prompts: of the same size; they and the model must outlive the trial. Samples of one group share
+  /// the prefill of the common beginning of their prompts. progress: receives the tokens read so far in the current
+  /// run.
   Trial(const EvalModel& model, std::span<const Sample> samples, std::span<const Prompt> prompts,
         TrialOptions options, std::function<void(int64_t tokens)> progress);
 
-  /// Runs the chosen samples; outcomes in their order. The outcomes of the first run are the baseline of later
-  /// ones, where they ran the same samples and `compare` is set. Throws Error, also when interrupted.
+  /// Runs the chosen samples and returns their outcomes in order. With `compare`, outcomes of the first run are the
+  /// baseline of later runs of the same samples. Throws Error, also when interrupted.
   std::vector<Outcome> run(const MethodSpecs& method, std::span<const size_t> chosen, bool compare);
 
  private:
   struct Baseline {
     std::string text;
     std::vector<int32_t> tokens;
-    std::vector<std::vector<float>> logits;  // of the first answer tokens
+    /// Logits of the first answer tokens; kForced: of a sample of the scored tokens, evenly spread.
+    std::vector<std::vector<float>> logits;
   };
-  struct Replay {  // of the baseline's answer from where another method's differs
+  /// A session that reads the baseline's answer from the token at which another method's answer differs.
+  struct Replay {
     size_t sample;
-    size_t index;  // of the answer token to be read next
+    size_t index;  // index of the answer token to read next
     Session session;
   };
   class Comparison;
@@ -89,8 +93,8 @@ class Trial {
   std::span<const Prompt> prompts_;
   TrialOptions options_;
   std::function<void(int64_t)> progress_;
-  int64_t shared_tokens_ = 0;              // that all prompts begin with, if they are of one group
-  std::map<std::string, Session> shared_;  // what is read once: by method, or by sample and what must agree
+  int64_t shared_tokens_ = 0;              // length of the common prefix of all prompts, if they are of one group
+  std::map<std::string, Session> shared_;  // shared prefills by method, or by sample and method with share_prefill
   std::map<size_t, Baseline> baselines_;
   bool first_run_ = true;
   int64_t tokens_read_ = 0;

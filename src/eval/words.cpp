@@ -4,7 +4,7 @@
 
 namespace fathom::eval {
 
-// The lists in src/eval/words, a word a line (cmake/embed.cmake).
+// The lists in src/eval/words, one word a line (cmake/embed.cmake).
 std::string_view embedded_adjectives();
 std::string_view embedded_common();
 std::string_view embedded_first_names();

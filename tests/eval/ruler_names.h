@@ -5,7 +5,7 @@
 
 namespace fathom::eval {
 
-/// RULER's tasks in the order of its publication.
+/// RULER's tasks in the order of the paper.
 inline const std::vector<std::string> kRulerNames = {"niah_single_1",
                                                      "niah_single_2",
                                                      "niah_single_3",

@@ -19,19 +19,19 @@ Sample with_references(std::vector<std::string> references) {
   return sample;
 }
 
-TEST(Metrics, EnglishNormalisationDropsPunctuationArticlesAndSpaces) {
+TEST(Metrics, EnglishNormalisationRemovesPunctuationArticlesAndSpaces) {
   EXPECT_EQ(normalize_english("  The U.S. Army,\tan  anthem; a-theme "), "us army anthem atheme");
   EXPECT_EQ(normalize_english("Theatre and an analysis"), "theatre and analysis");
-  EXPECT_EQ(normalize_english("“A cat”"), "“ cat”");  // as the published regular expression has it
+  EXPECT_EQ(normalize_english("“A cat”"), "“ cat”");  // as with the published regular expression
   EXPECT_EQ(normalize_english("ÉCOLE Ж Ω"), "école ж ω");
   EXPECT_EQ(normalize_english("the the"), "");
 }
 
-TEST(Metrics, ChineseNormalisationDropsBothKindsOfPunctuationAndAllSpaces) {
+TEST(Metrics, ChineseNormalisationRemovesAsciiAndCjkPunctuationAndSpaces) {
   EXPECT_EQ(normalize_chinese("他 在　北京，ABC！（2019年）…"), "他在北京abc2019年");
 }
 
-TEST(Metrics, BytesThatAreNoUtf8AreCharactersOfTheirOwn) {
+TEST(Metrics, InvalidUtf8BytesAreSeparateCharacters) {
   EXPECT_EQ(characters("a\xff\xe6\x97").size(), 4u);
   EXPECT_EQ(normalize_english("\xff the \xc3"), "\xff \xc3");
   for (const NamedMetric& metric : metrics()) {
@@ -49,7 +49,7 @@ TEST(Metrics, QaF1CountsSharedWordsOfBothTexts) {
 
 TEST(Metrics, ExactMatchAndSubstringsIgnoreTheCase) {
   EXPECT_TRUE(exact_match("The Answer!", "answer"));
-  EXPECT_FALSE(exact_match("the", "a"));  // nothing is left of either
+  EXPECT_FALSE(exact_match("the", "a"));  // both are empty after normalisation
   EXPECT_TRUE(contains_text("It is ÉMILE.", "émile"));
   EXPECT_FALSE(contains_text("text", ""));
   const Sample sample = with_references({"red", "green", "blue", "white"});
@@ -65,7 +65,7 @@ TEST(Metrics, SetF1OfItemsBetweenCommasIgnoresOrderAndRepetition) {
   EXPECT_DOUBLE_EQ(by_name("comma_f1", "a1，a1, x9", sample), 2 * 0.5 * 0.25 / 0.75);
 }
 
-TEST(Metrics, RougeOfLinsExamplesIsAsPublished) {
+TEST(Metrics, RougeMatchesLinsExamples) {
   const char* reference = "police killed the gunman";
   EXPECT_DOUBLE_EQ(rouge_n("police kill the gunman", reference, 2).recall, 1 / 3.0);
   EXPECT_DOUBLE_EQ(rouge_n("the gunman kill police", reference, 2).recall, 1 / 3.0);
@@ -74,21 +74,21 @@ TEST(Metrics, RougeOfLinsExamplesIsAsPublished) {
   EXPECT_DOUBLE_EQ(rouge_l("the gunman police killed", reference).recall, 2 / 4.0);
 }
 
-TEST(Metrics, RougeNCountsAWordAsOftenAsBothHaveIt) {
+TEST(Metrics, RougeNClipsCounts) {
   EXPECT_DOUBLE_EQ(rouge_n("a a a b", "a a c", 1).precision, 2 / 4.0);
   EXPECT_DOUBLE_EQ(rouge_n("a a a b", "a a c", 1).recall, 2 / 3.0);
-  EXPECT_DOUBLE_EQ(rouge_n("a", "a", 2).f1, 0);  // too short for any pair
+  EXPECT_DOUBLE_EQ(rouge_n("a", "a", 2).f1, 0);  // too short for a pair
 }
 
 TEST(Metrics, RougeOfAReorderedSentenceIsItsLongestCommonSubsequence) {
   EXPECT_DOUBLE_EQ(rouge_l("five one two three four", "one two three four five").f1, 4 / 5.0);
 }
 
-TEST(Metrics, RougeOfSentencesUnitesSubsequencesAndCountsEachWordOnce) {
+TEST(Metrics, RougeOfSentencesUnitesSubsequencesAndCountsWordsOnce) {
   const Overlap score =
       rouge_l_sentences("the cat sat on the mat. it purred", "the cat lay on the mat. it slept. the dog sat");
-  EXPECT_DOUBLE_EQ(score.precision, 6 / 7.0);  // the cat on mat it sat, of these and purred
-  EXPECT_DOUBLE_EQ(score.recall, 6 / 9.0);     // … of these and lay, slept, dog
+  EXPECT_DOUBLE_EQ(score.precision, 6 / 7.0);  // matched: the cat on mat it sat; also answered: purred
+  EXPECT_DOUBLE_EQ(score.recall, 6 / 9.0);     // not matched: lay, slept, dog
   EXPECT_DOUBLE_EQ(rouge_l_sentences("北京大学", "北大").recall, 0);
   EXPECT_DOUBLE_EQ(rouge_l_sentences("北京大学", "北大", true).recall, 1);
   EXPECT_DOUBLE_EQ(rouge_l_sentences("北京大学", "北大", true).precision, 0.5);
@@ -98,10 +98,10 @@ TEST(Metrics, RougeOfLinesIsTheUnionOfLinsExample) {
   const Overlap score = rouge_l_lines("w1 w2 w6 w7 w8\nw1, w3 w8 w9 W5", "w1 w2 w3 w4 w5");
   EXPECT_DOUBLE_EQ(score.recall, 4 / 5.0);
   EXPECT_DOUBLE_EQ(score.precision, 4 / 10.0);
-  EXPECT_DOUBLE_EQ(rouge_l_lines("x", "x\nx").recall, 0.5);  // one x cannot serve twice
+  EXPECT_DOUBLE_EQ(rouge_l_lines("x", "x\nx").recall, 0.5);  // one x matches only once
 }
 
-TEST(Metrics, BleuIsTheMeanOfClippedPrecisionsTimesBrevity) {
+TEST(Metrics, BleuIsTheMeanOfClippedPrecisionsTimesTheBrevityPenalty) {
   const std::vector<double> one{1};
   const std::vector<double> four{0.25, 0.25, 0.25, 0.25};
   const auto tokens = plain_tokens("the the the the the the the");
@@ -132,38 +132,39 @@ TEST(Metrics, ChrfWeighsRecallTwice) {
 }
 
 // Python: difflib.SequenceMatcher(None, a, b, autojunk=False).ratio()
-TEST(Metrics, EditSimilarityIsDifflibsRatio) {
+TEST(Metrics, EditSimilarityEqualsDifflibRatio) {
   EXPECT_DOUBLE_EQ(edit_similarity("abcd", "bcde"), 0.75);
   EXPECT_DOUBLE_EQ(edit_similarity("private Thread currentThread;", "private volatile Thread currentThread;"),
                    0.8656716417910447);
-  EXPECT_DOUBLE_EQ(edit_similarity("tide", "diet"), 0.25);  // not the same the other way round
+  EXPECT_DOUBLE_EQ(edit_similarity("tide", "diet"), 0.25);  // not symmetric
   EXPECT_DOUBLE_EQ(edit_similarity("diet", "tide"), 0.5);
   EXPECT_DOUBLE_EQ(edit_similarity("abxab", "ab"), 0.5714285714285714);
   EXPECT_DOUBLE_EQ(edit_similarity("日本語テキスト", "日本のテキスト"), 0.8571428571428571);
-  const std::string long_text(400, 'e');  // a frequent letter is no junk
+  const std::string long_text(400, 'e');  // frequent letters are not junk
   EXPECT_DOUBLE_EQ(edit_similarity(long_text, long_text), 1);
 }
 
-TEST(Metrics, CodeSimilarityTakesTheFirstLineWithoutMarksInHundredths) {
+TEST(Metrics, CodeSimilarityUsesTheFirstLineWithoutMarksInHundredths) {
   EXPECT_DOUBLE_EQ(code_similarity("\n\n```python\n# sum\n// sum\nreturn x + 1\nmore", "return y + 1"), 0.92);
   EXPECT_DOUBLE_EQ(code_similarity("# only a comment", "return"), 0);
 }
 
-TEST(Metrics, NumberScoreIsTheShareOfRightIntegers) {
+TEST(Metrics, NumberScoreIsTheShareOfCorrectIntegers) {
   EXPECT_DOUBLE_EQ(by_name("number", "Paragraph 12", with_references({"Paragraph 12"})), 1);
   EXPECT_DOUBLE_EQ(by_name("number", "Paragraph 12 or 3", with_references({"Paragraph 12"})), 0.5);
   EXPECT_DOUBLE_EQ(by_name("number", "段落112", with_references({"段落12"})), 0);
 }
 
-TEST(Metrics, ClassScoreIsSharedAmongTheClassesNamed) {
+TEST(Metrics, ClassScoreIsDividedByTheNumberOfNamedClasses) {
   const std::vector<std::string> classes{"City", "Other city", "Date", "State"};
   EXPECT_DOUBLE_EQ(class_score("Date", classes, "Date"), 1);
   EXPECT_DOUBLE_EQ(class_score("Date or State", classes, "Date"), 0.5);
-  EXPECT_DOUBLE_EQ(class_score("Other city", {"city", "Other city"}, "Other city"), 1);  // "city" is a part of it
+  EXPECT_DOUBLE_EQ(class_score("Other city", {"city", "Other city"}, "Other city"),
+                   1);  // "city" is a part of the gold name
   EXPECT_DOUBLE_EQ(class_score("State", classes, "Date"), 0);
 }
 
-TEST(Metrics, ChoiceLetterStandsBehindTheSentenceAskedFor) {
+TEST(Metrics, ChoiceLetterFollowsTheAnswerSentence) {
   EXPECT_EQ(choice_letter("Thus **the correct answer is (C)**."), 'C');
   EXPECT_EQ(choice_letter("The correct answer is B, not that the correct answer is (D)"), 'D');
   EXPECT_EQ(choice_letter("The correct answer is B."), 'B');
@@ -200,7 +201,7 @@ TEST(Metrics, OrderDistancesOfTheReversalAreTheWorst) {
             (std::vector<double>{5, 2, 2, 4}));
 }
 
-TEST(Metrics, NoOrderIsWorseThanTheWorst) {
+TEST(Metrics, WorstOrderDistancesAreMaximal) {
   for (int64_t n = 1; n <= 6; ++n) {
     std::vector<int64_t> order(n);
     std::iota(order.begin(), order.end(), 0);
@@ -221,7 +222,7 @@ TEST(Metrics, NoOrderIsWorseThanTheWorst) {
 
 TEST(Metrics, OrdersAreReadFromNumbersAndRomanNumerals) {
   EXPECT_DOUBLE_EQ(by_name("order", "2, 1, 3", with_references({"2,1,3"})), 1);
-  EXPECT_DOUBLE_EQ(by_name("order", "3,1,2", with_references({"2,1,3"})), 0);  // reversed in the middle: 2+0+2 of 4
+  EXPECT_DOUBLE_EQ(by_name("order", "3,1,2", with_references({"2,1,3"})), 0);  // distances 2, 0, 2 of at most 4
   EXPECT_DOUBLE_EQ(by_name("order", "II, then I, III", with_references({"II,I,III"})), 1);
   EXPECT_DOUBLE_EQ(by_name("order", "2,1", with_references({"2,1,3"})), 0);
   EXPECT_DOUBLE_EQ(by_name("order", "2,1,1", with_references({"2,1,3"})), 0);
@@ -229,11 +230,11 @@ TEST(Metrics, OrdersAreReadFromNumbersAndRomanNumerals) {
 
 TEST(Metrics, WordsAreCjkCharactersAndRunsOfLetters) {
   EXPECT_EQ(count_words("It's 2 long days: 你好，world!"), 7);  // It s long days 你 好 world
-  EXPECT_EQ(count_words("abc1 a_b"), 0);                        // no word boundary at digits
+  EXPECT_EQ(count_words("abc1 a_b"), 0);                        // no word boundary between letters and digits
   EXPECT_EQ(count_words(""), 0);
 }
 
-TEST(Metrics, LengthScoreIsLongWriters) {
+TEST(Metrics, LengthScoreFollowsLongWriter) {
   EXPECT_DOUBLE_EQ(length_score(1000, 1000), 1);
   EXPECT_DOUBLE_EQ(length_score(1000, 500), 0.5);
   EXPECT_DOUBLE_EQ(length_score(1000, 2000), 2 / 3.0);
@@ -242,7 +243,7 @@ TEST(Metrics, LengthScoreIsLongWriters) {
   EXPECT_DOUBLE_EQ(length_score(1000, 0), 0);
 }
 
-TEST(Metrics, RepetitionIsTheShareOfFourGramsSeenBefore) {
+TEST(Metrics, RepetitionIsTheShareOfRepeatedFourGrams) {
   EXPECT_DOUBLE_EQ(repetition("a b c d e f g"), 0);
   EXPECT_DOUBLE_EQ(repetition("a b c d a b c d"), 1 / 5.0);
   std::string paragraph;
@@ -251,14 +252,14 @@ TEST(Metrics, RepetitionIsTheShareOfFourGramsSeenBefore) {
   EXPECT_DOUBLE_EQ(repetition("a b c"), 0);
 }
 
-TEST(Metrics, SentencesEndWithAMarkAndWhatClosesIt) {
+TEST(Metrics, SentencesEndWithAMarkAndClosingQuotes) {
   EXPECT_TRUE(ends_sentence("He said: “Go.”\n"));
   EXPECT_TRUE(ends_sentence("走吧。"));
   EXPECT_FALSE(ends_sentence("and then he"));
   EXPECT_FALSE(ends_sentence(""));
 }
 
-TEST(Metrics, InfiniteBenchTakesTheFirstAndTheLastInteger) {
+TEST(Metrics, InfiniteBenchReadsTheFirstAndTheLastInteger) {
   EXPECT_TRUE(infinite_first_integer("The pass key is 71432.", "71432"));
   EXPECT_FALSE(infinite_first_integer("1. 71432", "71432"));
   EXPECT_TRUE(infinite_last_integer("func_1(3) returns -12.", "-12"));
@@ -269,13 +270,13 @@ TEST(Metrics, InfiniteBenchTakesTheFirstAndTheLastInteger) {
   EXPECT_DOUBLE_EQ(infinite_prefix("[1, 3, 4, -11]", {"1", "3", "-1", "-11"}), 0.5);
 }
 
-TEST(Metrics, InfiniteBenchTakesWordsWithPunctuationAsSpace) {
+TEST(Metrics, InfiniteBenchSeparatesWordsAtPunctuation) {
   EXPECT_TRUE(infinite_word("{\"key\": \"4f-1\"}", "4f-1", false));
   EXPECT_FALSE(infinite_word("4f-12", "4f-1", false));
   EXPECT_TRUE(infinite_word("It is Marge.", "MARGE", true));
 }
 
-TEST(Metrics, InfiniteBenchTakesALetterOrItsOption) {
+TEST(Metrics, InfiniteBenchAcceptsALetterOrItsOption) {
   EXPECT_TRUE(infinite_choice("B) because", 'B', "a dog"));
   EXPECT_TRUE(infinite_choice("the answer is: B", 'B', "a dog"));
   EXPECT_TRUE(infinite_choice("My answer is a dog", 'B', "a dog"));
@@ -288,7 +289,7 @@ TEST(Metrics, InfiniteBenchTakesALetterOrItsOption) {
   EXPECT_FALSE(infinite_debug("Could be B", 'C', "parse"));
 }
 
-/// A sample whose first reference every metric can score.
+/// Returns a sample whose first reference gets a full score from the metric.
 Sample reference_for(const std::string& metric) {
   Sample sample = with_references({"The quick brown fox, jumping over a lazy dog, is 12 years old"});
   sample.details["classes"] = {sample.references[0], "fox"};
@@ -305,7 +306,7 @@ Sample reference_for(const std::string& metric) {
   return sample;
 }
 
-TEST(Metrics, TheReferenceScoresOneAndNothingScoresNothing) {
+TEST(Metrics, TheReferenceScoresOneAndAnEmptyAnswerZero) {
   for (const NamedMetric& metric : metrics()) {
     const Sample sample = reference_for(metric.name);
     EXPECT_NEAR(metric.score(sample.references[0], sample), 1, 1e-12) << metric.name;
@@ -318,7 +319,7 @@ TEST(Metrics, TheBestReferenceCounts) {
   EXPECT_DOUBLE_EQ(by_name("qa_f1", "blue whale", with_references({"red", "blue", "blue whale"})), 1);
 }
 
-TEST(Metrics, AreListedInAlphabeticalOrderAndFoundByName) {
+TEST(Metrics, AreSortedAndFoundByName) {
   for (size_t i = 1; i < metrics().size(); ++i) {
     EXPECT_LT(std::string_view(metrics()[i - 1].name), std::string_view(metrics()[i].name));
   }

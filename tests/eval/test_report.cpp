@@ -32,7 +32,8 @@ Json summary(const std::string& task, int64_t length, const std::string& method,
           {"kl", 0.0123}};
 }
 
-/// The tasks at two lengths with two methods; scores fall with the length and the method.
+/// Returns a run of the tasks at two lengths with two methods. Scores decrease with the length and from the first
+/// to the second method.
 Json run_of(const std::vector<std::string>& tasks) {
   Json run = {{"command", "fathom eval"},
               {"models", {{{"name", "tiny"}}}},
@@ -57,7 +58,7 @@ Json sample(const std::string& answer, double score) {
           {"sample", 7},     {"score", score}, {"answer", answer}, {"reference", {"right"}}};
 }
 
-/// What stands in the page's data element, as it stands there.
+/// Returns the content of the page's data element without unescaping.
 std::string data_text(const std::string& page) {
   const std::string open = R"(<script type="application/json" id="data">)";
   const size_t begin = page.find(open) + open.size();
@@ -81,7 +82,7 @@ size_t count(std::string_view text, std::string_view part) {
   return found;
 }
 
-TEST(Report, HostileAnswersStayData) {
+TEST(Report, HostileAnswersRemainData) {
   const std::string hostile =
       "</script><script>alert(1)</script><!-- <script \u2028\u2029 & {{script}} \xff\xfe end";
   Json run = run_of({"vt"});
@@ -104,7 +105,7 @@ TEST(Report, HostileAnswersStayData) {
   EXPECT_EQ(read["command"], kept);
 }
 
-TEST(Report, PageFetchesNothing) {
+TEST(Report, PageLoadsNothing) {
   const std::string page = html_report(run_of({"vt"}));
   for (const char* part : {"http:", "https:", "src=", "@import", "url(", "fetch(", "XMLHttpRequest", "<link"}) {
     EXPECT_EQ(page.find(part), page.npos) << part;
@@ -112,7 +113,7 @@ TEST(Report, PageFetchesNothing) {
   EXPECT_NE(page.find("default-src 'none'"), page.npos);
 }
 
-TEST(Report, EveryPlaceOfTheTemplateIsFilled) {
+TEST(Report, EveryPlaceholderOfTheTemplateIsFilled) {
   const std::string page = html_report(run_of({"vt"}));
   for (const char* name : {"{{style}}", "{{data}}", "{{script}}"}) EXPECT_EQ(page.find(name), page.npos) << name;
 }
@@ -124,7 +125,7 @@ TEST(Report, SameRunGivesTheSameBytes) {
   EXPECT_EQ(terminal_table(run, 100), terminal_table(run, 100));
 }
 
-TEST(Report, FieldsMayBeMissingNullOrOfAnotherKind) {
+TEST(Report, FieldsMayBeMissingNullOrOfAnotherType) {
   const Json full = run_of({"vt"});
   std::vector<Json> runs = {Json(), Json::object(), Json::array(), 3};
   for (const auto& [key, value] : full.fields()) {
@@ -153,7 +154,7 @@ TEST(Report, FieldsMayBeMissingNullOrOfAnotherKind) {
   }
 }
 
-TEST(Report, AnswersOnThePageAreThoseThatFellShortWithTheYardsticksScore) {
+TEST(Report, PageHasAnswersBelowTheFullScoreWithTheBaselineScore) {
   Json run = run_of({"vt"});
   run["samples"] = {sample("right", 1), sample("half", 0.5), sample("none", 0)};
   run["samples"][1]["method"] = run["samples"][2]["method"] = "attend=window:sink=0,window=64";
@@ -161,10 +162,10 @@ TEST(Report, AnswersOnThePageAreThoseThatFellShortWithTheYardsticksScore) {
   ASSERT_EQ(answers["total"], 2);
   EXPECT_EQ(answers["shown"][0]["answer"], "none");
   EXPECT_EQ(answers["shown"][1]["answer"], "half");
-  EXPECT_EQ(answers["shown"][1]["yardstick_score"], 1);
+  EXPECT_EQ(answers["shown"][1]["baseline_score"], 1);
 }
 
-TEST(Report, LongAnswersAreCutBetweenCharacters) {
+TEST(Report, LongAnswersAreCutAtCharacterBoundaries) {
   Json run = run_of({"vt"});
   std::string long_answer = "x";
   for (int i = 0; i < 1000; ++i) long_answer += "é";
@@ -189,7 +190,7 @@ TEST(Report, CellsOfTheHeatMapAreMeansAtADepth) {
   EXPECT_EQ(cells[1]["to"], 0.5);
 }
 
-TEST(Report, ManyDepthsAreDividedInTenths) {
+TEST(Report, ManyDepthsAreBinnedInTenths) {
   Json run = run_of({"vt"});
   for (int i = 0; i <= 100; ++i) {
     run["samples"].push_back(sample("x", 1));
@@ -202,7 +203,7 @@ TEST(Report, ManyDepthsAreDividedInTenths) {
   EXPECT_EQ(samples, 101);
 }
 
-TEST(RunView, MeansLeaveOutTasksThatAMethodLacksAndOtherMeasures) {
+TEST(RunView, MeansExcludeTasksThatAMethodLacksAndOtherMeasures) {
   Json run = run_of({"vt", "cwe", "fwe", "books"});
   run["tasks"][3] = {{"name", "books"}, {"measure", "nats per token"}, {"higher_is_better", false}};
   Json& summaries = run["summaries"];
@@ -224,7 +225,7 @@ TEST(RunView, RulerNeedsAllItsTasks) {
   EXPECT_TRUE(ruler_means(view_run(run_of({kRulerNames.begin(), kRulerNames.end() - 1}))).empty());
 }
 
-TEST(RunView, EffectiveLengthIsTheLargestThatIsGoodEnough) {
+TEST(RunView, EffectiveLengthIsTheLargestAboveTheThreshold) {
   Json run = run_of(kRulerNames);
   const auto lengths = effective_lengths(ruler_means(view_run(run)));
   ASSERT_EQ(lengths.size(), 2);
@@ -248,7 +249,7 @@ TEST(TerminalTable, FitsTheWidthAndKeepsMethodAndScore) {
   }
 }
 
-TEST(TerminalTable, ColumnsEndBelowTheirHeads) {
+TEST(TerminalTable, ColumnsAreRightAlignedWithTheirTitles) {
   const std::vector<std::string> lines = lines_of(terminal_table(run_of({"vt"}), 140));
   ASSERT_GE(lines.size(), 5);
   const auto end_of = [](const std::string& line, std::string_view part) {
@@ -260,13 +261,13 @@ TEST(TerminalTable, ColumnsEndBelowTheirHeads) {
   EXPECT_EQ(end_of(lines[3], "0.0123"), end_of(lines[0], "KL"));
 }
 
-TEST(TerminalTable, OnlyDifferencesBeyondTheIntervalsAreMarked) {
+TEST(TerminalTable, OnlyDisjointIntervalsAreMarked) {
   const std::string table = terminal_table(run_of({"vt"}), 140);
   EXPECT_NE(table.find("−0.750*"), table.npos);  // 0.85 against 0.1
   EXPECT_NE(table.find("−0.050 "), table.npos);  // 0.95 against 0.9
 }
 
-TEST(TerminalTable, MeansFollowTheTasksAndRulerHasItsEffectiveLength) {
+TEST(TerminalTable, MeansFollowTheTasksAndRulerHasAnEffectiveLength) {
   const std::string two = terminal_table(run_of({"vt", "cwe"}), 100);
   EXPECT_NE(two.find("mean of 2 tasks, 1k tokens"), two.npos);
   EXPECT_EQ(two.find("RULER"), two.npos);
@@ -276,7 +277,7 @@ TEST(TerminalTable, MeansFollowTheTasksAndRulerHasItsEffectiveLength) {
   EXPECT_EQ(terminal_table(run_of({"vt"}), 100).find("mean"), std::string::npos);
 }
 
-TEST(TerminalTable, ForeignNamesCannotMoveTheCursor) {
+TEST(TerminalTable, ControlCharactersAreReplaced) {
   Json run = run_of({"vt"});
   run["summaries"].push_back(summary("\x1b[2Jtask\r\xff", 512, "attend=\x1b]0;x\x07", 0.5));
   const std::string table = terminal_table(run, 100);
@@ -284,7 +285,7 @@ TEST(TerminalTable, ForeignNamesCannotMoveTheCursor) {
   EXPECT_NE(table.find("?[2Jtask??"), table.npos);
 }
 
-TEST(TerminalTable, ColumnsWithoutNumbersAreLeftOut) {
+TEST(TerminalTable, ColumnsWithoutNumbersAreOmitted) {
   Json run = run_of({"vt"});
   for (Json& one : run["summaries"].items()) one["kl"] = nullptr;
   EXPECT_EQ(terminal_table(run, 140).find("KL"), std::string::npos);

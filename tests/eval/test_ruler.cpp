@@ -1,4 +1,4 @@
-// The 13 tasks of RULER: structure, counts and answers follow the published rules. Answers are found again from the
+// The 13 tasks of RULER: structure, counts and answers follow the paper. The tests recover the answers from the
 // text alone.
 #include <unistd.h>
 
@@ -18,14 +18,14 @@
 namespace fathom::eval {
 namespace {
 
-struct Found {
+struct FoundNeedle {
   std::string key, value;
 };
 
-/// All needles of a text.
-std::vector<Found> needles_of(const std::string& text) {
+/// Returns all needles of a text.
+std::vector<FoundNeedle> needles_of(const std::string& text) {
   static const std::regex pattern("A magic (number|uuid) for ([a-z0-9-]+) is ([0-9a-f-]+)\\.");
-  std::vector<Found> found;
+  std::vector<FoundNeedle> found;
   for (std::sregex_iterator it(text.begin(), text.end(), pattern), end; it != end; ++it)
     found.push_back({(*it)[2], (*it)[3]});
   return found;
@@ -55,7 +55,7 @@ class Ruler : public ::testing::TestWithParam<std::string> {
   const std::shared_ptr<const Task> task_ = task_of(GetParam());
 };
 
-TEST_P(Ruler, FillsTheLengthButForAtMostATwentieth) {
+TEST_P(Ruler, FillsAtLeast95PercentOfTheLength) {
   for (const TaskInput& input : {seedling_input(), bytes_input()}) {
     for (const int64_t length : {1024, 2000, 4096, 16384}) {
       for (int64_t index = 0; index < 2; ++index) {
@@ -67,20 +67,20 @@ TEST_P(Ruler, FillsTheLengthButForAtMostATwentieth) {
   }
 }
 
-TEST_P(Ruler, ReservesWhatThePublishedRunsDo) {
+TEST_P(Ruler, ReserveEqualsThePublishedOne) {
   static const std::map<std::string, int64_t> kOther = {
       {"vt", 30}, {"cwe", 120}, {"fwe", 50}, {"qa_1", 32}, {"qa_2", 32}};
   const auto other = kOther.find(GetParam());
   EXPECT_EQ(task_->make(bytes_input(), 2048, 0).reserve, other == kOther.end() ? 128 : other->second);
 }
 
-TEST_P(Ruler, SameSeedSameBytesOtherSeedOthers) {
+TEST_P(Ruler, SameSeedGivesTheSameBytesAndAnotherSeedOthers) {
   EXPECT_EQ(everything(task_->make(bytes_input(3), 2048, 5)), everything(task_->make(bytes_input(3), 2048, 5)));
   EXPECT_NE(everything(task_->make(bytes_input(3), 2048, 5)), everything(task_->make(bytes_input(4), 2048, 5)));
   EXPECT_NE(everything(task_->make(bytes_input(3), 2048, 5)), everything(task_->make(bytes_input(3), 2048, 6)));
 }
 
-TEST_P(Ruler, ReferencesScoreOneSilenceZeroAndPartsTheirShare) {
+TEST_P(Ruler, ReferencesScoreOneAnEmptyAnswerZeroAndPartsTheirShare) {
   const Sample sample = task_->make(bytes_input(), 2048, 0);
   EXPECT_EQ(value_of(*task_, sample, joined(sample.references)), 1);
   EXPECT_EQ(value_of(*task_, sample, ""), 0);
@@ -90,11 +90,11 @@ TEST_P(Ruler, ReferencesScoreOneSilenceZeroAndPartsTheirShare) {
   }
 }
 
-TEST_P(Ruler, TellsTheLengthItNeedsAndTakesIt) {
+TEST_P(Ruler, WorksWithTheLengthThatItsErrorNames) {
   const int64_t needed = needed_by(*task_, bytes_input());
   ASSERT_GT(needed, 1);
   Sample sample;
-  int64_t enough = needed;  // the need was told for a prompt of another length, whose example may be shorter
+  int64_t enough = needed;  // the need was computed for a prompt of another length, whose example may be shorter
   for (; enough < 2 * needed + 600; ++enough) {
     try {
       sample = task_->make(bytes_input(), enough, 0);
@@ -106,21 +106,21 @@ TEST_P(Ruler, TellsTheLengthItNeedsAndTakesIt) {
   EXPECT_LE(enough, 2 * needed);
 }
 
-TEST_P(Ruler, EvidenceHoldsTheAnswers) {
+TEST_P(Ruler, EvidenceContainsTheAnswers) {
   const Sample sample = task_->make(seedling_input(), 4096, 1);
   std::string evidence;
   for (const TextSpan span : sample.evidence) evidence += text_at(sample, span) + "\n";
   for (const std::string& reference : sample.references) EXPECT_NE(evidence.find(reference), std::string::npos);
 }
 
-TEST_P(Ruler, MakesAHundredThousandTokens) {
+TEST_P(Ruler, FillsAHundredThousandTokens) {
   const Sample sample = task_->make(seedling_input(), 100000, 0);
   EXPECT_GE(tokens_of(seedling_input(), sample), 95000);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Ruler, ::testing::ValuesIn(kRulerNames), [](const auto& test) { return test.param; });
 
-TEST(RulerSuite, IsTheThirteenInTheirOrder) {
+TEST(RulerSuite, HasTheThirteenTasksInOrder) {
   std::vector<std::string> names;
   for (const auto& task : task_methods().make("ruler")) names.push_back(task->name());
   EXPECT_EQ(names, kRulerNames);
@@ -128,12 +128,12 @@ TEST(RulerSuite, IsTheThirteenInTheirOrder) {
 
 struct NeedleRule {
   const char* name;
-  size_t keys, values, asked;
+  size_t keys, values, queried;
   bool uuid_keys, uuid_values, only_needles;
 };
-class RulerNeedles : public ::testing::TestWithParam<NeedleRule> {};
+class RulerNeedleTasks : public ::testing::TestWithParam<NeedleRule> {};
 
-TEST_P(RulerNeedles, HidesAndAsksWhatTheRuleSays) {
+TEST_P(RulerNeedleTasks, HasTheNeedlesAndQueriesOfTheRule) {
   const NeedleRule& rule = GetParam();
   const auto task = task_of(rule.name);
   static const std::regex uuid("[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"),
@@ -150,27 +150,27 @@ TEST_P(RulerNeedles, HidesAndAsksWhatTheRuleSays) {
     if (!rule.only_needles) {
       EXPECT_EQ(values.size(), rule.keys);
     }
-    std::vector<std::string> wanted;  // of the keys that the question names, in its order
-    std::map<size_t, std::string> asked;
+    std::vector<std::string> expected;  // values of the keys in the question, in its order
+    std::map<size_t, std::string> queried;
     for (const auto& [key, all] : values) {
       EXPECT_EQ(all.size(), rule.values);
       std::smatch match;
       const std::regex whole("(for |, |and )" + key + "[?, ]");
-      if (std::regex_search(sample.question, match, whole)) asked[match.position()] = key;
+      if (std::regex_search(sample.question, match, whole)) queried[match.position()] = key;
     }
-    EXPECT_EQ(asked.size(), rule.asked);
-    for (const auto& [at, key] : asked) wanted.insert(wanted.end(), values[key].begin(), values[key].end());
+    EXPECT_EQ(queried.size(), rule.queried);
+    for (const auto& [at, key] : queried) expected.insert(expected.end(), values[key].begin(), values[key].end());
     std::vector<std::string> references = sample.references;
-    if (rule.values > 1) std::ranges::sort(wanted), std::ranges::sort(references);
-    EXPECT_EQ(wanted, references);
-    EXPECT_EQ(sample.depth.has_value(), rule.values * rule.asked == 1);
-    const bool one = rule.values * rule.asked == 1;
+    if (rule.values > 1) std::ranges::sort(expected), std::ranges::sort(references);
+    EXPECT_EQ(expected, references);
+    EXPECT_EQ(sample.depth.has_value(), rule.values * rule.queried == 1);
+    const bool one = rule.values * rule.queried == 1;
     EXPECT_EQ(sample.question.find("numbers") == std::string::npos, one || rule.uuid_values);
     EXPECT_EQ(sample.lead.ends_with(one ? " is" : " are"), true);
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, RulerNeedles,
+INSTANTIATE_TEST_SUITE_P(All, RulerNeedleTasks,
                          ::testing::Values(NeedleRule{"niah_single_1", 1, 1, 1, false, false, false},
                                            NeedleRule{"niah_single_2", 1, 1, 1, false, false, false},
                                            NeedleRule{"niah_single_3", 1, 1, 1, false, true, false},
@@ -181,12 +181,12 @@ INSTANTIATE_TEST_SUITE_P(All, RulerNeedles,
                                            NeedleRule{"niah_multiquery", 4, 1, 4, false, false, false}),
                          [](const auto& test) { return std::string(test.param.name); });
 
-TEST(RulerNeedleText, IsNoiseInTheFirstAndNeedlesInTheHardOnes) {
+TEST(RulerNeedleText, IsNoiseOrOnlyNeedles) {
   for (const auto& [name, filler] : {std::pair("niah_single_1", true), std::pair("niah_multikey_2", false),
                                      std::pair("niah_multikey_3", false)}) {
     const Sample sample = task_of(name)->make(seedling_input(), 3000, 0);
     const std::vector<std::string> lines = lines_of(sample.context);
-    for (size_t i = 2; i < lines.size(); ++i) {  // behind the statement and an empty line
+    for (size_t i = 2; i < lines.size(); ++i) {  // after the statement and an empty line
       if (filler && lines[i] == kNoiseLine) continue;
       EXPECT_EQ(needles_of(lines[i]).size(), 1u) << lines[i];
     }
@@ -194,7 +194,7 @@ TEST(RulerNeedleText, IsNoiseInTheFirstAndNeedlesInTheHardOnes) {
   }
 }
 
-TEST(RulerNeedleText, IsTheHaystackFromOnePlaceOnWithoutTheNeedles) {
+TEST(RulerNeedleText, IsARunOfTheHaystackWithoutTheNeedles) {
   const TaskInput input = seedling_input();
   for (const char* name : {"niah_single_2", "niah_multivalue", "niah_multiquery"}) {
     const Sample sample = task_of(name)->make(input, 3000, 0);
@@ -216,7 +216,7 @@ TEST(RulerNeedleText, IsTheHaystackFromOnePlaceOnWithoutTheNeedles) {
   }
 }
 
-TEST(RulerNeedleText, NeedlesLieAtAllDepths) {
+TEST(RulerNeedleText, NeedlesCoverAllDepths) {
   for (const char* name : {"niah_single_1", "niah_single_2", "niah_multikey_2"}) {
     std::set<int> tenths;
     for (int64_t index = 0; index < 80; ++index) {
@@ -230,7 +230,7 @@ TEST(RulerNeedleText, NeedlesLieAtAllDepths) {
   }
 }
 
-TEST(RulerVariables, ChainsResolveToTheValueByExecution) {
+TEST(RulerVariables, ExecutedAssignmentsGiveTheReferences) {
   const auto task = task_of("vt:chains=3,hops=4");
   for (int64_t index = 0; index < 5; ++index) {
     const Sample sample = task->make(seedling_input(), 4096, index);
@@ -243,35 +243,36 @@ TEST(RulerVariables, ChainsResolveToTheValueByExecution) {
       if (!std::regex_match(line, match, assignment)) continue;
       ++lines;
       EXPECT_EQ(memory.count(match[1]), 0u);
-      EXPECT_TRUE(!match[3].matched || memory.count(match[3]) == 1) << "set from what is not set yet: " << line;
+      EXPECT_TRUE(!match[3].matched || memory.count(match[3]) == 1)
+          << "assigned from a variable without a value: " << line;
       memory[match[1]] = match[3].matched ? memory[match[3]] : std::string(match[2]);
     }
     EXPECT_EQ(lines, 15u);
     std::smatch value;
     ASSERT_TRUE(std::regex_search(sample.question, value, std::regex("[0-9]{5}")));
-    std::set<std::string> holding;
-    for (const auto& [name, held] : memory) {
-      if (held == value[0]) holding.insert(name);
+    std::set<std::string> matching;
+    for (const auto& [name, value_of_name] : memory) {
+      if (value_of_name == value[0]) matching.insert(name);
     }
-    EXPECT_EQ(holding, std::set<std::string>(sample.references.begin(), sample.references.end()));
+    EXPECT_EQ(matching, std::set<std::string>(sample.references.begin(), sample.references.end()));
     EXPECT_EQ(sample.references.size(), 5u);
     EXPECT_NE(sample.lead.find("5 variables"), std::string::npos);
   }
 }
 
-TEST(RulerVariables, AreShownOnceWithOtherNamesAndAnswered) {
+TEST(RulerVariables, HaveAnAnsweredExampleWithOtherNames) {
   const Sample sample = task_of("vt")->make(seedling_input(), 4096, 0);
   const std::string example = sample.context.substr(0, sample.context.rfind("Remember the assignments"));
   std::smatch answer;
   ASSERT_TRUE(std::regex_search(example, answer, std::regex("held by 5 variables:(( [A-Z]{3}){5})\n")));
   std::istringstream names(answer[1]);
   for (std::string name; names >> name;) EXPECT_NE(example.find("VAR " + name + " = "), std::string::npos);
-  EXPECT_LE(seedling_input().count(example), 500 + 60);  // the statement aside
+  EXPECT_LE(seedling_input().count(example), 500 + 60);  // in addition to the statement
   const Sample other = task_of("vt")->make(seedling_input(), 4096, 1);
   EXPECT_NE(other.context.substr(0, example.size()), example);
 }
 
-/// How often each word stands in a numbered list; the numbers must count up.
+/// Returns how often each word occurs in a numbered list; expects the numbers to count up.
 std::map<std::string, int> counted_list(const std::string& list) {
   std::map<std::string, int> counts;
   std::istringstream stream(list);
@@ -283,15 +284,15 @@ std::map<std::string, int> counted_list(const std::string& list) {
   return counts;
 }
 
-TEST(RulerCommonWords, AreTheTenMostCommonByRecount) {
-  for (const auto& [length, often, seldom, example_words] :
+TEST(RulerCommonWords, AreTheTenMostCommonWhenRecounted) {
+  for (const auto& [length, frequent, rare, example_words] :
        {std::tuple(2048, 6, 1, 20), std::tuple(4096, 30, 3, 40), std::tuple(16384, 30, 3, 40)}) {
     const Sample sample = task_of("cwe")->make(seedling_input(), length, 0);
     const std::map<std::string, int> counts = counted_list(text_at(sample, sample.evidence.at(0)));
     std::set<std::string> common;
     for (const auto& [word, count] : counts) {
-      EXPECT_TRUE(count == often || count == seldom) << word << " " << count;
-      if (count == often) common.insert(word);
+      EXPECT_TRUE(count == frequent || count == rare) << word << " " << count;
+      if (count == frequent) common.insert(word);
     }
     EXPECT_EQ(common, std::set<std::string>(sample.references.begin(), sample.references.end()));
     EXPECT_EQ(common.size(), 10u);
@@ -301,7 +302,7 @@ TEST(RulerCommonWords, AreTheTenMostCommonByRecount) {
   }
 }
 
-TEST(RulerFrequentWords, FollowZipfAndAreRanksTwoToFourByRecount) {
+TEST(RulerFrequentWords, FollowZipfAndAreRanksTwoToFourWhenRecounted) {
   const Sample sample = task_of("fwe")->make(seedling_input(), 8192, 0);
   std::map<std::string, int> counts;
   std::istringstream stream(text_at(sample, sample.evidence.at(0)));
@@ -312,12 +313,12 @@ TEST(RulerFrequentWords, FollowZipfAndAreRanksTwoToFourByRecount) {
   EXPECT_EQ(ranked[0].second, "...");
   EXPECT_EQ(sample.references, (std::vector<std::string>{ranked[1].second, ranked[2].second, ranked[3].second}));
   EXPECT_GT(ranked[3].first, ranked[4].first);
-  // W = 1000 gives 607, 151, 67, 37, 24: squares divide the first
+  // 1000 words give counts 607, 151, 67, 37, 24: the first divided by squares
   for (int k = 2; k <= 5; ++k) EXPECT_NEAR(ranked[k - 1].first, ranked[0].first / double(k * k), 1) << k;
   for (const auto& [count, word] : ranked) EXPECT_TRUE(word == "..." || word.size() == 6) << word;
 }
 
-TEST(RulerFrequentWords, KeepTheirRanksApartForAnyExponent) {
+TEST(RulerFrequentWords, HaveDistinctRanksForAnyExponent) {
   for (const char* spec : {"fwe:alpha=1.2", "fwe:alpha=3.5"}) {
     const auto task = task_of(spec);
     const Sample sample = task->make(bytes_input(), std::max<int64_t>(1024, needed_by(*task, bytes_input())), 0);
@@ -338,21 +339,21 @@ std::vector<std::string> documents_of(const Sample& sample) {
   return documents;
 }
 
-TEST(RulerQuestions, HaveTheAnswerInTheGoldDocumentAndNoOther) {
+TEST(RulerQuestions, HaveTheAnswerOnlyInTheGoldDocument) {
   for (const char* name : {"qa_1", "qa_2"}) {
     for (int64_t index = 0; index < 20; ++index) {
       const Sample sample = task_of(name)->make(seedling_input(), 4096, index);
       const std::vector<std::string> documents = documents_of(sample);
       EXPECT_GT(documents.size(), 10u);
       const std::regex answer("\\b" + sample.references.at(0) + "\\b");
-      size_t holding = 0;
+      size_t matching = 0;
       std::string gold;
       for (const std::string& document : documents) {
         if (!std::regex_search(document, answer)) continue;
-        ++holding;
+        ++matching;
         gold = document;
       }
-      EXPECT_EQ(holding, 1u) << sample.question;
+      EXPECT_EQ(matching, 1u) << sample.question;
       const std::string subject = gold.substr(0, gold.find(" was born"));
       if (std::string(name) == "qa_1") {
         EXPECT_NE(sample.question.find(subject), std::string::npos) << sample.question;
@@ -393,7 +394,7 @@ class RulerFiles : public ::testing::Test {
   std::filesystem::path folder_;
 };
 
-TEST_F(RulerFiles, SquadGivesGoldThenItsArticleThenOthersAndDropsWhatHasNoAnswer) {
+TEST_F(RulerFiles, SquadUsesGoldThenItsArticleThenOthersAndSkipsUnanswerable) {
   std::string data;
   for (int article = 0; article < 3; ++article) {
     std::string paragraphs;
@@ -412,14 +413,14 @@ TEST_F(RulerFiles, SquadGivesGoldThenItsArticleThenOthersAndDropsWhatHasNoAnswer
   EXPECT_EQ(documents_of(all).size(), 12u);
   EXPECT_EQ(all.references, std::vector<std::string>{"a0p0"});
   EXPECT_EQ(all.question.find("a0p1"), std::string::npos);
-  const Sample few = task->make(input, 130, 4);  // room for some: those of the same article
+  const Sample few = task->make(input, 130, 4);  // space for some: those of the same article
   size_t same = 0;
   for (const std::string& document : documents_of(few)) same += document.find("a1p") != std::string::npos;
   EXPECT_EQ(same, 4u);
   EXPECT_THROW(task->make(input, 1000, 0), Error) << "too few documents for the length";
 }
 
-TEST_F(RulerFiles, HotpotKeepsItsOwnDocuments) {
+TEST_F(RulerFiles, HotpotUsesItsOwnDocuments) {
   const auto task =
       task_of("qa_2:file=" +
               write(R"([{"question":"Who?","answer":"Ann","context":[["T1",["One. ","Ann."]],["T2",["Two."]]]},
@@ -430,10 +431,10 @@ TEST_F(RulerFiles, HotpotKeepsItsOwnDocuments) {
   EXPECT_EQ(sample.references, std::vector<std::string>{"Ann"});
 }
 
-TEST_F(RulerFiles, OtherFilesAreErrorsThatNameTheFile) {
-  EXPECT_NE(error_of("qa_1:file=" + write("no json")).find("set.json: no JSON"), std::string::npos);
+TEST_F(RulerFiles, InvalidFilesAreErrorsThatNameTheFile) {
+  EXPECT_NE(error_of("qa_1:file=" + write("no json")).find("set.json: invalid JSON"), std::string::npos);
   EXPECT_NE(error_of("qa_1:file=" + write(R"({"data":[{"paragraphs":3}]})")).find("set.json"), std::string::npos);
-  EXPECT_NE(error_of("qa_1:file=" + write(R"({"data":[]})")).find("holds no question"), std::string::npos);
+  EXPECT_NE(error_of("qa_1:file=" + write(R"({"data":[]})")).find("contains no question"), std::string::npos);
   EXPECT_NE(error_of("qa_2:file=" + write(R"([{"question":1}])")).find("HotpotQA"), std::string::npos);
   EXPECT_NE(error_of("qa_2:file=/no/such/file").find("/no/such/file"), std::string::npos);
 }

@@ -1,4 +1,4 @@
-// Running samples: prompts, methods side by side, records that survive.
+// Tests of prompts, of trials with several methods, of evaluations, and of the record log.
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -30,12 +30,12 @@ const EvalModel& seedling() {
   return model;
 }
 
-class Folder {
+class RunFolder {
  public:
-  Folder() : path_(std::filesystem::temp_directory_path() / ("fathom-runner-" + std::to_string(::getpid()))) {
+  RunFolder() : path_(std::filesystem::temp_directory_path() / ("fathom-runner-" + std::to_string(::getpid()))) {
     std::filesystem::create_directories(path_);
   }
-  ~Folder() { std::filesystem::remove_all(path_); }
+  ~RunFolder() { std::filesystem::remove_all(path_); }
   std::string operator/(const std::string& name) const { return path_ / name; }
 
  private:
@@ -50,35 +50,35 @@ void write(const std::string& path, const std::string& text) { std::ofstream(pat
 
 // --- prompts ---
 
-Sample forced(const std::string& text, std::vector<TextSpan> asked) {
+Sample forced(const std::string& text, std::vector<TextSpan> scored) {
   Sample sample;
   sample.mode = Sample::Mode::kForced;
   sample.chat = false;
   sample.context = text;
-  sample.asked = std::move(asked);
+  sample.scored = std::move(scored);
   return sample;
 }
 
-TEST(Prompts, AskedTokensAreThoseOfTheSpans) {
+TEST(Prompts, ScoredTokensAreThoseOfTheSpans) {
   const PromptMaker maker(*seedling().tokenizer, nullptr);
   const std::string text = "The harbour was silver in the morning, extraordinarily silver.";
   const std::vector<TextSpan> spans = {{4, 11}, {38, 54}, {55, 61}};  // harbour, extraordinarily, silver
   const Prompt prompt = maker.make(forced(text, spans), 1000);
   std::vector<std::string> words(3);
-  for (size_t i = 0; i < prompt.asked.size(); ++i)
-    words[prompt.span_of[i]] += seedling().tokenizer->piece(prompt.tokens[prompt.asked[i]]);
+  for (size_t i = 0; i < prompt.scored.size(); ++i)
+    words[prompt.span_of[i]] += seedling().tokenizer->piece(prompt.tokens[prompt.scored[i]]);
   EXPECT_EQ(words, (std::vector<std::string>{" harbour", " extraordinarily", " silver"}));
 }
 
-TEST(Prompts, SpansThatCoverTheTextAskForEveryTokenButTheFirst) {
+TEST(Prompts, SpansThatCoverTheTextScoreEveryTokenButTheFirst) {
   const PromptMaker maker(*seedling().tokenizer, nullptr);
   const std::string text = "Caf\xc3\xa9 noir, \xe4\xb8\xad\xe6\x96\x87\n and more.";
   const Prompt prompt = maker.make(forced(text, {{0, 5}, {5, text.size()}}), 1000);
-  EXPECT_EQ(prompt.asked.size() + 1, prompt.tokens.size());
-  EXPECT_TRUE(std::ranges::is_sorted(prompt.asked));
+  EXPECT_EQ(prompt.scored.size() + 1, prompt.tokens.size());
+  EXPECT_TRUE(std::ranges::is_sorted(prompt.scored));
 }
 
-TEST(Prompts, MiddleIsCutWhereTheSampleAllowsIt) {
+TEST(Prompts, MiddleIsCutIfTheSampleAllowsIt) {
   const PromptMaker maker(*seedling().tokenizer, nullptr);
   Sample sample;
   for (int i = 0; i < 500; ++i) sample.context += "word" + std::to_string(i) + " ";
@@ -98,7 +98,7 @@ TEST(Prompts, MiddleIsCutWhereTheSampleAllowsIt) {
   EXPECT_THROW(maker.make(sample, 25), Error);
 }
 
-TEST(Prompts, ChatPutsTheLeadBehindTheAssistantsMark) {
+TEST(Prompts, ChatPutsTheLeadAfterTheAssistantMarker) {
   const auto chat = std::make_shared<ChatTemplate>(
       "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[assistant] ", "", "");
   const PromptMaker maker(*seedling().tokenizer, chat);
@@ -113,7 +113,7 @@ TEST(Prompts, ChatPutsTheLeadBehindTheAssistantsMark) {
   EXPECT_GE(head.size(), 15u);
 }
 
-TEST(Prompts, PredictionsAreLookedAtInPlainTextInAChatToo) {
+TEST(Prompts, PredictionsAreMeasuredInPlainTextInAChatToo) {
   const auto chat = std::make_shared<ChatTemplate>("[{{ messages[0].content }}]", "", "");
   Sample sample = forced("One two three.", {{4, 7}});
   sample.chat = true;
@@ -123,89 +123,93 @@ TEST(Prompts, PredictionsAreLookedAtInPlainTextInAChatToo) {
 
 // --- methods side by side ---
 
-struct Made {
+struct PreparedSamples {
   std::vector<Sample> samples;
   std::vector<Prompt> prompts;
 };
-Made make(const std::string& spec, int64_t length, int64_t count) {
+PreparedSamples prepare(const std::string& spec, int64_t length, int64_t count) {
   static const auto prose = prose_haystack();
   const PromptMaker maker(*seedling().tokenizer, nullptr);
   const TaskInput input{[&](std::string_view text) { return maker.count(text); },
                         [&](const Sample& sample) { return maker.measure(sample); }, prose.get(), 1};
-  Made made;
+  PreparedSamples prepared;
   for (int64_t i = 0; i < count; ++i) {
-    made.samples.push_back(task_of(spec)->make(input, length, i));
-    made.prompts.push_back(maker.make(made.samples.back(), length));
+    prepared.samples.push_back(task_of(spec)->make(input, length, i));
+    prepared.prompts.push_back(maker.make(prepared.samples.back(), length));
   }
-  return made;
+  return prepared;
 }
-std::vector<size_t> all_of(const Made& made) {
-  std::vector<size_t> all(made.samples.size());
+std::vector<size_t> all_of(const PreparedSamples& prepared) {
+  std::vector<size_t> all(prepared.samples.size());
   for (size_t i = 0; i < all.size(); ++i) all[i] = i;
   return all;
 }
-std::vector<Outcome> run(const Made& made, const MethodSpecs& method, TrialOptions options = {}) {
-  return Trial(seedling(), made.samples, made.prompts, options, nullptr).run(method, all_of(made), false);
+std::vector<Outcome> run(const PreparedSamples& prepared, const MethodSpecs& method, TrialOptions options = {}) {
+  return Trial(seedling(), prepared.samples, prepared.prompts, options, nullptr)
+      .run(method, all_of(prepared), false);
 }
 
 const MethodSpecs kDense, kWindow{"window:sink=0,window=64"}, kWide{"window:sink=0,window=1m"};
 
-TEST(Trial, AnswersAreWhatTheEngineGenerates) {
-  const Made made = make("needle", 512, 3);
-  const std::vector<Outcome> outcomes = run(made, kDense);
-  for (size_t i = 0; i < made.samples.size(); ++i) {
+TEST(Trial, AnswersEqualTheOnesOfTheEngine) {
+  const PreparedSamples prepared = prepare("needle", 512, 3);
+  const std::vector<Outcome> outcomes = run(prepared, kDense);
+  for (size_t i = 0; i < prepared.samples.size(); ++i) {
     Session session(seedling().model, seedling().runtime);
-    session.append(made.prompts[i].tokens);
+    session.append(prepared.prompts[i].tokens);
     Sampler greedy;
-    const Generated generated = generate(session, *seedling().tokenizer, greedy, made.prompts[i].tokens,
-                                         {.max_tokens = made.samples[i].reserve, .stop = made.samples[i].stop});
+    const Generated generated =
+        generate(session, *seedling().tokenizer, greedy, prepared.prompts[i].tokens,
+                 {.max_tokens = prepared.samples[i].reserve, .stop = prepared.samples[i].stop});
     EXPECT_EQ(outcomes[i].answer.text, generated.text);
     EXPECT_STREQ(outcomes[i].stop, name(generated.stop));
-    EXPECT_NE(generated.text.find(made.samples[i].references[0]), std::string::npos) << "an easy one is known";
+    EXPECT_NE(generated.text.find(prepared.samples[i].references[0]), std::string::npos)
+        << "the model answers this easy sample";
   }
 }
 
-TEST(Trial, AnswersDoNotDependOnHowManyAreAnsweredTogether) {
-  const Made made = make("niah_single_2", 512, 5);
-  const std::vector<Outcome> alone = run(made, kDense), together = run(made, kDense, {.concurrency = 4});
-  for (size_t i = 0; i < made.samples.size(); ++i) EXPECT_EQ(alone[i].tokens, together[i].tokens);
+TEST(Trial, AnswersDoNotDependOnConcurrency) {
+  const PreparedSamples prepared = prepare("niah_single_2", 512, 5);
+  const std::vector<Outcome> alone = run(prepared, kDense), together = run(prepared, kDense, {.concurrency = 4});
+  for (size_t i = 0; i < prepared.samples.size(); ++i) EXPECT_EQ(alone[i].tokens, together[i].tokens);
 }
 
-TEST(Trial, WhatIsReadOnceForAGroupOrForAllMethodsGivesTheSameAnswers) {
-  Made made = make("needle", 512, 1);
-  made.samples.resize(3, made.samples[0]);
-  made.samples[1].question = "\nQuestion: What is the secret code of nobody?\n";
-  made.samples[2].lead = "Answer: The code is";
+TEST(Trial, SharedPrefillGivesTheSameAnswers) {
+  PreparedSamples prepared = prepare("needle", 512, 1);
+  prepared.samples.resize(3, prepared.samples[0]);
+  prepared.samples[1].question = "\nQuestion: What is the secret code of nobody?\n";
+  prepared.samples[2].lead = "Answer: The code is";
   const PromptMaker maker(*seedling().tokenizer, nullptr);
   for (size_t i = 0; i < 3; ++i) {
-    made.samples[i].group = "document";
-    made.prompts.resize(3);
-    made.prompts[i] = maker.make(made.samples[i], 600);
+    prepared.samples[i].group = "document";
+    prepared.prompts.resize(3);
+    prepared.prompts[i] = maker.make(prepared.samples[i], 600);
   }
-  const std::vector<Outcome> shared = run(made, kDense), read_densely = run(made, kDense, {.share_prefill = true});
+  const std::vector<Outcome> shared = run(prepared, kDense),
+                             read_densely = run(prepared, kDense, {.share_prefill = true});
   for (size_t i = 0; i < 3; ++i) {
-    Made one{{made.samples[i]}, {made.prompts[i]}};
+    PreparedSamples one{{prepared.samples[i]}, {prepared.prompts[i]}};
     EXPECT_EQ(run(one, kDense)[0].tokens, shared[i].tokens);
     EXPECT_EQ(read_densely[i].tokens, shared[i].tokens);
   }
-  EXPECT_GT(shared[0].reading.visible, 5 * shared[1].reading.visible) << "the document is read once";
+  EXPECT_GT(shared[0].reading.visible, 5 * shared[1].reading.visible) << "the document is prefilled once";
 }
 
-TEST(Trial, AMethodThatSeesEverythingAgreesWithTheYardstick) {
-  const Made made = make("needle", 512, 3);
-  Trial trial(seedling(), made.samples, made.prompts, {.concurrency = 3}, nullptr);
-  for (const Outcome& outcome : trial.run(kDense, all_of(made), true)) {
+TEST(Trial, AMethodThatAttendsToEverythingEqualsTheBaseline) {
+  const PreparedSamples prepared = prepare("needle", 512, 3);
+  Trial trial(seedling(), prepared.samples, prepared.prompts, {.concurrency = 3}, nullptr);
+  for (const Outcome& outcome : trial.run(kDense, all_of(prepared), true)) {
     EXPECT_FALSE(outcome.kl.has_value());
     EXPECT_FALSE(outcome.same.has_value());
     EXPECT_EQ(outcome.reading.attended, outcome.reading.visible);
   }
-  for (const Outcome& outcome : trial.run(kWide, all_of(made), true)) {
+  for (const Outcome& outcome : trial.run(kWide, all_of(prepared), true)) {
     EXPECT_EQ(outcome.same, 1.0);
     EXPECT_LT(outcome.kl.value(), 1e-6);
   }
 }
 
-/// log softmax of a row.
+/// Returns the log softmax of a row.
 std::vector<double> log_softmax(std::span<const float> row) {
   double sum = 0;
   for (const float v : row) sum += std::exp(static_cast<double>(v));
@@ -214,17 +218,17 @@ std::vector<double> log_softmax(std::span<const float> row) {
   return logs;
 }
 
-TEST(Trial, DivergenceIsThatOfTheYardsticksAnswerTokens) {
-  const Made made = make("needle", 512, 1);
-  Trial trial(seedling(), made.samples, made.prompts, {}, nullptr);
-  const std::vector<int32_t> answer = trial.run(kDense, all_of(made), true)[0].tokens;
-  const Outcome crippled = trial.run(kWindow, all_of(made), true)[0];
-  EXPECT_EQ(crippled.same, 0.0);
-  EXPECT_NE(crippled.tokens, answer) << "or there is nothing to replay";
+TEST(Trial, DivergenceIsMeasuredAtTheBaselinesAnswerTokens) {
+  const PreparedSamples prepared = prepare("needle", 512, 1);
+  Trial trial(seedling(), prepared.samples, prepared.prompts, {}, nullptr);
+  const std::vector<int32_t> answer = trial.run(kDense, all_of(prepared), true)[0].tokens;
+  const Outcome windowed = trial.run(kWindow, all_of(prepared), true)[0];
+  EXPECT_EQ(windowed.same, 0.0);
+  EXPECT_NE(windowed.tokens, answer) << "the answers must differ for a replay";
   Session dense(seedling().model, seedling().runtime),
       window(seedling().model, seedling().runtime, {.attend = kWindow.attend});
-  dense.append(made.prompts[0].tokens);
-  window.append(made.prompts[0].tokens);
+  dense.append(prepared.prompts[0].tokens);
+  window.append(prepared.prompts[0].tokens);
   double kl = 0;
   for (size_t i = 0; i < answer.size(); ++i) {
     const std::vector<double> p = log_softmax(dense.logits()), q = log_softmax(window.logits());
@@ -232,26 +236,26 @@ TEST(Trial, DivergenceIsThatOfTheYardsticksAnswerTokens) {
     dense.append({&answer[i], 1});
     window.append({&answer[i], 1});
   }
-  EXPECT_NEAR(crippled.kl.value(), kl / static_cast<double>(answer.size()), 1e-4);
-  EXPECT_GT(crippled.kl.value(), 0.1);
-  EXPECT_LT(crippled.reading.attended, 0.5 * crippled.reading.visible);
+  EXPECT_NEAR(windowed.kl.value(), kl / static_cast<double>(answer.size()), 1e-4);
+  EXPECT_GT(windowed.kl.value(), 0.1);
+  EXPECT_LT(windowed.reading.attended, 0.5 * windowed.reading.visible);
 }
 
 TEST(Trial, ForcedSpansHaveTheLossOfTheirTokens) {
-  const Made made = make("perplexity", 300, 1);
-  const Outcome outcome = run(made, kDense)[0];
+  const PreparedSamples prepared = prepare("perplexity", 300, 1);
+  const Outcome outcome = run(prepared, kDense)[0];
   double expected = 0, found = 0;
   int64_t tokens = 0;
   Session session(seedling().model, seedling().runtime);
   AppendOptions options;
   options.on_logits = [&](int64_t row, std::span<const float> logits) {
-    if (row + 1 < static_cast<int64_t>(made.prompts[0].tokens.size()))
-      expected -= log_softmax(logits)[made.prompts[0].tokens[row + 1]];
+    if (row + 1 < static_cast<int64_t>(prepared.prompts[0].tokens.size()))
+      expected -= log_softmax(logits)[prepared.prompts[0].tokens[row + 1]];
   };
-  session.append(made.prompts[0].tokens, options);
+  session.append(prepared.prompts[0].tokens, options);
   for (const SpanScore& span : outcome.answer.spans) found += span.nll, tokens += span.tokens;
   EXPECT_NEAR(found, expected, 1e-3 * expected);
-  EXPECT_EQ(tokens + 1, static_cast<int64_t>(made.prompts[0].tokens.size()));
+  EXPECT_EQ(tokens + 1, static_cast<int64_t>(prepared.prompts[0].tokens.size()));
 }
 
 // --- plans ---
@@ -261,8 +265,8 @@ EvalPlan plan(int64_t samples, std::vector<MethodSpecs> methods = {kDense, kWind
   return {make_tasks({"needle", "perplexity"}), {256, 300}, std::move(methods), samples, 1, prose.get(), {}};
 }
 
-/// Records without what differs from run to run.
-std::vector<std::string> lasting(std::vector<Record> records) {
+/// Returns records without the fields that differ between runs.
+std::vector<std::string> reproducible_lines(std::vector<Record> records) {
   std::vector<std::string> lines;
   for (Record& record : records) {
     for (const char* field :
@@ -296,54 +300,54 @@ TEST(Evaluation, HasOneRecordForEachTaskLengthMethodAndSample) {
   EXPECT_EQ(keys.size(), records.size());
 }
 
-TEST(Evaluation, GoesOnWhereItWasKilledWithoutRepeatingOrLosingASample) {
-  const Folder folder;
+TEST(Evaluation, ResumesAfterAnInterruptionWithoutRepeatingOrLosingSamples) {
+  const RunFolder folder;
   RecordLog memory;
-  const std::vector<std::string> whole = lasting(records_of(plan(3), memory));
+  const std::vector<std::string> whole = reproducible_lines(records_of(plan(3), memory));
   const std::string path = folder / "results.jsonl";
   int interruptions = 0;
-  for (int64_t patience = 600;; patience += 1500) {  // each try comes a little further
+  for (int64_t allowed_tokens = 600;; allowed_tokens += 1500) {  // each attempt gets further
     RecordLog log(path);
     Evaluation evaluation(plan(3), log);
     EvalProgress progress;
     progress.done = [&](int64_t tokens) {
-      if (tokens > patience) throw Error("killed", Error::Kind::kInterrupted);
+      if (tokens > allowed_tokens) throw Error("killed", Error::Kind::kInterrupted);
     };
     try {
       evaluation.run(seedling(), progress);
-      EXPECT_EQ(lasting(evaluation.records()), whole);
+      EXPECT_EQ(reproducible_lines(evaluation.records()), whole);
       break;
     } catch (const Error&) {
       ++interruptions;
     }
-    std::ofstream(path, std::ios::app) << "{\"task\":\"needle\",\"len";  // as a killed write leaves it
+    std::ofstream(path, std::ios::app) << "{\"task\":\"needle\",\"len";  // as an interrupted write leaves it
   }
   EXPECT_GT(interruptions, 2);
   EXPECT_EQ(result_lines(path), whole.size());
 }
 
-TEST(Evaluation, AddsMethodsSamplesAndLengthsToWhatIsThere) {
-  const Folder folder;
+TEST(Evaluation, AddsMethodsAndSamplesToEarlierResults) {
+  const RunFolder folder;
   const std::string path = folder / "results.jsonl";
   {
     RecordLog log(path);
     records_of(plan(2, {kDense}), log);
   }
   EXPECT_EQ(result_lines(path), 8u);
-  std::vector<std::string> grown;
+  std::vector<std::string> extended;
   {
     RecordLog log(path);
-    grown = lasting(records_of(plan(3), log));
+    extended = reproducible_lines(records_of(plan(3), log));
   }
   EXPECT_EQ(result_lines(path), 24u);
   RecordLog fresh;
-  EXPECT_EQ(grown, lasting(records_of(plan(3), fresh))) << "comparisons included";
+  EXPECT_EQ(extended, reproducible_lines(records_of(plan(3), fresh))) << "including the comparisons";
   const std::string before = read(path);
   {
     RecordLog log(path);
     records_of(plan(3), log);
   }
-  EXPECT_EQ(read(path), before) << "nothing is left to be done";
+  EXPECT_EQ(read(path), before) << "no sample runs again";
 }
 
 TEST(Evaluation, SummaryIsTheMeanWithItsInterval) {
@@ -366,7 +370,7 @@ TEST(Evaluation, SummaryIsTheMeanWithItsInterval) {
   }
 }
 
-TEST(Evaluation, ACrippledMethodScoresBelowDense) {
+TEST(Evaluation, AShortWindowScoresBelowDense) {
   RecordLog log;
   EvalPlan needles = plan(10);
   needles.tasks = make_tasks({"needle"});
@@ -379,7 +383,7 @@ TEST(Evaluation, ACrippledMethodScoresBelowDense) {
   EXPECT_GT(summaries[0]["low"].get<double>(), summaries[1]["high"].get<double>());
 }
 
-TEST(Evaluation, TellsWhichTaskCannotBeMadeBeforeItRuns) {
+TEST(Evaluation, CheckNamesATaskThatCannotBeMade) {
   RecordLog log;
   EvalPlan impossible = plan(1);
   impossible.lengths = {256, 30};
@@ -388,11 +392,11 @@ TEST(Evaluation, TellsWhichTaskCannotBeMadeBeforeItRuns) {
     FAIL();
   } catch (const Error& error) {
     EXPECT_NE(std::string(error.what()).find("task needle: needs at least"), std::string::npos) << error.what();
-    EXPECT_NE(std::string(error.what()).find("asked for 30"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("the length is 30"), std::string::npos) << error.what();
   }
 }
 
-TEST(Tasks, AreNamedByTheirSpecAndOnlyOnce) {
+TEST(Tasks, AreLabelledByTheirSpecAndUnique) {
   const auto tasks = make_tasks({"needle", "needle:depths=5", "vt"});
   EXPECT_EQ(tasks[0].label, "needle");
   EXPECT_EQ(tasks[1].label, "needle:depths=5");
@@ -420,8 +424,8 @@ std::string error_of(const std::string& path) {
   return "";
 }
 
-TEST(RecordLog, FindsAgainWhatWasWritten) {
-  const Folder folder;
+TEST(RecordLog, FindsRecordsOfAnEarlierRun) {
+  const RunFolder folder;
   {
     RecordLog log(folder / "a");
     EXPECT_EQ(log.find(RecordLog::key(kRecord)), nullptr);
@@ -432,8 +436,8 @@ TEST(RecordLog, FindsAgainWhatWasWritten) {
   EXPECT_EQ(*log.find(RecordLog::key(kRecord)), kRecord);
 }
 
-TEST(RecordLog, LeavesForeignFilesAlone) {
-  const Folder folder;
+TEST(RecordLog, RejectsAndKeepsForeignFiles) {
+  const RunFolder folder;
   for (const std::string text : {"hello\n", "{\"a\":1}\n", "{\"a\":1}", "{\"task\":\"t\",\"method\":\"m\"}\nnotes",
                                  "{\"task\":\"t\",\"method\":\"m\"}\n{\"task\"\n{}\n"}) {
     write(folder / "b", text);
@@ -447,14 +451,14 @@ TEST(RecordLog, LeavesForeignFilesAlone) {
   EXPECT_NE(error_of("/dev/null").find("regular file"), std::string::npos);
 }
 
-TEST(RecordLog, IsWrittenByOneRunAtATime) {
-  const Folder folder;
+TEST(RecordLog, IsLockedByOneRun) {
+  const RunFolder folder;
   const RecordLog first(folder / "c");
   EXPECT_NE(error_of(folder / "c").find("another evaluation"), std::string::npos);
 }
 
-TEST(RecordLog, AFullDiskLosesNothingThatWasWritten) {
-  const Folder folder;
+TEST(RecordLog, AFullDiskKeepsWhatWasWritten) {
+  const RunFolder folder;
   RecordLog log(folder / "e");
   log.add("first", kRecord);
   const std::string before = read(folder / "e");
@@ -471,13 +475,13 @@ TEST(RecordLog, AFullDiskLosesNothingThatWasWritten) {
   }
   ::setrlimit(RLIMIT_FSIZE, &unlimited);
   ::signal(SIGXFSZ, handler);
-  EXPECT_NE(error.find("cannot be written"), std::string::npos) << error;
+  EXPECT_NE(error.find("earlier lines are kept"), std::string::npos) << error;
   EXPECT_EQ(read(folder / "e"), before);
   EXPECT_EQ(log.find("second"), nullptr);
 }
 
-TEST(RecordLog, WritesASummaryOnceUntilItChanges) {
-  const Folder folder;
+TEST(RecordLog, WritesASummaryOnlyWhenItChanges) {
+  const RunFolder folder;
   Record summary = {{"summary", true}, {"task", "t"}, {"method", "m"}, {"score", 1}};
   for (int run = 0; run < 2; ++run) {
     RecordLog log(folder / "d");

@@ -10,7 +10,7 @@
 namespace fathom::eval {
 namespace {
 
-/// The text of the Error that `act` throws; empty if it throws none.
+/// Returns the text of the Error that `act` throws, or an empty text.
 template <class Act>
 std::string error_of(Act act) {
   try {
@@ -32,14 +32,14 @@ std::string sample_error(const std::string& spec) {
 const char* kHotpot =
     R"({"input": "Who?", "context": "Ann did.", "answers": ["Ann"], "length": 4, "all_classes": null})";
 
-TEST(Records, AreReadFromLinesAndFromAnArrayAlike) {
+TEST(Records, AreReadFromLinesAndFromArrays) {
   const SetFolder folder;
   const std::string lines = folder.write("a.jsonl", "{\"x\": \"1\"}\n\n{\"x\": \"2\"}\n");
   const std::string array = folder.write("a.json", " [{\"x\": \"1\"},\n {\"x\": \"2\"}]");
   for (const std::string& path : {lines, array}) {
-    std::string seen;
-    read_records(path, [&](const SetRecord& record) { seen += record.text("x"); });
-    EXPECT_EQ(seen, "12");
+    std::string texts;
+    read_records(path, [&](const SetRecord& record) { texts += record.text("x"); });
+    EXPECT_EQ(texts, "12");
   }
 }
 
@@ -54,18 +54,18 @@ TEST(Records, ErrorsNameFileLineAndField) {
   const std::string array = folder.write("a.json", "[{\"x\": \"1\"}, {\"x\": null}]");
   expect_parts(read(array, "x"), {"a.json: record 2", "\"x\"", "missing"});
   expect_parts(read(folder.write("b.json", "[{\"x\": \"1\"}, 7]"), "x"), {"record 2", "expected an object"});
-  expect_parts(read(folder.write("c.json", "[{\"x\": \"1\"}, {\"x\""), "x"), {"record 2", "no JSON"});
-  expect_parts(read(folder.write("d.jsonl", "{\"x\": \"1\"}\n{\"x\": \"2\"\n"), "x"), {"line 2", "no JSON"});
+  expect_parts(read(folder.write("c.json", "[{\"x\": \"1\"}, {\"x\""), "x"), {"record 2", "invalid JSON"});
+  expect_parts(read(folder.write("d.jsonl", "{\"x\": \"1\"}\n{\"x\": \"2\"\n"), "x"), {"line 2", "invalid JSON"});
   expect_parts(read(folder.write("e.jsonl", ""), "x"), {"empty"});
   expect_parts(read(folder.write("f.jsonl", std::string("\x7f"
                                                         "ELF\0\1\2",
                                                         7)),
                     "x"),
-               {"line 1", "no JSON"});
+               {"line 1", "invalid JSON"});
   expect_parts(read(folder.path() + "/none.jsonl", "x"), {"none.jsonl"});
 }
 
-TEST(Records, HostileNestingAndNumbersAreErrorsOrIgnored) {
+TEST(Records, HostileNestingAndNumbersAreErrors) {
   const SetFolder folder;
   const std::string deep = "{\"x\": " + std::string(200000, '[') + std::string(200000, ']') + "}";
   const std::string path = folder.write("a.jsonl", deep + "\n");
@@ -81,15 +81,15 @@ TEST(Records, HostileNestingAndNumbersAreErrorsOrIgnored) {
   });
 }
 
-TEST(PromptForm, SplitsBehindTheDocumentAndUnescapesBraces) {
+TEST(PromptForm, SplitsAfterTheDocumentAndUnescapesBraces) {
   const PromptForm form("Read {{this}}: {doc}\nQ: {q}", "here", {"doc", "q"}, "doc");
   Sample sample;
   form.fill({{"doc", "a {q} b"}, {"q", "why?"}}, sample);
   EXPECT_EQ(sample.context, "Read {this}: a {q} b");
   EXPECT_EQ(sample.question, "\nQ: why?");
   expect_parts(error_of([] { PromptForm("{doc} {other}", "here", {"doc"}, "doc"); }), {"here", "other"});
-  expect_parts(error_of([] { PromptForm("{doc", "here", {"doc"}, "doc"); }), {"not closed"});
-  expect_parts(error_of([] { PromptForm("text", "here", {"doc"}, "doc"); }), {"no slot {doc}"});
+  expect_parts(error_of([] { PromptForm("{doc", "here", {"doc"}, "doc"); }), {"unclosed brace"});
+  expect_parts(error_of([] { PromptForm("text", "here", {"doc"}, "doc"); }), {"no placeholder {doc}"});
 }
 
 TEST(PythonLiteral, ReadsWhatPythonWrites) {
@@ -113,10 +113,10 @@ TEST(PythonLiteral, ErrorsNameTheByte) {
   expect_parts(error("'\\x4"), {"code of a character"});
   expect_parts(error(""), {"byte 0"});
   expect_parts(error(std::string(100000, '[')), {"levels"});
-  expect_parts(error("{[1]: 2}"), {"a key that is no list"});
+  expect_parts(error("{[1]: 2}"), {"a key that is not a list or dict"});
 }
 
-TEST(SetFiles, AMissingPathSaysWhatIsExpectedAndWhereItIsPublished) {
+TEST(SetFiles, AMissingPathNamesTheExpectedFileAndItsSource) {
   for (const auto& entry : task_methods().entries()) {
     if (entry.info.needs != "files of the set") continue;
     const std::string missing = sample_error(entry.info.name);
@@ -130,7 +130,7 @@ TEST(SetFiles, AMissingPathSaysWhatIsExpectedAndWhereItIsPublished) {
   }
 }
 
-TEST(SetFiles, SetsAreChosenByNameAndAFileByItsOwn) {
+TEST(SetFiles, SetsAreSelectedByNameAndFilesByTheirOwn) {
   const SetFolder folder;
   const std::string file = folder.write("hotpotqa.jsonl", std::string(kHotpot) + "\n");
   folder.write("2wikimqa.jsonl", std::string(kHotpot) + "\n");
@@ -142,12 +142,12 @@ TEST(SetFiles, SetsAreChosenByNameAndAFileByItsOwn) {
   EXPECT_EQ(two[0]->name(), "longbench/musique_e");
   EXPECT_EQ(task_methods().make("longbench:path=" + file).front()->name(), "longbench/hotpotqa");
   expect_parts(sample_error("longbench:set=hotpot,path=" + folder.path()), {"unknown set", "hotpot", "hotpotqa"});
-  expect_parts(sample_error("longbench:set=trec,path=" + folder.path()), {"holds no trec.jsonl"});
+  expect_parts(sample_error("longbench:set=trec,path=" + folder.path()), {"contains no trec.jsonl"});
   expect_parts(sample_error("longbench:set=trec,path=" + file), {"set=trec", "hotpotqa"});
   expect_parts(sample_error("longbench:path=" + folder.path() + "/README.md"), {"unknown set", "README"});
 }
 
-TEST(SetTask, SamplesOfOneDocumentFollowEachOtherInAGroup) {
+TEST(SetTask, SamplesOfOneDocumentAreConsecutiveAndGrouped) {
   SetTask task("set", score_by("qa_f1"));
   const auto add = [&](const char* context, const char* question) {
     Sample sample = published_sample(10, {"x"}, 1);
@@ -166,7 +166,7 @@ TEST(SetTask, SamplesOfOneDocumentFollowEachOtherInAGroup) {
   EXPECT_NE(task.make({}, 100, 0).group, "");
   EXPECT_EQ(task.make({}, 100, 2).group, "");
   EXPECT_EQ(task.make({}, 100, 1).context, "one");
-  EXPECT_THROW(task.make({}, 10, 0), Error);  // no token left for the prompt
+  EXPECT_THROW(task.make({}, 10, 0), Error);  // no token remains for the prompt
   EXPECT_THROW(task.make({}, 100, 3), Error);
 }
 

@@ -24,8 +24,8 @@ double score_of(const Task& task, const Sample& sample, const std::string& text)
   return task.score(sample, Answer{text, {}}).value;
 }
 
-/// Sample `index` of the only task of `spec`; its reference as answer must get 1, an empty answer 0.
-struct Loaded {
+/// Sample `index` of the only task of `spec`. load() expects its reference to score 1 and an empty answer 0.
+struct LoadedSample {
   std::shared_ptr<const Task> task;
   Sample sample;
 
@@ -35,10 +35,10 @@ struct Loaded {
   }
 };
 
-Loaded load(const std::string& spec, int64_t index = 0) {
+LoadedSample load(const std::string& spec, int64_t index = 0) {
   const TaskList tasks = task_methods().make(spec);
   EXPECT_EQ(tasks.size(), 1u) << spec;
-  Loaded loaded{tasks.front(), tasks.front()->make({}, kLength, index)};
+  LoadedSample loaded{tasks.front(), tasks.front()->make({}, kLength, index)};
   const Sample& sample = loaded.sample;
   EXPECT_TRUE(sample.cut_middle);
   EXPECT_TRUE(sample.mode == Sample::Mode::kGenerate);
@@ -52,11 +52,11 @@ Loaded load(const std::string& spec, int64_t index = 0) {
 
 bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
-TEST(LongBench, QuestionsTakeOurWordingAndThePublishedCap) {
+TEST(LongBench, QuestionsUseFathomsWordingAndThePublishedLimit) {
   const SetFolder folder;
   folder.write("hotpotqa.jsonl",
                R"({"input": "Who came?", "context": "Ann Lee came.", "answers": ["Ann Lee", "Lee"], "length": 3})");
-  const Loaded loaded = load("longbench:path=" + folder.path());
+  const LoadedSample loaded = load("longbench:path=" + folder.path());
   EXPECT_EQ(loaded.task->name(), "longbench/hotpotqa");
   EXPECT_EQ(loaded.task->available(), 1);
   EXPECT_EQ(loaded.sample.reserve, 32);
@@ -66,18 +66,18 @@ TEST(LongBench, QuestionsTakeOurWordingAndThePublishedCap) {
   EXPECT_TRUE(loaded.sample.chat);
 }
 
-TEST(LongBench, PublishedPromptsAndCapsAreReadBesideTheData) {
+TEST(LongBench, PublishedPromptsAndLimitsAreReadNextToTheData) {
   const SetFolder folder;
   folder.write("data/samsum.jsonl", R"({"input": "In", "context": "Con", "answers": ["a b c"], "length": 3})");
   folder.write("config/dataset2prompt.json", R"({"samsum": "{{A}} {context} B {input} C"})");
   folder.write("config/dataset2maxlen.json", R"({"samsum": 77})");
-  const Loaded loaded = load("longbench:path=" + folder.path() + "/data");
+  const LoadedSample loaded = load("longbench:path=" + folder.path() + "/data");
   EXPECT_EQ(loaded.sample.prompt(), "{A} Con B In C");
   EXPECT_EQ(loaded.sample.context, "{A} Con");
   EXPECT_EQ(loaded.sample.reserve, 77);
   EXPECT_FALSE(loaded.sample.chat);
   EXPECT_EQ(loaded.sample.stop, std::vector<std::string>{"\n"});
-  EXPECT_DOUBLE_EQ(loaded.score("\na b c\nx y z"), 1);  // only the first line counts
+  EXPECT_DOUBLE_EQ(loaded.score("\na b c\nx y z"), 1);  // only the first line is scored
   folder.write("config/dataset2maxlen.json", R"({"samsum": "many"})");
   EXPECT_TRUE(has(error_of("longbench:path=" + folder.path() + "/data"), "samsum"));
   EXPECT_TRUE(has(error_of("longbench:path=" + folder.path() + "/data,config=/nowhere"), "dataset2prompt.json"));
@@ -109,13 +109,13 @@ TEST(LongBench, EveryTaskScoresItsReferenceAsOne) {
     folder.write(std::string(name) + "_e.jsonl",
                  R"({"input": "I", "context": "C", "answers": ["段落 12 ok"], "length": 4000,)"
                  R"( "all_classes": ["段落 12 ok", "other"]})");
-    const Loaded loaded = load("longbench:set=" + std::string(name) + "_e,path=" + folder.path());
+    const LoadedSample loaded = load("longbench:set=" + std::string(name) + "_e,path=" + folder.path());
     EXPECT_EQ(loaded.sample.details["kinds"][0], "4-8k");
   }
   EXPECT_EQ(task_methods().make("longbench:path=" + folder.path()).size(), 21u);
 }
 
-TEST(LongBench, ClassesAreNeededWhereTheyAreScored) {
+TEST(LongBench, ClassesAreRequiredWhereTheyAreScored) {
   const SetFolder folder;
   folder.write("trec.jsonl",
                R"({"input": "I", "context": "C", "answers": ["Date"], "all_classes": null, "length": 1})");
@@ -123,13 +123,13 @@ TEST(LongBench, ClassesAreNeededWhereTheyAreScored) {
   EXPECT_TRUE(has(error, "trec.jsonl: line 1") && has(error, "all_classes")) << error;
 }
 
-TEST(LongBenchV2, ChoicesAreAskedForByTheirLetter) {
+TEST(LongBenchV2, ChoicesAreAnsweredByTheirLetter) {
   const SetFolder folder;
   const std::string record =
       R"({"_id": "1", "domain": "D", "difficulty": "hard", "length": "long", "question": "Q?",
     "choice_A": "w", "choice_B": "x", "choice_C": "y", "choice_D": "z", "answer": "C", "context": "Text."})";
   folder.write("data.json", "[" + record + "]");
-  const Loaded loaded = load("longbench_v2:path=" + folder.path());
+  const LoadedSample loaded = load("longbench_v2:path=" + folder.path());
   EXPECT_TRUE(loaded.sample.context.ends_with("Text."));
   EXPECT_TRUE(has(loaded.sample.question, "(C) y"));
   EXPECT_EQ(loaded.task->score(loaded.sample, {"The correct answer is (C)", {}}).details["score of hard"], 1);
@@ -147,7 +147,7 @@ TEST(InfiniteBench, EveryTaskScoresItsReferenceAsOne) {
   const auto check = [&](const std::string& name, const std::string& answer, int64_t reserve) {
     folder.write(name + ".jsonl", R"({"id": 0, "context": "Long text.", "input": "Ask?", "answer": )" + answer +
                                       R"(, "options": ["f1", "f2", "f3", "f4"]})");
-    const Loaded loaded = load("infinitebench:set=" + name + ",path=" + folder.path());
+    const LoadedSample loaded = load("infinitebench:set=" + name + ",path=" + folder.path());
     EXPECT_EQ(loaded.sample.reserve, reserve);
     EXPECT_TRUE(has(loaded.sample.context, "Long text."));
     EXPECT_EQ(!loaded.sample.lead.empty(), loaded.sample.question.ends_with("\n\n"));
@@ -168,7 +168,7 @@ TEST(InfiniteBench, EveryTaskScoresItsReferenceAsOne) {
   EXPECT_DOUBLE_EQ(check("code_debug", R"(["f3", "C"])", 5).score("B. f2"), 0);
 }
 
-TEST(InfiniteBench, QuestionsOnOneBookShareAGroup) {
+TEST(InfiniteBench, QuestionsAboutOneBookShareAGroup) {
   const SetFolder folder;
   folder.write("longbook_qa_eng.jsonl",
                "{\"context\": \"Book\", \"input\": \"1?\", \"answer\": [\"x\"]}\n"
@@ -181,7 +181,7 @@ TEST(InfiniteBench, QuestionsOnOneBookShareAGroup) {
   EXPECT_EQ(task->make({}, kLength, 2).group, "");
 }
 
-TEST(InfiniteBench, AnswersThatAreNoOptionAreErrors) {
+TEST(InfiniteBench, AnswersThatAreNotAnOptionAreErrors) {
   const SetFolder folder;
   const auto error = [&](const std::string& answer, const std::string& options) {
     folder.write("code_debug.jsonl",
@@ -201,39 +201,39 @@ TEST(Loogle, QuestionsAreReadFromAPythonLiteralAndShareTheirText) {
       R"({"input": "A town grew.", "title": "T", "qa_pairs": "[{'Q': 'What\\'s up?', 'A': 'it grew', 'S': [],)"
       R"( 'type': 'computation'}, {'Q': \"Order?\", 'A': '2,1,3', 'type': 'timeline_reorder'}]")"
       R"(, "output": "none"})");
-  const Loaded first = load("loogle:path=" + folder.path());
+  const LoadedSample first = load("loogle:path=" + folder.path());
   EXPECT_EQ(first.sample.reserve, 500);
   EXPECT_TRUE(has(first.sample.question, "What's up?"));
   EXPECT_DOUBLE_EQ(first.score("it fell"), 0.5);  // recall of "it grew"
   EXPECT_DOUBLE_EQ(first.detail("it grew", "bleu_1"), 1);
-  const Loaded second = load("loogle:path=" + folder.path(), 1);
+  const LoadedSample second = load("loogle:path=" + folder.path(), 1);
   EXPECT_EQ(first.sample.group, second.sample.group);
   EXPECT_DOUBLE_EQ(second.detail("2, 1, 3", "order"), 1);
 }
 
-TEST(Loogle, ClozeComparesTheNamesBehindTheMasks) {
+TEST(Loogle, ClozeComparesTheNamesOfTheMasks) {
   const SetFolder folder;
   folder.write(
       "shortdep_cloze.jsonl",
       R"({"input": "Bob met Ann Lee.", "qa_pairs": "[{'Q': '<mask-0> met <mask-1>', 'A': {'<mask-0>': 'Bob',)"
       R"( '<mask-1>': 'Ann Lee'}}]"})");
-  const Loaded loaded = load("loogle:path=" + folder.path());
+  const LoadedSample loaded = load("loogle:path=" + folder.path());
   EXPECT_EQ(loaded.sample.reserve, 50);
   EXPECT_DOUBLE_EQ(loaded.score("It is {'<mask-0>': 'Bob', '<mask-1>': 'Ann'}."), 0.5);
   EXPECT_DOUBLE_EQ(loaded.detail("{'<mask-0>': 'Bob', '<mask-1>': 'Ann'}", "partial"), 1);
   EXPECT_DOUBLE_EQ(loaded.score("{'<mask-0>': Bob}"), 0);
 }
 
-TEST(Loogle, SummariesTakeTheOutputAndAPublishedPrompt) {
+TEST(Loogle, SummariesUseTheOutputAndAPublishedPrompt) {
   const SetFolder folder;
   folder.write("longdep_summarization.jsonl",
                R"({"input": "P", "qa_pairs": "none", "output": "It proves a law."})");
   folder.write("config/task2prompt.json", R"({"longdep_summarization": "Sum. {input} End"})");
-  const Loaded loaded = load("loogle:path=" + folder.path() + ",config=" + folder.path() + "/config");
+  const LoadedSample loaded = load("loogle:path=" + folder.path() + ",config=" + folder.path() + "/config");
   EXPECT_EQ(loaded.sample.prompt(), "Sum. P End");
 }
 
-TEST(Loogle, ABrokenListNamesLineFieldAndByte) {
+TEST(Loogle, ErrorsNameLineFieldAndByte) {
   const SetFolder folder;
   folder.write("shortdep_qa.jsonl", R"({"input": "P", "qa_pairs": "[{'Q': 'a'"})");
   std::string error = error_of("loogle:path=" + folder.path());
@@ -243,18 +243,18 @@ TEST(Loogle, ABrokenListNamesLineFieldAndByte) {
   EXPECT_TRUE(has(error, "a question has no 'A'")) << error;
 }
 
-TEST(M4le, AnswersAreCutAtTheTasksEnds) {
+TEST(M4le, AnswersAreCutAtTheStopTextsOfTheTask) {
   const SetFolder folder;
   const auto check = [&](const std::string& name, const std::string& answers) {
     folder.write(name + ".jsonl",
                  R"({"instruction": "Do.", "input": "Text", "length_bucket": 1000, "answers": )" + answers + "}");
     return load("m4le:set=" + name + ",path=" + folder.path());
   };
-  const Loaded acc = check("hotpotqa", R"(["Ann"])");
-  EXPECT_EQ(acc.sample.prompt(), "Do.\nText");
-  EXPECT_EQ(acc.sample.details["kinds"][0], "1000");
-  EXPECT_DOUBLE_EQ(acc.score("It is ann. No"), 1);
-  EXPECT_DOUBLE_EQ(acc.score("Bob. Ann"), 0);
+  const LoadedSample hotpot = check("hotpotqa", R"(["Ann"])");
+  EXPECT_EQ(hotpot.sample.prompt(), "Do.\nText");
+  EXPECT_EQ(hotpot.sample.details["kinds"][0], "1000");
+  EXPECT_DOUBLE_EQ(hotpot.score("It is ann. No"), 1);
+  EXPECT_DOUBLE_EQ(hotpot.score("Bob. Ann"), 0);
   EXPECT_DOUBLE_EQ(check("marc", R"(["a1, b2."])").score("b2,a1. More, text"), 1);
   EXPECT_DOUBLE_EQ(check("mnds-news_semantic-multiple_cls+cnt", R"(["3."])").score("3"), 1);
   folder.write("clts+.jsonl", R"({"instruction": "Do.", "input": "Text", "answers": ["x"]})");
@@ -270,10 +270,10 @@ TEST(M4le, AnswersAreCutAtTheTasksEnds) {
 const char* kPath = R"([{"context_nl": "You can travel from X to Y by bus.", "question_repr": ["X", "Z"],
   "answer_nl": "From X, take a bus to Y.\nFrom Y, take a bus to W.\nFrom W, take a bus to V.\nFrom V, take a bus to Z."}])";
 
-TEST(LongProc, ARouteIsRightUpToItsFirstWrongLine) {
+TEST(LongProc, PartialScoreOfARouteEndsAtItsFirstWrongLine) {
   const SetFolder folder;
   folder.write("path_traversal/path_traversal_2k.json", kPath);
-  const Loaded loaded = load("longproc:path=" + folder.path());
+  const LoadedSample loaded = load("longproc:path=" + folder.path());
   EXPECT_EQ(loaded.task->name(), "longproc/path_traversal_2k");
   EXPECT_EQ(loaded.sample.reserve, 3072);
   std::string wrong = loaded.sample.references.front();
@@ -283,12 +283,12 @@ TEST(LongProc, ARouteIsRightUpToItsFirstWrongLine) {
   EXPECT_EQ(loaded.score("From X, take a bus to Y."), 0);  // no tags
 }
 
-TEST(LongProc, ThePublishedPromptIsABlockOfYaml) {
+TEST(LongProc, ThePublishedPromptIsAYamlBlock) {
   const SetFolder folder;
   folder.write("path_traversal_0.5k.json", kPath);
   folder.write("prompts.yaml",
                "# own\nUSER_PROMPT: |-\n  [A] {{x}}\n\n    {city_context}\n  {src_city}-{dst_city}\nOTHER: y\n");
-  const Loaded loaded = load("longproc:path=" + folder.path());
+  const LoadedSample loaded = load("longproc:path=" + folder.path());
   EXPECT_EQ(loaded.sample.prompt(), "[A] {x}\n\n  You can travel from X to Y by bus.\nX-Z");
 }
 
@@ -305,11 +305,12 @@ TEST(LongProc, CountdownChecksEquationsAndThenTheSearch) {
                R"(, "target": 2, "demonstration": )" + kTrace + "}";
   }
   folder.write("countdown_0.5k.json", records + "]");
-  const Loaded loaded = load("longproc:path=" + folder.path());
+  const LoadedSample loaded = load("longproc:path=" + folder.path());
   EXPECT_TRUE(has(loaded.sample.context, "Numbers: [2, 3, 4, 5]"));
-  EXPECT_FALSE(has(loaded.sample.context, "Numbers: [3, 2, 4, 5]"));  // its own solution is no example
+  EXPECT_FALSE(has(loaded.sample.context, "Numbers: [3, 2, 4, 5]"));  // its own solution is not an example
   EXPECT_TRUE(has(loaded.sample.question, "Numbers: [3, 2, 4, 5]\nTarget: 2"));
-  EXPECT_DOUBLE_EQ(loaded.score("<Solution>\n5 * 2 = 10\n10 - 4 = 6\n6 / 3 = 2\n</Solution>"), 1);  // another way
+  EXPECT_DOUBLE_EQ(loaded.score("<Solution>\n5 * 2 = 10\n10 - 4 = 6\n6 / 3 = 2\n</Solution>"),
+                   1);  // another solution
   for (const char* wrong :
        {"5 * 2 = 11\n10 - 4 = 6\n6 / 3 = 2", "5 * 2 = 10\n10 - 4 = 6", "5 - 3 = 2\n5 - 3 = 2\n4 / 2 = 2",
         "5 * 2 = 10\n10 - 4 = 6\n6 / 0 = 2", "5 * 2 = 99999999999999999999\n1 = 1\n2 = 2"}) {
@@ -321,12 +322,12 @@ TEST(LongProc, CountdownChecksEquationsAndThenTheSearch) {
   EXPECT_DOUBLE_EQ(loaded.detail("# Search Procedure\nother", "partial"), 0);
 }
 
-TEST(LongProc, BeliefsAreComparedWithoutFillingWords) {
+TEST(LongProc, BeliefsAreComparedWithoutFillerWords) {
   const SetFolder folder;
   folder.write("tom_tracking_8k.json",
                R"([{"story_components": "Agents", "story": "S", "question": "Where?", "solution":
     "X:\n- Step 0: {Leon location: hall}\n- Step 1: {Leon location: the attic}\nFinal Answer: attic"}])");
-  const Loaded loaded = load("longproc:path=" + folder.path());
+  const LoadedSample loaded = load("longproc:path=" + folder.path());
   EXPECT_EQ(loaded.sample.reserve, 9216);
   EXPECT_DOUBLE_EQ(loaded.score("- step 0 (Leon: hall)\n- step 1 Leon is in attic"), 1);
   EXPECT_DOUBLE_EQ(loaded.detail("- step 0 (Leon: hall)\n- step 1 Leon is in hall", "partial"), 0.5);
@@ -338,7 +339,7 @@ TEST(LongProc, TablesAreSetsOfRows) {
   const std::string record = R"([{"html_path": "webpage/a.html", "task_topic": "t", "task_description": "d",
     "filtering_instruction": "", "tsv_header": "a\tb", "gt": "a\tb\nThe X\t1\ny\t2\nz\t3\nw\t4"}])";
   folder.write("html_to_tsv/html_to_tsv_0.5k.json", record);
-  const Loaded loaded = load("longproc:path=" + folder.path());
+  const LoadedSample loaded = load("longproc:path=" + folder.path());
   EXPECT_TRUE(has(loaded.sample.context, "<p>page</p>"));
   EXPECT_DOUBLE_EQ(loaded.score("```tsv\na\tb\nz\t3\nx.\t1\n```"), 2 * 1 * 0.5 / 1.5);
   EXPECT_DOUBLE_EQ(loaded.score("a\tb\nz\t3\nbroken\ny\t2"), 2 * (2 / 3.0) * 0.5 / (2 / 3.0 + 0.5));
@@ -357,7 +358,7 @@ TEST(LongProc, PlansAreCitiesAndDays) {
     "3**4", "estimated_output_tokens": 900, "ground_truth_plan": "Here:\n\n**Day 1-3:** Arriving in Rome.\n**Day 3:** Fly from Rome to Bonn.\n**Day 3-6:** Visit Bonn."})";
   folder.write("travel_planning_all.json", "[" + trip + "]");
   folder.write("travel_planning_icl_examples.json", "[" + trip + "]");
-  const Loaded loaded = load("longproc:path=" + folder.path());
+  const LoadedSample loaded = load("longproc:path=" + folder.path());
   EXPECT_EQ(loaded.task->name(), "longproc/travel_planning_2k");
   const std::string late = "<Plan>\nDay 1-3: Rome\nDay 3: from Rome to Bonn\nDay 3-7: Bonn\n</Plan>";
   EXPECT_EQ(loaded.score(late), 0);
@@ -373,7 +374,7 @@ TEST(HelloBench, LongAnswersWithoutRepetitionScoreOne) {
   const SetFolder folder;
   folder.write("heuristic_text_generation_2k.jsonl",
                R"({"id": "h", "category": "essay", "instruction": "Write."})");
-  const Loaded loaded = load("hellobench:path=" + folder.path());
+  const LoadedSample loaded = load("hellobench:path=" + folder.path());
   EXPECT_EQ(loaded.sample.prompt(), "Write.");
   EXPECT_EQ(loaded.sample.reserve, 16384);
   std::string text;
@@ -398,10 +399,10 @@ TEST(AdaLeval, SegmentsAreSortedAndAnswersNamed) {
   folder.write(
       "stackselect_1k.json",
       R"([{"question_id": "q", "question": "Why?", "answer": "A2", "tags": [], "all_answers": ["x", "y", "z"]}])");
-  const Loaded sort = load("ada_leval:set=textsort_2k,path=" + folder.path());
+  const LoadedSample sort = load("ada_leval:set=textsort_2k,path=" + folder.path());
   EXPECT_EQ(sort.sample.prompt(), "Sort.");
   EXPECT_EQ(sort.score("Answer: [2, 1, 3, 4]"), 0);
-  const Loaded select = load("ada_leval:set=stackselect_1k,path=" + folder.path());
+  const LoadedSample select = load("ada_leval:set=stackselect_1k,path=" + folder.path());
   EXPECT_TRUE(has(select.sample.context, "A2:\ny"));
   EXPECT_EQ(select.score("A3"), 0);
   folder.write("stackselect_1k.json", R"([{"question": "Why?", "answer": "A4", "all_answers": ["x", "y", "z"]}])");
@@ -410,7 +411,7 @@ TEST(AdaLeval, SegmentsAreSortedAndAnswersNamed) {
   EXPECT_TRUE(has(error_of("ada_leval:path=" + folder.path() + "/textsort_2k.json"), "permutation"));
 }
 
-TEST(NeedleThreading, ValuesCountInTheirPlaces) {
+TEST(NeedleThreading, ValuesAreScoredAtTheirPositions) {
   const SetFolder folder;
   const auto check = [&](const std::string& name, const std::string& values) {
     folder.write(
@@ -419,13 +420,13 @@ TEST(NeedleThreading, ValuesCountInTheirPlaces) {
             values + "}]");
     return load("needle_threading:set=" + name + ",path=" + folder.path());
   };
-  const Loaded one = check("Single_Needle", R"("1759-ae2")");
+  const LoadedSample one = check("Single_Needle", R"("1759-ae2")");
   EXPECT_EQ(one.sample.prompt(), "{\"k\": \"v\"}\nValue:");
   EXPECT_EQ(one.sample.depth, 0.25);
   EXPECT_DOUBLE_EQ(one.score("'1759-ae2'. That is it"), 1);
   folder.write("Conditional_Needles.json", R"([{"haystack": "h", "question": "q", "values": ["a1", "b2"]}])");
   const auto marked = task_methods().make("needle_threading:set=Conditional_Needles,path=" + folder.path()).front();
-  EXPECT_DOUBLE_EQ(score_of(*marked, marked->make({}, kLength, 0), "b2, a1"), 1);  // whatever the order
+  EXPECT_DOUBLE_EQ(score_of(*marked, marked->make({}, kLength, 0), "b2, a1"), 1);  // in any order
   EXPECT_DOUBLE_EQ(score_of(*marked, marked->make({}, kLength, 0), "b2, c3"), 0.5);
   for (const char* several : {R"(["a1", "b2"])", R"("['a1', 'b2']")"}) {
     const TaskList tasks = [&] {

@@ -8,7 +8,7 @@
 namespace fathom::eval {
 namespace {
 
-TEST(Statistics, WilsonIntervalIsAsPublishedForCounts) {
+TEST(Statistics, WilsonIntervalEqualsPublishedValues) {
   const Interval all = wilson_interval(1, 10), none = wilson_interval(0, 20), most = wilson_interval(0.95, 100);
   EXPECT_NEAR(all.low, 0.7225, 5e-5);
   EXPECT_EQ(all.high, 1);
@@ -18,7 +18,7 @@ TEST(Statistics, WilsonIntervalIsAsPublishedForCounts) {
   EXPECT_NEAR(most.high, 0.9785, 5e-5);
 }
 
-TEST(Statistics, WilsonIntervalHoldsTheMeanAndNarrowsWithSamples) {
+TEST(Statistics, WilsonIntervalContainsTheMeanAndNarrowsWithSamples) {
   for (const double mean : {0.0, 0.013, 0.5, 0.999, 1.0}) {
     double width = 2;
     for (const int64_t n : {1, 2, 10, 1000, 1000000}) {
@@ -33,19 +33,19 @@ TEST(Statistics, WilsonIntervalHoldsTheMeanAndNarrowsWithSamples) {
   }
 }
 
-TEST(Statistics, WilsonIntervalOfNoSamplesIsEverything) {
+TEST(Statistics, WilsonIntervalOfNoSamplesIsZeroToOne) {
   const Interval interval = wilson_interval(0, 0);
   EXPECT_EQ(interval.low, 0);
   EXPECT_EQ(interval.high, 1);
 }
 
-TEST(Statistics, StudentIntervalIsTheTablesQuantileTimesTheStandardError) {
-  const std::vector<double> three = {1, 2, 3};  // standard error 1/√3, t of two degrees 4.3027
+TEST(Statistics, StudentIntervalIsTheQuantileTimesTheStandardError) {
+  const std::vector<double> three = {1, 2, 3};  // standard error 1/√3; t with two degrees of freedom is 4.3027
   const Interval interval = t_interval(three);
   EXPECT_NEAR(interval.low, 2 - 4.3027 / std::sqrt(3), 1e-4);
   EXPECT_NEAR(interval.high, 2 + 4.3027 / std::sqrt(3), 1e-4);
 
-  std::vector<double> many;  // 61 values ±1: t of 60 degrees is 2.0003
+  std::vector<double> many;  // 61 values of ±1; t with 60 degrees of freedom is 2.0003
   for (int i = 0; i < 61; ++i) many.push_back(i % 2 == 0 ? 1 : -1);
   const double centre = 1.0 / 61, deviation = std::sqrt((61 - 61 * centre * centre) / 60);
   EXPECT_NEAR(t_interval(many).high - centre, 2.0003 * deviation / std::sqrt(61), 1e-5);
@@ -56,12 +56,12 @@ TEST(Statistics, StudentIntervalOfOneValueIsUnbounded) {
   EXPECT_TRUE(std::isinf(t_interval({}).high));
 }
 
-TEST(Statistics, MeanAndMedianOfNothingAreNotNumbers) {
+TEST(Statistics, MeanAndMedianOfNoValuesAreNaN) {
   EXPECT_TRUE(std::isnan(mean({})));
   EXPECT_TRUE(std::isnan(median({})));
 }
 
-TEST(Statistics, MedianIsTheMiddleOfAnyOrder) {
+TEST(Statistics, MedianIgnoresTheOrder) {
   EXPECT_EQ(median(std::vector<double>{9, 1, 2}), 2);
   EXPECT_EQ(median(std::vector<double>{9, 1, 2, 4}), 3);
   EXPECT_EQ(mean(std::vector<double>{9, 1, 2, 4}), 4);
@@ -75,10 +75,10 @@ TEST(Statistics, IntervalOfAMeanNarrowsAsStandardErrorsDo) {
   EXPECT_NEAR(all.high, 0.55, 1e-12);
 }
 
-TEST(Statistics, IntervalsThatTouchAreNotApart) {
-  EXPECT_FALSE(apart({0, 0.5}, {0.5, 1}));
-  EXPECT_TRUE(apart({0, 0.4}, {0.5, 1}));
-  EXPECT_TRUE(apart({0.5, 1}, {0, 0.4}));
+TEST(Statistics, IntervalsThatTouchAreNotDisjoint) {
+  EXPECT_FALSE(disjoint({0, 0.5}, {0.5, 1}));
+  EXPECT_TRUE(disjoint({0, 0.4}, {0.5, 1}));
+  EXPECT_TRUE(disjoint({0.5, 1}, {0, 0.4}));
 }
 
 }  // namespace

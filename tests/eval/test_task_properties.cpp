@@ -1,18 +1,18 @@
-// What holds for every task that makes its own text.
+// Properties of every task that generates its text.
 #include "task_bench.h"
 
 namespace fathom::eval {
 namespace {
 
-struct Case {
+struct TaskCase {
   std::string spec;
-  bool fills = true;  // 95 % of any length
+  bool fills = true;  // uses 95 % of any length
 };
 
-class TaskLaws : public testing::TestWithParam<Case> {
+class TaskLaws : public testing::TestWithParam<TaskCase> {
  protected:
   std::shared_ptr<const Task> task_ = task_of(GetParam().spec);
-  /// Above what the task needs, by a factor.
+  /// Returns the length that the task needs times a factor.
   int64_t length(const TaskInput& input, double factor) const {
     return static_cast<int64_t>(factor * static_cast<double>(needed_by(*task_, input)));
   }
@@ -47,12 +47,12 @@ TEST_P(TaskLaws, BudgetHoldsWithARealTokenizer) {
 TEST_P(TaskLaws, ReferenceScoresOneAndNoAnswerScoresZero) {
   for (int64_t index = 0; index < 5; ++index) {
     const Sample sample = task_->make(bytes_input(), length(bytes_input(), 2), index);
-    EXPECT_EQ(task_->score(sample, right_answer(sample)).value, 1) << sample.prompt();
+    EXPECT_EQ(task_->score(sample, correct_answer(sample)).value, 1) << sample.prompt();
     EXPECT_EQ(task_->score(sample, no_answer(sample)).value, 0) << sample.prompt();
   }
 }
 
-TEST_P(TaskLaws, ReserveHoldsTheReference) {
+TEST_P(TaskLaws, ReserveFitsTheReference) {
   const Sample sample = task_->make(seedling_input(), length(seedling_input(), 2), 0);
   if (sample.mode == Sample::Mode::kForced) {
     EXPECT_EQ(sample.reserve, 0);
@@ -62,11 +62,11 @@ TEST_P(TaskLaws, ReserveHoldsTheReference) {
   }
 }
 
-TEST_P(TaskLaws, SpansAreInOrderAndApartAndTheLeadEndsWithoutBlank) {
+TEST_P(TaskLaws, SpansAreOrderedAndDisjointAndTheLeadEndsWithoutSpace) {
   const Sample sample = task_->make(bytes_input(), length(bytes_input(), 3), 0);
   EXPECT_FALSE(sample.evidence.empty());
-  EXPECT_EQ(sample.asked.empty(), sample.mode == Sample::Mode::kGenerate);
-  for (const auto* spans : {&sample.asked, &sample.evidence}) {
+  EXPECT_EQ(sample.scored.empty(), sample.mode == Sample::Mode::kGenerate);
+  for (const auto* spans : {&sample.scored, &sample.evidence}) {
     size_t end = 0;
     for (const TextSpan span : *spans) {
       EXPECT_LE(end, span.begin);
@@ -80,14 +80,15 @@ TEST_P(TaskLaws, SpansAreInOrderAndApartAndTheLeadEndsWithoutBlank) {
   }
 }
 
-TEST_P(TaskLaws, LengthBelowTheLeastIsRefusedWithTheLeast) {
+TEST_P(TaskLaws, TooShortALengthIsAnErrorWithTheNeededLength) {
   const int64_t needed = needed_by(*task_, bytes_input());
   ASSERT_GT(needed, 10);
   EXPECT_THROW(task_->make(bytes_input(), needed * 9 / 10, 0), Error);
-  EXPECT_NO_THROW(task_->make(bytes_input(), needed * 11 / 10, 0));  // another length is another sample
+  EXPECT_NO_THROW(task_->make(bytes_input(), needed * 11 / 10,
+                              0));  // another length gives another sample, which may need a little more
 }
 
-std::string case_name(const testing::TestParamInfo<Case>& info) {
+std::string case_name(const testing::TestParamInfo<TaskCase>& info) {
   std::string name = info.param.spec;
   for (char& c : name) c = std::isalnum(static_cast<unsigned char>(c)) ? c : '_';
   return name;
@@ -95,16 +96,17 @@ std::string case_name(const testing::TestParamInfo<Case>& info) {
 
 INSTANTIATE_TEST_SUITE_P(
     All, TaskLaws,
-    testing::Values(Case{"kv_threads:kind=single"}, Case{"kv_threads:kind=multiple,needles=3"},
-                    Case{"kv_threads:kind=conditional"}, Case{"kv_threads:kind=thread,hops=3,direction=backward"},
-                    Case{"kv_threads:kind=multi_thread,hops=2,threads=2,direction=random"},
-                    Case{"kv_threads:kind=branched,hops=3,branches=3"}, Case{"classify:classes=8"},
-                    Case{"classify:classes=5,labels=true,order=grouped"}, Case{"text_sort"}, Case{"best_answer"},
-                    Case{"word_recall"}, Case{"word_recall:condition=permute,words=7"},
-                    Case{"word_recall:condition=control,words=3"}, Case{"word_recall:mode=generate"}, Case{"mqar"},
-                    Case{"mqar:pairs=8"}, Case{"regular_language"}, Case{"reorder"}, Case{"topic_of"},
-                    Case{"same_topic"}, Case{"count_topic"}, Case{"path_traversal:tier=256", false},
-                    Case{"countdown:tier=1k", false}, Case{"tom_tracking:tier=512", false}),
+    testing::Values(
+        TaskCase{"kv_threads:kind=single"}, TaskCase{"kv_threads:kind=multiple,needles=3"},
+        TaskCase{"kv_threads:kind=conditional"}, TaskCase{"kv_threads:kind=thread,hops=3,direction=backward"},
+        TaskCase{"kv_threads:kind=multi_thread,hops=2,threads=2,direction=random"},
+        TaskCase{"kv_threads:kind=branched,hops=3,branches=3"}, TaskCase{"classify:classes=8"},
+        TaskCase{"classify:classes=5,labels=true,order=grouped"}, TaskCase{"text_sort"}, TaskCase{"best_answer"},
+        TaskCase{"word_recall"}, TaskCase{"word_recall:condition=permute,words=7"},
+        TaskCase{"word_recall:condition=control,words=3"}, TaskCase{"word_recall:mode=generate"}, TaskCase{"mqar"},
+        TaskCase{"mqar:pairs=8"}, TaskCase{"regular_language"}, TaskCase{"reorder"}, TaskCase{"topic_of"},
+        TaskCase{"same_topic"}, TaskCase{"count_topic"}, TaskCase{"path_traversal:tier=256", false},
+        TaskCase{"countdown:tier=1k", false}, TaskCase{"tom_tracking:tier=512", false}),
     case_name);
 
 }  // namespace

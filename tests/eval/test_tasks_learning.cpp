@@ -1,4 +1,4 @@
-// Tasks of recall and of learning in context: solved here from the prompt alone.
+// Tasks of recall and in-context learning, solved from the prompt alone.
 #include <algorithm>
 #include <map>
 #include <set>
@@ -10,7 +10,7 @@
 namespace fathom::eval {
 namespace {
 
-/// Items of the context with their labels.
+/// Returns the items of the context with their labels.
 std::vector<std::pair<Strings, std::string>> demonstrations(const Sample& sample) {
   std::vector<std::pair<Strings, std::string>> found;
   for (const std::string& line : lines_of_text(sample.context)) {
@@ -20,7 +20,7 @@ std::vector<std::pair<Strings, std::string>> demonstrations(const Sample& sample
   return found;
 }
 
-/// The label whose demonstrations share the most with the query, word by word.
+/// Returns the label with the highest cosine similarity between its word counts and the query.
 std::string nearest_label(const Sample& sample) {
   std::map<std::string, std::map<std::string, double>> centroids;
   std::map<std::string, double> counts;
@@ -39,7 +39,7 @@ std::string nearest_label(const Sample& sample) {
   return best;
 }
 
-TEST(Classify, NearestCentroidIsAlwaysRight) {
+TEST(Classify, NearestCentroidIsAlwaysCorrect) {
   for (const char* spec : {"classify:classes=2", "classify:classes=12", "classify:classes=28,order=grouped"}) {
     const auto task = task_of(spec);
     for (int64_t index = 0; index < 30; ++index) {
@@ -69,7 +69,7 @@ TEST(Classify, RoundsShowEachClassEquallyOften) {
   }
 }
 
-TEST(Classify, EvidenceIsTheClassAndDetailsSayWhereItWasLast) {
+TEST(Classify, EvidenceIsTheClassAndDetailsContainItsLastPosition) {
   const Sample sample = task_of("classify:classes=6")->make(bytes_input(), 2000, 1);
   for (const TextSpan span : sample.evidence) {
     EXPECT_TRUE(text_at(sample, span).ends_with("\nlabel: " + sample.references[0]));
@@ -80,16 +80,17 @@ TEST(Classify, EvidenceIsTheClassAndDetailsSayWhereItWasLast) {
   EXPECT_EQ(sample.context.find("label: " + sample.references[0], sample.evidence.back().end), std::string::npos);
 }
 
-TEST(Classify, LabelsAreNamedIfAskedFor) {
-  const auto named = task_of("classify:classes=6,labels=true")->make(bytes_input(), 1000, 1);
+TEST(Classify, LabelsAreListedIfRequested) {
+  const auto with_labels = task_of("classify:classes=6,labels=true")->make(bytes_input(), 1000, 1);
   const auto plain = task_of("classify:classes=6")->make(bytes_input(), 1000, 1);
   const std::string before = "The labels are: ";
   EXPECT_EQ(plain.context.find(before), std::string::npos);
-  ASSERT_NE(named.context.find(before), std::string::npos);
-  EXPECT_NE(named.context.substr(0, named.context.find("item:")).find(named.references[0]), std::string::npos);
+  ASSERT_NE(with_labels.context.find(before), std::string::npos);
+  EXPECT_NE(with_labels.context.substr(0, with_labels.context.find("item:")).find(with_labels.references[0]),
+            std::string::npos);
 }
 
-TEST(Classify, FirstLineCountsInAnyCase) {
+TEST(Classify, FirstLineIsScoredInAnyCase) {
   const auto task = task_of("classify");
   Sample sample;
   sample.references = {"zup"};
@@ -97,18 +98,18 @@ TEST(Classify, FirstLineCountsInAnyCase) {
   EXPECT_EQ(value_of(*task, sample, "zup or mek"), 0);
 }
 
-TEST(Classify, GuessingALabelIsRightOnceInTheNumberOfClasses) {
+TEST(Classify, GuessingALabelScoresOneOverTheClasses) {
   const auto task = task_of("classify:classes=5");
   Rng rng(9, "guess", 0, 0);
-  double right = 0;
+  double correct = 0;
   for (int64_t index = 0; index < 400; ++index) {
     const Sample sample = task->make(bytes_input(), 500, index);
-    right += value_of(*task, sample, rng.pick(demonstrations(sample)).second);
+    correct += value_of(*task, sample, rng.pick(demonstrations(sample)).second);
   }
-  expect_chance(right, 400, 1.0 / 5);
+  expect_chance(correct, 400, 1.0 / 5);
 }
 
-TEST(WordRecall, ListsAndAskedWordsAreWhatTheConditionSays) {
+TEST(WordRecall, ListsAndScoredWordsFollowTheCondition) {
   for (const std::string condition : {"repeat", "permute", "control"}) {
     const Sample sample = task_of("word_recall:words=5,condition=" + condition)->make(bytes_input(), 800, 2);
     const std::string first_line = lines_of_text(sample.context)[0], list = "The list: ";
@@ -117,11 +118,11 @@ TEST(WordRecall, ListsAndAskedWordsAreWhatTheConditionSays) {
     ASSERT_TRUE(second_line.starts_with(list) && second_line.ends_with("."));
     Strings first = words_of(first_line.substr(10, first_line.size() - 11));
     Strings second = words_of(second_line.substr(10, second_line.size() - 11));
-    Strings asked;
-    for (const TextSpan span : sample.asked) asked.push_back(text_at(sample, span));
+    Strings scored;
+    for (const TextSpan span : sample.scored) scored.push_back(text_at(sample, span));
     Strings expected(first.begin() + 1, first.end());
     expected.insert(expected.end(), second.begin() + 1, second.end());
-    EXPECT_EQ(asked, expected);
+    EXPECT_EQ(scored, expected);
     EXPECT_EQ(first == second, condition == "repeat");
     std::ranges::sort(first);
     std::ranges::sort(second);
@@ -132,22 +133,22 @@ TEST(WordRecall, ListsAndAskedWordsAreWhatTheConditionSays) {
   }
 }
 
-TEST(WordRecall, GapSaysNoWordOfEitherList) {
+TEST(WordRecall, GapContainsNoWordOfEitherList) {
   for (const char* condition : {"repeat", "control"}) {
     const Sample sample =
         task_of(std::string("word_recall:words=10,condition=") + condition)->make(bytes_input(), 20000, 0);
     std::string gap = sample.context.substr(sample.evidence.at(0).end);
     for (char& c : gap) c = std::isalpha(static_cast<unsigned char>(c)) ? c : ' ';
     const Strings words = words_of(gap);
-    const std::set<std::string> said(words.begin(), words.end());
-    for (const TextSpan span : sample.asked) EXPECT_FALSE(said.contains(text_at(sample, span)));
+    const std::set<std::string> gap_words(words.begin(), words.end());
+    for (const TextSpan span : sample.scored) EXPECT_FALSE(gap_words.contains(text_at(sample, span)));
     int64_t names = 0;
-    for (const std::string_view name : first_names()) names += said.contains(std::string(name));
-    EXPECT_GT(names, 80) << "others are in it";
+    for (const std::string_view name : first_names()) names += gap_words.contains(std::string(name));
+    EXPECT_GT(names, 80) << "other names occur in the gap";
   }
 }
 
-TEST(WordRecall, SurprisalRatioIsOfTheSecondListToTheFirst) {
+TEST(WordRecall, SurprisalRatioIsTheSecondListOverTheFirst) {
   const auto task = task_of("word_recall:words=3");
   const Sample sample = task->make(bytes_input(), 400, 0);
   const Answer answer{"", {{4, 1, false}, {6, 2, true}, {0.5, 1, true}, {1.5, 1, false}}};
@@ -156,7 +157,7 @@ TEST(WordRecall, SurprisalRatioIsOfTheSecondListToTheFirst) {
   EXPECT_DOUBLE_EQ(score.details["surprisal_ratio"].get<double>(), 20);
 }
 
-TEST(WordRecall, WrittenWordsCountInTheirPlaces) {
+TEST(WordRecall, WrittenWordsAreScoredAtTheirPositions) {
   const auto task = task_of("word_recall:mode=generate,words=4");
   Sample sample;
   sample.references = {"Clara Simon Anna Hugh"};
@@ -166,7 +167,7 @@ TEST(WordRecall, WrittenWordsCountInTheirPlaces) {
   EXPECT_THROW(task_of("word_recall:mode=generate,condition=control"), Error);
 }
 
-TEST(Mqar, EachQueryIsAnsweredByItsPair) {
+TEST(Mqar, ScoredValuesAreThePartnersOfTheirKeys) {
   for (const char* spec : {"mqar", "mqar:pairs=20"}) {
     const Sample sample = task_of(spec)->make(bytes_input(), 2000, 0);
     std::map<std::string, std::string> partners;
@@ -179,12 +180,12 @@ TEST(Mqar, EachQueryIsAnsweredByItsPair) {
     }
     EXPECT_EQ(words.size(), 2 * sample.evidence.size()) << "all words are different";
     const Strings queries = lines_of_text(sample.lead);
-    ASSERT_EQ(queries.size(), sample.asked.size());
-    ASSERT_EQ(partners.size(), sample.asked.size());
-    EXPECT_EQ(sample.details["pairs"], sample.asked.size());
+    ASSERT_EQ(queries.size(), sample.scored.size());
+    ASSERT_EQ(partners.size(), sample.scored.size());
+    EXPECT_EQ(sample.details["pairs"], sample.scored.size());
     for (size_t i = 0; i < queries.size(); ++i) {
       const std::string key = queries[i].substr(0, queries[i].find(": "));
-      EXPECT_EQ(text_at(sample, sample.asked[i]), partners.at(key));
+      EXPECT_EQ(text_at(sample, sample.scored[i]), partners.at(key));
     }
     EXPECT_NE(queries[0], text_at(sample, sample.evidence[0]));
   }
@@ -193,63 +194,63 @@ TEST(Mqar, EachQueryIsAnsweredByItsPair) {
 TEST(Mqar, ScoreIsTheShareOfValues) {
   const auto task = task_of("mqar:pairs=4");
   const Sample sample = task->make(bytes_input(), 300, 0);
-  Answer answer = right_answer(sample);
-  answer.spans[2].right = false;
+  Answer answer = correct_answer(sample);
+  answer.spans[2].correct = false;
   EXPECT_DOUBLE_EQ(task->score(sample, answer).value, 0.75);
 }
 
-/// Every string of the sample, symbols only, and where each symbol stands in the prompt.
-struct Language {
+/// The strings of a sample (symbols only) and the offset of each symbol in the prompt.
+struct LanguageStrings {
   Strings strings;
-  std::vector<std::vector<size_t>> places;
+  std::vector<std::vector<size_t>> offsets;
 };
-Language language_of(const Sample& sample) {
-  Language language;
+LanguageStrings language_of(const Sample& sample) {
+  LanguageStrings language;
   const std::string prompt = sample.prompt();
   size_t at = prompt.find('\n') + 1;
   for (const std::string& line : lines_of_text(prompt.substr(at))) {
     language.strings.emplace_back();
-    language.places.emplace_back();
+    language.offsets.emplace_back();
     for (size_t i = 0; i < line.size(); i += 2) {
       language.strings.back() += line[i];
-      language.places.back().push_back(at + i);
+      language.offsets.back().push_back(at + i);
     }
     at += line.size() + 1;
   }
   return language;
 }
 
-TEST(RegularLanguage, StringsAreLegalAndAskedIsWhereOneChoiceIsLeft) {
+TEST(RegularLanguage, StringsAreValidAndScoredWhereOneChoiceRemains) {
   for (const char* spec : {"regular_language", "regular_language:states=3,symbols=2"}) {
     for (int64_t index = 0; index < 10; ++index) {
       const Sample sample = task_of(spec)->make(bytes_input(), 1500, index);
       const auto& automaton = sample.details["automaton"];
-      std::set<size_t> asked;
-      for (const TextSpan span : sample.asked) {
-        asked.insert(span.begin);
+      std::set<size_t> scored;
+      for (const TextSpan span : sample.scored) {
+        scored.insert(span.begin);
         EXPECT_EQ(span.end, span.begin + 1);
       }
-      const Language language = language_of(sample);
+      const LanguageStrings language = language_of(sample);
       size_t found = 0;
       for (size_t i = 0; i < language.strings.size(); ++i) {
         int64_t state = 0;
         for (size_t j = 0; j < language.strings[i].size(); ++j) {
           const std::string symbol(1, language.strings[i][j]);
           ASSERT_TRUE(automaton[state].contains(symbol));
-          if (asked.contains(language.places[i][j])) {
+          if (scored.contains(language.offsets[i][j])) {
             ++found;
             EXPECT_EQ(automaton[state].size(), 1u);
           }
           state = automaton[state][symbol].get<int64_t>();
         }
       }
-      EXPECT_EQ(found, sample.asked.size());
+      EXPECT_EQ(found, sample.scored.size());
       EXPECT_GE(found, 5u);
     }
   }
 }
 
-/// What followed the longest of the string's endings that was seen before, counted over all strings before it.
+/// Returns the most frequent continuation of the longest suffix of `prefix` that occurs in the earlier strings.
 char predicted(const Strings& before, const std::string& prefix) {
   const std::string start = "^" + prefix;
   for (size_t from = 0; from <= start.size(); ++from) {
@@ -267,24 +268,24 @@ char predicted(const Strings& before, const std::string& prefix) {
   return '?';
 }
 
-TEST(RegularLanguage, AskedSymbolsCanBeLearnedFromTheStringsBefore) {
+TEST(RegularLanguage, ScoredSymbolsCanBeLearnedFromEarlierStrings) {
   const auto task = task_of("regular_language");
-  double right = 0, all = 0;
+  double correct = 0, all = 0;
   for (int64_t index = 0; index < 10; ++index) {
     const Sample sample = task->make(bytes_input(), 1500, index);
-    const Language language = language_of(sample);
-    std::set<size_t> asked;
-    for (const TextSpan span : sample.asked) asked.insert(span.begin);
+    const LanguageStrings language = language_of(sample);
+    std::set<size_t> scored;
+    for (const TextSpan span : sample.scored) scored.insert(span.begin);
     for (size_t i = 1; i < language.strings.size(); ++i) {
       const Strings before(language.strings.begin(), language.strings.begin() + i);
       for (size_t j = 0; j < language.strings[i].size(); ++j) {
-        if (!asked.contains(language.places[i][j])) continue;
-        right += predicted(before, language.strings[i].substr(0, j)) == language.strings[i][j];
+        if (!scored.contains(language.offsets[i][j])) continue;
+        correct += predicted(before, language.strings[i].substr(0, j)) == language.strings[i][j];
         ++all;
       }
     }
   }
-  EXPECT_GT(right / all, 0.97) << right << " of " << all;
+  EXPECT_GT(correct / all, 0.97) << correct << " of " << all;
 }
 
 }  // namespace

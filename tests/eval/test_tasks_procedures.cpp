@@ -1,4 +1,4 @@
-// Tasks whose answer is a long trace: each is made again here from the prompt alone.
+// Tasks whose answer is a long trace, which the tests recompute from the prompt alone.
 #include <map>
 
 #include "task_bench.h"
@@ -11,8 +11,8 @@ double partial(const Task& task, const Sample& sample, const std::string& text) 
   return task.score(sample, {text, {}}).details["partial"].get<double>();
 }
 
-/// The lines of the reference with line `wrong` (from 0) spoilt.
-std::string spoilt(const std::string& reference, size_t wrong) {
+/// Returns the lines of the reference with an error in line `wrong` (from 0).
+std::string with_error(const std::string& reference, size_t wrong) {
   std::string text;
   size_t i = 0;
   for (const std::string& line : lines_of_text(reference)) {
@@ -22,27 +22,27 @@ std::string spoilt(const std::string& reference, size_t wrong) {
   return text;
 }
 
-TEST(PathTraversal, FollowingTheWaysGivesTheReference) {
+TEST(PathTraversal, FollowingTheLegsGivesTheReference) {
   const auto task = task_of("path_traversal:tier=512");
   for (int64_t index = 0; index < 20; ++index) {
     const Sample sample = task->make(bytes_input(), 4000, index);
-    std::map<std::string, Strings> ways;
+    std::map<std::string, Strings> legs;
     for (const std::string& line : lines_of_text(sample.context)) {
-      const Strings way = groups(line, "From (\\w+) you can go to (\\w+) by (\\w+)\\.");
-      if (way.empty()) continue;
-      EXPECT_FALSE(ways.contains(way[0])) << "one way leads on";
-      ways[way[0]] = way;
+      const Strings leg = groups(line, "From (\\w+) you can go to (\\w+) by (\\w+)\\.");
+      if (leg.empty()) continue;
+      EXPECT_FALSE(legs.contains(leg[0])) << "one leg leaves each town";
+      legs[leg[0]] = leg;
     }
     const Strings ends = groups(sample.question, "from (\\w+) to (\\w+)\\?");
     std::string route, at = ends.at(0);
     int64_t hops = 0;
-    for (; at != ends[1]; at = ways.at(at)[1], ++hops) {
-      route += "From " + at + " to " + ways[at][1] + " by " + ways[at][2] + ".\n";
+    for (; at != ends[1]; at = legs.at(at)[1], ++hops) {
+      route += "From " + at + " to " + legs[at][1] + " by " + legs[at][2] + ".\n";
       ASSERT_LT(hops, 1000);
     }
     EXPECT_EQ(value_of(*task, sample, route), 1);
     EXPECT_EQ(hops, sample.details["hops"]);
-    EXPECT_EQ(std::ssize(ways), 2 * hops);
+    EXPECT_EQ(std::ssize(legs), 2 * hops);
     EXPECT_EQ(std::ssize(sample.evidence), hops);
     EXPECT_LE(bytes_input().count(route), 512);
     EXPECT_GE(bytes_input().count(route), 480);
@@ -54,7 +54,7 @@ TEST(PathTraversal, PartialIsTheShareBeforeTheFirstWrongLine) {
   const Sample sample = task->make(bytes_input(), 4000, 0);
   const double hops = sample.details["hops"].get<double>();
   for (const size_t wrong : {0u, 3u, 7u}) {
-    const std::string text = spoilt(sample.references[0], wrong);
+    const std::string text = with_error(sample.references[0], wrong);
     EXPECT_DOUBLE_EQ(partial(*task, sample, text), static_cast<double>(wrong) / hops);
     EXPECT_EQ(value_of(*task, sample, text), 0);
   }
@@ -62,7 +62,7 @@ TEST(PathTraversal, PartialIsTheShareBeforeTheFirstWrongLine) {
   EXPECT_EQ(value_of(*task, sample, sample.references[0] + "From A to B by bus."), 0);
 }
 
-TEST(Countdown, EveryTraceEndsInARightSolutionAndFitsItsTier) {
+TEST(Countdown, EveryTraceEndsInACorrectSolutionAndFitsItsTier) {
   for (const int64_t tier : {512, 2048}) {
     const auto task = task_of("countdown:tier=" + std::to_string(tier));
     for (int64_t index = 0; index < 10; ++index) {
@@ -79,10 +79,10 @@ TEST(Countdown, EveryTraceEndsInARightSolutionAndFitsItsTier) {
   }
 }
 
-/// Each try stands below a pick of its numbers, is right, and was not tried before under the same pick.
-TEST(Countdown, TracesTryWhatTheyPicked) {
+/// Each try follows a pick of its numbers and is correct.
+TEST(Countdown, TracesTryThePickedNumbers) {
   const Sample sample = task_of("countdown:tier=2k")->make(bytes_input(), 4000, 1);
-  std::map<size_t, Strings> picked;  // by indent
+  std::map<size_t, Strings> picked;  // by indentation
   int64_t tries = 0;
   for (const std::string& line : lines_of_text(sample.references[0])) {
     const size_t indent = line.find_first_not_of(' ');
@@ -94,9 +94,9 @@ TEST(Countdown, TracesTryWhatTheyPicked) {
     EXPECT_EQ(picked[indent], (Strings{tried[0], tried[2]}));
     const int64_t a = std::stoll(tried[0]), b = std::stoll(tried[2]), c = std::stoll(tried[3]);
     EXPECT_GE(a, b);
-    const std::map<std::string, bool> right = {
+    const std::map<std::string, bool> correct = {
         {"+", a + b == c}, {"-", a - b == c}, {"*", a * b == c}, {"/", b * c == a}};
-    EXPECT_TRUE(right.at(tried[1])) << line;
+    EXPECT_TRUE(correct.at(tried[1])) << line;
   }
   EXPECT_GT(tries, 50);
 }
@@ -110,7 +110,7 @@ TEST(Countdown, SolutionsAreCheckedByArithmetic) {
   const auto value = [&](const std::string& text) {
     return value_of(*task, sample, "<Solution>\n" + text + "\n</Solution>");
   };
-  EXPECT_EQ(value("9 - 7 = 2\n2 + 4 = 6\n6 * 2 = 12"), 0) << "another target";
+  EXPECT_EQ(value("9 - 7 = 2\n2 + 4 = 6\n6 * 2 = 12"), 0) << "the wrong target";
   EXPECT_EQ(value("9 + 7 = 16\n4 * 2 = 8\n16 + 8 = 24"), 1);
   EXPECT_EQ(value("4 * 2 = 8\n9 + 7 = 16\n8 + 16 = 24"), 1);
   EXPECT_EQ(value("9 + 7 = 16\n4 * 2 = 9\n16 + 8 = 24"), 0);
@@ -124,14 +124,14 @@ TEST(Countdown, PartialIsTheShareBeforeTheFirstWrongLine) {
   const auto task = task_of("countdown");
   const Sample sample = task->make(bytes_input(), 4000, 0);
   const std::string trace = sample.references[0].substr(0, sample.references[0].find("<Solution>"));
-  const auto lines = static_cast<double>(lines_of_text(trace).size() - 1);  // the first is empty
-  EXPECT_DOUBLE_EQ(partial(*task, sample, spoilt(trace, 5)), 5 / lines);
+  const auto lines = static_cast<double>(lines_of_text(trace).size() - 1);  // the first line is empty
+  EXPECT_DOUBLE_EQ(partial(*task, sample, with_error(trace, 5)), 5 / lines);
 }
 
-/// The story read and kept track of, with places by name.
-class Tracker {
+/// Reads the story of a sample and tracks the locations and beliefs.
+class StoryTracker {
  public:
-  explicit Tracker(const Sample& sample) {
+  explicit StoryTracker(const Sample& sample) {
     for (const std::string& line : lines_of_text(sample.context)) read(line);
   }
   std::string notes;
@@ -144,53 +144,54 @@ class Tracker {
     } else if (const Strings start = groups(line, "^(\\w+) is in the (\\w+)\\. The (\\w+) is in the (\\w+)\\.");
                !start.empty()) {
       people_.push_back(start[0]);
-      things_.push_back(start[2]);
-      place_[start[0]] = start[1];
-      place_[start[2]] = start[3];
+      objects_.push_back(start[2]);
+      location_[start[0]] = start[1];
+      location_[start[2]] = start[3];
     } else if (const Strings step = groups(line, "^Step (\\d+): (\\w+) (.*)"); !step.empty()) {
       if (step[0] == "1") begin();
       act(step[1], step[2]);
-      note(step[0]);
+      write_notes(step[0]);
     }
   }
   void begin() {
     for (const std::string& person : people_) {
-      for (const std::string& thing : things_) belief_[person][thing] = place_[thing];
+      for (const std::string& object : objects_) belief_[person][object] = location_[object];
     }
   }
   void act(const std::string& person, const std::string& rest) {
     if (const Strings moved = groups(rest, "^moves the (\\w+) to the (\\w+)\\."); !moved.empty()) {
-      EXPECT_EQ(room_of_[place_[moved[0]]], place_[person]) << "only what is in the room is moved";
-      place_[moved[0]] = moved[1];
+      EXPECT_EQ(room_of_[location_[moved[0]]], location_[person]) << "only objects in the room are moved";
+      location_[moved[0]] = moved[1];
     } else if (const Strings taken = groups(rest, "^takes the (\\w+) to the (\\w+) and puts it into the (\\w+)\\.");
                !taken.empty()) {
-      EXPECT_EQ(room_of_[place_[taken[0]]], place_[person]);
-      place_[person] = taken[1];
-      place_[taken[0]] = taken[2];
+      EXPECT_EQ(room_of_[location_[taken[0]]], location_[person]);
+      location_[person] = taken[1];
+      location_[taken[0]] = taken[2];
       EXPECT_EQ(room_of_[taken[2]], taken[1]);
     } else {
-      place_[person] = groups(rest, "^goes to the (\\w+)\\.").at(0);
+      location_[person] = groups(rest, "^goes to the (\\w+)\\.").at(0);
     }
   }
-  void note(const std::string& number) {
-    notes += "Step " + number + "\n- places: " + people_[0] + " " + place_[people_[0]] + ", " + people_[1] + " " +
-             place_[people_[1]] + ", " + things_[0] + " " + place_[things_[0]] + ", " + things_[1] + " " +
-             place_[things_[1]] + "\n";
+  void write_notes(const std::string& number) {
+    notes += "Step " + number + "\n- places: " + people_[0] + " " + location_[people_[0]] + ", " + people_[1] +
+             " " + location_[people_[1]] + ", " + objects_[0] + " " + location_[objects_[0]] + ", " + objects_[1] +
+             " " + location_[objects_[1]] + "\n";
     for (const std::string& person : people_) {
-      std::string seen, believed;
-      for (const std::string& thing : things_) {
-        if (room_of_[place_[thing]] == place_[person]) {
-          belief_[person][thing] = place_[thing];
-          seen += (seen.empty() ? "" : ", ") + thing;
+      std::string visible, believed;
+      for (const std::string& object : objects_) {
+        if (room_of_[location_[object]] == location_[person]) {
+          belief_[person][object] = location_[object];
+          visible += (visible.empty() ? "" : ", ") + object;
         }
-        believed += (believed.empty() ? "" : ", ") + thing + " " + belief_[person][thing];
+        believed += (believed.empty() ? "" : ", ") + object + " " + belief_[person][object];
       }
-      notes += "- " + person + " sees: " + (seen.empty() ? "nothing" : seen) + "; believes: " + believed + "\n";
+      notes +=
+          "- " + person + " sees: " + (visible.empty() ? "nothing" : visible) + "; believes: " + believed + "\n";
     }
   }
 
-  Strings people_, things_, rooms_;
-  std::map<std::string, std::string> room_of_, place_;
+  Strings people_, objects_, rooms_;
+  std::map<std::string, std::string> room_of_, location_;
   std::map<std::string, std::map<std::string, std::string>> belief_;
 };
 
@@ -199,7 +200,7 @@ TEST(TomTracking, AnIndependentSimulationGivesTheReference) {
   bool false_beliefs = false;
   for (int64_t index = 0; index < 20; ++index) {
     const Sample sample = task->make(bytes_input(), 4000, index);
-    const Tracker tracker(sample);
+    const StoryTracker tracker(sample);
     EXPECT_EQ("\n" + tracker.notes + "End", sample.references[0]);
     EXPECT_EQ(value_of(*task, sample, tracker.notes), 1);
     EXPECT_LE(bytes_input().count(sample.references[0]), 1024);
@@ -209,15 +210,16 @@ TEST(TomTracking, AnIndependentSimulationGivesTheReference) {
                   second = groups(last.back(), "believes: (.*)");
     false_beliefs |= first != second;
   }
-  EXPECT_TRUE(false_beliefs) << "sometimes the two believe different things";
+  EXPECT_TRUE(false_beliefs) << "beliefs differ in some samples";
 }
 
 TEST(TomTracking, PartialIsTheShareBeforeTheFirstWrongLine) {
   const auto task = task_of("tom_tracking:tier=512");
   const Sample sample = task->make(bytes_input(), 4000, 0);
   const double lines = 3 * sample.details["steps"].get<double>();
-  EXPECT_DOUBLE_EQ(partial(*task, sample, spoilt(sample.references[0], 5)), 3 / lines);  // the first of step 2
-  EXPECT_DOUBLE_EQ(partial(*task, sample, spoilt(sample.references[0], 6)), 4 / lines);
+  EXPECT_DOUBLE_EQ(partial(*task, sample, with_error(sample.references[0], 5)),
+                   3 / lines);  // line 5 is the first note of step 2
+  EXPECT_DOUBLE_EQ(partial(*task, sample, with_error(sample.references[0], 6)), 4 / lines);
   EXPECT_EQ(partial(*task, sample, "- nothing"), 0);
 }
 

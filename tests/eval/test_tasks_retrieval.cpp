@@ -1,4 +1,4 @@
-// Tasks whose answer is found in the text: solved here from the prompt alone.
+// Tasks whose answer is in the text, solved from the prompt alone.
 #include <algorithm>
 #include <map>
 #include <set>
@@ -11,12 +11,12 @@ namespace {
 
 const std::string kUuid = "[0-9a-f*]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}";
 
-struct Object {
+struct UuidObject {
   std::multimap<std::string, std::string> pairs;
-  Strings keys;  // as they stand
+  Strings keys;  // in the order of the text
 };
-Object parse(const Sample& sample) {
-  Object object;
+UuidObject parse(const Sample& sample) {
+  UuidObject object;
   const Strings uuids = matches(sample.context, kUuid);
   for (size_t i = 0; i + 1 < uuids.size(); i += 2) {
     object.pairs.emplace(uuids[i], uuids[i + 1]);
@@ -25,8 +25,8 @@ Object parse(const Sample& sample) {
   return object;
 }
 
-/// The longest path from `key`: its last value, and the keys passed.
-std::pair<std::string, Strings> follow(const Object& object, const std::string& key) {
+/// Returns the last value and the keys of the longest path from `key`.
+std::pair<std::string, Strings> follow(const UuidObject& object, const std::string& key) {
   std::pair<std::string, Strings> best{key, {}};
   const auto [begin, end] = object.pairs.equal_range(key);
   for (auto at = begin; at != end; ++at) {
@@ -42,7 +42,7 @@ TEST(KvThreads, FollowingTheObjectFindsEveryReference) {
     const auto task = task_of(std::string("kv_threads:direction=random,hops=5,kind=") + kind);
     for (int64_t index = 0; index < 10; ++index) {
       const Sample sample = task->make(bytes_input(), 3000, index);
-      const Object object = parse(sample);
+      const UuidObject object = parse(sample);
       Strings answers;
       for (const std::string& key : matches(sample.question, kUuid)) answers.push_back(follow(object, key).first);
       EXPECT_EQ("\"" + joined(answers, "\", \"") + "\"", sample.references[0]) << kind;
@@ -57,21 +57,21 @@ TEST(KvThreads, ObjectIsJson) {
   EXPECT_EQ(object.size(), sample.details["pairs"]);
 }
 
-TEST(KvThreads, DirectionsLieInTheTextAsTheySay) {
+TEST(KvThreads, PairsFollowTheDirection) {
   for (const std::string direction : {"forward", "backward"}) {
     const Sample sample = task_of("kv_threads:hops=6,direction=" + direction)->make(bytes_input(), 4000, 0);
-    const Object object = parse(sample);
-    std::vector<int64_t> places;
+    const UuidObject object = parse(sample);
+    std::vector<int64_t> positions;
     for (const std::string& key : follow(object, matches(sample.question, kUuid).at(0)).second) {
-      places.push_back(std::ranges::find(object.keys, key) - object.keys.begin());
+      positions.push_back(std::ranges::find(object.keys, key) - object.keys.begin());
     }
-    EXPECT_EQ(places.size(), 6u);
-    if (direction == "backward") std::ranges::reverse(places);
-    EXPECT_TRUE(std::ranges::is_sorted(places)) << direction;
+    EXPECT_EQ(positions.size(), 6u);
+    if (direction == "backward") std::ranges::reverse(positions);
+    EXPECT_TRUE(std::ranges::is_sorted(positions)) << direction;
   }
 }
 
-TEST(KvThreads, ConditionalAsksForTheMarkedKeysInAnyOrder) {
+TEST(KvThreads, ConditionalExpectsTheMarkedKeysInAnyOrder) {
   const auto task = task_of("kv_threads:kind=conditional,needles=4");
   const Sample sample = task->make(bytes_input(), 4000, 0);
   Strings marked;
@@ -84,7 +84,7 @@ TEST(KvThreads, ConditionalAsksForTheMarkedKeysInAnyOrder) {
   EXPECT_DOUBLE_EQ(value_of(*task, sample, joined(marked, ", ") + ", 1, 2, 3, 4"), 0.5);
 }
 
-TEST(KvThreads, ListsCountWhatIsInItsPlace) {
+TEST(KvThreads, ListsAreScoredByPosition) {
   const auto task = task_of("kv_threads:kind=multiple,needles=4");
   const Sample sample = task->make(bytes_input(), 4000, 0);
   Strings values = sample.details["values"].get<Strings>();
@@ -92,7 +92,7 @@ TEST(KvThreads, ListsCountWhatIsInItsPlace) {
   EXPECT_DOUBLE_EQ(value_of(*task, sample, joined(values, ", ")), 0.5);
 }
 
-TEST(KvThreads, EvidenceHoldsTheAnswerAndDepthSaysWhere) {
+TEST(KvThreads, EvidenceContainsTheAnswerAndDepthItsPosition) {
   const auto task = task_of("kv_threads:kind=single");
   double depths = 0;
   for (int64_t index = 0; index < 200; ++index) {
@@ -107,10 +107,10 @@ TEST(KvThreads, EvidenceHoldsTheAnswerAndDepthSaysWhere) {
   EXPECT_NEAR(depths / 200, 0.5, 3 * std::sqrt(1.0 / 12 / 200));
 }
 
-/// Running text whose words are numbers in ascending order, eight to a sentence.
-class Numbers final : public Haystack {
+/// Running text of ascending numbers, eight to a sentence.
+class NumberHaystack final : public Haystack {
  public:
-  explicit Numbers(int64_t most = 1 << 30) : most_(most) {}
+  explicit NumberHaystack(int64_t most = 1 << 30) : most_(most) {}
   const std::string& name() const override { return name_; }
   std::string text(Rng&, int64_t words) const override {
     std::string text;
@@ -126,17 +126,17 @@ class Numbers final : public Haystack {
 };
 
 TEST(TextSort, SegmentsSortedByTheirContentAreTheReference) {
-  const Numbers numbers;
+  const NumberHaystack numbers;
   TaskInput input = bytes_input();
   input.haystack = &numbers;
   const auto task = task_of("text_sort");
   for (int64_t index = 0; index < 20; ++index) {
     const Sample sample = task->make(input, 2000, index);
-    std::vector<std::pair<std::string, std::string>> segments;  // first word, label
+    std::vector<std::pair<std::string, std::string>> segments;  // first word and label
     for (const TextSpan span : sample.evidence) {
       const std::string text = text_at(sample, span);
       segments.emplace_back(matches(text, "\\d{6}").at(0), matches(text, "Segment (\\d):", 1).at(0));
-      EXPECT_EQ((std::stoll(segments.back().first) - 100000) % 8, 0) << "begins with a sentence";
+      EXPECT_EQ((std::stoll(segments.back().first) - 100000) % 8, 0) << "segments begin with a sentence";
     }
     std::ranges::sort(segments);
     Strings order;
@@ -145,16 +145,16 @@ TEST(TextSort, SegmentsSortedByTheirContentAreTheReference) {
     const Strings words = matches(sample.context, "\\d{6}");
     EXPECT_EQ(std::set<std::string>(words.begin(), words.end()).size(), words.size());
     const auto last = *std::ranges::max_element(words);
-    EXPECT_EQ(std::stoll(last) - 100000 + 1, std::ssize(words)) << "no word is lost";
+    EXPECT_EQ(std::stoll(last) - 100000 + 1, std::ssize(words)) << "all words are used";
   }
 }
 
-TEST(TextSort, AnswersAreReadAsListOrAsTheOnlyOrderInIt) {
+TEST(TextSort, AnswersAreListsOrTheOnlyOrderInTheText) {
   const auto task = task_of("text_sort");
   Sample sample;
   sample.details["order"] = {2, 4, 1, 3};
-  for (const char* right : {"[2, 4, 1, 3]", " 2, 4, 1, 3]", "2 4 1 3", "first 2, then 4, then 1 and 3"}) {
-    EXPECT_EQ(value_of(*task, sample, right), 1) << right;
+  for (const char* correct : {"[2, 4, 1, 3]", " 2, 4, 1, 3]", "2 4 1 3", "first 2, then 4, then 1 and 3"}) {
+    EXPECT_EQ(value_of(*task, sample, correct), 1) << correct;
   }
   for (const char* wrong : {"[2, 4, 3, 1]", "2 4 1", "2 4 1 3 1 2", "", "24"}) {
     EXPECT_EQ(value_of(*task, sample, wrong), 0) << wrong;
@@ -162,80 +162,81 @@ TEST(TextSort, AnswersAreReadAsListOrAsTheOnlyOrderInIt) {
   EXPECT_DOUBLE_EQ(task->score(sample, {"[2, 4, 3, 1]", {}}).details["in_place"].get<double>(), 0.5);
 }
 
-TEST(TextSort, GuessingIsRightOnceInTwentyFour) {
+TEST(TextSort, GuessingScoresOneInTwentyFour) {
   const auto task = task_of("text_sort");
   Rng rng(7, "guess", 0, 0);
-  double right = 0;
+  double correct = 0;
   for (int64_t index = 0; index < 600; ++index) {
     Strings guess = {"1", "2", "3", "4"};
     rng.shuffle(guess);
-    right += value_of(*task, task->make(bytes_input(), 600, index), "[" + joined(guess, ", ") + "]");
+    correct += value_of(*task, task->make(bytes_input(), 600, index), "[" + joined(guess, ", ") + "]");
   }
-  expect_chance(right, 600, 1.0 / 24);
+  expect_chance(correct, 600, 1.0 / 24);
 }
 
-TEST(TextSort, HaystackThatEndsTooEarlyIsNamed) {
-  const Numbers numbers(500);
+TEST(TextSort, ATooShortHaystackIsNamed) {
+  const NumberHaystack numbers(500);
   TaskInput input = bytes_input();
   input.haystack = &numbers;
   try {
     task_of("text_sort")->make(input, 8000, 0);
     FAIL();
   } catch (const Error& error) {
-    EXPECT_NE(std::string(error.what()).find("haystack numbers: all of it makes "), std::string::npos)
+    EXPECT_NE(std::string(error.what()).find("haystack numbers: too short: the whole text gives "),
+              std::string::npos)
         << error.what();
   }
   EXPECT_NO_THROW(task_of("text_sort")->make(input, 700, 0));
 }
 
-TEST(BestAnswer, OnlyTheReferenceRecommendsAllThatIsAskedFor) {
+TEST(BestAnswer, OnlyTheReferenceRecommendsAllRequiredItems) {
   const auto task = task_of("best_answer");
   for (int64_t index = 0; index < 20; ++index) {
     const Sample sample = task->make(bytes_input(), 4000, index);
-    const std::string things = " (an? [a-z]+), (an? [a-z]+) and (an? [a-z]+)";
-    Strings wanted;
-    for (int i = 1; i <= 3; ++i) wanted.push_back(matches(sample.question, ":" + things, i).at(0));
-    std::ranges::sort(wanted);
+    const std::string pattern = " (an? [a-z]+), (an? [a-z]+) and (an? [a-z]+)";
+    Strings expected;
+    for (int i = 1; i <= 3; ++i) expected.push_back(matches(sample.question, ":" + pattern, i).at(0));
+    std::ranges::sort(expected);
     int64_t label = 0, solutions = 0, solution = 0;
-    for (const std::string& said : matches(sample.context, "recommends" + things)) {
+    for (const std::string& advice : matches(sample.context, "recommends" + pattern)) {
       Strings named;
-      for (int i = 1; i <= 3; ++i) named.push_back(matches(said, things, i).at(0));
+      for (int i = 1; i <= 3; ++i) named.push_back(matches(advice, pattern, i).at(0));
       std::ranges::sort(named);
       ++label;
-      if (named == wanted) ++solutions, solution = label;
+      if (named == expected) ++solutions, solution = label;
     }
     EXPECT_EQ(label, sample.details["answers"]);
     EXPECT_EQ(solutions, 1);
     EXPECT_EQ(value_of(*task, sample, " A" + std::to_string(solution)), 1);
-    EXPECT_TRUE(matches(text_at(sample, sample.evidence.at(0)), wanted[0]).size() == 1);
+    EXPECT_TRUE(matches(text_at(sample, sample.evidence.at(0)), expected[0]).size() == 1);
   }
 }
 
-TEST(BestAnswer, TheHighestLabelCountsAndElseTheFirstNumber) {
+TEST(BestAnswer, TheHighestLabelElseTheFirstNumberIsScored) {
   const auto task = task_of("best_answer");
   Sample sample;
   sample.references = {"A12"};
-  for (const char* right : {"A12", "Answer A12.", "A1 or A12", "12", "number 12 of 13"}) {
-    EXPECT_EQ(value_of(*task, sample, right), 1) << right;
+  for (const char* correct : {"A12", "Answer A12.", "A1 or A12", "12", "number 12 of 13"}) {
+    EXPECT_EQ(value_of(*task, sample, correct), 1) << correct;
   }
   for (const char* wrong : {"A1", "A12 or A13", "A1 2", "A", "1 12", ""}) {
     EXPECT_EQ(value_of(*task, sample, wrong), 0) << wrong;
   }
 }
 
-TEST(BestAnswer, GuessingIsRightOnceInTheNumberOfAnswers) {
+TEST(BestAnswer, GuessingScoresOneOverTheAnswers) {
   const auto task = task_of("best_answer");
   Rng rng(8, "guess", 0, 0);
-  double right = 0;
+  double correct = 0;
   for (int64_t index = 0; index < 300; ++index) {
     const Sample sample = task->make(bytes_input(), 1024, index);
     ASSERT_EQ(sample.details["answers"], 8);
-    right += value_of(*task, sample, "A" + std::to_string(1 + rng.below(8)));
+    correct += value_of(*task, sample, "A" + std::to_string(1 + rng.below(8)));
   }
-  expect_chance(right, 300, 1.0 / 8);
+  expect_chance(correct, 300, 1.0 / 8);
 }
 
-TEST(Reorder, EventsSortedByTheirYearsAreTheReference) {
+TEST(Reorder, EventsSortedByYearAreTheReference) {
   const auto task = task_of("reorder:events=6");
   for (int64_t index = 0; index < 20; ++index) {
     const Sample sample = task->make(bytes_input(), 3000, index);
@@ -257,7 +258,7 @@ TEST(Reorder, EventsSortedByTheirYearsAreTheReference) {
   }
 }
 
-TEST(Reorder, DeviationsAreZeroForTheOrderAndKnownForItsReverse) {
+TEST(Reorder, DeviationsAreZeroForTheOrderAndMaximalForNonPermutations) {
   const auto task = task_of("reorder");
   Sample sample;
   sample.details["order"] = {2, 1, 4, 3};

@@ -1,4 +1,4 @@
-// Articles and their topics: told apart here by the words that articles of other samples use.
+// Articles and their topics, recognised by words that articles of other samples use.
 #include <algorithm>
 #include <map>
 
@@ -8,7 +8,7 @@
 namespace fathom::eval {
 namespace {
 
-/// Words of each article, by its number.
+/// Returns the words of each article by its number.
 std::map<std::string, Strings> articles_of(const Sample& sample) {
   const std::string article = "Article ([0-9a-f]{6}):([^\n]*)";
   const Strings ids = matches(sample.context, article, 1), texts = matches(sample.context, article, 2);
@@ -17,27 +17,27 @@ std::map<std::string, Strings> articles_of(const Sample& sample) {
   return articles;
 }
 
-std::string asked_topic(const Sample& sample) {
+std::string queried_topic(const Sample& sample) {
   return joined(groups(sample.question, "on the topic ([a-z]+)\\?"), "");
 }
 
-/// How often articles on each topic use a word, by the references of other samples.
-using Usage = std::map<std::string, std::map<std::string, double>>;
-Usage learn() {
-  Usage usage;
+/// How often articles on each topic use a word, learned from the references of other samples.
+using TopicUsage = std::map<std::string, std::map<std::string, double>>;
+TopicUsage learn() {
+  TopicUsage usage;
   const auto task = task_of("same_topic");
   for (int64_t index = 1000; index < 1100; ++index) {
     const Sample sample = task->make(bytes_input(), 1500, index);
     for (const auto& [id, words] : articles_of(sample)) {
       if (sample.references[0].find(id) == std::string::npos) continue;
-      for (const std::string& word : words) ++usage[word][asked_topic(sample)];
+      for (const std::string& word : words) ++usage[word][queried_topic(sample)];
     }
   }
   return usage;
 }
 
 std::string topic_by_words(const Strings& words) {
-  static const Usage usage = learn();
+  static const TopicUsage usage = learn();
   std::map<std::string, double> votes;
   for (const std::string& word : words) {
     const auto known = usage.find(word);
@@ -46,7 +46,7 @@ std::string topic_by_words(const Strings& words) {
   return std::ranges::max_element(votes, {}, [](const auto& vote) { return vote.second; })->first;
 }
 
-TEST(Topics, WordsTellTheAnswerOfEveryQuestion) {
+TEST(Topics, WordsDetermineTheAnswerOfEveryQuestion) {
   for (const std::string name : {"topic_of", "same_topic", "count_topic"}) {
     const auto task = task_of(name);
     for (int64_t index = 0; index < 8; ++index) {
@@ -55,7 +55,7 @@ TEST(Topics, WordsTellTheAnswerOfEveryQuestion) {
       std::string answer;
       for (const auto& [id, words] : articles_of(sample)) {
         const bool named = Strings{id} == groups(sample.question, "article ([0-9a-f]{6})");
-        if (named || topic_by_words(words) == asked_topic(sample)) found.push_back(id), answer += id + " ";
+        if (named || topic_by_words(words) == queried_topic(sample)) found.push_back(id), answer += id + " ";
         if (named) answer = topic_by_words(words);
       }
       if (name == "count_topic") answer = std::to_string(found.size());
@@ -84,7 +84,7 @@ TEST(Topics, SetsAreScoredByF1AndTopicsByTheFirstNamed) {
   EXPECT_EQ(value_of(*task_of("count_topic"), sample, "13"), 0);
 }
 
-TEST(Topics, GuessingATopicIsRightOnceInTenAndACountOnceInSix) {
+TEST(Topics, GuessingATopicScoresOneInTenAndACountOneInSix) {
   Rng rng(4, "guess", 0, 0);
   const std::string names[] = {"sailing",   "cooking", "music",   "farming", "medicine",
                                "astronomy", "law",     "weaving", "chess",   "mining"};

@@ -1,6 +1,6 @@
 #pragma once
 
-// GCC 12 with sanitizers takes members of std::regex for uninitialised.
+// GCC 12 with sanitizers reports members of std::regex as uninitialised.
 #pragma GCC diagnostic push
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
@@ -13,12 +13,12 @@
 #include <string>
 #include <vector>
 
-// To read prompts without the code that made them.
+// Helpers that read prompts independently of the code that made them.
 namespace fathom::eval {
 
 using Strings = std::vector<std::string>;
 
-/// Of each place where `pattern` is found, a group of it (0: the whole).
+/// Returns a group (0: the whole match) of each match of `pattern`.
 inline Strings matches(const std::string& text, const std::string& pattern, int group = 0) {
   const std::regex regex(pattern);
   Strings found;
@@ -26,7 +26,7 @@ inline Strings matches(const std::string& text, const std::string& pattern, int 
     found.push_back((*at)[group]);
   return found;
 }
-/// The groups of the first place; empty if there is none.
+/// Returns the groups of the first match; empty without a match.
 inline Strings groups(const std::string& text, const std::string& pattern) {
   std::smatch match;
   Strings found;

@@ -1,11 +1,11 @@
-// The charts. Each takes the width it has and returns an element.
+// The charts. Each function takes the available width and returns an element.
 
-// The values of one method: [length, summary] where there is one.
+// The values of one method: [length, summary] for each length with a summary.
 function values_of(subject, model, method) {
   return order.lengths.map(length => [length, subject.at(model, length, method)]).filter(([, summary]) => summary);
 }
 
-// Labels at the ends of lines, moved apart; labels: [{y, method}].
+// Labels at the ends of lines, moved so that they do not overlap. labels: [{y, method}].
 function end_labels(labels, x, area, most) {
   const kLine = 14;
   labels.sort((a, b) => a.y - b.y);
@@ -18,11 +18,11 @@ function end_labels(labels, x, area, most) {
       ({y, method}) => series(
           method,
           shape(
-              "text", {x, y: y + 4, class: method === yardstick ? "strong" : null},
+              "text", {x, y: y + 4, class: method === baseline ? "strong" : null},
               cut(short_name(method), most))));
 }
 
-// Score against length, a line for each method; with `labelled` the lines carry their names if there is room.
+// Score by length, a line for each method. labelled: lines have labels if there is enough space.
 function curve_chart(width, subject, model, methods, labelled) {
   const lines =
       methods.map(method => ({method, values: values_of(subject, model, method)})).filter(l => l.values.length > 0);
@@ -39,21 +39,21 @@ function curve_chart(width, subject, model, methods, labelled) {
       plane(
           area, {at: x, ticks: lengths, text: format_length, title: labelled ? "tokens" : null},
           {at: y, ticks, text: t => tick_text(t, ticks), title: axis_title(subject)}));
-  // The yardstick is drawn last, over the others.
-  for (const {method, values} of [...lines].sort((a, b) => (a.method === yardstick) - (b.method === yardstick))) {
+  // The baseline is drawn last, above the others.
+  for (const {method, values} of [...lines].sort((a, b) => (a.method === baseline) - (b.method === baseline))) {
     const points = values.map(([length, s]) => [x(length), y(s.score)]);
     const edge = [
       ...values.map(([length, s]) => [x(length), y(high_of(s))]),
       ...values.map(([length, s]) => [x(length), y(low_of(s))]).reverse()
     ];
-    const banded = lines.length <= 5 || method === yardstick;  // more would hide each other
+    const banded = lines.length <= 5 || method === baseline;  // more bands would cover each other
     svg.append(series(
         method, banded && shape("path", {class: "band", d: "M" + edge.map(p => p.join(" ")).join("L") + "Z"}),
         line(method, points),
         values.map(
             ([length, s], i) => mark(
                 method, ...points[i],
-                method === yardstick              ? 4 :
+                method === baseline               ? 4 :
                     labelled || lines.length <= 8 ? 3.5 :
                                                     2,
                 tip_of(`${short_name(method)}, ${subject.title}, ${format_length(length)} tokens`, s)))));
@@ -66,7 +66,7 @@ function curve_chart(width, subject, model, methods, labelled) {
   return svg;
 }
 
-// One length only: a row for each method, its score and interval.
+// For a single length: a row for each method with its score and interval.
 function interval_chart(width, subject, model, methods, labelled) {
   const length = order.lengths[0], kRow = 20;
   const rows = methods.map(method => ({method, summary: subject.at(model, length, method)})).filter(r => r.summary);
@@ -84,7 +84,7 @@ function interval_chart(width, subject, model, methods, labelled) {
     svg.append(series(
         method,
         shape(
-            "text", {x: 0, y: y + 4, class: method === yardstick ? "strong" : null},
+            "text", {x: 0, y: y + 4, class: method === baseline ? "strong" : null},
             cut(short_name(method), Math.floor(names / 6.4))),
         shape("line", {class: "line", x1: x(low_of(summary)), x2: x(high_of(summary)), y1: y, y2: y}),
         mark(method, x(summary.score), y, 4, tip_of(`${short_name(method)}, ${subject.title}`, summary))));
@@ -92,7 +92,7 @@ function interval_chart(width, subject, model, methods, labelled) {
   return svg;
 }
 
-// Depth against length for one method: a table, so that it can be read aloud, copied and printed.
+// Score by depth and length for one method: a table, so that screen readers, copying and printing work.
 // cells: of one model and task; rows: [from, to] of the depths.
 function depth_map(cells, rows, lengths, method) {
   const found = new Map(cells.filter(c => c.method === method).map(c => [key_of(c.from, c.length), c]));
@@ -123,8 +123,8 @@ function depth_map(cells, rows, lengths, method) {
           rows.map(r => element("tr", {}, element("th", {scope: "row"}, name(r)), lengths.map(l => cell(r, l))))));
 }
 
-// The points that no other beats in one respect without losing in the other, best x first.
-// points: {x, y}; more: the larger x the better; higher: the larger y the better.
+// Returns the Pareto front, best x first: points for which no other point is better in both coordinates.
+// points: {x, y}; more: larger x is better; higher: larger y is better.
 function pareto_front(points, more, higher) {
   const better_x = (a, b) => more ? b.x - a.x : a.x - b.x;
   const better_y = (a, b) => higher ? b.y - a.y : a.y - b.y;
@@ -135,8 +135,8 @@ function pareto_front(points, more, higher) {
   return front;
 }
 
-// Places names beside their points where they touch neither a point nor another name;
-// names: [{x, y, text, room}], room being a point's radius.
+// Positions names next to their points where they overlap neither a point nor another name; omits the others.
+// names: [{x, y, text, room}]; room: the radius of the point.
 function placed_names(names, points, area) {
   const kCharacter = 6.6;  // pixels, at most
   const taken =
@@ -158,12 +158,12 @@ function placed_names(names, points, area) {
   return placed;
 }
 
-// Quality against a cost. cost: {field, title, more, format, binary}.
+// Score by cost. cost: {field, title, more, format, binary}.
 function cost_chart(width, subject, model, length, methods, cost) {
   const points = methods.map(method => ({method, summary: subject.at(model, length, method)}))
                      .filter(p => p.summary && p.summary[cost.field] > 0)
                      .map(p => ({...p, x: p.summary[cost.field], y: p.summary.score}));
-  if (points.length === 0) return element("p", {class: "note"}, "Not measured for this choice.");
+  if (points.length === 0) return element("p", {class: "note"}, "Not measured for this selection.");
   const height = 330, area = {left: 44, right: width - 14, top: 24, bottom: height - 40};
   const range = [Math.min(...points.map(p => p.x)) / 1.25, Math.max(...points.map(p => p.x)) * 1.25];
   const [low, high] = value_range(subject, points.map(p => p.summary), false), ticks = linear_ticks(low, high, 5);
@@ -192,13 +192,13 @@ function cost_chart(width, subject, model, length, methods, cost) {
         mark(
             p.method, x(p.x), y(p.y), 5,
             tip_of(
-                `${short_name(p.method)}, ${subject.title}${front.includes(p) ? "\non the front" : ""}`,
+                `${short_name(p.method)}, ${subject.title}${front.includes(p) ? "\non the Pareto front" : ""}`,
                 p.summary))));
   }
   return svg;
 }
 
-// Each task by how much of the text its evidence is, and how far that is spread; the area is the number of spans.
+// Tasks by the share of the text that is evidence and its spread; the area is the number of spans.
 function taxonomy_chart(width, tasks) {
   const height = 300, area = {left: 44, right: width - 14, top: 24, bottom: height - 40};
   const scopes = tasks.map(t => t.scope).filter(scope => scope > 0);
@@ -209,7 +209,7 @@ function taxonomy_chart(width, tasks) {
   const svg = chart(
       width, height, "Tasks by scope and spread of their evidence",
       plane(
-          area, {at: x, ticks: tenfold, text: t => `${t * 100} %`, title: "scope: evidence, share of the text"},
+          area, {at: x, ticks: tenfold, text: t => `${t * 100} %`, title: "scope: evidence as a share of the text"},
           {at: y, ticks, text: t => tick_text(t, ticks), title: "spread of the evidence"}));
   const dots = tasks.map(t => ({
                            task: t,

@@ -1,9 +1,9 @@
 "use strict";
-// What the run found, how to look it up, and how numbers are written.
+// The data of the run, functions to look it up, and number formats.
 
 const run = JSON.parse(document.getElementById("data").textContent);
 const order = run.order;
-const yardstick = order.methods[0];
+const baseline = order.methods[0];
 const kNothing = "–";
 
 function is_number(value) {
@@ -29,7 +29,7 @@ const means = new Map(run.means.map(m => [key_of(m.model, m.measure, m.higher_is
 const ruler_means = new Map(run.ruler.means.map(m => [key_of(m.model, m.length, m.method), m]));
 const effective_lengths = new Map(run.ruler.effective_lengths.map(e => [key_of(e.model, e.method), e.length]));
 
-// A subject is what a chart is about: one task, or the mean of all tasks of one measure.
+// A subject of a chart is one task, or the mean of all tasks of one measure.
 function task_subject(task) {
   const facts = task_facts.get(task) ?? {};
   const measure = typeof facts.measure === "string" ? facts.measure : "score";
@@ -71,7 +71,7 @@ function mean_subjects() {
 
 const all_means = mean_subjects();
 const all_tasks = order.tasks.map(task_subject);
-// A mean of one task would only repeat it.
+// The mean of a single task is omitted; it equals the task.
 const all_subjects = [...all_means.filter(s => s.tasks > 1), ...all_tasks];
 
 function axis_title(subject) {
@@ -86,11 +86,11 @@ function high_of(summary) {
   return is_number(summary.high) ? summary.high : summary.score;
 }
 
-function are_apart(a, b) {
+function are_disjoint(a, b) {
   return high_of(a) < low_of(b) || high_of(b) < low_of(a);
 }
 
-// Methods are known by what they have not in common: "window:window=64" where all begin with "attend=".
+// Removes the common prefix of all methods: "window:window=64" if all begin with "attend=".
 const method_prefix = (() => {
   const prefix = (order.methods[0] ?? "").match(/^[a-z]+=/)?.[0] ?? "";
   return order.methods.every(m => m.startsWith(prefix) && m.length > prefix.length) ? prefix : "";
@@ -100,14 +100,14 @@ function short_name(method) {
   return method.slice(method_prefix.length) || "method";
 }
 
-// Without its middle, if it is too long: methods differ at both ends.
+// Removes the middle of a text that is too long; methods differ at both ends.
 function cut(text, most) {
   if (text.length <= most) return text;
   const head = Math.ceil(most * 0.6);
   return text.slice(0, head) + "…" + text.slice(head + 1 - most);
 }
 
-// Three digits, without zeros at the end.
+// Three significant digits without trailing zeros.
 function three_digits(value) {
   const digits = value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2;
   return String(Number(value.toFixed(digits)));
@@ -154,7 +154,7 @@ function plural(count, noun) {
   return `${count} ${noun}${count === 1 ? "" : "s"}`;
 }
 
-// All that a summary says, for the box beside the pointer.
+// The text of the tooltip of a summary.
 function tip_of(title, summary) {
   const lines = [title, `${format_score(summary.score)}, 95 % interval ${format_interval(summary)}`];
   const fact = (name, text) => {

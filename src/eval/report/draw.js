@@ -1,4 +1,4 @@
-// Elements, scales, axes, the marks of methods, and the box beside the pointer.
+// Elements, scales, axes, the marks of methods, and the tooltip.
 
 const kSvg = document.getElementById("namespace").namespaceURI;
 
@@ -23,7 +23,7 @@ function shape(tag, attributes = {}, ...children) {
   return fill_node(document.createElementNS(kSvg, tag), attributes, children);
 }
 
-// A select with a label; nothing if there is no choice.
+// A select with a label, or null with fewer than two options.
 function choice(label, options, value, on_change) {
   if (options.length < 2) return null;
   const select = element(
@@ -32,7 +32,7 @@ function choice(label, options, value, on_change) {
   return element("label", {}, label, select);
 }
 
-// Boxes that hold a chart: how to draw it, and the width for which it was drawn.
+// For each box with a chart: the function that draws it and the width for which it was drawn.
 const drawings = new WeakMap();
 
 function draw_box(box, width) {
@@ -51,7 +51,7 @@ const width_observer = new ResizeObserver(entries => requestAnimationFrame(() =>
                                             }
                                           }));
 
-// A box with the chart that draw(width) makes, drawn again when its width changes.
+// A box with the chart draw(width), which is redrawn when the width changes.
 function chart_box(draw) {
   const box = element("div", {class: "chart"});
   drawings.set(box, {draw, width: 0});
@@ -59,8 +59,8 @@ function chart_box(draw) {
   return box;
 }
 
-// Puts figures into a part of the page that is being looked at: its charts are drawn at once, so that nothing
-// jumps.
+// Replaces figures in a visible part of the page. The charts are drawn immediately so that the page does not
+// scroll.
 function replace_figures(holder, figures) {
   holder.style.minHeight = `${holder.offsetHeight}px`;
   holder.replaceChildren(...figures);
@@ -101,7 +101,7 @@ function log_ticks(from, to, binary) {
   return ticks.filter((_, i) => i % stride === 0);
 }
 
-// A score's axis is 0 to 1; of other measures, what there is.
+// The range of an axis: 0 to 1 for scores if `whole` is set, else the range of the values.
 function value_range(subject, found, whole) {
   if (subject.higher && whole) return [0, 1];
   const low = Math.min(...found.map(low_of)), high = Math.max(...found.map(high_of));
@@ -115,7 +115,7 @@ function tick_text(value, ticks) {
       Math.min(4, Math.max(0, Math.ceil(-Math.log10(step) - 1e-9) + (String(step).includes("25") ? 1 : 0))));
 }
 
-// Labels that would touch the one before are left out; the last one stays.
+// Omits labels that would overlap the next one; the last label is kept.
 function thinned(ticks, at, room) {
   const kept = [];
   for (const tick of [...ticks].reverse()) {
@@ -124,7 +124,7 @@ function thinned(ticks, at, room) {
   return kept;
 }
 
-// The plane of a chart: area {left, right, top, bottom}; axes {at, ticks, text, title}.
+// Axes and grid of a chart. area: {left, right, top, bottom}; x, y: {at, ticks, text, title}.
 function plane(area, x, y) {
   const group = shape("g");
   for (const tick of y.ticks) {
@@ -155,8 +155,8 @@ const kMarks = [
 const kDashes = [null, "6 3", "2 3"];
 const kColours = 7;
 
-// How a method looks: the yardstick in ink, the others by colour, mark and dash.
-function look_of(method) {
+// The style of a method: the baseline in ink, the others by colour, mark and dash.
+function style_of(method) {
   const index = order.methods.indexOf(method) - 1;
   if (index < 0) return {colour: "var(--ink)", mark: kMarks[0], dash: null};
   return {
@@ -168,23 +168,23 @@ function look_of(method) {
 
 function series(method, ...children) {
   const group =
-      shape("g", {class: method === yardstick ? "series yardstick" : "series", "data-method": method}, ...children);
-  group.style.color = look_of(method).colour;
+      shape("g", {class: method === baseline ? "series baseline" : "series", "data-method": method}, ...children);
+  group.style.color = style_of(method).colour;
   return group;
 }
 
 function mark(method, x, y, radius, tip) {
   return shape(
-      "path", {class: "mark", d: look_of(method).mark(radius), transform: `translate(${x} ${y})`, "data-tip": tip});
+      "path", {class: "mark", d: style_of(method).mark(radius), transform: `translate(${x} ${y})`, "data-tip": tip});
 }
 
 function line(method, points) {
   return shape(
       "path",
-      {class: "line", d: "M" + points.map(p => p.join(" ")).join("L"), "stroke-dasharray": look_of(method).dash});
+      {class: "line", d: "M" + points.map(p => p.join(" ")).join("L"), "stroke-dasharray": style_of(method).dash});
 }
 
-// The short name, in pieces that may stand on different lines.
+// The short name with possible line breaks.
 function broken_name(method) {
   return short_name(method).split(/(?<=[,:])/).flatMap((part, i) => i > 0 ? [element("wbr"), part] : [part]);
 }
@@ -203,7 +203,7 @@ function chart(width, height, label, ...children) {
         height,
         role: "img",
         tabindex: 0,
-        "aria-label": `${label}. Arrow keys go through the values.`,
+        "aria-label": `${label}. Use the arrow keys to step through the values.`,
       },
       ...children);
 }

@@ -1,6 +1,6 @@
-// The sections that are read line by line: the table, the wrong answers, the facts of the run.
+// The sections with lists: the table, the wrong answers, the facts of the run.
 
-const kTableStep = 100;  // rows that a page shows at once, quick to lay out
+const kTableStep = 100;  // rows shown at once; more would slow down the layout
 
 const kTableColumns = [
   {title: "model", text: s => s.model, left: true, only: () => order.models.length > 1},
@@ -11,9 +11,9 @@ const kTableColumns = [
   {title: "score", text: s => format_score(s.score), value: s => s.score},
   {title: "95 % interval", text: format_interval, value: s => s.low, drawn: true},
   {
-    title: "difference",
+    title: "vs baseline",
     text: s => s,
-    value: s => s.score - (exact_of(s)?.score ?? NaN),
+    value: s => s.score - (baseline_of(s)?.score ?? NaN),
     changed: true,
     only: () => order.methods.length > 1
   },
@@ -35,19 +35,19 @@ function has_details(summary) {
   return summary.details && typeof summary.details === "object" && Object.keys(summary.details).length > 0;
 }
 
-function exact_of(summary) {
-  return summaries.get(key_of(summary.model, summary.task, summary.length, yardstick));
+function baseline_of(summary) {
+  return summaries.get(key_of(summary.model, summary.task, summary.length, baseline));
 }
 
-// A score with its interval between 0 and 1, and the yardstick's score as a tick.
+// A score and its interval between 0 and 1, with the baseline's score as a tick.
 function interval_picture(summary) {
   const facts = task_facts.get(summary.task);
   if (facts?.higher_is_better === false || !is_number(summary.low) || !is_number(summary.high)) return null;
-  const x = value => 3 + value * 42, exact = exact_of(summary);
+  const x = value => 3 + value * 42, base = baseline_of(summary);
   return shape(
       "svg", {class: "interval", width: 48, height: 10, "aria-hidden": "true"},
       shape("line", {class: "grid", x1: 3, x2: 45, y1: 5, y2: 5}),
-      exact && shape("line", {class: "axis", x1: x(exact.score), x2: x(exact.score), y1: 0, y2: 10}),
+      base && shape("line", {class: "axis", x1: x(base.score), x2: x(base.score), y1: 0, y2: 10}),
       series(
           summary.method, shape("line", {class: "line", x1: x(summary.low), x2: x(summary.high), y1: 5, y2: 5}),
           shape("circle", {class: "mark", cx: x(summary.score), cy: 5, r: 3})));
@@ -66,12 +66,12 @@ function details_cell(summary) {
 function table_cell(column, summary) {
   if (column.name) return method_head(summary.method);
   if (column.more) return details_cell(summary);
-  if (column.changed) return element("td", {}, change(summary, exact_of(summary)));
+  if (column.changed) return element("td", {}, change(summary, baseline_of(summary)));
   if (column.drawn) return element("td", {}, format_interval(summary), " ", interval_picture(summary));
   return element("td", {class: column.left ? "text" : null}, String(column.text(summary) ?? kNothing));
 }
 
-// By a column's value, what has none last; ties stay in the order of the run.
+// Sorts by a column's value; rows without a value are last, ties keep the order of the run.
 function sorted_by(rows, column, falling) {
   const value = column.value ?? column.text;
   return [...rows].sort((a, b) => {
@@ -91,7 +91,7 @@ function rows_in_order() {
       .filter(Boolean);
 }
 
-// Selects for what a list may be limited to; `limits` holds what is chosen, null for all.
+// Selects that filter a list. limits: the chosen value of each field, null for all.
 function limit_choices(limits, update) {
   const options = list => [{value: null, text: "all"}, ...list];
   const named = names => names.map(n => ({value: n, text: n}));
@@ -146,7 +146,7 @@ function make_table(section) {
     });
     body.replaceChildren(...rows.slice(0, most).map(
         s => element(
-            "tr", {class: s.method === yardstick ? "yardstick" : null}, columns.map(c => table_cell(c, s)))));
+            "tr", {class: s.method === baseline ? "baseline" : null}, columns.map(c => table_cell(c, s)))));
     more.hidden = rows.length <= most;
     more.textContent = `Show more (${most} of ${rows.length})`;
   };
@@ -165,8 +165,8 @@ function make_table(section) {
       more,
       element(
           "p", {class: "note"},
-          "The tick in an interval is the first method's score. Rates are tokens per second; keys: share of the keys",
-          " attended to; same answer and KL divergence (nats) compare with the first method."));
+          "The tick in an interval is the baseline's score. Rates are tokens per second. keys: share of the (query, key)",
+          " pairs that are attended. same answer and KL (divergence in nats) compare with the baseline."));
   return update;
 }
 
@@ -177,14 +177,14 @@ function answer_item(answer) {
     order.models.length > 1 && answer.model, answer.task, `${format_length(answer.length)} tokens`,
     short_name(answer.method ?? ""), `sample ${answer.sample ?? kNothing}`, `score ${format_score(answer.score, 2)}`
   ];
-  if (is_number(answer.yardstick_score) && answer.method !== yardstick)
-    head.push(`${short_name(yardstick)} ${format_score(answer.yardstick_score, 2)}`);
+  if (is_number(answer.baseline_score) && answer.method !== baseline)
+    head.push(`${short_name(baseline)} ${format_score(answer.baseline_score, 2)}`);
   const fact = (name, text) => [element("dt", {}, name), element("dd", {}, element("pre", {}, text))];
   const expected = items(answer.reference).join("\n");
   return element(
       "details", {class: "answer"}, element("summary", {}, head.filter(Boolean).join(" · ")),
       element(
-          "dl", {}, fact("answer", answer.answer || "(nothing)"), fact("expected", expected || "(nothing given)"),
+          "dl", {}, fact("answer", answer.answer || "(empty)"), fact("expected", expected || "(none)"),
           is_number(answer.depth) && fact("depth", format_share(answer.depth)),
           is_number(answer.prompt_tokens) && fact("prompt", `${answer.prompt_tokens} tokens`)));
 }
@@ -196,11 +196,11 @@ function make_answers(section) {
   let only_lost = false;
   const update = () => {
     const found =
-        shown.filter(a => within(a, limits) && (!only_lost || (a.yardstick_score === 1 && a.method !== yardstick)));
+        shown.filter(a => within(a, limits) && (!only_lost || (a.baseline_score === 1 && a.method !== baseline)));
     count.textContent =
-        `${Math.min(kMost, found.length)} of ${found.length} chosen here, worst first for each method; in all ${
-            total} answers have less than the full score.` +
-        (total > shown.length ? ` The page holds ${shown.length} of them, the record of the run all.` : "");
+        `Showing ${Math.min(kMost, found.length)} of ${found.length} selected answers, worst first for each method. ${
+            total} answers of the run are below the full score.` +
+        (total > shown.length ? ` The page contains ${shown.length} of them; the results file (--json) has all.` : "");
     list.replaceChildren(...found.slice(0, kMost).map(answer_item));
   };
   section.append(
@@ -215,7 +215,7 @@ function make_answers(section) {
                       update();
                     }
                   }),
-                  "only what the first method has right")),
+                  "only answers that the baseline has right")),
       count, list);
   return update;
 }
@@ -261,7 +261,7 @@ function make_details(section) {
     const size = is_number(bytes) ? [["size", format_bytes(bytes)]] : [];
     section.append(element("h3", {}, "Model"), fact_list([...Object.entries(rest), ...size]));
   }
-  section.append(element("h3", {}, "Circumstances"), fact_list([
+  section.append(element("h3", {}, "Environment"), fact_list([
                    ["date", format_date(run.created)], ["version", run.version], ["seed", run.seed],
                    ...Object.entries(run.machine ?? {}), ...Object.entries(run.settings ?? {})
                  ]));

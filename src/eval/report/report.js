@@ -1,4 +1,4 @@
-// The page: its sections, what is chosen in them, and the bar above them.
+// The page: its sections, the selections in them, and the bar above them.
 
 const state = {
   model: order.models[0] ?? "",
@@ -18,14 +18,14 @@ function method_head(method) {
   return element("th", {class: "name", scope: "row", title: method}, broken_name(method));
 }
 
-// A change against the yardstick, in words for those who do not see colour.
-function change(summary, exact) {
-  if (!exact || exact === summary) return null;
-  const away = are_apart(summary, exact);
+// The difference to the baseline. A star marks disjoint intervals for readers without colour vision.
+function change(summary, base) {
+  if (!base || base === summary) return null;
+  const disjoint = are_disjoint(summary, base);
   return element(
       "span",
-      {class: away ? "change apart" : "change", title: away ? "the intervals have nothing in common" : null},
-      `${format_change(summary.score - exact.score)}${away ? " *" : ""}`);
+      {class: disjoint ? "change disjoint" : "change", title: disjoint ? "the intervals do not overlap" : null},
+      `${format_change(summary.score - base.score)}${disjoint ? " *" : ""}`);
 }
 
 function write_heading() {
@@ -50,36 +50,36 @@ function format_date(text) {
   return typeof text === "string" ? text.replace(/^(\d{4}-\d\d-\d\d)T(\d\d:\d\d).*Z$/, "$1 $2 UTC") : "";
 }
 
-// The finding: the means of each method at each length against the yardstick.
+// The summary: the means of each method at each length, compared with the baseline.
 
 function finding_sentence(subject, model) {
-  const length = order.lengths.filter(l => subject.at(model, l, yardstick)).pop();
+  const length = order.lengths.filter(l => subject.at(model, l, baseline)).pop();
   if (length === undefined) return null;
-  const exact = subject.at(model, length, yardstick);
+  const base = subject.at(model, length, baseline);
   const others = order.methods.slice(1)
                      .map(method => ({method, summary: subject.at(model, length, method)}))
                      .filter(o => o.summary);
   others.sort((a, b) => (subject.higher ? 1 : -1) * (b.summary.score - a.summary.score));
   const where = `${order.models.length > 1 ? model + ", " : ""}${format_length(length)} tokens: `;
   return element(
-      "p", {class: "lead"}, `${where}${short_name(yardstick)} has ${format_score(exact.score)}`,
-      subject.higher ? ". " : ` ${subject.measure}, lower is better. `, compared(others, exact));
+      "p", {class: "lead"}, `${where}${short_name(baseline)} scores ${format_score(base.score)}`,
+      subject.higher ? ". " : ` ${subject.measure} (lower is better). `, compared(others, base));
 }
 
 // others: [{method, summary}], best first.
-function compared(others, exact) {
-  const said = o => `${short_name(o.method)} (${format_score(o.summary.score)})`;
-  const alike = others.filter(o => !are_apart(o.summary, exact)).length;
+function compared(others, base) {
+  const label_of = o => `${short_name(o.method)} (${format_score(o.summary.score)})`;
+  const alike = others.filter(o => !are_disjoint(o.summary, base)).length;
   if (others.length === 0) return "";
   if (others.length === 1) {
-    return `${said(others[0])} ${alike ? "agrees" : "does not agree"} with it within the intervals.`;
+    return `The 95 % interval of ${label_of(others[0])} ${alike ? "overlaps" : "does not overlap"} the baseline's.`;
   }
-  const agree = `${alike || "None"} of ${others.length} other methods ${alike > 1 ? "agree" : "agrees"}`;
-  const ends = `the best is ${said(others[0])}, the last ${said(others[others.length - 1])}.`;
-  return `${agree} with it within the intervals; ${ends}`;
+  const agree = `${alike || "None"} of the ${others.length} other methods ${alike > 1 ? "have" : "has"} a 95 % interval`;
+  const ends = `The best is ${label_of(others[0])}, the worst ${label_of(others[others.length - 1])}.`;
+  return `${agree} that overlaps the baseline's. ${ends}`;
 }
 
-// rows: {model, method}; at: (row, length) → summary; last: further columns [{title, text: row → string}].
+// rows: {model, method}; at: (row, length) → summary; last: additional columns [{title, text: row → string}].
 function length_table(rows, at, last) {
   const columns = 1 + order.lengths.length + last.length, lines = [];
   let model = null;
@@ -90,12 +90,12 @@ function length_table(rows, at, last) {
           element("tr", {class: "model"}, element("th", {colspan: columns, scope: "rowgroup"}, model || kNothing)));
     }
     lines.push(element(
-        "tr", {class: row.method === yardstick ? "yardstick" : null}, method_head(row.method),
+        "tr", {class: row.method === baseline ? "baseline" : null}, method_head(row.method),
         order.lengths.map(length => {
           const summary = at(row, length);
           return element(
               "td", {title: summary ? tip_of(row.method, summary) : null}, format_score(summary?.score),
-              summary && change(summary, at({...row, method: yardstick}, length)));
+              summary && change(summary, at({...row, method: baseline}, length)));
         }),
         last.map(c => element("td", {}, c.text(row)))));
   }
@@ -149,8 +149,8 @@ function make_finding(section) {
   section.append(element(
       "p", {class: "note"},
       order.methods.length > 1 &&
-          "Below each score its difference to the first method; * where the 95 % intervals are apart. ",
-      `Keys attended, decoding speed and cache are those at ${format_length(longest)} tokens.`));
+          "Below each score: the difference to the baseline; * marks 95 % intervals that do not overlap. ",
+      `Keys attended, decoding speed and cache size are measured at ${format_length(longest)} tokens.`));
   if (has_ruler && !only_ruler) {
     const at = (row, length) => ruler_means.get(key_of(row.model, length, row.method));
     section.append(
@@ -160,7 +160,7 @@ function make_finding(section) {
   if (has_ruler)
     section.append(element(
         "p", {class: "note"},
-        "Effective length: the largest at which the mean of RULER's tasks is at least 0.856."));
+        "Effective length: the largest length at which the mean of RULER's tasks is at least 0.856."));
   return () => {};
 }
 
@@ -175,18 +175,18 @@ function make_curves(section) {
   section.append(
       large,
       element(
-          "p", {class: "note"}, "Bands and bars are 95 % intervals; with many methods only the first has a band."),
+          "p", {class: "note"}, "Bands and bars are 95 % intervals; with more than five methods only the baseline has a band."),
       small);
   const figure = (subject, labelled) => element(
       "figure", {},
       element("figcaption", {title: task_facts.get(subject.title)?.summary}, element("b", {}, subject.title)),
       chart_box(width => draw(width, subject, state.model, shown_methods(), labelled)));
   return () => {
-    const there =
+    const available =
         all_subjects.filter(s => order.lengths.some(l => order.methods.some(m => s.at(state.model, l, m))));
-    const first = there.filter(s => s.key.startsWith("mean")).length || (there.length === 1 ? 1 : 0);
-    replace_figures(large, there.slice(0, first).map(s => figure(s, true)));
-    replace_figures(small, there.slice(first).map(s => figure(s, false)));
+    const first = available.filter(s => s.key.startsWith("mean")).length || (available.length === 1 ? 1 : 0);
+    replace_figures(large, available.slice(0, first).map(s => figure(s, true)));
+    replace_figures(small, available.slice(first).map(s => figure(s, false)));
   };
 }
 
@@ -227,7 +227,7 @@ function make_depths(section) {
               }),
           tasks.length === 1 && element("span", {class: "muted"}, task),
           element(
-              "span", {class: "scale", role: "img", "aria-label": "Scale from score 0, pale, to 1, strong"}, "0",
+              "span", {class: "scale", role: "img", "aria-label": "Colour scale from score 0 (pale) to 1 (strong)"}, "0",
               [0, 0.25, 0.5, 0.75, 1].map(shade), "1")),
       maps);
   return update;
@@ -244,7 +244,7 @@ function make_costs(section) {
       format: format_size,
       binary: false
     },
-    {field: "cache_bytes", title: "memory of the cache", more: false, format: format_bytes, binary: true},
+    {field: "cache_bytes", title: "cache memory", more: false, format: format_bytes, binary: true},
   ].filter(cost => [...summaries.values()].some(s => s[cost.field] > 0));
   if (costs.length === 0) return null;
   let subject = all_subjects[0], length = order.lengths[order.lengths.length - 1];
@@ -265,15 +265,16 @@ function make_costs(section) {
                 update();
               }),
           choice(
-              "Of", all_subjects.map(s => ({value: s, text: s.title})), subject,
+              "Score", all_subjects.map(s => ({value: s, text: s.title})), subject,
               value => {
                 subject = value;
                 update();
               })),
       pair,
       element(
-          "p", {class: "note"}, "The dashed front joins the methods that no other one beats in both. ",
-          "Of means, speed and memory are medians over the tasks."));
+          "p", {class: "note"},
+          "The dashed line is the Pareto front: methods for which no other method is better in both score and cost. ",
+          "For means over tasks, speed and memory are medians."));
   return update;
 }
 
@@ -281,22 +282,22 @@ function make_costs(section) {
 
 function make_tasks(section) {
   const described = [...task_facts.values()];
-  const placed = described.filter(t => is_number(t.scope)), said = described.filter(t => t.summary);
-  if (placed.length + said.length === 0) return null;
+  const placed = described.filter(t => is_number(t.scope)), summarised = described.filter(t => t.summary);
+  if (placed.length + summarised.length === 0) return null;
   if (placed.length > 0) {
     section.append(
         element(
             "p", {class: "note"},
-            "How much of the text an answer rests on, and how far that is scattered: together they say more about ",
-            "difficulty than length alone. The area of a dot is the number of separate spans."),
+            "The share of the text on which an answer depends (scope) and how scattered it is (spread) together indicate ",
+            "difficulty better than length alone. The area of a dot is the number of separate spans."),
         element("figure", {}, chart_box(width => taxonomy_chart(Math.min(width, 760), placed))));
   }
-  if (said.length > 0) {
+  if (summarised.length > 0) {
     section.append(element(
-        "details", {}, element("summary", {}, "What each task asks"),
+        "details", {}, element("summary", {}, "Task descriptions"),
         element(
             "dl", {class: "facts"},
-            said.map(t => [element("dt", {}, t.name), element("dd", {}, String(t.summary))]))));
+            summarised.map(t => [element("dt", {}, t.name), element("dd", {}, String(t.summary))]))));
   }
   return () => {};
 }
@@ -340,7 +341,7 @@ function make_controls(update) {
       chips.prepend(
           element("button", {class: "all", type: "button", onclick: () => set_shown(order.methods)}, "All"),
           element(
-              "button", {class: "all", type: "button", onclick: () => set_shown([yardstick])}, "Only the first"));
+              "button", {class: "all", type: "button", onclick: () => set_shown([baseline])}, "Only the baseline"));
     }
   }
   const models = choice("Model", order.models.map(m => ({value: m, text: m || kNothing})), state.model, value => {

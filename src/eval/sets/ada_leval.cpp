@@ -11,11 +11,11 @@ constexpr int64_t kReserve = 64;
 constexpr const char* kLengths[] = {"1k", "2k", "4k", "6k", "8k", "12k", "16k", "32k", "64k", "128k"};
 
 SetSource source() {
-  return {"ada_leval", "textsort_<length>.json and stackselect_<length>.json, as textsort_2k.json,",
+  return {"ada_leval", "textsort_<length>.json or stackselect_<length>.json, such as textsort_2k.json,",
           "Ada-LEval (github.com/open-compass/Ada-LEval)"};
 }
 
-/// TSort: the whole prompt is in the record; the answer is a list of four numbers, or its text.
+/// TSort: the record contains the whole prompt; the answer is a list of four numbers, as an array or as text.
 Sample read_sort(const SetRecord& record) {
   const Json* answer = record.find("answer");
   if (answer == nullptr) record.fail_at("answer", "is missing, expected a permutation of 1 to 4");
@@ -30,7 +30,7 @@ Sample read_sort(const SetRecord& record) {
   return sample;
 }
 
-/// BestAnswer: a question and answers A1, A2, …
+/// BestAnswer: a question and its answers A1, A2, …
 Sample read_select(const SetRecord& record) {
   const std::vector<std::string> answers = record.texts("all_answers");
   const std::string& gold = record.text("answer");

@@ -12,7 +12,7 @@ constexpr int64_t kReserve = 16384;
 
 struct HelloTask {
   const char* name;
-  double words;  // at least; 1000 where the set only asks for long texts
+  double words;  // required words; 1000 where the set only requires a long text
 };
 
 constexpr HelloTask kTasks[] = {
@@ -28,16 +28,16 @@ constexpr HelloTask kTasks[] = {
 };
 
 SetSource source() {
-  return {"hellobench", "<task>.jsonl, as open_ended_qa.jsonl,", "HelloBench (github.com/Quehry/HelloBench)"};
+  return {"hellobench", "<task>.jsonl, such as open_ended_qa.jsonl,", "HelloBench (github.com/Quehry/HelloBench)"};
 }
 
-/// Not HelloEval, which needs a judge: long enough and not repeating itself.
-SetTask::Scorer scorer(double wanted) {
-  return [wanted](const Sample&, const Answer& answer) {
+/// Scores length and repetition. HelloEval, the score of the set, needs a judge and is not computed.
+SetTask::Scorer scorer(double expected) {
+  return [expected](const Sample&, const Answer& answer) {
     const auto words = static_cast<double>(count_words(answer.text));
     const double repeated = repetition(answer.text);
     Score score;
-    score.value = length_score(wanted, std::min(words, wanted)) * (1 - repeated);
+    score.value = length_score(expected, std::min(words, expected)) * (1 - repeated);
     score.details["words"] = words;
     score.details["repetition"] = repeated;
     score.details["ends_sentence"] = ends_sentence(answer.text) ? 1 : 0;
@@ -49,7 +49,7 @@ SetTask::Scorer scorer(double wanted) {
 
 MethodInfo hellobench_info() {
   return {.name = "hellobench",
-          .summary = "HelloBench's prompts for long texts; scores their length and repetition, without a judge",
+          .summary = "HelloBench's prompts for long texts; scores length and repetition, without a judge",
           .paper = "HelloBench: Evaluating Long Text Generation Capabilities of Large Language Models, 2024",
           .needs = "files of the set",
           .parameters = set_parameters(source())};

@@ -57,11 +57,11 @@ constexpr InfiniteTask kTasks[] = {
 };
 
 SetSource source() {
-  return {"infinitebench", "<task>.jsonl, as passkey.jsonl,",
+  return {"infinitebench", "<task>.jsonl, such as passkey.jsonl,",
           "InfiniteBench (Hugging Face: xinrongzhang2022/InfiniteBench)"};
 }
 
-/// A list of integers, or a list with one such list, as text.
+/// Returns the answer, a list of integers or a list with one such list, as text.
 std::vector<std::string> integer_list(const SetRecord& record) {
   const Json* list = record.find("answer");
   if (list != nullptr && list->is_array() && list->size() == 1 && (*list)[0].is_array()) list = &(*list)[0];
@@ -74,39 +74,39 @@ std::vector<std::string> integer_list(const SetRecord& record) {
   return {"[" + text + "]"};
 }
 
-/// Sets options, letter and reference: the answer is an option, alone or followed by its letter.
-void read_choice(const SetRecord& record, std::map<std::string, std::string>& slots, Sample& sample) {
+/// Sets the options, letter and reference. The answer is an option, alone or followed by its letter.
+void read_choice(const SetRecord& record, std::map<std::string, std::string>& values, Sample& sample) {
   constexpr std::string_view kLetters = "ABCD";
   const std::vector<std::string> options = record.texts("options");
   if (options.size() != kLetters.size()) {
     record.fail_at("options", concat("expected 4 of them, found ", options.size()));
   }
-  for (size_t i = 0; i < options.size(); ++i) slots[std::string{kLetters[i]}] = options[i];
+  for (size_t i = 0; i < options.size(); ++i) values[std::string{kLetters[i]}] = options[i];
   const std::vector<std::string> answer = record.texts("answer");
-  size_t right = std::ranges::find(options, answer.front()) - options.begin();
-  if (answer.size() == 2 && answer[1].size() == 1) right = std::min(kLetters.find(answer[1]), options.size());
-  if (right == options.size()) record.fail_at("answer", "is none of the options: " + quote(answer.front()));
-  sample.references = {std::string{kLetters[right]} + ". " + options[right]};
-  sample.details["letter"] = std::string{kLetters[right]};
-  sample.details["option"] = options[right];
+  size_t correct = std::ranges::find(options, answer.front()) - options.begin();
+  if (answer.size() == 2 && answer[1].size() == 1) correct = std::min(kLetters.find(answer[1]), options.size());
+  if (correct == options.size()) record.fail_at("answer", "is none of the options: " + quote(answer.front()));
+  sample.references = {std::string{kLetters[correct]} + ". " + options[correct]};
+  sample.details["letter"] = std::string{kLetters[correct]};
+  sample.details["option"] = options[correct];
 }
 
 Sample read_sample(const SetRecord& record, const InfiniteTask& task, const PromptForm& form) {
   const std::string_view name = task.name;
   Sample sample = published_sample(task.reserve, {}, record.number());
-  std::map<std::string, std::string> slots{
+  std::map<std::string, std::string> values{
       {"context", record.text(record.find("context") == nullptr && record.find("content") ? "content" : "context")},
       {"input", record.text_or("input", "")}};
   if (name == "longbook_choice_eng" || name == "code_debug") {
-    read_choice(record, slots, sample);
+    read_choice(record, values, sample);
   } else if (name == "math_calc") {
     sample.references = integer_list(record);
   } else {
     sample.references = record.texts("answer");
-    const bool one = name != "longbook_sum_eng" && !name.starts_with("longbook_qa");
-    if (one) sample.references.resize(1);
+    const bool single = name != "longbook_sum_eng" && !name.starts_with("longbook_qa");
+    if (single) sample.references.resize(1);
   }
-  form.fill(slots, sample);
+  form.fill(values, sample);
   sample.lead = task.lead;
   if (!sample.lead.empty()) sample.question += "\n\n";
   return sample;

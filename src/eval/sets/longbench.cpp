@@ -47,7 +47,7 @@ struct LongBenchTask {
   int64_t reserve;
   const char* prompt;
   bool chat = true;
-  bool first_line = false;  // only the first line of the answer counts
+  bool first_line = false;  // only the first line of the answer is scored
 };
 
 constexpr LongBenchTask kTasks[] = {
@@ -75,38 +75,38 @@ constexpr LongBenchTask kTasks[] = {
 };
 
 SetSource source() {
-  return {"longbench", "<task>.jsonl or <task>_e.jsonl, as hotpotqa.jsonl,",
+  return {"longbench", "<task>.jsonl or <task>_e.jsonl, such as hotpotqa.jsonl,",
           "LongBench (Hugging Face: THUDM/LongBench)"};
 }
 
-/// Prompts and caps: the published files where they are found, else ours.
+/// Prompts and maximum tokens of answers: from the published files if they are found, else built in.
 struct LongBenchConfig {
   std::map<std::string, std::string> prompts, caps;
   std::string where = "LongBench's own prompts";
 };
 
 LongBenchConfig read_config(const Values& values) {
-  std::vector<fs::path> places;
+  std::vector<fs::path> folders;
   if (values.has("config")) {
-    places = {values.string("config")};
+    folders = {values.string("config")};
   } else {
     const fs::path path = values.string("path");
     const fs::path folder = is_file(path.string()) ? path.parent_path() : path;
-    places = {folder, folder / "config", folder / ".." / "config"};
+    folders = {folder, folder / "config", folder / ".." / "config"};
   }
   LongBenchConfig config;
-  for (const fs::path& place : places) {
-    if (!is_file((place / "dataset2prompt.json").string())) continue;
-    config.where = (place / "dataset2prompt.json").string();
+  for (const fs::path& candidate : folders) {
+    if (!is_file((candidate / "dataset2prompt.json").string())) continue;
+    config.where = (candidate / "dataset2prompt.json").string();
     config.prompts = read_string_map(config.where);
-    if (is_file((place / "dataset2maxlen.json").string())) {
-      config.caps = read_string_map((place / "dataset2maxlen.json").string());
+    if (is_file((candidate / "dataset2maxlen.json").string())) {
+      config.caps = read_string_map((candidate / "dataset2maxlen.json").string());
     }
     return config;
   }
   if (values.has("config")) {
     fail("longbench: config=", values.string("config"),
-         ": holds no dataset2prompt.json, as in config/ of LongBench");
+         ": contains no dataset2prompt.json; expected the folder config/ of LongBench");
   }
   return config;
 }
@@ -118,12 +118,13 @@ int64_t cap_of(const LongBenchTask& task, const LongBenchConfig& config) {
   int64_t cap = 0;
   const auto read = std::from_chars(text.data(), text.data() + text.size(), cap);
   if (read.ec != std::errc() || read.ptr != text.data() + text.size() || cap < 1) {
-    fail("dataset2maxlen.json: field ", quote(task.name), ": expected a number of tokens, found ", quote(text));
+    fail("dataset2maxlen.json: field ", quote(task.name), ": expected a number of tokens of at least 1, found ",
+         quote(text));
   }
   return cap;
 }
 
-/// "0-4k", "4-8k", "8k+", as LongBench-E reports.
+/// Returns the length bucket of LongBench-E: "0-4k", "4-8k" or "8k+".
 const char* bucket(int64_t words) { return words < 4000 ? "0-4k" : words < 8000 ? "4-8k" : "8k+"; }
 
 SetTask::Scorer scorer(const LongBenchTask& task) {
@@ -158,11 +159,11 @@ MethodInfo longbench_info() {
                   .paper = "LongBench: A Bilingual, Multitask Benchmark for Long Context Understanding, 2023",
                   .needs = "files of the set",
                   .parameters = set_parameters(source())};
-  info.parameters.push_back({.name = "config",
-                             .type = Parameter::Type::kString,
-                             .summary =
-                                 "folder with dataset2prompt.json and dataset2maxlen.json, if not beside the "
-                                 "data; without them the prompts are ours"});
+  info.parameters.push_back(
+      {.name = "config",
+       .type = Parameter::Type::kString,
+       .summary = "folder with LongBench's prompts (dataset2prompt.json, dataset2maxlen.json); default: next "
+                  "to the data; without these files, Fathom's own prompts"});
   return info;
 }
 
@@ -179,8 +180,8 @@ TaskList make_longbench(const Values& values) {
     const auto* known = std::ranges::find_if(kTasks, [&](const LongBenchTask& task) {
       return file.name == task.name || file.name == std::string(task.name) + "_e";
     });
-    const auto given = config.prompts.find(known->name);
-    const PromptForm form(given == config.prompts.end() ? known->prompt : given->second, config.where,
+    const auto published = config.prompts.find(known->name);
+    const PromptForm form(published == config.prompts.end() ? known->prompt : published->second, config.where,
                           {"context", "input"}, "context");
     const int64_t reserve = cap_of(*known, config);
     auto task = std::make_shared<SetTask>("longbench/" + file.name, scorer(*known));

@@ -24,11 +24,11 @@ Sample read_sample(const SetRecord& record, const PromptForm& form) {
     record.fail_at("answer", "expected A, B, C or D, found " + quote(letter));
   }
   Sample sample = published_sample(kReserve, {"The correct answer is (" + letter + ")"}, record.number());
-  std::map<std::string, std::string> slots;
+  std::map<std::string, std::string> values;
   for (const char* field : {"context", "question", "choice_A", "choice_B", "choice_C", "choice_D"}) {
-    slots[field] = record.text(field);
+    values[field] = record.text(field);
   }
-  form.fill(slots, sample);
+  form.fill(values, sample);
   auto& kinds = sample.details["kinds"] = Json::array();
   for (const char* field : {"difficulty", "length"}) {
     if (record.find(field) != nullptr) kinds.push_back(record.text(field));

@@ -13,28 +13,28 @@ namespace fathom::eval {
 namespace {
 
 namespace fs = std::filesystem;
-using Slots = std::map<std::string, std::string>;
+using PlaceholderValues = std::map<std::string, std::string>;
 
-constexpr const char* kTravels = "travel_planning_all";
+constexpr const char* kTravelFile = "travel_planning_all";
 
-/// Where a set's files lie and how they are read.
-struct Place {
+/// A set and its file.
+struct ProcedureFile {
   std::string set;   // "countdown_2k"
   std::string kind;  // "countdown"
-  fs::path folder;   // of the file
-  std::string file;
+  fs::path folder;   // folder of the file
+  std::string path;
 };
 
-struct Kind {
+struct ProcedureKind {
   const char* name;
-  std::vector<std::string> files;  // tiers, each a file; of travel_planning one for both
-  std::vector<std::string> slots;
-  const char* document;  // the slot behind which the question begins
+  std::vector<std::string> files;  // tiers, one file each; travel_planning has one file for both tiers
+  std::vector<std::string> placeholders;
+  const char* document;  // the placeholder after which the question begins
   const char* prompt;
 };
 
-const std::vector<Kind>& kinds() {
-  static const std::vector<Kind> all{
+const std::vector<ProcedureKind>& kinds() {
+  static const std::vector<ProcedureKind> all{
       {"path_traversal",
        {"0.5k", "2k", "8k"},
        {"city_context", "src_city", "dst_city"},
@@ -83,16 +83,17 @@ const std::vector<Kind>& kinds() {
 }
 
 SetSource source() {
-  return {"longproc", "<task>/<task>_<tier>.json, as countdown/countdown_0.5k.json,",
-          "LongProc (data/ of github.com/princeton-pli/LongProc)"};
+  return {"longproc", "<task>/<task>_<tier>.json, such as countdown/countdown_0.5k.json,",
+          "LongProc (github.com/princeton-pli/LongProc, data/)"};
 }
 
-/// Most tokens of an answer.
+/// Returns the maximum number of tokens of an answer.
 int64_t reserve_of(std::string_view set) {
   return set.ends_with("_0.5k") ? 1024 : set.ends_with("_2k") ? 3072 : 9216;
 }
 
-/// The published prompt, a block in prompts.yaml below "USER_PROMPT: |-"; empty if there is no such file.
+/// Returns the published prompt, a block in prompts.yaml below "USER_PROMPT: |-", or an empty text without such a
+/// file.
 std::string published_prompt(const fs::path& folder) {
   const fs::path file = folder / "prompts.yaml";
   if (!is_file(file.string())) return {};
@@ -127,7 +128,7 @@ std::vector<int64_t> integers(const SetRecord& record, const char* field, const 
   return all;
 }
 
-/// "a**b**c".
+/// Splits "a**b**c".
 std::vector<std::string> split_stars(std::string_view text) {
   std::vector<std::string> parts;
   for (size_t begin = 0; begin <= text.size();) {
@@ -138,16 +139,16 @@ std::vector<std::string> split_stars(std::string_view text) {
   return parts;
 }
 
-/// Reads one kind's record: its slots, reference and what its score needs.
-struct Reader {
-  void (*read)(const SetRecord& record, const Place& place, Slots& slots, Sample& sample);
+/// Reads the records of one kind (placeholder values, reference and data for scoring) and scores answers.
+struct ProcedureReader {
+  void (*read)(const SetRecord& record, const ProcedureFile& file, PlaceholderValues& values, Sample& sample);
   Score (*score)(const Sample& sample, const Answer& answer);
 };
 
-void read_path(const SetRecord& record, const Place&, Slots& slots, Sample& sample) {
+void read_path(const SetRecord& record, const ProcedureFile&, PlaceholderValues& values, Sample& sample) {
   const std::vector<std::string> cities = record.texts("question_repr");
   if (cities.size() != 2) record.fail_at("question_repr", concat("expected 2 cities, found ", cities.size()));
-  slots = {{"city_context", record.text("context_nl")}, {"src_city", cities[0]}, {"dst_city", cities[1]}};
+  values = {{"city_context", record.text("context_nl")}, {"src_city", cities[0]}, {"dst_city", cities[1]}};
   sample.references = {concat("<Route>\n", trim(record.text("answer_nl")), "\n</Route>")};
 }
 
@@ -155,14 +156,14 @@ Score score_path_sample(const Sample& sample, const Answer& answer) {
   return as_score(score_path(answer.text, between_tags(sample.references.front(), "Route")));
 }
 
-void read_countdown(const SetRecord& record, const Place&, Slots& slots, Sample& sample) {
+void read_countdown(const SetRecord& record, const ProcedureFile&, PlaceholderValues& values, Sample& sample) {
   const std::vector<std::string> numbers = record.texts("nums");
   sample.details["nums"] = integers(record, "nums", numbers);
   sample.details["target"] = record.integer("target");
-  slots = {{"nums", "[" + comma_list(numbers) + "]"}, {"target", std::to_string(record.integer("target"))}};
+  values = {{"nums", "[" + comma_list(numbers) + "]"}, {"target", std::to_string(record.integer("target"))}};
   constexpr std::string_view kOpen = "<Search Procedure>";
   constexpr std::string_view kClose = "</Search Procedure>\n";
-  std::string trace = record.text("demonstration");  // the prompt has another header
+  std::string trace = record.text("demonstration");  // the prompt uses another header
   if (const size_t at = trace.find(kOpen); at != std::string::npos) {
     trace.replace(at, kOpen.size(), "# Search Procedure");
   }
@@ -175,8 +176,8 @@ Score score_countdown_sample(const Sample& sample, const Answer& answer) {
                                   sample.details["target"].get<int64_t>(), sample.references.front()));
 }
 
-void read_tracking(const SetRecord& record, const Place&, Slots& slots, Sample& sample) {
-  for (const char* field : {"story_components", "story", "question"}) slots[field] = record.text(field);
+void read_tracking(const SetRecord& record, const ProcedureFile&, PlaceholderValues& values, Sample& sample) {
+  for (const char* field : {"story_components", "story", "question"}) values[field] = record.text(field);
   sample.references = {record.text("solution")};
 }
 
@@ -184,15 +185,15 @@ Score score_tracking_sample(const Sample& sample, const Answer& answer) {
   return as_score(score_tracking(answer.text, sample.references.front()));
 }
 
-void read_table(const SetRecord& record, const Place& place, Slots& slots, Sample& sample) {
+void read_table(const SetRecord& record, const ProcedureFile& file, PlaceholderValues& values, Sample& sample) {
   for (const char* field : {"task_topic", "task_description", "filtering_instruction", "tsv_header"}) {
-    slots[field] = record.text(field);
+    values[field] = record.text(field);
   }
   const fs::path page = fs::path(record.text("html_path")).lexically_normal();
   if (page.empty() || page.is_absolute() || page.begin()->string() == "..") {
     record.fail_at("html_path", "expected a file below the set's folder, found " + quote(page.string()));
   }
-  slots["html_str"] = read_text_file((place.folder / page).string());
+  values["html_str"] = read_text_file((file.folder / page).string());
   sample.references = {"```tsv\n" + record.text("gt") + "\n```"};
 }
 
@@ -203,7 +204,7 @@ Score score_table_sample(const Sample& sample, const Answer& answer) {
   return as_score(score_table(answer.text, table));
 }
 
-/// The plan, which stands below a line of introduction.
+/// Returns the plan, which follows a line of introduction.
 std::string plan_of(const SetRecord& record) {
   const std::string& text = record.text("ground_truth_plan");
   const size_t begin = text.find("\n\n");
@@ -211,8 +212,8 @@ std::string plan_of(const SetRecord& record) {
                 "\n</Plan>");
 }
 
-void read_travel(const SetRecord& record, const Place&, Slots& slots, Sample& sample) {
-  slots["problem"] = record.text("disambig_question_text");
+void read_travel(const SetRecord& record, const ProcedureFile&, PlaceholderValues& values, Sample& sample) {
+  values["problem"] = record.text("disambig_question_text");
   const std::vector<std::string> cities = split_stars(record.text("ground_truth_cities"));
   const auto days = integers(record, "ground_truth_durations", split_stars(record.text("ground_truth_durations")));
   if (cities.empty() || cities.size() != days.size()) {
@@ -228,121 +229,123 @@ Score score_travel_sample(const Sample& sample, const Answer& answer) {
                                sample.details["days"].get<std::vector<int64_t>>()));
 }
 
-Reader reader_of(std::string_view kind) {
+ProcedureReader reader_of(std::string_view kind) {
   if (kind == "path_traversal") return {read_path, score_path_sample};
   if (kind == "countdown") return {read_countdown, score_countdown_sample};
   if (kind == "tom_tracking") return {read_tracking, score_tracking_sample};
-  return kind == "html_to_tsv" ? Reader{read_table, score_table_sample} : Reader{read_travel, score_travel_sample};
+  return kind == "html_to_tsv" ? ProcedureReader{read_table, score_table_sample}
+                               : ProcedureReader{read_travel, score_travel_sample};
 }
 
-/// Whether a travel record belongs to the tier: they share a file.
-bool in_tier(const SetRecord& record, const Place& place) {
-  if (place.kind != "travel_planning") return true;
+/// Returns whether a record belongs to the tier; the two tiers of travel_planning share a file.
+bool in_tier(const SetRecord& record, const ProcedureFile& file) {
+  if (file.kind != "travel_planning") return true;
   const int64_t tokens = record.integer("estimated_output_tokens");
-  return place.set.ends_with("_2k") ? tokens < 2048 : tokens >= 4096 && tokens < 8192;
+  return file.set.ends_with("_2k") ? tokens < 2048 : tokens >= 4096 && tokens < 8192;
 }
 
-std::string travel_examples(const Place& place) {
-  const fs::path file = place.folder / "travel_planning_icl_examples.json";
+std::string travel_examples(const ProcedureFile& file) {
+  const fs::path path = file.folder / "travel_planning_icl_examples.json";
   std::string examples;
-  read_records(file.string(), [&](const SetRecord& record) {
+  read_records(path.string(), [&](const SetRecord& record) {
     examples += (examples.empty() ? "" : "\n\n") + std::string("# Example\n") +
                 record.text("disambig_question_text") + "\n\n" + plan_of(record);
   });
   return examples;
 }
 
-/// Samples with their slots, before the prompts are made.
-struct Draft {
-  Slots slots;
+/// A sample and its placeholder values, before the prompt is made.
+struct DraftSample {
+  PlaceholderValues values;
   Sample sample;
 };
 
-/// Countdown's examples are the first two other problems of the file, for the published ones come with no trace.
-std::string countdown_examples(const std::vector<Draft>& drafts, size_t index) {
+/// Returns two other problems of the file as examples, because the published examples have no trace.
+std::string countdown_examples(const std::vector<DraftSample>& drafts, size_t index) {
   std::string examples;
   int shown = 0;
   for (size_t i = 0; i < drafts.size() && shown < 2; ++i) {
     if (i == index) continue;
     examples +=
-        concat(shown++ ? "\n\n" : "", "# Example\nNumbers: ", drafts[i].slots.at("nums"),
-               "\nTarget: ", drafts[i].slots.at("target"), "\n\n", trim(drafts[i].sample.references.front()));
+        concat(shown++ ? "\n\n" : "", "# Example\nNumbers: ", drafts[i].values.at("nums"),
+               "\nTarget: ", drafts[i].values.at("target"), "\n\n", trim(drafts[i].sample.references.front()));
   }
   return examples;
 }
 
-/// Null if the file has none of travel_planning's tier.
-std::shared_ptr<const Task> read_set(const Place& place, const Kind& kind) {
-  const Reader reader = reader_of(place.kind);
-  std::vector<Draft> drafts;
-  read_records(place.file, [&](const SetRecord& record) {
-    if (!in_tier(record, place)) return;
-    Draft draft{{}, published_sample(reserve_of(place.set), {}, record.number())};
-    reader.read(record, place, draft.slots, draft.sample);
+/// Returns null if the file contains no record of the tier of travel_planning.
+std::shared_ptr<const Task> read_set(const ProcedureFile& file, const ProcedureKind& kind) {
+  const ProcedureReader reader = reader_of(file.kind);
+  std::vector<DraftSample> drafts;
+  read_records(file.path, [&](const SetRecord& record) {
+    if (!in_tier(record, file)) return;
+    DraftSample draft{{}, published_sample(reserve_of(file.set), {}, record.number())};
+    reader.read(record, file, draft.values, draft.sample);
     drafts.push_back(std::move(draft));
   });
-  if (drafts.empty() && place.kind == "travel_planning") return nullptr;
-  // The published prompt for travels shows the search of its examples, which the files do not have.
-  const std::string published = place.kind == "travel_planning" ? "" : published_prompt(place.folder);
-  const PromptForm form(published.empty() ? kind.prompt : published, "longproc: " + place.kind, kind.slots,
+  if (drafts.empty() && file.kind == "travel_planning") return nullptr;
+  // The published prompt of travel_planning shows the search of its examples, which the files do not contain.
+  const std::string published = file.kind == "travel_planning" ? "" : published_prompt(file.folder);
+  const PromptForm form(published.empty() ? kind.prompt : published, "longproc: " + file.kind, kind.placeholders,
                         kind.document);
-  auto task = std::make_shared<SetTask>("longproc/" + place.set, reader.score);
-  const std::string travels = place.kind == "travel_planning" ? travel_examples(place) : "";
+  auto task = std::make_shared<SetTask>("longproc/" + file.set, reader.score);
+  const std::string travel_demonstration = file.kind == "travel_planning" ? travel_examples(file) : "";
   for (size_t i = 0; i < drafts.size(); ++i) {
-    Slots slots = drafts[i].slots;
-    if (place.kind == "countdown") slots["demonstration"] = countdown_examples(drafts, i);
-    if (place.kind == "travel_planning") slots["demonstration"] = travels;
+    PlaceholderValues values = drafts[i].values;
+    if (file.kind == "countdown") values["demonstration"] = countdown_examples(drafts, i);
+    if (file.kind == "travel_planning") values["demonstration"] = travel_demonstration;
     Sample sample = drafts[i].sample;
-    form.fill(slots, sample);
+    form.fill(values, sample);
     task->add(std::move(sample));
   }
-  task->finish(place.file);
+  task->finish(file.path);
   return task;
 }
 
-/// Throws Error (usage) if pseudo_to_code is asked for.
-void refuse_programs(const Values& values) {
+/// Throws Error (usage) if pseudo_to_code is requested.
+void reject_programs(const Values& values) {
   const bool set = values.has("set") && values.string("set").find("pseudo_to_code") != std::string::npos;
   const bool file =
       values.has("path") && fs::path(values.string("path")).stem().string().starts_with("pseudo_to_code");
   if (!set && !file) return;
   fail_usage(
-      "longproc: pseudo_to_code is scored by running the programs answered, for which a sandboxed compiler is "
-      "needed: there is none here; the other sets are read");
+      "longproc: pseudo_to_code is scored by running the generated programs, which needs a sandboxed compiler "
+      "that Fathom does not have; use the other sets");
 }
 
 }  // namespace
 
 MethodInfo longproc_info() {
   return {.name = "longproc",
-          .summary = "LongProc: long answers that follow a procedure; all but pseudo_to_code",
+          .summary = "LongProc: long answers that follow a procedure; all tasks but pseudo_to_code",
           .paper = "LongProc: Benchmarking Long-Context Language Models on Long Procedural Generation, 2025",
           .needs = "files of the set",
           .parameters = set_parameters(source())};
 }
 
 TaskList make_longproc(const Values& values) {
-  refuse_programs(values);
+  reject_programs(values);
   std::vector<std::string> names;
   std::vector<std::string> below;
-  for (const Kind& kind : kinds()) {
+  for (const ProcedureKind& kind : kinds()) {
     for (const std::string& file : kind.files) names.push_back(concat(kind.name, "_", file));
     below.emplace_back(kind.name);
     below.push_back(std::string("data/") + kind.name);
   }
   TaskList tasks;
   for (const SetFile& file : find_set_files(values, source(), names, {".json"}, below)) {
-    const Kind& kind = *std::ranges::find_if(kinds(), [&](const Kind& k) { return file.name.starts_with(k.name); });
+    const ProcedureKind& kind =
+        *std::ranges::find_if(kinds(), [&](const ProcedureKind& k) { return file.name.starts_with(k.name); });
     const fs::path folder = fs::path(file.path).parent_path();
     std::vector<std::string> sets{file.name};
-    if (file.name == kTravels) sets = {"travel_planning_2k", "travel_planning_8k"};
+    if (file.name == kTravelFile) sets = {"travel_planning_2k", "travel_planning_8k"};
     bool any = false;
     for (const std::string& set : sets) {
       auto task = read_set({set, kind.name, folder, file.path}, kind);
       any |= task != nullptr;
       if (task) tasks.push_back(std::move(task));
     }
-    if (!any) fail(file.path, ": holds no records with estimated_output_tokens below 2048, or from 4096 to 8191");
+    if (!any) fail(file.path, ": contains no records with estimated_output_tokens below 2048 or from 4096 to 8191");
   }
   return tasks;
 }

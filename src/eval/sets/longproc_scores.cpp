@@ -21,16 +21,16 @@ std::vector<std::string_view> lines_of(std::string_view text) {
 }
 
 std::optional<int64_t> integer(std::string_view text) {
-  constexpr size_t kMostDigits = 9;  // products fit
+  constexpr size_t kMaxDigits = 9;  // products fit into 64 bits
   text = trim(text);
   int64_t value = 0;
-  if (text.size() > kMostDigits) return std::nullopt;
+  if (text.size() > kMaxDigits) return std::nullopt;
   const auto read = std::from_chars(text.data(), text.data() + text.size(), value);
   if (text.empty() || read.ec != std::errc() || read.ptr != text.data() + text.size()) return std::nullopt;
   return value;
 }
 
-/// "a op b = c" that is right.
+/// A correct equation "a op b = c".
 struct Equation {
   int64_t a, b, result;
 };
@@ -45,12 +45,12 @@ std::optional<Equation> equation(std::string_view line) {
   const auto b = integer(left.substr(sign + 1));
   const auto c = integer(line.substr(equals + 1));
   if (!a || !b || !c) return std::nullopt;
-  bool right = false;
-  if (left[sign] == '+') right = *a + *b == *c;
-  if (left[sign] == '-') right = *a - *b == *c;
-  if (left[sign] == '*') right = *a * *b == *c;
-  if (left[sign] == '/') right = *b != 0 && *b * *c == *a;
-  if (!right) return std::nullopt;
+  bool correct = false;
+  if (left[sign] == '+') correct = *a + *b == *c;
+  if (left[sign] == '-') correct = *a - *b == *c;
+  if (left[sign] == '*') correct = *a * *b == *c;
+  if (left[sign] == '/') correct = *b != 0 && *b * *c == *a;
+  if (!correct) return std::nullopt;
   return Equation{*a, *b, *c};
 }
 
@@ -70,7 +70,7 @@ bool solves(std::string_view solution, std::vector<int64_t> numbers, int64_t tar
   return numbers.front() == target;
 }
 
-/// The lines of the search in a countdown answer; empty if it shows none.
+/// Returns the lines of the search in a countdown answer; empty if there are none.
 std::vector<std::string_view> search_lines(std::string_view text) {
   constexpr std::string_view kHeader = "# Search Procedure";
   const size_t header = text.rfind(kHeader);
@@ -79,19 +79,21 @@ std::vector<std::string_view> search_lines(std::string_view text) {
   return lines_of(trim(text.substr(0, text.find("Now we have found the target"))));
 }
 
-bool same_step(std::string_view answered, std::string_view wanted) {
-  if (answered == wanted) return true;
-  if (wanted.find("|- Try") == std::string_view::npos) return false;
-  const auto drops = [](std::string_view line) { return line.find("drop this branch") != std::string_view::npos; };
-  return answered.substr(0, answered.find('=')) == wanted.substr(0, wanted.find('=')) &&
-         drops(answered) == drops(wanted);
+bool same_step(std::string_view answered, std::string_view expected) {
+  if (answered == expected) return true;
+  if (expected.find("|- Try") == std::string_view::npos) return false;
+  const auto is_dropped = [](std::string_view line) {
+    return line.find("drop this branch") != std::string_view::npos;
+  };
+  return answered.substr(0, answered.find('=')) == expected.substr(0, expected.find('=')) &&
+         is_dropped(answered) == is_dropped(expected);
 }
 
-/// Lines that begin with '-', made comparable; those of which nothing is left are passed over.
+/// Returns the lines that begin with '-' in normalised form, without those that become empty.
 std::vector<std::string> beliefs(std::string_view text) {
-  static const std::set<std::string_view> kFilling{"a",    "an",     "the",    "on",      "in",       "at",
-                                                   "step", "thinks", "think",  "is",      "are",      "of",
-                                                   "know", "knows",  "belief", "believe", "believes", "location"};
+  static const std::set<std::string_view> kFillerWords{
+      "a",  "an",  "the", "on",   "in",    "at",     "step",    "thinks",   "think",
+      "is", "are", "of",  "know", "knows", "belief", "believe", "believes", "location"};
   std::vector<std::string> all;
   for (std::string_view line : lines_of(text)) {
     line = trim(line);
@@ -100,14 +102,14 @@ std::vector<std::string> beliefs(std::string_view text) {
     for (size_t at = plain.find("’"); at != std::string::npos; at = plain.find("’")) plain.erase(at, 3);
     std::string belief;
     for (const std::string_view word : split_words(plain)) {
-      if (!kFilling.contains(word)) belief.append(word).append(" ");
+      if (!kFillerWords.contains(word)) belief.append(word).append(" ");
     }
     if (!belief.empty()) all.push_back(std::move(belief));
   }
   return all;
 }
 
-/// The word that `text` begins with.
+/// Returns the word at the beginning of `text`.
 std::string_view first_word(std::string_view text) {
   size_t length = 0;
   for (const std::string_view c : characters(text)) {
@@ -117,7 +119,7 @@ std::string_view first_word(std::string_view text) {
   return text.substr(0, length);
 }
 
-/// "Day 5: … from Helsinki to Barcelona": the last such of a line.
+/// The last "Day 5: … from Helsinki to Barcelona" of a line.
 struct Flight {
   int64_t day;
   std::string_view from, to;
@@ -140,7 +142,7 @@ std::optional<Flight> flight_of(std::string_view line) {
   return std::nullopt;
 }
 
-/// The day after the first "3-7" of a line.
+/// Returns the last day of the first range such as "3-7" of a line.
 std::optional<int64_t> last_day_of(std::string_view line) {
   const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
   for (size_t dash = line.find('-'); dash < line.size(); dash = line.find('-', dash + 1)) {
@@ -156,7 +158,7 @@ struct Stay {
   int64_t days;
 };
 
-/// Cities in order: a stay lasts from one flight to the next, both days included.
+/// Returns the stays in order. A stay lasts from the day of one flight to the day of the next, both included.
 std::vector<Stay> stays_of(std::string_view plan) {
   std::vector<Flight> flights;
   std::optional<int64_t> last;
@@ -177,10 +179,10 @@ std::vector<Stay> stays_of(std::string_view plan) {
   return stays;
 }
 
-using Row = std::vector<std::string>;
+using TsvRow = std::vector<std::string>;
 
-Row cells_of(std::string_view line) {
-  Row row;
+TsvRow cells_of(std::string_view line) {
+  TsvRow row;
   for (size_t begin = 0; begin <= line.size();) {
     const size_t end = std::min(line.find('\t', begin), line.size());
     std::string cell = normalize_english(line.substr(begin, end - begin));
@@ -191,13 +193,14 @@ Row cells_of(std::string_view line) {
   return row;
 }
 
-/// The rows below the header; one with too many or few cells has "N/A" in all, and the last is left out for it.
-std::vector<Row> rows_of(std::string_view table) {
+/// Returns the rows below the header. A row with a wrong number of cells gets "N/A" in all cells; if it is the last
+/// row, it is left out.
+std::vector<TsvRow> rows_of(std::string_view table) {
   const std::vector<std::string_view> lines = lines_of(trim(table));
   const size_t columns = cells_of(lines.front()).size();
-  std::vector<Row> rows;
+  std::vector<TsvRow> rows;
   for (size_t i = 1; i < lines.size(); ++i) {
-    Row row = cells_of(lines[i]);
+    TsvRow row = cells_of(lines[i]);
     if (row.size() == columns) {
       rows.push_back(std::move(row));
     } else if (i + 1 < lines.size()) {
@@ -224,44 +227,47 @@ ProcedureScore score_path(std::string_view answer, std::string_view route) {
   if (given.empty()) return {};
   if (given == trim(route)) return {1, 1};
   const std::vector<std::string_view> answered = lines_of(given);
-  const std::vector<std::string_view> wanted = lines_of(trim(route));
-  size_t right = 0;
-  while (right < answered.size() && right < wanted.size() && answered[right] == wanted[right]) ++right;
-  const bool stops_right = right == std::min(answered.size(), wanted.size());
-  return {0, share(stops_right ? right : right + 1, wanted.size())};
+  const std::vector<std::string_view> expected = lines_of(trim(route));
+  size_t correct = 0;
+  while (correct < answered.size() && correct < expected.size() && answered[correct] == expected[correct])
+    ++correct;
+  const bool ends_early = correct == std::min(answered.size(), expected.size());
+  return {0, share(ends_early ? correct : correct + 1, expected.size())};
 }
 
 ProcedureScore score_countdown(std::string_view answer, std::vector<int64_t> numbers, int64_t target,
                                std::string_view procedure) {
   if (solves(between_tags(answer, "Solution"), std::move(numbers), target)) return {1, 1};
   const std::vector<std::string_view> answered = search_lines(answer);
-  const std::vector<std::string_view> wanted = search_lines(procedure);
-  if (answered.empty() || wanted.size() < 2 || answered.front() != wanted.front()) return {};
-  size_t right = 1;
-  while (right < answered.size() && right < wanted.size() && same_step(answered[right], wanted[right])) ++right;
-  return {0, share(right - 1, wanted.size() - 1)};
+  const std::vector<std::string_view> expected = search_lines(procedure);
+  if (answered.empty() || expected.size() < 2 || answered.front() != expected.front()) return {};
+  size_t correct = 1;
+  while (correct < answered.size() && correct < expected.size() && same_step(answered[correct], expected[correct]))
+    ++correct;
+  return {0, share(correct - 1, expected.size() - 1)};
 }
 
 ProcedureScore score_tracking(std::string_view answer, std::string_view trace) {
   const std::vector<std::string> answered = beliefs(answer);
-  const std::vector<std::string> wanted = beliefs(trace);
-  if (wanted.empty()) return {};
-  if (answered == wanted) return {1, 1};
-  size_t right = 0;
-  while (right < answered.size() && right < wanted.size() && answered[right] == wanted[right]) ++right;
-  return {0, share(right, wanted.size())};
+  const std::vector<std::string> expected = beliefs(trace);
+  if (expected.empty()) return {};
+  if (answered == expected) return {1, 1};
+  size_t correct = 0;
+  while (correct < answered.size() && correct < expected.size() && answered[correct] == expected[correct])
+    ++correct;
+  return {0, share(correct, expected.size())};
 }
 
 ProcedureScore score_travel(std::string_view answer, const std::vector<std::string>& cities,
                             const std::vector<int64_t>& days) {
   const std::vector<Stay> stays = stays_of(between_tags(answer, "Plan"));
   if (cities.empty() || cities.size() != days.size()) return {};
-  size_t right = 0;
-  while (right < stays.size() && right < cities.size() && stays[right].city == cities[right] &&
-         stays[right].days == days[right]) {
-    ++right;
+  size_t correct = 0;
+  while (correct < stays.size() && correct < cities.size() && stays[correct].city == cities[correct] &&
+         stays[correct].days == days[correct]) {
+    ++correct;
   }
-  return {right == cities.size() ? 1.0 : 0.0, share(right, cities.size())};
+  return {correct == cities.size() ? 1.0 : 0.0, share(correct, cities.size())};
 }
 
 ProcedureScore score_table(std::string_view answer, std::string_view table) {
@@ -270,15 +276,16 @@ ProcedureScore score_table(std::string_view answer, std::string_view table) {
     answer.remove_prefix(begin + kBlock.size());
     answer = answer.substr(0, answer.rfind("```"));
   }
-  const std::vector<Row> answered = rows_of(answer);
-  const std::vector<Row> wanted = rows_of(table);
-  const std::set<Row> answered_set(answered.begin(), answered.end());
-  const std::set<Row> wanted_set(wanted.begin(), wanted.end());
-  const auto right = std::ranges::count_if(answered, [&](const Row& row) { return wanted_set.contains(row); });
-  const auto found = std::ranges::count_if(wanted, [&](const Row& row) { return answered_set.contains(row); });
-  if (right == 0 || found == 0) return {};
-  const double precision = share(right, answered.size());
-  const double recall = share(found, wanted.size());
+  const std::vector<TsvRow> answered = rows_of(answer);
+  const std::vector<TsvRow> expected = rows_of(table);
+  const std::set<TsvRow> answered_set(answered.begin(), answered.end());
+  const std::set<TsvRow> expected_set(expected.begin(), expected.end());
+  const auto correct =
+      std::ranges::count_if(answered, [&](const TsvRow& row) { return expected_set.contains(row); });
+  const auto found = std::ranges::count_if(expected, [&](const TsvRow& row) { return answered_set.contains(row); });
+  if (correct == 0 || found == 0) return {};
+  const double precision = share(correct, answered.size());
+  const double recall = share(found, expected.size());
   return {2 * precision * recall / (precision + recall), recall};
 }
 

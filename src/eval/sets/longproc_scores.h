@@ -7,31 +7,34 @@
 
 namespace fathom::eval {
 
-// LongProc's rules (LongProc: Benchmarking Long-Context Language Models on Long Procedural Generation, 2025).
+// LongProc's scoring rules (LongProc: Benchmarking Long-Context Language Models on Long Procedural Generation,
+// 2025).
 
-/// accuracy: all is right, or F1 of rows; partial: how far the trace is right, or recall of rows.
+/// Scores of an answer. accuracy: 1 if everything is correct, else 0; for tables, F1 of the rows. partial: the
+/// share of the trace before the first error; for tables, recall of the rows.
 struct ProcedureScore {
   double accuracy = 0, partial = 0;
 };
 
-/// What stands between <tag> and </tag>, trimmed; empty without both.
+/// Returns the trimmed text between <tag> and </tag>; empty if one of them is missing.
 std::string_view between_tags(std::string_view text, std::string_view tag);
 
-/// The lines in <Route> tags are those of `route`. partial: (number of the first wrong line, from 1)/lines.
+/// accuracy: the lines in <Route> tags equal those of `route`. partial: (number of the first wrong line, from 1) /
+/// lines.
 ProcedureScore score_path(std::string_view answer, std::string_view route);
-/// The three equations in <Solution> tags use each number once and end with the target. partial: the lines behind
-/// "# Search Procedure" before the first wrong one; of a "Try" line what stands before '=' and whether the branch
-/// is dropped must be right.
+/// accuracy: the three equations in <Solution> tags use each number once and end with the target. partial: the
+/// share of the lines after "# Search Procedure" before the first wrong one. A "Try" line is correct if the text
+/// before '=' matches and both lines or neither drop the branch.
 ProcedureScore score_countdown(std::string_view answer, std::vector<int64_t> numbers, int64_t target,
                                std::string_view procedure);
-/// The lines that begin with '-' are those of `trace`, but for case, punctuation and filling words.
+/// Compares the lines that begin with '-' with those of `trace`, ignoring case, punctuation and filler words.
 ProcedureScore score_tracking(std::string_view answer, std::string_view trace);
-/// The plan in <Plan> tags visits the cities in order, each for its days. partial: the share of stays before the
-/// first wrong one (LongProc's own, of the search's lines, is not counted).
+/// accuracy: the plan in <Plan> tags visits the cities in order, each for its days. partial: the share of stays
+/// before the first wrong one (LongProc's own partial score, of the lines of the search, is not computed).
 ProcedureScore score_travel(std::string_view answer, const std::vector<std::string>& cities,
                             const std::vector<int64_t>& days);
-/// F1 of rows below the header, cells in lower case without punctuation, articles and spaces; of a row with too
-/// many or few cells none is right. The table may stand in a ```tsv block.
+/// accuracy: F1 of the rows below the header; cells are compared in lower case without punctuation, articles and
+/// spaces. A row with a wrong number of cells is wrong. The table may be in a ```tsv block.
 ProcedureScore score_table(std::string_view answer, std::string_view table);
 
 }  // namespace fathom::eval

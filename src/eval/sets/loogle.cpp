@@ -34,10 +34,10 @@ constexpr LoogleTask kTasks[] = {
 };
 
 SetSource source() {
-  return {"loogle", "<task>.jsonl, as shortdep_qa.jsonl,", "LooGLE (Hugging Face: bigainlco/LooGLE)"};
+  return {"loogle", "<task>.jsonl, such as shortdep_qa.jsonl,", "LooGLE (Hugging Face: bigainlco/LooGLE)"};
 }
 
-/// The names behind the masks; empty if `text` is no dict of strings.
+/// Returns the names of the masks, or an empty map if `text` is not a dict of strings.
 std::map<std::string, std::string> masks_of(std::string_view text) {
   const size_t begin = text.find('{');
   const size_t end = text.rfind('}');
@@ -49,7 +49,7 @@ std::map<std::string, std::string> masks_of(std::string_view text) {
       if (name.is_string()) masks[mask] = name.get<std::string>();
     }
   } catch (const Error&) {
-    return {};  // what cannot be read is wrong
+    return {};  // an unreadable answer is wrong
   }
   return masks;
 }
@@ -60,32 +60,31 @@ bool share_a_word(std::string_view a, std::string_view b) {
                              [&](std::string_view word) { return std::ranges::find(words, word) != words.end(); });
 }
 
-/// The share of masks whose names are right; in part: that share a word.
+/// Scores the share of masks with the correct name; "partial" counts names that share a word.
 Score score_cloze(const Sample& sample, const Answer& answer) {
-  const std::map<std::string, std::string> wanted = masks_of(sample.references.front());
-  const std::map<std::string, std::string> given = masks_of(answer.text);
+  const std::map<std::string, std::string> expected = masks_of(sample.references.front());
+  const std::map<std::string, std::string> answered = masks_of(answer.text);
   double exact = 0, partial = 0;
-  for (const auto& [mask, name] : wanted) {
-    const auto found = given.find(mask);
-    if (found == given.end()) continue;
+  for (const auto& [mask, name] : expected) {
+    const auto found = answered.find(mask);
+    if (found == answered.end()) continue;
     exact += found->second == name ? 1 : 0;
     partial += share_a_word(found->second, name) ? 1 : 0;
   }
-  const auto count = static_cast<double>(std::max<size_t>(1, wanted.size()));
+  const auto count = static_cast<double>(std::max<size_t>(1, expected.size()));
   return {exact / count, {{"partial", partial / count}}};
 }
 
-/// ROUGE-L recall; beside it the other overlaps, and for what is to be ordered the nearness of the order.
+/// Scores ROUGE-L recall. Details: the other overlaps and, for ordering questions, the order metric.
 Score score_text(const Sample& sample, const Answer& answer) {
   const std::string& reference = sample.references.front();
   const std::string& text = answer.text;
   const std::vector<std::string> tokens = plain_tokens(text);
-  const std::vector<std::vector<std::string>> wanted{plain_tokens(reference)};
+  const std::vector<std::vector<std::string>> expected{plain_tokens(reference)};
   Score score;
   score.value = rouge_l_sentences(text, reference).recall;
-  score.details["bleu_1"] = bleu(tokens, wanted, std::vector<double>{1});
-  score.details["bleu_4"] =
-      bleu(tokens, wanted, std::vector<double>{0, 0, 0, 1});  // of 4-grams alone, as LooGLE has it
+  score.details["bleu_1"] = bleu(tokens, expected, std::vector<double>{1});
+  score.details["bleu_4"] = bleu(tokens, expected, std::vector<double>{0, 0, 0, 1});  // 4-grams only, as in LooGLE
   score.details["rouge_1"] = rouge_n(text, reference, 1).recall;
   score.details["rouge_2"] = rouge_n(text, reference, 2).recall;
   if (sample.details.value("type", "") == "timeline_reorder") {
@@ -100,7 +99,7 @@ Sample summary_sample(const SetRecord& record, const PromptForm& form, int64_t r
   return sample;
 }
 
-/// The text of a field of one question; of a dict (the answers of a cloze) its JSON.
+/// Returns a field of one question as text; for a dict (answers of a cloze) its JSON.
 std::string question_field(const SetRecord& record, const Json& pair, const char* field) {
   const Json* found = pair.find(field);
   if (!found) record.fail_at("qa_pairs", concat("a question has no ", quote(field)));
@@ -128,12 +127,13 @@ void add_questions(const SetRecord& record, const PromptForm& form, int64_t rese
   }
 }
 
-/// The published prompts, if there are; config: a folder.
+/// Returns the published prompts from the folder config, or an empty map without it.
 std::map<std::string, std::string> published_prompts(const Values& values) {
   if (!values.has("config")) return {};
   const fs::path file = fs::path(values.string("config")) / "task2prompt.json";
   if (!is_file(file.string())) {
-    fail("loogle: config=", values.string("config"), ": holds no task2prompt.json, as in config/ of LooGLE");
+    fail("loogle: config=", values.string("config"),
+         ": contains no task2prompt.json; expected the folder config/ of LooGLE");
   }
   return read_string_map(file.string());
 }
@@ -142,13 +142,14 @@ std::map<std::string, std::string> published_prompts(const Values& values) {
 
 MethodInfo loogle_info() {
   MethodInfo info{.name = "loogle",
-                  .summary = "LooGLE: questions with near and far evidence, cloze and summaries",
+                  .summary = "LooGLE: questions with near and distant evidence, cloze tests and summaries",
                   .paper = "LooGLE: Can Long-Context Language Models Understand Long Contexts?, 2023",
                   .needs = "files of the set",
                   .parameters = set_parameters(source())};
-  info.parameters.push_back({.name = "config",
-                             .type = Parameter::Type::kString,
-                             .summary = "folder with task2prompt.json; without it the prompts are ours"});
+  info.parameters.push_back(
+      {.name = "config",
+       .type = Parameter::Type::kString,
+       .summary = "folder with LooGLE's prompts (task2prompt.json); default: Fathom's prompts"});
   return info;
 }
 
@@ -162,8 +163,8 @@ TaskList make_loogle(const Values& values) {
   for (const SetFile& file : files) {
     const auto* known =
         std::ranges::find_if(kTasks, [&](const LoogleTask& task) { return file.name == task.name; });
-    const auto given = prompts.find(file.name);
-    const PromptForm form(given == prompts.end() ? known->prompt : given->second, "loogle: " + file.name,
+    const auto published = prompts.find(file.name);
+    const PromptForm form(published == prompts.end() ? known->prompt : published->second, "loogle: " + file.name,
                           {"input", "Q"}, "input");
     const bool summary = file.name == "longdep_summarization";
     const bool cloze = file.name == "shortdep_cloze";

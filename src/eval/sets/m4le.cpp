@@ -14,7 +14,7 @@ struct M4leTask {
   const char* name;
   const char* metric;
   std::vector<std::string> stop{};
-  std::string reference_end{};  // the references, too, are cut before this
+  std::string reference_end{};  // references are also cut before this
 };
 
 const std::vector<M4leTask>& m4le_tasks() {
@@ -65,9 +65,9 @@ const std::vector<M4leTask>& m4le_tasks() {
   return tasks;
 }
 
-SetSource source() { return {"m4le", "<task>.jsonl, as hotpotqa.jsonl,", "M4LE (Hugging Face: wckwan/M4LE)"}; }
+SetSource source() { return {"m4le", "<task>.jsonl, such as hotpotqa.jsonl,", "M4LE (Hugging Face: wckwan/M4LE)"}; }
 
-/// News headlines answered in quotation marks: what stands in them.
+/// Returns the text in the first quotation marks, or all of it without them (for news headlines).
 std::string_view quoted_part(std::string_view text) {
   const size_t begin = text.find('"');
   if (begin == std::string_view::npos) return text;
@@ -104,7 +104,9 @@ Sample read_sample(const SetRecord& record, const M4leTask& task) {
 MethodInfo m4le_info() {
   return {
       .name = "m4le",
-      .summary = "M4LE: short tasks made long, five abilities; normalise by GPT-3.5-16k's scores to compare",
+      .summary =
+          "M4LE: short tasks extended to long inputs, five abilities; the paper normalises scores by "
+          "those of GPT-3.5-16k",
       .paper = "M4LE: A Multi-Ability Multi-Range Multi-Task Multi-Domain Long-Context Evaluation Benchmark, 2023",
       .needs = "files of the set",
       .parameters = set_parameters(source())};

@@ -10,23 +10,23 @@
 namespace fathom::eval {
 namespace {
 
-struct NeedleTask {
+struct NeedleThreadingTask {
   const char* name;
-  int64_t reserve;  // about 30 tokens a UUID, 25 of them at most
+  int64_t reserve;  // about 30 tokens per UUID, at most 25 UUIDs
 };
 
-constexpr NeedleTask kTasks[] = {{"Single_Needle", 100},
-                                 {"Multiple_Needles", 800},
-                                 {"Conditional_Needles", 800},
-                                 {"Single_Threads", 100},
-                                 {"Multi_Threads", 800}};
+constexpr NeedleThreadingTask kTasks[] = {{"Single_Needle", 100},
+                                          {"Multiple_Needles", 800},
+                                          {"Conditional_Needles", 800},
+                                          {"Single_Threads", 100},
+                                          {"Multi_Threads", 800}};
 
 SetSource source() {
-  return {"needle_threading", "<task>.json, as Single_Needle.json,",
+  return {"needle_threading", "<task>.json, such as Single_Needle.json,",
           "Needle Threading (Hugging Face: jonathan-roberts1/needle-threading, json_data.zip)"};
 }
 
-/// The items of a list as a model may write it: brackets and quotes are left out.
+/// Splits a list as a model may write it; brackets and quotation marks are ignored.
 std::vector<std::string> answered_items(std::string_view text) {
   std::string plain;
   for (const char c : text) {
@@ -35,7 +35,7 @@ std::vector<std::string> answered_items(std::string_view text) {
   return comma_items(plain);
 }
 
-/// Values: one, a list, or a list as Python writes it.
+/// Returns the values: a single one, a list, or a list as a Python literal.
 std::vector<std::string> read_values(const SetRecord& record) {
   const Json* field = record.find("values");
   if (field == nullptr || !field->is_string() || !field->text().starts_with('[')) {
@@ -49,7 +49,7 @@ std::vector<std::string> read_values(const SetRecord& record) {
   return values;
 }
 
-/// Percent of the haystack, for the sets that say it; others have "N/A" or the like.
+/// Returns the depth as a share of the haystack, given in percent; other sets have "N/A" or similar.
 std::optional<double> read_depth(const SetRecord& record) {
   const Json* field = record.find("needle_depth");
   if (field == nullptr || !(field->is_string() || field->is_number())) return std::nullopt;
@@ -61,16 +61,16 @@ std::optional<double> read_depth(const SetRecord& record) {
   return percent / 100;
 }
 
-/// The share of values in their places; where a condition was asked for, F1 of the two sets.
+/// Scores the share of values at the correct position; for conditional needles F1 of the two sets.
 Score score_values(const Sample& sample, const Answer& answer) {
   std::vector<std::string> items = answered_items(answer.text);
-  const std::vector<std::string>& wanted = sample.references;
-  if (sample.details.value("unordered", false)) return {set_f1(items, wanted).f1, Json::object()};
-  double right = 0;
-  for (size_t i = 0; i < wanted.size() && i < items.size(); ++i) {
-    right += items[i].compare(0, wanted[i].size(), wanted[i]) == 0 ? 1 : 0;  // what follows a value does not count
+  const std::vector<std::string>& expected = sample.references;
+  if (sample.details.value("unordered", false)) return {set_f1(items, expected).f1, Json::object()};
+  double correct = 0;
+  for (size_t i = 0; i < expected.size() && i < items.size(); ++i) {
+    correct += items[i].compare(0, expected[i].size(), expected[i]) == 0 ? 1 : 0;  // text after a value is ignored
   }
-  return {right / static_cast<double>(wanted.size()), Json::object()};
+  return {correct / static_cast<double>(expected.size()), Json::object()};
 }
 
 }  // namespace
@@ -85,11 +85,11 @@ MethodInfo needle_threading_info() {
 
 TaskList make_needle_threading(const Values& values) {
   std::vector<std::string> names;
-  for (const NeedleTask& task : kTasks) names.emplace_back(task.name);
+  for (const NeedleThreadingTask& task : kTasks) names.emplace_back(task.name);
   TaskList tasks;
   for (const SetFile& file : find_set_files(values, source(), names, {".json", ".jsonl"}, {"json_data", "data"})) {
     const auto* known =
-        std::ranges::find_if(kTasks, [&](const NeedleTask& task) { return file.name == task.name; });
+        std::ranges::find_if(kTasks, [&](const NeedleThreadingTask& task) { return file.name == task.name; });
     auto task = std::make_shared<SetTask>("needle_threading/" + file.name, score_values);
     read_records(file.path, [&](const SetRecord& record) {
       Sample sample = published_sample(known->reserve, read_values(record), record.number());

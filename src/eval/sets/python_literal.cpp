@@ -12,11 +12,11 @@ namespace {
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
 
-class Reader {
+class PythonLiteralReader {
  public:
-  Reader(std::string_view text, const std::string& where) : text_(text), where_(where) {}
+  PythonLiteralReader(std::string_view text, const std::string& where) : text_(text), where_(where) {}
 
-  Json whole() {
+  Json read_all() {
     Json value = read(0);
     skip_blank();
     if (at_ < text_.size()) fail_expecting("the end");
@@ -26,7 +26,7 @@ class Reader {
  private:
   [[noreturn]] void fail_expecting(const std::string& what) const {
     const std::string found = at_ < text_.size() ? quote(text_.substr(at_, 20)) : "the end";
-    fail(where_, ": no Python literal: byte ", at_, ": expected ", what, ", found ", found);
+    fail(where_, ": invalid Python literal: byte ", at_, ": expected ", what, ", found ", found);
   }
 
   char peek() const { return at_ < text_.size() ? text_[at_] : '\0'; }
@@ -41,8 +41,8 @@ class Reader {
   }
 
   Json read(int depth) {
-    constexpr int kMostLevels = 64;
-    if (depth > kMostLevels) fail_expecting(concat("at most ", kMostLevels, " levels"));
+    constexpr int kMaxLevels = 64;
+    if (depth > kMaxLevels) fail_expecting(concat("at most ", kMaxLevels, " levels"));
     skip_blank();
     const char c = peek();
     if (c == '\'' || c == '"') return read_strings();
@@ -68,7 +68,7 @@ class Reader {
     Json dict = Json::object();
     while (!take('}')) {
       const Json key = read(depth + 1);
-      if (key.is_array() || key.is_object()) fail_expecting("a key that is no list");
+      if (key.is_array() || key.is_object()) fail_expecting("a key that is not a list or dict");
       if (!take(':')) fail_expecting("':'");
       dict[key.is_string() ? key.get<std::string>() : key.dump()] = read(depth + 1);
       if (take(',')) continue;
@@ -78,7 +78,7 @@ class Reader {
     return dict;
   }
 
-  /// One or several strings side by side, which are one.
+  /// Reads one or several adjacent strings, which are concatenated.
   Json read_strings() {
     std::string all;
     do {
@@ -89,11 +89,11 @@ class Reader {
   }
 
   void read_string(std::string& out) {
-    const char mark = text_[at_++];
+    const char quote_mark = text_[at_++];
     while (true) {
-      if (at_ >= text_.size()) fail_expecting(concat("a closing ", mark));
+      if (at_ >= text_.size()) fail_expecting(concat("a closing ", quote_mark));
       const char c = text_[at_++];
-      if (c == mark) return;
+      if (c == quote_mark) return;
       if (c == '\\') {
         read_escape(out);
       } else {
@@ -119,7 +119,7 @@ class Reader {
         ++digits;
       }
       append_code(digits, 8, out);
-    } else if (c != '\n') {  // an escaped line end is none; other characters keep their backslash
+    } else if (c != '\n') {  // an escaped line end is removed; other characters keep their backslash
       out += '\\';
       out += c;
     }
@@ -129,9 +129,10 @@ class Reader {
     uint32_t code = 0;
     const std::string_view number = text_.substr(at_, digits);
     const auto read = std::from_chars(number.data(), number.data() + number.size(), code, base);
-    const bool whole = number.size() == digits && read.ptr == number.data() + number.size();
+    const bool complete = number.size() == digits && read.ptr == number.data() + number.size();
     const bool surrogate = code >= 0xd800 && code <= 0xdfff;
-    if (!whole || read.ec != std::errc() || code > 0x10ffff || surrogate) fail_expecting("the code of a character");
+    if (!complete || read.ec != std::errc() || code > 0x10ffff || surrogate)
+      fail_expecting("the code of a character");
     append_utf8(code, out);
     at_ += digits;
   }
@@ -177,6 +178,8 @@ class Reader {
 
 }  // namespace
 
-Json parse_python_literal(std::string_view text, const std::string& where) { return Reader(text, where).whole(); }
+Json parse_python_literal(std::string_view text, const std::string& where) {
+  return PythonLiteralReader(text, where).read_all();
+}
 
 }  // namespace fathom::eval

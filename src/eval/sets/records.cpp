@@ -14,7 +14,7 @@
 namespace fathom::eval {
 namespace {
 
-/// The objects of the array that `text` is, one after the other in memory.
+/// Visits the objects of a JSON array. Keeps only one of them in memory.
 void read_array(const std::string& path, std::string_view text,
                 const std::function<void(const SetRecord&)>& visit) {
   int64_t number = 0;
@@ -26,7 +26,7 @@ void read_array(const std::string& path, std::string_view text,
   try {
     Json::parse_items(text, at_item);
   } catch (const JsonError& error) {
-    fail(path, ": record ", number + 1, ": no JSON: ", error.what());
+    fail(path, ": record ", number + 1, ": invalid JSON: ", error.what());
   }
 }
 
@@ -89,7 +89,7 @@ void read_records(const std::string& path, const std::function<void(const SetRec
   const FileMap file(path);
   const std::string_view text = file.text();
   const size_t begin = text.find_first_not_of(" \t\r\n");
-  if (begin == std::string_view::npos) fail(path, ": expected records, the file is empty");
+  if (begin == std::string_view::npos) fail(path, ": expected records, found an empty file");
   if (text[begin] == '[') return read_array(path, text, visit);
   read_json_lines(path, [&](int64_t line, const Json& object) {
     visit(SetRecord(object, concat(path, ": line ", line), line));
@@ -105,7 +105,7 @@ std::string read_text_file(const std::string& path) {
   const FileMap file(path);
   std::string text(file.text());
   if (utf8_valid_prefix(text) < text.size()) {
-    fail(path, ": expected UTF-8 text, found other bytes at byte ", utf8_valid_prefix(text));
+    fail(path, ": expected UTF-8 text, found invalid bytes at byte ", utf8_valid_prefix(text));
   }
   return text;
 }
@@ -118,8 +118,8 @@ std::map<std::string, std::string> read_string_map(const std::string& path) {
   return map;
 }
 
-PromptForm::PromptForm(std::string_view text, const std::string& where, const std::vector<std::string>& slots,
-                       const std::string& document) {
+PromptForm::PromptForm(std::string_view text, const std::string& where,
+                       const std::vector<std::string>& placeholders, const std::string& document) {
   std::string literal;
   for (size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
@@ -128,27 +128,28 @@ PromptForm::PromptForm(std::string_view text, const std::string& where, const st
       ++i;
     } else if (c == '{') {
       const size_t end = text.find('}', i);
-      if (end == std::string_view::npos) fail(where, ": the prompt has a brace that is not closed");
-      const std::string slot(text.substr(i + 1, end - i - 1));
-      if (std::ranges::find(slots, slot) == slots.end()) {
-        fail(where, ": the prompt has a slot ", quote(slot), ", expected ", comma_list(slots));
+      if (end == std::string_view::npos) fail(where, ": the prompt has an unclosed brace");
+      const std::string name(text.substr(i + 1, end - i - 1));
+      if (std::ranges::find(placeholders, name) == placeholders.end()) {
+        fail(where, ": the prompt has an unknown placeholder ", quote(name), ", expected ",
+             comma_list(placeholders));
       }
       pieces_.push_back({false, std::exchange(literal, "")});
-      pieces_.push_back({true, slot});
-      if (slot == document) question_ = pieces_.size();
+      pieces_.push_back({true, name});
+      if (name == document) question_ = pieces_.size();
       i = end;
     } else {
       literal += c;
     }
   }
   pieces_.push_back({false, literal});
-  if (question_ == 0) fail(where, ": the prompt has no slot {", document, "}");
+  if (question_ == 0) fail(where, ": the prompt has no placeholder {", document, "}");
 }
 
 void PromptForm::fill(const std::map<std::string, std::string>& values, Sample& sample) const {
   for (size_t i = 0; i < pieces_.size(); ++i) {
     std::string& part = i < question_ ? sample.context : sample.question;
-    if (!pieces_[i].slot) {
+    if (!pieces_[i].is_placeholder) {
       part += pieces_[i].text;
     } else if (const auto value = values.find(pieces_[i].text); value != values.end()) {
       part += value->second;
@@ -170,7 +171,7 @@ void SetTask::add(Sample sample) {
 }
 
 void SetTask::finish(const std::string& path) {
-  if (samples_.empty()) fail(path, ": holds no records of ", name());
+  if (samples_.empty()) fail(path, ": contains no records of ", name());
   std::ranges::stable_sort(samples_, {}, &Entry::document);
   for (size_t i = 1; i < samples_.size(); ++i) {
     if (samples_[i].document != samples_[i - 1].document) continue;
@@ -181,7 +182,8 @@ void SetTask::finish(const std::string& path) {
 }
 
 Sample SetTask::make(const TaskInput&, int64_t length, int64_t index) const {
-  if (index < 0 || index >= available()) fail(name(), ": has ", available(), " samples, asked for number ", index);
+  if (index < 0 || index >= available())
+    fail(name(), ": has ", available(), " samples, sample ", index, " was requested");
   const Entry& entry = samples_[index];
   if (length <= entry.sample.reserve) fail_too_short(name(), length, entry.sample.reserve + 1);
   Sample sample = entry.sample;

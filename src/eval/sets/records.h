@@ -13,28 +13,28 @@
 
 namespace fathom::eval {
 
-// What the readers of published sets share.
+// Code shared by the readers of published sets.
 
-/// One object of a file, whose fields are checked when they are asked for.
+/// One object of a file. Fields are checked when they are read.
 class SetRecord {
  public:
   SetRecord(const Json& object, std::string where, int64_t number)
       : object_(object), where_(std::move(where)), number_(number) {}
 
-  /// Its line, or its place in an array, from 1.
+  /// Line number, or index in an array, from 1.
   int64_t number() const { return number_; }
-  /// "path: line 3", for messages.
+  /// "path: line 3", for error messages.
   const std::string& where() const { return where_; }
-  /// The field, or nullptr if it is missing or null.
+  /// Returns the field, or nullptr if it is missing or null.
   const Json* find(const char* field) const;
-  /// A string. Throws Error if it is missing or no string, as do the others for theirs.
+  /// Returns a string. Like the functions below, throws Error if the field is missing or has another type.
   const std::string& text(const char* field) const;
-  /// The string, or `otherwise` if there is none.
+  /// Returns the string, or `otherwise` if the field is missing.
   std::string text_or(const char* field, const std::string& otherwise) const;
   int64_t integer(const char* field) const;
-  /// An array of strings and numbers, not empty, or one of them alone.
+  /// Returns a non-empty array of strings and numbers, or a single one as an array.
   std::vector<std::string> texts(const char* field) const;
-  /// Throws Error: file, record and field, then `problem`.
+  /// Throws Error with file, record, field and `problem`.
   [[noreturn]] void fail_at(const char* field, const std::string& problem) const;
 
  private:
@@ -43,93 +43,94 @@ class SetRecord {
   int64_t number_;
 };
 
-/// The string, or the number as JSON writes it; throws Error beginning with `where` for anything else.
+/// Returns the string, or the number as JSON; throws Error that begins with `where` for anything else.
 std::string text_of(const Json& value, const std::string& where);
-/// "a string", "an array", …
+/// Returns "a string", "an array", …, for error messages.
 std::string kind_of(const Json& value);
 
-/// Calls `visit` with each object of a file: of a JSON array, or one a line. Throws Error naming file and line (of
-/// an array, the record's number) for what is no JSON object, for a file without records, and if it cannot be read.
+/// Calls `visit` with each object of a file, which is a JSON array or JSON lines. Throws Error with file and line
+/// (or the number of the record in an array) for anything that is not a JSON object, for a file without records,
+/// and if the file cannot be read.
 void read_records(const std::string& path, const std::function<void(const SetRecord&)>& visit);
-/// A JSON object of strings (or numbers, as text). Throws Error if it is none.
+/// Reads a JSON object of strings (or numbers, as text). Throws Error if the file is anything else.
 std::map<std::string, std::string> read_string_map(const std::string& path);
-/// Whether there is a regular file.
+/// Returns whether `path` is a regular file.
 bool is_file(const std::string& path);
-/// A whole UTF-8 text file. Throws Error if it is none.
+/// Reads a UTF-8 text file. Throws Error if it is not one.
 std::string read_text_file(const std::string& path);
 
-/// A prompt with slots in braces, as Python's format has it; doubled braces are braces.
+/// A prompt with placeholders in braces, as in Python's str.format; doubled braces are literal braces.
 class PromptForm {
  public:
-  /// Throws Error naming `where` for a slot that is not among `slots`, an open brace, and if `document`, a slot, is
-  /// missing.
-  PromptForm(std::string_view text, const std::string& where, const std::vector<std::string>& slots,
+  /// document: the placeholder of the text to read. Throws Error that begins with `where` for a placeholder that is
+  /// not in `placeholders`, for an unclosed brace, and if `document` is missing.
+  PromptForm(std::string_view text, const std::string& where, const std::vector<std::string>& placeholders,
              const std::string& document);
-  /// Context: up to the end of the document; question: the rest.
+  /// Fills the prompt: the part up to the end of the document is appended to the context, the rest to the question.
   void fill(const std::map<std::string, std::string>& values, Sample& sample) const;
 
  private:
   struct Piece {
-    bool slot;
+    bool is_placeholder;
     std::string text;
   };
   std::vector<Piece> pieces_;
-  size_t question_ = 0;  // first piece behind the document
+  size_t question_ = 0;  // first piece after the document
 };
 
-/// Where a set comes from, for messages.
+/// Where a set is published, for error messages.
 struct SetSource {
   std::string method;     // "longbench"
-  std::string expected;   // "<task>.jsonl, e.g. hotpotqa.jsonl"
+  std::string expected;   // "<task>.jsonl, such as hotpotqa.jsonl,"
   std::string published;  // "LongBench (Hugging Face: THUDM/LongBench)"
 };
 struct SetFile {
-  std::string name;  // of the set: "hotpotqa"
+  std::string name;  // name of the set: "hotpotqa"
   std::string path;
 };
-/// The files of the sets asked for: values "path", a file or a folder, and "set", names joined by '+'. In the
-/// folder and in its folders `below`, a set's file is its name with one of `extensions`. Throws Error (usage) for a
-/// missing path or an unknown name, and Error saying what is expected and where it is published if nothing is
-/// there.
+/// Returns the files of the requested sets. Values: "path", a file or folder, and "set", names joined by '+'. In
+/// the folder and its subfolders `below`, the file of a set is its name with one of `extensions`. Throws Error
+/// (usage) for a missing path or an unknown name, and Error with the expected file and where it is published if
+/// there is no file.
 std::vector<SetFile> find_set_files(const Values& values, const SetSource& source,
                                     const std::vector<std::string>& names,
                                     const std::vector<std::string>& extensions,
                                     const std::vector<std::string>& below = {});
-/// The parameters "path" and "set".
+/// Returns the parameters "path" and "set".
 std::vector<Parameter> set_parameters(const SetSource& source);
 
-/// Samples read from a file.
+/// A task whose samples are read from a file.
 class SetTask : public Task {
  public:
   using Scorer = std::function<Score(const Sample& sample, const Answer& answer)>;
   SetTask(std::string name, Scorer scorer) : Task(std::move(name)), scorer_(std::move(scorer)) {}
 
-  /// A sample whose context is kept once, however many have it. Of samples with the same, those added later follow
-  /// the first; they have a group.
+  /// Adds a sample. Equal contexts are stored once; the samples with the same context are made consecutive and get
+  /// a group.
   void add(Sample sample);
-  /// Throws Error if there are none. To be called once, after the last add().
+  /// Must be called once, after the last add(). Throws Error if there are no samples.
   void finish(const std::string& path);
 
   int64_t available() const override { return static_cast<int64_t>(samples_.size()); }
   Sample make(const TaskInput& input, int64_t length, int64_t index) const override;
-  /// Of a sample whose details have "kinds", a list of names, the score is told as a detail of each kind, too: the
-  /// means of details are then those of the kinds.
+  /// If the details of a sample contain "kinds", a list of names, the score is also added to the details of the
+  /// score under each kind, so that summaries contain the mean per kind.
   Score score(const Sample& sample, const Answer& answer) const override;
 
  private:
   struct Entry {
-    Sample sample;  // without context
+    Sample sample;  // its context is in documents_
     size_t document;
   };
   Scorer scorer_;
   std::vector<Entry> samples_;
   std::vector<std::shared_ptr<const std::string>> documents_;
-  std::map<std::string_view, size_t> known_;  // of documents_
+  std::map<std::string_view, size_t> known_;  // indices in documents_
 };
 
-/// Scores by a metric of eval/metrics.h, by its name.
+/// Returns a scorer by the name of a metric of eval/metrics.h.
 SetTask::Scorer score_by(const std::string& metric);
-/// A sample for a published prompt: its middle may be cut.
+/// Returns a sample of a published set with its record number; the middle of its prompt may be left out.
 Sample published_sample(int64_t reserve, std::vector<std::string> references, int64_t line);
 
 }  // namespace fathom::eval

@@ -12,11 +12,11 @@ namespace {
 namespace fs = std::filesystem;
 
 SetSource source() {
-  return {"ruler_file", "<task>/validation.jsonl, as niah_single_1/validation.jsonl,",
-          "RULER, whose scripts write them (github.com/NVIDIA/RULER)"};
+  return {"ruler_file", "<task>/validation.jsonl, such as niah_single_1/validation.jsonl,",
+          "RULER (written by the scripts of github.com/NVIDIA/RULER)"};
 }
 
-/// Most tokens of an answer, by the task's name.
+/// Returns the maximum number of tokens of an answer to a task.
 int64_t reserve_of(std::string_view task) {
   if (task.starts_with("vt")) return 30;
   if (task.starts_with("cwe")) return 120;
@@ -24,7 +24,8 @@ int64_t reserve_of(std::string_view task) {
   return task.starts_with("qa") ? 32 : 128;
 }
 
-/// Files and their tasks: validation.jsonl is of the folder it lies in, any other file of its own name.
+/// Returns the files and the names of their tasks: the name of the folder for validation.jsonl, the name of the
+/// file without extension for any other file.
 std::vector<SetFile> ruler_files(const std::string& path) {
   const auto task_of = [](const fs::path& file) {
     const fs::path whole = fs::absolute(file);
@@ -44,16 +45,16 @@ std::vector<SetFile> ruler_files(const std::string& path) {
   return files;
 }
 
-std::vector<SetFile> wanted_files(const Values& values) {
+std::vector<SetFile> requested_files(const Values& values) {
   const std::string expected = concat("expected ", source().expected, " of ", source().published);
   if (!values.has("path")) fail_usage("ruler_file: path is missing: ", expected);
   std::vector<SetFile> files = ruler_files(values.string("path"));
-  if (files.empty()) fail("ruler_file: ", values.string("path"), ": holds no such file; ", expected);
+  if (files.empty()) fail("ruler_file: ", values.string("path"), ": contains no such file; ", expected);
   if (!values.has("set")) return files;
-  const std::string wanted = "+" + values.string("set") + "+";
+  const std::string requested = "+" + values.string("set") + "+";
   std::erase_if(files,
-                [&](const SetFile& file) { return wanted.find("+" + file.name + "+") == std::string::npos; });
-  if (files.empty()) fail("ruler_file: ", values.string("path"), ": holds none of set=", values.string("set"));
+                [&](const SetFile& file) { return requested.find("+" + file.name + "+") == std::string::npos; });
+  if (files.empty()) fail("ruler_file: ", values.string("path"), ": contains none of set=", values.string("set"));
   return files;
 }
 
@@ -61,7 +62,7 @@ std::vector<SetFile> wanted_files(const Values& values) {
 
 MethodInfo ruler_file_info() {
   return {.name = "ruler_file",
-          .summary = "RULER's own samples, as its scripts write them",
+          .summary = "samples written by RULER's own scripts",
           .paper = "RULER: What's the Real Context Size of Your Long-Context Language Models?, 2024",
           .needs = "files of the set",
           .parameters = set_parameters(source())};
@@ -69,7 +70,7 @@ MethodInfo ruler_file_info() {
 
 TaskList make_ruler_file(const Values& values) {
   TaskList tasks;
-  for (const SetFile& file : wanted_files(values)) {
+  for (const SetFile& file : requested_files(values)) {
     const bool any = file.name.starts_with("qa");
     auto task = std::make_shared<SetTask>("ruler_file/" + file.name, score_by(any ? "substr_any" : "substr_all"));
     read_records(file.path, [&](const SetRecord& record) {

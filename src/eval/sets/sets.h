@@ -4,7 +4,7 @@
 
 namespace fathom::eval {
 
-// Published sets, read from a local path, one a file of this folder.
+// Published sets, read from local files; one set per file of this folder.
 MethodInfo longbench_info();
 TaskList make_longbench(const Values& values);
 MethodInfo longbench_v2_info();

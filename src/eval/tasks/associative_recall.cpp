@@ -1,4 +1,4 @@
-// Pairs of words, then all keys again in another order: how many values a model can hold and find.
+// Multi-query associative recall: pairs of words, then all keys again in another order.
 #include "base/error.h"
 #include "eval/tasks/parts.h"
 #include "eval/tasks/tasks.h"
@@ -6,8 +6,9 @@
 namespace fathom::eval {
 namespace {
 
-constexpr int64_t kMostPairs = 15000;  // of words with two syllables, of which there are 68,600
-constexpr int64_t kLong = 65536;       // tokens: from here on words have three syllables, that there be enough
+constexpr int64_t kMaxPairs = 15000;  // two-syllable words suffice: there are 68,600
+// From this length in tokens on, words have three syllables, because there are too few words of two.
+constexpr int64_t kLong = 65536;
 
 class Mqar final : public Task {
  public:
@@ -17,44 +18,44 @@ class Mqar final : public Task {
     Rng rng = this->rng(input, length, index);
     const Rng start = rng;
     if (pairs_ == 0) {
-      const int64_t most = length < kLong ? std::min(kMostPairs, length) : length;
-      return fit_sample(*this, input, length, 1, most,
+      const int64_t max_pairs = length < kLong ? std::min(kMaxPairs, length) : length;
+      return fit_sample(*this, input, length, 1, max_pairs,
                         [&](int64_t pairs) { return build(pairs, length < kLong ? 2 : 3, "", start); });
     }
     return fit_prose_sample(*this, input, length, rng, 0,
                             [&](std::string_view prose) { return build(pairs_, 2, prose, start); });
   }
 
-  /// Share of the values recalled.
+  /// Scores the share of the values recalled.
   Score score(const Sample& sample, const Answer& answer) const override {
-    int64_t right = 0;
-    for (size_t i = 0; i < sample.asked.size(); ++i) right += answer.spans.at(i).right;
-    return {static_cast<double>(right) / static_cast<double>(sample.asked.size())};
+    int64_t correct = 0;
+    for (size_t i = 0; i < sample.scored.size(); ++i) correct += answer.spans.at(i).correct;
+    return {static_cast<double>(correct) / static_cast<double>(sample.scored.size())};
   }
 
  private:
   static Sample build(int64_t pairs, int syllables, std::string_view prose, Rng rng) {
     FreshWords fresh;
-    std::vector<std::pair<std::string, std::string>> said;
+    std::vector<std::pair<std::string, std::string>> partners;
     for (int64_t i = 0; i < pairs; ++i) {
       std::string key = fresh.draw(rng, syllables);
-      said.emplace_back(std::move(key), fresh.draw(rng, syllables));
+      partners.emplace_back(std::move(key), fresh.draw(rng, syllables));
     }
     Sample sample;
     sample.mode = Sample::Mode::kForced;
     sample.context = "Each word has a partner:\n";
-    for (const auto& [key, value] : said) {
+    for (const auto& [key, value] : partners) {
       sample.evidence.push_back(append_part(sample.context, key + ": " + value));
       sample.context += '\n';
     }
     sample.context += concat("\n", prose, prose.empty() ? "" : "\n\n");
     sample.question = "The same words with their partners once more, in another order:\n";
-    rng.shuffle(said);
+    rng.shuffle(partners);
     const size_t offset = sample.context.size() + sample.question.size();
-    for (const auto& [key, value] : said) {
+    for (const auto& [key, value] : partners) {
       sample.lead += key + ": ";
       const TextSpan span = append_part(sample.lead, value);
-      sample.asked.push_back({offset + span.begin, offset + span.end});
+      sample.scored.push_back({offset + span.begin, offset + span.end});
       sample.lead += '\n';
     }
     sample.details["pairs"] = pairs;
@@ -68,15 +69,15 @@ class Mqar final : public Task {
 
 MethodInfo mqar_info() {
   return {.name = "mqar",
-          .summary = "multi-query associative recall: the partners of nonsense words, all of them asked for",
+          .summary = "multi-query associative recall: state the partners of all nonsense words",
           .paper = "Zoology: Measuring and Improving Recall in Efficient Language Models, 2023",
           .needs = "any model",
           .parameters = {{"pairs",
                           Parameter::Type::kInt,
                           "0",
-                          "before a gap of prose; 0: as many as fit, and no gap",
+                          "pairs before a gap of prose; more is harder; 0: as many as fit, without a gap",
                           0,
-                          kMostPairs,
+                          kMaxPairs,
                           {}}}};
 }
 

@@ -1,4 +1,4 @@
-// Many answers to one question, of which one is what was asked for.
+// Many answers to one question. Only one of them recommends everything that the question requires.
 #include <algorithm>
 
 #include "base/error.h"
@@ -9,29 +9,29 @@
 namespace fathom::eval {
 namespace {
 
-constexpr int64_t kThings = 3, kLeastWords = 12;  // words of prose in each answer
+constexpr int64_t kItems = 3, kMinWords = 12;  // kMinWords: words of prose in each answer
 
-/// "a kettle"
-std::string a(std::string_view noun) {
+/// Adds the article: "a kettle".
+std::string with_article(std::string_view noun) {
   return (std::string_view("aeiou").find(noun[0]) == std::string_view::npos ? "a " : "an ") + std::string(noun);
 }
 
-std::string things(const std::vector<std::string_view>& nouns) {
-  return concat(a(nouns[0]), ", ", a(nouns[1]), " and ", a(nouns[2]));
+std::string list_items(const std::vector<std::string_view>& nouns) {
+  return concat(with_article(nouns[0]), ", ", with_article(nouns[1]), " and ", with_article(nouns[2]));
 }
 
-/// An advice that names all of the things in `wanted`, in some order, or as a distractor one or two of them.
-std::string advice(Rng& rng, std::vector<std::string_view> wanted, bool best) {
-  rng.shuffle(wanted);
+/// Returns an advice that names all required items in random order or, for a distractor, one or two of them.
+std::string advice(Rng& rng, std::vector<std::string_view> items, bool best) {
+  rng.shuffle(items);
   if (!best) {
-    const std::vector<std::string_view> asked = wanted;
-    for (int64_t keep = rng.between(1, kThings - 1); keep < kThings; ++keep) {
-      do wanted[keep] = rng.pick(nouns());
-      while (std::ranges::count(asked, wanted[keep]) > 0 || std::ranges::count(wanted, wanted[keep]) > 1);
+    const std::vector<std::string_view> required = items;
+    for (int64_t keep = rng.between(1, kItems - 1); keep < kItems; ++keep) {
+      do items[keep] = rng.pick(nouns());
+      while (std::ranges::count(required, items[keep]) > 0 || std::ranges::count(items, items[keep]) > 1);
     }
-    rng.shuffle(wanted);
+    rng.shuffle(items);
   }
-  return concat(rng.pick(first_names()), " recommends ", things(wanted), ".");
+  return concat(rng.pick(first_names()), " recommends ", list_items(items), ".");
 }
 
 class BestAnswer final : public Task {
@@ -42,11 +42,11 @@ class BestAnswer final : public Task {
     Rng rng = this->rng(input, length, index);
     const int64_t answers = std::max<int64_t>(2, length / tokens_);
     const Rng start = rng;
-    return fit_prose_sample(*this, input, length, rng, answers * kLeastWords,
+    return fit_prose_sample(*this, input, length, rng, answers * kMinWords,
                             [&](std::string_view prose) { return build(input, prose, answers, start); });
   }
 
-  /// 1 if the highest label in the text is the right one, or else the first number.
+  /// Scores 1 if the highest label in the text, or else the first number, is the correct one.
   Score score(const Sample& sample, const Answer& answer) const override {
     int64_t label = -1;
     for (size_t at = answer.text.find('A'); at != std::string::npos; at = answer.text.find('A', at + 1)) {
@@ -61,8 +61,8 @@ class BestAnswer final : public Task {
 
  private:
   static Sample build(const TaskInput& input, std::string_view prose, int64_t answers, Rng rng) {
-    std::vector<std::string_view> wanted;
-    for (const int64_t noun : rng.distinct(std::ssize(nouns()), kThings)) wanted.push_back(nouns()[noun]);
+    std::vector<std::string_view> items;
+    for (const int64_t noun : rng.distinct(std::ssize(nouns()), kItems)) items.push_back(nouns()[noun]);
     const int64_t best = rng.below(answers);
     std::vector<double> cuts;
     for (int64_t i = 1; i < answers; ++i) cuts.push_back(static_cast<double>(i) / static_cast<double>(answers));
@@ -72,11 +72,11 @@ class BestAnswer final : public Task {
     for (int64_t i = 0; i < answers; ++i) {
       const std::vector<std::string_view> halves = cut_prose(pieces[i], {rng.uniform()}, 1);
       sample.context += concat("A", i + 1, ": ", halves[0], halves[0].empty() ? "" : " ");
-      const TextSpan said = append_part(sample.context, advice(rng, wanted, i == best));
-      if (i == best) sample.evidence = {said};
+      const TextSpan span = append_part(sample.context, advice(rng, items, i == best));
+      if (i == best) sample.evidence = {span};
       sample.context += concat(halves[1].empty() ? "" : " ", halves[1], "\n\n");
     }
-    sample.question = concat("Question: Which of the answers recommends all three of these: ", things(wanted),
+    sample.question = concat("Question: Which of the answers recommends all three of these: ", list_items(items),
                              "? Give its label.\n");
     sample.lead = "Answer: The label is";
     sample.references = {concat("A", best + 1)};
@@ -93,12 +93,17 @@ class BestAnswer final : public Task {
 }  // namespace
 
 MethodInfo best_answer_info() {
-  return {
-      .name = "best_answer",
-      .summary = "the one answer among many that recommends all that is asked for; others recommend a part of it",
-      .paper = "Ada-LEval: Evaluating long-context LLMs with length-adaptable benchmarks, 2024",
-      .needs = "any model",
-      .parameters = {{"tokens", Parameter::Type::kInt, "128", "of one answer, about", 64, 1e6, {}}}};
+  return {.name = "best_answer",
+          .summary = "find the only answer among many that recommends everything the question requires",
+          .paper = "Ada-LEval: Evaluating long-context LLMs with length-adaptable benchmarks, 2024",
+          .needs = "any model",
+          .parameters = {{"tokens",
+                          Parameter::Type::kInt,
+                          "128",
+                          "approximate tokens of one answer; more gives fewer answers",
+                          64,
+                          1e6,
+                          {}}}};
 }
 
 TaskList make_best_answer(const Values& values) {

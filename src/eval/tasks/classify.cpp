@@ -1,5 +1,5 @@
-// In-context classification with many classes, in nonsense words: what a label means can only be learned from the
-// demonstrations.
+// In-context classification with many classes of nonsense words; the meaning of a label can only be learned from
+// the demonstrations.
 #include <algorithm>
 #include <numeric>
 
@@ -12,19 +12,19 @@ namespace {
 
 constexpr int64_t kClassWords = 8, kItemWords = 12;
 
-struct Class {
+struct ItemClass {
   std::string label;
-  std::vector<std::string> words;  // a word as often as its weight says
+  std::vector<std::string> words;  // each word repeated by its weight
 };
 
-/// Each class uses 8 words of a vocabulary that all share, some four times as often as others. The vocabulary holds
-/// about two classes' worth of words for each four, so that a word alone seldom tells the class.
-std::vector<Class> draw_classes(Rng& rng, int64_t count) {
+/// Draws classes with 8 words each of a shared vocabulary, with weights 1 to 4. The vocabulary has 24 words plus 4
+/// per class, so with many classes a word belongs to two classes on average and seldom determines the class.
+std::vector<ItemClass> draw_classes(Rng& rng, int64_t count) {
   FreshWords fresh;
   const std::vector<std::string> vocabulary = fresh.draw(rng, 2, 24 + kClassWords * count / 2);
-  std::vector<Class> classes;
+  std::vector<ItemClass> classes;
   for (int64_t i = 0; i < count; ++i) {
-    Class drawn{fresh.draw(rng, 2), {}};
+    ItemClass drawn{fresh.draw(rng, 2), {}};
     for (const int64_t word : rng.distinct(std::ssize(vocabulary), kClassWords)) {
       drawn.words.insert(drawn.words.end(), rng.between(1, 4), vocabulary[word]);
     }
@@ -33,9 +33,9 @@ std::vector<Class> draw_classes(Rng& rng, int64_t count) {
   return classes;
 }
 
-std::string draw_item(Rng& rng, const Class& of) {
+std::string draw_item(Rng& rng, const ItemClass& item_class) {
   std::vector<std::string> words;
-  for (int64_t i = 0; i < kItemWords; ++i) words.push_back(rng.pick(of.words));
+  for (int64_t i = 0; i < kItemWords; ++i) words.push_back(rng.pick(item_class.words));
   return join(words, " ");
 }
 
@@ -50,14 +50,14 @@ class Classify final : public Task {
                       [&](int64_t items) { return build(input, items, start); });
   }
 
-  /// 1 if the first line is the label.
+  /// Scores 1 if the first line is the label.
   Score score(const Sample& sample, const Answer& answer) const override {
     return {lower_case(first_line(answer.text)) == sample.references[0] ? 1.0 : 0.0};
   }
 
  private:
-  /// The class of each demonstration: rounds in which each class has one, the last round cut short. Grouped: the
-  /// same demonstrations, those of a class together.
+  /// Returns the class of each demonstration: rounds in which each class occurs once in random order; the last
+  /// round may be incomplete. If grouped, the demonstrations are sorted by class.
   std::vector<int64_t> draw_order(Rng& rng, int64_t items) const {
     std::vector<int64_t> order, round(classes_);
     std::iota(round.begin(), round.end(), 0);
@@ -68,36 +68,37 @@ class Classify final : public Task {
       order.insert(order.end(), round.begin(), round.begin() + std::min(classes_, items - std::ssize(order)));
       rng.shuffle(round);
     }
-    if (grouped_) std::ranges::stable_sort(order, {}, [&](int64_t of) { return rank[of]; });
+    if (grouped_) std::ranges::stable_sort(order, {}, [&](int64_t item_class) { return rank[item_class]; });
     return order;
   }
 
   Sample build(const TaskInput& input, int64_t items, Rng rng) const {
-    const std::vector<Class> classes = draw_classes(rng, classes_);
-    const int64_t asked = rng.below(classes_);
-    const std::string query = draw_item(rng, classes[asked]);
+    const std::vector<ItemClass> classes = draw_classes(rng, classes_);
+    const int64_t query_class = rng.below(classes_);
+    const std::string query = draw_item(rng, classes[query_class]);
     Sample sample;
     sample.context =
         "Items are sorted by the words that they are made of. Each item below is followed by its label.\n";
     if (name_labels_) {
       std::vector<std::string> labels;
-      for (const Class& named : classes) labels.push_back(named.label);
+      for (const ItemClass& named : classes) labels.push_back(named.label);
       sample.context += "The labels are: " + join(labels, ", ") + ".\n";
     }
     sample.context += '\n';
-    for (const int64_t of : draw_order(rng, items)) {
-      const TextSpan item =
-          append_part(sample.context, "item: " + draw_item(rng, classes[of]) + "\nlabel: " + classes[of].label);
-      if (of == asked) sample.evidence.push_back(item);
+    for (const int64_t item_class : draw_order(rng, items)) {
+      const TextSpan item = append_part(
+          sample.context, "item: " + draw_item(rng, classes[item_class]) + "\nlabel: " + classes[item_class].label);
+      if (item_class == query_class) sample.evidence.push_back(item);
       sample.context += "\n\n";
     }
     sample.question = "item: " + query + "\n";
     sample.lead = "label:";
-    sample.references = {classes[asked].label};
+    sample.references = {classes[query_class].label};
     sample.reserve = reserve_for(input, sample.references[0]);
     sample.stop = {"\n"};
     sample.details["demonstrations"] = items;
-    sample.details["last_demonstration"] =  // where the class was shown last, as a share of the context
+    // The start of the last demonstration of the class, as a share of the context.
+    sample.details["last_demonstration"] =
         static_cast<double>(sample.evidence.back().begin) / static_cast<double>(sample.context.size());
     return sample;
   }
@@ -111,13 +112,30 @@ class Classify final : public Task {
 MethodInfo classify_info() {
   using Type = Parameter::Type;
   return {.name = "classify",
-          .summary = "the label of an item after demonstrations of many classes, in nonsense words",
+          .summary = "label an item after demonstrations of many classes, in nonsense words",
           .paper = "Long-context LLMs Struggle with Long In-context Learning, 2024",
           .needs = "any model",
-          .parameters = {
-              {"classes", Type::kInt, "28", "labels there are; each is demonstrated at least once", 2, 2000, {}},
-              {"labels", Type::kBool, "false", "name all labels at the beginning", {}, {}, {}},
-              {"order", Type::kChoice, "shuffled", "of the demonstrations", {}, {}, {"shuffled", "grouped"}}}};
+          .parameters = {{"classes",
+                          Type::kInt,
+                          "28",
+                          "number of labels, each demonstrated at least once; more is harder",
+                          2,
+                          2000,
+                          {}},
+                         {"labels",
+                          Type::kBool,
+                          "false",
+                          "true: all labels are listed at the beginning, which is easier",
+                          {},
+                          {},
+                          {}},
+                         {"order",
+                          Type::kChoice,
+                          "shuffled",
+                          "order of the demonstrations: shuffled or grouped by label",
+                          {},
+                          {},
+                          {"shuffled", "grouped"}}}};
 }
 
 TaskList make_classify(const Values& values) {

@@ -1,4 +1,4 @@
-// Four numbers and a target: the search for a way to make it, written down step by step.
+// Four numbers and a target: the depth-first search for equations that make it, written step by step.
 #include <algorithm>
 
 #include "base/error.h"
@@ -8,44 +8,46 @@
 namespace fathom::eval {
 namespace {
 
-using Numbers = std::vector<int64_t>;
+using CountdownNumbers = std::vector<int64_t>;
 constexpr std::string_view kOperations = "+-*/";
-constexpr int64_t kBelow = 2000;  // all results
-constexpr int64_t kMostDraws = 20000;
+constexpr int64_t kResultBound = 2000;  // exclusive bound of all results
+constexpr int64_t kMaxDraws = 20000;
 
-/// Empty unless a op b is a whole number from 1 up to kBelow; a ≥ b.
+/// Returns a op b if it is an integer in [1, kResultBound); requires a ≥ b.
 std::optional<int64_t> result_of(int64_t a, char operation, int64_t b) {
   int64_t result = 0;
   if (operation == '+') result = a + b;
   if (operation == '-') result = a - b;
   if (operation == '*') result = a * b;
   if (operation == '/' && b != 0 && a % b == 0) result = a / b;
-  return result > 0 && result < kBelow ? std::optional(result) : std::nullopt;
+  return result > 0 && result < kResultBound ? std::optional(result) : std::nullopt;
 }
 
-std::string list(const Numbers& numbers) {
+std::string list(const CountdownNumbers& numbers) {
   std::vector<std::string> texts;
   for (const int64_t number : numbers) texts.push_back(std::to_string(number));
   return join(texts, ", ");
 }
 
-/// Depth first: pairs in the order in which they stand, the operations + - * /, the larger number first, the result
-/// before the numbers that are left; a line for each choice, indented by its depth.
-class Search {
+/// A depth-first search that writes its trace, one line per choice, indented by depth. It tries the pairs in the
+/// order of the numbers, for each pair the operations + - * /, the larger number first. The result is placed before
+/// the remaining numbers.
+class CountdownSearch {
  public:
-  Search(int64_t target, size_t most_bytes) : target_(target), most_bytes_(most_bytes) {}
-  /// Whether the target was reached before the trace was too long.
-  bool run(const Numbers& numbers) {
+  CountdownSearch(int64_t target, size_t max_bytes) : target_(target), max_bytes_(max_bytes) {}
+  /// Returns whether the target was reached before the trace became too long.
+  bool run(const CountdownNumbers& numbers) {
     const std::string indent(2 * equations_.size(), ' ');
     for (size_t i = 0; i < numbers.size(); ++i) {
       for (size_t j = i + 1; j < numbers.size(); ++j) {
-        Numbers left = numbers;
-        left.erase(left.begin() + static_cast<int64_t>(j));
-        left.erase(left.begin() + static_cast<int64_t>(i));
+        CountdownNumbers remaining = numbers;
+        remaining.erase(remaining.begin() + static_cast<int64_t>(j));
+        remaining.erase(remaining.begin() + static_cast<int64_t>(i));
         const auto [b, a] = std::minmax(numbers[i], numbers[j]);
-        trace += concat(indent, "Pick ", a, " and ", b, ", left: ", left.empty() ? "none" : list(left), "\n");
-        if (try_pair(indent, a, b, left)) return true;
-        if (trace.size() > most_bytes_) return false;
+        trace +=
+            concat(indent, "Pick ", a, " and ", b, ", left: ", remaining.empty() ? "none" : list(remaining), "\n");
+        if (try_pair(indent, a, b, remaining)) return true;
+        if (trace.size() > max_bytes_) return false;
       }
     }
     return false;
@@ -55,34 +57,34 @@ class Search {
   std::string trace;
 
  private:
-  bool try_pair(const std::string& indent, int64_t a, int64_t b, const Numbers& left) {
+  bool try_pair(const std::string& indent, int64_t a, int64_t b, const CountdownNumbers& remaining) {
     for (const char operation : kOperations) {
       const std::optional<int64_t> result = result_of(a, operation, b);
       if (!result) continue;
       equations_.push_back(concat(a, " ", operation, " ", b, " = ", *result));
-      const bool reached = left.empty() && *result == target_;
-      trace +=
-          concat(indent, "Try ", equations_.back(), left.empty() ? reached ? ", reached" : ", dropped" : "", "\n");
-      Numbers next = {*result};
-      next.insert(next.end(), left.begin(), left.end());
-      if (reached || (!left.empty() && run(next))) return true;
+      const bool reached = remaining.empty() && *result == target_;
+      trace += concat(indent, "Try ", equations_.back(),
+                      remaining.empty() ? reached ? ", reached" : ", dropped" : "", "\n");
+      CountdownNumbers next = {*result};
+      next.insert(next.end(), remaining.begin(), remaining.end());
+      if (reached || (!remaining.empty() && run(next))) return true;
       equations_.pop_back();
-      if (trace.size() > most_bytes_) return false;
+      if (trace.size() > max_bytes_) return false;
     }
     return false;
   }
 
   int64_t target_;
-  size_t most_bytes_;
+  size_t max_bytes_;
   std::vector<std::string> equations_;
 };
 
-/// Whether the three equations are right, use each number once and end at the target.
-bool solves(std::string_view text, Numbers numbers, int64_t target) {
+/// Returns whether the equations are correct, use each number once and end at the target.
+bool solves(std::string_view text, CountdownNumbers numbers, int64_t target) {
   const std::vector<std::string_view> equations = lines_of(text);
   if (equations.size() + 1 != numbers.size()) return false;
   for (const std::string_view equation : equations) {
-    const Numbers parts = numbers_in(equation);
+    const CountdownNumbers parts = numbers_in(equation);
     const size_t operation = equation.find_first_of(kOperations);
     if (parts.size() != 3 || operation == std::string_view::npos) return false;
     for (const int64_t used : {parts[0], parts[1]}) {
@@ -94,11 +96,11 @@ bool solves(std::string_view text, Numbers numbers, int64_t target) {
     if (result_of(parts[0], equation[operation], parts[1]) != parts[2]) return false;
     numbers.push_back(parts[2]);
   }
-  return numbers == Numbers{target};
+  return numbers == CountdownNumbers{target};
 }
 
-struct Problem {
-  Numbers numbers;
+struct CountdownProblem {
+  CountdownNumbers numbers;
   int64_t target;
   std::string answer;  // trace and solution
 };
@@ -108,21 +110,22 @@ class Countdown final : public Task {
   Countdown(std::string name, int64_t tier) : Task(std::move(name)), tier_(tier) {}
 
   Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
-    const Problem problem = draw_problem(input, rng(input, length, index));
+    const CountdownProblem problem = draw_problem(input, rng(input, length, index));
     return fit_sample(*this, input, length, 0, 0, [&](int64_t) { return build(problem); });
   }
 
-  /// 1 if the equations of the solution are right. partial: the share of the trace before its first wrong line.
+  /// Scores 1 if the equations of the solution are correct. partial: the share of the trace before its first wrong
+  /// line.
   Score score(const Sample& sample, const Answer& answer) const override {
     const auto [trace, solution] = parts_of(answer.text);
-    const bool right =
-        solves(solution, sample.details["numbers"].get<Numbers>(), sample.details["target"].get<int64_t>());
-    const double partial = right_prefix(lines_of(trace), lines_of(parts_of(sample.references[0]).first));
-    return {right ? 1.0 : 0.0, {{"partial", partial}}};
+    const bool correct = solves(solution, sample.details["numbers"].get<CountdownNumbers>(),
+                                sample.details["target"].get<int64_t>());
+    const double partial = correct_prefix(lines_of(trace), lines_of(parts_of(sample.references[0]).first));
+    return {correct ? 1.0 : 0.0, {{"partial", partial}}};
   }
 
  private:
-  /// What stands before <Solution>, and behind it.
+  /// Returns the texts before <Solution> and after it.
   static std::pair<std::string_view, std::string_view> parts_of(std::string_view text) {
     constexpr std::string_view kTag = "<Solution>";
     const size_t tag = text.find(kTag);
@@ -131,30 +134,30 @@ class Countdown final : public Task {
     return {text.substr(0, tag), solution.substr(0, solution.find("</Solution>"))};
   }
 
-  /// By rejection: one whose answer has between half of `tier` tokens and all of them.
-  Problem draw_problem(const TaskInput& input, Rng rng) const {
-    for (int64_t draw = 0; draw < kMostDraws; ++draw) {
-      Problem problem;
+  /// Draws problems until the answer has between half of `tier` tokens and all of them.
+  CountdownProblem draw_problem(const TaskInput& input, Rng rng) const {
+    for (int64_t draw = 0; draw < kMaxDraws; ++draw) {
+      CountdownProblem problem;
       for (const int64_t number : rng.distinct(49, 4)) problem.numbers.push_back(number + 1);
       problem.target = rng.between(10, 50);
-      Search search(problem.target, 8 * tier_);
+      CountdownSearch search(problem.target, 8 * tier_);
       if (!search.run(problem.numbers)) continue;
       problem.answer = concat("\n", search.trace, "<Solution>\n", search.solution(), "\n");
-      if (std::ssize(problem.answer) < tier_ / 2) continue;  // a token has a byte or more
+      if (std::ssize(problem.answer) < tier_ / 2) continue;  // a token has at least one byte
       const int64_t tokens = input.count(problem.answer + "</Solution>");
       if (tokens >= tier_ / 2 && tokens <= tier_) return problem;
     }
-    fail("task ", name(), ": none of ", kMostDraws, " problems has an answer of ", tier_ / 2, " to ", tier_,
+    fail("task ", name(), ": none of ", kMaxDraws, " random problems has an answer of ", tier_ / 2, " to ", tier_,
          " tokens");
   }
 
-  Sample build(const Problem& problem) const {
+  Sample build(const CountdownProblem& problem) const {
     Sample sample;
     sample.context = concat(
         "Make a target of four numbers with + - * /, using each number once. All results are whole numbers above 0 "
         "and "
         "below ",
-        kBelow,
+        kResultBound,
         ".\nSearch like this. Pick two of the numbers, in the order in which they stand, and write which "
         "are left. Try + - * / on the two, the larger first, passing over results that are not allowed; put the "
         "result "
@@ -182,12 +185,18 @@ class Countdown final : public Task {
 }  // namespace
 
 MethodInfo countdown_info() {
-  return {
-      .name = "countdown",
-      .summary = "the search for a way to make a number of four others; the prompt is short, length only bounds it",
-      .paper = "LongProc: Benchmarking Long-Context Language Models on Long Procedural Generation, 2025",
-      .needs = "any model",
-      .parameters = {{"tier", Parameter::Type::kInt, "512", "most tokens of the answer", 256, 8192, {}}}};
+  return {.name = "countdown",
+          .summary =
+              "write a search for a target number from four numbers; the answer is long; --lengths only limits it",
+          .paper = "LongProc: Benchmarking Long-Context Language Models on Long Procedural Generation, 2025",
+          .needs = "any model",
+          .parameters = {{"tier",
+                          Parameter::Type::kInt,
+                          "512",
+                          "maximum number of tokens of the answer; more is harder",
+                          256,
+                          8192,
+                          {}}}};
 }
 
 TaskList make_countdown(const Values& values) {

@@ -11,35 +11,35 @@ namespace fathom::eval {
 const std::string_view kNoiseLine =
     "We walk up the hill. We walk down the lane. The wind blows on. The river runs by. Home again we come.";
 
-std::string hide_in_prose(std::string_view text, const Hiding& hiding) {
+std::string hide_in_prose(std::string_view text, const HiddenPieces& hidden) {
   const std::vector<std::string_view> sentences = split_sentences(text);
-  std::string hidden;
+  std::string result;
   size_t next = 0, consumed = 0;
-  for (size_t i = 0; i < hiding.pieces.size(); ++i) {
-    const double target = hiding.depths[i] * static_cast<double>(text.size());
-    // up to the boundary before the sentence in which the target lies, or behind it, whichever is nearer
+  for (size_t i = 0; i < hidden.texts.size(); ++i) {
+    const double target = hidden.depths[i] * static_cast<double>(text.size());
+    // advance to the sentence boundary nearest to the target
     for (; next < sentences.size() && consumed + sentences[next].size() / 2.0 < target; ++next) {
       consumed += sentences[next].size();
-      hidden += sentences[next];
+      result += sentences[next];
     }
-    if (!hidden.empty() && hidden.back() != '\n' && hidden.back() != ' ') hidden += ' ';
-    hidden += hiding.pieces[i];
-    if (next < sentences.size()) hidden += ' ';
+    if (!result.empty() && result.back() != '\n' && result.back() != ' ') result += ' ';
+    result += hidden.texts[i];
+    if (next < sentences.size()) result += ' ';
   }
-  while (next < sentences.size()) hidden += sentences[next++];
-  return hidden;
+  while (next < sentences.size()) result += sentences[next++];
+  return result;
 }
 
-std::string hide_in_noise(int64_t lines, const Hiding& hiding) {
-  std::string hidden;
+std::string hide_in_noise(int64_t lines, const HiddenPieces& hidden) {
+  std::string result;
   size_t next = 0;
   for (int64_t line = 0; line <= lines; ++line) {
     const double depth = lines > 0 ? static_cast<double>(line) / static_cast<double>(lines) : 1;
-    for (; next < hiding.pieces.size() && (hiding.depths[next] <= depth || line == lines); ++next)
-      hidden += hiding.pieces[next] + "\n";
-    if (line < lines) hidden += concat(kNoiseLine, "\n");
+    for (; next < hidden.texts.size() && (hidden.depths[next] <= depth || line == lines); ++next)
+      result += hidden.texts[next] + "\n";
+    if (line < lines) result += concat(kNoiseLine, "\n");
   }
-  return hidden;
+  return result;
 }
 
 void add_evidence(Sample& sample, std::string_view piece) {
@@ -56,7 +56,7 @@ double grid_depth(int64_t index, int64_t depths, bool logistic) {
   if (depths == 1) return 0.5;
   const double linear = static_cast<double>(index % depths) / static_cast<double>(depths - 1);
   if (!logistic || linear == 0 || linear == 1) return linear;
-  return 1 / (1 + std::exp(-8 * (linear - 0.5)));  // closer together towards both ends
+  return 1 / (1 + std::exp(-8 * (linear - 0.5)));  // denser near both ends
 }
 
 }  // namespace fathom::eval

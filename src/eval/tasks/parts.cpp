@@ -11,23 +11,24 @@
 namespace fathom::eval {
 namespace {
 
-/// A number of units beyond `least`, at most `most`, that overfills `length` if so many can: from what a few cost.
-int64_t overfilling(int64_t most, int64_t length, const std::function<int64_t(int64_t)>& size) {
-  constexpr int64_t kProbe = 48;  // units; enough that their mean is good to a tenth
-  int64_t units = std::min(most, kProbe), before = 0;
-  while (units < most && size(units) <= length) {
+/// Returns a number of units, at most `max_units`, whose size exceeds `length` if possible. Extrapolates from the
+/// sizes of a few units. size(0): the size of the smallest sample.
+int64_t overfilling(int64_t max_units, int64_t length, const std::function<int64_t(int64_t)>& size) {
+  constexpr int64_t kProbe = 48;  // units; enough to estimate their mean size to about a tenth
+  int64_t units = std::min(max_units, kProbe), before = 0;
+  while (units < max_units && size(units) <= length) {
     const double each =
         std::max(0.1, static_cast<double>(size(units) - size(before)) / static_cast<double>(units - before));
     const double missing = static_cast<double>(length - size(units)) / each;
     before = units;
-    units = std::min(most, units + static_cast<int64_t>(missing * 1.05) + 8);
+    units = std::min(max_units, units + static_cast<int64_t>(missing * 1.05) + 8);
   }
   return units;
 }
 
 int64_t size_of(const TaskInput& input, const Sample& sample) { return input.measure(sample) + sample.reserve; }
 
-/// That of the ascending `ends` which is nearest to `target`.
+/// Returns the element of the ascending `ends` nearest to `target`.
 size_t nearest(const std::vector<size_t>& ends, size_t target) {
   const auto above = std::ranges::lower_bound(ends, target);
   if (above == ends.end()) return ends.empty() ? 0 : ends.back();
@@ -37,42 +38,41 @@ size_t nearest(const std::vector<size_t>& ends, size_t target) {
 
 }  // namespace
 
-Sample fit_sample(const Task& task, const TaskInput& input, int64_t length, int64_t least, int64_t most,
+Sample fit_sample(const Task& task, const TaskInput& input, int64_t length, int64_t min_units, int64_t max_units,
                   const std::function<Sample(int64_t)>& build, const std::optional<TextSource>& source) {
   std::map<int64_t, int64_t> sizes;
   const std::function<int64_t(int64_t)> size = [&](int64_t units) {
     const auto [known, added] = sizes.try_emplace(units, 0);
-    if (added) known->second = size_of(input, build(least + units));
+    if (added) known->second = size_of(input, build(min_units + units));
     return known->second;
   };
   if (size(0) > length) fail_too_short(task.name(), length, size(0));
-  const int64_t units = largest_fit(overfilling(most - least, length, size), length, size);
-  if (source && units == most - least && size(units) < length - length / 20) {
-    fail(source->name, ": all of it makes ", size(units), " tokens of task ", task.name(), ", asked for ", length,
-         source->advice);
+  const int64_t units = largest_fit(overfilling(max_units - min_units, length, size), length, size);
+  if (source && units == max_units - min_units && size(units) < length - length / 20) {
+    fail(source->name, ": too short: the whole text gives ", size(units), " tokens of task ", task.name(),
+         ", expected ", length, source->advice);
   }
-  return build(least + units);
+  return build(min_units + units);
 }
 
 TextSource haystack_source(const TaskInput& input) {
-  return {
-      "haystack " + input.haystack->name(),
-      ": give a longer file or a folder of files, let it begin again with --repeat-haystack, or leave --haystack "
-      "out for made-up prose"};
+  return {"haystack " + input.haystack->name(),
+          "; use a longer file or a folder of files, repeat it with --repeat-haystack, or leave out --haystack for "
+          "generated prose"};
 }
 
-Sample fit_prose_sample(const Task& task, const TaskInput& input, int64_t length, Rng& rng, int64_t least,
+Sample fit_prose_sample(const Task& task, const TaskInput& input, int64_t length, Rng& rng, int64_t min_units,
                         const std::function<Sample(std::string_view)>& build) {
-  const std::string prose = input.haystack->text(rng, std::max(length, least));
+  const std::string prose = input.haystack->text(rng, std::max(length, min_units));
   const std::vector<size_t> ends = word_ends(prose);
   const auto words = static_cast<int64_t>(ends.size());
   const TextSource source = haystack_source(input);
-  if (words < least)
-    fail(source.name, ": has ", words, " words, task ", task.name(), " needs at least ", least, source.advice);
+  if (words < min_units)
+    fail(source.name, ": has ", words, " words, task ", task.name(), " needs at least ", min_units, source.advice);
   const auto build_of = [&](int64_t units) {
     return build(std::string_view(prose).substr(0, units == 0 ? 0 : ends[units - 1]));
   };
-  return fit_sample(task, input, length, least, words, build_of, source);
+  return fit_sample(task, input, length, min_units, words, build_of, source);
 }
 
 std::vector<std::string_view> cut_prose(std::string_view prose, const std::vector<double>& shares, double slack) {
@@ -81,13 +81,13 @@ std::vector<std::string_view> cut_prose(std::string_view prose, const std::vecto
     sentences.push_back(static_cast<size_t>(sentence.data() + sentence.size() - prose.data()));
   }
   const std::vector<size_t> words = word_ends(prose);
-  const auto most = static_cast<size_t>(slack * static_cast<double>(prose.size()));
+  const auto max_distance = static_cast<size_t>(slack * static_cast<double>(prose.size()));
   std::vector<std::string_view> pieces;
   size_t begin = 0;
   for (const double share : shares) {
     const auto target = static_cast<size_t>(share * static_cast<double>(prose.size()));
     size_t end = nearest(sentences, target);
-    if (std::max(end, target) - std::min(end, target) > most) end = nearest(words, target);
+    if (std::max(end, target) - std::min(end, target) > max_distance) end = nearest(words, target);
     end = std::max(end, begin);
     pieces.push_back(strip(prose.substr(begin, end - begin)));
     begin = end;
@@ -155,9 +155,10 @@ std::vector<int64_t> numbers_in(std::string_view text) {
   return numbers;
 }
 
-double right_prefix(const std::vector<std::string_view>& given, const std::vector<std::string_view>& reference) {
-  const auto right = std::ranges::mismatch(given, reference).in2 - reference.begin();
-  return static_cast<double>(right) / static_cast<double>(reference.size());
+double correct_prefix(const std::vector<std::string_view>& answered,
+                      const std::vector<std::string_view>& reference) {
+  const auto correct = std::ranges::mismatch(answered, reference).in2 - reference.begin();
+  return static_cast<double>(correct) / static_cast<double>(reference.size());
 }
 
 }  // namespace fathom::eval

@@ -9,38 +9,42 @@
 
 #include "eval/task.h"
 
-// What several tasks are made of.
+// Building blocks that several tasks share.
 namespace fathom::eval {
 
-/// A text that may be too short, for messages: what it is, and what to do about it.
+/// A text that may be too short: its name and advice for the user, for error messages.
 struct TextSource {
   std::string name, advice;
 };
+/// Returns the name of the input's haystack and how to make it longer.
 TextSource haystack_source(const TaskInput& input);
 
-/// The largest of the samples build(least), …, build(most) that fits into `length` tokens with its reserve. Throws
-/// Error saying what is needed if build(least) does not. source: the text that build(most) uses up, if there is
-/// one; Error if that leaves more than 5 % of the length empty.
-Sample fit_sample(const Task& task, const TaskInput& input, int64_t length, int64_t least, int64_t most,
+/// Returns the largest of the samples build(min_units), …, build(max_units) that fits into `length` tokens with its
+/// reserve. Throws Error with the length needed if build(min_units) does not fit. source: the text of which
+/// build(max_units) uses everything, if any. Throws Error that names it if build(max_units) leaves more than 5 % of
+/// the length unused.
+Sample fit_sample(const Task& task, const TaskInput& input, int64_t length, int64_t min_units, int64_t max_units,
                   const std::function<Sample(int64_t units)>& build,
                   const std::optional<TextSource>& source = std::nullopt);
 
-/// The same with words of the haystack for units: build gets running text of `least` words or more. Throws Error
-/// for a haystack that ends before the length is reached, too.
-Sample fit_prose_sample(const Task& task, const TaskInput& input, int64_t length, Rng& rng, int64_t least,
+/// Like fit_sample with words of the haystack as units: build receives running text of at least `min_units` words.
+/// Throws Error if the haystack is too short for the length.
+Sample fit_prose_sample(const Task& task, const TaskInput& input, int64_t length, Rng& rng, int64_t min_units,
                         const std::function<Sample(std::string_view prose)>& build);
 
-/// Cuts `prose` at the shares of it (in [0, 1], ascending) into one piece more, blanks around each taken off. A cut
-/// is at the end of a sentence if one is no further away than `slack`, a share as well, and else at that of a word.
+/// Cuts `prose` at the given shares of its bytes (in [0, 1], ascending) into shares.size() + 1 pieces without white
+/// space around them. Each cut is at the end of the nearest sentence if that is within `slack` (also a share), else
+/// at the end of the nearest word.
 std::vector<std::string_view> cut_prose(std::string_view prose, const std::vector<double>& shares, double slack);
 
-/// Appends `part` and says where it is.
+/// Appends `part` to `text` and returns its span.
 TextSpan append_part(std::string& text, std::string_view part);
 
-/// Tokens to leave for an answer like `answer`: its own and a few more.
+/// Returns the tokens to reserve for an answer such as `answer`: its tokens plus a margin.
 int64_t reserve_for(const TaskInput& input, std::string_view answer);
 
-/// Nonsense words, no two the same. There are 68,600 of two syllables; drawing most of them takes long.
+/// Draws distinct nonsense words. There are 68,600 words of two syllables. Drawing almost all of them is slow,
+/// because words that were drawn before are rejected.
 class FreshWords {
  public:
   std::string draw(Rng& rng, int syllables);
@@ -51,17 +55,17 @@ class FreshWords {
 };
 
 constexpr std::string_view kBlanks = " \t\r\n\f\v";
-/// Without the characters of `around` at both ends.
+/// Removes the characters of `around` at both ends.
 std::string_view strip(std::string_view text, std::string_view around = kBlanks);
-/// Of the text without blanks around it.
+/// Returns the first line of the stripped text, stripped.
 std::string_view first_line(std::string_view text);
-/// The lines, stripped; none is empty.
+/// Returns the stripped lines without empty ones.
 std::vector<std::string_view> lines_of(std::string_view text);
-/// The parts between the separators, stripped; "" has one, empty.
+/// Splits at the separator and strips the parts. An empty text gives one empty part.
 std::vector<std::string_view> split(std::string_view text, char separator);
-/// All runs of digits, as numbers; those over nine digits are left out.
+/// Returns the runs of digits as numbers, without those of more than nine digits.
 std::vector<int64_t> numbers_in(std::string_view text);
-/// The parts with `between` between them.
+/// Joins the parts with `between`.
 template <class Strings>
 std::string join(const Strings& parts, std::string_view between) {
   std::string text;
@@ -72,7 +76,8 @@ std::string join(const Strings& parts, std::string_view between) {
   return text;
 }
 
-/// The share of the reference that stands before the first line where `given` differs.
-double right_prefix(const std::vector<std::string_view>& given, const std::vector<std::string_view>& reference);
+/// Returns the share of the lines of `reference` that precede the first line in which `answered` differs.
+double correct_prefix(const std::vector<std::string_view>& answered,
+                      const std::vector<std::string_view>& reference);
 
 }  // namespace fathom::eval

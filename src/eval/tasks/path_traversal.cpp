@@ -1,4 +1,4 @@
-// A journey along the one way that leads on from each town: little to read, much to write.
+// A journey in which each town has only one connection to the next town. The input is short and the answer is long.
 #include <algorithm>
 
 #include "base/error.h"
@@ -11,9 +11,9 @@ namespace {
 
 constexpr std::string_view kMeans[] = {"train", "bus", "boat", "coach", "plane", "ferry", "tram", "sledge"};
 
-constexpr int64_t kMostTier = 1 << 16;  // whose towns are a third of all that can be drawn
+constexpr int64_t kMaxTier = 1 << 16;  // its towns are a third of all possible names
 
-struct Way {
+struct RouteLeg {
   std::string from, to;
   std::string_view means;
 };
@@ -24,11 +24,11 @@ std::string draw_town(Rng& rng, FreshWords& fresh) {
   return town;
 }
 
-/// A line a way; the tag before them is in the lead, the one behind them ends the answer.
-std::string route_text(const std::vector<Way>& ways, int64_t hops) {
+/// Returns one line per leg. The opening tag is in the lead; the closing tag ends the answer.
+std::string route_text(const std::vector<RouteLeg>& legs, int64_t hops) {
   std::string text;
   for (int64_t i = 0; i < hops; ++i) {
-    text += concat("\nFrom ", ways[i].from, " to ", ways[i].to, " by ", ways[i].means, ".");
+    text += concat("\nFrom ", legs[i].from, " to ", legs[i].to, " by ", legs[i].means, ".");
   }
   return text + "\n";
 }
@@ -42,56 +42,57 @@ class PathTraversal final : public Task {
     return fit_sample(*this, input, length, 0, 0, [&](int64_t) { return build(input, start); });
   }
 
-  /// 1 if all lines are right. partial: the share of the lines before the first wrong one.
+  /// Scores 1 if all lines are correct. partial: the share of the lines before the first wrong one.
   Score score(const Sample& sample, const Answer& answer) const override {
     const std::string text = answer.text.substr(0, answer.text.find("</Route>"));
-    const std::vector<std::string_view> given = lines_of(text), right = lines_of(sample.references[0]);
-    return {given == right ? 1.0 : 0.0, {{"partial", right_prefix(given, right)}}};
+    const std::vector<std::string_view> answered = lines_of(text), expected = lines_of(sample.references[0]);
+    return {answered == expected ? 1.0 : 0.0, {{"partial", correct_prefix(answered, expected)}}};
   }
 
  private:
-  /// As many ways of a journey as can be told in `tier` tokens.
-  std::vector<Way> draw_journey(const TaskInput& input, Rng& rng, FreshWords& fresh) const {
-    std::vector<Way> ways(tier_ / 6);  // a line has more than six tokens
+  /// Draws a journey of as many legs as fit into `tier` tokens.
+  std::vector<RouteLeg> draw_journey(const TaskInput& input, Rng& rng, FreshWords& fresh) const {
+    std::vector<RouteLeg> legs(tier_ / 6);  // a line has more than six tokens
     std::string town = draw_town(rng, fresh);
-    for (Way& way : ways) {
-      way = {town, draw_town(rng, fresh), rng.pick(kMeans)};
-      town = way.to;
+    for (RouteLeg& leg : legs) {
+      leg = {town, draw_town(rng, fresh), rng.pick(kMeans)};
+      town = leg.to;
     }
     const int64_t hops = largest_fit(
-        std::ssize(ways), tier_, [&](int64_t units) { return input.count(route_text(ways, units) + "</Route>"); });
-    ways.resize(std::max<int64_t>(2, hops));
-    return ways;
+        std::ssize(legs), tier_, [&](int64_t units) { return input.count(route_text(legs, units) + "</Route>"); });
+    legs.resize(std::max<int64_t>(2, hops));
+    return legs;
   }
 
-  /// As many ways again, one from the end of the journey and the others from towns that are not on it.
-  static void add_strays(Rng& rng, FreshWords& fresh, std::vector<Way>& ways) {
-    const int64_t hops = std::ssize(ways);
-    std::vector<std::string> towns = {ways.back().to};
+  /// Adds one distractor leg per leg of the journey: one from its last town, the others from towns that are not on
+  /// it.
+  static void add_distractors(Rng& rng, FreshWords& fresh, std::vector<RouteLeg>& legs) {
+    const int64_t hops = std::ssize(legs);
+    std::vector<std::string> towns = {legs.back().to};
     while (std::ssize(towns) < hops) towns.push_back(draw_town(rng, fresh));
     for (const std::string& town : towns) {
       const int64_t other = rng.below(2 * hops);
-      const std::string& to = other < hops ? ways[other].from : towns[other - hops];
-      ways.push_back({town, to == town ? ways[0].from : to, rng.pick(kMeans)});
+      const std::string& to = other < hops ? legs[other].from : towns[other - hops];
+      legs.push_back({town, to == town ? legs[0].from : to, rng.pick(kMeans)});
     }
   }
 
   Sample build(const TaskInput& input, Rng rng) const {
     FreshWords fresh;
-    std::vector<Way> ways = draw_journey(input, rng, fresh);
+    std::vector<RouteLeg> legs = draw_journey(input, rng, fresh);
     Sample sample;
-    const std::string from = ways.front().from, to = ways.back().to;
-    sample.references = {route_text(ways, std::ssize(ways))};
+    const std::string from = legs.front().from, to = legs.back().to;
+    sample.references = {route_text(legs, std::ssize(legs))};
     sample.reserve = std::max(tier_ + 8, reserve_for(input, sample.references[0]));
-    sample.details["hops"] = ways.size();
-    std::vector<int64_t> order = rng.distinct(2 * std::ssize(ways), 2 * std::ssize(ways));
-    const int64_t hops = std::ssize(ways);
-    add_strays(rng, fresh, ways);
+    sample.details["hops"] = legs.size();
+    std::vector<int64_t> order = rng.distinct(2 * std::ssize(legs), 2 * std::ssize(legs));
+    const int64_t hops = std::ssize(legs);
+    add_distractors(rng, fresh, legs);
     sample.context = "From each of these towns one way leads on:\n\n";
     for (const int64_t i : order) {
-      const TextSpan told = append_part(
-          sample.context, concat("From ", ways[i].from, " you can go to ", ways[i].to, " by ", ways[i].means, "."));
-      if (i < hops) sample.evidence.push_back(told);
+      const TextSpan span = append_part(
+          sample.context, concat("From ", legs[i].from, " you can go to ", legs[i].to, " by ", legs[i].means, "."));
+      if (i < hops) sample.evidence.push_back(span);
       sample.context += '\n';
     }
     sample.question = concat("\nQuestion: How do you get from ", from, " to ", to,
@@ -108,12 +109,17 @@ class PathTraversal final : public Task {
 }  // namespace
 
 MethodInfo path_traversal_info() {
-  return {
-      .name = "path_traversal",
-      .summary = "a journey told way by way; the prompt is as short as the answer, so that length only bounds them",
-      .paper = "LongProc: Benchmarking Long-Context Language Models on Long Procedural Generation, 2025",
-      .needs = "any model",
-      .parameters = {{"tier", Parameter::Type::kInt, "512", "most tokens of the answer", 128, kMostTier, {}}}};
+  return {.name = "path_traversal",
+          .summary = "write a journey from its separate legs; the answer is long; --lengths only limits it",
+          .paper = "LongProc: Benchmarking Long-Context Language Models on Long Procedural Generation, 2025",
+          .needs = "any model",
+          .parameters = {{"tier",
+                          Parameter::Type::kInt,
+                          "512",
+                          "maximum number of tokens of the answer; more is harder",
+                          128,
+                          kMaxTier,
+                          {}}}};
 }
 
 TaskList make_path_traversal(const Values& values) {

@@ -1,4 +1,4 @@
-// How well a text is predicted, by position: a model that uses what lies far back gets better with each bucket.
+// Loss on a text by position: a model that uses distant context has a lower loss in later buckets.
 #include <cmath>
 #include <numbers>
 #include <utility>
@@ -10,7 +10,7 @@
 namespace fathom::eval {
 namespace {
 
-constexpr int64_t kFirstBucket = 256;  // positions; each later bucket ends at twice where it begins
+constexpr int64_t kFirstBucket = 256;  // positions; each later bucket ends at twice its beginning
 
 class Perplexity final : public Task {
  public:
@@ -26,7 +26,7 @@ class Perplexity final : public Task {
       sample.chat = false;
       sample.context = text;
       size_t begin = 0;
-      for (const size_t end : word_ends(text)) sample.asked.push_back({std::exchange(begin, end), end});
+      for (const size_t end : word_ends(text)) sample.scored.push_back({std::exchange(begin, end), end});
       return sample;
     });
   }
@@ -61,10 +61,10 @@ class Perplexity final : public Task {
 MethodInfo perplexity_info() {
   return {"",
           "perplexity",
-          "loss on the haystack's text, whole and by position (to_512: from the end of the bucket before to 512)",
+          "loss on the haystack's text, in total and by position (to_512: tokens from the previous bound to 512)",
           "",
           false,
-          "a text (--haystack), to mean something",
+          "any model; use a real text as --haystack",
           "",
           "",
           {}};

@@ -1,10 +1,10 @@
-// Strings of a random automaton: what comes next must be learned from the strings before.
+// Strings of a random automaton: the next symbol must be learned from the earlier strings.
 //
-// Of the automaton's states every other one has a single edge, the rest two to four, chosen alike; a cycle through
-// all states keeps each in reach of all others. A sample is all strings of one automaton, each begun at its first
-// state. What a model puts first is certain to be right or wrong only where the automaton leaves a single choice.
-// So the asked symbols are those of the last strings at states with one edge that were passed before; the newline
-// at the end of a string is not asked.
+// Every other state of the automaton has a single edge; the others have two to four with equal probability. A cycle
+// through all states keeps each state reachable. A sample consists of strings of one automaton, each from its first
+// state. Only at a state with a single edge is the next symbol certain. Only the symbols of the last strings at
+// single-edge states that were visited before are therefore scored. The newline at the end of a string is not
+// scored.
 #include <algorithm>
 
 #include "base/error.h"
@@ -14,7 +14,7 @@
 namespace fathom::eval {
 namespace {
 
-constexpr int64_t kAskedStrings = 5, kLeastSymbols = 300, kShortest = 10, kLongest = 30;
+constexpr int64_t kScoredStrings = 5, kMinSymbols = 300, kShortest = 10, kLongest = 30;
 
 struct Edge {
   char symbol;
@@ -26,8 +26,8 @@ Automaton draw_automaton(Rng& rng, int64_t states, int64_t symbols) {
   const std::vector<int64_t> cycle = rng.distinct(states, states);
   Automaton automaton(states);
   for (int64_t i = 0; i < states; ++i) {
-    const int64_t most = std::min({int64_t{4}, states, symbols});
-    const int64_t edges = i % 2 == 0 ? 1 : rng.between(2, most);
+    const int64_t max_edges = std::min({int64_t{4}, states, symbols});
+    const int64_t edges = i % 2 == 0 ? 1 : rng.between(2, max_edges);
     const std::vector<int64_t> letters = rng.distinct(symbols, edges);
     std::vector<int64_t> targets = rng.distinct(states, edges);
     const int64_t next = cycle[(i + 1) % states];
@@ -60,25 +60,26 @@ class RegularLanguage final : public Task {
 
   Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
     const Rng start = rng(input, length, index);
-    const int64_t most = kLeastSymbols + 4 * length;  // a symbol and its blank are a token, or less by some counts
-    return fit_sample(*this, input, length, kLeastSymbols, most,
+    // A symbol and its space are one token; some tokenizers need fewer tokens.
+    const int64_t max_symbols = kMinSymbols + 4 * length;
+    return fit_sample(*this, input, length, kMinSymbols, max_symbols,
                       [&](int64_t symbols) { return build(symbols, start); });
   }
 
-  /// Share of the asked symbols that were the likeliest.
+  /// Scores the share of the scored symbols that were the most likely ones.
   Score score(const Sample& sample, const Answer& answer) const override {
-    int64_t right = 0;
-    for (size_t i = 0; i < sample.asked.size(); ++i) right += answer.spans.at(i).right;
-    return {static_cast<double>(right) / static_cast<double>(sample.asked.size())};
+    int64_t correct = 0;
+    for (size_t i = 0; i < sample.scored.size(); ++i) correct += answer.spans.at(i).correct;
+    return {static_cast<double>(correct) / static_cast<double>(sample.scored.size())};
   }
 
  private:
-  /// Drawn from the last string to the first, which is cut so that there are as many symbols as wanted.
+  /// Draws strings from the last to the first; the first is cut to give exactly `symbols` symbols.
   Sample build(int64_t symbols, Rng rng) const {
     const Automaton automaton = draw_automaton(rng, states_, symbols_);
     std::vector<std::string> strings;
-    for (int64_t left = symbols; left > 0; left -= std::ssize(strings.back())) {
-      strings.push_back(draw_string(rng, automaton, std::min(left, rng.between(kShortest, kLongest))));
+    for (int64_t remaining = symbols; remaining > 0; remaining -= std::ssize(strings.back())) {
+      strings.push_back(draw_string(rng, automaton, std::min(remaining, rng.between(kShortest, kLongest))));
     }
     std::ranges::reverse(strings);
     Sample sample;
@@ -96,12 +97,12 @@ class RegularLanguage final : public Task {
     return sample;
   }
 
-  /// The last strings are the lead, the others context.
+  /// Writes the last strings to the lead and the others to the context.
   static void write(const Automaton& automaton, const std::vector<std::string>& strings, Sample& sample) {
-    std::vector<bool> passed(automaton.size(), false);
+    std::vector<bool> visited(automaton.size(), false);
     for (size_t i = 0; i < strings.size(); ++i) {
-      const bool asked = i + kAskedStrings >= strings.size();
-      std::string& text = asked ? sample.lead : sample.context;
+      const bool scored = i + kScoredStrings >= strings.size();
+      std::string& text = scored ? sample.lead : sample.context;
       int64_t state = 0;
       for (const char symbol : strings[i]) {
         if (text.ends_with('\n') || text.empty()) {
@@ -110,8 +111,8 @@ class RegularLanguage final : public Task {
           text += {' ', symbol};
         }
         const size_t end = sample.context.size() + sample.lead.size();
-        if (asked && passed[state] && automaton[state].size() == 1) sample.asked.push_back({end - 1, end});
-        passed[state] = true;
+        if (scored && visited[state] && automaton[state].size() == 1) sample.scored.push_back({end - 1, end});
+        visited[state] = true;
         state = edge_of(automaton[state], symbol).to;
       }
       text += '\n';
@@ -125,12 +126,13 @@ class RegularLanguage final : public Task {
 
 MethodInfo regular_language_info() {
   using Type = Parameter::Type;
-  return {.name = "regular_language",
-          .summary = "strings of a random automaton, learned in context; asked where it leaves one choice only",
-          .paper = "In-Context Language Learning: Architectures and Algorithms, 2024",
-          .needs = "any model",
-          .parameters = {{"states", Type::kInt, "8", "of the automaton", 2, 64, {}},
-                         {"symbols", Type::kInt, "12", "letters it may use", 2, 26, {}}}};
+  return {
+      .name = "regular_language",
+      .summary = "strings of a random automaton, learned in context; scored where only one symbol can follow",
+      .paper = "In-Context Language Learning: Architectures and Algorithms, 2024",
+      .needs = "any model",
+      .parameters = {{"states", Type::kInt, "8", "states of the automaton; more is harder", 2, 64, {}},
+                     {"symbols", Type::kInt, "12", "letters the automaton may use; more is harder", 2, 26, {}}}};
 }
 
 TaskList make_regular_language(const Values& values) {

@@ -1,5 +1,6 @@
-// RULER's question answering (RULER, 2024): documents of which one, or two, hold the answer. Made-up people, or the
-// paragraphs of SQuAD 2.0 and HotpotQA from their files.
+// RULER's question answering (RULER: What's the Real Context Size of Your Long-Context Language Models?, 2024): one
+// or two of many documents contain the answer. Documents are generated facts about invented people, or the
+// paragraphs of SQuAD 2.0 or HotpotQA from their files.
 #include <algorithm>
 #include <set>
 
@@ -16,26 +17,25 @@ namespace {
 
 constexpr int64_t kReserve = 32;
 
-/// A question, and documents to put before it in the order in which they are wanted.
-struct Item {
+/// A question, its gold documents, and other documents in the order in which they are used.
+struct QaItem {
   std::string question;
   std::vector<std::string> answers;
-  std::vector<std::string> gold;       // documents that hold the answer
-  std::vector<std::string> documents;  // others, the related first
+  std::vector<std::string> gold;       // documents that contain the answer
+  std::vector<std::string> documents;  // other documents, related ones first
 };
 
-/// Where questions come from.
-class Questions {
+/// A source of questions.
+class QuestionSource {
  public:
-  virtual ~Questions() = default;
+  virtual ~QuestionSource() = default;
   virtual int64_t available() const { return -1; }
-  virtual const std::string& source() const = 0;  // for errors
-  /// Item `index` with up to `documents` documents besides the gold ones.
-  virtual Item item(Rng& rng, int64_t index, int64_t documents) const = 0;
+  virtual const std::string& source() const = 0;  // for error messages
+  /// Returns item `index` with up to `documents` documents in addition to the gold ones.
+  virtual QaItem item(Rng& rng, int64_t index, int64_t documents) const = 0;
 };
 
-// --- made-up people
-// --------------------------------------------------------------------------------------------------
+// --- generated facts about invented people
 
 struct Person {
   std::string name, town, trade, instrument, animal, teacher;
@@ -55,7 +55,7 @@ class People {
  public:
   explicit People(Rng& rng) : rng_(rng) {}
 
-  /// Nobody twice.
+  /// Returns a random name that was not returned before.
   std::string name() {
     for (;;) {
       std::string surname(rng_.pick(nouns()));
@@ -85,71 +85,71 @@ class People {
   std::set<std::string> names_;
 };
 
-/// What may be asked of a person: the words of the question, and the answer.
-struct Asked {
+/// A question about a person: its two parts and the field that answers it.
+struct PersonQuestion {
   const char *before, *after;
   std::string Person::*answer;
 };
-constexpr Asked kAsked[] = {
+constexpr PersonQuestion kPersonQuestions[] = {
     {"In which town was ", " born?", &Person::town},
     {"Which instrument did ", " play?", &Person::instrument},
     {"Which trade did ", " work in?", &Person::trade},
     {"Which tame animal lived in the house of ", "?", &Person::animal},
 };
 
-/// hops 1: a person is asked about; 2: the person from whom another learned.
-class MadeUpQuestions final : public Questions {
+/// Questions about a person (hops 1) or about the person from whom another one learned (hops 2).
+class GeneratedQuestions final : public QuestionSource {
  public:
-  explicit MadeUpQuestions(int hops) : hops_(hops) {}
+  explicit GeneratedQuestions(int hops) : hops_(hops) {}
   const std::string& source() const override { return source_; }
 
-  Item item(Rng& rng, int64_t, int64_t documents) const override {
+  QaItem item(Rng& rng, int64_t, int64_t documents) const override {
     People people(rng);
-    Person asked = people.person(), pupil = people.person();
-    pupil.teacher = asked.name;
-    const Asked& what = rng.pick(kAsked);
-    const std::string& answer = asked.*what.answer;
-    while (pupil.*what.answer == answer) pupil.*what.answer = people.person().*what.answer;
-    Item item;
-    item.question =
-        what.before + (hops_ == 1 ? asked.name : "the person from whom " + pupil.name + " learned") + what.after;
+    Person subject = people.person(), pupil = people.person();
+    pupil.teacher = subject.name;
+    const PersonQuestion& question = rng.pick(kPersonQuestions);
+    const std::string& answer = subject.*question.answer;
+    while (pupil.*question.answer == answer) pupil.*question.answer = people.person().*question.answer;
+    QaItem item;
+    item.question = question.before +
+                    (hops_ == 1 ? subject.name : "the person from whom " + pupil.name + " learned") +
+                    question.after;
     item.answers = {answer};
     if (hops_ == 2) item.gold.push_back(People::document(pupil));
-    item.gold.push_back(People::document(asked));
+    item.gold.push_back(People::document(subject));
     while (static_cast<int64_t>(item.documents.size()) < documents) {
       Person other = people.person();
-      if (item.documents.size() < kRelated && what.answer != &Person::town) other.town = asked.town;
-      if (other.*what.answer != answer) item.documents.push_back(People::document(other));
+      if (item.documents.size() < kRelated && question.answer != &Person::town) other.town = subject.town;
+      if (other.*question.answer != answer) item.documents.push_back(People::document(other));
     }
     return item;
   }
 
  private:
-  static constexpr size_t kRelated = 8;  // others of the same town
+  static constexpr size_t kRelated = 8;  // documents about people of the same town
   int hops_;
-  std::string source_ = "made-up people";
+  std::string source_ = "generated documents about invented people";
 };
 
 // --- files
-// -------------------------------------------------------------------------------------------------------------
 
 Json parse_file(const std::string& path, const char* published) {
   const FileMap file(path);
   Json json = Json::parse_or_null(file.text());
-  if (json.is_null()) fail(path, ": no JSON; expected ", published);
+  if (json.is_null()) fail(path, ": invalid JSON; expected ", published);
   return json;
 }
 
-/// Of a file whose items have their own documents first and take others' to fill the length.
-class FileQuestions : public Questions {
+/// Questions of a file. An item has its own documents first and takes those of other items to fill the length.
+class FileQuestions : public QuestionSource {
  public:
   explicit FileQuestions(std::string path) : path_(std::move(path)) {}
   const std::string& source() const override { return path_; }
   int64_t available() const override { return static_cast<int64_t>(records_.size()); }
 
-  Item item(Rng& rng, int64_t index, int64_t documents) const override {
-    const Record& record = records_[index];
-    Item item{record.question, record.answers, {}, {}};
+  QaItem item(Rng& rng, int64_t index, int64_t documents) const override {
+    const QuestionRecord& record = records_[index];
+    QaItem item{record.question, record.answers, {}, {}};
     std::set<int64_t> used;
     const auto take = [&](int64_t id, std::vector<std::string>& into) {
       if (used.insert(id).second) into.push_back(documents_[id]);
@@ -164,7 +164,7 @@ class FileQuestions : public Questions {
   }
 
  protected:
-  struct Record {
+  struct QuestionRecord {
     std::string question;
     std::vector<std::string> answers;
     std::vector<int64_t> gold, related;
@@ -174,7 +174,7 @@ class FileQuestions : public Questions {
     if (added) documents_.push_back(text);
     return found->second;
   }
-  std::vector<Record> records_;
+  std::vector<QuestionRecord> records_;
   std::vector<std::string> documents_;
 
  private:
@@ -182,16 +182,16 @@ class FileQuestions : public Questions {
   std::map<std::string, int64_t> ids_;
 };
 
-class Squad final : public FileQuestions {
+class SquadQuestions final : public FileQuestions {
  public:
-  explicit Squad(const std::string& path) : FileQuestions(path) {
+  explicit SquadQuestions(const std::string& path) : FileQuestions(path) {
     try {
       const Json json = parse_file(path, "SQuAD 2.0, dev-v2.0.json");
       for (const auto& article : json.at("data").items()) add_article(article.at("paragraphs"));
     } catch (const JsonError& error) {
-      fail(path, ": not in the form of SQuAD 2.0 (data[].paragraphs[].{context,qas}): ", error.what());
+      fail(path, ": not in the format of SQuAD 2.0 (data[].paragraphs[].{context,qas}): ", error.what());
     }
-    if (records_.empty()) fail(path, ": holds no question that has an answer");
+    if (records_.empty()) fail(path, ": contains no question with an answer");
   }
 
  private:
@@ -202,7 +202,7 @@ class Squad final : public FileQuestions {
     for (size_t p = 0; p < ids.size(); ++p) {
       for (const auto& qa : paragraphs[p].at("qas").items()) {
         if (qa.value("is_impossible", false)) continue;
-        Record record{qa.at("question").get<std::string>(), {}, {ids[p]}, ids};
+        QuestionRecord record{qa.at("question").get<std::string>(), {}, {ids[p]}, ids};
         for (const auto& answer : qa.at("answers").items())
           record.answers.push_back(answer.at("text").get<std::string>());
         if (!record.answers.empty()) records_.push_back(std::move(record));
@@ -211,46 +211,46 @@ class Squad final : public FileQuestions {
   }
 };
 
-class Hotpot final : public FileQuestions {
+class HotpotQuestions final : public FileQuestions {
  public:
-  explicit Hotpot(const std::string& path) : FileQuestions(path) {
+  explicit HotpotQuestions(const std::string& path) : FileQuestions(path) {
     try {
       for (const auto& item : parse_file(path, "HotpotQA, hotpot_dev_distractor_v1.json").items()) add_item(item);
     } catch (const JsonError& error) {
-      fail(path,
-           ": not in the form of HotpotQA ([{question, answer, context: [[title, [sentences]]]}]): ", error.what());
+      fail(path, ": not in the format of HotpotQA ([{question, answer, context: [[title, [sentences]]]}]): ",
+           error.what());
     }
-    if (records_.empty()) fail(path, ": holds no question");
+    if (records_.empty()) fail(path, ": contains no question");
   }
 
  private:
   void add_item(const Json& item) {
-    Record record{item.at("question").get<std::string>(), {item.at("answer").get<std::string>()}, {}, {}};
+    QuestionRecord record{item.at("question").get<std::string>(), {item.at("answer").get<std::string>()}, {}, {}};
     for (const auto& document : item.at("context").items()) {
       std::string text = document.at(0).get<std::string>() + "\n";
       for (const auto& sentence : document.at(1).items()) text += sentence.get<std::string>();
-      record.gold.push_back(add_document(text));  // all ten are the question's own
+      record.gold.push_back(add_document(text));  // all ten are the question's own documents
     }
     records_.push_back(std::move(record));
   }
 };
 
-// -----------------------------------------------------------------------------------------------------------------------
+// --- the task
 
 class RulerQa final : public Task {
  public:
-  RulerQa(std::string name, std::unique_ptr<const Questions> questions)
+  RulerQa(std::string name, std::unique_ptr<const QuestionSource> questions)
       : Task(std::move(name)), questions_(std::move(questions)) {}
 
   int64_t available() const override { return questions_->available(); }
 
   Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
     Rng rng = this->rng(input, length, index);
-    const Item item = questions_->item(rng, index, length / 12);  // a document has far more tokens than twelve
+    const QaItem item = questions_->item(rng, index, length / 12);  // a document has far more than 12 tokens
     const Rng order = rng;
-    const auto most = static_cast<int64_t>(item.documents.size());
+    const auto max_documents = static_cast<int64_t>(item.documents.size());
     const auto make = [&](int64_t documents) { return build(item, documents, order); };
-    return fit_sample(*this, input, length, 0, most, make, TextSource{questions_->source(), ""});
+    return fit_sample(*this, input, length, 0, max_documents, make, TextSource{questions_->source(), ""});
   }
 
   Score score(const Sample& sample, const Answer& answer) const override {
@@ -259,7 +259,7 @@ class RulerQa final : public Task {
   }
 
  private:
-  static Sample build(const Item& item, int64_t documents, Rng rng) {
+  static Sample build(const QaItem& item, int64_t documents, Rng rng) {
     std::vector<const std::string*> order;
     for (const std::string& text : item.gold) order.push_back(&text);
     for (int64_t i = 0; i < documents; ++i) order.push_back(&item.documents[i]);
@@ -280,7 +280,7 @@ class RulerQa final : public Task {
     return sample;
   }
 
-  std::unique_ptr<const Questions> questions_;
+  std::unique_ptr<const QuestionSource> questions_;
 };
 
 MethodInfo qa_info(const char* name, const char* summary, const char* file) {
@@ -300,23 +300,23 @@ std::string file_of(const Values& values) { return values.has("file") ? values.s
 }  // namespace
 
 MethodInfo ruler_qa_1_info() {
-  return qa_info("qa_1", "a question whose answer is in one of many documents",
-                 "dev-v2.0.json of SQuAD 2.0 [made-up people]");
+  return qa_info("qa_1", "answer a question from one of many documents",
+                 "dev-v2.0.json of SQuAD 2.0; default: generated facts about invented people");
 }
 TaskList make_ruler_qa_1(const Values& values) {
   const std::string file = file_of(values);
-  if (file.empty()) return {std::make_shared<RulerQa>("qa_1", std::make_unique<MadeUpQuestions>(1))};
-  return {std::make_shared<RulerQa>("qa_1", std::make_unique<Squad>(file))};
+  if (file.empty()) return {std::make_shared<RulerQa>("qa_1", std::make_unique<GeneratedQuestions>(1))};
+  return {std::make_shared<RulerQa>("qa_1", std::make_unique<SquadQuestions>(file))};
 }
 
 MethodInfo ruler_qa_2_info() {
-  return qa_info("qa_2", "a question whose answer takes two of many documents",
-                 "hotpot_dev_distractor_v1.json of HotpotQA [made-up people]");
+  return qa_info("qa_2", "answer a question that needs two of many documents",
+                 "hotpot_dev_distractor_v1.json of HotpotQA; default: generated facts about invented people");
 }
 TaskList make_ruler_qa_2(const Values& values) {
   const std::string file = file_of(values);
-  if (file.empty()) return {std::make_shared<RulerQa>("qa_2", std::make_unique<MadeUpQuestions>(2))};
-  return {std::make_shared<RulerQa>("qa_2", std::make_unique<Hotpot>(file))};
+  if (file.empty()) return {std::make_shared<RulerQa>("qa_2", std::make_unique<GeneratedQuestions>(2))};
+  return {std::make_shared<RulerQa>("qa_2", std::make_unique<HotpotQuestions>(file))};
 }
 
 }  // namespace fathom::eval

@@ -1,4 +1,5 @@
-// RULER's word counts (RULER, 2024): the most common words of a list, the most frequent words of a coded text.
+// RULER's word counts (RULER: What's the Real Context Size of Your Long-Context Language Models?, 2024): the most
+// common words of a list, and the most frequent words of a coded text.
 #include <algorithm>
 #include <cmath>
 #include <set>
@@ -13,7 +14,7 @@ namespace {
 
 constexpr const char* kPaper = "RULER: What's the Real Context Size of Your Long-Context Language Models?, 2024";
 
-/// Different words in random order: common English ones, then made-up ones.
+/// Distinct words in random order: common English ones, then generated ones.
 class WordStream {
  public:
   explicit WordStream(Rng& rng) : rng_(rng), words_(common_words()) { rng_.shuffle(words_); }
@@ -21,7 +22,7 @@ class WordStream {
     if (next_ < words_.size()) return std::string(words_[next_++]);
     for (;;) {
       std::string word = nonsense_word(rng_, 3);
-      if (made_.insert(word).second) return word;
+      if (generated_.insert(word).second) return word;
     }
   }
 
@@ -29,16 +30,16 @@ class WordStream {
   Rng& rng_;
   WordList words_;
   size_t next_ = 0;
-  std::set<std::string> made_;
+  std::set<std::string> generated_;
 };
 
-/// How often words stand in the list, and how long its worked example is.
+/// How often words occur in the list and in its worked example, and the number of different words of the example.
 struct CommonCounts {
-  int64_t often, seldom, example_words, example_often, example_seldom;
+  int64_t frequent, rare, example_words, example_frequent, example_rare;
 };
-constexpr int64_t kCommon = 10;  // words that stand often
+constexpr int64_t kCommon = 10;  // number of words that occur often
 constexpr CommonCounts kLong{30, 3, 40, 10, 3}, kShort{6, 1, 20, 3, 1};
-constexpr int64_t kLongFrom = 4096;  // tokens
+constexpr int64_t kLongFrom = 4096;  // tokens; kLong is used from this length on
 
 class CommonWords final : public Task {
  public:
@@ -49,14 +50,14 @@ class CommonWords final : public Task {
     Rng rng = this->rng(input, length, index);
     WordStream stream(rng);
     const List example = draw(stream, counts.example_words);
-    const std::string shown = numbered(example, counts.example_often, counts.example_seldom, Rng(rng));
-    // a list entry takes three tokens or more, so no more different words than this are needed
-    const List list = draw(stream, kCommon + length / (3 * counts.seldom));
+    const std::string shown = numbered(example, counts.example_frequent, counts.example_rare, Rng(rng));
+    // a list entry has at least three tokens, so no more different words are needed
+    const List list = draw(stream, kCommon + length / (3 * counts.rare));
     const Rng order = rng;
-    return fit_sample(*this, input, length, 0, static_cast<int64_t>(list.seldom.size()), [&](int64_t words) {
-      List some = list;
-      some.seldom.resize(words);
-      return build(example, shown, some, numbered(some, counts.often, counts.seldom, order));
+    return fit_sample(*this, input, length, 0, static_cast<int64_t>(list.rare.size()), [&](int64_t words) {
+      List shortened = list;
+      shortened.rare.resize(words);
+      return build(example, shown, shortened, numbered(shortened, counts.frequent, counts.rare, order));
     });
   }
 
@@ -64,18 +65,18 @@ class CommonWords final : public Task {
 
  private:
   struct List {
-    std::vector<std::string> often, seldom;
+    std::vector<std::string> frequent, rare;
   };
   static List draw(WordStream& stream, int64_t words) {
     List list;
-    for (int64_t i = 0; i < words; ++i) (i < kCommon ? list.often : list.seldom).push_back(stream.next());
+    for (int64_t i = 0; i < words; ++i) (i < kCommon ? list.frequent : list.rare).push_back(stream.next());
     return list;
   }
 
-  static std::string numbered(const List& list, int64_t often, int64_t seldom, Rng rng) {
+  static std::string numbered(const List& list, int64_t frequent, int64_t rare, Rng rng) {
     std::vector<const std::string*> words;
-    for (const std::string& word : list.often) words.insert(words.end(), often, &word);
-    for (const std::string& word : list.seldom) words.insert(words.end(), seldom, &word);
+    for (const std::string& word : list.frequent) words.insert(words.end(), frequent, &word);
+    for (const std::string& word : list.rare) words.insert(words.end(), rare, &word);
     rng.shuffle(words);
     std::string text;
     for (size_t i = 0; i < words.size(); ++i) {
@@ -87,8 +88,8 @@ class CommonWords final : public Task {
 
   static std::string answer_of(const List& list) {
     std::string text;
-    for (size_t i = 0; i < list.often.size(); ++i)
-      text += (i > 0 ? " " : "") + std::to_string(i + 1) + ". " + list.often[i];
+    for (size_t i = 0; i < list.frequent.size(); ++i)
+      text += (i > 0 ? " " : "") + std::to_string(i + 1) + ". " + list.frequent[i];
     return text;
   }
 
@@ -99,11 +100,11 @@ class CommonWords final : public Task {
     static constexpr const char* kLead = "Answer: The ten most common words of the list are:";
     Sample sample;
     sample.context = concat(kStatement, shown, kQuestion, kLead, " ", answer_of(example), "\n\n", kStatement);
-    sample.evidence = {{sample.context.size(), sample.context.size() + text.size()}};  // all of it
+    sample.evidence = {{sample.context.size(), sample.context.size() + text.size()}};  // the whole list
     sample.context += text;
     sample.question = kQuestion;
     sample.lead = kLead;
-    sample.references = list.often;
+    sample.references = list.frequent;
     sample.reserve = 120;
     sample.stop = {"\n\n", "\nQuestion:"};
     return sample;
@@ -118,7 +119,7 @@ class FrequentWords final : public Task {
     Rng rng = this->rng(input, length, index);
     const std::vector<std::string> words = draw(rng, std::max<int64_t>(kRanks, (length - kReserve) / 50));
     const Rng order = rng;
-    return fit_sample(*this, input, length, least_words(), 2 * length, [&](int64_t total) {
+    return fit_sample(*this, input, length, min_words(), 2 * length, [&](int64_t total) {
       Rng own = order;
       return build(words, coded(words, total, own));
     });
@@ -128,12 +129,13 @@ class FrequentWords final : public Task {
 
  private:
   static constexpr int64_t kReserve = 50;
-  static constexpr int64_t kRanks = 5;  // words that must differ in their numbers: the ignored one to the fifth
+  static constexpr int64_t kRanks = 5;  // words whose counts must differ: the ignored one to the fifth
 
-  /// From so many words on they do: the fourth stands at least once more than the fifth.
-  int64_t least_words() const {
-    const double apart = std::pow(kRanks - 1, -alpha_) - std::pow(kRanks, -alpha_);
-    return static_cast<int64_t>(std::ceil(zeta() / apart));
+  /// Returns the smallest number of words at which the counts differ: the fourth word occurs at least once more
+  /// often than the fifth.
+  int64_t min_words() const {
+    const double difference = std::pow(kRanks - 1, -alpha_) - std::pow(kRanks, -alpha_);
+    return static_cast<int64_t>(std::ceil(zeta() / difference));
   }
 
   static std::vector<std::string> draw(Rng& rng, int64_t count) {
@@ -146,7 +148,7 @@ class FrequentWords final : public Task {
     return words;
   }
 
-  /// Riemann's zeta of alpha, by its first terms and the integral of the others.
+  /// Returns Riemann's zeta of alpha: its first terms plus the integral over the others.
   double zeta() const {
     constexpr int kTerms = 10000;
     double sum = 0;
@@ -154,7 +156,7 @@ class FrequentWords final : public Task {
     return sum + std::pow(kTerms + 0.5, 1 - alpha_) / (alpha_ - 1);
   }
 
-  /// `total` words by Zipf's law, shuffled; the most frequent is written as dots.
+  /// Returns `total` words whose frequencies follow Zipf's law, shuffled; the most frequent one is written as dots.
   std::string coded(const std::vector<std::string>& words, int64_t total, Rng& rng) const {
     const double scale = static_cast<double>(total) / zeta();
     std::vector<const std::string*> text;
@@ -189,20 +191,21 @@ class FrequentWords final : public Task {
 }  // namespace
 
 MethodInfo ruler_common_words_info() {
-  return {"", "cwe", "the ten most common words of a long numbered list", kPaper, false, "any model", "", "", {}};
+  return {"", "cwe", "name the ten most common words of a long numbered list", kPaper, false, "any model", "",
+          "", {}};
 }
 TaskList make_ruler_common_words(const Values&) { return {std::make_shared<CommonWords>()}; }
 
 MethodInfo ruler_frequent_words_info() {
   return {"",
           "fwe",
-          "the three most frequent words of a coded text whose words follow Zipf's law",
+          "name the three most frequent words of a coded text whose word frequencies follow Zipf's law",
           kPaper,
           false,
           "any model",
           "",
           "",
-          {{"alpha", Parameter::Type::kFloat, "2", "exponent of Zipf's law: lower is harder", 1.1, 4, {}}}};
+          {{"alpha", Parameter::Type::kFloat, "2", "exponent of Zipf's law; less is harder", 1.1, 4, {}}}};
 }
 TaskList make_ruler_frequent_words(const Values& values) {
   return {std::make_shared<FrequentWords>(values.number("alpha"))};

@@ -6,9 +6,9 @@
 
 namespace fathom::eval {
 
-// Tasks that make their own text, one family a file of this folder.
+// Tasks that generate their text; one family per file of this folder.
 
-/// RULER's eight: niah_single_1 to niah_multiquery.
+/// RULER's eight needle tasks, niah_single_1 to niah_multiquery.
 std::vector<MethodTable<TaskMethod>::Entry> ruler_needle_tasks();
 MethodInfo ruler_variables_info();
 TaskList make_ruler_variables(const Values& values);

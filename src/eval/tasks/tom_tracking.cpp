@@ -1,4 +1,4 @@
-// Two people, two things, two rooms: who is where, who sees what, and what each believes, step by step.
+// Two people, two objects, two rooms: the state of the rooms and the beliefs of each person, step by step.
 #include <algorithm>
 #include <array>
 
@@ -14,20 +14,20 @@ namespace {
 
 constexpr std::string_view kRooms[] = {"kitchen", "garden", "cellar", "attic", "hall", "barn", "study", "workshop"};
 constexpr std::string_view kContainers[] = {"box", "basket", "chest", "drawer", "jar", "bag", "crate", "cupboard"};
-constexpr std::string_view kThings[] = {"key", "coin", "letter", "ring", "apple", "spoon", "map", "whistle"};
+constexpr std::string_view kObjects[] = {"key", "coin", "letter", "ring", "apple", "spoon", "map", "whistle"};
 
-struct World {
-  std::array<std::string_view, 2> people, rooms, things;
+struct TomWorld {
+  std::array<std::string_view, 2> people, rooms, objects;
   std::array<std::string_view, 4> containers;    // two in each room
   std::array<int64_t, 2> room;                   // of each person
-  std::array<int64_t, 2> container;              // of each thing
-  std::array<std::array<int64_t, 2>, 2> belief;  // of each person, a container for each thing
+  std::array<int64_t, 2> container;              // of each object
+  std::array<std::array<int64_t, 2>, 2> belief;  // of each person: a container for each object
 
-  bool sees(int64_t person, int64_t thing) const { return container[thing] / 2 == room[person]; }
-  void look() {
+  bool sees(int64_t person, int64_t object) const { return container[object] / 2 == room[person]; }
+  void update_beliefs() {
     for (int64_t person = 0; person < 2; ++person) {
-      for (int64_t thing = 0; thing < 2; ++thing) {
-        if (sees(person, thing)) belief[person][thing] = container[thing];
+      for (int64_t object = 0; object < 2; ++object) {
+        if (sees(person, object)) belief[person][object] = container[object];
       }
     }
   }
@@ -39,11 +39,11 @@ void draw_names(Rng& rng, const Words& from, std::array<std::string_view, n>& na
   for (size_t i = 0; i < n; ++i) names[i] = from[drawn[i]];
 }
 
-World draw_world(Rng& rng) {
-  World world{};
+TomWorld draw_world(Rng& rng) {
+  TomWorld world{};
   draw_names(rng, first_names(), world.people);
   draw_names(rng, kRooms, world.rooms);
-  draw_names(rng, kThings, world.things);
+  draw_names(rng, kObjects, world.objects);
   draw_names(rng, kContainers, world.containers);
   for (int64_t& room : world.room) room = rng.below(2);
   for (int64_t& container : world.container) container = rng.below(4);
@@ -51,61 +51,62 @@ World draw_world(Rng& rng) {
   return world;
 }
 
-/// Someone goes to the other room, or moves a thing that is in theirs: within the room, or with them to the other.
-std::string act(Rng& rng, World& world) {
-  const int64_t person = rng.below(2), thing = rng.below(2), chance = rng.below(10);
-  const std::string_view name = world.people[person], what = world.things[thing];
-  const bool here = world.sees(person, thing);
-  int64_t& container = world.container[thing];
-  if (here && chance < 5) {
+/// Draws a step: a person goes to the other room, or moves an object of their room within the room or to the other
+/// one. Returns its description.
+std::string act(Rng& rng, TomWorld& world) {
+  const int64_t person = rng.below(2), object = rng.below(2), chance = rng.below(10);
+  const std::string_view name = world.people[person], object_name = world.objects[object];
+  const bool visible_here = world.sees(person, object);
+  int64_t& container = world.container[object];
+  if (visible_here && chance < 5) {
     container ^= 1;
-    return concat(name, " moves the ", what, " to the ", world.containers[container], ".");
+    return concat(name, " moves the ", object_name, " to the ", world.containers[container], ".");
   }
   world.room[person] ^= 1;
   const std::string_view room = world.rooms[world.room[person]];
-  if (here && chance < 7) {
+  if (visible_here && chance < 7) {
     container = 2 * world.room[person] + rng.below(2);
-    return concat(name, " takes the ", what, " to the ", room, " and puts it into the ",
+    return concat(name, " takes the ", object_name, " to the ", room, " and puts it into the ",
                   world.containers[container], ".");
   }
   return concat(name, " goes to the ", room, ".");
 }
 
-std::string things_at(const World& world, const std::array<int64_t, 2>& containers) {
-  return concat(world.things[0], " ", world.containers[containers[0]], ", ", world.things[1], " ",
+std::string objects_at(const TomWorld& world, const std::array<int64_t, 2>& containers) {
+  return concat(world.objects[0], " ", world.containers[containers[0]], ", ", world.objects[1], " ",
                 world.containers[containers[1]]);
 }
 
-std::string note(const World& world) {
+std::string notes_on(const TomWorld& world) {
   std::string text = concat("- places: ", world.people[0], " ", world.rooms[world.room[0]], ", ", world.people[1],
-                            " ", world.rooms[world.room[1]], ", ", things_at(world, world.container), "\n");
+                            " ", world.rooms[world.room[1]], ", ", objects_at(world, world.container), "\n");
   for (int64_t person = 0; person < 2; ++person) {
-    std::vector<std::string_view> seen;
-    for (int64_t thing = 0; thing < 2; ++thing) {
-      if (world.sees(person, thing)) seen.push_back(world.things[thing]);
+    std::vector<std::string_view> visible;
+    for (int64_t object = 0; object < 2; ++object) {
+      if (world.sees(person, object)) visible.push_back(world.objects[object]);
     }
-    text += concat("- ", world.people[person], " sees: ", seen.empty() ? "nothing" : join(seen, ", "),
-                   "; believes: ", things_at(world, world.belief[person]), "\n");
+    text += concat("- ", world.people[person], " sees: ", visible.empty() ? "nothing" : join(visible, ", "),
+                   "; believes: ", objects_at(world, world.belief[person]), "\n");
   }
   return text;
 }
 
-struct Story {
-  std::string told, notes;  // the steps, and what is to be written about them
+struct TomStory {
+  std::string steps_text, notes;  // steps_text: the story; notes: the expected answer
 };
 
-Story tell(World world, int64_t steps, Rng rng) {
-  Story story{.told = "", .notes = "\n"};
+TomStory make_story(TomWorld world, int64_t steps, Rng rng) {
+  TomStory story{.steps_text = "", .notes = "\n"};
   for (int64_t i = 1; i <= steps; ++i) {
-    story.told += concat("Step ", i, ": ", act(rng, world), "\n");
-    world.look();
-    story.notes += concat("Step ", i, "\n", note(world));
+    story.steps_text += concat("Step ", i, ": ", act(rng, world), "\n");
+    world.update_beliefs();
+    story.notes += concat("Step ", i, "\n", notes_on(world));
   }
   story.notes += "End";
   return story;
 }
 
-/// The lines that begin with "-", in lower case.
+/// Returns the lines that begin with "-", in lower case.
 std::vector<std::string> notes_of(std::string_view text) {
   std::vector<std::string> notes;
   for (const std::string_view line : lines_of(text)) {
@@ -120,23 +121,24 @@ class TomTracking final : public Task {
 
   Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
     Rng rng = this->rng(input, length, index);
-    const World world = draw_world(rng);
-    const int64_t most = tier_ / 16;  // the notes on a step have more tokens
-    const int64_t steps = std::max<int64_t>(
-        1, largest_fit(most, tier_, [&](int64_t units) { return input.count(tell(world, units, rng).notes); }));
+    const TomWorld world = draw_world(rng);
+    const int64_t max_steps = tier_ / 16;  // the notes on a step have more than 16 tokens
+    const int64_t steps = std::max<int64_t>(1, largest_fit(max_steps, tier_, [&](int64_t units) {
+                                              return input.count(make_story(world, units, rng).notes);
+                                            }));
     return fit_sample(*this, input, length, steps, steps,
-                      [&](int64_t) { return build(input, world, steps, tell(world, steps, rng)); });
+                      [&](int64_t) { return build(input, world, steps, make_story(world, steps, rng)); });
   }
 
-  /// 1 if all notes are right. partial: the share of them before the first wrong one.
+  /// Scores 1 if all notes are correct. partial: the share of them before the first wrong one.
   Score score(const Sample& sample, const Answer& answer) const override {
-    const std::vector<std::string> given = notes_of(answer.text), right = notes_of(sample.references[0]);
-    const auto prefix = right_prefix({given.begin(), given.end()}, {right.begin(), right.end()});
-    return {given == right ? 1.0 : 0.0, {{"partial", prefix}}};
+    const std::vector<std::string> answered = notes_of(answer.text), expected = notes_of(sample.references[0]);
+    const auto prefix = correct_prefix({answered.begin(), answered.end()}, {expected.begin(), expected.end()});
+    return {answered == expected ? 1.0 : 0.0, {{"partial", prefix}}};
   }
 
  private:
-  Sample build(const TaskInput& input, const World& world, int64_t steps, const Story& story) const {
+  Sample build(const TaskInput& input, const TomWorld& world, int64_t steps, const TomStory& story) const {
     Sample sample;
     sample.context =
         "A person sees the things that are in the same room, and which container they are in. Of any other thing "
@@ -148,10 +150,10 @@ class TomTracking final : public Task {
     }
     for (int64_t i = 0; i < 2; ++i) {
       sample.context += concat(world.people[i], " is in the ", world.rooms[world.room[i]], ". The ",
-                               world.things[i], " is in the ", world.containers[world.container[i]], ".\n");
+                               world.objects[i], " is in the ", world.containers[world.container[i]], ".\n");
     }
     sample.context += '\n';
-    sample.evidence = {append_part(sample.context, story.told)};
+    sample.evidence = {append_part(sample.context, story.steps_text)};
     sample.question =
         "\nQuestion: How do things stand after each step? Write its number and three lines, as in this "
         "example of another story, and \"End\" when there are no more steps:\nStep 1\n- places: Olga loft, "
@@ -173,10 +175,17 @@ class TomTracking final : public Task {
 MethodInfo tom_tracking_info() {
   return {.name = "tom_tracking",
           .summary =
-              "who is where and believes what, noted after each step; the prompt is short, length only bounds it",
+              "after each step, write down where everyone is and what everyone believes; --lengths only limits the "
+              "answer",
           .paper = "LongProc: Benchmarking Long-Context Language Models on Long Procedural Generation, 2025",
           .needs = "any model",
-          .parameters = {{"tier", Parameter::Type::kInt, "512", "most tokens of the answer", 128, 1 << 16, {}}}};
+          .parameters = {{"tier",
+                          Parameter::Type::kInt,
+                          "512",
+                          "maximum number of tokens of the answer; more is harder",
+                          128,
+                          1 << 16,
+                          {}}}};
 }
 
 TaskList make_tom_tracking(const Values& values) {

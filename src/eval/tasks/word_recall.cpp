@@ -1,4 +1,4 @@
-// A list of names that is said again after a gap: how surely a model knows what it read, word by word.
+// A list of names that is repeated after a gap. Measures how well a model predicts each word of a text it has read.
 #include <algorithm>
 #include <set>
 
@@ -10,13 +10,13 @@
 namespace fathom::eval {
 namespace {
 
-constexpr int64_t kLeastWords = 8;  // of the gap
+constexpr int64_t kMinWords = 8;  // of the gap, at least
 
 bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
 
-/// `prose` with other names, drawn from `others`, for those in `names`: the gap must not say the lists.
-std::string without(std::string_view prose, const std::set<std::string_view>& names, const WordList& others,
-                    Rng rng) {
+/// Replaces the names in `names` by names drawn from `others`, so that the gap does not contain words of the lists.
+std::string replace_names(std::string_view prose, const std::set<std::string_view>& names, const WordList& others,
+                          Rng rng) {
   std::string text;
   for (size_t begin = 0; begin < prose.size();) {
     size_t end = begin;
@@ -40,22 +40,23 @@ class WordRecall final : public Task {
     const WordList first(names.begin(), names.begin() + words_);
     const WordList second = second_list(names, rng);
     const Rng start = rng;
-    return fit_prose_sample(*this, input, length, rng, kLeastWords, [&](std::string_view prose) {
+    return fit_prose_sample(*this, input, length, rng, kMinWords, [&](std::string_view prose) {
       const WordList others(names.begin() + 2 * words_, names.end());
-      const std::string gap = without(prose, {names.begin(), names.begin() + 2 * words_}, others, start);
+      const std::string gap = replace_names(prose, {names.begin(), names.begin() + 2 * words_}, others, start);
       return build(input, first, second, gap);
     });
   }
 
-  /// Share of the words recalled: but the first, which nothing announces, if the list is read; all, in their
-  /// places, if it is written. surprisal_ratio: of the second list to the first, percent.
+  /// Scores the share of the words recalled: of a list that the model reads, all words but the first, which cannot
+  /// be predicted; of a list that it writes, all words at their positions. surprisal_ratio: the surprisal of the
+  /// second list in percent of that of the first.
   Score score(const Sample& sample, const Answer& answer) const override {
     return generate_ ? score_written(sample, answer) : score_read(answer);
   }
 
  private:
-  /// All names in random order, those of fewer tokens first: models know them better, and words of a list are
-  /// alike.
+  /// Returns all names in random order, those with fewer tokens first: models predict them better, and the words of
+  /// a list have similar lengths.
   static WordList draw_names(const TaskInput& input, Rng& rng) {
     WordList names = first_names();
     rng.shuffle(names);
@@ -87,8 +88,8 @@ class WordRecall final : public Task {
       return sample;
     }
     sample.mode = Sample::Mode::kForced;
-    ask(list, first, sample.asked);
-    ask(sample.prompt().size() + 1, second, sample.asked);
+    add_spans(list, first, sample.scored);
+    add_spans(sample.prompt().size() + 1, second, sample.scored);
     sample.lead += " " + join(second, " ") + ".";
     sample.details["asked"] = concat("the words of the first list but its first (", words_ - 1,
                                      "), then those of the second but its first");
@@ -96,31 +97,32 @@ class WordRecall final : public Task {
   }
 
   /// Appends the spans of all words but the first of a list that begins at `begin`.
-  static void ask(size_t begin, const WordList& words, std::vector<TextSpan>& asked) {
+  static void add_spans(size_t begin, const WordList& words, std::vector<TextSpan>& scored) {
     for (size_t i = 0; i < words.size(); ++i) {
-      if (i > 0) asked.push_back({begin, begin + words[i].size()});
+      if (i > 0) scored.push_back({begin, begin + words[i].size()});
       begin += words[i].size() + 1;
     }
   }
 
   Score score_written(const Sample& sample, const Answer& answer) const {
-    const std::vector<std::string_view> wanted = split(sample.references[0], ' ');
-    std::vector<std::string_view> given = split(first_line(answer.text), ' ');
-    int64_t right = 0;
-    for (size_t i = 0; i < std::min(given.size(), wanted.size()); ++i) right += strip(given[i], ".,;") == wanted[i];
-    return {static_cast<double>(right) / static_cast<double>(words_)};
+    const std::vector<std::string_view> expected = split(sample.references[0], ' ');
+    std::vector<std::string_view> answered = split(first_line(answer.text), ' ');
+    int64_t correct = 0;
+    for (size_t i = 0; i < std::min(answered.size(), expected.size()); ++i)
+      correct += strip(answered[i], ".,;") == expected[i];
+    return {static_cast<double>(correct) / static_cast<double>(words_)};
   }
 
   Score score_read(const Answer& answer) const {
     const size_t words = words_ - 1;
     double first = 0, second = 0;
-    int64_t right = 0;
+    int64_t correct = 0;
     for (size_t i = 0; i < words; ++i) {
       first += answer.spans.at(i).nll;
       second += answer.spans.at(words + i).nll;
-      right += answer.spans[words + i].right;
+      correct += answer.spans[words + i].correct;
     }
-    Score score{static_cast<double>(right) / static_cast<double>(words)};
+    Score score{static_cast<double>(correct) / static_cast<double>(words)};
     if (first > 0) score.details["surprisal_ratio"] = 100 * second / first;
     return score;
   }
@@ -135,21 +137,21 @@ class WordRecall final : public Task {
 MethodInfo word_recall_info() {
   using Type = Parameter::Type;
   return {.name = "word_recall",
-          .summary = "a list of names read a second time after a gap: words recalled, and their surprise",
+          .summary = "a list of names is repeated after a gap; measures the words recalled and their surprisal",
           .paper = "Characterizing Verbatim Short-Term Memory in Neural Language Models, 2022",
           .needs = "any model",
-          .parameters = {{"words", Type::kInt, "5", "of the list", 2, 30, {}},
+          .parameters = {{"words", Type::kInt, "5", "names in the list; more is harder", 2, 30, {}},
                          {"condition",
                           Type::kChoice,
                           "repeat",
-                          "of the second list: the same, in other order, other names",
+                          "the second list: repeat (the same), permute (reordered), control (other names)",
                           {},
                           {},
                           {"repeat", "permute", "control"}},
                          {"mode",
                           Type::kChoice,
                           "forced",
-                          "the second list is read, or written (repeat only)",
+                          "forced: the second list is read; generate: the model writes it (condition=repeat only)",
                           {},
                           {},
                           {"forced", "generate"}}}};
@@ -161,7 +163,7 @@ TaskList make_word_recall(const Values& values) {
   const bool generate = values.string("mode") == "generate";
   if (generate && condition != "repeat") {
     fail_usage("task word_recall: mode=generate needs condition=repeat, found condition=", condition,
-               ": nobody can write a list that was not read");
+               ": a model can only write a list that it has read");
   }
   const std::string name = concat("word_recall/", condition, "_", words, generate ? "_generate" : "");
   return {std::make_shared<WordRecall>(name, words, condition, generate)};
