@@ -1,4 +1,4 @@
-// fathom-train: what `fathom train` starts. From a config to a model: tokenizer, tokens, steps, checkpoints, GGUF.
+// fathom-train: the program that `fathom train` starts. It trains a tokenizer and a model and writes a GGUF file.
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
@@ -21,15 +21,16 @@ namespace fathom::train {
 namespace {
 
 constexpr const char* kExamples =
-    R"(A config is a JSON object; `fathom train --schema` says all that may stand in it. The run keeps its state in
-checkpoint.file, at intervals and when it is interrupted: the same command goes on from there, to the bit.
+    R"(A config is a JSON object; `fathom train --schema` lists its fields with their defaults and ranges. The run writes
+its state to checkpoint.file at intervals and when it is interrupted. The same command then continues from there and
+gives the same bits as a run without interruptions.
 
 Examples:
-  fathom train run.json --html curves.html                   begin, or go on where the last checkpoint is
-  fathom train run.json --set steps=2000 --set seed=7        with other values
-  fathom train run.json --check                              only see whether config and data are in order
-  fathom train run.json --until 500                          train to step 500, write the model; go on later
-  fathom train run.json --export model.gguf --type q4_k      write the model as the checkpoint has it, train no more
+  fathom train run.json --html curves.html                   start, or continue from the last checkpoint
+  fathom train run.json --set steps=2000 --set seed=7        change fields of the config
+  fathom train run.json --check                              check config, data and checkpoint
+  fathom train run.json --until 500                          train to step 500, write the model; continue later
+  fathom train run.json --export model.gguf --type q4_k      write the model of the last checkpoint
 )";
 
 struct TrainOptions {
@@ -39,18 +40,18 @@ struct TrainOptions {
   bool schema = false, check = false, plain = false;
 };
 
-/// "optimizer.clip=0.5" into the JSON; what is no JSON value is taken as text.
+/// Sets a field of the config, such as "optimizer.clip=0.5". A value that is not JSON is a string.
 void set_field(Json& json, const std::string& setting) {
   const size_t equals = setting.find('=');
   if (equals == std::string::npos || equals == 0) {
-    fail_usage("--set: expected FIELD=VALUE, as optimizer.clip=0.5, found ", quote(setting));
+    fail_usage("--set: expected FIELD=VALUE, such as optimizer.clip=0.5, found ", quote(setting));
   }
   Json* at = &json;
   const std::string path = setting.substr(0, equals), value = setting.substr(equals + 1);
   for (size_t begin = 0; begin <= path.size();) {
     const size_t end = std::min(path.find('.', begin), path.size());
     if (!at->is_object() && !at->is_null())
-      fail_usage("--set: ", quote(path), " goes into something that is no object");
+      fail_usage("--set: ", quote(path), " is not a field: a part of its path is a value, not an object");
     at = &(*at)[path.substr(begin, end - begin)];
     begin = end + 1;
   }
@@ -71,7 +72,7 @@ void write_model(const Net& net, const TrainingData& data, const std::string& pa
   note(concat("wrote ", path, ", ", format_bytes(static_cast<double>(std::filesystem::file_size(path)))));
 }
 
-/// What a run has come to, on stderr: a line that changes on a terminal, a line at each evaluation elsewhere.
+/// Shows the state of a run on stderr: on a terminal one line that is updated, otherwise a line at each evaluation.
 class Display {
  public:
   explicit Display(int64_t steps) : steps_(steps), progress_("training", "steps", steps) {}
@@ -88,7 +89,7 @@ class Display {
       heldout_.clear();
       for (const auto& [name, loss] : line["heldout"].fields())
         heldout_ += concat("  ", name, " ", rounded(loss.get<double>()));
-      if (!stderr_is_terminal()) say(line["step"].get<int64_t>());
+      if (!stderr_is_terminal()) print_line(line["step"].get<int64_t>());
     }
   }
 
@@ -98,7 +99,7 @@ class Display {
     std::snprintf(text, sizeof(text), "%.3f", x);
     return text;
   }
-  void say(int64_t step) const {
+  void print_line(int64_t step) const {
     const double left =
         done_ > 0 ? watch_.seconds() / static_cast<double>(done_) * static_cast<double>(steps_ - step) : 0;
     note(concat("step ", step, " of ", steps_, "  loss ", rounded(loss_), heldout_, "  ", format_size(rate_),
@@ -112,20 +113,22 @@ class Display {
   std::string heldout_;
 };
 
-/// The rows of a step as text; what counts for more than the rest of its row, the answers of a task, in «».
+/// Prints the rows of a step as text. If the weights of a row differ, the tokens with the largest weight, which are
+/// the answers of a task, are in «».
 void show_step(TrainingData& data, int64_t step) {
   const Batch batch = data.batches().batch(step - 1);
   for (int64_t s = 0; s < batch.sequences; ++s) {
     const std::span ids(batch.tokens.data() + s * (batch.length + 1), batch.length + 1);
     const std::span weights(batch.weights.data() + s * batch.length, batch.length);
-    const float most = std::ranges::max(weights);
-    const bool marked = std::ranges::any_of(weights, [&](float weight) { return weight > 0 && weight < most; });
+    const float max_weight = std::ranges::max(weights);
+    const bool marked =
+        std::ranges::any_of(weights, [&](float weight) { return weight > 0 && weight < max_weight; });
     StreamDecoder decoder(data.tokenizer());
     std::string text;
     bool inside = false;
     for (int64_t i = 0; i < batch.length && weights[i] > 0; ++i) {
       const std::string piece = decoder.add(ids[i + 1]);
-      if (const bool answer = marked && weights[i] == most; answer != inside) {
+      if (const bool answer = marked && weights[i] == max_weight; answer != inside) {
         text += answer ? "«" : "»";
         inside = answer;
       }
@@ -138,7 +141,7 @@ void show_step(TrainingData& data, int64_t step) {
 Factors factors_of(const TrainConfig& config) {
   if (config.precision != "bf16") return Factors::kF32;
   if (has_products_of(Factors::kBF16)) return Factors::kBF16;
-  note("precision is bf16, but this processor has no fast products of bfloat16 numbers: they are f32");
+  note("precision is bf16, but this processor has no bfloat16 instructions: matrix products are computed in f32");
   return Factors::kF32;
 }
 
@@ -158,21 +161,21 @@ std::unique_ptr<Net> make_net(const TrainConfig& config, const TrainingData& dat
 
 void train(const TrainOptions& options, const TrainConfig& config) {
   if (stderr_is_terminal() && config.new_tokenizer.pieces > 0 && !std::filesystem::exists(config.tokenizer))
-    note(concat("training a tokenizer of ", config.new_tokenizer.pieces, " pieces first: ", config.tokenizer));
+    note(concat("first training a tokenizer of ", config.new_tokenizer.pieces, " pieces: ", config.tokenizer));
   TrainingData data(config);
   if (options.show > 0) return show_step(data, options.show);
   const std::unique_ptr<Net> net = make_net(config, data, options.plain);
   std::unique_ptr<RunLog> log;
   std::unique_ptr<Display> display;
   const Stopwatch watch;
-  double before = 0;
+  double earlier_seconds = 0;
   const auto write_page = [&] {
     if (options.html.empty()) return;
     const std::string page = training_page(to_json(config), net->values().numel(), log->lines());
     write_file(options.html, std::as_bytes(std::span(page)));
   };
   Trainer trainer(config, *net, data.batches(), data.heldout(), [&](Json line) {
-    line["seconds"] = before + watch.seconds();
+    line["seconds"] = earlier_seconds + watch.seconds();
     display->show(line);
     if (options.json == "-") write_out(line.dump() + "\n");
     const bool step = line.contains("loss");
@@ -181,17 +184,17 @@ void train(const TrainOptions& options, const TrainConfig& config) {
   });
   const bool resumed = trainer.resume();
   if (!options.export_file.empty()) {
-    if (!resumed) fail("--export: there is no checkpoint yet: ", quote(config.checkpoint.file));
+    if (!resumed) fail("--export: checkpoint ", quote(config.checkpoint.file), " does not exist; train first");
     const std::string& type = options.export_type.empty() ? config.output.type : options.export_type;
     return write_model(*net, data, options.export_file, type);
   }
   if (!options.check) log = std::make_unique<RunLog>(config.log, trainer.steps_done());
   note(concat(format_size(static_cast<double>(net->values().numel())), " weights, ",
               format_size(static_cast<double>(data.tokens())), " tokens of text, ", config.steps, " steps of ",
-              format_size(static_cast<double>(config.batch_tokens))));
-  if (resumed) note(concat("goes on from ", config.checkpoint.file, ", step ", trainer.steps_done()));
-  if (options.check) return note("config and data are in order");
-  before = log->seconds();
+              format_size(static_cast<double>(config.batch_tokens)), " tokens"));
+  if (resumed) note(concat("continuing from ", config.checkpoint.file, ", step ", trainer.steps_done()));
+  if (options.check) return note("config and data are valid");
+  earlier_seconds = log->seconds();
   const int64_t until = options.until > 0 ? std::min(options.until, config.steps) : config.steps;
   display = std::make_unique<Display>(until);
   trainer.run(until);
@@ -204,36 +207,39 @@ void add_options(Command program) {
   static TrainOptions options;
   program.name("fathom train");
   program.footer(kExamples);
-  program.add_option("config", options.config, "the run's config, a JSON file").type_name("CONFIG");
-  program.add_option("--set", options.set, "a field of the config and its value, as steps=2000; several")
+  program.add_option("config", options.config, "config of the run, a JSON file").type_name("CONFIG");
+  program.add_option("--set", options.set, "set a field of the config, such as steps=2000; repeatable")
       .type_name("FIELD=VALUE");
   program
       .add_option("--until", options.until,
-                  "end the run after this step, as if it were the last: the rate goes on as the config says")
+                  "end after this step and write the model; the learning rate still follows the config's steps")
       .positive()
       .type_name("STEP");
-  program.add_flag("--check", options.check, "read config, data and checkpoint, train nothing");
+  program.add_flag("--check", options.check, "check config, data and checkpoint; train nothing");
   program
-      .add_option("--export", options.export_file, "write the checkpoint's model to this GGUF file, train nothing")
+      .add_option("--export", options.export_file,
+                  "write the model of the checkpoint to this GGUF file; train nothing")
       .type_name("FILE");
-  program.add_option("--type", options.export_type, "what its matrices are rounded to [the config's output.type]")
+  program
+      .add_option("--type", options.export_type,
+                  "with --export: weight type of the matrices [output.type of the config]")
       .one_of({"f32", "f16", "bf16", "q8_0", "q6_k", "q4_k"})
       .type_name("TYPE");
-  program.add_option("--json", options.json, "- writes the lines of the log to stdout, too")
+  program.add_option("--json", options.json, "-: also write the lines of the log to stdout")
       .one_of({"-"})
       .type_name("-");
   program
       .add_option("--html", options.html,
-                  "write a page with the run's curves to this file; rewritten at each evaluation")
+                  "write an HTML page with the run's curves to this file, and update it at each evaluation")
       .type_name("FILE");
-  program.add_option("--show", options.show, "print the texts of this step, train nothing")
+  program.add_option("--show", options.show, "print the texts of this step, answers in «»; train nothing")
       .positive()
       .type_name("STEP");
-  program.add_flag("--plain", options.plain, "compute with libtorch's own operations: slower, for comparison");
+  program.add_flag("--plain", options.plain, "compute with libtorch's operations only; slower, for comparison");
   program.add_flag("--schema", options.schema, "print the JSON schema of configs");
   program.callback([] {
     if (options.schema) return write_out(train_config_schema().dump(2) + "\n");
-    if (options.config.empty()) fail_usage("no config given (see fathom train --help)");
+    if (options.config.empty()) fail_usage("no config given; expected a JSON file (see fathom train --help)");
     train(options, config_of(options));
   });
 }
@@ -242,6 +248,6 @@ void add_options(Command program) {
 }  // namespace fathom::train
 
 int main(int argc, char** argv) {
-  return fathom::run_program(argc, argv, "Train a model, and its tokenizer, on texts and tasks.",
-                             fathom::add_options);
+  return fathom::run_program(argc, argv, "Train a model and its tokenizer on texts and tasks.",
+                             fathom::train::add_options);
 }

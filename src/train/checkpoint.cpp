@@ -12,8 +12,9 @@
 namespace fathom::train {
 namespace {
 
-// The file: magic, version, bytes of the header; the header (JSON, padded with spaces to a multiple of 8); values
-// and moments as little-endian f32, padded together to a multiple of 8; the checksum of all before.
+// File layout: magic, version, header bytes (8 bytes each); the header (JSON, padded with spaces to a multiple of 8
+// bytes); values, first and second moments as little-endian f32, padded together to a multiple of 8 bytes; a
+// checksum of everything before it.
 constexpr char kMagic[8] = {'F', 'A', 'T', 'H', 'O', 'M', 'C', 'P'};
 constexpr uint64_t kVersion = 1;
 constexpr size_t kWord = sizeof(uint64_t), kPreludeBytes = 3 * kWord;
@@ -39,24 +40,24 @@ void put_word(std::vector<std::byte>& out, uint64_t word) { put(out, &word, kWor
 
 size_t array_bytes(size_t count) { return padded(3 * count * sizeof(float)); }
 
-/// The header, after everything that the bytes alone can say has been checked.
+/// Checks magic, version, checksum and header of a file. Returns the header.
 Json checked_header(const std::string& path, std::span<const std::byte> bytes) {
   if (bytes.size() < kPreludeBytes || std::memcmp(bytes.data(), kMagic, sizeof(kMagic)) != 0) {
-    fail(path, ": is no checkpoint of a training run");
+    fail(path, ": not a checkpoint of a training run");
   }
   if (const uint64_t version = word_at(bytes, kWord); version != kVersion) {
-    fail(path, ": is a checkpoint of version ", version, ", expected ", kVersion);
+    fail(path, ": checkpoint version ", version, ", expected ", kVersion);
   }
   const size_t body = bytes.size() - kWord;
   if (bytes.size() % kWord != 0 || word_at(bytes, body) != checksum(bytes.first(body))) {
-    fail(path, ": is damaged or truncated: its checksum is not that of its ", bytes.size(), " bytes");
+    fail(path, ": damaged or truncated: the checksum does not match its ", bytes.size(), " bytes");
   }
   const uint64_t header_bytes = word_at(bytes, 2 * kWord);
-  if (header_bytes > body - kPreludeBytes) fail(path, ": its header is longer than the file");
+  if (header_bytes > body - kPreludeBytes) fail(path, ": damaged: the header is longer than the file");
   Json header = Json::parse_or_null({reinterpret_cast<const char*>(bytes.data() + kPreludeBytes), header_bytes});
   const auto has_count = [&](const char* key) { return header.contains(key) && header[key].is_number_unsigned(); };
   if (!header.is_object() || !has_count("step") || !has_count("values") || !header.contains("config")) {
-    fail(path, ": its header is not that of a checkpoint");
+    fail(path, ": invalid header: expected step, values and config");
   }
   return header;
 }
@@ -87,16 +88,17 @@ void read_checkpoint(const std::string& path, const Json& config, TrainState& st
   const std::span<const std::byte> bytes = file.bytes();
   const Json header = checked_header(path, bytes);
   std::string differing;
-  for (const std::string& field : differing_fields(header["config"], config)) differing += "\n  " + field;
-  if (!differing.empty()) fail(path, ": is of a run with another config:", differing);
+  for (const std::string& field : differing_fields(header["config"], config))
+    differing += (differing.empty() ? "" : "; ") + field;
+  if (!differing.empty()) fail(path, ": checkpoint of a run with another config: ", differing);
 
   const uint64_t count = header["values"].get<uint64_t>();
   if (count != state.values.size()) {
-    fail(path, ": holds ", count, " values, the model has ", state.values.size());
+    fail(path, ": has ", count, " values, the model has ", state.values.size());
   }
   const size_t start = kPreludeBytes + word_at(bytes, 2 * kWord);
   if (bytes.size() - start != array_bytes(count) + kWord) {
-    fail(path, ": holds ", bytes.size() - start, " bytes of values, expected ", array_bytes(count) + kWord);
+    fail(path, ": has ", bytes.size() - start, " bytes of values, expected ", array_bytes(count) + kWord);
   }
   const std::byte* from = bytes.data() + start;
   for (const std::span<float> array : {state.values, state.first_moments, state.second_moments}) {

@@ -8,20 +8,21 @@
 
 namespace fathom::train {
 
-/// All that a run needs to go on as if it had not stopped; batches are functions of the step.
+/// The state of a run. Batches are functions of the step, so this is all that a run needs to continue.
 struct TrainState {
-  int64_t step = 0;         // steps done
-  std::span<float> values;  // [count] each
+  int64_t step = 0;         // number of completed steps
+  std::span<float> values;  // [count], like the moments
   std::span<float> first_moments, second_moments;
 };
 
-/// Writes the state to a temporary beside `path`, syncs and renames it; needs memory for a second copy of it.
-/// Throws Error if it cannot be written whole (full disk); `path` is then as it was before.
+/// Writes the state to a temporary file in the folder of `path`, syncs it and renames it to `path`. Needs memory
+/// for a second copy of the state. Throws Error if it cannot be written completely (full disk); `path` is then
+/// unchanged.
 void write_checkpoint(const std::string& path, const Json& config, const TrainState& state);
 
-/// Sets step and arrays to those of the file, to the bit. Throws Error when the file is no checkpoint, truncated,
-/// damaged (by its checksum), or of a run whose config differs in what results depend on, naming the fields; the
-/// state is then untouched.
+/// Reads step and arrays from the file, exactly as written. Throws Error if the file is not a checkpoint, is
+/// truncated or damaged (checksum), or belongs to a run whose config differs in fields that affect results; the
+/// error names them. The state is then unchanged.
 void read_checkpoint(const std::string& path, const Json& config, TrainState& state);
 
 }  // namespace fathom::train

@@ -25,10 +25,10 @@ bool is_text_name(const fs::path& name) {
   return extension == ".txt" || extension == ".md";
 }
 
-/// The document of `bytes`. where: names it in errors.
+/// Checks and normalises the bytes of a document. where: its name in errors. Throws Error.
 Document checked(std::string name, std::string bytes, const std::string& where) {
   const size_t bad = std::min(utf8_valid_prefix(bytes), bytes.find('\0'));
-  if (bad < bytes.size()) fail(where, ": expected UTF-8 text, found other bytes at byte ", bad);
+  if (bad < bytes.size()) fail(where, ": expected UTF-8 text, found an invalid byte at offset ", bad);
   if (bytes.starts_with("\xef\xbb\xbf")) bytes.erase(0, 3);
   if (bytes.find('\r') != std::string::npos) {
     size_t kept = 0;
@@ -43,10 +43,10 @@ Document checked(std::string name, std::string bytes, const std::string& where) 
 
 [[noreturn]] void fail_huge(const std::string& where, int64_t limit) {
   fail(where, ": expected at most ", format_bytes(static_cast<double>(limit)),
-       " in one document, found more: split it, or leave it out of the corpus");
+       " in a document, found more; split it or remove it from the corpus");
 }
 
-/// Returns the number of documents.
+/// Visits the documents of a folder. Returns their number.
 int64_t visit_folder(const std::string& path, const CorpusOptions& options, const Visit& visit) {
   std::vector<std::pair<std::string, fs::path>> files;
   std::error_code error;
@@ -73,7 +73,7 @@ int64_t visit_folder(const std::string& path, const CorpusOptions& options, cons
   return documents;
 }
 
-/// Returns the number of documents.
+/// Visits the documents of an archive. Returns their number.
 int64_t visit_archive(const std::string& path, const CorpusOptions& options, const Visit& visit) {
   TarReader archive(path);
   int64_t documents = 0;
@@ -96,7 +96,7 @@ int64_t visit_archive(const std::string& path, const CorpusOptions& options, con
 Corpus::Corpus(std::string path, CorpusOptions options) : path_(std::move(path)), options_(options) {
   std::error_code error;
   const fs::file_status status = fs::status(path_, error);
-  if (!fs::exists(status)) fail("corpus ", path_, ": there is no such file or folder");
+  if (!fs::exists(status)) fail("corpus ", path_, ": no such file or folder");
   if (!fs::is_directory(status) && !fs::is_regular_file(status))
     fail("corpus ", path_, ": expected a folder of .txt or .md files, or a tar archive of them");
 }
@@ -104,7 +104,7 @@ Corpus::Corpus(std::string path, CorpusOptions options) : path_(std::move(path))
 void Corpus::for_each(const Visit& visit) const {
   const bool folder = fs::is_directory(path_);
   const int64_t documents = folder ? visit_folder(path_, options_, visit) : visit_archive(path_, options_, visit);
-  if (documents == 0) fail("corpus ", path_, ": holds no .txt or .md file with text");
+  if (documents == 0) fail("corpus ", path_, ": no .txt or .md file with text");
 }
 
 CorpusFacts Corpus::facts() const {

@@ -8,14 +8,15 @@
 namespace fathom::train {
 namespace {
 
-constexpr int32_t kMostLevel = 30;
+constexpr int32_t kMaxLevel = 30;
 
-/// The level of the next piece of a document with `left` tokens: the highest that fits or, to spread, one in
-/// [least, most] that is drawn half as often as the next lower one, so that all get the same number of tokens.
+/// Returns the level of the next piece of a document with `left` remaining tokens: the highest that fits. With
+/// options.spread it is drawn from [min_level, max_level], each level half as often as the next lower one, so that
+/// all levels get the same number of tokens.
 int32_t next_level(int64_t left, const DecompositionOptions& options, eval::Rng& rng) {
-  int32_t level = options.most_level;
+  int32_t level = options.max_level;
   if (left >= int64_t{1} << level && options.spread) {
-    const int32_t levels = options.most_level - options.least_level + 1;
+    const int32_t levels = options.max_level - options.min_level + 1;
     int64_t drawn = rng.below((int64_t{1} << levels) - 1) + 1;
     for (; drawn > 1; drawn >>= 1) --level;
     return level;
@@ -25,13 +26,13 @@ int32_t next_level(int64_t left, const DecompositionOptions& options, eval::Rng&
 }
 
 void check(const DecompositionOptions& o) {
-  if (o.least_level < 0 || o.most_level < o.least_level || o.most_level > kMostLevel) {
-    fail_usage("lengths of 2^", o.least_level, " to 2^", o.most_level, " tokens: expected two of 2^0 to 2^",
-               kMostLevel, ", in order");
+  if (o.min_level < 0 || o.max_level < o.min_level || o.max_level > kMaxLevel) {
+    fail_usage("lengths of 2^", o.min_level, " to 2^", o.max_level,
+               " tokens, expected ascending powers between 2^0 and 2^", kMaxLevel);
   }
-  const int64_t longest = int64_t{1} << o.most_level;
+  const int64_t longest = int64_t{1} << o.max_level;
   if (o.batch_tokens <= 0 || o.batch_tokens % longest != 0)
-    fail_usage("batches of ", o.batch_tokens, " tokens: expected a multiple of the longest length, ", longest);
+    fail_usage("batches of ", o.batch_tokens, " tokens, expected a multiple of the longest length, ", longest);
   if (o.cycles < 1) fail_usage("cycles of an epoch: expected 1 or more, found ", o.cycles);
 }
 
@@ -40,21 +41,20 @@ void check(const DecompositionOptions& o) {
 Decomposition::Decomposition(std::span<const int64_t> lengths, const DecompositionOptions& options)
     : options_(options) {
   check(options_);
-  buckets_.resize(options_.most_level - options_.least_level + 1);
+  buckets_.resize(options_.max_level - options_.min_level + 1);
   for (size_t document = 0; document < lengths.size(); ++document) {
     eval::Rng rng(options_.seed, "pieces of a document", 0, static_cast<int64_t>(document));
-    const int64_t least = int64_t{1} << options_.least_level;
-    for (int64_t begin = 0; lengths[document] - begin >= least;) {
+    const int64_t shortest = int64_t{1} << options_.min_level;
+    for (int64_t begin = 0; lengths[document] - begin >= shortest;) {
       const int32_t level = next_level(lengths[document] - begin, options_, rng);
-      buckets_[level - options_.least_level].push_back({static_cast<int32_t>(document), level, begin});
+      buckets_[level - options_.min_level].push_back({static_cast<int32_t>(document), level, begin});
       begin += int64_t{1} << level;
     }
   }
-  for (int32_t level = options_.least_level; level <= options_.most_level; ++level)
-    steps_per_epoch_ += batches(level);
+  for (int32_t level = options_.min_level; level <= options_.max_level; ++level) steps_per_epoch_ += batches(level);
   if (steps_per_epoch_ == 0) {
     fail_usage("the documents have ", std::accumulate(lengths.begin(), lengths.end(), int64_t{0}),
-               " tokens, which fill no batch of ", options_.batch_tokens, " tokens of one length");
+               " tokens, too few for a batch of ", options_.batch_tokens, " tokens of one length");
   }
 }
 
@@ -77,7 +77,7 @@ void Decomposition::plan_cycle(int32_t cycle, eval::Rng& rng) {
   const auto levels = static_cast<int32_t>(buckets_.size());
   std::vector<int64_t> next(levels), left(levels), weights(levels);
   for (int32_t i = 0; i < levels; ++i) {
-    const int64_t all = batches(options_.least_level + i);
+    const int64_t all = batches(options_.min_level + i);
     next[i] = all * cycle / options_.cycles;
     left[i] = all * (cycle + 1) / options_.cycles - next[i];
   }
@@ -88,7 +88,7 @@ void Decomposition::plan_cycle(int32_t cycle, eval::Rng& rng) {
     if (sum == 0) return;
     int32_t chosen = 0;
     for (int64_t drawn = rng.below(sum); drawn >= weights[chosen]; ++chosen) drawn -= weights[chosen];
-    order_.push_back({options_.least_level + chosen, next[chosen]++});
+    order_.push_back({options_.min_level + chosen, next[chosen]++});
     --left[chosen];
   }
 }
@@ -96,11 +96,11 @@ void Decomposition::plan_cycle(int32_t cycle, eval::Rng& rng) {
 PieceBatch Decomposition::batch(int64_t step) {
   if (step < 0) fail("step ", step, ": expected 0 or more");
   if (const int64_t epoch = step / steps_per_epoch_; epoch != epoch_) plan(epoch);
-  const Place& place = order_[step % steps_per_epoch_];
-  PieceBatch batch{place.level, {}};
-  const int64_t count = pieces_per_batch(place.level);
-  for (int64_t i = place.number * count; i < (place.number + 1) * count; ++i)
-    batch.pieces.push_back(pieces(place.level)[shuffled_[place.level - options_.least_level][i]]);
+  const BatchIndex& index = order_[step % steps_per_epoch_];
+  PieceBatch batch{index.level, {}};
+  const int64_t count = pieces_per_batch(index.level);
+  for (int64_t i = index.number * count; i < (index.number + 1) * count; ++i)
+    batch.pieces.push_back(pieces(index.level)[shuffled_[index.level - options_.min_level][i]]);
   return batch;
 }
 

@@ -4,9 +4,11 @@
 #include <span>
 #include <vector>
 
-namespace fathom::train {
+namespace fathom::eval {
+class Rng;
+}
 
-class eval::Rng;
+namespace fathom::train {
 
 /// Tokens [begin, begin + 2^level) of a document.
 struct TokenPiece {
@@ -17,47 +19,49 @@ struct TokenPiece {
   bool operator==(const TokenPiece&) const = default;
 };
 
-/// In which order lengths come: kUniform draws the next batch among all that are left; kGrow makes batches half as
-/// long twice as likely, so that each cycle goes from short to long ("power-of-two grow").
+/// The order of lengths within a cycle. kUniform draws the next batch uniformly from the remaining ones. kGrow
+/// draws a batch of half the length with twice the probability, so that a cycle begins with short and ends with
+/// long lengths ("power-of-two grow").
 enum class Curriculum { kUniform, kGrow };
 
 struct DecompositionOptions {
-  int32_t least_level = 8, most_level = 13;  // lengths 2^least_level to 2^most_level
-  int64_t batch_tokens = 0;                  // of each batch; a multiple of 2^most_level
-  int32_t cycles = 8;                        // an epoch has so many, each with the same share of every length
+  int32_t min_level = 8, max_level = 13;  // lengths 2^min_level to 2^max_level
+  int64_t batch_tokens = 0;               // tokens of a batch; a multiple of 2^max_level
+  int32_t cycles = 8;                     // cycles of an epoch; each has the same share of every length
   Curriculum curriculum = Curriculum::kGrow;
-  /// Long documents, of which the plain method makes only the longest pieces and one each of some shorter lengths,
-  /// are cut so that each length gets about the same number of tokens.
+  /// Cuts long documents so that every length gets about the same number of tokens. Otherwise a long document gives
+  /// the longest pieces and at most one piece of each shorter length.
   bool spread = false;
   uint64_t seed = 0;
 };
 
-/// Pieces of one length: batch_tokens in all.
+/// Pieces of one length with batch_tokens tokens in total.
 struct PieceBatch {
   int32_t level = 0;
   std::vector<TokenPiece> pieces;
 };
 
-/// Documents cut into pieces whose lengths are powers of two, by the binary expansion of their length, and the
-/// order in which batches of one length each are trained on (Dataset Decomposition: Faster LLM Training with
-/// Variable Sequence Length Curriculum, 2024). All is a function of the lengths, the options and the number of the
-/// step.
+/// Cuts documents into pieces whose lengths are powers of two, by the binary expansion of the document's length,
+/// and orders batches of pieces of one length (Dataset Decomposition: Faster LLM Training with Variable Sequence
+/// Length Curriculum, 2024). A batch depends only on the lengths, the options and the step.
 class Decomposition {
  public:
-  /// lengths: tokens of each document. Throws Error (usage) for options that contradict each other and when no
-  /// batch can be filled.
+  /// lengths: tokens of each document. Throws Error (usage) for contradictory options and if there are too few
+  /// tokens for a batch.
   Decomposition(std::span<const int64_t> lengths, const DecompositionOptions& options);
 
   const DecompositionOptions& options() const { return options_; }
-  /// All pieces of one level, in order of documents. Less than 2^least_level tokens of each document are in none.
-  const std::vector<TokenPiece>& pieces(int32_t level) const { return buckets_[level - options_.least_level]; }
-  /// Batches until all pieces have been seen once, but for those too few for a batch: other ones in each epoch.
+  /// Returns all pieces of a level, in the order of documents. The last tokens of a document, fewer than
+  /// 2^min_level, are in no piece.
+  const std::vector<TokenPiece>& pieces(int32_t level) const { return buckets_[level - options_.min_level]; }
+  /// Returns the number of batches of an epoch. An epoch has every piece once, except for pieces left over after
+  /// the last full batch of their length; these differ between epochs.
   int64_t steps_per_epoch() const { return steps_per_epoch_; }
-  /// The batch of a step ≥ 0. Steps in order are quickest. Not for several threads at once.
+  /// Returns the batch of a step ≥ 0. Fastest for steps in order. Not thread-safe.
   PieceBatch batch(int64_t step);
 
  private:
-  struct Place {
+  struct BatchIndex {
     int32_t level = 0;
     int64_t number = 0;  // among the epoch's batches of this level
   };
@@ -67,12 +71,12 @@ class Decomposition {
   void plan_cycle(int32_t cycle, eval::Rng& rng);
 
   DecompositionOptions options_;
-  std::vector<std::vector<TokenPiece>> buckets_;  // by level, from the least
+  std::vector<std::vector<TokenPiece>> buckets_;  // by level, from min_level
   int64_t steps_per_epoch_ = 0;
 
-  int64_t epoch_ = -1;                          // that is planned
-  std::vector<Place> order_;                    // its batches
-  std::vector<std::vector<int64_t>> shuffled_;  // its order of each bucket's pieces
+  int64_t epoch_ = -1;                          // the epoch that order_ and shuffled_ belong to
+  std::vector<BatchIndex> order_;               // the batches of the epoch, in order
+  std::vector<std::vector<int64_t>> shuffled_;  // for each bucket, the order of its pieces in the epoch
 };
 
 }  // namespace fathom::train

@@ -40,7 +40,7 @@ void set_rotary(GgufWriter& writer, const std::string& arch, const RotaryConfig&
 
 void copy_tokenizer(GgufWriter& writer, const Gguf& from, int64_t vocabulary) {
   const auto* tokens = from.strings("tokenizer.ggml.tokens");
-  if (!tokens) fail(from.name(), ": has no tokenizer.ggml.tokens");
+  if (!tokens) fail(from.name(), ": tokenizer.ggml.tokens is missing");
   if (static_cast<int64_t>(tokens->size()) != vocabulary) {
     fail(from.name(), ": the vocabulary has ", tokens->size(), " tokens, the net ", vocabulary);
   }
@@ -49,10 +49,10 @@ void copy_tokenizer(GgufWriter& writer, const Gguf& from, int64_t vocabulary) {
   }
 }
 
-/// `wanted` or the next best whose blocks fill a row.
-WeightType type_for(const NetParameter& parameter, WeightType wanted) {
+/// Returns `requested`, or q8_0 or f16 if the row length is not a multiple of its block; f32 for vectors.
+WeightType type_for(const NetParameter& parameter, WeightType requested) {
   if (parameter.rows == 0) return WeightType::kF32;
-  for (const WeightType type : {wanted, WeightType::kQ8_0}) {
+  for (const WeightType type : {requested, WeightType::kQ8_0}) {
     if (parameter.cols % info(type).block == 0) return type;
   }
   return WeightType::kF16;
@@ -62,8 +62,8 @@ std::vector<int64_t> gguf_shape(const NetParameter& p) {
   return p.rows == 0 ? std::vector{p.cols} : std::vector{p.cols, p.rows};
 }
 
-void add_parameter(GgufWriter& writer, const NetParameter& p, WeightType wanted) {
-  const WeightType type = type_for(p, wanted);
+void add_parameter(GgufWriter& writer, const NetParameter& p, WeightType requested) {
+  const WeightType type = type_for(p, requested);
   std::vector<std::byte> data(std::max<int64_t>(p.rows, 1) * row_bytes(type, p.cols));
   quantize_row(type, p.value.cpu().data_ptr<float>(), data.data(), p.size());
   writer.add_tensor(p.name, type, gguf_shape(p), data);
@@ -74,7 +74,7 @@ void check_all_known(const Gguf& file, const Net& net) {
     const auto& known = net.parameters();
     const auto same = [&](const NetParameter& p) { return p.name == tensor.name; };
     if (tensor.name != kRotaryDivisors && std::none_of(known.begin(), known.end(), same)) {
-      fail(file.name(), ": tensor ", tensor.name, " has no place in the net that is trained");
+      fail(file.name(), ": tensor ", tensor.name, " is unknown to the net");
     }
   }
 }
@@ -95,7 +95,7 @@ NetConfig read_net_config(const Gguf& file) {
   const auto architecture = file.string("general.architecture");
   if (!architecture) fail(file.name(), ": general.architecture is missing");
   if (*architecture != "llama") {
-    fail(file.name(), ": architecture '", *architecture, "' cannot be trained; llama can");
+    fail(file.name(), ": architecture '", *architecture, "' cannot be trained; expected llama");
   }
   return {find_architecture(*architecture).read_config(file), file.find_tensor("output.weight") == nullptr};
 }

@@ -2,10 +2,11 @@
 
 namespace fathom::train {
 
-/// What the products of hand-written layers round their factors to; sums, and all that is no product, are f32.
+/// The type to which matrix products of hand-written layers round their factors. Sums and all other operations are
+/// f32.
 enum class Factors { kF32, kBF16 };
 
-/// Whether this machine has a kernel for such products.
+/// Returns whether this machine has a kernel for products of these factors.
 bool has_products_of(Factors factors);
 
 }  // namespace fathom::train

@@ -12,17 +12,20 @@
 namespace fathom::train {
 namespace {
 
-constexpr int64_t kTokens = 64;  // whose queries, of all heads that share keys, a block holds
-constexpr int64_t kKeys = 192;   // that a block of backward() sees at once: whole tiles, whose scores stay in L2
-constexpr int64_t kRowPadding = 16;  // so that rows of scores do not share their places in the caches
-constexpr int64_t kParts = 8;  // a key's gradients are sums of at least so many parts: work for as many threads
+constexpr int64_t kTokens = 64;      // tokens of a query block, which has all query heads of a key/value head
+constexpr int64_t kKeys = 192;       // keys of a step of backward(): a multiple of the tile; scores fit into L2
+constexpr int64_t kRowPadding = 16;  // floats; avoids cache conflicts between rows of scores
+// backward() is split into at least this many tasks if there are enough query blocks. The tasks of a key/value head
+// sum gradients of keys and values separately.
+constexpr int64_t kParts = 8;
 
 }  // namespace
 
-/// The queries of some tokens of a sequence that share a key/value head; the heads of a token side by side.
+/// A query block: the queries of consecutive tokens of a sequence that share a key/value head. Rows are ordered by
+/// token, then by head.
 struct FusedAttention::Block {
   int64_t sequence, kv_head;
-  int64_t first, tokens;  // of the sequence
+  int64_t first, tokens;  // tokens [first, first + tokens) of the sequence
   int64_t rows;           // tokens · group
 };
 
@@ -30,7 +33,8 @@ struct FusedAttention::Scratch {
   AlignedBuffer<float> q, dq;       // [rows, key_dim], q scaled
   AlignedBuffer<float> dy, out;     // [rows, value_dim]
   AlignedBuffer<float> p, dp;       // [rows, keys + padding]
-  AlignedBuffer<float> lse, along;  // [rows]
+  AlignedBuffer<float> lse;         // [rows]
+  AlignedBuffer<float> row_values;  // [rows]; forward: 1 / Σ exp, backward: dy·out of the row
 };
 
 FusedAttention::FusedAttention(at::Tensor q_, at::Tensor k_, at::Tensor v_, double scale, int64_t window,
@@ -54,7 +58,7 @@ FusedAttention::Block FusedAttention::block(int64_t sequence, int64_t kv_head, i
   return {sequence, kv_head, first, tokens, tokens * group_};
 }
 
-/// Rows of a block from [sequences, length, heads, dim], and back.
+/// Copies the rows of a block from a tensor [sequences, length, heads, dim]; scatter copies them back.
 void FusedAttention::gather(const Block& b, const float* from, int64_t dim, float* to) const {
   const int64_t width = group_ * dim;
   from += ((b.sequence * length_ + b.first) * kv_heads_ + b.kv_head) * width;
@@ -66,15 +70,15 @@ void FusedAttention::scatter(const Block& b, const float* from, int64_t dim, flo
   for (int64_t i = 0; i < b.tokens; ++i) std::copy_n(from + i * width, width, to + i * kv_heads_ * width);
 }
 
-/// The places of a row's newest and oldest visible keys among [from, to).
-struct Visible {
+/// The range of the keys in [from, to) that are visible to a token, relative to `from`.
+struct VisibleKeyRange {
   int64_t begin, end;
-  Visible(int64_t token, int64_t window, int64_t from, int64_t to)
+  VisibleKeyRange(int64_t token, int64_t window, int64_t from, int64_t to)
       : begin(std::clamp(window > 0 ? token + 1 - window : 0, from, to) - from),
         end(std::clamp(token + 1, from, to) - from) {}
 };
 
-/// y[row, key − from] = query·key for keys [from, to), in rows of to − from + kRowPadding.
+/// Computes y[row, key − from] = query·key for keys [from, to). y has a row stride of to − from + kRowPadding.
 void FusedAttention::scores(const Block& b, int64_t from, int64_t to, const float* queries, float* y) const {
   const int64_t stride = kv_heads_ * key_dim_;
   const float* keys = floats(k) + (b.sequence * length_ + from) * stride + b.kv_head * key_dim_;
@@ -89,26 +93,26 @@ void FusedAttention::forward(const Block& b, Scratch& s, const Result& result) c
   s.p.reserve(b.rows * stride);
   s.out.reserve(b.rows * value_dim_);
   s.lse.reserve(b.rows);
-  s.along.reserve(b.rows);
+  s.row_values.reserve(b.rows);
   gather(b, floats(q), key_dim_, s.q.data());
   kernels().scale(s.q.data(), scale_, b.rows * key_dim_);
   scores(b, from, to, s.q.data(), s.p.data());
   for (int64_t row = 0; row < b.rows; ++row) {
     float* p = s.p.data() + row * stride;
-    const Visible seen(b.first + row / group_, window_, from, to);
-    std::fill_n(p, seen.begin, 0.0f);
+    const VisibleKeyRange visible(b.first + row / group_, window_, from, to);
+    std::fill_n(p, visible.begin, 0.0f);
     float sum = 0;
-    const float largest = kernels().exponentials(p + seen.begin, seen.end - seen.begin, &sum);
-    std::fill(p + seen.end, p + to - from, 0.0f);
+    const float largest = kernels().exponentials(p + visible.begin, visible.end - visible.begin, &sum);
+    std::fill(p + visible.end, p + to - from, 0.0f);
     s.lse[row] = largest + std::log(sum);
-    s.along[row] = 1 / sum;
+    s.row_values[row] = 1 / sum;
   }
   const int64_t step = kv_heads_ * value_dim_;
   const float* values = floats(v) + (b.sequence * length_ + from) * step + b.kv_head * value_dim_;
   multiply(factors_, {b.rows, value_dim_, to - from, s.p.data(), stride, false, values, step, false, s.out.data(),
                       value_dim_});
   for (int64_t row = 0; row < b.rows; ++row) {
-    kernels().scale(s.out.data() + row * value_dim_, s.along[row], value_dim_);
+    kernels().scale(s.out.data() + row * value_dim_, s.row_values[row], value_dim_);
   }
   scatter(b, s.out.data(), value_dim_, floats(result.out));
   scatter(b, s.lse.data(), 1, floats(result.lse));
@@ -121,7 +125,7 @@ FusedAttention::Result FusedAttention::forward() const {
   std::vector<Scratch> scratch(training_pool().threads());
   training_pool().parallel_for(sequences_ * kv_heads_ * blocks, [&](size_t task, int thread) {
     const auto i = static_cast<int64_t>(task);
-    // the longest rows first, so that the threads end together
+    // rows with the most keys first, so that the threads finish at about the same time
     const int64_t first = (blocks - 1 - i / (sequences_ * kv_heads_)) * kTokens,
                   head = i % (sequences_ * kv_heads_);
     forward(block(head / kv_heads_, head % kv_heads_, first), scratch[thread], result);
@@ -129,7 +133,8 @@ FusedAttention::Result FusedAttention::forward() const {
   return result;
 }
 
-/// What the keys [from, to) receive from a block and give to it. dk, dv: [length, dim] of one key/value head.
+/// Adds the gradients between a query block and the keys [from, to) to dk, dv and the block's s.dq. dk, dv:
+/// [length, dim] of one key/value head.
 void FusedAttention::backward_to(const Block& b, int64_t from, int64_t to, Scratch& s, float* dk, float* dv) const {
   const int64_t keys = to - from, stride = keys + kRowPadding;
   const int64_t key_step = kv_heads_ * key_dim_, value_step = kv_heads_ * value_dim_;
@@ -140,13 +145,14 @@ void FusedAttention::backward_to(const Block& b, int64_t from, int64_t to, Scrat
                       s.dp.data(), stride});
   for (int64_t row = 0; row < b.rows; ++row) {
     float *p = s.p.data() + row * stride, *dp = s.dp.data() + row * stride;
-    const Visible seen(b.first + row / group_, window_, from, to);
+    const VisibleKeyRange visible(b.first + row / group_, window_, from, to);
     for (float* x : {p, dp}) {
-      std::fill_n(x, seen.begin, 0.0f);
-      std::fill(x + seen.end, x + keys, 0.0f);
+      std::fill_n(x, visible.begin, 0.0f);
+      std::fill(x + visible.end, x + keys, 0.0f);
     }
-    if (seen.begin < seen.end) {
-      kernels().softmax_backward(s.lse[row], s.along[row], seen.end - seen.begin, p + seen.begin, dp + seen.begin);
+    if (visible.begin < visible.end) {
+      kernels().softmax_backward(s.lse[row], s.row_values[row], visible.end - visible.begin, p + visible.begin,
+                                 dp + visible.begin);
     }
   }
   multiply(factors_, {keys, value_dim_, b.rows, s.p.data(), stride, true, s.dy.data(), value_dim_, false,
@@ -162,7 +168,7 @@ void FusedAttention::backward(const Block& b, Scratch& s, const Result& result, 
   for (AlignedBuffer<float>* x : {&s.q, &s.dq}) x->reserve(kTokens * group_ * key_dim_);
   for (AlignedBuffer<float>* x : {&s.dy, &s.out}) x->reserve(kTokens * group_ * value_dim_);
   for (AlignedBuffer<float>* x : {&s.p, &s.dp}) x->reserve(kTokens * group_ * (kKeys + kRowPadding));
-  for (AlignedBuffer<float>* x : {&s.lse, &s.along}) x->reserve(kTokens * group_);
+  for (AlignedBuffer<float>* x : {&s.lse, &s.row_values}) x->reserve(kTokens * group_);
   gather(b, floats(q), key_dim_, s.q.data());
   kernels().scale(s.q.data(), scale_, b.rows * key_dim_);
   gather(b, dy, value_dim_, s.dy.data());
@@ -172,14 +178,14 @@ void FusedAttention::backward(const Block& b, Scratch& s, const Result& result, 
     const float *x = s.dy.data() + row * value_dim_, *y = s.out.data() + row * value_dim_;
     float sum = 0;
     for (int64_t i = 0; i < value_dim_; ++i) sum += x[i] * y[i];
-    s.along[row] = sum;
+    s.row_values[row] = sum;
   }
   std::fill_n(s.dq.data(), b.rows * key_dim_, 0.0f);
   const int64_t oldest = window_ > 0 ? std::max<int64_t>(0, b.first + 1 - window_) : 0, end = b.first + b.tokens;
   for (int64_t from = oldest / kKeys * kKeys; from < end; from += kKeys) {
     backward_to(b, from, std::min(from + kKeys, end), s, dk, dv);
   }
-  // s.q holds the scaled queries, so that what comes back to them still lacks the scale, and to the keys does not
+  // s.q has the scaled queries, so dk already includes the scale and dq does not
   kernels().scale(s.dq.data(), scale_, b.rows * key_dim_);
   scatter(b, s.dq.data(), key_dim_, dq);
 }

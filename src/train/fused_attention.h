@@ -8,23 +8,25 @@
 
 namespace fathom::train {
 
-/// Causal grouped-query attention of f32 sequences to themselves, block by block: memory grows with the length, not
-/// with its square.
+/// Causal grouped-query self-attention of f32 sequences, computed block by block: memory grows linearly with the
+/// length.
 class FusedAttention {
  public:
   /// q: [sequences, length, heads, key_dim], k: [sequences, length, kv_heads, key_dim], v: [sequences, length,
-  /// kv_heads, value_dim]; all contiguous. window: newest tokens that a row sees, itself included; 0 = all.
+  /// kv_heads, value_dim]; all contiguous. window: number of newest tokens that a row attends to, itself included;
+  /// 0 = all.
   FusedAttention(at::Tensor q_, at::Tensor k_, at::Tensor v_, double scale, int64_t window, Factors factors);
 
   struct Result {
     at::Tensor out;  // [sequences, length, heads, value_dim]
-    at::Tensor lse;  // [sequences, length, heads] log Σ exp of the scores
+    at::Tensor lse;  // [sequences, length, heads], the log-sum-exp of the scores
   };
+  /// Returns the attention of all rows.
   Result forward() const;
   struct Gradients {
     at::Tensor q, k, v;
   };
-  /// dy: of the result's `out`, contiguous.
+  /// Returns the gradients of q, k and v. dy: gradient of the result's `out`, contiguous.
   Gradients backward(const Result& result, const at::Tensor& dy) const;
 
   const at::Tensor q, k, v;
@@ -32,8 +34,6 @@ class FusedAttention {
  private:
   struct Block;
   struct Scratch;
-  template <class F>
-  void for_blocks(int64_t blocks, const F& f) const;
   Block block(int64_t sequence, int64_t kv_head, int64_t first) const;
   void gather(const Block& block, const float* from, int64_t dim, float* to) const;
   void scatter(const Block& block, const float* from, int64_t dim, float* to) const;

@@ -1,5 +1,5 @@
-// The functions of a net over Fathom's own kernels, with their gradients by hand: each reads and writes its rows
-// once, where autograd's plain operations take many passes over memory.
+// The functions of LayerOps over Fathom's kernels, with hand-written gradients. Each function reads and writes its
+// rows once; autograd's operations would take many passes over memory.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -22,10 +22,10 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::variable_list;
 
-constexpr int64_t kRowsOfLogits = 132;  // whose logits a thread makes
-constexpr int64_t kLogits = 1 << 22;    // at once: 16 MB
-constexpr int64_t kRowPadding = 16;     // so that rows of logits do not share their places in the caches
-constexpr int64_t kPartsOfSum = 16;     // partial sums of a norm's gradient; fixed, so that threads do not matter
+constexpr int64_t kRowsOfLogits = 132;  // rows of logits that one thread computes at once
+constexpr int64_t kLogits = 1 << 22;    // maximum number of logits in memory: 16 MB
+constexpr int64_t kRowPadding = 16;     // floats; avoids cache conflicts between rows of logits
+constexpr int64_t kPartsOfSum = 16;  // partial sums of a norm's gradient; fixed, so threads do not change results
 
 bool is_plain_float(const at::Tensor& x) { return x.scalar_type() == at::kFloat && x.device().is_cpu(); }
 
@@ -62,55 +62,56 @@ class RmsNorm : public Function<RmsNorm> {
   }
 };
 
-/// x with its pairs turned by the angles of their rows, forth or back.
-at::Tensor turned(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
+/// Returns x with its pairs rotated by the angles of their rows; a negated sine gives the inverse rotation.
+at::Tensor rotated(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
   const at::Tensor from = x.contiguous();
   at::Tensor y = at::empty_like(from);
   const int64_t length = y.size(1), heads = y.size(2), dim = y.size(3), pairs = cos.size(1);
   for_rows(y.size(0) * length, [&](int64_t row) {
-    const int64_t place = row % length;
+    const int64_t position = row % length;
     std::copy_n(floats(from) + row * heads * dim, heads * dim, floats(y) + row * heads * dim);
     for (int64_t head = 0; head < heads; ++head) {
-      kernels().rotate_pairs(floats(y) + (row * heads + head) * dim, floats(cos) + place * pairs,
-                             floats(sin) + place * pairs, pairs);
+      kernels().rotate_pairs(floats(y) + (row * heads + head) * dim, floats(cos) + position * pairs,
+                             floats(sin) + position * pairs, pairs);
     }
   });
   return y;
 }
 
-class Rotary : public Function<Rotary> {
+class RotaryFunction : public Function<RotaryFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& cos,
                             const at::Tensor& sin) {
     context->save_for_backward({cos, sin});
-    return turned(x, cos, sin);
+    return rotated(x, cos, sin);
   }
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const variable_list saved = context->get_saved_variables();
-    return {turned(gradients[0], saved[0], -saved[1]), at::Tensor(), at::Tensor()};
+    return {rotated(gradients[0], saved[0], -saved[1]), at::Tensor(), at::Tensor()};
   }
 };
 
-/// x as a matrix of rows.
-at::Tensor rows_of(const at::Tensor& x) { return x.contiguous().flatten(0, -2); }
+/// Returns x as a matrix [rows, last dimension].
+at::Tensor as_matrix(const at::Tensor& x) { return x.contiguous().flatten(0, -2); }
 
-/// The shape of x with another last dimension.
+/// Returns the shape of x with another last dimension.
 std::vector<int64_t> with_width(const at::Tensor& x, int64_t width) {
   std::vector<int64_t> shape = x.sizes().vec();
   shape.back() = width;
   return shape;
 }
 
-/// silu(x·gateᵀ) ⊙ (x·upᵀ), the two products and what follows them while their rows are in the cache.
+/// Computes silu(x·gateᵀ) ⊙ (x·upᵀ). The element-wise part runs while the rows of the two products are in the
+/// cache.
 template <Factors kFactors>
 class Swiglu : public Function<Swiglu<kFactors>> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& input, const at::Tensor& gate,
                             const at::Tensor& up) {
-    const at::Tensor x = rows_of(input);
+    const at::Tensor x = as_matrix(input);
     const int64_t rows = x.size(0), width = gate.size(0);
     const at::Tensor g = at::empty({rows, width}), u = at::empty_like(g), y = at::empty_like(g);
-    const FloatProduct to_gate = forth(x, gate, g), to_up = forth(x, up, u);
+    const FloatProduct to_gate = product_of(x, gate, g), to_up = product_of(x, up, u);
     for_parts(rows, kRowsOfPart, [&](int64_t begin, int64_t end) {
       multiply(kFactors, rows_of(to_gate, begin, end));
       multiply(kFactors, rows_of(to_up, begin, end));
@@ -123,10 +124,10 @@ class Swiglu : public Function<Swiglu<kFactors>> {
   }
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const variable_list saved = context->get_saved_variables();
-    const at::Tensor x = rows_of(saved[0]), &gate = saved[1], &up = saved[2], &g = saved[3], &u = saved[4];
-    const at::Tensor dy = rows_of(gradients[0]), dg = at::empty_like(g), du = at::empty_like(u);
+    const at::Tensor x = as_matrix(saved[0]), &gate = saved[1], &up = saved[2], &g = saved[3], &u = saved[4];
+    const at::Tensor dy = as_matrix(gradients[0]), dg = at::empty_like(g), du = at::empty_like(u);
     const at::Tensor dx = at::empty_like(x), dgate = at::empty_like(gate), dup = at::empty_like(up);
-    const FloatProduct from_gate = back_to_rows(dg, gate, dx), from_up = back_to_rows(du, up, dx, true);
+    const FloatProduct from_gate = gradient_of_rows(dg, gate, dx), from_up = gradient_of_rows(du, up, dx, true);
     const int64_t width = gate.size(0);
     for_parts(x.size(0), kRowsOfPart, [&](int64_t begin, int64_t end) {
       const int64_t at = begin * width;
@@ -135,31 +136,31 @@ class Swiglu : public Function<Swiglu<kFactors>> {
       multiply(kFactors, rows_of(from_gate, begin, end));
       multiply(kFactors, rows_of(from_up, begin, end));
     });
-    multiply_all(kFactors, {{back_to_weights(dg, x, dgate), back_to_weights(du, x, dup)}});
+    multiply_all(kFactors, {{gradient_of_weights(dg, x, dgate), gradient_of_weights(du, x, dup)}});
     return {dx.view(saved[0].sizes()), dgate, dup};
   }
 };
 
-/// Leaves libtorch one thread: what it still does beside hand-written layers is little, and its threads would spin
-/// for long after it, where those of training_pool() want to work.
-void keep_other_threads_quiet() {
-  training_pool();  // takes the number of threads that is set now
+/// Limits libtorch to one thread. It has little work beside hand-written layers, and its idle threads spin, which
+/// slows down those of training_pool().
+void limit_libtorch_threads() {
+  training_pool();  // created with the current number of threads
   if (at::get_num_threads() > 1) at::set_num_threads(1);
 }
 
-/// x·wᵀ for several w.
+/// Computes x·wᵀ for several matrices w.
 template <Factors kFactors>
 class Linears : public Function<Linears<kFactors>> {
  public:
   static variable_list forward(AutogradContext* context, const at::Tensor& input, const at::TensorList weights) {
-    keep_other_threads_quiet();
-    const at::Tensor x = rows_of(input);
+    limit_libtorch_threads();
+    const at::Tensor x = as_matrix(input);
     variable_list saved{input}, results;
     std::vector<FloatProduct> products;
     for (const at::Tensor& w : weights) {
       saved.push_back(w);
       results.push_back(at::empty(with_width(input, w.size(0))));
-      products.push_back(forth(x, w, results.back()));
+      products.push_back(product_of(x, w, results.back()));
     }
     multiply_all(kFactors, products);
     context->save_for_backward(saved);
@@ -167,14 +168,14 @@ class Linears : public Function<Linears<kFactors>> {
   }
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const variable_list saved = context->get_saved_variables();
-    const at::Tensor x = rows_of(saved[0]), dx = at::empty_like(x);
+    const at::Tensor x = as_matrix(saved[0]), dx = at::empty_like(x);
     std::vector<FloatProduct> to_rows, to_weights;
     variable_list dy, results{dx.view(saved[0].sizes())};
     for (size_t i = 0; i < gradients.size(); ++i) {
-      dy.push_back(rows_of(gradients[i]));
+      dy.push_back(as_matrix(gradients[i]));
       results.push_back(at::empty_like(saved[i + 1]));
-      to_rows.push_back(back_to_rows(dy[i], saved[i + 1], dx, i > 0));
-      to_weights.push_back(back_to_weights(dy[i], x, results.back()));
+      to_rows.push_back(gradient_of_rows(dy[i], saved[i + 1], dx, i > 0));
+      to_weights.push_back(gradient_of_weights(dy[i], x, results.back()));
     }
     for_parts(x.size(0), kRowsOfPart, [&](int64_t begin, int64_t end) {
       for (const FloatProduct& product : to_rows) multiply(kFactors, rows_of(product, begin, end));
@@ -184,15 +185,15 @@ class Linears : public Function<Linears<kFactors>> {
   }
 };
 
-/// residual + x·wᵀ
+/// Computes residual + x·wᵀ.
 template <Factors kFactors>
 class AddLinear : public Function<AddLinear<kFactors>> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& residual, const at::Tensor& input,
                             const at::Tensor& w) {
-    const at::Tensor x = rows_of(input), from = residual.contiguous();
+    const at::Tensor x = as_matrix(input), from = residual.contiguous();
     at::Tensor y = at::empty_like(from);
-    const FloatProduct product = forth(x, w, y, true);
+    const FloatProduct product = product_of(x, w, y, true);
     const int64_t width = w.size(0);
     for_parts(x.size(0), kRowsOfPart, [&](int64_t begin, int64_t end) {
       std::copy_n(floats(from) + begin * width, (end - begin) * width, floats(y) + begin * width);
@@ -203,16 +204,16 @@ class AddLinear : public Function<AddLinear<kFactors>> {
   }
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const variable_list saved = context->get_saved_variables();
-    const at::Tensor x = rows_of(saved[0]), dy = rows_of(gradients[0]);
+    const at::Tensor x = as_matrix(saved[0]), dy = as_matrix(gradients[0]);
     const at::Tensor dx = at::empty_like(x), dw = at::empty_like(saved[1]);
-    multiply_all(kFactors, {{back_to_rows(dy, saved[1], dx)}});
-    multiply_all(kFactors, {{back_to_weights(dy, x, dw)}});
+    multiply_all(kFactors, {{gradient_of_rows(dy, saved[1], dx)}});
+    multiply_all(kFactors, {{gradient_of_weights(dy, x, dw)}});
     return {gradients[0], dx.view(saved[0].sizes()), dw};
   }
 };
 
 template <Factors kFactors>
-class Attention : public Function<Attention<kFactors>> {
+class AttentionFunction : public Function<AttentionFunction<kFactors>> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             double scale, int64_t window) {
@@ -232,24 +233,24 @@ class Attention : public Function<Attention<kFactors>> {
   }
 };
 
-/// The gradients are made with the loss: the logits, far larger than all else, are never kept. Rows without weight
-/// take no part.
+/// Computes the gradients together with the loss, so that the logits, by far the largest tensor, are not stored.
+/// Skips rows with weight 0.
 template <Factors kFactors>
 class CrossEntropy : public Function<CrossEntropy<kFactors>> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& input, const at::Tensor& output,
                             const at::Tensor& targets, const at::Tensor& weights) {
     const at::Tensor x = input.contiguous();
-    std::vector<int64_t> rows;  // that count
+    std::vector<int64_t> rows;  // with a weight other than 0
     for (int64_t row = 0; row < x.size(0); ++row) {
       if (floats(weights)[row] != 0) rows.push_back(row);
     }
     at::Tensor dx = at::zeros_like(x), doutput = at::zeros_like(output);
     Entropy entropy{x, output, targets, weights, dx, doutput};
-    const auto count = static_cast<int64_t>(rows.size()), most = entropy.reserve(count);
+    const auto count = static_cast<int64_t>(rows.size()), rows_at_once = entropy.reserve(count);
     double loss = 0;
-    for (int64_t begin = 0; begin < count; begin += most) {
-      loss += entropy.add(std::span(rows).subspan(begin, std::min(most, count - begin)));
+    for (int64_t begin = 0; begin < count; begin += rows_at_once) {
+      loss += entropy.add(std::span(rows).subspan(begin, std::min(rows_at_once, count - begin)));
     }
     context->save_for_backward({dx, doutput});
     return at::full({}, loss, at::kFloat);
@@ -273,26 +274,26 @@ class CrossEntropy : public Function<CrossEntropy<kFactors>> {
   struct Entropy {
     const at::Tensor &x, &output, &targets, &weights;
     at::Tensor &dx, &doutput;
-    AlignedBuffer<float> logits{}, some{};  // [most rows, vocabulary + padding], [most rows, width]
+    AlignedBuffer<float> logits{}, inputs{};  // [rows at once, vocabulary + padding], [rows at once, width]
 
-    /// How many rows at once; makes room for them.
+    /// Returns how many rows are computed at once, and reserves memory for them.
     int64_t reserve(int64_t count) {
       const int64_t fit = std::max<int64_t>(1, kLogits / output.size(0) / kRowsOfLogits) * kRowsOfLogits;
-      const int64_t most = std::min(fit, count);
-      logits.reserve(most * (output.size(0) + kRowPadding));
-      some.reserve(most * x.size(1));
-      return most;
+      const int64_t rows_at_once = std::min(fit, count);
+      logits.reserve(rows_at_once * (output.size(0) + kRowPadding));
+      inputs.reserve(rows_at_once * x.size(1));
+      return rows_at_once;
     }
 
-    /// Returns the loss of the rows and adds their gradients.
+    /// Returns the loss of the rows, sets their rows of dx and adds their part of doutput.
     double add(std::span<const int64_t> rows) {
       const auto count = static_cast<int64_t>(rows.size());
       const int64_t width = x.size(1), vocabulary = output.size(0), stride = vocabulary + kRowPadding;
       std::vector<double> losses(rows.size());
       for_parts(count, kRowsOfLogits, [&](int64_t begin, int64_t end) {
-        float *in = some.data() + begin * width, *out = logits.data() + begin * stride;
+        float *in = inputs.data() + begin * width, *out = logits.data() + begin * stride;
         for (int64_t i = begin; i < end; ++i) {
-          std::copy_n(floats(x) + rows[i] * width, width, some.data() + i * width);
+          std::copy_n(floats(x) + rows[i] * width, width, inputs.data() + i * width);
         }
         multiply(kFactors,
                  {end - begin, vocabulary, width, in, width, false, floats(output), width, true, out, stride});
@@ -304,12 +305,12 @@ class CrossEntropy : public Function<CrossEntropy<kFactors>> {
           std::copy_n(back.data() + (i - begin) * width, width, floats(dx) + rows[i] * width);
         }
       });
-      multiply_all(kFactors, {{{vocabulary, width, count, logits.data(), stride, true, some.data(), width, false,
+      multiply_all(kFactors, {{{vocabulary, width, count, logits.data(), stride, true, inputs.data(), width, false,
                                 floats(doutput), width, true}}});
       return std::accumulate(losses.begin(), losses.end(), 0.0);
     }
 
-    /// Makes a row's logits the gradient of the loss by them; returns the loss.
+    /// Replaces a row's logits by the gradient of the loss. Returns the loss.
     double to_gradient(int64_t row, float* row_logits) const {
       const int64_t target = targets.data_ptr<int64_t>()[row];
       const float weight = floats(weights)[row], logit = row_logits[target];
@@ -340,7 +341,7 @@ at::Tensor fused_rms_norm(const at::Tensor& x, const at::Tensor& weight, double 
   return is_plain_float(x) ? RmsNorm::apply(x, weight, eps).to(type) : plain_ops().rms_norm(x, weight, eps, type);
 }
 at::Tensor fused_rotary(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
-  return is_plain_float(x) ? Rotary::apply(x, cos, sin) : plain_ops().rotary(x, cos, sin);
+  return is_plain_float(x) ? RotaryFunction::apply(x, cos, sin) : plain_ops().rotary(x, cos, sin);
 }
 template <Factors kFactors>
 at::Tensor fused_swiglu(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& up) {
@@ -349,7 +350,7 @@ at::Tensor fused_swiglu(const at::Tensor& x, const at::Tensor& gate, const at::T
 template <Factors kFactors>
 at::Tensor fused_attention(const AttentionCall& call) {
   if (!is_plain_float(call.q) || call.softplus || call.landmarks) return plain_ops().attention(call);
-  return Attention<kFactors>::apply(call.q, call.k, call.v, call.scale, call.window);
+  return AttentionFunction<kFactors>::apply(call.q, call.k, call.v, call.scale, call.window);
 }
 template <Factors kFactors>
 at::Tensor fused_cross_entropy(const at::Tensor& x, const at::Tensor& output, const at::Tensor& targets,

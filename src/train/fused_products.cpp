@@ -13,10 +13,11 @@
 namespace fathom::train {
 namespace {
 
-constexpr int64_t kRowsOfTask = 32;  // of few operations each, taken at once by a thread
-constexpr int64_t kRowsOfTile = 12;  // of the widest kernels
+constexpr int64_t kRowsOfTask = 32;  // rows of a task of for_rows
+constexpr int64_t kRowsOfTile = 12;  // height of a tile of the widest kernels
 
-/// Memory that a step frees is kept for the next one: to ask the system for it again costs more than to use it.
+/// Makes malloc keep the memory that a step frees. Returning it to the system and faulting it in again costs more
+/// time than using it.
 void keep_freed_memory() {
 #ifdef __GLIBC__
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
@@ -58,27 +59,27 @@ void multiply_all(Factors factors, std::span<const FloatProduct> products) {
   int64_t rows = 0;
   for (const FloatProduct& product : products) rows += product.rows;
   const int64_t threads = training_pool().threads(), share = (rows + threads - 1) / threads;
-  const int64_t most = std::min((share + kRowsOfTile - 1) / kRowsOfTile * kRowsOfTile, kRowsOfPart);
+  const int64_t part_rows = std::min((share + kRowsOfTile - 1) / kRowsOfTile * kRowsOfTile, kRowsOfPart);
   std::vector<FloatProduct> parts;
   for (const FloatProduct& product : products) {
-    for (int64_t begin = 0; begin < product.rows; begin += most) {
-      parts.push_back(rows_of(product, begin, std::min(begin + most, product.rows)));
+    for (int64_t begin = 0; begin < product.rows; begin += part_rows) {
+      parts.push_back(rows_of(product, begin, std::min(begin + part_rows, product.rows)));
     }
   }
   training_pool().parallel_for(parts.size(), [&](size_t part, int) { multiply(factors, parts[part]); });
 }
 
-FloatProduct forth(const at::Tensor& x, const at::Tensor& w, const at::Tensor& y, bool add) {
+FloatProduct product_of(const at::Tensor& x, const at::Tensor& w, const at::Tensor& y, bool add) {
   const int64_t rows = x.size(0), cols = x.size(1), outputs = w.size(0);
   return {rows, outputs, cols, floats(x), cols, false, floats(w), cols, true, floats(y), outputs, add};
 }
 
-FloatProduct back_to_rows(const at::Tensor& dy, const at::Tensor& w, const at::Tensor& dx, bool add) {
+FloatProduct gradient_of_rows(const at::Tensor& dy, const at::Tensor& w, const at::Tensor& dx, bool add) {
   const int64_t rows = dy.size(0), cols = w.size(1), outputs = w.size(0);
   return {rows, cols, outputs, floats(dy), outputs, false, floats(w), cols, false, floats(dx), cols, add};
 }
 
-FloatProduct back_to_weights(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& dw) {
+FloatProduct gradient_of_weights(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& dw) {
   const int64_t rows = dy.size(0), cols = x.size(1), outputs = dy.size(1);
   return {outputs, cols, rows, floats(dy), outputs, true, floats(x), cols, false, floats(dw), cols, false};
 }

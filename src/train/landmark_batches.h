@@ -7,11 +7,12 @@
 
 namespace fathom::train {
 
-/// The batches of another source with the landmarks that a session would put in: after every so many tokens of a
-/// row, its first one counted. Rows become that much longer; a landmark weighs in the loss what the token before it
-/// does.
+/// Batches of another source with landmarks inserted as in a session: after every landmarks.tokens tokens of a row,
+/// counted from its first token. Rows grow by their landmarks. A landmark has the loss weight of the token before
+/// it.
 class LandmarkBatches final : public BatchSource {
  public:
+  /// token: id of the landmark token.
   LandmarkBatches(std::unique_ptr<BatchSource> source, Landmarks landmarks, int32_t token)
       : source_(std::move(source)), landmarks_(landmarks), token_(token) {}
   Batch batch(int64_t step) override;

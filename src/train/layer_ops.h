@@ -9,54 +9,54 @@
 
 namespace fathom::train {
 
-/// Grouped-query attention of each sequence to itself.
+/// The arguments of grouped-query self-attention.
 struct AttentionCall {
   at::Tensor q;        // [sequences, length, heads, key_dim], rotated
   at::Tensor k;        // [sequences, length, kv_heads, key_dim], rotated; query head h uses h·kv_heads/heads
   at::Tensor v;        // [sequences, length, kv_heads, value_dim]
-  double scale = 1;    // of q·k
-  int64_t window = 0;  // each row sees this many newest tokens, itself included; 0 = all
-  // Softplus attention: of q and k of length 1 and scale ln(key_dim); row i multiplies its scores by ln i.
+  double scale = 1;    // multiplies q·k
+  int64_t window = 0;  // number of newest tokens that a row attends to, itself included; 0 = all
+  // Softplus attention: q and k have length 1, scale is ln(key_dim), and row i multiplies its scores by ln i.
   bool softplus = false;
-  double softplus_power = 0;  // of the re-weighting; 0 = none
+  double softplus_power = 0;  // power of the re-weighting; 0 = none
   Landmarks landmarks{};
 };
 
-/// The differentiable functions that a net is made of, so that each can be replaced and compared with the plain
-/// one. "Compute type": float32 or bfloat16; all reduce in float32.
+/// The differentiable functions of a net. Each can be replaced and compared with the one in plain_ops(). The
+/// compute type is float32 or bfloat16. All functions sum in float32.
 struct LayerOps {
-  /// x: [..., cols], w: [rows, cols], both of the compute type; returns x·wᵀ of it.
+  /// Returns x·wᵀ. x: [..., cols], w: [rows, cols], all of the compute type.
   at::Tensor (*linear)(const at::Tensor& x, const at::Tensor& w);
-  /// The same for three matrices of as many columns.
+  /// Returns x·wᵀ for three matrices with the same number of columns.
   std::array<at::Tensor, 3> (*linears)(const at::Tensor& x, const std::array<at::Tensor, 3>& w);
-  /// residual + x·wᵀ; residual: f32, as the result is.
+  /// Returns residual + x·wᵀ in f32. residual: f32.
   at::Tensor (*add_linear)(const at::Tensor& residual, const at::Tensor& x, const at::Tensor& w);
-  /// x: [..., width] f32, weight: [width] f32; returns x / √(mean(x²) + eps) ⊙ weight as `type`.
+  /// Returns x / √(mean(x²) + eps) ⊙ weight as `type`. x: [..., width] f32, weight: [width] f32.
   at::Tensor (*rms_norm)(const at::Tensor& x, const at::Tensor& weight, double eps, at::ScalarType type);
-  /// Turns the pairs (2i, 2i+1) by the angles of their row. x: [sequences, length, heads, dim]; cos, sin:
-  /// [length, pairs] f32, pairs ≤ dim/2; dimensions beyond stay. Returns x's type.
+  /// Returns x with pairs (2i, 2i+1) rotated by the angles of their row, in x's type. x: [sequences, length, heads,
+  /// dim]; cos, sin: [length, pairs] f32, pairs ≤ dim/2; further dimensions are copied.
   at::Tensor (*rotary)(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin);
-  /// silu(x·gateᵀ) ⊙ (x·upᵀ), all of the compute type. x: [..., cols], gate, up: [rows, cols].
+  /// Returns silu(x·gateᵀ) ⊙ (x·upᵀ). x: [..., cols], gate, up: [rows, cols], all of the compute type.
   at::Tensor (*swiglu)(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& up);
-  /// Causal; returns [sequences, length, heads, value_dim] of q's type.
+  /// Returns causal attention, [sequences, length, heads, value_dim] of q's type.
   at::Tensor (*attention)(const AttentionCall& call);
-  /// Σ weight·(−ln p(target)) where p = softmax(output·x), a scalar f32. x: [rows, width], output: [vocabulary,
-  /// width]; targets: [rows] int64; weights: [rows] f32, not differentiated.
+  /// Returns Σ weight·(−ln p(target)) with p = softmax(output·x), a scalar f32. x: [rows, width], output:
+  /// [vocabulary, width]; targets: [rows] int64; weights: [rows] f32, not differentiated.
   at::Tensor (*cross_entropy)(const at::Tensor& x, const at::Tensor& output, const at::Tensor& targets,
                               const at::Tensor& weights);
-  /// The compute type is float32 always: products round by themselves, if at all.
+  /// True if the compute type is always float32. Products may then round their factors internally.
   bool floats_only = false;
 };
 
-/// What the equations say, by autograd; memory grows with length².
+/// Returns the plain functions: libtorch's operations with autograd. Memory grows with length².
 const LayerOps& plain_ops();
 
-/// The same by libtorch's operations that suit an accelerator best: attention in one of them, where this libtorch
-/// has it (2.1 or newer) and neither a window nor landmarks are asked for.
+/// Returns functions for an accelerator: libtorch's operations, with its fused attention in libtorch 2.1 or newer
+/// unless a window, softplus or landmarks are used.
 const LayerOps& device_ops();
 
-/// The same over Fathom's kernels, with gradients by hand, for f32 on the CPU; what is not is left to plain_ops().
-/// The machine must have products of such factors.
+/// Returns functions that use Fathom's kernels and hand-written gradients, for f32 on the CPU. Other tensors,
+/// softplus attention and landmarks use plain_ops(). Requires has_products_of(factors).
 const LayerOps& fused_ops(Factors factors = Factors::kF32);
 
 }  // namespace fathom::train

@@ -10,13 +10,13 @@ namespace {
 
 int64_t tokens_of_tasks(const DecompositionOptions& decomposition, const MixtureOptions& options) {
   if (!(options.task_share >= 0 && options.task_share <= 1))
-    fail_usage("share of tasks: expected 0 to 1, found ", options.task_share);
-  const int64_t unit = int64_t{1} << decomposition.most_level;
+    fail_usage("data.tasks.share: expected 0 to 1, found ", options.task_share);
+  const int64_t unit = int64_t{1} << decomposition.max_level;
   const int64_t units = decomposition.batch_tokens / unit;
   const int64_t of_tasks = std::llround(options.task_share * static_cast<double>(units));
   if (options.task_share > 0 && (of_tasks == 0 || of_tasks == units)) {
-    fail_usage("batches of ", decomposition.batch_tokens, " tokens hold ", units, " rows of ", unit,
-               ", too few for a share of tasks of ", options.task_share);
+    fail_usage("batches of ", decomposition.batch_tokens, " tokens have ", units, " rows of ", unit,
+               " tokens, too few for a share of tasks of ", options.task_share, "; increase batch_tokens");
   }
   return of_tasks * unit;
 }
@@ -41,10 +41,10 @@ Mixture::Mixture(const TokenStore& books, const Tokenizer& tokenizer, std::vecto
   if (vocabulary.bos == kNoToken || vocabulary.eos == kNoToken)
     fail_usage(vocabulary.source, ": training needs a BOS and an EOS token");
   if (books.vocabulary() != vocabulary.size()) {
-    fail_usage("the books are in tokens of a vocabulary of ", books.vocabulary(), ", the tokenizer has ",
+    fail_usage("the books were tokenized with a vocabulary of ", books.vocabulary(), " tokens, the tokenizer has ",
                vocabulary.size());
   }
-  if (task_tokens_ > 0 && tasks_.empty()) fail_usage("a share of tasks needs tasks");
+  if (task_tokens_ > 0 && tasks_.empty()) fail_usage("data.tasks.share is above 0, but there are no tasks");
 }
 
 Batch Mixture::batch(int64_t step) {

@@ -10,22 +10,24 @@
 namespace fathom::train {
 
 struct MixtureOptions {
-  double task_share = 0;  // of the tokens, rounded to whole rows of the longest length
+  double task_share = 0;  // share of the tokens, rounded to whole rows of the longest length
   TaskWeights weights{};
 };
 
-/// Books, and tasks hidden in passages of them, in rows of one length a step; each row is a text of its own that
-/// begins with BOS. Everything is a function of what it is made of and the number of the step.
+/// Batches of pieces of books and of tasks hidden in passages of books. A batch has rows of one length; each row is
+/// a separate text that begins with BOS. A batch depends only on the constructor's arguments and the step.
 class Mixture final : public BatchSource {
  public:
-  /// books and tokenizer must outlive this. decomposition.batch_tokens: of books and tasks together. Throws Error
-  /// (usage) for options out of range and a vocabulary without BOS, EOS, or not that of the books.
+  /// books and tokenizer must outlive this. decomposition.batch_tokens: tokens of books and tasks together. Throws
+  /// Error (usage) for options out of range, for a vocabulary without BOS or EOS, and if its size differs from the
+  /// vocabulary size of the books.
   Mixture(const TokenStore& books, const Tokenizer& tokenizer, std::vector<TaskKind> kinds,
           DecompositionOptions decomposition, const MixtureOptions& options);
 
-  /// Steps in which the books are read once.
+  /// Returns the number of steps that use all books once.
   int64_t steps_per_epoch() const { return decomposition_.steps_per_epoch(); }
-  /// Books first, then tasks. Throws Error for a task that does not fit into the rows. Not for several threads.
+  /// Returns the batch of a step: rows of books, then rows of tasks. Throws Error if no task fits into a row. Not
+  /// thread-safe.
   Batch batch(int64_t step) override;
 
  private:
@@ -33,7 +35,7 @@ class Mixture final : public BatchSource {
 
   const TokenStore& books_;
   int32_t bos_;
-  int64_t task_tokens_;  // of each batch
+  int64_t task_tokens_;  // tokens of tasks in each batch
   TaskRows tasks_;
   Decomposition decomposition_;
 };

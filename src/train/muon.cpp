@@ -9,12 +9,13 @@
 namespace fathom::train {
 namespace {
 
-/// y = s·x + t·y
+/// Computes y = s·x + t·y.
 void blend(float s, std::span<const float> x, float t, std::span<float> y) {
   for (size_t i = 0; i < y.size(); ++i) y[i] = s * x[i] + t * y[i];
 }
 
-/// y → a·y + (b·S + c·S²)·y with S = y·yᵀ; rows ≤ cols, or all turned: S = yᵀ·y, and from the right.
+/// Replaces y by a·y + (b·S + c·S²)·y with S = y·yᵀ if rows ≤ cols, otherwise by a·y + y·(b·S + c·S²) with S =
+/// yᵀ·y.
 void iterate(int64_t rows, int64_t cols, std::vector<float>& square, std::vector<float>& polynomial,
              std::vector<float>& moved, std::span<float> y) {
   const bool tall = rows > cols;

@@ -20,35 +20,37 @@ void check_positive(const char* what, int64_t value) {
 void check_rotary(const ModelConfig& c) {
   using Scaling = RotaryConfig::Scaling;
   if (c.rotary.dims < 0 || c.rotary.dims > c.key_dim || c.rotary.dims % 2 != 0) {
-    fail_usage("the net turns ", c.rotary.dims, " dimensions of a head, expected an even number up to ", c.key_dim);
+    fail_usage("the net has ", c.rotary.dims, " rotary dimensions, expected an even number up to the head's ",
+               c.key_dim);
   }
   if (c.rotary.pairing != RotaryConfig::Pairing::kInterleaved) {
-    fail_usage("the net's rotary pairs are (i, i + dims/2), but a llama's are (2i, 2i + 1)");
+    fail_usage("the net's rotary pairs are (i, i + dims/2), expected a llama's (2i, 2i + 1)");
   }
   if (c.rotary.scaling == Scaling::kNtk || c.rotary.scaling == Scaling::kLongRope) {
-    fail_usage("this rotary scaling cannot be trained; none, linear and yarn can");
+    fail_usage("this rotary scaling cannot be trained; expected none, linear or yarn");
   }
 }
 
 void check(const ModelConfig& c) {
-  if (c.architecture != "llama") fail_usage("architecture '", c.architecture, "' cannot be trained; llama can");
+  if (c.architecture != "llama")
+    fail_usage("architecture '", c.architecture, "' cannot be trained; expected llama");
   const std::pair<const char*, int64_t> sizes[] = {
       {"layers", c.layers},       {"width", c.width},           {"heads", c.heads},
       {"kv_heads", c.kv_heads},   {"key_dim", c.key_dim},       {"value_dim", c.value_dim},
       {"ffn_width", c.ffn_width}, {"vocabulary", c.vocabulary}, {"trained context", c.trained_context}};
   for (const auto& [what, value] : sizes) check_positive(what, value);
   if (c.heads % c.kv_heads != 0) {
-    fail_usage(c.heads, " heads cannot share ", c.kv_heads, " key/value heads evenly");
+    fail_usage(c.heads, " heads are not a multiple of ", c.kv_heads, " key/value heads");
   }
   if (c.key_dim % 2 != 0 || std::max(c.key_dim, c.value_dim) > kMaxHeadDim) {
-    fail_usage("heads of ", c.key_dim, " and ", c.value_dim, " dimensions: expected at most ", kMaxHeadDim,
-               ", and an even number for keys");
+    fail_usage("heads of ", c.key_dim, " key and ", c.value_dim, " value dimensions: expected at most ",
+               kMaxHeadDim, ", and an even number for keys");
   }
   if (!(c.norm_eps > 0 && c.norm_eps < 1)) {
     fail_usage("norm epsilon is ", c.norm_eps, ", expected a small positive number");
   }
   if (c.softplus_power > 0 && c.softplus_power < 1) {
-    fail_usage("re-weighting by the power ", c.softplus_power, " cannot be trained; 0, and 1 or more can");
+    fail_usage("softplus power ", c.softplus_power, " cannot be trained; expected 0, or 1 or more");
   }
   if (c.landmarks && c.softplus) fail_usage("landmarks and softplus attention cannot be trained together");
   if (c.landmarks.tokens < 0 || c.landmarks.tokens > kMaxLandmarkTokens || (c.landmarks && c.sliding_window > 0)) {
@@ -67,7 +69,7 @@ bool writes_to_residual(const std::string& name) {
 Net::Net(NetConfig config, const LayerOps& ops, at::Device device) : config_(std::move(config)), ops_(ops) {
   ModelConfig& c = config_.model;
   check(c);
-  c.rotary.base = static_cast<float>(c.rotary.base);  // as files hold it
+  c.rotary.base = static_cast<float>(c.rotary.base);  // rounded as in GGUF files
   c.rotary.factor = static_cast<float>(c.rotary.factor);
   const auto key_dim = static_cast<double>(c.key_dim);
   score_scale_ = Rotary(c.rotary, c.trained_context).score_factor();
@@ -164,11 +166,11 @@ NetWeights Net::weights(at::ScalarType compute_type) const {
 void Net::reserve_angles(int64_t length) {
   const RotaryConfig& rotary = config_.model.rotary;
   if (rotary.dims == 0 || (cos_.defined() && cos_.size(0) >= length)) return;
-  const Rotary turns(rotary, config_.model.trained_context);
-  const at::Tensor cos = at::empty({length, turns.pairs()}, at::kFloat), sin = at::empty_like(cos);
+  const Rotary angles(rotary, config_.model.trained_context);
+  const at::Tensor cos = at::empty({length, angles.pairs()}, at::kFloat), sin = at::empty_like(cos);
   for (int64_t m = 0; m < length; ++m) {
-    turns.angles(static_cast<double>(m), cos.data_ptr<float>() + m * turns.pairs(),
-                 sin.data_ptr<float>() + m * turns.pairs());
+    angles.angles(static_cast<double>(m), cos.data_ptr<float>() + m * angles.pairs(),
+                  sin.data_ptr<float>() + m * angles.pairs());
   }
   cos_ = cos.to(values_.device());
   sin_ = sin.to(values_.device());

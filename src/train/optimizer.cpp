@@ -8,7 +8,7 @@
 namespace fathom::train {
 namespace {
 
-constexpr int64_t kBlock = 1 << 16;  // values that one thread takes at a time: well above the cost of asking
+constexpr int64_t kBlock = 1 << 16;  // values of a thread's task; large compared with the cost of a task
 
 }  // namespace
 

@@ -7,30 +7,31 @@
 namespace fathom::train {
 
 struct AdamWOptions {
-  double beta1 = 0.9, beta2 = 0.95;  // how slowly the means of gradients and of their squares move
+  double beta1 = 0.9, beta2 = 0.95;  // decay of the means of gradients and of their squares
   double eps = 1e-8;
-  double weight_decay = 0.1;  // times the rate, of the values that decay
+  double weight_decay = 0.1;  // each step shrinks the values by this factor times the learning rate
 };
 
+/// Values [begin, end).
 struct ValueRange {
   int64_t begin = 0, end = 0;
 };
 
 /// AdamW ("Decoupled Weight Decay Regularization", Loshchilov and Hutter 2019) over flat f32 values. Each value's
-/// update depends on its own gradient and state only, so results do not depend on threads.
+/// update depends only on its own gradient and state, so results do not depend on the number of threads.
 class AdamW {
  public:
-  /// The first `decaying` of `count` values decay; those of `others` are moved by another optimizer, to which their
-  /// first moments belong.
+  /// count: number of values; weight decay applies to the first `decaying` of them. others: values that another
+  /// optimizer updates; it also uses their first moments.
   AdamW(int64_t count, int64_t decaying, AdamWOptions options, ValueRange others = {});
 
-  /// One step over values and gradients, [count]; the gradients count times `gradient_scale`.
+  /// Makes one step. values, gradients: [count]; gradients are multiplied by `gradient_scale`.
   void step(std::span<float> values, std::span<const float> gradients, double learning_rate,
             double gradient_scale = 1);
 
   int64_t steps() const { return steps_; }
   void set_steps(int64_t steps) { steps_ = steps; }
-  /// Means of gradients and of their squares, [count]; with steps() all the state there is.
+  /// Return the means of gradients and of their squares, [count]. With steps() they are the whole state.
   std::span<float> first_moments() { return first_; }
   std::span<float> second_moments() { return second_; }
 
@@ -42,10 +43,10 @@ class AdamW {
   std::vector<float> first_, second_;
 };
 
-/// √Σx², summed in double in an order that does not depend on threads.
+/// Returns √Σx², summed in double in an order that does not depend on the number of threads.
 double global_norm(std::span<const float> values);
 
-/// What to multiply gradients of this norm with so that it is at most `limit`; 0 = no limit.
+/// Returns the factor that reduces gradients of this norm to norm `limit`, at most 1. limit 0: no limit.
 double clip_scale(double norm, double limit);
 
 }  // namespace fathom::train

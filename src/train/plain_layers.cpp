@@ -24,47 +24,49 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, a
 }
 
 at::Tensor rotary(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
-  const int64_t turned = 2 * cos.size(1), rest = x.size(3) - turned;
-  const at::Tensor pairs = x.narrow(3, 0, turned).to(at::kFloat).unflatten(3, {turned / 2, 2});
+  const int64_t rotated = 2 * cos.size(1), rest = x.size(3) - rotated;
+  const at::Tensor pairs = x.narrow(3, 0, rotated).to(at::kFloat).unflatten(3, {rotated / 2, 2});
   const at::Tensor a = pairs.select(4, 0), b = pairs.select(4, 1);  // [sequences, length, heads, pairs]
   const at::Tensor c = cos.unsqueeze(1), s = sin.unsqueeze(1);      // [length, 1, pairs]
   const at::Tensor out = at::stack({a * c - b * s, a * s + b * c}, 4).flatten(3).to(x.scalar_type());
-  return rest == 0 ? out : at::cat({out, x.narrow(3, turned, rest)}, 3);
+  return rest == 0 ? out : at::cat({out, x.narrow(3, rotated, rest)}, 3);
 }
 
 at::Tensor swiglu(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& up) {
   return at::silu(at::linear(x, gate)) * at::linear(x, up);
 }
 
-/// [length, length], true where a row must not look.
-at::Tensor hidden_from(int64_t length, int64_t window, at::Device device) {
+/// Returns [length, length], true for keys that a row must not attend to.
+at::Tensor masked_keys(int64_t length, int64_t window, at::Device device) {
   const at::Tensor all = at::ones({length, length}, at::device(device).dtype(at::kBool));
   return window > 0 ? all.triu(1).logical_or(all.tril(-window)) : all.triu(1);
 }
 
-/// x / Σ x of each row; a row of zeros stays one.
+/// Returns x / Σ x of each row; a row of zeros stays zero.
 at::Tensor divided_by_sum(const at::Tensor& x) {
-  constexpr double kLeast = 1e-20;  // no sum of softplus is as small; its inverse is far from float's end
-  return x / x.sum(-1, true).clamp_min(kLeast);
+  constexpr double kMin = 1e-20;  // smaller than every sum of softplus; its inverse is within float's range
+  return x / x.sum(-1, true).clamp_min(kMin);
 }
 
-/// scores: [..., length, length] f32 of unit vectors, times ln(key_dim); hidden: [length, length].
-at::Tensor softplus_shares(const at::Tensor& scores, const at::Tensor& hidden, double power) {
+/// Returns the weights of softplus attention. scores: [..., length, length] f32, of unit vectors, times
+/// ln(key_dim); masked: [length, length].
+at::Tensor softplus_shares(const at::Tensor& scores, const at::Tensor& masked, double power) {
   const int64_t length = scores.size(-1);
-  const at::Tensor tokens = at::arange(1, length + 1, scores.options()).unsqueeze(1);  // [length, 1] up to each row
-  const at::Tensor a = divided_by_sum(at::softplus(scores * tokens.log()).masked_fill(hidden, 0));
+  const at::Tensor tokens =
+      at::arange(1, length + 1, scores.options()).unsqueeze(1);  // [length, 1] tokens up to each row
+  const at::Tensor a = divided_by_sum(at::softplus(scores * tokens.log()).masked_fill(masked, 0));
   if (power == 0) return a;
   const at::Tensor offset = tokens.gt(SoftplusForm::kRowsWithoutOffset).to(at::kFloat);
   const at::Tensor above = at::relu(tokens * a - offset);
-  // Dividing by a constant first changes nothing but the range of the power; what is less is rounding.
-  constexpr double kLeast = 1e-6;
-  const at::Tensor largest = above.detach().amax(-1, true).clamp_min(kLeast);
+  // Division by the row's maximum keeps the power within float's range. A maximum below kMin is rounding error.
+  constexpr double kMin = 1e-6;
+  const at::Tensor largest = above.detach().amax(-1, true).clamp_min(kMin);
   return divided_by_sum((above / largest).pow(power));
 }
 
-/// What makes one softmax a grouped one: to the scores of a past block is added what its landmark scores more than
-/// the log Σ exp of its tokens, so that together they count what the landmark would. Landmarks themselves count
-/// nothing. scores: [..., length, length].
+/// Changes scores so that one softmax gives the grouped softmax of landmark attention: adds to the scores of a past
+/// block the score of its landmark minus the log-sum-exp of its tokens. The weights of the block's tokens then sum
+/// to the landmark's weight, and landmarks themselves have weight 0. scores: [..., length, length].
 at::Tensor grouped_by_landmarks(const at::Tensor& scores, const Landmarks& landmarks) {
   const int64_t length = scores.size(-1), block = landmarks.block(), blocks = (length + block - 1) / block;
   const at::Tensor by_block =
@@ -88,14 +90,15 @@ at::Tensor attention(const AttentionCall& call) {
   const at::Tensor v = call.v.permute({0, 2, 1, 3}).unsqueeze(2);                        // [s, kv, 1, l, dim]
   at::Tensor scores = at::matmul(q, k).to(at::kFloat) * call.scale;
   if (call.landmarks) scores = grouped_by_landmarks(scores, call.landmarks);
-  const at::Tensor hidden = hidden_from(call.q.size(1), call.window, q.device());
+  const at::Tensor masked = masked_keys(call.q.size(1), call.window, q.device());
   const at::Tensor shares =
-      call.softplus ? softplus_shares(scores, hidden, call.softplus_power)
-                    : at::softmax(scores.masked_fill(hidden, -std::numeric_limits<double>::infinity()), -1);
+      call.softplus ? softplus_shares(scores, masked, call.softplus_power)
+                    : at::softmax(scores.masked_fill(masked, -std::numeric_limits<double>::infinity()), -1);
   return at::matmul(shares.to(v.scalar_type()), v).permute({0, 3, 1, 2, 4}).flatten(2, 3);
 }
 
-/// One operation of newer libtorch, which keeps no scores; heads are repeated, as it wants as many of each.
+/// Attention by the fused operation of libtorch 2.1 or newer, which does not store scores. It needs as many
+/// key/value heads as query heads, so these are repeated.
 at::Tensor device_attention(const AttentionCall& call) {
 #if TORCH_VERSION_MAJOR * 100 + TORCH_VERSION_MINOR >= 201
   if (call.window == 0 && !call.softplus && !call.landmarks) {

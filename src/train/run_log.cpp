@@ -20,11 +20,12 @@ std::vector<RunLog::Line> read_run_log(const std::string& path) {
   std::vector<RunLog::Line> lines;
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = text.find('\n', begin);
-    if (end == std::string_view::npos) break;  // was being written when the run was killed
+    if (end == std::string_view::npos) break;  // incomplete: the run was killed while writing it
     const RunLog::Line line = RunLog::Line::parse_or_null(text.substr(begin, end - begin));
     const Json* step = line.find("step");
     if (!step || !step->is_number_integer())
-      fail(path, ":", lines.size() + 1, ": is not a line of a training run's log");
+      fail(path, ":", lines.size() + 1,
+           ": not a line of a training log: expected a JSON object with an integer step");
     lines.push_back(line);
     begin = end + 1;
   }

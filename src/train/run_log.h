@@ -8,22 +8,22 @@
 
 namespace fathom::train {
 
-/// What a training run has said so far: JSON lines, in memory and in a file that a continued run goes on with.
+/// The log of a training run: JSON lines in memory and in a file that a continued run appends to.
 class RunLog {
  public:
   using Line = Json;
 
-  /// Goes on after step `step`: lines of the file that are later (the run was killed before it kept a checkpoint of
-  /// them) or not whole are dropped; at 0 all are. No path: in memory alone. Throws Error if the file cannot be
-  /// read or written, or holds something else, naming the line.
+  /// Continues the log after step `step`. Removes incomplete lines and lines of later steps (the run was killed
+  /// before it wrote a checkpoint); at step 0 removes all lines. An empty path keeps the log in memory only. Throws
+  /// Error if the file cannot be read or written, or a line is not a line of a log (the error contains its number).
   RunLog(const std::string& path, int64_t step);
   ~RunLog();
   RunLog(const RunLog&) = delete;
 
-  /// Throws Error if the line cannot be written whole.
+  /// Appends a line. Throws Error if it cannot be written completely.
   void add(Line line);
   const std::vector<Line>& lines() const { return lines_; }
-  /// Of the run so far, earlier parts of it included: as the last line with "seconds" says.
+  /// Returns the seconds of the run so far, earlier parts included: "seconds" of the last line that has it.
   double seconds() const;
 
  private:
@@ -32,7 +32,7 @@ class RunLog {
   std::vector<Line> lines_;
 };
 
-/// The lines of a log that a run keeps or kept. Throws Error as RunLog.
+/// Returns the lines of a log file. Throws Error as RunLog.
 std::vector<RunLog::Line> read_run_log(const std::string& path);
 
 }  // namespace fathom::train

@@ -6,7 +6,7 @@
 namespace fathom::train {
 namespace {
 
-/// How much of [first, last] lies before `step`, 0 to 1; 1 when it is empty and the step has reached it.
+/// Returns the share of [first, last] before `step`, 0 to 1; 1 if step ≥ last.
 double share_done(int64_t step, int64_t first, int64_t last) {
   if (step >= last) return 1;
   return std::max(0.0, static_cast<double>(step - first) / static_cast<double>(last - first));

@@ -15,13 +15,13 @@ const SentencePieceModule* load() {
   const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", error);
   const std::string path = (program.parent_path() / kFileName).string();
   int flags = RTLD_NOW | RTLD_LOCAL;
-#ifndef __SANITIZE_ADDRESS__  // which refuses it
+#ifndef __SANITIZE_ADDRESS__  // AddressSanitizer does not support RTLD_DEEPBIND
   flags |= RTLD_DEEPBIND;
 #endif
   void* module = ::dlopen(path.c_str(), flags);
-  if (!module) fail("training a tokenizer needs ", path, ", which cannot be loaded: ", ::dlerror());
+  if (!module) fail(path, ": cannot be loaded, but is needed to train a tokenizer: ", ::dlerror());
   void* symbol = ::dlsym(module, kSentencePieceSymbol);
-  if (!symbol) fail(path, ": is not Fathom's module for SentencePiece: ", ::dlerror());
+  if (!symbol) fail(path, ": not Fathom's SentencePiece library: ", ::dlerror());
   return reinterpret_cast<const SentencePieceModule* (*)()>(symbol)();
 }
 

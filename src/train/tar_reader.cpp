@@ -23,7 +23,7 @@ struct TarReader::State {
 
 TarReader::TarReader(std::string path) : path_(std::move(path)), state_(std::make_unique<State>()) {
   state_->reader = archive_read_new();
-  if (!state_->reader) fail(path_, ": no memory to read the archive");
+  if (!state_->reader) fail(path_, ": out of memory for reading the archive");
   archive* reader = state_->reader;
   archive_read_support_filter_gzip(reader);
   archive_read_support_filter_zstd(reader);
@@ -31,10 +31,10 @@ TarReader::TarReader(std::string path) : path_(std::move(path)), state_(std::mak
   archive_read_support_filter_bzip2(reader);
   archive_read_support_format_tar(reader);
   if (archive_read_open_filename(reader, path_.c_str(), kBlockBytes) != ARCHIVE_OK) {
-    const std::string what = archive_error_string(reader) ? archive_error_string(reader) : "unknown reason";
+    const std::string what = archive_error_string(reader) ? archive_error_string(reader) : "unknown error";
     archive_read_free(reader);
     state_->reader = nullptr;
-    fail(path_, ": expected a tar archive (plain, .gz, .zst, .xz, .bz2), cannot open it: ", what);
+    fail(path_, ": cannot open as a tar archive (plain, .gz, .zst, .xz, .bz2): ", what);
   }
 }
 
@@ -44,9 +44,9 @@ TarReader::~TarReader() {
 
 void TarReader::fail_reading() const {
   const char* what = archive_error_string(state_->reader);
-  fail(path_, ": the archive is damaged, cut off or no tar archive, ",
+  fail(path_, ": the archive is damaged, truncated or not a tar archive, ",
        name_.empty() ? "before its first entry" : "at or after entry " + quote(name_), ": ",
-       what ? what : "unknown reason");
+       what ? what : "unknown error");
 }
 
 bool TarReader::next() {
@@ -63,15 +63,15 @@ bool TarReader::is_file() const { return archive_entry_filetype(state_->entry) =
 
 std::optional<std::string> TarReader::read(int64_t limit) {
   std::string bytes;
-  const auto most = static_cast<size_t>(limit);
+  const auto max_bytes = static_cast<size_t>(limit);
   for (;;) {
-    const size_t had = bytes.size(), wanted = std::min(kBlockBytes, most - had + 1);
-    bytes.resize(had + wanted);
-    const la_ssize_t got = archive_read_data(state_->reader, bytes.data() + had, wanted);
-    if (got < 0) fail_reading();
-    bytes.resize(had + static_cast<size_t>(got));
-    if (got == 0) return bytes;
-    if (bytes.size() > most) return std::nullopt;
+    const size_t size = bytes.size(), requested = std::min(kBlockBytes, max_bytes - size + 1);
+    bytes.resize(size + requested);
+    const la_ssize_t count = archive_read_data(state_->reader, bytes.data() + size, requested);
+    if (count < 0) fail_reading();
+    bytes.resize(size + static_cast<size_t>(count));
+    if (count == 0) return bytes;
+    if (bytes.size() > max_bytes) return std::nullopt;
   }
 }
 

@@ -7,22 +7,22 @@
 
 namespace fathom::train {
 
-/// Reads a tar archive, plain or packed by gzip, zstd, xz or bzip2, from front to back with libarchive. What is
-/// damaged or cut off is an Error that names the archive and the entry.
+/// Reads a tar archive, plain or compressed by gzip, zstd, xz or bzip2, sequentially with libarchive. All functions
+/// throw Error that names the archive and the entry if the archive is damaged or truncated.
 class TarReader {
  public:
-  /// Throws Error if it cannot be opened or is no tar archive.
+  /// Throws Error if the file cannot be opened or is not a tar archive.
   explicit TarReader(std::string path);
   ~TarReader();
   TarReader(const TarReader&) = delete;
 
-  /// Goes to the next entry; false at the end.
+  /// Moves to the next entry. Returns false at the end.
   bool next();
-  /// Of the entry: its path as the archive has it.
+  /// Returns the path of the entry as stored in the archive.
   const std::string& name() const { return name_; }
-  /// Whether the entry is a regular file.
+  /// Returns whether the entry is a regular file.
   bool is_file() const;
-  /// The whole entry; empty if it is over `limit` bytes.
+  /// Returns the content of the entry, or nullopt if it has more than `limit` bytes.
   std::optional<std::string> read(int64_t limit);
 
  private:

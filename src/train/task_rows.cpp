@@ -7,16 +7,16 @@
 namespace fathom::train {
 namespace {
 
-constexpr int kTries = 12;           // to make a task's text fit
-constexpr double kFilled = 0.9;      // of a row, at least, if that can be had
-constexpr int64_t kProbe = 1 << 15;  // tokens of which the bytes are counted
+constexpr int kTries = 12;           // attempts to make a task's text fit a row
+constexpr double kFilled = 0.9;      // share of a row that a text should fill
+constexpr int64_t kProbe = 1 << 15;  // tokens from which bytes per token are estimated
 
 double bytes_per_token(const TokenStore& books, const Tokenizer& tokenizer) {
   std::vector<int32_t> ids;
   for (int64_t i = 0; i < books.documents() && std::ssize(ids) < kProbe; ++i) {
-    const size_t had = ids.size();
-    ids.resize(had + static_cast<size_t>(std::min(kProbe, books.length(i))));
-    books.copy(i, 0, std::span(ids).subspan(had));
+    const size_t size = ids.size();
+    ids.resize(size + static_cast<size_t>(std::min(kProbe, books.length(i))));
+    books.copy(i, 0, std::span(ids).subspan(size));
   }
   return std::max(1.0, static_cast<double>(tokenizer.decode(ids).size()) / static_cast<double>(ids.size()));
 }
@@ -26,17 +26,17 @@ double bytes_per_token(const TokenStore& books, const Tokenizer& tokenizer) {
 WeightedIds weighted_ids(const Tokenizer& tokenizer, const MarkedText& text, const TaskWeights& weights) {
   WeightedIds row;
   row.ids = tokenizer.encode(text.text, {.add_bos_eos = false});
-  size_t end = 0, next = 0;  // of the tokens in the text; the answer that comes next
+  size_t end = 0, next = 0;  // end of the tokens so far in the text; index of the next answer
   for (const int32_t& id : row.ids) {
     const size_t begin = end;
-    // the first token may begin with a space that was put before the text
+    // the first token may begin with a space that the tokenizer adds before the text
     end += &id == row.ids.data() ? tokenizer.decode({&id, 1}).size() : tokenizer.piece(id).size();
     while (next < text.answers.size() && text.answers[next].end <= begin) ++next;
     const bool answer = next < text.answers.size() && text.answers[next].begin < end;
     row.weights.push_back(static_cast<float>(answer ? weights.answer : weights.rest));
   }
   row.ids.push_back(tokenizer.vocabulary().eos);
-  row.weights.push_back(static_cast<float>(weights.answer));  // that nothing follows is known, too
+  row.weights.push_back(static_cast<float>(weights.answer));  // EOS, which is as predictable as an answer
   return row;
 }
 
@@ -61,7 +61,7 @@ void TaskRows::add(eval::Rng& rng, Batch& batch) const {
     row = fitting(kind, rng, batch.length);
   }
   if (row.ids.empty())
-    fail("training task ", name, ": needs more than ", batch.length, " tokens: train on longer rows");
+    fail("training task ", name, ": needs more than ", batch.length, " tokens; increase data.lengths.shortest");
   row.ids.resize(batch.length, tokenizer_.vocabulary().eos);
   row.weights.resize(batch.length, 0.0f);
   batch.tokens.push_back(tokenizer_.vocabulary().bos);
@@ -70,7 +70,8 @@ void TaskRows::add(eval::Rng& rng, Batch& batch) const {
   ++batch.sequences;
 }
 
-/// A text of at most `length` tokens, well filled if that can be had; none if the shortest has more.
+/// Returns a text of at most `length` tokens, if possible at least kFilled of them; empty if the shortest is too
+/// long.
 WeightedIds TaskRows::fitting(const TaskSource& kind, eval::Rng& rng, int64_t length) const {
   const ProseSource passages = [this](eval::Rng& own, int64_t bytes) { return prose(own, bytes); };
   WeightedIds best;
@@ -95,14 +96,14 @@ const TaskSource& TaskRows::draw_kind(eval::Rng& rng) const {
 }
 
 std::string TaskRows::prose(eval::Rng& rng, int64_t bytes) const {
-  const auto wanted = static_cast<int64_t>(static_cast<double>(bytes) / bytes_per_token_);
+  const auto target = static_cast<int64_t>(static_cast<double>(bytes) / bytes_per_token_);
   int64_t document = 0, length = 0;
-  for (int tries = 0; tries < 20 && length <= wanted; ++tries) {
+  for (int tries = 0; tries < 20 && length <= target; ++tries) {
     document = rng.below(books_.documents());
     length = books_.length(document) - 1;  // without EOS
   }
-  if (wanted <= 0 || length <= 0) return "";
-  const int64_t count = std::min(length, wanted);
+  if (target <= 0 || length <= 0) return "";
+  const int64_t count = std::min(length, target);
   std::vector<int32_t> ids(count);
   books_.copy(document, rng.between(0, length - count), ids);
   const std::string text = tokenizer_.decode(ids);

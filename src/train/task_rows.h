@@ -11,34 +11,37 @@
 
 namespace fathom::train {
 
+/// Loss weights of the tokens of a task. A token of a book has 1.
 struct TaskWeights {
-  double answer = 1;  // of a task's answers in the loss; a token of a book has 1
-  double rest = 0.1;  // of what else a task says: much of it is random
+  double answer = 1;  // tokens of answers
+  double rest = 0.1;  // other tokens; many of them are random
 };
 
-/// The ids of a task's text with EOS behind it, and the weight of each in the loss; EOS weighs as an answer does.
+/// The token ids of a task's text, followed by EOS, and their loss weights. EOS has the weight of an answer.
 struct WeightedIds {
   std::vector<int32_t> ids;
   std::vector<float> weights;
 };
+/// Encodes a text, marks the tokens of its answers and appends EOS.
 WeightedIds weighted_ids(const Tokenizer& tokenizer, const MarkedText& text, const TaskWeights& weights);
 
+/// A kind of task and its relative frequency.
 struct TaskKind {
   std::shared_ptr<const TaskSource> task;
   double weight = 1;
 };
 
-/// Tasks hidden in passages of books, as rows of tokens. Not for several threads.
+/// Rows of tokens with tasks hidden in passages of books. Not thread-safe.
 class TaskRows {
  public:
-  /// books and tokenizer must outlive this. Throws Error (usage) for weights of kinds that are not above 0.
+  /// books and tokenizer must outlive this. Throws Error (usage) if a kind's weight is not above 0.
   TaskRows(const TokenStore& books, const Tokenizer& tokenizer, std::vector<TaskKind> kinds, TaskWeights weights);
 
   bool empty() const { return kinds_.empty(); }
-  /// Adds a row of batch.length tokens: one task, and EOS to the row's end, which has no weight. A kind whose
-  /// shortest text is longer leaves the row to another. Throws Error if none fits.
+  /// Adds a row of batch.length tokens: one task, padded with EOS of weight 0. A kind whose shortest text is too
+  /// long is replaced by another kind. Throws Error if none fits.
   void add(eval::Rng& rng, Batch& batch) const;
-  /// A passage of some book, of about `bytes` bytes or all of it.
+  /// Returns a passage of a random book of about `bytes` bytes, or the whole book if it is shorter.
   std::string prose(eval::Rng& rng, int64_t bytes) const;
 
  private:
@@ -49,10 +52,10 @@ class TaskRows {
   const Tokenizer& tokenizer_;
   std::vector<TaskKind> kinds_;
   TaskWeights weights_;
-  double bytes_per_token_ = 0;  // of the books, about
+  double bytes_per_token_ = 0;  // of the books, estimated
 };
 
-/// Batches of nothing but tasks of one length.
+/// Batches of tasks only, with rows of one length.
 class TaskBatches final : public BatchSource {
  public:
   TaskBatches(TaskRows rows, int64_t sequences, int64_t length, uint64_t seed)

@@ -11,22 +11,23 @@
 
 namespace fathom::train {
 
-/// A text to train on, and where the answers in it are, in order.
+/// A training text and the spans of the answers in it, in order.
 struct MarkedText {
   std::string text;
   std::vector<eval::TextSpan> answers;
 };
 
-/// Running text of about so many bytes, beginning where the rng say.
+/// Returns running text of about `bytes` bytes from a position drawn with `rng`.
 using ProseSource = std::function<std::string(eval::Rng& rng, int64_t bytes)>;
 
-/// Makes texts that ask about themselves. Immutable; the same rng give the same text.
+/// Generates texts with questions about facts in them. Immutable; the same rng gives the same text.
 class TaskSource {
  public:
   explicit TaskSource(std::string_view name) : name_(name) {}
   virtual ~TaskSource() = default;
   const std::string& name() const { return name_; }
-  /// A text of about `bytes` bytes, longer only if the task needs more.
+  /// Returns a text of about `bytes` bytes; it is longer only if the task needs more. prose: source of the text in
+  /// which the task is hidden.
   virtual MarkedText make(eval::Rng rng, const ProseSource& prose, int64_t bytes) const = 0;
 
  private:

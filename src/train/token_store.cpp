@@ -15,19 +15,19 @@
 namespace fathom::train {
 namespace {
 
-/// The head of the file, little-endian. Behind it: the ids, zeros up to a multiple of 8 bytes, then for each
-/// document, and for the end, the number of tokens before it.
-struct Header {
+/// The header of the file, little-endian. It is followed by the ids, zeros up to a multiple of 8 bytes, and for
+/// each document and the end the number of tokens before it, as uint64.
+struct TokenStoreHeader {
   char magic[8];
-  uint64_t checksum;  // of all bytes behind it
+  uint64_t checksum;  // of all bytes after it
   uint64_t key;
   uint32_t vocabulary, id_bytes;
   uint64_t documents, tokens;
 };
-static_assert(sizeof(Header) == 48);
+static_assert(sizeof(TokenStoreHeader) == 48);
 constexpr char kMagic[8] = {'f', 't', 'o', 'k', 'e', 'n', 's', '1'};
 
-constexpr size_t kCheckedFrom = 16;
+constexpr size_t kCheckedFrom = 16;  // the first byte that the checksum covers
 
 uint64_t padded(uint64_t bytes) { return (bytes + 7) / 8 * 8; }
 
@@ -41,7 +41,7 @@ struct TokenizedDocument {
 };
 
 template <class Id>
-std::vector<std::byte> packed(const std::vector<int32_t>& ids) {
+std::vector<std::byte> id_bytes_of(const std::vector<int32_t>& ids) {
   std::vector<std::byte> bytes(ids.size() * sizeof(Id));
   for (size_t i = 0; i < ids.size(); ++i) {
     const Id id = static_cast<Id>(ids[i]);
@@ -58,14 +58,15 @@ std::vector<TokenizedDocument> tokenized(const Corpus& corpus, const Tokenizer& 
   corpus.for_each([&](const Document& document) {
     std::vector<int32_t> ids = tokenizer.encode(document.text, {.add_bos_eos = false});
     if (tokenizer.vocabulary().eos != kNoToken) ids.push_back(tokenizer.vocabulary().eos);
-    documents.push_back({document.name, id_bytes == 2 ? packed<uint16_t>(ids) : packed<int32_t>(ids)});
+    documents.push_back({document.name, id_bytes == 2 ? id_bytes_of<uint16_t>(ids) : id_bytes_of<int32_t>(ids)});
     progress.update(done += std::ssize(document.text));
   });
   std::ranges::stable_sort(documents, {}, &TokenizedDocument::name);
   return documents;
 }
 
-void write_store(const std::vector<TokenizedDocument>& documents, Header header, const std::string& path) {
+void write_store(const std::vector<TokenizedDocument>& documents, TokenStoreHeader header,
+                 const std::string& path) {
   std::vector<uint64_t> firsts{0};
   for (const TokenizedDocument& document : documents)
     firsts.push_back(firsts.back() + document.ids.size() / header.id_bytes);
@@ -84,35 +85,35 @@ void write_store(const std::vector<TokenizedDocument>& documents, Header header,
   write_file(path, file);
 }
 
-/// Whether the file at `path` is a token store with this key, as far as its head says.
-bool holds(const std::string& path, uint64_t key) {
+/// Returns whether the header of the file at `path` is that of a token store with this key.
+bool has_key(const std::string& path, uint64_t key) {
   if (!std::filesystem::exists(path)) return false;
   const FileMap map(path);
-  Header header;
+  TokenStoreHeader header;
   if (map.bytes().size() < sizeof header) return false;
   std::memcpy(&header, map.bytes().data(), sizeof header);
   return std::equal(std::begin(kMagic), std::end(kMagic), header.magic) && header.key == key;
 }
 
-/// The head of a file that is as long as its head says and whose checksum is right.
-Header checked_header(std::span<const std::byte> bytes, const std::string& path) {
-  Header header;
+/// Checks the header, the file size and the checksum. Returns the header. Throws Error.
+TokenStoreHeader checked_header(std::span<const std::byte> bytes, const std::string& path) {
+  TokenStoreHeader header;
   if (bytes.size() < sizeof header) fail(path, ": not a token store: expected ", sizeof header, " bytes or more");
   std::memcpy(&header, bytes.data(), sizeof header);
   if (!std::equal(std::begin(kMagic), std::end(kMagic), header.magic))
-    fail(path, ": not a token store: it does not begin with 'ftokens1'");
+    fail(path, ": not a token store: expected 'ftokens1' at the beginning");
   if (header.id_bytes != 2 && header.id_bytes != 4)
     fail(path, ": bytes of an id: expected 2 or 4, found ", header.id_bytes);
   const uint64_t rest = bytes.size() - sizeof header;
   if (header.tokens > rest / header.id_bytes || header.documents >= rest / 8 ||
       padded(header.tokens * header.id_bytes) + (header.documents + 1) * 8 != rest) {
-    fail(path, ": ", header.tokens, " tokens in ", header.documents, " documents do not make its ", bytes.size(),
-         " bytes: it is cut off or damaged");
+    fail(path, ": ", header.tokens, " tokens in ", header.documents, " documents do not match the file size of ",
+         bytes.size(), " bytes: it is truncated or damaged");
   }
   if (hash_content(as_text(bytes.subspan(kCheckedFrom))) != header.checksum)
-    fail(path, ": the checksum is wrong: it is damaged; remove it, to have it made again");
+    fail(path, ": damaged: wrong checksum; delete the file, then the next run makes it again");
   if (header.vocabulary > static_cast<uint32_t>(std::numeric_limits<int32_t>::max()))
-    fail(path, ": a vocabulary of ", header.vocabulary, " tokens: expected fewer than 2^31");
+    fail(path, ": vocabulary of ", header.vocabulary, " tokens, expected fewer than 2^31");
   return header;
 }
 
@@ -120,7 +121,7 @@ Header checked_header(std::span<const std::byte> bytes, const std::string& path)
 
 TokenStore TokenStore::open(const std::string& path) {
   TokenStore store{FileMap(path)};
-  const Header header = checked_header(store.map_.bytes(), path);
+  const TokenStoreHeader header = checked_header(store.map_.bytes(), path);
   store.key_ = header.key;
   store.vocabulary_ = static_cast<int32_t>(header.vocabulary);
   store.id_bytes_ = static_cast<int32_t>(header.id_bytes);
@@ -128,10 +129,10 @@ TokenStore TokenStore::open(const std::string& path) {
   store.ids_ = store.map_.bytes().data() + sizeof header;
   store.firsts_ = store.ids_ + padded(header.tokens * header.id_bytes);
   for (int64_t i = 0; i < store.documents_; ++i) {
-    if (store.first(i) > store.first(i + 1)) fail(path, ": document ", i, " ends before it begins");
+    if (store.first(i) > store.first(i + 1)) fail(path, ": damaged: document ", i, " ends before it begins");
   }
   if (store.first(0) != 0 || store.first(store.documents_) != header.tokens)
-    fail(path, ": the documents are not its ", header.tokens, " tokens");
+    fail(path, ": damaged: the documents do not have ", header.tokens, " tokens in total");
   store.check_ids(path);
   return store;
 }
@@ -188,8 +189,8 @@ uint64_t token_store_key(const CorpusFacts& facts, const Vocabulary& vocabulary)
 TokenStore tokenize_corpus(const Corpus& corpus, const Tokenizer& tokenizer, const std::string& path) {
   const CorpusFacts facts = corpus.facts();
   const uint64_t key = token_store_key(facts, tokenizer.vocabulary());
-  if (!holds(path, key)) {
-    Header header{};
+  if (!has_key(path, key)) {
+    TokenStoreHeader header{};
     std::copy(std::begin(kMagic), std::end(kMagic), header.magic);
     header.key = key;
     header.vocabulary = static_cast<uint32_t>(tokenizer.size());

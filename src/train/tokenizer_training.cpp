@@ -16,41 +16,41 @@ namespace {
 
 constexpr std::string_view kNewline = "\n";
 constexpr int kUnknownId = 0, kBosId = 1, kEosId = 2;
-constexpr int kFixedPieces = 3 + 1 + 256;     // special tokens, newline, bytes
-constexpr size_t kMostParagraphBytes = 4096;  // the library wants sentences; longer texts are cut at spaces
+constexpr int kFixedPieces = 3 + 1 + 256;    // special tokens, newline, bytes
+constexpr size_t kMaxParagraphBytes = 4096;  // SentencePiece expects sentences; longer texts are cut at spaces
 
-/// A paragraph with its place in the sample: those of the lowest tickets are taken.
-struct Drawn {
+/// A paragraph with its random key (`ticket`). The sample consists of the paragraphs with the lowest tickets.
+struct SampledParagraph {
   uint64_t ticket;
   std::string document;
-  int64_t number;
+  int64_t number;  // in the document
   std::string text;
-  bool operator<(const Drawn& other) const {
+  bool operator<(const SampledParagraph& other) const {
     return std::tie(ticket, document, number) < std::tie(other.ticket, other.document, other.number);
   }
 };
 
-/// Keeps the paragraphs of the lowest tickets as long as they fit.
-class Sampler {
+/// Keeps the paragraphs with the lowest tickets that fit in a number of bytes.
+class ParagraphSampler {
  public:
-  explicit Sampler(int64_t bytes) : limit_(bytes) {}
+  explicit ParagraphSampler(int64_t bytes) : limit_(bytes) {}
 
-  void add(Drawn drawn) {
-    if (drawn.ticket >= barrier_) return;
-    bytes_ += std::ssize(drawn.text);
-    kept_.push(std::move(drawn));
+  void add(SampledParagraph paragraph) {
+    if (paragraph.ticket >= ticket_limit_) return;
+    bytes_ += std::ssize(paragraph.text);
+    kept_.push(std::move(paragraph));
     while (bytes_ > limit_ && !kept_.empty()) {
       bytes_ -= std::ssize(kept_.top().text);
-      barrier_ = kept_.top().ticket;
+      ticket_limit_ = kept_.top().ticket;
       kept_.pop();
     }
   }
 
-  /// In order of documents and numbers.
-  std::vector<Drawn> take() {
-    std::vector<Drawn> all;
+  /// Returns the sample, ordered by document and number.
+  std::vector<SampledParagraph> take() {
+    std::vector<SampledParagraph> all;
     for (; !kept_.empty(); kept_.pop()) all.push_back(kept_.top());
-    std::ranges::sort(all, [](const Drawn& a, const Drawn& b) {
+    std::ranges::sort(all, [](const SampledParagraph& a, const SampledParagraph& b) {
       return std::tie(a.document, a.number) < std::tie(b.document, b.number);
     });
     return all;
@@ -58,18 +58,19 @@ class Sampler {
 
  private:
   int64_t limit_, bytes_ = 0;
-  uint64_t barrier_ = std::numeric_limits<uint64_t>::max();  // what has a higher ticket came too late
-  std::priority_queue<Drawn> kept_;
+  uint64_t ticket_limit_ =
+      std::numeric_limits<uint64_t>::max();  // paragraphs with this ticket or a higher one do not fit
+  std::priority_queue<SampledParagraph> kept_;
 };
 
-/// The end of the paragraph that begins at `begin`: before the next newline that does not open it.
+/// Returns the end of the paragraph that begins at `begin`: the next newline after its leading newlines.
 size_t paragraph_end(std::string_view text, size_t begin) {
   size_t end = std::min(text.find('\n', text.find_first_not_of('\n', begin)), text.size());
-  if (end - begin <= kMostParagraphBytes) return end;
-  const size_t space = text.rfind(' ', begin + kMostParagraphBytes);
+  if (end - begin <= kMaxParagraphBytes) return end;
+  const size_t space = text.rfind(' ', begin + kMaxParagraphBytes);
   if (space != std::string_view::npos && space > begin) return space;
-  end = begin + kMostParagraphBytes;
-  while ((static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;  // not inside a character
+  end = begin + kMaxParagraphBytes;
+  while ((static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;  // not within a character
   return end;
 }
 
@@ -84,7 +85,7 @@ std::unordered_map<std::string, std::string> arguments(const TokenizerTraining& 
       {"add_dummy_prefix", "true"},
       {"remove_extra_whitespaces", "false"},
       {"normalization_rule_name", "identity"},
-      {"max_sentence_length", std::to_string(2 * kMostParagraphBytes)},
+      {"max_sentence_length", std::to_string(2 * kMaxParagraphBytes)},
       {"unk_id", std::to_string(kUnknownId)},
       {"bos_id", std::to_string(kBosId)},
       {"eos_id", std::to_string(kEosId)},
@@ -97,7 +98,7 @@ std::unordered_map<std::string, std::string> arguments(const TokenizerTraining& 
 }  // namespace
 
 std::vector<std::string> sample_paragraphs(const Corpus& corpus, int64_t bytes, uint64_t seed) {
-  Sampler sampler(bytes);
+  ParagraphSampler sampler(bytes);
   Progress progress("sampling " + corpus.path(), "bytes", 0);
   int64_t read = 0;
   corpus.for_each([&](const Document& document) {
@@ -107,21 +108,22 @@ std::vector<std::string> sample_paragraphs(const Corpus& corpus, int64_t bytes, 
       end = paragraph_end(text, begin);
       const uint64_t ticket = eval::Rng(seed, document.name, 0, number).bits();
       sampler.add({ticket, document.name, number, std::string(text.substr(begin, end - begin))});
-      if (end < text.size() && text[end] == ' ') ++end;  // a cut, whose space stands before the next text anyway
+      if (end < text.size() && text[end] == ' ')
+        ++end;  // skip the space at a cut: SentencePiece adds one before the next text
     }
     progress.update(read += std::ssize(text));
   });
   std::vector<std::string> texts;
-  for (Drawn& drawn : sampler.take()) texts.push_back(std::move(drawn.text));
+  for (SampledParagraph& paragraph : sampler.take()) texts.push_back(std::move(paragraph.text));
   if (texts.empty()) fail("corpus ", corpus.path(), ": no paragraph fits into a sample of ", bytes, " bytes");
   return texts;
 }
 
 std::string train_sentence_piece(const std::vector<std::string>& texts, const TokenizerTraining& training) {
-  if (texts.empty()) fail("there is no text to train a tokenizer on");
+  if (texts.empty()) fail("no text to train a tokenizer on");
   if (training.vocabulary <= kFixedPieces) {
-    fail_usage("a vocabulary of ", training.vocabulary, " pieces: expected more than ", kFixedPieces,
-               ", for so many are special tokens, the newline and bytes");
+    fail_usage("new_tokenizer.pieces is ", training.vocabulary, ", expected more than ", kFixedPieces,
+               ", the number of special tokens, newline and bytes");
   }
   if (!(training.character_coverage >= 0.98 && training.character_coverage <= 1))
     fail_usage("character coverage: expected 0.98 to 1, found ", training.character_coverage);

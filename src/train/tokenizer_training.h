@@ -9,23 +9,25 @@
 
 namespace fathom::train {
 
-/// Paragraphs of the corpus for training a tokenizer, up to `bytes` of them: each is as likely to be taken as any
-/// other, by `seed`, its document's name and its number alone. All but a document's first begin with the newline
-/// before them; long ones are cut at spaces. In order of names, then of the text.
+/// Returns a random sample of the corpus's paragraphs of at most `bytes` bytes, for training a tokenizer. All
+/// paragraphs are equally likely; the choice depends only on `seed`, the document's name and the paragraph's
+/// number. Every paragraph but a document's first begins with the newline before it; long ones are cut at spaces.
+/// They are sorted by document name, then by position in the text. Throws Error if no paragraph fits.
 std::vector<std::string> sample_paragraphs(const Corpus& corpus, int64_t bytes, uint64_t seed);
 
+/// Options of train_sentence_piece.
 struct TokenizerTraining {
-  int32_t vocabulary = 8192;           // pieces, with the 3 special tokens, the newline and the 256 bytes
-  double character_coverage = 0.9995;  // share of all characters that get a piece of their own; the rest are bytes
+  int32_t vocabulary = 8192;           // pieces, including 3 special tokens, the newline and 256 bytes
+  double character_coverage = 0.9995;  // share of all characters that get their own piece; others become bytes
 };
 
-/// A SentencePiece model (its file's bytes) of pairs merged by frequency (BPE): unknown 0, BOS 1, EOS 2, newline a
-/// piece of its own that no other holds, digits alone, other characters as bytes, a space put before text, no
-/// normalisation. The same texts give the same model. Throws Error when there are no texts, too few for so many
-/// pieces, or too few pieces for the characters.
+/// Trains a SentencePiece BPE model. Returns the bytes of its file. Ids: unknown 0, BOS 1, EOS 2. The newline is a
+/// piece that no other piece contains, digits are single pieces, other characters become bytes, a space is put
+/// before the text, and there is no normalisation. The same texts give the same model. Throws Error if there are no
+/// texts, too few texts for the number of pieces, or too few pieces for the characters.
 std::string train_sentence_piece(const std::vector<std::string>& texts, const TokenizerTraining& training);
 
-/// The vocabulary of a model that train_sentence_piece() made. Throws Error for other bytes.
+/// Returns the vocabulary of a model of train_sentence_piece(). Throws Error for other bytes.
 Vocabulary vocabulary_of_sentence_piece(const std::string& model);
 
 }  // namespace fathom::train

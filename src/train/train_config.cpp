@@ -18,12 +18,12 @@ std::string joined(const std::string& prefix, const std::string& name) {
   return prefix.empty() ? name : prefix + "." + name;
 }
 
-/// Reads a JSON object into a config by the table of fields.
-class ConfigReader {
+/// Reads a JSON object into a config. The fields are those of train_fields().
+class TrainConfigReader {
  public:
-  ConfigReader(TrainConfig& config, const std::string& name) : config_(config), name_(name) {}
+  TrainConfigReader(TrainConfig& config, const std::string& name) : config_(config), name_(name) {}
 
-  /// table_path: of the object in the table; path: as the user wrote it, with the numbers of items.
+  /// table_path: path of the object in the table of fields; path: the same with the indices of items, for errors.
   void read_object(const Json& json, const std::string& table_path, const std::string& path, size_t item) {
     if (!json.is_object()) fail_type(path.empty() ? "the config" : path, "an object", json);
     const std::vector<FieldChild> children = field_children(table_path);
@@ -52,8 +52,9 @@ class ConfigReader {
     std::vector<std::string> names;
     for (const FieldChild& child : known) names.push_back(child.name);
     const std::vector<std::string> near = nearest_names(key, names);
-    fail_usage(name_, ": ", path.empty() ? "" : path + ": ", "there is no field ", quote(key),
-               near.empty() ? "; known: " : "; nearest: ", comma_list(near.empty() ? names : near));
+    fail_usage(name_, ": ", path.empty() ? "" : path + ": ", "unknown field ", quote(key),
+               near.empty() ? "; expected one of " : "; did you mean ", comma_list(near.empty() ? names : near),
+               near.empty() ? "" : "?");
   }
 
   void read_list(const Json& json, const TrainList& list, const std::string& path) {
@@ -105,18 +106,18 @@ class ConfigReader {
 
 bool is_power_of_two(int64_t n) { return (n & (n - 1)) == 0; }
 
-/// What no field says alone.
+/// Checks conditions between fields. Throws Error (usage).
 void check_together(const TrainConfig& c, const std::string& name) {
   if (c.model.heads % c.model.kv_heads != 0) {
     fail_usage(name, ": model.heads is ", c.model.heads, ", expected a multiple of model.kv_heads, ",
                c.model.kv_heads);
   }
   if (c.model.head_dim % 2 != 0) fail_usage(name, ": model.head_dim is ", c.model.head_dim, ", expected even");
-  if (c.model.softplus_power > 0 && c.model.softplus_power < 1) {  // its slope at 0 is infinite
+  if (c.model.softplus_power > 0 && c.model.softplus_power < 1) {  // the slope at 0 would be infinite
     fail_usage(name, ": model.softplus_power is ", c.model.softplus_power, ", expected 0, or 1 or more");
   }
   if (c.model.landmark_block > 0 && c.model.attention != "softmax")
-    fail_usage(name, ": model.landmark_block goes with model.attention softmax alone");
+    fail_usage(name, ": model.landmark_block needs model.attention softmax");
   if (c.model.landmark_block > 0 && c.model.sliding_window > 0) {
     fail_usage(name, ": model.landmark_block is ", c.model.landmark_block, " and model.sliding_window ",
                c.model.sliding_window, ", expected one of them to be 0");
@@ -159,7 +160,7 @@ Json object_of(TrainConfig& config, const std::string& table_path, size_t item) 
   return json;
 }
 
-/// A value at its path, and that path without the numbers of items.
+/// A value as JSON text, and the path of its field in train_fields(), without indices.
 struct Leaf {
   std::string table_path, value;
 };
@@ -195,7 +196,7 @@ bool may_differ(const std::string& table_path) {
 
 TrainConfig parse_train_config(const Json& json, const std::string& name) {
   TrainConfig config;
-  ConfigReader(config, name).read_object(json, "", "", 0);
+  TrainConfigReader(config, name).read_object(json, "", "", 0);
   check_together(config, name);
   return config;
 }
@@ -205,7 +206,7 @@ Json read_json(const std::string& path) {
   try {
     return Json::parse(file.text());
   } catch (const JsonError& error) {
-    fail_usage(path, ": is no JSON: ", error.what());
+    fail_usage(path, ": invalid JSON: ", error.what());
   }
 }
 
@@ -218,7 +219,7 @@ Json to_json(const TrainConfig& config) {
 
 std::vector<std::string> differing_fields(const Json& saved, const Json& now) {
   auto before = leaves_of(saved);
-  before.merge(leaves_of(to_json(TrainConfig{})));  // of fields that were not there then
+  before.merge(leaves_of(to_json(TrainConfig{})));  // fields added since then had their defaults
   const auto after = leaves_of(now);
   std::set<std::string> paths;
   for (const auto* leaves : {&std::as_const(before), &after}) {
@@ -228,7 +229,7 @@ std::vector<std::string> differing_fields(const Json& saved, const Json& now) {
   }
   const auto value = [](const std::map<std::string, Leaf>& leaves, const std::string& path) {
     const auto found = leaves.find(path);
-    return found == leaves.end() ? std::string("not there") : found->second.value;
+    return found == leaves.end() ? std::string("missing") : found->second.value;
   };
   std::vector<std::string> differing;
   for (const std::string& path : paths) {

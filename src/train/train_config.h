@@ -8,8 +8,8 @@
 
 namespace fathom::train {
 
-/// All that decides a training run. The values here are the defaults; what each means and its range stand in the
-/// table of train_fields.cpp.
+/// The config of a training run. The initial values are the defaults. train_fields.cpp describes each field and its
+/// range.
 struct TrainConfig {
   struct Model {
     int64_t layers = 8, width = 512, heads = 8, kv_heads = 2, head_dim = 64, ffn_width = 1408;
@@ -82,23 +82,24 @@ struct TrainConfig {
   Output output;
 };
 
-/// The config that a JSON object gives, defaults for what it leaves out. name: of the file, for errors. Throws
-/// Error (usage) that names a field by its path ("data.sources[1].share") when it is unknown (with the nearest
-/// names), of another type, out of range, or contradicts another.
+/// Returns the config of a JSON object; omitted fields have their defaults. name: the file, for errors. Throws
+/// Error (usage) that names the path of a field ("data.sources[1].share") which is unknown (with the nearest
+/// names), has the wrong type, is out of range, or contradicts another field.
 TrainConfig parse_train_config(const Json& json, const std::string& name);
-/// The JSON of a file. Throws Error (usage) if it is none, naming line and column, and if it cannot be read.
+/// Returns the JSON of a file. Throws Error if it cannot be read, and Error (usage) with line and column if it is
+/// not JSON.
 Json read_json(const std::string& path);
-/// The config of a file.
+/// Returns the config of a file. Throws Error as read_json and parse_train_config.
 TrainConfig read_train_config(const std::string& path);
 
-/// Every field with its value; parse_train_config gives the same config back.
+/// Returns every field with its value as JSON that parse_train_config accepts.
 Json to_json(const TrainConfig& config);
 
-/// The JSON Schema (draft 2020-12) of a config.
+/// Returns the JSON Schema (draft 2020-12) of configs.
 Json train_config_schema();
 
-/// What a run cannot be continued with: the fields that results depend on and that differ between two to_json(),
-/// as "optimizer.beta1: 0.9, now 0.8".
+/// Returns the fields that affect results and differ between two configs (as to_json); a run whose config differs
+/// in them cannot be continued. Each is a text such as "optimizer.beta1: 0.9, now 0.8".
 std::vector<std::string> differing_fields(const Json& saved, const Json& now);
 
 }  // namespace fathom::train

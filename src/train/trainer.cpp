@@ -32,7 +32,7 @@ std::span<float> span_of(const at::Tensor& flat) {
   return {flat.data_ptr<float>(), static_cast<size_t>(flat.numel())};
 }
 
-/// What a checkpoint holds, in the CPU's memory: the net's own where that is, otherwise a copy.
+/// Values and moments in host memory: shared with a net on the CPU, otherwise copies.
 struct HostState {
   HostState(const Net& net, Updater& updater)
       : values(net.values().cpu()), first(updater.first_moments().cpu()), second(updater.second_moments().cpu()) {}
@@ -40,31 +40,32 @@ struct HostState {
   at::Tensor values, first, second;
 };
 
-/// The sum of the batch's weights, once its shape, tokens and weights are found to be in order.
+/// Checks the shape, tokens and weights of a batch. Returns the sum of its weights. Throws Error.
 double checked_weight(const Batch& batch, int64_t vocabulary, int64_t step) {
   const auto tokens = static_cast<int64_t>(batch.tokens.size()),
              weights = static_cast<int64_t>(batch.weights.size());
   if (batch.sequences < 1 || batch.length < 1 || tokens != batch.sequences * (batch.length + 1) ||
       weights != batch.sequences * batch.length) {
-    fail("batch ", step, ": ", batch.sequences, " sequences of ", batch.length, " do not make ", tokens,
+    fail("batch ", step, ": ", batch.sequences, " sequences of ", batch.length, " tokens do not match ", tokens,
          " tokens and ", weights, " weights");
   }
   for (const int32_t token : batch.tokens) {
     if (token < 0 || token >= vocabulary) {
-      fail("batch ", step, ": token ", token, " is not one of the model's ", vocabulary);
+      fail("batch ", step, ": token ", token, " is outside the vocabulary of ", vocabulary);
     }
   }
   double total = 0;
   for (const float weight : batch.weights) {
-    if (!(weight >= 0 && std::isfinite(weight))) fail("batch ", step, ": a token's weight is ", weight);
+    if (!(weight >= 0 && std::isfinite(weight)))
+      fail("batch ", step, ": token weight ", weight, ", expected a finite number of at least 0");
     total += weight;
   }
-  if (total == 0) fail("batch ", step, ": no token of it has a weight");
+  if (total == 0) fail("batch ", step, ": all token weights are 0");
   return total;
 }
 
-/// Calls visit(tokens, weights) for `parts` even parts of the batch's sequences: [rows, length + 1] int64 and
-/// [rows, length] f32.
+/// Splits the batch's sequences into `parts` even parts and calls visit(tokens, weights) for each: [rows, length +
+/// 1] int64 and [rows, length] f32.
 template <class Visit>
 void visit_parts(const Batch& batch, int64_t parts, at::Device device, const Visit& visit) {
   at::Tensor tokens = at::empty({batch.sequences, batch.length + 1}, at::kLong);
@@ -94,7 +95,7 @@ bool due(int64_t step, int64_t interval) { return interval > 0 && step % interva
 NetConfig net_config(const TrainConfig& config, int64_t vocabulary) {
   const TrainConfig::Model& from = config.model;
   if (from.vocabulary == 0 && vocabulary == 0) {
-    fail_usage("model.vocabulary is 0 and there is no tokenizer: one of them must say how many tokens there are");
+    fail_usage("model.vocabulary is 0 and there is no tokenizer; one of them must give the vocabulary size");
   }
   if (from.vocabulary != 0 && vocabulary != 0 && from.vocabulary != vocabulary) {
     fail_usage("model.vocabulary is ", from.vocabulary, ", but the tokenizer has ", vocabulary, " tokens");
@@ -123,7 +124,7 @@ NetConfig net_config(const TrainConfig& config, int64_t vocabulary) {
 
 at::Device training_device(const TrainConfig& config) {
   const bool cuda = at::hasCUDA();
-  if (config.device == "cuda" && !cuda) fail_usage("device is cuda, but this libtorch finds no GPU");
+  if (config.device == "cuda" && !cuda) fail_usage("device is cuda, but libtorch finds no GPU; use cpu or auto");
   return config.device == "cuda" || (config.device == "auto" && cuda) ? at::kCUDA : at::kCPU;
 }
 
@@ -161,7 +162,8 @@ void Trainer::run(int64_t until) {
     if (error.kind() != Error::Kind::kInterrupted) throw;
     save();
     const std::string& path = config_.checkpoint.file;
-    throw Error(concat("interrupted after step ", step_, path.empty() ? "" : "; the run goes on from " + path),
+    throw Error(concat("interrupted after step ", step_,
+                       path.empty() ? "" : "; run the same command again to continue from " + path),
                 Error::Kind::kInterrupted);
   }
 }
@@ -200,10 +202,10 @@ Trainer::StepResult Trainer::train_step() {
               });
   result.norm = updater_->gradient_norm();
   if (!std::isfinite(result.loss) || !std::isfinite(result.norm)) {
-    const std::string kept =
-        saved_step_ < 0 ? "no checkpoint was kept" : concat(config_.checkpoint.file, " holds step ", saved_step_);
-    fail("step ", step_ + 1, ": the loss is ", result.loss, " and the norm of its gradients ", result.norm, "; ",
-         kept);
+    const std::string last_checkpoint =
+        saved_step_ < 0 ? "there is no checkpoint" : concat(config_.checkpoint.file, " has step ", saved_step_);
+    fail("step ", step_ + 1, ": the loss is ", result.loss, " and the gradient norm ", result.norm, "; ",
+         last_checkpoint);
   }
   updater_->step(result.rate, clip_scale(result.norm, config_.optimizer.clip));
   ++step_;

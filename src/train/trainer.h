@@ -12,39 +12,40 @@
 
 namespace fathom::train {
 
-/// The net that a config asks for; vocabulary: the tokenizer's, which model.vocabulary 0 stands for. Throws Error
-/// (usage) when both are given and differ, or none is.
+/// Returns the shape of a config's net. vocabulary: size of the tokenizer's, used if model.vocabulary is 0. Throws
+/// Error (usage) if both are given and differ, or both are 0.
 NetConfig net_config(const TrainConfig& config, int64_t vocabulary);
 
-/// Where a config's net is to be. Throws Error (usage) if it asks for a GPU and libtorch has none.
+/// Returns the device of a config's net. Throws Error (usage) if it is a GPU and libtorch has none.
 at::Device training_device(const TrainConfig& config);
 
-/// Batches to evaluate on: the first `batches` of a source.
+/// A held-out set: the first `batches` batches of a source.
 struct HeldoutSet {
   std::string name;
   BatchSource* source = nullptr;
   int64_t batches = 1;
 };
 
-/// Trains a net: the same config, batches, threads and machine give the same bits, with interruptions or without.
+/// Trains a net. The same config, batches, threads and machine give the same bits, with or without interruptions.
 class Trainer {
  public:
-  /// One object a step: {"step", "loss", "gradient_norm", "learning_rate", "tokens", "tokens_per_second"}, step:
-  /// of those done, loss: of its batch before the update, nats a token; {"step", "heldout": {name: loss}} an
-  /// evaluation; {"step", "checkpoint"} a checkpoint.
+  /// Receives one object per event. A step: {"step", "loss", "gradient_norm", "learning_rate", "tokens",
+  /// "tokens_per_second"}. "step" is the number of completed steps, "loss" the loss of the batch before the update
+  /// in nats per token. An evaluation: {"step", "heldout": {name: loss}}. A checkpoint: {"step", "checkpoint"}.
   using Log = std::function<void(const Json& line)>;
 
-  /// All must outlive the trainer. Sets the process's threads for libtorch.
+  /// All references must outlive the trainer. Sets libtorch's number of threads.
   Trainer(TrainConfig config, Net& net, BatchSource& batches, std::vector<HeldoutSet> heldout, Log log);
 
-  /// Goes on from the config's checkpoint file; false when there is none yet. Throws Error as read_checkpoint.
+  /// Continues from the config's checkpoint file. Returns false if the file does not exist. Throws Error as
+  /// read_checkpoint.
   bool resume();
-  /// Trains up to step `until` or the config's last one, whichever is first. On a signal (base/interrupt.h) it
-  /// keeps a checkpoint and throws Error of kind kInterrupted. Throws Error when loss or gradients are not finite;
-  /// the last checkpoint is then kept as it is, and so are the values.
+  /// Trains to step `until` or to the config's last step, whichever is first. On a signal (base/interrupt.h) it
+  /// writes a checkpoint and throws Error of kind kInterrupted. Throws Error if loss or gradients are not finite;
+  /// the last checkpoint and the values are then unchanged.
   void run(int64_t until = std::numeric_limits<int64_t>::max());
 
-  /// Mean loss of a held-out set, nats a token by their weights.
+  /// Returns the weighted mean loss of a held-out set, nats per token.
   double evaluate(const HeldoutSet& set);
   int64_t steps_done() const { return step_; }
 
@@ -65,8 +66,8 @@ class Trainer {
   std::unique_ptr<Updater> updater_;
   Schedule schedule_;
   at::ScalarType compute_type_;
-  int64_t step_ = 0;         // done
-  int64_t saved_step_ = -1;  // of the checkpoint; -1: none
+  int64_t step_ = 0;         // completed steps
+  int64_t saved_step_ = -1;  // step of the last checkpoint; -1: none
 };
 
 }  // namespace fathom::train

@@ -1,5 +1,5 @@
-// Names that stand for a number, or for one another: all that come to one number are asked for, or the number that
-// one comes to.
+// Task "chains": names are set to a number or to another name. Questions ask for all names with a number, or for
+// the number of a name.
 #include <algorithm>
 #include <cctype>
 
@@ -11,9 +11,9 @@
 namespace fathom::train {
 namespace {
 
-constexpr int64_t kMostNames = 4;
+constexpr int64_t kMaxNames = 4;
 
-/// {k} is set to {v}, a number or a name.
+// Templates of assignments: {k} is set to {v}, a number or a name.
 constexpr std::string_view kAssignments[] = {"{k} = {v}", "{k} = {v}", "{k} := {v}", "{k} <- {v}",
                                              "set {k} to {v}"};
 constexpr std::string_view kNotations[] = {"{k} = {v}",
@@ -39,17 +39,17 @@ constexpr std::string_view kNotations[] = {"{k} = {v}",
                                            "({k} {v})",
                                            "write {k} wherever {v} is meant",
                                            "{k} | {v}"};
-/// Before each name, and what the names are called.
-struct KnownSort {
+/// The prefix of names in assignments, and the noun for one and for several of them.
+struct KnownNameKind {
   std::string_view before, one, many;
 };
-constexpr KnownSort kSorts[] = {
+constexpr KnownNameKind kNameKinds[] = {
     {"", "name", "names"},      {"", "name", "names"},       {"", "sign", "signs"},
     {"", "symbol", "symbols"},  {"NAME ", "name", "names"},  {"CELL ", "cell", "cells"},
     {"SLOT ", "slot", "slots"}, {"box ", "box", "boxes"},    {"jar ", "jar", "jars"},
     {"BIN ", "bin", "bins"},    {"REG ", "place", "places"}, {"X ", "name", "names"},
     {"$", "name", "names"},     {"#", "entry", "entries"},   {"drawer ", "drawer", "drawers"}};
-// {v} the number, {c} the count of the names with a space behind it, or nothing, {n} what they are called.
+// Templates of answers: {v} number, {c} count of the names followed by a space, or nothing, {n} noun for the names.
 constexpr std::string_view kLeadBegins[] = {"",
                                             "In all, ",
                                             "Step by step, ",
@@ -95,54 +95,54 @@ constexpr std::string_view kPrefaces[] = {"Names stand for numbers here, and for
                                           "Some lines pass a number on.",
                                           "Numbers are handed from one to the next; note who has them.",
                                           "Work out which {n} get the same number."};
-/// {t} of all numbers of a text ("sum", "toll"); nothing in most.
+// Templates of the number in an answer: {t} noun for the numbers of a text, {v} number.
 constexpr std::string_view kNumbers[] = {"{v}", "the {t} {v}", "the {t} {v}", "one {t}, {v}", "{t} {v}"};
 constexpr std::string_view kBetween[] = {" ", " ", " ", ", ", ", ", " and ", "; "};
 
-struct Sort {
+struct NameKind {
   std::string before, one, many;
 };
 
-/// One of the known ones, or words of a book: "HILL AB = 12", "all hills with 12".
-Sort draw_sort(eval::Rng& rng, const ProseSource& prose) {
+/// Returns a known kind, or one made of a word of a book: "HILL AB = 12", "all hills with 12".
+NameKind draw_name_kind(eval::Rng& rng, const ProseSource& prose) {
   const std::vector<std::string> words = passage_words(rng, prose);
   if (words.empty() || rng.below(3) == 0) {
-    const KnownSort& known = rng.pick(kSorts);
+    const KnownNameKind& known = rng.pick(kNameKinds);
     return {std::string(known.before), std::string(known.one), std::string(known.many)};
   }
   const std::string& noun = rng.pick(words);
-  Sort sort{"", noun, noun + "s"};
+  NameKind kind{"", noun, noun + "s"};
   switch (rng.below(5)) {
     case 0:
       break;
     case 1:
-      sort.before = noun + " ";
+      kind.before = noun + " ";
       break;
     case 2:
-      sort.before = eval::random_letters(rng, static_cast<int>(rng.between(2, 4)), 'A') + " ";
+      kind.before = eval::random_letters(rng, static_cast<int>(rng.between(2, 4)), 'A') + " ";
       break;
     default:
-      sort.before = (rng.below(2) == 0 ? noun.substr(0, rng.between(3, 4)) : noun) + " ";
-      for (char& c : sort.before) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+      kind.before = (rng.below(2) == 0 ? noun.substr(0, rng.between(3, 4)) : noun) + " ";
+      for (char& c : kind.before) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
   }
-  return sort;
+  return kind;
 }
 
-struct Chain {
+struct NameChain {
   std::string number;
-  std::vector<std::string> names;  // the first has the number, each further one is set from the one before
+  std::vector<std::string> names;  // the first is set to the number, each further one to the name before it
 };
 
-/// What a text and its worked example have in common.
-struct Wording {
+/// The wording that a text and its worked example share.
+struct ChainWording {
   std::string notation, preface, question, lead, end, between;
   std::string forward_question, forward;
-  Sort sort;
+  NameKind kind;
   bool counted, own_lines;
 };
 
-Wording draw_wording(eval::Rng& rng, const ProseSource& prose) {
-  Wording wording;
+ChainWording draw_wording(eval::Rng& rng, const ProseSource& prose) {
+  ChainWording wording;
   const Marks& marks = draw_marks(rng);
   const bool small = rng.below(4) == 0;
   const auto cased = [&](std::string_view text) { return small ? std::string(text) : capital(std::string(text)); };
@@ -150,14 +150,14 @@ Wording draw_wording(eval::Rng& rng, const ProseSource& prose) {
   wording.own_lines = rng.below(3) != 0;
   wording.notation = cased(rng.below(2) == 0 ? rng.pick(kAssignments) : rng.pick(kNotations)) +
                      std::string(wording.own_lines ? rng.pick(kEnds) : ".");
-  wording.sort = draw_sort(rng, prose);
+  wording.kind = draw_name_kind(rng, prose);
   wording.counted = rng.below(3) != 0;
-  if (rng.below(2) == 0) wording.preface = filled(rng.pick(kPrefaces), {{'n', wording.sort.many}});
+  if (rng.below(2) == 0) wording.preface = filled(rng.pick(kPrefaces), {{'n', wording.kind.many}});
   if (rng.below(5) != 0) {
     wording.question = concat(marks.question, cased(rng.pick(kAsked)), "\n", marks.answer);
     wording.forward_question = concat(marks.question, cased(rng.pick(kAskedForward)), "\n", marks.answer);
   }
-  const std::string number = filled(rng.below(2) == 0 ? rng.pick(kNumbers) : "{v}", {{'t', draw_thing(rng)}});
+  const std::string number = filled(rng.below(2) == 0 ? rng.pick(kNumbers) : "{v}", {{'t', draw_noun(rng)}});
   wording.lead = cased(concat(rng.pick(kLeadBegins), filled(rng.pick(kLeads), {{'v', number}})));
   wording.forward = cased(rng.pick(kForward));
   wording.between = rng.pick(kBetween);
@@ -165,23 +165,23 @@ Wording draw_wording(eval::Rng& rng, const ProseSource& prose) {
   return wording;
 }
 
-/// Whether notations and questions have the word.
-bool is_said(const std::string& name) {
+/// Returns whether a template of this task contains the word.
+bool is_template_word(const std::string& name) {
   static const std::set<std::string, std::less<>> words = [] {
     std::vector<std::string_view> forms;
     add_chain_templates(forms);
-    std::set<std::string, std::less<>> said;
+    std::set<std::string, std::less<>> found;
     for (const std::string_view form : forms)
-      for (const std::string_view word : eval::split_words(form)) said.emplace(word);
-    return said;
+      for (const std::string_view word : eval::split_words(form)) found.emplace(word);
+    return found;
   }();
   return words.contains(name);
 }
 
-class Names {
+class ChainNames {
  public:
-  explicit Names(eval::Rng& rng) : rng_(rng) { redraw(); }
-  /// Names of another length.
+  explicit ChainNames(eval::Rng& rng) : rng_(rng) { redraw(); }
+  /// Draws length and style of the names again.
   void redraw() {
     constexpr int kLetters[] = {2, 3, 3, 4, 4, 6, 6};
     letters_ = rng_.pick(kLetters);
@@ -192,7 +192,7 @@ class Names {
     for (;;) {
       std::string drawn =
           nonsense_ ? eval::nonsense_word(rng_, 2) : eval::random_letters(rng_, letters_, capitals_ ? 'A' : 'a');
-      if (!is_said(drawn) && used_.insert(drawn).second) return drawn;
+      if (!is_template_word(drawn) && used_.insert(drawn).second) return drawn;
     }
   }
   std::string number(int digits) {
@@ -214,11 +214,11 @@ class Chains final : public TaskSource {
   Chains() : TaskSource("chains") {}
 
   MarkedText make(eval::Rng rng, const ProseSource& prose, int64_t bytes) const override {
-    constexpr int64_t kExample = 800;  // bytes of a text that has room for one
-    const Wording wording = draw_wording(rng, prose);
+    constexpr int64_t kExample = 800;  // minimum bytes of a text with a worked example
+    const ChainWording wording = draw_wording(rng, prose);
     const Surroundings around(rng, prose);
     const int digits = training_digits(rng);
-    Names names(rng);
+    ChainNames names(rng);
     MarkedText marked;
     const bool shown = bytes >= kExample && rng.below(5) != 0;
     if (shown) {
@@ -228,61 +228,64 @@ class Chains final : public TaskSource {
       if (rng.below(4) != 0) names.redraw();
     }
     const bool crowded = rng.below(2) == 0;
-    const int64_t most = bytes < 800 ? 1 : crowded ? std::min<int64_t>(bytes / 500, 12) : bytes < 1500 ? 2 : 3;
-    add_part(wording, around, names, digits, bytes - std::ssize(marked.text), most, rng, marked);
+    const int64_t max_chains = bytes < 800    ? 1
+                               : crowded      ? std::min<int64_t>(bytes / 500, 12)
+                               : bytes < 1500 ? 2
+                                              : 3;
+    add_part(wording, around, names, digits, bytes - std::ssize(marked.text), max_chains, rng, marked);
     return marked;
   }
 
  private:
-  /// One text of up to `most` chains, and what is asked about it.
-  static void add_part(const Wording& wording, const Surroundings& around, Names& names, int digits, int64_t bytes,
-                       int64_t most, eval::Rng& rng, MarkedText& marked) {
-    std::vector<Chain> chains;
-    std::vector<size_t> turns;  // whose line comes next
-    for (int64_t i = rng.between(1, most); i > 0; --i) {
-      turns.insert(turns.end(), draw_length(rng, bytes), chains.size());
+  /// Appends a text with up to `max_chains` chains, and the questions about it.
+  static void add_part(const ChainWording& wording, const Surroundings& around, ChainNames& names, int digits,
+                       int64_t bytes, int64_t max_chains, eval::Rng& rng, MarkedText& marked) {
+    std::vector<NameChain> chains;
+    std::vector<size_t> order;  // the chain of each line
+    for (int64_t i = rng.between(1, max_chains); i > 0; --i) {
+      order.insert(order.end(), draw_length(rng, bytes), chains.size());
       chains.push_back({names.number(digits), {}});
     }
-    rng.shuffle(turns);
+    rng.shuffle(order);
     std::vector<std::string> lines;
-    for (const size_t turn : turns) {
-      Chain& chain = chains[turn];
-      const std::string set = concat(wording.sort.before, names.name());
+    for (const size_t index : order) {
+      NameChain& chain = chains[index];
+      const std::string set = concat(wording.kind.before, names.name());
       const std::string to = chain.names.empty() ? chain.number : chain.names.back();
       lines.push_back(filled(wording.notation, {{'k', set}, {'v', to}}));
       chain.names.push_back(set);
     }
     MarkedText end;
-    for (const Chain& chain : chains) ask(wording, chain, end);
+    for (const NameChain& chain : chains) ask(wording, chain, end);
     ask_forward(wording, chains, bytes, rng, end);
     const std::string preface = bytes < 600 || wording.preface.empty() ? "" : wording.preface + "\n";
     marked.text += preface;
-    append(around.hide(lines, end, rng, bytes - std::ssize(preface), wording.own_lines), marked);
+    append(around.insert(lines, end, rng, bytes - std::ssize(preface), wording.own_lines), marked);
   }
 
   static int64_t draw_length(eval::Rng& rng, int64_t bytes) {
-    constexpr int64_t kLengths[] = {1, 2, 2, 3, 3, 3, kMostNames, kMostNames};
+    constexpr int64_t kLengths[] = {1, 2, 2, 3, 3, 3, kMaxNames, kMaxNames};
     return bytes < 400 ? rng.between(1, 2) : rng.pick(kLengths);
   }
 
-  /// The names without what stands before each in the text.
-  static void ask(const Wording& wording, const Chain& chain, MarkedText& end) {
+  /// Appends the question for all names of a chain; the answer has the names without their prefix.
+  static void ask(const ChainWording& wording, const NameChain& chain, MarkedText& end) {
     std::vector<std::string> names;
-    for (const std::string& name : chain.names) names.push_back(name.substr(wording.sort.before.size()));
+    for (const std::string& name : chain.names) names.push_back(name.substr(wording.kind.before.size()));
     const auto count = std::ssize(names);
-    const std::string said = wording.counted ? concat(count, " ") : "";
-    const std::string_view called = wording.counted && count == 1 ? wording.sort.one : wording.sort.many;
-    append_answer(concat(filled(wording.question, {{'n', wording.sort.many}, {'v', chain.number}}),
-                         filled(wording.lead, {{'v', chain.number}, {'c', said}, {'n', called}}), " "),
+    const std::string counted = wording.counted ? concat(count, " ") : "";
+    const std::string_view called = wording.counted && count == 1 ? wording.kind.one : wording.kind.many;
+    append_answer(concat(filled(wording.question, {{'n', wording.kind.many}, {'v', chain.number}}),
+                         filled(wording.lead, {{'v', chain.number}, {'c', counted}, {'n', called}}), " "),
                   joined(names, wording.between), wording.end, end);
   }
 
-  /// Some names, each with the number that it comes to.
-  static void ask_forward(const Wording& wording, const std::vector<Chain>& chains, int64_t bytes, eval::Rng& rng,
-                          MarkedText& end) {
+  /// Appends questions for the numbers of some names.
+  static void ask_forward(const ChainWording& wording, const std::vector<NameChain>& chains, int64_t bytes,
+                          eval::Rng& rng, MarkedText& end) {
     if (bytes < 500) return;
     if (rng.below(2) == 0) return;
-    for (const Chain& chain : chains) {
+    for (const NameChain& chain : chains) {
       for (const std::string& name : chain.names) {
         if (rng.below(2) == 0) continue;
         const std::string answer = concat(wording.forward_question, wording.forward);
@@ -302,7 +305,8 @@ void add_chain_templates(std::vector<std::string_view>& templates) {
   };
   add(kAssignments), add(kNotations), add(kLeadBegins), add(kLeads), add(kAsked), add(kAskedForward), add(kForward),
       add(kPrefaces), add(kNumbers);
-  for (const KnownSort& sort : kSorts) templates.insert(templates.end(), {sort.before, sort.one, sort.many});
+  for (const KnownNameKind& kind : kNameKinds)
+    templates.insert(templates.end(), {kind.before, kind.one, kind.many});
 }
 
 }  // namespace fathom::train

@@ -17,31 +17,32 @@
 namespace fathom::train {
 namespace {
 
-constexpr uint64_t kHeldoutSeed = 0x9e3779b97f4a7c15;  // apart from the seeds of training
+constexpr uint64_t kHeldoutSeed =
+    0x9e3779b97f4a7c15;  // XORed with the seed: held-out tasks differ from those of training
 
 int32_t level_of(int64_t length) { return std::countr_zero(static_cast<uint64_t>(length)); }
 
 void train_tokenizer(const TrainConfig& config) {
-  const TrainConfig::NewTokenizer& wanted = config.new_tokenizer;
+  const TrainConfig::NewTokenizer& training = config.new_tokenizer;
   std::vector<std::string> texts;
   for (const TrainConfig::Source& source : config.data.sources) {
-    const int64_t bytes = wanted.sample_bytes / std::ssize(config.data.sources);
+    const int64_t bytes = training.sample_bytes / std::ssize(config.data.sources);
     for (std::string& text : sample_paragraphs(Corpus(source.path), bytes, static_cast<uint64_t>(config.seed)))
       texts.push_back(std::move(text));
   }
   const std::string model =
-      train_sentence_piece(texts, {static_cast<int32_t>(wanted.pieces), wanted.character_coverage});
+      train_sentence_piece(texts, {static_cast<int32_t>(training.pieces), training.character_coverage});
   GgufWriter writer;
   write_vocabulary(writer, vocabulary_of_sentence_piece(model));
   writer.write(config.tokenizer);
 }
 
-/// Where the tokens of a corpus are kept: "train-1f2e3d4c5b6a7988.tokens".
+/// Returns the path of a corpus's token store, such as "tokens/train-1f2e3d4c5b6a7988.tokens". Makes the folder.
 std::string store_path(const TrainConfig& config, const std::string& corpus) {
   namespace fs = std::filesystem;
   std::error_code error;
   fs::create_directories(config.data.tokens, error);
-  if (error) fail("data.tokens: cannot make the folder ", config.data.tokens, ": ", error.message());
+  if (error) fail("data.tokens: cannot create the folder ", config.data.tokens, ": ", error.message());
   const fs::path path = fs::absolute(corpus).lexically_normal();
   char hash[17];
   std::snprintf(hash, sizeof(hash), "%016llx", static_cast<unsigned long long>(hash_content(path.string())));
@@ -49,7 +50,7 @@ std::string store_path(const TrainConfig& config, const std::string& corpus) {
   return (fs::path(config.data.tokens) / concat(name.substr(0, name.find('.')), "-", hash, ".tokens")).string();
 }
 
-std::vector<TaskKind> wanted_kinds(const TrainConfig::Tasks& tasks) {
+std::vector<TaskKind> task_kinds(const TrainConfig::Tasks& tasks) {
   std::vector<TaskKind> kinds;
   const TaskSources known = training_tasks();
   if (tasks.kinds.empty()) {
@@ -70,13 +71,13 @@ std::vector<TaskKind> wanted_kinds(const TrainConfig::Tasks& tasks) {
 }  // namespace
 
 TrainingData::TrainingData(const TrainConfig& config) {
-  if (config.data.sources.empty()) fail_usage("data.sources is empty: expected a folder or archive of texts");
-  const std::vector<TaskKind> kinds = wanted_kinds(config.data.tasks);
+  if (config.data.sources.empty()) fail_usage("data.sources is empty, expected a folder or archive of texts");
+  const std::vector<TaskKind> kinds = task_kinds(config.data.tasks);
   open_tokenizer(config);
   landmarks_.tokens = config.model.landmark_block;
   if (landmarks_ && landmark_token() == kNoToken) {
     fail_usage("model.landmark_block is ", landmarks_.tokens,
-               ", but the tokenizer has no unknown token to be a landmark");
+               ", but the tokenizer has no unknown token, which serves as landmark");
   }
   const auto store = [&](const std::string& path) {
     return tokenize_corpus(Corpus(path), *tokenizer_, store_path(config, path));
@@ -94,11 +95,10 @@ int64_t TrainingData::tokens() const {
 
 void TrainingData::open_tokenizer(const TrainConfig& config) {
   if (config.tokenizer.empty())
-    fail_usage("tokenizer is empty: expected a GGUF file, made by new_tokenizer if it is not there yet");
+    fail_usage("tokenizer is empty, expected a GGUF file; with new_tokenizer.pieces a missing file is made");
   if (!std::filesystem::exists(config.tokenizer)) {
     if (config.new_tokenizer.pieces == 0) {
-      fail_usage("tokenizer: there is no file ", quote(config.tokenizer),
-                 ", and new_tokenizer.pieces is 0, so that none is trained");
+      fail_usage("tokenizer: ", quote(config.tokenizer), " does not exist; set new_tokenizer.pieces to train it");
     }
     train_tokenizer(config);
   }
@@ -110,25 +110,25 @@ void TrainingData::make_batches(const TrainConfig& config, const std::vector<Tas
   const TrainConfig::Data& data = config.data;
   const double shares = std::accumulate(data.sources.begin(), data.sources.end(), 0.0,
                                         [](double sum, const auto& source) { return sum + source.share; });
-  std::vector<TurnBatches::Source> turns;
+  std::vector<AlternatingBatches::Source> sources;
   for (size_t i = 0; i < sources_.size(); ++i) {
     const double steps = static_cast<double>(config.steps) * data.sources[i].share / shares;
     const double epoch = static_cast<double>(sources_[i].tokens()) /
                          (static_cast<double>(config.batch_tokens) * (1 - data.tasks.share));
     const double cycles = static_cast<double>(data.lengths.cycles) * epoch / std::max(1.0, steps);
     const DecompositionOptions decomposition{
-        .least_level = level_of(data.lengths.shortest),
-        .most_level = level_of(data.lengths.longest),
+        .min_level = level_of(data.lengths.shortest),
+        .max_level = level_of(data.lengths.longest),
         .batch_tokens = config.batch_tokens,
         .cycles = static_cast<int32_t>(std::clamp(std::round(cycles), 1.0, 1e6)),
         .curriculum = data.lengths.order == "uniform" ? Curriculum::kUniform : Curriculum::kGrow,
         .spread = data.lengths.spread,
         .seed = static_cast<uint64_t>(config.seed) + i};
     const MixtureOptions options{data.tasks.share, {data.tasks.answer_weight, data.tasks.rest_weight}};
-    turns.push_back({std::make_unique<Mixture>(sources_[i], *tokenizer_, kinds, decomposition, options),
-                     data.sources[i].share});
+    sources.push_back({std::make_unique<Mixture>(sources_[i], *tokenizer_, kinds, decomposition, options),
+                       data.sources[i].share});
   }
-  batches_ = with_landmarks(std::make_unique<TurnBatches>(std::move(turns)));
+  batches_ = with_landmarks(std::make_unique<AlternatingBatches>(std::move(sources)));
 }
 
 std::unique_ptr<BatchSource> TrainingData::with_landmarks(std::unique_ptr<BatchSource> source) const {
@@ -145,7 +145,7 @@ void TrainingData::make_heldout(const TrainConfig& config, const std::vector<Tas
   if (heldout_store_) {
     const int32_t level = level_of(longest);
     const DecompositionOptions rows{
-        .least_level = level, .most_level = level, .batch_tokens = config.batch_tokens, .cycles = 1};
+        .min_level = level, .max_level = level, .batch_tokens = config.batch_tokens, .cycles = 1};
     add("books",
         std::make_unique<Mixture>(*heldout_store_, *tokenizer_, std::vector<TaskKind>{}, rows, MixtureOptions{}),
         config.evaluation.batches);
@@ -160,7 +160,8 @@ void TrainingData::make_heldout(const TrainConfig& config, const std::vector<Tas
   }
 }
 
-TurnBatches::TurnBatches(std::vector<Source> sources) : sources_(std::move(sources)), taken_(sources_.size()) {
+AlternatingBatches::AlternatingBatches(std::vector<Source> sources)
+    : sources_(std::move(sources)), taken_(sources_.size()) {
   double sum = 0;
   for (size_t i = 0; i < sources_.size(); ++i) {
     if (!(sources_[i].share > 0)) fail_usage("data.sources[", i, "].share: expected above 0");
@@ -169,21 +170,21 @@ TurnBatches::TurnBatches(std::vector<Source> sources) : sources_(std::move(sourc
   for (Source& source : sources_) source.share /= sum;
 }
 
-Batch TurnBatches::batch(int64_t step) {
+Batch AlternatingBatches::batch(int64_t step) {
   if (step < step_) {
     step_ = 0;
     std::ranges::fill(taken_, 0);
   }
   for (;; ++step_) {
-    size_t most_behind = 0;
-    const auto behind = [&](size_t i) {
+    size_t next = 0;
+    const auto deficit = [&](size_t i) {
       return sources_[i].share * static_cast<double>(step_ + 1) - static_cast<double>(taken_[i]);
     };
     for (size_t i = 1; i < sources_.size(); ++i) {
-      if (behind(i) > behind(most_behind)) most_behind = i;
+      if (deficit(i) > deficit(next)) next = i;
     }
-    if (step_ == step) return sources_[most_behind].batches->batch(taken_[most_behind]);
-    ++taken_[most_behind];
+    if (step_ == step) return sources_[next].batches->batch(taken_[next]);
+    ++taken_[next];
   }
 }
 

@@ -14,21 +14,23 @@
 
 namespace fathom::train {
 
-/// What a config trains and evaluates on: texts cut into tokens, tasks, and how they come in batches.
+/// The data of a training run: tokenized texts, tasks, and the batches made of them.
 class TrainingData {
  public:
-  /// Reads, or makes and keeps, the tokenizer and the tokens of all texts, with progress. Throws Error (usage)
-  /// naming the field of what the config lacks or gives wrongly, otherwise as the parts do.
+  /// Opens the tokenizer and the token stores of all texts. Makes those that do not exist, with progress. Throws
+  /// Error (usage) that names a missing or invalid field of the config, and Error as Corpus, TokenStore and
+  /// Tokenizer.
   explicit TrainingData(const TrainConfig& config);
 
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   const Gguf& tokenizer_file() const { return *tokenizer_file_; }
   BatchSource& batches() { return *batches_; }
-  /// "books": the held-out texts; each kind of task by its name, its answers alone, from a seed of its own.
+  /// Returns the held-out sets: "books", the held-out texts, and one per kind of task, named after it, in which
+  /// only answers have weight and whose seed differs from that of training.
   const std::vector<HeldoutSet>& heldout() const { return heldout_; }
-  int64_t tokens() const;  // of all sources
-  /// What stands for a block of a net with landmarks: the vocabulary's unknown token, which no text of a vocabulary
-  /// with byte tokens is cut into.
+  /// Returns the total number of tokens of all sources.
+  int64_t tokens() const;
+  /// Returns the landmark token: the vocabulary's unknown token. With byte tokens no text contains it.
   int32_t landmark_token() const { return tokenizer_->vocabulary().unknown; }
 
  private:
@@ -48,21 +50,21 @@ class TrainingData {
   std::vector<HeldoutSet> heldout_;
 };
 
-/// Several sources in turn: of the first n steps each has its share, to within one step.
-class TurnBatches final : public BatchSource {
+/// Alternates between several sources. Of the first n steps each source has its share, to within one step.
+class AlternatingBatches final : public BatchSource {
  public:
   struct Source {
     std::unique_ptr<BatchSource> batches;
     double share = 1;
   };
   /// Throws Error (usage) unless all shares are above 0.
-  explicit TurnBatches(std::vector<Source> sources);
+  explicit AlternatingBatches(std::vector<Source> sources);
   Batch batch(int64_t step) override;
 
  private:
   std::vector<Source> sources_;
-  int64_t step_ = 0;            // whose turn comes next
-  std::vector<int64_t> taken_;  // by each source, before step_
+  int64_t step_ = 0;            // the next step to assign
+  std::vector<int64_t> taken_;  // steps of each source before step_
 };
 
 }  // namespace fathom::train

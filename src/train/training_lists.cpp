@@ -1,4 +1,4 @@
-// What is said twice: lists, sequences, pairs, passages.
+// Tasks whose text repeats something: lists, sequences, pairs, passages.
 #include <algorithm>
 
 #include "base/error.h"
@@ -11,7 +11,7 @@
 namespace fathom::train {
 namespace {
 
-// Lists. {o} which of several ("first ", "red "), {n} what it is called, {v} its items.
+// Templates of lists: {o} label of one of several lists ("first ", "red "), {n} noun for the list, {v} items.
 constexpr std::string_view kLists[] = {"here is the {o}{n}: {v}",
                                        "this is the {o}{n}: {v}",
                                        "now comes the {o}{n}, {v}",
@@ -38,19 +38,20 @@ constexpr std::string_view kListNames[] = {"list", "list",  "list",  "row",   "s
                                            "line", "chain", "order", "rhyme", "litany", "verse"};
 constexpr std::string_view kOrdinals[] = {"first ", "second ", "third ", "fourth "};
 
-// The ledger's first line, what stands between key and value, before and behind each pair, and before the second
-// part.
+// Parts of a ledger: the first line (kLatest, kLedgerHeads), the text between key and value (kSigns), before and
+// after each pair (kBefores, kAfters), and before the second part (kSecondParts).
 constexpr std::string_view kLatest[] = {"The latest entry counts.", "What comes later replaces what came before.",
                                         "Only the last word on each name holds.", "Later lines win."};
 constexpr std::string_view kLedgerHeads[] = {"", "", "", "Entries:", "Pairs to learn:", "Ledger", "Who has what:"};
 constexpr std::string_view kSigns[] = {" ", ": ",  " = ",  " -> ", " - ",   "=",
                                        ":", " | ", " is ", "\t",   " has ", ", "};
 constexpr std::string_view kBefores[] = {"", "", "", "", "* ", "- ", "the "};
-constexpr std::string_view kBehinds[] = {"\n", "\n", "\n", ".\n", "; ", ", ", " / "};
-constexpr std::string_view kTurns[] = {
+constexpr std::string_view kAfters[] = {"\n", "\n", "\n", ".\n", "; ", ", ", " / "};
+constexpr std::string_view kSecondParts[] = {
     "Once more:", "Again:", "Now from memory:", "Shuffled:", "The same, mixed up:", "=====", "And back:"};
 
-/// Words, names, numbers or nonsense, all of one kind; words of books with small letters or capitals.
+/// Items of a list, all of one kind: words, names, numbers, nonsense, or words of books in lower case or
+/// capitalised.
 class Items {
  public:
   Items(eval::Rng& rng, const ProseSource& prose)
@@ -61,7 +62,7 @@ class Items {
     constexpr size_t kFewWords = 30;
     if (words_.size() < kFewWords && kind_ >= 5 && kind_ <= 7) kind_ = 0;
   }
-  /// One that has not come yet, while there are such.
+  /// Returns an item that was not drawn before, if one is found in a few attempts.
   std::string next() {
     constexpr int kTries = 6;
     std::string item = draw();
@@ -100,13 +101,13 @@ class Items {
   std::set<std::string> used_;
 };
 
-/// Lists in prose, each said again behind it; in half of the texts one alone, of which two of three begin with it.
+/// Lists in prose, each repeated after it. Half of the texts have a single list; two thirds of these begin with it.
 class Lists final : public TaskSource {
  public:
   Lists() : TaskSource("lists") {}
 
   MarkedText make(eval::Rng rng, const ProseSource& prose, int64_t bytes) const override {
-    constexpr int64_t kRoom = 1500, kMost = 4;  // bytes for each list
+    constexpr int64_t kRoom = 1500, kMaxLists = 4;  // kRoom: bytes per list
     constexpr std::string_view kJoins[] = {" ", " ", " ", ", ", ", ", " / ", "; "};
     const Surroundings around(rng, prose);
     const std::string_view called = rng.pick(kListNames), between = rng.pick(kJoins), form = rng.pick(kLists),
@@ -115,27 +116,28 @@ class Lists final : public TaskSource {
     const std::string question = draw_question(rng);
     const bool alone = rng.below(2) == 0, first = alone && rng.below(3) != 0;
     const int64_t count =
-        alone ? 1 : rng.between(1, std::clamp<int64_t>(bytes / kRoom, bytes > 700 ? 2 : 1, kMost));
-    const int64_t most = std::clamp<int64_t>(bytes / (40 * count), 3, 24);
+        alone ? 1 : rng.between(1, std::clamp<int64_t>(bytes / kRoom, bytes > 700 ? 2 : 1, kMaxLists));
+    const int64_t max_items = std::clamp<int64_t>(bytes / (40 * count), 3, 24);
     const std::vector<std::string> labels = draw_labels(rng, count);
-    std::vector<std::string> pieces, said;
+    std::vector<std::string> statements, lists;
     for (const std::string& label : labels) {
       Items items(rng, prose);
       std::vector<std::string> list;
-      for (int64_t i = rng.between(3, most); i > 0; --i) list.push_back(items.next());
-      said.push_back(joined(list, between));
-      pieces.push_back(capital(filled(form, {{'o', label}, {'n', called}, {'v', said.back()}})).append(end_mark));
+      for (int64_t i = rng.between(3, max_items); i > 0; --i) list.push_back(items.next());
+      lists.push_back(joined(list, between));
+      statements.push_back(
+          capital(filled(form, {{'o', label}, {'n', called}, {'v', lists.back()}})).append(end_mark));
     }
     MarkedText end;
     for (const int64_t i : rng.distinct(count, count)) {
-      const std::string asked = capital(filled(again, {{'o', labels[i]}, {'n', called}}));
-      append_answer(filled(question, {{'o', labels[i]}, {'n', called}}) + asked.substr(0, asked.find("{v}")),
-                    said[i], concat(end_mark, "\n"), end);
+      const std::string repeated = capital(filled(again, {{'o', labels[i]}, {'n', called}}));
+      append_answer(filled(question, {{'o', labels[i]}, {'n', called}}) + repeated.substr(0, repeated.find("{v}")),
+                    lists[i], concat(end_mark, "\n"), end);
     }
     const bool own_lines = rng.below(2) == 0;
-    if (!first) return around.hide(pieces, end, rng, bytes, own_lines);
-    MarkedText marked{concat(pieces[0], own_lines ? "\n" : " "), {}};
-    append(around.hide({}, end, rng, bytes - std::ssize(marked.text), own_lines), marked);
+    if (!first) return around.insert(statements, end, rng, bytes, own_lines);
+    MarkedText marked{concat(statements[0], own_lines ? "\n" : " "), {}};
+    append(around.insert({}, end, rng, bytes - std::ssize(marked.text), own_lines), marked);
     return marked;
   }
 
@@ -157,17 +159,17 @@ class Lists final : public TaskSource {
   }
 };
 
-/// A random sequence that comes twice or thrice: all of the text, each time after its first items.
+/// A random sequence that is the whole text, two or three times. Answers are the repetitions after their first
+/// items.
 class Copy final : public TaskSource {
  public:
   Copy() : TaskSource("copy") {}
 
   MarkedText make(eval::Rng rng, const ProseSource& prose, int64_t bytes) const override {
-    constexpr size_t kGiven = 3;  // items that tell that the sequence comes again
+    constexpr size_t kGiven = 3;  // items of a repetition before its answer
     const int64_t times = rng.between(2, 3);
     const std::string_view between = rng.below(5) == 0 ? ", " : " ";
-    const std::vector<std::string> sequence =
-        draw_sequence(rng, prose, bytes / times, kGiven, std::ssize(between));
+    const std::vector<std::string> sequence = draw_sequence(rng, prose, bytes / times, kGiven, std::ssize(between));
     const std::string given = joined({sequence.begin(), sequence.begin() + kGiven}, between) + std::string(between);
     const std::string rest = joined({sequence.begin() + kGiven, sequence.end()}, between);
     MarkedText marked{concat(given, rest, "\n"), {}};
@@ -176,9 +178,9 @@ class Copy final : public TaskSource {
   }
 
  private:
-  static std::vector<std::string> draw_sequence(eval::Rng& rng, const ProseSource& prose, int64_t bytes, size_t given,
-                                                int64_t gap) {
-    constexpr int64_t kChanged = 6;  // one word of so many, in sentences
+  static std::vector<std::string> draw_sequence(eval::Rng& rng, const ProseSource& prose, int64_t bytes,
+                                                size_t given, int64_t gap) {
+    constexpr int64_t kChanged = 6;  // in sentences, one of this many words is replaced
     const bool sentences = gap == 1 && rng.below(3) == 0;
     Items items(rng, prose);
     std::vector<std::string> sequence;
@@ -197,25 +199,25 @@ class Copy final : public TaskSource {
   }
 };
 
-/// Pairs of key and value, and each key again with its value behind it.
+/// Pairs of key and value, then keys again, each followed by its value.
 class Ledger final : public TaskSource {
  public:
   Ledger() : TaskSource("ledger") {}
 
   MarkedText make(eval::Rng rng, const ProseSource& prose, int64_t bytes) const override {
-    const Style style{rng.pick(kBefores), rng.pick(kSigns), rng.pick(kBehinds)};
+    const Style style{rng.pick(kBefores), rng.pick(kSigns), rng.pick(kAfters)};
     const bool in_parts = rng.below(3) != 0, changing = in_parts && rng.below(2) == 0;
-    const int64_t most = std::max<int64_t>(bytes / 60, 3);
-    const int64_t count = rng.between(std::min<int64_t>(most, rng.between(2, 12)), most);
-    Keys keys(rng, prose, bytes, count);
-    Worths worths(rng, prose, bytes);
+    const int64_t max_pairs = std::max<int64_t>(bytes / 60, 3);
+    const int64_t count = rng.between(std::min<int64_t>(max_pairs, rng.between(2, 12)), max_pairs);
+    FactKeys keys(rng, prose, bytes, count);
+    FactValues fact_values(rng, prose, bytes);
     MarkedText marked;
     const std::string_view head = changing ? rng.pick(kLatest) : rng.pick(kLedgerHeads);
     if (!head.empty() && (changing || bytes > 500)) marked.text = concat(head, "\n");
     if (in_parts) {
-      in_two_parts(style, count, changing, bytes, keys, worths, rng, marked);
+      in_two_parts(style, count, changing, bytes, keys, fact_values, rng, marked);
     } else {
-      mixed(style, count, bytes, keys, worths, rng, marked);
+      mixed(style, count, bytes, keys, fact_values, rng, marked);
     }
     while (marked.text.back() == ' ' || marked.text.back() == '/') marked.text.pop_back();
     if (marked.text.back() != '\n') marked.text += '\n';
@@ -224,33 +226,34 @@ class Ledger final : public TaskSource {
 
  private:
   struct Style {
-    std::string_view before, sign, behind;
+    std::string_view before, sign, after;
   };
   using Pairs = std::vector<std::pair<std::string, std::string>>;
 
   static void state(const Style& style, const std::string& key, const std::string& value, MarkedText& marked) {
-    marked.text += concat(style.before, key, style.sign, value, style.behind);
+    marked.text += concat(style.before, key, style.sign, value, style.after);
   }
   static void ask(const Style& style, const std::string& key, const std::string& value, MarkedText& marked) {
-    append_answer(concat(style.before, key, style.sign), value, style.behind, marked);
+    append_answer(concat(style.before, key, style.sign), value, style.after, marked);
   }
 
-  /// All pairs, some with a new value later; then the keys in random order, as often as there is room.
-  static void in_two_parts(const Style& style, int64_t count, bool changing, int64_t bytes, Keys& keys,
-                           Worths& worths, eval::Rng& rng, MarkedText& marked) {
+  /// Appends all pairs, if `changing` also new values of earlier keys, then the keys in random order with their
+  /// values, again and again until the text has `bytes` bytes.
+  static void in_two_parts(const Style& style, int64_t count, bool changing, int64_t bytes, FactKeys& keys,
+                           FactValues& fact_values, eval::Rng& rng, MarkedText& marked) {
     Pairs pairs;
     while (std::ssize(pairs) < count && (pairs.size() < 2 || std::ssize(marked.text) * 2 < bytes)) {
       if (changing && !pairs.empty() && rng.below(4) == 0) {
         auto& [key, value] = pairs[rng.below(std::ssize(pairs))];
-        value = worths.next();
+        value = fact_values.next();
         state(style, key, value, marked);
         continue;
       }
-      pairs.emplace_back(keys.next(), worths.next());
+      pairs.emplace_back(keys.next(), fact_values.next());
       state(style, pairs.back().first, pairs.back().second, marked);
     }
     if (marked.text.back() != '\n') marked.text += '\n';
-    marked.text += concat(rng.pick(kTurns), "\n");
+    marked.text += concat(rng.pick(kSecondParts), "\n");
     const auto pair_bytes = (std::ssize(marked.text) / std::ssize(pairs)) / 2;
     do {
       rng.shuffle(pairs);
@@ -261,16 +264,16 @@ class Ledger final : public TaskSource {
     } while (std::ssize(marked.text) < bytes);
   }
 
-  /// New keys and old ones in turn, evenly over the text.
-  static void mixed(const Style& style, int64_t count, int64_t bytes, Keys& keys, Worths& worths, eval::Rng& rng,
-                    MarkedText& marked) {
+  /// Appends new pairs and questions about earlier ones, mixed evenly over the text.
+  static void mixed(const Style& style, int64_t count, int64_t bytes, FactKeys& keys, FactValues& fact_values,
+                    eval::Rng& rng, MarkedText& marked) {
     Pairs pairs;
     while (marked.answers.empty() || std::ssize(marked.text) < bytes) {
       const double due =
           static_cast<double>(count) * (static_cast<double>(std::ssize(marked.text)) / static_cast<double>(bytes));
       const bool late = std::ssize(marked.text) >= bytes;
       if (pairs.empty() || (!late && static_cast<double>(pairs.size()) < due + 2 && rng.below(3) == 0)) {
-        pairs.emplace_back(keys.next(), worths.next());
+        pairs.emplace_back(keys.next(), fact_values.next());
         state(style, pairs.back().first, pairs.back().second, marked);
       } else {
         const auto& [key, value] = pairs[rng.below(std::ssize(pairs))];
@@ -280,16 +283,17 @@ class Ledger final : public TaskSource {
   }
 };
 
-/// Passages of prose in other prose, that begin once more at the end.
+/// Passages of prose within other prose. At the end the first words of each passage are repeated, and the rest of
+/// the passage is the answer.
 class Continue final : public TaskSource {
  public:
   Continue() : TaskSource("continue") {}
 
   MarkedText make(eval::Rng rng, const ProseSource& prose, int64_t bytes) const override {
-    constexpr int64_t kRoom = 1500, kMost = 5, kWordBytes = 6;
-    constexpr size_t kGiven = 5;  // words that tell which passage it is
+    constexpr int64_t kRoom = 1500, kMaxPassages = 5, kWordBytes = 6;
+    constexpr size_t kGiven = 5;  // words that identify the passage
     const Surroundings around(rng, prose, Surroundings::Kind::kProse);
-    const int64_t count = rng.between(1, std::clamp<int64_t>(bytes / kRoom, 1, kMost));
+    const int64_t count = rng.between(1, std::clamp<int64_t>(bytes / kRoom, 1, kMaxPassages));
     std::vector<std::string> passages;
     MarkedText end;
     for (int64_t i = 0; i < count; ++i) {
@@ -301,18 +305,19 @@ class Continue final : public TaskSource {
       const size_t given = eval::word_ends(passages[i])[kGiven - 1] + 1;
       append_answer(passages[i].substr(0, given), passages[i].substr(given), "\n", end);
     }
-    return around.hide(passages, end, rng, bytes, true);
+    return around.insert(passages, end, rng, bytes, true);
   }
 
  private:
-  /// So many words in one line; made up where the books have none.
+  /// Returns `words` words in one line; nonsense words if the books have too few.
   static std::string passage(eval::Rng& rng, const ProseSource& prose, int64_t words) {
-    constexpr int64_t kMostWordBytes = 9;
+    constexpr int64_t kMaxWordBytes = 9;
     std::vector<std::string> taken;
-    const std::string text = prose(rng, words * kMostWordBytes);
+    const std::string text = prose(rng, words * kMaxWordBytes);
     for (const std::string_view word : eval::split_words(text))
       if (std::ssize(taken) < words) taken.emplace_back(word);
-    while (std::ssize(taken) < words) taken.push_back(eval::nonsense_word(rng, static_cast<int>(rng.between(1, 3))));
+    while (std::ssize(taken) < words)
+      taken.push_back(eval::nonsense_word(rng, static_cast<int>(rng.between(1, 3))));
     return joined(taken, " ");
   }
 };
@@ -329,7 +334,7 @@ void add_list_templates(std::vector<std::string_view>& templates) {
     templates.insert(templates.end(), std::begin(forms), std::end(forms));
   };
   add(kLists), add(kListsAgain), add(kListQuestions), add(kListNames), add(kOrdinals), add(kLatest);
-  add(kLedgerHeads), add(kSigns), add(kTurns);
+  add(kLedgerHeads), add(kSigns), add(kSecondParts);
 }
 
 }  // namespace fathom::train

@@ -1,3 +1,4 @@
+// Keys and values of facts in training tasks.
 #include <algorithm>
 #include <cctype>
 
@@ -8,10 +9,10 @@
 namespace fathom::train {
 namespace {
 
-constexpr int64_t kShort = 1000;      // bytes of a text that has no room for long names
-constexpr size_t kFewWords = 12;      // of a passage, too few to draw from
-constexpr int kShortGroups = 4;       // of those below
-const std::vector<int> kGroups[] = {  // lengths of the groups of hex; a UUID has 8, 4, 4, 4, 12
+constexpr int64_t kShort = 1000;      // texts with fewer bytes have short keys
+constexpr size_t kFewWords = 12;      // passages with fewer words are not used for keys and values
+constexpr int kShortGroups = 4;       // the first entries of kGroups, for short texts
+const std::vector<int> kGroups[] = {  // digits of hex groups; a UUID would have 8, 4, 4, 4, 12
     {8},
     {5, 5},
     {4, 4},
@@ -29,12 +30,12 @@ const std::vector<int> kGroups[] = {  // lengths of the groups of hex; a UUID ha
     {10, 5, 5, 10},
     {4, 8, 8, 4, 8}};
 constexpr std::string_view kHex = "0123456789abcdef";
-constexpr int kMore = 4;  // digits or letters of a part that is added when few keys are left
+constexpr int kMore = 4;  // size of a part that is added when almost all keys are used
 constexpr std::string_view kMixed = "abcdefghjkmnpqrstuvwxyz23456789";
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
-/// `text` and characters of `from` at random, `count` together, never five digits in a row.
+/// Returns `text` extended to `count` characters with random ones of `from`, without five digits in a row.
 std::string random_characters(eval::Rng& rng, std::string_view from, int count, std::string text = "") {
   auto digits = static_cast<int>(std::ranges::count_if(text, is_digit));
   while (static_cast<int>(text.size()) < count) {
@@ -70,17 +71,18 @@ std::vector<std::string> passage_words(eval::Rng& rng, const ProseSource& prose)
   return {words.begin(), words.end()};
 }
 
-HexGroups::HexGroups(eval::Rng& rng, std::vector<int> sizes) : sizes_(std::move(sizes)), heads_(sizes_.size(), ' ') {
+HexGroups::HexGroups(eval::Rng& rng, std::vector<int> sizes)
+    : sizes_(std::move(sizes)), heads_(sizes_.size(), ' ') {
   if (sizes_.size() < 2 || rng.below(2) == 0) return;
   for (char& head : heads_)
     if (rng.below(2) == 0) head = rng.pick(kHex);
 }
 
-std::string HexGroups::draw(eval::Rng& rng, size_t place) const {
-  // further groups are in place of those that are used up
-  const int size = place < sizes_.size() ? sizes_[place] : kMore;
-  const bool free = place >= heads_.size() || heads_[place] == ' ';
-  return random_characters(rng, kHex, size, free ? "" : std::string(1, heads_[place]));
+std::string HexGroups::draw(eval::Rng& rng, size_t index) const {
+  // groups beyond sizes_ are those added because almost all keys were used
+  const int size = index < sizes_.size() ? sizes_[index] : kMore;
+  const bool free = index >= heads_.size() || heads_[index] == ' ';
+  return random_characters(rng, kHex, size, free ? "" : std::string(1, heads_[index]));
 }
 
 int training_digits(eval::Rng& rng) {
@@ -88,21 +90,21 @@ int training_digits(eval::Rng& rng) {
   return rng.pick(kDigits);
 }
 
-Keys::Keys(eval::Rng& rng, const ProseSource& prose, int64_t bytes, int64_t count, bool hex)
+FactKeys::FactKeys(eval::Rng& rng, const ProseSource& prose, int64_t bytes, int64_t count, bool hex)
     : rng_(rng), alike_(rng.below(3) == 0), words_(passage_words(rng, prose)) {
   draw_kind(bytes, count, hex);
 }
 
-Keys Keys::things(eval::Rng& rng, const ProseSource& prose) {
-  Keys keys(rng, prose, 0, 0);
-  keys.kind_ = Kind::kThing;
+FactKeys FactKeys::nouns(eval::Rng& rng, const ProseSource& prose) {
+  FactKeys keys(rng, prose, 0, 0);
+  keys.kind_ = Kind::kNoun;
   keys.alike_ = false;
   keys.sizes_ = {1};
   keys.before_ = keys.between_ = "";
   return keys;
 }
 
-void Keys::draw_kind(int64_t bytes, int64_t count, bool hex) {
+void FactKeys::draw_kind(int64_t bytes, int64_t count, bool hex) {
   constexpr Kind kKinds[] = {Kind::kName, Kind::kWords, Kind::kWords, Kind::kWords,  Kind::kNonsense,
                              Kind::kCode, Kind::kHex,   Kind::kHex,   Kind::kPassage};
   constexpr std::string_view kJoins[] = {" ", "-", "-", "_"}, kCodeJoins[] = {"", "-", "/", "."};
@@ -136,39 +138,39 @@ void Keys::draw_kind(int64_t bytes, int64_t count, bool hex) {
       sizes_.resize(count * 4 > std::ssize(words_) ? 3 : 1 + rng_.below(2));
       between_ = rng_.pick(kJoins);
       break;
-    case Kind::kThing:  // never drawn: things()
+    case Kind::kNoun:  // never drawn, see nouns()
       break;
   }
 }
 
-std::string Keys::part(size_t place) {
-  const int size = sizes_[place];
+std::string FactKeys::part(size_t index) {
+  const int size = sizes_[index];
   switch (kind_) {
     case Kind::kName:
       return std::string(rng_.pick(training_names()));
     case Kind::kWords:
-      return std::string(rng_.pick(place + 1 < sizes_.size() ? training_adjectives() : training_nouns()));
+      return std::string(rng_.pick(index + 1 < sizes_.size() ? training_adjectives() : training_nouns()));
     case Kind::kNonsense:
       return capitals_ ? capital(eval::nonsense_word(rng_, size)) : eval::nonsense_word(rng_, size);
     case Kind::kCode:
-      return place == 0 ? eval::random_letters(rng_, size, capitals_ ? 'A' : 'a') : eval::random_number(rng_, size);
+      return index == 0 ? eval::random_letters(rng_, size, capitals_ ? 'A' : 'a') : eval::random_number(rng_, size);
     case Kind::kHex:
-      return hex_->draw(rng_, place);
-    case Kind::kThing:
-      return std::string(rng_.below(2) == 0 ? draw_modifier(rng_) : "").append(draw_thing(rng_));
+      return hex_->draw(rng_, index);
+    case Kind::kNoun:
+      return std::string(rng_.below(2) == 0 ? draw_modifier(rng_) : "").append(draw_noun(rng_));
     default:
       return rng_.pick(words_);
   }
 }
 
-std::string Keys::next() {
+std::string FactKeys::next() {
   for (int tries = 1;; ++tries) {
-    if (tries % 100 == 0) sizes_.push_back(kMore);  // few are left
+    if (tries % 100 == 0) sizes_.push_back(kMore);  // almost all keys are used
     std::vector<std::string> parts;
     if (alike_ && sizes_.size() > 1 && !drawn_.empty() && rng_.below(5) < 2) parts = rng_.pick(drawn_);
     if (parts.size() == sizes_.size()) {
-      const int64_t place = rng_.below(std::ssize(parts));
-      parts[place] = part(place);
+      const int64_t index = rng_.below(std::ssize(parts));
+      parts[index] = part(index);
     } else {
       parts.clear();
       for (size_t i = 0; i < sizes_.size(); ++i) parts.push_back(part(i));
@@ -180,12 +182,12 @@ std::string Keys::next() {
   }
 }
 
-Worths::Worths(eval::Rng& rng, const ProseSource& prose, int64_t bytes, bool hex)
+FactValues::FactValues(eval::Rng& rng, const ProseSource& prose, int64_t bytes, bool hex)
     : rng_(rng), bytes_(bytes), any_kind_(!hex && rng.below(10) == 0), words_(passage_words(rng, prose)) {
   draw_kind(hex);
 }
 
-void Worths::draw_kind(bool hex) {
+void FactValues::draw_kind(bool hex) {
   constexpr Kind kKinds[] = {Kind::kNumber, Kind::kNumber,   Kind::kNumber, Kind::kNumber, Kind::kNumber,
                              Kind::kHex,    Kind::kHex,      Kind::kHex,    Kind::kWord,   Kind::kWord,
                              Kind::kWord,   Kind::kNonsense, Kind::kMixed};
@@ -196,7 +198,7 @@ void Worths::draw_kind(bool hex) {
   if (kind_ == Kind::kMixed) sizes_ = {static_cast<int>(rng_.between(3, 8))};
 }
 
-std::string Worths::draw() {
+std::string FactValues::draw() {
   switch (kind_) {
     case Kind::kNumber:
       return eval::random_number(rng_, sizes_[0]);
@@ -215,7 +217,7 @@ std::string Worths::draw() {
   }
 }
 
-std::string Worths::next() {
+std::string FactValues::next() {
   if (any_kind_) draw_kind();
   constexpr int kTries = 8;
   std::string drawn = draw();

@@ -14,13 +14,13 @@ std::string_view embedded_training_curves_js();
 
 namespace {
 
-constexpr size_t kMostPoints = 600;  // of a curve: more than a screen shows
+constexpr size_t kMaxPoints = 600;  // of a curve; a screen shows fewer
 constexpr std::array kMeans = {"loss", "gradient_norm", "learning_rate", "tokens_per_second"};
 
-/// At most kMostPoints lines: the means of neighbours, at the last one's step.
+/// Returns at most kMaxPoints points. Each is the mean of neighbouring lines, at the step of the last of them.
 Json thinned(const std::vector<const Json*>& steps) {
   Json points = Json::array();
-  const size_t each = (steps.size() + kMostPoints - 1) / kMostPoints;
+  const size_t each = (steps.size() + kMaxPoints - 1) / kMaxPoints;
   for (size_t begin = 0; begin < steps.size(); begin += each) {
     const size_t end = std::min(begin + each, steps.size());
     Json point{{"step", (*steps[end - 1])["step"]}};
@@ -50,7 +50,8 @@ std::string training_page(const Json& config, int64_t weights, const std::vector
   const Json data{{"name", config["name"]},    {"steps", config["steps"]}, {"weights", weights},
                   {"tokens", tokens},          {"seconds", seconds},       {"machine", eval::processor_name()},
                   {"trained", thinned(steps)}, {"heldout", heldout},       {"config", config}};
-  return eval::drawn_page({"fathom train", embedded_training_html(), data, std::string(embedded_training_curves_js())});
+  return eval::drawn_page(
+      {"fathom train", embedded_training_html(), data, std::string(embedded_training_curves_js())});
 }
 
 }  // namespace fathom::train

@@ -9,53 +9,59 @@
 
 #include "train/training_tasks.h"
 
-// What the training tasks are made of: names and values, wordings, and what lies around them.
+// Parts of training tasks: keys and values, wordings, and the text around facts.
 namespace fathom::train {
 
-/// The words of 4 to 10 small letters of a passage, all different, none in evaluation's lists of nouns and
-/// adjectives.
+/// Returns the distinct words of a random passage with 4 to 10 lower-case letters, without those in evaluation's
+/// lists of nouns and adjectives.
 std::vector<std::string> passage_words(eval::Rng& rng, const ProseSource& prose);
-/// Groups of hex digits, never five decimal ones in a row. In half of the texts some groups begin alike in all that
-/// are drawn, as the third of a UUID does.
+
+/// Draws groups of hex digits without five decimal digits in a row. In half of the texts some groups always begin
+/// with the same digit, as the third group of a UUID does.
 class HexGroups {
  public:
+  /// sizes: digits of each group.
   HexGroups(eval::Rng& rng, std::vector<int> sizes);
-  std::string draw(eval::Rng& rng, size_t place) const;
+  /// Returns a group; index: of the group, from 0.
+  std::string draw(eval::Rng& rng, size_t index) const;
   size_t count() const { return sizes_.size(); }
 
  private:
   std::vector<int> sizes_;
-  std::string heads_;  // of each group; a space where it is free
+  std::string heads_;  // fixed first digit of each group; a space: drawn at random
 };
-/// "[a] {t} [p] {k}": each {letter} replaced by what `parts` has for it, other braces kept.
-struct Slot {
+
+/// The text for a placeholder of a template.
+struct Placeholder {
   char name;
   std::string_view text;
 };
-std::string filled(std::string_view form, std::initializer_list<Slot> parts);
-/// The first letter made a capital, or a small one.
+/// Returns the template `form` with each {name} of `parts` replaced by its text. Other braces are kept.
+std::string filled(std::string_view form, std::initializer_list<Placeholder> parts);
+/// Returns `text` with its first letter in upper case.
 std::string capital(std::string text);
 
-/// Names of things of one kind (person, adjective and noun, nonsense, letters with digits, hex groups, words of the
-/// passage), all different and none a part of another. In some texts many differ from an earlier one in one part
-/// only.
-class Keys {
+/// Draws keys of one kind (person, adjective and noun, nonsense, letters with digits, hex groups, words of a
+/// passage). All are distinct and none is a part of another. In some texts many differ from an earlier key in one
+/// part only.
+class FactKeys {
  public:
-  /// bytes: of the text; count: of the keys that it may need; hex: hex groups, otherwise of any kind.
-  Keys(eval::Rng& rng, const ProseSource& prose, int64_t bytes, int64_t count, bool hex = false);
-  /// Things that facts are about ("old badge", "door code").
-  static Keys things(eval::Rng& rng, const ProseSource& prose);
+  /// bytes: length of the text; count: expected number of keys; hex: keys are hex groups, otherwise of any kind.
+  FactKeys(eval::Rng& rng, const ProseSource& prose, int64_t bytes, int64_t count, bool hex = false);
+  /// Returns keys that are nouns ("old badge", "door code").
+  static FactKeys nouns(eval::Rng& rng, const ProseSource& prose);
+  /// Returns the next key.
   std::string next();
 
  private:
-  enum class Kind { kName, kWords, kNonsense, kCode, kHex, kPassage, kThing };
-  std::string part(size_t place);
+  enum class Kind { kName, kWords, kNonsense, kCode, kHex, kPassage, kNoun };
+  std::string part(size_t index);
   void draw_kind(int64_t bytes, int64_t count, bool hex);
 
   eval::Rng& rng_;
   Kind kind_;
-  bool alike_;              // many share a part with an earlier one
-  std::vector<int> sizes_;  // of the parts: letters, digits, syllables
+  bool alike_;              // many keys differ from an earlier one in one part
+  std::vector<int> sizes_;  // sizes of the parts: letters, digits, syllables
   std::optional<HexGroups> hex_;
   std::string before_, between_;
   bool capitals_ = false;
@@ -64,12 +70,13 @@ class Keys {
   std::set<std::string> used_;
 };
 
-/// What keys have: numbers of 2, 3, 4, 8 or 9 digits, hex, words, letters with digits; mostly of one kind in a
-/// text. They differ as long as the kind has enough of them.
-class Worths {
+/// Draws values of facts: numbers of 2, 3, 4, 8 or 9 digits, hex groups, words, letters with digits. Most texts
+/// have one kind. Values are distinct while the kind has enough of them.
+class FactValues {
  public:
-  /// hex: hex groups all of them.
-  Worths(eval::Rng& rng, const ProseSource& prose, int64_t bytes, bool hex = false);
+  /// bytes: length of the text; hex: values are hex groups, otherwise of any kind.
+  FactValues(eval::Rng& rng, const ProseSource& prose, int64_t bytes, bool hex = false);
+  /// Returns the next value.
   std::string next();
 
  private:
@@ -87,29 +94,31 @@ class Worths {
   std::set<std::string> used_;
 };
 
-/// Digits of a number of a training task.
+/// Draws the number of digits of a number.
 int training_digits(eval::Rng& rng);
 
-/// How the facts of a text are stated and asked for; {k} key, {v} value. The answer is lead, value, tail.
+/// The templates of statements, questions and answers of a text; {k} key, {v} value. An answer is lead, value,
+/// tail.
 struct FactWording {
   std::string statement, question, lead, tail;
-  std::string preface;  // a line that says what is wanted; empty in half of the texts
-  bool own_lines = false;
-  bool asks_in_lines = true;  // each question and answer on lines of their own
+  std::string preface;             // a line that announces the questions; empty in half of the texts
+  bool own_lines = false;          // each statement on a line of its own
+  bool questions_on_lines = true;  // each question and answer on a line of its own
 };
-/// several: question and answer are about several values, or keys, at once.
+/// Draws a wording. several: question and answer are about several values or keys.
 FactWording draw_fact_wording(eval::Rng& rng, bool several);
-/// Of facts whose key is the thing itself: "The door code is 4711."
-FactWording draw_thing_wording(eval::Rng& rng);
-/// "old", "private", or nothing; "badge", "door code".
+/// Returns the wording of facts whose key is the noun itself: "The door code is 4711."
+FactWording draw_noun_wording(eval::Rng& rng);
+/// Returns a modifier followed by a space, such as "old ", or an empty string.
 std::string_view draw_modifier(eval::Rng& rng);
-std::string_view draw_thing(eval::Rng& rng);
-/// The beginnings of question and answer: "Q: ", "A: ".
+/// Returns a noun, such as "badge" or "door code".
+std::string_view draw_noun(eval::Rng& rng);
+/// The text before each question and each answer, such as "Q: " and "A: ".
 struct Marks {
   std::string_view question, answer;
 };
 const Marks& draw_marks(eval::Rng& rng);
-/// How several things are named: "a, b and c", "a; b; c".
+/// The separators of an enumeration: "a, b and c", "a; b; c".
 struct Joining {
   std::string_view between, last;
 };
@@ -117,39 +126,40 @@ Joining draw_joining(eval::Rng& rng);
 std::string joined(const std::vector<std::string>& items, const Joining& joining);
 std::string joined(const std::vector<std::string>& items, std::string_view between);
 
-/// Appends what comes before an answer, the answer, and what comes behind. Marks the answer with the character that
-/// ends it, but for a space, which belongs to the next word.
-void append_answer(std::string_view before, std::string_view answer, std::string_view behind, MarkedText& marked);
+/// Appends the text before an answer, the answer and the text after it. The answer's span includes the next
+/// character unless that is a space, which belongs to the next word.
+void append_answer(std::string_view before, std::string_view answer, std::string_view after, MarkedText& marked);
 
-/// What lies around the facts of a text: book prose, dull sentences over and over, both in turn, or nothing.
+/// The text around facts: book prose, repeated filler sentences, first one and then the other, or nothing.
 class Surroundings {
  public:
-  enum class Kind { kProse, kDull, kBoth, kNone };
+  enum class Kind { kProse, kFiller, kBoth, kNone };
   Surroundings(eval::Rng& rng, const ProseSource& prose, Kind kind);
-  /// Any kind but kNone.
+  /// Draws a kind other than kNone.
   Surroundings(eval::Rng& rng, const ProseSource& prose);
 
+  /// Returns about `bytes` bytes of text.
   std::string text(eval::Rng& rng, int64_t bytes) const;
-  /// The pieces at random places between sentences, in their order, on lines of their own or not; then `end`.
-  /// About `bytes` bytes.
-  MarkedText hide(const std::vector<std::string>& pieces, const MarkedText& end, eval::Rng& rng, int64_t bytes,
-                  bool own_lines) const;
+  /// Returns about `bytes` bytes: text with the pieces inserted at random positions between sentences, in their
+  /// order, then `end`. own_lines: each piece on a line of its own.
+  MarkedText insert(const std::vector<std::string>& pieces, const MarkedText& end, eval::Rng& rng, int64_t bytes,
+                    bool own_lines) const;
 
  private:
   const ProseSource& prose_;
   Kind kind_;
-  std::string round_;  // of dull sentences
+  std::string filler_;  // filler sentences, which are repeated
 };
 
-/// Appends `more` with its answers.
+/// Appends the text of `more` to `marked`, with the spans of its answers.
 void append(const MarkedText& more, MarkedText& marked);
 
 TaskSources fact_tasks();
 TaskSources chain_tasks();
 TaskSources list_tasks();
-// The pieces of their wordings.
+// Append the templates of these tasks.
 void add_fact_templates(std::vector<std::string_view>& templates);
-void add_place_templates(std::vector<std::string_view>& templates);
+void add_surroundings_templates(std::vector<std::string_view>& templates);
 void add_chain_templates(std::vector<std::string_view>& templates);
 void add_list_templates(std::vector<std::string_view>& templates);
 

@@ -1,3 +1,4 @@
+// Templates, enumerations, and the text around facts of training tasks.
 #include <algorithm>
 #include <cctype>
 
@@ -9,44 +10,44 @@
 namespace fathom::train {
 namespace {
 
-// Dull sentences; {n} a noun, {a} an adjective, {p} a name, the same in all rounds of a text.
-constexpr std::string_view kDull[] = {"The {n} is {a}.",
-                                      "By the door stands the {n}.",
-                                      "Nobody minds the {n}.",
-                                      "{p} looks at the {a} {n}.",
-                                      "Another {a} day goes past.",
-                                      "Snow lies upon the roofs.",
-                                      "The clock ticks, and ticks.",
-                                      "{p} waits; {p} always waits.",
-                                      "Bread is baked, bread is eaten.",
-                                      "Rain again.",
-                                      "So it goes, so it went.",
-                                      "There is a {n}, {a} as ever.",
-                                      "Is the {n} {a}? It is.",
-                                      "Somebody closes the {a} gate.",
-                                      "Dogs bark at dusk.",
-                                      "Leaves fall, leaves are swept.",
-                                      "{p} counts the days.",
-                                      "One {n} is much like another {n}.",
-                                      "Tea is served at four.",
-                                      "Cows graze behind the {a} fence."};
+// Filler sentences; {n} noun, {a} adjective, {p} name, the same in all repetitions within a text.
+constexpr std::string_view kFiller[] = {"The {n} is {a}.",
+                                        "By the door stands the {n}.",
+                                        "Nobody minds the {n}.",
+                                        "{p} looks at the {a} {n}.",
+                                        "Another {a} day goes past.",
+                                        "Snow lies upon the roofs.",
+                                        "The clock ticks, and ticks.",
+                                        "{p} waits; {p} always waits.",
+                                        "Bread is baked, bread is eaten.",
+                                        "Rain again.",
+                                        "So it goes, so it went.",
+                                        "There is a {n}, {a} as ever.",
+                                        "Is the {n} {a}? It is.",
+                                        "Somebody closes the {a} gate.",
+                                        "Dogs bark at dusk.",
+                                        "Leaves fall, leaves are swept.",
+                                        "{p} counts the days.",
+                                        "One {n} is much like another {n}.",
+                                        "Tea is served at four.",
+                                        "Cows graze behind the {a} fence."};
 
-/// What a dull text says over and over: some of the sentences above, or a few of a book.
-std::string dull_round(eval::Rng& rng, const ProseSource& prose) {
-  std::string round;
-  if (rng.below(3) != 0) round = prose(rng, rng.between(40, 250));
-  if (!round.empty()) return round + (rng.below(2) == 0 ? ".\n" : ". ");
+/// Returns the filler that a text repeats: some of the sentences above, or a passage of a book.
+std::string draw_filler(eval::Rng& rng, const ProseSource& prose) {
+  std::string filler;
+  if (rng.below(3) != 0) filler = prose(rng, rng.between(40, 250));
+  if (!filler.empty()) return filler + (rng.below(2) == 0 ? ".\n" : ". ");
   const std::string_view noun = rng.pick(training_nouns()), adjective = rng.pick(training_adjectives()),
                          name = rng.pick(training_names());
-  for (const int64_t i : rng.distinct(std::ssize(kDull), rng.between(1, 5)))
-    round += filled(kDull[i], {{'n', noun}, {'a', adjective}, {'p', name}}) + " ";
-  round.back() = rng.below(3) == 0 ? ' ' : '\n';
-  return round;
+  for (const int64_t i : rng.distinct(std::ssize(kFiller), rng.between(1, 5)))
+    filler += filled(kFiller[i], {{'n', noun}, {'a', adjective}, {'p', name}}) + " ";
+  filler.back() = rng.below(3) == 0 ? ' ' : '\n';
+  return filler;
 }
 
 Surroundings::Kind any_kind(eval::Rng& rng) {
   using Kind = Surroundings::Kind;
-  constexpr Kind kKinds[] = {Kind::kProse, Kind::kProse, Kind::kProse, Kind::kDull, Kind::kDull, Kind::kBoth};
+  constexpr Kind kKinds[] = {Kind::kProse, Kind::kProse, Kind::kProse, Kind::kFiller, Kind::kFiller, Kind::kBoth};
   return rng.pick(kKinds);
 }
 
@@ -57,16 +58,16 @@ void end_line(std::string& text) {
 
 }  // namespace
 
-std::string filled(std::string_view form, std::initializer_list<Slot> parts) {
+std::string filled(std::string_view form, std::initializer_list<Placeholder> parts) {
   std::string text;
   for (size_t at = 0; at < form.size();) {
-    const Slot* slot = nullptr;
+    const Placeholder* placeholder = nullptr;
     if (form[at] == '{' && at + 2 < form.size() && form[at + 2] == '}') {
-      const auto found = std::ranges::find(parts, form[at + 1], &Slot::name);
-      if (found != parts.end()) slot = found;
+      const auto found = std::ranges::find(parts, form[at + 1], &Placeholder::name);
+      if (found != parts.end()) placeholder = found;
     }
-    if (slot != nullptr) {
-      text += slot->text;
+    if (placeholder != nullptr) {
+      text += placeholder->text;
       at += 3;
     } else {
       text += form[at++];
@@ -101,12 +102,12 @@ Joining draw_joining(eval::Rng& rng) {
   return rng.pick(kJoinings);
 }
 
-void append_answer(std::string_view before, std::string_view answer, std::string_view behind, MarkedText& marked) {
+void append_answer(std::string_view before, std::string_view answer, std::string_view after, MarkedText& marked) {
   marked.text += before;
-  const bool ends = !behind.empty() && behind[0] != ' ';
+  const bool ends = !after.empty() && after[0] != ' ';
   marked.answers.push_back({marked.text.size(), marked.text.size() + answer.size() + (ends ? 1 : 0)});
   marked.text += answer;
-  marked.text += behind;
+  marked.text += after;
 }
 
 void append(const MarkedText& more, MarkedText& marked) {
@@ -116,7 +117,7 @@ void append(const MarkedText& more, MarkedText& marked) {
 }
 
 Surroundings::Surroundings(eval::Rng& rng, const ProseSource& prose, Kind kind)
-    : prose_(prose), kind_(kind), round_(dull_round(rng, prose)) {}
+    : prose_(prose), kind_(kind), filler_(draw_filler(rng, prose)) {}
 Surroundings::Surroundings(eval::Rng& rng, const ProseSource& prose) : Surroundings(rng, prose, any_kind(rng)) {}
 
 std::string Surroundings::text(eval::Rng& rng, int64_t bytes) const {
@@ -125,25 +126,25 @@ std::string Surroundings::text(eval::Rng& rng, int64_t bytes) const {
   std::string text;
   if (kind_ == Kind::kBoth) text = prose_(rng, bytes * rng.between(2, 8) / 10);
   if (!text.empty()) text += '\n';
-  while (std::ssize(text) + std::ssize(round_) / 2 < bytes) text += round_;
+  while (std::ssize(text) + std::ssize(filler_) / 2 < bytes) text += filler_;
   return text;
 }
 
-MarkedText Surroundings::hide(const std::vector<std::string>& pieces, const MarkedText& end, eval::Rng& rng,
-                              int64_t bytes, bool own_lines) const {
+MarkedText Surroundings::insert(const std::vector<std::string>& pieces, const MarkedText& end, eval::Rng& rng,
+                                int64_t bytes, bool own_lines) const {
   int64_t taken = std::ssize(end.text);
   for (const std::string& piece : pieces) taken += std::ssize(piece) + 1;
   const std::string around = text(rng, bytes - taken);
   const std::vector<std::string_view> parts = eval::split_sentences(around);
-  std::vector<int64_t> places;
-  for (size_t i = 0; i < pieces.size(); ++i) places.push_back(rng.between(0, std::ssize(parts)));
-  std::ranges::sort(places);
-  // what lies farthest back would else be rare in the longest rows
-  if (!places.empty() && rng.below(4) == 0) places[0] = 0;
+  std::vector<int64_t> positions;
+  for (size_t i = 0; i < pieces.size(); ++i) positions.push_back(rng.between(0, std::ssize(parts)));
+  std::ranges::sort(positions);
+  // in a quarter of the texts the first piece is at the beginning; otherwise the largest distances would be rare
+  if (!positions.empty() && rng.below(4) == 0) positions[0] = 0;
   MarkedText marked;
   size_t next = 0;
   for (size_t part = 0; part <= parts.size(); ++part) {
-    for (; next < pieces.size() && places[next] == static_cast<int64_t>(part); ++next) {
+    for (; next < pieces.size() && positions[next] == static_cast<int64_t>(part); ++next) {
       const bool at_line = marked.text.empty() || marked.text.back() == '\n';
       if (own_lines && !at_line) marked.text += '\n';
       if (!own_lines && !at_line && marked.text.back() != ' ') marked.text += ' ';
@@ -156,8 +157,8 @@ MarkedText Surroundings::hide(const std::vector<std::string>& pieces, const Mark
   return marked;
 }
 
-void add_place_templates(std::vector<std::string_view>& templates) {
-  templates.insert(templates.end(), std::begin(kDull), std::end(kDull));
+void add_surroundings_templates(std::vector<std::string_view>& templates) {
+  templates.insert(templates.end(), std::begin(kFiller), std::end(kFiller));
 }
 
 }  // namespace fathom::train

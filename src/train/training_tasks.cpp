@@ -14,7 +14,7 @@ TaskSources training_tasks() {
 std::vector<std::string_view> training_templates() {
   std::vector<std::string_view> templates;
   add_fact_templates(templates);
-  add_place_templates(templates);
+  add_surroundings_templates(templates);
   add_chain_templates(templates);
   add_list_templates(templates);
   return templates;

@@ -10,14 +10,14 @@ namespace fathom::train {
 
 using TaskSources = std::vector<std::shared_ptr<const TaskSource>>;
 
-/// All tasks of training. "facts" hidden in prose or dull sentences and asked for; "multi_key" (nothing but facts),
-/// "multi_value" (all values of a key), "multi_query" (several keys in one question); "chains" of names for one
-/// number; "lists" and "copy" (said again); "ledger" (pairs, and each key again with its value); "continue"
-/// (passages that begin once more). Their words, numbers and wordings are not those of evaluation (src/eval/tasks),
-/// whose numbers have 5 to 7 digits: theirs have 1 to 4, 8 or 9.
+/// Returns all tasks of training: "facts" hidden in prose or filler sentences; "multi_key" (facts only),
+/// "multi_value" (questions for all values of a key), "multi_query" (questions for several keys); "chains" of names
+/// set to a number; "lists" and "copy" (repetitions); "ledger" (pairs, then keys with their values); "continue"
+/// (passages that are started again). They share no words, numbers or wordings with the evaluation tasks in
+/// src/eval/tasks: those have numbers of 5 to 7 digits, these of 1 to 4, 8 or 9 digits.
 TaskSources training_tasks();
 
-/// The pieces of all wordings, with {k}, {t}, {v} and others for what differs.
+/// Returns the templates of all wordings, with placeholders such as {k}, {t} and {v}.
 std::vector<std::string_view> training_templates();
 
 }  // namespace fathom::train

@@ -8,8 +8,8 @@
 namespace fathom::train {
 namespace {
 
-// In the forms: {a} article, {m} modifier, {t} thing, {p} preposition, {i} verb, {k} key, {v} value.
-// Those whose value comes last can begin an answer, and speak of several values.
+// Templates of statements: {a} article, {m} modifier, {t} noun, {p} preposition, {i} verb, {k} key, {v} value.
+// Those that end with the value can also begin an answer and state several values.
 constexpr std::string_view kPlainForm = "{a}{m}{t} {p} {k}{i} {v}";
 constexpr std::string_view kValueLast[] = {"{k}'s {m}{t}{i} {v}",
                                            "for {k} the {m}{t}{i} {v}",
@@ -66,7 +66,7 @@ constexpr std::string_view kManyArticles[] = {"the ", "the ", "the ", "all ", ""
 constexpr std::string_view kModifiers[] = {"",         "",          "",       "",        "new ",   "old ",
                                            "true ",    "present ",  "first ", "proper ", "usual ", "hidden ",
                                            "private ", "official ", "spare ", "only "};
-constexpr std::string_view kThings[] = {
+constexpr std::string_view kTypicalNouns[] = {
     "badge",      "berth",      "cipher",        "docket",      "emblem",      "ledger mark",  "locker",  "motto",
     "parcel tag", "quota",      "seal",          "serial mark", "shelf mark",  "stall",        "stamp",   "ticket",
     "token word", "watchword",  "deposit",       "wage",        "fare",        "rank",         "bid",     "toll",
@@ -103,7 +103,7 @@ constexpr Verb kVerbs[] = {{" is", " are"},
                            {" turned out to be", " turned out to be"},
                            {" is given as", " are given as"}};
 constexpr std::string_view kEnds[] = {".", ".", ".", ";", "!", ""};
-/// {b} is or are.
+// Templates of questions: {b} is or are.
 constexpr std::string_view kQuestions[] = {"which {b} the {m}{t} {p} {k}?",
                                            "the {m}{t} {p} {k}?",
                                            "name the {m}{t} {p} {k}.",
@@ -118,14 +118,14 @@ constexpr std::string_view kQuestions[] = {"which {b} the {m}{t} {p} {k}?",
                                            "I need the {t} {p} {k}.",
                                            "what about {k} and the {t}?",
                                            "for {k}, which {b} the {m}{t}?"};
-// Of facts without an owner: {k} the thing.
-constexpr std::string_view kThingForms[] = {"{a}{k}{i} {v}", "{a}{k}{i} {v}", "{a}{k}{i} {v}",   "{a}{k}{i} {v}",
-                                            "{k}: {v}",      "{k} = {v}",     "as {k} take {v}", "{k}{i} {v}"};
-/// Behind the fact, in half of the texts: it is said twice.
-constexpr std::string_view kThingAgain[] = {
+// Templates of facts whose key {k} is the noun itself.
+constexpr std::string_view kNounForms[] = {"{a}{k}{i} {v}", "{a}{k}{i} {v}", "{a}{k}{i} {v}",   "{a}{k}{i} {v}",
+                                           "{k}: {v}",      "{k} = {v}",     "as {k} take {v}", "{k}{i} {v}"};
+// Repetitions of such a fact after it, in half of the texts.
+constexpr std::string_view kNounRepetitions[] = {
     "once more, {v}",     "{v} it is, the {k}",  "{v} and no other is {a}{k}", "so {v} was {a}{k}",
     "{v}: mind this {k}", "the {k}, again: {v}", "{v} has become the {k}",     "do not mistake {v}, the {k}"};
-constexpr std::string_view kThingQuestions[] = {
+constexpr std::string_view kNounQuestions[] = {
     "which is {a}{k}?", "{a}{k}?",         "name {a}{k}.",    "tell me the {k}!", "look up {a}{k}.", "{k}?",
     "the {k} ?",        "recall the {k}.", "I need the {k}.", "and now the {k}?", "give the {k}!",   "{k} wanted."};
 constexpr Marks kMarks[] = {{"Q: ", "A: "},
@@ -149,7 +149,7 @@ constexpr Marks kMarks[] = {{"Q: ", "A: "},
 constexpr std::string_view kPrefaceBegins[] = {"Learn ",        "Do not forget ", "Keep in mind ",  "Mark well ",
                                                "Take note of ", "Hold on to ",    "Note down ",     "Store away ",
                                                "Watch for ",    "Look out for ",  "This is about ", "Mind "};
-constexpr std::string_view kPrefaceThings[] = {
+constexpr std::string_view kPrefaceSubjects[] = {
     "the {t}s", "each {t}", "every {t}", "all {t}s", "whatever {t} there is", "any {t}", "the {t} of everybody"};
 constexpr std::string_view kPrefacePlaces[] = {" below",
                                                " in these lines",
@@ -167,29 +167,29 @@ constexpr std::string_view kPrefaceEnds[] = {".",
                                              ":",
                                              "!"};
 
-std::string plural(std::string_view thing) { return concat(thing, "s"); }
+std::string plural(std::string_view noun) { return concat(noun, "s"); }
 
-/// The parts that statement, question and answer of a text share.
-struct Parts {
-  std::string_view article, many_article, modifier, thing, preposition;
+/// The words that statement, question and answer of a text share.
+struct SharedWords {
+  std::string_view article, many_article, modifier, noun, preposition;
   Verb verb;
 };
 
-Parts draw_parts(eval::Rng& rng) {
-  return {rng.pick(kArticles), rng.pick(kManyArticles), rng.pick(kModifiers),
-          rng.pick(kThings),   rng.pick(kPrepositions), rng.pick(kVerbs)};
+SharedWords draw_parts(eval::Rng& rng) {
+  return {rng.pick(kArticles),     rng.pick(kManyArticles), rng.pick(kModifiers),
+          rng.pick(kTypicalNouns), rng.pick(kPrepositions), rng.pick(kVerbs)};
 }
 
-std::string worded(std::string_view form, const Parts& parts, bool several) {
-  const std::string thing = several ? plural(parts.thing) : std::string(parts.thing);
-  const bool vowel = std::string_view("aeiou").find((parts.modifier.empty() ? thing : parts.modifier)[0]) !=
-                     std::string_view::npos;
+std::string worded(std::string_view form, const SharedWords& parts, bool several) {
+  const std::string noun = several ? plural(parts.noun) : std::string(parts.noun);
+  const bool vowel =
+      std::string_view("aeiou").find((parts.modifier.empty() ? noun : parts.modifier)[0]) != std::string_view::npos;
   const std::string_view article = several                          ? parts.many_article
                                    : parts.article == "a " && vowel ? "an "
                                                                     : parts.article;
   return filled(form, {{'a', article},
                        {'m', parts.modifier},
-                       {'t', thing},
+                       {'t', noun},
                        {'p', parts.preposition},
                        {'b', several ? "are" : "is"},
                        {'i', several ? parts.verb.many : parts.verb.one}});
@@ -202,12 +202,14 @@ std::string_view draw_statement(eval::Rng& rng) {
 }
 bool has_value_last(std::string_view form) { return form.ends_with("{v}"); }
 
-/// Own words of the statement mostly; a value that comes first cannot begin an answer with what follows it.
-void draw_answer(eval::Rng& rng, std::string_view form, const Parts& parts, bool several, FactWording& wording) {
-  constexpr int64_t kOthers = 2;  // of ten answers
+/// Draws the text before and after the value in an answer. Most answers have the words of the statement. A
+/// statement that begins with its value cannot be used.
+void draw_answer(eval::Rng& rng, std::string_view form, const SharedWords& parts, bool several,
+                 FactWording& wording) {
+  constexpr int64_t kOthers = 2;  // of ten answers have other words
   if (rng.below(10) < kOthers || form.starts_with("{v}") || form.starts_with("({v}") ||
       form.starts_with("with {v}") || (several && !has_value_last(form))) {
-    Parts other = parts;
+    SharedWords other = parts;
     other.verb = rng.pick(kVerbs);
     form = draw_value_last(rng);
     if (rng.below(2) == 0) other.preposition = rng.pick(kPrepositions);
@@ -220,11 +222,11 @@ void draw_answer(eval::Rng& rng, std::string_view form, const Parts& parts, bool
   wording.lead.resize(value);
 }
 
-std::string draw_preface(eval::Rng& rng, std::string_view thing) {
+std::string draw_preface(eval::Rng& rng, std::string_view noun) {
   if (rng.below(2) == 0) return "";
-  const std::string form = concat(rng.pick(kPrefaceBegins), rng.pick(kPrefaceThings), rng.pick(kPrefacePlaces),
+  const std::string form = concat(rng.pick(kPrefaceBegins), rng.pick(kPrefaceSubjects), rng.pick(kPrefacePlaces),
                                   rng.pick(kPrefaceEnds), rng.below(2) == 0 ? "\n" : "\n\n");
-  return filled(form, {{'t', thing}});
+  return filled(form, {{'t', noun}});
 }
 
 }  // namespace
@@ -232,7 +234,7 @@ std::string draw_preface(eval::Rng& rng, std::string_view thing) {
 const Marks& draw_marks(eval::Rng& rng) { return rng.pick(kMarks); }
 
 FactWording draw_fact_wording(eval::Rng& rng, bool several) {
-  const Parts parts = draw_parts(rng);
+  const SharedWords parts = draw_parts(rng);
   const Marks& marks = draw_marks(rng);
   const std::string_view form = draw_statement(rng);
   FactWording wording;
@@ -243,43 +245,43 @@ FactWording draw_fact_wording(eval::Rng& rng, bool several) {
   const auto cased = [&](std::string text) { return small ? text : capital(std::move(text)); };
   wording.statement = cased(worded(form, parts, false)) + std::string(end);
   wording.lead = cased(wording.lead);
-  wording.asks_in_lines = rng.below(4) != 0;
+  wording.questions_on_lines = rng.below(4) != 0;
   wording.tail += end;
-  if (!wording.asks_in_lines && wording.tail.empty()) wording.tail = ".";
+  if (!wording.questions_on_lines && wording.tail.empty()) wording.tail = ".";
   if (rng.below(4) != 0) {
-    const std::string_view between = wording.asks_in_lines ? "\n" : " ";
+    const std::string_view between = wording.questions_on_lines ? "\n" : " ";
     wording.question = concat(marks.question, cased(worded(rng.pick(kQuestions), parts, several)), between);
     wording.lead = concat(marks.answer, rng.below(12) == 0 ? "" : wording.lead);
   }
-  wording.preface = draw_preface(rng, parts.thing);
+  wording.preface = draw_preface(rng, parts.noun);
   return wording;
 }
 
-FactWording draw_thing_wording(eval::Rng& rng) {
-  Parts parts = draw_parts(rng);
+FactWording draw_noun_wording(eval::Rng& rng) {
+  SharedWords parts = draw_parts(rng);
   if (rng.below(2) == 0) parts.article = "the ";
   const Marks& marks = draw_marks(rng);
   FactWording wording;
   wording.own_lines = rng.below(2) == 0;
   const std::string_view end = wording.own_lines ? rng.pick(kEnds) : ".";
-  const std::string form = capital(worded(rng.pick(kThingForms), parts, false));
+  const std::string form = capital(worded(rng.pick(kNounForms), parts, false));
   wording.statement = form + std::string(end);
   if (rng.below(2) == 0)
-    wording.statement = concat(form, ". ", capital(worded(rng.pick(kThingAgain), parts, false)), end);
+    wording.statement = concat(form, ". ", capital(worded(rng.pick(kNounRepetitions), parts, false)), end);
   wording.lead = form.substr(0, form.find("{v}"));
-  wording.asks_in_lines = rng.below(4) != 0;
-  wording.tail = wording.asks_in_lines ? end : ".";
+  wording.questions_on_lines = rng.below(4) != 0;
+  wording.tail = wording.questions_on_lines ? end : ".";
   if (rng.below(4) != 0) {
-    const std::string_view between = wording.asks_in_lines ? "\n" : " ";
+    const std::string_view between = wording.questions_on_lines ? "\n" : " ";
     parts.article = "the ";
-    wording.question = concat(marks.question, capital(worded(rng.pick(kThingQuestions), parts, false)), between);
+    wording.question = concat(marks.question, capital(worded(rng.pick(kNounQuestions), parts, false)), between);
     wording.lead = concat(marks.answer, rng.below(12) == 0 ? "" : wording.lead);
   }
   return wording;
 }
 
 std::string_view draw_modifier(eval::Rng& rng) { return rng.pick(kModifiers); }
-std::string_view draw_thing(eval::Rng& rng) { return rng.pick(kThings); }
+std::string_view draw_noun(eval::Rng& rng) { return rng.pick(kTypicalNouns); }
 
 void add_fact_templates(std::vector<std::string_view>& templates) {
   const auto add = [&](const auto& forms) {
@@ -287,8 +289,8 @@ void add_fact_templates(std::vector<std::string_view>& templates) {
   };
   templates.push_back(kPlainForm);
   add(kValueLast), add(kValueInside), add(kValueFirst), add(kArticles), add(kManyArticles), add(kModifiers);
-  add(kThingForms), add(kThingAgain), add(kThingQuestions);
-  add(kThings), add(kPrepositions), add(kQuestions), add(kPrefaceBegins), add(kPrefaceThings);
+  add(kNounForms), add(kNounRepetitions), add(kNounQuestions);
+  add(kTypicalNouns), add(kPrepositions), add(kQuestions), add(kPrefaceBegins), add(kPrefaceSubjects);
   add(kPrefacePlaces), add(kPrefaceEnds);
   for (const Verb& verb : kVerbs) templates.insert(templates.end(), {verb.one, verb.many});
   for (const Marks& marks : kMarks) templates.insert(templates.end(), {marks.question, marks.answer});

@@ -6,7 +6,7 @@
 namespace fathom::train {
 namespace {
 
-// In alphabetical order; none is in src/eval/words.
+// Words in alphabetical order. None is in src/eval/words.
 constexpr std::string_view kNouns =
     "abacus acolyte adobe aileron alcove alembic almanac alpaca amaranth amulet anemone antler anvil "
     "apiary aqueduct armadillo artichoke astrolabe atoll aubergine awning axle badminton balalaika "
@@ -62,7 +62,7 @@ constexpr std::string_view kNames =
     "Umar Valentina Vasco Vikram Viveka Wanjiru Wendelin Xanthe Ximena Yannick Yara Yevgeny Yolanda "
     "Youssef Yusuf Zainab Zdenka Zoran Zuzana";
 
-/// Every second word, from the first on: the others are left for evaluation.
+/// Returns every second word, beginning with the first. The others are reserved for evaluation.
 eval::WordList even_words(std::string_view words) {
   eval::WordList list;
   for (size_t begin = 0, number = 0; begin < words.size(); ++number) {

@@ -21,11 +21,11 @@ AdamWOptions adamw_options(const TrainConfig& c) {
 
 MuonOptions muon_options(const TrainConfig& c) { return {c.optimizer.momentum, c.optimizer.weight_decay}; }
 
-/// Whether it is a matrix of a layer, which Muon can move.
+/// Returns whether the parameter is a matrix of a layer. Muon updates only these.
 bool in_layer(const NetParameter& p) { return p.rows > 0 && p.name.starts_with("blk."); }
 
-/// The values that AdamW leaves to Muon: the matrices of layers lie side by side.
-ValueRange left_to_muon(const TrainConfig& config, const Net& net) {
+/// Returns the values that Muon updates instead of AdamW. The matrices of layers are contiguous.
+ValueRange values_of_muon(const TrainConfig& config, const Net& net) {
   if (config.optimizer.kind != "muon") return {};
   return {std::ranges::find_if(net.parameters(), in_layer)->offset, net.matrix_values()};
 }
@@ -39,7 +39,7 @@ class LoopUpdater final : public Updater {
   LoopUpdater(const TrainConfig& config, Net& net)
       : net_(net),
         muon_options_(muon_options(config)),
-        adamw_(net.values().numel(), net.matrix_values(), adamw_options(config), left_to_muon(config, net)) {
+        adamw_(net.values().numel(), net.matrix_values(), adamw_options(config), values_of_muon(config, net)) {
     if (config.optimizer.kind != "muon") return;
     for (const NetParameter& p : net.parameters()) {
       if (!in_layer(p)) continue;
@@ -66,7 +66,7 @@ class LoopUpdater final : public Updater {
   std::vector<MuonMatrix> muon_;
 };
 
-/// As orthogonalise() of muon.h.
+/// The same as orthogonalise() of muon.h, with libtorch's operations.
 at::Tensor orthogonalised(const at::Tensor& x) {
   const bool tall = x.size(0) > x.size(1);
   at::Tensor y = tall ? x.t() : x;
@@ -84,7 +84,7 @@ class TensorUpdater final : public Updater {
       : net_(net),
         adamw_(adamw_options(config)),
         muon_(muon_options(config)),
-        others_(left_to_muon(config, net)),
+        others_(values_of_muon(config, net)),
         first_(at::zeros_like(net.values())),
         second_(at::zeros_like(net.values())) {}
 

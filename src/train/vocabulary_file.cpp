@@ -42,7 +42,8 @@ void write_ids(GgufWriter& writer, const Vocabulary& v) {
 
 void write_vocabulary(GgufWriter& writer, const Vocabulary& vocabulary) {
   vocabulary.check();
-  if (!vocabulary.charsmap.empty()) fail(vocabulary.source, ": normalisation rules cannot be written");
+  if (!vocabulary.charsmap.empty())
+    fail(vocabulary.source, ": the vocabulary has normalisation rules, which cannot be written to GGUF");
   writer.set_string(key("model"), kind_name(vocabulary.kind));
   if (vocabulary.kind == VocabularyKind::kByteLevelBpe) writer.set_string(key("pre"), vocabulary.pre);
   writer.set_strings(key("tokens"), vocabulary.pieces);

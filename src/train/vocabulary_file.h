@@ -5,8 +5,8 @@
 
 namespace fathom::train {
 
-/// Puts the vocabulary's metadata ("tokenizer.ggml.…") into the file: Vocabulary::read gives it back. Throws Error
-/// for a vocabulary that contradicts itself, or has what a file cannot say (normalisation rules).
+/// Adds the vocabulary's metadata ("tokenizer.ggml.…") to the file; Vocabulary::read inverts it. Throws Error for a
+/// contradictory vocabulary and for one with normalisation rules, which are not supported.
 void write_vocabulary(GgufWriter& writer, const Vocabulary& vocabulary);
 
 }  // namespace fathom::train

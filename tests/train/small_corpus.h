@@ -9,15 +9,15 @@
 #include <utility>
 #include <vector>
 
-#include "eval/rng.h"
 #include "eval/haystack.h"
+#include "eval/rng.h"
 #include "train/corpus.h"
 
 namespace fathom::test {
 
 using NamedTexts = std::vector<std::pair<std::string, std::string>>;
 
-/// A new folder for one test, gone with the object.
+/// A temporary folder, removed by the destructor.
 class TestFolder {
  public:
   TestFolder() {
@@ -42,7 +42,7 @@ inline std::string read_bytes(const std::string& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
-/// Writes a tar archive, packed as the ending of `path` says (.tar, .tar.gz, .tar.zst).
+/// Writes a tar archive, compressed according to the extension of `path` (.tar, .tar.gz, .tar.zst).
 inline void write_archive(const std::string& path, const NamedTexts& entries) {
   archive* writer = archive_write_new();
   if (path.ends_with(".gz")) archive_write_add_filter_gzip(writer);
@@ -62,13 +62,13 @@ inline void write_archive(const std::string& path, const NamedTexts& entries) {
   archive_write_free(writer);
 }
 
-inline NamedTexts documents_of(const Corpus& corpus) {
+inline NamedTexts documents_of(const train::Corpus& corpus) {
   NamedTexts documents;
-  corpus.for_each([&](const Document& document) { documents.emplace_back(document.name, document.text); });
+  corpus.for_each([&](const train::Document& document) { documents.emplace_back(document.name, document.text); });
   return documents;
 }
 
-/// Paragraphs of made-up prose.
+/// Returns paragraphs of generated prose.
 inline std::string prose(uint64_t seed, int64_t paragraphs, int64_t words = 120) {
   eval::Rng rng(seed, "prose", 0, 0);
   const auto haystack = eval::prose_haystack();

@@ -15,13 +15,13 @@
 #include <vector>
 
 #include "base/error.h"
-#include "train/train_config.h"
 #include "seed.h"
+#include "train/train_config.h"
 
 namespace fathom::train {
 namespace {
 
-/// Arrays and the state that points to them.
+/// The arrays of a TrainState.
 struct Arrays {
   explicit Arrays(size_t count, unsigned seed = 0) : values(count), first(count), second(count) {
     std::mt19937 random(test::seed(seed));
@@ -54,7 +54,7 @@ class Checkpoint : public testing::Test {
   }
   void overwrite(const std::string& bytes) const { std::ofstream(path_, std::ios::binary) << bytes; }
 
-  /// The error of reading the file into `into`; empty when it is read.
+  /// Reads the file into `into`. Returns the error; empty: success.
   std::string read_error(Arrays& into, const Json& config) const {
     TrainState state = into.state();
     try {
@@ -69,7 +69,7 @@ class Checkpoint : public testing::Test {
   const Json config_ = to_json(TrainConfig{});
 };
 
-TEST_F(Checkpoint, GivesBackEveryBit) {
+TEST_F(Checkpoint, RestoresEveryBit) {
   for (const size_t count : {1, 2, 1001}) {
     Arrays saved(count, 1), read(count, 2);
     write_checkpoint(path_, config_, saved.state(123456789012));
@@ -80,7 +80,7 @@ TEST_F(Checkpoint, GivesBackEveryBit) {
   }
 }
 
-TEST_F(Checkpoint, AnyTruncationAndAnyFlippedBitIsRefusedAndChangesNothing) {
+TEST_F(Checkpoint, TruncatedAndDamagedFilesAreRejectedAndChangeNothing) {
   Arrays saved(40, 1), into(40, 2);
   const Arrays before = into;
   write_checkpoint(path_, config_, saved.state(5));
@@ -103,7 +103,7 @@ TEST_F(Checkpoint, AnyTruncationAndAnyFlippedBitIsRefusedAndChangesNothing) {
   EXPECT_EQ(read_error(into, config_), "");
 }
 
-TEST_F(Checkpoint, AnotherConfigIsRefusedNamingWhatDiffers) {
+TEST_F(Checkpoint, AnotherConfigIsRejectedWithTheDifferingFields) {
   Arrays saved(10, 1), into(10, 2);
   const Arrays before = into;
   write_checkpoint(path_, config_, saved.state(5));
@@ -118,7 +118,7 @@ TEST_F(Checkpoint, AnotherConfigIsRefusedNamingWhatDiffers) {
   EXPECT_NE(read_error(larger, config_).find("10 values, the model has 11"), std::string::npos);
 }
 
-TEST_F(Checkpoint, AFullDiskKeepsTheOldOne) {
+TEST_F(Checkpoint, AFullDiskPreservesTheOldCheckpoint) {
   Arrays old(1000, 1), fresh(1000, 2), read(1000, 3);
   write_checkpoint(path_, config_, old.state(1));
   rlimit unlimited{};
@@ -140,13 +140,13 @@ TEST_F(Checkpoint, AFullDiskKeepsTheOldOne) {
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_), {}), 1);
 }
 
-TEST_F(Checkpoint, WhatIsNoCheckpointIsRefused) {
+TEST_F(Checkpoint, OtherFilesAreRejected) {
   Arrays into(4);
   EXPECT_NE(read_error(into, config_), "");
   overwrite("");
   EXPECT_NE(read_error(into, config_), "");
   overwrite("GGUF and then some more bytes than the prelude has");
-  EXPECT_NE(read_error(into, config_).find("no checkpoint"), std::string::npos);
+  EXPECT_NE(read_error(into, config_).find("not a checkpoint"), std::string::npos);
 }
 
 }  // namespace

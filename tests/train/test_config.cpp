@@ -12,7 +12,7 @@
 namespace fathom::train {
 namespace {
 
-/// The error that a config text gives; empty when it is good.
+/// Returns the error of a config text; empty if it is valid.
 std::string error_of(const std::string& text) {
   try {
     parse_train_config(Json::parse(text), "run.json");
@@ -23,18 +23,18 @@ std::string error_of(const std::string& text) {
   return "";
 }
 
-void expect_says(const std::string& text, const std::vector<std::string>& parts) {
+void expect_error_contains(const std::string& text, const std::vector<std::string>& parts) {
   const std::string error = error_of(text);
   for (const std::string& part : parts) EXPECT_NE(error.find(part), std::string::npos) << text << "\n" << error;
 }
 
-TEST(TrainConfig, AnEmptyObjectGivesTheDefaults) {
+TEST(TrainConfig, EmptyObjectGivesTheDefaults) {
   const TrainConfig config = parse_train_config(Json::object(), "run.json");
   EXPECT_EQ(to_json(config), to_json(TrainConfig{}));
   EXPECT_EQ(config.optimizer.beta2, 0.95);
 }
 
-TEST(TrainConfig, WhatIsWrittenIsReadBackTheSame) {
+TEST(TrainConfig, WrittenConfigIsReadBackUnchanged) {
   TrainConfig config;
   config.data.sources = {{"books", 0.1}, {"more", 3}};
   config.optimizer.eps = 1.0 / 3;
@@ -49,13 +49,13 @@ TEST(TrainConfig, WhatIsWrittenIsReadBackTheSame) {
   EXPECT_EQ(again.seed, 9007199254740991);
 }
 
-TEST(TrainConfig, EveryFieldHasItsOwnPlaceAndADefaultInItsRange) {
+TEST(TrainConfig, EveryFieldHasItsOwnMemberAndADefaultWithinItsRange) {
   TrainConfig config;
   for (const TrainList& list : train_lists()) list.resize(config, 1);
-  std::set<const void*> places;
+  std::set<const void*> members;
   for (const TrainField& field : train_fields()) {
     const FieldTarget target = field.at(config, 0);
-    std::visit([&](const auto* place) { EXPECT_TRUE(places.insert(place).second) << field.path; }, target);
+    std::visit([&](const auto* member) { EXPECT_TRUE(members.insert(member).second) << field.path; }, target);
     EXPECT_GT(std::string_view(field.summary).size(), 3u) << field.path;
     if (const auto* number = std::get_if<double*>(&target)) {
       EXPECT_TRUE(**number >= field.min && **number <= field.max) << field.path;
@@ -66,46 +66,49 @@ TEST(TrainConfig, EveryFieldHasItsOwnPlaceAndADefaultInItsRange) {
   }
 }
 
-TEST(TrainConfig, AMisspeltFieldGetsTheNearestNames) {
-  expect_says(R"({"stepz": 3})", {"run.json", "'stepz'", "nearest", "steps"});
-  expect_says(R"({"optimizer": {"beta_1": 0.5}})", {"optimizer: there is no field 'beta_1'", "beta1"});
-  expect_says(R"({"data": {"sources": [{"path": "a"}, {"pat": "b"}]}})", {"data.sources[1]: ", "'pat'", "path"});
-  expect_says(R"({"model": {"qqqqqqqqqqqqqqqq": 1}})", {"known: layers, width"});
+TEST(TrainConfig, MisspeltFieldsGetTheNearestNames) {
+  expect_error_contains(R"({"stepz": 3})", {"run.json", "'stepz'", "did you mean", "steps"});
+  expect_error_contains(R"({"optimizer": {"beta_1": 0.5}})", {"optimizer: unknown field 'beta_1'", "beta1"});
+  expect_error_contains(R"({"data": {"sources": [{"path": "a"}, {"pat": "b"}]}})",
+                        {"data.sources[1]: ", "'pat'", "path"});
+  expect_error_contains(R"({"model": {"qqqqqqqqqqqqqqqq": 1}})", {"expected one of layers, width"});
 }
 
-TEST(TrainConfig, AWrongTypeOrRangeNamesTheFieldByItsPath) {
-  expect_says(R"({"steps": "many"})", {"run.json: steps is", "many", "an integer from 1 to"});
-  expect_says(R"({"steps": 1.5})", {"steps is", "1.5", "an integer"});
-  expect_says(R"({"steps": 0})", {"steps is", "0", "an integer from 1 to"});
-  expect_says(R"({"steps": 18446744073709551615})", {"steps is", "18446744073709551615"});
-  expect_says(R"({"optimizer": {"beta1": 2}})", {"optimizer.beta1 is", "2", "a number from 0 to 0.9999"});
-  expect_says(R"({"model": {"tied_output": 1}})", {"model.tied_output is", "true or false"});
-  expect_says(R"({"schedule": {"kind": "linear"}})", {"schedule.kind is", "linear", "cosine, stable"});
-  expect_says(R"({"data": {"sources": [{"path": 3}]}})", {"data.sources[0].path is", "a string"});
-  expect_says(R"({"data": {"sources": {}}})", {"data.sources is", "a list"});
-  expect_says(R"({"data": []})", {"data is", "an object"});
-  expect_says(R"([])", {"the config is", "an object"});
-  expect_says(R"({"steps": null})", {"steps is", "null"});
+TEST(TrainConfig, WrongTypesAndRangesNameThePathOfTheField) {
+  expect_error_contains(R"({"steps": "many"})", {"run.json: steps is", "many", "an integer from 1 to"});
+  expect_error_contains(R"({"steps": 1.5})", {"steps is", "1.5", "an integer"});
+  expect_error_contains(R"({"steps": 0})", {"steps is", "0", "an integer from 1 to"});
+  expect_error_contains(R"({"steps": 18446744073709551615})", {"steps is", "18446744073709551615"});
+  expect_error_contains(R"({"optimizer": {"beta1": 2}})", {"optimizer.beta1 is", "2", "a number from 0 to 0.9999"});
+  expect_error_contains(R"({"model": {"tied_output": 1}})", {"model.tied_output is", "true or false"});
+  expect_error_contains(R"({"schedule": {"kind": "linear"}})", {"schedule.kind is", "linear", "cosine, stable"});
+  expect_error_contains(R"({"data": {"sources": [{"path": 3}]}})", {"data.sources[0].path is", "a string"});
+  expect_error_contains(R"({"data": {"sources": {}}})", {"data.sources is", "a list"});
+  expect_error_contains(R"({"data": []})", {"data is", "an object"});
+  expect_error_contains(R"([])", {"the config is", "an object"});
+  expect_error_contains(R"({"steps": null})", {"steps is", "null"});
 }
 
-TEST(TrainConfig, FieldsThatContradictEachOtherAreBothNamed) {
-  expect_says(R"({"model": {"heads": 8, "kv_heads": 3}})", {"model.heads is 8", "model.kv_heads, 3"});
-  expect_says(R"({"model": {"head_dim": 7}})", {"model.head_dim is 7"});
-  expect_says(R"({"data": {"lengths": {"shortest": 512, "longest": 256}}})",
-              {"data.lengths.shortest is 512", "data.lengths.longest, 256"});
-  expect_says(R"({"data": {"lengths": {"longest": 1000}}})", {"data.lengths.longest is 1000", "power of two"});
-  expect_says(R"({"batch_tokens": 5000})", {"batch_tokens is 5000", "data.lengths.longest, 4096"});
-  expect_says(R"({"steps": 10, "schedule": {"warmup_steps": 11}})", {"schedule.warmup_steps", "steps, 10"});
+TEST(TrainConfig, ContradictoryFieldsAreBothNamed) {
+  expect_error_contains(R"({"model": {"heads": 8, "kv_heads": 3}})", {"model.heads is 8", "model.kv_heads, 3"});
+  expect_error_contains(R"({"model": {"head_dim": 7}})", {"model.head_dim is 7"});
+  expect_error_contains(R"({"data": {"lengths": {"shortest": 512, "longest": 256}}})",
+                        {"data.lengths.shortest is 512", "data.lengths.longest, 256"});
+  expect_error_contains(R"({"data": {"lengths": {"longest": 1000}}})",
+                        {"data.lengths.longest is 1000", "power of two"});
+  expect_error_contains(R"({"batch_tokens": 5000})", {"batch_tokens is 5000", "data.lengths.longest, 4096"});
+  expect_error_contains(R"({"steps": 10, "schedule": {"warmup_steps": 11}})",
+                        {"schedule.warmup_steps", "steps, 10"});
 }
 
-TEST(TrainConfig, AFileThatIsNoJsonIsRefusedWithItsPlace) {
+TEST(TrainConfig, InvalidJsonIsRejectedWithPathAndLine) {
   std::string folder = testing::TempDir() + "fathom_config_XXXXXX";
   ASSERT_NE(::mkdtemp(folder.data()), nullptr);
   const std::string path = folder + "/run.json";
   std::ofstream(path) << "{\n  \"steps\": 5,\n  oops\n}";
   try {
     read_train_config(path);
-    ADD_FAILURE() << "was accepted";
+    ADD_FAILURE() << "invalid JSON was accepted";
   } catch (const Error& error) {
     EXPECT_NE(std::string(error.what()).find("line 3"), std::string::npos) << error.what();
     EXPECT_NE(std::string(error.what()).find(path), std::string::npos) << error.what();
@@ -116,7 +119,7 @@ TEST(TrainConfig, AFileThatIsNoJsonIsRefusedWithItsPlace) {
   EXPECT_THROW(read_train_config(path), Error);
 }
 
-TEST(TrainConfig, TheSchemaSaysWhatTheReaderChecks) {
+TEST(TrainConfig, SchemaMatchesTheChecksOfTheReader) {
   const Json schema = train_config_schema();
   EXPECT_EQ(schema["additionalProperties"], false);
   const Json& beta = schema["properties"]["optimizer"]["properties"]["beta1"];
@@ -130,7 +133,7 @@ TEST(TrainConfig, TheSchemaSaysWhatTheReaderChecks) {
   EXPECT_EQ(schema["properties"]["precision"]["enum"], (Json{"auto", "bf16", "f32"}));
 }
 
-TEST(TrainConfig, DifferencesThatMatterAreNamedWithBothValues) {
+TEST(TrainConfig, DifferencesThatAffectResultsAreNamedWithBothValues) {
   TrainConfig config;
   config.data.sources = {{"books", 1}};
   const Json saved = to_json(config);
@@ -140,13 +143,12 @@ TEST(TrainConfig, DifferencesThatMatterAreNamedWithBothValues) {
   EXPECT_TRUE(differing_fields(saved, to_json(config)).empty());
   config.optimizer.beta1 = 0.8;
   config.data.sources.push_back({"more", 2});
-  EXPECT_EQ(
-      differing_fields(saved, to_json(config)),
-      (std::vector<std::string>{"data.sources[1].path: not there, now \"more\"",
-                                "data.sources[1].share: not there, now 2.0", "optimizer.beta1: 0.9, now 0.8"}));
+  EXPECT_EQ(differing_fields(saved, to_json(config)),
+            (std::vector<std::string>{"data.sources[1].path: missing, now \"more\"",
+                                      "data.sources[1].share: missing, now 2.0", "optimizer.beta1: 0.9, now 0.8"}));
 }
 
-TEST(TrainConfig, AFieldThatARunDidNotKnowHadItsDefault) {
+TEST(TrainConfig, FieldsMissingInASavedConfigHadTheirDefaults) {
   Json saved = to_json(TrainConfig());
   saved["model"].erase("attention");
   TrainConfig config;

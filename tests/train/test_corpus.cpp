@@ -6,8 +6,10 @@
 #include "train/corpus.h"
 #include "train/small_corpus.h"
 
-namespace fathom::test {
+namespace fathom::train {
 namespace {
+
+using namespace test;
 
 std::string error_of(const std::function<void()>& act) {
   try {
@@ -37,7 +39,7 @@ TEST(Corpus, FolderGivesItsTextFilesInOrderOfNames) {
             (NamedTexts{{"a/z.md", "one"}, {"b.txt", "two"}, {"c.txt", "three"}}));
 }
 
-TEST(Corpus, ArchiveGivesItsTextEntriesHoweverItIsPacked) {
+TEST(Corpus, ArchiveGivesItsTextEntriesForEveryCompression) {
   const TestFolder folder;
   const std::string large = prose(1, 20000 / 120, 600);
   for (const char* name : {"books.tar", "books.tar.gz", "books.tar.zst"}) {
@@ -51,13 +53,13 @@ TEST(Corpus, ArchiveGivesItsTextEntriesHoweverItIsPacked) {
   }
 }
 
-TEST(Corpus, LinesEndInOneWay) {
+TEST(Corpus, LineEndingsAreNormalised) {
   const TestFolder folder;
   write_text(folder.path("dos.txt"), "\xef\xbb\xbfone\r\ntwo\r\n\r\nthree\rfour");
   EXPECT_EQ(documents_of(Corpus(folder.path()))[0].second, "one\ntwo\n\nthree\nfour");
 }
 
-TEST(Corpus, FingerprintChangesWithTextAndNameButNotWithPacking) {
+TEST(Corpus, FingerprintDependsOnTextsAndNamesOnly) {
   const TestFolder folder;
   write_text(folder.path("one/a.txt"), "alpha");
   write_text(folder.path("one/b.txt"), "beta");
@@ -80,11 +82,11 @@ TEST(Corpus, BadInputIsNamed) {
   write_archive(folder.path("empty.tar.zst"), {{"picture.png", "x"}});
   expect_names(reading_error(folder.path("empty.tar.zst")), {"empty.tar.zst", "no .txt"});
   write_archive(folder.path("bytes.tar.zst"), {{"good.txt", "good"}, {"bad.txt", "0123\xff"}});
-  expect_names(reading_error(folder.path("bytes.tar.zst")), {"bytes.tar.zst", "bad.txt", "byte 4", "UTF-8"});
+  expect_names(reading_error(folder.path("bytes.tar.zst")), {"bytes.tar.zst", "bad.txt", "offset 4", "UTF-8"});
   write_archive(folder.path("nul.tar"), {{"nul.txt", std::string("ab\0c", 4)}});
-  expect_names(reading_error(folder.path("nul.tar")), {"nul.tar", "nul.txt", "byte 2"});
+  expect_names(reading_error(folder.path("nul.tar")), {"nul.tar", "nul.txt", "offset 2"});
   write_text(folder.path("latin/old.txt"), "caf\xe9");
-  expect_names(reading_error(folder.path("latin")), {"latin", "old.txt", "byte 3"});
+  expect_names(reading_error(folder.path("latin")), {"latin", "old.txt", "offset 3"});
   write_text(folder.path("letter.tar.zst"), "Dear archive, this is a letter.");
   expect_names(reading_error(folder.path("letter.tar.zst")), {"letter.tar.zst", "tar archive"});
 }
@@ -100,7 +102,7 @@ TEST(Corpus, HugeEntryIsNamed) {
   EXPECT_EQ(documents_of(Corpus(folder.path("huge.tar.gz"), {.max_document_bytes = 1001})), entries);
 }
 
-TEST(Corpus, ArchiveCutOffAnywhereIsAnErrorAndNeverHalfADocument) {
+TEST(Corpus, TruncatedArchivesAreErrorsAndGiveNoPartialDocuments) {
   const TestFolder folder;
   const NamedTexts entries{{"a.txt", prose(1, 3)}, {"b.txt", prose(2, 3)}};
   for (const std::string ending : {".tar.gz", ".tar.zst"}) {
@@ -109,16 +111,16 @@ TEST(Corpus, ArchiveCutOffAnywhereIsAnErrorAndNeverHalfADocument) {
     for (size_t bytes = 1; bytes < whole.size() - 8; bytes += whole.size() / 23) {
       SCOPED_TRACE(ending + " cut at " + std::to_string(bytes));
       write_text(folder.path("cut" + ending), whole.substr(0, bytes));
-      NamedTexts seen;
+      NamedTexts visited;
       const Corpus corpus(folder.path("cut" + ending));
       const std::string error = error_of([&] {
-        corpus.for_each([&](const Document& document) { seen.emplace_back(document.name, document.text); });
+        corpus.for_each([&](const Document& document) { visited.emplace_back(document.name, document.text); });
       });
       expect_names(error, {"cut" + ending});
-      for (size_t i = 0; i < seen.size(); ++i) EXPECT_EQ(seen[i], entries[i]);
+      for (size_t i = 0; i < visited.size(); ++i) EXPECT_EQ(visited[i], entries[i]);
     }
   }
 }
 
 }  // namespace
-}  // namespace fathom::test
+}  // namespace fathom::train

@@ -10,7 +10,7 @@
 #include "eval/rng.h"
 #include "train/decomposition.h"
 
-namespace fathom::test {
+namespace fathom::train {
 namespace {
 
 std::vector<int64_t> random_lengths(int64_t documents, int64_t most) {
@@ -21,19 +21,19 @@ std::vector<int64_t> random_lengths(int64_t documents, int64_t most) {
 }
 
 DecompositionOptions options(int32_t least, int32_t most, int64_t batch_tokens, uint64_t seed = 1) {
-  return {.least_level = least, .most_level = most, .batch_tokens = batch_tokens, .seed = seed};
+  return {.min_level = least, .max_level = most, .batch_tokens = batch_tokens, .seed = seed};
 }
 
 std::vector<TokenPiece> all_pieces(const Decomposition& decomposition) {
   std::vector<TokenPiece> pieces;
   const DecompositionOptions& o = decomposition.options();
-  for (int32_t level = o.least_level; level <= o.most_level; ++level)
+  for (int32_t level = o.min_level; level <= o.max_level; ++level)
     pieces.insert(pieces.end(), decomposition.pieces(level).begin(), decomposition.pieces(level).end());
   std::ranges::sort(pieces, {}, [](const TokenPiece& p) { return std::tuple(p.document, p.begin); });
   return pieces;
 }
 
-/// The tokens of each document that its pieces cover, which must follow on each other from 0 on.
+/// Returns the number of tokens of each document in its pieces. Expects that the pieces are contiguous from 0.
 std::vector<int64_t> covered(const Decomposition& decomposition, size_t documents) {
   std::vector<int64_t> ends(documents, 0);
   for (const TokenPiece& piece : all_pieces(decomposition)) {
@@ -43,7 +43,7 @@ std::vector<int64_t> covered(const Decomposition& decomposition, size_t document
   return ends;
 }
 
-TEST(Decomposition, PiecesJoinedAreTheDocuments) {
+TEST(Decomposition, PiecesCoverTheDocuments) {
   const std::vector<int64_t> lengths = random_lengths(300, 5000);
   for (const bool spread : {false, true}) {
     DecompositionOptions o = options(0, 8, 1024);
@@ -52,7 +52,7 @@ TEST(Decomposition, PiecesJoinedAreTheDocuments) {
   }
 }
 
-TEST(Decomposition, LessThanTheShortestPieceIsDropped) {
+TEST(Decomposition, RemaindersBelowTheShortestPieceAreDiscarded) {
   const std::vector<int64_t> lengths = random_lengths(300, 5000);
   const std::vector<int64_t> ends = covered(Decomposition(lengths, options(5, 8, 1024)), lengths.size());
   for (size_t i = 0; i < lengths.size(); ++i) EXPECT_EQ(ends[i], lengths[i] / 32 * 32);
@@ -66,7 +66,7 @@ TEST(Decomposition, PiecesFollowTheBinaryExpansion) {
   EXPECT_EQ(pieces, (std::vector<int64_t>{256, 256, 256, 128, 16, 8}));
 }
 
-TEST(Decomposition, EveryBatchHasTheSameTokensAllOfOneLengthWithinTheirDocuments) {
+TEST(Decomposition, EveryBatchHasTheSameNumberOfTokensInPiecesOfOneLength) {
   const std::vector<int64_t> lengths = random_lengths(400, 3000);
   Decomposition decomposition(lengths, options(4, 8, 512));
   for (int64_t step = 0; step < 2 * decomposition.steps_per_epoch(); ++step) {
@@ -82,14 +82,14 @@ TEST(Decomposition, EveryBatchHasTheSameTokensAllOfOneLengthWithinTheirDocuments
   }
 }
 
-TEST(Decomposition, AnEpochSeesEachPieceOnceButThoseTooFewForABatch) {
+TEST(Decomposition, AnEpochHasEachPieceOnceExceptThoseOfIncompleteBatches) {
   const std::vector<int64_t> lengths = random_lengths(400, 3000);
   Decomposition decomposition(lengths, options(4, 8, 512));
-  std::set<std::tuple<int32_t, int64_t>> seen;
+  std::set<std::tuple<int32_t, int64_t>> used;
   std::map<int32_t, int64_t> counts;
   for (int64_t step = 0; step < decomposition.steps_per_epoch(); ++step) {
     for (const TokenPiece& piece : decomposition.batch(step).pieces) {
-      EXPECT_TRUE(seen.insert({piece.document, piece.begin}).second);
+      EXPECT_TRUE(used.insert({piece.document, piece.begin}).second);
       ++counts[piece.level];
     }
   }
@@ -113,7 +113,7 @@ TEST(Decomposition, OrderDependsOnTheSeedOnlyAndEpochsDiffer) {
   EXPECT_TRUE(epochs_differ);
 }
 
-TEST(Decomposition, ResumingAtAnyStepGivesWhatTheUninterruptedRunGives) {
+TEST(Decomposition, ResumingAtAnyStepGivesTheBatchesOfAnUninterruptedRun) {
   const std::vector<int64_t> lengths = random_lengths(200, 3000);
   Decomposition whole(lengths, options(4, 8, 512));
   const int64_t steps = 3 * whole.steps_per_epoch();
@@ -141,8 +141,8 @@ TEST(Decomposition, EachCycleHasItsShareOfEveryLength) {
   }
 }
 
-/// Of an epoch of one cycle: the mean place of batches of each level, 0 to 1.
-std::map<int32_t, double> mean_places(Curriculum curriculum) {
+/// Returns the mean position of the batches of each level in an epoch of one cycle, 0 to 1.
+std::map<int32_t, double> mean_positions(Curriculum curriculum) {
   DecompositionOptions o = options(6, 8, 512);
   o.cycles = 1;
   o.curriculum = curriculum;
@@ -158,14 +158,14 @@ std::map<int32_t, double> mean_places(Curriculum curriculum) {
   return means;
 }
 
-TEST(Decomposition, GrowGoesFromShortToLongAndUniformDoesNot) {
-  auto grow = mean_places(Curriculum::kGrow), uniform = mean_places(Curriculum::kUniform);
+TEST(Decomposition, GrowOrdersLengthsFromShortToLongAndUniformDoesNot) {
+  auto grow = mean_positions(Curriculum::kGrow), uniform = mean_positions(Curriculum::kUniform);
   EXPECT_LT(grow[6] + 0.05, grow[7]);
   EXPECT_LT(grow[7] + 0.05, grow[8]);
   for (int32_t level = 6; level <= 8; ++level) EXPECT_NEAR(uniform[level], 0.5, 0.05);
 }
 
-TEST(Decomposition, SpreadGivesEachLengthItsShareOfLongDocuments) {
+TEST(Decomposition, SpreadGivesEachLengthTheSameShareOfLongDocuments) {
   const std::vector<int64_t> lengths(50, 100000);
   DecompositionOptions o = options(6, 10, 1024);
   o.spread = true;
@@ -188,4 +188,4 @@ TEST(Decomposition, ContradictoryOptionsAreErrors) {
 }
 
 }  // namespace
-}  // namespace fathom::test
+}  // namespace fathom::train

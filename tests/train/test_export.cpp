@@ -19,7 +19,7 @@ namespace {
 
 using test::tiny_config;
 
-/// A random shape: heads, their groups and widths, partial rotation, tied or not, scaled rotations, a window.
+/// Returns a random shape: heads, groups, widths, rotary dimensions and scaling, tied or untied output, a window.
 NetConfig random_config(std::mt19937& random) {
   const auto pick = [&](std::initializer_list<int> from) { return *(from.begin() + random() % from.size()); };
   NetConfig config = tiny_config();
@@ -44,7 +44,7 @@ NetConfig random_config(std::mt19937& random) {
   return config;
 }
 
-/// Norms that are not all 1, too.
+/// Draws random values, including norms other than 1.
 void randomise(Net& net, uint64_t seed) {
   net.initialise(seed, 0.15);
   std::mt19937_64 random(test::seed(seed));
@@ -59,7 +59,7 @@ std::vector<int32_t> random_tokens(std::mt19937& random, int64_t count, int64_t 
   return tokens;
 }
 
-/// [tokens, vocabulary]
+/// Returns the engine's logits, [tokens, vocabulary].
 std::vector<float> engine_logits(std::span<const std::byte> file, std::span<const int32_t> tokens) {
   const auto model = Model::from(Gguf::parse(file, "exported.gguf"));
   SessionOptions options;
@@ -92,7 +92,7 @@ double deviation(const std::vector<float>& a) {
   return std::sqrt(squares / static_cast<double>(a.size()));
 }
 
-TEST(Export, TheEngineGivesTheNetsLogits) {
+TEST(Export, EngineLogitsEqualThoseOfTheNet) {
   for (unsigned seed = 0; seed < 24; ++seed) {
     SCOPED_TRACE(testing::Message() << "seed " << seed);
     std::mt19937 random(test::seed(seed));
@@ -106,7 +106,7 @@ TEST(Export, TheEngineGivesTheNetsLogits) {
   }
 }
 
-TEST(Export, BfloatComputationStaysNearTheEnginesFloats) {
+TEST(Export, Bfloat16LogitsAreNearTheEnginesFloat32Logits) {
   std::mt19937 random(test::seed(7));
   Net net(tiny_config());
   randomise(net, 7);
@@ -117,7 +117,7 @@ TEST(Export, BfloatComputationStaysNearTheEnginesFloats) {
   EXPECT_GT(largest_difference(rounded, engine), 0);
 }
 
-TEST(Export, ImportGivesBackTheSameBitsAndShape) {
+TEST(Export, ImportRestoresBitsAndShape) {
   for (unsigned seed = 0; seed < 8; ++seed) {
     std::mt19937 random(test::seed(seed));
     Net net(random_config(random));
@@ -132,11 +132,11 @@ TEST(Export, ImportGivesBackTheSameBitsAndShape) {
   }
 }
 
-TEST(Export, RoundsEachMatrixToTheTypeThatItsWidthAllows) {
+TEST(Export, MatrixTypesFollowTheRowWidth) {
   NetConfig config = tiny_config();
   config.model.width = 256;
   config.model.ffn_width = 96;                     // not a multiple of q4_k's 256
-  config.model.heads = config.model.kv_heads = 5;  // 40 columns: no multiple of q8_0's 32
+  config.model.heads = config.model.kv_heads = 5;  // 40 columns, not a multiple of q8_0's 32
   Net net(config);
   randomise(net, 1);
   const auto bytes = to_gguf(net, WeightType::kQ4_K, nullptr).bytes();
@@ -147,7 +147,7 @@ TEST(Export, RoundsEachMatrixToTheTypeThatItsWidthAllows) {
   EXPECT_EQ(file.find_tensor("blk.0.attn_norm.weight")->type, WeightType::kF32);
 }
 
-TEST(Export, EveryTypeStaysWithinItsRounding) {
+TEST(Export, EveryTypeIsWithinItsRoundingError) {
   NetConfig config = tiny_config();
   config.model.width = 256;
   Net net(config);
@@ -174,7 +174,7 @@ std::string error_of(const std::function<void()>& action) {
   return "";
 }
 
-TEST(Export, CarriesTheTokenizerOverAndRefusesAnotherSize) {
+TEST(Export, CopiesTheTokenizerAndRejectsAnotherSize) {
   const Gguf seedling = Gguf::open(test::seedling_path());
   NetConfig config = tiny_config();
   const std::string error = error_of([&] { to_gguf(Net(config), WeightType::kF32, &seedling); });
@@ -190,7 +190,7 @@ TEST(Export, CarriesTheTokenizerOverAndRefusesAnotherSize) {
   }
 }
 
-TEST(Export, ImportRefusesWhatDoesNotFit) {
+TEST(Export, ImportRejectsOtherShapes) {
   NetConfig config = tiny_config();
   const auto bytes = to_gguf(Net(config), WeightType::kF32, nullptr).bytes();
   const Gguf file = Gguf::parse(bytes, "exported.gguf");

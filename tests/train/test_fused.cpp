@@ -1,5 +1,4 @@
-// Hand-written layers against the plain ones: the same values, the same gradients; with products of bfloat16
-// nearly.
+// Compares values and gradients of hand-written layers with the plain ones, with f32 and bfloat16 products.
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -18,12 +17,12 @@ using Tensors = std::vector<at::Tensor>;
 
 at::Tensor random(at::IntArrayRef shape) { return at::randn(shape).requires_grad_(); }
 
-/// The relative distance of two tensors; of those that are nearly nothing the absolute one.
+/// Returns the relative distance of two tensors; for tensors near 0 a scaled absolute distance.
 double distance(const at::Tensor& a, const at::Tensor& b) {
   return ((a - b).norm() / (b.norm() + 0.1)).item<double>();
 }
 
-/// A result, and the gradients of a random sum of it by all inputs.
+/// Returns the gradients of a random weighted sum of `y` with respect to all inputs, then y.
 Tensors result_and_gradients(const Tensors& inputs, const at::Tensor& y) {
   at::manual_seed(1);
   Tensors all = torch::autograd::grad({(y * at::randn(y.sizes())).sum()}, inputs);
@@ -38,7 +37,7 @@ class FusedLayers : public testing::TestWithParam<Factors> {
   }
   const LayerOps& ops() const { return fused_ops(GetParam()); }
 
-  /// That a layer's result and its gradients are the plain one's, but for rounding.
+  /// Expects that a layer's result and gradients equal the plain ones except for rounding.
   void expect_same(const Tensors& inputs,
                    const std::function<at::Tensor(const LayerOps& ops, const Tensors& inputs)>& layer) const {
     const Tensors expected = result_and_gradients(inputs, layer(plain_ops(), inputs)),
@@ -51,7 +50,7 @@ class FusedLayers : public testing::TestWithParam<Factors> {
   }
 };
 
-TEST_P(FusedLayers, LinearIsTheProduct) {
+TEST_P(FusedLayers, LinearEqualsThePlainProduct) {
   at::manual_seed(1);
   for (const auto& [rows, in, out] : {std::tuple(1, 5, 3), std::tuple(7, 64, 33), std::tuple(130, 192, 640)}) {
     expect_same({random({2, rows, in}), random({out, in})},
@@ -59,7 +58,7 @@ TEST_P(FusedLayers, LinearIsTheProduct) {
   }
 }
 
-TEST_P(FusedLayers, RmsNormIsTheNorm) {
+TEST_P(FusedLayers, RmsNormEqualsThePlainNorm) {
   at::manual_seed(2);
   for (const int64_t width : {1, 7, 192}) {
     expect_same({random({3, 50, width}), random({width})},
@@ -67,9 +66,9 @@ TEST_P(FusedLayers, RmsNormIsTheNorm) {
   }
 }
 
-TEST_P(FusedLayers, RotaryTurnsThePairs) {
+TEST_P(FusedLayers, RotaryEqualsThePlainRotation) {
   at::manual_seed(3);
-  for (const int64_t pairs : {4, 32, 20}) {  // the last leaves dimensions as they are
+  for (const int64_t pairs : {4, 32, 20}) {  // the last has dimensions that are not rotated
     const at::Tensor angles = at::randn({70, pairs});
     expect_same({random({2, 70, 3, pairs == 20 ? 64 : 2 * pairs})}, [&](const LayerOps& ops, const Tensors& x) {
       return ops.rotary(x[0], angles.cos(), angles.sin());
@@ -77,7 +76,7 @@ TEST_P(FusedLayers, RotaryTurnsThePairs) {
   }
 }
 
-TEST_P(FusedLayers, LinearsAreTheirProductsSideBySide) {
+TEST_P(FusedLayers, LinearsEqualThePlainProducts) {
   at::manual_seed(8);
   expect_same({random({2, 131, 40}), random({33, 40}), random({7, 40}), random({64, 40})},
               [](const LayerOps& ops, const Tensors& x) {
@@ -92,18 +91,19 @@ TEST_P(FusedLayers, AddLinearAddsToTheResidual) {
               [](const LayerOps& ops, const Tensors& x) { return ops.add_linear(x[0], x[1], x[2]); });
 }
 
-TEST_P(FusedLayers, SwigluIsTheGate) {
+TEST_P(FusedLayers, SwigluEqualsThePlainOne) {
   at::manual_seed(4);
   expect_same({random({2, 133, 20}), random({65, 20}), random({65, 20})},
               [](const LayerOps& ops, const Tensors& x) { return ops.swiglu(x[0], x[1], x[2]); });
 }
 
-TEST_P(FusedLayers, AttentionIsTheSoftmaxOverWhatIsSeen) {
+TEST_P(FusedLayers, AttentionEqualsThePlainOne) {
   at::manual_seed(5);
   for (const auto& [length, heads, kv_heads, window] :
        {std::tuple(1, 1, 1, 0), std::tuple(63, 3, 1, 0), std::tuple(130, 4, 2, 0), std::tuple(200, 2, 2, 17),
         std::tuple(600, 2, 1, 0), std::tuple(600, 2, 1, 290)}) {
-    if (length == 1 && GetParam() == Factors::kBF16) continue;  // no gradients to be nearly met
+    if (length == 1 && GetParam() == Factors::kBF16)
+      continue;  // the gradients of q and k are 0, so there is no relative error
     SCOPED_TRACE(testing::Message() << length << " tokens, window " << window);
     expect_same(
         {random({2, length, heads, 16}), random({2, length, kv_heads, 16}), random({2, length, kv_heads, 24})},
@@ -113,7 +113,7 @@ TEST_P(FusedLayers, AttentionIsTheSoftmaxOverWhatIsSeen) {
   }
 }
 
-TEST_P(FusedLayers, CrossEntropyIsTheWeightedLoss) {
+TEST_P(FusedLayers, CrossEntropyEqualsThePlainOne) {
   at::manual_seed(6);
   for (const int64_t rows : {1, 255, 600}) {
     const at::Tensor targets = at::randint(0, 97, {rows}), weights = at::rand({rows});
@@ -124,7 +124,7 @@ TEST_P(FusedLayers, CrossEntropyIsTheWeightedLoss) {
   }
 }
 
-TEST_P(FusedLayers, OfAWholeNetGiveItsGradients) {
+TEST_P(FusedLayers, AWholeNetHasThePlainGradients) {
   at::manual_seed(10);
   const at::Tensor tokens = at::randint(40, {3, 101}), weights = at::rand({3, 100});
   const auto gradients = [&](const LayerOps& layers) {
@@ -136,7 +136,7 @@ TEST_P(FusedLayers, OfAWholeNetGiveItsGradients) {
   EXPECT_LT(distance(gradients(ops()), gradients(plain_ops())), GetParam() == Factors::kBF16 ? 0.02 : 1e-5);
 }
 
-TEST_P(FusedLayers, AreTheSameBitsEachTime) {
+TEST_P(FusedLayers, RepeatedCallsGiveTheSameBits) {
   at::manual_seed(7);
   const at::Tensor q = random({2, 130, 4, 16}), k = random({2, 130, 2, 16}), v = random({2, 130, 2, 16});
   const auto run = [&] {

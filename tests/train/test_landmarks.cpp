@@ -16,10 +16,10 @@
 namespace fathom::train {
 namespace {
 
-/// A row that counts, its token i weighing i.
-class Counting final : public BatchSource {
+/// Rows of consecutive numbers; token i has weight i.
+class CountingBatches final : public BatchSource {
  public:
-  explicit Counting(int64_t length) : length_(length) {}
+  explicit CountingBatches(int64_t length) : length_(length) {}
   Batch batch(int64_t step) override {
     Batch batch{.sequences = 2, .length = length_};
     for (int row = 0; row < 2; ++row) {
@@ -34,15 +34,15 @@ class Counting final : public BatchSource {
   int64_t length_;
 };
 
-TEST(LandmarkBatches, PutOneBehindEveryBlockOfARowWithTheWeightOfTheTokenBefore) {
-  LandmarkBatches batches(std::make_unique<Counting>(5), {3}, 9);
+TEST(LandmarkBatches, InsertALandmarkAfterEveryBlockWithTheWeightOfTheTokenBefore) {
+  LandmarkBatches batches(std::make_unique<CountingBatches>(5), {3}, 9);
   const Batch batch = batches.batch(1);
   EXPECT_EQ(batch.sequences, 2);
   EXPECT_EQ(batch.length, 7);
   EXPECT_EQ(batch.tokens,
             (std::vector<int32_t>{100, 101, 102, 9, 103, 104, 105, 9, 110, 111, 112, 9, 113, 114, 115, 9}));
   EXPECT_EQ(batch.weights, (std::vector<float>{1, 2, 2, 3, 4, 5, 5, 1, 2, 2, 3, 4, 5, 5}));
-  EXPECT_EQ(LandmarkBatches(std::make_unique<Counting>(256), {50}, 9).batch(0).length, 261);
+  EXPECT_EQ(LandmarkBatches(std::make_unique<CountingBatches>(256), {50}, 9).batch(0).length, 261);
 }
 
 NetConfig config_of(std::mt19937& random, int64_t block) {
@@ -65,7 +65,8 @@ std::vector<int32_t> random_tokens(std::mt19937& random, int64_t count, int64_t 
   return tokens;
 }
 
-/// Of each token, or of its landmark; the landmark no likelier than any other.
+/// Returns the net's logits of each token, or of the landmark after it. The landmark's own logit is set to the
+/// minimum, as in the engine.
 std::vector<float> net_logits(Net& net, std::span<const int32_t> tokens) {
   const at::NoGradGuard no_gradients;
   const ModelConfig& c = net.config().model;
@@ -103,7 +104,7 @@ double largest_difference(const std::vector<float>& a, const std::vector<float>&
   return most;
 }
 
-TEST(TrainLandmarks, TheEngineGivesTheNetsLogits) {
+TEST(TrainLandmarks, EngineLogitsEqualThoseOfTheNet) {
   unsigned seed = 0;
   for (const int64_t block : {1, 3, 17, 50, 63}) {
     for (int i = 0; i < 3; ++i) {
@@ -122,7 +123,7 @@ TEST(TrainLandmarks, TheEngineGivesTheNetsLogits) {
   }
 }
 
-TEST(TrainLandmarks, AFileKeepsThem) {
+TEST(TrainLandmarks, FilesPreserveLandmarks) {
   std::mt19937 random(test::seed(1));
   Net net(config_of(random, 50));
   const auto bytes = to_gguf(net, WeightType::kF32, nullptr).bytes();
@@ -168,7 +169,7 @@ TEST(TrainLandmarks, ContradictionsAreNamed) {
   EXPECT_NE(parse(R"({"landmark_block": 50, "sliding_window": 9})").find("one of them to be 0"), std::string::npos);
 }
 
-TEST(TrainLandmarks, ACheckpointFromBeforeThereWereAnyGoesOnWithoutThem) {
+TEST(TrainLandmarks, OldCheckpointsContinueWithoutLandmarks) {
   const auto now = to_json(TrainConfig{});
   auto before = now;
   before["model"].erase("landmark_block");

@@ -6,12 +6,14 @@
 #include "train/small_corpus.h"
 #include "train/training_tasks.h"
 
-namespace fathom::test {
+namespace fathom::train {
 namespace {
 
-/// Books of made-up prose in byte tokens and a few pieces.
-struct Shelf {
-  Shelf() {
+using namespace test;
+
+/// Books of generated prose, tokenized with byte tokens and a few pieces.
+struct BookStore {
+  BookStore() {
     NamedTexts texts;
     for (int i = 0; i < 12; ++i) texts.emplace_back(std::to_string(i) + ".txt", prose(i, 3 + i % 4));
     write_archive(folder.path("books.tar"), texts);
@@ -22,7 +24,7 @@ struct Shelf {
     for (const auto& task : training_tasks()) sources.push_back({task, 1.0});
     return Mixture(
         *store, tokenizer, sources,
-        {.least_level = 9, .most_level = 11, .batch_tokens = 8192, .cycles = 2, .spread = true, .seed = seed},
+        {.min_level = 9, .max_level = 11, .batch_tokens = 8192, .cycles = 2, .spread = true, .seed = seed},
         options);
   }
   TestFolder folder;
@@ -37,8 +39,8 @@ bool same(const Batch& a, const Batch& b) {
 }
 
 TEST(Mixture, BatchesHaveTheSameTokensAndRowsBeginWithBos) {
-  const Shelf shelf;
-  Mixture mixture = shelf.mixture({.task_share = 0.5});
+  const BookStore book_store;
+  Mixture mixture = book_store.mixture({.task_share = 0.5});
   for (int64_t step = 0; step < mixture.steps_per_epoch(); ++step) {
     const Batch batch = mixture.batch(step);
     ASSERT_EQ(batch.sequences * batch.length, 8192);
@@ -49,10 +51,10 @@ TEST(Mixture, BatchesHaveTheSameTokensAndRowsBeginWithBos) {
   }
 }
 
-TEST(Mixture, ShareOfTasksIsExactAndBooksComeWhole) {
-  const Shelf shelf;
-  Mixture half = shelf.mixture({.task_share = 0.5, .weights = {3, 0.25}});
-  Mixture none = shelf.mixture({.task_share = 0});
+TEST(Mixture, ShareOfTasksIsExactAndBooksHaveFullWeight) {
+  const BookStore book_store;
+  Mixture half = book_store.mixture({.task_share = 0.5, .weights = {3, 0.25}});
+  Mixture none = book_store.mixture({.task_share = 0});
   for (int64_t step = 0; step < 5; ++step) {
     const Batch batch = half.batch(step);
     const auto books = batch.weights.begin() + 4096;
@@ -64,9 +66,9 @@ TEST(Mixture, ShareOfTasksIsExactAndBooksComeWhole) {
   }
 }
 
-TEST(Mixture, RowsOfTasksAreWellFilled) {
-  const Shelf shelf;
-  Mixture mixture = shelf.mixture({.task_share = 0.75});
+TEST(Mixture, TasksFillTheirRows) {
+  const BookStore book_store;
+  Mixture mixture = book_store.mixture({.task_share = 0.75});
   int64_t rows = 0, empty = 0;
   for (int64_t step = 0; step < mixture.steps_per_epoch(); ++step) {
     const Batch batch = mixture.batch(step);
@@ -76,47 +78,48 @@ TEST(Mixture, RowsOfTasksAreWellFilled) {
   EXPECT_LT(empty, rows * 4 / 8);  // an eighth of them
 }
 
-TEST(Mixture, ResumingAtAnyStepGivesTheSameBatchAndAnotherSeedAnother) {
-  const Shelf shelf;
-  Mixture whole = shelf.mixture({.task_share = 0.25});
+TEST(Mixture, BatchesDependOnStepAndSeedOnly) {
+  const BookStore book_store;
+  Mixture whole = book_store.mixture({.task_share = 0.25});
   for (int64_t step = 0; step < 2 * whole.steps_per_epoch(); step += 3) {
     const Batch batch = whole.batch(step);
-    EXPECT_TRUE(same(shelf.mixture({.task_share = 0.25}).batch(step), batch));
-    EXPECT_FALSE(same(shelf.mixture({.task_share = 0.25}, 2).batch(step), batch));
+    EXPECT_TRUE(same(book_store.mixture({.task_share = 0.25}).batch(step), batch));
+    EXPECT_FALSE(same(book_store.mixture({.task_share = 0.25}, 2).batch(step), batch));
   }
 }
 
-TEST(Mixture, WeightsAreThoseOfTheAnswersTokens) {
-  const Shelf shelf;
+TEST(Mixture, TokensOfAnswersHaveTheAnswerWeight) {
+  const BookStore book_store;
   const TaskWeights weights{.answer = 2, .rest = 0.5};
   for (const auto& task : training_tasks()) {
     const auto source = [](eval::Rng&, int64_t) { return "The inn, then.\nAn \xf0\x9f\x8c\x8a eel. "; };
     const MarkedText marked = task->make(eval::Rng(1, "weights", 0, 0), source, 600);
-    const WeightedIds row = weighted_ids(shelf.tokenizer, marked, weights);
+    const WeightedIds row = weighted_ids(book_store.tokenizer, marked, weights);
     ASSERT_EQ(row.ids.size(), row.weights.size());
     EXPECT_EQ(row.ids.back(), 2);
-    EXPECT_EQ(shelf.tokenizer.decode(row.ids), marked.text);
-    EXPECT_EQ(row.weights.back(), weights.answer) << "the end is to be known, too";
-    std::string weighed, answers;
+    EXPECT_EQ(book_store.tokenizer.decode(row.ids), marked.text);
+    EXPECT_EQ(row.weights.back(), weights.answer) << "EOS has the weight of an answer";
+    std::string weighted, answers;
     for (size_t i = 0; i + 1 < row.ids.size(); ++i)
-      if (row.weights[i] == 2) weighed += shelf.tokenizer.piece(row.ids[i]);
-    for (const eval::TextSpan span : marked.answers) answers += marked.text.substr(span.begin, span.end - span.begin);
+      if (row.weights[i] == 2) weighted += book_store.tokenizer.piece(row.ids[i]);
+    for (const eval::TextSpan span : marked.answers)
+      answers += marked.text.substr(span.begin, span.end - span.begin);
     // a piece may begin with the space before an answer
-    std::erase(weighed, ' '), std::erase(answers, ' ');
-    EXPECT_EQ(weighed, answers) << task->name();
+    std::erase(weighted, ' '), std::erase(answers, ' ');
+    EXPECT_EQ(weighted, answers) << task->name();
   }
 }
 
-TEST(Mixture, OptionsThatDoNotFitAreErrors) {
-  const Shelf shelf;
-  EXPECT_THROW(shelf.mixture({.task_share = 0.01}), Error);
-  EXPECT_THROW(shelf.mixture({.task_share = 0.99}), Error);
-  EXPECT_THROW(shelf.mixture({.task_share = -1}), Error);
-  const DecompositionOptions decomposition{.least_level = 9, .most_level = 11, .batch_tokens = 8192};
-  EXPECT_THROW(Mixture(*shelf.store, shelf.tokenizer, {}, decomposition, {.task_share = 0.5}), Error);
+TEST(Mixture, ContradictoryOptionsAreErrors) {
+  const BookStore book_store;
+  EXPECT_THROW(book_store.mixture({.task_share = 0.01}), Error);
+  EXPECT_THROW(book_store.mixture({.task_share = 0.99}), Error);
+  EXPECT_THROW(book_store.mixture({.task_share = -1}), Error);
+  const DecompositionOptions decomposition{.min_level = 9, .max_level = 11, .batch_tokens = 8192};
+  EXPECT_THROW(Mixture(*book_store.store, book_store.tokenizer, {}, decomposition, {.task_share = 0.5}), Error);
   const Tokenizer other(sentence_pieces({"he"}));
-  EXPECT_THROW(Mixture(*shelf.store, other, {}, decomposition, {}), Error);
+  EXPECT_THROW(Mixture(*book_store.store, other, {}, decomposition, {}), Error);
 }
 
 }  // namespace
-}  // namespace fathom::test
+}  // namespace fathom::train

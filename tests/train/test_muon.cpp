@@ -20,7 +20,7 @@ void muon_step(at::Tensor& values, const at::Tensor& gradient, at::Tensor& momen
   muon_step({&matrix, 1}, rate, scale, options);
 }
 
-/// The iteration as its equation says it.
+/// The iteration in double, directly from its equation.
 at::Tensor reference(const at::Tensor& x) {
   at::Tensor y = x.to(at::kDouble) / x.to(at::kDouble).norm();
   for (int i = 0; i < 5; ++i) {
@@ -30,7 +30,7 @@ at::Tensor reference(const at::Tensor& x) {
   return y.to(at::kFloat);
 }
 
-TEST(Muon, FollowsTheIterationWhateverTheShape) {
+TEST(Muon, EqualsTheReferenceIterationForAllShapes) {
   at::manual_seed(3);
   for (const auto& [rows, cols] : {std::pair{33, 33}, std::pair{17, 90}, std::pair{90, 17}, std::pair{1, 5}}) {
     const at::Tensor x = at::randn({rows, cols});
@@ -54,7 +54,7 @@ TEST(Muon, OrthogonalisedMatricesHaveSingularValuesNearOne) {
   }
 }
 
-TEST(Muon, AStepFollowsItsEquations) {
+TEST(Muon, AStepEqualsItsEquations) {
   at::manual_seed(2);
   const at::Tensor start = at::randn({6, 10}), first = at::randn({6, 10}), second = at::randn({6, 10});
   at::Tensor values = start.clone(), momentum = at::zeros({6, 10});
@@ -68,7 +68,7 @@ TEST(Muon, AStepFollowsItsEquations) {
   EXPECT_TRUE(at::allclose(momentum, m2, 1e-5, 1e-6));
 }
 
-TEST(Muon, AdamWLeavesItsValuesAlone) {
+TEST(Muon, AdamWDoesNotChangeTheValuesOfMuon) {
   std::vector<float> values(10, 1), gradients(10, 1);
   AdamW optimizer(10, 10, {}, {3, 7});
   optimizer.step(values, gradients, 0.1);

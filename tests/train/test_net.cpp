@@ -24,7 +24,7 @@ at::Tensor logits_of(Net& net, const at::Tensor& tokens) {
   return net.logits(net.weights(at::kFloat), tokens);
 }
 
-TEST(Net, LaterTokensAndOtherSequencesChangeNothing) {
+TEST(Net, LaterTokensAndOtherSequencesDoNotChangeLogits) {
   Net net(tiny_config());
   net.initialise(1, 0.2);
   const at::Tensor tokens = random_tokens(3, 20, 40, 1);
@@ -38,7 +38,7 @@ TEST(Net, LaterTokensAndOtherSequencesChangeNothing) {
   EXPECT_FALSE(at::allclose(whole.select(0, 0).narrow(0, 12, 8), other.select(0, 0).narrow(0, 12, 8), 0, 1e-2));
 }
 
-TEST(Net, AShortBatchAfterALongOneSeesTheSameAngles) {
+TEST(Net, AShortBatchAfterALongOneHasTheSameAngles) {
   Net net(tiny_config());
   net.initialise(1, 0.2);
   const at::Tensor tokens = random_tokens(1, 30, 40, 2);
@@ -47,7 +47,7 @@ TEST(Net, AShortBatchAfterALongOneSeesTheSameAngles) {
   EXPECT_TRUE(at::equal(logits_of(net, tokens.narrow(1, 0, 10)), first));
 }
 
-TEST(Net, LossIsTheWeightedSumOfWhatTheLogitsSay) {
+TEST(Net, LossIsTheWeightedSumOfNegativeLogProbabilities) {
   Net net(tiny_config());
   net.initialise(3, 0.2);
   const at::Tensor tokens = random_tokens(2, 9, 40, 3);
@@ -64,8 +64,9 @@ TEST(Net, LossIsTheWeightedSumOfWhatTheLogitsSay) {
   EXPECT_NEAR(loss, expected, 1e-4 * expected);
 }
 
-/// Moves the values along a random direction, both ways: how the loss changes, by differences and by gradients.
-void expect_gradients_are_slopes(const NetConfig& config, uint64_t seed) {
+/// Moves the values in both directions along a random direction and compares the change of the loss with the
+/// gradients.
+void expect_gradients_equal_differences(const NetConfig& config, uint64_t seed) {
   Net net(config);
   net.initialise(seed, 0.3);
   const at::Tensor tokens = random_tokens(2, 13, config.model.vocabulary, seed), weights = at::rand({2, 12});
@@ -88,18 +89,18 @@ void expect_gradients_are_slopes(const NetConfig& config, uint64_t seed) {
   }
 }
 
-TEST(Net, GradientsAreSlopesOfTheLossForEveryParameter) {
+TEST(Net, GradientsEqualFiniteDifferencesForEveryParameter) {
   NetConfig config = tiny_config();
-  expect_gradients_are_slopes(config, 1);
+  expect_gradients_equal_differences(config, 1);
   config.tied_output = false;
   config.model.sliding_window = 5;
   config.model.rotary.dims = 4;
   config.model.kv_heads = 1;
   config.model.value_dim = 6;
-  expect_gradients_are_slopes(config, 2);
+  expect_gradients_equal_differences(config, 2);
   config.model.sliding_window = 0;
   config.model.landmarks.tokens = 3;
-  expect_gradients_are_slopes(config, 3);
+  expect_gradients_equal_differences(config, 3);
 }
 
 TEST(Net, LossesOfTheSameWeightsAddUpInTheGradients) {
@@ -136,7 +137,7 @@ TEST(Net, MatricesComeFirstAndFillTheValues) {
   EXPECT_TRUE((net.values().narrow(0, net.matrix_values(), at - net.matrix_values()) == 1).all().item<bool>());
 }
 
-TEST(Net, TheSeedDecidesTheStart) {
+TEST(Net, InitialValuesDependOnTheSeedOnly) {
   Net a(tiny_config()), b(tiny_config()), c(tiny_config());
   a.initialise(1, 0.1);
   b.initialise(1, 0.1);
@@ -146,19 +147,20 @@ TEST(Net, TheSeedDecidesTheStart) {
   EXPECT_NEAR(a.values().narrow(0, 0, 40 * 32).std().item<double>(), 0.1, 0.01);
 }
 
-TEST(Net, RefusesShapesThatContradictThemselves) {
+TEST(Net, RejectsContradictoryShapes) {
   const auto error = [](const std::function<void(ModelConfig&)>& change) {
     NetConfig config = tiny_config();
     change(config.model);
     try {
       Net net(config);
-    } catch (const Error& refused) {
-      return std::string(refused.what());
+    } catch (const Error& rejected) {
+      return std::string(rejected.what());
     }
     return std::string();
   };
   EXPECT_EQ(error([](ModelConfig&) {}), "");
-  EXPECT_NE(error([](ModelConfig& c) { c.kv_heads = 3; }).find("4 heads cannot share 3"), std::string::npos);
+  EXPECT_NE(error([](ModelConfig& c) { c.kv_heads = 3; }).find("4 heads are not a multiple of 3"),
+            std::string::npos);
   EXPECT_NE(error([](ModelConfig& c) { c.width = 0; }).find("width is 0"), std::string::npos);
   EXPECT_NE(error([](ModelConfig& c) { c.key_dim = 7; }).find("7"), std::string::npos);
   EXPECT_NE(error([](ModelConfig& c) { c.rotary.dims = 10; }).find("10"), std::string::npos);

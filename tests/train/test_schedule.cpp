@@ -7,15 +7,15 @@
 #include <cmath>
 #include <random>
 
-#include "train/optimizer.h"
 #include "seed.h"
+#include "train/optimizer.h"
 
 namespace fathom::train {
 namespace {
 
 constexpr double kNear = 1e-12;
 
-TEST(Schedule, WarmupRisesInEqualPartsToThePeak) {
+TEST(Schedule, WarmupRisesLinearlyToThePeak) {
   for (const auto kind : {Schedule::Kind::kCosine, Schedule::Kind::kStable}) {
     const Schedule s{.kind = kind, .peak = 2, .warmup_steps = 4, .decay_steps = 10, .steps = 100};
     for (int step = 0; step < 4; ++step) EXPECT_NEAR(learning_rate(s, step), 0.5 * (step + 1), kNear);
@@ -31,7 +31,7 @@ TEST(Schedule, CosineFallsFromThePeakToTheFloorThroughTheirMean) {
   for (int step = 11; step <= 110; ++step) EXPECT_LT(learning_rate(s, step), learning_rate(s, step - 1));
 }
 
-TEST(Schedule, StableStaysAtThePeakThenFallsInALine) {
+TEST(Schedule, StableStaysAtThePeakThenFallsLinearly) {
   const Schedule s{.kind = Schedule::Kind::kStable,
                    .peak = 1,
                    .floor_share = 0,
@@ -52,7 +52,7 @@ TEST(Schedule, WorksWithoutWarmupOrDecayAndForOneStep) {
   EXPECT_EQ(learning_rate({.peak = 1, .warmup_steps = 0, .steps = 10}, 0), 1);
 }
 
-TEST(Optimizer, GivesWhatLibtorchsAdamWGives) {
+TEST(Optimizer, EqualsLibtorchsAdamW) {
   constexpr int64_t kMatrix = 300, kNorm = 50;
   const AdamWOptions options{.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-6, .weight_decay = 0.3};
   torch::manual_seed(1);
@@ -93,7 +93,7 @@ TEST(Optimizer, NormAndClippingAreGlobal) {
   EXPECT_TRUE(std::isnan(global_norm(std::vector<float>{1, NAN})));
 }
 
-TEST(Optimizer, ThreadsChangeNoBit) {
+TEST(Optimizer, NumberOfThreadsDoesNotChangeResults) {
   std::mt19937 random(test::seed(1));
   std::normal_distribution<float> normal;
   std::vector<float> start(300000), gradients(start.size());

@@ -38,7 +38,7 @@ std::vector<float> engine_logits(const Net& net, const at::Tensor& ids) {
   return all;
 }
 
-TEST(TrainSoftplus, TheEngineGivesTheNetsLogits) {
+TEST(TrainSoftplus, EngineLogitsEqualThoseOfTheNet) {
   const at::NoGradGuard no_gradients;
   for (const double power : {0.0, 1.0, 3.0, 15.0}) {
     for (const int64_t window : {0, 19}) {
@@ -61,7 +61,7 @@ TEST(TrainSoftplus, TheEngineGivesTheNetsLogits) {
   }
 }
 
-TEST(TrainSoftplus, ItIsNotSoftmax) {
+TEST(TrainSoftplus, DiffersFromSoftmax) {
   const at::NoGradGuard no_gradients;
   const at::Tensor ids = random_ids(1, 60, 3);
   std::vector<at::Tensor> logits;
@@ -74,7 +74,7 @@ TEST(TrainSoftplus, ItIsNotSoftmax) {
   EXPECT_GT((logits[1] - logits[2]).abs().max().item<double>(), 0.01);
 }
 
-TEST(TrainSoftplus, GradientsAreThoseOfSmallSteps) {
+TEST(TrainSoftplus, GradientsEqualFiniteDifferences) {
   for (const double power : {0.0, 3.0}) {
     Net net(softplus_config(power), fused_ops());
     net.initialise(5, 0.3);
@@ -84,7 +84,7 @@ TEST(TrainSoftplus, GradientsAreThoseOfSmallSteps) {
     loss().backward();
     const at::Tensor gradients = net.gradients().clone();
     ASSERT_TRUE(gradients.isfinite().all().item<bool>());
-    // Along the gradient of one layer's queries and keys: what only reaches the loss through the shares.
+    // Along the gradients of query and key matrices, which affect the loss only through the attention weights.
     const at::NoGradGuard no_gradients;
     for (const NetParameter& p : net.parameters()) {
       if (p.name != "blk.0.attn_q.weight" && p.name != "blk.1.attn_k.weight") continue;
@@ -114,7 +114,7 @@ TEST(TrainSoftplus, ExtremeWeightsGiveFiniteGradients) {
   }
 }
 
-TEST(TrainSoftplus, FilesKeepTheForm) {
+TEST(TrainSoftplus, FilesPreserveAttentionAndPower) {
   for (const double power : {0.0, 3.0}) {
     Net net(softplus_config(power));
     const auto bytes = to_gguf(net, WeightType::kF32, nullptr).bytes();

@@ -7,8 +7,10 @@
 #include "train/small_corpus.h"
 #include "train/token_store.h"
 
-namespace fathom::test {
+namespace fathom::train {
 namespace {
+
+using namespace test;
 
 std::vector<int32_t> ids_of(const TokenStore& store, int64_t document) {
   std::vector<int32_t> ids(store.length(document));
@@ -16,14 +18,14 @@ std::vector<int32_t> ids_of(const TokenStore& store, int64_t document) {
   return ids;
 }
 
-/// Of one byte piece each, and so many further pieces that nobody uses.
+/// Returns a vocabulary of byte tokens and `unused` further pieces.
 Vocabulary byte_vocabulary(int unused) {
   std::vector<std::string> pieces;
   for (int i = 0; i < unused; ++i) pieces.push_back("unused" + std::to_string(i));
   return sentence_pieces(pieces);
 }
 
-TEST(TokenStore, DocumentsAreTheirTokensAndEosInOrderOfNames) {
+TEST(TokenStore, DocumentsAreTheirTokensAndEosSortedByName) {
   for (const int unused : {10, 70000}) {
     SCOPED_TRACE(unused);
     const TestFolder folder;
@@ -48,7 +50,7 @@ TEST(TokenStore, DocumentsAreTheirTokensAndEosInOrderOfNames) {
   }
 }
 
-TEST(TokenStore, IsMadeOnceAndAgainWhenCorpusOrVocabularyChanges) {
+TEST(TokenStore, IsRebuiltOnlyWhenCorpusOrVocabularyChanges) {
   const TestFolder folder;
   write_text(folder.path("books/a.txt"), "alpha");
   const Corpus corpus(folder.path("books"));
@@ -64,7 +66,7 @@ TEST(TokenStore, IsMadeOnceAndAgainWhenCorpusOrVocabularyChanges) {
   write_text(folder.path("books/a.txt"), "alphabet");
   const TokenStore store = tokenize_corpus(corpus, tokenizer, path);
   EXPECT_NE(store.key(), key);
-  EXPECT_EQ(ids_of(store, 0).size(), 1 + 8 + 1);  // a space before, EOS behind
+  EXPECT_EQ(ids_of(store, 0).size(), 1 + 8 + 1);  // with the space before the text and EOS
 }
 
 TEST(TokenStore, DamagedFilesAreErrors) {
@@ -86,4 +88,4 @@ TEST(TokenStore, DamagedFilesAreErrors) {
 }
 
 }  // namespace
-}  // namespace fathom::test
+}  // namespace fathom::train

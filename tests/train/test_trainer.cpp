@@ -21,7 +21,7 @@ namespace {
 
 constexpr int kSymbols = 12;
 
-/// Random symbols, then the same again: only the second half counts.
+/// Rows of random symbols that occur twice; only the second half has weight.
 class CopyTask final : public BatchSource {
  public:
   explicit CopyTask(int64_t half = 8, int64_t sequences = 16) : half_(half), sequences_(sequences) {}
@@ -56,7 +56,7 @@ TrainConfig copy_config(int64_t steps) {
   return config;
 }
 
-/// A net and its trainer, and what it logged.
+/// A net with its trainer and the logged lines.
 struct LoggedRun {
   explicit LoggedRun(const TrainConfig& config, BatchSource& batches, std::vector<HeldoutSet> heldout = {},
                      const LayerOps& ops = plain_ops())
@@ -89,14 +89,14 @@ struct LoggedRun {
   Trainer trainer;
 };
 
-/// How a net is computed: a precision of the config, and whose layers.
-struct Way {
+/// A way to compute a net: the config's precision and the layers.
+struct ComputeVariant {
   const char* name;
   const char* precision;
   const LayerOps& ops;
 };
-std::vector<Way> ways() {
-  std::vector<Way> all{
+std::vector<ComputeVariant> variants() {
+  std::vector<ComputeVariant> all{
       {"plain f32", "f32", plain_ops()}, {"plain bf16", "bf16", plain_ops()}, {"fused f32", "f32", fused_ops()}};
   if (has_products_of(Factors::kBF16)) all.push_back({"fused bf16", "bf16", fused_ops(Factors::kBF16)});
   return all;
@@ -121,20 +121,20 @@ class Training : public testing::Test {
 };
 
 TEST_F(Training, LearnsToCopy) {
-  for (const Way& way : ways()) {
+  for (const ComputeVariant& variant : variants()) {
     TrainConfig config = copy_config(200);
-    config.precision = way.precision;
+    config.precision = variant.precision;
     CopyTask task;
-    LoggedRun run(config, task, {}, way.ops);
+    LoggedRun run(config, task, {}, variant.ops);
     run.trainer.run();
     const std::vector<double> losses = run.logged("loss");
     ASSERT_EQ(losses.size(), 200u);
-    EXPECT_GT(losses[0], std::log(kSymbols) - 0.5) << way.name;
-    EXPECT_LT(losses.back(), 0.2) << way.name;
+    EXPECT_GT(losses[0], std::log(kSymbols) - 0.5) << variant.name;
+    EXPECT_LT(losses.back(), 0.2) << variant.name;
   }
 }
 
-TEST_F(Training, LossesOfProductsOfBfloat16AreNearlyThoseOfFloats) {
+TEST_F(Training, LossesWithBfloat16ProductsAreWithinOnePercent) {
   if (!has_products_of(Factors::kBF16)) GTEST_SKIP() << "this machine has no AVX512-BF16";
   TrainConfig config = copy_config(30);
   CopyTask task(40, 5);
@@ -159,18 +159,18 @@ TEST_F(Training, TheSameRunTwiceGivesTheSameBits) {
   at::set_num_threads(1);
 }
 
-TEST_F(Training, StoppingAtRandomStepsAndGoingOnGivesTheSameBits) {
-  for (const Way& way : ways()) {
+TEST_F(Training, StoppingAtRandomStepsAndContinuingGivesTheSameBits) {
+  for (const ComputeVariant& variant : variants()) {
     TrainConfig config = copy_config(40);
-    config.precision = way.precision;
-    const at::Tensor expected = trained_values(config, way.ops);
-    config.checkpoint = {.file = checkpoint() + way.name, .interval = 3};
+    config.precision = variant.precision;
+    const at::Tensor expected = trained_values(config, variant.ops);
+    config.checkpoint = {.file = checkpoint() + variant.name, .interval = 3};
     std::mt19937 random(test::seed(1));
     int stops = 0;
     for (bool done = false; !done;) {
       CopyTask task;
-      LoggedRun run(config, task, {}, way.ops);
-      run.net.initialise(99, 0.3);  // what a checkpoint does not set would show
+      LoggedRun run(config, task, {}, variant.ops);
+      run.net.initialise(99, 0.3);  // values that a checkpoint does not restore would differ
       if (stops == 0) run.net.initialise(config.seed, config.model.init_deviation);
       EXPECT_EQ(run.trainer.resume(), stops > 0);
       const int64_t last = run.trainer.steps_done() + 4 + static_cast<int64_t>(random() % 8);
@@ -180,7 +180,7 @@ TEST_F(Training, StoppingAtRandomStepsAndGoingOnGivesTheSameBits) {
       try {
         run.trainer.run();
         done = true;
-        EXPECT_TRUE(at::equal(run.net.values(), expected)) << way.name << ", " << stops << " stops";
+        EXPECT_TRUE(at::equal(run.net.values(), expected)) << variant.name << ", " << stops << " stops";
       } catch (const std::runtime_error& stopped) {
         ASSERT_STREQ(stopped.what(), "stopped");
         ++stops;
@@ -190,7 +190,7 @@ TEST_F(Training, StoppingAtRandomStepsAndGoingOnGivesTheSameBits) {
   }
 }
 
-/// Goes on from the checkpoint, and is killed by the system on the way.
+/// Continues from the checkpoint and kills the process after `after_steps` steps.
 void train_and_die(const TrainConfig& config, int64_t after_steps) {
   CopyTask task;
   LoggedRun run(config, task);
@@ -202,11 +202,11 @@ void train_and_die(const TrainConfig& config, int64_t after_steps) {
   run.trainer.run();
 }
 
-TEST(TrainingDeathTest, KillingTheProcessAndGoingOnGivesTheSameBits) {
+TEST(TrainingDeathTest, KillingTheProcessAndContinuingGivesTheSameBits) {
   testing::FLAGS_gtest_death_test_style = "threadsafe";
   TrainConfig config = copy_config(20);
   const at::Tensor expected = trained_values(config);
-  // The child runs this test from its start: the file is the same, and only the parent removes it.
+  // The child process runs this test from its start with the same file; only the parent removes the file.
   config.checkpoint = {.file = testing::TempDir() + "fathom_trainer_killed.ckpt", .interval = 4};
   if (!testing::internal::InDeathTestChild()) std::filesystem::remove(config.checkpoint.file);
   EXPECT_EXIT(train_and_die(config, 6), testing::KilledBySignal(SIGKILL), "");
@@ -220,7 +220,7 @@ TEST(TrainingDeathTest, KillingTheProcessAndGoingOnGivesTheSameBits) {
   std::filesystem::remove(config.checkpoint.file);
 }
 
-TEST_F(Training, ASignalKeepsACheckpointFromWhichTheSameBitsCome) {
+TEST_F(Training, ASignalWritesACheckpointThatGivesTheSameBits) {
   TrainConfig config = copy_config(20);
   const at::Tensor expected = trained_values(config);
   config.checkpoint = {.file = checkpoint(), .interval = 0};
@@ -241,9 +241,9 @@ TEST_F(Training, ASignalKeepsACheckpointFromWhichTheSameBitsCome) {
   EXPECT_TRUE(at::equal(later.net.values(), expected));
 }
 
-TEST_F(Training, SmallBatchesAddedUpEqualOneLarge) {
+TEST_F(Training, AccumulatedPartsEqualOneBatch) {
   TrainConfig config = copy_config(5);
-  config.optimizer.eps = 0.1;  // so that the update is smooth in the gradients, as rounding is not magnified
+  config.optimizer.eps = 0.1;  // makes the update smooth in the gradients, so rounding errors are not magnified
   CopyTask task(8, 13);
   LoggedRun whole(config, task);
   whole.trainer.run();
@@ -261,7 +261,7 @@ TEST_F(Training, SmallBatchesAddedUpEqualOneLarge) {
   }
 }
 
-TEST_F(Training, StopsWhenTheLossIsNoNumberAndKeepsTheLastCheckpoint) {
+TEST_F(Training, StopsAtANonFiniteLossAndPreservesTheLastCheckpoint) {
   TrainConfig config = copy_config(20);
   config.checkpoint = {.file = checkpoint(), .interval = 4};
   CopyTask task;
@@ -271,7 +271,7 @@ TEST_F(Training, StopsWhenTheLossIsNoNumberAndKeepsTheLastCheckpoint) {
   };
   const std::string error = run.error_of_run();
   EXPECT_NE(error.find("step 7: the loss is nan"), std::string::npos) << error;
-  EXPECT_NE(error.find(checkpoint() + " holds step 4"), std::string::npos) << error;
+  EXPECT_NE(error.find(checkpoint() + " has step 4"), std::string::npos) << error;
   LoggedRun later(config, task);
   ASSERT_TRUE(later.trainer.resume());
   EXPECT_EQ(later.trainer.steps_done(), 4);
@@ -296,7 +296,7 @@ TEST_F(Training, EvaluatesAtIntervalsWithoutChangingTheRun) {
   EXPECT_NE(losses.back(), before);
 }
 
-TEST_F(Training, LogsTheRateAndTheTokensOfEachStep) {
+TEST_F(Training, LogsLearningRateAndTokensOfEachStep) {
   TrainConfig config = copy_config(12);
   CopyTask task(8, 16);
   LoggedRun run(config, task);
@@ -309,7 +309,7 @@ TEST_F(Training, LogsTheRateAndTheTokensOfEachStep) {
   EXPECT_GT(run.lines[0]["tokens_per_second"].get<double>(), 0);
 }
 
-TEST_F(Training, RefusesBatchesThatAreNotInOrder) {
+TEST_F(Training, RejectsInvalidBatches) {
   struct Broken final : BatchSource {
     Batch batch(int64_t step) override {
       Batch batch = CopyTask().batch(step);
@@ -319,12 +319,12 @@ TEST_F(Training, RefusesBatchesThatAreNotInOrder) {
     std::function<void(Batch&)> change;
   };
   const std::pair<std::function<void(Batch&)>, const char*> cases[] = {
-      {[](Batch& b) { b.tokens[3] = kSymbols; }, "token 12 is not one of the model's 12"},
+      {[](Batch& b) { b.tokens[3] = kSymbols; }, "token 12 is outside the vocabulary of 12"},
       {[](Batch& b) { b.tokens[3] = -1; }, "token -1"},
       {[](Batch& b) { b.tokens.pop_back(); }, "255 tokens"},
       {[](Batch& b) { b.weights.clear(); }, "0 weights"},
-      {[](Batch& b) { b.weights[2] = -1; }, "weight is -1"},
-      {[](Batch& b) { std::fill(b.weights.begin(), b.weights.end(), 0.0f); }, "no token"},
+      {[](Batch& b) { b.weights[2] = -1; }, "weight -1"},
+      {[](Batch& b) { std::fill(b.weights.begin(), b.weights.end(), 0.0f); }, "all token weights are 0"},
       {[](Batch& b) { b.sequences = 0; }, "0 sequences"}};
   for (const auto& [change, text] : cases) {
     Broken broken;
@@ -335,7 +335,7 @@ TEST_F(Training, RefusesBatchesThatAreNotInOrder) {
   }
 }
 
-TEST_F(Training, TheVocabularyIsTheConfigsOrTheTokenizers) {
+TEST_F(Training, VocabularySizeIsThatOfTheConfigOrTheTokenizer) {
   TrainConfig config;
   EXPECT_EQ(net_config(config, 100).model.vocabulary, 100);
   EXPECT_THROW(net_config(config, 0), Error);

@@ -11,11 +11,11 @@
 #include "train/training_tasks.h"
 #include "train/training_words.h"
 
-namespace fathom::test {
+namespace fathom::train {
 namespace {
 
 std::string blank_prose(eval::Rng&, int64_t) { return ""; }
-std::string dull_prose(eval::Rng&, int64_t bytes) {
+std::string filler_prose(eval::Rng&, int64_t bytes) {
   std::string text;
   while (std::ssize(text) + 10 < bytes) text += "Zzzzz zzz. ";
   return text;
@@ -25,9 +25,10 @@ std::string at(const MarkedText& marked, eval::TextSpan span) {
   return marked.text.substr(span.begin, span.end - span.begin);
 }
 
-TEST(TrainingWords, NoneIsAWordOfEvaluation) {
+TEST(TrainingWords, ShareNoWordWithEvaluation) {
   std::set<std::string_view> evaluated;
-  for (const auto& list : {eval::adjectives(), eval::nouns(), eval::first_names(), eval::towns(), eval::common_words()})
+  for (const auto& list :
+       {eval::adjectives(), eval::nouns(), eval::first_names(), eval::towns(), eval::common_words()})
     evaluated.insert(list.begin(), list.end());
   for (const auto* list : {&training_nouns(), &training_adjectives(), &training_names()}) {
     EXPECT_GE(list->size(), 80u);
@@ -50,8 +51,8 @@ class ZzzHaystack final : public eval::Haystack {
   std::string name_ = "zzz";
 };
 
-/// All runs of three words, in small letters; what is in braces, and marks, end a run.
-std::set<std::string> runs_of(std::string text) {
+/// Returns all sequences of three words in lower case. Placeholders and punctuation end a sequence.
+std::set<std::string> trigrams_of(std::string text) {
   for (size_t open = text.find('{'); open != std::string::npos; open = text.find('{')) text.replace(open, 3, " | ");
   std::string spaced;
   for (const char c : text) {
@@ -61,7 +62,7 @@ std::set<std::string> runs_of(std::string text) {
       spaced += c == ' ' ? " " : " | ";
     }
   }
-  std::set<std::string> runs;
+  std::set<std::string> trigrams;
   std::istringstream words(spaced);
   std::string first, second, third;
   while (words >> third) {
@@ -69,13 +70,13 @@ std::set<std::string> runs_of(std::string text) {
       first = second = "";
       continue;
     }
-    if (!first.empty()) runs.insert(first + " " + second + " " + third);
+    if (!first.empty()) trigrams.insert(first + " " + second + " " + third);
     first = std::exchange(second, third);
   }
-  return runs;
+  return trigrams;
 }
 
-TEST(TrainingTasks, WordingsAreNotThoseOfEvaluation) {
+TEST(TrainingTasks, WordingsShareNoThreeWordsWithEvaluation) {
   const ZzzHaystack haystack;
   eval::TaskInput input;
   input.count = [](std::string_view text) { return static_cast<int64_t>(text.size() + 3) / 4; };
@@ -87,25 +88,26 @@ TEST(TrainingTasks, WordingsAreNotThoseOfEvaluation) {
     for (const auto& task : eval::task_methods().make(spec)) {
       std::string prompt = task->make(input, 8192, 0).prompt();
       std::ranges::replace(prompt, '{', ' ');
-      const std::set<std::string> runs = runs_of(prompt);
-      EXPECT_FALSE(runs.empty()) << task->name();
-      evaluated.insert(runs.begin(), runs.end());
+      const std::set<std::string> trigrams = trigrams_of(prompt);
+      EXPECT_FALSE(trigrams.empty()) << task->name();
+      evaluated.insert(trigrams.begin(), trigrams.end());
     }
   }
-  int64_t runs = 0;
+  int64_t trigrams = 0;
   const auto expect_new = [&](const std::string& text) {
-    for (const std::string& run : runs_of(text)) {
-      EXPECT_FALSE(evaluated.contains(run)) << run << " of " << text;
-      ++runs;
+    for (const std::string& trigram : trigrams_of(text)) {
+      EXPECT_FALSE(evaluated.contains(trigram)) << trigram << " of " << text;
+      ++trigrams;
     }
   };
   for (const std::string_view form : training_templates()) expect_new(std::string(form));
-  EXPECT_GE(runs, 100);
+  EXPECT_GE(trigrams, 100);
   for (const auto& task : training_tasks())
-    for (int64_t i = 0; i < 400; ++i) expect_new(task->make(eval::Rng(1, "wordings", 0, i), blank_prose, 1500).text);
+    for (int64_t i = 0; i < 400; ++i)
+      expect_new(task->make(eval::Rng(1, "wordings", 0, i), blank_prose, 1500).text);
 }
 
-TEST(TrainingTasks, NumbersAreNoLongerOrShorterThanPromised) {
+TEST(TrainingTasks, NumbersHaveTheDocumentedDigits) {
   for (const auto& task : training_tasks()) {
     for (int64_t i = 0; i < 200; ++i) {
       const std::string text = task->make(eval::Rng(1, "numbers", 0, i), blank_prose, 2000).text;
@@ -118,7 +120,7 @@ TEST(TrainingTasks, NumbersAreNoLongerOrShorterThanPromised) {
   }
 }
 
-/// The words of an answer without marks and "and".
+/// Returns the words of an answer without punctuation and "and".
 std::vector<std::string> items_of(const std::string& answer) {
   std::istringstream words(answer);
   std::vector<std::string> items;
@@ -130,14 +132,14 @@ std::vector<std::string> items_of(const std::string& answer) {
   return items;
 }
 
-/// All questions behind all that they ask for.
-bool asks_at_the_end(const std::string& task) { return task == "facts" || task.starts_with("multi"); }
+/// Whether all questions of the task follow all facts.
+bool has_questions_at_end(const std::string& task) { return task == "facts" || task.starts_with("multi"); }
 
-TEST(TrainingTasks, EachAnswerIsToBeFoundInTheTextBeforeIt) {
+TEST(TrainingTasks, EveryAnswerOccursInTheTextBeforeIt) {
   for (const auto& task : training_tasks()) {
     for (int64_t i = 0; i < 100; ++i) {
       SCOPED_TRACE(task->name() + " " + std::to_string(i));
-      const MarkedText marked = task->make(eval::Rng(1, "answers", 0, i), dull_prose, 400 + 100 * i);
+      const MarkedText marked = task->make(eval::Rng(1, "answers", 0, i), filler_prose, 400 + 100 * i);
       ASSERT_FALSE(marked.answers.empty());
       size_t previous = 0;
       for (const eval::TextSpan answer : marked.answers) {
@@ -146,7 +148,7 @@ TEST(TrainingTasks, EachAnswerIsToBeFoundInTheTextBeforeIt) {
         ASSERT_LE(answer.end, marked.text.size());
         previous = answer.end;
         const std::string before =
-            marked.text.substr(0, asks_at_the_end(task->name()) ? marked.answers[0].begin : answer.begin);
+            marked.text.substr(0, has_questions_at_end(task->name()) ? marked.answers[0].begin : answer.begin);
         for (const std::string& item : items_of(at(marked, answer)))
           ASSERT_NE(before.find(item), std::string::npos) << item << "\n" << marked.text;
       }
@@ -154,7 +156,8 @@ TEST(TrainingTasks, EachAnswerIsToBeFoundInTheTextBeforeIt) {
   }
 }
 
-/// Whether what follows the same words earlier, the latest of the longest run of them, is the answer.
+/// Finds the last earlier occurrence of the longest text before the answer that occurs earlier, of at least `least`
+/// bytes. Returns whether the answer follows it there.
 bool leads_to_answer(const MarkedText& marked, eval::TextSpan answer, size_t least) {
   const std::string_view text = marked.text;
   const std::string_view value = text.substr(answer.begin, answer.end - answer.begin - 1);
@@ -171,7 +174,7 @@ TEST(TrainingTasks, WordsBeforeTheAnswerLeadToItMostly) {
     if (task->name() != "facts" && task->name() != "multi_key" && task->name() != "ledger") continue;
     int64_t right = 0, all = 0;
     for (int64_t i = 0; i < 100; ++i) {
-      const MarkedText marked = task->make(eval::Rng(1, "leads", 0, i), dull_prose, 1500);
+      const MarkedText marked = task->make(eval::Rng(1, "leads", 0, i), filler_prose, 1500);
       for (const eval::TextSpan answer : marked.answers) {
         right += leads_to_answer(marked, answer, 4);
         ++all;
@@ -182,7 +185,7 @@ TEST(TrainingTasks, WordsBeforeTheAnswerLeadToItMostly) {
   }
 }
 
-/// Where `word` first stands as a word of its own; npos: nowhere.
+/// Returns the first position of `word` as a separate word; npos: none.
 size_t find_word(const std::string& text, const std::string& word) {
   const auto in_word = [&](size_t i) {
     return i < text.size() && std::isalnum(static_cast<unsigned char>(text[i]));
@@ -193,7 +196,7 @@ size_t find_word(const std::string& text, const std::string& word) {
   return found;
 }
 
-TEST(TrainingTasks, NamesOfAChainComeInOrder) {
+TEST(TrainingTasks, NamesOfAChainAreInTheOrderOfTheText) {
   for (const auto& task : training_tasks()) {
     if (task->name() != "chains") continue;
     int64_t chains = 0;
@@ -202,18 +205,18 @@ TEST(TrainingTasks, NamesOfAChainComeInOrder) {
       const std::vector<std::string> names = items_of(at(marked, marked.answers[0]));
       EXPECT_LE(names.size(), 4u);
       chains += names.size() == 2 || names.size() == 3;
-      size_t place = 0;
+      size_t previous = 0;
       for (const std::string& name : names) {
         const size_t found = find_word(marked.text, name);
-        EXPECT_GE(found, place) << name << "\n" << marked.text;
-        place = found;
+        EXPECT_GE(found, previous) << name << "\n" << marked.text;
+        previous = found;
       }
     }
     EXPECT_GE(chains, 150);
   }
 }
 
-TEST(TrainingTasks, StatementsAreWordedInManyWays) {
+TEST(TrainingTasks, StatementsHaveManyWordings) {
   std::set<std::string> statements, leads;
   for (int64_t i = 0; i < 500; ++i) {
     eval::Rng rng(1, "variety", 0, i);
@@ -236,7 +239,7 @@ TEST(TrainingTasks, NoKeyIsPartOfAnother) {
   const ProseSource prose = [&](eval::Rng& rng, int64_t bytes) { return haystack->text(rng, bytes / 5); };
   for (int64_t i = 0; i < 150; ++i) {
     eval::Rng rng(1, "keys", 0, i);
-    Keys keys(rng, i % 3 == 0 ? blank_prose : prose, 3000, i % 2 == 0 ? 30 : 60);
+    FactKeys keys(rng, i % 3 == 0 ? blank_prose : prose, 3000, i % 2 == 0 ? 30 : 60);
     std::vector<std::string> drawn;
     for (int64_t k = 0; k < (i % 2 == 0 ? 30 : 60); ++k) {
       drawn.push_back(keys.next());
@@ -248,31 +251,32 @@ TEST(TrainingTasks, NoKeyIsPartOfAnother) {
   }
 }
 
-TEST(TrainingTasks, LengthIsAboutWhatIsAskedFor) {
+TEST(TrainingTasks, LengthIsNearTheRequestedOne) {
   for (const auto& task : training_tasks()) {
     for (const int64_t bytes : {1000, 8000, 32000, 60000}) {
       for (int64_t i = 0; i < 20; ++i) {
         const auto size =
-            static_cast<double>(task->make(eval::Rng(1, "length", i, bytes), dull_prose, bytes).text.size());
+            static_cast<double>(task->make(eval::Rng(1, "length", i, bytes), filler_prose, bytes).text.size());
         EXPECT_NEAR(size / static_cast<double>(bytes), 1, 0.3) << task->name() << " " << bytes << " " << i;
       }
     }
   }
 }
 
-TEST(TrainingTasks, LeastTextIsShort) {
+TEST(TrainingTasks, ShortestTextFitsIn400Bytes) {
   for (const auto& task : training_tasks())
     for (int64_t i = 0; i < 500; ++i)
-      EXPECT_LE(task->make(eval::Rng(1, "short", 0, i), dull_prose, 150).text.size(), 400u) << task->name() << " " << i;
+      EXPECT_LE(task->make(eval::Rng(1, "short", 0, i), filler_prose, 150).text.size(), 400u)
+          << task->name() << " " << i;
 }
 
-TEST(TrainingTasks, SameDiceGiveTheSameText) {
+TEST(TrainingTasks, SameRngGivesTheSameText) {
   for (const auto& task : training_tasks()) {
-    const auto text = [&](int64_t i) { return task->make(eval::Rng(1, "same", 0, i), dull_prose, 3000).text; };
+    const auto text = [&](int64_t i) { return task->make(eval::Rng(1, "same", 0, i), filler_prose, 3000).text; };
     EXPECT_EQ(text(1), text(1));
     EXPECT_NE(text(1), text(2));
   }
 }
 
 }  // namespace
-}  // namespace fathom::test
+}  // namespace fathom::train

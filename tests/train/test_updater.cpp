@@ -18,8 +18,8 @@ TrainConfig small_config(const std::string& kind) {
   return config;
 }
 
-/// The loops over the CPU's memory, and libtorch's operations, which a GPU takes.
-TEST(Updater, BothWaysMoveValuesAlike) {
+/// Compares the loops for the CPU with libtorch's operations for a GPU.
+TEST(Updater, LoopsAndTensorOperationsGiveTheSameValues) {
   for (const std::string kind : {"adamw", "muon"}) {
     const TrainConfig config = small_config(kind);
     Net a(net_config(config, 0)), b(net_config(config, 0));
@@ -42,7 +42,7 @@ TEST(Updater, BothWaysMoveValuesAlike) {
   }
 }
 
-TEST(Updater, AskingForAGpuThatIsNotThereIsExplained) {
+TEST(Updater, RequestingAMissingGpuIsAnError) {
   if (at::hasCUDA()) GTEST_SKIP() << "this machine has a GPU";
   TrainConfig config;
   EXPECT_EQ(training_device(config), at::kCPU);

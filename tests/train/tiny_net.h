@@ -6,9 +6,9 @@
 
 namespace fathom::test {
 
-/// The shape of a net small enough to train in seconds.
-inline NetConfig tiny_config() {
-  NetConfig config;
+/// Returns the shape of a net that trains in seconds.
+inline train::NetConfig tiny_config() {
+  train::NetConfig config;
   ModelConfig& c = config.model;
   c.architecture = "llama";
   c.name = "tiny";

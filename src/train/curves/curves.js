@@ -1,11 +1,11 @@
-// The curves of a training run; drawn with the elements and scales of the evaluation's report (draw.js).
+// Draws the curves of a training run with the elements and scales of draw.js, which the evaluation report uses too.
 
 const run = JSON.parse(document.getElementById("data").textContent);
 const kTrained = "training";
 const heldout_names = [...new Set(run.heldout.flatMap(line => Object.keys(line.losses)))];
 const task_names = heldout_names.filter(name => name !== "books");
 const order = {methods: [kTrained, ...heldout_names]};
-const yardstick = kTrained;
+const baseline = kTrained;
 const short_name = name => name;
 
 function seconds_text(seconds) {
@@ -26,7 +26,7 @@ function curves_chart(label, curves, options) {
   return chart_box(width => {
     const height = 300, area = {left: 52, right: width - 8, top: 20, bottom: height - 40};
     const shown = curves.flatMap(c => c.points).filter(p => !options.log || p[1] > 0);
-    if (shown.length === 0) return element("p", {class: "muted"}, "Nothing yet.");
+    if (shown.length === 0) return element("p", {class: "muted"}, "No data yet.");
     let low = Math.min(...shown.map(p => p[1])), high = Math.max(...shown.map(p => p[1]));
     if (!options.log) low = Math.min(low, options.from ?? low);
     if (high === low) high = low + (Math.abs(low) || 1);
@@ -78,8 +78,8 @@ const loss_names = heldout_names.includes("books") ? [kTrained, "books"] : [kTra
 const books = loss_names.includes("books");
 add("loss", element(
     "p", {class: "note"},
-    "Nats per token: of the batches before each step, by the weights of their tokens",
-    books ? "; and of held-out texts at the longest length." : "."),
+    "Weighted mean loss of the batch of each step, before the update, in nats per token",
+    books ? ", and of held-out texts at the longest length." : "."),
     legend(loss_names),
     curves_chart(
         "Loss by step",
@@ -88,7 +88,7 @@ add("loss", element(
 
 if (task_names.length > 0) {
   add("tasks", element(
-      "p", {class: "note"}, "Nats per token of the answers alone, on texts never trained on, at the longest length."),
+      "p", {class: "note"}, "Loss of the answers, in nats per answer token, on held-out texts at the longest length."),
       legend(task_names), curves_chart("Loss of answers by step", task_names.map(heldout_curve),
                                        {unit: "nats per answer token", log: true}));
 } else {
@@ -97,7 +97,7 @@ if (task_names.length > 0) {
 
 for (const [key, title, unit] of [
   ["learning_rate", "Learning rate", "per step"],
-  ["gradient_norm", "Norm of the gradients before clipping", ""],
+  ["gradient_norm", "Gradient norm before clipping", ""],
   ["tokens_per_second", "Speed", "tokens/s"],
 ]) {
   add("pace", element("h3", {}, title), curves_chart(

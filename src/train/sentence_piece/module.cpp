@@ -1,4 +1,4 @@
-// Compiled into the module alone, the only thing that links SentencePiece (cmake/folder.cmake).
+// The shared library of module.h, the only target that links SentencePiece.
 #include "train/sentence_piece/module.h"
 
 #include <sentencepiece_processor.h>
@@ -22,7 +22,7 @@ class Sentences final : public sentencepiece::SentenceIterator {
   size_t at_ = 0;
 };
 
-/// The status of `act`, as text; empty when all is well.
+/// Runs `act`. Returns its error as text; empty: success.
 template <class Act>
 std::string outcome(const Act& act) {
   try {
@@ -70,4 +70,6 @@ constexpr SentencePieceModule kModule{train, pieces, encode};
 }  // namespace
 }  // namespace fathom::train
 
-extern "C" const fathom::SentencePieceModule* fathom_sentence_piece_module() { return &fathom::kModule; }
+extern "C" const fathom::train::SentencePieceModule* fathom_sentence_piece_module() {
+  return &fathom::train::kModule;
+}

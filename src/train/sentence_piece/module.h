@@ -7,11 +7,11 @@
 
 namespace fathom::train {
 
-/// SentencePiece behind a wall: the system's library brings its own protobuf, whose symbols collide with those of
-/// libtorch's in one process. A module of its own links it, and is loaded so that it sees its own symbols first.
-/// The functions return what went wrong; empty when nothing did.
+/// SentencePiece in a separate shared library. The system's SentencePiece contains a protobuf whose symbols collide
+/// with those of libtorch in one process. The shared library is loaded so that it resolves its own symbols first.
+/// The functions return an error text; empty: success.
 struct SentencePieceModule {
-  /// Trains on `texts`. arguments: the library's own. model: its file's bytes.
+  /// Trains on `texts`. arguments: those of SentencePieceTrainer. model: receives the bytes of the model file.
   std::string (*train)(const std::unordered_map<std::string, std::string>& arguments,
                        const std::vector<std::string>& texts, std::string& model);
 
@@ -20,18 +20,18 @@ struct SentencePieceModule {
     float score = 0;
     bool unknown = false, control = false, byte = false;
   };
-  /// The pieces of a model, by id.
+  /// Sets `pieces` to the pieces of a model, by id.
   std::string (*pieces)(const std::string& model, std::vector<Piece>& pieces);
 
-  /// The ids that the library gives for each text.
+  /// Sets `ids` to the ids of each text.
   std::string (*encode)(const std::string& model, const std::vector<std::string>& texts,
                         std::vector<std::vector<int32_t>>& ids);
 };
 
-/// The module's one symbol.
+/// The symbol that the library exports.
 inline constexpr char kSentencePieceSymbol[] = "fathom_sentence_piece_module";
 
-/// Loads the module, which lies beside the program, once. Throws Error if it is not there.
+/// Loads the library from the program's folder, once. Throws Error if that fails.
 const SentencePieceModule& sentence_piece_module();
 
 }  // namespace fathom::train
