@@ -9,16 +9,17 @@
 namespace fathom {
 namespace {
 
-constexpr size_t kHelpColumn = 34;  // where the descriptions of options begin
+constexpr size_t kHelpColumn = 34;  // column at which option descriptions begin
 
-/// The error for a missing or unknown command. first: the first argument, empty if there is none.
+/// Returns the error text for a missing or unknown command. first: the first argument; empty: no arguments.
 std::string missing_command(const CLI::App& app, const std::string& first) {
   std::vector<std::string> known;
   for (const CLI::App* command : app.get_subcommands({})) known.push_back(command->get_name());
-  if (first.empty()) return concat("no command given. Known: ", comma_list(known), " (see fathom --help)");
+  if (first.empty()) return concat("no command given; expected one of ", comma_list(known), " (see fathom --help)");
   const std::vector<std::string> nearest = nearest_names(first, known);
-  return concat("no command is named ", quote(first), "; ",
-                nearest.empty() ? "known: " + comma_list(known) : "did you mean " + comma_list(nearest) + "?");
+  return concat(
+      "unknown command ", quote(first), "; ",
+      nearest.empty() ? "expected one of " + comma_list(known) : "did you mean " + comma_list(nearest) + "?");
 }
 
 [[noreturn]] void fail_parsing(const CLI::App& app, const CLI::ParseError& error, const std::string& first) {
@@ -42,11 +43,6 @@ Option Option::required() {
 
 Option Option::one_value() {
   option_->allow_extra_args(false);
-  return *this;
-}
-
-Option Option::show_default() {
-  option_->capture_default_str();
   return *this;
 }
 

@@ -13,49 +13,50 @@ class Option;
 
 namespace fathom {
 
-// A thin layer over CLI11, whose header takes many seconds to compile: only command_line.cpp includes it. Names of
-// options are written as there: "-p,--prompt", or "model" for a positional argument.
+// Wraps CLI11. Its header takes many seconds to compile, so only command_line.cpp includes it. Option names are
+// written as in CLI11: "-p,--prompt", or "model" for a positional argument.
 
-/// One option of a command. A handle: copies refer to the same option, and each function returns it.
+/// An option of a command. A handle: copies refer to the same option. Each function returns the option itself.
 class Option {
  public:
   explicit Option(CLI::Option* option) : option_(option) {}
 
-  /// The name of the value in the help text.
+  /// Sets the name of the value in the help text, such as FILE.
   Option type_name(const std::string& name);
+  /// Parsing fails if the option is missing.
   Option required();
-  /// Each use of a list option takes one value, so that what follows is a positional argument.
+  /// Each use of a list option takes one value. The argument after it is then a positional argument.
   Option one_value();
-  /// Adds the variable's present value to the help text.
-  Option show_default();
-  /// Values are rejected unless listed.
+  /// Rejects values that are not listed.
   Option one_of(const std::vector<std::string>& values);
-  /// Numbers are rejected unless above 0.
+  /// Rejects numbers of 0 or less.
   Option positive();
-  /// Leaves the option out of the help text: for an old name that still works.
+  /// Omits the option from the help text. For old names that still work.
   Option hidden();
 
  private:
   CLI::Option* option_;
 };
 
-/// A program or one of its subcommands. A handle, valid as long as the CommandLine it belongs to. Options write to
-/// variables that must outlive the parsing.
+/// A program or one of its subcommands. A handle, valid as long as its CommandLine. The variables that options
+/// write to must outlive CommandLine::parse.
 class Command {
  public:
   explicit Command(CLI::App* app) : app_(app) {}
 
+  /// Adds a subcommand.
   Command add_command(const std::string& name, const std::string& description);
-  /// Exactly one subcommand must be given.
+  /// Parsing fails unless exactly one subcommand is given.
   void require_command();
+  /// Sets the name in the help text.
   void name(const std::string& name);
-  /// Text at the end of the help.
+  /// Sets the text at the end of the help.
   void footer(const std::string& text);
   void add_version_flag(const std::string& flag, const std::string& version, const std::string& help);
-  /// Has no --help; all arguments are collected in arguments().
+  /// Collects all arguments in arguments(), --help included.
   void take_all_arguments();
   std::vector<std::string> arguments() const;
-  /// Is run when the command line has been parsed and names this command.
+  /// Sets the function that runs after parsing if the command line names this command.
   void callback(std::function<void()> run);
 
   Option add_flag(const std::string& names, bool& flag, const std::string& help);
@@ -63,7 +64,7 @@ class Command {
   Option add_option(const std::string& names, std::vector<std::string>& values, const std::string& help);
   Option add_option(const std::string& names, int& value, const std::string& help);
   Option add_option(const std::string& names, int64_t& value, const std::string& help);
-  /// read: is called with the value, throws Error (usage) if it is wrong.
+  /// read: called with the value; throws Error (usage) if the value is invalid.
   Option add_option(const std::string& names, std::function<void(const std::string& text)> read,
                     const std::string& help);
 
@@ -79,9 +80,9 @@ class CommandLine {
   CommandLine(const CommandLine&) = delete;
 
   Command program() const { return Command(app_.get()); }
-  /// Parses the arguments and runs the callbacks of the commands they name. Returns the text to print if they ask
-  /// for help or the version, otherwise an empty string. Throws Error (usage) if they are wrong, and what callbacks
-  /// throw.
+  /// Parses the arguments and runs the callbacks of the commands they name. Returns the text of --help or --version
+  /// if one of them is given, otherwise an empty string. Throws Error (usage) for invalid arguments, and any
+  /// exception of a callback.
   std::string parse(int argc, char** argv);
 
  private:

@@ -5,18 +5,19 @@
 
 namespace fathom {
 
-/// Writes to stdout at once. Throws Error if not all of it can be written.
+/// Writes to stdout and flushes. Throws Error on a write error.
 void write_out(std::string_view text);
-/// Throws Error if anything written to stdout so far was lost.
+/// Flushes stdout. Throws Error if this or an earlier write failed.
 void finish_out();
 
-/// One line on stderr: "fathom: text".
+/// Prints one line to stderr: "fathom: text".
 void note(std::string_view text);
 bool stderr_is_terminal();
 
-/// "standard input" for "-".
+/// Returns the name of an input for messages: the path, or "standard input" for "-".
 std::string input_name(const std::string& path);
-/// All bytes of a file, or of stdin for "-". Throws Error naming the path; an interrupt ends it.
+/// Returns all bytes of a file, or of stdin for "-". Throws Error that names the path, and Error (interrupted) on
+/// Ctrl-C.
 std::string read_input(const std::string& path);
 
 }  // namespace fathom

@@ -37,7 +37,7 @@ ExitCode report(const Error& error) {
 }  // namespace
 
 int run_program(int argc, char** argv, const char* description, void (*add_commands)(Command program)) {
-  std::signal(SIGPIPE, SIG_DFL);  // end quietly when the reader of stdout has closed it
+  std::signal(SIGPIPE, SIG_DFL);  // end without a message when the reader of stdout closes the pipe
   try {
     CommandLine command_line(description);
     add_commands(command_line.program());

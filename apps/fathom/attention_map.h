@@ -8,7 +8,7 @@
 
 namespace fathom {
 
-/// fathom inspect --attention: a picture of what an answer looked at.
+/// Options of fathom inspect --attention, which draws the tokens that an answer attended to.
 struct AttentionMapOptions {
   CommonOptions common;
   std::vector<std::string> files;
@@ -17,7 +17,7 @@ struct AttentionMapOptions {
   bool json = false;
 };
 void add_attention_options(Command command, AttentionMapOptions& o);
-/// Reads and answers; writes the page, or one JSON object to stdout.
+/// Reads the text, generates an answer and writes the HTML page. Prints the answer, or with json one JSON object.
 void map_attention(const AttentionMapOptions& options);
 
 }  // namespace fathom

@@ -1,4 +1,4 @@
-// fathom bench: speed as a share of what the machine can do, measured in the same run.
+// fathom bench: measures prefill and decode speed, also as a share of the machine's limits.
 #include <algorithm>
 #include <charconv>
 #include <cmath>
@@ -26,7 +26,7 @@ namespace {
 struct BenchOptions {
   CommonOptions common;
   std::string shape, write;
-  std::vector<std::string> beside;  // --attend methods
+  std::vector<std::string> beside;  // specs of further --attend methods
   std::string prefill = "512", depth = "0", decode = "32";
   int sequences = 1;
   int repeat = 3;
@@ -34,21 +34,23 @@ struct BenchOptions {
   bool json = false;
 };
 
-/// A prefill of fewer tokens would measure something else: weights are read once for a chunk.
-constexpr int64_t kLeastPrefill = 64;
+/// Minimum tokens of a prefill run. Weights are read once per chunk, so shorter runs would mainly measure that.
+constexpr int64_t kMinPrefill = 64;
 
-/// Tokens filled in before progress is shown.
+/// Number of tokens that are filled in between two updates of the progress.
 constexpr int64_t kFillTokens = 4096;
 
-/// Larger shares of time are printed with a figure: spent on choosing what to attend to, taken by other programs.
-constexpr double kWorthSaying = 0.01, kDisturbed = 0.02;
+/// Minimum shares of the time that a row reports: time in selectors, and time in which other programs used the
+/// cores.
+constexpr double kReportedSelecting = 0.01, kReportedWaiting = 0.02;
 
 std::vector<int64_t> parse_sizes(const std::string& list, const char* option) {
   std::vector<int64_t> sizes;
   for (size_t begin = 0; begin <= list.size();) {
     const size_t end = std::min(list.find(',', begin), list.size());
     const auto size = parse_size(list.substr(begin, end - begin));
-    if (!size || *size < 0) fail_usage(option, ": expected sizes like 512,4k, found ", quote(list));
+    if (!size || *size < 0)
+      fail_usage(option, ": expected sizes separated by commas, such as 512,4k, found ", quote(list));
     sizes.push_back(*size);
     begin = end + 1;
   }
@@ -70,20 +72,21 @@ std::string teraflops(double multiply_adds_per_second) {
   return out.str();
 }
 
-/// Multiply-adds of attention for tokens at positions [depth, depth + n) in all layers.
+/// Returns the multiply-adds of attention in all layers for tokens at positions [depth, depth + n).
 double attention_multiply_adds(const ModelConfig& c, double depth, double n) {
   double sum = 0;
   for (int i = 0; i < c.layers; ++i) {
     const LayerConfig layer = c.layer(i);
     const auto window = layer.window > 0 ? static_cast<double>(layer.window) : depth + n;
-    // rows before the window is full attend to all, those after it to `window` tokens
+    // rows attend to all earlier tokens until the window is full, then to `window` tokens
     const double whole = std::clamp(window - depth, 0.0, n);
     sum += static_cast<double>(layer.heads) * (layer.key_dim + layer.value_dim) *
            (depth * whole + whole * (whole + 1) / 2 + (n - whole) * window);
   }
   return sum;
 }
-/// Bytes of pages and of recurrent states.
+
+/// Returns the bytes of pages and recurrent states at this depth.
 double state_bytes(const Session& session, double depth) {
   double bytes = 0;
   for (int layer = 0; layer < session.sequence().layers(); ++layer) {
@@ -130,7 +133,7 @@ class Bench {
     return tokens;
   }
 
-  /// Sessions whose memory holds `depth` random tokens. They do not share pages.
+  /// Returns sessions that hold `depth` random tokens each. They do not share pages.
   Sessions fill(int64_t depth) {
     Progress progress("filling memory", "tokens", depth * options_.sequences);
     Sessions sessions;
@@ -147,8 +150,8 @@ class Bench {
     return sessions;
   }
 
-  /// The sessions of each method at a depth, for all figures there. Memory is filled once. What a method prepares
-  /// once for the tokens in memory is not part of any figure: one more token is read for it.
+  /// Returns the sessions of each method at a depth. Memory is filled once for all methods. Each session then reads
+  /// one more token, so that one-time work of the method on the tokens in memory is not part of a figure.
   std::vector<Sessions> prepare(int64_t depth) {
     const Sessions filled = fill(depth);
     std::vector<Sessions> prepared(methods_.size());
@@ -160,7 +163,7 @@ class Bench {
     return prepared;
   }
 
-  /// The same token for each session.
+  /// Runs one decode step with the same token in each session.
   static void step(Sessions& sessions, int32_t token) {
     std::vector<Session*> all;
     for (Session& session : sessions) all.push_back(&session);
@@ -172,7 +175,7 @@ class Bench {
     for (size_t m = 0; m < methods_.size(); ++m) first_of_each[m].push_back(prepared[m][0].fork());
     BenchTest test;
     test.tokens = n;
-    test.least_tokens = kLeastPrefill;
+    test.min_tokens = kMinPrefill;
     test.work = [&](int64_t tokens) {
       return (static_cast<double>(model_->network().multiply_adds()) - output_multiply_adds()) * tokens +
              output_multiply_adds() + attention_multiply_adds(model_->config(), depth, tokens);
@@ -201,7 +204,7 @@ class Bench {
     measure(test, prepared, {.test = "decode", .tokens = n, .depth = depth, .sequences = options_.sequences});
   }
 
-  /// Measures and prints the same figure for each method.
+  /// Measures and prints a figure for each method.
   void measure(BenchTest test, const std::vector<Sessions>& sessions, Figure figure) {
     const size_t total = depths_.size() * (prefills_.size() + decodes_.size());
     test.label = concat("test ", ++tests_, " of ", total, ": ", figure.test, " ", format_size(test.tokens),
@@ -237,13 +240,13 @@ class Bench {
     return ratios[ratios.size() / 2];
   }
 
-  /// The machine's limits now. Says on stderr when they had to be measured again.
+  /// Returns the machine's current limits. Prints a note if they were measured again.
   eval::MachineLimits limits() {
     const eval::MachineLimits before = limits_;
     const int64_t measurements = meter_.measurements();
     limits_ = meter_.limits();
     if (measurements > 0 && meter_.measurements() > measurements) {
-      note(concat("the machine's speed has changed, its limits were measured again: reads ",
+      note(concat("the machine's speed has changed, so its limits were measured again: reads ",
                   format_bytes(before.read_bytes_per_second), "/s, now ",
                   format_bytes(limits_.read_bytes_per_second), "/s; ", teraflops(before.multiply_adds_per_second),
                   " Tflop/s, now ", teraflops(limits_.multiply_adds_per_second)));
@@ -251,12 +254,12 @@ class Bench {
     return limits_;
   }
 
-  /// Says on stderr what was left out to stay within --seconds.
+  /// Prints a note if runs or tokens were left out to stay within --seconds.
   void note_cut(const Figure& figure, int64_t runs) const {
     if (figure.tokens == figure.tokens_requested && runs == options_.repeat) return;
     note(concat(figure.test, " ", figure.tokens_requested, " at depth ", figure.depth, ": measured ", runs, " of ",
-                options_.repeat, " runs of ", figure.tokens, " tokens; more with --seconds above ",
-                options_.seconds));
+                options_.repeat, " runs of ", figure.tokens, " tokens within --seconds ", options_.seconds,
+                "; increase it to measure more"));
   }
 
   double output_multiply_adds() const {
@@ -277,7 +280,7 @@ class Bench {
     std::ostringstream out;
     out << "machine  " << eval::processor_name() << ", " << kernels().isa << ", " << runtime_->pool().threads()
         << " threads: reads " << format_bytes(limits.read_bytes_per_second) << "/s, "
-        << teraflops(limits.multiply_adds_per_second) << " Tflop/s as the quantised matmul multiplies, "
+        << teraflops(limits.multiply_adds_per_second) << " Tflop/s in the quantised matmul, "
         << teraflops(limits.bf16_multiply_adds_per_second) << " in bf16\n"
         << "model    " << config.name << ", " << format_bytes(model_->network().weight_bytes(1))
         << " of weights; attend " << options_.common.methods.attend << ", cache " << options_.common.methods.cache
@@ -328,10 +331,12 @@ class Bench {
         << format_bytes(static_cast<double>(f.peak_bytes));
     if (f.is_prefill()) out << "  (" << 100 * f.share_of_bf16() << "% of bf16)";
     if (f.sequences > 1) out << "  " << f.sequences << " sequences together";
-    if (methods_.size() > 1) out << std::setprecision(2) << "  " << f.speed_up << " × the first: " << f.attend;
-    if (f.attention.selecting_share() > kWorthSaying)
+    if (methods_.size() > 1)
+      out << std::setprecision(2) << "  " << f.speed_up << " × the speed of the first method: " << f.attend;
+    if (f.attention.selecting_share() > kReportedSelecting)
       out << std::setprecision(1) << "  (selecting: " << 100 * f.attention.selecting_share() << "% of attention)";
-    if (f.waited > kDisturbed) out << "  (too slow: other programs had " << 100 * f.waited << "% of the time)";
+    if (f.waited > kReportedWaiting)
+      out << "  (measured too slow: other programs used the cores for " << 100 * f.waited << "% of the time)";
     write_out(out.str() + "\n");
   }
 
@@ -342,7 +347,7 @@ class Bench {
   std::shared_ptr<Runtime> runtime_;
   eval::MachineMeter meter_;
   eval::MachineLimits limits_;
-  std::vector<std::string> methods_;  // those of --attend and --beside
+  std::vector<std::string> methods_;  // specs of --attend and --beside
   std::vector<int64_t> depths_, prefills_, decodes_;
   int64_t tests_ = 0;  // measured so far
   std::mt19937 random_{1};
@@ -352,7 +357,7 @@ void run_bench(const BenchOptions& options) {
   if (options.repeat < 1) fail_usage("--repeat must be at least 1");
   if (options.sequences < 1) fail_usage("--sequences must be at least 1");
   if (!options.write.empty()) {
-    if (options.shape.empty()) fail_usage("--write needs a --shape to write");
+    if (options.shape.empty()) fail_usage("--write needs --shape, the model to write");
     return write_random_model(options.shape, options.write);
   }
   Bench(options, options.shape.empty() ? Model::open(options.common.model_path()) : Model::random(options.shape))
@@ -363,43 +368,56 @@ void run_bench(const BenchOptions& options) {
 
 void add_bench(Command program) {
   auto options = std::make_shared<BenchOptions>();
-  Command command = program.add_command("bench", "Measure prefill and decode as shares of what the machine can do");
+  Command command =
+      program.add_command("bench", "Measure prefill and decode speed, also as a share of the machine's limits");
   add_common_options(command, options->common);
-  command.add_option("--shape", options->shape,
-                     "a random model of a named shape and weight type instead of a file (" + shape_names() +
-                         "), as llama-1b:q4_k");
+  command
+      .add_option("--shape", options->shape,
+                  "use a model with random weights instead of a file: a shape (" + shape_names() +
+                      ") and a weight type, such as llama-1b:q4_k")
+      .type_name("SHAPE:TYPE");
   command
       .add_option("--write", options->write,
-                  "write the random model of --shape as a GGUF file, for other engines, instead of measuring it")
+                  "write the model of --shape as a GGUF file for other engines, and measure nothing")
       .type_name("FILE");
   command
       .add_option("--beside", options->beside,
-                  "another --attend method, measured in turn with it, and how many times as fast; several")
+                  "another --attend method to compare; its runs alternate with those of --attend; repeatable")
       .type_name("METHOD")
       .one_value();
-  command.add_option("--prefill", options->prefill, "tokens to read, comma separated; 0 for none").show_default();
   command
-      .add_option("--depth", options->depth, "tokens in memory beforehand (filled in, not read), comma separated")
-      .show_default();
-  command.add_option("--decode", options->decode, "tokens to generate one by one, comma separated; 0 for none")
-      .show_default();
+      .add_option("--prefill", options->prefill,
+                  "numbers of tokens to read, separated by commas; 0 skips prefill [512]")
+      .type_name("SIZES");
+  command
+      .add_option("--depth", options->depth,
+                  "numbers of tokens already in memory (random, not read), separated by commas; more is slower [0]")
+      .type_name("SIZES");
+  command
+      .add_option("--decode", options->decode,
+                  "numbers of tokens to generate one by one, separated by commas; 0 skips decode [32]")
+      .type_name("SIZES");
   command
       .add_option("--sequences", options->sequences,
-                  "sequences of that depth generated together, each a token a step; tokens/s are of all")
-      .show_default();
-  command.add_option("--repeat", options->repeat, "runs of each figure, of which the median is reported")
-      .show_default();
+                  "sequences decoded together, one token each per step; more gives more tokens/s in total, which "
+                  "is printed [1]")
+      .type_name("N");
+  command
+      .add_option("--repeat", options->repeat,
+                  "runs of each figure, whose median is printed; more is slower and less noisy [3]")
+      .type_name("N");
   command
       .add_option(
           "--seconds", [options](const std::string& text) { options->seconds = parse_seconds(text); },
-          "most seconds for each figure: fewer runs, then fewer tokens are measured, at least one run [20]")
+          "maximum seconds for each figure; if they do not suffice, fewer runs and then fewer tokens are measured "
+          "[20]")
       .type_name("S");
-  command.add_flag("--json", options->json, "one JSON object a line");
+  command.add_flag("--json", options->json, "print one JSON object per line");
   command.footer(
-      R"(The machine is measured in the same run, with the threads in use: how fast it reads memory, and how fast it multiplies,
-with the instructions that the quantised matmul uses and in bf16. A short probe before and after each figure shows
-whether its speed has changed; if so it is measured again. Prefill is then a share of its arithmetic (attention
-included), decode of its reading (weights and pages).
+      R"(The machine's limits are measured in the same run with the same threads: how fast it reads memory, and how fast it
+multiplies, with the instructions of the quantised matmul and in bf16. "share of limit" compares prefill (with
+attention) with the limit of multiplying, and decode (weights and pages) with the limit of reading. A short probe before
+and after each figure detects a change of the machine's speed; the limits are then measured again.
 
 Examples:
   fathom bench --shape llama-1b:q4_k --prefill 512,4k --depth 0,4k

@@ -10,9 +10,9 @@
 namespace fathom {
 namespace {
 
-/// The warm-up fills caches and working memory; more tokens than this change nothing.
+/// Number of tokens of the longer warm-up. It fills caches and working memory; more tokens have no further effect.
 constexpr int64_t kWarmUpTokens = 512;
-/// A warm-up of more than least_tokens is made only if it takes at most this share of the time.
+/// The longer warm-up is made only if it is expected to take at most this share of the time.
 constexpr double kWarmUpShare = 0.25;
 
 class RunTimer {
@@ -25,7 +25,7 @@ class RunTimer {
         runs_(limits.runs),
         budget_(limits.seconds * static_cast<double>(methods.size())),
         runtime_(runtime),
-        warm_up_(std::min(test.tokens, test.least_tokens)),
+        warm_up_(std::min(test.tokens, test.min_tokens)),
         progress_("timing " + test.label, "tokens",
                   std::ssize(methods) * (warm_up_ + longer_warm_up() + limits.runs * test.tokens)) {}
 
@@ -43,13 +43,13 @@ class RunTimer {
   }
 
  private:
-  /// Tokens of the second warm-up; 0: one is enough.
+  /// Returns the tokens of the second warm-up; 0: none is needed.
   int64_t longer_warm_up() const {
     const int64_t longer = std::min(test_.tokens, kWarmUpTokens);
     return longer > warm_up_ ? longer : 0;
   }
 
-  /// The first warm-up is short: its time says what fits.
+  /// Makes a short warm-up, whose time predicts the time of runs, then a longer one if there is time.
   void warm_up() {
     warm_up_seconds_ = round(warm_up_);
     const int64_t longer = longer_warm_up();
@@ -63,26 +63,26 @@ class RunTimer {
   }
 
   bool fits(double seconds) const { return watch_.seconds() + seconds <= budget_; }
-  /// Of a round of runs of so few tokens.
+  /// Returns the expected seconds of a round with runs of `tokens` tokens.
   double expected_seconds(int64_t tokens) const {
     return warm_up_seconds_ * test_.work(tokens) / test_.work(warm_up_);
   }
 
   int64_t fitting_tokens() const {
     int64_t tokens = test_.tokens;
-    while (tokens > test_.least_tokens && !fits(expected_seconds(tokens)))
-      tokens = std::max(test_.least_tokens, tokens / 2);
+    while (tokens > test_.min_tokens && !fits(expected_seconds(tokens)))
+      tokens = std::max(test_.min_tokens, tokens / 2);
     return tokens;
   }
 
-  /// One run of each method, added to `timing` unless it is null. Returns the seconds of all.
+  /// Makes one run of each method and adds the times to `timing` unless it is null. Returns the total seconds.
   double round(int64_t tokens, Timing* timing = nullptr) {
     const Stopwatch all;
     for (size_t m = 0; m < methods_.size(); ++m) {
       throw_if_interrupted();
       Sessions forks;
       for (const Session& session : methods_[m]) forks.push_back(session.fork());
-      progress_.update(done_);  // a run may take long until its first report
+      progress_.update(done_);  // a run may take long before it reports progress
       const AttentionCount attention_before = runtime_.work().attention.count();
       const Stopwatch watch;
       test_.run(forks, tokens_.first(tokens), [&](int64_t done) {

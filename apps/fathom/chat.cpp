@@ -1,4 +1,4 @@
-// fathom chat: a conversation, line by line.
+// fathom chat: a conversation. Each line of stdin is a message.
 #include <poll.h>
 #include <unistd.h>
 
@@ -24,12 +24,12 @@ struct ChatOptions {
   int64_t tokens = 1024;
 };
 
-/// Lines of stdin. Unlike the library's reading, waiting for one ends on Ctrl-C.
+/// Reads lines of stdin. Unlike std::getline, waiting for a line ends on Ctrl-C.
 class InputLines {
  public:
   bool terminal() const { return terminal_; }
 
-  /// Asks for the next line; empty at the end of the input. Throws Error (interrupted) on Ctrl-C.
+  /// Returns the next line, or nullopt at the end of the input. Throws Error (interrupted) on Ctrl-C.
   std::optional<std::string> next() {
     if (terminal_) std::fputs("> ", stderr);
     size_t end;
@@ -43,7 +43,8 @@ class InputLines {
  private:
   void read_more() {
     pollfd input{STDIN_FILENO, POLLIN, 0};
-    if (::poll(&input, 1, -1) < 0 && errno != EINTR) fail("standard input: ", std::strerror(errno));
+    if (::poll(&input, 1, -1) < 0 && errno != EINTR)
+      fail("standard input: cannot wait for input: ", std::strerror(errno));
     throw_if_interrupted();
     if (input.revents == 0) return;
     char block[4096];
@@ -58,7 +59,7 @@ class InputLines {
   bool terminal_ = ::isatty(STDIN_FILENO) == 1;
 };
 
-/// One turn. At a terminal what goes wrong with it, Ctrl-C included, is told and the chat goes on.
+/// Answers one message. At a terminal, an error or Ctrl-C is printed and the chat continues.
 void take_turn(Dialogue& dialogue, const std::string& line, Sampler& sampler, const GenerateOptions& generation,
                bool terminal) {
   try {
@@ -80,7 +81,8 @@ void run_chat(const ChatOptions& options) {
   generation.max_tokens = options.tokens;
   generation.stop = options.stop;
   InputLines input;
-  if (input.terminal()) note("/reset starts anew, /exit or Ctrl-D leaves, Ctrl-C stops an answer");
+  if (input.terminal())
+    note("/reset starts a new conversation, /exit or Ctrl-D ends the program, Ctrl-C stops an answer");
   while (const auto line = input.next()) {
     if (*line == "/exit") return;
     if (*line == "/reset") {
@@ -95,18 +97,17 @@ void run_chat(const ChatOptions& options) {
 
 void add_chat(Command program) {
   auto o = std::make_shared<ChatOptions>();
-  Command command = program.add_command("chat", "Converse with a model, line by line");
-  command.add_option("-s,--system", o->system, "the system prompt").type_name("TEXT");
-  command.add_option("--template", o->chat_template, "a chat template in Jinja [the model file's own]")
+  Command command = program.add_command("chat", "Chat with a model; each line is a message");
+  command.add_option("-s,--system", o->system, "system prompt").type_name("TEXT");
+  command.add_option("--template", o->chat_template, "chat template in Jinja [the one in the model file]")
       .type_name("FILE");
-  add_size_option(command, "-n,--tokens", o->tokens, 1, "most tokens of an answer [1k]");
+  add_size_option(command, "-n,--tokens", o->tokens, 1, "maximum number of tokens of an answer [1k]");
   add_common_options(command, o->common);
   add_sampling_options(command, o->sampling);
-  command.add_option("--stop", o->stop, "a text at which an answer stops; several; it is not printed")
-      .type_name("TEXT")
-      .one_value();
+  command.add_option("--stop", o->stop, "end an answer before this text; repeatable").type_name("TEXT").one_value();
   command.footer(
-      R"(Each line of stdin is a message. /reset starts anew, /exit or Ctrl-D leaves, Ctrl-C stops an answer.
+      R"(Each line of stdin is a message. /reset starts a new conversation, /exit or Ctrl-D ends the program, Ctrl-C stops an
+answer.
 
 Example:
   fathom chat -m model.gguf -s "Answer in one sentence." --temp 0.7

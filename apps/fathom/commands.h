@@ -4,7 +4,7 @@
 
 namespace fathom {
 
-// Each adds one subcommand with its options and the callback that runs it.
+// Each function adds one subcommand: its options and the callback that runs it.
 void add_run(Command program);
 void add_chat(Command program);
 void add_tokens(Command program);

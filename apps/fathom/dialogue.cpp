@@ -18,7 +18,8 @@ std::unique_ptr<const ChatTemplate> open_chat_template(const LoadedModel& loaded
   const std::string name = file.empty() ? vocabulary.source : input_name(file);
   if (source.empty()) {
     fail(name,
-         ": has no chat template; give one with --template FILE (Jinja), or use `fathom run`, which needs none");
+         ": the model file has no chat template; give one with --template FILE (Jinja), or use `fathom run` "
+         "without --chat");
   }
   try {
     return std::make_unique<ChatTemplate>(source, text_of(*loaded.tokenizer, vocabulary.bos),
@@ -37,19 +38,19 @@ Dialogue::Dialogue(const LoadedModel& loaded, const CommonOptions& options,
 
 void Dialogue::reset() { messages_ = start_; }
 
-/// Makes the session hold `tokens`: keeps what they have in common with what it holds, and reads the rest.
+/// Rewinds the session to its common prefix with `tokens`, then reads the other tokens.
 void Dialogue::read(const std::vector<int32_t>& tokens) {
-  size_t common = std::ranges::mismatch(tokens, held_).in1 - tokens.begin();
-  common = std::min(common, tokens.size() - 1);  // the last one is read in any case, for its logits
+  size_t common = std::ranges::mismatch(tokens, session_tokens_).in1 - tokens.begin();
+  common = std::min(common, tokens.size() - 1);  // the last token is always read, for its logits
   session_.rewind(session_.length() - static_cast<int64_t>(common));
-  const auto keep_account = [&] { held_.assign(tokens.begin(), tokens.begin() + session_.length()); };
+  const auto update_held = [&] { session_tokens_.assign(tokens.begin(), tokens.begin() + session_.length()); };
   try {
     read_tokens(session_, std::span(tokens).subspan(common));
   } catch (...) {
-    keep_account();
+    update_held();
     throw;
   }
-  keep_account();
+  update_held();
 }
 
 Generated Dialogue::answer(const std::string& text, Sampler& sampler, const GenerateOptions& options,
@@ -59,8 +60,8 @@ Generated Dialogue::answer(const std::string& text, Sampler& sampler, const Gene
   const std::vector<int32_t> tokens = encode_prompt(*loaded_.tokenizer, template_->render(messages, true), true);
   read(tokens);
   Generated result = generate(session_, *loaded_.tokenizer, sampler, tokens, options, on_text);
-  held_.insert(held_.end(), result.tokens.begin(), result.tokens.end());
-  held_.resize(session_.length());
+  session_tokens_.insert(session_tokens_.end(), result.tokens.begin(), result.tokens.end());
+  session_tokens_.resize(session_.length());
   messages.push_back({"assistant", result.text});
   messages_ = std::move(messages);
   return result;

@@ -10,20 +10,20 @@
 
 namespace fathom {
 
-/// The template in `file`, or the model's own if that is empty. Throws Error saying what to do if there is none.
+/// Returns the chat template in `file`, or the model's own if `file` is empty. Throws Error if there is none.
 std::unique_ptr<const ChatTemplate> open_chat_template(const LoadedModel& loaded, const std::string& file);
 
-/// A chat with a model: the session keeps what was read, and only what is new is read with each turn.
+/// A chat with a model. Its session keeps the tokens already read, so each turn reads only the new tokens.
 class Dialogue {
  public:
   Dialogue(const LoadedModel& loaded, const CommonOptions& options,
            std::unique_ptr<const ChatTemplate> chat_template, const std::string& system);
 
-  /// Answers `text`, which then belongs to the chat with its answer; if the answer was interrupted, with what there
-  /// is of it. On an error, interrupts of the reading included, the chat is as it was.
+  /// Generates an answer to `text` and adds both to the chat. If generation is interrupted, the part generated so
+  /// far is added. On an error, or if reading is interrupted, the chat is unchanged.
   Generated answer(const std::string& text, Sampler& sampler, const GenerateOptions& options,
                    const std::function<void(std::string_view)>& on_text);
-  /// Back to the system prompt.
+  /// Removes all messages but the system prompt.
   void reset();
 
  private:
@@ -33,7 +33,7 @@ class Dialogue {
   std::unique_ptr<const ChatTemplate> template_;
   std::vector<ChatMessage> start_, messages_;
   Session session_;
-  std::vector<int32_t> held_;  // the session's tokens
+  std::vector<int32_t> session_tokens_;  // the session's tokens
 };
 
 }  // namespace fathom

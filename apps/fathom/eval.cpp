@@ -1,4 +1,4 @@
-// fathom eval: tasks × lengths × methods × models, side by side.
+// fathom eval: measures tasks × lengths × methods × models and compares the methods.
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -31,12 +31,13 @@ namespace fathom {
 namespace {
 
 struct EvalOptions {
-  CommonOptions common;  // threads, chunk, seed of every model
+  CommonOptions common;  // threads and chunk of every model
   std::vector<std::string> models, tasks;
   MethodLists methods;
   std::string lengths = "1k", haystack = "prose", chat_template, json, html;
   int64_t samples = 20, concurrency = 1, seed = 1;
-  bool apart = false, no_baseline = false, no_yardstick = false, dense_prefill = false, repeat_haystack = false, chat = false;
+  bool apart = false, no_baseline = false, no_yardstick = false, dense_prefill = false, repeat_haystack = false,
+       chat = false;
 };
 
 std::vector<int64_t> parse_lengths(const std::string& text) {
@@ -45,46 +46,46 @@ std::vector<int64_t> parse_lengths(const std::string& text) {
     const size_t end = std::min(text.find(',', begin), text.size());
     const auto length = parse_size(std::string_view(text).substr(begin, end - begin));
     if (!length || *length < 1 || *length > kPositionLimit)
-      fail_usage("--lengths: expected numbers of tokens separated by commas, as 1k,4k, found ", quote(text));
-    if (std::ranges::count(lengths, *length) > 0) fail_usage("--lengths: ", *length, " is named twice");
+      fail_usage("--lengths: expected numbers of tokens separated by commas, such as 1k,4k, found ", quote(text));
+    if (std::ranges::count(lengths, *length) > 0) fail_usage("--lengths: ", *length, " is given twice");
     lengths.push_back(*length);
     begin = end + 1;
   }
   return lengths;
 }
 
-/// The exact method, with which the others are compared, then every combination of the given methods, or each of
-/// them alone (--apart).
+/// Returns the methods to evaluate: the baseline, then every combination of the given methods, or with --apart each
+/// of them alone.
 std::vector<MethodSpecs> list_methods(const EvalOptions& options) {
-  const MethodSpecs plain;
-  std::vector<MethodSpecs> asked;
-  if (!options.apart) asked.push_back(plain);
+  const MethodSpecs baseline;
+  std::vector<MethodSpecs> requested;
+  if (!options.apart) requested.push_back(baseline);
   for (const std::string_view kind : {"position", "cache", "attend", "evict", "read"}) {
     const auto option = std::ranges::find(kMethodOptions, kind, &MethodOption::kind);
     const std::vector<std::string>& specs = options.methods[option - kMethodOptions.begin()];
     if (specs.empty()) continue;
-    std::vector<MethodSpecs> wider;
-    for (const MethodSpecs& method : options.apart ? std::vector{plain} : asked) {
+    std::vector<MethodSpecs> extended;
+    for (const MethodSpecs& method : options.apart ? std::vector{baseline} : requested) {
       for (const std::string& spec : specs) {
-        wider.push_back(method);
-        wider.back().*option->spec = parse_spec(spec).to_string();
+        extended.push_back(method);
+        extended.back().*option->spec = parse_spec(spec).to_string();
       }
     }
-    if (!options.apart) asked.clear();
-    asked.insert(asked.end(), wider.begin(), wider.end());
+    if (!options.apart) requested.clear();
+    requested.insert(requested.end(), extended.begin(), extended.end());
   }
   std::vector<MethodSpecs> methods;
   if (options.no_yardstick) note("'--no-yardstick' is now '--no-baseline'");
-  if (!options.no_baseline && !options.no_yardstick) methods.push_back(plain);
-  for (const MethodSpecs& method : asked) {
+  if (!options.no_baseline && !options.no_yardstick) methods.push_back(baseline);
+  for (const MethodSpecs& method : requested) {
     const auto same = [&](const MethodSpecs& other) { return other == method; };
     if (std::ranges::none_of(methods, same)) methods.push_back(method);
   }
-  if (methods.empty()) methods.push_back(plain);
+  if (methods.empty()) methods.push_back(baseline);
   return methods;
 }
 
-/// Unknown methods and parameters are told before anything is read.
+/// Throws Error (usage) for unknown methods and parameters, before any model is opened.
 void check_specs(const std::vector<MethodSpecs>& methods) {
   for (const MethodSpecs& method : methods) {
     attend_methods().make(method.attend);
@@ -96,7 +97,7 @@ void check_specs(const std::vector<MethodSpecs>& methods) {
   }
 }
 
-/// Of some of the file's bytes, spread over it: tells models of the same name apart.
+/// Returns a hash of the file's size and of 64 samples of its bytes. It distinguishes models of the same name.
 std::string file_id(const std::string& path) {
   constexpr size_t kPieces = 64, kPieceBytes = 4096;
   const FileMap file(path);
@@ -129,7 +130,7 @@ std::string quoted_for_shell(const std::string& word) {
   return quoted + "'";
 }
 
-/// As it was typed, to be run again.
+/// Returns this process's command line, quoted for a shell.
 std::string command_line() {
   std::ifstream file("/proc/self/cmdline", std::ios::binary);
   std::string command, word;
@@ -163,21 +164,21 @@ class EvalCommand {
     haystack_ = options_.haystack == "prose" ? eval::prose_haystack()
                                              : eval::file_haystack(options_.haystack, options_.repeat_haystack);
     eval::EvalPlan plan{eval::make_tasks(options_.tasks),
-                  parse_lengths(options_.lengths),
-                  methods,
-                  options_.samples,
-                  static_cast<uint64_t>(options_.seed),
-                  haystack_.get(),
-                  {options_.common.chunk, options_.concurrency, options_.dense_prefill}};
+                        parse_lengths(options_.lengths),
+                        methods,
+                        options_.samples,
+                        static_cast<uint64_t>(options_.seed),
+                        haystack_.get(),
+                        {options_.common.chunk, options_.concurrency, options_.dense_prefill}};
     plan_ = plan;
-    std::unique_ptr<eval::RecordLog> log =
-        options_.json.empty() ? std::make_unique<eval::RecordLog>() : std::make_unique<eval::RecordLog>(options_.json);
+    std::unique_ptr<eval::RecordLog> log = options_.json.empty() ? std::make_unique<eval::RecordLog>()
+                                                                 : std::make_unique<eval::RecordLog>(options_.json);
     eval::Evaluation evaluation(std::move(plan), *log);
     std::vector<std::string> paths = options_.models;
     if (paths.empty()) paths.push_back(options_.common.model_path());
     for (const std::string& path : paths) {
       const eval::EvalModel model = open_model(options_, path);
-      advise(model);
+      print_advice(model);
       evaluation.check(model);
     }
     evaluate(evaluation, paths);
@@ -185,20 +186,21 @@ class EvalCommand {
   }
 
  private:
-  void advise(const eval::EvalModel& model) const {
+  void print_advice(const eval::EvalModel& model) const {
     if (!options_.chat && !model.tokenizer->vocabulary().chat_template.empty())
-      note(concat(model.name, ": has a chat form; --chat asks in it, as models for dialogue expect"));
+      note(concat(model.name, ": the model has a chat template; chat models answer better with --chat"));
     const int64_t trained = model.model->config().trained_context;
     const int64_t longest = *std::ranges::max_element(plan_.lengths);
     if (trained > 0 && longest > trained)
-      note(concat(model.name, ": was trained on ", trained, " tokens; what comes beyond is told as it is"));
+      note(concat(model.name, ": --lengths exceeds the trained length of ", trained,
+                  " tokens; quality may fall beyond it"));
   }
 
   void evaluate(eval::Evaluation& evaluation, const std::vector<std::string>& paths) {
     Progress progress("evaluating", "tokens", evaluation.planned_tokens(static_cast<int64_t>(paths.size())));
     const eval::EvalProgress hooks{[&](const std::string& cell) { progress.set_note(cell); },
-                             [&](int64_t tokens) { progress.update(tokens); },
-                             [&](int64_t tokens) { progress.reduce_total(tokens); }};
+                                   [&](int64_t tokens) { progress.update(tokens); },
+                                   [&](int64_t tokens) { progress.reduce_total(tokens); }};
     try {
       for (const std::string& path : paths) {
         const eval::EvalModel model = open_model(options_, path);
@@ -208,8 +210,9 @@ class EvalCommand {
     } catch (const Error& error) {
       if (error.kind() != Error::Kind::kInterrupted) throw;
       throw Error(options_.json.empty()
-                      ? "interrupted; with --json FILE the same command would go on from here"
-                      : concat("interrupted; the same command goes on from what is in ", options_.json),
+                      ? "interrupted; with --json FILE the same command could be continued later"
+                      : concat("interrupted; run the same command again to continue, finished samples are in ",
+                               options_.json),
                   error.kind());
     }
   }
@@ -267,49 +270,58 @@ class EvalCommand {
 
 void add_eval(Command program) {
   auto o = std::make_shared<EvalOptions>();
-  Command command = program.add_command("eval", "Measure quality, speed and memory on tasks of any length");
+  Command command =
+      program.add_command("eval", "Measure quality, speed and memory of methods on tasks of any length");
   command
       .add_option("task", o->tasks,
-                  "what to do, as needle or kv_threads:hops=4; several; `fathom methods task` lists them")
+                  "task, such as needle or kv_threads:hops=4; repeatable; list: `fathom methods task`")
       .type_name("TASK")
       .required();
-  command
-      .add_option("-m,--model", o->models,
-                  "a model, a GGUF file; repeat it for several [$FATHOM_MODEL, or fathom-reader]")
+  command.add_option("-m,--model", o->models, "model file (GGUF); repeatable [$FATHOM_MODEL, or fathom-reader]")
       .type_name("FILE")
       .one_value();
-  command.add_option("--lengths", o->lengths, "tokens of prompt and answer together, comma separated [1k]")
+  command
+      .add_option("--lengths", o->lengths,
+                  "tokens of prompt and answer together, separated by commas; more is harder and slower [1k]")
       .type_name("SIZES");
-  add_size_option(command, "--samples", o->samples, 1, "samples of each task and length [20]", 1000000);
-  add_size_option(command, "--seed", o->seed, 0, "seed of the samples; same seed, same samples [1]");
+  add_size_option(command, "--samples", o->samples, 1,
+                  "samples of each task and length; more is slower and gives narrower confidence intervals [20]",
+                  1000000);
+  add_size_option(command, "--seed", o->seed, 0, "seed of the samples; the same seed gives the same samples [1]");
   add_method_lists(command, o->methods);
-  command.add_flag("--apart", o->apart, "each method on its own beside the plain way, not every combination");
+  command.add_flag("--apart", o->apart, "evaluate each given method alone, not every combination of them");
   command.add_flag("--no-baseline", o->no_baseline,
-                   "leave out the exact method that others are compared with, for lengths where it takes too long");
+                   "skip the exact baseline; use it for lengths at which the baseline takes too long");
   command.add_flag("--no-yardstick", o->no_yardstick, "old name of --no-baseline").hidden();
   command.add_flag("--dense-prefill", o->dense_prefill,
-                   "read contexts densely, once for all --attend methods; question and answer under each");
+                   "read the context once with dense attention; use --attend only for question and answer");
   command
       .add_option("--haystack", o->haystack,
-                  "prose (built in), or a text file or folder of .txt and .md files to hide things in [prose]")
+                  "text in which facts are hidden: prose (built in), a text file, or a folder of .txt and .md "
+                  "files [prose]")
       .type_name("PATH");
-  command.add_flag("--repeat-haystack", o->repeat_haystack, "a haystack that is too short begins again");
+  command.add_flag("--repeat-haystack", o->repeat_haystack, "repeat the haystack if it is shorter than a length");
   add_size_option(command, "--concurrency", o->concurrency, 1,
-                  "samples answered together: more is faster, speeds are then of all together [1]", 256);
-  command.add_flag("--chat", o->chat, "ask in the form of the model's chat template");
-  command.add_option("--template", o->chat_template, "a chat template in Jinja, with --chat [the model file's own]")
+                  "samples answered together; more is faster; speeds are then totals of all [1]", 256);
+  command.add_flag("--chat", o->chat, "render prompts with the chat template");
+  command
+      .add_option("--template", o->chat_template,
+                  "with --chat: a chat template in Jinja [the one in the model file]")
       .type_name("FILE");
-  add_size_option(command, "-t,--threads", o->common.threads, 1, "threads [all cores]", 1024);
-  add_size_option(command, "--chunk", o->common.chunk, 1, "tokens read at once [512]");
+  add_size_option(command, "-t,--threads", o->common.threads, 1,
+                  "threads; more is faster, up to the number of cores [all cores]", 1024);
+  add_size_option(command, "--chunk", o->common.chunk, 1,
+                  "tokens per forward pass while reading; more is faster and takes more memory [512]");
   command
       .add_option("--json", o->json,
-                  "append results to this file as JSON lines; what it holds already is not run again; - for stdout")
+                  "append results to this file as JSON lines and skip samples that it already has; - is stdout")
       .type_name("FILE");
-  command.add_option("--html", o->html, "write a report for a browser to this file").type_name("FILE");
+  command.add_option("--html", o->html, "write an HTML report to this file").type_name("FILE");
   command.footer(
-      R"(The first row of everything is the plain, exact way: --attend dense, --position file, --cache bf16. What is asked for is
-compared with it on the same samples: "same" is the share of equal answers, KL how far apart the predictions of its
-answer's tokens are, in nats. docs/evaluation.md says what each task shows.
+      R"(The first row of each table is the exact baseline: --attend dense, --position file, --cache bf16. The other methods are
+compared with it on the same samples. "same" is the share of answers equal to the baseline's. "KL" is the mean
+Kullback-Leibler divergence between the two predictions of the baseline's answer, in nats per token: 0 is equal, more is
+farther from the baseline. docs/evaluation.md describes the tasks and all columns.
 
 Examples:
   fathom eval needle --lengths 512,1k --attend window:sink=4,window=256 --html needles.html
@@ -317,7 +329,7 @@ Examples:
   fathom eval perplexity --haystack book.txt --lengths 8k --cache q8 --cache q4
 )");
   command.callback([o] {
-    if (!o->chat && !o->chat_template.empty()) fail_usage("--template has no meaning without --chat");
+    if (!o->chat && !o->chat_template.empty()) fail_usage("--template needs --chat");
     EvalCommand(*o).run();
   });
 }

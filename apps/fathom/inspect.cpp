@@ -1,4 +1,4 @@
-// fathom inspect: what a model file holds.
+// fathom inspect: describes a model file, or draws the attention of an answer.
 #include <algorithm>
 #include <exception>
 #include <map>
@@ -39,7 +39,7 @@ const char* scaling_name(RotaryConfig::Scaling scaling) {
 }
 
 Json shape_json(const ModelConfig& c) {
-  int64_t elements = 0;  // of keys and values per token, in all layers
+  int64_t elements = 0;  // numbers in keys and values per token, all layers
   for (int i = 0; i < c.layers; ++i) {
     const LayerConfig layer = c.layer(i);
     elements += static_cast<int64_t>(layer.kv_heads) * (layer.key_dim + layer.value_dim);
@@ -67,7 +67,7 @@ Json shape_json(const ModelConfig& c) {
           {"cache_bytes_per_token", 2 * elements}};
 }
 
-/// Tensors and bytes of each weight type, by name.
+/// Returns the number of tensors and bytes of each weight type, sorted by name.
 Json weights_json(const Gguf& file) {
   std::map<std::string, std::pair<int64_t, uint64_t>> types;
   for (const GgufTensor& tensor : file.tensors()) {
@@ -100,7 +100,7 @@ Json tensors_json(const Gguf& file) {
   return list;
 }
 
-/// What is printed, as JSON; config is null if the engine cannot run the file.
+/// Returns the description as JSON. config: null if the engine cannot run the file.
 Json describe(const Gguf& file, const ModelConfig* config) {
   const auto* tokens = file.strings("tokenizer.ggml.tokens");
   Json json = {{"file", file.name()},
@@ -121,7 +121,7 @@ std::string padded(std::string text, size_t width) {
   return text;
 }
 
-class Page {
+class DescriptionText {
  public:
   template <class... Parts>
   void line(const char* label, const Parts&... parts) {
@@ -137,7 +137,7 @@ class Page {
   std::string text_;
 };
 
-void describe_shape(Page& page, const ModelConfig& c) {
+void describe_shape(DescriptionText& page, const ModelConfig& c) {
   page.line("layers", c.layers, ", width ", c.width, ", ffn ", c.ffn_width);
   if (c.heads > 0)
     page.line("heads", c.heads, " over ", c.kv_heads, " key/value, of ", c.key_dim, " (values ", c.value_dim, ")");
@@ -158,7 +158,7 @@ void describe_shape(Page& page, const ModelConfig& c) {
               c.rotary.divisors.empty() ? "" : ", with divisors");
   }
   const auto memory = [&](PageFormat format) {
-    double bytes = 0;  // of a page of every head
+    double bytes = 0;  // of a page of every layer and head
     for (int i = 0; i < c.layers; ++i) {
       const LayerConfig layer = c.layer(i);
       bytes += static_cast<double>(layer.kv_heads) * static_cast<double>(page_key_bytes(format, layer.key_dim) +
@@ -177,7 +177,7 @@ std::string shape_text(const std::vector<int64_t>& shape) {
 }
 
 std::string describe_text(const Gguf& file, const ModelConfig* config, bool tensors) {
-  Page page;
+  DescriptionText page;
   page.line("file", file.name(), ", ", format_bytes(static_cast<double>(file.file_bytes())), ", GGUF v",
             file.version());
   page.line("architecture", quote(file.string("general.architecture").value_or("")));
@@ -202,7 +202,7 @@ std::string describe_text(const Gguf& file, const ModelConfig* config, bool tens
   return page.text();
 }
 
-/// Prints what the file holds even if the engine cannot run it, and then why it cannot.
+/// Describes the file even if the engine cannot run it, then throws the reason.
 void run_inspect(const InspectOptions& options) {
   if (!options.attention.html.empty()) {
     AttentionMapOptions attention = options.attention;
@@ -211,7 +211,7 @@ void run_inspect(const InspectOptions& options) {
     return map_attention(attention);
   }
   if (!options.attention.files.empty() || !options.attention.prompt.empty())
-    fail_usage("-f and -p have no meaning without --attention PAGE");
+    fail_usage("-f and -p need --attention PAGE");
   const std::string path = find_model(options.model);
   const Gguf file = Gguf::open(path);
   std::shared_ptr<const Model> model;
@@ -239,11 +239,10 @@ void run_inspect(const InspectOptions& options) {
 
 void add_inspect(Command program) {
   auto o = std::make_shared<InspectOptions>();
-  Command command = program.add_command("inspect", "Tell what a model file holds");
-  command.add_option("model", o->model, "the model, a GGUF file [$FATHOM_MODEL, or fathom-reader]")
-      .type_name("FILE");
+  Command command = program.add_command("inspect", "Describe a model file, or draw the attention of an answer");
+  command.add_option("model", o->model, "model file (GGUF) [$FATHOM_MODEL, or fathom-reader]").type_name("FILE");
   command.add_flag("--tensors", o->tensors, "list every tensor");
-  command.add_flag("--json", o->json, "one JSON object");
+  command.add_flag("--json", o->json, "print one JSON object");
   add_attention_options(command, o->attention);
   command.footer(R"(Examples:
   fathom inspect model.gguf --tensors

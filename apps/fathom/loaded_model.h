@@ -12,15 +12,16 @@
 
 namespace fathom {
 
-/// A loaded model with its tokenizer, ready for sessions.
+/// A loaded model with its tokenizer and the engine that runs its sessions.
 struct LoadedModel {
   std::shared_ptr<const Model> model;
   std::unique_ptr<const Tokenizer> tokenizer;
   std::shared_ptr<Runtime> runtime;
-  std::shared_ptr<Engine> engine;  // of all sessions
+  std::shared_ptr<Engine> engine;  // shared by all sessions
 
+  /// Opens the model file. Throws Error if it cannot be opened or run.
   explicit LoadedModel(const CommonOptions& options);
-  /// layers: as in SessionOptions.
+  /// Returns a new session. layers: as in SessionOptions.
   Session session(const CommonOptions& options, int layers = 0) const {
     SessionOptions own = options.session();
     own.layers = layers;
@@ -28,10 +29,11 @@ struct LoadedModel {
   }
 };
 
-/// Reads tokens with progress on stderr; returns the seconds it took. Throws Error (interrupted) on Ctrl-C.
+/// Appends tokens to the session, with progress on stderr. Returns the seconds it took. Throws Error (interrupted)
+/// on Ctrl-C.
 double read_tokens(Session& session, std::span<const int32_t> tokens);
 
-/// Tokens per second; 0 for no time at all.
+/// Returns tokens per second; 0 if seconds is 0.
 inline double rate(int64_t tokens, double seconds) {
   return seconds > 0 ? static_cast<double>(tokens) / seconds : 0;
 }

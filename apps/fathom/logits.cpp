@@ -1,4 +1,4 @@
-// fathom logits: rows of logits as raw floats, for comparison with other engines.
+// fathom logits: writes rows of logits as raw floats, for comparison with other engines.
 #include <algorithm>
 #include <bit>
 #include <map>
@@ -17,23 +17,25 @@
 namespace fathom {
 namespace {
 
-static_assert(std::endian::native == std::endian::little, "rows are written as they lie in memory");
+static_assert(std::endian::native == std::endian::little, "rows are written without conversion");
 
 struct LogitsOptions {
   CommonOptions common;
   std::string tokens, at, out;
 };
 
-/// The positions asked for, in the order asked; the last one if none is. Throws Error (usage).
+/// Parses a list of positions; an empty list is the last position. Throws Error (usage).
 std::vector<int64_t> parse_positions(const std::string& list, int64_t tokens) {
   if (list.empty()) return {tokens - 1};
   std::vector<int64_t> positions;
   for (size_t begin = 0; begin <= list.size();) {
     const size_t end = std::min(list.find(',', begin), list.size());
     const auto position = parse_size(list.substr(begin, end - begin));
-    if (!position) fail_usage("--at: expected positions as 0,75,150, found ", quote(list));
+    if (!position)
+      fail_usage("--at: expected positions separated by commas, such as 0,75,150, found ", quote(list));
     if (*position < 0 || *position >= tokens) {
-      fail_usage("--at: position ", *position, " is outside the ", tokens, " tokens, 0 to ", tokens - 1);
+      fail_usage("--at: position ", *position, " does not exist: the list has ", tokens,
+                 " tokens, at positions 0 to ", tokens - 1);
     }
     positions.push_back(*position);
     begin = end + 1;
@@ -73,15 +75,20 @@ void run_logits(const LogitsOptions& options) {
 void add_logits(Command program) {
   auto o = std::make_shared<LogitsOptions>();
   Command command =
-      program.add_command("logits", "Write logits at positions of a list of tokens, to compare engines");
-  command.add_option("--tokens", o->tokens, "token ids separated by white space, read as they are; - is stdin")
+      program.add_command("logits", "Write logits of a token list to a file, for comparison with other engines");
+  command
+      .add_option("--tokens", o->tokens,
+                  "file with token ids separated by white space; no BOS is added; - is standard input")
       .type_name("FILE")
       .required();
-  command.add_option("--at", o->at, "positions, comma separated, as 0,75,150 [the last]").type_name("LIST");
-  command.add_option("-o,--out", o->out, "where to: rows of little-endian float32, in the order asked")
+  command
+      .add_option("--at", o->at,
+                  "positions whose logits are written, separated by commas, such as 0,75,150 [the last]")
+      .type_name("LIST");
+  command.add_option("-o,--out", o->out, "output file: rows of little-endian float32, in the order of --at")
       .type_name("FILE")
       .required();
-  o->common.methods.cache = "f32";  // results are for comparison: what they show is the model, not the cache
+  o->common.methods.cache = "f32";  // results are for comparison of models, so pages are not rounded
   add_common_options(command, o->common);
   command.footer(R"(Example:
   fathom tokens --bos < text.txt > ids.txt && fathom logits --tokens ids.txt --at 0,10 -o rows.f32

@@ -1,4 +1,4 @@
-// The program fathom. Each subcommand is a file of this folder.
+// The program fathom. Each subcommand has its own file in this folder.
 #include "commands.h"
 #include "program.h"
 
@@ -6,18 +6,18 @@ namespace fathom {
 namespace {
 
 constexpr const char* kExamples = R"(Examples:
-  fathom run -f book.txt -p "Question: Who is the captain?"  read a book, then answer
-  fathom score -m model.gguf -f book.txt --window 4k         how well a model predicts a text
-  fathom methods                                             every method there is, and what it costs
+  fathom run -f book.txt -p "Question: Who is the captain?"  read a book, then answer a question
+  fathom score -m model.gguf -f book.txt --window 4k         measure how well a model predicts a text
+  fathom methods                                             list all methods
 
-Results go to stdout, everything else to stderr. Sizes may be written 4k or 1m (k = 1024).
-Without -m the model is $FATHOM_MODEL, or else fathom-reader, a small one that comes along.
-Exit codes: 0 good, 1 failed, 2 wrong usage, 130 interrupted.
+Results go to stdout, everything else to stderr. Sizes may be written 4k, 1m or 8g (k = 1024).
+Without -m the model is the file named by $FATHOM_MODEL, otherwise fathom-reader, a small model that is included.
+Exit codes: 0 success, 1 failure, 2 usage error, 130 interrupted.
 )";
 
 void add_commands(Command program) {
   program.name("fathom");
-  program.add_version_flag("--version", "fathom " FATHOM_VERSION, "print the version and leave");
+  program.add_version_flag("--version", "fathom " FATHOM_VERSION, "print the version and exit");
   program.require_command();
   program.footer(kExamples);
   add_run(program);
@@ -36,7 +36,7 @@ void add_commands(Command program) {
 }  // namespace fathom
 
 int main(int argc, char** argv) {
-  return fathom::run_program(argc, argv,
-                             "fathom reads long texts with language models, and continues or answers them.",
-                             fathom::add_commands);
+  return fathom::run_program(
+      argc, argv, "fathom runs language models on long texts: it continues them and answers questions about them.",
+      fathom::add_commands);
 }

@@ -1,4 +1,4 @@
-// fathom methods: what the registries say of every method.
+// fathom methods: lists the methods of every kind, with their parameters and costs.
 #include <algorithm>
 
 #include "attend/methods.h"
@@ -32,7 +32,7 @@ std::vector<MethodInfo> all_methods() {
   return all;
 }
 
-/// A default as JSON of the parameter's type; null if there is none.
+/// Returns the default as JSON of the parameter's type; null if there is none.
 Json default_of(const Parameter& parameter) {
   const Values values = check_values({}, {parameter});
   if (!values.has(parameter.name)) return nullptr;
@@ -48,7 +48,7 @@ Json default_of(const Parameter& parameter) {
   }
 }
 
-/// Whole numbers without a decimal point.
+/// Returns a number as JSON; whole numbers have no decimal point.
 Json number(double value) {
   const auto whole = static_cast<int64_t>(value);
   return static_cast<double>(whole) == value ? Json(whole) : Json(value);
@@ -64,7 +64,7 @@ Json to_json(const Parameter& parameter) {
   return json;
 }
 
-/// Methods of the other kinds go with everything.
+/// Returns whether the method's kind has capabilities. Methods of other kinds have no restrictions.
 bool has_capabilities(const MethodInfo& method) {
   return method.kind == "attend" || method.kind == "evict" || method.kind == "read";
 }
@@ -92,7 +92,8 @@ std::string padded(std::string text, size_t width) {
   return text;
 }
 
-/// Tasks are in the same tables, but leave results as they are: they ask for them.
+/// Returns whether the entry is a task of `fathom eval`. Tasks are registered like methods but are not method
+/// options.
 bool is_task(const MethodInfo& method) { return method.kind == "task"; }
 
 std::string heading(const MethodInfo& method) {
@@ -111,30 +112,35 @@ std::string table(const std::vector<MethodInfo>& methods) {
   return text;
 }
 
-/// "int, 1 to 100, default 16", as far as known.
+/// Returns type, range and default of a parameter, such as "int, from 1 to 100, default 16". Omits maxima that no
+/// sensible value reaches.
 std::string range_of(const Parameter& parameter) {
+  constexpr double kPracticallyUnlimited = 1e6;
   std::string text = name(parameter.type);
-  if (parameter.min) text += concat(", from ", number(*parameter.min).dump());
-  if (parameter.max) text += concat(" to ", number(*parameter.max).dump());
+  const bool has_max = parameter.max && *parameter.max < kPracticallyUnlimited;
+  if (parameter.min) text += concat(has_max ? ", from " : ", at least ", number(*parameter.min).dump());
+  if (has_max) text += concat(parameter.min ? " to " : ", at most ", number(*parameter.max).dump());
   for (const std::string& choice : parameter.choices)
     text += concat(&choice == &parameter.choices[0] ? ": " : "|", choice);
   if (!parameter.default_value.empty()) text += ", default " + parameter.default_value;
-  if (!parameter.old_names.empty()) text += ", formerly " + comma_list(parameter.old_names);
+  if (!parameter.old_names.empty()) text += ", old name " + comma_list(parameter.old_names);
   return text;
 }
 
-/// What a method works with, and what it reads beside the queries.
-std::string works_with(const Capabilities& c) {
+/// Returns the special models and evictors with which the method works, or, if `works` is false, does not work.
+std::string combinations(const MethodInfo& method, bool works) {
+  const Capabilities& c = method.capabilities;
   std::vector<std::string> parts;
-  if (c.works_with_compacted) parts.emplace_back("evictors that move tokens");
-  if (c.works_with_landmarks) parts.emplace_back("models with landmarks");
-  if (c.works_on_recurrent) parts.emplace_back("models with recurrent layers");
-  return parts.empty() ? "none of: evictors that move tokens, models with landmarks, models with recurrent layers"
-                       : comma_list(parts);
+  if (method.kind == "attend" && c.works_with_compacted == works)
+    parts.emplace_back("evictors with positions=compacted");
+  if (c.works_with_landmarks == works) parts.emplace_back("models with landmarks");
+  if (c.works_on_recurrent == works) parts.emplace_back("models with recurrent layers");
+  return comma_list(parts);
 }
+/// Returns what a method reads apart from the queries.
 std::string reads(const Capabilities& c) {
   std::vector<std::string> parts;
-  if (c.needs_host_pages) parts.emplace_back("keys or values, in the host's memory");
+  if (c.needs_host_pages) parts.emplace_back("keys or values (in host memory)");
   if (c.reads_surprisal) parts.emplace_back("the surprisal of all tokens");
   return comma_list(parts);
 }
@@ -147,21 +153,25 @@ std::string page(const MethodInfo& method) {
   };
   line("paper", method.paper);
   if (!is_task(method))
-    line("result", method.exact ? "exact: the same as the plain method" : "approximate or different");
+    line("result",
+         method.exact ? "exact: equal to the default method" : "approximate: may differ from the default method");
   line("needs", method.needs);
   line("time", method.time);
   line("memory", method.memory);
   if (has_capabilities(method)) {
     line("reads", reads(method.capabilities));
-    line("works with", works_with(method.capabilities));
+    line("works with", combinations(method, true));
+    line("not with", combinations(method, false));
   }
-  for (const Parameter& parameter : method.parameters) {
-    text += concat("  ", padded(parameter.name, 11), parameter.summary, " (", range_of(parameter), ")\n");
-  }
+  size_t width = 0;
+  for (const Parameter& parameter : method.parameters) width = std::max(width, parameter.name.size());
+  if (!method.parameters.empty()) text += "  parameters\n";
+  for (const Parameter& parameter : method.parameters)
+    text += concat("    ", padded(parameter.name, width + 2), parameter.summary, " (", range_of(parameter), ")\n");
   return text;
 }
 
-/// Those of this name, or of this kind. Throws Error (usage) with the nearest names.
+/// Returns the methods with this name or of this kind. Throws Error (usage) that lists the nearest names.
 std::vector<MethodInfo> find_methods(const std::vector<MethodInfo>& all, const std::string& name) {
   std::vector<MethodInfo> found;
   std::vector<std::string> known;
@@ -172,8 +182,9 @@ std::vector<MethodInfo> find_methods(const std::vector<MethodInfo>& all, const s
   }
   if (found.empty()) {
     const std::vector<std::string> nearest = nearest_names(name, known);
-    fail_usage("no method or kind is named ", quote(name),
-               nearest.empty() ? ". Known: " + comma_list(known) : "; did you mean " + comma_list(nearest) + "?");
+    fail_usage(
+        "unknown method or kind ", quote(name),
+        nearest.empty() ? "; expected one of " + comma_list(known) : "; did you mean " + comma_list(nearest) + "?");
   }
   return found;
 }
@@ -185,7 +196,8 @@ void run_methods(const MethodsOptions& options) {
     for (const MethodInfo& method : chosen) write_out(to_json(method).dump() + "\n");
   } else if (chosen.size() > 1) {
     write_out(table(chosen) +
-              "\nfathom methods NAME tells more of one. Only what is marked exact leaves results as they are.\n");
+              "\nfathom methods NAME shows the parameters, cost and source of a method. Methods marked exact do "
+              "not change results.\n");
   } else {
     for (const MethodInfo& method : chosen) write_out(page(method));
   }
@@ -195,10 +207,16 @@ void run_methods(const MethodsOptions& options) {
 
 void add_methods(Command program) {
   auto o = std::make_shared<MethodsOptions>();
-  Command command = program.add_command("methods", "List the methods to choose from, with parameters and costs");
-  command.add_option("name", o->name, "a method, or a kind as attend, for its page").type_name("NAME");
-  command.add_flag("--json", o->json, "one JSON object a line");
-  command.footer(R"(Examples:
+  Command command =
+      program.add_command("methods", "List the methods of every kind, with their parameters and costs");
+  command
+      .add_option("name", o->name, "a method, to show its details, or a kind such as attend, to list its methods")
+      .type_name("NAME");
+  command.add_flag("--json", o->json, "print one JSON object per line");
+  command.footer(
+      R"(In costs, n is the number of tokens in the context and v the size of the vocabulary.
+
+Examples:
   fathom methods window
   fathom methods --json | jq -r 'select(.exact) | .name'
 )");

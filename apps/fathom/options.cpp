@@ -14,7 +14,8 @@ namespace {
 
 constexpr const char* kDefaultModel = "fathom-reader-q8_0.gguf";
 
-/// Folders of models: of a build tree, of an installation, and of the current folder.
+/// Returns the folders in which the default model is searched: those of the build tree and the installation,
+/// ./models.
 std::vector<std::filesystem::path> model_folders() {
   std::vector<std::filesystem::path> folders;
   std::error_code error;
@@ -48,8 +49,8 @@ std::string find_model(const std::string& given) {
     std::error_code error;
     if (std::filesystem::exists(path, error)) return path.string();
   }
-  fail("no model: name a GGUF file with -m, or in the variable FATHOM_MODEL; the default, models/", kDefaultModel,
-       ", is neither beside the program nor in this folder");
+  fail("no model: give a GGUF file with -m or in the environment variable FATHOM_MODEL; the default model, models/",
+       kDefaultModel, ", was found neither next to the program nor in the current folder");
 }
 
 std::string CommonOptions::model_path() const { return find_model(model); }
@@ -72,7 +73,7 @@ Sampler SamplingOptions::sampler() const {
 }
 
 Option add_model_option(Command command, std::string& model) {
-  return command.add_option("-m,--model", model, "the model, a GGUF file [$FATHOM_MODEL, or fathom-reader]")
+  return command.add_option("-m,--model", model, "model file (GGUF) [$FATHOM_MODEL, or fathom-reader]")
       .type_name("FILE");
 }
 
@@ -83,7 +84,7 @@ Option add_size_option(Command command, const std::string& names, int64_t& size,
     if (!parsed || *parsed < min || *parsed > max) {
       const std::string range = max < std::numeric_limits<int64_t>::max() ? concat("from ", min, " to ", max)
                                                                           : concat("of at least ", min);
-      fail_usage(names, ": expected a number ", range, ", as 512 or 4k, found ", quote(text));
+      fail_usage(names, ": expected a number ", range, ", such as 512 or 4k, found ", quote(text));
     }
     size = *parsed;
   };
@@ -92,15 +93,17 @@ Option add_size_option(Command command, const std::string& names, int64_t& size,
 
 void add_common_options(Command command, CommonOptions& o, MethodChoice choice) {
   add_model_option(command, o.model);
-  add_size_option(command, "-t,--threads", o.threads, 1, "threads [all cores]", 1024);
+  add_size_option(command, "-t,--threads", o.threads, 1,
+                  "threads; more is faster, up to the number of cores [all cores]", 1024);
   add_size_option(command, "-c,--context", o.context, 1,
-                  "most tokens to hold; longer input is an error [no limit]");
+                  "maximum number of tokens of input and output; longer input is an error [no limit]");
   add_size_option(command, "--chunk", o.chunk, 1,
-                  "tokens read at once: more is faster and takes more memory [512]");
+                  "tokens per forward pass while reading; more is faster and takes more memory [512]");
   add_size_option(command, "--memory", o.memory, 1,
-                  "most bytes for keys, values and states, as 8g; more is an error [no limit]");
-  add_size_option(command, "--checkpoints", o.checkpoints, 0,
-                  "most bytes for checkpoints of recurrent states: with more, going back reads less again [256m]");
+                  "maximum bytes for keys, values and states, such as 8g; exceeding it is an error [no limit]");
+  add_size_option(
+      command, "--checkpoints", o.checkpoints, 0,
+      "maximum bytes for checkpoints of recurrent states; with more, a rewind rereads fewer tokens [256m]");
   add_method_options(command, o.methods, choice);
 }
 
@@ -115,7 +118,7 @@ void add_method_options(Command command, MethodSpecs& methods, MethodChoice choi
 void add_method_lists(Command command, MethodLists& lists) {
   for (size_t i = 0; i < lists.size(); ++i) {
     const MethodOption& option = kMethodOptions[i];
-    command.add_option(concat("--", option.kind), lists[i], concat(option.help, "; repeat it for several"))
+    command.add_option(concat("--", option.kind), lists[i], concat(option.help, "; repeatable"))
         .type_name("METHOD")
         .one_value();
   }
@@ -123,19 +126,34 @@ void add_method_lists(Command command, MethodLists& lists) {
 
 void add_sampling_options(Command command, SamplingOptions& o) {
   command
-      .add_option("--sample", o.steps,
-                  "a step of sampling, as top-p:p=0.9; several in order; `fathom methods sample` lists them")
+      .add_option(
+          "--sample", o.steps,
+          "a sampling step, such as top-p:p=0.9; repeatable, applied in order; list: `fathom methods sample`")
       .type_name("METHOD")
       .one_value();
-  command.add_option("--temp", o.temperature, "temperature; 0 takes the most likely token [0]").type_name("T");
-  command.add_option("--top-k", o.top_k, "only the K most likely tokens").type_name("K");
-  command.add_option("--top-p", o.top_p, "only the most likely tokens that together reach P").type_name("P");
-  command.add_option("--min-p", o.min_p, "only tokens at least P times as likely as the best").type_name("P");
-  command.add_option("--repeat-penalty", o.repetition, "divides the logits of recent tokens").type_name("X");
+  command
+      .add_option(
+          "--temp", o.temperature,
+          "temperature; more is more varied; 0 takes the most likely token [0; 1 with --top-k, --top-p or --min-p]")
+      .type_name("T");
+  command.add_option("--top-k", o.top_k, "choose among the K most likely tokens; more is more varied [all]")
+      .type_name("K");
+  command
+      .add_option("--top-p", o.top_p,
+                  "choose among the most likely tokens with total probability P; more is more varied [1]")
+      .type_name("P");
+  command
+      .add_option("--min-p", o.min_p,
+                  "choose among tokens at least P times as likely as the most likely one; more is less varied [0]")
+      .type_name("P");
+  command
+      .add_option("--repeat-penalty", o.repetition,
+                  "make the last 256 tokens less likely by the factor X; more repeats less [1]")
+      .type_name("X");
   command
       .add_option(
           "--seed", [&o](const std::string& text) { o.seed = parse_seed(text); },
-          "seed of the random choice; same seed, same text [drawn, and told]")
+          "seed of sampling; the same seed gives the same text [random, printed on stderr]")
       .type_name("N");
 }
 

@@ -15,12 +15,12 @@
 
 namespace fathom {
 
-/// What every command that runs a model takes.
+/// Options of every command that runs a model.
 struct CommonOptions {
-  std::string model;    // path; empty: the default
-  int64_t threads = 0;  // 0: all cores
-  int64_t context = 0;
-  int64_t chunk = 512;
+  std::string model;                                                        // path; empty: the default model
+  int64_t threads = 0;                                                      // 0: all cores
+  int64_t context = 0;                                                      // most tokens; 0: no limit
+  int64_t chunk = 512;                                                      // tokens of one forward pass
   int64_t memory = 0;                                                       // bytes; 0: no limit
   int64_t checkpoints = static_cast<int64_t>(EngineOptions().checkpoints);  // bytes
   MethodSpecs methods;
@@ -33,42 +33,44 @@ struct CommonOptions {
     return options;
   }
   EngineOptions engine() const { return {static_cast<size_t>(memory), static_cast<size_t>(checkpoints)}; }
-  /// The model's file. Throws Error saying what to do if there is none.
+  /// Returns the path of the model file. Throws Error if no model is given and the default model is missing.
   std::string model_path() const;
 };
 
-/// How the next token is chosen.
+/// Options that control how the next token is chosen.
 struct SamplingOptions {
   std::vector<std::string> steps;                            // specs
-  std::string temperature, top_k, top_p, min_p, repetition;  // numbers; empty: not asked for
+  std::string temperature, top_k, top_p, min_p, repetition;  // numbers; empty: not given
   std::optional<uint64_t> seed;
 
-  /// Draws a seed, and says which on stderr, if one is needed and none is given. Throws Error (usage).
+  /// Returns the sampler. If it needs a seed and none is given, draws one and prints it on stderr. Throws Error
+  /// (usage).
   Sampler sampler() const;
 };
 
-/// Which methods a command lets users choose.
+/// The method options of a command.
 enum class MethodChoice {
-  kSession,  // all but --read: texts must fit the model's window
+  kSession,  // all but --read
   kAll,
 };
-/// The defaults are what `options` holds.
+/// Adds the options of CommonOptions. The defaults are the values in `options`.
 void add_common_options(Command command, CommonOptions& options, MethodChoice choice = MethodChoice::kSession);
-/// One option for each kind of method: --attend, ... The defaults are what `methods` holds.
+/// Adds one option for each kind of method: --attend, ... The defaults are the values in `methods`.
 void add_method_options(Command command, MethodSpecs& methods, MethodChoice choice = MethodChoice::kSession);
 
-/// Specs of each kind of method, in the order of kMethodOptions.
+/// For each kind of method, in the order of kMethodOptions, a list of specs.
 using MethodLists = std::array<std::vector<std::string>, kMethodOptions.size()>;
-/// The same options, each of which may be given several times.
+/// Adds the same options as add_method_options; each may be repeated.
 void add_method_lists(Command command, MethodLists& lists);
 
 void add_sampling_options(Command command, SamplingOptions& options);
 Option add_model_option(Command command, std::string& model);
-/// An option that takes a size such as 512 or 4k, at least `min`.
+/// Adds an option that takes a size such as 512 or 4k, from `min` to `max`.
 Option add_size_option(Command command, const std::string& names, int64_t& size, int64_t min,
                        const std::string& help, int64_t max = std::numeric_limits<int64_t>::max());
 
-/// The file given, or $FATHOM_MODEL, or the default model beside the program. Throws Error if there is none.
+/// Returns `given`, or $FATHOM_MODEL if that is empty, or else the path of the default model. Throws Error if the
+/// default model is missing.
 std::string find_model(const std::string& given);
 
 }  // namespace fathom

@@ -1,4 +1,4 @@
-// fathom run: reads files and a prompt, and continues them.
+// fathom run: reads files and a prompt, then generates text.
 #include <algorithm>
 #include <cmath>
 
@@ -34,12 +34,12 @@ std::string read_files(const RunOptions& options) {
   return text;
 }
 
-/// What of a text is answered from.
+/// Returns the part of `text` that the reader keeps for the prompt's question.
 std::string kept_text(const Reader& reader, const std::string& text, const LoadedModel& loaded,
                       const RunOptions& options) {
   const int64_t trained = loaded.model->config().trained_context;
   const int64_t window = options.common.context > 0 ? std::min(options.common.context, trained) : trained;
-  // parts of it are read again with each window
+  // an estimate: readers read parts of the text again with each window
   Progress progress("reading parts", "tokens", std::ssize(loaded.tokenizer->encode(text)) * 3 / 2);
   return reader.read(text, options.prompt,
                      {[&](int layers) { return loaded.session(options.common, layers); }, *loaded.tokenizer, window,
@@ -49,7 +49,7 @@ std::string kept_text(const Reader& reader, const std::string& text, const Loade
                       }});
 }
 
-/// The prompt's tokens: of the text as it is, or as a user's message in the model's form.
+/// Returns the tokens of `text`: as plain text, or with --chat as a user message rendered by the chat template.
 std::vector<int32_t> encode(const LoadedModel& loaded, const std::string& text, const RunOptions& options) {
   if (!options.chat) return encode_prompt(*loaded.tokenizer, text, options.special);
   std::vector<ChatMessage> messages;
@@ -59,10 +59,10 @@ std::vector<int32_t> encode(const LoadedModel& loaded, const std::string& text, 
   return encode_prompt(*loaded.tokenizer, chat_template->render(messages, true), true);
 }
 
-/// A method that made no difference is told of, so that nobody takes its figures for its own.
-void note_idle_method(const CommonOptions& options, const AttentionCount& count) {
+/// Prints a note if the --attend method left out no token. Speed and quality are then those of dense attention.
+void note_method_without_effect(const CommonOptions& options, const AttentionCount& count) {
   if (options.methods.attend == "dense" || count.attended < count.visible) return;
-  note(concat("--attend ", options.methods.attend, " left nothing out: all of so short a text fits its budget"));
+  note(concat("--attend ", options.methods.attend, " attended to all tokens: the text fits its budget"));
 }
 
 void print_json(const Generated& result, int64_t prompt_tokens, double prefill_seconds, const AttentionCount& count,
@@ -82,18 +82,18 @@ void print_summary(const Generated& result, int64_t prompt_tokens, double prefil
                    const AttentionCount& count) {
   note(concat("read ", prompt_tokens, " tokens in ", format_seconds(prefill_seconds), " (",
               format_size(rate(prompt_tokens, prefill_seconds)), " tokens/s), wrote ", result.tokens.size(), " (",
-              format_size(rate(result.steps, result.seconds)), " tokens/s), saw ",
+              format_size(rate(result.steps, result.seconds)), " tokens/s), attended to ",
               std::llround(100 * count.attended_share()), " % of the keys, stopped by ", name(result.stop)));
 }
 
 void run(const RunOptions& options) {
   if (!options.chat && !(options.system.empty() && options.chat_template.empty()))
-    fail_usage("-s and --template have no meaning without --chat");
+    fail_usage("-s and --template need --chat");
   if (options.files.empty() && options.prompt.empty())
-    fail_usage("nothing to read: give a prompt (-p) or a file (-f)");
+    fail_usage("nothing to read: give a prompt (-p TEXT) or a file (-f FILE)");
   const auto reader = read_methods().make(options.common.methods.read);
   if (reader && (options.files.empty() || options.prompt.empty()))
-    fail_usage("--read: expected a text (-f) and a question about it (-p)");
+    fail_usage("--read: expected a text (-f FILE) and a question about it (-p TEXT)");
   Sampler sampler = options.sampling.sampler();
   std::string text = read_files(options);
   const LoadedModel loaded(options.common);
@@ -101,7 +101,8 @@ void run(const RunOptions& options) {
   text += options.prompt;
   Session session = loaded.session(options.common);
   const std::vector<int32_t> prompt = encode(loaded, text, options);
-  const AttentionCount seen_before = loaded.runtime->work().attention.count();  // --read has attended, too
+  const AttentionCount attention_before =
+      loaded.runtime->work().attention.count();  // includes the passes of --read
   const double prefill_seconds = read_tokens(session, prompt);
 
   GenerateOptions generation;
@@ -114,14 +115,14 @@ void run(const RunOptions& options) {
         if (!options.json) write_out(piece);
       });
   const auto prompt_tokens = static_cast<int64_t>(prompt.size());
-  const AttentionCount seen = loaded.runtime->work().attention.count() - seen_before;
+  const AttentionCount attention = loaded.runtime->work().attention.count() - attention_before;
   if (options.json) {
-    print_json(result, prompt_tokens, prefill_seconds, seen, sampler.seed());
+    print_json(result, prompt_tokens, prefill_seconds, attention, sampler.seed());
   } else if (!result.text.ends_with('\n')) {
     write_out("\n");
   }
-  if (options.verbose || stderr_is_terminal()) print_summary(result, prompt_tokens, prefill_seconds, seen);
-  note_idle_method(options.common, seen);
+  if (options.verbose || stderr_is_terminal()) print_summary(result, prompt_tokens, prefill_seconds, attention);
+  note_method_without_effect(options.common, attention);
   if (result.stop == StopReason::kInterrupted) throw Error("interrupted", Error::Kind::kInterrupted);
 }
 
@@ -129,27 +130,29 @@ void run(const RunOptions& options) {
 
 void add_run(Command program) {
   auto o = std::make_shared<RunOptions>();
-  Command command = program.add_command("run", "Read files and a prompt, and continue them");
+  Command command = program.add_command("run", "Read files and a prompt, then generate text");
   command
-      .add_option("-f,--file", o->files, "a text to read before the prompt; several in order; - is standard input")
+      .add_option("-f,--file", o->files,
+                  "text to read before the prompt; repeatable, read in order; - is standard input")
       .type_name("FILE")
       .one_value();
-  command.add_option("-p,--prompt", o->prompt, "the prompt").type_name("TEXT");
-  add_size_option(command, "-n,--tokens", o->tokens, 0, "most tokens to generate [256]");
+  command.add_option("-p,--prompt", o->prompt, "prompt; it follows the files").type_name("TEXT");
+  add_size_option(command, "-n,--tokens", o->tokens, 0, "maximum number of tokens to generate [256]");
   add_common_options(command, o->common, MethodChoice::kAll);
   add_sampling_options(command, o->sampling);
-  command.add_option("--stop", o->stop, "a text at which to stop; several; it is not printed")
-      .type_name("TEXT")
-      .one_value();
-  command.add_flag("--chat", o->chat, "the text is a user's message, put in the form of the model's chat template");
-  command.add_option("-s,--system", o->system, "the system prompt, with --chat").type_name("TEXT");
-  command.add_option("--template", o->chat_template, "a chat template in Jinja, with --chat [the model file's own]")
+  command.add_option("--stop", o->stop, "stop before this text; repeatable").type_name("TEXT").one_value();
+  command.add_flag("--chat", o->chat,
+                   "treat files and prompt as a user message and render it with the chat template");
+  command.add_option("-s,--system", o->system, "with --chat: the system prompt").type_name("TEXT");
+  command
+      .add_option("--template", o->chat_template,
+                  "with --chat: a chat template in Jinja [the one in the model file]")
       .type_name("FILE");
-  command.add_flag("--ignore-eos", o->ignore_eos, "go on where the model would end");
+  command.add_flag("--ignore-eos", o->ignore_eos, "continue after the model's end-of-text token, up to -n tokens");
   command.add_flag("--special", o->special,
-                   "special tokens in the prompt, as </s>, mean themselves, and are printed");
-  command.add_flag("--json", o->json, "one JSON object with the text, counts and speeds");
-  command.add_flag("--verbose", o->verbose, "counts and speeds on stderr, also when it is no terminal");
+                   "parse special tokens such as </s> in the text, and print generated ones");
+  command.add_flag("--json", o->json, "print one JSON object with the text, counts and speeds");
+  command.add_flag("--verbose", o->verbose, "print counts and speeds on stderr even if it is not a terminal");
   command.footer(R"(Examples:
   fathom run -f book.txt -p "The next morning," -n 100
   cat log.txt | fathom run -m model.gguf -f - -p "In one sentence:" --temp 0.7 --top-p 0.9 --stop "."

@@ -1,4 +1,4 @@
-// fathom score: how well a model predicts a text.
+// fathom score: measures how well a model predicts a text.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -19,22 +19,22 @@
 namespace fathom {
 namespace {
 
-constexpr int64_t kFirstBucket = 512;  // positions; each later bucket ends at twice where it begins
+constexpr int64_t kFirstBucket = 512;  // positions; each later bucket ends at twice its first position
 
 struct ScoreOptions {
   CommonOptions common;
   std::string file;
-  int64_t window = 0;  // 0: the whole text is one
+  int64_t window = 0;  // tokens; 0: the whole text is one window
   bool json = false;
 };
 
-/// −log of the probability that a softmax over `logits` gives to `token`, in nats.
+/// Returns −ln of the softmax probability of `token`, in nats.
 double negative_log_likelihood(std::span<const float> logits, int32_t token) {
   return eval::log_sum_exp(logits) - logits[token];
 }
 
-/// Sums of nats by position, the number of tokens of the window that stand before the scored one.
-class Score {
+/// Sums of negative log-likelihood by position. A token's position is the number of tokens before it in its window.
+class ScoreByPosition {
  public:
   void add(int64_t position, double nats) {
     size_t bucket = 0;
@@ -53,7 +53,7 @@ class Score {
     int64_t from, to, tokens;
     double nll;
   };
-  /// Buckets that hold tokens; the last ends with the last position scored.
+  /// Returns the buckets that have tokens. The last one ends after the last scored position.
   std::vector<Row> rows() const {
     std::vector<Row> rows;
     for (size_t i = 0; i < buckets_.size(); ++i) {
@@ -76,8 +76,8 @@ class Score {
   int64_t tokens_ = 0, end_ = 0;
 };
 
-/// Scores all tokens that have another before them; the first `start` are not of the window.
-void score_window(Session& session, std::span<const int32_t> tokens, int64_t start, Score& score,
+/// Scores all tokens but the first. Positions are counted from token `start`; the tokens before it are BOS.
+void score_window(Session& session, std::span<const int32_t> tokens, int64_t start, ScoreByPosition& score,
                   const std::function<void(int64_t)>& progress) {
   const auto count = static_cast<int64_t>(tokens.size());
   AppendOptions append;
@@ -89,12 +89,13 @@ void score_window(Session& session, std::span<const int32_t> tokens, int64_t sta
   session.append(tokens, append);
 }
 
-Score score_text(const LoadedModel& loaded, const ScoreOptions& options, const std::vector<int32_t>& text) {
+ScoreByPosition score_text(const LoadedModel& loaded, const ScoreOptions& options,
+                           const std::vector<int32_t>& text) {
   const std::vector<int32_t> start = bos_tokens(*loaded.tokenizer);
   const auto count = static_cast<int64_t>(text.size());
   const int64_t window = options.window > 0 ? options.window : count;
   Progress progress("scoring", "tokens", count);
-  Score score;
+  ScoreByPosition score;
   for (int64_t begin = 0; begin < count; begin += window) {
     std::vector<int32_t> tokens = start;
     tokens.insert(tokens.end(), text.begin() + begin, text.begin() + std::min(begin + window, count));
@@ -105,19 +106,19 @@ Score score_text(const LoadedModel& loaded, const ScoreOptions& options, const s
     });
   }
   if (score.tokens() == 0)
-    fail(input_name(options.file), ": no token has another before it, so there is nothing to score");
+    fail(input_name(options.file), ": nothing to score: the text needs a token after the first");
   return score;
 }
 
-/// What scoring took.
+/// The cost of scoring.
 struct Cost {
   double tokens_per_second;
   size_t peak_bytes;
 };
 
-void print_json(const Score& score, const Cost& cost) {
+void print_json(const ScoreByPosition& score, const Cost& cost) {
   Json by_position = Json::array();
-  for (const Score::Row& row : score.rows()) {
+  for (const ScoreByPosition::Row& row : score.rows()) {
     by_position.push_back({{"from", row.from}, {"to", row.to}, {"nll", row.nll}, {"tokens", row.tokens}});
   }
   const Json line = {{"tokens", score.tokens()},
@@ -129,7 +130,7 @@ void print_json(const Score& score, const Cost& cost) {
   write_out(line.dump() + "\n");
 }
 
-void print_table(const Score& score, const Cost& cost) {
+void print_table(const ScoreByPosition& score, const Cost& cost) {
   char line[160];
   std::snprintf(line, sizeof line, "%lld tokens, %.4f nats per token, perplexity %.4g\n",
                 static_cast<long long>(score.tokens()), score.nll(), std::exp(score.nll()));
@@ -139,7 +140,7 @@ void print_table(const Score& score, const Cost& cost) {
   text += line;
   std::snprintf(line, sizeof line, "%12s %12s %10s %10s\n", "from", "to", "tokens", "nll");
   text += line;
-  for (const Score::Row& row : score.rows()) {
+  for (const ScoreByPosition::Row& row : score.rows()) {
     std::snprintf(line, sizeof line, "%12lld %12lld %10lld %10.4f\n", static_cast<long long>(row.from),
                   static_cast<long long>(row.to), static_cast<long long>(row.tokens), row.nll);
     text += line;
@@ -154,7 +155,7 @@ void run_score(const ScoreOptions& options) {
   encoding.add_bos_eos = false;
   const std::vector<int32_t> tokens = loaded.tokenizer->encode(text, encoding);
   const Stopwatch watch;
-  const Score score = score_text(loaded, options, tokens);
+  const ScoreByPosition score = score_text(loaded, options, tokens);
   const Cost cost{rate(static_cast<int64_t>(tokens.size()), watch.seconds()), eval::peak_resident_bytes()};
   if (options.json) {
     print_json(score, cost);
@@ -167,16 +168,20 @@ void run_score(const ScoreOptions& options) {
 
 void add_score(Command program) {
   auto o = std::make_shared<ScoreOptions>();
-  Command command = program.add_command("score", "Measure how well the model predicts a text, by position");
-  command.add_option("-f,--file", o->file, "the text; - is standard input").type_name("FILE").required();
+  Command command = program.add_command("score", "Measure how well a model predicts a text, by position");
+  command.add_option("-f,--file", o->file, "text to score; - is standard input").type_name("FILE").required();
   add_size_option(command, "--window", o->window, 1,
-                  "score windows of so many tokens, each on its own [the whole text as one]");
-  o->common.methods.cache = "f32";  // results are for comparison: what they show is the model, not the cache
+                  "split the text into windows of SIZE tokens and score each on its own; more gives tokens more "
+                  "context [the whole text]");
+  o->common.methods.cache = "f32";  // results are for comparison of models, so pages are not rounded
   add_common_options(command, o->common);
-  command.add_flag("--json", o->json, "one JSON object: tokens, nll, perplexity, by_position");
+  command.add_flag(
+      "--json", o->json,
+      "print one JSON object: tokens, nll, perplexity, by_position, tokens_per_second, peak_rss_bytes");
   command.footer(
-      R"(nll is the mean of -ln p(token | tokens before it), in nats. A token that has none before it is not scored.
-The position of a token is the number of tokens of its window before it, BOS not counted.
+      R"(nll (negative log-likelihood) is the mean of -ln p(token | tokens before it), in nats; less is better. Perplexity is
+exp(nll). A token without a token before it is not scored. The position of a token is the number of tokens before it
+in its window, BOS not counted.
 
 Examples:
   fathom score -m model.gguf -f book.txt

@@ -1,4 +1,4 @@
-// fathom tokens: text to token ids and back.
+// fathom tokens: converts text to token ids and back.
 #include "base/error.h"
 #include "base/format.h"
 #include "commands.h"
@@ -37,12 +37,12 @@ void run_tokens(const TokensOptions& options) {
 
 void add_tokens(Command program) {
   auto o = std::make_shared<TokensOptions>();
-  Command command = program.add_command("tokens", "Turn text on stdin into token ids, or back");
+  Command command = program.add_command("tokens", "Convert text on stdin to token ids, or ids to text");
   add_model_option(command, o->model);
-  command.add_flag("--decode", o->decode, "read ids, separated by white space, and write their text");
+  command.add_flag("--decode", o->decode, "convert ids, separated by white space, to text");
   command.add_flag("--special", o->special,
-                   "special tokens in the text, as </s>, mean themselves; --decode shows them");
-  command.add_flag("--bos", o->bos, "with the tokens that the vocabulary puts before and behind a text");
+                   "parse special tokens such as </s> in the text; with --decode: print them");
+  command.add_flag("--bos", o->bos, "add the start and end tokens that the vocabulary prescribes, such as BOS");
   command.footer(R"(Examples:
   echo "Call me Ishmael." | fathom tokens
   fathom tokens < any.bin | fathom tokens --decode | cmp - any.bin

@@ -1,4 +1,4 @@
-// fathom train: handed to the program fathom-train beside this one, which alone loads libtorch.
+// fathom train: starts the program fathom-train in the same folder. Only that program loads libtorch.
 #include <unistd.h>
 
 #include <cerrno>
@@ -18,9 +18,10 @@ namespace {
   const std::filesystem::path here = std::filesystem::read_symlink("/proc/self/exe", error).parent_path();
   const std::string program = (here / "fathom-train").string();
   if (error || ::access(program.c_str(), X_OK) != 0) {
-    fail("this build has no trainer (", program, "): run scripts/setup --train, then scripts/build train");
+    fail("this build has no trainer (", program,
+         " is missing): run scripts/setup --train, then scripts/build train");
   }
-  ::setenv("OMP_WAIT_POLICY", "passive", 0);  // libtorch's idle threads must not spin against the trainer's own
+  ::setenv("OMP_WAIT_POLICY", "passive", 0);  // idle threads of libtorch must not spin, the trainer has its own
   std::vector<std::string> words{program};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> argv;
@@ -33,7 +34,7 @@ namespace {
 }  // namespace
 
 void add_train(Command program) {
-  Command command = program.add_command("train", "Train a model, and its tokenizer, on texts and tasks");
+  Command command = program.add_command("train", "Train a model and its tokenizer on texts and tasks");
   command.take_all_arguments();
   command.callback([command] { start_trainer(command.arguments()); });
 }

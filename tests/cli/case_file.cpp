@@ -43,9 +43,9 @@ struct Section {
   size_t begin = 0, end = 0;  // lines of the text, from 0
 };
 
-class Parser {
+class CaseParser {
  public:
-  Parser(const std::string& path, std::string_view text) : lines_(raw_lines(text)) { case_.path = path; }
+  CaseParser(const std::string& path, std::string_view text) : lines_(raw_lines(text)) { case_.path = path; }
 
   CaseFile parse() {
     if (lines_.empty() || !lines_[0].starts_with("# "))
@@ -182,7 +182,7 @@ class Parser {
   std::set<std::string> taken_;
 };
 
-/// Empty if the command made no such file.
+/// Returns a stream or file of the output; nullopt if the command did not write the file.
 std::optional<std::string> text_of(const Check& check, const CaseOutput& found) {
   if (check.source == "stdout") return found.out;
   if (check.source == "stderr") return found.err;
@@ -214,7 +214,7 @@ std::string difference(const CaseFile& expected, const Check& check, const CaseO
 
 }  // namespace
 
-CaseFile parse_case(const std::string& path, std::string_view text) { return Parser(path, text).parse(); }
+CaseFile parse_case(const std::string& path, std::string_view text) { return CaseParser(path, text).parse(); }
 
 std::string differences(const CaseFile& expected, const CaseOutput& found) {
   std::string all;
@@ -232,7 +232,8 @@ std::string updated_case(const CaseFile& expected, std::string_view text, const 
   std::vector<std::string> lines = raw_lines(text);
   if (expected.exit_line) lines[expected.exit_line - 1] = concat("exit: ", found.exit_code);
   std::vector<Check> checks = expected.checks;
-  std::ranges::sort(checks, std::greater(), &Check::begin);  // from the end, so that line numbers stay right
+  std::ranges::sort(checks, std::greater(),
+                    &Check::begin);  // from the end, so that earlier line numbers remain valid
   for (const Check& check : checks) {
     const std::optional<std::string> now = text_of(check, found);
     if (check.line == 0 || check.contains || !now) continue;

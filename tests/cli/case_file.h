@@ -6,13 +6,13 @@
 
 namespace fathom::test {
 
-/// One expectation of a case: what stdout, stderr or a file holds.
+/// An expectation of a case: the content of stdout, stderr or a file.
 struct Check {
   std::string source;     // "stdout", "stderr" or the name of a file
-  bool contains = false;  // each line is found somewhere in the text, instead of being the text
+  bool contains = false;  // true: each line occurs in the text; false: the lines are the whole text
   std::vector<std::string> lines;
-  int line = 0;               // of the header in the case file, from 1; 0 for a stream without a section
-  size_t begin = 0, end = 0;  // lines of the case file that hold `lines`, from 0
+  int line = 0;               // of the header in the case file, from 1; 0: a stream without a section
+  size_t begin = 0, end = 0;  // range of `lines` in the case file, from 0
 };
 
 /// A command-line case, read from a text file: sections with a header at the start of a line, their text indented
@@ -24,24 +24,24 @@ struct CaseFile {
   std::vector<std::string> needs;      // "trainer", "no-trainer", "jq"
   std::string input;                   // stdin
   int exit_code = 0;
-  int exit_line = 0;  // of "exit:", from 1; 0 if there is none
+  int exit_line = 0;  // line of "exit:", from 1; 0: none
   std::vector<Check> checks;
 };
 
-/// Throws std::runtime_error with the file, the line and what was expected.
+/// Parses a case. Throws std::runtime_error with the file, the line and the expected text.
 CaseFile parse_case(const std::string& path, std::string_view text);
 
-/// What a command printed.
+/// The result of a command.
 struct CaseOutput {
   int exit_code = 0;
   std::string out, err;
-  std::string folder;  // in which it ran, with the files that it made
+  std::string folder;  // the folder in which it ran, with its files
 };
 
-/// Returns what differs from the expectations, for a person to read; empty if nothing does.
+/// Returns the differences from the expectations as readable text; empty: none.
 std::string differences(const CaseFile& expected, const CaseOutput& found);
 
-/// Returns the text of the case file with its exit code and its exact sections changed to what was found. Patterns
+/// Returns the text of the case file with its exit code and its exact sections replaced by the found ones. Patterns
 /// that still match are kept.
 std::string updated_case(const CaseFile& expected, std::string_view text, const CaseOutput& found);
 

@@ -14,10 +14,10 @@ inline constexpr const char* kSystemPath = "/usr/local/bin:/usr/bin:/bin";
 /// Names of the files in cases/, without ".txt", sorted.
 std::vector<std::string> case_names();
 
-/// Throws std::runtime_error with the file and the line if it is malformed.
+/// Reads a case. Throws std::runtime_error with the file and the line if it is malformed.
 CaseFile read_case(const std::string& name);
 
-/// Returns which of its needs this build or machine lacks; empty if none.
+/// Returns the need of a case that this build or machine does not meet; empty: none.
 std::string missing_need(const CaseFile& test);
 
 }  // namespace fathom::test

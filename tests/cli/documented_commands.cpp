@@ -10,11 +10,11 @@
 namespace fathom::test {
 namespace {
 
-struct Line {
+struct CodeLine {
   std::string text;
   int number = 0;
 };
-using Block = std::vector<Line>;
+using CodeBlock = std::vector<CodeLine>;
 
 std::string_view trimmed(std::string_view text) {
   const size_t begin = text.find_first_not_of(" \t\r");
@@ -34,12 +34,12 @@ std::string_view without_prompt(std::string_view text) {
 /// an open quote.
 class CommandReader {
  public:
-  explicit CommandReader(std::span<const Line> lines) : lines_(lines) { read(); }
+  explicit CommandReader(std::span<const CodeLine> lines) : lines_(lines) { read(); }
 
   const std::string& text() const { return text_; }
   size_t lines() const { return taken_; }
 
-  /// The commands that &&, ||, ; and | join.
+  /// Returns the commands that are joined by &&, ||, ; and |.
   std::vector<std::string> parts() const {
     std::vector<std::string> parts(1);
     for (size_t i = 0; i < text_.size(); ++i) {
@@ -53,7 +53,7 @@ class CommandReader {
     return parts;
   }
 
-  /// The words, with a quotation mark for each quoted character.
+  /// Returns the words, with a quotation mark in place of each quoted character.
   std::vector<std::string> plain_words() const {
     std::vector<std::string> words(1);
     for (size_t i = 0; i < text_.size(); ++i) {
@@ -114,10 +114,10 @@ class CommandReader {
     return next >= at + 2 && std::string_view("-\\|&<>;\"'$").find(line[next]) == std::string_view::npos;
   }
 
-  std::span<const Line> lines_;
+  std::span<const CodeLine> lines_;
   std::string text_;
-  std::vector<bool> quoted_;  // of each character of text_
-  char quote_ = 0;            // that is open
+  std::vector<bool> quoted_;  // for each character of text_
+  char quote_ = 0;            // the open quote; 0: none
   size_t taken_ = 0;
 };
 
@@ -153,7 +153,7 @@ bool starts_program(std::string_view text) {
   return starts_with_word(part, "fathom") && part != "fathom" && !version;
 }
 
-/// Whether the word is in capitals, as MODEL, OUT.f32 and FIELD=VALUE.
+/// Whether the word is in capitals, such as MODEL, OUT.f32 and FIELD=VALUE.
 bool is_placeholder(std::string word) {
   word = word.substr(0, word.find('.') == std::string::npos ? word.size() : word.find('.'));
   if (word.empty() || word == "README" || word.find("FATHOM_") == 0) return false;
@@ -168,12 +168,12 @@ bool has_placeholder(const CommandReader& command) {
   return std::ranges::any_of(words, [](const std::string& word) { return word == "..." || is_placeholder(word); });
 }
 
-std::vector<DocumentedCommand> commands_in(const std::string& name, const Block& block) {
+std::vector<DocumentedCommand> commands_in(const std::string& name, const CodeBlock& block) {
   const bool prompts =
-      std::ranges::any_of(block, [](const Line& line) { return starts_with_word(trimmed(line.text), "$"); });
+      std::ranges::any_of(block, [](const CodeLine& line) { return starts_with_word(trimmed(line.text), "$"); });
   std::vector<DocumentedCommand> commands;
   for (size_t i = 0; i < block.size();) {
-    const CommandReader command{std::span<const Line>(block).subspan(i)};
+    const CommandReader command{std::span<const CodeLine>(block).subspan(i)};
     const bool input = !prompts || starts_with_word(trimmed(block[i].text), "$");
     if (!input || !std::ranges::any_of(command.parts(), starts_program)) {
       ++i;
@@ -186,9 +186,9 @@ std::vector<DocumentedCommand> commands_in(const std::string& name, const Block&
   return commands;
 }
 
-/// The code blocks of a Markdown text.
-std::vector<Block> code_blocks(std::string_view text) {
-  std::vector<Block> blocks(1);
+/// Returns the code blocks of a Markdown text.
+std::vector<CodeBlock> code_blocks(std::string_view text) {
+  std::vector<CodeBlock> blocks(1);
   std::string fence;
   int number = 0;
   for (const std::string& line : lines_of(text)) {
@@ -226,13 +226,13 @@ std::string normalised(std::string_view command) {
 
 std::vector<DocumentedCommand> commands_in_markdown(const std::string& name, std::string_view text) {
   std::vector<DocumentedCommand> all;
-  for (const Block& block : code_blocks(text))
+  for (const CodeBlock& block : code_blocks(text))
     for (DocumentedCommand& command : commands_in(name, block)) all.push_back(std::move(command));
   return all;
 }
 
 std::vector<DocumentedCommand> commands_in_help(const std::string& name, std::string_view text) {
-  Block examples;
+  CodeBlock examples;
   bool inside = false;
   int number = 0;
   for (const std::string& line : lines_of(text)) {

@@ -12,16 +12,16 @@ struct DocumentedCommand {
   std::string where;  // "README.md:12"
 };
 
-/// The command with one space between words, without a prompt "$ ", the folder "build/…/bin/" and line
+/// Returns the command with one space between words, without a prompt "$ ", the folder "build/…/bin/" and line
 /// continuations.
 std::string normalised(std::string_view command);
 
-/// Commands in the code blocks (fenced or indented by four spaces) of a Markdown text: those that start fathom, or
-/// a script of bench/ or scripts/. A comment behind two spaces or # is dropped. Commands with placeholders (… or
-/// [-f FILE] or words in capitals) are left out.
+/// Returns the commands in the code blocks (fenced or indented by four spaces) of a Markdown text: those that start
+/// fathom or a script of bench/ or scripts/. Comments after two spaces or # are removed. Commands with placeholders
+/// (…, [-f FILE] or words in capitals) are omitted.
 std::vector<DocumentedCommand> commands_in_markdown(const std::string& name, std::string_view text);
 
-/// The same for the examples at the end of a help text.
+/// Returns the commands in the examples at the end of a help text.
 std::vector<DocumentedCommand> commands_in_help(const std::string& name, std::string_view text);
 
 }  // namespace fathom::test

@@ -52,7 +52,7 @@ void close_end(int& end) {
   end = -1;
 }
 
-/// Appends what a pipe holds; closes it at its end.
+/// Appends the available bytes of a pipe. Closes it at its end.
 void drain(int& end, std::string& text) {
   char block[65536];
   const ssize_t count = ::read(end, block, sizeof block);
@@ -114,7 +114,7 @@ void Program::send(std::string_view text) {
 void Program::close_input() { close_end(in_); }
 
 bool Program::read_streams(int milliseconds) {
-  pollfd streams[2] = {{out_, POLLIN, 0}, {err_, POLLIN, 0}};  // closed ones (−1) are passed over
+  pollfd streams[2] = {{out_, POLLIN, 0}, {err_, POLLIN, 0}};  // poll ignores closed ones (−1)
   if (::poll(streams, 2, milliseconds) <= 0) return false;
   if (streams[0].revents) drain(out_, result_.out);
   if (streams[1].revents) drain(err_, result_.err);

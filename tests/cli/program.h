@@ -21,15 +21,15 @@ inline void PrintTo(const Json& json, std::ostream* out) { *out << json.dump(); 
 
 namespace fathom::test {
 
-/// What a program left behind.
+/// The result of a program.
 struct Result {
   int code = -1;   // exit code, or −1
-  int signal = 0;  // that ended it, or 0
+  int signal = 0;  // the signal that ended it; 0: none
   std::string out, err;
-  int64_t peak_bytes = 0;  // most memory it held at once
+  int64_t peak_bytes = 0;  // peak resident memory
 };
 
-/// A program to start: its words, the folder in which it runs (empty: the current one) and all its variables, as
+/// A program to start: its words, its working folder (empty: the current one) and all its environment variables as
 /// NAME=VALUE.
 struct Start {
   std::vector<std::string> words;
@@ -47,13 +47,13 @@ class Program {
   ~Program();
   Program(const Program&) = delete;
 
-  /// Feeds stdin; a program that does not read it is no failure.
+  /// Writes to stdin. A program that does not read it is not a failure.
   void send(std::string_view text);
   void close_input();
-  /// Waits until something has come on stdout.
+  /// Waits for output on stdout.
   void wait_for_output();
   void kill(int signal);
-  /// Closes stdin and waits for the end; after `seconds` the program is killed, which is a failure.
+  /// Closes stdin and waits for the program to end. Kills it after `seconds`, which is a test failure.
   Result finish(int seconds = 60);
 
  private:
@@ -67,23 +67,23 @@ class Program {
 Result run(const std::vector<std::string>& arguments, std::string_view input = {},
            const std::map<std::string, std::string>& environment = {});
 
-/// The output of a run that is expected to succeed.
+/// Runs the program, expects success and returns its stdout.
 std::string output(const std::vector<std::string>& arguments, std::string_view input = {});
-/// The same as one JSON object.
+/// Returns the same as one JSON object.
 Json json_output(const std::vector<std::string>& arguments, std::string_view input = {});
 
-/// That the run failed with this exit code and one line on stderr, "fathom: …", that holds all of `parts`.
+/// Expects that the run failed with this exit code and one line on stderr, "fathom: …", which contains all `parts`.
 void expect_error(const Result& result, int code, const std::vector<std::string>& parts);
 
 std::string default_model();
 
-/// A folder that lives as long as the object.
+/// A temporary folder, removed by the destructor.
 class Folder {
  public:
   Folder();
   ~Folder();
   Folder(const Folder&) = delete;
-  /// Writes a file into it; returns its path.
+  /// Writes a file and returns its path.
   std::string write(const std::string& name, std::string_view bytes) const;
   std::string path(const std::string& name) const { return (path_ / name).string(); }
 
@@ -94,7 +94,7 @@ class Folder {
 std::string read_file(const std::string& path);
 std::vector<float> read_floats(const std::string& path);
 
-/// Text that is the same everywhere: sentences from a small vocabulary.
+/// Returns sentences from a small vocabulary; the same seed gives the same text on every machine.
 std::string prose(size_t bytes, uint32_t seed);
 
 }  // namespace fathom::test

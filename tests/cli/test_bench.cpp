@@ -8,7 +8,7 @@
 namespace fathom::test {
 namespace {
 
-TEST(CliBench, JsonHasTheFieldsOfTheContract) {
+TEST(CliBench, JsonHasTheDocumentedFields) {
   std::istringstream lines(output({"bench", "--prefill", "16,32", "--depth", "0,64", "--decode", "2", "--repeat",
                                    "2", "--seconds", "600", "-t", "2", "--json"}));
   std::string line;
@@ -50,7 +50,7 @@ TEST(CliBench, JsonHasTheFieldsOfTheContract) {
   EXPECT_EQ(decodes, 2);
 }
 
-TEST(CliBench, MethodsAreMeasuredBesideTheFirst) {
+TEST(CliBench, BesideComparesMethodsWithTheFirst) {
   std::istringstream lines(output({"bench", "--prefill", "16", "--depth", "512", "--decode", "2", "--repeat", "1",
                                    "--beside", "window:sink=4,window=64", "--beside", "hip:budget=64", "--json"}));
   std::vector<std::string> seen;
@@ -88,7 +88,7 @@ TEST(CliBench, SequencesAreGeneratedTogether) {
   expect_error(run({"bench", "--sequences", "0"}), 2, {"--sequences", "at least 1"});
 }
 
-TEST(CliBench, TooShortATimeLeavesOneShortRunAndSaysSo) {
+TEST(CliBench, TooLittleTimeGivesOneShortRunAndANote) {
   const Result result = run({"bench", "--prefill", "256", "--depth", "64", "--decode", "8", "--repeat", "3",
                              "--seconds", "1e-6", "--beside", "window:sink=4,window=16", "--json"});
   EXPECT_EQ(result.code, 0) << result.err;
@@ -112,7 +112,7 @@ TEST(CliBench, TooShortATimeLeavesOneShortRunAndSaysSo) {
   }
 }
 
-TEST(CliBench, TimesThatAreNoneAreUsageErrors) {
+TEST(CliBench, InvalidTimesAreUsageErrors) {
   for (const char* seconds : {"0", "-1", "many", "20s", "nan", "inf", ""}) {
     expect_error(run({"bench", "--seconds", seconds}), 2, {"--seconds", "above 0"});
   }
@@ -134,7 +134,7 @@ TEST(CliBench, PrefillLongerThanAChunkReadsAllOfIt) {
   EXPECT_FALSE(std::getline(lines, line));
 }
 
-TEST(CliBench, WrittenShapeIsAModelFileLikeAnyOther) {
+TEST(CliBench, WrittenShapeIsAModelFile) {
   const Folder folder;
   const std::string path = folder.path("random.gguf");
   EXPECT_EQ(output({"bench", "--shape", "qwen3-0.6b:q2_k", "--write", path}), "");
@@ -147,7 +147,7 @@ TEST(CliBench, WrittenShapeIsAModelFileLikeAnyOther) {
   EXPECT_EQ(output({"tokens", "-m", path, "--decode"}, "300 301"), "token300token301");
 }
 
-TEST(CliBench, WriteWithoutAShapeOrAFolderFails) {
+TEST(CliBench, WriteNeedsAShapeAndAnExistingFolder) {
   expect_error(run({"bench", "--write", "x.gguf"}), 2, {"--write", "--shape"});
   expect_error(run({"bench", "--shape", "qwen3-0.6b:q2_k", "--write", "/nonexistent/x.gguf"}), 1, {"/nonexistent"});
 }

@@ -1,4 +1,4 @@
-// The format of command-line cases.
+// Tests of the format of command-line cases.
 #include <gtest/gtest.h>
 
 #include <stdexcept>
@@ -44,7 +44,7 @@ TEST(CaseFile, HasTheSectionsOfTheText) {
   EXPECT_TRUE(test.checks[2].contains);
 }
 
-/// The error of a malformed case.
+/// Returns the error of a malformed case.
 std::string error_of(const std::string& text) {
   try {
     parse_case("a.txt", text);

@@ -17,9 +17,9 @@
 namespace fathom::test {
 namespace {
 
-constexpr const char* kSeconds = "50";  // after which a command and its child processes are killed
+constexpr const char* kSeconds = "50";  // time limit of a command and its child processes
 
-/// Models made from the seedling, once for all cases of a process.
+/// Models derived from the seedling, made once per process.
 class MadeModels {
  public:
   MadeModels() {
@@ -38,7 +38,7 @@ class MadeModels {
   Folder folder_;
 };
 
-/// The folder in which a case runs.
+/// The working folder of a case.
 class CaseFolder {
  public:
   CaseFolder() {
@@ -85,7 +85,7 @@ TEST_P(CliCases, Case) {
     const std::string path = source_path(test.path);
     const std::string text = updated_case(test, read_file(path), found);
     std::ofstream(path, std::ios::binary) << text;
-    difference = differences(parse_case(test.path, text), found);  // "contains" sections are not updated
+    difference = differences(parse_case(test.path, text), found);  // sections with "contains" are not updated
   }
   if (!difference.empty()) ADD_FAILURE() << difference;
 }

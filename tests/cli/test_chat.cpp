@@ -8,7 +8,7 @@
 namespace fathom::test {
 namespace {
 
-/// A form that the default model understands: facts as they come, questions as it was trained.
+/// A chat template that suits the default model: messages as plain text, in the form of its training.
 constexpr const char* kTemplate =
     "{% for m in messages %}"
     "{% if m.role == 'user' %}{{ m.content }}\nQuestion: What is the magic word of Anna?\nAnswer: The magic word "
@@ -28,7 +28,7 @@ class CliChat : public testing::Test {
   const std::string file = folder.write("form.jinja", kTemplate);
 };
 
-TEST_F(CliChat, RemembersEarlierTurnsAndForgetsAtReset) {
+TEST_F(CliChat, KeepsEarlierTurnsUntilReset) {
   const std::string first = output(chat(), "The magic word of Anna is lantern.\n");
   EXPECT_EQ(first, " lantern\n");
   EXPECT_EQ(output(chat(), "The magic word of Anna is lantern.\nWell.\n"), " lantern\n lantern\n");
@@ -37,12 +37,12 @@ TEST_F(CliChat, RemembersEarlierTurnsAndForgetsAtReset) {
   EXPECT_EQ(after.find("lantern", 9), std::string::npos) << after;
 }
 
-TEST_F(CliChat, SystemPromptComesFirstAndSurvivesReset) {
+TEST_F(CliChat, ResetKeepsTheSystemPrompt) {
   const std::vector<std::string> arguments = chat({"-s", "The magic word of Anna is lantern."});
   EXPECT_EQ(output(arguments, "Well.\n/reset\nWell.\n"), " lantern\n lantern\n");
 }
 
-TEST_F(CliChat, LaterTurnsSayWhatReadingTheWholeChatSays) {
+TEST_F(CliChat, LaterTurnsEqualReadingTheWholeChat) {
   const std::string both = output(chat(), "The magic word of Anna is lantern.\nIt rained.\n");
   const std::string whole =
       "The magic word of Anna is lantern.\nQuestion: What is the magic word of Anna?\nAnswer: The magic word of "
@@ -51,20 +51,20 @@ TEST_F(CliChat, LaterTurnsSayWhatReadingTheWholeChatSays) {
   EXPECT_EQ(both, " lantern\n" + output({"run", "-p", whole, "--stop", ".", "-n", "20"}));
 }
 
-TEST_F(CliChat, LeavesAtExitAndAtTheEndOfTheInput) {
+TEST_F(CliChat, EndsAtExitAndAtTheEndOfTheInput) {
   EXPECT_EQ(output(chat(), "/exit\nThe magic word of Anna is lantern.\n"), "");
   EXPECT_EQ(output(chat(), ""), "");
   EXPECT_EQ(output(chat(), "The magic word of Anna is lantern."), " lantern\n");  // no newline at the end
 }
 
-TEST_F(CliChat, RunTakesTheSameForm) {
+TEST_F(CliChat, RunUsesTheSameTemplate) {
   EXPECT_EQ(
       output({"run", "--chat", "--template", file, "-p", "The magic word of Anna is lantern.", "--stop", "."}),
       " lantern\n");
   expect_error(run({"run", "--template", file, "-p", "a"}), 2, {"--chat"});
 }
 
-TEST_F(CliChat, CtrlCWhileWaitingLeaves) {
+TEST_F(CliChat, CtrlCWhileWaitingEndsTheProgram) {
   Program program(chat());
   program.send("The magic word of Anna is lantern.\n");
   program.wait_for_output();
@@ -73,13 +73,13 @@ TEST_F(CliChat, CtrlCWhileWaitingLeaves) {
   EXPECT_EQ(result.code, 130);
 }
 
-TEST_F(CliChat, WithoutATemplateTheErrorSaysWhatToDo) {
+TEST_F(CliChat, MissingTemplateIsAnErrorWithARemedy) {
   expect_error(run({"chat"}, "hello\n"), 1, {"no chat template", "--template", "fathom run"});
   expect_error(run({"run", "--chat", "-p", "hello"}), 1, {"no chat template", "--template"});
   expect_error(run({"chat", "--template", folder.path("none")}), 1, {"none", "No such file"});
 }
 
-TEST_F(CliChat, TemplatesThatAreNotUnderstoodAreNamed) {
+TEST_F(CliChat, InvalidTemplatesAreNamed) {
   const std::string bad = folder.write("bad.jinja", "{% for m in messages %}{{ m.content }}");
   expect_error(run({"chat", "--template", bad}, "hello\n"), 1, {"bad.jinja", "chat template"});
 }

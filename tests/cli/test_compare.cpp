@@ -1,4 +1,4 @@
-// bench/compare with a stand-in for llama-bench.
+// Tests bench/compare with a script in place of llama-bench.
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 
@@ -10,9 +10,9 @@
 namespace fathom::test {
 namespace {
 
-/// Answers --help as llama-bench does, with the options `more`, and measures 10 tokens per second; its arguments go
-/// to `log`.
-std::string stand_in(const Folder& folder, const std::string& more) {
+/// Writes a script that answers --help as llama-bench does, with the options `more`, reports 10 tokens per second,
+/// and appends its arguments to `log`.
+std::string fake_llama_bench(const Folder& folder, const std::string& more) {
   const std::string path = folder.write("llama-bench",
                                         "#!/bin/bash\n"
                                         "if [[ $1 == --help ]]; then echo '--n-prompt <n> " +
@@ -27,25 +27,25 @@ std::string stand_in(const Folder& folder, const std::string& more) {
   return path;
 }
 
-struct Outcome {
+struct CompareResult {
   int code;
   std::string text;  // stdout and stderr
 };
 
-Outcome compare(const std::string& arguments) {
+CompareResult compare(const std::string& arguments) {
   const std::string command =
       source_path("bench/compare") + " --fathom " + program_path() + " -t 1 --rounds 1 " + arguments + " 2>&1";
-  Outcome outcome{};
+  CompareResult outcome{};
   FILE* pipe = ::popen(command.c_str(), "r");
   for (int c = 0; (c = std::fgetc(pipe)) != EOF;) outcome.text += static_cast<char>(c);
   outcome.code = WEXITSTATUS(::pclose(pipe));
   return outcome;
 }
 
-TEST(BenchCompare, TableHasOneLineForEachTestAndARatioWhereThePeerHasTheTest) {
+TEST(BenchCompare, TableHasALinePerTestAndRatiosForTestsOfThePeer) {
   const Folder folder;
   const std::string tests = " --prefill 8 --depth 0,64 --decode 2 " + default_model();
-  const Outcome depth = compare("--llama-bench " + stand_in(folder, "-d, --n-depth <n>") + tests);
+  const CompareResult depth = compare("--llama-bench " + fake_llama_bench(folder, "-d, --n-depth <n>") + tests);
   EXPECT_EQ(depth.code, 0) << depth.text;
   const std::string log = read_file(folder.path("log"));
   for (const char* arguments : {"-p 8 -n 0\n", "-p 0 -n 2\n", "-p 8 -n 0 -d 64\n", "-p 0 -n 2 -d 64\n"}) {
@@ -57,10 +57,10 @@ TEST(BenchCompare, TableHasOneLineForEachTestAndARatioWhereThePeerHasTheTest) {
   }
 }
 
-TEST(BenchCompare, DepthOfAPeerThatOnlyDecodesThere) {
+TEST(BenchCompare, PeersThatOnlyDecodeAtDepthAreSupported) {
   const Folder folder;
-  const Outcome outcome = compare("--llama-bench " + stand_in(folder, "-gp <pp,tg>") +
-                                  " --prefill 8 --depth 64 --decode 2 " + default_model());
+  const CompareResult outcome = compare("--llama-bench " + fake_llama_bench(folder, "-gp <pp,tg>") +
+                                        " --prefill 8 --depth 64 --decode 2 " + default_model());
   EXPECT_EQ(outcome.code, 0) << outcome.text;
   EXPECT_NE(read_file(folder.path("log")).find("-p 0 -n 0 -gp 64,2\n"), std::string::npos);
   EXPECT_NE(outcome.text.find("\nprefill        8      64            - "), std::string::npos) << outcome.text;
@@ -68,7 +68,7 @@ TEST(BenchCompare, DepthOfAPeerThatOnlyDecodesThere) {
 
 TEST(BenchCompare, ErrorsSayWhatIsMissing) {
   const Folder folder;
-  const std::string peer = "--llama-bench " + stand_in(folder, "");
+  const std::string peer = "--llama-bench " + fake_llama_bench(folder, "");
   const std::string not_a_program = folder.write("text", "");
   const struct {
     std::string arguments;
@@ -85,7 +85,7 @@ TEST(BenchCompare, ErrorsSayWhatIsMissing) {
       {"--llama-bench /bin/false " + default_model(), 1, "as a llama-bench does"},
   };
   for (const auto& [arguments, code, text] : kCases) {
-    const Outcome outcome = compare(arguments);
+    const CompareResult outcome = compare(arguments);
     EXPECT_EQ(outcome.code, code) << arguments << ": " << outcome.text;
     EXPECT_NE(outcome.text.find(text), std::string::npos) << arguments << ": " << outcome.text;
   }

@@ -1,4 +1,4 @@
-// Every command that documentation and help show is run by a case.
+// Tests that every command in documentation and help is run by a case.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -80,7 +80,7 @@ TEST(DocumentedCommands, OfHelpAreItsExamples) {
   EXPECT_EQ(commands[0].where, "fathom x --help:5");
 }
 
-/// Commands of the files that users read, and of every help text.
+/// Returns the commands of all user documentation and help texts.
 std::vector<DocumentedCommand> documented_commands() {
   std::vector<std::string> files = {"README.md", "docs/results/README.md", "models/README.md"};
   for (const char* folder : {"docs", "docs/howto"}) {
@@ -108,7 +108,8 @@ std::vector<DocumentedCommand> documented_commands() {
   return all;
 }
 
-/// Patterns of commands that no case runs. Each is a line of not-run.txt, followed by the reason, indented.
+/// Returns the patterns of commands that no case runs. Each is a line of not-run.txt, followed by an indented
+/// reason.
 std::vector<std::string> not_run() {
   std::vector<std::string> patterns;
   int number = 0;
@@ -155,6 +156,16 @@ TEST(CliDocumentation, CasesNameOnlyCommandsThatAreDocumented) {
       if (!documented.contains(normalised(command))) stale += concat(test.path, ": ", normalised(command), "\n");
   }
   if (!stale.empty()) ADD_FAILURE() << "'documents:' lines of commands that no documentation shows:\n" << stale;
+}
+
+TEST(Documentation, CodeBlocksEqualTheExamples) {
+  const std::pair<const char*, const char*> shown[] = {
+      {"docs/howto/write-a-selector.md", "examples/selector/strided.cpp"},
+      {"docs/howto/embed-the-library.md", "examples/answer/answer.cpp"},
+      {"docs/howto/embed-the-library.md", "examples/answer/CMakeLists.txt"}};
+  for (const auto& [page, example] : shown)
+    EXPECT_NE(read_file(source_path(page)).find(read_file(source_path(example))), std::string::npos)
+        << page << " does not show " << example << " as it is";
 }
 
 }  // namespace

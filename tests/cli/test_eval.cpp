@@ -28,7 +28,7 @@ Results results_of(const std::string& path) {
   return results;
 }
 
-/// Until the file has so many bytes; for a minute at most.
+/// Waits until the file has this many bytes, for at most a minute.
 void wait_for_bytes(const std::string& path, size_t bytes) {
   for (int wait = 0; wait < 30000; ++wait) {
     std::error_code error;
@@ -38,12 +38,12 @@ void wait_for_bytes(const std::string& path, size_t bytes) {
   }
 }
 
-/// What makes one result another.
+/// Returns the fields that identify a result.
 std::string identity(const Json& sample) {
   return sample["task"].dump() + sample["length"].dump() + sample["method"].dump() + sample["sample"].dump();
 }
 
-TEST(CliEval, JsonLinesHaveTheFieldsOfTheContract) {
+TEST(CliEval, JsonLinesHaveTheDocumentedFields) {
   const Folder folder;
   const std::string path = folder.path("results.jsonl");
   output({"eval", "needle", "--lengths", "256,512", "--samples", "2", "--attend", kWindow, "--json", path});
@@ -70,7 +70,7 @@ TEST(CliEval, JsonLinesHaveTheFieldsOfTheContract) {
   }
 }
 
-TEST(CliEval, JsonGoesToStdoutWhenAskedTo) {
+TEST(CliEval, JsonDashWritesToStdout) {
   std::istringstream lines(output({"eval", "passkey", "--lengths", "256", "--samples", "2", "--json", "-"}));
   int samples = 0, summaries = 0;
   for (std::string line; std::getline(lines, line);) {
@@ -80,7 +80,7 @@ TEST(CliEval, JsonGoesToStdoutWhenAskedTo) {
   EXPECT_EQ(summaries, 1);
 }
 
-TEST(CliEval, ACrippledMethodIsSeenToBe) {
+TEST(CliEval, ASmallWindowScoresBelowTheBaseline) {
   const Folder folder;
   const std::string path = folder.path("r.jsonl"), page = folder.path("r.html");
   const std::string table = output({"eval", "needle", "passkey", "--lengths", "512", "--samples", "10", "--attend",
@@ -98,7 +98,7 @@ TEST(CliEval, ACrippledMethodIsSeenToBe) {
   EXPECT_EQ(html.find("src=\"http"), std::string::npos);
 }
 
-TEST(CliEval, GoesOnAfterItWasKilled) {
+TEST(CliEval, ContinuesAfterAKill) {
   const Folder folder;
   const std::string path = folder.path("r.jsonl");
   const std::vector<std::string> command = {"eval", "needle", "vt", "--lengths", "1k",   "--samples",
@@ -106,7 +106,7 @@ TEST(CliEval, GoesOnAfterItWasKilled) {
   size_t found = 0;
   for (int kills = 0; kills < 3; ++kills) {
     Program program(command);
-    wait_for_bytes(path, found + 4000);  // until it has come further
+    wait_for_bytes(path, found + 4000);  // until more results are written
     program.kill(SIGKILL);
     EXPECT_EQ(program.finish().signal, SIGKILL);
     found = std::filesystem::file_size(path);
@@ -133,17 +133,17 @@ TEST(CliEval, GoesOnAfterItWasKilled) {
   }
 }
 
-TEST(CliEval, InterruptSaysHowToGoOn) {
+TEST(CliEval, InterruptSaysHowToContinue) {
   const Folder folder;
   const std::string path = folder.path("r.jsonl");
   Program program({"eval", "needle", "--lengths", "1k", "--samples", "5000", "--json", path});
   wait_for_bytes(path, 1);
   program.kill(SIGINT);
   const Result result = program.finish();
-  expect_error(result, 130, {"interrupted", "goes on", path});
+  expect_error(result, 130, {"interrupted", "again to continue", path});
 }
 
-TEST(CliEval, CombinesWhatIsAskedForAfterThePlainWay) {
+TEST(CliEval, CombinesTheRequestedMethodsAfterTheBaseline) {
   const Folder folder;
   const std::string path = folder.path("r.jsonl");
   output({"eval", "passkey", "--lengths", "256", "--samples", "1", "--attend", "dense", "--attend", kWindow,
@@ -156,7 +156,7 @@ TEST(CliEval, CombinesWhatIsAskedForAfterThePlainWay) {
                                                "attend=" + kWindow + " position=ntk:factor=2 cache=q8"}));
 }
 
-TEST(CliEval, MethodsStandApartIfAsked) {
+TEST(CliEval, ApartRunsEachMethodAlone) {
   const Folder folder;
   const std::string path = folder.path("r.jsonl");
   output({"eval", "needle", "--lengths", "256", "--samples", "1", "--attend", kWindow, "--attend", "quest",
@@ -167,7 +167,7 @@ TEST(CliEval, MethodsStandApartIfAsked) {
                                                "attend=quest"}));
 }
 
-TEST(CliEval, DensePrefillReadsOnceAndAnswersUnderEachMethod) {
+TEST(CliEval, DensePrefillReadsOnceForAllMethods) {
   const Folder folder;
   const std::string path = folder.path("r.jsonl");
   output({"eval", "needle", "--lengths", "512", "--samples", "3", "--attend", kWindow, "--dense-prefill", "--json",
@@ -189,12 +189,12 @@ TEST(CliEval, TasksAreListedWithTheirParameters) {
   EXPECT_NE(output({"methods", "vt"}).find("hops"), std::string::npos);
 }
 
-TEST(CliEval, BadInputIsExplained) {
+TEST(CliEval, BadInputIsNamed) {
   const Folder folder;
   expect_error(run({"eval", "nedle"}), 2, {"nedle", "did you mean needle"});
   expect_error(run({"eval", "needle", "--lengths", "1k,x"}), 2, {"--lengths", "1k,4k"});
   expect_error(run({"eval", "needle", "--lengths", "1k,1k"}), 2, {"--lengths", "twice"});
-  expect_error(run({"eval", "needle", "--lengths", "20"}), 1, {"needle", "needs at least", "asked for 20"});
+  expect_error(run({"eval", "needle", "--lengths", "20"}), 1, {"needle", "needs at least", "the length is 20"});
   expect_error(run({"eval", "needle", "--attend", "windw"}), 2, {"windw", "window"});
   expect_error(run({"eval", "needle", "--cache", "q9"}), 2, {"q9", "q8"});
   expect_error(run({"eval", "needle", "--evict", "snapvk"}), 2, {"evict", "snapvk"});

@@ -20,7 +20,7 @@ std::string join(const auto& numbers, char separator) {
   return text;
 }
 
-/// Rows at the reference's positions from `fathom logits` as anyone would call it, with more options.
+/// Runs `fathom logits` with additional options. Returns the rows at the reference's positions.
 std::vector<float> rows_of(const std::string& name, const ReferenceLogits& reference,
                            const std::vector<std::string>& options = {}) {
   const Folder folder;
@@ -38,7 +38,7 @@ std::vector<float> rows_of(const std::string& name, const ReferenceLogits& refer
   return read_floats(folder.path("rows"));
 }
 
-/// Tolerances are those of the reference's README.
+/// The tolerances are those of the reference's README.
 class CliLogitsGolden : public testing::TestWithParam<const char*> {
  protected:
   void expect_agreement(const std::vector<std::string>& options) {
@@ -56,7 +56,7 @@ class CliLogitsGolden : public testing::TestWithParam<const char*> {
   }
 };
 
-TEST_P(CliLogitsGolden, AgreeWithAnIndependentEngineReadWholeOrInChunks) {
+TEST_P(CliLogitsGolden, EqualAnIndependentEngineWholeAndInChunks) {
   FATHOM_NEEDS(golden(GetParam()) + ".logits");
   expect_agreement({});
   expect_agreement({"--chunk", "7"});
@@ -70,7 +70,7 @@ INSTANTIATE_TEST_SUITE_P(Models, CliLogitsGolden,
 
 class CliLogitsQuantised : public testing::TestWithParam<const char*> {};
 
-TEST_P(CliLogitsQuantised, PointTheSameWayAsThoseOfAnIndependentEngine) {
+TEST_P(CliLogitsQuantised, HaveTheDirectionOfAnIndependentEngine) {
   const std::string name = GetParam();
   FATHOM_NEEDS(golden(name) + ".logits");
   const ReferenceLogits reference = read_reference(golden(name) + ".logits");
@@ -87,7 +87,7 @@ INSTANTIATE_TEST_SUITE_P(Models, CliLogitsQuantised,
                                          "tiny-llama-q3_k_m", "tiny-llama-q4_k_m", "tiny-llama-q5_k_m",
                                          "tiny-llama-q6_k", "tiny-llama-iq4_xs"));
 
-/// On the default model, so that it runs everywhere.
+/// Tests with the default model, which is always available.
 class CliLogits : public testing::Test {
  protected:
   std::vector<float> rows(const std::string& at, const std::vector<std::string>& options = {}) {
@@ -102,9 +102,11 @@ class CliLogits : public testing::Test {
   static constexpr size_t kVocabulary = 4096;
 };
 
-TEST_F(CliLogits, ThreadsChangeNoBit) { EXPECT_EQ(rows("0,50,100", {"-t", "1"}), rows("0,50,100", {"-t", "2"})); }
+TEST_F(CliLogits, NumberOfThreadsDoesNotChangeResults) {
+  EXPECT_EQ(rows("0,50,100", {"-t", "1"}), rows("0,50,100", {"-t", "2"}));
+}
 
-TEST_F(CliLogits, RowsComeInTheOrderAsked) {
+TEST_F(CliLogits, RowsAreInTheOrderOfAt) {
   const std::vector<float> forward = rows("3,90"), backward = rows("90,3,90");
   ASSERT_EQ(forward.size(), 2 * kVocabulary);
   ASSERT_EQ(backward.size(), 3 * kVocabulary);
@@ -118,11 +120,12 @@ TEST_F(CliLogits, WithoutPositionsTheLastRowIsWritten) {
   EXPECT_EQ(rows(""), rows(std::to_string(last)));
 }
 
-TEST_F(CliLogits, TextsWithoutIdsOrWithWrongOnesAreErrors) {
+TEST_F(CliLogits, MissingAndInvalidIdsAreErrors) {
   const std::string out = folder.path("none");
   expect_error(run({"logits", "--tokens", "-", "-o", out}, ""), 1, {"standard input", "token ids"});
-  expect_error(run({"logits", "--tokens", "-", "-o", out}, "1 4096 2"), 1, {"token 4096", "4096 tokens"});
-  expect_error(run({"logits", "--tokens", "-", "-o", out}, "1 -3"), 1, {"token -3"});
+  expect_error(run({"logits", "--tokens", "-", "-o", out}, "1 4096 2"), 1,
+               {"token 1:", "from 0 to 4095", "found 4096"});
+  expect_error(run({"logits", "--tokens", "-", "-o", out}, "1 -3"), 1, {"found -3"});
   expect_error(run({"logits", "--tokens", "-", "-o", out}, "1 ten"), 1, {"'ten'"});
   expect_error(run({"logits", "--tokens", "-", "--at", "2", "-o", out}, "1 5"), 2, {"position 2", "0 to 1"});
   expect_error(run({"logits", "--tokens", "-", "--at", "0,x", "-o", out}, "1 5"), 2, {"'0,x'"});
@@ -130,7 +133,7 @@ TEST_F(CliLogits, TextsWithoutIdsOrWithWrongOnesAreErrors) {
   EXPECT_FALSE(std::filesystem::exists(out));
 }
 
-TEST_F(CliLogits, AFullDiskIsAnErrorAndLeavesNoFile) {
+TEST_F(CliLogits, AFullDiskIsAnErrorWithoutAFile) {
   if (!std::filesystem::exists("/dev/full")) GTEST_SKIP() << "this system has no /dev/full";
   expect_error(run({"logits", "--tokens", "-", "-o", "/dev/full"}, ids), 1, {"/dev/full", "No space left"});
   expect_error(run({"logits", "--tokens", "-", "-o", folder.path("no/such/folder")}, ids), 1, {"no/such/folder"});

@@ -31,7 +31,7 @@ TEST(CliRun, SeveralFilesAndStandardInputAreReadInOrder) {
   EXPECT_EQ(Json::parse(parts)["prompt_tokens"], Json::parse(straight)["prompt_tokens"]);
 }
 
-TEST(CliRun, JsonHasTheFieldsOfTheContract) {
+TEST(CliRun, JsonHasTheDocumentedFields) {
   const Json line = json_output({"run", "-p", kFact + kQuestion, "-n", "8", "--ignore-eos", "--json"});
   EXPECT_TRUE(line["text"].is_string());
   EXPECT_EQ(line["prompt_tokens"], std::ranges::count(output({"tokens", "--bos"}, kFact + kQuestion), ' ') + 1);
@@ -42,20 +42,20 @@ TEST(CliRun, JsonHasTheFieldsOfTheContract) {
   EXPECT_GT(line["decode_tokens_per_second"].get<double>(), 0);
 }
 
-TEST(CliRun, StopStringsEndTheTextBeforeThem) {
+TEST(CliRun, TextEndsBeforeAStopString) {
   const Json line = json_output({"run", "-p", kFact + kQuestion, "--stop", "zebra", "--stop", "tern.", "--json"});
   EXPECT_EQ(line["text"], " lan");
   EXPECT_EQ(line["stop"], "string");
 }
 
-TEST(CliRun, TextStreamsToStdoutAndNothingElse) {
+TEST(CliRun, StdoutHasOnlyTheText) {
   const std::string text = json_output({"run", "-p", kFact + kQuestion, "-n", "30", "--json"})["text"].text();
   const Result result = run({"run", "-p", kFact + kQuestion, "-n", "30"});
   EXPECT_EQ(result.out, text.ends_with('\n') ? text : text + "\n");
   EXPECT_EQ(result.err, "");
 }
 
-TEST(CliRun, AMemoryBudgetThatIsTooSmallIsNamed) {
+TEST(CliRun, TooSmallMemoryBudgetIsNamed) {
   std::string text;
   for (int i = 0; i < 100; ++i) text += kFact;
   const Result small = run({"run", "-p", text, "-n", "1", "--memory", "64k"});
@@ -66,13 +66,13 @@ TEST(CliRun, AMemoryBudgetThatIsTooSmallIsNamed) {
   EXPECT_EQ(run({"run", "-p", text, "--memory", "0"}).code, 2);
 }
 
-TEST(CliRun, VerboseTellsCountsOnStderr) {
+TEST(CliRun, VerbosePrintsCountsOnStderr) {
   const Result result = run({"run", "-p", kFact, "-n", "5", "--ignore-eos", "--verbose"});
   EXPECT_NE(result.err.find("wrote 5"), std::string::npos) << result.err;
   EXPECT_NE(result.err.find("length"), std::string::npos) << result.err;
 }
 
-TEST(CliRun, TellsHowMuchWasSeenAndOfMethodsThatLeftNothingOut) {
+TEST(CliRun, ReportsTheShareOfAttendedKeysAndMethodsWithoutEffect) {
   const std::vector<std::string> plain = {"run", "-p", kFact + kQuestion, "-n", "5", "--json"};
   const auto with = [&](const std::string& attend) {
     std::vector<std::string> arguments = plain;
@@ -84,7 +84,7 @@ TEST(CliRun, TellsHowMuchWasSeenAndOfMethodsThatLeftNothingOut) {
   const Result some = with("window:sink=1,window=4"), all = with("quest");
   EXPECT_LT(Json::parse(some.out)["keys_attended_share"].get<double>(), 0.5);
   EXPECT_EQ(some.err, "");
-  EXPECT_NE(all.err.find("quest left nothing out"), std::string::npos) << all.err;
+  EXPECT_NE(all.err.find("quest attended to all tokens"), std::string::npos) << all.err;
 }
 
 TEST(CliRun, NoTokensToGenerateGivesNoText) {
@@ -102,14 +102,14 @@ TEST(CliRun, SameSeedGivesTheSameText) {
   EXPECT_NE(with_seed("7"), with_seed("8"));
 }
 
-TEST(CliRun, WithoutASeedOneIsDrawnAndToldAndGivesTheSameAgain) {
+TEST(CliRun, DrawnSeedIsPrintedAndReproducesTheText) {
   const Result drawn = run({"run", "-p", kFact, "-n", "30", "--temp", "1"});
   ASSERT_TRUE(drawn.err.starts_with("fathom: seed ")) << drawn.err;
   const std::string seed = std::to_string(std::stoull(drawn.err.substr(13)));
   EXPECT_EQ(output({"run", "-p", kFact, "-n", "30", "--temp", "1", "--seed", seed}), drawn.out);
 }
 
-TEST(CliRun, ShortOptionsMeanTheStepsTheyAreNamedAfter) {
+TEST(CliRun, ShortOptionsEqualTheirSamplingSteps) {
   const std::vector<std::string> base = {"run", "-p", kFact, "-n", "40", "--seed", "3"};
   const auto with = [&](std::vector<std::string> more) {
     more.insert(more.begin(), base.begin(), base.end());
@@ -130,7 +130,7 @@ TEST(CliRun, TemperatureZeroAndPenaltiesAloneAreGreedy) {
   EXPECT_NE(output({"run", "-p", kFact, "-n", "20", "--repeat-penalty", "5"}), greedy);
 }
 
-TEST(CliRun, SpecialTextInThePromptIsPlainUnlessAskedFor) {
+TEST(CliRun, SpecialTokensInThePromptAreTextWithoutTheOption) {
   const int64_t plain = json_output({"run", "-p", "</s>a", "-n", "1", "--json"})["prompt_tokens"].get<int64_t>();
   const int64_t special =
       json_output({"run", "-p", "</s>a", "-n", "1", "--special", "--json"})["prompt_tokens"].get<int64_t>();
@@ -149,7 +149,7 @@ TEST(CliRun, TextThatIsNotUtf8IsRead) {
   EXPECT_NE(line["text"].text().find("lantern"), std::string::npos) << line.dump();
 }
 
-TEST(CliRun, JsonStaysJsonWhenTheModelWritesBytes) {
+TEST(CliRun, JsonIsValidWhenTheModelGeneratesBytes) {
   for (int seed = 0; seed < 5; ++seed) {
     json_output({"run", "-p", "a", "-n", "60", "--temp", "50", "--seed", std::to_string(seed), "--json"});
   }
@@ -168,9 +168,9 @@ TEST(CliRun, ContextLimitEndsTheTextAsLength) {
   EXPECT_LE(line["generated_tokens"].get<int>() + line["prompt_tokens"].get<int>(), 13);
 }
 
-TEST(CliRun, TokensTakeTheirPagesAndLittleMore) {
+TEST(CliRun, MemoryGrowsByPagesOnly) {
 #ifdef __SANITIZE_ADDRESS__
-  GTEST_SKIP() << "the sanitizer's own memory would be measured";
+  GTEST_SKIP() << "the measurement would include the sanitizer's memory";
 #endif
   struct Use {
     int64_t tokens, bytes;
@@ -185,18 +185,18 @@ TEST(CliRun, TokensTakeTheirPagesAndLittleMore) {
   const int64_t more = many.tokens - few.tokens;
   EXPECT_GT(more, 9000);
   EXPECT_LT(few.bytes, int64_t{64} << 20);
-  EXPECT_LT(many.bytes - few.bytes, more * 1024 + (int64_t{8} << 20));  // 1 KiB of keys and values a token
+  EXPECT_LT(many.bytes - few.bytes, more * 1024 + (int64_t{8} << 20));  // 1 KiB of keys and values per token
 }
 
-TEST(CliRun, CtrlCInPrefillStopsItAndExits130) {
+TEST(CliRun, CtrlCInPrefillExits130) {
   Program program({"run", "-f", "-", "-n", "5"});
-  program.send(prose(2000000, 1));  // minutes of work; that it was taken means the program is up
+  program.send(prose(2000000, 1));  // takes minutes; once it is sent, the program is running
   program.close_input();
   program.kill(SIGINT);
   expect_error(program.finish(10), 130, {"interrupted"});
 }
 
-TEST(CliRun, CtrlCWhileWritingKeepsWhatIsWritten) {
+TEST(CliRun, CtrlCWhileGeneratingPreservesTheOutput) {
   Program program({"run", "-p", kFact, "-n", "1m", "--ignore-eos"});
   program.wait_for_output();
   program.kill(SIGINT);
@@ -205,7 +205,7 @@ TEST(CliRun, CtrlCWhileWritingKeepsWhatIsWritten) {
   EXPECT_GT(result.out.size(), 0);
 }
 
-TEST(CliRun, ReaderThatLeavesEndsItQuietly) {
+TEST(CliRun, ClosedPipeEndsTheProgramWithoutAMessage) {
   const Folder folder;
   const std::string command = std::string("(") + program_path() + " run -m " + default_model() +
                               " -p a -n 100k --ignore-eos 2> " + folder.path("err") + ") | head -c 1 > " +
@@ -215,7 +215,7 @@ TEST(CliRun, ReaderThatLeavesEndsItQuietly) {
   EXPECT_EQ(std::filesystem::file_size(folder.path("out")), 1);
 }
 
-TEST(CliRun, FullDiskBehindStdoutIsAnError) {
+TEST(CliRun, FullDiskOfStdoutIsAnError) {
   if (!std::filesystem::exists("/dev/full")) GTEST_SKIP() << "this system has no /dev/full";
   const Folder folder;
   for (const std::string command : {"run -p a -n 5", "methods", "--help", "inspect"}) {

@@ -10,7 +10,7 @@
 namespace fathom::test {
 namespace {
 
-/// Σ −ln p(token | tokens before it) over all but the first, in double, from rows of logits.
+/// Returns Σ −ln p(token | tokens before it) over all tokens but the first, in double, from rows of logits.
 double nats_of(const std::vector<int>& tokens, const std::vector<float>& rows) {
   const size_t vocabulary = rows.size() / (tokens.size() - 1);
   double nats = 0;
@@ -31,7 +31,7 @@ std::vector<int> tokens_of(const std::string& text) {
   return tokens;
 }
 
-/// The same by `fathom logits` on the same tokens.
+/// Returns the same sum from the output of `fathom logits`.
 double nats_from_logits(const std::vector<int>& tokens) {
   const Folder folder;
   std::string ids, at;
@@ -43,7 +43,7 @@ double nats_from_logits(const std::vector<int>& tokens) {
   return nats_of(tokens, read_floats(folder.path("rows")));
 }
 
-/// Rows follow each other without gaps and add up to the whole.
+/// Expects that rows are contiguous and add up to the whole.
 void expect_rows_add_up(const Json& score) {
   double nats = 0;
   int64_t tokens = 0, end = 0;
@@ -59,8 +59,8 @@ void expect_rows_add_up(const Json& score) {
   EXPECT_NEAR(std::log(score["perplexity"].get<double>()), score["nll"].get<double>(), 1e-9);
 }
 
-TEST(CliScore, MeanEqualsAPlainComputationFromLogits) {
-  const std::string text = prose(4000, 1);
+TEST(CliScore, MeanEqualsTheOneComputedFromLogits) {
+  const std::string text = prose(3500, 1);
   const std::vector<int> tokens = tokens_of(text);
   ASSERT_GT(tokens.size(), 600);
   const Json score = json_output({"score", "-f", "-", "--json"}, text);
@@ -72,7 +72,7 @@ TEST(CliScore, MeanEqualsAPlainComputationFromLogits) {
   EXPECT_EQ(score["by_position"][1]["to"], tokens.size() - 1);
 }
 
-TEST(CliScore, WindowsAreScoredEachOnItsOwn) {
+TEST(CliScore, WindowsAreScoredSeparately) {
   const std::string text = prose(1500, 2);
   const std::vector<int> tokens = tokens_of(text);
   constexpr size_t kWindow = 100;
@@ -89,13 +89,13 @@ TEST(CliScore, WindowsAreScoredEachOnItsOwn) {
   EXPECT_EQ(score["by_position"].items().back()["to"], 100);
 }
 
-TEST(CliScore, ManyBucketsAddUpToTheWhole) {
+TEST(CliScore, BucketsAddUpToTheWhole) {
   const Json score = json_output({"score", "-f", "-", "--json"}, prose(18000, 3));
   expect_rows_add_up(score);
   EXPECT_GE(score["by_position"].size(), 5);
 }
 
-TEST(CliScore, TableTellsWhatJsonTells) {
+TEST(CliScore, TableEqualsJson) {
   const std::string text = prose(3000, 5);
   const std::string table = output({"score", "-f", "-"}, text);
   const Json score = json_output({"score", "-f", "-", "--json"}, text);

@@ -13,15 +13,15 @@ namespace {
 
 #ifndef FATHOM_HAS_TRAINER
 
-TEST(CliTrain, WithoutATrainerTheErrorSaysHowToGetOne) {
+TEST(CliTrain, WithoutATrainerTheErrorNamesTheCommandsThatBuildIt) {
   expect_error(run({"train", "run.json"}), 1, {"no trainer", "scripts/setup --train", "scripts/build train"});
 }
 
 #else
 
-/// A folder with some books, and a config for a tiny model on them.
-struct Workshop {
-  Workshop() {
+/// A folder with some books and a config that trains a tiny model on them.
+struct TrainingFolder {
+  TrainingFolder() {
     std::filesystem::create_directories(folder.path("books"));
     std::filesystem::create_directories(folder.path("heldout"));
     for (uint32_t i = 0; i < 6; ++i) folder.write("books/" + std::to_string(i) + ".txt", prose(20000, i));
@@ -68,29 +68,30 @@ struct Workshop {
   Json config;
 };
 
-TEST(CliTrain, TextsBecomeAModelThatTheEngineRuns) {
-  const Workshop shop;
-  const Result result = run(shop.command({"--html", shop.folder.path("curves.html")}));
+TEST(CliTrain, TrainsAModelThatTheEngineRuns) {
+  const TrainingFolder workspace;
+  const Result result = run(workspace.command({"--html", workspace.folder.path("curves.html")}));
   ASSERT_EQ(result.code, 0) << result.err;
   int64_t steps = 0;
   std::vector<double> heldout;
-  for (const Json& line : shop.log()) {
+  for (const Json& line : workspace.log()) {
     steps += line.contains("loss");
     if (line.contains("heldout")) heldout.push_back(line["heldout"]["books"].get<double>());
   }
   EXPECT_EQ(steps, 30);
   ASSERT_EQ(heldout.size(), 3u);
   EXPECT_LT(heldout[2], heldout[0] - 0.2);
-  EXPECT_EQ(json_output({"inspect", shop.folder.path("tiny.gguf"), "--json"})["architecture"], "llama");
-  EXPECT_FALSE(output({"run", "-m", shop.folder.path("tiny.gguf"), "-p", "The", "-n", "8", "--temp", "0"}).empty());
-  const std::string page = read_file(shop.folder.path("curves.html"));
+  EXPECT_EQ(json_output({"inspect", workspace.folder.path("tiny.gguf"), "--json"})["architecture"], "llama");
+  EXPECT_FALSE(
+      output({"run", "-m", workspace.folder.path("tiny.gguf"), "-p", "The", "-n", "8", "--temp", "0"}).empty());
+  const std::string page = read_file(workspace.folder.path("curves.html"));
   EXPECT_THAT(page, testing::HasSubstr("\"steps\":30"));
   EXPECT_THAT(page, testing::Not(testing::HasSubstr("http://")));
 }
 
-TEST(CliTrain, KilledTenTimesItComesToTheSameWeights) {
-  Workshop whole, killed;
-  for (Workshop* shop : {&whole, &killed}) shop->config["evaluation"]["interval"] = 0;
+TEST(CliTrain, TenKillsDoNotChangeTheWeights) {
+  TrainingFolder whole, killed;
+  for (TrainingFolder* workspace : {&whole, &killed}) workspace->config["evaluation"]["interval"] = 0;
   ASSERT_EQ(run(whole.command()).code, 0);
   std::mt19937 random(test::seed(7));
   for (int i = 0; i < 10; ++i) {
@@ -109,8 +110,8 @@ TEST(CliTrain, KilledTenTimesItComesToTheSameWeights) {
   EXPECT_EQ(step, 30);
 }
 
-TEST(CliTrain, ARunInPartsComesToTheSameWeights) {
-  const Workshop whole, parts;
+TEST(CliTrain, ARunInPartsGivesTheSameWeights) {
+  const TrainingFolder whole, parts;
   ASSERT_EQ(run(whole.command()).code, 0);
   ASSERT_EQ(run(parts.command({"--until", "7"})).code, 0);
   EXPECT_EQ(parts.log().back()["step"], 7);
@@ -119,79 +120,79 @@ TEST(CliTrain, ARunInPartsComesToTheSameWeights) {
   EXPECT_EQ(read_file(parts.folder.path("tiny.gguf")), read_file(whole.folder.path("tiny.gguf")));
 }
 
-TEST(CliTrain, TermKeepsACheckpointThatAModelCanBeWrittenFrom) {
-  Workshop shop;
-  shop.config["steps"] = 1000000;
-  shop.config["checkpoint"]["interval"] = 0;
-  Program program(shop.command({"--json", "-"}));
+TEST(CliTrain, SigtermWritesACheckpointThatCanBeExported) {
+  TrainingFolder workspace;
+  workspace.config["steps"] = 1000000;
+  workspace.config["checkpoint"]["interval"] = 0;
+  Program program(workspace.command({"--json", "-"}));
   program.wait_for_output();
   program.kill(SIGTERM);
   const Result result = program.finish();
   EXPECT_EQ(result.code, 130) << result.err;
-  EXPECT_THAT(result.err, testing::HasSubstr("goes on from"));
-  ASSERT_EQ(run(shop.command({"--export", shop.folder.path("now.gguf"), "--type", "q8_0"})).code, 0);
-  EXPECT_TRUE(std::filesystem::exists(shop.folder.path("now.gguf")));
+  EXPECT_THAT(result.err, testing::HasSubstr("to continue from"));
+  ASSERT_EQ(run(workspace.command({"--export", workspace.folder.path("now.gguf"), "--type", "q8_0"})).code, 0);
+  EXPECT_TRUE(std::filesystem::exists(workspace.folder.path("now.gguf")));
 }
 
-TEST(CliTrain, AFullDiskLeavesTheLastCheckpoint) {
-  Workshop shop;
-  shop.config["steps"] = 6;
-  ASSERT_EQ(run(shop.command()).code, 0);
-  const std::string before = read_file(shop.folder.path("run.checkpoint"));
-  const std::string quoted = "'" + shop.folder.path("run.json") + "'";
-  shop.command({"--check"});
+TEST(CliTrain, AFullDiskPreservesTheLastCheckpoint) {
+  TrainingFolder workspace;
+  workspace.config["steps"] = 6;
+  ASSERT_EQ(run(workspace.command()).code, 0);
+  const std::string before = read_file(workspace.folder.path("run.checkpoint"));
+  const std::string quoted = "'" + workspace.folder.path("run.json") + "'";
+  workspace.command({"--check"});
   const std::string line = "trap '' XFSZ; ulimit -f 40; exec " + program_path() + " train " + quoted +
-                           " --set steps=20 --set log=\\\"\\\" 2> '" + shop.folder.path("err") + "'";
+                           " --set steps=20 --set log=\\\"\\\" 2> '" + workspace.folder.path("err") + "'";
   EXPECT_NE(std::system(line.c_str()), 0);
-  EXPECT_THAT(read_file(shop.folder.path("err")), testing::HasSubstr("run.checkpoint"));
-  EXPECT_EQ(read_file(shop.folder.path("run.checkpoint")), before);
+  EXPECT_THAT(read_file(workspace.folder.path("err")), testing::HasSubstr("run.checkpoint"));
+  EXPECT_EQ(read_file(workspace.folder.path("run.checkpoint")), before);
 }
 
-/// That the run ends with this error, and leaves no model.
-void expect_refused(const Workshop& shop, int code, const std::vector<std::string>& parts,
-                    const std::vector<std::string>& more = {}) {
-  expect_error(run(shop.command(more)), code, parts);
-  EXPECT_FALSE(std::filesystem::exists(shop.folder.path("tiny.gguf")));
+/// Expects that the run ends with this error and writes no model.
+void expect_rejected(const TrainingFolder& workspace, int code, const std::vector<std::string>& parts,
+                     const std::vector<std::string>& more = {}) {
+  expect_error(run(workspace.command(more)), code, parts);
+  EXPECT_FALSE(std::filesystem::exists(workspace.folder.path("tiny.gguf")));
 }
 
-TEST(CliTrain, ConfigsThatSayNothingSensibleAreExplained) {
-  const Workshop shop;
-  expect_refused(shop, 2, {"optimizer", "betal1", "beta1"}, {"--set", "optimizer.betal1=0.9"});
-  expect_refused(shop, 2, {"steps", "an integer"}, {"--set", "steps=many"});
-  expect_refused(shop, 2, {"--set", "FIELD=VALUE"}, {"--set", "steps"});
-  expect_refused(shop, 2, {"data.tasks.kinds", "fcats", "facts"},
-                 {"--set", "data.tasks.kinds=[{\"name\":\"fcats\"}]"});
-  expect_refused(shop, 2, {"data.sources is empty"}, {"--set", "data.sources=[]"});
-  expect_refused(shop, 2, {"new_tokenizer.pieces"}, {"--set", "new_tokenizer.pieces=0"});
-  expect_refused(shop, 2, {"tasks"}, {"--set", "data.tasks.share=0.9"});
-  expect_refused(shop, 1, {"no checkpoint yet"}, {"--export", shop.folder.path("tiny.gguf")});
+TEST(CliTrain, InvalidConfigsAreNamed) {
+  const TrainingFolder workspace;
+  expect_rejected(workspace, 2, {"optimizer", "betal1", "beta1"}, {"--set", "optimizer.betal1=0.9"});
+  expect_rejected(workspace, 2, {"steps", "an integer"}, {"--set", "steps=many"});
+  expect_rejected(workspace, 2, {"--set", "FIELD=VALUE"}, {"--set", "steps"});
+  expect_rejected(workspace, 2, {"data.tasks.kinds", "fcats", "facts"},
+                  {"--set", "data.tasks.kinds=[{\"name\":\"fcats\"}]"});
+  expect_rejected(workspace, 2, {"data.sources is empty"}, {"--set", "data.sources=[]"});
+  expect_rejected(workspace, 2, {"new_tokenizer.pieces"}, {"--set", "new_tokenizer.pieces=0"});
+  expect_rejected(workspace, 2, {"tasks"}, {"--set", "data.tasks.share=0.9"});
+  expect_rejected(workspace, 1, {"--export", "does not exist"}, {"--export", workspace.folder.path("tiny.gguf")});
   expect_error(run({"train"}), 2, {"no config"});
-  expect_error(run({"train", shop.folder.write("bad.json", "{\"steps\": 3,,}")}), 2, {"bad.json", "JSON"});
-  expect_error(run({"train", shop.folder.path("none.json")}), 1, {"none.json"});
+  expect_error(run({"train", workspace.folder.write("bad.json", "{\"steps\": 3,,}")}), 2, {"bad.json", "JSON"});
+  expect_error(run({"train", workspace.folder.path("none.json")}), 1, {"none.json"});
 }
 
-TEST(CliTrain, CorporaThatAreNoneAreExplained) {
-  const Workshop shop;
-  std::filesystem::create_directories(shop.folder.path("empty"));
-  std::filesystem::create_directories(shop.folder.path("binary"));
-  shop.folder.write("binary/a.txt", std::string("\x7f\x45LF\0\xff\xfe", 7));
-  shop.folder.write("cut.tar.zst", "\x28\xb5\x2f\xfd cut off");
+TEST(CliTrain, InvalidCorporaAreNamed) {
+  const TrainingFolder workspace;
+  std::filesystem::create_directories(workspace.folder.path("empty"));
+  std::filesystem::create_directories(workspace.folder.path("binary"));
+  workspace.folder.write("binary/a.txt", std::string("\x7f\x45LF\0\xff\xfe", 7));
+  workspace.folder.write("cut.tar.zst", "\x28\xb5\x2f\xfd cut off");
   for (const char* name : {"empty", "binary", "cut.tar.zst", "missing"}) {
-    const std::string source = "data.sources=[{\"path\":\"" + shop.folder.path(name) + "\"}]";
-    expect_refused(shop, 1, {name}, {"--set", source});
+    const std::string source = "data.sources=[{\"path\":\"" + workspace.folder.path(name) + "\"}]";
+    expect_rejected(workspace, 1, {name}, {"--set", source});
   }
 }
 
-TEST(CliTrain, ACheckpointOfAnotherRunIsNotTouched) {
-  Workshop shop;
-  shop.config["steps"] = 6;
-  ASSERT_EQ(run(shop.command()).code, 0);
-  const std::string before = read_file(shop.folder.path("run.checkpoint"));
-  expect_error(run(shop.command({"--set", "seed=8"})), 1, {"run.checkpoint", "seed", "another config"});
-  expect_error(run(shop.command({"--set", "log=" + shop.folder.write("notes.txt", "my notes\n")})), 1,
+TEST(CliTrain, ACheckpointOfAnotherRunIsNotChanged) {
+  TrainingFolder workspace;
+  workspace.config["steps"] = 6;
+  ASSERT_EQ(run(workspace.command()).code, 0);
+  const std::string before = read_file(workspace.folder.path("run.checkpoint"));
+  expect_error(run(workspace.command({"--set", "seed=8"})), 1, {"run.checkpoint", "seed", "another config"});
+  expect_error(run(workspace.command({"--set", "log=" + workspace.folder.write("notes.txt", "my notes\n")})), 1,
                {"notes.txt:1", "log"});
-  EXPECT_EQ(read_file(shop.folder.path("run.checkpoint")), before);
-  EXPECT_EQ(read_file(shop.folder.path("notes.txt")), "my notes\n");
+  EXPECT_EQ(read_file(workspace.folder.path("run.checkpoint")), before);
+  EXPECT_EQ(read_file(workspace.folder.path("notes.txt")), "my notes\n");
 }
 
 #endif

@@ -17,7 +17,7 @@ namespace {
 const std::vector<std::string> kCommands = {"run",  "chat",  "tokens",  "logits", "score",
                                             "eval", "bench", "methods", "inspect"};
 
-TEST(CliUsage, HelpNamesEveryCommandAndEachHasItsOwn) {
+TEST(CliUsage, HelpListsEveryCommandAndEachHasHelp) {
   const std::string help = output({"--help"});
   for (const std::string& command : kCommands) {
     EXPECT_NE(help.find("\n  " + command + " "), std::string::npos) << command;
@@ -33,9 +33,9 @@ TEST(CliUsage, VersionIsOneLine) {
   EXPECT_EQ(version.find('\n'), version.size() - 1);
 }
 
-TEST(CliUsage, WithoutACommandTheCommandsAreNamed) { expect_error(run({}), 2, {"no command", "run", "inspect"}); }
+TEST(CliUsage, MissingCommandListsTheCommands) { expect_error(run({}), 2, {"no command", "run", "inspect"}); }
 
-TEST(CliUsage, MistypedCommandsGetTheNearest) {
+TEST(CliUsage, MistypedCommandsGetTheNearestName) {
   expect_error(run({"scoer"}), 2, {"'scoer'", "did you mean score"});
 }
 
@@ -68,7 +68,7 @@ TEST(CliUsage, NumbersOutOfRangeAreUsageErrors) {
   expect_error(run({"run", "-p", "a", "--stop", ""}), 2, {"stop string"});
 }
 
-TEST(CliUsage, PromptsThatCannotBeReadAreErrors) {
+TEST(CliUsage, UnreadablePromptsAreErrors) {
   expect_error(run({"run"}), 2, {"-p", "-f"});
   expect_error(run({"run", "-f", "-"}, ""), 1, {"no tokens"});
   expect_error(run({"run", "-f", "/no/such/file", "-p", "a"}), 1, {"/no/such/file", "No such file"});
@@ -76,20 +76,20 @@ TEST(CliUsage, PromptsThatCannotBeReadAreErrors) {
   expect_error(run({"run", "-f", "-", "-f", "-"}, "text"), 2, {"standard input"});
 }
 
-TEST(CliUsage, PromptLongerThanTheContextIsAnErrorThatTellsBothLengths) {
+TEST(CliUsage, PromptLongerThanTheContextIsAnErrorWithBothLengths) {
   const auto tokens = std::to_string(std::ranges::count(output({"tokens", "--bos"}, prose(500, 1)), ' ') + 1);
   expect_error(run({"run", "-f", "-", "-c", "20"}, prose(500, 1)), 1, {tokens, "20", "-c"});
 }
 
-TEST(CliUsage, ModelComesFromTheVariableOrStandsBesideTheProgram) {
+TEST(CliUsage, ModelIsThatOfTheVariableOrTheDefault) {
   expect_error(run({"inspect"}, "", {{"FATHOM_MODEL", "/no/such.gguf"}}), 1, {"/no/such.gguf"});
-  const Result beside = run({"inspect"}, "", {{"FATHOM_MODEL", ""}});
-  EXPECT_EQ(beside.code, 0) << beside.err;
-  EXPECT_NE(beside.out.find("fathom-reader"), std::string::npos);
+  const Result by_default = run({"inspect"}, "", {{"FATHOM_MODEL", ""}});
+  EXPECT_EQ(by_default.code, 0) << by_default.err;
+  EXPECT_NE(by_default.out.find("fathom-reader"), std::string::npos);
 }
 
-TEST(CliUsage, WithoutAnyModelTheErrorSaysWhatToDo) {
-  const Folder folder;  // a program in a folder of its own has no models beside it
+TEST(CliUsage, MissingModelIsAnErrorWithARemedy) {
+  const Folder folder;  // a copy of the program in an empty folder finds no models
   std::filesystem::create_directories(folder.path("a/b/c"));
   std::filesystem::copy_file(program_path(), folder.path("a/b/c/fathom"));
   const std::string command =
@@ -109,7 +109,7 @@ TEST(CliMethods, EveryKindIsListedAndEveryMethodHasAPage) {
   EXPECT_NE(output({"methods", "sample"}).find("typical"), std::string::npos);
 }
 
-TEST(CliMethods, JsonHasTheFieldsOfTheContract) {
+TEST(CliMethods, JsonHasTheDocumentedFields) {
   std::istringstream lines(output({"methods", "--json"}));
   std::map<std::string, int> kinds;
   for (std::string line; std::getline(lines, line);) {
@@ -136,26 +136,26 @@ TEST(CliMethods, JsonHasTheFieldsOfTheContract) {
   EXPECT_EQ(json_output({"methods", "gemfilter", "--json"})["parameters"][0]["default"], -1);
 }
 
-TEST(CliMethods, OldNamesOfParametersWorkAndAreNoted) {
+TEST(CliMethods, OldParameterNamesWorkWithANote) {
   const auto with = [](const std::string& spec) {
     return run({"run", "-p", "The captain of the", "-n", "4", "--temp", "0", "--attend", spec});
   };
   const Result now = with("window:sink=0,window=2"), before = with("window:sink=0,size=2");
   EXPECT_EQ(before.code, 0);
   EXPECT_EQ(before.out, now.out);
-  const std::string note = "note: --attend window: 'size' is now 'window'\n";
+  const std::string note = "fathom: --attend window: 'size' is now 'window'\n";
   EXPECT_EQ(before.err.find(note), before.err.rfind(note));
   EXPECT_NE(before.err.find(note), std::string::npos);
   EXPECT_EQ(now.err.find("is now '"), std::string::npos);
   expect_error(with("window:size=2,window=2"), 2, {"window is given twice"});
 }
 
-TEST(CliMethods, UnknownNamesGetTheNearest) {
+TEST(CliMethods, UnknownMethodsGetTheNearestName) {
   expect_error(run({"methods", "topp"}), 2, {"'topp'", "did you mean top-p"});
-  expect_error(run({"methods", "nothing-like-it"}), 2, {"Known: attend"});
+  expect_error(run({"methods", "nothing-like-it"}), 2, {"expected one of attend"});
 }
 
-TEST(CliInspect, TellsShapeVocabularyAndMemory) {
+TEST(CliInspect, PrintsShapeVocabularyAndMemory) {
   const Json model = json_output({"inspect", "--json"});
   EXPECT_EQ(model["architecture"], "llama");
   EXPECT_EQ(model["layers"], 4);
@@ -178,7 +178,7 @@ TEST(CliInspect, TellsShapeVocabularyAndMemory) {
   }
 }
 
-/// A text in whose middle a fact stands.
+/// Returns a text with a fact in its middle.
 std::string hidden_fact() {
   std::string text;
   for (int i = 0; i < 40; ++i) text += "The horses went down to the river, and nobody said a word.\n";
@@ -187,7 +187,7 @@ std::string hidden_fact() {
   return text;
 }
 
-TEST(CliInspect, DrawsWhatAnAnswerLookedAt) {
+TEST(CliInspect, AttentionPageShowsTheAttendedPages) {
   const Folder folder;
   const std::string text = folder.write("text.txt", hidden_fact()), page = folder.path("map.html");
   const std::vector<std::string> command = {"inspect", "--attention",     page, "-f", text,
@@ -201,11 +201,11 @@ TEST(CliInspect, DrawsWhatAnAnswerLookedAt) {
     EXPECT_EQ(map["pages"].size(), pages);
     ASSERT_EQ(map["lanes"].size(), 4);
     for (const auto& lane : map["lanes"].items()) {
-      double mass = 0, seen = 0;
+      double mass = 0, attended = 0;
       for (const Json& share : lane["mass"].items()) mass += share.get<double>();
-      for (const Json& count : lane["seen"].items()) seen += count.get<double>();
+      for (const Json& count : lane["seen"].items()) attended += count.get<double>();
       EXPECT_NEAR(mass, 1, 0.01);
-      EXPECT_EQ(seen, window ? 100 + map["queries"].get<int64_t>() - 1 : tokens);
+      EXPECT_EQ(attended, window ? 100 + map["queries"].get<int64_t>() - 1 : tokens);
       EXPECT_EQ(lane["mass"][0] == 0, window);
     }
     std::ostringstream html_text;

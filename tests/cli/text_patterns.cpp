@@ -11,7 +11,7 @@ constexpr std::string_view kNoNewline = "<no newline>";
 
 size_t digits(std::string_view text) { return std::min(text.find_first_not_of("0123456789"), text.size()); }
 
-/// Characters of the number at the start of `text`, as JSON and printf write numbers; 0 if there is none.
+/// Returns the length of the number at the start of `text`, in the format of JSON and printf; 0: none.
 size_t number_length(std::string_view text) {
   size_t at = text.starts_with('-') ? 1 : 0;
   const size_t whole = digits(text.substr(at));
@@ -27,7 +27,7 @@ size_t number_length(std::string_view text) {
   return at;
 }
 
-/// Takes one character or number of the pattern off both; false when they differ.
+/// Removes one character or number of the pattern from both. Returns false if they differ.
 bool match_one(std::string_view pattern, size_t& p, std::string_view line, size_t& at) {
   if (pattern.substr(p).starts_with(kNumber)) {
     const size_t length = number_length(line.substr(at));
@@ -38,11 +38,11 @@ bool match_one(std::string_view pattern, size_t& p, std::string_view line, size_
   return at < line.size() && pattern[p++] == line[at++];
 }
 
-/// Whether the pattern fits the line from its start, up to its end or, if `part`, up to anywhere.
+/// Whether the pattern matches the line from its start to its end or, if `part`, a prefix of the line.
 bool matches_from_start(std::string_view pattern, std::string_view line, bool part) {
   constexpr size_t kNone = std::string_view::npos;
   size_t p = 0, at = 0;
-  size_t retry_p = kNone, retry_at = 0;  // behind the last <*>, and where the text that it stands for ends
+  size_t retry_p = kNone, retry_at = 0;  // after the last <*>, and the end of the text that it matches
   for (;;) {
     if (pattern.substr(p).starts_with(kAnyText)) {
       p += kAnyText.size();
@@ -60,7 +60,7 @@ bool matches_from_start(std::string_view pattern, std::string_view line, bool pa
 
 std::string_view without_mark(std::string_view pattern) { return pattern == kEmpty ? "" : pattern; }
 
-/// The fewest lines left over when patterns from i and lines from j on are aligned.
+/// Returns the fewest unmatched lines when patterns from i and lines from j on are aligned.
 class Alignment {
  public:
   Alignment(const std::vector<std::string>& patterns, const std::vector<std::string>& lines)
