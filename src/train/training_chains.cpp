@@ -209,9 +209,9 @@ class ChainNames {
   std::set<std::string> used_;
 };
 
-class Chains final : public TaskSource {
+class ChainSource final : public TaskSource {
  public:
-  Chains() : TaskSource("chains") {}
+  ChainSource() : TaskSource("chains") {}
 
   MarkedText make(eval::Rng rng, const ProseSource& prose, int64_t bytes) const override {
     constexpr int64_t kExample = 800;  // minimum bytes of a text with a worked example
@@ -297,7 +297,7 @@ class Chains final : public TaskSource {
 
 }  // namespace
 
-TaskSources chain_tasks() { return {std::make_shared<Chains>()}; }
+TaskSources chain_tasks() { return {std::make_shared<ChainSource>()}; }
 
 void add_chain_templates(std::vector<std::string_view>& templates) {
   const auto add = [&](const auto& forms) {

@@ -35,9 +35,9 @@ MarkedText finished(const FactWording& wording, const std::vector<std::string>& 
 }
 
 /// Facts hidden in other text, or facts only. Questions ask for some of them, one at a time.
-class Facts final : public TaskSource {
+class FactSource final : public TaskSource {
  public:
-  Facts(std::string_view name, bool hidden) : TaskSource(name), hidden_(hidden) {}
+  FactSource(std::string_view name, bool hidden) : TaskSource(name), hidden_(hidden) {}
 
   MarkedText make(eval::Rng rng, const ProseSource& prose, int64_t bytes) const override {
     const bool bare = hidden_ && rng.below(4) == 0, hex = !hidden_ && rng.below(2) == 0;
@@ -159,7 +159,7 @@ class FactGroups final : public TaskSource {
 }  // namespace
 
 TaskSources fact_tasks() {
-  return {std::make_shared<Facts>("facts", true), std::make_shared<Facts>("multi_key", false),
+  return {std::make_shared<FactSource>("facts", true), std::make_shared<FactSource>("multi_key", false),
           std::make_shared<FactGroups>("multi_value", true), std::make_shared<FactGroups>("multi_query", false)};
 }
 

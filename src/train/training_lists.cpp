@@ -52,9 +52,9 @@ constexpr std::string_view kSecondParts[] = {
 
 /// Items of a list, all of one kind: words, names, numbers, nonsense, or words of books in lower case or
 /// capitalised.
-class Items {
+class ListItems {
  public:
-  Items(eval::Rng& rng, const ProseSource& prose)
+  ListItems(eval::Rng& rng, const ProseSource& prose)
       : rng_(rng),
         kind_(rng.below(10)),
         size_(static_cast<int>(rng.between(2, 4))),
@@ -102,9 +102,9 @@ class Items {
 };
 
 /// Lists in prose, each repeated after it. Half of the texts have a single list; two thirds of these begin with it.
-class Lists final : public TaskSource {
+class ListSource final : public TaskSource {
  public:
-  Lists() : TaskSource("lists") {}
+  ListSource() : TaskSource("lists") {}
 
   MarkedText make(eval::Rng rng, const ProseSource& prose, int64_t bytes) const override {
     constexpr int64_t kRoom = 1500, kMaxLists = 4;  // kRoom: bytes per list
@@ -121,7 +121,7 @@ class Lists final : public TaskSource {
     const std::vector<std::string> labels = draw_labels(rng, count);
     std::vector<std::string> statements, lists;
     for (const std::string& label : labels) {
-      Items items(rng, prose);
+      ListItems items(rng, prose);
       std::vector<std::string> list;
       for (int64_t i = rng.between(3, max_items); i > 0; --i) list.push_back(items.next());
       lists.push_back(joined(list, between));
@@ -161,9 +161,9 @@ class Lists final : public TaskSource {
 
 /// A random sequence that is the whole text, two or three times. Answers are the repetitions after their first
 /// items.
-class Copy final : public TaskSource {
+class CopySource final : public TaskSource {
  public:
-  Copy() : TaskSource("copy") {}
+  CopySource() : TaskSource("copy") {}
 
   MarkedText make(eval::Rng rng, const ProseSource& prose, int64_t bytes) const override {
     constexpr size_t kGiven = 3;  // items of a repetition before its answer
@@ -182,7 +182,7 @@ class Copy final : public TaskSource {
                                                 size_t given, int64_t gap) {
     constexpr int64_t kChanged = 6;  // in sentences, one of this many words is replaced
     const bool sentences = gap == 1 && rng.below(3) == 0;
-    Items items(rng, prose);
+    ListItems items(rng, prose);
     std::vector<std::string> sequence;
     int64_t length = 0;
     const auto add = [&](std::string item) {
@@ -200,9 +200,9 @@ class Copy final : public TaskSource {
 };
 
 /// Pairs of key and value, then keys again, each followed by its value.
-class Ledger final : public TaskSource {
+class LedgerSource final : public TaskSource {
  public:
-  Ledger() : TaskSource("ledger") {}
+  LedgerSource() : TaskSource("ledger") {}
 
   MarkedText make(eval::Rng rng, const ProseSource& prose, int64_t bytes) const override {
     const Style style{rng.pick(kBefores), rng.pick(kSigns), rng.pick(kAfters)};
@@ -285,9 +285,9 @@ class Ledger final : public TaskSource {
 
 /// Passages of prose within other prose. At the end the first words of each passage are repeated, and the rest of
 /// the passage is the answer.
-class Continue final : public TaskSource {
+class ContinueSource final : public TaskSource {
  public:
-  Continue() : TaskSource("continue") {}
+  ContinueSource() : TaskSource("continue") {}
 
   MarkedText make(eval::Rng rng, const ProseSource& prose, int64_t bytes) const override {
     constexpr int64_t kRoom = 1500, kMaxPassages = 5, kWordBytes = 6;
@@ -325,8 +325,8 @@ class Continue final : public TaskSource {
 }  // namespace
 
 TaskSources list_tasks() {
-  return {std::make_shared<Lists>(), std::make_shared<Copy>(), std::make_shared<Ledger>(),
-          std::make_shared<Continue>()};
+  return {std::make_shared<ListSource>(), std::make_shared<CopySource>(), std::make_shared<LedgerSource>(),
+          std::make_shared<ContinueSource>()};
 }
 
 void add_list_templates(std::vector<std::string_view>& templates) {
