@@ -7,6 +7,7 @@
 #include "attend/attention.h"
 #include "base/error.h"
 #include "base/utf8.h"
+#include "shared_data.h"
 #include "small_reader.h"
 #include "tokens/prompt.h"
 
@@ -233,6 +234,23 @@ TEST_F(GemFilterTest, ALayerOutsideTheModelIsAUsageError) {
   EXPECT_THROW(read_methods().make("gemfilter:layer=-2"), Error);
   EXPECT_THROW(read_methods().make("gemfilter:budget=0"), Error);
   EXPECT_THROW(read_methods().make("gemfilter:pool=4"), Error);
+}
+
+TEST(GemFilter, ALayerWithoutAttentionIsAnError) {
+  const std::string path = test::golden("tiny-mamba-f16") + ".gguf";
+  FATHOM_NEEDS(path);
+  const auto model = Model::open(path);
+  const auto runtime = std::make_shared<Runtime>(1);
+  const Tokenizer tokenizer(Vocabulary::read(*model->file()));
+  const ReaderContext context{
+      [&](int layers) { return Session(model, runtime, {.layers = layers}); }, tokenizer, 256, {}};
+  try {
+    read_methods().make("gemfilter:layer=1,budget=16")->read(long_text(80, 3), kQuestion, context);
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), Error::Kind::kUsage);
+    EXPECT_STREQ(error.what(), "read method gemfilter: layer: expected a layer with attention, layer 1 has none");
+  }
 }
 
 }  // namespace

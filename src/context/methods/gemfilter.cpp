@@ -44,7 +44,9 @@ class LastQueryScores final : public AttentionWatcher {
   /// Returns the scores, averaged over `width` neighbouring tokens: [tokens].
   std::vector<float> pooled(const Kernels& kernels, int64_t width) const {
     std::vector<float> sums(tokens_);
-    for (const std::vector<float>& scores : head_sums_) kernels.add(sums.data(), scores.data(), tokens_);
+    for (const std::vector<float>& scores :
+         head_sums_)  // empty for heads that other layers have and this one has not
+      if (!scores.empty()) kernels.add(sums.data(), scores.data(), tokens_);
     mean_pool(sums, width);
     return sums;
   }
@@ -134,6 +136,8 @@ class GemFilter final : public Reader {
     const int64_t begin = reader.first_text_token(), end = begin + std::ssize(text);
     std::unique_ptr<LastQueryScores> last;
     const auto watch = [&](Session& session) {
+      if (!session.sequence().paged(layer))
+        fail_usage("read method gemfilter: layer: expected a layer with attention, layer ", layer, " has none");
       const int64_t tokens = end + std::ssize(reader.question());
       last = std::make_unique<LastQueryScores>(layer, session.sequence().max_heads(), tokens, by_attention_);
       session.watch(last.get());
