@@ -117,6 +117,11 @@ class Bench {
   }
 
   void run() {
+    for (const std::string& attend : methods_) {  // wrong methods fail before the machine is measured
+      SessionOptions options = options_.common.session();
+      options.attend = attend;
+      const Session session(model_, runtime_, options);
+    }
     print_machine(limits());
     for (const int64_t depth : depths_) {
       const std::vector<Sessions> sessions = prepare(depth);
