@@ -160,7 +160,8 @@ class KvThreads final : public Task {
     for (int64_t i = 0; i < pairs; ++i) {
       const auto needle = needle_at.find(i);
       if (needle == needle_at.end()) {
-        sample.context += concat(" \"", random_uuid(rng), "\": \"", random_uuid(rng), "\",\n");
+        const std::string value = random_uuid(rng), key = random_uuid(rng);
+        sample.context += concat(" \"", key, "\": \"", value, "\",\n");
         continue;
       }
       const auto& [key, value, position] = *needle->second;

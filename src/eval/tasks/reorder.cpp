@@ -29,8 +29,8 @@ std::vector<DatedEvent> draw_events(Rng& rng, int64_t count) {
   const std::vector<int64_t> objects = rng.distinct(std::ssize(nouns()), count);
   std::vector<DatedEvent> events;
   for (int64_t i = 0; i < count; ++i) {
-    events.push_back({concat(first_names()[people[i]], " ", rng.pick(kActions), " the ", rng.pick(adjectives()),
-                             " ", nouns()[objects[i]]),
+    const std::string_view adjective = rng.pick(adjectives()), action = rng.pick(kActions);
+    events.push_back({concat(first_names()[people[i]], " ", action, " the ", adjective, " ", nouns()[objects[i]]),
                       kFirstYear + years[i]});
   }
   return events;

@@ -49,7 +49,8 @@ class NeedleKeys {
  private:
   std::string draw() {
     if (uuid_) return random_uuid(rng_);
-    const std::string pair = concat(rng_.pick(adjectives()), "-", rng_.pick(nouns()));
+    const std::string_view noun = rng_.pick(nouns()), adjective = rng_.pick(adjectives());
+    const std::string pair = concat(adjective, "-", noun);
     return triples_ ? concat(rng_.pick(adjectives()), "-", pair) : pair;
   }
   Rng& rng_;
