@@ -5,11 +5,23 @@
 #include "base/error.h"
 #include "base/format.h"
 #include "base/spec.h"
+#include "console.h"
 
 namespace fathom {
 namespace {
 
-constexpr size_t kHelpColumn = 34;  // column at which option descriptions begin
+constexpr size_t kHelpColumn = 34;   // column at which option descriptions begin
+constexpr const char* kHidden = "";  // CLI11's group of options that help does not show
+
+/// CLI11's formatter, without the empty line that it prints for the group of hidden options.
+class HelpFormatter final : public CLI::Formatter {
+ public:
+  std::string make_help(const CLI::App* app, std::string name, CLI::AppFormatMode mode) const override {
+    std::string text = CLI::Formatter::make_help(app, std::move(name), mode);
+    for (size_t at; (at = text.find("\n\n\n")) != std::string::npos;) text.erase(at, 1);
+    return text;
+  }
+};
 
 /// Returns the error text for a missing or unknown command. first: the first argument; empty: no arguments.
 std::string missing_command(const CLI::App& app, const std::string& first) {
@@ -55,10 +67,6 @@ Option Option::positive() {
   option_->check(CLI::PositiveNumber);
   return *this;
 }
-Option Option::hidden() {
-  option_->group("");
-  return *this;
-}
 
 Command Command::add_command(const std::string& name, const std::string& description) {
   return Command(app_->add_subcommand(name, description));
@@ -83,6 +91,13 @@ void Command::callback(std::function<void()> run) { app_->callback(std::move(run
 Option Command::add_flag(const std::string& names, bool& flag, const std::string& help) {
   return Option(app_->add_flag(names, flag, help));
 }
+void Command::add_old_flag(const std::string& old_name, const std::string& name, bool& flag) {
+  const auto set = [old_name, name, &flag] {
+    note(concat(quote(old_name), " is now ", quote(name)));
+    flag = true;
+  };
+  app_->add_flag_callback(old_name, set)->group(kHidden);
+}
 Option Command::add_option(const std::string& names, std::string& value, const std::string& help) {
   return Option(app_->add_option(names, value, help));
 }
@@ -101,7 +116,9 @@ Option Command::add_option(const std::string& names, std::function<void(const st
 }
 
 CommandLine::CommandLine(const std::string& description) : app_(std::make_unique<CLI::App>(description)) {
-  app_->get_formatter()->column_width(kHelpColumn);
+  auto formatter = std::make_shared<HelpFormatter>();
+  formatter->column_width(kHelpColumn);
+  app_->formatter(formatter);  // subcommands inherit it
 }
 
 CommandLine::~CommandLine() = default;

@@ -31,8 +31,6 @@ class Option {
   Option one_of(const std::vector<std::string>& values);
   /// Rejects numbers of 0 or less.
   Option positive();
-  /// Omits the option from the help text. For old names that still work.
-  Option hidden();
 
  private:
   CLI::Option* option_;
@@ -60,6 +58,8 @@ class Command {
   void callback(std::function<void()> run);
 
   Option add_flag(const std::string& names, bool& flag, const std::string& help);
+  /// Accepts the old name of a flag: sets `flag` and prints a note with the new name. Help does not show it.
+  void add_old_flag(const std::string& old_name, const std::string& name, bool& flag);
   Option add_option(const std::string& names, std::string& value, const std::string& help);
   Option add_option(const std::string& names, std::vector<std::string>& values, const std::string& help);
   Option add_option(const std::string& names, int& value, const std::string& help);

@@ -36,8 +36,7 @@ struct EvalOptions {
   MethodLists methods;
   std::string lengths = "1k", haystack = "prose", chat_template, json, html;
   int64_t samples = 20, concurrency = 1, seed = 1;
-  bool apart = false, no_baseline = false, no_yardstick = false, dense_prefill = false, repeat_haystack = false,
-       chat = false;
+  bool apart = false, no_baseline = false, dense_prefill = false, repeat_haystack = false, chat = false;
 };
 
 std::vector<int64_t> parse_lengths(const std::string& text) {
@@ -75,8 +74,7 @@ std::vector<MethodSpecs> list_methods(const EvalOptions& options) {
     requested.insert(requested.end(), extended.begin(), extended.end());
   }
   std::vector<MethodSpecs> methods;
-  if (options.no_yardstick) note("'--no-yardstick' is now '--no-baseline'");
-  if (!options.no_baseline && !options.no_yardstick) methods.push_back(baseline);
+  if (!options.no_baseline) methods.push_back(baseline);
   for (const MethodSpecs& method : requested) {
     const auto same = [&](const MethodSpecs& other) { return other == method; };
     if (std::ranges::none_of(methods, same)) methods.push_back(method);
@@ -292,7 +290,7 @@ void add_eval(Command program) {
   command.add_flag("--apart", o->apart, "evaluate each given method alone, not every combination of them");
   command.add_flag("--no-baseline", o->no_baseline,
                    "skip the exact baseline; use it for lengths at which the baseline takes too long");
-  command.add_flag("--no-yardstick", o->no_yardstick, "old name of --no-baseline").hidden();
+  command.add_old_flag("--no-yardstick", "--no-baseline", o->no_baseline);
   command.add_flag("--dense-prefill", o->dense_prefill,
                    "read the context once with dense attention; use --attend only for question and answer");
   command

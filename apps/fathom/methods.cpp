@@ -137,6 +137,7 @@ std::string combinations(const MethodInfo& method, bool works) {
   if (c.works_on_recurrent == works) parts.emplace_back("models with recurrent layers");
   return comma_list(parts);
 }
+
 /// Returns what a method reads apart from the queries.
 std::string reads(const Capabilities& c) {
   std::vector<std::string> parts;

@@ -60,7 +60,7 @@ bool matches_from_start(std::string_view pattern, std::string_view line, bool pa
 
 std::string_view without_mark(std::string_view pattern) { return pattern == kEmpty ? "" : pattern; }
 
-/// Returns the fewest unmatched lines when patterns from i and lines from j on are aligned.
+/// Aligns patterns and lines. cost(i, j): the fewest unmatched ones of the patterns from i and the lines from j on.
 class Alignment {
  public:
   Alignment(const std::vector<std::string>& patterns, const std::vector<std::string>& lines)
