@@ -83,9 +83,7 @@ void expect_pairs(const Scene& scene, const Selector& selector, const Visibility
 }
 
 TEST(Selectors, DenseSelectsEveryTokenThatIsNotMasked) {
-  const uint32_t seed = test::seed(1);
-  SCOPED_TRACE(testing::Message() << "seed " << seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(1));
   const auto dense = selector("dense");
   for (int n = 0; n < 30; ++n) {
     const Scene scene(random_shape(random));
@@ -96,9 +94,7 @@ TEST(Selectors, DenseSelectsEveryTokenThatIsNotMasked) {
 }
 
 TEST(Selectors, WindowSelectsTheSinkAndTheNewestTokens) {
-  const uint32_t seed = test::seed(1);
-  SCOPED_TRACE(testing::Message() << "seed " << seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(1));
   const int64_t edges[] = {0, 1, 2, 63, 64, 65, 128, 1000};
   for (int n = 0; n < 120; ++n) {
     const Scene scene(random_shape(random));

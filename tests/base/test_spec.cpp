@@ -117,9 +117,7 @@ TEST(Spec, ManyKeysAndDeepNestingAreParsed) {
 }
 
 TEST(Spec, MutatedTextEitherParsesAndRoundTripsOrIsAUsageError) {
-  const uint64_t seed = test::seed(1);
-  SCOPED_TRACE(concat("seed ", seed));
-  std::mt19937_64 random(seed);
+  std::mt19937_64 random(test::seed(1));
   const std::string original = "layers:full=0+4,else=(window:sink=4,window=1k),x=((a)(b))";
   const std::string alphabet = "(),:= ab0\n";
   int parsed = 0, rejected = 0;

@@ -181,9 +181,7 @@ TEST(Values, AbsentAndWrongTypedValuesAreErrors) {
 }
 
 TEST(Values, RandomValuesAreRejectedOrConvert) {
-  const uint64_t seed = test::seed(1);
-  SCOPED_TRACE(concat("seed ", seed));
-  std::mt19937_64 random(seed);
+  std::mt19937_64 random(test::seed(1));
   const std::string alphabet = "0123456789.-+ekmgtruefalsinfn";
   int accepted = 0;
   for (int round = 0; round < 20000; ++round) {

@@ -81,9 +81,7 @@ TEST_F(CliBadModel, HeaderTruncatedAtEveryFourKilobytes) {
 }
 
 TEST_F(CliBadModel, HeaderTruncatedAtRandomPositions) {
-  const uint32_t seed = test::seed(1);
-  SCOPED_TRACE(seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(1));
   for (int i = 0; i < 20; ++i) {
     const size_t bytes = random() % header_bytes();
     SCOPED_TRACE(bytes);

@@ -11,9 +11,7 @@ namespace fathom::test {
 namespace {
 
 TEST(CliTokens, RandomBytesRoundTrip) {
-  const uint32_t seed = test::seed(1);
-  SCOPED_TRACE(seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(1));
   for (const size_t size : {1, 7, 1000, 200000}) {
     std::string bytes(size, '\0');
     for (char& byte : bytes) byte = static_cast<char>(random());

@@ -88,9 +88,7 @@ TEST(SampleSteps, TopPAppliesToTheResultOfEarlierSteps) {
 }
 
 TEST(SampleSteps, TopPOfALargeVocabularyEqualsAFullSort) {
-  const uint32_t seed = test::seed(1);
-  SCOPED_TRACE(seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(1));
   std::normal_distribution<float> normal(0, 2);
   std::vector<float> logits(5000);
   for (float& logit : logits) logit = normal(random);

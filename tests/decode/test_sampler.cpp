@@ -54,7 +54,6 @@ TEST(Sampler, FrequenciesMatchProbabilitiesAfterTruncation) {
 
 TEST(Sampler, SkippingByTheGumbelBoundChangesNoDraw) {
   const uint32_t seed = test::seed(1);
-  SCOPED_TRACE(seed);
   std::mt19937 random(seed);
   std::normal_distribution<float> normal(0, 3);
   std::vector<float> logits(2000);

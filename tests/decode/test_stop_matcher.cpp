@@ -46,9 +46,7 @@ TEST(StopMatcher, WithoutStopStringsAllTextIsReturned) {
 }
 
 TEST(StopMatcher, ResultDoesNotDependOnWhereThePiecesAreCut) {
-  const uint32_t seed = test::seed(1);
-  SCOPED_TRACE(seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(1));
   for (int round = 0; round < 500; ++round) {
     std::string text(30, ' ');
     for (char& c : text) c = "ab"[random() % 2];

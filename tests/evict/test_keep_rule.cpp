@@ -73,9 +73,7 @@ TEST(Keep, HeadsOfALayerShareABudgetByScore) {
 }
 
 TEST(Keep, RandomScoresKeepAtMostTheBudget) {
-  const uint32_t seed = test::seed(1);
-  SCOPED_TRACE(testing::Message() << "seed " << seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(1));
   for (int round = 0; round < 200; ++round) {
     const int heads = 1 + random() % 4;
     const int64_t n = 1 + random() % 300;

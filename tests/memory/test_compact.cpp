@@ -440,9 +440,7 @@ class CompactOperations {
 
 TEST(Compact, RandomOperationsMatchAListModel) {
   for (int n = 0; n < 5; ++n) {
-    const uint32_t seed = test::seed(1);
-    SCOPED_TRACE(testing::Message() << "seed " << seed);
-    CompactOperations operations(seed);
+    CompactOperations operations(test::seed(1));
     for (int step = 0; step < 200; ++step) {
       operations.one();
       ASSERT_NO_FATAL_FAILURE(operations.expect_all()) << "after operation " << step;

@@ -181,9 +181,7 @@ Sequence sequence_of(PageFormat format, int64_t tokens, int layers = 2) {
 class Drafts : public testing::TestWithParam<PageFormat> {};
 
 TEST_P(Drafts, AcceptedTokensEqualTokensReadOneByOne) {
-  const uint32_t seed = test::seed(1);
-  SCOPED_TRACE(testing::Message() << "seed " << seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(1));
   for (int64_t filled = 0; filled < kPageTokens; ++filled) {
     for (const int64_t full_pages : {0, 1}) {
       const int64_t before = full_pages * kPageTokens + filled;
@@ -342,9 +340,7 @@ TEST_P(Drafts, AcceptingInOneForkDoesNotChangeTheOther) {
 }
 
 TEST_P(Drafts, RandomOperationsMatchReadingOneByOne) {
-  const uint32_t seed = test::seed(1);
-  SCOPED_TRACE(testing::Message() << "seed " << seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(1));
   struct DraftedAndPlain {
     Sequence drafted, plain;
   };

@@ -379,9 +379,7 @@ class PageTableOperations {
 
 TEST(PageTable, RandomOperationsMatchAListModel) {
   for (int round = 0; round < 10; ++round) {
-    const uint32_t seed = test::seed(1);
-    SCOPED_TRACE(testing::Message() << "seed " << seed);
-    PageTableOperations operations(seed);
+    PageTableOperations operations(test::seed(1));
     for (int n = 0; n < 400; ++n) {
       operations.one();
       ASSERT_NO_FATAL_FAILURE(operations.expect_all()) << "after operation " << n;

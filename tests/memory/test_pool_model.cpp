@@ -258,9 +258,7 @@ class PoolModel {
 };
 
 TEST(PoolModel, RandomOperationsUnderMemoryPressureMatchLists) {
-  const auto seed = test::seed(0);
-  SCOPED_TRACE(testing::Message() << "seed " << seed);
-  PoolModel model(seed);
+  PoolModel model(test::seed(0));
   for (int64_t i = 0; i < steps(); ++i) {
     model.step();
     if (i % 64 == 0) {

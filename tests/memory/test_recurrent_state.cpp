@@ -408,9 +408,7 @@ Int64List random_passes(std::mt19937& random, int64_t tokens) {
 }
 
 TEST(NeededCheckpoints, BoundTheRereadTokensForRandomPasses) {
-  const uint32_t seed = test::seed(1);
-  SCOPED_TRACE(testing::Message() << "seed " << seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(1));
   for (int round = 0; round < 30; ++round) {
     const int64_t spacing = round % 3 == 0 ? 16 : 64;
     Int64List kept;

@@ -125,7 +125,6 @@ TEST_P(ValuesInKeysTest, AreMovedWithTheirKeysByCompacting) {
   KeyOnlySequence memory(GetParam());
   memory.read(memory.sequence, following(0, 300));
   std::mt19937 random(test::seed(0));
-  SCOPED_TRACE(testing::Message() << "seed " << test::seed(0));
   std::vector<char> keep(300);
   std::vector<int64_t> kept;
   for (int64_t i = 0; i < 300; ++i) {

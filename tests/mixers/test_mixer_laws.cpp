@@ -166,7 +166,6 @@ class MixerLaws : public testing::TestWithParam<MixerKind> {
     }
   }
 
-  static uint32_t seed() { return test::seed(0); }
   FloatList inputs(int64_t rows) { return random_.vector(rows * kWidth, 1); }
   static std::span<const float> part(const FloatList& x, int64_t begin, int64_t end) {
     return std::span(x).subspan(begin * kWidth, (end - begin) * kWidth);
@@ -256,8 +255,7 @@ class MixerLaws : public testing::TestWithParam<MixerKind> {
       ASSERT_NEAR(expected[i], found[i], relative * largest) << "row " << i / kWidth << ", column " << i % kWidth;
   }
 
-  testing::ScopedTrace trace_{__FILE__, __LINE__, "--gtest_random_seed=" + std::to_string(seed())};
-  RandomFloats random_{seed()};
+  RandomFloats random_{test::seed(0)};
   static RotaryConfig rotary_config() {
     RotaryConfig config;
     config.dims = 16;

@@ -53,9 +53,7 @@ TEST(PositionRotations, AreAccurateUpToPositionTwoMillion) {
        {0, 1, 63, 64, 65, 127, 128, 4095, 4096, 65'537, 999'936, 999'999, 1'000'000, 1'999'999, 2'000'000}) {
     expect_rotation(rotary, static_cast<double>(position), rotations.at(position, spare.data()));
   }
-  const uint32_t seed = test::seed(1);
-  SCOPED_TRACE(testing::Message() << "seed " << seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(1));
   for (int n = 0; n < 2000; ++n) {
     const int64_t position = random() % 2'000'001;
     expect_rotation(rotary, static_cast<double>(position), rotations.at(position, spare.data()));
@@ -127,9 +125,7 @@ TEST(PositionRotations, ScoresAroundPositionOneMillionDependOnlyOnDistance) {
   PositionRotations rotations(rotary);
   rotations.reserve(1'100'000);
   std::vector<float> spare_q(rotary.dims()), spare_k(rotary.dims());
-  const uint32_t seed = test::seed(1);
-  SCOPED_TRACE(testing::Message() << "seed " << seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(1));
   std::normal_distribution<double> normal;
   RotaryPairs q(rotary.dims()), k(rotary.dims());
   for (int n = 0; n < 200; ++n) {

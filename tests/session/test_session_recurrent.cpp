@@ -17,11 +17,10 @@ namespace {
 class RecurrentSession : public testing::TestWithParam<const char*> {
  protected:
   static std::string path() { return test::golden("architectures/tiny-" + std::string(GetParam()) + "-f16.gguf"); }
-  static int seed() { return test::seed(0); }
   /// Loads the model.
   void load() {
     engine_ = std::make_shared<Engine>(Model::open(path()), std::make_shared<Runtime>(2));
-    random_.seed(static_cast<uint32_t>(seed()));
+    random_.seed(test::seed(0));
   }
   Session new_session(int64_t chunk) const {
     SessionOptions options;
@@ -57,7 +56,6 @@ class RecurrentSession : public testing::TestWithParam<const char*> {
 TEST_P(RecurrentSession, RewindsRereadFewTokensAndAreExact) {
   FATHOM_NEEDS(path());
   load();
-  SCOPED_TRACE(testing::Message() << "--gtest_random_seed=" << seed());
   for (const auto& [chunk, length] : {std::pair{512, 5000}, {333, 2000}, {1, 700}}) {
     const std::vector<int32_t> ids = tokens(length), next = tokens(20);
     Session whole = new_session(chunk);
@@ -84,7 +82,6 @@ TEST_P(RecurrentSession, RewindsRereadFewTokensAndAreExact) {
 TEST_P(RecurrentSession, AcceptedTokensEqualTokensReadOneByOne) {
   FATHOM_NEEDS(path());
   load();
-  SCOPED_TRACE(testing::Message() << "--gtest_random_seed=" << seed());
   constexpr int kNodes = 7;
   const std::vector<int32_t> ids = tokens(90), draft = tokens(kNodes), next = tokens(30);
   Session before = new_session(512);
@@ -130,7 +127,6 @@ TEST_P(RecurrentSession, RejectsADraftWithBranches) {
 TEST_P(RecurrentSession, BatchedStepsEqualSeparateSteps) {
   FATHOM_NEEDS(path());
   load();
-  SCOPED_TRACE(testing::Message() << "--gtest_random_seed=" << seed());
   const std::vector<int32_t> first = tokens(70), second = tokens(33), next = tokens(20);
   Session a = new_session(512), b = new_session(512);
   a.append(first);
@@ -149,7 +145,6 @@ TEST_P(RecurrentSession, BatchedStepsEqualSeparateSteps) {
 TEST_P(RecurrentSession, AttentionMethodsChangeNothingWithoutAttention) {
   FATHOM_NEEDS(path());
   load();
-  SCOPED_TRACE(testing::Message() << "--gtest_random_seed=" << seed());
   const std::vector<int32_t> ids = tokens(300), next = tokens(3);
   const auto read_under = [&](const std::string& attend, const std::string& evict) {
     SessionOptions options;

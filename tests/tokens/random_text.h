@@ -54,9 +54,7 @@ inline bool inside_character(std::string_view text, size_t at) {
 /// Expects decode(encode(text)) == text for single bytes, pairs of bytes and random texts. Also expects that a
 /// StreamDecoder returns the text without splitting a character.
 inline void expect_round_trips(const Tokenizer& tokenizer) {
-  const uint32_t seed = test::seed(1);
-  SCOPED_TRACE(seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(1));
   std::vector<std::string> texts;
   for (int byte = 0; byte < 256; ++byte) texts.emplace_back(1, static_cast<char>(byte));
   for (int i = 0; i < 256; ++i) texts.push_back({static_cast<char>(random()), static_cast<char>(random())});

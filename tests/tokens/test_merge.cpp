@@ -30,9 +30,7 @@ bool same(const std::vector<Symbol>& a, const std::vector<Symbol>& b) {
 }
 
 TEST(Merge, QueueEqualsScanOverRandomMerges) {
-  const uint32_t seed = test::seed(1);
-  SCOPED_TRACE(seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(1));
   for (int trial = 0; trial < 2000; ++trial) {
     const RandomMerges merges(random);
     std::vector<Symbol> scanned(random() % 60);

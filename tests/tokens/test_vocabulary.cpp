@@ -148,9 +148,7 @@ TEST(Vocabulary, DuplicateAndEmptyPiecesAreHarmless) {
 }
 
 TEST(Vocabulary, RandomTypesAndScoresNeverBreakEncoding) {
-  const uint32_t seed = test::seed(1);
-  SCOPED_TRACE(seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(1));
   for (int trial = 0; trial < 300; ++trial) {
     Vocabulary vocabulary = test::sentence_pieces({"▁", "a", "b", "ab", "▁a", "b▁", "\xff\xfe", "é"}, random() % 2);
     vocabulary.kind = static_cast<VocabularyKind>(random() % 4);

@@ -73,9 +73,7 @@ std::string random_valid_text(std::mt19937& random) {
 
 TEST(TokenizerTraining, TokenizerIdsEqualThoseOfSentencePiece) {
   const Tokenizer tokenizer(vocabulary_of_sentence_piece(trained_model()));
-  const uint32_t seed = test::seed(1);
-  SCOPED_TRACE(seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(test::seed(1));
   std::vector<std::string> texts{prose(1000, 5), "", " ", "a", "1234567890", "x  y   z", "\xf0\x9f\xa6\x99"};
   for (int i = 0; i < 5000; ++i) texts.push_back(random_valid_text(random));
   for (std::string& text : texts) {
