@@ -94,7 +94,8 @@ struct BenchActivations {
     for (int64_t i = 0; i < rows * kCols; ++i) buffer.data()[i] = static_cast<float>(i % 17) - 8;
     ThreadPool pool(1);
     buffer.quantize(pool, table);
-    if (table.pack_activations) buffer.pack(pool, table, true);
+    const RowRange all[] = {{0, rows}};
+    if (table.pack_activations) buffer.pack(pool, table, true, all);
   }
   ActivationBuffer buffer;
 };

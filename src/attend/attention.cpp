@@ -5,6 +5,8 @@
 #include <cassert>
 #include <chrono>
 #include <cmath>
+#include <numeric>
+#include <tuple>
 
 namespace fathom {
 namespace {
@@ -70,7 +72,7 @@ LayerQueries AttentionInput::layer_queries(const Kernels& kernels) const {
   all.kv = kv;
   all.layer = layer;
   all.heads = heads;
-  all.first = kv->tokens() - rows;
+  all.first = token(0);
   all.rows = rows;
   all.positions = positions;
   all.queries = queries;
@@ -139,39 +141,6 @@ void Attention::read_pages(AttentionBlock& block) const {
   }
 }
 
-/// Adds the pages of an open draft. A node attends to the nodes on its own path that are inside the window.
-void Attention::read_draft(AttentionBlock& block) const {
-  const DraftTree& tree = *block.kv->draft();
-  const DraftPages& draft = block.kv->draft_pages(block.head);
-  const PositionRotations& rotations = block.kv->rotations();
-  const size_t pairs = rotations.pairs(), pages = block.selection.pages.size();
-  for (size_t p = 0; p < 2; ++p) {
-    PageRead read;
-    uint64_t* masks = block.row_masks.data() + (pages + p) * block.rows;
-    for (int r = 0; r < block.rows; ++r) {
-      const auto node = static_cast<int>(block.first_row) + r;
-      masks[r] = tree.path(node) & draft.members[p];
-      for (uint64_t left = block.kv->window() > 0 ? masks[r] : 0; left != 0; left &= left - 1) {
-        const int other = std::countr_zero(left);
-        if (tree.depth(node) - tree.depth(other) >= block.kv->window()) masks[r] &= ~(uint64_t{1} << other);
-      }
-      read.mask |= masks[r];
-      block.count.attended += static_cast<int64_t>(block.group) * std::popcount(masks[r]);
-    }
-    if (read.mask == 0) continue;
-    read.keys = block.kv->store().keys(draft.pages[p].get());
-    read.values = block.kv->store().values(draft.pages[p].get());
-    read.row_masks = masks;
-    if (pairs > 0) {
-      const PositionRotations::View rotation =
-          rotations.at(draft.positions[p], block.rotations.data() + (pages + p) * 2 * pairs);
-      read.cos = rotation.cos;
-      read.sin = rotation.sin;
-    }
-    block.reads.push_back(read);
-  }
-}
-
 QueryBlock Attention::query_block(const AttentionInput& input, const AttentionBlock& block) const {
   QueryBlock query;
   query.layer = input.layer;
@@ -189,7 +158,7 @@ QueryBlock Attention::query_block(const AttentionInput& input, const AttentionBl
 }
 
 void Attention::notify_watcher(const AttentionInput& input, const AttentionBlock& block, const float* lse) const {
-  if (!input.watcher || input.kv->draft() || !input.watcher->watches(input.layer)) return;
+  if (!input.watcher || !input.watcher->watches(input.layer)) return;
   const QueryBlock query = query_block(input, block);
   input.watcher->observe(
       {*input.kv, query, block.selection, lse, *input.form, input.form->weights(kernels_, block)});
@@ -211,7 +180,7 @@ void Attention::prepare(const AttentionInput& input, const HeadRows& rows, Atten
   const int64_t before = nanoseconds();
   input.selector->select(input.kv->table(block.head), query, block.selection);
   block.count.selecting += nanoseconds() - before;
-  const size_t pages = block.selection.pages.size() + (input.kv->draft() ? 2 : 0);
+  const size_t pages = block.selection.pages.size();
   if (const uint64_t unattended = input.form->unattended()) {
     for (SelectedPage& page : block.selection.pages) page.mask &= ~unattended;
   }
@@ -219,7 +188,6 @@ void Attention::prepare(const AttentionInput& input, const HeadRows& rows, Atten
   block.rotations.resize(pages * 2 * static_cast<size_t>(input.kv->rotations().pairs()));
   block.row_masks.resize(pages * block.rows);
   read_pages(block);
-  if (input.kv->draft()) read_draft(block);
   input.form->count(block);
   for (const int64_t token : block.tokens)
     block.count.visible += block.group * (token + 1 - window_begin(input.kv->window(), token));
@@ -240,7 +208,8 @@ void Attention::store(const AttentionInput& input, const AttentionBlock& block, 
 
 /// Each block of rows is one task that covers all its pages. Later rows attend to more tokens; they are scheduled
 /// first, so that the last tasks are small. Few queries over many pages are only prepared here, one task per head;
-/// their pages are split into parts afterwards.
+/// their pages are split into parts afterwards. Each row of a draft is a block: rows that shared a block would be
+/// added up in another order than one row.
 void Attention::list_tasks(std::span<const AttentionInput> inputs) {
   tasks_.clear();
   prepared_count_ = 0;
@@ -248,10 +217,8 @@ void Attention::list_tasks(std::span<const AttentionInput> inputs) {
     assert(input.heads % input.kv->heads() == 0);
     const int heads = input.kv->heads();
     const auto pages = static_cast<int64_t>(input.kv->table(0).size());
-    const bool by_parts = input.rows * input.group() <= kPartQueries && pages > kPartPages;
-    int64_t block_rows = std::max(1, kBlockQueries / input.group());
-    if (input.kv->draft() && input.selector->selects_by_query())
-      block_rows = 1;  // so that selections are the same as when the rows are decoded one by one
+    const int64_t block_rows = input.draft ? 1 : std::max(1, kBlockQueries / input.group());
+    const bool by_parts = (input.draft ? 1 : input.rows) * input.group() <= kPartQueries && pages > kPartPages;
     for (int64_t end = input.rows, first = 0; end > 0; end = first) {
       first = task_begin(input, end, block_rows);
       const int rows = static_cast<int>(end - first);
@@ -303,9 +270,22 @@ void Attention::list_parts() {
   partial_lse_.resize(lse);
 }
 
+/// Orders the parts so that all rows of a draft attend to the same pages one after the other, while the pages are
+/// in the caches.
+void Attention::order_parts() {
+  part_order_.resize(parts_.size());
+  std::iota(part_order_.begin(), part_order_.end(), 0);
+  const auto pages_of = [&](size_t i) {
+    const PagePart& part = parts_[i];
+    return std::tuple(part.input, part.block->head, part.begin);
+  };
+  if (std::ranges::any_of(parts_, [](const PagePart& part) { return part.input->draft; }))
+    std::ranges::stable_sort(part_order_, {}, pages_of);
+}
+
 void Attention::attend_parts(AttendPass pass) {
   pool_.parallel_for(parts_.size(), [&](size_t i, int thread) {
-    const PagePart& part = parts_[i];
+    const PagePart& part = parts_[part_order_[i]];
     const AttentionForm& form = *part.input->form;
     if (pass == AttendPass::kFirst && !form.has_second_pass()) return;
     form.attend(kernels_, *part.block, part.begin, part.end,
@@ -346,24 +326,45 @@ void Attention::add(AttentionCount& count) {
   count = {};
 }
 
-/// Runs the selectors' plan() and the listeners, which work on a whole layer and may use all threads.
-void Attention::plan(std::span<const AttentionInput> inputs) {
-  for (const AttentionInput& input : inputs) {
-    if (input.kv->draft()) continue;
-    LayerQueries queries = input.layer_queries(kernels_);
-    queries.state = input.selector_state;
-    input.selector->plan(queries, pool_);
-    if (!input.listener) continue;
+/// Runs the selector's plan() and the listener, which work on a whole layer and may use all threads.
+void Attention::plan(const AttentionInput& input) {
+  const int64_t begin = nanoseconds();
+  LayerQueries queries = input.layer_queries(kernels_);
+  queries.state = input.selector_state;
+  input.selector->plan(queries, pool_);
+  if (input.listener && !input.draft) {
     queries.state = input.listener_state;
     input.listener->listen(queries, pool_);
+  }
+  count_.selecting += (nanoseconds() - begin) * pool_.threads();
+}
+
+/// Plans and attends row by row, as passes of one row each would.
+void Attention::run_rows(const AttentionInput& input) {
+  AttentionInput row = input;
+  row.rows = 1;
+  for (int64_t i = 0; i < input.rows; ++i) {
+    row.later = input.rows - 1 - i;
+    row.positions = input.positions + i;
+    row.queries = input.queries + i * input.query_stride;
+    row.out = input.out + i * input.heads * input.kv->shape().value_dim;
+    row.lse = input.lse ? input.lse + i * input.heads : nullptr;
+    plan(row);
+    attend({&row, 1});
   }
 }
 
 void Attention::run(std::span<const AttentionInput> inputs) {
   const int64_t begin = nanoseconds();
-  plan(inputs);
-  count_.selecting += (nanoseconds() - begin) * pool_.threads();
-  attend(inputs);
+  together_.clear();
+  for (const AttentionInput& input : inputs) {
+    if (input.draft && input.selector_state) continue;
+    plan(input);
+    together_.push_back(input);
+  }
+  if (!together_.empty()) attend(together_);
+  for (const AttentionInput& input : inputs)
+    if (input.draft && input.selector_state) run_rows(input);
   count_.running += (nanoseconds() - begin) * pool_.threads();
 }
 
@@ -381,6 +382,7 @@ void Attention::attend(std::span<const AttentionInput> inputs) {
   for (size_t i = 0; i < prepared_count_; ++i) add(prepared_[i].count);
   if (prepared_count_ == 0) return;
   list_parts();
+  order_parts();
   const bool twice =
       std::any_of(parts_.begin(), parts_.end(), [](const PagePart& p) { return p.input->form->has_second_pass(); });
   if (twice) {

@@ -26,7 +26,7 @@ struct AttendedBlock {
   double share(int64_t query, double score) const;
 };
 
-/// Observes the attention of each block of queries, except the rows of drafts. Implementations are thread-safe.
+/// Observes the attention of each block of queries. Implementations are thread-safe.
 class AttentionWatcher {
  public:
   virtual ~AttentionWatcher() = default;
@@ -36,7 +36,7 @@ class AttentionWatcher {
   virtual void observe(const AttendedBlock& attended) = 0;
 };
 
-/// One attention of the newest tokens of a sequence in one layer, or of the nodes of its open draft.
+/// One attention of the newest tokens of a sequence in one layer.
 struct AttentionInput {
   /// The keys and values of the layer, including those of the rows. The layer's window limits every selection: a
   /// row attends to at most the newest `window` tokens, including itself. Rotations must be reserved up to
@@ -45,7 +45,7 @@ struct AttentionInput {
   const Sequence* sequence = nullptr;  // owns kv
   int layer = 0;
   int heads = 0;                       // query heads, a multiple of the key/value heads
-  int64_t rows = 0;                    // the newest tokens of the sequence, or all nodes of the draft
+  int64_t rows = 0;                    // the newest tokens of the sequence
   const int64_t* positions = nullptr;  // [rows]
   /// Row i at queries + i·query_stride: [heads, key_dim], unrotated, rotary pairs adjacent.
   const float* queries = nullptr;
@@ -59,12 +59,14 @@ struct AttentionInput {
   AttentionWatcher* watcher = nullptr;  // null: none
   float* out = nullptr;                 // [rows, heads, value_dim]
   float* lse = nullptr;                 // null, or [rows, heads]: logarithm of the sum of the weights
+  /// Whether the rows belong to a draft: each gets the results of a call with this row alone, bit by bit, and the
+  /// listener does not receive them.
+  bool draft = false;
+  int64_t later = 0;  // tokens of the sequence after the rows; they are invisible to the rows
 
   int group() const { return heads / kv->heads(); }
-  /// Returns the sequence index of a row. A draft node has the index that follows the tokens on its path.
-  int64_t token(int64_t row) const {
-    return kv->draft() ? kv->tokens() + kv->draft()->depth(static_cast<int>(row)) : kv->tokens() - rows + row;
-  }
+  /// Returns the sequence index of a row.
+  int64_t token(int64_t row) const { return kv->tokens() - later - rows + row; }
   /// Returns all queries of the layer, for selectors and listeners.
   LayerQueries layer_queries(const Kernels& kernels) const;
 };
@@ -77,7 +79,7 @@ class Attention {
 
   /// Runs the attention of several sequences. Each has its own number of rows and pages; nothing is padded. Results
   /// depend neither on the number of threads nor on the rest of the batch. Calls Selector::plan and
-  /// AttendListener::listen first, unless the rows are a draft.
+  /// AttendListener::listen first; for a draft it calls Selector::plan before each row if there is a state.
   void run(std::span<const AttentionInput> inputs);
   /// Returns the totals over all calls of run().
   const AttentionCount& count() const { return count_; }
@@ -101,18 +103,19 @@ class Attention {
   };
   enum class AttendPass { kFirst, kLast };
 
-  void plan(std::span<const AttentionInput> inputs);
+  void plan(const AttentionInput& input);
+  void run_rows(const AttentionInput& input);
   void attend(std::span<const AttentionInput> inputs);
   void prepare(const AttentionInput& input, const HeadRows& rows, AttentionBlock& block) const;
   QueryBlock query_block(const AttentionInput& input, const AttentionBlock& block) const;
   void notify_watcher(const AttentionInput& input, const AttentionBlock& block, const float* lse) const;
   void rotate_queries(const AttentionInput& input, AttentionBlock& block) const;
   void read_pages(AttentionBlock& block) const;
-  void read_draft(AttentionBlock& block) const;
   void store(const AttentionInput& input, const AttentionBlock& block, float* out, float* lse) const;
   void list_tasks(std::span<const AttentionInput> inputs);
   void attend_block(const BlockTask& task, int thread);
   void list_parts();
+  void order_parts();
   void attend_parts(AttendPass pass);
   void merge_parts(AttendPass pass);
   void add(AttentionCount& count);
@@ -124,6 +127,8 @@ class Attention {
   std::vector<AttentionBlock> prepared_;  // the first prepared_count_ are in use, the others keep their memory
   size_t prepared_count_ = 0;
   std::vector<PagePart> parts_;
+  std::vector<size_t> part_order_;  // in which parts_ are attended
+  std::vector<AttentionInput> together_;
   std::vector<float> partial_out_, partial_lse_;
   AttentionCount count_;
 };

@@ -16,8 +16,6 @@ class ScoreTransform : public Selector {
   }
   float score_factor(int layer) const override { return then_->score_factor(layer); }
   const AttentionForm* form(int layer) const override { return then_->form(layer); }
-  bool selects_by_query() const override { return then_->selects_by_query(); }
-  bool selects_from_plan() const override { return then_->selects_from_plan(); }
   void select(const PageTable& table, const QueryBlock& block, Selection& selection) const override {
     then_->select(table, block, selection);
   }

@@ -23,8 +23,8 @@ class Selector {
   virtual void attach(const AttendContext& context) { static_cast<void>(context); }
   /// Returns the state for a sequence, which may already hold tokens; null if the method keeps no state.
   virtual std::unique_ptr<SequenceState> new_state() const { return nullptr; }
-  /// Called once per sequence and layer in each forward pass, before the selections. Makes selections that heads
-  /// share and updates the state.
+  /// Called once per sequence and layer in each forward pass, before the selections; for a draft with a state, once
+  /// before each row. Makes selections that heads share and updates the state.
   virtual void plan(const LayerQueries& queries, ThreadPool& pool) const {
     static_cast<void>(queries), static_cast<void>(pool);
   }
@@ -38,12 +38,7 @@ class Selector {
   virtual float score_factor(int layer) const { return static_cast<void>(layer), 1.0f; }
   /// Returns the attention form that replaces the model's own in a layer; null: the model's own.
   virtual const AttentionForm* form(int layer) const { return static_cast<void>(layer), nullptr; }
-  /// Returns whether selections depend on the queries. If so, each row of a draft gets its own selection.
-  virtual bool selects_by_query() const { return true; }
-  /// Returns whether select() uses the result of plan() for the same rows. plan() is not called for rows of a
-  /// draft.
-  virtual bool selects_from_plan() const { return false; }
-  /// Fills `selection`, which is empty on entry. Thread-safe.
+  /// Fills `selection`, which is empty on entry. Thread-safe. The table may hold tokens after those of the block.
   virtual void select(const PageTable& table, const QueryBlock& block, Selection& selection) const = 0;
 };
 

@@ -15,7 +15,6 @@ class StatefulSelector : public Selector {
  public:
   void attach(const AttendContext& context) override { context_ = context; }
   std::unique_ptr<SequenceState> new_state() const final { return make_state(); }
-  bool selects_from_plan() const override { return true; }
   /// Does nothing for a sequence without a state.
   void plan(const LayerQueries& queries, ThreadPool& pool) const final {
     if (queries.state) plan(queries, state_as<State>(*queries.state), pool);

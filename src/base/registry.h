@@ -22,12 +22,13 @@ struct Capabilities {
   bool works_with_compacted = false;  // with evictors that move tokens within their page tables
   bool works_with_landmarks = false;  // with models trained with landmarks
   bool works_on_recurrent = false;    // with models that have recurrent layers, which have no pages
+  bool works_with_drafts = false;     // a draft gives the same results as reading its tokens one by one
 
   /// Returns the capabilities of two methods used together.
   Capabilities operator&(const Capabilities& other) const {
-    return {needs_host_pages || other.needs_host_pages, reads_surprisal || other.reads_surprisal,
+    return {needs_host_pages || other.needs_host_pages,         reads_surprisal || other.reads_surprisal,
             works_with_compacted && other.works_with_compacted, works_with_landmarks && other.works_with_landmarks,
-            works_on_recurrent && other.works_on_recurrent};
+            works_on_recurrent && other.works_on_recurrent,     works_with_drafts && other.works_with_drafts};
   }
 };
 

@@ -10,14 +10,14 @@ namespace {
 /// As in matmul.cpp: the next piece is a thread's fair share of the remaining work, divided by this.
 constexpr int64_t kPieceDivisor = 2;
 
-/// The rows of one expert.
+/// Rows of one expert.
 struct ExpertRows {
   size_t expert;
   int64_t begin, end;
+  bool single;         // multiplied one by one (matvec)
   int64_t first_tile;  // first of its matrix tiles, if any
 
   int64_t rows() const { return end - begin; }
-  bool few() const { return rows() <= kMatvecRows; }
   /// Cost of a row of weights. With few rows it is the cost of reading the weights.
   int64_t cost() const { return std::max(rows(), kMatvecRows); }
 };
@@ -31,14 +31,17 @@ struct ExpertMatmulPiece {
   const Matrix& weights() const { return product->experts[group->expert]; }
 };
 
-std::vector<ExpertRows> groups_of(std::span<const int64_t> offsets) {
+std::vector<ExpertRows> groups_of(std::span<const int64_t> offsets, std::span<const int64_t> step_rows) {
   std::vector<ExpertRows> groups;
   int64_t tile = 0;
   for (size_t e = 0; e + 1 < offsets.size(); ++e) {
     assert(offsets[e] <= offsets[e + 1]);
-    if (offsets[e] == offsets[e + 1]) continue;
-    groups.push_back({e, offsets[e], offsets[e + 1], tile});
-    if (!groups.back().few()) tile += tiles_of(groups.back().rows());
+    const int64_t steps = step_rows.empty() ? 0 : step_rows[e], rest = offsets[e + 1] - offsets[e] - steps;
+    const int64_t single = rest <= kMatvecRows ? steps + rest : steps, first = offsets[e] + single;
+    if (single > 0) groups.push_back({e, offsets[e], first, true, 0});
+    if (first == offsets[e + 1]) continue;
+    groups.push_back({e, first, offsets[e + 1], false, tile});
+    tile += tiles_of(groups.back().rows());
   }
   return groups;
 }
@@ -71,7 +74,7 @@ void make_forms(ThreadPool& pool, const Kernels& kernels, ActivationBuffer& x, s
   bool eight_bits = false, exact = false;
   std::vector<RowRange> tiled;
   for (const ExpertRows& g : groups) {
-    const bool tiles = !g.few() && kernels.pack_activations;
+    const bool tiles = !g.single && kernels.pack_activations;
     if (tiles) tiled.push_back({g.begin, g.end});
     for (const ExpertProduct& p : products) {
       assert(p.experts[g.expert].cols == x.cols());
@@ -87,9 +90,9 @@ void make_forms(ThreadPool& pool, const Kernels& kernels, ActivationBuffer& x, s
 }  // namespace
 
 void expert_matmul(ThreadPool& pool, const Kernels& kernels, ActivationBuffer& x, std::span<const int64_t> offsets,
-                   std::span<const ExpertProduct> products) {
+                   std::span<const ExpertProduct> products, std::span<const int64_t> step_rows) {
   assert(!offsets.empty() && offsets.front() == 0 && offsets.back() == x.rows());
-  const std::vector<ExpertRows> groups = groups_of(offsets);
+  const std::vector<ExpertRows> groups = groups_of(offsets, step_rows);
   make_forms(pool, kernels, x, groups, products);
   const std::vector<ExpertMatmulPiece> pieces = divide(products, groups, pool.threads(), kernels.panel_rows);
   pool.parallel_for(pieces.size(), [&](size_t i, int) {
@@ -98,7 +101,7 @@ void expert_matmul(ThreadPool& pool, const Kernels& kernels, ActivationBuffer& x
     const Matrix& w = piece.weights();
     const ActivationRows rows = x.view(group.begin, group.end, group.first_tile);
     float* y = piece.product->y + group.begin * w.rows;
-    (group.few() ? kernels.matvec : kernels.matmul)(w, piece.begin, piece.end, rows, y, w.rows);
+    (group.single ? kernels.matvec : kernels.matmul)(w, piece.begin, piece.end, rows, y, w.rows);
     if (!piece.product->bias) return;
     const float* bias = piece.product->bias + static_cast<int64_t>(group.expert) * w.rows + piece.begin;
     for (int64_t r = 0; r < rows.rows; ++r)

@@ -17,9 +17,10 @@ struct ExpertProduct {
 
 /// Computes the forms of x that the products need, then the products in one parallel region. x has one row per pair
 /// of token and expert, grouped by expert: expert e has rows offsets[e] … offsets[e + 1] − 1, and the last offset
-/// is x.rows(). Weights of experts without rows are not read. The results of a row depend on the number of rows of
-/// its expert (matvec or matmul), not on the number of threads.
+/// is x.rows(). Weights of experts without rows are not read. step_rows: [experts] number of leading rows of each
+/// expert that belong to decode steps and drafts; empty: 0. Their results do not depend on the other rows; those of
+/// other rows depend on the number of rows of their expert (matvec or matmul), not on the number of threads.
 void expert_matmul(ThreadPool& pool, const Kernels& kernels, ActivationBuffer& x, std::span<const int64_t> offsets,
-                   std::span<const ExpertProduct> products);
+                   std::span<const ExpertProduct> products, std::span<const int64_t> step_rows = {});
 
 }  // namespace fathom

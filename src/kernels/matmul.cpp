@@ -36,9 +36,11 @@ std::vector<MatmulPiece> divide(std::span<const Product> products, int threads, 
 
 }  // namespace
 
-void ActivationBuffer::resize(int64_t rows, int64_t cols) {
+void ActivationBuffer::resize(int64_t rows, int64_t cols, int64_t step_rows) {
+  assert(step_rows <= rows);
   rows_ = rows;
   cols_ = cols;
+  step_rows_ = step_rows;
   f32_.reserve(rows * cols);
 }
 
@@ -53,11 +55,6 @@ void ActivationBuffer::quantize(ThreadPool& pool, const Kernels& kernels) {
     kernels.quantize_activations(row(i), cols_, q_.data() + at, scale_.data() + at / 16, sum_.data() + at / 16,
                                  pair_sum_.data() + at / 32);
   });
-}
-
-void ActivationBuffer::pack(ThreadPool& pool, const Kernels& kernels, bool exact) {
-  const RowRange all[] = {{0, rows_}};
-  pack(pool, kernels, exact, all);
 }
 
 void ActivationBuffer::pack(ThreadPool& pool, const Kernels& kernels, bool exact,
@@ -100,21 +97,21 @@ void matmul(ThreadPool& pool, const Kernels& kernels, ActivationBuffer& x, std::
     assert(p.weights->cols == x.cols());
     (is_float(p.weights->type) ? exact : quantised) = true;
   }
-  const bool few = x.rows() <= kMatvecRows;
-  if (!few && kernels.pack_activations) {
-    x.pack(pool, kernels, exact);
-  } else if (quantised) {
-    x.quantize(pool, kernels);
-  }
+  const int64_t single = x.rows() - x.step_rows() <= kMatvecRows ? x.rows() : x.step_rows();
+  const RowRange together[] = {{single, x.rows()}};
+  const bool many = single < x.rows(), packs = many && kernels.pack_activations;
+  if (packs) x.pack(pool, kernels, exact, together);
+  if (quantised && (single > 0 || !packs)) x.quantize(pool, kernels);
   const std::vector<MatmulPiece> pieces = divide(products, pool.threads(), kernels.panel_rows);
-  const ActivationRows rows = x.view();
+  const ActivationRows singles = x.view(0, single, 0), rest = x.view(single, x.rows(), 0);
   pool.parallel_for(pieces.size(), [&](size_t i, int) {
     const MatmulPiece& piece = pieces[i];
     const Matrix& w = *piece.product->weights;
     float* y = piece.product->y;
-    (few ? kernels.matvec : kernels.matmul)(w, piece.begin, piece.end, rows, y, w.rows);
+    if (single > 0) kernels.matvec(w, piece.begin, piece.end, singles, y, w.rows);
+    if (many) kernels.matmul(w, piece.begin, piece.end, rest, y + single * w.rows, w.rows);
     if (piece.product->bias.empty()) return;
-    for (int64_t r = 0; r < rows.rows; ++r)
+    for (int64_t r = 0; r < x.rows(); ++r)
       kernels.add(y + r * w.rows + piece.begin, piece.product->bias.data() + piece.begin, piece.end - piece.begin);
   });
 }

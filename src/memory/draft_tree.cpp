@@ -1,5 +1,7 @@
 #include "memory/draft_tree.h"
 
+#include <ranges>
+
 #include "base/error.h"
 
 namespace fathom {
@@ -15,13 +17,17 @@ int DraftTree::add(int parent) {
   if (node == kMaxNodes) fail("draft: expected at most ", kMaxNodes, " tokens");
   if (parent < -1 || parent >= node)
     fail("draft token ", node, ": expected a parent from -1 to ", node - 1, ", found ", parent);
-  const uint64_t own = uint64_t{1} << node;
-  if (parent < 0) {
-    nodes_.push_back({-1, 0, own});
-  } else {
-    nodes_.push_back({parent, nodes_[parent].depth + 1, nodes_[parent].path | own});
-  }
+  nodes_.push_back({parent, parent < 0 ? 0 : nodes_[parent].depth + 1});
   return node;
+}
+
+std::vector<int> DraftTree::path(int node) const {
+  std::vector<int> nodes(depth(node) + 1);
+  for (int& at : std::views::reverse(nodes)) {
+    at = node;
+    node = parent(node);
+  }
+  return nodes;
 }
 
 bool DraftTree::is_chain() const {

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <cstdint>
 #include <span>
 #include <vector>
 
@@ -11,7 +10,7 @@ namespace fathom {
 /// number than its children.
 class DraftTree {
  public:
-  static constexpr int kMaxNodes = 64;  // the path to a node fits in one 64-bit word
+  static constexpr int kMaxNodes = 64;
 
   /// Returns a draft without branches: the parent of node i is node i − 1.
   static DraftTree chain(int nodes);
@@ -24,8 +23,8 @@ class DraftTree {
   int parent(int node) const { return nodes_[node].parent; }
   /// Number of ancestors: 0 for a root.
   int depth(int node) const { return nodes_[node].depth; }
-  /// The ancestors of the node and the node itself; bit i is node i.
-  uint64_t path(int node) const { return nodes_[node].path; }
+  /// Returns the ancestors of the node and the node itself, from a root downwards.
+  std::vector<int> path(int node) const;
   /// Returns whether the draft has no branches.
   bool is_chain() const;
   /// Returns whether the first of `nodes` is a root and each is the parent of the next. True for no nodes.
@@ -34,7 +33,6 @@ class DraftTree {
  private:
   struct Node {
     int parent, depth;
-    uint64_t path;
   };
   std::vector<Node> nodes_;
 };

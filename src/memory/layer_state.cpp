@@ -19,9 +19,9 @@ void CombinedState::commit() noexcept {
     if (part) part->commit();
 }
 
-void CombinedState::accept(std::span<const int> path) {
+void CombinedState::accept(int64_t count) {
   for (auto& part : parts_)
-    if (part) part->accept(path);
+    if (part) part->accept(count);
 }
 
 int64_t CombinedState::floor(int64_t tokens) const {

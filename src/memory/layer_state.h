@@ -5,8 +5,6 @@
 #include <memory>
 #include <span>
 
-#include "memory/draft_tree.h"
-
 namespace fathom {
 
 class PagedKv;
@@ -18,13 +16,10 @@ struct OpenedTokens {
   /// Numbers of tokens of the pass after which recurrent states are stored, ascending; the last is the number of
   /// all tokens.
   std::span<const int64_t> stops;
-  /// If not null, the tokens are the nodes of this draft, and their positions follow from their depths. null: the
-  /// tokens are consecutive.
-  const DraftTree* draft = nullptr;
 };
 
 /// The state of one sequence in one layer. A forward pass opens room for tokens, the layer's mixer writes them, and
-/// then they are committed, accepted in part (drafts), or truncated.
+/// then they are committed, accepted in part, or truncated.
 class LayerState {
  public:
   virtual ~LayerState() = default;
@@ -35,8 +30,8 @@ class LayerState {
   virtual void open(const OpenedTokens& tokens) = 0;
   /// Keeps the opened tokens, which have been written.
   virtual void commit() noexcept {}
-  /// Keeps the nodes of one path of the opened draft as the next tokens and discards the other nodes.
-  virtual void accept(std::span<const int> path) = 0;
+  /// Keeps the first `count` opened tokens and discards the others. There was a stop after each token.
+  virtual void accept(int64_t count) = 0;
 
   /// Returns the largest number of tokens, at most `tokens`, to which truncate can shorten the state.
   virtual int64_t floor(int64_t tokens) const = 0;
@@ -62,7 +57,7 @@ class CombinedState final : public LayerState {
   std::unique_ptr<LayerState> fork() const override;
   void open(const OpenedTokens& tokens) override;
   void commit() noexcept override;
-  void accept(std::span<const int> path) override;
+  void accept(int64_t count) override;
   int64_t floor(int64_t tokens) const override;
   void truncate(int64_t tokens) override;
   size_t bytes() const override;

@@ -6,7 +6,6 @@
 #include <optional>
 
 #include "base/error.h"
-#include "kernels/page_copy.h"
 
 namespace fathom {
 namespace {
@@ -29,7 +28,6 @@ PagedKv::PagedKv(PagedKvConfig config)
 }
 
 std::unique_ptr<LayerState> PagedKv::fork() const {
-  assert(!draft_);
   std::unique_ptr<PagedKv> copy(new PagedKv(config_));
   copy->tables_ = tables_;
   copy->compacted_ = compacted_;
@@ -41,9 +39,8 @@ std::unique_ptr<LayerState> PagedKv::fork() const {
 }
 
 void PagedKv::open(const OpenedTokens& tokens) {
-  assert(!draft_);
   for (const int64_t position : tokens.positions) check_position(position);
-  if (tokens.draft) return open_draft(*tokens.draft);
+  opened_from_ = tokens_;
   for (PageTable& table : tables_) append(table, tokens.positions);
   tokens_ += static_cast<int64_t>(tokens.positions.size());
   if (!tokens.positions.empty()) next_position_ = tokens.positions.back() + 1;
@@ -97,7 +94,6 @@ PageWrite PagedKv::page_write(PageId page) const {
 
 void PagedKv::write(const Kernels& kernels, int head, int64_t rows, const float* keys, int64_t key_stride,
                     const float* values, int64_t value_stride) {
-  if (draft_) return write_draft(kernels, head, keys, key_stride, values, value_stride);
   const PageTable& entries = table(head);
   const int64_t begin = tokens_ - rows;
   size_t e = entries.size();
@@ -116,93 +112,9 @@ void PagedKv::write(const Kernels& kernels, int head, int64_t rows, const float*
   }
 }
 
-DraftPages PagedKv::make_draft_pages(const DraftTree& tree, int head) const {
-  int64_t offset = 0, position = next_position_;  // offset of the roots in their page; position of that page
-  if (const PageTable& table = tables_[head]; !table.empty()) {
-    const PageEntry& last = table.back();
-    if (last.filled < kPageTokens && last.position + last.filled == next_position_) {
-      offset = last.filled;
-      position = last.position;
-    }
-  }
-  DraftPages draft;
-  draft.positions = {position, position + kPageTokens};
-  for (int node = 0; node < tree.size(); ++node) {
-    check_position(position + offset + tree.depth(node));
-    draft.members[(offset + tree.depth(node)) / kPageTokens] |= uint64_t{1} << node;
-  }
-  for (size_t p = 0; p < 2; ++p)
-    if (draft.members[p]) draft.pages[p] = config_.store->allocate();
-  if (head > 0 && draft.positions == draft_pages_[0].positions) {
-    draft.rotations = draft_pages_[0].rotations;
-    return draft;
-  }
-  const size_t row = 2 * static_cast<size_t>(rotations().pairs());
-  std::vector<float> rows(static_cast<size_t>(tree.size()) * row);
-  for (int node = 0; node < tree.size(); ++node) {
-    const auto at = static_cast<int>((offset + tree.depth(node)) % kPageTokens);
-    std::copy_n(rotations().offset(at).cos, row, rows.data() + node * row);
-  }
-  draft.rotations = std::make_shared<const std::vector<float>>(std::move(rows));
-  return draft;
-}
-
-void PagedKv::open_draft(const DraftTree& tree) {
-  if (config_.page_tokens != kPageTokens)
-    fail_usage("this model was trained with landmarks: drafts are not supported");
-  draft_pages_.reserve(tables_.size());
-  for (int head = 0; head < heads(); ++head) draft_pages_.push_back(make_draft_pages(tree, head));
-  draft_ = &tree;
-}
-
-void PagedKv::close_draft() noexcept {
-  draft_ = nullptr;
-  draft_pages_.clear();
-}
-
-void PagedKv::write_draft(const Kernels& kernels, int head, const float* keys, int64_t key_stride,
-                          const float* values, int64_t value_stride) {
-  const DraftPages& draft = draft_pages_[head];
-  for (int node = 0; node < draft_->size(); ++node) {
-    PageWrite write = page_write(draft.pages[draft.members[1] >> node & 1].get());
-    write.rotations = draft.rotations->data();
-    write.first = node;
-    write.count = 1;
-    write.keys = keys + node * key_stride;
-    write.values = values + node * value_stride;
-    kernels.write_page(write);
-  }
-}
-
-void PagedKv::accept(std::span<const int> path) {
-  assert(draft_ && draft_->is_path(path));
-  std::vector<int64_t> positions(path.size());
-  for (size_t i = 0; i < path.size(); ++i) positions[i] = next_position_ + static_cast<int64_t>(i);
-  const std::vector<DraftPages> drafts = std::move(draft_pages_);
-  close_draft();
-  const int64_t begin = tokens_;
-  PageStore& store = *config_.store;
-  const PageShape& shape = store.shape();
-  OpenedTokens opened;
-  opened.positions = positions;
-  open(opened);
-  for (int head = 0; head < heads(); ++head) {
-    const PageTable& entries = table(head);
-    size_t e = entries.size();
-    while (e > 0 && entries[e - 1].first + entries[e - 1].filled > begin) --e;
-    for (size_t i = 0; i < path.size(); ++i) {
-      const int64_t index = begin + static_cast<int64_t>(i);
-      while (index >= entries[e].first + entries[e].filled) ++e;
-      const PageId from = drafts[head].pages[drafts[head].members[1] >> path[i] & 1].get(), to = entries[e].page;
-      const auto at = static_cast<int>(index - entries[e].first);
-      copy_key(shape.format, shape.key_dim, store.keys(from), path[i], store.keys(to), at);
-      store.copy_value(from, path[i], to, at);
-    }
-  }
-}
+void PagedKv::accept(int64_t count) { truncate(opened_from_ + count); }
 
 void PagedKv::truncate(int64_t tokens) {
-  close_draft();
   if (tokens < 0 || tokens > tokens_) fail("cannot truncate a layer of ", tokens_, " tokens to ", tokens);
   tokens_ = tokens;
   for (int head = 0; head < heads(); ++head) truncate_table(head, tokens);

@@ -47,16 +47,6 @@ struct TableGaps {
 /// Computes the effect of compacting a table.
 TableGaps gaps_of(const PageTable& table);
 
-/// The nodes of an open draft in one head, on at most two pages of their own. Node j is stored at offset j of its
-/// page, but its key is rotated by the offset that the node has once its path is accepted. Accepting a path
-/// therefore copies bits.
-struct DraftPages {
-  std::array<uint64_t, 2> members{};   // nodes stored on each page, bit j = node j
-  std::array<int64_t, 2> positions{};  // position of offset 0 of each page
-  std::array<PageRef, 2> pages;
-  std::shared_ptr<const std::vector<float>> rotations;  // [nodes, 2, pairs]: row j rotates node j
-};
-
 /// The parameters of one attention layer's state.
 struct PagedKvConfig {
   std::shared_ptr<PageStore> store;              // pages of the layer's shape
@@ -77,7 +67,7 @@ class PagedKv final : public LayerState {
   /// Appends to the last page or to new pages. A position that is not its predecessor's plus 1 starts a new page.
   /// Throws Error, changing nothing, for a position outside [0, kPositionLimit).
   void open(const OpenedTokens& tokens) override;
-  void accept(std::span<const int> path) override;
+  void accept(int64_t count) override;
   int64_t floor(int64_t tokens) const override { return tokens < tokens_ ? tokens : tokens_; }
   /// The next token continues at the position after the last kept one. In a compacted table the tokens with
   /// original index ≥ `tokens` are removed, and the others are shifted so that the last of them is at index
@@ -100,10 +90,6 @@ class PagedKv final : public LayerState {
   void reserve_rotations(int64_t position) { config_.rotations->reserve(position); }
   const PageTable& table(int head) const { return tables_[head]; }
   const CompactedTokens& compacted(int head) const { return compacted_[head]; }
-  /// Returns the open draft, or null.
-  const DraftTree* draft() const { return draft_; }
-  /// Returns the pages of the open draft.
-  const DraftPages& draft_pages(int head) const { return draft_pages_[head]; }
 
   /// Returns the page-table version: the number of changes to existing full pages (64 tokens) of the table. A
   /// change is a call of truncate, move_to or compact that removed, shortened, replaced or moved a full page. While
@@ -116,14 +102,14 @@ class PagedKv final : public LayerState {
     return since + 1 == version.count ? version.first : 0;
   }
 
-  /// Number of tokens, including those of an open pass but not the nodes of an open draft.
+  /// Number of tokens, including those of an open pass.
   int64_t tokens() const { return tokens_; }
   /// The position after the last token.
   int64_t next_position() const { return next_position_; }
   /// One past the largest position of any token. Rotary tables must cover all positions below it.
   int64_t end_position() const { return end_position_; }
 
-  /// Writes the newest `rows` tokens of one head, or the nodes of the open draft. keys: row i at keys +
+  /// Writes the newest `rows` tokens of one head. keys: row i at keys +
   /// i·key_stride, key_dim floats, unrotated, rotary pairs adjacent. values: row i at values + i·value_stride,
   /// value_dim floats; null with stride 0 if values are part of the keys. Stored keys are rotated by their offset
   /// in the page.
@@ -160,11 +146,6 @@ class PagedKv final : public LayerState {
     void add(size_t at) { first = at, ++count; }
   };
   void append(PageTable& table, std::span<const int64_t> positions);
-  void open_draft(const DraftTree& tree);
-  DraftPages make_draft_pages(const DraftTree& tree, int head) const;
-  void close_draft() noexcept;
-  void write_draft(const Kernels& kernels, int head, const float* keys, int64_t key_stride, const float* values,
-                   int64_t value_stride);
   PageWrite page_write(PageId page) const;
   /// Copies the last page of a table if it is shared, so that it can be written to.
   void unshare_last(PageTable& table);
@@ -179,8 +160,7 @@ class PagedKv final : public LayerState {
   std::vector<CompactedTokens> compacted_;  // [heads]
   std::vector<TableVersion> versions_;      // [heads]
   int64_t tokens_ = 0, next_position_ = 0, end_position_ = 0;
-  const DraftTree* draft_ = nullptr;     // the open draft
-  std::vector<DraftPages> draft_pages_;  // [heads] of the open draft
+  int64_t opened_from_ = 0;  // number of tokens before the latest call of open
 };
 
 }  // namespace fathom

@@ -37,13 +37,7 @@ std::unique_ptr<LayerState> RecurrentState::fork() const {
 
 void RecurrentState::open(const OpenedTokens& tokens) {
   assert(opened_.empty());
-  if (tokens.draft && !tokens.draft->is_chain())
-    fail_usage("this model has recurrent layers: expected a draft without branches");
   stops_.assign(tokens.stops.begin(), tokens.stops.end());
-  if (tokens.draft) {
-    stops_.resize(tokens.positions.size());
-    for (size_t i = 0; i < stops_.size(); ++i) stops_[i] = static_cast<int64_t>(i) + 1;
-  }
   checkpoints_.reserve(checkpoints_.size() + 1 + stops_.size());  // so that commit() allocates nothing
   opened_.reserve(stops_.size());
   for (size_t i = 0; i < stops_.size(); ++i)
@@ -61,9 +55,9 @@ void RecurrentState::commit() noexcept {
   stops_.clear();
 }
 
-void RecurrentState::accept(std::span<const int> path) {
-  stops_.resize(path.size());
-  opened_.resize(path.size());
+void RecurrentState::accept(int64_t count) {
+  stops_.resize(count);
+  opened_.resize(count);
   commit();
   stops_.clear();
 }

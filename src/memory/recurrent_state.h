@@ -34,12 +34,10 @@ class RecurrentState final : public LayerState {
 
   std::unique_ptr<LayerState> fork() const override;
   /// Allocates a state for each stop. At commit, the state before the pass and the states of all stops but the last
-  /// become checkpoints, until keep_checkpoints discards them. Throws Error (usage) for a draft with branches and
-  /// Error (out of memory).
+  /// become checkpoints, until keep_checkpoints discards them. Throws Error (out of memory).
   void open(const OpenedTokens& tokens) override;
   void commit() noexcept override;
-  /// The opened draft must be a chain.
-  void accept(std::span<const int> path) override;
+  void accept(int64_t count) override;
   int64_t floor(int64_t tokens) const override;
   void truncate(int64_t tokens) override;
   size_t bytes() const override;

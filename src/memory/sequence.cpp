@@ -66,7 +66,7 @@ void Sequence::index_layers() {
 }
 
 Sequence Sequence::fork() const {
-  assert(committed_ == tokens_ && !draft_);
+  assert(!is_open());
   std::vector<std::unique_ptr<LayerState>> layers;
   layers.reserve(layers_.size());
   for (const auto& layer : layers_) layers.push_back(layer->fork());
@@ -100,7 +100,7 @@ int64_t Sequence::end_position() const {
 
 /// Opens tokens in all layers, or in none if one throws.
 void Sequence::open_layers(const OpenedTokens& tokens) {
-  assert(committed_ == tokens_ && !draft_);
+  assert(!is_open());
   try {
     for (const auto& layer : layers_) layer->open(tokens);
   } catch (...) {
@@ -140,11 +140,13 @@ void Sequence::keep_checkpoints(std::span<const int64_t> kept) noexcept {
     if (state) state->keep_checkpoints(kept);
 }
 
-void Sequence::open(std::span<const int64_t> positions, std::span<const int32_t> ids) {
+void Sequence::open(std::span<const int64_t> positions, std::span<const int32_t> ids, bool keep_states) {
   assert(ids.empty() || ids.size() == positions.size());
   const int64_t count = std::ssize(positions), end = tokens_ + count;
   std::vector<int64_t> stops;
-  if (has_recurrent_layers()) {
+  if (keep_states) {
+    for (int64_t at = 1; at < count; ++at) stops.push_back(at);
+  } else if (has_recurrent_layers()) {
     planned_checkpoints_ = plan_checkpoints(tokens_, end);
     for (const int64_t at : planned_checkpoints_)
       if (at > tokens_) stops.push_back(at - tokens_);
@@ -173,50 +175,28 @@ void Sequence::commit() noexcept {
 
 void Sequence::abandon() noexcept {
   for (const auto& layer : layers_) layer->truncate(committed_);
-  for (const auto& state : states_)  // selectors may have planned for open tokens, but never plan for a draft
+  for (const auto& state : states_)  // selectors may have planned for open tokens
     if (state && tokens_ > committed_) state->rewind(committed_);
-  draft_ = nullptr;
   ids_.truncate(committed_);
   tokens_ = committed_;
   next_position_ = position_after(paged_, tokens_);
 }
 
-void Sequence::open_draft(const DraftTree& tree, std::span<const int32_t> ids) {
-  assert(std::ssize(ids) == tree.size());
-  std::vector<int64_t> positions(tree.size());
-  for (int node = 0; node < tree.size(); ++node) positions[node] = next_position_ + tree.depth(node);
-  OpenedTokens opened;
-  opened.positions = positions;
-  opened.draft = &tree;
-  draft_ids_.assign(ids.begin(), ids.end());
-  open_layers(opened);
-  draft_ = &tree;
-}
-
-void Sequence::accept(std::span<const int> path) {
-  if (!draft_) fail("cannot accept tokens: the sequence has no open draft");
-  if (!draft_->is_path(path)) {
-    abandon();
-    fail("the accepted tokens are not a path of the draft");
-  }
-  draft_ = nullptr;
+void Sequence::accept(int64_t count) {
   try {
-    std::vector<int32_t> ids;
-    for (const int node : path) ids.push_back(draft_ids_[node]);
-    for (const auto& layer : layers_) layer->accept(path);
-    ids_.append(ids);
+    for (const auto& layer : layers_) layer->accept(count);
   } catch (...) {
     abandon();
     throw;
   }
-  tokens_ += std::ssize(path);
-  next_position_ += std::ssize(path);
-  committed_ = tokens_;
+  tokens_ = committed_ += count;
+  ids_.truncate(tokens_);
+  next_position_ = position_after(paged_, tokens_);
   if (has_recurrent_layers()) keep_checkpoints(plan_checkpoints(tokens_, tokens_));
 }
 
 void Sequence::adopt(std::span<const std::vector<PageId>> pages, std::span<const int32_t> ids) {
-  assert(committed_ == tokens_ && !draft_ && ids.size() == kPageTokens);
+  assert(!is_open() && ids.size() == kPageTokens);
   try {
     for (int layer = 0; layer < layers(); ++layer)
       if (paged_[layer]) paged_[layer]->adopt(pages[layer]);
@@ -250,7 +230,6 @@ void Sequence::truncate(int64_t tokens) {
   if (tokens < 0 || tokens > tokens_) fail("cannot truncate a sequence of ", tokens_, " tokens to ", tokens);
   for (const auto& layer : layers_) layer->truncate(tokens);
   ids_.truncate(tokens);
-  draft_ = nullptr;
   tokens_ = committed_ = tokens;
   next_position_ = position_after(paged_, tokens);
   for (const auto& state : states_)

@@ -79,23 +79,21 @@ class Sequence {
   /// One past the largest position. Rotary tables must cover all positions below it.
   int64_t end_position() const;
 
-  /// Opens room for tokens in all layers. ids: one per position, or empty for embeddings. Throws Error or
-  /// std::bad_alloc, changing nothing, for a position outside [0, kPositionLimit) and when memory is exhausted.
-  void open(std::span<const int64_t> positions, std::span<const int32_t> ids = {});
+  /// Opens room for tokens in all layers. ids: one per position, or empty for embeddings. keep_states: keeps the
+  /// state of recurrent layers after each token, for accept(). Throws Error or std::bad_alloc, changing nothing,
+  /// for a position outside [0, kPositionLimit) and when memory is exhausted.
+  void open(std::span<const int64_t> positions, std::span<const int32_t> ids = {}, bool keep_states = false);
   /// Keeps the opened tokens, which all layers have written.
   void commit() noexcept;
-  /// Discards the opened tokens or draft, also in the states of methods.
+  /// Keeps the first `count` of the tokens opened with keep_states, which all layers have written, and discards the
+  /// others. Does not change the states of methods. Throws std::bad_alloc, discarding all opened tokens.
+  void accept(int64_t count);
+  /// Discards the opened tokens, also in the states of methods.
   void abandon() noexcept;
-
-  /// Opens room for a draft after the newest token. `tree` must stay valid until accept or abandon. ids: [nodes].
-  /// Throws Error or std::bad_alloc, changing nothing, if a layer cannot hold the draft.
-  void open_draft(const DraftTree& tree, std::span<const int32_t> ids);
-  /// Returns the open draft, or null.
-  const DraftTree* draft() const { return draft_; }
-  /// Appends the nodes of one path of the open draft, which all layers have written, and discards the other nodes.
-  /// An empty path discards the whole draft. Throws Error or std::bad_alloc, discarding the draft, if `path` is not
-  /// a path of it or memory is exhausted.
-  void accept(std::span<const int> path);
+  /// Returns whether tokens are open.
+  bool is_open() const { return committed_ != tokens_; }
+  /// Number of tokens without those of an open pass.
+  int64_t committed() const { return committed_; }
 
   /// Appends 64 tokens that another sequence has read; both share their pages from now on. pages: [layers][heads];
   /// ids: [64]. The number of tokens must be a multiple of 64. If the sequence has recurrent layers, call
@@ -145,8 +143,6 @@ class Sequence {
   TokenList ids_;
   int64_t tokens_ = 0, next_position_ = 0;
   int64_t committed_ = 0;
-  const DraftTree* draft_ = nullptr;
-  std::vector<int32_t> draft_ids_;
   std::array<std::unique_ptr<SequenceState>, 2> states_;
 };
 

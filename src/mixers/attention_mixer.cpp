@@ -59,7 +59,32 @@ void AttentionMixer::keep_draft_queries(const SequenceRows& rows, const Attentio
   kept.heads = w_.heads;
   kept.scale = input.scale;
   kept.form = input.form;
-  kept.queries.assign(input.queries, input.queries + input.rows * input.query_stride);
+  const auto at = static_cast<size_t>(rows.draft_row * input.query_stride);
+  kept.queries.resize(std::max<size_t>(kept.queries.size(), at + input.rows * input.query_stride));
+  std::copy_n(input.queries, input.rows * input.query_stride, kept.queries.begin() + static_cast<int64_t>(at));
+}
+
+/// Writes the keys and values of one head of a sequence's opened tokens.
+void AttentionMixer::write_head(Workspace& work, const SequenceRows& rows, int head) const {
+  const bool separate_values = w_.value_offset < 0;
+  const int64_t k_stride = static_cast<int64_t>(w_.kv_heads) * w_.key_dim,
+                v_stride = separate_values ? static_cast<int64_t>(w_.kv_heads) * w_.value_dim : 0;
+  const float* keys = work.k.data() + head * w_.key_dim;
+  const float* values = separate_values ? work.v.data() + head * w_.value_dim : nullptr;
+  PagedKv& kv = rows.sequence->kv(w_.layer);
+  if (rows.shared_rows.empty())
+    return kv.write(work.kernels, head, rows.rows, keys + rows.first_row * k_stride, k_stride,
+                    values ? values + rows.first_row * v_stride : nullptr, v_stride);
+  std::vector<int64_t> all(rows.shared_rows.begin(), rows.shared_rows.end());
+  for (int64_t r = 0; r < rows.rows; ++r) all.push_back(rows.first_row + r);
+  const int64_t count = std::ssize(all), value_dim = values ? w_.value_dim : 0;
+  std::vector<float> gathered(count * (w_.key_dim + value_dim));
+  float* gathered_values = gathered.data() + count * w_.key_dim;
+  for (int64_t i = 0; i < count; ++i) {
+    std::copy_n(keys + all[i] * k_stride, w_.key_dim, gathered.data() + i * w_.key_dim);
+    if (values) std::copy_n(values + all[i] * v_stride, value_dim, gathered_values + i * value_dim);
+  }
+  kv.write(work.kernels, head, count, gathered.data(), w_.key_dim, values ? gathered_values : nullptr, value_dim);
 }
 
 void AttentionMixer::forward(Workspace& work, std::span<const SequenceRows> sequences, ActivationBuffer& x,
@@ -72,7 +97,7 @@ void AttentionMixer::forward(Workspace& work, std::span<const SequenceRows> sequ
   work.q.reserve(rows * q_stride);
   work.k.reserve(rows * k_stride);
   work.v.reserve(rows * v_stride);
-  work.attended.resize(rows, static_cast<int64_t>(w_.heads) * w_.value_dim);
+  work.attended.resize(rows, static_cast<int64_t>(w_.heads) * w_.value_dim, x.step_rows());
 
   const Product projections[] = {
       {&w_.q, work.q.data(), w_.q_bias}, {&w_.k, work.k.data(), w_.k_bias}, {&w_.v, work.v.data(), w_.v_bias}};
@@ -81,11 +106,7 @@ void AttentionMixer::forward(Workspace& work, std::span<const SequenceRows> sequ
   const int rotary_dims = 2 * sequences[0].sequence->kv(w_.layer).rotations().pairs();  // equal for all sequences
   work.pool.parallel_for(rows, [&](size_t r, int) { prepare_heads(work, static_cast<int64_t>(r), rotary_dims); });
   work.pool.parallel_for(sequences.size() * w_.kv_heads, [&](size_t i, int) {
-    const SequenceRows& s = sequences[i / w_.kv_heads];
-    const int head = static_cast<int>(i % w_.kv_heads);
-    s.sequence->kv(w_.layer).write(
-        work.kernels, head, s.rows, work.k.data() + s.first_row * k_stride + head * w_.key_dim, k_stride,
-        separate_values ? work.v.data() + s.first_row * v_stride + head * w_.value_dim : nullptr, v_stride);
+    write_head(work, sequences[i / w_.kv_heads], static_cast<int>(i % w_.kv_heads));
   });
   work.attention_inputs.clear();
   for (const SequenceRows& s : sequences) {
@@ -109,6 +130,7 @@ void AttentionMixer::forward(Workspace& work, std::span<const SequenceRows> sequ
     input.listener = s.policy.listener;
     input.listener_state = s.sequence->state(Sequence::StateOf::kEvictor);
     input.watcher = s.policy.watcher;
+    input.draft = s.draft;
     input.out = work.attended.row(s.first_row);
     keep_draft_queries(s, input);
   }

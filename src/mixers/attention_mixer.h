@@ -44,6 +44,7 @@ class AttentionMixer final : public Mixer {
 
  private:
   void prepare_heads(Workspace& work, int64_t row, int rotary_dims) const;
+  void write_head(Workspace& work, const SequenceRows& rows, int head) const;
   void keep_draft_queries(const SequenceRows& rows, const AttentionInput& input) const;
 
   AttentionWeights w_;

@@ -132,8 +132,8 @@ void Mamba2Mixer::forward(Workspace& work, std::span<const SequenceRows> sequenc
   RecurrenceBuffers& r = work.recurrence;
   const int64_t rows = x.rows();
   r.projected.reserve(rows * w_.in.rows);
-  r.convolved.resize(rows, w_.conv.channels);
-  r.gated.resize(rows, w_.inner);
+  r.convolved.resize(rows, w_.conv.channels, x.step_rows());
+  r.gated.resize(rows, w_.inner, x.step_rows());
   const Product input[] = {{&w_.in, r.projected.data()}};
   matmul(work.pool, work.kernels, x, input);
   w_.conv.forward(work, sequences, w_.layer, kConv, r.projected.data() + w_.inner, w_.in.rows, r.convolved.data());

@@ -35,7 +35,7 @@ void MambaMixer::make_coefficients(Workspace& work, int64_t rows) const {
   RecurrenceBuffers& r = work.recurrence;
   const int64_t stride = w_.select.rows;
   r.coefficients.reserve(rows * stride);
-  r.low_rank.resize(rows, w_.rank);
+  r.low_rank.resize(rows, w_.rank, r.convolved.step_rows());
   r.time_steps.reserve(rows * w_.inner);
   const Product select[] = {{&w_.select, r.coefficients.data()}};
   matmul(work.pool, work.kernels, r.convolved, select);
@@ -96,8 +96,8 @@ void MambaMixer::forward(Workspace& work, std::span<const SequenceRows> sequence
   RecurrenceBuffers& r = work.recurrence;
   const int64_t rows = x.rows();
   r.projected.reserve(rows * 2 * w_.inner);
-  r.convolved.resize(rows, w_.inner);
-  r.gated.resize(rows, w_.inner);
+  r.convolved.resize(rows, w_.inner, x.step_rows());
+  r.gated.resize(rows, w_.inner, x.step_rows());
   const Product input[] = {{&w_.in, r.projected.data()}};
   matmul(work.pool, work.kernels, x, input);
   w_.conv.forward(work, sequences, w_.layer, kConv, r.projected.data(), 2 * w_.inner, r.convolved.data());

@@ -19,28 +19,39 @@ struct AttendPolicy {
   AttentionWatcher* watcher = nullptr;       // null: none
 };
 
-/// The queries of a draft, stored until Engine::accept passes those of the accepted nodes to selectors and
+/// The queries of a draft's rows, stored until Engine::accept passes those of the accepted nodes to selectors and
 /// listeners.
 struct DraftQueries {
   struct Layer {
     int heads = 0;
     float scale = 1;
     const AttentionForm* form = nullptr;
-    std::vector<float> queries;  // [nodes, heads, key_dim]
+    std::vector<float> queries;  // [rows, heads, key_dim]
   };
   std::vector<Layer> layers;  // [layers]; `queries` is empty for layers without attention
 };
 
-/// The rows of one sequence in a batch: its opened tokens or its open draft.
+/// The rows of one sequence in a batch: its newest opened tokens.
 struct SequenceRows {
   Sequence* sequence = nullptr;
   AttendPolicy policy;
   int64_t first_row = 0;  // in the batch
   int64_t rows = 0;
-  const int64_t* positions = nullptr;     // [rows]
-  const float* embeddings = nullptr;      // [rows, width] instead of token ids; null: ids
+  const int64_t* positions = nullptr;  // [rows]
+  const float* embeddings = nullptr;   // [rows, width] instead of token ids; null: ids
+  /// Whether the rows belong to a draft. Each row then gets the results that it would get in a pass of its own, bit
+  /// by bit. Listeners do not receive its queries.
+  bool draft = false;
+  /// Rows of the batch, ascending, that are opened tokens of this sequence before its own rows. They belong to
+  /// another member, a draft that shares the beginning of its path with this one, and are computed there.
+  std::span<const int64_t> shared_rows{};
   DraftQueries* draft_queries = nullptr;  // filled for a draft; null: not stored
+  int64_t draft_row = 0;                  // index of the first row in draft_queries
 };
+
+/// Returns the number of rows of the leading sequences that are drafts or have at most kMatvecRows rows
+/// (ActivationBuffer::step_rows).
+int64_t step_rows(std::span<const SequenceRows> sequences);
 
 /// Working memory of recurrences.
 struct RecurrenceBuffers {

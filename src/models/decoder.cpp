@@ -96,7 +96,7 @@ void Decoder::forward(Workspace& work, std::span<const SequenceRows> sequences, 
   const auto rows = static_cast<int64_t>(tokens.size());
   work.hidden.reserve(rows * width);
   work.update.reserve(rows * width);
-  work.normed.resize(rows, width);
+  work.normed.resize(rows, width, step_rows(sequences));
   for (const SequenceRows& s : sequences) embed(work, s, tokens);
   for (int i = 0; i < layers_run; ++i) {
     if (hooks.before) hooks.before();

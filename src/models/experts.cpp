@@ -72,10 +72,15 @@ struct RoutedRows {
   std::vector<float> weights;    // [tokens, used]
   std::vector<int64_t> offsets;  // [experts + 1]: expert e has the grouped rows [offsets[e], offsets[e + 1])
   std::vector<int64_t> grouped;  // [tokens, used]: the grouped row of each token and expert
+  std::vector<int64_t> steps;    // [experts] how many of an expert's rows, the first ones, are of step rows
 };
 
-RoutedRows group_by_expert(std::vector<int32_t> experts, std::vector<float> weights, size_t count) {
-  RoutedRows rows{std::move(experts), std::move(weights), std::vector<int64_t>(count + 1), {}};
+/// step_experts: number of leading elements of `experts` that belong to step rows.
+RoutedRows group_by_expert(std::vector<int32_t> experts, std::vector<float> weights, size_t count,
+                           int64_t step_experts) {
+  RoutedRows rows{
+      std::move(experts), std::move(weights), std::vector<int64_t>(count + 1), {}, std::vector<int64_t>(count)};
+  for (int64_t i = 0; i < step_experts; ++i) ++rows.steps[rows.experts[i]];
   for (const int32_t expert : rows.experts) ++rows.offsets[expert + 1];
   std::partial_sum(rows.offsets.begin(), rows.offsets.end(), rows.offsets.begin());
   std::vector<int64_t> next(rows.offsets.begin(), rows.offsets.end() - 1);
@@ -97,7 +102,7 @@ void ExpertFeedForward::forward(Workspace& work, ActivationBuffer& x, float* y) 
     route(w_.routing, std::span(scores).subspan(t * experts, experts), std::span(chosen).subspan(t * used, used),
           std::span(weights).subspan(t * used, used));
   });
-  const RoutedRows rows = group_by_expert(std::move(chosen), std::move(weights), experts);
+  const RoutedRows rows = group_by_expert(std::move(chosen), std::move(weights), experts, x.step_rows() * used);
   const int64_t routed = tokens * used;
 
   work.routed.resize(routed, width);
@@ -110,17 +115,17 @@ void ExpertFeedForward::forward(Workspace& work, ActivationBuffer& x, float* y) 
   if (has_gate(w_.activation)) {
     const ExpertProduct products[] = {{w_.gate.data(), work.inner.data(), bias(w_.gate_bias)},
                                       {w_.up.data(), work.up.data(), bias(w_.up_bias)}};
-    expert_matmul(work.pool, work.kernels, work.routed, rows.offsets, products);
+    expert_matmul(work.pool, work.kernels, work.routed, rows.offsets, products, rows.steps);
   } else {
     const ExpertProduct products[] = {{w_.up.data(), work.inner.data(), bias(w_.up_bias)}};
-    expert_matmul(work.pool, work.kernels, work.routed, rows.offsets, products);
+    expert_matmul(work.pool, work.kernels, work.routed, rows.offsets, products, rows.steps);
   }
   work.pool.parallel_for(routed, [&](size_t i, int) {
     apply_activation(work.kernels, w_.activation, work.inner.row(i), work.up.data() + i * inner, inner);
   });
   work.scratch.reserve(routed * width);
   const ExpertProduct down[] = {{w_.down.data(), work.scratch.data(), bias(w_.down_bias)}};
-  expert_matmul(work.pool, work.kernels, work.inner, rows.offsets, down);
+  expert_matmul(work.pool, work.kernels, work.inner, rows.offsets, down, rows.steps);
   work.pool.parallel_for(tokens, [&](size_t t, int) {
     float* out = y + t * width;
     std::fill_n(out, width, 0.0f);

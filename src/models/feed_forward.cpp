@@ -27,7 +27,7 @@ class DenseFeedForward final : public FeedForward {
 
   void forward(Workspace& work, ActivationBuffer& x, float* y) const override {
     const int64_t rows = x.rows(), inner = w_.up.rows;
-    work.inner.resize(rows, inner);
+    work.inner.resize(rows, inner, x.step_rows());
     if (has_gate(w_.activation)) {
       work.up.reserve(rows * inner);
       const Product project[] = {{&w_.gate, work.inner.data(), w_.gate_bias}, {&w_.up, work.up.data(), w_.up_bias}};

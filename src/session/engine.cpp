@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <ranges>
 #include <thread>
 
 #include "base/content_hash.h"
@@ -23,17 +24,21 @@ int layers_to_run(const ModelConfig& model, int layers) {
   return layers > 0 ? layers : model.layers;
 }
 
-/// Appends the k largest logits of one row, the largest first; equal logits are ordered by token id.
-void append_top_logits(std::span<const float> logits, int k, std::vector<TokenLogit>& top) {
-  std::vector<int32_t> order(logits.size());
-  std::iota(order.begin(), order.end(), 0);
-  const auto better = [&](int32_t a, int32_t b) { return logits[a] != logits[b] ? logits[a] > logits[b] : a < b; };
-  const auto count = std::min<size_t>(k, order.size());
-  std::ranges::partial_sort(order, order.begin() + static_cast<int64_t>(count), better);
-  for (size_t i = 0; i < count; ++i) top.push_back({order[i], logits[order[i]]});
-}
-
 }  // namespace
+
+void append_top_logits(std::span<const float> logits, int k, std::vector<TokenLogit>& top) {
+  const auto begin = std::ssize(top);
+  const auto count = std::min<int64_t>(k, std::ssize(logits));
+  for (int32_t id = 0; id < std::ssize(logits); ++id) {
+    const float logit = logits[id];
+    const bool full = std::ssize(top) - begin == count;
+    if (full && !(logit > top.back().logit)) continue;
+    if (full) top.pop_back();
+    auto at = top.end();
+    while (at - top.begin() > begin && logit > (at - 1)->logit) --at;
+    top.insert(at, {id, logit});
+  }
+}
 
 Runtime::Runtime(int threads) : Runtime(threads, kernels()) {}
 Runtime::Runtime(int threads, const Kernels& table) : pool_(thread_count(threads)), work_(pool_, table) {}
@@ -125,15 +130,63 @@ void Engine::check(const Rows& rows) const {
   for (const int layer : rows.hidden_layers)
     if (layer < 0 || layer >= rows.sequence->layers())
       fail("hidden states: expected layers from 0 to ", rows.sequence->layers() - 1, ", found ", layer);
-  if (rows.sequence->draft()) fail("the sequence has an open draft: accept or abandon it first");
+  if (rows.sequence->is_open()) fail("the sequence has an open draft: accept or abandon it first");
   if (!rows.draft) return;
   if (!rows.positions.empty()) fail("draft: expected no positions, since they follow from the depths of the nodes");
-  if (rows.draft->size() != count)
-    fail("draft: expected one token for each of the ", rows.draft->size(), " nodes, found ", count);
-  if (rows.policy.selector->selects_from_plan())
-    fail_usage(
-        "this --attend method plans selections before attention, which does not work with drafts: expected another "
-        "--attend method or no draft");
+  if (std::ssize(rows.draft->tokens) != count)
+    fail("draft: expected one token for each of the ", count, " nodes, found ", rows.draft->tokens.size());
+  if (rows.draft->tree.is_chain()) return;
+  if (rows.sequence->has_recurrent_layers())
+    fail_usage("this model has recurrent layers: expected a draft without branches");
+  if (rows.sequence->state(Sequence::StateOf::kSelector))
+    fail_usage("this --attend method keeps a state: expected a draft without branches");
+}
+
+/// Divides the tree into paths from a root to a leaf and opens each in a sequence.
+void Engine::open_draft(Rows& rows) {
+  Sequence& sequence = *rows.sequence;
+  OpenDraft& draft = *rows.draft;
+  draft.leaves.clear();
+  draft.rows.assign(draft.tree.size(), -1);
+  std::vector<char> inner(draft.tree.size());
+  for (int node = 0; node < draft.tree.size(); ++node)
+    if (draft.tree.parent(node) >= 0) inner[draft.tree.parent(node)] = true;
+  int64_t next_row = 0;
+  for (int node = 0; node < draft.tree.size(); ++node) {
+    if (inner[node]) continue;
+    OpenDraft::Leaf leaf{nullptr, draft.tree.path(node), 0, {}};
+    for (const int step : leaf.path) {
+      leaf.positions.push_back(sequence.next_position() + draft.tree.depth(step));
+      if (draft.rows[step] >= 0) {
+        ++leaf.shared;
+      } else {
+        draft.rows[step] = next_row++;
+      }
+    }
+    draft.leaves.push_back(std::move(leaf));
+  }
+  for (size_t i = 1; i < draft.leaves.size(); ++i)
+    draft.leaves[i].fork = std::make_unique<Sequence>(sequence.fork());
+  const SequenceState* state = sequence.state(Sequence::StateOf::kSelector);
+  draft.selector_state = state ? state->fork() : nullptr;
+  const bool needs_queries = state || rows.policy.listener;
+  draft.queries.layers.assign(needs_queries ? sequence.layers() : 0, {});
+  std::vector<int32_t> ids;
+  for (OpenDraft::Leaf& leaf : std::views::reverse(draft.leaves)) {  // the sequence itself last: if a fork fails,
+    ids.clear();                                                     // it is unchanged
+    for (const int node : leaf.path) ids.push_back(draft.tokens[node]);
+    (leaf.fork ? *leaf.fork : sequence).open(leaf.positions, ids, true);
+  }
+}
+
+/// Discards the opened tokens of a member of a batch.
+void Engine::abandon(const Rows& rows) {
+  Sequence& sequence = *rows.sequence;
+  sequence.abandon();
+  if (OpenDraft* draft = rows.draft) {
+    if (draft->selector_state) sequence.set_state(Sequence::StateOf::kSelector, std::move(draft->selector_state));
+    draft->leaves.clear();
+  }
 }
 
 /// Opens the sequence for its rows and extends the rotary tables to their positions. If it throws, the sequence is
@@ -143,9 +196,7 @@ Engine::Member Engine::open(Rows& rows) {
   Sequence& sequence = *rows.sequence;
   Member member{&rows, {rows.positions.begin(), rows.positions.end()}};
   if (rows.draft) {
-    for (int node = 0; node < rows.draft->size(); ++node)
-      member.positions.push_back(sequence.next_position() + rows.draft->depth(node));
-    sequence.open_draft(*rows.draft, rows.tokens);
+    open_draft(rows);
   } else {
     if (rows.positions.empty()) {
       member.positions.resize(rows.count(model_->config().width));
@@ -153,12 +204,14 @@ Engine::Member Engine::open(Rows& rows) {
     }
     sequence.open(member.positions, rows.tokens);
   }
-  const int64_t end = sequence.end_position() + (rows.draft ? rows.draft->size() : 0);
+  int64_t end = sequence.end_position();
+  if (rows.draft)
+    for (const OpenDraft::Leaf& leaf : rows.draft->leaves) end = std::max(end, leaf.positions.back() + 1);
   try {
     for (int i = 0; i < sequence.layers(); ++i)
       if (PagedKv* kv = sequence.paged(i)) kv->reserve_rotations(end);
   } catch (...) {
-    sequence.abandon();
+    abandon(rows);
     throw;
   }
   return member;
@@ -201,7 +254,7 @@ LayerHooks Engine::make_hooks(std::span<const Member> members) const {
         Rows& rows = *member.rows;
         if (!std::ranges::count(rows.hidden_layers, layer)) continue;
         for (const int64_t row : rows.output_rows) {
-          const float* from = hidden + (member.first_row + row) * width;
+          const float* from = hidden + member.row(row) * width;
           rows.result.hidden.insert(rows.result.hidden.end(), from, from + width);
         }
       }
@@ -210,33 +263,58 @@ LayerHooks Engine::make_hooks(std::span<const Member> members) const {
   return hooks;
 }
 
-void Engine::run(std::span<Member> members) {
+/// Numbers the rows of the batch, and lists their tokens and the sequences that they belong to. Draft rows and
+/// short members come first (ActivationBuffer::step_rows).
+std::vector<SequenceRows> Engine::sequence_rows(std::span<Member> members, std::vector<int32_t>& tokens) const {
   std::vector<SequenceRows> sequences;
-  std::vector<int32_t> tokens;
-  for (Member& member : members) {
+  const auto add_member = [&](Member& member) {
     const Rows& rows = *member.rows;
     member.first_row = std::ssize(tokens);
-    SequenceRows& s = sequences.emplace_back();
-    s.sequence = rows.sequence;
+    SequenceRows s;
     s.policy = rows.policy;
-    s.first_row = member.first_row;
-    s.rows = std::ssize(member.positions);
-    s.positions = member.positions.data();
-    s.embeddings = rows.embeddings.empty() ? nullptr : rows.embeddings.data();
-    if (rows.draft_queries) rows.draft_queries->layers.assign(rows.sequence->layers(), {});
-    s.draft_queries = rows.draft_queries;
-    if (rows.embeddings.empty()) {
+    if (!rows.draft) {
+      s.sequence = rows.sequence;
+      s.first_row = member.first_row;
+      s.rows = std::ssize(member.positions);
+      s.positions = member.positions.data();
+      s.embeddings = rows.embeddings.empty() ? nullptr : rows.embeddings.data();
       tokens.insert(tokens.end(), rows.tokens.begin(), rows.tokens.end());
-    } else {
-      tokens.insert(tokens.end(), s.rows, 0);
+      tokens.resize(member.first_row + s.rows);  // embeddings have no ids
+      sequences.push_back(s);
+      return;
     }
-  }
+    s.draft = true;
+    s.draft_queries = rows.draft->queries.layers.empty() ? nullptr : &rows.draft->queries;
+    for (OpenDraft::Leaf& leaf : rows.draft->leaves) {
+      s.sequence = leaf.fork ? leaf.fork.get() : rows.sequence;
+      s.first_row = std::ssize(tokens);
+      s.rows = std::ssize(leaf.path) - leaf.shared;
+      s.positions = leaf.positions.data() + leaf.shared;
+      s.draft_row = s.first_row - member.first_row;
+      leaf.shared_rows.clear();
+      for (const int node : std::span(leaf.path).first(leaf.shared)) leaf.shared_rows.push_back(member.row(node));
+      s.shared_rows = leaf.shared_rows;
+      for (const int node : std::span(leaf.path).subspan(leaf.shared)) tokens.push_back(rows.draft->tokens[node]);
+      sequences.push_back(s);
+    }
+  };
+  const auto steps = [](const Member& m) { return m.rows->draft || std::ssize(m.positions) <= kMatvecRows; };
+  for (Member& member : members)
+    if (steps(member)) add_member(member);
+  for (Member& member : members)
+    if (!steps(member)) add_member(member);
+  return sequences;
+}
+
+void Engine::run(std::span<Member> members) {
+  std::vector<int32_t> tokens;
+  const std::vector<SequenceRows> sequences = sequence_rows(members, tokens);
   const int layers = members[0].rows->sequence->layers();
   try {
     model_->network().forward(runtime_->work(), sequences, tokens, layers, make_hooks(members));
   } catch (...) {
     for (const Member& member : members) {
-      member.rows->sequence->abandon();
+      abandon(*member.rows);
       member.rows->result = {};
       member.rows->result.error = std::current_exception();
     }
@@ -253,8 +331,9 @@ void Engine::compute_logits(std::span<const Member> members) {
   Workspace& work = runtime_->work();
   const ModelConfig& model = model_->config();
   std::vector<float> logits;
-  const auto compute = [&](std::span<const int64_t> rows) {
-    work.logit_rows.resize(std::ssize(rows), model.width);
+  // step_rows: see ActivationBuffer. Output rows may be those of steps and drafts; many visited rows are not.
+  const auto compute = [&](std::span<const int64_t> rows, int64_t step_rows) {
+    work.logit_rows.resize(std::ssize(rows), model.width, step_rows);
     for (size_t i = 0; i < rows.size(); ++i)
       std::copy_n(work.normed.row(rows[i]), model.width, work.logit_rows.row(static_cast<int64_t>(i)));
     logits.resize(rows.size() * model.vocabulary);
@@ -276,8 +355,8 @@ void Engine::compute_logits(std::span<const Member> members) {
       std::vector<int64_t> some;
       for (const int64_t row :
            rows.visited_rows.subspan(begin, std::min(kLogitRows, rows.visited_rows.size() - begin)))
-        some.push_back(member.first_row + row);
-      compute(some);
+        some.push_back(member.row(row));
+      compute(some, 0);
       for (size_t i = 0; i < some.size(); ++i) rows.visit(begin + i, row_of(i));
     }
   }
@@ -285,14 +364,14 @@ void Engine::compute_logits(std::span<const Member> members) {
   std::vector<Rows*> owners;
   for (const Member& member : members) {
     for (const int64_t row : member.rows->output_rows) {
-      outputs.push_back(member.first_row + row);
+      outputs.push_back(member.row(row));
       owners.push_back(member.rows);
     }
   }
   for (size_t begin = 0; begin < outputs.size(); begin += kLogitRows) {
     const std::span<const int64_t> some =
         std::span(outputs).subspan(begin, std::min(kLogitRows, outputs.size() - begin));
-    compute(some);
+    compute(some, std::ssize(some));
     for (size_t i = 0; i < some.size(); ++i) {
       RowsResult& result = owners[begin + i]->result;
       const std::span<const float> row = row_of(i);
@@ -306,42 +385,65 @@ void Engine::compute_logits(std::span<const Member> members) {
 }
 
 void Engine::accept(const Rows& rows, std::span<const int> path) {
-  rows.sequence->accept(path);
-  if (rows.draft_queries && !path.empty()) plan_accepted(rows, path);
+  Sequence& sequence = *rows.sequence;
+  OpenDraft& draft = *rows.draft;
+  const auto starts_with_path = [&](const OpenDraft::Leaf& leaf) {
+    return path.size() <= leaf.path.size() && std::ranges::equal(path, std::span(leaf.path).first(path.size()));
+  };
+  const auto leaf = std::ranges::find_if(draft.leaves, starts_with_path);
+  if (leaf == draft.leaves.end()) {
+    abandon(rows);
+    fail("the accepted tokens are not a path of the draft");
+  }
+  if (path.empty()) return abandon(rows);
+  try {
+    (leaf->fork ? *leaf->fork : sequence).accept(std::ssize(path));
+  } catch (...) {
+    abandon(rows);
+    throw;
+  }
+  if (leaf->fork) sequence = std::move(*leaf->fork);
+  const bool all_planned = path.size() == leaf->path.size();
+  if (draft.selector_state && !all_planned)
+    sequence.set_state(Sequence::StateOf::kSelector, std::move(draft.selector_state));
+  if (!draft.queries.layers.empty()) replay(rows, path, !all_planned);
+  draft.leaves.clear();
 }
 
-/// Calls Selector::plan and AttendListener::listen with the queries of the accepted nodes, layer by layer.
-void Engine::plan_accepted(const Rows& rows, std::span<const int> path) {
+/// Passes the queries of the accepted nodes to the listener, and to the selector's plan() if `plan`, row by row and
+/// layer by layer.
+void Engine::replay(const Rows& rows, std::span<const int> path, bool plan) {
   Sequence& sequence = *rows.sequence;
-  std::vector<int64_t> positions(path.size());
-  std::iota(positions.begin(), positions.end(), sequence.next_position() - std::ssize(path));
-  std::vector<float> queries;
+  const OpenDraft& draft = *rows.draft;
+  plan = plan && sequence.state(Sequence::StateOf::kSelector);
   for (int layer = 0; layer < sequence.layers(); ++layer) {
-    const DraftQueries::Layer& kept = rows.draft_queries->layers[layer];
+    const DraftQueries::Layer& kept = draft.queries.layers[layer];
     if (kept.queries.empty()) continue;
     AttentionInput input;
     input.sequence = &sequence;
     input.kv = sequence.paged(layer);
     input.layer = layer;
     input.heads = kept.heads;
-    input.rows = std::ssize(path);
-    input.positions = positions.data();
+    input.rows = 1;
     input.query_stride = static_cast<int64_t>(kept.heads) * input.kv->shape().key_dim;
-    queries.clear();
-    for (const int node : path) {
-      const auto from = kept.queries.begin() + node * input.query_stride;
-      queries.insert(queries.end(), from, from + input.query_stride);
-    }
-    input.queries = queries.data();
     input.form = kept.form;
     input.scale = kept.scale;
     input.selector = rows.policy.selector;
-    LayerQueries all = input.layer_queries(runtime_->work().kernels);
-    all.state = sequence.state(Sequence::StateOf::kSelector);
-    input.selector->plan(all, runtime_->pool());
-    if (!rows.policy.listener) continue;
-    all.state = sequence.state(Sequence::StateOf::kEvictor);
-    rows.policy.listener->listen(all, runtime_->pool());
+    for (size_t i = 0; i < path.size(); ++i) {
+      input.later = std::ssize(path) - 1 - static_cast<int64_t>(i);
+      const int64_t position = sequence.next_position() - 1 - input.later;
+      input.positions = &position;
+      input.queries = kept.queries.data() + draft.rows[path[i]] * input.query_stride;
+      LayerQueries queries = input.layer_queries(runtime_->work().kernels);
+      if (plan) {
+        queries.state = sequence.state(Sequence::StateOf::kSelector);
+        input.selector->plan(queries, runtime_->pool());
+      }
+      if (rows.policy.listener) {
+        queries.state = sequence.state(Sequence::StateOf::kEvictor);
+        rows.policy.listener->listen(queries, runtime_->pool());
+      }
+    }
   }
 }
 

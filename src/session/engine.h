@@ -69,13 +69,15 @@ class Engine {
   /// Runs a forward pass over a batch: any mixture of prefill chunks, decode steps and drafts of sequences whose
   /// engines share model and runtime. Weights are read once for the whole batch. If a member fails before the pass
   /// (invalid rows, memory exhausted), its result holds the error, its sequence is unchanged, and the others are
-  /// run. If the pass itself fails or is stopped, all results hold the error and all sequences are unchanged.
+  /// run. If the pass itself fails or is stopped, all results hold the error and all sequences are unchanged. The
+  /// rows of drafts, and members of at most kMatvecRows rows, get the same results alone and in a batch.
   /// Throws Error for an invalid batch: a sequence that appears twice, or sequences that run different numbers of
   /// layers.
   void forward(std::span<Rows> batch);
-  /// Appends the nodes of one path of the open draft of these rows and discards the others. Then passes the queries
-  /// of the appended tokens to selectors (plan) and listeners (listen). Throws Error or std::bad_alloc, discarding
-  /// the draft, if `path` is not a path of it or memory is exhausted.
+  /// Appends the nodes of one path of the open draft of these rows, from a root downwards, and discards the others;
+  /// an empty path discards the whole draft. The selector's state becomes that after the appended tokens, and the
+  /// listener receives their queries. Throws Error or std::bad_alloc, discarding the draft, if `path` is not a path
+  /// of it or memory is exhausted.
   void accept(const Rows& rows, std::span<const int> path);
 
  private:
@@ -88,14 +90,19 @@ class Engine {
   void check(const Rows& rows) const;
   struct Member {  // rows of one sequence in a batch, opened
     Rows* rows;
-    std::vector<int64_t> positions;  // [rows]
+    std::vector<int64_t> positions;  // [rows]; of a draft: in its leaves
     int64_t first_row = 0;           // in the batch
+
+    int64_t row(int64_t i) const { return first_row + (rows->draft ? rows->draft->rows[i] : i); }
   };
   Member open(Rows& rows);
+  static void open_draft(Rows& rows);
+  static void abandon(const Rows& rows);
+  std::vector<SequenceRows> sequence_rows(std::span<Member> members, std::vector<int32_t>& tokens) const;
   LayerHooks make_hooks(std::span<const Member> members) const;
   void run(std::span<Member> members);
   void compute_logits(std::span<const Member> members);
-  void plan_accepted(const Rows& rows, std::span<const int> path);
+  void replay(const Rows& rows, std::span<const int> path, bool plan);
 
   std::shared_ptr<const Model> model_;
   std::shared_ptr<Runtime> runtime_;

@@ -3,10 +3,12 @@
 #include <cstdint>
 #include <exception>
 #include <functional>
+#include <memory>
 #include <span>
 #include <vector>
 
 #include "base/stop_token.h"
+#include "memory/draft_tree.h"
 #include "mixers/mixer.h"
 
 namespace fathom {
@@ -16,6 +18,9 @@ struct TokenLogit {
   int32_t token = 0;
   float logit = 0;
 };
+
+/// Appends the k largest logits of one row, the largest first; equal logits are ordered by token id.
+void append_top_logits(std::span<const float> logits, int k, std::vector<TokenLogit>& top);
 
 /// The results of a forward pass for the rows of one sequence.
 struct RowsResult {
@@ -30,18 +35,39 @@ struct RowsResult {
   }
 };
 
+/// A draft of a sequence while the model reads it (Engine::forward) and until one of its paths is accepted
+/// (Engine::accept). The first path from a root to a leaf is opened in the sequence itself, each other one in a
+/// fork.
+struct OpenDraft {
+  DraftTree tree;
+  std::vector<int32_t> tokens;  // [nodes]
+
+  struct Leaf {
+    std::unique_ptr<Sequence> fork;      // null: the sequence itself
+    std::vector<int> path;               // nodes from a root to the leaf
+    int64_t shared = 0;                  // number of its first nodes that are rows of earlier leaves
+    std::vector<int64_t> positions;      // [path]
+    std::vector<int64_t> shared_rows{};  // [shared] in the batch
+  };
+  std::vector<Leaf> leaves{};
+  std::vector<int64_t> rows{};                      // [nodes] row of each node among those of the draft
+  std::unique_ptr<SequenceState> selector_state{};  // before the draft; null: the selector has none
+  DraftQueries queries{};                           // only if a selector's state or a listener needs them
+};
+
 /// The rows of one sequence in a forward pass (Engine::forward): tokens after the newest one, or a draft, and the
 /// outputs that the caller needs.
 struct Rows {
   Sequence* sequence = nullptr;
   AttendPolicy policy{};
-  std::span<const int32_t> tokens{};    // [rows] token ids; of the nodes of a draft
+  std::span<const int32_t> tokens{};    // [rows] token ids
   std::span<const float> embeddings{};  // [rows, width] instead of ids; empty: ids
   /// [rows]; empty: consecutive after the last token. Must be empty for drafts.
   std::span<const int64_t> positions{};
-  /// The draft whose nodes the tokens are, to be accepted in part (Engine::accept) or abandoned; null: no draft.
-  const DraftTree* draft = nullptr;
-  DraftQueries* draft_queries = nullptr;  // filled for Engine::accept; null: not stored
+  /// A draft (tree and tokens) to be read instead of `tokens`, and then accepted in part (Engine::accept). Row i is
+  /// node i. Each row gets the results, bit by bit, that it would get if its path was read token by token. null: no
+  /// draft.
+  OpenDraft* draft = nullptr;
 
   std::span<const int64_t> output_rows{};  // rows whose logits and hidden states are returned, ascending
   int top_k = 0;                           // > 0: result.top is filled instead of result.logits
@@ -55,6 +81,7 @@ struct Rows {
 
   /// Number of rows. width: of the model.
   int64_t count(int64_t width) const {
+    if (draft) return draft->tree.size();
     return embeddings.empty() ? std::ssize(tokens) : std::ssize(embeddings) / width;
   }
 };

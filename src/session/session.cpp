@@ -224,46 +224,87 @@ void Session::append(std::span<const int32_t> tokens, const AppendOptions& optio
   }
 }
 
-std::vector<std::exception_ptr> Session::try_step(std::span<Session* const> sessions,
-                                                  std::span<const int32_t> tokens) {
-  if (tokens.size() != sessions.size())
-    fail("step: expected one token for each of the ", sessions.size(), " sessions, found ", tokens.size());
-  std::vector<std::exception_ptr> errors(sessions.size());
-  std::vector<std::vector<int32_t>> read(sessions.size());
-  std::vector<int64_t> last(sessions.size());
-  std::vector<Rows> batch;
-  std::vector<size_t> members;
-  for (size_t i = 0; i < sessions.size(); ++i) {
-    Session& session = *sessions[i];
-    if (&session.model() != &sessions[0]->model() || &session.runtime() != &sessions[0]->runtime())
+/// Throws Error if the sessions cannot be read in one batch.
+void Session::check_batch(std::span<const Step> steps) {
+  for (size_t i = 0; i < steps.size(); ++i) {
+    const Session &session = *steps[i].session, &first = *steps[0].session;
+    if (&session.model() != &first.model() || &session.runtime() != &first.runtime())
       fail("step: expected sessions that share model and runtime; session ", i, " does not");
-    if (session.sequence_.layers() != sessions[0]->sequence_.layers())
-      fail("step: expected sessions that run ", sessions[0]->sequence_.layers(), " layers; session ", i, " runs ",
+    if (session.sequence_.layers() != first.sequence_.layers())
+      fail("step: expected sessions that run ", first.sequence_.layers(), " layers; session ", i, " runs ",
            session.sequence_.layers());
-    if (std::find(sessions.begin(), sessions.begin() + i, sessions[i]) != sessions.begin() + i)
-      fail("step: expected each session once; session ", i, " appears twice");
+    for (const Step& other : steps.first(i))
+      if (other.session == &session) fail("step: expected each session once; session ", i, " appears twice");
   }
-  for (size_t i = 0; i < sessions.size(); ++i) {
+}
+
+/// Throws Error if the session cannot read a draft.
+void Session::check_draft() const {
+  if (landmarks()) fail_usage("this model was trained with landmarks: drafts are not supported");
+  if (evictor_ && evictor_->needs_surprisal())
+    fail_usage("--evict ", options_.evict, " needs the surprisal of each token: drafts are not supported");
+  if (draft_shape() == DraftShape::kNone)
+    fail_usage("--attend ", options_.attend, " does not work with drafts, expected ",
+               or_list(attend_methods().names_with(&Capabilities::works_with_drafts)));
+}
+
+std::vector<std::exception_ptr> Session::try_steps(std::span<const Step> steps) {
+  check_batch(steps);
+  struct Member {
+    size_t step;
+    std::vector<int32_t> read;     // the token and the landmark after it
+    std::unique_ptr<Draft> draft;  // null: one token
+    std::vector<int64_t> output_rows;
+  };
+  std::vector<std::exception_ptr> errors(steps.size());
+  std::vector<Member> members;
+  members.reserve(steps.size());
+  std::vector<Rows> batch;
+  for (size_t i = 0; i < steps.size(); ++i) {
+    Session& session = *steps[i].session;
+    const std::span<const int32_t> tokens = steps[i].tokens;
+    Member member{i, {}, {}, {}};
     try {
-      sessions[i]->check(tokens.subspan(i, 1));
+      if (!steps[i].draft && tokens.size() != 1) fail("step: expected one token, found ", tokens.size());
+      session.check(tokens);
+      if (steps[i].draft) session.check_draft();
     } catch (...) {
       errors[i] = std::current_exception();
       continue;
     }
-    sessions[i]->add_with_landmarks(tokens.subspan(i, 1), sessions[i]->length(), read[i]);
-    last[i] = std::ssize(read[i]) - 1;
-    batch.push_back(sessions[i]->rows_of(read[i]));
-    batch.back().output_rows = {&last[i], 1};
-    members.push_back(i);
+    if (steps[i].draft) {
+      member.draft = std::make_unique<Draft>();
+      member.draft->open.tree = *steps[i].draft;
+      member.draft->open.tokens.assign(tokens.begin(), tokens.end());
+      member.output_rows.resize(tokens.size());
+      std::iota(member.output_rows.begin(), member.output_rows.end(), 0);
+    } else {
+      session.add_with_landmarks(tokens, session.length(), member.read);
+      member.output_rows = {std::ssize(member.read) - 1};
+    }
+    members.push_back(std::move(member));
+    Rows rows = session.rows_of(members.back().read);
+    rows.output_rows = members.back().output_rows;
+    if (members.back().draft) {
+      rows.draft = &members.back().draft->open;
+      rows.policy.watcher = nullptr;
+    }
+    batch.push_back(std::move(rows));
   }
-  if (!batch.empty()) sessions[members[0]]->engine_->forward(batch);
+  if (!batch.empty()) steps[members[0].step].session->engine_->forward(batch);
   for (size_t m = 0; m < members.size(); ++m) {
-    Session& session = *sessions[members[m]];
+    Session& session = *steps[members[m].step].session;
     if (batch[m].result.error) {
-      errors[members[m]] = batch[m].result.error;
+      errors[members[m].step] = batch[m].result.error;
       continue;
     }
-    const float nats = session.needs_surprisal() ? surprisal_or_nan(session.logits_, tokens[members[m]]) : 0;
+    if (members[m].draft) {
+      members[m].draft->logits = std::move(batch[m].result.logits);
+      session.draft_ = std::move(members[m].draft);
+      continue;
+    }
+    const float nats =
+        session.needs_surprisal() ? surprisal_or_nan(session.logits_, steps[members[m].step].tokens[0]) : 0;
     session.logits_ = std::move(batch[m].result.logits);
     if (session.needs_surprisal()) session.report_surprisal({&nats, 1});
     session.evict(true);
@@ -271,46 +312,43 @@ std::vector<std::exception_ptr> Session::try_step(std::span<Session* const> sess
   return errors;
 }
 
+std::vector<std::exception_ptr> Session::try_step(std::span<Session* const> sessions,
+                                                  std::span<const int32_t> tokens) {
+  if (tokens.size() != sessions.size())
+    fail("step: expected one token for each of the ", sessions.size(), " sessions, found ", tokens.size());
+  std::vector<Step> steps;
+  for (size_t i = 0; i < sessions.size(); ++i) steps.push_back({sessions[i], tokens.subspan(i, 1)});
+  return try_steps(steps);
+}
+
 void Session::step(std::span<Session* const> sessions, std::span<const int32_t> tokens) {
   for (const std::exception_ptr& error : try_step(sessions, tokens))
     if (error) std::rethrow_exception(error);
 }
 
-std::vector<float> Session::draft(const DraftTree& tree, std::span<const int32_t> tokens) {
-  check(tokens);
-  if (landmarks()) fail_usage("this model was trained with landmarks: drafts are not supported");
-  auto draft = std::make_unique<Draft>();
-  draft->tree = tree;
-  draft->tokens.assign(tokens.begin(), tokens.end());
-  std::vector<int64_t> all(tokens.size());
-  std::iota(all.begin(), all.end(), 0);
-  Rows rows = rows_of(draft->tokens);
-  rows.policy.watcher = nullptr;
-  rows.draft = &draft->tree;
-  rows.draft_queries = &draft->queries;
-  rows.output_rows = all;
-  engine_->forward({&rows, 1});
-  rows.result.throw_if_failed();
-  draft->logits = std::move(rows.result.logits);
-  draft_ = std::move(draft);
+Session::DraftShape Session::draft_shape() const {
+  const Capabilities attend = attend_methods().capabilities(options_.attend);
+  if (landmarks() || !attend.works_with_drafts || needs_surprisal()) return DraftShape::kNone;
+  const bool state = sequence_.state(Sequence::StateOf::kSelector) || sequence_.has_recurrent_layers();
+  return state ? DraftShape::kChain : DraftShape::kTree;
+}
+
+std::span<const float> Session::draft(const DraftTree& tree, std::span<const int32_t> tokens) {
+  const Step step{this, tokens, &tree};
+  if (const std::exception_ptr error = try_steps({&step, 1})[0]) std::rethrow_exception(error);
   return draft_->logits;
 }
 
 void Session::accept(std::span<const int> path) {
   if (!draft_) fail("cannot accept tokens: the session has no open draft");
   const std::unique_ptr<Draft> draft = std::move(draft_);
-  Rows rows = rows_of(draft->tokens);
-  rows.draft_queries = &draft->queries;
+  Rows rows = rows_of({});
+  rows.draft = &draft->open;
   engine_->accept(rows, path);
   if (path.empty()) return;
   const int64_t vocabulary = model().config().vocabulary;
-  std::vector<float> nats;
-  for (const int node : path) {
-    nats.push_back(needs_surprisal() ? surprisal_or_nan(logits_, draft->tokens[node]) : 0);
-    const auto row = draft->logits.begin() + node * vocabulary;
-    logits_.assign(row, row + vocabulary);
-  }
-  if (needs_surprisal()) report_surprisal(nats);
+  const auto row = draft->logits.begin() + path.back() * vocabulary;
+  logits_.assign(row, row + vocabulary);
   evict(true);
 }
 

@@ -58,18 +58,32 @@ class Session {
   /// outside the vocabulary, or more tokens than the context limit. After any error, interrupts included, the
   /// session holds the tokens before the unfinished chunk.
   void append(std::span<const int32_t> tokens, const AppendOptions& options = {});
-  /// Reads one token in each of several sessions that share model and runtime, in one batch: weights are read once.
-  /// Returns one entry per session: null, or the error if the session failed, which is then unchanged. Throws Error
-  /// for an invalid batch.
+  /// The tokens that a session reads in a step: one token, or a draft with this tree.
+  struct Step {
+    Session* session = nullptr;
+    std::span<const int32_t> tokens{};  // one; or [nodes]
+    const DraftTree* draft = nullptr;   // null: no draft. It must be accepted before the session reads on.
+  };
+  /// Reads one token or draft in each of several sessions that share model and runtime, in one batch: weights are
+  /// read once. Results are, bit by bit, those of each session alone. Returns one entry per step: null, or the
+  /// error if its session failed, which is then unchanged. Throws Error for an invalid batch.
+  static std::vector<std::exception_ptr> try_steps(std::span<const Step> steps);
+  /// Calls try_steps with one token per session.
   static std::vector<std::exception_ptr> try_step(std::span<Session* const> sessions,
                                                   std::span<const int32_t> tokens);
   /// Calls try_step and throws the first error.
   static void step(std::span<Session* const> sessions, std::span<const int32_t> tokens);
 
-  /// Reads a draft after the newest token and returns the logits of its nodes, [nodes, vocabulary]. tokens:
-  /// [nodes]. The session cannot read anything else until accept(). Throws Error, changing nothing, for an --attend
-  /// method that does not work with drafts, and for a draft with branches if the model has recurrent layers.
-  std::vector<float> draft(const DraftTree& tree, std::span<const int32_t> tokens);
+  /// The drafts that a session can read.
+  enum class DraftShape { kNone, kChain, kTree };
+  DraftShape draft_shape() const;
+  /// Reads a draft after the newest token and returns the logits of its nodes, [nodes, vocabulary]. They are, bit
+  /// by bit, those of reading the tokens of a node's path one by one. tokens: [nodes]. The session cannot read
+  /// anything else until accept(). Throws Error, changing nothing, for a draft of a shape that draft_shape()
+  /// excludes.
+  std::span<const float> draft(const DraftTree& tree, std::span<const int32_t> tokens);
+  /// The logits of the open draft, [nodes, vocabulary].
+  std::span<const float> draft_logits() const { return draft_->logits; }
   /// Appends the nodes of one path of the draft and discards the others; an empty path discards the whole draft.
   /// Afterwards logits() are those of the last appended token. Throws Error, discarding the draft, if `path` is not
   /// a path of it.
@@ -103,8 +117,8 @@ class Session {
 
   /// Number of tokens that were restored instead of read (SessionOptions::share_prefixes).
   int64_t restored() const { return restored_; }
-  /// Number of tokens.
-  int64_t length() const { return landmarks().without(sequence_.tokens()); }
+  /// Number of tokens, without those of an open draft.
+  int64_t length() const { return landmarks().without(sequence_.committed()); }
   const Model& model() const { return engine_->model(); }
   const SessionOptions& options() const { return options_; }
   Engine& engine() const { return *engine_; }
@@ -123,6 +137,8 @@ class Session {
   /// Throws Error (usage) if the methods do not work together or with the model.
   void check_methods() const;
   void check(std::span<const int32_t> tokens) const;
+  void check_draft() const;
+  static void check_batch(std::span<const Step> steps);
   AttendPolicy policy() const { return {selector_.get(), evictor_.get(), watcher_}; }
   Rows rows_of(std::span<const int32_t> read);
   void read_chunk(std::span<const int32_t> tokens, std::span<const int64_t> positions, int64_t first, bool last,
@@ -141,9 +157,7 @@ class Session {
   std::vector<float> logits_;
   int64_t restored_ = 0;
   struct Draft {
-    DraftTree tree;
-    std::vector<int32_t> tokens;
-    DraftQueries queries;
+    OpenDraft open;
     std::vector<float> logits;  // [nodes, vocabulary]
   };
   std::unique_ptr<Draft> draft_;  // the open draft, or null

@@ -46,13 +46,9 @@ void read(RecurrentState& state, Int64List& ids, const Int64List& more, Int64Lis
   ids.insert(ids.end(), more.begin(), more.end());
 }
 
-/// Opens and writes a draft.
-void open_draft(RecurrentState& state, const DraftTree& tree, const Int64List& ids) {
-  OpenedTokens opened;
-  const Int64List positions(tree.size());
-  opened.positions = positions;
-  opened.draft = &tree;
-  state.open(opened);
+/// Opens and writes tokens, with a stop after each.
+void open_draft(RecurrentState& state, const Int64List& ids) {
+  open(state, ids_from(1, std::ssize(ids)));
   write_numbers(state, ids);
 }
 
@@ -218,19 +214,16 @@ TEST(RecurrentState, ForksShareStatesAndAreIndependent) {
 }
 
 TEST(RecurrentState, AcceptsAnyPrefixOfAChain) {
-  const DraftTree chain = DraftTree::chain(8);
   for (int accepted = 0; accepted <= 8; ++accepted) {
     RecurrentState state = empty();
     Int64List ids;
     read(state, ids, ids_from(0, 40));
     for (int round = 0; round < 3; ++round) {
       const Int64List drafted = ids_from(1000 * (round + 1), 8);
-      open_draft(state, chain, drafted);
+      open_draft(state, drafted);
       EXPECT_EQ(state.stops().size(), 8u) << "one state per token";
       EXPECT_EQ(state.tokens(), std::ssize(ids));
-      std::vector<int> path(accepted);
-      std::iota(path.begin(), path.end(), 0);
-      state.accept(path);
+      state.accept(accepted);
       ids.insert(ids.end(), drafted.begin(), drafted.begin() + accepted);
       ASSERT_NO_FATAL_FAILURE(expect_numbers(state, ids));
       EXPECT_TRUE(state.stops().empty());
@@ -248,33 +241,10 @@ TEST(RecurrentState, AnAbandonedDraftChangesNothing) {
   RecurrentState state = empty();
   Int64List ids;
   read(state, ids, ids_from(0, 40), {16});
-  const DraftTree chain = DraftTree::chain(64);
-  open_draft(state, chain, ids_from(1000, 64));
+  open_draft(state, ids_from(1000, 64));
   state.truncate(40);
   EXPECT_EQ(state.checkpoints(), (Int64List{16}));
   EXPECT_EQ(state.bytes(), 2 * state.state_bytes());
-  ASSERT_NO_FATAL_FAILURE(expect_numbers(state, ids));
-}
-
-TEST(RecurrentState, RejectsADraftWithBranches) {
-  RecurrentState state = empty();
-  Int64List ids;
-  read(state, ids, ids_from(0, 40));
-  DraftTree tree;
-  for (const int parent : {-1, 0, 0}) tree.add(parent);
-  const Int64List positions(3);
-  OpenedTokens opened;
-  opened.positions = positions;
-  opened.draft = &tree;
-  try {
-    state.open(opened);
-    FAIL();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), Error::Kind::kUsage);
-    EXPECT_STREQ(error.what(), "this model has recurrent layers: expected a draft without branches");
-  }
-  ASSERT_NO_FATAL_FAILURE(expect_numbers(state, ids));
-  read(state, ids, ids_from(40, 5));
   ASSERT_NO_FATAL_FAILURE(expect_numbers(state, ids));
 }
 

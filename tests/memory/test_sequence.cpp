@@ -107,9 +107,9 @@ class FakeLayer final : public LayerState {
     open_ = std::ssize(tokens.positions);
   }
   void commit() noexcept override { tokens_ += std::exchange(open_, 0); }
-  void accept(std::span<const int> path) override {
+  void accept(int64_t count) override {
     if (switches_->accept_fails) throw Error("this layer fails");
-    tokens_ += std::ssize(path);
+    tokens_ += count;
     open_ = 0;
   }
   int64_t floor(int64_t tokens) const override {
@@ -161,69 +161,28 @@ TEST(Sequence, OpensAllLayersOrNone) {
   }
 }
 
-TEST(Sequence, OpensADraftInAllLayersOrNone) {
-  const DraftTree chain = DraftTree::chain(20);
-  for (size_t at = 0; at <= 3; ++at) {
-    SequenceWithFakeLayer f(at);
-    read(f.sequence, following(0, 50));
-    const size_t bytes = f.factory.store->bytes_in_use();
-    f.switches->open_fails = true;
-    EXPECT_THROW(f.sequence.open_draft(chain, std::vector<int32_t>(20)), Error);
-    EXPECT_EQ(f.sequence.draft(), nullptr);
-    EXPECT_EQ(f.factory.store->bytes_in_use(), bytes);
-    ASSERT_NO_FATAL_FAILURE(expect_tokens(f.sequence, following(0, 50)));
-    f.switches->open_fails = false;
-    f.sequence.open_draft(chain, std::vector<int32_t>(20));
-    EXPECT_EQ(f.sequence.draft(), &chain);
-    f.sequence.abandon();
-    read(f.sequence, following(50, 9));
-    ASSERT_NO_FATAL_FAILURE(expect_tokens(f.sequence, following(0, 59)));
-  }
-}
-
 TEST(Sequence, AcceptsADraftInAllLayersOrNone) {
-  const DraftTree chain = DraftTree::chain(20);
   const Int64List ids = following(1000, 20);
   for (size_t at = 0; at <= 3; ++at) {
     SequenceWithFakeLayer f(at);
     read(f.sequence, following(0, 50));
     for (const bool fails : {true, false}) {
       f.switches->accept_fails = fails;
-      f.sequence.open_draft(chain, std::vector<int32_t>(ids.begin(), ids.end()));
+      f.sequence.open(following(f.sequence.next_position(), 20), std::vector<int32_t>(ids.begin(), ids.end()),
+                      true);
       write(f.sequence, ids);
-      std::vector<int> path(17);
-      std::iota(path.begin(), path.end(), 0);
       Int64List expected = following(0, 50);
       if (fails) {
-        EXPECT_THROW(f.sequence.accept(path), Error);
+        EXPECT_THROW(f.sequence.accept(17), Error);
       } else {
-        f.sequence.accept(path);
+        f.sequence.accept(17);
         expected.insert(expected.end(), ids.begin(), ids.begin() + 17);
       }
-      EXPECT_EQ(f.sequence.draft(), nullptr);
+      EXPECT_FALSE(f.sequence.is_open());
       ASSERT_NO_FATAL_FAILURE(expect_tokens(f.sequence, expected)) << "layer " << at;
     }
     read(f.sequence, following(9000, 9));
   }
-}
-
-TEST(Sequence, RejectsBranchesIfALayerIsRecurrentAndOpensNothing) {
-  DraftTree tree;
-  for (const int parent : {-1, 0, 0}) tree.add(parent);
-  LayerFactory factory;
-  Sequence mixed = factory.sequence({LayerKind::kPaged, LayerKind::kBoth}),
-           paged = factory.sequence({LayerKind::kPaged, LayerKind::kPaged});
-  read(mixed, following(0, 50));
-  read(paged, following(0, 50));
-  const size_t bytes = factory.store->bytes_in_use();
-  EXPECT_THROW(mixed.open_draft(tree, std::vector<int32_t>(3)), Error);
-  EXPECT_EQ(factory.store->bytes_in_use(), bytes);
-  EXPECT_EQ(mixed.kv(0).draft(), nullptr);
-  EXPECT_EQ(mixed.kv(1).draft(), nullptr);
-  ASSERT_NO_FATAL_FAILURE(expect_tokens(mixed, following(0, 50)));
-  paged.open_draft(tree, std::vector<int32_t>(3));
-  EXPECT_EQ(paged.kv(1).draft(), &tree);
-  paged.abandon();
 }
 
 TEST(Sequence, ExceedingTheBudgetInOneLayerUndoesTheOthers) {
@@ -285,10 +244,6 @@ TEST(Sequence, MethodStatesAreRewoundWithTheTokens) {
   expect({30});
   open(sequence, following(0, 9));
   sequence.abandon();  // selectors may have planned for the open tokens
-  expect({30, 30});
-  const DraftTree chain = DraftTree::chain(3);
-  sequence.open_draft(chain, std::vector<int32_t>(3));
-  sequence.abandon();  // selectors do not plan for open drafts
   expect({30, 30});
   Sequence fork = sequence.fork();
   fork.truncate(10);
@@ -410,14 +365,13 @@ TEST(Sequence, AcceptedDraftsOfMixedLayersEqualReadTokens) {
   Sequence drafted = factory.sequence({LayerKind::kRecurrent, LayerKind::kPaged, LayerKind::kBoth});
   Int64List ids;
   for (int n = 0; n < 40; ++n) {
-    const DraftTree chain = DraftTree::chain(1 + static_cast<int>(random() % 16));
-    const Int64List more = following(1000 * n, chain.size());
-    drafted.open_draft(chain, std::vector<int32_t>(more.begin(), more.end()));
+    const Int64List more = following(1000 * n, static_cast<int64_t>(1 + random() % 16));
+    drafted.open(following(drafted.next_position(), std::ssize(more)),
+                 std::vector<int32_t>(more.begin(), more.end()), true);
     write(drafted, more);
-    std::vector<int> path(random() % (chain.size() + 1));
-    std::iota(path.begin(), path.end(), 0);
-    drafted.accept(path);
-    ids.insert(ids.end(), more.begin(), more.begin() + std::ssize(path));
+    const auto accepted = static_cast<int64_t>(random() % (more.size() + 1));
+    drafted.accept(accepted);
+    ids.insert(ids.end(), more.begin(), more.begin() + accepted);
     ASSERT_NO_FATAL_FAILURE(expect_tokens(drafted, ids)) << n;
     ASSERT_LE(drafted.recurrent(0)->checkpoints().size(), 20u);
     for (int64_t back = 1; back <= std::ssize(ids); ++back)

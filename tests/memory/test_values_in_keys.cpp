@@ -148,16 +148,12 @@ TEST_P(ValuesInKeysTest, AcceptedDraftsEqualReadTokens) {
   for (const int64_t before : {20, 60}) {  // a draft inside a page, and one across two pages
     KeyOnlySequence memory(GetParam());
     memory.read(memory.sequence, following(0, before));
-    DraftTree tree;
-    tree.add(-1), tree.add(0), tree.add(0);
-    for (int node = 2; node < 8; ++node) tree.add(node);
-    std::vector<int64_t> ids = following(3000, tree.size());
-    memory.sequence.open_draft(tree, std::vector<int32_t>(tree.size()));
+    const std::vector<int64_t> ids = following(3000, 8);
+    memory.sequence.open(following(before, 8), std::vector<int32_t>(8), true);
     KeyOnlySequence::write(memory.sequence, ids);
-    const std::vector<int> path{0, 2, 3, 4, 5, 6};
-    memory.sequence.accept(path);
+    memory.sequence.accept(6);
     std::vector<int64_t> expected = following(0, before);
-    for (const int node : path) expected.push_back(3000 + node);
+    for (const int64_t id : following(3000, 6)) expected.push_back(id);
     KeyOnlySequence::expect(memory.sequence, expected);
   }
 }

@@ -54,7 +54,7 @@ inline std::vector<int64_t> following(int64_t from, int64_t count) {
   return positions;
 }
 
-/// Writes the keys and values of the opened tokens (or nodes of the open draft) with these ids in all page tables
+/// Writes the keys and values of the opened tokens with these ids in all page tables
 /// of one layer. The tables of a sequence are numbered layer by layer.
 inline void write_tokens(Sequence& sequence, int layer, const std::vector<int64_t>& ids) {
   constexpr int kKeyStride = kKeyDim + 3, kValueStride = kValueDim + 1;  // rows need not be dense

@@ -91,7 +91,8 @@ TEST_P(RecurrentSession, AcceptedTokensEqualTokensReadOneByOne) {
   for (int accepted = 0; accepted <= kNodes; ++accepted) {
     SCOPED_TRACE(testing::Message() << accepted << " tokens accepted");
     Session drafted = before.fork(), plain = before.fork();
-    const std::vector<float> of_nodes = drafted.draft(DraftTree::chain(kNodes), draft);
+    const std::span<const float> logits = drafted.draft(DraftTree::chain(kNodes), draft);
+    const std::vector<float> of_nodes(logits.begin(), logits.end());
     std::vector<int> path(accepted);
     std::iota(path.begin(), path.end(), 0);
     drafted.accept(path);

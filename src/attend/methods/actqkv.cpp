@@ -332,7 +332,7 @@ SelectorEntry actqkv_method() {
        .memory = "O(n): nothing is evicted; a vector of all query heads for each block and for each 64 tokens of "
                  "the last two windows",
        .parameters = std::move(parameters),
-       .capabilities = {.needs_host_pages = true, .works_on_recurrent = true}},
+       .capabilities = {.needs_host_pages = true, .works_on_recurrent = true, .works_with_drafts = true}},
       [](const Values& values) { return std::make_unique<ActQkv>(values); }};
 }
 

@@ -223,7 +223,7 @@ SelectorEntry hip_method() {
              1,
              1e6,
              {}}},
-       .capabilities = {.needs_host_pages = true, .works_on_recurrent = true}},
+       .capabilities = {.needs_host_pages = true, .works_on_recurrent = true, .works_with_drafts = true}},
       [](const Values& values) { return std::make_unique<Hip>(values); }};
 }
 

@@ -83,8 +83,6 @@ class LayersSelector final : public StatefulSelector<BothStates> {
   }
   float score_factor(int layer) const override { return selector(layer).score_factor(layer); }
   const AttentionForm* form(int layer) const override { return selector(layer).form(layer); }
-  bool selects_by_query() const override { return then_->selects_by_query() || else_->selects_by_query(); }
-  bool selects_from_plan() const override { return then_->selects_from_plan() || else_->selects_from_plan(); }
   void select(const PageTable& table, const QueryBlock& block, const BothStates* states,
               Selection& selection) const override {
     QueryBlock own = block;
@@ -124,7 +122,7 @@ SelectorEntry layers_method() {
              {}},
             {"then", Type::kSpec, "dense", "selector of the named layers", {}, {}, {}},
             {"else", Type::kSpec, "window", "selector of all other layers", {}, {}, {}}},
-       .capabilities = {.works_with_compacted = true, .works_on_recurrent = true}},
+       .capabilities = {.works_with_compacted = true, .works_on_recurrent = true, .works_with_drafts = true}},
       [](const Values& values) { return std::make_unique<LayersSelector>(values); }};
 }
 

@@ -74,7 +74,7 @@ SelectorEntry lm_infinite_method() {
                            0,
                            1e12,
                            {}}},
-           .capabilities = {.works_with_compacted = true, .works_on_recurrent = true}},
+           .capabilities = {.works_with_compacted = true, .works_on_recurrent = true, .works_with_drafts = true}},
           [](const Values& values) {
             const int64_t window = values.integer("window"), limit = values.integer("limit");
             return std::make_unique<LmInfinite>(values.integer("sink"), window, limit > 0 ? limit : window);

@@ -71,8 +71,6 @@ class Quest final : public LayeredSelector<LayerBounds> {
     }
   }
 
-  bool selects_from_plan() const override { return false; }  // plan() only updates the metadata
-
   void plan(const LayerQueries& queries, QuestState& state, ThreadPool& pool) const override {
     if (queries.layer < dense_layers_) return;
     std::vector<PageMetadata>& bounds = state.layers.at(queries.layer).bounds;
@@ -177,7 +175,10 @@ SelectorEntry quest_method() {
        .time = "O(n / block + budget) per token",
        .memory = "O(n): nothing is evicted; 1/block more for the bounds",
        .parameters = std::move(parameters),
-       .capabilities = {.needs_host_pages = true, .works_with_compacted = true, .works_on_recurrent = true}},
+       .capabilities = {.needs_host_pages = true,
+                        .works_with_compacted = true,
+                        .works_on_recurrent = true,
+                        .works_with_drafts = true}},
       [](const Values& values) { return std::make_unique<Quest>(values); }};
 }
 

@@ -237,7 +237,7 @@ SelectorEntry recycled_method() {
                            -1,
                            1,
                            {}}},
-           .capabilities = {.needs_host_pages = true, .works_on_recurrent = true}},
+           .capabilities = {.needs_host_pages = true, .works_on_recurrent = true, .works_with_drafts = true}},
           [](const Values& values) { return std::make_unique<Recycled>(values); }};
 }
 

@@ -259,7 +259,7 @@ SelectorEntry shadowkv_method() {
              0,
              1e6,
              {}}},
-       .capabilities = {.needs_host_pages = true, .works_on_recurrent = true}},
+       .capabilities = {.needs_host_pages = true, .works_on_recurrent = true, .works_with_drafts = true}},
       [](const Values& values) { return std::make_unique<ShadowKv>(values); }};
 }
 

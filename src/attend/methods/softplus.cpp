@@ -62,7 +62,7 @@ SelectorEntry softplus_method() {
              1000,
              {}},
             {"then", Type::kSpec, "dense", "the selector of the tokens that are attended to", {}, {}, {}}},
-       .capabilities = {.works_with_compacted = true, .works_on_recurrent = true}},
+       .capabilities = {.works_with_compacted = true, .works_on_recurrent = true, .works_with_drafts = true}},
       [](const Values& values) { return std::make_unique<SoftplusSelector>(values); }};
 }
 

@@ -220,7 +220,7 @@ SelectorEntry squeezed_method() {
                        1,
                        1000,
                        {}}},
-       .capabilities = {.needs_host_pages = true, .works_on_recurrent = true}},
+       .capabilities = {.needs_host_pages = true, .works_on_recurrent = true, .works_with_drafts = true}},
       [](const Values& values) { return std::make_unique<Squeezed>(values); }};
 }
 

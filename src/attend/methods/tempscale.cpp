@@ -36,7 +36,7 @@ SelectorEntry tempscale_method() {
                  100,
                  {}},
                 {"then", Type::kSpec, "dense", "the selector of the tokens that are attended to", {}, {}, {}}},
-           .capabilities = {.works_with_compacted = true, .works_on_recurrent = true}},
+           .capabilities = {.works_with_compacted = true, .works_on_recurrent = true, .works_with_drafts = true}},
           [](const Values& values) { return std::make_unique<TempScale>(values); }};
 }
 

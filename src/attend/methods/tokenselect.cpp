@@ -216,7 +216,7 @@ SelectorEntry tokenselect_method() {
             positions_parameter(
                 "original", {"original", "compacted"},
                 "original: selected tokens keep their positions; compacted: their pages move up to the window")},
-       .capabilities = {.needs_host_pages = true, .works_on_recurrent = true}},
+       .capabilities = {.needs_host_pages = true, .works_on_recurrent = true, .works_with_drafts = true}},
       [](const Values& values) { return std::make_unique<TokenSelect>(values); }};
 }
 

@@ -49,7 +49,7 @@ SelectorEntry window_method() {
            .memory = "O(n): nothing is evicted",
            .parameters = {sink_parameter({.value = "4"}),
                           window_parameter({.value = "1k", .min = 1, .old_names = {"size"}})},
-           .capabilities = {.works_with_compacted = true, .works_on_recurrent = true}},
+           .capabilities = {.works_with_compacted = true, .works_on_recurrent = true, .works_with_drafts = true}},
           [](const Values& values) { return make_window(values.integer("sink"), values.integer("window")); }};
 }
 
