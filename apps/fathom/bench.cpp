@@ -4,6 +4,7 @@
 #include <cmath>
 #include <iomanip>
 #include <memory>
+#include <optional>
 #include <random>
 #include <sstream>
 
@@ -12,6 +13,7 @@
 #include "base/interrupt.h"
 #include "base/json.h"
 #include "base/progress.h"
+#include "bench_draft.h"
 #include "bench_figure.h"
 #include "bench_timing.h"
 #include "commands.h"
@@ -27,12 +29,16 @@ struct BenchOptions {
   CommonOptions common;
   std::string shape, write;
   std::vector<std::string> beside;  // specs of further --attend methods
-  std::string prefill = "512", depth = "0", decode = "32";
+  std::optional<std::vector<int64_t>> prefill, depth, decode;
   int sequences = 1;
   int repeat = 3;
-  double seconds = 20;  // for each figure
+  std::optional<double> seconds;  // for each figure
+  DraftBenchOptions draft;
   bool json = false;
 };
+
+/// Default of --seconds without --draft.
+constexpr double kSeconds = 20;
 
 /// Minimum tokens of a prefill run. Weights are read once per chunk, so shorter runs would mainly measure that.
 constexpr int64_t kMinPrefill = 64;
@@ -64,6 +70,15 @@ double parse_seconds(const std::string& text) {
   if (parsed.ec != std::errc() || parsed.ptr != end || !std::isfinite(seconds) || seconds <= 0)
     fail_usage("--seconds: expected a number above 0, such as 20 or 0.5, found ", quote(text));
   return seconds;
+}
+
+/// Adds an option for sizes separated by commas.
+void add_sizes_option(Command command, const char* name, std::optional<std::vector<int64_t>>& sizes,
+                      const std::string& help) {
+  command
+      .add_option(
+          name, [&sizes, name](const std::string& text) { sizes = parse_sizes(text, name); }, help)
+      .type_name("SIZES");
 }
 
 std::string teraflops(double multiply_adds_per_second) {
@@ -102,15 +117,15 @@ double state_bytes(const Session& session, double depth) {
 
 class Bench {
  public:
-  Bench(const BenchOptions& options, std::shared_ptr<const Model> model)
+  Bench(const BenchOptions& options, std::shared_ptr<const Model> model, std::shared_ptr<Runtime> runtime)
       : options_(options),
         model_(std::move(model)),
-        runtime_(std::make_shared<Runtime>(options.common.threads)),
+        runtime_(std::move(runtime)),
         meter_(runtime_->pool(), kernels()),
         methods_{options.common.methods.attend},
-        depths_(parse_sizes(options.depth, "--depth")),
-        prefills_(parse_sizes(options.prefill, "--prefill")),
-        decodes_(parse_sizes(options.decode, "--decode")) {
+        depths_(options.depth.value_or(std::vector<int64_t>{0})),
+        prefills_(options.prefill.value_or(std::vector<int64_t>{512})) {
+    if (options.draft.methods.empty()) decodes_ = options.decode.value_or(std::vector<int64_t>{32});
     methods_.insert(methods_.end(), options.beside.begin(), options.beside.end());
     std::erase(prefills_, 0);
     std::erase(decodes_, 0);
@@ -218,7 +233,7 @@ class Bench {
     const eval::MachineLimits before = limits();
     eval::reset_peak_resident_bytes();
     const Timing timing =
-        time_runs(test, sessions, random_tokens(test.tokens), {options_.repeat, options_.seconds}, *runtime_);
+        time_runs(test, sessions, random_tokens(test.tokens), {options_.repeat, seconds()}, *runtime_);
     figure.peak_bytes = eval::peak_resident_bytes();
     figure.limits = eval::larger(before, limits());
     figure.limits_remeasured = meter_.measurements() > measurements;
@@ -263,9 +278,11 @@ class Bench {
   void note_cut(const Figure& figure, int64_t runs) const {
     if (figure.tokens == figure.tokens_requested && runs == options_.repeat) return;
     note(concat(figure.test, " ", figure.tokens_requested, " at depth ", figure.depth, ": measured ", runs, " of ",
-                options_.repeat, " runs of ", figure.tokens, " tokens within --seconds ", options_.seconds,
+                options_.repeat, " runs of ", figure.tokens, " tokens within --seconds ", seconds(),
                 "; increase it to measure more"));
   }
+
+  double seconds() const { return options_.seconds.value_or(kSeconds); }
 
   double output_multiply_adds() const {
     return static_cast<double>(model_->config().vocabulary) * model_->config().width;
@@ -358,6 +375,25 @@ class Bench {
   std::mt19937 random_{1};
 };
 
+/// Throws Error (usage) for options that do not work with --draft.
+void check_draft_options(const BenchOptions& options) {
+  check_draft_methods(options.draft);
+  if (options.depth || !options.beside.empty() || options.sequences > 1)
+    fail_usage("--depth, --beside and --sequences do not work with --draft, which decodes one text after another");
+  if (options.decode && (options.decode->size() != 1 || options.decode->front() < 1))
+    fail_usage("--decode: expected one number of at least 1 with --draft, such as 256");
+}
+
+DraftBenchOptions draft_options(const BenchOptions& options) {
+  DraftBenchOptions draft = options.draft;
+  if (options.decode) draft.tokens = options.decode->front();
+  draft.runs = options.repeat;
+  draft.seconds = options.seconds;
+  draft.json = options.json;
+  draft.heading = !options.prefill;
+  return draft;
+}
+
 void run_bench(const BenchOptions& options) {
   if (options.repeat < 1) fail_usage("--repeat must be at least 1");
   if (options.sequences < 1) fail_usage("--sequences must be at least 1");
@@ -365,8 +401,17 @@ void run_bench(const BenchOptions& options) {
     if (options.shape.empty()) fail_usage("--write needs --shape, the model to write");
     return write_random_model(options.shape, options.write);
   }
-  Bench(options, options.shape.empty() ? Model::open(options.common.model_path()) : Model::random(options.shape))
-      .run();
+  const bool drafts = !options.draft.methods.empty();
+  if (drafts) {
+    check_draft_options(options);
+  } else if (!options.draft.texts.empty() || !options.draft.plot.empty() || options.draft.nodes > 0) {
+    fail_usage("--text, --plot and --draft-nodes need --draft, the method to measure");
+  }
+  const auto model =
+      options.shape.empty() ? Model::open(options.common.model_path()) : Model::random(options.shape);
+  const auto runtime = std::make_shared<Runtime>(static_cast<int>(options.common.threads));
+  if (!drafts || options.prefill) Bench(options, model, runtime).run();
+  if (drafts) bench_drafts(draft_options(options), options.common.session(), model, runtime);
 }
 
 }  // namespace
@@ -390,18 +435,14 @@ void add_bench(Command program) {
                   "another --attend method to compare; its runs alternate with those of --attend; repeatable")
       .type_name("METHOD")
       .one_value();
-  command
-      .add_option("--prefill", options->prefill,
-                  "numbers of tokens to read, separated by commas; 0 skips prefill [512]")
-      .type_name("SIZES");
-  command
-      .add_option("--depth", options->depth,
-                  "numbers of tokens already in memory (random, not read), separated by commas; more is slower [0]")
-      .type_name("SIZES");
-  command
-      .add_option("--decode", options->decode,
-                  "numbers of tokens to generate one by one, separated by commas; 0 skips decode [32]")
-      .type_name("SIZES");
+  add_sizes_option(command, "--prefill", options->prefill,
+                   "numbers of tokens to read, separated by commas; 0 skips prefill [512; with --draft: 0]");
+  add_sizes_option(
+      command, "--depth", options->depth,
+      "numbers of tokens already in memory (random, not read), separated by commas; more is slower [0]");
+  add_sizes_option(command, "--decode", options->decode,
+                   "numbers of tokens to generate one by one, separated by commas; 0 skips decode; with --draft: "
+                   "tokens of each run [32; with --draft: 256]");
   command
       .add_option("--sequences", options->sequences,
                   "sequences decoded together, one token each per step; more gives more tokens/s in total, which "
@@ -411,11 +452,12 @@ void add_bench(Command program) {
       .add_option("--repeat", options->repeat,
                   "runs of each figure, whose median is printed; more is slower and less noisy [3]")
       .type_name("N");
+  add_draft_bench_options(command, options->draft);
   command
       .add_option(
           "--seconds", [options](const std::string& text) { options->seconds = parse_seconds(text); },
-          "maximum seconds for each figure; if they do not suffice, fewer runs and then fewer tokens are measured "
-          "[20]")
+          "maximum seconds for each figure; if they do not suffice, fewer runs and then fewer tokens are measured; "
+          "with --draft: only fewer runs [20; with --draft: no limit]")
       .type_name("S");
   command.add_flag("--json", options->json, "print one JSON object per line");
   command.footer(
@@ -424,11 +466,17 @@ multiplies, with the instructions of the quantised matmul and in bf16. "share of
 attention) with the limit of multiplying, and decode (weights and pages) with the limit of reading. A short probe before
 and after each figure detects a change of the machine's speed; the limits are then measured again.
 
+With --draft, prefill is measured only if --prefill is given. Runs with and without drafts alternate. "ratio" is the
+median of the ratios of neighbouring runs, "tokens/pass" the tokens per forward pass, "accepted" the accepted share of the
+drafted tokens, "drafting" the share of the time spent on drafting. The tokens are the same in all runs, which is checked.
+
 Examples:
   fathom bench --shape llama-1b:q4_k --prefill 512,4k --depth 0,4k
   fathom bench -m model.gguf --depth 16k --attend window:sink=4,window=2k --json
   fathom bench -m model.gguf --depth 32k --prefill 0 --beside quest:share=0.25 --beside hip --sequences 4
   fathom bench --shape llama-1b:q4_k --write llama-1b.gguf
+  fathom bench -m model.gguf --draft auto --draft suffix --plot drafts.svg
+  fathom bench --shape llama-1b:q4_k --draft forced:accept=0.6,length=4 --draft-nodes 4 --decode 64
 )");
   command.callback([options] { run_bench(*options); });
 }

@@ -19,6 +19,7 @@ namespace {
 struct ChatOptions {
   CommonOptions common;
   SamplingOptions sampling;
+  DecodeOptions decode;
   std::string system, chat_template;
   std::vector<std::string> stop;
   int64_t tokens = 1024;
@@ -76,7 +77,8 @@ void take_turn(Dialogue& dialogue, const std::string& line, Sampler& sampler, co
 void run_chat(const ChatOptions& options) {
   Sampler sampler = options.sampling.sampler();
   const LoadedModel loaded(options.common);
-  Dialogue dialogue(loaded, options.common, open_chat_template(loaded, options.chat_template), options.system);
+  Dialogue dialogue(loaded, options.common, open_chat_template(loaded, options.chat_template), options.system,
+                    options.decode);
   GenerateOptions generation;
   generation.max_tokens = options.tokens;
   generation.stop = options.stop;
@@ -104,6 +106,7 @@ void add_chat(Command program) {
   add_size_option(command, "-n,--tokens", o->tokens, 1, "maximum number of tokens of an answer [1k]");
   add_common_options(command, o->common);
   add_sampling_options(command, o->sampling);
+  add_decode_options(command, o->decode);
   command.add_option("--stop", o->stop, "end an answer before this text; repeatable").type_name("TEXT").one_value();
   command.footer(
       R"(Each line of stdin is a message. /reset starts a new conversation, /exit or Ctrl-D ends the program, Ctrl-C stops an

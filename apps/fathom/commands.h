@@ -7,6 +7,7 @@ namespace fathom {
 // Each function adds one subcommand: its options and the callback that runs it.
 void add_run(Command program);
 void add_chat(Command program);
+void add_retrieve(Command program);
 void add_tokens(Command program);
 void add_logits(Command program);
 void add_score(Command program);

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "console.h"
+#include "decode/constraint.h"
 
 namespace fathom {
 namespace {
@@ -30,8 +31,10 @@ std::unique_ptr<const ChatTemplate> open_chat_template(const LoadedModel& loaded
 }
 
 Dialogue::Dialogue(const LoadedModel& loaded, const CommonOptions& options,
-                   std::unique_ptr<const ChatTemplate> chat_template, const std::string& system)
-    : loaded_(loaded), template_(std::move(chat_template)), session_(loaded.session(options)) {
+                   std::unique_ptr<const ChatTemplate> chat_template, const std::string& system,
+                   const DecodeOptions& decode)
+    : loaded_(loaded), template_(std::move(chat_template)), session_(loaded.session(options)), decode_(decode) {
+  drafter();  // reports errors before the first message
   if (!system.empty()) start_.push_back({"system", system});
   reset();
 }
@@ -53,13 +56,21 @@ void Dialogue::read(const std::vector<int32_t>& tokens) {
   update_held();
 }
 
+Drafter Dialogue::drafter() {
+  return Drafter(decode_.draft(), {loaded_.model, loaded_.runtime, loaded_.tokenizer.get(), &session_});
+}
+
 Generated Dialogue::answer(const std::string& text, Sampler& sampler, const GenerateOptions& options,
                            const std::function<void(std::string_view)>& on_text) {
   std::vector<ChatMessage> messages = messages_;
   messages.push_back({"user", text});
   const std::vector<int32_t> tokens = encode_prompt(*loaded_.tokenizer, template_->render(messages, true), true);
   read(tokens);
-  Generated result = generate(session_, *loaded_.tokenizer, sampler, tokens, options, on_text);
+  if (!decode_.constraint.empty())
+    sampler.constrain(constraint_methods().make(decode_.constraint, ConstraintSetup{loaded_.tokenizer.get(), text}),
+                      std::ssize(tokens));
+  Drafter drafts = drafter();
+  Generated result = generate(session_, *loaded_.tokenizer, sampler, tokens, options, on_text, &drafts);
   session_tokens_.insert(session_tokens_.end(), result.tokens.begin(), result.tokens.end());
   session_tokens_.resize(session_.length());
   messages.push_back({"assistant", result.text});

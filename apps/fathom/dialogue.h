@@ -17,7 +17,8 @@ std::unique_ptr<const ChatTemplate> open_chat_template(const LoadedModel& loaded
 class Dialogue {
  public:
   Dialogue(const LoadedModel& loaded, const CommonOptions& options,
-           std::unique_ptr<const ChatTemplate> chat_template, const std::string& system);
+           std::unique_ptr<const ChatTemplate> chat_template, const std::string& system,
+           const DecodeOptions& decode = {});
 
   /// Generates an answer to `text` and adds both to the chat. If generation is interrupted, the part generated so
   /// far is added. On an error, or if reading is interrupted, the chat is unchanged.
@@ -28,11 +29,13 @@ class Dialogue {
 
  private:
   void read(const std::vector<int32_t>& tokens);
+  Drafter drafter();
 
   const LoadedModel& loaded_;
   std::unique_ptr<const ChatTemplate> template_;
   std::vector<ChatMessage> start_, messages_;
   Session session_;
+  DecodeOptions decode_;
   std::vector<int32_t> session_tokens_;  // the session's tokens
 };
 

@@ -19,6 +19,7 @@
 #include "commands.h"
 #include "console.h"
 #include "context/methods.h"
+#include "decode/draft.h"
 #include "dialogue.h"
 #include "eval/machine.h"
 #include "eval/report.h"
@@ -32,11 +33,12 @@ namespace {
 
 struct EvalOptions {
   CommonOptions common;  // threads and chunk of every model
-  std::vector<std::string> models, tasks;
+  std::vector<std::string> models, tasks, drafts;
   MethodLists methods;
   std::string lengths = "1k", haystack = "prose", chat_template, json, html;
   int64_t samples = 20, concurrency = 1, seed = 1;
-  bool apart = false, no_baseline = false, dense_prefill = false, repeat_haystack = false, chat = false;
+  bool apart = false, no_baseline = false, dense_prefill = false, repeat_haystack = false, chat = false,
+       check_drafts = false;
 };
 
 std::vector<int64_t> parse_lengths(const std::string& text) {
@@ -92,6 +94,15 @@ void check_specs(const std::vector<MethodSpecs>& methods) {
     read_methods().make(method.read);
     const Spec position = parse_spec(method.position);
     check_values(position, position_methods().find(position).info.parameters);
+  }
+}
+
+/// Throws Error (usage) for unknown methods and parameters, before any model is opened.
+void check_drafts(const std::vector<std::string>& drafts) {
+  for (const std::string& draft : drafts) {
+    if (draft == "auto" || draft == "none") continue;
+    const Spec spec = parse_spec(draft);
+    check_values(spec, draft_methods().find(spec).info.parameters);
   }
 }
 
@@ -159,6 +170,7 @@ class EvalCommand {
   void run() {
     const std::vector<MethodSpecs> methods = list_methods(options_);
     check_specs(methods);
+    check_drafts(options_.drafts);
     haystack_ = options_.haystack == "prose" ? eval::prose_haystack()
                                              : eval::file_haystack(options_.haystack, options_.repeat_haystack);
     eval::EvalPlan plan{eval::make_tasks(options_.tasks),
@@ -167,7 +179,7 @@ class EvalCommand {
                         options_.samples,
                         static_cast<uint64_t>(options_.seed),
                         haystack_.get(),
-                        {options_.common.chunk, options_.concurrency, options_.dense_prefill}};
+                        trial_options()};
     plan_ = plan;
     std::unique_ptr<eval::RecordLog> log = options_.json.empty() ? std::make_unique<eval::RecordLog>()
                                                                  : std::make_unique<eval::RecordLog>(options_.json);
@@ -184,6 +196,17 @@ class EvalCommand {
   }
 
  private:
+  eval::TrialOptions trial_options() const {
+    eval::TrialOptions trial;
+    trial.chunk = options_.common.chunk;
+    trial.concurrency = options_.concurrency;
+    trial.share_prefill = options_.dense_prefill;
+    trial.check_drafts = options_.check_drafts;
+    for (const std::string& draft : options_.drafts)
+      if (draft != "none") trial.draft.methods.push_back(draft == "auto" ? draft : parse_spec(draft).to_string());
+    return trial;
+  }
+
   void print_advice(const eval::EvalModel& model) const {
     if (!options_.chat && !model.tokenizer->vocabulary().chat_template.empty())
       note(concat(model.name, ": the model has a chat template; chat models answer better with --chat"));
@@ -229,8 +252,7 @@ class EvalCommand {
 
   void report(const eval::Evaluation& evaluation) const {
     eval::Record labels = eval::Record::array();
-    for (const MethodSpecs& method : plan_.methods)
-      labels.push_back(method.label() + (options_.dense_prefill ? " prefill=dense" : ""));
+    for (const MethodSpecs& method : plan_.methods) labels.push_back(method_label(method, plan_.trial));
     const eval::Record run = {
         {"command", command_line()},
         {"created", now()},
@@ -247,7 +269,8 @@ class EvalCommand {
           {"concurrency", options_.concurrency},
           {"chunk", options_.common.chunk},
           {"chat", options_.chat},
-          {"dense_prefill", options_.dense_prefill}}},
+          {"dense_prefill", options_.dense_prefill},
+          {"draft", options_.drafts.empty() ? "none" : comma_list(options_.drafts)}}},
         {"summaries", evaluation.summaries()},
         {"samples", evaluation.records()}};
     if (options_.json != "-") write_out(eval::terminal_table(run, terminal_width()));
@@ -291,6 +314,14 @@ void add_eval(Command program) {
   command.add_flag("--no-baseline", o->no_baseline,
                    "skip the exact baseline; use it for lengths at which the baseline takes too long");
   command.add_old_flag("--no-yardstick", "--no-baseline", o->no_baseline);
+  command
+      .add_option("--draft", o->drafts,
+                  "how the tokens of answers are drafted, such as auto or suffix; faster, and the answers are the "
+                  "same; repeatable: all are used together; list: `fathom methods draft` [none]")
+      .type_name("METHOD")
+      .one_value();
+  command.add_flag("--check-drafts", o->check_drafts,
+                   "with --draft: also decode each answer without drafts; another answer is an error");
   command.add_flag("--dense-prefill", o->dense_prefill,
                    "read the context once with dense attention; use --attend only for question and answer");
   command
@@ -328,6 +359,7 @@ Examples:
 )");
   command.callback([o] {
     if (!o->chat && !o->chat_template.empty()) fail_usage("--template needs --chat");
+    if (o->check_drafts && o->drafts.empty()) fail_usage("--check-drafts needs --draft");
     EvalCommand(*o).run();
   });
 }

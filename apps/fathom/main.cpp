@@ -22,6 +22,7 @@ void add_commands(Command program) {
   program.footer(kExamples);
   add_run(program);
   add_chat(program);
+  add_retrieve(program);
   add_score(program);
   add_eval(program);
   add_bench(program);

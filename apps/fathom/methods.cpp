@@ -8,7 +8,10 @@
 #include "commands.h"
 #include "console.h"
 #include "context/methods.h"
+#include "decode/constraint.h"
+#include "decode/draft.h"
 #include "decode/methods.h"
+#include "decode/search.h"
 #include "eval/task.h"
 #include "evict/methods.h"
 #include "position/rotary.h"
@@ -26,7 +29,8 @@ std::vector<MethodInfo> all_methods() {
   std::vector<MethodInfo> all;
   for (const auto& infos :
        {attend_methods().infos(), position_methods().infos(), cache_methods().infos(), evict_methods().infos(),
-        read_methods().infos(), sample_methods().infos(), eval::task_methods().infos()}) {
+        read_methods().infos(), sample_methods().infos(), draft_methods().infos(), search_methods().infos(),
+        constraint_methods().infos(), eval::task_methods().infos()}) {
     all.insert(all.end(), infos.begin(), infos.end());
   }
   return all;
@@ -70,11 +74,9 @@ bool has_capabilities(const MethodInfo& method) {
 }
 
 Json to_json(const Capabilities& c) {
-  return {{"needs_host_pages", c.needs_host_pages},
-          {"reads_surprisal", c.reads_surprisal},
-          {"works_with_compacted", c.works_with_compacted},
-          {"works_with_landmarks", c.works_with_landmarks},
-          {"works_on_recurrent", c.works_on_recurrent}};
+  return {{"needs_host_pages", c.needs_host_pages},         {"reads_surprisal", c.reads_surprisal},
+          {"works_with_compacted", c.works_with_compacted}, {"works_with_landmarks", c.works_with_landmarks},
+          {"works_on_recurrent", c.works_on_recurrent},     {"works_with_drafts", c.works_with_drafts}};
 }
 
 Json to_json(const MethodInfo& method) {

@@ -157,4 +157,21 @@ void add_sampling_options(Command command, SamplingOptions& o) {
       .type_name("N");
 }
 
+void add_decode_options(Command command, DecodeOptions& o) {
+  command
+      .add_option(
+          "--draft", o.drafts,
+          "how tokens are drafted, such as suffix or model:file=small.gguf; faster, and the text is the same; "
+          "repeatable; none: no drafts; list: `fathom methods draft` [auto]")
+      .type_name("METHOD")
+      .one_value();
+  add_size_option(command, "--draft-nodes", o.draft_nodes, 0,
+                  "maximum number of tokens of a draft [0: chosen by the measured cost and acceptance]",
+                  DraftTree::kMaxNodes - 1);
+  command
+      .add_option("--constrain", o.constraint,
+                  "which texts are allowed, such as strings:list=(yes|no); list: `fathom methods constrain` [any]")
+      .type_name("METHOD");
+}
+
 }  // namespace fathom

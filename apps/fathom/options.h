@@ -10,6 +10,7 @@
 #include "base/interrupt.h"
 #include "base/method_specs.h"
 #include "command_line.h"
+#include "decode/drafter.h"
 #include "decode/sampler.h"
 #include "session/session.h"
 
@@ -48,6 +49,17 @@ struct SamplingOptions {
   Sampler sampler() const;
 };
 
+/// Options that control how a text is generated.
+struct DecodeOptions {
+  std::vector<std::string> drafts;  // specs of --draft methods; empty: auto
+  int64_t draft_nodes = 0;          // most tokens of a draft; 0: chosen by measured cost
+  std::string constraint;           // spec of a --constrain method; empty: none
+
+  DraftOptions draft() const {
+    return {drafts.empty() ? std::vector<std::string>{"auto"} : drafts, static_cast<int>(draft_nodes)};
+  }
+};
+
 /// The method options of a command.
 enum class MethodChoice {
   kSession,  // all but --read
@@ -64,6 +76,7 @@ using MethodLists = std::array<std::vector<std::string>, kMethodOptions.size()>;
 void add_method_lists(Command command, MethodLists& lists);
 
 void add_sampling_options(Command command, SamplingOptions& options);
+void add_decode_options(Command command, DecodeOptions& options);
 Option add_model_option(Command command, std::string& model);
 /// Adds an option that takes a size such as 512 or 4k, from `min` to `max`.
 Option add_size_option(Command command, const std::string& names, int64_t& size, int64_t min,

@@ -10,7 +10,10 @@
 #include "commands.h"
 #include "console.h"
 #include "context/methods.h"
+#include "decode/constraint.h"
+#include "decode/drafts/pearl.h"
 #include "decode/generate.h"
+#include "decode/search.h"
 #include "dialogue.h"
 #include "loaded_model.h"
 
@@ -20,6 +23,8 @@ namespace {
 struct RunOptions {
   CommonOptions common;
   SamplingOptions sampling;
+  DecodeOptions decode;
+  std::string search;
   std::vector<std::string> files;
   std::string prompt, system, chat_template;
   std::vector<std::string> stop;
@@ -65,6 +70,13 @@ void note_method_without_effect(const CommonOptions& options, const AttentionCou
   note(concat("--attend ", options.methods.attend, " attended to all tokens: the text fits its budget"));
 }
 
+Json draft_sources(const DraftReport& report) {
+  Json sources = Json::object();
+  for (const DraftReport::Source& source : report.sources())
+    sources[source.name] = {{"draft_tokens", source.proposed}, {"accepted_tokens", source.accepted}};
+  return sources;
+}
+
 void print_json(const Generated& result, int64_t prompt_tokens, double prefill_seconds, const AttentionCount& count,
                 uint64_t seed) {
   const Json line = {{"text", result.text},
@@ -72,6 +84,12 @@ void print_json(const Generated& result, int64_t prompt_tokens, double prefill_s
                      {"generated_tokens", result.tokens.size()},
                      {"seed", seed},
                      {"stop", name(result.stop)},
+                     {"forwards", result.forwards},
+                     {"tokens_per_forward", rate(result.steps, static_cast<double>(result.forwards))},
+                     {"draft_tokens", result.drafts.proposed()},
+                     {"accepted_tokens", result.drafts.accepted()},
+                     {"draft_sources", draft_sources(result.drafts)},
+                     {"draft_seconds", result.drafts.draft_seconds()},
                      {"prefill_tokens_per_second", rate(prompt_tokens, prefill_seconds)},
                      {"decode_tokens_per_second", rate(result.steps, result.seconds)},
                      {"keys_attended_share", count.attended_share()}};
@@ -84,6 +102,50 @@ void print_summary(const Generated& result, int64_t prompt_tokens, double prefil
               format_size(rate(prompt_tokens, prefill_seconds)), " tokens/s), wrote ", result.tokens.size(), " (",
               format_size(rate(result.steps, result.seconds)), " tokens/s), attended to ",
               std::llround(100 * count.attended_share()), " % of the keys, stopped by ", name(result.stop)));
+  if (result.drafts.proposed() > 0) note(concat("drafts: ", result.drafts.summary()));
+}
+
+/// Prints the hypotheses of a search; as text only the best one, unless `verbose`.
+void print_hypotheses(const SearchResult& found, const Tokenizer& tokenizer, const RunOptions& options) {
+  Json list = Json::array();
+  for (const Hypothesis& hypothesis : found.hypotheses) {
+    StreamDecoder decoder(tokenizer, options.special, true);
+    std::string text;
+    for (const int32_t token : hypothesis.tokens) text += decoder.add(token);
+    text += decoder.flush();
+    list.push_back({{"text", text},
+                    {"tokens", hypothesis.tokens.size()},
+                    {"log_probability", hypothesis.log_probability},
+                    {"score", hypothesis.score},
+                    {"ended", hypothesis.ended}});
+    if (!options.json && list.size() == 1) write_out(text.ends_with('\n') ? text : text + "\n");
+    if (!options.json && options.verbose)
+      note(concat("log-probability ", hypothesis.log_probability, ": ", quote(text)));
+  }
+  if (options.json)
+    write_out(Json{{"text", list[0]["text"]},
+                   {"hypotheses", list},
+                   {"tokens_read", found.tokens_read},
+                   {"forwards", found.forwards}}
+                  .dump() +
+              "\n");
+}
+
+void search(const RunOptions& options, const LoadedModel& loaded, Session& session, std::span<const int32_t> prompt,
+            const Constraint* constraint) {
+  const auto method = search_methods().make(options.search);
+  SearchTask task;
+  task.session = &session;
+  task.tokenizer = loaded.tokenizer.get();
+  task.prompt = prompt;
+  task.max_tokens = options.tokens;
+  task.constraint = constraint;
+  Progress progress("searching", "tokens", 0);
+  task.progress = [&](int64_t tokens) {
+    progress.update(tokens);
+    throw_if_interrupted();
+  };
+  print_hypotheses(method->run(task), *loaded.tokenizer, options);
 }
 
 void run(const RunOptions& options) {
@@ -95,25 +157,38 @@ void run(const RunOptions& options) {
   if (reader && (options.files.empty() || options.prompt.empty()))
     fail_usage("--read: expected a text (-f FILE) and a question about it (-p TEXT)");
   Sampler sampler = options.sampling.sampler();
+  if (!options.search.empty()) search_methods().make(options.search);  // reports errors before the model is loaded
   std::string text = read_files(options);
   const LoadedModel loaded(options.common);
+  std::shared_ptr<const Constraint> constraint;
+  if (!options.decode.constraint.empty())
+    constraint =
+        constraint_methods().make(options.decode.constraint, ConstraintSetup{loaded.tokenizer.get(), text});
   if (reader) text = kept_text(*reader, text, loaded, options);
   text += options.prompt;
   Session session = loaded.session(options.common);
   const std::vector<int32_t> prompt = encode(loaded, text, options);
   const AttentionCount attention_before =
       loaded.runtime->work().attention.count();  // includes the passes of --read
+  const DraftSetup setup{loaded.model, loaded.runtime, loaded.tokenizer.get(), &session};
+  const auto pearl = find_pearl(options.decode.drafts, setup);
+  Drafter drafter(pearl ? DraftOptions() : options.decode.draft(), setup);
   const double prefill_seconds = read_tokens(session, prompt);
+  if (!options.search.empty()) return search(options, loaded, session, prompt, constraint.get());
+  sampler.constrain(constraint, std::ssize(prompt));
 
   GenerateOptions generation;
   generation.max_tokens = options.tokens;
   generation.stop = options.stop;
   generation.ignore_eos = options.ignore_eos;
   generation.show_special = options.special;
+  const auto on_text = [&](std::string_view piece) {
+    if (!options.json) write_out(piece);
+  };
   const Generated result =
-      generate(session, *loaded.tokenizer, sampler, prompt, generation, [&](std::string_view piece) {
-        if (!options.json) write_out(piece);
-      });
+      pearl ? generate_pearl(session, pearl->setup, *loaded.tokenizer, sampler, prompt, generation, pearl->options,
+                             on_text)
+            : generate(session, *loaded.tokenizer, sampler, prompt, generation, on_text, &drafter);
   const auto prompt_tokens = static_cast<int64_t>(prompt.size());
   const AttentionCount attention = loaded.runtime->work().attention.count() - attention_before;
   if (options.json) {
@@ -140,6 +215,11 @@ void add_run(Command program) {
   add_size_option(command, "-n,--tokens", o->tokens, 0, "maximum number of tokens to generate [256]");
   add_common_options(command, o->common, MethodChoice::kAll);
   add_sampling_options(command, o->sampling);
+  add_decode_options(command, o->decode);
+  command
+      .add_option("--search", o->search,
+                  "look for likely texts instead of sampling, such as beam:width=4; list: `fathom methods search`")
+      .type_name("METHOD");
   command.add_option("--stop", o->stop, "stop before this text; repeatable").type_name("TEXT").one_value();
   command.add_flag("--chat", o->chat,
                    "treat files and prompt as a user message and render it with the chat template");

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "decode/draft_report.h"
 #include "decode/sampler.h"
 #include "session/session.h"
 #include "tokens/tokenizer.h"
@@ -30,17 +31,22 @@ struct Generated {
   std::string text;
   std::vector<int32_t> tokens;  // without the end-of-generation token
   StopReason stop = StopReason::kLength;
-  int64_t steps = 0;   // tokens read by the model, one at a time
-  double seconds = 0;  // duration of these steps
+  int64_t steps = 0;     // emitted tokens that the model has read
+  int64_t forwards = 0;  // forward passes that read them
+  double seconds = 0;    // duration of drafting, these passes, and choosing tokens
+  DraftReport drafts{{}};
 };
+
+class Drafter;
 
 /// Continues a session whose newest tokens are `prompt` and which has the logits of the last one. Penalties apply
 /// to the tokens of `prompt` and the generated ones. The last sampled token is not read: it is the last token of
 /// the result, or an end-of-generation token, which the result does not contain. on_text receives whole characters
 /// as soon as they are final. A stop requested on SessionOptions::stop ends the generation without an error. Throws
-/// Error if a logit is NaN or +∞.
+/// Error if a logit is NaN or +∞. drafter: makes it faster (decode/drafter.h); null: no drafts. Several texts can
+/// be generated together by the class Generation.
 Generated generate(Session& session, const Tokenizer& tokenizer, Sampler& sampler, std::span<const int32_t> prompt,
                    const GenerateOptions& options = {},
-                   const std::function<void(std::string_view)>& on_text = nullptr);
+                   const std::function<void(std::string_view)>& on_text = nullptr, Drafter* drafter = nullptr);
 
 }  // namespace fathom

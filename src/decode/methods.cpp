@@ -12,6 +12,7 @@ namespace fathom {
   X(top_p) \
   X(min_p) \
   X(typical) \
+  X(momentum) \
   X(repetition) \
   X(presence) \
   X(frequency)

@@ -7,7 +7,10 @@ namespace fathom {
 /// Independent streams of random numbers of one seed. The tokens that a seed draws depend on the values, which must
 /// therefore not change.
 enum class RandomStream : uint64_t {
-  kToken = 1,  // sampling of the token at a position; index: the token's id
+  kToken = 1,     // sampling of the token at a position; index: the token's id
+  kAccept = 2,    // test of a drafted token at a position (verify.h); index: of the child among its siblings
+  kResidual = 3,  // choice of the token at a position from the residual of the tests (verify.h); index: 0
+  kDraft = 16,    // draws of sources that run a model; position: of the drawn token
 };
 
 /// Returns 64 random bits that depend on the arguments alone. A draw at a position therefore does not depend on

@@ -1,8 +1,9 @@
 #include "decode/sampler.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
-#include <limits>
+#include <functional>
 #include <numbers>
 
 #include "base/spec.h"
@@ -21,18 +22,30 @@ double gumbel_bound(uint64_t bits) { return (std::countl_one(bits) + 1) * std::n
 }  // namespace
 
 int32_t draw(const Candidates& candidates, uint64_t seed, int64_t position) {
-  double best = -std::numeric_limits<double>::infinity();
-  int32_t chosen = candidates.all().front().id;
+  return draw_best(candidates, seed, position, 1)[0].id;
+}
+
+std::vector<Candidate> draw_best(const Candidates& candidates, uint64_t seed, int64_t position, size_t n) {
+  struct Drawn {
+    Candidate candidate;
+    double perturbed;
+    bool operator<(const Drawn& other) const {  // in the order of the result
+      return perturbed != other.perturbed ? perturbed > other.perturbed : candidate.id < other.candidate.id;
+    }
+  };
+  std::vector<Drawn> best;  // sorted
   for (const Candidate& candidate : candidates.all()) {
     const uint64_t bits = random_bits(seed, RandomStream::kToken, position, static_cast<uint64_t>(candidate.id));
-    if (candidate.logit + gumbel_bound(bits) < best) continue;
-    const double perturbed = candidate.logit + gumbel(bits);
-    if (perturbed > best || (perturbed == best && candidate.id < chosen)) {
-      best = perturbed;
-      chosen = candidate.id;
-    }
+    const bool full = best.size() == n;
+    if (full && candidate.logit + gumbel_bound(bits) < best.back().perturbed) continue;
+    const Drawn drawn{candidate, candidate.logit + gumbel(bits)};
+    if (full && !(drawn < best.back())) continue;
+    if (full) best.pop_back();
+    best.insert(std::ranges::upper_bound(best, drawn, std::less()), drawn);
   }
-  return chosen;
+  std::vector<Candidate> result;
+  for (const Drawn& drawn : best) result.push_back(drawn.candidate);
+  return result;
 }
 
 Sampler::Sampler(std::span<const std::string> steps, uint64_t seed) : seed_(seed) {
@@ -43,8 +56,14 @@ Sampler::Sampler(std::span<const std::string> steps, uint64_t seed) : seed_(seed
   if (greedy_) steps_.push_back(sample_methods().make("greedy"));
 }
 
+void Sampler::constrain(std::shared_ptr<const Constraint> constraint, int64_t prompt_tokens) {
+  constraint_.reset();
+  if (constraint) constraint_.emplace(std::move(constraint), prompt_tokens);
+}
+
 const Candidates& Sampler::distribution(std::span<const float> logits, std::span<const int32_t> history) {
   candidates_.assign(logits);
+  if (constraint_) constraint_->restrict(candidates_, history);
   for (const auto& step : steps_) step->apply(candidates_, history);
   return candidates_;
 }

@@ -2,11 +2,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "decode/candidates.h"
+#include "decode/constraint_cursor.h"
 #include "decode/sample_step.h"
 
 namespace fathom {
@@ -23,8 +25,12 @@ class Sampler {
   bool greedy() const { return greedy_; }
   uint64_t seed() const { return seed_; }
 
+  /// Applies a constraint before all steps to the tokens after the first `prompt_tokens` of each history; null:
+  /// none.
+  void constrain(std::shared_ptr<const Constraint> constraint, int64_t prompt_tokens);
+
   /// Returns the distribution after all steps; a probability is exp(logit − log_sum()). Valid until the next call.
-  /// Throws Error if a logit is NaN or +∞.
+  /// Throws Error if a logit is NaN or +∞, or if the history breaks the constraint.
   const Candidates& distribution(std::span<const float> logits, std::span<const int32_t> history);
   /// Samples the token at `position` of the sequence. history: the tokens before it.
   int32_t sample(std::span<const float> logits, std::span<const int32_t> history, int64_t position);
@@ -33,6 +39,7 @@ class Sampler {
   std::vector<std::unique_ptr<SampleStep>> steps_;
   uint64_t seed_;
   bool greedy_ = true;
+  std::optional<ConstraintCursor> constraint_;
   Candidates candidates_;
 };
 
@@ -40,5 +47,8 @@ class Sampler {
 /// trick). The noise of a token depends on seed, position and id alone, so a draft that adds the same noise to
 /// similar logits mostly draws the same token.
 int32_t draw(const Candidates& candidates, uint64_t seed, int64_t position);
+/// Returns the n candidates (all if there are fewer) with the largest perturbed logits, the largest first. The
+/// first one is that of draw(); logits are those of `candidates`.
+std::vector<Candidate> draw_best(const Candidates& candidates, uint64_t seed, int64_t position, size_t n);
 
 }  // namespace fathom

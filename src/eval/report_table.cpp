@@ -18,11 +18,24 @@ constexpr int kGap = 2;     // spaces between columns
 constexpr int kIndent = 2;  // indent of the rows of a group
 
 /// Columns to the right of the method.
-enum TableColumn { kScore, kInterval, kDifference, kPrefill, kDecode, kKeys, kCache, kSame, kKl, kColumns };
-constexpr const char* kTitles[kColumns] = {"score", "95 %",  "vs baseline", "prefill/s", "decode/s",
-                                           "keys",  "cache", "same",        "KL"};
+enum TableColumn {
+  kScore,
+  kInterval,
+  kDifference,
+  kPrefill,
+  kDecode,
+  kPerPass,
+  kKeys,
+  kCache,
+  kSame,
+  kKl,
+  kColumns
+};
+constexpr const char* kTitles[kColumns] = {"score",       "95 %", "vs baseline", "prefill/s", "decode/s",
+                                           "tokens/pass", "keys", "cache",       "same",      "KL"};
 // Columns in the order in which they are removed if the table is too wide.
-constexpr TableColumn kRemovalOrder[] = {kPrefill, kKl, kSame, kKeys, kCache, kInterval, kDecode, kDifference};
+constexpr TableColumn kRemovalOrder[] = {kPrefill,  kKl,     kSame,    kKeys,      kCache,
+                                         kInterval, kDecode, kPerPass, kDifference};
 
 struct TableRow {
   std::string method;
@@ -107,6 +120,7 @@ TableRow row_of(const RunSummary& summary, const RunSummary* baseline) {
   row.cells[kDifference] = difference_of(summary, baseline);
   row.cells[kPrefill] = cell_of(summary, "prefill_tokens_per_second", format_size);
   row.cells[kDecode] = cell_of(summary, "decode_tokens_per_second", format_size);
+  row.cells[kPerPass] = cell_of(summary, "tokens_per_forward", [](double tokens) { return decimals(tokens, 2); });
   row.cells[kKeys] = cell_of(summary, "keys_attended_share", percent);
   row.cells[kCache] = cell_of(summary, "cache_bytes", format_bytes);
   row.cells[kSame] = cell_of(summary, "same_answer_share", percent);

@@ -67,7 +67,7 @@ RunSummary combine(const std::vector<const RunSummary*>& parts) {
   for (const char* key : {"prefill_tokens_per_second", "decode_tokens_per_second", "cache_bytes"}) {
     combined[key] = finite(median(numbers_at(parts, key)));
   }
-  for (const char* key : {"keys_attended_share", "same_answer_share", "kl"}) {
+  for (const char* key : {"tokens_per_forward", "keys_attended_share", "same_answer_share", "kl"}) {
     combined[key] = finite(mean(numbers_at(parts, key)));
   }
   combined["peak_rss_bytes"] = peaks.empty() ? Json() : Json(*std::max_element(peaks.begin(), peaks.end()));

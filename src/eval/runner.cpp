@@ -99,9 +99,11 @@ void Evaluation::check(const EvalModel& model) const {
                    " measures predictions of the whole text, which --read shortens; leave out --read");
     }
   }
-  for (const MethodSpecs& method : plan_.methods)
-    Session(model.model, model.runtime,
-            {0, plan_.trial.chunk, method.attend, method.position, method.cache, method.evict});
+  for (const MethodSpecs& method : plan_.methods) {
+    Session session(model.model, model.runtime,
+                    {0, plan_.trial.chunk, method.attend, method.position, method.cache, method.evict});
+    Drafter(plan_.trial.draft, {model.model, model.runtime, model.tokenizer.get(), &session});
+  }
 }
 
 void Evaluation::run(const EvalModel& model, const EvalProgress& progress) {
@@ -188,6 +190,7 @@ void Evaluation::run_batch(const Cell& cell, Batch& batch) {
     const std::vector<Outcome> outcomes = trial.run(plan_.methods[m], chosen, plan_.methods.size() > 1);
     const double seconds = watch.seconds() / static_cast<double>(chosen.size());
     for (size_t i = 0; i < chosen.size(); ++i) {
+      check_drafts(cell, batch, chosen[i], m, outcomes[i]);
       if (batch.done[m][chosen[i]]) continue;
       Record record = this->record(cell, batch, chosen[i], m, outcomes[i]);
       record["seconds"] = seconds;
@@ -197,13 +200,20 @@ void Evaluation::run_batch(const Cell& cell, Batch& batch) {
   }
 }
 
+/// Throws Error if the answers with and without drafts differ.
+void Evaluation::check_drafts(const Cell& cell, const Batch& batch, size_t sample, size_t method,
+                              const Outcome& outcome) const {
+  if (!outcome.plain_text) return;
+  fail("task ", cell.task.label, ", length ", cell.length, ", sample ", batch.indices[sample], ", ",
+       method_label(plan_.methods[method], plan_.trial), ": the answer with drafts is ", quote(outcome.answer.text),
+       ", expected the tokens of the answer without drafts, ", quote(*outcome.plain_text));
+}
+
 /// Returns the fields of a record that are known before the sample runs. They include those of its key.
 Record Evaluation::describe(const Cell& cell, const Batch& batch, size_t sample, size_t method) const {
-  std::string label = plan_.methods[method].label();
-  if (plan_.trial.share_prefill) label += " prefill=dense";
   return {{"task", cell.task.label},
           {"length", cell.length},
-          {"method", label},
+          {"method", method_label(plan_.methods[method], plan_.trial)},
           {"model", cell.model.name},
           {"model_id", cell.model.id},
           {"seed", plan_.seed},
@@ -235,6 +245,8 @@ Record Evaluation::record(const Cell& cell, const Batch& batch, size_t s, size_t
     record["answer_offset"] = cell.maker.count(sample.prompt().substr(0, sample.evidence[0].begin));
   record["prefill_tokens_per_second"] = positive_or_null(outcome.prefill_tokens_per_second);
   record["decode_tokens_per_second"] = positive_or_null(outcome.decode_tokens_per_second);
+  if (!plan_.trial.draft.methods.empty())
+    record["tokens_per_forward"] = positive_or_null(outcome.tokens_per_forward);
   AttentionCount all = outcome.reading;
   all += outcome.answering;
   record["keys_attended_share"] = share(all.attended, all.visible);

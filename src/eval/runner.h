@@ -73,6 +73,8 @@ class Evaluation {
   void run_cell(const Cell& cell);
   void run_batch(const Cell& cell, Batch& batch);
   std::vector<size_t> missing(const Batch& batch, size_t method) const;
+  void check_drafts(const Cell& cell, const Batch& batch, size_t sample, size_t method,
+                    const Outcome& outcome) const;
   Record describe(const Cell& cell, const Batch& batch, size_t sample, size_t method) const;
   Record record(const Cell& cell, const Batch& batch, size_t sample, size_t method, const Outcome& outcome) const;
   void measure_evidence(const Cell& cell, const Batch& batch);

@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <deque>
 
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/stopwatch.h"
 #include "context/methods.h"
 #include "decode/continuation.h"
+#include "decode/generation.h"
 #include "eval/likelihood.h"
 #include "eval/machine.h"
 
@@ -106,6 +108,13 @@ class Trial::Comparison {
   int64_t compared_ = 0;
 };
 
+std::string method_label(const MethodSpecs& method, const TrialOptions& options) {
+  std::string label = method.label();
+  if (options.share_prefill) label += " prefill=dense";
+  for (const std::string& draft : options.draft.methods) label += " draft=" + draft;
+  return label;
+}
+
 Trial::Trial(const EvalModel& model, std::span<const Sample> samples, std::span<const Prompt> prompts,
              TrialOptions options, std::function<void(int64_t)> progress)
     : model_(model), samples_(samples), prompts_(prompts), options_(options), progress_(std::move(progress)) {
@@ -160,8 +169,9 @@ Session Trial::read_shared(const MethodSpecs& method, size_t sample, int64_t tok
   return found->second.fork(method.attend);
 }
 
-/// Reads the part of a sample's context that the method keeps, then the question.
-Session Trial::read_kept(const MethodSpecs& method, const Reader& reader, size_t index, Outcome& outcome) {
+/// Reads the part of a sample's context that the method keeps, then the question. Sets `text` to these tokens.
+Session Trial::read_kept(const MethodSpecs& method, const Reader& reader, size_t index, Outcome& outcome,
+                         std::vector<int32_t>& text) {
   const Stopwatch watch;
   const AttentionMeter meter(*model_.runtime);
   Sample sample = samples_[index];
@@ -177,19 +187,21 @@ Session Trial::read_kept(const MethodSpecs& method, const Reader& reader, size_t
     throw_if_interrupted();
   };
   sample.context = reader.read(sample.context, sample.question + sample.lead, with);
-  const Prompt prompt = PromptMaker(*model_.tokenizer, model_.chat).make(sample, kPositionLimit);
+  text = PromptMaker(*model_.tokenizer, model_.chat).make(sample, kPositionLimit).tokens;
   Session session = make(0);
-  append(session, prompt.tokens);
+  append(session, text);
   outcome.reading += meter.count();
   // tokens of the whole text, not only of the kept part: the rate that a user experiences
   outcome.prefill_tokens_per_second = rate(static_cast<double>(prompts_[index].tokens.size()), watch.seconds());
   return session;
 }
 
-/// Reads a sample's prompt and returns the session.
-Session Trial::read(const MethodSpecs& method, size_t sample, Outcome& outcome) {
-  if (const auto reader = read_methods().make(method.read)) return read_kept(method, *reader, sample, outcome);
+/// Reads a sample's prompt and returns the session. Sets `text` to the tokens that it holds.
+Session Trial::read(const MethodSpecs& method, size_t sample, Outcome& outcome, std::vector<int32_t>& text) {
+  if (const auto reader = read_methods().make(method.read))
+    return read_kept(method, *reader, sample, outcome, text);
   const Prompt& prompt = prompts_[sample];
+  text = prompt.tokens;
   const int64_t shared = options_.share_prefill ? prompt.context_tokens : shared_tokens_;
   const Stopwatch watch;
   const int64_t before = tokens_read_;
@@ -202,16 +214,79 @@ Session Trial::read(const MethodSpecs& method, size_t sample, Outcome& outcome) 
   return session;
 }
 
-/// Decodes the sessions together, greedily, to the end of each answer.
-void Trial::answer(std::span<const size_t> chosen, std::vector<Session>& sessions, std::span<Outcome> outcomes,
-                   bool compare) {
+std::vector<GenerateOptions> Trial::generate_options(std::span<const size_t> chosen) const {
   std::vector<GenerateOptions> options(chosen.size());
+  for (size_t i = 0; i < chosen.size(); ++i) {
+    options[i].max_tokens = samples_[chosen[i]].reserve;
+    options[i].stop = samples_[chosen[i]].stop;
+  }
+  return options;
+}
+
+/// Decodes the sessions together, greedily, to the end of each answer. texts: the tokens that they hold.
+void Trial::answer(std::span<const size_t> chosen, std::vector<Session>& sessions,
+                   std::span<const std::vector<int32_t>> texts, std::span<Outcome> outcomes, bool compare) {
+  if (options_.draft.methods.empty()) return answer_plainly(chosen, sessions, outcomes, compare);
+  // A comparison needs the logits of every token, which only decoding without drafts provides.
+  const bool plain = compare || options_.check_drafts;
+  if (plain) {
+    std::vector<Session> forks;
+    for (const Session& session : sessions) forks.push_back(session.fork());
+    answer_plainly(chosen, forks, outcomes, compare);
+  }
+  answer_with_drafts(chosen, sessions, texts, outcomes, plain);
+}
+
+/// Decodes with drafts. check: `outcomes` are those of the same samples without drafts.
+void Trial::answer_with_drafts(std::span<const size_t> chosen, std::vector<Session>& sessions,
+                               std::span<const std::vector<int32_t>> texts, std::span<Outcome> outcomes,
+                               bool check) {
+  const std::vector<GenerateOptions> options = generate_options(chosen);
+  Sampler greedy;
+  std::deque<Drafter> drafters;
+  std::deque<Generation> generations;
+  std::vector<Generation*> all;
+  for (Session& session : sessions)
+    drafters.emplace_back(options_.draft,
+                          DraftSetup{model_.model, model_.runtime, model_.tokenizer.get(), &session});
+  const AttentionMeter meter(*model_.runtime);
+  const Stopwatch watch;
+  for (size_t i = 0; i < chosen.size(); ++i)
+    all.push_back(
+        &generations.emplace_back(sessions[i], *model_.tokenizer, greedy, texts[i], options[i], &drafters[i]));
+  while (std::ranges::any_of(all, [](const Generation* text) { return !text->ended(); })) Generation::advance(all);
+  const double seconds = watch.seconds();
+  throw_if_interrupted();
+  const AttentionCount answering = meter.count();
+  int64_t steps = 0;
+  for (size_t i = 0; i < chosen.size(); ++i) {
+    if (generations[i].error()) std::rethrow_exception(generations[i].error());
+    Generated generated = generations[i].finish();
+    std::vector<int32_t>& tokens = generated.tokens;
+    // the token that ended the text was not read: it is the best one after the session's last token
+    if (generated.stop == StopReason::kEos)
+      tokens.push_back(greedy.sample(sessions[i].logits(), {}, sessions[i].length()));
+    if (check && tokens != outcomes[i].tokens) outcomes[i].plain_text = outcomes[i].answer.text;
+    outcomes[i].answer.text = generated.text;
+    outcomes[i].tokens = tokens;
+    outcomes[i].stop = name(generated.stop);
+    outcomes[i].tokens_per_forward =
+        generated.forwards > 0 ? static_cast<double>(generated.steps) / static_cast<double>(generated.forwards) : 0;
+    outcomes[i].answering = answering;
+    outcomes[i].cache_bytes = cache_bytes(sessions[i].sequence());
+    steps += generated.steps;
+  }
+  for (Outcome& outcome : outcomes) outcome.decode_tokens_per_second = rate(static_cast<double>(steps), seconds);
+}
+
+/// Decodes without drafts, and compares with the baseline or becomes it.
+void Trial::answer_plainly(std::span<const size_t> chosen, std::vector<Session>& sessions,
+                           std::span<Outcome> outcomes, bool compare) {
+  const std::vector<GenerateOptions> options = generate_options(chosen);
   std::vector<Continuation> continuations;
   std::vector<Comparison> comparisons;
   std::vector<Replay> replays;
   for (size_t i = 0; i < chosen.size(); ++i) {
-    options[i].max_tokens = samples_[chosen[i]].reserve;
-    options[i].stop = samples_[chosen[i]].stop;
     const auto baseline = baselines_.find(chosen[i]);
     comparisons.emplace_back(baseline == baselines_.end() ? nullptr : &baseline->second, first_run_ && compare);
   }
@@ -327,14 +402,15 @@ std::vector<Outcome> Trial::run(const MethodSpecs& method, std::span<const size_
     const auto batch = chosen.subspan(begin, count);
     const auto results = std::span(outcomes).subspan(begin, count);
     std::vector<Session> sessions;
+    std::vector<std::vector<int32_t>> texts;  // of the sessions
     for (size_t i = 0; i < count; ++i) {
       if (samples_[batch[i]].mode == Sample::Mode::kForced) {
         force(method, batch[i], results[i], compare);
       } else {
-        sessions.push_back(read(method, batch[i], results[i]));
+        sessions.push_back(read(method, batch[i], results[i], texts.emplace_back()));
       }
     }
-    if (!sessions.empty()) answer(batch, sessions, results, compare);
+    if (!sessions.empty()) answer(batch, sessions, texts, results, compare);
     begin += count;
   }
   if (!options_.share_prefill) shared_.clear();  // other methods need their own prefill

@@ -10,6 +10,8 @@
 
 #include "base/method_specs.h"
 #include "context/reader.h"
+#include "decode/drafter.h"
+#include "decode/generate.h"
 #include "eval/prompts.h"
 #include "eval/sample.h"
 #include "session/session.h"
@@ -31,7 +33,12 @@ struct TrialOptions {
   int64_t concurrency = 1;  // samples decoded together
   /// Contexts are read once with dense attention for all methods; the rest is read under each method.
   bool share_prefill = false;
+  DraftOptions draft{};       // how the tokens of answers are drafted; no methods: no drafts
+  bool check_drafts = false;  // answers are also decoded without drafts, for Outcome::plain_text
 };
+
+/// Returns the label of a method in records: its specs, and the options of the trial that are not the default.
+std::string method_label(const MethodSpecs& method, const TrialOptions& options);
 
 /// Result of a sample under a method.
 struct Outcome {
@@ -41,6 +48,7 @@ struct Outcome {
   const char* stop = "";  // reason for which generation ended
   double prefill_tokens_per_second = 0;
   double decode_tokens_per_second = 0;  // of all samples decoded together; 0: nothing was decoded
+  double tokens_per_forward = 0;        // of the answer; 0: nothing was decoded, or without drafts
   AttentionCount reading;               // attention while the prompt was read
   AttentionCount answering;             // attention of all samples decoded together
   size_t cache_bytes = 0;               // pages and recurrent states of the sequence at its end
@@ -48,6 +56,9 @@ struct Outcome {
   /// kGenerate: 1 if the text equals the baseline's, else 0; kForced: share of equal most likely tokens.
   std::optional<double> same;
   std::optional<double> kl;  // mean KL(baseline ‖ method) over tokens of the baseline's answer, in nats
+  /// The text of the answer without drafts if its tokens differ from those with drafts, which is a fault of the
+  /// program. Known if answers are compared or TrialOptions::check_drafts is set.
+  std::optional<std::string> plain_text;
 };
 
 /// Runs samples of one task under one method after another.
@@ -79,12 +90,18 @@ class Trial {
   class Comparison;
 
   SessionOptions session_options(const MethodSpecs& method) const;
-  Session read(const MethodSpecs& method, size_t sample, Outcome& outcome);
-  Session read_kept(const MethodSpecs& method, const Reader& reader, size_t index, Outcome& outcome);
+  Session read(const MethodSpecs& method, size_t sample, Outcome& outcome, std::vector<int32_t>& text);
+  Session read_kept(const MethodSpecs& method, const Reader& reader, size_t index, Outcome& outcome,
+                    std::vector<int32_t>& text);
   Session read_shared(const MethodSpecs& method, size_t sample, int64_t tokens, Outcome& outcome);
   void append(Session& session, std::span<const int32_t> tokens, const AppendOptions& options = {});
-  void answer(std::span<const size_t> chosen, std::vector<Session>& sessions, std::span<Outcome> outcomes,
-              bool compare);
+  std::vector<GenerateOptions> generate_options(std::span<const size_t> chosen) const;
+  void answer(std::span<const size_t> chosen, std::vector<Session>& sessions,
+              std::span<const std::vector<int32_t>> texts, std::span<Outcome> outcomes, bool compare);
+  void answer_plainly(std::span<const size_t> chosen, std::vector<Session>& sessions, std::span<Outcome> outcomes,
+                      bool compare);
+  void answer_with_drafts(std::span<const size_t> chosen, std::vector<Session>& sessions,
+                          std::span<const std::vector<int32_t>> texts, std::span<Outcome> outcomes, bool check);
   void force(const MethodSpecs& method, size_t sample, Outcome& outcome, bool compare);
   void replay(std::vector<Replay>& replays, std::vector<Comparison>& comparisons);
 

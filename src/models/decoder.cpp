@@ -43,15 +43,19 @@ std::vector<std::unique_ptr<LayerState>> Decoder::new_states(const StateOptions&
   return states;
 }
 
+void Decoder::embeddings(Workspace& work, std::span<const int32_t> tokens, float* out) const {
+  for (size_t r = 0; r < tokens.size(); ++r) {
+    dequantize_row(embedding.type, embedding.row(tokens[r]), out + r * width, width);
+    if (embedding_scale != 1) work.kernels.scale(out + r * width, embedding_scale, width);
+  }
+}
+
 void Decoder::embed(Workspace& work, const SequenceRows& rows, std::span<const int32_t> tokens) const {
   float* x = work.hidden.data() + rows.first_row * width;
   if (rows.embeddings) {
     std::copy_n(rows.embeddings, rows.rows * width, x);
   } else {
-    for (int64_t r = 0; r < rows.rows; ++r) {
-      dequantize_row(embedding.type, embedding.row(tokens[rows.first_row + r]), x + r * width, width);
-      if (embedding_scale != 1) work.kernels.scale(x + r * width, embedding_scale, width);
-    }
+    embeddings(work, tokens.subspan(rows.first_row, rows.rows), x);
   }
   if (position_embedding.empty()) return;
   std::vector<float> position(width);

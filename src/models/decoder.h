@@ -35,6 +35,7 @@ class Decoder final : public Network {
   const Matrix* output_projection(int layer) const override;
   double weight_bytes(int64_t rows) const override;
   int64_t multiply_adds() const override;
+  void embeddings(Workspace& work, std::span<const int32_t> tokens, float* out) const override;
 
   int64_t width = 0;
   Matrix embedding;           // [vocabulary, width]

@@ -40,6 +40,8 @@ class Network {
   virtual double weight_bytes(int64_t rows) const = 0;
   /// Returns the number of multiply-adds with all weight matrices per token.
   virtual int64_t multiply_adds() const = 0;
+  /// Writes the embeddings of tokens as forward() uses them, without learned positions: [tokens, width].
+  virtual void embeddings(Workspace& work, std::span<const int32_t> tokens, float* out) const = 0;
 };
 
 /// An architecture: the functions that read its configuration and build its network.

@@ -128,8 +128,8 @@ void Engine::check(const Rows& rows) const {
       fail("output rows: expected ascending indices from 0 to ", count - 1);
   }
   for (const int layer : rows.hidden_layers)
-    if (layer < 0 || layer >= rows.sequence->layers())
-      fail("hidden states: expected layers from 0 to ", rows.sequence->layers() - 1, ", found ", layer);
+    if (layer < 0 || layer > rows.sequence->layers())
+      fail("hidden states: expected layers from 0 to ", rows.sequence->layers(), ", found ", layer);
   if (rows.sequence->is_open()) fail("the sequence has an open draft: accept or abandon it first");
   if (!rows.draft) return;
   if (!rows.positions.empty()) fail("draft: expected no positions, since they follow from the depths of the nodes");
@@ -320,8 +320,14 @@ void Engine::run(std::span<Member> members) {
     }
     return;
   }
-  for (const Member& member : members)
+  for (const Member& member : members) {
     if (!member.rows->draft) member.rows->sequence->commit();
+    if (std::ranges::count(member.rows->hidden_layers, layers) == 0) continue;
+    for (const int64_t row : member.rows->output_rows) {
+      const float* from = runtime_->work().normed.row(member.row(row));
+      member.rows->result.hidden.insert(member.rows->result.hidden.end(), from, from + model_->config().width);
+    }
+  }
   compute_logits(members);
 }
 

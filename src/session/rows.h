@@ -71,7 +71,9 @@ struct Rows {
 
   std::span<const int64_t> output_rows{};  // rows whose logits and hidden states are returned, ascending
   int top_k = 0;                           // > 0: result.top is filled instead of result.logits
-  std::span<const int> hidden_layers{};    // layers whose outputs are returned in result.hidden, ascending
+  /// Layers whose outputs are returned in result.hidden, ascending; the number of layers that the sequence runs:
+  /// the normalised output of the last one, from which logits are computed.
+  std::span<const int> hidden_layers{};
   /// Rows whose logits are passed to `visit`, a few rows at a time, and not stored; i: index into visited_rows.
   std::span<const int64_t> visited_rows{};
   std::function<void(size_t i, std::span<const float> logits)> visit{};

@@ -75,7 +75,9 @@ Session::Session(const Session& other, Sequence sequence)
       selector_(other.selector_),
       evictor_(other.evictor_),
       sequence_(std::move(sequence)),
-      logits_(other.logits_) {}
+      logits_(other.logits_),
+      hidden_layers_(other.hidden_layers_),
+      hidden_(other.hidden_) {}
 
 void Session::set_selector(const std::string& attend) {
   selector_ = make_attached(attend_methods(), attend, attend_context());
@@ -159,6 +161,7 @@ Rows Session::rows_of(std::span<const int32_t> read) {
   rows.policy = policy();
   rows.tokens = read;
   rows.stop = options_.stop;
+  rows.hidden_layers = hidden_layers_;
   return rows;
 }
 
@@ -193,9 +196,11 @@ void Session::read_chunk(std::span<const int32_t> tokens, std::span<const int64_
   engine_->forward({&rows, 1});
   if (rows.result.error) {
     logits_.clear();
+    hidden_.clear();
     rows.result.throw_if_failed();
   }
   logits_ = std::move(rows.result.logits);
+  hidden_ = std::move(rows.result.hidden);
   if (!nats.empty()) report_surprisal(nats);
   evict(last);
 }
@@ -300,12 +305,14 @@ std::vector<std::exception_ptr> Session::try_steps(std::span<const Step> steps) 
     }
     if (members[m].draft) {
       members[m].draft->logits = std::move(batch[m].result.logits);
+      members[m].draft->hidden = std::move(batch[m].result.hidden);
       session.draft_ = std::move(members[m].draft);
       continue;
     }
     const float nats =
         session.needs_surprisal() ? surprisal_or_nan(session.logits_, steps[members[m].step].tokens[0]) : 0;
     session.logits_ = std::move(batch[m].result.logits);
+    session.hidden_ = std::move(batch[m].result.hidden);
     if (session.needs_surprisal()) session.report_surprisal({&nats, 1});
     session.evict(true);
   }
@@ -349,6 +356,12 @@ void Session::accept(std::span<const int> path) {
   const int64_t vocabulary = model().config().vocabulary;
   const auto row = draft->logits.begin() + path.back() * vocabulary;
   logits_.assign(row, row + vocabulary);
+  const int64_t width = model().config().width, nodes = draft->open.tree.size();
+  hidden_.clear();
+  for (size_t i = 0; i < hidden_layers_.size(); ++i) {
+    const auto from = draft->hidden.begin() + (static_cast<int64_t>(i) * nodes + path.back()) * width;
+    hidden_.insert(hidden_.end(), from, from + width);
+  }
   evict(true);
 }
 
@@ -364,6 +377,14 @@ Session Session::fork(const std::string& attend) const {
   forked.set_selector(attend);
   forked.check_methods();
   return forked;
+}
+
+void Session::keep_hidden(std::vector<int> layers) {
+  for (const int layer : layers)
+    if (layer < 0 || layer > sequence_.layers())
+      fail("hidden states: expected layers from 0 to ", sequence_.layers(), ", found ", layer);
+  hidden_layers_ = std::move(layers);
+  hidden_.clear();
 }
 
 void Session::watch(AttentionWatcher* watcher) {
@@ -401,7 +422,10 @@ void Session::rewind(int64_t n) {
     copy.reread(ids);
     sequence_ = std::move(copy.sequence_);
   }
-  if (n > 0) logits_.clear();
+  if (n > 0) {
+    logits_.clear();
+    hidden_.clear();
+  }
 }
 
 void Session::move_to(int64_t position) { sequence_.move_to(position); }

@@ -89,6 +89,14 @@ class Session {
   /// a path of it.
   void accept(std::span<const int> path);
 
+  /// Keeps hidden states of the newest token from now on. layers: as Rows::hidden_layers. Throws Error for other
+  /// layers.
+  void keep_hidden(std::vector<int> layers);
+  /// The hidden states of the last token, [kept layers, width]. Empty where logits() is, and without keep_hidden.
+  std::span<const float> hidden() const { return hidden_; }
+  /// The hidden states of the open draft, [kept layers, nodes, width].
+  std::span<const float> draft_hidden() const { return draft_->hidden; }
+
   /// The logits after the last token, [vocabulary]. Empty before the first token and after a rewind. A landmark
   /// token has the lowest logit.
   std::span<const float> logits() const { return logits_; }
@@ -155,10 +163,13 @@ class Session {
   AttentionWatcher* watcher_ = nullptr;
   Sequence sequence_;
   std::vector<float> logits_;
+  std::vector<int> hidden_layers_;
+  std::vector<float> hidden_;
   int64_t restored_ = 0;
   struct Draft {
     OpenDraft open;
     std::vector<float> logits;  // [nodes, vocabulary]
+    std::vector<float> hidden;  // [kept layers, nodes, width]
   };
   std::unique_ptr<Draft> draft_;  // the open draft, or null
 };

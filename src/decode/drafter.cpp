@@ -1,0 +1,123 @@
+#include "decode/drafter.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/format.h"
+#include "base/stopwatch.h"
+#include "decode/drafts/merge.h"
+
+namespace fathom {
+namespace {
+
+/// Sources that need neither training nor another model, in the order in which ties are resolved.
+constexpr const char* kAutomatic[] = {"suffix", "copy", "recycle"};
+
+}  // namespace
+
+Drafter::Drafter(const DraftOptions& options, const DraftSetup& setup)
+    : session_(*setup.session), fixed_nodes_(options.nodes) {
+  if (options.nodes < 0 || options.nodes >= DraftTree::kMaxNodes)
+    fail_usage("--draft-nodes: expected 0 to ", DraftTree::kMaxNodes - 1, ", found ", options.nodes);
+  const bool possible = session_.draft_shape() != Session::DraftShape::kNone && session_.options().evict == "none";
+  std::vector<std::string> names;
+  for (const std::string& method : options.methods) {
+    if (method == "none") continue;
+    if (method == "auto") {
+      if (possible) names.insert(names.end(), std::begin(kAutomatic), std::end(kAutomatic));
+      continue;
+    }
+    if (session_.options().evict != "none")
+      fail_usage("--draft ", method, " does not work with --evict ", session_.options().evict,
+                 ": an eviction between the tokens of a draft would change what follows; expected --draft none");
+    if (!possible)
+      fail_usage("--draft ", method, ": ", "--attend ", session_.options().attend,
+                 " or the model does not work with drafts, expected --draft none");
+    names.push_back(method);
+  }
+  if (names.empty()) return;
+  std::vector<std::unique_ptr<DraftSource>> sources;
+  std::vector<std::string> report_names;
+  for (const std::string& name : names) {
+    sources.push_back(draft_methods().make(name, setup));
+    report_names.push_back(parse_spec(name).name);
+  }
+  source_ = sources.size() == 1 ? std::move(sources[0]) : merge_sources(std::move(sources));
+  needs_ = source_->needs();
+  if (!needs_.hidden_layers.empty()) session_.keep_hidden(needs_.hidden_layers);
+  report_ = DraftReport(std::move(report_names));
+}
+
+Drafter::Drafter(std::unique_ptr<DraftSource> source, std::string name, int nodes, Session& session)
+    : session_(session),
+      source_(std::move(source)),
+      needs_(source_->needs()),
+      fixed_nodes_(nodes),
+      report_({std::move(name)}) {
+  if (!needs_.hidden_layers.empty()) session_.keep_hidden(needs_.hidden_layers);
+}
+
+void Drafter::start(std::span<const int32_t> prompt) {
+  const Stopwatch watch;
+  source_->start(prompt);
+  start_seconds_ = watch.seconds();
+}
+
+Draft Drafter::propose(DraftContext context, int most) {
+  const Stopwatch watch;
+  context.hidden = session_.hidden();
+  context_ = session_.length();
+  const int nodes = std::min(most, fixed_nodes_ > 0 ? fixed_nodes_ : budget_.nodes(context_));
+  Draft draft;
+  if (nodes > 0) draft = source_->propose(context, nodes);
+  if (session_.draft_shape() == Session::DraftShape::kChain) draft = best_chain(std::move(draft));
+  if (draft.size() > 0 && fixed_nodes_ == 0) budget_.prune(draft);
+  draft_seconds_ = watch.seconds();
+  return draft;
+}
+
+void Drafter::observe(DraftOutcome outcome, const NodeLogits& logits, double seconds) {
+  const Stopwatch watch;
+  top_.clear();
+  if (needs_.top_k > 0) {
+    for (int node = -1; node < outcome.draft->size(); ++node) append_top_logits(logits(node), needs_.top_k, top_);
+    outcome.top = top_;
+    outcome.top_k = needs_.top_k;
+  }
+  if (!needs_.hidden_layers.empty())
+    outcome.hidden = outcome.draft->size() > 0 ? session_.draft_hidden() : session_.hidden();
+  source_->observe(outcome);
+  draft_seconds_ += watch.seconds();
+  budget_.observe({.context = context_,
+                   .draft_seconds = draft_seconds_,
+                   .verify_seconds = seconds,
+                   .draft = outcome.draft,
+                   .accepted = outcome.accepted,
+                   .emitted = outcome.emitted});
+  report_.add(*outcome.draft, outcome.accepted, std::ssize(outcome.emitted), draft_seconds_ + start_seconds_);
+  start_seconds_ = 0;
+}
+
+void Drafter::finish(std::span<const int32_t> tokens) { source_->finish(tokens); }
+
+Draft best_chain(Draft draft) {
+  if (draft.tree.is_chain()) return draft;
+  // reach: estimated probability that a node is accepted; gain: expected number of accepted nodes on its path
+  std::vector<double> reach(draft.size()), gain(draft.size());
+  int best = 0;
+  for (int node = 0; node < draft.size(); ++node) {
+    const int parent = draft.tree.parent(node);
+    const double estimate = draft.estimates.empty() ? 0.5 : draft.estimates[node];
+    reach[node] = (parent < 0 ? 1 : reach[parent]) * estimate;
+    gain[node] = (parent < 0 ? 0 : gain[parent]) + reach[node];
+    if (gain[node] > gain[best]) best = node;
+  }
+  Draft chain;
+  for (const int node : draft.tree.path(best)) {
+    chain.add(chain.size() - 1, draft.tokens[node], draft.estimates.empty() ? 0.5f : draft.estimates[node]);
+    if (!draft.sources.empty()) chain.sources.push_back(draft.sources[node]);
+  }
+  return chain;
+}
+
+}  // namespace fathom
