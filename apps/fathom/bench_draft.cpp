@@ -29,7 +29,7 @@ namespace fathom {
 namespace {
 
 /// Length of the prompt of a model with random weights.
-constexpr int64_t kRandomPrompt = 256;
+constexpr int64_t kRandomPrompt = 64;
 /// Points of a line of the picture. A point needs some tokens, because a draft can have several.
 constexpr int64_t kMaxPoints = 32, kMinTokensOfPoint = 8;
 
@@ -338,7 +338,6 @@ class DraftBench {
   eval::LineChart chart_{.title = "Tokens per forward pass with drafts",
                          .x_title = "position after the prompt [tokens]",
                          .y_title = "tokens per forward pass (1: without drafts)",
-                         .y_from = 1,
                          .panels = {}};
 };
 

@@ -8,6 +8,7 @@ namespace fathom {
 void add_run(Command program);
 void add_chat(Command program);
 void add_retrieve(Command program);
+void add_datastore(Command program);
 void add_tokens(Command program);
 void add_logits(Command program);
 void add_score(Command program);

@@ -27,6 +27,7 @@ void add_commands(Command program) {
   add_eval(program);
   add_bench(program);
   add_train(program);
+  add_datastore(program);
   add_methods(program);
   add_inspect(program);
   add_tokens(program);

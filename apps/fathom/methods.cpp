@@ -108,7 +108,7 @@ std::string table(const std::vector<MethodInfo>& methods) {
     if (method.kind != kind) text += concat(kind.empty() ? "" : "\n", heading(method), "\n");
     kind = method.kind;
     text += is_task(method) ? concat("  ", padded(method.name, 20), method.summary, "\n")
-                            : concat("  ", padded(method.name, 13), padded(method.exact ? "exact" : "", 7),
+                            : concat("  ", padded(method.name, 17), padded(method.exact ? "exact" : "", 7),
                                      method.summary, "\n");
   }
   return text;
@@ -124,7 +124,9 @@ std::string range_of(const Parameter& parameter) {
   if (has_max) text += concat(parameter.min ? " to " : ", at most ", number(*parameter.max).dump());
   for (const std::string& choice : parameter.choices)
     text += concat(&choice == &parameter.choices[0] ? ": " : "|", choice);
-  if (!parameter.default_value.empty()) text += ", default " + parameter.default_value;
+  const std::string& value = parameter.default_value;
+  const bool printable = std::ranges::none_of(value, [](unsigned char c) { return c < ' '; });
+  if (!value.empty()) text += ", default " + (printable ? value : quote(value));
   if (!parameter.old_names.empty()) text += ", old name " + comma_list(parameter.old_names);
   return text;
 }
@@ -137,6 +139,7 @@ std::string combinations(const MethodInfo& method, bool works) {
     parts.emplace_back("evictors with positions=compacted");
   if (c.works_with_landmarks == works) parts.emplace_back("models with landmarks");
   if (c.works_on_recurrent == works) parts.emplace_back("models with recurrent layers");
+  if (method.kind == "attend" && c.works_with_drafts == works) parts.emplace_back("drafts");
   return comma_list(parts);
 }
 
@@ -197,12 +200,12 @@ void run_methods(const MethodsOptions& options) {
   const std::vector<MethodInfo> chosen = options.name.empty() ? all : find_methods(all, options.name);
   if (options.json) {
     for (const MethodInfo& method : chosen) write_out(to_json(method).dump() + "\n");
-  } else if (chosen.size() > 1) {
+  } else if (chosen.size() > 1 && chosen[0].name != options.name) {
     write_out(table(chosen) +
               "\nfathom methods NAME shows the parameters, cost and source of a method. Methods marked exact do "
               "not change results.\n");
   } else {
-    for (const MethodInfo& method : chosen) write_out(page(method));
+    for (const MethodInfo& method : chosen) write_out((&method == &chosen[0] ? "" : "\n") + page(method));
   }
 }
 

@@ -1,6 +1,8 @@
 // fathom run: reads files and a prompt, then generates text.
 #include <algorithm>
+#include <charconv>
 #include <cmath>
+#include <optional>
 
 #include "base/error.h"
 #include "base/format.h"
@@ -13,6 +15,7 @@
 #include "decode/constraint.h"
 #include "decode/drafts/pearl.h"
 #include "decode/generate.h"
+#include "decode/knn_lm.h"
 #include "decode/search.h"
 #include "dialogue.h"
 #include "loaded_model.h"
@@ -24,7 +27,9 @@ struct RunOptions {
   CommonOptions common;
   SamplingOptions sampling;
   DecodeOptions decode;
-  std::string search;
+  std::string search, knn;
+  int64_t knn_neighbours = KnnLmOptions().neighbours;
+  double knn_weight = KnnLmOptions().lambda;
   std::vector<std::string> files;
   std::string prompt, system, chat_template;
   std::vector<std::string> stop;
@@ -157,7 +162,13 @@ void run(const RunOptions& options) {
   if (reader && (options.files.empty() || options.prompt.empty()))
     fail_usage("--read: expected a text (-f FILE) and a question about it (-p TEXT)");
   Sampler sampler = options.sampling.sampler();
-  if (!options.search.empty()) search_methods().make(options.search);  // reports errors before the model is loaded
+  if (!options.search.empty()) {
+    search_methods().make(options.search);  // reports errors before the model is loaded
+    if (!sampler.greedy() || !options.sampling.steps.empty() || !options.stop.empty() ||
+        !options.decode.drafts.empty())
+      fail_usage(
+          "--search does not sample: expected no --temp, --sample, --top-k, --top-p, --min-p, --stop and --draft");
+  }
   std::string text = read_files(options);
   const LoadedModel loaded(options.common);
   std::shared_ptr<const Constraint> constraint;
@@ -170,6 +181,13 @@ void run(const RunOptions& options) {
   const std::vector<int32_t> prompt = encode(loaded, text, options);
   const AttentionCount attention_before =
       loaded.runtime->work().attention.count();  // includes the passes of --read
+  std::optional<KnnLm> knn;
+  if (!options.knn.empty()) {
+    const auto store =
+        std::make_shared<const Datastore>(Datastore::load(options.knn, DatastoreModel::of(*loaded.model)));
+    knn.emplace(store, KnnLmOptions{.neighbours = options.knn_neighbours, .lambda = options.knn_weight});
+    session.keep_hidden({loaded.model->config().layers - 1});
+  }
   const DraftSetup setup{loaded.model, loaded.runtime, loaded.tokenizer.get(), &session};
   const auto pearl = find_pearl(options.decode.drafts, setup);
   Drafter drafter(pearl ? DraftOptions() : options.decode.draft(), setup);
@@ -182,6 +200,7 @@ void run(const RunOptions& options) {
   generation.stop = options.stop;
   generation.ignore_eos = options.ignore_eos;
   generation.show_special = options.special;
+  generation.knn = knn ? &*knn : nullptr;
   const auto on_text = [&](std::string_view piece) {
     if (!options.json) write_out(piece);
   };
@@ -221,6 +240,23 @@ void add_run(Command program) {
                   "look for likely texts instead of sampling, such as beam:width=4; list: `fathom methods search`")
       .type_name("METHOD");
   command.add_option("--stop", o->stop, "stop before this text; repeatable").type_name("TEXT").one_value();
+  command
+      .add_option("--knn", o->knn,
+                  "mix the predictions with those of a datastore (fathom datastore): nearest earlier texts vote")
+      .type_name("FILE");
+  add_size_option(command, "--knn-neighbours", o->knn_neighbours, 1,
+                  "with --knn: number of entries that vote for the next token [64]", 1 << 20);
+  command
+      .add_option(
+          "--knn-weight",
+          [o](const std::string& text) {
+            const auto end = text.data() + text.size();
+            const auto parsed = std::from_chars(text.data(), end, o->knn_weight);
+            if (parsed.ec != std::errc() || parsed.ptr != end || !(o->knn_weight >= 0 && o->knn_weight <= 1))
+              fail_usage("--knn-weight: expected a number from 0 to 1, found ", quote(text));
+          },
+          "with --knn: weight of the datastore, 0 to 1 [0.25]")
+      .type_name("W");
   command.add_flag("--chat", o->chat,
                    "treat files and prompt as a user message and render it with the chat template");
   command.add_option("-s,--system", o->system, "with --chat: the system prompt").type_name("TEXT");

@@ -53,8 +53,8 @@ uint64_t body_bytes(const FileHeader& header) {
   return header.entries * 4 + header.entries * header.width * 2 + of_lists;
 }
 
-/// Returns how many inverted lists n keys get: 4·√n, as FAISS recommends for up to a million keys, but not so many
-/// that they are nearly empty.
+/// Returns the number of inverted lists for n keys: 4·√n, which FAISS recommends for up to a million keys, or
+/// fewer, so that no list is nearly empty.
 int64_t list_count(int64_t n) {
   const auto wanted = static_cast<int64_t>(4 * std::sqrt(static_cast<double>(n)));
   return std::max<int64_t>(1, std::min(wanted, n / kLeastPerList));

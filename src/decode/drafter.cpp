@@ -40,7 +40,12 @@ Drafter::Drafter(const DraftOptions& options, const DraftSetup& setup)
   std::vector<std::string> report_names;
   for (const std::string& name : names) {
     sources.push_back(draft_methods().make(name, setup));
-    report_names.push_back(parse_spec(name).name);
+    std::string label = parse_spec(name).name;
+    if (const auto same = std::ranges::count_if(report_names, [&](const std::string& other) {
+          return other == label || other.starts_with(label + " ");
+        }))
+      label += concat(" ", same + 1);
+    report_names.push_back(std::move(label));
   }
   source_ = sources.size() == 1 ? std::move(sources[0]) : merge_sources(std::move(sources));
   needs_ = source_->needs();

@@ -15,12 +15,17 @@
 
 namespace fathom {
 
+class KnnLm;
+
 struct GenerateOptions {
   int64_t max_tokens = std::numeric_limits<int64_t>::max();
   std::vector<std::string> stop;  // stop strings; the text ends before the first of them
   bool ignore_eos = false;        // continue after end-of-generation tokens
   bool show_special = false;      // control tokens appear in the text
   bool continues = true;          // the text continues that of the prompt: a leading space is kept
+  /// Mixes the model's distribution with that of a datastore; null: none. The session must have read the prompt
+  /// with the hidden states of the last layer (Session::keep_hidden).
+  const KnnLm* knn = nullptr;
 };
 
 enum class StopReason { kLength, kEos, kString, kInterrupted };

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/stopwatch.h"
+#include "decode/knn_lm.h"
 
 namespace fathom {
 
@@ -14,18 +15,27 @@ Generation::Generation(Session& session, const Tokenizer& tokenizer, Sampler& sa
       sampler_(sampler),
       drafter_(drafter && *drafter ? drafter : nullptr),
       continuation_(tokenizer, options, std::move(on_text)),
+      knn_(options.knn),
       max_tokens_(options.max_tokens),
       prompt_(std::ssize(prompt)),
       history_(prompt.begin(), prompt.end()) {
   if (ended()) return;
   if (drafter_) drafter_->start(prompt);
-  history_.push_back(sampler_.sample(session_.logits(), history_, session_.length()));
+  history_.push_back(sampler_.sample(mixed(session_.logits(), session_.hidden()), history_, session_.length()));
   emit(history_.back());
 }
 
 bool Generation::emit(int32_t token) {
   ++emitted_;
   return continuation_.take(token);
+}
+
+/// Returns the logits of the target distribution after a token. Valid until the next call.
+std::span<const float> Generation::mixed(std::span<const float> logits, std::span<const float> hidden) {
+  if (!knn_) return logits;
+  mixed_.assign(logits.begin(), logits.end());
+  knn_->mix(hidden, mixed_);
+  return mixed_;
 }
 
 /// Prepares the next step: proposes a draft. Returns false if the text has ended.
@@ -46,8 +56,7 @@ bool Generation::prepare() {
   if (drafter_) {
     int64_t most = std::min<int64_t>(DraftTree::kMaxNodes - 1, max_tokens_ - emitted_ - 1);
     if (context > 0) most = std::min(most, context - length - 1);
-    if (most > 0)
-      draft_ = drafter_->propose({history_, prompt_, &sampler_, length + 1}, static_cast<int>(most));
+    if (most > 0) draft_ = drafter_->propose({history_, prompt_, &sampler_, length + 1}, static_cast<int>(most));
   }
   tree_ = DraftTree::chain(1);
   tree_tokens_.assign(1, history_.back());
@@ -92,12 +101,18 @@ void Generation::take_outcome(double seconds) {
   const Stopwatch watch;
   const int64_t vocabulary = session_.model().config().vocabulary, before = std::ssize(history_);
   const bool drafted = draft_.size() > 0;
+  const int64_t width = session_.model().config().width;
   const NodeLogits logits = [&](int node) {
     return drafted ? session_.draft_logits().subspan((node + 1) * vocabulary, vocabulary) : session_.logits();
   };
+  const NodeLogits target = [&](int node) {
+    if (!knn_) return logits(node);
+    return mixed(logits(node),
+                 drafted ? session_.draft_hidden().subspan((node + 1) * width, width) : session_.hidden());
+  };
   const int64_t position = session_.length() + (drafted ? 1 : 0);
   const std::vector<int> accepted =
-      verify(draft_, logits, sampler_, history_, position, [&](int32_t token) { return emit(token); });
+      verify(draft_, target, sampler_, history_, position, [&](int32_t token) { return emit(token); });
   const std::span<const int32_t> emitted = std::span(history_).subspan(before);
   ++forwards_;
   // The last emitted token stays pending, also if it is an accepted node that ended the text.

@@ -36,11 +36,14 @@ class Generation {
   void take_step(std::exception_ptr error, double seconds);
   void take_outcome(double seconds);
   bool emit(int32_t token);
+  std::span<const float> mixed(std::span<const float> logits, std::span<const float> hidden);
 
   Session& session_;
   Sampler& sampler_;
   Drafter* drafter_;
   Continuation continuation_;
+  const KnnLm* knn_;
+  std::vector<float> mixed_;  // [vocabulary]
   int64_t max_tokens_;
   int64_t prompt_;
   std::vector<int32_t> history_;  // prompt and emitted tokens; the last is the pending token
@@ -50,7 +53,7 @@ class Generation {
 
   // Of the current step.
   Draft draft_;
-  DraftTree tree_;                   // the pending token and the draft after it
+  DraftTree tree_;  // the pending token and the draft after it
   std::vector<int32_t> tree_tokens_;
   double prepare_seconds_ = 0;
 };

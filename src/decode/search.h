@@ -16,11 +16,11 @@ namespace fathom {
 
 /// A continuation found by a search.
 struct Hypothesis {
-  std::vector<int32_t> tokens;   // without the end-of-generation token
-  double log_probability = 0;    // Σ ln p(token) under the model (softmax of the plain logits, without penalties),
-                                 // including the end-of-generation token if it ended with one
-  double score = 0;              // what the search ranked it by
-  bool ended = false;            // with an end-of-generation token
+  std::vector<int32_t> tokens;  // without the end-of-generation token
+  double log_probability = 0;   // Σ ln p(token) under the model (softmax of the plain logits, without penalties),
+                                // including the end-of-generation token if it ended with one
+  double score = 0;             // what the search ranked it by
+  bool ended = false;           // with an end-of-generation token
 };
 
 /// The task of a search. Hypotheses share pages with the session and with each other.

@@ -36,7 +36,7 @@ text{fill:#e5e6e8}
 
 // Lengths in pixels.
 constexpr int kWidth = 760, kLeft = 56, kRight = 16, kPlotHeight = 150, kMargin = 12, kLineHeight = 18;
-constexpr int kAbovePlot = 24;   // for the title of a panel
+constexpr int kAbovePlot = 30;   // for the title of a panel
 constexpr int kBelowPlot = 26;   // for the numbers of the x axis
 constexpr int kCharacter = 7;    // mean width
 constexpr int kSwatch = 30;      // width of the line in the legend
@@ -72,26 +72,28 @@ std::string xml(std::string_view text) {
   return out;
 }
 
-/// An axis from `from` to `to`, which is a multiple of the step of its numbers.
+/// An axis from 0 to `to`, which is a multiple of the step of its numbers.
 struct ChartAxis {
-  double from, to, step;
+  double to, step;
   int start, end;  // pixels of the bounds
 
-  double at(double value) const { return start + (value - from) / (to - from) * (end - start); }
+  double at(double value) const { return start + value / to * (end - start); }
   int digits() const { return std::clamp(static_cast<int>(std::ceil(-std::log10(step) - 1e-9)), 0, 6); }
 };
 
 /// Returns an axis with about `count` numbers that covers `largest`.
-ChartAxis axis_of(double from, double largest, int count, int start, int end) {
-  const double range = largest > from ? largest - from : 1;
+ChartAxis axis_of(double largest, int count, int start, int end) {
+  const double range = largest > 0 ? largest : 1;
   const double unit = std::pow(10, std::floor(std::log10(range / count)));
   double step = 10 * unit;
   for (const double factor : {5.0, 2.0, 1.0})
     if (factor * unit >= range / count * 0.999) step = factor * unit;
-  return {from, from + step * std::ceil(range / step - 1e-9), step, start, end};
+  return {step * std::ceil(range / step - 1e-9), step, start, end};
 }
 
-bool is_finite(const ChartPoint& point) { return std::isfinite(point.x) && std::isfinite(point.y); }
+bool is_drawn(const ChartPoint& point) {
+  return std::isfinite(point.x) && std::isfinite(point.y) && point.x >= 0 && point.y >= 0;
+}
 
 class ChartWriter {
  public:
@@ -100,7 +102,7 @@ class ChartWriter {
       for (const ChartLine& line : panel.lines) {
         if (std::ranges::find(names_, line.name) == names_.end()) names_.push_back(line.name);
         for (const ChartPoint& point : line.points) {
-          if (!is_finite(point)) continue;
+          if (!is_drawn(point)) continue;
           largest_x_ = std::max(largest_x_, point.x);
           largest_y_ = std::max(largest_y_, point.y);
         }
@@ -166,13 +168,13 @@ class ChartWriter {
 
   void panel(const ChartPanel& panel, int bottom) {
     const int top = bottom - kPlotHeight;
-    const ChartAxis x = axis_of(0, largest_x_, 8, kLeft, kWidth - kRight);
-    const ChartAxis y = axis_of(chart_.y_from, largest_y_, 4, bottom, top);
+    const ChartAxis x = axis_of(largest_x_, 8, kLeft, kWidth - kRight);
+    const ChartAxis y = axis_of(largest_y_, 4, bottom, top);
     text(kLeft, top - 8, "title", "start", panel.title);
-    for (int i = 0; y.from + i * y.step <= y.to * (1 + 1e-9); ++i) {
-      const double value = y.from + i * y.step;
-      rule(i == 0 ? "axis" : "grid", kLeft, y.at(value), kWidth - kRight, y.at(value));
-      text(kLeft - 8, static_cast<int>(y.at(value)) + 4, "", "end", decimal(value, y.digits()));
+    for (int i = 0; i * y.step <= y.to * (1 + 1e-9); ++i) {
+      const double at = y.at(i * y.step);
+      rule(i == 0 ? "axis" : "grid", kLeft, at, kWidth - kRight, at);
+      text(kLeft - 8, static_cast<int>(at) + 4, "", "end", decimal(i * y.step, y.digits()));
     }
     for (int i = 0; i * x.step <= x.to * (1 + 1e-9); ++i) {
       const double at = x.at(i * x.step);
@@ -182,9 +184,8 @@ class ChartWriter {
     for (const ChartLine& line : panel.lines) {
       std::string commands;
       for (const ChartPoint& point : line.points) {
-        if (!is_finite(point)) continue;
-        commands += concat(commands.empty() ? "M" : "L", decimal(x.at(point.x), 1), " ",
-                           decimal(y.at(std::max(point.y, y.from)), 1));
+        if (!is_drawn(point)) continue;
+        commands += concat(commands.empty() ? "M" : "L", decimal(x.at(point.x), 1), " ", decimal(y.at(point.y), 1));
       }
       if (!commands.empty()) path(line.name, commands);
     }

@@ -19,15 +19,14 @@ struct ChartPanel {
   std::vector<ChartLine> lines;
 };
 
-/// Lines in panels, one below the other, that have the same axes.
+/// Lines in panels, one below the other, that have the same axes. Both axes start at 0.
 struct LineChart {
   std::string title, x_title, y_title;  // axes with their units
-  double y_from = 0;                    // start of the y axis; x starts at 0
   std::vector<ChartPanel> panels;
 };
 
 /// Returns the chart as an SVG image, readable on light and dark backgrounds. Texts may be any bytes. Points with
-/// values that are not finite are left out.
+/// values that are negative or not finite are left out.
 std::string line_chart_svg(const LineChart& chart);
 
 }  // namespace fathom::eval

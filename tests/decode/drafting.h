@@ -93,8 +93,8 @@ inline DraftRun decode_with(Session& session, DraftSource& source, Sampler& samp
     const std::span<const float> logits = session.draft(tree, tokens);
     const auto vocabulary = static_cast<size_t>(session.model().config().vocabulary);
     const std::vector<int> accepted = verify(
-        draft, [&](int node) { return logits.subspan((node + 1) * vocabulary, vocabulary); }, sampler,
-        history, position, [](int32_t) { return true; });
+        draft, [&](int node) { return logits.subspan((node + 1) * vocabulary, vocabulary); }, sampler, history,
+        position, [](int32_t) { return true; });
     std::vector<int> path{0};
     for (const int node : accepted) path.push_back(node + 1);
     session.accept(path);

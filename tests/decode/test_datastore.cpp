@@ -546,7 +546,7 @@ TEST(KnnLm, LowersThePerplexityOfTextLikeThatOfTheDatastore) {
   const auto model = Model::open(test::seedling_path());
   const Tokenizer tokenizer(Vocabulary::read(*model->file()));
   Engine engine(model, std::make_shared<Runtime>(1));
-  std::ifstream in(test::source_path("docs/command-line.md"));
+  std::ifstream in(test::data_path("prose.txt"));
   std::vector<int32_t> tokens = tokenizer.encode(std::string{std::istreambuf_iterator<char>(in), {}});
   ASSERT_GT(tokens.size(), 3500);
   const std::vector<std::vector<int32_t>> read{{tokens.begin(), tokens.begin() + 3000}};

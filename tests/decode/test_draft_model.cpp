@@ -375,7 +375,8 @@ TEST_F(ModelDraft, SampledTokensHaveTheExactDistribution) {
 
   constexpr int64_t kTrials = 500;
   for (const std::string& tree : kTrees) {
-    const auto drafter = test::make_source(model_method(), "model:rule=reject,cache=f32,file=" + file + "," + tree, setup);
+    const auto drafter =
+        test::make_source(model_method(), "model:rule=reject,cache=f32,file=" + file + "," + tree, setup);
     drafter->start(prompt_);
     std::map<std::vector<int32_t>, int64_t> counts;
     int64_t accepted = 0;
@@ -420,7 +421,7 @@ TEST_F(ModelDraft, CacheAfterRejectionsEqualsAFreshCache) {
       const int64_t before = model.forwards();
       const Draft draft = tree ? grow_constant(task, branching) : grow_chain(task, 4);
       EXPECT_EQ(model.forwards() - before, tree ? 2 : 3) << "one pass per level after the first";
-      // the text goes on with a part of a path, and a token outside the draft
+      // the text continues with a part of a path, and a token outside the draft
       int node = -1;
       for (int kept = static_cast<int>(random_() % 4); kept > 0; --kept) {
         int child = node + 1;

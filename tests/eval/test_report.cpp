@@ -285,6 +285,16 @@ TEST(TerminalTable, ControlCharactersAreReplaced) {
   EXPECT_NE(table.find("?[2Jtask??"), table.npos);
 }
 
+TEST(TerminalTable, TokensPerPassAreShownForRunsWithDraftsAndAveragedOverTasks) {
+  Json run = run_of({"vt", "needle"});
+  EXPECT_EQ(terminal_table(run, 200).find("tokens/pass"), std::string::npos);
+  for (size_t i = 0; i < run["summaries"].size(); ++i)
+    run["summaries"][i]["tokens_per_forward"] = run["summaries"][i]["task"] == "vt" ? 1.5 : 2.5;
+  const std::string table = terminal_table(run, 200);
+  for (const char* part : {"tokens/pass", " 1.50 ", " 2.50 ", " 2.00 "})
+    EXPECT_NE(table.find(part), std::string::npos) << part << " in\n" << table;
+}
+
 TEST(TerminalTable, ColumnsWithoutNumbersAreOmitted) {
   Json run = run_of({"vt"});
   for (Json& one : run["summaries"].items()) one["kl"] = nullptr;

@@ -14,6 +14,7 @@
 #include "decode/generate.h"
 #include "eval/prompts.h"
 #include "eval/runner.h"
+#include "eval/summary.h"
 #include "paths.h"
 #include "task_bench.h"
 
@@ -172,6 +173,82 @@ TEST(Trial, AnswersDoNotDependOnConcurrency) {
   const PreparedSamples prepared = prepare("niah_single_2", 512, 5);
   const std::vector<Outcome> alone = run(prepared, kDense), together = run(prepared, kDense, {.concurrency = 4});
   for (size_t i = 0; i < prepared.samples.size(); ++i) EXPECT_EQ(alone[i].tokens, together[i].tokens);
+}
+
+TEST(Trial, DraftsChangeNoAnswerAndSavePasses) {
+  for (const char* task : {"niah_single_2", "needle"}) {
+    const PreparedSamples prepared = prepare(task, 512, 4);
+    const std::vector<Outcome> plain = run(prepared, kDense);
+    TrialOptions options{.concurrency = 3};
+    options.draft = {{"auto"}, 4};
+    const std::vector<Outcome> drafted = run(prepared, kDense, options);
+    options.check_drafts = true;
+    const std::vector<Outcome> checked = run(prepared, kDense, options);
+    double most = 0;
+    for (size_t i = 0; i < prepared.samples.size(); ++i) {
+      EXPECT_EQ(plain[i].tokens_per_forward, 0);
+      for (const Outcome& outcome : {drafted[i], checked[i]}) {
+        EXPECT_EQ(outcome.tokens, plain[i].tokens) << task;
+        EXPECT_EQ(outcome.answer.text, plain[i].answer.text) << task;
+        EXPECT_STREQ(outcome.stop, plain[i].stop) << task;
+        EXPECT_FALSE(outcome.plain_text.has_value());
+        EXPECT_GE(outcome.tokens_per_forward, 1);
+        most = std::max(most, outcome.tokens_per_forward);
+      }
+    }
+    EXPECT_GT(most, 1.3) << task;
+  }
+}
+
+TEST(Trial, TokenThatEndsAnAnswerIsIncludedWithDraftsToo) {
+  const PreparedSamples prepared = prepare("needle", 512, 3);
+  EvalModel model = seedling();
+  Vocabulary vocabulary = model.tokenizer->vocabulary();
+  vocabulary.end_of_generation = {run(prepared, kDense)[0].tokens.back()};
+  model.tokenizer = std::make_shared<Tokenizer>(vocabulary);
+  TrialOptions options;
+  const auto outcomes = [&] {
+    return Trial(model, prepared.samples, prepared.prompts, options, nullptr).run(kDense, all_of(prepared), false);
+  };
+  const std::vector<Outcome> plain = outcomes();
+  ASSERT_STREQ(plain[0].stop, "eos");
+  for (const char* draft : {"suffix", "recycle", "self"}) {
+    options.draft = {{draft}, 8};
+    const std::vector<Outcome> drafted = outcomes();
+    for (size_t i = 0; i < prepared.samples.size(); ++i) {
+      EXPECT_EQ(drafted[i].tokens, plain[i].tokens) << draft;
+      EXPECT_STREQ(drafted[i].stop, plain[i].stop) << draft;
+    }
+  }
+}
+
+TEST(Trial, DraftsContinueWhatAReaderKept) {
+  const PreparedSamples prepared = prepare("niah_single_2", 512, 2);
+  const MethodSpecs reader{.read = "infiniretri"};
+  TrialOptions options{.check_drafts = true};
+  options.draft = {{"self", "suffix"}, 4};
+  const std::vector<Outcome> plain = run(prepared, reader), drafted = run(prepared, reader, options);
+  for (size_t i = 0; i < prepared.samples.size(); ++i) {
+    EXPECT_EQ(drafted[i].tokens, plain[i].tokens);
+    EXPECT_FALSE(drafted[i].plain_text.has_value());
+  }
+}
+
+TEST(Trial, ComparisonsAreTheSameWithDrafts) {
+  const PreparedSamples prepared = prepare("needle", 512, 2);
+  TrialOptions options;
+  options.draft = {{"suffix"}, 4};
+  Trial plain(seedling(), prepared.samples, prepared.prompts, {}, nullptr),
+      drafted(seedling(), prepared.samples, prepared.prompts, options, nullptr);
+  for (const MethodSpecs& method : {kDense, kWindow}) {
+    const std::vector<Outcome> expected = plain.run(method, all_of(prepared), true),
+                               found = drafted.run(method, all_of(prepared), true);
+    for (size_t i = 0; i < prepared.samples.size(); ++i) {
+      EXPECT_EQ(found[i].tokens, expected[i].tokens);
+      EXPECT_EQ(found[i].same, expected[i].same);
+      EXPECT_EQ(found[i].kl, expected[i].kl);
+    }
+  }
 }
 
 TEST(Trial, SharedPrefillGivesTheSameAnswers) {
@@ -348,6 +425,41 @@ TEST(Evaluation, AddsMethodsAndSamplesToEarlierResults) {
     records_of(plan(3), log);
   }
   EXPECT_EQ(read(path), before) << "no sample runs again";
+}
+
+TEST(Evaluation, ResultsWithDraftsHaveTheirOwnLabelAndTokensPerForward) {
+  RecordLog log;
+  EvalPlan drafts = plan(2, {kDense});
+  drafts.tasks = make_tasks({"needle"});
+  EvalPlan without = drafts;
+  drafts.trial.draft = {{"suffix", "copy"}, 0};
+  const std::vector<Record> plain = records_of(without, log), drafted = records_of(drafts, log);
+  ASSERT_EQ(plain.size(), drafted.size());
+  for (size_t i = 0; i < plain.size(); ++i) {
+    EXPECT_EQ(plain[i]["method"], "attend=dense");
+    EXPECT_EQ(drafted[i]["method"], "attend=dense draft=suffix draft=copy");
+    EXPECT_EQ(drafted[i]["answer"], plain[i]["answer"]);
+    EXPECT_EQ(drafted[i]["generated_tokens"], plain[i]["generated_tokens"]);
+    EXPECT_FALSE(plain[i].contains("tokens_per_forward"));
+    EXPECT_GE(drafted[i]["tokens_per_forward"].get<double>(), 1);
+  }
+  EXPECT_FALSE(summarize(plain)[0].contains("tokens_per_forward"));
+  const double mean =
+      (drafted[0]["tokens_per_forward"].get<double>() + drafted[1]["tokens_per_forward"].get<double>()) / 2;
+  EXPECT_DOUBLE_EQ(summarize(drafted)[0]["tokens_per_forward"].get<double>(), mean);
+}
+
+TEST(Evaluation, CheckNamesDraftsThatDoNotWorkWithAMethod) {
+  RecordLog log;
+  EvalPlan impossible = plan(1, {{.evict = "tova:share=0.5"}});
+  impossible.trial.draft = {{"suffix"}, 0};
+  try {
+    Evaluation(impossible, log).check(seedling());
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), Error::Kind::kUsage);
+    EXPECT_NE(std::string(error.what()).find("--draft suffix"), std::string::npos) << error.what();
+  }
 }
 
 TEST(Evaluation, SummaryIsTheMeanWithItsInterval) {

@@ -25,7 +25,7 @@ struct BlockGroup {
 };
 
 /// The result of a layer's latest search, reused by steps of one row.
-struct SearchResult {
+struct HipSearch {
   int64_t end = 0;                          // length of the sequence at the search
   int64_t steps = 0;                        // steps since the search
   int64_t blocks = 0;                       // number of blocks searched
@@ -35,7 +35,7 @@ struct SearchResult {
     if (end > tokens) *this = {};
   }
 };
-using HipState = LayerStates<SearchResult>;
+using HipState = LayerStates<HipSearch>;
 
 /// The highest score of several queries with each key. All keys of a page are scored when the first of them is
 /// needed.
@@ -79,7 +79,7 @@ class BestScores {
   std::vector<float> best_;
 };
 
-class Hip final : public LayeredSelector<SearchResult> {
+class Hip final : public LayeredSelector<HipSearch> {
  public:
   explicit Hip(const Values& values)
       : budget_(values.integer("budget")),
@@ -92,7 +92,7 @@ class Hip final : public LayeredSelector<SearchResult> {
   /// In passes of one row, searches for all heads every `refresh` steps. For blocks of several rows, select()
   /// searches.
   void plan(const LayerQueries& queries, HipState& state, ThreadPool& pool) const override {
-    SearchResult& found = state.layers.at(queries.layer);
+    HipSearch& found = state.layers.at(queries.layer);
     if (queries.rows == 1 && !found.heads.empty() && ++found.steps < refresh_) return;
     found = {};
     const int64_t blocks = blocks_before(queries.first);
@@ -115,7 +115,7 @@ class Hip final : public LayeredSelector<SearchResult> {
               Selection& selection) const override {
     const int64_t end = block.first + block.rows;
     TokenSet selected(table);
-    const SearchResult* found = state ? &state->layers.at(block.layer) : nullptr;
+    const HipSearch* found = state ? &state->layers.at(block.layer) : nullptr;
     if (found && found->heads.empty()) found = nullptr;
     const int64_t blocks = found ? found->blocks : blocks_before(block.first);
     if (attends_to_all(block.layer, blocks)) {

@@ -7,10 +7,21 @@
 
 namespace fathom {
 
+struct FmIndexOptions {
+  /// Every position of the text that is a multiple of this is stored, in 32 bits. `locate` takes on average
+  /// (sample_rate − 1) / 2 steps per occurrence. At least 1.
+  int sample_rate = 8;
+  /// The longest text to index, in tokens and ends of passages. Bounds the memory. At most 2^31 − 2.
+  int64_t max_length = INT32_MAX - 1;
+};
+
 /// A full-text index of passages of tokens. Finds the n-grams of the passages and the tokens that follow them in
 /// time that does not depend on the length of the text: an FM-index over the reversed text, so that a
 /// backward-search step appends a token. N-grams do not cross the end of a passage. Immutable and thread-safe.
-/// Source: Bevilacqua et al., 2022 (SEAL); Ferragina and Manzini, 2000.
+///
+/// Memory: with σ distinct tokens, 1.13 · (⌈log2(σ + 2)⌉ + 1) + 32 / sample_rate bits per position and 8 bytes per
+/// distinct token, whatever the token ids are.
+/// Source: Bevilacqua et al., 2022 (SEAL); Ferragina and Manzini, 2000; wavelet matrix: Claude and Navarro, 2012.
 class FmIndex {
  public:
   /// The rows of the index that hold the occurrences of an n-gram.
@@ -29,9 +40,10 @@ class FmIndex {
     int64_t begin = 0;  // of its first token in the passage
   };
 
-  /// Builds the index in about 30 bytes per token of working memory. Passages may be empty. Throws Error for
-  /// ids below 0 or above 2^24 − 1.
-  explicit FmIndex(std::span<const std::vector<int32_t>> passages);
+  /// Builds the index in time linear in the length of the text, apart from sorting its token ids. The working memory
+  /// is 8 bytes per position, 4 bytes per distinct token (at most another 2 bytes per position) and the index. Passages
+  /// may be empty. Throws Error for ids below 0, for texts longer than `max_length` and for wrong options.
+  explicit FmIndex(std::span<const std::vector<int32_t>> passages, const FmIndexOptions& options = {});
   ~FmIndex();
   FmIndex(FmIndex&&) noexcept;
   FmIndex& operator=(FmIndex&&) noexcept;
@@ -43,10 +55,11 @@ class FmIndex {
   /// Returns the range of the empty n-gram.
   Range all() const { return {0, rows_}; }
   /// Returns the range of an n-gram with `token`, which may be any number, appended; empty if it does not occur.
+  /// O(log σ).
   Range append(Range range, int32_t token) const;
   /// Returns the range of an n-gram.
   Range find(std::span<const int32_t> ngram) const;
-  /// Returns the tokens that follow the n-gram within passages, ascending.
+  /// Returns the tokens that follow the n-gram within passages, ascending. O(log σ) per returned token.
   std::vector<Successor> successors(Range range) const;
   /// Returns the occurrences of an n-gram of this many tokens, at least 1, in any order.
   std::vector<Occurrence> locate(Range range, int64_t length) const;

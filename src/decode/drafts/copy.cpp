@@ -14,10 +14,10 @@
 namespace fathom {
 namespace {
 
-class CopySource final : public DraftSource {
+class InputCopySource final : public DraftSource {
  public:
   /// texts: what is copied; none: the prompt.
-  explicit CopySource(const std::vector<std::vector<int32_t>>& texts) : copies_prompt_(texts.empty()) {
+  explicit InputCopySource(const std::vector<std::vector<int32_t>>& texts) : copies_prompt_(texts.empty()) {
     for (const std::vector<int32_t>& text : texts) add_text(text);
   }
 
@@ -108,7 +108,7 @@ DraftEntry copy_method() {
        .memory = "52 bytes per token of the source",
        .parameters = {draft_file_parameter("text files that are copied, joined by '+'; default: the prompt")}},
       [](const Values& values, const DraftSetup& setup) -> std::unique_ptr<DraftSource> {
-        return std::make_unique<CopySource>(read_draft_files("copy", values, setup));
+        return std::make_unique<InputCopySource>(read_draft_files("copy", values, setup));
       }};
 }
 

@@ -80,8 +80,9 @@ Parameter rule_parameter() {
   return {.name = "rule",
           .type = Parameter::Type::kChoice,
           .default_value = "match",
-          .summary = "with sampling: match: drafts use the random numbers of the sampler, and the text is the same as "
-                     "without drafts; reject: drafts use their own, and the text has the same distribution",
+          .summary =
+              "with sampling: match: drafts use the random numbers of the sampler, and the text is the same as "
+              "without drafts; reject: drafts use their own, and the text has the same distribution",
           .choices = {"match", "reject"}};
 }
 

@@ -84,8 +84,8 @@ class DraftModel {
   std::vector<int32_t> held_;      // the tokens of session_
   std::optional<Session> branch_;  // reads chains instead of session_, which cannot be rewound cheaply
   bool recurrent_;
-  bool open_ = false;        // a tree is open in session_
-  Draft tree_;               // it
+  bool open_ = false;            // a tree is open in session_
+  Draft tree_;                   // it
   std::span<const float> rows_;  // [nodes, vocabulary] its logits
   int64_t forwards_ = 0;
 };

@@ -190,6 +190,9 @@ std::optional<PearlChoice> find_pearl(std::span<const std::string> specs, const 
     const Values values = check_values(parsed, pearl_method().info.parameters);
     if (!values.has("file"))
       fail_usage("--draft pearl: expected file=FILE, a small model with the same vocabulary");
+    if (setup.session->draft_shape() == Session::DraftShape::kNone || setup.session->options().evict != "none")
+      fail_usage("--draft pearl: the --attend or --evict method or the model does not work with drafts, expected ",
+                 "--draft none");
     PearlChoice choice;
     choice.setup.drafter = open_draft_model("pearl", values.string("file"), setup);
     choice.setup.runtime = std::make_shared<Runtime>(static_cast<int>(values.integer("threads")));
@@ -252,7 +255,8 @@ Generated generate_pearl(Session& session, const PearlSetup& setup, const Tokeni
 DraftEntry pearl_method() {
   using Type = Parameter::Type;
   return {{.name = "pearl",
-           .summary = "a small model drafts in a thread of its own, while the model verifies (fathom run)",
+           .summary = "a small model drafts in a thread of its own, while the model verifies (fathom run); with "
+                      "sampling the text has the same distribution",
            .paper = "PEARL: Parallel Speculative Decoding with Adaptive Draft Length, 2025",
            .exact = true,
            .needs = "a small model with the same vocabulary, and a free core",

@@ -92,41 +92,41 @@ class Momentum final : public SampleStep {
 }  // namespace
 
 SampleEntry momentum_method() {
-  return {
-      {"",
-       "momentum",
-       "the best of the k most likely tokens after a penalty that grows with the length of the n-gram it would "
-       "repeat",
-       "Momentum Decoding: Open-ended Text Generation As Graph Exploration, 2022",
-       false,
-       "any model",
-       "O(v + k t) for t tokens",
-       "none",
-       {{"alpha",
-         Parameter::Type::kFloat,
-         "0.2",
-         "strength of the penalty, in units of probability; more repeats less; 0 takes the most likely token",
-         0,
-         100,
-         {}},
-        {"k",
-         Parameter::Type::kInt,
-         "5",
-         "most likely tokens to choose from; more leaves more ways out of a loop",
-         1,
-         100,
-         {}},
-        {"n",
-         Parameter::Type::kInt,
-         "5",
-         "longest repeated n-gram that is told apart; from 6 on, n-grams of 6 tokens are not repeated if another "
-         "of the k tokens is possible",
-         1,
-         64,
-         {}}}},
-      [](const Values& values) {
-        return std::make_unique<Momentum>(values.number("alpha"), values.integer("k"), values.integer("n"));
-      }};
+  return {{"",
+           "momentum",
+           "the best of the k most likely tokens after a penalty that grows with the length of the n-gram it would "
+           "repeat",
+           "Momentum Decoding: Open-ended Text Generation As Graph Exploration, 2022",
+           false,
+           "any model",
+           "O(v + k t) for t tokens",
+           "none",
+           {{"alpha",
+             Parameter::Type::kFloat,
+             "0.2",
+             "strength of the penalty, in units of probability; more repeats less; 0 takes the most likely token",
+             0,
+             100,
+             {}},
+            {"k",
+             Parameter::Type::kInt,
+             "5",
+             "most likely tokens to choose from; more leaves more ways out of a loop",
+             1,
+             100,
+             {}},
+            {"n",
+             Parameter::Type::kInt,
+             "5",
+             "longest repeated n-gram that is distinguished; from 6 on, n-grams of 6 tokens are not repeated if "
+             "another "
+             "of the k tokens is possible",
+             1,
+             64,
+             {}}}},
+          [](const Values& values) {
+            return std::make_unique<Momentum>(values.number("alpha"), values.integer("k"), values.integer("n"));
+          }};
 }
 
 }  // namespace fathom
