@@ -50,8 +50,8 @@ void build(const StoreOptions& options) {
 
 void add_datastore(Command program) {
   auto o = std::make_shared<StoreOptions>();
-  Command command =
-      program.add_command("datastore", "Write a datastore of texts, for run --knn: states and the tokens that follow");
+  Command command = program.add_command(
+      "datastore", "Write a datastore of texts, for run --knn: states and the tokens that follow");
   command.add_option("-f,--file", o->files, "text to store; repeatable; - is standard input")
       .type_name("FILE")
       .one_value()
@@ -62,7 +62,8 @@ void add_datastore(Command program) {
                   "threads; more is faster, up to the number of cores [all cores]", 1024);
   add_size_option(command, "--memory", o->memory, 1, "maximum bytes for the states, such as 8g [4g]");
   command.add_flag("--json", o->json, "print one JSON object with the number of entries");
-  command.footer(R"(Each token of the texts is an entry: the model's hidden state, and the token that follows. `fathom run --knn` mixes
+  command.footer(
+      R"(Each token of the texts is an entry: the model's hidden state, and the token that follows. `fathom run --knn` mixes
 the model's next-token distribution with that of the nearest entries (kNN-LM). This predicts texts like the stored ones
 better; it does not make generated texts better (Wang et al., 2023).
 

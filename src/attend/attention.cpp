@@ -19,6 +19,8 @@ constexpr int kBlockQueries = 256;
 /// number of threads, so results do not either.
 constexpr int64_t kPartPages = 32;
 constexpr int kPartQueries = 16;
+/// Maximum number of queries of a block of a draft: fewer than those for which pages are unpacked into tiles.
+constexpr int kDraftQueries = kTileQueries - 1;
 
 /// Returns the index of the first token that token `index` may attend to.
 int64_t window_begin(int64_t window, int64_t index) {
@@ -43,6 +45,36 @@ int64_t nanoseconds() {
 int64_t task_begin(const AttentionInput& input, int64_t end, int64_t max_rows) {
   const int64_t from = std::max<int64_t>(0, end - input.form->max_block_rows(input.token(end - 1)));
   return from + (end - 1 - from) / max_rows * max_rows;
+}
+
+/// Returns whether the results of a row of a block of few queries do not depend on the other rows: all rows attend
+/// to the same tokens, each up to its own, and the kernel for pages of floats adds the same numbers in the same
+/// order. An exception are rows that fill a page (fills_page): with whole pages only, the kernel uses another
+/// order.
+bool has_independent_rows(const AttentionInput& input) {
+  const PageShape& shape = input.kv->shape();
+  return input.selector->selects_all() && input.kv->window() == 0 && !shape.values_in_keys() &&
+         (shape.format == PageFormat::kF32 || shape.format == PageFormat::kBF16) && !input.form->has_second_pass();
+}
+
+/// Returns whether the token of a row is the last one of a page in any head.
+bool fills_page(const AttentionInput& input, int64_t row) {
+  const int64_t token = input.token(row);
+  for (int head = 0; head < input.kv->heads(); ++head) {
+    const PageTable& table = input.kv->table(head);
+    for (size_t e = table.size(); e-- > 0 && table[e].first + kPageTokens > token;)
+      if (table[e].first + kPageTokens == token + 1) return true;
+  }
+  return false;
+}
+
+/// Returns the first row of the block of a draft that ends before row `end`, with at most max_rows rows.
+int64_t draft_block_begin(const AttentionInput& input, int64_t end, int64_t max_rows) {
+  int64_t first = end - 1;
+  if (fills_page(input, first)) return first;
+  const int64_t least = task_begin(input, end, max_rows);
+  while (first > least && !fills_page(input, first - 1)) --first;
+  return first;
 }
 
 /// Returns the factor on the scores of a row.
@@ -208,8 +240,8 @@ void Attention::store(const AttentionInput& input, const AttentionBlock& block, 
 
 /// Each block of rows is one task that covers all its pages. Later rows attend to more tokens; they are scheduled
 /// first, so that the last tasks are small. Few queries over many pages are only prepared here, one task per head;
-/// their pages are split into parts afterwards. Each row of a draft is a block: rows that shared a block would be
-/// added up in another order than one row.
+/// their pages are split into parts afterwards. A block of a draft has one row, unless the rows of a block are
+/// independent of each other.
 void Attention::list_tasks(std::span<const AttentionInput> inputs) {
   tasks_.clear();
   prepared_count_ = 0;
@@ -217,10 +249,11 @@ void Attention::list_tasks(std::span<const AttentionInput> inputs) {
     assert(input.heads % input.kv->heads() == 0);
     const int heads = input.kv->heads();
     const auto pages = static_cast<int64_t>(input.kv->table(0).size());
-    const int64_t block_rows = input.draft ? 1 : std::max(1, kBlockQueries / input.group());
+    const int draft_rows = has_independent_rows(input) ? std::max(1, kDraftQueries / input.group()) : 1;
+    const int64_t block_rows = input.draft ? draft_rows : std::max(1, kBlockQueries / input.group());
     const bool by_parts = (input.draft ? 1 : input.rows) * input.group() <= kPartQueries && pages > kPartPages;
     for (int64_t end = input.rows, first = 0; end > 0; end = first) {
-      first = task_begin(input, end, block_rows);
+      first = input.draft ? draft_block_begin(input, end, block_rows) : task_begin(input, end, block_rows);
       const int rows = static_cast<int>(end - first);
       for (int head = 0; head < heads; ++head) {
         const int64_t prepared = by_parts ? static_cast<int64_t>(prepared_count_++) : -1;

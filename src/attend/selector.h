@@ -38,6 +38,8 @@ class Selector {
   virtual float score_factor(int layer) const { return static_cast<void>(layer), 1.0f; }
   /// Returns the attention form that replaces the model's own in a layer; null: the model's own.
   virtual const AttentionForm* form(int layer) const { return static_cast<void>(layer), nullptr; }
+  /// Returns whether all tokens are selected.
+  virtual bool selects_all() const { return false; }
   /// Fills `selection`, which is empty on entry. Thread-safe. The table may hold tokens after those of the block.
   virtual void select(const PageTable& table, const QueryBlock& block, Selection& selection) const = 0;
 };

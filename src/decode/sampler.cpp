@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <numbers>
 
 #include "base/spec.h"
@@ -69,6 +70,16 @@ const Candidates& Sampler::distribution(std::span<const float> logits, std::span
 }
 
 int32_t Sampler::sample(std::span<const float> logits, std::span<const int32_t> history, int64_t position) {
+  if (greedy_ && steps_.size() == 1 && !constraint_) {  // the same token as below, without a copy of all logits
+    constexpr float kInfinity = std::numeric_limits<float>::infinity();
+    int32_t best = 0;
+    bool valid = true;
+    for (int32_t id = 0; id < std::ssize(logits); ++id) {
+      valid &= logits[id] < kInfinity;
+      if (logits[id] > logits[best]) best = id;
+    }
+    if (valid && !logits.empty() && logits[best] > -kInfinity) return best;
+  }
   return draw(distribution(logits, history), seed_, position);
 }
 

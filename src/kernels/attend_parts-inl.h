@@ -111,11 +111,11 @@ struct GatheredValueRows {
 
 /// Computes the scores of kCols vectors of tokens of one page: out[i, j] = Σ over pairs r of q[i, r] · even + q[i,
 /// pairs + r] · odd. tiles: the first pairs of the vectors. prefetch_list: an address to prefetch at each load.
-template <int kRows, int kCols, class Words>
+/// kSplit: with separate sums for odd elements, which are twice as many independent chains.
+template <int kRows, int kCols, bool kSplit, class Words>
 HWY_INLINE void ScoreVectors(const typename Words::Word* const* tiles, int64_t pairs, const float* HWY_RESTRICT q,
                              int64_t q_stride, const std::byte* const* prefetch_list, float* HWY_RESTRICT out) {
   const FloatTag d;
-  constexpr bool kSplit = kCols == 1;  // separate sums for odd elements: twice as many independent chains
   const typename Words::Word* at[kCols];
   FATHOM_UNROLL
   for (int j = 0; j < kCols; ++j) at[j] = tiles[j];
@@ -361,13 +361,18 @@ class GatheredPages {
     for (int j = 0; j < count; ++j) tiles[j] = KeysAt(current_, first + j);
     const int64_t pairs = task_.key_dim / 2;
     const std::byte* const* prefetch_list = value_lines_.at + first * pairs;
-    const auto score = [&]<int kCols>() HWY_ATTR {
-      ScoreVectors<kRows, kCols, Words>(tiles, pairs, q, task_.key_dim, prefetch_list, scores + first * Lanes());
+    const auto score = [&]<int kCols, bool kSplit = false>() HWY_ATTR {
+      ScoreVectors<kRows, kCols, kSplit, Words>(tiles, pairs, q, task_.key_dim, prefetch_list,
+                                                scores + first * Lanes());
     };
     if (count == kVectors) return score.template operator()<kVectors>();
     if (count == 3) return score.template operator()<std::min(3, kVectors)>();
     if (count == 2) return score.template operator()<2>();
-    score.template operator()<1>();
+    // The last page has a single visible vector if the row is near its beginning. The sums must then be those of a
+    // block with later rows, which see more vectors. Pages before it have one if their other tokens are not
+    // selected.
+    if (current_.page[first] == task_.page_count - 1) return score.template operator()<1>();
+    score.template operator()<1, true>();
   }
   template <int kRows>
   void AddColumns(const float* weights, float* out) const {

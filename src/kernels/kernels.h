@@ -21,6 +21,9 @@ inline int64_t padded_columns(int64_t cols) { return (cols + kColumnPad - 1) / k
 /// row of weights.
 inline constexpr int64_t kMatvecRows = 8;
 
+/// From this many queries on, unpacking a page into a tile costs less than unpacking it for every group of queries.
+inline constexpr int kTileQueries = 16;
+
 /// A tile of activations has this many rows and 32 columns. Missing rows and columns are zero.
 inline constexpr int64_t kTileTokens = 16;
 inline int64_t tile_columns(int64_t cols) { return (cols + 31) / 32 * 32; }

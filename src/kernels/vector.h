@@ -12,9 +12,6 @@
 
 namespace fathom {
 
-/// From this many queries on, unpacking a page into a tile costs less than unpacking it for every group of queries.
-inline constexpr int kTileQueries = 16;
-
 /// A permutation of 32 16-bit numbers that interleaves the first 16 with the last 16.
 alignas(64) inline constexpr uint16_t kInterleave[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
                                                          21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,

@@ -74,6 +74,7 @@ Session::Session(const Session& other, Sequence sequence)
       options_(other.options_),
       selector_(other.selector_),
       evictor_(other.evictor_),
+      attend_works_with_drafts_(other.attend_works_with_drafts_),
       sequence_(std::move(sequence)),
       logits_(other.logits_),
       hidden_layers_(other.hidden_layers_),
@@ -81,6 +82,7 @@ Session::Session(const Session& other, Sequence sequence)
 
 void Session::set_selector(const std::string& attend) {
   selector_ = make_attached(attend_methods(), attend, attend_context());
+  attend_works_with_drafts_ = attend_methods().capabilities(attend).works_with_drafts;
   sequence_.set_state(Sequence::StateOf::kSelector, selector_->new_state());
 }
 
@@ -334,8 +336,7 @@ void Session::step(std::span<Session* const> sessions, std::span<const int32_t> 
 }
 
 Session::DraftShape Session::draft_shape() const {
-  const Capabilities attend = attend_methods().capabilities(options_.attend);
-  if (landmarks() || !attend.works_with_drafts || needs_surprisal()) return DraftShape::kNone;
+  if (landmarks() || !attend_works_with_drafts_ || needs_surprisal()) return DraftShape::kNone;
   const bool state = sequence_.state(Sequence::StateOf::kSelector) || sequence_.has_recurrent_layers();
   return state ? DraftShape::kChain : DraftShape::kTree;
 }

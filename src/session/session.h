@@ -160,6 +160,7 @@ class Session {
   SessionOptions options_;
   std::shared_ptr<const Selector> selector_;
   std::shared_ptr<const Evictor> evictor_;  // null: none
+  bool attend_works_with_drafts_ = false;
   AttentionWatcher* watcher_ = nullptr;
   Sequence sequence_;
   std::vector<float> logits_;

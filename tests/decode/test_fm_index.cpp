@@ -4,6 +4,7 @@
 #include <map>
 #include <random>
 #include <set>
+#include <string>
 #include <vector>
 
 #include "base/error.h"
@@ -128,7 +129,7 @@ TEST(FmIndex, TextsWithoutTokensAndWithOneToken) {
     EXPECT_EQ(index.find(Ngram{0}).count(), 0);
     EXPECT_TRUE(index.locate(index.find(Ngram{0}), 1).empty());
   }
-  for (const int32_t token : {0, 1, 151'935, (1 << 24) - 1}) {
+  for (const int32_t token : {0, 1, 151'935, 1 << 24, INT32_MAX}) {
     const Passages passages = {{token}};
     const FmIndex index(passages);
     expect_equal(index, passages, {});
@@ -161,8 +162,140 @@ TEST(FmIndex, TokensThatAreNotInTheTextAreNotFound) {
     EXPECT_EQ(index.append(index.all(), token).count(), 0);
     EXPECT_EQ(index.append(index.find(Ngram{2}), token).count(), 0);
   }
-  for (const int32_t token : {-1, INT32_MIN, 1 << 24, INT32_MAX})
-    EXPECT_THROW(FmIndex(Passages{{1, token}}), Error);
+}
+
+TEST(FmIndex, AlphabetsOfAnySizeAndIdsOfAnySizeEqualBruteForce) {
+  std::mt19937 random(test::seed(3));
+  for (const int size : {1, 2, 3, 300}) {
+    for (const bool large : {false, true}) {
+      std::vector<int32_t> alphabet;
+      for (int i = 0; i < size; ++i) alphabet.push_back(large ? INT32_MAX - i * (INT32_MAX / size) : i);
+      const Passages passages = random_passages(random, 8, 1000, alphabet);
+      const FmIndex index(passages);
+      expect_equal(index, passages, {});
+      for (int query = 0; query < 12; ++query) {
+        Ngram ngram(1 + random() % 3);
+        for (int32_t& token : ngram) token = alphabet[random() % alphabet.size()];
+        expect_equal(index, passages, ngram);
+      }
+    }
+  }
+}
+
+TEST(FmIndex, HundredThousandIdsOfUpTo31Bits) {
+  std::mt19937 random(test::seed(4));
+  std::vector<int32_t> alphabet(100'000);
+  for (int32_t i = 0; i < std::ssize(alphabet); ++i) alphabet[i] = INT32_MAX - i * 21'000;
+  std::vector<int32_t> text = alphabet;
+  text.insert(text.end(), alphabet.begin(), alphabet.begin() + 20'000);  // these occur twice
+  std::ranges::shuffle(text, random);
+  Passages passages;
+  for (size_t i = 0; i < text.size(); i += 500) passages.emplace_back(text.begin() + i, text.begin() + i + 500);
+  const FmIndex index(passages);
+
+  const auto all = index.successors(index.all());
+  ASSERT_EQ(all.size(), alphabet.size());
+  for (int64_t i = 0; i < std::ssize(all); ++i) {
+    const int64_t a = std::ssize(all) - 1 - i;
+    ASSERT_EQ(all[i].token, alphabet[a]);
+    ASSERT_EQ(all[i].range.count(), a < 20'000 ? 2 : 1);
+  }
+  for (int query = 0; query < 10; ++query) {
+    const auto& passage = passages[random() % passages.size()];
+    const size_t begin = random() % 499;
+    expect_equal(index, passages, {passage[begin]});
+    expect_equal(index, passages, {passage[begin], passage[begin + 1]});
+    expect_equal(index, passages, {passage[begin], alphabet[random() % alphabet.size()]});
+    EXPECT_EQ(index.append(index.all(), passage[begin] - 1).count(), 0);
+  }
+}
+
+/// Returns all n-grams of a length with their positions.
+std::map<Ngram, std::set<std::pair<int64_t, int64_t>>> all_ngrams(const Passages& passages, size_t length) {
+  std::map<Ngram, std::set<std::pair<int64_t, int64_t>>> found;
+  for (int64_t p = 0; p < std::ssize(passages); ++p)
+    for (size_t i = 0; i + length <= passages[p].size(); ++i)
+      found[Ngram(passages[p].begin() + i, passages[p].begin() + i + length)].emplace(p, i);
+  return found;
+}
+
+TEST(FmIndex, AllNgramsOfLargerTextsEqualBruteForce) {
+  std::mt19937 random(test::seed(5));
+  for (const int size : {2, 40, 5'000}) {
+    std::vector<int32_t> alphabet(static_cast<size_t>(size));
+    for (int32_t& token : alphabet) token = static_cast<int32_t>(random() >> 1);
+    Passages passages = random_passages(random, 12, 1'000, alphabet);
+    for (auto& passage : passages) {  // long repetitions
+      const size_t length = passage.size() / 3;
+      if (random() % 2 == 0) std::copy_n(passage.begin(), length, passage.end() - length);
+    }
+    passages.push_back(passages[0]);
+    const FmIndex index(passages, {.sample_rate = 32});
+    for (const size_t length : {1, 2, 7}) {
+      for (const auto& [ngram, expected] : all_ngrams(passages, length)) {
+        const FmIndex::Range range = index.find(ngram);
+        ASSERT_EQ(range.count(), std::ssize(expected));
+        std::set<std::pair<int64_t, int64_t>> found;
+        for (const auto& at : index.locate(range, std::ssize(ngram))) found.emplace(at.passage, at.begin);
+        ASSERT_EQ(found, expected);
+      }
+    }
+  }
+}
+
+TEST(FmIndex, PeriodicTextsEqualBruteForce) {
+  // The suffix array of a Fibonacci word and of periodic texts needs many levels of recursion.
+  Ngram fibonacci = {7}, previous = {9};
+  while (fibonacci.size() < 2'000) {
+    const Ngram last = fibonacci;
+    fibonacci.insert(fibonacci.end(), previous.begin(), previous.end());
+    previous = last;
+  }
+  Passages passages = {fibonacci, {}, {}};
+  for (int i = 0; i < 600; ++i) {
+    passages[1].push_back(i % 2 == 0 ? 7 : 9);
+    passages[2].push_back(i % 3 == 0 ? 9 : 7);
+  }
+  const FmIndex index(passages);
+  for (const size_t length : {1, 5, 30})
+    for (const auto& ngram : all_ngrams(passages, length)) expect_equal(index, passages, ngram.first);
+}
+
+TEST(FmIndex, ResultsDoNotDependOnTheSampleRate) {
+  std::mt19937 random(test::seed(6));
+  const Passages passages = random_passages(random, 5, 100, {1, 2, 3});
+  for (const int rate : {1, 2, 3, 32, 1'000, INT32_MAX}) {
+    const FmIndex index(passages, {.sample_rate = rate});
+    for (const int32_t token : {1, 2, 3}) expect_equal(index, passages, {token});
+  }
+}
+
+TEST(FmIndex, SizesAroundTheBlocksOfTheBitVectors) {
+  for (int rows = 126; rows <= 1'026; ++rows) {
+    if ((rows + 2) % 64 > 4) continue;
+    Passages passages(1);  // rows: the tokens, the end of the passage and the end of the text
+    for (int i = 0; i < rows - 2; ++i) passages[0].push_back(i % 5 == 0 ? 1 : i % 3);
+    const FmIndex index(passages);
+    ASSERT_EQ(index.all().count(), rows);
+    for (const int32_t token : {0, 1, 2}) expect_equal(index, passages, {token});
+  }
+}
+
+TEST(FmIndex, ErrorsNameTheTokenTheLengthAndTheRate) {
+  const auto message = [](const Passages& passages, const FmIndexOptions& options) {
+    try {
+      const FmIndex index(passages, options);
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  EXPECT_EQ(message({{1, -1}}, {}), "an index of tokens needs ids of at least 0, found -1");
+  EXPECT_EQ(message({{INT32_MIN}}, {}), "an index of tokens needs ids of at least 0, found -2147483648");
+  EXPECT_EQ(message({{1, 2}, {3}}, {.max_length = 5}), "");
+  EXPECT_EQ(message({{1, 2}, {3}}, {.max_length = 4}),
+            "an index of tokens holds at most 4 tokens and ends of passages, found 5");
+  EXPECT_EQ(message({{1}}, {.sample_rate = 0}), "an index of tokens needs a sample rate of at least 1, found 0");
 }
 
 }  // namespace

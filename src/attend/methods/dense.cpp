@@ -6,6 +6,7 @@ namespace {
 
 class DenseSelector final : public Selector {
  public:
+  bool selects_all() const override { return true; }
   void select(const PageTable& table, const QueryBlock& block, Selection& selection) const override {
     for (uint32_t s = entry_of(table, block.visible_from); s < table.size(); ++s)
       selection.pages.push_back({s, table[s].position, table[s].mask});

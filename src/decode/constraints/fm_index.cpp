@@ -1,7 +1,9 @@
 #include "decode/constraints/fm_index.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
+#include <iterator>
 #include <utility>
 
 #include "base/error.h"
@@ -16,10 +18,10 @@ constexpr int32_t kFirstToken = 2;
 
 constexpr int64_t kMaxLength = INT32_MAX - 1;  // the end of the text takes one more position
 
-// --- Suffix array: SA-IS (Two Efficient Algorithms for Linear Time Suffix Array Construction, 2011). A suffix has type
-// S if it is less than the one that begins at the next position, otherwise type L; it is LMS if it has type S and the
-// one before it type L. A bucket is the range of the suffix array of the suffixes with the same first symbol: those of
-// type L come first.
+// --- Suffix array: SA-IS (Two Efficient Algorithms for Linear Time Suffix Array Construction, 2011). A suffix has
+// type S if it is less than the one that begins at the next position, otherwise type L; it is LMS if it has type S
+// and the one before it type L. A bucket is the range of the suffix array of the suffixes with the same first
+// symbol: those of type L come first.
 
 using Text = std::span<const int32_t>;  // its last symbol is 0, and no other
 using Positions = std::span<int32_t>;
@@ -52,8 +54,9 @@ void for_each_lms(Text text, Visit visit) {
   }
 }
 
-/// Sorts all suffixes by induction from the LMS suffixes, which are at the ends of their buckets; the other entries of
-/// `suffixes` are kNone. Sets `buckets` to the begin of the suffixes of type S of each bucket, except that of symbol 0.
+/// Sorts all suffixes by induction from the LMS suffixes, which are at the ends of their buckets; the other entries
+/// of `suffixes` are kNone. Sets `buckets` to the begin of the suffixes of type S of each bucket, except that of
+/// symbol 0.
 void induce(Text text, Positions suffixes, Positions buckets) {
   const auto length = static_cast<int32_t>(text.size());
   set_bucket_begins(text, buckets);
@@ -68,11 +71,13 @@ void induce(Text text, Positions suffixes, Positions buckets) {
     const int32_t next = suffixes[i];
     if (next <= 0) continue;
     const int32_t symbol = text[next - 1];
-    if (symbol < text[next] || (symbol == text[next] && buckets[symbol] <= i)) suffixes[--buckets[symbol]] = next - 1;
+    if (symbol < text[next] || (symbol == text[next] && buckets[symbol] <= i))
+      suffixes[--buckets[symbol]] = next - 1;
   }
 }
 
-/// Sorts the LMS suffixes by their symbols up to the next LMS suffix. Returns their number; they are the first entries.
+/// Sorts the LMS suffixes by their symbols up to the next LMS suffix. Returns their number; they are the first
+/// entries.
 int32_t sort_lms_substrings(Text text, Positions suffixes, int32_t symbols) {
   std::vector<int32_t> buckets(static_cast<size_t>(symbols));
   set_bucket_ends(text, buckets);
@@ -87,8 +92,8 @@ int32_t sort_lms_substrings(Text text, Positions suffixes, int32_t symbols) {
   return count;
 }
 
-/// Numbers the sorted LMS substrings; equal ones get the same number. Writes the numbers, in the order of the text, to
-/// the last `count` entries. Returns how many numbers there are.
+/// Numbers the sorted LMS substrings; equal ones get the same number. Writes the numbers, in the order of the text,
+/// to the last `count` entries. Returns how many numbers there are.
 int32_t name_lms_substrings(Text text, Positions suffixes, int32_t count) {
   const Positions names = suffixes.subspan(count);  // by position / 2: LMS suffixes are not adjacent
   std::ranges::fill(names, kNone);
@@ -172,8 +177,8 @@ class RankBits {
 
  private:
   std::vector<uint64_t> words_;
-  // Of each block of 512 bits: the number of ones before it in bits 27 to 63; below them three numbers of 9 bits, of
-  // ones in its first 128, 256 and 384 bits.
+  // Of each block of 512 bits: the number of ones before it in bits 27 to 63; below them three numbers of 9 bits,
+  // of ones in its first 128, 256 and 384 bits.
   std::vector<uint64_t> counts_;
 };
 
@@ -182,19 +187,20 @@ struct Level {
   RankBits bits;
   int64_t zeros = 0;
 
-  /// Returns the range on the next level of the symbols of a range that have this bit.
-  FmIndex::Range next(FmIndex::Range range, bool bit) const {
+  /// Returns the ranges on the next level of the symbols of a range: those with bit 0 and those with bit 1.
+  std::array<FmIndex::Range, 2> split(FmIndex::Range range) const {
     const int64_t first = bits.rank(range.begin);
     const int64_t last = range.count() == 1 ? first + bits[range.begin] : bits.rank(range.end);
-    return bit ? FmIndex::Range{zeros + first, zeros + last} : FmIndex::Range{range.begin - first, range.end - last};
+    return {{{range.begin - first, range.end - last}, {zeros + first, zeros + last}}};
   }
 };
 
 }  // namespace
 
 struct FmIndex::Arrays {
-  std::vector<int32_t> ids;      // of the tokens of the text, ascending
-  std::vector<int32_t> offsets;  // by symbol: first row of the suffixes that begin with it − its begin on the last level
+  std::vector<int32_t> ids;  // of the tokens of the text, ascending
+  // By symbol: first row of the suffixes that begin with it, minus the begin of its range on the last level.
+  std::vector<int32_t> offsets;
   std::vector<Level> levels;     // of the Burrows-Wheeler transform, from the highest bit
   RankBits sampled;              // rows of the sampled positions
   std::vector<int32_t> samples;  // positions of the reversed text, by row
@@ -288,7 +294,7 @@ int64_t FmIndex::Arrays::previous(int64_t row) const {
   for (const Level& level : levels) {
     const bool bit = level.bits[row];
     symbol = symbol << 1 | bit;
-    row = level.next({row, row + 1}, bit).begin;
+    row = level.split({row, row + 1})[bit].begin;
   }
   return offsets[symbol] + row;
 }
@@ -303,8 +309,9 @@ void FmIndex::Arrays::add_successors(size_t level, int32_t prefix, Range range,
                                      std::vector<Successor>& successors) const {
   if (range.count() == 0) return;
   if (level < levels.size()) {
-    for (const bool bit : {false, true})
-      add_successors(level + 1, prefix << 1 | bit, levels[level].next(range, bit), successors);
+    const auto [zeros, ones] = levels[level].split(range);
+    add_successors(level + 1, prefix << 1, zeros, successors);
+    add_successors(level + 1, prefix << 1 | 1, ones, successors);
   } else if (prefix >= kFirstToken) {
     successors.push_back({ids[prefix - kFirstToken], rows(prefix, range)});
   }
@@ -338,7 +345,7 @@ FmIndex::Range FmIndex::append(Range range, int32_t token) const {
   const int32_t symbol = arrays_->symbol(token);
   if (symbol == kTextEnd) return {};
   for (size_t i = 0; i < arrays_->levels.size(); ++i) {
-    range = arrays_->levels[i].next(range, arrays_->bit(symbol, i));
+    range = arrays_->levels[i].split(range)[arrays_->bit(symbol, i)];
     if (range.count() == 0) return {};
   }
   return arrays_->rows(symbol, range);

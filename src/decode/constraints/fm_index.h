@@ -40,9 +40,9 @@ class FmIndex {
     int64_t begin = 0;  // of its first token in the passage
   };
 
-  /// Builds the index in time linear in the length of the text, apart from sorting its token ids. The working memory
-  /// is 8 bytes per position, 4 bytes per distinct token (at most another 2 bytes per position) and the index. Passages
-  /// may be empty. Throws Error for ids below 0, for texts longer than `max_length` and for wrong options.
+  /// Builds the index in time linear in the length of the text, apart from sorting the token ids. Needs about 8
+  /// bytes per position in addition to the index. Passages may be empty. Throws Error for ids below 0, texts longer
+  /// than `max_length` and a `sample_rate` below 1.
   explicit FmIndex(std::span<const std::vector<int32_t>> passages, const FmIndexOptions& options = {});
   ~FmIndex();
   FmIndex(FmIndex&&) noexcept;

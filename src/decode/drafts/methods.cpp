@@ -5,6 +5,8 @@ namespace fathom {
 // The `--draft` methods. Each has one line here and one function in this folder.
 // clang-format off
 #define FATHOM_METHODS(X) \
+  X(automatic_drafts) \
+  X(no_drafts) \
   X(recycle) \
   X(suffix) \
   X(copy) \
