@@ -115,6 +115,14 @@ Option Command::add_option(const std::string& names, std::function<void(const st
   return Option(app_->add_option_function<std::string>(names, std::move(read), help));
 }
 
+Option Command::add_repeatable_option(const std::string& names, std::function<void(const std::string& text)> read,
+                                      const std::string& help) {
+  const auto read_all = [read = std::move(read)](const std::vector<std::string>& values) {
+    for (const std::string& value : values) read(value);
+  };
+  return Option(app_->add_option_function<std::vector<std::string>>(names, read_all, help)).one_value();
+}
+
 CommandLine::CommandLine(const std::string& description) : app_(std::make_unique<CLI::App>(description)) {
   auto formatter = std::make_shared<HelpFormatter>();
   formatter->column_width(kHelpColumn);

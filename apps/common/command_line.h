@@ -67,6 +67,10 @@ class Command {
   /// read: called with the value; throws Error (usage) if the value is invalid.
   Option add_option(const std::string& names, std::function<void(const std::string& text)> read,
                     const std::string& help);
+  /// An option that may be repeated and takes one value each time. read: called with each value, in order; throws
+  /// Error (usage) if the value is invalid.
+  Option add_repeatable_option(const std::string& names, std::function<void(const std::string& text)> read,
+                               const std::string& help);
 
  private:
   CLI::App* app_;

@@ -117,8 +117,11 @@ double state_bytes(const Session& session, double depth) {
 
 class Bench {
  public:
-  Bench(const BenchOptions& options, std::shared_ptr<const Model> model, std::shared_ptr<Runtime> runtime)
+  /// session: options of all sessions but their --attend method.
+  Bench(const BenchOptions& options, SessionOptions session, std::shared_ptr<const Model> model,
+        std::shared_ptr<Runtime> runtime)
       : options_(options),
+        session_options_(std::move(session)),
         model_(std::move(model)),
         runtime_(std::move(runtime)),
         meter_(runtime_->pool(), kernels()),
@@ -133,7 +136,7 @@ class Bench {
 
   void run() {
     for (const std::string& attend : methods_) {  // wrong methods fail before the machine is measured
-      SessionOptions options = options_.common.session();
+      SessionOptions options = session_options_;
       options.attend = attend;
       const Session session(model_, runtime_, options);
     }
@@ -159,7 +162,7 @@ class Bench {
     Sessions sessions;
     int64_t filled = 0;
     for (int i = 0; i < options_.sequences; ++i) {
-      sessions.emplace_back(model_, runtime_, options_.common.session());
+      sessions.emplace_back(model_, runtime_, session_options_);
       for (int64_t left = depth; left > 0; left -= std::min(left, kFillTokens)) {
         throw_if_interrupted();
         sessions.back().fill_random(std::min(left, kFillTokens));
@@ -365,6 +368,7 @@ class Bench {
   static void print_line(const Json& line) { write_out(line.dump() + "\n"); }
 
   const BenchOptions& options_;
+  SessionOptions session_options_;
   std::shared_ptr<const Model> model_;
   std::shared_ptr<Runtime> runtime_;
   eval::MachineMeter meter_;
@@ -410,8 +414,9 @@ void run_bench(const BenchOptions& options) {
   const auto model =
       options.shape.empty() ? Model::open(options.common.model_path()) : Model::random(options.shape);
   const auto runtime = std::make_shared<Runtime>(static_cast<int>(options.common.threads));
-  if (!drafts || options.prefill) Bench(options, model, runtime).run();
-  if (drafts) bench_drafts(draft_options(options), options.common.session(), model, runtime);
+  const SessionOptions session = options.common.session(open_adapters(options.common.lora, model));
+  if (!drafts || options.prefill) Bench(options, session, model, runtime).run();
+  if (drafts) bench_drafts(draft_options(options), session, model, runtime);
 }
 
 }  // namespace

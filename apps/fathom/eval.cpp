@@ -120,12 +120,23 @@ std::string file_id(const std::string& path) {
   return text;
 }
 
+/// Returns the part of a model's name for one of its adapters: "+terse:scale=0.5".
+std::string adapter_name(const AdapterFile& adapter) {
+  const std::string stem = std::filesystem::path(adapter.path).stem();
+  return concat("+", stem, adapter.scale == 1 ? "" : concat(":scale=", adapter.scale));
+}
+
 eval::EvalModel open_model(const EvalOptions& options, const std::string& path) {
   CommonOptions common = options.common;
   common.model = path;
   LoadedModel loaded(common);
   eval::EvalModel model{
       std::filesystem::path(path).stem(), file_id(path), loaded.model, nullptr, loaded.runtime, nullptr};
+  model.adapters = loaded.adapters;
+  for (const AdapterFile& adapter : common.lora) {
+    model.name += adapter_name(adapter);
+    model.id += concat("+", file_id(adapter.path), ":", adapter.scale);
+  }
   if (options.chat) model.chat = open_chat_template(loaded, options.chat_template);
   model.tokenizer = std::move(loaded.tokenizer);
   return model;
@@ -310,6 +321,7 @@ void add_eval(Command program) {
                   1000000);
   add_size_option(command, "--seed", o->seed, 0, "seed of the samples; the same seed gives the same samples [1]");
   add_method_lists(command, o->methods);
+  add_adapter_option(command, o->common.lora);
   command.add_flag("--apart", o->apart, "evaluate each given method alone, not every combination of them");
   command.add_flag("--no-baseline", o->no_baseline,
                    "skip the exact baseline; use it for lengths at which the baseline takes too long");

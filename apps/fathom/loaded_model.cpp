@@ -10,7 +10,8 @@ LoadedModel::LoadedModel(const CommonOptions& options)
     : model(Model::open(options.model_path())),
       tokenizer(std::make_unique<Tokenizer>(Vocabulary::read(*model->file()))),
       runtime(std::make_shared<Runtime>(static_cast<int>(options.threads))),
-      engine(std::make_shared<Engine>(model, runtime, options.engine())) {}
+      engine(std::make_shared<Engine>(model, runtime, options.engine())),
+      adapters(open_adapters(options.lora, model)) {}
 
 double read_tokens(Session& session, std::span<const int32_t> tokens) {
   const Stopwatch watch;

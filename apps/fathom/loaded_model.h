@@ -17,13 +17,14 @@ struct LoadedModel {
   std::shared_ptr<const Model> model;
   std::unique_ptr<const Tokenizer> tokenizer;
   std::shared_ptr<Runtime> runtime;
-  std::shared_ptr<Engine> engine;  // shared by all sessions
+  std::shared_ptr<Engine> engine;      // shared by all sessions
+  std::vector<AdapterScale> adapters;  // of all sessions
 
-  /// Opens the model file. Throws Error if it cannot be opened or run.
+  /// Opens the files of the model and its adapters. Throws Error if they cannot be opened or run.
   explicit LoadedModel(const CommonOptions& options);
   /// Returns a new session. layers: as in SessionOptions.
   Session session(const CommonOptions& options, int layers = 0) const {
-    SessionOptions own = options.session();
+    SessionOptions own = options.session(adapters);
     own.layers = layers;
     return Session(engine, std::move(own));
   }

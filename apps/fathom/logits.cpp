@@ -49,7 +49,7 @@ void run_logits(const LogitsOptions& options) {
   const std::vector<int64_t> positions = parse_positions(options.at, static_cast<int64_t>(tokens.size()));
   const auto model = Model::open(options.common.model_path());
   Session session(model, std::make_shared<Runtime>(static_cast<int>(options.common.threads)),
-                  options.common.session());
+                  options.common.session(open_adapters(options.common.lora, model)));
 
   std::map<int64_t, std::vector<float>> rows;
   for (const int64_t position : positions) rows[position];

@@ -1,6 +1,7 @@
 #include "options.h"
 
 #include <charconv>
+#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 
@@ -28,6 +29,8 @@ std::vector<std::filesystem::path> model_folders() {
   return folders;
 }
 
+constexpr std::string_view kScale = ":scale=";  // of --lora FILE:scale=S
+
 uint64_t parse_seed(const std::string& text) {
   uint64_t seed = 0;
   const char* end = text.data() + text.size();
@@ -51,6 +54,35 @@ std::string find_model(const std::string& given) {
   }
   fail("no model: give a GGUF file with -m or in the environment variable FATHOM_MODEL; the default model, models/",
        kDefaultModel, ", was found neither next to the program nor in the current folder");
+}
+
+AdapterFile parse_adapter_file(const std::string& text) {
+  const size_t at = text.rfind(kScale);
+  AdapterFile file{text.substr(0, at)};
+  if (file.path.empty()) fail_usage("--lora: expected FILE or FILE:scale=S, found ", quote(text));
+  if (at == std::string::npos) return file;
+  const std::string scale = text.substr(at + kScale.size());
+  const char* end = scale.data() + scale.size();
+  const auto parsed = std::from_chars(scale.data(), end, file.scale);
+  if (parsed.ec != std::errc() || parsed.ptr != end || !std::isfinite(file.scale))
+    fail_usage("--lora: expected a number after scale=, such as 0.5, found ", quote(text));
+  return file;
+}
+
+std::vector<AdapterScale> open_adapters(const std::vector<AdapterFile>& files,
+                                        const std::shared_ptr<const Model>& model) {
+  std::vector<AdapterScale> adapters;
+  for (const AdapterFile& file : files) adapters.push_back({Adapter::open(file.path, model), file.scale});
+  return adapters;
+}
+
+Option add_adapter_option(Command command, std::vector<AdapterFile>& files) {
+  return command
+      .add_repeatable_option(
+          "--lora", [&files](const std::string& text) { files.push_back(parse_adapter_file(text)); },
+          "LoRA adapter (GGUF) of the model: FILE or FILE:scale=S; scale 0 has no effect, more changes the text "
+          "more; repeatable: adapters add up [scale 1]")
+      .type_name("FILE");
 }
 
 std::string CommonOptions::model_path() const { return find_model(model); }
@@ -105,6 +137,7 @@ void add_common_options(Command command, CommonOptions& o, MethodChoice choice) 
       command, "--checkpoints", o.checkpoints, 0,
       "maximum bytes for checkpoints of recurrent states; with more, a rewind rereads fewer tokens [256m]");
   add_method_options(command, o.methods, choice);
+  add_adapter_option(command, o.lora);
 }
 
 void add_method_options(Command command, MethodSpecs& methods, MethodChoice choice) {

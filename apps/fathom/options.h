@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 #include <limits>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -16,6 +17,18 @@
 
 namespace fathom {
 
+/// An adapter of --lora.
+struct AdapterFile {
+  std::string path;
+  float scale = 1;
+};
+/// Parses FILE or FILE:scale=S; the last ":scale=" counts, since file names may contain colons. Throws Error
+/// (usage).
+AdapterFile parse_adapter_file(const std::string& text);
+/// Opens the adapters of a model. Throws Error.
+std::vector<AdapterScale> open_adapters(const std::vector<AdapterFile>& files,
+                                        const std::shared_ptr<const Model>& model);
+
 /// Options of every command that runs a model.
 struct CommonOptions {
   std::string model;                                                        // path; empty: the default model
@@ -25,9 +38,12 @@ struct CommonOptions {
   int64_t memory = 0;                                                       // bytes; 0: no limit
   int64_t checkpoints = static_cast<int64_t>(EngineOptions().checkpoints);  // bytes
   MethodSpecs methods;
+  std::vector<AdapterFile> lora;
 
-  SessionOptions session() const {
+  /// adapters: those of `lora`, opened for the model (open_adapters).
+  SessionOptions session(const std::vector<AdapterScale>& adapters) const {
     SessionOptions options = SessionOptions::of(methods);
+    options.adapters = adapters;
     options.context = context;
     options.chunk = chunk;
     options.stop = &interrupt_token();
@@ -77,6 +93,8 @@ void add_method_lists(Command command, MethodLists& lists);
 
 void add_sampling_options(Command command, SamplingOptions& options);
 void add_decode_options(Command command, DecodeOptions& options);
+/// Adds --lora.
+Option add_adapter_option(Command command, std::vector<AdapterFile>& files);
 Option add_model_option(Command command, std::string& model);
 /// Adds an option that takes a size such as 512 or 4k, from `min` to `max`.
 Option add_size_option(Command command, const std::string& names, int64_t& size, int64_t min,

@@ -64,9 +64,10 @@ void RobustAverage::add(double observed) {
 // --- ForwardCost
 
 /// Returns the factor between the seconds at two lengths of the context: 1 + slope · (to − from). The slope is the
-/// least that the observations support: the regression slope minus two standard errors.
+/// least that the observations support: the regression slope minus two standard errors, 0 before 32 observations.
 double ForwardCost::growth(double from, double to) const {
-  if (!(context_context_ > 0)) return 1;
+  constexpr double kLeastWeight = 30;  // of the decaying count; fewer observations can agree by chance
+  if (weight_ < kLeastWeight || !(context_context_ > 0)) return 1;
   const double slope = context_seconds_ / context_context_;
   const double residual = std::max(0.0, seconds_seconds_ - slope * context_seconds_) / weight_;
   const double error = std::sqrt(residual / context_context_);

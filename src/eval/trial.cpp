@@ -134,6 +134,7 @@ Trial::Trial(const EvalModel& model, std::span<const Sample> samples, std::span<
 SessionOptions Trial::session_options(const MethodSpecs& method) const {
   SessionOptions options = SessionOptions::of(method);
   options.chunk = options_.chunk;
+  options.adapters = model_.adapters;
   options.stop = &interrupt_token();
   return options;
 }

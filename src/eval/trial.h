@@ -20,12 +20,13 @@ namespace fathom::eval {
 
 /// A model under evaluation.
 struct EvalModel {
-  std::string name;  // file name without extension
+  std::string name;  // file name without extension, and its adapters
   std::string id;    // distinguishes files with the same name
   std::shared_ptr<const Model> model;
   std::shared_ptr<const Tokenizer> tokenizer;
   std::shared_ptr<Runtime> runtime;
   std::shared_ptr<const ChatTemplate> chat;  // null: prompts are plain text
+  std::vector<AdapterScale> adapters{};      // of all sessions
 };
 
 struct TrialOptions {

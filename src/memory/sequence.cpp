@@ -51,8 +51,9 @@ std::vector<int32_t> TokenList::copy(int64_t begin, int64_t end) const {
   return ids;
 }
 
-Sequence::Sequence(std::vector<std::unique_ptr<LayerState>> layers, CheckpointPolicy checkpoints)
-    : layers_(std::move(layers)), checkpoints_(std::move(checkpoints)) {
+Sequence::Sequence(std::vector<std::unique_ptr<LayerState>> layers, CheckpointPolicy checkpoints,
+                   std::vector<ScaledAdapter> adapters)
+    : layers_(std::move(layers)), checkpoints_(std::move(checkpoints)), adapters_(std::move(adapters)) {
   index_layers();
 }
 
@@ -70,7 +71,7 @@ Sequence Sequence::fork() const {
   std::vector<std::unique_ptr<LayerState>> layers;
   layers.reserve(layers_.size());
   for (const auto& layer : layers_) layers.push_back(layer->fork());
-  Sequence copy(std::move(layers), checkpoints_);
+  Sequence copy(std::move(layers), checkpoints_, adapters_);
   for (size_t i = 0; i < states_.size(); ++i)
     if (states_[i]) copy.states_[i] = states_[i]->fork();
   copy.ids_ = ids_;

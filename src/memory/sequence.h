@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "kernels/adapter_matmul.h"
 #include "memory/layer_state.h"
 #include "memory/paged_kv.h"
 #include "memory/recurrent_state.h"
@@ -47,7 +48,9 @@ struct CheckpointPolicy {
 /// tokens, writes them layer by layer, and commits them.
 class Sequence {
  public:
-  explicit Sequence(std::vector<std::unique_ptr<LayerState>> layers, CheckpointPolicy checkpoints = {});
+  /// adapters: see adapters().
+  explicit Sequence(std::vector<std::unique_ptr<LayerState>> layers, CheckpointPolicy checkpoints = {},
+                    std::vector<ScaledAdapter> adapters = {});
   Sequence(Sequence&& other) noexcept = default;
   Sequence& operator=(Sequence&& other) noexcept = default;
 
@@ -55,6 +58,9 @@ class Sequence {
   /// Throws std::bad_alloc, or what fork() of a method's state throws.
   Sequence fork() const;
 
+  /// The adapters with which all its tokens are read. They never change, because stored keys, values and states
+  /// depend on them; forks have the same ones.
+  std::span<const ScaledAdapter> adapters() const { return adapters_; }
   int layers() const { return static_cast<int>(layers_.size()); }
   LayerState& layer(int i) { return *layers_[i]; }
   /// Returns the paged keys and values of a layer, or null if it has none.
@@ -138,6 +144,7 @@ class Sequence {
   std::vector<PagedKv*> paged_;             // [layers]
   std::vector<RecurrentState*> recurrent_;  // [layers]
   CheckpointPolicy checkpoints_;
+  std::vector<ScaledAdapter> adapters_;
   BudgetCharge checkpoint_charge_;
   std::vector<int64_t> planned_checkpoints_;  // to keep at commit of the open pass
   TokenList ids_;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "mixers/projection.h"
+
 namespace fathom {
 namespace {
 
@@ -101,7 +103,7 @@ void AttentionMixer::forward(Workspace& work, std::span<const SequenceRows> sequ
 
   const Product projections[] = {
       {&w_.q, work.q.data(), w_.q_bias}, {&w_.k, work.k.data(), w_.k_bias}, {&w_.v, work.v.data(), w_.v_bias}};
-  matmul(work.pool, work.kernels, x, std::span(projections).first(separate_values ? 3 : 2));
+  project(work, x, std::span(projections).first(separate_values ? 3 : 2));
 
   const int rotary_dims = 2 * sequences[0].sequence->kv(w_.layer).rotations().pairs();  // equal for all sequences
   work.pool.parallel_for(rows, [&](size_t r, int) { prepare_heads(work, static_cast<int64_t>(r), rotary_dims); });
@@ -137,7 +139,7 @@ void AttentionMixer::forward(Workspace& work, std::span<const SequenceRows> sequ
   work.attention.run(work.attention_inputs);
 
   const Product output[] = {{&w_.out, y, w_.out_bias}};
-  matmul(work.pool, work.kernels, work.attended, output);
+  project(work, work.attended, output);
 }
 
 }  // namespace fathom

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "mixers/projection.h"
+
 namespace fathom {
 namespace {
 
@@ -135,7 +137,7 @@ void Mamba2Mixer::forward(Workspace& work, std::span<const SequenceRows> sequenc
   r.convolved.resize(rows, w_.conv.channels, x.step_rows());
   r.gated.resize(rows, w_.inner, x.step_rows());
   const Product input[] = {{&w_.in, r.projected.data()}};
-  matmul(work.pool, work.kernels, x, input);
+  project(work, x, input);
   w_.conv.forward(work, sequences, w_.layer, kConv, r.projected.data() + w_.inner, w_.in.rows, r.convolved.data());
   make_time_steps(work, rows);
   plan_blocks(work, sequences);
@@ -150,7 +152,7 @@ void Mamba2Mixer::forward(Workspace& work, std::span<const SequenceRows> sequenc
   });
   work.pool.parallel_for(rows, [&](size_t row, int) { gate(work, static_cast<int64_t>(row)); });
   const Product output[] = {{&w_.out, y}};
-  matmul(work.pool, work.kernels, r.gated, output);
+  project(work, r.gated, output);
 }
 
 }  // namespace fathom

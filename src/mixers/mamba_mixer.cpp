@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "mixers/projection.h"
+
 namespace fathom {
 namespace {
 
@@ -38,7 +40,7 @@ void MambaMixer::make_coefficients(Workspace& work, int64_t rows) const {
   r.low_rank.resize(rows, w_.rank, r.convolved.step_rows());
   r.time_steps.reserve(rows * w_.inner);
   const Product select[] = {{&w_.select, r.coefficients.data()}};
-  matmul(work.pool, work.kernels, r.convolved, select);
+  project(work, r.convolved, select);
   work.pool.parallel_for(rows, [&](size_t row, int) {
     float* all = r.coefficients.data() + row * stride;
     const auto norm = [&](float* x, const std::vector<float>& weight) {
@@ -50,7 +52,7 @@ void MambaMixer::make_coefficients(Workspace& work, int64_t rows) const {
     std::copy_n(all, w_.rank, r.low_rank.row(static_cast<int64_t>(row)));
   });
   const Product time[] = {{&w_.time, r.time_steps.data(), w_.time_bias}};
-  matmul(work.pool, work.kernels, r.low_rank, time);
+  project(work, r.low_rank, time);
 }
 
 /// Scans and gates at most kScanRows rows of the batch, channels [begin, end). h: state of all channels, updated.
@@ -99,7 +101,7 @@ void MambaMixer::forward(Workspace& work, std::span<const SequenceRows> sequence
   r.convolved.resize(rows, w_.inner, x.step_rows());
   r.gated.resize(rows, w_.inner, x.step_rows());
   const Product input[] = {{&w_.in, r.projected.data()}};
-  matmul(work.pool, work.kernels, x, input);
+  project(work, x, input);
   w_.conv.forward(work, sequences, w_.layer, kConv, r.projected.data(), 2 * w_.inner, r.convolved.data());
   make_coefficients(work, rows);
   const int64_t blocks = (w_.inner + kScanChannels - 1) / kScanChannels;
@@ -111,7 +113,7 @@ void MambaMixer::forward(Workspace& work, std::span<const SequenceRows> sequence
          work.scratch.data() + thread * kScratch);
   });
   const Product output[] = {{&w_.out, y}};
-  matmul(work.pool, work.kernels, r.gated, output);
+  project(work, r.gated, output);
 }
 
 }  // namespace fathom

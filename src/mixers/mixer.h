@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "attend/attention.h"
+#include "kernels/adapter_matmul.h"
 #include "kernels/matmul.h"
 #include "memory/page_pool.h"
 #include "memory/sequence.h"
@@ -78,6 +79,10 @@ struct Workspace {
   Workspace(ThreadPool& threads, const Kernels& table) : pool(threads), kernels(table), attention(threads, table) {}
   ThreadPool& pool;
   const Kernels& kernels;
+  /// The rows of the current pass, or of the current logits, that have adapters; set by Network::forward and by the
+  /// caller of Network::logits.
+  std::vector<AdaptedRows> adapted_rows;
+  AlignedBuffer<float> low_rank;  // [rows, rank] products with the first factor of adapters
   Attention attention;
   std::vector<AttentionInput> attention_inputs;  // one per sequence
   AlignedBuffer<float> hidden;                   // [rows, width]

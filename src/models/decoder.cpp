@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "kernels/quantize.h"
+#include "mixers/projection.h"
 
 namespace fathom {
 namespace {
@@ -101,7 +102,12 @@ void Decoder::forward(Workspace& work, std::span<const SequenceRows> sequences, 
   work.hidden.reserve(rows * width);
   work.update.reserve(rows * width);
   work.normed.resize(rows, width, step_rows(sequences));
-  for (const SequenceRows& s : sequences) embed(work, s, tokens);
+  work.adapted_rows.clear();
+  for (const SequenceRows& s : sequences) {
+    embed(work, s, tokens);
+    const auto adapters = s.sequence->adapters();
+    if (!adapters.empty()) work.adapted_rows.push_back({s.first_row, s.first_row + s.rows, adapters});
+  }
   for (int i = 0; i < layers_run; ++i) {
     if (hooks.before) hooks.before();
     for (const ResidualBlock& block : layers[i].blocks) run_block(work, block, sequences, rows);
@@ -111,8 +117,8 @@ void Decoder::forward(Workspace& work, std::span<const SequenceRows> sequences, 
 }
 
 void Decoder::logits(Workspace& work, ActivationBuffer& x, float* logits) const {
-  const Product project[] = {{&output, logits}};
-  matmul(work.pool, work.kernels, x, project);
+  const Product products[] = {{&output, logits}};
+  project(work, x, products);
 }
 
 std::vector<AttendLayer> Decoder::attention() const {
@@ -128,6 +134,11 @@ const Matrix* Decoder::output_projection(int layer) const {
     for (const auto& mixer : block.mixers)
       if (const Matrix* projection = mixer->output_projection()) return projection;
   return nullptr;
+}
+
+const Matrix* Decoder::projection(std::string_view name) const {
+  const auto found = projections.find(name);
+  return found == projections.end() ? nullptr : &found->second;
 }
 
 double Decoder::weight_bytes(int64_t rows) const {

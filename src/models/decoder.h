@@ -1,6 +1,9 @@
 #pragma once
 
+#include <functional>
+#include <map>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "models/feed_forward.h"
@@ -33,6 +36,7 @@ class Decoder final : public Network {
   void logits(Workspace& work, ActivationBuffer& x, float* logits) const override;
   std::vector<AttendLayer> attention() const override;
   const Matrix* output_projection(int layer) const override;
+  const Matrix* projection(std::string_view name) const override;
   double weight_bytes(int64_t rows) const override;
   int64_t multiply_adds() const override;
   void embeddings(Workspace& work, std::span<const int32_t> tokens, float* out) const override;
@@ -47,6 +51,7 @@ class Decoder final : public Network {
   /// The matrices of mixers and of the output, with which each decoded token is multiplied; for weight_bytes() and
   /// multiply_adds().
   std::vector<Matrix> matrices;
+  std::map<std::string, Matrix, std::less<>> projections;  // by name; those that project() multiplies with
 
  private:
   void embed(Workspace& work, const SequenceRows& rows, std::span<const int32_t> tokens) const;

@@ -29,8 +29,12 @@ DecoderBuilder::DecoderBuilder(const ModelConfig& config, WeightSource& weights)
   decoder_->layers.resize(c_.layers);
 }
 
+Matrix DecoderBuilder::projection(const std::string& tensor, int64_t rows, int64_t cols) {
+  return decoder_->projections[tensor] = weights_.matrix(tensor, rows, cols);
+}
+
 Matrix DecoderBuilder::matrix(const std::string& tensor, int64_t rows, int64_t cols) {
-  decoder_->matrices.push_back(weights_.matrix(tensor, rows, cols));
+  decoder_->matrices.push_back(projection(tensor, rows, cols));
   return decoder_->matrices.back();
 }
 
@@ -114,11 +118,11 @@ std::unique_ptr<FeedForward> DecoderBuilder::feed_forward(int layer, Activation 
   DenseWeights w;
   w.activation = activation;
   if (has_gate(activation)) {
-    w.gate = weights_.matrix(name(layer, "ffn_gate.weight"), inner, c_.width);
+    w.gate = projection(name(layer, "ffn_gate.weight"), inner, c_.width);
     w.gate_bias = bias(name(layer, "ffn_gate.bias"), inner, with_bias);
   }
-  w.up = weights_.matrix(name(layer, "ffn_up.weight"), inner, c_.width);
-  w.down = weights_.matrix(name(layer, "ffn_down.weight"), c_.width, inner);
+  w.up = projection(name(layer, "ffn_up.weight"), inner, c_.width);
+  w.down = projection(name(layer, "ffn_down.weight"), c_.width, inner);
   w.up_bias = bias(name(layer, "ffn_up.bias"), inner, with_bias);
   w.down_bias = bias(name(layer, "ffn_down.bias"), c_.width, with_bias);
   return make_dense_feed_forward(std::move(w));
@@ -130,7 +134,7 @@ std::unique_ptr<FeedForward> DecoderBuilder::experts(int layer, ExpertParts part
   w.routing = std::move(parts.routing);
   w.routing.used = e.used;
   w.activation = parts.activation;
-  w.router = weights_.matrix(name(layer, "ffn_gate_inp.weight"), e.count, c_.width);
+  w.router = projection(name(layer, "ffn_gate_inp.weight"), e.count, c_.width);
   w.router_bias = bias(name(layer, "ffn_gate_inp.bias"), e.count, parts.bias);
   const auto stack = [&](const std::string& tensor, int64_t rows, int64_t cols) {
     return split(weights_.stack(name(layer, tensor + ".weight"), e.count, rows, cols), e.count);
@@ -152,8 +156,8 @@ std::unique_ptr<FeedForward> DecoderBuilder::experts(int layer, ExpertParts part
 
 std::unique_ptr<Decoder> DecoderBuilder::finish(Norm output_norm) {
   decoder_->output_norm = std::move(output_norm);
-  decoder_->output = weights_.has("output.weight") ? weights_.matrix("output.weight", c_.vocabulary, c_.width)
-                                                   : decoder_->embedding;
+  decoder_->output =
+      weights_.has("output.weight") ? projection("output.weight", c_.vocabulary, c_.width) : decoder_->embedding;
   decoder_->matrices.push_back(decoder_->output);
   return std::move(decoder_);
 }

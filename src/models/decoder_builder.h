@@ -47,7 +47,9 @@ class DecoderBuilder {
   /// "blk.LAYER.NAME"
   static std::string name(int layer, const std::string& tensor) { return concat("blk.", layer, ".", tensor); }
 
-  /// Returns a matrix and records it in Decoder::matrices, for accounting.
+  /// Returns a matrix and records it in Decoder::projections.
+  Matrix projection(const std::string& name, int64_t rows, int64_t cols);
+  /// Like projection(), and records the matrix in Decoder::matrices, for accounting.
   Matrix matrix(const std::string& name, int64_t rows, int64_t cols);
   std::vector<float> vector(const std::string& name, int64_t n) { return weights_.vector(name, n); }
   /// Returns a bias, [n]; empty if there is none.

@@ -3,6 +3,7 @@
 #include <numeric>
 
 #include "kernels/expert_matmul.h"
+#include "mixers/projection.h"
 #include "models/feed_forward.h"
 
 namespace fathom {
@@ -95,7 +96,7 @@ void ExpertFeedForward::forward(Workspace& work, ActivationBuffer& x, float* y) 
   const int used = w_.routing.used;
   std::vector<float> scores(tokens * experts);
   const Product router[] = {{&w_.router, scores.data(), w_.router_bias}};
-  matmul(work.pool, work.kernels, x, router);
+  project(work, x, router);
   std::vector<int32_t> chosen(tokens * used);
   std::vector<float> weights(tokens * used);
   work.pool.parallel_for(tokens, [&](size_t t, int) {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "mixers/projection.h"
+
 namespace fathom {
 
 void apply_activation(const Kernels& kernels, Activation activation, float* inner, const float* up, int64_t n) {
@@ -30,17 +32,18 @@ class DenseFeedForward final : public FeedForward {
     work.inner.resize(rows, inner, x.step_rows());
     if (has_gate(w_.activation)) {
       work.up.reserve(rows * inner);
-      const Product project[] = {{&w_.gate, work.inner.data(), w_.gate_bias}, {&w_.up, work.up.data(), w_.up_bias}};
-      matmul(work.pool, work.kernels, x, project);
+      const Product products[] = {{&w_.gate, work.inner.data(), w_.gate_bias},
+                                  {&w_.up, work.up.data(), w_.up_bias}};
+      project(work, x, products);
     } else {
-      const Product project[] = {{&w_.up, work.inner.data(), w_.up_bias}};
-      matmul(work.pool, work.kernels, x, project);
+      const Product products[] = {{&w_.up, work.inner.data(), w_.up_bias}};
+      project(work, x, products);
     }
     work.pool.parallel_for(rows, [&](size_t r, int) {
       apply_activation(work.kernels, w_.activation, work.inner.row(r), work.up.data() + r * inner, inner);
     });
     const Product back[] = {{&w_.down, y, w_.down_bias}};
-    matmul(work.pool, work.kernels, work.inner, back);
+    project(work, work.inner, back);
   }
 
   double weight_bytes(int64_t /*rows*/) const override {

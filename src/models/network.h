@@ -4,6 +4,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "formats/gguf.h"
@@ -30,12 +31,16 @@ class Network {
   /// tokens: [rows], those of all sequences concatenated.
   virtual void forward(Workspace& work, std::span<const SequenceRows> sequences, std::span<const int32_t> tokens,
                        int layers, const LayerHooks& hooks) const = 0;
-  /// Writes the logits of x, the output of forward(): [x.rows, vocabulary].
+  /// Writes the logits of x, rows of the output of forward(): [x.rows, vocabulary]. Uses work.adapted_rows, the
+  /// rows of x that have adapters.
   virtual void logits(Workspace& work, ActivationBuffer& x, float* logits) const = 0;
   /// Returns the attention shape of each layer; its page format is not set.
   virtual std::vector<AttendLayer> attention() const = 0;
   /// Returns Mixer::output_projection of the mixer with pages in this layer; null if there is none.
   virtual const Matrix* output_projection(int layer) const = 0;
+  /// Returns the weight matrix of this name, [out, in], if an adapter can change it: a projection of a mixer, of a
+  /// dense feed-forward or of a router, or the output projection if it is not the embedding. Otherwise null.
+  virtual const Matrix* projection(std::string_view name) const = 0;
   /// Returns the bytes of all weights that a pass over `rows` tokens reads; with experts, the expected value.
   virtual double weight_bytes(int64_t rows) const = 0;
   /// Returns the number of multiply-adds with all weight matrices per token.

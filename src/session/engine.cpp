@@ -1,6 +1,8 @@
 #include "session/engine.h"
 
 #include <algorithm>
+#include <bit>
+#include <cmath>
 #include <numeric>
 #include <ranges>
 #include <thread>
@@ -73,23 +75,41 @@ std::vector<StateOptions::Rotations> Engine::rotations(const SequenceOptions& op
   return tables;
 }
 
+/// Returns the adapters that have an effect.
+std::vector<ScaledAdapter> Engine::scaled_adapters(const SequenceOptions& options) const {
+  std::vector<ScaledAdapter> scaled;
+  for (const AdapterScale& given : options.adapters) {
+    if (!given.adapter || &given.adapter->model() != model_.get())
+      fail_usage("adapter: expected one that was opened for the model of the engine");
+    if (!std::isfinite(given.scale)) fail_usage("adapter: expected a finite scale, found ", given.scale);
+    if (given.scale == 0) continue;
+    // shares the ownership of the adapter, and with it of the model whose weights it refers to
+    scaled.push_back({{given.adapter, &given.adapter->weights()}, given.scale});
+  }
+  return scaled;
+}
+
 Sequence Engine::new_sequence(const SequenceOptions& options) {
   const std::vector<StateOptions::Rotations> tables = rotations(options);
   const StateOptions states{pages_, cache_methods().make(options.cache), model_->config().landmarks.page_tokens(),
                             tables};
   return Sequence(model_->network().new_states(states, layers_to_run(model_->config(), options.layers)),
-                  {.budget = checkpoint_budget_});
+                  {.budget = checkpoint_budget_}, scaled_adapters(options));
 }
 
 namespace {
 
-/// Returns a hash of the options on which the pages of given tokens depend.
-uint64_t prefix_space(const SequenceOptions& options, int64_t context) {
+/// Returns a hash of the options on which the pages of given tokens depend. adapters: of the sequence.
+uint64_t prefix_space(const SequenceOptions& options, std::span<const ScaledAdapter> adapters) {
   ContentHash hash;
   hash.add(options.position);
   hash.add(options.cache);
-  hash.add(static_cast<uint64_t>(context));
+  hash.add(static_cast<uint64_t>(options.context));
   hash.add(static_cast<uint64_t>(options.layers));
+  for (const ScaledAdapter& adapter : adapters) {
+    hash.add(adapter.weights->hash());
+    hash.add(uint64_t{std::bit_cast<uint32_t>(adapter.scale)});
+  }
   return hash.value();
 }
 
@@ -97,11 +117,11 @@ uint64_t prefix_space(const SequenceOptions& options, int64_t context) {
 
 int64_t Engine::restore_prefix(Sequence& sequence, const SequenceOptions& options, std::span<const int32_t> tokens,
                                int64_t block) {
-  return pages_.prefixes(block).restore(sequence, tokens, prefix_space(options, options.context));
+  return pages_.prefixes(block).restore(sequence, tokens, prefix_space(options, sequence.adapters()));
 }
 
 void Engine::publish_prefix(const Sequence& sequence, const SequenceOptions& options, int64_t block) {
-  pages_.prefixes(block).publish(sequence, prefix_space(options, options.context));
+  pages_.prefixes(block).publish(sequence, prefix_space(options, sequence.adapters()));
 }
 
 void Engine::check_tokens(std::span<const int32_t> tokens) const {
@@ -331,17 +351,37 @@ void Engine::run(std::span<Member> members) {
   compute_logits(members);
 }
 
+namespace {
+
+/// Lists the rows with adapters. owners: of each row.
+void set_adapted_rows(std::span<Rows* const> owners, std::vector<AdaptedRows>& adapted) {
+  adapted.clear();
+  for (int64_t row = 0; row < std::ssize(owners); ++row) {
+    const auto adapters = owners[row]->sequence->adapters();
+    if (adapters.empty()) continue;
+    if (!adapted.empty() && adapted.back().end == row && adapted.back().adapters.data() == adapters.data()) {
+      ++adapted.back().end;
+    } else {
+      adapted.push_back({row, row + 1, adapters});
+    }
+  }
+}
+
+}  // namespace
+
 /// Passes the logits of visited rows to their callbacks, then stores those of output rows; kLogitRows rows at a
 /// time.
 void Engine::compute_logits(std::span<const Member> members) {
   Workspace& work = runtime_->work();
   const ModelConfig& model = model_->config();
   std::vector<float> logits;
-  // step_rows: see ActivationBuffer. Output rows may be those of steps and drafts; many visited rows are not.
-  const auto compute = [&](std::span<const int64_t> rows, int64_t step_rows) {
+  // owners: of each row. step_rows: see ActivationBuffer. Output rows may be those of steps and
+  // drafts; many visited rows are not.
+  const auto compute = [&](std::span<const int64_t> rows, std::span<Rows* const> owners, int64_t step_rows) {
     work.logit_rows.resize(std::ssize(rows), model.width, step_rows);
     for (size_t i = 0; i < rows.size(); ++i)
       std::copy_n(work.normed.row(rows[i]), model.width, work.logit_rows.row(static_cast<int64_t>(i)));
+    set_adapted_rows(owners, work.adapted_rows);
     logits.resize(rows.size() * model.vocabulary);
     model_->network().logits(work, work.logit_rows, logits.data());
     if (!model.landmarks) return;
@@ -362,7 +402,7 @@ void Engine::compute_logits(std::span<const Member> members) {
       for (const int64_t row :
            rows.visited_rows.subspan(begin, std::min(kLogitRows, rows.visited_rows.size() - begin)))
         some.push_back(member.row(row));
-      compute(some, 0);
+      compute(some, std::vector<Rows*>(some.size(), member.rows), 0);
       for (size_t i = 0; i < some.size(); ++i) rows.visit(begin + i, row_of(i));
     }
   }
@@ -377,7 +417,7 @@ void Engine::compute_logits(std::span<const Member> members) {
   for (size_t begin = 0; begin < outputs.size(); begin += kLogitRows) {
     const std::span<const int64_t> some =
         std::span(outputs).subspan(begin, std::min(kLogitRows, outputs.size() - begin));
-    compute(some, std::ssize(some));
+    compute(some, std::span(owners).subspan(begin, some.size()), std::ssize(some));
     for (size_t i = 0; i < some.size(); ++i) {
       RowsResult& result = owners[begin + i]->result;
       const std::span<const float> row = row_of(i);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/registry.h"
+#include "models/adapter.h"
 #include "models/model.h"
 #include "session/rows.h"
 
@@ -38,6 +39,8 @@ struct SequenceOptions {
   std::string cache = "bf16";     // page format: bf16, q8, q4, or f32 for tests
   int64_t context = 0;  // expected length in tokens: selects LongRoPE's short or long factors; 0: trained length
   int layers = 0;       // number of the model's first layers that are run; 0: all
+  /// Adapters of the engine's model, whose updates add up. They stay those of the sequence (Sequence::adapters).
+  std::vector<AdapterScale> adapters{};
 };
 
 /// A model together with its runtime, page pool and rotary tables. Not thread-safe: one thread uses an engine and
@@ -52,7 +55,8 @@ class Engine {
   const std::shared_ptr<Runtime>& shared_runtime() const { return runtime_; }
   PagePool& pages() { return pages_; }
 
-  /// Returns an empty sequence. Throws Error (usage) for unknown methods and invalid numbers.
+  /// Returns an empty sequence. Throws Error (usage) for unknown methods, invalid numbers, and adapters of another
+  /// model. With scale 0 an adapter has no effect: results are bit-identical to those without it.
   Sequence new_sequence(const SequenceOptions& options);
 
   /// Restores into an empty sequence the longest prefix of `tokens` that sequences of this engine have published,
@@ -87,6 +91,7 @@ class Engine {
     explicit RotaryTables(const RotaryConfig& config, int64_t context) : rotary(config, context), table(rotary) {}
   };
   std::vector<StateOptions::Rotations> rotations(const SequenceOptions& options);
+  std::vector<ScaledAdapter> scaled_adapters(const SequenceOptions& options) const;
   void check(const Rows& rows) const;
   struct Member {  // rows of one sequence in a batch, opened
     Rows* rows;

@@ -51,7 +51,7 @@ float surprisal_or_nan(std::span<const float> logits, int32_t token) {
 SequenceOptions sequence_options(const SessionOptions& options) {
   if (options.chunk < 1) fail_usage("chunk: expected at least 1 token, found ", options.chunk);
   if (options.context < 0) fail_usage("context limit: expected 0 or more tokens, found ", options.context);
-  return {options.position, options.cache, options.context, options.layers};
+  return {options.position, options.cache, options.context, options.layers, options.adapters};
 }
 
 }  // namespace

@@ -26,6 +26,9 @@ struct SessionOptions {
   /// With dense attention and without eviction the results are bit-identical. The states of other methods start
   /// empty: they do not cover the restored tokens.
   bool share_prefixes = false;
+  /// LoRA adapters, whose updates add up. They are those of the session and its forks for their whole life: the
+  /// stored keys, values and states depend on them, so other scales need a new session that reads the tokens again.
+  std::vector<AdapterScale> adapters{};
   const StopToken* stop = nullptr;  // stops a pass between layers; must outlive the session. null: never
 
   /// Returns the default options with these methods. Ignores methods.read, which is not a session option.

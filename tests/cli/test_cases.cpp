@@ -11,6 +11,7 @@
 #include "case_file.h"
 #include "cases.h"
 #include "formats/gguf.h"
+#include "models/tiny_adapter.h"
 #include "paths.h"
 #include "program.h"
 
@@ -19,7 +20,7 @@ namespace {
 
 constexpr const char* kSeconds = "50";  // time limit of a command and its child processes
 
-/// Models derived from the seedling, made once per process.
+/// Files derived from the seedling, made once per process.
 class MadeModels {
  public:
   MadeModels() {
@@ -30,6 +31,8 @@ class MadeModels {
     for (const GgufTensor& tensor : seedling.tensors())
       chat.add_tensor(std::string(tensor.name), tensor.type, tensor.shape, {tensor.data, tensor.bytes});
     chat.write(folder_.path("chat.gguf"));
+    const std::vector<std::byte> adapter = TinyAdapter().bytes(*Model::open(seedling_path()));
+    folder_.write("adapter.gguf", {reinterpret_cast<const char*>(adapter.data()), adapter.size()});
     folder_.write("broken.gguf", read_file(seedling_path()).substr(0, 100000));
   }
   std::string path(const std::string& name) const { return folder_.path(name); }
@@ -46,7 +49,7 @@ class CaseFolder {
     std::filesystem::copy(source_path(concat(kCases, "/files")), folder_.path("."),
                           std::filesystem::copy_options::recursive);
     std::filesystem::copy_file(seedling_path(), folder_.path("model.gguf"));  // a command may overwrite it
-    for (const char* name : {"chat.gguf", "broken.gguf"}) link(name, made.path(name));
+    for (const char* name : {"chat.gguf", "adapter.gguf", "broken.gguf"}) link(name, made.path(name));
     for (const char* name : {"bench", "scripts"}) link(name, source_path(name));
   }
   std::string path() const { return folder_.path(""); }

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <map>
 #include <random>
 #include <string>
 #include <vector>
@@ -25,7 +26,7 @@ struct World {
   double delays = 0;                          // share of passes that are measured five times too long
   double growth = 0;                          // relative increase of a pass per token
   double misses = 0;                          // share of proposals that are empty
-  int64_t slow_phase = 0;  // > 0: every second phase of this length in tokens takes twice as long
+  int64_t slow_phase = 0;                     // > 0: every second phase of so many tokens takes twice as long
   DraftKind kind = DraftKind::kFixed;
 
   double seconds(int rows, int64_t token) const {
@@ -38,22 +39,22 @@ struct World {
     for (int64_t i = 0; i < tokens; ++i) sum += seconds(1, i);
     return sum;
   }
-  /// Seconds of the best fixed number of nodes of a stationary world.
-  double best_fixed(double tokens) const {
+  /// Seconds per token with the best fixed number of nodes at this acceptance rate, without growth and phases.
+  double best_fixed(double acceptance) const {
     double best = 0, gain = 1, reach = 1;
     for (int n = 0; n < DraftTree::kMaxNodes; ++n) {
-      if (n > 0) gain += (1 - misses) * (reach *= rate(0));
+      if (n > 0) gain += (1 - misses) * (reach *= acceptance);
       const double cost = n == 0 ? pass(1) : propose(n) + misses * pass(1) + (1 - misses) * pass(1 + n);
       best = std::max(best, gain / cost);
     }
-    return tokens / best;
+    return 1 / best;
   }
 };
 
 /// What happened in a simulated text.
 struct Simulated {
-  double seconds = 0;                   // without noise and delays, which the drafts do not cause
-  double expected = 0;                  // sum of the expected numbers of tokens of the steps
+  double seconds = 0;  // without noise and delays, which the drafts do not cause
+  double ideal = 0;    // of the best fixed numbers of nodes, for as many tokens as the steps give on average
   std::vector<int> proposed, verified;  // nodes per step
 };
 
@@ -63,6 +64,7 @@ Simulated simulate(const World& world, int64_t tokens, uint32_t number) {
   std::normal_distribution<double> normal(0, 1);
   DraftBudget budget;
   Simulated run;
+  std::map<double, double> best_fixed;
   for (int64_t done = 0; done < tokens;) {
     const int allowed = budget.nodes(done);
     Draft draft;
@@ -93,7 +95,9 @@ Simulated simulate(const World& world, int64_t tokens, uint32_t number) {
                     .accepted = accepted,
                     .emitted = emitted});
     run.seconds += draft_seconds + pass;
-    for (int i = 0; i <= draft.size(); ++i) run.expected += std::pow(world.rate(done), i);
+    const double rate = world.rate(done);
+    if (!best_fixed.contains(rate)) best_fixed[rate] = world.best_fixed(rate);
+    for (int i = 0; i <= draft.size(); ++i) run.ideal += std::pow(rate, i) * best_fixed[rate];
     done += static_cast<int64_t>(emitted.size());
   }
   return run;
@@ -142,54 +146,60 @@ TEST(DraftBudget, NeverCostsMoreThanThreePercent) {
   }
 }
 
+/// Seconds relative to the best fixed sizes, of several runs.
+struct Ratios {
+  double sum = 0, largest = 0;
+  int count = 0;
+  void add(const Simulated& run) {
+    const double ratio = run.seconds / run.ideal;
+    sum += ratio;
+    largest = std::max(largest, ratio);
+    ++count;
+  }
+  double mean() const { return sum / count; }
+};
+
 TEST(DraftBudget, IsWithinTenPercentOfTheBestFixedSize) {
   constexpr int64_t kTokens = 3000;
   for (const Curve& curve : kCurves) {
-    for (const auto& [source, propose] : kSources) {
-      for (const double rate : {0.3, 0.6, 0.9}) {
+    for (const double rate : {0.3, 0.6, 0.9}) {
+      Ratios ratios;
+      for (const auto& [source, propose] : kSources) {
         for (const double noise : {0.0, 0.05}) {
           const World world{.pass = curve.pass,
                             .propose = propose,
                             .rate = [rate](int64_t) { return rate; },
                             .noise = noise,
                             .delays = noise > 0 ? 0.03 : 0};
-          double seconds = 0, expected = 0;
-          for (int i = 0; i < kSeeds; ++i) {
-            const Simulated run = simulate(world, kTokens, 100 + i);
-            seconds += run.seconds;
-            expected += run.expected;
-          }
-          EXPECT_LE(seconds, 1.10 * expected * world.best_fixed(1))
-              << curve.name << ", " << source << ", acceptance " << rate << ", noise " << noise;
+          for (int i = 0; i < kSeeds; ++i) ratios.add(simulate(world, kTokens, 100 + i));
         }
       }
+      EXPECT_LE(ratios.mean(), 1.10) << curve.name << ", acceptance " << rate;
+      EXPECT_LE(ratios.largest, 1.30) << curve.name << ", acceptance " << rate;
     }
   }
 }
 
 TEST(DraftBudget, FollowsAChangeOfTheAcceptance) {
   constexpr int64_t kTokens = 4000;
+  const std::vector<std::pair<double, double>> changes = {{0, 0.9}, {0.9, 0}, {0.3, 0.9}, {0.6, 0}};
   for (const Curve& curve : kCurves) {
-    for (const auto& [first, second] :
-         std::vector<std::pair<double, double>>{{0, 0.9}, {0.9, 0}, {0.3, 0.9}, {0.6, 0}}) {
-      World world{.pass = curve.pass,
-                  .propose = [](int) { return 0.02; },
-                  .rate = [](int64_t) { return 0; },
-                  .noise = 0.05,
-                  .delays = 0.03};
-      double best = 0, seconds = 0;
-      for (const double rate : {first, second}) {
-        world.rate = [rate](int64_t) { return rate; };
-        best += world.best_fixed(kTokens / 2);
-      }
-      world.rate = [first = first, second = second](int64_t token) { return token < kTokens / 2 ? first : second; };
+    Ratios ratios;
+    for (const auto& [first, second] : changes) {
+      const World world{
+          .pass = curve.pass,
+          .propose = [](int) { return 0.02; },
+          .rate = [first = first, second = second](int64_t i) { return i < kTokens / 2 ? first : second; },
+          .noise = 0.05,
+          .delays = 0.03};
       for (int i = 0; i < kSeeds; ++i) {
-        const double own = simulate(world, kTokens, 200 + i).seconds;
-        EXPECT_LE(own, 1.03 * world.plain(kTokens)) << curve.name << " " << first << " to " << second;
-        seconds += own / kSeeds;
+        const Simulated run = simulate(world, kTokens, 200 + i);
+        EXPECT_LE(run.seconds, 1.03 * world.plain(kTokens)) << curve.name << " " << first << " to " << second;
+        ratios.add(run);
       }
-      EXPECT_LE(seconds, 1.12 * best) << curve.name << " " << first << " to " << second;
     }
+    EXPECT_LE(ratios.mean(), 1.10) << curve.name;
+    EXPECT_LE(ratios.largest, 1.30) << curve.name;
   }
 }
 
@@ -227,7 +237,7 @@ TEST(DraftBudget, RareGoodDraftsAreUsed) {
                     .rate = [](int64_t) { return 0.9; },
                     .noise = 0.05,
                     .misses = 0.8};
-  EXPECT_LE(simulate(world, 4000, 1).seconds, 1.2 * world.best_fixed(4000));
+  EXPECT_LE(simulate(world, 4000, 1).seconds, 1.2 * 4000 * world.best_fixed(0.9));
 }
 
 TEST(DraftBudget, DrawnDraftsAreNotPrunedButTheirSizeIsChosen) {
@@ -239,7 +249,7 @@ TEST(DraftBudget, DrawnDraftsAreNotPrunedButTheirSizeIsChosen) {
                       .kind = kind};
     const Simulated run = simulate(world, 3000, 1);
     EXPECT_EQ(run.proposed, run.verified);
-    EXPECT_LE(run.seconds, 1.10 * world.best_fixed(3000));
+    EXPECT_LE(run.seconds, 1.10 * run.ideal);
   }
 }
 
@@ -258,7 +268,7 @@ TEST(DraftBudget, FollowsTheGrowthOfTheContext) {
               .propose = [](int) { return 0.02; },
               .rate = [](int64_t) { return 0.6; },
               .noise = 0.05};
-  const double share = world.best_fixed(4000) / world.plain(4000);
+  const double share = world.best_fixed(0.6);  // of a plain step
   world.growth = 1.0 / 1000;
   EXPECT_LE(simulate(world, 4000, 1).seconds, 1.1 * share * world.plain(4000));
 }
@@ -300,6 +310,11 @@ TEST(DraftBudget, ForwardCostScalesWithTheContext) {
   EXPECT_NEAR(cost.seconds(1, 2000), 3, 0.1);
   EXPECT_NEAR(cost.seconds(1, 4000), 5, 0.5);
   EXPECT_GT(cost.seconds(8, 2000), 3) << "of 6; other numbers of rows follow";
+  // Few observations that happen to rise are not extrapolated.
+  ForwardCost few;
+  for (int64_t context = 0; context < 4; ++context)
+    few.observe(1, context, 1 + 0.05 * static_cast<double>(context));
+  EXPECT_LT(few.seconds(1, 1000), 1.2);
   // Noise without growth is not extrapolated.
   ForwardCost noisy;
   std::mt19937 random(test::seed(1));
@@ -361,8 +376,7 @@ DraftBudget trained(const std::function<double(int rows)>& pass, int max_nodes) 
     Draft draft;
     std::vector<int> accepted;
     std::vector<int32_t> emitted;
-    // All shorter drafts, one after the other, so that every number of rows is measured. All nodes are accepted, as
-    // estimated.
+    // All shorter drafts in turn, so that every number of rows is measured. All nodes are accepted, as estimated.
     for (int n = 0; n < (i % 4 ? allowed : std::min(allowed, i / 4 % (max_nodes + 1))); ++n) draft.add(n - 1, n);
     budget.prune(draft);
     for (int n = 0; n < draft.size(); ++n) accepted.push_back(n), emitted.push_back(n);

@@ -23,13 +23,13 @@ constexpr int64_t kMaxLength = INT32_MAX - 1;  // the end of the text takes one 
 // and the one before it type L. A bucket is the range of the suffix array of the suffixes with the same first
 // symbol: those of type L come first.
 
-using Text = std::span<const int32_t>;  // its last symbol is 0, and no other
+using IndexedText = std::span<const int32_t>;  // its last symbol is 0, and no other
 using Positions = std::span<int32_t>;
 
 constexpr int32_t kNone = -1;
 
 /// Sets the end of the bucket of each symbol.
-void set_bucket_ends(Text text, Positions ends) {
+void set_bucket_ends(IndexedText text, Positions ends) {
   std::ranges::fill(ends, 0);
   for (const int32_t symbol : text) ++ends[symbol];
   int32_t end = 0;
@@ -37,7 +37,7 @@ void set_bucket_ends(Text text, Positions ends) {
 }
 
 /// Sets the begin of the bucket of each symbol.
-void set_bucket_begins(Text text, Positions begins) {
+void set_bucket_begins(IndexedText text, Positions begins) {
   set_bucket_ends(text, begins);
   std::shift_right(begins.begin(), begins.end(), 1);
   begins[0] = 0;
@@ -45,7 +45,7 @@ void set_bucket_begins(Text text, Positions begins) {
 
 /// Calls `visit` with the position of each LMS suffix, from the last one, which is the last position, to the first.
 template <class Visit>
-void for_each_lms(Text text, Visit visit) {
+void for_each_lms(IndexedText text, Visit visit) {
   bool type_s = true;
   for (auto i = static_cast<int32_t>(text.size()) - 2; i >= 0; --i) {
     const bool next_s = type_s;
@@ -57,7 +57,7 @@ void for_each_lms(Text text, Visit visit) {
 /// Sorts all suffixes by induction from the LMS suffixes, which are at the ends of their buckets; the other entries
 /// of `suffixes` are kNone. Sets `buckets` to the begin of the suffixes of type S of each bucket, except that of
 /// symbol 0.
-void induce(Text text, Positions suffixes, Positions buckets) {
+void induce(IndexedText text, Positions suffixes, Positions buckets) {
   const auto length = static_cast<int32_t>(text.size());
   set_bucket_begins(text, buckets);
   for (int32_t i = 0; i < length; ++i) {
@@ -78,7 +78,7 @@ void induce(Text text, Positions suffixes, Positions buckets) {
 
 /// Sorts the LMS suffixes by their symbols up to the next LMS suffix. Returns their number; they are the first
 /// entries.
-int32_t sort_lms_substrings(Text text, Positions suffixes, int32_t symbols) {
+int32_t sort_lms_substrings(IndexedText text, Positions suffixes, int32_t symbols) {
   std::vector<int32_t> buckets(static_cast<size_t>(symbols));
   set_bucket_ends(text, buckets);
   std::ranges::fill(suffixes, kNone);
@@ -94,7 +94,7 @@ int32_t sort_lms_substrings(Text text, Positions suffixes, int32_t symbols) {
 
 /// Numbers the sorted LMS substrings; equal ones get the same number. Writes the numbers, in the order of the text,
 /// to the last `count` entries. Returns how many numbers there are.
-int32_t name_lms_substrings(Text text, Positions suffixes, int32_t count) {
+int32_t name_lms_substrings(IndexedText text, Positions suffixes, int32_t count) {
   const Positions names = suffixes.subspan(count);  // by position / 2: LMS suffixes are not adjacent
   std::ranges::fill(names, kNone);
   auto next = static_cast<int32_t>(text.size()) - 1;
@@ -103,9 +103,9 @@ int32_t name_lms_substrings(Text text, Positions suffixes, int32_t count) {
     next = at;
   });
   int32_t different = 0;
-  Text previous;
+  IndexedText previous;
   for (const int32_t at : suffixes.first(count)) {
-    const Text substring = text.subspan(at, names[at / 2]);
+    const IndexedText substring = text.subspan(at, names[at / 2]);
     different += !std::ranges::equal(substring, previous);
     names[at / 2] = different - 1;
     previous = substring;
@@ -117,7 +117,7 @@ int32_t name_lms_substrings(Text text, Positions suffixes, int32_t count) {
 }
 
 /// Returns the suffix array of a text of at least 2 symbols below `symbols` in `suffixes`, which has its size.
-void sort_suffixes(Text text, Positions suffixes, int32_t symbols) {
+void sort_suffixes(IndexedText text, Positions suffixes, int32_t symbols) {
   const int32_t count = sort_lms_substrings(text, suffixes, symbols);
   const int32_t names = name_lms_substrings(text, suffixes, count);
   const Positions sorted = suffixes.first(count), reduced = suffixes.last(count);

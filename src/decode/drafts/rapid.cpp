@@ -118,7 +118,9 @@ class RapidSource final : public DraftSource {
     if (!setup.session) return options;
     options.stop = setup.session->options().stop;
     options.cache = setup.session->options().cache;
-    if (!values.has("file")) options.position = setup.session->options().position;
+    if (values.has("file")) return options;
+    options.position = setup.session->options().position;
+    options.adapters = setup.session->options().adapters;
     return options;
   }
 
