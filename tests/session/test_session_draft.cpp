@@ -2,6 +2,7 @@
 // accepted tokens equal tokens read one by one.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <random>
 
 #include "attend/methods.h"
