@@ -71,7 +71,7 @@ bool fills_page(const AttentionInput& input, int64_t row) {
 /// Returns the first row of the block of a draft that ends before row `end`, with at most max_rows rows.
 int64_t draft_block_begin(const AttentionInput& input, int64_t end, int64_t max_rows) {
   int64_t first = end - 1;
-  if (fills_page(input, first)) return first;
+  if (max_rows == 1 || fills_page(input, first)) return first;
   const int64_t least = task_begin(input, end, max_rows);
   while (first > least && !fills_page(input, first - 1)) --first;
   return first;

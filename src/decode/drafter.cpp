@@ -13,26 +13,33 @@ namespace {
 /// Sources that need neither training nor another model, in the order in which ties are resolved.
 constexpr const char* kAutomatic[] = {"suffix", "copy", "recycle"};
 
+bool drafts_work(const Session& session) {
+  return session.draft_shape() != Session::DraftShape::kNone && session.options().evict == "none";
+}
+
 }  // namespace
+
+void check_drafts_work(const Session& session, const std::string& method) {
+  if (session.options().evict != "none")
+    fail_usage("--draft ", method, " does not work with --evict ", session.options().evict,
+               ": an eviction between the tokens of a draft would change what follows; expected --draft none");
+  if (!drafts_work(session))
+    fail_usage("--draft ", method, ": ", "--attend ", session.options().attend,
+               " or the model does not work with drafts, expected --draft none");
+}
 
 Drafter::Drafter(const DraftOptions& options, const DraftSetup& setup)
     : session_(*setup.session), fixed_nodes_(options.nodes) {
   if (options.nodes < 0 || options.nodes >= DraftTree::kMaxNodes)
     fail_usage("--draft-nodes: expected 0 to ", DraftTree::kMaxNodes - 1, ", found ", options.nodes);
-  const bool possible = session_.draft_shape() != Session::DraftShape::kNone && session_.options().evict == "none";
   std::vector<std::string> names;
   for (const std::string& method : options.methods) {
     if (method == "none") continue;
     if (method == "auto") {
-      if (possible) names.insert(names.end(), std::begin(kAutomatic), std::end(kAutomatic));
+      if (drafts_work(session_)) names.insert(names.end(), std::begin(kAutomatic), std::end(kAutomatic));
       continue;
     }
-    if (session_.options().evict != "none")
-      fail_usage("--draft ", method, " does not work with --evict ", session_.options().evict,
-                 ": an eviction between the tokens of a draft would change what follows; expected --draft none");
-    if (!possible)
-      fail_usage("--draft ", method, ": ", "--attend ", session_.options().attend,
-                 " or the model does not work with drafts, expected --draft none");
+    check_drafts_work(session_, method);
     names.push_back(method);
   }
   if (names.empty()) return;
@@ -47,19 +54,19 @@ Drafter::Drafter(const DraftOptions& options, const DraftSetup& setup)
       label += concat(" ", same + 1);
     report_names.push_back(std::move(label));
   }
-  source_ = sources.size() == 1 ? std::move(sources[0]) : merge_sources(std::move(sources));
-  needs_ = source_->needs();
-  if (!needs_.hidden_layers.empty()) session_.keep_hidden(needs_.hidden_layers);
-  report_ = DraftReport(std::move(report_names));
+  use(sources.size() == 1 ? std::move(sources[0]) : merge_sources(std::move(sources)), std::move(report_names));
 }
 
 Drafter::Drafter(std::unique_ptr<DraftSource> source, std::string name, int nodes, Session& session)
-    : session_(session),
-      source_(std::move(source)),
-      needs_(source_->needs()),
-      fixed_nodes_(nodes),
-      report_({std::move(name)}) {
+    : session_(session), fixed_nodes_(nodes) {
+  use(std::move(source), {std::move(name)});
+}
+
+void Drafter::use(std::unique_ptr<DraftSource> source, std::vector<std::string> names) {
+  source_ = std::move(source);
+  needs_ = source_->needs();
   if (!needs_.hidden_layers.empty()) session_.keep_hidden(needs_.hidden_layers);
+  report_ = DraftReport(std::move(names));
 }
 
 void Drafter::start(std::span<const int32_t> prompt) {

@@ -17,6 +17,10 @@ struct DraftOptions {
   int nodes = 0;                     // most tokens of a draft; 0: the budget chooses them by measured cost
 };
 
+/// Throws Error (usage) that names the method if drafts do not work with the session: because of its --attend or
+/// --evict method, or the model.
+void check_drafts_work(const Session& session, const std::string& method);
+
 /// Drafts for one text: the sources, their budget and a report. Not thread-safe.
 class Drafter {
  public:
@@ -40,6 +44,8 @@ class Drafter {
   const DraftReport& report() const { return report_; }
 
  private:
+  void use(std::unique_ptr<DraftSource> source, std::vector<std::string> names);
+
   Session& session_;
   std::unique_ptr<DraftSource> source_;
   DraftNeeds needs_;

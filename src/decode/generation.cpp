@@ -58,8 +58,8 @@ bool Generation::prepare() {
     if (context > 0) most = std::min(most, context - length - 1);
     if (most > 0) draft_ = drafter_->propose({history_, prompt_, &sampler_, length + 1}, static_cast<int>(most));
   }
-  tree_ = DraftTree::chain(1);
   tree_tokens_.assign(1, history_.back());
+  if (draft_.size() > 0) tree_ = DraftTree::chain(1);
   for (int node = 0; node < draft_.size(); ++node) {
     tree_.add(draft_.tree.parent(node) + 1);
     tree_tokens_.push_back(draft_.tokens[node]);

@@ -433,15 +433,13 @@ void Engine::compute_logits(std::span<const Member> members) {
 void Engine::accept(const Rows& rows, std::span<const int> path) {
   Sequence& sequence = *rows.sequence;
   OpenDraft& draft = *rows.draft;
-  const auto starts_with_path = [&](const OpenDraft::Leaf& leaf) {
-    return path.size() <= leaf.path.size() && std::ranges::equal(path, std::span(leaf.path).first(path.size()));
-  };
-  const auto leaf = std::ranges::find_if(draft.leaves, starts_with_path);
-  if (leaf == draft.leaves.end()) {
+  if (path.empty()) return abandon(rows);
+  if (!draft.tree.is_path(path)) {
     abandon(rows);
     fail("the accepted tokens are not a path of the draft");
   }
-  if (path.empty()) return abandon(rows);
+  const auto leaf = std::ranges::find_if(
+      draft.leaves, [&](const OpenDraft::Leaf& l) { return std::ranges::count(l.path, path.back()) > 0; });
   try {
     (leaf->fork ? *leaf->fork : sequence).accept(std::ssize(path));
   } catch (...) {

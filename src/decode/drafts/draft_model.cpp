@@ -33,38 +33,42 @@ bool can_read(const Read& read) {
   }
 }
 
-}  // namespace
-
-TokenDistribution draft_distribution(Sampler& sampler, std::span<const float> logits,
-                                     std::span<const int32_t> history, int choices) {
+/// Returns what the sampler draws from.
+TokenDistribution sampled_distribution(Sampler& sampler, std::span<const float> logits,
+                                       std::span<const int32_t> history) {
   const Candidates& drawn = sampler.distribution(logits, history);
+  const double log_sum = drawn.log_sum();
   TokenDistribution distribution;
-  if (!sampler.greedy()) {
-    const double log_sum = drawn.log_sum();
-    for (const Candidate& candidate : drawn.all()) {
-      const auto probability = static_cast<float>(std::exp(candidate.logit - log_sum));
-      if (probability > 0) distribution.push_back({candidate.id, probability});
-    }
-    return distribution;
+  for (const Candidate& candidate : drawn.all()) {
+    const auto probability = static_cast<float>(std::exp(candidate.logit - log_sum));
+    if (probability > 0) distribution.push_back({candidate.id, probability});
   }
+  return distribution;
+}
+
+/// Returns the tokens that a greedy sampler prefers, best first.
+TokenDistribution greedy_choices(Sampler& sampler, std::span<const float> logits, std::span<const int32_t> history,
+                                 int choices) {
+  TokenDistribution tokens;
   Candidates plain;
   plain.assign(logits);
   const double log_sum = plain.log_sum();
   std::vector<float> left(logits.begin(), logits.end());  // without the tokens that were taken
   double least = 1;
-  for (int32_t token = drawn.all()[0].id;;) {
-    if (!(left[token] > -kInfinity)) return distribution;  // a constraint allows no others
+  for (int32_t token = sampler.distribution(logits, history).all()[0].id;;) {
+    if (!(left[token] > -kInfinity)) return tokens;  // a constraint allows no others
     least = std::min(least, std::exp(logits[token] - log_sum));
-    if (!(least > 0)) return distribution;
-    distribution.push_back({token, static_cast<float>(least)});
-    if (std::ssize(distribution) >= std::min<int64_t>(choices, std::ssize(logits))) return distribution;
+    if (!(least > 0)) return tokens;
+    tokens.push_back({token, static_cast<float>(least)});
+    if (std::ssize(tokens) >= std::min<int64_t>(choices, std::ssize(logits))) return tokens;
     left[token] = -kInfinity;
-    if (std::ranges::max(left) == -kInfinity) return distribution;
+    if (std::ranges::max(left) == -kInfinity) return tokens;
     token = sampler.distribution(left, history).all()[0].id;
   }
 }
 
-TokenDistribution preferred_tokens(Sampler& sampler, std::span<const float> logits,
+/// Returns the tokens that a sampler prefers with its own random numbers of a position, best first.
+TokenDistribution matching_choices(Sampler& sampler, std::span<const float> logits,
                                    std::span<const int32_t> history, int64_t position, int choices) {
   const Candidates& candidates = sampler.distribution(logits, history);
   const double log_sum = candidates.log_sum();
@@ -76,6 +80,8 @@ TokenDistribution preferred_tokens(Sampler& sampler, std::span<const float> logi
   return tokens;
 }
 
+}  // namespace
+
 Parameter rule_parameter() {
   return {.name = "rule",
           .type = Parameter::Type::kChoice,
@@ -84,6 +90,14 @@ Parameter rule_parameter() {
               "with sampling: match: drafts use the random numbers of the sampler, and the text is the same as "
               "without drafts; reject: drafts use their own, and the text has the same distribution",
           .choices = {"match", "reject"}};
+}
+
+TokenDistribution child_distribution(Sampler& sampler, std::span<const float> logits,
+                                     std::span<const int32_t> history, int64_t position, DraftRule rule,
+                                     int choices) {
+  if (sampler.greedy()) return greedy_choices(sampler, logits, history, choices);
+  if (rule == DraftRule::kMatch) return matching_choices(sampler, logits, history, position, choices);
+  return sampled_distribution(sampler, logits, history);
 }
 
 DraftRule read_rule(const Values& values) {
@@ -222,9 +236,7 @@ std::function<std::vector<TokenDistribution>(const Draft&, std::span<const int>)
       if (nodes[i] >= 0)
         for (const int node : draft.tree.path(nodes[i])) text.push_back(draft.tokens[node]);
       const int64_t position = options.position + (nodes[i] < 0 ? 0 : draft.tree.depth(nodes[i]) + 1);
-      distribution = options.rule == DraftRule::kMatch && !options.sampler->greedy()
-                         ? preferred_tokens(*options.sampler, logits[i], text, position, options.choices)
-                         : draft_distribution(*options.sampler, logits[i], text, options.choices);
+      distribution = child_distribution(*options.sampler, logits[i], text, position, options.rule, options.choices);
       text.resize(before);
     }
     return distributions;

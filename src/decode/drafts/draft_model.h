@@ -12,17 +12,6 @@
 
 namespace fathom {
 
-/// Returns what `sampler` would draw from after these logits. For a greedy sampler: the `choices` tokens that it
-/// prefers, best first, with their probabilities in the plain softmax (capped so that they do not increase).
-/// history: the tokens before the one to be drawn.
-TokenDistribution draft_distribution(Sampler& sampler, std::span<const float> logits,
-                                     std::span<const int32_t> history, int choices = 1);
-/// Returns the `choices` tokens that `sampler` prefers with its own random numbers of a position, best first, with
-/// their probabilities. If the target's logits are similar, the sampler draws the same token. The acceptance of the
-/// first token is at least (1 − d) / (1 + d), where d is the total variation distance of the two distributions.
-TokenDistribution preferred_tokens(Sampler& sampler, std::span<const float> logits,
-                                   std::span<const int32_t> history, int64_t position, int choices = 1);
-
 /// How drafts of a model are chosen if the sampler draws.
 enum class DraftRule {
   kMatch,   // with the random numbers of the sampler, as kFixed drafts: the text is that of plain decoding
@@ -31,6 +20,18 @@ enum class DraftRule {
 /// The parameter `rule` of sources that run a model.
 Parameter rule_parameter();
 DraftRule read_rule(const Values& values);
+/// Returns the distribution that the children of a node are drawn from, or the `choices` tokens that they are, best
+/// first. logits: after the node; history: tokens up to the node; position: of the children.
+/// - A greedy sampler: its preferred tokens, with their probabilities in the plain softmax (capped so that they do
+///   not increase).
+/// - kMatch: the tokens that the sampler prefers with its own random numbers of the position. If the target's
+/// logits
+///   are similar, the sampler draws the same token: the first one is accepted with a probability of at least
+///   (1 − d) / (1 + d), where d is the total variation distance of the two distributions.
+/// - kReject: what the sampler draws from.
+TokenDistribution child_distribution(Sampler& sampler, std::span<const float> logits,
+                                     std::span<const int32_t> history, int64_t position, DraftRule rule,
+                                     int choices = 1);
 
 /// Returns a task that grows a draft for `context`, without an `expand` function.
 GrowthTask growth_task(const DraftContext& context, int nodes, DraftRule rule);

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/stopwatch.h"
 #include "decode/continuation.h"
+#include "decode/drafter.h"
 #include "decode/drafts/draft_model.h"
 #include "decode/drafts/grow.h"
 #include "decode/verify.h"
@@ -190,9 +191,7 @@ std::optional<PearlChoice> find_pearl(std::span<const std::string> specs, const 
     const Values values = check_values(parsed, pearl_method().info.parameters);
     if (!values.has("file"))
       fail_usage("--draft pearl: expected file=FILE, a small model with the same vocabulary");
-    if (setup.session->draft_shape() == Session::DraftShape::kNone || setup.session->options().evict != "none")
-      fail_usage("--draft pearl: the --attend or --evict method or the model does not work with drafts, expected ",
-                 "--draft none");
+    check_drafts_work(*setup.session, "pearl");
     PearlChoice choice;
     choice.setup.drafter = open_draft_model("pearl", values.string("file"), setup);
     choice.setup.runtime = std::make_shared<Runtime>(static_cast<int>(values.integer("threads")));

@@ -55,10 +55,8 @@ class SelfSource final : public DraftSource {
         return std::vector<TokenDistribution>();
       fork.append({&text.back(), 1});
       const int64_t position = context.position + (parent[0] < 0 ? 0 : draft.tree.depth(parent[0]) + 1);
-      return std::vector<TokenDistribution>(1,
-                                            rule_ == DraftRule::kMatch && !context.sampler->greedy()
-                                                ? preferred_tokens(*context.sampler, fork.logits(), text, position)
-                                                : draft_distribution(*context.sampler, fork.logits(), text));
+      return std::vector<TokenDistribution>(
+          1, child_distribution(*context.sampler, fork.logits(), text, position, rule_));
     };
     return grow_chain(task, static_cast<int>(length), confidence_);
   }

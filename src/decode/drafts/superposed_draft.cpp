@@ -2,8 +2,8 @@
 // tokens, so they share one distribution of the next token. N-gram counts of the text decide which token suits
 // which chain. The rows attend to all tokens, whatever the --attend method.
 #include <algorithm>
-#include <array>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <memory>
 #include <new>
@@ -12,19 +12,16 @@
 #include <unordered_map>
 #include <vector>
 
-#include "attend/methods.h"
 #include "base/error.h"
 #include "decode/candidates.h"
 #include "decode/draft.h"
 #include "decode/drafts/draft_model.h"
-#include "memory/sequence.h"
+#include "decode/superposition.h"
 
 namespace fathom {
 namespace {
 
-constexpr std::array<double, 5> kWeights{.01, .04, .15, .18, .12};  // of 2- to 6-grams, as in the paper
-constexpr double kUnseenPenalty = 200;                              // of a token without n-grams, as in the paper
-constexpr size_t kMaxCounts = size_t{1} << 22;                      // n-grams; about 200 MB
+constexpr size_t kMaxCounts = size_t{1} << 22;  // n-grams; about 200 MB
 
 /// Numbers of occurrences of the 1- to 6-grams of a text that grows, by their hashes.
 class NgramCounts {
@@ -33,17 +30,17 @@ class NgramCounts {
   void add(std::span<const int32_t> text) {
     for (; added_ < text.size(); ++added_) {
       if (counts_.size() >= kMaxCounts) continue;
-      for (size_t n = 1; n <= std::min(kWeights.size() + 1, added_ + 1); ++n)
+      for (size_t n = 1; n <= std::min(kNgramWeights.size() + 1, added_ + 1); ++n)
         ++counts_[hash(text.subspan(added_ + 1 - n, n), {})];
     }
   }
   /// Returns the sum over the orders n of their weight times P(token | last n − 1 tokens of `history`).
   double probability(std::span<const int32_t> history, int32_t token) const {
     double sum = 0;
-    for (size_t i = 0; i < kWeights.size() && i < history.size(); ++i) {
+    for (size_t i = 0; i < kNgramWeights.size() && i < history.size(); ++i) {
       const auto before = history.last(i + 1);
       const double contexts = count(hash(before, {}));
-      if (contexts > 0) sum += kWeights[i] * count(hash(before, token)) / contexts;
+      if (contexts > 0) sum += kNgramWeights[i] * count(hash(before, token)) / contexts;
     }
     return sum;
   }
@@ -75,21 +72,17 @@ struct SuperposedChain {
   bool ended = false;
 };
 
-/// Returns the normalised weights of the chains.
-std::vector<double> chain_weights(std::span<const SuperposedChain> chains) {
-  std::vector<double> weights;
-  const double largest = std::ranges::max_element(chains, {}, &SuperposedChain::score)->score;
-  double sum = 0;
-  for (const SuperposedChain& chain : chains) sum += weights.emplace_back(std::exp(chain.score - largest));
-  for (double& weight : weights) weight /= sum;
-  return weights;
+std::vector<double> scores_of(std::span<const SuperposedChain> chains) {
+  std::vector<double> scores;
+  for (const SuperposedChain& chain : chains) scores.push_back(chain.score);
+  return scores;
 }
 
 /// Returns the union of the chains. The estimate of a node is its share of the weight of its parent.
 Draft draft_of(std::span<const SuperposedChain> chains) {
   Draft draft;
   std::vector<double> reach;
-  const std::vector<double> weights = chain_weights(chains);
+  const std::vector<double> weights = normalised_weights(scores_of(chains));
   for (size_t c = 0; c < chains.size(); ++c) {
     int node = -1;
     for (const int32_t token : chains[c].tokens) {
@@ -116,8 +109,7 @@ class SuperposedSource final : public DraftSource {
         alpha_(values.number("alpha")),
         temperature_(values.number("temperature")),
         session_(setup.session),
-        tokenizer_(setup.tokenizer),
-        selector_(attend_methods().make("dense")) {
+        tokenizer_(setup.tokenizer) {
     if (values.has("file")) {
       SessionOptions options;
       if (session_) options.stop = session_->options().stop;
@@ -159,15 +151,13 @@ class SuperposedSource final : public DraftSource {
   /// Drafts after the text that the session has read.
   Draft draft(const Session& session, std::span<const int32_t> text, int nodes) const {
     const int width = std::min(chains_, nodes), length = std::min(length_, nodes / width);
-    Sequence sequence = session.sequence().fork();
-    sequence.set_state(Sequence::StateOf::kSelector, selector_->new_state());
-    sequence.set_state(Sequence::StateOf::kEvictor, nullptr);
+    Superposition superposition(session);
     std::vector<float> logits(session.logits().begin(), session.logits().end());
     std::vector<SuperposedChain> chains(1);
     for (int depth = 0;;) {
       chains = extend(chains, logits, text, static_cast<size_t>(width));
       if (++depth == length || std::ranges::all_of(chains, &SuperposedChain::ended)) return draft_of(chains);
-      logits = read(session, sequence, chains);
+      logits = read(superposition, chains);
     }
   }
 
@@ -207,39 +197,19 @@ class SuperposedSource final : public DraftSource {
 
   double smoothed(double log_p, std::span<const int32_t> history, int32_t token) const {
     if (alpha_ == 0) return log_p;
-    const double p = ngrams_.probability(history, token);
-    return (1 - alpha_) * log_p + (p > 0 ? alpha_ * std::log(p) : -kUnseenPenalty);
+    return smooth_log_probability(log_p, ngrams_.probability(history, token), alpha_);
   }
 
-  /// Reads the superposed newest tokens of the chains that have not ended. Returns the logits after them.
-  std::vector<float> read(const Session& session, Sequence& sequence,
-                          std::span<const SuperposedChain> chains) const {
-    std::vector<SuperposedChain> growing;
+  /// Reads the newest tokens of the chains that have not ended. Returns the logits after them.
+  static std::vector<float> read(Superposition& superposition, std::span<const SuperposedChain> chains) {
     std::vector<int32_t> newest;
+    std::vector<double> scores;
     for (const SuperposedChain& chain : chains) {
       if (chain.ended) continue;
-      growing.push_back(chain);
       newest.push_back(chain.tokens.back());
+      scores.push_back(chain.score);
     }
-    const auto width = static_cast<size_t>(session.model().config().width);
-    std::vector<float> embeddings(newest.size() * width), row(width);
-    session.model().network().embeddings(session.runtime().work(), newest, embeddings.data());
-    const std::vector<double> weights = chain_weights(growing);
-    for (size_t i = 0; i < width; ++i) {
-      double sum = 0;
-      for (size_t c = 0; c < weights.size(); ++c) sum += weights[c] * embeddings[c * width + i];
-      row[i] = static_cast<float>(sum);
-    }
-    const int64_t output = 0;
-    Rows rows;
-    rows.sequence = &sequence;
-    rows.policy.selector = selector_.get();
-    rows.embeddings = row;
-    rows.output_rows = {&output, 1};
-    rows.stop = session.options().stop;
-    session.engine().forward({&rows, 1});
-    rows.result.throw_if_failed();
-    return std::move(rows.result.logits);
+    return superposition.read(newest, scores);
   }
 
   int chains_, length_;
@@ -247,7 +217,6 @@ class SuperposedSource final : public DraftSource {
   double alpha_, temperature_;
   Session* session_;
   const Tokenizer* tokenizer_;
-  std::unique_ptr<Selector> selector_;
   std::optional<DraftModel> model_;  // a small model; nothing: the session's
   NgramCounts ngrams_;
 };
@@ -256,7 +225,7 @@ class SuperposedSource final : public DraftSource {
 
 DraftEntry superposed_draft_method() {
   using Type = Parameter::Type;
-  return {
+  DraftEntry entry = {
       {.name = "superposed",
        .summary = "k chains for one row per token: reads weighted sums of embeddings and separates the chains by "
                   "n-grams of the text",
@@ -280,28 +249,12 @@ DraftEntry superposed_draft_method() {
                        .default_value = "4",
                        .summary = "tokens of a chain; more pays off if most are accepted",
                        .min = 1,
-                       .max = DraftTree::kMaxNodes - 1},
-                      {.name = "alpha",
-                       .type = Type::kFloat,
-                       .default_value = "0.54",
-                       .summary = "weight of the n-grams against the model; 0 ignores them",
-                       .min = 0,
-                       .max = 1},
-                      {.name = "temperature",
-                       .type = Type::kFloat,
-                       .default_value = "0.06",
-                       .summary = "of the model's distribution; less prefers its best tokens",
-                       .min = 0.001,
-                       .max = 100},
-                      {.name = "top",
-                       .type = Type::kInt,
-                       .default_value = "9",
-                       .summary = "most likely tokens that are considered at each step",
-                       .min = 1,
-                       .max = 4096}}},
+                       .max = DraftTree::kMaxNodes - 1}}},
       [](const Values& values, const DraftSetup& setup) {
         return std::make_unique<SuperposedSource>(values, setup);
       }};
+  std::ranges::copy(superposition_parameters(), std::back_inserter(entry.info.parameters));
+  return entry;
 }
 
 }  // namespace fathom

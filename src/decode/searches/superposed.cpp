@@ -6,22 +6,19 @@
 // The superposed rows attend to all tokens, whatever the --attend method; the final pass uses the session's
 // methods.
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <numeric>
 #include <utility>
 
-#include "attend/methods.h"
 #include "base/error.h"
 #include "base/file_map.h"
 #include "base/format.h"
 #include "decode/searches/search_run.h"
+#include "decode/superposition.h"
 
 namespace fathom {
 namespace {
 
-constexpr std::array<double, 5> kOrderWeights{.01, .04, .15, .18, .12};  // of 2- to 6-grams, as in the paper
-constexpr double kUnseenPenalty = 200;             // of a token that no n-gram supports, as in the paper
 constexpr size_t kMaxTextBytes = size_t{1} << 28;  // of the n-gram text
 
 /// Counts of the n-grams of a text, n up to 6, by a sorted list of positions.
@@ -30,19 +27,19 @@ class NgramText {
   explicit NgramText(std::vector<int32_t> tokens) : tokens_(std::move(tokens)), starts_(tokens_.size()) {
     std::iota(starts_.begin(), starts_.end(), 0);
     std::ranges::sort(starts_, [&](int32_t a, int32_t b) {
-      return std::ranges::lexicographical_compare(at(a, kOrderWeights.size() + 1), at(b, kOrderWeights.size() + 1));
+      return std::ranges::lexicographical_compare(at(a, kNgramWeights.size() + 1), at(b, kNgramWeights.size() + 1));
     });
   }
 
   /// Returns Σ weight · P(token | last n − 1 tokens of `history`) over the orders n; 0 if no n-gram occurs.
   double probability(std::span<const int32_t> history, int32_t token) const {
     double sum = 0;
-    for (size_t order = 0; order < kOrderWeights.size() && order + 1 <= history.size(); ++order) {
+    for (size_t order = 0; order < kNgramWeights.size() && order + 1 <= history.size(); ++order) {
       std::vector<int32_t> ngram(history.end() - static_cast<int64_t>(order) - 1, history.end());
       const int64_t contexts = count(ngram) - (std::ranges::equal(at_end(ngram.size()), ngram) ? 1 : 0);
       ngram.push_back(token);
       if (contexts > 0)
-        sum += kOrderWeights[order] * static_cast<double>(count(ngram)) / static_cast<double>(contexts);
+        sum += kNgramWeights[order] * static_cast<double>(count(ngram)) / static_cast<double>(contexts);
     }
     return sum;
   }
@@ -94,16 +91,14 @@ struct DraftExtension {
 class SuperposedRun {
  public:
   SuperposedRun(const SearchTask& task, const SuperposedOptions& options)
-      : run_(task), options_(options), session_(*task.session), selector_(attend_methods().make("dense")) {
+      : run_(task), options_(options), session_(*task.session) {
     if (session_.model().config().landmarks)
       fail_usage("search method superposed: this model was trained with landmarks, which cannot be superposed");
   }
 
   SearchResult run() {
     read_ngrams();
-    Sequence sequence = session_.sequence().fork();
-    sequence.set_state(Sequence::StateOf::kSelector, selector_->new_state());
-    sequence.set_state(Sequence::StateOf::kEvictor, nullptr);
+    Superposition superposition(session_);
     SuperposedDraft first;
     if (const Constraint* constraint = run_.task().constraint) first.constraint = constraint->start();
     std::vector<SuperposedDraft> drafts;
@@ -116,7 +111,7 @@ class SuperposedRun {
         for (SuperposedDraft& draft : drafts) finished_.push_back({std::move(draft.tokens), {}});
         break;
       }
-      logits = read(sequence, drafts);
+      logits = read(superposition, drafts);
     }
     BestHypotheses best(static_cast<size_t>(options_.drafts));
     for (const FinishedDraft& draft : finished_) best.add(rescore(draft));
@@ -196,47 +191,22 @@ class SuperposedRun {
     return all;
   }
 
-  /// Returns (1 − α) ln p + α ln p_ngram.
   double smoothed(double log_p, std::span<const int32_t> history, int32_t token) const {
     if (!ngrams_) return log_p;
-    const double p = ngrams_->probability(history, token);
-    return (1 - options_.alpha) * log_p + (p > 0 ? options_.alpha * std::log(p) : -kUnseenPenalty);
+    return smooth_log_probability(log_p, ngrams_->probability(history, token), options_.alpha);
   }
 
-  /// Reads the superposed newest tokens and returns the logits after them.
-  std::vector<float> read(Sequence& sequence, std::span<const SuperposedDraft> drafts) {
-    const auto width = static_cast<size_t>(session_.model().config().width);
+  /// Reads the newest tokens of the drafts and returns the logits after them.
+  std::vector<float> read(Superposition& superposition, std::span<const SuperposedDraft> drafts) {
     std::vector<int32_t> newest;
-    for (const SuperposedDraft& draft : drafts) newest.push_back(draft.tokens.back());
-    std::vector<float> embeddings(newest.size() * width);
-    session_.model().network().embeddings(session_.runtime().work(), newest, embeddings.data());
-    const std::vector<double> weights = normalised(drafts);
-    std::vector<float> row(width);
-    for (size_t i = 0; i < width; ++i) {
-      double sum = 0;
-      for (size_t d = 0; d < weights.size(); ++d) sum += weights[d] * embeddings[d * width + i];
-      row[i] = static_cast<float>(sum);
+    std::vector<double> scores;
+    for (const SuperposedDraft& draft : drafts) {
+      newest.push_back(draft.tokens.back());
+      scores.push_back(draft.score);
     }
-    const int64_t output = 0;
-    Rows rows;
-    rows.sequence = &sequence;
-    rows.policy.selector = selector_.get();
-    rows.embeddings = row;
-    rows.output_rows = {&output, 1};
-    rows.stop = session_.options().stop;
-    session_.engine().forward({&rows, 1});
-    rows.result.throw_if_failed();
+    std::vector<float> logits = superposition.read(newest, scores);
     run_.count(1, 1);
-    return std::move(rows.result.logits);
-  }
-
-  static std::vector<double> normalised(std::span<const SuperposedDraft> drafts) {
-    const double largest = std::ranges::max_element(drafts, {}, &SuperposedDraft::score)->score;
-    std::vector<double> weights;
-    double sum = 0;
-    for (const SuperposedDraft& draft : drafts) sum += weights.emplace_back(std::exp(draft.score - largest));
-    for (double& weight : weights) weight /= sum;
-    return weights;
+    return logits;
   }
 
   /// Returns a draft with its true log-probability.
@@ -250,7 +220,6 @@ class SuperposedRun {
   SearchRun run_;
   const SuperposedOptions& options_;
   const Session& session_;
-  std::unique_ptr<Selector> selector_;
   std::vector<int32_t> history_;       // the prompt
   std::unique_ptr<NgramText> ngrams_;  // null: alpha is 0
   std::vector<FinishedDraft> finished_;
@@ -272,28 +241,14 @@ class SuperposedSearch final : public Search {
 
 std::vector<Parameter> parameters() {
   using Type = Parameter::Type;
-  return {{.name = "k", .type = Type::kInt, .default_value = "3", .summary = "drafts", .min = 1, .max = 256},
-          {.name = "alpha",
-           .type = Type::kFloat,
-           .default_value = "0.54",
-           .summary = "weight of the n-grams against the model; 0 ignores them",
-           .min = 0,
-           .max = 1},
-          {.name = "temperature",
-           .type = Type::kFloat,
-           .default_value = "0.06",
-           .summary = "of the model's distribution; less prefers its best tokens",
-           .min = 0.001,
-           .max = 100},
-          {.name = "top",
-           .type = Type::kInt,
-           .default_value = "9",
-           .summary = "most likely tokens that are considered at each step",
-           .min = 1,
-           .max = 4096},
-          {.name = "file",
-           .type = Type::kString,
-           .summary = "text whose n-grams are counted, in addition to the prompt's"}};
+  std::vector<Parameter> all = {
+      {.name = "k", .type = Type::kInt, .default_value = "3", .summary = "drafts", .min = 1, .max = 256},
+      {.name = "file",
+       .type = Type::kString,
+       .summary = "text whose n-grams are counted, in addition to the prompt's"}};
+  const std::vector<Parameter> shared = superposition_parameters();
+  all.insert(all.begin() + 1, shared.begin(), shared.end());
+  return all;
 }
 
 }  // namespace
