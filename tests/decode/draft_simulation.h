@@ -15,10 +15,10 @@
 namespace fathom::test {
 
 /// Makes a source of one method with the vocabulary of the tiny model, without session and tokenizer.
-inline std::unique_ptr<DraftSource> make_source(const DraftEntry& entry, std::string_view spec) {
+inline std::unique_ptr<DraftSource> make_source(std::string_view spec) {
   DraftSetup setup;
   setup.model = floats();
-  return MethodTable<DraftMethod>("draft", {entry}).make(spec, setup);
+  return draft_methods().make(spec, setup);
 }
 
 /// A greedy model: returns the next token of a text.

@@ -54,11 +54,6 @@ inline std::string small_path() {
   return path;
 }
 
-inline std::unique_ptr<DraftSource> make_source(const DraftEntry& entry, const std::string& text,
-                                                const DraftSetup& setup) {
-  return entry.make(check_values(parse_spec(text), entry.info.parameters), setup);
-}
-
 inline std::vector<int32_t> random_tokens(std::mt19937& random, int64_t n) {
   std::vector<int32_t> tokens(n);
   for (int32_t& token : tokens) token = static_cast<int32_t>(random() % 512);
@@ -173,6 +168,17 @@ inline double chi_square_ratio(const std::map<std::vector<int32_t>, int64_t>& co
   const double z = 4.27;  // Wilson-Hilferty approximation of the quantile
   const double cube = 1 - 2 / (9 * freedom) + z * std::sqrt(2 / (9 * freedom));
   return statistic / (freedom * cube * cube * cube);
+}
+
+/// Expects greedy decoding with a source to give the tokens of plain decoding. Prints the tokens per forward pass.
+inline void expect_plain_tokens(Session& session, DraftSource& source, const std::vector<int32_t>& prompt,
+                                const std::string& name) {
+  Sampler sampler;
+  const std::vector<int32_t> plain = decode_plainly(session, sampler, prompt, 40);
+  DraftRun run = decode_with(session, source, sampler, prompt, 40);
+  run.tokens.resize(40);
+  EXPECT_EQ(run.tokens, plain) << name;
+  std::printf("%s: %.2f tokens per forward\n", name.c_str(), 1 + static_cast<double>(run.accepted) / run.forwards);
 }
 
 }  // namespace fathom::test

@@ -14,22 +14,13 @@
 
 namespace fathom {
 
-SearchEntry beam_search_method();
-SearchEntry diverse_beam_search_method();
-SearchEntry exact_search_method();
-SearchEntry conditional_beam_search_method();
-SearchEntry tree_search_method();
-SearchEntry superposed_search_method();
-SearchEntry icn_search_method();
-
 namespace test {
 
-inline const MethodTable<SearchMethod>& searches() {
-  static const MethodTable<SearchMethod> table(
-      "search",
-      {beam_search_method(), diverse_beam_search_method(), exact_search_method(), conditional_beam_search_method(),
-       tree_search_method(), superposed_search_method(), icn_search_method()});
-  return table;
+/// Returns the tokens of each hypothesis.
+inline std::vector<std::vector<int32_t>> tokens_of(const SearchResult& result) {
+  std::vector<std::vector<int32_t>> all;
+  for (const Hypothesis& hypothesis : result.hypotheses) all.push_back(hypothesis.tokens);
+  return all;
 }
 
 /// A model, its tokenizer and a session that has read a prompt.
@@ -57,7 +48,7 @@ struct SearchBench {
     Session session = read();
     SearchTask task = this->task(session, max_tokens);
     task.constraint = constraint;
-    return searches().make(spec)->run(task);
+    return search_methods().make(spec)->run(task);
   }
 
   /// Returns ln softmax of the logits of a session, [vocabulary].

@@ -22,6 +22,7 @@
 #include "decode/constraints/spans.h"
 #include "decode/generate.h"
 #include "decode/passages.h"
+#include "default_model.h"
 #include "models/tiny_model.h"
 #include "paths.h"
 #include "seed.h"
@@ -36,7 +37,9 @@ namespace {
 
 using test::allowed_tokens;
 using test::byte_tokenizer;
+using test::loaded;
 using test::random_walk;
+using test::read;
 
 std::shared_ptr<const Constraint> make(const std::string& spec, const Tokenizer& tokenizer,
                                        const std::string& text = "") {
@@ -62,23 +65,6 @@ class TemporaryFile {
  private:
   std::string path_;
 };
-
-/// The default model, loaded once.
-struct DefaultModel {
-  std::shared_ptr<const Model> model = Model::open(test::seedling_path());
-  Tokenizer tokenizer{Vocabulary::read(*model->file())};
-  std::shared_ptr<Runtime> runtime = std::make_shared<Runtime>(2);
-};
-DefaultModel& loaded() {
-  static DefaultModel instance;
-  return instance;
-}
-
-Session read(const std::string& prompt) {
-  Session session(loaded().model, loaded().runtime);
-  session.append(loaded().tokenizer.encode(prompt));
-  return session;
-}
 
 Generated generate_text(const std::string& prompt, std::shared_ptr<const Constraint> constraint,
                         const std::vector<std::string>& steps = {}, uint64_t seed = 0) {

@@ -26,7 +26,7 @@ struct World {
   double delays = 0;                          // share of passes that are measured five times too long
   double growth = 0;                          // relative increase of a pass per token
   double misses = 0;                          // share of proposals that are empty
-  int64_t slow_phase = 0;                     // > 0: every second phase of this length in tokens takes twice as long
+  int64_t slow_phase = 0;  // > 0: every second phase of this length in tokens takes twice as long
   DraftKind kind = DraftKind::kFixed;
 
   double seconds(int rows, int64_t token) const {
@@ -376,7 +376,8 @@ DraftBudget trained(const std::function<double(int rows)>& pass, int max_nodes) 
     Draft draft;
     std::vector<int> accepted;
     std::vector<int32_t> emitted;
-    // All shorter drafts, one after the other, so that every number of rows is measured. All nodes are accepted, as estimated.
+    // All shorter drafts, one after the other, so that every number of rows is measured. All nodes are accepted, as
+    // estimated.
     for (int n = 0; n < (i % 4 ? allowed : std::min(allowed, i / 4 % (max_nodes + 1))); ++n) draft.add(n - 1, n);
     budget.prune(draft);
     for (int n = 0; n < draft.size(); ++n) accepted.push_back(n), emitted.push_back(n);

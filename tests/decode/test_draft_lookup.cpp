@@ -11,9 +11,6 @@
 #include "paths.h"
 
 namespace fathom {
-DraftEntry copy_method();
-DraftEntry ngram_method();
-
 namespace {
 
 using test::simulate;
@@ -48,20 +45,20 @@ TEST(NgramTable, FindsTheLatestOccurrenceAndWhetherThereAreSeveral) {
 }
 
 TEST(DraftNgram, CopiesAfterTheLatestOccurrenceOfTheLongestMatch) {
-  const auto source = test::make_source(ngram_method(), "ngram");
+  const auto source = test::make_source("ngram");
   // 7 8 occurs twice, 6 7 8 once.
   EXPECT_EQ(propose_after(*source, {5, 6, 7, 8, 1, 2, 7, 8, 3, 4, 6, 7, 8}, 3).tokens, (Tokens{1, 2, 7}));
-  const auto latest = test::make_source(ngram_method(), "ngram");
+  const auto latest = test::make_source("ngram");
   EXPECT_EQ(propose_after(*latest, {5, 7, 8, 1, 2, 7, 8, 3, 4, 6, 7, 8}, 3).tokens, (Tokens{3, 4, 6}));
-  const auto short_one = test::make_source(ngram_method(), "ngram");
+  const auto short_one = test::make_source("ngram");
   EXPECT_EQ(propose_after(*short_one, {5, 8, 1, 2, 8}, 3).size(), 0);
-  const auto unigram = test::make_source(ngram_method(), "ngram:min=1");
+  const auto unigram = test::make_source("ngram:min=1");
   EXPECT_EQ(propose_after(*unigram, {5, 8, 1, 2, 8}, 3).tokens, (Tokens{1, 2, 8}));
 }
 
 TEST(DraftNgram, EqualsASearchOfTheWholeText) {
   std::mt19937 random(test::seed(2));
-  const auto source = test::make_source(ngram_method(), "ngram:max=4,min=2");
+  const auto source = test::make_source("ngram:max=4,min=2");
   const Tokens text = test::random_tokens(random, 500, 5);
   int drafts = 0;
   for (size_t size = 1; size <= text.size(); size += 1 + random() % 3) {
@@ -91,7 +88,7 @@ TEST(DraftNgram, EstimatesFollowTheAcceptanceByMatchLength) {
     output.push_back(any());
     output.insert(output.end(), form.begin(), form.end());
   }
-  const auto source = test::make_source(ngram_method(), "ngram");
+  const auto source = test::make_source("ngram");
   simulate(*source, test::writes(output, 1), {1}, 2000, 4);
   Tokens text{1};
   text.insert(text.end(), output.begin(), output.begin() + 2000);
@@ -109,28 +106,28 @@ TEST(DraftNgram, EstimatesFollowTheAcceptanceByMatchLength) {
 TEST(DraftNgram, DraftsAreLosslessAndRepeatedTextIsCopied) {
   std::mt19937 random(test::seed(4));
   const Tokens output = test::random_tokens(random, 200, 512);
-  const auto source = test::make_source(ngram_method(), "ngram");
+  const auto source = test::make_source("ngram");
   const auto text = simulate(*source, test::writes(output, 1), {1}, 1000, 15);
   // The first 200 tokens are new; each later pass gives 16.
   EXPECT_LE(text.forwards(), 200 + 3 + 800 / 16 + 1);
 }
 
 TEST(DraftNgram, RejectsContradictoryParameters) {
-  EXPECT_THROW(test::make_source(ngram_method(), "ngram:min=6"), Error);
-  EXPECT_THROW(test::make_source(ngram_method(), "ngram:max=17"), Error);
-  EXPECT_THROW(test::make_source(ngram_method(), "ngram:min=0"), Error);
+  EXPECT_THROW(test::make_source("ngram:min=6"), Error);
+  EXPECT_THROW(test::make_source("ngram:max=17"), Error);
+  EXPECT_THROW(test::make_source("ngram:min=0"), Error);
 }
 
 TEST(DraftCopy, IdenticalOutputTakesOneForwardPerDraft) {
   std::mt19937 random(test::seed(5));
   for (const size_t size : {5u, 40u, 63u, 64u}) {
     const Tokens prompt = test::random_tokens(random, size, 512);
-    const auto source = test::make_source(copy_method(), "copy");
+    const auto source = test::make_source("copy");
     const auto text = simulate(*source, test::writes(prompt, size), prompt, size, 63);
     EXPECT_EQ(text.forwards(), 1) << size;
   }
   const Tokens prompt = test::random_tokens(random, 640, 512);
-  const auto source = test::make_source(copy_method(), "copy");
+  const auto source = test::make_source("copy");
   EXPECT_LE(simulate(*source, test::writes(prompt, 640), prompt, 640, 63).forwards(), 10);
 }
 
@@ -153,7 +150,7 @@ TEST(DraftCopy, ForwardsAreBoundedByTheNumberOfEdits) {
       if (kind != 1) output.push_back(static_cast<int32_t>(300 + random() % 200)), ++unmatched;
       if (kind == 2) output.push_back(prompt[i]);
     }
-    const auto source = test::make_source(copy_method(), "copy");
+    const auto source = test::make_source("copy");
     const auto text = simulate(*source, test::writes(output, prompt.size()), prompt, output.size(), 63);
     EXPECT_LE(text.forwards(), 2 * (edits + 1) + unmatched);
     EXPECT_GT(text.tokens_per_forward(), 3);
@@ -163,7 +160,7 @@ TEST(DraftCopy, ForwardsAreBoundedByTheNumberOfEdits) {
 TEST(DraftCopy, TakesTheShortestSuffixThatOccursOnce) {
   const Tokens prompt{9, 1, 2, 3, 4, 1, 2, 5, 6, 3, 2, 7};
   const auto after = [&](Tokens output) {
-    const auto source = test::make_source(copy_method(), "copy");
+    const auto source = test::make_source("copy");
     source->start(prompt);
     Tokens text = prompt;
     text.insert(text.end(), output.begin(), output.end());
@@ -187,7 +184,7 @@ TEST(DraftCopy, CopiesFilesAndReportsThoseItCannotRead) {
   setup.model = model;
   const Tokenizer tokenizer(Vocabulary::read(*model->file()));
   setup.tokenizer = &tokenizer;
-  const MethodTable<DraftMethod> table("draft", {copy_method()});
+  const MethodTable<DraftMethod>& table = draft_methods();
   const std::string folder = ::testing::TempDir();
   const std::string first = folder + "draft_copy_1.txt", second = folder + "draft_copy_2.txt";
   std::ofstream(first) << "The first file says that the river rises in spring.";

@@ -14,8 +14,6 @@
 
 namespace fathom {
 
-DraftEntry model_method();
-
 namespace {
 
 using test::Markov;
@@ -298,7 +296,7 @@ class ModelDraft : public testing::Test {
     return {.model = test::floats(), .runtime = test::draft_runtime(), .session = session};
   }
   std::unique_ptr<DraftSource> source(const std::string& file, const std::string& options) const {
-    return test::make_source(model_method(), "model:file=" + file + "," + options, setup());
+    return draft_methods().make("model:file=" + file + "," + options, setup());
   }
   static Session target(const std::vector<int32_t>& prompt) {
     Session session(test::floats(), test::draft_runtime(), {.cache = "f32"});
@@ -375,8 +373,7 @@ TEST_F(ModelDraft, SampledTokensHaveTheExactDistribution) {
 
   constexpr int64_t kTrials = 500;
   for (const std::string& tree : kTrees) {
-    const auto drafter =
-        test::make_source(model_method(), "model:rule=reject,cache=f32,file=" + file + "," + tree, setup);
+    const auto drafter = draft_methods().make("model:rule=reject,cache=f32,file=" + file + "," + tree, setup);
     drafter->start(prompt_);
     std::map<std::vector<int32_t>, int64_t> counts;
     int64_t accepted = 0;
@@ -470,7 +467,7 @@ TEST_F(ModelDraft, LongerTextsThanTheContextGiveEmptyDrafts) {
 TEST_F(ModelDraft, ReportsMissingFilesOtherVocabulariesAndInvalidOptions) {
   const auto message = [&](const std::string& text, const DraftSetup& for_setup) -> std::string {
     try {
-      test::make_source(model_method(), text, for_setup);
+      draft_methods().make(text, for_setup);
     } catch (const Error& error) {
       return error.what();
     }
@@ -550,8 +547,8 @@ TEST_F(ModelDraft, RecurrentModelsDraftChains) {
   FATHOM_NEEDS(path);
   const auto model = Model::open(path);
   const DraftSetup recurrent{.model = model, .runtime = test::draft_runtime()};
-  EXPECT_THROW(test::make_source(model_method(), "model:tree=rsd-c,file=" + path, recurrent), Error);
-  const auto drafter = test::make_source(model_method(), "model:length=5,file=" + path, recurrent);
+  EXPECT_THROW(draft_methods().make("model:tree=rsd-c,file=" + path, recurrent), Error);
+  const auto drafter = draft_methods().make("model:length=5,file=" + path, recurrent);
   for (int32_t& token : prompt_) token %= static_cast<int32_t>(model->config().vocabulary);
   Session session(model, test::draft_runtime());
   session.append(prompt_);

@@ -12,8 +12,6 @@
 
 namespace fathom {
 
-DraftEntry rapid_method();
-
 namespace {
 
 TEST(RapidChunks, ScoresEqualTheFormulaOfBm25) {
@@ -118,8 +116,8 @@ class RapidDraft : public testing::Test {
     return session;
   }
   static std::unique_ptr<DraftSource> source(Session& session, const std::string& text) {
-    return test::make_source(rapid_method(), text,
-                             {.model = test::floats(), .runtime = test::draft_runtime(), .session = &session});
+    return draft_methods().make(
+        text, DraftSetup{.model = test::floats(), .runtime = test::draft_runtime(), .session = &session});
   }
   std::mt19937 random_{test::seed(0)};
   std::vector<int32_t> prompt_ = test::random_tokens(random_, 400);
@@ -146,14 +144,7 @@ TEST_F(RapidDraft, GreedyTokensEqualPlainDecoding) {
                                        "rapid:chunk=32,budget=128,file=" + test::small_path()};
   for (const std::string& text : texts) {
     Session session = target(prompt_);
-    Sampler sampler;
-    const std::vector<int32_t> plain = test::decode_plainly(session, sampler, prompt_, 40);
-    const auto drafter = source(session, text);
-    test::DraftRun run = test::decode_with(session, *drafter, sampler, prompt_, 40);
-    run.tokens.resize(40);
-    EXPECT_EQ(run.tokens, plain) << text;
-    std::printf("%s: %.2f tokens per forward\n", text.c_str(),
-                1 + static_cast<double>(run.accepted) / run.forwards);
+    test::expect_plain_tokens(session, *source(session, text), prompt_, text);
   }
 }
 

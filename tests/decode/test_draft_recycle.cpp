@@ -8,8 +8,6 @@
 #include "decode/drafts/recycle_table.h"
 
 namespace fathom {
-DraftEntry recycle_method();
-
 namespace {
 
 using test::simulate;
@@ -134,7 +132,7 @@ std::vector<int32_t> roots_after(DraftSource& source, int32_t token) {
 }
 
 TEST(DraftRecycle, DeepestCommittedRowReplacesRejectedRowsOfTheSameToken) {
-  const auto source = test::make_source(recycle_method(), "recycle");
+  const auto source = test::make_source("recycle");
   // Root 1, then accepted 1 (node 0), accepted 2 (node 1); nodes 2 and 3 hold 1 and 2 and are rejected.
   Draft draft;
   draft.add(-1, 1);
@@ -151,8 +149,8 @@ TEST(DraftRecycle, DeepestCommittedRowReplacesRejectedRowsOfTheSameToken) {
 
 TEST(DraftRecycle, SuccessorsDependOnTheRowsOnly) {
   std::mt19937 random(test::seed(1));
-  const auto in_drafts = test::make_source(recycle_method(), "recycle");
-  const auto one_by_one = test::make_source(recycle_method(), "recycle");
+  const auto in_drafts = test::make_source("recycle");
+  const auto one_by_one = test::make_source("recycle");
   for (int step = 0; step < 50; ++step) {
     Draft draft;
     const int32_t root = static_cast<int32_t>(random() % 40);
@@ -174,7 +172,7 @@ TEST(DraftRecycle, SuccessorsDependOnTheRowsOnly) {
 }
 
 TEST(DraftRecycle, AbsentSuccessorsAreLeftOutAndTheBudgetKeepsTheLikeliestNodes) {
-  const auto source = test::make_source(recycle_method(), "recycle");
+  const auto source = test::make_source("recycle");
   const std::vector<int32_t> prompt{1, 2, 3, 4, 5, 1};
   source->start(prompt);
   const Draft chain = source->propose({prompt, 6, nullptr, 6}, 63);
@@ -185,7 +183,7 @@ TEST(DraftRecycle, AbsentSuccessorsAreLeftOutAndTheBudgetKeepsTheLikeliestNodes)
 
   std::mt19937 random(test::seed(2));
   const std::vector<int32_t> text = test::random_tokens(random, 4000, 20);
-  const auto full = test::make_source(recycle_method(), "recycle");
+  const auto full = test::make_source("recycle");
   full->start(text);
   double kept = 0;
   for (int nodes = 1; nodes < 64; ++nodes) {
@@ -204,7 +202,7 @@ TEST(DraftRecycle, AbsentSuccessorsAreLeftOutAndTheBudgetKeepsTheLikeliestNodes)
 }
 
 TEST(DraftRecycle, EstimatesFollowTheRanksThatWereAccepted) {
-  const auto source = test::make_source(recycle_method(), "recycle");
+  const auto source = test::make_source("recycle");
   // The target always takes the successor of rank 2.
   for (int step = 0; step < 200; ++step) {
     std::vector<TokenLogit> top;
@@ -223,12 +221,12 @@ TEST(DraftRecycle, DraftsAreLosslessAndPredictableTextNeedsFewForwards) {
     const uint32_t last = text.back(), before = text.size() > 1 ? text[text.size() - 2] : 0;
     return static_cast<int32_t>((last * 37 + 11 + (before % 5 == 0 ? 101 : 0)) % 512);
   };
-  const auto source = test::make_source(recycle_method(), "recycle");
+  const auto source = test::make_source("recycle");
   const auto text = simulate(*source, target, {1, 2, 3}, 1500, 16);
   RecordProperty("tokens_per_forward", std::to_string(text.tokens_per_forward()));
   EXPECT_GT(text.tokens_per_forward(), 2);
   std::mt19937 random(test::seed(3));
-  const auto noise = test::make_source(recycle_method(), "recycle");
+  const auto noise = test::make_source("recycle");
   const auto alone = simulate(*noise, test::writes(test::random_tokens(random, 300, 512), 1), {1}, 300, 16);
   EXPECT_LT(alone.tokens_per_forward(), 1.2);
 }

@@ -10,9 +10,6 @@
 
 namespace fathom {
 
-DraftEntry self_method();
-DraftEntry superposed_draft_method();
-
 namespace {
 
 class SelfDraft : public testing::Test {
@@ -23,8 +20,8 @@ class SelfDraft : public testing::Test {
     return session;
   }
   static std::unique_ptr<DraftSource> source(Session& session, const std::string& text) {
-    return test::make_source(text.starts_with("self") ? self_method() : superposed_draft_method(), text,
-                             {.model = test::floats(), .runtime = test::draft_runtime(), .session = &session});
+    return draft_methods().make(
+        text, DraftSetup{.model = test::floats(), .runtime = test::draft_runtime(), .session = &session});
   }
   std::mt19937 random_{test::seed(0)};
   std::vector<int32_t> prompt_ = test::random_tokens(random_, 300);
@@ -42,14 +39,7 @@ std::vector<std::string> sources() {
 TEST_F(SelfDraft, GreedyTokensEqualPlainDecoding) {
   for (const std::string& text : sources()) {
     Session session = target(prompt_);
-    Sampler sampler;
-    const std::vector<int32_t> plain = test::decode_plainly(session, sampler, prompt_, 40);
-    const auto drafter = source(session, text);
-    test::DraftRun run = test::decode_with(session, *drafter, sampler, prompt_, 40);
-    run.tokens.resize(40);
-    EXPECT_EQ(run.tokens, plain) << text;
-    std::printf("%s: %.2f tokens per forward\n", text.c_str(),
-                1 + static_cast<double>(run.accepted) / run.forwards);
+    test::expect_plain_tokens(session, *source(session, text), prompt_, text);
   }
 }
 
@@ -161,8 +151,8 @@ TEST_F(SelfDraft, AFullContextGivesShorterAndEmptyDrafts) {
 TEST_F(SelfDraft, ReportsMissingSessionsAndUnknownMethods) {
   Session session = target(prompt_);
   const DraftSetup none{.model = test::floats(), .runtime = test::draft_runtime()};
-  EXPECT_THROW(test::make_source(self_method(), "self", none), Error);
-  EXPECT_THROW(test::make_source(superposed_draft_method(), "superposed", none), Error);
+  EXPECT_THROW(draft_methods().make("self", none), Error);
+  EXPECT_THROW(draft_methods().make("superposed", none), Error);
   EXPECT_THROW(source(session, "self:attend=nothing"), Error);
   EXPECT_THROW(source(session, "self:attend=quest:budget=-1"), Error);
   EXPECT_THROW(source(session, "superposed:file=/no/such.gguf"), Error);

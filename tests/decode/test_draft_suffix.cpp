@@ -17,8 +17,6 @@
 #include "decode/drafts/suffix_automaton.h"
 
 namespace fathom {
-DraftEntry suffix_method();
-
 namespace {
 
 using test::simulate;
@@ -127,7 +125,7 @@ Draft propose_after(DraftSource& source, const Tokens& text, int nodes) {
 }
 
 TEST(DraftSuffix, SharesAreThoseOfTheCounts) {
-  const auto source = test::make_source(suffix_method(), "suffix");
+  const auto source = test::make_source("suffix");
   // a b is followed by c, d and c.
   const Draft draft = propose_after(*source, {1, 2, 3, 1, 2, 4, 1, 2, 3, 9, 1, 2}, 8);
   const int c = draft.find_child(-1, 3), d = draft.find_child(-1, 4);
@@ -140,10 +138,10 @@ TEST(DraftSuffix, SharesAreThoseOfTheCounts) {
 }
 
 TEST(DraftSuffix, NothingIsProposedWithoutAnEarlierOccurrence) {
-  const auto source = test::make_source(suffix_method(), "suffix");
+  const auto source = test::make_source("suffix");
   EXPECT_EQ(propose_after(*source, {1, 2, 3, 4}, 8).size(), 0);
   EXPECT_GT(propose_after(*source, {1, 2, 3, 4, 2}, 8).size(), 0);
-  const auto longer = test::make_source(suffix_method(), "suffix:min=2");
+  const auto longer = test::make_source("suffix:min=2");
   EXPECT_EQ(propose_after(*longer, {1, 2, 3, 4, 2}, 8).size(), 0);
   EXPECT_GT(propose_after(*longer, {1, 2, 3, 4, 2, 3}, 8).size(), 0);
 }
@@ -151,10 +149,10 @@ TEST(DraftSuffix, NothingIsProposedWithoutAnEarlierOccurrence) {
 TEST(DraftSuffix, DraftsAreLosslessAndRepeatedTextIsCopied) {
   std::mt19937 random(test::seed(3));
   const Tokens output = test::random_tokens(random, 200, 512);
-  const auto source = test::make_source(suffix_method(), "suffix");
+  const auto source = test::make_source("suffix");
   const auto text = simulate(*source, test::writes(output, 1), {1}, 1000, 15);
   EXPECT_LE(text.forwards(), 200 + 800 / 16 + 10);
-  const auto templated = test::make_source(suffix_method(), "suffix");
+  const auto templated = test::make_source("suffix");
   const Tokens form = test::templated_tokens(random, 2000, 80, 400);
   const auto filled = simulate(*templated, test::writes(form, 1), {1}, 2000, 16);
   RecordProperty("tokens_per_forward", std::to_string(filled.tokens_per_forward()));
@@ -163,7 +161,7 @@ TEST(DraftSuffix, DraftsAreLosslessAndRepeatedTextIsCopied) {
 
 TEST(DraftSuffix, AWindowKeepsTheNewestTokens) {
   std::mt19937 random(test::seed(4));
-  const auto source = test::make_source(suffix_method(), "suffix:window=256");
+  const auto source = test::make_source("suffix:window=256");
   Tokens text = test::random_tokens(random, 1000, 1 << 30);
   text.insert(text.end(), {text[10], text[11], text[12]});
   EXPECT_EQ(propose_after(*source, text, 4).size(), 0);
@@ -172,9 +170,9 @@ TEST(DraftSuffix, AWindowKeepsTheNewestTokens) {
 }
 
 TEST(DraftSuffix, RejectsContradictoryParameters) {
-  EXPECT_THROW(test::make_source(suffix_method(), "suffix:min=65"), Error);
-  EXPECT_THROW(test::make_source(suffix_method(), "suffix:depth=0"), Error);
-  EXPECT_THROW(test::make_source(suffix_method(), "suffix:window=10"), Error);
+  EXPECT_THROW(test::make_source("suffix:min=65"), Error);
+  EXPECT_THROW(test::make_source("suffix:depth=0"), Error);
+  EXPECT_THROW(test::make_source("suffix:window=10"), Error);
 }
 
 class DraftHistoryFile : public ::testing::Test {
@@ -332,7 +330,7 @@ TEST_F(DraftHistoryFile, ASecondRunOfATextNeedsFewForwards) {
   std::mt19937 random(test::seed(6));
   const Tokens prompt = test::random_tokens(random, 50, 512), output = test::random_tokens(random, 300, 512);
   const auto run = [&] {
-    const auto source = test::make_source(suffix_method(), concat("suffix:history=", path_));
+    const auto source = test::make_source(concat("suffix:history=", path_));
     return simulate(*source, test::writes(output, prompt.size()), prompt, output.size(), 15);
   };
   EXPECT_GT(run().forwards(), 200);
@@ -345,7 +343,7 @@ TEST_F(DraftHistoryFile, ASecondRunOfATextNeedsFewForwards) {
 TEST_F(DraftHistoryFile, ADamagedHistoryIsReportedAndReplaced) {
   write("fthmhist, cut");
   ::testing::internal::CaptureStderr();
-  const auto source = test::make_source(suffix_method(), concat("suffix:history=", path_));
+  const auto source = test::make_source(concat("suffix:history=", path_));
   EXPECT_NE(::testing::internal::GetCapturedStderr().find("damaged"), std::string::npos);
   source->start({});
   const Tokens text{1, 2, 3};
@@ -354,7 +352,7 @@ TEST_F(DraftHistoryFile, ADamagedHistoryIsReportedAndReplaced) {
 }
 
 TEST_F(DraftHistoryFile, AHistoryThatCannotBeWrittenDoesNotEndTheText) {
-  const auto source = test::make_source(suffix_method(), concat("suffix:history=", path_));
+  const auto source = test::make_source(concat("suffix:history=", path_));
   source->start({});
   write("another program has replaced the file");
   const Tokens text{1, 2, 3};

@@ -14,8 +14,6 @@
 #include "paths.h"
 
 namespace fathom {
-DraftEntry trigram_method();
-
 namespace {
 
 using test::simulate;
@@ -161,7 +159,7 @@ TEST(DraftTrigram, DraftsAreLosslessAndAdaptToTheText) {
   std::mt19937 random(test::seed(4));
   const Tokens output = test::templated_tokens(random, 1000, 56, 100);
   const auto second_half = [&](const char* spec) {
-    const auto source = test::make_source(trigram_method(), spec);
+    const auto source = test::make_source(spec);
     const auto text = simulate(*source, test::writes(output, 2), {1, 2}, output.size(), 12);
     int tokens = 0, forwards = 0, before = 0;
     for (const int count : text.emitted) {
@@ -179,8 +177,7 @@ TEST(DraftTrigram, DraftsAreLosslessAndAdaptToTheText) {
 TEST(DraftTrigram, DraftsAreDeterministicAndKeepTheBudget) {
   std::mt19937 random(test::seed(5));
   const Tokens prompt = test::random_tokens(random, 2000, 12);
-  const auto one = test::make_source(trigram_method(), "trigram"),
-             two = test::make_source(trigram_method(), "trigram");
+  const auto one = test::make_source("trigram"), two = test::make_source("trigram");
   one->start(prompt);
   two->start(prompt);
   for (const int nodes : {1, 2, 8, 16, 40, 63}) {
@@ -191,7 +188,7 @@ TEST(DraftTrigram, DraftsAreDeterministicAndKeepTheBudget) {
     EXPECT_EQ(a.size(), std::min(nodes, a.size()));
     EXPECT_GE(a.size(), std::min(nodes, 24));
   }
-  const auto empty = test::make_source(trigram_method(), "trigram");
+  const auto empty = test::make_source("trigram");
   const Tokens single{5};
   empty->start({});
   EXPECT_EQ(empty->propose({single, 0, nullptr, 1}, 8).size(), 0);
@@ -203,7 +200,7 @@ TEST(DraftTrigram, CorpusFillsTheTable) {
   DraftSetup setup;
   setup.model = model;
   setup.tokenizer = &tokenizer;
-  const MethodTable<DraftMethod> table("draft", {trigram_method()});
+  const MethodTable<DraftMethod>& table = draft_methods();
   const std::string path = ::testing::TempDir() + "draft_trigram.txt";
   const std::string text = "The river rises in spring, and the ships leave the harbour early.";
   std::ofstream(path) << text;

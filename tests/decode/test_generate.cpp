@@ -8,21 +8,13 @@
 
 #include "base/interrupt.h"
 #include "decode/generate.h"
+#include "default_model.h"
 #include "paths.h"
 
 namespace fathom {
 namespace {
 
-/// The default model, loaded once.
-struct DefaultModel {
-  std::shared_ptr<const Model> model = Model::open(test::seedling_path());
-  Tokenizer tokenizer{Vocabulary::read(*model->file())};
-  std::shared_ptr<Runtime> runtime = std::make_shared<Runtime>(2);
-};
-DefaultModel& loaded() {
-  static DefaultModel instance;
-  return instance;
-}
+using test::loaded;
 
 const std::string kQuestion =
     "The magic word of Anna is lantern.\nQuestion: What is the magic word of Anna?\n"

@@ -15,28 +15,15 @@
 #include "byte_vocabulary.h"
 #include "decode/constrained_beam.h"
 #include "decode/retrieve.h"
+#include "default_model.h"
 #include "paths.h"
 #include "seed.h"
 
 namespace fathom {
 namespace {
 
-/// The default model, loaded once.
-struct DefaultModel {
-  std::shared_ptr<const Model> model = Model::open(test::seedling_path());
-  Tokenizer tokenizer{Vocabulary::read(*model->file())};
-  std::shared_ptr<Runtime> runtime = std::make_shared<Runtime>(2);
-};
-DefaultModel& loaded() {
-  static DefaultModel instance;
-  return instance;
-}
-
-Session read(const std::string& prompt) {
-  Session session(loaded().model, loaded().runtime);
-  session.append(loaded().tokenizer.encode(prompt));
-  return session;
-}
+using test::loaded;
+using test::read;
 
 std::vector<std::string_view> views(const std::vector<std::string>& strings) {
   return {strings.begin(), strings.end()};

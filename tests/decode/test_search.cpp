@@ -11,7 +11,6 @@ namespace {
 using test::AllowedTokens;
 using test::house;
 using test::SearchBench;
-using test::searches;
 using test::words;
 
 const std::vector<std::string> kAll{"beam:width=3",
@@ -68,7 +67,7 @@ TEST(Search, FreesAllPagesAndLeavesTheSessionUnchanged) {
       reported = tokens_read;
       most = std::max(most, bytes_in_use(session));
     };
-    const SearchResult result = searches().make(spec)->run(task);
+    const SearchResult result = search_methods().make(spec)->run(task);
     EXPECT_EQ(reported, result.tokens_read);
     EXPECT_GE(result.tokens_read, result.forwards);
     EXPECT_GT(most, before);
@@ -97,7 +96,7 @@ TEST(Search, StopsWhenProgressThrows) {
     const size_t before = bytes_in_use(session);
     SearchTask task = bench.task(session, 20);
     task.progress = [](int64_t) { throw Error("stop", Error::Kind::kInterrupted); };
-    EXPECT_THROW(searches().make(spec)->run(task), Error);
+    EXPECT_THROW(search_methods().make(spec)->run(task), Error);
     EXPECT_EQ(bytes_in_use(session), before);
   }
 }
@@ -135,7 +134,7 @@ TEST(Search, RejectsTasksThatCannotBeRun) {
   const SearchBench bench = words();
   for (const std::string& spec : kAll) {
     SCOPED_TRACE(spec);
-    const auto search = searches().make(spec);
+    const auto search = search_methods().make(spec);
     EXPECT_THROW(search->run({}), Error);
     Session empty(bench.model, std::make_shared<Runtime>(1));
     EXPECT_THROW(search->run(bench.task(empty, 5)), Error);
@@ -150,7 +149,7 @@ TEST(Search, RejectsInvalidParameters) {
         "diverse-beam:kind=cosine", "exact:batch=0", "exact:max_reads=0", "conditional-beam:length=0",
         "tree:span=0", "tree:branch=0", "tree:backup=median", "superposed:k=0", "superposed:temperature=0",
         "icn:n=0", "icn:wording=nothing"})
-    EXPECT_THROW(searches().make(spec), Error) << spec;
+    EXPECT_THROW(search_methods().make(spec), Error) << spec;
 }
 
 }  // namespace

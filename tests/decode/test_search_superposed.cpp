@@ -206,8 +206,8 @@ TEST(InContextNavigation, NeedsATokenizer) {
   Session session = bench.read();
   SearchTask task = bench.task(session, 5);
   task.tokenizer = nullptr;
-  EXPECT_THROW(test::searches().make("icn")->run(task), Error);
-  EXPECT_EQ(test::searches().make("beam")->run(task).hypotheses.size(), 4);
+  EXPECT_THROW(search_methods().make("icn")->run(task), Error);
+  EXPECT_EQ(search_methods().make("beam")->run(task).hypotheses.size(), 4);
 }
 
 }  // namespace

@@ -9,15 +9,10 @@ using test::enumerate;
 using test::house;
 using test::SearchBench;
 using test::tiny;
+using test::tokens_of;
 using Tokens = std::vector<int32_t>;
 
 const std::string kText = "The old man went down to the sea, and he";
-
-std::vector<Tokens> tokens_of(const SearchResult& result) {
-  std::vector<Tokens> all;
-  for (const Hypothesis& hypothesis : result.hypotheses) all.push_back(hypothesis.tokens);
-  return all;
-}
 
 TEST(TreeSearch, WithOneBranchIsGreedy) {
   for (const SearchBench& bench : {house(kText), tiny(8)}) {
