@@ -2,21 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <memory>
 #include <tuple>
-#include <utility>
 
 #include "decode/candidates.h"
+#include "decode/searches/search_run.h"
 
 namespace fathom {
 namespace {
-
-/// A continuation that may be continued.
-struct Beam {
-  Hypothesis text;
-  std::unique_ptr<Session> session;        // after the text
-  std::unique_ptr<ConstraintState> state;  // null: no constraint
-};
 
 /// A token appended to a beam.
 struct Extension {
@@ -27,18 +19,19 @@ struct Extension {
 
 class BeamSearcher {
  public:
-  BeamSearcher(const Tokenizer& tokenizer, const BeamOptions& options) : tokenizer_(tokenizer), options_(options) {}
+  BeamSearcher(const SearchTask& task, const BeamOptions& options)
+      : run_(task), tokenizer_(*task.tokenizer), options_(options) {}
 
-  std::vector<Hypothesis> run(const Session& session, const Constraint* constraint) {
-    std::vector<Beam> beams;
-    beams.push_back({{}, std::make_unique<Session>(session.fork()), constraint ? constraint->start() : nullptr});
+  std::vector<Hypothesis> run() {
+    std::vector<SearchPath> beams;
+    beams.push_back(run_.start());
     for (int64_t step = 0; step < options_.length && !beams.empty(); ++step) {
       const std::vector<Extension> best = extend(beams);
       if (!options_.keep_partial && is_finished(best)) break;
       const bool last = step + 1 == options_.length;
       beams = advance(beams, best, !last);
       if (last || options_.keep_partial)
-        for (const Beam& beam : beams) found_.push_back(beam.text);
+        for (const SearchPath& beam : beams) found_.push_back(beam.hypothesis(nullptr, beam.log_probability));
     }
     std::ranges::stable_sort(found_, std::greater(), &Hypothesis::score);
     if (!options_.keep_partial && found_.size() > width()) found_.resize(width());
@@ -49,13 +42,13 @@ class BeamSearcher {
   size_t width() const { return static_cast<size_t>(options_.width); }
 
   /// Returns the best extensions of all beams, and stores the texts that end.
-  std::vector<Extension> extend(const std::vector<Beam>& beams) {
+  std::vector<Extension> extend(const std::vector<SearchPath>& beams) {
     std::vector<Extension> extensions;
     for (size_t i = 0; i < beams.size(); ++i) {
-      const Hypothesis& text = beams[i].text;
-      candidates_.assign(beams[i].session->logits());
+      const SearchPath& text = beams[i];
+      candidates_.assign(text.session->logits());
       const double log_sum = candidates_.log_sum();
-      if (beams[i].state) beams[i].state->restrict(candidates_);
+      if (text.constraint) text.constraint->restrict(candidates_);
       double ending = 0;  // probability that an end-of-generation token follows
       size_t ends = 0;
       for (const Candidate& candidate : candidates_.all()) {
@@ -82,10 +75,8 @@ class BeamSearcher {
     return extensions;
   }
 
-  void end(Hypothesis text, double log_probability) {
-    text.log_probability = text.score = log_probability;
-    text.ended = true;
-    found_.push_back(std::move(text));
+  void end(const SearchPath& text, double log_probability) {
+    found_.push_back({text.tokens, log_probability, log_probability, true});
   }
 
   /// Returns whether no extension can be among the best `width` texts.
@@ -98,43 +89,40 @@ class BeamSearcher {
   }
 
   /// Returns the extended beams; read: the model reads their newest tokens.
-  std::vector<Beam> advance(const std::vector<Beam>& beams, const std::vector<Extension>& extensions, bool read) {
-    std::vector<Beam> next;
-    std::vector<Session*> sessions;
-    std::vector<int32_t> tokens;
+  std::vector<SearchPath> advance(const std::vector<SearchPath>& beams, const std::vector<Extension>& extensions,
+                                  bool read) {
+    std::vector<SearchPath> next;
     for (const Extension& extension : extensions) {
-      const Beam& from = beams[extension.beam];
-      Beam beam{from.text, nullptr, from.state ? from.state->fork() : nullptr};
-      beam.text.tokens.push_back(extension.token);
-      beam.text.log_probability = beam.text.score = extension.log_probability;
-      if (read) {
-        if (beam.state) beam.state->take(extension.token);
-        beam.session = std::make_unique<Session>(from.session->fork());
-        sessions.push_back(beam.session.get());
-        tokens.push_back(extension.token);
-      }
-      next.push_back(std::move(beam));
+      const SearchPath& from = beams[extension.beam];
+      SearchPath& beam = next.emplace_back(read ? SearchRun::fork(from) : SearchPath{from.tokens});
+      beam.take({extension.token});
+      beam.log_probability = extension.log_probability;
     }
-    if (!sessions.empty()) {
-      Session::step(sessions, tokens);
-      tokens_read_ += std::ssize(tokens);
-      if (options_.progress) options_.progress(tokens_read_);
-    }
+    if (!read) return next;
+    std::vector<SearchPath*> paths;
+    for (SearchPath& beam : next) paths.push_back(&beam);
+    run_.read(paths);
     return next;
   }
 
+  SearchRun run_;
   const Tokenizer& tokenizer_;
   const BeamOptions& options_;
   Candidates candidates_;
   std::vector<Hypothesis> found_;
-  int64_t tokens_read_ = 0;
 };
 
 }  // namespace
 
 std::vector<Hypothesis> constrained_beam(const Session& session, const Tokenizer& tokenizer,
                                          const Constraint* constraint, const BeamOptions& options) {
-  return BeamSearcher(tokenizer, options).run(session, constraint);
+  SearchTask task;
+  task.session = &session;
+  task.tokenizer = &tokenizer;
+  task.max_tokens = options.length;
+  task.constraint = constraint;
+  task.progress = options.progress;
+  return BeamSearcher(task, options).run();
 }
 
 }  // namespace fathom

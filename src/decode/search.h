@@ -25,7 +25,7 @@ struct Hypothesis {
 
 /// The task of a search. Hypotheses share pages with the session and with each other.
 struct SearchTask {
-  Session* session = nullptr;  // holds the prompt and the logits after it; unchanged by the search
+  const Session* session = nullptr;  // holds the prompt and the logits after it; unchanged by the search
   const Tokenizer* tokenizer = nullptr;
   std::span<const int32_t> prompt{};
   int64_t max_tokens = 256;                // per hypothesis
