@@ -57,7 +57,8 @@ void Dialogue::read(const std::vector<int32_t>& tokens) {
 }
 
 Drafter Dialogue::drafter() {
-  return Drafter(decode_.draft(), {loaded_.model, loaded_.runtime, loaded_.tokenizer.get(), &session_});
+  return Drafter(decode_.draft(),
+                 {loaded_.model, loaded_.runtime, loaded_.tokenizer.get(), &session_, &draft_memory_});
 }
 
 Generated Dialogue::answer(const std::string& text, Sampler& sampler, const GenerateOptions& options,

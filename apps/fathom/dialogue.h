@@ -36,6 +36,7 @@ class Dialogue {
   std::vector<ChatMessage> start_, messages_;
   Session session_;
   DecodeOptions decode_;
+  DraftMemory draft_memory_;
   std::vector<int32_t> session_tokens_;  // the session's tokens
 };
 

@@ -77,6 +77,12 @@ struct DraftNeeds {
   std::vector<int> hidden_layers{};  // as Session::keep_hidden, ascending
 };
 
+/// What a source has learned from one text and may use for later texts of the same model. Immutable.
+class DraftExperience {
+ public:
+  virtual ~DraftExperience() = default;
+};
+
 /// Proposes drafts for one text. Results never depend on it: a wrong draft costs time only. Not thread-safe.
 class DraftSource {
  public:
@@ -89,16 +95,23 @@ class DraftSource {
   virtual Draft propose(const DraftContext& context, int nodes) = 0;
   /// Called after each verification, also of drafts that this source did not propose, and of steps without a draft.
   virtual void observe(const DraftOutcome& outcome) { static_cast<void>(outcome); }
-  /// Called once, when the text has ended. Stores what later texts may use.
+  /// Called once, when the text has ended. Stores what later processes may use.
   virtual void finish(std::span<const int32_t> tokens) { static_cast<void>(tokens); }
+  /// Returns what later texts may use; null: nothing.
+  virtual std::shared_ptr<const DraftExperience> experience() const { return nullptr; }
+  /// Continues from the experience of a source that was made with the same parameters. Called before start().
+  virtual void adopt(const DraftExperience& experience) { static_cast<void>(experience); }
 };
+
+class DraftMemory;
 
 /// What a source is made for.
 struct DraftSetup {
   std::shared_ptr<const Model> model;
   std::shared_ptr<Runtime> runtime;
   const Tokenizer* tokenizer = nullptr;
-  Session* session = nullptr;  // of the text, for sources that draft with the same model; they fork it
+  Session* session = nullptr;     // of the text, for sources that draft with the same model; they fork it
+  DraftMemory* memory = nullptr;  // of the texts of the model, for the drafter; null: none
 };
 
 using DraftMethod = std::unique_ptr<DraftSource>(const Values&, const DraftSetup&);

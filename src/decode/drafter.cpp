@@ -17,6 +17,15 @@ bool drafts_work(const Session& session) {
   return session.draft_shape() != Session::DraftShape::kNone && session.options().evict == "none";
 }
 
+/// Returns the methods and session options on which costs and acceptance depend.
+std::string memory_key(std::span<const std::string> methods, const Session& session) {
+  const SessionOptions& options = session.options();
+  std::string key = concat(options.attend, " ", options.position, " ", options.cache, " ", options.layers);
+  for (const AdapterScale& adapter : options.adapters) key += concat(" ", adapter.scale);
+  for (const std::string& method : methods) key += concat(" ", method);
+  return key;
+}
+
 }  // namespace
 
 void check_drafts_work(const Session& session, const std::string& method) {
@@ -55,6 +64,13 @@ Drafter::Drafter(const DraftOptions& options, const DraftSetup& setup)
     report_names.push_back(std::move(label));
   }
   use(sources.size() == 1 ? std::move(sources[0]) : merge_sources(std::move(sources)), std::move(report_names));
+  memory_ = setup.memory;
+  if (!memory_) return;
+  memory_key_ = memory_key(names, session_);
+  if (const std::optional<DraftMemory::Entry> earlier = memory_->find(memory_key_)) {
+    budget_ = earlier->budget;
+    if (earlier->experience) source_->adopt(*earlier->experience);
+  }
 }
 
 Drafter::Drafter(std::unique_ptr<DraftSource> source, std::string name, int nodes, Session& session)
@@ -110,7 +126,10 @@ void Drafter::observe(DraftOutcome outcome, const NodeLogits& logits, double sec
   start_seconds_ = 0;
 }
 
-void Drafter::finish(std::span<const int32_t> tokens) { source_->finish(tokens); }
+void Drafter::finish(std::span<const int32_t> tokens) {
+  source_->finish(tokens);
+  if (memory_) memory_->store(memory_key_, {budget_, source_->experience()});
+}
 
 Draft best_chain(Draft draft) {
   if (draft.tree.is_chain()) return draft;

@@ -7,6 +7,7 @@
 
 #include "decode/draft.h"
 #include "decode/draft_budget.h"
+#include "decode/draft_memory.h"
 #include "decode/draft_report.h"
 #include "decode/verify.h"
 
@@ -26,7 +27,8 @@ class Drafter {
  public:
   /// methods: "auto" stands for the training-free sources that need no other model; "none" for no drafts. Throws
   /// Error (usage) for unknown methods, for sources that cannot be combined, and for methods other than auto if the
-  /// session reads no drafts (Session::draft_shape) or has an evictor.
+  /// session reads no drafts (Session::draft_shape) or has an evictor. With setup.memory it continues from what the
+  /// latest text with the same methods and session options has learned.
   Drafter(const DraftOptions& options, const DraftSetup& setup);
   /// Drafts with one source; name: for the report; nodes: as in DraftOptions.
   Drafter(std::unique_ptr<DraftSource> source, std::string name, int nodes, Session& session);
@@ -51,6 +53,8 @@ class Drafter {
   DraftNeeds needs_;
   int fixed_nodes_;
   DraftBudget budget_;
+  DraftMemory* memory_ = nullptr;  // null: none
+  std::string memory_key_;
   DraftReport report_{{}};
   int64_t context_ = 0;
   double start_seconds_ = 0, draft_seconds_ = 0;

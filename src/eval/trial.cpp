@@ -248,8 +248,8 @@ void Trial::answer_with_drafts(std::span<const size_t> chosen, std::vector<Sessi
   std::deque<Generation> generations;
   std::vector<Generation*> all;
   for (Session& session : sessions)
-    drafters.emplace_back(options_.draft,
-                          DraftSetup{model_.model, model_.runtime, model_.tokenizer.get(), &session});
+    drafters.emplace_back(options_.draft, DraftSetup{model_.model, model_.runtime, model_.tokenizer.get(), &session,
+                                                     model_.draft_memory.get()});
   const AttentionMeter meter(*model_.runtime);
   const Stopwatch watch;
   for (size_t i = 0; i < chosen.size(); ++i)

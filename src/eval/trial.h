@@ -27,6 +27,7 @@ struct EvalModel {
   std::shared_ptr<Runtime> runtime;
   std::shared_ptr<const ChatTemplate> chat;  // null: prompts are plain text
   std::vector<AdapterScale> adapters{};      // of all sessions
+  std::shared_ptr<DraftMemory> draft_memory = std::make_shared<DraftMemory>();
 };
 
 struct TrialOptions {

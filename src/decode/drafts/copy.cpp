@@ -43,6 +43,11 @@ class InputCopySource final : public DraftSource {
     proposed_.compare(outcome, [&](int parent, int child) { rates_.add(matched_ + parent + 1, child >= 0); });
   }
 
+  std::shared_ptr<const DraftExperience> experience() const override {
+    return std::make_shared<MatchRates>(rates_);
+  }
+  void adopt(const DraftExperience& experience) override { rates_ = dynamic_cast<const MatchRates&>(experience); }
+
  private:
   static constexpr int32_t kEnd = -1;  // after each text
   static constexpr size_t kNowhere = ~size_t{0};

@@ -8,7 +8,7 @@
 namespace fathom {
 
 /// How often copied tokens are accepted, by the number of matching tokens before them.
-class MatchRates {
+class MatchRates final : public DraftExperience {
  public:
   static constexpr int kLongest = 31;  // longer matches count as this long
 

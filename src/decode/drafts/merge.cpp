@@ -70,6 +70,16 @@ class DraftTrie {
   int first_root_ = -1;
 };
 
+using Calibrations = std::array<Calibration, 16>;  // by depth; the last one: all greater depths
+
+struct MergedExperience final : DraftExperience {
+  struct Member {
+    Calibrations calibrations;
+    std::shared_ptr<const DraftExperience> source;  // null: none
+  };
+  std::vector<Member> members;
+};
+
 class MergedSource final : public DraftSource {
  public:
   explicit MergedSource(std::vector<std::unique_ptr<DraftSource>> sources) {
@@ -121,6 +131,21 @@ class MergedSource final : public DraftSource {
     for (Member& member : members_) member.source->finish(tokens);
   }
 
+  std::shared_ptr<const DraftExperience> experience() const override {
+    auto all = std::make_shared<MergedExperience>();
+    for (const Member& member : members_)
+      all->members.push_back({member.calibrations, member.source->experience()});
+    return all;
+  }
+
+  void adopt(const DraftExperience& experience) override {
+    const auto& all = dynamic_cast<const MergedExperience&>(experience);
+    for (size_t i = 0; i < members_.size(); ++i) {
+      members_[i].calibrations = all.members.at(i).calibrations;
+      if (all.members[i].source) members_[i].source->adopt(*all.members[i].source);
+    }
+  }
+
  private:
   /// Nodes that are less likely to be accepted cost more time than they save, even where a row costs only this
   /// share of a pass.
@@ -130,7 +155,7 @@ class MergedSource final : public DraftSource {
     std::unique_ptr<DraftSource> source;
     std::vector<int> hidden_layers;
     ProposedDraft proposed;
-    std::array<Calibration, 16> calibrations;  // by depth; the last one: all greater depths
+    Calibrations calibrations;
     Calibration& calibration(int depth) { return calibrations[std::min<size_t>(depth, calibrations.size() - 1)]; }
   };
 

@@ -41,6 +41,11 @@ class NgramSource final : public DraftSource {
     proposed_.compare(outcome, [&](int parent, int child) { rates_.add(matched_ + parent + 1, child >= 0); });
   }
 
+  std::shared_ptr<const DraftExperience> experience() const override {
+    return std::make_shared<MatchRates>(rates_);
+  }
+  void adopt(const DraftExperience& experience) override { rates_ = dynamic_cast<const MatchRates&>(experience); }
+
  private:
   /// Adds the tokens that follow those already read. An n-gram is added when the token after it is known.
   void read(std::span<const int32_t> tokens) {

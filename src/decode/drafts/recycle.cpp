@@ -13,10 +13,18 @@
 namespace fathom {
 namespace {
 
+constexpr int kLevels = 6;
+
+struct RecycleExperience final : DraftExperience {
+  explicit RecycleExperience(int64_t vocabulary) : table(vocabulary) {}
+  RecycleTable table;
+  std::array<std::array<AcceptanceRate, RecycleTable::kSuccessors>, kLevels> rates;  // by depth and rank
+};
+
 class RecycleSource final : public DraftSource {
  public:
-  explicit RecycleSource(int64_t vocabulary) : table_(vocabulary) {
-    for (auto& ranks : rates_)
+  explicit RecycleSource(int64_t vocabulary) : learned_(vocabulary) {
+    for (auto& ranks : learned_.rates)
       for (int rank = 0; rank < RecycleTable::kSuccessors; ++rank)
         ranks[rank] = AcceptanceRate(0.5f / static_cast<float>((rank + 1) * (rank + 1)));
   }
@@ -24,7 +32,7 @@ class RecycleSource final : public DraftSource {
   DraftNeeds needs() const override { return {.top_k = RecycleTable::kSuccessors}; }
 
   void start(std::span<const int32_t> prompt) override {
-    for (size_t i = 1; i < prompt.size(); ++i) table_.add(prompt[i - 1], prompt[i]);
+    for (size_t i = 1; i < prompt.size(); ++i) learned_.table.add(prompt[i - 1], prompt[i]);
   }
 
   Draft propose(const DraftContext& context, int nodes) override {
@@ -36,8 +44,8 @@ class RecycleSource final : public DraftSource {
     for (int i = 0; i < kNodes; ++i) {
       const RecycleNode& node = shape[i];
       const int32_t parent = node.parent < 0 ? context.tokens.back() : tokens[node.parent];
-      tokens[i] = parent < 0 ? RecycleTable::kAbsent : table_.after(parent)[node.rank];
-      estimates[i] = rates_[node.depth][node.rank].value();
+      tokens[i] = parent < 0 ? RecycleTable::kAbsent : learned_.table.after(parent)[node.rank];
+      estimates[i] = learned_.rates[node.depth][node.rank].value();
       reach[i] = estimates[i] * (node.parent < 0 ? 1 : reach[node.parent]);
       if (tokens[i] != RecycleTable::kAbsent) order[count++] = i;
     }
@@ -58,7 +66,7 @@ class RecycleSource final : public DraftSource {
     if (outcome.top_k <= 0 || outcome.top.empty()) {
       int32_t last = outcome.root;
       for (const int32_t token : outcome.emitted) {
-        table_.add(last, token);
+        learned_.table.add(last, token);
         last = token;
       }
       return;
@@ -68,28 +76,34 @@ class RecycleSource final : public DraftSource {
     // Rows of the text come last, the deepest at the end, so that they replace rejected rows of the same token.
     for (int node = 0; node < size; ++node)
       if (std::ranges::find(outcome.accepted, node) == outcome.accepted.end())
-        table_.add(outcome.draft->tokens[node], row(node));
-    table_.add(outcome.root, row(-1));
-    for (const int node : outcome.accepted) table_.add(outcome.draft->tokens[node], row(node));
+        learned_.table.add(outcome.draft->tokens[node], row(node));
+    learned_.table.add(outcome.root, row(-1));
+    for (const int node : outcome.accepted) learned_.table.add(outcome.draft->tokens[node], row(node));
+  }
+
+  std::shared_ptr<const DraftExperience> experience() const override {
+    return std::make_shared<RecycleExperience>(learned_);
+  }
+  void adopt(const DraftExperience& experience) override {
+    learned_ = dynamic_cast<const RecycleExperience&>(experience);
   }
 
  private:
-  static constexpr int kNodes = 80, kLevels = 6;
+  static constexpr int kNodes = 80;
 
   /// Compares the emitted tokens with the successors that drafts used.
   void learn_rates(const DraftOutcome& outcome) {
     int32_t last = outcome.root;
     for (int depth = 0; depth < std::ssize(outcome.emitted); ++depth) {
       const int32_t token = outcome.emitted[depth];
-      const RecycleTable::Successors& successors = table_.after(last);
+      const RecycleTable::Successors& successors = learned_.table.after(last);
       for (int rank = 0; rank < RecycleTable::kSuccessors && successors[rank] != RecycleTable::kAbsent; ++rank)
-        rates_[std::min(depth, kLevels - 1)][rank].add(successors[rank] == token);
+        learned_.rates[std::min(depth, kLevels - 1)][rank].add(successors[rank] == token);
       last = token;
     }
   }
 
-  RecycleTable table_;
-  std::array<std::array<AcceptanceRate, RecycleTable::kSuccessors>, kLevels> rates_;  // by depth and rank
+  RecycleExperience learned_;
 };
 
 }  // namespace

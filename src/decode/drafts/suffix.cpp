@@ -53,15 +53,24 @@ Draft grow_draft(const T& root, int nodes, Expand&& expand) {
   return draft;
 }
 
+/// The shares of cases in which the next token was among the successors of a context, by its length and kind.
+struct ContextRates final : DraftExperience {
+  static constexpr int kLengths = 8, kKinds = 4;
+  std::array<std::array<AcceptanceRate, kKinds>, kLengths> by_length;
+};
+
 /// Learns and predicts from the text itself.
 class TextCounts {
  public:
   TextCounts(int64_t depth, int64_t window, int64_t min)
       : depth_(static_cast<int>(depth)), min_(static_cast<int>(min)), window_(window), automaton_(depth_) {
-    for (int length = 0; length < kLengths; ++length)
-      for (int kind = 0; kind < kKinds; ++kind)
-        rates_[length][kind] = AcceptanceRate(static_cast<float>(length + 1) / static_cast<float>(length + 3));
+    for (int length = 0; length < ContextRates::kLengths; ++length)
+      for (AcceptanceRate& rate : rates_.by_length[length])
+        rate = AcceptanceRate(static_cast<float>(length + 1) / static_cast<float>(length + 3));
   }
+
+  const ContextRates& rates() const { return rates_; }
+  void set_rates(const ContextRates& rates) { rates_ = rates; }
 
   /// Adds the tokens that follow those already read.
   void read(std::span<const int32_t> tokens) {
@@ -89,7 +98,6 @@ class TextCounts {
   static constexpr int kOrders = 3;    // contexts that are combined
   static constexpr int kScanned = 32;  // first successors of a context that are compared
   static constexpr int kChildren = 8;  // most frequent ones of them that are proposed
-  static constexpr int kLengths = 8, kKinds = 4;
 
   struct Context {
     int state;
@@ -115,7 +123,7 @@ class TextCounts {
     const int successors = automaton_.edges(context.state), count = automaton_.continuations(context.state);
     const int kind = count == 1 ? 0 : successors == 1 ? 1 : 2 * successors <= count ? 2 : 3;
     const int length = context.length <= 4 ? context.length - 1 : std::bit_width<unsigned>(context.length) + 1;
-    return rates_[std::min(length, kLengths - 1)][kind];
+    return rates_.by_length[std::min(length, ContextRates::kLengths - 1)][kind];
   }
 
   void learn(int32_t token) {
@@ -169,7 +177,7 @@ class TextCounts {
   int64_t window_;
   SuffixAutomaton automaton_;
   size_t read_ = 0;
-  std::array<std::array<AcceptanceRate, kKinds>, kLengths> rates_;  // by length and kind of context
+  ContextRates rates_;
 };
 
 /// Predicts from earlier texts.
@@ -251,6 +259,13 @@ class SuffixSource final : public DraftSource {
 
   void observe(const DraftOutcome& outcome) override {
     if (earlier_) earlier_->observe(outcome);
+  }
+
+  std::shared_ptr<const DraftExperience> experience() const override {
+    return std::make_shared<ContextRates>(text_.rates());
+  }
+  void adopt(const DraftExperience& experience) override {
+    text_.set_rates(dynamic_cast<const ContextRates&>(experience));
   }
 
   /// Stores the generated tokens, after as many tokens of the prompt as are compared. Prints a note if that fails:
