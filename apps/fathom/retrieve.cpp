@@ -10,6 +10,7 @@
 #include "base/stopwatch.h"
 #include "commands.h"
 #include "console.h"
+#include "decode/constraints/spans.h"
 #include "decode/passages.h"
 #include "decode/retrieve.h"
 #include "loaded_model.h"
@@ -23,7 +24,7 @@ struct RetrievalOptions {
   CommonOptions common;
   std::vector<std::string> files;
   std::string query, unit = "blank";
-  int64_t passages = 10, width = 15, length = 10;
+  int64_t passages = 10, width = 15, length = 10, spans = 0;
   bool json = false;
 };
 
@@ -109,9 +110,39 @@ void print_table(const RetrieveResult& result, const std::vector<SourcePassage>&
   write_out(text);
 }
 
+/// Prints the spans of one text that answer the query.
+void run_spans(const RetrievalOptions& options) {
+  if (options.files.size() != 1) fail_usage("--spans: expected one text (-f FILE), found ", options.files.size());
+  const std::string text = read_input(options.files[0]);
+  const LoadedModel loaded(options.common);
+  const Stopwatch watch;
+  Session session = loaded.session(options.common);
+  read_tokens(session, encode_prompt(*loaded.tokenizer, text + "\n" + options.query, false));
+  SpanOptions spans;
+  spans.spans = static_cast<int>(options.spans);
+  SpanResult result;
+  {
+    Progress progress("searching spans", "tokens", 0);
+    spans.progress = [&](int64_t tokens) {
+      progress.update(tokens);
+      throw_if_interrupted();
+    };
+    result = find_spans(session, *loaded.tokenizer, text, spans);
+  }
+  Json found = Json::array();
+  for (const SentenceSpan& span : result.spans) {
+    const std::string_view piece = std::string_view(text).substr(span.begin, span.end - span.begin);
+    const int64_t line = 1 + std::count(text.begin(), text.begin() + static_cast<int64_t>(span.begin), '\n');
+    found.push_back({{"begin", span.begin}, {"end", span.end}, {"line", line}, {"text", piece}});
+    if (!options.json) write_out(concat(input_name(options.files[0]), ':', line, "  ", piece, "\n"));
+  }
+  if (options.json) write_out(Json{{"spans", found}, {"seconds", watch.seconds()}}.dump() + "\n");
+}
+
 void run_retrieve(const RetrievalOptions& options) {
   if (std::ranges::count(options.files, "-") > 1) fail_usage("-f -: standard input can be read only once");
   if (options.query.empty()) fail_usage("-p: expected a query, found an empty text");
+  if (options.spans > 0) return run_spans(options);
   std::vector<std::string> texts;
   for (const std::string& file : options.files) texts.push_back(read_input(file));
   const std::vector<SourcePassage> passages = source_passages(texts, options);
@@ -169,16 +200,22 @@ void add_retrieve(Command program) {
   add_size_option(command, "--width", o->width, 1,
                   "texts generated at the same time; more finds more passages [15]", 1024);
   add_size_option(command, "--length", o->length, 1, "maximum number of tokens of a generated text [10]", 1024);
+  add_size_option(command, "--spans", o->spans, 0,
+                  "read one whole text and print at most this many spans of sentences that answer the query, without "
+                  "an index [0: passages]",
+                  64);
   add_common_options(command, o->common);
   command.add_flag("--json", o->json, "print one JSON object with the passages and the texts that matched");
   command.footer(
       R"(The model continues the query with short texts that occur in the files (SEAL: constrained generation over an index of
 all texts). A passage scores by the texts it contains: more for texts that are likely after the query and rare in the
-files.
+files. With --spans the model reads the text and the query, generates the openings of sentences of the text, and chooses
+where each span ends (chunking-free in-context retrieval).
 
 Examples:
   fathom retrieve -f notes.txt -p "Question: Where is the key? Answer:"
   fathom retrieve -f a.txt -f b.txt --unit lines -p "The captain" -k 3 --json
+  fathom retrieve -f notes.txt --spans 2 -p "Question: Where is the key? Answer:"
 )");
   command.callback([o] { run_retrieve(*o); });
 }

@@ -13,11 +13,13 @@
 #include "console.h"
 #include "context/methods.h"
 #include "decode/constraint.h"
+#include "decode/constraints/edits.h"
 #include "decode/drafts/pearl.h"
 #include "decode/generate.h"
 #include "decode/knn_lm.h"
 #include "decode/search.h"
 #include "dialogue.h"
+#include "eval/length_metrics.h"
 #include "loaded_model.h"
 
 namespace fathom {
@@ -33,7 +35,8 @@ struct RunOptions {
   std::vector<std::string> files;
   std::string prompt, system, chat_template;
   std::vector<std::string> stop;
-  int64_t tokens = 256;
+  int64_t tokens = 256, answer_words = 0;
+  bool apply_edits = false;
   bool chat = false, ignore_eos = false, special = false, json = false, verbose = false;
 };
 
@@ -67,6 +70,15 @@ std::vector<int32_t> encode(const LoadedModel& loaded, const std::string& text, 
   messages.push_back({"user", text});
   const auto chat_template = open_chat_template(loaded, options.chat_template);
   return encode_prompt(*loaded.tokenizer, chat_template->render(messages, true), true);
+}
+
+/// Returns `source` with the list of edits that was generated. Throws Error with the list if it is not one.
+std::string edited(const std::string& source, const std::string& list) {
+  try {
+    return apply_edits(source, parse_edits(list, std::ssize(words_of(source))));
+  } catch (const Error& error) {
+    fail("--apply-edits: the generated list ", quote(list), " cannot be applied: ", error.what());
+  }
 }
 
 /// Prints a note if the --attend method left out no token. Speed and quality are then those of dense attention.
@@ -156,6 +168,8 @@ void search(const RunOptions& options, const LoadedModel& loaded, Session& sessi
 void run(const RunOptions& options) {
   if (!options.chat && !(options.system.empty() && options.chat_template.empty()))
     fail_usage("-s and --template need --chat");
+  if (options.apply_edits && parse_spec(options.decode.constraint).name != "edits")
+    fail_usage("--apply-edits needs --constrain edits");
   if (options.files.empty() && options.prompt.empty())
     fail_usage("nothing to read: give a prompt (-p TEXT) or a file (-f FILE)");
   const auto reader = read_methods().make(options.common.methods.read);
@@ -171,6 +185,7 @@ void run(const RunOptions& options) {
   }
   std::string text = read_files(options);
   const LoadedModel loaded(options.common);
+  const std::string edited_text = options.apply_edits ? text : "";
   std::shared_ptr<const Constraint> constraint;
   if (!options.decode.constraint.empty())
     constraint =
@@ -178,7 +193,9 @@ void run(const RunOptions& options) {
   if (reader) text = kept_text(*reader, text, loaded, options);
   text += options.prompt;
   Session session = loaded.session(options.common);
-  const std::vector<int32_t> prompt = encode(loaded, text, options);
+  std::vector<int32_t> prompt = encode(loaded, text, options);
+  if (options.answer_words > 0)
+    std::ranges::copy(eval::length_prefix(*loaded.tokenizer, options.answer_words), std::back_inserter(prompt));
   const AttentionCount attention_before =
       loaded.runtime->work().attention.count();  // includes the passes of --read
   std::optional<KnnLm> knn;
@@ -202,13 +219,17 @@ void run(const RunOptions& options) {
   generation.show_special = options.special;
   generation.knn = knn ? &*knn : nullptr;
   const auto on_text = [&](std::string_view piece) {
-    if (!options.json) write_out(piece);
+    if (!options.json && !options.apply_edits) write_out(piece);
   };
-  const Generated result =
+  Generated result =
       pearl ? generate_pearl(session, pearl->setup, *loaded.tokenizer, sampler, prompt, generation, pearl->options,
                              on_text)
             : generate(session, *loaded.tokenizer, sampler, prompt, generation, on_text, &drafter);
   const auto prompt_tokens = static_cast<int64_t>(prompt.size());
+  if (options.apply_edits && result.stop != StopReason::kInterrupted) {
+    result.text = edited(edited_text, result.text);
+    if (!options.json) write_out(result.text);
+  }
   const AttentionCount attention = loaded.runtime->work().attention.count() - attention_before;
   if (options.json) {
     print_json(result, prompt_tokens, prefill_seconds, attention, sampler.seed());
@@ -239,6 +260,12 @@ void add_run(Command program) {
       .add_option("--search", o->search,
                   "look for likely texts instead of sampling, such as beam:width=4; list: `fathom methods search`")
       .type_name("METHOD");
+  command.add_flag("--apply-edits", o->apply_edits,
+                   "with --constrain edits: print the edited text instead of the list of edits");
+  add_size_option(command, "--answer-words", o->answer_words, 1,
+                  "begin the answer with the meta length token for this many words, for models trained with such "
+                  "tokens",
+                  1'000'000);
   command.add_option("--stop", o->stop, "stop before this text; repeatable").type_name("TEXT").one_value();
   command
       .add_option("--knn", o->knn,

@@ -39,6 +39,13 @@ struct Draft {
   /// order, with sum 1. Index 0: of the roots; 1 + i: of the children of node i; empty for nodes without children.
   std::vector<std::vector<TokenProbability>> distributions{};
   std::vector<uint8_t> sources{};  // [nodes] index of the source that proposed a node; empty: all 0
+  /// Pulls the target's logits toward the drafter (enriched_logits of drafts/rapid.h); the text is then not that of plain decoding.
+  struct Pull {
+    double strength = 0;  // 0: none
+    /// [1 + nodes] the drafter's most likely tokens after the root and after each node; empty: not known
+    std::vector<std::vector<TokenProbability>> likely{};
+  };
+  Pull pull{};
 
   int size() const { return tree.size(); }
   /// Adds a child of `parent` (−1: a root) and returns its number.
@@ -83,11 +90,14 @@ class DraftExperience {
   virtual ~DraftExperience() = default;
 };
 
-/// Proposes drafts for one text. Results never depend on it: a wrong draft costs time only. Not thread-safe.
+/// Proposes drafts for one text. Results do not depend on it, unless changes_text(): a wrong draft costs time only.
+/// Not thread-safe.
 class DraftSource {
  public:
   virtual ~DraftSource() = default;
   virtual DraftNeeds needs() const { return {}; }
+  /// Whether its drafts change the text (Draft::Pull).
+  virtual bool changes_text() const { return false; }
   /// Called once, when the prompt has been read and before the first draft.
   virtual void start(std::span<const int32_t> prompt) { static_cast<void>(prompt); }
   /// Returns a draft of at most `nodes` nodes (1 to DraftTree::kMaxNodes − 1), possibly empty. The tokens before

@@ -301,7 +301,7 @@ int DraftBudget::best_count(const Profile& profile, int limit, double draft_cost
 }
 
 void DraftBudget::prune(Draft& draft) {
-  if (purpose_ != Purpose::kBest || draft.kind != DraftKind::kFixed) return;
+  if (purpose_ != Purpose::kBest || draft.kind != DraftKind::kFixed || draft.pull.strength > 0) return;
   proposed_ = draft;
   const Profile nodes = profile(draft);
   const int keep = best_count(nodes, draft.size(), sizes_[size_].draft_seconds.value() / plain(), true);

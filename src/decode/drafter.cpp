@@ -63,6 +63,9 @@ Drafter::Drafter(const DraftOptions& options, const DraftSetup& setup)
       label += concat(" ", same + 1);
     report_names.push_back(std::move(label));
   }
+  for (size_t i = 0; i < sources.size() && sources.size() > 1; ++i)
+    if (sources[i]->changes_text())
+      fail_usage("--draft ", names[i], " changes the text and cannot be combined with other sources");
   use(sources.size() == 1 ? std::move(sources[0]) : merge_sources(std::move(sources)), std::move(report_names));
   memory_ = setup.memory;
   if (!memory_) return;
@@ -80,6 +83,8 @@ Drafter::Drafter(std::unique_ptr<DraftSource> source, std::string name, int node
 
 void Drafter::use(std::unique_ptr<DraftSource> source, std::vector<std::string> names) {
   source_ = std::move(source);
+  // A text that depends on its drafts must not depend on measured times.
+  if (source_->changes_text() && fixed_nodes_ == 0) fixed_nodes_ = DraftTree::kMaxNodes - 1;
   needs_ = source_->needs();
   if (!needs_.hidden_layers.empty()) session_.keep_hidden(needs_.hidden_layers);
   report_ = DraftReport(std::move(names));

@@ -33,6 +33,8 @@ class Drafter {
   /// Drafts with one source; name: for the report; nodes: as in DraftOptions.
   Drafter(std::unique_ptr<DraftSource> source, std::string name, int nodes, Session& session);
 
+  /// Whether the text is not that of plain decoding.
+  bool changes_text() const { return source_ && source_->changes_text(); }
   /// Returns whether there are sources. If not, propose() returns empty drafts.
   explicit operator bool() const { return source_ != nullptr; }
   /// Called once with the prompt, which the session has read.

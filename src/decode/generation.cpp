@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/stopwatch.h"
+#include "decode/drafts/rapid.h"
 #include "decode/knn_lm.h"
 
 namespace fathom {
@@ -30,7 +31,7 @@ bool Generation::emit(int32_t token) {
   return continuation_.take(token);
 }
 
-/// Returns the logits of the target distribution after a token. Valid until the next call.
+/// Returns the logits of the target distribution after a token, without Draft::Pull. Valid until the next call.
 std::span<const float> Generation::mixed(std::span<const float> logits, std::span<const float> hidden) {
   if (!knn_) return logits;
   mixed_.assign(logits.begin(), logits.end());
@@ -106,9 +107,12 @@ void Generation::take_outcome(double seconds) {
     return drafted ? session_.draft_logits().subspan((node + 1) * vocabulary, vocabulary) : session_.logits();
   };
   const NodeLogits target = [&](int node) {
-    if (!knn_) return logits(node);
-    return mixed(logits(node),
-                 drafted ? session_.draft_hidden().subspan((node + 1) * width, width) : session_.hidden());
+    std::span<const float> own = logits(node);
+    if (knn_)
+      own = mixed(own, drafted ? session_.draft_hidden().subspan((node + 1) * width, width) : session_.hidden());
+    if (draft_.pull.strength == 0 || draft_.pull.likely[node + 1].empty()) return own;
+    pulled_ = enriched_logits(own, draft_.pull.likely[node + 1], draft_.pull.strength);
+    return std::span<const float>(pulled_);
   };
   const int64_t position = session_.length() + (drafted ? 1 : 0);
   const std::vector<int> accepted =

@@ -43,7 +43,7 @@ class Generation {
   Drafter* drafter_;
   Continuation continuation_;
   const KnnLm* knn_;
-  std::vector<float> mixed_;  // [vocabulary]
+  std::vector<float> mixed_, pulled_;  // [vocabulary]
   int64_t max_tokens_;
   int64_t prompt_;
   std::vector<int32_t> history_;  // prompt and emitted tokens; the last is the pending token

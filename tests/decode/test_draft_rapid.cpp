@@ -6,7 +6,10 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "decode/drafter.h"
 #include "decode/drafts/rapid.h"
+#include "decode/generate.h"
+#include "default_model.h"
 #include "drafting.h"
 #include "seed.h"
 
@@ -173,6 +176,70 @@ TEST_F(RapidDraft, ReportsInvalidOptionsAndFiles) {
                            "rapid:confidence=2", "rapid:file=/no/such.gguf"})
     EXPECT_THROW(source(session, text), Error) << text;
   EXPECT_THROW(source(session, "rapid:file=" + test::write_model({.layers = 1, .vocabulary = 100}, "hundred")),
+               Error);
+}
+
+/// Decodes greedily as `rapid` with `enrich` should: each token whose drafter distribution is known is the best one
+/// of the pulled logits.
+std::vector<int32_t> decode_enriched(const std::vector<int32_t>& prompt, const std::vector<int32_t>& selected,
+                                     double eta, int length, size_t count) {
+  const auto best = [](std::span<const float> logits) {
+    return static_cast<int32_t>(std::ranges::max_element(logits) - logits.begin());
+  };
+  Session target(test::loaded().model, test::loaded().runtime), drafter = target.fork();
+  target.append(prompt);
+  drafter.append(selected);
+  std::vector<int32_t> tokens{best(target.logits())};
+  while (tokens.size() < count) {
+    bool accepted = true;
+    for (int depth = 0; accepted && depth <= length && tokens.size() < count; ++depth) {
+      target.append(std::span(tokens).last(1));
+      drafter.append(std::span(tokens).last(1));
+      const std::vector<double> q = softmax({drafter.logits().begin(), drafter.logits().end()});
+      std::vector<TokenProbability> known;
+      for (size_t id = 0; id < q.size(); ++id)
+        known.push_back({static_cast<int32_t>(id), static_cast<float>(q[id])});
+      const bool drafted = depth < length;
+      tokens.push_back(drafted ? best(enriched_logits(target.logits(), known, eta)) : best(target.logits()));
+      accepted = drafted && tokens.back() == best(drafter.logits());
+    }
+  }
+  return tokens;
+}
+
+TEST(RapidEnriched, TextIsThatOfPulledLogits) {
+  std::string text;
+  for (int i = 0; i < 12; ++i)
+    text += "The door code of " + std::string(1, static_cast<char>('A' + i)) + " is " + std::to_string(4711 + 7 * i) +
+            ". ";
+  text += "The door code of B is";
+  const std::vector<int32_t> prompt = test::loaded().tokenizer.encode(text);
+  const std::span<const int32_t> question = std::span(prompt).last(8), document(prompt.data(), prompt.size() - 8);
+  const int64_t chunk = best_chunks(chunk_scores(document, 24, question), 1)[0];
+  std::vector<int32_t> selected(document.begin() + 24 * chunk,
+                                document.begin() + std::min<int64_t>(24 * (chunk + 1), std::ssize(document)));
+  selected.insert(selected.end(), question.begin(), question.end());
+  std::vector<std::vector<int32_t>> texts;
+  for (const int eta : {0, 30}) {
+    Session session = test::read(text);
+    const std::string method =
+        "rapid:chunk=24,budget=24,question=8,sink=0,length=3,confidence=0,enrich=" + std::to_string(eta);
+    Drafter drafter({{method}, 0}, {test::loaded().model, test::loaded().runtime, &test::loaded().tokenizer, &session});
+    EXPECT_EQ(drafter.changes_text(), eta > 0);
+    Sampler greedy;
+    GenerateOptions options;
+    options.max_tokens = 24;
+    options.ignore_eos = true;
+    texts.push_back(generate(session, test::loaded().tokenizer, greedy, prompt, options, nullptr, &drafter).tokens);
+    EXPECT_EQ(texts.back(), decode_enriched(prompt, selected, eta, 3, 24)) << eta;
+  }
+  EXPECT_NE(texts[0], texts[1]);
+}
+
+TEST(RapidEnriched, WorksAlone) {
+  Session session = test::read("A");
+  EXPECT_THROW(Drafter({{"suffix", "rapid:enrich=5"}, 0},
+                       {test::loaded().model, test::loaded().runtime, &test::loaded().tokenizer, &session}),
                Error);
 }
 

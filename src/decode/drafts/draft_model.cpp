@@ -80,6 +80,18 @@ TokenDistribution matching_choices(Sampler& sampler, std::span<const float> logi
   return tokens;
 }
 
+/// Returns the tokens with at least `share` of the largest probability, in plain softmax.
+std::vector<TokenProbability> likely_tokens(std::span<const float> logits, float share) {
+  Candidates plain;
+  plain.assign(logits);
+  const double log_sum = plain.log_sum(), least = plain.max_logit() + std::log(share);
+  std::vector<TokenProbability> tokens;
+  for (const Candidate& candidate : plain.all())
+    if (candidate.logit >= least)
+      tokens.push_back({candidate.id, static_cast<float>(std::exp(candidate.logit - log_sum))});
+  return tokens;
+}
+
 }  // namespace
 
 Parameter rule_parameter() {
@@ -221,6 +233,7 @@ std::vector<std::span<const float>> DraftModel::chain_logits(const Draft& draft,
 
 std::function<std::vector<TokenDistribution>(const Draft&, std::span<const int>)> DraftModel::expand(
     NodeOptions options) {
+  likely_.clear();
   return [this, options, text = std::vector<int32_t>(options.history.begin(), options.history.end())](
              const Draft& draft, std::span<const int> nodes) mutable {
     const size_t before = text.size();
@@ -236,6 +249,7 @@ std::function<std::vector<TokenDistribution>(const Draft&, std::span<const int>)
       if (nodes[i] >= 0)
         for (const int node : draft.tree.path(nodes[i])) text.push_back(draft.tokens[node]);
       const int64_t position = options.position + (nodes[i] < 0 ? 0 : draft.tree.depth(nodes[i]) + 1);
+      if (options.likely_share > 0) likely_.push_back(likely_tokens(logits[i], options.likely_share));
       distribution = child_distribution(*options.sampler, logits[i], text, position, options.rule, options.choices);
       text.resize(before);
     }

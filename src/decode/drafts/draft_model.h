@@ -50,6 +50,8 @@ struct NodeOptions {
   int choices = 1;                       // children per node that are not drawn
   DraftRule rule = DraftRule::kReject;
   int64_t position = 0;  // of the roots, for DraftRule::kMatch
+  /// > 0: DraftModel::likely() lists the tokens with at least this share of the largest probability.
+  float likely_share = 0;
 };
 
 /// A session of a model that drafts. It follows a text whose newest tokens may be replaced, and computes
@@ -71,6 +73,9 @@ class DraftModel {
   /// the sampler and the tokenizer.
   std::function<std::vector<TokenDistribution>(const Draft&, std::span<const int>)> expand(NodeOptions options);
 
+  /// Returns the likely tokens after the text and after the nodes of a chain that expand() has visited, in plain
+  /// softmax.
+  std::vector<std::vector<TokenProbability>> likely() const { return likely_; }
   const Session& session() const { return session_; }
   int64_t forwards() const { return forwards_; }  // number of forward passes
 
@@ -89,6 +94,7 @@ class DraftModel {
   Draft tree_;                   // it
   std::span<const float> rows_;  // [nodes, vocabulary] its logits
   int64_t forwards_ = 0;
+  std::vector<std::vector<TokenProbability>> likely_;
 };
 
 }  // namespace fathom

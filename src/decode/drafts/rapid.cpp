@@ -55,7 +55,6 @@ std::vector<int64_t> best_chunks(std::span<const double> scores, int64_t count) 
 }
 
 std::vector<float> enriched_logits(std::span<const float> logits, std::span<const TokenProbability> q, double eta) {
-  constexpr float kLeastShare = 0.1f;
   const float max = *std::ranges::max_element(logits);
   double sum = 0;
   for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - max);
@@ -63,7 +62,7 @@ std::vector<float> enriched_logits(std::span<const float> logits, std::span<cons
   for (const TokenProbability& entry : q) most = std::max(most, entry.probability);
   std::vector<float> enriched(logits.begin(), logits.end());
   for (const TokenProbability& entry : q) {
-    if (entry.probability < kLeastShare * most) continue;
+    if (entry.probability < kLikelyShare * most) continue;
     const double p = std::exp(static_cast<double>(logits[entry.token]) - max) / sum;
     enriched[entry.token] += static_cast<float>(eta * (entry.probability - p));
   }
@@ -81,9 +80,12 @@ class RapidSource final : public DraftSource {
         sink_(values.integer("sink")),
         length_(static_cast<int>(values.integer("length"))),
         confidence_(values.number("confidence")),
+        enrich_(values.number("enrich")),
         rule_(read_rule(values)),
         tokenizer_(setup.tokenizer),
         model_(drafter(values, setup), setup.runtime, options(values, setup)) {}
+
+  bool changes_text() const override { return enrich_ > 0; }
 
   void start(std::span<const int32_t> prompt) override {
     select(prompt);
@@ -99,8 +101,13 @@ class RapidSource final : public DraftSource {
                                  .history = context.tokens,
                                  .tokenizer = tokenizer_,
                                  .rule = rule_,
-                                 .position = context.position});
-    return grow_chain(task, length_, confidence_);
+                                 .position = context.position,
+                                 .likely_share = enrich_ > 0 ? kLikelyShare : 0});
+    Draft draft = grow_chain(task, length_, confidence_);
+    if (enrich_ == 0) return draft;
+    draft.pull = {enrich_, model_.likely()};
+    draft.pull.likely.resize(1 + draft.size());  // the last node has none: its children were not drafted
+    return draft;
   }
 
   void observe(const DraftOutcome& outcome) override {
@@ -148,7 +155,7 @@ class RapidSource final : public DraftSource {
 
   int64_t chunk_, budget_, question_, sink_;
   int length_;
-  double confidence_;
+  double confidence_, enrich_;
   DraftRule rule_;
   const Tokenizer* tokenizer_;
   DraftModel model_;
@@ -194,6 +201,13 @@ DraftEntry rapid_method() {
              .summary = "a draft ends after a token with a lower probability; more: shorter drafts",
              .min = 0,
              .max = 1},
+            {.name = "enrich",
+             .type = Type::kFloat,
+             .default_value = "0",
+             .summary = "above 0: pulls the model toward the drafter by this factor, which changes the text; 5 to 20 "
+                        "for the same model, 40 to 50 for a larger drafter",
+             .min = 0,
+             .max = 1000},
             rule_parameter()}},
       [](const Values& values, const DraftSetup& setup) { return std::make_unique<RapidSource>(values, setup); }};
 }
