@@ -4,8 +4,9 @@
 #   FAST       numeric code: compiled for speed
 #   RAW_MEMORY code that reads and writes raw memory: the sanitizers check every pointer
 #   NO_PCH     without the precompiled header of standard headers
+#   NO_UNITY   without joining source files (unity.cmake)
 function(fathom_layer folder)
-  cmake_parse_arguments(PARSE_ARGV 1 layer "LIGHT;FAST;RAW_MEMORY;NO_PCH" "" "SOURCES")
+  cmake_parse_arguments(PARSE_ARGV 1 layer "LIGHT;FAST;RAW_MEMORY;NO_PCH;NO_UNITY" "" "SOURCES")
   set(target fathom_${folder})
   get_property(below GLOBAL PROPERTY FATHOM_LAYERS)
   add_library(${target} STATIC ${layer_SOURCES})
@@ -23,6 +24,9 @@ function(fathom_layer folder)
   endif()
   if(NOT layer_NO_PCH)
     fathom_precompile(${target} ${kind})
+  endif()
+  if(NOT layer_NO_UNITY)
+    fathom_join_sources(${target})
   endif()
   set_property(GLOBAL PROPERTY FATHOM_LAYERS ${target} ${below})  # from the highest to the lowest, the order that linkers need
 endfunction()

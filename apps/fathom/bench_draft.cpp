@@ -226,8 +226,7 @@ class DraftBench {
       const Stopwatch round;
       for (const bool drafted : {false, true}) {
         const TimedDecoding run = decode(text, drafted ? method : MeasuredMethod{"none", {}}, progress, done);
-        if (!drafted || !run.changed)
-          check_tokens(text, drafted ? method.text : "none", run.result.tokens);
+        if (!drafted || !run.changed) check_tokens(text, drafted ? method.text : "none", run.result.tokens);
         drafted ? figure.add(run) : figure.plain.push_back(run.tokens_per_second());
         done += figure.tokens;
       }

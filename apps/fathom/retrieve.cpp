@@ -200,10 +200,11 @@ void add_retrieve(Command program) {
   add_size_option(command, "--width", o->width, 1,
                   "texts generated at the same time; more finds more passages [15]", 1024);
   add_size_option(command, "--length", o->length, 1, "maximum number of tokens of a generated text [10]", 1024);
-  add_size_option(command, "--spans", o->spans, 0,
-                  "read one whole text and print at most this many spans of sentences that answer the query, without "
-                  "an index [0: passages]",
-                  64);
+  add_size_option(
+      command, "--spans", o->spans, 0,
+      "read one whole text and print at most this many spans of sentences that answer the query, without "
+      "an index [0: passages]",
+      64);
   add_common_options(command, o->common);
   command.add_flag("--json", o->json, "print one JSON object with the passages and the texts that matched");
   command.footer(

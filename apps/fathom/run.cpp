@@ -221,10 +221,9 @@ void run(const RunOptions& options) {
   const auto on_text = [&](std::string_view piece) {
     if (!options.json && !options.apply_edits) write_out(piece);
   };
-  Generated result =
-      pearl ? generate_pearl(session, pearl->setup, *loaded.tokenizer, sampler, prompt, generation, pearl->options,
-                             on_text)
-            : generate(session, *loaded.tokenizer, sampler, prompt, generation, on_text, &drafter);
+  Generated result = pearl ? generate_pearl(session, pearl->setup, *loaded.tokenizer, sampler, prompt, generation,
+                                            pearl->options, on_text)
+                           : generate(session, *loaded.tokenizer, sampler, prompt, generation, on_text, &drafter);
   const auto prompt_tokens = static_cast<int64_t>(prompt.size());
   if (options.apply_edits && result.stop != StopReason::kInterrupted) {
     result.text = edited(edited_text, result.text);

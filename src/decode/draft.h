@@ -39,7 +39,8 @@ struct Draft {
   /// order, with sum 1. Index 0: of the roots; 1 + i: of the children of node i; empty for nodes without children.
   std::vector<std::vector<TokenProbability>> distributions{};
   std::vector<uint8_t> sources{};  // [nodes] index of the source that proposed a node; empty: all 0
-  /// Pulls the target's logits toward the drafter (enriched_logits of drafts/rapid.h); the text is then not that of plain decoding.
+  /// Pulls the target's logits toward the drafter (enriched_logits of drafts/rapid.h); the text is then not that of
+  /// plain decoding.
   struct Pull {
     double strength = 0;  // 0: none
     /// [1 + nodes] the drafter's most likely tokens after the root and after each node; empty: not known

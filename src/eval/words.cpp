@@ -13,7 +13,7 @@ std::string_view embedded_towns();
 
 namespace {
 
-WordList lines_of(std::string_view text) {
+WordList words_by_line(std::string_view text) {
   WordList lines;
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = std::min(text.find('\n', begin), text.size());
@@ -26,23 +26,23 @@ WordList lines_of(std::string_view text) {
 }  // namespace
 
 const WordList& adjectives() {
-  static const WordList list = lines_of(embedded_adjectives());
+  static const WordList list = words_by_line(embedded_adjectives());
   return list;
 }
 const WordList& nouns() {
-  static const WordList list = lines_of(embedded_nouns());
+  static const WordList list = words_by_line(embedded_nouns());
   return list;
 }
 const WordList& first_names() {
-  static const WordList list = lines_of(embedded_first_names());
+  static const WordList list = words_by_line(embedded_first_names());
   return list;
 }
 const WordList& towns() {
-  static const WordList list = lines_of(embedded_towns());
+  static const WordList list = words_by_line(embedded_towns());
   return list;
 }
 const WordList& common_words() {
-  static const WordList list = lines_of(embedded_common());
+  static const WordList list = words_by_line(embedded_common());
   return list;
 }
 

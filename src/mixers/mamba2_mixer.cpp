@@ -10,12 +10,12 @@
 namespace fathom {
 namespace {
 
-enum Mamba2Tensor : size_t { kConv, kScan };
+enum Mamba2Tensor : size_t { kMamba2Conv, kMamba2Scan };
 
 /// Blocks of at most this many rows are scanned row by row, longer ones by matrix products. Measured: products
 /// become faster at 6 to 16 rows, later for narrower vectors; at 8 rows neither is more than a fifth slower than
 /// the other.
-constexpr int64_t kScanRows = 8;
+constexpr int64_t kMaxScannedRows = 8;
 
 }  // namespace
 
@@ -50,7 +50,7 @@ void Mamba2Mixer::plan_blocks(Workspace& work, std::span<const SequenceRows> seq
     for_each_segment(state, [&](size_t segment, int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end;) {
         const int64_t rows = std::min(kSsdBlock - (state.tokens() + row) % kSsdBlock, end - row);
-        r.blocks.push_back({segment, s.first_row + row, rows, rows > kScanRows});
+        r.blocks.push_back({segment, s.first_row + row, rows, rows > kMaxScannedRows});
         row += rows;
       }
     });
@@ -94,7 +94,7 @@ void Mamba2Mixer::scan(Workspace& work, RecurrentState& state, std::span<const R
   for (size_t i = 0; i < blocks.size();) {
     const RecurrenceBuffers::Block& first = blocks[i];
     if (i == 0 || first.segment != blocks[i - 1].segment)
-      task.h = carry_state(state, first.segment, kScan, head * width * w_.state, width * w_.state);
+      task.h = carry_state(state, first.segment, kMamba2Scan, head * width * w_.state, width * w_.state);
     float* channels = r.convolved.row(first.first_row);
     task.x = task.y = channels + head * width;
     task.b = channels + w_.inner + group * w_.state;
@@ -138,7 +138,8 @@ void Mamba2Mixer::forward(Workspace& work, std::span<const SequenceRows> sequenc
   r.gated.resize(rows, w_.inner, x.step_rows());
   const Product input[] = {{&w_.in, r.projected.data()}};
   project(work, x, input);
-  w_.conv.forward(work, sequences, w_.layer, kConv, r.projected.data() + w_.inner, w_.in.rows, r.convolved.data());
+  w_.conv.forward(work, sequences, w_.layer, kMamba2Conv, r.projected.data() + w_.inner, w_.in.rows,
+                  r.convolved.data());
   make_time_steps(work, rows);
   plan_blocks(work, sequences);
   multiply_rows(work, rows);

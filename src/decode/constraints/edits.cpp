@@ -15,7 +15,7 @@
 namespace fathom {
 namespace {
 
-bool is_blank(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+bool ends_word(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
 /// Numbers words so that equal ones have equal numbers.
 class WordNumbers {
@@ -66,8 +66,8 @@ std::vector<std::string_view> words_of(std::string_view text) {
   std::vector<std::string_view> words;
   for (size_t begin = 0; begin < text.size();) {
     size_t end = begin;
-    while (end < text.size() && is_blank(text[end])) ++end;
-    while (end < text.size() && !is_blank(text[end])) ++end;
+    while (end < text.size() && ends_word(text[end])) ++end;
+    while (end < text.size() && !ends_word(text[end])) ++end;
     words.push_back(text.substr(begin, end - begin));
     begin = end;
   }

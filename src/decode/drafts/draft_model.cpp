@@ -11,7 +11,7 @@
 namespace fathom {
 namespace {
 
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kExcluded = -std::numeric_limits<float>::infinity();  // logit of a token that is not chosen
 
 /// Returns the name of a model for messages.
 std::string model_name(const Model& model) {
@@ -56,13 +56,13 @@ TokenDistribution greedy_choices(Sampler& sampler, std::span<const float> logits
   std::vector<float> left(logits.begin(), logits.end());  // without the tokens that were taken
   double least = 1;
   for (int32_t token = sampler.distribution(logits, history).all()[0].id;;) {
-    if (!(left[token] > -kInfinity)) return tokens;  // a constraint allows no others
+    if (!(left[token] > kExcluded)) return tokens;  // a constraint allows no others
     least = std::min(least, std::exp(logits[token] - log_sum));
     if (!(least > 0)) return tokens;
     tokens.push_back({token, static_cast<float>(least)});
     if (std::ssize(tokens) >= std::min<int64_t>(choices, std::ssize(logits))) return tokens;
-    left[token] = -kInfinity;
-    if (std::ranges::max(left) == -kInfinity) return tokens;
+    left[token] = kExcluded;
+    if (std::ranges::max(left) == kExcluded) return tokens;
     token = sampler.distribution(left, history).all()[0].id;
   }
 }

@@ -9,8 +9,6 @@
 namespace fathom {
 namespace {
 
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
-
 double gumbel(uint64_t bits) { return -std::log(-std::log(uniform_from(bits))); }
 
 /// The position of the children of a node.

@@ -204,8 +204,9 @@ DraftEntry rapid_method() {
             {.name = "enrich",
              .type = Type::kFloat,
              .default_value = "0",
-             .summary = "above 0: pulls the model toward the drafter by this factor, which changes the text; 5 to 20 "
-                        "for the same model, 40 to 50 for a larger drafter",
+             .summary =
+                 "above 0: pulls the model toward the drafter by this factor, which changes the text; 5 to 20 "
+                 "for the same model, 40 to 50 for a larger drafter",
              .min = 0,
              .max = 1000},
             rule_parameter()}},

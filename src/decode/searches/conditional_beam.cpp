@@ -175,7 +175,7 @@ class ConditionalBeamSearch final : public Search {
   ConditionalOptions options_;
 };
 
-std::vector<Parameter> parameters() {
+std::vector<Parameter> conditional_beam_parameters() {
   using Type = Parameter::Type;
   return {
       {.name = "length",
@@ -221,7 +221,7 @@ SearchEntry conditional_beam_search_method() {
            .needs = "any model",
            .time = "width · expand rows per token",
            .memory = "O(width · expand · (length + v))",
-           .parameters = parameters()},
+           .parameters = conditional_beam_parameters()},
           [](const Values& values) { return std::make_unique<ConditionalBeamSearch>(values); }};
 }
 

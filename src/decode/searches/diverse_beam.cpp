@@ -31,7 +31,7 @@ class DiverseBeamSearch final : public Search {
   BeamGroupOptions options_;
 };
 
-std::vector<Parameter> parameters() {
+std::vector<Parameter> diverse_beam_parameters() {
   return {beam_width_parameter(),
           {.name = "groups",
            .type = Parameter::Type::kInt,
@@ -75,7 +75,7 @@ SearchEntry diverse_beam_search_method() {
            .needs = "any model",
            .time = "width rows per token",
            .memory = "O(width · (max_tokens + v))",
-           .parameters = parameters()},
+           .parameters = diverse_beam_parameters()},
           [](const Values& values) { return std::make_unique<DiverseBeamSearch>(values); }};
 }
 

@@ -163,7 +163,7 @@ class ExactSearch final : public Search {
   ExactOptions options_;
 };
 
-std::vector<Parameter> parameters() {
+std::vector<Parameter> exact_parameters() {
   using Type = Parameter::Type;
   return {{.name = "best",
            .type = Type::kInt,
@@ -221,7 +221,7 @@ SearchEntry exact_search_method() {
            .needs = "any model",
            .time = "at most max_reads tokens",
            .memory = "O(max_tokens · batch · v)",
-           .parameters = parameters()},
+           .parameters = exact_parameters()},
           [](const Values& values) { return std::make_unique<ExactSearch>(values); }};
 }
 

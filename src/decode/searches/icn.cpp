@@ -187,7 +187,7 @@ class NavigationSearch final : public Search {
   NavigationOptions options_;
 };
 
-std::vector<Parameter> parameters() {
+std::vector<Parameter> icn_parameters() {
   using Type = Parameter::Type;
   return {{.name = "n", .type = Type::kInt, .default_value = "8", .summary = "answers", .min = 1, .max = 4096},
           {.name = "m",
@@ -224,7 +224,7 @@ SearchEntry icn_search_method() {
        .needs = "a model that follows instructions",
        .time = "n answers, in batches of m, and a list per round",
        .memory = "O(m · (max_tokens + v))",
-       .parameters = parameters()},
+       .parameters = icn_parameters()},
       [](const Values& values) { return std::make_unique<NavigationSearch>(values); }};
 }
 

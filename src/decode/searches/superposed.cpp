@@ -239,7 +239,7 @@ class SuperposedSearch final : public Search {
   SuperposedOptions options_;
 };
 
-std::vector<Parameter> parameters() {
+std::vector<Parameter> superposed_parameters() {
   using Type = Parameter::Type;
   std::vector<Parameter> all = {
       {.name = "k", .type = Type::kInt, .default_value = "3", .summary = "drafts", .min = 1, .max = 256},
@@ -261,7 +261,7 @@ SearchEntry superposed_search_method() {
            .needs = "any model",
            .time = "1 row per token, then k passes over a draft; O(n log n) for the n-grams of n tokens",
            .memory = "O(max_tokens + n)",
-           .parameters = parameters()},
+           .parameters = superposed_parameters()},
           [](const Values& values) { return std::make_unique<SuperposedSearch>(values); }};
 }
 

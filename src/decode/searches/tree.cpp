@@ -243,7 +243,7 @@ class TreeSearch final : public Search {
   TreeOptions options_;
 };
 
-std::vector<Parameter> parameters() {
+std::vector<Parameter> tree_parameters() {
   using Type = Parameter::Type;
   return {{.name = "span",
            .type = Type::kInt,
@@ -296,7 +296,7 @@ SearchEntry tree_search_method() {
        .needs = "any model",
        .time = "about simulations · (span + rollout) rows per node, in batches of `branch`",
        .memory = "O(simulations · (span + v))",
-       .parameters = parameters()},
+       .parameters = tree_parameters()},
       [](const Values& values) { return std::make_unique<TreeSearch>(values); }};
 }
 

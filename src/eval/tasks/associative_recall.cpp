@@ -8,7 +8,7 @@ namespace {
 
 constexpr int64_t kMaxPairs = 15000;  // two-syllable words suffice: there are 68,600
 // From this length in tokens on, words have three syllables, because there are too few words of two.
-constexpr int64_t kLong = 65536;
+constexpr int64_t kManyPairsFrom = 65536;
 
 class Mqar final : public Task {
  public:
@@ -18,9 +18,9 @@ class Mqar final : public Task {
     Rng rng = this->rng(input, length, index);
     const Rng start = rng;
     if (pairs_ == 0) {
-      const int64_t max_pairs = length < kLong ? std::min(kMaxPairs, length) : length;
+      const int64_t max_pairs = length < kManyPairsFrom ? std::min(kMaxPairs, length) : length;
       return fit_sample(*this, input, length, 1, max_pairs,
-                        [&](int64_t pairs) { return build(pairs, length < kLong ? 2 : 3, "", start); });
+                        [&](int64_t pairs) { return build(pairs, length < kManyPairsFrom ? 2 : 3, "", start); });
     }
     return fit_prose_sample(*this, input, length, rng, 0,
                             [&](std::string_view prose) { return build(pairs_, 2, prose, start); });

@@ -9,7 +9,7 @@
 namespace fathom::eval {
 namespace {
 
-constexpr int64_t kItems = 3, kMinWords = 12;  // kMinWords: words of prose in each answer
+constexpr int64_t kItems = 3, kMinAnswerWords = 12;  // kMinAnswerWords: words of prose in each answer
 
 /// Adds the article: "a kettle".
 std::string with_article(std::string_view noun) {
@@ -42,7 +42,7 @@ class BestAnswer final : public Task {
     Rng rng = this->rng(input, length, index);
     const int64_t answers = std::max<int64_t>(2, length / tokens_);
     const Rng start = rng;
-    return fit_prose_sample(*this, input, length, rng, answers * kMinWords,
+    return fit_prose_sample(*this, input, length, rng, answers * kMinAnswerWords,
                             [&](std::string_view prose) { return build(input, prose, answers, start); });
   }
 

@@ -10,7 +10,7 @@
 namespace fathom::eval {
 namespace {
 
-constexpr int64_t kReserve = 128;
+constexpr int64_t kNeedleReserve = 128;
 constexpr int64_t kDepths = 40;  // needles in prose are at different depths of this many evenly spaced ones
 
 struct NeedleSettings {
@@ -178,7 +178,7 @@ class RulerNeedleTask final : public Task {
                           : concat("\nQuestion: What are all the ", item_name, listed(keys), " in the text?\n");
     sample.lead = one ? concat("Answer: A ", item_name, keys[0], " is")
                       : concat("Answer: The ", item_name, listed(keys), " are");
-    sample.reserve = kReserve;
+    sample.reserve = kNeedleReserve;
     sample.stop = {"\nQuestion:"};
     return sample;
   }

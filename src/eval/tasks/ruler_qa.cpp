@@ -15,7 +15,7 @@
 namespace fathom::eval {
 namespace {
 
-constexpr int64_t kReserve = 32;
+constexpr int64_t kAnswerReserve = 32;
 
 /// A question, its gold documents, and other documents in the order in which they are used.
 struct QaItem {
@@ -275,7 +275,7 @@ class RulerQa final : public Task {
         "\n";
     sample.lead = "Answer:";
     sample.references = item.answers;
-    sample.reserve = kReserve;
+    sample.reserve = kAnswerReserve;
     sample.stop = {"\n"};
     return sample;
   }

@@ -10,7 +10,7 @@
 namespace fathom::eval {
 namespace {
 
-constexpr int64_t kReserve = 30;
+constexpr int64_t kVariableReserve = 30;
 constexpr int64_t kExampleTokens = 500;  // most tokens of the worked example; at most a third of the length
 
 /// A chain of assignments: names[0] is set to the value, each further name to the one before it.
@@ -111,7 +111,7 @@ class RulerVariables final : public Task {
     sample.references = chains[0].names;
     sample.question = question(chains[0]);
     sample.lead = lead(chains[0]);
-    sample.reserve = kReserve;
+    sample.reserve = kVariableReserve;
     sample.stop = {"\n"};
     return sample;
   }

@@ -117,7 +117,7 @@ class FrequentWords final : public Task {
 
   Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
     Rng rng = this->rng(input, length, index);
-    const std::vector<std::string> words = draw(rng, std::max<int64_t>(kRanks, (length - kReserve) / 50));
+    const std::vector<std::string> words = draw(rng, std::max<int64_t>(kRanks, (length - kWordReserve) / 50));
     const Rng order = rng;
     return fit_sample(*this, input, length, min_words(), 2 * length, [&](int64_t total) {
       Rng own = order;
@@ -128,7 +128,7 @@ class FrequentWords final : public Task {
   Score score(const Sample& sample, const Answer& answer) const override { return recall_score(sample, answer); }
 
  private:
-  static constexpr int64_t kReserve = 50;
+  static constexpr int64_t kWordReserve = 50;
   static constexpr int64_t kRanks = 5;  // words whose counts must differ: the ignored one to the fifth
 
   /// Returns the smallest number of words at which the counts differ: the fourth word occurs at least once more
@@ -180,7 +180,7 @@ class FrequentWords final : public Task {
     sample.question = "\nQuestion: What are the three most frequent words of the coded text, the dots aside?\n";
     sample.lead = "Answer: The three most frequent words of the coded text are:";
     sample.references = {words[1], words[2], words[3]};
-    sample.reserve = kReserve;
+    sample.reserve = kWordReserve;
     sample.stop = {"\n\n", "\nQuestion:"};
     return sample;
   }

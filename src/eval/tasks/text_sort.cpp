@@ -11,7 +11,7 @@ namespace {
 
 using SegmentOrder = std::vector<int64_t>;
 constexpr int64_t kSegments = 4;
-constexpr int64_t kMinWords = 100;  // about seven sentences
+constexpr int64_t kMinSortedWords = 100;  // about seven sentences
 
 SegmentOrder identity() { return {1, 2, 3, 4}; }
 
@@ -55,7 +55,7 @@ class TextSort final : public Task {
     Rng rng = this->rng(input, length, index);
     std::vector<size_t> shown = {0, 1, 2, 3};
     rng.shuffle(shown);
-    return fit_prose_sample(*this, input, length, rng, kMinWords,
+    return fit_prose_sample(*this, input, length, rng, kMinSortedWords,
                             [&](std::string_view prose) { return build(input, prose, shown); });
   }
 

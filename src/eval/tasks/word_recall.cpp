@@ -10,7 +10,7 @@
 namespace fathom::eval {
 namespace {
 
-constexpr int64_t kMinWords = 8;  // of the gap, at least
+constexpr int64_t kMinGapWords = 8;  // of the gap, at least
 
 bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
 
@@ -40,7 +40,7 @@ class WordRecall final : public Task {
     const WordList first(names.begin(), names.begin() + words_);
     const WordList second = second_list(names, rng);
     const Rng start = rng;
-    return fit_prose_sample(*this, input, length, rng, kMinWords, [&](std::string_view prose) {
+    return fit_prose_sample(*this, input, length, rng, kMinGapWords, [&](std::string_view prose) {
       const WordList others(names.begin() + 2 * words_, names.end());
       const std::string gap = replace_names(prose, {names.begin(), names.begin() + 2 * words_}, others, start);
       return build(input, first, second, gap);
