@@ -13,7 +13,7 @@
 #include "console.h"
 #include "context/methods.h"
 #include "decode/constraint.h"
-#include "decode/constraints/edits.h"
+#include "decode/constraints/edit_list.h"
 #include "decode/drafts/pearl.h"
 #include "decode/generate.h"
 #include "decode/knn_lm.h"
@@ -168,7 +168,8 @@ void search(const RunOptions& options, const LoadedModel& loaded, Session& sessi
 void run(const RunOptions& options) {
   if (!options.chat && !(options.system.empty() && options.chat_template.empty()))
     fail_usage("-s and --template need --chat");
-  if (options.apply_edits && (options.decode.constraint.empty() || parse_spec(options.decode.constraint).name != "edits"))
+  if (options.apply_edits &&
+      (options.decode.constraint.empty() || parse_spec(options.decode.constraint).name != "edits"))
     fail_usage("--apply-edits needs --constrain edits");
   if (options.files.empty() && options.prompt.empty())
     fail_usage("nothing to read: give a prompt (-p TEXT) or a file (-f FILE)");

@@ -25,10 +25,19 @@ void DraftReport::add(const Draft& draft, std::span<const int> accepted, int64_t
 
   for (int node = 0; node < draft.size(); ++node) ++sources_[source_of(node)].proposed;
   for (const int node : accepted) ++sources_[source_of(node)].accepted;
+  if (draft_seconds > 0 && std::isfinite(draft_seconds)) draft_seconds_ += draft_seconds;
+  add_pass(emitted);
+}
+
+void DraftReport::add(int64_t proposed, int64_t accepted, int64_t emitted) {
+  sources_.at(0).proposed += proposed;
+  sources_[0].accepted += accepted;
+  add_pass(emitted);
+}
+
+void DraftReport::add_pass(int64_t emitted) {
   ++forwards_;
   emitted_ += emitted;
-  if (draft_seconds > 0 && std::isfinite(draft_seconds)) draft_seconds_ += draft_seconds;
-
   if (curve_.empty() || curve_.back().forwards == per_entry_) {
     if (curve_.size() == kMaxEntries) {
       for (size_t i = 0; i < kMaxEntries / 2; ++i) {

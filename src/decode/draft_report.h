@@ -33,6 +33,9 @@ class DraftReport {
   /// node of an unknown source and for an accepted node that the draft does not have.
   void add(const Draft& draft, std::span<const int> accepted, int64_t emitted, double draft_seconds);
 
+  /// Adds a forward pass with drafts of the first source that has its own verification.
+  void add(int64_t proposed, int64_t accepted, int64_t emitted);
+
   int64_t forwards() const { return forwards_; }
   int64_t emitted() const { return emitted_; }
   int64_t proposed() const;
@@ -49,6 +52,8 @@ class DraftReport {
   std::string summary() const;
 
  private:
+  void add_pass(int64_t emitted);
+
   std::vector<Source> sources_;
   std::vector<Entry> curve_;
   int64_t per_entry_ = 1;  // forward passes of a full entry

@@ -75,11 +75,12 @@ TEST(CliScore, MeanEqualsTheOneComputedFromLogits) {
 TEST(CliScore, WindowsAreScoredSeparately) {
   const std::string text = prose(1500, 2);
   const std::vector<int> tokens = tokens_of(text);
-  constexpr size_t kWindow = 100;
+  constexpr size_t kWindowTokens = 100;
   double nats = 0;
-  for (size_t begin = 1; begin < tokens.size(); begin += kWindow) {
+  for (size_t begin = 1; begin < tokens.size(); begin += kWindowTokens) {
     std::vector<int> window = {tokens[0]};
-    window.insert(window.end(), tokens.begin() + begin, tokens.begin() + std::min(begin + kWindow, tokens.size()));
+    window.insert(window.end(), tokens.begin() + begin,
+                  tokens.begin() + std::min(begin + kWindowTokens, tokens.size()));
     nats += nats_from_logits(window);
   }
   const Json score = json_output({"score", "-f", "-", "--window", "100", "--json"}, text);

@@ -219,6 +219,7 @@ Generated generate_pearl(Session& session, const PearlSetup& setup, const Tokeni
     continuation.take(token);
     return !continuation.ended();
   };
+  DraftReport report({"pearl"});
   double seconds = 0;
   int64_t steps = 0;
   if (!continuation.ended()) {
@@ -231,6 +232,8 @@ Generated generate_pearl(Session& session, const PearlSetup& setup, const Tokeni
     if (room < 1) break;
     const int64_t position = session.length() + 1, before = session.length();
     models.set_position(std::ssize(history), position);
+    const PearlCounts earlier = loop.counts();
+    const int64_t tokens = std::ssize(history);
     const Stopwatch watch;
     try {
       if (stop) stop->throw_if_requested();
@@ -242,11 +245,14 @@ Generated generate_pearl(Session& session, const PearlSetup& setup, const Tokeni
     }
     seconds += watch.seconds();
     steps += session.length() - before;
+    report.add(loop.counts().drafted - earlier.drafted, loop.counts().accepted - earlier.accepted,
+               std::ssize(history) - tokens);
   }
   Generated result = continuation.finish();
   result.steps = steps;
   result.forwards = loop.counts().slots;
   result.seconds = seconds;
+  result.drafts = std::move(report);
   if (counts) *counts = loop.counts();
   return result;
 }
