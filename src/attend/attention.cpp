@@ -372,12 +372,13 @@ void Attention::plan(const AttentionInput& input) {
   count_.selecting += (nanoseconds() - begin) * pool_.threads();
 }
 
-/// Plans and attends row by row, as passes of one row each would.
+/// Plans and attends row by row, as passes of one row each would. Selectors do not see the later rows.
 void Attention::run_rows(const AttentionInput& input) {
   AttentionInput row = input;
   row.rows = 1;
   for (int64_t i = 0; i < input.rows; ++i) {
-    row.later = input.rows - 1 - i;
+    const std::unique_ptr<const PagedKv> kv = input.kv->without_newest(input.rows - 1 - i);
+    row.kv = kv.get();
     row.positions = input.positions + i;
     row.queries = input.queries + i * input.query_stride;
     row.out = input.out + i * input.heads * input.kv->shape().value_dim;

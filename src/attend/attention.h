@@ -62,11 +62,10 @@ struct AttentionInput {
   /// Whether the rows belong to a draft: each gets the results of a call with this row alone, bit by bit, and the
   /// listener does not receive them.
   bool draft = false;
-  int64_t later = 0;  // tokens of the sequence after the rows; they are invisible to the rows
 
   int group() const { return heads / kv->heads(); }
   /// Returns the sequence index of a row.
-  int64_t token(int64_t row) const { return kv->tokens() - later - rows + row; }
+  int64_t token(int64_t row) const { return kv->tokens() - rows + row; }
   /// Returns all queries of the layer, for selectors and listeners.
   LayerQueries layer_queries(const Kernels& kernels) const;
 };

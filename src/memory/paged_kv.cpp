@@ -38,6 +38,18 @@ std::unique_ptr<LayerState> PagedKv::fork() const {
   return copy;
 }
 
+std::unique_ptr<const PagedKv> PagedKv::without_newest(int64_t later) const {
+  assert(later >= 0 && tokens_ - later >= opened_from_);
+  std::unique_ptr<PagedKv> copy(new PagedKv(config_));
+  copy->tables_ = tables_;
+  copy->compacted_ = compacted_;
+  copy->opened_from_ = opened_from_;
+  copy->tokens_ = tokens_;
+  copy->truncate(tokens_ - later);
+  copy->versions_ = versions_;  // opened pages are not existing ones: their removal is no change
+  return copy;
+}
+
 void PagedKv::open(const OpenedTokens& tokens) {
   for (const int64_t position : tokens.positions) check_position(position);
   opened_from_ = tokens_;

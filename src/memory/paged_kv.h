@@ -64,6 +64,9 @@ class PagedKv final : public LayerState {
   explicit PagedKv(PagedKvConfig config);
 
   std::unique_ptr<LayerState> fork() const override;
+  /// Returns a copy as it was when the newest `later` tokens of the open pass had not been opened: with the same
+  /// versions of the page tables. For reading only.
+  std::unique_ptr<const PagedKv> without_newest(int64_t later) const;
   /// Appends to the last page or to new pages. A position that is not its predecessor's plus 1 starts a new page.
   /// Throws Error, changing nothing, for a position outside [0, kPositionLimit).
   void open(const OpenedTokens& tokens) override;

@@ -465,17 +465,18 @@ void Engine::replay(const Rows& rows, std::span<const int> path, bool plan) {
     if (kept.queries.empty()) continue;
     AttentionInput input;
     input.sequence = &sequence;
-    input.kv = sequence.paged(layer);
     input.layer = layer;
     input.heads = kept.heads;
     input.rows = 1;
-    input.query_stride = static_cast<int64_t>(kept.heads) * input.kv->shape().key_dim;
+    input.query_stride = static_cast<int64_t>(kept.heads) * sequence.paged(layer)->shape().key_dim;
     input.form = kept.form;
     input.scale = kept.scale;
     input.selector = rows.policy.selector;
     for (size_t i = 0; i < path.size(); ++i) {
-      input.later = std::ssize(path) - 1 - static_cast<int64_t>(i);
-      const int64_t position = sequence.next_position() - 1 - input.later;
+      const int64_t later = std::ssize(path) - 1 - static_cast<int64_t>(i);
+      const std::unique_ptr<const PagedKv> kv = sequence.paged(layer)->without_newest(later);
+      input.kv = kv.get();
+      const int64_t position = kv->next_position() - 1;
       input.positions = &position;
       input.queries = kept.queries.data() + draft.rows[path[i]] * input.query_stride;
       LayerQueries queries = input.layer_queries(runtime_->work().kernels);
