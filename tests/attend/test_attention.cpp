@@ -18,7 +18,7 @@ using test::PlainAttention;
 using test::Scene;
 using test::SceneShape;
 
-std::unique_ptr<Selector> selector(const std::string& spec) { return attend_methods().make(spec); }
+std::unique_ptr<Selector> attend_method(const std::string& spec) { return attend_methods().make(spec); }
 
 /// Shapes on both sides of every limit: few and many queries, one page and many, grouped heads, partly rotated and
 /// unrotated keys, gaps, masked tokens, a position that is not a multiple of 64.
@@ -52,7 +52,7 @@ TEST(Attention, DenseEqualsTheDefinitionOfSoftmax) {
   for (size_t i = 0; i < all.size(); ++i) {
     SCOPED_TRACE(testing::Message() << "shape " << i);
     const Scene scene(all[i]);
-    ASSERT_NO_FATAL_FAILURE(expect_equal(attend(scene, *selector("dense"), pool),
+    ASSERT_NO_FATAL_FAILURE(expect_equal(attend(scene, *attend_method("dense"), pool),
                                          PlainAttention(scene, test::dense_visibility()).result()));
   }
 }
@@ -90,10 +90,10 @@ TEST(Attention, BitsDoNotDependOnTheNumberOfThreads) {
   for (const SceneShape& shape : shapes()) {
     const Scene scene(shape);
     ThreadPool one(1);
-    const Attended expected = attend(scene, *selector("window:sink=4,window=1100"), one);
+    const Attended expected = attend(scene, *attend_method("window:sink=4,window=1100"), one);
     for (const int threads : {2, 3}) {
       ThreadPool pool(threads);
-      const Attended found = attend(scene, *selector("window:sink=4,window=1100"), pool);
+      const Attended found = attend(scene, *attend_method("window:sink=4,window=1100"), pool);
       EXPECT_EQ(found.out, expected.out);
       EXPECT_EQ(found.lse, expected.lse);
       EXPECT_EQ(found.count.attended, expected.count.attended);
@@ -105,9 +105,9 @@ TEST(Attention, WindowOfTheWholeSequenceGivesTheBitsOfDense) {
   ThreadPool pool(2);
   for (const SceneShape& shape : shapes()) {
     const Scene scene(shape);
-    const Attended dense = attend(scene, *selector("dense"), pool);
+    const Attended dense = attend(scene, *attend_method("dense"), pool);
     for (const std::string spec : {"window:sink=0,window=4k", "window:sink=1m,window=1"}) {
-      const Attended window = attend(scene, *selector(spec), pool);
+      const Attended window = attend(scene, *attend_method(spec), pool);
       EXPECT_EQ(window.out, dense.out) << spec;
       EXPECT_EQ(window.lse, dense.lse) << spec;
       EXPECT_EQ(window.count.attended, dense.count.attended) << spec;
@@ -122,7 +122,7 @@ TEST(Attention, TheModelsWindowIsIntersectedWithTheSelection) {
       shape.window = window;
       const Scene scene(shape);
       SCOPED_TRACE(testing::Message() << shape.tokens << " tokens, " << shape.rows << " rows, window " << window);
-      ASSERT_NO_FATAL_FAILURE(expect_equal(attend(scene, *selector("dense"), pool),
+      ASSERT_NO_FATAL_FAILURE(expect_equal(attend(scene, *attend_method("dense"), pool),
                                            PlainAttention(scene, test::dense_visibility()).result()));
       for (const auto& [sink, size] : {std::pair{4, 50}, std::pair{70, 1000}}) {
         ASSERT_NO_FATAL_FAILURE(expect_equal(attend(scene, *make_window(sink, size), pool),
@@ -138,7 +138,7 @@ TEST(Attention, DenseUnderTheModelsWindowGivesTheBitsOfAWindowSelector) {
     const Scene plain(shape);
     for (const int64_t window : {1, 63, 64, 100, 1200, 5000}) {
       shape.window = window;
-      const Attended found = attend(Scene(shape), *selector("dense"), pool);
+      const Attended found = attend(Scene(shape), *attend_method("dense"), pool);
       const Attended expected = attend(plain, *make_window(0, window), pool);
       EXPECT_EQ(found.out, expected.out) << window;
       EXPECT_EQ(found.lse, expected.lse) << window;
@@ -182,7 +182,7 @@ TEST(Attention, TheModelsWindowLimitsEverySelector) {
     for (const int64_t rows : {1, 90}) {
       SCOPED_TRACE(testing::Message() << spec << " rows " << rows);
       Scene scene({.heads = 4, .kv_heads = 1, .tokens = 1500, .rows = rows, .masked = 0.05, .window = 700});
-      const auto method = selector(spec);
+      const auto method = attend_method(spec);
       method->attach(scene.context());
       scene.sequence.set_state(Sequence::StateOf::kSelector, method->new_state());
       const RecordingSelector recorded(*method);
@@ -207,8 +207,8 @@ TEST(Attention, PagesBeforeTheModelsWindowAreNotRead) {
   for (const int64_t rows : {1, 64}) {
     for (const std::string spec : {"dense", "window:sink=64,window=2k"}) {
       pages_read = 0;
-      attend(Scene({.heads = 1, .kv_heads = 1, .tokens = 64 * 40, .rows = rows, .window = 128}), *selector(spec),
-             pool, counting);
+      attend(Scene({.heads = 1, .kv_heads = 1, .tokens = 64 * 40, .rows = rows, .window = 128}),
+             *attend_method(spec), pool, counting);
       EXPECT_EQ(pages_read, rows == 1 ? 2 : 3) << spec;
     }
   }
@@ -218,10 +218,10 @@ TEST(Attention, ScoresDoNotChangeWhenTheSequenceMoves) {
   ThreadPool pool(2);
   for (const int64_t rows : {3, 100}) {
     SceneShape shape{.heads = 4, .kv_heads = 2, .tokens = 500, .rows = rows};
-    const Attended here = attend(Scene(shape), *selector("dense"), pool);
+    const Attended here = attend(Scene(shape), *attend_method("dense"), pool);
     for (const int64_t position : {64, 77, 1'000'003}) {
       shape.position = position;
-      ASSERT_NO_FATAL_FAILURE(expect_equal(attend(Scene(shape), *selector("dense"), pool), here)) << position;
+      ASSERT_NO_FATAL_FAILURE(expect_equal(attend(Scene(shape), *attend_method("dense"), pool), here)) << position;
     }
   }
 }
@@ -244,7 +244,7 @@ TEST(Attention, EmptySelectionsGiveZeros) {
     };
     expect_zeros(EmptySelector());
     scene.sequence.mask(0, 2000);
-    expect_zeros(*selector("dense"));
+    expect_zeros(*attend_method("dense"));
   }
 }
 
@@ -253,7 +253,7 @@ TEST(Attention, RowsWithoutVisibleTokensMayShareABlockWithOthers) {
   Scene scene({.heads = 4, .kv_heads = 2, .tokens = 100, .rows = 100});
   scene.sequence.mask(0, 50);  // the first 50 rows have no visible token
   std::fill(scene.masked.begin(), scene.masked.begin() + 50 * scene.shape.kv_heads, 1);
-  ASSERT_NO_FATAL_FAILURE(expect_equal(attend(scene, *selector("dense"), pool),
+  ASSERT_NO_FATAL_FAILURE(expect_equal(attend(scene, *attend_method("dense"), pool),
                                        PlainAttention(scene, test::dense_visibility()).result()));
 }
 

@@ -10,7 +10,7 @@ namespace {
 using test::Scene;
 using test::SceneShape;
 
-std::vector<SceneShape> shapes() {
+std::vector<SceneShape> mass_shapes() {
   return {{.heads = 8, .kv_heads = 2, .tokens = 65, .rows = 1},
           {.heads = 4, .kv_heads = 2, .tokens = 2600, .rows = 1, .gaps = 0.01, .masked = 0.1},
           {.heads = 4, .kv_heads = 2, .tokens = 300, .rows = 150, .gaps = 0.03, .masked = 0.2, .position = 777},
@@ -32,7 +32,7 @@ std::vector<double> summed_out(const Scene& scene, const test::Attended& attende
 }
 
 TEST(AttentionMass, EqualsTheWeightsOfTheValues) {
-  for (const SceneShape& shape : shapes()) {
+  for (const SceneShape& shape : mass_shapes()) {
     for (const std::string spec : {"dense", "window:sink=4,window=50", "lm-infinite:sink=10,window=40"}) {
       SCOPED_TRACE(testing::Message() << spec << " " << shape.tokens << " tokens");
       const Scene scene(shape);

@@ -13,7 +13,7 @@ namespace {
 using test::BlockScene;
 using test::SceneShape;
 
-SceneShape shape_of(uint32_t seed, int64_t rows = 1) {
+SceneShape event_shape(uint32_t seed, int64_t rows = 1) {
   SceneShape s;
   s.tokens = 2000;
   s.rows = rows;
@@ -73,7 +73,7 @@ TEST(EmLlm, EqualsInfLlmWithoutSurprisingTokens) {
   const std::string em = "em-llm:window=300,gamma=1e9,budget=" + std::to_string(2 * 128 + 65);
   for (uint32_t seed = 0; seed < 6; ++seed) {
     for (const int64_t rows : {1, 200}) {
-      SceneShape s = shape_of(seed, rows);
+      SceneShape s = event_shape(seed, rows);
       s.tokens += seed * 23;
       BlockScene test(s, "infllm:window=300,topk=2");
       test.read_before(512);
@@ -94,7 +94,7 @@ TEST(EmLlm, EventsAreContiguousAndKeepTheirSizeLimits) {
        {"em-llm:window=300,gamma=1", "em-llm:window=300,gamma=-3", "em-llm:window=300,gamma=0,refine=modularity",
         "em-llm:window=300,gamma=0,refine=conductance,min=20,max=40,sink=5"}) {
     for (uint32_t seed = 0; seed < 5; ++seed) {
-      BlockScene test(shape_of(seed), spec);
+      BlockScene test(event_shape(seed), spec);
       test.read_before(200);
       test.attended();
       const bool small = std::string(spec).find("min=20") != std::string::npos;
@@ -115,7 +115,7 @@ TEST(EmLlm, EventsAreContiguousAndKeepTheirSizeLimits) {
 }
 
 TEST(EmLlm, EventsBeginAtHighSurprisal) {
-  BlockScene test(shape_of(3), "em-llm:window=300,sink=0");
+  BlockScene test(event_shape(3), "em-llm:window=300,sink=0");
   std::vector<int64_t> borders;
   std::ranges::fill(test.nats, 1.0f);
   for (int64_t t = 40; t < 1600; t += 17 + t % 60) {
@@ -133,7 +133,7 @@ TEST(EmLlm, EventsBeginAtHighSurprisal) {
 /// Keys around one centre per event of 50 tokens; the surprising token is up to 6 tokens after the event's
 /// beginning.
 struct EventScene {
-  explicit EventScene(uint32_t seed, const std::string& spec) : test(shape_of(seed), spec) {
+  explicit EventScene(uint32_t seed, const std::string& spec) : test(event_shape(seed), spec) {
     test::Scene& scene = test.scene;
     const SceneShape& s = scene.shape;
     const auto width = static_cast<int64_t>(s.kv_heads) * s.key_dim;
@@ -182,7 +182,7 @@ TEST(EmLlm, ContiguitySelectsNeighbours) {
                                         : "em-llm:window=300,gamma=1e9,budget=450";
     int64_t tokens = 0;
     for (uint32_t seed = 0; seed < 40; ++seed) {
-      BlockScene test(shape_of(seed), spec);
+      BlockScene test(event_shape(seed), spec);
       test.attended();
       for (const TokenRange& range : test.layer().attended[0].ranges) {
         if (range.begin == 0 || range.end > test.scene.shape.tokens) continue;

@@ -13,7 +13,7 @@ using test::PlainAttention;
 using test::Scene;
 using test::SceneShape;
 
-SceneShape shape_of(uint32_t seed, int64_t rows) {
+SceneShape block_shape(uint32_t seed, int64_t rows) {
   SceneShape s;
   s.tokens = 1500;
   s.rows = rows;
@@ -38,7 +38,7 @@ TEST(Blocks, AllBlocksAtOriginalPositionsGiveTheBitsOfDense) {
         "actqkv:window=100k", "actqkv:window=64,topk=100k,positions=original"}) {
     for (uint32_t seed = 0; seed < 12; ++seed) {
       for (const int64_t rows : {1, 170}) {
-        BlockScene test(shape_of(seed, rows), spec);
+        BlockScene test(block_shape(seed, rows), spec);
         const std::vector<float> expected = dense(test.scene).out;
         EXPECT_EQ(test.attended().out, expected)
             << spec << " seed " << seed << ", no tokens read with the method before";
@@ -53,7 +53,7 @@ TEST(Blocks, AllBlocksAtOriginalPositionsGiveTheBitsOfDense) {
 TEST(Blocks, AllBlocksEqualDenseWithoutRotation) {
   for (const char* spec :
        {"infllm:window=100,topk=100k", "em-llm:window=300,budget=100k", "actqkv:window=64,topk=1k"}) {
-    SceneShape s = shape_of(3, 150);
+    SceneShape s = block_shape(3, 150);
     s.rotary_dim = 0;
     BlockScene test(s, spec);
     test.read_before(300);
@@ -73,7 +73,7 @@ int64_t expected_position(const Scene& scene, int64_t token, int64_t window) {
 
 TEST(Blocks, AllBlocksEqualAttentionWithClampedDistances) {
   for (uint32_t seed = 0; seed < 8; ++seed) {
-    BlockScene test(shape_of(seed, 1), "infllm:window=200,topk=100k");
+    BlockScene test(block_shape(seed, 1), "infllm:window=200,topk=100k");
     test.read_before(512);
     const auto position = [&](int64_t token) { return expected_position(test.scene, token, 200); };
     test::expect_equal(test.attended(), PlainAttention(test.scene, test::dense_visibility(), position).result());
@@ -84,7 +84,7 @@ TEST(Blocks, AllBlocksEqualAttentionWithClampedDistances) {
 TEST(Blocks, RowsAttendOnceToSinkWindowUnblockedTokensAndTopkBlocks) {
   constexpr int64_t kSink = 100, kWindow = 300, kBlock = 48, kTopk = 3, kChunk = 70;
   for (uint32_t seed = 0; seed < 12; ++seed) {
-    BlockScene test(shape_of(seed, 1 + seed * 15),
+    BlockScene test(block_shape(seed, 1 + seed * 15),
                     "infllm:sink=100,window=300,block=48,topk=3,chunk=70,representatives=2");
     test.read_before(256);
     const SceneShape& s = test.scene.shape;
@@ -126,7 +126,7 @@ TEST(Blocks, ResultsDoNotDependOnTheLengthOfPasses) {
        {"infllm:window=200,topk=3", "infllm:window=200,topk=3,block=50,sink=10",
         "em-llm:window=300,budget=300,gamma=0.5", "em-llm:window=300,budget=300,gamma=0.5,refine=modularity"}) {
     for (uint32_t seed = 0; seed < 4; ++seed) {
-      BlockScene test(shape_of(seed, 1), spec);
+      BlockScene test(block_shape(seed, 1), spec);
       test.read_before(512);
       const std::vector<float> expected = test.attended().out;
       for (const int64_t at_once : {1, 37, 64, 300}) {
@@ -140,11 +140,11 @@ TEST(Blocks, ResultsDoNotDependOnTheLengthOfPasses) {
 
 TEST(Blocks, ForksAndRewoundSequencesEqualOneReadWithoutThem) {
   for (const char* spec : {"infllm:window=200,topk=3", "em-llm:window=300,budget=300,gamma=0.5"}) {
-    BlockScene straight(shape_of(5, 1), spec);
+    BlockScene straight(block_shape(5, 1), spec);
     straight.read_before(64);
     const std::vector<float> expected = straight.attended().out;
 
-    BlockScene test(shape_of(5, 1), spec);
+    BlockScene test(block_shape(5, 1), spec);
     for (int64_t t = 0; t < 1280; t += 64) test.read(t, t + 64);
     const auto fork = test.state().fork();
     std::ranges::reverse(test.queries);  // another text
@@ -184,7 +184,7 @@ struct PlantedBlock {
     scene.read_again();
   }
   static SceneShape shape(uint32_t seed) {
-    SceneShape s = shape_of(seed, 1);
+    SceneShape s = block_shape(seed, 1);
     s.masked = 0;
     s.gaps = 0;
     s.tokens = 2600;
@@ -228,7 +228,7 @@ TEST(InfLlm, BlockVectorsAreTheMeanOfTheKeysWithTheHighestScoresInTheNextWindow)
 }
 
 TEST(InfLlm, BlockVectorsAreTheMeanOfAllKeysWithoutRecordedQueries) {
-  BlockScene test(shape_of(3, 1), "infllm:window=256");
+  BlockScene test(block_shape(3, 1), "infllm:window=256");
   test.attended();
   const SceneShape& s = test.scene.shape;
   ASSERT_EQ(test.layer().blocks.size(), (1499 - 256 - 128) / 128);

@@ -17,7 +17,7 @@ using test::SceneShape;
 
 constexpr float kRounding = 3e-5f;
 
-std::unique_ptr<Selector> selector(const std::string& spec, Scene& scene) {
+std::unique_ptr<Selector> selector_with_state(const std::string& spec, Scene& scene) {
   auto made = attend_methods().make(spec);
   made->attach(scene.context());
   scene.sequence.set_state(Sequence::StateOf::kSelector, made->new_state());
@@ -195,7 +195,7 @@ TEST(LandmarkAttention, EqualsTheDefinitionOfGroupedSoftmax) {
       s.seed = ++seed;
       SCOPED_TRACE(testing::Message() << "block " << block << " rows " << rows);
       Scene scene(s);
-      const auto dense = selector("dense", scene);
+      const auto dense = selector_with_state("dense", scene);
       const GroupedSoftmax formula(scene);
       const PastOf past = [&](int64_t row, int) { return formula.all_past(row); };
       for (const std::string& isa : available_isas())
@@ -207,7 +207,7 @@ TEST(LandmarkAttention, EqualsTheDefinitionOfGroupedSoftmax) {
 
 TEST(LandmarkAttention, PartsOfManyPagesAreMergedExactlyWithAnyNumberOfThreads) {
   Scene scene(shape_of(5, 2000, 2));
-  const auto dense = selector("dense", scene);
+  const auto dense = selector_with_state("dense", scene);
   ThreadPool one(1);
   const auto found = test::attend(scene, *dense, pool());
   EXPECT_EQ(found.out, test::attend(scene, *dense, one).out);
@@ -228,12 +228,13 @@ void rewrite(Scene& scene, const std::function<void()>& change) {
 TEST(LandmarkAttention, WeightsSumToOne) {
   Scene scene(shape_of(50, 400, 100));
   rewrite(scene, [&] { std::ranges::fill(scene.values, 1.0f); });
-  for (const float x : test::attend(scene, *selector("dense", scene), pool()).out) ASSERT_NEAR(x, 1, 1e-5);
+  for (const float x : test::attend(scene, *selector_with_state("dense", scene), pool()).out)
+    ASSERT_NEAR(x, 1, 1e-5);
 }
 
 TEST(LandmarkAttention, TheOwnLandmarkAndValuesOfLandmarksHaveNoEffect) {
   Scene scene(shape_of(9, 200, 10));  // rows 190 to 199, the last one a landmark
-  const auto dense = selector("dense", scene);
+  const auto dense = selector_with_state("dense", scene);
   const auto before = test::attend(scene, *dense, pool()).out;
   const int64_t key_floats = scene.shape.kv_heads * scene.shape.key_dim,
                 value_floats = scene.shape.kv_heads * scene.shape.value_dim;
@@ -290,7 +291,7 @@ TEST(LandmarkSelector, SelectsTheBlocksWithTheLargestSharesAtTheirPositions) {
           SCOPED_TRACE(testing::Message()
                        << "original positions " << original_positions << " rows " << rows << " topk " << topk);
           Scene scene(s);
-          const auto landmark = selector(
+          const auto landmark = selector_with_state(
               "landmark:topk=" + std::to_string(topk) + (original_positions ? ",positions=original" : ""), scene);
           const GroupedSoftmax formula(scene);
           const auto found = test::attend(scene, *landmark, pool());
@@ -307,10 +308,10 @@ TEST(LandmarkSelector, SelectsTheBlocksWithTheLargestSharesAtTheirPositions) {
 TEST(LandmarkSelector, ATopkOfAllBlocksGivesTheBitsOfDense) {
   for (const int64_t rows : {1, 150}) {
     Scene scene(shape_of(50, 500, rows));
-    const auto all = test::attend(scene, *selector("dense", scene), pool()).out;
+    const auto all = test::attend(scene, *selector_with_state("dense", scene), pool()).out;
     for (const char* spec : {"landmark:topk=9", "landmark:topk=9,positions=original", "landmark:topk=1000"})
-      EXPECT_EQ(test::attend(scene, *selector(spec, scene), pool()).out, all) << spec;
-    EXPECT_NE(test::attend(scene, *selector("landmark:topk=2", scene), pool()).out, all);
+      EXPECT_EQ(test::attend(scene, *selector_with_state(spec, scene), pool()).out, all) << spec;
+    EXPECT_NE(test::attend(scene, *selector_with_state("landmark:topk=2", scene), pool()).out, all);
   }
 }
 
@@ -328,7 +329,7 @@ std::vector<std::pair<uint32_t, int64_t>> selected_positions(const std::string& 
       key[0] = scores[b];
     }
   });
-  const auto landmark = selector(spec, scene);
+  const auto landmark = selector_with_state(spec, scene);
   LayerQueries queries;
   queries.sequence = &scene.sequence;
   queries.kv = &scene.sequence.kv(0);

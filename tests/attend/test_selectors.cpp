@@ -401,7 +401,7 @@ TEST(Selectors, LmInfiniteKeepsTheFirstTokensWithinTheLimit) {
   }
 }
 
-std::string error_of(const std::string& spec) {
+std::string selector_error(const std::string& spec) {
   try {
     selector(spec);
   } catch (const Error& error) {
@@ -412,14 +412,14 @@ std::string error_of(const std::string& spec) {
 }
 
 TEST(AttendMethods, ErrorsSuggestTheNearestName) {
-  EXPECT_NE(error_of("windw").find("window"), std::string::npos);
-  EXPECT_NE(error_of("dens").find("dense"), std::string::npos);
-  EXPECT_NE(error_of("window:windoww=4").find("did you mean window"), std::string::npos);
-  EXPECT_NE(error_of("dense:size=4"), "");
-  EXPECT_NE(error_of("quest:budget=0").find("budget"), std::string::npos);
-  EXPECT_NE(error_of("quest:block=24").find("16, 32 or 64"), std::string::npos);
-  EXPECT_NE(error_of("quest:block=8").find("block"), std::string::npos);
-  EXPECT_NE(error_of("layers:else=(windw:size=4)").find("window"), std::string::npos);
+  EXPECT_NE(selector_error("windw").find("window"), std::string::npos);
+  EXPECT_NE(selector_error("dens").find("dense"), std::string::npos);
+  EXPECT_NE(selector_error("window:windoww=4").find("did you mean window"), std::string::npos);
+  EXPECT_NE(selector_error("dense:size=4"), "");
+  EXPECT_NE(selector_error("quest:budget=0").find("budget"), std::string::npos);
+  EXPECT_NE(selector_error("quest:block=24").find("16, 32 or 64"), std::string::npos);
+  EXPECT_NE(selector_error("quest:block=8").find("block"), std::string::npos);
+  EXPECT_NE(selector_error("layers:else=(windw:size=4)").find("window"), std::string::npos);
   const Scene scene(long_shape(1));
   EXPECT_THROW(selector("layers:full=3+9", scene, 4), Error);
   EXPECT_THROW(selector("layers:full=3-1", scene, 4), Error);
@@ -427,13 +427,13 @@ TEST(AttendMethods, ErrorsSuggestTheNearestName) {
 }
 
 TEST(AttendMethods, ParametersOutOfRangeAreRefusedByName) {
-  EXPECT_NE(error_of("window:window=0").find("window must"), std::string::npos);
-  EXPECT_NE(error_of("window:window=-5").find("window must"), std::string::npos);
-  EXPECT_NE(error_of("window:sink=-1").find("sink"), std::string::npos);
-  EXPECT_NE(error_of("window:window=2000000000000").find("window must"), std::string::npos);
-  EXPECT_NE(error_of("window:window=many").find("window must"), std::string::npos);
-  EXPECT_EQ(error_of("window:sink=0,window=1"), "");
-  EXPECT_EQ(error_of("window:sink=1000000000000,window=1000000000000"), "");
+  EXPECT_NE(selector_error("window:window=0").find("window must"), std::string::npos);
+  EXPECT_NE(selector_error("window:window=-5").find("window must"), std::string::npos);
+  EXPECT_NE(selector_error("window:sink=-1").find("sink"), std::string::npos);
+  EXPECT_NE(selector_error("window:window=2000000000000").find("window must"), std::string::npos);
+  EXPECT_NE(selector_error("window:window=many").find("window must"), std::string::npos);
+  EXPECT_EQ(selector_error("window:sink=0,window=1"), "");
+  EXPECT_EQ(selector_error("window:sink=1000000000000,window=1000000000000"), "");
 }
 
 TEST(AttendMethods, OnlyDenseIsExact) {

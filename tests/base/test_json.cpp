@@ -9,7 +9,7 @@
 namespace fathom {
 namespace {
 
-std::string error_of(std::string_view text) {
+std::string json_error(std::string_view text) {
   try {
     Json::parse(text);
   } catch (const JsonError& error) {
@@ -47,18 +47,19 @@ TEST(Json, InvalidUtf8IsReplacedAndNonFiniteNumbersAreNull) {
 }
 
 TEST(Json, ErrorsNameLineAndColumn) {
-  EXPECT_NE(error_of("{\n\"a\": nul}").find("line 2, column 9"), std::string::npos) << error_of("{\n\"a\": nul}");
+  EXPECT_NE(json_error("{\n\"a\": nul}").find("line 2, column 9"), std::string::npos)
+      << json_error("{\n\"a\": nul}");
   for (const char* text : {"", " ", "[1,]", "{\"a\"}", "[1] 2", "\"\x01\"", "\"\xff\"", "01", "[", "{\"a\":1,}"}) {
-    EXPECT_NE(error_of(text), "") << text;
+    EXPECT_NE(json_error(text), "") << text;
     EXPECT_TRUE(Json::parse_or_null(text).is_null()) << text;
   }
 }
 
 TEST(Json, NestingBeyondTheLimitIsAnError) {
   const auto nested = [](size_t depth) { return std::string(depth, '[') + std::string(depth, ']'); };
-  EXPECT_EQ(error_of(nested(Json::kMaxDepth)), "");
-  EXPECT_NE(error_of(nested(Json::kMaxDepth + 1)).find("nested deeper"), std::string::npos);
-  EXPECT_NE(error_of(std::string(1'000'000, '[')).find("nested deeper"), std::string::npos);
+  EXPECT_EQ(json_error(nested(Json::kMaxDepth)), "");
+  EXPECT_NE(json_error(nested(Json::kMaxDepth + 1)).find("nested deeper"), std::string::npos);
+  EXPECT_NE(json_error(std::string(1'000'000, '[')).find("nested deeper"), std::string::npos);
 }
 
 TEST(Json, ManyDuplicateFieldsAreParsed) {

@@ -14,7 +14,7 @@ using KeyValues = std::vector<std::pair<std::string, std::string>>;
 
 /// Returns the text of the usage error that `action` throws.
 template <class Action>
-std::string usage_error(const Action& action) {
+std::string spec_usage_error(const Action& action) {
   try {
     action();
   } catch (const Error& error) {
@@ -26,7 +26,7 @@ std::string usage_error(const Action& action) {
 }
 
 std::string parse_error(std::string_view text) {
-  return usage_error([&] { parse_spec(text); });
+  return spec_usage_error([&] { parse_spec(text); });
 }
 
 void expect_contains(const std::string& text, const std::string& part) {

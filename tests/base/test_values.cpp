@@ -29,7 +29,7 @@ std::vector<Parameter> parameters() {
 
 Values values(const std::string& text) { return check_values(parse_spec("m:" + text), parameters()); }
 
-std::string error_of(const std::string& text) {
+std::string values_error(const std::string& text) {
   try {
     values(text);
   } catch (const Error& error) {
@@ -70,16 +70,16 @@ TEST(Values, RangesIncludeTheirBounds) {
   EXPECT_EQ(values("topk=1").integer("topk"), 1);
   EXPECT_EQ(values("topk=4096").integer("topk"), 4096);
   EXPECT_EQ(values("factor=1.5").number("factor"), 1.5);
-  EXPECT_EQ(error_of("topk=0"), "'m': topk must be an integer from 1 to 4096, found '0'");
-  EXPECT_EQ(error_of("topk=4097"), "'m': topk must be an integer from 1 to 4096, found '4097'");
-  EXPECT_EQ(error_of("window=-1"), "'m': window must be an integer of at least 0, found '-1'");
-  EXPECT_EQ(error_of("offset=11"), "'m': offset must be an integer of at most 10, found '11'");
-  EXPECT_EQ(error_of("factor=1.6"), "'m': factor must be a finite number from 0 to 1.5, found '1.6'");
+  EXPECT_EQ(values_error("topk=0"), "'m': topk must be an integer from 1 to 4096, found '0'");
+  EXPECT_EQ(values_error("topk=4097"), "'m': topk must be an integer from 1 to 4096, found '4097'");
+  EXPECT_EQ(values_error("window=-1"), "'m': window must be an integer of at least 0, found '-1'");
+  EXPECT_EQ(values_error("offset=11"), "'m': offset must be an integer of at most 10, found '11'");
+  EXPECT_EQ(values_error("factor=1.6"), "'m': factor must be a finite number from 0 to 1.5, found '1.6'");
 }
 
 TEST(Values, NonIntegersAndOverflowAreErrors) {
   for (const char* bad : {"", "x", "1.5", "1e3", "4kk", "--1", "-", "0x10", "9223372036854775808"}) {
-    error_of("window=" + std::string(bad));
+    values_error("window=" + std::string(bad));
   }
   EXPECT_EQ(values("window=9223372036854775807").integer("window"), std::numeric_limits<int64_t>::max());
 }
@@ -87,7 +87,7 @@ TEST(Values, NonIntegersAndOverflowAreErrors) {
 TEST(Values, NonFiniteNumbersAreErrors) {
   EXPECT_EQ(values("free=-2.5e3").number("free"), -2500);
   for (const char* bad : {"", "nan", "inf", "-inf", "infinity", "1e999", "0x1p3", "1,5", "1.5x", "+1", "--1"}) {
-    error_of("free=(" + std::string(bad) + ")");
+    values_error("free=(" + std::string(bad) + ")");
   }
 }
 
@@ -98,27 +98,27 @@ TEST(Values, BoolsAcceptEightWords) {
   for (const char* word : {"false", "0", "off", "no", "Off"}) {
     EXPECT_FALSE(values("sink=" + std::string(word)).boolean("sink")) << word;
   }
-  EXPECT_EQ(error_of("sink=2"), "'m': sink must be true or false, found '2'");
-  error_of("sink=");
+  EXPECT_EQ(values_error("sink=2"), "'m': sink must be true or false, found '2'");
+  values_error("sink=");
 }
 
 TEST(Values, InvalidChoiceErrorListsTheChoices) {
-  EXPECT_EQ(error_of("mode=median"), "'m': mode must be one of mean, max, found 'median'");
-  error_of("mode=");
+  EXPECT_EQ(values_error("mode=median"), "'m': mode must be one of mean, max, found 'median'");
+  values_error("mode=");
 }
 
 TEST(Values, NestedSpecMustParse) {
-  const std::string message = error_of("else=(window:size)");
+  const std::string message = values_error("else=(window:size)");
   EXPECT_EQ(message, "'m': else: spec 'window:size', byte 7: expected key=value, found 'size'");
-  error_of("else=");
+  values_error("else=");
 }
 
 TEST(Values, UnknownKeyErrorListsNearestAndAllKeys) {
   EXPECT_EQ(
-      error_of("topkk=1"),
+      values_error("topkk=1"),
       "'m': unknown parameter 'topkk'; did you mean topk? Known: topk, window, offset, factor, free, sink, file, "
       "mode, else");
-  EXPECT_EQ(error_of("quantum=1").find("did you mean"), std::string::npos);
+  EXPECT_EQ(values_error("quantum=1").find("did you mean"), std::string::npos);
   try {
     check_values(parse_spec("dense:a=1"), {});
     FAIL() << "no error";

@@ -56,6 +56,13 @@ inline void check_draft(const Draft& draft, int nodes) {
   }
 }
 
+/// Returns the checked draft of a source after a text whose first `prompt` tokens are the prompt.
+inline Draft propose_after(DraftSource& source, const std::vector<int32_t>& text, int nodes, int64_t prompt = 0) {
+  const Draft draft = source.propose({text, prompt, nullptr, std::ssize(text)}, nodes);
+  check_draft(draft, nodes);
+  return draft;
+}
+
 /// Generates with a draft source as the engine does (rule kFixed, greedy). The first token is that of the prompt's
 /// pass, which is not counted. Rows have the target's token first, then others in a fixed order.
 inline SimulatedText simulate(DraftSource& source, const FakeTarget& target, const std::vector<int32_t>& prompt,

@@ -15,6 +15,7 @@
 
 #include "base/spec.h"
 #include "decode/draft.h"
+#include "decode/logarithms.h"
 #include "decode/verify.h"
 #include "models/tiny_model.h"
 #include "session/session.h"
@@ -130,13 +131,6 @@ inline Markov random_markov(std::mt19937& random, double spread = 1.5, const Mar
     for (double& p : chain[row]) p /= sum;
   }
   return chain;
-}
-
-/// Returns natural logarithms of a row, as logits.
-inline std::vector<float> log_of(const std::vector<double>& row) {
-  std::vector<float> logits;
-  for (const double p : row) logits.push_back(static_cast<float>(std::log(p)));
-  return logits;
 }
 
 /// Returns Pearson's statistic of counts for n trials divided by its limit for a false alarm of about 1 in 10^5;

@@ -31,7 +31,7 @@ namespace fathom {
 namespace {
 
 constexpr int kWidth = 12, kVocabulary = 50;
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kInfiniteWeight = std::numeric_limits<float>::infinity();
 const DatastoreModel kModel{.fingerprint = 77, .vocabulary = kVocabulary, .width = kWidth};
 
 struct Pairs {
@@ -128,7 +128,7 @@ TEST(Datastore, RefusesInvalidPairsAndQueries) {
             "datastore: token of entry 3: expected an id from 0 to 49, found 50");
   EXPECT_EQ(with([](Pairs& p) { p.tokens[3] = -1; }),
             "datastore: token of entry 3: expected an id from 0 to 49, found -1");
-  for (const float bad : {kInfinity, -kInfinity, std::nanf(""), 65600.f, -1e30f})
+  for (const float bad : {kInfiniteWeight, -kInfiniteWeight, std::nanf(""), 65600.f, -1e30f})
     EXPECT_NE(with([&](Pairs& p) { p.keys[2 * kWidth] = bad; }).find("key 2: expected finite numbers of magnitude"),
               std::string::npos)
         << bad;
@@ -286,7 +286,7 @@ TEST(Datastore, RefusesInvalidContentWithCorrectChecksums) {
   EXPECT_EQ(with(kHeader + 9 * 4, uint16_t{0x7e00}).substr(0, 33), "datastore: key 0: expected finite");
   EXPECT_EQ(with(good.size() - 4, int32_t{1}), "datastore: expected lists from 0 to 0, found 1");
   EXPECT_EQ(with(good.size() - 4, int32_t{-1}), "datastore: expected lists from 0 to 0, found -1");
-  EXPECT_EQ(with(good.size() - 9 * 4 - kWidth * 4, kInfinity).substr(0, 38),
+  EXPECT_EQ(with(good.size() - 9 * 4 - kWidth * 4, kInfiniteWeight).substr(0, 38),
             "datastore: centroid 0: expected finite");
 }
 
@@ -488,14 +488,14 @@ TEST(KnnLm, DistributionSumsToOneOverTokensOfNeighbours) {
 
 TEST(KnnLm, MaskedTokensAreHandledAndInvalidInputIsRefused) {
   Mixture mixture;
-  std::ranges::fill(mixture.logits, -kInfinity);
+  std::ranges::fill(mixture.logits, -kInfiniteWeight);
   EXPECT_THROW(mixture.mixed({}), Error);
   EXPECT_THROW(mixture.mixed({.lambda = 0}), Error);
   mixture.logits[7] = -3;
   const auto found = mixture.mixed({.lambda = 0.5});
   EXPECT_NEAR(log_sum(found), 0, 1e-5);
   EXPECT_GE(found[7], std::log(0.5) - 1e-6);
-  for (const float bad : {kInfinity, std::nanf("")}) {
+  for (const float bad : {kInfiniteWeight, std::nanf("")}) {
     mixture.logits[9] = bad;
     EXPECT_THROW(mixture.mixed({}), Error);
   }

@@ -13,14 +13,9 @@
 namespace fathom {
 namespace {
 
+using test::propose_after;
 using test::simulate;
 using Tokens = std::vector<int32_t>;
-
-Draft propose_after(DraftSource& source, const Tokens& text, int nodes, int64_t prompt = 0) {
-  const Draft draft = source.propose({text, prompt, nullptr, std::ssize(text)}, nodes);
-  test::check_draft(draft, nodes);
-  return draft;
-}
 
 TEST(NgramTable, FindsTheLatestOccurrenceAndWhetherThereAreSeveral) {
   std::mt19937 random(test::seed(1));

@@ -210,8 +210,8 @@ std::vector<int32_t> decode_enriched(const std::vector<int32_t>& prompt, const s
 TEST(RapidEnriched, TextIsThatOfPulledLogits) {
   std::string text;
   for (int i = 0; i < 12; ++i)
-    text += "The door code of " + std::string(1, static_cast<char>('A' + i)) + " is " + std::to_string(4711 + 7 * i) +
-            ". ";
+    text += "The door code of " + std::string(1, static_cast<char>('A' + i)) + " is " +
+            std::to_string(4711 + 7 * i) + ". ";
   text += "The door code of B is";
   const std::vector<int32_t> prompt = test::loaded().tokenizer.encode(text);
   const std::span<const int32_t> question = std::span(prompt).last(8), document(prompt.data(), prompt.size() - 8);
@@ -224,7 +224,8 @@ TEST(RapidEnriched, TextIsThatOfPulledLogits) {
     Session session = test::read(text);
     const std::string method =
         "rapid:chunk=24,budget=24,question=8,sink=0,length=3,confidence=0,enrich=" + std::to_string(eta);
-    Drafter drafter({{method}, 0}, {test::loaded().model, test::loaded().runtime, &test::loaded().tokenizer, &session});
+    Drafter drafter({{method}, 0},
+                    {test::loaded().model, test::loaded().runtime, &test::loaded().tokenizer, &session});
     EXPECT_EQ(drafter.changes_text(), eta > 0);
     Sampler greedy;
     GenerateOptions options;

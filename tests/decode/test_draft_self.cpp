@@ -27,7 +27,7 @@ class SelfDraft : public testing::Test {
   std::vector<int32_t> prompt_ = test::random_tokens(random_, 300);
 };
 
-std::vector<std::string> sources() {
+std::vector<std::string> self_draft_sources() {
   return {"self:attend=(quest:budget=64,dense_layers=0),length=4",
           "self:attend=(window:sink=4,window=32),length=3",
           "self:attend=tokenselect:budget=64",
@@ -37,7 +37,7 @@ std::vector<std::string> sources() {
 }
 
 TEST_F(SelfDraft, GreedyTokensEqualPlainDecoding) {
-  for (const std::string& text : sources()) {
+  for (const std::string& text : self_draft_sources()) {
     Session session = target(prompt_);
     test::expect_plain_tokens(session, *source(session, text), prompt_, text);
   }
@@ -109,7 +109,7 @@ TEST_F(SelfDraft, SampledDraftsCarryTheDistributionTheyWereDrawnFrom) {
 }
 
 TEST_F(SelfDraft, DoesNotChangeTheSession) {
-  for (const std::string& text : sources()) {
+  for (const std::string& text : self_draft_sources()) {
     Session session = target(prompt_), untouched = target(prompt_);
     const auto drafter = source(session, text);
     const std::vector<float> before(session.logits().begin(), session.logits().end());

@@ -19,6 +19,7 @@
 namespace fathom {
 namespace {
 
+using test::propose_after;
 using test::simulate;
 using Tokens = std::vector<int32_t>;
 
@@ -116,12 +117,6 @@ TEST(SuffixAutomaton, ManySuccessorsOfAState) {
   EXPECT_EQ(automaton.edges(state), 3000);
   for (int32_t token = 1; token <= 3000; ++token) ASSERT_EQ(automaton.count(automaton.next(state, token)), 1);
   EXPECT_EQ(automaton.next(state, 0), SuffixAutomaton::kNone);
-}
-
-Draft propose_after(DraftSource& source, const Tokens& text, int nodes) {
-  const Draft draft = source.propose({text, 0, nullptr, std::ssize(text)}, nodes);
-  test::check_draft(draft, nodes);
-  return draft;
 }
 
 TEST(DraftSuffix, SharesAreThoseOfTheCounts) {

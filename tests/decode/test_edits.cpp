@@ -10,7 +10,7 @@
 
 #include "base/error.h"
 #include "byte_vocabulary.h"
-#include "decode/constraints/edits.h"
+#include "decode/constraints/edit_list.h"
 #include "decode/constraints/word_diff.h"
 #include "seed.h"
 

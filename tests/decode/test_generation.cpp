@@ -130,7 +130,7 @@ void expect_same(const std::vector<Outcome>& expected, const std::vector<Outcome
 }
 
 /// The sources that need no other file, with parameters that suit short texts.
-const std::vector<std::string>& sources() {
+const std::vector<std::string>& sources_without_files() {
   static const std::vector<std::string> all = {"auto",
                                                "recycle",
                                                "suffix",
@@ -155,7 +155,7 @@ TEST(Generation, EverySourceGivesTheTokensOfPlainDecoding) {
         texts.push_back({&seedling(), prompt_of(seedling(), random), sampling, {.attend = attend}, i, 40});
       std::vector<Outcome> plain;
       for (const TextCase& text : texts) plain.push_back(generate_all({&text, 1}, {"none"})[0]);
-      for (const std::string& source : sources()) {
+      for (const std::string& source : sources_without_files()) {
         SCOPED_TRACE(testing::Message() << source << ", " << attend << ", " << sampling.steps.size() << " steps");
         std::vector<Outcome> alone;
         for (const TextCase& text : texts) alone.push_back(generate_all({&text, 1}, {source}, 7)[0]);

@@ -152,7 +152,7 @@ TEST(Pearl, AdaptsTheDraftLengthToTheCosts) {
   }
 }
 
-GenerateOptions up_to(int64_t tokens, bool ignore_eos = false) {
+GenerateOptions at_most(int64_t tokens, bool ignore_eos = false) {
   GenerateOptions options;
   options.max_tokens = tokens;
   options.ignore_eos = ignore_eos;
@@ -192,9 +192,9 @@ TEST_F(PearlSession, GreedyTokensEqualThoseOfPlainDecoding) {
     for (const int length : {1, 4, 9, 0}) {
       Session plain = target(), session = target();
       Sampler sampler;
-      const Generated expected = generate(plain, tokenizer, sampler, prompt_, up_to(50));
+      const Generated expected = generate(plain, tokenizer, sampler, prompt_, at_most(50));
       PearlCounts counts;
-      const Generated found = generate_pearl(session, setup(drafter), tokenizer, sampler, prompt_, up_to(50),
+      const Generated found = generate_pearl(session, setup(drafter), tokenizer, sampler, prompt_, at_most(50),
                                              {.length = length}, nullptr, &counts);
       EXPECT_EQ(found.tokens, expected.tokens);
       EXPECT_EQ(found.text, expected.text);
@@ -216,7 +216,7 @@ TEST_F(PearlSession, SampledTokensOfASeedDoNotDependOnTheDraftLength) {
     Session session = target();
     Sampler sampler(std::vector<std::string>{"temperature:t=0.8", "top-k:k=8"}, 9);
     const Generated found =
-        generate_pearl(session, setup(small()), tokenizer, sampler, prompt_, up_to(40), {.length = length});
+        generate_pearl(session, setup(small()), tokenizer, sampler, prompt_, at_most(40), {.length = length});
     EXPECT_EQ(found.tokens.size(), 40);
     if (first.empty()) first = found.tokens;
     EXPECT_EQ(found.tokens, first) << length;
@@ -229,7 +229,7 @@ TEST_F(PearlSession, EndsLikePlainDecoding) {
     const Tokenizer tokenizer(vocabulary_);
     Session session = target();
     Sampler sampler;
-    vocabulary_.end_of_generation = {generate(session, tokenizer, sampler, prompt_, up_to(12)).tokens.back()};
+    vocabulary_.end_of_generation = {generate(session, tokenizer, sampler, prompt_, at_most(12)).tokens.back()};
   }
   const Tokenizer tokenizer(vocabulary_);
   const auto both = [&](const SessionOptions& session_options, const GenerateOptions& options,
@@ -245,15 +245,15 @@ TEST_F(PearlSession, EndsLikePlainDecoding) {
     EXPECT_EQ(session.length(), plain.length());
     return expected;
   };
-  EXPECT_EQ(both({}, up_to(100), 0).stop, StopReason::kEos);
-  EXPECT_EQ(both({}, up_to(1), 0).tokens.size(), 1);
-  EXPECT_EQ(both({}, up_to(0), 0).tokens.size(), 0);
+  EXPECT_EQ(both({}, at_most(100), 0).stop, StopReason::kEos);
+  EXPECT_EQ(both({}, at_most(1), 0).tokens.size(), 1);
+  EXPECT_EQ(both({}, at_most(0), 0).tokens.size(), 0);
   for (int64_t context = 30; context < 40; ++context) {  // the target's context ends
-    const Generated expected = both({.context = context}, up_to(100, true), 0);
+    const Generated expected = both({.context = context}, at_most(100, true), 0);
     EXPECT_EQ(std::ssize(expected.tokens), context - 30 + 1);
   }
   for (const int64_t context : {10, 30, 33, 41})  // the drafter's context ends
-    EXPECT_EQ(both({}, up_to(30, true), context).tokens.size(), 30);
+    EXPECT_EQ(both({}, at_most(30, true), context).tokens.size(), 30);
 }
 
 TEST_F(PearlSession, StopsWhenRequestedAndRejectsInvalidSetups) {
@@ -262,7 +262,7 @@ TEST_F(PearlSession, StopsWhenRequestedAndRejectsInvalidSetups) {
   Session session = target({.stop = &stop});
   Sampler sampler;
   int64_t characters = 0;
-  const Generated found = generate_pearl(session, setup(small()), tokenizer, sampler, prompt_, up_to(1000), {},
+  const Generated found = generate_pearl(session, setup(small()), tokenizer, sampler, prompt_, at_most(1000), {},
                                          [&](std::string_view text) {
                                            characters += std::ssize(text);
                                            if (characters > 60) stop.request_stop();
@@ -280,7 +280,7 @@ TEST_F(PearlSession, StopsWhenRequestedAndRejectsInvalidSetups) {
   EXPECT_THROW(generate_pearl(session, setup(small()), tokenizer, sampler, prompt_, {}, {.max_length = 0}), Error);
   // an error of the caller leaves no open draft
   Session failing = target();
-  EXPECT_THROW(generate_pearl(failing, setup(small()), tokenizer, sampler, prompt_, up_to(20), {},
+  EXPECT_THROW(generate_pearl(failing, setup(small()), tokenizer, sampler, prompt_, at_most(20), {},
                               [](std::string_view) { fail("disk full"); }),
                Error);
   EXPECT_FALSE(failing.sequence().is_open());

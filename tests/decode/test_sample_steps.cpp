@@ -9,19 +9,14 @@
 #include <vector>
 
 #include "base/error.h"
+#include "decode/logarithms.h"
 #include "decode/sampler.h"
 #include "seed.h"
 
 namespace fathom {
 namespace {
 
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-std::vector<float> logs(std::vector<double> probabilities) {
-  std::vector<float> logits;
-  for (const double p : probabilities) logits.push_back(static_cast<float>(std::log(p)));
-  return logits;
-}
+constexpr float kInfiniteLogit = std::numeric_limits<float>::infinity();
 
 /// Returns the probabilities by id after the steps.
 std::map<int32_t, double> after(const std::vector<std::string>& steps, const std::vector<float>& logits,
@@ -42,7 +37,7 @@ void expect_distribution(const std::map<int32_t, double>& found, const std::map<
 }
 
 // Ids are not in order of probability.
-const std::vector<float> kLogits = logs({0.1, 0.4, 0.05, 0.25, 0.2});
+const std::vector<float> kLogits = test::log_of({0.1, 0.4, 0.05, 0.25, 0.2});
 
 TEST(SampleSteps, EmptyChainTakesTheBestToken) { expect_distribution(after({}, kLogits), {{1, 1}}); }
 
@@ -121,7 +116,7 @@ TEST(SampleSteps, TypicalKeepsTokensNearestToTheEntropy) {
 }
 
 TEST(SampleSteps, TypicalIgnoresInfinitelyNegativeLogits) {
-  expect_distribution(after({"typical:p=0.9"}, {-kInfinity, 0, 0}), {{1, 0.5}, {2, 0.5}});
+  expect_distribution(after({"typical:p=0.9"}, {-kInfiniteLogit, 0, 0}), {{1, 0.5}, {2, 0.5}});
 }
 
 TEST(SampleSteps, RepetitionDividesPositiveAndMultipliesNegativeLogits) {
@@ -167,7 +162,7 @@ TEST(SampleSteps, ChainOfPenaltiesAloneIsGreedy) {
 }
 
 TEST(SampleSteps, InvalidLogitErrorNamesTheToken) {
-  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), kInfinity}) {
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), kInfiniteLogit}) {
     try {
       Sampler().sample(std::vector<float>{0, 1, bad}, {}, 0);
       FAIL() << "no error for " << bad;
@@ -175,7 +170,7 @@ TEST(SampleSteps, InvalidLogitErrorNamesTheToken) {
       EXPECT_NE(std::string(error.what()).find("token 2"), std::string::npos) << error.what();
     }
   }
-  EXPECT_THROW(Sampler().sample(std::vector<float>{-kInfinity, -kInfinity}, {}, 0), Error);
+  EXPECT_THROW(Sampler().sample(std::vector<float>{-kInfiniteLogit, -kInfiniteLogit}, {}, 0), Error);
   EXPECT_THROW(Sampler().sample(std::vector<float>{}, {}, 0), Error);
 }
 

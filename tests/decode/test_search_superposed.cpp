@@ -15,10 +15,10 @@ using test::tiny;
 using test::words;
 using Tokens = std::vector<int32_t>;
 
-const std::string kText = "The old man went down to the sea, and he";
+const std::string kStart = "The old man went down to the sea, and he";
 
 TEST(Superposed, WithOneDraftAndNoNgramsIsGreedy) {
-  for (const SearchBench& bench : {house(kText), words(), tiny(8)}) {
+  for (const SearchBench& bench : {house(kStart), words(), tiny(8)}) {
     const SearchResult result = bench.run("superposed:k=1,alpha=0", 24);
     ASSERT_EQ(result.hypotheses.size(), 1);
     EXPECT_EQ(result.hypotheses[0].tokens, bench.greedy(24));
@@ -26,7 +26,7 @@ TEST(Superposed, WithOneDraftAndNoNgramsIsGreedy) {
 }
 
 TEST(Superposed, ReadsOneRowPerTokenForAllDrafts) {
-  const SearchBench bench = house(kText);
+  const SearchBench bench = house(kStart);
   const SearchResult result = bench.run("superposed:k=3", 20);
   ASSERT_EQ(result.hypotheses.size(), 3);
   for (const Hypothesis& h : result.hypotheses) ASSERT_EQ(h.tokens.size(), 20);
@@ -35,7 +35,7 @@ TEST(Superposed, ReadsOneRowPerTokenForAllDrafts) {
 }
 
 TEST(Superposed, DraftsDifferAndAreRankedByTrueLogProbability) {
-  const SearchBench bench = house(kText);
+  const SearchBench bench = house(kStart);
   const auto found = bench.run("superposed:k=3", 16).hypotheses;
   std::set<Tokens> distinct;
   for (size_t i = 0; i < found.size(); ++i) {
@@ -63,7 +63,7 @@ std::vector<float> read(Engine& engine, Sequence& sequence, std::span<const int3
 }
 
 TEST(Superposed, EmbeddingsAreThoseOfTheForwardPass) {
-  for (const SearchBench& bench : {house(kText), words()}) {
+  for (const SearchBench& bench : {house(kStart), words()}) {
     Session session = bench.read();
     const Tokens tokens{265, 7, 261};
     std::vector<float> embeddings(tokens.size() * bench.model->config().width);

@@ -12,10 +12,10 @@ using test::tiny;
 using test::tokens_of;
 using Tokens = std::vector<int32_t>;
 
-const std::string kText = "The old man went down to the sea, and he";
+const std::string kTreeText = "The old man went down to the sea, and he";
 
 TEST(TreeSearch, WithOneBranchIsGreedy) {
-  for (const SearchBench& bench : {house(kText), tiny(8)}) {
+  for (const SearchBench& bench : {house(kTreeText), tiny(8)}) {
     const SearchResult result = bench.run("tree:branch=1", 30);
     EXPECT_EQ(tokens_of(result), std::vector<Tokens>{bench.greedy(30)});
   }

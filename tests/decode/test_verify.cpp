@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "decode/logarithms.h"
 #include "decode/random.h"
 #include "decode/verify.h"
 #include "seed.h"
@@ -19,14 +20,8 @@ namespace fathom {
 namespace {
 
 using Probabilities = std::vector<double>;
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-const std::vector<std::string> kPlain = {"temperature:t=1"};
-
-std::vector<float> logs(const Probabilities& probabilities) {
-  std::vector<float> logits;
-  for (const double p : probabilities) logits.push_back(static_cast<float>(std::log(p)));
-  return logits;
-}
+constexpr float kExcludedLogit = -std::numeric_limits<float>::infinity();
+const std::vector<std::string> kPlainSteps = {"temperature:t=1"};
 
 std::vector<TokenProbability> proposal(const Probabilities& q) {
   std::vector<TokenProbability> result;
@@ -71,12 +66,12 @@ Verified run(const Draft& draft, const NodeLogits& logits, Sampler& sampler, std
 }
 
 /// A model whose logits depend on the newest token alone.
-struct Markov {
+struct MarkovModel {
   std::vector<std::vector<float>> rows;  // [vocabulary, vocabulary]
 
-  static Markov random(int vocabulary, double deviation, std::mt19937& random) {
+  static MarkovModel random(int vocabulary, double deviation, std::mt19937& random) {
     std::normal_distribution<float> normal(0, static_cast<float>(deviation));
-    Markov model;
+    MarkovModel model;
     for (int i = 0; i < vocabulary; ++i) {
       model.rows.emplace_back(vocabulary);
       for (float& logit : model.rows.back()) logit = normal(random);
@@ -106,7 +101,7 @@ const Probabilities kP = {0.5, 0.3, 0.2}, kQ = {0.2, 0.5, 0.3};
 Probabilities frequencies(DraftKind kind, int k, const Probabilities& p, const Probabilities& q, int draws,
                           uint32_t number) {
   std::mt19937 random(test::seed(number));
-  const std::vector<float> logits = logs(p);
+  const std::vector<float> logits = test::log_of(p);
   Probabilities counts(p.size() + 1);
   for (int i = 0; i < draws; ++i) {
     Draft draft;
@@ -114,7 +109,7 @@ Probabilities frequencies(DraftKind kind, int k, const Probabilities& p, const P
     for (const int token : draw_children(q, k, kind == DraftKind::kIndependent, random)) draft.add(-1, token);
     draft.distributions.resize(1 + draft.size());
     draft.distributions[0] = proposal(q);
-    Sampler sampler(kPlain, random());
+    Sampler sampler(kPlainSteps, random());
     const Verified found = run(
         draft, [&](int) { return std::span(logits); }, sampler, {}, i);
     counts[found.emitted.front()] += 1.0 / draws;
@@ -182,12 +177,12 @@ TEST(Verify, AcceptanceAndTokensMatchExactSums) {
 
 TEST(Verify, FixedChildrenAreAcceptedWithTheirTotalProbability) {
   constexpr int kDraws = 40000;
-  const std::vector<float> logits = logs(kP);
+  const std::vector<float> logits = test::log_of(kP);
   for (const std::vector<int32_t>& children : {std::vector<int32_t>{1}, {1, 2}}) {
     Draft draft;
     double acceptance = 0;
     for (const int32_t token : children) draft.add(-1, token), acceptance += kP[token];
-    Sampler sampler(kPlain, test::seed(6));
+    Sampler sampler(kPlainSteps, test::seed(6));
     int accepted = 0;
     for (int i = 0; i < kDraws; ++i)
       accepted += !run(
@@ -207,10 +202,11 @@ TEST(Verify, AllTokensWithoutReplacementAlwaysAccept) {
 constexpr int kTokens = 5;
 
 /// Makes a draft that continues `pending`.
-using MakeDraft = std::function<Draft(const Markov& model, int32_t pending, std::mt19937& random)>;
+using MakeDraft = std::function<Draft(const MarkovModel& model, int32_t pending, std::mt19937& random)>;
 
 /// Returns a tree of two levels with two children per node, drawn from `model` at temperature 1 / scale.
-Draft drawn_tree(DraftKind kind, const Markov& model, int32_t pending, std::mt19937& random, double scale = 0.3) {
+Draft drawn_tree(DraftKind kind, const MarkovModel& model, int32_t pending, std::mt19937& random,
+                 double scale = 0.3) {
   Draft draft;
   draft.kind = kind;
   draft.distributions.resize(1);
@@ -229,7 +225,7 @@ Draft drawn_tree(DraftKind kind, const Markov& model, int32_t pending, std::mt19
 /// standard normal distribution (Wilson and Hilferty 1931).
 double deviation(const MakeDraft& make, const std::vector<std::string>& steps, int draws, uint32_t number) {
   std::mt19937 random(test::seed(number));
-  const Markov model = Markov::random(kTokens, 1, random);
+  const MarkovModel model = MarkovModel::random(kTokens, 1, random);
   const std::vector<int32_t> history = {3, 1};
   std::array<double, kTokens * kTokens> expected{}, counts{};
   Sampler exact(steps);
@@ -277,10 +273,10 @@ TEST(Verify, DrawnTreesKeepTheDistributionOfAMarkovModel) {
   uint32_t number = 11;
   for (const double scale : {0.3, 2.0}) {  // flatter and sharper than the model
     for (const DraftKind kind : {DraftKind::kIndependent, DraftKind::kWithoutReplacement}) {
-      const auto tree = [&](const Markov& model, int32_t pending, std::mt19937& random) {
+      const auto tree = [&](const MarkovModel& model, int32_t pending, std::mt19937& random) {
         return drawn_tree(kind, model, pending, random, scale);
       };
-      EXPECT_LT(deviation(tree, kPlain, kDraws, number++), kLimit) << scale;
+      EXPECT_LT(deviation(tree, kPlainSteps, kDraws, number++), kLimit) << scale;
     }
   }
 }
@@ -296,14 +292,14 @@ TEST(Verify, DrawnTreesKeepTheDistributionAfterTruncationAndPenalties) {
 
 TEST(Verify, ChiSquareTestRejectsWrongDrafts) {
   // Likely tokens instead of samples, and samples that are sorted after drawing.
-  const auto best = [](const Markov& model, int32_t pending, std::mt19937& random) {
+  const auto best = [](const MarkovModel& model, int32_t pending, std::mt19937& random) {
     Draft draft = drawn_tree(DraftKind::kWithoutReplacement, model, pending, random);
     const Probabilities q = model.distribution(pending);
     draft.tokens[0] = static_cast<int32_t>(std::ranges::max_element(q) - q.begin());
     draft.tokens[1] = draft.tokens[0] == 0 ? 1 : 0;
     return draft;
   };
-  const auto sorted = [](const Markov& model, int32_t pending, std::mt19937& random) {
+  const auto sorted = [](const MarkovModel& model, int32_t pending, std::mt19937& random) {
     Draft draft = drawn_tree(DraftKind::kWithoutReplacement, model, pending, random);
     const Probabilities q = model.distribution(pending);
     if (q[draft.tokens[0]] < q[draft.tokens[1]]) {
@@ -313,12 +309,12 @@ TEST(Verify, ChiSquareTestRejectsWrongDrafts) {
     }
     return draft;
   };
-  EXPECT_GT(deviation(best, kPlain, kDraws / 2, 15), 3 * kLimit);
-  EXPECT_GT(deviation(sorted, kPlain, kDraws / 2, 16), 3 * kLimit);
+  EXPECT_GT(deviation(best, kPlainSteps, kDraws / 2, 15), 3 * kLimit);
+  EXPECT_GT(deviation(sorted, kPlainSteps, kDraws / 2, 16), 3 * kLimit);
 }
 
 /// After a rejection this rule draws from p instead of the residual.
-std::vector<int32_t> verify_without_residual(const Draft& draft, const Markov& model, int32_t pending,
+std::vector<int32_t> verify_without_residual(const Draft& draft, const MarkovModel& model, int32_t pending,
                                              std::mt19937& random) {
   const Probabilities p = model.distribution(pending), q = model.distribution(pending, 0.3);
   for (int child = 0; child < 2; ++child) {
@@ -330,12 +326,12 @@ std::vector<int32_t> verify_without_residual(const Draft& draft, const Markov& m
 
 TEST(Verify, ChiSquareTestRejectsAVerifierWithoutResiduals) {
   std::mt19937 random(test::seed(11));
-  const Markov model = Markov::random(kTokens, 1, random);
+  const MarkovModel model = MarkovModel::random(kTokens, 1, random);
   const Probabilities p = model.distribution(1);
   std::array<double, kTokens> wrong{}, right{};
   for (int i = 0; i < kDraws / 2; ++i) {
     const Draft draft = drawn_tree(DraftKind::kIndependent, model, 1, random);
-    Sampler sampler(kPlain, random());
+    Sampler sampler(kPlainSteps, random());
     wrong[verify_without_residual(draft, model, 1, random).front()] += 1;
     right[run(draft, model.after(draft, 1), sampler).emitted.front()] += 1;
   }
@@ -351,7 +347,7 @@ TEST(Verify, ChiSquareTestRejectsAVerifierWithoutResiduals) {
 
 // --- Fixed drafts: the tokens of plain sampling.
 
-std::vector<int32_t> sample_plainly(const Markov& model, Sampler& sampler, std::vector<int32_t> history,
+std::vector<int32_t> sample_plainly(const MarkovModel& model, Sampler& sampler, std::vector<int32_t> history,
                                     int tokens) {
   const size_t prompt = history.size();
   for (int i = 0; i < tokens; ++i)
@@ -374,14 +370,14 @@ Draft random_tree(std::span<const int32_t> truth, int vocabulary, int nodes, dou
 const std::vector<std::vector<std::string>> kChains = {
     {},
     {"repetition:penalty=1.5", "presence:penalty=1", "frequency:penalty=0.5"},
-    kPlain,
+    kPlainSteps,
     {"top-p:p=0.7", "temperature:t=0.6"},
     {"repetition:penalty=1.3,window=8", "presence:penalty=0.7", "top-k:k=12", "top-p:p=0.9", "temperature:t=1.3"}};
 
 TEST(Verify, FixedDraftsGiveTheTokensOfPlainSampling) {
   std::mt19937 random(test::seed(21));
   const int vocabulary = 40, length = 120;
-  const Markov model = Markov::random(vocabulary, 1.5, random);
+  const MarkovModel model = MarkovModel::random(vocabulary, 1.5, random);
   for (const auto& steps : kChains) {
     Sampler plain(steps, 5), drafted(steps, 5);
     const std::vector<int32_t> prompt = {1, 2, 3};
@@ -411,7 +407,7 @@ TEST(Verify, FixedDraftsGiveTheTokensOfPlainSampling) {
 
 TEST(Verify, GreedySamplersIgnoreTheKindOfTheDraft) {
   std::mt19937 random(test::seed(22));
-  const Markov model = Markov::random(kTokens, 1, random);
+  const MarkovModel model = MarkovModel::random(kTokens, 1, random);
   for (const DraftKind kind : {DraftKind::kIndependent, DraftKind::kWithoutReplacement}) {
     for (int i = 0; i < 50; ++i) {
       const Draft draft = drawn_tree(kind, model, 2, random);
@@ -445,7 +441,7 @@ std::pair<Draft, std::vector<int>> reverse_siblings(const Draft& draft) {
 TEST(Verify, OrderOfSiblingsDoesNotChangeFixedDrafts) {
   std::mt19937 random(test::seed(23));
   const int vocabulary = 12;
-  const Markov model = Markov::random(vocabulary, 1, random);
+  const MarkovModel model = MarkovModel::random(vocabulary, 1, random);
   for (const auto& steps : kChains) {
     for (int i = 0; i < 40; ++i) {
       Sampler sampler(steps, i);
@@ -472,7 +468,7 @@ TEST(Verify, OrderOfSiblingsDoesNotChangeFixedDrafts) {
 
 TEST(Verify, OracleDraftsOfDepthDGiveOneTokenMore) {
   std::mt19937 random(test::seed(24));
-  const Markov model = Markov::random(30, 2, random);
+  const MarkovModel model = MarkovModel::random(30, 2, random);
   for (const auto& steps : kChains) {
     Sampler sampler(steps, 9);
     const std::vector<int32_t> expected = sample_plainly(model, sampler, {7}, 64);
@@ -489,7 +485,7 @@ TEST(Verify, OracleDraftsOfDepthDGiveOneTokenMore) {
 TEST(Verify, WrongDraftsGiveOneToken) {
   std::mt19937 random(test::seed(25));
   const int vocabulary = 30;
-  const Markov model = Markov::random(vocabulary, 2, random);
+  const MarkovModel model = MarkovModel::random(vocabulary, 2, random);
   for (const auto& steps : kChains) {
     Sampler sampler(steps, 9);
     const std::vector<int32_t> expected = sample_plainly(model, sampler, {7}, 1);
@@ -504,7 +500,7 @@ TEST(Verify, WrongDraftsGiveOneToken) {
     EXPECT_EQ(found.emitted, expected);
   }
   // For drawn drafts: tokens that the sampler excludes.
-  const std::vector<float> logits = {0, 1, -kInfinity, -kInfinity};
+  const std::vector<float> logits = {0, 1, kExcludedLogit, kExcludedLogit};
   for (const DraftKind kind : {DraftKind::kIndependent, DraftKind::kWithoutReplacement}) {
     Draft draft;
     draft.kind = kind;
@@ -512,7 +508,7 @@ TEST(Verify, WrongDraftsGiveOneToken) {
     draft.add(-1, 3);
     draft.distributions = {proposal({0, 0, 0.5, 0.5}), {}, {}};
     for (int i = 0; i < 100; ++i) {
-      Sampler sampler(kPlain, i);
+      Sampler sampler(kPlainSteps, i);
       const Verified found = run(
           draft, [&](int) { return std::span(logits); }, sampler);
       EXPECT_TRUE(found.accepted.empty());
@@ -523,8 +519,8 @@ TEST(Verify, WrongDraftsGiveOneToken) {
 
 TEST(Verify, EmitEndsTheWalkInsideThePath) {
   std::mt19937 random(test::seed(26));
-  const Markov model = Markov::random(30, 2, random);
-  Sampler sampler(kPlain, 9);
+  const MarkovModel model = MarkovModel::random(30, 2, random);
+  Sampler sampler(kPlainSteps, 9);
   const std::vector<int32_t> expected = sample_plainly(model, sampler, {7}, 6);
   Draft draft;
   for (int i = 0; i < 6; ++i) draft.add(i - 1, expected[i]);
@@ -551,13 +547,13 @@ TEST(Verify, EqualDistributionsAcceptTheFirstChild) {
   for (const DraftKind kind : {DraftKind::kIndependent, DraftKind::kWithoutReplacement}) {
     int accepted = 0;
     for (int i = 0; i < 2000; ++i) {
-      const Markov model = Markov::random(8, 3, random);
+      const MarkovModel model = MarkovModel::random(8, 3, random);
       const Probabilities q = model.distribution(0);
       Draft draft;
       draft.kind = kind;
       draft.add(-1, pick(q, random));
       draft.distributions = {proposal(q), {}};
-      Sampler sampler(kPlain, i);
+      Sampler sampler(kPlainSteps, i);
       accepted += run(draft, model.after(draft, 0), sampler).accepted.size() == 1;
     }
     EXPECT_GE(accepted, 1999);
@@ -565,7 +561,7 @@ TEST(Verify, EqualDistributionsAcceptTheFirstChild) {
 }
 
 TEST(Verify, ZeroResidualAcceptsButNeverAnImpossibleToken) {
-  const std::vector<float> certain = {-kInfinity, 0, -kInfinity};
+  const std::vector<float> certain = {kExcludedLogit, 0, kExcludedLogit};
   for (const DraftKind kind : {DraftKind::kIndependent, DraftKind::kWithoutReplacement}) {
     for (int i = 0; i < 200; ++i) {
       Draft draft;
@@ -573,7 +569,7 @@ TEST(Verify, ZeroResidualAcceptsButNeverAnImpossibleToken) {
       // In double precision 1 + 1e-30 is 1, so p = q although token 2 has p = 0.
       draft.distributions = {{{1, 1.0f}, {2, 1e-30f}}, {}};
       draft.add(-1, i % 2 ? 1 : 2);
-      Sampler sampler(kPlain, i);
+      Sampler sampler(kPlainSteps, i);
       const Verified found = run(
           draft, [&](int) { return std::span(certain); }, sampler);
       EXPECT_EQ(found.accepted.size(), i % 2);
@@ -588,14 +584,14 @@ TEST(Verify, ExhaustedProposalsEmitFromTheResidual) {
   Probabilities counts(4);
   constexpr int kRepeats = 40000;
   std::mt19937 random(test::seed(32));
-  const std::vector<float> logits = logs(p);
+  const std::vector<float> logits = test::log_of(p);
   for (int i = 0; i < kRepeats; ++i) {
     Draft draft;
     draft.kind = DraftKind::kWithoutReplacement;
     for (const int token : draw_children({0.5, 0.5}, 2, false, random)) draft.add(-1, token);
     draft.add(-1, 3);  // an underflowed probability of the source: 0 in its list
     draft.distributions = {proposal(q), {}, {}, {}};
-    Sampler sampler(kPlain, i);
+    Sampler sampler(kPlainSteps, i);
     counts[run(
                draft, [&](int) { return std::span(logits); }, sampler)
                .emitted.front()] += 1;
@@ -612,7 +608,7 @@ TEST(Verify, ProposedTokensOutsideTheVocabularyAreNotEmitted) {
   draft.add(-1, 7);
   draft.distributions = {{{7, 1.0f}}, {}};
   for (int i = 0; i < 50; ++i) {
-    Sampler sampler(kPlain, i);
+    Sampler sampler(kPlainSteps, i);
     EXPECT_LT(run(
                   draft, [&](int) { return std::span(logits); }, sampler)
                   .emitted.front(),
@@ -622,11 +618,11 @@ TEST(Verify, ProposedTokensOutsideTheVocabularyAreNotEmitted) {
 
 TEST(Verify, DrawnDraftsRepeatForTheSameSeedAndPosition) {
   std::mt19937 random(test::seed(33));
-  const Markov model = Markov::random(kTokens, 1, random);
+  const MarkovModel model = MarkovModel::random(kTokens, 1, random);
   int differs = 0;
   for (int i = 0; i < 200; ++i) {
     const Draft draft = drawn_tree(DraftKind::kWithoutReplacement, model, 0, random);
-    Sampler a(kPlain, 3), b(kPlain, 3), c(kPlain, 4);
+    Sampler a(kPlainSteps, 3), b(kPlainSteps, 3), c(kPlainSteps, 4);
     b.sample(model.rows[1], {}, 55);
     const std::vector<int32_t> emitted = run(draft, model.after(draft, 0), a, {0}, i).emitted;
     EXPECT_EQ(emitted, run(draft, model.after(draft, 0), b, {0}, i).emitted);
@@ -638,7 +634,7 @@ TEST(Verify, DrawnDraftsRepeatForTheSameSeedAndPosition) {
 TEST(Verify, MalformedDraftsAreErrorsThatNameTheDefect) {
   const std::vector<float> logits = {0, 0, 0};
   const auto expect_error = [&](const Draft& draft, const std::string& part) {
-    Sampler sampler(kPlain, 1);
+    Sampler sampler(kPlainSteps, 1);
     try {
       run(
           draft, [&](int) { return std::span(logits); }, sampler);

@@ -7,15 +7,10 @@
 
 #include "base/utf8.h"
 #include "eval/line_chart.h"
+#include "text_match.h"
 
 namespace fathom::eval {
 namespace {
-
-size_t occurrences(std::string_view text, std::string_view part) {
-  size_t found = 0;
-  for (size_t at = text.find(part); at != text.npos; at = text.find(part, at + 1)) ++found;
-  return found;
-}
 
 LineChart chart_of(std::vector<ChartPanel> panels) {
   return {.title = "A title", .x_title = "position [tokens]", .y_title = "rate", .panels = panels};

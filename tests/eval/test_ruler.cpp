@@ -31,25 +31,6 @@ std::vector<FoundNeedle> needles_of(const std::string& text) {
   return found;
 }
 
-size_t occurrences(const std::string& text, const std::string& part) {
-  size_t count = 0;
-  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++count;
-  return count;
-}
-
-std::vector<std::string> lines_of(const std::string& text) {
-  std::vector<std::string> lines;
-  std::istringstream stream(text);
-  for (std::string line; std::getline(stream, line);) lines.push_back(line);
-  return lines;
-}
-
-std::string joined(const std::vector<std::string>& parts) {
-  std::string text;
-  for (const std::string& part : parts) text += " " + part;
-  return text;
-}
-
 class Ruler : public ::testing::TestWithParam<std::string> {
  protected:
   const std::shared_ptr<const Task> task_ = task_of(GetParam());
@@ -82,7 +63,7 @@ TEST_P(Ruler, SameSeedGivesTheSameBytesAndAnotherSeedOthers) {
 
 TEST_P(Ruler, ReferencesScoreOneAnEmptyAnswerZeroAndPartsTheirShare) {
   const Sample sample = task_->make(bytes_input(), 2048, 0);
-  EXPECT_EQ(value_of(*task_, sample, joined(sample.references)), 1);
+  EXPECT_EQ(value_of(*task_, sample, " " + joined(sample.references, " ")), 1);
   EXPECT_EQ(value_of(*task_, sample, ""), 0);
   const auto count = static_cast<double>(sample.references.size());
   if (count > 1) {
@@ -185,7 +166,7 @@ TEST(RulerNeedleText, IsNoiseOrOnlyNeedles) {
   for (const auto& [name, filler] : {std::pair("niah_single_1", true), std::pair("niah_multikey_2", false),
                                      std::pair("niah_multikey_3", false)}) {
     const Sample sample = task_of(name)->make(seedling_input(), 3000, 0);
-    const std::vector<std::string> lines = lines_of(sample.context);
+    const std::vector<std::string> lines = lines_of_text(sample.context);
     for (size_t i = 2; i < lines.size(); ++i) {  // after the statement and an empty line
       if (filler && lines[i] == kNoiseLine) continue;
       EXPECT_EQ(needles_of(lines[i]).size(), 1u) << lines[i];
@@ -238,7 +219,7 @@ TEST(RulerVariables, ExecutedAssignmentsGiveTheReferences) {
     std::map<std::string, std::string> memory;
     static const std::regex assignment("VAR ([A-Z]{5}) = (VAR ([A-Z]{5})|[1-9][0-9]{4})");
     size_t lines = 0;
-    for (const std::string& line : lines_of(sample.context.substr(own))) {
+    for (const std::string& line : lines_of_text(sample.context.substr(own))) {
       std::smatch match;
       if (!std::regex_match(line, match, assignment)) continue;
       ++lines;

@@ -527,7 +527,7 @@ TEST(Tasks, AreLabelledByTheirSpecAndUnique) {
 const Record kRecord = {{"task", "t"}, {"length", 5}, {"method", "m"},      {"model_id", "x"},
                         {"seed", 1},   {"sample", 0}, {"prompt_hash", "h"}, {"score", 0.5}};
 
-std::string error_of(const std::string& path) {
+std::string log_error(const std::string& path) {
   try {
     RecordLog log(path);
   } catch (const Error& error) {
@@ -553,20 +553,20 @@ TEST(RecordLog, RejectsAndKeepsForeignFiles) {
   for (const std::string text : {"hello\n", "{\"a\":1}\n", "{\"a\":1}", "{\"task\":\"t\",\"method\":\"m\"}\nnotes",
                                  "{\"task\":\"t\",\"method\":\"m\"}\n{\"task\"\n{}\n"}) {
     write(folder / "b", text);
-    const std::string error = error_of(folder / "b");
+    const std::string error = log_error(folder / "b");
     EXPECT_NE(error.find(folder / "b"), std::string::npos) << text << error;
     EXPECT_EQ(read(folder / "b"), text);
   }
   write(folder / "b", "{}\n\x80\n");
-  EXPECT_NE(error_of(folder / "b").find("line 1"), std::string::npos);
-  EXPECT_NE(error_of("/no/such/folder/file").find("/no/such/folder/file"), std::string::npos);
-  EXPECT_NE(error_of("/dev/null").find("regular file"), std::string::npos);
+  EXPECT_NE(log_error(folder / "b").find("line 1"), std::string::npos);
+  EXPECT_NE(log_error("/no/such/folder/file").find("/no/such/folder/file"), std::string::npos);
+  EXPECT_NE(log_error("/dev/null").find("regular file"), std::string::npos);
 }
 
 TEST(RecordLog, IsLockedByOneRun) {
   const RunFolder folder;
   const RecordLog first(folder / "c");
-  EXPECT_NE(error_of(folder / "c").find("another evaluation"), std::string::npos);
+  EXPECT_NE(log_error(folder / "c").find("another evaluation"), std::string::npos);
 }
 
 TEST(RecordLog, AFullDiskKeepsWhatWasWritten) {

@@ -11,7 +11,7 @@ namespace {
 
 constexpr int64_t kLength = 100000;
 
-std::string error_of(const std::string& spec) {
+std::string loading_error(const std::string& spec) {
   try {
     task_methods().make(spec);
   } catch (const Error& error) {
@@ -79,8 +79,9 @@ TEST(LongBench, PublishedPromptsAndLimitsAreReadNextToTheData) {
   EXPECT_EQ(loaded.sample.stop, std::vector<std::string>{"\n"});
   EXPECT_DOUBLE_EQ(loaded.score("\na b c\nx y z"), 1);  // only the first line is scored
   folder.write("config/dataset2maxlen.json", R"({"samsum": "many"})");
-  EXPECT_TRUE(has(error_of("longbench:path=" + folder.path() + "/data"), "samsum"));
-  EXPECT_TRUE(has(error_of("longbench:path=" + folder.path() + "/data,config=/nowhere"), "dataset2prompt.json"));
+  EXPECT_TRUE(has(loading_error("longbench:path=" + folder.path() + "/data"), "samsum"));
+  EXPECT_TRUE(
+      has(loading_error("longbench:path=" + folder.path() + "/data,config=/nowhere"), "dataset2prompt.json"));
 }
 
 TEST(LongBench, EveryTaskScoresItsReferenceAsOne) {
@@ -119,7 +120,7 @@ TEST(LongBench, ClassesAreRequiredWhereTheyAreScored) {
   const SetFolder folder;
   folder.write("trec.jsonl",
                R"({"input": "I", "context": "C", "answers": ["Date"], "all_classes": null, "length": 1})");
-  const std::string error = error_of("longbench:path=" + folder.path());
+  const std::string error = loading_error("longbench:path=" + folder.path());
   EXPECT_TRUE(has(error, "trec.jsonl: line 1") && has(error, "all_classes")) << error;
 }
 
@@ -138,7 +139,7 @@ TEST(LongBenchV2, ChoicesAreAnsweredByTheirLetter) {
   std::string wrong = record;
   wrong.replace(wrong.find("\"C\""), 3, "\"E\"");
   folder.write("data.json", "[" + record + "," + wrong + "]");
-  const std::string error = error_of("longbench_v2:path=" + folder.path());
+  const std::string error = loading_error("longbench_v2:path=" + folder.path());
   EXPECT_TRUE(has(error, "record 2") && has(error, "answer") && has(error, "'E'")) << error;
 }
 
@@ -186,7 +187,7 @@ TEST(InfiniteBench, AnswersThatAreNotAnOptionAreErrors) {
   const auto error = [&](const std::string& answer, const std::string& options) {
     folder.write("code_debug.jsonl",
                  R"({"context": "C", "input": "I", "answer": )" + answer + R"(, "options": )" + options + "}");
-    return error_of("infinitebench:path=" + folder.path());
+    return loading_error("infinitebench:path=" + folder.path());
   };
   EXPECT_TRUE(has(error(R"("g")", R"(["a", "b", "c", "d"])"), "none of the options"));
   EXPECT_TRUE(has(error(R"("a")", R"(["a"])"), "expected 4"));
@@ -236,10 +237,10 @@ TEST(Loogle, SummariesUseTheOutputAndAPublishedPrompt) {
 TEST(Loogle, ErrorsNameLineFieldAndByte) {
   const SetFolder folder;
   folder.write("shortdep_qa.jsonl", R"({"input": "P", "qa_pairs": "[{'Q': 'a'"})");
-  std::string error = error_of("loogle:path=" + folder.path());
+  std::string error = loading_error("loogle:path=" + folder.path());
   EXPECT_TRUE(has(error, "line 1") && has(error, "qa_pairs") && has(error, "byte 10")) << error;
   folder.write("shortdep_qa.jsonl", R"({"input": "P", "qa_pairs": "[{'Q': 'a'}, 3]"})");
-  error = error_of("loogle:path=" + folder.path());
+  error = loading_error("loogle:path=" + folder.path());
   EXPECT_TRUE(has(error, "a question has no 'A'")) << error;
 }
 
@@ -347,7 +348,7 @@ TEST(LongProc, TablesAreSetsOfRows) {
     std::string bad = record;
     bad.replace(bad.find("webpage/a.html"), 14, path);
     folder.write("html_to_tsv/html_to_tsv_0.5k.json", bad);
-    EXPECT_TRUE(has(error_of("longproc:path=" + folder.path()), "html_path")) << path;
+    EXPECT_TRUE(has(loading_error("longproc:path=" + folder.path()), "html_path")) << path;
   }
 }
 
@@ -367,7 +368,7 @@ TEST(LongProc, PlansAreCitiesAndDays) {
 
 TEST(LongProc, ProgramsAreNotRun) {
   const SetFolder folder;
-  EXPECT_TRUE(has(error_of("longproc:set=pseudo_to_code_2k,path=" + folder.path()), "sandboxed compiler"));
+  EXPECT_TRUE(has(loading_error("longproc:set=pseudo_to_code_2k,path=" + folder.path()), "sandboxed compiler"));
 }
 
 TEST(HelloBench, LongAnswersWithoutRepetitionScoreOne) {
@@ -406,9 +407,9 @@ TEST(AdaLeval, SegmentsAreSortedAndAnswersNamed) {
   EXPECT_TRUE(has(select.sample.context, "A2:\ny"));
   EXPECT_EQ(select.score("A3"), 0);
   folder.write("stackselect_1k.json", R"([{"question": "Why?", "answer": "A4", "all_answers": ["x", "y", "z"]}])");
-  EXPECT_TRUE(has(error_of("ada_leval:path=" + folder.path()), "expected A1 to A3"));
+  EXPECT_TRUE(has(loading_error("ada_leval:path=" + folder.path()), "expected A1 to A3"));
   folder.write("textsort_2k.json", R"([{"prompt": "Sort.", "answer": [2, 2, 4, 3]}])");
-  EXPECT_TRUE(has(error_of("ada_leval:path=" + folder.path() + "/textsort_2k.json"), "permutation"));
+  EXPECT_TRUE(has(loading_error("ada_leval:path=" + folder.path() + "/textsort_2k.json"), "permutation"));
 }
 
 TEST(NeedleThreading, ValuesAreScoredAtTheirPositions) {
@@ -460,7 +461,7 @@ TEST(RulerFile, TasksAreNamedByTheirFolders) {
   EXPECT_EQ(tasks[1]->make({}, kLength, 0).reserve, 32);
   EXPECT_EQ(task_methods().make("ruler_file:path=" + folder.path() + "/qa_1").front()->name(), "ruler_file/qa_1");
   EXPECT_EQ(task_methods().make("ruler_file:set=qa_1,path=" + folder.path()).size(), 1u);
-  EXPECT_TRUE(has(error_of("ruler_file:set=qa_9,path=" + folder.path()), "qa_9"));
+  EXPECT_TRUE(has(loading_error("ruler_file:set=qa_9,path=" + folder.path()), "qa_9"));
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 
 #include <sstream>
 #include <string>
+#include <string_view>
 #include <vector>
 
 // Helpers that read prompts independently of the code that made them.
@@ -48,6 +49,12 @@ inline std::string joined(const Strings& parts, const std::string& between) {
   std::string text;
   for (const std::string& part : parts) text += (text.empty() ? "" : between) + part;
   return text;
+}
+/// Returns how often `part` occurs, overlapping occurrences included.
+inline size_t occurrences(std::string_view text, std::string_view part) {
+  size_t found = 0;
+  for (size_t at = text.find(part); at != text.npos; at = text.find(part, at + 1)) ++found;
+  return found;
 }
 
 }  // namespace fathom::eval

@@ -8,8 +8,8 @@
 #include "base/error.h"
 #include "decode/constraints/edit_list.h"
 
-/// The first byte is a number of words, the others are a list of edits. A list that can be parsed can be applied, and
-/// written so that it reads the same again.
+/// The first byte is a number of words, the others are a list of edits. A list that can be parsed can be applied,
+/// and written so that it reads the same again.
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace fathom;
   if (size == 0) return 0;

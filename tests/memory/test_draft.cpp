@@ -18,7 +18,7 @@ using test::small_sequence;
 using test::small_store;
 using test::store_of;
 
-constexpr PageFormat kFormats[] = {PageFormat::kF32, PageFormat::kBF16, PageFormat::kQ8, PageFormat::kQ4};
+constexpr PageFormat kDraftFormats[] = {PageFormat::kF32, PageFormat::kBF16, PageFormat::kQ8, PageFormat::kQ4};
 
 /// Returns the message of the Error that `action` throws; empty: none.
 std::string error_of(const std::function<void()>& action) {
@@ -286,7 +286,7 @@ TEST_P(Drafts, RandomOperationsMatchReadingOneByOne) {
 }
 
 constexpr const char* kFormatNames[] = {"f32", "bf16", "q8", "q4"};
-INSTANTIATE_TEST_SUITE_P(Formats, Drafts, testing::ValuesIn(kFormats),
+INSTANTIATE_TEST_SUITE_P(Formats, Drafts, testing::ValuesIn(kDraftFormats),
                          [](const auto& format) { return std::string(kFormatNames[format.index]); });
 
 TEST(Draft, RejectsPositionsPastTheLimitAndChangesNothing) {

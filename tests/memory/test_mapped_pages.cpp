@@ -468,10 +468,10 @@ TEST_P(AdoptedPages, PastTheLastPositionAreRejected) {
   release_own();
 }
 
-constexpr const char* kFormatNames[] = {"f32", "bf16", "q8", "q4"};
+constexpr const char* kMappedFormatNames[] = {"f32", "bf16", "q8", "q4"};
 INSTANTIATE_TEST_SUITE_P(Formats, AdoptedPages,
                          testing::Values(PageFormat::kF32, PageFormat::kBF16, PageFormat::kQ8, PageFormat::kQ4),
-                         [](const auto& format) { return std::string(kFormatNames[format.index]); });
+                         [](const auto& format) { return std::string(kMappedFormatNames[format.index]); });
 
 }  // namespace
 }  // namespace fathom

@@ -20,7 +20,7 @@ namespace {
 using test::with_each_failing_allocation;
 
 constexpr size_t kRun = PageTable::kRun;
-constexpr PageShape kShape{PageFormat::kBF16, 4, 4};
+constexpr PageShape kTableShape{PageFormat::kBF16, 4, 4};
 
 /// Returns a table of full pages.
 PageTable filled_table(PageStore& store, size_t entries) {
@@ -42,7 +42,7 @@ std::vector<int64_t> firsts(const PageTable& table) {
 }
 
 TEST(PageTable, HoldsAppendedEntries) {
-  PageStore store(kShape);
+  PageStore store(kTableShape);
   {
     PageTable table(store);
     EXPECT_TRUE(table.empty());
@@ -71,7 +71,7 @@ TEST(PageTable, HoldsAppendedEntries) {
 }
 
 TEST(PageTable, ForksShareRunsAndPages) {
-  PageStore store(kShape);
+  PageStore store(kTableShape);
   const PageTable trunk = filled_table(store, 5 * kRun + 3);
   const size_t bytes = store.bytes_in_use(), before = test::allocated_bytes();
   const PageTable fork(trunk);
@@ -84,7 +84,7 @@ TEST(PageTable, ForksShareRunsAndPages) {
 }
 
 TEST(PageTable, WritingCopiesOneRun) {
-  PageStore store(kShape);
+  PageStore store(kTableShape);
   PageTable trunk = filled_table(store, 5 * kRun + 3);
   const std::vector<int64_t> before = firsts(trunk);
   for (const size_t written : {size_t{0}, 2 * kRun + 7, 5 * kRun + 2}) {
@@ -109,7 +109,7 @@ TEST(PageTable, WritingCopiesOneRun) {
 }
 
 TEST(PageTable, ForksAppendIndependently) {
-  PageStore store(kShape);
+  PageStore store(kTableShape);
   for (const size_t entries : {kRun - 1, kRun, kRun + 1}) {
     PageTable trunk = filled_table(store, entries);
     PageTable fork(trunk);
@@ -125,7 +125,7 @@ TEST(PageTable, ForksAppendIndependently) {
 }
 
 TEST(PageTable, TruncatingInsideASharedRunDoesNotChangeTheOtherTable) {
-  PageStore store(kShape);
+  PageStore store(kTableShape);
   const PageTable trunk = filled_table(store, 4 * kRun + 9);
   const std::vector<int64_t> before = firsts(trunk);
   for (const size_t kept : {size_t{0}, size_t{1}, kRun - 1, kRun, kRun + 1, 3 * kRun, 4 * kRun + 8, 4 * kRun + 9}) {
@@ -149,7 +149,7 @@ TEST(PageTable, TruncatingInsideASharedRunDoesNotChangeTheOtherTable) {
 }
 
 TEST(PageTable, TruncatingReleasesThePagesOfRemovedEntries) {
-  PageStore store(kShape);
+  PageStore store(kTableShape);
   PageTable table = filled_table(store, 3 * kRun);
   const PageEntry* at = &table[0];
   for (const size_t kept : {3 * kRun, 3 * kRun - 1, 2 * kRun, kRun + 3, size_t{5}, size_t{0}}) {
@@ -165,7 +165,7 @@ TEST(PageTable, TruncatingReleasesThePagesOfRemovedEntries) {
 }
 
 TEST(PageTable, SetPageChangesOnlyOneFork) {
-  PageStore store(kShape);
+  PageStore store(kTableShape);
   PageTable trunk = filled_table(store, 10);
   PageTable fork(trunk);
   const PageId old = trunk[4].page;
@@ -181,7 +181,7 @@ TEST(PageTable, SetPageChangesOnlyOneFork) {
 }
 
 TEST(PageTable, MovingAndAssigningTransferThePages) {
-  PageStore store(kShape);
+  PageStore store(kTableShape);
   PageTable a = filled_table(store, 40), b = filled_table(store, 3);
   const std::vector<int64_t> before = firsts(a);
   b = a;
@@ -200,7 +200,7 @@ TEST(PageTable, MovingAndAssigningTransferThePages) {
 }
 
 TEST(PageTable, OperationsWithoutMemoryChangeNothing) {
-  PageStore store(kShape);
+  PageStore store(kTableShape);
   PageTable trunk = filled_table(store, 2 * kRun + 4);
   const std::vector<int64_t> before = firsts(trunk);
   const size_t bytes = store.bytes_in_use();
@@ -233,7 +233,7 @@ TEST(PageTable, OperationsWithoutMemoryChangeNothing) {
 TEST(PageTable, HasRandomAccessIterators) {
   static_assert(std::random_access_iterator<PageTable::Iterator>);
   static_assert(std::is_same_v<std::iter_reference_t<PageTable::Iterator>, const PageEntry&>);
-  PageStore store(kShape);
+  PageStore store(kTableShape);
   const PageTable table = filled_table(store, 2 * kRun + 5);
   const auto n = static_cast<std::ptrdiff_t>(table.size());
   EXPECT_EQ(table.end() - table.begin(), n);
@@ -373,7 +373,7 @@ class PageTableOperations {
   }
 
   std::mt19937_64 random_;
-  PageStore store_{kShape};
+  PageStore store_{kTableShape};
   std::vector<Pair> pairs_;
 };
 
@@ -389,7 +389,7 @@ TEST(PageTable, RandomOperationsMatchAListModel) {
 }
 
 TEST(PageTable, ForksOnManyThreadsAreIndependent) {
-  PageStore store(kShape);
+  PageStore store(kTableShape);
   {
     const PageTable trunk = filled_table(store, 4 * kRun);
     std::atomic<int> wrong{0};

@@ -38,7 +38,7 @@ std::vector<std::vector<std::byte>> all_bytes(const Sequence& sequence) {
 }
 
 /// Expects token i of the sequence at its page-table entry and offset. Its id is i, or i + salt if i ≥ `from`.
-void expect_tokens(const Sequence& sequence, int64_t from = 0, int64_t salt = 0) {
+void expect_entries(const Sequence& sequence, int64_t from = 0, int64_t salt = 0) {
   for (int layer = 0; layer < sequence.layers(); ++layer) {
     for (int head = 0; head < sequence.kv(0).heads(); ++head) {
       int64_t index = 0;
@@ -79,7 +79,7 @@ TEST(PagedKv, ConsecutiveTokensFillPagesOf64) {
         EXPECT_EQ(table[p].mask, page_bits(0, table[p].filled));
       }
     }
-    expect_tokens(sequence);
+    expect_entries(sequence);
     EXPECT_EQ(store_of(sequence).bytes_in_use(),
               4 * sequence.kv(0).table(0).size() * store_of(sequence).shape().bytes());
   }
@@ -94,13 +94,13 @@ TEST(PagedKv, PagesHoldFewerTokensIfConfigured) {
   Sequence sequence = small_sequence(small_store(), 2, 1, 51);
   read_following(sequence, 120);
   EXPECT_EQ(filled(sequence), (std::vector{51, 51, 18}));
-  expect_tokens(sequence);
+  expect_entries(sequence);
   Sequence fork = sequence.fork();
   remove_newest(fork, 20);
   EXPECT_EQ(filled(fork), (std::vector{51, 49}));
   read_following(fork, 3);
   EXPECT_EQ(filled(fork), (std::vector{51, 51, 1}));
-  expect_tokens(fork);
+  expect_entries(fork);
   const Sequence moved = std::move(fork);
   EXPECT_EQ(filled(moved), (std::vector{51, 51, 1}));
 }
@@ -113,13 +113,13 @@ TEST(PagedKv, ChunksDoNotChangePages) {
   EXPECT_EQ(all_bytes(whole), all_bytes(parts));
 }
 
-constexpr PageFormat kFormats[] = {PageFormat::kF32, PageFormat::kBF16, PageFormat::kQ8, PageFormat::kQ4};
+constexpr PageFormat kPagedFormats[] = {PageFormat::kF32, PageFormat::kBF16, PageFormat::kQ8, PageFormat::kQ4};
 
 TEST(PagedKv, HoldsWrittenTokensInEveryFormat) {
-  for (const PageFormat format : kFormats) {
+  for (const PageFormat format : kPagedFormats) {
     Sequence sequence = small_sequence(small_store(format), 2, 2);
     read_following(sequence, 150);
-    expect_tokens(sequence);
+    expect_entries(sequence);
   }
 }
 
@@ -144,7 +144,7 @@ void expect_same_tokens(const Sequence& a, const Sequence& b) {
 }
 
 TEST(PagedKv, ForkingAndTruncatingAreExactInEveryFormat) {
-  for (const PageFormat format : kFormats) {
+  for (const PageFormat format : kPagedFormats) {
     Sequence trunk = small_sequence(small_store(format), 1, 1),
              straight = small_sequence(small_store(format), 1, 1);
     read_following(straight, 100);
@@ -175,7 +175,7 @@ TEST(PagedKv, NonConsecutivePositionsStartPages) {
   }
   EXPECT_EQ(sequence.next_position(), 8);
   EXPECT_EQ(sequence.end_position(), 22);
-  expect_tokens(sequence);
+  expect_entries(sequence);
 }
 
 TEST(PagedKv, OnlyAGapBetweenPassesStartsAPage) {
@@ -188,7 +188,7 @@ TEST(PagedKv, OnlyAGapBetweenPassesStartsAPage) {
   EXPECT_EQ(sequence.next_position(), 105);
   read_following(sequence, 1);
   EXPECT_EQ(sequence.kv(0).table(0).size(), 2);
-  expect_tokens(sequence);
+  expect_entries(sequence);
 }
 
 TEST(PagedKv, RejectsPositionsOutOfRangeAndChangesNothing) {
@@ -229,8 +229,8 @@ TEST(PagedKv, ForksShareAllPagesUntilOneWrites) {
   const auto fork_bytes = all_bytes(fork);
   read_following(trunk, 50, 2000);
   EXPECT_EQ(all_bytes(fork), fork_bytes);
-  expect_tokens(fork, 100, 1000);
-  expect_tokens(trunk, 100, 2000);
+  expect_entries(fork, 100, 1000);
+  expect_entries(trunk, 100, 2000);
 }
 
 /// A method state whose fork() throws.
@@ -253,14 +253,14 @@ TEST(PagedKv, AFailedForkReleasesNoPage) {
       for (const PageEntry& entry : table)
         EXPECT_EQ(store_of(sequence).owners(entry.page), 1u) << "the shared run is the only owner";
     }
-    expect_tokens(sequence);
+    expect_entries(sequence);
     sequence.set_state(owner, nullptr);
     const Sequence third = sequence.fork();  // runs have three owners
-    expect_tokens(third);
+    expect_entries(third);
     EXPECT_EQ(store_of(sequence).bytes_in_use(), bytes);
     read_following(sequence, 20, 900);
-    expect_tokens(shared);
-    expect_tokens(third);
+    expect_entries(shared);
+    expect_entries(third);
   }
 }
 
@@ -276,7 +276,7 @@ TEST(PagedKv, AForkWithoutMemoryReleasesNoPage) {
                                    EXPECT_FALSE(store_of(sequence).shared(table[0].page));
                                  }
                                });
-  expect_tokens(sequence);
+  expect_entries(sequence);
 }
 
 TEST(PagedKv, OpeningWithoutMemoryChangesNothing) {
@@ -292,7 +292,7 @@ TEST(PagedKv, OpeningWithoutMemoryChangesNothing) {
       EXPECT_EQ(sequence.tokens(), 100);
       EXPECT_EQ(sequence.next_position(), 100);
       EXPECT_EQ(sequence.ids().size(), 100);
-      expect_tokens(sequence);
+      expect_entries(sequence);
     };
     with_each_failing_allocation([&] { sequence.open(positions); }, expect_nothing_changed);
     EXPECT_EQ(sequence.tokens(), 100 + kMore);
@@ -334,9 +334,9 @@ TEST(PagedKv, TruncatingReleasesPages) {
     if (keep > 0) {
       EXPECT_EQ(sequence.kv(0).table(0).back().mask, page_bits(0, sequence.kv(0).table(0).back().filled));
     }
-    expect_tokens(sequence);
+    expect_entries(sequence);
     read_following(sequence, 90, 5000);
-    expect_tokens(sequence, keep, 5000);
+    expect_entries(sequence, keep, 5000);
   }
 }
 
@@ -386,8 +386,8 @@ TEST(PagedKv, TruncatingAForkInsideASharedPageDoesNotChangeTheTrunk) {
   remove_newest(fork, 100);  // ends inside the first page
   read_following(fork, 30, 7000);
   EXPECT_EQ(all_bytes(trunk), trunk_bytes);
-  expect_tokens(trunk);
-  expect_tokens(fork, 50, 7000);
+  expect_entries(trunk);
+  expect_entries(fork, 50, 7000);
 }
 
 TEST(PagedKv, RejectsTruncatingToInvalidLengths) {
@@ -397,7 +397,7 @@ TEST(PagedKv, RejectsTruncatingToInvalidLengths) {
   EXPECT_THROW(sequence.truncate(sequence.tokens() - (-1)), Error);
   EXPECT_EQ(sequence.tokens(), 5);
   sequence.truncate(sequence.tokens());
-  expect_tokens(sequence);
+  expect_entries(sequence);
 }
 
 TEST(PagedKv, MoveToShiftsAllPositionsAndWritesNoPage) {
@@ -417,7 +417,7 @@ TEST(PagedKv, MoveToShiftsAllPositionsAndWritesNoPage) {
   EXPECT_EQ(sequence.next_position(), 1016);
   sequence.move_to(0);
   EXPECT_EQ(sequence.next_position(), 13);
-  expect_tokens(sequence);
+  expect_entries(sequence);
 }
 
 TEST(PagedKv, MoveToRejectsPositionsBelowZero) {
@@ -467,7 +467,7 @@ TEST(PagedKv, MasksTokensInOneTableOrInAll) {
   sequence.mask(500, 1000);  // past the end
   sequence.mask(-50, 1);     // begins before the first token
   EXPECT_EQ(sequence.kv(0).table(0)[0].mask, page_bits(1, 64));
-  expect_tokens(sequence);
+  expect_entries(sequence);
 }
 
 TEST(PagedKv, TokensReadAfterMaskingAreVisible) {
@@ -491,7 +491,7 @@ TEST(PagedKv, MoveAssignmentTransfersThePages) {
   EXPECT_EQ(store->bytes_in_use(), 2 * store->shape().bytes());
   Sequence c = std::move(b);
   EXPECT_EQ(c.tokens(), 100);
-  expect_tokens(c);
+  expect_entries(c);
   { const Sequence destroyed = std::move(c); }
   EXPECT_EQ(store->bytes_in_use(), 0u);
 }

@@ -16,22 +16,23 @@ using test::following;
 using test::kKeyDim;
 using test::kRotaryDim;
 
-constexpr int kHeads = 2, kValues = 3, kOffset = 5;
-constexpr PageFormat kFormats[] = {PageFormat::kBF16, PageFormat::kF32, PageFormat::kQ8, PageFormat::kQ4};
-static_assert(kOffset >= kRotaryDim && kOffset + kValues == kKeyDim);
+constexpr int kLayoutHeads = 2, kLayoutValues = 3, kOffset = 5;
+constexpr PageFormat kLayoutFormats[] = {PageFormat::kBF16, PageFormat::kF32, PageFormat::kQ8, PageFormat::kQ4};
+static_assert(kOffset >= kRotaryDim && kOffset + kLayoutValues == kKeyDim);
 
-PageShape shape_of(PageFormat format) { return {format, kKeyDim, kValues, kOffset}; }
+PageShape shape_of(PageFormat format) { return {format, kKeyDim, kLayoutValues, kOffset}; }
 
 /// A sequence of one layer whose pages hold only keys.
 class KeyOnlySequence {
  public:
   explicit KeyOnlySequence(PageFormat format)
-      : store(std::make_shared<PageStore>(shape_of(format))), sequence(test::small_sequence(store, 1, kHeads)) {}
+      : store(std::make_shared<PageStore>(shape_of(format))),
+        sequence(test::small_sequence(store, 1, kLayoutHeads)) {}
 
   /// Writes the keys of tokens `ids` in all heads.
   static void write(Sequence& to, const std::vector<int64_t>& ids) {
     std::vector<float> keys(ids.size() * kKeyDim);
-    for (int head = 0; head < kHeads; ++head) {
+    for (int head = 0; head < kLayoutHeads; ++head) {
       for (size_t i = 0; i < ids.size(); ++i)
         for (int d = 0; d < kKeyDim; ++d) keys[i * kKeyDim + d] = element(ids[i], head, 0, d);
       to.kv(0).write(kernels(), head, std::ssize(ids), keys.data(), kKeyDim, nullptr, 0);
@@ -46,7 +47,7 @@ class KeyOnlySequence {
   /// Expects these visible tokens in each head. rounded: number of times a key may have been rounded.
   static void expect(const Sequence& found, const std::vector<int64_t>& ids, double rounded = 1) {
     const PagedKv& kv = found.kv(0);
-    for (int head = 0; head < kHeads; ++head) {
+    for (int head = 0; head < kLayoutHeads; ++head) {
       size_t i = 0;
       for (const PageEntry& entry : kv.table(head)) {
         for (int t = 0; t < entry.filled; ++t) {
@@ -76,7 +77,7 @@ class KeyOnlySequence {
             << "token " << id << " offset " << t << " pair " << pair;
       }
     }
-    for (int d = 0; d < kValues; ++d) {
+    for (int d = 0; d < kLayoutValues; ++d) {
       ASSERT_EQ(store.value(page, t, d), page_key(format, kKeyDim, store.keys(page), t, kOffset + d));
       ASSERT_NEAR(store.value(page, t, d), element(id, head, 0, kOffset + d), tolerance);
     }
@@ -91,7 +92,7 @@ TEST_P(ValuesInKeysTest, UseNoBytes) {
   EXPECT_EQ(shape.bytes(), page_key_bytes(shape.format, kKeyDim));
   KeyOnlySequence memory(GetParam());
   memory.read(memory.sequence, following(0, 200));
-  EXPECT_EQ(memory.sequence.kv(0).page_bytes(), 4 * kHeads * page_key_bytes(shape.format, kKeyDim));
+  EXPECT_EQ(memory.sequence.kv(0).page_bytes(), 4 * kLayoutHeads * page_key_bytes(shape.format, kKeyDim));
   EXPECT_EQ(memory.store->bytes_in_use(), memory.sequence.kv(0).page_bytes());
   KeyOnlySequence::expect(memory.sequence, following(0, 200));
 }
@@ -131,7 +132,7 @@ TEST_P(ValuesInKeysTest, AreMovedWithTheirKeysByCompacting) {
     keep[i] = i % 3 != 0 && random() % 3 != 0;
     if (keep[i]) kept.push_back(i);
   }
-  for (int head = 0; head < kHeads; ++head) {
+  for (int head = 0; head < kLayoutHeads; ++head) {
     memory.sequence.kv(0).evict(head, keep);
     ASSERT_TRUE(memory.sequence.kv(0).compact(kernels(), head));
   }
@@ -141,7 +142,7 @@ TEST_P(ValuesInKeysTest, AreMovedWithTheirKeysByCompacting) {
   for (const int64_t id : following(500, 70)) kept.push_back(id);
   KeyOnlySequence::expect(memory.sequence, kept, rounded);
   const int64_t pages = (std::ssize(kept) + kPageTokens) / kPageTokens + 1;
-  EXPECT_LE(memory.store->bytes_in_use(), pages * kHeads * memory.store->shape().key_bytes());
+  EXPECT_LE(memory.store->bytes_in_use(), pages * kLayoutHeads * memory.store->shape().key_bytes());
 }
 
 TEST_P(ValuesInKeysTest, AcceptedDraftsEqualReadTokens) {
@@ -163,7 +164,7 @@ std::string name_of(const testing::TestParamInfo<PageFormat>& format) {
   return kNames[static_cast<size_t>(format.param)];
 }
 
-INSTANTIATE_TEST_SUITE_P(Formats, ValuesInKeysTest, testing::ValuesIn(kFormats), name_of);
+INSTANTIATE_TEST_SUITE_P(Formats, ValuesInKeysTest, testing::ValuesIn(kLayoutFormats), name_of);
 
 }  // namespace
 }  // namespace fathom

@@ -1,5 +1,9 @@
 #pragma once
 
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -38,6 +42,15 @@ inline void steps(Session& session, const std::vector<int32_t>& ids) {
 
 inline std::vector<float> logits_of(const Session& session) {
   return {session.logits().begin(), session.logits().end()};
+}
+
+/// Returns the largest absolute difference of two vectors, whose sizes must be equal.
+inline double largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
+  EXPECT_EQ(a.size(), b.size());
+  double largest = 0;
+  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i)
+    largest = std::max(largest, std::abs(double{a[i]} - b[i]));
+  return largest;
 }
 
 }  // namespace fathom::test

@@ -23,8 +23,8 @@ using test::seedling;
 using test::steps;
 using test::tokens;
 
-const char* const kMethods[] = {"streaming", "knorm",  "keydiff",  "tova",     "snapkv",
-                                "h2o",       "sirllm", "expected", "pyramidkv"};
+const char* const kEvictMethods[] = {"streaming", "knorm",  "keydiff",  "tova",     "snapkv",
+                                     "h2o",       "sirllm", "expected", "pyramidkv"};
 const char* const kWithWeights[] = {"tova", "snapkv", "h2o", "sirllm", "expected", "pyramidkv"};
 
 /// Returns the number of pages in use.
@@ -34,7 +34,7 @@ int64_t pages(const Session& session) {
 }
 
 TEST(EvictCompacted, KeepsFewPagesAlsoAfterForkAndRewind) {
-  for (const std::string method : kMethods) {
+  for (const std::string method : kEvictMethods) {
     SCOPED_TRACE(method);
     const std::string critical = method == "snapkv" ? ",critical=true,heads=ada" : "";
     for (const std::string cache : {"bf16", "q8", "q4"}) {

@@ -2,6 +2,7 @@
 // results do not depend on the batch or on how tokens are read.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 
@@ -16,6 +17,7 @@
 namespace fathom {
 namespace {
 
+using test::largest_difference;
 using test::TinyAdapter;
 
 /// The adapters and scales of a session.
@@ -42,13 +44,6 @@ std::vector<float> read(const std::shared_ptr<const Model>& model, std::vector<A
   test::steps(session, {ids.begin() + 100, ids.end()});
   logits.insert(logits.end(), session.logits().begin(), session.logits().end());
   return logits;
-}
-
-double largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
-  EXPECT_EQ(a.size(), b.size());
-  double largest = 0;
-  for (size_t i = 0; i < a.size(); ++i) largest = std::max(largest, std::abs(double{a[i]} - b[i]));
-  return largest;
 }
 
 std::shared_ptr<const Adapter> first_adapter() {

@@ -19,7 +19,7 @@ using test::tokens;
 
 constexpr int kHeads = 4;
 const std::vector<int32_t> kKvHeads = {1, 4, 2}, kWidths = {96, 32, 64};
-constexpr float kRounding = 2e-3f;  // rounding of float32 sums in three layers
+constexpr float kArrayRounding = 2e-3f;  // rounding of float32 sums in three layers
 
 /// Opens a model and keeps the bytes of its file alive.
 std::shared_ptr<const Model> open_kept(GgufWriter& writer) {
@@ -69,7 +69,7 @@ void expect_close(const std::vector<float>& a, const std::vector<float>& b) {
   ASSERT_EQ(a.size(), b.size());
   float largest = 0;
   for (size_t i = 0; i < a.size(); ++i) largest = std::fmax(largest, std::fabs(a[i] - b[i]));
-  EXPECT_LE(largest, kRounding);
+  EXPECT_LE(largest, kArrayRounding);
   EXPECT_TRUE(std::isfinite(a[0]));
 }
 

@@ -13,6 +13,7 @@
 namespace fathom {
 namespace {
 
+using test::largest_difference;
 using test::logits_of;
 using test::runtime;
 using test::steps;
@@ -20,7 +21,7 @@ using test::tokens;
 
 constexpr int64_t kBlock = 50;
 constexpr int32_t kLandmark = 0;
-constexpr float kRounding = 2e-3f;  // rounding of float32 sums in three layers
+constexpr float kLandmarkRounding = 2e-3f;  // rounding of float32 sums in three layers
 const Landmarks kLandmarks{kBlock};
 
 std::shared_ptr<const Model> trained_with_landmarks() {
@@ -37,12 +38,6 @@ std::shared_ptr<const Model> trained_with_landmarks() {
 
 Session session(const std::string& attend = "dense", int64_t chunk = 512) {
   return Session(trained_with_landmarks(), runtime(), {.chunk = chunk, .attend = attend, .cache = "f32"});
-}
-
-float largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
-  float largest = a.size() == b.size() ? 0 : INFINITY;
-  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) largest = std::fmax(largest, std::fabs(a[i] - b[i]));
-  return largest;
 }
 
 std::vector<float> read(const std::vector<int32_t>& ids, const std::string& attend = "dense", int64_t chunk = 512) {
@@ -84,17 +79,17 @@ TEST(SessionLandmarks, FollowTheModelFile) {
   first.append(tokens(49));
   std::vector<float> expected = logits_of(first);
   expected[kLandmark] = *std::ranges::min_element(expected);
-  EXPECT_LT(largest_difference(read(tokens(49)), expected), kRounding);
+  EXPECT_LT(largest_difference(read(tokens(49)), expected), kLandmarkRounding);
 }
 
 TEST(SessionLandmarks, ChunksAndSingleTokensChangeResultsByRoundingOnly) {
   for (const int64_t length : {49, 50, 51, 175, 300}) {
     const std::vector<int32_t> prompt = tokens(length);
     const std::vector<float> whole = read(prompt);
-    EXPECT_LT(largest_difference(whole, read(prompt, "dense", 7)), kRounding) << length;
+    EXPECT_LT(largest_difference(whole, read(prompt, "dense", 7)), kLandmarkRounding) << length;
     Session one = session();
     steps(one, prompt);
-    EXPECT_LT(largest_difference(whole, logits_of(one)), kRounding) << length;
+    EXPECT_LT(largest_difference(whole, logits_of(one)), kLandmarkRounding) << length;
     EXPECT_GT(*std::ranges::max_element(whole), 0.1f);
   }
 }
@@ -116,7 +111,7 @@ TEST(SessionLandmarks, RowLogitsEqualReadingUpToTheRow) {
     options.on_logits = [&](int64_t i, std::span<const float> logits) {
       visited.push_back(i);
       const std::vector<float> expected = read({prompt.begin(), prompt.begin() + i + 1});
-      EXPECT_LT(largest_difference(expected, {logits.begin(), logits.end()}), kRounding) << i;
+      EXPECT_LT(largest_difference(expected, {logits.begin(), logits.end()}), kLandmarkRounding) << i;
     };
     one.append(prompt, options);
     EXPECT_EQ(visited.size(), 29);
@@ -143,7 +138,7 @@ TEST(SessionLandmarks, ForksAndRewindsEqualAFreshRead) {
       // `kept` was read together with later tokens. With `landmark`, rows select blocks together, so results
       // differ.
       if (attend == std::string("dense")) {
-        EXPECT_LT(largest_difference(logits_of(fork), logits_of(alone)), kRounding);
+        EXPECT_LT(largest_difference(logits_of(fork), logits_of(alone)), kLandmarkRounding);
       }
       trunk.rewind(230 - kept_tokens);
       trunk.append(tail);
@@ -171,7 +166,8 @@ TEST(SessionLandmarks, BatchedStepsEqualSeparateSteps) {
     Session::step(batch, next);
     for (size_t i = 0; i < together.size(); ++i) {
       EXPECT_EQ(together[i].length(), alone[i].length());
-      EXPECT_LT(largest_difference(logits_of(together[i]), logits_of(alone[i])), kRounding) << i << " " << step;
+      EXPECT_LT(largest_difference(logits_of(together[i]), logits_of(alone[i])), kLandmarkRounding)
+          << i << " " << step;
     }
   }
 }
@@ -220,7 +216,7 @@ TEST(SessionLandmarks, MovingAndMaskingKeepTheBlocks) {
     moved.move_to(1000);
     unmoved.append(tail);
     moved.append(tail);
-    EXPECT_LT(largest_difference(logits_of(unmoved), logits_of(moved)), kRounding) << attend;
+    EXPECT_LT(largest_difference(logits_of(unmoved), logits_of(moved)), kLandmarkRounding) << attend;
   }
   Session some = session(), none = session();
   some.append(prompt);

@@ -1,7 +1,6 @@
 // Sessions whose selector attends to keys rebuilt from a low rank (shadowkv).
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <numeric>
 
 #include "attend/attention_mass.h"
@@ -14,18 +13,12 @@ namespace fathom {
 namespace {
 
 using test::floats;
+using test::largest_difference;
 using test::logits_of;
 using test::runtime;
 using test::seedling;
 using test::steps;
 using test::tokens;
-
-/// Returns the largest absolute difference.
-float largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
-  float largest = 0;
-  for (size_t i = 0; i < a.size(); ++i) largest = std::max(largest, std::fabs(a[i] - b[i]));
-  return largest;
-}
 
 TEST(SessionLowRank, AllChunksWithFullRankEqualDense) {
   const auto run = [&](const std::string& attend) {

@@ -1,8 +1,8 @@
 // Models trained with softplus attention: read at once, in chunks, token by token, forked and rewound.
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <cmath>
+#include <functional>
 
 #include "base/error.h"
 #include "models/model_metadata.h"
@@ -12,12 +12,13 @@
 namespace fathom {
 namespace {
 
+using test::largest_difference;
 using test::logits_of;
 using test::runtime;
 using test::steps;
 using test::tokens;
 
-std::shared_ptr<const Model> model_of(double power, bool softplus = true) {
+std::shared_ptr<const Model> softplus_model(double power, bool softplus = true) {
   test::TinyFile file;
   file.extra = [=](GgufWriter& writer) {
     writer.set(std::string("llama.") + kSoftplusKey, GgufType::kBool, softplus);
@@ -27,7 +28,7 @@ std::shared_ptr<const Model> model_of(double power, bool softplus = true) {
 }
 
 std::shared_ptr<const Model> cubed() {
-  static const auto model = model_of(3);
+  static const auto model = softplus_model(3);
   return model;
 }
 
@@ -36,12 +37,6 @@ std::vector<float> read(const std::shared_ptr<const Model>& model, const std::ve
   Session session(model, runtime(), options);
   session.append(ids);
   return logits_of(session);
-}
-
-float largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
-  float largest = a.size() == b.size() ? 0 : INFINITY;
-  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) largest = std::max(largest, std::fabs(a[i] - b[i]));
-  return largest;
 }
 
 /// Returns the message of the Error that `action` throws; empty: none.
@@ -57,7 +52,7 @@ std::string error_of(const std::function<void()>& action) {
 TEST(SessionSoftplus, ChunksAndSingleTokensChangeResultsByRoundingOnly) {
   const std::vector<int32_t> prompt = tokens(300);
   for (const double power : {0.0, 3.0, 15.0}) {
-    const auto model = model_of(power);
+    const auto model = softplus_model(power);
     const std::vector<float> whole = read(model, prompt, {.cache = "f32"});
     EXPECT_LE(largest_difference(whole, read(model, prompt, {.chunk = 7, .cache = "f32"})), 2e-3) << power;
     EXPECT_LE(largest_difference(whole, read(model, prompt, {.chunk = 1, .cache = "f32"})), 2e-3) << power;
@@ -67,9 +62,9 @@ TEST(SessionSoftplus, ChunksAndSingleTokensChangeResultsByRoundingOnly) {
 
 TEST(SessionSoftplus, PageFormatsStayCloseToFloats) {
   const std::vector<int32_t> prompt = tokens(200);
-  const std::vector<float> floats = read(model_of(0), prompt, {.cache = "f32"});
+  const std::vector<float> floats = read(softplus_model(0), prompt, {.cache = "f32"});
   for (const auto& [cache, most] : {std::pair{"bf16", 0.2f}, {"q8", 0.4f}}) {
-    const float difference = largest_difference(floats, read(model_of(0), prompt, {.cache = cache}));
+    const float difference = largest_difference(floats, read(softplus_model(0), prompt, {.cache = cache}));
     EXPECT_LT(difference, most) << cache;
     EXPECT_GT(difference, 0) << cache;
   }
@@ -85,8 +80,8 @@ TEST(SessionSoftplus, TheFlagOverridesTheFormOfTheFile) {
   }
   for (const char* other : {"softplus", "softplus:power=0", "softplus:power=3,offset=0.5", "window:window=20"})
     EXPECT_GT(largest_difference(logits(other), own), 1e-2) << other;
-  EXPECT_EQ(logits("softplus:power=0"), read(model_of(0), prompt, {}));
-  EXPECT_GT(largest_difference(read(test::open_tiny({}), prompt, {}), read(model_of(0), prompt, {})), 1e-2);
+  EXPECT_EQ(logits("softplus:power=0"), read(softplus_model(0), prompt, {}));
+  EXPECT_GT(largest_difference(read(test::open_tiny({}), prompt, {}), read(softplus_model(0), prompt, {})), 1e-2);
 }
 
 TEST(SessionSoftplus, SelectorsWhoseBudgetCoversTheLengthEqualDense) {
@@ -151,10 +146,10 @@ TEST(SessionSoftplus, IsRejectedByModelsTrainedWithSoftmax) {
 }
 
 TEST(SessionSoftplus, RejectsInconsistentFiles) {
-  EXPECT_NE(error_of([] { model_of(3, false); }).find("attention.softplus is not set"), std::string::npos);
-  EXPECT_NE(error_of([] { model_of(-1); }).find("expected 0 to 100"), std::string::npos);
-  EXPECT_NE(error_of([] { model_of(NAN); }).find("expected 0 to 100"), std::string::npos);
-  EXPECT_FALSE(model_of(0, false)->config().softplus);
+  EXPECT_NE(error_of([] { softplus_model(3, false); }).find("attention.softplus is not set"), std::string::npos);
+  EXPECT_NE(error_of([] { softplus_model(-1); }).find("expected 0 to 100"), std::string::npos);
+  EXPECT_NE(error_of([] { softplus_model(NAN); }).find("expected 0 to 100"), std::string::npos);
+  EXPECT_FALSE(softplus_model(0, false)->config().softplus);
 }
 
 }  // namespace

@@ -23,29 +23,29 @@ Vocabulary unigram(const std::vector<std::pair<std::string, float>>& pieces, boo
   return vocabulary;
 }
 
-const std::vector<std::pair<std::string, float>> kPieces{{"▁", -3},  {"a", -3},   {"b", -3},  {"c", -3},
-                                                         {"ab", -4}, {"abc", -9}, {"▁ab", -5}};
+const std::vector<std::pair<std::string, float>> kScoredPieces{{"▁", -3},  {"a", -3},   {"b", -3},  {"c", -3},
+                                                               {"ab", -4}, {"abc", -9}, {"▁ab", -5}};
 
 TEST(Unigram, TheMostLikelySequenceIsSelected) {
-  const Tokenizer tokenizer(unigram(kPieces));
+  const Tokenizer tokenizer(unigram(kScoredPieces));
   EXPECT_EQ(pieces_of(tokenizer, "abc"), " ab|c");      // −8; ▁|abc has −12 and ▁|ab|c −10
   EXPECT_EQ(pieces_of(tokenizer, "cabc"), " |c|ab|c");  // −13; ▁|c|abc has −15
 }
 
 TEST(Unigram, ConsecutiveUnknownCharactersAreOneUnknownToken) {
-  const Tokenizer tokenizer(unigram(kPieces));
+  const Tokenizer tokenizer(unigram(kScoredPieces));
   EXPECT_EQ(pieces_of(tokenizer, "axyzb"), " |a|<unk>|b");
 }
 
 TEST(Unigram, UnknownCharactersBecomeByteTokensIfTheVocabularyHasThem) {
-  const Tokenizer tokenizer(unigram(kPieces, true));
+  const Tokenizer tokenizer(unigram(kScoredPieces, true));
   EXPECT_EQ(pieces_of(tokenizer, "axyb"), " |a|x|y|b");
   test::expect_round_trips(tokenizer);
   test::expect_long_texts_round_trip(tokenizer);
 }
 
 TEST(Unigram, ExtraSpacesAreRemovedWithRemoveExtraWhitespaces) {
-  Vocabulary vocabulary = unigram(kPieces, true);
+  Vocabulary vocabulary = unigram(kScoredPieces, true);
   vocabulary.remove_extra_whitespaces = true;
   const Tokenizer tokenizer(vocabulary);
   EXPECT_EQ(tokenizer.decode(tokenizer.encode("  a   b  ")), "a b");
@@ -77,7 +77,7 @@ TEST(Charsmap, RulesReplaceTheLongestPattern) {
 }
 
 TEST(Charsmap, TextIsNormalisedBeforeItIsSplit) {
-  Vocabulary vocabulary = unigram(kPieces, true);
+  Vocabulary vocabulary = unigram(kScoredPieces, true);
   vocabulary.charsmap = rule_a();
   EXPECT_EQ(pieces_of(Tokenizer(vocabulary), "Ab"), " ab");
 }
