@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -27,6 +28,9 @@ struct TokenProbability {
   float probability = 0;
 };
 
+/// Returns the logits after the root (node −1) or after a node of a draft, [vocabulary].
+using NodeLogits = std::function<std::span<const float>(int node)>;
+
 /// Tokens proposed as continuations of the pending token, which is the newest token of the text and not yet read by
 /// the model. The roots of the tree are candidates for the token after it.
 struct Draft {
@@ -47,12 +51,25 @@ struct Draft {
     std::vector<std::vector<TokenProbability>> likely{};
   };
   Pull pull{};
+  /// [nodes] i > 0: a probe of step i, a node that is read only for the outputs of its row and never accepted, so
+  /// that the text is that of plain decoding. Its parent is the probe of step i − 1, or for step 1 a candidate or
+  /// the root. The estimate of a probe is the probability that it predicts a token that the next step emits. Empty:
+  /// all 0. Only in kFixed drafts.
+  std::vector<uint8_t> probes{};
+  /// Not null: probes are pseudo rows (OpenDraft::transfer); otherwise they are read as tokens. Must outlive the
+  /// draft.
+  const HiddenTransfer* transfer = nullptr;
 
+  bool is_probe(int node) const { return !probes.empty() && probes[node] > 0; }
   int size() const { return tree.size(); }
   /// Adds a child of `parent` (−1: a root) and returns its number.
   int add(int parent, int32_t token, float estimate = 1);
-  /// Returns the child of `parent` (−1: the root) that holds `token`, or −1.
+  /// Adds the probe that follows `parent` and returns its number.
+  int add_probe(int parent, int32_t token, float estimate = 1);
+  /// Returns the child of `parent` (−1: the root) that holds `token` and is no probe, or −1.
   int find_child(int parent, int32_t token) const;
+  /// Returns the child of `parent` that is a probe, or −1.
+  int find_probe(int parent) const;
 };
 
 /// What a source drafts from.
@@ -77,12 +94,15 @@ struct DraftOutcome {
   int top_k = 0;
   /// [layers, 1 + nodes, width] the hidden states of DraftNeeds::hidden_layers.
   std::span<const float> hidden{};
+  /// The logits after the root and after each node. Empty if the caller does not have them.
+  NodeLogits logits{};
 };
 
 /// What a source needs from verifications.
 struct DraftNeeds {
   int top_k = 0;                     // DraftOutcome::top
   std::vector<int> hidden_layers{};  // as Session::keep_hidden, ascending
+  bool alone = false;                // whether the drafts cannot be united with those of other sources
 };
 
 /// What a source has learned from one text and may use for later texts of the same model. Immutable.

@@ -277,15 +277,19 @@ DraftBudget::Profile DraftBudget::profile(const Draft& draft) const {
   std::vector<double> reach(nodes);
   for (int i = 0; i < nodes; ++i) {
     const int parent = draft.tree.parent(i);
-    reach[i] = (parent < 0 ? 1 : reach[parent]) *
-               correction_.probability(source_of(draft, i), draft.tree.depth(i), estimate_of(draft, i));
+    const double estimate = draft.is_probe(i) ? estimate_of(draft, i)
+                                              : correction_.probability(source_of(draft, i), draft.tree.depth(i),
+                                                                        estimate_of(draft, i));
+    reach[i] = (parent < 0 ? 1 : reach[parent]) * estimate;
   }
+  // With probes, an accepted token takes two rows: one that predicts it and one that holds it. Each counts half.
+  const double value = draft.probes.empty() ? 1 : 0.5;
   Profile result;
   result.order.resize(nodes);
   std::iota(result.order.begin(), result.order.end(), 0);
   std::ranges::stable_sort(result.order, [&](int a, int b) { return reach[a] > reach[b]; });
   result.gains.push_back(0);
-  for (const int node : result.order) result.gains.push_back(result.gains.back() + reach[node]);
+  for (const int node : result.order) result.gains.push_back(result.gains.back() + value * reach[node]);
   return result;
 }
 
@@ -313,10 +317,13 @@ void DraftBudget::prune(Draft& draft) {
   for (int i = 0; i < draft.size(); ++i) {
     if (!kept[i]) continue;
     const int parent = draft.tree.parent(i);
-    number[i] = pruned.add(parent < 0 ? -1 : number[parent], draft.tokens[i], estimate_of(draft, i));
+    const int kept_parent = parent < 0 ? -1 : number[parent];
+    number[i] = draft.is_probe(i) ? pruned.add_probe(kept_parent, draft.tokens[i], estimate_of(draft, i))
+                                  : pruned.add(kept_parent, draft.tokens[i], estimate_of(draft, i));
     if (!draft.sources.empty()) pruned.sources.push_back(static_cast<uint8_t>(source_of(draft, i)));
   }
   if (draft.estimates.empty()) pruned.estimates.clear();
+  pruned.transfer = draft.transfer;
   draft = std::move(pruned);
 }
 
@@ -328,7 +335,7 @@ void DraftBudget::correct_estimates(const Draft& draft, const Step& step) {
   for (size_t depth = 0; depth < step.emitted.size(); ++depth) {
     int next = -1;
     for (int child = node + 1; child < draft.size(); ++child) {
-      if (draft.tree.parent(child) != node) continue;
+      if (draft.tree.parent(child) != node || draft.is_probe(child)) continue;
       // Removed nodes are known, too: they hold the emitted token or not.
       const bool accepted = fixed ? next < 0 && draft.tokens[child] == step.emitted[depth]
                                   : depth < step.accepted.size() && step.accepted[depth] == child;

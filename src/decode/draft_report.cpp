@@ -23,7 +23,8 @@ void DraftReport::add(const Draft& draft, std::span<const int> accepted, int64_t
     if (node < 0 || node >= draft.size())
       fail("accepted draft node ", node, ", expected one of ", draft.size(), " nodes");
 
-  for (int node = 0; node < draft.size(); ++node) ++sources_[source_of(node)].proposed;
+  for (int node = 0; node < draft.size(); ++node)
+    if (!draft.is_probe(node)) ++sources_[source_of(node)].proposed;
   for (const int node : accepted) ++sources_[source_of(node)].accepted;
   if (draft_seconds > 0 && std::isfinite(draft_seconds)) draft_seconds_ += draft_seconds;
   add_pass(emitted);

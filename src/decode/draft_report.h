@@ -18,7 +18,7 @@ class DraftReport {
   /// The nodes of one source.
   struct Source {
     std::string name;
-    int64_t proposed = 0;  // verified nodes
+    int64_t proposed = 0;  // verified nodes, without probes
     int64_t accepted = 0;
   };
   /// Consecutive forward passes.

@@ -1,6 +1,7 @@
 #include "decode/drafter.h"
 
 #include <algorithm>
+#include <set>
 
 #include "base/error.h"
 #include "base/format.h"
@@ -64,8 +65,9 @@ Drafter::Drafter(const DraftOptions& options, const DraftSetup& setup)
     report_names.push_back(std::move(label));
   }
   for (size_t i = 0; i < sources.size() && sources.size() > 1; ++i)
-    if (sources[i]->changes_text())
-      fail_usage("--draft ", names[i], " changes the text and cannot be combined with other sources");
+    if (sources[i]->needs().alone || sources[i]->changes_text())
+      fail_usage("--draft ", names[i],
+                 ": its drafts cannot be united with those of other sources, expected it alone");
   use(sources.size() == 1 ? std::move(sources[0]) : merge_sources(std::move(sources)), std::move(report_names));
   memory_ = setup.memory;
   if (!memory_) return;
@@ -86,8 +88,21 @@ void Drafter::use(std::unique_ptr<DraftSource> source, std::vector<std::string> 
   // A text that depends on its drafts must not depend on measured times.
   if (source_->changes_text() && fixed_nodes_ == 0) fixed_nodes_ = DraftTree::kMaxNodes - 1;
   needs_ = source_->needs();
-  if (!needs_.hidden_layers.empty()) session_.keep_hidden(needs_.hidden_layers);
+  std::set<int> layers(session_.hidden_layers().begin(), session_.hidden_layers().end());
+  layers.insert(needs_.hidden_layers.begin(), needs_.hidden_layers.end());
+  if (layers.size() > session_.hidden_layers().size()) session_.keep_hidden({layers.begin(), layers.end()});
   report_ = DraftReport(std::move(names));
+}
+
+/// Returns the part of Session::hidden or draft_hidden that the source needs. Valid until the next call.
+std::span<const float> Drafter::needed_hidden(std::span<const float> kept) {
+  if (std::ranges::equal(needs_.hidden_layers, session_.hidden_layers())) return kept;
+  hidden_.clear();
+  for (const int layer : needs_.hidden_layers) {
+    const std::span<const float> states = session_.hidden_of(layer, kept);
+    hidden_.insert(hidden_.end(), states.begin(), states.end());
+  }
+  return hidden_;
 }
 
 void Drafter::start(std::span<const int32_t> prompt) {
@@ -98,7 +113,7 @@ void Drafter::start(std::span<const int32_t> prompt) {
 
 Draft Drafter::propose(DraftContext context, int most) {
   const Stopwatch watch;
-  context.hidden = session_.hidden();
+  context.hidden = needed_hidden(session_.hidden());
   context_ = session_.length();
   const int nodes = std::min(most, fixed_nodes_ > 0 ? fixed_nodes_ : budget_.nodes(context_));
   Draft draft;
@@ -117,8 +132,8 @@ void Drafter::observe(DraftOutcome outcome, const NodeLogits& logits, double sec
     outcome.top = top_;
     outcome.top_k = needs_.top_k;
   }
-  if (!needs_.hidden_layers.empty())
-    outcome.hidden = outcome.draft->size() > 0 ? session_.draft_hidden() : session_.hidden();
+  outcome.hidden = needed_hidden(outcome.draft->size() > 0 ? session_.draft_hidden() : session_.hidden());
+  outcome.logits = logits;
   source_->observe(outcome);
   draft_seconds_ += watch.seconds();
   budget_.observe({.context = context_,

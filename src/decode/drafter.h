@@ -49,6 +49,7 @@ class Drafter {
 
  private:
   void use(std::unique_ptr<DraftSource> source, std::vector<std::string> names);
+  std::span<const float> needed_hidden(std::span<const float> kept);
 
   Session& session_;
   std::unique_ptr<DraftSource> source_;
@@ -61,6 +62,7 @@ class Drafter {
   int64_t context_ = 0;
   double start_seconds_ = 0, draft_seconds_ = 0;
   std::vector<TokenLogit> top_;
+  std::vector<float> hidden_;  // of the layers that the source needs
 };
 
 /// Removes all nodes but one path from a root, that with the most expected accepted nodes. The result is kFixed

@@ -31,11 +31,15 @@ bool Generation::emit(int32_t token) {
   return continuation_.take(token);
 }
 
-/// Returns the logits of the target distribution after a token, without Draft::Pull. Valid until the next call.
-std::span<const float> Generation::mixed(std::span<const float> logits, std::span<const float> hidden) {
+/// Returns the logits of the target distribution after a token, without Draft::Pull. hidden: Session::hidden or
+/// draft_hidden; row: of the token in it. Valid until the next call.
+std::span<const float> Generation::mixed(std::span<const float> logits, std::span<const float> hidden,
+                                         int64_t row) {
   if (!knn_) return logits;
+  const ModelConfig& model = session_.model().config();
   mixed_.assign(logits.begin(), logits.end());
-  knn_->mix(hidden, mixed_);
+  const std::span<const float> states = session_.hidden_of(model.layers - 1, hidden);
+  knn_->mix(states.empty() ? states : states.subspan(row * model.width, model.width), mixed_);
   return mixed_;
 }
 
@@ -60,10 +64,12 @@ bool Generation::prepare() {
     if (most > 0) draft_ = drafter_->propose({history_, prompt_, &sampler_, length + 1}, static_cast<int>(most));
   }
   tree_tokens_.assign(1, history_.back());
+  tree_probes_.assign(1, 0);
   if (draft_.size() > 0) tree_ = DraftTree::chain(1);
   for (int node = 0; node < draft_.size(); ++node) {
     tree_.add(draft_.tree.parent(node) + 1);
     tree_tokens_.push_back(draft_.tokens[node]);
+    tree_probes_.push_back(draft_.is_probe(node) ? draft_.probes[node] : 0);
   }
   prepare_seconds_ = watch.seconds();
   return true;
@@ -75,7 +81,9 @@ void Generation::advance(std::span<Generation* const> texts) {
   for (Generation* text : texts) {
     if (!text->prepare()) continue;
     active.push_back(text);
-    steps.push_back({&text->session_, text->tree_tokens_, text->draft_.size() > 0 ? &text->tree_ : nullptr});
+    const bool drafted = text->draft_.size() > 0;
+    steps.push_back({&text->session_, text->tree_tokens_, drafted ? &text->tree_ : nullptr,
+                     drafted ? text->draft_.transfer : nullptr, text->tree_probes_});
   }
   if (active.empty()) return;
   const Stopwatch watch;
@@ -102,14 +110,12 @@ void Generation::take_outcome(double seconds) {
   const Stopwatch watch;
   const int64_t vocabulary = session_.model().config().vocabulary, before = std::ssize(history_);
   const bool drafted = draft_.size() > 0;
-  const int64_t width = session_.model().config().width;
   const NodeLogits logits = [&](int node) {
     return drafted ? session_.draft_logits().subspan((node + 1) * vocabulary, vocabulary) : session_.logits();
   };
   const NodeLogits target = [&](int node) {
-    std::span<const float> own = logits(node);
-    if (knn_)
-      own = mixed(own, drafted ? session_.draft_hidden().subspan((node + 1) * width, width) : session_.hidden());
+    const std::span<const float> own =
+        drafted ? mixed(logits(node), session_.draft_hidden(), node + 1) : mixed(logits(node), session_.hidden());
     if (draft_.pull.strength == 0 || draft_.pull.likely[node + 1].empty()) return own;
     pulled_ = enriched_logits(own, draft_.pull.likely[node + 1], draft_.pull.strength);
     return std::span<const float>(pulled_);

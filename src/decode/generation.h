@@ -36,7 +36,7 @@ class Generation {
   void take_step(std::exception_ptr error, double seconds);
   void take_outcome(double seconds);
   bool emit(int32_t token);
-  std::span<const float> mixed(std::span<const float> logits, std::span<const float> hidden);
+  std::span<const float> mixed(std::span<const float> logits, std::span<const float> hidden, int64_t row = 0);
 
   Session& session_;
   Sampler& sampler_;
@@ -55,6 +55,7 @@ class Generation {
   Draft draft_;
   DraftTree tree_;  // the pending token and the draft after it
   std::vector<int32_t> tree_tokens_;
+  std::vector<uint8_t> tree_probes_;
   double prepare_seconds_ = 0;
 };
 

@@ -70,7 +70,7 @@ const Candidates& Sampler::distribution(std::span<const float> logits, std::span
 }
 
 int32_t Sampler::sample(std::span<const float> logits, std::span<const int32_t> history, int64_t position) {
-  if (greedy_ && steps_.size() == 1 && !constraint_) {  // the same token as below, without a copy of all logits
+  if (plain()) {  // the same token as below, without a copy of all logits
     constexpr float kInfinity = std::numeric_limits<float>::infinity();
     int32_t best = 0;
     bool valid = true;

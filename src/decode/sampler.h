@@ -23,6 +23,8 @@ class Sampler {
 
   /// Returns whether the best token is taken (of tied ones the lowest id), so that the seed has no effect.
   bool greedy() const { return greedy_; }
+  /// Returns whether the token is that with the largest logit, whatever the history.
+  bool plain() const { return greedy_ && steps_.size() == 1 && !constraint_; }
   uint64_t seed() const { return seed_; }
 
   /// Applies a constraint before all steps to the tokens after the first `prompt_tokens` of each history; null:

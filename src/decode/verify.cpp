@@ -139,6 +139,9 @@ VerifiedToken test_children(const Draft& draft, int node, std::span<const float>
 void check(const Draft& draft) {
   if (std::ssize(draft.tokens) != draft.size())
     fail("the draft has ", draft.tokens.size(), " tokens, expected one for each of its ", draft.size(), " nodes");
+  if (!draft.probes.empty() && (draft.kind != DraftKind::kFixed || std::ssize(draft.probes) != draft.size()))
+    fail("the draft has ", draft.probes.size(), " marks of probes, expected one for each of the ", draft.size(),
+         " nodes of a fixed draft");
   if (draft.kind != DraftKind::kFixed && std::ssize(draft.distributions) != draft.size() + 1) {
     fail("the draft has ", draft.distributions.size(), " distributions, expected one for the root and each of its ",
          draft.size(), " nodes");

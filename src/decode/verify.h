@@ -8,8 +8,6 @@
 
 namespace fathom {
 
-/// Returns the logits after the root (node −1) or after a node of a draft, [vocabulary].
-using NodeLogits = std::function<std::span<const float>(int node)>;
 /// Receives the next token of the text; returns whether the text continues.
 using EmitToken = std::function<bool(int32_t token)>;
 

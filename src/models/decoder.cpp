@@ -109,7 +109,7 @@ void Decoder::forward(Workspace& work, std::span<const SequenceRows> sequences, 
     if (!adapters.empty()) work.adapted_rows.push_back({s.first_row, s.first_row + s.rows, adapters});
   }
   for (int i = 0; i < layers_run; ++i) {
-    if (hooks.before) hooks.before();
+    if (hooks.before) hooks.before(i, work.hidden.data());
     for (const ResidualBlock& block : layers[i].blocks) run_block(work, block, sequences, rows);
     if (hooks.after) hooks.after(i, work.hidden.data());
   }

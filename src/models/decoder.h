@@ -35,6 +35,7 @@ class Decoder final : public Network {
                int layers_run, const LayerHooks& hooks) const override;
   void logits(Workspace& work, ActivationBuffer& x, float* logits) const override;
   std::vector<AttendLayer> attention() const override;
+  float attention_scale(int layer) const override { return attention_scales[layer]; }
   const Matrix* output_projection(int layer) const override;
   const Matrix* projection(std::string_view name) const override;
   double weight_bytes(int64_t rows) const override;
@@ -46,6 +47,7 @@ class Decoder final : public Network {
   float embedding_scale = 1;  // multiplies embeddings
   Matrix position_embedding;  // [trained context, width]; empty: none
   std::vector<DecoderLayer> layers;
+  std::vector<float> attention_scales;  // [layers]; 0: no attention
   Norm output_norm;
   Matrix output;  // [vocabulary, width]; equal to `embedding` if tied
   /// The matrices of mixers and of the output, with which each decoded token is multiplied; for weight_bytes() and

@@ -27,6 +27,7 @@ DecoderBuilder::DecoderBuilder(const ModelConfig& config, WeightSource& weights)
   decoder_->width = c_.width;
   decoder_->embedding = weights_.matrix("token_embd.weight", c_.vocabulary, c_.width);
   decoder_->layers.resize(c_.layers);
+  decoder_->attention_scales.resize(c_.layers);
 }
 
 Matrix DecoderBuilder::projection(const std::string& tensor, int64_t rows, int64_t cols) {
@@ -101,6 +102,7 @@ std::unique_ptr<Mixer> DecoderBuilder::attention(int layer, AttentionParts parts
   w.norm_eps = c_.norm_eps;
   const auto key_dim = static_cast<float>(shape.key_dim);
   w.scale = parts.scale != 0 ? parts.scale : c_.softplus ? std::log(key_dim) : 1 / std::sqrt(key_dim);
+  decoder_->attention_scales[layer] = w.scale;
   w.form = parts.form ? std::move(parts.form) : model_form();
   if (c_.softplus) w.unit.assign(shape.key_dim, 1 / std::sqrt(key_dim));
   projections(layer, shape, parts, w);

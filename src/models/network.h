@@ -16,7 +16,9 @@ namespace fathom {
 
 /// Functions called between the layers of a forward pass.
 struct LayerHooks {
-  std::function<void()> before;  // called before each layer; may throw to end the pass; may be empty
+  /// Called before each layer with its input, [rows, width], which it may change; may throw to end the pass; may be
+  /// empty.
+  std::function<void(int layer, float* hidden)> before;
   /// Called after each layer with its output, [rows, width]; may be empty.
   std::function<void(int layer, const float* hidden)> after;
 };
@@ -36,6 +38,8 @@ class Network {
   virtual void logits(Workspace& work, ActivationBuffer& x, float* logits) const = 0;
   /// Returns the attention shape of each layer; its page format is not set.
   virtual std::vector<AttendLayer> attention() const = 0;
+  /// Returns the factor on the scores of a layer's attention, in addition to PagedKv::score_factor.
+  virtual float attention_scale(int layer) const = 0;
   /// Returns Mixer::output_projection of the mixer with pages in this layer; null if there is none.
   virtual const Matrix* output_projection(int layer) const = 0;
   /// Returns the weight matrix of this name, [out, in], if an adapter can change it: a projection of a mixer, of a

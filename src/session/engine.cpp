@@ -133,6 +133,34 @@ void Engine::check_tokens(std::span<const int32_t> tokens) const {
   }
 }
 
+namespace {
+
+/// Throws Error if the pseudo rows of a draft are invalid.
+void check_transfer(const Rows& rows) {
+  const OpenDraft& draft = *rows.draft;
+  if (!draft.transfer) return;
+  const HiddenTransfer& transfer = *draft.transfer;
+  if (transfer.weights.size() != transfer.layers.size())
+    fail("hidden transfer: expected one matrix for each of the ", transfer.steps(), " layers, found ",
+         transfer.weights.size());
+  for (const int layer : transfer.layers)
+    if (layer < 1 || layer >= rows.sequence->layers() || !std::ranges::is_sorted(transfer.layers))
+      fail("hidden transfer: expected ascending layers from 1 to ", rows.sequence->layers() - 1, ", found ", layer);
+  if (std::ssize(draft.steps) != draft.tree.size())
+    fail("hidden transfer: expected one step for each of the ", draft.tree.size(), " nodes, found ",
+         draft.steps.size());
+  for (int node = 0; node < draft.tree.size(); ++node) {
+    const int step = draft.steps[node], parent = draft.tree.parent(node);
+    const int before = parent < 0 ? 0 : draft.steps[parent];
+    const bool valid = step == 0 ? before == 0 : parent >= 0 && step == before + 1;
+    if (!valid || step > transfer.steps())
+      fail("hidden transfer: node ", node, " cannot have step ", step, " of ", transfer.steps(),
+           " after a node with step ", before);
+  }
+}
+
+}  // namespace
+
 void Engine::check(const Rows& rows) const {
   const ModelConfig& model = model_->config();
   const int64_t count = rows.count(model.width);
@@ -155,6 +183,7 @@ void Engine::check(const Rows& rows) const {
   if (!rows.positions.empty()) fail("draft: expected no positions, since they follow from the depths of the nodes");
   if (std::ssize(rows.draft->tokens) != count)
     fail("draft: expected one token for each of the ", count, " nodes, found ", rows.draft->tokens.size());
+  check_transfer(rows);
   if (rows.draft->tree.is_chain()) return;
   if (rows.sequence->has_recurrent_layers())
     fail_usage("this model has recurrent layers: expected a draft without branches");
@@ -258,14 +287,43 @@ void Engine::forward(std::span<Rows> batch) {
   if (!members.empty()) run(members);
 }
 
-/// Returns hooks that stop the pass between layers once all members request it, and that copy the requested hidden
-/// states.
+/// Replaces the residual streams of the pseudo rows that begin with this layer. hidden: [rows, width], its input.
+void Engine::transfer_states(const Member& member, int layer, float* hidden) const {
+  const OpenDraft& draft = *member.rows->draft;
+  const int64_t width = model_->config().width;
+  Workspace& work = runtime_->work();
+  for (int s = 0; s < draft.transfer->steps(); ++s) {
+    if (draft.transfer->layers[s] != layer) continue;
+    std::vector<int> nodes;
+    for (int node = 0; node < draft.tree.size(); ++node)
+      if (draft.steps[node] == s + 1) nodes.push_back(node);
+    const auto count = static_cast<int64_t>(nodes.size());
+    work.logit_rows.resize(count, width, count);
+    work.scratch.reserve(count * width);
+    for (int64_t i = 0; i < count; ++i) {
+      int token = nodes[i];
+      while (draft.steps[token] > 0) token = draft.tree.parent(token);
+      std::copy_n(hidden + member.row(token) * width, width, work.logit_rows.row(i));
+    }
+    const Product products[] = {{&draft.transfer->weights[s], work.scratch.data()}};
+    matmul(work.pool, work.kernels, work.logit_rows, products);
+    for (int64_t i = 0; i < count; ++i)
+      std::copy_n(work.scratch.data() + i * width, width, hidden + member.row(nodes[i]) * width);
+  }
+}
+
+/// Returns hooks that stop the pass between layers once all members request it, that compute the states of pseudo
+/// rows, and that copy the requested hidden states.
 LayerHooks Engine::make_hooks(std::span<const Member> members) const {
   LayerHooks hooks;
-  if (std::ranges::all_of(members, [](const Member& m) { return m.rows->stop != nullptr; })) {
-    hooks.before = [members] {
+  const auto transfers = [](const Member& m) { return m.rows->draft && m.rows->draft->transfer; };
+  const bool stoppable = std::ranges::all_of(members, [](const Member& m) { return m.rows->stop != nullptr; });
+  if (stoppable || std::ranges::any_of(members, transfers)) {
+    hooks.before = [this, members, stoppable, transfers](int layer, float* hidden) {
       const auto stops = [](const Member& m) { return m.rows->stop->stop_requested(); };
-      if (std::ranges::all_of(members, stops)) members[0].rows->stop->throw_if_requested();
+      if (stoppable && std::ranges::all_of(members, stops)) members[0].rows->stop->throw_if_requested();
+      for (const Member& member : members)
+        if (transfers(member)) transfer_states(member, layer, hidden);
     };
   }
   if (std::ranges::any_of(members, [](const Member& m) { return !m.rows->hidden_layers.empty(); })) {
@@ -434,7 +492,7 @@ void Engine::accept(const Rows& rows, std::span<const int> path) {
   Sequence& sequence = *rows.sequence;
   OpenDraft& draft = *rows.draft;
   if (path.empty()) return abandon(rows);
-  if (!draft.tree.is_path(path)) {
+  if (!draft.tree.is_path(path) || (draft.transfer && draft.steps[path.back()] > 0)) {
     abandon(rows);
     fail("the accepted tokens are not a path of the draft");
   }

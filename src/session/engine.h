@@ -105,6 +105,7 @@ class Engine {
   static void abandon(const Rows& rows);
   std::vector<SequenceRows> sequence_rows(std::span<Member> members, std::vector<int32_t>& tokens) const;
   LayerHooks make_hooks(std::span<const Member> members) const;
+  void transfer_states(const Member& member, int layer, float* hidden) const;
   void run(std::span<Member> members);
   void compute_logits(std::span<const Member> members);
   void replay(const Rows& rows, std::span<const int> path, bool plan);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/stop_token.h"
+#include "kernels/types.h"
 #include "memory/draft_tree.h"
 #include "mixers/mixer.h"
 
@@ -35,12 +36,28 @@ struct RowsResult {
   }
 };
 
+/// Maps from the residual stream of a token to those of the tokens after it, in the middle of the layers. A row
+/// that is computed from such a state predicts a later token than the row that it was computed from. Source:
+/// Parallel Decoding via Hidden Transfer, 2024.
+struct HiddenTransfer {
+  std::vector<int> layers;      // [steps] first layer of a step, in [1, layers of the model); ascending or equal
+  std::vector<Matrix> weights;  // [steps] [width, width]
+
+  int steps() const { return static_cast<int>(layers.size()); }
+};
+
 /// A draft of a sequence while the model reads it (Engine::forward) and until one of its paths is accepted
 /// (Engine::accept). The first path from a root to a leaf is opened in the sequence itself, each other one in a
 /// fork.
 struct OpenDraft {
   DraftTree tree;
   std::vector<int32_t> tokens;  // [nodes]
+  /// Not null: nodes with a step i > 0 are pseudo rows. Before layer transfer->layers[i − 1] their residual stream
+  /// is replaced by transfer->weights[i − 1] · that of their nearest ancestor with step 0. They cannot be accepted.
+  const HiddenTransfer* transfer = nullptr;
+  /// [nodes] if `transfer` is set. 0: a root, or a token whose parent is a token; otherwise one more than that of
+  /// the parent.
+  std::vector<uint8_t> steps{};
 
   struct Leaf {
     std::unique_ptr<Sequence> fork;      // null: the sequence itself

@@ -283,6 +283,8 @@ std::vector<std::exception_ptr> Session::try_steps(std::span<const Step> steps) 
       member.draft = std::make_unique<Draft>();
       member.draft->open.tree = *steps[i].draft;
       member.draft->open.tokens.assign(tokens.begin(), tokens.end());
+      member.draft->open.transfer = steps[i].transfer;
+      member.draft->open.steps.assign(steps[i].transfer_steps.begin(), steps[i].transfer_steps.end());
       member.output_rows.resize(tokens.size());
       std::iota(member.output_rows.begin(), member.output_rows.end(), 0);
     } else {
@@ -386,6 +388,39 @@ void Session::keep_hidden(std::vector<int> layers) {
       fail("hidden states: expected layers from 0 to ", sequence_.layers(), ", found ", layer);
   hidden_layers_ = std::move(layers);
   hidden_.clear();
+}
+
+std::span<const float> Session::hidden_of(int layer, std::span<const float> hidden) const {
+  const auto found = std::ranges::find(hidden_layers_, layer);
+  if (found == hidden_layers_.end()) return {};
+  const size_t size = hidden.size() / hidden_layers_.size();
+  return hidden.subspan((found - hidden_layers_.begin()) * size, size);
+}
+
+void Session::attend(int layer, std::span<const int64_t> positions, const float* queries, float* out) {
+  static const std::unique_ptr<Selector> dense = attend_methods().make("dense");
+  if (draft_) fail("the session has an open draft: accept it first");
+  PagedKv* kv = layer < 0 || layer >= sequence_.layers() ? nullptr : sequence_.paged(layer);
+  if (!kv || length() == 0 || positions.empty())
+    fail("attend: expected queries, a layer with attention, and a session with tokens");
+  kv->reserve_rotations(std::ranges::max(positions) + 1);
+  const AttendLayer shape = model().network().attention()[layer];
+  std::vector<AttentionInput> inputs(positions.size());  // one for each query, which attends to all tokens
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    AttentionInput& input = inputs[i];
+    input.kv = kv;
+    input.sequence = &sequence_;
+    input.layer = layer;
+    input.heads = shape.heads;
+    input.rows = 1;
+    input.positions = &positions[i];
+    input.query_stride = static_cast<int64_t>(shape.heads) * shape.shape.key_dim;
+    input.queries = queries + static_cast<int64_t>(i) * input.query_stride;
+    input.scale = kv->score_factor() * model().network().attention_scale(layer);
+    input.selector = dense.get();
+    input.out = out + static_cast<int64_t>(i) * shape.heads * shape.shape.value_dim;
+  }
+  runtime().work().attention.run(inputs);
 }
 
 void Session::watch(AttentionWatcher* watcher) {

@@ -64,8 +64,10 @@ class Session {
   /// The tokens that a session reads in a step: one token, or a draft with this tree.
   struct Step {
     Session* session = nullptr;
-    std::span<const int32_t> tokens{};  // one; or [nodes]
-    const DraftTree* draft = nullptr;   // null: no draft. It must be accepted before the session reads on.
+    std::span<const int32_t> tokens{};          // one; or [nodes]
+    const DraftTree* draft = nullptr;           // null: no draft. It must be accepted before the session reads on.
+    const HiddenTransfer* transfer = nullptr;   // as OpenDraft::transfer; must outlive the open draft
+    std::span<const uint8_t> transfer_steps{};  // as OpenDraft::steps
   };
   /// Reads one token or draft in each of several sessions that share model and runtime, in one batch: weights are
   /// read once. Results are, bit by bit, those of each session alone. Returns one entry per step: null, or the
@@ -95,10 +97,20 @@ class Session {
   /// Keeps hidden states of the newest token from now on. layers: as Rows::hidden_layers. Throws Error for other
   /// layers.
   void keep_hidden(std::vector<int> layers);
+  std::span<const int> hidden_layers() const { return hidden_layers_; }  // of keep_hidden
   /// The hidden states of the last token, [kept layers, width]. Empty where logits() is, and without keep_hidden.
   std::span<const float> hidden() const { return hidden_; }
   /// The hidden states of the open draft, [kept layers, nodes, width].
   std::span<const float> draft_hidden() const { return draft_->hidden; }
+  /// Returns the part of `hidden`, that is of hidden() or draft_hidden(), of one kept layer. Empty if `hidden` is,
+  /// or if the layer is not kept.
+  std::span<const float> hidden_of(int layer, std::span<const float> hidden) const;
+
+  /// Computes softmax attention of other queries than those of the model over the keys and values of all tokens of
+  /// a layer, or of those in the layer's window, with the scale and the rotary positions of the layer. positions:
+  /// [rows] of the queries; queries: [rows, heads, key_dim], not rotated, rotary pairs adjacent; out: [rows, heads,
+  /// value_dim]. The session has no open draft, at least one token, and attention in this layer.
+  void attend(int layer, std::span<const int64_t> positions, const float* queries, float* out);
 
   /// The logits after the last token, [vocabulary]. Empty before the first token and after a rewind. A landmark
   /// token has the lowest logit.

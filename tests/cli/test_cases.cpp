@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "case_file.h"
 #include "cases.h"
+#include "decode/trained_draft.h"
 #include "formats/gguf.h"
 #include "models/tiny_adapter.h"
 #include "paths.h"
@@ -31,13 +32,21 @@ class MadeModels {
     for (const GgufTensor& tensor : seedling.tensors())
       chat.add_tensor(std::string(tensor.name), tensor.type, tensor.shape, {tensor.data, tensor.bytes});
     chat.write(folder_.path("chat.gguf"));
-    const std::vector<std::byte> adapter = TinyAdapter().bytes(*Model::open(seedling_path()));
+    const auto model = Model::open(seedling_path());
+    const std::vector<std::byte> adapter = TinyAdapter().bytes(*model);
     folder_.write("adapter.gguf", {reinterpret_cast<const char*>(adapter.data()), adapter.size()});
+    write_draft("heads.gguf", random_heads(model->config(), true, false));
+    write_draft("transfer.gguf", random_transfer(model->config(), {model->config().layers / 2}));
+    write_draft("longspec.gguf", random_longspec(model->config(), model->network().attention().back()));
     folder_.write("broken.gguf", read_file(seedling_path()).substr(0, 100000));
   }
   std::string path(const std::string& name) const { return folder_.path(name); }
 
  private:
+  void write_draft(const std::string& name, const TrainedDraft& draft) {
+    const std::vector<std::byte> bytes = draft.bytes();
+    folder_.write(name, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+  }
   Folder folder_;
 };
 
@@ -49,7 +58,9 @@ class CaseFolder {
     std::filesystem::copy(source_path(concat(kCases, "/files")), folder_.path("."),
                           std::filesystem::copy_options::recursive);
     std::filesystem::copy_file(seedling_path(), folder_.path("model.gguf"));  // a command may overwrite it
-    for (const char* name : {"chat.gguf", "adapter.gguf", "broken.gguf"}) link(name, made.path(name));
+    for (const char* name :
+         {"chat.gguf", "adapter.gguf", "broken.gguf", "heads.gguf", "transfer.gguf", "longspec.gguf"})
+      link(name, made.path(name));
     for (const char* name : {"bench", "scripts"}) link(name, source_path(name));
   }
   std::string path() const { return folder_.path(""); }

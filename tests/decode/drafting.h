@@ -1,11 +1,9 @@
 #pragma once
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cmath>
 #include <cstdio>
-#include <fstream>
 #include <functional>
 #include <map>
 #include <memory>
@@ -19,6 +17,7 @@
 #include "decode/verify.h"
 #include "models/tiny_model.h"
 #include "session/session.h"
+#include "written_file.h"
 
 namespace fathom::test {
 
@@ -30,18 +29,7 @@ inline std::shared_ptr<Runtime> draft_runtime() {
 
 /// Writes a model file, which exists until the process ends, and returns its path.
 inline std::string write_model(const TinyFile& file, const std::string& name) {
-  struct Files {
-    std::vector<std::string> paths;
-    ~Files() {
-      for (const std::string& path : paths) std::remove(path.c_str());
-    }
-  };
-  static Files files;
-  const std::string path = testing::TempDir() + "draft-" + std::to_string(getpid()) + "-" + name + ".gguf";
-  files.paths.push_back(path);
-  const std::vector<std::byte> bytes = file.bytes();
-  std::ofstream(path, std::ios::binary).write(reinterpret_cast<const char*>(bytes.data()), std::ssize(bytes));
-  return path;
+  return write_file(file.bytes(), name);
 }
 
 /// Returns the file of test::floats().
@@ -67,41 +55,61 @@ struct DraftRun {
   int64_t forwards = 0, drafted = 0, accepted = 0;
 };
 
+/// Lets a session that holds the prompt keep the hidden states that a source needs.
+inline void keep_hidden(Session& session, const DraftSource& source, const std::vector<int32_t>& prompt) {
+  const std::vector<int> layers = source.needs().hidden_layers;
+  if (layers.empty()) return;
+  session.keep_hidden(layers);
+  session.rewind(1);
+  session.append(std::span(prompt).last(1));
+}
+
 /// Continues a session that holds the prompt and its logits by at least n tokens.
 inline DraftRun decode_with(Session& session, DraftSource& source, Sampler& sampler,
                             const std::vector<int32_t>& prompt, int64_t n, int nodes = 63) {
   DraftRun run;
   std::vector<int32_t> history = prompt;
+  keep_hidden(session, source, prompt);
   source.start(prompt);
   history.push_back(sampler.sample(session.logits(), history, session.length()));
   while (std::ssize(history) < std::ssize(prompt) + n) {
     const int64_t position = session.length() + 1, before = std::ssize(history);
-    const Draft draft = source.propose(
-        {.tokens = history, .prompt = std::ssize(prompt), .sampler = &sampler, .position = position}, nodes);
+    const Draft draft = source.propose({.tokens = history,
+                                        .prompt = std::ssize(prompt),
+                                        .sampler = &sampler,
+                                        .position = position,
+                                        .hidden = session.hidden()},
+                                       nodes);
     EXPECT_LE(draft.size(), nodes);
     DraftTree tree;
     std::vector<int32_t> tokens{history.back()};
+    std::vector<uint8_t> probes{0};
     tree.add(-1);
     for (int node = 0; node < draft.size(); ++node) {
       tree.add(draft.tree.parent(node) + 1);
       tokens.push_back(draft.tokens[node]);
+      probes.push_back(draft.is_probe(node) ? draft.probes[node] : 0);
+      run.drafted += !draft.is_probe(node);
     }
-    const std::span<const float> logits = session.draft(tree, tokens);
+    const Session::Step step{&session, tokens, &tree, draft.transfer, probes};
+    if (const std::exception_ptr error = Session::try_steps({&step, 1})[0]) std::rethrow_exception(error);
+    const std::span<const float> rows = session.draft_logits();
     const auto vocabulary = static_cast<size_t>(session.model().config().vocabulary);
-    const std::vector<int> accepted = verify(
-        draft, [&](int node) { return logits.subspan((node + 1) * vocabulary, vocabulary); }, sampler, history,
-        position, [](int32_t) { return true; });
+    const NodeLogits logits = [&](int node) { return rows.subspan((node + 1) * vocabulary, vocabulary); };
+    const std::vector<int> accepted =
+        verify(draft, logits, sampler, history, position, [](int32_t) { return true; });
     std::vector<int> path{0};
     for (const int node : accepted) path.push_back(node + 1);
-    session.accept(path);
-    ++run.forwards;
-    run.drafted += draft.size();
-    run.accepted += std::ssize(accepted);
     source.observe({.tokens = history,
                     .emitted = std::span(history).subspan(before),
                     .draft = &draft,
                     .accepted = accepted,
-                    .root = tokens[0]});
+                    .root = tokens[0],
+                    .hidden = session.draft_hidden(),
+                    .logits = logits});
+    session.accept(path);
+    ++run.forwards;
+    run.accepted += std::ssize(accepted);
   }
   run.tokens.assign(history.begin() + std::ssize(prompt), history.end());
   return run;

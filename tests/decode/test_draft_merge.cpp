@@ -22,6 +22,7 @@ class FakeSource final : public DraftSource {
   DraftNeeds needs() const override { return needs_; }
   void start(std::span<const int32_t> prompt) override { started = std::ssize(prompt); }
   Draft propose(const DraftContext& context, int nodes) override {
+    context_hidden.assign(context.hidden.begin(), context.hidden.end());
     Draft draft;
     for (int i = 0; i < std::min(nodes, 6); ++i) draft.add(i - 1, next_(context, i), estimate_);
     if (estimate_ == 0) draft.estimates.clear();
@@ -33,7 +34,7 @@ class FakeSource final : public DraftSource {
   void finish(std::span<const int32_t> tokens) override { finished = std::ssize(tokens); }
 
   int64_t started = -1, finished = -1;
-  std::vector<float> hidden;
+  std::vector<float> hidden, context_hidden;
 
  private:
   Next next_;
@@ -200,11 +201,13 @@ TEST(DraftMerge, PassesOnCallsAndTheHiddenStatesOfEachSource) {
   outcome.emitted = std::span(text).last(1);
   outcome.root = 2;
   outcome.hidden = hidden;
+  source->propose({.tokens = text, .hidden = hidden}, 3);
   source->observe(outcome);
   source->finish(text);
   EXPECT_EQ(a->hidden, (std::vector<float>{20, 21, 70, 71}));
   EXPECT_EQ(b->hidden, (std::vector<float>{40, 41}));
   EXPECT_TRUE(c->hidden.empty());
+  for (const FakeSource* one : {a, b, c}) EXPECT_EQ(one->context_hidden, one->hidden);
   for (const FakeSource* one : {a, b, c}) {
     EXPECT_EQ(one->started, 3);
     EXPECT_EQ(one->finished, 3);

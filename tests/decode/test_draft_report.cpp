@@ -39,6 +39,20 @@ TEST(DraftReport, CountsNodesPerSource) {
             "drafting took 0.5 s");
 }
 
+TEST(DraftReport, ProbesAreNotDraftedTokens) {
+  Draft draft;
+  draft.add(-1, 10);
+  draft.add_probe(0, 3);
+  draft.add_probe(1, 3);
+  draft.add(0, 11);
+  draft.add_probe(-1, 3);
+  EXPECT_EQ(draft.probes, (std::vector<uint8_t>{0, 1, 2, 0, 1}));
+  DraftReport report({"lookup"});
+  report.add(draft, std::vector<int>{0}, 2, 0);
+  EXPECT_EQ(report.proposed(), 2);
+  EXPECT_EQ(report.accepted(), 1);
+}
+
 TEST(DraftReport, SummaryOfTextsWithoutDrafts) {
   DraftReport report({"lookup"});
   EXPECT_EQ(report.summary(), "0 tokens in 0 passes, 0.00 per pass; no drafted tokens");

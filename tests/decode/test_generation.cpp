@@ -6,6 +6,8 @@
 
 #include "decode/constraint.h"
 #include "decode/generation.h"
+#include "decode/knn_lm.h"
+#include "draft_files.h"
 #include "models/tiny_model.h"
 #include "paths.h"
 #include "seed.h"
@@ -129,41 +131,78 @@ void expect_same(const std::vector<Outcome>& expected, const std::vector<Outcome
   }
 }
 
-/// The sources that need no other file, with parameters that suit short texts.
-const std::vector<std::string>& sources_without_files() {
-  static const std::vector<std::string> all = {"auto",
-                                               "recycle",
-                                               "suffix",
-                                               "copy",
-                                               "ngram",
-                                               "trigram",
-                                               "superposed",
-                                               "self:attend=(window:sink=4,window=16)",
-                                               "rapid:chunk=32,budget=64"};
-  return all;
+/// Writes a draft file of random weights for the seedling, and returns the spec of its source.
+std::string trained(const std::string& name) {
+  const ModelConfig& model = seedling().model->config();
+  const auto layers = seedling().model->network().attention();
+  const test::TrainedDraft draft = name == "heads" ? test::random_heads(model, true, false)
+                                   : name == "longspec"
+                                       ? test::random_longspec(model, layers.back(), 20)
+                                       : test::random_transfer(model, {model.layers / 2, model.layers - 1});
+  return name + ":file=" + draft.write("seedling-" + name);
+}
+
+/// Expects texts to be the same with each list of sources as without drafts, alone with 7 nodes and in a batch.
+void expect_plain_tokens(const std::vector<TextCase>& texts, const std::vector<std::vector<std::string>>& sources) {
+  std::vector<Outcome> plain;
+  for (const TextCase& text : texts) plain.push_back(generate_all({&text, 1}, {"none"})[0]);
+  for (const std::vector<std::string>& source : sources) {
+    SCOPED_TRACE(testing::Message() << source.back() << ", " << texts[0].session.attend << ", "
+                                    << texts[0].sampling.steps.size() << " steps");
+    std::vector<Outcome> alone;
+    for (const TextCase& text : texts) alone.push_back(generate_all({&text, 1}, source, 7)[0]);
+    ASSERT_NO_FATAL_FAILURE(expect_same(plain, alone));
+    ASSERT_NO_FATAL_FAILURE(expect_same(plain, generate_all(texts, source))) << "in a batch";
+  }
+}
+
+std::vector<TextCase> text_cases(std::mt19937& random, int n, const std::string& attend,
+                                 const SamplingCase& sampling, int64_t tokens) {
+  std::vector<TextCase> texts;
+  for (int i = 0; i < n; ++i)
+    texts.push_back({&seedling(),
+                     prompt_of(seedling(), random),
+                     sampling,
+                     {.attend = attend},
+                     static_cast<uint64_t>(i),
+                     tokens});
+  return texts;
 }
 
 TEST(Generation, EverySourceGivesTheTokensOfPlainDecoding) {
   std::mt19937 random(test::seed(1));
+  // The sources that need no other file, with parameters that suit short texts.
+  const std::vector<std::vector<std::string>> sources = {{"auto"},
+                                                         {"recycle"},
+                                                         {"suffix"},
+                                                         {"copy"},
+                                                         {"ngram"},
+                                                         {"trigram"},
+                                                         {"superposed"},
+                                                         {"self:attend=(window:sink=4,window=16)"},
+                                                         {"rapid:chunk=32,budget=64"}};
   const auto& all = sampling_cases();
   const std::pair<std::string, std::vector<SamplingCase>> attends[] = {
-      {"dense", all}, {"quest:budget=64,dense_layers=0", {all[1]}}, {"recycled:budget=64,share=0", {all[0]}}};
-  for (const auto& [attend, samplings] : attends) {
-    for (const SamplingCase& sampling : samplings) {
-      std::vector<TextCase> texts;
-      for (uint64_t i = 0; i < 3; ++i)
-        texts.push_back({&seedling(), prompt_of(seedling(), random), sampling, {.attend = attend}, i, 40});
-      std::vector<Outcome> plain;
-      for (const TextCase& text : texts) plain.push_back(generate_all({&text, 1}, {"none"})[0]);
-      for (const std::string& source : sources_without_files()) {
-        SCOPED_TRACE(testing::Message() << source << ", " << attend << ", " << sampling.steps.size() << " steps");
-        std::vector<Outcome> alone;
-        for (const TextCase& text : texts) alone.push_back(generate_all({&text, 1}, {source}, 7)[0]);
-        ASSERT_NO_FATAL_FAILURE(expect_same(plain, alone));
-        ASSERT_NO_FATAL_FAILURE(expect_same(plain, generate_all(texts, {source}))) << "in a batch";
-      }
-    }
-  }
+      {"dense", all},
+      {"quest:window=32,budget=96,dense_layers=0", {all[1]}},
+      {"recycled:budget=64,share=0", {all[0]}}};
+  for (const auto& [attend, samplings] : attends)
+    for (const SamplingCase& sampling : samplings)
+      ASSERT_NO_FATAL_FAILURE(expect_plain_tokens(text_cases(random, 3, attend, sampling, 40), sources));
+}
+
+TEST(Generation, TrainedSourcesGiveTheTokensOfPlainDecoding) {
+  std::mt19937 random(test::seed(8));
+  const std::vector<std::vector<std::string>> sources = {{"lexical-unit:pad=0,length=4,threshold=0"},
+                                                         {trained("hidden-transfer")},
+                                                         {"auto", trained("heads"), trained("longspec")}};
+  const auto& all = sampling_cases();
+  const std::pair<std::string, SamplingCase> cases[] = {{"dense", all[0]},
+                                                        {"dense", all[1]},
+                                                        {"dense", all[2]},
+                                                        {"quest:window=32,budget=96,dense_layers=0", all[1]}};
+  for (const auto& [attend, sampling] : cases)
+    ASSERT_NO_FATAL_FAILURE(expect_plain_tokens(text_cases(random, 2, attend, sampling, 16), sources));
 }
 
 TEST(Generation, AutoGivesTheTokensOfPlainDecodingForManyPrompts) {
@@ -189,7 +228,7 @@ TEST(Generation, EveryArchitectureGivesTheTokensOfPlainDecoding) {
       for (uint64_t i = 0; i < 2; ++i)
         texts.push_back({&loaded, prompt_of(loaded, random), sampling_cases()[s], {}, i});
       const std::vector<Outcome> plain = generate_all(texts, {"none"});
-      for (const char* source : {"auto", "ngram"})
+      for (const char* source : {"auto", "ngram", "lexical-unit:pad=0,length=3,threshold=0"})
         ASSERT_NO_FATAL_FAILURE(expect_same(plain, generate_all(texts, {source}, 6))) << source;
     }
   }
@@ -265,6 +304,29 @@ TEST(Generation, AnOracleGivesDepthPlusOneTokensPerForwardAndWrongDraftsOne) {
       }
     }
   }
+}
+
+TEST(Generation, HeadsAndADatastoreReadDifferentHiddenStates) {
+  std::mt19937 random(test::seed(7));
+  const auto engine = std::make_shared<Engine>(seedling().model, seedling().runtime);
+  const std::vector<std::vector<int32_t>> read{prompt_of(seedling(), random), prompt_of(seedling(), random)};
+  const KnnLm knn(std::make_shared<Datastore>(build_datastore(*engine, read)), {.lambda = 0.9});
+  const std::vector<int32_t> prompt = prompt_of(seedling(), random);
+  GenerateOptions options;
+  options.max_tokens = 30;
+  options.ignore_eos = true;
+  options.knn = &knn;
+  const auto generate_with = [&](const std::vector<std::string>& drafts) {
+    Session session(engine);
+    session.keep_hidden({seedling().model->config().layers - 1});
+    Drafter drafter({drafts, 6}, {seedling().model, seedling().runtime, &seedling().tokenizer, &session});
+    session.append(prompt);
+    Sampler sampler;
+    return generate(session, seedling().tokenizer, sampler, prompt, options, nullptr, &drafter);
+  };
+  const Generated plain = generate_with({"none"}), drafted = generate_with({trained("heads")});
+  EXPECT_EQ(plain.tokens, drafted.tokens);
+  EXPECT_GT(drafted.drafts.proposed(), 30);
 }
 
 TEST(Generation, AFailedTextOfABatchEndsAlone) {

@@ -517,6 +517,25 @@ TEST(Verify, WrongDraftsGiveOneToken) {
   }
 }
 
+TEST(Verify, ProbesAreNeverAccepted) {
+  std::mt19937 random(test::seed(27));
+  const MarkovModel model = MarkovModel::random(30, 2, random);
+  Sampler sampler(kPlainSteps, 9);
+  const std::vector<int32_t> expected = sample_plainly(model, sampler, {7}, 4);
+  for (const bool also_candidate : {false, true}) {
+    Draft draft;  // a probe that holds the next token, and possibly a candidate after it
+    draft.add(-1, expected[0]);
+    draft.add_probe(draft.add_probe(0, expected[1]), expected[2]);
+    if (also_candidate) draft.add(0, expected[1]);
+    std::vector<int32_t> history = {7};
+    const std::vector<int> path =
+        verify(draft, model.after(draft, 7), sampler, history, 1, [](int32_t) { return true; });
+    EXPECT_EQ(path, also_candidate ? (std::vector<int>{0, 3}) : std::vector<int>{0});
+    EXPECT_TRUE(std::equal(history.begin() + 1, history.end(), expected.begin()));
+    EXPECT_EQ(std::ssize(history), 2 + std::ssize(path));
+  }
+}
+
 TEST(Verify, EmitEndsTheWalkInsideThePath) {
   std::mt19937 random(test::seed(26));
   const MarkovModel model = MarkovModel::random(30, 2, random);
@@ -647,6 +666,9 @@ TEST(Verify, MalformedDraftsAreErrorsThatNameTheDefect) {
   draft.kind = DraftKind::kWithoutReplacement;
   draft.add(-1, 1);
   expect_error(draft, "has 0 distributions");
+  draft.probes = {1};
+  expect_error(draft, "marks of probes");
+  draft.probes = {};
   draft.distributions = {{{0, 0.5f}, {2, 0.5f}}, {}};
   expect_error(draft, "proposes token 1");
   draft.distributions[0] = {{0, 0.5f}, {1, 0.2f}};

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "decode/draft.h"
@@ -82,6 +83,40 @@ class ProposedDraft {
   }
   Draft draft_;
   size_t tokens_ = 0;
+};
+
+/// Corrects the estimates of a source's drafts, at each depth by the share of them that would have been accepted.
+class DepthCalibration {
+ public:
+  /// Returns the draft with corrected estimates; missing ones count as 0.5. tokens: as in ProposedDraft.
+  Draft apply(Draft draft, size_t tokens) {
+    if (draft.estimates.empty()) draft.estimates.assign(draft.size(), 0.5f);
+    proposed_.set(draft, tokens);
+    for (int i = 0; i < draft.size(); ++i)
+      draft.estimates[i] = std::max(at(draft.tree.depth(i)).apply(draft.estimates[i]), 1e-6f);
+    return draft;
+  }
+  /// Compares the latest draft with the emitted tokens. It may be another one than the verified draft.
+  void observe(const DraftOutcome& outcome) {
+    observe(outcome, [](int, int) {});
+  }
+  /// Also calls visit(parent, child) as ProposedDraft::compare.
+  template <class Visit>
+  void observe(const DraftOutcome& outcome, Visit&& visit) {
+    const Draft& draft = proposed_.draft();
+    proposed_.compare(outcome, [&](int parent, int child) {
+      float predicted = 0;
+      for (int i = parent + 1; i < draft.size(); ++i)
+        if (draft.tree.parent(i) == parent) predicted += draft.estimates[i];
+      at(parent < 0 ? 0 : draft.tree.depth(parent) + 1).add(child >= 0, predicted);
+      visit(parent, child);
+    });
+  }
+
+ private:
+  Calibration& at(int depth) { return calibrations_[std::min<size_t>(depth, calibrations_.size() - 1)]; }
+  ProposedDraft proposed_;
+  std::array<Calibration, 16> calibrations_;  // by depth; the last one: all greater depths
 };
 
 }  // namespace fathom

@@ -53,6 +53,14 @@ TokenDistribution greedy_choices(Sampler& sampler, std::span<const float> logits
   Candidates plain;
   plain.assign(logits);
   const double log_sum = plain.log_sum();
+  if (sampler.plain()) {
+    std::vector<TokenLogit> best;
+    append_top_logits(logits, choices, best);
+    for (const auto& [token, logit] : best)
+      if (const double probability = std::exp(logit - log_sum); probability > 0)
+        tokens.push_back({token, static_cast<float>(probability)});
+    return tokens;
+  }
   std::vector<float> left(logits.begin(), logits.end());  // without the tokens that were taken
   double least = 1;
   for (int32_t token = sampler.distribution(logits, history).all()[0].id;;) {

@@ -211,9 +211,14 @@ std::vector<BeamEntry> beam_children(const GrowthTask& task, int64_t position, c
 }  // namespace
 
 Draft grow_beam(const GrowthTask& task, int width, int depth) {
+  return grow_beam(task, std::vector<int>(depth, width));
+}
+
+Draft grow_beam(const GrowthTask& task, std::span<const int> widths) {
   Growing growing(task);
   std::vector<BeamEntry> beams{{-1, 0, 0, 0, 1}};
-  for (int level = 0; level < depth && !growing.full() && !beams.empty(); ++level) {
+  for (const int width : widths) {
+    if (growing.full() || beams.empty()) break;
     std::vector<int> nodes;
     for (const BeamEntry& beam : beams) nodes.push_back(beam.node);
     std::vector<TokenDistribution> distributions = growing.expand(nodes);

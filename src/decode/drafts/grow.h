@@ -40,6 +40,8 @@ Draft grow_constant(const GrowthTask& task, std::span<const int> branching);
 /// plus Gumbel noise, which are samples of sequences without replacement. Without random numbers: plain beam
 /// search. Source: Recursive Speculative Decoding, 2024 (RSD-S).
 Draft grow_beam(const GrowthTask& task, int width, int depth);
+/// The same with a width for each level.
+Draft grow_beam(const GrowthTask& task, std::span<const int> widths);
 
 struct GreedyGrowth {
   int depth = 8;         // maximum number of levels, which bounds the forward passes

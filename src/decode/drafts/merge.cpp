@@ -70,11 +70,9 @@ class DraftTrie {
   int first_root_ = -1;
 };
 
-using Calibrations = std::array<Calibration, 16>;  // by depth; the last one: all greater depths
-
 struct MergedExperience final : DraftExperience {
   struct Member {
-    Calibrations calibrations;
+    DepthCalibration calibration;
     std::shared_ptr<const DraftExperience> source;  // null: none
   };
   std::vector<Member> members;
@@ -104,26 +102,19 @@ class MergedSource final : public DraftSource {
   Draft propose(const DraftContext& context, int nodes) override {
     std::vector<Draft> drafts;
     for (Member& member : members_) {
-      Draft draft = member.source->propose(context, nodes);
-      if (draft.estimates.empty()) draft.estimates.assign(draft.size(), 0.5f);
-      member.proposed.set(draft, context.tokens.size());
-      for (int i = 0; i < draft.size(); ++i)
-        draft.estimates[i] = member.calibration(draft.tree.depth(i)).apply(draft.estimates[i]);
-      drafts.push_back(std::move(draft));
+      DraftContext own = context;
+      own.hidden = hidden_of(member, context.hidden);
+      drafts.push_back(member.calibration.apply(member.source->propose(own, nodes), context.tokens.size()));
     }
     return unite(drafts, nodes, kMinReach);
   }
 
   void observe(const DraftOutcome& outcome) override {
     for (Member& member : members_) {
-      const Draft& draft = member.proposed.draft();
-      member.proposed.compare(outcome, [&](int parent, int child) {
-        float predicted = 0;
-        for (int i = parent + 1; i < draft.size(); ++i)
-          if (draft.tree.parent(i) == parent) predicted += draft.estimates[i];
-        member.calibration(parent < 0 ? 0 : draft.tree.depth(parent) + 1).add(child >= 0, predicted);
-      });
-      observe(member, outcome);
+      member.calibration.observe(outcome);
+      DraftOutcome own = outcome;
+      own.hidden = hidden_of(member, outcome.hidden);
+      member.source->observe(own);
     }
   }
 
@@ -133,15 +124,14 @@ class MergedSource final : public DraftSource {
 
   std::shared_ptr<const DraftExperience> experience() const override {
     auto all = std::make_shared<MergedExperience>();
-    for (const Member& member : members_)
-      all->members.push_back({member.calibrations, member.source->experience()});
+    for (const Member& member : members_) all->members.push_back({member.calibration, member.source->experience()});
     return all;
   }
 
   void adopt(const DraftExperience& experience) override {
     const auto& all = dynamic_cast<const MergedExperience&>(experience);
     for (size_t i = 0; i < members_.size(); ++i) {
-      members_[i].calibrations = all.members.at(i).calibrations;
+      members_[i].calibration = all.members.at(i).calibration;
       if (all.members[i].source) members_[i].source->adopt(*all.members[i].source);
     }
   }
@@ -154,26 +144,22 @@ class MergedSource final : public DraftSource {
   struct Member {
     std::unique_ptr<DraftSource> source;
     std::vector<int> hidden_layers;
-    ProposedDraft proposed;
-    Calibrations calibrations;
-    Calibration& calibration(int depth) { return calibrations[std::min<size_t>(depth, calibrations.size() - 1)]; }
+    DepthCalibration calibration;
+    std::vector<float> hidden;  // of its layers
   };
 
-  /// Passes the outcome to a source, with the hidden states of its own layers only.
-  void observe(Member& member, DraftOutcome outcome) {
-    std::vector<float> hidden;
-    if (member.hidden_layers.empty()) {
-      outcome.hidden = {};
-    } else if (member.hidden_layers != needs_.hidden_layers) {
-      const size_t layer_size = outcome.hidden.size() / needs_.hidden_layers.size();
-      for (const int layer : member.hidden_layers) {
-        const auto found = std::ranges::lower_bound(needs_.hidden_layers, layer);
-        const auto rows = outcome.hidden.subspan((found - needs_.hidden_layers.begin()) * layer_size, layer_size);
-        hidden.insert(hidden.end(), rows.begin(), rows.end());
-      }
-      outcome.hidden = hidden;
+  /// Returns the hidden states of a source's own layers. Valid until the next call for this source.
+  std::span<const float> hidden_of(Member& member, std::span<const float> hidden) const {
+    if (member.hidden_layers.empty() || hidden.empty()) return {};
+    if (member.hidden_layers == needs_.hidden_layers) return hidden;
+    member.hidden.clear();
+    const size_t layer_size = hidden.size() / needs_.hidden_layers.size();
+    for (const int layer : member.hidden_layers) {
+      const auto found = std::ranges::lower_bound(needs_.hidden_layers, layer);
+      const auto rows = hidden.subspan((found - needs_.hidden_layers.begin()) * layer_size, layer_size);
+      member.hidden.insert(member.hidden.end(), rows.begin(), rows.end());
     }
-    member.source->observe(outcome);
+    return member.hidden;
   }
 
   std::vector<Member> members_;

@@ -16,7 +16,11 @@ namespace fathom {
   X(self) \
   X(rapid) \
   X(pearl) \
-  X(superposed_draft)
+  X(superposed_draft) \
+  X(heads) \
+  X(lexical_unit) \
+  X(hidden_transfer) \
+  X(longspec)
 // clang-format on
 
 #define FATHOM_DECLARE(name) DraftEntry name##_method();
