@@ -12,6 +12,7 @@
 #include "console.h"
 #include "program.h"
 #include "train/checkpoint.h"
+#include "train/draft_kinds.h"
 #include "train/export_gguf.h"
 #include "train/run_log.h"
 #include "train/training_data.h"
@@ -62,12 +63,14 @@ void set_field(Json& json, const std::string& setting) {
 TrainConfig config_of(const TrainOptions& options) {
   Json json = read_json(options.config);
   for (const std::string& setting : options.set) set_field(json, setting);
-  return parse_train_config(json, options.config);
+  TrainConfig config = parse_train_config(json, options.config);
+  if (config.draft.trained() && config.tokenizer.empty()) config.tokenizer = config.start;
+  return config;
 }
 
 WeightType weight_type(const std::string& name) { return find_weight_type(name)->type; }
 
-void write_model(const Net& net, const TrainingData& data, const std::string& path, const std::string& type) {
+void write_model(const Trainable& net, const TrainingData& data, const std::string& path, const std::string& type) {
   to_gguf(net, weight_type(type), &data.tokenizer_file()).write(path);
   note(concat("wrote ", path, ", ", format_bytes(static_cast<double>(std::filesystem::file_size(path)))));
 }
@@ -87,8 +90,11 @@ class Display {
       progress_.update(line["step"].get<int64_t>());
     } else if (line.contains("heldout")) {
       heldout_.clear();
-      for (const auto& [name, loss] : line["heldout"].fields())
+      const Json* agreement = line.find("agreement");
+      for (const auto& [name, loss] : line["heldout"].fields()) {
         heldout_ += concat("  ", name, " ", rounded(loss.get<double>()));
+        if (agreement) heldout_ += shares_text(agreement->find(name));
+      }
       if (!stderr_is_terminal()) print_line(line["step"].get<int64_t>());
     }
   }
@@ -98,6 +104,16 @@ class Display {
     char text[32];
     std::snprintf(text, sizeof(text), "%.3f", x);
     return text;
+  }
+  /// Returns the agreement of a draft's steps with its base, such as " (0.71 0.52)".
+  static std::string shares_text(const Json* shares) {
+    std::string text;
+    for (size_t i = 0; shares && i < shares->size(); ++i) {
+      char share[16];
+      std::snprintf(share, sizeof(share), "%.2f", (*shares)[i].get<double>());
+      text += concat(text.empty() ? " (" : " ", share);
+    }
+    return text.empty() ? text : text + ")";
   }
   void print_line(int64_t step) const {
     const double left =
@@ -145,11 +161,28 @@ Factors factors_of(const TrainConfig& config) {
   return Factors::kF32;
 }
 
-std::unique_ptr<Net> make_net(const TrainConfig& config, const TrainingData& data, bool plain) {
+std::unique_ptr<Trainable> make_draft_source(const TrainConfig& config, const TrainingData& data,
+                                             const LayerOps& ops, at::Device device) {
+  const Gguf start = Gguf::open(config.start);
+  NetConfig shape = draft_base_config(config, start);
+  if (data.tokenizer().size() != shape.model.vocabulary) {
+    fail_usage("the tokenizer has ", data.tokenizer().size(), " tokens, but the model in start has ",
+               shape.model.vocabulary);
+  }
+  auto base = std::make_unique<Net>(std::move(shape), ops, device);
+  import_gguf(start, *base);
+  return make_draft(config.draft, {.name = config.name,
+                                   .net = std::move(base),
+                                   .placeholder = data.unknown_token(),
+                                   .seed = static_cast<uint64_t>(config.seed)});
+}
+
+std::unique_ptr<Trainable> make_net(const TrainConfig& config, const TrainingData& data, bool plain) {
   const at::Device device = training_device(config);
   const LayerOps& ops = plain ? plain_ops() : device.is_cpu() ? fused_ops(factors_of(config)) : device_ops();
+  if (config.draft.trained()) return make_draft_source(config, data, ops, device);
   NetConfig shape = net_config(config, data.tokenizer().size());
-  if (shape.model.landmarks) shape.model.landmark_token = data.landmark_token();
+  if (shape.model.landmarks) shape.model.landmark_token = data.unknown_token();
   auto net = std::make_unique<Net>(std::move(shape), ops, device);
   if (config.start.empty()) {
     net->initialise(static_cast<uint64_t>(config.seed), config.model.init_deviation);
@@ -164,7 +197,7 @@ void train(const TrainOptions& options, const TrainConfig& config) {
     note(concat("first training a tokenizer of ", config.new_tokenizer.pieces, " pieces: ", config.tokenizer));
   TrainingData data(config);
   if (options.show > 0) return show_step(data, options.show);
-  const std::unique_ptr<Net> net = make_net(config, data, options.plain);
+  const std::unique_ptr<Trainable> net = make_net(config, data, options.plain);
   std::unique_ptr<RunLog> log;
   std::unique_ptr<Display> display;
   const Stopwatch watch;

@@ -69,7 +69,7 @@ void add_parameter(GgufWriter& writer, const NetParameter& p, WeightType request
   writer.add_tensor(p.name, type, gguf_shape(p), data);
 }
 
-void check_all_known(const Gguf& file, const Net& net) {
+void check_all_known(const Gguf& file, const Trainable& net) {
   for (const GgufTensor& tensor : file.tensors()) {
     const auto& known = net.parameters();
     const auto same = [&](const NetParameter& p) { return p.name == tensor.name; };
@@ -81,12 +81,16 @@ void check_all_known(const Gguf& file, const Net& net) {
 
 }  // namespace
 
-GgufWriter to_gguf(const Net& net, WeightType type, const Gguf* tokenizer) {
-  const ModelConfig& c = net.config().model;
-  GgufWriter writer;
+void Net::set_metadata(GgufWriter& writer, const Gguf* tokenizer) const {
+  const ModelConfig& c = config_.model;
   set_shape_metadata(writer, c);
   set_rotary(writer, c.architecture + ".", c.rotary);
   if (tokenizer) copy_tokenizer(writer, *tokenizer, c.vocabulary);
+}
+
+GgufWriter to_gguf(const Trainable& net, WeightType type, const Gguf* tokenizer) {
+  GgufWriter writer;
+  net.set_metadata(writer, tokenizer);
   for (const NetParameter& p : net.parameters()) add_parameter(writer, p, type);
   return writer;
 }
@@ -100,7 +104,7 @@ NetConfig read_net_config(const Gguf& file) {
   return {find_architecture(*architecture).read_config(file), file.find_tensor("output.weight") == nullptr};
 }
 
-void import_gguf(const Gguf& file, Net& net) {
+void import_gguf(const Gguf& file, Trainable& net) {
   check_all_known(file, net);
   const at::Tensor values = net.values().cpu();
   for (const NetParameter& p : net.parameters()) {

@@ -5,13 +5,10 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
-#include <cmath>
-#include <numeric>
-#include <span>
 #include <vector>
 
-#include "base/aligned.h"
 #include "train/fused_attention.h"
+#include "train/fused_entropy.h"
 #include "train/fused_products.h"
 #include "train/layer_ops.h"
 
@@ -22,9 +19,6 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::variable_list;
 
-constexpr int64_t kRowsOfLogits = 132;  // rows of logits that one thread computes at once
-constexpr int64_t kLogits = 1 << 22;    // maximum number of logits in memory: 16 MB
-constexpr int64_t kRowPadding = 16;     // floats; avoids cache conflicts between rows of logits
 constexpr int64_t kPartsOfSum = 16;  // partial sums of a norm's gradient; fixed, so threads do not change results
 
 bool is_plain_float(const at::Tensor& x) { return x.scalar_type() == at::kFloat && x.device().is_cpu(); }
@@ -136,6 +130,7 @@ class Swiglu : public Function<Swiglu<kFactors>> {
       multiply(kFactors, rows_of(from_gate, begin, end));
       multiply(kFactors, rows_of(from_up, begin, end));
     });
+    if (!context->needs_input_grad(1)) return {dx.view(saved[0].sizes()), at::Tensor(), at::Tensor()};
     multiply_all(kFactors, {{gradient_of_weights(dg, x, dgate), gradient_of_weights(du, x, dup)}});
     return {dx.view(saved[0].sizes()), dgate, dup};
   }
@@ -173,13 +168,14 @@ class Linears : public Function<Linears<kFactors>> {
     variable_list dy, results{dx.view(saved[0].sizes())};
     for (size_t i = 0; i < gradients.size(); ++i) {
       dy.push_back(as_matrix(gradients[i]));
-      results.push_back(at::empty_like(saved[i + 1]));
       to_rows.push_back(gradient_of_rows(dy[i], saved[i + 1], dx, i > 0));
-      to_weights.push_back(gradient_of_weights(dy[i], x, results.back()));
+      results.push_back(context->needs_input_grad(i + 1) ? at::empty_like(saved[i + 1]) : at::Tensor());
+      if (results.back().defined()) to_weights.push_back(gradient_of_weights(dy[i], x, results.back()));
     }
-    for_parts(x.size(0), kRowsOfPart, [&](int64_t begin, int64_t end) {
-      for (const FloatProduct& product : to_rows) multiply(kFactors, rows_of(product, begin, end));
-    });
+    if (context->needs_input_grad(0))
+      for_parts(x.size(0), kRowsOfPart, [&](int64_t begin, int64_t end) {
+        for (const FloatProduct& product : to_rows) multiply(kFactors, rows_of(product, begin, end));
+      });
     multiply_all(kFactors, to_weights);
     return results;
   }
@@ -207,6 +203,7 @@ class AddLinear : public Function<AddLinear<kFactors>> {
     const at::Tensor x = as_matrix(saved[0]), dy = as_matrix(gradients[0]);
     const at::Tensor dx = at::empty_like(x), dw = at::empty_like(saved[1]);
     multiply_all(kFactors, {{gradient_of_rows(dy, saved[1], dx)}});
+    if (!context->needs_input_grad(2)) return {gradients[0], dx.view(saved[0].sizes()), at::Tensor()};
     multiply_all(kFactors, {{gradient_of_weights(dy, x, dw)}});
     return {gradients[0], dx.view(saved[0].sizes()), dw};
   }
@@ -231,96 +228,6 @@ class AttentionFunction : public Function<AttentionFunction<kFactors>> {
     const FusedAttention::Gradients g = attention.backward({saved[3], saved[4]}, gradients[0].contiguous());
     return {g.q, g.k, g.v, at::Tensor(), at::Tensor()};
   }
-};
-
-/// Computes the gradients together with the loss, so that the logits, by far the largest tensor, are not stored.
-/// Skips rows with weight 0.
-template <Factors kFactors>
-class CrossEntropy : public Function<CrossEntropy<kFactors>> {
- public:
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& input, const at::Tensor& output,
-                            const at::Tensor& targets, const at::Tensor& weights) {
-    const at::Tensor x = input.contiguous();
-    std::vector<int64_t> rows;  // with a weight other than 0
-    for (int64_t row = 0; row < x.size(0); ++row) {
-      if (floats(weights)[row] != 0) rows.push_back(row);
-    }
-    at::Tensor dx = at::zeros_like(x), doutput = at::zeros_like(output);
-    Entropy entropy{x, output, targets, weights, dx, doutput};
-    const auto count = static_cast<int64_t>(rows.size()), rows_at_once = entropy.reserve(count);
-    double loss = 0;
-    for (int64_t begin = 0; begin < count; begin += rows_at_once) {
-      loss += entropy.add(std::span(rows).subspan(begin, std::min(rows_at_once, count - begin)));
-    }
-    context->save_for_backward({dx, doutput});
-    return at::full({}, loss, at::kFloat);
-  }
-  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
-    const variable_list saved = context->get_saved_variables();
-    const float by = gradients[0].item<float>();
-    const auto scaled = [&](const at::Tensor& x) {
-      at::Tensor y = at::empty_like(x);
-      const int64_t width = x.size(1);
-      for_rows(x.size(0), [&](int64_t row) {
-        const float* from = floats(x) + row * width;
-        std::transform(from, from + width, floats(y) + row * width, [by](float v) { return v * by; });
-      });
-      return y;
-    };
-    return {scaled(saved[0]), scaled(saved[1]), at::Tensor(), at::Tensor()};
-  }
-
- private:
-  struct Entropy {
-    const at::Tensor &x, &output, &targets, &weights;
-    at::Tensor &dx, &doutput;
-    AlignedBuffer<float> logits{}, inputs{};  // [rows at once, vocabulary + padding], [rows at once, width]
-
-    /// Returns how many rows are computed at once, and reserves memory for them.
-    int64_t reserve(int64_t count) {
-      const int64_t fit = std::max<int64_t>(1, kLogits / output.size(0) / kRowsOfLogits) * kRowsOfLogits;
-      const int64_t rows_at_once = std::min(fit, count);
-      logits.reserve(rows_at_once * (output.size(0) + kRowPadding));
-      inputs.reserve(rows_at_once * x.size(1));
-      return rows_at_once;
-    }
-
-    /// Returns the loss of the rows, sets their rows of dx and adds their part of doutput.
-    double add(std::span<const int64_t> rows) {
-      const auto count = static_cast<int64_t>(rows.size());
-      const int64_t width = x.size(1), vocabulary = output.size(0), stride = vocabulary + kRowPadding;
-      std::vector<double> losses(rows.size());
-      for_parts(count, kRowsOfLogits, [&](int64_t begin, int64_t end) {
-        float *in = inputs.data() + begin * width, *out = logits.data() + begin * stride;
-        for (int64_t i = begin; i < end; ++i) {
-          std::copy_n(floats(x) + rows[i] * width, width, inputs.data() + i * width);
-        }
-        multiply(kFactors,
-                 {end - begin, vocabulary, width, in, width, false, floats(output), width, true, out, stride});
-        for (int64_t i = begin; i < end; ++i) losses[i] = to_gradient(rows[i], logits.data() + i * stride);
-        std::vector<float> back((end - begin) * width);
-        multiply(kFactors, {end - begin, width, vocabulary, out, stride, false, floats(output), width, false,
-                            back.data(), width});
-        for (int64_t i = begin; i < end; ++i) {
-          std::copy_n(back.data() + (i - begin) * width, width, floats(dx) + rows[i] * width);
-        }
-      });
-      multiply_all(kFactors, {{{vocabulary, width, count, logits.data(), stride, true, inputs.data(), width, false,
-                                floats(doutput), width, true}}});
-      return std::accumulate(losses.begin(), losses.end(), 0.0);
-    }
-
-    /// Replaces a row's logits by the gradient of the loss. Returns the loss.
-    double to_gradient(int64_t row, float* row_logits) const {
-      const int64_t target = targets.data_ptr<int64_t>()[row];
-      const float weight = floats(weights)[row], logit = row_logits[target];
-      float sum = 0;
-      const float largest = kernels().exponentials(row_logits, output.size(0), &sum);
-      kernels().scale(row_logits, weight / sum, output.size(0));
-      row_logits[target] -= weight;
-      return static_cast<double>(weight) * (largest + std::log(sum) - logit);
-    }
-  };
 };
 
 template <Factors kFactors>
@@ -353,10 +260,16 @@ at::Tensor fused_attention(const AttentionCall& call) {
   return AttentionFunction<kFactors>::apply(call.q, call.k, call.v, call.scale, call.window);
 }
 template <Factors kFactors>
-at::Tensor fused_cross_entropy(const at::Tensor& x, const at::Tensor& output, const at::Tensor& targets,
-                               const at::Tensor& weights) {
+at::Tensor cross_entropy(const at::Tensor& x, const at::Tensor& output, const at::Tensor& targets,
+                         const at::Tensor& weights) {
   if (!is_plain_float(x)) return plain_ops().cross_entropy(x, output, targets, weights);
-  return CrossEntropy<kFactors>::apply(x, output, targets.contiguous(), weights.contiguous());
+  return fused_cross_entropy(kFactors, x, output, targets, weights);
+}
+template <Factors kFactors>
+at::Tensor soft_cross_entropy(const at::Tensor& x, const at::Tensor& output, const at::Tensor& shares,
+                              const at::Tensor& share_rows, const at::Tensor& weights) {
+  if (!is_plain_float(x)) return plain_ops().soft_cross_entropy(x, output, shares, share_rows, weights);
+  return fused_soft_cross_entropy(kFactors, x, output, shares, share_rows, weights);
 }
 
 template <Factors kFactors>
@@ -367,7 +280,8 @@ constexpr LayerOps kFusedOps{.linear = fused_linear<kFactors>,
                              .rotary = fused_rotary,
                              .swiglu = fused_swiglu<kFactors>,
                              .attention = fused_attention<kFactors>,
-                             .cross_entropy = fused_cross_entropy<kFactors>,
+                             .cross_entropy = cross_entropy<kFactors>,
+                             .soft_cross_entropy = soft_cross_entropy<kFactors>,
                              .floats_only = true};
 
 }  // namespace

@@ -44,6 +44,11 @@ struct LayerOps {
   /// [vocabulary, width]; targets: [rows] int64; weights: [rows] f32, not differentiated.
   at::Tensor (*cross_entropy)(const at::Tensor& x, const at::Tensor& output, const at::Tensor& targets,
                               const at::Tensor& weights);
+  /// Returns Σ weight·(−Σ share·ln p) with p = softmax(output·x), a scalar f32: the cross-entropy to the shares of
+  /// another model. x: [rows, width]; shares: [any, vocabulary] f32, each row sums to 1; share_rows: [rows] int64,
+  /// the row of shares of each row of x; weights: [rows] f32. Shares and weights are not differentiated.
+  at::Tensor (*soft_cross_entropy)(const at::Tensor& x, const at::Tensor& output, const at::Tensor& shares,
+                                   const at::Tensor& share_rows, const at::Tensor& weights);
   /// True if the compute type is always float32. Products may then round their factors internally.
   bool floats_only = false;
 };

@@ -64,81 +64,65 @@ bool writes_to_residual(const std::string& name) {
   return name.ends_with("attn_output.weight") || name.ends_with("ffn_down.weight");
 }
 
+/// Returns the config with the rotary numbers rounded as in GGUF files. Throws Error (usage) if it is invalid.
+NetConfig checked(NetConfig config) {
+  ModelConfig& c = config.model;
+  check(c);
+  c.rotary.base = static_cast<float>(c.rotary.base);
+  c.rotary.factor = static_cast<float>(c.rotary.factor);
+  return config;
+}
+
 }  // namespace
 
-Net::Net(NetConfig config, const LayerOps& ops, at::Device device) : config_(std::move(config)), ops_(ops) {
-  ModelConfig& c = config_.model;
-  check(c);
-  c.rotary.base = static_cast<float>(c.rotary.base);  // rounded as in GGUF files
-  c.rotary.factor = static_cast<float>(c.rotary.factor);
+Net::Net(NetConfig config, const LayerOps& ops, at::Device device)
+    : Trainable(ops),
+      config_(checked(std::move(config))),
+      angles_(config_.model.rotary, config_.model.trained_context, device) {
+  const ModelConfig& c = config_.model;
   const auto key_dim = static_cast<double>(c.key_dim);
   score_scale_ = Rotary(c.rotary, c.trained_context).score_factor();
   score_scale_ *= c.softplus ? std::log(key_dim) : 1 / std::sqrt(key_dim);
   if (c.softplus) unit_ = at::full({c.key_dim}, 1 / std::sqrt(key_dim), at::device(device).dtype(at::kFloat));
 
-  add_parameter("token_embd.weight", c.vocabulary, c.width);
-  if (!config_.tied_output) add_parameter("output.weight", c.vocabulary, c.width);
+  add_parameter("token_embd.weight", c.vocabulary, c.width, false);
+  if (!config_.tied_output) add_parameter("output.weight", c.vocabulary, c.width, false);
   for (int i = 0; i < c.layers; ++i) add_layer(i);
-  add_parameter("output_norm.weight", 0, c.width);
-  share_memory(device);
-}
-
-void Net::add_parameter(const std::string& name, int64_t rows, int64_t cols) {
-  parameters_.push_back({name, rows, cols});
+  add_parameter("output_norm.weight", 0, c.width, false);
+  allocate(device);
 }
 
 void Net::add_layer(int layer) {
   const ModelConfig& c = config_.model;
-  const std::string block = "blk." + std::to_string(layer) + ".";
+  const auto add = [&](const char* name, int64_t rows, int64_t cols) {
+    add_parameter(concat("blk.", layer, ".", name, ".weight"), rows, cols, true);
+  };
   const int64_t heads = c.heads, kv_heads = c.kv_heads;
-  add_parameter(block + "attn_norm.weight", 0, c.width);
-  add_parameter(block + "attn_q.weight", heads * c.key_dim, c.width);
-  add_parameter(block + "attn_k.weight", kv_heads * c.key_dim, c.width);
-  add_parameter(block + "attn_v.weight", kv_heads * c.value_dim, c.width);
-  add_parameter(block + "attn_output.weight", c.width, heads * c.value_dim);
-  add_parameter(block + "ffn_norm.weight", 0, c.width);
-  add_parameter(block + "ffn_gate.weight", c.ffn_width, c.width);
-  add_parameter(block + "ffn_up.weight", c.ffn_width, c.width);
-  add_parameter(block + "ffn_down.weight", c.width, c.ffn_width);
-}
-
-void Net::share_memory(at::Device device) {
-  std::stable_partition(parameters_.begin(), parameters_.end(), [](const NetParameter& p) { return p.rows > 0; });
-  int64_t count = 0;
-  for (NetParameter& p : parameters_) {
-    p.offset = count;
-    count += p.size();
-    if (p.rows > 0) matrix_values_ = count;
-  }
-  values_ = at::zeros({count}, at::device(device).dtype(at::kFloat));
-  gradients_ = at::zeros({count}, at::device(device).dtype(at::kFloat));
-  for (NetParameter& p : parameters_) {
-    const std::vector<int64_t> shape = p.rows > 0 ? std::vector<int64_t>{p.rows, p.cols} : std::vector{p.cols};
-    p.value = values_.narrow(0, p.offset, p.size()).view(shape).detach().requires_grad_(true);
-    p.value.mutable_grad() = gradients_.narrow(0, p.offset, p.size()).view(shape);
-  }
+  add("attn_norm", 0, c.width);
+  add("attn_q", heads * c.key_dim, c.width);
+  add("attn_k", kv_heads * c.key_dim, c.width);
+  add("attn_v", kv_heads * c.value_dim, c.width);
+  add("attn_output", c.width, heads * c.value_dim);
+  add("ffn_norm", 0, c.width);
+  add("ffn_gate", c.ffn_width, c.width);
+  add("ffn_up", c.ffn_width, c.width);
+  add("ffn_down", c.width, c.ffn_width);
 }
 
 void Net::initialise(uint64_t seed, double deviation) {
   std::mt19937_64 random(seed);
-  const at::Tensor host = at::empty(values_.sizes(), at::kFloat);
-  float* values = host.data_ptr<float>();
-  for (const NetParameter& p : parameters_) {
+  const at::Tensor host = at::empty(values().sizes(), at::kFloat);
+  float* drawn = host.data_ptr<float>();
+  for (const NetParameter& p : parameters()) {
     if (p.rows == 0) {
-      std::fill_n(values + p.offset, p.size(), 1.0f);
+      std::fill_n(drawn + p.offset, p.size(), 1.0f);
       continue;
     }
     const double scale = writes_to_residual(p.name) ? 1 / std::sqrt(2.0 * config_.model.layers) : 1;
     std::normal_distribution<float> normal(0, static_cast<float>(deviation * scale));
-    std::generate_n(values + p.offset, p.size(), [&] { return normal(random); });
+    std::generate_n(drawn + p.offset, p.size(), [&] { return normal(random); });
   }
-  values_.copy_(host);
-}
-
-const at::Tensor& Net::parameter(const std::string& name) const {
-  const auto found =
-      std::find_if(parameters_.begin(), parameters_.end(), [&](const NetParameter& p) { return p.name == name; });
-  return found->value;
+  values().copy_(host);
 }
 
 NetWeights Net::weights(at::ScalarType compute_type) const {
@@ -163,65 +147,89 @@ NetWeights Net::weights(at::ScalarType compute_type) const {
   return w;
 }
 
-void Net::reserve_angles(int64_t length) {
-  const RotaryConfig& rotary = config_.model.rotary;
-  if (rotary.dims == 0 || (cos_.defined() && cos_.size(0) >= length)) return;
-  const Rotary angles(rotary, config_.model.trained_context);
-  const at::Tensor cos = at::empty({length, angles.pairs()}, at::kFloat), sin = at::empty_like(cos);
-  for (int64_t m = 0; m < length; ++m) {
-    angles.angles(static_cast<double>(m), cos.data_ptr<float>() + m * angles.pairs(),
-                  sin.data_ptr<float>() + m * angles.pairs());
+NetWeights Net::frozen_weights(at::ScalarType compute_type) const {
+  NetWeights w = weights(compute_type);
+  for (at::Tensor* value : {&w.embedding, &w.output_norm, &w.output}) *value = value->detach();
+  for (NetWeights::Layer& l : w.layers) {
+    for (at::Tensor* value : {&l.attention_norm, &l.q, &l.k, &l.v, &l.out, &l.ffn_norm, &l.gate, &l.up, &l.down}) {
+      *value = value->detach();
+    }
   }
-  cos_ = cos.to(values_.device());
-  sin_ = sin.to(values_.device());
+  return w;
 }
 
-at::Tensor Net::attend(const NetWeights::Layer& layer, const at::Tensor& x, at::ScalarType type) const {
+at::Tensor Net::embeddings(const NetWeights& weights, const at::Tensor& tokens) {
+  return at::embedding(weights.embedding, tokens);
+}
+
+Net::AttentionRows Net::attention_rows(const NetWeights& weights, int layer, const at::Tensor& x,
+                                       const Angles& angles) const {
   const ModelConfig& c = config_.model;
-  const int64_t length = x.size(1);
-  const at::Tensor normed = ops_.rms_norm(x, layer.attention_norm, c.norm_eps, type);
-  const auto [q, k, v] = ops_.linears(normed, {layer.q, layer.k, layer.v});
-  AttentionCall call{.q = q.unflatten(2, {c.heads, c.key_dim}),
-                     .k = k.unflatten(2, {c.kv_heads, c.key_dim}),
-                     .v = v.unflatten(2, {c.kv_heads, c.value_dim}),
-                     .scale = score_scale_,
-                     .window = c.sliding_window,
-                     .softplus = c.softplus,
-                     .softplus_power = c.softplus_power,
-                     .landmarks = c.landmarks};
+  const NetWeights::Layer& w = weights.layers[layer];
+  const at::Tensor normed = ops().rms_norm(x, w.attention_norm, c.norm_eps, weights.type);
+  const auto [q, k, v] = ops().linears(normed, {w.q, w.k, w.v});
+  AttentionRows rows{q.unflatten(2, {c.heads, c.key_dim}), k.unflatten(2, {c.kv_heads, c.key_dim}),
+                     v.unflatten(2, {c.kv_heads, c.value_dim})};
   if (c.softplus) {
-    call.q = ops_.rms_norm(call.q, unit_, kUnitEps, type);
-    call.k = ops_.rms_norm(call.k, unit_, kUnitEps, type);
+    rows.q = ops().rms_norm(rows.q, unit_, kUnitEps, weights.type);
+    rows.k = ops().rms_norm(rows.k, unit_, kUnitEps, weights.type);
   }
-  if (c.rotary.dims > 0) {
-    const at::Tensor cos = cos_.narrow(0, 0, length), sin = sin_.narrow(0, 0, length);
-    call.q = ops_.rotary(call.q, cos, sin);
-    call.k = ops_.rotary(call.k, cos, sin);
+  if (angles.cos.defined()) {
+    rows.q = ops().rotary(rows.q, angles.cos, angles.sin);
+    rows.k = ops().rotary(rows.k, angles.cos, angles.sin);
   }
-  return ops_.add_linear(x, ops_.attention(call).flatten(2), layer.out);
+  return rows;
 }
 
-at::Tensor Net::normed_output(const NetWeights& weights, const at::Tensor& tokens) {
-  reserve_angles(tokens.size(1));
-  const double eps = config_.model.norm_eps;
-  at::Tensor x = at::embedding(weights.embedding, tokens);  // [sequences, length, width] f32
-  for (const NetWeights::Layer& layer : weights.layers) {
-    x = attend(layer, x, weights.type);
-    const at::Tensor normed = ops_.rms_norm(x, layer.ffn_norm, eps, weights.type);
-    x = ops_.add_linear(x, ops_.swiglu(normed, layer.gate, layer.up), layer.down);
+at::Tensor Net::finish_layer(const NetWeights& weights, int layer, const at::Tensor& x,
+                             const at::Tensor& attended) const {
+  const NetWeights::Layer& w = weights.layers[layer];
+  const at::Tensor y = ops().add_linear(x, attended.flatten(2), w.out);
+  const at::Tensor normed = ops().rms_norm(y, w.ffn_norm, config_.model.norm_eps, weights.type);
+  return ops().add_linear(y, ops().swiglu(normed, w.gate, w.up), w.down);
+}
+
+at::Tensor Net::attend(const AttentionRows& rows) const {
+  const ModelConfig& c = config_.model;
+  return ops().attention({.q = rows.q,
+                          .k = rows.k,
+                          .v = rows.v,
+                          .scale = score_scale_,
+                          .window = c.sliding_window,
+                          .softplus = c.softplus,
+                          .softplus_power = c.softplus_power,
+                          .landmarks = c.landmarks});
+}
+
+at::Tensor Net::run_layers(const NetWeights& weights, at::Tensor x, int begin, int end) {
+  const Angles angles = angles_.range(0, x.size(1));
+  for (int layer = begin; layer < end; ++layer) {
+    x = finish_layer(weights, layer, x, attend(attention_rows(weights, layer, x, angles)));
   }
-  return ops_.rms_norm(x, weights.output_norm, eps, weights.type);
+  return x;
+}
+
+at::Tensor Net::normed_output(const NetWeights& weights, const at::Tensor& x) const {
+  return ops().rms_norm(x, weights.output_norm, config_.model.norm_eps, weights.type);
 }
 
 at::Tensor Net::logits(const NetWeights& weights, const at::Tensor& tokens) {
-  return ops_.linear(normed_output(weights, tokens), weights.output).to(at::kFloat);
+  const at::Tensor x = run_layers(weights, embeddings(weights, tokens), 0, config_.model.layers);
+  return ops().linear(normed_output(weights, x), weights.output).to(at::kFloat);
 }
 
 at::Tensor Net::loss(const NetWeights& weights, const at::Tensor& tokens, const at::Tensor& token_weights) {
   const int64_t length = tokens.size(1) - 1;
-  const at::Tensor x = normed_output(weights, tokens.narrow(1, 0, length));
-  return ops_.cross_entropy(x.flatten(0, 1), weights.output, tokens.narrow(1, 1, length).flatten(),
-                            token_weights.flatten());
+  const at::Tensor x =
+      run_layers(weights, embeddings(weights, tokens.narrow(1, 0, length)), 0, config_.model.layers);
+  return ops().cross_entropy(normed_output(weights, x).flatten(0, 1), weights.output,
+                             tokens.narrow(1, 1, length).flatten(), token_weights.flatten());
+}
+
+Trainable::Loss Net::step_loss(const LossOptions& options) {
+  return [this, used = weights(options.type)](const at::Tensor& tokens, const at::Tensor& token_weights) {
+    return loss(used, tokens, token_weights);
+  };
 }
 
 }  // namespace fathom::train

@@ -119,6 +119,12 @@ at::Tensor cross_entropy(const at::Tensor& x, const at::Tensor& output, const at
   return -(log_shares.gather(1, targets.unsqueeze(1)).squeeze(1) * weights).sum();
 }
 
+at::Tensor soft_cross_entropy(const at::Tensor& x, const at::Tensor& output, const at::Tensor& shares,
+                              const at::Tensor& share_rows, const at::Tensor& weights) {
+  const at::Tensor log_shares = at::log_softmax(at::linear(x, output).to(at::kFloat), -1);
+  return -((shares.index_select(0, share_rows) * log_shares).sum(-1) * weights).sum();
+}
+
 }  // namespace
 
 const LayerOps& plain_ops() {
@@ -129,7 +135,8 @@ const LayerOps& plain_ops() {
                             .rotary = rotary,
                             .swiglu = swiglu,
                             .attention = attention,
-                            .cross_entropy = cross_entropy};
+                            .cross_entropy = cross_entropy,
+                            .soft_cross_entropy = soft_cross_entropy};
   return ops;
 }
 

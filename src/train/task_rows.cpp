@@ -7,7 +7,7 @@
 namespace fathom::train {
 namespace {
 
-constexpr int kTries = 12;           // attempts to make a task's text fit a row
+constexpr int kFitTries = 12;        // attempts to make a task's text fit a row
 constexpr double kFilled = 0.9;      // share of a row that a text should fill
 constexpr int64_t kProbe = 1 << 15;  // tokens from which bytes per token are estimated
 
@@ -55,7 +55,7 @@ TaskRows::TaskRows(const TokenStore& books, const Tokenizer& tokenizer, std::vec
 void TaskRows::add(eval::Rng& rng, Batch& batch) const {
   WeightedIds row;
   std::string name;
-  for (int i = 0; i < kTries && row.ids.empty(); ++i) {
+  for (int i = 0; i < kFitTries && row.ids.empty(); ++i) {
     const TaskSource& kind = draw_kind(rng);
     name = kind.name();
     row = fitting(kind, rng, batch.length);
@@ -76,11 +76,11 @@ WeightedIds TaskRows::fitting(const TaskSource& kind, eval::Rng& rng, int64_t le
   const ProseSource passages = [this](eval::Rng& own, int64_t bytes) { return prose(own, bytes); };
   WeightedIds best;
   double bytes = bytes_per_token_ * static_cast<double>(length);
-  for (int i = 0; i < kTries; ++i) {
+  for (int i = 0; i < kFitTries; ++i) {
     WeightedIds made = weighted_ids(tokenizer_, kind.make(rng, passages, static_cast<int64_t>(bytes)), weights_);
     const double filled = static_cast<double>(made.ids.size()) / static_cast<double>(length);
     if (filled <= 1) best = std::move(made);
-    if (!best.ids.empty() && (filled >= kFilled || i >= kTries / 2)) break;
+    if (!best.ids.empty() && (filled >= kFilled || i >= kFitTries / 2)) break;
     bytes *= 0.97 / filled;
   }
   return best;

@@ -25,11 +25,11 @@ struct TokenStoreHeader {
   uint64_t documents, tokens;
 };
 static_assert(sizeof(TokenStoreHeader) == 48);
-constexpr char kMagic[8] = {'f', 't', 'o', 'k', 'e', 'n', 's', '1'};
+constexpr char kStoreMagic[8] = {'f', 't', 'o', 'k', 'e', 'n', 's', '1'};
 
 constexpr size_t kCheckedFrom = 16;  // the first byte that the checksum covers
 
-uint64_t padded(uint64_t bytes) { return (bytes + 7) / 8 * 8; }
+uint64_t padded_to_word(uint64_t bytes) { return (bytes + 7) / 8 * 8; }
 
 std::string_view as_text(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
@@ -73,10 +73,10 @@ void write_store(const std::vector<TokenizedDocument>& documents, TokenStoreHead
   header.documents = documents.size();
   header.tokens = firsts.back();
   std::vector<std::byte> file(sizeof header);
-  file.reserve(sizeof header + padded(header.tokens * header.id_bytes) + firsts.size() * 8);
+  file.reserve(sizeof header + padded_to_word(header.tokens * header.id_bytes) + firsts.size() * 8);
   for (const TokenizedDocument& document : documents)
     file.insert(file.end(), document.ids.begin(), document.ids.end());
-  file.resize(padded(file.size()));
+  file.resize(padded_to_word(file.size()));
   const auto index = std::as_bytes(std::span(firsts));
   file.insert(file.end(), index.begin(), index.end());
   std::memcpy(file.data(), &header, sizeof header);
@@ -92,7 +92,7 @@ bool has_key(const std::string& path, uint64_t key) {
   TokenStoreHeader header;
   if (map.bytes().size() < sizeof header) return false;
   std::memcpy(&header, map.bytes().data(), sizeof header);
-  return std::equal(std::begin(kMagic), std::end(kMagic), header.magic) && header.key == key;
+  return std::equal(std::begin(kStoreMagic), std::end(kStoreMagic), header.magic) && header.key == key;
 }
 
 /// Checks the header, the file size and the checksum. Returns the header. Throws Error.
@@ -100,13 +100,13 @@ TokenStoreHeader checked_header(std::span<const std::byte> bytes, const std::str
   TokenStoreHeader header;
   if (bytes.size() < sizeof header) fail(path, ": not a token store: expected ", sizeof header, " bytes or more");
   std::memcpy(&header, bytes.data(), sizeof header);
-  if (!std::equal(std::begin(kMagic), std::end(kMagic), header.magic))
+  if (!std::equal(std::begin(kStoreMagic), std::end(kStoreMagic), header.magic))
     fail(path, ": not a token store: expected 'ftokens1' at the beginning");
   if (header.id_bytes != 2 && header.id_bytes != 4)
     fail(path, ": bytes of an id: expected 2 or 4, found ", header.id_bytes);
   const uint64_t rest = bytes.size() - sizeof header;
   if (header.tokens > rest / header.id_bytes || header.documents >= rest / 8 ||
-      padded(header.tokens * header.id_bytes) + (header.documents + 1) * 8 != rest) {
+      padded_to_word(header.tokens * header.id_bytes) + (header.documents + 1) * 8 != rest) {
     fail(path, ": ", header.tokens, " tokens in ", header.documents, " documents do not match the file size of ",
          bytes.size(), " bytes: it is truncated or damaged");
   }
@@ -127,7 +127,7 @@ TokenStore TokenStore::open(const std::string& path) {
   store.id_bytes_ = static_cast<int32_t>(header.id_bytes);
   store.documents_ = static_cast<int64_t>(header.documents);
   store.ids_ = store.map_.bytes().data() + sizeof header;
-  store.firsts_ = store.ids_ + padded(header.tokens * header.id_bytes);
+  store.firsts_ = store.ids_ + padded_to_word(header.tokens * header.id_bytes);
   for (int64_t i = 0; i < store.documents_; ++i) {
     if (store.first(i) > store.first(i + 1)) fail(path, ": damaged: document ", i, " ends before it begins");
   }
@@ -191,7 +191,7 @@ TokenStore tokenize_corpus(const Corpus& corpus, const Tokenizer& tokenizer, con
   const uint64_t key = token_store_key(facts, tokenizer.vocabulary());
   if (!has_key(path, key)) {
     TokenStoreHeader header{};
-    std::copy(std::begin(kMagic), std::end(kMagic), header.magic);
+    std::copy(std::begin(kStoreMagic), std::end(kStoreMagic), header.magic);
     header.key = key;
     header.vocabulary = static_cast<uint32_t>(tokenizer.size());
     header.id_bytes = tokenizer.size() <= std::numeric_limits<uint16_t>::max() + 1 ? 2 : 4;

@@ -9,12 +9,13 @@
 #include "base/file_map.h"
 #include "base/format.h"
 #include "base/spec.h"
+#include "train/draft_kinds.h"
 #include "train/train_fields.h"
 
 namespace fathom::train {
 namespace {
 
-std::string joined(const std::string& prefix, const std::string& name) {
+std::string field_path(const std::string& prefix, const std::string& name) {
   return prefix.empty() ? name : prefix + "." + name;
 }
 
@@ -31,7 +32,7 @@ class TrainConfigReader {
       const auto child = std::find_if(children.begin(), children.end(),
                                       [&, &k = key](const FieldChild& c) { return c.name == k; });
       if (child == children.end()) fail_unknown(key, path, children);
-      const std::string here = joined(path, key);
+      const std::string here = field_path(path, key);
       if (child->field) {
         read_value(value, *child->field, here, item);
       } else if (child->list) {
@@ -106,6 +107,28 @@ class TrainConfigReader {
 
 bool is_power_of_two(int64_t n) { return (n & (n - 1)) == 0; }
 
+/// Checks conditions between fields of a draft source. Throws Error (usage).
+void check_draft(const TrainConfig& c, const std::string& name) {
+  const TrainConfig::Draft& draft = c.draft;
+  if (!draft.trained()) return;
+  if (c.start.empty()) {
+    fail_usage(name, ": draft.kind is ", draft.kind,
+               ", but start is empty, expected the GGUF file of the model to ", "draft for");
+  }
+  if (c.model.landmark_block > 0) {
+    fail_usage(name, ": model.landmark_block is ", c.model.landmark_block,
+               ", expected 0: draft sources cannot be trained for models with landmarks");
+  }
+  if (draft.kind == "hidden-transfer" && draft.steps > kMaxTransferSteps) {
+    fail_usage(name, ": draft.steps is ", draft.steps, ", expected at most ", kMaxTransferSteps,
+               " with draft.kind hidden-transfer");
+  }
+  if (draft.heads > 0 && draft.kv_heads > 0 && draft.heads % draft.kv_heads != 0) {
+    fail_usage(name, ": draft.heads is ", draft.heads, ", expected a multiple of draft.kv_heads, ", draft.kv_heads);
+  }
+  if (draft.head_dim % 2 != 0) fail_usage(name, ": draft.head_dim is ", draft.head_dim, ", expected even");
+}
+
 /// Checks conditions between fields. Throws Error (usage).
 void check_together(const TrainConfig& c, const std::string& name) {
   if (c.model.heads % c.model.kv_heads != 0) {
@@ -122,6 +145,7 @@ void check_together(const TrainConfig& c, const std::string& name) {
     fail_usage(name, ": model.landmark_block is ", c.model.landmark_block, " and model.sliding_window ",
                c.model.sliding_window, ", expected one of them to be 0");
   }
+  check_draft(c, name);
   const TrainConfig::Lengths& lengths = c.data.lengths;
   const std::pair<const char*, int64_t> powers[] = {{"shortest", lengths.shortest}, {"longest", lengths.longest}};
   for (const auto& [field, value] : powers) {
@@ -169,7 +193,7 @@ void collect(const Json& json, const std::string& path, const std::string& table
              std::map<std::string, Leaf>& leaves) {
   if (json.is_object()) {
     for (const auto& [key, value] : json.fields()) {
-      collect(value, joined(path, key), joined(table_path, key), leaves);
+      collect(value, field_path(path, key), field_path(table_path, key), leaves);
     }
   } else if (json.is_array()) {
     for (size_t i = 0; i < json.size(); ++i) {

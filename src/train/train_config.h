@@ -37,6 +37,20 @@ struct TrainConfig {
     double share = 0, answer_weight = 1, rest_weight = 0.1;
     std::vector<TaskKind> kinds;
   };
+  struct Draft {
+    std::string kind = "none";
+    int64_t steps = 3;
+    int64_t blocks = 1;
+    bool sequential = true, own_output = false;
+    int64_t transfer_layer = 0;
+    int64_t heads = 0, kv_heads = 0, head_dim = 0, ffn_width = 0, window = 512;
+    int64_t max_offset = 30000;
+    double offset_share = 0.5;
+    double certainty = 0.9, ordinary_share = 0.5;
+    int64_t length = 4;
+
+    bool trained() const { return kind != "none"; }
+  };
   struct Data {
     std::vector<Source> sources;
     std::string heldout, tokens = "tokens";
@@ -71,6 +85,7 @@ struct TrainConfig {
   std::string name = "fathom", tokenizer, start, log;
   NewTokenizer new_tokenizer;
   Model model;
+  Draft draft;
   Data data;
   int64_t batch_tokens = 32768, accumulation = 1;
   Optimizer optimizer;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "attend/landmarks.h"
+#include "train/draft_kinds.h"
 
 namespace fathom::train {
 namespace {
@@ -10,6 +11,12 @@ namespace {
 constexpr double kMaxCount = 1e12;    // upper limit of tokens and steps
 constexpr double kLongest = 1 << 30;  // upper limit of lengths, tokens
 constexpr bool kMayDiffer = true;
+
+std::vector<std::string> draft_choices() {
+  std::vector<std::string> names{"none"};
+  for (const DraftKind& kind : draft_kinds()) names.push_back(kind.name);
+  return names;
+}
 
 }  // namespace
 
@@ -68,6 +75,43 @@ const std::vector<TrainField>& train_fields() {
        "base of the rotary frequencies; more suits longer texts", 2, 1e12},
       {"model.init_deviation", [](C& c, size_t) -> T { return &c.model.init_deviation; },
        "standard deviation of random initial matrices", 0, 10},
+
+      {"draft.kind", [](C& c, size_t) -> T { return &c.draft.kind; },
+       "draft source that is trained for the model in start; none: a model is trained", 0, 0, draft_choices()},
+      {"draft.steps", [](C& c, size_t) -> T { return &c.draft.steps; },
+       "heads, hidden-transfer (at most 4): tokens that a draft predicts", 1, kMaxDraftHeads},
+      {"draft.blocks", [](C& c, size_t) -> T { return &c.draft.blocks; },
+       "heads: residual blocks of a head; more is slower and learns more", 1, 64},
+      {"draft.sequential", [](C& c, size_t) -> T { return &c.draft.sequential; },
+       "heads: whether a head reads the drafted tokens before its own (Hydra) or not (Medusa)"},
+      {"draft.own_output", [](C& c, size_t) -> T { return &c.draft.own_output; },
+       "heads: whether a head has its own output matrix instead of the model's"},
+      {"draft.transfer_layer", [](C& c, size_t) -> T { return &c.draft.transfer_layer; },
+       "hidden-transfer: first layer that reads pseudo rows; lower is slower and learns more; 0: the middle", 0,
+       4096},
+      {"draft.heads", [](C& c, size_t) -> T { return &c.draft.heads; },
+       "longspec: query heads of its self-attention; 0: those of the model", 0, 4096},
+      {"draft.kv_heads", [](C& c, size_t) -> T { return &c.draft.kv_heads; },
+       "longspec: key/value heads of its self-attention; 0: those of the model", 0, 4096},
+      {"draft.head_dim", [](C& c, size_t) -> T { return &c.draft.head_dim; },
+       "longspec: dimensions of a head of its self-attention; 0: those of the model", 0, 1024},
+      {"draft.ffn_width", [](C& c, size_t) -> T { return &c.draft.ffn_width; },
+       "longspec: inner width of its feed-forward layer; 0: that of the model", 0, 1 << 20},
+      {"draft.window", [](C& c, size_t) -> T { return &c.draft.window; },
+       "longspec: newest tokens that its self-attention reads", 1, kLongest},
+      {"draft.max_offset", [](C& c, size_t) -> T { return &c.draft.max_offset; },
+       "longspec: positions up to which rows are shifted in training, so that short rows train long positions", 0,
+       1 << 20},
+      {"draft.offset_share", [](C& c, size_t) -> T { return &c.draft.offset_share; },
+       "longspec: share of the rows whose positions are shifted", 0, 1},
+      {"draft.certainty", [](C& c, size_t) -> T { return &c.draft.certainty; },
+       "lexical-unit: tokens to which the model in start gives a higher probability form units; more gives fewer "
+       "units",
+       0, 1},
+      {"draft.ordinary_share", [](C& c, size_t) -> T { return &c.draft.ordinary_share; },
+       "lexical-unit: share of the rows that are trained without placeholders", 0, 1},
+      {"draft.length", [](C& c, size_t) -> T { return &c.draft.length; }, "lexical-unit: longest unit, tokens", 2,
+       8},
 
       {"data.sources[].path", [](C& c, size_t i) -> T { return &c.data.sources[i].path; },
        "folder or tar archive of .txt and .md files"},

@@ -19,6 +19,8 @@
 namespace fathom::train {
 namespace {
 
+constexpr uint64_t kEvaluationSeed = 0x51ed270b;  // the same random choices in all evaluations
+
 Schedule schedule_of(const TrainConfig& c) {
   return {.kind = c.schedule.kind == "stable" ? Schedule::Kind::kStable : Schedule::Kind::kCosine,
           .peak = c.schedule.peak,
@@ -34,7 +36,7 @@ std::span<float> span_of(const at::Tensor& flat) {
 
 /// Values and moments in host memory: shared with a net on the CPU, otherwise copies.
 struct HostState {
-  HostState(const Net& net, Updater& updater)
+  HostState(const Trainable& net, Updater& updater)
       : values(net.values().cpu()), first(updater.first_moments().cpu()), second(updater.second_moments().cpu()) {}
   TrainState at(int64_t step) const { return {step, span_of(values), span_of(first), span_of(second)}; }
   at::Tensor values, first, second;
@@ -82,7 +84,7 @@ void visit_parts(const Batch& batch, int64_t parts, at::Device device, const Vis
   }
 }
 
-at::ScalarType compute_type(const TrainConfig& config, const Net& net) {
+at::ScalarType compute_type(const TrainConfig& config, const Trainable& net) {
   if (net.ops().floats_only) return at::kFloat;
   if (config.precision == "auto") return net.values().is_cpu() ? at::kFloat : at::kBFloat16;
   return config.precision == "bf16" ? at::kBFloat16 : at::kFloat;
@@ -128,7 +130,7 @@ at::Device training_device(const TrainConfig& config) {
   return config.device == "cuda" || (config.device == "auto" && cuda) ? at::kCUDA : at::kCPU;
 }
 
-Trainer::Trainer(TrainConfig config, Net& net, BatchSource& batches, std::vector<HeldoutSet> heldout, Log log)
+Trainer::Trainer(TrainConfig config, Trainable& net, BatchSource& batches, std::vector<HeldoutSet> heldout, Log log)
     : config_(std::move(config)),
       net_(net),
       batches_(batches),
@@ -179,24 +181,33 @@ void Trainer::run_steps(int64_t until) {
           {"tokens", result.tokens},
           {"tokens_per_second", static_cast<double>(result.tokens) / watch.seconds()}});
     if (due(step_, config_.checkpoint.interval)) save();
-    if (!heldout_.empty() && due(step_, config_.evaluation.interval)) {
-      Json losses;
-      for (const HeldoutSet& set : heldout_) losses[set.name] = evaluate(set);
-      log_({{"step", step_}, {"heldout", std::move(losses)}});
-    }
+    if (!heldout_.empty() && due(step_, config_.evaluation.interval)) log_evaluation();
   }
   save();
 }
 
+void Trainer::log_evaluation() {
+  Json losses = Json::object(), shares = Json::object();
+  for (const HeldoutSet& set : heldout_) {
+    Agreement agreement;
+    losses[set.name] = evaluate(set, &agreement);
+    if (!agreement.all.empty()) shares[set.name] = agreement.shares();
+  }
+  Json line{{"step", step_}, {"heldout", std::move(losses)}};
+  if (shares.size() > 0) line["agreement"] = std::move(shares);
+  log_(line);
+}
+
 Trainer::StepResult Trainer::train_step() {
   const Batch batch = batches_.batch(step_);
-  const double total = checked_weight(batch, net_.config().model.vocabulary, step_);
+  const double total = checked_weight(batch, net_.vocabulary(), step_);
   net_.gradients().zero_();
-  const NetWeights weights = net_.weights(compute_type_);
+  const Trainable::Loss loss_of =
+      net_.step_loss({.type = compute_type_, .seed = static_cast<uint64_t>(config_.seed), .step = step_});
   StepResult result{.rate = learning_rate(schedule_, step_), .tokens = batch.sequences * batch.length};
   visit_parts(batch, config_.accumulation, net_.values().device(),
               [&](const at::Tensor& tokens, const at::Tensor& token_weights) {
-                const at::Tensor loss = net_.loss(weights, tokens, token_weights) / total;
+                const at::Tensor loss = loss_of(tokens, token_weights) / total;
                 loss.backward();
                 result.loss += loss.item<double>();
               });
@@ -212,16 +223,18 @@ Trainer::StepResult Trainer::train_step() {
   return result;
 }
 
-double Trainer::evaluate(const HeldoutSet& set) {
+double Trainer::evaluate(const HeldoutSet& set, Agreement* agreement) {
   const at::NoGradGuard no_gradients;
-  const NetWeights weights = net_.weights(compute_type_);
+  Agreement unused;
+  const Trainable::Loss loss_of = net_.step_loss(
+      {.type = compute_type_, .seed = kEvaluationSeed, .agreement = agreement ? agreement : &unused});
   double loss = 0, total = 0;
   for (int64_t i = 0; i < set.batches; ++i) {
     const Batch batch = set.source->batch(i);
-    total += checked_weight(batch, net_.config().model.vocabulary, i);
+    total += checked_weight(batch, net_.vocabulary(), i);
     visit_parts(batch, config_.accumulation, net_.values().device(),
                 [&](const at::Tensor& tokens, const at::Tensor& token_weights) {
-                  loss += net_.loss(weights, tokens, token_weights).item<double>();
+                  loss += loss_of(tokens, token_weights).item<double>();
                 });
   }
   return loss / total;

@@ -8,6 +8,7 @@
 #include "train/net.h"
 #include "train/schedule.h"
 #include "train/train_config.h"
+#include "train/trainable.h"
 #include "train/updater.h"
 
 namespace fathom::train {
@@ -26,16 +27,18 @@ struct HeldoutSet {
   int64_t batches = 1;
 };
 
-/// Trains a net. The same config, batches, threads and machine give the same bits, with or without interruptions.
+/// Trains a net or a draft source. The same config, batches, threads and machine give the same bits, with or
+/// without interruptions.
 class Trainer {
  public:
   /// Receives one object per event. A step: {"step", "loss", "gradient_norm", "learning_rate", "tokens",
   /// "tokens_per_second"}. "step" is the number of completed steps, "loss" the loss of the batch before the update
-  /// in nats per token. An evaluation: {"step", "heldout": {name: loss}}. A checkpoint: {"step", "checkpoint"}.
+  /// in nats per token. An evaluation: {"step", "heldout": {name: loss}}, for drafts with
+  /// "agreement": {name: [share of each step]}. A checkpoint: {"step", "checkpoint"}.
   using Log = std::function<void(const Json& line)>;
 
   /// All references must outlive the trainer. Sets libtorch's number of threads.
-  Trainer(TrainConfig config, Net& net, BatchSource& batches, std::vector<HeldoutSet> heldout, Log log);
+  Trainer(TrainConfig config, Trainable& net, BatchSource& batches, std::vector<HeldoutSet> heldout, Log log);
 
   /// Continues from the config's checkpoint file. Returns false if the file does not exist. Throws Error as
   /// read_checkpoint.
@@ -45,8 +48,8 @@ class Trainer {
   /// the last checkpoint and the values are then unchanged.
   void run(int64_t until = std::numeric_limits<int64_t>::max());
 
-  /// Returns the weighted mean loss of a held-out set, nats per token.
-  double evaluate(const HeldoutSet& set);
+  /// Returns the weighted mean loss of a held-out set, nats per token. Adds the agreement of a draft.
+  double evaluate(const HeldoutSet& set, Agreement* agreement = nullptr);
   int64_t steps_done() const { return step_; }
 
  private:
@@ -56,10 +59,11 @@ class Trainer {
   };
   void run_steps(int64_t until);
   StepResult train_step();
+  void log_evaluation();
   void save();
 
   TrainConfig config_;
-  Net& net_;
+  Trainable& net_;
   BatchSource& batches_;
   std::vector<HeldoutSet> heldout_;
   Log log_;

@@ -75,7 +75,7 @@ TrainingData::TrainingData(const TrainConfig& config) {
   const std::vector<TaskKind> kinds = task_kinds(config.data.tasks);
   open_tokenizer(config);
   landmarks_.tokens = config.model.landmark_block;
-  if (landmarks_ && landmark_token() == kNoToken) {
+  if (landmarks_ && unknown_token() == kNoToken) {
     fail_usage("model.landmark_block is ", landmarks_.tokens,
                ", but the tokenizer has no unknown token, which serves as landmark");
   }
@@ -133,7 +133,7 @@ void TrainingData::make_batches(const TrainConfig& config, const std::vector<Tas
 
 std::unique_ptr<BatchSource> TrainingData::with_landmarks(std::unique_ptr<BatchSource> source) const {
   if (!landmarks_) return source;
-  return std::make_unique<LandmarkBatches>(std::move(source), landmarks_, landmark_token());
+  return std::make_unique<LandmarkBatches>(std::move(source), landmarks_, unknown_token());
 }
 
 void TrainingData::make_heldout(const TrainConfig& config, const std::vector<TaskKind>& kinds) {

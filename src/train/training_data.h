@@ -30,8 +30,9 @@ class TrainingData {
   const std::vector<HeldoutSet>& heldout() const { return heldout_; }
   /// Returns the total number of tokens of all sources.
   int64_t tokens() const;
-  /// Returns the landmark token: the vocabulary's unknown token. With byte tokens no text contains it.
-  int32_t landmark_token() const { return tokenizer_->vocabulary().unknown; }
+  /// Returns the vocabulary's unknown token, which serves as landmark and as placeholder of drafts. With byte
+  /// tokens no text contains it.
+  int32_t unknown_token() const { return tokenizer_->vocabulary().unknown; }
 
  private:
   void open_tokenizer(const TrainConfig& config);

@@ -21,35 +21,33 @@ AdamWOptions adamw_options(const TrainConfig& c) {
 
 MuonOptions muon_options(const TrainConfig& c) { return {c.optimizer.momentum, c.optimizer.weight_decay}; }
 
-/// Returns whether the parameter is a matrix of a layer. Muon updates only these.
-bool in_layer(const NetParameter& p) { return p.rows > 0 && p.name.starts_with("blk."); }
-
 /// Returns the values that Muon updates instead of AdamW. The matrices of layers are contiguous.
-ValueRange values_of_muon(const TrainConfig& config, const Net& net) {
-  if (config.optimizer.kind != "muon") return {};
-  return {std::ranges::find_if(net.parameters(), in_layer)->offset, net.matrix_values()};
+ValueRange values_of_muon(const TrainConfig& config, const Trainable& net) {
+  const auto first = std::ranges::find_if(net.parameters(), &NetParameter::in_layer);
+  if (config.optimizer.kind != "muon" || first == net.parameters().end()) return {};
+  return {first->offset, net.matrix_values()};
 }
 
-std::span<float> span_of(const at::Tensor& flat) {
+std::span<float> values_of(const at::Tensor& flat) {
   return {flat.data_ptr<float>(), static_cast<size_t>(flat.numel())};
 }
 
 class LoopUpdater final : public Updater {
  public:
-  LoopUpdater(const TrainConfig& config, Net& net)
+  LoopUpdater(const TrainConfig& config, Trainable& net)
       : net_(net),
         muon_options_(muon_options(config)),
         adamw_(net.values().numel(), net.matrix_values(), adamw_options(config), values_of_muon(config, net)) {
     if (config.optimizer.kind != "muon") return;
     for (const NetParameter& p : net.parameters()) {
-      if (!in_layer(p)) continue;
+      if (!p.in_layer) continue;
       muon_.push_back({p.rows, p.cols, net.values().data_ptr<float>() + p.offset,
                        net.gradients().data_ptr<float>() + p.offset, adamw_.first_moments().data() + p.offset});
     }
   }
-  double gradient_norm() const override { return global_norm(span_of(net_.gradients())); }
+  double gradient_norm() const override { return global_norm(values_of(net_.gradients())); }
   void step(double learning_rate, double gradient_scale) override {
-    adamw_.step(span_of(net_.values()), span_of(net_.gradients()), learning_rate, gradient_scale);
+    adamw_.step(values_of(net_.values()), values_of(net_.gradients()), learning_rate, gradient_scale);
     muon_step(muon_, learning_rate, gradient_scale, muon_options_);
   }
   void set_steps(int64_t steps) override { adamw_.set_steps(steps); }
@@ -60,7 +58,7 @@ class LoopUpdater final : public Updater {
   static at::Tensor view(std::span<float> values) {
     return at::from_blob(values.data(), {static_cast<int64_t>(values.size())}, at::kFloat);
   }
-  Net& net_;
+  Trainable& net_;
   MuonOptions muon_options_;
   AdamW adamw_;
   std::vector<MuonMatrix> muon_;
@@ -80,7 +78,7 @@ at::Tensor orthogonalised(const at::Tensor& x) {
 
 class TensorUpdater final : public Updater {
  public:
-  TensorUpdater(const TrainConfig& config, Net& net)
+  TensorUpdater(const TrainConfig& config, Trainable& net)
       : net_(net),
         adamw_(adamw_options(config)),
         muon_(muon_options(config)),
@@ -99,7 +97,7 @@ class TensorUpdater final : public Updater {
     adamw(0, muon ? others_.begin : matrices, learning_rate, gradient_scale, adamw_.weight_decay);
     adamw(matrices, all, learning_rate, gradient_scale, 0);
     for (const NetParameter& p : net_.parameters()) {
-      if (muon && in_layer(p)) move_matrix(p, learning_rate, gradient_scale);
+      if (muon && p.in_layer) move_matrix(p, learning_rate, gradient_scale);
     }
   }
   void set_steps(int64_t steps) override { steps_ = steps; }
@@ -131,7 +129,7 @@ class TensorUpdater final : public Updater {
         .sub_(orthogonalised(momentum * muon_.momentum + g), learning_rate * muon_scale(p.rows, p.cols));
   }
 
-  Net& net_;
+  Trainable& net_;
   AdamWOptions adamw_;
   MuonOptions muon_;
   ValueRange others_;
@@ -141,12 +139,12 @@ class TensorUpdater final : public Updater {
 
 }  // namespace
 
-std::unique_ptr<Updater> make_updater(const TrainConfig& config, Net& net) {
+std::unique_ptr<Updater> make_updater(const TrainConfig& config, Trainable& net) {
   if (!net.values().device().is_cpu()) return make_tensor_updater(config, net);
   return std::make_unique<LoopUpdater>(config, net);
 }
 
-std::unique_ptr<Updater> make_tensor_updater(const TrainConfig& config, Net& net) {
+std::unique_ptr<Updater> make_tensor_updater(const TrainConfig& config, Trainable& net) {
   return std::make_unique<TensorUpdater>(config, net);
 }
 

@@ -4,12 +4,12 @@
 
 #include <memory>
 
-#include "train/net.h"
 #include "train/train_config.h"
+#include "train/trainable.h"
 
 namespace fathom::train {
 
-/// The optimizer of a net: AdamW, or Muon for the matrices of layers and AdamW for the rest.
+/// The optimizer of a net or a draft source: AdamW, or Muon for the matrices of layers and AdamW for the rest.
 class Updater {
  public:
   virtual ~Updater() = default;
@@ -27,8 +27,8 @@ class Updater {
 
 /// Returns the updater of a config. A net on the CPU uses Fathom's own loops, other nets libtorch's operations. The
 /// net must outlive it.
-std::unique_ptr<Updater> make_updater(const TrainConfig& config, Net& net);
+std::unique_ptr<Updater> make_updater(const TrainConfig& config, Trainable& net);
 /// Returns an updater that uses libtorch's operations on any device.
-std::unique_ptr<Updater> make_tensor_updater(const TrainConfig& config, Net& net);
+std::unique_ptr<Updater> make_tensor_updater(const TrainConfig& config, Trainable& net);
 
 }  // namespace fathom::train

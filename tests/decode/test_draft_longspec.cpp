@@ -16,7 +16,7 @@ namespace fathom {
 namespace {
 
 Session longspec_session(const std::shared_ptr<const Model>& model, const std::vector<int32_t>& prompt,
-                   const std::string& attend = "dense", const std::string& cache = "f32") {
+                         const std::string& attend = "dense", const std::string& cache = "f32") {
   Session session(model, test::draft_runtime(), {.attend = attend, .cache = cache});
   session.append(prompt);
   return session;
@@ -26,7 +26,8 @@ test::TrainedDraft trained(const Model& model, int window = 512) {
   return test::random_longspec(model.config(), model.network().attention().back(), window);
 }
 
-std::unique_ptr<DraftSource> longspec_source(const std::string& file, Session& session, const std::string& more = "") {
+std::unique_ptr<DraftSource> longspec_source(const std::string& file, Session& session,
+                                             const std::string& more = "") {
   return draft_methods().make(
       "longspec:file=" + file + more,
       DraftSetup{.model = session.engine().shared_model(), .runtime = test::draft_runtime(), .session = &session});

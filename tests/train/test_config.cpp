@@ -13,7 +13,7 @@ namespace fathom::train {
 namespace {
 
 /// Returns the error of a config text; empty if it is valid.
-std::string error_of(const std::string& text) {
+std::string config_error(const std::string& text) {
   try {
     parse_train_config(Json::parse(text), "run.json");
   } catch (const Error& error) {
@@ -24,7 +24,7 @@ std::string error_of(const std::string& text) {
 }
 
 void expect_error_contains(const std::string& text, const std::vector<std::string>& parts) {
-  const std::string error = error_of(text);
+  const std::string error = config_error(text);
   for (const std::string& part : parts) EXPECT_NE(error.find(part), std::string::npos) << text << "\n" << error;
 }
 
@@ -99,6 +99,30 @@ TEST(TrainConfig, ContradictoryFieldsAreBothNamed) {
   expect_error_contains(R"({"batch_tokens": 5000})", {"batch_tokens is 5000", "data.lengths.longest, 4096"});
   expect_error_contains(R"({"steps": 10, "schedule": {"warmup_steps": 11}})",
                         {"schedule.warmup_steps", "steps, 10"});
+}
+
+TEST(TrainConfig, DraftFieldsAreCheckedTogether) {
+  EXPECT_EQ(config_error(R"({"start": "m.gguf", "draft": {"kind": "longspec", "heads": 4, "kv_heads": 2}})"), "");
+  EXPECT_EQ(config_error(R"({"draft": {"steps": 8}})"), "");
+  expect_error_contains(R"({"draft": {"kind": "heads"}})", {"draft.kind is heads", "start is empty"});
+  expect_error_contains(R"({"draft": {"kind": "eagle"}})",
+                        {"draft.kind is", "eagle", "none, heads, hidden-transfer"});
+  expect_error_contains(R"({"start": "m", "draft": {"kind": "hidden-transfer", "steps": 5}})",
+                        {"draft.steps is 5", "at most 4"});
+  expect_error_contains(R"({"start": "m", "draft": {"kind": "heads", "steps": 9}})",
+                        {"draft.steps is", "from 1 to 8"});
+  expect_error_contains(R"({"start": "m", "draft": {"kind": "longspec", "heads": 4, "kv_heads": 3}})",
+                        {"draft.heads is 4", "draft.kv_heads, 3"});
+  expect_error_contains(R"({"start": "m", "draft": {"kind": "longspec", "head_dim": 7}})", {"draft.head_dim is 7"});
+  expect_error_contains(R"({"start": "m", "draft": {"kind": "heads"}, "model": {"landmark_block": 50}})",
+                        {"model.landmark_block is 50"});
+  TrainConfig config;
+  const Json saved = to_json(config);
+  config.draft.sequential = false;
+  EXPECT_EQ(differing_fields(saved, to_json(config)),
+            (std::vector<std::string>{"draft.sequential: true, now false"}));
+  EXPECT_EQ(train_config_schema()["properties"]["draft"]["properties"]["kind"]["enum"],
+            (Json{"none", "heads", "hidden-transfer", "longspec", "lexical-unit"}));
 }
 
 TEST(TrainConfig, InvalidJsonIsRejectedWithPathAndLine) {

@@ -4,21 +4,13 @@
 
 #include "base/error.h"
 #include "train/corpus.h"
+#include "train/error_text.h"
 #include "train/small_corpus.h"
 
 namespace fathom::train {
 namespace {
 
 using namespace test;
-
-std::string error_of(const std::function<void()>& act) {
-  try {
-    act();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
 
 std::string reading_error(const std::string& path, CorpusOptions options = {}) {
   return error_of([&] { documents_of(Corpus(path, options)); });

@@ -11,12 +11,16 @@
 #include "paths.h"
 #include "seed.h"
 #include "session/session.h"
+#include "train/error_text.h"
 #include "train/export_gguf.h"
 #include "train/tiny_net.h"
 
 namespace fathom::train {
 namespace {
 
+using test::error_of;
+using test::largest_difference;
+using test::random_tokens;
 using test::tiny_config;
 
 /// Returns a random shape: heads, groups, widths, rotary dimensions and scaling, tied or untied output, a window.
@@ -53,12 +57,6 @@ void randomise(Net& net, uint64_t seed) {
   }
 }
 
-std::vector<int32_t> random_tokens(std::mt19937& random, int64_t count, int64_t vocabulary) {
-  std::vector<int32_t> tokens(count);
-  for (int32_t& t : tokens) t = static_cast<int32_t>(random() % vocabulary);
-  return tokens;
-}
-
 /// Returns the engine's logits, [tokens, vocabulary].
 std::vector<float> engine_logits(std::span<const std::byte> file, std::span<const int32_t> tokens) {
   const auto model = Model::from(Gguf::parse(file, "exported.gguf"));
@@ -78,12 +76,6 @@ std::vector<float> net_logits(Net& net, at::ScalarType type, std::span<const int
   std::copy(tokens.begin(), tokens.end(), ids.data_ptr<int64_t>());
   const at::Tensor logits = net.logits(net.weights(type), ids).contiguous();
   return {logits.data_ptr<float>(), logits.data_ptr<float>() + logits.numel()};
-}
-
-double largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
-  double most = a.size() == b.size() ? 0 : INFINITY;
-  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) most = std::fmax(most, std::abs(a[i] - b[i]));
-  return most;
 }
 
 double deviation(const std::vector<float>& a) {
@@ -163,15 +155,6 @@ TEST(Export, EveryTypeIsWithinItsRoundingError) {
     EXPECT_LT(off.norm().item<double>(), error * net.values().norm().item<double>()) << info(type).name;
     EXPECT_GT(off.norm().item<double>(), 0) << info(type).name;
   }
-}
-
-std::string error_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
 }
 
 TEST(Export, CopiesTheTokenizerAndRejectsAnotherSize) {

@@ -124,6 +124,32 @@ TEST_P(FusedLayers, CrossEntropyEqualsThePlainOne) {
   }
 }
 
+TEST_P(FusedLayers, SoftCrossEntropyEqualsThePlainOne) {
+  at::manual_seed(11);
+  for (const int64_t rows : {1, 255, 600}) {
+    const at::Tensor shares = at::softmax(at::randn({rows + 3, 97}) * 2, -1), weights = at::rand({rows});
+    const at::Tensor share_rows = at::randint(0, rows + 3, {rows}, at::kLong);
+    if (rows > 1) weights.narrow(0, rows / 3, rows / 2).zero_();
+    expect_same({random({rows, 24}), random({97, 24})}, [&](const LayerOps& ops, const Tensors& x) {
+      return ops.soft_cross_entropy(x[0], x[1], shares, share_rows, weights);
+    });
+  }
+}
+
+TEST_P(FusedLayers, FrozenWeightsDoNotChangeOtherGradients) {
+  at::manual_seed(12);
+  const at::Tensor frozen = at::randn({32, 32});
+  const at::Tensor shares = at::softmax(at::randn({30, 32}), -1), rows = at::arange(30);
+  expect_same({random({30, 32})}, [&](const LayerOps& ops, const Tensors& x) {
+    const auto [a, b, c] = ops.linears(x[0], {frozen, frozen + 1, frozen});
+    const at::Tensor y = ops.add_linear(a, ops.swiglu(b + c, frozen, frozen), frozen);
+    return ops.soft_cross_entropy(y * 0.01, frozen, shares, rows, at::ones({30}));
+  });
+  expect_same({random({32, 32})}, [&](const LayerOps& ops, const Tensors& x) {
+    return ops.swiglu(ops.linear(frozen, x[0]), frozen, frozen);
+  });
+}
+
 TEST_P(FusedLayers, AWholeNetHasThePlainGradients) {
   at::manual_seed(10);
   const at::Tensor tokens = at::randint(40, {3, 101}), weights = at::rand({3, 100});

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "seed.h"
 #include "session/session.h"
+#include "train/error_text.h"
 #include "train/export_gguf.h"
 #include "train/landmark_batches.h"
 #include "train/tiny_net.h"
@@ -15,6 +16,10 @@
 
 namespace fathom::train {
 namespace {
+
+using test::error_of;
+using test::largest_difference;
+using test::random_tokens;
 
 /// Rows of consecutive numbers; token i has weight i.
 class CountingBatches final : public BatchSource {
@@ -59,12 +64,6 @@ NetConfig config_of(std::mt19937& random, int64_t block) {
   return config;
 }
 
-std::vector<int32_t> random_tokens(std::mt19937& random, int64_t count, int64_t vocabulary) {
-  std::vector<int32_t> tokens(count);
-  for (int32_t& t : tokens) t = static_cast<int32_t>(random() % vocabulary);
-  return tokens;
-}
-
 /// Returns the net's logits of each token, or of the landmark after it. The landmark's own logit is set to the
 /// minimum, as in the engine.
 std::vector<float> net_logits(Net& net, std::span<const int32_t> tokens) {
@@ -96,12 +95,6 @@ std::vector<float> engine_logits(std::span<const std::byte> file, std::span<cons
   append.on_logits = [&](int64_t, std::span<const float> row) { all.insert(all.end(), row.begin(), row.end()); };
   session.append(tokens, append);
   return all;
-}
-
-double largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
-  double most = a.size() == b.size() ? 0 : INFINITY;
-  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) most = std::fmax(most, std::abs(a[i] - b[i]));
-  return most;
 }
 
 TEST(TrainLandmarks, EngineLogitsEqualThoseOfTheNet) {
@@ -146,15 +139,6 @@ TEST(TrainLandmarks, FusedLayersGiveThePlainLossAndGradients) {
   const at::Tensor plain = gradients(plain_ops()), fused = gradients(fused_ops());
   EXPECT_LT((plain - fused).norm().item<double>(), 1e-5 * plain.norm().item<double>());
   EXPECT_GT(plain.norm().item<double>(), 0.1);
-}
-
-std::string error_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
 }
 
 TEST(TrainLandmarks, ContradictionsAreNamed) {

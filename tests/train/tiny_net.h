@@ -1,6 +1,10 @@
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
+#include <random>
+#include <vector>
 
 #include "train/net.h"
 
@@ -21,6 +25,20 @@ inline train::NetConfig tiny_config() {
   c.vocabulary = 40;
   c.trained_context = 256;
   return config;
+}
+
+/// Returns random tokens of a vocabulary.
+inline std::vector<int32_t> random_tokens(std::mt19937& random, int64_t count, int64_t vocabulary) {
+  std::vector<int32_t> tokens(count);
+  for (int32_t& t : tokens) t = static_cast<int32_t>(random() % vocabulary);
+  return tokens;
+}
+
+/// Returns the largest absolute difference; infinity for different sizes.
+inline double largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
+  double most = a.size() == b.size() ? 0 : INFINITY;
+  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) most = std::fmax(most, std::abs(a[i] - b[i]));
+  return most;
 }
 
 }  // namespace fathom::test
