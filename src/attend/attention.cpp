@@ -372,7 +372,7 @@ void Attention::plan(const AttentionInput& input) {
   count_.selecting += (nanoseconds() - begin) * pool_.threads();
 }
 
-/// Plans and attends row by row, as passes of one row each would. Selectors do not see the later rows.
+/// Plans and attends row by row, as passes of one row each would. The later rows are invisible to selectors.
 void Attention::run_rows(const AttentionInput& input) {
   AttentionInput row = input;
   row.rows = 1;

@@ -20,7 +20,7 @@ void check_field(const char* field, const T& given, const T& standard, const T& 
 
 }  // namespace
 
-std::span<const DraftKind> draft_kinds() {
+std::span<const DraftTrainer> draft_kinds() {
   static const std::array kinds{heads_draft(), hidden_transfer_draft(), longspec_draft(), lexical_unit_draft()};
   return kinds;
 }
@@ -49,7 +49,7 @@ NetConfig draft_base_config(const TrainConfig& config, const Gguf& start) {
 }
 
 std::unique_ptr<Trainable> make_draft(const TrainConfig::Draft& config, DraftBase base) {
-  const auto kind = std::ranges::find(draft_kinds(), config.kind, [](const DraftKind& k) { return k.name; });
+  const auto kind = std::ranges::find(draft_kinds(), config.kind, [](const DraftTrainer& k) { return k.name; });
   return kind->make(config, std::move(base));
 }
 

@@ -22,25 +22,25 @@ struct DraftBase {
 };
 
 /// A kind of trained draft source: a value of draft.kind.
-struct DraftKind {
+struct DraftTrainer {
   const char* name;
   /// Throws Error (usage) that names a field which does not suit the base.
   std::unique_ptr<Trainable> (*make)(const TrainConfig::Draft& config, DraftBase base);
 };
 /// Returns all kinds, in the order of the documentation.
-std::span<const DraftKind> draft_kinds();
+std::span<const DraftTrainer> draft_kinds();
 
 /// Returns the shape of the model in `start`. Throws Error (usage) that names a field of model.* which differs from
 /// it and from the default, and Error as read_net_config.
 NetConfig draft_base_config(const TrainConfig& config, const Gguf& start);
 
-/// Returns the draft source of a config, with its initial values. Throws Error (usage) as DraftKind::make.
+/// Returns the draft source of a config, with its initial values. Throws Error (usage) as DraftTrainer::make.
 std::unique_ptr<Trainable> make_draft(const TrainConfig::Draft& config, DraftBase base);
 
 // The kinds, one file of drafts/ each.
-DraftKind heads_draft();
-DraftKind hidden_transfer_draft();
-DraftKind longspec_draft();
-DraftKind lexical_unit_draft();
+DraftTrainer heads_draft();
+DraftTrainer hidden_transfer_draft();
+DraftTrainer longspec_draft();
+DraftTrainer lexical_unit_draft();
 
 }  // namespace fathom::train

@@ -14,7 +14,7 @@ constexpr bool kMayDiffer = true;
 
 std::vector<std::string> draft_choices() {
   std::vector<std::string> names{"none"};
-  for (const DraftKind& kind : draft_kinds()) names.push_back(kind.name);
+  for (const DraftTrainer& kind : draft_kinds()) names.push_back(kind.name);
   return names;
 }
 

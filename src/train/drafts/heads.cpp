@@ -99,6 +99,6 @@ std::unique_ptr<Trainable> make_heads(const TrainConfig::Draft& config, DraftBas
 
 }  // namespace
 
-DraftKind heads_draft() { return {"heads", make_heads}; }
+DraftTrainer heads_draft() { return {"heads", make_heads}; }
 
 }  // namespace fathom::train

@@ -126,6 +126,6 @@ std::unique_ptr<Trainable> make_hidden_transfer(const TrainConfig::Draft& config
 
 }  // namespace
 
-DraftKind hidden_transfer_draft() { return {"hidden-transfer", make_hidden_transfer}; }
+DraftTrainer hidden_transfer_draft() { return {"hidden-transfer", make_hidden_transfer}; }
 
 }  // namespace fathom::train

@@ -168,6 +168,6 @@ std::unique_ptr<Trainable> make_lexical_unit(const TrainConfig::Draft& config, D
 
 }  // namespace
 
-DraftKind lexical_unit_draft() { return {"lexical-unit", make_lexical_unit}; }
+DraftTrainer lexical_unit_draft() { return {"lexical-unit", make_lexical_unit}; }
 
 }  // namespace fathom::train

@@ -218,6 +218,6 @@ std::unique_ptr<Trainable> make_longspec(const TrainConfig::Draft& config, Draft
 
 }  // namespace
 
-DraftKind longspec_draft() { return {"longspec", make_longspec}; }
+DraftTrainer longspec_draft() { return {"longspec", make_longspec}; }
 
 }  // namespace fathom::train
