@@ -13,6 +13,7 @@
 #include "seedling.h"
 #include "session/session.h"
 #include "shared_data.h"
+#include "tiny_goldens.h"
 
 namespace fathom {
 namespace {
@@ -97,10 +98,7 @@ TEST(SessionDraft, NodeLogitsEqualAPlainReadWithQuantisedWeights) {
 
 TEST(SessionDraft, NodeLogitsEqualAPlainReadOfEveryArchitecture) {
   std::mt19937 random(test::seed(2));
-  for (const char* name :
-       {"tiny-llama-q4_k_m", "tiny-llama-iq4_xs", "tiny-gpt2-f16", "tiny-qwen2-f16", "tiny-qwen3-f16",
-        "tiny-mamba-f16", "tiny-mamba2-f16", "architectures/tiny-gemma3-f16", "architectures/tiny-gpt-oss-f16",
-        "architectures/tiny-qwen3moe-f16", "architectures/tiny-falcon-h1-f16"}) {
+  for (const char* name : test::tiny_goldens()) {
     const std::string path = test::golden(name) + ".gguf";
     FATHOM_NEEDS(path);
     SCOPED_TRACE(name);
