@@ -10,6 +10,7 @@
 #include "base/stopwatch.h"
 #include "base/write_file.h"
 #include "console.h"
+#include "optimise_states.h"
 #include "program.h"
 #include "train/checkpoint.h"
 #include "train/draft_kinds.h"
@@ -32,6 +33,8 @@ Examples:
   fathom train run.json --check                              check config, data and checkpoint
   fathom train run.json --until 500                          train to step 500, write the model; continue later
   fathom train run.json --export model.gguf --type q4_k      write the model of the last checkpoint
+  fathom train --optimise-states 0.03 -m model.gguf -f book.txt --window 64
+                                                             read a text with optimised states; train nothing
 )";
 
 struct TrainOptions {
@@ -236,8 +239,28 @@ void train(const TrainOptions& options, const TrainConfig& config) {
   if (!config.output.file.empty()) write_model(*net, data, config.output.file, config.output.type);
 }
 
+/// Throws Error (usage) if options are given that belong to the other use of the program.
+void check_use(const TrainOptions& options, const OptimiseStatesOptions& states) {
+  if (!states.run) {
+    if (!states.given.empty()) fail_usage(states.given.front(), " needs --optimise-states RATE");
+    return;
+  }
+  const std::pair<const char*, bool> of_runs[] = {{"a config", !options.config.empty()},
+                                                  {"--set", !options.set.empty()},
+                                                  {"--until", options.until > 0},
+                                                  {"--check", options.check},
+                                                  {"--export", !options.export_file.empty()},
+                                                  {"--type", !options.export_type.empty()},
+                                                  {"--html", !options.html.empty()},
+                                                  {"--show", options.show > 0}};
+  for (const auto& [name, given] : of_runs) {
+    if (given) fail_usage("--optimise-states trains nothing; it cannot be combined with ", name);
+  }
+}
+
 void add_options(Command program) {
   static TrainOptions options;
+  static OptimiseStatesOptions states;
   program.name("fathom train");
   program.footer(kExamples);
   program.add_option("config", options.config, "config of the run, a JSON file").type_name("CONFIG");
@@ -258,7 +281,9 @@ void add_options(Command program) {
                   "with --export: weight type of the matrices [output.type of the config]")
       .one_of({"f32", "f16", "bf16", "q8_0", "q6_k", "q4_k"})
       .type_name("TYPE");
-  program.add_option("--json", options.json, "-: also write the lines of the log to stdout")
+  program
+      .add_option("--json", options.json,
+                  "-: also write the lines of the log to stdout; with --optimise-states: print a JSON object")
       .one_of({"-"})
       .type_name("-");
   program
@@ -270,8 +295,11 @@ void add_options(Command program) {
       .type_name("STEP");
   program.add_flag("--plain", options.plain, "compute with libtorch's operations only; slower, for comparison");
   program.add_flag("--schema", options.schema, "print the JSON schema of configs");
+  add_optimise_states_options(program, states);
   program.callback([] {
     if (options.schema) return write_out(train_config_schema().dump(2) + "\n");
+    check_use(options, states);
+    if (states.run) return optimise_states(states, {.plain = options.plain, .json = options.json == "-"});
     if (options.config.empty()) fail_usage("no config given; expected a JSON file (see fathom train --help)");
     train(options, config_of(options));
   });
