@@ -263,7 +263,7 @@ int DraftBudget::nodes(int64_t context) {
     // Plain steps measure what drafts are compared with. They cost kProbeShare of the time.
     const double interval = std::clamp((1 - 1 / rate) / kProbeShare, 8.0, 256.0);
     if (static_cast<double>(step_ - last_plain_) < interval) choose(best, Purpose::kBest);
-  } else if (step_ >= next_probe_ && sizes_[0].tried > 0 && trial < 0) {  // a trial is saved for
+  } else if (step_ >= next_probe_ && sizes_[0].tried > 0) {  // also while a larger trial is saved for
     int probe = 0;
     for (int i = 1; i < std::ssize(sizes_) && sizes_[i].tried > 0; ++i)
       if (expected(i).rate() > expected(probe).rate()) probe = i;

@@ -240,6 +240,14 @@ TEST(DraftBudget, RareGoodDraftsAreUsed) {
   EXPECT_LE(simulate(world, 4000, 1).seconds, 1.2 * 4000 * world.best_fixed(0.9));
 }
 
+TEST(DraftBudget, SmallDraftsAreTriedAgainWhileALargerTrialIsSavedFor) {
+  // The first draft of a short text is wrong, the others are right.
+  const World world{.pass = [](int rows) { return rows <= 2 ? 0.55 + 0.45 * rows : 1.45 + 0.15 * (rows - 2); },
+                    .propose = [](int) { return 0.1; },
+                    .rate = [](int64_t token) { return token < 8 ? 0 : 0.95; }};
+  EXPECT_LE(simulate(world, 256, 1).seconds, 0.6 * world.plain(256));
+}
+
 TEST(DraftBudget, DrawnDraftsAreNotPrunedButTheirSizeIsChosen) {
   for (const DraftKind kind : {DraftKind::kIndependent, DraftKind::kWithoutReplacement}) {
     const World world{.pass = kCurves[5].pass,
