@@ -189,9 +189,7 @@ class DraftBench {
                        const std::vector<int32_t>& continuation) const {
     const int nodes = static_cast<int>(options_.nodes);
     if (!method.forced) return Drafter({{method.text}, nodes}, {model_, runtime_, tokenizer_.get(), &session});
-    if (session.draft_shape() == Session::DraftShape::kNone || session.options().evict != "none")
-      fail_usage("--draft ", method.text, ": --attend ", session.options().attend, ", --evict ",
-                 session.options().evict, " or the model does not work with drafts, expected --draft none");
+    check_drafts_work(session, method.text);
     return Drafter(forced_source(*method.forced, continuation, model_->config().vocabulary), "forced", nodes,
                    session);
   }

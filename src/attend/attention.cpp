@@ -377,8 +377,9 @@ void Attention::run_rows(const AttentionInput& input) {
   AttentionInput row = input;
   row.rows = 1;
   for (int64_t i = 0; i < input.rows; ++i) {
-    const std::unique_ptr<const PagedKv> kv = input.kv->without_newest(input.rows - 1 - i);
-    row.kv = kv.get();
+    const int64_t later = input.rows - 1 - i;
+    const std::unique_ptr<const PagedKv> kv = later > 0 ? input.kv->without_newest(later) : nullptr;
+    row.kv = kv ? kv.get() : input.kv;
     row.positions = input.positions + i;
     row.queries = input.queries + i * input.query_stride;
     row.out = input.out + i * input.heads * input.kv->shape().value_dim;

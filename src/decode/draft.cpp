@@ -1,6 +1,22 @@
 #include "decode/draft.h"
 
+#include <algorithm>
+
 namespace fathom {
+
+std::span<const float> select_hidden(std::span<const float> hidden, std::span<const int> kept,
+                                     std::span<const int> wanted, std::vector<float>& buffer) {
+  if (wanted.empty() || hidden.empty()) return {};
+  if (std::ranges::equal(wanted, kept)) return hidden;
+  buffer.clear();
+  const size_t layer_size = hidden.size() / kept.size();
+  for (const int layer : wanted) {
+    const auto found = std::ranges::lower_bound(kept, layer);
+    const auto states = hidden.subspan((found - kept.begin()) * layer_size, layer_size);
+    buffer.insert(buffer.end(), states.begin(), states.end());
+  }
+  return buffer;
+}
 
 int Draft::add(int parent, int32_t token, float estimate) {
   const int node = tree.add(parent);

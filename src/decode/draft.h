@@ -111,6 +111,11 @@ class DraftExperience {
   virtual ~DraftExperience() = default;
 };
 
+/// Returns the hidden states of the layers `wanted`, of `hidden`: [kept, ...] with the layers `kept`, ascending,
+/// which contain those. They are copied into `buffer` unless all kept ones are wanted. Empty if `hidden` is.
+std::span<const float> select_hidden(std::span<const float> hidden, std::span<const int> kept,
+                                     std::span<const int> wanted, std::vector<float>& buffer);
+
 /// Proposes drafts for one text. Results do not depend on it, unless changes_text(): a wrong draft costs time only.
 /// Not thread-safe.
 class DraftSource {

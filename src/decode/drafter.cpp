@@ -96,13 +96,7 @@ void Drafter::use(std::unique_ptr<DraftSource> source, std::vector<std::string> 
 
 /// Returns the part of Session::hidden or draft_hidden that the source needs. Valid until the next call.
 std::span<const float> Drafter::needed_hidden(std::span<const float> kept) {
-  if (std::ranges::equal(needs_.hidden_layers, session_.hidden_layers())) return kept;
-  hidden_.clear();
-  for (const int layer : needs_.hidden_layers) {
-    const std::span<const float> states = session_.hidden_of(layer, kept);
-    hidden_.insert(hidden_.end(), states.begin(), states.end());
-  }
-  return hidden_;
+  return select_hidden(kept, session_.hidden_layers(), needs_.hidden_layers, hidden_);
 }
 
 void Drafter::start(std::span<const int32_t> prompt) {

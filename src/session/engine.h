@@ -93,6 +93,7 @@ class Engine {
   std::vector<StateOptions::Rotations> rotations(const SequenceOptions& options);
   std::vector<ScaledAdapter> scaled_adapters(const SequenceOptions& options) const;
   void check(const Rows& rows) const;
+  static void check_draft(const Rows& rows);
   struct Member {  // rows of one sequence in a batch, opened
     Rows* rows;
     std::vector<int64_t> positions;  // [rows]; of a draft: in its leaves

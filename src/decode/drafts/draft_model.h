@@ -24,9 +24,8 @@ DraftRule read_rule(const Values& values);
 /// first. logits: after the node; history: tokens up to the node; position: of the children.
 /// - A greedy sampler: its preferred tokens, with their probabilities in the plain softmax (capped so that they do
 ///   not increase).
-/// - kMatch: the tokens that the sampler prefers with its own random numbers of the position. If the target's
-/// logits
-///   are similar, the sampler draws the same token: the first one is accepted with a probability of at least
+/// - kMatch: the tokens that the sampler prefers with its own random numbers of the position. The sampler draws the
+///   same token if the target's logits are similar: the first one is accepted with a probability of at least
 ///   (1 − d) / (1 + d), where d is the total variation distance of the two distributions.
 /// - kReject: what the sampler draws from.
 TokenDistribution child_distribution(Sampler& sampler, std::span<const float> logits,

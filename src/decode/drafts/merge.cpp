@@ -150,16 +150,7 @@ class MergedSource final : public DraftSource {
 
   /// Returns the hidden states of a source's own layers. Valid until the next call for this source.
   std::span<const float> hidden_of(Member& member, std::span<const float> hidden) const {
-    if (member.hidden_layers.empty() || hidden.empty()) return {};
-    if (member.hidden_layers == needs_.hidden_layers) return hidden;
-    member.hidden.clear();
-    const size_t layer_size = hidden.size() / needs_.hidden_layers.size();
-    for (const int layer : member.hidden_layers) {
-      const auto found = std::ranges::lower_bound(needs_.hidden_layers, layer);
-      const auto rows = hidden.subspan((found - needs_.hidden_layers.begin()) * layer_size, layer_size);
-      member.hidden.insert(member.hidden.end(), rows.begin(), rows.end());
-    }
-    return member.hidden;
+    return select_hidden(hidden, needs_.hidden_layers, member.hidden_layers, member.hidden);
   }
 
   std::vector<Member> members_;
