@@ -38,7 +38,8 @@ void check_transfer(const Rows& rows) {
 void Engine::check_draft(const Rows& rows) {
   if (!rows.positions.empty()) fail("draft: expected no positions, since they follow from the depths of the nodes");
   if (std::ssize(rows.draft->tokens) != rows.draft->tree.size())
-    fail("draft: expected one token for each of the ", rows.draft->tree.size(), " nodes, found ", rows.draft->tokens.size());
+    fail("draft: expected one token for each of the ", rows.draft->tree.size(), " nodes, found ",
+         rows.draft->tokens.size());
   check_transfer(rows);
   if (rows.draft->tree.is_chain()) return;
   if (rows.sequence->has_recurrent_layers())
