@@ -1,17 +1,16 @@
 #include "base/write_file.h"
 
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
 #include <utility>
 
+#include "base/atomic_file.h"
 #include "base/error.h"
 
 namespace fathom {
@@ -45,10 +44,6 @@ class OpenFile {
     }
   }
 
-  void set_mode(mode_t mode) {
-    if (::fchmod(file_, mode) != 0) fail(path_, ": cannot set permissions: ", std::strerror(errno));
-  }
-
   void close() {
     const int closed = ::close(file_);
     file_ = -1;
@@ -69,58 +64,15 @@ void write_directly(const std::string& path, std::span<const std::byte> bytes) {
   out.close();
 }
 
-/// A temporary file; the destructor removes it unless it was renamed.
-struct TemporaryFile {
-  std::string path;
-  bool kept = false;
-  ~TemporaryFile() {
-    if (!kept) ::unlink(path.c_str());
-  }
-};
-
-/// Creates a file with an unused name in the folder of `target` and sets `name`. Throws Error that names `path`.
-int create_temporary(const std::string& target, const std::string& path, std::string& name) {
-  static std::atomic<uint32_t> counter{0};
-  constexpr int kTries = 100;  // killed processes with the same id may have left files with these names
-  for (int i = 0; i < kTries; ++i) {
-    name = concat(target, ".", ::getpid(), "-", counter++, ".tmp");
-    const int file = ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (file >= 0) return file;
-    if (errno != EEXIST) break;
-  }
-  fail(path, ": cannot create a temporary file in its folder: ", std::strerror(errno));
-}
-
-void sync_folder(const std::filesystem::path& folder) {
-  const int file = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (file < 0) return;  // a folder that is writable but not readable cannot be synced
-  OpenFile(file, folder.string()).sync();
-}
-
 }  // namespace
 
 void write_file(const std::string& path, std::span<const std::byte> bytes) {
   std::error_code error;
   const std::filesystem::file_status status = std::filesystem::status(path, error);
-  if (std::filesystem::is_directory(status)) fail(path, ": cannot write: is a folder");
   if (std::filesystem::is_other(status)) return write_directly(path, bytes);
-
-  // The target of a link is replaced, not the link.
-  std::filesystem::path target = std::filesystem::weakly_canonical(path, error);
-  if (error) target = path;
-  std::string name;
-  OpenFile out(create_temporary(target.string(), path, name), path);
-  TemporaryFile temporary{name};
-  struct stat before {};
-  if (::stat(target.c_str(), &before) == 0) out.set_mode(before.st_mode & 0777);
-  out.write(bytes);
-  out.sync();
-  out.close();
-  if (::rename(temporary.path.c_str(), target.c_str()) != 0) {
-    fail(path, ": cannot rename ", name, " to it: ", std::strerror(errno));
-  }
-  temporary.kept = true;
-  sync_folder(target.parent_path());
+  AtomicFile file(path);
+  file.write(bytes);
+  file.commit();
 }
 
 void append_whole(int file, const std::string& path, std::string_view text) {

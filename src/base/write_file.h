@@ -7,8 +7,8 @@
 
 namespace fathom {
 
-/// Writes `bytes` to a temporary file in the same folder, syncs it and renames it to `path`. Throws Error if a step
-/// fails (full disk, no permission); `path` is then unchanged and the temporary file is removed. Devices and pipes
+/// Writes `bytes` to a new file, syncs it and lets it replace `path` (AtomicFile). Throws Error if a step
+/// fails (full disk, no permission); `path` is then unchanged. Devices and pipes
 /// are written directly.
 void write_file(const std::string& path, std::span<const std::byte> bytes);
 

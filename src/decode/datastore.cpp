@@ -126,19 +126,8 @@ void check_vectors(const char* kind, std::span<const float> vectors, int64_t wid
 }  // namespace
 
 DatastoreModel DatastoreModel::of(const Model& model) {
-  const Gguf* file = model.file();
-  if (!file) fail_usage("datastore: expected a model that was read from a file");
-  constexpr size_t kSample = 4096;  // bytes at the start of each tensor; whole files would take seconds
-  ContentHash hash;
-  hash.add(static_cast<uint64_t>(file->file_bytes()));
-  for (const std::string_view key : file->keys()) hash.add(key);
-  for (const GgufTensor& tensor : file->tensors()) {
-    hash.add(tensor.name);
-    hash.add(static_cast<uint64_t>(tensor.type));
-    for (const int64_t dim : tensor.shape) hash.add(static_cast<uint64_t>(dim));
-    hash.add(as_text({tensor.data, std::min(tensor.bytes, kSample)}));
-  }
-  return {hash.value(), model.config().vocabulary, model.config().width};
+  if (!model.file()) fail_usage("datastore: expected a model that was read from a file");
+  return {model.fingerprint(), model.config().vocabulary, model.config().width};
 }
 
 /// The keys: a flat FAISS index, or inverted lists of unencoded keys.

@@ -57,7 +57,8 @@ void PageStore::add_slab() {
     throw;
   }
   for (size_t i = 0; i < pages_per_slab_; ++i) pages[i].version = mapping_version_ + 1;
-  slabs_[slab] = {data, std::move(pages), nullptr};
+  slabs_[slab].data = data;
+  slabs_[slab].pages = std::move(pages);
   for (size_t i = pages_per_slab_; i-- > 0;) free_.push_back(static_cast<PageId>(slab * pages_per_slab_ + i));
   slab_count_ = std::max(slab_count_, slab + 1);
   ++memory_slabs_;
@@ -77,7 +78,8 @@ PageRef PageStore::allocate() {
   return {*this, page};
 }
 
-PageId PageStore::map(std::span<const std::byte> pages, size_t count, std::shared_ptr<const void> mapping) {
+PageId PageStore::map(std::span<const std::byte> pages, size_t count, std::shared_ptr<const void> mapping,
+                      MappedReads* reads) {
   if (count == 0 || pages.size() / shape_.bytes() < count)
     fail("mapped pages: expected ", count, " pages of ", shape_.bytes(), " bytes, found ", pages.size(), " bytes");
   if (reinterpret_cast<uintptr_t>(pages.data()) % 64 != 0) fail("mapped pages must be aligned to 64 bytes");
@@ -100,7 +102,7 @@ PageId PageStore::map(std::span<const std::byte> pages, size_t count, std::share
     }
     // shared() returns true for mapped pages, so they are never written to
     auto* data = const_cast<std::byte*>(pages.data()) + s * pages_per_slab_ * shape_.bytes();
-    slabs_[first + s] = {data, std::move(states[s]), extent};
+    slabs_[first + s] = {data, std::move(states[s]), extent, reads, s * pages_per_slab_};
   }
   slab_count_ = std::max(slab_count_, first + slabs);
   ++mapped_extents_;

@@ -37,6 +37,15 @@ struct PageShape {
 
 class PageStore;
 
+/// Is told before pages of a mapping are read, to check them or to bound the memory that they occupy. Thread-safe.
+class MappedReads {
+ public:
+  virtual ~MappedReads() = default;
+  /// page: index in the mapping. Called at least once before each use of the page by a pass. Throws Error if the
+  /// page must not be used.
+  virtual void before_read(size_t page) = 0;
+};
+
 /// Owns one reference to a page and releases it on destruction. Movable.
 class PageRef {
  public:
@@ -79,9 +88,10 @@ class PageStore {
   /// Adds an extent of `count` read-only pages that are stored at `pages`, shape().bytes() each, aligned to 64
   /// bytes. Returns the id of the first; ids are consecutive, and each page has one owner. Mapped pages count as
   /// shared, so they are copied before a write, and they are not charged to the budget. `mapping` is kept until the
-  /// last of these pages is released. Throws Error for too few bytes, wrong alignment, or when the store has no
-  /// page ids left.
-  PageId map(std::span<const std::byte> pages, size_t count, std::shared_ptr<const void> mapping);
+  /// last of these pages is released. reads: told before each read of a page, and kept alive by `mapping`; null:
+  /// nobody. Throws Error for too few bytes, wrong alignment, or when the store has no page ids left.
+  PageId map(std::span<const std::byte> pages, size_t count, std::shared_ptr<const void> mapping,
+             MappedReads* reads = nullptr);
   /// Adds an owner.
   void retain(PageId page) noexcept;
   /// Removes an owner and frees the page if it was the last one. Allocates no memory.
@@ -96,10 +106,13 @@ class PageStore {
   }
   uint32_t owners(PageId page) const { return at(page).owners.load(std::memory_order_acquire); }
 
-  /// Start of the page's keys.
-  std::byte* keys(PageId page) { return slab_of(page).data + (page % pages_per_slab_) * shape_.bytes(); }
+  /// Start of the page's keys. Throws what MappedReads::before_read throws.
+  std::byte* keys(PageId page) { return const_cast<std::byte*>(std::as_const(*this).keys(page)); }
   const std::byte* keys(PageId page) const {
-    return slab_of(page).data + (page % pages_per_slab_) * shape_.bytes();
+    const Slab& slab = slab_of(page);
+    const size_t index = page % pages_per_slab_;
+    if (slab.reads) slab.reads->before_read(slab.first_mapped + index);
+    return slab.data + index * shape_.bytes();
   }
   /// Start of the page's values; equals keys(page) if values are part of the keys.
   std::byte* values(PageId page) { return keys(page) + values_offset_; }
@@ -133,6 +146,8 @@ class PageStore {
     std::byte* data = nullptr;
     std::unique_ptr<PageState[]> pages;  // [pages_per_slab_]
     std::shared_ptr<Mapping> mapping;    // null: allocated by the store
+    MappedReads* reads = nullptr;
+    size_t first_mapped = 0;  // index in the mapping of the slab's first page
   };
   struct Extent {  // consecutive slabs
     size_t first_slab, slabs;

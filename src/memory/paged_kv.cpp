@@ -246,6 +246,14 @@ void PagedKv::adopt(std::span<const PageId> pages) {
   end_position_ = std::max(end_position_, next_position_);
 }
 
+void PagedKv::restore(std::vector<PageTable> tables, std::vector<CompactedTokens> compacted, int64_t tokens) {
+  assert(tokens_ == 0 && std::ssize(tables) == heads() && std::ssize(compacted) == heads());
+  tables_ = std::move(tables);
+  compacted_ = std::move(compacted);
+  tokens_ = tokens;
+  refresh_end();
+}
+
 size_t PagedKv::page_bytes() const {
   size_t pages = 0;
   for (const PageTable& table : tables_)

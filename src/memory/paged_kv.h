@@ -136,6 +136,10 @@ class PagedKv final : public LayerState {
   /// may be compacted in parallel.
   bool compact(const Kernels& kernels, int head);
 
+  /// Takes over the tokens of an empty layer from page tables, such as those of a context file. tables, compacted:
+  /// [heads]. The entries of each table must cover consecutive tokens up to the last one, `tokens`.
+  void restore(std::vector<PageTable> tables, std::vector<CompactedTokens> compacted, int64_t tokens);
+
   /// Appends 64 tokens that another sequence has written, at the next positions. pages: [heads], one full page
   /// each, shared from now on. The number of tokens must be a multiple of 64. Throws Error for a position outside
   /// [0, kPositionLimit), and std::bad_alloc; after std::bad_alloc, truncate(tokens before) restores the previous

@@ -85,6 +85,12 @@ std::shared_ptr<const RecurrentState::Snapshot> RecurrentState::snapshot(int64_t
   return nullptr;
 }
 
+std::shared_ptr<const RecurrentState::Snapshot> RecurrentState::make_snapshot(std::span<const float> floats) const {
+  const auto made = std::make_shared<Snapshot>(budget_, floats.size());
+  std::ranges::copy(floats, made->floats.data());
+  return made;
+}
+
 void RecurrentState::advance(int64_t tokens, std::shared_ptr<const Snapshot> state) {
   if (tokens_ > 0) checkpoints_.push_back({tokens_, std::move(committed_)});
   tokens_ = tokens;

@@ -74,6 +74,8 @@ class RecurrentState final : public LayerState {
   /// Returns the state after `tokens` tokens: the newest state or a checkpoint; null: zeros. Throws Error if it was
   /// not stored.
   std::shared_ptr<const Snapshot> snapshot(int64_t tokens) const;
+  /// Returns a state with these numbers, [layout().floats()]. Throws Error (out of memory).
+  std::shared_ptr<const Snapshot> make_snapshot(std::span<const float> floats) const;
   /// Sets the state after `tokens` tokens, which another sequence has computed. The current state becomes a
   /// checkpoint.
   void advance(int64_t tokens, std::shared_ptr<const Snapshot> state);

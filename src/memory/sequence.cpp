@@ -219,6 +219,14 @@ void Sequence::adopt_states(std::span<const std::shared_ptr<const RecurrentState
   keep_checkpoints(plan_checkpoints(tokens_, tokens_));
 }
 
+void Sequence::restore(std::span<const int32_t> ids) {
+  assert(tokens_ == 0);
+  ids_.append(ids);
+  tokens_ = committed_ = std::ssize(ids);
+  next_position_ = position_after(paged_, tokens_);
+  if (has_recurrent_layers()) keep_checkpoints(plan_checkpoints(tokens_, tokens_));
+}
+
 int64_t Sequence::floor(int64_t tokens) const {
   // Layers may have different checkpoints: lower the length until all can be truncated to it.
   for (int64_t lowest = tokens;; tokens = lowest) {

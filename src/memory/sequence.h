@@ -108,6 +108,10 @@ class Sequence {
   /// Sets the states of recurrent layers after the newest token. states: [layers], null for other layers.
   void adopt_states(std::span<const std::shared_ptr<const RecurrentState::Snapshot>> states);
 
+  /// Takes over the tokens that all layers of an empty sequence were given by PagedKv::restore and
+  /// RecurrentState::advance.
+  void restore(std::span<const int32_t> ids);
+
   /// Returns the largest number of tokens, at most `tokens`, to which truncate can shorten the sequence: `tokens`
   /// itself unless a layer is recurrent.
   int64_t floor(int64_t tokens) const;

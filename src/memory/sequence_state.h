@@ -5,7 +5,11 @@
 #include <variant>
 #include <vector>
 
+#include "base/byte_stream.h"
+
 namespace fathom {
+
+class Sequence;
 
 /// The state of a method (selector or evictor) for one sequence. The Sequence owns it, forks it and rewinds it.
 class SequenceState {
@@ -18,6 +22,18 @@ class SequenceState {
   /// Returns whether the state refers to tokens by index or position. Then no evictor may compact the sequence
   /// (PagedKv::compact).
   virtual bool stores_positions() const { return true; }
+  /// Appends the state to `out`, without what load() can derive from the sequence at little cost.
+  virtual void save(ByteWriter& out) const {
+    static_cast<void>(out);
+    fail("the state of this method cannot be saved");
+  }
+  /// Restores a state that save() wrote into a new state. sequence: the one that holds the tokens of the saved
+  /// state; its pages may have other ids. Throws Error for contents that do not fit the sequence, which may come
+  /// from an altered file; the state must then not be used.
+  virtual void load(ByteReader& in, const Sequence& sequence) {
+    static_cast<void>(in), static_cast<void>(sequence);
+    fail("the state of this method cannot be loaded");
+  }
 };
 
 /// A method state that consists of one Layer per layer and a Common part. Forks copy them. Layer has a member

@@ -1,5 +1,8 @@
 #include "models/model.h"
 
+#include <algorithm>
+
+#include "base/content_hash.h"
 #include "base/error.h"
 
 namespace fathom {
@@ -22,6 +25,24 @@ std::shared_ptr<const Model> Model::from(Gguf opened) {
     throw Error(text.find(file.name()) == std::string::npos ? file.name() + ": " + text : text, error.kind());
   }
   return model;
+}
+
+uint64_t Model::fingerprint() const {
+  ContentHash hash;
+  if (!file_) {
+    hash.add(random_shape_);
+    return hash.value();
+  }
+  constexpr size_t kSample = 4096;  // bytes at the start of each tensor; whole files would take seconds
+  hash.add(static_cast<uint64_t>(file_->file_bytes()));
+  for (const std::string_view key : file_->keys()) hash.add(key);
+  for (const GgufTensor& tensor : file_->tensors()) {
+    hash.add(tensor.name);
+    hash.add(static_cast<uint64_t>(tensor.type));
+    for (const int64_t dim : tensor.shape) hash.add(static_cast<uint64_t>(dim));
+    hash.add({reinterpret_cast<const char*>(tensor.data), std::min(tensor.bytes, kSample)});
+  }
+  return hash.value();
 }
 
 }  // namespace fathom

@@ -22,12 +22,16 @@ class Model {
 
   const ModelConfig& config() const { return config_; }
   const Network& network() const { return *network_; }
+  /// Returns a hash that identifies the model: of the size of its file, the names and shapes of tensors, and a
+  /// sample of their bytes; of a random model, of its shape.
+  uint64_t fingerprint() const;
   /// Returns the file, for its tokenizer and chat template; null for a random model.
   const Gguf* file() const { return file_.get(); }
 
  private:
   Model() = default;
   std::unique_ptr<Gguf> file_;
+  std::string random_shape_;  // of a random model
   std::vector<AlignedBuffer<std::byte>> owned_;
   ModelConfig config_;
   std::unique_ptr<Network> network_;

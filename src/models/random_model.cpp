@@ -139,6 +139,7 @@ std::shared_ptr<const Model> Model::random(const std::string& shape) {
   RandomWeights weights(spec.type.type, spec.shape.tied);
   model->network_ = find_architecture(spec.config.architecture).build(model->config_, weights);
   model->owned_ = weights.take();
+  model->random_shape_ = shape;
   return model;
 }
 

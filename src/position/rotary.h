@@ -72,6 +72,7 @@ class PositionRotations {
   /// in memory: [64, 2, dims/2] in total.
   View offset(int offset) const;
   int pairs() const { return pairs_; }
+  const Rotary& rotary() const { return *rotary_; }
 
  private:
   const Rotary* rotary_;

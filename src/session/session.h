@@ -9,6 +9,7 @@
 
 #include "base/method_specs.h"
 #include "evict/evictor.h"
+#include "formats/context_file.h"
 #include "session/engine.h"
 
 namespace fathom {
@@ -45,6 +46,15 @@ struct AppendOptions {
   std::function<void(int64_t index, std::span<const float> logits)> on_logits;
   std::function<bool(int64_t index)> needs_logits;
   std::function<void(int64_t done)> progress;  // called after each chunk; done: tokens of this call read so far
+};
+
+/// What Session::save stores beside the session.
+struct SavedText {
+  std::string_view text{};                        // that was read
+  std::span<const int64_t> offsets{};             // [tokens] byte offset in `text` of each token; empty: unknown
+  Json notes = Json::object();                    // of the program, returned by ContextFile::info
+  std::vector<std::string> adapter_paths{};       // of SessionOptions::adapters
+  std::function<void(int64_t bytes)> progress{};  // called now and then with the bytes written so far
 };
 
 /// Reads and continues one sequence with the chosen methods; a thin layer over Engine::forward. For a model
@@ -116,6 +126,19 @@ class Session {
   /// token has the lowest logit.
   std::span<const float> logits() const { return logits_; }
 
+  /// Writes the session to a context file, from which open() continues with the same bits in any process: tokens,
+  /// pages, recurrent states, states of methods, and logits. The file appears complete or not at all. Throws Error
+  /// if it cannot be written, and if the session has no tokens or an open draft.
+  void save(const std::string& path, const SavedText& text = {}) const;
+  /// Returns the options with which a context was read, without adapters. A session with other `--attend` and
+  /// `--evict` methods can be opened as well; their states then begin empty.
+  static SessionOptions options_of(const ContextFile& file);
+  /// Opens a saved session. Its pages stay in the mapped file, which is never changed, and are read and checked
+  /// when a pass first needs them: a damaged page is an Error then. Throws Error that says what differs for another
+  /// model, other adapters, rotary positions, page format or number of layers.
+  static Session open(std::shared_ptr<Engine> engine, std::shared_ptr<const ContextFile> file,
+                      SessionOptions options);
+
   /// Returns a copy that shares pages with this session until one of the two writes to them. Throws Error if a
   /// draft is open.
   Session fork() const;
@@ -140,6 +163,8 @@ class Session {
 
   /// Number of tokens that were restored instead of read (SessionOptions::share_prefixes).
   int64_t restored() const { return restored_; }
+  /// Number of tokens that were in the context file that the session was opened from.
+  int64_t opened() const { return opened_; }
   /// Number of tokens, without those of an open draft.
   int64_t length() const { return landmarks().without(sequence_.committed()); }
   const Model& model() const { return engine_->model(); }
@@ -181,7 +206,7 @@ class Session {
   std::vector<float> logits_;
   std::vector<int> hidden_layers_;
   std::vector<float> hidden_;
-  int64_t restored_ = 0;
+  int64_t restored_ = 0, opened_ = 0;
   struct Draft {
     OpenDraft open;
     std::vector<float> logits;  // [nodes, vocabulary]

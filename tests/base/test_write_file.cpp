@@ -86,8 +86,7 @@ TEST_F(WriteFile, FailedWriteKeepsTheOldFileAndLeavesNoTemporary) {
   const std::string error = write_error(path("a"), std::string(10000, 'x'));
   ::setrlimit(RLIMIT_FSIZE, &before);
   std::signal(SIGXFSZ, handler);
-  EXPECT_NE(error.find(path("a") + ": cannot write byte 4096 of 10000: File too large"), std::string::npos)
-      << error;
+  EXPECT_NE(error.find(path("a") + ": cannot write byte 4096: File too large"), std::string::npos) << error;
   EXPECT_EQ(content(path("a")), "old");
   EXPECT_EQ(files(), 1);
 }

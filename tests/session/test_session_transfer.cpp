@@ -11,17 +11,12 @@
 #include "models/tiny_model.h"
 #include "paths.h"
 #include "seed.h"
-#include "session/session.h"
+#include "seedling.h"
 #include "shared_data.h"
 #include "tiny_goldens.h"
 
 namespace fathom {
 namespace {
-
-std::shared_ptr<Runtime> runtime() {
-  static const auto shared = std::make_shared<Runtime>(2);
-  return shared;
-}
 
 std::vector<int32_t> random_text(std::mt19937& random, int64_t n, uint32_t vocabulary = 512) {
   std::vector<int32_t> tokens(n);
@@ -115,7 +110,7 @@ TEST(SessionTransfer, PseudoRowsEqualAPlainRecomputation) {
     const auto model = test::floats();
     const RandomTransfer random_transfer(random, 64, layers);
     const int steps = random_transfer.transfer.steps();
-    Session session(model, runtime(), {.cache = "f32"});
+    Session session(model, test::runtime(), {.cache = "f32"});
     const std::vector<int32_t> text = random_text(random, 70);
     session.append(text);
     // Two tokens after the text, a branch from the first, and pseudo rows after each of the three.
@@ -166,7 +161,7 @@ TEST(SessionTransfer, PseudoRowsChangeNoBitOfTheTokensOfADraft) {
     for (const int64_t depth : {3, 62, 64, 127, 300}) {
       SCOPED_TRACE(testing::Message() << cache << ", " << depth << " tokens");
       const RandomTransfer transfer(random, 64, {1, 1, 2});
-      Session session(test::floats(), runtime(), {.cache = cache});
+      Session session(test::floats(), test::runtime(), {.cache = cache});
       session.append(random_text(random, depth));
       for (const int nodes : {1, 4, 16})
         ASSERT_NO_FATAL_FAILURE(expect_unchanged(session, random, transfer.transfer, nodes, 512));
@@ -180,7 +175,7 @@ TEST(SessionTransfer, PseudoRowsChangeNoBitWithSelectors) {
                                    "recycled:budget=64,share=0", "tokenselect:budget=64"}) {
     SCOPED_TRACE(attend);
     const RandomTransfer transfer(random, 64, {1, 2});
-    Session session(test::floats(), runtime(), {.attend = attend, .cache = "f32"});
+    Session session(test::floats(), test::runtime(), {.attend = attend, .cache = "f32"});
     session.append(random_text(random, 250));
     for (int round = 0; round < 10; ++round)
       ASSERT_NO_FATAL_FAILURE(expect_unchanged(session, random, transfer.transfer, 6, 512));
@@ -193,7 +188,7 @@ TEST(SessionTransfer, PseudoRowsChangeNoBitOfEveryArchitecture) {
     const std::string path = test::golden(name) + ".gguf";
     FATHOM_NEEDS(path);
     SCOPED_TRACE(name);
-    Session session(Model::open(path), runtime());
+    Session session(Model::open(path), test::runtime());
     const ModelConfig& model = session.model().config();
     if (session.draft_shape() == Session::DraftShape::kNone || model.layers < 2) continue;
     const RandomTransfer transfer(random, model.width, {1, 1});
@@ -204,7 +199,7 @@ TEST(SessionTransfer, PseudoRowsChangeNoBitOfEveryArchitecture) {
 
 TEST(SessionTransfer, ABatchGivesTheResultsOfEachSessionAlone) {
   std::mt19937 random(test::seed(4));
-  const auto engine = std::make_shared<Engine>(test::floats(), runtime());
+  const auto engine = std::make_shared<Engine>(test::floats(), test::runtime());
   const RandomTransfer one(random, 64, {1, 1}), two(random, 64, {2});
   std::vector<Session> sessions;
   std::vector<PseudoDraft> drafts;
@@ -230,7 +225,7 @@ TEST(SessionTransfer, ABatchGivesTheResultsOfEachSessionAlone) {
 
 TEST(SessionTransfer, RejectsInvalidDraftsAndThePathToAPseudoRow) {
   std::mt19937 random(test::seed(5));
-  Session session(test::floats(), runtime());
+  Session session(test::floats(), test::runtime());
   session.append(std::vector<int32_t>{1, 2, 3});
   const RandomTransfer good(random, 64, {1, 1}), first_layer(random, 64, {0}), beyond(random, 64, {3}),
       descending(random, 64, {2, 1});
@@ -266,7 +261,7 @@ TEST(SessionTransfer, RejectsInvalidDraftsAndThePathToAPseudoRow) {
 TEST(SessionTransfer, QueriesOfACallerAttendToAllTokensOfALayer) {
   std::mt19937 random(test::seed(6));
   const auto model = test::floats();
-  Session session(model, runtime(), {.attend = "window:sink=4,window=16", .cache = "f32"});
+  Session session(model, test::runtime(), {.attend = "window:sink=4,window=16", .cache = "f32"});
   EXPECT_THROW(session.attend(0, std::vector<int64_t>{0}, nullptr, nullptr), Error) << "no tokens";
   const std::vector<int32_t> text = random_text(random, 100);
   session.append(text);
