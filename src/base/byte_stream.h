@@ -14,8 +14,8 @@ namespace fathom {
 
 /// Types whose bytes are stored as they are, in the byte order of the machine (little-endian).
 template <class T>
-concept PlainBytes = std::is_trivially_copyable_v<T> && std::has_unique_object_representations_v<T> ||
-                     std::is_floating_point_v<T>;
+concept PlainBytes =
+    std::is_trivially_copyable_v<T> && std::has_unique_object_representations_v<T> || std::is_floating_point_v<T>;
 
 /// Appends values to a list of bytes, which ByteReader reads in the same order.
 class ByteWriter {

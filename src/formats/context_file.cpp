@@ -18,7 +18,7 @@ constexpr uint32_t kContextVersion = 1;
 constexpr uint64_t kMaxSections = 4096;
 constexpr int64_t kMaxTokens = int64_t{1} << 40;
 
-struct FileHeader {
+struct ContextHeader {
   std::array<char, 8> magic = kContextMagic;
   uint32_t version = kContextVersion;
   uint32_t sections = 0;
@@ -27,7 +27,7 @@ struct FileHeader {
   uint64_t reserved[2] = {};
   uint64_t checksum = 0;  // of the fields before it
 };
-static_assert(sizeof(FileHeader) == 64);
+static_assert(sizeof(ContextHeader) == 64);
 
 struct SectionRecord {
   std::array<char, 16> name{};  // padded with zeros
@@ -47,8 +47,8 @@ std::span<const std::byte> bytes_of(const T& value) {
   return std::as_bytes(std::span(&value, 1));
 }
 
-uint64_t header_checksum(const FileHeader& header) {
-  return checksum(bytes_of(header).first(offsetof(FileHeader, checksum)));
+uint64_t header_checksum(const ContextHeader& header) {
+  return checksum(bytes_of(header).first(offsetof(ContextHeader, checksum)));
 }
 
 std::string hex(uint64_t number) {
@@ -231,15 +231,13 @@ void ContextWriter::add_page(std::span<const std::byte> page) {
   sections_.back().size += page.size();
 }
 
-void ContextWriter::end_pages() {
-  add(concat("sums.", pages_index_), std::as_bytes(std::span(page_sums_)));
-}
+void ContextWriter::end_pages() { add(concat("sums.", pages_index_), std::as_bytes(std::span(page_sums_))); }
 
 void ContextWriter::finish(const ContextInfo& info, bool sync) {
   const std::string text = info.to_json().dump();
   add("info", std::as_bytes(std::span(text)));
   file_.align(64);
-  FileHeader header;
+  ContextHeader header;
   header.sections = static_cast<uint32_t>(sections_.size());
   header.directory_offset = file_.size();
   std::vector<SectionRecord> directory;
@@ -278,8 +276,7 @@ void ContextFile::read() {
     damaged("its description: ", error.what());
   }
   tokens_ = list<int32_t>("tokens");
-  if (std::ssize(tokens_) != info_.tokens)
-    damaged("expected ", info_.tokens, " tokens, found ", tokens_.size());
+  if (std::ssize(tokens_) != info_.tokens) damaged("expected ", info_.tokens, " tokens, found ", tokens_.size());
   offsets_ = list<int64_t>("offsets");
   if (!offsets_.empty()) {
     const auto in_text = [&](int64_t offset) { return offset >= 0 && offset <= std::ssize(text()); };
@@ -294,7 +291,7 @@ void ContextFile::read() {
 }
 
 void ContextFile::read_sections() {
-  FileHeader header;
+  ContextHeader header;
   if (bytes_.size() < sizeof header || std::memcmp(bytes_.data(), kContextMagic.data(), kContextMagic.size()) != 0)
     fail(path_, ": not a context file, which `fathom read` writes");
   std::memcpy(&header, bytes_.data(), sizeof header);
@@ -302,8 +299,7 @@ void ContextFile::read_sections() {
     fail(path_, ": a context file of version ", header.version, "; this program reads version ", kContextVersion,
          ": read the text again");
   if (verify_ && header.checksum != header_checksum(header)) damaged("its header was altered");
-  if (header.file_bytes != bytes_.size())
-    damaged("expected ", header.file_bytes, " bytes, found ", bytes_.size());
+  if (header.file_bytes != bytes_.size()) damaged("expected ", header.file_bytes, " bytes, found ", bytes_.size());
   if (header.sections > kMaxSections || header.directory_offset > bytes_.size() ||
       (bytes_.size() - header.directory_offset) / sizeof(SectionRecord) < header.sections)
     damaged("its list of sections is outside the file");
@@ -395,8 +391,7 @@ void ContextFile::read_tables() {
 }
 
 /// Checks one table: its entries cover consecutive tokens up to the last one, and each page is used once.
-void ContextFile::check_table(const ContextTable& table, const ContextPages& pages,
-                              std::vector<char>& used) const {
+void ContextFile::check_table(const ContextTable& table, const ContextPages& pages, std::vector<char>& used) const {
   constexpr int64_t kLimit = int64_t{1} << 40;
   const auto bad = [&](const auto&... parts) { damaged("a page table ", parts...); };
   const auto is_token = [&](int64_t n) { return n >= 0 && n <= info_.tokens; };
@@ -437,8 +432,8 @@ void ContextFile::read_states() {
     ContextStates& states = states_[layer];
     states.tokens = {reinterpret_cast<const int64_t*>(bytes.data()), count};
     states.floats = {reinterpret_cast<const float*>(bytes.data() + count * sizeof(int64_t)), count * floats};
-    const bool ascending = std::ranges::adjacent_find(states.tokens, std::ranges::greater_equal()) ==
-                           states.tokens.end();
+    const bool ascending =
+        std::ranges::adjacent_find(states.tokens, std::ranges::greater_equal()) == states.tokens.end();
     if (!ascending || (info_.tokens > 0) != (count > 0) ||
         (count > 0 && (states.tokens.front() <= 0 || states.tokens.back() != info_.tokens)))
       damaged("the states of layer ", layer, " do not belong to its ", info_.tokens, " tokens");
@@ -455,7 +450,7 @@ void ContextFile::verify(const std::function<void(int64_t bytes)>& progress) con
   constexpr size_t kProgressPages = 256;
   std::vector<Named> sections = sections_;
   std::ranges::sort(sections, {}, [](const Named& section) { return section.bytes.data(); });
-  FileHeader header;
+  ContextHeader header;
   std::memcpy(&header, bytes_.data(), sizeof header);
   const std::byte* end = bytes_.data() + sizeof header;
   const auto expect_zeros = [&](const std::byte* to) {
@@ -471,7 +466,8 @@ void ContextFile::verify(const std::function<void(int64_t bytes)>& progress) con
     for (size_t page = 0; page < page_sums_[shape].size(); ++page) {
       check_page(shape, page);
       if (progress && page % kProgressPages == 0)
-        progress(pages_[shape].data() - bytes_.data() + static_cast<int64_t>(page * info_.pages[shape].page_bytes()));
+        progress(pages_[shape].data() - bytes_.data() +
+                 static_cast<int64_t>(page * info_.pages[shape].page_bytes()));
     }
   }
 }

@@ -44,17 +44,17 @@ struct ContextAdapter {
 /// What a context file says about its contents: the section "info", as JSON.
 struct ContextInfo {
   std::string model_path, model_name, architecture;
-  uint64_t fingerprint = 0;              // of the model file
-  std::string position, cache;           // specs of methods
-  std::string attend, evict;             // specs of methods whose states are stored
+  uint64_t fingerprint = 0;               // of the model file
+  std::string position, cache;            // specs of methods
+  std::string attend, evict;              // specs of methods whose states are stored
   int64_t context = 0, model_layers = 0;  // SequenceOptions::context and layers
-  int64_t chunk = 0;                     // tokens per prefill chunk
+  int64_t chunk = 0;                      // tokens per prefill chunk
   std::vector<ContextAdapter> adapters;
-  std::vector<uint64_t> rotary;          // checksum of the frequencies of each rotary table
+  std::vector<uint64_t> rotary;  // checksum of the frequencies of each rotary table
   int64_t tokens = 0;
-  std::vector<ContextPages> pages;       // by shape
+  std::vector<ContextPages> pages;  // by shape
   std::vector<ContextLayer> layers;
-  Json notes = Json::object();           // of the program that wrote the file
+  Json notes = Json::object();  // of the program that wrote the file
 
   Json to_json() const;
   /// Throws JsonError or Error for a text that does not describe a context.
@@ -184,10 +184,10 @@ class ContextFile {
   std::span<const int64_t> offsets_;
   std::span<const float> logits_;
   std::vector<ContextTable> tables_;
-  std::vector<size_t> first_table_;     // [layers]
-  std::vector<ContextStates> states_;   // [layers]
-  std::vector<std::span<const std::byte>> pages_;       // [shapes]
-  std::vector<std::span<const uint64_t>> page_sums_;    // [shapes]
+  std::vector<size_t> first_table_;                   // [layers]
+  std::vector<ContextStates> states_;                 // [layers]
+  std::vector<std::span<const std::byte>> pages_;     // [shapes]
+  std::vector<std::span<const uint64_t>> page_sums_;  // [shapes]
 };
 
 }  // namespace fathom

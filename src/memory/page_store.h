@@ -37,7 +37,8 @@ struct PageShape {
 
 class PageStore;
 
-/// Is told before pages of a mapping are read, to check them or to bound the memory that they occupy. Thread-safe.
+/// Is notified before pages of a mapping are read, to check them or to bound the memory that they occupy.
+/// Thread-safe.
 class MappedReads {
  public:
   virtual ~MappedReads() = default;
@@ -88,8 +89,8 @@ class PageStore {
   /// Adds an extent of `count` read-only pages that are stored at `pages`, shape().bytes() each, aligned to 64
   /// bytes. Returns the id of the first; ids are consecutive, and each page has one owner. Mapped pages count as
   /// shared, so they are copied before a write, and they are not charged to the budget. `mapping` is kept until the
-  /// last of these pages is released. reads: told before each read of a page, and kept alive by `mapping`; null:
-  /// nobody. Throws Error for too few bytes, wrong alignment, or when the store has no page ids left.
+  /// last of these pages is released. reads: notified before each read of a page, and kept alive by `mapping`;
+  /// null: nobody. Throws Error for too few bytes, wrong alignment, or when the store has no page ids left.
   PageId map(std::span<const std::byte> pages, size_t count, std::shared_ptr<const void> mapping,
              MappedReads* reads = nullptr);
   /// Adds an owner.

@@ -246,6 +246,37 @@ void PagedKv::adopt(std::span<const PageId> pages) {
   end_position_ = std::max(end_position_, next_position_);
 }
 
+void PagedKv::adopt(const PagedKv& from, int64_t begin, int64_t end, int64_t position) {
+  assert(shape() == from.shape() && heads() == from.heads() && begin >= 0 && begin <= end && end <= from.tokens());
+  if (begin == end) return;
+  const int64_t first = tokens_, index_shift = first - begin;
+  tokens_ += end - begin;  // before the tables, so that truncate can undo a partial failure
+  for (int head = 0; head < heads(); ++head) {
+    const PageTable& table = from.table(head);
+    auto entry = std::ranges::lower_bound(table, begin, {}, &PageEntry::first);
+    assert(entry != table.end() && entry->first == begin);
+    const int64_t shift = position - entry->position;
+    for (; entry != table.end() && entry->first < end; ++entry) {
+      PageEntry own = *entry;
+      check_position(own.position + shift);
+      check_position(own.position + shift + own.filled - 1);
+      own.first += index_shift;
+      own.position += shift;
+      own.filled = static_cast<int>(std::min<int64_t>(own.filled, end - entry->first));
+      own.mask &= page_bits(0, own.filled);
+      PageRef page;
+      if (entry->page != kNoPage) {
+        config_.store->retain(entry->page);
+        page = PageRef(*config_.store, entry->page);
+      } else if (own.filled < kPageTokens) {
+        page = config_.store->allocate();  // an evicted page that is now partly filled
+      }
+      tables_[head].push_back(own, std::move(page));
+    }
+  }
+  refresh_end();
+}
+
 void PagedKv::restore(std::vector<PageTable> tables, std::vector<CompactedTokens> compacted, int64_t tokens) {
   assert(tokens_ == 0 && std::ssize(tables) == heads() && std::ssize(compacted) == heads());
   tables_ = std::move(tables);

@@ -136,6 +136,11 @@ class PagedKv final : public LayerState {
   /// may be compacted in parallel.
   bool compact(const Kernels& kernels, int head);
 
+  /// Appends tokens [begin, end) of another sequence's layer of the same shape, sharing its pages. The first of
+  /// them gets this position, and the others keep their distances to it. `begin` must be the first token of a page
+  /// in each table of `from`, and no table of `from` compacted. Throws Error for a position outside [0,
+  /// kPositionLimit), and std::bad_alloc; truncate(tokens before) then restores the previous state.
+  void adopt(const PagedKv& from, int64_t begin, int64_t end, int64_t position);
   /// Takes over the tokens of an empty layer from page tables, such as those of a context file. tables, compacted:
   /// [heads]. The entries of each table must cover consecutive tokens up to the last one, `tokens`.
   void restore(std::vector<PageTable> tables, std::vector<CompactedTokens> compacted, int64_t tokens);

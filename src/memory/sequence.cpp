@@ -92,6 +92,12 @@ int Sequence::max_heads() const {
   return max;
 }
 
+int64_t Sequence::first_position() const {
+  for (const PagedKv* kv : paged_)
+    if (kv && kv->tokens() > 0 && !kv->table(0).empty()) return kv->table(0).front().position;
+  return 0;
+}
+
 int64_t Sequence::end_position() const {
   int64_t end = next_position_;
   for (const PagedKv* kv : paged_)
@@ -217,6 +223,46 @@ void Sequence::adopt_states(std::span<const std::shared_ptr<const RecurrentState
   for (int layer = 0; layer < layers(); ++layer)
     if (recurrent_[layer]) recurrent_[layer]->advance(tokens_, states[layer]);
   keep_checkpoints(plan_checkpoints(tokens_, tokens_));
+}
+
+void Sequence::adopt(const Sequence& from, int64_t begin, int64_t end, int64_t position) {
+  assert(!is_open() && !has_recurrent_layers() && from.layers() >= layers());
+  try {
+    for (int layer = 0; layer < layers(); ++layer)
+      if (paged_[layer]) paged_[layer]->adopt(from.kv(layer), begin, end, position);
+    ids_.append(from.ids().copy(begin, end));
+  } catch (...) {
+    for (PagedKv* kv : paged_)
+      if (kv && kv->tokens() > committed_) kv->truncate(committed_);
+    ids_.truncate(committed_);
+    throw;
+  }
+  tokens_ += end - begin;
+  committed_ = tokens_;
+  next_position_ = position_after(paged_, tokens_);
+}
+
+int64_t Sequence::page_begin(int64_t token) const {
+  const auto next_in = [](const PageTable& table, int64_t at, int64_t end) {
+    const auto entry = std::ranges::lower_bound(table, at, {}, &PageEntry::first);
+    return entry == table.end() ? end : entry->first;
+  };
+  for (int64_t at = token;; token = at) {
+    for (const PagedKv* kv : paged_)
+      for (int head = 0; kv && head < kv->heads(); ++head) at = next_in(kv->table(head), at, tokens_);
+    if (at == token) return at;
+  }
+}
+
+bool Sequence::is_evicted() const {
+  for (const PagedKv* kv : paged_) {
+    for (int head = 0; kv && head < kv->heads(); ++head) {
+      if (!kv->compacted(head).original_indices.empty()) return true;
+      for (const PageEntry& entry : kv->table(head))
+        if (entry.page == kNoPage) return true;
+    }
+  }
+  return false;
 }
 
 void Sequence::restore(std::span<const int32_t> ids) {

@@ -82,6 +82,8 @@ class Sequence {
   const TokenList& ids() const { return ids_; }
   /// The position after the last token.
   int64_t next_position() const { return next_position_; }
+  /// The position of the first token; 0 if there is none, or no layer with attention.
+  int64_t first_position() const;
   /// One past the largest position. Rotary tables must cover all positions below it.
   int64_t end_position() const;
 
@@ -108,6 +110,15 @@ class Sequence {
   /// Sets the states of recurrent layers after the newest token. states: [layers], null for other layers.
   void adopt_states(std::span<const std::shared_ptr<const RecurrentState::Snapshot>> states);
 
+  /// Appends tokens [begin, end) of another sequence of the same engine, which has no recurrent layers and at least
+  /// as many layers; both share their pages from now on. The first of them gets this position, and the others keep
+  /// their distances to it. `begin` must be `from.page_begin(begin)`. Throws Error or std::bad_alloc, changing
+  /// nothing.
+  void adopt(const Sequence& from, int64_t begin, int64_t end, int64_t position);
+  /// Returns the first token at or after `token` with which a page begins in all tables; tokens() if there is none.
+  int64_t page_begin(int64_t token) const;
+  /// Returns whether a table was compacted or has no page for some tokens, because they were evicted.
+  bool is_evicted() const;
   /// Takes over the tokens that all layers of an empty sequence were given by PagedKv::restore and
   /// RecurrentState::advance.
   void restore(std::span<const int32_t> ids);

@@ -129,10 +129,14 @@ void Session::check(std::span<const int32_t> tokens) const {
   if (tokens.empty()) fail("the prompt has no tokens");
   if (draft_) fail("the session has an open draft: accept it first");
   engine_->check_tokens(tokens);
-  const int64_t needed = length() + static_cast<int64_t>(tokens.size());
-  if (options_.context > 0 && needed > options_.context) {
-    fail(needed, " tokens are more than the context limit of ", options_.context, " (-c)");
-  }
+  check_length(length() + std::ssize(tokens));
+}
+
+/// Throws Error if the session cannot hold this number of tokens.
+void Session::check_length(int64_t tokens) const {
+  if (tokens == 0) fail("edit: it would leave no tokens");
+  if (options_.context > 0 && tokens > options_.context)
+    fail(tokens, " tokens are more than the context limit of ", options_.context, " (-c)");
 }
 
 void Session::add_with_landmarks(std::span<const int32_t> tokens, int64_t before, std::vector<int32_t>& out) const {

@@ -48,6 +48,48 @@ struct AppendOptions {
   std::function<void(int64_t done)> progress;  // called after each chunk; done: tokens of this call read so far
 };
 
+/// Tokens [begin, end) of a session, and the tokens that replace them.
+struct TokenEdit {
+  int64_t begin = 0, end = 0;
+  std::vector<int32_t> tokens{};
+};
+
+/// How Session::edit treats the tokens after an edit, whose keys and values depend on the text before them.
+struct EditOptions {
+  /// Reads again all tokens that a plain reading of the new text would compute anew: same bits, slow.
+  bool exact = false;
+  /// Share of the later pages, 0 to 1, that are read again: those whose keys and values in the second layer differ
+  /// most from a plain reading of the new text ("CacheBlend: Fast Large Language Model Serving for RAG with Cached
+  /// Knowledge Fusion", 2024, by pages instead of tokens). 0: none.
+  double blend = 0;
+  std::function<void(int64_t done, int64_t all)> progress{};  // tokens read so far, and in all
+};
+
+/// The tokens of an edited session.
+struct EditReport {
+  int64_t kept = 0;      // before the first edit: unchanged
+  int64_t moved = 0;     // after an edit: only their positions changed
+  int64_t read = 0;      // passed through the model
+  int64_t measured = 0;  // passed through the first two layers, to choose what is read again
+};
+
+/// How Session::join places contexts that were read alone.
+enum class JoinOrder {
+  /// One after the other, in the given order.
+  kConcat,
+  /// All at the position after their common prefix, in an order that depends only on their contents, so that
+  /// results do not depend on the given order ("Set-Based Prompting: Provably Solving the Language Model Order
+  /// Dependency Problem", 2024).
+  kSet,
+};
+
+struct JoinOptions {
+  JoinOrder order = JoinOrder::kConcat;
+  /// With kConcat: the first tokens of each later context that are read again after those before them, rounded up
+  /// to whole pages. 0: none.
+  int64_t reread = 0;
+};
+
 /// What Session::save stores beside the session.
 struct SavedText {
   std::string_view text{};                        // that was read
@@ -145,6 +187,19 @@ class Session {
   /// Returns a copy that continues with another `--attend` method. Throws Error (usage) for an unknown or
   /// unsuitable method.
   Session fork(const std::string& attend) const;
+  /// Replaces parts of the text that was read. Later pages are kept and only moved to their new positions, since
+  /// stored keys are rotated by their offset in the page alone ("Let the Code LLM Edit Itself When You Edit the
+  /// Code", 2024: positional integrity encoding). Read again are the inserted tokens, the tokens after each edit up
+  /// to the next page (at most 63), and the last token, for its logits. Models with recurrent layers or landmarks
+  /// read all later tokens again, from the last checkpoint, as with EditOptions::exact. edits: ascending, without
+  /// overlap. Throws Error, changing nothing, for wrong edits, for a session with an evictor unless the edit is
+  /// exact, and what append() throws.
+  EditReport edit(std::span<const TokenEdit> edits, const EditOptions& options = {});
+  /// Returns a session that holds the tokens of several sessions of one engine with equal options, each of which
+  /// was read alone. Their common first tokens, such as BOS, are visible once. Sessions share their pages. Throws
+  /// Error (usage) for no or different sessions, evictors, landmarks and recurrent layers. logits() is empty.
+  static Session join(std::span<const Session* const> parts, const JoinOptions& options = {});
+
   /// Removes the newest n tokens. If the model has recurrent layers, some of the tokens before them are read again:
   /// at most max(64, n) for n up to 4k, unless the checkpoint budget is too small or earlier rewinds left
   /// checkpoints that are spaced for a longer sequence. Throws Error if n is negative or more than length(). If
@@ -185,10 +240,13 @@ class Session {
   /// Throws Error (usage) if the methods do not work together or with the model.
   void check_methods() const;
   void check(std::span<const int32_t> tokens) const;
+  void check_length(int64_t tokens) const;
   void check_draft() const;
   static void check_batch(std::span<const Step> steps);
   AttendPolicy policy() const { return {selector_.get(), evictor_.get(), watcher_}; }
   Rows rows_of(std::span<const int32_t> read);
+  std::vector<int64_t> most_changed_pages(std::span<const TokenEdit> edits, double share, EditReport& report) const;
+  EditReport edit_exactly(std::span<const TokenEdit> edits, const EditOptions& options);
   void read_chunk(std::span<const int32_t> tokens, std::span<const int64_t> positions, int64_t first, bool last,
                   const AppendOptions& options);
   void reread(std::span<const int32_t> ids);

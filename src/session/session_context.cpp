@@ -210,7 +210,8 @@ void restore_layer(const ContextFile& file, int layer, PagedKv& kv, MappedExtent
     for (const ContextEntry& entry : stored.entries)
       table.push_back({kNoPage, static_cast<int>(entry.filled), entry.first, entry.position, entry.mask},
                       entry.page == ContextEntry::kNoPage ? PageRef() : extent.take(entry.page));
-    compacted.push_back({stored.compacted_begin, stored.compacted_shift,
+    compacted.push_back({stored.compacted_begin,
+                         stored.compacted_shift,
                          {stored.original_indices.begin(), stored.original_indices.end()}});
   }
   kv.restore(std::move(tables), std::move(compacted), file.info().tokens);
