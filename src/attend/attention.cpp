@@ -8,6 +8,8 @@
 #include <numeric>
 #include <tuple>
 
+#include "base/error.h"
+
 namespace fathom {
 namespace {
 
@@ -169,6 +171,7 @@ void Attention::read_pages(AttentionBlock& block) const {
       block.count.attended += static_cast<int64_t>(block.queries_count()) * std::popcount(read.mask);
     }
     block.reads.push_back(read);
+    block.read_tokens.push_back(entry.first);
     block.last_page_end = entry.first + entry.filled;
   }
 }
@@ -217,6 +220,7 @@ void Attention::prepare(const AttentionInput& input, const HeadRows& rows, Atten
     for (SelectedPage& page : block.selection.pages) page.mask &= ~unattended;
   }
   block.reads.clear();
+  block.read_tokens.clear();
   block.rotations.resize(pages * 2 * static_cast<size_t>(input.kv->rotations().pairs()));
   block.row_masks.resize(pages * block.rows);
   read_pages(block);
@@ -389,17 +393,33 @@ void Attention::run_rows(const AttentionInput& input) {
   }
 }
 
+/// Replaces softmax by the form of contexts that were read alone, if the sequence has some. Throws Error if the
+/// layer has another form.
+void Attention::use_parallel_form(AttentionInput& input) {
+  const ParallelContexts* contexts = input.sequence ? input.sequence->parallel() : nullptr;
+  if (!contexts) return;
+  if (input.form != &softmax_form())
+    fail_usage("ape: expected a model and an --attend method with softmax attention; layer ", input.layer,
+               " has another kind");
+  input.form = &parallel_forms_.emplace_back(*contexts);
+}
+
 void Attention::run(std::span<const AttentionInput> inputs) {
   const int64_t begin = nanoseconds();
   together_.clear();
-  for (const AttentionInput& input : inputs) {
-    if (input.draft && input.selector_state) continue;
+  parallel_forms_.clear();
+  std::vector<AttentionInput> by_row;
+  for (AttentionInput input : inputs) {
+    use_parallel_form(input);
+    if (input.draft && input.selector_state) {
+      by_row.push_back(input);
+      continue;
+    }
     plan(input);
     together_.push_back(input);
   }
   if (!together_.empty()) attend(together_);
-  for (const AttentionInput& input : inputs)
-    if (input.draft && input.selector_state) run_rows(input);
+  for (const AttentionInput& input : by_row) run_rows(input);
   count_.running += (nanoseconds() - begin) * pool_.threads();
 }
 

@@ -1,9 +1,11 @@
 #pragma once
 
+#include <deque>
 #include <span>
 #include <vector>
 
 #include "attend/attention_form.h"
+#include "attend/forms/parallel_form.h"
 #include "attend/listener.h"
 #include "attend/selector.h"
 #include "base/thread_pool.h"
@@ -102,6 +104,7 @@ class Attention {
   };
   enum class AttendPass { kFirst, kLast };
 
+  void use_parallel_form(AttentionInput& input);
   void plan(const AttentionInput& input);
   void run_rows(const AttentionInput& input);
   void attend(std::span<const AttentionInput> inputs);
@@ -128,6 +131,7 @@ class Attention {
   std::vector<PagePart> parts_;
   std::vector<size_t> part_order_;  // in which parts_ are attended
   std::vector<AttentionInput> together_;
+  std::deque<ParallelForm> parallel_forms_;  // of the current call of run()
   std::vector<float> partial_out_, partial_lse_;
   AttentionCount count_;
 };

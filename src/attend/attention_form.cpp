@@ -4,6 +4,13 @@ namespace fathom {
 
 void AttentionForm::attend(const Kernels& kernels, const AttentionBlock& block, int64_t begin, int64_t end,
                            float* out, float* lse, AttentionScratch& scratch) const {
+  attend_pages(kernels, block, block.queries.data(), std::span(block.reads).subspan(begin, end - begin), out, lse,
+               scratch);
+}
+
+void AttentionForm::attend_pages(const Kernels& kernels, const AttentionBlock& block, const float* queries,
+                                 std::span<const PageRead> pages, float* out, float* lse,
+                                 AttentionScratch& scratch) const {
   const PageShape& shape = block.kv->shape();
   AttendTask task;
   task.format = shape.format;
@@ -13,9 +20,9 @@ void AttentionForm::attend(const Kernels& kernels, const AttentionBlock& block, 
   task.rotary_dim = 2 * block.kv->rotations().pairs();
   task.rows = block.rows;
   task.group = block.group;
-  task.queries = block.queries.data();
-  task.pages = block.reads.data() + begin;
-  task.page_count = end - begin;
+  task.queries = queries;
+  task.pages = pages.data();
+  task.page_count = std::ssize(pages);
   task.weights = weights(kernels, block);
   task.out = out;
   task.lse = lse;

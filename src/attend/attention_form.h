@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <span>
 #include <vector>
 
 #include "attend/queries.h"
@@ -51,7 +52,8 @@ struct AttentionBlock {
   std::vector<float> queries;   // [rows, group, key_dim], scaled
   Selection selection;
   std::vector<PageRead> reads;
-  int64_t last_page_end = 0;  // sequence index of the end of the last page read
+  std::vector<int64_t> read_tokens;  // sequence index of the first token of each page in `reads`
+  int64_t last_page_end = 0;         // sequence index of the end of the last page read
   std::vector<uint64_t> row_masks;
   std::vector<float> rotations;  // of queries and pages at positions that PositionRotations does not store
   bool second_pass = false;      // whether this is the second pass
@@ -66,7 +68,10 @@ struct AttentionScratch {
   AttentionBlock block;
   AlignedBuffer<float> floats;  // scratch of the kernels
   std::vector<float> out, lse;
-  std::vector<float> landmark_keys, shares, block_out, block_lse;  // of landmark gating
+  std::vector<float> block_out, block_lse;   // of a part of the pages, for forms
+  std::vector<float> landmark_keys, shares;  // of landmark gating
+  std::vector<float> scaled_queries;         // of parallel contexts
+  std::vector<PageRead> reads;               // of parallel contexts
 };
 
 /// Defines how a layer converts scores to weights and weights to outputs. Each layer of a model has one form; the
@@ -111,6 +116,11 @@ class AttentionForm {
   }
   /// Returns whether finish() is overridden.
   virtual bool has_finish() const { return false; }
+
+ protected:
+  /// Attends to pages with these queries, [rows, group, key_dim]. out, lse: as attend.
+  void attend_pages(const Kernels& kernels, const AttentionBlock& block, const float* queries,
+                    std::span<const PageRead> pages, float* out, float* lse, AttentionScratch& scratch) const;
 };
 
 /// Returns the form of softmax attention, whose weights are e^score.

@@ -74,6 +74,7 @@ Sequence Sequence::fork() const {
   Sequence copy(std::move(layers), checkpoints_, adapters_);
   for (size_t i = 0; i < states_.size(); ++i)
     if (states_[i]) copy.states_[i] = states_[i]->fork();
+  copy.parallel_ = parallel_;
   copy.ids_ = ids_;
   copy.tokens_ = copy.committed_ = tokens_;
   copy.next_position_ = next_position_;
@@ -284,6 +285,7 @@ int64_t Sequence::floor(int64_t tokens) const {
 void Sequence::truncate(int64_t tokens) {
   if (tokens < 0 || tokens > tokens_) fail("cannot truncate a sequence of ", tokens_, " tokens to ", tokens);
   for (const auto& layer : layers_) layer->truncate(tokens);
+  if (parallel_ && tokens < parallel_->end) parallel_.reset();
   ids_.truncate(tokens);
   tokens_ = committed_ = tokens;
   next_position_ = position_after(paged_, tokens);

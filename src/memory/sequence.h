@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -42,6 +43,14 @@ class TokenList {
 struct CheckpointPolicy {
   int64_t spacing = 64;                  // a rewind of n tokens re-reads at most max(spacing, n) tokens
   std::shared_ptr<MemoryBudget> budget;  // for the checkpoints of all sequences; null: no limit
+};
+
+/// Tokens [begin, end) of a sequence: contexts that were read alone, whose share of attention is corrected
+/// (ParallelForm).
+struct ParallelContexts {
+  int64_t begin = 0, end = 0;
+  float temperature = 1;  // T
+  float scale = 1;        // S
 };
 
 /// One sequence of tokens: their ids, one LayerState per layer, and the states of methods. A forward pass opens
@@ -136,6 +145,12 @@ class Sequence {
   /// Masks tokens [begin, end) for all later queries in all attention layers. Keys and values are not removed.
   void mask(int64_t begin, int64_t end);
 
+  /// Corrects the attention of all later tokens to contexts that were read alone. A truncation that shortens them
+  /// ends this.
+  void set_parallel(const ParallelContexts& contexts) { parallel_ = contexts; }
+  /// Returns the contexts of set_parallel(), or null.
+  const ParallelContexts* parallel() const { return parallel_ ? &*parallel_ : nullptr; }
+
   /// The owner of a method state. A sequence has at most one state per owner.
   enum class StateOf { kSelector, kEvictor };
   /// Replaces the state; null removes it.
@@ -165,6 +180,7 @@ class Sequence {
   TokenList ids_;
   int64_t tokens_ = 0, next_position_ = 0;
   int64_t committed_ = 0;
+  std::optional<ParallelContexts> parallel_;
   std::array<std::unique_ptr<SequenceState>, 2> states_;
 };
 

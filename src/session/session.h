@@ -81,6 +81,9 @@ enum class JoinOrder {
   /// results do not depend on the given order ("Set-Based Prompting: Provably Solving the Language Model Order
   /// Dependency Problem", 2024).
   kSet,
+  /// Like kSet, with a correction of attention to the contexts ("APE: Faster and Longer Context-Augmented
+  /// Generation via Adaptive Parallel Encoding", 2025).
+  kApe,
 };
 
 struct JoinOptions {
@@ -88,7 +91,11 @@ struct JoinOptions {
   /// With kConcat: the first tokens of each later context that are read again after those before them, rounded up
   /// to whole pages. 0: none.
   int64_t reread = 0;
+  float temperature = 1, scale = 1;  // of kApe: ParallelContexts
 };
+/// The methods of --join: each returns its options.
+using JoinMethod = JoinOptions(const Values&);
+const MethodTable<JoinMethod>& join_methods();
 
 /// What Session::save stores beside the session.
 struct SavedText {

@@ -236,6 +236,7 @@ void load_state(const ContextFile& file, std::span<const std::byte> bytes, const
 
 void Session::save(const std::string& path, const SavedText& text) const {
   if (draft_) fail("the session has an open draft: accept it first");
+  if (sequence_.parallel()) fail(path, ": a session of contexts that were joined with ape cannot be saved");
   if (length() == 0) fail(path, ": nothing to save: the session has no tokens");
   ContextInfo info;
   const ModelConfig& config = model().config();

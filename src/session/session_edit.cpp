@@ -18,7 +18,7 @@ constexpr int kMeasuredLayers = 2;
 /// A part of the edited text: tokens of the session that are kept as they are, or tokens to be read.
 struct EditSegment {
   bool read = false;
-  int64_t begin = 0, end = 0;      // tokens of the session; kept ones begin with a page
+  int64_t begin = 0, end = 0;     // tokens of the session; kept ones begin with a page
   std::vector<int32_t> tokens{};  // to be read
 };
 
@@ -48,7 +48,8 @@ std::vector<TokenEdit> effective_edits(std::span<const TokenEdit> edits, std::sp
   int64_t end = 0;
   for (const TokenEdit& edit : edits) {
     if (edit.begin < end || edit.begin > edit.end || edit.end > std::ssize(ids))
-      fail("edit: expected ascending ranges of tokens within ", ids.size(), ", found [", edit.begin, ", ", edit.end, ")");
+      fail("edit: expected ascending ranges of tokens within ", ids.size(), ", found [", edit.begin, ", ", edit.end,
+           ")");
     end = edit.end;
     TokenEdit own = trimmed(edit, ids);
     if (own.begin < own.end || !own.tokens.empty()) effective.push_back(std::move(own));
@@ -249,8 +250,8 @@ std::vector<int64_t> Session::most_changed_pages(std::span<const TokenEdit> edit
   report.measured = std::ssize(tokens);
   std::vector<double> changes(pages.size());
   runtime().pool().parallel_for(pages.size(), [&](size_t i, int) {
-    changes[i] = squared_difference(sequence_.kv(layer), pages[i].begin, measured.sequence_.kv(layer), pages[i].moved_begin,
-                                    pages[i].end - pages[i].begin);
+    changes[i] = squared_difference(sequence_.kv(layer), pages[i].begin, measured.sequence_.kv(layer),
+                                    pages[i].moved_begin, pages[i].end - pages[i].begin);
   });
   std::vector<size_t> order(pages.size());
   std::iota(order.begin(), order.end(), 0);
@@ -372,14 +373,15 @@ Session Session::join(std::span<const Session* const> parts, const JoinOptions& 
       joined.sequence_.adopt(from, end, from.tokens(), joined.sequence_.next_position());
     } else {
       const int64_t before = joined.sequence_.tokens();
-      joined.sequence_.adopt(from, 0, from.tokens(),
-                             concat ? joined.sequence_.next_position() - prefix : start);
+      joined.sequence_.adopt(from, 0, from.tokens(), concat ? joined.sequence_.next_position() - prefix : start);
       joined.sequence_.mask(before, before + prefix);
     }
     joined.opened_ += part->opened();
   }
   forget();
   joined.logits_.clear();
+  if (options.order == JoinOrder::kApe && (options.temperature != 1 || options.scale != 1))
+    joined.sequence_.set_parallel({prefix, joined.sequence_.tokens(), options.temperature, options.scale});
   return joined;
 }
 

@@ -67,7 +67,8 @@ TEST(SessionEdit, OfOneLayerEqualsAFullReading) {
     Session session(test::seedling(), test::runtime(), options);
     session.append(ids);
     for (int more = 0; more < 3; ++more) {
-      const std::vector<TokenEdit> edits = random_edits(random, std::ssize(ids), 1 + static_cast<int>(random() % 3));
+      const std::vector<TokenEdit> edits =
+          random_edits(random, std::ssize(ids), 1 + static_cast<int>(random() % 3));
       const std::vector<int32_t> edited = applied(ids, edits);
       if (edited.empty()) continue;
       const EditReport report = session.edit(edits);

@@ -103,6 +103,24 @@ TEST(SessionJoin, SetDoesNotDependOnTheOrder) {
   }
 }
 
+TEST(SessionJoin, ApeCorrectsASetAndDoesNotDependOnTheOrder) {
+  const auto engine = engine_of(test::seedling());
+  const Parts parts(engine, {}, 1, {40, 90, 130}, test::seed(7) + 1);
+  const auto logits_of = [&](const std::vector<int>& order, const JoinOptions& options) {
+    Session joined = Session::join(parts.order(order), options);
+    Session forked = joined.fork();
+    const std::vector<float> logits = logits_after(joined, test::tokens(9, 3));
+    for (const int32_t token : test::tokens(9, 3)) forked.append({&token, 1});
+    EXPECT_LT(test::largest_difference(logits, test::logits_of(forked)), 0.2);  // bfloat16 pages
+    return logits;
+  };
+  const JoinOptions ape{.order = JoinOrder::kApe, .temperature = 0.8f, .scale = 0.9f};
+  const std::vector<float> set = logits_of({0, 1, 2}, {.order = JoinOrder::kSet});
+  EXPECT_EQ(logits_of({0, 1, 2}, {.order = JoinOrder::kApe}), set);
+  EXPECT_EQ(logits_of({0, 1, 2}, ape), logits_of({2, 0, 1}, ape));
+  EXPECT_GT(test::largest_difference(logits_of({0, 1, 2}, ape), set), 0.01);
+}
+
 TEST(SessionJoin, OneContextEqualsAPlainReading) {
   const auto engine = engine_of(test::seedling());
   const Parts parts(engine, {}, 1, {80}, test::seed(2) + 1);

@@ -1,0 +1,87 @@
+// fathom read: reads a text and saves it as a context file.
+#include "base/error.h"
+#include "base/format.h"
+#include "base/stopwatch.h"
+#include "commands.h"
+#include "console.h"
+#include "saved_context.h"
+
+namespace fathom {
+namespace {
+
+struct ReadOptions {
+  CommonOptions common;
+  std::vector<std::string> files;
+  std::string out, system, chat_template;
+  bool chat = false, json = false;
+};
+
+void run_read(const ReadOptions& options) {
+  if (!options.chat && !(options.system.empty() && options.chat_template.empty()))
+    fail_usage("-s and --template need --chat");
+  std::string text;
+  Json files = Json::array();
+  for (const std::string& file : options.files) {
+    text += read_input(file);
+    files.push_back(input_name(file));
+  }
+  const LoadedModel loaded(options.common);
+  Session session = loaded.session(options.common);
+  const FramedText framed = options.chat
+                                ? FramedText::of_chat(loaded, options.chat_template, options.system, std::move(text))
+                                : FramedText{"", std::move(text), "", false};
+  const double seconds = read_tokens(session, framed.tokens(*loaded.tokenizer));
+  const Stopwatch watch;
+  save_context(session, framed, loaded, options.common, options.out, {{"files", files}, {"seconds", seconds}});
+  const double saving = watch.seconds();
+  const auto bytes = static_cast<double>(ContextFile(options.out).size());
+  const int64_t tokens = session.length();
+  if (options.json) {
+    write_out(Json{{"file", options.out},
+                   {"tokens", tokens},
+                   {"bytes", static_cast<int64_t>(bytes)},
+                   {"read_seconds", seconds},
+                   {"save_seconds", saving},
+                   {"tokens_per_second", rate(tokens, seconds)}}
+                  .dump() +
+              "\n");
+  } else {
+    write_out(concat(options.out, ": ", tokens, " tokens, ", format_bytes(bytes), ", read in ",
+                     format_seconds(seconds), " (", format_size(rate(tokens, seconds)), " tokens/s), saved in ",
+                     format_seconds(saving), "\n"));
+  }
+}
+
+}  // namespace
+
+void add_read(Command program) {
+  auto o = std::make_shared<ReadOptions>();
+  Command command = program.add_command("read", "Read a text once and save it, for `fathom ask`");
+  command.add_option("-f,--file", o->files, "text to read; repeatable, read in order; - is standard input")
+      .type_name("FILE")
+      .one_value()
+      .required();
+  command.add_option("-o,--out", o->out, "context file to write; an existing file is replaced when all is read")
+      .type_name("FILE")
+      .required();
+  command.add_flag("--chat", o->chat,
+                   "read the text as the beginning of a user message of the model's chat template; the question "
+                   "ends the message");
+  command.add_option("-s,--system", o->system, "with --chat: the system prompt").type_name("TEXT");
+  command
+      .add_option("--template", o->chat_template,
+                  "with --chat: a chat template in Jinja [the one in the model file]")
+      .type_name("FILE");
+  add_common_options(command, o->common);
+  command.add_flag("--json", o->json, "print one JSON object with tokens, bytes and seconds");
+  command.footer(R"(The file holds everything that the model computed from the text: opening it takes milliseconds, whatever the
+length. It belongs to the model, its adapters, --position and --cache.
+
+Examples:
+  fathom read -f book.txt -o book.ctx
+  fathom read -m chat.gguf --chat -f report.txt -o report.ctx --cache q8
+)");
+  command.callback([o] { run_read(*o); });
+}
+
+}  // namespace fathom

@@ -1,0 +1,137 @@
+#include "saved_context.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "base/error.h"
+#include "base/format.h"
+#include "base/interrupt.h"
+#include "base/progress.h"
+#include "dialogue.h"
+
+namespace fathom {
+namespace {
+
+/// Stands for the text while its frame is rendered.
+constexpr std::string_view kPlaceholder = "FATHOM-TEXT-PLACEHOLDER";
+
+}  // namespace
+
+FramedText FramedText::of_chat(const LoadedModel& loaded, const std::string& template_file,
+                               const std::string& system, std::string text) {
+  std::vector<ChatMessage> messages;
+  if (!system.empty()) messages.push_back({"system", system});
+  messages.push_back({"user", std::string(kPlaceholder)});
+  const std::string rendered = open_chat_template(loaded, template_file)->render(messages, true);
+  const size_t at = rendered.rfind(kPlaceholder);
+  if (at == std::string::npos) fail("the chat template does not contain the user's message as it is");
+  return {rendered.substr(0, at), std::move(text), rendered.substr(at + kPlaceholder.size()), true};
+}
+
+FramedText FramedText::of(const ContextFile& file) {
+  const Json& notes = file.info().notes;
+  try {
+    return {notes.at("before").text(), std::string(file.text()), notes.at("after").text(),
+            notes.at("chat").get<bool>()};
+  } catch (const JsonError&) {
+    fail(file.path(), ": the context has no text: it was not written by `fathom read`");
+  }
+}
+
+Json FramedText::to_json() const { return {{"chat", chat}, {"before", before}, {"after", after}}; }
+
+std::vector<int32_t> FramedText::tokens(const Tokenizer& tokenizer) const {
+  return encode_prompt(tokenizer, before + text, chat);
+}
+
+std::vector<int32_t> FramedText::tokens(const Tokenizer& tokenizer, const std::string& question) const {
+  return encode_prompt(tokenizer, concat(before, text, chat ? "\n\n" : "", question, after), chat);
+}
+
+std::vector<int64_t> FramedText::offsets(const Tokenizer& tokenizer, std::span<const int32_t> tokens) const {
+  StreamDecoder decoder(tokenizer, true);
+  std::vector<int64_t> offsets;
+  std::string all;
+  const std::string whole = before + text;
+  const auto bos = static_cast<size_t>(std::ssize(bos_tokens(tokenizer)));
+  const bool skip_bos = bos > 0 && !tokens.empty() && tokens[0] == bos_tokens(tokenizer)[0] &&
+                        !whole.starts_with(tokenizer.piece(tokens[0]));
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    const auto at = static_cast<int64_t>(all.size()) - std::ssize(before);
+    offsets.push_back(std::clamp<int64_t>(at, 0, std::ssize(text)));
+    if (i > 0 || !skip_bos) all += decoder.add(tokens[i]);
+  }
+  all += decoder.flush();
+  return all == whole ? offsets : std::vector<int64_t>();
+}
+
+MethodSpecs methods_as_read() {
+  MethodSpecs methods;
+  for (const MethodOption& option : kMethodOptions) methods.*option.spec = kAsRead;
+  return methods;
+}
+
+std::shared_ptr<const ContextFile> open_context_file(const std::string& path, CommonOptions& options,
+                                                     const MethodSpecs& unset) {
+  auto file = std::make_shared<const ContextFile>(path);
+  const ContextInfo& info = file->info();
+  if (options.model.empty()) {
+    std::error_code error;
+    if (!std::filesystem::exists(info.model_path, error))
+      fail(path, ": its model ", quote(info.model_path), " does not exist: give the model file with -m");
+    options.model = info.model_path;
+  }
+  const auto take = [](std::string& own, const std::string& unset_value, const std::string& saved) {
+    if (own == unset_value) own = saved;
+  };
+  take(options.methods.attend, unset.attend, info.attend);
+  take(options.methods.position, unset.position, info.position);
+  take(options.methods.cache, unset.cache, info.cache);
+  take(options.methods.evict, unset.evict, info.evict);
+  if (options.context == 0) options.context = info.context;
+  if (options.lora.empty())
+    for (const ContextAdapter& adapter : info.adapters) options.lora.push_back({adapter.path, adapter.scale});
+  return file;
+}
+
+Session open_session(const LoadedModel& loaded, const CommonOptions& options,
+                     const std::shared_ptr<const ContextFile>& file) {
+  SessionOptions session = options.session(loaded.adapters);
+  session.layers = static_cast<int>(file->info().model_layers);
+  return Session::open(loaded.engine, file, std::move(session));
+}
+
+int64_t read_after_common_prefix(Session& session, std::span<const int32_t> tokens) {
+  const TokenList& held = session.sequence().ids();
+  int64_t common = 0;
+  while (common < held.size() && common < std::ssize(tokens) && held[common] == tokens[common]) ++common;
+  if (common == held.size() && common == std::ssize(tokens) && !session.logits().empty()) return 0;
+  common = std::min(common, std::ssize(tokens) - 1);  // the last token is read for its logits
+  session.rewind(session.length() - common);
+  read_tokens(session, tokens.subspan(common));
+  return std::ssize(tokens) - common;
+}
+
+void save_context(const Session& session, const FramedText& text, const LoadedModel& loaded,
+                  const CommonOptions& options, const std::string& path, const Json& notes) {
+  SavedText saved;
+  const std::vector<int32_t> tokens = session.sequence().ids().copy(0, session.sequence().tokens());
+  const std::vector<int64_t> offsets = text.offsets(*loaded.tokenizer, tokens);
+  saved.text = text.text;
+  saved.offsets = offsets;
+  saved.notes = text.to_json();
+  saved.notes.update(notes);
+  for (const AdapterFile& adapter : options.lora) {
+    std::error_code error;
+    const std::filesystem::path full = std::filesystem::absolute(adapter.path, error);
+    if (adapter.scale != 0) saved.adapter_paths.push_back(error ? adapter.path : full.string());
+  }
+  Progress progress("saving", "bytes", static_cast<int64_t>(session.sequence().bytes()));
+  saved.progress = [&](int64_t bytes) {
+    progress.update(bytes);
+    throw_if_interrupted();
+  };
+  session.save(path, saved);
+}
+
+}  // namespace fathom
