@@ -83,20 +83,21 @@ Answer answer(const Session& context, const OpenedContexts& opened, const std::s
   answer.context_tokens = session.length();
   const std::vector<int32_t> prompt = session.sequence().ids().copy(0, session.sequence().tokens());
   if (!options.decode.constraint.empty())
-    sampler.constrain(constraint_methods().make(options.decode.constraint,
-                                                ConstraintSetup{&tokenizer, opened.texts.back().text}),
-                      std::ssize(prompt));
+    sampler.constrain(
+        constraint_methods().make(options.decode.constraint, ConstraintSetup{&tokenizer, opened.texts.back().text}),
+        std::ssize(prompt));
   Drafter drafter(options.decode.draft(), {loaded.model, loaded.runtime, &tokenizer, &session});
   GenerateOptions generation;
   generation.max_tokens = options.tokens;
   generation.stop = options.stop;
   generation.ignore_eos = options.ignore_eos;
   generation.continues = !opened.texts[0].chat;
-  answer.result = generate(session, tokenizer, sampler, prompt, generation,
-                           [&](std::string_view piece) {
-                             if (!options.json) write_out(piece);
-                           },
-                           &drafter);
+  answer.result = generate(
+      session, tokenizer, sampler, prompt, generation,
+      [&](std::string_view piece) {
+        if (!options.json) write_out(piece);
+      },
+      &drafter);
   return answer;
 }
 
@@ -171,7 +172,8 @@ void add_ask(Command program) {
   command.add_flag("--ignore-eos", o->ignore_eos, "continue after the model's end-of-text token, up to -n tokens");
   command.add_flag("--json", o->json, "print one JSON object for each question");
   command.add_flag("--verbose", o->verbose, "print counts and speeds on stderr even if it is not a terminal");
-  command.footer(R"(A context file is opened by mapping: only the question is read, and the file is never changed. The answer is that of
+  command.footer(
+      R"(A context file is opened by mapping: only the question is read, and the file is never changed. The answer is that of
 `fathom run -f TEXT -p QUESTION` with the same methods.
 
 Examples:

@@ -7,6 +7,10 @@ namespace fathom {
 // Each function adds one subcommand: its options and the callback that runs it.
 void add_run(Command program);
 void add_chat(Command program);
+void add_read(Command program);
+void add_ask(Command program);
+void add_edit(Command program);
+void add_context(Command program);
 void add_retrieve(Command program);
 void add_datastore(Command program);
 void add_tokens(Command program);

@@ -7,6 +7,8 @@ namespace {
 
 constexpr const char* kExamples = R"(Examples:
   fathom run -f book.txt -p "Question: Who is the captain?"  read a book, then answer a question
+  fathom read -f book.txt -o book.ctx                        read once ...
+  fathom ask book.ctx -p "Question: Who is the captain?"     ... and ask many times
   fathom score -m model.gguf -f book.txt --window 4k         measure how well a model predicts a text
   fathom methods                                             list all methods
 
@@ -22,6 +24,10 @@ void add_commands(Command program) {
   program.footer(kExamples);
   add_run(program);
   add_chat(program);
+  add_read(program);
+  add_ask(program);
+  add_edit(program);
+  add_context(program);
   add_retrieve(program);
   add_score(program);
   add_eval(program);

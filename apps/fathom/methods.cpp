@@ -30,7 +30,7 @@ std::vector<MethodInfo> all_methods() {
   for (const auto& infos :
        {attend_methods().infos(), position_methods().infos(), cache_methods().infos(), evict_methods().infos(),
         read_methods().infos(), sample_methods().infos(), draft_methods().infos(), search_methods().infos(),
-        constraint_methods().infos(), eval::task_methods().infos()}) {
+        constraint_methods().infos(), join_methods().infos(), eval::task_methods().infos()}) {
     all.insert(all.end(), infos.begin(), infos.end());
   }
   return all;

@@ -27,9 +27,9 @@ void run_read(const ReadOptions& options) {
   }
   const LoadedModel loaded(options.common);
   Session session = loaded.session(options.common);
-  const FramedText framed = options.chat
-                                ? FramedText::of_chat(loaded, options.chat_template, options.system, std::move(text))
-                                : FramedText{"", std::move(text), "", false};
+  const FramedText framed =
+      options.chat ? FramedText::of_chat(loaded, options.chat_template, options.system, std::move(text))
+                   : FramedText{"", std::move(text), "", false};
   const double seconds = read_tokens(session, framed.tokens(*loaded.tokenizer));
   const Stopwatch watch;
   save_context(session, framed, loaded, options.common, options.out, {{"files", files}, {"seconds", seconds}});
@@ -74,7 +74,8 @@ void add_read(Command program) {
       .type_name("FILE");
   add_common_options(command, o->common);
   command.add_flag("--json", o->json, "print one JSON object with tokens, bytes and seconds");
-  command.footer(R"(The file holds everything that the model computed from the text: opening it takes milliseconds, whatever the
+  command.footer(
+      R"(The file holds everything that the model computed from the text: opening it takes milliseconds, whatever the
 length. It belongs to the model, its adapters, --position and --cache.
 
 Examples:

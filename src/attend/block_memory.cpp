@@ -123,6 +123,52 @@ void BlockState::rewind(int64_t tokens) {
   }
 }
 
+void LayerBlocks::save(ByteWriter& out) const {
+  out.add(uint64_t{blocks.size()});
+  for (const MemoryBlock& block : blocks) {
+    out.add(block.end);
+    out.add(block.norm);
+    out.add_bytes(std::as_bytes(std::span(*block.vector)));
+  }
+  out.add(uint64_t{query_sums.size()});
+  for (const auto& sum : query_sums) {
+    out.add_flag(sum != nullptr);
+    if (sum) out.add_bytes(std::as_bytes(std::span(*sum)));
+  }
+}
+
+void LayerBlocks::load(ByteReader& in, const SequenceLayer& layer, int64_t sink, int64_t window) {
+  const auto take_vector = [&] {
+    auto vector = std::make_shared<std::vector<float>>(layer.query_width());
+    const std::span<const std::byte> bytes = in.take_bytes(vector->size() * sizeof(float));
+    std::ranges::copy(bytes, std::as_writable_bytes(std::span(*vector)).begin());
+    return vector;
+  };
+  int64_t begin = sink;
+  for (auto left = in.take<uint64_t>(); left > 0; --left) {
+    MemoryBlock block;
+    block.begin = begin;
+    begin = block.end = in.take_int("end of a block", begin + 1, layer.tokens() - window);
+    block.norm = in.take<float>();
+    block.vector = take_vector();
+    blocks.push_back(std::move(block));
+  }
+  const auto pages = in.take<uint64_t>();
+  const auto most = static_cast<uint64_t>((layer.tokens() + kPageTokens - 1) / kPageTokens);
+  in.check(pages <= most, "expected sums of queries for at most ", most, " pages, found ", pages);
+  query_sums.resize(pages);
+  for (auto& sum : query_sums)
+    if (in.take_flag()) sum = take_vector();
+}
+
+void BlockState::save(ByteWriter& out, const Sequence& /*sequence*/) const {
+  for (const LayerBlocks& layer : layers) layer.save(out);
+}
+
+void BlockState::load(ByteReader& in, const Sequence& sequence) {
+  for (size_t i = 0; i < layers.size(); ++i) layers[i].load(in, layer_of(sequence, i), sink, window);
+}
+
 void BlockSelector::plan(const LayerQueries& queries, BlockState& state, ThreadPool& pool) const {
   LayerBlocks& layer = state.layers[queries.layer];
   layer.attended.clear();

@@ -44,19 +44,31 @@ struct LayerBlocks {
   std::vector<MemoryBlock> blocks;  // in order, without gaps, from the end of the sink on
   // [tokens / 64]: the sum of the rotated queries of 64 tokens, [heads, key_dim]; null: not recorded, or released
   std::vector<std::shared_ptr<std::vector<float>>> query_sums;
-  std::vector<AttendedRanges> attended;  // of the current forward pass, by chunk
+  std::vector<AttendedRanges> attended;  // of the current forward pass, by chunk; not saved
+
+  void save(ByteWriter& out) const;
+  /// Restores what save() wrote. The first block begins at `sink`; at least `window` tokens follow the last one.
+  void load(ByteReader& in, const SequenceLayer& layer, int64_t sink, int64_t window);
 };
 
 /// The state of a block method. Forks share vectors and query sums. A rewind removes the blocks that did not exist
 /// at that length, and the query sum of the page in which it ends. Vectors of later blocks therefore use up to 63
 /// fewer queries.
 struct BlockState : SequenceState {
-  BlockState(int layer_count, int64_t window_size) : layers(layer_count), window(window_size) {}
+  /// heads: query heads of each layer.
+  BlockState(std::vector<int> heads, const BlockOptions& options)
+      : layers(heads.size()), query_heads(std::move(heads)), sink(options.sink), window(options.window) {}
   std::unique_ptr<SequenceState> fork() const override { return std::make_unique<BlockState>(*this); }
   void rewind(int64_t tokens) override;
+  void save(ByteWriter& out, const Sequence& sequence) const override;
+  void load(ByteReader& in, const Sequence& sequence) override;
+  SequenceLayer layer_of(const Sequence& sequence, size_t layer) const {
+    return {sequence, static_cast<int>(layer), query_heads[layer]};
+  }
 
   std::vector<LayerBlocks> layers;
-  int64_t window;
+  std::vector<int> query_heads;  // [layers]
+  int64_t sink, window;
 };
 
 /// Rows of a forward pass that share one selection.
@@ -91,7 +103,7 @@ class BlockSelector : public StatefulSelector<BlockState> {
 
  protected:
   std::unique_ptr<BlockState> make_state() const override {
-    return std::make_unique<BlockState>(context().layers, options_.window);
+    return std::make_unique<BlockState>(context().query_heads(), options_);
   }
   void plan(const LayerQueries& queries, BlockState& state, ThreadPool& pool) const override;
   void select(const PageTable& table, const QueryBlock& block, const BlockState* state,
@@ -151,11 +163,11 @@ class BlockSelectorWith : public BlockSelector {
   virtual void surprisal(const Surprisal& surprisal, State& state) const {
     static_cast<void>(surprisal), static_cast<void>(state);
   }
+  std::unique_ptr<BlockState> make_state() const override {
+    return std::make_unique<State>(context().query_heads(), options());
+  }
 
  private:
-  std::unique_ptr<BlockState> make_state() const final {
-    return std::make_unique<State>(context().layers, options().window);
-  }
   int64_t block_end(int64_t begin, int64_t limit, const LayerQueries& queries, BlockState& state,
                     ThreadPool& pool) const final {
     return block_end(begin, limit, queries, state_as<State>(state), pool);

@@ -33,6 +33,13 @@ struct AttendContext {
     return context;
   }
 
+  /// Returns the number of query heads of each layer.
+  std::vector<int> query_heads() const {
+    std::vector<int> heads;
+    for (const AttendLayer& layer : attention) heads.push_back(layer.heads);
+    return heads;
+  }
+
   int layers = 0;
   std::vector<AttendLayer> attention;  // [layers]
   OutputNorms output_norms{};          // empty: the model's layers have no output projection

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 
 #include "attend/token_set.h"
 
@@ -193,6 +194,28 @@ KeyClusters make_key_clusters(const Kernels& kernels, const PagedKv& kv, int hea
     clusters.begin.push_back(std::ssize(clusters.tokens));
   }
   return clusters;
+}
+
+void KeyClusters::save(ByteWriter& out) const {
+  out.add(end);
+  out.add_list(begin);
+  out.add_list(tokens);
+  means.save(out);
+}
+
+void KeyClusters::load(ByteReader& in, const SequenceLayer& layer, int head, int64_t context) {
+  end = in.take_int("end of the clustered tokens", 0, context);
+  const int64_t rows = layer.entries(head, context) * kPageTokens;
+  begin = in.take_list_up_to<int64_t>(rows + 1);
+  tokens = in.take_list_up_to<int64_t>(rows);
+  in.check(!begin.empty() && begin.front() == 0 && begin.back() == std::ssize(tokens) &&
+               std::ranges::adjacent_find(begin, std::ranges::greater()) == begin.end(),
+           "expected clusters that divide ", tokens.size(), " tokens");
+  for (const int64_t token : tokens)
+    in.check(token >= 0 && token < rows, "expected tokens of clusters below ", rows, ", found ", token);
+  const int64_t clusters = std::ssize(begin) - 1;
+  means.load(in, clusters);
+  in.check(means.size() == clusters, "expected ", clusters, " means of clusters, found ", means.size());
 }
 
 std::vector<float> cluster_shares(const Kernels& kernels, const KeyClusters& clusters,

@@ -24,6 +24,10 @@ struct KeyClusters {
 
   int64_t size() const { return means.size(); }
   int64_t members(int64_t cluster) const { return begin[cluster + 1] - begin[cluster]; }
+  void save(ByteWriter& out) const;
+  /// Restores what save() wrote, for one head of a layer. Throws Error for members that are not among the first
+  /// `context` tokens.
+  void load(ByteReader& in, const SequenceLayer& layer, int head, int64_t context);
 };
 
 /// Clusters the keys of the visible tokens before sequence index `end` into share · tokens clusters.

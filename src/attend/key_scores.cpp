@@ -181,7 +181,18 @@ void KeyTable::add(const float* key) {
 void KeyTable::shorten(int64_t size) {
   if (size >= size_) return;
   size_ = size;
-  pages_.resize((size + kPageTokens - 1) / kPageTokens * page_key_bytes(format_, key_dim_));
+  pages_.resize(page_count(size) * page_key_bytes(format_, key_dim_));
+}
+
+void KeyTable::save(ByteWriter& out) const {
+  out.add(size_);
+  out.add_bytes(pages_);
+}
+
+void KeyTable::load(ByteReader& in, int64_t most) {
+  size_ = in.take_int("keys", 0, most);
+  const std::span<const std::byte> pages = in.take_bytes(page_count(size_) * page_key_bytes(format_, key_dim_));
+  pages_.assign(pages.begin(), pages.end());
 }
 
 void KeyTable::score(const Kernels& kernels, const float* queries, int count, float* out, int64_t stride) const {

@@ -69,18 +69,26 @@ class KeyTable {
   /// Computes q·k of all queries and keys. queries: [count, key_dim]; out: the scores of query i at out + i·stride.
   void score(const Kernels& kernels, const float* queries, int count, float* out, int64_t stride) const;
   size_t bytes() const { return pages_.size(); }
+  void save(ByteWriter& out) const;
+  /// Replaces the keys by those that save() wrote. Throws Error if there are more than `most`.
+  void load(ByteReader& in, int64_t most);
 
  private:
+  static int64_t page_count(int64_t size) { return (size + kPageTokens - 1) / kPageTokens; }
+
   PageFormat format_;
   int key_dim_;
   int64_t size_ = 0;
   std::vector<std::byte> pages_;
 };
 
-/// A score buffer that is reused by later passes, so that they need no allocation. A copy (a fork's) starts empty.
+/// A score buffer that is reused by later passes, so that they need no allocation. A copy (a fork's) starts empty,
+/// and so does a loaded one.
 struct ScoreMemory {
   ScoreMemory() = default;
   ScoreMemory(const ScoreMemory&) {}
+  static void save(ByteWriter&) {}
+  static void load(ByteReader&) {}
   std::vector<float> scores;
 };
 

@@ -120,6 +120,17 @@ LowRankKeys::LowRankKeys(const LayerQueries& queries, int64_t end, int rank, Thr
   });
 }
 
+LowRankKeys::LowRankKeys(ByteReader& in, const SequenceLayer& layer, int64_t end, int rank)
+    : rank_(rank),
+      key_dim_(layer.key_dim()),
+      axes_(in.take_list<float>(static_cast<size_t>(layer.heads()) * layer.key_dim() * rank)),
+      coefficients_(in.take_list<float>((layer.kv() ? layer.entries(0, end) : 0) * kPageTokens * rank)) {}
+
+void LowRankKeys::save(ByteWriter& out) const {
+  out.add_list(axes_);
+  out.add_list(coefficients_);
+}
+
 void LowRankKeys::rebuild(const Kernels& kernels, int head, std::span<const int64_t> rows, float* keys) const {
   AlignedBuffer<float> coefficients(rows.size() * rank_), scratch(kMultiplyScratch);
   for (size_t i = 0; i < rows.size(); ++i)

@@ -20,6 +20,10 @@ class LowRankKeys {
   /// on all threads and O(w³) on one thread, with w = kv_heads · key_dim.
   LowRankKeys(const LayerQueries& queries, int64_t end, int rank, ThreadPool& pool);
 
+  /// Reads what save() wrote for the first `end` tokens of a layer. Throws Error for another number of numbers.
+  LowRankKeys(ByteReader& in, const SequenceLayer& layer, int64_t end, int rank);
+  void save(ByteWriter& out) const;
+
   int rank() const { return rank_; }
   /// Computes unrotated keys of one head from the approximation. rows: 64 · entry + offset of each token; keys:
   /// [rows, key_dim].

@@ -30,6 +30,21 @@ void QueryTail::rewind(int64_t tokens) {
   end_ = tokens;
 }
 
+void QueryTail::save(ByteWriter& out, const SequenceLayer& /*layer*/) const {
+  out.add(end_);
+  out.add(rows_);
+  out.add(max_rows_);
+  out.add_list(ring_);
+}
+
+void QueryTail::load(ByteReader& in, const SequenceLayer& layer) {
+  end_ = in.take_int("tokens with queries", 0, layer.tokens());
+  rows_ = in.take_int("stored queries", 0, end_);
+  max_rows_ = in.take_int("room for queries", rows_, kPositionLimit);
+  key_dim_ = layer.key_dim(), row_floats_ = layer.query_width();
+  ring_ = in.take_list<float>(static_cast<size_t>(max_rows_ * row_floats_));
+}
+
 std::vector<float> QueryTail::of_heads(int head, int group) const {
   std::vector<float> queries(rows_ * group * key_dim_);
   for (int64_t i = 0; i < rows_; ++i) {

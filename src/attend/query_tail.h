@@ -16,6 +16,10 @@ class QueryTail {
   /// Removes the queries of all tokens after the first `tokens` of the sequence.
   void rewind(int64_t tokens);
 
+  void save(ByteWriter& out, const SequenceLayer& layer) const;
+  /// Restores what save() wrote, for this layer. Throws Error for queries of another width or of later tokens.
+  void load(ByteReader& in, const SequenceLayer& layer);
+
   int64_t rows() const { return rows_; }
   /// Returns the sequence index of the oldest query.
   int64_t begin() const { return end_ - rows_; }

@@ -51,7 +51,7 @@ template <class Layer, class Common = std::monostate>
 class LayeredSelector : public StatefulSelector<LayerStates<Layer, Common>> {
  protected:
   std::unique_ptr<LayerStates<Layer, Common>> make_state() const override {
-    return std::make_unique<LayerStates<Layer, Common>>(this->context().layers);
+    return std::make_unique<LayerStates<Layer, Common>>(this->context().query_heads());
   }
 };
 

@@ -35,6 +35,16 @@ struct BudgetEvictorState final : SequenceState {
     read = std::min(read, tokens);
     for (ValueNorms& layer : norms) layer.rewind(tokens);
   }
+  void save(ByteWriter& out, const Sequence& sequence) const override {
+    if (scorer) scorer->save(out, sequence);
+    out.add(read);
+    for (const ValueNorms& layer : norms) layer.save(out);
+  }
+  void load(ByteReader& in, const Sequence& sequence) override {
+    if (scorer) scorer->load(in, sequence);
+    read = in.take_int("tokens at the end of the last text", 0, sequence.tokens());
+    for (int layer = 0; layer < std::ssize(norms); ++layer) norms[layer].load(in, {sequence, layer, 0});
+  }
 };
 
 class BudgetEvictor final : public Evictor {

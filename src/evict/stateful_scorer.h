@@ -13,7 +13,7 @@ namespace fathom {
 template <class State>
 class StatefulScorer : public Scorer {
  public:
-  void attach(const AttendContext& context) override { layers_ = context.layers; }
+  void attach(const AttendContext& context) override { query_heads_ = context.query_heads(); }
   std::unique_ptr<SequenceState> new_state() const final { return make_state(); }
   void listen(const LayerQueries& queries, ThreadPool& pool) const final {
     listen(queries, state_as<State>(*queries.state), pool);
@@ -39,11 +39,11 @@ class StatefulScorer : public Scorer {
   virtual void end_text(State& state, int64_t begin) const { static_cast<void>(state), static_cast<void>(begin); }
   virtual void score(const LayerTokens& layer, const State& state, std::span<float> scores) const = 0;
 
-  /// The number of layers of the model.
-  int layers() const { return layers_; }
+  /// The number of query heads of each layer of the model.
+  const std::vector<int>& query_heads() const { return query_heads_; }
 
  private:
-  int layers_ = 0;
+  std::vector<int> query_heads_;
 };
 
 /// A StatefulScorer whose state has one Layer for each layer of the model, and one Common.
@@ -51,7 +51,7 @@ template <class Layer, class Common = std::monostate>
 class LayeredScorer : public StatefulScorer<LayerStates<Layer, Common>> {
  protected:
   std::unique_ptr<LayerStates<Layer, Common>> make_state() const override {
-    return std::make_unique<LayerStates<Layer, Common>>(this->layers());
+    return std::make_unique<LayerStates<Layer, Common>>(this->query_heads());
   }
 };
 

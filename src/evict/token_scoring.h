@@ -17,6 +17,8 @@ void each_key(const LayerTokens& layer, int head,
 /// The factor that a model applies to its attention scores.
 struct TailScale {
   float scale = 0;
+  void save(ByteWriter& out) const { out.add(scale); }
+  void load(ByteReader& in) { scale = in.take<float>(); }
 };
 /// The state of scorers that use the newest queries of each layer.
 using QueryTails = LayerStates<QueryTail, TailScale>;

@@ -44,6 +44,19 @@ void ValueNorms::add(const PagedKv& kv, int layer, const OutputNorms& norms, Thr
   }
 }
 
+void ValueNorms::save(ByteWriter& out) const {
+  out.add(static_cast<int32_t>(heads_.size()));
+  for (const std::vector<float>& norms : heads_) out.add_list(norms);
+}
+
+void ValueNorms::load(ByteReader& in, const SequenceLayer& layer) {
+  heads_.resize(layer.take_heads(in));
+  for (std::vector<float>& norms : heads_) {
+    norms = in.take_list_up_to<float>(layer.tokens());
+    in.check(norms.size() == heads_[0].size(), "expected as many norms of values in all heads");
+  }
+}
+
 void ValueNorms::rewind(int64_t tokens) {
   for (std::vector<float>& norms : heads_) {
     if (std::ssize(norms) > tokens) norms.resize(tokens);

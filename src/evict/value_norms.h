@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "attend/context.h"
+#include "memory/sequence_state.h"
 
 namespace fathom {
 
@@ -14,6 +15,9 @@ class ValueNorms {
   void add(const PagedKv& kv, int layer, const OutputNorms& norms, ThreadPool& pool);
   /// Keeps the norms of the first `tokens` tokens.
   void rewind(int64_t tokens);
+  void save(ByteWriter& out) const;
+  /// Restores what save() wrote, for this layer. Throws Error for norms of other heads or of later tokens.
+  void load(ByteReader& in, const SequenceLayer& layer);
   /// Returns the norm of a token, by the index at which it was read; 0 if the token was masked when it was added.
   float of(int head, int64_t token) const { return heads_[head][token]; }
 

@@ -383,6 +383,14 @@ void ContextFile::read_tables() {
       table.original_indices = {reinterpret_cast<const int64_t*>(indices.data()), header.original_indices};
       check_table(table, info_.pages[layer.pages], used[layer.pages]);
       tables_.push_back(table);
+      // Tables of a layer differ only in pages and masks, unless they were compacted.
+      const ContextTable& first = tables_[first_table_.back()];
+      const auto same = [](const ContextEntry& a, const ContextEntry& b) {
+        return a.first == b.first && a.position == b.position && a.filled == b.filled;
+      };
+      if (table.original_indices.empty() && first.original_indices.empty() &&
+          !std::ranges::equal(table.entries, first.entries, same))
+        damaged("the page tables of a layer do not fit together");
     }
   }
   if (!left.empty()) damaged("its page tables are followed by ", left.size(), " bytes");
@@ -400,8 +408,12 @@ void ContextFile::check_table(const ContextTable& table, const ContextPages& pag
     bad("does not begin at the first token");
   if (!table.original_indices.empty()) {
     const auto end = table.compacted_begin + std::ssize(table.original_indices);
+    for (int64_t i = 0; i < std::ssize(table.original_indices); ++i)
+      if (table.original_indices[i] > table.compacted_begin + i) bad("has wrong original indices");
     if (!is_token(table.compacted_begin) || !is_token(end) || std::abs(table.compacted_shift) >= kLimit ||
-        !std::ranges::is_sorted(table.original_indices) || !std::ranges::all_of(table.original_indices, is_token))
+        std::ranges::adjacent_find(table.original_indices, std::ranges::greater_equal()) !=
+            table.original_indices.end() ||
+        !std::ranges::all_of(table.original_indices, is_token))
       bad("has wrong original indices");
   }
   int64_t next = begin;

@@ -106,14 +106,15 @@ TableGaps gaps_of(const PageTable& table) {
   return {span - count_visible(table, {0, table.size()}), count_visible(table, copied_entries_of(table))};
 }
 
-bool PagedKv::compact(const Kernels& kernels, int head) {
+bool PagedKv::compact(const Kernels& kernels, int head, bool merge_pages) {
   PageTable& table = tables_[head];
   CompactedTokens& compacted = compacted_[head];
   const TableGaps gaps = gaps_of(table);
   const int64_t shift = next_position_ - tokens_;
   const auto is_consecutive = [&](const PageEntry& entry) { return entry.position - entry.first == shift; };
-  if (gaps.masked == 0 || !std::ranges::all_of(table, is_consecutive)) return false;
   const CopiedEntries copied = copied_entries_of(table);
+  const bool useful = gaps.masked > 0 || (merge_pages && gaps.rewritten > 0);
+  if (!useful || !std::ranges::all_of(table, is_consecutive)) return false;
   PageStore& store = *config_.store;
   PageFiller filler(store, kernels, rotations());
   for (size_t e = copied.begin; e < copied.end; ++e) {
@@ -137,7 +138,7 @@ bool PagedKv::compact(const Kernels& kernels, int head) {
   for (size_t e = 0; e < copied.begin; ++e) keep(table[e]);
   for (PageFiller::Filled& filled : filler.filled()) append(filled.entry, std::move(filled.page));
   for (size_t e = copied.end; e < table.size(); ++e) keep(table[e]);
-  compacted = {begin, shift, std::move(original)};
+  if (gaps.masked > 0 || !compacted.original_indices.empty()) compacted = {begin, shift, std::move(original)};
   table = std::move(result);
   versions_[head].add(0);
   return true;

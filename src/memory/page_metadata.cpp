@@ -1,6 +1,7 @@
 #include "memory/page_metadata.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "base/aligned.h"
@@ -8,7 +9,22 @@
 #include "base/slab.h"
 
 namespace fathom {
+namespace {
 
+/// Calls visit(first, count) for each stretch of set bits.
+template <class Visit>
+void each_stretch(uint64_t mask, const Visit& visit) {
+  for (int first = 0; first < 64 && mask >> first != 0;) {
+    first += std::countr_zero(mask >> first);
+    const int count = std::countr_one(mask >> first);
+    visit(first, count);
+    first += count;
+  }
+}
+
+}  // namespace
+
+static_assert(MetadataPool::kRun == 64, "the records of a run have one bit each in a mask");
 static_assert(MetadataPool::kRun % kAlignment == 0, "runs of records of any size start at cache lines");
 
 MetadataPool::MetadataPool(size_t bytes)
@@ -61,6 +77,61 @@ PageMetadata::Run& PageMetadata::unshare_run(size_t index) {
     run = std::make_shared<Run>(*run);
   }
   return *run;
+}
+
+uint64_t PageMetadata::up_to_date(size_t run, const PagedKv& kv, int head) const {
+  const PageTable& table = kv.table(head);
+  const size_t begin = run * MetadataPool::kRun, end = std::min(begin + MetadataPool::kRun, table.size());
+  uint64_t mask = 0;
+  for (size_t e = begin; runs_[run] && e < end; ++e)
+    if (has_record(table[e]) && runs_[run]->sources[e - begin] == source_of(kv, table[e]))
+      mask |= uint64_t{1} << (e - begin);
+  return mask;
+}
+
+void PageMetadata::save(ByteWriter& out, const PagedKv& kv, int head) const {
+  const size_t bytes = pool_->record_bytes();
+  const size_t runs = std::min(runs_.size(), run_count(kv.table(head)));
+  out.add(uint64_t{bytes});
+  out.add(uint64_t{runs});
+  for (size_t r = 0; r < runs; ++r) {
+    const uint64_t mask = up_to_date(r, kv, head);
+    out.add(mask);
+    each_stretch(mask, [&](int first, int count) { out.add_bytes({runs_[r]->record(first), count * bytes}); });
+  }
+}
+
+void PageMetadata::load(ByteReader& in, const PagedKv& kv, int head) {
+  const PageTable& table = kv.table(head);
+  const size_t bytes = pool_->record_bytes();
+  const auto found = in.take<uint64_t>();
+  in.check(found == bytes, "expected records of ", bytes, " bytes for each page, found ", found);
+  const auto count = in.take<uint64_t>();
+  const size_t all = run_count(table);
+  in.check(count <= all, "expected at most ", all, " runs of page records, found ", count);
+  runs_.resize(all);
+  for (size_t r = 0; r < count; ++r) {
+    const auto mask = in.take<uint64_t>();
+    each_stretch(mask, [&](int first, int records) {
+      const std::span<const std::byte> from = in.take_bytes(records * bytes);
+      Run& run = unshare_run(r);
+      std::memcpy(run.record(first), from.data(), from.size());
+      for (int i = first; i < first + records; ++i) {
+        const size_t e = r * MetadataPool::kRun + i;
+        in.check(e < table.size() && has_record(table[e]), "found a record of page-table entry ", e,
+                 ", which has no full page");
+        run.sources[i] = source_of(kv, table[e]);
+      }
+    });
+  }
+  version_ = kv.version(head);
+  const auto is_current = [&](size_t e) {
+    const Run* run = runs_[e / MetadataPool::kRun].get();
+    return table[e].filled == kPageTokens &&
+           (table[e].page == kNoPage || (run && run->sources[e % MetadataPool::kRun].page != kNoPage));
+  };
+  for (current_ = 0; current_ < table.size() && is_current(current_);) ++current_;
+  seal();
 }
 
 void PageMetadata::seal() {

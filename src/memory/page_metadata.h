@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "base/byte_stream.h"
 #include "memory/paged_kv.h"
 
 namespace fathom {
@@ -51,15 +52,14 @@ class PageMetadata {
   /// record: a new page, or one that was written to or moved.
   template <class Make>
   void update(const PagedKv& kv, int head, const Make& make) {
-    const PageStore& store = kv.store();
     const PageTable& table = kv.table(head);
-    runs_.resize((table.size() + MetadataPool::kRun - 1) / MetadataPool::kRun);
+    runs_.resize(run_count(table));
     current_ = std::min(current_, kv.first_changed(head, version_));
     version_ = kv.version(head);
     for (size_t e = current_; e < table.size(); ++e) {
       const PageEntry& entry = table[e];
-      if (entry.filled < kPageTokens || entry.page == kNoPage) continue;
-      const Source source{entry.page, store.version(entry.page), entry.position};
+      if (!has_record(entry)) continue;
+      const Source source = source_of(kv, entry);
       const Run* run = runs_[e / MetadataPool::kRun].get();
       const size_t i = e % MetadataPool::kRun;
       if (run && run->sources[i] == source) continue;
@@ -75,6 +75,12 @@ class PageMetadata {
   const std::byte* operator[](size_t entry) const {
     return runs_[entry / MetadataPool::kRun]->record(entry % MetadataPool::kRun);
   }
+
+  /// Appends the up-to-date records to `out`.
+  void save(ByteWriter& out, const PagedKv& kv, int head) const;
+  /// Restores the records that save() wrote, without making any. The table must have the same entries as the saved
+  /// one, but may have other pages. Throws Error for records of entries without a full page, and of another size.
+  void load(ByteReader& in, const PagedKv& kv, int head);
 
   /// Returns how many of the first `entries` (indices of page-table entries) have contiguous records; at least 1.
   static size_t contiguous_records(std::span<const uint32_t> entries) {
@@ -104,6 +110,16 @@ class PageMetadata {
     bool sealed = false;  // may be shared, so it must not be written to
   };
 
+  /// Returns the source from which an up-to-date record of an entry is made.
+  static Source source_of(const PagedKv& kv, const PageEntry& entry) {
+    return {entry.page, kv.store().version(entry.page), entry.position};
+  }
+  static size_t run_count(const PageTable& table) {
+    return (table.size() + MetadataPool::kRun - 1) / MetadataPool::kRun;
+  }
+  static bool has_record(const PageEntry& entry) { return entry.filled == kPageTokens && entry.page != kNoPage; }
+  /// Returns the mask of the up-to-date records of a run.
+  uint64_t up_to_date(size_t run, const PagedKv& kv, int head) const;
   /// Returns a run for writing; copies it first if it is sealed.
   Run& unshare_run(size_t index);
   /// Seals the runs in which no record is missing.

@@ -133,8 +133,8 @@ class PagedKv final : public LayerState {
   /// end of the table are kept. Other tokens are copied; a key whose offset in the page changes is rotated, and
   /// rounded again in quantised formats. Returns false, changing nothing, if there are no gaps or the positions of
   /// the sequence are not consecutive. Throws Error, changing nothing, when memory is exhausted. Different heads
-  /// may be compacted in parallel.
-  bool compact(const Kernels& kernels, int head);
+  /// may be compacted in parallel. merge_pages: also if there are no gaps, to fill pages that are filled in part.
+  bool compact(const Kernels& kernels, int head, bool merge_pages = false);
 
   /// Appends tokens [begin, end) of another sequence's layer of the same shape, sharing its pages. The first of
   /// them gets this position, and the others keep their distances to it. `begin` must be the first token of a page

@@ -7,8 +7,9 @@ const MethodTable<JoinMethod>& join_methods() {
   const Parameter reread{.name = "reread",
                          .type = Parameter::Type::kInt,
                          .default_value = "0",
-                         .summary = "first tokens of each later context that are read again after those before it; "
-                                    "more is closer to reading all in one go, and slower",
+                         .summary =
+                             "first tokens of each later context that are read again after those before it; "
+                             "more is closer to reading all in one go, and slower",
                          .min = 0,
                          .max = 1e12};
   const auto number = [](const char* name, const char* summary) {
@@ -49,8 +50,9 @@ const MethodTable<JoinMethod>& join_methods() {
               .time = "attention to the contexts is computed twice",
               .memory = "none: contexts share their pages",
               .parameters = {number("t", "temperature: scores of contexts are divided by it; less is sharper"),
-                             number("s", "scale of the logarithm of the total weight of the contexts; more gives "
-                                         "them more weight")}},
+                             number("s",
+                                    "scale of the logarithm of the total weight of the contexts; more gives "
+                                    "them more weight")}},
              [](const Values& values) {
                return JoinOptions{.order = JoinOrder::kApe,
                                   .temperature = static_cast<float>(values.number("t")),

@@ -207,6 +207,11 @@ class Session {
   /// Error (usage) for no or different sessions, evictors, landmarks and recurrent layers. logits() is empty.
   static Session join(std::span<const Session* const> parts, const JoinOptions& options = {});
 
+  /// Merges the pages that edits left partly filled and removes masked tokens (PagedKv::compact), in all layers and
+  /// heads. A key that moves inside its page is rotated and rounded again. Throws Error, changing nothing, when
+  /// memory is exhausted.
+  void compact();
+
   /// Removes the newest n tokens. If the model has recurrent layers, some of the tokens before them are read again:
   /// at most max(64, n) for n up to 4k, unless the checkpoint budget is too small or earlier rewinds left
   /// checkpoints that are spaced for a longer sequence. Throws Error if n is negative or more than length(). If

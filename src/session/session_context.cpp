@@ -226,7 +226,7 @@ void restore_states(const ContextStates& stored, RecurrentState& state) {
 void load_state(const ContextFile& file, std::span<const std::byte> bytes, const std::string& what,
                 SequenceState* state, const Sequence& sequence) {
   if (!state || bytes.empty()) return;
-  const std::string name = concat(file.path(), ": the state of ", what);
+  const std::string name = concat(file.path(), ": the saved state of ", what);
   ByteReader reader(bytes, name);
   state->load(reader, sequence);
   reader.expect_end();
@@ -273,8 +273,9 @@ void Session::save(const std::string& path, const SavedText& text) const {
   const auto add_state = [&](const char* name, Sequence::StateOf owner) {
     ByteWriter bytes;
     const SequenceState* state = sequence_.state(owner);
-    if (state) state->save(bytes);
-    if (state) writer.add(name, bytes.bytes());
+    if (!state) return;
+    state->save(bytes, sequence_);
+    writer.add(name, bytes.bytes());
   };
   add_state("selector", Sequence::StateOf::kSelector);
   add_state("evictor", Sequence::StateOf::kEvictor);

@@ -302,6 +302,19 @@ EditReport Session::edit(std::span<const TokenEdit> given, const EditOptions& op
   return report;
 }
 
+void Session::compact() {
+  if (draft_) fail("the session has an open draft: accept it first");
+  Session copy = fork();
+  for (int layer = 0; layer < copy.sequence_.layers(); ++layer) {
+    PagedKv* kv = copy.sequence_.paged(layer);
+    if (!kv) continue;
+    runtime().pool().parallel_for(
+        kv->heads(), [&](size_t head, int) { kv->compact(runtime().work().kernels, static_cast<int>(head)); });
+  }
+  copy.sequence_.set_state(Sequence::StateOf::kSelector, selector_->new_state());
+  sequence_ = std::move(copy.sequence_);
+}
+
 namespace {
 
 /// Throws Error (usage) if sessions cannot be joined.
@@ -358,7 +371,7 @@ Session Session::join(std::span<const Session* const> parts, const JoinOptions& 
   Session joined = order[0]->fork();
   joined.logits_.clear();
   joined.hidden_.clear();
-  joined.opened_ = 0;
+  joined.opened_ = order[0]->opened();
   const auto forget = [&] {
     joined.sequence_.set_state(Sequence::StateOf::kSelector, joined.selector_->new_state());
   };

@@ -34,7 +34,8 @@ TEST(ParallelContexts, HaveTheValuesOfTheHandbook) {
     double out;
   };
   for (const Golden& golden : {Golden{1, 1, 2.871589}, {0.9f, 0.9f, 3.087592}, {0.5f, 0.8f, 3.425119}}) {
-    Scene scene({.heads = 1, .kv_heads = 1, .key_dim = 16, .value_dim = 16, .rotary_dim = 0, .tokens = 5, .rows = 1});
+    Scene scene(
+        {.heads = 1, .kv_heads = 1, .key_dim = 16, .value_dim = 16, .rotary_dim = 0, .tokens = 5, .rows = 1});
     const double logits[] = {1, 2, 0, 0.5, 1.5};
     for (int token = 0; token < 5; ++token) {
       for (int d = 0; d < 16; ++d) {
@@ -54,7 +55,7 @@ TEST(ParallelContexts, EqualTheFormula) {
   ThreadPool pool(2);
   const auto dense = attend_methods().make("dense");
   uint32_t seed = 1;
-  for (const int64_t tokens : {40, 130, 5000}) {     // 5,000: pages are attended in parts
+  for (const int64_t tokens : {40, 130, 5000}) {  // 5,000: pages are attended in parts
     for (const int64_t rows : {1, 3, 30}) {
       for (const auto& [temperature, scale] : {std::pair{1.0f, 1.0f}, {0.9f, 0.9f}, {0.5f, 0.8f}, {1.2f, 1.1f}}) {
         SCOPED_TRACE(testing::Message() << tokens << " tokens, " << rows << " rows, T " << temperature);

@@ -244,6 +244,105 @@ TEST(PageMetadata, CompactedPagesGetNewRecords) {
   RecordedSequence::expect_correct(recorded.metadata, recorded.sequence);
 }
 
+std::vector<std::byte> saved_records(const PageMetadata& metadata, const Sequence& sequence) {
+  ByteWriter out;
+  metadata.save(out, sequence.kv(0), 0);
+  return {out.bytes().begin(), out.bytes().end()};
+}
+
+void load_records(std::span<const std::byte> bytes, PageMetadata& metadata, const Sequence& sequence) {
+  ByteReader in(bytes, "the saved records");
+  metadata.load(in, sequence.kv(0), 0);
+  in.expect_end();
+}
+
+PageMetadata new_metadata() {
+  return PageMetadata(std::make_shared<MetadataPool>(sizeof(RecordedSequence::Record)));
+}
+
+TEST(PageMetadata, LoadedRecordsAreNotMadeAgain) {
+  constexpr int64_t kTokens = kPages * kPageTokens + 10;
+  RecordedSequence saved(kTokens);
+  saved.update();
+  RecordedSequence other(100);  // has other pages, of other versions
+  const Sequence taken = other.sequence.fork();
+  remove_newest(other.sequence, 100);
+  other.read(0, kTokens);
+  remove_newest(other.sequence, 30);
+  other.read(kTokens - 30, 30);
+  EXPECT_NE(other.sequence.kv(0).table(0)[0].page, saved.sequence.kv(0).table(0)[0].page);
+  EXPECT_NE(other.sequence.kv(0).version(0), 0u);
+  PageMetadata loaded = new_metadata();
+  load_records(saved_records(saved.metadata, saved.sequence), loaded, other.sequence);
+  EXPECT_TRUE(loaded.current(other.sequence.kv(0), 0));
+  EXPECT_EQ(other.update(loaded, other.sequence), entries(0, 0));
+  for (int64_t e = 0; e < kPages; ++e)
+    EXPECT_EQ(std::memcmp(loaded[e], saved.metadata[e], sizeof(RecordedSequence::Record)), 0) << e;
+  PageMetadata copy(loaded);
+  other.read(7000, kPageTokens);
+  EXPECT_EQ(other.update(loaded, other.sequence), entries(kPages, kPages + 1));
+  remove_newest(other.sequence, 2 * kPageTokens);
+  other.read(8000, 2 * kPageTokens);
+  EXPECT_EQ(other.update(loaded, other.sequence), entries(kPages - 1, kPages + 1));
+  EXPECT_EQ(other.update(copy, other.sequence), entries(kPages - 1, kPages + 1));
+  other.sequence.move_to(64);
+  EXPECT_EQ(other.update(loaded, other.sequence), entries(0, kPages + 1));
+  RecordedSequence::expect_correct(loaded, other.sequence);
+}
+
+TEST(PageMetadata, OnlyUpToDateRecordsAreSaved) {
+  RecordedSequence recorded(kPages * kPageTokens);
+  recorded.update();
+  remove_newest(recorded.sequence, 70);
+  recorded.read(5000, 70);
+  PageMetadata loaded = new_metadata();
+  load_records(saved_records(recorded.metadata, recorded.sequence), loaded, recorded.sequence);
+  EXPECT_FALSE(loaded.current(recorded.sequence.kv(0), 0));
+  EXPECT_EQ(recorded.update(loaded, recorded.sequence), entries(kPages - 2, kPages));
+  RecordedSequence::expect_correct(loaded, recorded.sequence);
+
+  std::vector<char> keep(kPages * kPageTokens, 1);
+  std::fill_n(keep.begin() + 100, 3 * kPageTokens, 0);
+  recorded.update();
+  recorded.sequence.kv(0).evict(0, keep);
+  ASSERT_TRUE(recorded.sequence.kv(0).compact(kernels(), 0));
+  loaded = new_metadata();
+  load_records(saved_records(recorded.metadata, recorded.sequence), loaded, recorded.sequence);
+  recorded.update(loaded, recorded.sequence);
+  RecordedSequence::expect_correct(loaded, recorded.sequence);
+
+  remove_newest(recorded.sequence, recorded.sequence.tokens() - 100);
+  loaded = new_metadata();
+  load_records(saved_records(recorded.metadata, recorded.sequence), loaded, recorded.sequence);
+  recorded.update(loaded, recorded.sequence);
+  RecordedSequence::expect_correct(loaded, recorded.sequence);
+}
+
+TEST(PageMetadata, AlteredBytesAreRefusedOrGiveRecordsOfFullPages) {
+  std::mt19937 random(test::seed(3));
+  RecordedSequence recorded(5 * kPageTokens + 1);
+  std::vector<char> keep(recorded.sequence.tokens(), 1);
+  std::fill_n(keep.begin() + kPageTokens, kPageTokens, 0);
+  recorded.sequence.kv(0).evict(0, keep);
+  recorded.update();
+  const std::vector<std::byte> bytes = saved_records(recorded.metadata, recorded.sequence);
+  int refused = 0;
+  for (int i = 0; i < 3000; ++i) {
+    std::vector<std::byte> altered = bytes;
+    altered[random() % bytes.size()] ^= static_cast<std::byte>(1u << random() % 8);
+    if (random() % 4 == 0) altered.resize(random() % bytes.size());
+    PageMetadata loaded = new_metadata();
+    try {
+      load_records(altered, loaded, recorded.sequence);
+    } catch (const Error&) {
+      ++refused;
+      continue;
+    }
+    EXPECT_EQ(recorded.update(loaded, recorded.sequence), entries(0, 0));
+  }
+  EXPECT_GT(refused, 700);
+}
+
 TEST(PageMetadata, CountsContiguousRecords) {
   RecordedSequence recorded(kPages * kPageTokens);
   recorded.update();

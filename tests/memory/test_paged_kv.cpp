@@ -234,7 +234,7 @@ TEST(PagedKv, ForksShareAllPagesUntilOneWrites) {
 }
 
 /// A method state whose fork() throws.
-struct Unforkable final : SequenceState {
+struct Unforkable final : test::UnsavedState {
   std::unique_ptr<SequenceState> fork() const override { throw std::bad_alloc(); }
   void rewind(int64_t) override {}
 };

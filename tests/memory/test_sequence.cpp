@@ -221,7 +221,7 @@ TEST(Sequence, AnAbandonedPassChangesNothing) {
 }
 
 /// A method state that records rewinds.
-struct RewindRecorder final : SequenceState {
+struct RewindRecorder final : test::UnsavedState {
   std::unique_ptr<SequenceState> fork() const override { return std::make_unique<RewindRecorder>(*this); }
   void rewind(int64_t tokens) override { rewound.push_back(tokens); }
   Int64List rewound;

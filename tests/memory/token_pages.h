@@ -12,6 +12,12 @@ namespace fathom::test {
 
 constexpr int kKeyDim = 8, kValueDim = 6, kRotaryDim = 4;
 
+/// A method state without contents to save.
+struct UnsavedState : SequenceState {
+  void save(ByteWriter&, const Sequence&) const override {}
+  void load(ByteReader&, const Sequence&) override {}
+};
+
 inline const Rotary& small_rotary() {
   static const Rotary rotary(
       [] {

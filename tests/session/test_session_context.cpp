@@ -105,6 +105,23 @@ TEST(SessionContext, EveryArchitectureContinuesWithTheSameBits) {
   }
 }
 
+TEST(SessionContext, EveryMethodContinuesWithTheSameBits) {
+  const ContextFolder folder;
+  for (const std::string cache : {"bf16", "q4"}) {
+    for (const char* attend : {"quest:budget=128", "recycled:budget=128", "infllm:window=128,block=64,sink=16",
+                               "shadowkv:budget=64", "tokenselect:budget=64", "squeezed"}) {
+      SCOPED_TRACE(testing::Message() << attend << ", " << cache);
+      ASSERT_NO_FATAL_FAILURE(
+          expect_round_trip(test::seedling(), {.attend = attend, .cache = cache}, 600, folder.file("a.ctx")));
+    }
+    for (const char* evict : {"snapkv:budget=128", "h2o:budget=128", "streaming:budget=128"}) {
+      SCOPED_TRACE(testing::Message() << evict << ", " << cache);
+      ASSERT_NO_FATAL_FAILURE(
+          expect_round_trip(test::seedling(), {.cache = cache, .evict = evict}, 600, folder.file("a.ctx")));
+    }
+  }
+}
+
 TEST(SessionContext, TheFileIsNeverChanged) {
   const ContextFolder folder;
   const std::string path = folder.file("a.ctx");

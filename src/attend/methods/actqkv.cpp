@@ -90,18 +90,22 @@ struct QuestionQueries {
 
 /// The statistics and entropies describe the text as a whole; a rewind does not restore earlier ones.
 struct ProbeState final : BlockState {
-  ProbeState(int layer_count, int64_t window_size)
-      : BlockState(layer_count, window_size),
-        statistics(layer_count),
-        entropies(layer_count),
-        questions(layer_count) {}
+  ProbeState(std::vector<int> heads, const BlockOptions& options)
+      : BlockState(std::move(heads), options),
+        statistics(layers.size()),
+        entropies(layers.size()),
+        questions(layers.size()) {}
   std::unique_ptr<SequenceState> fork() const override { return std::make_unique<ProbeState>(*this); }
 
   void rewind(int64_t tokens) override;
+  void save(ByteWriter& out, const Sequence& sequence) const override;
+  void load(ByteReader& in, const Sequence& sequence) override;
 
+  TokenRange question_tokens;                // of the method
   std::vector<QueryStatistics> statistics;   // [layers]
   std::vector<std::deque<float>> entropies;  // [layers] the newest, at most kSamples
   std::vector<QuestionQueries> questions;    // [layers]
+  // The following are valid during one forward pass and are not saved.
   int64_t first = -1;   // sequence index of the first token of the forward pass that `left` is for
   int last_layer = -1;  // the latest layer whose number of blocks was determined
   int64_t left = 0;     // blocks that remain for the layers after it
@@ -111,6 +115,46 @@ void ProbeState::rewind(int64_t tokens) {
   BlockState::rewind(tokens);
   for (QuestionQueries& question : questions) {
     if (question.read > tokens) question = {};
+  }
+}
+
+void ProbeState::save(ByteWriter& out, const Sequence& sequence) const {
+  BlockState::save(out, sequence);
+  for (size_t i = 0; i < layers.size(); ++i) {
+    out.add_list(statistics[i].mean);
+    out.add_list(statistics[i].variance);
+    out.add(statistics[i].chunks);
+    out.add_list(std::vector<float>(entropies[i].begin(), entropies[i].end()));
+    out.add(questions[i].read);
+    out.add_list(questions[i].queries);
+    out.add_list(questions[i].vector);
+  }
+}
+
+void ProbeState::load(ByteReader& in, const Sequence& sequence) {
+  BlockState::load(in, sequence);
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const SequenceLayer layer = layer_of(sequence, i);
+    const auto width = static_cast<size_t>(layer.query_width());
+    const auto take_vector = [&] {
+      std::vector<float> vector = in.take_list<float>();
+      in.check(vector.empty() || vector.size() == width, "expected a vector of 0 or ", width, " numbers, found ",
+               vector.size());
+      return vector;
+    };
+    statistics[i].mean = take_vector();
+    statistics[i].variance = in.take_list<float>(statistics[i].mean.size());
+    statistics[i].chunks = in.take<double>();
+    const std::vector<float> samples = in.take_list_up_to<float>(kSamples);
+    entropies[i].assign(samples.begin(), samples.end());
+    QuestionQueries& question = questions[i];
+    question.read = in.take_int("tokens with questions", 0, std::min(layer.tokens(), question_tokens.end));
+    question.queries = in.take_list<float>();
+    question.vector = take_vector();
+    const int64_t recorded = std::max<int64_t>(0, question.read - question_tokens.begin);
+    const size_t expected = question.vector.empty() ? static_cast<size_t>(recorded) * width : 0;
+    in.check(question.queries.size() == expected, "expected ", expected,
+             " numbers of the question's queries, found ", question.queries.size());
   }
 }
 
@@ -131,6 +175,12 @@ class ActQkv final : public BlockSelectorWith<ProbeState> {
   }
 
  protected:
+  std::unique_ptr<BlockState> make_state() const override {
+    auto state = BlockSelectorWith::make_state();
+    state_as<ProbeState>(*state).question_tokens = question_;
+    return state;
+  }
+
   int64_t block_end(int64_t begin, int64_t, const LayerQueries&, ProbeState&, ThreadPool&) const override {
     return begin + block_;
   }

@@ -27,8 +27,8 @@ struct SurprisalEvent {
 
 /// A rewind does not restore the earlier list of visible neighbours.
 struct EventState final : BlockState {
-  EventState(int layer_count, int64_t window_size)
-      : BlockState(layer_count, window_size), sums(1), neighbours(layer_count) {}
+  EventState(std::vector<int> heads, const BlockOptions& options)
+      : BlockState(std::move(heads), options), sums(1), neighbours(layers.size()) {}
   std::unique_ptr<SequenceState> fork() const override { return std::make_unique<EventState>(*this); }
   void rewind(int64_t tokens) override {
     BlockState::rewind(tokens);
@@ -41,11 +41,51 @@ struct EventState final : BlockState {
       std::erase_if(neighbours[l], [&](uint32_t event) { return event >= layers[l].blocks.size(); });
   }
 
+  /// Adds the surprisal of the next token.
+  void add(float surprisal) {
+    SurprisalSums next = sums.back();
+    if (!std::isnan(surprisal)) {
+      next.sum += surprisal;
+      next.squares += static_cast<double>(surprisal) * surprisal;
+      ++next.count;
+    }
+    nats.push_back(surprisal);
+    sums.push_back(next);
+  }
+  void save(ByteWriter& out, const Sequence& sequence) const override;
+  void load(ByteReader& in, const Sequence& sequence) override;
+
   std::vector<float> nats;                        // [tokens] surprisal; NaN: not known
   std::vector<SurprisalSums> sums;                // [tokens + 1] over the tokens before each index
   std::vector<SurprisalEvent> events;             // complete events from the sink on, shared by all layers
   std::vector<std::vector<uint32_t>> neighbours;  // [layers] visible neighbours of selected events, newest first
 };
+
+void EventState::save(ByteWriter& out, const Sequence& sequence) const {
+  BlockState::save(out, sequence);
+  out.add_list(nats);
+  out.add_list(events);
+  for (const std::vector<uint32_t>& of_layer : neighbours) out.add_list(of_layer);
+}
+
+void EventState::load(ByteReader& in, const Sequence& sequence) {
+  BlockState::load(in, sequence);
+  for (const float surprisal : in.take_list_up_to<float>(sequence.tokens())) add(surprisal);
+  events = in.take_list_up_to<SurprisalEvent>(sequence.tokens());
+  int64_t begin = sink;
+  for (const SurprisalEvent& event : events) {
+    in.check(event.end > begin && event.border >= event.end && event.border <= sequence.tokens(),
+             "expected ascending ends of events, each at or before its border, found ", event.end, " after ", begin,
+             " with border ", event.border);
+    begin = event.end;
+  }
+  for (size_t i = 0; i < layers.size(); ++i) {
+    neighbours[i] = in.take_list<uint32_t>();
+    for (const uint32_t event : neighbours[i])
+      in.check(event < layers[i].blocks.size(), "expected neighbours below ", layers[i].blocks.size(), ", found ",
+               event);
+  }
+}
 
 class EmLlm final : public BlockSelectorWith<EventState> {
  public:
@@ -71,20 +111,10 @@ class EmLlm final : public BlockSelectorWith<EventState> {
 
  protected:
   void surprisal(const Surprisal& surprisal, EventState& known) const override {
-    const auto add = [&](float nats) {
-      SurprisalSums sums = known.sums.back();
-      if (!std::isnan(nats)) {
-        sums.sum += nats;
-        sums.squares += static_cast<double>(nats) * nats;
-        ++sums.count;
-      }
-      known.nats.push_back(nats);
-      known.sums.push_back(sums);
-    };
     // The surprisal of tokens that were read before the method was enabled, or whose surprisal a rewind removed, is
     // not known.
-    while (std::ssize(known.nats) < surprisal.first) add(std::numeric_limits<float>::quiet_NaN());
-    for (const float nats : surprisal.nats) add(nats);
+    while (std::ssize(known.nats) < surprisal.first) known.add(std::numeric_limits<float>::quiet_NaN());
+    for (const float nats : surprisal.nats) known.add(nats);
   }
 
   int64_t block_end(int64_t begin, int64_t limit, const LayerQueries& queries, EventState& state,

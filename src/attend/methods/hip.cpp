@@ -34,6 +34,26 @@ struct HipSearch {
   void rewind(int64_t tokens) {
     if (end > tokens) *this = {};
   }
+  void save(ByteWriter& out, const SequenceLayer& /*layer*/) const {
+    out.add(static_cast<int32_t>(heads.size()));
+    if (heads.empty()) return;
+    out.add(end);
+    out.add(steps);
+    out.add(blocks);
+    for (const std::vector<int64_t>& found : heads) out.add_list(found);
+  }
+  void load(ByteReader& in, const SequenceLayer& layer) {
+    heads.resize(layer.take_heads(in));
+    if (heads.empty()) return;
+    end = in.take_int("tokens at the search", 0, layer.tokens());
+    steps = in.take_int("steps since the search", 0, kPositionLimit);
+    blocks = in.take_int("blocks of the search", 0, end);
+    for (std::vector<int64_t>& found : heads) {
+      found = in.take_list_up_to<int64_t>(blocks);
+      for (const int64_t number : found)
+        in.check(number >= 0 && number < blocks, "expected found blocks below ", blocks, ", found ", number);
+    }
+  }
 };
 using HipState = LayerStates<HipSearch>;
 

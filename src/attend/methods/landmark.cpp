@@ -21,6 +21,15 @@ struct LandmarkKeys {
   void rewind(int64_t tokens) {
     for (KeyTable& keys : heads) keys.shorten(tokens / block);
   }
+  void save(ByteWriter& out, const SequenceLayer& /*layer*/) const {
+    for (const KeyTable& keys : heads) keys.save(out);
+  }
+  void load(ByteReader& in, const SequenceLayer& layer) {
+    for (KeyTable& keys : heads) {
+      keys.load(in, layer.tokens() / block);
+      in.check(keys.size() == heads[0].size(), "expected the same number of landmarks in all heads");
+    }
+  }
 };
 using LandmarkState = LayerStates<LandmarkKeys>;
 

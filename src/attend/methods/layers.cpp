@@ -47,6 +47,14 @@ struct BothStates final : SequenceState {
     if (then) then->rewind(tokens);
     if (other) other->rewind(tokens);
   }
+  void save(ByteWriter& out, const Sequence& sequence) const override {
+    if (then) then->save(out, sequence);
+    if (other) other->save(out, sequence);
+  }
+  void load(ByteReader& in, const Sequence& sequence) override {
+    if (then) then->load(in, sequence);
+    if (other) other->load(in, sequence);
+  }
   bool stores_positions() const override {
     return (then && then->stores_positions()) || (other && other->stores_positions());
   }

@@ -48,8 +48,18 @@ struct SpreadQueries {
 /// dimension, with the blocks of a dimension adjacent.
 struct LayerBounds {
   static constexpr bool kDetectsMovedTokens = true;
-  std::vector<PageMetadata> bounds;
+  std::shared_ptr<MetadataPool> pool;  // of records for the layer's key width; null: the layer has no attention
+  std::vector<PageMetadata> bounds;    // [kv_heads]; empty: the layer was not read yet, or is dense
+
   void rewind(int64_t /*tokens*/) {}  // PageMetadata detects changed pages itself
+  void save(ByteWriter& out, const SequenceLayer& layer) const {
+    out.add(static_cast<int32_t>(bounds.size()));
+    for (int head = 0; head < std::ssize(bounds); ++head) bounds[head].save(out, *layer.kv(), head);
+  }
+  void load(ByteReader& in, const SequenceLayer& layer) {
+    const int heads = layer.take_heads(in);
+    for (int head = 0; head < heads; ++head) bounds.emplace_back(pool).load(in, *layer.kv(), head);
+  }
 };
 using QuestState = LayerStates<LayerBounds>;
 
@@ -71,11 +81,18 @@ class Quest final : public LayeredSelector<LayerBounds> {
     }
   }
 
+  std::unique_ptr<QuestState> make_state() const override {
+    auto state = LayeredSelector::make_state();
+    for (int layer = 0; layer < context().layers; ++layer) state->layers[layer].pool = pools_[layer];
+    return state;
+  }
+
   void plan(const LayerQueries& queries, QuestState& state, ThreadPool& pool) const override {
     if (queries.layer < dense_layers_) return;
-    std::vector<PageMetadata>& bounds = state.layers.at(queries.layer).bounds;
+    LayerBounds& layer = state.layers.at(queries.layer);
+    std::vector<PageMetadata>& bounds = layer.bounds;
     const PagedKv& kv = *queries.kv;
-    while (std::ssize(bounds) < kv.heads()) bounds.emplace_back(pools_[queries.layer]);
+    while (std::ssize(bounds) < kv.heads()) bounds.emplace_back(layer.pool);
     std::vector<int> stale;  // heads whose metadata is not current
     for (int head = 0; head < kv.heads(); ++head)
       if (!bounds[head].current(kv, head)) stale.push_back(head);

@@ -31,6 +31,9 @@ class RecycledTokens {
       : tokens_(std::move(tokens)), masks_(entries), unordered_(std::ssize(tokens_)) {
     order(std::ssize(tokens_));
   }
+  /// Reads what save() wrote. entries: of the page table at the full step.
+  RecycledTokens(ByteReader& in, size_t entries);
+  void save(ByteWriter& out) const;
 
   /// Sorts tokens as far as needed to find the best `count` tokens.
   void order(int64_t count) {
@@ -43,8 +46,7 @@ class RecycledTokens {
     std::nth_element(begin, begin + unordered, end, better);
     std::sort(begin + unordered, end, better);
     unordered_ = unordered;
-    std::ranges::fill(masks_, 0);
-    for (int64_t i = 0; i < unordered; ++i) masks_[tokens_[i].entry] |= uint64_t{1} << tokens_[i].offset;
+    fill_masks();
   }
   /// Returns whether the best `count` tokens can be found without another order().
   bool is_ordered(int64_t count) const { return std::max<int64_t>(count, 0) >= unordered_; }
@@ -57,10 +59,43 @@ class RecycledTokens {
   }
 
  private:
+  void fill_masks() {
+    std::ranges::fill(masks_, 0);
+    for (int64_t i = 0; i < unordered_; ++i) masks_[tokens_[i].entry] |= uint64_t{1} << tokens_[i].offset;
+  }
+
   std::vector<Token> tokens_;    // the best `unordered_` in any order, then the others, best first
   std::vector<uint64_t> masks_;  // [entries] the best `unordered_` tokens
   int64_t unordered_ = 0;
 };
+
+void RecycledTokens::save(ByteWriter& out) const {
+  out.add(uint64_t{tokens_.size()});
+  for (const Token& token : tokens_) {
+    out.add(token.score);
+    out.add(token.entry);
+    out.add(token.offset);
+  }
+  out.add(unordered_);
+}
+
+RecycledTokens::RecycledTokens(ByteReader& in, size_t entries) : masks_(entries) {
+  const auto count = in.take<uint64_t>();
+  in.check(count <= entries * kPageTokens, "expected at most ", entries * kPageTokens, " selected tokens, found ",
+           count);
+  for (uint64_t i = 0; i < count; ++i) {
+    Token token{};
+    token.score = in.take<float>();
+    token.entry = in.take<uint32_t>();
+    token.offset = in.take<uint8_t>();
+    in.check(!std::isnan(token.score), "expected a score of each selected token, found NaN");
+    in.check(token.entry < entries && token.offset < kPageTokens, "expected selected tokens in ", entries,
+             " page-table entries, found one in entry ", token.entry, " at offset ", token.offset);
+    tokens_.push_back(token);
+  }
+  unordered_ = in.take_int("selected tokens without order", 0, std::ssize(tokens_));
+  fill_masks();
+}
 
 /// The result of a layer's latest full step.
 struct FullStep {
@@ -72,6 +107,23 @@ struct FullStep {
 
   void rewind(int64_t left) {
     if (end > left) *this = {};  // the next step is a full one
+  }
+  void save(ByteWriter& out, const SequenceLayer& /*layer*/) const {
+    out.add(end);
+    if (end == 0) return;
+    out.add_flag(full);
+    out.add(steps);
+    out.add_list(mean);
+    for (const auto& tokens : selected) tokens->save(out);
+  }
+  void load(ByteReader& in, const SequenceLayer& layer) {
+    end = in.take_int("tokens at the full step", 0, layer.tokens());
+    if (end == 0) return;
+    full = in.take_flag();
+    steps = in.take_int("steps since the full step", 0, kPositionLimit);
+    mean = in.take_list<float>(layer.key_dim());
+    for (int head = 0; head < layer.heads(); ++head)
+      selected.push_back(std::make_shared<const RecycledTokens>(in, layer.entries(head, end)));
   }
 };
 using RecycledState = LayerStates<FullStep, ScoreMemory>;

@@ -30,13 +30,49 @@ struct ChunkLandmarks {
   std::vector<KeyChunk> outliers;  // always visible
   std::vector<KeyChunk> chunks;    // chunks with a mean
   KeyTable means;                  // [chunks] means of the rotated keys
+
+  void save(ByteWriter& out) const;
+  /// entries: of the page table that may have chunks.
+  void load(ByteReader& in, int64_t entries);
 };
+
+void save_chunks(const std::vector<KeyChunk>& chunks, ByteWriter& out) {
+  out.add(uint64_t{chunks.size()});
+  for (const KeyChunk& chunk : chunks) {
+    out.add(chunk.entry);
+    out.add(chunk.mask);
+  }
+}
+
+std::vector<KeyChunk> load_chunks(ByteReader& in, int64_t entries) {
+  std::vector<KeyChunk> chunks;
+  for (auto left = in.take<uint64_t>(); left > 0; --left) {
+    const auto entry = in.take<uint32_t>();
+    in.check(entry < entries, "expected chunks of the first ", entries, " page-table entries, found entry ", entry);
+    chunks.push_back({entry, in.take<uint64_t>()});
+  }
+  return chunks;
+}
+
+void ChunkLandmarks::save(ByteWriter& out) const {
+  save_chunks(outliers, out);
+  save_chunks(chunks, out);
+  means.save(out);
+}
+
+void ChunkLandmarks::load(ByteReader& in, int64_t entries) {
+  outliers = load_chunks(in, entries);
+  chunks = load_chunks(in, entries);
+  means.load(in, std::ssize(chunks));
+  in.check(means.size() == std::ssize(chunks), "expected the means of ", chunks.size(), " chunks, found ",
+           means.size());
+}
 
 /// The state of one key/value head.
 struct ShadowKvHead {
   std::shared_ptr<const ChunkLandmarks> landmarks;
-  std::vector<uint64_t> selected;  // [entries] tokens selected by the latest query
-  RebuiltKeys rebuilt;             // empty without a rank
+  std::vector<uint64_t> selected;  // [entries] tokens selected by the latest query, not saved
+  RebuiltKeys rebuilt;             // empty without a rank, not saved
 };
 
 /// The state of one layer.
@@ -44,6 +80,7 @@ struct ShadowKvLayer {
   int64_t prompt = 0;                           // tokens of the prompt; 0: not known
   int64_t position = 0;                         // position of the sequence when the means were computed
   std::vector<ShadowKvHead> heads;              // empty: not computed yet
+  int rank = 0;                                 // of the method
   std::shared_ptr<const LowRankKeys> low_rank;  // null: not computed yet, or without a rank
 
   void clear() {
@@ -55,7 +92,32 @@ struct ShadowKvLayer {
     prompt = tokens;
     clear();
   }
+  void save(ByteWriter& out, const SequenceLayer& layer) const;
+  void load(ByteReader& in, const SequenceLayer& layer);
 };
+
+void ShadowKvLayer::save(ByteWriter& out, const SequenceLayer& /*layer*/) const {
+  out.add(prompt);
+  out.add(position);
+  out.add(static_cast<int32_t>(heads.size()));
+  for (const ShadowKvHead& head : heads) head.landmarks->save(out);
+  out.add(int32_t{low_rank ? low_rank->rank() : 0});
+  if (low_rank) low_rank->save(out);
+}
+
+void ShadowKvLayer::load(ByteReader& in, const SequenceLayer& layer) {
+  prompt = in.take_int("tokens of the prompt", 0, layer.tokens());
+  position = in.take<int64_t>();
+  heads.resize(layer.take_heads(in));
+  for (int head = 0; head < std::ssize(heads); ++head) {
+    ChunkLandmarks landmarks{{}, {}, KeyTable(PageFormat::kBF16, layer.key_dim())};
+    landmarks.load(in, std::min(layer.entries(head, prompt), layer.entries(0, prompt)));
+    heads[head].landmarks = std::make_shared<const ChunkLandmarks>(std::move(landmarks));
+  }
+  const auto found = in.take<int32_t>();
+  in.check(found == 0 || found == rank, "expected keys of rank ", rank, ", found ", found);
+  if (found > 0) low_rank = std::make_shared<const LowRankKeys>(in, layer, prompt, rank);
+}
 using ShadowKvState = LayerStates<ShadowKvLayer>;
 
 class ShadowKv final : public LayeredSelector<ShadowKvLayer> {
@@ -75,6 +137,12 @@ class ShadowKv final : public LayeredSelector<ShadowKvLayer> {
                  ", the width of a token's keys in a layer (", layer.kv_heads, " heads of ", dim, "), found ",
                  rank_);
     }
+  }
+
+  std::unique_ptr<ShadowKvState> make_state() const override {
+    auto state = LayeredSelector::make_state();
+    for (ShadowKvLayer& layer : state->layers) layer.rank = rank_;
+    return state;
   }
 
   /// Tokens up to the last pass of several rows are the prompt. Without such a pass, the prompt is everything that

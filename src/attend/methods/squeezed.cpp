@@ -23,7 +23,8 @@ struct SqueezedLayer {
   int64_t position = 0;                                   // position of the sequence at the latest pass
   float threshold = 0;                                    // clusters with a larger estimated share are visible
   std::vector<std::shared_ptr<const KeyClusters>> heads;  // [kv_heads]; empty: no clusters yet
-  std::vector<std::vector<uint64_t>> masks;  // [kv_heads, entries] clustered tokens visible to the newest pass
+  std::vector<std::vector<uint64_t>>
+      masks;  // [kv_heads, entries] clustered tokens visible to the newest pass, not saved
 
   void clear() {
     context = 0;
@@ -33,6 +34,26 @@ struct SqueezedLayer {
   void rewind(int64_t tokens) {
     tail.rewind(tokens);
     if (context > tokens) clear();
+  }
+  void save(ByteWriter& out, const SequenceLayer& layer) const {
+    tail.save(out, layer);
+    out.add(context);
+    out.add(position);
+    out.add(threshold);
+    out.add(static_cast<int32_t>(heads.size()));
+    for (const auto& clusters : heads) clusters->save(out);
+  }
+  void load(ByteReader& in, const SequenceLayer& layer) {
+    tail.load(in, layer);
+    context = in.take_int("clustered tokens", 0, layer.tokens());
+    position = in.take<int64_t>();
+    threshold = in.take<float>();
+    const int count = layer.take_heads(in);
+    for (int head = 0; head < count; ++head) {
+      KeyClusters clusters{0, {}, {}, KeyTable(PageFormat::kF32, layer.key_dim())};
+      clusters.load(in, layer, head, context);
+      heads.push_back(std::make_shared<const KeyClusters>(std::move(clusters)));
+    }
   }
 };
 using SqueezedState = LayerStates<SqueezedLayer>;
@@ -147,7 +168,8 @@ class Squeezed final : public LayeredSelector<SqueezedLayer> {
                                              float scale) {
     const std::vector<float> shares = cluster_shares(kernels, clusters, queries, rows, group, scale);
     std::vector<ClusterShare> all;
-    for (int64_t c = 0; c < clusters.size(); ++c) all.push_back({shares[c], clusters.members(c)});
+    for (int64_t c = 0; c < clusters.size(); ++c)  // NaN has no order and would break the sorting in quantile()
+      all.push_back({std::isnan(shares[c]) ? 0 : shares[c], clusters.members(c)});
     return all;
   }
 

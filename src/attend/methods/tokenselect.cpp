@@ -23,13 +23,29 @@ struct ChunkSelection {
 
 /// The state of one layer.
 struct TokenSelectLayer {
-  std::vector<ChunkSelection> chunks;  // selections of the newest forward pass
-  ChunkSelection last;                 // the newest selection that is not of all tokens
+  std::vector<ChunkSelection> chunks;  // selections of the newest forward pass, not saved
+  ChunkSelection last;                 // the newest selection that is not of all tokens; `first` is not saved
   std::vector<float> last_mean;        // [heads, key_dim] mean query of `last`; empty: none
 
   void rewind(int64_t tokens) {
     chunks.clear();
     if (last.end > tokens) last_mean.clear();
+  }
+  void save(ByteWriter& out, const SequenceLayer& /*layer*/) const {
+    out.add_list(last_mean);
+    if (last_mean.empty()) return;
+    out.add(last.end);
+    out.add(last.local_begin);
+    out.add_list(*last.masks);
+  }
+  void load(ByteReader& in, const SequenceLayer& layer) {
+    last_mean = in.take_list<float>();
+    if (last_mean.empty()) return;
+    in.check(std::ssize(last_mean) == layer.query_width(), "expected a mean query of ", layer.query_width(),
+             " numbers, found ", last_mean.size());
+    last.end = in.take_int("end of the latest selection", 0, layer.tokens());
+    last.local_begin = in.take_int("first token after the latest selection", 0, last.end);
+    last.masks = std::make_shared<const std::vector<uint64_t>>(in.take_list<uint64_t>());
   }
 };
 using TokenSelectState = LayerStates<TokenSelectLayer, ScoreMemory>;

@@ -24,19 +24,28 @@ struct QuerySums {
   std::vector<float> queries;   // [heads, key_dim]
   std::vector<float> products;  // [heads, key_dim, key_dim]
   void rewind(int64_t) {}       // the sums still include the queries of removed tokens
+  void save(ByteWriter& out, const SequenceLayer& /*layer*/) const {
+    out.add(count);
+    if (count == 0) return;
+    out.add_list(queries);
+    out.add_list(products);
+  }
+  void load(ByteReader& in, const SequenceLayer& layer) {
+    count = in.take<double>();
+    if (count == 0) return;
+    in.check(layer.query_width() > 0, "expected no sums of queries for a layer without attention");
+    queries = in.take_list<float>(layer.query_width());
+    products = in.take_list<float>(layer.query_width() * layer.key_dim());
+  }
 };
-/// The factor that a model applies to its attention scores.
-struct ExpectedScale {
-  float scale = 0;
-};
-using ExpectedState = LayerStates<QuerySums, ExpectedScale>;
+using ExpectedState = LayerStates<QuerySums, TailScale>;
 
 /// Mean and covariance of one head's queries. mean: [key_dim]; covariance: [key_dim, key_dim].
 struct QueryDistribution {
   std::vector<float> mean, covariance;
 };
 
-class Expected final : public LayeredScorer<QuerySums, ExpectedScale> {
+class Expected final : public LayeredScorer<QuerySums, TailScale> {
  public:
   Expected(int64_t future, int64_t sink) : future_(future), sink_(sink) {}
 

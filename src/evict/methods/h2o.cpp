@@ -21,6 +21,16 @@ struct AttentionSums {
     rows.resize(tokens);
     for (std::vector<float>& sums : attention) sums.resize(tokens);
   }
+  void save(ByteWriter& out, const SequenceLayer& /*layer*/) const {
+    out.add(static_cast<int32_t>(attention.size()));
+    out.add_list(rows);
+    for (const std::vector<float>& sums : attention) out.add_list(sums);
+  }
+  void load(ByteReader& in, const SequenceLayer& layer) {
+    attention.resize(layer.take_heads(in));
+    rows = in.take_list_up_to<float>(layer.tokens());
+    for (std::vector<float>& sums : attention) sums = in.take_list<float>(rows.size());
+  }
 };
 using H2oState = LayerStates<AttentionSums>;
 

@@ -16,6 +16,10 @@ struct SirLlmState final : SequenceState {
   void rewind(int64_t tokens) override {
     if (std::ssize(scores) > tokens) scores.resize(tokens);
   }
+  void save(ByteWriter& out, const Sequence& /*sequence*/) const override { out.add_list(scores); }
+  void load(ByteReader& in, const Sequence& sequence) override {
+    scores = in.take_list_up_to<float>(sequence.tokens());
+  }
 };
 
 class SirLlm final : public StatefulScorer<SirLlmState> {
