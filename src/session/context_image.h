@@ -1,0 +1,31 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "formats/context_file.h"
+#include "memory/sequence.h"
+
+namespace fathom {
+
+/// Returns a checksum of the rotary positions of each layer with attention.
+std::vector<uint64_t> rotary_sums(const Sequence& sequence);
+
+/// Writes tokens [begin, end) of a sequence: ids, page tables, recurrent states and pages, and describes them in
+/// `info`. Token indices and positions are relative to `begin`, which must be the first token of a page in all
+/// tables, or 0. Of recurrent layers, the checkpoints in (begin, end] are written; there must be one at `end`.
+/// progress: called now and then with the bytes written so far. Throws Error.
+void write_tokens(ContextWriter& writer, const Sequence& sequence, int64_t begin, int64_t end, ContextInfo& info,
+                  const std::function<void(int64_t bytes)>& progress = {});
+
+/// Restores all tokens of a file into an empty sequence. Pages stay in the file and are checked when they are first
+/// read. Throws Error if the file does not fit the sequence.
+void restore_tokens(const std::shared_ptr<const ContextFile>& file, Sequence& sequence);
+
+/// Appends the tokens of a file, whole pages of 64 at consecutive positions, to a sequence whose number of tokens is
+/// a multiple of 64. Pages stay in the file; the caller has checked them. Throws Error if the file does not fit the
+/// sequence, which is then unchanged.
+void append_tokens(const std::shared_ptr<const ContextFile>& file, Sequence& sequence);
+
+}  // namespace fathom
