@@ -120,11 +120,12 @@ class OpenedContext {
 /// Mapped pages of one shape. The destructor releases those that no table has taken.
 class MappedExtent {
  public:
+  /// checks: whether pages are checked when they are first read.
   MappedExtent(PageStore& store, const ContextFile& file, const std::shared_ptr<OpenedContext>& context,
-               size_t shape)
+               size_t shape, bool checks)
       : store_(store), taken_(file.info().pages[shape].count, 0) {
     if (!taken_.empty())
-      first_ = store.map(file.pages(shape), taken_.size(), context, context->reads(shape));
+      first_ = store.map(file.pages(shape), taken_.size(), context, checks ? context->reads(shape) : nullptr);
   }
   MappedExtent(const MappedExtent&) = delete;
   ~MappedExtent() {
@@ -146,13 +147,13 @@ class MappedExtent {
 /// The mapped pages of a file, by shape.
 class MappedFile {
  public:
-  MappedFile(const std::shared_ptr<const ContextFile>& file, const Sequence& sequence)
+  MappedFile(const std::shared_ptr<const ContextFile>& file, const Sequence& sequence, bool checks)
       : context_(std::make_shared<OpenedContext>(file)), extents_(file->info().pages.size()) {
     for (int layer = 0; layer < sequence.layers(); ++layer) {
       const PagedKv* kv = sequence.paged(layer);
       const int shape = file->info().layers[layer].pages;
       if (kv && !extents_[shape])
-        extents_[shape] = std::make_unique<MappedExtent>(*kv->shared_store(), *file, context_, shape);
+        extents_[shape] = std::make_unique<MappedExtent>(*kv->shared_store(), *file, context_, shape, checks);
     }
   }
   MappedExtent& of(const ContextFile& file, int layer) { return *extents_[file.info().layers[layer].pages]; }
@@ -184,14 +185,26 @@ void check_layers(const ContextFile& file, const Sequence& sequence) {
     const PagedKv* kv = sequence.paged(layer);
     const RecurrentState* state = sequence.recurrent(layer);
     const ContextLayer& stored = file.info().layers[layer];
-    bool same = stored.heads == (kv ? kv->heads() : 0) &&
-                stored.state_floats == (state ? state->layout().floats() : 0);
+    bool same =
+        stored.heads == (kv ? kv->heads() : 0) && stored.state_floats == (state ? state->layout().floats() : 0);
     if (kv && same) {
       const ContextPages& pages = file.info().pages[stored.pages];
       same = PageShape{pages.format, pages.key_dim, pages.value_dim, pages.value_offset} == kv->shape();
     }
     if (!same) fail(file.path(), ": layer ", layer, " has another shape than in the model");
   }
+}
+
+/// Throws Error unless a file consists of full pages of visible tokens at positions that equal their indices.
+void check_full_pages(const ContextFile& file, const Sequence& sequence) {
+  for (int layer = 0; layer < sequence.layers(); ++layer) {
+    const PagedKv* kv = sequence.paged(layer);
+    for (int head = 0; kv && head < kv->heads(); ++head)
+      for (const ContextEntry& entry : file.table(layer, head).entries)
+        if (entry.filled != kPageTokens || entry.position != entry.first || entry.mask != ~uint64_t{0})
+          fail(file.path(), ": expected full pages of ", kPageTokens, " tokens");
+  }
+  if (file.info().tokens % kPageTokens != 0) fail(file.path(), ": expected full pages of ", kPageTokens, " tokens");
 }
 
 /// Returns the floats of the last state of a layer.
@@ -244,7 +257,7 @@ void write_tokens(ContextWriter& writer, const Sequence& sequence, int64_t begin
 
 void restore_tokens(const std::shared_ptr<const ContextFile>& file, Sequence& sequence) {
   check_layers(*file, sequence);
-  MappedFile mapped(file, sequence);
+  MappedFile mapped(file, sequence, true);
   for (int layer = 0; layer < sequence.layers(); ++layer) {
     if (PagedKv* kv = sequence.paged(layer)) restore_layer(*file, layer, *kv, mapped.of(*file, layer));
     RecurrentState* state = sequence.recurrent(layer);
@@ -259,19 +272,14 @@ void restore_tokens(const std::shared_ptr<const ContextFile>& file, Sequence& se
 
 void append_tokens(const std::shared_ptr<const ContextFile>& file, Sequence& sequence) {
   check_layers(*file, sequence);
-  MappedFile mapped(file, sequence);
+  check_full_pages(*file, sequence);
+  MappedFile mapped(file, sequence, false);
   for (int64_t at = 0; at < file->info().tokens; at += kPageTokens) {
     std::vector<std::vector<PageId>> pages(sequence.layers());
     for (int layer = 0; layer < sequence.layers(); ++layer) {
       const PagedKv* kv = sequence.paged(layer);
-      for (int head = 0; kv && head < kv->heads(); ++head) {
-        const auto entries = file->table(layer, head).entries;
-        const auto e = static_cast<size_t>(at / kPageTokens);
-        if (e >= entries.size() || entries[e].first != at || entries[e].filled != kPageTokens ||
-            entries[e].position != at || entries[e].mask != ~uint64_t{0})
-          fail(file->path(), ": expected full pages of 64 tokens");
-        pages[layer].push_back(mapped.of(*file, layer).id(entries[e].page));
-      }
+      for (int head = 0; kv && head < kv->heads(); ++head)
+        pages[layer].push_back(mapped.of(*file, layer).id(file->table(layer, head).entries[at / kPageTokens].page));
     }
     sequence.adopt(pages, file->tokens().subspan(at, kPageTokens));
   }

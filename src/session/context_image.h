@@ -23,9 +23,9 @@ void write_tokens(ContextWriter& writer, const Sequence& sequence, int64_t begin
 /// read. Throws Error if the file does not fit the sequence.
 void restore_tokens(const std::shared_ptr<const ContextFile>& file, Sequence& sequence);
 
-/// Appends the tokens of a file, whole pages of 64 at consecutive positions, to a sequence whose number of tokens is
-/// a multiple of 64. Pages stay in the file; the caller has checked them. Throws Error if the file does not fit the
-/// sequence, which is then unchanged.
+/// Appends the tokens of a file, whole pages of 64 at consecutive positions, to a sequence whose number of tokens
+/// is a multiple of 64. Pages stay in the file; the caller has checked them. Throws Error if the file does not fit
+/// the sequence, which is then unchanged.
 void append_tokens(const std::shared_ptr<const ContextFile>& file, Sequence& sequence);
 
 }  // namespace fathom

@@ -98,6 +98,16 @@ Sequence Engine::new_sequence(const SequenceOptions& options) {
 
 namespace {
 
+/// Returns a hash of everything but the tokens on which blocks of a disk cache depend.
+uint64_t disk_space(uint64_t prefix_space, const Engine::CacheOptions& cache, const std::string& isa) {
+  ContentHash hash;
+  hash.add(prefix_space);
+  hash.add(cache.attend);
+  hash.add(static_cast<uint64_t>(cache.chunk));
+  hash.add(isa);
+  return hash.value();
+}
+
 /// Returns a hash of the options on which the pages of given tokens depend. adapters: of the sequence.
 uint64_t prefix_space(const SequenceOptions& options, std::span<const ScaledAdapter> adapters) {
   ContentHash hash;
@@ -121,6 +131,20 @@ int64_t Engine::restore_prefix(Sequence& sequence, const SequenceOptions& option
 
 void Engine::publish_prefix(const Sequence& sequence, const SequenceOptions& options, int64_t block) {
   pages_.prefixes(block).publish(sequence, prefix_space(options, sequence.adapters()));
+}
+
+int64_t Engine::restore_from_disk(Sequence& sequence, const SequenceOptions& options, const CacheOptions& cache,
+                                  std::span<const int32_t> tokens) {
+  const uint64_t space =
+      disk_space(prefix_space(options, sequence.adapters()), cache, runtime_->work().kernels.isa);
+  return cache.cache->restore(sequence, tokens, model_->fingerprint(), space, cache.chunk);
+}
+
+void Engine::store_on_disk(const Sequence& sequence, const SequenceOptions& options, const CacheOptions& cache,
+                           const ContextInfo& info) {
+  const uint64_t space =
+      disk_space(prefix_space(options, sequence.adapters()), cache, runtime_->work().kernels.isa);
+  cache.cache->store(sequence, space, cache.chunk, info);
 }
 
 void Engine::check_tokens(std::span<const int32_t> tokens) const {

@@ -9,6 +9,7 @@
 #include "base/registry.h"
 #include "models/adapter.h"
 #include "models/model.h"
+#include "session/disk_cache.h"
 #include "session/rows.h"
 
 namespace fathom {
@@ -66,6 +67,20 @@ class Engine {
                          int64_t block);
   /// Adds the complete blocks of a sequence to the prefix index.
   void publish_prefix(const Sequence& sequence, const SequenceOptions& options, int64_t block);
+
+  /// What the pages of a disk cache depend on apart from SequenceOptions.
+  struct CacheOptions {
+    DiskCache* cache = nullptr;
+    std::string attend;  // spec
+    int64_t chunk = 0;   // tokens per prefill chunk, a multiple of 64: the size of blocks
+  };
+  /// Restores into an empty sequence the longest prefix of `tokens` that is on disk (DiskCache::restore). The
+  /// results have the bits of reading it on this instruction set.
+  int64_t restore_from_disk(Sequence& sequence, const SequenceOptions& options, const CacheOptions& cache,
+                            std::span<const int32_t> tokens);
+  /// Stores the complete blocks of a sequence on disk (DiskCache::store).
+  void store_on_disk(const Sequence& sequence, const SequenceOptions& options, const CacheOptions& cache,
+                     const ContextInfo& info);
 
   /// Throws Error for a token id outside the vocabulary.
   void check_tokens(std::span<const int32_t> tokens) const;

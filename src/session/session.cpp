@@ -50,6 +50,8 @@ float surprisal_or_nan(std::span<const float> logits, int32_t token) {
 
 SequenceOptions sequence_options(const SessionOptions& options) {
   if (options.chunk < 1) fail_usage("chunk: expected at least 1 token, found ", options.chunk);
+  if (options.disk_cache && options.chunk % kPageTokens != 0)
+    fail_usage("--cache-disk needs a --chunk that is a multiple of ", kPageTokens, ", found ", options.chunk);
   if (options.context < 0) fail_usage("context limit: expected 0 or more tokens, found ", options.context);
   return {options.position, options.cache, options.context, options.layers, options.adapters};
 }
@@ -219,17 +221,25 @@ void Session::append(std::span<const int32_t> tokens, const AppendOptions& optio
     fail_usage("this model was trained with landmarks: expected tokens without explicit positions");
   const bool shares =
       options_.share_prefixes && !landmarks() && !evictor_ && !options.on_logits && options.positions.empty();
+  const bool caches = uses_disk_cache(options);
   const int64_t block = (options_.chunk + kPageTokens - 1) / kPageTokens * kPageTokens;
   int64_t begin = 0;
-  if (shares && length() == 0) {
-    begin = restored_ = engine_->restore_prefix(sequence_, sequence_options(options_), tokens, block);
+  if (length() == 0) {
+    if (shares) begin = engine_->restore_prefix(sequence_, sequence_options(options_), tokens, block);
+    if (caches && begin == 0)
+      begin = engine_->restore_from_disk(sequence_, sequence_options(options_), cache_options(), tokens);
+    restored_ = begin;
     if (begin > 0 && options.progress) options.progress(begin);
   }
   for (int64_t done = begin; done < std::ssize(tokens);) {
-    const int64_t count = std::min<int64_t>(options_.chunk, std::ssize(tokens) - done);
+    // With a disk cache, chunks end at multiples of their size, so that blocks do not depend on the calls.
+    const int64_t limit = caches ? options_.chunk - length() % options_.chunk : options_.chunk;
+    const int64_t count = std::min<int64_t>(limit, std::ssize(tokens) - done);
     const auto positions = options.positions.empty() ? options.positions : options.positions.subspan(done, count);
     read_chunk(tokens.subspan(done, count), positions, done, done + count == std::ssize(tokens), options);
     if (shares) engine_->publish_prefix(sequence_, sequence_options(options_), block);
+    if (caches && length() % block == 0)
+      engine_->store_on_disk(sequence_, sequence_options(options_), cache_options(), describe());
     done += count;
     if (options.progress) options.progress(done);
   }
@@ -401,32 +411,6 @@ std::span<const float> Session::hidden_of(int layer, std::span<const float> hidd
   return hidden.subspan((found - hidden_layers_.begin()) * size, size);
 }
 
-void Session::attend(int layer, std::span<const int64_t> positions, const float* queries, float* out) {
-  static const std::unique_ptr<Selector> dense = attend_methods().make("dense");
-  if (draft_) fail("the session has an open draft: accept it first");
-  PagedKv* kv = layer < 0 || layer >= sequence_.layers() ? nullptr : sequence_.paged(layer);
-  if (!kv || length() == 0 || positions.empty())
-    fail("attend: expected queries, a layer with attention, and a session with tokens");
-  kv->reserve_rotations(std::ranges::max(positions) + 1);
-  const AttendLayer shape = model().network().attention()[layer];
-  std::vector<AttentionInput> inputs(positions.size());  // one for each query, which attends to all tokens
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    AttentionInput& input = inputs[i];
-    input.kv = kv;
-    input.sequence = &sequence_;
-    input.layer = layer;
-    input.heads = shape.heads;
-    input.rows = 1;
-    input.positions = &positions[i];
-    input.query_stride = static_cast<int64_t>(shape.heads) * shape.shape.key_dim;
-    input.queries = queries + static_cast<int64_t>(i) * input.query_stride;
-    input.scale = kv->score_factor() * model().network().attention_scale(layer);
-    input.selector = dense.get();
-    input.out = out + static_cast<int64_t>(i) * shape.heads * shape.shape.value_dim;
-  }
-  runtime().work().attention.run(inputs);
-}
-
 void Session::watch(AttentionWatcher* watcher) {
   if (watcher && landmarks())
     fail_usage(
@@ -469,35 +453,6 @@ void Session::rewind(int64_t n) {
 }
 
 void Session::move_to(int64_t position) { sequence_.move_to(position); }
-
-void Session::fill_random(int64_t n) {
-  const ModelConfig& config = model().config();
-  std::vector<float> noise(kMaxHeadDim);
-  uint32_t state = 12345;
-  for (float& v : noise) {
-    state = state * 1664525u + 1013904223u;
-    v = static_cast<float>(state >> 8) / static_cast<float>(1 << 23) - 1.0f;
-  }
-  n = config.landmarks.with(length() + n) - sequence_.tokens();
-  if (n == 0) return;
-  std::vector<int64_t> positions(n);
-  std::iota(positions.begin(), positions.end(), sequence_.next_position());
-  sequence_.open(positions);
-  for (int layer = 0; layer < sequence_.layers(); ++layer) {
-    if (PagedKv* kv = sequence_.paged(layer)) {
-      kv->reserve_rotations(sequence_.end_position());
-      // Stride 0: all tokens have the same key and value, but stored keys differ by their rotations. With a random
-      // key per token, the selected pages would be more scattered than for text, and measured times of selectors
-      // would be too long.
-      runtime().pool().parallel_for(kv->heads(), [&](size_t head, int) {
-        kv->write(runtime().work().kernels, static_cast<int>(head), n, noise.data(), 0, noise.data(), 0);
-      });
-    }
-    if (RecurrentState* recurrent = sequence_.recurrent(layer)) recurrent->fill(noise);
-  }
-  sequence_.commit();
-  logits_.clear();
-}
 
 void Session::mask(int64_t begin, int64_t end) { sequence_.mask(landmarks().with(begin), landmarks().with(end)); }
 

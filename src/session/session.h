@@ -10,6 +10,7 @@
 #include "base/method_specs.h"
 #include "evict/evictor.h"
 #include "formats/context_file.h"
+#include "session/disk_cache.h"
 #include "session/engine.h"
 
 namespace fathom {
@@ -30,6 +31,10 @@ struct SessionOptions {
   /// LoRA adapters, whose updates add up. They are those of the session and its forks for their whole life: the
   /// stored keys, values and states depend on them, so other scales need a new session that reads the tokens again.
   std::vector<AdapterScale> adapters{};
+  /// A cache on disk, from which prefixes are restored that any process has read, and to which complete blocks of
+  /// `chunk` tokens are written; null: none. Has no effect with evictors and landmarks, and with --attend methods
+  /// whose states cannot be derived from pages. Results have the bits of reading all tokens.
+  std::shared_ptr<DiskCache> disk_cache{};
   const StopToken* stop = nullptr;  // stops a pass between layers; must outlive the session. null: never
 
   /// Returns the default options with these methods. Ignores methods.read, which is not a session option.
@@ -228,7 +233,7 @@ class Session {
   /// Appends n tokens with random keys, values and states without a forward pass. For benchmarks at a given length.
   void fill_random(int64_t n);
 
-  /// Number of tokens that were restored instead of read (SessionOptions::share_prefixes).
+  /// Number of tokens that were restored instead of read (SessionOptions::share_prefixes, disk_cache).
   int64_t restored() const { return restored_; }
   /// Number of tokens that were in the context file that the session was opened from.
   int64_t opened() const { return opened_; }
@@ -259,6 +264,11 @@ class Session {
   Rows rows_of(std::span<const int32_t> read);
   std::vector<int64_t> most_changed_pages(std::span<const TokenEdit> edits, double share, EditReport& report) const;
   EditReport edit_exactly(std::span<const TokenEdit> edits, const EditOptions& options);
+  ContextInfo describe() const;
+  Engine::CacheOptions cache_options() const {
+    return {options_.disk_cache.get(), options_.attend, options_.chunk};
+  }
+  bool uses_disk_cache(const AppendOptions& options) const;
   void read_chunk(std::span<const int32_t> tokens, std::span<const int64_t> positions, int64_t first, bool last,
                   const AppendOptions& options);
   void reread(std::span<const int32_t> ids);

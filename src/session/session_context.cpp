@@ -51,10 +51,8 @@ void load_state(const ContextFile& file, std::span<const std::byte> bytes, const
 
 }  // namespace
 
-void Session::save(const std::string& path, const SavedText& text) const {
-  if (draft_) fail("the session has an open draft: accept it first");
-  if (sequence_.parallel()) fail(path, ": a session of contexts that were joined with ape cannot be saved");
-  if (length() == 0) fail(path, ": nothing to save: the session has no tokens");
+/// Describes the model and the methods of the session.
+ContextInfo Session::describe() const {
   ContextInfo info;
   const ModelConfig& config = model().config();
   info.model_name = config.name;
@@ -72,9 +70,27 @@ void Session::save(const std::string& path, const SavedText& text) const {
   info.context = options_.context;
   info.model_layers = options_.layers;
   info.chunk = options_.chunk;
-  for (size_t i = 0; i < sequence_.adapters().size(); ++i)
-    info.adapters.push_back({i < text.adapter_paths.size() ? text.adapter_paths[i] : "",
-                             sequence_.adapters()[i].weights->hash(), sequence_.adapters()[i].scale});
+  for (const ScaledAdapter& adapter : sequence_.adapters())
+    info.adapters.push_back({"", adapter.weights->hash(), adapter.scale});
+  return info;
+}
+
+/// Returns whether tokens of a call of append are restored from the disk cache and stored in it.
+bool Session::uses_disk_cache(const AppendOptions& options) const {
+  if (!options_.disk_cache || landmarks() || evictor_ || opened_ > 0 || options.on_logits ||
+      !options.positions.empty())
+    return false;
+  const SequenceState* state = sequence_.state(Sequence::StateOf::kSelector);
+  return (!state || !state->stores_positions()) && !needs_surprisal() && !watcher_;
+}
+
+void Session::save(const std::string& path, const SavedText& text) const {
+  if (draft_) fail("the session has an open draft: accept it first");
+  if (sequence_.parallel()) fail(path, ": a session of contexts that were joined with ape cannot be saved");
+  if (length() == 0) fail(path, ": nothing to save: the session has no tokens");
+  ContextInfo info = describe();
+  for (size_t i = 0; i < std::min(info.adapters.size(), text.adapter_paths.size()); ++i)
+    info.adapters[i].path = text.adapter_paths[i];
   info.notes = text.notes;
 
   ContextWriter writer(path);
