@@ -12,6 +12,7 @@
 #include "commands.h"
 #include "console.h"
 #include "dialogue.h"
+#include "saved_context.h"
 
 namespace fathom {
 namespace {
@@ -20,7 +21,7 @@ struct ChatOptions {
   CommonOptions common;
   SamplingOptions sampling;
   DecodeOptions decode;
-  std::string system, chat_template;
+  std::string system, chat_template, context_file;
   std::vector<std::string> stop;
   int64_t tokens = 1024;
 };
@@ -74,11 +75,15 @@ void take_turn(Dialogue& dialogue, const std::string& line, Sampler& sampler, co
   }
 }
 
-void run_chat(const ChatOptions& options) {
+void run_chat(ChatOptions options) {
   Sampler sampler = options.sampling.sampler();
+  std::shared_ptr<const ContextFile> context;
+  if (!options.context_file.empty())
+    context = open_context_file(options.context_file, options.common, MethodSpecs());
   const LoadedModel loaded(options.common);
   Dialogue dialogue(loaded, options.common, open_chat_template(loaded, options.chat_template), options.system,
                     options.decode);
+  if (context) dialogue.begin_with(open_session(loaded, options.common, context), FramedText::of(*context));
   GenerateOptions generation;
   generation.max_tokens = options.tokens;
   generation.stop = options.stop;
@@ -105,6 +110,7 @@ void add_chat(Command program) {
       .type_name("FILE");
   add_size_option(command, "-n,--tokens", o->tokens, 1, "maximum number of tokens of an answer [1k]");
   add_common_options(command, o->common);
+  add_context_options(command, o->common, o->context_file);
   add_sampling_options(command, o->sampling);
   add_decode_options(command, o->decode);
   command.add_option("--stop", o->stop, "end an answer before this text; repeatable").type_name("TEXT").one_value();

@@ -11,6 +11,7 @@ void add_read(Command program);
 void add_ask(Command program);
 void add_edit(Command program);
 void add_context(Command program);
+void add_cache(Command program);
 void add_retrieve(Command program);
 void add_datastore(Command program);
 void add_tokens(Command program);

@@ -39,6 +39,18 @@ Dialogue::Dialogue(const LoadedModel& loaded, const CommonOptions& options,
   reset();
 }
 
+void Dialogue::begin_with(Session session, const FramedText& text) {
+  std::vector<ChatMessage> messages = start_;
+  messages.push_back({"user", text.text});
+  if (!text.chat || !template_->render(messages, true).starts_with(text.before + text.text))
+    fail(
+        "--context-file: expected a context that was read with --chat, this chat template and the same system "
+        "prompt (-s)");
+  session_ = std::move(session);
+  session_tokens_ = session_.sequence().ids().copy(0, session_.length());
+  first_text_ = text.text;
+}
+
 void Dialogue::reset() { messages_ = start_; }
 
 /// Rewinds the session to its common prefix with `tokens`, then reads the other tokens.
@@ -64,7 +76,8 @@ Drafter Dialogue::drafter() {
 Generated Dialogue::answer(const std::string& text, Sampler& sampler, const GenerateOptions& options,
                            const std::function<void(std::string_view)>& on_text) {
   std::vector<ChatMessage> messages = messages_;
-  messages.push_back({"user", text});
+  const bool first = messages.size() == start_.size();
+  messages.push_back({"user", first && !first_text_.empty() ? concat(first_text_, "\n\n", text) : text});
   const std::vector<int32_t> tokens = encode_prompt(*loaded_.tokenizer, template_->render(messages, true), true);
   read(tokens);
   if (!decode_.constraint.empty())

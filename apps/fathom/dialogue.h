@@ -6,6 +6,7 @@
 
 #include "decode/generate.h"
 #include "loaded_model.h"
+#include "saved_context.h"
 #include "tokens/chat_template.h"
 
 namespace fathom {
@@ -24,6 +25,9 @@ class Dialogue {
   /// far is added. On an error, or if reading is interrupted, the chat is unchanged.
   Generated answer(const std::string& text, Sampler& sampler, const GenerateOptions& options,
                    const std::function<void(std::string_view)>& on_text);
+  /// Puts a text that was read before the first message of the conversation, and of each one after reset(). Throws
+  /// Error if it was not read with --chat and the same system prompt.
+  void begin_with(Session session, const FramedText& text);
   /// Removes all messages but the system prompt.
   void reset();
 
@@ -34,6 +38,7 @@ class Dialogue {
   const LoadedModel& loaded_;
   std::unique_ptr<const ChatTemplate> template_;
   std::vector<ChatMessage> start_, messages_;
+  std::string first_text_;  // precedes the first message
   Session session_;
   DecodeOptions decode_;
   DraftMemory draft_memory_;

@@ -140,6 +140,14 @@ void add_common_options(Command command, CommonOptions& o, MethodChoice choice) 
   add_adapter_option(command, o.lora);
 }
 
+void add_context_options(Command command, CommonOptions& o, std::string& context_file) {
+  add_size_option(command, "--cache-disk", o.cache_disk, 1,
+                  "keep what was read in a cache on disk of at most this many bytes, such as 10g: a later run that "
+                  "begins with the same text reads only the rest; see `fathom cache` [no cache]");
+  command.add_option("--context-file", context_file, "begin with a text that `fathom read` saved")
+      .type_name("FILE");
+}
+
 void add_method_options(Command command, MethodSpecs& methods, MethodChoice choice) {
   for (const MethodOption& option : kMethodOptions) {
     if (option.kind == "read" && choice != MethodChoice::kAll) continue;

@@ -39,6 +39,7 @@ struct CommonOptions {
   int64_t checkpoints = static_cast<int64_t>(EngineOptions().checkpoints);  // bytes
   MethodSpecs methods;
   std::vector<AdapterFile> lora;
+  int64_t cache_disk = 0;  // bytes; 0: no disk cache
 
   /// adapters: those of `lora`, opened for the model (open_adapters).
   SessionOptions session(const std::vector<AdapterScale>& adapters) const {
@@ -47,6 +48,7 @@ struct CommonOptions {
     options.context = context;
     options.chunk = chunk;
     options.stop = &interrupt_token();
+    if (cache_disk > 0) options.disk_cache = std::make_shared<DiskCache>(DiskCache::default_folder(), cache_disk);
     return options;
   }
   EngineOptions engine() const { return {static_cast<size_t>(memory), static_cast<size_t>(checkpoints)}; }
@@ -83,6 +85,8 @@ enum class MethodChoice {
 };
 /// Adds the options of CommonOptions. The defaults are the values in `options`.
 void add_common_options(Command command, CommonOptions& options, MethodChoice choice = MethodChoice::kSession);
+/// Adds --cache-disk and --context-file.
+void add_context_options(Command command, CommonOptions& options, std::string& context_file);
 /// Adds one option for each kind of method: --attend, ... The defaults are the values in `methods`.
 void add_method_options(Command command, MethodSpecs& methods, MethodChoice choice = MethodChoice::kSession);
 

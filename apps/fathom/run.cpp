@@ -9,6 +9,7 @@
 #include "base/interrupt.h"
 #include "base/json.h"
 #include "base/progress.h"
+#include "base/stopwatch.h"
 #include "commands.h"
 #include "console.h"
 #include "context/methods.h"
@@ -21,6 +22,7 @@
 #include "dialogue.h"
 #include "eval/length_metrics.h"
 #include "loaded_model.h"
+#include "saved_context.h"
 
 namespace fathom {
 namespace {
@@ -33,6 +35,7 @@ struct RunOptions {
   int64_t knn_neighbours = KnnLmOptions().neighbours;
   double knn_weight = KnnLmOptions().lambda;
   std::vector<std::string> files;
+  std::string context_file;  // empty: none
   std::string prompt, system, chat_template;
   std::vector<std::string> stop;
   int64_t tokens = 256, answer_words = 0;
@@ -94,10 +97,11 @@ Json draft_sources(const DraftReport& report) {
   return sources;
 }
 
-void print_json(const Generated& result, int64_t prompt_tokens, double prefill_seconds, const AttentionCount& count,
-                uint64_t seed) {
+void print_json(const Generated& result, int64_t prompt_tokens, int64_t cached_tokens, double prefill_seconds,
+                const AttentionCount& count, uint64_t seed) {
   const Json line = {{"text", result.text},
                      {"prompt_tokens", prompt_tokens},
+                     {"cached_tokens", cached_tokens},
                      {"generated_tokens", result.tokens.size()},
                      {"seed", seed},
                      {"stop", name(result.stop)},
@@ -107,16 +111,18 @@ void print_json(const Generated& result, int64_t prompt_tokens, double prefill_s
                      {"accepted_tokens", result.drafts.accepted()},
                      {"draft_sources", draft_sources(result.drafts)},
                      {"draft_seconds", result.drafts.draft_seconds()},
-                     {"prefill_tokens_per_second", rate(prompt_tokens, prefill_seconds)},
+                     {"prefill_tokens_per_second", rate(prompt_tokens - cached_tokens, prefill_seconds)},
                      {"decode_tokens_per_second", rate(result.steps, result.seconds)},
                      {"keys_attended_share", count.attended_share()}};
   write_out(line.dump() + "\n");
 }
 
-void print_summary(const Generated& result, int64_t prompt_tokens, double prefill_seconds,
+void print_summary(const Generated& result, int64_t prompt_tokens, int64_t cached_tokens, double prefill_seconds,
                    const AttentionCount& count) {
-  note(concat("read ", prompt_tokens, " tokens in ", format_seconds(prefill_seconds), " (",
-              format_size(rate(prompt_tokens, prefill_seconds)), " tokens/s), wrote ", result.tokens.size(), " (",
+  const int64_t read = prompt_tokens - cached_tokens;
+  const std::string cached = cached_tokens > 0 ? concat(" and took ", cached_tokens, " from a cache") : "";
+  note(concat("read ", read, " tokens", cached, " in ", format_seconds(prefill_seconds), " (",
+              format_size(rate(read, prefill_seconds)), " tokens/s), wrote ", result.tokens.size(), " (",
               format_size(rate(result.steps, result.seconds)), " tokens/s), attended to ",
               std::llround(100 * count.attended_share()), " % of the keys, stopped by ", name(result.stop)));
   if (result.drafts.proposed() > 0) note(concat("drafts: ", result.drafts.summary()));
@@ -165,7 +171,7 @@ void search(const RunOptions& options, const LoadedModel& loaded, Session& sessi
   print_hypotheses(method->run(task), *loaded.tokenizer, options);
 }
 
-void run(const RunOptions& options) {
+void run(RunOptions options) {
   if (!options.chat && !(options.system.empty() && options.chat_template.empty()))
     fail_usage("-s and --template need --chat");
   if (options.apply_edits &&
@@ -173,6 +179,8 @@ void run(const RunOptions& options) {
     fail_usage("--apply-edits needs --constrain edits");
   if (options.files.empty() && options.prompt.empty())
     fail_usage("nothing to read: give a prompt (-p TEXT) or a file (-f FILE)");
+  if (!options.context_file.empty() && (options.chat || options.common.methods.read != MethodSpecs().read))
+    fail_usage("--context-file does not work with --chat and --read: expected `fathom ask`");
   const auto reader = read_methods().make(options.common.methods.read);
   if (reader && (options.files.empty() || options.prompt.empty()))
     fail_usage("--read: expected a text (-f FILE) and a question about it (-p TEXT)");
@@ -185,6 +193,9 @@ void run(const RunOptions& options) {
           "--search does not sample: expected no --temp, --sample, --top-k, --top-p, --min-p, --stop and --draft");
   }
   std::string text = read_files(options);
+  std::shared_ptr<const ContextFile> context;
+  if (!options.context_file.empty())
+    context = open_context_file(options.context_file, options.common, MethodSpecs());
   const LoadedModel loaded(options.common);
   const std::string edited_text = options.apply_edits ? text : "";
   std::shared_ptr<const Constraint> constraint;
@@ -193,7 +204,8 @@ void run(const RunOptions& options) {
         constraint_methods().make(options.decode.constraint, ConstraintSetup{loaded.tokenizer.get(), text});
   if (reader) text = kept_text(*reader, text, loaded, options);
   text += options.prompt;
-  Session session = loaded.session(options.common);
+  if (context) text.insert(0, FramedText::of(*context).text);
+  Session session = context ? open_session(loaded, options.common, context) : loaded.session(options.common);
   std::vector<int32_t> prompt = encode(loaded, text, options);
   if (options.answer_words > 0)
     std::ranges::copy(eval::length_prefix(*loaded.tokenizer, options.answer_words), std::back_inserter(prompt));
@@ -209,7 +221,9 @@ void run(const RunOptions& options) {
   const DraftSetup setup{loaded.model, loaded.runtime, loaded.tokenizer.get(), &session};
   const auto pearl = find_pearl(options.decode.drafts, setup);
   Drafter drafter(pearl ? DraftOptions() : options.decode.draft(), setup);
-  const double prefill_seconds = read_tokens(session, prompt);
+  const Stopwatch prefill;
+  const int64_t read = read_after_common_prefix(session, prompt);
+  const double prefill_seconds = prefill.seconds();
   if (!options.search.empty()) return search(options, loaded, session, prompt, constraint.get());
   sampler.constrain(constraint, std::ssize(prompt));
 
@@ -226,17 +240,19 @@ void run(const RunOptions& options) {
                                             pearl->options, on_text)
                            : generate(session, *loaded.tokenizer, sampler, prompt, generation, on_text, &drafter);
   const auto prompt_tokens = static_cast<int64_t>(prompt.size());
+  const int64_t cached = prompt_tokens - read + session.restored();
   if (options.apply_edits && result.stop != StopReason::kInterrupted) {
     result.text = edited(edited_text, result.text);
     if (!options.json) write_out(result.text);
   }
   const AttentionCount attention = loaded.runtime->work().attention.count() - attention_before;
   if (options.json) {
-    print_json(result, prompt_tokens, prefill_seconds, attention, sampler.seed());
+    print_json(result, prompt_tokens, cached, prefill_seconds, attention, sampler.seed());
   } else if (!result.text.ends_with('\n')) {
     write_out("\n");
   }
-  if (options.verbose || stderr_is_terminal()) print_summary(result, prompt_tokens, prefill_seconds, attention);
+  if (options.verbose || stderr_is_terminal())
+    print_summary(result, prompt_tokens, cached, prefill_seconds, attention);
   note_method_without_effect(options.common, attention);
   if (result.stop == StopReason::kInterrupted) throw Error("interrupted", Error::Kind::kInterrupted);
 }
@@ -254,6 +270,7 @@ void add_run(Command program) {
   command.add_option("-p,--prompt", o->prompt, "prompt; it follows the files").type_name("TEXT");
   add_size_option(command, "-n,--tokens", o->tokens, 0, "maximum number of tokens to generate [256]");
   add_common_options(command, o->common, MethodChoice::kAll);
+  add_context_options(command, o->common, o->context_file);
   add_sampling_options(command, o->sampling);
   add_decode_options(command, o->decode);
   command

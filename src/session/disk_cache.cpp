@@ -47,8 +47,8 @@ bool is_plain(const Sequence& sequence, int64_t begin, int64_t end) {
       if (!kv->compacted(head).original_indices.empty() || std::ssize(table) * kPageTokens < end) return false;
       for (int64_t at = begin; at < end; at += kPageTokens) {
         const PageEntry& entry = table[at / kPageTokens];
-        if (entry.first != at || entry.position != at || entry.filled != kPageTokens || entry.mask != ~uint64_t{0} ||
-            entry.page == kNoPage)
+        if (entry.first != at || entry.position != at || entry.filled != kPageTokens ||
+            entry.mask != ~uint64_t{0} || entry.page == kNoPage)
           return false;
       }
     }
@@ -107,8 +107,7 @@ int64_t DiskCache::restore(Sequence& sequence, std::span<const int32_t> tokens, 
     try {
       const auto file = std::make_shared<const ContextFile>(path);
       if (!std::ranges::equal(file->tokens(), ids) || file->info().fingerprint != fingerprint ||
-          file->info().rotary != rotary_sums(sequence) ||
-          std::ssize(file->info().layers) != sequence.layers())
+          file->info().rotary != rotary_sums(sequence) || std::ssize(file->info().layers) != sequence.layers())
         break;  // another block with the same hash
       file->verify();
       append_tokens(file, sequence);

@@ -11,12 +11,12 @@
 
 namespace fathom {
 
-/// A folder of blocks of tokens that were read, which all processes of a user share. The key of a block is a hash of
-/// everything that its pages depend on: the model, the methods, and all tokens up to its end. Each block is a
+/// A folder of blocks of tokens that were read, which all processes of a user share. The key of a block is a hash
+/// of everything that its pages depend on: the model, the methods, and all tokens up to its end. Each block is a
 /// context file (write_tokens) that appears complete or not at all, so processes may be killed at any moment. The
 /// least recently used blocks are deleted when the folder exceeds its quota. A cache never makes a pass fail: a
-/// block that cannot be read is deleted and read again, and if a block cannot be written (full disk, no permission),
-/// a note says so once and no more are written. Not thread-safe.
+/// block that cannot be read is deleted and read again, and if a block cannot be written (full disk, no
+/// permission), a note says so once and no more are written. Not thread-safe.
 class DiskCache {
  public:
   /// folder: of all models, created when the first block is written; quota: bytes.
