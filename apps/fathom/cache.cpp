@@ -93,7 +93,8 @@ void list(const CacheCommand& options) {
   }
   std::string out;
   for (const DiskCache::Block& block : blocks)
-    out += concat(date_of(block.used), "  ", format_bytes(static_cast<double>(block.bytes)), "  ", block.path, "\n");
+    out +=
+        concat(date_of(block.used), "  ", format_bytes(static_cast<double>(block.bytes)), "  ", block.path, "\n");
   write_out(out);
 }
 
@@ -120,8 +121,8 @@ void verify(const CacheCommand& options) {
   if (!damaged.empty())
     fail(damaged.size(), " of ", blocks.size(), " blocks are damaged; they are deleted when they are next needed");
   if (!options.json)
-    write_out(concat(blocks.size(), " blocks are intact, ", format_bytes(static_cast<double>(bytes_of(blocks))),
-                     "\n"));
+    write_out(
+        concat(blocks.size(), " blocks are intact, ", format_bytes(static_cast<double>(bytes_of(blocks))), "\n"));
 }
 
 void prune(const CacheCommand& options, int64_t quota) {
@@ -157,7 +158,8 @@ void add_cache(Command program) {
   add_size_option(part, "--size", o->quota, 0, "bytes to keep, such as 1g [0: none]");
   part.callback([o] { prune(*o, o->quota); });
   add("clear", "Delete all blocks").callback([o] { prune(*o, 0); });
-  command.footer(R"(The cache holds what was computed from texts that were read with --cache-disk, in blocks of --chunk tokens. A request
+  command.footer(
+      R"(The cache holds what was computed from texts that were read with --cache-disk, in blocks of --chunk tokens. A request
 that begins with the same tokens reads only the rest.
 
 Examples:

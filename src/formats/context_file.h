@@ -132,6 +132,7 @@ class ContextFile {
 
   const std::string& path() const { return path_; }
   uint64_t size() const { return bytes_.size(); }
+  bool mapped() const { return map_ != nullptr; }  // from a file
   const ContextInfo& info() const { return info_; }
   std::span<const int32_t> tokens() const { return tokens_; }  // [tokens] ids; −1: read as an embedding
   /// The text that was read and the byte offset in it of each token's first byte, [tokens]; both may be absent.

@@ -6,6 +6,7 @@
 
 #include "base/checksum.h"
 #include "base/error.h"
+#include "memory/resident_blocks.h"
 
 namespace fathom {
 namespace {
@@ -88,12 +89,24 @@ void write_states(ContextWriter& writer, int layer, const RecurrentState& state,
   writer.add_states(layer, tokens, floats, state.layout().floats());
 }
 
+/// The least memory for pages of a mapped file when a budget is used up otherwise.
+constexpr size_t kLeastResident = size_t{16} << 20;
+
 /// A mapped context file, and which of its pages were checked.
 class OpenedContext {
  public:
-  explicit OpenedContext(std::shared_ptr<const ContextFile> file) : file_(std::move(file)) {
-    for (size_t shape = 0; shape < file_->info().pages.size(); ++shape)
+  /// budget: limits the memory of pages in the file, together with other pages.
+  OpenedContext(std::shared_ptr<const ContextFile> file, const std::shared_ptr<MemoryBudget>& budget)
+      : file_(std::move(file)) {
+    const bool bounded = budget && budget->limit() > 0 && file_->mapped();
+    for (size_t shape = 0; shape < file_->info().pages.size(); ++shape) {
       reads_.push_back(std::make_unique<Reads>(*file_, shape));
+      if (bounded && file_->info().pages[shape].count > 0)
+        reads_.back()->limit_memory([budget, shapes = file_->info().pages.size()] {
+          const size_t used = std::min(budget->limit(), budget->in_use());
+          return std::max(kLeastResident, budget->limit() - used) / shapes;
+        });
+    }
   }
   MappedReads* reads(size_t shape) { return reads_[shape].get(); }
 
@@ -102,7 +115,15 @@ class OpenedContext {
    public:
     Reads(const ContextFile& file, size_t shape)
         : file_(file), shape_(shape), checked_(file.info().pages[shape].count) {}
+    /// Bounds the memory of the pages (ResidentBlocks).
+    void limit_memory(std::function<size_t()> limit) {
+      resident_ = std::make_unique<ResidentBlocks>(file_.pages(shape_), std::move(limit));
+    }
     void before_read(size_t page) override {
+      if (resident_) {
+        const size_t bytes = file_.info().pages[shape_].page_bytes();
+        resident_->touch(file_.pages(shape_).data() + page * bytes, bytes);
+      }
       if (checked_[page].load(std::memory_order_relaxed)) return;
       file_.check_page(shape_, page);
       checked_[page].store(true, std::memory_order_relaxed);
@@ -112,6 +133,7 @@ class OpenedContext {
     const ContextFile& file_;
     size_t shape_;
     std::vector<std::atomic<bool>> checked_;
+    std::unique_ptr<ResidentBlocks> resident_;  // null: no limit
   };
   std::shared_ptr<const ContextFile> file_;
   std::vector<std::unique_ptr<Reads>> reads_;
@@ -147,8 +169,9 @@ class MappedExtent {
 /// The mapped pages of a file, by shape.
 class MappedFile {
  public:
-  MappedFile(const std::shared_ptr<const ContextFile>& file, const Sequence& sequence, bool checks)
-      : context_(std::make_shared<OpenedContext>(file)), extents_(file->info().pages.size()) {
+  MappedFile(const std::shared_ptr<const ContextFile>& file, const Sequence& sequence, bool checks,
+             const std::shared_ptr<MemoryBudget>& budget)
+      : context_(std::make_shared<OpenedContext>(file, budget)), extents_(file->info().pages.size()) {
     for (int layer = 0; layer < sequence.layers(); ++layer) {
       const PagedKv* kv = sequence.paged(layer);
       const int shape = file->info().layers[layer].pages;
@@ -255,9 +278,10 @@ void write_tokens(ContextWriter& writer, const Sequence& sequence, int64_t begin
   }
 }
 
-void restore_tokens(const std::shared_ptr<const ContextFile>& file, Sequence& sequence) {
+void restore_tokens(const std::shared_ptr<const ContextFile>& file, Sequence& sequence,
+                    const std::shared_ptr<MemoryBudget>& budget) {
   check_layers(*file, sequence);
-  MappedFile mapped(file, sequence, true);
+  MappedFile mapped(file, sequence, true, budget);
   for (int layer = 0; layer < sequence.layers(); ++layer) {
     if (PagedKv* kv = sequence.paged(layer)) restore_layer(*file, layer, *kv, mapped.of(*file, layer));
     RecurrentState* state = sequence.recurrent(layer);
@@ -273,7 +297,7 @@ void restore_tokens(const std::shared_ptr<const ContextFile>& file, Sequence& se
 void append_tokens(const std::shared_ptr<const ContextFile>& file, Sequence& sequence) {
   check_layers(*file, sequence);
   check_full_pages(*file, sequence);
-  MappedFile mapped(file, sequence, false);
+  MappedFile mapped(file, sequence, false, nullptr);
   for (int64_t at = 0; at < file->info().tokens; at += kPageTokens) {
     std::vector<std::vector<PageId>> pages(sequence.layers());
     for (int layer = 0; layer < sequence.layers(); ++layer) {
