@@ -13,6 +13,7 @@
 #include "base/interrupt.h"
 #include "base/json.h"
 #include "base/progress.h"
+#include "bench_context.h"
 #include "bench_draft.h"
 #include "bench_figure.h"
 #include "bench_timing.h"
@@ -29,6 +30,7 @@ struct BenchOptions {
   CommonOptions common;
   std::string shape, write;
   std::vector<std::string> beside;  // specs of further --attend methods
+  std::vector<std::string> tests;   // of contexts
   std::optional<std::vector<int64_t>> prefill, depth, decode;
   int sequences = 1;
   int repeat = 3;
@@ -415,6 +417,11 @@ void run_bench(const BenchOptions& options) {
       options.shape.empty() ? Model::open(options.common.model_path()) : Model::random(options.shape);
   const auto runtime = std::make_shared<Runtime>(static_cast<int>(options.common.threads));
   const SessionOptions session = options.common.session(open_adapters(options.common.lora, model));
+  if (!options.tests.empty()) {
+    std::vector<int64_t> depths = options.depth.value_or(std::vector<int64_t>{4096});
+    return bench_contexts({options.tests, std::move(depths), options.repeat, options.json}, session, model,
+                          runtime);
+  }
   if (!drafts || options.prefill) Bench(options, session, model, runtime).run();
   if (drafts) bench_drafts(draft_options(options), session, model, runtime);
 }
@@ -457,6 +464,14 @@ void add_bench(Command program) {
       .add_option("--repeat", options->repeat,
                   "runs of each figure, whose median is printed; more is slower and less noisy [3]")
       .type_name("N");
+  command
+      .add_option(
+          "--test", options->tests,
+          "measure contexts of --depth tokens (all read) instead: open, the time to the first token when "
+          "they are read, restored from a disk cache, or opened from a file; edit, a change at a quarter of "
+          "them; repeatable")
+      .type_name("TEST")
+      .one_value();
   add_draft_bench_options(command, options->draft);
   command
       .add_option(
@@ -480,6 +495,7 @@ Examples:
   fathom bench -m model.gguf --depth 16k --attend window:sink=4,window=2k --json
   fathom bench -m model.gguf --depth 32k --prefill 0 --beside quest:share=0.25 --beside hip --sequences 4
   fathom bench --shape llama-1b:q4_k --write llama-1b.gguf
+  fathom bench -m model.gguf --test open --test edit --depth 8k
   fathom bench -m model.gguf --draft auto --draft suffix --plot drafts.svg
   fathom bench --shape llama-1b:q4_k --draft forced:accept=0.6,length=4 --draft-nodes 4 --decode 64
 )");

@@ -28,7 +28,8 @@ void ResidentBlocks::release_some(size_t limit) {
   const std::unique_lock lock(mutex_, std::try_to_lock);
   if (!lock) return;  // another thread does it
   const size_t kept = std::max<size_t>(1, (limit - limit / 16) / kBlock);
-  for (size_t passed = 0; passed < 2 * states_.size() && resident_.load(std::memory_order_relaxed) > kept; ++passed) {
+  for (size_t passed = 0; passed < 2 * states_.size() && resident_.load(std::memory_order_relaxed) > kept;
+       ++passed) {
     const size_t block = hand_;
     hand_ = (hand_ + 1) % states_.size();
     uint8_t state = kUsed;

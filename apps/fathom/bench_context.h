@@ -1,0 +1,26 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "session/session.h"
+
+namespace fathom {
+
+/// What `fathom bench --test` measures.
+struct ContextBenchOptions {
+  std::vector<std::string> tests;  // "open", "edit"
+  std::vector<int64_t> depths;     // tokens of the context
+  int64_t runs = 3;                // of each figure but reading, which is done once
+  bool json = false;
+};
+
+/// Measures and prints how soon the first token after a long context comes: with the context read anew, restored
+/// from a disk cache, and opened from a context file; and how long an edit in the middle takes. Writes to a
+/// temporary folder ($TMPDIR), which is removed.
+void bench_contexts(const ContextBenchOptions& options, const SessionOptions& session,
+                    const std::shared_ptr<const Model>& model, const std::shared_ptr<Runtime>& runtime);
+
+}  // namespace fathom
