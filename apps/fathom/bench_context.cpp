@@ -122,9 +122,10 @@ class ContextBench {
     }
     write_out(concat("open, ", text_.size(), " tokens, --cache ", session_.cache, ": first token read cold ",
                      format_seconds(cold_), "; from the disk cache ", format_seconds(cache), " (",
-                     format_size(cold_ / cache), " times sooner); from a context file ", format_seconds(opened), " (",
-                     format_size(cold_ / opened), " times), of which opening ", format_seconds(opening), "; saving ",
-                     format_seconds(saving), ", ", format_bytes(1000 * bytes / tokens), " per 1,000 tokens\n"));
+                     format_size(cold_ / cache), " times sooner); from a context file ", format_seconds(opened),
+                     " (", format_size(cold_ / opened), " times), of which opening ", format_seconds(opening),
+                     "; saving ", format_seconds(saving), ", ", format_bytes(1000 * bytes / tokens),
+                     " per 1,000 tokens\n"));
   }
 
   Session open_session(const std::string& path) const {

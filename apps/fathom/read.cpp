@@ -1,4 +1,7 @@
 // fathom read: reads a text and saves it as a context file.
+#include <algorithm>
+
+#include "attend/methods.h"
 #include "base/error.h"
 #include "base/format.h"
 #include "base/stopwatch.h"
@@ -12,13 +15,29 @@ namespace {
 struct ReadOptions {
   CommonOptions common;
   std::vector<std::string> files;
-  std::string out, system, chat_template;
+  std::string out, system, chat_template, prepare;
   bool chat = false, json = false;
 };
+
+/// Newest tokens that are read again so that a method sees their queries.
+constexpr int64_t kPreparedTokens = 128;
+
+/// Returns the session with another --attend method that has made its state, such as bounds of pages or clusters of
+/// keys, from what was read.
+Session prepared(const Session& session, const std::string& attend) {
+  Session copy = session.fork(attend);
+  const int64_t again = std::min(kPreparedTokens, copy.length());
+  const std::vector<int32_t> last = copy.sequence().ids().copy(copy.length() - again, copy.length());
+  copy.rewind(again);
+  read_tokens(copy, last);
+  return copy;
+}
 
 void run_read(const ReadOptions& options) {
   if (!options.chat && !(options.system.empty() && options.chat_template.empty()))
     fail_usage("-s and --template need --chat");
+  if (!options.prepare.empty())
+    attend_methods().make(options.prepare);  // reports errors before the model is loaded
   std::string text;
   Json files = Json::array();
   for (const std::string& file : options.files) {
@@ -31,6 +50,7 @@ void run_read(const ReadOptions& options) {
       options.chat ? FramedText::of_chat(loaded, options.chat_template, options.system, std::move(text))
                    : FramedText{"", std::move(text), "", false};
   const double seconds = read_tokens(session, framed.tokens(*loaded.tokenizer));
+  if (!options.prepare.empty()) session = prepared(session, options.prepare);
   const Stopwatch watch;
   save_context(session, framed, loaded, options.common, options.out, {{"files", files}, {"seconds", seconds}});
   const double saving = watch.seconds();
@@ -72,6 +92,12 @@ void add_read(Command program) {
       .add_option("--template", o->chat_template,
                   "with --chat: a chat template in Jinja [the one in the model file]")
       .type_name("FILE");
+  command
+      .add_option(
+          "--prepare", o->prepare,
+          "an --attend method for the questions, such as quest:share=0.1 or squeezed: the text is read with "
+          "--attend, and what the method computes from it is saved")
+      .type_name("METHOD");
   add_common_options(command, o->common);
   command.add_flag("--json", o->json, "print one JSON object with tokens, bytes and seconds");
   command.footer(
