@@ -91,7 +91,6 @@ Answer answer(const Session& context, const OpenedContexts& opened, const std::s
   generation.max_tokens = options.tokens;
   generation.stop = options.stop;
   generation.ignore_eos = options.ignore_eos;
-  generation.continues = !opened.texts[0].chat;
   answer.result = generate(
       session, tokenizer, sampler, prompt, generation,
       [&](std::string_view piece) {

@@ -85,9 +85,8 @@ void run_edit(EditCommand options) {
                   .dump() +
               "\n");
   } else {
-    write_out(concat(out, ": ", session.length(), " tokens after ", edits.size(), " edits: ", report.read,
-                     " read, ", report.moved, " moved, ", report.kept, " unchanged, in ", format_seconds(seconds),
-                     "\n"));
+    write_out(concat(out, ": ", session.length(), " tokens: ", report.read, " read, ", report.moved, " moved, ",
+                     report.kept, " unchanged, in ", format_seconds(seconds), "\n"));
   }
 }
 

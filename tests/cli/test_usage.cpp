@@ -125,7 +125,8 @@ TEST(CliMethods, JsonHasTheDocumentedFields) {
       EXPECT_TRUE(parameter["type"] != "int" || parameter["default"].is_null() || parameter["default"].is_number());
     }
   }
-  EXPECT_EQ(kinds.size(), 10);  // attend, position, cache, evict, read, sample, draft, search, constrain, task
+  EXPECT_EQ(kinds.size(),
+            11);  // attend, position, cache, evict, read, sample, draft, search, constrain, join, task
   const Json window = json_output({"methods", "window", "--json"});
   EXPECT_EQ(window["parameters"][1]["name"], "window");
   EXPECT_EQ(window["parameters"][1]["old_names"][0], "size");
