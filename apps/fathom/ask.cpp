@@ -59,17 +59,17 @@ std::vector<int32_t> question_tokens(const FramedText& last, const Tokenizer& to
 }
 
 /// One answer, for reports.
-struct Answer {
+struct QuestionAnswer {
   Generated result;
   int64_t context_tokens = 0, read_tokens = 0;
   double read_seconds = 0;
 };
 
-Answer answer(const Session& context, const OpenedContexts& opened, const std::string& question,
-              const LoadedModel& loaded, const AskOptions& options, Sampler& sampler) {
+QuestionAnswer answer(const Session& context, const OpenedContexts& opened, const std::string& question,
+                      const LoadedModel& loaded, const AskOptions& options, Sampler& sampler) {
   const Tokenizer& tokenizer = *loaded.tokenizer;
   Session session = context.fork();
-  Answer answer;
+  QuestionAnswer answer;
   const Stopwatch watch;
   if (opened.texts.size() == 1) {
     answer.read_tokens = read_after_common_prefix(session, opened.texts[0].tokens(tokenizer, question));
@@ -100,7 +100,8 @@ Answer answer(const Session& context, const OpenedContexts& opened, const std::s
   return answer;
 }
 
-void print_json(const Answer& answer, const OpenedContexts& opened, const std::string& question, uint64_t seed) {
+void print_json(const QuestionAnswer& answer, const OpenedContexts& opened, const std::string& question,
+                uint64_t seed) {
   const Generated& result = answer.result;
   const Json line = {{"question", question},
                      {"text", result.text},
@@ -131,7 +132,7 @@ void run_ask(AskOptions options) {
   const LoadedModel loaded(options.common);
   const OpenedContexts opened = open_contexts(loaded, options.common, options.join, files);
   for (const std::string& question : options.questions) {
-    const Answer found = answer(opened.session, opened, question, loaded, options, sampler);
+    const QuestionAnswer found = answer(opened.session, opened, question, loaded, options, sampler);
     const Generated& result = found.result;
     if (options.json) {
       print_json(found, opened, question, sampler.seed());

@@ -17,7 +17,7 @@ struct ContextBenchOptions {
   bool json = false;
 };
 
-/// Measures and prints how soon the first token after a long context comes: with the context read anew, restored
+/// Measures and prints how soon the first token after a long context comes: with the context read, restored
 /// from a disk cache, and opened from a context file; and how long an edit in the middle takes. Writes to a
 /// temporary folder ($TMPDIR), which is removed.
 void bench_contexts(const ContextBenchOptions& options, const SessionOptions& session,

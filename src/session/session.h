@@ -61,7 +61,7 @@ struct TokenEdit {
 
 /// How Session::edit treats the tokens after an edit, whose keys and values depend on the text before them.
 struct EditOptions {
-  /// Reads again all tokens that a plain reading of the new text would compute anew: same bits, slow.
+  /// Reads again all tokens that a plain reading of the new text would compute again: same bits, slow.
   bool exact = false;
   /// Share of the later pages, 0 to 1, that are read again: those whose keys and values in the second layer differ
   /// most from a plain reading of the new text ("CacheBlend: Fast Large Language Model Serving for RAG with Cached
