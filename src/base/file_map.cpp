@@ -47,6 +47,10 @@ FileMap& FileMap::operator=(FileMap&& other) noexcept {
 
 FileMap::~FileMap() { release(); }
 
+void FileMap::release_memory() const {
+  if (data_) ::madvise(const_cast<std::byte*>(data_), size_, MADV_DONTNEED);
+}
+
 void FileMap::release() {
   if (data_) ::munmap(const_cast<std::byte*>(data_), size_);
   data_ = nullptr;

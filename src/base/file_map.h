@@ -17,6 +17,8 @@ class FileMap {
   ~FileMap();
 
   std::span<const std::byte> bytes() const { return {data_, size_}; }
+  /// Returns the memory of the bytes that were read to the system, which reads them again if they are needed.
+  void release_memory() const;
   /// The bytes as characters; their encoding is not checked.
   std::string_view text() const { return {reinterpret_cast<const char*>(data_), size_}; }
 

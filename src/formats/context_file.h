@@ -133,6 +133,10 @@ class ContextFile {
   const std::string& path() const { return path_; }
   uint64_t size() const { return bytes_.size(); }
   bool mapped() const { return map_ != nullptr; }  // from a file
+  /// Returns the memory of what was read so far to the system (FileMap::release_memory).
+  void release_memory() const {
+    if (map_) map_->release_memory();
+  }
   const ContextInfo& info() const { return info_; }
   std::span<const int32_t> tokens() const { return tokens_; }  // [tokens] ids; −1: read as an embedding
   /// The text that was read and the byte offset in it of each token's first byte, [tokens]; both may be absent.

@@ -142,6 +142,7 @@ Session Session::open(std::shared_ptr<Engine> engine, std::shared_ptr<const Cont
   if (session.options_.evict == info.evict)
     load_state(*file, file->evictor_state(), concat("--evict ", info.evict),
                sequence.state(Sequence::StateOf::kEvictor), sequence);
+  if (session.engine_->pages().budget()->limit() > 0) file->release_memory();  // tables and states were copied
   session.opened_ = session.length();
   return session;
 }

@@ -33,7 +33,8 @@ struct SampleContext {
     info.layers = {{0, 2, 0}, {-1, 0, 8}, {0, 1, 0}};
     info.notes = {{"chat", false}};
     for (uint32_t table = 0; table < 3; ++table)
-      entries.push_back({{0, 0, ~uint64_t{0}, 2 * table, 64}, {64, 64, (uint64_t{1} << 36) - 1, 2 * table + 1, 36}});
+      entries.push_back(
+          {{0, 0, ~uint64_t{0}, 2 * table, 64}, {64, 64, (uint64_t{1} << 36) - 1, 2 * table + 1, 36}});
     tokens.assign(100, 3);
     for (int64_t i = 0; i < 100; ++i) offsets.push_back(i / 2);
     text = std::string(50, 'x');
@@ -135,12 +136,19 @@ TEST(ContextFile, ReportsContradictions) {
       {"pages", [](SampleContext& s) { s.written_pages = 7; }},
       {"pages", [](SampleContext& s) { s.written_pages = 5; }},
       {"no table", [](SampleContext& s) { s.written_pages = s.info.pages[0].count = 7; }},
-      {"states", [](SampleContext& s) { s.state_tokens = {40, 99}; }},
-      {"states", [](SampleContext& s) { s.state_tokens = {40, 40}; }},
+      {"states",
+       [](SampleContext& s) {
+         s.state_tokens = {40, 99};
+       }},
+      {"states",
+       [](SampleContext& s) {
+         s.state_tokens = {40, 40};
+       }},
       {"states", [](SampleContext& s) { s.state_tokens.clear(); }},
       {"states", [](SampleContext& s) { s.info.layers[1].state_floats = 9; }},
       {"end early", [](SampleContext& s) { s.info.layers[2].heads = 2; }},
-      {"followed by", [](SampleContext& s) { s.info.layers.pop_back(), s.info.pages[0].count = s.written_pages = 4; }},
+      {"followed by",
+       [](SampleContext& s) { s.info.layers.pop_back(), s.info.pages[0].count = s.written_pages = 4; }},
       {"heads", [](SampleContext& s) { s.info.layers[1].heads = 1; }},
       {"chunk", [](SampleContext& s) { s.info.chunk = 0; }},
       {"key_dim", [](SampleContext& s) { s.info.pages[0].key_dim = 31; }},

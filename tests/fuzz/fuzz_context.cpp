@@ -19,7 +19,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       for (int head = 0; head < file.info().layers[layer].heads; ++head)
         for (const fathom::ContextEntry& entry : file.table(static_cast<int>(layer), head).entries)
           sum += entry.filled;
-      if (file.info().layers[layer].state_floats > 0) sum += std::ssize(file.states(static_cast<int>(layer)).floats);
+      if (file.info().layers[layer].state_floats > 0)
+        sum += std::ssize(file.states(static_cast<int>(layer)).floats);
     }
     if (sum < 0) std::abort();
     file.verify();
