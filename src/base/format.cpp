@@ -66,6 +66,12 @@ std::string format_seconds(double seconds) {
   return text;
 }
 
+std::string format_hex(uint64_t number) {
+  std::string text(16, '0');
+  for (int i = 15; i >= 0; --i, number >>= 4) text[i] = "0123456789abcdef"[number & 15];
+  return text;
+}
+
 std::string quote(std::string_view text) {
   constexpr size_t kMaxQuotedBytes = 60;  // enough to recognise the text, short enough for a message of one line
   std::string result = "'";

@@ -15,6 +15,9 @@ std::string format_bytes(double bytes);
 /// Returns a duration with its unit: "1.5 ms", "0.42 s", "59 s", "2 min 05 s", "1 h 03 min".
 std::string format_seconds(double seconds);
 
+/// Returns a number as 16 hexadecimal digits.
+std::string format_hex(uint64_t number);
+
 /// Returns untrusted text for an error message: in quotes, with control characters and invalid UTF-8 escaped, and
 /// cut after 60 bytes.
 std::string quote(std::string_view text);

@@ -51,12 +51,6 @@ uint64_t header_checksum(const ContextHeader& header) {
   return checksum(bytes_of(header).first(offsetof(ContextHeader, checksum)));
 }
 
-std::string hex(uint64_t number) {
-  std::string text(16, '0');
-  for (int i = 15; i >= 0; --i, number >>= 4) text[i] = "0123456789abcdef"[number & 15];
-  return text;
-}
-
 uint64_t parse_hex(const Json& json) {
   const std::string& text = json.text();
   uint64_t number = 0;
@@ -99,7 +93,7 @@ Json ContextInfo::to_json() const {
              {{"path", model_path},
               {"name", model_name},
               {"architecture", architecture},
-              {"fingerprint", hex(fingerprint)}}},
+              {"fingerprint", format_hex(fingerprint)}}},
             {"tokens", tokens},
             {"position", position},
             {"cache", cache},
@@ -110,9 +104,10 @@ Json ContextInfo::to_json() const {
             {"chunk", chunk}};
   json["adapters"] = Json::array();
   for (const ContextAdapter& adapter : adapters)
-    json["adapters"].push_back({{"path", adapter.path}, {"hash", hex(adapter.hash)}, {"scale", adapter.scale}});
+    json["adapters"].push_back(
+        {{"path", adapter.path}, {"hash", format_hex(adapter.hash)}, {"scale", adapter.scale}});
   json["rotary"] = Json::array();
-  for (const uint64_t sum : rotary) json["rotary"].push_back(hex(sum));
+  for (const uint64_t sum : rotary) json["rotary"].push_back(format_hex(sum));
   json["pages"] = Json::array();
   for (const ContextPages& shape : pages)
     json["pages"].push_back({{"format", std::string(name_of(shape.format))},

@@ -17,7 +17,7 @@ size_t PrefixIndex::size() const {
   return blocks_.size();
 }
 
-uint64_t PrefixIndex::key_of(uint64_t parent, std::span<const int32_t> tokens) const {
+uint64_t block_key(uint64_t parent, std::span<const int32_t> tokens) {
   ContentHash hash;
   hash.add(parent);
   hash.add(std::string_view(reinterpret_cast<const char*>(tokens.data()), tokens.size_bytes()));
@@ -27,7 +27,7 @@ uint64_t PrefixIndex::key_of(uint64_t parent, std::span<const int32_t> tokens) c
 /// Returns the block of these tokens after `parent`, or null. Compares the tokens as well, in case of a hash
 /// collision.
 PrefixIndex::Block* PrefixIndex::find(uint64_t parent, std::span<const int32_t> tokens) {
-  const auto found = blocks_.find(key_of(parent, tokens));
+  const auto found = blocks_.find(block_key(parent, tokens));
   if (found == blocks_.end()) return nullptr;
   Block& block = found->second;
   return block.parent == parent && std::ranges::equal(block.tokens, tokens) ? &block : nullptr;
@@ -35,9 +35,7 @@ PrefixIndex::Block* PrefixIndex::find(uint64_t parent, std::span<const int32_t> 
 
 void PrefixIndex::mark_used(Block& block) { lru_.splice(lru_.end(), lru_, block.use); }
 
-/// Returns whether tokens [begin, end) were read as ids and are visible, at positions equal to their indices, in
-/// full pages of 64.
-bool PrefixIndex::is_complete(const Sequence& sequence, int64_t begin, int64_t end) {
+bool is_complete_block(const Sequence& sequence, int64_t begin, int64_t end) {
   for (int layer = 0; layer < sequence.layers(); ++layer) {
     const PagedKv* kv = sequence.paged(layer);
     for (int head = 0; kv && head < kv->heads(); ++head) {
@@ -58,7 +56,7 @@ bool PrefixIndex::is_complete(const Sequence& sequence, int64_t begin, int64_t e
 /// Adds the block that begins at token `begin`. Returns false if another block has the same key.
 bool PrefixIndex::add(const Sequence& sequence, int64_t begin, uint64_t parent, std::vector<int32_t> tokens) {
   Block block;
-  block.key = key_of(parent, tokens);
+  block.key = block_key(parent, tokens);
   block.parent = parent;
   block.tokens = std::move(tokens);
   block.pages.resize(sequence.layers());
@@ -102,8 +100,8 @@ void PrefixIndex::publish(const Sequence& sequence, uint64_t space) {
       parent = known->key;
       continue;
     }
-    if (!is_complete(sequence, begin, begin + block_)) return;
-    const uint64_t key = key_of(parent, tokens);
+    if (!is_complete_block(sequence, begin, begin + block_)) return;
+    const uint64_t key = block_key(parent, tokens);
     if (!add(sequence, begin, parent, std::move(tokens))) return;
     parent = key;
   }

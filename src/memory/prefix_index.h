@@ -12,6 +12,12 @@
 
 namespace fathom {
 
+/// Returns the key of a block of tokens: a hash of the key of the block before it and of its tokens.
+uint64_t block_key(uint64_t parent, std::span<const int32_t> tokens);
+/// Returns whether tokens [begin, end), multiples of 64, were read as ids and are visible, at positions equal to
+/// their indices, in full pages of 64.
+bool is_complete_block(const Sequence& sequence, int64_t begin, int64_t end);
+
 /// An index of prefixes that sequences have read, in blocks of tokens. The key of a block is a chained hash of all
 /// tokens up to its end. A sequence that begins with the same tokens adopts the pages and recurrent states of the
 /// blocks ("Efficient Memory Management for Large Language Model Serving with PagedAttention", 2023). Blocks that
@@ -51,10 +57,8 @@ class PrefixIndex {
     int children = 0;                   // blocks whose parent this is
     std::list<uint64_t>::iterator use;  // in lru_
   };
-  uint64_t key_of(uint64_t parent, std::span<const int32_t> tokens) const;
   Block* find(uint64_t parent, std::span<const int32_t> tokens);
   bool add(const Sequence& sequence, int64_t begin, uint64_t parent, std::vector<int32_t> tokens);
-  static bool is_complete(const Sequence& sequence, int64_t begin, int64_t end);
   static bool in_use(const Block& block);
   void mark_used(Block& block);
 

@@ -9,9 +9,9 @@
 #include <cstdlib>
 #include <filesystem>
 
-#include "base/content_hash.h"
 #include "base/error.h"
 #include "base/format.h"
+#include "memory/prefix_index.h"
 #include "session/context_image.h"
 
 namespace fathom {
@@ -19,44 +19,18 @@ namespace {
 
 constexpr const char* kBlockSuffix = ".block";
 
-std::string hex_of(uint64_t number) {
-  std::string text(16, '0');
-  for (int i = 15; i >= 0; --i, number >>= 4) text[i] = "0123456789abcdef"[number & 15];
-  return text;
-}
-
-/// Returns the key of a block: a hash of the key before it and its tokens.
-uint64_t block_key(uint64_t parent, std::span<const int32_t> tokens) {
-  ContentHash hash;
-  hash.add(parent);
-  hash.add(std::string_view(reinterpret_cast<const char*>(tokens.data()), tokens.size_bytes()));
-  return hash.value();
-}
-
 /// Marks blocks as used now, the last ones first, so that a block is never older than those that follow it.
 void mark_used(std::span<const std::string> paths) {
   for (size_t i = paths.size(); i-- > 0;) ::utimensat(AT_FDCWD, paths[i].c_str(), nullptr, 0);
 }
 
-/// Returns whether tokens [begin, end) are whole pages at positions that equal their indices, and all visible.
-bool is_plain(const Sequence& sequence, int64_t begin, int64_t end) {
+/// Returns whether tokens [begin, end) can be stored: in whole pages, with the recurrent states after them.
+bool can_store(const Sequence& sequence, int64_t begin, int64_t end) {
   for (int layer = 0; layer < sequence.layers(); ++layer) {
-    const PagedKv* kv = sequence.paged(layer);
-    for (int head = 0; kv && head < kv->heads(); ++head) {
-      const PageTable& table = kv->table(head);
-      if (!kv->compacted(head).original_indices.empty() || std::ssize(table) * kPageTokens < end) return false;
-      for (int64_t at = begin; at < end; at += kPageTokens) {
-        const PageEntry& entry = table[at / kPageTokens];
-        if (entry.first != at || entry.position != at || entry.filled != kPageTokens ||
-            entry.mask != ~uint64_t{0} || entry.page == kNoPage)
-          return false;
-      }
-    }
     const RecurrentState* state = sequence.recurrent(layer);
     if (state && state->floor(end) != end) return false;
   }
-  const std::vector<int32_t> ids = sequence.ids().copy(begin, end);
-  return std::ranges::count(ids, -1) == 0;
+  return is_complete_block(sequence, begin, end);
 }
 
 /// Locks the folder for deletions. Empty if another process holds the lock or there is no permission.
@@ -92,7 +66,7 @@ std::string DiskCache::default_folder() {
 }
 
 std::string DiskCache::path_of(uint64_t fingerprint, uint64_t key) const {
-  return concat(folder_, "/", hex_of(fingerprint), "/", hex_of(key), kBlockSuffix);
+  return concat(folder_, "/", format_hex(fingerprint), "/", format_hex(key), kBlockSuffix);
 }
 
 int64_t DiskCache::restore(Sequence& sequence, std::span<const int32_t> tokens, uint64_t fingerprint,
@@ -131,7 +105,7 @@ void DiskCache::store(const Sequence& sequence, uint64_t space, int64_t block, c
     key = block_key(key, ids);
     paths.push_back(path_of(info.fingerprint, key));
     if (::access(paths.back().c_str(), F_OK) == 0) continue;
-    if (!is_plain(sequence, begin, begin + block)) break;
+    if (!can_store(sequence, begin, begin + block)) break;
     try {
       std::filesystem::create_directories(std::filesystem::path(paths.back()).parent_path());
       ContextInfo own = info;
