@@ -1,4 +1,6 @@
 // fathom ask: answers questions about texts that `fathom read` saved.
+#include <algorithm>
+
 #include "base/error.h"
 #include "base/format.h"
 #include "base/stopwatch.h"
@@ -51,6 +53,7 @@ OpenedContexts open_contexts(const LoadedModel& loaded, const CommonOptions& opt
 /// Returns the tokens of a question after joined contexts.
 std::vector<int32_t> question_tokens(const FramedText& last, const Tokenizer& tokenizer,
                                      const std::string& question) {
+  if (last.cartridge) return tokenizer.encode(question, {false, false});
   const std::vector<int32_t> all = last.tokens(tokenizer, question), before = last.tokens(tokenizer);
   if (all.size() > before.size() && std::equal(before.begin(), before.end(), all.begin()))
     return {all.begin() + std::ssize(before), all.end()};
@@ -71,7 +74,7 @@ QuestionAnswer answer(const Session& context, const OpenedContexts& opened, cons
   Session session = context.fork();
   QuestionAnswer answer;
   const Stopwatch watch;
-  if (opened.texts.size() == 1) {
+  if (opened.texts.size() == 1 && !opened.texts[0].cartridge) {
     answer.read_tokens = read_after_common_prefix(session, opened.texts[0].tokens(tokenizer, question));
   } else {
     const std::vector<int32_t> tokens = question_tokens(opened.texts.back(), tokenizer, question);
@@ -81,7 +84,8 @@ QuestionAnswer answer(const Session& context, const OpenedContexts& opened, cons
   }
   answer.read_seconds = watch.seconds();
   answer.context_tokens = session.length();
-  const std::vector<int32_t> prompt = session.sequence().ids().copy(0, session.sequence().tokens());
+  std::vector<int32_t> prompt = session.sequence().ids().copy(0, session.sequence().tokens());
+  prompt.erase(prompt.begin(), std::find(prompt.rbegin(), prompt.rend(), -1).base());  // slots have no ids
   if (!options.decode.constraint.empty())
     sampler.constrain(
         constraint_methods().make(options.decode.constraint, ConstraintSetup{&tokenizer, opened.texts.back().text}),

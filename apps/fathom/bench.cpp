@@ -464,14 +464,7 @@ void add_bench(Command program) {
       .add_option("--repeat", options->repeat,
                   "runs of each figure, whose median is printed; more is slower and less noisy [3]")
       .type_name("N");
-  command
-      .add_option(
-          "--test", options->tests,
-          "measure contexts of --depth tokens (all read) instead: open, the time to the first token when "
-          "they are read, restored from a disk cache, or opened from a file; edit, a change at a quarter of "
-          "them; repeatable")
-      .type_name("TEST")
-      .one_value();
+  add_context_bench_options(command, options->tests);
   add_draft_bench_options(command, options->draft);
   command
       .add_option(

@@ -176,6 +176,17 @@ class ContextBench {
 
 }  // namespace
 
+void add_context_bench_options(Command command, std::vector<std::string>& tests) {
+  command
+      .add_option(
+          "--test", tests,
+          "measure contexts of --depth tokens (all read) instead: open, the time to the first token when "
+          "they are read, restored from a disk cache, or opened from a file; edit, a change at a quarter of "
+          "them; repeatable")
+      .type_name("TEST")
+      .one_value();
+}
+
 void bench_contexts(const ContextBenchOptions& options, const SessionOptions& session,
                     const std::shared_ptr<const Model>& model, const std::shared_ptr<Runtime>& runtime) {
   for (const std::string& test : options.tests)

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "command_line.h"
 #include "session/session.h"
 
 namespace fathom {
@@ -16,6 +17,9 @@ struct ContextBenchOptions {
   int64_t runs = 3;                // of each figure but reading, which is done once
   bool json = false;
 };
+
+/// Adds --test.
+void add_context_bench_options(Command command, std::vector<std::string>& tests);
 
 /// Measures and prints how soon the first token after a long context comes: with the context read, restored
 /// from a disk cache, and opened from a context file; and how long an edit in the middle takes. Writes to a

@@ -51,6 +51,7 @@ void run_edit(EditCommand options) {
   if (options.edit.exact && options.edit.blend > 0) fail_usage("--blend has no effect with --exact");
   const auto file = open_context_file(options.context, options.common, methods_as_read());
   FramedText text = FramedText::of(*file);
+  if (text.cartridge) fail(options.context, ": the context was made of a cartridge and has no text to edit");
   text.text = edited_text(text.text, options);
   const LoadedModel loaded(options.common);
   Session session = open_session(loaded, options.common, file);

@@ -15,7 +15,7 @@ namespace {
 struct ReadOptions {
   CommonOptions common;
   std::vector<std::string> files;
-  std::string out, system, chat_template, prepare;
+  std::string out, system, chat_template, prepare, cartridge;
   bool chat = false, json = false;
 };
 
@@ -33,11 +33,28 @@ Session prepared(const Session& session, const std::string& attend) {
   return copy;
 }
 
+/// Saves a session of the trained slots of a cartridge.
+void save_cartridge(const ReadOptions& options, const LoadedModel& loaded, Session& session) {
+  session.append_slots(read_cartridge(Gguf::open(options.cartridge)));
+  FramedText text;
+  text.cartridge = true;
+  save_context(session, text, loaded, options.common, options.out, {{"files", Json::array({options.cartridge})}});
+  const auto bytes = static_cast<int64_t>(ContextFile(options.out).size());
+  if (options.json) {
+    write_out(Json{{"file", options.out}, {"tokens", session.length()}, {"bytes", bytes}}.dump() + "\n");
+  } else {
+    write_out(
+        concat(options.out, ": ", session.length(), " slots, ", format_bytes(static_cast<double>(bytes)), "\n"));
+  }
+}
+
 void run_read(const ReadOptions& options) {
   if (!options.chat && !(options.system.empty() && options.chat_template.empty()))
     fail_usage("-s and --template need --chat");
   if (!options.prepare.empty())
     attend_methods().make(options.prepare);  // reports errors before the model is loaded
+  if (options.files.empty() == options.cartridge.empty())
+    fail_usage("nothing to read: expected either texts (-f FILE) or a cartridge (--cartridge FILE)");
   std::string text;
   Json files = Json::array();
   for (const std::string& file : options.files) {
@@ -46,6 +63,7 @@ void run_read(const ReadOptions& options) {
   }
   const LoadedModel loaded(options.common);
   Session session = loaded.session(options.common);
+  if (!options.cartridge.empty()) return save_cartridge(options, loaded, session);
   const FramedText framed =
       options.chat ? FramedText::of_chat(loaded, options.chat_template, options.system, std::move(text))
                    : FramedText{"", std::move(text), "", false};
@@ -79,8 +97,11 @@ void add_read(Command program) {
   Command command = program.add_command("read", "Read a text once and save it, for `fathom ask`");
   command.add_option("-f,--file", o->files, "text to read; repeatable, read in order; - is standard input")
       .type_name("FILE")
-      .one_value()
-      .required();
+      .one_value();
+  command
+      .add_option("--cartridge", o->cartridge,
+                  "instead of a text: the trained slots that `fathom train --cartridge` wrote for one")
+      .type_name("FILE");
   command.add_option("-o,--out", o->out, "context file to write; an existing file is replaced when all is read")
       .type_name("FILE")
       .required();

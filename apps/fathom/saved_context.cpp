@@ -32,13 +32,15 @@ FramedText FramedText::of(const ContextFile& file) {
   const Json& notes = file.info().notes;
   try {
     return {notes.at("before").text(), std::string(file.text()), notes.at("after").text(),
-            notes.at("chat").get<bool>()};
+            notes.at("chat").get<bool>(), notes.value("cartridge", false)};
   } catch (const JsonError&) {
     fail(file.path(), ": the context has no text: it was not written by `fathom read`");
   }
 }
 
-Json FramedText::to_json() const { return {{"chat", chat}, {"before", before}, {"after", after}}; }
+Json FramedText::to_json() const {
+  return {{"chat", chat}, {"before", before}, {"after", after}, {"cartridge", cartridge}};
+}
 
 std::vector<int32_t> FramedText::tokens(const Tokenizer& tokenizer) const {
   return encode_prompt(tokenizer, before + text, chat);
@@ -116,7 +118,8 @@ void save_context(const Session& session, const FramedText& text, const LoadedMo
                   const CommonOptions& options, const std::string& path, const Json& notes) {
   SavedText saved;
   const std::vector<int32_t> tokens = session.sequence().ids().copy(0, session.sequence().tokens());
-  const std::vector<int64_t> offsets = text.offsets(*loaded.tokenizer, tokens);
+  const std::vector<int64_t> offsets =
+      text.cartridge ? std::vector<int64_t>() : text.offsets(*loaded.tokenizer, tokens);
   saved.text = text.text;
   saved.offsets = offsets;
   saved.notes = text.to_json();

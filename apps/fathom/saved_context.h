@@ -14,6 +14,7 @@ namespace fathom {
 struct FramedText {
   std::string before, text, after;
   bool chat = false;
+  bool cartridge = false;  // trained slots instead of a text
 
   /// Frames a text as a user message of a chat template, with a system prompt if it is not empty.
   static FramedText of_chat(const LoadedModel& loaded, const std::string& template_file, const std::string& system,

@@ -9,10 +9,12 @@
 #include "base/progress.h"
 #include "base/stopwatch.h"
 #include "base/write_file.h"
+#include "cartridge.h"
 #include "console.h"
 #include "optimise_states.h"
 #include "program.h"
 #include "train/checkpoint.h"
+#include "train/compress_kinds.h"
 #include "train/draft_kinds.h"
 #include "train/export_gguf.h"
 #include "train/run_log.h"
@@ -35,6 +37,8 @@ Examples:
   fathom train run.json --export model.gguf --type q4_k      write the model of the last checkpoint
   fathom train --optimise-states 0.03 -m model.gguf -f book.txt --window 64
                                                              read a text with optimised states; train nothing
+  fathom train --cartridge book.cartridge.gguf -m model.gguf -f book.txt --slots 128
+                                                             train slots that stand for a text
 )";
 
 struct TrainOptions {
@@ -67,7 +71,7 @@ TrainConfig config_of(const TrainOptions& options) {
   Json json = read_json(options.config);
   for (const std::string& setting : options.set) set_field(json, setting);
   TrainConfig config = parse_train_config(json, options.config);
-  if (config.draft.trained() && config.tokenizer.empty()) config.tokenizer = config.start;
+  if (config.has_frozen_base() && config.tokenizer.empty()) config.tokenizer = config.start;
   return config;
 }
 
@@ -164,26 +168,30 @@ Factors factors_of(const TrainConfig& config) {
   return Factors::kF32;
 }
 
-std::unique_ptr<Trainable> make_draft_source(const TrainConfig& config, const TrainingData& data,
-                                             const LayerOps& ops, at::Device device) {
+/// Returns what is trained beside the model in start.
+std::unique_ptr<Trainable> make_side_net(const TrainConfig& config, const TrainingData& data, const LayerOps& ops,
+                                         at::Device device) {
   const Gguf start = Gguf::open(config.start);
-  NetConfig shape = draft_base_config(config, start);
+  NetConfig shape = frozen_base_config(config, start);
   if (data.tokenizer().size() != shape.model.vocabulary) {
     fail_usage("the tokenizer has ", data.tokenizer().size(), " tokens, but the model in start has ",
                shape.model.vocabulary);
   }
   auto base = std::make_unique<Net>(std::move(shape), ops, device);
   import_gguf(start, *base);
-  return make_draft(config.draft, {.name = config.name,
-                                   .net = std::move(base),
-                                   .placeholder = data.unknown_token(),
-                                   .seed = static_cast<uint64_t>(config.seed)});
+  FrozenBase frozen{.name = config.name,
+                    .net = std::move(base),
+                    .placeholder = data.unknown_token(),
+                    .end = data.tokenizer().vocabulary().eos,
+                    .seed = static_cast<uint64_t>(config.seed)};
+  return config.draft.trained() ? make_draft(config.draft, std::move(frozen))
+                                : make_compression(config.compress, std::move(frozen));
 }
 
 std::unique_ptr<Trainable> make_net(const TrainConfig& config, const TrainingData& data, bool plain) {
   const at::Device device = training_device(config);
   const LayerOps& ops = plain ? plain_ops() : device.is_cpu() ? fused_ops(factors_of(config)) : device_ops();
-  if (config.draft.trained()) return make_draft_source(config, data, ops, device);
+  if (config.has_frozen_base()) return make_side_net(config, data, ops, device);
   NetConfig shape = net_config(config, data.tokenizer().size());
   if (shape.model.landmarks) shape.model.landmark_token = data.unknown_token();
   auto net = std::make_unique<Net>(std::move(shape), ops, device);
@@ -239,28 +247,45 @@ void train(const TrainOptions& options, const TrainConfig& config) {
   if (!config.output.file.empty()) write_model(*net, data, config.output.file, config.output.type);
 }
 
-/// Throws Error (usage) if options are given that belong to the other use of the program.
-void check_use(const TrainOptions& options, const OptimiseStatesOptions& states) {
-  if (!states.run) {
-    if (!states.given.empty()) fail_usage(states.given.front(), " needs --optimise-states RATE");
-    return;
-  }
-  const std::pair<const char*, bool> of_runs[] = {{"a config", !options.config.empty()},
-                                                  {"--set", !options.set.empty()},
-                                                  {"--until", options.until > 0},
-                                                  {"--check", options.check},
-                                                  {"--export", !options.export_file.empty()},
-                                                  {"--type", !options.export_type.empty()},
-                                                  {"--html", !options.html.empty()},
-                                                  {"--show", options.show > 0}};
-  for (const auto& [name, given] : of_runs) {
-    if (given) fail_usage("--optimise-states trains nothing; it cannot be combined with ", name);
+/// The options of all uses of the program.
+struct Options {
+  TrainOptions run;
+  TextOptions text;
+  OptimiseStatesOptions states;
+  CartridgeOptions cartridge;
+
+  bool makes_cartridge() const { return !cartridge.out.empty(); }
+  /// Returns the option that selects another use than a run with a config; empty: none.
+  std::string use() const { return states.run ? "--optimise-states" : makes_cartridge() ? "--cartridge" : ""; }
+};
+
+/// Throws Error (usage) if options are given that belong to another use of the program.
+void check_use(const Options& options) {
+  const auto require = [](bool used, const std::vector<std::string>& given, const char* needed) {
+    if (!used && !given.empty()) fail_usage(given.front(), " needs ", needed);
+  };
+  require(options.states.run, options.states.given, "--optimise-states RATE");
+  require(options.makes_cartridge(), options.cartridge.given, "--cartridge FILE");
+  require(!options.use().empty(), options.text.given, "--optimise-states RATE or --cartridge FILE");
+  if (options.use().empty()) return;
+  const TrainOptions& run = options.run;
+  const std::pair<const char*, bool> others[] = {{"a config", !run.config.empty()},
+                                                 {"--set", !run.set.empty()},
+                                                 {"--until", run.until > 0},
+                                                 {"--check", run.check},
+                                                 {"--export", !run.export_file.empty()},
+                                                 {"--type", !run.export_type.empty()},
+                                                 {"--html", !run.html.empty()},
+                                                 {"--show", run.show > 0},
+                                                 {"--cartridge", options.states.run && options.makes_cartridge()}};
+  for (const auto& [name, given] : others) {
+    if (given) fail_usage(options.use(), " trains no model; it cannot be combined with ", name);
   }
 }
 
 void add_options(Command program) {
-  static TrainOptions options;
-  static OptimiseStatesOptions states;
+  static Options all;
+  TrainOptions& options = all.run;
   program.name("fathom train");
   program.footer(kExamples);
   program.add_option("config", options.config, "config of the run, a JSON file").type_name("CONFIG");
@@ -283,7 +308,8 @@ void add_options(Command program) {
       .type_name("TYPE");
   program
       .add_option("--json", options.json,
-                  "-: also write the lines of the log to stdout; with --optimise-states: print a JSON object")
+                  "-: also write the lines of the log to stdout; with --optimise-states or --cartridge: print a "
+                  "JSON object")
       .one_of({"-"})
       .type_name("-");
   program
@@ -295,13 +321,18 @@ void add_options(Command program) {
       .type_name("STEP");
   program.add_flag("--plain", options.plain, "compute with libtorch's operations only; slower, for comparison");
   program.add_flag("--schema", options.schema, "print the JSON schema of configs");
-  add_optimise_states_options(program, states);
+  add_text_options(program, all.text);
+  add_optimise_states_options(program, all.states);
+  add_cartridge_options(program, all.cartridge);
   program.callback([] {
-    if (options.schema) return write_out(train_config_schema().dump(2) + "\n");
-    check_use(options, states);
-    if (states.run) return optimise_states(states, {.plain = options.plain, .json = options.json == "-"});
-    if (options.config.empty()) fail_usage("no config given; expected a JSON file (see fathom train --help)");
-    train(options, config_of(options));
+    const TrainOptions& run = all.run;
+    if (run.schema) return write_out(train_config_schema().dump(2) + "\n");
+    check_use(all);
+    const TextReport report{.plain = run.plain, .json = run.json == "-"};
+    if (all.states.run) return optimise_states(all.states, all.text, report);
+    if (all.makes_cartridge()) return train_cartridge_of_text(all.cartridge, all.text, report);
+    if (run.config.empty()) fail_usage("no config given; expected a JSON file (see fathom train --help)");
+    train(run, config_of(run));
   });
 }
 

@@ -106,13 +106,6 @@ void add_optimise_states_options(Command program, OptimiseStatesOptions& options
           "without CONFIG: read a text window by window, after each window make a gradient step with this learning "
           "rate on the cached keys and values, and print the losses with and without; 0.03 is a good start")
       .type_name("RATE");
-  const auto add_text = [&](const std::string& names, std::string& value, const std::string& help) {
-    const auto set = [&o, &value, names](const std::string& text) {
-      o.given.push_back(names.substr(names.find("--")));
-      value = text;
-    };
-    program.add_option(names, set, "with --optimise-states: " + help).type_name("FILE");
-  };
   const auto add_size = [&](const std::string& name, int64_t& value, int64_t min, const std::string& help) {
     const auto set = [&o, &value, name, min](const std::string& text) {
       const auto size = parse_size(text);
@@ -124,8 +117,6 @@ void add_optimise_states_options(Command program, OptimiseStatesOptions& options
     };
     program.add_option(name, set, "with --optimise-states: " + help).type_name("SIZE");
   };
-  add_text("-m,--model", o.model, "the model, a GGUF file of architecture llama");
-  add_text("-f,--file", o.file, "the text; - is standard input");
   add_size("--window", o.states.window, 1,
            "tokens per window; shorter windows make more steps and take more time [256]");
   add_size("--state-steps", o.states.steps, 1, "gradient steps after each window; more take more time [1]");
@@ -133,13 +124,10 @@ void add_optimise_states_options(Command program, OptimiseStatesOptions& options
            "earlier tokens whose states are kept; more take more time and memory [0: all]");
 }
 
-void optimise_states(const OptimiseStatesOptions& options, const StateReport& report) {
-  if (options.model.empty() || options.file.empty()) {
-    fail_usage("--optimise-states: no ", options.model.empty() ? "model" : "text",
-               " given; expected -m MODEL -f FILE");
-  }
-  const Gguf file = Gguf::open(options.model);
-  const std::vector<int32_t> tokens = read_tokens(file, options.file);
+void optimise_states(const OptimiseStatesOptions& options, const TextOptions& text, const TextReport& report) {
+  text.check("--optimise-states");
+  const Gguf file = Gguf::open(text.model);
+  const std::vector<int32_t> tokens = read_tokens(file, text.file);
   Net net(read_net_config(file), report.plain ? plain_ops() : fused_ops());
   import_gguf(file, net);
   const Comparison losses = compare(net, tokens, options.states);

@@ -125,21 +125,23 @@ void AtomicFile::write_at(uint64_t offset, std::span<const std::byte> bytes) {
   }
 }
 
-/// Gives the file, which has no name yet, this name, which must be unused.
-void AtomicFile::name_file(const std::string& name) {
+/// Gives the file, which has no name yet, this name. Returns false, with errno EEXIST, if the name is in use.
+/// Throws Error if it cannot be given.
+bool AtomicFile::name_file(const std::string& name) const {
   const std::string from = concat("/proc/self/fd/", file_);
-  if (::linkat(AT_FDCWD, from.c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) != 0)
-    fail(path_, ": cannot create ", name, ": ", std::strerror(errno));
+  if (::linkat(AT_FDCWD, from.c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) == 0) return true;
+  if (errno != EEXIST) fail(path_, ": cannot create ", name, ": ", std::strerror(errno));
+  return false;
 }
 
 void AtomicFile::commit(bool sync) {
   if (sync) sync_file(file_, path_);
-  if (temporary_.empty()) {
+  if (temporary_.empty() && !name_file(target_)) {  // an existing file is replaced
     const std::string name = temporary_name(target_);
-    name_file(name);
+    if (!name_file(name)) fail(path_, ": cannot create ", name, ": ", std::strerror(errno));
     temporary_ = name;
   }
-  if (::rename(temporary_.c_str(), target_.c_str()) != 0)
+  if (!temporary_.empty() && ::rename(temporary_.c_str(), target_.c_str()) != 0)
     fail(path_, ": cannot rename ", temporary_, " to it: ", std::strerror(errno));
   temporary_.clear();
   const int closed = ::close(std::exchange(file_, -1));

@@ -32,7 +32,7 @@ class AtomicFile {
 
  private:
   void create_named();
-  void name_file(const std::string& name);
+  bool name_file(const std::string& name) const;
   void remove_temporaries();
   void discard() noexcept;
 

@@ -10,6 +10,7 @@
 #include "base/method_specs.h"
 #include "evict/evictor.h"
 #include "formats/context_file.h"
+#include "session/cartridge.h"
 #include "session/disk_cache.h"
 #include "session/engine.h"
 
@@ -216,6 +217,9 @@ class Session {
   /// heads. A key that moves inside its page is rotated and rounded again. Throws Error, changing nothing, when
   /// memory is exhausted.
   void compact();
+
+  /// Appends trained slots (append_cartridge). logits() is then empty. Throws Error, changing nothing.
+  void append_slots(const Cartridge& cartridge);
 
   /// Removes the newest n tokens. If the model has recurrent layers, some of the tokens before them are read again:
   /// at most max(64, n) for n up to 4k, unless the checkpoint budget is too small or earlier rewinds left

@@ -340,7 +340,8 @@ int64_t common_prefix(std::span<const Session* const> parts) {
   for (const Session* part : parts.subspan(1)) {
     common = std::min(common, part->length() - 1);
     int64_t same = 0;
-    while (same < common && part->sequence().ids()[same] == parts[0]->sequence().ids()[same]) ++same;
+    const TokenList &own = part->sequence().ids(), &first = parts[0]->sequence().ids();
+    while (same < common && own[same] >= 0 && own[same] == first[same]) ++same;
     common = same;
   }
   return common;

@@ -35,6 +35,13 @@ void Session::attend(int layer, std::span<const int64_t> positions, const float*
   runtime().work().attention.run(inputs);
 }
 
+void Session::append_slots(const Cartridge& cartridge) {
+  if (draft_) fail("the session has an open draft: accept it first");
+  append_cartridge(sequence_, runtime(), cartridge);
+  logits_.clear();
+  hidden_.clear();
+}
+
 void Session::fill_random(int64_t n) {
   const ModelConfig& config = model().config();
   std::vector<float> noise(kMaxHeadDim);

@@ -14,7 +14,7 @@ template <class T>
 void check_field(const char* field, const T& given, const T& standard, const T& base) {
   if (given != standard && given != base) {
     fail_usage("model.", field, " is ", given, ", but the model in start has ", base,
-               "; a draft source takes its shape from start");
+               "; what is trained for a model takes its shape from start");
   }
 }
 
@@ -25,7 +25,7 @@ std::span<const DraftTrainer> draft_kinds() {
   return kinds;
 }
 
-NetConfig draft_base_config(const TrainConfig& config, const Gguf& start) {
+NetConfig frozen_base_config(const TrainConfig& config, const Gguf& start) {
   NetConfig base = read_net_config(start);
   const ModelConfig& c = base.model;
   const TrainConfig::Model &given = config.model, standard;
@@ -43,12 +43,12 @@ NetConfig draft_base_config(const TrainConfig& config, const Gguf& start) {
   check("sliding_window", &M::sliding_window, c.sliding_window);
   check_field<std::string>("attention", given.attention, standard.attention, c.softplus ? "softplus" : "softmax");
   if (c.landmarks) {
-    fail_usage("start: ", start.name(), " was trained with landmarks; draft sources cannot be trained for it");
+    fail_usage("start: ", start.name(), " was trained with landmarks; nothing else can be trained for it");
   }
   return base;
 }
 
-std::unique_ptr<Trainable> make_draft(const TrainConfig::Draft& config, DraftBase base) {
+std::unique_ptr<Trainable> make_draft(const TrainConfig::Draft& config, FrozenBase base) {
   const auto kind = std::ranges::find(draft_kinds(), config.kind, [](const DraftTrainer& k) { return k.name; });
   return kind->make(config, std::move(base));
 }

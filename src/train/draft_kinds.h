@@ -5,7 +5,7 @@
 #include <string>
 
 #include "formats/gguf.h"
-#include "train/net.h"
+#include "train/side_net.h"
 #include "train/train_config.h"
 
 namespace fathom::train {
@@ -13,29 +13,21 @@ namespace fathom::train {
 inline constexpr int64_t kMaxDraftHeads = 8;     // of draft.steps with heads
 inline constexpr int64_t kMaxTransferSteps = 4;  // of draft.steps with hidden-transfer
 
-/// What a draft source is made from.
-struct DraftBase {
-  std::string name{};        // general.name of the file
-  std::unique_ptr<Net> net;  // the model that it drafts for, with its weights
-  int32_t placeholder = -1;  // token id of placeholders: the vocabulary's unknown token; < 0: there is none
-  uint64_t seed = 0;         // of random initial values
-};
-
 /// A kind of trained draft source: a value of draft.kind.
 struct DraftTrainer {
   const char* name;
   /// Throws Error (usage) that names a field which does not suit the base.
-  std::unique_ptr<Trainable> (*make)(const TrainConfig::Draft& config, DraftBase base);
+  std::unique_ptr<Trainable> (*make)(const TrainConfig::Draft& config, FrozenBase base);
 };
 /// Returns all kinds, in the order of the documentation.
 std::span<const DraftTrainer> draft_kinds();
 
 /// Returns the shape of the model in `start`. Throws Error (usage) that names a field of model.* which differs from
 /// it and from the default, and Error as read_net_config.
-NetConfig draft_base_config(const TrainConfig& config, const Gguf& start);
+NetConfig frozen_base_config(const TrainConfig& config, const Gguf& start);
 
 /// Returns the draft source of a config, with its initial values. Throws Error (usage) as DraftTrainer::make.
-std::unique_ptr<Trainable> make_draft(const TrainConfig::Draft& config, DraftBase base);
+std::unique_ptr<Trainable> make_draft(const TrainConfig::Draft& config, FrozenBase base);
 
 // The kinds, one file of drafts/ each.
 DraftTrainer heads_draft();

@@ -43,34 +43,11 @@ at::Tensor Teacher::probabilities(const at::Tensor& tokens) const {
   return shares_.gather(1, targets.reshape({-1, 1})).view(targets.sizes());
 }
 
-DraftNet::DraftNet(const char* kind, DraftBase from)
-    : Trainable(from.net->ops()), kind_(kind), name_(std::move(from.name)), base_(std::move(from.net)) {}
-
-Trainable::Loss DraftNet::step_loss(const LossOptions& options) {
-  return
-      [this, weights = base_->frozen_weights(options.type), rng = eval::Rng(options.seed, kind_, 0, options.step),
-       agreement = options.agreement](const at::Tensor& tokens, const at::Tensor& token_weights) mutable {
-        return draft_loss({weights, tokens, token_weights, rng, agreement});
-      };
-}
-
-void DraftNet::set_metadata(GgufWriter& writer, const Gguf*) const {
-  const ModelConfig& c = base_->config().model;
-  writer.set_string("general.type", "draft");
-  writer.set_string("general.architecture", "fathom-draft");
-  writer.set_string("general.name", name_);
-  writer.set_string("draft.kind", kind_);
-  writer.set("draft.width", GgufType::kU32, c.width);
-  writer.set("draft.vocabulary", GgufType::kU32, c.vocabulary);
-  writer.set("draft.layers", GgufType::kU32, int64_t{c.layers});
-  writer.set_string("draft.base", c.name);
-}
-
-void check_plain_attention(const char* kind, const Net& base) {
+void check_plain_attention(const char* kind, const Net& base, const char* field) {
   const ModelConfig& c = base.config().model;
   if (!c.softplus && c.sliding_window == 0) return;
-  fail_usage("draft.kind is ", kind, ", but the model in start has ",
-             c.softplus ? "softplus attention" : "a window", "; expected softmax attention to all tokens");
+  fail_usage(field, " is ", kind, ", but the model in start has ", c.softplus ? "softplus attention" : "a window",
+             "; expected softmax attention to all tokens");
 }
 
 }  // namespace fathom::train

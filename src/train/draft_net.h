@@ -2,8 +2,8 @@
 
 #include <memory>
 
-#include "eval/rng.h"
 #include "train/draft_kinds.h"
+#include "train/side_net.h"
 
 namespace fathom::train {
 
@@ -44,42 +44,18 @@ class Teacher {
 };
 
 /// A draft source that learns the distributions of a frozen base.
-class DraftNet : public Trainable {
+class DraftNet : public SideNet {
  public:
-  int64_t vocabulary() const override { return base_->vocabulary(); }
-  Loss step_loss(const LossOptions& options) final;
   /// Sets the metadata that all draft files share.
-  void set_metadata(GgufWriter& writer, const Gguf* tokenizer) const override;
-  Net& base() { return *base_; }
-  const Net& base() const { return *base_; }
+  void set_metadata(GgufWriter& writer, const Gguf*) const override { set_base_metadata(writer); }
 
  protected:
   /// kind: as in the file.
-  DraftNet(const char* kind, DraftBase from);
-
-  /// A part of a batch for draft_loss().
-  struct Part {
-    const NetWeights& weights;        // of the base
-    const at::Tensor& tokens;         // [sequences, length + 1]
-    const at::Tensor& token_weights;  // [sequences, length]
-    eval::Rng& rng;
-    Agreement* agreement;
-  };
-  /// Returns Σ weight·loss over the tokens of a part, the mean of the draft's steps.
-  virtual at::Tensor draft_loss(const Part& part) = 0;
-
-  /// Returns a matrix of this draft in the compute type.
-  at::Tensor matrix(const std::string& name, at::ScalarType type) const { return parameter(name).to(type); }
-  /// Returns a tensor with the values of a parameter, for initialisation.
-  at::Tensor initial(const std::string& name) const { return parameter(name).detach(); }
-
- private:
-  const char* kind_;
-  std::string name_;
-  std::unique_ptr<Net> base_;
+  DraftNet(const char* kind, FrozenBase from) : SideNet("draft", kind, std::move(from)) {}
 };
 
-/// Throws Error (usage) unless the base's attention is softmax without a window.
-void check_plain_attention(const char* kind, const Net& base);
+/// Throws Error (usage) unless the base's attention is softmax without a window. field: the config field whose
+/// value is `kind`.
+void check_plain_attention(const char* kind, const Net& base, const char* field = "draft.kind");
 
 }  // namespace fathom::train

@@ -125,26 +125,31 @@ void Net::initialise(uint64_t seed, double deviation) {
   values().copy_(host);
 }
 
-NetWeights Net::weights(at::ScalarType compute_type) const {
+NetWeights weights_of(const Trainable& parameters, int layers, const std::string& output, at::ScalarType type) {
   NetWeights w;
-  w.type = compute_type;
-  const auto matrix = [&](const std::string& name) { return parameter(name).to(compute_type); };
-  w.embedding = parameter("token_embd.weight");
-  w.output = matrix(config_.tied_output ? "token_embd.weight" : "output.weight");
-  w.output_norm = parameter("output_norm.weight");
-  for (int i = 0; i < config_.model.layers; ++i) {
+  w.type = type;
+  const auto matrix = [&](const std::string& name) { return parameters.parameter(name).to(type); };
+  w.embedding = parameters.parameter("token_embd.weight");
+  if (!output.empty()) w.output = matrix(output);
+  w.output_norm = parameters.parameter("output_norm.weight");
+  for (int i = 0; i < layers; ++i) {
     const std::string block = "blk." + std::to_string(i) + ".";
-    w.layers.push_back({.attention_norm = parameter(block + "attn_norm.weight"),
+    w.layers.push_back({.attention_norm = parameters.parameter(block + "attn_norm.weight"),
                         .q = matrix(block + "attn_q.weight"),
                         .k = matrix(block + "attn_k.weight"),
                         .v = matrix(block + "attn_v.weight"),
                         .out = matrix(block + "attn_output.weight"),
-                        .ffn_norm = parameter(block + "ffn_norm.weight"),
+                        .ffn_norm = parameters.parameter(block + "ffn_norm.weight"),
                         .gate = matrix(block + "ffn_gate.weight"),
                         .up = matrix(block + "ffn_up.weight"),
                         .down = matrix(block + "ffn_down.weight")});
   }
   return w;
+}
+
+NetWeights Net::weights(at::ScalarType compute_type) const {
+  const char* output = config_.tied_output ? "token_embd.weight" : "output.weight";
+  return weights_of(*this, config_.model.layers, output, compute_type);
 }
 
 NetWeights Net::frozen_weights(at::ScalarType compute_type) const {

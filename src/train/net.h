@@ -30,6 +30,9 @@ struct NetWeights {
   at::Tensor output;  // [vocabulary, width]
 };
 
+/// Returns weights from parameters with the names of a net's. output: name of the output matrix; empty: none.
+NetWeights weights_of(const Trainable& parameters, int layers, const std::string& output, at::ScalarType type);
+
 /// A differentiable llama (RMS norms, rotary pairs, grouped-query attention, SwiGLU) with the same results as the
 /// engine's. The residual stream is f32 for every compute type.
 class Net : public Trainable {

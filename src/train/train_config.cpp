@@ -107,18 +107,38 @@ class TrainConfigReader {
 
 bool is_power_of_two(int64_t n) { return (n & (n - 1)) == 0; }
 
+/// Checks what every draft source and every compression needs. Throws Error (usage).
+void check_base(const TrainConfig& c, const std::string& name) {
+  if (!c.has_frozen_base()) return;
+  if (c.draft.trained() && c.compress.trained())
+    fail_usage(name, ": draft.kind is ", c.draft.kind, " and compress.kind ", c.compress.kind,
+               ", expected one of them to be none");
+  const std::string kind =
+      c.draft.trained() ? "draft.kind is " + c.draft.kind : "compress.kind is " + c.compress.kind;
+  if (c.start.empty())
+    fail_usage(name, ": ", kind,
+               ", but start is empty, expected the GGUF file of the model that it is trained for");
+  if (c.model.landmark_block > 0)
+    fail_usage(name, ": ", kind, ", but model.landmark_block is ", c.model.landmark_block,
+               ", expected 0: models with landmarks cannot be used");
+}
+
+/// Checks conditions between fields of a compression. Throws Error (usage).
+void check_compress(const TrainConfig& c, const std::string& name) {
+  const TrainConfig::Compress& compress = c.compress;
+  if (compress.kind == "lococo" && compress.slots % 2 != 0)
+    fail_usage(name, ": compress.slots is ", compress.slots, ", expected an even number with compress.kind lococo");
+  if (compress.kind == "lococo" && compress.kernel % 2 == 0)
+    fail_usage(name, ": compress.kernel is ", compress.kernel, ", expected an odd number");
+  if (compress.kind == "compllm" && compress.factor > 0 && compress.segment % compress.factor != 0)
+    fail_usage(name, ": compress.segment is ", compress.segment, ", expected a multiple of compress.factor, ",
+               compress.factor);
+}
+
 /// Checks conditions between fields of a draft source. Throws Error (usage).
 void check_draft(const TrainConfig& c, const std::string& name) {
   const TrainConfig::Draft& draft = c.draft;
   if (!draft.trained()) return;
-  if (c.start.empty()) {
-    fail_usage(name, ": draft.kind is ", draft.kind,
-               ", but start is empty, expected the GGUF file of the model to ", "draft for");
-  }
-  if (c.model.landmark_block > 0) {
-    fail_usage(name, ": model.landmark_block is ", c.model.landmark_block,
-               ", expected 0: draft sources cannot be trained for models with landmarks");
-  }
   if (draft.kind == "hidden-transfer" && draft.steps > kMaxTransferSteps) {
     fail_usage(name, ": draft.steps is ", draft.steps, ", expected at most ", kMaxTransferSteps,
                " with draft.kind hidden-transfer");
@@ -145,7 +165,9 @@ void check_together(const TrainConfig& c, const std::string& name) {
     fail_usage(name, ": model.landmark_block is ", c.model.landmark_block, " and model.sliding_window ",
                c.model.sliding_window, ", expected one of them to be 0");
   }
+  check_base(c, name);
   check_draft(c, name);
+  check_compress(c, name);
   const TrainConfig::Lengths& lengths = c.data.lengths;
   const std::pair<const char*, int64_t> powers[] = {{"shortest", lengths.shortest}, {"longest", lengths.longest}};
   for (const auto& [field, value] : powers) {

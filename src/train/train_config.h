@@ -51,6 +51,19 @@ struct TrainConfig {
 
     bool trained() const { return kind != "none"; }
   };
+  struct Compress {
+    std::string kind = "none";
+    int64_t slots = 128, chunk = 64, kernel = 21;
+    double mixing = 0.5;
+    bool raw_keys = false;
+    int64_t segment = 0, factor = 0, rank = 16;
+    double context_share = 0.5;
+    int64_t dropped_layers = 2, projector_width = 0;
+    double reconstruction_share = 0.2;
+    int64_t layer = 0, window = 0;
+
+    bool trained() const { return kind != "none"; }
+  };
   struct Data {
     std::vector<Source> sources;
     std::string heldout, tokens = "tokens";
@@ -86,11 +99,15 @@ struct TrainConfig {
   NewTokenizer new_tokenizer;
   Model model;
   Draft draft;
+  Compress compress;
   Data data;
   int64_t batch_tokens = 32768, accumulation = 1;
   Optimizer optimizer;
   Rates schedule;
   int64_t steps = 1000, seed = 0, threads = 0;
+  /// Returns whether something is trained beside the model in start.
+  bool has_frozen_base() const { return draft.trained() || compress.trained(); }
+
   std::string device = "auto", precision = "auto";
   Checkpoints checkpoint;
   Evaluation evaluation;

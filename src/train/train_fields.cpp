@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "attend/landmarks.h"
+#include "train/compress_kinds.h"
 #include "train/draft_kinds.h"
 
 namespace fathom::train {
@@ -15,6 +16,12 @@ constexpr bool kMayDiffer = true;
 std::vector<std::string> draft_choices() {
   std::vector<std::string> names{"none"};
   for (const DraftTrainer& kind : draft_kinds()) names.push_back(kind.name);
+  return names;
+}
+
+std::vector<std::string> compress_choices() {
+  std::vector<std::string> names{"none"};
+  for (const CompressTrainer& kind : compress_kinds()) names.push_back(kind.name);
   return names;
 }
 
@@ -112,6 +119,43 @@ const std::vector<TrainField>& train_fields() {
        "lexical-unit: share of the rows that are trained without placeholders", 0, 1},
       {"draft.length", [](C& c, size_t) -> T { return &c.draft.length; }, "lexical-unit: longest unit, tokens", 2,
        8},
+
+      {"compress.kind", [](C& c, size_t) -> T { return &c.compress.kind; },
+       "compression of contexts that is trained for the model in start; none: a model is trained", 0, 0,
+       compress_choices()},
+      {"compress.slots", [](C& c, size_t) -> T { return &c.compress.slots; },
+       "lococo: entries that the cache is compressed to, even; cmr: states in the memory of a layer; more keep "
+       "more",
+       2, kLongest},
+      {"compress.chunk", [](C& c, size_t) -> T { return &c.compress.chunk; },
+       "lococo, cmr: tokens that are read between two updates of the memory", 1, kLongest},
+      {"compress.kernel", [](C& c, size_t) -> T { return &c.compress.kernel; },
+       "lococo: width of the convolution, odd; more mixes over a longer range", 1, 1023},
+      {"compress.mixing", [](C& c, size_t) -> T { return &c.compress.mixing; },
+       "lococo: initial share of the mixed entries; 0: entries are evicted", 0, 1},
+      {"compress.raw_keys", [](C& c, size_t) -> T { return &c.compress.raw_keys; },
+       "lococo: whether keys are mixed before rotation and get their mean position, or after rotation"},
+      {"compress.segment", [](C& c, size_t) -> T { return &c.compress.segment; },
+       "compllm: tokens of a segment, a multiple of factor; arc-encoder: tokens of a passage; 0: 20 for compllm, "
+       "256 "
+       "for arc-encoder",
+       0, kLongest},
+      {"compress.factor", [](C& c, size_t) -> T { return &c.compress.factor; },
+       "compllm, arc-encoder: tokens per embedding; 0: 2 for compllm, 8 for arc-encoder", 0, 1024},
+      {"compress.rank", [](C& c, size_t) -> T { return &c.compress.rank; },
+       "compllm: rank of the adapter; cmr: dimensions of the queries of the memory; more learns more", 1, 1024},
+      {"compress.context_share", [](C& c, size_t) -> T { return &c.compress.context_share; },
+       "compllm, arc-encoder: share of a row, from its start, that is compressed", 0.01, 0.99},
+      {"compress.dropped_layers", [](C& c, size_t) -> T { return &c.compress.dropped_layers; },
+       "arc-encoder: last layers of the model that the encoder does not have", 0, 4096},
+      {"compress.projector_width", [](C& c, size_t) -> T { return &c.compress.projector_width; },
+       "arc-encoder: inner width of the projector; 0: two thirds of the model's width", 0, 1 << 20},
+      {"compress.reconstruction_share", [](C& c, size_t) -> T { return &c.compress.reconstruction_share; },
+       "arc-encoder: share of the rows whose compressed part is to be repeated instead of continued", 0, 1},
+      {"compress.layer", [](C& c, size_t) -> T { return &c.compress.layer; },
+       "cmr: layer before which the memory is read, from 1; 0: every layer", 0, 4096},
+      {"compress.window", [](C& c, size_t) -> T { return &c.compress.window; },
+       "cmr: newest tokens that attention reads; 0: those of the model", 0, kLongest},
 
       {"data.sources[].path", [](C& c, size_t i) -> T { return &c.data.sources[i].path; },
        "folder or tar archive of .txt and .md files"},

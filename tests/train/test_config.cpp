@@ -172,6 +172,24 @@ TEST(TrainConfig, DifferencesThatAffectResultsAreNamedWithBothValues) {
                                       "data.sources[1].share: missing, now 2.0", "optimizer.beta1: 0.9, now 0.8"}));
 }
 
+TEST(TrainConfig, CompressionsAreChecked) {
+  EXPECT_EQ(config_error(R"({"start": "m.gguf", "compress": {"kind": "compllm", "segment": 12, "factor": 4}})"),
+            "");
+  expect_error_contains(R"({"compress": {"kind": "lococo"}})", {"compress.kind is lococo", "start is empty"});
+  expect_error_contains(R"({"start": "m", "compress": {"kind": "gist"}})",
+                        {"compress.kind is", "gist", "none, lococo, compllm, arc-encoder, cmr"});
+  expect_error_contains(R"({"start": "m", "compress": {"kind": "lococo", "slots": 63}})",
+                        {"compress.slots is 63", "an even number"});
+  expect_error_contains(R"({"start": "m", "compress": {"kind": "lococo", "kernel": 4}})",
+                        {"compress.kernel is 4", "an odd number"});
+  expect_error_contains(R"({"start": "m", "compress": {"kind": "compllm", "segment": 10, "factor": 4}})",
+                        {"compress.segment is 10", "compress.factor, 4"});
+  expect_error_contains(R"({"start": "m", "compress": {"kind": "cmr"}, "draft": {"kind": "heads"}})",
+                        {"draft.kind is heads and compress.kind cmr", "one of them"});
+  expect_error_contains(R"({"start": "m", "compress": {"kind": "cmr"}, "model": {"landmark_block": 50}})",
+                        {"compress.kind is cmr, but model.landmark_block is 50"});
+}
+
 TEST(TrainConfig, FieldsMissingInASavedConfigHadTheirDefaults) {
   Json saved = to_json(TrainConfig());
   saved["model"].erase("attention");

@@ -208,10 +208,10 @@ TEST(DraftTraining, TheShapeIsThatOfTheBase) {
   const Gguf file = Gguf::parse(bytes, "base.gguf");
   TrainConfig config;
   config.model.width = 32;
-  EXPECT_EQ(draft_base_config(config, file).model.width, 32);
+  EXPECT_EQ(frozen_base_config(config, file).model.width, 32);
   config.model.layers = 7;
   EXPECT_NE(usage_error_of([&] {
-              draft_base_config(config, file);
+              frozen_base_config(config, file);
             }).find("model.layers is 7, but the model in start has 2"),
             std::string::npos);
 }

@@ -14,7 +14,8 @@ namespace {
 ///   y = R z + silu(W_0 z + b_0), R z = h if z = h;  y += silu(W_k y + b_k);  logits = O y
 class HeadsNet final : public DraftNet {
  public:
-  HeadsNet(const TrainConfig::Draft& config, DraftBase from) : DraftNet("heads", std::move(from)), config_(config) {
+  HeadsNet(const TrainConfig::Draft& config, FrozenBase from)
+      : DraftNet("heads", std::move(from)), config_(config) {
     for (int i = 0; i < config.steps; ++i) add_head(i);
     allocate(base().values().device());
     initialise();
@@ -28,7 +29,7 @@ class HeadsNet final : public DraftNet {
   }
 
  protected:
-  at::Tensor draft_loss(const Part& part) override {
+  at::Tensor part_loss(const Part& part) override {
     const int64_t length = part.tokens.size(1) - 1;
     const at::Tensor read = part.tokens.narrow(1, 0, length), embedded = Net::embeddings(part.weights, read);
     at::Tensor h;
@@ -93,7 +94,7 @@ class HeadsNet final : public DraftNet {
   TrainConfig::Draft config_;
 };
 
-std::unique_ptr<Trainable> make_heads(const TrainConfig::Draft& config, DraftBase base) {
+std::unique_ptr<Trainable> make_heads(const TrainConfig::Draft& config, FrozenBase base) {
   return std::make_unique<HeadsNet>(config, std::move(base));
 }
 

@@ -15,7 +15,7 @@ namespace {
 /// attends to, to the real row, and to pseudo rows 1..i of the same real row. Its logits predict token p + 1 + i.
 class HiddenTransferNet final : public DraftNet {
  public:
-  HiddenTransferNet(const TrainConfig::Draft& config, DraftBase from)
+  HiddenTransferNet(const TrainConfig::Draft& config, FrozenBase from)
       : DraftNet("hidden-transfer", std::move(from)), steps_(config.steps) {
     const ModelConfig& c = base().config().model;
     check_plain_attention("hidden-transfer", base());
@@ -37,7 +37,7 @@ class HiddenTransferNet final : public DraftNet {
   }
 
  protected:
-  at::Tensor draft_loss(const Part& part) override {
+  at::Tensor part_loss(const Part& part) override {
     const int64_t length = part.tokens.size(1) - 1, steps = std::min(steps_, length - 1);
     at::Tensor real = Net::embeddings(part.weights, part.tokens.narrow(1, 0, length));
     {
@@ -120,7 +120,7 @@ class HiddenTransferNet final : public DraftNet {
   int first_layer_ = 1;
 };
 
-std::unique_ptr<Trainable> make_hidden_transfer(const TrainConfig::Draft& config, DraftBase base) {
+std::unique_ptr<Trainable> make_hidden_transfer(const TrainConfig::Draft& config, FrozenBase base) {
   return std::make_unique<HiddenTransferNet>(config, std::move(base));
 }
 

@@ -17,7 +17,7 @@ namespace {
 /// all units of a text.
 class LexicalUnitNet final : public Net {
  public:
-  LexicalUnitNet(const TrainConfig::Draft& config, DraftBase from)
+  LexicalUnitNet(const TrainConfig::Draft& config, FrozenBase from)
       : Net(named(from.net->config(), from.name), from.net->ops(), from.net->values().device()),
         config_(config),
         placeholder_(from.placeholder),
@@ -162,7 +162,7 @@ class LexicalUnitNet final : public Net {
   std::unique_ptr<Net> frozen_;
 };
 
-std::unique_ptr<Trainable> make_lexical_unit(const TrainConfig::Draft& config, DraftBase base) {
+std::unique_ptr<Trainable> make_lexical_unit(const TrainConfig::Draft& config, FrozenBase base) {
   return std::make_unique<LexicalUnitNet>(config, std::move(base));
 }
 

@@ -44,7 +44,7 @@ void initialise(const Trainable& net, uint64_t seed) {
 /// rotated to the shifted ones.
 class LongSpecNet final : public DraftNet {
  public:
-  LongSpecNet(const TrainConfig::Draft& config, uint64_t seed, DraftBase from)
+  LongSpecNet(const TrainConfig::Draft& config, uint64_t seed, FrozenBase from)
       : DraftNet("longspec", std::move(from)),
         config_(with_defaults(config, base().config().model)),
         eps_(base().config().model.norm_eps),
@@ -84,7 +84,7 @@ class LongSpecNet final : public DraftNet {
   }
 
  protected:
-  at::Tensor draft_loss(const Part& part) override {
+  at::Tensor part_loss(const Part& part) override {
     const int64_t length = part.tokens.size(1) - 1;
     const Rows rows = random_rows(part.rng, part.tokens.size(0), length, part.tokens.device());
     const at::Tensor embedded = Net::embeddings(part.weights, part.tokens.narrow(1, 0, length));
@@ -211,7 +211,7 @@ class LongSpecNet final : public DraftNet {
   AngleTable angles_;
 };
 
-std::unique_ptr<Trainable> make_longspec(const TrainConfig::Draft& config, DraftBase base) {
+std::unique_ptr<Trainable> make_longspec(const TrainConfig::Draft& config, FrozenBase base) {
   const uint64_t seed = base.seed;
   return std::make_unique<LongSpecNet>(config, seed, std::move(base));
 }
