@@ -131,8 +131,10 @@ void add_common_options(Command command, CommonOptions& o, MethodChoice choice) 
                   "maximum number of tokens of input and output; longer input is an error [no limit]");
   add_size_option(command, "--chunk", o.chunk, 1,
                   "tokens per forward pass while reading; more is faster and takes more memory [512]");
-  add_size_option(command, "--memory", o.memory, 1,
-                  "maximum bytes for keys, values and states, such as 8g; exceeding it is an error [no limit]");
+  add_size_option(
+      command, "--memory", o.memory, 1,
+      "maximum bytes for keys, values and states, such as 8g; exceeding it is an error, but pages of a context "
+      "file are read again instead [no limit]");
   add_size_option(
       command, "--checkpoints", o.checkpoints, 0,
       "maximum bytes for checkpoints of recurrent states; with more, a rewind rereads fewer tokens [256m]");

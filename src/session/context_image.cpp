@@ -76,10 +76,12 @@ void write_tables(ContextWriter& writer, const Sequence& sequence, int64_t begin
   writer.add_tables(tables);
 }
 
-void write_states(ContextWriter& writer, int layer, const RecurrentState& state, int64_t begin, int64_t end) {
+void write_states(ContextWriter& writer, int layer, const RecurrentState& state, int64_t begin, int64_t end,
+                  WrittenStates states) {
   std::vector<int64_t> tokens = state.checkpoints();
   if (state.tokens() > 0) tokens.push_back(state.tokens());
-  std::erase_if(tokens, [&](int64_t n) { return n <= begin || n > end; });
+  std::erase_if(tokens,
+                [&](int64_t n) { return n <= begin || n > end || (states == WrittenStates::kLast && n != end); });
   std::vector<std::shared_ptr<const RecurrentState::Snapshot>> snapshots;
   std::vector<const float*> floats;
   for (int64_t& n : tokens) {
@@ -252,7 +254,7 @@ std::vector<uint64_t> rotary_sums(const Sequence& sequence) {
 }
 
 void write_tokens(ContextWriter& writer, const Sequence& sequence, int64_t begin, int64_t end, ContextInfo& info,
-                  const std::function<void(int64_t bytes)>& progress) {
+                  WrittenStates states, const std::function<void(int64_t bytes)>& progress) {
   info.tokens = end - begin;
   info.rotary = rotary_sums(sequence);
   describe_layers(sequence, info);
@@ -260,7 +262,8 @@ void write_tokens(ContextWriter& writer, const Sequence& sequence, int64_t begin
   writer.add("tokens", std::as_bytes(std::span(ids)));
   write_tables(writer, sequence, begin, end, info);
   for (int layer = 0; layer < sequence.layers(); ++layer)
-    if (const RecurrentState* state = sequence.recurrent(layer)) write_states(writer, layer, *state, begin, end);
+    if (const RecurrentState* state = sequence.recurrent(layer))
+      write_states(writer, layer, *state, begin, end, states);
   uint64_t reported = 0;
   for (size_t shape = 0; shape < info.pages.size(); ++shape) {
     writer.begin_pages(shape);

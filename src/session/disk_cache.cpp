@@ -110,7 +110,7 @@ void DiskCache::store(const Sequence& sequence, uint64_t space, int64_t block, c
       std::filesystem::create_directories(std::filesystem::path(paths.back()).parent_path());
       ContextInfo own = info;
       ContextWriter writer(paths.back());
-      write_tokens(writer, sequence, begin, begin + block, own);
+      write_tokens(writer, sequence, begin, begin + block, own, WrittenStates::kLast);
       writer.finish(own, false);
       wrote = true;
     } catch (const std::exception& error) {

@@ -106,7 +106,7 @@ void Session::save(const std::string& path, const SavedText& text) const {
   };
   add_state("selector", Sequence::StateOf::kSelector);
   add_state("evictor", Sequence::StateOf::kEvictor);
-  write_tokens(writer, sequence_, 0, sequence_.tokens(), info, text.progress);
+  write_tokens(writer, sequence_, 0, sequence_.tokens(), info, WrittenStates::kAll, text.progress);
   writer.finish(info);
 }
 
