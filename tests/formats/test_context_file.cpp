@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -82,7 +83,7 @@ struct SampleContext {
 /// Reads from a copy in aligned memory, as a mapped file is.
 std::string error_of_context(const std::vector<std::byte>& bytes, bool verify = true) {
   AlignedBuffer<std::byte> aligned(bytes.size());
-  std::memcpy(aligned.data(), bytes.data(), bytes.size());
+  std::ranges::copy(bytes, aligned.data());
   try {
     const ContextFile file({aligned.data(), bytes.size()}, "a.ctx", verify);
     if (verify) file.verify();
