@@ -25,8 +25,8 @@ void ResidentBlocks::mark_used(size_t block) {
 
 /// Moves the hand of the clock until a sixteenth of the limit is free.
 void ResidentBlocks::release_some(size_t limit) {
-  const std::unique_lock lock(mutex_, std::try_to_lock);
-  if (!lock) return;  // another thread does it
+  const std::lock_guard lock(mutex_);  // the others wait, so that the limit holds
+  if (resident_.load(std::memory_order_relaxed) * kBlock <= limit) return;
   const size_t kept = std::max<size_t>(1, (limit - limit / 16) / kBlock);
   for (size_t passed = 0; passed < 2 * states_.size() && resident_.load(std::memory_order_relaxed) > kept;
        ++passed) {
