@@ -54,9 +54,10 @@ uint64_t header_checksum(const ContextHeader& header) {
 uint64_t parse_hex(const Json& json) {
   const std::string& text = json.text();
   uint64_t number = 0;
+  if (text.size() != 16) fail("expected 16 hexadecimal digits, found ", quote(text));
   for (const char c : text) {
     const size_t digit = std::string_view("0123456789abcdef").find(c);
-    if (digit == std::string_view::npos || text.size() != 16) fail("expected 16 hexadecimal digits, found ", text);
+    if (digit == std::string_view::npos) fail("expected 16 hexadecimal digits, found ", quote(text));
     number = number << 4 | digit;
   }
   return number;
@@ -395,17 +396,18 @@ void ContextFile::read_tables() {
 
 /// Checks one table: its entries cover consecutive tokens up to the last one, and each page is used once.
 void ContextFile::check_table(const ContextTable& table, const ContextPages& pages, std::vector<char>& used) const {
-  constexpr int64_t kLimit = int64_t{1} << 40;
+  const int64_t limit = max_context_position(info_.tokens);
   const auto bad = [&](const auto&... parts) { damaged("a page table ", parts...); };
   const auto is_token = [&](int64_t n) { return n >= 0 && n <= info_.tokens; };
   const int64_t begin = table.entries.empty() ? info_.tokens : table.entries.front().first;
   if (table.original_indices.empty() ? begin != 0 : table.compacted_begin < begin)
     bad("does not begin at the first token");
   if (!table.original_indices.empty()) {
-    const auto end = table.compacted_begin + std::ssize(table.original_indices);
+    if (!is_token(table.compacted_begin)) bad("has wrong original indices");
     for (int64_t i = 0; i < std::ssize(table.original_indices); ++i)
       if (table.original_indices[i] > table.compacted_begin + i) bad("has wrong original indices");
-    if (!is_token(table.compacted_begin) || !is_token(end) || std::abs(table.compacted_shift) >= kLimit ||
+    if (!is_token(table.compacted_begin + std::ssize(table.original_indices)) || table.compacted_shift <= -limit ||
+        table.compacted_shift >= limit ||
         std::ranges::adjacent_find(table.original_indices, std::ranges::greater_equal()) !=
             table.original_indices.end() ||
         !std::ranges::all_of(table.original_indices, is_token))
@@ -415,7 +417,7 @@ void ContextFile::check_table(const ContextTable& table, const ContextPages& pag
   for (const ContextEntry& entry : table.entries) {
     if (entry.filled < 1 || entry.filled > kPageTokens || entry.first != next) bad("has a gap at token ", next);
     next += entry.filled;
-    if (entry.position < 0 || entry.position >= kLimit - kPageTokens) bad("has position ", entry.position);
+    if (entry.position < 0 || entry.position >= limit - kPageTokens) bad("has position ", entry.position);
     if (entry.filled < kPageTokens && entry.mask >> entry.filled != 0) bad("shows tokens that were not written");
     if (entry.page == ContextEntry::kNoPage) {
       if (entry.mask != 0 || entry.filled != kPageTokens) bad("lacks the page of token ", entry.first);

@@ -71,6 +71,13 @@ struct ContextEntry {
   uint32_t filled = 0;
 };
 
+/// Returns the upper bound, exclusive, of positions in a context file. Rotary tables cover all positions below the
+/// largest one, so a small file must not demand large tables.
+constexpr int64_t max_context_position(int64_t tokens) {
+  constexpr int64_t kLeast = int64_t{1} << 24;
+  return tokens > kLeast / 4 ? 4 * tokens : kLeast;
+}
+
 /// The page table of one layer and head.
 struct ContextTable {
   std::span<const ContextEntry> entries{};
@@ -126,8 +133,8 @@ class ContextFile {
   /// Throws Error, naming the file and what differs, for a file that is not a context file, is of another version,
   /// truncated, altered or contradictory.
   explicit ContextFile(const std::string& path);
-  /// Reads a context from memory, which must outlive the object. name: for errors. verify: whether checksums are
-  /// compared; without, all other checks can be tested.
+  /// Reads a context from memory, which must outlive the object and be aligned to 8 bytes. name: for errors.
+  /// verify: whether checksums are compared; without, all other checks can be tested.
   ContextFile(std::span<const std::byte> bytes, std::string name, bool verify = true);
 
   const std::string& path() const { return path_; }

@@ -256,6 +256,9 @@ std::vector<uint64_t> rotary_sums(const Sequence& sequence) {
 void write_tokens(ContextWriter& writer, const Sequence& sequence, int64_t begin, int64_t end, ContextInfo& info,
                   WrittenStates states, const std::function<void(int64_t bytes)>& progress) {
   info.tokens = end - begin;
+  if (sequence.end_position() > max_context_position(sequence.tokens()))
+    fail("a context file holds positions below ", max_context_position(sequence.tokens()), ", found ",
+         sequence.end_position() - 1);
   info.rotary = rotary_sums(sequence);
   describe_layers(sequence, info);
   const std::vector<int32_t> ids = sequence.ids().copy(begin, end);

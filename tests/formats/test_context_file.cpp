@@ -129,6 +129,7 @@ TEST(ContextFile, ReportsContradictions) {
       {"not written", [](SampleContext& s) { s.entries[2][1].mask = ~uint64_t{0}; }},
       {"position", [](SampleContext& s) { s.entries[0][0].position = -1; }},
       {"position", [](SampleContext& s) { s.entries[0][0].position = int64_t{1} << 41; }},
+      {"position", [](SampleContext& s) { s.entries[0][0].position = (int64_t{1} << 32) - 1; }},
       {"refers to page", [](SampleContext& s) { s.entries[0][0].page = 6; }},
       {"twice", [](SampleContext& s) { s.entries[0][0].page = 3; }},
       {"lacks the page", [](SampleContext& s) { s.entries[0][0].page = ContextEntry::kNoPage; }},
