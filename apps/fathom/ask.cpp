@@ -27,7 +27,6 @@ struct AskOptions {
 struct OpenedContexts {
   Session session;
   std::vector<FramedText> texts;
-  int64_t reread = 0;  // tokens that joining read again
   double seconds = 0;  // of opening and joining
 };
 
@@ -44,10 +43,8 @@ OpenedContexts open_contexts(const LoadedModel& loaded, const CommonOptions& opt
       fail(file->path(), ": expected contexts that were all read with the same chat template, or all without");
   }
   for (const Session& session : sessions) parts.push_back(&session);
-  const JoinOptions method = join_methods().make(join);
-  Session joined = parts.size() == 1 ? std::move(sessions[0]) : Session::join(parts, method);
-  const int64_t reread = method.reread > 0 ? joined.length() - joined.opened() : 0;
-  return {std::move(joined), std::move(texts), reread, watch.seconds()};
+  Session joined = parts.size() == 1 ? std::move(sessions[0]) : Session::join(parts, join_methods().make(join));
+  return {std::move(joined), std::move(texts), watch.seconds()};
 }
 
 /// Returns the tokens of a question after joined contexts.
@@ -84,7 +81,7 @@ QuestionAnswer answer(const Session& context, const OpenedContexts& opened, cons
   }
   answer.read_seconds = watch.seconds();
   answer.context_tokens = session.length();
-  std::vector<int32_t> prompt = session.sequence().ids().copy(0, session.sequence().tokens());
+  std::vector<int32_t> prompt = session.ids();
   prompt.erase(prompt.begin(), std::find(prompt.rbegin(), prompt.rend(), -1).base());  // slots have no ids
   if (!options.decode.constraint.empty())
     sampler.constrain(

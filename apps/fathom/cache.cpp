@@ -1,5 +1,4 @@
 // fathom cache: shows, checks and empties the disk cache.
-#include <chrono>
 #include <ctime>
 #include <map>
 

@@ -1,5 +1,5 @@
 // fathom context: shows, checks and compacts context files.
-#include <map>
+#include <algorithm>
 
 #include "base/error.h"
 #include "base/format.h"

@@ -47,26 +47,10 @@ void Dialogue::begin_with(Session session, const FramedText& text) {
         "--context-file: expected a context that was read with --chat, this chat template and the same system "
         "prompt (-s)");
   session_ = std::move(session);
-  session_tokens_ = session_.sequence().ids().copy(0, session_.length());
   first_text_ = text.text;
 }
 
 void Dialogue::reset() { messages_ = start_; }
-
-/// Rewinds the session to its common prefix with `tokens`, then reads the other tokens.
-void Dialogue::read(const std::vector<int32_t>& tokens) {
-  size_t common = std::ranges::mismatch(tokens, session_tokens_).in1 - tokens.begin();
-  common = std::min(common, tokens.size() - 1);  // the last token is always read, for its logits
-  session_.rewind(session_.length() - static_cast<int64_t>(common));
-  const auto update_held = [&] { session_tokens_.assign(tokens.begin(), tokens.begin() + session_.length()); };
-  try {
-    read_tokens(session_, std::span(tokens).subspan(common));
-  } catch (...) {
-    update_held();
-    throw;
-  }
-  update_held();
-}
 
 Drafter Dialogue::drafter() {
   return Drafter(decode_.draft(),
@@ -79,14 +63,12 @@ Generated Dialogue::answer(const std::string& text, Sampler& sampler, const Gene
   const bool first = messages.size() == start_.size();
   messages.push_back({"user", first && !first_text_.empty() ? concat(first_text_, "\n\n", text) : text});
   const std::vector<int32_t> tokens = encode_prompt(*loaded_.tokenizer, template_->render(messages, true), true);
-  read(tokens);
+  read_after_common_prefix(session_, tokens);
   if (!decode_.constraint.empty())
     sampler.constrain(constraint_methods().make(decode_.constraint, ConstraintSetup{loaded_.tokenizer.get(), text}),
                       std::ssize(tokens));
   Drafter drafts = drafter();
   Generated result = generate(session_, *loaded_.tokenizer, sampler, tokens, options, on_text, &drafts);
-  session_tokens_.insert(session_tokens_.end(), result.tokens.begin(), result.tokens.end());
-  session_tokens_.resize(session_.length());
   messages.push_back({"assistant", result.text});
   messages_ = std::move(messages);
   return result;

@@ -32,7 +32,6 @@ class Dialogue {
   void reset();
 
  private:
-  void read(const std::vector<int32_t>& tokens);
   Drafter drafter();
 
   const LoadedModel& loaded_;
@@ -42,7 +41,6 @@ class Dialogue {
   Session session_;
   DecodeOptions decode_;
   DraftMemory draft_memory_;
-  std::vector<int32_t> session_tokens_;  // the session's tokens
 };
 
 }  // namespace fathom

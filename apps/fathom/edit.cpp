@@ -1,7 +1,4 @@
 // fathom edit: changes the text of a context file without reading all of it again.
-#include <algorithm>
-#include <charconv>
-
 #include "base/error.h"
 #include "base/format.h"
 #include "base/interrupt.h"
@@ -55,8 +52,7 @@ void run_edit(EditCommand options) {
   text.text = edited_text(text.text, options);
   const LoadedModel loaded(options.common);
   Session session = open_session(loaded, options.common, file);
-  const std::vector<int32_t> old_tokens = session.sequence().ids().copy(0, session.sequence().tokens());
-  const std::vector<TokenEdit> edits = edits_between(old_tokens, text.tokens(*loaded.tokenizer));
+  const std::vector<TokenEdit> edits = edits_between(session.ids(), text.tokens(*loaded.tokenizer));
   const Stopwatch watch;
   EditReport report;
   {
@@ -72,8 +68,7 @@ void run_edit(EditCommand options) {
   if (all_read)
     note("the model has recurrent layers: all tokens after the last checkpoint before the edit were read again");
   const std::string out = options.out.empty() ? options.context : options.out;
-  Json notes = file->info().notes;
-  save_context(session, text, loaded, options.common, out, notes);
+  save_context(session, text, loaded, options.common, out, file->info().notes);
   if (options.json) {
     write_out(Json{{"file", out},
                    {"tokens", session.length()},
@@ -114,17 +109,9 @@ void add_edit(Command program) {
   command.add_option("-o,--out", o->out, "context file to write [the same file]").type_name("FILE");
   command.add_flag("--exact", o->edit.exact,
                    "read again everything after the first edit: the same result as reading the new text");
-  command
-      .add_option(
-          "--blend",
-          [o](const std::string& given) {
-            const auto end = given.data() + given.size();
-            const auto parsed = std::from_chars(given.data(), end, o->edit.blend);
-            if (parsed.ec != std::errc() || parsed.ptr != end || !(o->edit.blend >= 0 && o->edit.blend <= 1))
-              fail_usage("--blend: expected a share from 0 to 1, found ", quote(given));
-          },
-          "share of the later text that is read again, where it depends most on the edit; more is closer to "
-          "--exact and slower [0]")
+  add_share_option(command, "--blend", o->edit.blend, "share",
+                   "share of the later text that is read again, where it depends most on the edit; more is closer "
+                   "to --exact and slower [0]")
       .type_name("SHARE");
   add_common_options(command, o->common);
   command.add_flag("--json", o->json, "print one JSON object with the tokens read, moved and kept");

@@ -1,5 +1,7 @@
 #include "loaded_model.h"
 
+#include <algorithm>
+
 #include "base/interrupt.h"
 #include "base/progress.h"
 #include "base/stopwatch.h"
@@ -23,6 +25,16 @@ double read_tokens(Session& session, std::span<const int32_t> tokens) {
   };
   session.append(tokens, options);
   return watch.seconds();
+}
+
+int64_t read_after_common_prefix(Session& session, std::span<const int32_t> tokens) {
+  const std::vector<int32_t> held = session.ids();
+  int64_t common = std::ranges::mismatch(tokens, held).in1 - tokens.begin();
+  if (common == std::ssize(held) && common == std::ssize(tokens) && !session.logits().empty()) return 0;
+  common = std::min(common, std::ssize(tokens) - 1);  // the last token is read for its logits
+  session.rewind(session.length() - common);
+  read_tokens(session, tokens.subspan(common));
+  return std::ssize(tokens) - common;
 }
 
 }  // namespace fathom

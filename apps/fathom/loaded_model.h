@@ -34,6 +34,11 @@ struct LoadedModel {
 /// on Ctrl-C.
 double read_tokens(Session& session, std::span<const int32_t> tokens);
 
+/// Reads the tokens that follow the common prefix of a session with `tokens`, at least the last one, with progress.
+/// The session is rewound to that prefix first. Returns the number of tokens that were read. Throws Error if
+/// interrupted; the session then holds some of the tokens.
+int64_t read_after_common_prefix(Session& session, std::span<const int32_t> tokens);
+
 /// Returns tokens per second; 0 if seconds is 0.
 inline double rate(int64_t tokens, double seconds) {
   return seconds > 0 ? static_cast<double>(tokens) / seconds : 0;

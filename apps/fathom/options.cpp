@@ -123,6 +123,17 @@ Option add_size_option(Command command, const std::string& names, int64_t& size,
   return command.add_option(names, read, help).type_name("SIZE");
 }
 
+Option add_share_option(Command command, const std::string& name, double& share, const std::string& noun,
+                        const std::string& help) {
+  const auto read = [&share, name, noun](const std::string& text) {
+    const char* end = text.data() + text.size();
+    const auto parsed = std::from_chars(text.data(), end, share);
+    if (parsed.ec != std::errc() || parsed.ptr != end || !(share >= 0 && share <= 1))
+      fail_usage(name, ": expected a ", noun, " from 0 to 1, found ", quote(text));
+  };
+  return command.add_option(name, read, help);
+}
+
 void add_common_options(Command command, CommonOptions& o, MethodChoice choice) {
   add_model_option(command, o.model);
   add_size_option(command, "-t,--threads", o.threads, 1,

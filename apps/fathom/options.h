@@ -104,6 +104,10 @@ Option add_model_option(Command command, std::string& model);
 Option add_size_option(Command command, const std::string& names, int64_t& size, int64_t min,
                        const std::string& help, int64_t max = std::numeric_limits<int64_t>::max());
 
+/// Adds an option that takes a number from 0 to 1. noun: what it is called in errors, "number" or "share".
+Option add_share_option(Command command, const std::string& name, double& share, const std::string& noun,
+                        const std::string& help);
+
 /// Returns `given`, or $FATHOM_MODEL if that is empty, or else the path of the default model. Throws Error if the
 /// default model is missing.
 std::string find_model(const std::string& given);

@@ -1,5 +1,6 @@
 // fathom read: reads a text and saves it as a context file.
 #include <algorithm>
+#include <filesystem>
 
 #include "attend/methods.h"
 #include "base/error.h"
@@ -27,7 +28,8 @@ constexpr int64_t kPreparedTokens = 128;
 Session prepared(const Session& session, const std::string& attend) {
   Session copy = session.fork(attend);
   const int64_t again = std::min(kPreparedTokens, copy.length());
-  const std::vector<int32_t> last = copy.sequence().ids().copy(copy.length() - again, copy.length());
+  std::vector<int32_t> last = copy.ids();
+  last.erase(last.begin(), last.end() - again);
   copy.rewind(again);
   read_tokens(copy, last);
   return copy;
@@ -39,7 +41,7 @@ void save_cartridge(const ReadOptions& options, const LoadedModel& loaded, Sessi
   FramedText text;
   text.cartridge = true;
   save_context(session, text, loaded, options.common, options.out, {{"files", Json::array({options.cartridge})}});
-  const auto bytes = static_cast<int64_t>(ContextFile(options.out).size());
+  const auto bytes = static_cast<int64_t>(std::filesystem::file_size(options.out));
   if (options.json) {
     write_out(Json{{"file", options.out}, {"tokens", session.length()}, {"bytes", bytes}}.dump() + "\n");
   } else {
@@ -72,7 +74,7 @@ void run_read(const ReadOptions& options) {
   const Stopwatch watch;
   save_context(session, framed, loaded, options.common, options.out, {{"files", files}, {"seconds", seconds}});
   const double saving = watch.seconds();
-  const auto bytes = static_cast<double>(ContextFile(options.out).size());
+  const auto bytes = static_cast<double>(std::filesystem::file_size(options.out));
   const int64_t tokens = session.length();
   if (options.json) {
     write_out(Json{{"file", options.out},

@@ -1,6 +1,5 @@
 // fathom run: reads files and a prompt, then generates text.
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <optional>
 
@@ -63,6 +62,15 @@ std::string kept_text(const Reader& reader, const std::string& text, const Loade
                         progress.update(tokens);
                         throw_if_interrupted();
                       }});
+}
+
+/// Returns the text of a context that a prompt can continue. Throws Error for one that `fathom ask` alone can use.
+std::string continued_text(const ContextFile& context) {
+  FramedText framed = FramedText::of(context);
+  if (framed.chat || framed.cartridge)
+    fail(context.path(),
+         ": expected a text that was read without --chat; ask about this context with `fathom ask`");
+  return std::move(framed.text);
 }
 
 /// Returns the tokens of `text`: as plain text, or with --chat as a user message rendered by the chat template.
@@ -204,7 +212,7 @@ void run(RunOptions options) {
         constraint_methods().make(options.decode.constraint, ConstraintSetup{loaded.tokenizer.get(), text});
   if (reader) text = kept_text(*reader, text, loaded, options);
   text += options.prompt;
-  if (context) text.insert(0, FramedText::of(*context).text);
+  if (context) text.insert(0, continued_text(*context));
   Session session = context ? open_session(loaded, options.common, context) : loaded.session(options.common);
   std::vector<int32_t> prompt = encode(loaded, text, options);
   if (options.answer_words > 0)
@@ -290,16 +298,8 @@ void add_run(Command program) {
       .type_name("FILE");
   add_size_option(command, "--knn-neighbours", o->knn_neighbours, 1,
                   "with --knn: number of entries that vote for the next token [64]", 1 << 20);
-  command
-      .add_option(
-          "--knn-weight",
-          [o](const std::string& text) {
-            const auto end = text.data() + text.size();
-            const auto parsed = std::from_chars(text.data(), end, o->knn_weight);
-            if (parsed.ec != std::errc() || parsed.ptr != end || !(o->knn_weight >= 0 && o->knn_weight <= 1))
-              fail_usage("--knn-weight: expected a number from 0 to 1, found ", quote(text));
-          },
-          "with --knn: weight of the datastore, 0 to 1 [0.25]")
+  add_share_option(command, "--knn-weight", o->knn_weight, "number",
+                   "with --knn: weight of the datastore, 0 to 1 [0.25]")
       .type_name("W");
   command.add_flag("--chat", o->chat,
                    "treat files and prompt as a user message and render it with the chat template");

@@ -103,17 +103,6 @@ Session open_session(const LoadedModel& loaded, const CommonOptions& options,
   return Session::open(loaded.engine, file, std::move(session));
 }
 
-int64_t read_after_common_prefix(Session& session, std::span<const int32_t> tokens) {
-  const TokenList& held = session.sequence().ids();
-  int64_t common = 0;
-  while (common < held.size() && common < std::ssize(tokens) && held[common] == tokens[common]) ++common;
-  if (common == held.size() && common == std::ssize(tokens) && !session.logits().empty()) return 0;
-  common = std::min(common, std::ssize(tokens) - 1);  // the last token is read for its logits
-  session.rewind(session.length() - common);
-  read_tokens(session, tokens.subspan(common));
-  return std::ssize(tokens) - common;
-}
-
 void save_context(const Session& session, const FramedText& text, const LoadedModel& loaded,
                   const CommonOptions& options, const std::string& path, const Json& notes) {
   SavedText saved;

@@ -43,11 +43,6 @@ MethodSpecs methods_as_read();
 Session open_session(const LoadedModel& loaded, const CommonOptions& options,
                      const std::shared_ptr<const ContextFile>& file);
 
-/// Reads the tokens that follow the common prefix of a session with `tokens`, at least the last one, with progress.
-/// The session is rewound to that prefix first. Returns the number of tokens that were read. Throws Error if
-/// interrupted; the session then holds some of the tokens.
-int64_t read_after_common_prefix(Session& session, std::span<const int32_t> tokens);
-
 /// Writes a session with its text to a context file, with progress. notes: added to those of the frame.
 void save_context(const Session& session, const FramedText& text, const LoadedModel& loaded,
                   const CommonOptions& options, const std::string& path, const Json& notes);

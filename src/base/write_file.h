@@ -7,9 +7,8 @@
 
 namespace fathom {
 
-/// Writes `bytes` to a new file, syncs it and lets it replace `path` (AtomicFile). Throws Error if a step
-/// fails (full disk, no permission); `path` is then unchanged. Devices and pipes
-/// are written directly.
+/// Writes `bytes` to a new file, syncs it and lets it replace `path` (AtomicFile). Throws Error if a step fails
+/// (full disk, no permission); `path` is then unchanged. Devices and pipes are written directly.
 void write_file(const std::string& path, std::span<const std::byte> bytes);
 
 /// Appends all of `text` to an open file. Throws Error naming `path` if that fails (full disk); a part that was

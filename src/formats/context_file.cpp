@@ -29,12 +29,7 @@ struct ContextHeader {
 };
 static_assert(sizeof(ContextHeader) == 64);
 
-struct SectionRecord {
-  std::array<char, 16> name{};  // padded with zeros
-  uint64_t offset = 0, size = 0;
-  uint64_t checksum = 0;  // 0 for pages, which have one each
-};
-static_assert(sizeof(SectionRecord) == 40);
+static_assert(sizeof(ContextSection) == 40);
 
 /// Precedes the entries of each page table.
 struct TableHeader {
@@ -169,28 +164,32 @@ ContextInfo ContextInfo::parse(std::string_view text) {
 
 void ContextWriter::begin(std::string_view name, uint64_t alignment) {
   file_.align(alignment);
-  Section section;
+  ContextSection section;
   if (name.size() >= section.name.size()) fail("the name of a section is too long: ", name);
   std::ranges::copy(name, section.name.begin());
   section.offset = file_.size();
   sections_.push_back(section);
+  sum_ = std::make_unique<Checksum>();
+}
+
+void ContextWriter::write(std::span<const std::byte> bytes) {
+  file_.write(bytes);
+  sum_->add(bytes);
+}
+
+void ContextWriter::end() {
+  sections_.back().size = file_.size() - sections_.back().offset;
+  sections_.back().checksum = sum_->value();
 }
 
 void ContextWriter::add(std::string_view name, std::span<const std::byte> bytes) {
   begin(name, 64);
-  file_.write(bytes);
-  sections_.back().size = bytes.size();
-  sections_.back().checksum = checksum(bytes);
+  write(bytes);
+  end();
 }
 
 void ContextWriter::add_tables(std::span<const ContextTable> tables) {
   begin("tables", 64);
-  Checksum sum;
-  const auto write = [&](std::span<const std::byte> bytes) {
-    file_.write(bytes);
-    sum.add(bytes);
-    sections_.back().size += bytes.size();
-  };
   for (const ContextTable& table : tables) {
     const TableHeader header{table.entries.size(), table.original_indices.size(), table.compacted_begin,
                              table.compacted_shift};
@@ -198,21 +197,15 @@ void ContextWriter::add_tables(std::span<const ContextTable> tables) {
     write(std::as_bytes(table.entries));
     write(std::as_bytes(table.original_indices));
   }
-  sections_.back().checksum = sum.value();
+  end();
 }
 
 void ContextWriter::add_states(int layer, std::span<const int64_t> tokens, std::span<const float* const> states,
                                int64_t floats) {
   begin(concat("state.", layer), 64);
-  Checksum sum;
-  const auto write = [&](std::span<const std::byte> bytes) {
-    file_.write(bytes);
-    sum.add(bytes);
-    sections_.back().size += bytes.size();
-  };
   write(std::as_bytes(tokens));
   for (const float* state : states) write(std::as_bytes(std::span(state, floats)));
-  sections_.back().checksum = sum.value();
+  end();
 }
 
 void ContextWriter::begin_pages(size_t index) {
@@ -236,10 +229,7 @@ void ContextWriter::finish(const ContextInfo& info, bool sync) {
   ContextHeader header;
   header.sections = static_cast<uint32_t>(sections_.size());
   header.directory_offset = file_.size();
-  std::vector<SectionRecord> directory;
-  for (const Section& section : sections_)
-    directory.push_back({section.name, section.offset, section.size, section.checksum});
-  const auto bytes = std::as_bytes(std::span(directory));
+  const auto bytes = std::as_bytes(std::span(sections_));
   header.directory_checksum = checksum(bytes);
   file_.write(bytes);
   header.file_bytes = file_.size();
@@ -297,13 +287,13 @@ void ContextFile::read_sections() {
   if (verify_ && header.checksum != header_checksum(header)) damaged("its header was altered");
   if (header.file_bytes != bytes_.size()) damaged("expected ", header.file_bytes, " bytes, found ", bytes_.size());
   if (header.sections > kMaxSections || header.directory_offset > bytes_.size() ||
-      (bytes_.size() - header.directory_offset) / sizeof(SectionRecord) < header.sections)
+      (bytes_.size() - header.directory_offset) / sizeof(ContextSection) < header.sections)
     damaged("its list of sections is outside the file");
   const std::span<const std::byte> directory =
-      bytes_.subspan(header.directory_offset, header.sections * sizeof(SectionRecord));
+      bytes_.subspan(header.directory_offset, header.sections * sizeof(ContextSection));
   if (verify_ && checksum(directory) != header.directory_checksum) damaged("its list of sections was altered");
   for (uint32_t i = 0; i < header.sections; ++i) {
-    SectionRecord record;
+    ContextSection record;
     std::memcpy(&record, directory.data() + i * sizeof record, sizeof record);
     const char* name = reinterpret_cast<const char*>(directory.data() + i * sizeof record);
     const std::string_view text(name, strnlen(name, record.name.size()));
@@ -403,15 +393,12 @@ void ContextFile::check_table(const ContextTable& table, const ContextPages& pag
   if (table.original_indices.empty() ? begin != 0 : table.compacted_begin < begin)
     bad("does not begin at the first token");
   if (!table.original_indices.empty()) {
-    if (!is_token(table.compacted_begin)) bad("has wrong original indices");
-    for (int64_t i = 0; i < std::ssize(table.original_indices); ++i)
-      if (table.original_indices[i] > table.compacted_begin + i) bad("has wrong original indices");
-    if (!is_token(table.compacted_begin + std::ssize(table.original_indices)) || table.compacted_shift <= -limit ||
-        table.compacted_shift >= limit ||
-        std::ranges::adjacent_find(table.original_indices, std::ranges::greater_equal()) !=
-            table.original_indices.end() ||
-        !std::ranges::all_of(table.original_indices, is_token))
-      bad("has wrong original indices");
+    const std::span<const int64_t> original = table.original_indices;
+    bool valid = is_token(table.compacted_begin) && is_token(table.compacted_begin + std::ssize(original)) &&
+                 table.compacted_shift > -limit && table.compacted_shift < limit && original[0] >= 0;
+    for (int64_t i = 0; valid && i < std::ssize(original); ++i)
+      valid = original[i] <= table.compacted_begin + i && (i == 0 || original[i - 1] < original[i]);
+    if (!valid) bad("has wrong original indices");
   }
   int64_t next = begin;
   for (const ContextEntry& entry : table.entries) {

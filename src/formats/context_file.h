@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/atomic_file.h"
+#include "base/checksum.h"
 #include "base/file_map.h"
 #include "base/json.h"
 #include "kernels/pages.h"
@@ -91,6 +92,13 @@ struct ContextStates {
   std::span<const float> floats{};    // [tokens.size(), state_floats]
 };
 
+/// A record of the directory of a context file.
+struct ContextSection {
+  std::array<char, 16> name{};  // padded with zeros
+  uint64_t offset = 0, size = 0;
+  uint64_t checksum = 0;  // 0 for pages, which have one each
+};
+
 /// Writes a context file; docs/context-files.md describes the layout. The file appears complete, when finish()
 /// returns, or not at all. All functions throw Error naming the file if it cannot be written.
 class ContextWriter {
@@ -114,14 +122,13 @@ class ContextWriter {
   uint64_t size() const { return file_.size(); }
 
  private:
-  struct Section {
-    std::array<char, 16> name{};
-    uint64_t offset = 0, size = 0, checksum = 0;
-  };
   void begin(std::string_view name, uint64_t alignment);
+  void write(std::span<const std::byte> bytes);
+  void end();
 
   AtomicFile file_;
-  std::vector<Section> sections_;
+  std::vector<ContextSection> sections_;
+  std::unique_ptr<Checksum> sum_;  // of the open section
   size_t pages_index_ = 0;
   std::vector<uint64_t> page_sums_;
 };

@@ -203,6 +203,13 @@ void Sequence::accept(int64_t count) {
   if (has_recurrent_layers()) keep_checkpoints(plan_checkpoints(tokens_, tokens_));
 }
 
+/// Discards what a failed adoption has appended to some of the layers.
+void Sequence::discard_adopted() {
+  for (PagedKv* kv : paged_)
+    if (kv && kv->tokens() > committed_) kv->truncate(committed_);
+  ids_.truncate(committed_);
+}
+
 void Sequence::adopt(std::span<const std::vector<PageId>> pages, std::span<const int32_t> ids) {
   assert(!is_open() && ids.size() == kPageTokens);
   try {
@@ -210,9 +217,7 @@ void Sequence::adopt(std::span<const std::vector<PageId>> pages, std::span<const
       if (paged_[layer]) paged_[layer]->adopt(pages[layer]);
     ids_.append(ids);
   } catch (...) {
-    for (PagedKv* kv : paged_)
-      if (kv && kv->tokens() > committed_) kv->truncate(committed_);
-    ids_.truncate(committed_);
+    discard_adopted();
     throw;
   }
   tokens_ += kPageTokens;
@@ -233,9 +238,7 @@ void Sequence::adopt(const Sequence& from, int64_t begin, int64_t end, int64_t p
       if (paged_[layer]) paged_[layer]->adopt(from.kv(layer), begin, end, position);
     ids_.append(from.ids().copy(begin, end));
   } catch (...) {
-    for (PagedKv* kv : paged_)
-      if (kv && kv->tokens() > committed_) kv->truncate(committed_);
-    ids_.truncate(committed_);
+    discard_adopted();
     throw;
   }
   tokens_ += end - begin;

@@ -166,6 +166,7 @@ class Sequence {
  private:
   void index_layers();
   void open_layers(const OpenedTokens& tokens);
+  void discard_adopted();
   std::vector<int64_t> plan_checkpoints(int64_t begin, int64_t end) const;
   size_t checkpoint_bytes() const;
   void keep_checkpoints(std::span<const int64_t> kept) noexcept;

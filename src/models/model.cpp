@@ -6,6 +6,23 @@
 #include "base/error.h"
 
 namespace fathom {
+namespace {
+
+uint64_t hash_of_file(const Gguf& file) {
+  constexpr size_t kSample = 4096;  // bytes at the start of each tensor; whole files would take seconds
+  ContentHash hash;
+  hash.add(static_cast<uint64_t>(file.file_bytes()));
+  for (const std::string_view key : file.keys()) hash.add(key);
+  for (const GgufTensor& tensor : file.tensors()) {
+    hash.add(tensor.name);
+    hash.add(static_cast<uint64_t>(tensor.type));
+    for (const int64_t dim : tensor.shape) hash.add(static_cast<uint64_t>(dim));
+    hash.add({reinterpret_cast<const char*>(tensor.data), std::min(tensor.bytes, kSample)});
+  }
+  return hash.value();
+}
+
+}  // namespace
 
 std::shared_ptr<const Model> Model::open(const std::string& path) { return from(Gguf::open(path)); }
 
@@ -28,21 +45,9 @@ std::shared_ptr<const Model> Model::from(Gguf opened) {
 }
 
 uint64_t Model::fingerprint() const {
-  ContentHash hash;
-  if (!file_) {
-    hash.add(random_shape_);
-    return hash.value();
-  }
-  constexpr size_t kSample = 4096;  // bytes at the start of each tensor; whole files would take seconds
-  hash.add(static_cast<uint64_t>(file_->file_bytes()));
-  for (const std::string_view key : file_->keys()) hash.add(key);
-  for (const GgufTensor& tensor : file_->tensors()) {
-    hash.add(tensor.name);
-    hash.add(static_cast<uint64_t>(tensor.type));
-    for (const int64_t dim : tensor.shape) hash.add(static_cast<uint64_t>(dim));
-    hash.add({reinterpret_cast<const char*>(tensor.data), std::min(tensor.bytes, kSample)});
-  }
-  return hash.value();
+  std::call_once(fingerprint_once_,
+                 [this] { fingerprint_ = file_ ? hash_of_file(*file_) : hash_content(random_shape_); });
+  return fingerprint_;
 }
 
 }  // namespace fathom

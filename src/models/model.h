@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -32,6 +33,8 @@ class Model {
   Model() = default;
   std::unique_ptr<Gguf> file_;
   std::string random_shape_;  // of a random model
+  mutable std::once_flag fingerprint_once_;
+  mutable uint64_t fingerprint_ = 0;
   std::vector<AlignedBuffer<std::byte>> owned_;
   ModelConfig config_;
   std::unique_ptr<Network> network_;

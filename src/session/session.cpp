@@ -382,6 +382,13 @@ void Session::accept(std::span<const int> path) {
   evict(true);
 }
 
+std::vector<int32_t> Session::ids() const {
+  if (!landmarks()) return sequence_.ids().copy(0, length());
+  std::vector<int32_t> ids;
+  for (int64_t i = 0; i < length(); ++i) ids.push_back(sequence_.ids()[landmarks().with(i)]);
+  return ids;
+}
+
 Session Session::fork() const {
   if (draft_) fail("the session has an open draft: accept it first");
   return Session(*this, sequence_.fork());

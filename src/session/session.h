@@ -243,6 +243,8 @@ class Session {
   int64_t opened() const { return opened_; }
   /// Number of tokens, without those of an open draft.
   int64_t length() const { return landmarks().without(sequence_.committed()); }
+  /// The ids of the tokens; −1: a token that was read as an embedding, or a slot. Landmarks are not among them.
+  std::vector<int32_t> ids() const;
   const Model& model() const { return engine_->model(); }
   const SessionOptions& options() const { return options_; }
   Engine& engine() const { return *engine_; }

@@ -193,29 +193,22 @@ double squared_difference(const PagedKv& kv, int64_t begin, const PagedKv& other
   return sum;
 }
 
-/// Returns the ids of the tokens of a session, without landmarks.
-std::vector<int32_t> ids_of(const Session& session, const Landmarks& landmarks) {
-  std::vector<int32_t> ids;
-  for (int64_t i = 0; i < session.length(); ++i) ids.push_back(session.sequence().ids()[landmarks.with(i)]);
-  return ids;
-}
-
 }  // namespace
 
 EditReport Session::edit_exactly(std::span<const TokenEdit> edits, const EditOptions& options) {
-  const std::vector<int32_t> ids = ids_of(*this, landmarks());
+  const std::vector<int32_t> held = ids();
   std::vector<int32_t> edited;
   int64_t at = edits[0].begin;
   for (const TokenEdit& edit : edits) {
-    edited.insert(edited.end(), ids.begin() + at, ids.begin() + edit.begin);
+    edited.insert(edited.end(), held.begin() + at, held.begin() + edit.begin);
     edited.insert(edited.end(), edit.tokens.begin(), edit.tokens.end());
     at = edit.end;
   }
-  edited.insert(edited.end(), ids.begin() + at, ids.end());
+  edited.insert(edited.end(), held.begin() + at, held.end());
   // from the beginning of a prefill chunk, so that the results have the bits of a plain reading
   int64_t begin = edits[0].begin / options_.chunk * options_.chunk;
   if (edited.empty() && begin == edits[0].begin && begin > 0) --begin;  // the last token, for its logits
-  edited.insert(edited.begin(), ids.begin() + begin, ids.begin() + edits[0].begin);
+  edited.insert(edited.begin(), held.begin() + begin, held.begin() + edits[0].begin);
   check_length(begin + std::ssize(edited));
   Session copy = fork();
   EditReport report;
@@ -266,8 +259,7 @@ EditReport Session::edit(std::span<const TokenEdit> given, const EditOptions& op
   if (draft_) fail("the session has an open draft: accept it first");
   if (!(options.blend >= 0 && options.blend <= 1))
     fail_usage("blend: expected a share from 0 to 1, found ", options.blend);
-  const std::vector<int32_t> ids = ids_of(*this, landmarks());
-  const std::vector<TokenEdit> edits = effective_edits(given, ids);
+  const std::vector<TokenEdit> edits = effective_edits(given, ids());
   if (edits.empty()) return {.kept = length()};
   if (options.exact || landmarks() || sequence_.has_recurrent_layers()) return edit_exactly(edits, options);
   if (evictor_ || sequence_.is_evicted())
@@ -348,7 +340,7 @@ int64_t common_prefix(std::span<const Session* const> parts) {
 }
 
 uint64_t hash_of_tokens(const Session& session) {
-  const std::vector<int32_t> ids = session.sequence().ids().copy(0, session.length());
+  const std::vector<int32_t> ids = session.ids();
   return hash_content({reinterpret_cast<const char*>(ids.data()), ids.size() * sizeof(ids[0])});
 }
 

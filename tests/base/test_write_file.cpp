@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "temporary_folder.h"
 
 namespace fathom {
 namespace {
@@ -35,19 +36,13 @@ std::string write_error(const std::string& path, const std::string& text) {
 /// Creates a folder for each test, so that the test can count the remaining files.
 class WriteFile : public testing::Test {
  protected:
-  void SetUp() override {
-    std::string name = testing::TempDir() + "fathom_write_XXXXXX";
-    ASSERT_NE(::mkdtemp(name.data()), nullptr);
-    folder_ = name;
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
-
   std::string path(const char* name) const { return folder_ + "/" + name; }
   size_t files() const {
     return std::distance(std::filesystem::directory_iterator(folder_), std::filesystem::directory_iterator());
   }
 
-  std::string folder_;
+  const test::TemporaryFolder temporary_;
+  const std::string& folder_ = temporary_.path();
 };
 
 TEST_F(WriteFile, WritesTheBytesAndLeavesNoOtherFile) {

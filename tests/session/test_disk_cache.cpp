@@ -1,6 +1,5 @@
 // The disk cache: prefixes that another engine has read are restored with the bits of a cold run.
 #include <gtest/gtest.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -12,6 +11,7 @@
 #include "seed.h"
 #include "seedling.h"
 #include "shared_data.h"
+#include "temporary_folder.h"
 #include "tiny_goldens.h"
 
 namespace fathom {
@@ -21,21 +21,13 @@ constexpr int64_t kNoQuota = int64_t{1} << 40;
 
 class DiskCacheTest : public testing::Test {
  protected:
-  void SetUp() override {
-    std::string name = testing::TempDir() + "fathom_cache_XXXXXX";
-    ASSERT_NE(::mkdtemp(name.data()), nullptr);
-    folder_ = name;
-  }
-  void TearDown() override {
-    std::filesystem::permissions(folder_, std::filesystem::perms::owner_all);
-    std::filesystem::remove_all(folder_);
-  }
   SessionOptions options(int64_t quota = kNoQuota) const {
     SessionOptions options{.chunk = 64};
     options.disk_cache = std::make_shared<DiskCache>(folder_, quota);
     return options;
   }
-  std::string folder_;
+  const test::TemporaryFolder temporary_;
+  const std::string& folder_ = temporary_.path();
 };
 
 struct ReadResult {
@@ -144,7 +136,6 @@ TEST_F(DiskCacheTest, DamagedBlocksAreReadAgain) {
 TEST_F(DiskCacheTest, WorksWithoutWriting) {
   const std::vector<int32_t> ids = test::tokens(200), other = test::tokens(200, 2);
   const ReadResult cold = read_all(test::seedling(), options(), ids);
-  const std::string used = folder_;
   SessionOptions broken = options();
   broken.disk_cache = std::make_shared<DiskCache>("/proc/no/such/folder", kNoQuota);
   testing::internal::CaptureStderr();

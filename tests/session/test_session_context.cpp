@@ -2,7 +2,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <fstream>
 #include <random>
 
@@ -11,25 +10,11 @@
 #include "seed.h"
 #include "seedling.h"
 #include "shared_data.h"
+#include "temporary_folder.h"
 #include "tiny_goldens.h"
 
 namespace fathom {
 namespace {
-
-/// A folder for the files of a test, removed at its end.
-class ContextFolder {
- public:
-  ContextFolder() {
-    std::string name = testing::TempDir() + "fathom_context_XXXXXX";
-    EXPECT_NE(::mkdtemp(name.data()), nullptr);
-    path_ = name;
-  }
-  ~ContextFolder() { std::filesystem::remove_all(path_); }
-  std::string file(const std::string& name) const { return path_ + "/" + name; }
-
- private:
-  std::string path_;
-};
 
 std::vector<std::byte> read_bytes(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
@@ -93,7 +78,7 @@ void expect_round_trip(const std::shared_ptr<const Model>& model, SessionOptions
 }
 
 TEST(SessionContext, EveryArchitectureContinuesWithTheSameBits) {
-  const ContextFolder folder;
+  const test::TemporaryFolder folder;
   for (const char* name : test::tiny_goldens()) {
     const std::string path = test::golden(name) + ".gguf";
     FATHOM_NEEDS(path);
@@ -106,7 +91,7 @@ TEST(SessionContext, EveryArchitectureContinuesWithTheSameBits) {
 }
 
 TEST(SessionContext, EveryMethodContinuesWithTheSameBits) {
-  const ContextFolder folder;
+  const test::TemporaryFolder folder;
   for (const std::string cache : {"bf16", "q4"}) {
     for (const char* attend : {"quest:budget=128", "recycled:budget=128", "infllm:window=128,block=64,sink=16",
                                "shadowkv:budget=64", "tokenselect:budget=64", "squeezed"}) {
@@ -123,7 +108,7 @@ TEST(SessionContext, EveryMethodContinuesWithTheSameBits) {
 }
 
 TEST(SessionContext, TheFileIsNeverChanged) {
-  const ContextFolder folder;
+  const test::TemporaryFolder folder;
   const std::string path = folder.file("a.ctx");
   Session session(test::seedling(), test::runtime());
   session.append(test::tokens(100));
@@ -147,7 +132,7 @@ TEST(SessionContext, TheFileIsNeverChanged) {
 }
 
 TEST(SessionContext, ErrorsSayWhatDiffers) {
-  const ContextFolder folder;
+  const test::TemporaryFolder folder;
   const std::string path = folder.file("a.ctx");
   {
     Session session(test::seedling(), test::runtime(), {.cache = "q8"});
@@ -190,7 +175,7 @@ TEST(SessionContext, ErrorsSayWhatDiffers) {
 }
 
 TEST(SessionContext, AlteredBytesAreDetected) {
-  const ContextFolder folder;
+  const test::TemporaryFolder folder;
   const std::string path = folder.file("a.ctx"), other = folder.file("b.ctx");
   Session session(test::seedling(), test::runtime(), {.cache = "q4"});
   session.append(test::tokens(70));

@@ -293,5 +293,19 @@ TEST(SessionLandmarks, RejectsInconsistentFiles) {
             std::string::npos);
 }
 
+TEST(SessionLandmarks, AreNoPartOfTheIdsAndOfEdits) {
+  const std::vector<int32_t> ids = tokens(180);
+  Session one = session();
+  one.append(ids);
+  EXPECT_EQ(one.ids(), ids);
+  const TokenEdit edit{120, 125, {7, 8}};
+  one.edit({&edit, 1});
+  std::vector<int32_t> edited(ids.begin(), ids.begin() + 120);
+  edited.insert(edited.end(), {7, 8});
+  edited.insert(edited.end(), ids.begin() + 125, ids.end());
+  EXPECT_EQ(one.ids(), edited);
+  EXPECT_EQ(logits_of(one), read(edited));
+}
+
 }  // namespace
 }  // namespace fathom
