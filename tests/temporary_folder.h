@@ -11,7 +11,9 @@ namespace fathom::test {
 /// An empty folder for the files of a test, removed at its end.
 class TemporaryFolder {
  public:
-  TemporaryFolder() : path_(testing::TempDir() + "fathom_test_XXXXXX") { EXPECT_NE(::mkdtemp(path_.data()), nullptr); }
+  TemporaryFolder() : path_(testing::TempDir() + "fathom_test_XXXXXX") {
+    EXPECT_NE(::mkdtemp(path_.data()), nullptr);
+  }
   TemporaryFolder(const TemporaryFolder&) = delete;
   ~TemporaryFolder() {
     std::error_code error;

@@ -63,6 +63,7 @@ struct QuestionAnswer {
   Generated result;
   int64_t context_tokens = 0, read_tokens = 0;
   double read_seconds = 0;
+  FilePageReads pages;  // of the context files
 };
 
 QuestionAnswer answer(const Session& context, const OpenedContexts& opened, const std::string& question,
@@ -70,6 +71,7 @@ QuestionAnswer answer(const Session& context, const OpenedContexts& opened, cons
   const Tokenizer& tokenizer = *loaded.tokenizer;
   Session session = context.fork();
   QuestionAnswer answer;
+  const FilePageReads before = session.file_page_reads();
   const Stopwatch watch;
   if (opened.texts.size() == 1 && !opened.texts[0].cartridge) {
     answer.read_tokens = read_after_common_prefix(session, opened.texts[0].tokens(tokenizer, question));
@@ -98,29 +100,40 @@ QuestionAnswer answer(const Session& context, const OpenedContexts& opened, cons
         if (!options.json) write_out(piece);
       },
       &drafter);
+  answer.pages = session.file_page_reads() - before;
   return answer;
 }
 
 void print_json(const QuestionAnswer& answer, const OpenedContexts& opened, const std::string& question,
                 uint64_t seed) {
   const Generated& result = answer.result;
-  const Json line = {{"question", question},
-                     {"text", result.text},
-                     {"prompt_tokens", answer.context_tokens},
-                     {"opened_tokens", opened.session.opened()},
-                     {"cached_tokens", answer.context_tokens - answer.read_tokens},
-                     {"read_tokens", answer.read_tokens},
-                     {"generated_tokens", result.tokens.size()},
-                     {"seed", seed},
-                     {"stop", name(result.stop)},
-                     {"open_seconds", opened.seconds},
-                     {"read_seconds", answer.read_seconds},
-                     {"forwards", result.forwards},
-                     {"tokens_per_forward", rate(result.steps, static_cast<double>(result.forwards))},
-                     {"draft_tokens", result.drafts.proposed()},
-                     {"accepted_tokens", result.drafts.accepted()},
-                     {"decode_tokens_per_second", rate(result.steps, result.seconds)}};
+  const Json line = {
+      {"question", question},
+      {"text", result.text},
+      {"prompt_tokens", answer.context_tokens},
+      {"opened_tokens", opened.session.opened()},
+      {"cached_tokens", answer.context_tokens - answer.read_tokens},
+      {"read_tokens", answer.read_tokens},
+      {"generated_tokens", result.tokens.size()},
+      {"seed", seed},
+      {"stop", name(result.stop)},
+      {"open_seconds", opened.seconds},
+      {"read_seconds", answer.read_seconds},
+      {"file_pages",
+       {{"read", answer.pages.read}, {"missed", answer.pages.missed}, {"loaded", answer.pages.loaded}}},
+      {"forwards", result.forwards},
+      {"tokens_per_forward", rate(result.steps, static_cast<double>(result.forwards))},
+      {"draft_tokens", result.drafts.proposed()},
+      {"accepted_tokens", result.drafts.accepted()},
+      {"decode_tokens_per_second", rate(result.steps, result.seconds)}};
   write_out(line.dump() + "\n");
+}
+
+/// Describes how the pages of context files were read.
+std::string pages_text(const FilePageReads& pages) {
+  const double hits = pages.read == 0 ? 1 : 1 - static_cast<double>(pages.missed) / static_cast<double>(pages.read);
+  return concat("looked at ", pages.read, " pages of the file, ", format_size(100 * std::max(0.0, hits)),
+                " % of them in memory");
 }
 
 void run_ask(AskOptions options) {
@@ -144,7 +157,7 @@ void run_ask(AskOptions options) {
       note(concat("opened ", opened.session.opened(), " tokens in ", format_seconds(opened.seconds), ", read ",
                   found.read_tokens, " in ", format_seconds(found.read_seconds), ", wrote ", result.tokens.size(),
                   " (", format_size(rate(result.steps, result.seconds)), " tokens/s), stopped by ",
-                  name(result.stop)));
+                  name(result.stop), "; ", pages_text(found.pages)));
     if (result.stop == StopReason::kInterrupted) throw Error("interrupted", Error::Kind::kInterrupted);
   }
 }

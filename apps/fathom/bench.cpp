@@ -419,8 +419,9 @@ void run_bench(const BenchOptions& options) {
   const SessionOptions session = options.common.session(open_adapters(options.common.lora, model));
   if (!options.tests.empty()) {
     std::vector<int64_t> depths = options.depth.value_or(std::vector<int64_t>{4096});
-    return bench_contexts({options.tests, std::move(depths), options.repeat, options.json}, session, model,
-                          runtime);
+    return bench_contexts({options.tests, std::move(depths), options.repeat,
+                           static_cast<size_t>(options.common.memory), options.json},
+                          session, model, runtime);
   }
   if (!drafts || options.prefill) Bench(options, session, model, runtime).run();
   if (drafts) bench_drafts(draft_options(options), session, model, runtime);
@@ -489,6 +490,7 @@ Examples:
   fathom bench -m model.gguf --depth 32k --prefill 0 --beside quest:share=0.25 --beside hip --sequences 4
   fathom bench --shape llama-1b:q4_k --write llama-1b.gguf
   fathom bench -m model.gguf --test open --test edit --depth 8k
+  fathom bench --shape llama-1b:q4_k --test large --depth 128k --memory 512m --attend infllm
   fathom bench -m model.gguf --draft auto --draft suffix --plot drafts.svg
   fathom bench --shape llama-1b:q4_k --draft forced:accept=0.6,length=4 --draft-nodes 4 --decode 64
 )");

@@ -11,6 +11,7 @@
 #include "base/format.h"
 #include "base/json.h"
 #include "base/stopwatch.h"
+#include "bench_large_context.h"
 #include "console.h"
 #include "eval/statistics.h"
 #include "loaded_model.h"
@@ -19,6 +20,7 @@ namespace fathom {
 namespace {
 
 constexpr int64_t kQuestionTokens = 16;
+constexpr int64_t kDecodedTokens = 16;  // after a large context
 constexpr int64_t kEditedTokens = 20;
 constexpr double kEditPlace = 0.25;  // share of the context before the edit
 
@@ -69,6 +71,11 @@ class ContextBench {
 
   void run() {
     for (const int64_t depth : options_.depths) {
+      for (const std::string& test : options_.tests)
+        if (test == "large")
+          bench_large_context({folder_.file("large.ctx"), depth, kDecodedTokens, options_.memory, options_.json},
+                              session_, model_, runtime_);
+      if (std::ranges::count(options_.tests, "large") == std::ssize(options_.tests)) continue;
       if (depth < 4 * kEditedTokens) fail_usage("--test: expected --depth of at least ", 4 * kEditedTokens);
       const int64_t vocabulary = model_->config().vocabulary;
       text_ = random_tokens(depth, vocabulary, 1);
@@ -81,7 +88,10 @@ class ContextBench {
       session.append(question_);
       cold_ = watch.seconds();
       session.rewind(kQuestionTokens);
-      for (const std::string& test : options_.tests) test == "open" ? open(session, cached) : edit(session);
+      for (const std::string& test : options_.tests) {
+        if (test == "open") open(session, cached);
+        if (test == "edit") edit(session);
+      }
     }
   }
 
@@ -180,9 +190,9 @@ void add_context_bench_options(Command command, std::vector<std::string>& tests)
   command
       .add_option(
           "--test", tests,
-          "measure contexts of --depth tokens (all read) instead: open, the time to the first token when "
-          "they are read, restored from a disk cache, or opened from a file; edit, a change at a quarter of "
-          "them; repeatable")
+          "measure contexts of --depth tokens instead: open, the time to the first token when they are read, "
+          "restored from a disk cache, or opened from a file; edit, a change at a quarter of them; large, decoding "
+          "after a context in a file (random, not read), without and with the limit of --memory; repeatable")
       .type_name("TEST")
       .one_value();
 }
@@ -190,7 +200,8 @@ void add_context_bench_options(Command command, std::vector<std::string>& tests)
 void bench_contexts(const ContextBenchOptions& options, const SessionOptions& session,
                     const std::shared_ptr<const Model>& model, const std::shared_ptr<Runtime>& runtime) {
   for (const std::string& test : options.tests)
-    if (test != "open" && test != "edit") fail_usage("--test: expected open or edit, found ", quote(test));
+    if (test != "open" && test != "edit" && test != "large")
+      fail_usage("--test: expected open, edit or large, found ", quote(test));
   ContextBench(options, session, model, runtime).run();
 }
 

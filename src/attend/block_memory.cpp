@@ -161,6 +161,19 @@ void LayerBlocks::load(ByteReader& in, const SequenceLayer& layer, int64_t sink,
     if (in.take_flag()) sum = take_vector();
 }
 
+size_t BlockState::bytes() const {
+  size_t bytes = 0;
+  const auto add = [&](const std::shared_ptr<std::vector<float>>& floats) {
+    if (floats) bytes += fair_share(floats, bytes_of(*floats));
+  };
+  for (const LayerBlocks& layer : layers) {
+    bytes += bytes_of(layer.blocks) + bytes_of(layer.query_sums);
+    for (const MemoryBlock& block : layer.blocks) add(block.vector);
+    for (const auto& sum : layer.query_sums) add(sum);
+  }
+  return bytes;
+}
+
 void BlockState::save(ByteWriter& out, const Sequence& /*sequence*/) const {
   for (const LayerBlocks& layer : layers) layer.save(out);
 }

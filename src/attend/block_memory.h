@@ -60,6 +60,7 @@ struct BlockState : SequenceState {
       : layers(heads.size()), query_heads(std::move(heads)), sink(options.sink), window(options.window) {}
   std::unique_ptr<SequenceState> fork() const override { return std::make_unique<BlockState>(*this); }
   void rewind(int64_t tokens) override;
+  size_t bytes() const override;
   void save(ByteWriter& out, const Sequence& sequence) const override;
   void load(ByteReader& in, const Sequence& sequence) override;
   SequenceLayer layer_of(const Sequence& sequence, size_t layer) const {

@@ -24,6 +24,7 @@ struct KeyClusters {
 
   int64_t size() const { return means.size(); }
   int64_t members(int64_t cluster) const { return begin[cluster + 1] - begin[cluster]; }
+  size_t bytes() const { return bytes_of(begin) + bytes_of(tokens) + means.bytes(); }
   void save(ByteWriter& out) const;
   /// Restores what save() wrote, for one head of a layer. Throws Error for members that are not among the first
   /// `context` tokens.

@@ -87,6 +87,7 @@ class KeyTable {
 struct ScoreMemory {
   ScoreMemory() = default;
   ScoreMemory(const ScoreMemory&) {}
+  size_t bytes() const { return bytes_of(scores); }
   static void save(ByteWriter&) {}
   static void load(ByteReader&) {}
   std::vector<float> scores;

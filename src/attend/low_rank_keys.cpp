@@ -158,6 +158,13 @@ void RebuiltKeys::release_pages(std::span<const uint64_t> tokens) {
   pages_.resize(tokens.size());
 }
 
+size_t RebuiltKeys::bytes() const {
+  size_t bytes = bytes_of(pages_) + bytes_of(rebuilt_);
+  for (const Page& page : pages_) bytes += page.keys.size();
+  for (const AlignedBuffer<std::byte>& keys : spare_) bytes += keys.size();
+  return bytes;
+}
+
 void RebuiltKeys::keep(const LayerQueries& queries, int head, std::span<const uint64_t> tokens,
                        const LowRankKeys& from) {
   const PageTable& table = queries.kv->table(head);

@@ -25,6 +25,7 @@ class LowRankKeys {
   void save(ByteWriter& out) const;
 
   int rank() const { return rank_; }
+  size_t bytes() const { return bytes_of(axes_) + bytes_of(coefficients_); }
   /// Computes unrotated keys of one head from the approximation. rows: 64 · entry + offset of each token; keys:
   /// [rows, key_dim].
   void rebuild(const Kernels& kernels, int head, std::span<const int64_t> rows, float* keys) const;
@@ -46,6 +47,7 @@ class RebuiltKeys {
   /// tokens. tokens: a mask for each of the first page-table entries. The other tokens of a cached page have their
   /// stored keys, or keys rebuilt earlier.
   void keep(const LayerQueries& queries, int head, std::span<const uint64_t> tokens, const LowRankKeys& from);
+  size_t bytes() const;
   /// Returns the keys of an entry's page, valid until the next keep(); null if none of its tokens is cached.
   const std::byte* page(uint32_t entry) const {
     return entry < pages_.size() ? pages_[entry].keys.data() : nullptr;

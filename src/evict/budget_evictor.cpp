@@ -35,6 +35,11 @@ struct BudgetEvictorState final : SequenceState {
     read = std::min(read, tokens);
     for (ValueNorms& layer : norms) layer.rewind(tokens);
   }
+  size_t bytes() const override {
+    size_t bytes = scorer ? scorer->bytes() : 0;
+    for (const ValueNorms& layer : norms) bytes += layer.bytes();
+    return bytes;
+  }
   void save(ByteWriter& out, const Sequence& sequence) const override {
     if (scorer) scorer->save(out, sequence);
     out.add(read);

@@ -15,6 +15,7 @@ class ValueNorms {
   void add(const PagedKv& kv, int layer, const OutputNorms& norms, ThreadPool& pool);
   /// Keeps the norms of the first `tokens` tokens.
   void rewind(int64_t tokens);
+  size_t bytes() const { return bytes_of(heads_); }
   void save(ByteWriter& out) const;
   /// Restores what save() wrote, for this layer. Throws Error for norms of other heads or of later tokens.
   void load(ByteReader& in, const SequenceLayer& layer);

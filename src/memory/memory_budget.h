@@ -68,6 +68,13 @@ class BudgetCharge {
     if (budget_) budget_->release(bytes_);
   }
   size_t bytes() const { return bytes_; }
+  /// Takes or releases the difference to another number of bytes. Throws what MemoryBudget::take throws, changing
+  /// nothing.
+  void resize(size_t bytes) {
+    if (budget_ && bytes > bytes_) budget_->take(bytes - bytes_);
+    if (budget_ && bytes < bytes_) budget_->release(bytes_ - bytes);
+    bytes_ = bytes;
+  }
   /// Detaches the charge from the budget without releasing its bytes; the caller must release them.
   void detach() { budget_.reset(); }
 

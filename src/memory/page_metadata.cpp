@@ -7,6 +7,7 @@
 #include "base/aligned.h"
 #include "base/error.h"
 #include "base/slab.h"
+#include "memory/sequence_state.h"
 
 namespace fathom {
 namespace {
@@ -87,6 +88,12 @@ uint64_t PageMetadata::up_to_date(size_t run, const PagedKv& kv, int head) const
     if (has_record(table[e]) && runs_[run]->sources[e - begin] == source_of(kv, table[e]))
       mask |= uint64_t{1} << (e - begin);
   return mask;
+}
+
+size_t PageMetadata::bytes() const {
+  size_t bytes = 0;
+  for (const auto& run : runs_) bytes += fair_share(run, sizeof(Run) + MetadataPool::kRun * pool_->record_bytes());
+  return bytes;
 }
 
 void PageMetadata::save(ByteWriter& out, const PagedKv& kv, int head) const {

@@ -76,6 +76,8 @@ class PageMetadata {
     return runs_[entry / MetadataPool::kRun]->record(entry % MetadataPool::kRun);
   }
 
+  /// Bytes of the records; of runs that copies share, a fair share.
+  size_t bytes() const;
   /// Appends the up-to-date records to `out`.
   void save(ByteWriter& out, const PagedKv& kv, int head) const;
   /// Restores the records that save() wrote, without making any. The table must have the same entries as the saved

@@ -52,8 +52,12 @@ std::vector<int32_t> TokenList::copy(int64_t begin, int64_t end) const {
 }
 
 Sequence::Sequence(std::vector<std::unique_ptr<LayerState>> layers, CheckpointPolicy checkpoints,
-                   std::vector<ScaledAdapter> adapters)
-    : layers_(std::move(layers)), checkpoints_(std::move(checkpoints)), adapters_(std::move(adapters)) {
+                   std::vector<ScaledAdapter> adapters, std::shared_ptr<MemoryBudget> budget)
+    : layers_(std::move(layers)),
+      checkpoints_(std::move(checkpoints)),
+      adapters_(std::move(adapters)),
+      budget_(budget),
+      state_charge_(std::move(budget), 0) {
   index_layers();
 }
 
@@ -71,7 +75,7 @@ Sequence Sequence::fork() const {
   std::vector<std::unique_ptr<LayerState>> layers;
   layers.reserve(layers_.size());
   for (const auto& layer : layers_) layers.push_back(layer->fork());
-  Sequence copy(std::move(layers), checkpoints_, adapters_);
+  Sequence copy(std::move(layers), checkpoints_, adapters_, budget_);
   for (size_t i = 0; i < states_.size(); ++i)
     if (states_[i]) copy.states_[i] = states_[i]->fork();
   copy.parallel_ = parallel_;
@@ -148,8 +152,18 @@ void Sequence::keep_checkpoints(std::span<const int64_t> kept) noexcept {
     if (state) state->keep_checkpoints(kept);
 }
 
+/// Sets the charge for the states of methods to their bytes.
+void Sequence::charge_states() {
+  if (!budget_ || budget_->limit() == 0) return;
+  size_t bytes = 0;
+  for (const auto& state : states_)
+    if (state) bytes += state->bytes();
+  state_charge_.resize(bytes);
+}
+
 void Sequence::open(std::span<const int64_t> positions, std::span<const int32_t> ids, bool keep_states) {
   assert(ids.empty() || ids.size() == positions.size());
+  charge_states();
   const int64_t count = std::ssize(positions), end = tokens_ + count;
   std::vector<int64_t> stops;
   if (keep_states) {

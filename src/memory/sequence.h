@@ -57,9 +57,9 @@ struct ParallelContexts {
 /// tokens, writes them layer by layer, and commits them.
 class Sequence {
  public:
-  /// adapters: see adapters().
+  /// adapters: see adapters(). budget: charged for the states of methods; null: no limit.
   explicit Sequence(std::vector<std::unique_ptr<LayerState>> layers, CheckpointPolicy checkpoints = {},
-                    std::vector<ScaledAdapter> adapters = {});
+                    std::vector<ScaledAdapter> adapters = {}, std::shared_ptr<MemoryBudget> budget = nullptr);
   Sequence(Sequence&& other) noexcept = default;
   Sequence& operator=(Sequence&& other) noexcept = default;
 
@@ -97,8 +97,9 @@ class Sequence {
   int64_t end_position() const;
 
   /// Opens room for tokens in all layers. ids: one per position, or empty for embeddings. keep_states: keeps the
-  /// state of recurrent layers after each token, for accept(). Throws Error or std::bad_alloc, changing nothing,
-  /// for a position outside [0, kPositionLimit) and when memory is exhausted.
+  /// state of recurrent layers after each token, for accept(). Charges the states of methods as they are now.
+  /// Throws Error or std::bad_alloc, changing nothing, for a position outside [0, kPositionLimit) and when memory
+  /// is exhausted.
   void open(std::span<const int64_t> positions, std::span<const int32_t> ids = {}, bool keep_states = false);
   /// Keeps the opened tokens, which all layers have written.
   void commit() noexcept;
@@ -165,6 +166,7 @@ class Sequence {
 
  private:
   void index_layers();
+  void charge_states();
   void open_layers(const OpenedTokens& tokens);
   void discard_adopted();
   std::vector<int64_t> plan_checkpoints(int64_t begin, int64_t end) const;
@@ -177,6 +179,8 @@ class Sequence {
   CheckpointPolicy checkpoints_;
   std::vector<ScaledAdapter> adapters_;
   BudgetCharge checkpoint_charge_;
+  std::shared_ptr<MemoryBudget> budget_;
+  BudgetCharge state_charge_;
   std::vector<int64_t> planned_checkpoints_;  // to keep at commit of the open pass
   TokenList ids_;
   int64_t tokens_ = 0, next_position_ = 0;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <variant>
@@ -23,6 +24,8 @@ class SequenceState {
   /// Returns whether the state refers to tokens by index or position. Then no evictor may compact the sequence
   /// (PagedKv::compact).
   virtual bool stores_positions() const { return true; }
+  /// Bytes of what grows with the number of tokens; of parts that forks share, a fair share.
+  virtual size_t bytes() const = 0;
   /// Appends the state to `out`, without what load() can derive from the sequence at little cost, and without what
   /// is valid only during a forward pass. sequence: the one that the state belongs to; no tokens may be open.
   virtual void save(ByteWriter& out, const Sequence& sequence) const = 0;
@@ -31,6 +34,23 @@ class SequenceState {
   /// from an altered file; the state must then not be used.
   virtual void load(ByteReader& in, const Sequence& sequence) = 0;
 };
+
+/// Returns an object's fair share of `bytes` that several objects share.
+template <class T>
+size_t fair_share(const std::shared_ptr<T>& shared, size_t bytes) {
+  return shared ? bytes / static_cast<size_t>(std::max(shared.use_count(), 1L)) : 0;
+}
+/// Bytes of the elements of vectors.
+template <class T>
+size_t bytes_of(const std::vector<T>& list) {
+  return list.capacity() * sizeof(T);
+}
+template <class T>
+size_t bytes_of(const std::vector<std::vector<T>>& lists) {
+  size_t bytes = 0;
+  for (const std::vector<T>& list : lists) bytes += bytes_of(list);
+  return bytes;
+}
 
 /// A layer of a sequence, for which a part of a method state is saved or loaded. A layer without paged keys and
 /// values, or one that is not run, has no tokens and no heads.
@@ -58,8 +78,9 @@ class SequenceLayer {
 
 /// A method state that consists of one Layer per layer and a Common part. Forks copy them. Layer has the member
 /// functions rewind(tokens), save(ByteWriter&, const SequenceLayer&) and load(ByteReader&, const SequenceLayer&);
-/// Common has save(ByteWriter&) and load(ByteReader&). A Layer with a member kDetectsMovedTokens detects moved
-/// tokens itself, so it does not forbid compaction.
+/// Common has save(ByteWriter&) and load(ByteReader&). Those that grow with the number of tokens by more than a few
+/// bits per token have bytes(). A Layer with a member kDetectsMovedTokens detects moved tokens itself, so it does
+/// not forbid compaction.
 template <class Layer, class Common = std::monostate>
 struct LayerStates final : SequenceState {
   /// heads: query heads of each layer; 0: the layer has no attention.
@@ -70,6 +91,13 @@ struct LayerStates final : SequenceState {
   }
   bool stores_positions() const override {
     return !requires { Layer::kDetectsMovedTokens; };
+  }
+  size_t bytes() const override {
+    size_t bytes = 0;
+    if constexpr (requires { layers[0].bytes(); })
+      for (const Layer& layer : layers) bytes += layer.bytes();
+    if constexpr (requires { common.bytes(); }) bytes += common.bytes();
+    return bytes;
   }
   void save(ByteWriter& out, const Sequence& sequence) const override {
     for (size_t i = 0; i < layers.size(); ++i) layers[i].save(out, layer_of(sequence, i));

@@ -2,11 +2,9 @@
 #include "session/context_image.h"
 
 #include <algorithm>
-#include <atomic>
 
 #include "base/checksum.h"
 #include "base/error.h"
-#include "memory/resident_blocks.h"
 
 namespace fathom {
 namespace {
@@ -91,65 +89,14 @@ void write_states(ContextWriter& writer, int layer, const RecurrentState& state,
   writer.add_states(layer, tokens, floats, state.layout().floats());
 }
 
-/// The least memory for pages of a mapped file when a budget is used up otherwise.
-constexpr size_t kLeastResident = size_t{16} << 20;
-
-/// A mapped context file, and which of its pages were checked.
-class OpenedContext {
- public:
-  /// budget: limits the memory of pages in the file, together with other pages.
-  OpenedContext(std::shared_ptr<const ContextFile> file, const std::shared_ptr<MemoryBudget>& budget)
-      : file_(std::move(file)) {
-    const bool bounded = budget && budget->limit() > 0 && file_->mapped();
-    for (size_t shape = 0; shape < file_->info().pages.size(); ++shape) {
-      reads_.push_back(std::make_unique<Reads>(*file_, shape));
-      if (bounded && file_->info().pages[shape].count > 0)
-        reads_.back()->limit_memory([budget, shapes = file_->info().pages.size()] {
-          const size_t used = std::min(budget->limit(), budget->in_use());
-          return std::max(kLeastResident, budget->limit() - used) / shapes;
-        });
-    }
-  }
-  MappedReads* reads(size_t shape) { return reads_[shape].get(); }
-
- private:
-  class Reads final : public MappedReads {
-   public:
-    Reads(const ContextFile& file, size_t shape)
-        : file_(file), shape_(shape), checked_(file.info().pages[shape].count) {}
-    /// Bounds the memory of the pages (ResidentBlocks).
-    void limit_memory(std::function<size_t()> limit) {
-      resident_ = std::make_unique<ResidentBlocks>(file_.pages(shape_), std::move(limit));
-    }
-    void before_read(size_t page) override {
-      if (resident_) {
-        const size_t bytes = file_.info().pages[shape_].page_bytes();
-        resident_->touch(file_.pages(shape_).data() + page * bytes, bytes);
-      }
-      if (checked_[page].load(std::memory_order_relaxed)) return;
-      file_.check_page(shape_, page);
-      checked_[page].store(true, std::memory_order_relaxed);
-    }
-
-   private:
-    const ContextFile& file_;
-    size_t shape_;
-    std::vector<std::atomic<bool>> checked_;
-    std::unique_ptr<ResidentBlocks> resident_;  // null: no limit
-  };
-  std::shared_ptr<const ContextFile> file_;
-  std::vector<std::unique_ptr<Reads>> reads_;
-};
-
 /// Mapped pages of one shape. The destructor releases those that no table has taken.
 class MappedExtent {
  public:
-  /// checks: whether pages are checked when they are first read.
-  MappedExtent(PageStore& store, const ContextFile& file, const std::shared_ptr<OpenedContext>& context,
-               size_t shape, bool checks)
+  /// mapping: keeps the file mapped. reads: notified of reads; null: nobody.
+  MappedExtent(PageStore& store, const ContextFile& file, size_t shape, std::shared_ptr<const void> mapping,
+               MappedReads* reads)
       : store_(store), taken_(file.info().pages[shape].count, 0) {
-    if (!taken_.empty())
-      first_ = store.map(file.pages(shape), taken_.size(), context, checks ? context->reads(shape) : nullptr);
+    if (!taken_.empty()) first_ = store.map(file.pages(shape), taken_.size(), std::move(mapping), reads);
   }
   MappedExtent(const MappedExtent&) = delete;
   ~MappedExtent() {
@@ -171,20 +118,22 @@ class MappedExtent {
 /// The mapped pages of a file, by shape.
 class MappedFile {
  public:
-  MappedFile(const std::shared_ptr<const ContextFile>& file, const Sequence& sequence, bool checks,
-             const std::shared_ptr<MemoryBudget>& budget)
-      : context_(std::make_shared<OpenedContext>(file, budget)), extents_(file->info().pages.size()) {
+  /// opened: of the file, notified of reads; null: nobody.
+  MappedFile(const std::shared_ptr<const ContextFile>& file, const Sequence& sequence,
+             const std::shared_ptr<OpenedContext>& opened)
+      : extents_(file->info().pages.size()) {
+    const std::shared_ptr<const void> mapping = opened ? std::shared_ptr<const void>(opened) : file;
     for (int layer = 0; layer < sequence.layers(); ++layer) {
       const PagedKv* kv = sequence.paged(layer);
       const int shape = file->info().layers[layer].pages;
       if (kv && !extents_[shape])
-        extents_[shape] = std::make_unique<MappedExtent>(*kv->shared_store(), *file, context_, shape, checks);
+        extents_[shape] = std::make_unique<MappedExtent>(*kv->shared_store(), *file, shape, mapping,
+                                                         opened ? opened->reads(shape) : nullptr);
     }
   }
   MappedExtent& of(const ContextFile& file, int layer) { return *extents_[file.info().layers[layer].pages]; }
 
  private:
-  std::shared_ptr<OpenedContext> context_;
   std::vector<std::unique_ptr<MappedExtent>> extents_;
 };
 
@@ -284,10 +233,12 @@ void write_tokens(ContextWriter& writer, const Sequence& sequence, int64_t begin
   }
 }
 
-void restore_tokens(const std::shared_ptr<const ContextFile>& file, Sequence& sequence,
-                    const std::shared_ptr<MemoryBudget>& budget) {
+std::shared_ptr<const OpenedContext> restore_tokens(const std::shared_ptr<const ContextFile>& file,
+                                                    Sequence& sequence,
+                                                    const std::shared_ptr<MemoryBudget>& budget) {
   check_layers(*file, sequence);
-  MappedFile mapped(file, sequence, true, budget);
+  const auto opened = std::make_shared<OpenedContext>(file, budget);
+  MappedFile mapped(file, sequence, opened);
   for (int layer = 0; layer < sequence.layers(); ++layer) {
     if (PagedKv* kv = sequence.paged(layer)) restore_layer(*file, layer, *kv, mapped.of(*file, layer));
     RecurrentState* state = sequence.recurrent(layer);
@@ -298,12 +249,13 @@ void restore_tokens(const std::shared_ptr<const ContextFile>& file, Sequence& se
       state->advance(stored.tokens[i], state->make_snapshot(stored.floats.subspan(i * floats, floats)));
   }
   sequence.restore(file->tokens());
+  return opened;
 }
 
 void append_tokens(const std::shared_ptr<const ContextFile>& file, Sequence& sequence) {
   check_layers(*file, sequence);
   check_full_pages(*file, sequence);
-  MappedFile mapped(file, sequence, false, nullptr);
+  MappedFile mapped(file, sequence, nullptr);
   for (int64_t at = 0; at < file->info().tokens; at += kPageTokens) {
     std::vector<std::vector<PageId>> pages(sequence.layers());
     for (int layer = 0; layer < sequence.layers(); ++layer) {

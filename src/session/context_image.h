@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "formats/context_file.h"
-#include "memory/memory_budget.h"
 #include "memory/sequence.h"
+#include "session/opened_context.h"
 
 namespace fathom {
 
@@ -25,9 +25,10 @@ void write_tokens(ContextWriter& writer, const Sequence& sequence, int64_t begin
 
 /// Restores all tokens of a file into an empty sequence. Pages stay in the file and are checked when they are first
 /// read. budget: bounds the memory that they occupy, together with other pages; null or without a limit: not
-/// bounded. Throws Error if the file does not fit the sequence.
-void restore_tokens(const std::shared_ptr<const ContextFile>& file, Sequence& sequence,
-                    const std::shared_ptr<MemoryBudget>& budget);
+/// bounded. Returns the file as its pages are read. Throws Error if the file does not fit the sequence.
+std::shared_ptr<const OpenedContext> restore_tokens(const std::shared_ptr<const ContextFile>& file,
+                                                    Sequence& sequence,
+                                                    const std::shared_ptr<MemoryBudget>& budget);
 
 /// Appends the tokens of a file, whole pages of 64 at consecutive positions, to a sequence whose number of tokens
 /// is a multiple of 64. Pages stay in the file; the caller has checked them. Throws Error if the file does not fit

@@ -93,7 +93,7 @@ Sequence Engine::new_sequence(const SequenceOptions& options) {
   const StateOptions states{pages_, cache_methods().make(options.cache), model_->config().landmarks.page_tokens(),
                             tables};
   return Sequence(model_->network().new_states(states, layers_to_run(model_->config(), options.layers)),
-                  {.budget = checkpoint_budget_}, scaled_adapters(options));
+                  {.budget = checkpoint_budget_}, scaled_adapters(options), pages_.budget());
 }
 
 namespace {

@@ -80,7 +80,8 @@ Session::Session(const Session& other, Sequence sequence)
       sequence_(std::move(sequence)),
       logits_(other.logits_),
       hidden_layers_(other.hidden_layers_),
-      hidden_(other.hidden_) {}
+      hidden_(other.hidden_),
+      files_(other.files_) {}
 
 void Session::set_selector(const std::string& attend) {
   selector_ = make_attached(attend_methods(), attend, attend_context());

@@ -13,6 +13,7 @@
 #include "session/cartridge.h"
 #include "session/disk_cache.h"
 #include "session/engine.h"
+#include "session/opened_context.h"
 
 namespace fathom {
 
@@ -241,6 +242,8 @@ class Session {
   int64_t restored() const { return restored_; }
   /// Number of tokens that were in the context file that the session was opened from.
   int64_t opened() const { return opened_; }
+  /// How the pages of those files were read, by this session and all others that share them.
+  FilePageReads file_page_reads() const;
   /// Number of tokens, without those of an open draft.
   int64_t length() const { return landmarks().without(sequence_.committed()); }
   /// The ids of the tokens; −1: a token that was read as an embedding, or a slot. Landmarks are not among them.
@@ -293,6 +296,7 @@ class Session {
   std::vector<int> hidden_layers_;
   std::vector<float> hidden_;
   int64_t restored_ = 0, opened_ = 0;
+  std::vector<std::shared_ptr<const OpenedContext>> files_;  // that tokens were opened from
   struct Draft {
     OpenDraft open;
     std::vector<float> logits;  // [nodes, vocabulary]

@@ -129,7 +129,7 @@ Session Session::open(std::shared_ptr<Engine> engine, std::shared_ptr<const Cont
   Sequence& sequence = session.sequence_;
   check_context(*file, sequence, *session.engine_, session.options_);
   const ContextInfo& info = file->info();
-  restore_tokens(file, sequence, session.engine_->pages().budget());
+  session.files_.push_back(restore_tokens(file, sequence, session.engine_->pages().budget()));
   const int64_t vocabulary = session.model().config().vocabulary;
   const auto known = [&](int32_t id) { return id >= -1 && id < vocabulary; };
   if (!std::ranges::all_of(file->tokens(), known) ||
@@ -145,6 +145,12 @@ Session Session::open(std::shared_ptr<Engine> engine, std::shared_ptr<const Cont
   if (session.engine_->pages().budget()->limit() > 0) file->release_memory();  // tables and states were copied
   session.opened_ = session.length();
   return session;
+}
+
+FilePageReads Session::file_page_reads() const {
+  FilePageReads reads;
+  for (const auto& file : files_) reads += file->page_reads();
+  return reads;
 }
 
 }  // namespace fathom

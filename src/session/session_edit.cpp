@@ -383,6 +383,8 @@ Session Session::join(std::span<const Session* const> parts, const JoinOptions& 
       joined.sequence_.mask(before, before + prefix);
     }
     joined.opened_ += part->opened();
+    for (const auto& file : part->files_)
+      if (std::ranges::count(joined.files_, file) == 0) joined.files_.push_back(file);
   }
   forget();
   joined.logits_.clear();

@@ -247,6 +247,36 @@ TEST(MemoryBudget, TheReclaimerMayReleasePagesOfTheAllocatingStore) {
   budget->set_reclaimer({});
 }
 
+TEST(MemoryBudget, StatesOfMethodsAreCharged) {
+  struct LargeState final : test::UnsavedState {
+    explicit LargeState(size_t bytes) : size(bytes) {}
+    std::unique_ptr<SequenceState> fork() const override { return std::make_unique<LargeState>(size); }
+    void rewind(int64_t) override {}
+    size_t bytes() const override { return size; }
+    size_t size;
+  };
+  const auto budget = std::make_shared<MemoryBudget>(100);
+  {
+    Sequence sequence({}, {}, {}, budget);
+    sequence.set_state(Sequence::StateOf::kSelector, std::make_unique<LargeState>(40));
+    sequence.set_state(Sequence::StateOf::kEvictor, std::make_unique<LargeState>(20));
+    sequence.open(test::following(0, 1));
+    sequence.commit();
+    EXPECT_EQ(budget->in_use(), 60u);
+    sequence.set_state(Sequence::StateOf::kSelector, std::make_unique<LargeState>(81));
+    EXPECT_NE(out_of_memory_error([&] { sequence.open(test::following(1, 1)); }), "");
+    EXPECT_EQ(sequence.tokens(), 1);
+    EXPECT_EQ(budget->in_use(), 60u);
+    sequence.set_state(Sequence::StateOf::kSelector, std::make_unique<LargeState>(10));
+    sequence.open(test::following(1, 1));
+    sequence.commit();
+    EXPECT_EQ(budget->in_use(), 30u);
+    Sequence moved = std::move(sequence);
+    EXPECT_EQ(budget->in_use(), 30u);
+  }
+  EXPECT_EQ(budget->in_use(), 0u);
+}
+
 TEST(MemoryBudget, ASequenceIsUnchangedWhenTheBudgetIsExhausted) {
   const PageShape shape{PageFormat::kF32, test::kKeyDim, test::kValueDim};
   const auto budget = std::make_shared<MemoryBudget>(11 * shape.bytes());

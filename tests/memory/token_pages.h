@@ -14,6 +14,7 @@ constexpr int kKeyDim = 8, kValueDim = 6, kRotaryDim = 4;
 
 /// A method state without contents to save.
 struct UnsavedState : SequenceState {
+  size_t bytes() const override { return 0; }
   void save(ByteWriter&, const Sequence&) const override {}
   void load(ByteReader&, const Sequence&) override {}
 };

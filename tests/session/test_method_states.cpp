@@ -180,6 +180,20 @@ TEST_P(MethodStates, ContinueBitIdenticallyAfterLoading) {
   expect_same_states(moved);
 }
 
+TEST_P(MethodStates, CountTheBytesThatGrowWithTheTokens) {
+  read(300);
+  std::vector<size_t> before;
+  for (const Owner owner : owners_) before.push_back(saved_state(session_, owner).size());
+  constexpr size_t kMore = 900;
+  session_.append(test::tokens(kMore, 6));
+  test::steps(session_, test::tokens(8, 4));
+  for (size_t i = 0; i < owners_.size(); ++i) {
+    const size_t saved = saved_state(session_, owners_[i]).size();
+    if (saved < before[i] + 8 * kMore) continue;  // grows by less than a byte per token, layer and head
+    EXPECT_GE(session_.sequence().state(owners_[i])->bytes(), saved / 2);
+  }
+}
+
 TEST_P(MethodStates, ContinueBitIdenticallyAfterLoadingAndARewind) {
   for (const int64_t n : {1, 9, 80, 250}) {
     session_ = open_session(GetParam());

@@ -21,6 +21,11 @@ struct LandmarkKeys {
   void rewind(int64_t tokens) {
     for (KeyTable& keys : heads) keys.shorten(tokens / block);
   }
+  size_t bytes() const {
+    size_t bytes = 0;
+    for (const KeyTable& keys : heads) bytes += keys.bytes();
+    return bytes;
+  }
   void save(ByteWriter& out, const SequenceLayer& /*layer*/) const {
     for (const KeyTable& keys : heads) keys.save(out);
   }

@@ -47,6 +47,7 @@ struct BothStates final : SequenceState {
     if (then) then->rewind(tokens);
     if (other) other->rewind(tokens);
   }
+  size_t bytes() const override { return (then ? then->bytes() : 0) + (other ? other->bytes() : 0); }
   void save(ByteWriter& out, const Sequence& sequence) const override {
     if (then) then->save(out, sequence);
     if (other) other->save(out, sequence);

@@ -52,6 +52,11 @@ struct LayerBounds {
   std::vector<PageMetadata> bounds;    // [kv_heads]; empty: the layer was not read yet, or is dense
 
   void rewind(int64_t /*tokens*/) {}  // PageMetadata detects changed pages itself
+  size_t bytes() const {
+    size_t bytes = 0;
+    for (const PageMetadata& head : bounds) bytes += head.bytes();
+    return bytes;
+  }
   void save(ByteWriter& out, const SequenceLayer& layer) const {
     out.add(static_cast<int32_t>(bounds.size()));
     for (int head = 0; head < std::ssize(bounds); ++head) bounds[head].save(out, *layer.kv(), head);

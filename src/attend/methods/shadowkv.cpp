@@ -31,6 +31,7 @@ struct ChunkLandmarks {
   std::vector<KeyChunk> chunks;    // chunks with a mean
   KeyTable means;                  // [chunks] means of the rotated keys
 
+  size_t bytes() const { return bytes_of(outliers) + bytes_of(chunks) + means.bytes(); }
   void save(ByteWriter& out) const;
   /// entries: of the page table that may have chunks.
   void load(ByteReader& in, int64_t entries);
@@ -92,9 +93,19 @@ struct ShadowKvLayer {
     prompt = tokens;
     clear();
   }
+  size_t bytes() const;
   void save(ByteWriter& out, const SequenceLayer& layer) const;
   void load(ByteReader& in, const SequenceLayer& layer);
 };
+
+size_t ShadowKvLayer::bytes() const {
+  size_t bytes = low_rank ? fair_share(low_rank, low_rank->bytes()) : 0;
+  for (const ShadowKvHead& head : heads) {
+    bytes += bytes_of(head.selected) + head.rebuilt.bytes();
+    if (head.landmarks) bytes += fair_share(head.landmarks, head.landmarks->bytes());
+  }
+  return bytes;
+}
 
 void ShadowKvLayer::save(ByteWriter& out, const SequenceLayer& /*layer*/) const {
   out.add(prompt);

@@ -35,6 +35,11 @@ struct SqueezedLayer {
     tail.rewind(tokens);
     if (context > tokens) clear();
   }
+  size_t bytes() const {
+    size_t bytes = bytes_of(masks);
+    for (const auto& clusters : heads) bytes += fair_share(clusters, clusters->bytes());
+    return bytes;
+  }
   void save(ByteWriter& out, const SequenceLayer& layer) const {
     tail.save(out, layer);
     out.add(context);

@@ -21,6 +21,7 @@ struct AttentionSums {
     rows.resize(tokens);
     for (std::vector<float>& sums : attention) sums.resize(tokens);
   }
+  size_t bytes() const { return bytes_of(attention) + bytes_of(rows); }
   void save(ByteWriter& out, const SequenceLayer& /*layer*/) const {
     out.add(static_cast<int32_t>(attention.size()));
     out.add_list(rows);

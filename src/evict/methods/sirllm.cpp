@@ -16,6 +16,7 @@ struct SirLlmState final : SequenceState {
   void rewind(int64_t tokens) override {
     if (std::ssize(scores) > tokens) scores.resize(tokens);
   }
+  size_t bytes() const override { return bytes_of(scores); }
   void save(ByteWriter& out, const Sequence& /*sequence*/) const override { out.add_list(scores); }
   void load(ByteReader& in, const Sequence& sequence) override {
     scores = in.take_list_up_to<float>(sequence.tokens());
