@@ -55,7 +55,7 @@ std::vector<int32_t> question_tokens(const FramedText& last, const Tokenizer& to
   if (all.size() > before.size() && std::equal(before.begin(), before.end(), all.begin()))
     return {all.begin() + std::ssize(before), all.end()};
   // The question would change the last tokens of the context.
-  return tokenizer.encode(concat(last.chat ? "\n\n" : "", question, last.after), {false, last.chat});
+  return tokenizer.encode(question + last.after, {false, last.chat});
 }
 
 /// One answer, for reports.
@@ -188,7 +188,7 @@ void add_ask(Command program) {
   command.add_flag("--verbose", o->verbose, "print counts and speeds on stderr even if it is not a terminal");
   command.footer(
       R"(A context file is opened by mapping: only the question is read, and the file is never changed. The answer is that of
-`fathom run -f TEXT -p QUESTION` with the same methods.
+`fathom run -f TEXT -p QUESTION` with the same methods, and the same --chat.
 
 Examples:
   fathom ask book.ctx -p "Question: Who is the captain? Answer:" -n 20

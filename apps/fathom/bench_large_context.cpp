@@ -69,10 +69,9 @@ std::string to_text(const LargeFigure& figure) {
     return concat(format_size(100 * static_cast<double>(pages) / read), " %");
   };
   return concat(format_size(figure.tokens_per_second), " tokens/s (the first after ",
-                format_seconds(figure.first_seconds), "), at most ",
-                format_bytes(static_cast<double>(figure.peak)), " of memory, ", figure.pages.read,
-                " pages needed, of which ", percent(figure.pages.missed), " were read when they were needed; ",
-                percent(figure.pages.loaded), " were read before");
+                format_seconds(figure.first_seconds), "), at most ", format_bytes(static_cast<double>(figure.peak)),
+                " of memory, ", figure.pages.read, " pages needed, of which ", percent(figure.pages.missed),
+                " were read when they were needed; ", percent(figure.pages.loaded), " were read before");
 }
 
 }  // namespace
@@ -91,8 +90,8 @@ void bench_large_context(const LargeContextBench& bench, const SessionOptions& s
   LargeFigure limited;
   if (bench.memory > 0) limited = measure_large(bench, bench.memory, session, model, runtime);
   if (bench.json) {
-    Json line{{"test", "large"},          {"depth", bench.depth},        {"bytes", file},
-              {"cache", session.cache},   {"attend", session.attend},    {"memory", bench.memory},
+    Json line{{"test", "large"},           {"depth", bench.depth},     {"bytes", file},
+              {"cache", session.cache},    {"attend", session.attend}, {"memory", bench.memory},
               {"unlimited", to_json(free)}};
     if (bench.memory > 0) line["limited"] = to_json(limited);
     write_out(line.dump() + "\n");

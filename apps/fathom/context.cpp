@@ -39,7 +39,7 @@ void show(const ContextOptions& options) {
   }
   std::string out;
   const auto line = [&](const char* label, const std::string& value) {
-    out += concat(label, std::string(13 - std::string_view(label).size(), ' '), value, "\n");
+    out += concat(label, std::string(13 - std::string_view(label).size(), ' '), printable(value), "\n");
   };
   line("model", concat(info.model_name.empty() ? "without a name" : info.model_name, " (", info.architecture, "), ",
                        info.model_path));
@@ -47,7 +47,11 @@ void show(const ContextOptions& options) {
        concat(info.tokens, file.text().empty() ? "" : concat(" of ", file.text().size(), " bytes of text")));
   if (const Json* files = info.notes.find("files")) {
     std::vector<std::string> names;
-    for (const Json& name : files->items()) names.push_back(name.text());
+    try {
+      for (const Json& name : files->items()) names.push_back(name.text());
+    } catch (const JsonError& error) {
+      fail(file.path(), ": the context file is damaged: its list of files read: ", error.what());
+    }
     line("read from", comma_list(names));
   }
   line("size", concat(format_bytes(static_cast<double>(file.size())), ", ",

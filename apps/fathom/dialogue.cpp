@@ -61,7 +61,7 @@ Generated Dialogue::answer(const std::string& text, Sampler& sampler, const Gene
                            const std::function<void(std::string_view)>& on_text) {
   std::vector<ChatMessage> messages = messages_;
   const bool first = messages.size() == start_.size();
-  messages.push_back({"user", first && !first_text_.empty() ? concat(first_text_, "\n\n", text) : text});
+  messages.push_back({"user", first ? first_text_ + text : text});
   const std::vector<int32_t> tokens = encode_prompt(*loaded_.tokenizer, template_->render(messages, true), true);
   read_after_common_prefix(session_, tokens);
   if (!decode_.constraint.empty())

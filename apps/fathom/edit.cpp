@@ -1,4 +1,5 @@
 // fathom edit: changes the text of a context file without reading all of it again.
+#include "base/atomic_file.h"
 #include "base/error.h"
 #include "base/format.h"
 #include "base/interrupt.h"
@@ -46,6 +47,8 @@ void run_edit(EditCommand options) {
     fail_usage("expected either --find TEXT with --replace TEXT, or --file FILE");
   if (!options.find.empty() && !options.has_replace) fail_usage("--find needs --replace TEXT, which may be empty");
   if (options.edit.exact && options.edit.blend > 0) fail_usage("--blend has no effect with --exact");
+  const std::string out = options.out.empty() ? options.context : options.out;
+  check_writable(out);
   const auto file = open_context_file(options.context, options.common, methods_as_read());
   FramedText text = FramedText::of(*file);
   if (text.cartridge) fail(options.context, ": the context was made of a cartridge and has no text to edit");
@@ -61,13 +64,16 @@ void run_edit(EditCommand options) {
       progress.update(done);
       throw_if_interrupted();
     };
-    report = session.edit(edits, options.edit);
+    try {
+      report = session.edit(edits, options.edit);
+    } catch (const Error& error) {
+      throw Error(concat(options.context, ": ", error.what()), error.kind());
+    }
   }
   const double seconds = watch.seconds();
   const bool all_read = session.sequence().has_recurrent_layers() && report.read > 0 && !options.edit.exact;
   if (all_read)
     note("the model has recurrent layers: all tokens after the last checkpoint before the edit were read again");
-  const std::string out = options.out.empty() ? options.context : options.out;
   save_context(session, text, loaded, options.common, out, file->info().notes);
   if (options.json) {
     write_out(Json{{"file", out},

@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "attend/methods.h"
+#include "base/atomic_file.h"
 #include "base/error.h"
 #include "base/format.h"
 #include "base/stopwatch.h"
@@ -63,6 +64,7 @@ void run_read(const ReadOptions& options) {
     text += read_input(file);
     files.push_back(input_name(file));
   }
+  check_writable(options.out);
   const LoadedModel loaded(options.common);
   Session session = loaded.session(options.common);
   if (!options.cartridge.empty()) return save_cartridge(options, loaded, session);

@@ -47,7 +47,7 @@ std::vector<int32_t> FramedText::tokens(const Tokenizer& tokenizer) const {
 }
 
 std::vector<int32_t> FramedText::tokens(const Tokenizer& tokenizer, const std::string& question) const {
-  return encode_prompt(tokenizer, concat(before, text, chat ? "\n\n" : "", question, after), chat);
+  return encode_prompt(tokenizer, concat(before, text, question, after), chat);
 }
 
 std::vector<int64_t> FramedText::offsets(const Tokenizer& tokenizer, std::span<const int32_t> tokens) const {

@@ -42,4 +42,7 @@ class AtomicFile {
   uint64_t size_ = 0;
 };
 
+/// Throws Error naming the path if no file can be written there.
+inline void check_writable(const std::string& path) { const AtomicFile file(path); }
+
 }  // namespace fathom

@@ -72,24 +72,40 @@ std::string format_hex(uint64_t number) {
   return text;
 }
 
-std::string quote(std::string_view text) {
-  constexpr size_t kMaxQuotedBytes = 60;  // enough to recognise the text, short enough for a message of one line
-  std::string result = "'";
+namespace {
+
+/// Appends the first characters of `text`, up to the one that reaches `most` bytes, with control characters and
+/// invalid UTF-8 escaped. Returns the bytes of `text` that were used.
+size_t append_escaped(std::string& out, std::string_view text, size_t most) {
   size_t at = 0;
-  while (at < text.size() && at < kMaxQuotedBytes) {
+  while (at < text.size() && at < most) {
     const unsigned char c = text[at];
     const size_t length = c < 0x20 || c == 0x7f ? 0 : utf8_length(text.substr(at));
     if (length == 0) {
       char escape[8];
       std::snprintf(escape, sizeof escape, "\\x%02x", c);
-      result += escape;
+      out += escape;
     } else {
-      result += text.substr(at, length);
+      out += text.substr(at, length);
     }
     at += length == 0 ? 1 : length;
   }
-  if (at < text.size()) result += "…";
+  return at;
+}
+
+}  // namespace
+
+std::string quote(std::string_view text) {
+  constexpr size_t kMaxQuotedBytes = 60;  // enough to recognise the text, short enough for a message of one line
+  std::string result = "'";
+  if (append_escaped(result, text, kMaxQuotedBytes) < text.size()) result += "…";
   return result + "'";
+}
+
+std::string printable(std::string_view text) {
+  std::string result;
+  append_escaped(result, text, text.size());
+  return result;
 }
 
 }  // namespace fathom

@@ -287,8 +287,8 @@ void ContextFile::read_sections() {
   if (verify_ && header.checksum != header_checksum(header)) damaged("its header was altered");
   if (header.file_bytes != bytes_.size()) damaged("expected ", header.file_bytes, " bytes, found ", bytes_.size());
   if (header.sections > kMaxSections || header.directory_offset > bytes_.size() ||
-      (bytes_.size() - header.directory_offset) / sizeof(ContextSection) < header.sections)
-    damaged("its list of sections is outside the file");
+      bytes_.size() - header.directory_offset != header.sections * sizeof(ContextSection))
+    damaged("its list of sections does not end with the file");
   const std::span<const std::byte> directory =
       bytes_.subspan(header.directory_offset, header.sections * sizeof(ContextSection));
   if (verify_ && checksum(directory) != header.directory_checksum) damaged("its list of sections was altered");

@@ -24,7 +24,7 @@ const MethodTable<JoinMethod>& join_methods() {
       "join",
       {Entry{{.kind = "",
               .name = "concat",
-              .summary = "one context after the other; each was read alone, so later ones do not know earlier ones",
+              .summary = "one context after the other; a later context was read without attending to earlier ones",
               .needs = "attention layers",
               .time = "O(reread) per context",
               .memory = "none: contexts share their pages",

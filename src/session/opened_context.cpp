@@ -10,8 +10,8 @@ namespace {
 
 /// The least memory for the pages of a mapped file when a budget is used up otherwise.
 constexpr size_t kLeastResident = size_t{16} << 20;
-/// The part of the limit that pages may take that were not needed yet: 1 / kLoadedShare. With a quarter, pages of the
-/// current layer were returned to the system between being chosen and being read.
+/// The part of the limit that pages may take that were not needed yet: 1 / kLoadedShare. With a quarter, pages of
+/// the current layer were returned to the system between being chosen and being read.
 constexpr size_t kLoadedShare = 16;
 /// A layer that needed this share of its pages is expected to be followed by one that needs all of them.
 constexpr double kNearlyAll = 0.9;
@@ -30,8 +30,8 @@ class OpenedContext::Shape final : public MappedReads {
         passes_(layers_.size()),
         checked_(layers_.size()) {
     if (context.file_->mapped() && !layers_.empty())
-      resident_ = std::make_unique<ResidentBlocks>(context.file_->pages(shape),
-                                                   [&context] { return context.limit(); });
+      resident_ =
+          std::make_unique<ResidentBlocks>(context.file_->pages(shape), [&context] { return context.limit(); });
   }
 
   void before_read(size_t page) override {
@@ -173,7 +173,9 @@ void OpenedContext::load_layers() {
     wakes_.wait(lock, [&] { return stopped_ || requests_ != done; });
     if (stopped_) return;
     done = requests_;
-    const auto pass_of = [&](size_t i) { return LayerPass{&layers_[i % layers_.size()], layers_[i % layers_.size()].pass}; };
+    const auto pass_of = [&](size_t i) {
+      return LayerPass{&layers_[i % layers_.size()], layers_[i % layers_.size()].pass};
+    };
     const size_t current = layer_.load(std::memory_order_relaxed);
     const LayerPass next = pass_of(current + 1), before = pass_of(current + layers_.size() - 1);
     lock.unlock();

@@ -29,10 +29,10 @@ struct FilePageReads {
   }
 };
 
-/// A mapped context file whose pages forward passes read. Each page is checked when it is first needed. While a pass
-/// computes a layer, a thread reads the pages from the file that the next layer will need: those that it needed in
-/// the pass before, or all of them if the layer is new and this one needed nearly all of its own. With a limit,
-/// pages that were not used recently are returned to the system. Thread-safe.
+/// A mapped context file whose pages forward passes read. Each page is checked when it is first needed. While a
+/// pass computes a layer, a thread reads the pages from the file that the next layer will need: those that it
+/// needed in the pass before, or all of them if the layer is new and this one needed nearly all of its own. With a
+/// limit, pages that were not used recently are returned to the system. Thread-safe.
 class OpenedContext {
  public:
   /// budget: limits the memory of the pages in the file, together with other pages; null or without a limit: they
@@ -67,7 +67,7 @@ class OpenedContext {
   std::shared_ptr<const ContextFile> file_;
   std::shared_ptr<MemoryBudget> budget_;
   std::vector<std::unique_ptr<Shape>> shapes_;
-  std::vector<Layer> layers_;  // those with pages
+  std::vector<Layer> layers_;    // those with pages
   std::atomic<uint32_t> layer_;  // that the current pass computes, an index in layers_; layers_.size(): none yet
   std::atomic<uint32_t> pass_{1};
   std::atomic<int64_t> loaded_{0};

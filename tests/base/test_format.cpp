@@ -69,6 +69,12 @@ TEST(Format, QuotedTextIsOneShortLineOfUtf8) {
   EXPECT_EQ(quote(std::string(59, 'x') + "€y"), "'" + std::string(59, 'x') + "€…'");
 }
 
+TEST(Format, PrintableEscapesAndNeverCuts) {
+  EXPECT_EQ(printable("größe €"), "größe €");
+  EXPECT_EQ(printable("a\x1b[31m\n\xff"), "a\\x1b[31m\\x0a\\xff");
+  EXPECT_EQ(printable(std::string(500, 'x')), std::string(500, 'x'));
+}
+
 TEST(Format, ListsAreJoinedByCommas) {
   EXPECT_EQ(comma_list(std::vector<std::string>{}), "");
   EXPECT_EQ(comma_list(std::vector<std::string>{"a"}), "a");

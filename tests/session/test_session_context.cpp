@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <optional>
 #include <random>
 
 #include "base/error.h"
@@ -104,6 +105,40 @@ TEST(SessionContext, EveryMethodContinuesWithTheSameBits) {
       ASSERT_NO_FATAL_FAILURE(
           expect_round_trip(test::seedling(), {.cache = cache, .evict = evict}, 600, folder.file("a.ctx")));
     }
+  }
+}
+
+/// Opens a session, or returns nothing if the method does not work with the model.
+std::optional<Session> session_if_suited(const std::shared_ptr<const Model>& model, const SessionOptions& options) {
+  try {
+    return Session(model, test::runtime(), options);
+  } catch (const Error&) {
+    return std::nullopt;
+  }
+}
+
+TEST(SessionContext, MethodsContinueWithTheSameBitsOnEveryArchitecture) {
+  const test::TemporaryFolder folder;
+  const std::string path = folder.file("a.ctx");
+  for (const char* attend :
+       {"dense", "quest:budget=64,dense_layers=0", "infllm:window=64,block=16,sink=16,topk=2",
+        "shadowkv:budget=32,rank=8", "tokenselect:budget=32,window=32,sink=8", "recycled:budget=64"}) {
+    int architectures = 0;
+    for (const char* name : test::tiny_goldens()) {
+      FATHOM_NEEDS(test::golden(name) + ".gguf");
+      const auto model = Model::open(test::golden(name) + ".gguf");
+      for (const std::string cache : {"f32", "bf16", "q8", "q4"}) {
+        SCOPED_TRACE(testing::Message() << attend << ", " << name << ", " << cache);
+        std::optional<Session> session = session_if_suited(model, {.chunk = 64, .attend = attend, .cache = cache});
+        if (!session) break;
+        architectures += cache == "f32";
+        session->append(test::tokens(200));
+        session->save(path);
+        Session opened = open_context(model, path);
+        ASSERT_NO_FATAL_FAILURE(expect_same_continuation(*session, opened, 25));
+      }
+    }
+    EXPECT_GE(architectures, 6) << attend;
   }
 }
 
