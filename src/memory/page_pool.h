@@ -1,5 +1,7 @@
 #pragma once
 
+#include <algorithm>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -15,7 +17,9 @@ namespace fathom {
 class PagePool {
  public:
   /// budget: limit in bytes for pages and recurrent states together; 0: no limit.
-  explicit PagePool(size_t budget = 0) : budget_(std::make_shared<MemoryBudget>(budget)) {}
+  explicit PagePool(size_t budget = 0) : budget_(std::make_shared<MemoryBudget>(budget)) {
+    budget_->set_reclaimer([this] { return reclaim(); });
+  }
   ~PagePool() { budget_->set_reclaimer(nullptr); }
   PagePool(const PagePool&) = delete;
 
@@ -27,23 +31,29 @@ class PagePool {
       if (store->shape() == shape) return store;
     return stores_.emplace_back(std::make_shared<PageStore>(shape, budget_));
   }
-  /// Returns the index of shared prefixes. The first call creates it with blocks of `block` tokens; later calls
-  /// ignore `block`. When the budget is exhausted, blocks that no sequence uses are evicted. Throws what the
-  /// constructor of PrefixIndex throws.
+  /// Returns the index of shared prefixes in blocks of `block` tokens. Creates it at the first call. When the
+  /// budget is exhausted, blocks that no sequence uses are evicted. Throws what the constructor of PrefixIndex
+  /// throws.
   PrefixIndex& prefixes(int64_t block) {
     const std::lock_guard lock(mutex_);
-    if (!prefixes_) {
-      prefixes_ = std::make_unique<PrefixIndex>(block);
-      budget_->set_reclaimer([index = prefixes_.get()] { return index->reclaim(); });
-    }
-    return *prefixes_;
+    std::unique_ptr<PrefixIndex>& index = prefixes_[block];
+    if (!index) index = std::make_unique<PrefixIndex>(block);
+    return *index;
   }
 
  private:
+  /// Evicts a block of a prefix index. Returns false if there is none.
+  bool reclaim() {
+    const std::lock_guard lock(mutex_);
+    return std::ranges::any_of(prefixes_,
+                               [](const auto& index) { return index.second && index.second->reclaim(); });
+  }
+
   std::shared_ptr<MemoryBudget> budget_;
   std::mutex mutex_;
   std::vector<std::shared_ptr<PageStore>> stores_;
-  std::unique_ptr<PrefixIndex> prefixes_;  // declared last: destroyed before the stores of its pages
+  // By block; declared last: destroyed before the stores of its pages.
+  std::map<int64_t, std::unique_ptr<PrefixIndex>> prefixes_;
 };
 
 }  // namespace fathom

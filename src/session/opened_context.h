@@ -41,7 +41,7 @@ class OpenedContext {
   OpenedContext(const OpenedContext&) = delete;
   ~OpenedContext();
 
-  /// Returns what must be told of reads of the pages of a shape.
+  /// Returns the object that is notified of reads of the pages of a shape.
   MappedReads* reads(size_t shape);
   FilePageReads page_reads() const;
 

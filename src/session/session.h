@@ -127,17 +127,26 @@ class Session {
   /// outside the vocabulary, or more tokens than the context limit. After any error, interrupts included, the
   /// session holds the tokens before the unfinished chunk.
   void append(std::span<const int32_t> tokens, const AppendOptions& options = {});
-  /// The tokens that a session reads in a step: one token, or a draft with this tree.
+  /// Restores the longest prefix of `tokens` that is in memory or on disk (SessionOptions::share_prefixes,
+  /// disk_cache) into a session without tokens, as append() does first. Returns the number of restored tokens, less
+  /// than tokens.size().
+  int64_t restore(std::span<const int32_t> tokens) { return restore(tokens, {}); }
+  /// Returns how many of the next `tokens` tokens of a prompt a pass should read, so that the results have the bits
+  /// of append(). For Step.
+  int64_t next_chunk(int64_t tokens) const { return next_chunk(tokens, {}); }
+  /// The tokens that a session reads in a step: one token, a draft with this tree, or a chunk of a prompt.
   struct Step {
     Session* session = nullptr;
-    std::span<const int32_t> tokens{};          // one; or [nodes]
+    std::span<const int32_t> tokens{};          // one; [nodes] of a draft; or those of the chunk
     const DraftTree* draft = nullptr;           // null: no draft. It must be accepted before the session reads on.
     const HiddenTransfer* transfer = nullptr;   // as OpenDraft::transfer; must outlive the open draft
     std::span<const uint8_t> transfer_steps{};  // as OpenDraft::steps
+    bool prompt = false;                        // whether the tokens are a chunk of a prompt
+    bool last = false;                          // whether it is the last one: logits() are then those after it
   };
-  /// Reads one token or draft in each of several sessions that share model and runtime, in one batch: weights are
-  /// read once. Results are, bit by bit, those of each session alone. Returns one entry per step: null, or the
-  /// error if its session failed, which is then unchanged. Throws Error for an invalid batch.
+  /// Reads one token, draft or chunk in each of several sessions that share model and runtime, in one batch:
+  /// weights are read once. Results are, bit by bit, those of each session alone. Returns one entry per step: null,
+  /// or the error if its session failed, which is then unchanged. Throws Error for an invalid batch.
   static std::vector<std::exception_ptr> try_steps(std::span<const Step> steps);
   /// Calls try_steps with one token per session.
   static std::vector<std::exception_ptr> try_step(std::span<Session* const> sessions,
@@ -278,6 +287,15 @@ class Session {
     return {options_.disk_cache.get(), options_.attend, options_.chunk};
   }
   bool uses_disk_cache(const AppendOptions& options) const;
+  int64_t prefix_block() const;
+  bool shares_prefixes(const AppendOptions& options) const;
+  int64_t restore(std::span<const int32_t> tokens, const AppendOptions& options);
+  void keep_prefixes(const AppendOptions& options);
+  int64_t next_chunk(int64_t tokens, const AppendOptions& options) const;
+  struct PromptChunk;
+  std::unique_ptr<PromptChunk> prepare_chunk(std::span<const int32_t> tokens, std::span<const int64_t> positions,
+                                             int64_t first, bool last, const AppendOptions& options);
+  void finish_chunk(const PromptChunk& chunk, RowsResult& result, const AppendOptions& options);
   void read_chunk(std::span<const int32_t> tokens, std::span<const int64_t> positions, int64_t first, bool last,
                   const AppendOptions& options);
   void reread(std::span<const int32_t> ids);
