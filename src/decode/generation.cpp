@@ -75,7 +75,8 @@ bool Generation::prepare() {
   return true;
 }
 
-void Generation::advance(std::span<Generation* const> texts) {
+std::vector<std::exception_ptr> Generation::advance(std::span<Generation* const> texts,
+                                                    std::span<const Session::Step> prompts) {
   std::vector<Generation*> active;
   std::vector<Session::Step> steps;
   for (Generation* text : texts) {
@@ -85,11 +86,13 @@ void Generation::advance(std::span<Generation* const> texts) {
     steps.push_back({&text->session_, text->tree_tokens_, drafted ? &text->tree_ : nullptr,
                      drafted ? text->draft_.transfer : nullptr, text->tree_probes_});
   }
-  if (active.empty()) return;
+  steps.insert(steps.end(), prompts.begin(), prompts.end());
+  if (steps.empty()) return {};
   const Stopwatch watch;
   const std::vector<std::exception_ptr> errors = Session::try_steps(steps);
-  const double seconds = watch.seconds() / static_cast<double>(active.size());
+  const double seconds = watch.seconds() / static_cast<double>(steps.size());
   for (size_t i = 0; i < active.size(); ++i) active[i]->take_step(errors[i], seconds);
+  return {errors.begin() + std::ssize(active), errors.end()};
 }
 
 /// Takes the result of the forward pass. seconds: share of the pass.

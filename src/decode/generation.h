@@ -27,7 +27,9 @@ class Generation {
   std::exception_ptr error() const { return error_; }
   /// Reads the newest token of each text that has not ended, and its draft, in one forward pass, and emits the
   /// tokens that follow. A text that fails ends with error(), and the others go on. The sessions share a model.
-  static void advance(std::span<Generation* const> texts);
+  /// prompts: chunks of other sessions that the pass reads, too; returns the error of each, or null.
+  static std::vector<std::exception_ptr> advance(std::span<Generation* const> texts,
+                                                 std::span<const Session::Step> prompts = {});
   /// Returns the result. Call it once, at the end.
   Generated finish();
 

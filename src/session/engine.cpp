@@ -137,14 +137,14 @@ int64_t Engine::restore_from_disk(Sequence& sequence, const SequenceOptions& opt
                                   std::span<const int32_t> tokens) {
   const uint64_t space =
       disk_space(prefix_space(options, sequence.adapters()), cache, runtime_->work().kernels.isa);
-  return cache.cache->restore(sequence, tokens, model_->fingerprint(), space, cache.chunk);
+  return cache.cache->restore(sequence, tokens, model_->fingerprint(), space, cache.block);
 }
 
 void Engine::store_on_disk(const Sequence& sequence, const SequenceOptions& options, const CacheOptions& cache,
                            const ContextInfo& info) {
   const uint64_t space =
       disk_space(prefix_space(options, sequence.adapters()), cache, runtime_->work().kernels.isa);
-  cache.cache->store(sequence, space, cache.chunk, info);
+  cache.cache->store(sequence, space, cache.block, info);
 }
 
 void Engine::check_tokens(std::span<const int32_t> tokens) const {

@@ -72,7 +72,8 @@ class Engine {
   struct CacheOptions {
     DiskCache* cache = nullptr;
     std::string attend;  // spec
-    int64_t chunk = 0;   // tokens per prefill chunk, a multiple of 64: the size of blocks
+    int64_t chunk = 0;   // tokens per prefill chunk, a multiple of 64
+    int64_t block = 0;   // tokens of a block, a multiple of `chunk`
   };
   /// Restores into an empty sequence the longest prefix of `tokens` that is on disk (DiskCache::restore). The
   /// results have the bits of reading it on this instruction set.

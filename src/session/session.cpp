@@ -36,6 +36,9 @@ SequenceOptions sequence_options(const SessionOptions& options) {
   if (options.chunk < 1) fail_usage("chunk: expected at least 1 token, found ", options.chunk);
   if (options.disk_cache && options.chunk % kPageTokens != 0)
     fail_usage("--cache-disk needs a --chunk that is a multiple of ", kPageTokens, ", found ", options.chunk);
+  if (options.cache_block < 0 || options.cache_block % options.chunk != 0)
+    fail_usage("cache_block: expected a multiple of the chunk of ", options.chunk, " tokens, found ",
+               options.cache_block);
   if (options.context < 0) fail_usage("context limit: expected 0 or more tokens, found ", options.context);
   return {options.position, options.cache, options.context, options.layers, options.adapters};
 }
@@ -178,7 +181,7 @@ int64_t Session::restore(std::span<const int32_t> tokens, const AppendOptions& o
 /// Keeps the complete blocks that were read, for later sessions.
 void Session::keep_prefixes(const AppendOptions& options) {
   if (shares_prefixes(options)) engine_->publish_prefix(sequence_, sequence_options(options_), prefix_block());
-  if (uses_disk_cache(options) && length() % prefix_block() == 0)
+  if (uses_disk_cache(options) && length() % disk_block() == 0)
     engine_->store_on_disk(sequence_, sequence_options(options_), cache_options(), describe());
 }
 

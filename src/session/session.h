@@ -34,9 +34,10 @@ struct SessionOptions {
   /// stored keys, values and states depend on them, so other scales need a new session that reads the tokens again.
   std::vector<AdapterScale> adapters{};
   /// A cache on disk, from which prefixes are restored that any process has read, and to which complete blocks of
-  /// `chunk` tokens are written; null: none. Has no effect with evictors and landmarks, and with --attend methods
-  /// whose states cannot be derived from pages. Results have the bits of reading all tokens.
+  /// `cache_block` tokens are written; null: none. Has no effect with evictors and landmarks, and with --attend
+  /// methods whose states cannot be derived from pages. Results have the bits of reading all tokens.
   std::shared_ptr<DiskCache> disk_cache{};
+  int64_t cache_block = 0;          // tokens of a block in the disk cache, a multiple of `chunk`; 0: `chunk`
   const StopToken* stop = nullptr;  // stops a pass between layers; must outlive the session. null: never
 
   /// Returns the default options with these methods. Ignores methods.read, which is not a session option.
@@ -284,10 +285,11 @@ class Session {
   EditReport edit_exactly(std::span<const TokenEdit> edits, const EditOptions& options);
   ContextInfo describe() const;
   Engine::CacheOptions cache_options() const {
-    return {options_.disk_cache.get(), options_.attend, options_.chunk};
+    return {options_.disk_cache.get(), options_.attend, options_.chunk, disk_block()};
   }
   bool uses_disk_cache(const AppendOptions& options) const;
   int64_t prefix_block() const;
+  int64_t disk_block() const { return options_.cache_block > 0 ? options_.cache_block : options_.chunk; }
   bool shares_prefixes(const AppendOptions& options) const;
   int64_t restore(std::span<const int32_t> tokens, const AppendOptions& options);
   void keep_prefixes(const AppendOptions& options);

@@ -85,6 +85,14 @@ TEST(SessionSteps, PromptsThatWereReadInStepsAreRestored) {
     ASSERT_EQ(Session::try_steps({&step, 1})[0], nullptr);
     EXPECT_EQ(logits_copy(first), logits_copy(second));
   }
+  SessionOptions large{.chunk = 64, .cache_block = 128};
+  large.disk_cache = std::make_shared<DiskCache>(folder.file("large"), int64_t{1} << 30);
+  for (const int64_t restored : {0, 128}) {
+    Session session(test::seedling(), test::runtime(), large);
+    session.append(prompt);
+    EXPECT_EQ(session.restored(), restored);
+  }
+  EXPECT_THROW(Session(test::seedling(), test::runtime(), {.chunk = 64, .cache_block = 96}), Error);
 }
 
 }  // namespace
