@@ -19,6 +19,7 @@ void add_logits(Command program);
 void add_score(Command program);
 void add_bench(Command program);
 void add_eval(Command program);
+void add_serve(Command program);
 void add_train(Command program);
 void add_methods(Command program);
 void add_inspect(Command program);

@@ -7,7 +7,7 @@
 #include "base/stopwatch.h"
 #include "commands.h"
 #include "console.h"
-#include "decode/constraints/word_diff.h"
+#include "context/text_edits.h"
 #include "saved_context.h"
 
 namespace fathom {
@@ -32,14 +32,6 @@ std::string edited_text(const std::string& text, const EditCommand& options) {
   }
   if (found == 0) fail("--find: ", quote(options.find), " does not occur in the text");
   return result.append(text, at);
-}
-
-/// Returns the edits that turn one list of tokens into another.
-std::vector<TokenEdit> edits_between(const std::vector<int32_t>& old_tokens, const std::vector<int32_t>& tokens) {
-  std::vector<TokenEdit> edits;
-  for (const DiffBox& box : diff_words(old_tokens, tokens))
-    edits.push_back({box.a, box.a_end, {tokens.begin() + box.b, tokens.begin() + box.b_end}});
-  return edits;
 }
 
 void run_edit(EditCommand options) {

@@ -29,6 +29,7 @@ void add_commands(Command program) {
   add_edit(program);
   add_context(program);
   add_cache(program);
+  add_serve(program);
   add_retrieve(program);
   add_score(program);
   add_eval(program);

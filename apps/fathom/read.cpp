@@ -9,6 +9,7 @@
 #include "base/stopwatch.h"
 #include "commands.h"
 #include "console.h"
+#include "dialogue.h"
 #include "saved_context.h"
 
 namespace fathom {
@@ -68,9 +69,9 @@ void run_read(const ReadOptions& options) {
   const LoadedModel loaded(options.common);
   Session session = loaded.session(options.common);
   if (!options.cartridge.empty()) return save_cartridge(options, loaded, session);
-  const FramedText framed =
-      options.chat ? FramedText::of_chat(loaded, options.chat_template, options.system, std::move(text))
-                   : FramedText{"", std::move(text), "", false};
+  const FramedText framed = options.chat ? FramedText::of_chat(*open_chat_template(loaded, options.chat_template),
+                                                               options.system, std::move(text))
+                                         : FramedText{"", std::move(text), "", false};
   const double seconds = read_tokens(session, framed.tokens(*loaded.tokenizer));
   if (!options.prepare.empty()) session = prepared(session, options.prepare);
   const Stopwatch watch;

@@ -1,0 +1,168 @@
+#include "serve/api.h"
+
+#include <atomic>
+#include <chrono>
+#include <ctime>
+#include <random>
+
+#include "base/format.h"
+#include "serve/api_error.h"
+
+namespace fathom::serve {
+namespace {
+
+constexpr auto kPatience = std::chrono::milliseconds(250);
+
+template <class T>
+T field_value(const Json& body, std::string_view field, T fallback, const char* expected) {
+  const Json* found = body.find(field);
+  if (!found || found->is_null()) return fallback;
+  try {
+    return found->get<T>();
+  } catch (const JsonError&) {
+    throw ApiError(400, concat(field, ": expected ", expected, ", found ", quote(found->dump())), "invalid_value");
+  }
+}
+
+uint64_t random_seed() {
+  std::random_device device;
+  return (uint64_t{device()} << 32) | device();
+}
+
+}  // namespace
+
+Json parse_body(const std::string& body) {
+  try {
+    Json json = Json::parse(body);
+    if (json.is_object()) return json;
+  } catch (const JsonError& error) {
+    throw ApiError(400, concat("the body is not JSON: ", error.what()), "invalid_json");
+  }
+  throw ApiError(400, "the body: expected a JSON object", "invalid_json");
+}
+
+std::string required_text(const Json& body, std::string_view field) {
+  const Json* found = body.find(field);
+  if (!found || !found->is_string()) throw ApiError(400, concat(field, ": expected a string"), "missing_field");
+  return found->text();
+}
+
+bool flag(const Json& body, std::string_view field, bool fallback) {
+  return field_value<bool>(body, field, fallback, "true or false");
+}
+
+int64_t integer(const Json& body, std::string_view field, int64_t fallback, int64_t min, int64_t max) {
+  const double value =
+      number(body, field, static_cast<double>(fallback), static_cast<double>(min), static_cast<double>(max));
+  if (value != static_cast<double>(static_cast<int64_t>(value)))
+    throw ApiError(400, concat(field, ": expected an integer, found ", value), "invalid_value");
+  return static_cast<int64_t>(value);
+}
+
+double number(const Json& body, std::string_view field, double fallback, double min, double max) {
+  const auto value = field_value<double>(body, field, fallback, "a number");
+  if (value == fallback) return value;
+  if (!(value >= min && value <= max))
+    throw ApiError(400, concat(field, ": expected a number from ", min, " to ", max, ", found ", value),
+                   "invalid_value");
+  return value;
+}
+
+std::string content_text(const Json& content, std::string_view field) {
+  if (content.is_null()) return "";
+  if (content.is_string()) return content.text();
+  if (!content.is_array())
+    throw ApiError(400, concat(field, ": expected a string or a list of parts"), "invalid_value");
+  std::string text;
+  for (const Json& part : content.items()) {
+    const Json* type = part.find("type");
+    const Json* own = part.find("text");
+    if (!type || !type->is_string() || !type->text().ends_with("text") || !own || !own->is_string())
+      throw ApiError(400, concat(field, ": this server accepts parts of type text only"), "unsupported_content");
+    text += own->text();
+  }
+  return text;
+}
+
+std::vector<std::string> text_list(const Json& body, std::string_view field) {
+  const Json* found = body.find(field);
+  if (!found || found->is_null()) return {};
+  if (found->is_string()) return {found->text()};
+  return field_value<std::vector<std::string>>(body, field, {}, "a string or a list of strings");
+}
+
+void read_options(const Json& body, TextRequest& request) {
+  const auto add = [&](std::string_view field, const char* step, double unset, double min, double max) {
+    const double value = number(body, field, unset, min, max);
+    if (value != unset) request.steps.push_back(concat(step, value));
+  };
+  add("repetition_penalty", "repetition:penalty=", 1, 0.01, 10);
+  add("presence_penalty", "presence:penalty=", 0, -2, 2);
+  add("frequency_penalty", "frequency:penalty=", 0, -2, 2);
+  add("top_k", "top-k:k=", 0, 1, 1e9);
+  add("top_p", "top-p:p=", 1, 1e-6, 1);
+  add("min_p", "min-p:p=", 0, 0, 1);
+  const double temperature = number(body, "temperature", 1, 0, 100);
+  if (temperature > 0) {
+    request.steps.push_back(concat("temperature:t=", temperature));
+  } else {
+    request.steps.assign(1, "greedy");
+  }
+  const auto seed = field_value<int64_t>(body, "seed", -1, "an integer");
+  request.seed = seed >= 0 ? static_cast<uint64_t>(seed) : random_seed();
+  request.context = field_value<std::string>(body, "context", "", "the name of a context");
+  if (!request.context.empty()) ContextStore::check_name(request.context);
+  const Json* own = body.find("fathom");
+  if (!own || own->is_null()) return;
+  request.attend = field_value<std::string>(*own, "attend", "", "the spec of a method");
+  request.drafts = text_list(*own, "draft");
+  request.priority = integer(*own, "priority", 0, -100, 100);
+  request.report_progress = flag(*own, "progress", false);
+}
+
+Json openai_error(int status, const std::string& message, const std::string& code) {
+  const char* type = status == 401   ? "authentication_error"
+                     : status == 429 ? "rate_limit_error"
+                     : status >= 500 ? "server_error"
+                                     : "invalid_request_error";
+  return {{"error", {{"message", message}, {"type", type}, {"code", code.empty() ? Json() : Json(code)}}}};
+}
+
+Json anthropic_error(int status, const std::string& message) {
+  const char* type = status == 401   ? "authentication_error"
+                     : status == 404 ? "not_found_error"
+                     : status == 413 ? "request_too_large"
+                     : status == 429 ? "rate_limit_error"
+                     : status == 503 ? "overloaded_error"
+                     : status >= 500 ? "api_error"
+                                     : "invalid_request_error";
+  return {{"type", "error"}, {"error", {{"type", type}, {"message", message}}}};
+}
+
+std::string new_id(std::string_view prefix) {
+  static std::atomic<uint64_t> count{random_seed()};
+  return concat(prefix, format_hex(count.fetch_add(0x9e3779b97f4a7c15u)));
+}
+
+int64_t now_seconds() { return static_cast<int64_t>(std::time(nullptr)); }
+
+std::shared_ptr<const JobResult> wait_for(Service& service, Job& job, const TextHandler& handler) {
+  for (;;) {
+    const std::optional<JobEvent> event = job.events.pop(kPatience);
+    bool goes_on = true;
+    if (!event) {
+      goes_on = !handler.on_wait || handler.on_wait();
+    } else if (const auto* progress = std::get_if<PromptProgress>(&*event)) {
+      goes_on = !handler.on_progress || handler.on_progress(*progress);
+    } else if (const auto* text = std::get_if<std::string>(&*event)) {
+      goes_on = !handler.on_text || handler.on_text(*text);
+    } else if (const auto* error = std::get_if<JobError>(&*event)) {
+      throw ApiError(error->status, error->message, error->code);
+    } else {
+      return std::get<std::shared_ptr<const JobResult>>(*event);
+    }
+    if (!goes_on) service.scheduler().cancel(job);
+  }
+}
+
+}  // namespace fathom::serve

@@ -1,0 +1,65 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "base/json.h"
+#include "serve/service.h"
+
+namespace fathom::serve {
+
+/// The connection of a stream.
+struct Connection {
+  std::function<bool(std::string_view)> write;  // returns false if the client is gone
+  std::function<bool()> alive;                  // returns false if the client is gone
+};
+
+/// Fields of a JSON body that several APIs share. All throw ApiError that names the field.
+Json parse_body(const std::string& body);
+std::string required_text(const Json& body, std::string_view field);
+bool flag(const Json& body, std::string_view field, bool fallback);
+int64_t integer(const Json& body, std::string_view field, int64_t fallback, int64_t min, int64_t max);
+double number(const Json& body, std::string_view field, double fallback, double min, double max);
+/// Returns the text of a message's content: a string, or a list of parts, which must be texts.
+std::string content_text(const Json& content, std::string_view field);
+/// Returns a string, or the strings of a list; none if the field is absent or null.
+std::vector<std::string> text_list(const Json& body, std::string_view field);
+/// Reads temperature, top_p, top_k, min_p, presence_penalty, frequency_penalty, seed, and the object `fathom` with
+/// attend, draft, priority and progress, into a request.
+void read_options(const Json& body, TextRequest& request);
+
+/// Returns the body of an error in the form of the APIs of OpenAI.
+Json openai_error(int status, const std::string& message, const std::string& code);
+/// Returns the body of an error in the form of the API of Anthropic.
+Json anthropic_error(int status, const std::string& message);
+
+/// Returns an identifier with this prefix, different for each request.
+std::string new_id(std::string_view prefix);
+/// Returns the time in seconds since 1970.
+int64_t now_seconds();
+
+/// What happens while a text is generated, for the form that an API gives it. Each function returns false to stop.
+struct TextHandler {
+  std::function<bool(const PromptProgress&)> on_progress;
+  std::function<bool(const std::string& text)> on_text;
+  std::function<bool()> on_wait;  // now and then while nothing happens
+};
+/// Waits for the end of a job. Cancels it if a function of the handler returns false. Throws ApiError.
+std::shared_ptr<const JobResult> wait_for(Service& service, Job& job, const TextHandler& handler);
+
+/// A response: a complete body, or a stream of events.
+struct ApiResponse {
+  Json body;
+  std::function<void(const Connection&)> stream;  // empty: `body`
+};
+
+/// POST /v1/chat/completions and /v1/completions.
+ApiResponse openai_chat(Service& service, const std::string& client, const Json& body);
+ApiResponse openai_completion(Service& service, const std::string& client, const Json& body);
+/// POST /v1/messages and /v1/messages/count_tokens.
+ApiResponse anthropic_message(Service& service, const std::string& client, const Json& body);
+ApiResponse anthropic_count(Service& service, const std::string& client, const Json& body);
+
+}  // namespace fathom::serve

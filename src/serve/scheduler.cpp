@@ -1,0 +1,363 @@
+#include "serve/scheduler.h"
+
+#include <algorithm>
+#include <ranges>
+
+#include "base/error.h"
+#include "base/stopwatch.h"
+#include "decode/generation.h"
+#include "serve/api_error.h"
+
+namespace fathom::serve {
+namespace {
+
+constexpr int64_t kFewRows = 16;   // parts of prompts have more rows, so that all use the same kernels
+constexpr double kForget = 0.999;  // factor per pass on the tokens that clients were served
+
+/// Returns the error of a request that failed.
+JobError error_of(const std::exception_ptr& failure) {
+  try {
+    std::rethrow_exception(failure);
+  } catch (const ApiError& error) {
+    return {error.status(), error.what(), error.code()};
+  } catch (const Error& error) {
+    switch (error.kind()) {
+      case Error::Kind::kUsage:
+        return {400, error.what()};
+      case Error::Kind::kOutOfMemory:
+      case Error::Kind::kInterrupted:
+        return {503, error.what()};
+      default:
+        return {500, error.what()};
+    }
+  } catch (const std::bad_alloc&) {
+    return {503, "out of memory"};
+  } catch (const std::exception& error) {
+    return {500, error.what()};
+  }
+}
+
+}  // namespace
+
+/// A job on the engine's thread.
+struct Scheduler::Running {
+  explicit Running(std::shared_ptr<Job> given) : job(std::move(given)) {}
+
+  std::shared_ptr<Job> job;
+  Stopwatch since_submission, since_begin;
+  std::optional<Session> session;
+  std::optional<Sampler> sampler;
+  std::unique_ptr<Drafter> drafter;
+  std::unique_ptr<Generation> generation;  // after the prompt
+  JobResult result;
+  int64_t generated = 0;  // pieces of text sent
+  bool ended = false;
+
+  const std::vector<int32_t>& prompt() const { return job->request.prompt; }
+  int64_t read() const { return result.prompt.cached + result.prompt.processed; }
+  int64_t left() const { return std::ssize(prompt()) - read(); }
+  bool reading() const { return !ended && !generation; }
+};
+
+/// A function that another thread waits for.
+struct Scheduler::Task {
+  const std::function<void(Engine&)>& work;
+  std::exception_ptr error{};
+  bool done = false;
+};
+
+Scheduler::Scheduler(std::shared_ptr<Engine> engine, std::shared_ptr<const Tokenizer> tokenizer,
+                     SchedulerOptions options)
+    : engine_(std::move(engine)), tokenizer_(std::move(tokenizer)), options_(options) {
+  stats_.memory_limit = engine_->pages().budget()->limit();
+  thread_ = std::thread([this] { loop(); });
+}
+
+Scheduler::~Scheduler() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopped_ = true;
+  }
+  changed_.notify_all();
+  thread_.join();
+}
+
+std::shared_ptr<Job> Scheduler::submit(JobRequest request) {
+  auto job = std::make_shared<Job>(std::move(request));
+  {
+    const std::lock_guard lock(mutex_);
+    const std::string& client = job->request.client;
+    const int64_t waits = std::max<int64_t>(1, waiting_count_ / std::max<int64_t>(1, options_.slots));
+    const auto refuse = [&](const char* message) {
+      ++stats_.refused;
+      throw Refused(message, waits);
+    };
+    if (stopped_) refuse("the server is stopping");
+    if (waiting_count_ >= options_.queue) refuse("too many requests wait");
+    if (const auto found = client_jobs_.find(client);
+        found != client_jobs_.end() && found->second >= options_.client_jobs)
+      refuse("too many requests of this key are open");
+    ++client_jobs_[client];
+    ++waiting_count_;
+    submitted_.push_back(job);
+  }
+  changed_.notify_all();
+  return job;
+}
+
+void Scheduler::cancel(Job& job) {
+  job.cancelled.store(true, std::memory_order_relaxed);
+  changed_.notify_all();
+}
+
+void Scheduler::run(const std::function<void(Engine&)>& work) {
+  Task task{work};
+  std::unique_lock lock(mutex_);
+  if (stopped_) throw Error("the server is stopping", Error::Kind::kInterrupted);
+  tasks_.push_back(&task);
+  changed_.notify_all();
+  changed_.wait(lock, [&] { return task.done; });
+  if (task.error) std::rethrow_exception(task.error);
+}
+
+SchedulerStats Scheduler::stats() const {
+  const std::lock_guard lock(mutex_);
+  return stats_;
+}
+
+/// Takes submitted jobs, and runs functions of other threads. Waits if there is nothing to do.
+void Scheduler::take_new_jobs() {
+  std::unique_lock lock(mutex_);
+  if (running_.empty() && waiting_.empty())
+    changed_.wait(lock, [&] { return stopped_ || !submitted_.empty() || !tasks_.empty(); });
+  while (!tasks_.empty()) {
+    Task& task = *tasks_.front();
+    tasks_.pop_front();
+    lock.unlock();
+    try {
+      task.work(*engine_);
+    } catch (...) {
+      task.error = std::current_exception();
+    }
+    lock.lock();
+    task.done = true;
+    changed_.notify_all();
+  }
+  for (std::shared_ptr<Job>& job : submitted_) waiting_.push_back(std::make_unique<Running>(std::move(job)));
+  submitted_.clear();
+}
+
+void Scheduler::drop_cancelled() {
+  const auto failure = std::make_exception_ptr(Error("the request was cancelled", Error::Kind::kInterrupted));
+  for (auto* list : {&waiting_, &running_})
+    for (const auto& job : *list)
+      if (!job->ended && job->job->cancelled.load(std::memory_order_relaxed)) fail(*job, failure);
+}
+
+/// Begins waiting jobs while there are free slots: those with the highest priority, then of the clients with the
+/// fewest running jobs, then the oldest.
+void Scheduler::start_jobs() {
+  while (!waiting_.empty() && std::ssize(running_) < options_.slots) {
+    const auto jobs_of = [&](const std::string& client) {
+      return std::ranges::count_if(running_, [&](const auto& job) { return job->job->request.client == client; });
+    };
+    const auto best = std::ranges::min_element(waiting_, {}, [&](const auto& job) {
+      return std::pair(-job->job->request.priority, jobs_of(job->job->request.client));
+    });
+    running_.splice(running_.end(), waiting_, best);
+    Running& job = *running_.back();
+    try {
+      begin(job);
+    } catch (...) {
+      fail(job, std::current_exception());
+    }
+  }
+}
+
+/// Opens the session of a job and finds the prefix of its prompt that need not be read.
+void Scheduler::begin(Running& job) {
+  const JobRequest& request = job.job->request;
+  job.result.wait_seconds = job.since_submission.seconds();
+  job.session.emplace(request.open ? request.open() : Session(engine_, request.session));
+  Session& session = *job.session;
+  job.sampler.emplace(request.steps, request.seed);
+  if (request.constraint) job.sampler->constrain(request.constraint, std::ssize(job.prompt()));
+  if (!request.drafts.empty())
+    job.drafter = std::make_unique<Drafter>(
+        DraftOptions{request.drafts},
+        DraftSetup{engine_->shared_model(), engine_->shared_runtime(), tokenizer_.get(), &session, &draft_memory_});
+  engine_->check_tokens(job.prompt());
+  if (session.length() > 0) {
+    const std::vector<int32_t> held = session.ids();
+    const int64_t common = std::ranges::mismatch(job.prompt(), held).in1 - job.prompt().begin();
+    job.result.prompt.cached = std::min(common, std::ssize(job.prompt()) - 1);  // the last one gives the logits
+    session.rewind(session.length() - job.result.prompt.cached);
+  } else {
+    job.result.prompt.cached = session.restore(job.prompt());
+  }
+  job.result.prompt.total = std::ssize(job.prompt());
+  job.since_begin = Stopwatch();
+  if (request.report_progress) job.job->events.push(job.result.prompt);
+}
+
+/// Returns the job of whose prompt the next pass reads a part; null: none.
+Scheduler::Running* Scheduler::choose_prompt() {
+  Running* best = nullptr;
+  const auto order = [&](const Running& job) {
+    return std::pair(-job.job->request.priority, served_[job.job->request.client]);
+  };
+  for (const auto& job : running_)
+    if (job->reading() && (!best || order(*job) < order(*best))) best = job.get();
+  return best;
+}
+
+/// Returns how many tokens of a prompt the next pass reads. Parts of a chunk have the results of the whole one if
+/// attention is dense; other methods may select pages for a chunk, so it is not divided.
+int64_t Scheduler::rows_of(const Running& job, bool alone) const {
+  const int64_t chunk = job.session->next_chunk(job.left());
+  if (alone || job.session->options().attend != "dense") return chunk;
+  return chunk < options_.prompt_rows + kFewRows ? chunk : std::max(options_.prompt_rows, kFewRows);
+}
+
+void Scheduler::pass() {
+  std::vector<Generation*> texts;
+  std::vector<Running*> writers;
+  for (const auto& job : running_) {
+    if (job->ended || !job->generation) continue;
+    texts.push_back(job->generation.get());
+    writers.push_back(job.get());
+  }
+  Running* reader = texts.empty() || prompt_debt_ <= 0 ? choose_prompt() : nullptr;
+  if (texts.empty() && !reader) return;
+  std::vector<Session::Step> prompts;
+  int64_t rows = 0;
+  if (reader) {
+    rows = rows_of(*reader, texts.empty());
+    prompts.push_back({.session = &*reader->session,
+                       .tokens = std::span(reader->prompt()).subspan(reader->read(), rows),
+                       .prompt = true,
+                       .last = rows == reader->left()});
+  }
+  const Stopwatch watch;
+  const std::vector<std::exception_ptr> errors = Generation::advance(texts, prompts);
+  const double seconds = watch.seconds();
+  {
+    const std::lock_guard lock(mutex_);
+    ++stats_.forwards;
+    stats_.busy_seconds += seconds;
+  }
+  if (texts.empty()) {
+    prompt_debt_ = 0;
+  } else if (reader) {
+    prompt_debt_ = seconds * (1 - options_.prompt_share) / std::max(options_.prompt_share, 0.01);
+  } else {
+    prompt_debt_ -= seconds;
+  }
+  for (Running* writer : writers) {
+    if (writer->generation->error()) {
+      fail(*writer, writer->generation->error());
+    } else if (writer->generation->ended()) {
+      finish(*writer);
+    }
+  }
+  if (!reader) return;
+  if (errors[0]) return fail(*reader, errors[0]);
+  for (double& tokens : std::views::values(served_)) tokens *= kForget;
+  served_[reader->job->request.client] += static_cast<double>(rows);
+  PromptProgress& progress = reader->result.prompt;
+  progress.processed += rows;
+  progress.seconds = reader->since_begin.seconds();
+  if (reader->job->request.report_progress) reader->job->events.push(progress);
+  if (reader->left() == 0) end_prompt(*reader);
+}
+
+/// Begins the generation of a job that has read its prompt.
+void Scheduler::end_prompt(Running& job) {
+  try {
+    const JobRequest& request = job.job->request;
+    if (request.on_read) request.on_read(*job.session);
+    if (request.generate.max_tokens == 0) return finish(job);
+    job.generation =
+        std::make_unique<Generation>(*job.session, *tokenizer_, *job.sampler, job.prompt(), request.generate,
+                                     job.drafter.get(), [&job](std::string_view text) {
+                                       if (job.generated++ == 0)
+                                         job.result.first_seconds = job.since_submission.seconds();
+                                       job.job->events.push(std::string(text));
+                                     });
+    if (job.generation->error()) return fail(job, job.generation->error());
+    if (job.generation->ended()) finish(job);
+  } catch (...) {
+    fail(job, std::current_exception());
+  }
+}
+
+void Scheduler::finish(Running& job) {
+  if (job.generation) job.result.generated = job.generation->finish();
+  job.ended = true;
+  {
+    const std::lock_guard lock(mutex_);
+    ++stats_.finished;
+    stats_.prompt_tokens += job.result.prompt.total;
+    stats_.cached_tokens += job.result.prompt.cached;
+    stats_.generated_tokens += std::ssize(job.result.generated.tokens);
+  }
+  job.job->events.push(std::make_shared<const JobResult>(std::move(job.result)));
+}
+
+void Scheduler::fail(Running& job, std::exception_ptr error) {
+  job.ended = true;
+  {
+    const std::lock_guard lock(mutex_);
+    ++(job.job->cancelled ? stats_.cancelled : stats_.failed);
+  }
+  job.job->events.push(error_of(error));
+}
+
+/// Removes ended jobs, with their sessions.
+void Scheduler::remove_finished() {
+  const std::lock_guard lock(mutex_);
+  for (auto* list : {&waiting_, &running_}) {
+    for (auto job = list->begin(); job != list->end();) {
+      if (!(*job)->ended) {
+        ++job;
+        continue;
+      }
+      const auto client = client_jobs_.find((*job)->job->request.client);
+      if (--client->second == 0) client_jobs_.erase(client);
+      job = list->erase(job);
+    }
+  }
+}
+
+void Scheduler::update_stats() {
+  const std::lock_guard lock(mutex_);
+  waiting_count_ = std::ssize(waiting_) + std::ssize(submitted_);
+  stats_.running = std::ssize(running_);
+  stats_.waiting = waiting_count_;
+  stats_.memory_used = engine_->pages().budget()->in_use();
+  stats_.slots.clear();
+  for (const auto& job : running_) stats_.slots.push_back({job->result.prompt.total, job->read(), job->generated});
+}
+
+void Scheduler::loop() {
+  for (;;) {
+    take_new_jobs();
+    {
+      const std::lock_guard lock(mutex_);
+      if (stopped_) break;
+    }
+    drop_cancelled();
+    start_jobs();
+    pass();
+    remove_finished();
+    update_stats();
+  }
+  const auto failure = std::make_exception_ptr(Error("the server is stopping", Error::Kind::kInterrupted));
+  take_new_jobs();
+  for (auto* list : {&waiting_, &running_})
+    for (const auto& job : *list)
+      if (!job->ended) fail(*job, failure);
+  remove_finished();
+}
+
+}  // namespace fathom::serve

@@ -1,0 +1,189 @@
+#include "serve/service.h"
+
+#include <algorithm>
+#include <optional>
+
+#include "attend/methods.h"
+#include "base/error.h"
+#include "base/format.h"
+#include "context/text_edits.h"
+#include "decode/draft.h"
+#include "serve/api_error.h"
+#include "tokens/prompt.h"
+
+namespace fathom::serve {
+namespace {
+
+/// Returns the specs of drafts, which "none" turns off.
+std::vector<std::string> drafts_of(const std::vector<std::string>& given) {
+  return given == std::vector<std::string>{"none"} ? std::vector<std::string>() : given;
+}
+
+/// Calls `check`, and turns its usage errors into errors of the request.
+template <class Check>
+void check_request(const Check& check) {
+  try {
+    check();
+  } catch (const Error& error) {
+    throw ApiError(400, error.what(), "invalid_method");
+  }
+}
+
+}  // namespace
+
+Service::Service(std::shared_ptr<Engine> engine, std::shared_ptr<const Tokenizer> tokenizer,
+                 std::unique_ptr<const ChatTemplate> chat_template, ServiceOptions options)
+    : engine_(std::move(engine)),
+      tokenizer_(std::move(tokenizer)),
+      template_(std::move(chat_template)),
+      options_(std::move(options)),
+      contexts_(options_.contexts),
+      scheduler_(std::make_unique<Scheduler>(engine_, tokenizer_, options_.scheduler)) {}
+
+std::string Service::render(const Messages& messages) const {
+  if (template_) {
+    try {
+      return template_->render(messages, true);
+    } catch (const Error& error) {
+      throw ApiError(400, concat("the model's chat template: ", error.what()), "invalid_messages");
+    }
+  }
+  std::string text;
+  for (const ChatMessage& message : messages) text += (text.empty() ? "" : "\n") + message.content;
+  return text;
+}
+
+FramedText Service::frame(std::string text) const {
+  return template_ ? FramedText::of_chat(*template_, "", std::move(text)) : FramedText{"", std::move(text), ""};
+}
+
+std::vector<int32_t> Service::prompt_of(const TextRequest& request) const {
+  if (!request.prompt_tokens.empty()) {
+    engine_->check_tokens(request.prompt_tokens);
+    return request.prompt_tokens;
+  }
+  std::string text = request.prompt;
+  bool special = false;
+  if (!request.messages.empty()) {
+    Messages messages = request.messages;
+    if (!request.context.empty()) {
+      const auto first = std::ranges::find(messages, "user", &ChatMessage::role);
+      if (first == messages.end()) throw ApiError(400, "messages: expected one of the user, with a context");
+      first->content.insert(0, contexts_.text(request.client, request.context).text);
+    }
+    text = render(messages);
+    special = template_ != nullptr;
+  } else if (!request.context.empty()) {
+    const FramedText framed = contexts_.text(request.client, request.context);
+    text = concat(framed.before, framed.text, text, framed.after);
+    special = framed.chat;
+  }
+  if (text.empty()) throw ApiError(400, "the prompt is empty");
+  return encode_prompt(*tokenizer_, text, special);
+}
+
+/// Throws ApiError if a prompt leaves no room for an answer.
+void Service::check_length(int64_t tokens) const {
+  const int64_t limit = context_length();
+  if (limit > 0 && tokens >= limit)
+    throw ApiError(400,
+                   concat("the prompt has ", tokens, " tokens, ", tokens - limit + 1,
+                          " more than fit: this server accepts ", limit, " tokens of prompt and answer together"),
+                   "context_length_exceeded");
+}
+
+std::shared_ptr<Job> Service::begin(const TextRequest& request) {
+  JobRequest job;
+  job.client = request.client;
+  job.priority = request.priority;
+  job.prompt = prompt_of(request);
+  const int64_t length = std::ssize(job.prompt), limit = context_length();
+  check_length(length);
+  job.session = options_.session;
+  check_request([&] {
+    if (!request.attend.empty()) attend_methods().make(request.attend);
+    for (const std::string& draft : request.drafts)
+      if (draft != "auto" && draft != "none") draft_methods().find(parse_spec(draft));
+    Sampler(request.steps, request.seed);
+  });
+  if (!request.attend.empty()) job.session.attend = request.attend;
+  job.session.share_prefixes = job.session.attend == "dense";
+  if (!request.context.empty()) {
+    job.open = [this, client = request.client, name = request.context, attend = request.attend] {
+      Session session = contexts_.open(engine_, options_.session, client, name);
+      return attend.empty() || attend == session.options().attend ? std::move(session) : session.fork(attend);
+    };
+  }
+  job.drafts = drafts_of(request.drafts.empty() ? options_.drafts : request.drafts);
+  job.steps = request.steps;
+  job.seed = request.seed;
+  job.generate.stop = request.stop;
+  job.generate.continues = request.messages.empty();
+  job.generate.max_tokens = request.max_tokens >= 0 ? request.max_tokens
+                            : limit > 0             ? limit - length
+                                                    : GenerateOptions().max_tokens;
+  job.report_progress = request.report_progress;
+  return scheduler_->submit(std::move(job));
+}
+
+NamedContext Service::read_context(const std::string& client, const std::string& name, std::string text,
+                                   const std::function<bool(const PromptProgress&)>& on_progress) {
+  const std::string path = contexts_.path(client, name);
+  if (text.empty()) throw ApiError(400, "the text of the context is empty");
+  const FramedText framed = frame(std::move(text));
+  JobRequest request;
+  request.client = client;
+  request.prompt = framed.tokens(*tokenizer_);
+  check_length(std::ssize(request.prompt));
+  request.session = options_.session;
+  request.session.share_prefixes = request.session.attend == "dense";
+  request.generate.max_tokens = 0;
+  request.report_progress = true;
+  const auto read = std::make_shared<std::optional<Session>>();
+  request.on_read = [read](Session& session) { read->emplace(session.fork()); };
+  const std::shared_ptr<Job> job = scheduler_->submit(std::move(request));
+  for (;;) {
+    const std::optional<JobEvent> event = job->events.pop(std::chrono::milliseconds(500));
+    if (!event) continue;
+    if (const auto* progress = std::get_if<PromptProgress>(&*event); progress && !on_progress(*progress))
+      scheduler_->cancel(*job);
+    if (const auto* error = std::get_if<JobError>(&*event))
+      throw ApiError(error->status, error->message, error->code);
+    if (std::holds_alternative<std::shared_ptr<const JobResult>>(*event)) break;
+  }
+  save_named_context(**read, framed, *tokenizer_, path);  // beside the engine's thread
+  scheduler_->run([&](Engine&) {
+    read->reset();
+    contexts_.close(client, name);
+  });
+  return contexts_.find(client, name).value();
+}
+
+EditReport Service::edit_context(const std::string& client, const std::string& name, std::string text, bool exact) {
+  FramedText framed = contexts_.text(client, name);
+  framed.text = std::move(text);
+  if (framed.text.empty()) throw ApiError(400, "the text of the context would be empty");
+  const std::vector<int32_t> tokens = framed.tokens(*tokenizer_);
+  check_length(std::ssize(tokens));
+  EditReport report;
+  std::optional<Session> edited;
+  scheduler_->run([&](Engine&) {
+    edited.emplace(contexts_.open(engine_, options_.session, client, name));
+    EditOptions options;
+    options.exact = exact;
+    report = edited->edit(edits_between(edited->ids(), tokens), options);
+  });
+  save_named_context(*edited, framed, *tokenizer_, contexts_.path(client, name));
+  scheduler_->run([&](Engine&) {
+    edited.reset();
+    contexts_.close(client, name);
+  });
+  return report;
+}
+
+bool Service::remove_context(const std::string& client, const std::string& name) {
+  scheduler_->run([&](Engine&) { contexts_.close(client, name); });
+  return contexts_.remove(client, name);
+}
+
+}  // namespace fathom::serve

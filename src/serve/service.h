@@ -1,0 +1,87 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "serve/contexts.h"
+#include "serve/scheduler.h"
+#include "tokens/chat_template.h"
+
+namespace fathom::serve {
+
+/// What a server serves.
+struct ServiceOptions {
+  SessionOptions session;           // defaults of requests
+  std::vector<std::string> drafts;  // specs of --draft methods
+  SchedulerOptions scheduler;
+  std::string contexts;  // folder
+  std::string name;      // of the model, for clients
+  std::string version;   // of the program
+};
+
+/// One message of a conversation, as clients send them: text only.
+using Messages = std::vector<ChatMessage>;
+
+/// A request for a text, of any API.
+struct TextRequest {
+  std::string client;
+  std::string context;  // name; empty: none
+  Messages messages;    // of a conversation; empty: `prompt` is continued
+  std::string prompt;
+  std::vector<int32_t> prompt_tokens;  // instead of `prompt`; empty: `prompt`
+  int64_t max_tokens = -1;             // most tokens of the text; −1: as many as fit
+  std::vector<std::string> stop;
+  std::vector<std::string> steps;  // specs of sampling steps
+  uint64_t seed = 0;
+  std::string attend;               // spec; empty: that of the server, or of the context
+  std::vector<std::string> drafts;  // specs; empty: those of the server
+  int64_t priority = 0;
+  bool report_progress = false;
+};
+
+/// The engine, the saved contexts and the scheduler behind the APIs. Thread-safe.
+class Service {
+ public:
+  /// chat_template: null: the messages of a conversation are joined by newlines.
+  Service(std::shared_ptr<Engine> engine, std::shared_ptr<const Tokenizer> tokenizer,
+          std::unique_ptr<const ChatTemplate> chat_template, ServiceOptions options);
+
+  const ServiceOptions& options() const { return options_; }
+  const Tokenizer& tokenizer() const { return *tokenizer_; }
+  const Model& model() const { return engine_->model(); }
+  Scheduler& scheduler() { return *scheduler_; }
+  ContextStore& contexts() { return contexts_; }
+  /// The largest number of tokens of a request, prompt and answer; 0: no limit.
+  int64_t context_length() const { return options_.session.context; }
+
+  /// Returns the text of a conversation up to the beginning of the answer.
+  std::string render(const Messages& messages) const;
+  /// Returns the tokens of the prompt of a request.
+  std::vector<int32_t> prompt_of(const TextRequest& request) const;
+  /// Begins a text. Throws ApiError for a request that cannot be served, and Refused.
+  std::shared_ptr<Job> begin(const TextRequest& request);
+
+  /// Reads a text and saves it as a context of a client; on_progress returns whether to go on. Throws ApiError, and
+  /// Refused.
+  NamedContext read_context(const std::string& client, const std::string& name, std::string text,
+                            const std::function<bool(const PromptProgress&)>& on_progress);
+  /// Replaces the text of a context by another one and reads what differs.
+  EditReport edit_context(const std::string& client, const std::string& name, std::string text, bool exact);
+  bool remove_context(const std::string& client, const std::string& name);
+
+ private:
+  FramedText frame(std::string text) const;
+  void check_length(int64_t tokens) const;
+
+  std::shared_ptr<Engine> engine_;
+  std::shared_ptr<const Tokenizer> tokenizer_;
+  std::unique_ptr<const ChatTemplate> template_;
+  ServiceOptions options_;
+  ContextStore contexts_;
+  std::unique_ptr<Scheduler> scheduler_;  // declared last: its thread uses the others
+};
+
+}  // namespace fathom::serve
