@@ -171,7 +171,7 @@ void add_ask(Command program) {
   command.add_option("contexts", o->contexts, "context files; several are joined").type_name("FILE").required();
   command
       .add_option("-p,--prompt", o->questions,
-                  "question; it follows the text. Repeatable: each question is answered on its own")
+                  "question; it follows the text directly. Repeatable: each question is answered on its own")
       .type_name("TEXT")
       .one_value();
   add_size_option(command, "-n,--tokens", o->tokens, 0, "maximum number of tokens to generate [256]");

@@ -30,7 +30,7 @@ struct BenchOptions {
   CommonOptions common;
   std::string shape, write;
   std::vector<std::string> beside;  // specs of further --attend methods
-  std::vector<std::string> tests;   // of contexts
+  ContextBenchOptions context;      // its tests, if any, are measured instead
   std::optional<std::vector<int64_t>> prefill, depth, decode;
   int sequences = 1;
   int repeat = 3;
@@ -417,11 +417,11 @@ void run_bench(const BenchOptions& options) {
       options.shape.empty() ? Model::open(options.common.model_path()) : Model::random(options.shape);
   const auto runtime = std::make_shared<Runtime>(static_cast<int>(options.common.threads));
   const SessionOptions session = options.common.session(open_adapters(options.common.lora, model));
-  if (!options.tests.empty()) {
-    std::vector<int64_t> depths = options.depth.value_or(std::vector<int64_t>{4096});
-    return bench_contexts({options.tests, std::move(depths), options.repeat,
-                           static_cast<size_t>(options.common.memory), options.json},
-                          session, model, runtime);
+  if (!options.context.tests.empty()) {
+    ContextBenchOptions own = options.context;
+    own.depths = options.depth.value_or(std::vector<int64_t>{});
+    own.runs = options.repeat, own.json = options.json, own.memory = static_cast<size_t>(options.common.memory);
+    return bench_contexts(own, session, model, runtime);
   }
   if (!drafts || options.prefill) Bench(options, session, model, runtime).run();
   if (drafts) bench_drafts(draft_options(options), session, model, runtime);
@@ -465,7 +465,7 @@ void add_bench(Command program) {
       .add_option("--repeat", options->repeat,
                   "runs of each figure, whose median is printed; more is slower and less noisy [3]")
       .type_name("N");
-  add_context_bench_options(command, options->tests);
+  add_context_bench_options(command, options->context);
   add_draft_bench_options(command, options->draft);
   command
       .add_option(
@@ -491,8 +491,8 @@ Examples:
   fathom bench --shape llama-1b:q4_k --write llama-1b.gguf
   fathom bench -m model.gguf --test open --test edit --depth 8k
   fathom bench --shape llama-1b:q4_k --test large --depth 128k --memory 512m --attend infllm
+  fathom bench --test edit-quality --test join-quality --documents src
   fathom bench -m model.gguf --draft auto --draft suffix --plot drafts.svg
-  fathom bench --shape llama-1b:q4_k --draft forced:accept=0.6,length=4 --draft-nodes 4 --decode 64
 )");
   command.callback([options] { run_bench(*options); });
 }

@@ -12,9 +12,11 @@
 #include "base/json.h"
 #include "base/stopwatch.h"
 #include "bench_large_context.h"
+#include "bench_quality.h"
 #include "console.h"
 #include "eval/statistics.h"
 #include "loaded_model.h"
+#include "options.h"
 
 namespace fathom {
 namespace {
@@ -22,7 +24,8 @@ namespace {
 constexpr int64_t kQuestionTokens = 16;
 constexpr int64_t kDecodedTokens = 16;  // after a large context
 constexpr int64_t kEditedTokens = 20;
-constexpr double kEditPlace = 0.25;  // share of the context before the edit
+constexpr int64_t kTimedTokens = 4096, kQualityTokens = 2048;  // --depth
+constexpr double kEditPlace = 0.25;                            // share of the context before the edit
 
 /// A temporary folder, removed at the end.
 class BenchFolder {
@@ -184,25 +187,64 @@ class ContextBench {
   double cold_ = 0;  // seconds to the first token after text and question, all read
 };
 
+/// Throws Error (usage) unless the quality of edits and joins can be measured.
+void check_quality_test(const ContextBenchOptions& options, const Model& model) {
+  if (options.documents.empty())
+    fail_usage("--test edit-quality and join-quality need --documents PATH, the texts to measure with");
+  if (!model.file()) fail_usage("--test edit-quality and join-quality need a model file (-m), not --shape");
+  bool recurrent = false;
+  for (int layer = 0; layer < model.config().layers; ++layer)
+    recurrent = recurrent || model.network().attention()[layer].heads == 0;
+  if (recurrent || model.config().landmarks)
+    fail_usage(
+        "--test edit-quality and join-quality: a model with recurrent layers or landmarks reads all later "
+        "text again");
+}
+
 }  // namespace
 
-void add_context_bench_options(Command command, std::vector<std::string>& tests) {
+void add_context_bench_options(Command command, ContextBenchOptions& options) {
   command
       .add_option(
-          "--test", tests,
+          "--test", options.tests,
           "measure contexts of --depth tokens instead: open, the time to the first token when they are read, "
           "restored from a disk cache, or opened from a file; edit, a change at a quarter of them; large, decoding "
-          "after a context in a file (random, not read), without and with the limit of --memory; repeatable")
+          "after a context in a file (random, not read), without and with the limit of --memory; edit-quality and "
+          "join-quality, the predictions after edited and joined --documents; repeatable")
       .type_name("TEST")
       .one_value();
+  command
+      .add_option("--documents", options.documents,
+                  "with --test edit-quality and join-quality: a text file, or a folder of texts and source files; "
+                  "repeatable")
+      .type_name("PATH")
+      .one_value();
+  add_size_option(command, "--samples", options.samples, 1,
+                  "with --documents: maximum number of documents; more is slower and more precise [50]", 1'000'000);
 }
 
 void bench_contexts(const ContextBenchOptions& options, const SessionOptions& session,
                     const std::shared_ptr<const Model>& model, const std::shared_ptr<Runtime>& runtime) {
-  for (const std::string& test : options.tests)
-    if (test != "open" && test != "edit" && test != "large")
-      fail_usage("--test: expected open, edit or large, found ", quote(test));
-  ContextBench(options, session, model, runtime).run();
+  ContextBenchOptions timed = options;
+  timed.tests.clear();
+  if (timed.depths.empty()) timed.depths = {kTimedTokens};
+  bool quality = false;
+  for (const std::string& test : options.tests) {
+    const bool known =
+        test == "open" || test == "edit" || test == "large" || test == "edit-quality" || test == "join-quality";
+    if (!known) fail_usage("--test: expected open, edit, large, edit-quality or join-quality, found ", quote(test));
+    test.ends_with("-quality") ? void(quality = true) : timed.tests.push_back(test);
+  }
+  if (quality) check_quality_test(options, *model);
+  if (!timed.tests.empty()) ContextBench(timed, session, model, runtime).run();
+  const std::vector<int64_t> depths = options.depths.empty() ? std::vector{kQualityTokens} : options.depths;
+  for (const std::string& test : options.tests) {
+    for (const int64_t depth : depths) {
+      const QualityBenchOptions own{options.documents, options.samples, depth, options.json};
+      if (test == "edit-quality") bench_edit_quality(own, session, model, runtime);
+      if (test == "join-quality") bench_join_quality(own, session, model, runtime);
+    }
+  }
 }
 
 }  // namespace fathom

@@ -1,6 +1,7 @@
 // fathom context: shows, checks and compacts context files.
 #include <algorithm>
 
+#include "base/atomic_file.h"
 #include "base/error.h"
 #include "base/format.h"
 #include "base/interrupt.h"
@@ -24,6 +25,18 @@ int64_t page_count(const ContextInfo& info) {
   return count;
 }
 
+/// Returns the names of the files that were read, from the notes of the program.
+std::vector<std::string> file_names(const ContextFile& file) {
+  std::vector<std::string> names;
+  try {
+    if (const Json* files = file.info().notes.find("files"))
+      for (const Json& name : files->items()) names.push_back(name.text());
+  } catch (const JsonError& error) {
+    fail(file.path(), ": the context file is damaged: its notes: ", error.what());
+  }
+  return names;
+}
+
 void show(const ContextOptions& options) {
   const ContextFile file(options.file);
   const ContextInfo& info = file.info();
@@ -39,21 +52,13 @@ void show(const ContextOptions& options) {
   }
   std::string out;
   const auto line = [&](const char* label, const std::string& value) {
-    out += concat(label, std::string(13 - std::string_view(label).size(), ' '), printable(value), "\n");
+    out += concat(label, std::string(13 - std::string_view(label).size(), ' '), escape(value), "\n");
   };
   line("model", concat(info.model_name.empty() ? "without a name" : info.model_name, " (", info.architecture, "), ",
                        info.model_path));
   line("tokens",
        concat(info.tokens, file.text().empty() ? "" : concat(" of ", file.text().size(), " bytes of text")));
-  if (const Json* files = info.notes.find("files")) {
-    std::vector<std::string> names;
-    try {
-      for (const Json& name : files->items()) names.push_back(name.text());
-    } catch (const JsonError& error) {
-      fail(file.path(), ": the context file is damaged: its list of files read: ", error.what());
-    }
-    line("read from", comma_list(names));
-  }
+  if (const std::vector<std::string> names = file_names(file); !names.empty()) line("read from", comma_list(names));
   line("size", concat(format_bytes(static_cast<double>(file.size())), ", ",
                       format_bytes(1000 * static_cast<double>(file.size()) / tokens), " per 1,000 tokens"));
   line("pages", concat(page_count(info), " of 64 tokens of one head, --cache ", info.cache));
@@ -91,12 +96,13 @@ void verify(const ContextOptions& options) {
 }
 
 void compact(ContextOptions options) {
+  const std::string out = options.out.empty() ? options.file : options.out;
   const auto file = open_context_file(options.file, options.common, methods_as_read());
+  check_writable(out);
   const LoadedModel loaded(options.common);
   Session session = open_session(loaded, options.common, file);
   const int64_t before = page_count(file->info());
   session.compact();
-  const std::string out = options.out.empty() ? options.file : options.out;
   save_context(session, FramedText::of(*file), loaded, options.common, out, file->info().notes);
   const int64_t after = page_count(ContextFile(out).info());
   if (options.json) {

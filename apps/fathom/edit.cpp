@@ -34,6 +34,22 @@ std::string edited_text(const std::string& text, const EditCommand& options) {
   return result.append(text, at);
 }
 
+/// Edits the session of the context. Throws Error that names its file.
+EditReport edit_with_progress(Session& session, std::span<const TokenEdit> edits, const EditCommand& options) {
+  Progress progress("editing", "tokens", 0);
+  EditOptions edit = options.edit;
+  edit.progress = [&](int64_t done, int64_t) {
+    progress.update(done);
+    throw_if_interrupted();
+  };
+  try {
+    return session.edit(edits, edit);
+  } catch (const Error& error) {
+    if (error.kind() == Error::Kind::kInterrupted) throw;
+    throw Error(concat(options.context, ": ", error.what()), error.kind());
+  }
+}
+
 void run_edit(EditCommand options) {
   if (options.file.empty() == options.find.empty())
     fail_usage("expected either --find TEXT with --replace TEXT, or --file FILE");
@@ -49,19 +65,7 @@ void run_edit(EditCommand options) {
   Session session = open_session(loaded, options.common, file);
   const std::vector<TokenEdit> edits = edits_between(session.ids(), text.tokens(*loaded.tokenizer));
   const Stopwatch watch;
-  EditReport report;
-  {
-    Progress progress("editing", "tokens", 0);
-    options.edit.progress = [&](int64_t done, int64_t) {
-      progress.update(done);
-      throw_if_interrupted();
-    };
-    try {
-      report = session.edit(edits, options.edit);
-    } catch (const Error& error) {
-      throw Error(concat(options.context, ": ", error.what()), error.kind());
-    }
-  }
+  const EditReport report = edit_with_progress(session, edits, options);
   const double seconds = watch.seconds();
   const bool all_read = session.sequence().has_recurrent_layers() && report.read > 0 && !options.edit.exact;
   if (all_read)

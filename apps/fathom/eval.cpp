@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <ctime>
 #include <filesystem>
@@ -27,6 +28,7 @@
 #include "evict/methods.h"
 #include "loaded_model.h"
 #include "position/rotary.h"
+#include "saved_context.h"
 
 namespace fathom {
 namespace {
@@ -35,10 +37,11 @@ struct EvalOptions {
   CommonOptions common;  // threads and chunk of every model
   std::vector<std::string> models, tasks, drafts;
   MethodLists methods;
-  std::string lengths = "1k", haystack = "prose", chat_template, json, html;
+  std::string lengths = "1k", haystack, chat_template, json, html;
+  std::string context_file;  // empty: none
   int64_t samples = 20, concurrency = 1, seed = 1;
-  bool apart = false, no_baseline = false, dense_prefill = false, repeat_haystack = false, chat = false,
-       check_drafts = false;
+  bool apart = false, no_baseline = false, dense_prefill = false, repeat_haystack = false, haystack_start = false,
+       chat = false, check_drafts = false;
 };
 
 std::vector<int64_t> parse_lengths(const std::string& text) {
@@ -58,7 +61,7 @@ std::vector<int64_t> parse_lengths(const std::string& text) {
 /// Returns the methods to evaluate: the baseline, then every combination of the given methods, or with --apart each
 /// of them alone.
 std::vector<MethodSpecs> list_methods(const EvalOptions& options) {
-  const MethodSpecs baseline;
+  const MethodSpecs& baseline = options.common.methods;
   std::vector<MethodSpecs> requested;
   if (!options.apart) requested.push_back(baseline);
   for (const std::string_view kind : {"position", "cache", "attend", "evict", "read"}) {
@@ -176,14 +179,14 @@ int terminal_width() {
 
 class EvalCommand {
  public:
-  explicit EvalCommand(const EvalOptions& options) : options_(options) {}
+  explicit EvalCommand(EvalOptions options) : options_(std::move(options)) {}
 
   void run() {
+    if (!options_.context_file.empty()) open_context();
     const std::vector<MethodSpecs> methods = list_methods(options_);
     check_specs(methods);
     check_drafts(options_.drafts);
-    haystack_ = options_.haystack == "prose" ? eval::prose_haystack()
-                                             : eval::file_haystack(options_.haystack, options_.repeat_haystack);
+    haystack_ = make_haystack();
     eval::EvalPlan plan{eval::make_tasks(options_.tasks),
                         parse_lengths(options_.lengths),
                         methods,
@@ -207,12 +210,29 @@ class EvalCommand {
   }
 
  private:
+  /// Opens the context file and takes what was not given from it: the model, its adapters and the methods.
+  void open_context() {
+    if (options_.models.size() > 1) fail_usage("--context-file: a context belongs to one model, found several -m");
+    if (!options_.models.empty()) options_.common.model = options_.models[0];
+    const auto file = open_context_file(options_.context_file, options_.common, MethodSpecs());
+    context_ = std::make_shared<const eval::ReadContext>(file, options_.common.chunk);
+  }
+
+  std::unique_ptr<eval::Haystack> make_haystack() const {
+    const eval::HaystackOptions use{options_.repeat_haystack, options_.haystack_start || context_};
+    if (options_.haystack.empty() && context_ && !context_->file().text().empty())
+      return eval::text_haystack(options_.context_file, context_->file().text(), use);
+    const bool prose = options_.haystack.empty() || options_.haystack == "prose";
+    return prose ? eval::prose_haystack() : eval::file_haystack(options_.haystack, use);
+  }
+
   eval::TrialOptions trial_options() const {
     eval::TrialOptions trial;
     trial.chunk = options_.common.chunk;
     trial.concurrency = options_.concurrency;
     trial.share_prefill = options_.dense_prefill;
     trial.check_drafts = options_.check_drafts;
+    trial.read_context = context_;
     for (const std::string& draft : options_.drafts)
       if (draft != "none") trial.draft.methods.push_back(draft == "auto" ? draft : parse_spec(draft).to_string());
     return trial;
@@ -276,7 +296,7 @@ class EvalCommand {
         {"tasks", evaluation.task_facts()},
         {"settings",
          {{"samples", options_.samples},
-          {"haystack", options_.haystack},
+          {"haystack", haystack_->name()},
           {"concurrency", options_.concurrency},
           {"chunk", options_.common.chunk},
           {"chat", options_.chat},
@@ -285,13 +305,26 @@ class EvalCommand {
         {"summaries", evaluation.summaries()},
         {"samples", evaluation.records()}};
     if (options_.json != "-") write_out(eval::terminal_table(run, terminal_width()));
+    if (context_) note_context_tokens(evaluation.records());
     if (options_.html.empty()) return;
     const std::string page = eval::html_report(run);
     write_file(options_.html, std::as_bytes(std::span(page)));
     note(concat("report written to ", options_.html));
   }
 
-  const EvalOptions& options_;
+  /// Prints how much of the prompts was taken from the context file.
+  void note_context_tokens(const std::vector<eval::Record>& records) const {
+    double taken = 0, all = 0;
+    for (const eval::Record& record : records) {
+      taken += record.value("context_tokens", 0.0);
+      all += record.value("prompt_tokens", 0.0);
+    }
+    note(concat(options_.context_file, ": ", std::llround(taken), " of ", std::llround(all),
+                " tokens of all prompts were taken from it"));
+  }
+
+  EvalOptions options_;
+  std::shared_ptr<const eval::ReadContext> context_;  // null: none
   std::unique_ptr<eval::Haystack> haystack_;
   eval::EvalPlan plan_;
   eval::Record models_ = eval::Record::array();
@@ -341,7 +374,15 @@ void add_eval(Command program) {
                   "text in which facts are hidden: prose (built in), a text file, or a folder of .txt and .md "
                   "files [prose]")
       .type_name("PATH");
+  command.add_flag("--haystack-start", o->haystack_start,
+                   "begin each sample's text at the beginning of the haystack, not at a random paragraph");
   command.add_flag("--repeat-haystack", o->repeat_haystack, "repeat the haystack if it is shorter than a length");
+  command
+      .add_option(
+          "--context-file", o->context_file,
+          "a text that `fathom read` saved, with which prompts begin: only what follows is read; its text is "
+          "the default of --haystack, from its beginning")
+      .type_name("FILE");
   add_size_option(command, "--concurrency", o->concurrency, 1,
                   "samples answered together; more is faster; speeds are then totals of all [1]", 256);
   command.add_flag("--chat", o->chat, "render prompts with the chat template");
@@ -368,6 +409,7 @@ Examples:
   fathom eval needle --lengths 512,1k --attend window:sink=4,window=256 --html needles.html
   fathom eval ruler -m model.gguf --lengths 4k,16k --samples 100 --json results.jsonl --chat
   fathom eval perplexity --haystack book.txt --lengths 8k --cache q8 --cache q4
+  fathom eval perplexity:from=4k --context-file book.ctx --haystack book.txt --lengths 8k --samples 1
 )");
   command.callback([o] {
     if (!o->chat && !o->chat_template.empty()) fail_usage("--template needs --chat");

@@ -59,13 +59,13 @@ void run_read(const ReadOptions& options) {
     attend_methods().make(options.prepare);  // reports errors before the model is loaded
   if (options.files.empty() == options.cartridge.empty())
     fail_usage("nothing to read: expected either texts (-f FILE) or a cartridge (--cartridge FILE)");
+  check_writable(options.out);
   std::string text;
   Json files = Json::array();
   for (const std::string& file : options.files) {
     text += read_input(file);
     files.push_back(input_name(file));
   }
-  check_writable(options.out);
   const LoadedModel loaded(options.common);
   Session session = loaded.session(options.common);
   if (!options.cartridge.empty()) return save_cartridge(options, loaded, session);

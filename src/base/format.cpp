@@ -74,38 +74,37 @@ std::string format_hex(uint64_t number) {
 
 namespace {
 
-/// Appends the first characters of `text`, up to the one that reaches `most` bytes, with control characters and
-/// invalid UTF-8 escaped. Returns the bytes of `text` that were used.
-size_t append_escaped(std::string& out, std::string_view text, size_t most) {
-  size_t at = 0;
-  while (at < text.size() && at < most) {
-    const unsigned char c = text[at];
-    const size_t length = c < 0x20 || c == 0x7f ? 0 : utf8_length(text.substr(at));
-    if (length == 0) {
-      char escape[8];
-      std::snprintf(escape, sizeof escape, "\\x%02x", c);
-      out += escape;
-    } else {
-      out += text.substr(at, length);
-    }
-    at += length == 0 ? 1 : length;
+/// Appends the first character of a text, or its first byte escaped. Returns the number of bytes that it stands
+/// for.
+size_t append_escaped(std::string_view text, std::string& out) {
+  const unsigned char c = text[0];
+  const bool c1_control = text.size() > 1 && c == 0xc2 && static_cast<unsigned char>(text[1]) < 0xa0;
+  const size_t length = c < 0x20 || c == 0x7f || c1_control ? 0 : utf8_length(text);
+  if (length > 0) {
+    out += text.substr(0, length);
+    return length;
   }
-  return at;
+  char bytes[8];
+  std::snprintf(bytes, sizeof bytes, "\\x%02x", c);
+  out += bytes;
+  return 1;
 }
 
 }  // namespace
 
+std::string escape(std::string_view text) {
+  std::string result;
+  for (size_t at = 0; at < text.size();) at += append_escaped(text.substr(at), result);
+  return result;
+}
+
 std::string quote(std::string_view text) {
   constexpr size_t kMaxQuotedBytes = 60;  // enough to recognise the text, short enough for a message of one line
   std::string result = "'";
-  if (append_escaped(result, text, kMaxQuotedBytes) < text.size()) result += "…";
+  size_t at = 0;
+  while (at < text.size() && at < kMaxQuotedBytes) at += append_escaped(text.substr(at), result);
+  if (at < text.size()) result += "…";
   return result + "'";
-}
-
-std::string printable(std::string_view text) {
-  std::string result;
-  append_escaped(result, text, text.size());
-  return result;
 }
 
 }  // namespace fathom

@@ -18,11 +18,12 @@ std::string format_seconds(double seconds);
 /// Returns a number as 16 hexadecimal digits.
 std::string format_hex(uint64_t number);
 
+/// Returns untrusted text for a terminal: control characters, line ends and invalid UTF-8 are escaped.
+std::string escape(std::string_view text);
+
 /// Returns untrusted text for an error message: in quotes, with control characters and invalid UTF-8 escaped, and
 /// cut after 60 bytes.
 std::string quote(std::string_view text);
-/// Returns untrusted text for a terminal, with control characters and invalid UTF-8 escaped.
-std::string printable(std::string_view text);
 
 /// Returns the strings joined by ", ".
 template <class Strings>

@@ -25,7 +25,8 @@ struct FramedText {
   /// Returns the frame and text of a context file. Throws Error if it was not written by `fathom read`.
   static FramedText of(const ContextFile& file);
 
-  /// Returns the tokens of the text, or of the text and a question after it.
+  /// Returns the tokens of the text, or of the text and a question, which follows it directly, as the prompt of
+  /// `fathom run` follows its files.
   std::vector<int32_t> tokens(const Tokenizer& tokenizer) const;
   std::vector<int32_t> tokens(const Tokenizer& tokenizer, const std::string& question) const;
   /// Returns the byte offset in `text` of each token; empty if the tokens do not spell the text exactly.

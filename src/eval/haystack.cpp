@@ -16,16 +16,21 @@ namespace fs = std::filesystem;
 
 bool is_blank(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r' || c == '\f' || c == '\v'; }
 
-std::string read_text(const std::string& path) {
-  const FileMap file(path);
-  std::string text(file.text());
+/// Returns the text without carriage returns. Throws Error if it is not UTF-8.
+std::string checked_text(const std::string& name, std::string_view bytes) {
+  std::string text(bytes);
   const size_t valid = utf8_valid_prefix(text);
   if (valid < text.size() || text.find('\0') != std::string::npos) {
-    fail("haystack ", path, ": expected UTF-8 text, found invalid bytes at byte ",
+    fail("haystack ", name, ": expected UTF-8 text, found invalid bytes at byte ",
          std::min(valid, text.find('\0')));
   }
   std::erase(text, '\r');
   return text;
+}
+
+std::string read_text(const std::string& path) {
+  const FileMap file(path);
+  return checked_text(path, file.text());
 }
 
 std::vector<fs::path> text_files(const std::string& folder) {
@@ -41,28 +46,27 @@ std::vector<fs::path> text_files(const std::string& folder) {
   return files;
 }
 
-class FileHaystack final : public Haystack {
+class TextHaystack final : public Haystack {
  public:
-  FileHaystack(const std::string& path, bool repeat) : name_(path), repeat_(repeat) {
-    if (fs::is_directory(path)) {
-      for (const fs::path& file : text_files(path)) add(read_text(file));
-    } else {
-      add(read_text(path));
-    }
-    if (ends_.empty()) fail("haystack ", path, ": contains no words");
+  /// texts: separated by empty lines.
+  TextHaystack(std::string name, const std::vector<std::string>& texts, HaystackOptions options)
+      : name_(std::move(name)), options_(options) {
+    for (const std::string& text : texts) add(text);
+    if (ends_.empty()) fail("haystack ", name_, ": contains no words");
   }
 
   const std::string& name() const override { return name_; }
 
-  /// Starts at a random paragraph among those with enough text after them, or at the beginning if no later one has.
+  /// Starts at a random paragraph among those with enough text after them, or at the beginning if no later one has
+  /// or if that was chosen.
   std::string text(Rng& rng, int64_t words) const override {
     const auto count = static_cast<int64_t>(ends_.size());
     size_t starts = 1;
-    while (starts < paragraphs_.size() && paragraphs_[starts] + words <= count) ++starts;
+    while (!options_.from_start && starts < paragraphs_.size() && paragraphs_[starts] + words <= count) ++starts;
     const int64_t first = paragraphs_[rng.below(static_cast<int64_t>(starts))];
     std::string text;
     append(first, std::min(words, count - first), text);
-    for (int64_t written = count - first; repeat_ && written < words; written += count) {
+    for (int64_t written = count - first; options_.repeat && written < words; written += count) {
       text += "\n\n";
       append(0, std::min(words - written, count), text);
     }
@@ -91,15 +95,25 @@ class FileHaystack final : public Haystack {
   }
 
   std::string name_, text_;
-  bool repeat_;
+  HaystackOptions options_;
   std::vector<size_t> ends_;         // ends of words
   std::vector<int64_t> paragraphs_;  // index of the first word of each
 };
 
 }  // namespace
 
-std::unique_ptr<Haystack> file_haystack(const std::string& path, bool repeat) {
-  return std::make_unique<FileHaystack>(path, repeat);
+std::unique_ptr<Haystack> file_haystack(const std::string& path, HaystackOptions options) {
+  std::vector<std::string> texts;
+  if (fs::is_directory(path)) {
+    for (const fs::path& file : text_files(path)) texts.push_back(read_text(file));
+  } else {
+    texts.push_back(read_text(path));
+  }
+  return std::make_unique<TextHaystack>(path, texts, options);
+}
+
+std::unique_ptr<Haystack> text_haystack(const std::string& name, std::string_view text, HaystackOptions options) {
+  return std::make_unique<TextHaystack>(name, std::vector{checked_text(name, text)}, options);
 }
 
 std::vector<size_t> word_ends(std::string_view text) {

@@ -117,7 +117,7 @@ Prompt PromptMaker::make(const Sample& sample, int64_t length) const {
 }
 
 /// A token belongs to the span that contains its last byte. A span without such a token gets the token that covers
-/// its end.
+/// its end. The first token has no prediction.
 void PromptMaker::find_scored(const Sample& sample, Prompt& prompt) const {
   const std::vector<size_t> ends = token_ends(tokenizer_, prompt.tokens, sample.prompt());
   const auto count = static_cast<int64_t>(ends.size());
@@ -128,7 +128,7 @@ void PromptMaker::find_scored(const Sample& sample, Prompt& prompt) const {
     const int64_t first = token;
     while (token < count && ends[token] <= span.end) ++token;
     if (token == first && token < count) ++token;
-    for (int64_t t = std::max<int64_t>(first, 1); t < token; ++t) {  // the first token has no prediction
+    for (int64_t t = std::max(first, sample.scored_from); t < token; ++t) {
       prompt.scored.push_back(t);
       prompt.span_of.push_back(static_cast<int32_t>(s));
     }

@@ -18,6 +18,9 @@ constexpr int64_t kGroupSamples = 64;
 /// Number of samples of a task whose evidence_axes are computed.
 constexpr size_t kMeasuredSamples = 8;
 
+/// Maximum number of samples in which Evaluation::check looks for the text of a context.
+constexpr int64_t kCheckedSamples = 32;
+
 std::string hex(uint64_t number) {
   char text[17];
   std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(number));
@@ -94,6 +97,7 @@ void Evaluation::check(const EvalModel& model) const {
       if (count(*task.task) == 0) continue;
       const Sample sample = task.task->make(input(maker), length, 0);
       maker.make(sample, length);
+      check_read_context(model, maker, task, length);
       if (any_reader && sample.mode == Sample::Mode::kForced)
         fail_usage("task ", task.task->name(),
                    " measures predictions of the whole text, which --read shortens; leave out --read");
@@ -104,6 +108,37 @@ void Evaluation::check(const EvalModel& model) const {
                     {0, plan_.trial.chunk, method.attend, method.position, method.cache, method.evict});
     Drafter(plan_.trial.draft, {model.model, model.runtime, model.tokenizer.get(), &session});
   }
+}
+
+/// Throws Error unless the context that was read before, if there is one, can be opened under each method, and a
+/// prompt begins with its text.
+void Evaluation::check_read_context(const EvalModel& model, const PromptMaker& maker, const NamedTask& task,
+                                    int64_t length) const {
+  const ReadContext* context = plan_.trial.read_context.get();
+  if (!context) return;
+  int64_t common = 0, first_scored = 0;  // tokens
+  for (int64_t index = 0; index < std::min(count(*task.task), kCheckedSamples); ++index) {
+    const Sample sample = task.task->make(input(maker), length, index);
+    for (const MethodSpecs& method : plan_.methods) {
+      if (index > 0) break;
+      const MethodSpecs reading = plan_.trial.reading_method(method, sample);
+      context->check(reading);
+      SessionOptions options = SessionOptions::of(reading);
+      options.adapters = model.adapters;
+      context->open(model.model, model.runtime, std::move(options));
+    }
+    const Prompt prompt = maker.make(sample, length);
+    const int64_t unscored = unscored_tokens(sample, prompt);
+    if (context->taken(prompt.tokens, unscored) > 0) return;
+    common = std::max(common, context->taken(prompt.tokens, std::ssize(prompt.tokens)));
+    first_scored = unscored + 1;
+  }
+  const std::string cell = concat("task ", task.label, ", length ", length, ": ", context->file().path());
+  if (common > 0)
+    fail_usage(cell, ": predictions from token ", first_scored, " on are measured, so those tokens must be read: ",
+               "expected a task that measures only later ones, such as perplexity:from=", common);
+  fail_usage(cell, ": no prompt begins with the text of the context: expected at least ", context->least(),
+             " tokens in common");
 }
 
 void Evaluation::run(const EvalModel& model, const EvalProgress& progress) {
@@ -247,6 +282,7 @@ Record Evaluation::record(const Cell& cell, const Batch& batch, size_t s, size_t
   record["decode_tokens_per_second"] = positive_or_null(outcome.decode_tokens_per_second);
   if (!plan_.trial.draft.methods.empty())
     record["tokens_per_forward"] = positive_or_null(outcome.tokens_per_forward);
+  if (plan_.trial.read_context) record["context_tokens"] = outcome.context_tokens;
   AttentionCount all = outcome.reading;
   all += outcome.answering;
   record["keys_attended_share"] = share(all.attended, all.visible);

@@ -69,6 +69,8 @@ class Evaluation {
   struct Batch;
   int64_t count(const Task& task) const;
   TaskInput input(const PromptMaker& maker) const;
+  void check_read_context(const EvalModel& model, const PromptMaker& maker, const NamedTask& task,
+                          int64_t length) const;
   Batch next_batch(const Cell& cell, int64_t& index) const;
   void run_cell(const Cell& cell);
   void run_batch(const Cell& cell, Batch& batch);

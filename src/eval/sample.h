@@ -36,6 +36,7 @@ struct Sample {
   std::vector<std::string> stop;  // the answer ends before the first of these
   std::vector<std::string> references;
   std::vector<TextSpan> scored;    // kForced: spans of prompt() whose prediction is scored, in order
+  int64_t scored_from = 1;         // index of the first token whose prediction may be scored
   std::vector<TextSpan> evidence;  // the parts of the text on which the answer depends, in order
   std::optional<double> depth;     // position of the fact to find: 0 at the start of the context, 1 at its end
   Json details = Json::object();   // further facts for scoring; "about" in records

@@ -62,6 +62,8 @@ Record summarize_cell(std::span<const Record* const> records) {
     summary[rate] = or_null(numbers(records, rate), median);
   if (const std::vector<double> rates = numbers(records, "tokens_per_forward"); !rates.empty())
     summary["tokens_per_forward"] = mean(rates);
+  if (const std::vector<double> tokens = numbers(records, "context_tokens"); !tokens.empty())
+    summary["context_tokens"] = mean(tokens);
   for (const char* share : {"keys_attended_share", "answer_keys_attended_share", "selecting_share", "cache_bytes"})
     summary[share] = or_null(numbers(records, share), mean);
   summary["peak_rss_bytes"] = or_null(numbers(records, "peak_rss_bytes"), largest);

@@ -115,6 +115,17 @@ std::string method_label(const MethodSpecs& method, const TrialOptions& options)
   return label;
 }
 
+MethodSpecs TrialOptions::reading_method(const MethodSpecs& method, const Sample& sample) const {
+  MethodSpecs reader = method;
+  if (share_prefill && sample.mode == Sample::Mode::kGenerate) reader.attend = "dense";
+  return reader;
+}
+
+int64_t unscored_tokens(const Sample& sample, const Prompt& prompt) {
+  const bool forced = sample.mode == Sample::Mode::kForced && !prompt.scored.empty();
+  return forced ? prompt.scored[0] - 1 : std::ssize(prompt.tokens) - 1;
+}
+
 Trial::Trial(const EvalModel& model, std::span<const Sample> samples, std::span<const Prompt> prompts,
              TrialOptions options, std::function<void(int64_t)> progress)
     : model_(model), samples_(samples), prompts_(prompts), options_(options), progress_(std::move(progress)) {
@@ -139,6 +150,28 @@ SessionOptions Trial::session_options(const MethodSpecs& method) const {
   return options;
 }
 
+/// Returns how many of the first `limit` tokens of a sample's prompt are taken from the read context; 0: there is
+/// none.
+int64_t Trial::taken(size_t sample, int64_t limit) const {
+  if (!options_.read_context) return 0;
+  const int64_t needed = unscored_tokens(samples_[sample], prompts_[sample]);
+  return options_.read_context->taken(prompts_[sample].tokens, std::min(limit, needed));
+}
+
+/// Returns a session that holds the first `taken` tokens of the read context; an empty one if there is none.
+Session Trial::begin(const MethodSpecs& method, int64_t taken) {
+  if (!options_.read_context) return Session(model_.model, model_.runtime, session_options(method));
+  const std::string key = method.label();
+  auto found = opened_.find(key);
+  if (found == opened_.end()) {
+    Session session = options_.read_context->open(model_.model, model_.runtime, session_options(method));
+    found = opened_.emplace(key, std::move(session)).first;
+  }
+  Session session = found->second.fork();
+  session.rewind(session.length() - taken);
+  return session;
+}
+
 void Trial::append(Session& session, std::span<const int32_t> tokens, const AppendOptions& options) {
   AppendOptions own = options;
   const int64_t before = tokens_read_;
@@ -152,18 +185,15 @@ void Trial::append(Session& session, std::span<const int32_t> tokens, const Appe
 
 /// Returns a fork of the session that has read the first `tokens` tokens; reads them at the first call.
 Session Trial::read_shared(const MethodSpecs& method, size_t sample, int64_t tokens, Outcome& outcome) {
-  MethodSpecs reader = method;
-  std::string key = "all";
-  if (options_.share_prefill) {
-    reader.attend = "dense";
-    key = std::to_string(sample);
-  }
-  key += " " + reader.label();
+  const MethodSpecs reader = options_.reading_method(method, samples_[sample]);
+  const std::string key = concat(options_.share_prefill ? std::to_string(sample) : "all", " ", reader.label());
+  outcome.context_tokens = taken(sample, tokens);
   auto found = shared_.find(key);
   if (found == shared_.end()) {
     const AttentionMeter meter(*model_.runtime);
-    Session session(model_.model, model_.runtime, session_options(reader));
-    append(session, std::span(prompts_[sample].tokens).first(tokens));
+    Session session = begin(reader, outcome.context_tokens);
+    if (outcome.context_tokens < tokens)
+      append(session, std::span(prompts_[sample].tokens).subspan(session.length(), tokens - session.length()));
     outcome.reading += meter.count();
     found = shared_.emplace(key, std::move(session)).first;
   }
@@ -206,10 +236,12 @@ Session Trial::read(const MethodSpecs& method, size_t sample, Outcome& outcome, 
   const int64_t shared = options_.share_prefill ? prompt.context_tokens : shared_tokens_;
   const Stopwatch watch;
   const int64_t before = tokens_read_;
-  Session session = shared > 0 ? read_shared(method, sample, shared, outcome)
-                               : Session(model_.model, model_.runtime, session_options(method));
+  // with share_prefill, a prompt without a context is read under the method, not with dense attention
+  if (shared == 0 && !options_.share_prefill) outcome.context_tokens = taken(sample, std::ssize(prompt.tokens));
+  Session session =
+      shared > 0 ? read_shared(method, sample, shared, outcome) : begin(method, outcome.context_tokens);
   const AttentionMeter meter(*model_.runtime);
-  append(session, std::span(prompt.tokens).subspan(shared));
+  append(session, std::span(prompt.tokens).subspan(session.length()));
   outcome.reading += meter.count();
   outcome.prefill_tokens_per_second = rate(static_cast<double>(tokens_read_ - before), watch.seconds());
   return session;
@@ -364,8 +396,13 @@ void Trial::force(const MethodSpecs& method, size_t sample, Outcome& outcome, bo
   const size_t stride = prompt.scored.size() / kComparedTokens + 1;
   size_t compared = 0, same = 0, next = 0;
   AppendOptions append_options;
-  append_options.needs_logits = [&](int64_t row) { return std::ranges::binary_search(prompt.scored, row + 1); };
-  append_options.on_logits = [&](int64_t row, std::span<const float> logits) {
+  const int64_t taken = this->taken(sample, std::ssize(prompt.tokens));
+  outcome.context_tokens = taken;
+  append_options.needs_logits = [&](int64_t row) {
+    return std::ranges::binary_search(prompt.scored, taken + row + 1);
+  };
+  append_options.on_logits = [&](int64_t read_row, std::span<const float> logits) {
+    const int64_t row = taken + read_row;
     const int32_t token = prompt.tokens[row + 1], best = most_likely(logits);
     SpanScore& span = outcome.answer.spans[prompt.span_of[next]];
     if (span.tokens == 0) span.position = row + 1;
@@ -380,11 +417,12 @@ void Trial::force(const MethodSpecs& method, size_t sample, Outcome& outcome, bo
     own.tokens.push_back(best);
     ++next;
   };
-  Session session(model_.model, model_.runtime, session_options(method));
+  Session session = begin(method, taken);
   const AttentionMeter meter(*model_.runtime);
   const Stopwatch watch;
-  append(session, prompt.tokens, append_options);
-  outcome.prefill_tokens_per_second = rate(static_cast<double>(prompt.tokens.size()), watch.seconds());
+  append(session, std::span(prompt.tokens).subspan(taken), append_options);
+  outcome.prefill_tokens_per_second =
+      rate(static_cast<double>(prompt.tokens.size()) - static_cast<double>(taken), watch.seconds());
   outcome.reading += meter.count();
   outcome.cache_bytes = cache_bytes(session.sequence());
   outcome.tokens = own.tokens;

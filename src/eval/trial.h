@@ -13,6 +13,7 @@
 #include "decode/drafter.h"
 #include "decode/generate.h"
 #include "eval/prompts.h"
+#include "eval/read_context.h"
 #include "eval/sample.h"
 #include "session/session.h"
 
@@ -37,7 +38,16 @@ struct TrialOptions {
   bool share_prefill = false;
   DraftOptions draft{};       // how the tokens of answers are drafted; no methods: no drafts
   bool check_drafts = false;  // answers are also decoded without drafts, for Outcome::plain_text
+  /// A context that was read before: the first tokens of prompts are taken from it; null: none.
+  std::shared_ptr<const ReadContext> read_context{};
+
+  /// Returns the method under which the context of a sample is read.
+  MethodSpecs reading_method(const MethodSpecs& method, const Sample& sample) const;
 };
+
+/// Returns the number of first tokens of a sample's prompt whose logits are not needed: at most that many are taken
+/// from a context that was read before.
+int64_t unscored_tokens(const Sample& sample, const Prompt& prompt);
 
 /// Returns the label of a method in records: its specs, and the options of the trial that are not the default.
 std::string method_label(const MethodSpecs& method, const TrialOptions& options);
@@ -47,7 +57,8 @@ struct Outcome {
   Answer answer;
   /// Tokens of the answer, including the end-of-generation token; for a kForced sample, the most likely tokens.
   std::vector<int32_t> tokens;
-  const char* stop = "";  // reason for which generation ended
+  const char* stop = "";       // reason for which generation ended
+  int64_t context_tokens = 0;  // of the prompt, taken from TrialOptions::read_context
   double prefill_tokens_per_second = 0;
   double decode_tokens_per_second = 0;  // of all samples decoded together; 0: nothing was decoded
   double tokens_per_forward = 0;        // of the answer; 0: nothing was decoded, or without drafts
@@ -92,6 +103,8 @@ class Trial {
   class Comparison;
 
   SessionOptions session_options(const MethodSpecs& method) const;
+  int64_t taken(size_t sample, int64_t limit) const;
+  Session begin(const MethodSpecs& method, int64_t taken);
   Session read(const MethodSpecs& method, size_t sample, Outcome& outcome, std::vector<int32_t>& text);
   Session read_kept(const MethodSpecs& method, const Reader& reader, size_t index, Outcome& outcome,
                     std::vector<int32_t>& text);
@@ -114,6 +127,7 @@ class Trial {
   std::function<void(int64_t)> progress_;
   int64_t shared_tokens_ = 0;              // length of the common prefix of all prompts, if they are of one group
   std::map<std::string, Session> shared_;  // shared prefills by method, or by sample and method with share_prefill
+  std::map<std::string, Session> opened_;  // TrialOptions::read_context by method
   std::map<size_t, Baseline> baselines_;
   bool first_run_ = true;
   int64_t tokens_read_ = 0;

@@ -289,7 +289,7 @@ EditReport Session::edit(std::span<const TokenEdit> given, const EditOptions& op
     copy.append(segment.tokens, append);
     report.read += std::ssize(segment.tokens);
   }
-  forget();  // the state does not know the tokens that were moved
+  forget();  // the state does not cover the tokens that were moved
   *this = std::move(copy);
   return report;
 }

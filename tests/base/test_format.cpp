@@ -57,6 +57,13 @@ TEST(Format, ExtremeNumbersAreFormatted) {
   }
 }
 
+TEST(Format, EscapedTextHasNoControlCharacters) {
+  EXPECT_EQ(escape("größe €'"), "größe €'");
+  EXPECT_EQ(escape(std::string_view("a\0\n\x1b[2J\x7f", 8)), "a\\x00\\x0a\\x1b[2J\\x7f");
+  EXPECT_EQ(escape("\xff\xc2\x9b"), "\\xff\\xc2\\x9b") << "an invalid byte and a control character of two bytes";
+  EXPECT_EQ(escape(std::string(100, 'x')), std::string(100, 'x'));
+}
+
 TEST(Format, QuotedTextIsOneShortLineOfUtf8) {
   EXPECT_EQ(quote("topk"), "'topk'");
   EXPECT_EQ(quote("größe €"), "'größe €'");
@@ -67,12 +74,6 @@ TEST(Format, QuotedTextIsOneShortLineOfUtf8) {
   EXPECT_EQ(quote(std::string(61, 'x')), "'" + std::string(60, 'x') + "…'");
   EXPECT_EQ(quote(std::string(60, 'x')), "'" + std::string(60, 'x') + "'");
   EXPECT_EQ(quote(std::string(59, 'x') + "€y"), "'" + std::string(59, 'x') + "€…'");
-}
-
-TEST(Format, PrintableEscapesAndNeverCuts) {
-  EXPECT_EQ(printable("größe €"), "größe €");
-  EXPECT_EQ(printable("a\x1b[31m\n\xff"), "a\\x1b[31m\\x0a\\xff");
-  EXPECT_EQ(printable(std::string(500, 'x')), std::string(500, 'x'));
 }
 
 TEST(Format, ListsAreJoinedByCommas) {

@@ -138,15 +138,15 @@ TEST_F(HaystackFiles, FolderIsReadInOrderOfFileNames) {
   write("a.txt", "one  two");
   write("ignored.bin", "\xff\xfe");
   Rng rng(1, "", 0, 0);
-  EXPECT_EQ(file_haystack(folder_, false)->text(rng, 100), "one  two\n\nthree four\n\n\nfive");
-  EXPECT_EQ(word_ends(file_haystack(folder_, true)->text(rng, 12)).size(), 12u);
-  EXPECT_EQ(file_haystack(folder_, true)->text(rng, 6), "one  two\n\nthree four\n\n\nfive\n\none");
+  EXPECT_EQ(file_haystack(folder_)->text(rng, 100), "one  two\n\nthree four\n\n\nfive");
+  EXPECT_EQ(word_ends(file_haystack(folder_, {.repeat = true})->text(rng, 12)).size(), 12u);
+  EXPECT_EQ(file_haystack(folder_, {.repeat = true})->text(rng, 6), "one  two\n\nthree four\n\n\nfive\n\none");
 }
 
 TEST_F(HaystackFiles, StartsAtParagraphsWithEnoughTextAfterThem) {
   std::string text;
   for (int i = 0; i < 50; ++i) text += "start" + std::to_string(i) + " and more words\n\n";
-  const auto haystack = file_haystack(write("a.txt", text), false);
+  const auto haystack = file_haystack(write("a.txt", text));
   std::set<std::string> starts;
   for (int64_t index = 0; index < 200; ++index) {
     Rng rng(1, "", 0, index);
@@ -158,8 +158,17 @@ TEST_F(HaystackFiles, StartsAtParagraphsWithEnoughTextAfterThem) {
   EXPECT_GT(starts.size(), 30u);
 }
 
+TEST_F(HaystackFiles, FromStartEverySampleBeginsWithTheFirstWord) {
+  const auto haystack = text_haystack("a text", "one two\n\nthree\n\nfour five", {.from_start = true});
+  EXPECT_EQ(haystack->name(), "a text");
+  for (int64_t index = 0; index < 20; ++index) {
+    Rng rng(1, "", 0, index);
+    EXPECT_EQ(haystack->text(rng, 3), "one two\n\nthree");
+  }
+}
+
 TEST_F(HaystackFiles, InvalidHaystacksAreErrorsThatNameTheProblem) {
-  const auto open = [](const std::string& path) { return error_of([&] { file_haystack(path, false); }); };
+  const auto open = [](const std::string& path) { return error_of([&] { file_haystack(path); }); };
   EXPECT_NE(open("/no/such/file").find("/no/such/file"), std::string::npos);
   EXPECT_NE(open(write("empty.txt", "")).find("contains no words"), std::string::npos);
   EXPECT_NE(open(write("blank.txt", " \n\t ")).find("contains no words"), std::string::npos);
@@ -170,7 +179,7 @@ TEST_F(HaystackFiles, InvalidHaystacksAreErrorsThatNameTheProblem) {
 
 TEST_F(HaystackFiles, TooShortIsAnErrorUnlessRepeated) {
   const std::string path = write("short.txt", "Only a few words stand here. And some more.");
-  const std::unique_ptr<Haystack> single = file_haystack(path, false), repeated = file_haystack(path, true);
+  const std::unique_ptr<Haystack> single = file_haystack(path), repeated = file_haystack(path, {.repeat = true});
   TaskInput input = bytes_input();
   for (const char* name : {"needle", "niah_single_2", "perplexity"}) {
     input.haystack = single.get();

@@ -95,6 +95,18 @@ std::string error_of_context(const std::vector<std::byte>& bytes, bool verify = 
   return "";
 }
 
+TEST(ContextFile, BytesAfterTheEndAreDamage) {
+  std::vector<std::byte> bytes = SampleContext().bytes();
+  bytes.resize(bytes.size() + 5);
+  EXPECT_EQ(error_of_context(bytes), "a.ctx: the context file is damaged: 5 bytes after the end");
+  // a header that covers them
+  const uint64_t size = bytes.size();
+  std::memcpy(bytes.data() + 16, &size, sizeof size);
+  const uint64_t sum = checksum(std::span(bytes).first(56));
+  std::memcpy(bytes.data() + 56, &sum, sizeof sum);
+  EXPECT_EQ(error_of_context(bytes), "a.ctx: the context file is damaged: 5 bytes after the end");
+}
+
 TEST(ContextFile, KeepsEverySection) {
   const SampleContext sample;
   const std::vector<std::byte> bytes = sample.bytes();

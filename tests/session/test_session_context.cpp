@@ -202,7 +202,7 @@ TEST(SessionContext, ErrorsSayWhatDiffers) {
   std::vector<std::byte> longer = bytes;
   longer.emplace_back();
   write_bytes(other, longer);
-  EXPECT_NE(open_error(test::seedling(), other).find("expected"), std::string::npos);
+  EXPECT_NE(open_error(test::seedling(), other).find("1 bytes after the end"), std::string::npos);
   std::vector<std::byte> newer = bytes;
   newer[8] = std::byte{2};
   write_bytes(other, newer);

@@ -3,6 +3,7 @@
 #include <numbers>
 #include <utility>
 
+#include "base/error.h"
 #include "base/format.h"
 #include "eval/tasks/parts.h"
 #include "eval/tasks/tasks.h"
@@ -14,17 +15,20 @@ constexpr int64_t kFirstBucket = 256;  // positions; each later bucket ends at t
 
 class Perplexity final : public Task {
  public:
-  Perplexity() : Task("perplexity") {}
+  explicit Perplexity(int64_t from) : Task("perplexity"), from_(from) {}
 
   Measure measure() const override { return {"nats per token", false}; }
 
   Sample make(const TaskInput& input, int64_t length, int64_t index) const override {
+    if (from_ >= length)
+      fail_usage("task perplexity: from=", from_, " leaves nothing to measure of ", length, " tokens");
     Rng rng = this->rng(input, length, index);
-    return fit_prose_sample(*this, input, length, rng, 2, [](std::string_view text) {
+    return fit_prose_sample(*this, input, length, rng, 2, [this](std::string_view text) {
       Sample sample;
       sample.mode = Sample::Mode::kForced;
       sample.chat = false;
       sample.context = text;
+      sample.scored_from = from_;
       size_t begin = 0;
       for (const size_t end : word_ends(text)) sample.scored.push_back({std::exchange(begin, end), end});
       return sample;
@@ -38,7 +42,10 @@ class Perplexity final : public Task {
     };
     Sum all;
     std::vector<Sum> buckets;
-    for (const SpanScore& span : answer.spans) {
+    size_t bytes = sample.context.size();  // of the text that is measured
+    for (size_t i = 0; i < answer.spans.size(); ++i) {
+      const SpanScore& span = answer.spans[i];
+      if (from_ > 1 && span.tokens == 0) bytes -= sample.scored[i].end - sample.scored[i].begin;
       size_t bucket = 0;
       while (span.position >= kFirstBucket << bucket) ++bucket;
       if (bucket >= buckets.size()) buckets.resize(bucket + 1);
@@ -46,7 +53,7 @@ class Perplexity final : public Task {
     }
     if (all.tokens == 0) return {};
     Score score{all.nll / static_cast<double>(all.tokens), {}};
-    score.details["bits_per_byte"] = all.nll / std::numbers::ln2 / static_cast<double>(sample.context.size());
+    score.details["bits_per_byte"] = all.nll / std::numbers::ln2 / static_cast<double>(bytes);
     for (size_t b = 0; b < buckets.size(); ++b) {
       if (buckets[b].tokens == 0) continue;
       score.details["to_" + format_size(static_cast<double>(kFirstBucket << b))] =
@@ -54,21 +61,27 @@ class Perplexity final : public Task {
     }
     return score;
   }
+
+ private:
+  int64_t from_;  // index of the first token that is measured
 };
 
 }  // namespace
 
 MethodInfo perplexity_info() {
-  return {"",
-          "perplexity",
+  return {
+      .name = "perplexity",
+      .summary =
           "loss on the haystack's text, in total and by position (to_512: tokens from the previous bound to 512)",
-          "",
-          false,
-          "any model; use a real text as --haystack",
-          "",
-          "",
-          {}};
+      .needs = "any model; use a real text as --haystack",
+      .parameters = {{"from",
+                      Parameter::Type::kInt,
+                      "1",
+                      "index of the first token that is measured; those before it are only read",
+                      1,
+                      1e12,
+                      {}}}};
 }
-TaskList make_perplexity(const Values&) { return {std::make_shared<Perplexity>()}; }
+TaskList make_perplexity(const Values& values) { return {std::make_shared<Perplexity>(values.integer("from"))}; }
 
 }  // namespace fathom::eval
