@@ -288,8 +288,10 @@ void ContextFile::read_sections() {
   if (header.file_bytes < bytes_.size()) damaged(bytes_.size() - header.file_bytes, " bytes after the end");
   if (header.file_bytes > bytes_.size()) damaged("expected ", header.file_bytes, " bytes, found ", bytes_.size());
   if (header.sections > kMaxSections || header.directory_offset > bytes_.size() ||
-      bytes_.size() - header.directory_offset != header.sections * sizeof(ContextSection))
-    damaged("its list of sections does not end with the file");
+      (bytes_.size() - header.directory_offset) / sizeof(ContextSection) < header.sections)
+    damaged("its list of sections is outside the file");
+  const uint64_t end = header.directory_offset + header.sections * sizeof(ContextSection);
+  if (end < bytes_.size()) damaged(bytes_.size() - end, " bytes after the end");
   const std::span<const std::byte> directory =
       bytes_.subspan(header.directory_offset, header.sections * sizeof(ContextSection));
   if (verify_ && checksum(directory) != header.directory_checksum) damaged("its list of sections was altered");
@@ -458,9 +460,7 @@ void ContextFile::verify(const std::function<void(int64_t bytes)>& progress) con
     expect_zeros(section.bytes.data());
     end = section.bytes.data() + section.bytes.size();
   }
-  const uint64_t directory_end = header.directory_offset + header.sections * sizeof(ContextSection);
   expect_zeros(bytes_.data() + header.directory_offset);
-  if (directory_end < bytes_.size()) damaged(bytes_.size() - directory_end, " bytes after the end");
   for (size_t shape = 0; shape < pages_.size(); ++shape) {
     for (size_t page = 0; page < page_sums_[shape].size(); ++page) {
       check_page(shape, page);

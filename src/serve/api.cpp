@@ -118,6 +118,7 @@ void read_options(const Json& body, TextRequest& request) {
   request.drafts = text_list(*own, "draft");
   request.priority = integer(*own, "priority", 0, -100, 100);
   request.report_progress = flag(*own, "progress", false);
+  request.attention = flag(*own, "attention", false);
 }
 
 Json openai_error(int status, const std::string& message, const std::string& code) {

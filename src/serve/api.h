@@ -27,7 +27,7 @@ std::string content_text(const Json& content, std::string_view field);
 /// Returns a string, or the strings of a list; none if the field is absent or null.
 std::vector<std::string> text_list(const Json& body, std::string_view field);
 /// Reads temperature, top_p, top_k, min_p, presence_penalty, frequency_penalty, seed, and the object `fathom` with
-/// attend, draft, priority and progress, into a request.
+/// attend, draft, priority, progress and attention, into a request.
 void read_options(const Json& body, TextRequest& request);
 
 /// Returns the body of an error in the form of the APIs of OpenAI.

@@ -89,6 +89,14 @@ FramedText ContextStore::text(const std::string& client, const std::string& name
   return FramedText::of(ContextFile(file));
 }
 
+std::vector<int64_t> ContextStore::offsets(const std::string& client, const std::string& name) const {
+  const std::string path = file_of(client, name);
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) no_context(name);
+  const ContextFile file(path);
+  return {file.offsets().begin(), file.offsets().end()};
+}
+
 bool ContextStore::remove(const std::string& client, const std::string& name) {
   std::error_code error;
   return std::filesystem::remove(file_of(client, name), error);

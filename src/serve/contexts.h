@@ -36,6 +36,9 @@ class ContextStore {
   std::optional<NamedContext> find(const std::string& client, const std::string& name) const;
   /// Returns the text of a context with its frame. Throws ApiError if there is no such context.
   FramedText text(const std::string& client, const std::string& name) const;
+  /// Returns the byte offset in the text of each token of a context; empty if they are not known. Throws ApiError
+  /// if there is no such context.
+  std::vector<int64_t> offsets(const std::string& client, const std::string& name) const;
   /// Returns the file of a context, which may not exist. Creates the folder of the client.
   std::string path(const std::string& client, const std::string& name) const;
   /// Deletes a context. Returns false if there is none. Call close() before.

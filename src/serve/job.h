@@ -31,6 +31,9 @@ struct JobResult {
   PromptProgress prompt;
   double wait_seconds = 0;   // from submission to the first pass
   double first_seconds = 0;  // from submission to the first token; 0: none
+  /// [prompt tokens]: the attention that each got from the generated tokens, summed over the heads of the second
+  /// half of the layers. Empty unless JobRequest::watch_attention.
+  std::vector<double> attention;
 };
 
 /// An error of a request, with the status of the response.
@@ -84,6 +87,7 @@ struct JobRequest {
   std::shared_ptr<const Constraint> constraint;
   GenerateOptions generate;  // max_tokens 0: the prompt is only read
   bool report_progress = false;
+  bool watch_attention = false;  // measures what the text attends to; no drafts then
   /// Called on the engine's thread when the prompt was read; may throw.
   std::function<void(Session&)> on_read;
 };

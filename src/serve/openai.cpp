@@ -149,9 +149,10 @@ class OpenaiStream {
       }
       Json last = head_;
       last["choices"] = Json::array();
+      if (!results[0]->attention.empty()) last["fathom"] = {{"attention", attention_json(*results[0])}};
       if (call_.usage_event) last["usage"] = usage_of(results);
       last["timings"] = timings_of(*results[0]);
-      if (call_.usage_event || call_.request.report_progress) send(last);
+      if (call_.usage_event || call_.request.report_progress || last.contains("fathom")) send(last);
     } catch (const ApiError& error) {
       send(openai_error(error.status(), error.what(), error.code()));
     }
@@ -178,6 +179,13 @@ class OpenaiStream {
   }
   bool send_text(int64_t index, const std::string& text) const {
     return send_choice(index, call_.chat ? Json{{"content", text}} : Json(text), nullptr);
+  }
+  Json attention_json(const JobResult& result) const {
+    const AttendedText text = service_.attended_text(call_.request, result.attention);
+    Json passages = Json::array();
+    for (const Passage& passage : text.passages)
+      passages.push_back({{"begin", passage.begin}, {"end", passage.end}, {"share", passage.share}});
+    return {{"strip", text.strip}, {"passages", passages}};
   }
   bool send_progress(const PromptProgress& progress) const {
     Json event = head_;

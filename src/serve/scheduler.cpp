@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <ranges>
 
+#include "attend/attention_mass.h"
 #include "base/error.h"
 #include "base/stopwatch.h"
 #include "decode/generation.h"
@@ -48,6 +49,7 @@ struct Scheduler::Running {
   std::optional<Session> session;
   std::optional<Sampler> sampler;
   std::unique_ptr<Drafter> drafter;
+  std::unique_ptr<AttentionMass> attention;
   std::unique_ptr<Generation> generation;  // after the prompt
   JobResult result;
   int64_t generated = 0;  // pieces of text sent
@@ -182,7 +184,7 @@ void Scheduler::begin(Running& job) {
   Session& session = *job.session;
   job.sampler.emplace(request.steps, request.seed);
   if (request.constraint) job.sampler->constrain(request.constraint, std::ssize(job.prompt()));
-  if (!request.drafts.empty())
+  if (!request.drafts.empty() && !request.watch_attention)
     job.drafter = std::make_unique<Drafter>(
         DraftOptions{request.drafts},
         DraftSetup{engine_->shared_model(), engine_->shared_runtime(), tokenizer_.get(), &session, &draft_memory_});
@@ -277,6 +279,7 @@ void Scheduler::end_prompt(Running& job) {
     const JobRequest& request = job.job->request;
     if (request.on_read) request.on_read(*job.session);
     if (request.generate.max_tokens == 0) return finish(job);
+    if (request.watch_attention) watch(job);
     job.generation =
         std::make_unique<Generation>(*job.session, *tokenizer_, *job.sampler, job.prompt(), request.generate,
                                      job.drafter.get(), [&job](std::string_view text) {
@@ -291,8 +294,33 @@ void Scheduler::end_prompt(Running& job) {
   }
 }
 
+/// Observes the attention of the text of a job, in the second half of the layers.
+void Scheduler::watch(Running& job) {
+  const Sequence& sequence = job.session->sequence();
+  std::vector<char> layers(sequence.layers());
+  for (int layer = sequence.layers() / 2; layer < sequence.layers(); ++layer)
+    layers[layer] = sequence.paged(layer) != nullptr;
+  job.attention = std::make_unique<AttentionMass>(std::move(layers), sequence.max_heads(), 0);
+  job.session->watch(job.attention.get());
+}
+
+/// Returns the attention to each token of the prompt of a job.
+std::vector<double> Scheduler::attention_of(const Running& job) {
+  std::vector<double> sums(job.prompt().size());
+  const Sequence& sequence = job.session->sequence();
+  for (int layer = 0; layer < sequence.layers(); ++layer) {
+    const PagedKv* kv = sequence.paged(layer);
+    for (int head = 0; kv && job.attention->watches(layer) && head < kv->heads(); ++head) {
+      const std::vector<double> mass = job.attention->mass(layer, head, std::ssize(sums));
+      for (size_t i = 0; i < sums.size(); ++i) sums[i] += mass[i];
+    }
+  }
+  return sums;
+}
+
 void Scheduler::finish(Running& job) {
   if (job.generation) job.result.generated = job.generation->finish();
+  if (job.attention) job.result.attention = attention_of(job);
   job.ended = true;
   {
     const std::lock_guard lock(mutex_);

@@ -78,6 +78,8 @@ class Scheduler {
   int64_t rows_of(const Running& job, bool alone) const;
   void pass();
   void end_prompt(Running& job);
+  static void watch(Running& job);
+  static std::vector<double> attention_of(const Running& job);
   void finish(Running& job);
   void fail(Running& job, std::exception_ptr error);
   void remove_finished();

@@ -13,6 +13,7 @@
 #include "serve/api.h"
 #include "serve/api_error.h"
 #include "serve/metrics.h"
+#include "serve/page.h"
 
 namespace fathom::serve {
 namespace {
@@ -20,7 +21,12 @@ namespace {
 using httplib::Request;
 using httplib::Response;
 
-constexpr int kTimeout = 60;           // seconds that a client may take to send or receive a part
+constexpr int kTimeout = 60;  // seconds that a client may take to send or receive a part
+/// What the page may load: its own files, and nothing of other servers.
+constexpr const char* kPagePolicy =
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "form-action "
+    "'none'; base-uri 'none'; frame-ancestors 'none'";
 constexpr size_t kMostThreads = 1024;  // of connections
 
 /// Returns whether two texts are equal, in a time that depends on their lengths alone.
@@ -37,6 +43,10 @@ std::string key_of(const Request& request) {
   const std::string authorization = request.get_header_value("Authorization");
   if (authorization.starts_with(kBearer)) return authorization.substr(kBearer.size());
   return request.get_header_value("x-api-key");
+}
+
+bool is_page(const Request& request) {
+  return request.method == "GET" && std::ranges::count(page_files(), request.path, &PageFile::path) > 0;
 }
 
 bool is_anthropic(const Request& request) { return request.path.starts_with("/v1/messages"); }
@@ -115,6 +125,7 @@ struct Server::Http {
     server.set_read_timeout(kTimeout);
     server.set_write_timeout(kTimeout);
     server.set_tcp_nodelay(true);
+    server.set_keep_alive_max_count(1000);
     server.set_pre_routing_handler(
         [this](const Request& request, Response& response) { return admit(request, response); });
     server.set_error_handler(httplib::Server::Handler([](const Request& request, Response& response) {
@@ -128,6 +139,14 @@ struct Server::Http {
     add_tokens();
     add_contexts();
     add_state();
+    for (const PageFile& file : page_files()) {
+      server.Get(std::string(file.path), [&file](const Request&, Response& response) {
+        response.set_header("Content-Security-Policy", kPagePolicy);
+        response.set_header("X-Content-Type-Options", "nosniff");
+        response.set_header("Referrer-Policy", "no-referrer");
+        response.set_content(file.text.data(), file.text.size(), std::string(file.type));
+      });
+    }
   }
 
   /// Returns the client of a request, whose contexts and limits it has.
@@ -154,7 +173,8 @@ struct Server::Http {
       response.status = 204;
       return httplib::Server::HandlerResponse::Handled;
     }
-    if (request.path == "/health" || options.keys.empty()) return httplib::Server::HandlerResponse::Unhandled;
+    if (request.path == "/health" || is_page(request) || options.keys.empty())
+      return httplib::Server::HandlerResponse::Unhandled;
     const std::string key = key_of(request);
     bool known = false;
     for (const std::string& own_key : options.keys) known |= equal_in_constant_time(key, own_key);

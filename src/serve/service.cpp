@@ -6,6 +6,7 @@
 #include "attend/methods.h"
 #include "base/error.h"
 #include "base/format.h"
+#include "base/utf8.h"
 #include "context/text_edits.h"
 #include "decode/draft.h"
 #include "serve/api_error.h"
@@ -17,6 +18,15 @@ namespace {
 /// Returns the specs of drafts, which "none" turns off.
 std::vector<std::string> drafts_of(const std::vector<std::string>& given) {
   return given == std::vector<std::string>{"none"} ? std::vector<std::string>() : given;
+}
+
+/// Throws ApiError for a text that is not UTF-8.
+void check_utf8(std::string_view text) {
+  for (size_t at = 0; at < text.size();) {
+    const size_t length = utf8_length(text.substr(at));
+    if (length == 0) throw ApiError(400, concat("the text is not UTF-8: byte ", at), "invalid_text");
+    at += length;
+  }
 }
 
 /// Calls `check`, and turns its usage errors into errors of the request.
@@ -123,6 +133,7 @@ std::shared_ptr<Job> Service::begin(const TextRequest& request) {
                             : limit > 0             ? limit - length
                                                     : GenerateOptions().max_tokens;
   job.report_progress = request.report_progress;
+  job.watch_attention = request.attention && !request.context.empty();
   return scheduler_->submit(std::move(job));
 }
 
@@ -130,6 +141,7 @@ NamedContext Service::read_context(const std::string& client, const std::string&
                                    const std::function<bool(const PromptProgress&)>& on_progress) {
   const std::string path = contexts_.path(client, name);
   if (text.empty()) throw ApiError(400, "the text of the context is empty");
+  check_utf8(text);
   const FramedText framed = frame(std::move(text));
   JobRequest request;
   request.client = client;
@@ -163,6 +175,7 @@ EditReport Service::edit_context(const std::string& client, const std::string& n
   FramedText framed = contexts_.text(client, name);
   framed.text = std::move(text);
   if (framed.text.empty()) throw ApiError(400, "the text of the context would be empty");
+  check_utf8(framed.text);
   const std::vector<int32_t> tokens = framed.tokens(*tokenizer_);
   check_length(std::ssize(tokens));
   EditReport report;

@@ -40,6 +40,19 @@ struct TextRequest {
   std::vector<std::string> drafts;  // specs; empty: those of the server
   int64_t priority = 0;
   bool report_progress = false;
+  bool attention = false;  // with a context: measures the places that the text attends to
+};
+
+/// A part of a text, in bytes, and its share of the attention to the text.
+struct Passage {
+  int64_t begin = 0, end = 0;
+  double share = 0;
+};
+
+/// The places of a context that an answer attended to.
+struct AttendedText {
+  std::vector<double> strip;      // the shares of 256 equal parts of the text
+  std::vector<Passage> passages;  // those with the most attention, most first
 };
 
 /// The engine, the saved contexts and the scheduler behind the APIs. Thread-safe.
@@ -63,6 +76,9 @@ class Service {
   std::vector<int32_t> prompt_of(const TextRequest& request) const;
   /// Begins a text. Throws ApiError for a request that cannot be served, and Refused.
   std::shared_ptr<Job> begin(const TextRequest& request);
+
+  /// Returns the places of a context that a text attended to. attention: JobResult::attention.
+  AttendedText attended_text(const TextRequest& request, const std::vector<double>& attention) const;
 
   /// Reads a text and saves it as a context of a client; on_progress returns whether to go on. Throws ApiError, and
   /// Refused.

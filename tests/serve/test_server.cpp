@@ -201,6 +201,18 @@ TEST_F(ServerTest, KeepsContexts) {
     EXPECT_EQ(whole["choices"][0]["text"].text(), " " + answer) << "the same as without a context";
   }
   RunningServer server(folder_.path());  // after a restart
+  Json watched = question;
+  watched["stream"] = true;
+  watched["fathom"] = {{"attention", true}};
+  const httplib::Result places = server.client().Post("/v1/chat/completions", watched.dump(), "application/json");
+  const std::vector<std::string> watched_events = events_of(places->body);
+  const Json attention = Json::parse(watched_events.at(watched_events.size() - 2))["fathom"]["attention"];
+  EXPECT_EQ(attention["strip"].size(), 256u);
+  double sum = 0;
+  for (const Json& share : attention["strip"].items()) sum += share.get<double>();
+  EXPECT_NEAR(sum, 1, 1e-6);
+  ASSERT_GT(attention["passages"].size(), 0u);
+  EXPECT_TRUE(text.substr(attention["passages"][0]["begin"].get<size_t>()).starts_with("Line "));
   EXPECT_EQ(Json::parse(server.client().Get("/v1/contexts")->body)["data"].size(), 1u);
   EXPECT_EQ(server.post("/v1/chat/completions", question)["choices"][0]["message"]["content"].text(), answer);
 
@@ -269,6 +281,16 @@ TEST_F(ServerTest, KeysSeparateClients) {
   EXPECT_EQ(server.client().Get("/v1/contexts/mine", second)->status, 404);
   EXPECT_EQ(Json::parse(server.client().Get("/v1/contexts", second)->body)["data"].size(), 0u);
   EXPECT_EQ(server.client().Get("/health")->status, 200);
+}
+
+TEST_F(ServerTest, ServesThePageWithoutAKey) {
+  RunningServer server(folder_.path(), {.keys = {"first"}});
+  const httplib::Result page = server.client().Get("/");
+  ASSERT_EQ(page->status, 200);
+  EXPECT_NE(page->body.find("app.js"), std::string::npos);
+  EXPECT_NE(page->get_header_value("Content-Security-Policy").find("default-src 'none'"), std::string::npos);
+  EXPECT_EQ(server.client().Get("/app.js")->get_header_value("Content-Type"), "text/javascript; charset=utf-8");
+  EXPECT_EQ(server.client().Get("/../server.cpp")->status, 401);
 }
 
 TEST_F(ServerTest, RefusesPagesOfOtherOrigins) {
