@@ -134,18 +134,22 @@ Option add_share_option(Command command, const std::string& name, double& share,
   return command.add_option(name, read, help);
 }
 
-void add_common_options(Command command, CommonOptions& o, MethodChoice choice) {
+void add_common_options(Command command, CommonOptions& o, MethodChoice choice, const LimitTexts& limits) {
   add_model_option(command, o.model);
   add_size_option(command, "-t,--threads", o.threads, 1,
                   "threads; more is faster, up to the number of cores [all cores]", 1024);
-  add_size_option(command, "-c,--context", o.context, 1,
-                  "maximum number of tokens of input and output; longer input is an error [no limit]");
-  add_size_option(command, "--chunk", o.chunk, 1,
-                  "tokens per forward pass while reading; more is faster and takes more memory [512]");
+  add_size_option(
+      command, "-c,--context", o.context, 1,
+      concat("maximum number of tokens of input and output; longer input is an error [", limits.context, "]"));
+  add_size_option(
+      command, "--chunk", o.chunk, 1,
+      concat("tokens per forward pass while reading; more is faster and takes more memory [", o.chunk, "]"));
   add_size_option(
       command, "--memory", o.memory, 1,
-      "maximum bytes for keys, values and states, such as 8g; exceeding it is an error, but pages of a context "
-      "file are read again instead [no limit]");
+      concat(
+          "maximum bytes for keys, values and states, such as 8g; exceeding it is an error, but pages of a context "
+          "file are read again instead [",
+          limits.memory, "]"));
   add_size_option(
       command, "--checkpoints", o.checkpoints, 0,
       "maximum bytes for checkpoints of recurrent states; with more, a rewind rereads fewer tokens [256m]");

@@ -83,8 +83,14 @@ enum class MethodChoice {
   kSession,  // all but --read
   kAll,
 };
+/// What help says about limits that are not given.
+struct LimitTexts {
+  const char* context = "no limit";
+  const char* memory = "no limit";
+};
 /// Adds the options of CommonOptions. The defaults are the values in `options`.
-void add_common_options(Command command, CommonOptions& options, MethodChoice choice = MethodChoice::kSession);
+void add_common_options(Command command, CommonOptions& options, MethodChoice choice = MethodChoice::kSession,
+                        const LimitTexts& limits = {});
 /// Adds --cache-disk and --context-file.
 void add_context_options(Command command, CommonOptions& options, std::string& context_file);
 /// Adds one option for each kind of method: --attend, ... The defaults are the values in `methods`.

@@ -100,6 +100,7 @@ void run_serve(ServeOptions options) {
   write_out(concat("listening on http://", options.server.host, ":", port, "\n"));
   std::jthread watcher([&](const std::stop_token& ended) {
     while (!ended.stop_requested() && !interrupted()) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    service.scheduler().stop();  // ends all streams
     server.stop();
   });
   server.run();
@@ -152,11 +153,11 @@ void add_serve(Command program) {
           "how tokens are drafted; the text stays the same; `fathom methods draft` lists the methods [auto]")
       .type_name("METHOD")
       .one_value();
-  add_common_options(command, o->common);
+  add_common_options(command, o->common, MethodChoice::kSession,
+                     {"as many as the model was trained with", "half of the machine's memory"});
   command.footer(
       R"(The endpoints are those of OpenAI's API (/v1/chat/completions, /v1/completions, /v1/models), of Anthropic's API
-(/v1/messages), and /v1/contexts/NAME, which keeps texts that were read. Without --memory, keys and values may take
-half of the machine's memory; without -c, requests may have as many tokens as the model was trained with.
+(/v1/messages), and /v1/contexts/NAME, which keeps texts that were read. The address itself shows a page for a browser.
 
 Examples:
   fathom serve -m model.gguf

@@ -76,12 +76,16 @@ Scheduler::Scheduler(std::shared_ptr<Engine> engine, std::shared_ptr<const Token
 }
 
 Scheduler::~Scheduler() {
+  stop();
+  thread_.join();
+}
+
+void Scheduler::stop() {
   {
     const std::lock_guard lock(mutex_);
     stopped_ = true;
   }
   changed_.notify_all();
-  thread_.join();
 }
 
 std::shared_ptr<Job> Scheduler::submit(JobRequest request) {

@@ -53,10 +53,12 @@ struct SchedulerStats {
 class Scheduler {
  public:
   Scheduler(std::shared_ptr<Engine> engine, std::shared_ptr<const Tokenizer> tokenizer, SchedulerOptions options);
-  /// Ends the running jobs with an error.
+  /// Calls stop().
   ~Scheduler();
   Scheduler(const Scheduler&) = delete;
 
+  /// Ends all jobs with an error, and refuses new ones.
+  void stop();
   /// Adds a job. Throws Refused.
   std::shared_ptr<Job> submit(JobRequest request);
   /// Ends a job before its next pass; its last event is an error.
