@@ -6,6 +6,7 @@
 
 #include "attend/methods.h"
 #include "base/error.h"
+#include "base/format.h"
 #include "session/session.h"
 
 namespace fathom {
