@@ -20,6 +20,7 @@ using test::LayerFactory;
 using test::LayerKind;
 using test::open;
 using test::read;
+using test::write;
 
 TEST(Sequence, FloorIsALengthThatAllLayersSupport) {
   const auto switches = std::make_shared<FakeLayer::Switches>();
