@@ -43,7 +43,7 @@ struct MeasuredMethod {
 MeasuredMethod read_method(const std::string& text) {
   const Spec spec = parse_spec(text);
   if (spec.name == "forced") return {text, check_values(spec, forced_parameters())};
-  if (text != "auto" && text != "none") check_values(spec, draft_methods().find(spec).info.parameters);
+  check_draft_method(text);
   return {text, std::nullopt};
 }
 

@@ -20,7 +20,7 @@
 #include "commands.h"
 #include "console.h"
 #include "context/methods.h"
-#include "decode/draft.h"
+#include "decode/drafter.h"
 #include "dialogue.h"
 #include "eval/machine.h"
 #include "eval/report.h"
@@ -100,15 +100,6 @@ void check_specs(const std::vector<MethodSpecs>& methods) {
   }
 }
 
-/// Throws Error (usage) for unknown methods and parameters, before any model is opened.
-void check_drafts(const std::vector<std::string>& drafts) {
-  for (const std::string& draft : drafts) {
-    if (draft == "auto" || draft == "none") continue;
-    const Spec spec = parse_spec(draft);
-    check_values(spec, draft_methods().find(spec).info.parameters);
-  }
-}
-
 /// Returns a hash of the file's size and of 64 samples of its bytes. It distinguishes models of the same name.
 std::string file_id(const std::string& path) {
   constexpr size_t kPieces = 64, kPieceBytes = 4096;
@@ -185,7 +176,7 @@ class EvalCommand {
     if (!options_.context_file.empty()) open_context();
     const std::vector<MethodSpecs> methods = list_methods(options_);
     check_specs(methods);
-    check_drafts(options_.drafts);
+    for (const std::string& draft : options_.drafts) check_draft_method(draft);
     haystack_ = make_haystack();
     eval::EvalPlan plan{eval::make_tasks(options_.tasks),
                         parse_lengths(options_.lengths),

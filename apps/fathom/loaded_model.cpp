@@ -28,13 +28,10 @@ double read_tokens(Session& session, std::span<const int32_t> tokens) {
 }
 
 int64_t read_after_common_prefix(Session& session, std::span<const int32_t> tokens) {
-  const std::vector<int32_t> held = session.ids();
-  int64_t common = std::ranges::mismatch(tokens, held).in1 - tokens.begin();
-  if (common == std::ssize(held) && common == std::ssize(tokens) && !session.logits().empty()) return 0;
-  common = std::min(common, std::ssize(tokens) - 1);  // the last token is read for its logits
-  session.rewind(session.length() - common);
-  read_tokens(session, tokens.subspan(common));
-  return std::ssize(tokens) - common;
+  if (!session.logits().empty() && std::ranges::equal(session.ids(), tokens)) return 0;
+  const int64_t kept = session.rewind_to_prefix(tokens);
+  read_tokens(session, tokens.subspan(kept));
+  return std::ssize(tokens) - kept;
 }
 
 }  // namespace fathom

@@ -48,13 +48,7 @@ Session open_session(const LoadedModel& loaded, const CommonOptions& options,
 void save_context(const Session& session, const FramedText& text, const LoadedModel& loaded,
                   const CommonOptions& options, const std::string& path, const Json& notes) {
   SavedText saved;
-  const std::vector<int32_t> tokens = session.sequence().ids().copy(0, session.sequence().tokens());
-  const std::vector<int64_t> offsets =
-      text.cartridge ? std::vector<int64_t>() : text.offsets(*loaded.tokenizer, tokens);
-  saved.text = text.text;
-  saved.offsets = offsets;
-  saved.notes = text.to_json();
-  saved.notes.update(notes);
+  saved.notes = notes;
   for (const AdapterFile& adapter : options.lora) {
     std::error_code error;
     const std::filesystem::path full = std::filesystem::absolute(adapter.path, error);
@@ -65,7 +59,7 @@ void save_context(const Session& session, const FramedText& text, const LoadedMo
     progress.update(bytes);
     throw_if_interrupted();
   };
-  session.save(path, saved);
+  text.save(session, *loaded.tokenizer, path, std::move(saved));
 }
 
 }  // namespace fathom

@@ -1,19 +1,18 @@
 // fathom serve: an HTTP server for clients of OpenAI's and Anthropic's APIs.
 #include "serve/server.h"
 
-#include <unistd.h>
-
 #include <chrono>
 #include <cstdlib>
 #include <thread>
 
-#include "attend/methods.h"
 #include "base/error.h"
 #include "base/format.h"
 #include "base/interrupt.h"
 #include "commands.h"
 #include "console.h"
+#include "decode/drafter.h"
 #include "dialogue.h"
+#include "eval/machine.h"
 #include "loaded_model.h"
 
 namespace fathom {
@@ -31,11 +30,6 @@ struct ServeOptions {
 constexpr int64_t kServerChunk = 128;                // tokens of a pass; others wait for it
 constexpr int64_t kServerCache = int64_t{10} << 30;  // bytes of the disk cache
 constexpr int64_t kServerBlock = 512;                // tokens of a block in the disk cache
-
-/// Returns half of the machine's memory in bytes.
-int64_t half_of_memory() {
-  return static_cast<int64_t>(::sysconf(_SC_PHYS_PAGES)) * static_cast<int64_t>(::sysconf(_SC_PAGESIZE)) / 2;
-}
 
 /// Returns the API keys of the options, the file and $FATHOM_API_KEY.
 std::vector<std::string> keys_of(const ServeOptions& options) {
@@ -61,8 +55,7 @@ std::vector<std::string> keys_of(const ServeOptions& options) {
 std::string default_contexts() { return DiskCache::default_folder() + "-contexts"; }
 
 void run_serve(ServeOptions options) {
-  for (const std::string& draft : options.drafts)
-    if (draft != "auto" && draft != "none") draft_methods().find(parse_spec(draft));
+  for (const std::string& draft : options.drafts) check_draft_method(draft);
   options.server.keys = keys_of(options);
   options.server.port = static_cast<int>(options.port);
   options.server.max_body = static_cast<size_t>(options.max_body);
@@ -111,7 +104,7 @@ void run_serve(ServeOptions options) {
 void add_serve(Command program) {
   auto o = std::make_shared<ServeOptions>();
   o->common.chunk = kServerChunk;
-  o->common.memory = half_of_memory();
+  o->common.memory = static_cast<int64_t>(eval::physical_memory() / 2);
   o->common.cache_disk = kServerCache;
   Command command = program.add_command("serve", "Serve the model over HTTP, for clients of OpenAI and Anthropic");
   command.add_option("--host", o->server.host, "address to listen on; 0.0.0.0 for all networks [127.0.0.1]")

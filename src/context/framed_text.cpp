@@ -63,4 +63,16 @@ std::vector<int64_t> FramedText::offsets(const Tokenizer& tokenizer, std::span<c
   return all == whole ? offsets : std::vector<int64_t>();
 }
 
+void FramedText::save(const Session& session, const Tokenizer& tokenizer, const std::string& path,
+                      SavedText saved) const {
+  std::vector<int64_t> token_offsets;
+  if (!cartridge) token_offsets = offsets(tokenizer, session.sequence().ids().copy(0, session.sequence().tokens()));
+  Json notes = to_json();
+  notes.update(saved.notes);
+  saved.notes = std::move(notes);
+  saved.text = text;
+  saved.offsets = token_offsets;
+  session.save(path, saved);
+}
+
 }  // namespace fathom

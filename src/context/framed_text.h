@@ -7,6 +7,7 @@
 
 #include "base/json.h"
 #include "formats/context_file.h"
+#include "session/session.h"
 #include "tokens/chat_template.h"
 #include "tokens/tokenizer.h"
 
@@ -32,6 +33,10 @@ struct FramedText {
   /// Returns the byte offset in `text` of each token; empty if the tokens do not spell the text exactly.
   std::vector<int64_t> offsets(const Tokenizer& tokenizer, std::span<const int32_t> tokens) const;
   Json to_json() const;
+  /// Writes a session that has read the text to a context file. saved: its notes are added to those of the frame;
+  /// its text and offsets are ignored. Throws what Session::save throws.
+  void save(const Session& session, const Tokenizer& tokenizer, const std::string& path,
+            SavedText saved = {}) const;
 };
 
 }  // namespace fathom

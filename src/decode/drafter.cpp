@@ -29,6 +29,12 @@ std::string memory_key(std::span<const std::string> methods, const Session& sess
 
 }  // namespace
 
+void check_draft_method(const std::string& method) {
+  if (method == "auto" || method == "none") return;
+  const Spec spec = parse_spec(method);
+  check_values(spec, draft_methods().find(spec).info.parameters);
+}
+
 void check_drafts_work(const Session& session, const std::string& method) {
   if (session.options().evict != "none")
     fail_usage("--draft ", method, " does not work with --evict ", session.options().evict,

@@ -18,6 +18,8 @@ struct DraftOptions {
   int nodes = 0;                     // most tokens of a draft; 0: the budget chooses them by measured cost
 };
 
+/// Throws Error (usage) for the spec of a --draft method that does not exist, or with unknown parameters.
+void check_draft_method(const std::string& method);
 /// Throws Error (usage) that names the method if drafts do not work with the session: because of its --attend or
 /// --evict method, or the model.
 void check_drafts_work(const Session& session, const std::string& method);

@@ -32,8 +32,7 @@ constexpr double kDrift = 0.15;  // relative change of a rate; above the noise o
 
 /// Returns `bytes`, at most an eighth of the memory, as a multiple of kPieceBytes.
 size_t bytes_to_read(size_t bytes) {
-  const auto memory = static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE));
-  return std::max(std::min(bytes, memory / 8) / kPieceBytes, size_t{1}) * kPieceBytes;
+  return std::max(std::min(bytes, physical_memory() / 8) / kPieceBytes, size_t{1}) * kPieceBytes;
 }
 
 using RoundDone = std::function<void()>;
@@ -155,6 +154,10 @@ double seconds_waited() {
 
 void reset_peak_resident_bytes() {
   std::ofstream("/proc/self/clear_refs") << 5;  // 5: VmHWM
+}
+
+size_t physical_memory() {
+  return static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE));
 }
 
 size_t peak_resident_bytes() {

@@ -57,6 +57,9 @@ std::string processor_name();
 /// threads; 0 if the system does not report it. If this grows during a measurement, the measured speed is too low.
 double seconds_waited();
 
+/// Returns the bytes of the machine's memory.
+size_t physical_memory();
+
 /// Returns the largest resident size of this process in bytes since the last reset; since its start if the system
 /// cannot reset it.
 size_t peak_resident_bytes();

@@ -16,13 +16,7 @@ TextRequest read_request(const Json& body, const std::string& client) {
   if (const Json* system = body.find("system"))
     if (std::string text = content_text(*system, "system"); !text.empty())
       request.messages.push_back({"system", std::move(text)});
-  const Json* messages = body.find("messages");
-  if (!messages || !messages->is_array() || messages->empty())
-    throw ApiError(400, "messages: expected a list of at least one message", "missing_field");
-  for (const Json& message : messages->items()) {
-    const Json* content = message.find("content");
-    request.messages.push_back({required_text(message, "role"), content ? content_text(*content, "content") : ""});
-  }
+  add_messages(required_messages(body), request.messages);
   request.stop = text_list(body, "stop_sequences");
   return request;
 }
@@ -72,8 +66,8 @@ void stream_message(Service& service, const TextRequest& request, Job& job, cons
   send("message_start", {{"message", message}});
   send("content_block_start", {{"index", 0}, {"content_block", {{"type", "text"}, {"text", ""}}}});
   try {
-    const auto result = wait_for(
-        service, job,
+    const auto result = service.scheduler().wait(
+        job,
         {[&](const PromptProgress&) { return send("ping", Json::object()); },
          [&](const std::string& text) {
            return send("content_block_delta", {{"index", 0}, {"delta", {{"type", "text_delta"}, {"text", text}}}});
@@ -85,7 +79,8 @@ void stream_message(Service& service, const TextRequest& request, Job& job, cons
     send("message_delta",
          {{"delta", delta}, {"usage", usage_of_message(result->prompt, std::ssize(result->generated.tokens))}});
     send("message_stop", Json::object());
-  } catch (const ApiError& error) {
+  } catch (...) {
+    const ApiError error = public_error(std::current_exception());
     send("error", anthropic_error(error.status(), error.what()));
   }
 }
@@ -101,7 +96,7 @@ ApiResponse anthropic_message(Service& service, const std::string& client, const
     return {{}, [&service, request = std::move(request), job](const Connection& connection) {
               stream_message(service, request, *job, connection);
             }};
-  const auto result = wait_for(service, *job, {});
+  const auto result = service.scheduler().wait(*job);
   Json message = message_of(service, new_id("msg_"));
   message["content"].push_back({{"type", "text"}, {"text", result->generated.text}});
   set_end(message, request, result->generated);

@@ -1,7 +1,6 @@
 #include "serve/api.h"
 
 #include <atomic>
-#include <chrono>
 #include <ctime>
 #include <random>
 
@@ -10,8 +9,6 @@
 
 namespace fathom::serve {
 namespace {
-
-constexpr auto kPatience = std::chrono::milliseconds(250);
 
 template <class T>
 T field_value(const Json& body, std::string_view field, T fallback, const char* expected) {
@@ -84,6 +81,20 @@ std::string content_text(const Json& content, std::string_view field) {
   return text;
 }
 
+void add_messages(const Json& list, Messages& messages) {
+  for (const Json& message : list.items()) {
+    const Json* content = message.find("content");
+    messages.push_back({required_text(message, "role"), content ? content_text(*content, "content") : ""});
+  }
+}
+
+const Json& required_messages(const Json& body) {
+  const Json* messages = body.find("messages");
+  if (!messages || !messages->is_array() || messages->empty())
+    throw ApiError(400, "messages: expected a list of at least one message", "missing_field");
+  return *messages;
+}
+
 std::vector<std::string> text_list(const Json& body, std::string_view field) {
   const Json* found = body.find(field);
   if (!found || found->is_null()) return {};
@@ -146,24 +157,5 @@ std::string new_id(std::string_view prefix) {
 }
 
 int64_t now_seconds() { return static_cast<int64_t>(std::time(nullptr)); }
-
-std::shared_ptr<const JobResult> wait_for(Service& service, Job& job, const TextHandler& handler) {
-  for (;;) {
-    const std::optional<JobEvent> event = job.events.pop(kPatience);
-    bool goes_on = true;
-    if (!event) {
-      goes_on = !handler.on_wait || handler.on_wait();
-    } else if (const auto* progress = std::get_if<PromptProgress>(&*event)) {
-      goes_on = !handler.on_progress || handler.on_progress(*progress);
-    } else if (const auto* text = std::get_if<std::string>(&*event)) {
-      goes_on = !handler.on_text || handler.on_text(*text);
-    } else if (const auto* error = std::get_if<JobError>(&*event)) {
-      throw ApiError(error->status, error->message, error->code);
-    } else {
-      return std::get<std::shared_ptr<const JobResult>>(*event);
-    }
-    if (!goes_on) service.scheduler().cancel(job);
-  }
-}
 
 }  // namespace fathom::serve

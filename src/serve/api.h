@@ -24,6 +24,10 @@ int64_t integer(const Json& body, std::string_view field, int64_t fallback, int6
 double number(const Json& body, std::string_view field, double fallback, double min, double max);
 /// Returns the text of a message's content: a string, or a list of parts, which must be texts.
 std::string content_text(const Json& content, std::string_view field);
+/// Returns the field `messages`, a list of at least one.
+const Json& required_messages(const Json& body);
+/// Appends the messages of a list.
+void add_messages(const Json& list, Messages& messages);
 /// Returns a string, or the strings of a list; none if the field is absent or null.
 std::vector<std::string> text_list(const Json& body, std::string_view field);
 /// Reads temperature, top_p, top_k, min_p, presence_penalty, frequency_penalty, seed, and the object `fathom` with
@@ -39,15 +43,6 @@ Json anthropic_error(int status, const std::string& message);
 std::string new_id(std::string_view prefix);
 /// Returns the time in seconds since 1970.
 int64_t now_seconds();
-
-/// What happens while a text is generated, for the form that an API gives it. Each function returns false to stop.
-struct TextHandler {
-  std::function<bool(const PromptProgress&)> on_progress;
-  std::function<bool(const std::string& text)> on_text;
-  std::function<bool()> on_wait;  // now and then while nothing happens
-};
-/// Waits for the end of a job. Cancels it if a function of the handler returns false. Throws ApiError.
-std::shared_ptr<const JobResult> wait_for(Service& service, Job& job, const TextHandler& handler);
 
 /// A response: a complete body, or a stream of events.
 struct ApiResponse {

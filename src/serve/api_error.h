@@ -1,5 +1,6 @@
 #pragma once
 
+#include <exception>
 #include <string>
 #include <utility>
 
@@ -19,5 +20,9 @@ class ApiError : public Error {
   int status_;
   std::string code_;
 };
+
+/// Returns the error that a client gets for a failure. The text of an internal error may name files of the machine:
+/// it goes to stderr instead.
+ApiError public_error(const std::exception_ptr& failure);
 
 }  // namespace fathom::serve

@@ -1,6 +1,5 @@
 // The places of a context that an answer attended to.
 #include <algorithm>
-#include <numeric>
 
 #include "serve/service.h"
 
@@ -31,8 +30,9 @@ int64_t passage_end(std::string_view text, int64_t begin) {
 AttendedText Service::attended_text(const TextRequest& request, const std::vector<double>& attention) const {
   AttendedText found;
   found.strip.resize(kStripCells);
-  const std::string text = contexts_.text(request.client, request.context).text;
-  const std::vector<int64_t> offsets = contexts_.offsets(request.client, request.context);
+  const std::shared_ptr<const ContextFile> file = contexts_.file(request.client, request.context);
+  const std::string_view text = file->text();
+  const std::span<const int64_t> offsets = file->offsets();
   const size_t tokens = std::min(offsets.size(), attention.size());
   double total = 0;
   for (size_t i = kFirstTokens; i < tokens; ++i) total += attention[i];

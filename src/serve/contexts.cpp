@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "base/content_hash.h"
 #include "base/error.h"
 #include "base/format.h"
 #include "serve/api_error.h"
@@ -16,10 +15,9 @@ namespace {
 constexpr size_t kMaxName = 64;
 constexpr std::string_view kSuffix = ".ctx";
 
-NamedContext describe_context(const std::string& path, const std::string& name) {
-  const ContextFile file(path);
+NamedContext describe_context(const ContextFile& file, const std::string& name) {
   struct stat info {};
-  ::stat(path.c_str(), &info);
+  ::stat(file.path().c_str(), &info);
   return {name, file.info().tokens, std::ssize(file.text()), static_cast<int64_t>(file.size()),
           static_cast<int64_t>(info.st_mtime)};
 }
@@ -67,7 +65,8 @@ std::vector<NamedContext> ContextStore::list(const std::string& client) const {
     const std::string name = entry->path().filename().string();
     if (!name.ends_with(kSuffix) || name.starts_with('.')) continue;
     try {
-      contexts.push_back(describe_context(entry->path().string(), name.substr(0, name.size() - kSuffix.size())));
+      const std::string own = name.substr(0, name.size() - kSuffix.size());
+      contexts.push_back(describe_context(*file(client, own), own));
     } catch (const Error&) {  // being replaced, or of another version
     }
   }
@@ -76,25 +75,18 @@ std::vector<NamedContext> ContextStore::list(const std::string& client) const {
 }
 
 std::optional<NamedContext> ContextStore::find(const std::string& client, const std::string& name) const {
-  const std::string file = file_of(client, name);
   std::error_code error;
-  if (!std::filesystem::exists(file, error)) return std::nullopt;
-  return describe_context(file, name);
+  if (!std::filesystem::exists(file_of(client, name), error)) return std::nullopt;
+  return describe_context(*file(client, name), name);
 }
 
-FramedText ContextStore::text(const std::string& client, const std::string& name) const {
-  const std::string file = file_of(client, name);
-  std::error_code error;
-  if (!std::filesystem::exists(file, error)) no_context(name);
-  return FramedText::of(ContextFile(file));
-}
-
-std::vector<int64_t> ContextStore::offsets(const std::string& client, const std::string& name) const {
+std::shared_ptr<const ContextFile> ContextStore::file(const std::string& client, const std::string& name) const {
   const std::string path = file_of(client, name);
+  const std::lock_guard lock(mutex_);
+  if (const auto opened = files_.find(path); opened != files_.end()) return opened->second;
   std::error_code error;
   if (!std::filesystem::exists(path, error)) no_context(name);
-  const ContextFile file(path);
-  return {file.offsets().begin(), file.offsets().end()};
+  return files_.emplace(path, std::make_shared<const ContextFile>(path)).first->second;
 }
 
 bool ContextStore::remove(const std::string& client, const std::string& name) {
@@ -104,32 +96,22 @@ bool ContextStore::remove(const std::string& client, const std::string& name) {
 
 Session ContextStore::open(const std::shared_ptr<Engine>& engine, const SessionOptions& options,
                            const std::string& client, const std::string& name) {
-  const std::string file = file_of(client, name);
-  auto opened = sessions_.find(file);
+  const std::string path = file_of(client, name);
+  auto opened = sessions_.find(path);
   if (opened == sessions_.end()) {
-    std::error_code error;
-    if (!std::filesystem::exists(file, error)) no_context(name);
-    const auto context = std::make_shared<const ContextFile>(file);
+    const std::shared_ptr<const ContextFile> context = file(client, name);
     SessionOptions own = Session::options_of(*context);
     own.adapters = options.adapters;
     own.context = options.context;
-    opened = sessions_.emplace(file, Session::open(engine, context, std::move(own))).first;
+    opened = sessions_.emplace(path, Session::open(engine, context, std::move(own))).first;
   }
   return opened->second.fork();
 }
 
 void ContextStore::close(const std::string& client, const std::string& name) {
   sessions_.erase(file_of(client, name));
-}
-
-void save_named_context(const Session& session, const FramedText& text, const Tokenizer& tokenizer,
-                        const std::string& path) {
-  const std::vector<int64_t> offsets = text.offsets(tokenizer, session.ids());
-  SavedText saved;
-  saved.text = text.text;
-  saved.offsets = offsets;
-  saved.notes = text.to_json();
-  session.save(path, saved);
+  const std::lock_guard lock(mutex_);
+  files_.erase(file_of(client, name));
 }
 
 }  // namespace fathom::serve

@@ -34,21 +34,22 @@ class ContextStore {
   std::vector<NamedContext> list(const std::string& client) const;
   /// Returns a context, or nothing. Throws Error if its file is damaged.
   std::optional<NamedContext> find(const std::string& client, const std::string& name) const;
-  /// Returns the text of a context with its frame. Throws ApiError if there is no such context.
-  FramedText text(const std::string& client, const std::string& name) const;
-  /// Returns the byte offset in the text of each token of a context; empty if they are not known. Throws ApiError
-  /// if there is no such context.
-  std::vector<int64_t> offsets(const std::string& client, const std::string& name) const;
-  /// Returns the file of a context, which may not exist. Creates the folder of the client.
+  /// Returns the file of a context, which stays open until close(). Throws ApiError if there is no such context.
+  std::shared_ptr<const ContextFile> file(const std::string& client, const std::string& name) const;
+  /// Returns the text of a context with its frame. Throws as file().
+  FramedText text(const std::string& client, const std::string& name) const {
+    return FramedText::of(*file(client, name));
+  }
+  /// Returns the path of a context, which may not exist. Creates the folder of the client.
   std::string path(const std::string& client, const std::string& name) const;
-  /// Deletes a context. Returns false if there is none. Call close() before.
+  /// Deletes a context. Returns false if there is none. Call close() after it.
   bool remove(const std::string& client, const std::string& name);
 
   /// Returns a session of the context. options: those of the server; the methods of the file are used. Throws
   /// ApiError if there is no such context.
   Session open(const std::shared_ptr<Engine>& engine, const SessionOptions& options, const std::string& client,
                const std::string& name);
-  /// Forgets the opened file of a context that was or will be replaced.
+  /// Forgets the opened file of a context that was replaced or deleted.
   void close(const std::string& client, const std::string& name);
 
  private:
@@ -56,11 +57,9 @@ class ContextStore {
   std::string file_of(const std::string& client, const std::string& name) const;
 
   std::string folder_;
-  std::map<std::string, Session> sessions_;  // opened, by file; of the engine's thread
+  mutable std::mutex mutex_;
+  mutable std::map<std::string, std::shared_ptr<const ContextFile>> files_;  // opened, by path; guarded by mutex_
+  std::map<std::string, Session> sessions_;  // opened, by path; of the engine's thread
 };
-
-/// Writes a session with its text to a context file.
-void save_named_context(const Session& session, const FramedText& text, const Tokenizer& tokenizer,
-                        const std::string& path);
 
 }  // namespace fathom::serve

@@ -72,9 +72,16 @@ class JobEvents {
   std::deque<JobEvent> events_;
 };
 
+/// What a client does with the events of a job. Each function may be empty, and returns false to end the job.
+struct JobHandler {
+  std::function<bool(const PromptProgress&)> on_progress{};
+  std::function<bool(const std::string& text)> on_text{};
+  std::function<bool()> on_wait{};  // now and then while nothing happens
+};
+
 /// What a job does: reads a prompt, and then generates a text.
 struct JobRequest {
-  std::string client;    // whose requests share a fair part of the machine; see Keys
+  std::string client;    // whose requests have equal parts of the machine
   int64_t priority = 0;  // of two waiting jobs, the one with more is run first
   std::vector<int32_t> prompt;
   SessionOptions session;  // methods and limits
@@ -84,7 +91,6 @@ struct JobRequest {
   std::vector<std::string> drafts;  // specs of --draft methods; empty: none
   std::vector<std::string> steps;   // specs of sampling steps
   uint64_t seed = 0;
-  std::shared_ptr<const Constraint> constraint;
   GenerateOptions generate;  // max_tokens 0: the prompt is only read
   bool report_progress = false;
   bool watch_attention = false;  // measures what the text attends to; no drafts then

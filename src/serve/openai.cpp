@@ -112,7 +112,7 @@ Json complete(Service& service, const OpenaiCall& call, const std::vector<std::s
   std::vector<std::shared_ptr<const JobResult>> results;
   Json choices = Json::array();
   for (const auto& job : jobs) {
-    results.push_back(wait_for(service, *job, {}));
+    results.push_back(service.scheduler().wait(*job));
     const Generated& text = results.back()->generated;
     Json choice = {{"index", static_cast<int64_t>(choices.size())}};
     if (call.chat) {
@@ -142,9 +142,9 @@ class OpenaiStream {
     try {
       for (int64_t i = 0; i < std::ssize(jobs); ++i) {
         begin(i);
-        results.push_back(wait_for(service_, *jobs[i],
-                                   {[&](const PromptProgress& progress) { return send_progress(progress); },
-                                    [&](const std::string& text) { return send_text(i, text); }, client_.alive}));
+        results.push_back(service_.scheduler().wait(
+            *jobs[i], {[&](const PromptProgress& progress) { return send_progress(progress); },
+                       [&](const std::string& text) { return send_text(i, text); }, client_.alive}));
         send_choice(i, call_.chat ? Json::object() : Json(""), finish_reason(results.back()->generated));
       }
       Json last = head_;
@@ -153,7 +153,8 @@ class OpenaiStream {
       if (call_.usage_event) last["usage"] = usage_of(results);
       last["timings"] = timings_of(*results[0]);
       if (call_.usage_event || call_.request.report_progress || last.contains("fathom")) send(last);
-    } catch (const ApiError& error) {
+    } catch (...) {
+      const ApiError error = public_error(std::current_exception());
       send(openai_error(error.status(), error.what(), error.code()));
     }
     client_.write("data: [DONE]\n\n");
@@ -215,15 +216,9 @@ ApiResponse respond(Service& service, OpenaiCall call) {
 
 ApiResponse openai_chat(Service& service, const std::string& client, const Json& body) {
   OpenaiCall call = read_call(body, client, true);
-  const Json* messages = body.find("messages");
-  if (!messages || !messages->is_array() || messages->empty())
-    throw ApiError(400, "messages: expected a list of at least one message", "missing_field");
-  for (const Json& message : messages->items()) {
-    const std::string role = required_text(message, "role");
-    const Json* content = message.find("content");
-    call.request.messages.push_back(
-        {role == "developer" ? "system" : role, content ? content_text(*content, "content") : ""});
-  }
+  add_messages(required_messages(body), call.request.messages);
+  for (ChatMessage& message : call.request.messages)
+    if (message.role == "developer") message.role = "system";
   return respond(service, std::move(call));
 }
 

@@ -12,31 +12,9 @@
 namespace fathom::serve {
 namespace {
 
+constexpr auto kPatience = std::chrono::milliseconds(250);
 constexpr int64_t kFewRows = 16;   // parts of prompts have more rows, so that all use the same kernels
 constexpr double kForget = 0.999;  // factor per pass on the tokens that clients were served
-
-/// Returns the error of a request that failed.
-JobError error_of(const std::exception_ptr& failure) {
-  try {
-    std::rethrow_exception(failure);
-  } catch (const ApiError& error) {
-    return {error.status(), error.what(), error.code()};
-  } catch (const Error& error) {
-    switch (error.kind()) {
-      case Error::Kind::kUsage:
-        return {400, error.what()};
-      case Error::Kind::kOutOfMemory:
-      case Error::Kind::kInterrupted:
-        return {503, error.what()};
-      default:
-        return {500, error.what()};
-    }
-  } catch (const std::bad_alloc&) {
-    return {503, "out of memory"};
-  } catch (const std::exception& error) {
-    return {500, error.what()};
-  }
-}
 
 }  // namespace
 
@@ -52,7 +30,7 @@ struct Scheduler::Running {
   std::unique_ptr<AttentionMass> attention;
   std::unique_ptr<Generation> generation;  // after the prompt
   JobResult result;
-  int64_t generated = 0;  // pieces of text sent
+  int64_t pieces = 0;  // of text, sent
   bool ended = false;
 
   const std::vector<int32_t>& prompt() const { return job->request.prompt; }
@@ -126,6 +104,25 @@ void Scheduler::run(const std::function<void(Engine&)>& work) {
   if (task.error) std::rethrow_exception(task.error);
 }
 
+std::shared_ptr<const JobResult> Scheduler::wait(Job& job, const JobHandler& handler) {
+  for (;;) {
+    const std::optional<JobEvent> event = job.events.pop(kPatience);
+    bool continues = true;
+    if (!event) {
+      continues = !handler.on_wait || handler.on_wait();
+    } else if (const auto* progress = std::get_if<PromptProgress>(&*event)) {
+      continues = !handler.on_progress || handler.on_progress(*progress);
+    } else if (const auto* text = std::get_if<std::string>(&*event)) {
+      continues = !handler.on_text || handler.on_text(*text);
+    } else if (const auto* error = std::get_if<JobError>(&*event)) {
+      throw ApiError(error->status, error->message, error->code);
+    } else {
+      return std::get<std::shared_ptr<const JobResult>>(*event);
+    }
+    if (!continues) cancel(job);
+  }
+}
+
 SchedulerStats Scheduler::stats() const {
   const std::lock_guard lock(mutex_);
   return stats_;
@@ -187,20 +184,13 @@ void Scheduler::begin(Running& job) {
   job.session.emplace(request.open ? request.open() : Session(engine_, request.session));
   Session& session = *job.session;
   job.sampler.emplace(request.steps, request.seed);
-  if (request.constraint) job.sampler->constrain(request.constraint, std::ssize(job.prompt()));
   if (!request.drafts.empty() && !request.watch_attention)
     job.drafter = std::make_unique<Drafter>(
         DraftOptions{request.drafts},
         DraftSetup{engine_->shared_model(), engine_->shared_runtime(), tokenizer_.get(), &session, &draft_memory_});
   engine_->check_tokens(job.prompt());
-  if (session.length() > 0) {
-    const std::vector<int32_t> held = session.ids();
-    const int64_t common = std::ranges::mismatch(job.prompt(), held).in1 - job.prompt().begin();
-    job.result.prompt.cached = std::min(common, std::ssize(job.prompt()) - 1);  // the last one gives the logits
-    session.rewind(session.length() - job.result.prompt.cached);
-  } else {
-    job.result.prompt.cached = session.restore(job.prompt());
-  }
+  job.result.prompt.cached =
+      session.length() > 0 ? session.rewind_to_prefix(job.prompt()) : session.restore(job.prompt());
   job.result.prompt.total = std::ssize(job.prompt());
   job.since_begin = Stopwatch();
   if (request.report_progress) job.job->events.push(job.result.prompt);
@@ -287,7 +277,7 @@ void Scheduler::end_prompt(Running& job) {
     job.generation =
         std::make_unique<Generation>(*job.session, *tokenizer_, *job.sampler, job.prompt(), request.generate,
                                      job.drafter.get(), [&job](std::string_view text) {
-                                       if (job.generated++ == 0)
+                                       if (job.pieces++ == 0)
                                          job.result.first_seconds = job.since_submission.seconds();
                                        job.job->events.push(std::string(text));
                                      });
@@ -342,7 +332,8 @@ void Scheduler::fail(Running& job, std::exception_ptr error) {
     const std::lock_guard lock(mutex_);
     ++(job.job->cancelled ? stats_.cancelled : stats_.failed);
   }
-  job.job->events.push(error_of(error));
+  const ApiError failure = public_error(error);
+  job.job->events.push(JobError{failure.status(), failure.what(), failure.code()});
 }
 
 /// Removes ended jobs, with their sessions.
@@ -368,7 +359,7 @@ void Scheduler::update_stats() {
   stats_.waiting = waiting_count_;
   stats_.memory_used = engine_->pages().budget()->in_use();
   stats_.slots.clear();
-  for (const auto& job : running_) stats_.slots.push_back({job->result.prompt.total, job->read(), job->generated});
+  for (const auto& job : running_) stats_.slots.push_back({job->result.prompt.total, job->read(), job->pieces});
 }
 
 void Scheduler::loop() {

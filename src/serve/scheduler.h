@@ -6,8 +6,8 @@
 #include <memory>
 #include <thread>
 
-#include "base/error.h"
 #include "decode/draft_memory.h"
+#include "serve/api_error.h"
 #include "serve/job.h"
 #include "session/engine.h"
 #include "tokens/tokenizer.h"
@@ -23,9 +23,10 @@ struct SchedulerOptions {
 };
 
 /// A job was refused, because too many wait.
-class Refused : public Error {
+class Refused : public ApiError {
  public:
-  Refused(const std::string& message, int64_t retry_seconds) : Error(message), retry_seconds_(retry_seconds) {}
+  Refused(const std::string& message, int64_t retry_seconds)
+      : ApiError(429, message, "too_many_requests"), retry_seconds_(retry_seconds) {}
   /// An estimate of the seconds until there is room.
   int64_t retry_seconds() const { return retry_seconds_; }
 
@@ -41,7 +42,7 @@ struct SchedulerStats {
   double busy_seconds = 0;
   size_t memory_used = 0, memory_limit = 0;  // bytes
   struct Slot {
-    int64_t prompt_tokens = 0, read_tokens = 0, generated_tokens = 0;
+    int64_t prompt_tokens = 0, read_tokens = 0, pieces = 0;
   };
   std::vector<Slot> slots;  // of running jobs
 };
@@ -61,6 +62,9 @@ class Scheduler {
   void stop();
   /// Adds a job. Throws Refused.
   std::shared_ptr<Job> submit(JobRequest request);
+  /// Waits for the end of a job. Cancels it if a function of the handler returns false. Throws ApiError if it
+  /// fails.
+  std::shared_ptr<const JobResult> wait(Job& job, const JobHandler& handler = {});
   /// Ends a job before its next pass; its last event is an error.
   void cancel(Job& job);
   /// Runs a function on the engine's thread between two passes, and waits for it. Throws what it throws, and Error

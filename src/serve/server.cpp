@@ -3,12 +3,12 @@
 #include <httplib.h>
 
 #include <algorithm>
-#include <cstdio>
 
 #include "attend/methods.h"
 #include "base/content_hash.h"
 #include "base/error.h"
 #include "base/format.h"
+#include "base/stopwatch.h"
 #include "decode/draft.h"
 #include "serve/api.h"
 #include "serve/api_error.h"
@@ -190,15 +190,12 @@ struct Server::Http {
     return [this, handler](const Request& request, Response& response) {
       try {
         handler(request, response, client_of(request));
-      } catch (const ApiError& error) {
-        send_error(request, response, error.status(), error.what(), error.code());
       } catch (const Refused& refused) {
         response.set_header("Retry-After", std::to_string(refused.retry_seconds()));
-        send_error(request, response, 429, refused.what(), "too_many_requests");
-      } catch (const Error& error) {
-        // its text may name files of this machine
-        std::fprintf(stderr, "fathom: %s: %s\n", request.path.c_str(), error.what());
-        send_error(request, response, 500, "the request failed; the log of the server says why");
+        send_error(request, response, refused.status(), refused.what(), refused.code());
+      } catch (...) {
+        const ApiError error = public_error(std::current_exception());
+        send_error(request, response, error.status(), error.what(), error.code());
       }
     };
   }
@@ -246,18 +243,15 @@ struct Server::Http {
                     throw ApiError(400, concat("tokens: ", error.what()), "invalid_value");
                   }
                 }));
-    server.Post(
-        "/apply-template", guarded([this](const Request& request, Response& response, const std::string&) {
-          const Json body = parse_body(request.body);
-          Messages messages;
-          const Json* given = body.find("messages");
-          if (!given || !given->is_array()) throw ApiError(400, "messages: expected a list", "missing_field");
-          for (const Json& message : given->items()) {
-            const Json* content = message.find("content");
-            messages.push_back({required_text(message, "role"), content ? content_text(*content, "content") : ""});
-          }
-          send_json(response, {{"prompt", service.render(messages)}});
-        }));
+    server.Post("/apply-template", guarded([this](const Request& request, Response& response, const std::string&) {
+                  const Json body = parse_body(request.body);
+                  Messages messages;
+                  const Json* given = body.find("messages");
+                  if (!given || !given->is_array())
+                    throw ApiError(400, "messages: expected a list", "missing_field");
+                  add_messages(*given, messages);
+                  send_json(response, {{"prompt", service.render(messages)}});
+                }));
   }
 
   void add_contexts() {
@@ -310,13 +304,9 @@ struct Server::Http {
                                client, name, text,
                                [&](const PromptProgress& progress) { return send("progress", to_json(progress)); });
                            send("done", to_json(context));
-                         } catch (const ApiError& error) {
+                         } catch (...) {
+                           const ApiError error = public_error(std::current_exception());
                            send("error", openai_error(error.status(), error.what(), error.code()));
-                         } catch (const Refused& refused) {
-                           send("error", openai_error(429, refused.what(), "too_many_requests"));
-                         } catch (const Error& error) {
-                           std::fprintf(stderr, "fathom: %s\n", error.what());
-                           send("error", openai_error(500, "the text cannot be saved", ""));
                          }
                        }});
   }
@@ -332,16 +322,16 @@ struct Server::Http {
     } else {
       text = required_text(body, "text");
     }
-    const auto begin = std::chrono::steady_clock::now();
+    const Stopwatch watch;
     const EditReport report = service.edit_context(client, name, std::move(text), flag(body, "exact", false));
-    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+    const double seconds = watch.seconds();
     const auto context = service.contexts().find(client, name);
     const int64_t tokens = context ? context->tokens : 0;
     send_json(response, {{"tokens", tokens},
                          {"read", report.read},
                          {"moved", report.moved},
                          {"kept", report.kept},
-                         {"seconds", seconds.count()},
+                         {"seconds", seconds},
                          {"context", context ? to_json(*context) : Json()}});
   }
 
@@ -363,7 +353,7 @@ struct Server::Http {
                  for (const SchedulerStats::Slot& slot : service.scheduler().stats().slots)
                    slots.push_back({{"prompt_tokens", slot.prompt_tokens},
                                     {"read_tokens", slot.read_tokens},
-                                    {"generated_pieces", slot.generated_tokens}});
+                                    {"generated_pieces", slot.pieces}});
                  send_json(response, slots);
                }));
     server.Get("/props", guarded([this](const Request&, Response& response, const std::string&) {

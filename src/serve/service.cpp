@@ -8,25 +8,17 @@
 #include "base/format.h"
 #include "base/utf8.h"
 #include "context/text_edits.h"
-#include "decode/draft.h"
+#include "decode/drafter.h"
 #include "serve/api_error.h"
 #include "tokens/prompt.h"
 
 namespace fathom::serve {
 namespace {
 
-/// Returns the specs of drafts, which "none" turns off.
-std::vector<std::string> drafts_of(const std::vector<std::string>& given) {
-  return given == std::vector<std::string>{"none"} ? std::vector<std::string>() : given;
-}
-
 /// Throws ApiError for a text that is not UTF-8.
 void check_utf8(std::string_view text) {
-  for (size_t at = 0; at < text.size();) {
-    const size_t length = utf8_length(text.substr(at));
-    if (length == 0) throw ApiError(400, concat("the text is not UTF-8: byte ", at), "invalid_text");
-    at += length;
-  }
+  const size_t valid = utf8_valid_prefix(text);
+  if (valid < text.size()) throw ApiError(400, concat("the text is not UTF-8: byte ", valid), "invalid_text");
 }
 
 /// Calls `check`, and turns its usage errors into errors of the request.
@@ -112,8 +104,7 @@ std::shared_ptr<Job> Service::begin(const TextRequest& request) {
   job.session = options_.session;
   check_request([&] {
     if (!request.attend.empty()) attend_methods().make(request.attend);
-    for (const std::string& draft : request.drafts)
-      if (draft != "auto" && draft != "none") draft_methods().find(parse_spec(draft));
+    for (const std::string& draft : request.drafts) check_draft_method(draft);
     Sampler(request.steps, request.seed);
   });
   if (!request.attend.empty()) job.session.attend = request.attend;
@@ -124,7 +115,7 @@ std::shared_ptr<Job> Service::begin(const TextRequest& request) {
       return attend.empty() || attend == session.options().attend ? std::move(session) : session.fork(attend);
     };
   }
-  job.drafts = drafts_of(request.drafts.empty() ? options_.drafts : request.drafts);
+  job.drafts = request.drafts.empty() ? options_.drafts : request.drafts;
   job.steps = request.steps;
   job.seed = request.seed;
   job.generate.stop = request.stop;
@@ -154,16 +145,8 @@ NamedContext Service::read_context(const std::string& client, const std::string&
   const auto read = std::make_shared<std::optional<Session>>();
   request.on_read = [read](Session& session) { read->emplace(session.fork()); };
   const std::shared_ptr<Job> job = scheduler_->submit(std::move(request));
-  for (;;) {
-    const std::optional<JobEvent> event = job->events.pop(std::chrono::milliseconds(500));
-    if (!event) continue;
-    if (const auto* progress = std::get_if<PromptProgress>(&*event); progress && !on_progress(*progress))
-      scheduler_->cancel(*job);
-    if (const auto* error = std::get_if<JobError>(&*event))
-      throw ApiError(error->status, error->message, error->code);
-    if (std::holds_alternative<std::shared_ptr<const JobResult>>(*event)) break;
-  }
-  save_named_context(**read, framed, *tokenizer_, path);  // beside the engine's thread
+  scheduler_->wait(*job, {.on_progress = on_progress});
+  framed.save(**read, *tokenizer_, path);  // beside the engine's thread
   scheduler_->run([&](Engine&) {
     read->reset();
     contexts_.close(client, name);
@@ -186,7 +169,7 @@ EditReport Service::edit_context(const std::string& client, const std::string& n
     options.exact = exact;
     report = edited->edit(edits_between(edited->ids(), tokens), options);
   });
-  save_named_context(*edited, framed, *tokenizer_, contexts_.path(client, name));
+  framed.save(*edited, *tokenizer_, contexts_.path(client, name));
   scheduler_->run([&](Engine&) {
     edited.reset();
     contexts_.close(client, name);
@@ -195,8 +178,9 @@ EditReport Service::edit_context(const std::string& client, const std::string& n
 }
 
 bool Service::remove_context(const std::string& client, const std::string& name) {
+  const bool removed = contexts_.remove(client, name);
   scheduler_->run([&](Engine&) { contexts_.close(client, name); });
-  return contexts_.remove(client, name);
+  return removed;
 }
 
 }  // namespace fathom::serve

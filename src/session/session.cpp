@@ -208,6 +208,14 @@ void Session::append(std::span<const int32_t> tokens, const AppendOptions& optio
   }
 }
 
+int64_t Session::rewind_to_prefix(std::span<const int32_t> prompt) {
+  const std::vector<int32_t> held = ids();
+  const int64_t common = std::ranges::mismatch(prompt, held).in1 - prompt.begin();
+  const int64_t kept = std::min(common, std::ssize(prompt) - 1);
+  rewind(length() - kept);
+  return kept;
+}
+
 std::vector<int32_t> Session::ids() const {
   if (!landmarks()) return sequence_.ids().copy(0, length());
   std::vector<int32_t> ids;

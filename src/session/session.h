@@ -237,6 +237,9 @@ class Session {
   /// checkpoints that are spaced for a longer sequence. Throws Error if n is negative or more than length(). If
   /// reading them again fails, the session is unchanged.
   void rewind(int64_t n);
+  /// Keeps the common prefix with a prompt, which is not empty, but never all of the prompt: its last token must be
+  /// read for its logits. Returns the number of tokens that are kept. Throws what rewind() throws.
+  int64_t rewind_to_prefix(std::span<const int32_t> prompt);
   /// Shifts the positions of all tokens so that the first one has this position.
   void move_to(int64_t position);
   /// Masks tokens [begin, end) for all later tokens in all attention layers. Does not change recurrent states.

@@ -120,6 +120,7 @@ void Session::check_draft() const {
 
 std::vector<std::exception_ptr> Session::try_steps(std::span<const Step> steps) {
   check_batch(steps);
+  const AppendOptions plain;  // of all chunks
   struct Member {
     size_t step;
     std::vector<int32_t> read;           // the token and the landmark after it
@@ -145,7 +146,7 @@ std::vector<std::exception_ptr> Session::try_steps(std::span<const Step> steps) 
       continue;
     }
     if (steps[i].prompt) {
-      member.chunk = session.prepare_chunk(tokens, {}, 0, steps[i].last, {});
+      member.chunk = session.prepare_chunk(tokens, {}, 0, steps[i].last, plain);
       batch.push_back(member.chunk->rows);
       members.push_back(std::move(member));
       continue;
@@ -179,7 +180,7 @@ std::vector<std::exception_ptr> Session::try_steps(std::span<const Step> steps) 
       continue;
     }
     if (members[m].chunk) {
-      session.finish_chunk(*members[m].chunk, batch[m].result, {});
+      session.finish_chunk(*members[m].chunk, batch[m].result, plain);
       continue;
     }
     if (members[m].draft) {

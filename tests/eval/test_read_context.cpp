@@ -3,22 +3,12 @@
 
 #include "base/error.h"
 #include "eval/runner.h"
-#include "paths.h"
+#include "seedling_model.h"
 #include "task_bench.h"
 #include "temporary_folder.h"
 
 namespace fathom::eval {
 namespace {
-
-const EvalModel& reading_model() {
-  static const EvalModel model = [] {
-    const std::string path = test::seedling_path();
-    EvalModel seedling{"seedling", "1", Model::open(path), nullptr, std::make_shared<Runtime>(2), nullptr};
-    seedling.tokenizer = std::make_shared<Tokenizer>(Vocabulary::read(*seedling.model->file()));
-    return seedling;
-  }();
-  return model;
-}
 
 const std::string& long_text() {
   static const std::string text = [] {
@@ -41,8 +31,8 @@ std::shared_ptr<const ContextFile> read_and_save(const std::string& text, const 
                                                  const std::string& path) {
   SessionOptions options = SessionOptions::of(method);
   options.chunk = 64;
-  Session session(reading_model().model, reading_model().runtime, options);
-  session.append(reading_model().tokenizer->encode(text, {true, false}));
+  Session session(seedling().model, seedling().runtime, options);
+  session.append(seedling().tokenizer->encode(text, {true, false}));
   session.save(path);
   return std::make_shared<const ContextFile>(path);
 }
@@ -50,8 +40,8 @@ std::shared_ptr<const ContextFile> read_and_save(const std::string& text, const 
 std::vector<Record> evaluated(EvalPlan plan) {
   RecordLog log;
   Evaluation evaluation(std::move(plan), log);
-  evaluation.check(reading_model());
-  evaluation.run(reading_model());
+  evaluation.check(seedling());
+  evaluation.run(seedling());
   return evaluation.records();
 }
 
@@ -70,7 +60,7 @@ std::vector<std::string> comparable(std::vector<Record> records) {
 std::string check_error(const EvalPlan& plan) {
   RecordLog log;
   try {
-    Evaluation(plan, log).check(reading_model());
+    Evaluation(plan, log).check(seedling());
   } catch (const Error& error) {
     return error.what();
   }

@@ -15,21 +15,11 @@
 #include "eval/prompts.h"
 #include "eval/runner.h"
 #include "eval/summary.h"
-#include "paths.h"
+#include "seedling_model.h"
 #include "task_bench.h"
 
 namespace fathom::eval {
 namespace {
-
-const EvalModel& seedling() {
-  static const EvalModel model = [] {
-    const std::string path = test::seedling_path();
-    EvalModel seedling{"seedling", "1", Model::open(path), nullptr, std::make_shared<Runtime>(2), nullptr};
-    seedling.tokenizer = std::make_shared<Tokenizer>(Vocabulary::read(*seedling.model->file()));
-    return seedling;
-  }();
-  return model;
-}
 
 class RunFolder {
  public:

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <httplib.h>
 
+#include <fstream>
 #include <random>
 #include <thread>
 
@@ -266,6 +267,28 @@ TEST_F(ServerTest, ErrorsSayWhatIsWrong) {
   EXPECT_EQ(server.post("/v1/messages", {{"messages", messages("x")}}, &status)["error"]["type"].text(),
             "invalid_request_error");
   EXPECT_EQ(status, 400);
+}
+
+TEST_F(ServerTest, InternalErrorsNameNoFiles) {
+  {
+    RunningServer server(folder_.path());
+    EXPECT_EQ(server.client().Put("/v1/contexts/tale", std::string(600, 'a'), "text/plain")->status, 200);
+  }
+  {
+    std::fstream file(folder_.file("contexts/local/tale.ctx"), std::ios::in | std::ios::out | std::ios::binary);
+    file.seekg(0, std::ios::end);
+    file.seekp(static_cast<int64_t>(file.tellg()) * 9 / 10);  // in a page of keys and values
+    file << "damage";
+    ASSERT_TRUE(file.good());
+  }
+  RunningServer server(folder_.path());
+  int status = 0;
+  const std::string answer =
+      server.post("/v1/chat/completions", {{"context", "tale"}, {"messages", messages("The lamp")}}, &status)
+          .dump();
+  EXPECT_EQ(status, 500);
+  EXPECT_NE(answer.find("the log of the server says why"), std::string::npos) << answer;
+  EXPECT_EQ(answer.find(folder_.path()), std::string::npos) << answer;
 }
 
 TEST_F(ServerTest, KeysSeparateClients) {
