@@ -29,6 +29,12 @@ void Candidates::assign(std::span<const float> logits) {
   if (!possible) fail("no token can be sampled: all ", logits.size(), " logits are -inf");
 }
 
+Candidate* Candidates::find(int32_t id) {
+  if (id >= 0 && id < std::ssize(all_) && all_[id].id == id) return &all_[id];  // nothing was removed or reordered
+  const auto found = std::ranges::find(all_, id, &Candidate::id);
+  return found == all_.end() ? nullptr : &*found;
+}
+
 std::span<const Candidate> Candidates::best(size_t n) {
   n = std::min(n, all_.size());
   if (n == 1) {

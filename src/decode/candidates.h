@@ -22,6 +22,8 @@ class Candidates {
   std::span<Candidate> all() { return all_; }
   std::span<const Candidate> all() const { return all_; }
   size_t size() const { return all_.size(); }
+  /// Returns the candidate of a token; null if it was removed.
+  Candidate* find(int32_t id);
 
   /// Moves the n best candidates (all if there are fewer) to the front and returns them, best first. Ties are
   /// ordered by id, lowest first.

@@ -15,7 +15,7 @@ Continuation::Continuation(const Tokenizer& tokenizer, const GenerateOptions& op
 
 bool Continuation::take(int32_t token) {
   assert(!ended_);
-  if (!options_.ignore_eos && tokenizer_.ends_generation(token)) {
+  if (is_end(token)) {
     end(StopReason::kEos);
     return false;
   }

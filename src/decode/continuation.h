@@ -19,6 +19,8 @@ class Continuation {
   /// Adds the next sampled token. Returns whether generation continues. Must not be called after the end.
   bool take(int32_t token);
   bool ended() const { return ended_; }
+  /// Returns whether a token ends the generation instead of being a part of the text.
+  bool is_end(int32_t token) const { return !options_.ignore_eos && tokenizer_.ends_generation(token); }
   /// Ends the generation for another reason than a token, such as an interruption.
   void end(StopReason reason);
   /// Emits the text that was held back and returns the result, without steps and seconds. Call it once, at the end.

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "decode/draft_report.h"
+#include "decode/logprobs.h"
 #include "decode/sampler.h"
 #include "session/session.h"
 #include "tokens/tokenizer.h"
@@ -26,6 +27,9 @@ struct GenerateOptions {
   /// Mixes the model's distribution with that of a datastore; null: none. The session must have read the prompt
   /// with the hidden states of the last layer (Session::keep_hidden).
   const KnnLm* knn = nullptr;
+  /// Receives the probabilities of each token of the text, after its characters; empty: they are not computed.
+  std::function<void(const TokenLogprobs&)> on_logprobs{};
+  size_t top_logprobs = 0;  // most likely tokens that on_logprobs receives beside each token
 };
 
 enum class StopReason { kLength, kEos, kString, kInterrupted };

@@ -16,6 +16,8 @@ Generation::Generation(Session& session, const Tokenizer& tokenizer, Sampler& sa
       sampler_(sampler),
       drafter_(drafter && *drafter ? drafter : nullptr),
       continuation_(tokenizer, options, std::move(on_text)),
+      on_logprobs_(options.on_logprobs),
+      top_logprobs_(options.top_logprobs),
       knn_(options.knn),
       max_tokens_(options.max_tokens),
       prompt_(std::ssize(prompt)),
@@ -24,6 +26,12 @@ Generation::Generation(Session& session, const Tokenizer& tokenizer, Sampler& sa
   if (drafter_) drafter_->start(prompt);
   history_.push_back(sampler_.sample(mixed(session_.logits(), session_.hidden()), history_, session_.length()));
   emit(history_.back());
+  report_logprobs(session_.logits(), history_.back());
+}
+
+/// Reports the probability of a token of the text. logits: of the model, after the tokens before it.
+void Generation::report_logprobs(std::span<const float> logits, int32_t token) {
+  if (on_logprobs_ && !continuation_.is_end(token)) on_logprobs_(token_logprobs(logits, token, top_logprobs_));
 }
 
 bool Generation::emit(int32_t token) {
@@ -127,6 +135,8 @@ void Generation::take_outcome(double seconds) {
   const std::vector<int> accepted =
       verify(draft_, target, sampler_, history_, position, [&](int32_t token) { return emit(token); });
   const std::span<const int32_t> emitted = std::span(history_).subspan(before);
+  for (size_t i = 0; on_logprobs_ && i < emitted.size(); ++i)
+    report_logprobs(logits(i == 0 ? -1 : accepted[i - 1]), emitted[i]);
   ++forwards_;
   // The last emitted token stays pending, also if it is an accepted node that ended the text.
   read_ += std::ssize(emitted);

@@ -37,6 +37,7 @@ class Generation {
   bool prepare();
   void take_step(std::exception_ptr error, double seconds);
   void take_outcome(double seconds);
+  void report_logprobs(std::span<const float> logits, int32_t token);
   bool emit(int32_t token);
   std::span<const float> mixed(std::span<const float> logits, std::span<const float> hidden, int64_t row = 0);
 
@@ -44,6 +45,8 @@ class Generation {
   Sampler& sampler_;
   Drafter* drafter_;
   Continuation continuation_;
+  std::function<void(const TokenLogprobs&)> on_logprobs_;
+  size_t top_logprobs_;
   const KnnLm* knn_;
   std::vector<float> mixed_, pulled_;  // [vocabulary]
   int64_t max_tokens_;

@@ -15,7 +15,8 @@ namespace fathom {
   X(momentum) \
   X(repetition) \
   X(presence) \
-  X(frequency)
+  X(frequency) \
+  X(bias)
 // clang-format on
 
 #define FATHOM_DECLARE(name) SampleEntry name##_method();

@@ -5,11 +5,20 @@
 #include <string>
 #include <vector>
 
+#include "base/json.h"
+
 namespace fathom {
 
 struct ChatMessage {
-  std::string role;  // "system", "user", "assistant", …
+  std::string role;  // "system", "user", "assistant", "tool", …
   std::string content;
+  Json fields = Json::object();  // further ones that templates know, such as tool_calls and reasoning_content
+};
+
+/// What a template gets beside the messages.
+struct TemplateInputs {
+  std::map<std::string, bool> switches{};  // further boolean variables, such as enable_thinking
+  Json tools{};  // list of {"type": "function", "function": {name, description, parameters}}; null: none
 };
 
 /// The Jinja template of a model file that turns the messages of a chat into one text (tokenizer.chat_template).
@@ -21,16 +30,16 @@ class ChatTemplate {
   ChatTemplate(std::string source, std::string bos, std::string eos);
   ~ChatTemplate();
 
-  /// Returns the text of the messages. add_generation_prompt: also the beginning of the model's next turn.
-  /// switches: further boolean variables of the template, such as enable_thinking. Throws Error if the template
-  /// rejects the messages, fails, or exceeds its step limit.
+  /// Returns the text of the messages. add_generation_prompt: also the beginning of the model's next turn. Throws
+  /// Error if the template rejects the messages, fails, or exceeds its step limit.
   std::string render(const std::vector<ChatMessage>& messages, bool add_generation_prompt,
-                     const std::map<std::string, bool>& switches = {}) const;
+                     const TemplateInputs& inputs = {}) const;
+  const std::string& source() const { return source_; }
 
  private:
   struct Parsed;
   std::unique_ptr<const Parsed> parsed_;
-  std::string bos_, eos_;
+  std::string source_, bos_, eos_;
 };
 
 }  // namespace fathom

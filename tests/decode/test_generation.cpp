@@ -1,6 +1,7 @@
 // Generation with drafts: the same tokens as without, for every source, sampler, attention method and batch.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <fstream>
 #include <random>
 
@@ -167,6 +168,42 @@ std::vector<TextCase> text_cases(std::mt19937& random, int n, const std::string&
                      static_cast<uint64_t>(i),
                      tokens});
   return texts;
+}
+
+TEST(Generation, ReportsLogprobsOfTheModelWithAndWithoutDrafts) {
+  const std::vector<int32_t> prompt = seedling().tokenizer.encode(documents().substr(0, 700));
+  const auto engine = std::make_shared<Engine>(seedling().model, seedling().runtime);
+  const auto logprobs_of = [&](const std::vector<std::string>& drafts) {
+    Session session(engine);
+    Sampler sampler(std::vector<std::string>{"repetition:penalty=1.3", "temperature:t=0.8"}, 3);
+    Drafter drafter({drafts}, {seedling().model, seedling().runtime, &seedling().tokenizer, &session});
+    session.append(prompt);
+    std::vector<TokenLogprobs> found;
+    GenerateOptions options;
+    options.max_tokens = 40;
+    options.ignore_eos = true;
+    options.top_logprobs = 3;
+    options.on_logprobs = [&](const TokenLogprobs& token) { found.push_back(token); };
+    const Generated text = generate(session, seedling().tokenizer, sampler, prompt, options, nullptr, &drafter);
+    EXPECT_EQ(found.size(), text.tokens.size());
+    for (size_t i = 0; i < found.size(); ++i) EXPECT_EQ(found[i].token.token, text.tokens[i]);
+    return found;
+  };
+  const std::vector<TokenLogprobs> plain = logprobs_of({"none"}), drafted = logprobs_of({"auto"});
+  Session session(engine);
+  session.append(prompt);
+  for (size_t i = 0; i < plain.size(); ++i) {
+    const std::span<const float> logits = session.logits();
+    double sum = 0;
+    for (const float logit : logits) sum += std::exp(static_cast<double>(logit));
+    const int32_t token = plain[i].token.token;
+    EXPECT_NEAR(plain[i].token.logprob, logits[token] - std::log(sum), 1e-4);
+    ASSERT_EQ(plain[i].top.size(), 3);
+    EXPECT_EQ(plain[i].top[0].token, std::ranges::max_element(logits) - logits.begin());
+    EXPECT_GE(plain[i].top[1].logprob, plain[i].top[2].logprob);
+    EXPECT_EQ(plain[i].token.logprob, drafted[i].token.logprob) << i;
+    session.append(std::span(&token, 1));
+  }
 }
 
 TEST(Generation, EverySourceGivesTheTokensOfPlainDecoding) {

@@ -155,6 +155,20 @@ TEST(SampleSteps, PenaltiesIgnoreTokensOutsideTheVocabulary) {
   expect_distribution(after({"presence:penalty=9"}, {1, 2}, {-1, 7}), {{1, 1}});
 }
 
+TEST(SampleSteps, BiasIsAddedToTheLogitsOfItsTokens) {
+  const double p = std::exp(1);
+  expect_distribution(after({"bias:tokens=1@1+2@-100+9@5", "temperature:t=1"}, {0, 0, 0}),
+                      {{0, 1 / (1 + p)}, {1, p / (1 + p)}, {2, 0}});
+  expect_distribution(after({"bias:tokens=0@2.5"}, {1, 2}), {{0, 1}});
+  EXPECT_TRUE(Sampler(std::vector<std::string>{"bias:tokens=1@1"}).greedy());
+}
+
+TEST(SampleSteps, BadBiasesAreUsageErrors) {
+  for (const char* tokens : {"1", "1@", "@1", "1@101", "-1@2", "+", "1@nan", "1@2x", "99999999999@1"}) {
+    EXPECT_THROW(Sampler(std::vector<std::string>{std::string("bias:tokens=") + tokens}), Error) << tokens;
+  }
+}
+
 TEST(SampleSteps, ChainOfPenaltiesAloneIsGreedy) {
   EXPECT_TRUE(Sampler(std::vector<std::string>{"repetition", "frequency"}).greedy());
   EXPECT_TRUE(Sampler(std::vector<std::string>{"temperature:t=0"}).greedy());

@@ -126,7 +126,7 @@ TEST(ChatTemplate, ThinkingStyleRemovesOldThoughtsAndHasASwitch) {
   const std::vector<ChatMessage> chat{{"user", "a"}, {"assistant", "<think>\nhm\n</think>\n\nb"}, {"user", "c"}};
   const ChatTemplate parsed(source, "", "");
   EXPECT_EQ(parsed.render(chat, true), "[user]a[assistant]b[user]c[assistant]");
-  EXPECT_EQ(parsed.render(chat, true, {{"enable_thinking", false}}),
+  EXPECT_EQ(parsed.render(chat, true, {.switches = {{"enable_thinking", false}}}),
             "[user]a[assistant]b[user]c[assistant]<think>\n\n</think>\n\n");
 }
 

@@ -15,7 +15,7 @@ class Penalty : public SampleStep {
     std::map<int32_t, int> counts;
     for (const int32_t id : history.last(std::min(window_, history.size()))) ++counts[id];
     for (const auto& [id, count] : counts) {
-      if (Candidate* candidate = find(candidates, id)) candidate->logit = penalised(candidate->logit, count);
+      if (Candidate* candidate = candidates.find(id)) candidate->logit = penalised(candidate->logit, count);
     }
   }
   bool draws() const final { return false; }
@@ -24,13 +24,6 @@ class Penalty : public SampleStep {
   virtual float penalised(float logit, int count) const = 0;
 
  private:
-  static Candidate* find(Candidates& candidates, int32_t id) {
-    const auto all = candidates.all();
-    if (id >= 0 && id < all.size() && all[id].id == id)
-      return &all[id];  // no step has removed or reordered candidates
-    const auto found = std::ranges::find(all, id, &Candidate::id);
-    return found == all.end() ? nullptr : &*found;
-  }
   size_t window_;
 };
 
