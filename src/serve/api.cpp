@@ -1,6 +1,8 @@
 #include "serve/api.h"
 
+#include <algorithm>
 #include <atomic>
+#include <cctype>
 #include <ctime>
 #include <random>
 
@@ -81,10 +83,111 @@ std::string content_text(const Json& content, std::string_view field) {
   return text;
 }
 
+std::vector<Json> list_of(const Json& body, std::string_view field) {
+  const Json* found = body.find(field);
+  if (!found || found->is_null()) return {};
+  if (!found->is_array()) throw ApiError(400, concat(field, ": expected a list"), "invalid_value");
+  return found->items();
+}
+
+std::vector<Json> objects_of(const Json& body, std::string_view field) {
+  std::vector<Json> items = list_of(body, field);
+  if (!std::ranges::all_of(items, &Json::is_object))
+    throw ApiError(400, concat(field, ": expected a list of objects"), "invalid_value");
+  return items;
+}
+
+Json tool_of(const std::string& name, const Json* description, const Json* parameters) {
+  const bool known = !name.empty() && name.size() <= 128 && std::ranges::all_of(name, [](unsigned char c) {
+    return std::isalnum(c) || c == '_' || c == '-' || c == '.' || c == ':';
+  });
+  if (!known)
+    throw ApiError(400, concat("tools: expected a name of up to 128 letters, digits, _ and -, found ", quote(name)),
+                   "invalid_value");
+  Json function = {{"name", name}};
+  if (description && description->is_string()) function["description"] = *description;
+  if (parameters && !parameters->is_null() && !parameters->is_object())
+    throw ApiError(400, concat("tools: ", name, ": expected a JSON schema of the arguments"), "invalid_value");
+  function["parameters"] = parameters && parameters->is_object() && !parameters->empty()
+                               ? *parameters
+                               : Json{{"type", "object"}, {"properties", Json::object()}};
+  return {{"type", "function"}, {"function", std::move(function)}};
+}
+
+ChatMessage call_message(const std::string& id, const std::string& name, const std::string& arguments) {
+  Json parsed = arguments.empty() ? Json::object() : Json::parse_or_null(arguments);
+  if (!parsed.is_object())
+    throw ApiError(400, concat("arguments of the call of ", quote(name), ": expected the JSON of an object"),
+                   "invalid_value");
+  ChatMessage message{"assistant", ""};
+  message.fields["tool_calls"] = Json::array(
+      {{{"id", id}, {"type", "function"}, {"function", {{"name", name}, {"arguments", std::move(parsed)}}}}});
+  return message;
+}
+
+void require_tool(ToolUse& use, const std::string& name) {
+  use.choice = ToolUse::Choice::kRequired;
+  use.name = name;
+  const bool known =
+      use.tools.is_array() && (name.empty() || std::ranges::any_of(use.tools.items(), [&](const Json& tool) {
+                                 return tool.at("function").at("name").text() == name;
+                               }));
+  if (!known)
+    throw ApiError(400,
+                   concat("tool_choice: ", name.empty() ? std::string("there are no tools")
+                                                        : concat("there is no tool ", quote(name))),
+                   "invalid_value");
+}
+
+namespace {
+
+void read_tool_choice(const Json& body, ToolUse& use) {
+  const Json* choice = body.find("tool_choice");
+  if (!choice || choice->is_null()) return;
+  if (choice->is_object()) {
+    const Json* function = choice->find("function");
+    return require_tool(use, required_text(function ? *function : *choice, "name"));
+  }
+  const std::string kind = required_text(body, "tool_choice");
+  if (kind == "none") {
+    use.choice = ToolUse::Choice::kNone;
+  } else if (kind == "required") {
+    require_tool(use, "");
+  } else if (kind != "auto") {
+    throw ApiError(400, concat("tool_choice: expected none, auto, required or a function, found ", quote(kind)),
+                   "invalid_value");
+  }
+}
+
+}  // namespace
+
+void read_tools(const Json& body, ToolUse& use) {
+  for (const Json& tool : objects_of(body, "tools")) {
+    const Json* function = tool.find("function");
+    if (tool.find("type") && required_text(tool, "type") != "function")
+      throw ApiError(400, "tools: this server accepts tools of type function only", "unsupported_field");
+    const Json& own = function ? *function : tool;  // in chat completions; in responses
+    use.tools.push_back(tool_of(required_text(own, "name"), own.find("description"), own.find("parameters")));
+  }
+  read_tool_choice(body, use);
+}
+
 void add_messages(const Json& list, Messages& messages) {
   for (const Json& message : list.items()) {
     const Json* content = message.find("content");
-    messages.push_back({required_text(message, "role"), content ? content_text(*content, "content") : ""});
+    ChatMessage added{required_text(message, "role"), content ? content_text(*content, "content") : ""};
+    if (added.role == "developer") added.role = "system";
+    for (const Json& call : objects_of(message, "tool_calls")) {
+      const Json* function = call.find("function");
+      if (!function) throw ApiError(400, "tool_calls: expected a function in each call", "missing_field");
+      const std::string id = field_value<std::string>(call, "id", "", "a string");
+      ChatMessage one = call_message(id, required_text(*function, "name"), required_text(*function, "arguments"));
+      Json& calls = added.fields["tool_calls"];
+      calls.push_back(one.fields.at("tool_calls").at(0));
+    }
+    for (const char* field : {"tool_call_id", "name", "reasoning_content"})
+      if (const Json* value = message.find(field); value && value->is_string()) added.fields[field] = *value;
+    messages.push_back(std::move(added));
   }
 }
 
@@ -103,6 +206,14 @@ std::vector<std::string> text_list(const Json& body, std::string_view field) {
 }
 
 void read_options(const Json& body, TextRequest& request) {
+  if (const Json* bias = body.find("logit_bias"); bias && !bias->is_null()) {
+    if (!bias->is_object())
+      throw ApiError(400, "logit_bias: expected an object of token ids and numbers", "invalid_value");
+    std::string tokens;
+    for (const auto& [token, amount] : bias->fields())
+      tokens += concat(tokens.empty() ? "" : "+", token, "@", number(*bias, token, 0, -100, 100));
+    if (!tokens.empty()) request.steps.push_back(concat("bias:tokens=", tokens));
+  }
   const auto add = [&](std::string_view field, const char* step, double unset, double min, double max) {
     const double value = number(body, field, unset, min, max);
     if (value != unset) request.steps.push_back(concat(step, value));
@@ -110,19 +221,22 @@ void read_options(const Json& body, TextRequest& request) {
   add("repetition_penalty", "repetition:penalty=", 1, 0.01, 10);
   add("presence_penalty", "presence:penalty=", 0, -2, 2);
   add("frequency_penalty", "frequency:penalty=", 0, -2, 2);
-  add("top_k", "top-k:k=", 0, 1, 1e9);
-  add("top_p", "top-p:p=", 1, 1e-6, 1);
-  add("min_p", "min-p:p=", 0, 0, 1);
   const double temperature = number(body, "temperature", 1, 0, 100);
   if (temperature > 0) {
+    add("top_k", "top-k:k=", 0, 1, 1e9);
+    add("top_p", "top-p:p=", 1, 1e-6, 1);
+    add("min_p", "min-p:p=", 0, 0, 1);
     request.steps.push_back(concat("temperature:t=", temperature));
   } else {
-    request.steps.assign(1, "greedy");
+    request.steps.emplace_back("greedy");
   }
   const auto seed = field_value<int64_t>(body, "seed", -1, "an integer");
   request.seed = seed >= 0 ? static_cast<uint64_t>(seed) : random_seed();
   request.context = field_value<std::string>(body, "context", "", "the name of a context");
   if (!request.context.empty()) ContextStore::check_name(request.context);
+  if (const Json* inputs = body.find("chat_template_kwargs"); inputs && !inputs->is_null())
+    request.reasoning = flag(*inputs, "enable_thinking", true);
+  if (field_value<std::string>(body, "reasoning_effort", "", "a string") == "none") request.reasoning = false;
   const Json* own = body.find("fathom");
   if (!own || own->is_null()) return;
   request.attend = field_value<std::string>(*own, "attend", "", "the spec of a method");
@@ -137,7 +251,9 @@ Json openai_error(int status, const std::string& message, const std::string& cod
                      : status == 429 ? "rate_limit_error"
                      : status >= 500 ? "server_error"
                                      : "invalid_request_error";
-  return {{"error", {{"message", message}, {"type", type}, {"code", code.empty() ? Json() : Json(code)}}}};
+  return {
+      {"error",
+       {{"message", message}, {"type", type}, {"param", nullptr}, {"code", code.empty() ? Json() : Json(code)}}}};
 }
 
 Json anthropic_error(int status, const std::string& message) {

@@ -13,6 +13,7 @@
 #include <variant>
 #include <vector>
 
+#include "decode/constraint.h"
 #include "decode/generate.h"
 
 namespace fathom::serve {
@@ -43,8 +44,10 @@ struct JobError {
   std::string code{};
 };
 
-/// What happens to a job: its prompt was read further, whole characters of its text are known, it ended, or failed.
-using JobEvent = std::variant<PromptProgress, std::string, std::shared_ptr<const JobResult>, JobError>;
+/// What happens to a job: its prompt was read further, whole characters of its text are known, a token of these has
+/// probabilities, it ended, or failed.
+using JobEvent =
+    std::variant<PromptProgress, std::string, TokenLogprobs, std::shared_ptr<const JobResult>, JobError>;
 
 /// Events of a job, from the thread of the engine to that of a connection. Thread-safe. The last event is a
 /// result or an error.
@@ -76,7 +79,8 @@ class JobEvents {
 struct JobHandler {
   std::function<bool(const PromptProgress&)> on_progress{};
   std::function<bool(const std::string& text)> on_text{};
-  std::function<bool()> on_wait{};  // now and then while nothing happens
+  std::function<bool(const TokenLogprobs&)> on_logprobs{};  // after the text of the token
+  std::function<bool()> on_wait{};                          // a few times per second
 };
 
 /// What a job does: reads a prompt, and then generates a text.
@@ -91,7 +95,9 @@ struct JobRequest {
   std::vector<std::string> drafts;  // specs of --draft methods; empty: none
   std::vector<std::string> steps;   // specs of sampling steps
   uint64_t seed = 0;
-  GenerateOptions generate;  // max_tokens 0: the prompt is only read
+  std::shared_ptr<const Constraint> constraint;  // of the text; null: none
+  GenerateOptions generate;                      // max_tokens 0: the prompt is only read
+  bool logprobs = false;                         // reports generate.top_logprobs probabilities of each token
   bool report_progress = false;
   bool watch_attention = false;  // measures what the text attends to; no drafts then
   /// Called on the engine's thread when the prompt was read; may throw.

@@ -1,6 +1,7 @@
 // The API of OpenAI: chat completions and completions.
 #include "base/error.h"
 #include "base/format.h"
+#include "serve/answer.h"
 #include "serve/api.h"
 #include "serve/api_error.h"
 
@@ -13,9 +14,9 @@ constexpr int64_t kMostChoices = 16;
 struct OpenaiCall {
   TextRequest request;
   std::string id;
-  bool chat = false, stream = false, usage_event = false;
-  int64_t choices = 1;
-  std::string echo;  // text before the completion
+  bool chat = false, stream = false, usage_event = false, echo = false;
+  int64_t choices = 1;                // of each prompt
+  std::vector<TextRequest> requests;  // of all choices
 };
 
 /// Throws ApiError for fields that change the result and are not supported.
@@ -29,13 +30,30 @@ void refuse_unsupported(const Json& body, std::initializer_list<std::string_view
   }
 }
 
-void read_response_format(const Json& body) {
+void read_response_format(const Json& body, JsonForm& form) {
   const Json* format = body.find("response_format");
   if (!format || format->is_null()) return;
   const std::string type = required_text(*format, "type");
-  if (type != "text")
-    throw ApiError(400, concat("response_format: expected the type text, found ", quote(type)),
-                   "unsupported_field");
+  if (type == "text") return;
+  if (type == "json_object") {
+    form.kind = JsonForm::Kind::kAny;
+    return;
+  }
+  const Json* own = format->find("json_schema");
+  const Json* schema = own ? own->find("schema") : format->find("schema");
+  if (type != "json_schema" || !schema || !schema->is_object())
+    throw ApiError(400,
+                   "response_format: expected the type text, json_object, or json_schema with json_schema.schema",
+                   "invalid_value");
+  form = {JsonForm::Kind::kSchema, *schema};
+}
+
+/// Reads logprobs: a flag with top_logprobs in chats, a number in completions.
+int64_t read_logprobs(const Json& body, bool chat) {
+  constexpr int64_t kMostLogprobs = 20;
+  const Json* asked = body.find("logprobs");
+  if (!chat) return !asked || *asked == Json(false) ? -1 : integer(body, "logprobs", -1, 0, kMostLogprobs);
+  return flag(body, "logprobs", false) ? integer(body, "top_logprobs", 0, 0, kMostLogprobs) : -1;
 }
 
 OpenaiCall read_call(const Json& body, const std::string& client, bool chat) {
@@ -44,9 +62,11 @@ OpenaiCall read_call(const Json& body, const std::string& client, bool chat) {
   call.id = new_id(chat ? "chatcmpl-" : "cmpl-");
   call.request.client = client;
   read_options(body, call.request);
-  read_response_format(body);
-  refuse_unsupported(body, {"tools", "functions", "logit_bias", "logprobs", "top_logprobs", "best_of", "suffix",
-                            "modalities", "audio"});
+  read_response_format(body, call.request.form);
+  if (chat) read_tools(body, call.request.tools);
+  call.request.logprobs = read_logprobs(body, chat);
+  refuse_unsupported(body, {"functions", "best_of", "suffix", "modalities", "audio", "web_search_options"});
+  if (!chat) refuse_unsupported(body, {"tools"});
   call.stream = flag(body, "stream", false);
   if (const Json* options = body.find("stream_options")) call.usage_event = flag(*options, "include_usage", false);
   call.choices = integer(body, "n", 1, 1, kMostChoices);
@@ -57,14 +77,19 @@ OpenaiCall read_call(const Json& body, const std::string& client, bool chat) {
   return call;
 }
 
-Json usage_of(const std::vector<std::shared_ptr<const JobResult>>& results) {
-  int64_t completion = 0;
-  for (const auto& result : results) completion += std::ssize(result->generated.tokens);
-  const PromptProgress& prompt = results[0]->prompt;
-  return {{"prompt_tokens", prompt.total},
+/// Returns the usage of all choices. A prompt is counted once, with its first choice.
+Json usage_of(const OpenaiCall& call, const std::vector<Answer>& answers) {
+  int64_t completion = 0, prompt = 0, cached = 0;
+  for (size_t i = 0; i < answers.size(); ++i) {
+    completion += std::ssize(answers[i].result->generated.tokens);
+    if (static_cast<int64_t>(i) % call.choices != 0) continue;
+    prompt += answers[i].result->prompt.total;
+    cached += answers[i].result->prompt.cached;
+  }
+  return {{"prompt_tokens", prompt},
           {"completion_tokens", completion},
-          {"total_tokens", prompt.total + completion},
-          {"prompt_tokens_details", {{"cached_tokens", prompt.cached}}}};
+          {"total_tokens", prompt + completion},
+          {"prompt_tokens_details", {{"cached_tokens", cached}}}};
 }
 
 Json timings_of(const JobResult& result) {
@@ -81,7 +106,54 @@ Json timings_of(const JobResult& result) {
           {"draft_n_accepted", text.drafts.accepted()}};
 }
 
-const char* finish_reason(const Generated& text) { return text.stop == StopReason::kLength ? "length" : "stop"; }
+const char* finish_reason(const Answer& answer) {
+  if (answer.result->generated.stop == StopReason::kLength) return "length";
+  return answer.calls.empty() ? "stop" : "tool_calls";
+}
+
+Json bytes_of(const std::string& text) {
+  Json bytes = Json::array();
+  for (const unsigned char byte : text) bytes.push_back(static_cast<int64_t>(byte));
+  return bytes;
+}
+
+Json scored(const Service& service, const ScoredToken& token) {
+  const std::string& piece = service.tokenizer().piece(token.token);
+  return {{"token", piece}, {"logprob", token.logprob}, {"bytes", bytes_of(piece)}};
+}
+
+/// Returns the field `logprobs` of tokens. offset: bytes of the text before them.
+Json logprobs_of(const Service& service, const OpenaiCall& call, std::span<const TokenLogprobs> tokens,
+                 int64_t offset) {
+  if (call.request.logprobs < 0) return {};
+  Json content = Json::array(), pieces = Json::array(), values = Json::array(), tops = Json::array(),
+       offsets = Json::array();
+  for (const TokenLogprobs& token : tokens) {
+    Json entry = scored(service, token.token);
+    Json top = Json::array(), by_piece = Json::object();
+    for (const ScoredToken& other : token.top) {
+      top.push_back(scored(service, other));
+      by_piece[service.tokenizer().piece(other.token)] = other.logprob;
+    }
+    pieces.push_back(entry["token"]);
+    values.push_back(entry["logprob"]);
+    tops.push_back(std::move(by_piece));
+    offsets.push_back(offset);
+    offset += std::ssize(service.tokenizer().piece(token.token.token));
+    entry["top_logprobs"] = std::move(top);
+    content.push_back(std::move(entry));
+  }
+  if (call.chat) return {{"content", std::move(content)}, {"refusal", nullptr}};
+  return {{"tokens", std::move(pieces)},
+          {"token_logprobs", std::move(values)},
+          {"top_logprobs", std::move(tops)},
+          {"text_offset", std::move(offsets)}};
+}
+
+Json call_json(const ToolCall& call) {
+  return {
+      {"id", call.id}, {"type", "function"}, {"function", {{"name", call.name}, {"arguments", call.arguments}}}};
+}
 
 Json head_of(const Service& service, const OpenaiCall& call, bool chunk) {
   return {{"id", call.id},
@@ -96,11 +168,7 @@ Json head_of(const Service& service, const OpenaiCall& call, bool chunk) {
 std::vector<std::shared_ptr<Job>> begin_all(Service& service, const OpenaiCall& call) {
   std::vector<std::shared_ptr<Job>> jobs;
   try {
-    for (int64_t i = 0; i < call.choices; ++i) {
-      TextRequest request = call.request;
-      request.seed += static_cast<uint64_t>(i);
-      jobs.push_back(service.begin(request));
-    }
+    for (const TextRequest& request : call.requests) jobs.push_back(service.begin(request));
   } catch (...) {
     for (const auto& job : jobs) service.scheduler().cancel(*job);
     throw;
@@ -108,26 +176,39 @@ std::vector<std::shared_ptr<Job>> begin_all(Service& service, const OpenaiCall& 
   return jobs;
 }
 
-Json complete(Service& service, const OpenaiCall& call, const std::vector<std::shared_ptr<Job>>& jobs) {
-  std::vector<std::shared_ptr<const JobResult>> results;
+Json complete(Service& service, const Caller& caller, const OpenaiCall& call,
+              const std::vector<std::shared_ptr<Job>>& jobs) {
+  std::vector<Answer> answers;
   Json choices = Json::array();
-  for (const auto& job : jobs) {
-    results.push_back(service.scheduler().wait(*job));
-    const Generated& text = results.back()->generated;
-    Json choice = {{"index", static_cast<int64_t>(choices.size())}};
-    if (call.chat) {
-      choice["message"] = {{"role", "assistant"}, {"content", text.text}, {"refusal", nullptr}};
-    } else {
-      choice["text"] = call.echo + text.text;
+  for (size_t i = 0; i < jobs.size(); ++i) {
+    try {
+      answers.push_back(read_answer(service, *jobs[i], call.requests[i], {.alive = caller.alive}));
+    } catch (...) {
+      for (const auto& job : jobs) service.scheduler().cancel(*job);
+      throw;
     }
-    choice["logprobs"] = nullptr;
-    choice["finish_reason"] = finish_reason(text);
+    const Answer& answer = answers.back();
+    Json choice = {{"index", i}};
+    const std::string before = call.echo ? call.requests[i].prompt : "";
+    if (call.chat) {
+      Json& message = choice["message"];
+      message = {{"role", "assistant"}, {"content", answer.text}, {"refusal", nullptr}};
+      if (!answer.reasoning.empty()) message["reasoning_content"] = answer.reasoning;
+      if (!answer.calls.empty()) {
+        if (answer.text.empty()) message["content"] = nullptr;
+        for (const ToolCall& made : answer.calls) message["tool_calls"].push_back(call_json(made));
+      }
+    } else {
+      choice["text"] = before + answer.text;
+    }
+    choice["logprobs"] = logprobs_of(service, call, answer.logprobs, std::ssize(before));
+    choice["finish_reason"] = finish_reason(answer);
     choices.push_back(std::move(choice));
   }
   Json body = head_of(service, call, false);
   body["choices"] = std::move(choices);
-  body["usage"] = usage_of(results);
-  body["timings"] = timings_of(*results[0]);
+  body["usage"] = usage_of(call, answers);
+  body["timings"] = timings_of(*answers[0].result);
   return body;
 }
 
@@ -138,20 +219,21 @@ class OpenaiStream {
       : service_(service), call_(call), client_(client), head_(head_of(service, call, true)) {}
 
   void run(const std::vector<std::shared_ptr<Job>>& jobs) {
-    std::vector<std::shared_ptr<const JobResult>> results;
+    std::vector<Answer> answers;
     try {
-      for (int64_t i = 0; i < std::ssize(jobs); ++i) {
-        begin(i);
-        results.push_back(service_.scheduler().wait(
-            *jobs[i], {[&](const PromptProgress& progress) { return send_progress(progress); },
-                       [&](const std::string& text) { return send_text(i, text); }, client_.alive}));
-        send_choice(i, call_.chat ? Json::object() : Json(""), finish_reason(results.back()->generated));
+      for (size_t i = 0; i < jobs.size(); ++i) {
+        index_ = i;
+        begin();
+        answers.push_back(read_answer(service_, *jobs[i], call_.requests[i], events()));
+        if (!pending_.empty()) send_piece(Json());
+        send_choice(call_.chat ? Json::object() : Json(""), finish_reason(answers.back()), Json());
       }
       Json last = head_;
       last["choices"] = Json::array();
-      if (!results[0]->attention.empty()) last["fathom"] = {{"attention", attention_json(*results[0])}};
-      if (call_.usage_event) last["usage"] = usage_of(results);
-      last["timings"] = timings_of(*results[0]);
+      const JobResult& result = *answers[0].result;
+      if (!result.attention.empty()) last["fathom"] = {{"attention", attention_json(result)}};
+      if (call_.usage_event) last["usage"] = usage_of(call_, answers);
+      last["timings"] = timings_of(result);
       if (call_.usage_event || call_.request.report_progress || last.contains("fathom")) send(last);
     } catch (...) {
       const ApiError error = public_error(std::current_exception());
@@ -163,23 +245,50 @@ class OpenaiStream {
 
  private:
   bool send(const Json& event) const { return client_.write(concat("data: ", event.dump(), "\n\n")); }
-  bool send_choice(int64_t index, const Json& delta, const char* reason) const {
+  bool send_choice(const Json& delta, const char* reason, const Json& logprobs) const {
     Json event = head_;
     event["choices"] = Json::array({Json::object()});
     Json& choice = event["choices"][0];
-    choice["index"] = index;
+    choice["index"] = index_;
     choice[call_.chat ? "delta" : "text"] = delta;
-    choice["logprobs"] = nullptr;
+    choice["logprobs"] = logprobs;
     choice["finish_reason"] = reason ? Json(reason) : Json();
     if (call_.usage_event) event["usage"] = nullptr;
     return send(event);
   }
-  void begin(int64_t index) const {
-    if (call_.chat) send_choice(index, {{"role", "assistant"}, {"content", ""}}, nullptr);
-    if (!call_.echo.empty()) send_choice(index, call_.echo, nullptr);
+  bool send_delta(Json delta) const { return send_choice(delta, nullptr, Json()); }
+  /// Sends the text that waits for the probabilities of its tokens.
+  bool send_piece(const Json& logprobs) {
+    const std::string text = std::exchange(pending_, "");
+    offset_ += std::ssize(text);
+    return send_choice(call_.chat ? Json{{"content", text}} : Json(text), nullptr, logprobs);
   }
-  bool send_text(int64_t index, const std::string& text) const {
-    return send_choice(index, call_.chat ? Json{{"content", text}} : Json(text), nullptr);
+  void begin() {
+    offset_ = 0;
+    if (call_.chat) send_delta({{"role", "assistant"}, {"content", ""}});
+    if (call_.echo) send_choice(call_.requests[index_].prompt, nullptr, Json());
+  }
+  AnswerEvents events() {
+    AnswerEvents events;
+    events.on_progress = [this](const PromptProgress& progress) { return send_progress(progress); };
+    events.on_text = [this](std::string_view text) {
+      pending_ += text;
+      return call_.request.logprobs >= 0 || send_piece(Json());
+    };
+    events.on_logprobs = [this](const TokenLogprobs& token) {
+      return send_piece(logprobs_of(service_, call_, std::span(&token, 1), offset_));
+    };
+    events.on_reasoning = [this](std::string_view text) { return send_delta({{"reasoning_content", text}}); };
+    events.on_call = [this](const ToolCall& call, size_t index) {
+      Json made = {{"index", index}};
+      made.update(call_json(call));
+      return send_delta({{"tool_calls", Json::array({made})}});
+    };
+    events.on_arguments = [this](std::string_view part, size_t index) {
+      return send_delta({{"tool_calls", Json::array({{{"index", index}, {"function", {{"arguments", part}}}}})}});
+    };
+    events.alive = client_.alive;
+    return events;
   }
   Json attention_json(const JobResult& result) const {
     const AttendedText text = service_.attended_text(call_.request, result.attention);
@@ -202,46 +311,70 @@ class OpenaiStream {
   const OpenaiCall& call_;
   const Connection& client_;
   Json head_;
+  size_t index_ = 0;     // of the choice
+  std::string pending_;  // text that was not sent
+  int64_t offset_ = 0;   // bytes of the choice's text that were sent
 };
 
-ApiResponse respond(Service& service, OpenaiCall call) {
+ApiResponse respond(Service& service, const Caller& caller, OpenaiCall call,
+                    const std::vector<TextRequest>& prompts) {
+  for (const TextRequest& prompt : prompts) {
+    for (int64_t i = 0; i < call.choices; ++i) {
+      call.requests.push_back(prompt);
+      call.requests.back().seed += static_cast<uint64_t>(i);
+    }
+  }
   std::vector<std::shared_ptr<Job>> jobs = begin_all(service, call);
-  if (!call.stream) return {complete(service, call, jobs), {}};
+  if (!call.stream) return {complete(service, caller, call, jobs), {}};
   return {{}, [&service, call = std::move(call), jobs = std::move(jobs)](const Connection& client) {
             OpenaiStream(service, call, client).run(jobs);
           }};
 }
 
-}  // namespace
-
-ApiResponse openai_chat(Service& service, const std::string& client, const Json& body) {
-  OpenaiCall call = read_call(body, client, true);
-  add_messages(required_messages(body), call.request.messages);
-  for (ChatMessage& message : call.request.messages)
-    if (message.role == "developer") message.role = "system";
-  return respond(service, std::move(call));
-}
-
-ApiResponse openai_completion(Service& service, const std::string& client, const Json& body) {
-  OpenaiCall call = read_call(body, client, false);
+/// Returns the requests of the prompts of a completion: a text, tokens, or a list of either.
+std::vector<TextRequest> read_prompts(const Service& service, const Json& body, const TextRequest& options) {
   const Json* prompt = body.find("prompt");
-  const bool tokens = prompt && prompt->is_array() && !prompt->empty() && prompt->at(0).is_number_integer();
-  if (tokens) {
+  std::vector<Json> prompts;
+  if (prompt && prompt->is_array() && !prompt->empty() && !prompt->at(0).is_number_integer()) {
+    prompts = prompt->items();
+  } else if (prompt) {
+    prompts.push_back(*prompt);
+  }
+  std::vector<TextRequest> requests;
+  for (const Json& one : prompts) {
+    TextRequest& request = requests.emplace_back(options);
     try {
-      call.request.prompt_tokens = prompt->get<std::vector<int32_t>>();
-      service.tokenizer().decode(call.request.prompt_tokens);  // checks the ids
+      if (one.is_string()) {
+        request.prompt = one.text();
+      } else {
+        request.prompt_tokens = one.get<std::vector<int32_t>>();
+        request.prompt = service.tokenizer().decode(request.prompt_tokens);  // checks the ids
+      }
     } catch (const Error& error) {
       throw ApiError(400, concat("prompt: ", error.what()), "invalid_value");
     }
-  } else {
-    const std::vector<std::string> texts = text_list(body, "prompt");
-    if (texts.size() != 1)
-      throw ApiError(400, concat("prompt: expected one text or list of tokens, found ", texts.size()),
-                     "invalid_value");
-    call.request.prompt = texts[0];
   }
-  if (flag(body, "echo", false)) call.echo = call.request.prompt;
-  return respond(service, std::move(call));
+  if (requests.empty() || std::ssize(requests) > kMostChoices)
+    throw ApiError(
+        400, concat("prompt: expected 1 to ", kMostChoices, " texts or lists of tokens, found ", requests.size()),
+        "invalid_value");
+  return requests;
+}
+
+}  // namespace
+
+ApiResponse openai_chat(Service& service, const Caller& caller, const Json& body) {
+  OpenaiCall call = read_call(body, caller.client, true);
+  add_messages(required_messages(body), call.request.messages);
+  const TextRequest request = call.request;
+  return respond(service, caller, std::move(call), {request});
+}
+
+ApiResponse openai_completion(Service& service, const Caller& caller, const Json& body) {
+  OpenaiCall call = read_call(body, caller.client, false);
+  call.echo = flag(body, "echo", false);
+  const std::vector<TextRequest> prompts = read_prompts(service, body, call.request);
+  return respond(service, caller, std::move(call), prompts);
 }
 
 }  // namespace fathom::serve

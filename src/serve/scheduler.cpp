@@ -28,6 +28,7 @@ struct Scheduler::Running {
   std::optional<Sampler> sampler;
   std::unique_ptr<Drafter> drafter;
   std::unique_ptr<AttentionMass> attention;
+  GenerateOptions options;                 // of the generation
   std::unique_ptr<Generation> generation;  // after the prompt
   JobResult result;
   int64_t pieces = 0;  // of text, sent
@@ -105,15 +106,22 @@ void Scheduler::run(const std::function<void(Engine&)>& work) {
 }
 
 std::shared_ptr<const JobResult> Scheduler::wait(Job& job, const JobHandler& handler) {
+  Stopwatch since_wait;
   for (;;) {
     const std::optional<JobEvent> event = job.events.pop(kPatience);
     bool continues = true;
-    if (!event) {
-      continues = !handler.on_wait || handler.on_wait();
-    } else if (const auto* progress = std::get_if<PromptProgress>(&*event)) {
+    if (handler.on_wait && (!event || since_wait.seconds() > std::chrono::duration<double>(kPatience).count())) {
+      continues = handler.on_wait();
+      since_wait = Stopwatch();
+    }
+    if (!continues) cancel(job);
+    if (!event) continue;
+    if (const auto* progress = std::get_if<PromptProgress>(&*event)) {
       continues = !handler.on_progress || handler.on_progress(*progress);
     } else if (const auto* text = std::get_if<std::string>(&*event)) {
       continues = !handler.on_text || handler.on_text(*text);
+    } else if (const auto* logprobs = std::get_if<TokenLogprobs>(&*event)) {
+      continues = !handler.on_logprobs || handler.on_logprobs(*logprobs);
     } else if (const auto* error = std::get_if<JobError>(&*event)) {
       throw ApiError(error->status, error->message, error->code);
     } else {
@@ -184,6 +192,7 @@ void Scheduler::begin(Running& job) {
   job.session.emplace(request.open ? request.open() : Session(engine_, request.session));
   Session& session = *job.session;
   job.sampler.emplace(request.steps, request.seed);
+  job.sampler->constrain(request.constraint, std::ssize(job.prompt()));
   if (!request.drafts.empty() && !request.watch_attention)
     job.drafter = std::make_unique<Drafter>(
         DraftOptions{request.drafts},
@@ -274,13 +283,15 @@ void Scheduler::end_prompt(Running& job) {
     if (request.on_read) request.on_read(*job.session);
     if (request.generate.max_tokens == 0) return finish(job);
     if (request.watch_attention) watch(job);
-    job.generation =
-        std::make_unique<Generation>(*job.session, *tokenizer_, *job.sampler, job.prompt(), request.generate,
-                                     job.drafter.get(), [&job](std::string_view text) {
-                                       if (job.pieces++ == 0)
-                                         job.result.first_seconds = job.since_submission.seconds();
-                                       job.job->events.push(std::string(text));
-                                     });
+    job.options = request.generate;
+    if (request.logprobs)
+      job.options.on_logprobs = [&job](const TokenLogprobs& token) { job.job->events.push(token); };
+    job.generation = std::make_unique<Generation>(*job.session, *tokenizer_, *job.sampler, job.prompt(),
+                                                  job.options, job.drafter.get(), [&job](std::string_view text) {
+                                                    if (job.pieces++ == 0)
+                                                      job.result.first_seconds = job.since_submission.seconds();
+                                                    job.job->events.push(std::string(text));
+                                                  });
     if (job.generation->error()) return fail(job, job.generation->error());
     if (job.generation->ended()) finish(job);
   } catch (...) {

@@ -12,6 +12,7 @@
 #include "decode/draft.h"
 #include "serve/api.h"
 #include "serve/api_error.h"
+#include "serve/client_socket.h"
 #include "serve/metrics.h"
 #include "serve/page.h"
 
@@ -213,16 +214,33 @@ struct Server::Http {
   }
 
   void add_texts() {
-    const auto add = [&](const char* path, ApiResponse (*handler)(Service&, const std::string&, const Json&)) {
+    const auto add = [&](const char* path, ApiHandler* handler) {
       server.Post(path,
                   guarded([this, handler](const Request& request, Response& response, const std::string& client) {
-                    respond(response, handler(service, client, parse_body(request.body)));
+                    const auto socket = std::make_shared<ClientSocket>(request.remote_addr, request.remote_port);
+                    const Caller caller{client, [socket] { return socket->alive(); }};
+                    respond(response, handler(service, caller, parse_body(request.body)));
                   }));
     };
     add("/v1/chat/completions", openai_chat);
     add("/v1/completions", openai_completion);
+    add("/v1/responses", openai_response);
+    add("/v1/embeddings", embeddings);
+    add("/v1/rerank", rerank);
     add("/v1/messages", anthropic_message);
     add("/v1/messages/count_tokens", anthropic_count);
+    constexpr const char* kStored = "/v1/responses/([^/]+)";
+    server.Get(kStored, guarded([this](const Request& request, Response& response, const std::string& client) {
+                 const auto found = service.conversations().find(client, request.matches[1]);
+                 if (!found) throw ApiError(404, "there is no such response", "response_not_found");
+                 send_json(response, found->body);
+               }));
+    server.Delete(kStored, guarded([this](const Request& request, Response& response, const std::string& client) {
+                    const std::string id = request.matches[1];
+                    if (!service.conversations().remove(client, id))
+                      throw ApiError(404, "there is no such response", "response_not_found");
+                    send_json(response, {{"id", id}, {"object", "response"}, {"deleted", true}});
+                  }));
   }
 
   void add_tokens() {
@@ -246,11 +264,10 @@ struct Server::Http {
     server.Post("/apply-template", guarded([this](const Request& request, Response& response, const std::string&) {
                   const Json body = parse_body(request.body);
                   Messages messages;
-                  const Json* given = body.find("messages");
-                  if (!given || !given->is_array())
-                    throw ApiError(400, "messages: expected a list", "missing_field");
-                  add_messages(*given, messages);
-                  send_json(response, {{"prompt", service.render(messages)}});
+                  add_messages(required_messages(body), messages);
+                  ToolUse use;
+                  read_tools(body, use);
+                  send_json(response, {{"prompt", service.render(messages, use)}});
                 }));
   }
 

@@ -38,21 +38,47 @@ Service::Service(std::shared_ptr<Engine> engine, std::shared_ptr<const Tokenizer
     : engine_(std::move(engine)),
       tokenizer_(std::move(tokenizer)),
       template_(std::move(chat_template)),
+      format_(template_ ? learn_answer_format(*template_) : AnswerFormat()),
       options_(std::move(options)),
       contexts_(options_.contexts),
       scheduler_(std::make_unique<Scheduler>(engine_, tokenizer_, options_.scheduler)) {}
 
-std::string Service::render(const Messages& messages) const {
+std::string Service::render(const Messages& messages, const ToolUse& tools, bool reasoning) const {
+  const Json known = tools.choice == ToolUse::Choice::kNone ? Json() : tools.tools;
+  const Messages prepared = with_tools(format_, messages, known);
   if (template_) {
+    TemplateInputs inputs;
+    if (format_.knows_tools) inputs.tools = known;
+    if (!reasoning) inputs.switches["enable_thinking"] = false;
     try {
-      return template_->render(messages, true);
+      return template_->render(prepared, true, inputs);
     } catch (const Error& error) {
       throw ApiError(400, concat("the model's chat template: ", error.what()), "invalid_messages");
     }
   }
   std::string text;
-  for (const ChatMessage& message : messages) text += (text.empty() ? "" : "\n") + message.content;
+  for (const ChatMessage& message : prepared) text += (text.empty() ? "" : "\n") + message.content;
   return text;
+}
+
+std::string Service::forced_beginning(const TextRequest& request) const {
+  if (request.tools.choice != ToolUse::Choice::kRequired) return "";
+  return format_.call_begin;
+}
+
+/// Returns whether the text of an answer is to contain control tokens, since calls and reasoning are marked by
+/// them.
+bool Service::shows_special(const TextRequest& request) const {
+  if (request.messages.empty() || !template_) return false;
+  const auto is_control = [&](const std::string& text) {
+    return std::ranges::any_of(
+        tokenizer_->encode(text, {.add_bos_eos = false, .parse_special = true}),
+        [&](int32_t id) { return tokenizer_->vocabulary().type(id) == TokenType::kControl; });
+  };
+  const bool calls = request.tools.choice != ToolUse::Choice::kNone && !request.tools.tools.is_null();
+  return format_.style == AnswerFormat::Style::kHarmony ||
+         (!format_.think_end.empty() && is_control(format_.think_end)) ||
+         (calls && is_control(format_.call_begin + format_.call_end));
 }
 
 FramedText Service::frame(std::string text) const {
@@ -73,7 +99,7 @@ std::vector<int32_t> Service::prompt_of(const TextRequest& request) const {
       if (first == messages.end()) throw ApiError(400, "messages: expected one of the user, with a context");
       first->content.insert(0, contexts_.text(request.client, request.context).text);
     }
-    text = render(messages);
+    text = render(messages, request.tools, request.reasoning) + forced_beginning(request);
     special = template_ != nullptr;
   } else if (!request.context.empty()) {
     const FramedText framed = contexts_.text(request.client, request.context);
@@ -94,14 +120,21 @@ void Service::check_length(int64_t tokens) const {
                    "context_length_exceeded");
 }
 
-std::shared_ptr<Job> Service::begin(const TextRequest& request) {
+JobRequest Service::reading_job(const std::string& client, std::vector<int32_t> prompt) const {
+  check_length(std::ssize(prompt));
   JobRequest job;
-  job.client = request.client;
-  job.priority = request.priority;
-  job.prompt = prompt_of(request);
-  const int64_t length = std::ssize(job.prompt), limit = context_length();
-  check_length(length);
+  job.client = client;
+  job.prompt = std::move(prompt);
   job.session = options_.session;
+  job.session.share_prefixes = job.session.attend == "dense";
+  job.generate.max_tokens = 0;
+  return job;
+}
+
+std::shared_ptr<Job> Service::begin(const TextRequest& request) {
+  JobRequest job = reading_job(request.client, prompt_of(request));
+  const int64_t length = std::ssize(job.prompt), limit = context_length();
+  job.priority = request.priority;
   check_request([&] {
     if (!request.attend.empty()) attend_methods().make(request.attend);
     for (const std::string& draft : request.drafts) check_draft_method(draft);
@@ -119,7 +152,10 @@ std::shared_ptr<Job> Service::begin(const TextRequest& request) {
   job.steps = request.steps;
   job.seed = request.seed;
   job.generate.stop = request.stop;
-  job.generate.continues = request.messages.empty();
+  job.generate.continues = request.messages.empty() || request.tools.choice == ToolUse::Choice::kRequired;
+  job.generate.show_special = shows_special(request);
+  job.generate.top_logprobs = static_cast<size_t>(std::max<int64_t>(request.logprobs, 0));
+  job.logprobs = request.logprobs >= 0;
   job.generate.max_tokens = request.max_tokens >= 0 ? request.max_tokens
                             : limit > 0             ? limit - length
                                                     : GenerateOptions().max_tokens;
@@ -134,13 +170,7 @@ NamedContext Service::read_context(const std::string& client, const std::string&
   if (text.empty()) throw ApiError(400, "the text of the context is empty");
   check_utf8(text);
   const FramedText framed = frame(std::move(text));
-  JobRequest request;
-  request.client = client;
-  request.prompt = framed.tokens(*tokenizer_);
-  check_length(std::ssize(request.prompt));
-  request.session = options_.session;
-  request.session.share_prefixes = request.session.attend == "dense";
-  request.generate.max_tokens = 0;
+  JobRequest request = reading_job(client, framed.tokens(*tokenizer_));
   request.report_progress = true;
   const auto read = std::make_shared<std::optional<Session>>();
   request.on_read = [read](Session& session) { read->emplace(session.fork()); };

@@ -7,8 +7,9 @@
 
 #include "base/json.h"
 #include "serve/contexts.h"
+#include "serve/conversations.h"
 #include "serve/scheduler.h"
-#include "tokens/chat_template.h"
+#include "tokens/answer_format.h"
 
 namespace fathom::serve {
 
@@ -22,8 +23,24 @@ struct ServiceOptions {
   std::string version;   // of the program
 };
 
-/// One message of a conversation, as clients send them: text only.
+/// The messages of a conversation. Calls of tools and their results are in the fields of OpenAI's API, with the
+/// arguments of calls as objects.
 using Messages = std::vector<ChatMessage>;
+
+/// The tools that an answer may or must call.
+struct ToolUse {
+  enum class Choice { kAuto, kNone, kRequired };
+  Json tools{};  // as TemplateInputs::tools; null: none
+  Choice choice = Choice::kAuto;
+  std::string name{};  // with kRequired: of the tool; empty: any
+};
+
+/// The JSON that a text must be.
+struct JsonForm {
+  enum class Kind { kNone, kAny, kSchema };
+  Kind kind = Kind::kNone;
+  Json schema{};
+};
 
 /// A request for a text, of any API.
 struct TextRequest {
@@ -36,6 +53,10 @@ struct TextRequest {
   std::vector<std::string> stop;
   std::vector<std::string> steps;  // specs of sampling steps
   uint64_t seed = 0;
+  ToolUse tools{};
+  JsonForm form{};
+  bool reasoning = true;            // whether the model may reason before it answers, if the template can switch it
+  int64_t logprobs = -1;            // most likely tokens to report beside each token; −1: no probabilities
   std::string attend;               // spec; empty: that of the server, or of the context
   std::vector<std::string> drafts;  // specs; empty: those of the server
   int64_t priority = 0;
@@ -67,13 +88,23 @@ class Service {
   const Model& model() const { return engine_->model(); }
   Scheduler& scheduler() { return *scheduler_; }
   ContextStore& contexts() { return contexts_; }
+  ConversationStore& conversations() { return conversations_; }
+  const std::shared_ptr<Engine>& engine() const { return engine_; }
   /// The largest number of tokens of a request, prompt and answer; 0: no limit.
   int64_t context_length() const { return options_.session.context; }
 
+  /// How the model writes calls and reasoning.
+  const AnswerFormat& answer_format() const { return format_; }
+
   /// Returns the text of a conversation up to the beginning of the answer.
-  std::string render(const Messages& messages) const;
+  std::string render(const Messages& messages, const ToolUse& tools = {}, bool reasoning = true) const;
+  /// Returns what the prompt of a request ends with to begin its answer; empty: nothing.
+  std::string forced_beginning(const TextRequest& request) const;
   /// Returns the tokens of the prompt of a request.
   std::vector<int32_t> prompt_of(const TextRequest& request) const;
+  /// Returns a job that reads a prompt with the options of the server and generates nothing. Throws ApiError for a
+  /// prompt that does not fit.
+  JobRequest reading_job(const std::string& client, std::vector<int32_t> prompt) const;
   /// Begins a text. Throws ApiError for a request that cannot be served, and Refused.
   std::shared_ptr<Job> begin(const TextRequest& request);
 
@@ -90,13 +121,16 @@ class Service {
 
  private:
   FramedText frame(std::string text) const;
+  bool shows_special(const TextRequest& request) const;
   void check_length(int64_t tokens) const;
 
   std::shared_ptr<Engine> engine_;
   std::shared_ptr<const Tokenizer> tokenizer_;
   std::unique_ptr<const ChatTemplate> template_;
+  AnswerFormat format_;
   ServiceOptions options_;
   ContextStore contexts_;
+  ConversationStore conversations_;
   std::unique_ptr<Scheduler> scheduler_;  // declared last: its thread uses the others
 };
 

@@ -250,7 +250,8 @@ bool AnswerParser::wrapped_name() {
   return true;
 }
 
-/// Moves `at` over the JSON value that the buffer goes on with. Returns whether it is complete.
+/// Moves `at` over the JSON value at the beginning of the buffer, or the rest of one. Returns whether it is
+/// complete.
 bool AnswerParser::scan_value(size_t& at) {
   while (at < buffer_.size()) {
     const char c = buffer_[at++];

@@ -36,9 +36,9 @@ std::vector<TokenBias> parse_biases(std::string_view text) {
 }
 
 /// Adds an amount to the logits of some tokens.
-class Bias final : public SampleStep {
+class LogitBias final : public SampleStep {
  public:
-  explicit Bias(std::vector<TokenBias> biases) : biases_(std::move(biases)) {}
+  explicit LogitBias(std::vector<TokenBias> biases) : biases_(std::move(biases)) {}
 
   void apply(Candidates& candidates, std::span<const int32_t>) const override {
     for (const TokenBias& bias : biases_)
@@ -60,8 +60,8 @@ SampleEntry bias_method() {
        .type = Parameter::Type::kString,
        .summary = "TOKEN@AMOUNT+…, ids of tokens and amounts from -100 to 100; -100 all but bans a token"}};
   return {std::move(info), [](const Values& values) {
-            return std::make_unique<Bias>(values.has("tokens") ? parse_biases(values.string("tokens"))
-                                                               : std::vector<TokenBias>());
+            return std::make_unique<LogitBias>(values.has("tokens") ? parse_biases(values.string("tokens"))
+                                                                    : std::vector<TokenBias>());
           }};
 }
 
