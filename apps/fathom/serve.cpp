@@ -64,6 +64,8 @@ void run_serve(ServeOptions options) {
   if (!local && options.server.keys.empty())
     note(concat("every machine that reaches ", options.server.host,
                 " may use this server: --api-key asks for a key"));
+  const bool tls = !options.server.certificate.empty();
+  if (tls != !options.server.private_key.empty()) fail_usage("--tls-cert and --tls-key are used together");
   LoadedModel loaded(options.common);
   const int64_t trained = loaded.model->config().trained_context;
   if (options.common.context == 0) options.common.context = trained;
@@ -90,7 +92,7 @@ void run_serve(ServeOptions options) {
                          std::move(chat_template), std::move(service_options));
   serve::Server server(service, options.server);
   const int port = server.bind();
-  write_out(concat("listening on http://", options.server.host, ":", port, "\n"));
+  write_out(concat("listening on http", tls ? "s" : "", "://", options.server.host, ":", port, "\n"));
   std::jthread watcher([&](const std::stop_token& ended) {
     while (!ended.stop_requested() && !interrupted()) std::this_thread::sleep_for(std::chrono::milliseconds(50));
     service.scheduler().stop();  // ends all streams
@@ -121,6 +123,12 @@ void add_serve(Command program) {
       .add_option("--cors", o->server.origin,
                   "web pages of this origin may send requests, such as https://example.org; * for all [none]")
       .type_name("ORIGIN");
+  command
+      .add_option("--tls-cert", o->server.certificate,
+                  "certificate for HTTPS, with its chain, in PEM form; needs --tls-key [none: HTTP]")
+      .type_name("FILE");
+  command.add_option("--tls-key", o->server.private_key, "private key of --tls-cert, in PEM form")
+      .type_name("FILE");
   command.add_option("--contexts", o->contexts, "folder for the contexts of clients [beside the disk cache]")
       .type_name("FOLDER");
   command.add_option("--template", o->chat_template, "a chat template in Jinja [the one in the model file]")
@@ -131,6 +139,9 @@ void add_serve(Command program) {
                   1024);
   add_size_option(command, "--key-requests", o->scheduler.client_jobs, 1,
                   "open requests of one key; others are refused [64]");
+  add_size_option(command, "--key-tokens", o->scheduler.client_tokens, 0,
+                  "tokens per minute, read and written, of one key; beyond them its requests are refused until the "
+                  "minute allows more; 0 for any number [0]");
   add_share_option(command, "--prompt-share", o->scheduler.prompt_share, "share",
                    "share of the time for reading prompts while others write; more reads prompts sooner and writes "
                    "slower [0.5]")

@@ -5,11 +5,8 @@
 namespace fathom {
 
 void AllowedTokens::restrict(Candidates& candidates) const {
-  size_t kept = 0;
-  for (const Candidate& candidate : candidates.all())
-    if (contains(candidate.id)) candidates.all()[kept++] = candidate;
-  if (kept == 0) fail("the constraint allows none of the ", candidates.size(), " candidates");
-  candidates.keep_first(kept);
+  const size_t before = candidates.size();
+  if (!candidates.keep_ids(words_)) fail("the constraint allows none of the ", before, " candidates");
 }
 
 }  // namespace fathom

@@ -21,6 +21,8 @@ class AllowedTokens {
     return word < words_.size() && (words_[word] >> token % 64 & 1) != 0;
   }
 
+  size_t bytes() const { return words_.size() * sizeof(uint64_t); }
+
   /// Removes the other candidates and keeps the order of these. Throws Error if none is left.
   void restrict(Candidates& candidates) const;
 

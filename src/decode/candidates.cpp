@@ -1,6 +1,7 @@
 #include "decode/candidates.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -26,7 +27,31 @@ void Candidates::assign(std::span<const float> logits) {
     possible |= logits[i] > -kInfinity;
     all_[i] = {static_cast<int32_t>(i), logits[i]};
   }
+  complete_ = true;
   if (!possible) fail("no token can be sampled: all ", logits.size(), " logits are -inf");
+}
+
+bool Candidates::keep_ids(std::span<const uint64_t> words) {
+  size_t kept = 0;
+  if (complete_) {
+    for (size_t word = 0; word < words.size(); ++word) {
+      for (uint64_t bits = words[word]; bits != 0; bits &= bits - 1) {
+        const size_t id = word * 64 + static_cast<size_t>(std::countr_zero(bits));
+        if (id < all_.size()) all_[kept++] = all_[id];
+      }
+    }
+  } else {
+    const auto has = [&](int32_t id) {
+      const auto word = static_cast<size_t>(id) / 64;
+      return word < words.size() && (words[word] >> id % 64 & 1) != 0;
+    };
+    for (const Candidate& candidate : all_)
+      if (has(candidate.id)) all_[kept++] = candidate;
+  }
+  if (kept == 0) return false;
+  complete_ = complete_ && kept == all_.size();
+  all_.resize(kept);
+  return true;
 }
 
 Candidate* Candidates::find(int32_t id) {
@@ -37,6 +62,7 @@ Candidate* Candidates::find(int32_t id) {
 
 std::span<const Candidate> Candidates::best(size_t n) {
   n = std::min(n, all_.size());
+  complete_ = false;
   if (n == 1) {
     std::iter_swap(all_.begin(), std::min_element(all_.begin(), all_.end(), better));
   } else {
@@ -59,10 +85,14 @@ double Candidates::log_sum() const {
   return max + std::log(sum);
 }
 
-void Candidates::keep_first(size_t n) { all_.resize(std::clamp<size_t>(n, 1, all_.size())); }
+void Candidates::keep_first(size_t n) {
+  all_.resize(std::clamp<size_t>(n, 1, all_.size()));
+  complete_ = false;
+}
 
 void Candidates::keep_above(double logit) {
   const double least = std::min<double>(logit, max_logit());
+  complete_ = false;
   std::erase_if(all_, [&](const Candidate& candidate) { return candidate.logit < least; });
 }
 

@@ -19,7 +19,10 @@ class Candidates {
   /// logits are −∞.
   void assign(std::span<const float> logits);
 
-  std::span<Candidate> all() { return all_; }
+  std::span<Candidate> all() {
+    complete_ = false;  // the caller may change the order
+    return all_;
+  }
   std::span<const Candidate> all() const { return all_; }
   size_t size() const { return all_.size(); }
   /// Returns the candidate of a token; null if it was removed.
@@ -32,6 +35,9 @@ class Candidates {
   /// Returns ln Σ exp(logit). The log-probability of a candidate is its logit minus this.
   double log_sum() const;
 
+  /// Keeps the candidates whose bit is set and their order: bit id % 64 of words[id / 64]. Returns false, changing
+  /// nothing, if there are none.
+  bool keep_ids(std::span<const uint64_t> words);
   /// Keeps the first n candidates, at least one, and removes the others.
   void keep_first(size_t n);
   /// Keeps the candidates with at least this logit, and always the best one.
@@ -39,6 +45,7 @@ class Candidates {
 
  private:
   std::vector<Candidate> all_;
+  bool complete_ = false;  // whether all_ holds the whole vocabulary, by id
 };
 
 }  // namespace fathom

@@ -5,6 +5,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 #include "tokens/tokenizer.h"
@@ -29,7 +30,8 @@ class TokenBytes {
   std::span<const int32_t> ends() const { return ends_; }
   bool is_end(int32_t token) const;
 
-  /// Calls visit(token) for each token whose bytes can be taken one after another from `state`.
+  /// Calls visit(token), or visit(token, state after it), for each token whose bytes can be taken one after another
+  /// from `state`.
   /// step(State&, unsigned char) advances the state by a byte, or returns false if the byte may not follow. Tokens
   /// are visited in the order of their bytes, so common prefixes are stepped through once.
   template <class State, class Step, class Visit>
@@ -45,7 +47,12 @@ class TokenBytes {
         allowed = step(next, static_cast<unsigned char>(bytes[path.size() - 1]));
         if (allowed) path.push_back(std::move(next));
       }
-      if (allowed) visit(sorted_[i]);
+      if (!allowed) continue;
+      if constexpr (std::is_invocable_v<const Visit&, int32_t, const State&>) {
+        visit(sorted_[i], path.back());
+      } else {
+        visit(sorted_[i]);
+      }
     }
   }
 

@@ -4,8 +4,8 @@
 
 namespace fathom::serve {
 
-Answer read_answer(Service& service, Job& job, const TextRequest& request, const AnswerEvents& events) {
-  Answer answer;
+DividedAnswer read_answer(Service& service, Job& job, const TextRequest& request, const AnswerEvents& events) {
+  DividedAnswer answer;
   bool continues = true;
   const auto report = [&](const auto& event, const auto&... arguments) {
     if (event) continues = event(arguments...) && continues;

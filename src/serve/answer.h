@@ -16,7 +16,7 @@ struct ToolCall {
 };
 
 /// The parts of an answer.
-struct Answer {
+struct DividedAnswer {
   std::string reasoning, text;
   std::vector<ToolCall> calls;
   std::vector<TokenLogprobs> logprobs;  // of all tokens, if the request asks for them
@@ -36,6 +36,6 @@ struct AnswerEvents {
 };
 
 /// Waits for the end of the answer to a request and divides its text. Throws ApiError if it fails.
-Answer read_answer(Service& service, Job& job, const TextRequest& request, const AnswerEvents& events = {});
+DividedAnswer read_answer(Service& service, Job& job, const TextRequest& request, const AnswerEvents& events = {});
 
 }  // namespace fathom::serve

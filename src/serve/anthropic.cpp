@@ -84,7 +84,7 @@ AnthropicCall read_anthropic(const Json& body, const std::string& client) {
   return call;
 }
 
-const char* stop_reason(const Answer& answer) {
+const char* stop_reason(const DividedAnswer& answer) {
   switch (answer.result->generated.stop) {
     case StopReason::kLength:
       return "max_tokens";
@@ -102,7 +102,7 @@ Json usage_of_message(const PromptProgress& prompt, int64_t output) {
           {"output_tokens", output}};
 }
 
-Json usage_of_answer(const Answer& answer) {
+Json usage_of_answer(const DividedAnswer& answer) {
   return usage_of_message(answer.result->prompt, std::ssize(answer.result->generated.tokens));
 }
 
@@ -117,7 +117,7 @@ Json message_of(const Service& service, const std::string& id) {
 }
 
 /// Sets the fields about the end of a message. The stop sequence is known if only one was given.
-void set_end(Json& fields, const TextRequest& request, const Answer& answer) {
+void set_end(Json& fields, const TextRequest& request, const DividedAnswer& answer) {
   fields["stop_reason"] = stop_reason(answer);
   fields["stop_sequence"] = answer.result->generated.stop == StopReason::kString && request.stop.size() == 1
                                 ? Json(request.stop[0])
@@ -135,7 +135,7 @@ class AnthropicStream {
     message["usage"] = usage_of_message({.total = std::ssize(job.request.prompt)}, 0);
     send("message_start", {{"message", message}});
     try {
-      const Answer answer = read_answer(service_, job, call_.request, events());
+      const DividedAnswer answer = read_answer(service_, job, call_.request, events());
       if (blocks_ == 0) open("text", {{"type", "text"}, {"text", ""}});
       close();
       Json delta = Json::object();
@@ -198,7 +198,7 @@ class AnthropicStream {
   int64_t blocks_ = 0;
 };
 
-Json content_of(const Answer& answer, bool shows_reasoning) {
+Json content_of(const DividedAnswer& answer, bool shows_reasoning) {
   Json content = Json::array();
   if (shows_reasoning && !answer.reasoning.empty())
     content.push_back({{"type", "thinking"}, {"thinking", answer.reasoning}, {"signature", ""}});
@@ -222,7 +222,7 @@ ApiResponse anthropic_message(Service& service, const Caller& caller, const Json
     return {{}, [&service, call = std::move(call), job](const Connection& connection) {
               AnthropicStream(service, call, connection).run(*job);
             }};
-  const Answer answer = read_answer(service, *job, call.request, {.alive = caller.alive});
+  const DividedAnswer answer = read_answer(service, *job, call.request, {.alive = caller.alive});
   Json message = message_of(service, new_id("msg_"));
   message["content"] = content_of(answer, call.shows_reasoning);
   set_end(message, call.request, answer);

@@ -167,7 +167,9 @@ void read_tools(const Json& body, ToolUse& use) {
     if (tool.find("type") && required_text(tool, "type") != "function")
       throw ApiError(400, "tools: this server accepts tools of type function only", "unsupported_field");
     const Json& own = function ? *function : tool;  // in chat completions; in responses
-    use.tools.push_back(tool_of(required_text(own, "name"), own.find("description"), own.find("parameters")));
+    Json made = tool_of(required_text(own, "name"), own.find("description"), own.find("parameters"));
+    if (flag(own, "strict", false)) made["function"]["strict"] = true;
+    use.tools.push_back(std::move(made));
   }
   read_tool_choice(body, use);
 }

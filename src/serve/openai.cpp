@@ -78,7 +78,7 @@ OpenaiCall read_call(const Json& body, const std::string& client, bool chat) {
 }
 
 /// Returns the usage of all choices. A prompt is counted once, with its first choice.
-Json usage_of(const OpenaiCall& call, const std::vector<Answer>& answers) {
+Json usage_of(const OpenaiCall& call, const std::vector<DividedAnswer>& answers) {
   int64_t completion = 0, prompt = 0, cached = 0;
   for (size_t i = 0; i < answers.size(); ++i) {
     completion += std::ssize(answers[i].result->generated.tokens);
@@ -106,7 +106,7 @@ Json timings_of(const JobResult& result) {
           {"draft_n_accepted", text.drafts.accepted()}};
 }
 
-const char* finish_reason(const Answer& answer) {
+const char* finish_reason(const DividedAnswer& answer) {
   if (answer.result->generated.stop == StopReason::kLength) return "length";
   return answer.calls.empty() ? "stop" : "tool_calls";
 }
@@ -178,7 +178,7 @@ std::vector<std::shared_ptr<Job>> begin_all(Service& service, const OpenaiCall& 
 
 Json complete(Service& service, const Caller& caller, const OpenaiCall& call,
               const std::vector<std::shared_ptr<Job>>& jobs) {
-  std::vector<Answer> answers;
+  std::vector<DividedAnswer> answers;
   Json choices = Json::array();
   for (size_t i = 0; i < jobs.size(); ++i) {
     try {
@@ -187,7 +187,7 @@ Json complete(Service& service, const Caller& caller, const OpenaiCall& call,
       for (const auto& job : jobs) service.scheduler().cancel(*job);
       throw;
     }
-    const Answer& answer = answers.back();
+    const DividedAnswer& answer = answers.back();
     Json choice = {{"index", i}};
     const std::string before = call.echo ? call.requests[i].prompt : "";
     if (call.chat) {
@@ -219,7 +219,7 @@ class OpenaiStream {
       : service_(service), call_(call), client_(client), head_(head_of(service, call, true)) {}
 
   void run(const std::vector<std::shared_ptr<Job>>& jobs) {
-    std::vector<Answer> answers;
+    std::vector<DividedAnswer> answers;
     try {
       for (size_t i = 0; i < jobs.size(); ++i) {
         index_ = i;

@@ -147,7 +147,7 @@ Json response_body(const Service& service, const ResponseCall& call, const char*
 }
 
 /// Returns the complete body, and keeps the conversation if the request says so.
-Json finish_response(Service& service, const ResponseCall& call, const Answer& answer, const Json& output) {
+Json finish_response(Service& service, const ResponseCall& call, const DividedAnswer& answer, const Json& output) {
   const bool length = answer.result->generated.stop == StopReason::kLength;
   Json body = response_body(service, call, length ? "incomplete" : "completed", output);
   if (length) body["incomplete_details"] = {{"reason", "max_output_tokens"}};
@@ -183,7 +183,7 @@ class ResponseWriter {
     const Json begun = response_body(service_, call_, "in_progress", Json::array());
     send("response.created", {{"response", begun}});
     send("response.in_progress", {{"response", begun}});
-    const Answer answer = read_answer(service_, job, call_.request, events(alive));
+    const DividedAnswer answer = read_answer(service_, job, call_.request, events(alive));
     if (output_.empty() && kind_.empty()) open_message();
     close();
     const Json body = finish_response(service_, call_, answer, output_);

@@ -5,6 +5,7 @@
 
 #include "attend/attention_mass.h"
 #include "base/error.h"
+#include "base/format.h"
 #include "base/stopwatch.h"
 #include "decode/generation.h"
 #include "serve/api_error.h"
@@ -82,12 +83,32 @@ std::shared_ptr<Job> Scheduler::submit(JobRequest request) {
     if (const auto found = client_jobs_.find(client);
         found != client_jobs_.end() && found->second >= options_.client_jobs)
       refuse("too many requests of this key are open");
+    if (options_.client_tokens > 0) {
+      double& tokens = allowance(client).tokens;
+      if (tokens <= 0) {
+        ++stats_.refused;
+        const double seconds = (1 - tokens) * 60 / static_cast<double>(options_.client_tokens);
+        throw Refused(concat("this key has used its ", options_.client_tokens, " tokens per minute"),
+                      1 + static_cast<int64_t>(seconds));
+      }
+      tokens -= static_cast<double>(job->request.prompt.size());
+    }
     ++client_jobs_[client];
     ++waiting_count_;
     submitted_.push_back(job);
   }
   changed_.notify_all();
   return job;
+}
+
+/// Returns what a client may use now, of at most the tokens of a minute. Call it with the lock.
+Scheduler::TokenAllowance& Scheduler::allowance(const std::string& client) {
+  const auto most = static_cast<double>(options_.client_tokens);
+  const auto [found, added] = allowances_.try_emplace(client);
+  TokenAllowance& own = found->second;
+  own.tokens = added ? most : std::min(most, own.tokens + own.since.seconds() * most / 60);
+  own.since = Stopwatch();
+  return own;
 }
 
 void Scheduler::cancel(Job& job) {
@@ -333,6 +354,9 @@ void Scheduler::finish(Running& job) {
     stats_.prompt_tokens += job.result.prompt.total;
     stats_.cached_tokens += job.result.prompt.cached;
     stats_.generated_tokens += std::ssize(job.result.generated.tokens);
+    if (options_.client_tokens > 0)
+      allowance(job.job->request.client).tokens +=
+          static_cast<double>(job.result.prompt.cached - std::ssize(job.result.generated.tokens));
   }
   job.job->events.push(std::make_shared<const JobResult>(std::move(job.result)));
 }

@@ -6,6 +6,7 @@
 #include <memory>
 #include <thread>
 
+#include "base/stopwatch.h"
 #include "decode/draft_memory.h"
 #include "serve/api_error.h"
 #include "serve/job.h"
@@ -18,6 +19,7 @@ struct SchedulerOptions {
   int64_t slots = 16;         // jobs that are run together
   int64_t queue = 256;        // jobs that wait; more are refused
   int64_t client_jobs = 64;   // jobs of one client, running and waiting; more are refused
+  int64_t client_tokens = 0;  // read and written per minute by one client, without cached ones; 0: any number
   int64_t prompt_rows = 32;   // tokens of a prompt in a pass while others generate
   double prompt_share = 0.5;  // share of the time for prompts while others generate
 };
@@ -75,6 +77,11 @@ class Scheduler {
  private:
   struct Running;
   struct Task;
+  struct TokenAllowance {
+    double tokens = 0;  // that the client may use now; negative: used in advance
+    Stopwatch since{};  // the last change
+  };
+  TokenAllowance& allowance(const std::string& client);
   void loop();
   void take_new_jobs();
   void start_jobs();
@@ -100,6 +107,7 @@ class Scheduler {
   std::list<std::shared_ptr<Job>> submitted_;  // not yet seen by the engine's thread
   std::list<Task*> tasks_;
   std::map<std::string, int64_t> client_jobs_;  // running and waiting
+  std::map<std::string, TokenAllowance> allowances_;
   int64_t waiting_count_ = 0;
   SchedulerStats stats_;
   bool stopped_ = false;

@@ -115,21 +115,31 @@ Json describe_methods() {
   return {{"attend", attend}, {"draft", draft}};
 }
 
+std::unique_ptr<httplib::Server> make_server(const ServerOptions& options) {
+  if (options.certificate.empty()) return std::make_unique<httplib::Server>();
+  auto server = std::make_unique<httplib::SSLServer>(options.certificate.c_str(), options.private_key.c_str());
+  if (!server->is_valid())
+    fail(options.certificate, " and ", options.private_key,
+         ": expected PEM files of a certificate and its private key");
+  return server;
+}
+
 }  // namespace
 
 struct Server::Http {
-  Http(Service& served, ServerOptions given) : service(served), options(std::move(given)) {
+  Http(Service& served, ServerOptions given)
+      : service(served), options(std::move(given)), server(make_server(options)) {
     const SchedulerOptions& limits = service.options().scheduler;
     const size_t threads = std::min<size_t>(static_cast<size_t>(limits.slots + limits.queue) + 16, kMostThreads);
-    server.new_task_queue = [threads] { return new httplib::ThreadPool(threads); };
-    server.set_payload_max_length(options.max_body);
-    server.set_read_timeout(kTimeout);
-    server.set_write_timeout(kTimeout);
-    server.set_tcp_nodelay(true);
-    server.set_keep_alive_max_count(1000);
-    server.set_pre_routing_handler(
+    server->new_task_queue = [threads] { return new httplib::ThreadPool(threads); };
+    server->set_payload_max_length(options.max_body);
+    server->set_read_timeout(kTimeout);
+    server->set_write_timeout(kTimeout);
+    server->set_tcp_nodelay(true);
+    server->set_keep_alive_max_count(1000);
+    server->set_pre_routing_handler(
         [this](const Request& request, Response& response) { return admit(request, response); });
-    server.set_error_handler(httplib::Server::Handler([](const Request& request, Response& response) {
+    server->set_error_handler(httplib::Server::Handler([](const Request& request, Response& response) {
       if (!response.body.empty()) return;
       const char* message = response.status == 404   ? "there is no such endpoint"
                             : response.status == 413 ? "the request is larger than this server accepts"
@@ -141,7 +151,7 @@ struct Server::Http {
     add_contexts();
     add_state();
     for (const PageFile& file : page_files()) {
-      server.Get(std::string(file.path), [&file](const Request&, Response& response) {
+      server->Get(std::string(file.path), [&file](const Request&, Response& response) {
         response.set_header("Content-Security-Policy", kPagePolicy);
         response.set_header("X-Content-Type-Options", "nosniff");
         response.set_header("Referrer-Policy", "no-referrer");
@@ -215,12 +225,12 @@ struct Server::Http {
 
   void add_texts() {
     const auto add = [&](const char* path, ApiHandler* handler) {
-      server.Post(path,
-                  guarded([this, handler](const Request& request, Response& response, const std::string& client) {
-                    const auto socket = std::make_shared<ClientSocket>(request.remote_addr, request.remote_port);
-                    const Caller caller{client, [socket] { return socket->alive(); }};
-                    respond(response, handler(service, caller, parse_body(request.body)));
-                  }));
+      server->Post(path,
+                   guarded([this, handler](const Request& request, Response& response, const std::string& client) {
+                     const auto socket = std::make_shared<ClientSocket>(request.remote_addr, request.remote_port);
+                     const Caller caller{client, [socket] { return socket->alive(); }};
+                     respond(response, handler(service, caller, parse_body(request.body)));
+                   }));
     };
     add("/v1/chat/completions", openai_chat);
     add("/v1/completions", openai_completion);
@@ -230,77 +240,77 @@ struct Server::Http {
     add("/v1/messages", anthropic_message);
     add("/v1/messages/count_tokens", anthropic_count);
     constexpr const char* kStored = "/v1/responses/([^/]+)";
-    server.Get(kStored, guarded([this](const Request& request, Response& response, const std::string& client) {
-                 const auto found = service.conversations().find(client, request.matches[1]);
-                 if (!found) throw ApiError(404, "there is no such response", "response_not_found");
-                 send_json(response, found->body);
-               }));
-    server.Delete(kStored, guarded([this](const Request& request, Response& response, const std::string& client) {
-                    const std::string id = request.matches[1];
-                    if (!service.conversations().remove(client, id))
-                      throw ApiError(404, "there is no such response", "response_not_found");
-                    send_json(response, {{"id", id}, {"object", "response"}, {"deleted", true}});
-                  }));
+    server->Get(kStored, guarded([this](const Request& request, Response& response, const std::string& client) {
+                  const auto found = service.conversations().find(client, request.matches[1]);
+                  if (!found) throw ApiError(404, "there is no such response", "response_not_found");
+                  send_json(response, found->body);
+                }));
+    server->Delete(kStored, guarded([this](const Request& request, Response& response, const std::string& client) {
+                     const std::string id = request.matches[1];
+                     if (!service.conversations().remove(client, id))
+                       throw ApiError(404, "there is no such response", "response_not_found");
+                     send_json(response, {{"id", id}, {"object", "response"}, {"deleted", true}});
+                   }));
   }
 
   void add_tokens() {
-    server.Post(
+    server->Post(
         "/tokenize", guarded([this](const Request& request, Response& response, const std::string&) {
           const Json body = parse_body(request.body);
           const EncodeOptions encode{flag(body, "add_special", false), flag(body, "parse_special", true)};
           send_json(response, {{"tokens", service.tokenizer().encode(required_text(body, "content"), encode)}});
         }));
-    server.Post("/detokenize", guarded([this](const Request& request, Response& response, const std::string&) {
-                  const Json body = parse_body(request.body);
-                  const Json* tokens = body.find("tokens");
-                  if (!tokens) throw ApiError(400, "tokens: expected a list of token ids", "missing_field");
-                  try {
-                    send_json(response,
-                              {{"content", service.tokenizer().decode(tokens->get<std::vector<int32_t>>(), true)}});
-                  } catch (const Error& error) {
-                    throw ApiError(400, concat("tokens: ", error.what()), "invalid_value");
-                  }
-                }));
-    server.Post("/apply-template", guarded([this](const Request& request, Response& response, const std::string&) {
-                  const Json body = parse_body(request.body);
-                  Messages messages;
-                  add_messages(required_messages(body), messages);
-                  ToolUse use;
-                  read_tools(body, use);
-                  send_json(response, {{"prompt", service.render(messages, use)}});
-                }));
+    server->Post("/detokenize", guarded([this](const Request& request, Response& response, const std::string&) {
+                   const Json body = parse_body(request.body);
+                   const Json* tokens = body.find("tokens");
+                   if (!tokens) throw ApiError(400, "tokens: expected a list of token ids", "missing_field");
+                   try {
+                     send_json(response, {{"content",
+                                           service.tokenizer().decode(tokens->get<std::vector<int32_t>>(), true)}});
+                   } catch (const Error& error) {
+                     throw ApiError(400, concat("tokens: ", error.what()), "invalid_value");
+                   }
+                 }));
+    server->Post("/apply-template", guarded([this](const Request& request, Response& response, const std::string&) {
+                   const Json body = parse_body(request.body);
+                   Messages messages;
+                   add_messages(required_messages(body), messages);
+                   ToolUse use;
+                   read_tools(body, use);
+                   send_json(response, {{"prompt", service.render(messages, use)}});
+                 }));
   }
 
   void add_contexts() {
     constexpr const char* kNamed = "/v1/contexts/([^/]+)";
-    server.Get("/v1/contexts", guarded([this](const Request&, Response& response, const std::string& client) {
-                 Json data = Json::array();
-                 for (const NamedContext& context : service.contexts().list(client))
-                   data.push_back(to_json(context));
-                 send_json(response, {{"object", "list"}, {"data", data}});
-               }));
-    server.Get(kNamed, guarded([this](const Request& request, Response& response, const std::string& client) {
-                 const auto found = service.contexts().find(client, request.matches[1]);
-                 if (!found) throw ApiError(404, "there is no such context", "context_not_found");
-                 send_json(response, to_json(*found));
-               }));
-    server.Get(concat(kNamed, "/text"),
-               guarded([this](const Request& request, Response& response, const std::string& client) {
-                 response.set_content(service.contexts().text(client, request.matches[1]).text,
-                                      "text/plain; charset=utf-8");
-               }));
-    server.Delete(kNamed, guarded([this](const Request& request, Response& response, const std::string& client) {
-                    if (!service.remove_context(client, request.matches[1]))
-                      throw ApiError(404, "there is no such context", "context_not_found");
-                    send_json(response, {{"deleted", true}});
-                  }));
-    server.Put(kNamed, guarded([this](const Request& request, Response& response, const std::string& client) {
-                 put_context(request, response, client);
-               }));
-    server.Post(concat(kNamed, "/edits"),
-                guarded([this](const Request& request, Response& response, const std::string& client) {
-                  edit_context(request, response, client);
+    server->Get("/v1/contexts", guarded([this](const Request&, Response& response, const std::string& client) {
+                  Json data = Json::array();
+                  for (const NamedContext& context : service.contexts().list(client))
+                    data.push_back(to_json(context));
+                  send_json(response, {{"object", "list"}, {"data", data}});
                 }));
+    server->Get(kNamed, guarded([this](const Request& request, Response& response, const std::string& client) {
+                  const auto found = service.contexts().find(client, request.matches[1]);
+                  if (!found) throw ApiError(404, "there is no such context", "context_not_found");
+                  send_json(response, to_json(*found));
+                }));
+    server->Get(concat(kNamed, "/text"),
+                guarded([this](const Request& request, Response& response, const std::string& client) {
+                  response.set_content(service.contexts().text(client, request.matches[1]).text,
+                                       "text/plain; charset=utf-8");
+                }));
+    server->Delete(kNamed, guarded([this](const Request& request, Response& response, const std::string& client) {
+                     if (!service.remove_context(client, request.matches[1]))
+                       throw ApiError(404, "there is no such context", "context_not_found");
+                     send_json(response, {{"deleted", true}});
+                   }));
+    server->Put(kNamed, guarded([this](const Request& request, Response& response, const std::string& client) {
+                  put_context(request, response, client);
+                }));
+    server->Post(concat(kNamed, "/edits"),
+                 guarded([this](const Request& request, Response& response, const std::string& client) {
+                   edit_context(request, response, client);
+                 }));
   }
 
   void put_context(const Request& request, Response& response, const std::string& client) {
@@ -353,47 +363,48 @@ struct Server::Http {
   }
 
   void add_state() {
-    server.Get("/health", [](const Request&, Response& response) { send_json(response, {{"status", "ok"}}); });
-    server.Get("/v1/models", guarded([this](const Request&, Response& response, const std::string&) {
-                 Json model = {{"id", service.options().name},
-                               {"object", "model"},
-                               {"created", started},
-                               {"owned_by", "fathom"},
-                               {"context_length", service.context_length()}};
-                 send_json(response, {{"object", "list"}, {"data", Json::array({model})}});
-               }));
-    server.Get("/metrics", guarded([this](const Request&, Response& response, const std::string&) {
-                 response.set_content(metrics_text(service.scheduler().stats()), "text/plain; version=0.0.4");
-               }));
-    server.Get("/slots", guarded([this](const Request&, Response& response, const std::string&) {
-                 Json slots = Json::array();
-                 for (const SchedulerStats::Slot& slot : service.scheduler().stats().slots)
-                   slots.push_back({{"prompt_tokens", slot.prompt_tokens},
-                                    {"read_tokens", slot.read_tokens},
-                                    {"generated_pieces", slot.pieces}});
-                 send_json(response, slots);
-               }));
-    server.Get("/props", guarded([this](const Request&, Response& response, const std::string&) {
-                 const SchedulerStats stats = service.scheduler().stats();
-                 const ModelConfig& config = service.model().config();
-                 send_json(response,
-                           {{"name", service.options().name},
-                            {"version", service.options().version},
-                            {"model",
-                             {{"name", config.name},
-                              {"architecture", config.architecture},
-                              {"context_length", service.context_length()}}},
-                            {"cache", service.options().session.cache},
-                            {"methods", describe_methods()},
-                            {"limits", {{"max_upload_bytes", options.max_body}}},
-                            {"memory", {{"used_bytes", stats.memory_used}, {"budget_bytes", stats.memory_limit}}}});
-               }));
+    server->Get("/health", [](const Request&, Response& response) { send_json(response, {{"status", "ok"}}); });
+    server->Get("/v1/models", guarded([this](const Request&, Response& response, const std::string&) {
+                  Json model = {{"id", service.options().name},
+                                {"object", "model"},
+                                {"created", started},
+                                {"owned_by", "fathom"},
+                                {"context_length", service.context_length()}};
+                  send_json(response, {{"object", "list"}, {"data", Json::array({model})}});
+                }));
+    server->Get("/metrics", guarded([this](const Request&, Response& response, const std::string&) {
+                  response.set_content(metrics_text(service.scheduler().stats()), "text/plain; version=0.0.4");
+                }));
+    server->Get("/slots", guarded([this](const Request&, Response& response, const std::string&) {
+                  Json slots = Json::array();
+                  for (const SchedulerStats::Slot& slot : service.scheduler().stats().slots)
+                    slots.push_back({{"prompt_tokens", slot.prompt_tokens},
+                                     {"read_tokens", slot.read_tokens},
+                                     {"generated_pieces", slot.pieces}});
+                  send_json(response, slots);
+                }));
+    server->Get("/props", guarded([this](const Request&, Response& response, const std::string&) {
+                  const SchedulerStats stats = service.scheduler().stats();
+                  const ModelConfig& config = service.model().config();
+                  send_json(
+                      response,
+                      {{"name", service.options().name},
+                       {"version", service.options().version},
+                       {"model",
+                        {{"name", config.name},
+                         {"architecture", config.architecture},
+                         {"context_length", service.context_length()}}},
+                       {"cache", service.options().session.cache},
+                       {"methods", describe_methods()},
+                       {"limits", {{"max_upload_bytes", options.max_body}}},
+                       {"memory", {{"used_bytes", stats.memory_used}, {"budget_bytes", stats.memory_limit}}}});
+                }));
   }
 
   Service& service;
   ServerOptions options;
   int64_t started = now_seconds();
-  httplib::Server server;
+  std::unique_ptr<httplib::Server> server;
 };
 
 Server::Server(Service& service, ServerOptions options)
@@ -404,17 +415,17 @@ Server::~Server() = default;
 int Server::bind() {
   const ServerOptions& options = http_->options;
   const bool any = options.port == 0;
-  const int port = any ? http_->server.bind_to_any_port(options.host)
-                   : http_->server.bind_to_port(options.host, options.port) ? options.port
-                                                                            : -1;
+  const int port = any ? http_->server->bind_to_any_port(options.host)
+                   : http_->server->bind_to_port(options.host, options.port) ? options.port
+                                                                             : -1;
   if (port < 0)
     fail(options.host, ":", options.port,
          ": cannot listen: is another program using the port? Give one with --port");
   return port;
 }
 
-void Server::run() { http_->server.listen_after_bind(); }
+void Server::run() { http_->server->listen_after_bind(); }
 
-void Server::stop() { http_->server.stop(); }
+void Server::stop() { http_->server->stop(); }
 
 }  // namespace fathom::serve

@@ -14,12 +14,15 @@ struct ServerOptions {
   std::vector<std::string> keys{};  // requests need one of them; empty: none
   std::string origin{};             // web pages of this origin may send requests; empty: those of the server alone
   size_t max_body = size_t{64} << 20;  // bytes of a request
+  /// PEM files of a certificate and its private key, for HTTPS; empty: HTTP.
+  std::string certificate{}, private_key{};
 };
 
 /// An HTTP server for a service. Its endpoints are documented in docs/server.md. Each key has its own contexts and
 /// limits.
 class Server {
  public:
+  /// Throws Error if the certificate or its key cannot be used.
   Server(Service& service, ServerOptions options);
   ~Server();
 

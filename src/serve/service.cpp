@@ -41,6 +41,7 @@ Service::Service(std::shared_ptr<Engine> engine, std::shared_ptr<const Tokenizer
       format_(template_ ? learn_answer_format(*template_) : AnswerFormat()),
       options_(std::move(options)),
       contexts_(options_.contexts),
+      constraints_(*tokenizer_, format_),
       scheduler_(std::make_unique<Scheduler>(engine_, tokenizer_, options_.scheduler)) {}
 
 std::string Service::render(const Messages& messages, const ToolUse& tools, bool reasoning) const {
@@ -99,7 +100,10 @@ std::vector<int32_t> Service::prompt_of(const TextRequest& request) const {
       if (first == messages.end()) throw ApiError(400, "messages: expected one of the user, with a context");
       first->content.insert(0, contexts_.text(request.client, request.context).text);
     }
-    text = render(messages, request.tools, request.reasoning) + forced_beginning(request);
+    // An answer of a given form begins at once.
+    const bool reasons = request.reasoning && request.form.kind == JsonForm::Kind::kNone &&
+                         request.tools.choice != ToolUse::Choice::kRequired;
+    text = render(messages, request.tools, reasons) + forced_beginning(request);
     special = template_ != nullptr;
   } else if (!request.context.empty()) {
     const FramedText framed = contexts_.text(request.client, request.context);
@@ -148,6 +152,7 @@ std::shared_ptr<Job> Service::begin(const TextRequest& request) {
       return attend.empty() || attend == session.options().attend ? std::move(session) : session.fork(attend);
     };
   }
+  job.constraint = constraints_.find(request.form, request.tools);
   job.drafts = request.drafts.empty() ? options_.drafts : request.drafts;
   job.steps = request.steps;
   job.seed = request.seed;

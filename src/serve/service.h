@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "serve/constraints.h"
 #include "serve/contexts.h"
 #include "serve/conversations.h"
 #include "serve/scheduler.h"
@@ -26,21 +27,6 @@ struct ServiceOptions {
 /// The messages of a conversation. Calls of tools and their results are in the fields of OpenAI's API, with the
 /// arguments of calls as objects.
 using Messages = std::vector<ChatMessage>;
-
-/// The tools that an answer may or must call.
-struct ToolUse {
-  enum class Choice { kAuto, kNone, kRequired };
-  Json tools{};  // as TemplateInputs::tools; null: none
-  Choice choice = Choice::kAuto;
-  std::string name{};  // with kRequired: of the tool; empty: any
-};
-
-/// The JSON that a text must be.
-struct JsonForm {
-  enum class Kind { kNone, kAny, kSchema };
-  Kind kind = Kind::kNone;
-  Json schema{};
-};
 
 /// A request for a text, of any API.
 struct TextRequest {
@@ -131,6 +117,7 @@ class Service {
   ServiceOptions options_;
   ContextStore contexts_;
   ConversationStore conversations_;
+  ConstraintCache constraints_;
   std::unique_ptr<Scheduler> scheduler_;  // declared last: its thread uses the others
 };
 

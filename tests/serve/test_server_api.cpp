@@ -179,6 +179,103 @@ TEST_F(ServerApi, GivesToolsToTheTemplate) {
   EXPECT_EQ(status, 400);
 }
 
+TEST_F(ServerApi, AnswersInTheFormOfASchema) {
+  RunningServer server(folder_.path(), {}, kToolTemplate);
+  const Json schema{
+      {"type", "object"},
+      {"properties", {{"name", {{"type", "string"}, {"maxLength", 6}}}, {"age", {{"type", "integer"}}}}},
+      {"required", Json::array({"name", "age"})},
+      {"additionalProperties", false}};
+  Json body{
+      {"messages", messages("Who is it?")},
+      {"temperature", 1.1},
+      {"max_tokens", 300},
+      {"response_format", {{"type", "json_schema"}, {"json_schema", {{"name", "person"}, {"schema", schema}}}}}};
+  for (int seed = 0; seed < 10; ++seed) {
+    body["seed"] = seed;
+    const Json answer = server.post("/v1/chat/completions", body)["choices"][0];
+    EXPECT_EQ(answer["finish_reason"].text(), "stop");
+    const std::string text = answer["message"]["content"].text();
+    const Json person = Json::parse(text);
+    EXPECT_TRUE(person["name"].is_string() && person["age"].is_number_integer() && person.size() == 2) << text;
+    body["fathom"] = {{"draft", "none"}};
+    EXPECT_EQ(server.post("/v1/chat/completions", body)["choices"][0]["message"]["content"].text(), text);
+    body.erase("fathom");
+  }
+  const Json responded = server.post(
+      "/v1/responses", {{"input", "Who?"},
+                        {"max_output_tokens", 300},
+                        {"text", {{"format", {{"type", "json_schema"}, {"name", "p"}, {"schema", schema}}}}}});
+  EXPECT_EQ(Json::parse(responded["output"][0]["content"][0]["text"].text()).size(), 2);
+
+  body["response_format"] = {{"type", "json_object"}};
+  const Json any = server.post("/v1/chat/completions", body)["choices"][0];
+  EXPECT_TRUE(any["finish_reason"].text() == "length" || Json::parse(any["message"]["content"].text()).is_object());
+  int status = 0;
+  body["response_format"] = {{"type", "json_schema"}, {"json_schema", {{"schema", {{"not", true}}}}}};
+  EXPECT_NE(
+      server.post("/v1/chat/completions", body, &status)["error"]["message"].text().find("'not' is not supported"),
+      std::string::npos);
+  EXPECT_EQ(status, 400);
+}
+
+TEST_F(ServerApi, CallsRequiredTools) {
+  for (const char* source : {kToolTemplate, kTemplate, static_cast<const char*>(nullptr)}) {
+    RunningServer server(folder_.path(), {}, source, 4096);
+    Json other = weather_tool();
+    other["function"]["name"] = "clock";
+    other["function"]["parameters"] = {{"type", "object"},
+                                       {"properties", {{"zone", {{"enum", Json::array({"utc", "cet"})}}}}},
+                                       {"required", Json::array({"zone"})}};
+    Json weather = weather_tool();
+    weather["function"]["parameters"]["properties"]["city"]["maxLength"] = 9;
+    Json body{{"messages", messages("Weather?")},
+              {"tools", Json::array({weather, other})},
+              {"tool_choice", "required"},
+              {"max_tokens", 400},
+              {"temperature", 1}};
+    for (int seed = 0; seed < 4; ++seed) {
+      body["seed"] = seed;
+      if (seed == 3) body["tool_choice"] = {{"type", "function"}, {"function", {{"name", "clock"}}}};
+      const Json choice = server.post("/v1/chat/completions", body)["choices"][0];
+      EXPECT_EQ(choice["finish_reason"].text(), "tool_calls") << choice.dump();
+      ASSERT_EQ(choice["message"]["tool_calls"].size(), 1) << choice.dump();
+      const Json call = choice["message"]["tool_calls"][0]["function"];
+      const Json arguments = Json::parse(call["arguments"].text());
+      EXPECT_TRUE(seed != 3 || call["name"].text() == "clock");
+      EXPECT_TRUE(call["name"].text() != "clock" || arguments["zone"] == Json("utc") ||
+                  arguments["zone"] == Json("cet"));
+
+      std::string name, joined;
+      for (const Json& event : streamed(server, "/v1/chat/completions", body)) {
+        if (event["choices"].size() == 0) continue;
+        const Json* calls = event["choices"][0]["delta"].find("tool_calls");
+        if (!calls) continue;
+        if (const Json* named = calls->at(0)["function"].find("name")) name += named->text();
+        joined += calls->at(0)["function"]["arguments"].text();
+      }
+      EXPECT_EQ(name, call["name"].text());
+      EXPECT_EQ(joined, call["arguments"].text());
+    }
+    const Json tool{{"name", "clock"}, {"input_schema", other["function"]["parameters"]}};
+    const Json message = server.post("/v1/messages", {{"messages", messages("Time?")},
+                                                      {"max_tokens", 200},
+                                                      {"tools", Json::array({tool})},
+                                                      {"tool_choice", {{"type", "any"}}}});
+    EXPECT_EQ(message["stop_reason"].text(), "tool_use");
+    EXPECT_EQ(message["content"][0]["type"].text(), "tool_use") << message.dump();
+    EXPECT_TRUE(message["content"][0]["input"].contains("zone"));
+    const Json response =
+        server.post("/v1/responses", {{"input", "Time?"},
+                                      {"max_output_tokens", 200},
+                                      {"tools", Json::array({{{"type", "function"},
+                                                              {"name", "clock"},
+                                                              {"parameters", other["function"]["parameters"]}}})},
+                                      {"tool_choice", "required"}});
+    EXPECT_EQ(response["output"][0]["type"].text(), "function_call") << response.dump();
+  }
+}
+
 TEST_F(ServerApi, RespondsLikeOpenai) {
   RunningServer server(folder_.path(), {}, kTemplate);
   const Json body{

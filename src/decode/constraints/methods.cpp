@@ -8,7 +8,10 @@ namespace fathom {
   X(strings) \
   X(corpus) \
   X(spans) \
-  X(edits)
+  X(edits) \
+  X(grammar) \
+  X(json) \
+  X(schema)
 // clang-format on
 
 #define FATHOM_DECLARE(name) ConstraintEntry name##_method();
