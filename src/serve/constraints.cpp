@@ -14,10 +14,8 @@ namespace {
 
 constexpr size_t kMostConstraints = 64;
 
-using Expression = GrammarBuilder::Expression;
-
 /// The arguments of a call as a JSON object. A schema that cannot be followed is an error only for a strict tool.
-Expression json_arguments(JsonText& json, const Json& function) {
+GrammarBuilder::Expression json_arguments(JsonText& json, const Json& function) {
   const Json& schema = function.at("parameters");
   try {
     // What an error leaves behind in the builder must not spoil the grammar of the other tools.
@@ -35,18 +33,18 @@ Expression json_arguments(JsonText& json, const Json& function) {
 }
 
 /// The arguments of a call one by one, in the order of the schema. Text is written as it is.
-Expression listed_arguments(JsonText& json, const AnswerFormat& format, const Json& function) {
+GrammarBuilder::Expression listed_arguments(JsonText& json, const AnswerFormat& format, const Json& function) {
   GrammarBuilder& builder = json.builder();
   const Json& schema = function.at("parameters");
   const Json* properties = schema.find("properties");
   const Json* required = schema.find("required");
-  std::vector<Expression> parts;
+  std::vector<GrammarBuilder::Expression> parts;
   for (const auto& [name, property] : properties ? properties->fields() : Json::Object()) {
     const Json* type = property.find("type");
     const bool text = !type || *type == Json("string");
-    Expression value = -1;
+    GrammarBuilder::Expression value = -1;
     if (const Json* list = property.find("enum"); list && text) {
-      std::vector<Expression> values;
+      std::vector<GrammarBuilder::Expression> values;
       for (const Json& one : list->items())
         values.push_back(builder.literal(one.is_string() ? one.text() : one.dump()));
       value = builder.choice(std::move(values));
@@ -55,8 +53,9 @@ Expression listed_arguments(JsonText& json, const AnswerFormat& format, const Js
     } else {
       value = json_arguments(json, {{"name", name}, {"parameters", property}});
     }
-    const Expression argument = builder.sequence({builder.literal(format.value_begin + name + format.value_middle),
-                                                  value, builder.literal(format.value_end)});
+    const GrammarBuilder::Expression argument =
+        builder.sequence({builder.literal(format.value_begin + name + format.value_middle), value,
+                          builder.literal(format.value_end)});
     const bool needed = required && required->is_array() &&
                         std::ranges::find(required->items(), Json(name)) != required->items().end();
     parts.push_back(needed ? argument : builder.optional(argument));
@@ -68,14 +67,14 @@ Expression listed_arguments(JsonText& json, const AnswerFormat& format, const Js
 Grammar call_grammar(const AnswerFormat& format, const ToolUse& tools) {
   GrammarBuilder builder("tools");
   JsonText json(builder, {});
-  std::vector<Expression> calls;
+  std::vector<GrammarBuilder::Expression> calls;
   for (const Json& tool : tools.tools.items()) {
     const Json& function = tool.at("function");
     const std::string& name = function.at("name").text();
     if (!tools.name.empty() && name != tools.name) continue;
-    const Expression arguments = format.style == AnswerFormat::Style::kParameters
-                                     ? listed_arguments(json, format, function)
-                                     : json_arguments(json, function);
+    const GrammarBuilder::Expression arguments = format.style == AnswerFormat::Style::kParameters
+                                                     ? listed_arguments(json, format, function)
+                                                     : json_arguments(json, function);
     calls.push_back(builder.sequence(
         {builder.literal(name + format.call_middle), arguments, builder.literal(format.call_end)}));
   }

@@ -8,7 +8,6 @@ namespace fathom {
 namespace {
 
 constexpr size_t kMostWays = 4096;
-constexpr size_t kMostBytes = size_t{128} << 20;
 
 }  // namespace
 
@@ -22,8 +21,9 @@ size_t GrammarAutomaton::SetHash::operator()(const Set& set) const {
   return hash;
 }
 
-GrammarAutomaton::GrammarAutomaton(std::shared_ptr<const TokenBytes> tokens, std::shared_ptr<const Grammar> grammar)
-    : tokens_(std::move(tokens)), grammar_(std::move(grammar)), stacks_(2) {
+GrammarAutomaton::GrammarAutomaton(std::shared_ptr<const TokenBytes> tokens, std::shared_ptr<const Grammar> grammar,
+                                   size_t memory)
+    : tokens_(std::move(tokens)), grammar_(std::move(grammar)), memory_(memory), stacks_(2) {
   Set first;
   seen_.clear();
   close(kEmptyStack, grammar_->start(), first);
@@ -202,7 +202,7 @@ std::shared_ptr<const AllowedTokens> GrammarAutomaton::compute_allowed(State sta
 
 /// Forgets what can be computed again if it takes too much memory.
 void GrammarAutomaton::bound_memory() {
-  if (bytes_ < kMostBytes) return;
+  if (bytes_ < memory_) return;
   for (Computed& computed : computed_) computed = {};
   local_.clear();
   bytes_ = 0;

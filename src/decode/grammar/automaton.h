@@ -25,7 +25,9 @@ class GrammarAutomaton {
   using State = int32_t;
   static constexpr State kDead = -1;
 
-  GrammarAutomaton(std::shared_ptr<const TokenBytes> tokens, std::shared_ptr<const Grammar> grammar);
+  /// memory: bytes of what may be computed again.
+  GrammarAutomaton(std::shared_ptr<const TokenBytes> tokens, std::shared_ptr<const Grammar> grammar,
+                   size_t memory = size_t{128} << 20);
 
   const TokenBytes& tokens() const { return *tokens_; }
   State start() const { return start_; }
@@ -36,6 +38,11 @@ class GrammarAutomaton {
   bool may_end(State state);
   /// Returns the tokens that may follow, with the end-of-generation tokens if the text can end. Throws as step().
   std::shared_ptr<const AllowedTokens> allowed(State state);
+  /// Returns the bytes of what may be computed again.
+  size_t bytes() const {
+    const std::lock_guard lock(mutex_);
+    return bytes_;
+  }
 
  private:
   static constexpr int32_t kEmptyStack = 0;   // the text ends with the rule
@@ -77,7 +84,8 @@ class GrammarAutomaton {
 
   std::shared_ptr<const TokenBytes> tokens_;
   std::shared_ptr<const Grammar> grammar_;
-  std::mutex mutex_;
+  size_t memory_;
+  mutable std::mutex mutex_;
   struct Frame {
     int32_t below = -1, state = -1;
     int32_t depth = 0;
