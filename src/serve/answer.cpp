@@ -28,9 +28,10 @@ DividedAnswer read_answer(Service& service, Job& job, const TextRequest& request
     report(events.on_arguments, part, answer.calls.size() - 1);
   };
   const bool calls = request.tools.choice != ToolUse::Choice::kNone;
-  const bool chat = !request.messages.empty();
-  AnswerParser parser(chat ? service.answer_format() : AnswerFormat(), calls ? request.tools.tools : Json(),
-                      std::move(handler), service.forced_beginning(request));
+  AnswerFormat format = request.messages.empty() ? AnswerFormat() : service.answer_format();
+  format.begins_reasoning &= Service::reasons(request);
+  AnswerParser parser(format, calls ? request.tools.tools : Json(), std::move(handler),
+                      service.forced_beginning(request));
   answer.result = service.scheduler().wait(job, {.on_progress = events.on_progress,
                                                  .on_text =
                                                      [&](const std::string& text) {

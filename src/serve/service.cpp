@@ -62,6 +62,11 @@ std::string Service::render(const Messages& messages, const ToolUse& tools, bool
   return text;
 }
 
+bool Service::reasons(const TextRequest& request) {
+  return request.reasoning && request.form.kind == JsonForm::Kind::kNone &&
+         request.tools.choice != ToolUse::Choice::kRequired;
+}
+
 std::string Service::forced_beginning(const TextRequest& request) const {
   if (request.tools.choice != ToolUse::Choice::kRequired) return "";
   return format_.call_begin;
@@ -100,10 +105,9 @@ std::vector<int32_t> Service::prompt_of(const TextRequest& request) const {
       if (first == messages.end()) throw ApiError(400, "messages: expected one of the user, with a context");
       first->content.insert(0, contexts_.text(request.client, request.context).text);
     }
-    // An answer of a given form begins at once.
-    const bool reasons = request.reasoning && request.form.kind == JsonForm::Kind::kNone &&
-                         request.tools.choice != ToolUse::Choice::kRequired;
-    text = render(messages, request.tools, reasons) + forced_beginning(request);
+    text = render(messages, request.tools, reasons(request));
+    if (!reasons(request) && format_.begins_reasoning && !format_.has_switch) text += format_.think_end + "\n\n";
+    text += forced_beginning(request);
     special = template_ != nullptr;
   } else if (!request.context.empty()) {
     const FramedText framed = contexts_.text(request.client, request.context);

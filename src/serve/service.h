@@ -84,6 +84,8 @@ class Service {
 
   /// Returns the text of a conversation up to the beginning of the answer.
   std::string render(const Messages& messages, const ToolUse& tools = {}, bool reasoning = true) const;
+  /// Returns whether the model may reason before the answer to a request: not before one of a given form.
+  static bool reasons(const TextRequest& request);
   /// Returns what the prompt of a request ends with to begin its answer; empty: nothing.
   std::string forced_beginning(const TextRequest& request) const;
   /// Returns the tokens of the prompt of a request.

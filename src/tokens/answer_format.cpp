@@ -33,7 +33,7 @@ Json example_tools() {
 Json example_calls(bool text_arguments) {
   const Json arguments = {{kFirstKey, kFirstValue}, {kSecondKey, kSecondValue}};
   return Json::array(
-      {{{"id", "call00001"},  // of the length that some templates demand
+      {{{"id", AnswerFormat::kExampleId},  // of the length that some templates demand
         {"type", "function"},
         {"function", {{"name", kTool}, {"arguments", text_arguments ? Json(arguments.dump()) : arguments}}}}});
 }
@@ -58,6 +58,12 @@ size_t common_suffix(std::string_view a, std::string_view b) {
   return n;
 }
 
+/// Returns whether a text ends inside of a tag.
+bool ends_in_tag(std::string_view text) {
+  const size_t open = text.rfind('<');
+  return open != std::string_view::npos && text.find('>', open) == std::string_view::npos;
+}
+
 /// Returns the text between two parts; nothing if they do not follow one another.
 std::optional<std::string> between(std::string_view text, std::string_view left, std::string_view right) {
   const size_t begin = text.find(left);
@@ -76,7 +82,8 @@ std::optional<std::string> turn_of(const ChatTemplate& chat_template, const Chat
   const auto head = try_render(chat_template, before, true, tools),
              whole = try_render(chat_template, all, false, tools);
   if (!head || !whole) return std::nullopt;
-  return whole->substr(common_prefix(*head, *whole));
+  const std::string_view common = std::string_view(*whole).substr(0, common_prefix(*head, *whole));
+  return whole->substr(ends_in_tag(common) ? common.rfind('<') : common.size());
 }
 
 /// Learns the form of calls from the turn of an answer with the example's call. Returns false for an unknown form.
@@ -84,10 +91,14 @@ bool learn_call(std::string_view turn, std::string_view turn_end, AnswerFormat& 
   const size_t name = turn.find(kTool), first = turn.find(kFirstKey);
   if (name == std::string_view::npos || first == std::string_view::npos || first < name) return false;
   const std::string begin(turn.substr(0, name));
+  if (begin.find_first_not_of(" \n") == std::string::npos) return false;  // a call would look like text
   const size_t last = turn.rfind(kSecondValue);
   if (last == std::string_view::npos || last < first) return false;
   std::string_view rest = turn.substr(last + kSecondValue.size());
+  const std::string_view call_rest = rest;
   rest.remove_suffix(common_suffix(rest, turn_end));
+  if (ends_in_tag(rest))
+    rest = call_rest.substr(0, std::min(call_rest.find('>', rest.size()), call_rest.size() - 1) + 1);
   const size_t after_name = name + kTool.size();
   const size_t open = turn.substr(0, first).rfind('{');
   if (open != std::string_view::npos && open >= after_name && first > 0 && turn[first - 1] == '"') {
@@ -124,6 +135,18 @@ void learn_reasoning(const ChatTemplate& chat_template, AnswerFormat& format) {
   if (tags == kReasoningTags.end()) return;
   format.think_begin = tags->first;
   format.think_end = tags->second;
+  const auto begins = [&](const TemplateInputs& inputs) {
+    try {
+      const std::string prompt = chat_template.render({{"user", "Hello"}}, true, inputs);
+      const size_t last = prompt.find_last_not_of(" \n");
+      return last != std::string::npos &&
+             std::string_view(prompt).substr(0, last + 1).ends_with(format.think_begin);
+    } catch (const Error&) {
+      return false;
+    }
+  };
+  format.begins_reasoning = begins({});
+  format.has_switch = format.begins_reasoning && !begins({.switches = {{"enable_thinking", false}}});
 }
 
 std::string describe_tools(const Json& tools) {
@@ -155,10 +178,11 @@ AnswerFormat learn_answer_format(const ChatTemplate& chat_template) {
     ChatMessage message{"assistant", ""};
     message.fields["tool_calls"] = example_calls(text_arguments);
     const auto turn = turn_of(chat_template, message, tools);
-    if (!turn || turn->find("': '") != std::string::npos) continue;  // a dict, printed in Python's form
+    const bool printed = turn && turn->find("': '") != std::string::npos;  // a dict in Python's form
+    if (!turn || printed) continue;
     std::string_view calls = *turn;
     if (calls.starts_with(turn_begin)) calls.remove_prefix(turn_begin.size());
-    if (!learn_call(calls, turn_end, format)) continue;
+    if (!learn_call(calls, turn_end, format)) break;  // arguments in another notation than JSON
     format.knows_tools = true;
     format.text_arguments = text_arguments;
     break;

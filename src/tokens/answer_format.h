@@ -15,6 +15,8 @@ namespace fathom {
 ///     call_end, with strings as they are and other values as JSON;
 ///   kHarmony: messages with channels and recipients, as of gpt-oss.
 struct AnswerFormat {
+  /// The identifier of the call in the examples, which the strings below may hold; other calls have others.
+  static constexpr std::string_view kExampleId = "call00001";
   enum class Style { kJson, kParameters, kHarmony };
   Style style = Style::kJson;
   std::string think_begin{}, think_end{};  // tags around reasoning; empty: the model writes none
@@ -23,7 +25,8 @@ struct AnswerFormat {
   std::string value_begin{}, value_middle{}, value_end{};
   bool knows_tools = false;       // whether the template shows tools, calls and results to the model
   bool text_arguments = false;    // whether the template expects the arguments of earlier calls as text
-  bool begins_reasoning = false;  // whether an answer begins inside of reasoning
+  bool begins_reasoning = false;  // whether an answer begins inside of reasoning, as the prompt ends with its tag
+  bool has_switch = false;        // whether enable_thinking = false makes it begin outside
 };
 
 /// Finds out by rendering example messages how the model of a template writes calls and reasoning. The template is

@@ -1,6 +1,7 @@
 #include "tokens/answer_parser.h"
 
 #include <algorithm>
+#include <cctype>
 
 #include "base/format.h"
 
@@ -35,6 +36,18 @@ std::string_view quoted_at(std::string_view text, size_t& at) {
   return inside;
 }
 
+/// Returns the last quoted part of a text; empty: none.
+std::string_view last_quoted(std::string_view text) {
+  const size_t end = text.rfind('"');
+  const size_t begin = end == std::string_view::npos || end == 0 ? end : text.rfind('"', end - 1);
+  return begin == std::string_view::npos || begin >= end ? std::string_view()
+                                                         : text.substr(begin + 1, end - begin - 1);
+}
+
+bool is_name_character(char c) {
+  return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_' || c == '-' || c == '.';
+}
+
 void skip_spaces(std::string_view text, size_t& at) {
   while (at < text.size() && kSpaces.find(text[at]) != std::string_view::npos) ++at;
 }
@@ -45,7 +58,14 @@ AnswerParser::AnswerParser(const AnswerFormat& format, const Json& tools, Answer
                            std::string_view forced)
     : format_(format), tools_(tools), handler_(std::move(handler)) {
   const std::string_view begin = trimmed(format_.call_begin), tag = leading_tag(begin);
-  wrapped_ = format_.style == AnswerFormat::Style::kJson && trimmed(format_.call_begin).ends_with('"');
+  // "key": "NAME", "key": ARGUMENTS
+  const size_t colon =
+      begin.ends_with('"') ? begin.find_last_not_of(" \n", begin.size() - 2) : std::string_view::npos;
+  wrapped_ = format_.style == AnswerFormat::Style::kJson && colon != std::string_view::npos && begin[colon] == ':';
+  if (wrapped_) {
+    name_key_ = last_quoted(begin.substr(0, colon));
+    arguments_key_ = last_quoted(format_.call_middle);
+  }
   marker_ = tag.empty() ? begin : tag;
   const std::string_view end = trimmed(format_.call_end);
   end_marker_ = end.substr(std::min(end.size(), std::min(end.find('<'), end.find('['))));
@@ -193,19 +213,31 @@ void AnswerParser::not_a_call() {
   state_ = State::kText;
 }
 
-/// The name of a call that its arguments follow: call_begin NAME call_middle.
+/// The name of a call that its arguments follow: call_begin NAME … ARGUMENTS.
 bool AnswerParser::name() {
-  const std::string_view begin = trimmed(format_.call_begin), middle = trimmed(format_.call_middle);
-  if (buffer_.size() < begin.size() && !ended_) return false;
-  const std::string_view rest = buffer_;
-  if (!rest.starts_with(begin)) return not_a_call(), true;
-  const size_t at = begin.size();
-  const size_t end = middle.empty() ? rest.find('{', at) : rest.find(middle, at);
-  if (end == std::string_view::npos) return false;
-  const std::string_view found = trimmed(rest.substr(at, end - at));
+  constexpr size_t kMostBetween = 256;  // bytes between name and arguments
+  const std::string_view begin = trimmed(format_.call_begin), rest = buffer_;
+  const size_t id = begin.find(AnswerFormat::kExampleId);
+  size_t at = begin.size();
+  if (id != std::string_view::npos) {  // the identifier of this call is another one
+    const std::string_view tail = begin.substr(id + AnswerFormat::kExampleId.size());
+    at = rest.find(tail, id);
+    if (at == std::string_view::npos)
+      return rest.size() > begin.size() + kMostBetween ? (not_a_call(), true) : false;
+    at += tail.size();
+  } else if (!rest.starts_with(begin)) {
+    return begin.starts_with(rest) ? false : (not_a_call(), true);
+  }
+  skip_spaces(rest, at);
+  size_t end = at;
+  while (end < rest.size() && is_name_character(rest[end])) ++end;
+  if (end == rest.size()) return false;
+  const std::string_view found = rest.substr(at, end - at);
   if (!knows_tool(found)) return not_a_call(), true;
+  const size_t open = rest.find('{', end);
+  if (open == std::string_view::npos) return rest.size() - end > kMostBetween ? (not_a_call(), true) : false;
   begin_call(found);
-  buffer_.erase(0, end + middle.size());
+  buffer_.erase(0, open);
   state_ = State::kArguments;
   return true;
 }
@@ -234,12 +266,12 @@ bool AnswerParser::wrapped_name() {
     at = key_at;
     if (!next_is(':')) return at < rest.size() ? (not_a_call(), true) : false;
     skip_spaces(rest, at);
-    if (key == "arguments" || key == "parameters") break;
+    if (key == arguments_key_ || key == "arguments" || key == "parameters") break;
     size_t value_at = at;
     const std::string_view value = quoted_at(rest, value_at);
     if (value.empty()) return need_more() ? false : (not_a_call(), true);
     at = value_at;
-    if (key == "name") found = value;
+    if (key == name_key_ || key == "name") found = value;
     if (!next_is(',')) return at < rest.size() ? (not_a_call(), true) : false;
   }
   if (at >= rest.size()) return false;

@@ -57,6 +57,7 @@ class AnswerParser {
   std::string marker_;      // what a call begins with, without spaces around it
   std::string end_marker_;  // what it ends with
   bool wrapped_ = false;    // whether name and arguments are fields of one JSON object
+  std::string name_key_ = "name", arguments_key_ = "arguments";  // of these fields
   State state_ = State::kStart;
   State body_ = State::kText;  // of a harmony message
   std::string buffer_;         // not yet divided

@@ -38,6 +38,23 @@ const std::string kTagged = template_with(
     "{% for c in m.tool_calls %}<tool_call>\n<function={{ c.function.name }}>\n{% for k, v in "
     "c.function.arguments.items() %}<parameter={{ k }}>\n{{ v if v is string else v | tojson }}\n</parameter>\n{% "
     "endfor %}</function>\n</tool_call>{% endfor %}");
+const std::string kIdentified = template_with(
+    "{% for c in m.tool_calls %}[TOOL_CALLS]{{ c.function.name }}[CALL_ID]{{ c.id }}[ARGS]{{ c.function.arguments "
+    "| tojson "
+    "}}{% endfor %}");
+const std::string kKeyed = template_with(
+    "<|tools|>[{% for c in m.tool_calls %}{\"{{ c.function.name }}\": {{ c.function.arguments | tojson }}}{% "
+    "endfor %}]<|/tools|>");
+const std::string kOtherKeys = template_with(
+    "{% for c in m.tool_calls %}<|ACTION|>[\n {\"tool_call_id\": \"0\", \"tool_name\": \"{{ c.function.name }}\", "
+    "\"input\": {{ "
+    "c.function.arguments | tojson }}}\n]<|END_ACTION|>{% endfor %}");
+/// The prompt ends with a tag that shares its first letters with that of calls.
+const std::string kOpensReasoning =
+    template_with(
+        "{% for c in m.tool_calls %}<tool_call>\n{\"name\": \"{{ c.function.name }}\", \"arguments\": {{ "
+        "c.function.arguments | tojson }}}\n</tool_call>{% endfor %}") +
+    "{% if add_generation_prompt %}<think>\n{% endif %}{# </think> #}";
 const std::string kUnaware =
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if "
     "add_generation_prompt %}<assistant>{% endif %}";
@@ -106,14 +123,19 @@ TEST(AnswerFormat, IsLearntFromTemplates) {
   EXPECT_EQ(tagged.value_middle, ">\n");
   EXPECT_EQ(tagged.value_end, "\n</parameter>\n");
   EXPECT_EQ(tagged.call_end, "</function>\n</tool_call>");
+  EXPECT_TRUE(format_of(kOpensReasoning).begins_reasoning);
+  EXPECT_FALSE(format_of(kOpensReasoning).has_switch);
+  EXPECT_FALSE(hermes.begins_reasoning);
   EXPECT_FALSE(format_of(kUnaware).knows_tools);
   EXPECT_EQ(format_of(kHarmony).style, AnswerFormat::Style::kHarmony);
 }
 
 TEST(AnswerFormat, CallsAreParsedInAnyPieces) {
   const std::vector<std::pair<const char*, const std::string*>> all = {
-      {"hermes", &kHermes}, {"bare", &kBare},     {"list", &kList},
-      {"named", &kNamed},   {"tagged", &kTagged}, {"unaware", &kUnaware}};
+      {"hermes", &kHermes},  {"bare", &kBare},       {"list", &kList},
+      {"named", &kNamed},    {"tagged", &kTagged},   {"identified", &kIdentified},
+      {"keyed", &kKeyed},    {"other", &kOtherKeys}, {"opens", &kOpensReasoning},
+      {"unaware", &kUnaware}};
   std::mt19937 random(static_cast<unsigned>(test::seed(7)));
   const std::vector<std::string> cities = {"Oslo", "a \"b\" \\", "}{][", "Zürich\n日本", ""};
   for (const auto& [name, source] : all) {
@@ -131,8 +153,9 @@ TEST(AnswerFormat, CallsAreParsedInAnyPieces) {
         answer += write_call(format, "weather", arguments) + "\n";
         expected.calls.emplace_back("weather", arguments.dump());
       }
-      if (!format.think_end.empty() && random() % 2 == 0) {
-        answer = "<think>\nHm <tool_call>?\n</think>\n\n" + answer;
+      if (format.begins_reasoning || (!format.think_end.empty() && random() % 2 == 0)) {
+        answer =
+            (format.begins_reasoning ? "" : "<think>\n") + std::string("Hm <tool_call>?\n</think>\n\n") + answer;
         expected.reasoning = "Hm <tool_call>?";
       }
       const Parsed found = parse(format, answer, tools(), 1 + random() % 12, random());
@@ -181,7 +204,8 @@ TEST(AnswerFormat, WhatIsNoCallStaysText) {
 }
 
 TEST(AnswerFormat, CallsThatThePromptBeganAreParsed) {
-  for (const std::string* source : {&kHermes, &kBare, &kList, &kNamed, &kTagged, &kUnaware}) {
+  for (const std::string* source :
+       {&kHermes, &kBare, &kList, &kNamed, &kTagged, &kIdentified, &kKeyed, &kOtherKeys, &kUnaware}) {
     const AnswerFormat format = format_of(*source);
     const std::string call = write_call(format, "weather", {{"city", "Oslo"}});
     const Parsed found = parse(format, call.substr(format.call_begin.size()), tools(), 3, 1, format.call_begin);
