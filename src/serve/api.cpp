@@ -234,6 +234,7 @@ void read_options(const Json& body, TextRequest& request) {
   }
   const auto seed = field_value<int64_t>(body, "seed", -1, "an integer");
   request.seed = seed >= 0 ? static_cast<uint64_t>(seed) : random_seed();
+  request.ignore_eos = flag(body, "ignore_eos", false);
   request.context = field_value<std::string>(body, "context", "", "the name of a context");
   if (!request.context.empty()) ContextStore::check_name(request.context);
   if (const Json* inputs = body.find("chat_template_kwargs"); inputs && !inputs->is_null())

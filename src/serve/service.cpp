@@ -161,6 +161,7 @@ std::shared_ptr<Job> Service::begin(const TextRequest& request) {
   job.steps = request.steps;
   job.seed = request.seed;
   job.generate.stop = request.stop;
+  job.generate.ignore_eos = request.ignore_eos;
   job.generate.continues = request.messages.empty() || request.tools.choice == ToolUse::Choice::kRequired;
   job.generate.show_special = shows_special(request);
   job.generate.top_logprobs = static_cast<size_t>(std::max<int64_t>(request.logprobs, 0));

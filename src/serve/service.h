@@ -39,6 +39,7 @@ struct TextRequest {
   std::vector<std::string> stop;
   std::vector<std::string> steps;  // specs of sampling steps
   uint64_t seed = 0;
+  bool ignore_eos = false;  // continues after end-of-generation tokens, for measurements
   ToolUse tools{};
   JsonForm form{};
   bool reasoning = true;            // whether the model may reason before it answers, if the template can switch it
