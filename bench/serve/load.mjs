@@ -18,7 +18,7 @@ const option = (name, fallback) => (args.includes(`--${name}`) ? args[args.index
 const number = (name, fallback) => Number(option(name, fallback))
 const url = option('url', '')
 if (!url) {
-  console.error('load.mjs: --url is missing; see the top of the file for the options')
+  console.error('load.mjs: --url is missing; the first lines of this file list the options')
   process.exit(2)
 }
 const clients = number('clients', 4), seconds = number('seconds', 0), most = seconds > 0 ? Infinity : number('requests', 4 * clients)
@@ -35,7 +35,7 @@ const textOf = (tokens) => Array.from({ length: tokens }, () => vocabulary[Math.
 const prefix = shared > 0 ? textOf(shared) : ''
 const promptTokens = (count) => (option('prompt-tokens', '64') === 'mixed' ? (count % 8 === 7 ? 8000 : 64) : number('prompt-tokens', 64))
 
-const agent = new http.Agent({ keepAlive: true, maxSockets: clients })
+const agent = new http.Agent({ keepAlive: false, maxSockets: clients })
 const firsts = [], gaps = [], errors = new Map()
 let finished = 0, left = 0, characters = 0, tokens = 0, cached = 0, prompts = 0
 
@@ -61,7 +61,8 @@ function send(messages, { slowly, leaves }) {
         buffer += part
         for (let at; (at = buffer.indexOf('\n\n')) >= 0; buffer = buffer.slice(at + 2)) {
           const line = buffer.slice(0, at)
-          if (!line.startsWith('data: ') || line === 'data: [DONE]') continue
+          if (line === 'data: [DONE]') end()  // some servers then close the connection at once
+          if (ended || !line.startsWith('data: ')) continue
           const event = JSON.parse(line.slice(6))
           if (event.error) return end(`error ${event.error.code ?? event.error.type}`)
           if (event.usage) {

@@ -7,7 +7,7 @@ const args = process.argv.slice(2)
 const option = (name, fallback) => (args.includes(`--${name}`) ? args[args.indexOf(`--${name}`) + 1] : fallback)
 const url = option('url', ''), key = option('key', '')
 if (!url) {
-  console.error('stall.mjs: --url is missing; see the top of the file for the options')
+  console.error('stall.mjs: --url is missing; the first lines of this file list the options')
   process.exit(2)
 }
 const promptTokens = Number(option('prompt-tokens', 32000)), maxTokens = Number(option('max-tokens', 200)), rounds = Number(option('rounds', 3))

@@ -226,23 +226,46 @@ void Scheduler::begin(Running& job) {
   if (request.report_progress) job.job->events.push(job.result.prompt);
 }
 
-/// Returns the job of whose prompt the next pass reads a part; null: none.
-Scheduler::Running* Scheduler::choose_prompt() {
-  Running* best = nullptr;
-  const auto order = [&](const Running& job) {
-    return std::pair(-job.job->request.priority, served_[job.job->request.client]);
-  };
+/// Returns the jobs of whose prompts the next pass reads parts, with the numbers of tokens: those with the highest
+/// priority, then of the clients that were served least. others: whether texts are written in the pass.
+std::vector<Scheduler::Part> Scheduler::choose_prompts(bool others) {
+  std::vector<Running*> reading;
   for (const auto& job : running_)
-    if (job->reading() && (!best || order(*job) < order(*best))) best = job.get();
-  return best;
+    if (job->reading()) reading.push_back(job.get());
+  std::ranges::stable_sort(reading, {}, [&](const Running* job) {
+    return std::pair(-job->job->request.priority, served_[job->job->request.client]);
+  });
+  std::vector<Part> parts;
+  int64_t left = row_limit(others);
+  for (Running* job : reading) {
+    const int64_t rows = rows_of(*job, left, parts.empty());
+    if (rows == 0) break;
+    parts.push_back({job, rows});
+    left -= rows;
+    if (left <= 0) break;
+  }
+  return parts;
 }
 
-/// Returns how many tokens of a prompt the next pass reads. Parts of a chunk have the results of the whole one if
-/// attention is dense; other methods may select pages for a chunk, so it is not divided.
-int64_t Scheduler::rows_of(const Running& job, bool alone) const {
+/// Returns how many tokens of prompts a pass reads: those that take kPromptSeconds, but at least prompt_rows and at
+/// most kMostRows.
+int64_t Scheduler::row_limit(bool others) const {
+  constexpr double kPromptSeconds = 0.02;
+  constexpr int64_t kMostRows = 256;
+  if (!others) return kMostRows;
+  const double rows = row_seconds_ > 0 ? kPromptSeconds / row_seconds_ : 0;
+  return std::max(options_.prompt_rows, static_cast<int64_t>(std::min<double>(rows, kMostRows)));
+}
+
+/// Returns how many tokens of a prompt a pass reads that has room for `left`. Parts of a chunk have the results of
+/// the whole one if attention is dense; other methods may select pages for a chunk, so it is not divided. first:
+/// whether nothing else is read; otherwise only whole chunks are added, or none.
+int64_t Scheduler::rows_of(const Running& job, int64_t left, bool first) {
   const int64_t chunk = job.session->next_chunk(job.left());
-  if (alone || job.session->options().attend != "dense") return chunk;
-  return chunk < options_.prompt_rows + kFewRows ? chunk : std::max(options_.prompt_rows, kFewRows);
+  if (chunk <= left) return chunk;
+  if (!first) return 0;
+  if (job.session->options().attend != "dense" || chunk < left + kFewRows) return chunk;
+  return std::max(left, kFewRows);
 }
 
 void Scheduler::pass() {
@@ -253,16 +276,17 @@ void Scheduler::pass() {
     texts.push_back(job->generation.get());
     writers.push_back(job.get());
   }
-  Running* reader = texts.empty() || prompt_debt_ <= 0 ? choose_prompt() : nullptr;
-  if (texts.empty() && !reader) return;
+  std::vector<Part> parts;
+  if (texts.empty() || prompt_debt_ <= 0) parts = choose_prompts(!texts.empty());
+  if (texts.empty() && parts.empty()) return;
   std::vector<Session::Step> prompts;
   int64_t rows = 0;
-  if (reader) {
-    rows = rows_of(*reader, texts.empty());
-    prompts.push_back({.session = &*reader->session,
-                       .tokens = std::span(reader->prompt()).subspan(reader->read(), rows),
+  for (const Part& part : parts) {
+    prompts.push_back({.session = &*part.job->session,
+                       .tokens = std::span(part.job->prompt()).subspan(part.job->read(), part.rows),
                        .prompt = true,
-                       .last = rows == reader->left()});
+                       .last = part.rows == part.job->left()});
+    rows += part.rows;
   }
   const Stopwatch watch;
   const std::vector<std::exception_ptr> errors = Generation::advance(texts, prompts);
@@ -272,9 +296,13 @@ void Scheduler::pass() {
     ++stats_.forwards;
     stats_.busy_seconds += seconds;
   }
+  if (rows > 0) {
+    const double row_seconds = seconds / static_cast<double>(rows);
+    row_seconds_ = row_seconds_ > 0 ? 0.8 * row_seconds_ + 0.2 * row_seconds : row_seconds;
+  }
   if (texts.empty()) {
     prompt_debt_ = 0;
-  } else if (reader) {
+  } else if (rows > 0) {
     prompt_debt_ = seconds * (1 - options_.prompt_share) / std::max(options_.prompt_share, 0.01);
   } else {
     prompt_debt_ -= seconds;
@@ -286,15 +314,26 @@ void Scheduler::pass() {
       finish(*writer);
     }
   }
-  if (!reader) return;
-  if (errors[0]) return fail(*reader, errors[0]);
-  for (double& tokens : std::views::values(served_)) tokens *= kForget;
-  served_[reader->job->request.client] += static_cast<double>(rows);
-  PromptProgress& progress = reader->result.prompt;
-  progress.processed += rows;
-  progress.seconds = reader->since_begin.seconds();
-  if (reader->job->request.report_progress) reader->job->events.push(progress);
-  if (reader->left() == 0) end_prompt(*reader);
+  if (rows > 0)
+    for (double& tokens : std::views::values(served_)) tokens *= kForget;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    if (errors[i]) {
+      fail(*parts[i].job, errors[i]);
+    } else {
+      take_part(parts[i]);
+    }
+  }
+}
+
+/// Reports what was read of a prompt.
+void Scheduler::take_part(const Part& part) {
+  Running& reader = *part.job;
+  served_[reader.job->request.client] += static_cast<double>(part.rows);
+  PromptProgress& progress = reader.result.prompt;
+  progress.processed += part.rows;
+  progress.seconds = reader.since_begin.seconds();
+  if (reader.job->request.report_progress) reader.job->events.push(progress);
+  if (reader.left() == 0) end_prompt(reader);
 }
 
 /// Begins the generation of a job that has read its prompt.

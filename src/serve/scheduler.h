@@ -20,7 +20,7 @@ struct SchedulerOptions {
   int64_t queue = 256;        // jobs that wait; more are refused
   int64_t client_jobs = 64;   // jobs of one client, running and waiting; more are refused
   int64_t client_tokens = 0;  // read and written per minute by one client, without cached ones; 0: any number
-  int64_t prompt_rows = 32;   // tokens of a prompt in a pass while others generate
+  int64_t prompt_rows = 32;   // tokens of prompts in a pass while others generate, more if they take under 20 ms
   double prompt_share = 0.5;  // share of the time for prompts while others generate
 };
 
@@ -50,7 +50,7 @@ struct SchedulerStats {
 };
 
 /// Runs jobs on one engine, which only its thread uses. Each forward pass generates a token (or a draft) for every
-/// job that has read its prompt, and reads a part of one prompt: so a long prompt does not hold up the others.
+/// job that has read its prompt, and reads parts of prompts: so a long prompt does not hold up the others.
 /// Prompts are chosen by priority, then of the client that was served least. Tokens of a job do not depend on what
 /// else runs. Thread-safe.
 class Scheduler {
@@ -87,9 +87,16 @@ class Scheduler {
   void start_jobs();
   void begin(Running& job);
   void drop_cancelled();
-  Running* choose_prompt();
-  int64_t rows_of(const Running& job, bool alone) const;
+  /// The next tokens of the prompt of a job.
+  struct Part {
+    Running* job = nullptr;
+    int64_t rows = 0;
+  };
+  std::vector<Part> choose_prompts(bool others);
+  int64_t row_limit(bool others) const;
+  static int64_t rows_of(const Running& job, int64_t left, bool first);
   void pass();
+  void take_part(const Part& part);
   void end_prompt(Running& job);
   static void watch(Running& job);
   static std::vector<double> attention_of(const Running& job);
@@ -116,6 +123,7 @@ class Scheduler {
   std::list<std::unique_ptr<Running>> waiting_, running_;
   std::map<std::string, double> served_;  // tokens of prompts read for each client
   double prompt_debt_ = 0;                // seconds of generating before the next part of a prompt
+  double row_seconds_ = 0;                // recent time of a pass with prompts, by the rows of these
   DraftMemory draft_memory_;
   std::thread thread_;
 };
