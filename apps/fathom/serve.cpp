@@ -24,7 +24,7 @@ struct ServeOptions {
   serve::SchedulerOptions scheduler;
   std::vector<std::string> drafts;
   std::string chat_template, key_file, contexts;
-  int64_t port = 8080, max_body = int64_t{64} << 20;
+  int64_t port = 8080, max_body = int64_t{64} << 20, max_tokens = -1;
 };
 
 constexpr int64_t kServerChunk = 128;                // tokens of a pass; others wait for it
@@ -76,6 +76,7 @@ void run_serve(ServeOptions options) {
       (kServerBlock + options.common.chunk - 1) / options.common.chunk * options.common.chunk;
   service_options.drafts = options.drafts.empty() ? std::vector<std::string>{"auto"} : options.drafts;
   service_options.scheduler = options.scheduler;
+  service_options.max_tokens = options.max_tokens;
   service_options.contexts = options.contexts.empty() ? default_contexts() : options.contexts;
   service_options.name = loaded.model->config().name.empty() ? "fathom" : loaded.model->config().name;
   service_options.version = FATHOM_VERSION;
@@ -148,6 +149,8 @@ void add_serve(Command program) {
       .type_name("SHARE");
   add_size_option(command, "--prompt-rows", o->scheduler.prompt_rows, 16,
                   "tokens of a prompt in one pass while others write; fewer let others wait less [32]", 65536);
+  add_size_option(command, "--max-tokens", o->max_tokens, 1,
+                  "tokens of an answer whose request gives no limit [as many as fit]");
   add_size_option(command, "--max-body", o->max_body, 1024, "bytes of the largest request [64m]");
   add_size_option(command, "--cache-disk", o->common.cache_disk, 0,
                   "bytes of prefixes that are kept on disk, also after a restart; 0 for none [10g]");

@@ -77,7 +77,11 @@ std::vector<NamedContext> ContextStore::list(const std::string& client) const {
 std::optional<NamedContext> ContextStore::find(const std::string& client, const std::string& name) const {
   std::error_code error;
   if (!std::filesystem::exists(file_of(client, name), error)) return std::nullopt;
-  return describe_context(*file(client, name), name);
+  try {
+    return describe_context(*file(client, name), name);
+  } catch (const ApiError&) {  // deleted in between
+    return std::nullopt;
+  }
 }
 
 std::shared_ptr<const ContextFile> ContextStore::file(const std::string& client, const std::string& name) const {
@@ -85,8 +89,13 @@ std::shared_ptr<const ContextFile> ContextStore::file(const std::string& client,
   const std::lock_guard lock(mutex_);
   if (const auto opened = files_.find(path); opened != files_.end()) return opened->second;
   std::error_code error;
-  if (!std::filesystem::exists(path, error)) no_context(name);
-  return files_.emplace(path, std::make_shared<const ContextFile>(path)).first->second;
+  try {
+    if (std::filesystem::exists(path, error))
+      return files_.emplace(path, std::make_shared<const ContextFile>(path)).first->second;
+  } catch (const Error&) {
+    if (std::filesystem::exists(path, error)) throw;  // otherwise it was deleted in between
+  }
+  no_context(name);
 }
 
 bool ContextStore::remove(const std::string& client, const std::string& name) {

@@ -166,9 +166,10 @@ std::shared_ptr<Job> Service::begin(const TextRequest& request) {
   job.generate.show_special = shows_special(request);
   job.generate.top_logprobs = static_cast<size_t>(std::max<int64_t>(request.logprobs, 0));
   job.logprobs = request.logprobs >= 0;
-  job.generate.max_tokens = request.max_tokens >= 0 ? request.max_tokens
-                            : limit > 0             ? limit - length
-                                                    : GenerateOptions().max_tokens;
+  job.generate.max_tokens = request.max_tokens >= 0    ? request.max_tokens
+                            : options_.max_tokens >= 0 ? options_.max_tokens
+                            : limit > 0                ? limit - length
+                                                       : GenerateOptions().max_tokens;
   job.report_progress = request.report_progress;
   job.watch_attention = request.attention && !request.context.empty();
   return scheduler_->submit(std::move(job));
@@ -191,7 +192,9 @@ NamedContext Service::read_context(const std::string& client, const std::string&
     read->reset();
     contexts_.close(client, name);
   });
-  return contexts_.find(client, name).value();
+  auto saved = contexts_.find(client, name);
+  if (!saved) throw ApiError(409, "the context was deleted while it was read", "context_deleted");
+  return *std::move(saved);
 }
 
 EditReport Service::edit_context(const std::string& client, const std::string& name, std::string text, bool exact) {

@@ -19,9 +19,10 @@ struct ServiceOptions {
   SessionOptions session;           // defaults of requests
   std::vector<std::string> drafts;  // specs of --draft methods
   SchedulerOptions scheduler;
-  std::string contexts;  // folder
-  std::string name;      // of the model, for clients
-  std::string version;   // of the program
+  int64_t max_tokens = -1;  // of an answer whose request gives no limit; −1: as many as fit
+  std::string contexts;     // folder
+  std::string name;         // of the model, for clients
+  std::string version;      // of the program
 };
 
 /// The messages of a conversation. Calls of tools and their results are in the fields of OpenAI's API, with the

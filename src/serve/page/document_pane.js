@@ -101,9 +101,10 @@ export class DocumentPane {
     }
     if (!progress) return;
     const { total, cached, processed } = progress;
-    this.bar.value = total > 0 ? processed / total : 0;
+    const share = total > 0 ? (cached + processed) / total : 0;
+    this.bar.value = share;
     this.figures.textContent = progressText(progress);
-    this.strip.setRead(total > 0 ? processed / total : 0);
+    this.strip.setRead(share);
     if (cached > 0) this.figures.append(`, ${count(cached)} from the cache`);
   }
 
@@ -236,7 +237,8 @@ function changedRanges(edits, after) {
 
 const isWord = (c) => c !== undefined && /[\p{L}\p{N}]/u.test(c);
 
-export function progressText({ total, processed, tokens_per_second: speed, seconds_left: left }) {
-  return [`${count(processed)} of ${count(total)} tokens`, speed > 0 && rate(speed), left >= 0 && processed < total && `${duration(left)} left`]
+export function progressText({ total, cached = 0, processed, tokens_per_second: speed, seconds_left: left }) {
+  const done = cached + processed;
+  return [`${count(done)} of ${count(total)} tokens`, speed > 0 && rate(speed), left !== null && left >= 0 && done < total && `${duration(left)} left`]
     .filter(Boolean).join(' · ');
 }

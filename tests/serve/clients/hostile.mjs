@@ -62,7 +62,7 @@ function body(text) {
 async function send(method, path, content, headers) {
   const response = await fetch(server.url + path, { method, headers: { authorization: `Bearer ${key}`, ...headers }, body: content })
   const text = await response.text()
-  const failed = `${method} ${path} ${String(content).slice(0, 500)}: ${response.status} ${text.slice(0, 300)}`
+  const failed = `${method} ${path} ${String(content).slice(0, 500)}: ${response.status} ${text.slice(0, 300)} ${server.errors().slice(-1000)}`
   assert.ok(response.status < 500 || response.status === 503, failed)
   assert.ok(!text.includes(server.folder), `a path of the machine: ${failed}`)
   if (response.status >= 400) assert.ok(JSON.parse(text).error.message.length > 0, failed)

@@ -165,9 +165,9 @@ async function readTokens(state, stream, total, cached = 0) {
   const steps = 20;
   const start = Date.now();
   for (let i = 0; i <= steps; i++) {
-    const processed = Math.round(cached + ((total - cached) * i) / steps);
-    const speed = ((processed - cached) * 1000) / Math.max(1, Date.now() - start);
-    stream?.send({ total, cached, processed, tokens_per_second: speed, seconds_left: speed > 0 ? (total - processed) / speed : 0 }, 'progress');
+    const processed = Math.round(((total - cached) * i) / steps);
+    const speed = (processed * 1000) / Math.max(1, Date.now() - start);
+    stream?.send({ total, cached, processed, tokens_per_second: speed, seconds_left: speed > 0 ? (total - cached - processed) / speed : null }, 'progress');
     await sleep(60 / state.speed);
     if (stream?.closed) {
       state.cancelled++;
