@@ -31,6 +31,22 @@ void check_request(const Check& check) {
   }
 }
 
+/// A session of another thread than the engine's, which destroys it on that one.
+struct EngineSession {
+  explicit EngineSession(Scheduler& given) : scheduler(given) {}
+  ~EngineSession() {
+    if (!session) return;
+    try {
+      scheduler.run([&](Engine&) { session.reset(); });
+    } catch (const Error&) {  // the scheduler has stopped
+    }
+  }
+  EngineSession(const EngineSession&) = delete;
+
+  Scheduler& scheduler;
+  std::optional<Session> session{};
+};
+
 }  // namespace
 
 Service::Service(std::shared_ptr<Engine> engine, std::shared_ptr<const Tokenizer> tokenizer,
@@ -175,23 +191,28 @@ std::shared_ptr<Job> Service::begin(const TextRequest& request) {
   return scheduler_->submit(std::move(job));
 }
 
+JobResult Service::read_and_save(JobRequest request, const FramedText& framed, const std::string& name,
+                                 const std::function<bool(const PromptProgress&)>& on_progress) {
+  const std::string client = request.client;
+  EngineSession read(*scheduler_);
+  // The job has ended when wait() returns or throws, so it can refer to `read`.
+  request.on_read = [&read](Session& session) { read.session.emplace(session.fork()); };
+  const std::shared_ptr<Job> job = scheduler_->submit(std::move(request));
+  JobResult result = *scheduler_->wait(*job, {.on_progress = on_progress});
+  framed.save(*read.session, *tokenizer_, contexts_.path(client, name));  // beside the engine's thread
+  scheduler_->run([&](Engine&) { contexts_.close(client, name); });
+  return result;
+}
+
 NamedContext Service::read_context(const std::string& client, const std::string& name, std::string text,
                                    const std::function<bool(const PromptProgress&)>& on_progress) {
-  const std::string path = contexts_.path(client, name);
+  contexts_.path(client, name);  // creates the folder, or fails before the text is read
   if (text.empty()) throw ApiError(400, "the text of the context is empty");
   check_utf8(text);
   const FramedText framed = frame(std::move(text));
   JobRequest request = reading_job(client, framed.tokens(*tokenizer_));
   request.report_progress = true;
-  const auto read = std::make_shared<std::optional<Session>>();
-  request.on_read = [read](Session& session) { read->emplace(session.fork()); };
-  const std::shared_ptr<Job> job = scheduler_->submit(std::move(request));
-  scheduler_->wait(*job, {.on_progress = on_progress});
-  framed.save(**read, *tokenizer_, path);  // beside the engine's thread
-  scheduler_->run([&](Engine&) {
-    read->reset();
-    contexts_.close(client, name);
-  });
+  read_and_save(std::move(request), framed, name, on_progress);
   auto saved = contexts_.find(client, name);
   if (!saved) throw ApiError(409, "the context was deleted while it was read", "context_deleted");
   return *std::move(saved);
@@ -202,21 +223,24 @@ EditReport Service::edit_context(const std::string& client, const std::string& n
   framed.text = std::move(text);
   if (framed.text.empty()) throw ApiError(400, "the text of the context would be empty");
   check_utf8(framed.text);
-  const std::vector<int32_t> tokens = framed.tokens(*tokenizer_);
+  std::vector<int32_t> tokens = framed.tokens(*tokenizer_);
   check_length(std::ssize(tokens));
   EditReport report;
-  std::optional<Session> edited;
+  if (exact) {  // reads what follows the common beginning, beside other requests
+    JobRequest request = reading_job(client, std::move(tokens));
+    request.open = [this, client, name] { return contexts_.open(engine_, options_.session, client, name); };
+    const JobResult result = read_and_save(std::move(request), framed, name, {});
+    report.kept = result.prompt.cached;
+    report.read = result.prompt.processed;
+    return report;
+  }
+  EngineSession edited(*scheduler_);
   scheduler_->run([&](Engine&) {
-    edited.emplace(contexts_.open(engine_, options_.session, client, name));
-    EditOptions options;
-    options.exact = exact;
-    report = edited->edit(edits_between(edited->ids(), tokens), options);
+    edited.session.emplace(contexts_.open(engine_, options_.session, client, name));
+    report = edited.session->edit(edits_between(edited.session->ids(), tokens), {});
   });
-  framed.save(*edited, *tokenizer_, contexts_.path(client, name));
-  scheduler_->run([&](Engine&) {
-    edited.reset();
-    contexts_.close(client, name);
-  });
+  framed.save(*edited.session, *tokenizer_, contexts_.path(client, name));
+  scheduler_->run([&](Engine&) { contexts_.close(client, name); });
   return report;
 }
 

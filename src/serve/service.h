@@ -113,6 +113,9 @@ class Service {
   FramedText frame(std::string text) const;
   bool shows_special(const TextRequest& request) const;
   void check_length(int64_t tokens) const;
+  /// Runs a job that reads a text and saves its session as a context.
+  JobResult read_and_save(JobRequest request, const FramedText& framed, const std::string& name,
+                          const std::function<bool(const PromptProgress&)>& on_progress);
 
   std::shared_ptr<Engine> engine_;
   std::shared_ptr<const Tokenizer> tokenizer_;

@@ -61,6 +61,7 @@ class RunningServer {
     return Json::parse(result->body);
   }
   Service& service() { return *service_; }
+  int port() const { return port_; }
 
  private:
   std::unique_ptr<Service> service_;

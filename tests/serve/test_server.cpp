@@ -158,6 +158,11 @@ TEST_F(ServerTest, KeepsContexts) {
   EXPECT_LT(edited["read"].get<int>(), 80);
   EXPECT_GT(edited["moved"].get<int>(), 200);
   EXPECT_EQ(server.client().Get("/v1/contexts/tale/text")->body, text.substr(0, at) + "boat" + text.substr(at + 4));
+  const Json exact = server.post("/v1/contexts/tale/edits", {{"text", text}, {"exact", true}});
+  EXPECT_EQ(exact["moved"].get<int>(), 0);
+  EXPECT_EQ(exact["read"].get<int>() + exact["kept"].get<int>(), exact["tokens"].get<int>());
+  EXPECT_EQ(server.post("/v1/chat/completions", question)["choices"][0]["message"]["content"].text(), answer)
+      << "the text is as before, and so are its bits";
   int status = 0;
   server.post("/v1/contexts/tale/edits", {{"edits", Json::array({Json{{"begin", 9}, {"end", 4}, {"text", ""}}})}},
               &status);
