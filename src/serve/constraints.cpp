@@ -12,7 +12,8 @@
 namespace fathom::serve {
 namespace {
 
-constexpr size_t kMostConstraints = 64;
+constexpr size_t kMostConstraints = 32;
+constexpr size_t kMemory = size_t{16} << 20;  // bytes of each
 
 /// The arguments of a call as a JSON object. A schema that cannot be followed is an error only for a strict tool.
 GrammarBuilder::Expression json_arguments(JsonText& json, const Json& function) {
@@ -88,10 +89,11 @@ Grammar call_grammar(const AnswerFormat& format, const ToolUse& tools) {
 std::shared_ptr<const Constraint> ConstraintCache::make(const JsonForm& form, const ToolUse& tools) {
   if (!tokens_) tokens_ = std::make_shared<const TokenBytes>(tokenizer_);
   if (tools.choice == ToolUse::Choice::kRequired)
-    return make_grammar_constraint(tokens_, call_grammar(format_, tools));
-  return make_grammar_constraint(tokens_, form.kind == JsonForm::Kind::kAny
-                                              ? json_grammar(true)
-                                              : json_schema_grammar(form.schema, "the schema"));
+    return make_grammar_constraint(tokens_, call_grammar(format_, tools), kMemory);
+  return make_grammar_constraint(
+      tokens_,
+      form.kind == JsonForm::Kind::kAny ? json_grammar(true) : json_schema_grammar(form.schema, "the schema"),
+      kMemory);
 }
 
 std::shared_ptr<const Constraint> ConstraintCache::find(const JsonForm& form, const ToolUse& tools) {

@@ -4,13 +4,14 @@ namespace fathom::serve {
 namespace {
 
 constexpr int64_t kMostBytes = int64_t{256} << 20;
-constexpr size_t kMostResponses = 4096;
+constexpr size_t kMostResponses = 1024;
 
 }  // namespace
 
 int64_t ConversationStore::bytes_of(const StoredResponse& response) {
-  int64_t bytes = 1024;
-  for (const ChatMessage& message : response.messages) bytes += std::ssize(message.content) + 256;
+  int64_t bytes = 4096;  // of the fields of the body
+  for (const ChatMessage& message : response.messages)
+    bytes += 2 * std::ssize(message.content) + 512;  // in the messages and, if it is the answer, in the body
   return bytes;
 }
 

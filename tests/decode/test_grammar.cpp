@@ -306,6 +306,21 @@ TEST(Grammar, StatesSurviveTheBoundOfMemory) {
   EXPECT_GT(whole.bytes(), 10 * kMemory) << "the bound was reached";
 }
 
+TEST(Grammar, StatesOfEarlierTextsDoNotAddUp) {
+  const auto tokenizer = byte_tokenizer({});
+  const auto constraint = make_grammar_constraint(std::make_shared<const TokenBytes>(*tokenizer),
+                                                  parse_gbnf("root ::= \"[\" root \"]\" | \"x\"", "test"), 50'000);
+  const auto early = constraint->start();
+  for (int round = 0; round < 5; ++round) {
+    const auto state = constraint->start();
+    for (int i = 0; i < 2000; ++i) state->take(3 + '[');
+    state->take(3 + 'x');
+    for (int i = 0; i < 2000; ++i) state->take(3 + ']');
+    EXPECT_EQ(allowed_tokens(*tokenizer, *state).size(), 2);
+  }
+  EXPECT_EQ(allowed_tokens(*tokenizer, *early), (std::vector<int32_t>{3 + '[', 3 + 'x'})) << "still valid";
+}
+
 TEST(Grammar, TextsOfARealVocabularyFollowIt) {
   const std::string gbnf = "root ::= \" \"? [A-Z] [a-z]* (\" \" [a-z]+){2,5} \".\"";
   const Tokenizer& tokenizer = test::loaded().tokenizer;

@@ -1,6 +1,7 @@
 // The generated text is one of a grammar, JSON, or JSON of a schema.
 #include "decode/constraints/grammars.h"
 
+#include <mutex>
 #include <string>
 #include <utility>
 
@@ -53,13 +54,29 @@ class GrammarState final : public ConstraintState {
 
 class GrammarConstraint final : public Constraint {
  public:
-  GrammarConstraint(std::shared_ptr<const TokenBytes> tokens, Grammar grammar)
-      : automaton_(std::make_shared<GrammarAutomaton>(std::move(tokens),
-                                                      std::make_shared<const Grammar>(std::move(grammar)))) {}
-  std::unique_ptr<ConstraintState> start() const override { return std::make_unique<GrammarState>(automaton_); }
+  GrammarConstraint(std::shared_ptr<const TokenBytes> tokens, Grammar grammar, size_t memory)
+      : tokens_(std::move(tokens)),
+        grammar_(std::make_shared<const Grammar>(std::move(grammar))),
+        memory_(memory),
+        automaton_(make()) {}
+
+  std::unique_ptr<ConstraintState> start() const override {
+    const std::lock_guard lock(mutex_);
+    // The states of long nested texts are never needed again: a new text begins with a new automaton then.
+    if (automaton_->state_bytes() > memory_) automaton_ = make();
+    return std::make_unique<GrammarState>(automaton_);
+  }
 
  private:
-  std::shared_ptr<GrammarAutomaton> automaton_;
+  std::shared_ptr<GrammarAutomaton> make() const {
+    return std::make_shared<GrammarAutomaton>(tokens_, grammar_, memory_);
+  }
+
+  std::shared_ptr<const TokenBytes> tokens_;
+  std::shared_ptr<const Grammar> grammar_;
+  size_t memory_;
+  mutable std::mutex mutex_;
+  mutable std::shared_ptr<GrammarAutomaton> automaton_;
 };
 
 std::string read_grammar_file(const Values& values, const char* method) {
@@ -95,9 +112,9 @@ std::vector<Parameter> layout_parameters() {
 
 }  // namespace
 
-std::shared_ptr<const Constraint> make_grammar_constraint(std::shared_ptr<const TokenBytes> tokens,
-                                                          Grammar grammar) {
-  return std::make_shared<GrammarConstraint>(std::move(tokens), std::move(grammar));
+std::shared_ptr<const Constraint> make_grammar_constraint(std::shared_ptr<const TokenBytes> tokens, Grammar grammar,
+                                                          size_t memory) {
+  return std::make_shared<GrammarConstraint>(std::move(tokens), std::move(grammar), memory);
 }
 
 ConstraintEntry grammar_method() {

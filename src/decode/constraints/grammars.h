@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <memory>
 
 #include "decode/constraint.h"
@@ -9,8 +10,9 @@
 namespace fathom {
 
 /// Returns the constraint to texts of a grammar, in any tokenization. tokens: of the model; many constraints share
-/// them. What one text of the constraint computes speeds up the others.
-std::shared_ptr<const Constraint> make_grammar_constraint(std::shared_ptr<const TokenBytes> tokens,
-                                                          Grammar grammar);
+/// them. What one text of the constraint computes speeds up the others. memory: bytes of what is
+/// kept for that.
+std::shared_ptr<const Constraint> make_grammar_constraint(std::shared_ptr<const TokenBytes> tokens, Grammar grammar,
+                                                          size_t memory = size_t{128} << 20);
 
 }  // namespace fathom

@@ -80,6 +80,7 @@ GrammarAutomaton::State GrammarAutomaton::intern(Set set) {
   const auto [found, added] = states_.try_emplace(std::move(set), static_cast<State>(sets_.size()));
   if (added) {
     sets_.push_back(&found->first);
+    state_bytes_ += found->first.ways.size() * sizeof(Way) + 128;
     computed_.emplace_back();
   }
   return found->second;

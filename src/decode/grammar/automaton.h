@@ -43,11 +43,17 @@ class GrammarAutomaton {
     const std::lock_guard lock(mutex_);
     return bytes_;
   }
+  /// Returns about the bytes of the states, which are kept as long as the automaton.
+  size_t state_bytes() const {
+    const std::lock_guard lock(mutex_);
+    return state_bytes_ + stacks_.size() * kFrameBytes;
+  }
 
  private:
   static constexpr int32_t kEmptyStack = 0;   // the text ends with the rule
   static constexpr int32_t kHiddenStack = 1;  // what is below is not known
   static constexpr State kUnknown = -2;
+  static constexpr size_t kFrameBytes = 64;  // with its entry in stack_ids_
 
   struct Way {
     int32_t stack = 0, state = 0;
@@ -98,6 +104,7 @@ class GrammarAutomaton {
   std::unordered_map<State, LocalTokens> local_;  // by hide_common_stack()
   std::vector<Way> seen_;                         // of the closure that is being computed
   size_t bytes_ = 0;                              // of computed_ and local_
+  size_t state_bytes_ = 0;
   State start_ = kDead;
 };
 
