@@ -17,7 +17,7 @@ TEST_P(PeakOnEachIsa, DoesAtLeastTheRequestedMultiplyAddsAndFewMore) {
       float sink = 0;
       const int64_t done = peak(n, &sink);
       EXPECT_GE(done, n);
-      EXPECT_LT(done, n + 2000);
+      EXPECT_LT(done, n + (GetParam() == "amx" ? 1 << 15 : 2000)) << "rounded up to one step of the loop";
       EXPECT_TRUE(std::isfinite(sink));
     }
   }

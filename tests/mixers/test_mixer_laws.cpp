@@ -335,7 +335,7 @@ TEST_P(MixerLaws, OutputsEqualTheReference) {
       Sequence sequence = new_sequence();
       const Part all[] = {{&sequence, x}};
       SCOPED_TRACE(isa + ", " + std::to_string(tokens) + " tokens");
-      expect_near(expected, read(all, work), 1e-5f);
+      expect_near(expected, read(all, work), isa == "amx" ? 1e-4f : 1e-5f);  // AMX rounds to bfloat16 pairs
     }
   }
 }
