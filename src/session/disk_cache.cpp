@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <ctime>
 #include <filesystem>
 
 #include "base/error.h"
@@ -19,9 +20,16 @@ namespace {
 
 constexpr const char* kBlockSuffix = ".block";
 
-/// Marks blocks as used now, the last ones first, so that a block is never older than those that follow it.
+/// Marks blocks as used now, the last ones first, so that a block is never older than those that follow it. The
+/// time is that of the precise clock: the file system's own advances only every few milliseconds.
 void mark_used(std::span<const std::string> paths) {
-  for (size_t i = paths.size(); i-- > 0;) ::utimensat(AT_FDCWD, paths[i].c_str(), nullptr, 0);
+  for (size_t i = paths.size(); i-- > 0;) {
+    timespec now{};
+    ::clock_gettime(CLOCK_REALTIME, &now);
+    const timespec times[] = {now, now};
+    // Only the owner may choose a time; others that may write set the present one.
+    if (::utimensat(AT_FDCWD, paths[i].c_str(), times, 0) != 0) ::utimensat(AT_FDCWD, paths[i].c_str(), nullptr, 0);
+  }
 }
 
 /// Returns whether tokens [begin, end) can be stored: in whole pages, with the recurrent states after them.
